@@ -1,0 +1,264 @@
+//! Cancellation: a tree of tokens whose hooks act at once.
+//!
+//! A token is asked (`is_cancelled`) by those who run and *acts* on those who wait: cancelling runs its hooks, which
+//! close a socket or wake a waiter. Cancelling a token cancels everything below it; nothing climbs up.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+use slab::Slab;
+
+/// Who cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CancelReason {
+    /// The peer's last handle was dropped, or the peer was cancelled.
+    Peer,
+    /// The peer's epoch ended: a seek, a new track.
+    Epoch,
+    /// The downloader stopped.
+    Shutdown,
+    /// This one fetch was cancelled, or its caller gave up.
+    Fetch,
+}
+
+impl CancelReason {
+    const ALL: [Self; 4] = [Self::Peer, Self::Epoch, Self::Shutdown, Self::Fetch];
+}
+
+impl fmt::Display for CancelReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Peer => "by its peer",
+            Self::Epoch => "its epoch ended",
+            Self::Shutdown => "the downloader stopped",
+            Self::Fetch => "by its caller",
+        })
+    }
+}
+
+/// A node in a tree of cancellation. Cheap to clone; the clones are the same token.
+///
+/// ```
+/// use windway::{CancelReason, CancelToken};
+///
+/// let epoch = CancelToken::new(CancelReason::Epoch);
+/// let fetch = epoch.child(CancelReason::Fetch);
+/// epoch.cancel();
+/// assert_eq!(fetch.reason(), Some(CancelReason::Epoch));
+/// ```
+#[derive(Clone)]
+pub struct CancelToken(Arc<Node>);
+
+struct Node {
+    /// What `cancel` on this very token is recorded as.
+    reason: CancelReason,
+    /// Zero, or one more than the index of the reason that came first. Set once.
+    cancelled: AtomicU8,
+    below: Mutex<Below>,
+    /// Keeps the parent's entry for this node from outliving it.
+    parent: Option<(Arc<Node>, usize)>,
+}
+
+/// What cancelling acts on. Empty once `cancelled` is set, and stays so.
+#[derive(Default)]
+struct Below {
+    children: Slab<Weak<Node>>,
+    hooks: Slab<Hook>,
+}
+
+type Hook = Box<dyn FnOnce(CancelReason) + Send>;
+
+impl CancelToken {
+    /// The root of a tree of its own; cancelling it is recorded as `reason`.
+    pub fn new(reason: CancelReason) -> Self {
+        Self(Arc::new(Node { reason, cancelled: AtomicU8::new(0), below: Mutex::default(), parent: None }))
+    }
+
+    /// A token below this one: cancelled with it, and for itself as `reason`.
+    pub fn child(&self, reason: CancelReason) -> Self {
+        let mut below = self.0.below.lock();
+        // Read under the lock, which `cancel_as` takes after it has set the reason.
+        let cancelled = self.0.cancelled.load(Ordering::Acquire);
+        if cancelled != 0 {
+            return Self(Arc::new(Node {
+                reason,
+                cancelled: AtomicU8::new(cancelled),
+                below: Mutex::default(),
+                parent: None,
+            }));
+        }
+        let entry = below.children.vacant_entry();
+        let child = Arc::new(Node {
+            reason,
+            cancelled: AtomicU8::new(0),
+            below: Mutex::default(),
+            parent: Some((Arc::clone(&self.0), entry.key())),
+        });
+        entry.insert(Arc::downgrade(&child));
+        Self(child)
+    }
+
+    /// Cancels this token and everything below it. The first to cancel gives the reason; later calls do nothing.
+    ///
+    /// Runs the hooks on this thread. Does not block on the network.
+    pub fn cancel(&self) {
+        Node::cancel_as(&self.0, self.0.reason);
+    }
+
+    /// True once this token or one above it was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        self.reason().is_some()
+    }
+
+    /// Who cancelled first, if anybody did.
+    pub fn reason(&self) -> Option<CancelReason> {
+        match self.0.cancelled.load(Ordering::Acquire) {
+            0 => None,
+            n => Some(CancelReason::ALL[usize::from(n) - 1]),
+        }
+    }
+
+    /// Runs `hook` when this token is cancelled, on the cancelling thread, or now if it already is.
+    ///
+    /// The hook must not block. Dropping the guard takes it back; a hook that is being run just then still ends.
+    pub fn on_cancel(&self, hook: impl FnOnce(CancelReason) + Send + 'static) -> CancelGuard {
+        let mut below = self.0.below.lock();
+        if let Some(reason) = self.reason() {
+            drop(below);
+            hook(reason);
+            return CancelGuard { node: Weak::new(), key: 0 };
+        }
+        let key = below.hooks.insert(Box::new(hook));
+        CancelGuard { node: Arc::downgrade(&self.0), key }
+    }
+}
+
+impl Node {
+    fn cancel_as(this: &Arc<Node>, reason: CancelReason) {
+        let mut pending = vec![Arc::clone(this)];
+        while let Some(node) = pending.pop() {
+            let code = 1 + CancelReason::ALL.iter().position(|known| *known == reason).unwrap_or(0) as u8;
+            let below = {
+                let mut below = node.below.lock();
+                if node.cancelled.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                    continue;
+                }
+                std::mem::take(&mut *below)
+            };
+            // Outside the lock: hooks are foreign code, and a child's drop takes the parent's lock.
+            pending.extend(below.children.into_iter().filter_map(|(_, child)| child.upgrade()));
+            for (_, hook) in below.hooks {
+                hook(reason);
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let Some((parent, key)) = self.parent.take() else { return };
+        let mut below = parent.below.lock();
+        // A cancelled parent has already let go of its children, and takes no new ones.
+        if parent.cancelled.load(Ordering::Acquire) == 0 {
+            below.children.remove(key);
+        }
+    }
+}
+
+impl fmt::Debug for CancelToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelToken").field("reason", &self.reason()).finish_non_exhaustive()
+    }
+}
+
+/// Takes a hook back when dropped. See [`CancelToken::on_cancel`].
+#[must_use = "dropping the guard takes the hook back"]
+pub struct CancelGuard {
+    node: Weak<Node>,
+    key: usize,
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        let Some(node) = self.node.upgrade() else { return };
+        let hook = {
+            let mut below = node.below.lock();
+            if node.cancelled.load(Ordering::Acquire) != 0 {
+                return;
+            }
+            below.hooks.try_remove(self.key)
+        };
+        // A hook may own tokens of this tree, whose drop takes the lock.
+        drop(hook);
+    }
+}
+
+impl fmt::Debug for CancelGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelGuard").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn cancelling_goes_down_and_never_up() {
+        let root = CancelToken::new(CancelReason::Shutdown);
+        let peer = root.child(CancelReason::Peer);
+        let sibling = root.child(CancelReason::Peer);
+        let fetch = peer.child(CancelReason::Fetch);
+        peer.cancel();
+        assert_eq!(fetch.reason(), Some(CancelReason::Peer));
+        assert!(!root.is_cancelled() && !sibling.is_cancelled());
+    }
+
+    #[test]
+    fn the_first_reason_stays() {
+        let root = CancelToken::new(CancelReason::Shutdown);
+        let epoch = root.child(CancelReason::Epoch);
+        epoch.cancel();
+        root.cancel();
+        assert_eq!(epoch.reason(), Some(CancelReason::Epoch));
+    }
+
+    #[test]
+    fn a_child_of_a_cancelled_token_is_born_cancelled() {
+        let root = CancelToken::new(CancelReason::Peer);
+        root.cancel();
+        assert_eq!(root.child(CancelReason::Fetch).reason(), Some(CancelReason::Peer));
+    }
+
+    #[test]
+    fn hooks_run_once_and_only_while_guarded() {
+        let (ran, runs) = mpsc::channel();
+        let token = CancelToken::new(CancelReason::Fetch);
+        let kept = token.on_cancel({
+            let ran = ran.clone();
+            move |_| ran.send("kept").unwrap()
+        });
+        drop(token.on_cancel({
+            let ran = ran.clone();
+            move |_| ran.send("taken back").unwrap()
+        }));
+        token.cancel();
+        token.cancel();
+        let _late = token.on_cancel(move |_| ran.send("late").unwrap());
+        drop(kept);
+        assert_eq!(runs.iter().collect::<Vec<_>>(), ["kept", "late"]);
+    }
+
+    #[test]
+    fn a_dropped_child_leaves_nothing_behind() {
+        let root = CancelToken::new(CancelReason::Peer);
+        for _ in 0..1000 {
+            drop(root.child(CancelReason::Fetch));
+        }
+        assert_eq!(root.0.below.lock().children.len(), 0);
+    }
+}

@@ -1,0 +1,5 @@
+//! One HTTP exchange. Knows nothing of scheduling.
+
+mod range;
+
+pub use range::ByteRange;

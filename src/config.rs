@@ -1,0 +1,228 @@
+//! Every knob, its default and its consequence.
+//!
+//! Plain structs: take the default, change what you need. They are checked once, where they are first used, with an
+//! error that names the field.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::downloader::Priority;
+use crate::error::{Error, ErrorKind};
+
+/// How HTTP exchanges are made. Part of [`DownloaderConfig`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let mut config = windway::DownloaderConfig::default();
+/// config.client.user_agent = "my-player/1.0".into();
+/// config.client.connect_timeout = Duration::from_secs(3);
+/// let downloader = windway::Downloader::new(config)?;
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ClientConfig {
+    /// What the `User-Agent` header says. Default: `windway/` and the version.
+    pub user_agent: String,
+    /// Headers sent with every request, to every origin: put no secret here. Default: none.
+    pub headers: Vec<(String, String)>,
+    /// Limit on looking up a name. Default: 5 s.
+    pub resolve_timeout: Duration,
+    /// How long a looked-up address is used before it is looked up again. Default: 60 s.
+    pub resolve_cache: Duration,
+    /// Limit on connecting, TLS handshake included. Default: 10 s.
+    pub connect_timeout: Duration,
+    /// Limit on silence: between any two reads of head or body, never over a whole transfer. Default: 10 s.
+    pub inactivity_timeout: Duration,
+    /// Redirects followed for one request before it fails. Default: 10.
+    pub max_redirects: u32,
+    /// Largest head of a response, in bytes. Default: 64 KiB.
+    pub max_head: usize,
+    /// Idle connections kept for each origin. Default: 8.
+    pub max_idle_per_origin: usize,
+    /// Idle connections kept over all origins. Default: 32.
+    pub max_idle: usize,
+    /// How long an idle connection is kept. Default: 45 s, less than common servers wait.
+    pub max_idle_age: Duration,
+    /// Certificates trusted besides the web's roots, in PEM. Default: none.
+    pub extra_roots: Vec<Vec<u8>>,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            user_agent: concat!("windway/", env!("CARGO_PKG_VERSION")).into(),
+            headers: Vec::new(),
+            resolve_timeout: Duration::from_secs(5),
+            resolve_cache: Duration::from_secs(60),
+            connect_timeout: Duration::from_secs(10),
+            inactivity_timeout: Duration::from_secs(10),
+            max_redirects: 10,
+            max_head: 64 * 1024,
+            max_idle_per_origin: 8,
+            max_idle: 32,
+            max_idle_age: Duration::from_secs(45),
+            extra_roots: Vec::new(),
+        }
+    }
+}
+
+/// How a [`Downloader`](crate::Downloader) shares its workers out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DownloaderConfig {
+    /// How HTTP exchanges are made.
+    pub client: ClientConfig,
+    /// Worker threads, and so exchanges that run at once. Default: 6.
+    pub max_concurrent: usize,
+    /// How many of the workers take awaited fetches only; less than `max_concurrent`. Default: 1.
+    pub reserved: usize,
+    /// Accepted fetches of one peer that have not ended; `execute` blocks beyond it. Default: 32.
+    pub peer_capacity: usize,
+    /// Response bodies open in callers' hands; beyond it `execute` fails. Default: 64.
+    pub max_open_bodies: usize,
+    /// How often a failed fetch is tried again without a byte in between, unless it says otherwise. Default: 5.
+    pub max_retries: u32,
+    /// Events a subscriber may lag behind before it loses the oldest. Default: 1024.
+    pub event_capacity: usize,
+}
+
+impl Default for DownloaderConfig {
+    fn default() -> Self {
+        Self {
+            client: ClientConfig::default(),
+            max_concurrent: 6,
+            reserved: 1,
+            peer_capacity: 32,
+            max_open_bodies: 64,
+            max_retries: 5,
+            event_capacity: 1024,
+        }
+    }
+}
+
+impl DownloaderConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |field: &str, why: &str| {
+            Err(Error::new(ErrorKind::InvalidConfig, format!("DownloaderConfig::{field} {why}")))
+        };
+        if self.max_concurrent == 0 {
+            return wrong("max_concurrent", "is 0, and nothing would ever run");
+        }
+        if self.reserved >= self.max_concurrent && self.max_concurrent > 1 {
+            return wrong("reserved", "leaves no worker for anything but awaited fetches");
+        }
+        if self.peer_capacity == 0 {
+            return wrong("peer_capacity", "is 0, and nothing could be submitted");
+        }
+        if self.max_open_bodies == 0 {
+            return wrong("max_open_bodies", "is 0, and execute could return nothing");
+        }
+        if self.client.inactivity_timeout.is_zero() || self.client.connect_timeout.is_zero() {
+            return wrong("client", "has a timeout of zero, and nothing would ever arrive");
+        }
+        Ok(())
+    }
+
+    /// The reserved workers that are really there: a lone worker has to serve everybody.
+    pub(crate) fn effective_reserved(&self) -> usize {
+        self.reserved.min(self.max_concurrent - 1)
+    }
+}
+
+/// How a file is streamed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FileConfig {
+    /// The stream's importance beside other streams: `Low` for a preload. Default: `High`.
+    pub priority: Priority,
+    /// Where the bytes are kept. Default: [`StorageConfig::Memory`], what surrounds the reader.
+    pub storage: StorageConfig,
+    /// How far ahead of the reader to fetch. Default: 16 MiB.
+    pub read_ahead: ReadAhead,
+    /// How many bytes behind the reader stay stored, where storage is windowed. Default: 1 MiB.
+    pub behind: u64,
+    /// A read that makes no progress for so long fails with [`ErrorKind::TimedOut`], and may be tried again.
+    /// `None` waits for ever. Default: 30 s.
+    pub read_timeout: Option<Duration>,
+    /// Headers sent to the URL's origin, and to no other. Default: none.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Default for FileConfig {
+    fn default() -> Self {
+        Self {
+            priority: Priority::High,
+            storage: StorageConfig::Memory,
+            read_ahead: ReadAhead::Bytes(16 << 20),
+            behind: 1 << 20,
+            read_timeout: Some(Duration::from_secs(30)),
+            headers: Vec::new(),
+        }
+    }
+}
+
+impl FileConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.read_ahead == ReadAhead::Bytes(0) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "FileConfig::read_ahead is 0 bytes, and nothing could be read",
+            ));
+        }
+        if self.read_timeout == Some(Duration::ZERO) {
+            return Err(Error::new(
+                ErrorKind::InvalidConfig,
+                "FileConfig::read_timeout is zero, and nothing would be there in time",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Where a stream's bytes are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StorageConfig {
+    /// In memory, a window around the reader: `behind` plus the read-ahead.
+    Memory,
+    /// In memory, all that was fetched.
+    WholeMemory,
+    /// In an unnamed temporary file, all that was fetched; it is gone when the stream is, also after a crash. `None`
+    /// is the system's directory for such files.
+    TempFile(Option<PathBuf>),
+}
+
+/// How far ahead of the reader to fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ReadAhead {
+    /// So many bytes.
+    Bytes(u64),
+    /// To the end, and then what seeks left out. Windowed storage takes it as 16 MiB.
+    Whole,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_senseless_value_is_named() {
+        let config = DownloaderConfig { max_concurrent: 0, ..Default::default() };
+        let error = config.check().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("max_concurrent"));
+        let config = DownloaderConfig { reserved: 6, ..Default::default() };
+        assert!(config.check().unwrap_err().to_string().contains("reserved"));
+        assert!(DownloaderConfig::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_lone_worker_is_not_reserved() {
+        let config = DownloaderConfig { max_concurrent: 1, ..Default::default() };
+        assert!(config.check().is_ok());
+        assert_eq!(config.effective_reserved(), 0);
+    }
+}
