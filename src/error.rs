@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::cancel::CancelReason;
 use crate::client::ByteRange;
@@ -20,6 +21,7 @@ struct Report {
     detail: String,
     url: Option<String>,
     range: Option<ByteRange>,
+    retry_after: Option<Duration>,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
@@ -90,7 +92,14 @@ pub enum ErrorKind {
 impl Error {
     /// An error of `kind`; `detail` says what was wrong, in lower case and without a full stop.
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
-        Self(Arc::new(Report { kind, detail: detail.into(), url: None, range: None, cause: None }))
+        Self(Arc::new(Report {
+            kind,
+            detail: detail.into(),
+            url: None,
+            range: None,
+            retry_after: None,
+            cause: None,
+        }))
     }
 
     pub(crate) fn cancelled(reason: CancelReason) -> Self {
@@ -113,6 +122,10 @@ impl Error {
         })
     }
 
+    pub(crate) fn with_retry_after(self, after: Duration) -> Self {
+        self.edit(|report| report.retry_after = Some(after))
+    }
+
     /// The same error with what caused it.
     #[must_use]
     pub fn with_cause(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -129,6 +142,7 @@ impl Error {
                     detail: shared.detail.clone(),
                     url: shared.url.clone(),
                     range: shared.range,
+                    retry_after: shared.retry_after,
                     cause: shared.cause.clone(),
                 };
                 change(&mut report);
@@ -151,6 +165,11 @@ impl Error {
     /// The bytes that were asked for, where a range is concerned.
     pub fn range(&self) -> Option<ByteRange> {
         self.0.range
+    }
+
+    /// How long the server asked to be left alone, if it did.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
     }
 
     /// The HTTP status, if that is what went wrong.

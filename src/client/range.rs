@@ -44,3 +44,140 @@ impl fmt::Display for ByteRange {
         }
     }
 }
+
+/// What a `Content-Range` header says (RFC 9110, section 14.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContentRange {
+    /// These bytes, of so many if it tells.
+    Bytes { range: ByteRange, total: Option<u64> },
+    /// The range can't be had; the resource has so many bytes.
+    Unsatisfied { total: u64 },
+}
+
+impl ContentRange {
+    /// `None` if it is not about bytes, or makes no sense.
+    pub(super) fn parse(value: &str) -> Option<Self> {
+        let (unit, rest) = value.trim().split_once([' ', '\t', '='])?;
+        if !unit.eq_ignore_ascii_case("bytes") {
+            return None;
+        }
+        let (range, total) = rest.split_once('/')?;
+        let (range, total) = (range.trim(), total.trim());
+        if range == "*" {
+            return Some(Self::Unsatisfied { total: number(total)? });
+        }
+        let total = if total == "*" { None } else { Some(number(total)?) };
+        let (first, last) = range.split_once('-')?;
+        let (first, last) = (number(first.trim())?, number(last.trim())?);
+        let range = ByteRange::new(first, last.checked_add(1)?);
+        let makes_sense = first <= last && total.is_none_or(|total| range.end <= total);
+        makes_sense.then_some(Self::Bytes { range, total })
+    }
+}
+
+/// Digits only: no sign, no space, no overflow.
+fn number(text: &str) -> Option<u64> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// What a partial answer brings, if it is an answer to `asked`; else what is wrong with it.
+pub(super) fn check_partial(
+    asked: ByteRange,
+    header: Option<&str>,
+    body_len: Option<u64>,
+) -> Result<(ByteRange, Option<u64>), String> {
+    let Some(header) = header else {
+        return Err(format!("the answer is partial but does not say which part; asked for {asked}"));
+    };
+    let Some(ContentRange::Bytes { range, total }) = ContentRange::parse(header) else {
+        return Err(format!("the server sent the range {header:?}, asked for bytes {asked}"));
+    };
+    if range.start != asked.start || range.end > asked.end {
+        return Err(format!("the server sent bytes {range}, asked for {asked}"));
+    }
+    match body_len {
+        Some(len) if len != range.len() => {
+            Err(format!("the server announced {len} bytes of body for bytes {range}"))
+        }
+        _ => Ok((range, total)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bytes(start: u64, end: u64, total: Option<u64>) -> Option<ContentRange> {
+        Some(ContentRange::Bytes { range: ByteRange::new(start, end), total })
+    }
+
+    #[test]
+    fn well_formed_ranges_are_understood() {
+        assert_eq!(ContentRange::parse("bytes 0-99/200"), bytes(0, 100, Some(200)));
+        assert_eq!(ContentRange::parse("bytes 5-5/*"), bytes(5, 6, None));
+        assert_eq!(ContentRange::parse("bytes */200"), Some(ContentRange::Unsatisfied { total: 200 }));
+        assert_eq!(ContentRange::parse("  BYTES  0 - 99 / 200 "), bytes(0, 100, Some(200)));
+        assert_eq!(ContentRange::parse("bytes=0-99/200"), bytes(0, 100, Some(200)));
+    }
+
+    #[test]
+    fn senseless_ranges_are_refused() {
+        let senseless = [
+            "",
+            "bytes",
+            "bytes 0-99",
+            "items 0-99/200",
+            "bytes 99-0/200",
+            "bytes 278076-278075/278076",
+            "bytes 0-200/200",
+            "bytes -5-9/200",
+            "bytes +0-9/200",
+            "bytes 0-/200",
+            "bytes -99/200",
+            "bytes 0-18446744073709551615/*",
+            "bytes 0-99999999999999999999/*",
+            "bytes */*",
+            "bytes a-b/c",
+        ];
+        for value in senseless {
+            assert_eq!(ContentRange::parse(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_part_has_to_be_the_one_asked_for() {
+        let asked = ByteRange::new(100, 200);
+        assert!(check_partial(asked, Some("bytes 100-199/1000"), Some(100)).is_ok());
+        assert!(check_partial(asked, Some("bytes 100-149/1000"), None).is_ok());
+        assert!(check_partial(ByteRange::from_start(100), Some("bytes 100-999/1000"), None).is_ok());
+        for (header, len) in [
+            (None, Some(100)),
+            (Some("bytes 0-99/1000"), Some(100)),
+            (Some("bytes 99-199/1000"), None),
+            (Some("bytes 100-200/1000"), None),
+            (Some("bytes 100-199/1000"), Some(99)),
+            (Some("bytes */1000"), None),
+        ] {
+            assert!(check_partial(asked, header, len).is_err(), "{header:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic(value in ".{0,64}") {
+            ContentRange::parse(&value);
+        }
+
+        #[test]
+        fn what_is_written_is_read_back(start in 0..u64::MAX / 2, len in 1..1_000_000_u64, more in 0..1_000_000_u64) {
+            let range = ByteRange::new(start, start + len);
+            let total = range.end + more;
+            let parsed = ContentRange::parse(&format!("bytes {range}/{total}"));
+            prop_assert_eq!(parsed, Some(ContentRange::Bytes { range, total: Some(total) }));
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The body of an answer, read by blocking: every break is an error, and an end is the end.
+
+use std::fmt;
+use std::io::Read;
+use std::sync::Arc;
+
+use ureq::BodyReader;
+
+use super::request::Head;
+use super::transport::Exchange;
+use super::{ByteRange, describe};
+use crate::cancel::CancelGuard;
+use crate::error::{Error, ErrorKind};
+
+/// An answer with its body open.
+pub(crate) struct Response {
+    head: Head,
+    body: BodyReader<'static>,
+    exchange: Arc<Exchange>,
+    /// Offset in the resource of the next byte.
+    position: u64,
+    /// Bytes to come, if announced.
+    left: Option<u64>,
+    is_over: bool,
+    url: String,
+    range: Option<ByteRange>,
+    _on_cancel: CancelGuard,
+}
+
+impl Response {
+    pub(super) fn new(
+        head: Head,
+        body: BodyReader<'static>,
+        exchange: Arc<Exchange>,
+        on_cancel: CancelGuard,
+        url: String,
+        range: Option<ByteRange>,
+    ) -> Self {
+        let (position, left) = (head.start(), head.body_len());
+        Self { head, body, exchange, position, left, is_over: false, url, range, _on_cancel: on_cancel }
+    }
+
+    pub(crate) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Offset in the resource of the next byte.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Reads what there is; blocks until a byte is there, for the silence limit at most. 0 says that the body is complete,
+    /// or `buf` empty.
+    pub(crate) fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        if self.is_over || buf.is_empty() {
+            return Ok(0);
+        }
+        match self.read_some(buf) {
+            Ok(got) => {
+                self.is_over |= got == 0;
+                Ok(got)
+            }
+            Err(error) => {
+                self.is_over = true;
+                let error = self.exchange.cancelled().unwrap_or(error).with_url(self.url.clone());
+                Err(match self.range {
+                    Some(range) => error.with_range(range),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        let got = self.body.read(buf).map_err(|error| describe(ureq::Error::from(error)))?;
+        if let Some(cancelled) = self.exchange.cancelled() {
+            return Err(cancelled);
+        }
+        self.position += got as u64;
+        let Some(left) = self.left else { return Ok(got) };
+        let left = left.saturating_sub(got as u64);
+        self.left = Some(left);
+        if got == 0 && left > 0 {
+            return Err(Error::new(ErrorKind::Disconnected, format!("the body ended {left} bytes early")));
+        }
+        if left == 0 && got > 0 {
+            self.release();
+        }
+        Ok(got)
+    }
+
+    /// Gives the connection back: ureq does so when a read returns nothing. Does not block, for nothing is to come.
+    fn release(&mut self) {
+        self.is_over = matches!(self.body.read(&mut [0]), Ok(0));
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response").field("head", &self.head).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,183 @@
+//! What is asked of a server, and what its answer's head says.
+
+use std::fmt;
+
+use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+use url::Url;
+
+use super::range::ByteRange;
+use crate::error::{Error, ErrorKind};
+
+/// A GET, yet to be sent.
+#[derive(Clone)]
+pub(crate) struct Request {
+    pub(super) url: Url,
+    pub(super) range: Option<ByteRange>,
+    pub(super) headers: HeaderMap,
+    pub(super) if_range: Option<Validator>,
+}
+
+impl Request {
+    pub(crate) fn get(url: &str) -> Result<Self, Error> {
+        let url = parse_url(url)?;
+        Ok(Self { url, range: None, headers: HeaderMap::new(), if_range: None })
+    }
+
+    pub(crate) fn range(mut self, range: ByteRange) -> Self {
+        self.range = Some(range);
+        self
+    }
+
+    pub(crate) fn set_range(&mut self, range: ByteRange) {
+        self.range = Some(range);
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
+        let (name, value) = parse_header(name, value)?;
+        self.headers.append(name, value);
+        Ok(self)
+    }
+
+    pub(crate) fn set_if_range(&mut self, validator: Validator) {
+        self.if_range = Some(validator);
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
+    pub(crate) fn byte_range(&self) -> Option<ByteRange> {
+        self.range
+    }
+
+    /// True if both go to the same scheme, host and port.
+    pub(crate) fn is_same_origin(&self, other: &Self) -> bool {
+        self.url.origin() == other.url.origin()
+    }
+}
+
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold secrets.
+        f.debug_struct("Request")
+            .field("url", &self.url.as_str())
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An URL that can be asked for.
+pub(super) fn parse_url(text: &str) -> Result<Url, Error> {
+    let url = Url::parse(text).map_err(|cause| {
+        Error::new(ErrorKind::InvalidUrl, format!("not an URL: {cause}")).with_url(text).with_cause(cause)
+    })?;
+    check_scheme(url)
+}
+
+pub(super) fn check_scheme(url: Url) -> Result<Url, Error> {
+    if matches!(url.scheme(), "http" | "https") {
+        return Ok(url);
+    }
+    let why = format!("only http and https are streamed, not {}", url.scheme());
+    Err(Error::new(ErrorKind::UnsupportedScheme, why).with_url(url.as_str()))
+}
+
+pub(super) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
+    let wrong = |what: &str| {
+        Error::new(ErrorKind::InvalidInput, format!("HTTP does not allow the {what} of the header {name:?}"))
+    };
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|cause| wrong("name").with_cause(cause))?;
+    let value = HeaderValue::from_str(value).map_err(|cause| wrong("value").with_cause(cause))?;
+    Ok((parsed, value))
+}
+
+/// By what two answers are known to be of the same resource, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Validator {
+    /// A strong entity tag, quotes included.
+    ETag(String),
+    /// The date of the last change, as the server wrote it.
+    LastModified(String),
+}
+
+impl Validator {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::ETag(text) | Self::LastModified(text) => text,
+        }
+    }
+}
+
+/// The head of an answer: valid, and an answer to what was asked.
+#[derive(Clone)]
+pub struct Head {
+    pub(super) status: u16,
+    pub(super) url: String,
+    pub(super) headers: HeaderMap,
+    pub(super) start: u64,
+    pub(super) body_len: Option<u64>,
+    pub(super) total: Option<u64>,
+}
+
+impl Head {
+    /// 200 or 206.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The URL that answered, after redirects.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A header's value; the first one if there are several. `None` if it is not there or not ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Offset in the resource of the body's first byte. 0 if the server sends the whole, whatever was asked for.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Bytes of body, if announced.
+    pub fn body_len(&self) -> Option<u64> {
+        self.body_len
+    }
+
+    /// Bytes of the whole resource, if told.
+    pub fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// True if the body is the part that was asked for; false if it is the whole.
+    pub fn is_partial(&self) -> bool {
+        self.status == 206
+    }
+
+    /// The content type.
+    pub fn content_type(&self) -> Option<&str> {
+        self.header("content-type")
+    }
+
+    /// The strong entity tag, else the date of the last change, else nothing.
+    pub fn validator(&self) -> Option<Validator> {
+        let strong = self.header("etag").filter(|tag| tag.starts_with('"'));
+        strong
+            .map(|tag| Validator::ETag(tag.to_owned()))
+            .or_else(|| self.header("last-modified").map(|date| Validator::LastModified(date.to_owned())))
+    }
+}
+
+impl fmt::Debug for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Head")
+            .field("status", &self.status)
+            .field("url", &self.url)
+            .field("start", &self.start)
+            .field("body_len", &self.body_len)
+            .field("total", &self.total)
+            .finish_non_exhaustive()
+    }
+}

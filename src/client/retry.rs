@@ -1,0 +1,95 @@
+//! How long to wait before a failed request is tried again.
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::time::{Duration, SystemTime};
+
+use crate::error::Error;
+
+const FIRST: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(8);
+/// A server may ask for more patience than this, and does not get it.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
+
+/// The wait before the next attempt, after `failures` failed ones since the last byte. At once if the failed attempt
+/// had delivered bytes; what the server asked for, if it did; else full jitter: anything up to 250 ms·2ⁿ, 8 s at most
+/// (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is any number.
+pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
+    if let Some(asked) = error.retry_after() {
+        return asked.min(LONGEST_ASKED);
+    }
+    if flowed && failures == 0 {
+        return Duration::ZERO;
+    }
+    let most = FIRST.saturating_mul(1_u32 << failures.min(16)).min(LONGEST);
+    most.mul_f64(random as f64 / u64::MAX as f64)
+}
+
+/// The wait that a `Retry-After` header asks for: seconds or a date (RFC 9110, section 10.2.3).
+pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+/// A number nobody can guess. Good enough to keep clients from retrying in step.
+pub(crate) fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use proptest::prelude::*;
+
+    fn broken() -> Error {
+        Error::new(ErrorKind::Disconnected, "gone")
+    }
+
+    #[test]
+    fn the_first_retry_is_at_once_only_if_bytes_had_flowed() {
+        assert_eq!(delay(&broken(), 0, true, u64::MAX), Duration::ZERO);
+        assert_eq!(delay(&broken(), 0, false, u64::MAX), FIRST);
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let waits: Vec<_> =
+            (0..8).map(|failures| delay(&broken(), failures, false, u64::MAX).as_millis()).collect();
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 8000, 8000]);
+    }
+
+    #[test]
+    fn the_server_is_heard_within_reason() {
+        let error = broken().with_retry_after(Duration::from_secs(7));
+        assert_eq!(delay(&error, 0, true, 0), Duration::from_secs(7));
+        let error = broken().with_retry_after(Duration::from_secs(86_400));
+        assert_eq!(delay(&error, 0, true, 0), LONGEST_ASKED);
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+        assert_eq!(parse_retry_after(" 120 ", now), Some(Duration::from_secs(120)));
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        assert_eq!(parse_retry_after(date, now), Some(Duration::from_secs(7)));
+        assert_eq!(parse_retry_after(date, now + Duration::from_secs(60)), Some(Duration::ZERO));
+        assert_eq!(parse_retry_after("soon", now), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic(value in ".{0,64}") {
+            parse_retry_after(&value, SystemTime::UNIX_EPOCH);
+        }
+
+        #[test]
+        fn jitter_never_leaves_its_bounds(failures in any::<u32>(), random in any::<u64>()) {
+            prop_assert!(delay(&broken(), failures, false, random) <= LONGEST);
+        }
+    }
+}
