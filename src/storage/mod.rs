@@ -1,0 +1,343 @@
+//! Where the bytes are: written by sinks, read by readers, waited for by both.
+//!
+//! Bytes lie in blocks of 64 KiB. One mutex guards which bytes are there and where their blocks are; the bytes
+//! themselves are copied, read and written outside of it. Bytes count as there only after they were copied; bytes that a
+//! reader copied count only if their block is still where it was when the copy is done. So an eviction in between costs a
+//! copy, never a wrong byte.
+
+mod memory;
+mod ranges;
+mod temp_file;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use self::memory::{Block, Blocks};
+use self::temp_file::{FileBlocks, Place};
+use crate::config::StorageConfig;
+use crate::error::Error;
+
+pub(crate) use ranges::RangeSet;
+
+/// Bytes in a block.
+const BLOCK: u64 = 64 * 1024;
+
+/// The bytes of one file, as far as they are there.
+#[derive(Debug)]
+pub(crate) struct Resource {
+    state: Mutex<State>,
+    /// Notified by `write_at`, and by `notify` when something changed that waiters ask about.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The bytes that are there. Each lies in a block of `backend`.
+    ranges: RangeSet,
+    backend: Backend,
+    /// Evictions so far that took a block. A copy during which it did not change is good.
+    evictions: u64,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Memory(Blocks),
+    File(FileBlocks),
+}
+
+/// A block to copy to or from.
+enum Handle {
+    Memory(Block),
+    File(Place),
+}
+
+/// What a waiter looks at.
+#[derive(Debug)]
+pub(crate) struct View<'a> {
+    /// The bytes that are there.
+    pub(crate) ranges: &'a RangeSet,
+}
+
+/// The part of some bytes that lies in one block.
+struct Part {
+    index: u64,
+    /// Offset in the block.
+    within: u64,
+    /// Where it is among the bytes.
+    bytes: Range<usize>,
+}
+
+impl Resource {
+    pub(crate) fn new(config: &StorageConfig) -> Result<Self, Error> {
+        let backend = match config {
+            StorageConfig::Memory | StorageConfig::WholeMemory => Backend::Memory(Blocks::default()),
+            StorageConfig::TempFile(directory) => Backend::File(FileBlocks::new(directory.as_deref())?),
+        };
+        let state = State { ranges: RangeSet::default(), backend, evictions: 0 };
+        Ok(Self { state: Mutex::new(state), changed: Condvar::new() })
+    }
+
+    /// Stores `bytes` at `offset` and wakes who waits. What is there already is overwritten, with the same bytes if the
+    /// writer is right. After an error what was stored before is still there.
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        for part in parts(offset, bytes.len()) {
+            let from = offset + part.bytes.start as u64;
+            let range = from..from + part.bytes.len() as u64;
+            loop {
+                let handle = self.state.lock().backend.entry(part.index);
+                handle.write(part.within, &bytes[part.bytes.clone()])?;
+                let mut state = self.state.lock();
+                // An eviction may have taken the block while it was written.
+                if state.backend.is_current(part.index, &handle) {
+                    state.ranges.insert(range);
+                    break;
+                }
+            }
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Copies what is there without a gap from `offset` on, up to the length of `buf`. 0 says that there is nothing.
+    pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            let (handles, len, evictions) = {
+                let state = self.state.lock();
+                let run = state.ranges.run_from(offset) - offset;
+                let len = usize::try_from(run).map_or(buf.len(), |run| run.min(buf.len()));
+                let handles: Vec<_> = parts(offset, len)
+                    .filter_map(|part| Some((state.backend.get(part.index)?, part)))
+                    .collect();
+                (handles, len, state.evictions)
+            };
+            for (handle, part) in &handles {
+                handle.read(part.within, &mut buf[part.bytes.clone()])?;
+            }
+            if len == 0 || self.state.lock().evictions == evictions {
+                return Ok(len);
+            }
+            // A block may have been given to other bytes during the copy.
+        }
+    }
+
+    /// Forgets the blocks that lie outside of all of `keep`.
+    pub(crate) fn evict(&self, keep: &[Range<u64>]) {
+        let mut state = self.state.lock();
+        let kept = |index: &u64| {
+            let block = index * BLOCK..(index + 1) * BLOCK;
+            keep.iter().any(|window| window.start < block.end && block.start < window.end)
+        };
+        let outside: Vec<u64> = state.backend.indices().into_iter().filter(|index| !kept(index)).collect();
+        for index in &outside {
+            state.ranges.remove(index * BLOCK..(index + 1) * BLOCK);
+            state.backend.remove(*index);
+        }
+        state.evictions += u64::from(!outside.is_empty());
+    }
+
+    /// Shows `look` which bytes are there. It runs under the lock: short, and nothing foreign.
+    pub(crate) fn with_ranges<T>(&self, look: impl FnOnce(&RangeSet) -> T) -> T {
+        look(&self.state.lock().ranges)
+    }
+
+    /// Blocks until `ready` answers, or `deadline` has passed. `ready` runs under the lock, at once and after each change:
+    /// short, and nothing foreign.
+    pub(crate) fn wait<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut(&View<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            let answer = ready(&View { ranges: &state.ranges });
+            if answer.is_some() {
+                return answer;
+            }
+            match deadline {
+                None => self.changed.wait(&mut state),
+                Some(deadline) => {
+                    if self.changed.wait_until(&mut state, deadline).timed_out() {
+                        return ready(&View { ranges: &state.ranges });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets who waits look again: something outside of here has changed.
+    pub(crate) fn notify(&self) {
+        // Under the lock, so that nobody is between the look and the wait.
+        let _state = self.state.lock();
+        self.changed.notify_all();
+    }
+}
+
+impl Backend {
+    fn entry(&mut self, index: u64) -> Handle {
+        match self {
+            Self::Memory(blocks) => Handle::Memory(blocks.entry(index)),
+            Self::File(blocks) => Handle::File(blocks.entry(index)),
+        }
+    }
+
+    fn get(&self, index: u64) -> Option<Handle> {
+        match self {
+            Self::Memory(blocks) => blocks.get(index).map(Handle::Memory),
+            Self::File(blocks) => blocks.get(index).map(Handle::File),
+        }
+    }
+
+    fn is_current(&self, index: u64, handle: &Handle) -> bool {
+        match (self, handle) {
+            (Self::Memory(blocks), Handle::Memory(block)) => blocks.is_current(index, block),
+            (Self::File(blocks), Handle::File(place)) => blocks.is_current(index, place),
+            _ => false,
+        }
+    }
+
+    fn indices(&self) -> BTreeSet<u64> {
+        match self {
+            Self::Memory(blocks) => blocks.indices(),
+            Self::File(blocks) => blocks.indices(),
+        }
+    }
+
+    fn remove(&mut self, index: u64) {
+        match self {
+            Self::Memory(blocks) => blocks.remove(index),
+            Self::File(blocks) => blocks.remove(index),
+        }
+    }
+}
+
+impl Handle {
+    fn write(&self, within: u64, bytes: &[u8]) -> Result<(), Error> {
+        match self {
+            Self::Memory(block) => {
+                let at = within as usize;
+                block.write()[at..at + bytes.len()].copy_from_slice(bytes);
+                Ok(())
+            }
+            Self::File(place) => place.write(within, bytes),
+        }
+    }
+
+    fn read(&self, within: u64, buf: &mut [u8]) -> Result<(), Error> {
+        match self {
+            Self::Memory(block) => {
+                let at = within as usize;
+                buf.copy_from_slice(&block.read()[at..at + buf.len()]);
+                Ok(())
+            }
+            Self::File(place) => place.read(within, buf),
+        }
+    }
+}
+
+/// Cuts `len` bytes at `offset` at the borders of blocks.
+fn parts(offset: u64, len: usize) -> impl Iterator<Item = Part> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == len {
+            return None;
+        }
+        let at = offset + done as u64;
+        let within = at % BLOCK;
+        let take = (len - done).min((BLOCK - within) as usize);
+        done += take;
+        Some(Part { index: at / BLOCK, within, bytes: done - take..done })
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of windows, some of one")]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    fn byte_at(offset: u64) -> u8 {
+        (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+    }
+
+    fn bytes(range: Range<u64>) -> Vec<u8> {
+        range.map(byte_at).collect()
+    }
+
+    fn both() -> [Resource; 2] {
+        [StorageConfig::Memory, StorageConfig::TempFile(None)].map(|config| Resource::new(&config).unwrap())
+    }
+
+    #[test]
+    fn what_is_written_anywhere_is_read_back() {
+        for resource in both() {
+            let far = 5 << 32;
+            resource.write_at(far + 10, &bytes(far + 10..far + 200_000)).unwrap();
+            let mut buf = vec![0; 300_000];
+            assert_eq!(resource.read_at(far, &mut buf).unwrap(), 0);
+            let got = resource.read_at(far + 70_000, &mut buf).unwrap();
+            assert_eq!(buf[..got], bytes(far + 70_000..far + 200_000));
+        }
+    }
+
+    #[test]
+    fn eviction_forgets_whole_blocks_outside_the_windows() {
+        for resource in both() {
+            resource.write_at(0, &bytes(0..4 * BLOCK)).unwrap();
+            resource.evict(&[BLOCK + 5..BLOCK + 6, 3 * BLOCK - 1..3 * BLOCK]);
+            let ranges: Vec<_> = resource.with_ranges(|ranges| ranges.iter().collect());
+            assert_eq!(ranges.len(), 1);
+            assert_eq!(ranges[0], BLOCK..3 * BLOCK);
+            resource.write_at(9 * BLOCK, &bytes(9 * BLOCK..10 * BLOCK)).unwrap();
+            let mut buf = vec![0; BLOCK as usize];
+            assert_eq!(resource.read_at(2 * BLOCK, &mut buf).unwrap(), buf.len());
+            assert_eq!(buf, bytes(2 * BLOCK..3 * BLOCK));
+        }
+    }
+
+    #[test]
+    fn a_waiter_is_woken_by_the_bytes_and_released_by_its_deadline() {
+        let resource = Resource::new(&StorageConfig::Memory).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| resource.wait(None, |view| view.ranges.contains(7).then_some(())));
+            resource.write_at(7, b"x").unwrap();
+            assert_eq!(waiter.join().unwrap(), Some(()));
+        });
+        assert_eq!(resource.wait(Some(Instant::now()), |_| None::<()>), None);
+    }
+
+    /// Writers, readers and an evictor at once: what a reader gets is right, or nothing.
+    #[test]
+    fn no_race_delivers_a_byte_of_another_offset() {
+        for resource in both() {
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let readers: Vec<_> = (0..2_u64)
+                    .map(|reader| {
+                        let (resource, over) = (&resource, &over);
+                        scope.spawn(move || {
+                            let mut buf = vec![0; 100_000];
+                            let mut offset = reader * 1000;
+                            while !over.load(Ordering::Acquire) {
+                                offset = (offset * 31 + 77) % (32 * BLOCK);
+                                let got = resource.read_at(offset, &mut buf).unwrap() as u64;
+                                assert_eq!(buf[..got as usize], bytes(offset..offset + got));
+                            }
+                        })
+                    })
+                    .collect();
+                for round in 0..300_u64 {
+                    let offset = (round * 7919) % (31 * BLOCK);
+                    resource.write_at(offset, &bytes(offset..offset + BLOCK)).unwrap();
+                    resource.evict(&[offset.saturating_sub(2 * BLOCK)..offset + 3 * BLOCK]);
+                }
+                over.store(true, Ordering::Release);
+                for reader in readers {
+                    reader.join().unwrap();
+                }
+            });
+        }
+    }
+}
