@@ -1,11 +1,238 @@
 //! Who fetches next.
+//!
+//! | thread | count | what it does | what it waits for |
+//! |---|---|---|---|
+//! | `windway-scheduler` | 1 | takes the turns that are due at a time; finishes what foreign threads may not | its signal, with the schedule's next deadline |
+//! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | its slot; the network, with a limit |
+//!
+//! Callers, workers and the scheduler thread share one [`Schedule`](schedule) behind a [turnstile](sync). Whoever has
+//! something to say leaves a fact in its mailbox and, if nobody else is at it, takes the turn itself: submissions are
+//! pulled from the peers' channels into the queues, workers get their assignments. So a fetch costs two hand-offs, to the
+//! worker and back, and a worker that is done finds its next task without a detour.
+//!
+//! ```text
+//!  execute ──▶ peer's channel ─┐                     ┌─▶ slot 1 ─▶ windway-fetch-1 ─┐
+//!  wake ───────────────────────┼─▶ mailbox ─▶ turn ──┼─▶ slot 2 ─▶ windway-fetch-2 ─┼─▶ sink or caller
+//!  cancel, promote, drop ──────┘      ▲              └─▶ signal ─▶ windway-scheduler│
+//!                                     └────────── finished, answered, retry ────────┘
+//! ```
 
-/// How urgent something is: a peer beside other peers, a fetch beside the others of its class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// Nobody waits for it yet.
-    Low,
-    /// Somebody waits for it.
-    #[default]
-    High,
+mod fetch;
+mod peer;
+mod response;
+mod schedule;
+mod scheduler;
+mod sync;
+mod worker;
+
+use std::fmt;
+use std::sync::{Arc, LazyLock, Weak};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+
+use self::scheduler::{Core, Fact, PeerEntry, on_own_thread};
+use crate::cancel::CancelReason;
+use crate::client::HttpClient;
+use crate::config::DownloaderConfig;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Bus, Subscriber};
+
+pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
+pub use peer::{Next, Peer, PeerHandle, Waker};
+pub use response::Response;
+pub(crate) use scheduler::enter_own_thread;
+
+/// The sole owner of HTTP in a process: make one, clone it, share it.
+///
+/// Making one starts nothing; the first registered peer starts the threads. They end with [`stop`](Self::stop), or when
+/// the last handle is gone: this, its clones, its peers' handles, streams and open responses.
+///
+/// ```
+/// use windway::{Downloader, DownloaderConfig};
+///
+/// let downloader = Downloader::new(DownloaderConfig::default())?;
+/// assert_eq!(downloader.stats().busy_workers, 0);
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Downloader(Arc<Handle>);
+
+/// What all handles hold. Its drop ends the threads, which hold only the core.
+pub(crate) struct Handle {
+    core: Arc<Core>,
+    threads: Mutex<Threads>,
+}
+
+#[derive(Default)]
+struct Threads {
+    running: Vec<JoinHandle<()>>,
+    started: bool,
+}
+
+/// What a downloader is doing and has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Fetches and peers with work that wait for a worker, by class: High/High, High/Low, Low/High, Low/Low (peer, fetch).
+    pub queued: [usize; 4],
+    /// Fetches that wait for their next attempt.
+    pub retrying: usize,
+    /// Workers that run a fetch.
+    pub busy_workers: usize,
+    /// Workers that wait for one.
+    pub idle_workers: usize,
+    /// Response bodies open in callers' hands.
+    pub open_bodies: usize,
+    /// Registered peers.
+    pub peers: usize,
+    /// Requests sent, redirects and retries included.
+    pub requests: u64,
+    /// Connections dialled.
+    pub connections_dialled: u64,
+}
+
+static DEFAULT: LazyLock<Mutex<Weak<Handle>>> = LazyLock::new(Mutex::default);
+
+impl Downloader {
+    /// A downloader of its own. Starts no thread and opens no connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`], naming the field.
+    pub fn new(config: DownloaderConfig) -> Result<Self, Error> {
+        config.check()?;
+        let client = HttpClient::new(&config.client)?;
+        let core = Arc::new(Core::new(config, client));
+        Ok(Self(Arc::new(Handle { core, threads: Mutex::default() })))
+    }
+
+    /// The downloader of this process, with default options: made when first asked for, and again after the last handle
+    /// to it was dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn process_wide() -> Result<Self, Error> {
+        let mut default = DEFAULT.lock();
+        if let Some(handle) = default.upgrade() {
+            return Ok(Self(handle));
+        }
+        let downloader = Self::new(DownloaderConfig::default())?;
+        *default = Arc::downgrade(&downloader.0);
+        Ok(downloader)
+    }
+
+    /// Adds a peer; `()` is one that only executes. Starts the threads if this is the first.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Cancelled`] once the downloader has stopped; [`ErrorKind::Io`] if a thread can't be started.
+    pub fn register(&self, peer: impl Peer + 'static, priority: Priority) -> Result<PeerHandle, Error> {
+        self.0.start()?;
+        let core = &self.0.core;
+        let token = core.root.child(CancelReason::Peer);
+        let bus = Bus::new(core.config.event_capacity);
+        let (sender, channel) = crossbeam_channel::bounded(core.config.peer_capacity);
+        let entry =
+            Arc::new(PeerEntry { peer: Mutex::new(Box::new(peer)), token: token.clone(), bus: bus.clone() });
+        match core.register(entry, channel, priority) {
+            Some(key) => Ok(PeerHandle::new(Arc::clone(&self.0), key, token, bus, sender)),
+            None => Err(Error::cancelled(CancelReason::Shutdown)),
+        }
+    }
+
+    /// Cancels everything, wakes everybody, and blocks until the threads have ended. On one of windway's own threads it
+    /// does not wait for them.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// The events of all fetches, from now on.
+    pub fn subscribe(&self) -> Subscriber {
+        self.0.core.bus.subscribe()
+    }
+
+    /// Bytes a second, all transfers together, over the last seconds in which something was transferred. `None` until
+    /// enough was.
+    pub fn bandwidth(&self) -> Option<f64> {
+        self.0.core.bandwidth.lock().rate()
+    }
+
+    /// Counts of what waits, runs and was done.
+    pub fn stats(&self) -> Stats {
+        let core = &self.0.core;
+        let counts = core.counts();
+        let client = core.client.stats();
+        Stats {
+            queued: counts.queued,
+            retrying: counts.retrying,
+            busy_workers: counts.busy,
+            idle_workers: counts.idle,
+            open_bodies: core.open_bodies.load(std::sync::atomic::Ordering::Acquire),
+            peers: counts.peers,
+            requests: client.requests,
+            connections_dialled: client.dialled,
+        }
+    }
+}
+
+impl fmt::Debug for Downloader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Downloader").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl Handle {
+    fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn start(&self) -> Result<(), Error> {
+        let mut threads = self.threads.lock();
+        if std::mem::replace(&mut threads.started, true) {
+            return Ok(());
+        }
+        let started = self.start_all(&mut threads.running);
+        drop(threads);
+        if started.is_err() {
+            self.stop();
+        }
+        started
+    }
+
+    fn start_all(&self, running: &mut Vec<JoinHandle<()>>) -> Result<(), Error> {
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
+        };
+        for worker in 0..self.core.config.max_concurrent {
+            let core = Arc::clone(&self.core);
+            let named = thread::Builder::new().name(format!("windway-fetch-{}", worker + 1));
+            running.push(named.spawn(move || worker::run(&core, worker)).map_err(failed)?);
+        }
+        let core = Arc::clone(&self.core);
+        let named = thread::Builder::new().name("windway-scheduler".into());
+        running.push(named.spawn(move || core.run_scheduler()).map_err(failed)?);
+        Ok(())
+    }
+
+    fn stop(&self) {
+        self.core.root.cancel();
+        self.core.tell(Fact::Stopped);
+        if on_own_thread() {
+            return;
+        }
+        let running = std::mem::take(&mut self.threads.lock().running);
+        for thread in running {
+            if thread.join().is_err() {
+                log::error!("a thread of windway had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop();
+    }
 }

@@ -1,0 +1,314 @@
+//! What a peer asks for, where its bytes go, and how it ends: once.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use super::response::Response;
+use crate::cancel::{CancelReason, CancelToken};
+use crate::client::{ByteRange, Head, Request, Validator};
+use crate::error::{Error, ErrorKind};
+
+/// How urgent something is: a peer beside other peers, a fetch beside the others of its peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Nobody waits for it yet.
+    Low,
+    /// Somebody waits for it: it is *awaited*.
+    #[default]
+    High,
+}
+
+impl Priority {
+    pub(super) const BOTH: [Self; 2] = [Self::High, Self::Low];
+
+    /// 0 for `High`: what is served first comes first.
+    pub(super) fn rank(self) -> usize {
+        match self {
+            Self::High => 0,
+            Self::Low => 1,
+        }
+    }
+}
+
+/// Names one fetch in every event about it. Unique and increasing within a downloader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(NonZeroU64);
+
+impl RequestId {
+    pub(crate) fn new(number: u64) -> Option<Self> {
+        NonZeroU64::new(number).map(Self)
+    }
+
+    /// The id as a number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{}", self.0)
+    }
+}
+
+/// One thing to fetch over HTTP, by GET.
+///
+/// ```
+/// use windway::{ByteRange, Fetch, Priority};
+///
+/// let fetch = Fetch::get("http://127.0.0.1/a.flac")?
+///     .range(ByteRange::new(0, 65_536))
+///     .header("x-station", "7")?
+///     .priority(Priority::Low);
+/// # Ok::<(), windway::Error>(())
+/// ```
+pub struct Fetch {
+    pub(super) request: Request,
+    pub(super) priority: Priority,
+    pub(super) epoch: Option<CancelToken>,
+    pub(super) max_retries: Option<u32>,
+    pub(super) validate: Option<Validate>,
+}
+
+/// Refuses an answer before a byte of its body is read.
+pub(super) type Validate = Box<dyn FnMut(&Head) -> Result<(), Error> + Send>;
+
+impl Fetch {
+    /// A fetch of the whole of `url`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`]; [`ErrorKind::UnsupportedScheme`] for anything but `http` and `https`.
+    pub fn get(url: &str) -> Result<Self, Error> {
+        Request::get(url).map(Self::new)
+    }
+
+    pub(crate) fn new(request: Request) -> Self {
+        Self { request, priority: Priority::Low, epoch: None, max_retries: None, validate: None }
+    }
+
+    /// Asks for these bytes only. A server without ranges may still answer with the whole: [`Head::start`] tells.
+    #[must_use]
+    pub fn range(mut self, range: ByteRange) -> Self {
+        self.request = self.request.range(range);
+        self
+    }
+
+    /// Sends a header along. It stays behind where a redirect leads to another origin.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if HTTP does not allow the name or the value.
+    pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
+        self.request = self.request.header(name, value)?;
+        Ok(self)
+    }
+
+    /// Asks for the range only if the resource is still this one; else the whole comes, with status 200.
+    #[must_use]
+    pub fn if_range(mut self, validator: Validator) -> Self {
+        self.request.set_if_range(validator);
+        self
+    }
+
+    /// How urgent it is beside the peer's other fetches. Default: `Low`; what `execute` and `batch` run is `High`.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Cancels this fetch with `epoch`, which [`PeerHandle::epoch`](crate::PeerHandle::epoch) made.
+    #[must_use]
+    pub fn epoch(mut self, epoch: &CancelToken) -> Self {
+        self.epoch = Some(epoch.clone());
+        self
+    }
+
+    /// How often to try again without a byte in between; `u32::MAX` is for ever. Default: `max_retries` of
+    /// [`DownloaderConfig`](crate::DownloaderConfig).
+    #[must_use]
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = Some(retries);
+        self
+    }
+
+    /// Looks at the head before a byte of the body is read, and may refuse it.
+    #[must_use]
+    pub fn validate(mut self, validate: impl FnMut(&Head) -> Result<(), Error> + Send + 'static) -> Self {
+        self.validate = Some(Box::new(validate));
+        self
+    }
+}
+
+impl fmt::Debug for Fetch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fetch")
+            .field("request", &self.request)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Where the bytes of a pulled fetch go. Its methods run on a worker thread and must not block.
+pub trait Sink: Send {
+    /// A head came and is valid; its body begins at [`Head::start`]. Called again when the fetch was interrupted and
+    /// goes on. An error ends the fetch with it, before a byte of the body is read.
+    fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+        let _ = head; // Most sinks know what they asked for.
+        Ok(Flow::Stream)
+    }
+
+    /// The open body, which `head` asked for with [`Flow::Detach`]; `finish` will not come. The fetch ends when the
+    /// body ends, fails or is dropped, and holds no worker until then.
+    fn detached(self: Box<Self>, body: Response) {
+        drop(body);
+    }
+
+    /// Takes the next bytes, which lie at `offset` of the resource. An error ends the fetch with it.
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error>;
+
+    /// The fetch met `error` and will be tried again at `at`.
+    fn retrying(&mut self, error: &Error, at: Instant) {
+        let _ = (error, at); // Most sinks just wait.
+    }
+
+    /// The one end. Comes exactly once, whatever happens, on one of windway's threads.
+    fn finish(self: Box<Self>, outcome: Outcome);
+}
+
+/// What a sink wants done with a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// The worker reads it and writes it to the sink.
+    Stream,
+    /// The sink gets it as a value, to be read at its own pace on a thread of its own.
+    Detach,
+}
+
+/// How a fetch ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The whole body arrived.
+    Done,
+    /// It failed, after what retries were allowed.
+    Failed(Error),
+    /// It was cancelled, and by whom.
+    Cancelled(CancelReason),
+}
+
+impl From<Result<(), Error>> for Outcome {
+    fn from(result: Result<(), Error>) -> Self {
+        match result {
+            Ok(()) => Self::Done,
+            Err(error) => match error.kind() {
+                ErrorKind::Cancelled(reason) => Self::Cancelled(reason),
+                _ => Self::Failed(error),
+            },
+        }
+    }
+}
+
+/// A sink that is finished exactly once, and whose panics end its fetch and nothing else.
+pub(super) struct GuardedSink(Option<Box<dyn Sink>>);
+
+impl GuardedSink {
+    pub(super) fn new(sink: Box<dyn Sink>) -> Self {
+        Self(Some(sink))
+    }
+
+    pub(super) fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+        self.call("head", |sink| sink.head(head)).map(|flow| flow.unwrap_or(Flow::Stream))
+    }
+
+    pub(super) fn detached(mut self, body: Response) {
+        let Some(sink) = self.0.take() else { return };
+        if catch_unwind(AssertUnwindSafe(|| sink.detached(body))).is_err() {
+            log::error!("a sink panicked in detached");
+        }
+    }
+
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.call("write", |sink| sink.write(offset, bytes)).map(|_| ())
+    }
+
+    pub(super) fn retrying(&mut self, error: &Error, at: Instant) -> Result<(), Error> {
+        let told = self.call("retrying", |sink| {
+            sink.retrying(error, at);
+            Ok(())
+        });
+        told.map(|_| ())
+    }
+
+    fn call<T>(
+        &mut self,
+        name: &str,
+        call: impl FnOnce(&mut dyn Sink) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let Some(sink) = self.0.as_deref_mut() else { return Ok(None) };
+        catch_unwind(AssertUnwindSafe(|| call(sink))).unwrap_or_else(|_| Err(panicked(name))).map(Some)
+    }
+
+    pub(super) fn finish(mut self, outcome: Outcome) {
+        self.finish_as(outcome);
+    }
+
+    fn finish_as(&mut self, outcome: Outcome) {
+        let Some(sink) = self.0.take() else { return };
+        if catch_unwind(AssertUnwindSafe(|| sink.finish(outcome))).is_err() {
+            log::error!("a sink panicked in finish");
+        }
+    }
+}
+
+impl Drop for GuardedSink {
+    fn drop(&mut self) {
+        self.finish_as(Outcome::Cancelled(CancelReason::Shutdown));
+    }
+}
+
+pub(super) fn panicked(callback: &str) -> Error {
+    Error::new(ErrorKind::Panicked, format!("the callback {callback} panicked"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    struct Probe {
+        ends: mpsc::Sender<Outcome>,
+        panics: bool,
+    }
+
+    impl Sink for Probe {
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            assert!(!self.panics, "as asked");
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, outcome: Outcome) {
+            self.ends.send(outcome).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_forgotten_sink_is_finished_as_cancelled() {
+        let (ends, end) = mpsc::channel();
+        drop(GuardedSink::new(Box::new(Probe { ends, panics: false })));
+        let outcomes: Vec<_> = end.iter().collect();
+        assert!(matches!(outcomes[..], [Outcome::Cancelled(CancelReason::Shutdown)]));
+    }
+
+    #[test]
+    fn a_panicking_sink_fails_its_fetch_and_is_finished_once() {
+        let (ends, end) = mpsc::channel();
+        let mut sink = GuardedSink::new(Box::new(Probe { ends, panics: true }));
+        let error = sink.write(0, b"x").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Panicked);
+        sink.finish(Outcome::Failed(error));
+        assert_eq!(end.iter().count(), 1);
+    }
+}

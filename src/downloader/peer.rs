@@ -1,0 +1,303 @@
+//! A peer: somebody who wants things fetched, by asking for them or by being asked.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex};
+
+use super::Handle;
+use super::fetch::{Fetch, Priority, RequestId, Sink};
+use super::response::{BodyPermit, Keeps, Reply, Response};
+use super::schedule::PeerKey;
+use super::scheduler::{Core, Fact, on_own_thread};
+use super::sync::Slot;
+use super::worker::{Job, Target};
+use crate::cancel::{CancelReason, CancelToken};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Bus, Subscriber};
+
+/// Somebody who knows what to fetch next, and says so when a worker is free.
+///
+/// Not asked before it was woken ([`PeerHandle::wake`]), nor after it said [`Next::Wait`] until it is woken again.
+pub trait Peer: Send {
+    /// The next fetch; nothing below `admissible`, which the free worker may not run. Called on a worker thread, one call
+    /// at a time. Must not block. A panic ends the pulling, and nothing else.
+    fn next_fetch(&mut self, admissible: Priority) -> Next;
+}
+
+/// What a [`Peer`] answers.
+pub enum Next {
+    /// This, and maybe more: ask again when another worker is free.
+    Fetch(Fetch, Box<dyn Sink>),
+    /// This, and nothing more until woken.
+    Last(Fetch, Box<dyn Sink>),
+    /// Nothing until woken.
+    Wait,
+}
+
+impl fmt::Debug for Next {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fetch(fetch, _) => f.debug_tuple("Fetch").field(fetch).finish(),
+            Self::Last(fetch, _) => f.debug_tuple("Last").field(fetch).finish(),
+            Self::Wait => f.write_str("Wait"),
+        }
+    }
+}
+
+/// A peer that is never asked: all it wants goes through `execute` and `batch`.
+impl Peer for () {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        Next::Wait
+    }
+}
+
+/// The owner's end of a registered peer. Cheap to clone; when the last clone is dropped the peer's fetches are cancelled
+/// and the peer is freed. Keeps the downloader running.
+///
+/// ```no_run
+/// use std::io::Read;
+/// use windway::{Downloader, DownloaderConfig, Fetch};
+///
+/// let downloader = Downloader::new(DownloaderConfig::default())?;
+/// let peer = downloader.register((), Default::default())?;
+/// let mut playlist = String::new();
+/// peer.execute(Fetch::get("https://example.com/list.m3u")?)?.read_to_string(&mut playlist)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct PeerHandle(Arc<Registration>);
+
+/// A registered peer. Its drop is its end.
+struct Registration {
+    key: PeerKey,
+    token: CancelToken,
+    bus: Bus,
+    channel: Sender<Box<Job>>,
+    credits: Arc<Credits>,
+    /// Last, so that the downloader stops after the peer is gone.
+    downloader: Arc<Handle>,
+}
+
+/// How many more fetches a peer may have accepted.
+struct Credits {
+    left: Mutex<Balance>,
+    /// Notified when a credit comes back and when the peer is cancelled.
+    changed: Condvar,
+}
+
+struct Balance {
+    free: usize,
+    /// Credits held by bodies open in callers' hands: windway alone can't bring these back.
+    in_bodies: usize,
+    capacity: usize,
+}
+
+/// One accepted fetch that has not ended.
+pub(super) struct Credit {
+    credits: Arc<Credits>,
+    in_body: bool,
+}
+
+impl PeerHandle {
+    pub(super) fn new(
+        downloader: Arc<Handle>,
+        key: PeerKey,
+        token: CancelToken,
+        bus: Bus,
+        channel: Sender<Box<Job>>,
+    ) -> Self {
+        let capacity = downloader.core().config.peer_capacity;
+        let credits = Arc::new(Credits {
+            left: Mutex::new(Balance { free: capacity, in_bodies: 0, capacity }),
+            changed: Condvar::new(),
+        });
+        Self(Arc::new(Registration { key, token, bus, channel, credits, downloader }))
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        self.0.downloader.core()
+    }
+
+    /// Fetches at once, as awaited work. Blocks until the head of the answer is there; the body is read by the caller.
+    ///
+    /// # Errors
+    ///
+    /// What the fetch failed of, after its retries; [`ErrorKind::Cancelled`];
+    /// [`ErrorKind::TooManyOpenBodies`]; [`ErrorKind::WouldDeadlock`] on one of windway's own threads.
+    pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
+        self.submit(fetch).and_then(Pending::wait)
+    }
+
+    /// Fetches all of these at once, side by side, and blocks until each has its head or failed. The answers stand in
+    /// the order of the fetches; each fails by itself, as [`execute`](Self::execute) does.
+    pub fn batch(&self, fetches: Vec<Fetch>) -> Vec<Result<Response, Error>> {
+        let pending: Vec<_> = fetches.into_iter().map(|fetch| self.submit(fetch)).collect();
+        pending.into_iter().map(|pending| pending.and_then(Pending::wait)).collect()
+    }
+
+    fn submit(&self, fetch: Fetch) -> Result<Pending, Error> {
+        let url = fetch.request.url().to_owned();
+        if on_own_thread() {
+            let why = "execute was called on one of windway's own threads, which would wait for itself";
+            return Err(Error::new(ErrorKind::WouldDeadlock, why).with_url(url));
+        }
+        let core = self.core();
+        let Some(permit) = BodyPermit::take(core) else { return Err(too_many_bodies().with_url(url)) };
+        let credit = self.0.credits.take(&self.0.token).map_err(|error| error.with_url(url.clone()))?;
+        let slot = Arc::new(Slot::default());
+        let target = Target::Caller(Reply::new(&slot));
+        let fetch = fetch.priority(Priority::High);
+        let job = Box::new(Job::new(core, &self.0.token, &self.0.bus, fetch, target));
+        // As many jobs as credits at most, so there is room; a dropped job answers its caller itself.
+        if let Err(refused) = self.0.channel.try_send(job) {
+            drop(refused);
+        }
+        core.tell(Fact::Submitted(self.0.key));
+        let peer = self.clone();
+        Ok(Pending { slot, credit, permit, peer })
+    }
+
+    /// Says that the peer has work, its next piece of this urgency. Never blocks.
+    pub fn wake(&self, priority: Priority) {
+        self.core().tell(Fact::Woken(self.0.key, priority));
+    }
+
+    /// A way to wake the peer that does not keep it alive.
+    pub fn waker(&self) -> Waker {
+        Waker { core: Arc::downgrade(self.core()), key: self.0.key }
+    }
+
+    /// Gives the peer another priority beside other peers; what it has queued moves along.
+    pub fn set_priority(&self, priority: Priority) {
+        self.core().tell(Fact::Prioritised(self.0.key, priority));
+    }
+
+    /// Gives one fetch another priority: queued, it goes to the front of its new class, or to the back of a lower one.
+    pub fn promote(&self, request: RequestId, priority: Priority) {
+        self.core().tell(Fact::Promoted(request, priority));
+    }
+
+    /// A new epoch: a token whose cancelling ends the fetches that carry it, and no others.
+    pub fn epoch(&self) -> CancelToken {
+        self.0.token.child(CancelReason::Epoch)
+    }
+
+    /// Cancels all the peer's fetches, now and for ever.
+    pub fn cancel(&self) {
+        self.0.token.cancel();
+        self.0.credits.wake_all();
+    }
+
+    /// The events of this peer's fetches, from now on.
+    pub fn subscribe(&self) -> Subscriber {
+        self.0.bus.subscribe()
+    }
+}
+
+impl fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerHandle").field("key", &self.0.key).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.token.cancel();
+        self.downloader.core().tell(Fact::Unregistered(self.key));
+    }
+}
+
+/// Wakes a peer without keeping it, or the downloader, alive.
+#[derive(Clone)]
+pub struct Waker {
+    core: Weak<Core>,
+    key: PeerKey,
+}
+
+impl Waker {
+    /// As [`PeerHandle::wake`]; does nothing once the peer or the downloader is gone.
+    pub fn wake(&self, priority: Priority) {
+        if let Some(core) = self.core.upgrade() {
+            core.tell(Fact::Woken(self.key, priority));
+        }
+    }
+
+    /// What the downloader's transfers have shown: bytes a second, and the time to a first byte.
+    pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
+        let Some(core) = self.core.upgrade() else { return (None, None) };
+        let bandwidth = core.bandwidth.lock();
+        (bandwidth.rate(), bandwidth.ttfb())
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waker").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// A submitted fetch, until its head is there.
+struct Pending {
+    slot: Arc<Slot<Result<Response, Error>>>,
+    credit: Credit,
+    permit: BodyPermit,
+    peer: PeerHandle,
+}
+
+impl Pending {
+    fn wait(mut self) -> Result<Response, Error> {
+        let response = self.slot.take()?;
+        self.credit.move_to_body();
+        Ok(response.keep(Keeps { _credit: self.credit, _permit: self.permit, _peer: self.peer }))
+    }
+}
+
+impl Credits {
+    /// Blocks until a credit is free or the peer is cancelled. Fails at once if only callers could free one.
+    fn take(self: &Arc<Self>, token: &CancelToken) -> Result<Credit, Error> {
+        let credits = Arc::clone(self);
+        let _on_cancel = token.on_cancel(move |_| credits.wake_all());
+        let mut left = self.left.lock();
+        while left.free == 0 {
+            if let Some(reason) = token.reason() {
+                return Err(Error::cancelled(reason));
+            }
+            if left.in_bodies == left.capacity {
+                return Err(too_many_bodies());
+            }
+            self.changed.wait(&mut left);
+        }
+        left.free -= 1;
+        Ok(Credit { credits: Arc::clone(self), in_body: false })
+    }
+
+    fn wake_all(&self) {
+        // Under the lock, so that nobody is between the look at the token and the wait.
+        let _left = self.left.lock();
+        self.changed.notify_all();
+    }
+}
+
+impl Credit {
+    fn move_to_body(&mut self) {
+        self.in_body = true;
+        self.credits.left.lock().in_bodies += 1;
+        self.credits.changed.notify_all();
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        let mut left = self.credits.left.lock();
+        left.free += 1;
+        left.in_bodies -= usize::from(self.in_body);
+        self.credits.changed.notify_all();
+    }
+}
+
+fn too_many_bodies() -> Error {
+    Error::new(ErrorKind::TooManyOpenBodies, "more response bodies are open than allowed; drop some")
+}

@@ -1,0 +1,155 @@
+//! An answer whose body is open, in a caller's hands.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::peer::{Credit, PeerHandle};
+use super::scheduler::Core;
+use super::sync::Slot;
+use super::worker::Record;
+use crate::cancel::CancelReason;
+use crate::client::{self, Head};
+use crate::error::Error;
+
+/// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.
+///
+/// The fetch ends when the body was read to its end, fails, or the response is dropped. Reading blocks until a byte is
+/// there; an [`io::Error`] from it carries an [`Error`]. Keeps its peer, and so the downloader, alive.
+pub struct Response {
+    body: client::Response,
+    record: Record,
+    /// True once the end was published.
+    ended: bool,
+    core: Arc<Core>,
+    keeps: Option<Keeps>,
+}
+
+/// What an imperative response holds while it is open.
+pub(super) struct Keeps {
+    pub(super) _credit: Credit,
+    pub(super) _permit: BodyPermit,
+    pub(super) _peer: PeerHandle,
+}
+
+impl Response {
+    pub(super) fn new(core: Arc<Core>, body: client::Response, record: Record, ttfb: Duration) -> Self {
+        core.bandwidth.lock().handle_body(ttfb, Instant::now());
+        Self { body, record, ended: false, core, keeps: None }
+    }
+
+    pub(super) fn keep(mut self, keeps: Keeps) -> Self {
+        self.keeps = Some(keeps);
+        self
+    }
+
+    /// The head of the answer.
+    pub fn head(&self) -> &Head {
+        self.body.head()
+    }
+
+    /// The fetch's id, as events tell it.
+    pub fn request_id(&self) -> super::RequestId {
+        self.record.id
+    }
+
+    /// Offset in the resource of the next byte.
+    pub fn position(&self) -> u64 {
+        self.body.position()
+    }
+
+    /// Reads as [`Read::read`] does, with the error typed. 0 is the end of the whole body, never of a broken one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected) if the body broke off,
+    /// [`ErrorKind::Silent`](crate::ErrorKind::Silent) if the server fell silent,
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    pub fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        let result = self.body.read_chunk(buf);
+        match &result {
+            Ok(0) if !buf.is_empty() => self.end(Ok(())),
+            Ok(0) => {}
+            Ok(bytes) => {
+                self.record.received += *bytes as u64;
+                self.core.bandwidth.lock().handle_bytes(*bytes, Instant::now());
+            }
+            Err(error) => self.end(Err(error.clone())),
+        }
+        result
+    }
+
+    fn end(&mut self, result: Result<(), Error>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.core.bandwidth.lock().handle_end(Instant::now());
+        self.record.end(&result);
+        self.keeps = None;
+    }
+}
+
+impl Read for Response {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        Ok(self.read_chunk(buf)?)
+    }
+}
+
+impl Drop for Response {
+    fn drop(&mut self) {
+        self.end(Err(Error::cancelled(CancelReason::Fetch)));
+    }
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Response")
+            .field("request", &self.record.id)
+            .field("head", self.head())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The worker's end of an `execute`: answered exactly once.
+pub(super) struct Reply(Option<Arc<Slot<Result<Response, Error>>>>);
+
+impl Reply {
+    pub(super) fn new(slot: &Arc<Slot<Result<Response, Error>>>) -> Self {
+        Self(Some(Arc::clone(slot)))
+    }
+
+    pub(super) fn put(mut self, result: Result<Response, Error>) {
+        if let Some(slot) = self.0.take() {
+            slot.put(result);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(slot) = self.0.take() {
+            slot.put(Err(Error::cancelled(CancelReason::Shutdown)));
+        }
+    }
+}
+
+/// Leave to have one body open.
+pub(super) struct BodyPermit(Arc<Core>);
+
+impl BodyPermit {
+    pub(super) fn take(core: &Arc<Core>) -> Option<Self> {
+        let max = core.config.max_open_bodies;
+        core.open_bodies
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < max).then_some(open + 1))
+            .ok()
+            .map(|_| Self(Arc::clone(core)))
+    }
+}
+
+impl Drop for BodyPermit {
+    fn drop(&mut self) {
+        self.0.open_bodies.fetch_sub(1, Ordering::AcqRel);
+    }
+}

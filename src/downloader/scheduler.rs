@@ -1,0 +1,338 @@
+//! Carries out what the [`Schedule`] decides: keeps the jobs that wait, tells the workers what to do, and runs the
+//! scheduler thread, which takes the turns that are due at a time and finishes what a foreign thread may not.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use parking_lot::Mutex;
+
+use super::fetch::{Priority, RequestId};
+use super::peer::Peer;
+use super::schedule::{Answer, Assignment, Counts, PeerKey, Schedule, WorkerId};
+use super::sync::{Slot, Turnstile};
+use super::worker::Job;
+use crate::bandwidth::Bandwidth;
+use crate::cancel::{CancelReason, CancelToken};
+use crate::client::HttpClient;
+use crate::config::DownloaderConfig;
+use crate::event::Bus;
+
+/// What all threads of a downloader share. Holds no handle whose drop would have to end them.
+pub(super) struct Core {
+    pub(super) config: DownloaderConfig,
+    pub(super) client: HttpClient,
+    pub(super) bus: Bus,
+    pub(super) bandwidth: Mutex<Bandwidth>,
+    /// Cancelled when the downloader stops; above all its peers' tokens.
+    pub(super) root: CancelToken,
+    pub(super) open_bodies: AtomicUsize,
+    next_request: AtomicU64,
+    turnstile: Turnstile<Machine, Fact>,
+    /// Where each worker waits for its next task.
+    slots: Vec<Slot<Task>>,
+    /// Wakes the scheduler thread.
+    signal: Slot<()>,
+    /// Jobs that have ended and whose sinks are foreign: for the scheduler thread.
+    endings: Mutex<Vec<Ending>>,
+}
+
+/// What the machine is told.
+pub(super) enum Fact {
+    /// There is something in the peer's channel.
+    Submitted(PeerKey),
+    Woken(PeerKey, Priority),
+    Answered(WorkerId, Answer),
+    Finished(WorkerId),
+    Retry(WorkerId, Box<Job>, Instant),
+    Cancelled(RequestId),
+    Prioritised(PeerKey, Priority),
+    Promoted(RequestId, Priority),
+    Unregistered(PeerKey),
+    /// A deadline that the schedule announced has come.
+    Due,
+    Stopped,
+    /// A worker has ended, after `Stopped`.
+    Left,
+}
+
+/// What a worker is told.
+pub(super) enum Task {
+    Run(Box<Job>),
+    Ask(Asked),
+    Stop,
+}
+
+/// A peer to be asked for a fetch.
+pub(super) struct Asked {
+    pub(super) entry: Arc<PeerEntry>,
+    pub(super) admissible: Priority,
+}
+
+/// What the machine keeps of a peer.
+pub(super) struct PeerEntry {
+    /// Locked by the worker that asks. The schedule lets only one ask at a time.
+    pub(super) peer: Mutex<Box<dyn Peer>>,
+    pub(super) token: CancelToken,
+    pub(super) bus: Bus,
+}
+
+/// The state behind the turnstile: the schedule, and what it speaks of.
+pub(super) struct Machine {
+    schedule: Schedule,
+    peers: HashMap<PeerKey, (Arc<PeerEntry>, Receiver<Box<Job>>)>,
+    /// The jobs that wait, exactly those that wait in the schedule.
+    jobs: HashMap<RequestId, Box<Job>>,
+    /// When the scheduler thread will wake by itself.
+    alarm: Option<Instant>,
+    stopped: bool,
+    workers_left: usize,
+}
+
+/// What is to be done after a turn.
+#[derive(Default)]
+struct Actions {
+    tasks: Vec<(WorkerId, Task)>,
+    endings: Vec<Ending>,
+    /// To be dropped outside the turn: foreign code.
+    peers: Vec<Arc<PeerEntry>>,
+    signal: bool,
+}
+
+/// A job that ends without having run to its end.
+struct Ending {
+    job: Box<Job>,
+    reason: CancelReason,
+}
+
+thread_local! {
+    static IS_OURS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// True on windway's own threads.
+pub(super) fn on_own_thread() -> bool {
+    IS_OURS.get()
+}
+
+/// Marks the current thread as one of windway's.
+pub(crate) fn enter_own_thread() {
+    IS_OURS.set(true);
+}
+
+impl Core {
+    pub(super) fn new(config: DownloaderConfig, client: HttpClient) -> Self {
+        let workers = config.max_concurrent;
+        Self {
+            bus: Bus::new(config.event_capacity),
+            bandwidth: Mutex::default(),
+            root: CancelToken::new(CancelReason::Shutdown),
+            open_bodies: AtomicUsize::new(0),
+            next_request: AtomicU64::new(1),
+            turnstile: Turnstile::new(Machine {
+                schedule: Schedule::new(workers, config.effective_reserved()),
+                peers: HashMap::new(),
+                jobs: HashMap::new(),
+                alarm: None,
+                stopped: false,
+                workers_left: workers,
+            }),
+            slots: (0..workers).map(|_| Slot::default()).collect(),
+            signal: Slot::default(),
+            endings: Mutex::default(),
+            config,
+            client,
+        }
+    }
+
+    pub(super) fn next_request(&self) -> RequestId {
+        let number = self.next_request.fetch_add(1, Ordering::Relaxed);
+        RequestId::new(number).unwrap_or_else(|| unreachable!("starts at 1 and would need ages to wrap"))
+    }
+
+    /// Tells the machine `fact` and carries out what follows. Never blocks on another thread.
+    pub(super) fn tell(&self, fact: Fact) {
+        self.turnstile.tell(fact, Machine::step, |actions| self.act(actions));
+    }
+
+    /// Adds a peer. `None` once the downloader has stopped.
+    pub(super) fn register(
+        &self,
+        entry: Arc<PeerEntry>,
+        channel: Receiver<Box<Job>>,
+        priority: Priority,
+    ) -> Option<PeerKey> {
+        self.with(|machine| {
+            if machine.stopped {
+                return None;
+            }
+            let key = machine.schedule.handle_registered(priority);
+            machine.peers.insert(key, (entry, channel));
+            Some(key)
+        })
+    }
+
+    /// Counts of what waits and what runs.
+    pub(super) fn counts(&self) -> Counts {
+        self.with(|machine| machine.schedule.counts())
+    }
+
+    /// The next task of `worker`. Blocks until there is one.
+    pub(super) fn take_task(&self, worker: WorkerId) -> Task {
+        self.slots[worker].take()
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {
+        self.turnstile.with(look, Machine::step, |actions| self.act(actions))
+    }
+
+    fn act(&self, actions: Actions) {
+        for (worker, task) in actions.tasks {
+            self.slots[worker].put(task);
+        }
+        let mut signal = actions.signal;
+        for ending in actions.endings {
+            if on_own_thread() || !ending.job.is_foreign() {
+                ending.job.end_cancelled(ending.reason);
+            } else {
+                self.endings.lock().push(ending);
+                signal = true;
+            }
+        }
+        if signal {
+            self.signal.put(());
+        }
+        drop(actions.peers);
+    }
+
+    /// The scheduler thread. Returns when the downloader has stopped and its workers have ended.
+    pub(super) fn run_scheduler(&self) {
+        enter_own_thread();
+        loop {
+            for ending in std::mem::take(&mut *self.endings.lock()) {
+                ending.job.end_cancelled(ending.reason);
+            }
+            let (alarm, over) =
+                self.with(|machine| (machine.alarm, machine.stopped && machine.workers_left == 0));
+            if over && self.endings.lock().is_empty() {
+                return;
+            }
+            if self.signal.take_until(alarm).is_none() {
+                self.tell(Fact::Due);
+            }
+        }
+    }
+}
+
+impl Machine {
+    fn step(&mut self, facts: &mut Vec<Fact>) -> Actions {
+        let mut actions = Actions::default();
+        for fact in facts.drain(..) {
+            self.handle(fact, &mut actions);
+        }
+        self.assign(&mut actions);
+        actions
+    }
+
+    fn handle(&mut self, fact: Fact, actions: &mut Actions) {
+        match fact {
+            Fact::Submitted(peer) => self.drain(peer, actions),
+            Fact::Woken(peer, priority) => self.schedule.handle_woken(peer, priority),
+            Fact::Answered(worker, answer) => self.schedule.handle_answered(worker, answer),
+            Fact::Finished(worker) => self.schedule.handle_finished(worker),
+            Fact::Retry(worker, job, at) => {
+                let kept = self.schedule.handle_retry(worker, at);
+                self.keep(job, kept, actions);
+            }
+            Fact::Cancelled(request) => {
+                if self.schedule.handle_cancelled(request) {
+                    self.end(request, actions);
+                }
+            }
+            Fact::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
+            Fact::Promoted(request, priority) => self.schedule.promote(request, priority),
+            Fact::Unregistered(peer) => {
+                self.drain(peer, actions);
+                for request in self.schedule.handle_unregistered(peer) {
+                    self.end(request, actions);
+                }
+                actions.peers.extend(self.peers.remove(&peer).map(|(entry, _)| entry));
+            }
+            Fact::Due => self.alarm = None,
+            Fact::Stopped => {
+                self.stopped = true;
+                actions.signal = true;
+                let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
+                for request in waiting {
+                    self.schedule.handle_cancelled(request);
+                    self.end(request, actions);
+                }
+            }
+            Fact::Left => {
+                self.workers_left -= 1;
+                actions.signal = true;
+            }
+        }
+    }
+
+    /// Takes in all that is in the peer's channel.
+    fn drain(&mut self, peer: PeerKey, actions: &mut Actions) {
+        let Some((_, channel)) = self.peers.get(&peer) else { return };
+        let submitted: Vec<Box<Job>> = channel.try_iter().collect();
+        for job in submitted {
+            let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.record.id, job.priority);
+            self.keep(job, accepted, actions);
+        }
+    }
+
+    /// Keeps a job that waits in the schedule. One that was cancelled before it got here, when there was nothing yet to
+    /// take out, ends.
+    fn keep(&mut self, job: Box<Job>, waits: bool, actions: &mut Actions) {
+        let request = job.record.id;
+        let reason = job.token.reason();
+        self.jobs.insert(request, job);
+        if waits && reason.is_none() && !self.stopped {
+            return;
+        }
+        self.schedule.handle_cancelled(request);
+        self.end(request, actions);
+    }
+
+    fn end(&mut self, request: RequestId, actions: &mut Actions) {
+        let Some(job) = self.jobs.remove(&request) else { return };
+        let gone = if self.stopped { CancelReason::Shutdown } else { CancelReason::Peer };
+        let reason = job.token.reason().unwrap_or(gone);
+        actions.endings.push(Ending { job, reason });
+    }
+
+    fn assign(&mut self, actions: &mut Actions) {
+        if self.stopped {
+            actions.tasks.extend(self.schedule.retire_idle().map(|worker| (worker, Task::Stop)));
+            return;
+        }
+        let now = Instant::now();
+        while let Some((worker, assignment)) = self.schedule.poll_assignment(now) {
+            match self.task(assignment) {
+                Some(task) => actions.tasks.push((worker, task)),
+                None => self.schedule.handle_finished(worker),
+            }
+        }
+        let due = self.schedule.next_deadline();
+        if due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
+            self.alarm = due;
+            actions.signal = true;
+        }
+    }
+
+    fn task(&mut self, assignment: Assignment) -> Option<Task> {
+        match assignment {
+            Assignment::Run(request) => self.jobs.remove(&request).map(Task::Run),
+            Assignment::Ask(key, admissible) => {
+                let (entry, _) = self.peers.get(&key)?;
+                Some(Task::Ask(Asked { entry: Arc::clone(entry), admissible }))
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! How windway's threads hand things to one another: a turnstile around a machine, a slot for one value.
+//!
+//! **The turnstile.** Whoever has a fact for the machine leaves it in the mailbox and then tries to take the turn. If
+//! nobody else has the turn it takes it, tells the machine all that is in the mailbox, gives the turn back, carries out
+//! what the machine answered, and *looks into the mailbox again*. If somebody else has the turn it goes away: no thread
+//! ever waits for another one's turn.
+//!
+//! No fact is left lying. A teller that finds the turn taken put its fact into the mailbox before it looked. The holder
+//! looks into the mailbox after it gave the turn back. Both look under the mailbox's lock: either the holder comes second
+//! and sees the fact, or the teller comes second, and then the turn had been given back before it tried to take it.
+
+use std::mem;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+/// A machine, and a mailbox of facts for it. See the module.
+#[derive(Debug)]
+pub(super) struct Turnstile<M, F> {
+    mailbox: Mutex<Vec<F>>,
+    turn: Mutex<Turn<M, F>>,
+}
+
+#[derive(Debug)]
+struct Turn<M, F> {
+    machine: M,
+    /// Empty between turns. Kept for its memory.
+    inbox: Vec<F>,
+}
+
+impl<M, F> Turnstile<M, F> {
+    pub(super) fn new(machine: M) -> Self {
+        Self { mailbox: Mutex::default(), turn: Mutex::new(Turn { machine, inbox: Vec::new() }) }
+    }
+
+    /// Leaves `fact` for the machine, and takes turns until the mailbox is empty or somebody else has the turn.
+    ///
+    /// `step` runs with the turn taken: it must be short, and call nothing foreign. `act` runs without it.
+    pub(super) fn tell<A>(&self, fact: F, step: impl FnMut(&mut M, &mut Vec<F>) -> A, act: impl FnMut(A)) {
+        self.mailbox.lock().push(fact);
+        self.settle(step, act);
+    }
+
+    /// Waits for the turn, shows the machine to `look`, which must be short, and goes on as [`tell`](Self::tell) does:
+    /// somebody may have left a fact meanwhile and gone away.
+    pub(super) fn with<T, A>(
+        &self,
+        look: impl FnOnce(&mut M) -> T,
+        step: impl FnMut(&mut M, &mut Vec<F>) -> A,
+        act: impl FnMut(A),
+    ) -> T {
+        let seen = look(&mut self.turn.lock().machine);
+        self.settle(step, act);
+        seen
+    }
+
+    fn settle<A>(&self, mut step: impl FnMut(&mut M, &mut Vec<F>) -> A, mut act: impl FnMut(A)) {
+        while !self.mailbox.lock().is_empty() {
+            let Some(mut turn) = self.turn.try_lock() else { return };
+            let Turn { machine, inbox } = &mut *turn;
+            mem::swap(&mut *self.mailbox.lock(), inbox);
+            let answer = step(machine, inbox);
+            inbox.clear();
+            drop(turn);
+            act(answer);
+        }
+    }
+}
+
+/// A place for one value that one thread puts there and another one waits for.
+#[derive(Debug)]
+pub(super) struct Slot<T> {
+    value: Mutex<Option<T>>,
+    /// Notified by `put`.
+    filled: Condvar,
+}
+
+impl<T> Default for Slot<T> {
+    fn default() -> Self {
+        Self { value: Mutex::new(None), filled: Condvar::new() }
+    }
+}
+
+impl<T> Slot<T> {
+    /// Puts `value` there. What was there and not taken is replaced.
+    pub(super) fn put(&self, value: T) {
+        let old = self.value.lock().replace(value);
+        self.filled.notify_one();
+        drop(old);
+    }
+
+    /// Blocks until a value is there and takes it.
+    pub(super) fn take(&self) -> T {
+        self.take_until(None).unwrap_or_else(|| unreachable!("without a deadline only a value ends the wait"))
+    }
+
+    /// Blocks until a value is there, and takes it, or `deadline` has passed.
+    pub(super) fn take_until(&self, deadline: Option<std::time::Instant>) -> Option<T> {
+        let mut value: MutexGuard<'_, Option<T>> = self.value.lock();
+        loop {
+            if value.is_some() {
+                return value.take();
+            }
+            match deadline {
+                None => self.filled.wait(&mut value),
+                Some(deadline) => {
+                    if self.filled.wait_until(&mut value, deadline).timed_out() {
+                        return value.take();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::thread;
+
+    #[test]
+    fn every_fact_is_told_once_whoever_has_the_turn() {
+        let sums = Arc::new(Turnstile::new((0_u64, 0_u64)));
+        let tellers: Vec<_> = (0..4)
+            .map(|_| {
+                let sums = Arc::clone(&sums);
+                thread::spawn(move || {
+                    for fact in 1..=10_000_u64 {
+                        sums.tell(
+                            fact,
+                            |(sum, count), facts| {
+                                *sum += facts.iter().sum::<u64>();
+                                *count += facts.len() as u64;
+                            },
+                            |()| (),
+                        );
+                    }
+                })
+            })
+            .collect();
+        for teller in tellers {
+            teller.join().unwrap();
+        }
+        let told = sums.with(|sums| *sums, |_, _| (), |()| ());
+        assert_eq!(told, (4 * 50_005_000, 40_000));
+    }
+
+    #[test]
+    fn a_slot_hands_over_and_a_deadline_releases() {
+        let slot = Arc::new(Slot::default());
+        let taker = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || slot.take())
+        };
+        slot.put(7);
+        assert_eq!(taker.join().unwrap(), 7);
+        assert_eq!(slot.take_until(Some(std::time::Instant::now())), None);
+    }
+}

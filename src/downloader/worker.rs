@@ -1,0 +1,367 @@
+//! A worker thread: runs one task at a time, and says what became of it.
+//!
+//! ```text
+//!             ┌────────── retry, in the schedule ◀──────────┐
+//!             ▼                                             │
+//!  Job ─▶ open: resolve, connect, head ─▶ body ─▶ sink ──▶ end: Done | Failed | Cancelled
+//!                     │           │
+//!                     │           └─ detached: the sink keeps the open body
+//!                     └─ the caller's: execute returns the open body
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, Validate, panicked};
+use super::peer::Next;
+use super::response::{Reply, Response};
+use super::schedule::{Answer, WorkerId};
+use super::scheduler::{Asked, Core, Fact, Task, enter_own_thread};
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
+use crate::client::{self, ByteRange, Head, Request, Validator, retry};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Bus, Event};
+
+/// Bytes read from a body at once.
+const CHUNK: usize = 64 * 1024;
+
+/// A fetch on its way, from its acceptance to its one end.
+pub(super) struct Job {
+    pub(super) priority: Priority,
+    pub(super) token: CancelToken,
+    pub(super) record: Record,
+    request: Request,
+    target: Target,
+    validate: Option<Validate>,
+    max_retries: u32,
+    /// Attempts that failed since the last byte arrived.
+    failures: u32,
+    /// True if the last attempt delivered a byte.
+    flowed: bool,
+    /// What the first answer said, by which later ones are judged.
+    resume: Option<Resume>,
+    /// Takes the job out of the schedule when it is cancelled.
+    _on_cancel: CancelGuard,
+}
+
+/// Where a body goes.
+pub(super) enum Target {
+    /// To a sink, written by the worker.
+    Sink(GuardedSink),
+    /// To a caller that waits for the open body.
+    Caller(Reply),
+}
+
+/// Where an interrupted body goes on, and of what.
+#[derive(Debug)]
+struct Resume {
+    /// The next byte that the sink is to get.
+    offset: u64,
+    validator: Option<Validator>,
+    total: Option<u64>,
+}
+
+/// What became of an attempt.
+enum Attempt {
+    Ended(Box<Job>, Result<(), Error>),
+    /// The target has the open body, and its end.
+    HandedOver,
+}
+
+/// The worker thread. Returns when it is told to.
+pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
+    enter_own_thread();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match core.take_task(worker) {
+            Task::Run(job) => run_job(core, worker, job, &mut chunk),
+            Task::Ask(asked) => ask(core, worker, &asked, &mut chunk),
+            Task::Stop => break core.tell(Fact::Left),
+        }
+    }
+}
+
+fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked, chunk: &mut [u8]) {
+    let next = catch_unwind(AssertUnwindSafe(|| asked.entry.peer.lock().next_fetch(asked.admissible)));
+    let (fetch, sink, more) = match next {
+        Ok(Next::Fetch(fetch, sink)) => (fetch, sink, true),
+        Ok(Next::Last(fetch, sink)) => (fetch, sink, false),
+        Ok(Next::Wait) => return core.tell(Fact::Answered(worker, Answer::Wait)),
+        Err(_) => {
+            log::error!("a peer panicked in next_fetch and is not asked again");
+            return core.tell(Fact::Answered(worker, Answer::Gone));
+        }
+    };
+    let target = Target::Sink(GuardedSink::new(sink));
+    let job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.bus, fetch, target));
+    let answer = Answer::Fetch { request: job.record.id, priority: job.priority, more };
+    core.tell(Fact::Answered(worker, answer));
+    run_job(core, worker, job, chunk);
+}
+
+fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) {
+    job.record.start();
+    match attempt(core, job, chunk) {
+        Attempt::HandedOver => core.tell(Fact::Finished(worker)),
+        Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
+            Some(at) => core.tell(Fact::Retry(worker, job, at)),
+            None => {
+                job.end(result);
+                core.tell(Fact::Finished(worker));
+            }
+        },
+    }
+}
+
+fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
+    job.flowed = false;
+    let sent = Instant::now();
+    let opened = core.client.open(&job.request, &job.token);
+    let ttfb = sent.elapsed();
+    let mut body = match opened.and_then(|body| job.accept(body.head()).map(|()| body)) {
+        Ok(body) => body,
+        Err(error) => return Attempt::Ended(job, Err(error)),
+    };
+    job.record.publish(Event::FirstByte { request: job.record.id, ttfb, status: body.head().status() });
+    let flow = match &mut job.target {
+        Target::Caller(_) => Ok(Flow::Detach),
+        Target::Sink(sink) => sink.head(body.head()),
+    };
+    match flow {
+        Ok(Flow::Detach) => {
+            let Job { target, record, .. } = *job;
+            let response = Response::new(Arc::clone(core), body, record, ttfb);
+            match target {
+                Target::Caller(reply) => reply.put(Ok(response)),
+                Target::Sink(sink) => sink.detached(response),
+            }
+            Attempt::HandedOver
+        }
+        Ok(Flow::Stream) => {
+            let transfer = Transfer::begin(core, ttfb);
+            let result = job.stream(&mut body, &transfer, chunk);
+            Attempt::Ended(job, result)
+        }
+        Err(error) => Attempt::Ended(job, Err(error)),
+    }
+}
+
+impl Job {
+    pub(super) fn new(
+        core: &Arc<Core>,
+        peer_token: &CancelToken,
+        peer_bus: &Bus,
+        fetch: Fetch,
+        target: Target,
+    ) -> Self {
+        let id = core.next_request();
+        let token = fetch.epoch.as_ref().unwrap_or(peer_token).child(CancelReason::Fetch);
+        let weak = Arc::downgrade(core);
+        let on_cancel = token.on_cancel(move |_| {
+            if let Some(core) = weak.upgrade() {
+                core.tell(Fact::Cancelled(id));
+            }
+        });
+        let record = Record::new(id, [peer_bus.clone(), core.bus.clone()]);
+        record.publish(Event::Enqueued { request: id });
+        Self {
+            priority: fetch.priority,
+            token,
+            record,
+            request: fetch.request,
+            target,
+            validate: fetch.validate,
+            max_retries: fetch.max_retries.unwrap_or(core.config.max_retries),
+            failures: 0,
+            flowed: false,
+            resume: None,
+            _on_cancel: on_cancel,
+        }
+    }
+
+    /// True if ending this job calls foreign code.
+    pub(super) fn is_foreign(&self) -> bool {
+        matches!(self.target, Target::Sink(_))
+    }
+
+    /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
+    fn accept(&mut self, head: &Head) -> Result<(), Error> {
+        if let Some(resume) = &self.resume {
+            resume.check(head)?;
+        }
+        match &mut self.validate {
+            None => Ok(()),
+            Some(validate) => catch_unwind(AssertUnwindSafe(|| validate(head)))
+                .unwrap_or_else(|_| Err(panicked("validate"))),
+        }
+    }
+
+    /// Reads the body into the sink, up to its end.
+    fn stream(
+        &mut self,
+        body: &mut client::Response,
+        transfer: &Transfer<'_>,
+        chunk: &mut [u8],
+    ) -> Result<(), Error> {
+        let Target::Sink(sink) = &mut self.target else { return Ok(()) };
+        let head = body.head();
+        let end = if head.is_partial() { self.request.byte_range().map(|range| range.end) } else { None };
+        let mut offset = head.start();
+        let resume = self.resume.get_or_insert_with(|| Resume {
+            offset,
+            validator: head.validator(),
+            total: head.total(),
+        });
+        loop {
+            let got = body.read_chunk(chunk)?;
+            if got == 0 {
+                return Ok(());
+            }
+            transfer.advance(got);
+            // A server without ranges sends again what is already there.
+            let known = usize::try_from(resume.offset - offset).map_or(got, |known| known.min(got));
+            offset += got as u64;
+            if known == got {
+                continue;
+            }
+            sink.write(resume.offset, &chunk[known..got])?;
+            resume.offset = offset;
+            self.record.received += (got - known) as u64;
+            self.failures = 0;
+            self.flowed = true;
+            self.request.set_range(ByteRange::new(offset, end.unwrap_or(u64::MAX)));
+        }
+    }
+
+    /// When to try again, if so; prepares the job for it.
+    fn plan_retry(&mut self, result: &Result<(), Error>) -> Option<Instant> {
+        let Err(error) = result else { return None };
+        if !error.is_retryable() || self.failures >= self.max_retries || self.token.is_cancelled() {
+            return None;
+        }
+        let now = Instant::now();
+        let after = retry::delay(error, self.failures, self.flowed, retry::random());
+        let at = now + after;
+        self.failures += 1;
+        if let Some(validator) = self.resume.as_ref().and_then(|resume| resume.validator.clone()) {
+            self.request.set_if_range(validator);
+        }
+        if let Target::Sink(sink) = &mut self.target {
+            if sink.retrying(error, at).is_err() {
+                return None;
+            }
+        }
+        log::debug!("{} failed and is tried again in {after:?}: {error}", self.record.id);
+        self.record.publish(Event::Retrying { request: self.record.id, error: error.clone(), after });
+        Some(at)
+    }
+
+    /// The one end of a job whose body was not handed over.
+    pub(super) fn end(self, result: Result<(), Error>) {
+        self.record.end(&result);
+        match (self.target, result) {
+            (Target::Sink(sink), result) => sink.finish(Outcome::from(result)),
+            (Target::Caller(reply), Err(error)) => reply.put(Err(error)),
+            (Target::Caller(_), Ok(())) => unreachable!("a caller gets the open body"),
+        }
+    }
+
+    /// Ends a job that was cancelled while it waited.
+    pub(super) fn end_cancelled(self, reason: CancelReason) {
+        self.end(Err(Error::cancelled(reason)));
+    }
+}
+
+impl Resume {
+    /// Never joins two representations: what came and what comes have to be parts of one.
+    fn check(&self, head: &Head) -> Result<(), Error> {
+        let changed = |what: &str| {
+            Err(Error::new(
+                ErrorKind::Changed,
+                format!("the resource changed in mid-transfer: another {what}"),
+            )
+            .with_url(head.url()))
+        };
+        if let (Some(old), Some(new)) = (self.total, head.total()) {
+            if old != new {
+                return changed("length");
+            }
+        }
+        if let (Some(old), Some(new)) = (&self.validator, head.validator()) {
+            if *old != new {
+                return changed("validator");
+            }
+        }
+        if head.start() > self.offset {
+            return Err(Error::new(ErrorKind::WrongRange, "the answer begins behind what was asked for")
+                .with_url(head.url()));
+        }
+        Ok(())
+    }
+}
+
+/// What is told about a fetch: its id, its times, and its one end.
+pub(super) struct Record {
+    pub(super) id: RequestId,
+    /// Bytes of body that have arrived.
+    pub(super) received: u64,
+    enqueued: Instant,
+    started: Option<Instant>,
+    buses: [Bus; 2],
+}
+
+impl Record {
+    fn new(id: RequestId, buses: [Bus; 2]) -> Self {
+        Self { id, received: 0, enqueued: Instant::now(), started: None, buses }
+    }
+
+    pub(super) fn publish(&self, event: Event) {
+        for bus in &self.buses {
+            bus.publish(&event);
+        }
+    }
+
+    fn start(&mut self) {
+        let now = Instant::now();
+        self.started.get_or_insert(now);
+        self.publish(Event::Started { request: self.id, wait: now - self.enqueued });
+    }
+
+    /// Publishes the end. To be called once.
+    pub(super) fn end(&self, result: &Result<(), Error>) {
+        let (request, bytes) = (self.id, self.received);
+        self.publish(match result {
+            Ok(()) => {
+                let duration = self.started.unwrap_or(self.enqueued).elapsed();
+                Event::Completed { request, bytes, duration }
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::Cancelled(reason) => Event::Cancelled { request, reason, bytes },
+                _ => Event::Failed { request, error: error.clone(), bytes },
+            },
+        });
+    }
+}
+
+/// A body on its way, as the bandwidth sees it.
+pub(super) struct Transfer<'a> {
+    core: &'a Core,
+}
+
+impl<'a> Transfer<'a> {
+    fn begin(core: &'a Core, ttfb: Duration) -> Self {
+        core.bandwidth.lock().handle_body(ttfb, Instant::now());
+        Self { core }
+    }
+
+    fn advance(&self, bytes: usize) {
+        self.core.bandwidth.lock().handle_bytes(bytes, Instant::now());
+    }
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        self.core.bandwidth.lock().handle_end(Instant::now());
+    }
+}

@@ -1,0 +1,294 @@
+//! What happens, told to whoever subscribed, by a bus that never blocks its publisher.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::cancel::CancelReason;
+use crate::downloader::RequestId;
+use crate::error::Error;
+
+/// What happened to a fetch.
+///
+/// For each fetch, in this order: `Enqueued`, `Started`, `FirstByte`, any number of `Retrying` (each followed by another
+/// `Started`), and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// It was accepted, or its peer asked for it.
+    Enqueued {
+        /// Which fetch.
+        request: RequestId,
+    },
+    /// A worker took it up.
+    Started {
+        /// Which fetch.
+        request: RequestId,
+        /// How long it had waited.
+        wait: Duration,
+    },
+    /// The head of the answer came, and is valid.
+    FirstByte {
+        /// Which fetch.
+        request: RequestId,
+        /// From the start to the head.
+        ttfb: Duration,
+        /// 200 or 206.
+        status: u16,
+    },
+    /// It failed and will be tried again.
+    Retrying {
+        /// Which fetch.
+        request: RequestId,
+        /// What it failed of.
+        error: Error,
+        /// How long it will wait.
+        after: Duration,
+    },
+    /// The whole body arrived.
+    Completed {
+        /// Which fetch.
+        request: RequestId,
+        /// Bytes of body.
+        bytes: u64,
+        /// From the first start to the end.
+        duration: Duration,
+    },
+    /// It failed for good.
+    Failed {
+        /// Which fetch.
+        request: RequestId,
+        /// Of what.
+        error: Error,
+        /// Bytes of body that had come.
+        bytes: u64,
+    },
+    /// It was cancelled.
+    Cancelled {
+        /// Which fetch.
+        request: RequestId,
+        /// By whom.
+        reason: CancelReason,
+        /// Bytes of body that had come.
+        bytes: u64,
+    },
+    /// This subscriber was too slow: so many events before the next one are lost to it.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
+}
+
+impl Event {
+    /// The fetch that it is about; none for [`Event::Lagged`].
+    pub fn request(&self) -> Option<RequestId> {
+        match self {
+            Self::Enqueued { request }
+            | Self::Started { request, .. }
+            | Self::FirstByte { request, .. }
+            | Self::Retrying { request, .. }
+            | Self::Completed { request, .. }
+            | Self::Failed { request, .. }
+            | Self::Cancelled { request, .. } => Some(*request),
+            Self::Lagged { .. } => None,
+        }
+    }
+
+    /// True for the last event of a fetch.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
+    }
+}
+
+/// Hands each event to each subscriber.
+#[derive(Clone)]
+pub(crate) struct Bus(Arc<Subscribers>);
+
+struct Subscribers {
+    /// Length of `queues`, so that publishing to nobody takes no lock.
+    count: AtomicUsize,
+    queues: Mutex<Vec<Arc<Queue>>>,
+    capacity: usize,
+}
+
+struct Queue {
+    backlog: Mutex<Backlog>,
+    /// Notified by `publish` and by the end of the bus.
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Backlog {
+    /// At most `capacity`.
+    events: VecDeque<Event>,
+    /// Dropped from the front since the subscriber last looked.
+    lost: u64,
+    /// Nothing more will come.
+    closed: bool,
+}
+
+impl Bus {
+    /// A bus whose subscribers may lag `capacity` events behind.
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self(Arc::new(Subscribers { count: AtomicUsize::new(0), queues: Mutex::default(), capacity }))
+    }
+
+    /// Everything published from now on.
+    pub(crate) fn subscribe(&self) -> Subscriber {
+        let queue = Arc::new(Queue { backlog: Mutex::default(), arrived: Condvar::new() });
+        let mut queues = self.0.queues.lock();
+        queues.push(Arc::clone(&queue));
+        self.0.count.store(queues.len(), Ordering::Release);
+        Subscriber { queue, bus: Arc::downgrade(&self.0) }
+    }
+
+    /// Tells everybody. Never waits for a subscriber.
+    pub(crate) fn publish(&self, event: &Event) {
+        if self.0.count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        for queue in self.0.queues.lock().iter() {
+            let mut backlog = queue.backlog.lock();
+            if backlog.events.len() >= self.0.capacity.max(1) {
+                backlog.events.pop_front();
+                backlog.lost += 1;
+            }
+            backlog.events.push_back(event.clone());
+            queue.arrived.notify_one();
+        }
+    }
+}
+
+impl Drop for Subscribers {
+    fn drop(&mut self) {
+        for queue in self.queues.get_mut() {
+            queue.backlog.lock().closed = true;
+            queue.arrived.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for Bus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bus").finish_non_exhaustive()
+    }
+}
+
+/// Receives events. One that lags loses the oldest and is told how many.
+pub struct Subscriber {
+    queue: Arc<Queue>,
+    bus: Weak<Subscribers>,
+}
+
+impl Subscriber {
+    /// The next event, if one is there. Never blocks.
+    pub fn try_recv(&self) -> Option<Event> {
+        self.queue.backlog.lock().next()
+    }
+
+    /// The next event. Blocks until there is one; `None` once the downloader or peer is gone and all was received.
+    pub fn recv(&self) -> Option<Event> {
+        let mut backlog = self.queue.backlog.lock();
+        loop {
+            match backlog.next() {
+                Some(event) => return Some(event),
+                None if backlog.closed => return None,
+                None => self.queue.arrived.wait(&mut backlog),
+            }
+        }
+    }
+
+    /// As [`recv`](Self::recv), but blocks for `timeout` at most.
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
+        let deadline = Instant::now() + timeout;
+        let mut backlog = self.queue.backlog.lock();
+        loop {
+            match backlog.next() {
+                Some(event) => return Some(event),
+                None if backlog.closed => return None,
+                None => {
+                    if self.queue.arrived.wait_until(&mut backlog, deadline).timed_out() {
+                        return backlog.next();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Iterator for Subscriber {
+    type Item = Event;
+
+    /// As [`Subscriber::recv`].
+    fn next(&mut self) -> Option<Event> {
+        self.recv()
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let Some(bus) = self.bus.upgrade() else { return };
+        let mut queues = bus.queues.lock();
+        queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        bus.count.store(queues.len(), Ordering::Release);
+    }
+}
+
+impl fmt::Debug for Subscriber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscriber").finish_non_exhaustive()
+    }
+}
+
+impl Backlog {
+    fn next(&mut self) -> Option<Event> {
+        match std::mem::take(&mut self.lost) {
+            0 => self.events.pop_front(),
+            lost => Some(Event::Lagged { lost }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enqueued(number: u64) -> Event {
+        Event::Enqueued { request: RequestId::new(number).unwrap() }
+    }
+
+    #[test]
+    fn a_lagging_subscriber_loses_the_oldest_and_is_told() {
+        let bus = Bus::new(2);
+        let subscriber = bus.subscribe();
+        for number in 1..=5 {
+            bus.publish(&enqueued(number));
+        }
+        assert!(matches!(subscriber.try_recv(), Some(Event::Lagged { lost: 3 })));
+        let left: Vec<_> =
+            std::iter::from_fn(|| subscriber.try_recv()).filter_map(|event| event.request()).collect();
+        assert_eq!(left.iter().map(|request| request.get()).collect::<Vec<_>>(), [4, 5]);
+    }
+
+    #[test]
+    fn a_subscriber_is_released_when_the_bus_goes() {
+        let bus = Bus::new(2);
+        let subscriber = bus.subscribe();
+        bus.publish(&enqueued(1));
+        let waiter = std::thread::spawn(move || subscriber.count());
+        drop(bus);
+        assert_eq!(waiter.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_dropped_subscriber_is_forgotten() {
+        let bus = Bus::new(2);
+        drop(bus.subscribe());
+        assert_eq!(bus.0.count.load(Ordering::Acquire), 0);
+        assert!(bus.0.queues.lock().is_empty());
+    }
+}
