@@ -1,0 +1,102 @@
+//! A body without ranges: read from its start to its end, by a thread of the file, at the readers' pace.
+//!
+//! The thread waits while the readers have enough ahead of them, so TCP holds the server back. When a reader wants
+//! something from before what is stored, the thread ends and the plan asks for the body again.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::Shared;
+use super::state::Gate;
+use crate::downloader::{Priority, Response};
+use crate::error::{Error, ErrorKind};
+
+const CHUNK: usize = 64 * 1024;
+
+/// Starts the thread that reads `body`.
+pub(super) fn start(shared: &Arc<Shared>, body: Response) {
+    shared.state.lock().linear = true;
+    let reads = Arc::clone(shared);
+    let spawned = thread::Builder::new().name("windway-linear".into()).spawn(move || {
+        crate::downloader::enter_own_thread();
+        let result = run(&reads, body);
+        reads.linear_ended(result);
+    });
+    match spawned {
+        // The thread before it has ended, or is about to: it said so before this one was asked for.
+        Ok(thread) => *shared.linear.lock() = Some(thread),
+        Err(error) => {
+            let kind = ErrorKind::Io(error.kind());
+            shared.linear_ended(Err(Error::new(kind, "a thread could not be started").with_cause(error)));
+        }
+    }
+}
+
+fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
+    let mut chunk = vec![0; CHUNK];
+    let mut offset = 0_u64;
+    // The first bytes, while it is not clear that they are media.
+    let mut first = shared.state.lock().magic.is_empty().then(Vec::new);
+    while shared.gate(offset) == Gate::Go {
+        let got = body.read_chunk(&mut chunk)?;
+        if let Some(mut held) = first.take() {
+            held.extend_from_slice(&chunk[..got]);
+            if held.len() < 64 && got > 0 {
+                first = Some(held);
+                continue;
+            }
+            if held.is_empty() {
+                return Err(Error::new(ErrorKind::Empty, "the file has no bytes"));
+            }
+            shared.refuse_page(&held)?;
+            shared.store(0, &held)?;
+            offset = held.len() as u64;
+            shared.resource.notify();
+            if got > 0 {
+                continue;
+            }
+        }
+        if got == 0 {
+            shared.found_end(offset);
+            return Ok(());
+        }
+        shared.store(offset, &chunk[..got])?;
+        offset += got as u64;
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// Blocks until the body may be read on from `offset`, or will not be.
+    fn gate(&self, offset: u64) -> Gate {
+        let decided = self.resource.wait(None, |view| {
+            if self.link.get().is_none_or(|link| link.token.is_cancelled()) {
+                return Some(Gate::Leave);
+            }
+            self.state.lock().linear_gate(offset, view.ranges)
+        });
+        decided.unwrap_or(Gate::Leave)
+    }
+
+    /// Notes that the body ended at `offset`.
+    fn found_end(&self, offset: u64) {
+        if let Some(info) = &mut self.state.lock().info {
+            info.len = Some(offset);
+        }
+        self.resource.notify();
+    }
+
+    fn linear_ended(&self, result: Result<(), Error>) {
+        let mut state = self.state.lock();
+        state.linear = false;
+        match result {
+            Ok(()) => {}
+            Err(error) if error.is_retryable() => state.trouble = Some(error),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => state.fail(error),
+        }
+        drop(state);
+        self.resource.notify();
+        self.nudge(Priority::High);
+    }
+}

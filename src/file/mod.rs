@@ -1,0 +1,437 @@
+//! Progressive files: a source that fetches what its readers need, in pieces, and keeps it in storage.
+//!
+//! A read is served from storage. A read that misses says where it waits and wakes the file's peer; the peer, asked for
+//! the next fetch, lets the [plan](plan) decide; a [piece](piece) brings the bytes into storage, which wakes the reader.
+//! A server without ranges is read [from start to end](linear) by a thread of the file.
+
+mod linear;
+mod piece;
+mod plan;
+mod state;
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use self::piece::PieceSink;
+use self::plan::{Network, Plan, ReaderView};
+use self::state::State;
+use crate::cancel::{CancelGuard, CancelToken};
+use crate::client::{ByteRange, Request};
+use crate::config::{FileConfig, StorageConfig};
+use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
+use crate::error::{Error, ErrorKind};
+use crate::storage::Resource;
+
+pub use state::StreamStats;
+
+/// So many bytes read, and the plan is looked at again.
+const LOOK_AGAIN: u64 = 32 * 1024;
+
+/// A file that is being streamed. Keeps its peer, and so the downloader, alive.
+#[derive(Debug)]
+pub(crate) struct HttpFile {
+    shared: Arc<Shared>,
+    _on_cancel: CancelGuard,
+    /// Last, so that all is told to go before the wait for the linear thread.
+    peer: PeerHandle,
+}
+
+/// What the file's readers, its peer and its sinks share. Holds nothing that keeps the downloader alive.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    url: String,
+    config: FileConfig,
+    pub(crate) resource: Resource,
+    /// Taken inside the resource's lock, never around it.
+    state: Mutex<State>,
+    /// Set once, right after registration.
+    link: OnceLock<Link>,
+    linear: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The way to the downloader.
+#[derive(Debug)]
+struct Link {
+    waker: Waker,
+    /// Above the token of every piece.
+    token: CancelToken,
+}
+
+/// Names one reader of a file.
+pub(crate) type ReaderId = usize;
+
+enum Wait {
+    Ready,
+    End,
+    Failed(Error),
+}
+
+impl HttpFile {
+    /// Opens `url`. With `wait` it blocks until the first head came, and fails as that does.
+    pub(crate) fn open(
+        downloader: &Downloader,
+        url: &str,
+        config: FileConfig,
+        wait: bool,
+    ) -> Result<(Arc<Self>, ReaderId), Error> {
+        config.check()?;
+        Request::get(url)?;
+        let windowed = config.storage == StorageConfig::Memory;
+        let state = State::new(config.read_ahead, windowed.then_some(config.behind));
+        let priority = config.priority;
+        let shared = Arc::new(Shared {
+            url: url.to_owned(),
+            resource: Resource::new(&config.storage)?,
+            state: Mutex::new(state),
+            config,
+            link: OnceLock::new(),
+            linear: Mutex::default(),
+        });
+        let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
+        let token = peer.epoch();
+        let weak = Arc::downgrade(&shared);
+        let on_cancel = token.on_cancel(move |_| {
+            if let Some(shared) = weak.upgrade() {
+                shared.resource.notify();
+            }
+        });
+        shared.link.get_or_init(|| Link { waker: peer.waker(), token });
+        let file = Arc::new(Self { shared, _on_cancel: on_cancel, peer });
+        let reader = file.shared.add_reader();
+        if wait {
+            file.shared.await_opening(reader)?;
+        }
+        file.shared.state.lock().opening = false;
+        Ok((file, reader))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn peer(&self) -> &PeerHandle {
+        &self.peer
+    }
+}
+
+impl Drop for HttpFile {
+    fn drop(&mut self) {
+        self.peer.cancel();
+        let linear = self.shared.linear.lock().take();
+        if linear.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread of a linear body had panicked");
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn len(&self) -> Option<u64> {
+        self.state.lock().len()
+    }
+
+    pub(crate) fn is_ranged(&self) -> bool {
+        self.state.lock().info.as_ref().is_some_and(|info| info.ranged)
+    }
+
+    pub(crate) fn content_type(&self) -> Option<String> {
+        self.state.lock().info.as_ref().and_then(|info| info.content_type.clone())
+    }
+
+    /// The file's first bytes, as many as were looked at to tell its type.
+    pub(crate) fn magic(&self) -> Vec<u8> {
+        self.state.lock().magic.clone()
+    }
+
+    pub(crate) fn stats(&self) -> StreamStats {
+        self.state.lock().stats.clone()
+    }
+
+    pub(crate) fn buffered(&self) -> Vec<Range<u64>> {
+        self.resource.with_ranges(|ranges| ranges.iter().collect())
+    }
+
+    pub(crate) fn add_reader(&self) -> ReaderId {
+        self.state.lock().readers.insert(ReaderView { filling: true, ..ReaderView::default() })
+    }
+
+    pub(crate) fn remove_reader(&self, reader: ReaderId) {
+        self.state.lock().readers.remove(reader);
+        self.resource.notify();
+    }
+
+    /// Ends all transfers, now and for ever. What is stored stays readable.
+    pub(crate) fn cancel(&self) {
+        if let Some(link) = self.link.get() {
+            link.token.cancel();
+        }
+    }
+
+    /// Releases the reads that wait; until `resume` none waits.
+    pub(crate) fn interrupt(&self) {
+        let mut state = self.state.lock();
+        state.interrupts += 1;
+        state.interrupted = true;
+        drop(state);
+        self.resource.notify();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.state.lock().interrupted = false;
+    }
+
+    /// Copies what is stored at `position`, without waiting.
+    pub(crate) fn read_stored(
+        &self,
+        reader: ReaderId,
+        position: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error, position))?;
+        if got > 0 {
+            self.advance(reader, position, got as u64);
+        }
+        Ok(got)
+    }
+
+    /// Reads at `position`: blocks until at least one byte is there, the end, or an error.
+    pub(crate) fn read(&self, reader: ReaderId, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let interrupts = self.state.lock().interrupts;
+        loop {
+            let got = self.read_stored(reader, position, buf)?;
+            if got > 0 {
+                return Ok(got);
+            }
+            match self.await_byte(reader, position, interrupts) {
+                Wait::Ready => {}
+                Wait::End => return Ok(0),
+                Wait::Failed(error) => return Err(self.locate(error, position)),
+            }
+        }
+    }
+
+    /// Blocks until the length is known, reading on to the end if the server does not tell it.
+    pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
+        let interrupts = self.state.lock().interrupts;
+        loop {
+            if let Some(len) = self.len() {
+                return Ok(len);
+            }
+            if let Wait::Failed(error) = self.await_byte(reader, u64::MAX, interrupts) {
+                return Err(self.locate(error, u64::MAX));
+            }
+        }
+    }
+
+    fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
+        let known = |state: &State| {
+            (state.info.is_some() && state.pieces.iter().all(|(_, piece)| piece.piece.next > 0))
+                .then_some(Wait::Ready)
+        };
+        match self.wait_as(reader, 0, 0, known) {
+            Wait::Failed(error) => Err(self.locate(error, 0)),
+            _ => Ok(()),
+        }
+    }
+
+    fn locate(&self, error: Error, position: u64) -> Error {
+        let error = error.with_url(self.url.clone());
+        if position == u64::MAX { error } else { error.with_range(ByteRange::from_start(position)) }
+    }
+
+    /// Notes that a reader got bytes from storage, and asks for more when it is time.
+    fn advance(&self, reader: ReaderId, position: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        state.stats.bytes_read += bytes;
+        let view = &mut state.readers[reader];
+        let run = if view.position == position { view.run } else { 0 };
+        let look_again = run / LOOK_AGAIN != (run + bytes) / LOOK_AGAIN || run == 0;
+        view.position = position + bytes;
+        view.run = run + bytes;
+        if !look_again {
+            return;
+        }
+        let (windows, linear) = (state.windows(), state.linear);
+        drop(state);
+        if let Some(windows) = windows {
+            self.resource.evict(&windows);
+        }
+        if linear {
+            // The thread that reads the linear body waits for readers to get on.
+            self.resource.notify();
+        }
+        self.nudge(Priority::Low);
+    }
+
+    fn await_byte(&self, reader: ReaderId, position: u64, interrupts: u64) -> Wait {
+        self.wait_as(reader, position, interrupts, |state| {
+            state.len().is_some_and(|len| position >= len).then_some(Wait::End)
+        })
+    }
+
+    /// Blocks `reader` on the byte at `position`, until it is there, `or` says so, or it can't be waited for.
+    fn wait_as(
+        &self,
+        reader: ReaderId,
+        position: u64,
+        interrupts: u64,
+        or: impl Fn(&State) -> Option<Wait>,
+    ) -> Wait {
+        let (failures, unwanted) = {
+            let mut state = self.state.lock();
+            let view = &mut state.readers[reader];
+            if view.position != position {
+                *view = ReaderView { position, filling: true, ..ReaderView::default() };
+            }
+            view.waiting = true;
+            state.only_awaited = false;
+            (state.failures, state.unwanted())
+        };
+        for token in unwanted {
+            token.cancel();
+        }
+        // A linear body's thread may have to read on, or start again.
+        self.resource.notify();
+        self.nudge(Priority::High);
+        let began = Instant::now();
+        let wait = self.block(position, interrupts, failures, or);
+        let mut state = self.state.lock();
+        state.readers[reader].waiting = false;
+        if !matches!(wait, Wait::End) {
+            state.stats.stalls += 1;
+            state.stats.stalled += began.elapsed();
+        }
+        wait
+    }
+
+    fn block(
+        &self,
+        position: u64,
+        interrupts: u64,
+        failures: u64,
+        or: impl Fn(&State) -> Option<Wait>,
+    ) -> Wait {
+        let mut since = Instant::now();
+        loop {
+            let deadline = self.config.read_timeout.map(|timeout| since + timeout);
+            let ended = self.resource.wait(deadline, |view| {
+                if view.ranges.contains(position) {
+                    return Some(Wait::Ready);
+                }
+                let state = self.state.lock();
+                since = since.max(state.last_progress);
+                or(&state).or_else(|| self.broken_off(&state, interrupts, failures).map(Wait::Failed))
+            });
+            match (ended, self.config.read_timeout) {
+                (Some(wait), _) => return wait,
+                (None, Some(timeout)) if since.elapsed() >= timeout => return Wait::Failed(self.timed_out()),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Why a wait has to end without what it waits for.
+    fn broken_off(&self, state: &State, interrupts: u64, failures: u64) -> Option<Error> {
+        if let Some(reason) = self.link.get().and_then(|link| link.token.reason()) {
+            return Some(Error::cancelled(reason));
+        }
+        if state.interrupted || state.interrupts != interrupts {
+            return Some(Error::new(ErrorKind::Interrupted, "the read was interrupted"));
+        }
+        if state.failures != failures { state.failure.clone() } else { None }
+    }
+
+    fn timed_out(&self) -> Error {
+        let error = Error::new(ErrorKind::TimedOut, "nothing arrived for as long as read_timeout allows");
+        match self.state.lock().trouble.clone() {
+            Some(trouble) => error.with_cause(trouble),
+            None => error,
+        }
+    }
+
+    /// Wakes the peer if the plan has something for it.
+    fn nudge(&self, admissible: Priority) {
+        let Some(link) = self.link.get() else { return };
+        let network = link.network();
+        let plan = self.resource.with_ranges(|ranges| self.state.lock().plan(ranges, network, admissible));
+        if let Plan::Fetch { priority, .. } = plan {
+            link.waker.wake(priority);
+        }
+    }
+
+    fn request(&self) -> Result<Request, Error> {
+        let found = self.state.lock().info.as_ref().map(|info| info.url.clone());
+        let original = Request::get(&self.url)?;
+        let mut request = match found {
+            Some(url) => Request::get(&url)?,
+            None => original.clone(),
+        };
+        if request.is_same_origin(&original) {
+            for (name, value) in &self.config.headers {
+                request = request.header(name, value)?;
+            }
+        }
+        Ok(request)
+    }
+}
+
+impl Link {
+    fn network(&self) -> Network {
+        let (rate, ttfb) = self.waker.network();
+        Network { rate, ttfb }
+    }
+}
+
+/// What the scheduler asks.
+struct FilePeer(Arc<Shared>);
+
+impl Peer for FilePeer {
+    fn next_fetch(&mut self, admissible: Priority) -> Next {
+        let shared = &self.0;
+        let Some(link) = shared.link.get() else { return Next::Wait };
+        let network = link.network();
+        let planned = shared.resource.with_ranges(|ranges| {
+            let mut state = shared.state.lock();
+            match state.plan(ranges, network, admissible) {
+                Plan::Fetch { range, priority } if priority >= admissible => {
+                    let token = link.token.child(crate::CancelReason::Epoch);
+                    let (key, superseded) = state.add_piece(&range, priority, token.clone());
+                    Some((key, range, priority, token, superseded))
+                }
+                _ => None,
+            }
+        });
+        let Some((key, range, priority, token, superseded)) = planned else { return Next::Wait };
+        for piece in superseded {
+            piece.cancel();
+        }
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start));
+        match shared.request() {
+            Ok(request) => {
+                let whole = range.end == u64::MAX;
+                let request =
+                    if whole { request } else { request.range(ByteRange::new(range.start, range.end)) };
+                let mut fetch = Fetch::new(request).priority(priority).epoch(&token);
+                if priority == Priority::High && !shared.state.lock().opening {
+                    // For as long as a reader wants the bytes: `read_timeout` decides what its read returns.
+                    fetch = fetch.max_retries(u32::MAX);
+                }
+                Next::Fetch(fetch, sink)
+            }
+            Err(error) => {
+                crate::downloader::Sink::finish(sink, crate::downloader::Outcome::Failed(error));
+                Next::Wait
+            }
+        }
+    }
+}

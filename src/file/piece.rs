@@ -1,0 +1,178 @@
+//! Brings one piece into storage.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use super::linear;
+use super::state::State;
+use crate::client::Head;
+use crate::downloader::{Flow, Outcome, Priority, Response, Sink};
+use crate::error::{Error, ErrorKind};
+use crate::media;
+
+/// So many first bytes are looked at to tell a page from audio.
+const MAGIC: usize = 64;
+
+/// The sink of one piece.
+pub(super) struct PieceSink {
+    shared: Arc<Shared>,
+    /// Its entry among the state's pieces, until `finish`.
+    key: usize,
+    /// The file's first bytes while it is not clear that they are media.
+    unclear: Option<Vec<u8>>,
+    /// The next piece was asked for.
+    led: bool,
+}
+
+impl PieceSink {
+    pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64) -> Self {
+        let is_first = start == 0 && shared.state.lock().magic.is_empty();
+        Self { shared, key, unclear: is_first.then(Vec::new), led: false }
+    }
+
+    /// Stores bytes that somebody wants, and asks for the next piece when this one is about to end.
+    fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.shared.store(offset, bytes)?;
+        let network = self.shared.link.get().map(super::Link::network).unwrap_or_default();
+        let mut state = self.shared.state.lock();
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(()) };
+        // After the bytes are stored, or the plan would see them as missing in between.
+        in_flight.piece.next = in_flight.piece.next.max(offset + bytes.len() as u64);
+        in_flight.piece.retrying = false;
+        let left = in_flight.piece.end.saturating_sub(in_flight.piece.next);
+        drop(state);
+        if !self.led && left <= network.lead() {
+            self.led = true;
+            self.shared.nudge(Priority::Low);
+        }
+        Ok(())
+    }
+
+    /// Tells a page from media by the first bytes, before any is stored.
+    fn store_first(&mut self, mut held: Vec<u8>, bytes: &[u8], is_all: bool) -> Result<(), Error> {
+        held.extend_from_slice(bytes);
+        if held.len() < MAGIC && !is_all {
+            self.unclear = Some(held);
+            return Ok(());
+        }
+        self.shared.refuse_page(&held)?;
+        self.store(0, &held)
+    }
+}
+
+impl Shared {
+    /// Fails if these first bytes are those of a page; else notes them.
+    pub(super) fn refuse_page(&self, first: &[u8]) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
+        if media::looks_like_page(content_type, first) {
+            let what = content_type.unwrap_or("something without a type").to_owned();
+            let why = format!("the answer is a page, not media: {what}");
+            // The next try may get something else: do not hold that against this answer.
+            state.info = None;
+            return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url.clone()));
+        }
+        state.magic = first[..first.len().min(MAGIC)].to_vec();
+        Ok(())
+    }
+
+    /// Stores bytes, or drops them if no reader's window holds them.
+    pub(super) fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let is_wanted = {
+            let mut state = self.state.lock();
+            let is_wanted = state.is_wanted(&(offset..offset + bytes.len() as u64));
+            state.note_bytes(bytes.len() as u64, is_wanted);
+            is_wanted
+        };
+        if is_wanted { self.resource.write_at(offset, bytes) } else { Ok(()) }
+    }
+}
+
+impl State {
+    fn note_bytes(&mut self, bytes: u64, is_wanted: bool) {
+        self.last_progress = Instant::now();
+        self.stats.bytes_fetched += bytes;
+        if !is_wanted {
+            self.stats.bytes_dropped += bytes;
+        }
+    }
+}
+
+impl Sink for PieceSink {
+    fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+        let mut state = self.shared.state.lock();
+        state.accept(head)?;
+        state.last_progress = Instant::now();
+        if !head.is_partial() {
+            // One body with all of it: a thread of the file reads it at the readers' pace.
+            if let Some(info) = &mut state.info {
+                info.ranged = false;
+            }
+            return Ok(Flow::Detach);
+        }
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
+        in_flight.piece.retrying = false;
+        if let Some(len) = head.body_len() {
+            in_flight.piece.end = in_flight.piece.end.min(head.start() + len);
+        }
+        Ok(Flow::Stream)
+    }
+
+    fn detached(self: Box<Self>, body: Response) {
+        self.shared.state.lock().pieces.try_remove(self.key);
+        linear::start(&self.shared, body);
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        match self.unclear.take() {
+            Some(held) => {
+                let is_all = self.shared.len() == Some(offset + bytes.len() as u64);
+                self.store_first(held, bytes, is_all)
+            }
+            None => self.store(offset, bytes),
+        }
+    }
+
+    fn retrying(&mut self, error: &Error, _: Instant) {
+        let mut state = self.shared.state.lock();
+        state.trouble = Some(error.clone());
+        let opening = state.opening;
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
+        in_flight.piece.retrying = true;
+        let (piece, priority, token) = (in_flight.piece, in_flight.priority, in_flight.token.clone());
+        let in_vain = priority == Priority::High && !state.is_awaited(&piece);
+        let unreachable = matches!(
+            error.kind(),
+            ErrorKind::Refused
+                | ErrorKind::HostNotFound
+                | ErrorKind::Unreachable
+                | ErrorKind::ConnectTimedOut
+        );
+        if opening && unreachable {
+            state.fail(error.clone());
+        } else if !in_vain {
+            return;
+        }
+        drop(state);
+        token.cancel();
+    }
+
+    fn finish(mut self: Box<Self>, outcome: Outcome) {
+        let held = self.unclear.take().filter(|held| !held.is_empty());
+        let outcome = match (held, outcome) {
+            (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
+            (_, outcome) => outcome,
+        };
+        let mut state = self.shared.state.lock();
+        state.pieces.try_remove(self.key);
+        match outcome {
+            Outcome::Failed(error) => state.fail(error),
+            Outcome::Done => state.trouble = None,
+            Outcome::Cancelled(_) => {}
+        }
+        drop(state);
+        self.shared.resource.notify();
+        self.shared.nudge(Priority::Low);
+    }
+}

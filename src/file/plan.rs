@@ -1,0 +1,395 @@
+//! What to fetch next for the readers of a file. A pure function of what is known; the time is not even asked.
+//!
+//! ```text
+//!            behind    run read in sequence     stored ahead        in flight       gap
+//!   ······┊▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▒▒▒▒▒▒▒▒░░░░░░░┊··········
+//!       window                             position               next   end     mark
+//! ```
+//!
+//! A reader that waits gets an awaited piece where it waits, small at first and growing while it reads in sequence. One
+//! that does not wait gets pieces ahead of it, each asked for shortly before the last one ends, up to the mark.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use crate::config::ReadAhead;
+use crate::downloader::Priority;
+use crate::storage::RangeSet;
+
+/// The first fetch of all: tells length, type and range support along with the first bytes.
+pub(crate) const OPENING: u64 = 256 * 1024;
+
+/// The first piece after a jump.
+const FIRST_PIECE: u64 = 64 * 1024;
+
+/// Bounds of a piece, which otherwise is about a second of what the network gives.
+const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
+
+/// The piece size until the network's rate is known.
+const UNKNOWN_PIECE: u64 = 512 * 1024;
+
+/// So much read in sequence, and the reader is taken to go on: read-ahead goes to the mark.
+const SEQUENTIAL: u64 = 256 * 1024;
+
+/// Bounds of how far a reader waits for a running piece to get to it.
+const REACH: Range<u64> = 64 * 1024..1024 * 1024;
+
+/// The mark where all is to be read ahead but storage is windowed.
+const WINDOWED_MARK: u64 = 16 << 20;
+
+/// What the plan is made from.
+#[derive(Debug)]
+pub(crate) struct Situation<'a> {
+    pub(crate) readers: &'a [ReaderView],
+    pub(crate) available: &'a RangeSet,
+    pub(crate) in_flight: &'a [Piece],
+    /// Bytes in the file, once known.
+    pub(crate) len: Option<u64>,
+    pub(crate) network: Network,
+    pub(crate) read_ahead: ReadAhead,
+    /// Nothing below may be asked for.
+    pub(crate) admissible: Priority,
+}
+
+/// A reader, as the plan sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReaderView {
+    /// The next byte it will read.
+    pub(crate) position: u64,
+    /// It is blocked on that byte.
+    pub(crate) waiting: bool,
+    /// Bytes it has read in sequence up to its position.
+    pub(crate) run: u64,
+    /// Read-ahead is filling up towards the mark; false while it drains down to half.
+    pub(crate) filling: bool,
+}
+
+/// A fetch on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// The next byte that will arrive.
+    pub(crate) next: u64,
+    /// One past the last one.
+    pub(crate) end: u64,
+    /// It failed and waits for its next attempt: nobody should wait for it.
+    pub(crate) retrying: bool,
+}
+
+/// What the network has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Network {
+    /// Bytes a second.
+    pub(crate) rate: Option<f64>,
+    /// From a request to its first byte.
+    pub(crate) ttfb: Option<Duration>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// Fetch these bytes. What is in flight at or behind the start, up to the end, is superseded.
+    Fetch { range: Range<u64>, priority: Priority },
+    /// Nothing until something changes.
+    Idle,
+}
+
+impl Network {
+    /// About a second of throughput.
+    fn piece(self) -> u64 {
+        self.rate.map_or(UNKNOWN_PIECE, |rate| rate as u64).clamp(PIECE.start, PIECE.end)
+    }
+
+    /// What arrives in the time that a new request takes to its first byte.
+    fn in_one_ttfb(self) -> u64 {
+        let ttfb = self.ttfb.unwrap_or(Duration::from_millis(100));
+        (self.rate.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
+    }
+
+    /// How far from a running piece a reader had better wait for it than ask anew.
+    fn reach(self) -> u64 {
+        self.in_one_ttfb().clamp(REACH.start, REACH.end)
+    }
+
+    /// How much may be left of a piece when the next one is asked for.
+    pub(crate) fn lead(self) -> u64 {
+        (2 * self.in_one_ttfb()).clamp(PIECE.start, self.piece())
+    }
+}
+
+impl Situation<'_> {
+    /// The next fetch, the most urgent first.
+    pub(crate) fn plan(&self) -> Plan {
+        let awaited =
+            self.readers.iter().filter(|reader| reader.waiting).find_map(|reader| self.awaited(reader));
+        if let Some(range) = awaited {
+            return Plan::Fetch { range, priority: Priority::High };
+        }
+        if self.admissible == Priority::High {
+            return Plan::Idle;
+        }
+        let ahead = self.readers.iter().find_map(|reader| self.ahead(reader)).or_else(|| self.left_out());
+        ahead.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::Low })
+    }
+
+    /// What a waiting reader needs and nothing in flight brings soon.
+    fn awaited(&self, reader: &ReaderView) -> Option<Range<u64>> {
+        let position = reader.position;
+        if self.len.is_some_and(|len| position >= len) || self.available.contains(position) {
+            return None;
+        }
+        let reach = self.network.reach();
+        let is_coming = |piece: &Piece| {
+            !piece.retrying
+                && piece.next <= position
+                && position < piece.end
+                && position - piece.next <= reach
+        };
+        if self.in_flight.iter().any(is_coming) {
+            return None;
+        }
+        let size = FIRST_PIECE.max(reader.run).min(self.network.piece());
+        let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
+        // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
+        let ahead = self.in_flight.iter().filter(|piece| piece.next > position && !piece.retrying);
+        let end = ahead.map(|piece| piece.next).min().unwrap_or(u64::MAX).min(gap.end);
+        Some(position..end)
+    }
+
+    /// The next piece to read ahead for a reader, if it is time for one.
+    fn ahead(&self, reader: &ReaderView) -> Option<Range<u64>> {
+        if !reader.filling {
+            return None;
+        }
+        let from = reader.position;
+        let mark = self.clip(from.saturating_add(self.mark(reader)));
+        let gap = self.first_gap(from..mark)?;
+        let lead = self.network.lead();
+        let busy = |piece: &&Piece| piece.next < mark && piece.end > from;
+        let mut running = self.in_flight.iter().filter(busy);
+        let full = running.clone().count() >= 2
+            || running.any(|piece| piece.retrying || piece.end - piece.next.min(piece.end) > lead);
+        if full {
+            return None;
+        }
+        let size = FIRST_PIECE.max(reader.run).min(self.network.piece());
+        Some(gap.start..gap.end.min(gap.start.saturating_add(size)))
+    }
+
+    /// With everything wanted: the first of what the readers' read-ahead leaves out, one piece at a time.
+    fn left_out(&self) -> Option<Range<u64>> {
+        let len = self.len?;
+        if self.read_ahead != ReadAhead::Whole || !self.in_flight.is_empty() {
+            return None;
+        }
+        if !self.readers.iter().any(|reader| reader.run >= SEQUENTIAL) {
+            return None;
+        }
+        let gap = self.first_gap(0..len)?;
+        Some(gap.start..gap.end.min(gap.start + self.network.piece()))
+    }
+
+    /// How far ahead of a reader to fetch.
+    fn mark(&self, reader: &ReaderView) -> u64 {
+        mark(self.read_ahead, reader.run)
+    }
+
+    fn clip(&self, end: u64) -> u64 {
+        self.len.map_or(end, |len| end.min(len))
+    }
+
+    /// The first bytes in `within` that are neither stored nor on their way.
+    fn first_gap(&self, within: Range<u64>) -> Option<Range<u64>> {
+        let mut from = within.start;
+        loop {
+            let gap = self.available.next_gap(from..within.end)?;
+            let over = |piece: &&Piece| piece.next < gap.end && piece.end > gap.start;
+            let Some(first) = self.in_flight.iter().filter(over).min_by_key(|piece| piece.next) else {
+                return Some(gap);
+            };
+            if first.next > gap.start {
+                return Some(gap.start..first.next);
+            }
+            from = first.end;
+            if from >= within.end {
+                return None;
+            }
+        }
+    }
+}
+
+/// How far ahead of a reader, which has read `run` bytes in sequence, to fetch.
+pub(crate) fn mark(read_ahead: ReadAhead, run: u64) -> u64 {
+    let full = match read_ahead {
+        ReadAhead::Bytes(bytes) => bytes,
+        ReadAhead::Whole => u64::MAX,
+    };
+    if run >= SEQUENTIAL { full } else { full.min(FIRST_PIECE.max(run)) }
+}
+
+/// The read-ahead of a storage that keeps a window only.
+pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
+    match read_ahead {
+        ReadAhead::Whole => ReadAhead::Bytes(WINDOWED_MARK),
+        bytes => bytes,
+    }
+}
+
+/// Whether read-ahead fills up: it begins at half the mark and stops at the mark, so that a radio can sleep in between.
+pub(crate) fn is_filling(was: bool, stored_ahead: u64, mark: u64) -> bool {
+    if was { stored_ahead < mark } else { stored_ahead < mark / 2 || stored_ahead < FIRST_PIECE.min(mark) }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of stored ranges, some of one")]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn network(rate: f64, ttfb_ms: u64) -> Network {
+        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)) }
+    }
+
+    fn plan(readers: &[ReaderView], stored: &[Range<u64>], in_flight: &[Piece]) -> Plan {
+        plan_with(readers, stored, in_flight, ReadAhead::Bytes(16 * MIB), Priority::Low)
+    }
+
+    fn plan_with(
+        readers: &[ReaderView],
+        stored: &[Range<u64>],
+        in_flight: &[Piece],
+        read_ahead: ReadAhead,
+        admissible: Priority,
+    ) -> Plan {
+        let mut available = RangeSet::default();
+        for range in stored {
+            available.insert(range.clone());
+        }
+        let situation = Situation {
+            readers,
+            available: &available,
+            in_flight,
+            len: Some(100 * MIB),
+            network: network(1e6, 40),
+            read_ahead,
+            admissible,
+        };
+        situation.plan()
+    }
+
+    fn waiting(position: u64, run: u64) -> ReaderView {
+        ReaderView { position, waiting: true, run, filling: true }
+    }
+
+    fn playing(position: u64, run: u64) -> ReaderView {
+        ReaderView { position, waiting: false, run, filling: true }
+    }
+
+    fn piece(next: u64, end: u64) -> Piece {
+        Piece { next, end, retrying: false }
+    }
+
+    #[test]
+    fn a_far_seek_is_one_small_awaited_fetch() {
+        let far = 50 * MIB;
+        assert_eq!(
+            plan(&[waiting(far, 0)], &[0..MIB], &[piece(MIB, 2 * MIB)]),
+            Plan::Fetch { range: far..far + FIRST_PIECE, priority: Priority::High }
+        );
+    }
+
+    #[test]
+    fn a_near_seek_waits_for_the_running_piece() {
+        let near = MIB + 50_000;
+        let readers = [ReaderView { filling: false, ..waiting(near, 0) }];
+        assert_eq!(plan(&readers, &[0..MIB], &[piece(MIB, 2 * MIB)]), Plan::Idle);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_piece_that_waits_itself() {
+        let stuck = Piece { retrying: true, ..piece(MIB, 2 * MIB) };
+        let Plan::Fetch { range, priority: Priority::High } = plan(&[waiting(MIB, 0)], &[0..MIB], &[stuck])
+        else {
+            panic!("an awaited fetch was due");
+        };
+        assert_eq!(range.start, MIB);
+    }
+
+    #[test]
+    fn pieces_grow_while_reads_go_on_in_sequence() {
+        let mut sizes = Vec::new();
+        for run in [0, 65_536, 131_072, 262_144, 2 * MIB] {
+            let Plan::Fetch { range, .. } = plan(&[waiting(10 * MIB, run)], &[], &[]) else { panic!("idle") };
+            sizes.push(range.end - range.start);
+        }
+        assert_eq!(sizes, [65_536, 65_536, 131_072, 262_144, 1_000_000]);
+    }
+
+    #[test]
+    fn a_probe_costs_a_piece_and_playing_goes_to_the_mark() {
+        let stored = [0..MIB];
+        assert_eq!(plan(&[playing(0, 4096)], &stored, &[]), Plan::Idle);
+        assert_eq!(
+            plan(&[playing(MIB / 2, MIB / 2)], &stored, &[]),
+            Plan::Fetch { range: MIB..MIB + MIB / 2, priority: Priority::Low }
+        );
+    }
+
+    #[test]
+    fn the_next_piece_is_asked_for_shortly_before_the_last_one_ends() {
+        let readers = [playing(MIB / 2, MIB / 2)];
+        assert_eq!(plan(&readers, &[0..MIB], &[piece(MIB, 2 * MIB)]), Plan::Idle);
+        assert_eq!(
+            plan(&readers, &[0..2 * MIB - 1000], &[piece(2 * MIB - 1000, 2 * MIB)]),
+            Plan::Fetch { range: 2 * MIB..2 * MIB + MIB / 2, priority: Priority::Low }
+        );
+    }
+
+    #[test]
+    fn what_is_stored_or_in_flight_is_not_asked_for_again() {
+        let readers = [playing(0, MIB)];
+        let Plan::Fetch { range, .. } = plan(&readers, &[0..MIB, 2 * MIB..3 * MIB], &[]) else {
+            panic!("idle")
+        };
+        assert_eq!(range, MIB..2 * MIB - (2 * MIB - MIB - 1_000_000));
+        let Plan::Fetch { range, .. } =
+            plan(&[waiting(MIB, MIB)], &[0..MIB], &[piece(MIB + 30_000, 2 * MIB)])
+        else {
+            panic!("idle");
+        };
+        assert_eq!(range, MIB..MIB + 30_000);
+    }
+
+    #[test]
+    fn awaited_work_only_is_asked_for_when_nothing_else_is_admissible() {
+        let readers = [playing(MIB / 2, MIB / 2)];
+        let idle = plan_with(&readers, &[0..MIB], &[], ReadAhead::Whole, Priority::High);
+        assert_eq!(idle, Plan::Idle);
+    }
+
+    #[test]
+    fn everything_wanted_is_everything_fetched_what_seeks_left_out_last() {
+        let readers = [ReaderView { filling: false, ..playing(99 * MIB, MIB) }];
+        let stored = [0..MIB, 98 * MIB..100 * MIB];
+        assert_eq!(
+            plan_with(&readers, &stored, &[], ReadAhead::Whole, Priority::Low),
+            Plan::Fetch { range: MIB..MIB + 1_000_000, priority: Priority::Low }
+        );
+    }
+
+    #[test]
+    fn read_ahead_fills_to_the_mark_and_drains_to_half() {
+        assert!(is_filling(true, 15 * MIB, 16 * MIB));
+        assert!(!is_filling(true, 16 * MIB, 16 * MIB));
+        assert!(!is_filling(false, 9 * MIB, 16 * MIB));
+        assert!(is_filling(false, 8 * MIB - 1, 16 * MIB));
+    }
+
+    #[test]
+    fn nothing_is_fetched_beyond_the_end() {
+        let end = 100 * MIB;
+        assert_eq!(plan(&[waiting(end, 0)], &[], &[]), Plan::Idle);
+        let Plan::Fetch { range, .. } = plan(&[waiting(end - 10, 0)], &[], &[]) else { panic!("idle") };
+        assert_eq!(range, end - 10..end);
+    }
+}

@@ -1,0 +1,280 @@
+//! What is known of a file while it is streamed: who reads where, what is on its way, what went wrong.
+//!
+//! Plain data behind one mutex, which is taken inside the storage's and never the other way round. Nothing here waits,
+//! sends or calls out.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Situation};
+use crate::cancel::CancelToken;
+use crate::client::{Head, Validator};
+use crate::config::ReadAhead;
+use crate::downloader::Priority;
+use crate::error::{Error, ErrorKind};
+use crate::storage::RangeSet;
+
+/// What the first answer told.
+#[derive(Clone, Debug)]
+pub(super) struct Info {
+    /// Bytes in the file. A body without an announced length tells it when it has ended.
+    pub(super) len: Option<u64>,
+    /// The server serves ranges; else the one body is read from its start to its end.
+    pub(super) ranged: bool,
+    /// Where redirects led.
+    pub(super) url: String,
+    pub(super) content_type: Option<String>,
+    validator: Option<Validator>,
+}
+
+/// A piece that was asked for and has not ended.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    pub(super) piece: Piece,
+    pub(super) priority: Priority,
+    pub(super) token: CancelToken,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) readers: Slab<ReaderView>,
+    pub(super) pieces: Slab<InFlight>,
+    /// Known once the first head has come; changes no more but for a length that is found out.
+    pub(super) info: Option<Info>,
+    /// A thread reads the one body of a server without ranges.
+    pub(super) linear: bool,
+    /// What ended awaited work last, and how many times that has happened.
+    pub(super) failure: Option<Error>,
+    pub(super) failures: u64,
+    /// What a fetch that is tried again failed of.
+    pub(super) trouble: Option<Error>,
+    /// Reading ahead failed for good: nothing is fetched until a reader waits.
+    pub(super) only_awaited: bool,
+    /// Interrupts so far, and whether the last one is still in force.
+    pub(super) interrupts: u64,
+    pub(super) interrupted: bool,
+    /// The caller of `open` waits, and is told at once that the host can't be reached.
+    pub(super) opening: bool,
+    pub(super) last_progress: Instant,
+    /// The file's first bytes, for telling its type.
+    pub(super) magic: Vec<u8>,
+    pub(super) read_ahead: ReadAhead,
+    /// Bytes kept behind a reader; `None` where storage keeps all.
+    pub(super) behind: Option<u64>,
+    pub(super) stats: StreamStats,
+}
+
+/// What a stream has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamStats {
+    /// Requests answered.
+    pub requests: u64,
+    /// Bytes of body received.
+    pub bytes_fetched: u64,
+    /// Bytes received that no reader wanted any more.
+    pub bytes_dropped: u64,
+    /// Bytes that readers read.
+    pub bytes_read: u64,
+    /// Reads that had to wait.
+    pub stalls: u64,
+    /// How long they waited, together.
+    pub stalled: Duration,
+}
+
+impl State {
+    pub(super) fn new(read_ahead: ReadAhead, behind: Option<u64>) -> Self {
+        Self {
+            readers: Slab::new(),
+            pieces: Slab::new(),
+            info: None,
+            linear: false,
+            failure: None,
+            failures: 0,
+            trouble: None,
+            only_awaited: false,
+            interrupts: 0,
+            interrupted: false,
+            opening: true,
+            last_progress: Instant::now(),
+            magic: Vec::new(),
+            read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
+            behind,
+            stats: StreamStats::default(),
+        }
+    }
+
+    pub(super) fn len(&self) -> Option<u64> {
+        self.info.as_ref().and_then(|info| info.len)
+    }
+
+    /// What to fetch next.
+    pub(super) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
+        match &self.info {
+            None => self.plan_opening(),
+            Some(info) if info.ranged => self.plan_pieces(available, network, admissible),
+            Some(info) => {
+                let len = info.len;
+                self.plan_linear(available, len)
+            }
+        }
+    }
+
+    fn plan_opening(&self) -> Plan {
+        if self.pieces.is_empty() && self.readers.iter().any(|(_, reader)| reader.waiting) {
+            return Plan::Fetch { range: 0..OPENING, priority: Priority::High };
+        }
+        Plan::Idle
+    }
+
+    fn plan_linear(&self, available: &RangeSet, len: Option<u64>) -> Plan {
+        let wants = |reader: &ReaderView| {
+            reader.waiting
+                && len.is_none_or(|len| reader.position < len)
+                && !available.contains(reader.position)
+        };
+        if self.linear || !self.pieces.is_empty() || !self.readers.iter().any(|(_, reader)| wants(reader)) {
+            return Plan::Idle;
+        }
+        Plan::Fetch { range: 0..u64::MAX, priority: Priority::High }
+    }
+
+    fn plan_pieces(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
+        let (read_ahead, len) = (self.read_ahead, self.len());
+        for (_, reader) in &mut self.readers {
+            let ahead = available.run_from(reader.position) - reader.position;
+            reader.filling = plan::is_filling(reader.filling, ahead, plan::mark(read_ahead, reader.run));
+        }
+        let readers: Vec<ReaderView> = self.readers.iter().map(|(_, reader)| *reader).collect();
+        let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
+        let admissible = if self.only_awaited { Priority::High } else { admissible };
+        let situation = Situation {
+            readers: &readers,
+            available,
+            in_flight: &in_flight,
+            len,
+            network,
+            read_ahead,
+            admissible,
+        };
+        situation.plan()
+    }
+
+    /// Notes that a piece was asked for. Returns its key, and the tokens of those that it supersedes.
+    pub(super) fn add_piece(
+        &mut self,
+        range: &Range<u64>,
+        priority: Priority,
+        token: CancelToken,
+    ) -> (usize, Vec<CancelToken>) {
+        let mut superseded = Vec::new();
+        for (_, in_flight) in &mut self.pieces {
+            let Piece { next, end, .. } = in_flight.piece;
+            if next <= range.start && range.start < end {
+                in_flight.piece.end = next;
+                superseded.push(in_flight.token.clone());
+            }
+        }
+        let piece = Piece { next: range.start, end: range.end, retrying: false };
+        (self.pieces.insert(InFlight { piece, priority, token }), superseded)
+    }
+
+    /// The tokens of pieces that no reader's window holds any more.
+    pub(super) fn unwanted(&self) -> Vec<CancelToken> {
+        let Some(windows) = self.windows() else { return Vec::new() };
+        let is_wanted =
+            |piece: &Piece| windows.iter().any(|window| piece.next < window.end && window.start < piece.end);
+        self.pieces
+            .iter()
+            .filter(|(_, in_flight)| !is_wanted(&in_flight.piece))
+            .map(|(_, in_flight)| in_flight.token.clone())
+            .collect()
+    }
+
+    /// Takes in what the first answer tells, or holds a later one against it: parts of two files are never joined.
+    pub(super) fn accept(&mut self, head: &Head) -> Result<(), Error> {
+        self.stats.requests += 1;
+        if head.total() == Some(0) {
+            return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
+        }
+        let Some(info) = &self.info else {
+            self.info = Some(Info {
+                len: head.total(),
+                ranged: head.is_partial(),
+                url: head.url().to_owned(),
+                content_type: head.content_type().map(str::to_owned),
+                validator: head.validator(),
+            });
+            return Ok(());
+        };
+        let another_len = matches!((info.len, head.total()), (Some(old), Some(new)) if old != new);
+        let another_validator =
+            matches!((&info.validator, head.validator()), (Some(old), Some(new)) if *old != new);
+        if another_len || another_validator {
+            let what = if another_len { "length" } else { "validator" };
+            let why = format!("the file changed while it was read: it has another {what}");
+            return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
+        }
+        Ok(())
+    }
+
+    /// What storage has to keep; `None` is all.
+    pub(super) fn windows(&self) -> Option<Vec<Range<u64>>> {
+        let behind = self.behind?;
+        let window = |reader: &ReaderView| {
+            let ahead = plan::mark(self.read_ahead, reader.run).max(OPENING);
+            reader.position.saturating_sub(behind)..reader.position.saturating_add(ahead)
+        };
+        Some(self.readers.iter().map(|(_, reader)| window(reader)).collect())
+    }
+
+    /// True if some reader may want some of these bytes.
+    pub(super) fn is_wanted(&self, bytes: &Range<u64>) -> bool {
+        self.windows().is_none_or(|windows| {
+            windows.iter().any(|window| bytes.start < window.end && window.start < bytes.end)
+        })
+    }
+
+    /// True if a reader is blocked on a byte that this piece is to bring.
+    pub(super) fn is_awaited(&self, piece: &Piece) -> bool {
+        let waits = |reader: &ReaderView| {
+            reader.waiting && piece.next <= reader.position && reader.position < piece.end
+        };
+        self.readers.iter().any(|(_, reader)| waits(reader))
+    }
+
+    /// Notes a failure for those who wait.
+    pub(super) fn fail(&mut self, error: Error) {
+        self.failure = Some(error);
+        self.failures += 1;
+        self.only_awaited = true;
+    }
+
+    /// How far the reader of a linear body may go: `None` while it should wait.
+    pub(super) fn linear_gate(&self, offset: u64, available: &RangeSet) -> Option<Gate> {
+        let behind = |reader: &ReaderView| {
+            reader.waiting && reader.position < offset && !available.contains(reader.position)
+        };
+        if self.readers.iter().any(|(_, reader)| behind(reader)) {
+            return Some(Gate::Restart);
+        }
+        let within = |reader: &ReaderView| {
+            let mark = plan::mark(self.read_ahead, reader.run).max(OPENING);
+            reader.waiting || offset < reader.position.saturating_add(mark)
+        };
+        self.readers.iter().any(|(_, reader)| within(reader)).then_some(Gate::Go)
+    }
+}
+
+/// What the reader of a linear body does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Reads on.
+    Go,
+    /// Somebody waits for bytes that are gone: the body has to be asked for again.
+    Restart,
+    /// Nobody wants it any more.
+    Leave,
+}

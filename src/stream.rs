@@ -1,0 +1,245 @@
+//! The value that callers read: `Read + Seek + Send + Sync`, and what another thread may ask of it.
+
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config::FileConfig;
+use crate::downloader::{Downloader, Priority};
+use crate::error::{Error, ErrorKind};
+use crate::file::{HttpFile, ReaderId, Shared, StreamStats};
+use crate::media::MediaInfo;
+
+/// Positions that a file can have: what `lseek` takes.
+const MAX_POSITION: u64 = i64::MAX as u64;
+
+/// A file on a server, read as if it lay on the disk.
+///
+/// `read` blocks until at least one byte is there and returns what there is; it never returns
+/// [`io::ErrorKind::Interrupted`]. After an error the stream is as usable as before, and its position is exact; a decoder
+/// above it may have lost what it had buffered, so seek before going on. `seek` does no I/O and never blocks, but for
+/// [`SeekFrom::End`] while the length is unknown; the next read decides what to fetch.
+///
+/// ```no_run
+/// use std::io::{Read, Seek, SeekFrom};
+///
+/// let mut stream = windway::open("https://example.com/episode.mp3")?;
+/// let mut tag = [0; 128];
+/// stream.seek(SeekFrom::End(-128))?;
+/// stream.read_exact(&mut tag)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Stream {
+    file: Arc<HttpFile>,
+    reader: ReaderId,
+    /// Written by this stream only; handles look at it.
+    position: Arc<AtomicU64>,
+}
+
+/// Opens `url` with the process's downloader and default options.
+///
+/// Blocks until the first head came. Sends one request.
+///
+/// # Errors
+///
+/// What the opening failed of, with the URL: [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`],
+/// [`ErrorKind::HostNotFound`], [`ErrorKind::Refused`], [`ErrorKind::Tls`], [`ErrorKind::Status`],
+/// [`ErrorKind::NotMedia`], [`ErrorKind::Empty`], [`ErrorKind::Redirect`], [`ErrorKind::TimedOut`] and the like.
+pub fn open(url: &str) -> Result<Stream, Error> {
+    Downloader::process_wide()?.open(url)
+}
+
+impl Downloader {
+    /// Opens `url` with default options. Blocks until the first head came.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`].
+    pub fn open(&self, url: &str) -> Result<Stream, Error> {
+        self.open_with(url, FileConfig::default())
+    }
+
+    /// Opens `url`. Blocks until the first head came.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`]; [`ErrorKind::InvalidConfig`], naming the field.
+    pub fn open_with(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
+        HttpFile::open(self, url, config, true).map(Stream::new)
+    }
+
+    /// As [`open_with`](Self::open_with), but does not block: what the opening fails of comes from the first read.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`], [`ErrorKind::InvalidConfig`].
+    pub fn open_later(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
+        HttpFile::open(self, url, config, false).map(Stream::new)
+    }
+}
+
+impl Stream {
+    fn new((file, reader): (Arc<HttpFile>, ReaderId)) -> Self {
+        Self { file, reader, position: Arc::default() }
+    }
+
+    fn shared(&self) -> &Shared {
+        self.file.shared()
+    }
+
+    /// Bytes in the file, if the server told, or the end was seen.
+    pub fn len(&self) -> Option<u64> {
+        self.shared().len()
+    }
+
+    /// True if the file is known to have no bytes. One that opened has some.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// True if any byte can be had at the cost of one request. Without it seeking works too, at the cost of reading all
+    /// that lies before.
+    pub fn is_seekable(&self) -> bool {
+        self.shared().is_ranged()
+    }
+
+    /// True for a source without an end. Files have one.
+    pub fn is_live(&self) -> bool {
+        false
+    }
+
+    /// The URL that was asked for.
+    pub fn url(&self) -> &str {
+        self.shared().url()
+    }
+
+    /// Gives the stream another priority beside other streams, for what is queued too.
+    pub fn set_priority(&self, priority: Priority) {
+        self.file.peer().set_priority(priority);
+    }
+
+    /// What another thread may ask of this stream. Does not keep its transfers alive.
+    pub fn handle(&self) -> StreamHandle {
+        StreamHandle { shared: Arc::clone(self.file.shared()), position: Arc::clone(&self.position) }
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let position = self.position.load(Ordering::Relaxed);
+        let got = self.shared().read(self.reader, position, buf)?;
+        self.position.store(position + got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+}
+
+impl Seek for Stream {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.load(Ordering::Relaxed).checked_add_signed(by),
+            SeekFrom::End(by) => self.shared().await_len(self.reader)?.checked_add_signed(by),
+        };
+        let Some(position) = target.filter(|position| *position <= MAX_POSITION) else {
+            let why = format!("can't seek to {to:?}: before the start, or too far");
+            return Err(Error::new(ErrorKind::InvalidInput, why).with_url(self.url()).into());
+        };
+        self.position.store(position, Ordering::Relaxed);
+        Ok(position)
+    }
+
+    fn stream_position(&mut self) -> io::Result<u64> {
+        Ok(self.position.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared().remove_reader(self.reader);
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream")
+            .field("url", &self.url())
+            .field("position", &self.position)
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(feature = "symphonia")]
+impl symphonia_core::io::MediaSource for Stream {
+    fn is_seekable(&self) -> bool {
+        Stream::is_seekable(self)
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        self.len()
+    }
+}
+
+/// What another thread may ask of a [`Stream`]. Cheap to clone. Nothing here blocks.
+#[derive(Clone)]
+pub struct StreamHandle {
+    shared: Arc<Shared>,
+    position: Arc<AtomicU64>,
+}
+
+impl StreamHandle {
+    /// The stream's position.
+    pub fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in the file, if known.
+    pub fn len(&self) -> Option<u64> {
+        self.shared.len()
+    }
+
+    /// True if the file is known to have no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+
+    /// The bytes that are stored and can be read at once, in order.
+    pub fn buffered(&self) -> Vec<Range<u64>> {
+        self.shared.buffered()
+    }
+
+    /// What the stream has done so far.
+    pub fn stats(&self) -> StreamStats {
+        self.shared.stats()
+    }
+
+    /// What kind of media it is, as far as the header, the URL and the first bytes tell.
+    pub fn media_info(&self) -> MediaInfo {
+        MediaInfo::detect(self.shared.content_type().as_deref(), self.shared.url(), &self.shared.magic())
+    }
+
+    /// Releases the reads that wait, which fail with [`ErrorKind::Interrupted`]; until [`resume`](Self::resume) none waits.
+    /// Stored bytes are still served.
+    pub fn interrupt(&self) {
+        self.shared.interrupt();
+    }
+
+    /// Lets reads wait again.
+    pub fn resume(&self) {
+        self.shared.resume();
+    }
+
+    /// Ends the stream's transfers for good. Reads that would wait fail with [`ErrorKind::Cancelled`]; stored bytes are
+    /// still served.
+    pub fn cancel(&self) {
+        self.shared.cancel();
+    }
+}
+
+impl fmt::Debug for StreamHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamHandle").field("url", &self.shared.url()).finish_non_exhaustive()
+    }
+}

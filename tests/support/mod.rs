@@ -1,0 +1,534 @@
+//! A scripted origin server: real sockets, std threads, deterministic bodies, and any misbehaviour a test asks for.
+//!
+//! ```no_run
+//! let origin = Origin::serving(Content::pattern(1 << 20));
+//! let slow = Origin::start(move |asked| Answer::file(asked, &content).latency(RTT).rate(100_000).reset_after(5000));
+//! origin.wait_until("a second request", |log| log.asked.len() == 2);
+//! ```
+#![allow(dead_code, unreachable_pub, reason = "each test and example uses a part of it")]
+
+mod content;
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+pub use content::{Content, assert_pattern};
+
+/// How long a test waits for what should come at once on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A request, as the server saw it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Which connection it came on, from 0.
+    pub connection: usize,
+    /// Which request of its connection it is, from 0.
+    pub on_connection: usize,
+    /// Which request of all it is, from 0.
+    pub number: usize,
+    pub method: String,
+    pub path: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Asked {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first byte asked for, and the last one if it is told.
+    pub fn range(&self) -> Option<(u64, Option<u64>)> {
+        let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        Some((first.parse().ok()?, last.parse().ok()))
+    }
+}
+
+/// What the server answers, and how it sends it.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Content,
+    /// The part of `body` that is sent.
+    part: std::ops::Range<u64>,
+    framing: Framing,
+    latency: Duration,
+    /// Bytes a second.
+    rate: Option<u64>,
+    end: Ending,
+    /// Sent instead of all the above.
+    raw: Option<Vec<u8>>,
+    version: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    Length,
+    /// No length: the end of the connection is the end of the body.
+    Close,
+    Chunked,
+}
+
+/// What happens after so many bytes of body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Whole,
+    CloseAfter(u64),
+    ResetAfter(u64),
+    StallAfter(u64),
+}
+
+impl Answer {
+    /// A status with a short text.
+    pub fn status(status: u16) -> Self {
+        let body = Content::bytes(format!("status {status}\n").into_bytes());
+        Self::whole(&body).with_status(status)
+    }
+
+    /// All of `content`, whatever was asked for.
+    pub fn whole(content: &Content) -> Self {
+        Self {
+            status: 200,
+            headers: Vec::new(),
+            body: content.clone(),
+            part: 0..content.len(),
+            framing: Framing::Length,
+            latency: Duration::ZERO,
+            rate: None,
+            end: Ending::Whole,
+            raw: None,
+            version: "HTTP/1.1",
+        }
+    }
+
+    /// What a good server says: the range that was asked for, 416 behind the end, an entity tag.
+    pub fn file(asked: &Asked, content: &Content) -> Self {
+        let answer = Self::whole(content).header("ETag", &content.etag()).header("Accept-Ranges", "bytes");
+        let Some((first, last)) = asked.range() else { return answer };
+        let len = content.len();
+        if first >= len {
+            let range = format!("bytes */{len}");
+            return Self::status(416).header("Content-Range", &range);
+        }
+        let end = last.map_or(len, |last| len.min(last.saturating_add(1)));
+        answer.partial(first..end)
+    }
+
+    /// A part, with its `Content-Range`.
+    pub fn partial(mut self, part: std::ops::Range<u64>) -> Self {
+        let range = format!("bytes {}-{}/{}", part.start, part.end - 1, self.body.len());
+        self.part = part;
+        self.with_status(206).header("Content-Range", &range)
+    }
+
+    /// A redirect.
+    pub fn redirect(status: u16, location: &str) -> Self {
+        Self::status(status).header("Location", location)
+    }
+
+    /// These bytes as they are, and then the end of the connection.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { raw: Some(bytes.into()), ..Self::status(200) }
+    }
+
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.headers.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
+        self
+    }
+
+    /// Waits so long before the head.
+    pub fn latency(mut self, latency: Duration) -> Self {
+        self.latency = latency;
+        self
+    }
+
+    /// Sends the body at so many bytes a second.
+    pub fn rate(mut self, bytes_per_second: u64) -> Self {
+        self.rate = Some(bytes_per_second);
+        self
+    }
+
+    /// No `Content-Length`: the body ends with the connection.
+    pub fn no_length(mut self) -> Self {
+        self.framing = Framing::Close;
+        self
+    }
+
+    pub fn chunked(mut self) -> Self {
+        self.framing = Framing::Chunked;
+        self
+    }
+
+    pub fn http10(mut self) -> Self {
+        self.version = "HTTP/1.0";
+        self
+    }
+
+    /// Closes the connection after so many bytes of body.
+    pub fn close_after(mut self, bytes: u64) -> Self {
+        self.end = Ending::CloseAfter(bytes);
+        self
+    }
+
+    /// Resets the connection after so many bytes of body.
+    pub fn reset_after(mut self, bytes: u64) -> Self {
+        self.end = Ending::ResetAfter(bytes);
+        self
+    }
+
+    /// Falls silent after so many bytes of body, until the origin is released or dropped.
+    pub fn stall_after(mut self, bytes: u64) -> Self {
+        self.end = Ending::StallAfter(bytes);
+        self
+    }
+
+    fn head(&self) -> String {
+        let mut head = format!("{} {} whatever\r\n", self.version, self.status);
+        for (name, value) in &self.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let has_length = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+        match self.framing {
+            Framing::Length if !has_length => {
+                head.push_str(&format!("Content-Length: {}\r\n", self.part.end - self.part.start));
+            }
+            Framing::Close => head.push_str("Connection: close\r\n"),
+            Framing::Chunked => head.push_str("Transfer-Encoding: chunked\r\n"),
+            Framing::Length => {}
+        }
+        head.push_str("\r\n");
+        head
+    }
+}
+
+/// What the server was asked and has done.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    pub asked: Vec<Asked>,
+    /// Connections accepted.
+    pub connections: usize,
+    /// Connections open now.
+    pub open: usize,
+    /// Bytes of body sent.
+    pub sent: u64,
+}
+
+type Handler = dyn Fn(&Asked) -> Answer + Send + Sync;
+
+struct Shared {
+    handler: Box<Handler>,
+    state: Mutex<State>,
+    changed: Condvar,
+    address: SocketAddr,
+    /// One more of it before the first answer on a connection, as a handshake takes.
+    rtt: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    log: Log,
+    sockets: HashMap<usize, TcpStream>,
+    threads: Vec<JoinHandle<()>>,
+    listening: bool,
+    released: bool,
+    stopping: bool,
+}
+
+/// The server. Its drop closes all connections and ends its threads.
+pub struct Origin {
+    shared: Arc<Shared>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Origin {
+    /// A server that answers as `handler` says.
+    pub fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_with_rtt(Duration::ZERO, handler)
+    }
+
+    /// As `start`; a new connection costs one `rtt`, as its handshake would on a network.
+    pub fn start_with_rtt(rtt: Duration, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+        let shared = Arc::new(Shared {
+            handler: Box::new(handler),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            address: listener.local_addr().expect("a bound socket has an address"),
+            rtt,
+        });
+        let origin = Self { shared, acceptor: Mutex::default() };
+        origin.accept_on(listener);
+        origin
+    }
+
+    /// A good server for one file, at any path.
+    pub fn serving(content: Content) -> Self {
+        Self::start(move |asked| Answer::file(asked, &content))
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.shared.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// What happened so far.
+    pub fn log(&self) -> Log {
+        self.shared.lock().log.clone()
+    }
+
+    /// Blocks until the log is as wanted. Panics with the log if that takes absurdly long.
+    pub fn wait_until(&self, what: &str, mut wanted: impl FnMut(&Log) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.shared.lock();
+        while !wanted(&state.log) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "still no {what}: {:?}", state.log);
+            state = self.shared.changed.wait_timeout(state, left).expect("no panic under this lock").0;
+        }
+    }
+
+    /// Lets stalled answers go on.
+    pub fn release(&self) {
+        self.shared.lock().released = true;
+        self.shared.changed.notify_all();
+    }
+
+    /// Refuses new connections and closes the open ones, until `listen_again`.
+    pub fn stop_listening(&self) {
+        {
+            let mut state = self.shared.lock();
+            state.listening = false;
+            for socket in state.sockets.values() {
+                // It may be closed already, which is what is wanted.
+                drop(socket.shutdown(Shutdown::Both));
+            }
+        }
+        // Wakes the acceptor, which sees that it is to stop.
+        drop(TcpStream::connect(self.shared.address));
+        if let Some(acceptor) = self.acceptor.lock().expect("no panic under this lock").take() {
+            acceptor.join().expect("the acceptor did not panic");
+        }
+    }
+
+    /// Comes back on the same port.
+    pub fn listen_again(&self) {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("an option of every socket");
+        socket.bind(&self.shared.address.into()).expect("the port that was ours");
+        socket.listen(128).expect("a bound socket listens");
+        self.accept_on(socket.into());
+    }
+
+    fn accept_on(&self, listener: TcpListener) {
+        self.shared.lock().listening = true;
+        let shared = Arc::clone(&self.shared);
+        let acceptor = thread::spawn(move || shared.accept(&listener));
+        *self.acceptor.lock().expect("no panic under this lock") = Some(acceptor);
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.changed.notify_all();
+        self.stop_listening();
+        let threads = std::mem::take(&mut self.shared.lock().threads);
+        for thread in threads {
+            // A handler that panicked has failed its test by closing the connection; its message is printed.
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for socket in listener.incoming() {
+            let Ok(socket) = socket else { continue };
+            let mut state = self.lock();
+            if !state.listening {
+                return;
+            }
+            let connection = state.log.connections;
+            state.log.connections += 1;
+            state.log.open += 1;
+            state.sockets.insert(connection, socket.try_clone().expect("a descriptor is left"));
+            let shared = Arc::clone(self);
+            let thread = thread::spawn(move || {
+                // A client that goes away in mid-answer is its own business.
+                drop(shared.serve(connection, &socket));
+                drop(socket.shutdown(Shutdown::Both));
+                let mut state = shared.lock();
+                state.sockets.remove(&connection);
+                state.log.open -= 1;
+                shared.changed.notify_all();
+            });
+            state.threads.retain(|thread| !thread.is_finished());
+            state.threads.push(thread);
+            self.changed.notify_all();
+        }
+    }
+
+    fn serve(&self, connection: usize, socket: &TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let mut unread = Vec::new();
+        for on_connection in 0.. {
+            let Some(mut asked) = read_request(socket, &mut unread)? else { return Ok(()) };
+            asked.connection = connection;
+            asked.on_connection = on_connection;
+            {
+                let mut state = self.lock();
+                asked.number = state.log.asked.len();
+                state.log.asked.push(asked.clone());
+                self.changed.notify_all();
+            }
+            let answer = (self.handler)(&asked);
+            let handshake = if on_connection == 0 { self.rtt } else { Duration::ZERO };
+            self.pause(handshake + answer.latency)?;
+            if !self.send(socket, &answer)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends an answer. False if the connection is to end with it.
+    fn send(&self, mut socket: &TcpStream, answer: &Answer) -> io::Result<bool> {
+        if let Some(raw) = &answer.raw {
+            socket.write_all(raw)?;
+            return Ok(false);
+        }
+        let head = answer.head();
+        let mut at = answer.part.start;
+        let limit = match answer.end {
+            Ending::Whole => u64::MAX,
+            Ending::CloseAfter(bytes) | Ending::ResetAfter(bytes) | Ending::StallAfter(bytes) => bytes,
+        };
+        let stop = answer.part.start.saturating_add(limit).min(answer.part.end);
+        // A slow server sends small pieces, ten a second or more.
+        let slice = answer.rate.map_or(256 * 1024, |rate| (rate / 50).clamp(1, 64 * 1024));
+        let began = Instant::now();
+        // Head and first bytes go together, as most servers send them.
+        let mut out = head.into_bytes();
+        loop {
+            let end = stop.min(at + slice);
+            append(&mut out, &answer.body, at..end, answer.framing);
+            socket.write_all(&out)?;
+            out.clear();
+            self.lock().log.sent += end - at;
+            at = end;
+            if at == stop {
+                break;
+            }
+            if let Some(rate) = answer.rate {
+                let due = began + Duration::from_secs_f64((at - answer.part.start) as f64 / rate as f64);
+                self.pause(due.saturating_duration_since(Instant::now()))?;
+            }
+        }
+        match answer.end {
+            Ending::CloseAfter(_) => Ok(false),
+            Ending::ResetAfter(_) => {
+                socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
+                Ok(false)
+            }
+            Ending::StallAfter(_) if !self.stall() => Ok(false),
+            Ending::StallAfter(_) => {
+                append(&mut out, &answer.body, stop..answer.part.end, answer.framing);
+                socket.write_all(&out)?;
+                Ok(true)
+            }
+            Ending::Whole if answer.framing == Framing::Chunked => {
+                socket.write_all(b"0\r\n\r\n")?;
+                Ok(true)
+            }
+            Ending::Whole => Ok(answer.framing == Framing::Length && answer.version == "HTTP/1.1"),
+        }
+    }
+
+    /// Waits, unless the server stops meanwhile.
+    fn pause(&self, time: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + time;
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            state = self.changed.wait_timeout(state, left).expect("no panic under this lock").0;
+        }
+    }
+
+    /// Waits to be released; false if the server stops instead.
+    fn stall(&self) -> bool {
+        let mut state = self.lock();
+        while !state.released && !state.stopping && state.listening {
+            state = self.changed.wait(state).expect("no panic under this lock");
+        }
+        !state.stopping && state.listening
+    }
+}
+
+fn append(out: &mut Vec<u8>, body: &Content, part: std::ops::Range<u64>, framing: Framing) {
+    if part.is_empty() {
+        return;
+    }
+    if framing == Framing::Chunked {
+        out.extend_from_slice(format!("{:x}\r\n", part.end - part.start).as_bytes());
+        body.append(out, part);
+        out.extend_from_slice(b"\r\n");
+    } else {
+        body.append(out, part);
+    }
+}
+
+/// The next request on a connection; `None` at its end.
+fn read_request(mut socket: &TcpStream, unread: &mut Vec<u8>) -> io::Result<Option<Asked>> {
+    let end = loop {
+        if let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+        let mut buf = [0; 4096];
+        let got = socket.read(&mut buf)?;
+        if got == 0 {
+            return Ok(None);
+        }
+        unread.extend_from_slice(&buf[..got]);
+    };
+    let head = String::from_utf8_lossy(&unread[..end]).into_owned();
+    unread.drain(..end + 4);
+    let mut lines = head.split("\r\n");
+    let mut words = lines.next().unwrap_or_default().split(' ');
+    let mut word = || words.next().unwrap_or_default().to_owned();
+    let (method, path) = (word(), word());
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    Ok(Some(Asked { connection: 0, on_connection: 0, number: 0, method, path, headers }))
+}
