@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::config::FileConfig;
 use crate::downloader::{Downloader, Priority};
@@ -182,7 +183,7 @@ impl symphonia_core::io::MediaSource for Stream {
     }
 }
 
-/// What another thread may ask of a [`Stream`]. Cheap to clone. Nothing here blocks.
+/// What another thread may ask of a [`Stream`]. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered) blocks.
 #[derive(Clone)]
 pub struct StreamHandle {
     shared: Arc<Shared>,
@@ -208,6 +209,16 @@ impl StreamHandle {
     /// The bytes that are stored and can be read at once, in order.
     pub fn buffered(&self) -> Vec<Range<u64>> {
         self.shared.buffered()
+    }
+
+    /// Blocks until `bytes` are stored from the stream's position on, or all up to the end of the file. Asks for nothing:
+    /// more than the read-ahead never comes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`] after `timeout`; what ended the stream's transfers; [`ErrorKind::Interrupted`].
+    pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
+        self.shared.wait_buffered(self.position(), bytes, timeout)
     }
 
     /// What the stream has done so far.

@@ -1,37 +1,328 @@
-//! Files over HTTP, read as if they lay on the disk.
+//! A stream is indistinguishable from a file of the same bytes.
 
 mod support;
 
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::time::Duration;
 
-use support::{Content, Origin, assert_pattern};
-use windway::{Downloader, DownloaderConfig};
+use proptest::prelude::*;
+use support::content::assert_pattern;
+use support::{Answer, Asked, Content, Origin};
+use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, Priority, ReadAhead, StorageConfig};
 
 fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()
 }
 
+#[derive(Clone, Debug)]
+enum Step {
+    Read(usize),
+    ReadExact(usize),
+    ReadToEnd,
+    Seek(SeekFrom),
+}
+
+/// Steps for a file of `len` bytes, with a liking for its end.
+fn steps(len: i64) -> impl Strategy<Value = Vec<Step>> {
+    let near = -len / 8..len + len / 8;
+    let seek = prop_oneof![
+        6 => near.clone().prop_map(|to| SeekFrom::Start(to.unsigned_abs())),
+        3 => near.clone().prop_map(move |by| SeekFrom::Current(by - len / 2)),
+        3 => near.prop_map(move |by| SeekFrom::End(by - len)),
+        // Huge ones, but for those where a file system's own limit would show.
+        1 => (1_u64 << 63..).prop_map(SeekFrom::Start),
+        1 => (0..1_u64 << 43).prop_map(SeekFrom::Start),
+        1 => (i64::MIN..1 << 43).prop_map(SeekFrom::Current),
+        1 => (i64::MIN..1 << 43).prop_map(SeekFrom::End),
+    ];
+    let step = prop_oneof![
+        6 => (0..100_000_usize).prop_map(Step::Read),
+        4 => (0..200_000_usize).prop_map(Step::ReadExact),
+        1 => Just(Step::ReadToEnd),
+        6 => seek.prop_map(Step::Seek),
+    ];
+    proptest::collection::vec(step, 1..16)
+}
+
+/// What a step came to: its result, the bytes, the position after it.
+type Outcome = (Result<u64, io::ErrorKind>, Vec<u8>, u64);
+
+fn run(subject: &mut (impl Read + Seek), step: &Step) -> Outcome {
+    let mut bytes = Vec::new();
+    let result = match step {
+        Step::Read(len) => {
+            // One read may bring less than another: read on until it is full or nothing comes.
+            subject.by_ref().take(*len as u64).read_to_end(&mut bytes).map(|read| read as u64)
+        }
+        Step::ReadExact(len) => {
+            bytes = vec![0; *len];
+            let result = subject.read_exact(&mut bytes).map(|()| *len as u64);
+            if result.is_err() {
+                // How much was read of what is not there in full is nobody's promise.
+                bytes.clear();
+            }
+            result
+        }
+        Step::ReadToEnd => subject.read_to_end(&mut bytes).map(|read| read as u64),
+        Step::Seek(to) => subject.seek(*to),
+    };
+    let position = subject.stream_position().unwrap();
+    (result.map_err(|error| error.kind()), bytes, position)
+}
+
+fn temp_file(len: u64) -> File {
+    let mut bytes = Vec::new();
+    Content::pattern(len).append(&mut bytes, 0..len);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    file.rewind().unwrap();
+    file
+}
+
+fn small_window() -> FileConfig {
+    let mut config = FileConfig::default();
+    config.behind = 20_000;
+    config.read_ahead = ReadAhead::Bytes(150_000);
+    config
+}
+
+fn stored_in(storage: StorageConfig) -> FileConfig {
+    let mut config = FileConfig::default();
+    config.storage = storage;
+    config.read_ahead = ReadAhead::Whole;
+    config
+}
+
+/// Drives a stream and a file with the same steps.
+fn compare(
+    len: u64,
+    config: FileConfig,
+    answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static,
+) {
+    let content = Content::pattern(len);
+    let origin = Origin::start(move |asked| answer(asked, &content));
+    let downloader = downloader();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases: 48,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let result = runner.run(&steps(len as i64), |steps| {
+        let mut file = temp_file(len);
+        let mut stream = downloader.open_with(&origin.url("/file"), config.clone()).unwrap();
+        for step in &steps {
+            let (expected, found) = (run(&mut file, step), run(&mut stream, step));
+            prop_assert!(expected == found, "after {step:?}: {:?} at {} instead of {:?} at {}",
+                found.0, found.2, expected.0, expected.2);
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
 #[test]
-fn a_file_is_read_to_its_end() {
-    let origin = Origin::serving(Content::pattern(5_000_000));
+fn it_is_as_a_file_from_a_good_server() {
+    compare(700_001, FileConfig::default(), Answer::file);
+}
+
+#[test]
+fn it_is_as_a_file_with_a_small_window() {
+    compare(700_001, small_window(), Answer::file);
+}
+
+#[test]
+fn it_is_as_a_file_whole_in_memory() {
+    compare(700_001, stored_in(StorageConfig::WholeMemory), Answer::file);
+}
+
+#[test]
+fn it_is_as_a_file_in_a_temporary_file() {
+    compare(700_001, stored_in(StorageConfig::TempFile(None)), Answer::file);
+}
+
+#[test]
+fn it_is_as_a_file_from_a_server_that_breaks_off() {
+    compare(400_000, small_window(), |asked, content| {
+        let answer = Answer::file(asked, content);
+        match asked.number % 3 {
+            0 => answer.reset_after(30_001),
+            1 => answer.close_after(50_000),
+            _ => answer,
+        }
+    });
+}
+
+#[test]
+fn it_is_as_a_file_from_a_server_without_ranges() {
+    compare(400_000, stored_in(StorageConfig::WholeMemory), |_, content| Answer::whole(content));
+}
+
+#[test]
+fn it_is_as_a_file_from_a_server_without_ranges_with_a_small_window() {
+    compare(400_000, small_window(), |_, content| Answer::whole(content));
+}
+
+#[test]
+fn it_is_as_a_file_from_a_server_that_tells_no_length() {
+    compare(400_000, stored_in(StorageConfig::TempFile(None)), |_, content| {
+        Answer::whole(content).chunked()
+    });
+}
+
+#[test]
+fn it_is_as_a_file_of_one_byte() {
+    compare(1, FileConfig::default(), Answer::file);
+}
+
+#[test]
+fn opening_and_reading_the_first_bytes_is_one_request() {
+    let origin = Origin::serving(Content::pattern(100_000_000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
-    assert_eq!(stream.len(), Some(5_000_000));
+    let mut buf = [0; 4096];
+    stream.read_exact(&mut buf).unwrap();
+    assert_pattern(0, &buf);
+    let asked = origin.log().asked;
+    assert_eq!(asked.len(), 1);
+    assert_eq!((asked[0].method.as_str(), asked[0].header("range")), ("GET", Some("bytes=0-262143")));
+}
+
+#[test]
+fn a_far_seek_sends_one_urgent_request() {
+    let origin = Origin::serving(Content::pattern(100_000_000));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let mut buf = [0; 4096];
+    stream.seek(SeekFrom::Start(50_000_000)).unwrap();
+    stream.read_exact(&mut buf).unwrap();
+    assert_pattern(50_000_000, &buf);
+    let asked = origin.log().asked;
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[1].range(), Some((50_000_000, Some(50_065_535))));
+}
+
+#[test]
+fn reading_slower_than_the_network_never_waits_after_the_start() {
+    let origin = Origin::serving(Content::pattern(3_000_000));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let handle = stream.handle();
+    let mut buf = vec![0; 10_000];
+    let mut position = 0;
+    loop {
+        // A reader that is slower than the network: what it reads next has come.
+        handle.wait_buffered(65_536, Some(Duration::from_secs(60))).unwrap();
+        let stalls = handle.stats().stalls;
+        let got = stream.read(&mut buf).unwrap() as u64;
+        assert_eq!(handle.stats().stalls, stalls, "the read at {position} waited");
+        if got == 0 {
+            break;
+        }
+        position += got;
+    }
+    assert_eq!(position, 3_000_000);
+}
+
+#[test]
+fn a_read_returns_what_there_is() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let mut buf = vec![0; 100_000];
+    let mut got = 0;
+    while got < 1000 {
+        got += stream.read(&mut buf[got..]).unwrap();
+    }
+    assert_eq!(got, 1000);
+    assert_pattern(0, &buf[..got]);
+}
+
+#[test]
+fn nothing_is_wrong_after_many_backward_seeks() {
+    let origin = Origin::serving(Content::pattern(30_000_000));
+    let downloader = downloader();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    let mut buf = vec![0; 50_000];
+    for round in (0..200_u64).rev() {
+        stream.seek(SeekFrom::Start(round * 140_001)).unwrap();
+        stream.read_exact(&mut buf).unwrap();
+        assert_pattern(round * 140_001, &buf);
+    }
+}
+
+#[test]
+fn a_file_beyond_four_gigabytes_is_read_anywhere() {
+    let len = (5 << 32) + 77;
+    let origin = Origin::serving(Content::pattern(len));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let mut buf = vec![0; 1000];
+    for position in [len - 1000, (1 << 32) - 500, 3 << 32] {
+        stream.seek(SeekFrom::Start(position)).unwrap();
+        stream.read_exact(&mut buf).unwrap();
+        assert_pattern(position, &buf);
+    }
+}
+
+#[test]
+fn two_streams_of_different_priority_are_both_read() {
+    let origin = Origin::serving(Content::pattern(2_000_000));
+    let downloader = downloader();
+    let mut preload = FileConfig::default();
+    preload.priority = Priority::Low;
+    let mut first = downloader.open(&origin.url("/a")).unwrap();
+    let mut second = downloader.open_later(&origin.url("/b"), preload).unwrap();
+    for stream in [&mut first, &mut second] {
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len(), 2_000_000);
+        assert_pattern(0, &all);
+    }
+}
+
+#[test]
+fn a_file_that_changes_is_never_spliced() {
+    let origin = Origin::start(move |asked| {
+        // The second request finds another file of the same length.
+        let answer = Answer::file(asked, &Content::pattern(10_000_000));
+        if asked.number == 0 { answer } else { answer.header("ETag", "\"v2\"") }
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap();
-    assert_eq!(all.len(), 5_000_000);
+    let error = windway::Error::from(stream.read_to_end(&mut all).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Changed);
     assert_pattern(0, &all);
 }
 
 #[test]
-fn a_far_seek_reads_there() {
-    let origin = Origin::serving(Content::pattern(50_000_000));
+fn interrupting_releases_a_read_and_stored_bytes_are_still_served() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
-    let mut buf = [0; 1000];
-    stream.seek(SeekFrom::End(-1000)).unwrap();
-    stream.read_exact(&mut buf).unwrap();
-    assert_pattern(49_999_000, &buf);
-    assert_eq!(stream.read(&mut buf).unwrap(), 0);
-    stream.seek(SeekFrom::Start(3)).unwrap();
-    stream.read_exact(&mut buf).unwrap();
-    assert_pattern(3, &buf);
+    let handle = stream.handle();
+    handle.wait_buffered(1000, None).unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        let error = stream.read_to_end(&mut all).unwrap_err();
+        stream.rewind().unwrap();
+        let mut first = [0; 1000];
+        stream.read_exact(&mut first).unwrap();
+        (windway::Error::from(error).kind(), all.len(), first)
+    });
+    handle.interrupt();
+    let (kind, len, first) = reader.join().unwrap();
+    assert_eq!((kind, len), (ErrorKind::Interrupted, 1000));
+    assert_pattern(0, &first);
+}
+
+#[test]
+fn cancelling_releases_a_read_for_good() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let handle = stream.handle();
+    let reader = std::thread::spawn(move || stream.read_to_end(&mut Vec::new()).unwrap_err());
+    origin.wait_until("request", |log| log.sent >= 1000);
+    handle.cancel();
+    let error = windway::Error::from(reader.join().unwrap());
+    assert!(error.is_cancelled(), "{error:?}");
 }

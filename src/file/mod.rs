@@ -12,7 +12,7 @@ mod state;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -159,7 +159,7 @@ impl Shared {
     }
 
     pub(crate) fn add_reader(&self) -> ReaderId {
-        self.state.lock().readers.insert(ReaderView { filling: true, ..ReaderView::default() })
+        self.state.lock().readers.insert(ReaderView::default())
     }
 
     pub(crate) fn remove_reader(&self, reader: ReaderId) {
@@ -233,6 +233,29 @@ impl Shared {
         }
     }
 
+    /// Blocks until `bytes` are stored from `position` on, or all up to the end.
+    pub(crate) fn wait_buffered(
+        &self,
+        position: u64,
+        bytes: u64,
+        timeout: Option<Duration>,
+    ) -> Result<(), Error> {
+        let (interrupts, failures) = {
+            let state = self.state.lock();
+            (state.interrupts, state.failures)
+        };
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let ended = self.resource.wait(deadline, |view| {
+            let state = self.state.lock();
+            let end = position.saturating_add(bytes).min(state.len().unwrap_or(u64::MAX));
+            if view.ranges.run_from(position) >= end {
+                return Some(Ok(()));
+            }
+            self.broken_off(&state, interrupts, failures).map(Err)
+        });
+        ended.unwrap_or_else(|| Err(self.timed_out())).map_err(|error| self.locate(error, position))
+    }
+
     fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
         let known = |state: &State| {
             (state.info.is_some() && state.pieces.iter().all(|(_, piece)| piece.piece.next > 0))
@@ -291,7 +314,7 @@ impl Shared {
             let mut state = self.state.lock();
             let view = &mut state.readers[reader];
             if view.position != position {
-                *view = ReaderView { position, filling: true, ..ReaderView::default() };
+                *view = ReaderView { position, ..ReaderView::default() };
             }
             view.waiting = true;
             state.only_awaited = false;
@@ -352,7 +375,7 @@ impl Shared {
     }
 
     fn timed_out(&self) -> Error {
-        let error = Error::new(ErrorKind::TimedOut, "nothing arrived for as long as read_timeout allows");
+        let error = Error::new(ErrorKind::TimedOut, "what was waited for did not arrive in time");
         match self.state.lock().trouble.clone() {
             Some(trouble) => error.with_cause(trouble),
             None => error,

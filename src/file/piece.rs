@@ -167,6 +167,11 @@ impl Sink for PieceSink {
         let mut state = self.shared.state.lock();
         state.pieces.try_remove(self.key);
         match outcome {
+            // Given up because nobody waited for it. Whoever does now has it fetched again.
+            Outcome::Failed(error) if error.is_retryable() && !state.opening => {
+                state.only_awaited = true;
+                state.trouble = Some(error);
+            }
             Outcome::Failed(error) => state.fail(error),
             Outcome::Done => state.trouble = None,
             Outcome::Cancelled(_) => {}

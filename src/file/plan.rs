@@ -31,8 +31,12 @@ const UNKNOWN_PIECE: u64 = 512 * 1024;
 /// So much read in sequence, and the reader is taken to go on: read-ahead goes to the mark.
 const SEQUENTIAL: u64 = 256 * 1024;
 
-/// Bounds of how far a reader waits for a running piece to get to it.
-const REACH: Range<u64> = 64 * 1024..1024 * 1024;
+/// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
+/// connection each; on a slow network a larger one would cost seconds.
+const REACH: Range<u64> = 8 * 1024..1024 * 1024;
+
+/// How far, until the network's rate is known.
+const UNKNOWN_REACH: u64 = 64 * 1024;
 
 /// The mark where all is to be read ahead but storage is windowed.
 const WINDOWED_MARK: u64 = 16 << 20;
@@ -107,7 +111,8 @@ impl Network {
 
     /// How far from a running piece a reader had better wait for it than ask anew.
     fn reach(self) -> u64 {
-        self.in_one_ttfb().clamp(REACH.start, REACH.end)
+        // Asking anew costs the time to a first byte, and what the abandoned piece had under way.
+        self.rate.map_or(UNKNOWN_REACH, |_| (2 * self.in_one_ttfb()).clamp(REACH.start, REACH.end))
     }
 
     /// How much may be left of a piece when the next one is asked for.
@@ -161,18 +166,21 @@ impl Situation<'_> {
             return None;
         }
         let from = reader.position;
-        let mark = self.clip(from.saturating_add(self.mark(reader)));
+        let mark = self.clip(from.saturating_add(mark(self.read_ahead, reader.run)));
         let gap = self.first_gap(from..mark)?;
         let lead = self.network.lead();
         let busy = |piece: &&Piece| piece.next < mark && piece.end > from;
         let mut running = self.in_flight.iter().filter(busy);
         let full = running.clone().count() >= 2
-            || running.any(|piece| piece.retrying || piece.end - piece.next.min(piece.end) > lead);
+            || running.any(|piece| piece.retrying || piece.end.saturating_sub(piece.next) > lead);
         if full {
             return None;
         }
         let size = FIRST_PIECE.max(reader.run).min(self.network.piece());
-        Some(gap.start..gap.end.min(gap.start.saturating_add(size)))
+        let limit = self.clip(from.saturating_add(reserve(self.read_ahead)));
+        let end = gap.start.saturating_add(size).min(limit);
+        // Beyond the mark too: what is asked for is a piece, not what is missing just now.
+        self.first_gap(gap.start..end)
     }
 
     /// With everything wanted: the first of what the readers' read-ahead leaves out, one piece at a time.
@@ -186,11 +194,6 @@ impl Situation<'_> {
         }
         let gap = self.first_gap(0..len)?;
         Some(gap.start..gap.end.min(gap.start + self.network.piece()))
-    }
-
-    /// How far ahead of a reader to fetch.
-    fn mark(&self, reader: &ReaderView) -> u64 {
-        mark(self.read_ahead, reader.run)
     }
 
     fn clip(&self, end: u64) -> u64 {
@@ -217,13 +220,22 @@ impl Situation<'_> {
     }
 }
 
-/// How far ahead of a reader, which has read `run` bytes in sequence, to fetch.
+/// How far ahead of a reader, which has read `run` bytes in sequence, bytes should be there.
 pub(crate) fn mark(read_ahead: ReadAhead, run: u64) -> u64 {
-    let full = match read_ahead {
+    let full = full_mark(read_ahead);
+    if run >= SEQUENTIAL { full } else { full.min(FIRST_PIECE.max(run)) }
+}
+
+/// How far ahead of a reader bytes may be asked for.
+pub(crate) fn reserve(read_ahead: ReadAhead) -> u64 {
+    full_mark(read_ahead).max(OPENING)
+}
+
+fn full_mark(read_ahead: ReadAhead) -> u64 {
+    match read_ahead {
         ReadAhead::Bytes(bytes) => bytes,
         ReadAhead::Whole => u64::MAX,
-    };
-    if run >= SEQUENTIAL { full } else { full.min(FIRST_PIECE.max(run)) }
+    }
 }
 
 /// The read-ahead of a storage that keeps a window only.
@@ -236,7 +248,7 @@ pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
 
 /// Whether read-ahead fills up: it begins at half the mark and stops at the mark, so that a radio can sleep in between.
 pub(crate) fn is_filling(was: bool, stored_ahead: u64, mark: u64) -> bool {
-    if was { stored_ahead < mark } else { stored_ahead < mark / 2 || stored_ahead < FIRST_PIECE.min(mark) }
+    stored_ahead < if was { mark } else { mark / 2 }
 }
 
 #[cfg(test)]

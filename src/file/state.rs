@@ -224,8 +224,8 @@ impl State {
     pub(super) fn windows(&self) -> Option<Vec<Range<u64>>> {
         let behind = self.behind?;
         let window = |reader: &ReaderView| {
-            let ahead = plan::mark(self.read_ahead, reader.run).max(OPENING);
-            reader.position.saturating_sub(behind)..reader.position.saturating_add(ahead)
+            let ahead = reader.position.saturating_add(plan::reserve(self.read_ahead));
+            reader.position.saturating_sub(behind)..ahead
         };
         Some(self.readers.iter().map(|(_, reader)| window(reader)).collect())
     }

@@ -7,7 +7,7 @@
 //! ```
 #![allow(dead_code, unreachable_pub, reason = "each test and example uses a part of it")]
 
-mod content;
+pub mod content;
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-pub use content::{Content, assert_pattern};
+pub use content::Content;
 
 /// How long a test waits for what should come at once on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Makes the encoded tracks. Needs python3 and ffmpeg (Debian: ffmpeg 5.1).
+set -euo pipefail
+cd "$(dirname "$0")"
+python3 make.py 8 long.wav
+python3 make.py 4 track.wav
+encode() { ffmpeg -loglevel error -y -i long.wav -map_metadata -1 -fflags +bitexact -flags:a +bitexact "$@"; }
+encode -c:a flac -compression_level 5 track.flac
+encode -c:a libvorbis -ac 2 -q:a 5 track.ogg
+encode -c:a libmp3lame -b:a 96k track.mp3
+# Without -movflags +faststart the index (moov) lies at the end.
+encode -c:a aac -b:a 96k track.m4a
+rm long.wav

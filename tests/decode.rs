@@ -1,0 +1,201 @@
+//! What a decoder makes of a file over HTTP is what it makes of the file.
+
+mod support;
+
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use support::{Answer, Asked, Content, Origin};
+use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
+use symphonia::core::io::{MediaSource, MediaSourceStream};
+use symphonia::core::units::Time;
+use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, StorageConfig, Stream};
+
+const TRACKS: [(&str, &[u8]); 5] = [
+    ("flac", include_bytes!("data/track.flac")),
+    ("ogg", include_bytes!("data/track.ogg")),
+    ("mp3", include_bytes!("data/track.mp3")),
+    ("wav", include_bytes!("data/track.wav")),
+    ("m4a", include_bytes!("data/track.m4a")),
+];
+
+/// Times that are sought, in seconds; all tracks are longer.
+const SEEKS: [f64; 6] = [2.0, 0.5, 3.5, 0.0, 1.25, 3.0];
+
+/// A stream as symphonia takes it, whose reads may be cut short.
+struct Source {
+    stream: Stream,
+    /// No read brings more.
+    most: usize,
+}
+
+impl Read for Source {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let most = self.most.min(buf.len());
+        self.stream.read(&mut buf[..most])
+    }
+}
+
+impl Seek for Source {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.stream.seek(to)
+    }
+}
+
+impl MediaSource for Source {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        self.stream.len()
+    }
+}
+
+struct Decoding {
+    format: Box<dyn FormatReader>,
+    decoder: Box<dyn symphonia::core::codecs::audio::AudioDecoder>,
+    track: u32,
+}
+
+impl Decoding {
+    fn open(source: Box<dyn MediaSource>) -> Self {
+        let source = MediaSourceStream::new(source, Default::default());
+        let probe = symphonia::default::get_probe();
+        let format =
+            probe.probe(&Default::default(), source, Default::default(), Default::default()).unwrap();
+        let track = format.default_track(TrackType::Audio).unwrap();
+        let params = track.codec_params.as_ref().unwrap().audio().unwrap();
+        let decoder = symphonia::default::get_codecs()
+            .make_audio_decoder(params, &AudioDecoderOptions::default())
+            .unwrap();
+        Self { track: track.id, format, decoder }
+    }
+
+    fn seek(&mut self, seconds: f64) -> Result<(), SymphoniaError> {
+        let time = Time::try_from_secs_f64(seconds).unwrap();
+        self.format.seek(SeekMode::Accurate, SeekTo::Time { time, track_id: Some(self.track) })?;
+        self.decoder.reset();
+        Ok(())
+    }
+
+    /// Up to so many packets, decoded; all that are left if there are fewer.
+    fn packets(&mut self, most: usize) -> Result<Vec<f32>, SymphoniaError> {
+        let mut samples = Vec::new();
+        for _ in 0..most {
+            let Some(packet) = self.format.next_packet()? else { break };
+            match self.decoder.decode(&packet) {
+                Ok(audio) => {
+                    let mut some: Vec<f32> = Vec::new();
+                    audio.copy_to_vec_interleaved(&mut some);
+                    samples.extend(some);
+                }
+                Err(SymphoniaError::DecodeError(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(samples)
+    }
+}
+
+/// Some packets after each seek, then all that are left.
+fn decode_with_seeks(source: Box<dyn MediaSource>) -> Vec<Vec<f32>> {
+    let mut decoding = Decoding::open(source);
+    let mut parts = vec![decoding.packets(5).unwrap()];
+    for seconds in SEEKS {
+        decoding.seek(seconds).unwrap();
+        parts.push(decoding.packets(7).unwrap());
+    }
+    parts.push(decoding.packets(usize::MAX).unwrap());
+    parts
+}
+
+fn expected(track: &'static [u8]) -> Vec<Vec<f32>> {
+    decode_with_seeks(Box::new(Cursor::new(track)))
+}
+
+fn check(answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + Copy + 'static, config: FileConfig, most: usize) {
+    for (name, track) in TRACKS {
+        let content = Content::bytes(track);
+        let origin = Origin::start(move |asked| answer(asked, &content));
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let stream = downloader.open_with(&origin.url(&format!("/track.{name}")), config.clone()).unwrap();
+        let decoded = decode_with_seeks(Box::new(Source { stream, most }));
+        let expected = expected(track);
+        assert!(expected.iter().map(Vec::len).sum::<usize>() > 20_000, "{name} has no audio");
+        assert!(decoded == expected, "{name} was decoded to something else");
+    }
+}
+
+fn with(storage: StorageConfig) -> FileConfig {
+    let mut config = FileConfig::default();
+    config.storage = storage;
+    config
+}
+
+#[test]
+fn samples_are_those_of_the_file() {
+    check(Answer::file, FileConfig::default(), usize::MAX);
+}
+
+#[test]
+fn samples_are_those_of_the_file_from_a_temporary_file_in_odd_reads() {
+    check(Answer::file, with(StorageConfig::TempFile(None)), 97);
+}
+
+#[test]
+fn samples_are_those_of_the_file_from_a_server_without_ranges() {
+    check(|_, content| Answer::whole(content), with(StorageConfig::WholeMemory), 1000);
+}
+
+#[test]
+fn samples_are_those_of_the_file_from_a_server_that_breaks_off() {
+    let breaking = |asked: &Asked, content: &Content| {
+        let answer = Answer::file(asked, content);
+        if asked.number % 2 == 0 { answer.reset_after(20_011) } else { answer.close_after(9973) }
+    };
+    check(breaking, FileConfig::default(), usize::MAX);
+}
+
+#[test]
+fn samples_are_those_of_the_file_from_a_slow_server() {
+    check(|asked, content| Answer::file(asked, content).rate(1_000_000), FileConfig::default(), 4096);
+}
+
+/// The server falls silent in the middle of a packet; the read times out; a seek later all is as from the file.
+#[test]
+fn a_decoder_goes_on_after_a_timeout_and_a_seek() {
+    for (name, track) in [TRACKS[0], TRACKS[1]] {
+        let content = Content::bytes(track);
+        let silent_at = track.len() as u64 / 2;
+        let origin = Origin::start(move |asked| {
+            let answer = Answer::file(asked, &content);
+            if asked.number == 0 { answer.stall_after(silent_at) } else { answer }
+        });
+        let mut config = DownloaderConfig::default();
+        config.client.inactivity_timeout = Duration::from_millis(400);
+        let downloader = Downloader::new(config).unwrap();
+        let mut file = FileConfig::default();
+        file.read_timeout = Some(Duration::from_millis(150));
+        let stream = downloader.open_with(&origin.url("/track"), file).unwrap();
+
+        let mut decoding = Decoding::open(Box::new(Source { stream, most: usize::MAX }));
+        let SymphoniaError::IoError(error) = decoding.packets(usize::MAX).unwrap_err() else {
+            panic!("{name}: not an I/O error");
+        };
+        assert_eq!(windway::Error::from(error).kind(), ErrorKind::TimedOut, "{name}");
+
+        let sought = |decoding: &mut Decoding| loop {
+            match decoding.seek(1.0).and_then(|()| decoding.packets(usize::MAX)) {
+                Ok(samples) => break samples,
+                // The silent connection may still be waited for: try again, as a player would.
+                Err(SymphoniaError::IoError(error)) if error.kind() == io::ErrorKind::TimedOut => {}
+                Err(error) => panic!("{name}: {error}"),
+            }
+        };
+        let mut on_disk = Decoding::open(Box::new(Cursor::new(track)));
+        assert!(sought(&mut decoding) == sought(&mut on_disk), "{name} was decoded to something else");
+    }
+}
