@@ -301,7 +301,8 @@ impl StatusLine {
 
     fn new(downloader: Downloader, handle: StreamHandle) -> Self {
         let bar = io::stdout().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style =
+                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
             ProgressBar::new_spinner().with_style(style)
         });
         Self { bar, shown: Instant::now(), downloader, handle }

@@ -1,4 +1,15 @@
-//! Streams media over HTTP into code that reads synchronously.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Threads
+//!
+//! | thread | how many | lives |
+//! |---|---|---|
+//! | `windway-fetch-N` | `max_concurrent` | from the first registered peer to the downloader's end |
+//! | `windway-scheduler` | 1 | likewise |
+//! | `windway-lookup` | up to 4 | while names are being looked up |
+//! | `windway-linear` | 1 for each stream of a server without ranges | as long as its body |
+//!
+//! All of them sleep while nothing changes.
 
 mod bandwidth;
 mod cancel;

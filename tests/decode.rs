@@ -116,7 +116,11 @@ fn expected(track: &'static [u8]) -> Vec<Vec<f32>> {
     decode_with_seeks(Box::new(Cursor::new(track)))
 }
 
-fn check(answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + Copy + 'static, config: FileConfig, most: usize) {
+fn check(
+    answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + Copy + 'static,
+    config: FileConfig,
+    most: usize,
+) {
     for (name, track) in TRACKS {
         let content = Content::bytes(track);
         let origin = Origin::start(move |asked| answer(asked, &content));

@@ -113,8 +113,14 @@ fn compare(
         let mut stream = downloader.open_with(&origin.url("/file"), config.clone()).unwrap();
         for step in &steps {
             let (expected, found) = (run(&mut file, step), run(&mut stream, step));
-            prop_assert!(expected == found, "after {step:?}: {:?} at {} instead of {:?} at {}",
-                found.0, found.2, expected.0, expected.2);
+            prop_assert!(
+                expected == found,
+                "after {step:?}: {:?} at {} instead of {:?} at {}",
+                found.0,
+                found.2,
+                expected.0,
+                expected.2
+            );
         }
         Ok(())
     });
@@ -167,9 +173,7 @@ fn it_is_as_a_file_from_a_server_without_ranges_with_a_small_window() {
 
 #[test]
 fn it_is_as_a_file_from_a_server_that_tells_no_length() {
-    compare(400_000, stored_in(StorageConfig::TempFile(None)), |_, content| {
-        Answer::whole(content).chunked()
-    });
+    compare(400_000, stored_in(StorageConfig::TempFile(None)), |_, content| Answer::whole(content).chunked());
 }
 
 #[test]

@@ -22,7 +22,7 @@ use ureq::{Agent, Body, Timeout};
 use url::Url;
 
 use self::range::{ContentRange, check_partial};
-use self::request::{check_scheme, parse_header};
+use self::request::parse_header;
 use self::resolve::{CachingResolver, Lookups};
 use self::transport::{Counters, Dial, Exchange, Watch};
 use crate::cancel::{CancelGuard, CancelToken};
@@ -250,7 +250,11 @@ fn redirect(from: &Url, response: &http::Response<Body>) -> Result<Option<Url>, 
         Error::new(ErrorKind::Redirect, format!("{from} redirects to what is no URL: {location:?}"))
             .with_cause(cause)
     })?;
-    check_scheme(to).map(Some)
+    if !request::is_streamable(&to) {
+        let why = format!("{from} redirects to {to}, and only http and https are streamed");
+        return Err(Error::new(ErrorKind::UnsupportedScheme, why));
+    }
+    Ok(Some(to))
 }
 
 /// Reads a small body to its end, so that the connection can be used again.

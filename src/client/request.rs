@@ -71,15 +71,15 @@ pub(super) fn parse_url(text: &str) -> Result<Url, Error> {
     let url = Url::parse(text).map_err(|cause| {
         Error::new(ErrorKind::InvalidUrl, format!("not an URL: {cause}")).with_url(text).with_cause(cause)
     })?;
-    check_scheme(url)
+    if !is_streamable(&url) {
+        let why = format!("only http and https are streamed, not {}", url.scheme());
+        return Err(Error::new(ErrorKind::UnsupportedScheme, why).with_url(text));
+    }
+    Ok(url)
 }
 
-pub(super) fn check_scheme(url: Url) -> Result<Url, Error> {
-    if matches!(url.scheme(), "http" | "https") {
-        return Ok(url);
-    }
-    let why = format!("only http and https are streamed, not {}", url.scheme());
-    Err(Error::new(ErrorKind::UnsupportedScheme, why).with_url(url.as_str()))
+pub(super) fn is_streamable(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
 }
 
 pub(super) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {

@@ -1,7 +1,7 @@
 //! Progressive files: a source that fetches what its readers need, in pieces, and keeps it in storage.
 //!
 //! A read is served from storage. A read that misses says where it waits and wakes the file's peer; the peer, asked for
-//! the next fetch, lets the [plan](plan) decide; a [piece](piece) brings the bytes into storage, which wakes the reader.
+//! the next fetch, lets the [plan] decide; a [piece] brings the bytes into storage, which wakes the reader.
 //! A server without ranges is read [from start to end](linear) by a thread of the file.
 
 mod linear;

@@ -58,6 +58,7 @@ pub struct Answer {
     part: std::ops::Range<u64>,
     framing: Framing,
     latency: Duration,
+    holds_head: bool,
     /// Bytes a second.
     rate: Option<u64>,
     end: Ending,
@@ -99,6 +100,7 @@ impl Answer {
             part: 0..content.len(),
             framing: Framing::Length,
             latency: Duration::ZERO,
+            holds_head: false,
             rate: None,
             end: Ending::Whole,
             raw: None,
@@ -155,6 +157,12 @@ impl Answer {
     /// Waits so long before the head.
     pub fn latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
+        self
+    }
+
+    /// Waits with the head until the origin is released or dropped.
+    pub fn latency_until_released(mut self) -> Self {
+        self.holds_head = true;
         self
     }
 
@@ -306,10 +314,14 @@ impl Origin {
         }
     }
 
-    /// Lets stalled answers go on.
+    /// Lets stalled answers go on; their connections end with them.
     pub fn release(&self) {
-        self.shared.lock().released = true;
-        self.shared.changed.notify_all();
+        let mut state = self.shared.lock();
+        state.released = true;
+        for socket in state.sockets.values() {
+            // It may be closed already.
+            drop(socket.shutdown(Shutdown::Read));
+        }
     }
 
     /// Refuses new connections and closes the open ones, until `listen_again`.
@@ -408,6 +420,9 @@ impl Shared {
             let answer = (self.handler)(&asked);
             let handshake = if on_connection == 0 { self.rtt } else { Duration::ZERO };
             self.pause(handshake + answer.latency)?;
+            if answer.holds_head && !self.stall(socket) {
+                return Ok(());
+            }
             if !self.send(socket, &answer)? {
                 return Ok(());
             }
@@ -454,11 +469,12 @@ impl Shared {
                 socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
                 Ok(false)
             }
-            Ending::StallAfter(_) if !self.stall() => Ok(false),
             Ending::StallAfter(_) => {
-                append(&mut out, &answer.body, stop..answer.part.end, answer.framing);
-                socket.write_all(&out)?;
-                Ok(true)
+                if self.stall(socket) {
+                    append(&mut out, &answer.body, stop..answer.part.end, answer.framing);
+                    socket.write_all(&out)?;
+                }
+                Ok(false)
             }
             Ending::Whole if answer.framing == Framing::Chunked => {
                 socket.write_all(b"0\r\n\r\n")?;
@@ -484,13 +500,14 @@ impl Shared {
         }
     }
 
-    /// Waits to be released; false if the server stops instead.
-    fn stall(&self) -> bool {
-        let mut state = self.lock();
-        while !state.released && !state.stopping && state.listening {
-            state = self.changed.wait(state).expect("no panic under this lock");
+    /// Waits to be released; false if the client goes away or the server stops instead.
+    fn stall(&self, mut socket: &TcpStream) -> bool {
+        if !self.lock().released {
+            // `release` shuts the reading half down. A client that waits sends nothing.
+            while matches!(socket.read(&mut [0; 256]), Ok(got) if got > 0) {}
         }
-        !state.stopping && state.listening
+        let state = self.lock();
+        state.released && !state.stopping && state.listening
     }
 }
 

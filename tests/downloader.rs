@@ -1,0 +1,459 @@
+//! The downloader by itself: peers, both ways of asking, and how fetches end.
+
+mod support;
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use support::content::assert_pattern;
+use support::{Answer, Content, Origin};
+use windway::{
+    ByteRange, CancelReason, Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, Flow, Head, Next,
+    Outcome, Peer, Priority, Response, Sink,
+};
+
+fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
+    let mut config = DownloaderConfig::default();
+    change(&mut config);
+    Downloader::new(config).unwrap()
+}
+
+/// What a sink got, sent when it has ended.
+#[derive(Debug)]
+struct Got {
+    bytes: Vec<u8>,
+    outcome: Outcome,
+}
+
+struct Collect {
+    start: u64,
+    bytes: Vec<u8>,
+    ends: mpsc::Sender<Got>,
+}
+
+impl Sink for Collect {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        assert_eq!(offset, self.start + self.bytes.len() as u64, "out of order");
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Outcome) {
+        let Self { bytes, ends, .. } = *self;
+        // The test may have seen enough and gone.
+        drop(ends.send(Got { bytes, outcome }));
+    }
+}
+
+type Waiting = VecDeque<(Fetch, Box<dyn Sink>)>;
+
+/// Hands out what is put into its list.
+#[derive(Clone, Default)]
+struct List(Arc<Mutex<Waiting>>);
+
+impl List {
+    fn put(&self, fetch: Fetch, sink: impl Sink + 'static) {
+        self.0.lock().unwrap().push_back((fetch, Box::new(sink)));
+    }
+}
+
+impl Peer for List {
+    fn next_fetch(&mut self, admissible: Priority) -> Next {
+        let _ = admissible; // All in the list may run on any worker: tests with reserved workers say so.
+        self.0.lock().unwrap().pop_front().map_or(Next::Wait, |(fetch, sink)| Next::Fetch(fetch, sink))
+    }
+}
+
+fn collect(start: u64) -> (Collect, mpsc::Receiver<Got>) {
+    let (ends, end) = mpsc::channel();
+    (Collect { start, bytes: Vec::new(), ends }, end)
+}
+
+#[test]
+fn execute_returns_the_open_body() {
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let fetch = Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(10, 500_010));
+    let mut response = peer.execute(fetch).unwrap();
+    assert_eq!((response.head().status(), response.head().total()), (206, Some(1_000_000)));
+    let mut body = Vec::new();
+    response.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), 500_000);
+    assert_pattern(10, &body);
+}
+
+#[test]
+fn a_batch_answers_in_its_order_and_each_fails_by_itself() {
+    let content = Content::pattern(100);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/3" => Answer::status(404),
+        _ => Answer::file(asked, &content),
+    });
+    let peer = downloader(|config| config.max_concurrent = 2).register((), Priority::High).unwrap();
+    let fetches = (0..8).map(|number| {
+        let fetch = Fetch::get(&origin.url(&format!("/{number}"))).unwrap();
+        fetch.range(ByteRange::new(number, number + 1))
+    });
+    let answers = peer.batch(fetches.collect());
+    assert_eq!(answers.len(), 8);
+    for (number, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(response) => assert_eq!(response.head().start(), number as u64),
+            Err(error) => assert_eq!((number, error.status()), (3, Some(404))),
+        }
+    }
+}
+
+#[test]
+fn a_woken_peer_is_asked_and_its_sink_gets_the_body() {
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(1000);
+    list.put(Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(1000, 700_000)), sink);
+    peer.wake(Priority::Low);
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
+    assert_eq!(got.bytes.len(), 699_000);
+    assert_pattern(1000, &got.bytes);
+}
+
+#[test]
+fn a_body_that_breaks_goes_on_from_its_offset() {
+    let content = Content::pattern(500_000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        if asked.number < 5 { answer.close_after(60_000) } else { answer }
+    });
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
+    peer.wake(Priority::Low);
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
+    assert_eq!(got.bytes.len(), 500_000);
+    assert_pattern(0, &got.bytes);
+    let asked = origin.log().asked;
+    assert_eq!(asked.len(), 6);
+    assert_eq!(asked[1].range(), Some((60_000, None)));
+    assert_eq!(asked[1].header("if-range"), Some("\"v1-500000\""));
+}
+
+#[test]
+fn a_server_without_ranges_is_skipped_to_the_offset() {
+    let content = Content::pattern(300_000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::whole(&content);
+        if asked.number == 0 { answer.close_after(100_000) } else { answer }
+    });
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
+    peer.wake(Priority::Low);
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
+    assert_eq!(got.bytes.len(), 300_000);
+    assert_pattern(0, &got.bytes);
+}
+
+#[test]
+fn a_resource_that_changed_is_never_joined() {
+    let origin = Origin::start(|asked| {
+        let content = Content::pattern(500_000);
+        let answer = Answer::file(asked, &content);
+        if asked.number == 0 { answer.close_after(60_000) } else { answer.header("ETag", "\"v2\"") }
+    });
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
+    peer.wake(Priority::Low);
+    let got = end.recv().unwrap();
+    assert!(matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Changed));
+    assert_eq!(got.bytes.len(), 60_000);
+}
+
+#[test]
+fn a_status_that_may_pass_is_tried_again_and_one_that_will_not_is_not() {
+    let content = Content::pattern(100);
+    let origin = Origin::start(move |asked| match (asked.path.as_str(), asked.number) {
+        ("/busy", 0) => Answer::status(503).header("Retry-After", "0"),
+        ("/busy", _) => Answer::file(asked, &content),
+        _ => Answer::status(404),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    assert!(peer.execute(Fetch::get(&origin.url("/busy")).unwrap()).is_ok());
+    let error = peer.execute(Fetch::get(&origin.url("/gone")).unwrap()).unwrap_err();
+    assert_eq!(error.status(), Some(404));
+    assert_eq!(origin.log().asked.len(), 3);
+}
+
+#[test]
+fn events_tell_a_fetch_from_its_beginning_to_its_one_end() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::status(503).header("Retry-After", "0"),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|_| ());
+    let everything = downloader.subscribe();
+    let peer = downloader.register((), Priority::High).unwrap();
+    let own = peer.subscribe();
+    let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    let id = response.request_id();
+    response.read_to_end(&mut Vec::new()).unwrap();
+    drop(response);
+    for subscriber in [everything, own] {
+        let events: Vec<Event> = std::iter::from_fn(|| subscriber.try_recv()).collect();
+        assert!(events.iter().all(|event| event.request() == Some(id)));
+        assert!(
+            matches!(
+                events[..],
+                [
+                    Event::Enqueued { .. },
+                    Event::Started { .. },
+                    Event::Retrying { .. },
+                    Event::Started { .. },
+                    Event::FirstByte { status: 200, .. },
+                    Event::Completed { bytes: 1000, .. },
+                ]
+            ),
+            "{events:?}"
+        );
+    }
+}
+
+#[test]
+fn cancelling_an_epoch_ends_its_fetches_and_no_others() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let list = List::default();
+    let peer = downloader(|config| config.max_concurrent = 3).register(list.clone(), Priority::High).unwrap();
+    let epoch = peer.epoch();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/cancelled")).unwrap().epoch(&epoch), sink);
+    let (sink, other_end) = collect(0);
+    list.put(Fetch::get(&origin.url("/kept")).unwrap(), sink);
+    peer.wake(Priority::High);
+    origin.wait_until("two bodies", |log| log.sent == 2000);
+    epoch.cancel();
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Cancelled(CancelReason::Epoch)), "{:?}", got.outcome);
+    assert!(other_end.try_recv().is_err());
+    drop(peer);
+    let got = other_end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Cancelled(CancelReason::Peer)), "{:?}", got.outcome);
+}
+
+#[test]
+fn queued_fetches_of_a_cancelled_epoch_are_never_started() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).latency_until_released());
+    let downloader = downloader(|config| config.max_concurrent = 1);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let epoch = peer.epoch();
+    let events = peer.subscribe();
+    let callers: Vec<_> = (0..3)
+        .map(|_| {
+            let (peer, url, epoch) = (peer.clone(), origin.url("/a"), epoch.clone());
+            thread::spawn(move || peer.execute(Fetch::get(&url).unwrap().epoch(&epoch)).unwrap_err())
+        })
+        .collect();
+    assert_eq!(events.take_enqueued(3), 3);
+    origin.wait_until("request", |log| log.asked.len() == 1);
+    epoch.cancel();
+    for caller in callers {
+        assert_eq!(caller.join().unwrap().kind(), ErrorKind::Cancelled(CancelReason::Epoch));
+    }
+    assert_eq!(origin.log().asked.len(), 1);
+}
+
+trait TakeEnqueued {
+    fn take_enqueued(&self, number: usize) -> usize;
+}
+
+impl TakeEnqueued for windway::Subscriber {
+    /// Blocks until so many fetches were accepted.
+    fn take_enqueued(&self, number: usize) -> usize {
+        let is_enqueued = |event: &Event| matches!(event, Event::Enqueued { .. });
+        std::iter::from_fn(|| self.recv()).filter(is_enqueued).take(number).count()
+    }
+}
+
+#[test]
+fn a_sink_that_panics_fails_its_fetch_and_the_worker_lives_on() {
+    struct Panics(mpsc::Sender<Outcome>);
+    impl Sink for Panics {
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            panic!("as the test wants");
+        }
+        fn finish(self: Box<Self>, outcome: Outcome) {
+            self.0.send(outcome).unwrap();
+        }
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    let list = List::default();
+    let downloader = downloader(|config| config.max_concurrent = 1);
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (ends, end) = mpsc::channel();
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), Panics(ends));
+    peer.wake(Priority::High);
+    let outcome = end.recv().unwrap();
+    assert!(matches!(&outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Panicked), "{outcome:?}");
+    assert!(peer.execute(Fetch::get(&origin.url("/b")).unwrap()).is_ok());
+}
+
+#[test]
+fn a_sink_may_refuse_the_head_before_a_byte_is_read() {
+    struct Refuses(mpsc::Sender<Outcome>);
+    impl Sink for Refuses {
+        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+            Err(Error::new(ErrorKind::Refusal, "not this one"))
+        }
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            unreachable!("the head was refused");
+        }
+        fn finish(self: Box<Self>, outcome: Outcome) {
+            self.0.send(outcome).unwrap();
+        }
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let (ends, end) = mpsc::channel();
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), Refuses(ends));
+    peer.wake(Priority::High);
+    let outcome = end.recv().unwrap();
+    assert!(matches!(&outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Refusal), "{outcome:?}");
+}
+
+#[test]
+fn a_detached_body_holds_no_worker() {
+    struct Detaches(mpsc::Sender<Response>);
+    impl Sink for Detaches {
+        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+            Ok(Flow::Detach)
+        }
+        fn detached(self: Box<Self>, body: Response) {
+            self.0.send(body).unwrap();
+        }
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            unreachable!("the body was detached");
+        }
+        fn finish(self: Box<Self>, _: Outcome) {
+            unreachable!("the body was detached");
+        }
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    let list = List::default();
+    let downloader = downloader(|config| config.max_concurrent = 1);
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (bodies, body) = mpsc::channel();
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), Detaches(bodies));
+    peer.wake(Priority::High);
+    let mut body = body.recv().unwrap();
+    assert!(peer.execute(Fetch::get(&origin.url("/b")).unwrap()).is_ok());
+    let mut all = Vec::new();
+    body.read_to_end(&mut all).unwrap();
+    assert_pattern(0, &all);
+}
+
+#[test]
+fn the_last_handle_frees_the_peer() {
+    struct Held(Arc<()>);
+    impl Peer for Held {
+        fn next_fetch(&mut self, _: Priority) -> Next {
+            let _ = &self.0; // Held, not used.
+            Next::Wait
+        }
+    }
+    let downloader = downloader(|_| ());
+    let held = Arc::new(());
+    let peer = downloader.register(Held(Arc::clone(&held)), Priority::High).unwrap();
+    let second = peer.clone();
+    drop(peer);
+    assert_eq!(Arc::strong_count(&held), 2);
+    drop(second);
+    assert_eq!(Arc::strong_count(&held), 1);
+    assert_eq!(downloader.stats().peers, 0);
+}
+
+#[test]
+fn too_many_open_bodies_fail_at_once() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let peer = downloader(|config| config.max_open_bodies = 2).register((), Priority::High).unwrap();
+    let get = || Fetch::get(&origin.url("/a")).unwrap();
+    let first = peer.execute(get()).unwrap();
+    let _second = peer.execute(get()).unwrap();
+    assert_eq!(peer.execute(get()).unwrap_err().kind(), ErrorKind::TooManyOpenBodies);
+    drop(first);
+    assert!(peer.execute(get()).is_ok());
+}
+
+#[test]
+fn a_peer_whose_credit_lies_in_open_bodies_is_told_so() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let peer = downloader(|config| config.peer_capacity = 1).register((), Priority::High).unwrap();
+    let get = || Fetch::get(&origin.url("/a")).unwrap();
+    let first = peer.execute(get()).unwrap();
+    assert_eq!(peer.execute(get()).unwrap_err().kind(), ErrorKind::TooManyOpenBodies);
+    drop(first);
+    assert!(peer.execute(get()).is_ok());
+}
+
+#[test]
+fn execute_on_a_thread_of_windway_fails_instead_of_waiting_for_itself() {
+    struct Nested(windway::PeerHandle, String, mpsc::Sender<Error>);
+    impl Sink for Nested {
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            self.2.send(self.0.execute(Fetch::get(&self.1)?).unwrap_err()).unwrap();
+            Ok(())
+        }
+        fn finish(self: Box<Self>, _: Outcome) {}
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    let list = List::default();
+    let downloader = downloader(|_| ());
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (errors, error) = mpsc::channel();
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), Nested(peer.clone(), origin.url("/b"), errors));
+    peer.wake(Priority::High);
+    assert_eq!(error.recv().unwrap().kind(), ErrorKind::WouldDeadlock);
+}
+
+#[test]
+fn every_fetch_ends_once_when_the_downloader_stops_in_the_midst() {
+    let content = Content::pattern(300_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    for _ in 0..20 {
+        let downloader = downloader(|config| config.max_concurrent = 3);
+        let list = List::default();
+        let (ends, end) = mpsc::channel();
+        let peer = downloader.register(list.clone(), Priority::High).unwrap();
+        for _ in 0..30 {
+            let sink = Collect { start: 0, bytes: Vec::new(), ends: ends.clone() };
+            list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
+        }
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let (peer, url) = (peer.clone(), origin.url("/b"));
+                thread::spawn(move || while peer.execute(Fetch::get(&url).unwrap()).is_ok() {})
+            })
+            .collect();
+        peer.wake(Priority::Low);
+        end.recv().unwrap();
+        downloader.stop();
+        for caller in callers {
+            caller.join().unwrap();
+        }
+        // What was never handed out is dropped with the list, and never comes as an end.
+        let left = list.0.lock().unwrap().len();
+        list.0.lock().unwrap().clear();
+        drop((peer, downloader, list, ends));
+        assert_eq!(end.iter().count() + 1 + left, 30);
+    }
+}

@@ -1,0 +1,159 @@
+//! What goes wrong at opening is told apart, with the URL and the cause.
+
+mod support;
+
+use std::error::Error as _;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
+
+use support::{Answer, Content, Origin};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
+
+fn open(url: &str) -> Error {
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let error = downloader.open(url).unwrap_err();
+    assert_eq!(
+        error.url().map(|found| found.trim_end_matches('/')),
+        Some(url.trim_end_matches('/')),
+        "{error:?}"
+    );
+    error
+}
+
+fn answered_with(answer: Answer) -> Error {
+    let origin = Origin::start(move |_| answer.clone());
+    open(&origin.url("/track"))
+}
+
+#[test]
+fn a_refused_connection() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let error = open(&format!("http://{free}/track"));
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert!(error.source().is_some() && error.is_retryable());
+}
+
+#[test]
+fn a_host_that_does_not_exist() {
+    let error = open("http://nowhere.invalid/track");
+    assert_eq!(error.kind(), ErrorKind::HostNotFound);
+    assert!(error.to_string().contains("nowhere.invalid"), "{error}");
+}
+
+#[test]
+fn a_server_that_speaks_no_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").unwrap();
+        socket
+    });
+    let error = open(&format!("https://{address}/track"));
+    assert_eq!(error.kind(), ErrorKind::Tls);
+    assert!(error.source().is_some() && !error.is_retryable());
+    drop(server.join().unwrap());
+}
+
+#[test]
+fn statuses_that_refuse() {
+    for status in [401, 403, 404, 410] {
+        let error = answered_with(Answer::status(status));
+        assert_eq!((error.kind(), error.status()), (ErrorKind::Status(status), Some(status)));
+        assert!(!error.is_retryable());
+    }
+}
+
+#[test]
+fn a_page_with_status_200_is_not_audio() {
+    let page = Content::bytes(*b"<!DOCTYPE html><title>Log in</title>");
+    for (content_type, content) in [
+        ("text/html; charset=utf-8", page.clone()),
+        ("application/octet-stream", page),
+        ("text/html", Content::pattern(1_000_000)),
+    ] {
+        let answer = Answer::whole(&content).header("Content-Type", content_type);
+        assert_eq!(answered_with(answer).kind(), ErrorKind::NotMedia, "{content_type}");
+        let origin = Origin::start({
+            move |asked| Answer::file(asked, &content).header("Content-Type", content_type)
+        });
+        assert_eq!(open(&origin.url("/track")).kind(), ErrorKind::NotMedia, "206 {content_type}");
+    }
+}
+
+#[test]
+fn audio_under_a_wrong_content_type_is_audio() {
+    let mut bytes = b"fLaC".to_vec();
+    Content::pattern(1000).append(&mut bytes, 0..1000);
+    let content = Content::bytes(bytes);
+    let origin =
+        Origin::start(move |asked| Answer::file(asked, &content).header("Content-Type", "text/plain"));
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    assert_eq!(downloader.open(&origin.url("/track")).unwrap().len(), Some(1004));
+}
+
+#[test]
+fn an_empty_file() {
+    assert_eq!(answered_with(Answer::whole(&Content::pattern(0))).kind(), ErrorKind::Empty);
+    let unsatisfied = Answer::status(416).header("Content-Range", "bytes */0");
+    assert_eq!(answered_with(unsatisfied).kind(), ErrorKind::Empty);
+}
+
+#[test]
+fn a_file_that_turns_out_to_be_empty() {
+    let origin = Origin::start(|_| Answer::whole(&Content::pattern(0)).chunked());
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let mut stream = downloader.open(&origin.url("/track")).unwrap();
+    let error = Error::from(stream.read(&mut [0; 10]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Empty);
+}
+
+#[test]
+fn redirects_that_lead_nowhere() {
+    let circle = answered_with(Answer::redirect(302, "/track"));
+    assert_eq!(circle.kind(), ErrorKind::Redirect);
+    let origin = Origin::start(|asked| Answer::redirect(302, &format!("{}x", asked.path)));
+    assert_eq!(open(&origin.url("/")).kind(), ErrorKind::Redirect);
+    assert_eq!(origin.log().asked.len(), 11);
+    assert_eq!(answered_with(Answer::status(301)).kind(), ErrorKind::Redirect);
+    assert_eq!(
+        answered_with(Answer::redirect(307, "file:///etc/passwd")).kind(),
+        ErrorKind::UnsupportedScheme
+    );
+}
+
+#[test]
+fn urls_that_are_none_of_ours() {
+    for (url, kind) in [
+        ("file:///etc/passwd", ErrorKind::UnsupportedScheme),
+        ("ftp://host/track", ErrorKind::UnsupportedScheme),
+        ("track.flac", ErrorKind::InvalidUrl),
+        ("http://", ErrorKind::InvalidUrl),
+        ("http://host:99999/", ErrorKind::InvalidUrl),
+        ("", ErrorKind::InvalidUrl),
+    ] {
+        assert_eq!(open(url).kind(), kind, "{url}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_http() {
+    let error = answered_with(Answer::raw(*b"220 mail.example ESMTP\r\n\r\n"));
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+}
+
+#[test]
+fn an_encoded_body_nobody_asked_for() {
+    let gzip = Answer::whole(&Content::pattern(1000)).header("Content-Encoding", "gzip");
+    assert_eq!(answered_with(gzip).kind(), ErrorKind::Encoded);
+}
+
+#[test]
+fn an_answer_to_another_range() {
+    let content = Content::pattern(1_000_000);
+    for range in ["bytes 100-262243/1000000", "items 0-262143/1000000", "bytes 278076-278075/278076"] {
+        let answer = Answer::whole(&content).partial(0..262_144).header("Content-Range", range);
+        assert_eq!(answered_with(answer).kind(), ErrorKind::WrongRange, "{range}");
+    }
+}
