@@ -234,7 +234,10 @@ pub(crate) fn looks_like_page(content_type: Option<&str>, first: &[u8]) -> bool 
     }
     let mime =
         content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_text = mime.starts_with("text/")
+    // What many servers call a file they do not know: only what reads as text is one.
+    let is_plain = mime == "text/plain";
+    let is_text = (is_plain && reads_as_text(first))
+        || (mime.starts_with("text/") && !is_plain)
         || mime.ends_with("/json")
         || mime.ends_with("+json")
         || mime.ends_with("/xml")
@@ -242,6 +245,13 @@ pub(crate) fn looks_like_page(content_type: Option<&str>, first: &[u8]) -> bool 
         || mime.contains("mpegurl")
         || mime == "audio/x-scpls";
     is_text || begins_like_page(first)
+}
+
+fn reads_as_text(first: &[u8]) -> bool {
+    let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    // The last character may be cut.
+    let is_utf8 = std::str::from_utf8(first).map_or_else(|error| error.error_len().is_none(), |_| true);
+    !first.is_empty() && is_utf8 && !first.iter().any(is_control)
 }
 
 fn begins_like_page(first: &[u8]) -> bool {
@@ -301,7 +311,9 @@ mod tests {
         assert!(looks_like_page(None, b"\xEF\xBB\xBF \r\n<!DOCTYPE html><html>"));
         assert!(looks_like_page(Some("application/octet-stream"), b"<HTML>"));
         assert!(looks_like_page(Some("audio/x-mpegurl"), b"http://host/a.mp3"));
+        assert!(looks_like_page(Some("text/plain"), b"not found"));
         assert!(!looks_like_page(Some("text/plain"), b"fLaC\0\0"));
+        assert!(!looks_like_page(Some("text/plain"), b"\x00\xFE raw"));
         assert!(!looks_like_page(Some("application/octet-stream"), b"\x00\x01\x02"));
         assert!(!looks_like_page(None, b""));
     }
