@@ -189,7 +189,6 @@ impl Error {
             | ErrorKind::Unreachable
             | ErrorKind::Silent
             | ErrorKind::Disconnected
-            | ErrorKind::Protocol
             | ErrorKind::TimedOut
             | ErrorKind::Interrupted
             | ErrorKind::TooManyOpenBodies

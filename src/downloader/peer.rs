@@ -13,7 +13,7 @@ use super::response::{BodyPermit, Keeps, Reply, Response};
 use super::schedule::PeerKey;
 use super::scheduler::{Core, Fact, on_own_thread};
 use super::sync::Slot;
-use super::worker::{Job, Target};
+use super::worker::{Job, Target, run_job};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
@@ -122,23 +122,34 @@ impl PeerHandle {
     }
 
     /// Fetches at once, as awaited work. Blocks until the head of the answer is there; the body is read by the caller.
+    /// While a worker is idle the request is made on the calling thread, in that worker's place.
     ///
     /// # Errors
     ///
     /// What the fetch failed of, after its retries; [`ErrorKind::Cancelled`];
     /// [`ErrorKind::TooManyOpenBodies`]; [`ErrorKind::WouldDeadlock`] on one of windway's own threads.
     pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
-        self.submit(fetch).and_then(Pending::wait)
+        let (pending, request) = self.submit(fetch)?;
+        if let Some((worker, job)) = self.core().submit(self.0.key, request) {
+            run_job(self.core(), worker, job, &mut []);
+        }
+        pending.wait()
     }
 
     /// Fetches all of these at once, side by side, and blocks until each has its head or failed. The answers stand in
     /// the order of the fetches; each fails by itself, as [`execute`](Self::execute) does.
     pub fn batch(&self, fetches: Vec<Fetch>) -> Vec<Result<Response, Error>> {
-        let pending: Vec<_> = fetches.into_iter().map(|fetch| self.submit(fetch)).collect();
+        let submit = |fetch| {
+            let (pending, _) = self.submit(fetch)?;
+            self.core().tell(Fact::Submitted(self.0.key));
+            Ok(pending)
+        };
+        let pending: Vec<Result<Pending, Error>> = fetches.into_iter().map(submit).collect();
         pending.into_iter().map(|pending| pending.and_then(Pending::wait)).collect()
     }
 
-    fn submit(&self, fetch: Fetch) -> Result<Pending, Error> {
+    /// Puts a fetch into the channel. The scheduler has to be told.
+    fn submit(&self, fetch: Fetch) -> Result<(Pending, RequestId), Error> {
         let url = fetch.request.url().to_owned();
         if on_own_thread() {
             let why = "execute was called on one of windway's own threads, which would wait for itself";
@@ -151,13 +162,13 @@ impl PeerHandle {
         let target = Target::Caller(Reply::new(&slot));
         let fetch = fetch.priority(Priority::High);
         let job = Box::new(Job::new(core, &self.0.token, &self.0.bus, fetch, target));
+        let request = job.record.id;
         // As many jobs as credits at most, so there is room; a dropped job answers its caller itself.
         if let Err(refused) = self.0.channel.try_send(job) {
             drop(refused);
         }
-        core.tell(Fact::Submitted(self.0.key));
         let peer = self.clone();
-        Ok(Pending { slot, credit, permit, peer })
+        Ok((Pending { slot, credit, permit, peer }, request))
     }
 
     /// Says that the peer has work, its next piece of this urgency. Never blocks.

@@ -157,6 +157,23 @@ impl Core {
         self.turnstile.tell(fact, Machine::step, |actions| self.act(actions));
     }
 
+    /// Tells the machine that `request` lies in `peer`'s channel. If it was assigned to a worker at once, by this very
+    /// thread, the caller gets it instead of the worker, to run it in that worker's place: the worker sleeps on, and two
+    /// hand-offs are saved.
+    pub(super) fn submit(&self, peer: PeerKey, request: RequestId) -> Option<(WorkerId, Box<Job>)> {
+        let mut claimed = None;
+        self.turnstile.tell(Fact::Submitted(peer), Machine::step, |mut actions| {
+            let is_own = |task: &Task| matches!(task, Task::Run(job) if job.record.id == request);
+            if let Some(index) = actions.tasks.iter().position(|(_, task)| is_own(task)) {
+                if let (worker, Task::Run(job)) = actions.tasks.swap_remove(index) {
+                    claimed = Some((worker, job));
+                }
+            }
+            self.act(actions);
+        });
+        claimed
+    }
+
     /// Adds a peer. `None` once the downloader has stopped.
     pub(super) fn register(
         &self,

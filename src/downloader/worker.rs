@@ -100,7 +100,9 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked, chunk: &mut [u8]) {
     run_job(core, worker, job, chunk);
 }
 
-fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) {
+/// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. `chunk` is not
+/// used where a caller waits for the body.
+pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) {
     job.record.start();
     match attempt(core, job, chunk) {
         Attempt::HandedOver => core.tell(Fact::Finished(worker)),
