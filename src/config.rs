@@ -78,6 +78,12 @@ pub struct DownloaderConfig {
     pub max_concurrent: usize,
     /// How many of the workers take awaited fetches only; less than `max_concurrent`. Default: 1.
     pub reserved: usize,
+    /// Low fetches of one origin, running and set aside; awaited ones pass this limit. Default: 4.
+    pub max_per_origin: usize,
+    /// Low work begins so long after the last awaited fetch was begun. Default: zero.
+    pub demand_throttle: Duration,
+    /// Low work that has waited so long comes before awaited work, once. Default: 10 s.
+    pub max_wait: Duration,
     /// Accepted fetches of one peer that have not ended; `execute` blocks beyond it. Default: 32.
     pub peer_capacity: usize,
     /// Response bodies open in callers' hands; beyond it `execute` fails. Default: 64.
@@ -94,6 +100,9 @@ impl Default for DownloaderConfig {
             client: ClientConfig::default(),
             max_concurrent: 6,
             reserved: 1,
+            max_per_origin: 4,
+            demand_throttle: Duration::ZERO,
+            max_wait: Duration::from_secs(10),
             peer_capacity: 32,
             max_open_bodies: 64,
             max_retries: 5,
@@ -115,6 +124,9 @@ impl DownloaderConfig {
         }
         if self.peer_capacity == 0 {
             return wrong("peer_capacity", "is 0, and nothing could be submitted");
+        }
+        if self.max_per_origin == 0 {
+            return wrong("max_per_origin", "is 0, and no Low work would ever run");
         }
         if self.max_open_bodies == 0 {
             return wrong("max_open_bodies", "is 0, and execute could return nothing");

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// What happened to a fetch.
 ///
 /// For each fetch, in this order: `Enqueued`, `Started`, `FirstByte`, any number of `Retrying` (each followed by another
-/// `Started`), and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
+/// `Started`) and `SetAside` (each followed by `Resumed`), and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -39,6 +39,18 @@ pub enum Event {
         ttfb: Duration,
         /// 200 or 206.
         status: u16,
+    },
+    /// It made room for awaited work, and goes on later.
+    SetAside {
+        /// Which fetch.
+        request: RequestId,
+        /// Bytes of body that had come.
+        bytes: u64,
+    },
+    /// It goes on after it was set aside.
+    Resumed {
+        /// Which fetch.
+        request: RequestId,
     },
     /// It failed and will be tried again.
     Retrying {
@@ -90,6 +102,8 @@ impl Event {
             Self::Enqueued { request }
             | Self::Started { request, .. }
             | Self::FirstByte { request, .. }
+            | Self::SetAside { request, .. }
+            | Self::Resumed { request }
             | Self::Retrying { request, .. }
             | Self::Completed { request, .. }
             | Self::Failed { request, .. }

@@ -457,3 +457,117 @@ fn every_fetch_ends_once_when_the_downloader_stops_in_the_midst() {
         assert_eq!(end.iter().count() + 1 + left, 30);
     }
 }
+
+/// Six bodies as told, on all workers; then as many awaited fetches as there are workers.
+fn awaited_work_overtakes(reserved: usize, bulk: fn(Answer) -> Answer) {
+    const WORKERS: u64 = 4;
+    let content = Content::pattern(400_000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/bulk" if asked.range().is_none_or(|(first, _)| first == 0) => bulk(Answer::file(asked, &content)),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| {
+        config.max_concurrent = WORKERS as usize;
+        config.reserved = reserved;
+        config.max_per_origin = 100;
+    });
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let (ends, end) = mpsc::channel();
+    let running = WORKERS - reserved as u64;
+    for _ in 0..running {
+        let sink = Collect { start: 0, bytes: Vec::new(), ends: ends.clone() };
+        list.put(Fetch::get(&origin.url("/bulk")).unwrap(), sink);
+    }
+    peer.wake(Priority::Low);
+    origin.wait_until("bulk body", |log| log.sent >= running * 1000);
+    let urgent: Vec<Fetch> = (0..WORKERS).map(|_| Fetch::get(&origin.url("/urgent")).unwrap()).collect();
+    for answer in peer.batch(urgent) {
+        let mut body = Vec::new();
+        answer.unwrap().read_to_end(&mut body).unwrap();
+        assert_eq!(body.len(), 400_000);
+    }
+    // A reserved worker may have served them all; without one, a bulk body had to make room.
+    let is_aside = |event: &Event| matches!(event, Event::SetAside { .. });
+    assert!(reserved > 0 || std::iter::from_fn(|| events.try_recv()).any(|event| is_aside(&event)));
+    origin.release();
+    for _ in 0..running {
+        let got = end.recv().unwrap();
+        assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
+        assert_eq!(got.bytes.len(), 400_000);
+        assert_pattern(0, &got.bytes);
+    }
+}
+
+#[test]
+fn awaited_work_overtakes_slow_bodies() {
+    for reserved in [0, 1] {
+        awaited_work_overtakes(reserved, |answer| answer.rate(1_000_000));
+    }
+}
+
+#[test]
+fn awaited_work_overtakes_silent_bodies() {
+    for reserved in [0, 1] {
+        awaited_work_overtakes(reserved, |answer| answer.stall_after(1000));
+    }
+}
+
+#[test]
+fn a_body_set_aside_goes_on_without_a_byte_lost_or_twice() {
+    let content = Content::pattern(3_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(20_000_000));
+    let downloader = downloader(|config| {
+        config.max_concurrent = 1;
+        config.reserved = 0;
+    });
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/bulk")).unwrap(), sink);
+    peer.wake(Priority::Low);
+    origin.wait_until("bulk body", |log| log.sent > 10_000);
+    for _ in 0..5 {
+        drop(peer.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
+    }
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
+    assert_eq!(got.bytes.len(), 3_000_000);
+    assert_pattern(0, &got.bytes);
+    let events: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
+    let set_aside = events.iter().filter(|event| matches!(event, Event::SetAside { .. })).count();
+    let resumed = events.iter().filter(|event| matches!(event, Event::Resumed { .. })).count();
+    assert!(set_aside > 0 && set_aside == resumed, "{events:?}");
+}
+
+#[test]
+fn an_origin_does_not_take_all_workers() {
+    let content = Content::pattern(10_000);
+    let slow = Origin::start({
+        let content = content.clone();
+        move |asked| Answer::file(asked, &content).stall_after(1000)
+    });
+    let other = Origin::serving(content);
+    let downloader = downloader(|config| {
+        config.max_concurrent = 3;
+        config.reserved = 0;
+        config.max_per_origin = 2;
+    });
+    let peers = [(); 2].map(|()| {
+        let list = List::default();
+        (downloader.register(list.clone(), Priority::High).unwrap(), list)
+    });
+    for _ in 0..5 {
+        peers[0].1.put(Fetch::get(&slow.url("/a")).unwrap(), collect(0).0);
+    }
+    peers[0].0.wake(Priority::Low);
+    slow.wait_until("two bodies", |log| log.sent == 2000);
+    let (sink, end) = collect(0);
+    peers[1].1.put(Fetch::get(&other.url("/a")).unwrap(), sink);
+    peers[1].0.wake(Priority::Low);
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    assert_eq!(slow.log().asked.len(), 2);
+    assert_eq!(downloader.stats().parked, 1);
+}

@@ -9,7 +9,7 @@ use ureq::BodyReader;
 use super::request::Head;
 use super::transport::Exchange;
 use super::{ByteRange, describe};
-use crate::cancel::CancelGuard;
+use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
 
 /// An answer with its body open.
@@ -25,6 +25,8 @@ pub(crate) struct Response {
     url: String,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
+    /// What cancels this body, if nobody else holds on to it.
+    token: Option<CancelToken>,
 }
 
 impl Response {
@@ -37,7 +39,23 @@ impl Response {
         range: Option<ByteRange>,
     ) -> Self {
         let (position, left) = (head.start(), head.body_len());
-        Self { head, body, exchange, position, left, is_over: false, url, range, _on_cancel: on_cancel }
+        Self {
+            head,
+            body,
+            exchange,
+            position,
+            left,
+            is_over: false,
+            url,
+            range,
+            _on_cancel: on_cancel,
+            token: None,
+        }
+    }
+
+    /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.
+    pub(crate) fn keep(&mut self, token: CancelToken) {
+        self.token = Some(token);
     }
 
     pub(crate) fn head(&self) -> &Head {

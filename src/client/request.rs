@@ -1,6 +1,7 @@
 //! What is asked of a server, and what its answer's head says.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue};
 use url::Url;
@@ -53,6 +54,15 @@ impl Request {
     /// True if both go to the same scheme, host and port.
     pub(crate) fn is_same_origin(&self, other: &Self) -> bool {
         self.url.origin() == other.url.origin()
+    }
+}
+
+impl Request {
+    /// Tells where it goes: scheme, host and port.
+    pub(crate) fn origin_hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.url.origin().hash(&mut hasher);
+        hasher.finish()
     }
 }
 

@@ -154,6 +154,11 @@ impl fmt::Debug for Fetch {
 
 /// Where the bytes of a pulled fetch go. Its methods run on a worker thread and must not block.
 pub trait Sink: Send {
+    /// The fetch was accepted under this id, by which it can be promoted. Called first, once.
+    fn accepted(&mut self, request: RequestId) {
+        let _ = request; // Most sinks have no use for it.
+    }
+
     /// A head came and is valid; its body begins at [`Head::start`]. Called again when the fetch was interrupted and
     /// goes on. An error ends the fetch with it, before a byte of the body is read.
     fn head(&mut self, head: &Head) -> Result<Flow, Error> {
@@ -217,6 +222,14 @@ pub(super) struct GuardedSink(Option<Box<dyn Sink>>);
 impl GuardedSink {
     pub(super) fn new(sink: Box<dyn Sink>) -> Self {
         Self(Some(sink))
+    }
+
+    pub(super) fn accepted(&mut self, request: RequestId) -> Result<(), Error> {
+        let told = self.call("accepted", |sink| {
+            sink.accepted(request);
+            Ok(())
+        });
+        told.map(|_| ())
     }
 
     pub(super) fn head(&mut self, head: &Head) -> Result<Flow, Error> {

@@ -76,8 +76,12 @@ struct Threads {
 pub struct Stats {
     /// Fetches and peers with work that wait for a worker, by class: High/High, High/Low, Low/High, Low/Low (peer, fetch).
     pub queued: [usize; 4],
+    /// Low fetches that wait for others of their origin.
+    pub parked: usize,
     /// Fetches that wait for their next attempt.
     pub retrying: usize,
+    /// Low fetches that made room for awaited ones and wait to go on; counted in `queued` too.
+    pub set_aside: usize,
     /// Workers that run a fetch.
     pub busy_workers: usize,
     /// Workers that wait for one.
@@ -166,7 +170,9 @@ impl Downloader {
         let client = core.client.stats();
         Stats {
             queued: counts.queued,
+            parked: counts.parked,
             retrying: counts.retrying,
+            set_aside: counts.set_aside,
             busy_workers: counts.busy,
             idle_workers: counts.idle,
             open_bodies: core.open_bodies.load(std::sync::atomic::Ordering::Acquire),

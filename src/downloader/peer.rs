@@ -236,6 +236,13 @@ impl Waker {
         }
     }
 
+    /// As [`PeerHandle::promote`]; does nothing once the peer or the downloader is gone.
+    pub fn promote(&self, request: RequestId, priority: Priority) {
+        if let Some(core) = self.core.upgrade() {
+            core.tell(Fact::Promoted(request, priority));
+        }
+    }
+
     /// What the downloader's transfers have shown: bytes a second, and the time to a first byte.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
         let Some(core) = self.core.upgrade() else { return (None, None) };

@@ -14,16 +14,27 @@
 //!
 //! A *pull* is a peer's word that it has work of its own: when it comes up, the peer is asked for one fetch. Every
 //! operation costs O(log n) at most, and a peer is looked at only when something about it changed.
+//!
+//! Awaited fetches (High) that find no worker make running Low bodies *yield*: first any of them that gets a chunk;
+//! after [`YIELD_LIMIT`] the one that was silent longest is *evicted*. Low work that has waited for too long comes before
+//! all else, and is protected from yielding for a while. Low fetches to one origin are limited; what a limit holds back is
+//! *parked* beside the queues, so that work for other origins overtakes it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use super::fetch::{Priority, RequestId};
 
+/// How long awaited work waits for a Low body to yield at its next chunk before one is closed.
+const YIELD_LIMIT: Duration = Duration::from_millis(5);
+
+/// How long Low work that had waited for too long keeps its worker at least, unless it had its share of bytes before.
+pub(super) const PROTECTED: Duration = Duration::from_secs(1);
+
 /// Names a peer; never reused for another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PeerKey {
     index: usize,
     serial: u64,
@@ -32,24 +43,61 @@ pub(super) struct PeerKey {
 /// Names a worker: its index.
 pub(super) type WorkerId = usize;
 
+/// Names where a fetch goes: scheme, host and port, hashed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Origin(pub(super) u64);
+
+/// What a schedule has to keep to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) workers: usize,
+    /// Workers that take nothing of priority Low; less than `workers`.
+    pub(super) reserved: usize,
+    /// Low fetches of one origin, running and set aside.
+    pub(super) max_per_origin: usize,
+    /// Low work waits so long after the last awaited dispatch.
+    pub(super) demand_throttle: Duration,
+    /// Low work that has waited so long comes first.
+    pub(super) max_wait: Duration,
+}
+
+/// A fetch, as far as the schedule cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket {
+    pub(super) request: RequestId,
+    pub(super) priority: Priority,
+    pub(super) origin: Origin,
+}
+
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Assignment {
-    /// Run this fetch.
-    Run(RequestId),
+    /// Run this fetch; `protected` from yielding for a while.
+    Run { request: RequestId, protected: bool },
     /// Ask this peer for one fetch, nothing below the priority, and run it.
-    Ask(PeerKey, Priority),
+    Ask { peer: PeerKey, admissible: Priority },
 }
 
 /// What a peer answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// A fetch of this priority, which the asking worker runs at once; and whether there may be more.
-    Fetch { request: RequestId, priority: Priority, more: bool },
+    /// This, and whether there may be more.
+    Fetch { ticket: Ticket, more: bool },
     /// Nothing as urgent as was asked for, until it is woken.
     Wait,
     /// It panicked, and is not asked again.
     Gone,
+}
+
+/// What becomes of a peer's answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// The worker that asked runs it.
+    Run,
+    /// It waits for its origin.
+    Parked,
+    /// The peer is gone, or had nothing to give.
+    Refused,
 }
 
 /// How much is where.
@@ -57,8 +105,12 @@ pub(super) enum Answer {
 pub(super) struct Counts {
     /// Waiting fetches and pulls by class, in the order they are served in.
     pub(super) queued: [usize; 4],
+    /// Fetches that wait for others of their origin.
+    pub(super) parked: usize,
     /// Fetches that wait for their next attempt.
     pub(super) retrying: usize,
+    /// Fetches whose running was interrupted for awaited ones; counted in `queued` too.
+    pub(super) set_aside: usize,
     /// Workers that have an assignment.
     pub(super) busy: usize,
     /// Workers that have none.
@@ -70,21 +122,32 @@ pub(super) struct Counts {
 /// The state machine. See the module.
 #[derive(Debug)]
 pub(super) struct Schedule {
+    limits: Limits,
     peers: Slab<PeerState>,
     /// Peers that have something queued in the class, by turn; the lowest turn is next.
-    rotations: [BTreeMap<u64, PeerKey>; 4],
+    rotations: [BTreeMap<i64, PeerKey>; 4],
     /// Where each waiting fetch is. A fetch is here or on a worker, never both.
     waiting: HashMap<RequestId, Place>,
+    /// What is queued with priority Low, by how long it has waited.
+    ages: BTreeSet<(Instant, PeerKey, i64)>,
     /// Fetches whose next attempt has a time; each is in `waiting` too.
     retries: BTreeSet<(Instant, RequestId)>,
+    /// Low fetches by origin.
+    origins: HashMap<Origin, OriginState>,
     workers: Vec<Option<Busy>>,
     /// The workers that are `None` in `workers`; the last one to have become idle is the first to be taken.
     idle: Vec<WorkerId>,
-    /// The workers that are busy with something of priority Low; at most `max_low`.
+    /// The workers that are busy with something of priority Low; more than allowed only after a demotion.
     low: usize,
-    max_low: usize,
     queued: [usize; 4],
-    next_turn: u64,
+    set_aside: usize,
+    parked: usize,
+    /// The last time that awaited work was dispatched.
+    last_awaited: Option<Instant>,
+    /// Since when awaited work has found no worker and running Low bodies could yield.
+    pressed_since: Option<Instant>,
+    next_turn: i64,
+    first_turn: i64,
     next_serial: u64,
     next_place: i64,
 }
@@ -94,12 +157,20 @@ struct PeerState {
     serial: u64,
     priority: Priority,
     /// What waits, by place, for each priority of a fetch.
-    queues: [BTreeMap<i64, Queued>; 2],
+    queues: [BTreeMap<i64, Entry>; 2],
     /// The peer's turn in the rotation of each queue's class; some exactly where the queue is not empty.
-    turns: [Option<u64>; 2],
-    /// Its fetches that wait for their next attempt.
-    retrying: BTreeSet<RequestId>,
+    turns: [Option<i64>; 2],
+    /// Its fetches that wait for their next attempt or for their origin.
+    elsewhere: BTreeSet<RequestId>,
+    /// How many of `elsewhere` wait for their origin. Such a peer is not asked for more Low work.
+    parked: usize,
     pull: Pull,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    queued: Queued,
+    since: Instant,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,16 +186,30 @@ enum Pull {
     Resting,
     /// `Queued::Pull` stands in the queue of this priority, at this place.
     Queued(Priority, i64),
+    /// It has Low work, and what it gave last waits for its origin.
+    Held,
     /// A worker is asking. What wakes it meanwhile is kept.
     Asking { woken: Option<Priority> },
     /// It panicked.
     Gone,
 }
 
+/// Where a fetch waits.
 #[derive(Clone, Copy, Debug)]
-enum Place {
-    Queue { peer: PeerKey, priority: Priority, place: i64 },
-    Retry { peer: PeerKey, priority: Priority, at: Instant },
+struct Place {
+    peer: PeerKey,
+    priority: Priority,
+    origin: Origin,
+    /// It was running, and counts for its origin still.
+    set_aside: bool,
+    at: Spot,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Spot {
+    Queue(i64),
+    Retry(Instant),
+    Parked,
 }
 
 /// What a worker is at.
@@ -133,7 +218,18 @@ struct Busy {
     peer: PeerKey,
     priority: Priority,
     /// None while it asks the peer.
-    request: Option<RequestId>,
+    fetch: Option<(RequestId, Origin)>,
+    /// Its fetch is being closed for awaited work.
+    evicted: bool,
+    protected_until: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+struct OriginState {
+    /// Low fetches running or set aside.
+    active: usize,
+    /// Low fetches that wait for that to go down.
+    parked: VecDeque<RequestId>,
 }
 
 fn class(peer: Priority, fetch: Priority) -> usize {
@@ -141,19 +237,26 @@ fn class(peer: Priority, fetch: Priority) -> usize {
 }
 
 impl Schedule {
-    /// A schedule for `workers` idle workers, of which `reserved` take nothing of priority Low.
-    pub(super) fn new(workers: usize, reserved: usize) -> Self {
+    /// A schedule for idle workers.
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
+            limits,
             peers: Slab::new(),
             rotations: Default::default(),
             waiting: HashMap::new(),
+            ages: BTreeSet::new(),
             retries: BTreeSet::new(),
-            workers: vec![None; workers],
-            idle: (0..workers).rev().collect(),
+            origins: HashMap::new(),
+            workers: vec![None; limits.workers],
+            idle: (0..limits.workers).rev().collect(),
             low: 0,
-            max_low: workers - reserved,
             queued: [0; 4],
+            set_aside: 0,
+            parked: 0,
+            last_awaited: None,
+            pressed_since: None,
             next_turn: 0,
+            first_turn: 0,
             next_serial: 0,
             next_place: 0,
         }
@@ -168,25 +271,23 @@ impl Schedule {
             priority,
             queues: Default::default(),
             turns: [None; 2],
-            retrying: BTreeSet::new(),
+            elsewhere: BTreeSet::new(),
+            parked: 0,
             pull: Pull::Resting,
         });
         PeerKey { index, serial }
     }
 
     /// Forgets a peer and returns what it had waiting. What it has on workers runs to its end.
-    pub(super) fn handle_unregistered(&mut self, peer: PeerKey) -> Vec<RequestId> {
-        if self.peer(peer).is_none() {
-            return Vec::new();
-        }
-        let state = &self.peers[peer.index];
-        let queued = state.queues.iter().flat_map(BTreeMap::values).filter_map(|queued| match queued {
-            Queued::Fetch(request) => Some(*request),
+    pub(super) fn handle_unregistered(&mut self, peer: PeerKey, now: Instant) -> Vec<RequestId> {
+        let Some(state) = self.peer(peer) else { return Vec::new() };
+        let queued = state.queues.iter().flat_map(BTreeMap::values).filter_map(|entry| match entry.queued {
+            Queued::Fetch(request) => Some(request),
             Queued::Pull => None,
         });
-        let orphans: Vec<RequestId> = queued.chain(state.retrying.iter().copied()).collect();
+        let orphans: Vec<RequestId> = queued.chain(state.elsewhere.iter().copied()).collect();
         for request in &orphans {
-            self.handle_cancelled(*request);
+            self.handle_cancelled(*request, now);
         }
         self.unqueue_pull(peer);
         self.peers.remove(peer.index);
@@ -194,93 +295,116 @@ impl Schedule {
     }
 
     /// Takes in a fetch of `peer`. False if the peer is gone.
-    pub(super) fn handle_submitted(&mut self, peer: PeerKey, request: RequestId, priority: Priority) -> bool {
+    pub(super) fn handle_submitted(&mut self, peer: PeerKey, ticket: Ticket, now: Instant) -> bool {
         if self.peer(peer).is_none() {
             return false;
         }
-        let place = self.last_place();
-        self.enqueue(peer, priority, place, Queued::Fetch(request));
-        self.waiting.insert(request, Place::Queue { peer, priority, place });
+        let Ticket { request, priority, origin } = ticket;
+        let at = self.last_place();
+        self.enqueue(peer, priority, at, Queued::Fetch(request), now);
+        self.waiting.insert(request, Place { peer, priority, origin, set_aside: false, at: Spot::Queue(at) });
         true
     }
 
     /// Notes that `peer` has work of its own, the next piece of it of this priority.
-    pub(super) fn handle_woken(&mut self, peer: PeerKey, priority: Priority) {
+    pub(super) fn handle_woken(&mut self, peer: PeerKey, priority: Priority, now: Instant) {
         let Some(state) = self.peer(peer) else { return };
         match &mut state.pull {
-            Pull::Resting => self.queue_pull(peer, priority),
+            Pull::Resting if priority == Priority::Low && state.parked > 0 => state.pull = Pull::Held,
+            Pull::Held if priority == Priority::Low => {}
+            Pull::Resting | Pull::Held => self.queue_pull(peer, priority, now),
             Pull::Queued(queued, _) if *queued < priority => {
                 self.unqueue_pull(peer);
-                self.queue_pull(peer, priority);
+                self.queue_pull(peer, priority, now);
             }
             Pull::Asking { woken } => *woken = (*woken).max(Some(priority)),
             Pull::Queued(..) | Pull::Gone => {}
         }
     }
 
-    /// Notes what the peer that `worker` asked has answered. On anything but a fetch the worker is idle again.
-    pub(super) fn handle_answered(&mut self, worker: WorkerId, answer: Answer) {
-        let Some(Busy { peer, priority: asked, .. }) = self.workers[worker] else { return };
+    /// Notes what the peer that `worker` asked has answered. Unless it is run, the worker is idle again.
+    pub(super) fn handle_answered(&mut self, worker: WorkerId, answer: Answer, now: Instant) -> Fate {
+        let Some(Busy { peer, priority: asked, .. }) = self.workers[worker] else { return Fate::Refused };
         let woken = match self.peer(peer).map(|state| &mut state.pull) {
             Some(pull @ Pull::Asking { .. }) => {
-                let Pull::Asking { woken } = std::mem::replace(pull, Pull::Resting) else { return };
+                let Pull::Asking { woken } = std::mem::replace(pull, Pull::Resting) else {
+                    return Fate::Refused;
+                };
                 woken
             }
             _ => None,
         };
-        let again = match answer {
-            Answer::Fetch { request, priority, more } => {
-                self.set_busy(worker, Busy { peer, priority, request: Some(request) });
-                woken.max(more.then_some(Priority::Low))
+        let (fate, again) = match answer {
+            Answer::Fetch { ticket, more } => {
+                (self.run_or_park(worker, peer, ticket), woken.max(more.then_some(Priority::Low)))
             }
             Answer::Wait => {
-                self.handle_finished(worker);
+                self.release(worker);
                 // Asked for awaited work only, it may still have other work.
-                woken.max((asked == Priority::High).then_some(Priority::Low))
+                (Fate::Refused, woken.max((asked == Priority::High).then_some(Priority::Low)))
             }
             Answer::Gone => {
-                self.handle_finished(worker);
+                self.release(worker);
                 if let Some(state) = self.peer(peer) {
                     state.pull = Pull::Gone;
                 }
-                None
+                (Fate::Refused, None)
             }
         };
         if let Some(priority) = again {
-            self.handle_woken(peer, priority);
+            self.handle_woken(peer, priority, now);
         }
+        fate
     }
 
     /// Notes that `worker` is done with what it had.
-    pub(super) fn handle_finished(&mut self, worker: WorkerId) {
-        if let Some(busy) = self.workers[worker].take() {
-            self.low -= usize::from(busy.priority == Priority::Low);
-            self.idle.push(worker);
+    pub(super) fn handle_finished(&mut self, worker: WorkerId, now: Instant) {
+        if let Some(Busy { priority: Priority::Low, fetch: Some((_, origin)), .. }) = self.release(worker) {
+            self.leave_origin(origin, now);
         }
     }
 
     /// Notes that what `worker` ran is to be tried again at `at`, before what waits beside it. False if its peer is
     /// gone.
-    pub(super) fn handle_retry(&mut self, worker: WorkerId, at: Instant) -> bool {
+    pub(super) fn handle_retry(&mut self, worker: WorkerId, at: Instant, now: Instant) -> bool {
         let busy = self.workers[worker];
-        self.handle_finished(worker);
-        let Some(Busy { peer, priority, request: Some(request) }) = busy else { return false };
+        self.handle_finished(worker, now);
+        let Some(Busy { peer, priority, fetch: Some((request, origin)), .. }) = busy else { return false };
         let Some(state) = self.peer(peer) else { return false };
-        state.retrying.insert(request);
+        state.elsewhere.insert(request);
         self.retries.insert((at, request));
-        self.waiting.insert(request, Place::Retry { peer, priority, at });
+        self.waiting.insert(request, Place { peer, priority, origin, set_aside: false, at: Spot::Retry(at) });
+        true
+    }
+
+    /// Notes that what `worker` ran was interrupted for awaited work. It goes on before all else of its class. False if
+    /// its peer is gone.
+    pub(super) fn handle_set_aside(&mut self, worker: WorkerId, now: Instant) -> bool {
+        let Some(Busy { peer, priority, fetch: Some((request, origin)), .. }) = self.release(worker) else {
+            return false;
+        };
+        if self.peer(peer).is_none() {
+            if priority == Priority::Low {
+                self.leave_origin(origin, now);
+            }
+            return false;
+        }
+        let at = self.front_place(peer, priority);
+        self.enqueue(peer, priority, at, Queued::Fetch(request), now);
+        self.move_to_front(peer, priority);
+        // A fetch that was promoted meanwhile does not count for its origin.
+        let set_aside = priority == Priority::Low;
+        self.set_aside += usize::from(set_aside);
+        self.waiting.insert(request, Place { peer, priority, origin, set_aside, at: Spot::Queue(at) });
         true
     }
 
     /// Drops a fetch that waits. False if it does not: it runs, or has ended.
-    pub(super) fn handle_cancelled(&mut self, request: RequestId) -> bool {
-        match self.waiting.remove(&request) {
-            Some(Place::Queue { peer, priority, place }) => self.dequeue(peer, priority, place),
-            Some(Place::Retry { peer, at, .. }) => {
-                self.retries.remove(&(at, request));
-                self.peers[peer.index].retrying.remove(&request);
-            }
-            None => return false,
+    pub(super) fn handle_cancelled(&mut self, request: RequestId, now: Instant) -> bool {
+        let Some(place) = self.take_out(request) else { return false };
+        if place.set_aside {
+            self.set_aside -= 1;
+            self.leave_origin(place.origin, now);
         }
         true
     }
@@ -304,28 +428,29 @@ impl Schedule {
     }
 
     /// Gives a fetch another priority, wherever it is: promoted to the front of its new queue, demoted to the back.
-    pub(super) fn promote(&mut self, request: RequestId, priority: Priority) {
+    pub(super) fn promote(&mut self, request: RequestId, priority: Priority, now: Instant) {
         match self.waiting.get(&request).copied() {
-            Some(Place::Queue { peer, priority: old, place }) if old != priority => {
-                self.dequeue(peer, old, place);
-                let place = match priority {
+            None => self.promote_running(request, priority, now),
+            Some(place) if place.priority == priority => {}
+            Some(Place { at: Spot::Retry(_), .. }) => {
+                if let Some(place) = self.waiting.get_mut(&request) {
+                    place.priority = priority;
+                }
+            }
+            Some(_) => {
+                let Some(place) = self.take_out(request) else { return };
+                if place.set_aside {
+                    self.set_aside -= 1;
+                    self.leave_origin(place.origin, now);
+                }
+                let Place { peer, origin, .. } = place;
+                let at = match priority {
                     Priority::High => self.front_place(peer, priority),
                     Priority::Low => self.last_place(),
                 };
-                self.enqueue(peer, priority, place, Queued::Fetch(request));
-                self.waiting.insert(request, Place::Queue { peer, priority, place });
-            }
-            Some(Place::Retry { peer, at, .. }) => {
-                self.waiting.insert(request, Place::Retry { peer, priority, at });
-            }
-            Some(Place::Queue { .. }) => {}
-            None => {
-                let running = |busy: &Busy| busy.request == Some(request);
-                let worker = self.workers.iter().position(|busy| busy.as_ref().is_some_and(running));
-                if let Some((worker, busy)) = worker.and_then(|worker| Some((worker, self.workers[worker]?)))
-                {
-                    self.set_busy(worker, Busy { priority, ..busy });
-                }
+                self.enqueue(peer, priority, at, Queued::Fetch(request), now);
+                self.waiting
+                    .insert(request, Place { peer, priority, origin, set_aside: false, at: Spot::Queue(at) });
             }
         }
     }
@@ -333,36 +458,71 @@ impl Schedule {
     /// The next thing to do and who does it, if there is something and somebody. Ask again until there is not.
     pub(super) fn poll_assignment(&mut self, now: Instant) -> Option<(WorkerId, Assignment)> {
         self.wake_retries(now);
-        let worker = *self.idle.last()?;
-        let low_allowed = self.low < self.max_low;
-        let admissible = if low_allowed { Priority::Low } else { Priority::High };
-        for peer_priority in Priority::BOTH {
-            for fetch_priority in Priority::BOTH {
-                if fetch_priority < admissible {
-                    continue;
-                }
-                let Some((_, &peer)) = self.rotations[class(peer_priority, fetch_priority)].first_key_value()
-                else {
-                    continue;
-                };
-                let assignment = self.take_first(peer, fetch_priority, admissible);
-                self.idle.pop();
-                // Who is asked may answer with anything admissible: room for it is taken beforehand.
-                let (priority, request) = match assignment {
-                    Assignment::Run(request) => (fetch_priority, Some(request)),
-                    Assignment::Ask(..) => (admissible, None),
-                };
-                self.low += usize::from(priority == Priority::Low);
-                self.workers[worker] = Some(Busy { peer, priority, request });
-                return Some((worker, assignment));
+        loop {
+            let worker = *self.idle.last()?;
+            let room = self.low < self.limits.workers - self.limits.reserved;
+            let (peer, priority, place) = self.choose(room, now)?;
+            let Some(mut assignment) = self.take(peer, priority, place, room, worker) else { continue };
+            self.idle.pop();
+            if priority == Priority::High {
+                self.last_awaited = Some(now);
             }
+            let is_overdue = place.is_some();
+            if let (Assignment::Run { protected, .. }, Some(busy)) =
+                (&mut assignment, &mut self.workers[worker])
+            {
+                *protected = is_overdue;
+                busy.protected_until = is_overdue.then(|| now + PROTECTED);
+            }
+            return Some((worker, assignment));
         }
-        None
+    }
+
+    /// How many running Low bodies should yield at their next chunk.
+    pub(super) fn poll_yields(&mut self, now: Instant) -> usize {
+        let (wanted, open) = self.pressure(now);
+        if wanted == 0 || open == 0 {
+            self.pressed_since = None;
+            return 0;
+        }
+        self.pressed_since.get_or_insert(now);
+        wanted.min(open)
+    }
+
+    /// A worker whose Low fetch is to be closed, because none has yielded in time: the one that moved longest ago. Ask
+    /// again until there is none. `claimed` is how many are about to yield; `moved` tells when a worker's fetch moved last.
+    pub(super) fn poll_eviction<M: Ord>(
+        &mut self,
+        now: Instant,
+        claimed: usize,
+        moved: impl Fn(WorkerId) -> M,
+    ) -> Option<WorkerId> {
+        let is_due = self.pressed_since.is_some_and(|since| since + YIELD_LIMIT <= now);
+        if !is_due || self.pressure(now).0 <= claimed {
+            return None;
+        }
+        let worker = (0..self.workers.len())
+            .filter(|worker| self.workers[*worker].is_some_and(|busy| busy.can_yield(now)))
+            .min_by_key(|worker| moved(*worker))?;
+        if let Some(busy) = &mut self.workers[worker] {
+            busy.evicted = true;
+        }
+        Some(worker)
     }
 
     /// When to poll again although nothing has happened.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.retries.first().map(|(at, _)| *at)
+        let retry = self.retries.first().map(|(at, _)| *at);
+        let eviction = self.pressed_since.map(|since| since + YIELD_LIMIT);
+        let is_waiting = self.queued[0] + self.queued[2] > 0 && self.idle.is_empty();
+        let protected = self.workers.iter().flatten().filter_map(|busy| busy.protected_until);
+        let protected = protected.min().filter(|_| is_waiting);
+        // With an idle worker Low work waits for the throttle only, or for room.
+        let held_back = !self.ages.is_empty() && !self.idle.is_empty();
+        let throttle = self.throttled_until().filter(|_| held_back);
+        let overdue = self.ages.first().map(|(since, ..)| *since + self.limits.max_wait);
+        let overdue = overdue.filter(|_| throttle.is_some());
+        [retry, eviction, protected, throttle, overdue].into_iter().flatten().min()
     }
 
     /// Takes the idle workers out of service.
@@ -374,8 +534,10 @@ impl Schedule {
     pub(super) fn counts(&self) -> Counts {
         Counts {
             queued: self.queued,
+            parked: self.parked,
             retrying: self.retries.len(),
-            busy: self.workers.len() - self.idle.len(),
+            set_aside: self.set_aside,
+            busy: self.workers.iter().flatten().count(),
             idle: self.idle.len(),
             peers: self.peers.len(),
         }
@@ -385,11 +547,187 @@ impl Schedule {
         self.peers.get_mut(key.index).filter(|state| state.serial == key.serial)
     }
 
-    fn set_busy(&mut self, worker: WorkerId, busy: Busy) {
+    /// Who is next: a peer, the queue, and the place in it if it is not the first.
+    fn choose(&self, room: bool, now: Instant) -> Option<(PeerKey, Priority, Option<i64>)> {
+        if room {
+            if let Some((since, peer, place)) = self.ages.first() {
+                if *since + self.limits.max_wait <= now {
+                    return Some((*peer, Priority::Low, Some(*place)));
+                }
+            }
+        }
+        let low_allowed = room && self.throttled_until().is_none_or(|until| until <= now);
+        Priority::BOTH
+            .into_iter()
+            .flat_map(|peer| Priority::BOTH.map(|fetch| (peer, fetch)))
+            .filter(|(_, fetch)| *fetch == Priority::High || low_allowed)
+            .find_map(|(peer, fetch)| {
+                let (_, next) = self.rotations[class(peer, fetch)].first_key_value()?;
+                Some((*next, fetch, None))
+            })
+    }
+
+    /// Until when Low work waits for awaited work to have gone quiet.
+    fn throttled_until(&self) -> Option<Instant> {
+        if self.limits.demand_throttle.is_zero() {
+            return None;
+        }
+        self.last_awaited.map(|last| last + self.limits.demand_throttle)
+    }
+
+    /// Takes what was chosen out of its queue, for `worker`. `None` if it has to wait for its origin after all.
+    fn take(
+        &mut self,
+        peer: PeerKey,
+        priority: Priority,
+        place: Option<i64>,
+        room: bool,
+        worker: WorkerId,
+    ) -> Option<Assignment> {
+        let queue = &self.peers[peer.index].queues[priority.rank()];
+        let (place, entry) = match place {
+            Some(place) => (place, *queue.get(&place)?),
+            None => queue.first_key_value().map(|(place, entry)| (*place, *entry))?,
+        };
+        self.dequeue(peer, priority, place);
+        self.move_to_back(peer, priority);
+        let Queued::Fetch(request) = entry.queued else {
+            // Who is asked may answer with anything admissible: room for it is taken beforehand.
+            let admissible = if room { Priority::Low } else { Priority::High };
+            self.peers[peer.index].pull = Pull::Asking { woken: None };
+            self.occupy(worker, Busy::asking(peer, admissible));
+            return Some(Assignment::Ask { peer, admissible });
+        };
+        let place = self.waiting.remove(&request)?;
+        if priority == Priority::Low {
+            if place.set_aside {
+                self.set_aside -= 1;
+            } else if !self.enter_origin(place.origin) {
+                self.park(request, place);
+                return None;
+            }
+        }
+        self.occupy(worker, Busy { fetch: Some((request, place.origin)), ..Busy::asking(peer, priority) });
+        Some(Assignment::Run { request, protected: false })
+    }
+
+    fn run_or_park(&mut self, worker: WorkerId, peer: PeerKey, ticket: Ticket) -> Fate {
+        let Ticket { request, priority, origin } = ticket;
+        let is_held_back = priority == Priority::Low && !self.enter_origin(origin);
+        if !is_held_back {
+            self.occupy(worker, Busy { fetch: Some((request, origin)), ..Busy::asking(peer, priority) });
+            return Fate::Run;
+        }
+        self.release(worker);
+        if self.peer(peer).is_none() {
+            return Fate::Refused;
+        }
+        self.park(request, Place { peer, priority, origin, set_aside: false, at: Spot::Parked });
+        Fate::Parked
+    }
+
+    /// Makes `worker` busy with something, maybe in the place of something else.
+    fn occupy(&mut self, worker: WorkerId, busy: Busy) {
+        self.low += usize::from(busy.priority == Priority::Low);
         if let Some(old) = self.workers[worker].replace(busy) {
             self.low -= usize::from(old.priority == Priority::Low);
-            self.low += usize::from(busy.priority == Priority::Low);
         }
+    }
+
+    /// Makes `worker` idle.
+    fn release(&mut self, worker: WorkerId) -> Option<Busy> {
+        let busy = self.workers[worker].take()?;
+        self.low -= usize::from(busy.priority == Priority::Low);
+        self.idle.push(worker);
+        Some(busy)
+    }
+
+    fn promote_running(&mut self, request: RequestId, priority: Priority, now: Instant) {
+        let is_it = |busy: &Option<Busy>| {
+            busy.is_some_and(|busy| busy.fetch.is_some_and(|(running, _)| running == request))
+        };
+        let Some(worker) = self.workers.iter().position(is_it) else { return };
+        let Some(busy @ Busy { fetch: Some((_, origin)), .. }) = self.workers[worker] else { return };
+        if busy.priority == priority {
+            return;
+        }
+        self.occupy(worker, Busy { priority, ..busy });
+        match priority {
+            Priority::High => self.leave_origin(origin, now),
+            // It runs already: the limit holds for those that come after it.
+            Priority::Low => self.origins.entry(origin).or_default().active += 1,
+        }
+    }
+
+    /// How many awaited fetches wait for a worker in vain, less those that get one by an eviction; and how many Low
+    /// bodies could yield.
+    fn pressure(&self, now: Instant) -> (usize, usize) {
+        let awaited = self.queued[0] + self.queued[2];
+        let evicted = self.workers.iter().flatten().filter(|busy| busy.evicted).count();
+        let open = self.workers.iter().flatten().filter(|busy| busy.can_yield(now)).count();
+        (awaited.saturating_sub(evicted + self.idle.len()), open)
+    }
+
+    /// Counts one more Low fetch of an origin, if it may have one.
+    fn enter_origin(&mut self, origin: Origin) -> bool {
+        let state = self.origins.entry(origin).or_default();
+        let may = state.active < self.limits.max_per_origin;
+        state.active += usize::from(may);
+        may
+    }
+
+    /// Counts one less, and queues what waited for that.
+    fn leave_origin(&mut self, origin: Origin, now: Instant) {
+        let Some(state) = self.origins.get_mut(&origin) else { return };
+        state.active = state.active.saturating_sub(1);
+        let next = state.parked.pop_front();
+        if state.active == 0 && state.parked.is_empty() {
+            self.origins.remove(&origin);
+        }
+        let Some(request) = next else { return };
+        let Some(place) = self.waiting.get(&request).copied() else { return };
+        self.forget_parked(request, place.peer);
+        let at = self.front_place(place.peer, place.priority);
+        self.enqueue(place.peer, place.priority, at, Queued::Fetch(request), now);
+        self.waiting.insert(request, Place { at: Spot::Queue(at), ..place });
+        if self.peers[place.peer.index].pull == Pull::Held && self.peers[place.peer.index].parked == 0 {
+            self.queue_pull(place.peer, Priority::Low, now);
+        }
+    }
+
+    fn park(&mut self, request: RequestId, place: Place) {
+        self.origins.entry(place.origin).or_default().parked.push_back(request);
+        self.waiting.insert(request, Place { at: Spot::Parked, ..place });
+        self.parked += 1;
+        let state = &mut self.peers[place.peer.index];
+        state.elsewhere.insert(request);
+        state.parked += 1;
+    }
+
+    fn forget_parked(&mut self, request: RequestId, peer: PeerKey) {
+        self.parked -= 1;
+        let state = &mut self.peers[peer.index];
+        state.elsewhere.remove(&request);
+        state.parked -= 1;
+    }
+
+    /// Takes a fetch from where it waits.
+    fn take_out(&mut self, request: RequestId) -> Option<Place> {
+        let place = self.waiting.remove(&request)?;
+        match place.at {
+            Spot::Queue(at) => self.dequeue(place.peer, place.priority, at),
+            Spot::Retry(at) => {
+                self.retries.remove(&(at, request));
+                self.peers[place.peer.index].elsewhere.remove(&request);
+            }
+            Spot::Parked => {
+                if let Some(state) = self.origins.get_mut(&place.origin) {
+                    state.parked.retain(|parked| *parked != request);
+                }
+                self.forget_parked(request, place.peer);
+            }
+        }
+        Some(place)
     }
 
     fn last_place(&mut self) -> i64 {
@@ -402,11 +740,14 @@ impl Schedule {
         queue.first_key_value().map_or(self.next_place, |(first, _)| *first) - 1
     }
 
-    fn enqueue(&mut self, peer: PeerKey, priority: Priority, place: i64, queued: Queued) {
+    fn enqueue(&mut self, peer: PeerKey, priority: Priority, place: i64, queued: Queued, since: Instant) {
         let state = &mut self.peers[peer.index];
         let class = class(state.priority, priority);
-        state.queues[priority.rank()].insert(place, queued);
+        state.queues[priority.rank()].insert(place, Entry { queued, since });
         self.queued[class] += 1;
+        if priority == Priority::Low {
+            self.ages.insert((since, peer, place));
+        }
         if state.turns[priority.rank()].is_none() {
             state.turns[priority.rank()] = Some(self.next_turn);
             self.rotations[class].insert(self.next_turn, peer);
@@ -418,8 +759,11 @@ impl Schedule {
         let state = &mut self.peers[peer.index];
         let class = class(state.priority, priority);
         let queue = &mut state.queues[priority.rank()];
-        queue.remove(&place);
+        let Some(entry) = queue.remove(&place) else { return };
         self.queued[class] -= 1;
+        if priority == Priority::Low {
+            self.ages.remove(&(entry.since, peer, place));
+        }
         if queue.is_empty() {
             if let Some(turn) = state.turns[priority.rank()].take() {
                 self.rotations[class].remove(&turn);
@@ -427,37 +771,29 @@ impl Schedule {
         }
     }
 
-    /// Takes the first thing of a queue that is not empty, and sends the peer to the end of the rotation.
-    fn take_first(&mut self, peer: PeerKey, priority: Priority, admissible: Priority) -> Assignment {
+    fn move_to_back(&mut self, peer: PeerKey, priority: Priority) {
+        self.next_turn += 1;
+        self.give_turn(peer, priority, self.next_turn - 1);
+    }
+
+    fn move_to_front(&mut self, peer: PeerKey, priority: Priority) {
+        self.first_turn -= 1;
+        self.give_turn(peer, priority, self.first_turn);
+    }
+
+    fn give_turn(&mut self, peer: PeerKey, priority: Priority, turn: i64) {
         let state = &mut self.peers[peer.index];
         let class = class(state.priority, priority);
-        let Some((_, queued)) = state.queues[priority.rank()].pop_first() else {
-            unreachable!("a peer stands in a rotation only while its queue has something");
-        };
-        self.queued[class] -= 1;
-        if let Some(turn) = state.turns[priority.rank()].take() {
-            self.rotations[class].remove(&turn);
-        }
-        if !state.queues[priority.rank()].is_empty() {
-            state.turns[priority.rank()] = Some(self.next_turn);
-            self.rotations[class].insert(self.next_turn, peer);
-            self.next_turn += 1;
-        }
-        match queued {
-            Queued::Fetch(request) => {
-                self.waiting.remove(&request);
-                Assignment::Run(request)
-            }
-            Queued::Pull => {
-                state.pull = Pull::Asking { woken: None };
-                Assignment::Ask(peer, admissible)
-            }
+        if let Some(old) = &mut state.turns[priority.rank()] {
+            self.rotations[class].remove(old);
+            self.rotations[class].insert(turn, peer);
+            *old = turn;
         }
     }
 
-    fn queue_pull(&mut self, peer: PeerKey, priority: Priority) {
+    fn queue_pull(&mut self, peer: PeerKey, priority: Priority, now: Instant) {
         let place = self.last_place();
-        self.enqueue(peer, priority, place, Queued::Pull);
+        self.enqueue(peer, priority, place, Queued::Pull, now);
         self.peers[peer.index].pull = Pull::Queued(priority, place);
     }
 
@@ -474,14 +810,26 @@ impl Schedule {
                 return;
             }
             self.retries.remove(&(at, request));
-            let Some(Place::Retry { peer, priority, .. }) = self.waiting.get(&request).copied() else {
-                continue;
-            };
-            self.peers[peer.index].retrying.remove(&request);
-            let place = self.front_place(peer, priority);
-            self.enqueue(peer, priority, place, Queued::Fetch(request));
-            self.waiting.insert(request, Place::Queue { peer, priority, place });
+            let Some(place) = self.waiting.get(&request).copied() else { continue };
+            self.peers[place.peer.index].elsewhere.remove(&request);
+            let at = self.front_place(place.peer, place.priority);
+            self.enqueue(place.peer, place.priority, at, Queued::Fetch(request), now);
+            self.waiting.insert(request, Place { at: Spot::Queue(at), ..place });
         }
+    }
+}
+
+impl Busy {
+    fn asking(peer: PeerKey, priority: Priority) -> Self {
+        Self { peer, priority, fetch: None, evicted: false, protected_until: None }
+    }
+
+    /// True if it runs a Low fetch that awaited work may interrupt.
+    fn can_yield(&self, now: Instant) -> bool {
+        self.priority == Priority::Low
+            && self.fetch.is_some()
+            && !self.evicted
+            && self.protected_until.is_none_or(|until| until <= now)
     }
 }
 
@@ -495,50 +843,72 @@ mod tests {
         RequestId::new(number).unwrap()
     }
 
-    /// Submits fetches numbered as given and polls them all with one worker that is done at once.
+    fn limits(workers: usize, reserved: usize) -> Limits {
+        Limits {
+            workers,
+            reserved,
+            max_per_origin: usize::MAX,
+            demand_throttle: Duration::ZERO,
+            max_wait: Duration::from_secs(10),
+        }
+    }
+
+    fn new(workers: usize, reserved: usize) -> Schedule {
+        Schedule::new(limits(workers, reserved))
+    }
+
+    fn ticket(number: u64, priority: Priority) -> Ticket {
+        Ticket { request: request(number), priority, origin: Origin(0) }
+    }
+
+    fn run(number: u64) -> Assignment {
+        Assignment::Run { request: request(number), protected: false }
+    }
+
+    /// Polls all with one worker that is done at once.
     fn served(schedule: &mut Schedule) -> Vec<u64> {
         let now = Instant::now();
         let mut order = Vec::new();
         while let Some((worker, assignment)) = schedule.poll_assignment(now) {
-            if let Assignment::Run(request) = assignment {
+            if let Assignment::Run { request, .. } = assignment {
                 order.push(request.get());
             }
-            schedule.handle_finished(worker);
+            schedule.handle_finished(worker, now);
         }
         order
     }
 
     #[test]
     fn classes_are_served_in_their_order() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let low = schedule.handle_registered(Priority::Low);
         let high = schedule.handle_registered(Priority::High);
-        schedule.handle_submitted(low, request(4), Priority::Low);
-        schedule.handle_submitted(low, request(3), Priority::High);
-        schedule.handle_submitted(high, request(2), Priority::Low);
-        schedule.handle_submitted(high, request(1), Priority::High);
+        schedule.handle_submitted(low, ticket(4, Priority::Low), Instant::now());
+        schedule.handle_submitted(low, ticket(3, Priority::High), Instant::now());
+        schedule.handle_submitted(high, ticket(2, Priority::Low), Instant::now());
+        schedule.handle_submitted(high, ticket(1, Priority::High), Instant::now());
         assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
     }
 
     #[test]
     fn peers_take_turns_and_each_is_first_in_first_out() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
         for number in [1, 3, 5] {
-            schedule.handle_submitted(a, request(number), Priority::High);
+            schedule.handle_submitted(a, ticket(number, Priority::High), Instant::now());
         }
         for number in [2, 4] {
-            schedule.handle_submitted(b, request(number), Priority::High);
+            schedule.handle_submitted(b, ticket(number, Priority::High), Instant::now());
         }
         assert_eq!(served(&mut schedule), [1, 2, 3, 4, 5]);
     }
 
     #[test]
     fn a_live_priority_moves_what_is_queued() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::Low));
-        schedule.handle_submitted(a, request(2), Priority::High);
-        schedule.handle_submitted(b, request(1), Priority::High);
+        schedule.handle_submitted(a, ticket(2, Priority::High), Instant::now());
+        schedule.handle_submitted(b, ticket(1, Priority::High), Instant::now());
         schedule.set_priority(b, Priority::High);
         assert_eq!(schedule.counts().queued, [1, 0, 1, 0]);
         assert_eq!(served(&mut schedule), [1, 2]);
@@ -546,109 +916,249 @@ mod tests {
 
     #[test]
     fn a_promotion_goes_to_the_front_and_a_demotion_to_the_back() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
-        schedule.handle_submitted(peer, request(2), Priority::High);
-        schedule.handle_submitted(peer, request(1), Priority::Low);
-        schedule.handle_submitted(peer, request(3), Priority::Low);
-        schedule.handle_submitted(peer, request(4), Priority::High);
-        schedule.promote(request(1), Priority::High);
-        schedule.promote(request(4), Priority::Low);
+        schedule.handle_submitted(peer, ticket(2, Priority::High), Instant::now());
+        schedule.handle_submitted(peer, ticket(1, Priority::Low), Instant::now());
+        schedule.handle_submitted(peer, ticket(3, Priority::Low), Instant::now());
+        schedule.handle_submitted(peer, ticket(4, Priority::High), Instant::now());
+        schedule.promote(request(1), Priority::High, Instant::now());
+        schedule.promote(request(4), Priority::Low, Instant::now());
         assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
     }
 
     #[test]
     fn a_reserved_worker_takes_awaited_work_only() {
-        let mut schedule = Schedule::new(2, 1);
+        let mut schedule = new(2, 1);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         for number in [1, 2] {
-            schedule.handle_submitted(peer, request(number), Priority::Low);
+            schedule.handle_submitted(peer, ticket(number, Priority::Low), Instant::now());
         }
         assert!(schedule.poll_assignment(now).is_some());
         assert_eq!(schedule.poll_assignment(now), None);
-        schedule.handle_submitted(peer, request(3), Priority::High);
+        schedule.handle_submitted(peer, ticket(3, Priority::High), Instant::now());
         let (_, assignment) = schedule.poll_assignment(now).unwrap();
-        assert_eq!(assignment, Assignment::Run(request(3)));
+        assert_eq!(assignment, run(3));
     }
 
     #[test]
     fn a_peer_is_asked_once_a_wake_and_not_again_after_wait() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         assert_eq!(schedule.poll_assignment(now), None);
-        schedule.handle_woken(peer, Priority::Low);
-        schedule.handle_woken(peer, Priority::Low);
+        schedule.handle_woken(peer, Priority::Low, now);
+        schedule.handle_woken(peer, Priority::Low, now);
         let (worker, assignment) = schedule.poll_assignment(now).unwrap();
-        assert_eq!(assignment, Assignment::Ask(peer, Priority::Low));
-        schedule.handle_answered(worker, Answer::Wait);
+        assert_eq!(assignment, Assignment::Ask { peer, admissible: Priority::Low });
+        schedule.handle_answered(worker, Answer::Wait, now);
         assert_eq!(schedule.poll_assignment(now), None);
     }
 
     #[test]
     fn a_wake_during_the_question_is_kept() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
-        schedule.handle_woken(peer, Priority::Low);
+        schedule.handle_woken(peer, Priority::Low, now);
         let (worker, _) = schedule.poll_assignment(now).unwrap();
-        schedule.handle_woken(peer, Priority::High);
-        schedule.handle_answered(worker, Answer::Wait);
+        schedule.handle_woken(peer, Priority::High, now);
+        schedule.handle_answered(worker, Answer::Wait, now);
         let (_, assignment) = schedule.poll_assignment(now).unwrap();
-        assert_eq!(assignment, Assignment::Ask(peer, Priority::Low));
+        assert_eq!(assignment, Assignment::Ask { peer, admissible: Priority::Low });
     }
 
     #[test]
     fn a_peer_with_more_is_asked_again_and_one_that_panicked_is_not() {
-        let mut schedule = Schedule::new(2, 0);
+        let mut schedule = new(2, 0);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
-        schedule.handle_woken(peer, Priority::High);
+        schedule.handle_woken(peer, Priority::High, now);
         let (first, _) = schedule.poll_assignment(now).unwrap();
-        let answer = Answer::Fetch { request: request(1), priority: Priority::Low, more: true };
-        schedule.handle_answered(first, answer);
+        let answer = Answer::Fetch { ticket: ticket(1, Priority::Low), more: true };
+        schedule.handle_answered(first, answer, now);
         let (second, assignment) = schedule.poll_assignment(now).unwrap();
-        assert!(matches!(assignment, Assignment::Ask(..)) && first != second);
-        schedule.handle_answered(second, Answer::Gone);
-        schedule.handle_woken(peer, Priority::High);
+        assert!(matches!(assignment, Assignment::Ask { .. }) && first != second);
+        schedule.handle_answered(second, Answer::Gone, now);
+        schedule.handle_woken(peer, Priority::High, now);
         assert_eq!(schedule.poll_assignment(now), None);
     }
 
     #[test]
     fn a_retry_waits_for_its_time_and_holds_no_worker() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        schedule.handle_submitted(peer, request(1), Priority::High);
+        schedule.handle_submitted(peer, ticket(1, Priority::High), Instant::now());
         let (worker, _) = schedule.poll_assignment(now).unwrap();
-        assert!(schedule.handle_retry(worker, later));
+        assert!(schedule.handle_retry(worker, later, now));
         assert_eq!(schedule.next_deadline(), Some(later));
-        schedule.handle_submitted(peer, request(2), Priority::High);
+        schedule.handle_submitted(peer, ticket(2, Priority::High), Instant::now());
         let (worker, assignment) = schedule.poll_assignment(now).unwrap();
-        assert_eq!(assignment, Assignment::Run(request(2)));
-        schedule.handle_finished(worker);
+        assert_eq!(assignment, run(2));
+        schedule.handle_finished(worker, now);
         assert_eq!(schedule.poll_assignment(now), None);
         let (_, assignment) = schedule.poll_assignment(later).unwrap();
-        assert_eq!(assignment, Assignment::Run(request(1)));
+        assert_eq!(assignment, run(1));
     }
 
     #[test]
     fn what_a_peer_leaves_behind_is_returned_when_it_goes() {
-        let mut schedule = Schedule::new(1, 0);
+        let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
-        schedule.handle_submitted(peer, request(1), Priority::High);
+        schedule.handle_submitted(peer, ticket(1, Priority::High), Instant::now());
         let (worker, _) = schedule.poll_assignment(now).unwrap();
-        schedule.handle_submitted(peer, request(2), Priority::Low);
-        schedule.handle_woken(peer, Priority::Low);
-        schedule.handle_retry(worker, now);
-        let mut orphans = schedule.handle_unregistered(peer);
+        schedule.handle_submitted(peer, ticket(2, Priority::Low), Instant::now());
+        schedule.handle_woken(peer, Priority::Low, now);
+        schedule.handle_retry(worker, now, now);
+        let mut orphans = schedule.handle_unregistered(peer, now);
         orphans.sort();
         assert_eq!(orphans, [request(1), request(2)]);
         assert_eq!(schedule.counts(), Counts { idle: 1, ..Counts::default() });
-        assert!(!schedule.handle_submitted(peer, request(3), Priority::High));
+        assert!(!schedule.handle_submitted(peer, ticket(3, Priority::High), Instant::now()));
+    }
+
+    #[test]
+    fn awaited_work_makes_a_low_body_yield_and_evicts_the_most_silent_one_in_time() {
+        let mut schedule = new(2, 0);
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        for number in [1, 2] {
+            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.poll_assignment(now).unwrap();
+        }
+        schedule.handle_submitted(peer, ticket(3, Priority::High), now);
+        assert_eq!(schedule.poll_assignment(now), None);
+        assert_eq!(schedule.poll_yields(now), 1);
+        let limit = now + YIELD_LIMIT;
+        assert_eq!(schedule.next_deadline(), Some(limit));
+        assert_eq!(schedule.poll_eviction(now, 0, |worker| worker), None);
+        assert_eq!(schedule.poll_eviction(limit, 1, |worker| worker), None);
+        let moved = |worker| std::cmp::Reverse(worker);
+        assert_eq!(schedule.poll_eviction(limit, 0, moved), Some(1));
+        assert_eq!(schedule.poll_eviction(limit, 0, moved), None);
+        assert_eq!(schedule.poll_yields(limit), 0);
+        assert!(schedule.handle_set_aside(1, limit));
+        assert_eq!(schedule.poll_assignment(limit), Some((1, run(3))));
+    }
+
+    #[test]
+    fn what_was_set_aside_goes_on_before_new_work_of_its_class() {
+        let mut schedule = new(1, 0);
+        let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
+        let now = Instant::now();
+        schedule.handle_submitted(a, ticket(2, Priority::Low), now);
+        schedule.poll_assignment(now).unwrap();
+        schedule.handle_submitted(b, ticket(3, Priority::Low), now);
+        schedule.handle_submitted(a, ticket(4, Priority::Low), now);
+        schedule.handle_submitted(b, ticket(1, Priority::High), now);
+        assert_eq!(schedule.poll_yields(now), 1);
+        assert!(schedule.handle_set_aside(0, now));
+        assert_eq!(schedule.counts().set_aside, 1);
+        assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
+        assert_eq!(schedule.counts().set_aside, 0);
+    }
+
+    #[test]
+    fn low_work_that_has_waited_too_long_comes_first_and_is_protected() {
+        for workers in [1, 2, 3] {
+            let mut schedule = new(workers, usize::from(workers > 1));
+            let peer = schedule.handle_registered(Priority::High);
+            let now = Instant::now();
+            schedule.handle_submitted(peer, ticket(1, Priority::Low), now);
+            let mut number = 1;
+            let mut turn = |at: Instant| {
+                // Endless awaited work: there is always more of it than workers.
+                while schedule.counts().queued[0] < 5 {
+                    number += 1;
+                    schedule.handle_submitted(peer, ticket(number, Priority::High), at);
+                }
+                let (worker, assignment) = schedule.poll_assignment(at).unwrap();
+                let open = schedule.poll_yields(at);
+                if matches!(assignment, Assignment::Run { protected: false, .. }) {
+                    schedule.handle_finished(worker, at);
+                }
+                (assignment, open)
+            };
+            for _ in 0..100 {
+                assert_ne!(turn(now).0, run(1));
+            }
+            let overdue = now + Duration::from_secs(10);
+            let (assignment, open) = turn(overdue);
+            assert_eq!(assignment, Assignment::Run { request: request(1), protected: true });
+            assert_eq!(open, 0);
+            assert_eq!(schedule.poll_yields(overdue), 0);
+            assert_eq!(schedule.poll_yields(overdue + PROTECTED), 1);
+        }
+    }
+
+    #[test]
+    fn low_work_waits_for_awaited_work_to_go_quiet_once_a_spell() {
+        let throttle = Duration::from_millis(100);
+        let mut schedule = Schedule::new(Limits { demand_throttle: throttle, ..limits(4, 0) });
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        schedule.handle_submitted(peer, ticket(1, Priority::High), now);
+        for number in [2, 3] {
+            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+        }
+        assert_eq!(schedule.poll_assignment(now).unwrap().1, run(1));
+        assert_eq!(schedule.poll_assignment(now), None);
+        let quiet = now + throttle;
+        assert_eq!(schedule.next_deadline(), Some(quiet));
+        assert_eq!(schedule.poll_assignment(quiet).unwrap().1, run(2));
+        assert_eq!(schedule.poll_assignment(quiet).unwrap().1, run(3));
+    }
+
+    #[test]
+    fn an_origin_has_so_many_low_fetches_and_others_overtake() {
+        let mut schedule = Schedule::new(Limits { max_per_origin: 1, ..limits(4, 0) });
+        let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
+        let now = Instant::now();
+        for number in [1, 2, 3] {
+            schedule.handle_submitted(a, ticket(number, Priority::Low), now);
+        }
+        let elsewhere = Ticket { origin: Origin(7), ..ticket(4, Priority::Low) };
+        schedule.handle_submitted(b, elsewhere, now);
+        schedule.handle_submitted(b, ticket(5, Priority::High), now);
+        let mut order = Vec::new();
+        while let Some((worker, assignment)) = schedule.poll_assignment(now) {
+            order.push((worker, assignment));
+        }
+        assert_eq!(
+            order.iter().map(|(_, assignment)| *assignment).collect::<Vec<_>>(),
+            [run(5), run(1), run(4)]
+        );
+        assert_eq!(schedule.counts().parked, 2);
+        schedule.handle_finished(order[1].0, now);
+        assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
+        schedule.promote(request(3), Priority::High, now);
+        assert_eq!(schedule.poll_assignment(now).unwrap().1, run(3));
+        assert_eq!(schedule.counts().parked, 0);
+    }
+
+    #[test]
+    fn a_peer_whose_origin_is_full_is_asked_for_awaited_work_only() {
+        let mut schedule = Schedule::new(Limits { max_per_origin: 1, ..limits(4, 0) });
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        schedule.handle_woken(peer, Priority::Low, now);
+        let mut fates = Vec::new();
+        let mut first = 0;
+        for number in [1, 2] {
+            let (worker, _) = schedule.poll_assignment(now).unwrap();
+            first = if number == 1 { worker } else { first };
+            let answer = Answer::Fetch { ticket: ticket(number, Priority::Low), more: true };
+            fates.push(schedule.handle_answered(worker, answer, now));
+        }
+        assert_eq!(fates, [Fate::Run, Fate::Parked]);
+        assert_eq!(schedule.poll_assignment(now), None);
+        schedule.handle_finished(first, now);
+        assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
+        assert!(matches!(schedule.poll_assignment(now).unwrap().1, Assignment::Ask { .. }));
     }
 
     /// What may happen to a schedule. Numbers are taken modulo what there is.
@@ -720,7 +1230,7 @@ mod tests {
         #[test]
         fn the_schedule_agrees_with_a_plain_list(steps in steps(), workers in 1_usize..5, reserved in 0_usize..2) {
             let reserved = reserved.min(workers - 1);
-            let mut schedule = Schedule::new(workers, reserved);
+            let mut schedule = new(workers, reserved);
             let mut model = Model { running: vec![None; workers], ..Model::default() };
             let mut numbers = 0;
             let now = Instant::now();
@@ -735,7 +1245,7 @@ mod tests {
                         let mut left: Vec<_> =
                             model.waiting.iter().filter(|fetch| fetch.1 == key).map(|fetch| fetch.0).collect();
                         model.waiting.retain(|fetch| fetch.1 != key);
-                        let mut orphans = schedule.handle_unregistered(key);
+                        let mut orphans = schedule.handle_unregistered(key, now);
                         left.sort();
                         orphans.sort();
                         prop_assert_eq!(orphans, left);
@@ -744,14 +1254,14 @@ mod tests {
                         let (key, ..) = model.peers[which % model.peers.len()];
                         numbers += 1;
                         model.places += 1;
-                        prop_assert!(schedule.handle_submitted(key, request(numbers), priority(high)));
+                        prop_assert!(schedule.handle_submitted(key, ticket(numbers, priority(high)), Instant::now()));
                         model.waiting.push((request(numbers), key, priority(high), model.places));
                     }
                     Step::Cancel(which) if numbers > 0 => {
                         let id = request(1 + which as u64 % numbers);
                         let waits = model.waiting.iter().any(|fetch| fetch.0 == id);
                         model.waiting.retain(|fetch| fetch.0 != id);
-                        prop_assert_eq!(schedule.handle_cancelled(id), waits);
+                        prop_assert_eq!(schedule.handle_cancelled(id, now), waits);
                     }
                     Step::Prioritise(which, high) if !model.peers.is_empty() => {
                         let index = which % model.peers.len();
@@ -760,7 +1270,7 @@ mod tests {
                     }
                     Step::Promote(which, high) if numbers > 0 => {
                         let id = request(1 + which as u64 % numbers);
-                        schedule.promote(id, priority(high));
+                        schedule.promote(id, priority(high), Instant::now());
                         model.places += 1;
                         let (place, wanted) = (model.places, priority(high));
                         let first = model.waiting.iter().map(|fetch| fetch.3).min().unwrap_or(0) - 1;
@@ -777,7 +1287,7 @@ mod tests {
                         let best = model.best_class(workers - reserved).filter(|_| idle);
                         match schedule.poll_assignment(now) {
                             None => prop_assert_eq!(best, None),
-                            Some((worker, Assignment::Run(id))) => {
+                            Some((worker, Assignment::Run { request: id, .. })) => {
                                 let index = model.waiting.iter().position(|fetch| fetch.0 == id);
                                 prop_assert!(index.is_some(), "{id} ran without waiting");
                                 let (_, peer, fetch, place) = model.waiting.remove(index.unwrap());
@@ -793,19 +1303,19 @@ mod tests {
                                 prop_assert!(model.running[worker].is_none());
                                 model.running[worker] = Some((id, peer, fetch));
                             }
-                            Some((_, Assignment::Ask(..))) => prop_assert!(false, "nobody was woken"),
+                            Some((_, Assignment::Ask { .. })) => prop_assert!(false, "nobody was woken"),
                         }
                     }
                     Step::Finish(which) => {
                         let worker = which % workers;
                         model.running[worker] = None;
-                        schedule.handle_finished(worker);
+                        schedule.handle_finished(worker, now);
                     }
                     Step::Retry(which) => {
                         let worker = which % workers;
                         let Some((id, peer, fetch)) = model.running[worker].take() else { continue };
                         let stays = model.peers.iter().any(|(key, ..)| *key == peer);
-                        prop_assert_eq!(schedule.handle_retry(worker, now), stays);
+                        prop_assert_eq!(schedule.handle_retry(worker, now, now), stays);
                         if stays {
                             let first = model.waiting.iter().map(|fetch| fetch.3).min().unwrap_or(0) - 1;
                             model.waiting.push((id, peer, fetch, first));

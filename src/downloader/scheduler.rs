@@ -12,9 +12,9 @@ use parking_lot::Mutex;
 
 use super::fetch::{Priority, RequestId};
 use super::peer::Peer;
-use super::schedule::{Answer, Assignment, Counts, PeerKey, Schedule, WorkerId};
+use super::schedule::{Answer, Assignment, Counts, Fate, Limits, PeerKey, Schedule, WorkerId};
 use super::sync::{Slot, Turnstile};
-use super::worker::Job;
+use super::worker::{Control, Job};
 use crate::bandwidth::Bandwidth;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
@@ -30,6 +30,10 @@ pub(super) struct Core {
     /// Cancelled when the downloader stops; above all its peers' tokens.
     pub(super) root: CancelToken,
     pub(super) open_bodies: AtomicUsize,
+    /// Low bodies that are to yield at their next chunk, and have not been found yet.
+    yields: AtomicUsize,
+    /// Low bodies that are about to yield: found, and the machine not told yet.
+    yielding: AtomicUsize,
     next_request: AtomicU64,
     turnstile: Turnstile<Machine, Fact>,
     /// Where each worker waits for its next task.
@@ -45,9 +49,14 @@ pub(super) enum Fact {
     /// There is something in the peer's channel.
     Submitted(PeerKey),
     Woken(PeerKey, Priority),
+    /// The peer that the worker asked gave nothing.
     Answered(WorkerId, Answer),
+    /// The peer that the worker asked gave this, and maybe has more.
+    Fetched(WorkerId, Box<Job>, bool),
     Finished(WorkerId),
     Retry(WorkerId, Box<Job>, Instant),
+    /// The worker's Low fetch makes room for awaited work. True if it was found by `yields`.
+    SetAside(WorkerId, Box<Job>, bool),
     Cancelled(RequestId),
     Prioritised(PeerKey, Priority),
     Promoted(RequestId, Priority),
@@ -86,6 +95,8 @@ pub(super) struct Machine {
     peers: HashMap<PeerKey, (Arc<PeerEntry>, Receiver<Box<Job>>)>,
     /// The jobs that wait, exactly those that wait in the schedule.
     jobs: HashMap<RequestId, Box<Job>>,
+    /// What each busy worker runs, as far as others may have a say in it.
+    running: Vec<Option<Arc<Control>>>,
     /// When the scheduler thread will wake by itself.
     alarm: Option<Instant>,
     stopped: bool,
@@ -99,6 +110,8 @@ struct Actions {
     endings: Vec<Ending>,
     /// To be dropped outside the turn: foreign code.
     peers: Vec<Arc<PeerEntry>>,
+    /// To be closed: none of them has yielded in time.
+    evictions: Vec<Arc<Control>>,
     signal: bool,
 }
 
@@ -130,9 +143,18 @@ impl Core {
             bandwidth: Mutex::default(),
             root: CancelToken::new(CancelReason::Shutdown),
             open_bodies: AtomicUsize::new(0),
+            yields: AtomicUsize::new(0),
+            yielding: AtomicUsize::new(0),
             next_request: AtomicU64::new(1),
             turnstile: Turnstile::new(Machine {
-                schedule: Schedule::new(workers, config.effective_reserved()),
+                schedule: Schedule::new(Limits {
+                    workers,
+                    reserved: config.effective_reserved(),
+                    max_per_origin: config.max_per_origin,
+                    demand_throttle: config.demand_throttle,
+                    max_wait: config.max_wait,
+                }),
+                running: vec![None; workers],
                 peers: HashMap::new(),
                 jobs: HashMap::new(),
                 alarm: None,
@@ -154,7 +176,42 @@ impl Core {
 
     /// Tells the machine `fact` and carries out what follows. Never blocks on another thread.
     pub(super) fn tell(&self, fact: Fact) {
-        self.turnstile.tell(fact, Machine::step, |actions| self.act(actions));
+        self.turnstile.tell(fact, |machine, facts| self.step(machine, facts), |actions| self.act(actions));
+    }
+
+    fn step(&self, machine: &mut Machine, facts: &mut Vec<Fact>) -> Actions {
+        let mut actions = Actions::default();
+        let now = Instant::now();
+        for fact in facts.drain(..) {
+            if let Fact::SetAside(.., true) = &fact {
+                self.yielding.fetch_sub(1, Ordering::AcqRel);
+            }
+            machine.handle(fact, now, &mut actions);
+        }
+        machine.assign(now, &mut actions);
+        let yielding = self.yielding.load(Ordering::Acquire);
+        let wanted = machine.press(now, yielding, &mut actions);
+        self.yields.store(wanted.saturating_sub(yielding), Ordering::Release);
+        machine.set_alarm(&mut actions);
+        actions
+    }
+
+    /// True if a running Low body is to yield.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.yields.load(Ordering::Relaxed) > 0
+    }
+
+    /// True if a running Low body is to yield, and the one that asks is taken for it.
+    pub(super) fn claim_yield(&self) -> bool {
+        self.yielding.fetch_add(1, Ordering::AcqRel);
+        let claimed = self
+            .yields
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |wanted| wanted.checked_sub(1))
+            .is_ok();
+        if !claimed {
+            self.yielding.fetch_sub(1, Ordering::AcqRel);
+        }
+        claimed
     }
 
     /// Tells the machine that `request` lies in `peer`'s channel. If it was assigned to a worker at once, by this very
@@ -162,7 +219,8 @@ impl Core {
     /// hand-offs are saved.
     pub(super) fn submit(&self, peer: PeerKey, request: RequestId) -> Option<(WorkerId, Box<Job>)> {
         let mut claimed = None;
-        self.turnstile.tell(Fact::Submitted(peer), Machine::step, |mut actions| {
+        let step = |machine: &mut Machine, facts: &mut Vec<Fact>| self.step(machine, facts);
+        self.turnstile.tell(Fact::Submitted(peer), step, |mut actions| {
             let is_own = |task: &Task| matches!(task, Task::Run(job) if job.record.id == request);
             if let Some(index) = actions.tasks.iter().position(|(_, task)| is_own(task)) {
                 if let (worker, Task::Run(job)) = actions.tasks.swap_remove(index) {
@@ -202,12 +260,16 @@ impl Core {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {
-        self.turnstile.with(look, Machine::step, |actions| self.act(actions))
+        let step = |machine: &mut Machine, facts: &mut Vec<Fact>| self.step(machine, facts);
+        self.turnstile.with(look, step, |actions| self.act(actions))
     }
 
     fn act(&self, actions: Actions) {
         for (worker, task) in actions.tasks {
             self.slots[worker].put(task);
+        }
+        for control in actions.evictions {
+            control.evict();
         }
         let mut signal = actions.signal;
         for ending in actions.endings {
@@ -244,35 +306,38 @@ impl Core {
 }
 
 impl Machine {
-    fn step(&mut self, facts: &mut Vec<Fact>) -> Actions {
-        let mut actions = Actions::default();
-        for fact in facts.drain(..) {
-            self.handle(fact, &mut actions);
-        }
-        self.assign(&mut actions);
-        actions
-    }
-
-    fn handle(&mut self, fact: Fact, actions: &mut Actions) {
+    fn handle(&mut self, fact: Fact, now: Instant, actions: &mut Actions) {
         match fact {
-            Fact::Submitted(peer) => self.drain(peer, actions),
-            Fact::Woken(peer, priority) => self.schedule.handle_woken(peer, priority),
-            Fact::Answered(worker, answer) => self.schedule.handle_answered(worker, answer),
-            Fact::Finished(worker) => self.schedule.handle_finished(worker),
+            Fact::Submitted(peer) => self.drain(peer, now, actions),
+            Fact::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
+            Fact::Answered(worker, answer) => {
+                self.schedule.handle_answered(worker, answer, now);
+            }
+            Fact::Fetched(worker, job, more) => self.fetched(worker, job, more, now, actions),
+            Fact::Finished(worker) => {
+                self.running[worker] = None;
+                self.schedule.handle_finished(worker, now);
+            }
             Fact::Retry(worker, job, at) => {
-                let kept = self.schedule.handle_retry(worker, at);
-                self.keep(job, kept, actions);
+                self.running[worker] = None;
+                let kept = self.schedule.handle_retry(worker, at, now);
+                self.keep(job, kept, now, actions);
+            }
+            Fact::SetAside(worker, job, _) => {
+                self.running[worker] = None;
+                let kept = self.schedule.handle_set_aside(worker, now);
+                self.keep(job, kept, now, actions);
             }
             Fact::Cancelled(request) => {
-                if self.schedule.handle_cancelled(request) {
+                if self.schedule.handle_cancelled(request, now) {
                     self.end(request, actions);
                 }
             }
             Fact::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
-            Fact::Promoted(request, priority) => self.schedule.promote(request, priority),
+            Fact::Promoted(request, priority) => self.promote(request, priority, now),
             Fact::Unregistered(peer) => {
-                self.drain(peer, actions);
-                for request in self.schedule.handle_unregistered(peer) {
+                self.drain(peer, now, actions);
+                for request in self.schedule.handle_unregistered(peer, now) {
                     self.end(request, actions);
                 }
                 actions.peers.extend(self.peers.remove(&peer).map(|(entry, _)| entry));
@@ -283,7 +348,7 @@ impl Machine {
                 actions.signal = true;
                 let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
                 for request in waiting {
-                    self.schedule.handle_cancelled(request);
+                    self.schedule.handle_cancelled(request, now);
                     self.end(request, actions);
                 }
             }
@@ -294,26 +359,50 @@ impl Machine {
         }
     }
 
+    /// A peer gave a fetch: the worker that asked runs it, or it waits for its origin.
+    fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
+        match self.schedule.handle_answered(worker, Answer::Fetch { ticket: job.ticket(), more }, now) {
+            Fate::Run => {
+                self.running[worker] = Some(Arc::clone(&job.control));
+                actions.tasks.push((worker, Task::Run(job)));
+            }
+            Fate::Parked => self.keep(job, true, now, actions),
+            Fate::Refused => self.keep(job, false, now, actions),
+        }
+    }
+
+    fn promote(&mut self, request: RequestId, priority: Priority, now: Instant) {
+        self.schedule.promote(request, priority, now);
+        match self.jobs.get_mut(&request) {
+            Some(job) => job.priority = priority,
+            None => {
+                for control in self.running.iter().flatten().filter(|control| control.request == request) {
+                    control.set_priority(priority);
+                }
+            }
+        }
+    }
+
     /// Takes in all that is in the peer's channel.
-    fn drain(&mut self, peer: PeerKey, actions: &mut Actions) {
+    fn drain(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
         let Some((_, channel)) = self.peers.get(&peer) else { return };
         let submitted: Vec<Box<Job>> = channel.try_iter().collect();
         for job in submitted {
-            let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.record.id, job.priority);
-            self.keep(job, accepted, actions);
+            let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.ticket(), now);
+            self.keep(job, accepted, now, actions);
         }
     }
 
     /// Keeps a job that waits in the schedule. One that was cancelled before it got here, when there was nothing yet to
     /// take out, ends.
-    fn keep(&mut self, job: Box<Job>, waits: bool, actions: &mut Actions) {
+    fn keep(&mut self, job: Box<Job>, waits: bool, now: Instant, actions: &mut Actions) {
         let request = job.record.id;
         let reason = job.token.reason();
         self.jobs.insert(request, job);
         if waits && reason.is_none() && !self.stopped {
             return;
         }
-        self.schedule.handle_cancelled(request);
+        self.schedule.handle_cancelled(request, now);
         self.end(request, actions);
     }
 
@@ -324,30 +413,48 @@ impl Machine {
         actions.endings.push(Ending { job, reason });
     }
 
-    fn assign(&mut self, actions: &mut Actions) {
+    fn assign(&mut self, now: Instant, actions: &mut Actions) {
         if self.stopped {
             actions.tasks.extend(self.schedule.retire_idle().map(|worker| (worker, Task::Stop)));
             return;
         }
-        let now = Instant::now();
         while let Some((worker, assignment)) = self.schedule.poll_assignment(now) {
-            match self.task(assignment) {
+            match self.task(worker, assignment) {
                 Some(task) => actions.tasks.push((worker, task)),
-                None => self.schedule.handle_finished(worker),
+                None => self.schedule.handle_finished(worker, now),
             }
         }
+    }
+
+    /// Makes Low bodies yield to awaited work that found no worker. Returns how many should, at their next chunk; those
+    /// that had time enough are closed. `yielding` of them are on their way.
+    fn press(&mut self, now: Instant, yielding: usize, actions: &mut Actions) -> usize {
+        let running = &self.running;
+        let moved = |worker: WorkerId| running[worker].as_ref().map(|control| control.moved());
+        while let Some(worker) = self.schedule.poll_eviction(now, yielding, moved) {
+            actions.evictions.extend(running[worker].clone());
+        }
+        self.schedule.poll_yields(now)
+    }
+
+    fn set_alarm(&mut self, actions: &mut Actions) {
         let due = self.schedule.next_deadline();
-        if due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
+        if !self.stopped && due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
             self.alarm = due;
             actions.signal = true;
         }
     }
 
-    fn task(&mut self, assignment: Assignment) -> Option<Task> {
+    fn task(&mut self, worker: WorkerId, assignment: Assignment) -> Option<Task> {
         match assignment {
-            Assignment::Run(request) => self.jobs.remove(&request).map(Task::Run),
-            Assignment::Ask(key, admissible) => {
-                let (entry, _) = self.peers.get(&key)?;
+            Assignment::Run { request, protected } => {
+                let job = self.jobs.remove(&request)?;
+                job.control.begin(job.priority, protected);
+                self.running[worker] = Some(Arc::clone(&job.control));
+                Some(Task::Run(job))
+            }
+            Assignment::Ask { peer, admissible } => {
+                let (entry, _) = self.peers.get(&peer)?;
                 Some(Task::Ask(Asked { entry: Arc::clone(entry), admissible }))
             }
         }

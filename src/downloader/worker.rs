@@ -11,12 +11,15 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, Validate, panicked};
 use super::peer::Next;
 use super::response::{Reply, Response};
-use super::schedule::{Answer, WorkerId};
+use super::schedule::{Answer, Origin, PROTECTED, Ticket, WorkerId};
 use super::scheduler::{Asked, Core, Fact, Task, enter_own_thread};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{self, ByteRange, Head, Request, Validator, retry};
@@ -26,11 +29,15 @@ use crate::event::{Bus, Event};
 /// Bytes read from a body at once.
 const CHUNK: usize = 64 * 1024;
 
+/// So many bytes end the protection of Low work that had waited for too long.
+const PROTECTED_BYTES: u64 = 256 * 1024;
+
 /// A fetch on its way, from its acceptance to its one end.
 pub(super) struct Job {
     pub(super) priority: Priority,
     pub(super) token: CancelToken,
     pub(super) record: Record,
+    pub(super) control: Arc<Control>,
     request: Request,
     target: Target,
     validate: Option<Validate>,
@@ -41,6 +48,10 @@ pub(super) struct Job {
     flowed: bool,
     /// What the first answer said, by which later ones are judged.
     resume: Option<Resume>,
+    /// The open body, if it was set aside with it.
+    body: Option<client::Response>,
+    /// Set aside, and not run since.
+    is_aside: bool,
     /// Takes the job out of the schedule when it is cancelled.
     _on_cancel: CancelGuard,
 }
@@ -65,6 +76,11 @@ struct Resume {
 /// What became of an attempt.
 enum Attempt {
     Ended(Box<Job>, Result<(), Error>),
+    /// It made room for awaited work; by itself, or because it was evicted.
+    SetAside {
+        job: Box<Job>,
+        by_itself: bool,
+    },
     /// The target has the open body, and its end.
     HandedOver,
 }
@@ -76,13 +92,14 @@ pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
     loop {
         match core.take_task(worker) {
             Task::Run(job) => run_job(core, worker, job, &mut chunk),
-            Task::Ask(asked) => ask(core, worker, &asked, &mut chunk),
+            Task::Ask(asked) => ask(core, worker, &asked),
             Task::Stop => break core.tell(Fact::Left),
         }
     }
 }
 
-fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked, chunk: &mut [u8]) {
+/// Asks a peer. What it gives comes back as a task, if it may run.
+fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) {
     let next = catch_unwind(AssertUnwindSafe(|| asked.entry.peer.lock().next_fetch(asked.admissible)));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch(fetch, sink)) => (fetch, sink, true),
@@ -94,18 +111,31 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked, chunk: &mut [u8]) {
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
-    let job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.bus, fetch, target));
-    let answer = Answer::Fetch { request: job.record.id, priority: job.priority, more };
-    core.tell(Fact::Answered(worker, answer));
-    run_job(core, worker, job, chunk);
+    let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.bus, fetch, target));
+    if let Target::Sink(sink) = &mut job.target {
+        if let Err(error) = sink.accepted(job.record.id) {
+            job.end(Err(error));
+            return core.tell(Fact::Answered(worker, Answer::Wait));
+        }
+    }
+    core.tell(Fact::Fetched(worker, job, more));
 }
 
 /// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. `chunk` is not
 /// used where a caller waits for the body.
 pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) {
-    job.record.start();
+    if std::mem::take(&mut job.is_aside) {
+        job.record.publish(Event::Resumed { request: job.record.id });
+    } else {
+        job.record.start();
+    }
     match attempt(core, job, chunk) {
         Attempt::HandedOver => core.tell(Fact::Finished(worker)),
+        Attempt::SetAside { mut job, by_itself } => {
+            job.is_aside = true;
+            job.record.publish(Event::SetAside { request: job.record.id, bytes: job.record.received });
+            core.tell(Fact::SetAside(worker, job, by_itself));
+        }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
             Some(at) => core.tell(Fact::Retry(worker, job, at)),
             None => {
@@ -118,13 +148,20 @@ pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chu
 
 fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
     job.flowed = false;
+    // Cancelled with the fetch, and by an eviction.
+    let token = job.token.child(CancelReason::Fetch);
+    if let Some(body) = job.body.take() {
+        return stream(core, job, body, Duration::ZERO, chunk);
+    }
+    job.control.arm(&token);
     let sent = Instant::now();
-    let opened = core.client.open(&job.request, &job.token);
+    let opened = core.client.open(&job.request, &token);
     let ttfb = sent.elapsed();
     let mut body = match opened.and_then(|body| job.accept(body.head()).map(|()| body)) {
         Ok(body) => body,
-        Err(error) => return Attempt::Ended(job, Err(error)),
+        Err(error) => return ended(job, Err(error)),
     };
+    job.control.advance();
     job.record.publish(Event::FirstByte { request: job.record.id, ttfb, status: body.head().status() });
     let flow = match &mut job.target {
         Target::Caller(_) => Ok(Flow::Detach),
@@ -132,6 +169,9 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
     };
     match flow {
         Ok(Flow::Detach) => {
+            // Nobody evicts a body that holds no worker.
+            job.control.disarm();
+            body.keep(token);
             let Job { target, record, .. } = *job;
             let response = Response::new(Arc::clone(core), body, record, ttfb);
             match target {
@@ -141,11 +181,143 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
             Attempt::HandedOver
         }
         Ok(Flow::Stream) => {
-            let transfer = Transfer::begin(core, ttfb);
-            let result = job.stream(&mut body, &transfer, chunk);
-            Attempt::Ended(job, result)
+            body.keep(token);
+            stream(core, job, body, ttfb, chunk)
         }
-        Err(error) => Attempt::Ended(job, Err(error)),
+        Err(error) => ended(job, Err(error)),
+    }
+}
+
+/// Reads a body into the sink, up to its end or until it has to make room.
+fn stream(
+    core: &Arc<Core>,
+    mut job: Box<Job>,
+    mut body: client::Response,
+    ttfb: Duration,
+    chunk: &mut [u8],
+) -> Attempt {
+    let transfer = Transfer::begin(core, ttfb);
+    let result = job.stream(&mut body, &transfer, chunk);
+    drop(transfer);
+    match result {
+        Ok(Streamed::Whole) => ended(job, Ok(())),
+        Ok(Streamed::Yielded) => {
+            job.body = Some(body);
+            Attempt::SetAside { job, by_itself: true }
+        }
+        Err(error) => ended(job, Err(error)),
+    }
+}
+
+/// An attempt that was cut off by an eviction, and by nobody else, has not failed.
+fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
+    let was_cut = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
+    if was_cut && job.control.was_evicted() {
+        return Attempt::SetAside { job, by_itself: false };
+    }
+    Attempt::Ended(job, result)
+}
+
+/// How far a body was read.
+enum Streamed {
+    Whole,
+    /// Up to a chunk at which it makes room for awaited work.
+    Yielded,
+}
+
+/// What others see of a running fetch, and may do to it.
+pub(super) struct Control {
+    pub(super) request: RequestId,
+    state: Mutex<Hold>,
+    /// Bytes of body so far, and steps before them: grows with every sign of life.
+    progress: AtomicU64,
+}
+
+struct Hold {
+    priority: Priority,
+    /// Closes the running attempt.
+    attempt: Option<CancelToken>,
+    evicted: bool,
+    /// Until when it does not yield, and at how many bytes it does all the same.
+    protected: Option<(Instant, u64)>,
+    moved: Instant,
+}
+
+impl Control {
+    fn new(request: RequestId, priority: Priority) -> Self {
+        let hold = Hold { priority, attempt: None, evicted: false, protected: None, moved: Instant::now() };
+        Self { request, state: Mutex::new(hold), progress: AtomicU64::new(0) }
+    }
+
+    /// A worker takes the fetch up.
+    pub(super) fn begin(&self, priority: Priority, protected: bool) {
+        let mut hold = self.state.lock();
+        let now = Instant::now();
+        let share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
+        hold.priority = priority;
+        hold.evicted = false;
+        hold.protected = protected.then_some((now + PROTECTED, share));
+        hold.moved = now;
+    }
+
+    pub(super) fn set_priority(&self, priority: Priority) {
+        self.state.lock().priority = priority;
+    }
+
+    /// When it gave its last sign of life.
+    pub(super) fn moved(&self) -> Instant {
+        self.state.lock().moved
+    }
+
+    /// Closes the running attempt; the fetch goes on from its offset later.
+    pub(super) fn evict(&self) {
+        let attempt = {
+            let mut hold = self.state.lock();
+            hold.evicted = true;
+            hold.attempt.take()
+        };
+        // Outside the lock: its hooks are foreign here.
+        if let Some(attempt) = attempt {
+            attempt.cancel();
+        }
+    }
+
+    fn was_evicted(&self) -> bool {
+        self.state.lock().evicted
+    }
+
+    /// Lets an eviction close `attempt`. One that came before closes it now.
+    fn arm(&self, attempt: &CancelToken) {
+        let is_late = {
+            let mut hold = self.state.lock();
+            hold.attempt = Some(attempt.clone());
+            hold.evicted
+        };
+        if is_late {
+            attempt.cancel();
+        }
+    }
+
+    fn disarm(&self) {
+        self.state.lock().attempt = None;
+    }
+
+    fn advance(&self) {
+        self.advance_by(1);
+    }
+
+    fn advance_by(&self, steps: u64) {
+        self.progress.fetch_add(steps, Ordering::Relaxed);
+        self.state.lock().moved = Instant::now();
+    }
+
+    /// True if awaited work may interrupt it.
+    fn may_yield(&self) -> bool {
+        let hold = self.state.lock();
+        let is_protected = hold.protected.is_some_and(|(until, bytes)| {
+            Instant::now() < until && self.progress.load(Ordering::Relaxed) < bytes
+        });
+        hold.priority == Priority::Low && !is_protected
     }
 }
 
@@ -165,12 +337,14 @@ impl Job {
                 core.tell(Fact::Cancelled(id));
             }
         });
+        let control = Arc::new(Control::new(id, fetch.priority));
         let record = Record::new(id, [peer_bus.clone(), core.bus.clone()]);
         record.publish(Event::Enqueued { request: id });
         Self {
             priority: fetch.priority,
             token,
             record,
+            control,
             request: fetch.request,
             target,
             validate: fetch.validate,
@@ -178,8 +352,15 @@ impl Job {
             failures: 0,
             flowed: false,
             resume: None,
+            body: None,
+            is_aside: false,
             _on_cancel: on_cancel,
         }
+    }
+
+    pub(super) fn ticket(&self) -> Ticket {
+        let origin = Origin(self.request.origin_hash());
+        Ticket { request: self.record.id, priority: self.priority, origin }
     }
 
     /// True if ending this job calls foreign code.
@@ -199,17 +380,17 @@ impl Job {
         }
     }
 
-    /// Reads the body into the sink, up to its end.
+    /// Reads the body into the sink, up to its end or until it has to make room.
     fn stream(
         &mut self,
         body: &mut client::Response,
         transfer: &Transfer<'_>,
         chunk: &mut [u8],
-    ) -> Result<(), Error> {
-        let Target::Sink(sink) = &mut self.target else { return Ok(()) };
+    ) -> Result<Streamed, Error> {
+        let Target::Sink(sink) = &mut self.target else { return Ok(Streamed::Whole) };
         let head = body.head();
         let end = if head.is_partial() { self.request.byte_range().map(|range| range.end) } else { None };
-        let mut offset = head.start();
+        let mut offset = body.position();
         let resume = self.resume.get_or_insert_with(|| Resume {
             offset,
             validator: head.validator(),
@@ -218,9 +399,10 @@ impl Job {
         loop {
             let got = body.read_chunk(chunk)?;
             if got == 0 {
-                return Ok(());
+                return Ok(Streamed::Whole);
             }
             transfer.advance(got);
+            self.control.advance_by(got as u64);
             // A server without ranges sends again what is already there.
             let known = usize::try_from(resume.offset - offset).map_or(got, |known| known.min(got));
             offset += got as u64;
@@ -233,6 +415,9 @@ impl Job {
             self.failures = 0;
             self.flowed = true;
             self.request.set_range(ByteRange::new(offset, end.unwrap_or(u64::MAX)));
+            if transfer.core.is_pressed() && self.control.may_yield() && transfer.core.claim_yield() {
+                return Ok(Streamed::Yielded);
+            }
         }
     }
 

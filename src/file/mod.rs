@@ -310,7 +310,7 @@ impl Shared {
         interrupts: u64,
         or: impl Fn(&State) -> Option<Wait>,
     ) -> Wait {
-        let (failures, unwanted) = {
+        let (failures, unwanted, awaited) = {
             let mut state = self.state.lock();
             let view = &mut state.readers[reader];
             if view.position != position {
@@ -318,10 +318,13 @@ impl Shared {
             }
             view.waiting = true;
             state.only_awaited = false;
-            (state.failures, state.unwanted())
+            (state.failures, state.unwanted(), state.promote_awaited())
         };
         for token in unwanted {
             token.cancel();
+        }
+        if let Some(link) = self.link.get() {
+            awaited.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
         }
         // A linear body's thread may have to read on, or start again.
         self.resource.notify();

@@ -7,7 +7,7 @@ use super::Shared;
 use super::linear;
 use super::state::State;
 use crate::client::Head;
-use crate::downloader::{Flow, Outcome, Priority, Response, Sink};
+use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 
@@ -100,6 +100,12 @@ impl State {
 }
 
 impl Sink for PieceSink {
+    fn accepted(&mut self, request: RequestId) {
+        if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
+            in_flight.request = Some(request);
+        }
+    }
+
     fn head(&mut self, head: &Head) -> Result<Flow, Error> {
         let mut state = self.shared.state.lock();
         state.accept(head)?;

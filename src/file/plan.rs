@@ -246,9 +246,18 @@ pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
     }
 }
 
+/// The end of what is stored or on its way without a gap from `position` on.
+pub(crate) fn covered_to(position: u64, available: &RangeSet, in_flight: &[Piece]) -> u64 {
+    let mut end = available.run_from(position);
+    while let Some(piece) = in_flight.iter().find(|piece| piece.next <= end && end < piece.end) {
+        end = available.run_from(piece.end);
+    }
+    end
+}
+
 /// Whether read-ahead fills up: it begins at half the mark and stops at the mark, so that a radio can sleep in between.
-pub(crate) fn is_filling(was: bool, stored_ahead: u64, mark: u64) -> bool {
-    stored_ahead < if was { mark } else { mark / 2 }
+pub(crate) fn is_filling(was: bool, ahead: u64, mark: u64) -> bool {
+    ahead < if was { mark } else { mark / 2 }
 }
 
 #[cfg(test)]

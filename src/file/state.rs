@@ -12,7 +12,7 @@ use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Situation};
 use crate::cancel::CancelToken;
 use crate::client::{Head, Validator};
 use crate::config::ReadAhead;
-use crate::downloader::Priority;
+use crate::downloader::{Priority, RequestId};
 use crate::error::{Error, ErrorKind};
 use crate::storage::RangeSet;
 
@@ -35,6 +35,8 @@ pub(super) struct InFlight {
     pub(super) piece: Piece,
     pub(super) priority: Priority,
     pub(super) token: CancelToken,
+    /// Known once the downloader has accepted it.
+    pub(super) request: Option<RequestId>,
 }
 
 #[derive(Debug)]
@@ -143,12 +145,12 @@ impl State {
 
     fn plan_pieces(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
         let (read_ahead, len) = (self.read_ahead, self.len());
+        let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
         for (_, reader) in &mut self.readers {
-            let ahead = available.run_from(reader.position) - reader.position;
+            let ahead = plan::covered_to(reader.position, available, &in_flight) - reader.position;
             reader.filling = plan::is_filling(reader.filling, ahead, plan::mark(read_ahead, reader.run));
         }
         let readers: Vec<ReaderView> = self.readers.iter().map(|(_, reader)| *reader).collect();
-        let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
         let admissible = if self.only_awaited { Priority::High } else { admissible };
         let situation = Situation {
             readers: &readers,
@@ -178,7 +180,7 @@ impl State {
             }
         }
         let piece = Piece { next: range.start, end: range.end, retrying: false };
-        (self.pieces.insert(InFlight { piece, priority, token }), superseded)
+        (self.pieces.insert(InFlight { piece, priority, token, request: None }), superseded)
     }
 
     /// The tokens of pieces that no reader's window holds any more.
@@ -243,6 +245,22 @@ impl State {
             reader.waiting && piece.next <= reader.position && reader.position < piece.end
         };
         self.readers.iter().any(|(_, reader)| waits(reader))
+    }
+
+    /// The Low pieces that a reader has come to wait for: they are High from now on.
+    pub(super) fn promote_awaited(&mut self) -> Vec<RequestId> {
+        let awaited: Vec<usize> = self
+            .pieces
+            .iter()
+            .filter(|(_, in_flight)| in_flight.priority == Priority::Low && self.is_awaited(&in_flight.piece))
+            .map(|(key, _)| key)
+            .collect();
+        let promote = |key: usize| {
+            let in_flight = &mut self.pieces[key];
+            in_flight.priority = Priority::High;
+            in_flight.request
+        };
+        awaited.into_iter().filter_map(promote).collect()
     }
 
     /// Notes a failure for those who wait.

@@ -454,6 +454,7 @@ impl Shared {
             socket.write_all(&out)?;
             out.clear();
             self.lock().log.sent += end - at;
+            self.changed.notify_all();
             at = end;
             if at == stop {
                 break;
