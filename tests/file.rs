@@ -177,6 +177,27 @@ fn it_is_as_a_file_from_a_server_that_tells_no_length() {
 }
 
 #[test]
+fn a_server_that_does_not_tell_the_total_is_read_to_its_end() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        let (first, last) = asked.range().unwrap();
+        if first >= content.len() {
+            return answer.without_header("Content-Range");
+        }
+        let last = last.unwrap_or(u64::MAX).min(content.len() - 1);
+        answer.header("Content-Range", &format!("bytes {first}-{last}/*"))
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    assert_eq!(stream.len(), None);
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), 1_000_000);
+    assert_pattern(0, &all);
+    assert_eq!(stream.len(), Some(1_000_000));
+}
+
+#[test]
 fn it_is_as_a_file_of_one_byte() {
     compare(1, FileConfig::default(), Answer::file);
 }

@@ -257,10 +257,8 @@ impl Shared {
     }
 
     fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
-        let known = |state: &State| {
-            (state.info.is_some() && state.pieces.iter().all(|(_, piece)| piece.piece.next > 0))
-                .then_some(Wait::Ready)
-        };
+        // Not before the first bytes have shown that it is no page.
+        let known = |state: &State| (!state.magic.is_empty()).then_some(Wait::Ready);
         match self.wait_as(reader, 0, 0, known) {
             Wait::Failed(error) => Err(self.locate(error, 0)),
             _ => Ok(()),

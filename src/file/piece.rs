@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use super::Shared;
 use super::linear;
+use super::plan::Piece;
 use super::state::State;
 use crate::client::Head;
 use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::media;
+use crate::storage::RangeSet;
 
 /// So many first bytes are looked at to tell a page from audio.
 const MAGIC: usize = 64;
@@ -90,6 +92,30 @@ impl Shared {
 }
 
 impl State {
+    /// True if this failure says that a file of unknown length ends where the stored bytes do.
+    fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
+        let is_behind_end =
+            error.status() == Some(416) && piece.next > 0 && available.contains(piece.next - 1);
+        let Some(info) = self.info.as_mut().filter(|info| info.len.is_none() && is_behind_end) else {
+            return false;
+        };
+        info.len = Some(piece.next);
+        true
+    }
+
+    fn note_end(&mut self, outcome: Outcome) {
+        match outcome {
+            // Given up because nobody waited for it. Whoever does now has it fetched again.
+            Outcome::Failed(error) if error.is_retryable() && !self.opening => {
+                self.only_awaited = true;
+                self.trouble = Some(error);
+            }
+            Outcome::Failed(error) => self.fail(error),
+            Outcome::Done => self.trouble = None,
+            Outcome::Cancelled(_) => {}
+        }
+    }
+
     fn note_bytes(&mut self, bytes: u64, is_wanted: bool) {
         self.last_progress = Instant::now();
         self.stats.bytes_fetched += bytes;
@@ -170,19 +196,14 @@ impl Sink for PieceSink {
             (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
             (_, outcome) => outcome,
         };
-        let mut state = self.shared.state.lock();
-        state.pieces.try_remove(self.key);
-        match outcome {
-            // Given up because nobody waited for it. Whoever does now has it fetched again.
-            Outcome::Failed(error) if error.is_retryable() && !state.opening => {
-                state.only_awaited = true;
-                state.trouble = Some(error);
+        self.shared.resource.with_ranges(|available| {
+            let mut state = self.shared.state.lock();
+            let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
+            match (outcome, piece) {
+                (Outcome::Failed(error), Some(piece)) if state.is_end(&error, &piece, available) => {}
+                (outcome, _) => state.note_end(outcome),
             }
-            Outcome::Failed(error) => state.fail(error),
-            Outcome::Done => state.trouble = None,
-            Outcome::Cancelled(_) => {}
-        }
-        drop(state);
+        });
         self.shared.resource.notify();
         self.shared.nudge(Priority::Low);
     }
