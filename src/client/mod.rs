@@ -346,7 +346,7 @@ fn describe(error: ureq::Error) -> Error {
         ureq::Error::LargeResponseHeader(..) => (ErrorKind::Protocol, "the head of the answer is too large"),
         _ => (ErrorKind::Protocol, "the answer is not valid HTTP"),
     };
-    Error::new(kind, format!("{what}: {error}")).with_cause(error)
+    Error::new(kind, what).with_cause(error)
 }
 
 fn describe_io(error: io::Error) -> Error {
@@ -360,7 +360,7 @@ fn describe_io(error: io::Error) -> Error {
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (ErrorKind::Silent, "the server fell silent"),
         _ => (ErrorKind::Disconnected, "the connection broke"),
     };
-    Error::new(kind, format!("{what}: {error}")).with_cause(error)
+    Error::new(kind, what).with_cause(error)
 }
 
 fn describe_for(url: &Url, error: ureq::Error) -> Error {

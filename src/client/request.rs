@@ -79,7 +79,7 @@ impl fmt::Debug for Request {
 /// An URL that can be asked for.
 pub(super) fn parse_url(text: &str) -> Result<Url, Error> {
     let url = Url::parse(text).map_err(|cause| {
-        Error::new(ErrorKind::InvalidUrl, format!("not an URL: {cause}")).with_url(text).with_cause(cause)
+        Error::new(ErrorKind::InvalidUrl, "not a valid URL").with_url(text).with_cause(cause)
     })?;
     if !is_streamable(&url) {
         let why = format!("only http and https are streamed, not {}", url.scheme());

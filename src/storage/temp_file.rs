@@ -110,7 +110,7 @@ impl Place {
 }
 
 fn storage_error(what: &str, cause: io::Error) -> Error {
-    Error::new(ErrorKind::Storage, format!("{what}: {cause}")).with_cause(cause)
+    Error::new(ErrorKind::Storage, what).with_cause(cause)
 }
 
 #[cfg(unix)]

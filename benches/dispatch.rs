@@ -1,0 +1,161 @@
+//! What the way through the downloader costs, and how soon awaited work begins while all workers are in bulk.
+//!
+//! `cargo bench --bench dispatch`. The server runs in the same process: its CPU time is in all figures alike.
+
+mod measure;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::io::Read;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use measure::{Quantiles, report};
+use support::{Answer, Content, Origin};
+use windway::{Downloader, DownloaderConfig, Error, Event, Fetch, Next, Outcome, Peer, Priority, Sink};
+
+fn main() {
+    one_after_another();
+    awaited_while_in_bulk();
+}
+
+fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
+    let mut config = DownloaderConfig::default();
+    change(&mut config);
+    Downloader::new(config).expect("sound options")
+}
+
+/// One 1 KiB GET after another.
+fn one_after_another() {
+    let origin = Origin::serving(Content::pattern(1024));
+    let url = origin.url("/a");
+    let mut body = Vec::with_capacity(1024);
+
+    let agent = ureq::Agent::new_with_defaults();
+    report("1 KiB GET, plain ureq", 5000, || {
+        body.clear();
+        let mut response = agent.get(&url).call().expect("an answer");
+        response.body_mut().as_reader().read_to_end(&mut body).expect("a body");
+    });
+
+    let downloader = downloader(|_| ());
+    let peer = downloader.register((), Priority::High).expect("a running downloader");
+    report("1 KiB GET, execute", 5000, || {
+        body.clear();
+        let mut response = peer.execute(Fetch::get(&url).expect("an URL")).expect("an answer");
+        response.read_to_end(&mut body).expect("a body");
+    });
+
+    let (ends, end) = mpsc::channel();
+    let pulled = downloader.register(Pulled { url: url.clone(), ends }, Priority::High);
+    let pulled = pulled.expect("a running downloader");
+    report("1 KiB GET, woken and pulled by a worker", 5000, || {
+        pulled.wake(Priority::High);
+        end.recv().expect("an end");
+    });
+
+    let (asks, asked) = mpsc::channel::<mpsc::Sender<()>>();
+    let echo = thread::spawn(move || asked.iter().for_each(|answer| answer.send(()).expect("a waiter")));
+    report("the floor: to a thread and back, by channels", 5000, || {
+        let (answer, answered) = mpsc::channel();
+        asks.send(answer).expect("a thread");
+        answered.recv().expect("an answer");
+    });
+    drop(asks);
+    echo.join().expect("no panic");
+}
+
+/// Fetches one thing for each wake.
+struct Pulled {
+    url: String,
+    ends: mpsc::Sender<()>,
+}
+
+impl Peer for Pulled {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        let fetch = Fetch::get(&self.url).expect("an URL").priority(Priority::High);
+        Next::Last(fetch, Box::new(Ends(self.ends.clone())))
+    }
+}
+
+struct Ends(mpsc::Sender<()>);
+
+impl Sink for Ends {
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: Outcome) {
+        // An error says that the bench has seen enough.
+        self.0.send(()).unwrap_or_default();
+    }
+}
+
+/// What a server makes of a good answer.
+type Kind = fn(Answer) -> Answer;
+
+/// All workers in bulk; as many awaited fetches at once as there are workers. How long each waits for its start.
+fn awaited_while_in_bulk() {
+    const WORKERS: usize = 6;
+    let kinds: [(&str, Kind); 3] = [
+        ("fast", |answer| answer),
+        ("16 KiB/s", |answer| answer.rate(16 * 1024)),
+        ("silent", |answer| answer.stall_after(1000)),
+    ];
+    for (name, kind) in kinds {
+        for reserved in [0, 1] {
+            let waits = (0..50).flat_map(|_| start_waits(WORKERS, reserved, kind)).collect();
+            let waits = Quantiles::new(waits);
+            let (p50, p99) = (waits.at(0.5), waits.at(0.99));
+            println!(
+                "awaited beside bulk, {name:<8}, {reserved} reserved     start p50 {p50:>9.1?}  p99 {p99:>9.1?}"
+            );
+        }
+    }
+}
+
+fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
+    let bulk = Content::pattern(8 << 30);
+    let small = Content::pattern(1024);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/bulk" => kind(Answer::file(asked, &bulk)),
+        _ => Answer::file(asked, &small),
+    });
+    let downloader = downloader(|config| {
+        config.max_concurrent = workers;
+        config.reserved = reserved;
+        config.max_per_origin = workers;
+    });
+    let _bulk: Vec<_> = (reserved..workers)
+        .map(|_| {
+            let peer = downloader.register(Bulk(Some(origin.url("/bulk"))), Priority::High);
+            let peer = peer.expect("a running downloader");
+            peer.wake(Priority::Low);
+            peer
+        })
+        .collect();
+    origin.wait_until("bulk on all workers", |log| log.asked.len() == workers - reserved);
+    let urgent = downloader.register((), Priority::High).expect("a running downloader");
+    let events = urgent.subscribe();
+    let fetches = (0..workers).map(|_| Fetch::get(&origin.url("/urgent")).expect("an URL"));
+    let answers = urgent.batch(fetches.collect());
+    assert!(answers.iter().all(Result::is_ok));
+    std::iter::from_fn(|| events.try_recv())
+        .filter_map(|event| match event {
+            Event::Started { wait, .. } => Some(wait),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Fetches one endless thing, at low priority.
+struct Bulk(Option<String>);
+
+impl Peer for Bulk {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        let Some(url) = self.0.take() else { return Next::Wait };
+        let (ends, _) = mpsc::channel();
+        Next::Last(Fetch::get(&url).expect("an URL"), Box::new(Ends(ends)))
+    }
+}

@@ -1,0 +1,41 @@
+//! Times and CPU time, for the benches.
+#![allow(dead_code, reason = "each bench uses a part of it")]
+
+use std::time::{Duration, Instant};
+
+/// Middle and tail of some times.
+pub(crate) struct Quantiles(Vec<Duration>);
+
+impl Quantiles {
+    pub(crate) fn new(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        Self(times)
+    }
+
+    pub(crate) fn at(&self, share: f64) -> Duration {
+        self.0[((self.0.len() - 1) as f64 * share) as usize]
+    }
+}
+
+/// Runs `call` so many times, after some that do not count, and prints p50, p99 and CPU for each.
+pub(crate) fn report(name: &str, times: usize, mut call: impl FnMut()) {
+    (0..times / 10).for_each(|_| call());
+    let cpu = cpu();
+    let each = (0..times).map(|_| {
+        let began = Instant::now();
+        call();
+        began.elapsed()
+    });
+    let quantiles = Quantiles::new(each.collect());
+    let cpu = (self::cpu() - cpu) / times as u32;
+    let (p50, p99) = (quantiles.at(0.5), quantiles.at(0.99));
+    println!("{name:<44} p50 {p50:>9.1?}  p99 {p99:>9.1?}  cpu {cpu:>9.1?}");
+}
+
+/// CPU time of this process so far, in steps of 10 ms; zero where the system does not tell it this way.
+pub(crate) fn cpu() -> Duration {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return Duration::ZERO };
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields.iter().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(10 * ticks)
+}
