@@ -90,6 +90,13 @@ pub struct DownloaderConfig {
     pub max_open_bodies: usize,
     /// How often a failed fetch is tried again without a byte in between, unless it says otherwise. Default: 5.
     pub max_retries: u32,
+    /// A fetch that runs for so long is told as [`Event::Slow`](crate::Event::Slow), once, and goes on. Default: 2 s.
+    pub soft_timeout: Duration,
+    /// A fetch on a worker that gives no sign of life for so long stands still: an [`Event::Hang`](crate::Event::Hang) and
+    /// an error in the log. Default: 60 s, more than all limits of the client together.
+    pub hang_timeout: Duration,
+    /// What happens to a fetch that stands still, besides. Default: nothing.
+    pub hang_policy: HangPolicy,
     /// Events a subscriber may lag behind before it loses the oldest. Default: 1024.
     pub event_capacity: usize,
 }
@@ -106,9 +113,23 @@ impl Default for DownloaderConfig {
             peer_capacity: 32,
             max_open_bodies: 64,
             max_retries: 5,
+            soft_timeout: Duration::from_secs(2),
+            hang_timeout: Duration::from_secs(60),
+            hang_policy: HangPolicy::Report,
             event_capacity: 1024,
         }
     }
+}
+
+/// What happens to a fetch that stands still on its worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HangPolicy {
+    /// It is told, and left alone.
+    #[default]
+    Report,
+    /// It fails with [`ErrorKind::Stalled`], and its worker is free.
+    CancelStalled,
 }
 
 impl DownloaderConfig {
@@ -127,6 +148,9 @@ impl DownloaderConfig {
         }
         if self.max_per_origin == 0 {
             return wrong("max_per_origin", "is 0, and no Low work would ever run");
+        }
+        if self.hang_timeout.is_zero() {
+            return wrong("hang_timeout", "is zero, and every fetch would stand still");
         }
         if self.max_open_bodies == 0 {
             return wrong("max_open_bodies", "is 0, and execute could return nothing");

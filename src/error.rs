@@ -191,8 +191,7 @@ impl Error {
             | ErrorKind::Disconnected
             | ErrorKind::TimedOut
             | ErrorKind::Interrupted
-            | ErrorKind::TooManyOpenBodies
-            | ErrorKind::Stalled => true,
+            | ErrorKind::TooManyOpenBodies => true,
             ErrorKind::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => false,
         }

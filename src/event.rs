@@ -15,7 +15,7 @@ use crate::error::Error;
 /// What happened to a fetch.
 ///
 /// For each fetch, in this order: `Enqueued`, `Started`, `FirstByte`, any number of `Retrying` (each followed by another
-/// `Started`) and `SetAside` (each followed by `Resumed`), and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
+/// `Started`) and `SetAside` (each followed by `Resumed`), one `Slow` if it takes long, and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -39,6 +39,18 @@ pub enum Event {
         ttfb: Duration,
         /// 200 or 206.
         status: u16,
+    },
+    /// It has run for longer than `soft_timeout`, head and body, and goes on. Comes once.
+    Slow {
+        /// Which fetch.
+        request: RequestId,
+    },
+    /// It has stood still on its worker for longer than `hang_timeout`. On the downloader's bus only.
+    Hang {
+        /// Which fetch.
+        request: RequestId,
+        /// Since its last sign of life.
+        silence: Duration,
     },
     /// It made room for awaited work, and goes on later.
     SetAside {
@@ -102,6 +114,8 @@ impl Event {
             Self::Enqueued { request }
             | Self::Started { request, .. }
             | Self::FirstByte { request, .. }
+            | Self::Slow { request }
+            | Self::Hang { request, .. }
             | Self::SetAside { request, .. }
             | Self::Resumed { request }
             | Self::Retrying { request, .. }

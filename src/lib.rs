@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `windway-fetch-N` | `max_concurrent` | from the first registered peer to the downloader's end |
 //! | `windway-scheduler` | 1 | likewise |
+//! | `windway-watchdog` | 1 | likewise |
 //! | `windway-lookup` | up to 4 | while names are being looked up |
 //! | `windway-linear` | 1 for each stream of a server without ranges | as long as its body |
 //!
@@ -25,7 +26,7 @@ mod stream;
 
 pub use cancel::{CancelGuard, CancelReason, CancelToken};
 pub use client::{ByteRange, Head, Validator};
-pub use config::{ClientConfig, DownloaderConfig, FileConfig, ReadAhead, StorageConfig};
+pub use config::{ClientConfig, DownloaderConfig, FileConfig, HangPolicy, ReadAhead, StorageConfig};
 pub use downloader::{
     Downloader, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink, Stats,
     Waker,

@@ -6,12 +6,13 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::{Answer, Content, Origin};
 use windway::{
-    ByteRange, CancelReason, Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, Flow, Head, Next,
-    Outcome, Peer, Priority, Response, Sink,
+    ByteRange, CancelReason, Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, Flow, HangPolicy,
+    Head, Next, Outcome, Peer, Priority, Response, Sink,
 };
 
 fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
@@ -570,4 +571,47 @@ fn an_origin_does_not_take_all_workers() {
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
     assert_eq!(slow.log().asked.len(), 2);
     assert_eq!(downloader.stats().parked, 1);
+}
+
+#[test]
+fn a_fetch_that_takes_long_is_told_as_slow_once_and_goes_on() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(500));
+    let downloader = downloader(|config| config.soft_timeout = Duration::from_millis(50));
+    let peer = downloader.register((), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    let is_slow = |event: &Event| matches!(event, Event::Slow { .. });
+    let slow = std::iter::from_fn(|| events.recv()).find(is_slow).unwrap();
+    assert_eq!(slow.request(), Some(response.request_id()));
+    origin.release();
+    let mut body = Vec::new();
+    response.read_to_end(&mut body).unwrap();
+    assert_pattern(0, &body);
+    assert!(std::iter::from_fn(|| events.try_recv()).all(|event| !is_slow(&event)));
+}
+
+#[test]
+fn a_silent_fetch_is_reported_once_and_ended_if_so_wanted() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/silent" => Answer::file(asked, &content).stall_after(500),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| {
+        config.hang_timeout = Duration::from_millis(100);
+        config.hang_policy = HangPolicy::CancelStalled;
+        config.max_concurrent = 1;
+    });
+    let events = downloader.subscribe();
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/silent")).unwrap(), sink);
+    peer.wake(Priority::Low);
+    let got = end.recv().unwrap();
+    assert!(matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Stalled), "{got:?}");
+    assert!(peer.execute(Fetch::get(&origin.url("/other")).unwrap()).is_ok());
+    let hangs = std::iter::from_fn(|| events.try_recv()).filter(|event| matches!(event, Event::Hang { .. }));
+    assert_eq!(hangs.count(), 1);
 }

@@ -18,7 +18,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// Threads of a downloader with default options and a linear stream.
 #[cfg(target_os = "linux")]
-const ONE_DOWNLOADER: usize = 8;
+const ONE_DOWNLOADER: usize = 9;
 
 /// Names of windway's threads in this process, and the number of its descriptors.
 #[cfg(target_os = "linux")]

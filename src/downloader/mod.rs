@@ -3,6 +3,7 @@
 //! | thread | count | what it does | what it waits for |
 //! |---|---|---|---|
 //! | `windway-scheduler` | 1 | takes the turns that are due at a time; finishes what foreign threads may not | its signal, with the schedule's next deadline |
+//! | `windway-watchdog` | 1 | tells when a transfer on a worker stands still | its signal, with the next time to look |
 //! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | its slot; the network, with a limit |
 //!
 //! Callers, workers and the scheduler thread share one [`Schedule`](schedule) behind a [turnstile](sync). Whoever has
@@ -19,10 +20,12 @@
 
 mod fetch;
 mod peer;
+mod progress;
 mod response;
 mod schedule;
 mod scheduler;
 mod sync;
+mod watchdog;
 mod worker;
 
 use std::fmt;
@@ -219,6 +222,9 @@ impl Handle {
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-scheduler".into());
         running.push(named.spawn(move || core.run_scheduler()).map_err(failed)?);
+        let core = Arc::clone(&self.core);
+        let named = thread::Builder::new().name("windway-watchdog".into());
+        running.push(named.spawn(move || watchdog::run(&core)).map_err(failed)?);
         Ok(())
     }
 

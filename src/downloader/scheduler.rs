@@ -2,10 +2,10 @@
 //! scheduler thread, which takes the turns that are due at a time and finishes what a foreign thread may not.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -40,6 +40,8 @@ pub(super) struct Core {
     slots: Vec<Slot<Task>>,
     /// Wakes the scheduler thread.
     signal: Slot<()>,
+    /// Wakes the watchdog.
+    watch_signal: Slot<()>,
     /// Jobs that have ended and whose sinks are foreign: for the scheduler thread.
     endings: Mutex<Vec<Ending>>,
 }
@@ -97,10 +99,15 @@ pub(super) struct Machine {
     jobs: HashMap<RequestId, Box<Job>>,
     /// What each busy worker runs, as far as others may have a say in it.
     running: Vec<Option<Arc<Control>>>,
+    /// When each fetch that was taken up, has not ended and was not told as slow is to be.
+    slow: BTreeMap<(Instant, RequestId), Arc<Control>>,
+    /// The watchdog looks again by itself. Else it sleeps until a worker gets something to do.
+    watched: bool,
     /// When the scheduler thread will wake by itself.
     alarm: Option<Instant>,
     stopped: bool,
     workers_left: usize,
+    soft_timeout: Duration,
 }
 
 /// What is to be done after a turn.
@@ -112,7 +119,9 @@ struct Actions {
     peers: Vec<Arc<PeerEntry>>,
     /// To be closed: none of them has yielded in time.
     evictions: Vec<Arc<Control>>,
+    slow: Vec<Arc<Control>>,
     signal: bool,
+    watch: bool,
 }
 
 /// A job that ends without having run to its end.
@@ -155,14 +164,18 @@ impl Core {
                     max_wait: config.max_wait,
                 }),
                 running: vec![None; workers],
+                slow: BTreeMap::new(),
+                watched: false,
                 peers: HashMap::new(),
                 jobs: HashMap::new(),
                 alarm: None,
                 stopped: false,
                 workers_left: workers,
+                soft_timeout: config.soft_timeout,
             }),
             slots: (0..workers).map(|_| Slot::default()).collect(),
             signal: Slot::default(),
+            watch_signal: Slot::default(),
             endings: Mutex::default(),
             config,
             client,
@@ -188,6 +201,7 @@ impl Core {
             }
             machine.handle(fact, now, &mut actions);
         }
+        machine.tell_slow(now, &mut actions);
         machine.assign(now, &mut actions);
         let yielding = self.yielding.load(Ordering::Acquire);
         let wanted = machine.press(now, yielding, &mut actions);
@@ -271,6 +285,12 @@ impl Core {
         for control in actions.evictions {
             control.evict();
         }
+        for control in actions.slow {
+            control.tell_slow();
+        }
+        if actions.watch {
+            self.watch_signal.put(());
+        }
         let mut signal = actions.signal;
         for ending in actions.endings {
             if on_own_thread() || !ending.job.is_foreign() {
@@ -284,6 +304,20 @@ impl Core {
             self.signal.put(());
         }
         drop(actions.peers);
+    }
+
+    /// What runs on the workers, for the watchdog. `None` once the downloader has stopped.
+    pub(super) fn watch(&self) -> Option<Vec<Arc<Control>>> {
+        self.with(|machine| {
+            let running: Vec<_> = machine.running.iter().flatten().cloned().collect();
+            machine.watched = !running.is_empty();
+            (!machine.stopped).then_some(running)
+        })
+    }
+
+    /// Blocks the watchdog until `deadline`, or until a worker gets something to do while none is watched.
+    pub(super) fn wait_to_watch(&self, deadline: Option<Instant>) {
+        self.watch_signal.take_until(deadline);
     }
 
     /// The scheduler thread. Returns when the downloader has stopped and its workers have ended.
@@ -315,16 +349,16 @@ impl Machine {
             }
             Fact::Fetched(worker, job, more) => self.fetched(worker, job, more, now, actions),
             Fact::Finished(worker) => {
-                self.running[worker] = None;
+                self.stand_down(worker);
                 self.schedule.handle_finished(worker, now);
             }
             Fact::Retry(worker, job, at) => {
-                self.running[worker] = None;
+                self.stand_down(worker);
                 let kept = self.schedule.handle_retry(worker, at, now);
                 self.keep(job, kept, now, actions);
             }
             Fact::SetAside(worker, job, _) => {
-                self.running[worker] = None;
+                self.stand_down(worker);
                 let kept = self.schedule.handle_set_aside(worker, now);
                 self.keep(job, kept, now, actions);
             }
@@ -346,6 +380,7 @@ impl Machine {
             Fact::Stopped => {
                 self.stopped = true;
                 actions.signal = true;
+                actions.watch = true;
                 let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
                 for request in waiting {
                     self.schedule.handle_cancelled(request, now);
@@ -363,11 +398,36 @@ impl Machine {
     fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
         match self.schedule.handle_answered(worker, Answer::Fetch { ticket: job.ticket(), more }, now) {
             Fate::Run => {
-                self.running[worker] = Some(Arc::clone(&job.control));
+                self.stand_up(worker, &job, now, actions);
                 actions.tasks.push((worker, Task::Run(job)));
             }
             Fate::Parked => self.keep(job, true, now, actions),
             Fate::Refused => self.keep(job, false, now, actions),
+        }
+    }
+
+    /// Notes that `worker` runs `job` from now on.
+    fn stand_up(&mut self, worker: WorkerId, job: &Job, now: Instant, actions: &mut Actions) {
+        self.running[worker] = Some(Arc::clone(&job.control));
+        if job.control.take_up(now) {
+            self.slow.insert((now + self.soft_timeout, job.record.id), Arc::clone(&job.control));
+        }
+        actions.watch |= !std::mem::replace(&mut self.watched, true);
+    }
+
+    /// Notes that `worker` runs nothing any more.
+    fn stand_down(&mut self, worker: WorkerId) {
+        // One that has not ended waits, or is in a caller's hands.
+        let ended = self.running[worker].take().filter(|control| control.has_ended());
+        if let Some((control, begun)) = ended.and_then(|control| Some((control.clone(), control.begun()?))) {
+            self.slow.remove(&(begun + self.soft_timeout, control.request));
+        }
+    }
+
+    /// Tells of the fetches that have taken long.
+    fn tell_slow(&mut self, now: Instant, actions: &mut Actions) {
+        while let Some(first) = self.slow.first_entry().filter(|first| first.key().0 <= now) {
+            actions.slow.push(first.remove());
         }
     }
 
@@ -419,7 +479,7 @@ impl Machine {
             return;
         }
         while let Some((worker, assignment)) = self.schedule.poll_assignment(now) {
-            match self.task(worker, assignment) {
+            match self.task(worker, assignment, now, actions) {
                 Some(task) => actions.tasks.push((worker, task)),
                 None => self.schedule.handle_finished(worker, now),
             }
@@ -438,19 +498,26 @@ impl Machine {
     }
 
     fn set_alarm(&mut self, actions: &mut Actions) {
-        let due = self.schedule.next_deadline();
+        let slow = self.slow.first_key_value().map(|((at, _), _)| *at);
+        let due = [self.schedule.next_deadline(), slow].into_iter().flatten().min();
         if !self.stopped && due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
             self.alarm = due;
             actions.signal = true;
         }
     }
 
-    fn task(&mut self, worker: WorkerId, assignment: Assignment) -> Option<Task> {
+    fn task(
+        &mut self,
+        worker: WorkerId,
+        assignment: Assignment,
+        now: Instant,
+        actions: &mut Actions,
+    ) -> Option<Task> {
         match assignment {
             Assignment::Run { request, protected } => {
                 let job = self.jobs.remove(&request)?;
                 job.control.begin(job.priority, protected);
-                self.running[worker] = Some(Arc::clone(&job.control));
+                self.stand_up(worker, &job, now, actions);
                 Some(Task::Run(job))
             }
             Assignment::Ask { peer, admissible } => {

@@ -212,6 +212,12 @@ fn stream(
 /// An attempt that was cut off by an eviction, and by nobody else, has not failed.
 fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
     let was_cut = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
+    if was_cut && job.control.was_stalled() {
+        let stalled =
+            Error::new(ErrorKind::Stalled, "the transfer stood still and was ended by the watchdog");
+        let url = job.request.url().to_owned();
+        return Attempt::Ended(job, Err(stalled.with_url(url)));
+    }
     if was_cut && job.control.was_evicted() {
         return Attempt::SetAside { job, by_itself: false };
     }
@@ -228,6 +234,7 @@ enum Streamed {
 /// What others see of a running fetch, and may do to it.
 pub(super) struct Control {
     pub(super) request: RequestId,
+    buses: [Bus; 2],
     state: Mutex<Hold>,
     /// Bytes of body so far, and steps before them: grows with every sign of life.
     progress: AtomicU64,
@@ -238,15 +245,30 @@ struct Hold {
     /// Closes the running attempt.
     attempt: Option<CancelToken>,
     evicted: bool,
+    /// The watchdog ended it.
+    stalled: bool,
     /// Until when it does not yield, and at how many bytes it does all the same.
     protected: Option<(Instant, u64)>,
     moved: Instant,
+    /// When it was first taken up.
+    begun: Option<Instant>,
+    /// Its end was published, or is about to be.
+    ended: bool,
 }
 
 impl Control {
-    fn new(request: RequestId, priority: Priority) -> Self {
-        let hold = Hold { priority, attempt: None, evicted: false, protected: None, moved: Instant::now() };
-        Self { request, state: Mutex::new(hold), progress: AtomicU64::new(0) }
+    fn new(request: RequestId, priority: Priority, buses: [Bus; 2]) -> Self {
+        let hold = Hold {
+            priority,
+            attempt: None,
+            evicted: false,
+            stalled: false,
+            protected: None,
+            moved: Instant::now(),
+            begun: None,
+            ended: false,
+        };
+        Self { request, buses, state: Mutex::new(hold), progress: AtomicU64::new(0) }
     }
 
     /// A worker takes the fetch up.
@@ -262,6 +284,37 @@ impl Control {
 
     pub(super) fn set_priority(&self, priority: Priority) {
         self.state.lock().priority = priority;
+    }
+
+    /// A worker takes it up. True if it is the first one to.
+    pub(super) fn take_up(&self, now: Instant) -> bool {
+        let mut hold = self.state.lock();
+        let is_first = hold.begun.is_none();
+        hold.begun.get_or_insert(now);
+        is_first
+    }
+
+    /// When it was first taken up.
+    pub(super) fn begun(&self) -> Option<Instant> {
+        self.state.lock().begun
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.state.lock().ended
+    }
+
+    /// Tells that it takes long, unless it has ended: nothing comes after an end.
+    pub(super) fn tell_slow(&self) {
+        let hold = self.state.lock();
+        if !hold.ended {
+            self.publish(Event::Slow { request: self.request });
+        }
+    }
+
+    fn publish(&self, event: Event) {
+        for bus in &self.buses {
+            bus.publish(&event);
+        }
     }
 
     /// When it gave its last sign of life.
@@ -282,6 +335,29 @@ impl Control {
         }
     }
 
+    /// Ends the fetch because it stands still.
+    pub(super) fn fail(&self) {
+        let attempt = {
+            let mut hold = self.state.lock();
+            hold.stalled = true;
+            hold.attempt.take()
+        };
+        if let Some(attempt) = attempt {
+            attempt.cancel();
+        }
+    }
+
+    /// Who it is and how it is getting on.
+    pub(super) fn describe(&self, now: Instant) -> String {
+        let hold = self.state.lock();
+        let silence = now.saturating_duration_since(hold.moved);
+        format!("{} ({:?}, silent for {silence:?})", self.request, hold.priority)
+    }
+
+    fn was_stalled(&self) -> bool {
+        self.state.lock().stalled
+    }
+
     fn was_evicted(&self) -> bool {
         self.state.lock().evicted
     }
@@ -291,7 +367,7 @@ impl Control {
         let is_late = {
             let mut hold = self.state.lock();
             hold.attempt = Some(attempt.clone());
-            hold.evicted
+            hold.evicted || hold.stalled
         };
         if is_late {
             attempt.cancel();
@@ -337,8 +413,8 @@ impl Job {
                 core.tell(Fact::Cancelled(id));
             }
         });
-        let control = Arc::new(Control::new(id, fetch.priority));
-        let record = Record::new(id, [peer_bus.clone(), core.bus.clone()]);
+        let control = Arc::new(Control::new(id, fetch.priority, [peer_bus.clone(), core.bus.clone()]));
+        let record = Record::new(Arc::clone(&control));
         record.publish(Event::Enqueued { request: id });
         Self {
             priority: fetch.priority,
@@ -495,18 +571,16 @@ pub(super) struct Record {
     pub(super) received: u64,
     enqueued: Instant,
     started: Option<Instant>,
-    buses: [Bus; 2],
+    control: Arc<Control>,
 }
 
 impl Record {
-    fn new(id: RequestId, buses: [Bus; 2]) -> Self {
-        Self { id, received: 0, enqueued: Instant::now(), started: None, buses }
+    fn new(control: Arc<Control>) -> Self {
+        Self { id: control.request, received: 0, enqueued: Instant::now(), started: None, control }
     }
 
     pub(super) fn publish(&self, event: Event) {
-        for bus in &self.buses {
-            bus.publish(&event);
-        }
+        self.control.publish(event);
     }
 
     fn start(&mut self) {
@@ -517,6 +591,7 @@ impl Record {
 
     /// Publishes the end. To be called once.
     pub(super) fn end(&self, result: &Result<(), Error>) {
+        self.control.state.lock().ended = true;
         let (request, bytes) = (self.id, self.received);
         self.publish(match result {
             Ok(()) => {
