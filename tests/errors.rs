@@ -28,8 +28,11 @@ fn answered_with(answer: Answer) -> Error {
 
 #[test]
 fn a_refused_connection() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = open(&format!("http://{free}/track"));
+    // Bound, so that nobody else gets the port, and not listening.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    let error = open(&format!("http://{address}/track"));
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.source().is_some() && error.is_retryable());
 }

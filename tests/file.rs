@@ -198,6 +198,20 @@ fn a_server_that_does_not_tell_the_total_is_read_to_its_end() {
 }
 
 #[test]
+fn a_body_that_always_ends_early_is_a_timeout_and_not_an_endless_loop() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |_| Answer::whole(&content).close_after(100_000));
+    let mut config = FileConfig::default();
+    config.read_timeout = Some(Duration::from_millis(300));
+    let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+    let mut all = Vec::new();
+    let error = windway::Error::from(stream.read_to_end(&mut all).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!(all.len(), 100_000);
+    assert_pattern(0, &all);
+}
+
+#[test]
 fn it_is_as_a_file_of_one_byte() {
     compare(1, FileConfig::default(), Answer::file);
 }

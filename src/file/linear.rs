@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use super::Shared;
 use super::state::Gate;
+use crate::client::retry;
 use crate::downloader::{Priority, Response};
 use crate::error::{Error, ErrorKind};
 
@@ -20,6 +22,9 @@ pub(super) fn start(shared: &Arc<Shared>, body: Response) {
     let spawned = thread::Builder::new().name("windway-linear".into()).spawn(move || {
         crate::downloader::enter_own_thread();
         let result = run(&reads, body);
+        if let Err(error) = &result {
+            reads.pause_after(error);
+        }
         reads.linear_ended(result);
     });
     match spawned {
@@ -84,6 +89,22 @@ impl Shared {
             info.len = Some(offset);
         }
         self.resource.notify();
+    }
+
+    /// Waits before the body is asked for again, unless the reading that broke off had got further than any before.
+    fn pause_after(&self, error: &Error) {
+        if !error.is_retryable() {
+            return;
+        }
+        let breaks = {
+            let mut state = self.state.lock();
+            state.trouble = Some(error.clone());
+            state.linear_breaks += 1;
+            state.linear_breaks - 1
+        };
+        let after = retry::delay(error, breaks, breaks == 0, retry::random());
+        let is_cancelled = || self.link.get().is_none_or(|link| link.token.is_cancelled());
+        self.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
     }
 
     fn linear_ended(&self, result: Result<(), Error>) {

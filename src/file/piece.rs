@@ -84,7 +84,7 @@ impl Shared {
         let is_wanted = {
             let mut state = self.state.lock();
             let is_wanted = state.is_wanted(&(offset..offset + bytes.len() as u64));
-            state.note_bytes(bytes.len() as u64, is_wanted);
+            state.note_bytes(offset, bytes.len() as u64, is_wanted);
             is_wanted
         };
         if is_wanted { self.resource.write_at(offset, bytes) } else { Ok(()) }
@@ -103,10 +103,10 @@ impl State {
         true
     }
 
-    fn note_end(&mut self, outcome: Outcome) {
+    fn note_end(&mut self, outcome: Outcome, is_awaited: bool) {
         match outcome {
-            // Given up because nobody waited for it. Whoever does now has it fetched again.
-            Outcome::Failed(error) if error.is_retryable() && !self.opening => {
+            // Given up, or nobody waits for it. Whoever does later has it fetched again.
+            Outcome::Failed(error) if !self.opening && (error.is_retryable() || !is_awaited) => {
                 self.only_awaited = true;
                 self.trouble = Some(error);
             }
@@ -116,8 +116,15 @@ impl State {
         }
     }
 
-    fn note_bytes(&mut self, bytes: u64, is_wanted: bool) {
-        self.last_progress = Instant::now();
+    fn note_bytes(&mut self, offset: u64, bytes: u64, is_wanted: bool) {
+        // A body that is read again from its start makes no progress before it gets to where it was.
+        if !self.linear || offset + bytes > self.linear_best {
+            self.last_progress = Instant::now();
+        }
+        if self.linear && offset + bytes > self.linear_best {
+            self.linear_best = offset + bytes;
+            self.linear_breaks = 0;
+        }
         self.stats.bytes_fetched += bytes;
         if !is_wanted {
             self.stats.bytes_dropped += bytes;
@@ -201,7 +208,10 @@ impl Sink for PieceSink {
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
             match (outcome, piece) {
                 (Outcome::Failed(error), Some(piece)) if state.is_end(&error, &piece, available) => {}
-                (outcome, _) => state.note_end(outcome),
+                (outcome, piece) => {
+                    let is_awaited = piece.is_some_and(|piece| state.is_awaited(&piece));
+                    state.note_end(outcome, is_awaited);
+                }
             }
         });
         self.shared.resource.notify();

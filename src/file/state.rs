@@ -47,6 +47,9 @@ pub(super) struct State {
     pub(super) info: Option<Info>,
     /// A thread reads the one body of a server without ranges.
     pub(super) linear: bool,
+    /// How far any reading of the one body has come, and how many in a row broke off before that.
+    pub(super) linear_best: u64,
+    pub(super) linear_breaks: u32,
     /// What ended awaited work last, and how many times that has happened.
     pub(super) failure: Option<Error>,
     pub(super) failures: u64,
@@ -93,6 +96,8 @@ impl State {
             pieces: Slab::new(),
             info: None,
             linear: false,
+            linear_best: 0,
+            linear_breaks: 0,
             failure: None,
             failures: 0,
             trouble: None,
