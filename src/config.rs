@@ -84,7 +84,7 @@ pub struct DownloaderConfig {
     pub demand_throttle: Duration,
     /// Low work that has waited so long comes before awaited work, once. Default: 10 s.
     pub max_wait: Duration,
-    /// Accepted fetches of one peer that have not ended; `execute` blocks beyond it. Default: 32.
+    /// Accepted fetches of one peer that have no answer yet; `execute` and `batch` block beyond it. Default: 32.
     pub peer_capacity: usize,
     /// Response bodies open in callers' hands; beyond it `execute` fails. Default: 64.
     pub max_open_bodies: usize,

@@ -81,25 +81,16 @@ struct Registration {
     downloader: Arc<Handle>,
 }
 
-/// How many more fetches a peer may have accepted.
+/// How many more fetches a peer may have accepted. A body in its caller's hands does not count: a caller that holds some
+/// and asks for more would wait for itself.
 struct Credits {
-    left: Mutex<Balance>,
+    left: Mutex<usize>,
     /// Notified when a credit comes back and when the peer is cancelled.
     changed: Condvar,
 }
 
-struct Balance {
-    free: usize,
-    /// Credits held by bodies open in callers' hands: windway alone can't bring these back.
-    in_bodies: usize,
-    capacity: usize,
-}
-
-/// One accepted fetch that has not ended.
-pub(super) struct Credit {
-    credits: Arc<Credits>,
-    in_body: bool,
-}
+/// One accepted fetch that has no answer yet.
+pub(super) struct Credit(Arc<Credits>);
 
 impl PeerHandle {
     pub(super) fn new(
@@ -110,10 +101,7 @@ impl PeerHandle {
         channel: Sender<Box<Job>>,
     ) -> Self {
         let capacity = downloader.core().config.peer_capacity;
-        let credits = Arc::new(Credits {
-            left: Mutex::new(Balance { free: capacity, in_bodies: 0, capacity }),
-            changed: Condvar::new(),
-        });
+        let credits = Arc::new(Credits { left: Mutex::new(capacity), changed: Condvar::new() });
         Self(Arc::new(Registration { key, token, bus, channel, credits, downloader }))
     }
 
@@ -159,7 +147,7 @@ impl PeerHandle {
         let Some(permit) = BodyPermit::take(core) else { return Err(too_many_bodies().with_url(url)) };
         let credit = self.0.credits.take(&self.0.token).map_err(|error| error.with_url(url.clone()))?;
         let slot = Arc::new(Slot::default());
-        let target = Target::Caller(Reply::new(&slot));
+        let target = Target::Caller(Reply::new(&slot, credit));
         let fetch = fetch.priority(Priority::High);
         let job = Box::new(Job::new(core, &self.0.token, &self.0.bus, fetch, target));
         let request = job.record.id;
@@ -168,7 +156,7 @@ impl PeerHandle {
             drop(refused);
         }
         let peer = self.clone();
-        Ok((Pending { slot, credit, permit, peer }, request))
+        Ok((Pending { slot, permit, peer }, request))
     }
 
     /// Says that the peer has work, its next piece of this urgency. Never blocks.
@@ -199,7 +187,6 @@ impl PeerHandle {
     /// Cancels all the peer's fetches, now and for ever.
     pub fn cancel(&self) {
         self.0.token.cancel();
-        self.0.credits.wake_all();
     }
 
     /// The events of this peer's fetches, from now on.
@@ -260,36 +247,31 @@ impl fmt::Debug for Waker {
 /// A submitted fetch, until its head is there.
 struct Pending {
     slot: Arc<Slot<Result<Response, Error>>>,
-    credit: Credit,
     permit: BodyPermit,
     peer: PeerHandle,
 }
 
 impl Pending {
-    fn wait(mut self) -> Result<Response, Error> {
+    fn wait(self) -> Result<Response, Error> {
         let response = self.slot.take()?;
-        self.credit.move_to_body();
-        Ok(response.keep(Keeps { _credit: self.credit, _permit: self.permit, _peer: self.peer }))
+        Ok(response.keep(Keeps { _permit: self.permit, _peer: self.peer }))
     }
 }
 
 impl Credits {
-    /// Blocks until a credit is free or the peer is cancelled. Fails at once if only callers could free one.
+    /// Blocks until a credit is free or the peer is cancelled.
     fn take(self: &Arc<Self>, token: &CancelToken) -> Result<Credit, Error> {
         let credits = Arc::clone(self);
         let _on_cancel = token.on_cancel(move |_| credits.wake_all());
         let mut left = self.left.lock();
-        while left.free == 0 {
+        while *left == 0 {
             if let Some(reason) = token.reason() {
                 return Err(Error::cancelled(reason));
             }
-            if left.in_bodies == left.capacity {
-                return Err(too_many_bodies());
-            }
             self.changed.wait(&mut left);
         }
-        left.free -= 1;
-        Ok(Credit { credits: Arc::clone(self), in_body: false })
+        *left -= 1;
+        Ok(Credit(Arc::clone(self)))
     }
 
     fn wake_all(&self) {
@@ -299,20 +281,10 @@ impl Credits {
     }
 }
 
-impl Credit {
-    fn move_to_body(&mut self) {
-        self.in_body = true;
-        self.credits.left.lock().in_bodies += 1;
-        self.credits.changed.notify_all();
-    }
-}
-
 impl Drop for Credit {
     fn drop(&mut self) {
-        let mut left = self.credits.left.lock();
-        left.free += 1;
-        left.in_bodies -= usize::from(self.in_body);
-        self.credits.changed.notify_all();
+        *self.0.left.lock() += 1;
+        self.0.changed.notify_one();
     }
 }
 

@@ -29,7 +29,6 @@ pub struct Response {
 
 /// What an imperative response holds while it is open.
 pub(super) struct Keeps {
-    pub(super) _credit: Credit,
     pub(super) _permit: BodyPermit,
     pub(super) _peer: PeerHandle,
 }
@@ -112,26 +111,32 @@ impl fmt::Debug for Response {
     }
 }
 
-/// The worker's end of an `execute`: answered exactly once.
-pub(super) struct Reply(Option<Arc<Slot<Result<Response, Error>>>>);
+/// The worker's end of an `execute`: answered exactly once. Holds the fetch's credit until then.
+pub(super) struct Reply {
+    slot: Option<Arc<Slot<Result<Response, Error>>>>,
+    credit: Option<Credit>,
+}
 
 impl Reply {
-    pub(super) fn new(slot: &Arc<Slot<Result<Response, Error>>>) -> Self {
-        Self(Some(Arc::clone(slot)))
+    pub(super) fn new(slot: &Arc<Slot<Result<Response, Error>>>, credit: Credit) -> Self {
+        Self { slot: Some(Arc::clone(slot)), credit: Some(credit) }
     }
 
     pub(super) fn put(mut self, result: Result<Response, Error>) {
-        if let Some(slot) = self.0.take() {
-            slot.put(result);
-        }
+        self.answer(result);
+    }
+
+    fn answer(&mut self, result: Result<Response, Error>) {
+        let Some(slot) = self.slot.take() else { return };
+        // Before the caller goes on, who may ask for more at once.
+        self.credit = None;
+        slot.put(result);
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(slot) = self.0.take() {
-            slot.put(Err(Error::cancelled(CancelReason::Shutdown)));
-        }
+        self.answer(Err(Error::cancelled(CancelReason::Shutdown)));
     }
 }
 
