@@ -6,9 +6,10 @@ use std::error::Error as _;
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
+use std::time::Duration;
 
 use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig};
 
 fn open(url: &str) -> Error {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -39,7 +40,14 @@ fn a_refused_connection() {
 
 #[test]
 fn a_host_that_does_not_exist() {
-    let error = open("http://nowhere.invalid/track");
+    // A machine without a name server may take its time to say so.
+    let mut config = DownloaderConfig::default();
+    config.client.resolve_timeout = Duration::from_secs(60);
+    let mut file = FileConfig::default();
+    file.read_timeout = None;
+    let downloader = Downloader::new(config).unwrap();
+    let error = downloader.open_with("http://nowhere.invalid/track", file).unwrap_err();
+    assert_eq!(error.url(), Some("http://nowhere.invalid/track"));
     assert_eq!(error.kind(), ErrorKind::HostNotFound);
     assert!(error.to_string().contains("nowhere.invalid"), "{error}");
 }
