@@ -268,8 +268,11 @@ impl State {
         awaited.into_iter().filter_map(promote).collect()
     }
 
-    /// Notes a failure for those who wait.
+    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again.
     pub(super) fn fail(&mut self, error: Error) {
+        for (_, reader) in &mut self.readers {
+            reader.waiting = false;
+        }
         self.failure = Some(error);
         self.failures += 1;
         self.only_awaited = true;
@@ -300,4 +303,22 @@ pub(super) enum Gate {
     Restart,
     /// Nobody wants it any more.
     Leave,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_not_asked_for_again_before_somebody_waits_again() {
+        let mut state = State::new(ReadAhead::Bytes(1 << 20), None);
+        let nothing = RangeSet::default();
+        let plan = |state: &mut State| state.plan(&nothing, Network::default(), Priority::Low);
+        let reader = state.readers.insert(ReaderView { waiting: true, ..ReaderView::default() });
+        assert!(matches!(plan(&mut state), Plan::Fetch { priority: Priority::High, .. }));
+        state.fail(Error::new(ErrorKind::Status(404), "not found"));
+        assert_eq!(plan(&mut state), Plan::Idle);
+        state.readers[reader].waiting = true;
+        assert!(matches!(plan(&mut state), Plan::Fetch { .. }));
+    }
 }

@@ -261,7 +261,13 @@ struct State {
 /// The server. Its drop closes all connections and ends its threads.
 pub struct Origin {
     shared: Arc<Shared>,
-    acceptor: Mutex<Option<JoinHandle<()>>>,
+    acceptor: Mutex<Option<Acceptor>>,
+}
+
+struct Acceptor {
+    thread: JoinHandle<()>,
+    /// Keeps the port ours until the thread has ended, or its wake-up call could reach somebody else.
+    _listener: TcpListener,
 }
 
 impl Origin {
@@ -334,10 +340,12 @@ impl Origin {
                 drop(socket.shutdown(Shutdown::Both));
             }
         }
-        // Wakes the acceptor, which sees that it is to stop.
-        drop(TcpStream::connect(self.shared.address));
+        // Wakes the acceptor, which sees that it is to stop. One that has stopped has given its port away.
+        if self.acceptor.lock().expect("no panic under this lock").is_some() {
+            drop(TcpStream::connect(self.shared.address));
+        }
         if let Some(acceptor) = self.acceptor.lock().expect("no panic under this lock").take() {
-            acceptor.join().expect("the acceptor did not panic");
+            acceptor.thread.join().expect("the acceptor did not panic");
         }
     }
 
@@ -354,7 +362,9 @@ impl Origin {
     fn accept_on(&self, listener: TcpListener) {
         self.shared.lock().listening = true;
         let shared = Arc::clone(&self.shared);
-        let acceptor = thread::spawn(move || shared.accept(&listener));
+        let _listener = listener.try_clone().expect("a descriptor is left");
+        let thread = thread::spawn(move || shared.accept(&listener));
+        let acceptor = Acceptor { thread, _listener };
         *self.acceptor.lock().expect("no panic under this lock") = Some(acceptor);
     }
 }
