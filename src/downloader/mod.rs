@@ -28,6 +28,11 @@ mod sync;
 mod watchdog;
 mod worker;
 
+/// The locks of [`sync`], which the model check replaces.
+mod shim {
+    pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
+}
+
 use std::fmt;
 use std::sync::{Arc, LazyLock, Weak};
 use std::thread::{self, JoinHandle};

@@ -1,0 +1,295 @@
+//! The wait-and-wake protocol of the downloader, tried in every interleaving: `src/downloader/sync.rs`, compiled here with
+//! loom's locks.
+//!
+//! Excluded by it, each by the test of its name:
+//!
+//! - *The fact left lying.* A holds the turn and has emptied the mailbox; B leaves a fact, finds the turn taken and goes
+//!   away; A gives the turn back. A must look into the mailbox after that, not before: a turnstile that looks only
+//!   before is tried too, and loom finds this interleaving.
+//! - *The look that shuts out.* The same with a look at the machine (`with`) in A's place, which has no fact of its own.
+//! - *The signal between the look and the sleep.* The scheduler thread reads the state, somebody changes it and signals,
+//!   the thread goes to sleep: the signal has to be kept in the slot.
+//! - *The value that comes with the deadline.* A value put just as the taker's time runs out is taken then, or stays for
+//!   the next one; it is never lost.
+
+use loom::sync::Arc;
+use loom::thread;
+
+#[allow(dead_code, reason = "what is not tried here is used by the library")]
+#[path = "../src/downloader/sync.rs"]
+mod sync;
+
+use sync::{Slot, Turnstile};
+
+/// parking_lot's interface over loom's locks.
+mod shim {
+    use std::ops::{Deref, DerefMut};
+    use std::time::Instant;
+
+    use loom::sync::atomic::{AtomicBool, Ordering};
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T> {
+        inner: loom::sync::Mutex<T>,
+        /// As `inner` is held, where `try_lock` looks. loom does not switch threads before an unlock, which only a
+        /// `try_lock` could tell from one that comes a bit later; before a store it does.
+        held: AtomicBool,
+    }
+
+    pub(crate) struct MutexGuard<'a, T> {
+        mutex: &'a Mutex<T>,
+        /// Empty only while its thread waits.
+        guard: Option<loom::sync::MutexGuard<'a, T>>,
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    /// What a wait with a deadline says.
+    pub(crate) struct TimedOut;
+
+    impl TimedOut {
+        pub(crate) fn timed_out(&self) -> bool {
+            true
+        }
+    }
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self { inner: loom::sync::Mutex::new(value), held: AtomicBool::new(false) }
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            let guard = self.inner.lock().ok();
+            self.held.store(true, Ordering::SeqCst);
+            MutexGuard { mutex: self, guard }
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            if self.held.load(Ordering::SeqCst) {
+                return None;
+            }
+            let guard = self.inner.try_lock().ok()?;
+            self.held.store(true, Ordering::SeqCst);
+            Some(MutexGuard { mutex: self, guard: Some(guard) })
+        }
+    }
+
+    impl<'a, T> MutexGuard<'a, T> {
+        fn release(&mut self) -> Option<loom::sync::MutexGuard<'a, T>> {
+            self.mutex.held.store(false, Ordering::SeqCst);
+            self.guard.take()
+        }
+    }
+
+    impl<T> Drop for MutexGuard<'_, T> {
+        fn drop(&mut self) {
+            drop(self.release());
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.guard.as_deref().expect("not while it waits")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.guard.as_deref_mut().expect("not while it waits")
+        }
+    }
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self::default()
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            guard.guard = guard.release().and_then(|held| self.0.wait(held).ok());
+            guard.mutex.held.store(true, Ordering::SeqCst);
+        }
+
+        /// The deadline comes while anybody may run, and before any notification.
+        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> TimedOut {
+            drop(guard.release());
+            loom::thread::yield_now();
+            guard.guard = guard.mutex.inner.lock().ok();
+            guard.mutex.held.store(true, Ordering::SeqCst);
+            TimedOut
+        }
+    }
+}
+
+/// Sums up what it is told.
+type Sum = Turnstile<u32, u32>;
+
+fn add(sum: &mut u32, facts: &mut Vec<u32>) {
+    *sum += facts.drain(..).sum::<u32>();
+}
+
+/// The sum, looked at without taking facts in.
+fn told(sum: &Sum) -> u32 {
+    sum.with(|sum| *sum, |_, _| unreachable!("a fact was left lying"), |()| ())
+}
+
+/// Tries every interleaving with so many switches at places where a thread could have gone on; all, if `None`.
+fn model(preemptions: Option<usize>, check: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.check(check);
+}
+
+#[test]
+fn no_fact_is_left_lying() {
+    model(None, || {
+        let sum = Arc::new(Sum::new(0));
+        let other = {
+            let sum = Arc::clone(&sum);
+            thread::spawn(move || sum.tell(1, add, |()| ()))
+        };
+        sum.tell(10, add, |()| ());
+        other.join().unwrap();
+        assert_eq!(told(&sum), 11);
+    });
+}
+
+#[test]
+fn no_fact_of_three_tellers_is_left_lying() {
+    model(Some(3), || {
+        let sum = Arc::new(Sum::new(0));
+        let others = [1, 10].map(|fact| {
+            let sum = Arc::clone(&sum);
+            thread::spawn(move || sum.tell(fact, add, |()| ()))
+        });
+        sum.tell(100, add, |()| ());
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(told(&sum), 111);
+    });
+}
+
+#[test]
+fn a_fact_told_from_within_an_action_is_told_too() {
+    model(Some(3), || {
+        let sum = Arc::new(Sum::new(0));
+        let other = {
+            let sum = Arc::clone(&sum);
+            thread::spawn(move || {
+                let mut follows = true;
+                sum.tell(1, add, |()| {
+                    if std::mem::take(&mut follows) {
+                        sum.tell(10, add, |()| ());
+                    }
+                });
+            })
+        };
+        sum.tell(100, add, |()| ());
+        other.join().unwrap();
+        assert!(matches!(told(&sum), 101 | 111));
+    });
+}
+
+#[test]
+fn a_look_shuts_no_fact_out() {
+    model(None, || {
+        let sum = Arc::new(Sum::new(0));
+        let other = {
+            let sum = Arc::clone(&sum);
+            thread::spawn(move || sum.tell(1, add, |()| ()))
+        };
+        let seen = sum.with(|sum| *sum, add, |()| ());
+        assert!(seen <= 1);
+        other.join().unwrap();
+        assert_eq!(told(&sum), 1);
+    });
+}
+
+#[test]
+fn a_signal_between_the_look_and_the_sleep_is_kept() {
+    model(Some(3), || {
+        let (sum, signal) = (Arc::new(Sum::new(0)), Arc::new(Slot::default()));
+        let sleeper = {
+            let (sum, signal) = (Arc::clone(&sum), Arc::clone(&signal));
+            thread::spawn(move || {
+                while sum.with(|sum| *sum, add, |()| signal.put(())) == 0 {
+                    signal.take();
+                }
+            })
+        };
+        sum.tell(1, add, |()| signal.put(()));
+        sleeper.join().unwrap();
+    });
+}
+
+#[test]
+fn a_value_is_handed_over_once() {
+    model(None, || {
+        let slot = Arc::new(Slot::default());
+        let taker = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || slot.take())
+        };
+        slot.put(7);
+        assert_eq!(taker.join().unwrap(), 7);
+        assert_eq!(slot.take_until(Some(std::time::Instant::now())), None);
+    });
+}
+
+#[test]
+fn a_value_that_comes_with_the_deadline_is_not_lost() {
+    model(None, || {
+        let slot = Arc::new(Slot::default());
+        let putter = {
+            let slot = Arc::clone(&slot);
+            thread::spawn(move || slot.put(7))
+        };
+        let now = Some(std::time::Instant::now());
+        let taken = slot.take_until(now);
+        putter.join().unwrap();
+        assert_eq!(taken.or_else(|| slot.take_until(now)), Some(7));
+    });
+}
+
+/// Looks into the mailbox before it gives the turn back, and not after: what the real one must not be.
+#[derive(Default)]
+struct Forgetful {
+    mailbox: shim::Mutex<Vec<u32>>,
+    turn: shim::Mutex<u32>,
+}
+
+impl Forgetful {
+    fn tell(&self, fact: u32) {
+        self.mailbox.lock().push(fact);
+        let Some(mut sum) = self.turn.try_lock() else { return };
+        loop {
+            let mut facts = std::mem::take(&mut *self.mailbox.lock());
+            if facts.is_empty() {
+                return;
+            }
+            add(&mut sum, &mut facts);
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "a fact was left lying")]
+fn a_turnstile_that_does_not_look_again_is_found_out() {
+    model(None, || {
+        let sum = Arc::new(Forgetful::default());
+        let other = {
+            let sum = Arc::clone(&sum);
+            thread::spawn(move || sum.tell(1))
+        };
+        sum.tell(10);
+        other.join().unwrap();
+        assert!(sum.mailbox.lock().is_empty(), "a fact was left lying");
+    });
+}
