@@ -510,19 +510,21 @@ impl Schedule {
         Some(worker)
     }
 
-    /// When to poll again although nothing has happened.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    /// When to poll again although nothing has happened, after all that is due at `now` was polled. What was due and
+    /// could not be done waits for something to happen, and has no deadline.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = self.retries.first().map(|(at, _)| *at);
         let eviction = self.pressed_since.map(|since| since + YIELD_LIMIT);
         let is_waiting = self.queued[0] + self.queued[2] > 0 && self.idle.is_empty();
         let protected = self.workers.iter().flatten().filter_map(|busy| busy.protected_until);
-        let protected = protected.min().filter(|_| is_waiting);
+        let protected = protected.filter(|_| is_waiting);
         // With an idle worker Low work waits for the throttle only, or for room.
         let held_back = !self.ages.is_empty() && !self.idle.is_empty();
         let throttle = self.throttled_until().filter(|_| held_back);
         let overdue = self.ages.first().map(|(since, ..)| *since + self.limits.max_wait);
         let overdue = overdue.filter(|_| throttle.is_some());
-        [retry, eviction, protected, throttle, overdue].into_iter().flatten().min()
+        let due = [retry, eviction, throttle, overdue].into_iter().flatten().chain(protected);
+        due.filter(|at| *at > now).min()
     }
 
     /// Takes the idle workers out of service.
@@ -834,10 +836,11 @@ impl Busy {
 }
 
 #[cfg(test)]
+mod model;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-    use std::time::Duration;
 
     fn request(number: u64) -> RequestId {
         RequestId::new(number).unwrap()
@@ -994,7 +997,7 @@ mod tests {
         schedule.handle_submitted(peer, ticket(1, Priority::High), Instant::now());
         let (worker, _) = schedule.poll_assignment(now).unwrap();
         assert!(schedule.handle_retry(worker, later, now));
-        assert_eq!(schedule.next_deadline(), Some(later));
+        assert_eq!(schedule.next_deadline(now), Some(later));
         schedule.handle_submitted(peer, ticket(2, Priority::High), Instant::now());
         let (worker, assignment) = schedule.poll_assignment(now).unwrap();
         assert_eq!(assignment, run(2));
@@ -1034,7 +1037,7 @@ mod tests {
         assert_eq!(schedule.poll_assignment(now), None);
         assert_eq!(schedule.poll_yields(now), 1);
         let limit = now + YIELD_LIMIT;
-        assert_eq!(schedule.next_deadline(), Some(limit));
+        assert_eq!(schedule.next_deadline(now), Some(limit));
         assert_eq!(schedule.poll_eviction(now, 0, |worker| worker), None);
         assert_eq!(schedule.poll_eviction(limit, 1, |worker| worker), None);
         let moved = |worker| std::cmp::Reverse(worker);
@@ -1108,7 +1111,7 @@ mod tests {
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(1));
         assert_eq!(schedule.poll_assignment(now), None);
         let quiet = now + throttle;
-        assert_eq!(schedule.next_deadline(), Some(quiet));
+        assert_eq!(schedule.next_deadline(now), Some(quiet));
         assert_eq!(schedule.poll_assignment(quiet).unwrap().1, run(2));
         assert_eq!(schedule.poll_assignment(quiet).unwrap().1, run(3));
     }
@@ -1159,177 +1162,5 @@ mod tests {
         schedule.handle_finished(first, now);
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
         assert!(matches!(schedule.poll_assignment(now).unwrap().1, Assignment::Ask { .. }));
-    }
-
-    /// What may happen to a schedule. Numbers are taken modulo what there is.
-    #[derive(Clone, Debug)]
-    enum Step {
-        Register(bool),
-        Unregister(usize),
-        Submit(usize, bool),
-        Cancel(usize),
-        Prioritise(usize, bool),
-        Promote(usize, bool),
-        Poll,
-        Finish(usize),
-        Retry(usize),
-    }
-
-    fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let step = prop_oneof![
-            1 => any::<bool>().prop_map(Step::Register),
-            1 => any::<usize>().prop_map(Step::Unregister),
-            8 => any::<(usize, bool)>().prop_map(|(peer, high)| Step::Submit(peer, high)),
-            2 => any::<usize>().prop_map(Step::Cancel),
-            1 => any::<(usize, bool)>().prop_map(|(peer, high)| Step::Prioritise(peer, high)),
-            2 => any::<(usize, bool)>().prop_map(|(fetch, high)| Step::Promote(fetch, high)),
-            6 => Just(Step::Poll),
-            5 => any::<usize>().prop_map(Step::Finish),
-            1 => any::<usize>().prop_map(Step::Retry),
-        ];
-        proptest::collection::vec(step, 1..200)
-    }
-
-    fn priority(high: bool) -> Priority {
-        if high { Priority::High } else { Priority::Low }
-    }
-
-    /// A schedule as plain as can be: a list that is searched from end to end.
-    #[derive(Default)]
-    struct Model {
-        peers: Vec<(PeerKey, Priority, u64)>,
-        /// Peer, fetch priority, place.
-        waiting: Vec<(RequestId, PeerKey, Priority, i64)>,
-        running: Vec<Option<(RequestId, PeerKey, Priority)>>,
-        places: i64,
-        turns: u64,
-    }
-
-    impl Model {
-        fn class_of(&self, peer: PeerKey, fetch: Priority) -> usize {
-            let found = self.peers.iter().find(|(key, ..)| *key == peer);
-            class(found.unwrap().1, fetch)
-        }
-
-        /// The classes of what may run now.
-        fn best_class(&self, max_low: usize) -> Option<usize> {
-            let low =
-                self.running.iter().flatten().filter(|(.., priority)| *priority == Priority::Low).count();
-            let admissible = |fetch: Priority| fetch == Priority::High || low < max_low;
-            self.waiting
-                .iter()
-                .filter(|(.., fetch, _)| admissible(*fetch))
-                .map(|(_, peer, fetch, _)| self.class_of(*peer, *fetch))
-                .min()
-        }
-    }
-
-    proptest! {
-        /// Against the model, after each step: the class served is the best there is, a peer's queue is served in order,
-        /// limits hold, nothing is lost and nothing comes twice.
-        #[test]
-        fn the_schedule_agrees_with_a_plain_list(steps in steps(), workers in 1_usize..5, reserved in 0_usize..2) {
-            let reserved = reserved.min(workers - 1);
-            let mut schedule = new(workers, reserved);
-            let mut model = Model { running: vec![None; workers], ..Model::default() };
-            let mut numbers = 0;
-            let now = Instant::now();
-            for step in steps {
-                match step {
-                    Step::Register(high) => {
-                        let key = schedule.handle_registered(priority(high));
-                        model.peers.push((key, priority(high), 0));
-                    }
-                    Step::Unregister(which) if !model.peers.is_empty() => {
-                        let (key, ..) = model.peers.remove(which % model.peers.len());
-                        let mut left: Vec<_> =
-                            model.waiting.iter().filter(|fetch| fetch.1 == key).map(|fetch| fetch.0).collect();
-                        model.waiting.retain(|fetch| fetch.1 != key);
-                        let mut orphans = schedule.handle_unregistered(key, now);
-                        left.sort();
-                        orphans.sort();
-                        prop_assert_eq!(orphans, left);
-                    }
-                    Step::Submit(which, high) if !model.peers.is_empty() => {
-                        let (key, ..) = model.peers[which % model.peers.len()];
-                        numbers += 1;
-                        model.places += 1;
-                        prop_assert!(schedule.handle_submitted(key, ticket(numbers, priority(high)), Instant::now()));
-                        model.waiting.push((request(numbers), key, priority(high), model.places));
-                    }
-                    Step::Cancel(which) if numbers > 0 => {
-                        let id = request(1 + which as u64 % numbers);
-                        let waits = model.waiting.iter().any(|fetch| fetch.0 == id);
-                        model.waiting.retain(|fetch| fetch.0 != id);
-                        prop_assert_eq!(schedule.handle_cancelled(id, now), waits);
-                    }
-                    Step::Prioritise(which, high) if !model.peers.is_empty() => {
-                        let index = which % model.peers.len();
-                        model.peers[index].1 = priority(high);
-                        schedule.set_priority(model.peers[index].0, priority(high));
-                    }
-                    Step::Promote(which, high) if numbers > 0 => {
-                        let id = request(1 + which as u64 % numbers);
-                        schedule.promote(id, priority(high), Instant::now());
-                        model.places += 1;
-                        let (place, wanted) = (model.places, priority(high));
-                        let first = model.waiting.iter().map(|fetch| fetch.3).min().unwrap_or(0) - 1;
-                        for fetch in model.waiting.iter_mut().filter(|fetch| fetch.0 == id && fetch.2 != wanted) {
-                            fetch.2 = wanted;
-                            fetch.3 = if high { first } else { place };
-                        }
-                        for running in model.running.iter_mut().flatten().filter(|running| running.0 == id) {
-                            running.2 = wanted;
-                        }
-                    }
-                    Step::Poll => {
-                        let idle = model.running.iter().any(Option::is_none);
-                        let best = model.best_class(workers - reserved).filter(|_| idle);
-                        match schedule.poll_assignment(now) {
-                            None => prop_assert_eq!(best, None),
-                            Some((worker, Assignment::Run { request: id, .. })) => {
-                                let index = model.waiting.iter().position(|fetch| fetch.0 == id);
-                                prop_assert!(index.is_some(), "{id} ran without waiting");
-                                let (_, peer, fetch, place) = model.waiting.remove(index.unwrap());
-                                prop_assert_eq!(Some(model.class_of(peer, fetch)), best);
-                                let earlier = model.waiting.iter().any(|other| {
-                                    other.1 == peer && other.2 == fetch && other.3 < place
-                                });
-                                prop_assert!(!earlier, "{id} overtook its own queue");
-                                // Fair: every equal peer with work had its turn since this one's last.
-                                model.turns += 1;
-                                let mine = model.peers.iter().position(|(key, ..)| *key == peer).unwrap();
-                                model.peers[mine].2 = model.turns;
-                                prop_assert!(model.running[worker].is_none());
-                                model.running[worker] = Some((id, peer, fetch));
-                            }
-                            Some((_, Assignment::Ask { .. })) => prop_assert!(false, "nobody was woken"),
-                        }
-                    }
-                    Step::Finish(which) => {
-                        let worker = which % workers;
-                        model.running[worker] = None;
-                        schedule.handle_finished(worker, now);
-                    }
-                    Step::Retry(which) => {
-                        let worker = which % workers;
-                        let Some((id, peer, fetch)) = model.running[worker].take() else { continue };
-                        let stays = model.peers.iter().any(|(key, ..)| *key == peer);
-                        prop_assert_eq!(schedule.handle_retry(worker, now, now), stays);
-                        if stays {
-                            let first = model.waiting.iter().map(|fetch| fetch.3).min().unwrap_or(0) - 1;
-                            model.waiting.push((id, peer, fetch, first));
-                            // Due at once: it takes its place now, as the model has it.
-                            schedule.wake_retries(now);
-                        }
-                    }
-                    _ => {}
-                }
-                let counts = schedule.counts();
-                prop_assert_eq!(counts.queued.iter().sum::<usize>(), model.waiting.len());
-                prop_assert_eq!(counts.busy, model.running.iter().flatten().count());
-                prop_assert_eq!(counts.busy + counts.idle, workers);
-            }
-        }
     }
 }

@@ -206,7 +206,7 @@ impl Core {
         let yielding = self.yielding.load(Ordering::Acquire);
         let wanted = machine.press(now, yielding, &mut actions);
         self.yields.store(wanted.saturating_sub(yielding), Ordering::Release);
-        machine.set_alarm(&mut actions);
+        machine.set_alarm(now, &mut actions);
         actions
     }
 
@@ -497,9 +497,9 @@ impl Machine {
         self.schedule.poll_yields(now)
     }
 
-    fn set_alarm(&mut self, actions: &mut Actions) {
+    fn set_alarm(&mut self, now: Instant, actions: &mut Actions) {
         let slow = self.slow.first_key_value().map(|((at, _), _)| *at);
-        let due = [self.schedule.next_deadline(), slow].into_iter().flatten().min();
+        let due = [self.schedule.next_deadline(now), slow].into_iter().flatten().min();
         if !self.stopped && due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
             self.alarm = due;
             actions.signal = true;
