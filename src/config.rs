@@ -3,11 +3,14 @@
 //! Plain structs: take the default, change what you need. They are checked once, where they are first used, with an
 //! error that names the field.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::downloader::Priority;
 use crate::error::{Error, ErrorKind};
+use crate::event::Hang;
 
 /// How HTTP exchanges are made. Part of [`DownloaderConfig`].
 ///
@@ -95,7 +98,7 @@ pub struct DownloaderConfig {
     /// A fetch on a worker that gives no sign of life for so long stands still: an [`Event::Hang`](crate::Event::Hang) and
     /// an error in the log. Default: 60 s, more than all limits of the client together.
     pub hang_timeout: Duration,
-    /// What happens to a fetch that stands still, besides. Default: nothing.
+    /// What happens when something stands still, besides. Default: nothing.
     pub hang_policy: HangPolicy,
     /// Events a subscriber may lag behind before it loses the oldest. Default: 1024.
     pub event_capacity: usize,
@@ -121,15 +124,45 @@ impl Default for DownloaderConfig {
     }
 }
 
-/// What happens to a fetch that stands still on its worker.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What happens when something stands still, besides its being told.
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum HangPolicy {
-    /// It is told, and left alone.
+    /// Nothing.
     #[default]
     Report,
-    /// It fails with [`ErrorKind::Stalled`], and its worker is free.
+    /// A fetch that stands still fails with [`ErrorKind::Stalled`], and its worker is free.
     CancelStalled,
+    /// This is called; [`HangPolicy::on_hang`] makes one.
+    Call(OnHang),
+}
+
+impl HangPolicy {
+    /// Calls `on_hang` for each standstill, on the watchdog's thread. A panic in it is caught.
+    ///
+    /// ```
+    /// let mut config = windway::DownloaderConfig::default();
+    /// config.hang_policy = windway::HangPolicy::on_hang(|hang| eprintln!("{hang}"));
+    /// ```
+    pub fn on_hang(on_hang: impl Fn(&Hang) + Send + Sync + 'static) -> Self {
+        Self::Call(OnHang(Arc::new(on_hang)))
+    }
+}
+
+/// What is called for each standstill. See [`HangPolicy::on_hang`].
+#[derive(Clone)]
+pub struct OnHang(Arc<dyn Fn(&Hang) + Send + Sync>);
+
+impl OnHang {
+    pub(crate) fn call(&self, hang: &Hang) {
+        (self.0)(hang);
+    }
+}
+
+impl fmt::Debug for OnHang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnHang")
+    }
 }
 
 impl DownloaderConfig {

@@ -45,13 +45,8 @@ pub enum Event {
         /// Which fetch.
         request: RequestId,
     },
-    /// It has stood still on its worker for longer than `hang_timeout`. On the downloader's bus only.
-    Hang {
-        /// Which fetch.
-        request: RequestId,
-        /// Since its last sign of life.
-        silence: Duration,
-    },
+    /// Something has stood still for longer than `hang_timeout`. Once for each standstill.
+    Hang(Hang),
     /// It made room for awaited work, and goes on later.
     SetAside {
         /// Which fetch.
@@ -81,6 +76,8 @@ pub enum Event {
         bytes: u64,
         /// From the first start to the end.
         duration: Duration,
+        /// Bytes a second that all transfers together achieved lately; `None` until enough was seen.
+        bandwidth: Option<f64>,
     },
     /// It failed for good.
     Failed {
@@ -100,6 +97,11 @@ pub enum Event {
         /// Bytes of body that had come.
         bytes: u64,
     },
+    /// A peer panicked when it was asked for work. It is cancelled, and asked no more.
+    PeerFailed {
+        /// What happened, of kind `Panicked`.
+        error: Error,
+    },
     /// This subscriber was too slow: so many events before the next one are lost to it.
     Lagged {
         /// How many.
@@ -108,27 +110,65 @@ pub enum Event {
 }
 
 impl Event {
-    /// The fetch that it is about; none for [`Event::Lagged`].
+    /// The fetch that it is about, if it is about one.
     pub fn request(&self) -> Option<RequestId> {
         match self {
             Self::Enqueued { request }
             | Self::Started { request, .. }
             | Self::FirstByte { request, .. }
             | Self::Slow { request }
-            | Self::Hang { request, .. }
             | Self::SetAside { request, .. }
             | Self::Resumed { request }
             | Self::Retrying { request, .. }
             | Self::Completed { request, .. }
             | Self::Failed { request, .. }
             | Self::Cancelled { request, .. } => Some(*request),
-            Self::Lagged { .. } => None,
+            Self::Hang(hang) => match hang.cause {
+                HangCause::Fetch(request) => Some(request),
+                HangCause::Peer | HangCause::Queue => None,
+            },
+            Self::PeerFailed { .. } | Self::Lagged { .. } => None,
         }
     }
 
     /// True for the last event of a fetch.
     pub fn is_end(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
+    }
+}
+
+/// A standstill, as the watchdog found it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Hang {
+    /// What stands still.
+    pub cause: HangCause,
+    /// Since its last sign of life.
+    pub silence: Duration,
+    /// What each busy worker has, in words.
+    pub holders: Vec<String>,
+}
+
+/// What stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HangCause {
+    /// A fetch on a worker: no byte and no other step.
+    Fetch(RequestId),
+    /// A peer that was asked for work and does not answer.
+    Peer,
+    /// Work that may run waits beside an idle worker: a fault of windway.
+    Queue,
+}
+
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            HangCause::Fetch(request) => write!(f, "fetch {request} has not moved")?,
+            HangCause::Peer => write!(f, "a peer has not answered")?,
+            HangCause::Queue => write!(f, "work has waited beside an idle worker")?,
+        }
+        write!(f, " for {:?}; on the workers: {}", self.silence, self.holders.join(", "))
     }
 }
 

@@ -26,13 +26,13 @@ mod stream;
 
 pub use cancel::{CancelGuard, CancelReason, CancelToken};
 pub use client::{ByteRange, Head, Validator};
-pub use config::{ClientConfig, DownloaderConfig, FileConfig, HangPolicy, ReadAhead, StorageConfig};
+pub use config::{ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, ReadAhead, StorageConfig};
 pub use downloader::{
     Downloader, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink, Stats,
-    Waker,
+    Totals, Waker,
 };
 pub use error::{Error, ErrorKind};
-pub use event::{Event, Subscriber};
+pub use event::{Event, Hang, HangCause, Subscriber};
 pub use file::StreamStats;
 pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 pub use stream::{Stream, StreamHandle, open};

@@ -2,75 +2,18 @@
 
 mod support;
 
-use std::collections::VecDeque;
 use std::io::Read;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
+use support::peers::{Collect, List, collect, downloader};
 use support::{Answer, Content, Origin};
 use windway::{
-    ByteRange, CancelReason, Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, Flow, HangPolicy,
-    Head, Next, Outcome, Peer, Priority, Response, Sink,
+    ByteRange, CancelReason, Error, ErrorKind, Event, Fetch, Flow, HangPolicy, Head, Next, Outcome, Peer,
+    Priority, Response, Sink,
 };
-
-fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
-    let mut config = DownloaderConfig::default();
-    change(&mut config);
-    Downloader::new(config).unwrap()
-}
-
-/// What a sink got, sent when it has ended.
-#[derive(Debug)]
-struct Got {
-    bytes: Vec<u8>,
-    outcome: Outcome,
-}
-
-struct Collect {
-    start: u64,
-    bytes: Vec<u8>,
-    ends: mpsc::Sender<Got>,
-}
-
-impl Sink for Collect {
-    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        assert_eq!(offset, self.start + self.bytes.len() as u64, "out of order");
-        self.bytes.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, outcome: Outcome) {
-        let Self { bytes, ends, .. } = *self;
-        // The test may have seen enough and gone.
-        drop(ends.send(Got { bytes, outcome }));
-    }
-}
-
-type Waiting = VecDeque<(Fetch, Box<dyn Sink>)>;
-
-/// Hands out what is put into its list.
-#[derive(Clone, Default)]
-struct List(Arc<Mutex<Waiting>>);
-
-impl List {
-    fn put(&self, fetch: Fetch, sink: impl Sink + 'static) {
-        self.0.lock().unwrap().push_back((fetch, Box::new(sink)));
-    }
-}
-
-impl Peer for List {
-    fn next_fetch(&mut self, admissible: Priority) -> Next {
-        let _ = admissible; // All in the list may run on any worker: tests with reserved workers say so.
-        self.0.lock().unwrap().pop_front().map_or(Next::Wait, |(fetch, sink)| Next::Fetch(fetch, sink))
-    }
-}
-
-fn collect(start: u64) -> (Collect, mpsc::Receiver<Got>) {
-    let (ends, end) = mpsc::channel();
-    (Collect { start, bytes: Vec::new(), ends }, end)
-}
 
 #[test]
 fn execute_returns_the_open_body() {
@@ -436,7 +379,7 @@ fn every_fetch_ends_once_when_the_downloader_stops_in_the_midst() {
         let (ends, end) = mpsc::channel();
         let peer = downloader.register(list.clone(), Priority::High).unwrap();
         for _ in 0..30 {
-            let sink = Collect { start: 0, bytes: Vec::new(), ends: ends.clone() };
+            let sink = Collect::new(0, &ends);
             list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
         }
         let callers: Vec<_> = (0..4)
@@ -452,8 +395,7 @@ fn every_fetch_ends_once_when_the_downloader_stops_in_the_midst() {
             caller.join().unwrap();
         }
         // What was never handed out is dropped with the list, and never comes as an end.
-        let left = list.0.lock().unwrap().len();
-        list.0.lock().unwrap().clear();
+        let left = list.clear();
         drop((peer, downloader, list, ends));
         assert_eq!(end.iter().count() + 1 + left, 30);
     }
@@ -478,7 +420,7 @@ fn awaited_work_overtakes(reserved: usize, bulk: fn(Answer) -> Answer) {
     let (ends, end) = mpsc::channel();
     let running = WORKERS - reserved as u64;
     for _ in 0..running {
-        let sink = Collect { start: 0, bytes: Vec::new(), ends: ends.clone() };
+        let sink = Collect::new(0, &ends);
         list.put(Fetch::get(&origin.url("/bulk")).unwrap(), sink);
     }
     peer.wake(Priority::Low);
@@ -612,6 +554,6 @@ fn a_silent_fetch_is_reported_once_and_ended_if_so_wanted() {
     let got = end.recv().unwrap();
     assert!(matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Stalled), "{got:?}");
     assert!(peer.execute(Fetch::get(&origin.url("/other")).unwrap()).is_ok());
-    let hangs = std::iter::from_fn(|| events.try_recv()).filter(|event| matches!(event, Event::Hang { .. }));
+    let hangs = std::iter::from_fn(|| events.try_recv()).filter(|event| matches!(event, Event::Hang(_)));
     assert_eq!(hangs.count(), 1);
 }

@@ -18,6 +18,7 @@
 //!                                     └────────── finished, answered, retry ────────┘
 //! ```
 
+mod account;
 mod fetch;
 mod peer;
 mod progress;
@@ -25,6 +26,7 @@ mod response;
 mod schedule;
 mod scheduler;
 mod sync;
+mod throttle;
 mod watchdog;
 mod worker;
 
@@ -39,13 +41,15 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
 
+use self::account::Account;
 use self::scheduler::{Core, Fact, PeerEntry, on_own_thread};
 use crate::cancel::CancelReason;
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
 use crate::error::{Error, ErrorKind};
-use crate::event::{Bus, Subscriber};
+use crate::event::Subscriber;
 
+pub use account::Totals;
 pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
@@ -102,6 +106,8 @@ pub struct Stats {
     pub requests: u64,
     /// Connections dialled.
     pub connections_dialled: u64,
+    /// How fetches ended.
+    pub totals: Totals,
 }
 
 static DEFAULT: LazyLock<Mutex<Weak<Handle>>> = LazyLock::new(Mutex::default);
@@ -144,12 +150,15 @@ impl Downloader {
         self.0.start()?;
         let core = &self.0.core;
         let token = core.root.child(CancelReason::Peer);
-        let bus = Bus::new(core.config.event_capacity);
+        let account = Arc::new(Account::new(core.config.event_capacity));
         let (sender, channel) = crossbeam_channel::bounded(core.config.peer_capacity);
-        let entry =
-            Arc::new(PeerEntry { peer: Mutex::new(Box::new(peer)), token: token.clone(), bus: bus.clone() });
+        let entry = Arc::new(PeerEntry {
+            peer: Mutex::new(Box::new(peer)),
+            token: token.clone(),
+            account: Arc::clone(&account),
+        });
         match core.register(entry, channel, priority) {
-            Some(key) => Ok(PeerHandle::new(Arc::clone(&self.0), key, token, bus, sender)),
+            Some(key) => Ok(PeerHandle::new(Arc::clone(&self.0), key, token, account, sender)),
             None => Err(Error::cancelled(CancelReason::Shutdown)),
         }
     }
@@ -162,13 +171,13 @@ impl Downloader {
 
     /// The events of all fetches, from now on.
     pub fn subscribe(&self) -> Subscriber {
-        self.0.core.bus.subscribe()
+        self.0.core.account.bus.subscribe()
     }
 
     /// Bytes a second, all transfers together, over the last seconds in which something was transferred. `None` until
     /// enough was.
     pub fn bandwidth(&self) -> Option<f64> {
-        self.0.core.bandwidth.lock().rate()
+        self.0.core.account.rate()
     }
 
     /// Counts of what waits, runs and was done.
@@ -187,6 +196,7 @@ impl Downloader {
             peers: counts.peers,
             requests: client.requests,
             connections_dialled: client.dialled,
+            totals: core.account.totals(),
         }
     }
 }

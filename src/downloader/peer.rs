@@ -8,6 +8,7 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
 use super::Handle;
+use super::account::{Account, Totals};
 use super::fetch::{Fetch, Priority, RequestId, Sink};
 use super::response::{BodyPermit, Keeps, Reply, Response};
 use super::schedule::PeerKey;
@@ -16,14 +17,15 @@ use super::sync::Slot;
 use super::worker::{Job, Target, run_job};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Bus, Subscriber};
+use crate::event::Subscriber;
 
 /// Somebody who knows what to fetch next, and says so when a worker is free.
 ///
 /// Not asked before it was woken ([`PeerHandle::wake`]), nor after it said [`Next::Wait`] until it is woken again.
 pub trait Peer: Send {
     /// The next fetch; nothing below `admissible`, which the free worker may not run. Called on a worker thread, one call
-    /// at a time. Must not block. A panic ends the pulling, and nothing else.
+    /// at a time. Must not block. A panic ends the peer, and no other: its fetches are
+    /// cancelled, an [`Event::PeerFailed`](crate::Event::PeerFailed) is published.
     fn next_fetch(&mut self, admissible: Priority) -> Next;
 }
 
@@ -74,7 +76,7 @@ pub struct PeerHandle(Arc<Registration>);
 struct Registration {
     key: PeerKey,
     token: CancelToken,
-    bus: Bus,
+    account: Arc<Account>,
     channel: Sender<Box<Job>>,
     credits: Arc<Credits>,
     /// Last, so that the downloader stops after the peer is gone.
@@ -97,12 +99,12 @@ impl PeerHandle {
         downloader: Arc<Handle>,
         key: PeerKey,
         token: CancelToken,
-        bus: Bus,
+        account: Arc<Account>,
         channel: Sender<Box<Job>>,
     ) -> Self {
         let capacity = downloader.core().config.peer_capacity;
         let credits = Arc::new(Credits { left: Mutex::new(capacity), changed: Condvar::new() });
-        Self(Arc::new(Registration { key, token, bus, channel, credits, downloader }))
+        Self(Arc::new(Registration { key, token, account, channel, credits, downloader }))
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -149,7 +151,7 @@ impl PeerHandle {
         let slot = Arc::new(Slot::default());
         let target = Target::Caller(Reply::new(&slot, credit));
         let fetch = fetch.priority(Priority::High);
-        let job = Box::new(Job::new(core, &self.0.token, &self.0.bus, fetch, target));
+        let job = Box::new(Job::new(core, &self.0.token, &self.0.account, fetch, target));
         let request = job.record.id;
         // As many jobs as credits at most, so there is room; a dropped job answers its caller itself.
         if let Err(refused) = self.0.channel.try_send(job) {
@@ -191,7 +193,18 @@ impl PeerHandle {
 
     /// The events of this peer's fetches, from now on.
     pub fn subscribe(&self) -> Subscriber {
-        self.0.bus.subscribe()
+        self.0.account.bus.subscribe()
+    }
+
+    /// Bytes a second that this peer's transfers achieve together, over the last seconds in which it had any. `None` until
+    /// enough was transferred. What the network can do is told by [`Downloader::bandwidth`](crate::Downloader::bandwidth).
+    pub fn bandwidth(&self) -> Option<f64> {
+        self.0.account.rate()
+    }
+
+    /// How this peer's fetches ended.
+    pub fn totals(&self) -> Totals {
+        self.0.account.totals()
     }
 }
 
@@ -233,8 +246,7 @@ impl Waker {
     /// What the downloader's transfers have shown: bytes a second, and the time to a first byte.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
         let Some(core) = self.core.upgrade() else { return (None, None) };
-        let bandwidth = core.bandwidth.lock();
-        (bandwidth.rate(), bandwidth.ttfb())
+        core.account.network()
     }
 }
 

@@ -4,12 +4,12 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::peer::{Credit, PeerHandle};
 use super::scheduler::Core;
 use super::sync::Slot;
-use super::worker::Record;
+use super::worker::{Record, Transfer};
 use crate::cancel::CancelReason;
 use crate::client::{self, Head};
 use crate::error::Error;
@@ -21,9 +21,8 @@ use crate::error::Error;
 pub struct Response {
     body: client::Response,
     record: Record,
-    /// True once the end was published.
-    ended: bool,
-    core: Arc<Core>,
+    /// Some until the end was published.
+    transfer: Option<Transfer>,
     keeps: Option<Keeps>,
 }
 
@@ -34,9 +33,9 @@ pub(super) struct Keeps {
 }
 
 impl Response {
-    pub(super) fn new(core: Arc<Core>, body: client::Response, record: Record, ttfb: Duration) -> Self {
-        core.bandwidth.lock().handle_body(ttfb, Instant::now());
-        Self { body, record, ended: false, core, keeps: None }
+    pub(super) fn new(body: client::Response, record: Record, ttfb: Duration) -> Self {
+        let transfer = record.control.begin_body(ttfb);
+        Self { body, record, transfer: Some(transfer), keeps: None }
     }
 
     pub(super) fn keep(mut self, keeps: Keeps) -> Self {
@@ -73,7 +72,9 @@ impl Response {
             Ok(0) => {}
             Ok(bytes) => {
                 self.record.received += *bytes as u64;
-                self.core.bandwidth.lock().handle_bytes(*bytes, Instant::now());
+                if let Some(transfer) = &self.transfer {
+                    transfer.advance(*bytes);
+                }
             }
             Err(error) => self.end(Err(error.clone())),
         }
@@ -81,10 +82,9 @@ impl Response {
     }
 
     fn end(&mut self, result: Result<(), Error>) {
-        if std::mem::replace(&mut self.ended, true) {
+        if self.transfer.take().is_none() {
             return;
         }
-        self.core.bandwidth.lock().handle_end(Instant::now());
         self.record.end(&result);
         self.keeps = None;
     }

@@ -26,6 +26,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::fetch::{Priority, RequestId};
+use super::throttle::Throttle;
 
 /// How long awaited work waits for a Low body to yield at its next chunk before one is closed.
 const YIELD_LIMIT: Duration = Duration::from_millis(5);
@@ -142,8 +143,7 @@ pub(super) struct Schedule {
     queued: [usize; 4],
     set_aside: usize,
     parked: usize,
-    /// The last time that awaited work was dispatched.
-    last_awaited: Option<Instant>,
+    throttle: Throttle,
     /// Since when awaited work has found no worker and running Low bodies could yield.
     pressed_since: Option<Instant>,
     next_turn: i64,
@@ -253,7 +253,7 @@ impl Schedule {
             queued: [0; 4],
             set_aside: 0,
             parked: 0,
-            last_awaited: None,
+            throttle: Throttle::new(limits.demand_throttle),
             pressed_since: None,
             next_turn: 0,
             first_turn: 0,
@@ -465,7 +465,7 @@ impl Schedule {
             let Some(mut assignment) = self.take(peer, priority, place, room, worker) else { continue };
             self.idle.pop();
             if priority == Priority::High {
-                self.last_awaited = Some(now);
+                self.throttle.handle_awaited(now);
             }
             let is_overdue = place.is_some();
             if let (Assignment::Run { protected, .. }, Some(busy)) =
@@ -520,7 +520,7 @@ impl Schedule {
         let protected = protected.filter(|_| is_waiting);
         // With an idle worker Low work waits for the throttle only, or for room.
         let held_back = !self.ages.is_empty() && !self.idle.is_empty();
-        let throttle = self.throttled_until().filter(|_| held_back);
+        let throttle = self.throttle.opens_at().filter(|_| held_back);
         let overdue = self.ages.first().map(|(since, ..)| *since + self.limits.max_wait);
         let overdue = overdue.filter(|_| throttle.is_some());
         let due = [retry, eviction, throttle, overdue].into_iter().flatten().chain(protected);
@@ -530,6 +530,17 @@ impl Schedule {
     /// Takes the idle workers out of service.
     pub(super) fn retire_idle(&mut self) -> impl Iterator<Item = WorkerId> + '_ {
         self.idle.drain(..)
+    }
+
+    /// True if something may run and a worker is idle, which polling leaves never so.
+    pub(super) fn is_overlooking(&self, now: Instant) -> bool {
+        let room = self.low < self.limits.workers - self.limits.reserved;
+        !self.idle.is_empty() && self.choose(room, now).is_some()
+    }
+
+    /// True if something waits for a worker.
+    pub(super) fn has_queued(&self) -> bool {
+        self.queued.iter().any(|queued| *queued > 0)
     }
 
     /// How much is where. O(1).
@@ -558,23 +569,30 @@ impl Schedule {
                 }
             }
         }
-        let low_allowed = room && self.throttled_until().is_none_or(|until| until <= now);
-        Priority::BOTH
-            .into_iter()
-            .flat_map(|peer| Priority::BOTH.map(|fetch| (peer, fetch)))
-            .filter(|(_, fetch)| *fetch == Priority::High || low_allowed)
-            .find_map(|(peer, fetch)| {
-                let (_, next) = self.rotations[class(peer, fetch)].first_key_value()?;
-                Some((*next, fetch, None))
+        let low_allowed = room && self.throttle.is_open(now);
+        let first = |peer, fetch| {
+            let (_, next) = self.rotations[class(peer, fetch)].first_key_value()?;
+            Some((*next, fetch, None))
+        };
+        let low = |peer| if low_allowed { first(peer, Priority::Low) } else { None };
+        let made_room = |(peer, ..): &(PeerKey, Priority, _)| self.begins_with_set_aside(*peer);
+        first(Priority::High, Priority::High)
+            .or_else(|| match low(Priority::High) {
+                // It was set aside for awaited work, which need not be that of a peer of priority High.
+                Some(next) if made_room(&next) => first(Priority::Low, Priority::High).or(Some(next)),
+                next => next,
             })
+            .or_else(|| first(Priority::Low, Priority::High))
+            .or_else(|| low(Priority::Low))
     }
 
-    /// Until when Low work waits for awaited work to have gone quiet.
-    fn throttled_until(&self) -> Option<Instant> {
-        if self.limits.demand_throttle.is_zero() {
-            return None;
-        }
-        self.last_awaited.map(|last| last + self.limits.demand_throttle)
+    /// True if a body that was set aside is the next Low thing of `peer`.
+    fn begins_with_set_aside(&self, peer: PeerKey) -> bool {
+        let queue = &self.peers[peer.index].queues[Priority::Low.rank()];
+        let Some((_, Entry { queued: Queued::Fetch(request), .. })) = queue.first_key_value() else {
+            return false;
+        };
+        self.waiting.get(request).is_some_and(|place| place.set_aside)
     }
 
     /// Takes what was chosen out of its queue, for `worker`. `None` if it has to wait for its origin after all.

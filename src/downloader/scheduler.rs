@@ -10,23 +10,23 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
+use super::account::Account;
 use super::fetch::{Priority, RequestId};
 use super::peer::Peer;
+use super::progress::Sight;
 use super::schedule::{Answer, Assignment, Counts, Fate, Limits, PeerKey, Schedule, WorkerId};
 use super::sync::{Slot, Turnstile};
 use super::worker::{Control, Job};
-use crate::bandwidth::Bandwidth;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
-use crate::event::Bus;
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
 pub(super) struct Core {
     pub(super) config: DownloaderConfig,
     pub(super) client: HttpClient,
-    pub(super) bus: Bus,
-    pub(super) bandwidth: Mutex<Bandwidth>,
+    /// Of all peers together.
+    pub(super) account: Arc<Account>,
     /// Cancelled when the downloader stops; above all its peers' tokens.
     pub(super) root: CancelToken,
     pub(super) open_bodies: AtomicUsize,
@@ -88,7 +88,7 @@ pub(super) struct PeerEntry {
     /// Locked by the worker that asks. The schedule lets only one ask at a time.
     pub(super) peer: Mutex<Box<dyn Peer>>,
     pub(super) token: CancelToken,
-    pub(super) bus: Bus,
+    pub(super) account: Arc<Account>,
 }
 
 /// The state behind the turnstile: the schedule, and what it speaks of.
@@ -97,8 +97,8 @@ pub(super) struct Machine {
     peers: HashMap<PeerKey, (Arc<PeerEntry>, Receiver<Box<Job>>)>,
     /// The jobs that wait, exactly those that wait in the schedule.
     jobs: HashMap<RequestId, Box<Job>>,
-    /// What each busy worker runs, as far as others may have a say in it.
-    running: Vec<Option<Arc<Control>>>,
+    /// What each busy worker has, as far as others may have a say in it.
+    held: Vec<Option<Held>>,
     /// When each fetch that was taken up, has not ended and was not told as slow is to be.
     slow: BTreeMap<(Instant, RequestId), Arc<Control>>,
     /// The watchdog looks again by itself. Else it sleeps until a worker gets something to do.
@@ -108,6 +108,16 @@ pub(super) struct Machine {
     stopped: bool,
     workers_left: usize,
     soft_timeout: Duration,
+}
+
+/// What a worker has.
+#[derive(Clone)]
+pub(super) enum Held {
+    Fetch(Arc<Control>),
+    /// A peer that has not answered yet.
+    Asking {
+        since: Instant,
+    },
 }
 
 /// What is to be done after a turn.
@@ -148,8 +158,7 @@ impl Core {
     pub(super) fn new(config: DownloaderConfig, client: HttpClient) -> Self {
         let workers = config.max_concurrent;
         Self {
-            bus: Bus::new(config.event_capacity),
-            bandwidth: Mutex::default(),
+            account: Arc::new(Account::new(config.event_capacity)),
             root: CancelToken::new(CancelReason::Shutdown),
             open_bodies: AtomicUsize::new(0),
             yields: AtomicUsize::new(0),
@@ -163,7 +172,7 @@ impl Core {
                     demand_throttle: config.demand_throttle,
                     max_wait: config.max_wait,
                 }),
-                running: vec![None; workers],
+                held: (0..workers).map(|_| None).collect(),
                 slow: BTreeMap::new(),
                 watched: false,
                 peers: HashMap::new(),
@@ -207,6 +216,10 @@ impl Core {
         let wanted = machine.press(now, yielding, &mut actions);
         self.yields.store(wanted.saturating_sub(yielding), Ordering::Release);
         machine.set_alarm(now, &mut actions);
+        if !machine.watched && machine.is_pending() {
+            machine.watched = true;
+            actions.watch = true;
+        }
         actions
     }
 
@@ -306,16 +319,19 @@ impl Core {
         drop(actions.peers);
     }
 
-    /// What runs on the workers, for the watchdog. `None` once the downloader has stopped.
-    pub(super) fn watch(&self) -> Option<Vec<Arc<Control>>> {
-        self.with(|machine| {
-            let running: Vec<_> = machine.running.iter().flatten().cloned().collect();
-            machine.watched = !running.is_empty();
-            (!machine.stopped).then_some(running)
-        })
+    /// What the watchdog sees, and what the workers have. `None` once the downloader has stopped.
+    pub(super) fn watch(&self) -> Option<(Sight, Vec<Option<Held>>)> {
+        let (sight, held) = self.with(|machine| {
+            machine.watched = machine.is_pending();
+            let overlooked = machine.schedule.is_overlooking(Instant::now());
+            let sight = Sight { workers: Vec::new(), overlooked, pending: machine.watched };
+            (!machine.stopped).then(|| (sight, machine.held.clone()))
+        })?;
+        let workers = held.iter().map(|held| held.as_ref().map(Held::moved)).collect();
+        Some((Sight { workers, ..sight }, held))
     }
 
-    /// Blocks the watchdog until `deadline`, or until a worker gets something to do while none is watched.
+    /// Blocks the watchdog until `deadline`, or until something is to be done while nothing is watched.
     pub(super) fn wait_to_watch(&self, deadline: Option<Instant>) {
         self.watch_signal.take_until(deadline);
     }
@@ -339,12 +355,40 @@ impl Core {
     }
 }
 
+impl Held {
+    fn control(&self) -> Option<&Arc<Control>> {
+        match self {
+            Self::Fetch(control) => Some(control),
+            Self::Asking { .. } => None,
+        }
+    }
+
+    /// When it gave its last sign of life.
+    fn moved(&self) -> Instant {
+        match self {
+            Self::Fetch(control) => control.moved(),
+            Self::Asking { since } => *since,
+        }
+    }
+
+    /// What it is and how it is getting on.
+    pub(super) fn describe(&self, now: Instant) -> String {
+        match self {
+            Self::Fetch(control) => control.describe(now),
+            Self::Asking { since } => {
+                format!("a peer asked for work {:?} ago", now.saturating_duration_since(*since))
+            }
+        }
+    }
+}
+
 impl Machine {
     fn handle(&mut self, fact: Fact, now: Instant, actions: &mut Actions) {
         match fact {
             Fact::Submitted(peer) => self.drain(peer, now, actions),
             Fact::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
             Fact::Answered(worker, answer) => {
+                self.held[worker] = None;
                 self.schedule.handle_answered(worker, answer, now);
             }
             Fact::Fetched(worker, job, more) => self.fetched(worker, job, more, now, actions),
@@ -396,9 +440,10 @@ impl Machine {
 
     /// A peer gave a fetch: the worker that asked runs it, or it waits for its origin.
     fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
+        self.held[worker] = None;
         match self.schedule.handle_answered(worker, Answer::Fetch { ticket: job.ticket(), more }, now) {
             Fate::Run => {
-                self.stand_up(worker, &job, now, actions);
+                self.stand_up(worker, &job, now);
                 actions.tasks.push((worker, Task::Run(job)));
             }
             Fate::Parked => self.keep(job, true, now, actions),
@@ -407,19 +452,18 @@ impl Machine {
     }
 
     /// Notes that `worker` runs `job` from now on.
-    fn stand_up(&mut self, worker: WorkerId, job: &Job, now: Instant, actions: &mut Actions) {
-        self.running[worker] = Some(Arc::clone(&job.control));
+    fn stand_up(&mut self, worker: WorkerId, job: &Job, now: Instant) {
+        self.held[worker] = Some(Held::Fetch(Arc::clone(&job.control)));
         if job.control.take_up(now) {
             self.slow.insert((now + self.soft_timeout, job.record.id), Arc::clone(&job.control));
         }
-        actions.watch |= !std::mem::replace(&mut self.watched, true);
     }
 
     /// Notes that `worker` runs nothing any more.
     fn stand_down(&mut self, worker: WorkerId) {
         // One that has not ended waits, or is in a caller's hands.
-        let ended = self.running[worker].take().filter(|control| control.has_ended());
-        if let Some((control, begun)) = ended.and_then(|control| Some((control.clone(), control.begun()?))) {
+        let Some(Held::Fetch(control)) = self.held[worker].take() else { return };
+        if let Some(begun) = control.begun().filter(|_| control.has_ended()) {
             self.slow.remove(&(begun + self.soft_timeout, control.request));
         }
     }
@@ -436,7 +480,8 @@ impl Machine {
         match self.jobs.get_mut(&request) {
             Some(job) => job.priority = priority,
             None => {
-                for control in self.running.iter().flatten().filter(|control| control.request == request) {
+                let held = self.held.iter().flatten().filter_map(Held::control);
+                for control in held.filter(|control| control.request == request) {
                     control.set_priority(priority);
                 }
             }
@@ -479,7 +524,7 @@ impl Machine {
             return;
         }
         while let Some((worker, assignment)) = self.schedule.poll_assignment(now) {
-            match self.task(worker, assignment, now, actions) {
+            match self.task(worker, assignment, now) {
                 Some(task) => actions.tasks.push((worker, task)),
                 None => self.schedule.handle_finished(worker, now),
             }
@@ -489,12 +534,17 @@ impl Machine {
     /// Makes Low bodies yield to awaited work that found no worker. Returns how many should, at their next chunk; those
     /// that had time enough are closed. `yielding` of them are on their way.
     fn press(&mut self, now: Instant, yielding: usize, actions: &mut Actions) -> usize {
-        let running = &self.running;
-        let moved = |worker: WorkerId| running[worker].as_ref().map(|control| control.moved());
+        let held = &self.held;
+        let moved = |worker: WorkerId| held[worker].as_ref().map(Held::moved);
         while let Some(worker) = self.schedule.poll_eviction(now, yielding, moved) {
-            actions.evictions.extend(running[worker].clone());
+            actions.evictions.extend(held[worker].as_ref().and_then(Held::control).cloned());
         }
         self.schedule.poll_yields(now)
+    }
+
+    /// True if something is on a worker or waits for one.
+    fn is_pending(&self) -> bool {
+        self.schedule.has_queued() || self.held.iter().any(Option::is_some)
     }
 
     fn set_alarm(&mut self, now: Instant, actions: &mut Actions) {
@@ -506,22 +556,17 @@ impl Machine {
         }
     }
 
-    fn task(
-        &mut self,
-        worker: WorkerId,
-        assignment: Assignment,
-        now: Instant,
-        actions: &mut Actions,
-    ) -> Option<Task> {
+    fn task(&mut self, worker: WorkerId, assignment: Assignment, now: Instant) -> Option<Task> {
         match assignment {
             Assignment::Run { request, protected } => {
                 let job = self.jobs.remove(&request)?;
                 job.control.begin(job.priority, protected);
-                self.stand_up(worker, &job, now, actions);
+                self.stand_up(worker, &job, now);
                 Some(Task::Run(job))
             }
             Assignment::Ask { peer, admissible } => {
                 let (entry, _) = self.peers.get(&peer)?;
+                self.held[worker] = Some(Held::Asking { since: now });
                 Some(Task::Ask(Asked { entry: Arc::clone(entry), admissible }))
             }
         }

@@ -16,15 +16,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::account::Account;
 use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, Validate, panicked};
 use super::peer::Next;
 use super::response::{Reply, Response};
 use super::schedule::{Answer, Origin, PROTECTED, Ticket, WorkerId};
-use super::scheduler::{Asked, Core, Fact, Task, enter_own_thread};
+use super::scheduler::{Asked, Core, Fact, PeerEntry, Task, enter_own_thread};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{self, ByteRange, Head, Request, Validator, retry};
 use crate::error::{Error, ErrorKind};
-use crate::event::{Bus, Event};
+use crate::event::Event;
 
 /// Bytes read from a body at once.
 const CHUNK: usize = 64 * 1024;
@@ -106,12 +107,12 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) {
         Ok(Next::Last(fetch, sink)) => (fetch, sink, false),
         Ok(Next::Wait) => return core.tell(Fact::Answered(worker, Answer::Wait)),
         Err(_) => {
-            log::error!("a peer panicked in next_fetch and is not asked again");
-            return core.tell(Fact::Answered(worker, Answer::Gone));
+            core.tell(Fact::Answered(worker, Answer::Gone));
+            return end_peer(core, &asked.entry);
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
-    let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.bus, fetch, target));
+    let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.account, fetch, target));
     if let Target::Sink(sink) = &mut job.target {
         if let Err(error) = sink.accepted(job.record.id) {
             job.end(Err(error));
@@ -119,6 +120,16 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) {
         }
     }
     core.tell(Fact::Fetched(worker, job, more));
+}
+
+/// Ends a peer that panicked, and no other.
+fn end_peer(core: &Core, entry: &PeerEntry) {
+    let error = panicked("next_fetch");
+    log::error!("a peer is ended: {error}");
+    let event = Event::PeerFailed { error };
+    entry.account.publish(&event);
+    core.account.publish(&event);
+    entry.token.cancel();
 }
 
 /// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. `chunk` is not
@@ -173,7 +184,7 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
             job.control.disarm();
             body.keep(token);
             let Job { target, record, .. } = *job;
-            let response = Response::new(Arc::clone(core), body, record, ttfb);
+            let response = Response::new(body, record, ttfb);
             match target {
                 Target::Caller(reply) => reply.put(Ok(response)),
                 Target::Sink(sink) => sink.detached(response),
@@ -196,8 +207,8 @@ fn stream(
     ttfb: Duration,
     chunk: &mut [u8],
 ) -> Attempt {
-    let transfer = Transfer::begin(core, ttfb);
-    let result = job.stream(&mut body, &transfer, chunk);
+    let transfer = job.control.begin_body(ttfb);
+    let result = job.stream(core, &mut body, &transfer, chunk);
     drop(transfer);
     match result {
         Ok(Streamed::Whole) => ended(job, Ok(())),
@@ -234,7 +245,8 @@ enum Streamed {
 /// What others see of a running fetch, and may do to it.
 pub(super) struct Control {
     pub(super) request: RequestId,
-    buses: [Bus; 2],
+    /// Its peer's, and that of all.
+    accounts: [Arc<Account>; 2],
     state: Mutex<Hold>,
     /// Bytes of body so far, and steps before them: grows with every sign of life.
     progress: AtomicU64,
@@ -257,7 +269,7 @@ struct Hold {
 }
 
 impl Control {
-    fn new(request: RequestId, priority: Priority, buses: [Bus; 2]) -> Self {
+    fn new(request: RequestId, priority: Priority, accounts: [Arc<Account>; 2]) -> Self {
         let hold = Hold {
             priority,
             attempt: None,
@@ -268,7 +280,7 @@ impl Control {
             begun: None,
             ended: false,
         };
-        Self { request, buses, state: Mutex::new(hold), progress: AtomicU64::new(0) }
+        Self { request, accounts, state: Mutex::new(hold), progress: AtomicU64::new(0) }
     }
 
     /// A worker takes the fetch up.
@@ -307,14 +319,19 @@ impl Control {
     pub(super) fn tell_slow(&self) {
         let hold = self.state.lock();
         if !hold.ended {
-            self.publish(Event::Slow { request: self.request });
+            self.publish(&Event::Slow { request: self.request });
         }
     }
 
-    fn publish(&self, event: Event) {
-        for bus in &self.buses {
-            bus.publish(&event);
-        }
+    pub(super) fn publish(&self, event: &Event) {
+        self.accounts.iter().for_each(|account| account.publish(event));
+    }
+
+    /// Notes that a body begins to arrive. What is returned notes its bytes, and by its drop its end.
+    pub(super) fn begin_body(self: &Arc<Self>, ttfb: Duration) -> Transfer {
+        let now = Instant::now();
+        self.accounts.iter().for_each(|account| account.begin_body(ttfb, now));
+        Transfer(Arc::clone(self))
     }
 
     /// When it gave its last sign of life.
@@ -401,7 +418,7 @@ impl Job {
     pub(super) fn new(
         core: &Arc<Core>,
         peer_token: &CancelToken,
-        peer_bus: &Bus,
+        account: &Arc<Account>,
         fetch: Fetch,
         target: Target,
     ) -> Self {
@@ -413,7 +430,8 @@ impl Job {
                 core.tell(Fact::Cancelled(id));
             }
         });
-        let control = Arc::new(Control::new(id, fetch.priority, [peer_bus.clone(), core.bus.clone()]));
+        let control =
+            Arc::new(Control::new(id, fetch.priority, [Arc::clone(account), Arc::clone(&core.account)]));
         let record = Record::new(Arc::clone(&control));
         record.publish(Event::Enqueued { request: id });
         Self {
@@ -459,8 +477,9 @@ impl Job {
     /// Reads the body into the sink, up to its end or until it has to make room.
     fn stream(
         &mut self,
+        core: &Core,
         body: &mut client::Response,
-        transfer: &Transfer<'_>,
+        transfer: &Transfer,
         chunk: &mut [u8],
     ) -> Result<Streamed, Error> {
         let Target::Sink(sink) = &mut self.target else { return Ok(Streamed::Whole) };
@@ -491,7 +510,7 @@ impl Job {
             self.failures = 0;
             self.flowed = true;
             self.request.set_range(ByteRange::new(offset, end.unwrap_or(u64::MAX)));
-            if transfer.core.is_pressed() && self.control.may_yield() && transfer.core.claim_yield() {
+            if core.is_pressed() && self.control.may_yield() && core.claim_yield() {
                 return Ok(Streamed::Yielded);
             }
         }
@@ -516,6 +535,7 @@ impl Job {
             }
         }
         log::debug!("{} failed and is tried again in {after:?}: {error}", self.record.id);
+        self.control.accounts.iter().for_each(|account| account.add_retry());
         self.record.publish(Event::Retrying { request: self.record.id, error: error.clone(), after });
         Some(at)
     }
@@ -571,7 +591,7 @@ pub(super) struct Record {
     pub(super) received: u64,
     enqueued: Instant,
     started: Option<Instant>,
-    control: Arc<Control>,
+    pub(super) control: Arc<Control>,
 }
 
 impl Record {
@@ -580,7 +600,7 @@ impl Record {
     }
 
     pub(super) fn publish(&self, event: Event) {
-        self.control.publish(event);
+        self.control.publish(&event);
     }
 
     fn start(&mut self) {
@@ -592,11 +612,13 @@ impl Record {
     /// Publishes the end. To be called once.
     pub(super) fn end(&self, result: &Result<(), Error>) {
         self.control.state.lock().ended = true;
+        self.control.accounts.iter().for_each(|account| account.add_end(result));
         let (request, bytes) = (self.id, self.received);
         self.publish(match result {
             Ok(()) => {
                 let duration = self.started.unwrap_or(self.enqueued).elapsed();
-                Event::Completed { request, bytes, duration }
+                let [_, all] = &self.control.accounts;
+                Event::Completed { request, bytes, duration, bandwidth: all.rate() }
             }
             Err(error) => match error.kind() {
                 ErrorKind::Cancelled(reason) => Event::Cancelled { request, reason, bytes },
@@ -606,24 +628,19 @@ impl Record {
     }
 }
 
-/// A body on its way, as the bandwidth sees it.
-pub(super) struct Transfer<'a> {
-    core: &'a Core,
-}
+/// A body on its way, as the accounts see it.
+pub(super) struct Transfer(Arc<Control>);
 
-impl<'a> Transfer<'a> {
-    fn begin(core: &'a Core, ttfb: Duration) -> Self {
-        core.bandwidth.lock().handle_body(ttfb, Instant::now());
-        Self { core }
-    }
-
-    fn advance(&self, bytes: usize) {
-        self.core.bandwidth.lock().handle_bytes(bytes, Instant::now());
+impl Transfer {
+    pub(super) fn advance(&self, bytes: usize) {
+        let now = Instant::now();
+        self.0.accounts.iter().for_each(|account| account.add_bytes(bytes, now));
     }
 }
 
-impl Drop for Transfer<'_> {
+impl Drop for Transfer {
     fn drop(&mut self) {
-        self.core.bandwidth.lock().handle_end(Instant::now());
+        let now = Instant::now();
+        self.0.accounts.iter().for_each(|account| account.end_body(now));
     }
 }

@@ -274,14 +274,12 @@ impl Model {
     }
 
     fn promote(&mut self, request: RequestId, priority: Priority, now: Instant) {
-        let running = self.running.iter_mut().flatten();
-        for running in running.filter(|running| running.fetch.is_some_and(|(id, _)| id == request)) {
-            if running.priority == priority {
-                return;
-            }
-            running.priority = priority;
-            if let (Priority::High, Some((_, origin))) = (priority, running.fetch) {
-                return self.leave(origin, now);
+        let mut running = self.running.iter_mut().flatten();
+        if let Some(running) = running.find(|running| running.fetch.is_some_and(|(id, _)| id == request)) {
+            let old = std::mem::replace(&mut running.priority, priority);
+            match running.fetch {
+                Some((_, origin)) if old < priority => self.leave(origin, now),
+                _ => {}
             }
             return;
         }
@@ -344,8 +342,15 @@ impl Model {
             let peer = self.peers.iter().find(|peer| peer.key == item.peer).unwrap();
             (self.class(item), peer.turns[item.priority.rank()])
         };
-        let first = self.queue.iter().enumerate().filter(|(_, item)| admissible(item));
-        first.min_by_key(|(index, item)| (turn(item), *index)).map(|(index, _)| (index, false))
+        let first = |admissible: &dyn Fn(&Item) -> bool| {
+            let items = self.queue.iter().enumerate().filter(|(_, item)| admissible(item));
+            items.min_by_key(|(index, item)| (turn(item), *index)).map(|(index, _)| index)
+        };
+        let next = first(&admissible)?;
+        // What was set aside for awaited work does not come before it.
+        let awaited = first(&|item| item.priority == Priority::High);
+        let index = awaited.filter(|_| self.queue[next].set_aside).unwrap_or(next);
+        Some((index, false))
     }
 
     /// Of what has waited since then the one of the first peer, and of that its first.
@@ -362,7 +367,7 @@ impl Model {
         let turn = self.turns;
         self.peer(peer).unwrap().turns[priority.rank()] = turn;
         self.passed.retain(|(other, queue, _)| (*other, *queue) != (peer, priority));
-        let boosted = self.boosted.iter().any(|boosted| *boosted == (peer, priority));
+        let boosted = self.boosted.contains(&(peer, priority));
         self.boosted.retain(|boosted| *boosted != (peer, priority));
         if overdue || boosted {
             return Ok(());
@@ -687,6 +692,7 @@ impl Pair {
         prop_assert_eq!(self.schedule.poll_yields(self.now), self.model.yields(self.now));
         let deadline = self.schedule.next_deadline(self.now);
         prop_assert!(deadline.is_none_or(|at| at > self.now), "a deadline that has come is announced again");
+        prop_assert!(!self.schedule.is_overlooking(self.now));
         Ok(())
     }
 

@@ -1,0 +1,91 @@
+//! What is told and counted: one account for each peer, and one for all of them together.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::bandwidth::Bandwidth;
+use crate::error::{Error, ErrorKind};
+use crate::event::{Bus, Event};
+
+/// How many fetches came to which end, and what they brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Fetches whose whole body arrived.
+    pub completed: u64,
+    /// Fetches that failed for good.
+    pub failed: u64,
+    /// Fetches that were cancelled.
+    pub cancelled: u64,
+    /// Attempts that failed and were made again.
+    pub retries: u64,
+    /// Bytes of body that arrived, those of fetches that came to nothing included.
+    pub bytes: u64,
+}
+
+/// The events, the throughput and the totals of some fetches.
+#[derive(Debug)]
+pub(super) struct Account {
+    pub(super) bus: Bus,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    bandwidth: Bandwidth,
+    totals: Totals,
+}
+
+impl Account {
+    pub(super) fn new(event_capacity: usize) -> Self {
+        Self { bus: Bus::new(event_capacity), books: Mutex::default() }
+    }
+
+    /// A body begins to arrive, `ttfb` after its request was sent.
+    pub(super) fn begin_body(&self, ttfb: Duration, now: Instant) {
+        self.books.lock().bandwidth.handle_body(ttfb, now);
+    }
+
+    pub(super) fn add_bytes(&self, bytes: usize, now: Instant) {
+        let mut books = self.books.lock();
+        books.bandwidth.handle_bytes(bytes, now);
+        books.totals.bytes += bytes as u64;
+    }
+
+    pub(super) fn end_body(&self, now: Instant) {
+        self.books.lock().bandwidth.handle_end(now);
+    }
+
+    pub(super) fn add_retry(&self) {
+        self.books.lock().totals.retries += 1;
+    }
+
+    pub(super) fn add_end(&self, result: &Result<(), Error>) {
+        let totals = &mut self.books.lock().totals;
+        match result.as_ref().map_err(Error::kind) {
+            Ok(()) => totals.completed += 1,
+            Err(ErrorKind::Cancelled(_)) => totals.cancelled += 1,
+            Err(_) => totals.failed += 1,
+        }
+    }
+
+    pub(super) fn publish(&self, event: &Event) {
+        self.bus.publish(event);
+    }
+
+    /// Bytes a second, if enough has been seen.
+    pub(super) fn rate(&self) -> Option<f64> {
+        self.books.lock().bandwidth.rate()
+    }
+
+    /// Bytes a second, and the time to a first byte.
+    pub(super) fn network(&self) -> (Option<f64>, Option<Duration>) {
+        let books = self.books.lock();
+        (books.bandwidth.rate(), books.bandwidth.ttfb())
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.books.lock().totals
+    }
+}

@@ -1,0 +1,74 @@
+//! No thread of windway wakes while nothing changes. Alone in its process: it looks at all threads in it.
+#![cfg(target_os = "linux")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use support::peers::{Collect, List, downloader};
+use support::{Answer, Content, Origin};
+use windway::{Fetch, PeerHandle, Priority, Subscriber};
+
+/// How often each of windway's threads has been woken so far.
+fn wakes() -> HashMap<String, u64> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let status = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
+    let field = |status: &str, name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
+    };
+    status
+        .filter(|status| field(status, "Name:").is_some_and(|name| name.starts_with("windway")))
+        .filter_map(|status| {
+            let wakes = field(&status, "voluntary_ctxt_switches:")?.parse().ok()?;
+            Some((field(&status, "Pid:")?, wakes))
+        })
+        .collect()
+}
+
+/// Looks for two seconds in which nothing happens.
+fn assert_still(events: &Subscriber) {
+    while events.try_recv().is_some() {}
+    let before = wakes();
+    let event = events.recv_timeout(Duration::from_secs(2));
+    assert!(event.is_none(), "{event:?}");
+    for (thread, wakes) in wakes() {
+        // One wake-up a second at most; what had just happened may still have been settling.
+        let woken = wakes - before.get(&thread).copied().unwrap_or(0);
+        assert!(woken <= 2, "{woken} wake-ups of thread {thread} in two seconds");
+    }
+}
+
+#[test]
+fn nobody_wakes_while_nothing_changes() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let downloader = downloader(|config| {
+        config.max_per_origin = 100;
+        // What is told as slow is an event, and wakes somebody.
+        config.soft_timeout = Duration::from_secs(3600);
+    });
+    let events = downloader.subscribe();
+    let _idle: Vec<PeerHandle> = (0..100).map(|_| downloader.register((), Priority::High).unwrap()).collect();
+    assert_still(&events);
+
+    // All workers stand still, and a thousand fetches and peers with work are queued behind them.
+    let (ends, _end) = mpsc::channel();
+    let bulk: Vec<PeerHandle> = (0..1000)
+        .map(|_| {
+            let list = List::default();
+            list.put(Fetch::get(&origin.url("/bulk")).unwrap(), Collect::new(0, &ends));
+            let peer = downloader.register(list, Priority::High).unwrap();
+            peer.wake(Priority::Low);
+            peer
+        })
+        .collect();
+    let unreserved = 5;
+    origin.wait_until("bulk on all workers", |log| log.sent == unreserved * 1000);
+    let queued: usize = downloader.stats().queued.iter().sum();
+    // Those that run may have more to give, and are queued for it too.
+    assert!(queued + unreserved as usize >= bulk.len(), "{queued}");
+    assert_still(&events);
+    origin.release();
+}

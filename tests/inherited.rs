@@ -1,0 +1,278 @@
+//! What windway's ancestor got wrong, a test for each fault: those that need a downloader and sockets. The others are held
+//! by tests beside the code:
+//!
+//! - strict priority without aging: `low_work_that_has_waited_too_long_comes_first_and_is_protected`, and here;
+//! - a full pool that asks nobody: `awaited_work_overtakes_silent_bodies`, and here;
+//! - ends without a writer, queued callbacks dropped: `every_fetch_ends_once_when_the_downloader_stops_in_the_midst`;
+//! - the loop that owns its handle: `the_last_handle_frees_the_peer`, `a_thousand_streams_leave_nothing_behind`;
+//! - a 2xx body at the wrong offset: `an_answer_to_another_range`, `a_server_without_ranges_is_skipped_to_the_offset`;
+//! - throughput measured for each fetch: `parallel_transfers_add_up`;
+//! - a watchdog that runs only with the loop: `a_silent_fetch_is_reported_once_and_ended_if_so_wanted`;
+//! - retries without jitter or patience: `jitter_never_leaves_its_bounds`, `the_server_is_heard_within_reason`;
+//! - the priority that stays behind: `a_promotion_goes_to_the_front_and_a_demotion_to_the_back`;
+//! - a seek that waits for the linear run: `a_far_seek_sends_one_urgent_request`;
+//! - a read that waits for the whole buffer: `a_read_returns_what_there_is`;
+//! - a core burnt while the pool is full: `tests/idle.rs`.
+
+mod support;
+
+use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use support::peers::{List, collect, downloader};
+use support::{Answer, Content, Origin};
+use windway::{
+    CancelReason, Error, ErrorKind, Event, Fetch, Next, Outcome, Peer, Priority, Sink, Subscriber,
+};
+
+fn get(origin: &Origin, path: &str) -> Fetch {
+    Fetch::get(&origin.url(path)).unwrap()
+}
+
+/// Blocks until an event is as wanted.
+fn await_event(events: &Subscriber, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+    std::iter::from_fn(|| events.recv()).find(|event| wanted(event)).unwrap()
+}
+
+/// Holds every body after 1000 bytes, until it is released.
+fn stalling() -> Origin {
+    let content = Content::pattern(1_000_000);
+    Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000))
+}
+
+/// It drained all demand into a batch of its own: urgent work then waited for the batch.
+#[test]
+fn a_peer_is_asked_once_for_each_free_worker_and_never_ahead() {
+    struct Endless(Arc<AtomicUsize>, Fetches);
+    type Fetches = Arc<dyn Fn() -> Fetch + Send + Sync>;
+    impl Peer for Endless {
+        fn next_fetch(&mut self, _: Priority) -> Next {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Next::Fetch((self.1)(), Box::new(collect(0).0))
+        }
+    }
+    let origin = stalling();
+    let url = origin.url("/a");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let downloader = downloader(|config| {
+        config.max_concurrent = 3;
+        config.reserved = 0;
+    });
+    let fetch = move || Fetch::get(&url).unwrap();
+    let peer = downloader.register(Endless(Arc::clone(&asked), Arc::new(fetch)), Priority::High).unwrap();
+    peer.wake(Priority::Low);
+    origin.wait_until("three bodies", |log| log.sent == 3000);
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    let mut urgent = peer.execute(get(&origin, "/urgent")).unwrap();
+    assert_eq!(urgent.read(&mut [0; 10]).unwrap(), 10);
+    origin.release();
+}
+
+/// The throttle's end could be told only by the task that slept.
+#[test]
+fn awaited_work_ends_the_throttle_at_once() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|config| config.demand_throttle = Duration::from_secs(3600));
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    assert!(peer.execute(get(&origin, "/first")).is_ok());
+    list.put(get(&origin, "/low"), collect(0).0);
+    peer.wake(Priority::Low);
+    assert_eq!(downloader.stats().queued, [0, 1, 0, 0]);
+    assert!(peer.execute(get(&origin, "/second")).is_ok());
+    list.put(get(&origin, "/third"), collect(0).0);
+    peer.wake(Priority::High);
+    origin.wait_until("the low one with the awaited wake", |log| log.asked.len() >= 3);
+}
+
+/// Urgent work starved the rest for ever.
+#[test]
+fn low_work_gets_its_worker_under_endless_awaited_work() {
+    for workers in [1, 2, 3] {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |asked| Answer::file(asked, &content));
+        let downloader = downloader(|config| {
+            config.max_concurrent = workers;
+            config.max_wait = Duration::from_millis(50);
+        });
+        let list = List::default();
+        let peer = downloader.register(list.clone(), Priority::Low).unwrap();
+        let done = Arc::new(AtomicUsize::new(0));
+        let callers: Vec<_> = (0..2 * workers)
+            .map(|_| {
+                let urgent = downloader.register((), Priority::High).unwrap();
+                let (url, done) = (origin.url("/urgent"), Arc::clone(&done));
+                thread::spawn(move || {
+                    while done.load(Ordering::SeqCst) == 0 {
+                        urgent.execute(Fetch::get(&url).unwrap()).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let (sink, end) = collect(0);
+        list.put(get(&origin, "/low"), sink);
+        peer.wake(Priority::Low);
+        assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+        done.store(1, Ordering::SeqCst);
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+    }
+}
+
+/// All peers were polled on each wake-up.
+#[test]
+fn a_peer_that_was_not_woken_is_never_asked() {
+    struct Counts(Arc<AtomicUsize>);
+    impl Peer for Counts {
+        fn next_fetch(&mut self, _: Priority) -> Next {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Next::Wait
+        }
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|_| ());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let idle: Vec<_> =
+        (0..100).map(|_| downloader.register(Counts(Arc::clone(&asked)), Priority::High).unwrap()).collect();
+    let busy = downloader.register((), Priority::Low).unwrap();
+    for _ in 0..20 {
+        busy.execute(get(&origin, "/a")).unwrap();
+    }
+    assert_eq!((idle.len(), asked.load(Ordering::SeqCst)), (100, 0));
+}
+
+/// The channel's bound was emptied into slots without one.
+#[test]
+fn a_peers_credit_is_a_bound() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).latency_until_released());
+    let downloader = downloader(|config| config.peer_capacity = 2);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let callers: Vec<_> = (0..5)
+        .map(|_| {
+            let (peer, fetch) = (peer.clone(), get(&origin, "/a"));
+            thread::spawn(move || peer.execute(fetch).map(drop))
+        })
+        .collect();
+    origin.wait_until("two requests", |log| log.asked.len() == 2);
+    origin.release();
+    callers.into_iter().for_each(|caller| caller.join().unwrap().unwrap());
+    let (mut accepted, mut most) = (0, 0);
+    for event in std::iter::from_fn(|| events.try_recv()) {
+        match event {
+            Event::Enqueued { .. } => accepted += 1,
+            // The credit comes back with the answer.
+            Event::FirstByte { .. } => accepted -= 1,
+            _ => {}
+        }
+        most = most.max(accepted);
+    }
+    assert_eq!((accepted, most), (0, 2));
+}
+
+/// With a full pool no peer was asked, and none could say that its work was urgent.
+#[test]
+fn a_peer_woken_for_awaited_work_is_asked_although_the_pool_is_full() {
+    let origin = stalling();
+    let downloader = downloader(|config| {
+        config.max_concurrent = 2;
+        config.reserved = 0;
+    });
+    let bulk = List::default();
+    let urgent = List::default();
+    let filling = downloader.register(bulk.clone(), Priority::High).unwrap();
+    let waiting = downloader.register(urgent.clone(), Priority::Low).unwrap();
+    (0..2).for_each(|_| bulk.put(get(&origin, "/bulk"), collect(0).0));
+    filling.wake(Priority::Low);
+    origin.wait_until("two bodies", |log| log.sent == 2000);
+    urgent.put(get(&origin, "/urgent").priority(Priority::High), collect(0).0);
+    waiting.wake(Priority::High);
+    origin.wait_until("the urgent one", |log| log.asked.iter().any(|asked| asked.path == "/urgent"));
+    origin.release();
+}
+
+/// Silence in a body counted as its end.
+#[test]
+fn a_body_that_falls_silent_has_not_ended() {
+    let origin = stalling();
+    let downloader = downloader(|config| {
+        config.client.inactivity_timeout = Duration::from_millis(100);
+        config.max_retries = 0;
+    });
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(0);
+    list.put(get(&origin, "/a"), sink);
+    peer.wake(Priority::Low);
+    let got = end.recv().unwrap();
+    assert!(matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Silent), "{got:?}");
+    assert_eq!(got.bytes.len(), 1000);
+}
+
+/// A full disk became an HTTP error, and was tried again in vain.
+#[test]
+fn a_sinks_own_error_ends_its_fetch_and_is_not_tried_again() {
+    struct Full(mpsc::Sender<Outcome>);
+    impl Sink for Full {
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into())
+        }
+        fn finish(self: Box<Self>, outcome: Outcome) {
+            self.0.send(outcome).unwrap();
+        }
+    }
+    let origin = Origin::serving(Content::pattern(100_000));
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let (ends, end) = mpsc::channel();
+    list.put(get(&origin, "/a"), Full(ends));
+    peer.wake(Priority::Low);
+    let Outcome::Failed(error) = end.recv().unwrap() else { panic!("it did not fail") };
+    assert_eq!(error.kind(), ErrorKind::Io(std::io::ErrorKind::StorageFull));
+    assert!(!error.is_retryable());
+    assert_eq!(origin.log().asked.len(), 1);
+}
+
+/// The imperative way ignored its own cancelling and reported no end; what failed or was cancelled reported no bytes.
+#[test]
+fn a_body_in_a_callers_hands_hears_its_cancel_and_its_bytes_are_counted() {
+    let origin = stalling();
+    let downloader = downloader(|_| ());
+    let peer = downloader.register((), Priority::High).unwrap();
+    let (events, epoch) = (peer.subscribe(), peer.epoch());
+    let mut response = peer.execute(get(&origin, "/a").epoch(&epoch)).unwrap();
+    assert_eq!(downloader.stats().open_bodies, 1);
+    let reader = thread::spawn(move || {
+        let mut body = Vec::new();
+        (Error::from(response.read_to_end(&mut body).unwrap_err()), body.len())
+    });
+    origin.wait_until("the beginning of the body", |log| log.sent == 1000);
+    epoch.cancel();
+    let (error, read) = reader.join().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Cancelled(CancelReason::Epoch));
+    let end = await_event(&events, Event::is_end);
+    assert!(
+        matches!(end, Event::Cancelled { reason: CancelReason::Epoch, bytes, .. } if bytes == read as u64),
+        "{end:?}"
+    );
+    let stats = downloader.stats();
+    assert_eq!((stats.open_bodies, stats.totals.cancelled, stats.totals.bytes), (0, 1, read as u64));
+    assert_eq!(peer.totals(), stats.totals);
+}
+
+/// The bus came after the registration, and the first events were lost.
+#[test]
+fn the_first_event_of_a_peer_is_there_for_who_subscribed_before_it_was_woken() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let list = List::default();
+    let (sink, end) = collect(0);
+    list.put(get(&origin, "/a"), sink);
+    let peer = downloader(|_| ()).register(list, Priority::High).unwrap();
+    let events = peer.subscribe();
+    peer.wake(Priority::High);
+    end.recv().unwrap();
+    assert!(matches!(events.recv(), Some(Event::Enqueued { request }) if request.get() == 1));
+}

@@ -1,0 +1,81 @@
+//! Peers and sinks for tests of the downloader by itself.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, mpsc};
+
+use windway::{Downloader, DownloaderConfig, Error, Fetch, Next, Outcome, Peer, Priority, Sink};
+
+/// A downloader with options that a test changes.
+pub fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
+    let mut config = DownloaderConfig::default();
+    change(&mut config);
+    Downloader::new(config).unwrap()
+}
+
+/// What a sink got, sent when it has ended.
+#[derive(Debug)]
+pub struct Got {
+    pub bytes: Vec<u8>,
+    pub outcome: Outcome,
+}
+
+/// Sends what it got when it ends. Panics if a byte is missing or comes twice.
+pub struct Collect {
+    start: u64,
+    bytes: Vec<u8>,
+    ends: mpsc::Sender<Got>,
+}
+
+impl Collect {
+    /// For a body that begins at `start`.
+    pub fn new(start: u64, ends: &mpsc::Sender<Got>) -> Self {
+        Self { start, bytes: Vec::new(), ends: ends.clone() }
+    }
+}
+
+impl Sink for Collect {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        assert_eq!(offset, self.start + self.bytes.len() as u64, "out of order");
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Outcome) {
+        let Self { bytes, ends, .. } = *self;
+        // The test may have seen enough and gone.
+        drop(ends.send(Got { bytes, outcome }));
+    }
+}
+
+type Waiting = VecDeque<(Fetch, Box<dyn Sink>)>;
+
+/// Hands out what is put into its list.
+#[derive(Clone, Default)]
+pub struct List(Arc<Mutex<Waiting>>);
+
+impl List {
+    pub fn put(&self, fetch: Fetch, sink: impl Sink + 'static) {
+        self.0.lock().unwrap().push_back((fetch, Box::new(sink)));
+    }
+}
+
+impl List {
+    /// Drops what was not asked for, and tells how much it was.
+    pub fn clear(&self) -> usize {
+        let left = std::mem::take(&mut *self.0.lock().unwrap());
+        left.len()
+    }
+}
+
+impl Peer for List {
+    fn next_fetch(&mut self, admissible: Priority) -> Next {
+        let _ = admissible; // All in the list may run on any worker: tests with reserved workers say so.
+        self.0.lock().unwrap().pop_front().map_or(Next::Wait, |(fetch, sink)| Next::Fetch(fetch, sink))
+    }
+}
+
+/// A sink for a body that begins at `start`, and where it tells its end.
+pub fn collect(start: u64) -> (Collect, mpsc::Receiver<Got>) {
+    let (ends, end) = mpsc::channel();
+    (Collect::new(start, &ends), end)
+}
