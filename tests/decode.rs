@@ -2,18 +2,15 @@
 
 mod support;
 
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use support::decoding::{Decoding, Source, decode_with_seeks};
 use support::{Answer, Asked, Content, Origin};
-use symphonia::core::codecs::audio::AudioDecoderOptions;
 use symphonia::core::errors::Error as SymphoniaError;
-use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
-use symphonia::core::io::{MediaSource, MediaSourceStream};
-use symphonia::core::units::Time;
-use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, StorageConfig, Stream};
+use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, StorageConfig};
 
 const TRACKS: [(&str, &[u8]); 5] = [
     ("flac", include_bytes!("data/track.flac")),
@@ -22,97 +19,6 @@ const TRACKS: [(&str, &[u8]); 5] = [
     ("wav", include_bytes!("data/track.wav")),
     ("m4a", include_bytes!("data/track.m4a")),
 ];
-
-/// Times that are sought, in seconds; all tracks are longer.
-const SEEKS: [f64; 6] = [2.0, 0.5, 3.5, 0.0, 1.25, 3.0];
-
-/// A stream as symphonia takes it, whose reads may be cut short.
-struct Source {
-    stream: Stream,
-    /// No read brings more.
-    most: usize,
-}
-
-impl Read for Source {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let most = self.most.min(buf.len());
-        self.stream.read(&mut buf[..most])
-    }
-}
-
-impl Seek for Source {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.stream.seek(to)
-    }
-}
-
-impl MediaSource for Source {
-    fn is_seekable(&self) -> bool {
-        true
-    }
-
-    fn byte_len(&self) -> Option<u64> {
-        self.stream.len()
-    }
-}
-
-struct Decoding {
-    format: Box<dyn FormatReader>,
-    decoder: Box<dyn symphonia::core::codecs::audio::AudioDecoder>,
-    track: u32,
-}
-
-impl Decoding {
-    fn open(source: Box<dyn MediaSource>) -> Self {
-        let source = MediaSourceStream::new(source, Default::default());
-        let probe = symphonia::default::get_probe();
-        let format =
-            probe.probe(&Default::default(), source, Default::default(), Default::default()).unwrap();
-        let track = format.default_track(TrackType::Audio).unwrap();
-        let params = track.codec_params.as_ref().unwrap().audio().unwrap();
-        let decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(params, &AudioDecoderOptions::default())
-            .unwrap();
-        Self { track: track.id, format, decoder }
-    }
-
-    fn seek(&mut self, seconds: f64) -> Result<(), SymphoniaError> {
-        let time = Time::try_from_secs_f64(seconds).unwrap();
-        self.format.seek(SeekMode::Accurate, SeekTo::Time { time, track_id: Some(self.track) })?;
-        self.decoder.reset();
-        Ok(())
-    }
-
-    /// Up to so many packets, decoded; all that are left if there are fewer.
-    fn packets(&mut self, most: usize) -> Result<Vec<f32>, SymphoniaError> {
-        let mut samples = Vec::new();
-        for _ in 0..most {
-            let Some(packet) = self.format.next_packet()? else { break };
-            match self.decoder.decode(&packet) {
-                Ok(audio) => {
-                    let mut some: Vec<f32> = Vec::new();
-                    audio.copy_to_vec_interleaved(&mut some);
-                    samples.extend(some);
-                }
-                Err(SymphoniaError::DecodeError(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(samples)
-    }
-}
-
-/// Some packets after each seek, then all that are left.
-fn decode_with_seeks(source: Box<dyn MediaSource>) -> Vec<Vec<f32>> {
-    let mut decoding = Decoding::open(source);
-    let mut parts = vec![decoding.packets(5).unwrap()];
-    for seconds in SEEKS {
-        decoding.seek(seconds).unwrap();
-        parts.push(decoding.packets(7).unwrap());
-    }
-    parts.push(decoding.packets(usize::MAX).unwrap());
-    parts
-}
 
 fn expected(track: &'static [u8]) -> Vec<Vec<f32>> {
     decode_with_seeks(Box::new(Cursor::new(track)))

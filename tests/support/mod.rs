@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test and example uses a part of it")]
 
 pub mod content;
+pub mod decoding;
 pub mod peers;
 
 use std::collections::HashMap;
