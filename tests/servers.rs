@@ -1,0 +1,450 @@
+//! What real servers serve is read, sought in and decoded as if it lay on the disk.
+//!
+//! Each test starts a server of its own, unprivileged or as root alike, from a configuration in a temporary directory.
+//! They need what a bare machine lacks and so run on demand: `cargo test --test servers -- --ignored`. A server that is
+//! not installed fails its tests, naming Debian's package.
+#![cfg(unix)]
+
+mod support;
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use socket2::{Domain, Socket, Type};
+use support::Content;
+use support::content::assert_pattern;
+use support::decoding::{Source, decode_with_seeks};
+use tempfile::TempDir;
+use windway::{
+    ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, StorageConfig, Stream,
+};
+
+/// How long a server may take to what it does at once, on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const TRACKS: [(&str, &[u8]); 2] =
+    [("track.flac", include_bytes!("data/track.flac")), ("track.mp3", include_bytes!("data/track.mp3"))];
+
+/// The length of `pattern.bin`.
+const PATTERN: u64 = 20_000_000;
+
+/// What makes nginx compress whatever it is asked to.
+const COMPRESSING: &str = "gzip on; gzip_types *; gzip_min_length 0;";
+
+/// A running server, killed when dropped.
+struct Server {
+    process: Child,
+    /// Configuration and logs, and in `www` what is served.
+    directory: TempDir,
+    port: Port,
+    scheme: &'static str,
+    downloader: Downloader,
+}
+
+impl Server {
+    /// Starts what `configure` makes of a directory and a port, a process that stays in the foreground. Blocks until it
+    /// takes connections.
+    fn start(package: &str, configure: impl FnOnce(&Path, u16) -> Command) -> Self {
+        let directory = directory_to_serve();
+        let port = Port::reserve();
+        let output = File::create(directory.path().join("output.log")).unwrap();
+        let mut command = configure(directory.path(), port.number);
+        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        let process = run(command, package, Command::spawn);
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let mut server = Self { process, directory, port, scheme: "http", downloader };
+        server.await_connection();
+        server
+    }
+
+    /// Servers have no common way to say that they are ready: tries to connect until one of them is, or has ended.
+    fn await_connection(&mut self) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number));
+        self.wait_until("takes connections", || TcpStream::connect(address).is_ok());
+    }
+
+    /// Asks again and again, with a short wait in between, while the server runs.
+    fn wait_until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so() {
+            let ended = self.process.try_wait().unwrap();
+            assert!(ended.is_none(), "the server has ended: {ended:?}");
+            assert!(Instant::now() < deadline, "not in time: the server {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}://127.0.0.1:{}/{path}", self.scheme, self.port.number)
+    }
+
+    fn open(&self, path: &str, storage: &StorageConfig) -> Stream {
+        let mut config = FileConfig::default();
+        config.storage = storage.clone();
+        self.downloader.open_with(&self.url(path), config).unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+        if thread::panicking() {
+            for log in ["output.log", "error.log", "access.log"] {
+                let text = fs::read(self.directory.path().join(log)).unwrap_or_default();
+                eprintln!("-- {log}\n{}", String::from_utf8_lossy(&text));
+            }
+        }
+    }
+}
+
+/// A port of the loopback interface that nobody else gets.
+struct Port {
+    number: u16,
+    /// Bound and never listening, it lets those share its port who set SO_REUSEADDR and name the port. Servers do; the
+    /// system, looking for a free one, does not.
+    _reservation: Socket,
+}
+
+impl Port {
+    fn reserve() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let number = socket.local_addr().unwrap().as_socket_ipv4().unwrap().port();
+        Self { number, _reservation: socket }
+    }
+}
+
+/// A directory that any user may read, with the files to serve in `www`, written an hour ago.
+fn directory_to_serve() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    let www = directory.path().join("www");
+    fs::create_dir(&www).unwrap();
+    let mut pattern = Vec::new();
+    Content::pattern(PATTERN).append(&mut pattern, 0..PATTERN);
+    let hour_ago = SystemTime::now() - Duration::from_secs(3600);
+    for (name, content) in TRACKS.into_iter().chain([("pattern.bin", &*pattern)]) {
+        let mut file = File::create(www.join(name)).unwrap();
+        file.write_all(content).unwrap();
+        file.set_modified(hour_ago).unwrap();
+    }
+    directory
+}
+
+/// A program, also one of those that only root has on its path.
+fn program(name: &str) -> Command {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new(name);
+    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+    command
+}
+
+/// Runs a program of Debian's `package`.
+fn run<T>(mut command: Command, package: &str, how: impl FnOnce(&mut Command) -> io::Result<T>) -> T {
+    how(&mut command).unwrap_or_else(|error| {
+        panic!("can't run {:?} (apt-get install {package}): {error}", command.get_program())
+    })
+}
+
+/// nginx with these directives in its `server` block, for the port `listen` with these words behind it.
+fn nginx_listening(listen: &str, directives: &str) -> Server {
+    Server::start("nginx-light", |directory, port| {
+        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|what| format!("{what}_temp_path {what};"))
+            .join(" ");
+        // One process: its end is the end of all.
+        let configuration = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log error.log;
+             events {{}}
+             http {{
+                 {temporary}
+                 access_log access.log;
+                 types {{ audio/flac flac; audio/mpeg mp3; }}
+                 default_type application/octet-stream;
+                 server {{ listen 127.0.0.1:{port} {listen}; root www; {directives} }}
+             }}"
+        );
+        let file = directory.join("nginx.conf");
+        fs::write(&file, configuration).unwrap();
+        let mut command = program("nginx");
+        command.arg("-p").arg(directory).arg("-c").arg(file);
+        command
+    })
+}
+
+fn nginx(directives: &str) -> Server {
+    nginx_listening("", directives)
+}
+
+/// nginx with TLS, and a downloader that trusts its certificate.
+fn nginx_with_tls() -> Server {
+    let keys = tempfile::tempdir().unwrap();
+    let (key, certificate) = (keys.path().join("key.pem"), keys.path().join("certificate.pem"));
+    let configuration = keys.path().join("openssl.cnf");
+    let request = "[req]
+        distinguished_name = subject
+        x509_extensions = extensions
+        prompt = no
+        [subject]
+        CN = windway's test server
+        [extensions]
+        basicConstraints = critical, CA:FALSE
+        subjectAltName = IP:127.0.0.1";
+    fs::write(&configuration, request).unwrap();
+    let mut openssl = program("openssl");
+    openssl.args("req -x509 -newkey rsa:2048 -nodes -days 2 -config".split(' ')).arg(&configuration);
+    openssl.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    let made = run(openssl, "openssl", Command::output);
+    assert!(made.status.success(), "openssl: {}", String::from_utf8_lossy(&made.stderr));
+
+    let directives =
+        format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display());
+    let mut server = nginx_listening("ssl", &directives);
+    let mut config = DownloaderConfig::default();
+    config.client.extra_roots.push(fs::read(&certificate).unwrap());
+    server.scheme = "https";
+    server.downloader = Downloader::new(config).unwrap();
+    server
+}
+
+fn apache() -> Server {
+    Server::start("apache2-bin", |directory, port| {
+        let modules = ["mpm_event", "authz_core", "mime"]
+            .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
+            .concat();
+        let root = directory.display();
+        // The user is for root only: Apache serves nothing as root.
+        let configuration = format!(
+            "ServerName localhost
+             ServerRoot {root}
+             DefaultRuntimeDir {root}
+             PidFile {root}/apache.pid
+             ErrorLog {root}/error.log
+             CustomLog {root}/access.log \"%r: %>s, %O bytes\"
+             Listen 127.0.0.1:{port}
+             {modules}
+             User www-data
+             Group www-data
+             TypesConfig /dev/null
+             AddType audio/flac .flac
+             AddType audio/mpeg .mp3
+             DocumentRoot {root}/www"
+        );
+        let file = directory.join("apache.conf");
+        fs::write(&file, configuration).unwrap();
+        let mut command = program("apache2");
+        // One process: its end is the end of all.
+        command.arg("-X").arg("-f").arg(file);
+        command
+    })
+}
+
+fn lighttpd() -> Server {
+    Server::start("lighttpd", |directory, port| {
+        let root = directory.display();
+        let configuration = format!(
+            "server.modules = (\"mod_accesslog\")
+             server.bind = \"127.0.0.1\"
+             server.port = {port}
+             server.document-root = \"{root}/www\"
+             server.errorlog = \"{root}/error.log\"
+             accesslog.filename = \"{root}/access.log\"
+             mimetype.assign = (\".flac\" => \"audio/flac\", \".mp3\" => \"audio/mpeg\")\n"
+        );
+        let file = directory.join("lighttpd.conf");
+        fs::write(&file, configuration).unwrap();
+        let mut command = program("lighttpd");
+        command.arg("-D").arg("-f").arg(file);
+        command
+    })
+}
+
+fn python() -> Server {
+    Server::start("python3", |directory, port| {
+        let mut command = program("python3");
+        command.args(["-m", "http.server", "--bind", "127.0.0.1", "--directory"]);
+        command.arg(directory.join("www")).arg(port.to_string());
+        command
+    })
+}
+
+/// Reads the tracks and the pattern as a whole, and the pattern at 100 places, around its end and behind it.
+fn assert_read_as_from_disk(server: &Server, storage: &StorageConfig) {
+    for (name, track) in TRACKS {
+        let mut all = Vec::new();
+        server.open(name, storage).read_to_end(&mut all).unwrap();
+        assert!(all == track, "{name} was read as something else");
+    }
+    let mut stream = server.open("pattern.bin", storage);
+    assert_eq!(stream.len(), Some(PATTERN));
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len() as u64, PATTERN);
+    assert_pattern(0, &all);
+
+    // Another stream, which has nothing stored yet.
+    let mut stream = server.open("pattern.bin", storage);
+    for (position, len) in places() {
+        let mut part = vec![0; len];
+        stream.seek(SeekFrom::Start(position)).unwrap();
+        stream.read_exact(&mut part).unwrap();
+        assert_pattern(position, &part);
+    }
+    let mut last = [0; 2];
+    assert_eq!(stream.seek(SeekFrom::End(-1)).unwrap(), PATTERN - 1);
+    assert_eq!(stream.read(&mut last).unwrap(), 1);
+    assert_pattern(PATTERN - 1, &last[..1]);
+    assert_eq!(stream.read(&mut last).unwrap(), 0);
+    stream.seek(SeekFrom::Start(PATTERN + 1000)).unwrap();
+    assert_eq!(stream.read(&mut last).unwrap(), 0);
+}
+
+/// A hundred parts of the pattern, the same ones each time.
+fn places() -> impl Iterator<Item = (u64, usize)> {
+    // xorshift64 (Marsaglia, 2003).
+    let mut random = 0x2545_F491_4F6C_DD1D_u64;
+    let mut next = move |below: u64| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random % below
+    };
+    std::iter::repeat_with(move || {
+        let position = next(PATTERN);
+        (position, (next(100_000) + 1).min(PATTERN - position) as usize)
+    })
+    .take(100)
+}
+
+fn assert_decoded_as_from_disk(server: &Server) {
+    for (name, track) in TRACKS {
+        let stream = server.open(name, &StorageConfig::Memory);
+        let decoded = decode_with_seeks(Box::new(Source { stream, most: usize::MAX }));
+        let expected = decode_with_seeks(Box::new(Cursor::new(track)));
+        assert!(expected.iter().map(Vec::len).sum::<usize>() > 20_000, "{name} has no audio");
+        assert!(decoded == expected, "{name} was decoded to something else");
+    }
+}
+
+/// All of the above, from a server that serves ranges.
+fn assert_as_from_disk(server: &Server) {
+    assert_read_as_from_disk(server, &StorageConfig::Memory);
+    assert_decoded_as_from_disk(server);
+    assert!(server.open("pattern.bin", &StorageConfig::Memory).is_seekable());
+}
+
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_is_as_the_disk() {
+    assert_as_from_disk(&nginx(""));
+}
+
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_that_closes_connections_is_as_the_disk() {
+    assert_as_from_disk(&nginx("keepalive_requests 2;"));
+}
+
+/// Closing at once, it races with the next request on the connection.
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_that_keeps_no_idle_connection_is_as_the_disk() {
+    assert_as_from_disk(&nginx("keepalive_timeout 1ms;"));
+}
+
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_that_limits_the_rate_is_as_the_disk() {
+    assert_as_from_disk(&nginx("limit_rate 2m;"));
+}
+
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_that_compresses_is_as_the_disk() {
+    assert_as_from_disk(&nginx(COMPRESSING));
+}
+
+/// The caller asked for it. What is decoded has other offsets than what is sent.
+#[test]
+#[ignore = "needs nginx"]
+fn nginx_that_sends_compressed_bytes_is_refused() {
+    let server = nginx(COMPRESSING);
+    let mut config = FileConfig::default();
+    config.headers.push(("Accept-Encoding".into(), "gzip".into()));
+    let error = server.downloader.open_with(&server.url("pattern.bin"), config).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Encoded);
+}
+
+#[test]
+#[ignore = "needs nginx and openssl"]
+fn nginx_with_tls_is_as_the_disk() {
+    assert_as_from_disk(&nginx_with_tls());
+}
+
+#[test]
+#[ignore = "needs nginx and openssl"]
+fn nginx_with_an_unknown_certificate_is_refused() {
+    let server = nginx_with_tls();
+    let trusting_nobody_else = Downloader::new(DownloaderConfig::default()).unwrap();
+    let error = trusting_nobody_else.open(&server.url("track.flac")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls);
+}
+
+#[test]
+#[ignore = "needs apache2"]
+fn apache_is_as_the_disk() {
+    assert_as_from_disk(&apache());
+}
+
+/// Apache calls the entity tag of a file weak for as long as the file could change within the same second, so the same
+/// file has a strong one later.
+#[test]
+#[ignore = "needs apache2"]
+fn apache_with_a_file_just_written_is_as_the_disk() {
+    let mut server = apache();
+    let file = File::options().append(true).open(server.directory.path().join("www/pattern.bin")).unwrap();
+    file.set_modified(SystemTime::now()).unwrap();
+    let mut stream = server.open("pattern.bin", &StorageConfig::Memory);
+    let peer = server.downloader.register((), Priority::High).unwrap();
+    let url = server.url("pattern.bin");
+    server.wait_until("calls the entity tag strong", || {
+        let answer = peer.execute(Fetch::get(&url).unwrap().range(ByteRange::new(0, 1))).unwrap();
+        answer.head().header("etag").is_some_and(|tag| tag.starts_with('"'))
+    });
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len() as u64, PATTERN);
+    assert_pattern(0, &all);
+}
+
+#[test]
+#[ignore = "needs lighttpd"]
+fn lighttpd_is_as_the_disk() {
+    assert_as_from_disk(&lighttpd());
+}
+
+/// It knows no ranges: what lies behind is asked for again from the start, what lies ahead is read up to.
+#[test]
+#[ignore = "needs python3"]
+fn python_is_as_the_disk() {
+    let server = python();
+    assert_read_as_from_disk(&server, &StorageConfig::Memory);
+    assert_decoded_as_from_disk(&server);
+    assert!(!server.open("pattern.bin", &StorageConfig::Memory).is_seekable());
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn python_is_read_once_where_all_is_stored() {
+    let server = python();
+    assert_read_as_from_disk(&server, &StorageConfig::WholeMemory);
+}
