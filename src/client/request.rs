@@ -178,6 +178,17 @@ impl Head {
             .map(|tag| Validator::ETag(tag.to_owned()))
             .or_else(|| self.header("last-modified").map(|date| Validator::LastModified(date.to_owned())))
     }
+
+    /// True if this is of another representation than `validator`. Only like is held against like: Apache calls a tag weak
+    /// until its file is a second old, and strong from then on.
+    pub(crate) fn contradicts(&self, validator: &Validator) -> bool {
+        match validator {
+            Validator::ETag(old) => {
+                self.header("etag").is_some_and(|new| new.strip_prefix("W/").unwrap_or(new) != old)
+            }
+            Validator::LastModified(old) => self.header("last-modified").is_some_and(|new| new != old),
+        }
+    }
 }
 
 impl fmt::Debug for Head {

@@ -571,10 +571,8 @@ impl Resume {
                 return changed("length");
             }
         }
-        if let (Some(old), Some(new)) = (&self.validator, head.validator()) {
-            if *old != new {
-                return changed("validator");
-            }
+        if self.validator.as_ref().is_some_and(|old| head.contradicts(old)) {
+            return changed("validator");
         }
         if head.start() > self.offset {
             return Err(Error::new(ErrorKind::WrongRange, "the answer begins behind what was asked for")

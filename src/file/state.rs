@@ -217,8 +217,7 @@ impl State {
             return Ok(());
         };
         let another_len = matches!((info.len, head.total()), (Some(old), Some(new)) if old != new);
-        let another_validator =
-            matches!((&info.validator, head.validator()), (Some(old), Some(new)) if *old != new);
+        let another_validator = info.validator.as_ref().is_some_and(|old| head.contradicts(old));
         if another_len || another_validator {
             let what = if another_len { "length" } else { "validator" };
             let why = format!("the file changed while it was read: it has another {what}");
