@@ -400,15 +400,12 @@ impl Shared {
             state.log.connections += 1;
             state.log.open += 1;
             state.sockets.insert(connection, socket.try_clone().expect("a descriptor is left"));
-            let shared = Arc::clone(self);
+            let open = Open { shared: Arc::clone(self), connection };
             let thread = thread::spawn(move || {
                 // A client that goes away in mid-answer is its own business.
-                drop(shared.serve(connection, &socket));
-                drop(socket.shutdown(Shutdown::Both));
-                let mut state = shared.lock();
-                state.sockets.remove(&connection);
-                state.log.open -= 1;
-                shared.changed.notify_all();
+                drop(open.shared.serve(connection, &socket));
+                drop(socket);
+                drop(open);
             });
             state.threads.retain(|thread| !thread.is_finished());
             state.threads.push(thread);
@@ -521,6 +518,21 @@ impl Shared {
         }
         let state = self.lock();
         state.released && !state.stopping && state.listening
+    }
+}
+
+/// A connection that counts as open until this is dropped, by a handler's panic too.
+struct Open {
+    shared: Arc<Shared>,
+    connection: usize,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.sockets.remove(&self.connection);
+        state.log.open -= 1;
+        self.shared.changed.notify_all();
     }
 }
 
