@@ -10,15 +10,18 @@
 pub mod content;
 pub mod decoding;
 pub mod peers;
+mod wire;
 
 use std::collections::HashMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use content::Content;
+
+use wire::{Identity, Wire};
 
 /// How long a test waits for what should come at once on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -67,6 +70,7 @@ pub struct Answer {
     /// Sent instead of all the above.
     raw: Option<Vec<u8>>,
     version: &'static str,
+    notifies_close: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +111,7 @@ impl Answer {
             end: Ending::Whole,
             raw: None,
             version: "HTTP/1.1",
+            notifies_close: true,
         }
     }
 
@@ -208,6 +213,12 @@ impl Answer {
         self
     }
 
+    /// Over TLS, a connection that is closed after this just ends, as if it were cut.
+    pub fn without_close_notify(mut self) -> Self {
+        self.notifies_close = false;
+        self
+    }
+
     fn head(&self) -> String {
         let mut head = format!("{} {} whatever\r\n", self.version, self.status);
         for (name, value) in &self.headers {
@@ -246,8 +257,10 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     address: SocketAddr,
-    /// One more of it before the first answer on a connection, as a handshake takes.
+    /// What a new connection costs; over TLS, twice.
     rtt: Duration,
+    /// For TLS.
+    identity: Option<Identity>,
 }
 
 #[derive(Default)]
@@ -280,13 +293,31 @@ impl Origin {
 
     /// As `start`; a new connection costs one `rtt`, as its handshake would on a network.
     pub fn start_with_rtt(rtt: Duration, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_as(None, rtt, Box::new(handler))
+    }
+
+    /// As `start`, over TLS with a certificate of its own: see `root_pem`.
+    pub fn start_tls(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        Self::start_tls_with_rtt(Duration::ZERO, handler)
+    }
+
+    /// As `start_tls`; a new connection costs two `rtt`, one for TCP and one for TLS 1.3.
+    pub fn start_tls_with_rtt(
+        rtt: Duration,
+        handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(Some(Identity::new()), rtt, Box::new(handler))
+    }
+
+    fn start_as(identity: Option<Identity>, rtt: Duration, handler: Box<Handler>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
         let shared = Arc::new(Shared {
-            handler: Box::new(handler),
+            handler,
             state: Mutex::default(),
             changed: Condvar::new(),
             address: listener.local_addr().expect("a bound socket has an address"),
             rtt,
+            identity,
         });
         let origin = Self { shared, acceptor: Mutex::default() };
         origin.accept_on(listener);
@@ -299,7 +330,14 @@ impl Origin {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.shared.address)
+        let scheme = if self.shared.identity.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.shared.address)
+    }
+
+    /// The certificate to trust for TLS.
+    pub fn root_pem(&self) -> Vec<u8> {
+        let identity = self.shared.identity.as_ref().expect("only a server with TLS has a root");
+        identity.root_pem.clone().into_bytes()
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -415,9 +453,16 @@ impl Shared {
 
     fn serve(&self, connection: usize, socket: &TcpStream) -> io::Result<()> {
         socket.set_nodelay(true)?;
+        let mut wire = match &self.identity {
+            None => Wire::Plain(socket),
+            Some(identity) => {
+                self.pause(2 * self.rtt)?;
+                identity.accept(socket)?
+            }
+        };
         let mut unread = Vec::new();
         for on_connection in 0.. {
-            let Some(mut asked) = read_request(socket, &mut unread)? else { return Ok(()) };
+            let Some(mut asked) = read_request(&mut wire, &mut unread)? else { return Ok(()) };
             asked.connection = connection;
             asked.on_connection = on_connection;
             {
@@ -427,22 +472,23 @@ impl Shared {
                 self.changed.notify_all();
             }
             let answer = (self.handler)(&asked);
-            let handshake = if on_connection == 0 { self.rtt } else { Duration::ZERO };
+            let is_first = on_connection == 0 && self.identity.is_none();
+            let handshake = if is_first { self.rtt } else { Duration::ZERO };
             self.pause(handshake + answer.latency)?;
             if answer.holds_head && !self.stall(socket) {
                 return Ok(());
             }
-            if !self.send(socket, &answer)? {
-                return Ok(());
+            if !self.send(&mut wire, &answer)? {
+                return hang_up(&mut wire, &answer);
             }
         }
         Ok(())
     }
 
     /// Sends an answer. False if the connection is to end with it.
-    fn send(&self, mut socket: &TcpStream, answer: &Answer) -> io::Result<bool> {
+    fn send(&self, wire: &mut Wire<'_>, answer: &Answer) -> io::Result<bool> {
         if let Some(raw) = &answer.raw {
-            socket.write_all(raw)?;
+            wire.send(raw)?;
             return Ok(false);
         }
         let head = answer.head();
@@ -460,7 +506,7 @@ impl Shared {
         loop {
             let end = stop.min(at + slice);
             append(&mut out, &answer.body, at..end, answer.framing);
-            socket.write_all(&out)?;
+            wire.send(&out)?;
             out.clear();
             self.lock().log.sent += end - at;
             self.changed.notify_all();
@@ -474,20 +520,16 @@ impl Shared {
             }
         }
         match answer.end {
-            Ending::CloseAfter(_) => Ok(false),
-            Ending::ResetAfter(_) => {
-                socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO))?;
-                Ok(false)
-            }
+            Ending::CloseAfter(_) | Ending::ResetAfter(_) => Ok(false),
             Ending::StallAfter(_) => {
-                if self.stall(socket) {
+                if self.stall(wire.socket()) {
                     append(&mut out, &answer.body, stop..answer.part.end, answer.framing);
-                    socket.write_all(&out)?;
+                    wire.send(&out)?;
                 }
                 Ok(false)
             }
             Ending::Whole if answer.framing == Framing::Chunked => {
-                socket.write_all(b"0\r\n\r\n")?;
+                wire.send(b"0\r\n\r\n")?;
                 Ok(true)
             }
             Ending::Whole => Ok(answer.framing == Framing::Length && answer.version == "HTTP/1.1"),
@@ -536,6 +578,16 @@ impl Drop for Open {
     }
 }
 
+/// The end of a connection after its last answer. The socket's drop does the rest: a shutdown would send the end that
+/// a reset goes without.
+fn hang_up(wire: &mut Wire<'_>, answer: &Answer) -> io::Result<()> {
+    match answer.end {
+        Ending::ResetAfter(_) => socket2::SockRef::from(wire.socket()).set_linger(Some(Duration::ZERO)),
+        _ if answer.notifies_close => wire.notify_close(),
+        _ => Ok(()),
+    }
+}
+
 fn append(out: &mut Vec<u8>, body: &Content, part: std::ops::Range<u64>, framing: Framing) {
     if part.is_empty() {
         return;
@@ -550,13 +602,13 @@ fn append(out: &mut Vec<u8>, body: &Content, part: std::ops::Range<u64>, framing
 }
 
 /// The next request on a connection; `None` at its end.
-fn read_request(mut socket: &TcpStream, unread: &mut Vec<u8>) -> io::Result<Option<Asked>> {
+fn read_request(wire: &mut Wire<'_>, unread: &mut Vec<u8>) -> io::Result<Option<Asked>> {
     let end = loop {
         if let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
         }
         let mut buf = [0; 4096];
-        let got = socket.read(&mut buf)?;
+        let got = wire.receive(&mut buf)?;
         if got == 0 {
             return Ok(None);
         }

@@ -1,0 +1,91 @@
+//! A connection as the server sees it: bytes in and out, plain or over TLS.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// Who a server with TLS is: a certificate for `127.0.0.1` and `localhost`, and the root that vouches for it.
+pub struct Identity {
+    pub root_pem: String,
+    config: Arc<ServerConfig>,
+}
+
+impl Identity {
+    /// A new one. It shares its root with no other.
+    pub fn new() -> Self {
+        let key = || KeyPair::generate().expect("a key of the default kind");
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.distinguished_name.push(DnType::CommonName, "the scripted origin's root");
+        let root = CertifiedIssuer::self_signed(root, key()).expect("a certificate that signs itself");
+        let key = key();
+        let certificate = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])
+            .and_then(|params| params.signed_by(&key, &root))
+            .expect("names that a certificate may have");
+        // What ureq takes, too.
+        let provider = rustls::crypto::ring::default_provider();
+        let config = ServerConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()
+            .expect("versions that the provider knows")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.into()], key.into())
+            .expect("a key that fits the certificate");
+        Self { root_pem: root.pem(), config: Arc::new(config) }
+    }
+
+    /// The server's side of a handshake.
+    pub fn accept<'a>(&self, mut socket: &'a TcpStream) -> io::Result<Wire<'a>> {
+        let mut tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
+        tls.complete_io(&mut socket)?;
+        Ok(Wire::Tls(Box::new(StreamOwned::new(tls, socket))))
+    }
+}
+
+/// An open connection.
+pub enum Wire<'a> {
+    Plain(&'a TcpStream),
+    Tls(Box<StreamOwned<ServerConnection, &'a TcpStream>>),
+}
+
+impl Wire<'_> {
+    /// What lies below: for options, and for waiting.
+    pub fn socket(&self) -> &TcpStream {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(tls) => tls.sock,
+        }
+    }
+
+    /// Blocks until something comes. 0 is the client's end.
+    pub fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.read(buf),
+            Self::Tls(tls) => tls.read(buf),
+        }
+    }
+
+    /// Blocks until the system has taken all of it.
+    pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(socket) => socket.write_all(bytes),
+            Self::Tls(tls) => {
+                tls.write_all(bytes)?;
+                tls.flush()
+            }
+        }
+    }
+
+    /// Tells the client that nothing more comes, where TLS can.
+    pub fn notify_close(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) => Ok(()),
+            Self::Tls(tls) => {
+                tls.conn.send_close_notify();
+                tls.flush()
+            }
+        }
+    }
+}
