@@ -23,6 +23,9 @@ pub use content::Content;
 
 use wire::{Identity, Wire};
 
+/// Between the halves of a head, so that they are not read as one.
+const SPLIT_GAP: Duration = Duration::from_millis(5);
+
 /// How long a test waits for what should come at once on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,13 +67,20 @@ pub struct Answer {
     framing: Framing,
     latency: Duration,
     holds_head: bool,
-    /// Bytes a second.
-    rate: Option<u64>,
+    pace: Pace,
     end: Ending,
+    /// Statuses of the answers before this one.
+    interim: Vec<u16>,
+    /// Where the head is split.
+    split: Option<usize>,
+    trailers: Vec<(String, String)>,
+    /// Bytes more than announced.
+    extra: usize,
     /// Sent instead of all the above.
     raw: Option<Vec<u8>>,
     version: &'static str,
     notifies_close: bool,
+    closes_when_idle: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +91,55 @@ enum Framing {
     Chunked,
 }
 
-/// What happens after so many bytes of body.
+/// How fast a body is sent.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    Full,
+    /// Bytes a second.
+    Rate(u64),
+    /// So many bytes, each time.
+    Trickle(u64, Duration),
+}
+
+impl Pace {
+    /// How many bytes go out together.
+    fn slice(self) -> u64 {
+        match self {
+            Self::Full => 256 * 1024,
+            // A slow server sends small pieces, ten a second or more.
+            Self::Rate(rate) => (rate / 50).clamp(1, 64 * 1024),
+            Self::Trickle(bytes, _) => bytes.max(1),
+        }
+    }
+
+    /// How long to wait when `sent` bytes went out in `taken`.
+    fn wait(self, sent: u64, taken: Duration) -> Duration {
+        match self {
+            Self::Full => Duration::ZERO,
+            Self::Rate(rate) => Duration::from_secs_f64(sent as f64 / rate as f64).saturating_sub(taken),
+            Self::Trickle(_, every) => every,
+        }
+    }
+}
+
+/// How far an answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Whole,
-    CloseAfter(u64),
-    ResetAfter(u64),
-    StallAfter(u64),
+    /// So many bytes of head.
+    InHead(usize, Cut),
+    /// So many bytes of body.
+    InBody(u64, Cut),
+    /// So many bytes of body, the last chunk without its end.
+    InChunk(u64),
+}
+
+/// What happens where an answer ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    Close,
+    Reset,
+    Stall,
 }
 
 impl Answer {
@@ -107,11 +159,16 @@ impl Answer {
             framing: Framing::Length,
             latency: Duration::ZERO,
             holds_head: false,
-            rate: None,
+            pace: Pace::Full,
             end: Ending::Whole,
+            interim: Vec::new(),
+            split: None,
+            trailers: Vec::new(),
+            extra: 0,
             raw: None,
             version: "HTTP/1.1",
             notifies_close: true,
+            closes_when_idle: false,
         }
     }
 
@@ -175,7 +232,13 @@ impl Answer {
 
     /// Sends the body at so many bytes a second.
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
-        self.rate = Some(bytes_per_second);
+        self.pace = Pace::Rate(bytes_per_second);
+        self
+    }
+
+    /// Sends so many bytes of body at a time, each as a chunk or a segment of its own, and waits after each.
+    pub fn trickle(mut self, bytes_per_chunk: u64, every: Duration) -> Self {
+        self.pace = Pace::Trickle(bytes_per_chunk, every);
         self
     }
 
@@ -190,26 +253,91 @@ impl Answer {
         self
     }
 
+    /// Sends these after the last chunk.
+    pub fn trailers(mut self, trailers: &[(&str, &str)]) -> Self {
+        self.trailers = trailers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        self.chunked()
+    }
+
+    /// Sends so many bytes more than announced, together with the last ones.
+    pub fn extra_bytes(mut self, bytes: usize) -> Self {
+        self.extra = bytes;
+        self
+    }
+
     pub fn http10(mut self) -> Self {
         self.version = "HTTP/1.0";
         self
     }
 
+    /// HTTP/1.0 with a connection that is kept, and says so.
+    pub fn keep_alive_http10(self) -> Self {
+        self.http10().header("Connection", "keep-alive")
+    }
+
+    /// The status line of SHOUTcast, `ICY 200 OK`, and the end of the connection after the body.
+    pub fn icy(mut self) -> Self {
+        self.version = "ICY";
+        self.with_status(200)
+    }
+
+    /// Answers with this status first, 100 or 103, before any latency; one more for each call.
+    pub fn interim(mut self, status: u16) -> Self {
+        self.interim.push(status);
+        self
+    }
+
+    /// Sends the head in two segments, the first one of so many bytes.
+    pub fn split_head(mut self, at: usize) -> Self {
+        self.split = Some(at);
+        self
+    }
+
+    /// Closes the connection after so many bytes of head.
+    pub fn close_in_head(mut self, after_bytes: usize) -> Self {
+        self.end = Ending::InHead(after_bytes, Cut::Close);
+        self
+    }
+
+    /// Resets the connection after so many bytes of head.
+    pub fn reset_in_head(mut self, after_bytes: usize) -> Self {
+        self.end = Ending::InHead(after_bytes, Cut::Reset);
+        self
+    }
+
+    /// Falls silent after so many bytes of head, until the origin is released or dropped.
+    pub fn stall_in_head(mut self, after_bytes: usize) -> Self {
+        self.end = Ending::InHead(after_bytes, Cut::Stall);
+        self
+    }
+
     /// Closes the connection after so many bytes of body.
     pub fn close_after(mut self, bytes: u64) -> Self {
-        self.end = Ending::CloseAfter(bytes);
+        self.end = Ending::InBody(bytes, Cut::Close);
         self
+    }
+
+    /// Closes the connection after so many bytes of body, in the middle of a chunk.
+    pub fn cut_chunk_after(mut self, bytes: u64) -> Self {
+        self.end = Ending::InChunk(bytes);
+        self.chunked()
     }
 
     /// Resets the connection after so many bytes of body.
     pub fn reset_after(mut self, bytes: u64) -> Self {
-        self.end = Ending::ResetAfter(bytes);
+        self.end = Ending::InBody(bytes, Cut::Reset);
         self
     }
 
     /// Falls silent after so many bytes of body, until the origin is released or dropped.
     pub fn stall_after(mut self, bytes: u64) -> Self {
-        self.end = Ending::StallAfter(bytes);
+        self.end = Ending::InBody(bytes, Cut::Stall);
+        self
+    }
+
+    /// Closes the connection after the whole answer without having said so, as when a keep-alive runs out.
+    pub fn close_when_idle(mut self) -> Self {
+        self.closes_when_idle = true;
         self
     }
 
@@ -220,7 +348,8 @@ impl Answer {
     }
 
     fn head(&self) -> String {
-        let mut head = format!("{} {} whatever\r\n", self.version, self.status);
+        let reason = if self.version == "ICY" { "OK" } else { "whatever" };
+        let mut head = format!("{} {} {reason}\r\n", self.version, self.status);
         for (name, value) in &self.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -235,6 +364,37 @@ impl Answer {
         }
         head.push_str("\r\n");
         head
+    }
+
+    /// The answers before this one.
+    fn interim_heads(&self) -> String {
+        let head = |status: &u16| match status {
+            103 => "HTTP/1.1 103 Early Hints\r\nLink: </cover.jpg>; rel=preload\r\n\r\n".into(),
+            _ => format!("HTTP/1.1 {status} whatever\r\n\r\n"),
+        };
+        self.interim.iter().map(head).collect()
+    }
+
+    /// What follows the last chunk.
+    fn chunked_end(&self) -> Vec<u8> {
+        let mut end = String::from("0\r\n");
+        for (name, value) in &self.trailers {
+            end.push_str(&format!("{name}: {value}\r\n"));
+        }
+        end.push_str("\r\n");
+        let mut end = end.into_bytes();
+        self.append_extra(&mut end);
+        end
+    }
+
+    fn append_extra(&self, out: &mut Vec<u8>) {
+        out.resize(out.len() + self.extra, b'x');
+    }
+
+    /// True if another answer can follow on the same connection.
+    fn keeps_connection(&self) -> bool {
+        let is_kept = self.headers.contains(&("Connection".into(), "keep-alive".into()));
+        self.framing != Framing::Close && !self.closes_when_idle && (self.version == "HTTP/1.1" || is_kept)
     }
 }
 
@@ -474,7 +634,11 @@ impl Shared {
             let answer = (self.handler)(&asked);
             let is_first = on_connection == 0 && self.identity.is_none();
             let handshake = if is_first { self.rtt } else { Duration::ZERO };
-            self.pause(handshake + answer.latency)?;
+            self.pause(handshake)?;
+            if !answer.interim.is_empty() {
+                wire.send(answer.interim_heads().as_bytes())?;
+            }
+            self.pause(answer.latency)?;
             if answer.holds_head && !self.stall(socket) {
                 return Ok(());
             }
@@ -491,21 +655,40 @@ impl Shared {
             wire.send(raw)?;
             return Ok(false);
         }
-        let head = answer.head();
+        let mut out = answer.head().into_bytes();
+        if let Ending::InHead(bytes, cut) = answer.end {
+            let rest = out.split_off(bytes.min(out.len()));
+            wire.send(&out)?;
+            if cut != Cut::Stall || !self.stall(wire.socket()) {
+                return Ok(false);
+            }
+            out = rest;
+        }
+        if let Some(at) = answer.split {
+            let rest = out.split_off(at.min(out.len()));
+            wire.send(&out)?;
+            self.pause(SPLIT_GAP)?;
+            out = rest;
+        }
+        self.send_body(wire, answer, out)
+    }
+
+    /// Sends the body behind what is in `out` already: head and first bytes go together, as most servers send them.
+    fn send_body(&self, wire: &mut Wire<'_>, answer: &Answer, mut out: Vec<u8>) -> io::Result<bool> {
         let mut at = answer.part.start;
         let limit = match answer.end {
-            Ending::Whole => u64::MAX,
-            Ending::CloseAfter(bytes) | Ending::ResetAfter(bytes) | Ending::StallAfter(bytes) => bytes,
+            Ending::Whole | Ending::InHead(..) => u64::MAX,
+            Ending::InBody(bytes, _) | Ending::InChunk(bytes) => bytes,
         };
-        let stop = answer.part.start.saturating_add(limit).min(answer.part.end);
-        // A slow server sends small pieces, ten a second or more.
-        let slice = answer.rate.map_or(256 * 1024, |rate| (rate / 50).clamp(1, 64 * 1024));
+        let stop = at.saturating_add(limit).min(answer.part.end);
         let began = Instant::now();
-        // Head and first bytes go together, as most servers send them.
-        let mut out = head.into_bytes();
         loop {
-            let end = stop.min(at + slice);
-            append(&mut out, &answer.body, at..end, answer.framing);
+            let end = stop.min(at + answer.pace.slice());
+            let is_cut = end == stop && matches!(answer.end, Ending::InChunk(_));
+            append(&mut out, answer, at..end, is_cut);
+            if end == answer.part.end && answer.framing != Framing::Chunked {
+                answer.append_extra(&mut out);
+            }
             wire.send(&out)?;
             out.clear();
             self.lock().log.sent += end - at;
@@ -514,30 +697,30 @@ impl Shared {
             if at == stop {
                 break;
             }
-            if let Some(rate) = answer.rate {
-                let due = began + Duration::from_secs_f64((at - answer.part.start) as f64 / rate as f64);
-                self.pause(due.saturating_duration_since(Instant::now()))?;
-            }
+            self.pause(answer.pace.wait(at - answer.part.start, began.elapsed()))?;
         }
         match answer.end {
-            Ending::CloseAfter(_) | Ending::ResetAfter(_) => Ok(false),
-            Ending::StallAfter(_) => {
+            Ending::InBody(_, Cut::Close | Cut::Reset) | Ending::InChunk(_) => return Ok(false),
+            Ending::InBody(_, Cut::Stall) => {
                 if self.stall(wire.socket()) {
-                    append(&mut out, &answer.body, stop..answer.part.end, answer.framing);
+                    append(&mut out, answer, stop..answer.part.end, false);
                     wire.send(&out)?;
                 }
-                Ok(false)
+                return Ok(false);
             }
-            Ending::Whole if answer.framing == Framing::Chunked => {
-                wire.send(b"0\r\n\r\n")?;
-                Ok(true)
-            }
-            Ending::Whole => Ok(answer.framing == Framing::Length && answer.version == "HTTP/1.1"),
+            Ending::Whole | Ending::InHead(..) => {}
         }
+        if answer.framing == Framing::Chunked {
+            wire.send(&answer.chunked_end())?;
+        }
+        Ok(answer.keeps_connection())
     }
 
     /// Waits, unless the server stops meanwhile.
     fn pause(&self, time: Duration) -> io::Result<()> {
+        if time.is_zero() {
+            return Ok(());
+        }
         let deadline = Instant::now() + time;
         let mut state = self.lock();
         loop {
@@ -582,22 +765,27 @@ impl Drop for Open {
 /// a reset goes without.
 fn hang_up(wire: &mut Wire<'_>, answer: &Answer) -> io::Result<()> {
     match answer.end {
-        Ending::ResetAfter(_) => socket2::SockRef::from(wire.socket()).set_linger(Some(Duration::ZERO)),
+        Ending::InHead(_, Cut::Reset) | Ending::InBody(_, Cut::Reset) => {
+            socket2::SockRef::from(wire.socket()).set_linger(Some(Duration::ZERO))
+        }
         _ if answer.notifies_close => wire.notify_close(),
         _ => Ok(()),
     }
 }
 
-fn append(out: &mut Vec<u8>, body: &Content, part: std::ops::Range<u64>, framing: Framing) {
-    if part.is_empty() {
+/// Frames a part of the body. A chunk that is cut announces a byte more than comes.
+fn append(out: &mut Vec<u8>, answer: &Answer, part: std::ops::Range<u64>, is_cut: bool) {
+    if answer.framing != Framing::Chunked {
+        return answer.body.append(out, part);
+    }
+    let announced = part.end - part.start + u64::from(is_cut);
+    if announced == 0 {
         return;
     }
-    if framing == Framing::Chunked {
-        out.extend_from_slice(format!("{:x}\r\n", part.end - part.start).as_bytes());
-        body.append(out, part);
+    out.extend_from_slice(format!("{announced:x}\r\n").as_bytes());
+    answer.body.append(out, part);
+    if !is_cut {
         out.extend_from_slice(b"\r\n");
-    } else {
-        body.append(out, part);
     }
 }
 

@@ -1,0 +1,100 @@
+//! The scripted server misbehaves as it was told to, byte for byte: what other tests rest on.
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use support::{Answer, Content, Origin};
+
+const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: origin\r\n\r\n";
+
+fn ask(origin: &Origin) -> TcpStream {
+    let mut socket = TcpStream::connect(origin.address()).unwrap();
+    socket.write_all(REQUEST).unwrap();
+    socket
+}
+
+/// All that comes until the connection ends, and how it ends.
+fn rest(mut socket: TcpStream) -> (String, Option<ErrorKind>) {
+    let mut bytes = Vec::new();
+    let end = socket.read_to_end(&mut bytes).err().map(|error| error.kind());
+    (String::from_utf8(bytes).unwrap(), end)
+}
+
+fn answered_with(answer: Answer) -> (String, Option<ErrorKind>) {
+    let origin = Origin::start(move |_| answer.clone());
+    rest(ask(&origin))
+}
+
+fn digits() -> Answer {
+    Answer::whole(&Content::bytes(*b"0123456789"))
+}
+
+const HEAD: &str = "HTTP/1.1 200 whatever\r\nContent-Length: 10\r\n\r\n";
+const CHUNKED: &str = "HTTP/1.1 200 whatever\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+#[test]
+fn a_head_is_closed_or_reset_where_wanted() {
+    assert_eq!(answered_with(digits().close_in_head(12)), ("HTTP/1.1 200".into(), None));
+    assert_eq!(answered_with(digits().close_in_head(0)), (String::new(), None));
+    let reset = Some(ErrorKind::ConnectionReset);
+    assert_eq!(answered_with(digits().reset_in_head(12)), ("HTTP/1.1 200".into(), reset));
+    assert_eq!(answered_with(digits().reset_after(3)), (format!("{HEAD}012"), reset));
+}
+
+#[test]
+fn a_head_that_stalls_goes_on_when_released() {
+    let origin = Origin::start(|_| digits().stall_in_head(12));
+    let mut socket = ask(&origin);
+    let mut bytes = [0; 12];
+    socket.read_exact(&mut bytes).unwrap();
+    origin.release();
+    assert_eq!(rest(socket), (HEAD[12..].to_owned() + "0123456789", None));
+}
+
+#[test]
+fn a_split_head_comes_in_two_segments() {
+    let origin = Origin::start(|_| digits().split_head(2).icy().close_when_idle());
+    assert_eq!(rest(ask(&origin)).0, "ICY 200 OK\r\nContent-Length: 10\r\n\r\n0123456789");
+    // A reader that is late finds both at once.
+    assert!((0..100).any(|_| ask(&origin).read(&mut [0; 100]).unwrap() == 2));
+}
+
+#[test]
+fn chunks_trickle_end_with_trailers_and_are_cut() {
+    let few = digits().trickle(4, Duration::from_millis(1)).close_when_idle();
+    let whole = few.clone().trailers(&[("X-Sum", "45"), ("X-End", "")]);
+    let expected = format!("{CHUNKED}4\r\n0123\r\n4\r\n4567\r\n2\r\n89\r\n0\r\nX-Sum: 45\r\nX-End: \r\n\r\n");
+    assert_eq!(answered_with(whole), (expected, None));
+    let cut = few.clone().cut_chunk_after(5);
+    assert_eq!(answered_with(cut), (format!("{CHUNKED}4\r\n0123\r\n2\r\n4"), None));
+    assert_eq!(answered_with(few.cut_chunk_after(0)), (format!("{CHUNKED}1\r\n"), None));
+}
+
+#[test]
+fn bytes_follow_that_were_not_announced() {
+    let more = digits().extra_bytes(3).close_when_idle();
+    assert_eq!(answered_with(more.clone()), (format!("{HEAD}0123456789xxx"), None));
+    assert_eq!(answered_with(more.chunked()), (format!("{CHUNKED}a\r\n0123456789\r\n0\r\n\r\nxxx"), None));
+}
+
+#[test]
+fn interim_answers_come_before_the_head() {
+    let (text, _) = answered_with(digits().interim(100).interim(103).close_when_idle());
+    let statuses: Vec<_> = text.split("\r\n").filter(|line| line.starts_with("HTTP/")).collect();
+    assert_eq!(statuses, ["HTTP/1.1 100 whatever", "HTTP/1.1 103 Early Hints", "HTTP/1.1 200 whatever"]);
+}
+
+#[test]
+fn a_kept_connection_of_http_1_0_takes_another_request() {
+    let origin = Origin::start(|asked| {
+        let answer = digits().keep_alive_http10();
+        if asked.on_connection == 0 { answer } else { answer.close_when_idle() }
+    });
+    let mut socket = ask(&origin);
+    socket.write_all(REQUEST).unwrap();
+    let answer = "HTTP/1.0 200 whatever\r\nConnection: keep-alive\r\nContent-Length: 10\r\n\r\n0123456789";
+    assert_eq!(rest(socket), (answer.repeat(2), None));
+}
