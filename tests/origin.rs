@@ -98,3 +98,22 @@ fn a_kept_connection_of_http_1_0_takes_another_request() {
     let answer = "HTTP/1.0 200 whatever\r\nConnection: keep-alive\r\nContent-Length: 10\r\n\r\n0123456789";
     assert_eq!(rest(socket), (answer.repeat(2), None));
 }
+
+#[test]
+fn what_is_in_the_black_hole_hears_nothing_and_new_connections_do() {
+    let origin = Origin::start(|asked| match asked.connection {
+        0 => digits().stall_after(5),
+        _ => digits().close_when_idle(),
+    });
+    let silent = ask(&origin);
+    let idle = TcpStream::connect(origin.address()).unwrap();
+    origin.wait_until("both connections", |log| log.connections == 2 && log.sent == 5);
+    origin.black_hole();
+    origin.release();
+    (&idle).write_all(REQUEST).unwrap();
+    assert_eq!(rest(ask(&origin)), (format!("{HEAD}0123456789"), None));
+    origin.wait_until("closed connection", |log| log.open == 2);
+    drop(origin);
+    assert_eq!(rest(silent).0, format!("{HEAD}01234"));
+    assert_eq!(rest(idle).0, "");
+}

@@ -15,13 +15,14 @@ mod wire;
 use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 pub use content::Content;
 
-use wire::{Identity, Wire};
+use wire::{Identity, Line, Wire};
 
 /// Between the halves of a head, so that they are not read as one.
 const SPLIT_GAP: Duration = Duration::from_millis(5);
@@ -421,11 +422,14 @@ struct Shared {
     rtt: Duration,
     /// For TLS.
     identity: Option<Identity>,
+    /// Connections before this one are in the black hole. Only grows.
+    black_holed: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     log: Log,
+    /// Second handles of the connections that nobody has shut down.
     sockets: HashMap<usize, TcpStream>,
     threads: Vec<JoinHandle<()>>,
     listening: bool,
@@ -478,6 +482,7 @@ impl Origin {
             address: listener.local_addr().expect("a bound socket has an address"),
             rtt,
             identity,
+            black_holed: AtomicUsize::new(0),
         });
         let origin = Self { shared, acceptor: Mutex::default() };
         origin.accept_on(listener);
@@ -530,15 +535,24 @@ impl Origin {
         }
     }
 
+    /// Forgets the connections that are open now, as a NAT does: they stay open, but no byte goes either way any more,
+    /// except those that the system was given before. New ones work.
+    pub fn black_hole(&self) {
+        let state = self.shared.lock();
+        self.shared.black_holed.store(state.log.connections, Ordering::Release);
+    }
+
     /// Refuses new connections and closes the open ones, until `listen_again`.
     pub fn stop_listening(&self) {
         {
             let mut state = self.shared.lock();
             state.listening = false;
-            for socket in state.sockets.values() {
+            for (_, socket) in state.sockets.drain() {
                 // It may be closed already, which is what is wanted.
                 drop(socket.shutdown(Shutdown::Both));
             }
+            // For those in the black hole.
+            self.shared.changed.notify_all();
         }
         // Wakes the acceptor, which sees that it is to stop. One that has stopped has given its port away.
         if self.acceptor.lock().expect("no panic under this lock").is_some() {
@@ -602,6 +616,7 @@ impl Shared {
             let thread = thread::spawn(move || {
                 // A client that goes away in mid-answer is its own business.
                 drop(open.shared.serve(connection, &socket));
+                open.shared.outlast_black_hole(connection);
                 drop(socket);
                 drop(open);
             });
@@ -613,11 +628,12 @@ impl Shared {
 
     fn serve(&self, connection: usize, socket: &TcpStream) -> io::Result<()> {
         socket.set_nodelay(true)?;
+        let line = Line { socket, connection, black_holed: &self.black_holed };
         let mut wire = match &self.identity {
-            None => Wire::Plain(socket),
+            None => Wire::Plain(line),
             Some(identity) => {
                 self.pause(2 * self.rtt)?;
-                identity.accept(socket)?
+                identity.accept(line)?
             }
         };
         let mut unread = Vec::new();
@@ -732,6 +748,17 @@ impl Shared {
                 return Ok(());
             }
             state = self.changed.wait_timeout(state, left).expect("no panic under this lock").0;
+        }
+    }
+
+    /// Keeps a connection that is in the black hole open, for as long as nobody shuts it down.
+    fn outlast_black_hole(&self, connection: usize) {
+        if connection >= self.black_holed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.lock();
+        while state.sockets.contains_key(&connection) {
+            state = self.changed.wait(state).expect("no panic under this lock");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -37,32 +38,67 @@ impl Identity {
     }
 
     /// The server's side of a handshake.
-    pub fn accept<'a>(&self, mut socket: &'a TcpStream) -> io::Result<Wire<'a>> {
+    pub fn accept<'a>(&self, mut line: Line<'a>) -> io::Result<Wire<'a>> {
         let mut tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;
-        tls.complete_io(&mut socket)?;
-        Ok(Wire::Tls(Box::new(StreamOwned::new(tls, socket))))
+        tls.complete_io(&mut line)?;
+        Ok(Wire::Tls(Box::new(StreamOwned::new(tls, line))))
+    }
+}
+
+/// A socket whose every use fails from the moment on when its connection falls into the black hole.
+pub struct Line<'a> {
+    pub socket: &'a TcpStream,
+    pub connection: usize,
+    /// Connections before this one are in the black hole.
+    pub black_holed: &'a AtomicUsize,
+}
+
+impl Line<'_> {
+    fn check(&self) -> io::Result<()> {
+        if self.connection < self.black_holed.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        Ok(())
+    }
+}
+
+impl Read for Line<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.socket.read(buf)?;
+        self.check().map(|()| got)
+    }
+}
+
+impl Write for Line<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.check()?;
+        self.socket.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
 /// An open connection.
 pub enum Wire<'a> {
-    Plain(&'a TcpStream),
-    Tls(Box<StreamOwned<ServerConnection, &'a TcpStream>>),
+    Plain(Line<'a>),
+    Tls(Box<StreamOwned<ServerConnection, Line<'a>>>),
 }
 
 impl Wire<'_> {
     /// What lies below: for options, and for waiting.
     pub fn socket(&self) -> &TcpStream {
         match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(tls) => tls.sock,
+            Self::Plain(line) => line.socket,
+            Self::Tls(tls) => tls.sock.socket,
         }
     }
 
     /// Blocks until something comes. 0 is the client's end.
     pub fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(socket) => socket.read(buf),
+            Self::Plain(line) => line.read(buf),
             Self::Tls(tls) => tls.read(buf),
         }
     }
@@ -70,7 +106,7 @@ impl Wire<'_> {
     /// Blocks until the system has taken all of it.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::Plain(socket) => socket.write_all(bytes),
+            Self::Plain(line) => line.write_all(bytes),
             Self::Tls(tls) => {
                 tls.write_all(bytes)?;
                 tls.flush()
