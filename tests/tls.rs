@@ -1,0 +1,87 @@
+//! A stream over TLS is as one without: the same bytes, and no end but the real one.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::thread;
+
+use support::content::assert_pattern;
+use support::{Answer, Content, Origin};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
+
+fn trusting(origin: &Origin) -> Downloader {
+    let mut config = DownloaderConfig::default();
+    config.client.extra_roots.push(origin.root_pem());
+    Downloader::new(config).unwrap()
+}
+
+#[test]
+fn it_is_right_over_tls() {
+    let content = Content::pattern(3_000_000);
+    let origin = Origin::start_tls(move |asked| Answer::file(asked, &content));
+    let mut stream = trusting(&origin).open(&origin.url("/a")).unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), 3_000_000);
+    assert_pattern(0, &all);
+    let mut buf = vec![0; 70_000];
+    for position in [2_900_000, 0, 1_234_567, 2_000_001] {
+        stream.seek(SeekFrom::Start(position)).unwrap();
+        stream.read_exact(&mut buf).unwrap();
+        assert_pattern(position, &buf);
+    }
+}
+
+#[test]
+fn an_unknown_root_is_refused() {
+    let origin = Origin::start_tls(|_| Answer::status(404));
+    let other = Origin::start_tls(|_| Answer::status(404));
+    for downloader in [Downloader::new(DownloaderConfig::default()).unwrap(), trusting(&other)] {
+        let error = downloader.open(&origin.url("/a")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
+        assert!(!error.is_retryable());
+    }
+    assert!(origin.log().asked.is_empty());
+}
+
+#[test]
+fn a_tls_end_without_close_notify_is_a_break_and_not_an_end() {
+    let content = Content::pattern(100_000);
+    let origin = Origin::start_tls(move |asked| {
+        let answer = Answer::whole(&content).no_length();
+        if asked.path == "/cut" { answer.close_after(50_000).without_close_notify() } else { answer }
+    });
+    let peer = trusting(&origin).register((), Priority::High).unwrap();
+
+    let mut cut = peer.execute(Fetch::get(&origin.url("/cut")).unwrap()).unwrap();
+    let mut body = Vec::new();
+    let error = Error::from(cut.read_to_end(&mut body).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Disconnected, "{error:?}");
+    assert_eq!(body.len(), 50_000);
+    assert_pattern(0, &body);
+
+    let mut whole = peer.execute(Fetch::get(&origin.url("/whole")).unwrap()).unwrap();
+    let mut body = Vec::new();
+    whole.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), 100_000);
+    assert_pattern(0, &body);
+}
+
+#[test]
+fn a_reader_blocked_in_a_silent_tls_body_is_released_by_cancel() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start_tls(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let mut stream = trusting(&origin).open(&origin.url("/a")).unwrap();
+    let handle = stream.handle();
+    let reader = thread::spawn(move || {
+        let mut all = Vec::new();
+        let error = stream.read_to_end(&mut all).unwrap_err();
+        (Error::from(error), all)
+    });
+    handle.wait_buffered(1000, None).unwrap();
+    handle.cancel();
+    let (error, all) = reader.join().unwrap();
+    assert!(error.is_cancelled(), "{error:?}");
+    assert_pattern(0, &all);
+    origin.wait_until("closed connection", |log| log.open == 0);
+}
