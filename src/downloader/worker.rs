@@ -90,25 +90,27 @@ enum Attempt {
 pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
     enter_own_thread();
     let mut chunk = vec![0; CHUNK];
+    let mut task = core.take_task(worker);
     loop {
-        match core.take_task(worker) {
+        let fact = match task {
             Task::Run(job) => run_job(core, worker, job, &mut chunk),
             Task::Ask(asked) => ask(core, worker, &asked),
             Task::Stop => break core.tell(Fact::Left),
-        }
+        };
+        task = core.next_task(worker, fact);
     }
 }
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
-fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) {
+fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
     let next = catch_unwind(AssertUnwindSafe(|| asked.entry.peer.lock().next_fetch(asked.admissible)));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch(fetch, sink)) => (fetch, sink, true),
         Ok(Next::Last(fetch, sink)) => (fetch, sink, false),
-        Ok(Next::Wait) => return core.tell(Fact::Answered(worker, Answer::Wait)),
+        Ok(Next::Wait) => return Fact::Answered(worker, Answer::Wait),
         Err(_) => {
-            core.tell(Fact::Answered(worker, Answer::Gone));
-            return end_peer(core, &asked.entry);
+            end_peer(core, &asked.entry);
+            return Fact::Answered(worker, Answer::Gone);
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
@@ -116,10 +118,10 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) {
     if let Target::Sink(sink) = &mut job.target {
         if let Err(error) = sink.accepted(job.record.id) {
             job.end(Err(error));
-            return core.tell(Fact::Answered(worker, Answer::Wait));
+            return Fact::Answered(worker, Answer::Wait);
         }
     }
-    core.tell(Fact::Fetched(worker, job, more));
+    Fact::Fetched(worker, job, more)
 }
 
 /// Ends a peer that panicked, and no other.
@@ -132,26 +134,26 @@ fn end_peer(core: &Core, entry: &PeerEntry) {
     entry.token.cancel();
 }
 
-/// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. `chunk` is not
-/// used where a caller waits for the body.
-pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) {
+/// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. Returns what
+/// the machine has to be told then. `chunk` is not used where a caller waits for the body.
+pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) -> Fact {
     if std::mem::take(&mut job.is_aside) {
         job.record.publish(Event::Resumed { request: job.record.id });
     } else {
         job.record.start();
     }
     match attempt(core, job, chunk) {
-        Attempt::HandedOver => core.tell(Fact::Finished(worker)),
+        Attempt::HandedOver => Fact::Finished(worker),
         Attempt::SetAside { mut job, by_itself } => {
             job.is_aside = true;
             job.record.publish(Event::SetAside { request: job.record.id, bytes: job.record.received });
-            core.tell(Fact::SetAside(worker, job, by_itself));
+            Fact::SetAside(worker, job, by_itself)
         }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
-            Some(at) => core.tell(Fact::Retry(worker, job, at)),
+            Some(at) => Fact::Retry(worker, job, at),
             None => {
                 job.end(result);
-                core.tell(Fact::Finished(worker));
+                Fact::Finished(worker)
             }
         },
     }
