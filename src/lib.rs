@@ -26,7 +26,9 @@ mod stream;
 
 pub use cancel::{CancelGuard, CancelReason, CancelToken};
 pub use client::{ByteRange, Head, Validator};
-pub use config::{ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, ReadAhead, StorageConfig};
+pub use config::{
+    Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, ReadAhead, StorageConfig,
+};
 pub use downloader::{
     Downloader, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink, Stats,
     Totals, Waker,

@@ -30,6 +30,9 @@ use crate::event::Event;
 /// Bytes read from a body at once.
 const CHUNK: usize = 64 * 1024;
 
+/// See [`patience`].
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// So many bytes end the protection of Low work that had waited for too long.
 const PROTECTED_BYTES: u64 = 256 * 1024;
 
@@ -168,7 +171,7 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
     }
     job.control.arm(&token);
     let sent = Instant::now();
-    let opened = core.client.open(&job.request, &token);
+    let opened = core.client.open(&job.request, &token, patience(core, job.priority));
     let ttfb = sent.elapsed();
     let mut body = match opened.and_then(|body| job.accept(body.head()).map(|()| body)) {
         Ok(body) => body,
@@ -199,6 +202,13 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
         }
         Err(error) => ended(job, Err(error)),
     }
+}
+
+/// How long an awaited request waits on a connection that was kept alive before it is raced: such a connection may have
+/// died in silence.
+fn patience(core: &Core, priority: Priority) -> Option<Duration> {
+    let ttfb = core.account.network().1.unwrap_or_default();
+    (priority == Priority::High).then(|| SHORTEST_PATIENCE.max(4 * ttfb))
 }
 
 /// Reads a body into the sink, up to its end or until it has to make room.

@@ -394,18 +394,14 @@ impl Shared {
     }
 
     fn request(&self) -> Result<Request, Error> {
-        let found = self.state.lock().info.as_ref().map(|info| info.url.clone());
-        let original = Request::get(&self.url)?;
-        let mut request = match found {
-            Some(url) => Request::get(&url)?,
-            None => original.clone(),
-        };
-        if request.is_same_origin(&original) {
-            for (name, value) in &self.config.headers {
-                request = request.header(name, value)?;
-            }
+        let mut request = Request::get(&self.url)?;
+        for (name, value) in &self.config.headers {
+            request = request.header(name, value)?;
         }
-        Ok(request)
+        match self.state.lock().info.as_ref().map(|info| info.url.clone()) {
+            Some(found) => request.shortcut(&found),
+            None => Ok(request),
+        }
     }
 }
 
