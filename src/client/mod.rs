@@ -11,6 +11,7 @@ mod race;
 mod range;
 mod request;
 mod resolve;
+mod resume;
 pub(crate) mod retry;
 mod stock;
 mod transport;
@@ -45,6 +46,7 @@ pub(crate) use body::Response;
 pub use range::ByteRange;
 pub(crate) use request::Request;
 pub use request::{Head, Validator};
+pub(crate) use resume::Resume;
 pub(crate) use warm::Warmth;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -207,6 +208,16 @@ impl Head {
         strong
             .map(|tag| Validator::ETag(tag.to_owned()))
             .or_else(|| self.header("last-modified").map(|date| Validator::LastModified(date.to_owned())))
+    }
+
+    /// What `If-Range` may carry: a strong tag, else a date that is sure to be of this version: at least a minute before
+    /// that of the answer (RFC 9110, sections 13.1.5 and 8.8.2.2; the minute is RFC 7232's).
+    pub(crate) fn strong_validator(&self) -> Option<Validator> {
+        let validator = self.validator()?;
+        let Validator::LastModified(changed) = &validator else { return Some(validator) };
+        let changed = httpdate::parse_http_date(changed).ok()?;
+        let sent = httpdate::parse_http_date(self.header("date")?).ok()?;
+        (sent >= changed + Duration::from_secs(60)).then_some(validator)
     }
 
     /// True if this is of another representation than `validator`. Only like is held against like: Apache calls a tag weak

@@ -22,6 +22,7 @@ mod account;
 mod fetch;
 mod peer;
 mod progress;
+mod pursuit;
 mod response;
 mod schedule;
 mod scheduler;

@@ -16,6 +16,7 @@ use super::scheduler::{Core, Fact, on_own_thread};
 use super::sync::Slot;
 use super::worker::{Job, Target, run_job};
 use crate::cancel::{CancelReason, CancelToken};
+use crate::client::{Request, Warmth};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 
@@ -242,6 +243,11 @@ impl Waker {
         if let Some(core) = self.core.upgrade() {
             core.tell(Fact::Promoted(request, priority));
         }
+    }
+
+    /// Keeps a connection to where `request` goes ready while the result lives.
+    pub(crate) fn keep_warm(&self, request: &Request) -> Option<Warmth> {
+        self.core.upgrade()?.client.keep_warm(request)
     }
 
     /// What the downloader's transfers have shown: bytes a second, and the time to a first byte.

@@ -16,11 +16,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::piece::PieceSink;
+use self::piece::{Joint, PieceSink};
 use self::plan::{Network, Plan, ReaderView};
 use self::state::State;
 use crate::cancel::{CancelGuard, CancelToken};
-use crate::client::{ByteRange, Request};
+use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, StorageConfig};
 use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
@@ -30,6 +30,9 @@ pub use state::StreamStats;
 
 /// So many bytes read, and the plan is looked at again.
 const LOOK_AGAIN: u64 = 32 * 1024;
+
+/// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
+const JOINT: u64 = 64;
 
 /// A file that is being streamed. Keeps its peer, and so the downloader, alive.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     /// Set once, right after registration.
     link: OnceLock<Link>,
     linear: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps a connection ready, so that a seek costs one round trip.
+    warmth: OnceLock<Option<Warmth>>,
 }
 
 /// The way to the downloader.
@@ -90,6 +95,7 @@ impl HttpFile {
             config,
             link: OnceLock::new(),
             linear: Mutex::default(),
+            warmth: OnceLock::new(),
         });
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
         let token = peer.epoch();
@@ -308,6 +314,7 @@ impl Shared {
         interrupts: u64,
         or: impl Fn(&State) -> Option<Wait>,
     ) -> Wait {
+        let network = self.link.get().map(Link::network).unwrap_or_default();
         let (failures, unwanted, awaited) = {
             let mut state = self.state.lock();
             let view = &mut state.readers[reader];
@@ -316,7 +323,7 @@ impl Shared {
             }
             view.waiting = true;
             state.only_awaited = false;
-            (state.failures, state.unwanted(), state.promote_awaited())
+            (state.failures, state.unwanted(network), state.promote_awaited())
         };
         for token in unwanted {
             token.cancel();
@@ -393,6 +400,28 @@ impl Shared {
         }
     }
 
+    /// Keeps a connection ready from now on, if there is more to come than the opening brings.
+    fn keep_warm(&self) {
+        let has_more = |info: &state::Info| info.ranged && info.len.is_none_or(|len| len > plan::OPENING);
+        if self.warmth.get().is_some() || !self.state.lock().info.as_ref().is_some_and(has_more) {
+            return;
+        }
+        let request = self.request().ok();
+        self.warmth.get_or_init(|| self.link.get()?.waker.keep_warm(&request?));
+    }
+
+    /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.
+    fn joint(&self, start: u64) -> Option<Joint> {
+        let is_vouched_for = |info: &state::Info| info.validator.is_some() || !info.ranged;
+        if self.state.lock().info.as_ref().is_none_or(is_vouched_for) {
+            return None;
+        }
+        let mut bytes = vec![0; JOINT.min(start) as usize];
+        let from = start - bytes.len() as u64;
+        let got = self.resource.read_at(from, &mut bytes).ok()?;
+        (got > 0 && got == bytes.len()).then_some(Joint { start: from, bytes })
+    }
+
     fn request(&self) -> Result<Request, Error> {
         let mut request = Request::get(&self.url)?;
         for (name, value) in &self.config.headers {
@@ -435,12 +464,13 @@ impl Peer for FilePeer {
         for piece in superseded {
             piece.cancel();
         }
-        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start));
+        let joint = shared.joint(range.start);
+        let start = joint.as_ref().map_or(range.start, |joint| joint.start);
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start, joint));
         match shared.request() {
             Ok(request) => {
                 let whole = range.end == u64::MAX;
-                let request =
-                    if whole { request } else { request.range(ByteRange::new(range.start, range.end)) };
+                let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
                 let mut fetch = Fetch::new(request).priority(priority).epoch(&token);
                 if priority == Priority::High && !shared.state.lock().opening {
                     // For as long as a reader wants the bytes: `read_timeout` decides what its read returns.

@@ -26,7 +26,7 @@ pub(super) struct Info {
     /// Where redirects led.
     pub(super) url: String,
     pub(super) content_type: Option<String>,
-    validator: Option<Validator>,
+    pub(super) validator: Option<Validator>,
 }
 
 /// A piece that was asked for and has not ended.
@@ -188,14 +188,17 @@ impl State {
         (self.pieces.insert(InFlight { piece, priority, token, request: None }), superseded)
     }
 
-    /// The tokens of pieces that no reader's window holds any more.
-    pub(super) fn unwanted(&self) -> Vec<CancelToken> {
+    /// The tokens of pieces that no reader's window holds any more. One that is about to end is let end: its connection
+    /// can be used again then.
+    pub(super) fn unwanted(&self, network: Network) -> Vec<CancelToken> {
         let Some(windows) = self.windows() else { return Vec::new() };
         let is_wanted =
             |piece: &Piece| windows.iter().any(|window| piece.next < window.end && window.start < piece.end);
         self.pieces
             .iter()
-            .filter(|(_, in_flight)| !is_wanted(&in_flight.piece))
+            .filter(|(_, in_flight)| {
+                !is_wanted(&in_flight.piece) && !network.drains(in_flight.piece.end - in_flight.piece.next)
+            })
             .map(|(_, in_flight)| in_flight.token.clone())
             .collect()
     }
