@@ -172,6 +172,11 @@ impl HttpClient {
         self.0.keeper.change_network();
     }
 
+    /// Blocks until nobody opens connections ahead.
+    pub(crate) fn settle(&self) {
+        self.0.keeper.settle();
+    }
+
     /// Closes what serves nobody, and opens nothing ahead any more.
     pub(crate) fn close(&self) {
         self.0.keeper.close();

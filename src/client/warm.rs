@@ -185,6 +185,11 @@ impl Keeper {
         drop(gone);
         self.closing.cancel();
         self.lookups.wake_all();
+        self.settle();
+    }
+
+    /// Blocks until nobody opens connections ahead.
+    pub(super) fn settle(&self) {
         let mut shelves = self.shelves.lock();
         while shelves.diallers > 0 {
             self.ended.wait(&mut shelves);

@@ -198,6 +198,12 @@ impl Downloader {
         Ok(())
     }
 
+    /// Blocks until nobody opens connections ahead. For this crate's tests and benches.
+    #[doc(hidden)]
+    pub fn settle(&self) {
+        self.0.core.client.settle();
+    }
+
     /// Says that the network has changed: a new Wi-Fi, a wake-up from sleep. Connections that serve nobody are closed, and
     /// names are looked up again. What runs goes on, and finds out by itself.
     pub fn network_changed(&self) {

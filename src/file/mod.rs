@@ -412,8 +412,7 @@ impl Shared {
 
     /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.
     fn joint(&self, start: u64) -> Option<Joint> {
-        let is_vouched_for = |info: &state::Info| info.validator.is_some() || !info.ranged;
-        if self.state.lock().info.as_ref().is_none_or(is_vouched_for) {
+        if self.state.lock().is_vouched_for() {
             return None;
         }
         let mut bytes = vec![0; JOINT.min(start) as usize];
@@ -452,6 +451,7 @@ impl Peer for FilePeer {
         let planned = shared.resource.with_ranges(|ranges| {
             let mut state = shared.state.lock();
             match state.plan(ranges, network, admissible) {
+                Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
                     let token = link.token.child(crate::CancelReason::Epoch);
                     let (key, superseded) = state.add_piece(&range, priority, token.clone());

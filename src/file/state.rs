@@ -169,6 +169,18 @@ impl State {
         situation.plan()
     }
 
+    /// True if an answer's head tells whether it is of the same file.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.info.as_ref().is_none_or(|info| info.validator.is_some() || !info.ranged)
+    }
+
+    /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
+    pub(super) fn awaits_joint(&self, start: u64, available: &RangeSet) -> bool {
+        let Some(before) = start.checked_sub(1).filter(|_| !self.is_vouched_for()) else { return false };
+        let brings = |piece: &Piece| piece.next <= before && before < piece.end;
+        !available.contains(before) && self.pieces.iter().any(|(_, in_flight)| brings(&in_flight.piece))
+    }
+
     /// Notes that a piece was asked for. Returns its key, and the tokens of those that it supersedes.
     pub(super) fn add_piece(
         &mut self,
