@@ -35,6 +35,6 @@ pub use downloader::{
 };
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};
-pub use file::StreamStats;
+pub use file::{Pending, Phase, StreamStats, TryRead};
 pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 pub use stream::{Stream, StreamHandle, open};

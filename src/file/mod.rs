@@ -21,12 +21,12 @@ use self::plan::{Network, Plan, ReaderView};
 use self::state::State;
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::{ByteRange, Request, Warmth};
-use crate::config::{FileConfig, StorageConfig};
+use crate::config::{FileConfig, ReadAhead, StorageConfig};
 use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::storage::Resource;
 
-pub use state::StreamStats;
+pub use state::{Pending, Phase, StreamStats, TryRead};
 
 /// So many bytes read, and the plan is looked at again.
 const LOOK_AGAIN: u64 = 32 * 1024;
@@ -226,6 +226,85 @@ impl Shared {
         }
     }
 
+    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `failures` is how many of the
+    /// file's failures this reader has been told of.
+    pub(crate) fn try_read(
+        &self,
+        reader: ReaderId,
+        position: u64,
+        buf: &mut [u8],
+        failures: &mut u64,
+    ) -> Result<TryRead, Error> {
+        if buf.is_empty() {
+            return Ok(TryRead::Bytes(0));
+        }
+        if self.resource.is_on_disk() {
+            let is_there = self.resource.with_ranges(|ranges| ranges.contains(position));
+            if is_there {
+                return Ok(TryRead::Pending(Pending::OnDisk));
+            }
+        } else {
+            let got = self.read_stored(reader, position, buf)?;
+            if got > 0 {
+                return Ok(TryRead::Bytes(got));
+            }
+        }
+        let pending = {
+            let mut state = self.state.lock();
+            if state.len().is_some_and(|len| position >= len) {
+                return Ok(TryRead::End);
+            }
+            let interrupts = state.interrupts;
+            let told = std::mem::replace(failures, state.failures);
+            if let Some(error) = self.broken_off(&state, interrupts, told) {
+                return Err(self.locate(error, position));
+            }
+            state.want(reader, position);
+            if state.trouble.is_some() { Pending::Retrying } else { Pending::Fetching }
+        };
+        self.resource.notify();
+        self.nudge(Priority::High);
+        Ok(TryRead::Pending(pending))
+    }
+
+    /// What the file is at.
+    pub(crate) fn phase(&self) -> Phase {
+        let is_cancelled = self.link.get().is_some_and(|link| link.token.is_cancelled());
+        self.resource.with_ranges(|ranges| {
+            let state = self.state.lock();
+            let waits = |reader: &ReaderView| reader.waiting && !ranges.contains(reader.position);
+            let is_complete = state.len().is_some_and(|len| ranges.run_from(0) >= len);
+            if is_complete {
+                Phase::Complete
+            } else if is_cancelled {
+                Phase::Cancelled
+            } else if state.info.is_none() {
+                Phase::Opening
+            } else if state.trouble.is_some() {
+                Phase::Retrying
+            } else if state.readers.iter().any(|(_, reader)| waits(reader)) {
+                Phase::Stalled
+            } else if state.pieces.is_empty() && !state.linear {
+                Phase::Idle
+            } else {
+                Phase::Fetching
+            }
+        })
+    }
+
+    /// Bytes a second that the downloader achieves.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.link.get()?.network().rate
+    }
+
+    /// Changes how far ahead of its readers the file is fetched.
+    pub(crate) fn set_read_ahead(&self, read_ahead: ReadAhead) -> Result<(), Error> {
+        FileConfig { read_ahead, ..FileConfig::default() }.check()?;
+        self.state.lock().set_read_ahead(read_ahead);
+        self.nudge(Priority::Low);
+        Ok(())
+    }
+
     /// Blocks until the length is known, reading on to the end if the server does not tell it.
     pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
         let interrupts = self.state.lock().interrupts;
@@ -283,6 +362,7 @@ impl Shared {
         let view = &mut state.readers[reader];
         let run = if view.position == position { view.run } else { 0 };
         let look_again = run / LOOK_AGAIN != (run + bytes) / LOOK_AGAIN || run == 0;
+        view.waiting = false;
         view.position = position + bytes;
         view.run = run + bytes;
         if !look_again {
@@ -317,12 +397,7 @@ impl Shared {
         let network = self.link.get().map(Link::network).unwrap_or_default();
         let (failures, unwanted, awaited) = {
             let mut state = self.state.lock();
-            let view = &mut state.readers[reader];
-            if view.position != position {
-                *view = ReaderView { position, ..ReaderView::default() };
-            }
-            view.waiting = true;
-            state.only_awaited = false;
+            state.want(reader, position);
             (state.failures, state.unwanted(network), state.promote_awaited())
         };
         for token in unwanted {

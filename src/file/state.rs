@@ -71,6 +71,49 @@ pub(super) struct State {
     pub(super) stats: StreamStats,
 }
 
+/// What a read that does not wait came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryRead {
+    /// So many bytes were read.
+    Bytes(usize),
+    /// Nothing is there yet, and why.
+    Pending(Pending),
+    /// The file ends here.
+    End,
+}
+
+/// Why nothing is there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pending {
+    /// It was asked for, and is on its way.
+    Fetching,
+    /// It could not be had, and is asked for again.
+    Retrying,
+    /// It is stored on disk, where only [`Read::read`](std::io::Read::read) gets it from.
+    OnDisk,
+}
+
+/// What a stream is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Nothing is known of the file yet.
+    Opening,
+    /// A reader waits for bytes.
+    Stalled,
+    /// Bytes are coming, and nobody has to wait.
+    Fetching,
+    /// What the readers will want next is there; nothing is fetched.
+    Idle,
+    /// What was asked for last could not be had, and is asked for again.
+    Retrying,
+    /// All of the file is stored.
+    Complete,
+    /// The stream was cancelled, or its downloader has stopped.
+    Cancelled,
+}
+
 /// What a stream has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -111,6 +154,21 @@ impl State {
             behind,
             stats: StreamStats::default(),
         }
+    }
+
+    /// Changes how far to read ahead.
+    pub(super) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
+        self.read_ahead = if self.behind.is_some() { plan::windowed(read_ahead) } else { read_ahead };
+    }
+
+    /// Notes that `reader` wants the byte at `position` now.
+    pub(super) fn want(&mut self, reader: usize, position: u64) {
+        let view = &mut self.readers[reader];
+        if view.position != position {
+            *view = ReaderView { position, ..ReaderView::default() };
+        }
+        view.waiting = true;
+        self.only_awaited = false;
     }
 
     pub(super) fn len(&self) -> Option<u64> {
