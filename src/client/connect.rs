@@ -89,8 +89,12 @@ impl Connector<()> for Connect {
         let origin = Origin::of(details.uri).ok_or(ureq::Error::ConnectionFailed)?;
         let exchange = Exchange::current();
         let freshly = exchange.as_ref().is_some_and(|exchange| exchange.freshly);
-        let connection = match keeper.checkout(&origin).filter(|_| !freshly) {
-            Some(ready) => ready,
+        let ready = if freshly { None } else { keeper.checkout(&origin) };
+        let connection = match ready {
+            Some(ready) => {
+                exchange.iter().for_each(|exchange| exchange.note_connected());
+                ready
+            }
             None => keeper.open(details)?,
         };
         Ok(Some(Watched {
@@ -173,8 +177,8 @@ impl Watched {
         if buffers.input().starts_with(ICY) {
             let rewritten = [HTTP, &buffers.input()[ICY.len()..]].concat();
             buffers.input_consume(rewritten.len() - HTTP.len() + ICY.len());
-            let room = buffers.input_append_buf();
-            let Some(room) = room.get_mut(..rewritten.len()) else {
+            // There is room, which the transport leaves.
+            let Some(room) = buffers.input_append_buf().get_mut(..rewritten.len()) else {
                 return Err(carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large")));
             };
             room.copy_from_slice(&rewritten);
@@ -233,7 +237,10 @@ impl Transport for Watched {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let result = if self.awaits_head {
+        let result = if self.buffers().input_append_buf().is_empty() {
+            // ureq would take a read into nothing for the end.
+            Err(carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large")))
+        } else if self.awaits_head {
             self.await_head(timeout)
         } else {
             self.connection().transport.await_input(timeout)

@@ -146,6 +146,11 @@ impl Exchange {
         binding.socket.clone()
     }
 
+    /// It goes over a connection that was complete before.
+    pub(super) fn note_connected(&self) {
+        self.binding.lock().connected = true;
+    }
+
     pub(super) fn note_answer(&self) {
         self.binding.lock().answered = true;
     }
