@@ -61,6 +61,7 @@ impl PieceSink {
         self.shared.store(offset, bytes)?;
         let network = self.shared.link.get().map(super::Link::network).unwrap_or_default();
         let mut state = self.shared.state.lock();
+        state.note_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(()) };
         // After the bytes are stored, or the plan would see them as missing in between.
         in_flight.piece.next = in_flight.piece.next.max(offset + bytes.len() as u64);
@@ -139,12 +140,19 @@ impl State {
         }
     }
 
-    fn note_bytes(&mut self, offset: u64, bytes: u64, is_wanted: bool) {
-        // A body that is read again from its start makes no progress before it gets to where it was.
-        if !self.linear || offset + bytes > self.linear_best {
+    /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the piece that
+    /// runs ahead of it is none.
+    fn note_progress(&mut self, key: usize) {
+        let is_awaited = self.pieces.get(key).is_some_and(|in_flight| self.is_awaited(&in_flight.piece));
+        if is_awaited {
             self.last_progress = Instant::now();
         }
+    }
+
+    fn note_bytes(&mut self, offset: u64, bytes: u64, is_wanted: bool) {
+        // A body that is read again from its start makes no progress before it gets to where it was.
         if self.linear && offset + bytes > self.linear_best {
+            self.last_progress = Instant::now();
             self.linear_best = offset + bytes;
             self.linear_breaks = 0;
         }
@@ -165,10 +173,11 @@ impl Sink for PieceSink {
     fn head(&mut self, head: &Head) -> Result<Flow, Error> {
         let mut state = self.shared.state.lock();
         state.accept(head)?;
-        state.last_progress = Instant::now();
         if state.accept_part(head)? == Flow::Detach {
+            state.last_progress = Instant::now();
             return Ok(Flow::Detach);
         }
+        state.note_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
         in_flight.piece.retrying = false;
         if let Some(len) = head.body_len() {
