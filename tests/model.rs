@@ -6,6 +6,8 @@
 //! - *The fact left lying.* A holds the turn and has emptied the mailbox; B leaves a fact, finds the turn taken and goes
 //!   away; A gives the turn back. A must look into the mailbox after that, not before: a turnstile that looks only
 //!   before is tried too, and loom finds this interleaving.
+//! - *The fact told for another.* A waits for its turn (`tell_in_turn`) while the holder takes A's fact along: A finds an
+//!   empty mailbox, tells nothing twice, and looks again before it leaves.
 //! - *The look that shuts out.* The same with a look at the machine (`with`) in A's place, which has no fact of its own.
 //! - *The signal between the look and the sleep.* The scheduler thread reads the state, somebody changes it and signals,
 //!   the thread goes to sleep: the signal has to be kept in the slot.
@@ -169,6 +171,25 @@ fn no_fact_of_three_tellers_is_left_lying() {
             thread::spawn(move || sum.tell(fact, add, |()| ()))
         });
         sum.tell(100, add, |()| ());
+        for other in others {
+            other.join().unwrap();
+        }
+        assert_eq!(told(&sum), 111);
+    });
+}
+
+#[test]
+fn no_fact_is_left_lying_beside_one_that_waits_for_its_turn() {
+    model(Some(3), || {
+        let sum = Arc::new(Sum::new(0));
+        let others = [1, 10].map(|fact| {
+            let sum = Arc::clone(&sum);
+            thread::spawn(move || match fact {
+                1 => sum.tell(fact, add, |()| ()),
+                _ => sum.tell_in_turn(fact, add, |()| ()),
+            })
+        });
+        sum.tell_in_turn(100, add, |()| ());
         for other in others {
             other.join().unwrap();
         }

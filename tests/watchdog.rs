@@ -1,0 +1,122 @@
+//! What stands still is told once, with who holds what; what only takes long or waits is not.
+
+mod support;
+
+use std::io::Read;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use support::peers::{List, collect, downloader};
+use support::{Answer, Content, Origin};
+use windway::{
+    Event, Fetch, FileConfig, Hang, HangCause, HangPolicy, Next, Outcome, Peer, Priority, ReadAhead,
+    Subscriber,
+};
+
+const HANG: Duration = Duration::from_millis(150);
+
+fn hangs(events: &Subscriber) -> Vec<Hang> {
+    let hang = |event| if let Event::Hang(hang) = event { Some(hang) } else { None };
+    std::iter::from_fn(|| events.try_recv()).filter_map(hang).collect()
+}
+
+#[test]
+fn a_callback_is_told_who_holds_what() {
+    let content = Content::pattern(100_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(500));
+    let (tell, told) = mpsc::channel();
+    let downloader = downloader(|config| {
+        config.hang_timeout = HANG;
+        config.hang_policy = HangPolicy::on_hang(move |hang| {
+            tell.send(hang.clone()).unwrap_or_default();
+            panic!("and a panic in it harms nobody");
+        });
+    });
+    let list = List::default();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
+    let peer = downloader.register(list, Priority::High).unwrap();
+    peer.wake(Priority::Low);
+    let hang = told.recv().unwrap();
+    assert!(matches!(hang.cause, HangCause::Fetch(_)) && hang.silence >= HANG, "{hang:?}");
+    assert_eq!(hang.holders.len(), 1);
+    assert!(hang.to_string().contains("has not moved"), "{hang}");
+    // It was left alone, and goes on.
+    origin.release();
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_told() {
+    struct Blocks(mpsc::Receiver<()>);
+    impl Peer for Blocks {
+        fn next_fetch(&mut self, _: Priority) -> Next {
+            // Ends when the test drops the other end.
+            self.0.recv().unwrap_or_default();
+            Next::Wait
+        }
+    }
+    let downloader = downloader(|config| config.hang_timeout = HANG);
+    let events = downloader.subscribe();
+    let (release, blocked) = mpsc::channel();
+    let peer = downloader.register(Blocks(blocked), Priority::High).unwrap();
+    peer.wake(Priority::High);
+    let hang = std::iter::from_fn(|| events.recv()).find_map(|event| match event {
+        Event::Hang(hang) => Some(hang),
+        _ => None,
+    });
+    assert_eq!(hang.unwrap().cause, HangCause::Peer);
+    drop(release);
+}
+
+#[test]
+fn one_that_moves_hides_no_one_that_does_not() {
+    let content = Content::pattern(300_000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/silent" => Answer::file(asked, &content).stall_after(500),
+        _ => Answer::file(asked, &content).rate(400_000),
+    });
+    let downloader = downloader(|config| config.hang_timeout = HANG);
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let (silent, _silent_end) = collect(0);
+    let (moving, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/silent")).unwrap(), silent);
+    list.put(Fetch::get(&origin.url("/moving")).unwrap(), moving);
+    peer.wake(Priority::Low);
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    assert_eq!(hangs(&events).len(), 1);
+}
+
+#[test]
+fn what_is_slow_or_waits_is_no_standstill() {
+    let content = Content::pattern(300_000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/busy" => Answer::status(503).header("Retry-After", "60"),
+        "/moving" => Answer::file(asked, &content).rate(300_000),
+        "/linear" => Answer::whole(&content),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| config.hang_timeout = HANG);
+    let events = downloader.subscribe();
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    // A retry that waits for a minute.
+    let (busy, _busy_end) = collect(0);
+    list.put(Fetch::get(&origin.url("/busy")).unwrap(), busy);
+    // A body that its caller does not read.
+    let unread = peer.execute(Fetch::get(&origin.url("/unread")).unwrap()).unwrap();
+    // A source without ranges whose reader pauses.
+    let mut config = FileConfig::default();
+    config.read_ahead = ReadAhead::Bytes(10_000);
+    let mut linear = downloader.open_with(&origin.url("/linear"), config).unwrap();
+    linear.read_exact(&mut [0; 100]).unwrap();
+    // A transfer that takes six times as long as a standstill may, and moves.
+    let (moving, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/moving")).unwrap(), moving);
+    peer.wake(Priority::Low);
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    assert!(hangs(&events).is_empty());
+    drop((unread, linear));
+}
