@@ -1,0 +1,3 @@
+//! Radio: streams without an end, that say what is playing.
+
+mod icy;
