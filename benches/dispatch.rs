@@ -9,13 +9,15 @@ mod support;
 use std::io::Read;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use measure::{Quantiles, report};
+use measure::{Quantiles, cpu, report};
 use support::{Answer, Content, Origin};
 use windway::{Downloader, DownloaderConfig, Error, Event, Fetch, Next, Outcome, Peer, Priority, Sink};
 
 fn main() {
+    nothing_but_dispatch();
+    saturated();
     one_after_another();
     awaited_while_in_bulk();
 }
@@ -24,6 +26,93 @@ fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
     let mut config = DownloaderConfig::default();
     change(&mut config);
     Downloader::new(config).expect("sound options")
+}
+
+/// Where nothing has to be fetched really.
+const NOWHERE: &str = "http://nowhere.invalid/a";
+
+/// One fetch after another whose transport does nothing, from idle; beside the floor, two wake-ups by channels.
+fn nothing_but_dispatch() {
+    let downloader = Downloader::hollow(DownloaderConfig::default()).expect("sound options");
+    let peer = downloader.register((), Priority::High).expect("a running downloader");
+    report("no transport, execute", 20_000, || {
+        peer.execute(Fetch::get(NOWHERE).expect("an URL")).expect("an answer");
+    });
+    let (ends, end) = mpsc::channel();
+    let pulled = downloader.register(Pulled { url: NOWHERE.into(), ends }, Priority::High);
+    let pulled = pulled.expect("a running downloader");
+    report("no transport, woken and pulled by a worker", 20_000, || {
+        pulled.wake(Priority::High);
+        end.recv().expect("an end");
+    });
+    let (asks, asked) = crossbeam_channel::bounded::<crossbeam_channel::Sender<()>>(32);
+    let echo = thread::spawn(move || asked.iter().for_each(|answer| answer.send(()).expect("a waiter")));
+    report("the floor: to a thread and back, crossbeam", 20_000, || {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        asks.send(answer).expect("a thread");
+        answered.recv().expect("an answer");
+    });
+    drop(asks);
+    echo.join().expect("no panic");
+}
+
+/// How many fetches a second whose transport does nothing, while there are always more; beside a bare channel with as
+/// many threads.
+fn saturated() {
+    const FETCHES: usize = 400_000;
+    for workers in [2, 6] {
+        let mut config = DownloaderConfig::default();
+        config.max_concurrent = workers;
+        config.max_per_origin = workers;
+        let downloader = Downloader::hollow(config).expect("sound options");
+        let (ends, end) = mpsc::channel();
+        let plenty = Plenty { url: NOWHERE.into(), left: FETCHES, ends };
+        let (began, cpu_before) = (Instant::now(), cpu());
+        let peer = downloader.register(plenty, Priority::High).expect("a running downloader");
+        peer.wake(Priority::High);
+        assert_eq!(end.iter().take(FETCHES).count(), FETCHES);
+        rate(&format!("saturated, pulled, {workers} workers"), FETCHES, began, cpu_before);
+    }
+    for workers in [2, 6] {
+        let (began, cpu_before) = (Instant::now(), cpu());
+        let (asks, asked) = crossbeam_channel::bounded::<usize>(32);
+        let (ends, end) = mpsc::channel();
+        let threads: Vec<_> = (0..workers)
+            .map(|_| {
+                let (asked, ends) = (asked.clone(), ends.clone());
+                thread::spawn(move || asked.iter().for_each(|_| ends.send(()).expect("a counter")))
+            })
+            .collect();
+        let feeder = thread::spawn(move || (0..FETCHES).for_each(|job| asks.send(job).expect("a thread")));
+        assert_eq!(end.iter().take(FETCHES).count(), FETCHES);
+        feeder.join().expect("no panic");
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        rate(&format!("the floor: a bare channel, {workers} threads"), FETCHES, began, cpu_before);
+    }
+}
+
+fn rate(name: &str, fetches: usize, began: Instant, cpu_before: Duration) {
+    let each = (cpu() - cpu_before) / fetches as u32;
+    let rate = fetches as f64 / began.elapsed().as_secs_f64();
+    println!("{name:<44} {rate:>9.0} a second  cpu {each:>9.1?}");
+}
+
+/// Has so many fetches, all awaited.
+struct Plenty {
+    url: String,
+    left: usize,
+    ends: mpsc::Sender<()>,
+}
+
+impl Peer for Plenty {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        if self.left == 0 {
+            return Next::Wait;
+        }
+        self.left -= 1;
+        let fetch = Fetch::get(&self.url).expect("an URL").priority(Priority::High);
+        Next::Fetch(fetch, Box::new(Ends(self.ends.clone())))
+    }
 }
 
 /// One 1 KiB GET after another.

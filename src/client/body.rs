@@ -5,8 +5,9 @@ use std::io::Read;
 use std::sync::Arc;
 
 use ureq::BodyReader;
+use ureq::http::HeaderMap;
 
-use super::request::Head;
+use super::request::{Head, Request};
 use super::transport::Exchange;
 use super::{ByteRange, describe};
 use crate::cancel::{CancelGuard, CancelToken};
@@ -51,6 +52,21 @@ impl Response {
             _on_cancel: on_cancel,
             token: None,
         }
+    }
+
+    /// An empty body that no server sent.
+    pub(super) fn hollow(request: &Request, cancel: &CancelToken) -> Self {
+        let head = Head {
+            status: 200,
+            url: request.url().to_owned(),
+            headers: HeaderMap::new(),
+            start: 0,
+            body_len: Some(0),
+            total: None,
+        };
+        let body = ureq::Body::builder().data(Vec::new()).into_reader();
+        let on_cancel = cancel.on_cancel(|_| ());
+        Self::new(head, body, Arc::default(), on_cancel, request.url().to_owned(), None)
     }
 
     /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.

@@ -48,6 +48,8 @@ struct Shared {
     counters: Arc<Counters>,
     headers: HeaderMap,
     max_redirects: u32,
+    /// Every request is answered at once with nothing, for benches of what is around it.
+    hollow: bool,
 }
 
 /// What a client has done.
@@ -85,7 +87,17 @@ impl HttpClient {
         let resolver = CachingResolver(Arc::clone(&lookups));
         let agent = Agent::with_parts(agent_config(config)?, connector, resolver);
         let max_redirects = config.max_redirects;
-        Ok(Self(Arc::new(Shared { agent, lookups, counters, headers, max_redirects })))
+        let hollow = false;
+        Ok(Self(Arc::new(Shared { agent, lookups, counters, headers, max_redirects, hollow })))
+    }
+
+    /// As [`new`](Self::new), with nothing behind it: every answer is an empty body, and there at once.
+    pub(crate) fn hollow(config: &ClientConfig) -> Result<Self, Error> {
+        let mut client = Self::new(config)?;
+        if let Some(shared) = Arc::get_mut(&mut client.0) {
+            shared.hollow = true;
+        }
+        Ok(client)
     }
 
     pub(crate) fn stats(&self) -> ClientStats {
@@ -98,6 +110,9 @@ impl HttpClient {
 
     /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel.
     pub(crate) fn open(&self, request: &Request, cancel: &CancelToken) -> Result<Response, Error> {
+        if self.0.hollow {
+            return Ok(Response::hollow(request, cancel));
+        }
         self.follow(request, cancel).map_err(|error| {
             let error = error.with_url(request.url());
             match request.range {

@@ -121,8 +121,20 @@ impl Downloader {
     pub fn new(config: DownloaderConfig) -> Result<Self, Error> {
         config.check()?;
         let client = HttpClient::new(&config.client)?;
+        Ok(Self::over(client, config))
+    }
+
+    /// A downloader without a network: every fetch is answered at once with nothing. For this crate's benches.
+    #[doc(hidden)]
+    pub fn hollow(config: DownloaderConfig) -> Result<Self, Error> {
+        config.check()?;
+        let client = HttpClient::hollow(&config.client)?;
+        Ok(Self::over(client, config))
+    }
+
+    fn over(client: HttpClient, config: DownloaderConfig) -> Self {
         let core = Arc::new(Core::new(config, client));
-        Ok(Self(Arc::new(Handle { core, threads: Mutex::default() })))
+        Self(Arc::new(Handle { core, threads: Mutex::default() }))
     }
 
     /// The downloader of this process, with default options: made when first asked for, and again after the last handle

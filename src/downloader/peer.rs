@@ -217,7 +217,7 @@ impl fmt::Debug for PeerHandle {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.token.cancel();
-        self.downloader.core().tell(Fact::Unregistered(self.key));
+        self.downloader.core().unregister(self.key);
     }
 }
 

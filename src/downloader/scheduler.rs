@@ -62,7 +62,6 @@ pub(super) enum Fact {
     Cancelled(RequestId),
     Prioritised(PeerKey, Priority),
     Promoted(RequestId, Priority),
-    Unregistered(PeerKey),
     /// A deadline that the schedule announced has come.
     Due,
     Stopped,
@@ -210,17 +209,22 @@ impl Core {
             }
             machine.handle(fact, now, &mut actions);
         }
-        machine.tell_slow(now, &mut actions);
-        machine.assign(now, &mut actions);
+        self.decide(machine, now, &mut actions);
+        actions
+    }
+
+    /// What follows from what the machine was told.
+    fn decide(&self, machine: &mut Machine, now: Instant, actions: &mut Actions) {
+        machine.tell_slow(now, actions);
+        machine.assign(now, actions);
         let yielding = self.yielding.load(Ordering::Acquire);
-        let wanted = machine.press(now, yielding, &mut actions);
+        let wanted = machine.press(now, yielding, actions);
         self.yields.store(wanted.saturating_sub(yielding), Ordering::Release);
-        machine.set_alarm(now, &mut actions);
+        machine.set_alarm(now, actions);
         if !machine.watched && machine.is_pending() {
             machine.watched = true;
             actions.watch = true;
         }
-        actions
     }
 
     /// True if a running Low body is to yield.
@@ -274,6 +278,17 @@ impl Core {
             machine.peers.insert(key, (entry, channel));
             Some(key)
         })
+    }
+
+    /// Frees a peer. It is gone when this returns, unless a worker is asking it just now.
+    pub(super) fn unregister(&self, peer: PeerKey) {
+        let actions = self.with(|machine| {
+            let (now, mut actions) = (Instant::now(), Actions::default());
+            machine.unregister(peer, now, &mut actions);
+            self.decide(machine, now, &mut actions);
+            actions
+        });
+        self.act(actions);
     }
 
     /// Counts of what waits and what runs.
@@ -413,13 +428,6 @@ impl Machine {
             }
             Fact::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
             Fact::Promoted(request, priority) => self.promote(request, priority, now),
-            Fact::Unregistered(peer) => {
-                self.drain(peer, now, actions);
-                for request in self.schedule.handle_unregistered(peer, now) {
-                    self.end(request, actions);
-                }
-                actions.peers.extend(self.peers.remove(&peer).map(|(entry, _)| entry));
-            }
             Fact::Due => self.alarm = None,
             Fact::Stopped => {
                 self.stopped = true;
@@ -449,6 +457,15 @@ impl Machine {
             Fate::Parked => self.keep(job, true, now, actions),
             Fate::Refused => self.keep(job, false, now, actions),
         }
+    }
+
+    /// Forgets a peer; what it had waiting ends.
+    fn unregister(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
+        self.drain(peer, now, actions);
+        for request in self.schedule.handle_unregistered(peer, now) {
+            self.end(request, actions);
+        }
+        actions.peers.extend(self.peers.remove(&peer).map(|(entry, _)| entry));
     }
 
     /// Notes that `worker` runs `job` from now on.
