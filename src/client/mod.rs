@@ -201,6 +201,7 @@ impl HttpClient {
             return sent.body(()).map_err(ureq::Error::Http);
         };
         headers.extend(self.0.headers.clone());
+        headers.extend(request.open_headers.clone());
         if url.origin() == request.url.origin() {
             headers.extend(request.headers.clone());
         }
