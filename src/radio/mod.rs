@@ -215,7 +215,7 @@ impl RadioHandle {
         self.shared.media_info()
     }
 
-    /// The title of the byte at `position`. Only those of the window are kept.
+    /// The title of the byte at `position`. Those of the window are kept, the last 1024 at most.
     pub fn title_at(&self, position: u64) -> Option<Title> {
         self.shared.title_at(position)
     }

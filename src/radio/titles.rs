@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use super::icy::IcyMetadata;
 
+/// Titles kept at most, the latest. No station plays so many in a window; one that says so many is not to fill the memory.
+const MOST: usize = 1024;
+
 /// What a station says is playing, from a byte of the audio on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -19,7 +22,7 @@ pub struct Title {
 /// The titles of the window.
 #[derive(Debug, Default)]
 pub(super) struct Titles {
-    /// In the order of their positions, which all differ, as each title does from the one before it.
+    /// In the order of their positions, which all differ, as each title does from the one before it. At most `MOST`.
     titles: VecDeque<Title>,
 }
 
@@ -44,6 +47,9 @@ impl Titles {
         // Of two blocks without audio in between, the first held for nothing.
         if current.is_some_and(|current| current.position == position) {
             self.titles.pop_back();
+        }
+        if self.titles.len() == MOST {
+            self.titles.pop_front();
         }
         self.titles.push_back(new.clone());
         Some(new)
@@ -116,5 +122,15 @@ mod tests {
         titles.forget_before(955);
         assert_eq!(titles.titles.len(), 5);
         assert_eq!(title_at(&titles, 955), Some("95"));
+    }
+
+    #[test]
+    fn a_station_that_says_too_much_is_not_kept_whole() {
+        let mut titles = Titles::default();
+        for position in 0..5000 {
+            add(&mut titles, position, &format!("StreamTitle='{position}';")).unwrap();
+        }
+        assert_eq!(titles.titles.len(), MOST);
+        assert_eq!(title_at(&titles, 4998), Some("4998"));
     }
 }
