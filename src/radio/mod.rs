@@ -174,6 +174,22 @@ impl symphonia_core::io::MediaSource for Radio {
 }
 
 /// What another thread may ask of a [`Radio`]. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered) blocks.
+///
+/// ```no_run
+/// use windway::{Downloader, Radio, RadioConfig, RadioEvent};
+///
+/// let downloader = Downloader::process_wide()?;
+/// let radio = Radio::open(&downloader, "http://example.com:8000/stream", RadioConfig::default())?;
+/// let events = radio.handle().subscribe();
+/// std::thread::spawn(move || {
+///     for event in events {
+///         if let RadioEvent::Title { position, title, .. } = event {
+///             println!("from byte {position} on: {title:?}");
+///         }
+///     }
+/// });
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct RadioHandle {
     shared: Arc<Shared>,
