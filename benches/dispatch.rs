@@ -7,7 +7,8 @@ mod measure;
 mod support;
 
 use std::io::Read;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -59,32 +60,53 @@ fn nothing_but_dispatch() {
 /// How many fetches a second whose transport does nothing, while there are always more; beside a bare channel with as
 /// many threads.
 fn saturated() {
-    const FETCHES: usize = 400_000;
+    const FETCHES: usize = 480_000;
+    const PEERS: usize = 64;
     for workers in [2, 6] {
         let mut config = DownloaderConfig::default();
         config.max_concurrent = workers;
-        config.max_per_origin = workers;
+        config.reserved = 0;
         let downloader = Downloader::hollow(config).expect("sound options");
-        let (ends, end) = mpsc::channel();
-        let plenty = Plenty { url: NOWHERE.into(), left: FETCHES, ends };
+        let (all, end) = mpsc::channel();
+        let ends = Arc::new(CountDown::new(FETCHES, all));
         let (began, cpu_before) = (Instant::now(), cpu());
-        let peer = downloader.register(plenty, Priority::High).expect("a running downloader");
-        peer.wake(Priority::High);
-        assert_eq!(end.iter().take(FETCHES).count(), FETCHES);
-        rate(&format!("saturated, pulled, {workers} workers"), FETCHES, began, cpu_before);
+        let peers: Vec<_> = (0..PEERS)
+            .map(|_| {
+                let (url, ends) = (NOWHERE.into(), Arc::clone(&ends));
+                let plenty = Plenty { url, left: FETCHES / PEERS, ends };
+                downloader.register(plenty, Priority::High).expect("a running downloader")
+            })
+            .collect();
+        peers.iter().for_each(|peer| peer.wake(Priority::High));
+        end.recv().expect("the last end");
+        rate(&format!("saturated, {PEERS} pulled peers, {workers} workers"), FETCHES, began, cpu_before);
+        let (began, cpu_before) = (Instant::now(), cpu());
+        let callers: Vec<_> = (0..workers)
+            .map(|_| {
+                let peer = downloader.register((), Priority::High).expect("a running downloader");
+                thread::spawn(move || {
+                    for _ in 0..FETCHES / workers {
+                        peer.execute(Fetch::get(NOWHERE).expect("an URL")).expect("an answer");
+                    }
+                })
+            })
+            .collect();
+        callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
+        rate(&format!("saturated, {workers} callers of execute"), FETCHES, began, cpu_before);
     }
     for workers in [2, 6] {
         let (began, cpu_before) = (Instant::now(), cpu());
         let (asks, asked) = crossbeam_channel::bounded::<usize>(32);
-        let (ends, end) = mpsc::channel();
+        let (all, end) = mpsc::channel();
+        let ends = Arc::new(CountDown::new(FETCHES, all));
         let threads: Vec<_> = (0..workers)
             .map(|_| {
-                let (asked, ends) = (asked.clone(), ends.clone());
-                thread::spawn(move || asked.iter().for_each(|_| ends.send(()).expect("a counter")))
+                let (asked, ends) = (asked.clone(), Arc::clone(&ends));
+                thread::spawn(move || asked.iter().for_each(|_| ends.count()))
             })
             .collect();
         let feeder = thread::spawn(move || (0..FETCHES).for_each(|job| asks.send(job).expect("a thread")));
-        assert_eq!(end.iter().take(FETCHES).count(), FETCHES);
+        end.recv().expect("the last end");
         feeder.join().expect("no panic");
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         rate(&format!("the floor: a bare channel, {workers} threads"), FETCHES, began, cpu_before);
@@ -101,7 +123,37 @@ fn rate(name: &str, fetches: usize, began: Instant, cpu_before: Duration) {
 struct Plenty {
     url: String,
     left: usize,
-    ends: mpsc::Sender<()>,
+    ends: Arc<CountDown>,
+}
+
+/// Tells when so many things have ended.
+struct CountDown {
+    left: AtomicUsize,
+    all: Mutex<mpsc::Sender<()>>,
+}
+
+impl CountDown {
+    fn new(left: usize, all: mpsc::Sender<()>) -> Self {
+        Self { left: AtomicUsize::new(left), all: Mutex::new(all) }
+    }
+
+    fn count(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.all.lock().expect("no panic").send(()).expect("a waiter");
+        }
+    }
+}
+
+struct Counts(Arc<CountDown>);
+
+impl Sink for Counts {
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: Outcome) {
+        self.0.count();
+    }
 }
 
 impl Peer for Plenty {
@@ -111,48 +163,68 @@ impl Peer for Plenty {
         }
         self.left -= 1;
         let fetch = Fetch::get(&self.url).expect("an URL").priority(Priority::High);
-        Next::Fetch(fetch, Box::new(Ends(self.ends.clone())))
+        Next::Fetch(fetch, Box::new(Counts(Arc::clone(&self.ends))))
     }
 }
 
-/// One 1 KiB GET after another.
+/// One 1 KiB GET after another. Three rounds: which core the server's thread lands on decides a factor of eight in each.
 fn one_after_another() {
     let origin = Origin::serving(Content::pattern(1024));
     let url = origin.url("/a");
     let mut body = Vec::with_capacity(1024);
-
-    let agent = ureq::Agent::new_with_defaults();
-    report("1 KiB GET, plain ureq", 5000, || {
-        body.clear();
-        let mut response = agent.get(&url).call().expect("an answer");
-        response.body_mut().as_reader().read_to_end(&mut body).expect("a body");
-    });
-
     let downloader = downloader(|_| ());
     let peer = downloader.register((), Priority::High).expect("a running downloader");
-    report("1 KiB GET, execute", 5000, || {
-        body.clear();
-        let mut response = peer.execute(Fetch::get(&url).expect("an URL")).expect("an answer");
-        response.read_to_end(&mut body).expect("a body");
-    });
-
     let (ends, end) = mpsc::channel();
     let pulled = downloader.register(Pulled { url: url.clone(), ends }, Priority::High);
     let pulled = pulled.expect("a running downloader");
-    report("1 KiB GET, woken and pulled by a worker", 5000, || {
-        pulled.wake(Priority::High);
-        end.recv().expect("an end");
-    });
+    for _ in 0..3 {
+        let agent = ureq::Agent::new_with_defaults();
+        report("1 KiB GET, plain ureq", 3000, || {
+            body.clear();
+            let mut response = agent.get(&url).call().expect("an answer");
+            response.body_mut().as_reader().read_to_end(&mut body).expect("a body");
+        });
+        report("1 KiB GET, execute", 3000, || {
+            body.clear();
+            let mut response = peer.execute(Fetch::get(&url).expect("an URL")).expect("an answer");
+            response.read_to_end(&mut body).expect("a body");
+        });
+        report("1 KiB GET, woken and pulled by a worker", 3000, || {
+            pulled.wake(Priority::High);
+            end.recv().expect("an end");
+        });
+    }
+    eight_at_a_time(&url);
+}
 
-    let (asks, asked) = mpsc::channel::<mpsc::Sender<()>>();
-    let echo = thread::spawn(move || asked.iter().for_each(|answer| answer.send(()).expect("a waiter")));
-    report("the floor: to a thread and back, by channels", 5000, || {
-        let (answer, answered) = mpsc::channel();
-        asks.send(answer).expect("a thread");
-        answered.recv().expect("an answer");
-    });
-    drop(asks);
-    echo.join().expect("no panic");
+/// 1 KiB GETs by eight threads: through the downloader with eight workers, and by ureq.
+fn eight_at_a_time(url: &str) {
+    const GETS: usize = 16_000;
+    let shared = downloader(|config| config.max_concurrent = 8);
+    let agent = ureq::Agent::new_with_defaults();
+    let by_ureq = |url: &str| {
+        let mut response = agent.get(url).call().expect("an answer");
+        response.body_mut().read_to_vec().expect("a body");
+    };
+    let by_windway = |url: &str, peer: &windway::PeerHandle| {
+        let mut response = peer.execute(Fetch::get(url).expect("an URL")).expect("an answer");
+        response.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
+    };
+    for _ in 0..2 {
+        let (began, cpu_before) = (Instant::now(), cpu());
+        thread::scope(|scope| {
+            (0..8).for_each(|_| drop(scope.spawn(|| (0..GETS / 8).for_each(|_| by_ureq(url)))));
+        });
+        rate("1 KiB GET, 8 threads with plain ureq", GETS, began, cpu_before);
+        let (began, cpu_before) = (Instant::now(), cpu());
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                let peer = shared.register((), Priority::High).expect("a running downloader");
+                scope.spawn(move || (0..GETS / 8).for_each(|_| by_windway(url, &peer)));
+            }
+        });
+        rate("1 KiB GET, 8 threads with execute", GETS, began, cpu_before);
+    }
 }
 
 /// Fetches one thing for each wake.

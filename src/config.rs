@@ -8,6 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ureq::http::HeaderValue;
+
 use crate::downloader::Priority;
 use crate::error::{Error, ErrorKind};
 use crate::event::Hang;
@@ -38,6 +42,15 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Limit on silence: between any two reads of head or body, never over a whole transfer. Default: 10 s.
     pub inactivity_timeout: Duration,
+    /// A body that brings fewer bytes a second than this while it is waited for, over an `inactivity_timeout`, counts as
+    /// silent. 0 takes any trickle. Default: 128, a tenth of the slowest speech codec.
+    pub min_rate: u64,
+    /// What an origin, and no other, gets as `Authorization`, by any URL of it. A user and password in an URL do the same
+    /// for that URL's origin. Default: none.
+    pub auth: Vec<(String, Auth)>,
+    /// An HTTP proxy, `http://user:password@host:port`, whose tunnels all connections go through. None is taken from the
+    /// environment. Default: none.
+    pub proxy: Option<String>,
     /// Redirects followed for one request before it fails. Default: 10.
     pub max_redirects: u32,
     /// Largest head of a response, in bytes. Default: 64 KiB.
@@ -61,6 +74,9 @@ impl Default for ClientConfig {
             resolve_cache: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
             inactivity_timeout: Duration::from_secs(10),
+            min_rate: 128,
+            auth: Vec::new(),
+            proxy: None,
             max_redirects: 10,
             max_head: 64 * 1024,
             max_idle_per_origin: 8,
@@ -68,6 +84,46 @@ impl Default for ClientConfig {
             max_idle_age: Duration::from_secs(45),
             extra_roots: Vec::new(),
         }
+    }
+}
+
+/// What shows a server who asks.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Auth {
+    /// A user and a password (RFC 7617).
+    Basic {
+        /// The user; has no colon in it.
+        user: String,
+        /// The password.
+        password: String,
+    },
+    /// A token (RFC 6750).
+    Bearer(String),
+}
+
+impl Auth {
+    /// The header's value, or `None` if HTTP does not allow it.
+    pub(crate) fn header(&self) -> Option<HeaderValue> {
+        let text = match self {
+            Self::Basic { user, .. } if user.contains(':') => return None,
+            Self::Basic { user, password } => {
+                format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+            }
+            Self::Bearer(token) => format!("Bearer {token}"),
+        };
+        let mut value = HeaderValue::try_from(text).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+}
+
+impl fmt::Debug for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Basic { .. } => "Basic",
+            Self::Bearer(_) => "Bearer",
+        })
     }
 }
 

@@ -29,7 +29,7 @@ mod stream;
 pub use cancel::{CancelGuard, CancelReason, CancelToken};
 pub use client::{ByteRange, Head, Validator};
 pub use config::{
-    AfterPause, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, RadioConfig, ReadAhead,
+    AfterPause, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, RadioConfig, ReadAhead,
     StorageConfig,
 };
 pub use downloader::{
@@ -38,7 +38,7 @@ pub use downloader::{
 };
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};
-pub use file::StreamStats;
+pub use file::{Pending, Phase, StreamStats, TryRead};
 pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 pub use radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 pub use stream::{Stream, StreamHandle, open};

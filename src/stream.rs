@@ -3,14 +3,15 @@
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::config::FileConfig;
+use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Priority};
 use crate::error::{Error, ErrorKind};
-use crate::file::{HttpFile, ReaderId, Shared, StreamStats};
+use crate::event::Subscriber;
+use crate::file::{HttpFile, Phase, ReaderId, Shared, StreamStats, TryRead};
 use crate::media::MediaInfo;
 
 /// Positions that a file can have: what `lseek` takes.
@@ -37,6 +38,8 @@ pub struct Stream {
     reader: ReaderId,
     /// Written by this stream only; handles look at it.
     position: Arc<AtomicU64>,
+    /// How many of the file's failures `try_read` has told of.
+    failures: u64,
 }
 
 /// Opens `url` with the process's downloader and default options.
@@ -83,7 +86,30 @@ impl Downloader {
 
 impl Stream {
     fn new((file, reader): (Arc<HttpFile>, ReaderId)) -> Self {
-        Self { file, reader, position: Arc::default() }
+        Self { file, reader, position: Arc::default(), failures: 0 }
+    }
+
+    /// Another reader of the same file, at its beginning: with a position and a window of its own, and the same bytes.
+    pub fn reader(&self) -> Self {
+        let reader = self.shared().add_reader();
+        Self::new((Arc::clone(&self.file), reader))
+    }
+
+    /// Reads what is stored and never waits: for audio callbacks. Where nothing is stored it is asked for, as if a read
+    /// waited. Takes no lock that is held during I/O. What is stored on disk is [`Pending::OnDisk`](crate::Pending::OnDisk): such a stream is
+    /// better read by a thread that may wait.
+    ///
+    /// # Errors
+    ///
+    /// What a read would fail of that waits: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], what the fetch failed
+    /// of. The next call tries again.
+    pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
+        let position = self.position.load(Ordering::Relaxed);
+        let read = self.file.shared().try_read(self.reader, position, buf, &mut self.failures)?;
+        if let TryRead::Bytes(got) = read {
+            self.position.store(position + got as u64, Ordering::Relaxed);
+        }
+        Ok(read)
     }
 
     fn shared(&self) -> &Shared {
@@ -123,7 +149,11 @@ impl Stream {
 
     /// What another thread may ask of this stream. Does not keep its transfers alive.
     pub fn handle(&self) -> StreamHandle {
-        StreamHandle { shared: Arc::clone(self.file.shared()), position: Arc::clone(&self.position) }
+        StreamHandle {
+            file: Arc::downgrade(&self.file),
+            shared: Arc::clone(self.file.shared()),
+            position: Arc::clone(&self.position),
+        }
     }
 }
 
@@ -183,9 +213,11 @@ impl symphonia_core::io::MediaSource for Stream {
     }
 }
 
-/// What another thread may ask of a [`Stream`]. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered) blocks.
+/// What another thread may ask of a [`Stream`]. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered) and
+/// [`wait_range`](Self::wait_range) block.
 #[derive(Clone)]
 pub struct StreamHandle {
+    file: Weak<HttpFile>,
     shared: Arc<Shared>,
     position: Arc<AtomicU64>,
 }
@@ -219,6 +251,53 @@ impl StreamHandle {
     /// [`ErrorKind::TimedOut`] after `timeout`; what ended the stream's transfers; [`ErrorKind::Interrupted`].
     pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
         self.shared.wait_buffered(self.position(), bytes, timeout)
+    }
+
+    /// As [`wait_buffered`](Self::wait_buffered), for bytes anywhere in the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait_buffered`](Self::wait_buffered).
+    pub fn wait_range(&self, range: Range<u64>, timeout: Option<Duration>) -> Result<(), Error> {
+        self.shared.wait_buffered(range.start, range.end.saturating_sub(range.start), timeout)
+    }
+
+    /// What the stream is at just now.
+    pub fn phase(&self) -> Phase {
+        self.shared.phase()
+    }
+
+    /// Bytes a second that the downloader achieves, all its transfers together. `None` until enough was transferred.
+    pub fn rate(&self) -> Option<f64> {
+        self.shared.rate()
+    }
+
+    /// Gives the stream another priority beside other streams, for what is queued too.
+    pub fn set_priority(&self, priority: Priority) {
+        if let Some(file) = self.file.upgrade() {
+            file.peer().set_priority(priority);
+        }
+    }
+
+    /// Changes how far ahead of its readers the file is fetched, from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] for 0 bytes.
+    pub fn set_read_ahead(&self, read_ahead: ReadAhead) -> Result<(), Error> {
+        self.shared.set_read_ahead(read_ahead)
+    }
+
+    /// The events of the stream's fetches, from now on. `None` once the stream is gone.
+    pub fn subscribe(&self) -> Option<Subscriber> {
+        self.file.upgrade().map(|file| file.peer().subscribe())
+    }
+
+    /// Another reader of the same file; see [`Stream::reader`]. `None` once the stream is gone.
+    pub fn reader(&self) -> Option<Stream> {
+        let file = self.file.upgrade()?;
+        let reader = file.shared().add_reader();
+        Some(Stream::new((file, reader)))
     }
 
     /// What the stream has done so far.

@@ -9,7 +9,10 @@ use std::time::Duration;
 use proptest::prelude::*;
 use support::content::assert_pattern;
 use support::{Answer, Asked, Content, Origin};
-use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, Priority, ReadAhead, StorageConfig};
+use windway::{
+    Downloader, DownloaderConfig, ErrorKind, Event, FileConfig, Pending, Phase, Priority, ReadAhead,
+    StorageConfig, TryRead,
+};
 
 fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()
@@ -364,4 +367,89 @@ fn cancelling_releases_a_read_for_good() {
     handle.cancel();
     let error = windway::Error::from(reader.join().unwrap());
     assert!(error.is_cancelled(), "{error:?}");
+}
+
+#[test]
+fn a_read_that_does_not_wait_asks_and_gets() {
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let handle = stream.handle();
+    let mut buf = [0; 1000];
+    stream.seek(SeekFrom::Start(900_000)).unwrap();
+    assert_eq!(stream.try_read(&mut buf).unwrap(), TryRead::Pending(Pending::Fetching));
+    handle.wait_range(900_000..901_000, None).unwrap();
+    assert_eq!(stream.try_read(&mut buf).unwrap(), TryRead::Bytes(1000));
+    assert_pattern(900_000, &buf);
+    assert_eq!(handle.position(), 901_000);
+    stream.seek(SeekFrom::End(0)).unwrap();
+    assert_eq!(stream.try_read(&mut buf).unwrap(), TryRead::End);
+    assert_eq!(stream.try_read(&mut []).unwrap(), TryRead::Bytes(0));
+    handle.cancel();
+    stream.seek(SeekFrom::Start(500_000)).unwrap();
+    assert!(stream.try_read(&mut buf).unwrap_err().is_cancelled());
+}
+
+#[test]
+fn two_readers_of_one_file_have_windows_of_their_own() {
+    let origin = Origin::serving(Content::pattern(3_000_000));
+    let mut first = downloader().open_with(&origin.url("/a"), small_window()).unwrap();
+    let mut second = first.handle().reader().unwrap();
+    second.seek(SeekFrom::Start(2_000_000)).unwrap();
+    let (mut a, mut b) = (vec![0; 30_000], vec![0; 30_000]);
+    for step in 0..30 {
+        first.read_exact(&mut a).unwrap();
+        second.read_exact(&mut b).unwrap();
+        assert_pattern(step * 30_000, &a);
+        assert_pattern(2_000_000 + step * 30_000, &b);
+    }
+    drop(first);
+    second.read_exact(&mut b).unwrap();
+    assert_pattern(2_900_000, &b);
+}
+
+#[test]
+fn a_handle_tells_what_its_stream_is_at() {
+    let origin = Origin::serving(Content::pattern(300_000));
+    let mut config = FileConfig::default();
+    config.storage = StorageConfig::WholeMemory;
+    let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    assert_ne!(handle.phase(), Phase::Opening);
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    assert_eq!(handle.phase(), Phase::Complete);
+    assert!(std::iter::from_fn(|| events.try_recv()).any(|event| event.is_end()));
+    assert_eq!(handle.set_read_ahead(ReadAhead::Bytes(0)).unwrap_err().kind(), ErrorKind::InvalidConfig);
+    handle.set_read_ahead(ReadAhead::Bytes(100_000)).unwrap();
+    drop(stream);
+    assert!(handle.reader().is_none() && handle.subscribe().is_none());
+}
+
+#[test]
+fn a_cable_that_is_pulled_and_put_back_costs_no_byte() {
+    let origin = Origin::serving(Content::pattern(60_000_000));
+    let mut config = DownloaderConfig::default();
+    config.client.inactivity_timeout = Duration::from_millis(200);
+    config.client.connect_timeout = Duration::from_millis(200);
+    let downloader = Downloader::new(config).unwrap();
+    let mut options = small_window();
+    options.read_timeout = None;
+    let mut stream = downloader.open_with(&origin.url("/a"), options).unwrap();
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    let mut buf = vec![0; 500_000];
+    stream.read_exact(&mut buf).unwrap();
+    // Nothing comes over what is open, and nothing can be opened.
+    origin.black_hole();
+    origin.stop_listening();
+    let reader = std::thread::spawn(move || {
+        stream.read_exact(&mut buf).unwrap();
+        buf
+    });
+    let mut failures =
+        std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::Retrying { .. }));
+    // It is tried again, and again.
+    assert!(failures.by_ref().take(2).count() == 2);
+    origin.listen_again();
+    assert_pattern(500_000, &reader.join().unwrap());
 }

@@ -596,6 +596,8 @@ fn a_drop_is_prompt_wherever_the_thread_is() {
             assert!(matches!(handle.subscribe().last(), Some(RadioEvent::Ended { .. })));
         }
     }
+    // An answer that was read to its end has left its connection for the next one.
+    drop(downloader);
     origin.wait_until("closed connection", |log| log.open == 0);
 }
 

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
+use super::exchange::Exchange;
+use super::pace::Pace;
 use super::request::{Head, Request};
-use super::transport::Exchange;
 use super::{ByteRange, describe};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
@@ -23,6 +25,7 @@ pub(crate) struct Response {
     /// Bytes to come, if announced.
     left: Option<u64>,
     is_over: bool,
+    pace: Pace,
     url: String,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
@@ -36,6 +39,7 @@ impl Response {
         body: BodyReader<'static>,
         exchange: Arc<Exchange>,
         on_cancel: CancelGuard,
+        pace: Pace,
         url: String,
         range: Option<ByteRange>,
     ) -> Self {
@@ -47,6 +51,7 @@ impl Response {
             position,
             left,
             is_over: false,
+            pace,
             url,
             range,
             _on_cancel: on_cancel,
@@ -66,7 +71,8 @@ impl Response {
         };
         let body = ureq::Body::builder().data(Vec::new()).into_reader();
         let on_cancel = cancel.on_cancel(|_| ());
-        Self::new(head, body, Arc::default(), on_cancel, request.url().to_owned(), None)
+        let pace = Pace::new(0, Duration::MAX);
+        Self::new(head, body, Arc::default(), on_cancel, pace, request.url().to_owned(), None)
     }
 
     /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.
@@ -106,7 +112,11 @@ impl Response {
     }
 
     fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        let began = Instant::now();
         let got = self.body.read(buf).map_err(|error| describe(ureq::Error::from(error)))?;
+        if got > 0 && self.pace.is_trickle(got, began.elapsed()) {
+            return Err(Error::new(ErrorKind::Silent, "the server sends too slowly to go on with it"));
+        }
         if let Some(cancelled) = self.exchange.cancelled() {
             return Err(cancelled);
         }

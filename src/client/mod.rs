@@ -1,14 +1,21 @@
 //! One HTTP exchange: a request, its redirects, a valid head, an open body. Knows nothing of scheduling.
 //!
-//! ureq speaks HTTP; what surrounds it is here: the connections ([transport]), the names ([resolve]), the rules for what
-//! an answer may be, and the [body] that never ends early in silence.
+//! ureq speaks HTTP; what surrounds it is here: the connections ([connect], [warm]), the names ([resolve]), the rules for
+//! what an answer may be, and the [body] that never ends early in silence.
 
 mod body;
+mod connect;
+mod exchange;
+mod pace;
+mod race;
 mod range;
 mod request;
 mod resolve;
+mod resume;
 pub(crate) mod retry;
+mod stock;
 mod transport;
+mod warm;
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -17,22 +24,30 @@ use std::time::{Duration, SystemTime};
 
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::unversioned::transport::{Connector, RustlsConnector};
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, Body, Timeout};
 use url::Url;
 
+use self::connect::Connect;
+use self::exchange::{Exchange, Patience};
+use self::pace::Pace;
+use self::race::Race;
 use self::range::{ContentRange, check_partial};
 use self::request::parse_header;
 use self::resolve::{CachingResolver, Lookups};
-use self::transport::{Counters, Dial, Exchange, Watch};
+use self::stock::Origin;
+use self::transport::{Counters, Dial};
+use self::warm::Keeper;
 use crate::cancel::{CancelGuard, CancelToken};
-use crate::config::ClientConfig;
+use crate::config::{Auth, ClientConfig};
 use crate::error::{Error, ErrorKind};
 
 pub(crate) use body::Response;
 pub use range::ByteRange;
 pub(crate) use request::Request;
 pub use request::{Head, Validator};
+pub(crate) use resume::Resume;
+pub(crate) use warm::Warmth;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
 const SMALL_BODY: u64 = 64 * 1024;
@@ -44,10 +59,15 @@ pub(crate) struct HttpClient(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     agent: Agent,
+    keeper: Arc<Keeper>,
     lookups: Arc<Lookups>,
     counters: Arc<Counters>,
     headers: HeaderMap,
+    /// What each origin, and no other, gets as `Authorization`.
+    auth: Vec<(url::Origin, HeaderValue)>,
     max_redirects: u32,
+    /// What makes a body a trickle: bytes a second, over a while.
+    min_rate: (u64, Duration),
     /// Every request is answered at once with nothing, for benches of what is around it.
     hollow: bool,
 }
@@ -57,6 +77,8 @@ struct Shared {
 pub(crate) struct ClientStats {
     pub(crate) requests: u64,
     pub(crate) dialled: u64,
+    pub(crate) warmed: u64,
+    pub(crate) idle: usize,
 }
 
 /// An answer that was not looked at yet.
@@ -83,12 +105,28 @@ impl HttpClient {
         let counters = Arc::new(Counters::default());
         let lookups = Lookups::new(config.resolve_cache, config.resolve_timeout);
         let dial = Dial { counters: Arc::clone(&counters), connect_timeout: config.connect_timeout };
-        let connector = dial.chain(RustlsConnector::default()).chain(Watch);
-        let resolver = CachingResolver(Arc::clone(&lookups));
-        let agent = Agent::with_parts(agent_config(config)?, connector, resolver);
-        let max_redirects = config.max_redirects;
-        let hollow = false;
-        Ok(Self(Arc::new(Shared { agent, lookups, counters, headers, max_redirects, hollow })))
+        let opener = dial.chain(ConnectProxyConnector::default()).chain(RustlsConnector::default());
+        let limits = stock::Limits {
+            per_origin: config.max_idle_per_origin,
+            over_all: config.max_idle,
+            max_age: config.max_idle_age,
+        };
+        let options = agent_config(config)?;
+        let keeper =
+            Keeper::new(opener, options.clone(), limits, Arc::clone(&lookups), Arc::clone(&counters));
+        let resolver = CachingResolver::beside(&lookups, &keeper);
+        let agent = Agent::with_parts(options, Connect(Arc::clone(&keeper)), resolver);
+        Ok(Self(Arc::new(Shared {
+            agent,
+            keeper,
+            lookups,
+            counters,
+            headers,
+            auth: authorizations(config)?,
+            max_redirects: config.max_redirects,
+            min_rate: (config.min_rate, config.inactivity_timeout),
+            hollow: false,
+        })))
     }
 
     /// As [`new`](Self::new), with nothing behind it: every answer is an empty body, and there at once.
@@ -105,15 +143,63 @@ impl HttpClient {
         ClientStats {
             requests: counters.requests.load(Ordering::Relaxed),
             dialled: counters.dialled.load(Ordering::Relaxed),
+            warmed: counters.warmed.load(Ordering::Relaxed),
+            idle: self.0.keeper.idle(),
         }
     }
 
-    /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel.
-    pub(crate) fn open(&self, request: &Request, cancel: &CancelToken) -> Result<Response, Error> {
+    /// Keeps a connection to where `request` goes ready while the result lives. `None` behind a proxy.
+    pub(crate) fn keep_warm(&self, request: &Request) -> Option<Warmth> {
+        let origin = self.origin(request)?;
+        Some(self.0.keeper.keep_warm(origin))
+    }
+
+    /// Opens connections to where `request` goes until so many are ready, in the background, and again as they are used.
+    pub(crate) fn warm(&self, request: &Request, ready: usize) {
+        if let Some(origin) = self.origin(request) {
+            self.0.keeper.want(&origin, ready);
+        }
+    }
+
+    fn origin(&self, request: &Request) -> Option<Origin> {
+        let uri = request.start()[..url::Position::AfterPort].parse().ok()?;
+        Origin::of(&uri).filter(|_| self.0.agent.config().proxy().is_none() && !self.0.hollow)
+    }
+
+    /// Lets go of all connections that serve nobody, and of the addresses that were looked up.
+    pub(crate) fn network_changed(&self) {
+        self.0.lookups.outdate();
+        self.0.keeper.change_network();
+    }
+
+    /// Blocks until nobody opens connections ahead.
+    pub(crate) fn settle(&self) {
+        self.0.keeper.settle();
+    }
+
+    /// Closes what serves nobody, and opens nothing ahead any more.
+    pub(crate) fn close(&self) {
+        self.0.keeper.close();
+    }
+
+    /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With
+    /// `patience`, a connection that had served others and gives no head for so long is raced by a new one.
+    ///
+    /// A request with a shortcut goes there first, and to its own URL if the shortcut is not valid any more.
+    pub(crate) fn open(
+        &self,
+        request: &Request,
+        cancel: &CancelToken,
+        patience: Option<Duration>,
+    ) -> Result<Response, Error> {
         if self.0.hollow {
             return Ok(Response::hollow(request, cancel));
         }
-        self.follow(request, cancel).map_err(|error| {
+        let mut result = self.follow(request, request.start(), cancel, patience);
+        if result.as_ref().is_err_and(|error| request.has_shortcut() && is_expired(error)) {
+            result = self.follow(request, &request.url, cancel, patience);
+        }
+        result.map_err(|error| {
             let error = error.with_url(request.url());
             match request.range {
                 Some(range) => error.with_range(range),
@@ -122,13 +208,19 @@ impl HttpClient {
         })
     }
 
-    fn follow(&self, request: &Request, cancel: &CancelToken) -> Result<Response, Error> {
-        let mut url = request.url.clone();
+    fn follow(
+        &self,
+        request: &Request,
+        start: &Url,
+        cancel: &CancelToken,
+        patience: Option<Duration>,
+    ) -> Result<Response, Error> {
+        let mut url = start.clone();
         let mut visited = vec![url.clone()];
         loop {
-            let mut answer = self.send(request, &url, cancel)?;
+            let mut answer = self.send(request, &url, cancel, patience)?;
             let Some(next) = redirect(&url, &answer.response)? else {
-                return accept(request, &url, answer);
+                return self.accept(request, &url, answer);
             };
             drain(&mut answer.response);
             if visited.contains(&next) {
@@ -147,11 +239,32 @@ impl HttpClient {
     }
 
     /// One request and the head of its answer. A kept-alive connection that turns out to be gone is replaced.
-    fn send(&self, request: &Request, url: &Url, cancel: &CancelToken) -> Result<Answer, Error> {
-        let first = self.send_once(request, url, cancel, false);
+    fn send(
+        &self,
+        request: &Request,
+        url: &Url,
+        cancel: &CancelToken,
+        patience: Option<Duration>,
+    ) -> Result<Answer, Error> {
+        let race = patience.map(|limit| (limit, Race::new(self, request, url, cancel)));
+        let patience = race.as_ref().map(|(limit, race)| {
+            let race = Arc::clone(race);
+            Patience { limit: *limit, at_end: Box::new(move || race.begin()) }
+        });
+        let first = self.send_once(request, url, cancel, Exchange::with_patience(patience));
+        let first = match race {
+            Some((_, race)) => race.end(first, cancel),
+            None => first,
+        };
         match first {
             Err((_, exchange)) if exchange.was_stale() => {
-                self.send_once(request, url, cancel, true).map_err(|(error, _)| error)
+                // Those that lie beside it may be gone as well.
+                if let Some(origin) =
+                    url[..url::Position::AfterPort].parse().ok().and_then(|uri| Origin::of(&uri))
+                {
+                    self.0.keeper.forget(&origin);
+                }
+                self.send_once(request, url, cancel, Exchange::freshly()).map_err(|(error, _)| error)
             }
             other => other.map_err(|(error, _)| error),
         }
@@ -162,37 +275,29 @@ impl HttpClient {
         request: &Request,
         url: &Url,
         cancel: &CancelToken,
-        freshly: bool,
+        exchange: Exchange,
     ) -> Result<Answer, (Error, Arc<Exchange>)> {
-        let exchange = Arc::new(Exchange::default());
-        let on_cancel = cancel.on_cancel({
-            let (exchange, lookups) = (Arc::clone(&exchange), Arc::clone(&self.0.lookups));
-            move |reason| {
-                exchange.abort(reason);
-                lookups.wake_all();
-            }
-        });
+        let exchange = Arc::new(exchange);
+        let on_cancel = self.abort_on(cancel, &exchange);
         if let Some(cancelled) = exchange.cancelled() {
             return Err((cancelled, exchange));
         }
         self.0.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let sent = self.request(request, url).and_then(|request| {
-            exchange.enter(|| {
-                if freshly {
-                    // An idle age of zero drops this origin's idle connections, and dials.
-                    let request =
-                        self.0.agent.configure_request(request).max_idle_age(Duration::ZERO).build();
-                    self.0.agent.run(request)
-                } else {
-                    self.0.agent.run(request)
-                }
-            })
-        });
+        let sent =
+            self.request(request, url).and_then(|request| exchange.enter(|| self.0.agent.run(request)));
         match (sent, exchange.cancelled()) {
             (_, Some(cancelled)) => Err((cancelled, exchange)),
-            (Err(error), None) => Err((describe_for(url, error), exchange)),
+            (Err(error), None) => Err((describe_for(url, error, &exchange), exchange)),
             (Ok(response), None) => Ok(Answer { response, exchange, on_cancel }),
         }
+    }
+
+    fn abort_on(&self, cancel: &CancelToken, exchange: &Arc<Exchange>) -> CancelGuard {
+        let (exchange, lookups) = (Arc::clone(exchange), Arc::clone(&self.0.lookups));
+        cancel.on_cancel(move |reason| {
+            exchange.abort(reason);
+            lookups.wake_all();
+        })
     }
 
     fn request(&self, request: &Request, url: &Url) -> Result<http::Request<()>, ureq::Error> {
@@ -202,7 +307,13 @@ impl HttpClient {
         };
         headers.extend(self.0.headers.clone());
         headers.extend(request.open_headers.clone());
+        let secrets = self.0.auth.iter().find(|(origin, _)| *origin == url.origin());
+        if let Some((_, authorization)) = secrets {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
         if url.origin() == request.url.origin() {
+            // A name that is in both is the request's.
+            request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
         }
         if let Some(range) = request.range {
@@ -217,6 +328,50 @@ impl HttpClient {
         }
         sent.body(()).map_err(ureq::Error::Http)
     }
+
+    /// Holds an answer against what was asked.
+    fn accept(&self, request: &Request, url: &Url, mut answer: Answer) -> Result<Response, Error> {
+        let status = answer.response.status().as_u16();
+        let headers = answer.response.headers();
+        let content_range = text(headers, &header::CONTENT_RANGE);
+        let body_len = text(headers, &header::CONTENT_LENGTH).and_then(|len| len.trim().parse().ok());
+        if status == 416 {
+            if let Some(ContentRange::Unsatisfied { total: 0 }) = content_range.and_then(ContentRange::parse)
+            {
+                return Err(Error::new(ErrorKind::Empty, "the resource has no bytes"));
+            }
+        }
+        if !matches!(status, 200 | 206) {
+            let error = refusal(status, headers);
+            drain(&mut answer.response);
+            return Err(error);
+        }
+        let encoding =
+            text(headers, &header::CONTENT_ENCODING).map(str::trim).filter(|encoding| !encoding.is_empty());
+        if let Some(encoding) = encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+            let why = format!("the body is encoded as {encoding}, although that was not asked for");
+            return Err(Error::new(ErrorKind::Encoded, why));
+        }
+        let (start, body_len, total) = match (status, request.range) {
+            (206, None) => {
+                let why = "the answer is partial, although the whole was asked for";
+                return Err(Error::new(ErrorKind::WrongRange, why));
+            }
+            (206, Some(asked)) => {
+                let (range, total) = check_partial(asked, content_range, body_len)
+                    .map_err(|why| Error::new(ErrorKind::WrongRange, why))?;
+                (range.start, Some(range.len()), total)
+            }
+            _ => (0, body_len, body_len),
+        };
+        let Answer { response, exchange, on_cancel } = answer;
+        let (parts, body) = response.into_parts();
+        let head = Head { status, url: url.to_string(), headers: parts.headers, start, body_len, total };
+        let asked = request.url().to_owned();
+        let (min_rate, window) = self.0.min_rate;
+        let pace = Pace::new(min_rate, window);
+        Ok(Response::new(head, body.into_reader(), exchange, on_cancel, pace, asked, request.range))
+    }
 }
 
 fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
@@ -224,7 +379,7 @@ fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .proxy(None)
+        .proxy(proxy(config)?)
         .user_agent(config.user_agent.as_str())
         // The offsets of an encoded body mean nothing.
         .accept_encoding("identity")
@@ -234,9 +389,9 @@ fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
         .max_response_header_size(config.max_head)
         .input_buffer_size(64 * 1024)
         .output_buffer_size(16 * 1024)
-        .max_idle_connections(config.max_idle)
-        .max_idle_connections_per_host(config.max_idle_per_origin)
-        .max_idle_age(config.max_idle_age);
+        // What would go into ureq's pool goes into our stock.
+        .max_idle_connections(0)
+        .max_idle_connections_per_host(0);
     if config.extra_roots.is_empty() {
         return Ok(builder.build());
     }
@@ -251,6 +406,31 @@ fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
     }
     let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(roots))).build();
     Ok(builder.tls_config(tls).build())
+}
+
+fn authorizations(config: &ClientConfig) -> Result<Vec<(url::Origin, HeaderValue)>, Error> {
+    let authorize = |(origin, auth): &(String, Auth)| {
+        let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::auth {why}"));
+        let url = request::parse_url(origin).map_err(|cause| wrong("names no origin").with_cause(cause))?;
+        let value = auth.header().ok_or_else(|| wrong("has characters that HTTP does not allow"))?;
+        Ok((url.origin(), value))
+    };
+    config.auth.iter().map(authorize).collect()
+}
+
+/// The proxy, if one is set; none is taken from the environment.
+fn proxy(config: &ClientConfig) -> Result<Option<ureq::Proxy>, Error> {
+    let Some(url) = &config.proxy else { return Ok(None) };
+    let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::proxy {why}"));
+    if !url.starts_with("http://") {
+        return Err(wrong("is no http:// URL"));
+    }
+    ureq::Proxy::new(url).map(Some).map_err(|cause| wrong("can't be used").with_cause(cause))
+}
+
+/// True if what a redirect led to once is not valid any more, and the original URL has to be asked again.
+fn is_expired(error: &Error) -> bool {
+    matches!(error.status(), Some(401 | 403 | 404 | 410))
 }
 
 /// Where an answer redirects to, if it does.
@@ -280,47 +460,6 @@ fn drain(response: &mut http::Response<Body>) {
         // Whether it worked does not matter: a connection that is not drained is closed.
         drop(io::copy(&mut response.body_mut().as_reader().take(SMALL_BODY + 1), &mut io::sink()));
     }
-}
-
-/// Holds an answer against what was asked.
-fn accept(request: &Request, url: &Url, mut answer: Answer) -> Result<Response, Error> {
-    let status = answer.response.status().as_u16();
-    let headers = answer.response.headers();
-    let content_range = text(headers, &header::CONTENT_RANGE);
-    let body_len = text(headers, &header::CONTENT_LENGTH).and_then(|len| len.trim().parse().ok());
-    if status == 416 {
-        if let Some(ContentRange::Unsatisfied { total: 0 }) = content_range.and_then(ContentRange::parse) {
-            return Err(Error::new(ErrorKind::Empty, "the resource has no bytes"));
-        }
-    }
-    if !matches!(status, 200 | 206) {
-        let error = refusal(status, headers);
-        drain(&mut answer.response);
-        return Err(error);
-    }
-    let encoding =
-        text(headers, &header::CONTENT_ENCODING).map(str::trim).filter(|encoding| !encoding.is_empty());
-    if let Some(encoding) = encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        let why = format!("the body is encoded as {encoding}, although that was not asked for");
-        return Err(Error::new(ErrorKind::Encoded, why));
-    }
-    let (start, body_len, total) = match (status, request.range) {
-        (206, None) => {
-            let why = "the answer is partial, although the whole was asked for";
-            return Err(Error::new(ErrorKind::WrongRange, why));
-        }
-        (206, Some(asked)) => {
-            let (range, total) = check_partial(asked, content_range, body_len)
-                .map_err(|why| Error::new(ErrorKind::WrongRange, why))?;
-            (range.start, Some(range.len()), total)
-        }
-        _ => (0, body_len, body_len),
-    };
-    let Answer { response, exchange, on_cancel } = answer;
-    let (parts, body) = response.into_parts();
-    let head = Head { status, url: url.to_string(), headers: parts.headers, start, body_len, total };
-    let asked = request.url().to_owned();
-    Ok(Response::new(head, body.into_reader(), exchange, on_cancel, asked, request.range))
 }
 
 fn refusal(status: u16, headers: &HeaderMap) -> Error {
@@ -379,11 +518,10 @@ fn describe_io(error: io::Error) -> Error {
     Error::new(kind, what).with_cause(error)
 }
 
-fn describe_for(url: &Url, error: ureq::Error) -> Error {
-    let in_handshake = matches!(&error, ureq::Error::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof);
+fn describe_for(url: &Url, error: ureq::Error, exchange: &Exchange) -> Error {
+    let is_end = matches!(&error, ureq::Error::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof);
     let error = describe(error);
-    if in_handshake && url.scheme() == "https" && error.kind() == ErrorKind::Disconnected {
-        // A break after the handshake is reported as ours, with another kind.
+    if is_end && url.scheme() == "https" && !exchange.was_connected() {
         return Error::new(ErrorKind::Tls, "the server hung up during the TLS handshake").with_cause(error);
     }
     error

@@ -2,17 +2,22 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
-use ureq::http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
+use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 use url::Url;
 
 use super::range::ByteRange;
+use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
 
 /// A GET, yet to be sent.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(super) url: Url,
+    /// Where redirects led last time, to be asked first.
+    shortcut: Option<Url>,
     pub(super) range: Option<ByteRange>,
     pub(super) headers: HeaderMap,
     /// Those that other origins get too, where a redirect leads to one.
@@ -22,9 +27,28 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn get(url: &str) -> Result<Self, Error> {
-        let url = parse_url(url)?;
-        let (headers, open_headers) = (HeaderMap::new(), HeaderMap::new());
-        Ok(Self { url, range: None, headers, open_headers, if_range: None })
+        let mut url = parse_url(url)?;
+        let mut headers = HeaderMap::new();
+        if let Some(authorization) = take_userinfo(&mut url) {
+            headers.insert(header::AUTHORIZATION, authorization);
+        }
+        let open_headers = HeaderMap::new();
+        Ok(Self { url, shortcut: None, range: None, headers, open_headers, if_range: None })
+    }
+
+    /// Goes to where redirects led last time, and to its own URL only if that is not valid any more.
+    pub(crate) fn shortcut(mut self, url: &str) -> Result<Self, Error> {
+        self.shortcut = Some(parse_url(url)?).filter(|shortcut| *shortcut != self.url);
+        Ok(self)
+    }
+
+    pub(super) fn has_shortcut(&self) -> bool {
+        self.shortcut.is_some()
+    }
+
+    /// Where it goes first.
+    pub(super) fn start(&self) -> &Url {
+        self.shortcut.as_ref().unwrap_or(&self.url)
     }
 
     pub(crate) fn range(mut self, range: ByteRange) -> Self {
@@ -59,18 +83,13 @@ impl Request {
     pub(crate) fn byte_range(&self) -> Option<ByteRange> {
         self.range
     }
-
-    /// True if both go to the same scheme, host and port.
-    pub(crate) fn is_same_origin(&self, other: &Self) -> bool {
-        self.url.origin() == other.url.origin()
-    }
 }
 
 impl Request {
     /// Tells where it goes: scheme, host and port.
     pub(crate) fn origin_hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.url.origin().hash(&mut hasher);
+        self.start().origin().hash(&mut hasher);
         hasher.finish()
     }
 }
@@ -83,6 +102,18 @@ impl fmt::Debug for Request {
             .field("range", &self.range)
             .finish_non_exhaustive()
     }
+}
+
+/// Takes a user and a password out of an URL, so that no log and no error shows them.
+fn take_userinfo(url: &mut Url) -> Option<HeaderValue> {
+    if url.username().is_empty() && url.password().is_none() {
+        return None;
+    }
+    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let (user, password) = (plain(url.username()), plain(url.password().unwrap_or_default()));
+    // Both can be set on every http URL.
+    url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    Auth::Basic { user, password }.header()
 }
 
 /// An URL that can be asked for.
@@ -191,6 +222,16 @@ impl Head {
         strong
             .map(|tag| Validator::ETag(tag.to_owned()))
             .or_else(|| self.header("last-modified").map(|date| Validator::LastModified(date.to_owned())))
+    }
+
+    /// What `If-Range` may carry: a strong tag, else a date that is sure to be of this version: at least a minute before
+    /// that of the answer (RFC 9110, sections 13.1.5 and 8.8.2.2; the minute is RFC 7232's).
+    pub(crate) fn strong_validator(&self) -> Option<Validator> {
+        let validator = self.validator()?;
+        let Validator::LastModified(changed) = &validator else { return Some(validator) };
+        let changed = httpdate::parse_http_date(changed).ok()?;
+        let sent = httpdate::parse_http_date(self.header("date")?).ok()?;
+        (sent >= changed + Duration::from_secs(60)).then_some(validator)
     }
 
     /// True if this is of another representation than `validator`. Only like is held against like: Apache calls a tag weak

@@ -16,7 +16,9 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::transport::{Exchange, carry};
+use super::exchange::Exchange;
+use super::transport::carry;
+use super::warm::Keeper;
 use crate::error::{Error, ErrorKind};
 
 /// Lookups at once.
@@ -66,6 +68,15 @@ impl Lookups {
         // Under the lock, so that nobody is between the look and the wait.
         let _state = self.state.lock();
         self.changed.notify_all();
+    }
+
+    /// Forgets what was found out so far, except as the last good answer.
+    pub(super) fn outdate(&self) {
+        let mut state = self.state.lock();
+        let long_ago = Instant::now().checked_sub(self.max_age);
+        for known in state.known.values_mut() {
+            known.at = long_ago.unwrap_or(known.at);
+        }
     }
 
     /// The addresses of `host`. Blocks until they are known, for the limit at most.
@@ -187,14 +198,34 @@ impl Known {
 
 /// ureq's way to the lookups.
 #[derive(Debug)]
-pub(super) struct CachingResolver(pub(super) Arc<Lookups>);
+pub(super) struct CachingResolver {
+    lookups: Arc<Lookups>,
+    /// Where a connection that is ready spares the lookup.
+    stock: Option<Arc<Keeper>>,
+}
+
+impl CachingResolver {
+    pub(super) fn new(lookups: &Arc<Lookups>) -> Self {
+        Self { lookups: Arc::clone(lookups), stock: None }
+    }
+
+    /// Looks nothing up, and finds no address, where a connection of `stock` is ready.
+    pub(super) fn beside(lookups: &Arc<Lookups>, stock: &Arc<Keeper>) -> Self {
+        Self { stock: Some(Arc::clone(stock)), ..Self::new(lookups) }
+    }
+}
 
 impl Resolver for CachingResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let exchange = Exchange::current();
+        let freshly = exchange.as_ref().is_some_and(|exchange| exchange.freshly);
+        if self.stock.as_ref().is_some_and(|stock| !freshly && stock.is_ready(uri)) {
+            return Ok(self.empty());
+        }
         let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
         let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
         let port = uri.port_u16().unwrap_or(default);
-        let addresses = self.0.resolve(host, Exchange::current().as_deref()).map_err(carry)?;
+        let addresses = self.lookups.resolve(host, exchange.as_deref()).map_err(carry)?;
         let mut resolved = self.empty();
         for address in interleave(&addresses).into_iter().take(16) {
             resolved.push(SocketAddr::new(address, port));

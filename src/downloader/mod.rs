@@ -22,6 +22,7 @@ mod account;
 mod fetch;
 mod peer;
 mod progress;
+mod pursuit;
 mod response;
 mod schedule;
 mod scheduler;
@@ -44,7 +45,7 @@ use parking_lot::Mutex;
 use self::account::Account;
 use self::scheduler::{Core, Fact, PeerEntry, on_own_thread};
 use crate::cancel::CancelReason;
-use crate::client::HttpClient;
+use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
@@ -104,8 +105,12 @@ pub struct Stats {
     pub peers: usize,
     /// Requests sent, redirects and retries included.
     pub requests: u64,
-    /// Connections dialled.
+    /// Connections opened, those ahead of their use included.
     pub connections_dialled: u64,
+    /// Connections opened ahead of their use.
+    pub connections_warmed: u64,
+    /// Connections that are ready and serve nobody: kept alive, or opened ahead.
+    pub connections_idle: usize,
     /// How fetches ended.
     pub totals: Totals,
 }
@@ -181,6 +186,30 @@ impl Downloader {
         self.0.stop();
     }
 
+    /// Opens connections to where `url` leads until so many are ready, TCP and TLS done, and again as they are taken, for as
+    /// long as the origin is used. Does not block. Nothing happens behind a proxy.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`] and [`ErrorKind::UnsupportedScheme`].
+    pub fn warm(&self, url: &str, connections: usize) -> Result<(), Error> {
+        let request = Request::get(url)?;
+        self.0.core.client.warm(&request, connections);
+        Ok(())
+    }
+
+    /// Blocks until nobody opens connections ahead. For this crate's tests and benches.
+    #[doc(hidden)]
+    pub fn settle(&self) {
+        self.0.core.client.settle();
+    }
+
+    /// Says that the network has changed: a new Wi-Fi, a wake-up from sleep. Connections that serve nobody are closed, and
+    /// names are looked up again. What runs goes on, and finds out by itself.
+    pub fn network_changed(&self) {
+        self.0.core.client.network_changed();
+    }
+
     /// The events of all fetches, from now on.
     pub fn subscribe(&self) -> Subscriber {
         self.0.core.account.bus.subscribe()
@@ -208,6 +237,8 @@ impl Downloader {
             peers: counts.peers,
             requests: client.requests,
             connections_dialled: client.dialled,
+            connections_warmed: client.warmed,
+            connections_idle: client.idle,
             totals: core.account.totals(),
         }
     }
@@ -258,6 +289,7 @@ impl Handle {
     fn stop(&self) {
         self.core.root.cancel();
         self.core.tell(Fact::Stopped);
+        self.core.client.close();
         if on_own_thread() {
             return;
         }

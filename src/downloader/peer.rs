@@ -16,6 +16,7 @@ use super::scheduler::{Core, Fact, on_own_thread};
 use super::sync::Slot;
 use super::worker::{Job, Target, run_job};
 use crate::cancel::{CancelReason, CancelToken};
+use crate::client::{Request, Warmth};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 
@@ -121,7 +122,8 @@ impl PeerHandle {
     pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
         let (pending, request) = self.submit(fetch)?;
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
-            run_job(self.core(), worker, job, &mut []);
+            let fact = run_job(self.core(), worker, job, &mut []);
+            self.core().tell(fact);
         }
         pending.wait()
     }
@@ -241,6 +243,11 @@ impl Waker {
         if let Some(core) = self.core.upgrade() {
             core.tell(Fact::Promoted(request, priority));
         }
+    }
+
+    /// Keeps a connection to where `request` goes ready while the result lives.
+    pub(crate) fn keep_warm(&self, request: &Request) -> Option<Warmth> {
+        self.core.upgrade()?.client.keep_warm(request)
     }
 
     /// What the downloader's transfers have shown: bytes a second, and the time to a first byte.

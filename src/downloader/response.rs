@@ -4,15 +4,18 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::fetch::Priority;
 use super::peer::{Credit, PeerHandle};
+use super::pursuit::{Pursuit, pause};
 use super::scheduler::Core;
 use super::sync::Slot;
 use super::worker::{Record, Transfer};
-use crate::cancel::CancelReason;
+use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, Head};
 use crate::error::Error;
+use crate::event::Event;
 
 /// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.
 ///
@@ -21,8 +24,16 @@ use crate::error::Error;
 pub struct Response {
     body: client::Response,
     record: Record,
+    core: Arc<Core>,
+    pursuit: Pursuit,
+    /// The fetch's own.
+    token: CancelToken,
+    /// The first head, if the body was asked for again.
+    first: Option<Head>,
     /// Some until the end was published.
     transfer: Option<Transfer>,
+    /// How it ended, as every later read tells again.
+    end: Result<(), Error>,
     keeps: Option<Keeps>,
 }
 
@@ -33,9 +44,16 @@ pub(super) struct Keeps {
 }
 
 impl Response {
-    pub(super) fn new(body: client::Response, record: Record, ttfb: Duration) -> Self {
-        let transfer = record.control.begin_body(ttfb);
-        Self { body, record, transfer: Some(transfer), keeps: None }
+    pub(super) fn new(
+        core: Arc<Core>,
+        body: client::Response,
+        record: Record,
+        ttfb: Duration,
+        pursuit: Pursuit,
+        token: CancelToken,
+    ) -> Self {
+        let transfer = Some(record.control.begin_body(ttfb));
+        Self { body, record, core, pursuit, token, first: None, transfer, end: Ok(()), keeps: None }
     }
 
     pub(super) fn keep(mut self, keeps: Keeps) -> Self {
@@ -43,9 +61,9 @@ impl Response {
         self
     }
 
-    /// The head of the answer.
+    /// The head of the first answer.
     pub fn head(&self) -> &Head {
-        self.body.head()
+        self.first.as_ref().unwrap_or_else(|| self.body.head())
     }
 
     /// The fetch's id, as events tell it.
@@ -55,30 +73,80 @@ impl Response {
 
     /// Offset in the resource of the next byte.
     pub fn position(&self) -> u64 {
-        self.body.position()
+        self.pursuit.offset().unwrap_or_else(|| self.body.position())
     }
 
     /// Reads as [`Read::read`] does, with the error typed. 0 is the end of the whole body, never of a broken one.
     ///
+    /// A body that breaks off is asked for again from where it broke, on this thread, as often as the fetch may be tried
+    /// again.
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected) if the body broke off,
-    /// [`ErrorKind::Silent`](crate::ErrorKind::Silent) if the server fell silent,
-    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    /// What the last attempt failed of, such as [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected) or
+    /// [`ErrorKind::Silent`](crate::ErrorKind::Silent); [`ErrorKind::Changed`](crate::ErrorKind::Changed) if what came
+    /// then was of something else; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     pub fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let result = self.body.read_chunk(buf);
+        if buf.is_empty() || self.transfer.is_none() {
+            return self.end.clone().map(|()| 0);
+        }
+        let result = self.read_on(buf);
         match &result {
-            Ok(0) if !buf.is_empty() => self.end(Ok(())),
-            Ok(0) => {}
-            Ok(bytes) => {
-                self.record.received += *bytes as u64;
-                if let Some(transfer) = &self.transfer {
-                    transfer.advance(*bytes);
-                }
-            }
+            Ok(0) => self.end(Ok(())),
+            Ok(bytes) => self.record.received += *bytes as u64,
             Err(error) => self.end(Err(error.clone())),
         }
         result
+    }
+
+    /// Reads until something new is there.
+    fn read_on(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            let at = self.body.position();
+            let got = match self.body.read_chunk(buf) {
+                Ok(0) => return Ok(0),
+                Ok(got) => got,
+                Err(error) => {
+                    self.open_again(error)?;
+                    continue;
+                }
+            };
+            if let Some(transfer) = &self.transfer {
+                transfer.advance(got);
+            }
+            let (_, new) = self.pursuit.take(at, &buf[..got])?;
+            let new = new.len();
+            if new > 0 {
+                buf.copy_within(got - new..got, 0);
+                return Ok(new);
+            }
+        }
+    }
+
+    /// Asks for the rest of a body that broke off. Blocks until it has begun, or can't be had.
+    fn open_again(&mut self, error: Error) -> Result<(), Error> {
+        let mut last = error;
+        loop {
+            let Some(after) = self.pursuit.plan_retry(&last).filter(|_| !self.token.is_cancelled()) else {
+                return Err(last);
+            };
+            self.record.retry(&last, after);
+            pause(&self.token, after);
+            self.record.start();
+            let attempt = self.token.child(CancelReason::Fetch);
+            let sent = Instant::now();
+            match self.pursuit.open(&self.core, &attempt, Priority::High) {
+                Ok(mut body) => {
+                    let (ttfb, status) = (sent.elapsed(), body.head().status());
+                    self.record.publish(Event::FirstByte { request: self.record.id, ttfb, status });
+                    body.keep(attempt);
+                    let broken = std::mem::replace(&mut self.body, body);
+                    self.first.get_or_insert_with(|| broken.head().clone());
+                    return Ok(());
+                }
+                Err(error) => last = error,
+            }
+        }
     }
 
     fn end(&mut self, result: Result<(), Error>) {
@@ -86,6 +154,7 @@ impl Response {
             return;
         }
         self.record.end(&result);
+        self.end = result;
         self.keeps = None;
     }
 }

@@ -263,6 +263,19 @@ impl Core {
         claimed
     }
 
+    /// Tells the machine what `worker` has to say, and returns the worker's next task. Blocks until there is one.
+    pub(super) fn next_task(&self, worker: WorkerId, fact: Fact) -> Task {
+        let mut own = None;
+        let step = |machine: &mut Machine, facts: &mut Vec<Fact>| self.step(machine, facts);
+        self.turnstile.tell_in_turn(fact, step, |mut actions| {
+            if let Some(index) = actions.tasks.iter().position(|(to, _)| *to == worker) {
+                own = Some(actions.tasks.swap_remove(index).1);
+            }
+            self.act(actions);
+        });
+        own.unwrap_or_else(|| self.take_task(worker))
+    }
+
     /// Adds a peer. `None` once the downloader has stopped.
     pub(super) fn register(
         &self,
@@ -296,7 +309,7 @@ impl Core {
         self.with(|machine| machine.schedule.counts())
     }
 
-    /// The next task of `worker`. Blocks until there is one.
+    /// The next task of `worker`, which has nothing to say. Blocks until there is one.
     pub(super) fn take_task(&self, worker: WorkerId) -> Task {
         self.slots[worker].take()
     }

@@ -43,6 +43,22 @@ impl<M, F> Turnstile<M, F> {
         self.settle(step, act);
     }
 
+    /// As [`tell`](Self::tell), but waits for the turn where somebody else has it: for one who would only go to sleep
+    /// until the answer to its fact comes back, which costs more than a short wait.
+    pub(super) fn tell_in_turn<A>(
+        &self,
+        fact: F,
+        mut step: impl FnMut(&mut M, &mut Vec<F>) -> A,
+        mut act: impl FnMut(A),
+    ) {
+        self.mailbox.lock().push(fact);
+        let answer = self.take_turn(&mut self.turn.lock(), &mut step);
+        if let Some(answer) = answer {
+            act(answer);
+        }
+        self.settle(step, act);
+    }
+
     /// Waits for the turn, shows the machine to `look`, which must be short, and goes on as [`tell`](Self::tell) does:
     /// somebody may have left a fact meanwhile and gone away.
     pub(super) fn with<T, A>(
@@ -59,13 +75,26 @@ impl<M, F> Turnstile<M, F> {
     fn settle<A>(&self, mut step: impl FnMut(&mut M, &mut Vec<F>) -> A, mut act: impl FnMut(A)) {
         while !self.mailbox.lock().is_empty() {
             let Some(mut turn) = self.turn.try_lock() else { return };
-            let Turn { machine, inbox } = &mut *turn;
-            mem::swap(&mut *self.mailbox.lock(), inbox);
-            let answer = step(machine, inbox);
-            inbox.clear();
+            let answer = self.take_turn(&mut turn, &mut step);
             drop(turn);
-            act(answer);
+            answer.into_iter().for_each(&mut act);
         }
+    }
+
+    /// Tells the machine what is in the mailbox, if anything is.
+    fn take_turn<A>(
+        &self,
+        turn: &mut Turn<M, F>,
+        step: &mut impl FnMut(&mut M, &mut Vec<F>) -> A,
+    ) -> Option<A> {
+        let Turn { machine, inbox } = turn;
+        mem::swap(&mut *self.mailbox.lock(), inbox);
+        if inbox.is_empty() {
+            return None;
+        }
+        let answer = step(machine, inbox);
+        inbox.clear();
+        Some(answer)
     }
 }
 

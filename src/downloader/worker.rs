@@ -17,13 +17,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::account::Account;
-use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, Validate, panicked};
+use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, panicked};
 use super::peer::Next;
+use super::pursuit::Pursuit;
 use super::response::{Reply, Response};
 use super::schedule::{Answer, Origin, PROTECTED, Ticket, WorkerId};
 use super::scheduler::{Asked, Core, Fact, PeerEntry, Task, enter_own_thread};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
-use crate::client::{self, ByteRange, Head, Request, Validator, retry};
+use crate::client;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 
@@ -39,16 +40,8 @@ pub(super) struct Job {
     pub(super) token: CancelToken,
     pub(super) record: Record,
     pub(super) control: Arc<Control>,
-    request: Request,
+    pursuit: Pursuit,
     target: Target,
-    validate: Option<Validate>,
-    max_retries: u32,
-    /// Attempts that failed since the last byte arrived.
-    failures: u32,
-    /// True if the last attempt delivered a byte.
-    flowed: bool,
-    /// What the first answer said, by which later ones are judged.
-    resume: Option<Resume>,
     /// The open body, if it was set aside with it.
     body: Option<client::Response>,
     /// Set aside, and not run since.
@@ -63,15 +56,6 @@ pub(super) enum Target {
     Sink(GuardedSink),
     /// To a caller that waits for the open body.
     Caller(Reply),
-}
-
-/// Where an interrupted body goes on, and of what.
-#[derive(Debug)]
-struct Resume {
-    /// The next byte that the sink is to get.
-    offset: u64,
-    validator: Option<Validator>,
-    total: Option<u64>,
 }
 
 /// What became of an attempt.
@@ -90,25 +74,27 @@ enum Attempt {
 pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
     enter_own_thread();
     let mut chunk = vec![0; CHUNK];
+    let mut task = core.take_task(worker);
     loop {
-        match core.take_task(worker) {
+        let fact = match task {
             Task::Run(job) => run_job(core, worker, job, &mut chunk),
             Task::Ask(asked) => ask(core, worker, &asked),
             Task::Stop => break core.tell(Fact::Left),
-        }
+        };
+        task = core.next_task(worker, fact);
     }
 }
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
-fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) {
+fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
     let next = catch_unwind(AssertUnwindSafe(|| asked.entry.peer.lock().next_fetch(asked.admissible)));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch(fetch, sink)) => (fetch, sink, true),
         Ok(Next::Last(fetch, sink)) => (fetch, sink, false),
-        Ok(Next::Wait) => return core.tell(Fact::Answered(worker, Answer::Wait)),
+        Ok(Next::Wait) => return Fact::Answered(worker, Answer::Wait),
         Err(_) => {
-            core.tell(Fact::Answered(worker, Answer::Gone));
-            return end_peer(core, &asked.entry);
+            end_peer(core, &asked.entry);
+            return Fact::Answered(worker, Answer::Gone);
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
@@ -116,10 +102,10 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) {
     if let Target::Sink(sink) = &mut job.target {
         if let Err(error) = sink.accepted(job.record.id) {
             job.end(Err(error));
-            return core.tell(Fact::Answered(worker, Answer::Wait));
+            return Fact::Answered(worker, Answer::Wait);
         }
     }
-    core.tell(Fact::Fetched(worker, job, more));
+    Fact::Fetched(worker, job, more)
 }
 
 /// Ends a peer that panicked, and no other.
@@ -132,33 +118,32 @@ fn end_peer(core: &Core, entry: &PeerEntry) {
     entry.token.cancel();
 }
 
-/// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. `chunk` is not
-/// used where a caller waits for the body.
-pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) {
+/// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. Returns what
+/// the machine has to be told then. `chunk` is not used where a caller waits for the body.
+pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) -> Fact {
     if std::mem::take(&mut job.is_aside) {
         job.record.publish(Event::Resumed { request: job.record.id });
     } else {
         job.record.start();
     }
     match attempt(core, job, chunk) {
-        Attempt::HandedOver => core.tell(Fact::Finished(worker)),
+        Attempt::HandedOver => Fact::Finished(worker),
         Attempt::SetAside { mut job, by_itself } => {
             job.is_aside = true;
             job.record.publish(Event::SetAside { request: job.record.id, bytes: job.record.received });
-            core.tell(Fact::SetAside(worker, job, by_itself));
+            Fact::SetAside(worker, job, by_itself)
         }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
-            Some(at) => core.tell(Fact::Retry(worker, job, at)),
+            Some(at) => Fact::Retry(worker, job, at),
             None => {
                 job.end(result);
-                core.tell(Fact::Finished(worker));
+                Fact::Finished(worker)
             }
         },
     }
 }
 
 fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
-    job.flowed = false;
     // Cancelled with the fetch, and by an eviction.
     let token = job.token.child(CancelReason::Fetch);
     if let Some(body) = job.body.take() {
@@ -166,9 +151,9 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
     }
     job.control.arm(&token);
     let sent = Instant::now();
-    let opened = core.client.open(&job.request, &token);
+    let opened = job.pursuit.open(core, &token, job.priority);
     let ttfb = sent.elapsed();
-    let mut body = match opened.and_then(|body| job.accept(body.head()).map(|()| body)) {
+    let mut body = match opened {
         Ok(body) => body,
         Err(error) => return ended(job, Err(error)),
     };
@@ -183,11 +168,15 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
             // Nobody evicts a body that holds no worker.
             job.control.disarm();
             body.keep(token);
-            let Job { target, record, .. } = *job;
-            let response = Response::new(body, record, ttfb);
+            let Job { target, record, pursuit, token, .. } = *job;
             match target {
-                Target::Caller(reply) => reply.put(Ok(response)),
-                Target::Sink(sink) => sink.detached(response),
+                Target::Caller(reply) => {
+                    reply.put(Ok(Response::new(Arc::clone(core), body, record, ttfb, pursuit, token)));
+                }
+                Target::Sink(sink) => {
+                    let pursuit = pursuit.without_retries();
+                    sink.detached(Response::new(Arc::clone(core), body, record, ttfb, pursuit, token));
+                }
             }
             Attempt::HandedOver
         }
@@ -226,7 +215,7 @@ fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
     if was_cut && job.control.was_stalled() {
         let stalled =
             Error::new(ErrorKind::Stalled, "the transfer stood still and was ended by the watchdog");
-        let url = job.request.url().to_owned();
+        let url = job.pursuit.request().url().to_owned();
         return Attempt::Ended(job, Err(stalled.with_url(url)));
     }
     if was_cut && job.control.was_evicted() {
@@ -436,16 +425,11 @@ impl Job {
         record.publish(Event::Enqueued { request: id });
         Self {
             priority: fetch.priority,
+            pursuit: Pursuit::new(fetch, core.config.max_retries),
             token,
             record,
             control,
-            request: fetch.request,
             target,
-            validate: fetch.validate,
-            max_retries: fetch.max_retries.unwrap_or(core.config.max_retries),
-            failures: 0,
-            flowed: false,
-            resume: None,
             body: None,
             is_aside: false,
             _on_cancel: on_cancel,
@@ -453,25 +437,13 @@ impl Job {
     }
 
     pub(super) fn ticket(&self) -> Ticket {
-        let origin = Origin(self.request.origin_hash());
+        let origin = Origin(self.pursuit.request().origin_hash());
         Ticket { request: self.record.id, priority: self.priority, origin }
     }
 
     /// True if ending this job calls foreign code.
     pub(super) fn is_foreign(&self) -> bool {
         matches!(self.target, Target::Sink(_))
-    }
-
-    /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
-    fn accept(&mut self, head: &Head) -> Result<(), Error> {
-        if let Some(resume) = &self.resume {
-            resume.check(head)?;
-        }
-        match &mut self.validate {
-            None => Ok(()),
-            Some(validate) => catch_unwind(AssertUnwindSafe(|| validate(head)))
-                .unwrap_or_else(|_| Err(panicked("validate"))),
-        }
     }
 
     /// Reads the body into the sink, up to its end or until it has to make room.
@@ -483,33 +455,21 @@ impl Job {
         chunk: &mut [u8],
     ) -> Result<Streamed, Error> {
         let Target::Sink(sink) = &mut self.target else { return Ok(Streamed::Whole) };
-        let head = body.head();
-        let end = if head.is_partial() { self.request.byte_range().map(|range| range.end) } else { None };
-        let mut offset = body.position();
-        let resume = self.resume.get_or_insert_with(|| Resume {
-            offset,
-            validator: head.validator(),
-            total: head.total(),
-        });
         loop {
+            let at = body.position();
             let got = body.read_chunk(chunk)?;
             if got == 0 {
                 return Ok(Streamed::Whole);
             }
             transfer.advance(got);
             self.control.advance_by(got as u64);
-            // A server without ranges sends again what is already there.
-            let known = usize::try_from(resume.offset - offset).map_or(got, |known| known.min(got));
-            offset += got as u64;
-            if known == got {
+            let (offset, new) = self.pursuit.take(at, &chunk[..got])?;
+            if new.is_empty() {
+                // Sent once more: by a server without ranges, or to hold the joint against.
                 continue;
             }
-            sink.write(resume.offset, &chunk[known..got])?;
-            resume.offset = offset;
-            self.record.received += (got - known) as u64;
-            self.failures = 0;
-            self.flowed = true;
-            self.request.set_range(ByteRange::new(offset, end.unwrap_or(u64::MAX)));
+            sink.write(offset, new)?;
+            self.record.received += new.len() as u64;
             if core.is_pressed() && self.control.may_yield() && core.claim_yield() {
                 return Ok(Streamed::Yielded);
             }
@@ -519,24 +479,17 @@ impl Job {
     /// When to try again, if so; prepares the job for it.
     fn plan_retry(&mut self, result: &Result<(), Error>) -> Option<Instant> {
         let Err(error) = result else { return None };
-        if !error.is_retryable() || self.failures >= self.max_retries || self.token.is_cancelled() {
+        if self.token.is_cancelled() {
             return None;
         }
-        let now = Instant::now();
-        let after = retry::delay(error, self.failures, self.flowed, retry::random());
-        let at = now + after;
-        self.failures += 1;
-        if let Some(validator) = self.resume.as_ref().and_then(|resume| resume.validator.clone()) {
-            self.request.set_if_range(validator);
-        }
+        let after = self.pursuit.plan_retry(error)?;
+        let at = Instant::now() + after;
         if let Target::Sink(sink) = &mut self.target {
             if sink.retrying(error, at).is_err() {
                 return None;
             }
         }
-        log::debug!("{} failed and is tried again in {after:?}: {error}", self.record.id);
-        self.control.accounts.iter().for_each(|account| account.add_retry());
-        self.record.publish(Event::Retrying { request: self.record.id, error: error.clone(), after });
+        self.record.retry(error, after);
         Some(at)
     }
 
@@ -553,32 +506,6 @@ impl Job {
     /// Ends a job that was cancelled while it waited.
     pub(super) fn end_cancelled(self, reason: CancelReason) {
         self.end(Err(Error::cancelled(reason)));
-    }
-}
-
-impl Resume {
-    /// Never joins two representations: what came and what comes have to be parts of one.
-    fn check(&self, head: &Head) -> Result<(), Error> {
-        let changed = |what: &str| {
-            Err(Error::new(
-                ErrorKind::Changed,
-                format!("the resource changed in mid-transfer: another {what}"),
-            )
-            .with_url(head.url()))
-        };
-        if let (Some(old), Some(new)) = (self.total, head.total()) {
-            if old != new {
-                return changed("length");
-            }
-        }
-        if self.validator.as_ref().is_some_and(|old| head.contradicts(old)) {
-            return changed("validator");
-        }
-        if head.start() > self.offset {
-            return Err(Error::new(ErrorKind::WrongRange, "the answer begins behind what was asked for")
-                .with_url(head.url()));
-        }
-        Ok(())
     }
 }
 
@@ -601,7 +528,14 @@ impl Record {
         self.control.publish(&event);
     }
 
-    fn start(&mut self) {
+    /// Tells that it failed and will be tried again.
+    pub(super) fn retry(&self, error: &Error, after: Duration) {
+        log::debug!("{} failed and is tried again in {after:?}: {error}", self.id);
+        self.control.accounts.iter().for_each(|account| account.add_retry());
+        self.publish(Event::Retrying { request: self.id, error: error.clone(), after });
+    }
+
+    pub(super) fn start(&mut self) {
         let now = Instant::now();
         self.started.get_or_insert(now);
         self.publish(Event::Started { request: self.id, wait: now - self.enqueued });

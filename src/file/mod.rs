@@ -16,20 +16,23 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::piece::PieceSink;
+use self::piece::{Joint, PieceSink};
 use self::plan::{Network, Plan, ReaderView};
 use self::state::State;
 use crate::cancel::{CancelGuard, CancelToken};
-use crate::client::{ByteRange, Request};
-use crate::config::{FileConfig, StorageConfig};
+use crate::client::{ByteRange, Request, Warmth};
+use crate::config::{FileConfig, ReadAhead, StorageConfig};
 use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::storage::Resource;
 
-pub use state::StreamStats;
+pub use state::{Pending, Phase, StreamStats, TryRead};
 
 /// So many bytes read, and the plan is looked at again.
 const LOOK_AGAIN: u64 = 32 * 1024;
+
+/// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
+const JOINT: u64 = 64;
 
 /// A file that is being streamed. Keeps its peer, and so the downloader, alive.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(crate) struct Shared {
     /// Set once, right after registration.
     link: OnceLock<Link>,
     linear: Mutex<Option<JoinHandle<()>>>,
+    /// Keeps a connection ready, so that a seek costs one round trip.
+    warmth: OnceLock<Option<Warmth>>,
 }
 
 /// The way to the downloader.
@@ -90,6 +95,7 @@ impl HttpFile {
             config,
             link: OnceLock::new(),
             linear: Mutex::default(),
+            warmth: OnceLock::new(),
         });
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
         let token = peer.epoch();
@@ -220,6 +226,85 @@ impl Shared {
         }
     }
 
+    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `failures` is how many of the
+    /// file's failures this reader has been told of.
+    pub(crate) fn try_read(
+        &self,
+        reader: ReaderId,
+        position: u64,
+        buf: &mut [u8],
+        failures: &mut u64,
+    ) -> Result<TryRead, Error> {
+        if buf.is_empty() {
+            return Ok(TryRead::Bytes(0));
+        }
+        if self.resource.is_on_disk() {
+            let is_there = self.resource.with_ranges(|ranges| ranges.contains(position));
+            if is_there {
+                return Ok(TryRead::Pending(Pending::OnDisk));
+            }
+        } else {
+            let got = self.read_stored(reader, position, buf)?;
+            if got > 0 {
+                return Ok(TryRead::Bytes(got));
+            }
+        }
+        let pending = {
+            let mut state = self.state.lock();
+            if state.len().is_some_and(|len| position >= len) {
+                return Ok(TryRead::End);
+            }
+            let interrupts = state.interrupts;
+            let told = std::mem::replace(failures, state.failures);
+            if let Some(error) = self.broken_off(&state, interrupts, told) {
+                return Err(self.locate(error, position));
+            }
+            state.want(reader, position);
+            if state.trouble.is_some() { Pending::Retrying } else { Pending::Fetching }
+        };
+        self.resource.notify();
+        self.nudge(Priority::High);
+        Ok(TryRead::Pending(pending))
+    }
+
+    /// What the file is at.
+    pub(crate) fn phase(&self) -> Phase {
+        let is_cancelled = self.link.get().is_some_and(|link| link.token.is_cancelled());
+        self.resource.with_ranges(|ranges| {
+            let state = self.state.lock();
+            let waits = |reader: &ReaderView| reader.waiting && !ranges.contains(reader.position);
+            let is_complete = state.len().is_some_and(|len| ranges.run_from(0) >= len);
+            if is_complete {
+                Phase::Complete
+            } else if is_cancelled {
+                Phase::Cancelled
+            } else if state.info.is_none() {
+                Phase::Opening
+            } else if state.trouble.is_some() {
+                Phase::Retrying
+            } else if state.readers.iter().any(|(_, reader)| waits(reader)) {
+                Phase::Stalled
+            } else if state.pieces.is_empty() && !state.linear {
+                Phase::Idle
+            } else {
+                Phase::Fetching
+            }
+        })
+    }
+
+    /// Bytes a second that the downloader achieves.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.link.get()?.network().rate
+    }
+
+    /// Changes how far ahead of its readers the file is fetched.
+    pub(crate) fn set_read_ahead(&self, read_ahead: ReadAhead) -> Result<(), Error> {
+        FileConfig { read_ahead, ..FileConfig::default() }.check()?;
+        self.state.lock().set_read_ahead(read_ahead);
+        self.nudge(Priority::Low);
+        Ok(())
+    }
+
     /// Blocks until the length is known, reading on to the end if the server does not tell it.
     pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
         let interrupts = self.state.lock().interrupts;
@@ -277,6 +362,7 @@ impl Shared {
         let view = &mut state.readers[reader];
         let run = if view.position == position { view.run } else { 0 };
         let look_again = run / LOOK_AGAIN != (run + bytes) / LOOK_AGAIN || run == 0;
+        view.waiting = false;
         view.position = position + bytes;
         view.run = run + bytes;
         if !look_again {
@@ -308,15 +394,11 @@ impl Shared {
         interrupts: u64,
         or: impl Fn(&State) -> Option<Wait>,
     ) -> Wait {
+        let network = self.link.get().map(Link::network).unwrap_or_default();
         let (failures, unwanted, awaited) = {
             let mut state = self.state.lock();
-            let view = &mut state.readers[reader];
-            if view.position != position {
-                *view = ReaderView { position, ..ReaderView::default() };
-            }
-            view.waiting = true;
-            state.only_awaited = false;
-            (state.failures, state.unwanted(), state.promote_awaited())
+            state.want(reader, position);
+            (state.failures, state.unwanted(network), state.promote_awaited())
         };
         for token in unwanted {
             token.cancel();
@@ -393,19 +475,36 @@ impl Shared {
         }
     }
 
-    fn request(&self) -> Result<Request, Error> {
-        let found = self.state.lock().info.as_ref().map(|info| info.url.clone());
-        let original = Request::get(&self.url)?;
-        let mut request = match found {
-            Some(url) => Request::get(&url)?,
-            None => original.clone(),
-        };
-        if request.is_same_origin(&original) {
-            for (name, value) in &self.config.headers {
-                request = request.header(name, value)?;
-            }
+    /// Keeps a connection ready from now on, if there is more to come than the opening brings.
+    fn keep_warm(&self) {
+        let has_more = |info: &state::Info| info.ranged && info.len.is_none_or(|len| len > plan::OPENING);
+        if self.warmth.get().is_some() || !self.state.lock().info.as_ref().is_some_and(has_more) {
+            return;
         }
-        Ok(request)
+        let request = self.request().ok();
+        self.warmth.get_or_init(|| self.link.get()?.waker.keep_warm(&request?));
+    }
+
+    /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.
+    fn joint(&self, start: u64) -> Option<Joint> {
+        if self.state.lock().is_vouched_for() {
+            return None;
+        }
+        let mut bytes = vec![0; JOINT.min(start) as usize];
+        let from = start - bytes.len() as u64;
+        let got = self.resource.read_at(from, &mut bytes).ok()?;
+        (got > 0 && got == bytes.len()).then_some(Joint { start: from, bytes })
+    }
+
+    fn request(&self) -> Result<Request, Error> {
+        let mut request = Request::get(&self.url)?;
+        for (name, value) in &self.config.headers {
+            request = request.header(name, value)?;
+        }
+        match self.state.lock().info.as_ref().map(|info| info.url.clone()) {
+            Some(found) => request.shortcut(&found),
+            None => Ok(request),
+        }
     }
 }
 
@@ -427,6 +526,7 @@ impl Peer for FilePeer {
         let planned = shared.resource.with_ranges(|ranges| {
             let mut state = shared.state.lock();
             match state.plan(ranges, network, admissible) {
+                Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
                     let token = link.token.child(crate::CancelReason::Epoch);
                     let (key, superseded) = state.add_piece(&range, priority, token.clone());
@@ -439,12 +539,13 @@ impl Peer for FilePeer {
         for piece in superseded {
             piece.cancel();
         }
-        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start));
+        let joint = shared.joint(range.start);
+        let start = joint.as_ref().map_or(range.start, |joint| joint.start);
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start, joint));
         match shared.request() {
             Ok(request) => {
                 let whole = range.end == u64::MAX;
-                let request =
-                    if whole { request } else { request.range(ByteRange::new(range.start, range.end)) };
+                let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
                 let mut fetch = Fetch::new(request).priority(priority).epoch(&token);
                 if priority == Priority::High && !shared.state.lock().opening {
                     // For as long as a reader wants the bytes: `read_timeout` decides what its read returns.

@@ -25,12 +25,35 @@ pub(super) struct PieceSink {
     unclear: Option<Vec<u8>>,
     /// The next piece was asked for.
     led: bool,
+    /// Where nothing else vouches for it: the stored bytes before the piece, which come once more.
+    joint: Option<Joint>,
+}
+
+/// Stored bytes, and where they lie.
+pub(super) struct Joint {
+    pub(super) start: u64,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Joint {
+    /// Holds what came at `offset` against what is stored. Returns what lies behind the joint, and whether all of the
+    /// joint has come.
+    fn hold_against<'a>(&self, offset: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8], bool), Error> {
+        let there =
+            &self.bytes[usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len())..];
+        let known = there.len().min(bytes.len());
+        if there[..known] != bytes[..known] {
+            let why = format!("the file changed while it was read: other bytes at {offset}");
+            return Err(Error::new(ErrorKind::Changed, why));
+        }
+        Ok((offset + known as u64, &bytes[known..], known == there.len()))
+    }
 }
 
 impl PieceSink {
-    pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64, joint: Option<Joint>) -> Self {
         let is_first = start == 0 && shared.state.lock().magic.is_empty();
-        Self { shared, key, unclear: is_first.then(Vec::new), led: false }
+        Self { shared, key, unclear: is_first.then(Vec::new), led: false, joint }
     }
 
     /// Stores bytes that somebody wants, and asks for the next piece when this one is about to end.
@@ -155,6 +178,8 @@ impl Sink for PieceSink {
         if let Some(len) = head.body_len() {
             in_flight.piece.end = in_flight.piece.end.min(head.start() + len);
         }
+        drop(state);
+        self.shared.keep_warm();
         Ok(Flow::Stream)
     }
 
@@ -164,6 +189,17 @@ impl Sink for PieceSink {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let (mut offset, mut bytes) = (offset, bytes);
+        if let Some(joint) = &self.joint {
+            let is_past;
+            (offset, bytes, is_past) = joint.hold_against(offset, bytes)?;
+            if is_past {
+                self.joint = None;
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
         match self.unclear.take() {
             Some(held) => {
                 let is_all = self.shared.len() == Some(offset + bytes.len() as u64);

@@ -38,6 +38,9 @@ const REACH: Range<u64> = 8 * 1024..1024 * 1024;
 /// How far, until the network's rate is known.
 const UNKNOWN_REACH: u64 = 64 * 1024;
 
+/// Rests of bodies up to this are read for the sake of their connections.
+const SMALL_REMAINDER: u64 = 64 * 1024;
+
 /// The mark where all is to be read ahead but storage is windowed.
 const WINDOWED_MARK: u64 = 16 << 20;
 
@@ -107,6 +110,11 @@ impl Network {
     fn in_one_ttfb(self) -> u64 {
         let ttfb = self.ttfb.unwrap_or(Duration::from_millis(100));
         (self.rate.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
+    }
+
+    /// True if what is `left` of a body comes sooner than a new connection would be there.
+    pub(crate) fn drains(self, left: u64) -> bool {
+        left <= SMALL_REMAINDER.min(self.in_one_ttfb())
     }
 
     /// How far from a running piece a reader had better wait for it than ask anew.

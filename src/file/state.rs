@@ -26,7 +26,7 @@ pub(super) struct Info {
     /// Where redirects led.
     pub(super) url: String,
     pub(super) content_type: Option<String>,
-    validator: Option<Validator>,
+    pub(super) validator: Option<Validator>,
 }
 
 /// A piece that was asked for and has not ended.
@@ -71,6 +71,49 @@ pub(super) struct State {
     pub(super) stats: StreamStats,
 }
 
+/// What a read that does not wait came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryRead {
+    /// So many bytes were read.
+    Bytes(usize),
+    /// Nothing is there yet, and why.
+    Pending(Pending),
+    /// The file ends here.
+    End,
+}
+
+/// Why nothing is there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pending {
+    /// It was asked for, and is on its way.
+    Fetching,
+    /// It could not be had, and is asked for again.
+    Retrying,
+    /// It is stored on disk, where only [`Read::read`](std::io::Read::read) gets it from.
+    OnDisk,
+}
+
+/// What a stream is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Nothing is known of the file yet.
+    Opening,
+    /// A reader waits for bytes.
+    Stalled,
+    /// Bytes are coming, and nobody has to wait.
+    Fetching,
+    /// What the readers will want next is there; nothing is fetched.
+    Idle,
+    /// What was asked for last could not be had, and is asked for again.
+    Retrying,
+    /// All of the file is stored.
+    Complete,
+    /// The stream was cancelled, or its downloader has stopped.
+    Cancelled,
+}
+
 /// What a stream has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -111,6 +154,21 @@ impl State {
             behind,
             stats: StreamStats::default(),
         }
+    }
+
+    /// Changes how far to read ahead.
+    pub(super) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
+        self.read_ahead = if self.behind.is_some() { plan::windowed(read_ahead) } else { read_ahead };
+    }
+
+    /// Notes that `reader` wants the byte at `position` now.
+    pub(super) fn want(&mut self, reader: usize, position: u64) {
+        let view = &mut self.readers[reader];
+        if view.position != position {
+            *view = ReaderView { position, ..ReaderView::default() };
+        }
+        view.waiting = true;
+        self.only_awaited = false;
     }
 
     pub(super) fn len(&self) -> Option<u64> {
@@ -169,6 +227,18 @@ impl State {
         situation.plan()
     }
 
+    /// True if an answer's head tells whether it is of the same file.
+    pub(super) fn is_vouched_for(&self) -> bool {
+        self.info.as_ref().is_none_or(|info| info.validator.is_some() || !info.ranged)
+    }
+
+    /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
+    pub(super) fn awaits_joint(&self, start: u64, available: &RangeSet) -> bool {
+        let Some(before) = start.checked_sub(1).filter(|_| !self.is_vouched_for()) else { return false };
+        let brings = |piece: &Piece| piece.next <= before && before < piece.end;
+        !available.contains(before) && self.pieces.iter().any(|(_, in_flight)| brings(&in_flight.piece))
+    }
+
     /// Notes that a piece was asked for. Returns its key, and the tokens of those that it supersedes.
     pub(super) fn add_piece(
         &mut self,
@@ -188,14 +258,17 @@ impl State {
         (self.pieces.insert(InFlight { piece, priority, token, request: None }), superseded)
     }
 
-    /// The tokens of pieces that no reader's window holds any more.
-    pub(super) fn unwanted(&self) -> Vec<CancelToken> {
+    /// The tokens of pieces that no reader's window holds any more. One that is about to end is let end: its connection
+    /// can be used again then.
+    pub(super) fn unwanted(&self, network: Network) -> Vec<CancelToken> {
         let Some(windows) = self.windows() else { return Vec::new() };
         let is_wanted =
             |piece: &Piece| windows.iter().any(|window| piece.next < window.end && window.start < piece.end);
         self.pieces
             .iter()
-            .filter(|(_, in_flight)| !is_wanted(&in_flight.piece))
+            .filter(|(_, in_flight)| {
+                !is_wanted(&in_flight.piece) && !network.drains(in_flight.piece.end - in_flight.piece.next)
+            })
             .map(|(_, in_flight)| in_flight.token.clone())
             .collect()
     }

@@ -80,6 +80,11 @@ impl Resource {
         Ok(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
+    /// True if reading what is there takes a system call.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        matches!(self.state.lock().backend, Backend::File(_))
+    }
+
     /// Stores `bytes` at `offset` and wakes who waits. What is there already is overwritten, with the same bytes if the
     /// writer is right. After an error what was stored before is still there.
     pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {

@@ -1,0 +1,181 @@
+//! How soon a blocked call returns after its cancel, in each state a fetch can be in.
+//!
+//! `cargo bench --bench cancel`. From just before the cancel to just after the return, on the thread that was blocked.
+
+mod measure;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::io::Read;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use measure::Quantiles;
+use support::peers::{Collect, List};
+use support::{Answer, Content, Origin};
+use windway::{Downloader, DownloaderConfig, Event, Fetch, Priority};
+
+const TIMES: usize = 300;
+
+fn main() {
+    for tls in [false, true] {
+        let name = if tls { "https" } else { "http " };
+        print(
+            &format!("{name}, waiting for the head"),
+            |_| {},
+            tls,
+            |answer| answer.latency_until_released(),
+        );
+        print(&format!("{name}, in a silent body"), |_| {}, tls, |answer| answer.stall_after(1000));
+    }
+    print(
+        "http , queued behind a silent one",
+        |config| config.max_concurrent = 1,
+        false,
+        |answer| answer.latency_until_released(),
+    );
+    report("http , waiting to be tried again", (0..TIMES).map(|_| retrying()).collect());
+    report("http , set aside", (0..TIMES / 3).map(|_| set_aside()).collect());
+    report("in the TLS handshake", (0..TIMES).map(|_| connecting("https")).collect());
+    report(
+        "in connect, to an address that swallows",
+        (0..TIMES / 3).map(|_| connecting("black hole")).collect(),
+    );
+}
+
+fn report(name: &str, times: Vec<Duration>) {
+    let times = Quantiles::new(times);
+    println!("{name:<44} p50 {:>9.1?}  p99 {:>9.1?}", times.at(0.5), times.at(0.99));
+}
+
+fn print(
+    name: &str,
+    change: impl Fn(&mut DownloaderConfig),
+    tls: bool,
+    how: impl Fn(Answer) -> Answer + Copy + Send + Sync + 'static,
+) {
+    let content = Content::pattern(100_000);
+    let handler = move |asked: &support::Asked| how(Answer::file(asked, &content));
+    let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
+    let mut config = DownloaderConfig::default();
+    if tls {
+        config.client.extra_roots.push(origin.root_pem());
+    }
+    change(&mut config);
+    let queues = config.max_concurrent == 1;
+    let downloader = Downloader::new(config).expect("sound options");
+    let peer = downloader.register((), Priority::High).expect("a running downloader");
+    let blocker = queues.then(|| {
+        let (peer, url) = (peer.clone(), origin.url("/first"));
+        let blocked = thread::spawn(move || drop(peer.execute(Fetch::get(&url).expect("an URL"))));
+        origin.wait_until("the first request", |log| log.asked.len() == 1);
+        blocked
+    });
+    let times = (0..TIMES)
+        .map(|_| {
+            let epoch = peer.epoch();
+            let (events, before) = (peer.subscribe(), origin.log());
+            let (fetch, own) = (Fetch::get(&origin.url("/a")).expect("an URL").epoch(&epoch), peer.clone());
+            let blocked = thread::spawn(move || {
+                let read = own.execute(fetch).map(|mut body| body.read_to_end(&mut Vec::new()));
+                assert!(read.is_err() || read.is_ok_and(|read| read.is_err()), "it was cancelled");
+                Instant::now()
+            });
+            if queues {
+                while !matches!(events.recv(), Some(Event::Enqueued { .. })) {}
+            } else {
+                let is_there = |log: &support::Log| {
+                    log.asked.len() > before.asked.len() && (log.sent >= before.sent + 1000 || log.sent == 0)
+                };
+                origin.wait_until("the request", is_there);
+            }
+            // The last thing that is waited for comes a bit before the thread blocks.
+            thread::sleep(Duration::from_millis(1));
+            let cancelled = Instant::now();
+            epoch.cancel();
+            blocked.join().expect("no panic") - cancelled
+        })
+        .collect();
+    report(name, times);
+    origin.release();
+    drop(peer);
+    downloader.stop();
+    if let Some(blocker) = blocker {
+        blocker.join().expect("no panic");
+    }
+}
+
+/// A fetch that waits for its next attempt, and holds no worker.
+fn retrying() -> Duration {
+    let origin = Origin::start(|_| Answer::status(503).header("Retry-After", "30"));
+    let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
+    let peer = downloader.register((), Priority::High).expect("a running downloader");
+    let (events, epoch) = (peer.subscribe(), peer.epoch());
+    let fetch = Fetch::get(&origin.url("/a")).expect("an URL").epoch(&epoch);
+    let own = peer.clone();
+    let blocked = thread::spawn(move || {
+        own.execute(fetch).expect_err("it was cancelled");
+        Instant::now()
+    });
+    while !matches!(events.recv(), Some(Event::Retrying { .. })) {}
+    thread::sleep(Duration::from_millis(1));
+    let cancelled = Instant::now();
+    epoch.cancel();
+    blocked.join().expect("no panic") - cancelled
+}
+
+/// A Low body that made room for awaited work, up to its sink's `finish`.
+fn set_aside() -> Duration {
+    let content = Content::pattern(8 << 20);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/bulk" => Answer::file(asked, &content).rate(1_000_000),
+        _ => Answer::file(asked, &content).latency_until_released(),
+    });
+    let mut config = DownloaderConfig::default();
+    config.max_concurrent = 1;
+    let downloader = Downloader::new(config).expect("sound options");
+    let list = List::default();
+    let bulk = downloader.register(list.clone(), Priority::High).expect("a running downloader");
+    let (events, epoch) = (bulk.subscribe(), bulk.epoch());
+    let (ends, end) = mpsc::channel();
+    list.put(Fetch::get(&origin.url("/bulk")).expect("an URL").epoch(&epoch), Collect::new(0, &ends));
+    bulk.wake(Priority::Low);
+    while !matches!(events.recv(), Some(Event::FirstByte { .. })) {}
+    let urgent = downloader.register((), Priority::High).expect("a running downloader");
+    let url = origin.url("/urgent");
+    let blocked = thread::spawn(move || drop(urgent.execute(Fetch::get(&url).expect("an URL"))));
+    while !matches!(events.recv(), Some(Event::SetAside { .. })) {}
+    let cancelled = Instant::now();
+    epoch.cancel();
+    end.recv().expect("an end");
+    let took = cancelled.elapsed();
+    origin.release();
+    downloader.stop();
+    blocked.join().expect("no panic");
+    took
+}
+
+/// In connect or in the handshake: a listener that accepts nobody, with its backlog full or not.
+fn connecting(how: &str) -> Duration {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    // TEST-NET-1 (RFC 5737): packets to it are dropped by most routers, and by hosts without a route at once.
+    let url = if how == "https" { format!("https://{address}/a") } else { "http://192.0.2.1/a".into() };
+    let mut config = DownloaderConfig::default();
+    config.max_retries = u32::MAX;
+    let downloader = Downloader::new(config).expect("sound options");
+    let peer = downloader.register((), Priority::High).expect("a running downloader");
+    let (events, epoch) = (peer.subscribe(), peer.epoch());
+    let fetch = Fetch::get(&url).expect("an URL").epoch(&epoch);
+    let own = peer.clone();
+    let blocked = thread::spawn(move || {
+        own.execute(fetch).expect_err("it was cancelled");
+        Instant::now()
+    });
+    while !matches!(events.recv(), Some(Event::Started { .. })) {}
+    thread::sleep(Duration::from_millis(5));
+    let cancelled = Instant::now();
+    epoch.cancel();
+    blocked.join().expect("no panic") - cancelled
+}

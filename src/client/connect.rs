@@ -1,0 +1,287 @@
+//! Connections as ureq sees them: taken from stock or opened, aborted from any thread, watched for how they end, and put
+//! back into stock.
+//!
+//! ```text
+//!  agent.run ─▶ Connect: from stock? ── no ──▶ Dial ─▶ a proxy's tunnel ─▶ rustls, for https
+//!                  │                             │
+//!                  ▼                             ▼
+//!               Watched ◀────────────────────────┘
+//! ```
+//!
+//! ureq's own pool holds nothing: what it would keep it drops, and a connection that is dropped while it is fit for
+//! another request goes back into windway's stock, where those opened ahead lie too.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use socket2::Socket;
+use ureq::Timeout;
+use ureq::unversioned::transport::{
+    Buffers, ChainedConnector, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout,
+    RustlsConnector, Transport, time,
+};
+
+use super::exchange::Exchange;
+use super::stock::Origin;
+use super::transport::{Dial, carry};
+use super::warm::Keeper;
+use crate::cancel::CancelReason;
+use crate::error::{Error, ErrorKind};
+
+/// Opens connections: TCP, a proxy's tunnel if one is set, TLS for https.
+pub(super) type Opener =
+    ChainedConnector<(), ChainedConnector<(), Dial, ConnectProxyConnector>, RustlsConnector>;
+
+/// A connection that serves nobody.
+pub(super) struct Connection {
+    transport: Box<dyn Transport>,
+    socket: Arc<Socket>,
+    /// Requests it has served, the current one included.
+    requests: u64,
+    /// The network that it was opened on.
+    pub(super) network: u64,
+}
+
+impl Connection {
+    /// A complete connection that was just opened for the current exchange.
+    pub(super) fn new(transport: Box<dyn Transport>, network: u64) -> Result<Self, ureq::Error> {
+        let socket = Exchange::current().and_then(|exchange| exchange.connected());
+        let Some(socket) = socket else { return Err(carry(cancelled_in_handshake())) };
+        Ok(Self { transport, socket, requests: 0, network })
+    }
+
+    /// Lets go of the exchange that it was opened for.
+    pub(super) fn unbind(&self, exchange: &Exchange) {
+        exchange.unbind(&self.socket);
+    }
+
+    /// Judged by hang-up: nothing is sent.
+    pub(super) fn is_open(&mut self) -> bool {
+        self.transport.is_open()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+fn cancelled_in_handshake() -> Error {
+    let cancelled = Exchange::current().and_then(|exchange| exchange.cancelled());
+    cancelled.unwrap_or_else(|| Error::cancelled(CancelReason::Fetch))
+}
+
+/// What ureq asks for connections.
+#[derive(Debug)]
+pub(super) struct Connect(pub(super) Arc<Keeper>);
+
+impl Connector<()> for Connect {
+    type Out = Watched;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Watched>, ureq::Error> {
+        let keeper = &self.0;
+        let origin = Origin::of(details.uri).ok_or(ureq::Error::ConnectionFailed)?;
+        let exchange = Exchange::current();
+        let freshly = exchange.as_ref().is_some_and(|exchange| exchange.freshly);
+        let connection = match keeper.checkout(&origin).filter(|_| !freshly) {
+            Some(ready) => ready,
+            None => keeper.open(details)?,
+        };
+        Ok(Some(Watched {
+            connection: Some(connection),
+            keeper: Arc::clone(keeper),
+            origin,
+            exchange: None,
+            is_fit: false,
+            awaits_head: false,
+        }))
+    }
+}
+
+/// A connection bound to the request that uses it, whose breaks no layer above can take for ends.
+pub(super) struct Watched {
+    /// `None` only while it is dropped.
+    connection: Option<Connection>,
+    keeper: Arc<Keeper>,
+    origin: Origin,
+    /// Whom it serves: from the sending of a request until it is idle again.
+    exchange: Option<Arc<Exchange>>,
+    /// It has served its request and can serve another one.
+    is_fit: bool,
+    /// A request was sent, and the beginning of its answer has not been looked at.
+    awaits_head: bool,
+}
+
+impl Watched {
+    fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"))
+    }
+
+    fn unbind(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        if let Some(connection) = &self.connection {
+            exchange.unbind(&connection.socket);
+        }
+    }
+
+    /// What really happened: a cancel shows as an end, and ureq takes a reset or an abort for a clean end.
+    fn explain<R>(&self, result: Result<R, ureq::Error>) -> Result<R, ureq::Error> {
+        if let Some(cancelled) = self.exchange.as_ref().and_then(|exchange| exchange.cancelled()) {
+            return Err(carry(cancelled));
+        }
+        result.map_err(|error| match error {
+            ureq::Error::Io(io) if is_break(&io) => {
+                carry(Error::new(ErrorKind::Disconnected, "the connection broke").with_cause(io))
+            }
+            other => other,
+        })
+    }
+
+    /// Waits for the beginning of an answer. On a connection that had served others patience may end before the limit,
+    /// and then something else is tried beside the wait.
+    fn await_beginning(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let exchange = self.exchange.clone().filter(|exchange| exchange.waits_on_reused());
+        let patience = exchange.as_ref().and_then(|exchange| exchange.patience.as_ref());
+        let limit = *timeout.for_read().after;
+        let Some(patience) = patience.filter(|patience| patience.limit < limit) else {
+            return self.connection().transport.await_input(timeout);
+        };
+        let first = NextTimeout { per_read: Some(time::Duration::Exact(patience.limit)), ..timeout };
+        match self.connection().transport.await_input(first) {
+            Err(error) if is_timeout(&error) => {}
+            result => return result,
+        }
+        (patience.at_end)();
+        let rest = NextTimeout { per_read: Some(time::Duration::Exact(limit - patience.limit)), ..timeout };
+        self.connection().transport.await_input(rest)
+    }
+
+    /// The beginning of an answer, with `ICY` as its protocol turned into one that ureq knows.
+    fn await_head(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let mut came = self.await_beginning(timeout)?;
+        while came && is_cut(self.buffers().input()) {
+            came = self.connection().transport.await_input(timeout)?;
+        }
+        self.awaits_head = false;
+        let buffers = self.buffers();
+        if buffers.input().starts_with(ICY) {
+            let rewritten = [HTTP, &buffers.input()[ICY.len()..]].concat();
+            buffers.input_consume(rewritten.len() - HTTP.len() + ICY.len());
+            let room = buffers.input_append_buf();
+            let Some(room) = room.get_mut(..rewritten.len()) else {
+                return Err(carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large")));
+            };
+            room.copy_from_slice(&rewritten);
+            buffers.input_appended(rewritten.len());
+        }
+        Ok(came)
+    }
+}
+
+/// The protocol of SHOUTcast's status line.
+const ICY: &[u8] = b"ICY ";
+const HTTP: &[u8] = b"HTTP/1.0 ";
+
+/// True for the beginning of what may become `ICY`.
+fn is_cut(beginning: &[u8]) -> bool {
+    !beginning.is_empty() && beginning.len() < ICY.len() && ICY.starts_with(beginning)
+}
+
+fn is_timeout(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Timeout(reason) => *reason != Timeout::Connect,
+        ureq::Error::Io(io) => matches!(io.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock),
+        _ => false,
+    }
+}
+
+fn is_break(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+    )
+}
+
+impl Transport for Watched {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.connection().transport.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        if self.exchange.is_none() {
+            let connection = self.connection();
+            connection.requests += 1;
+            let (socket, reused) = (Arc::clone(&connection.socket), connection.requests > 1);
+            if let Some(exchange) = Exchange::current() {
+                exchange.bind(&socket, reused)?;
+                self.exchange = Some(exchange);
+            }
+        }
+        self.awaits_head = true;
+        let result = self.connection().transport.transmit_output(amount, timeout);
+        self.explain(result)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let result = if self.awaits_head {
+            self.await_head(timeout)
+        } else {
+            self.connection().transport.await_input(timeout)
+        };
+        if let (Ok(true), Some(exchange)) = (&result, &self.exchange) {
+            exchange.note_answer();
+        }
+        self.explain(result)
+    }
+
+    /// Asked once its request is served, before it would go into ureq's pool.
+    fn is_open(&mut self) -> bool {
+        self.unbind();
+        self.is_fit = self.connection().is_open();
+        self.is_fit
+    }
+
+    fn is_tls(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.transport.is_tls())
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.unbind();
+        if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {
+            self.keeper.put_back(&self.origin, connection);
+        }
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_become_icy_is_waited_for() {
+        for cut in [&b"I"[..], b"IC", b"ICY"] {
+            assert!(is_cut(cut));
+        }
+        for whole in [&b""[..], b"H", b"HTTP/1.1", b"ICY ", b"ICX", b"ICY 200 OK"] {
+            assert!(!is_cut(whole));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! One request, as its connection and its canceller see it.
+//!
+//! ureq's connector learns of the request that it works for through a thread-local, set around ureq's call. A connection
+//! is bound to its request while it serves it, and unbound before it serves anybody else: a late cancel can't kill the
+//! socket's next user.
+
+use std::cell::RefCell;
+use std::net::Shutdown;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use socket2::Socket;
+
+use super::transport::carry;
+use crate::cancel::CancelReason;
+use crate::error::Error;
+
+/// A request on its way.
+#[derive(Default)]
+pub(super) struct Exchange {
+    binding: Mutex<Binding>,
+    /// It goes over a new connection, whatever is in stock.
+    pub(super) freshly: bool,
+    /// What is done when a connection that had served others gives no head for so long.
+    pub(super) patience: Option<Patience>,
+}
+
+/// See [`Exchange::patience`].
+pub(super) struct Patience {
+    pub(super) limit: Duration,
+    pub(super) at_end: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct Binding {
+    /// Set once, and then no socket is bound any more.
+    cancelled: Option<CancelReason>,
+    /// The socket that this exchange uses, and nobody else.
+    socket: Option<Arc<Socket>>,
+    /// The connection is complete, with its handshake.
+    connected: bool,
+    /// The connection had served another request before.
+    reused: bool,
+    /// Something came back.
+    answered: bool,
+    /// Another exchange for the same request was faster.
+    outrun: bool,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Arc<Exchange>>> = const { RefCell::new(None) };
+}
+
+impl Exchange {
+    /// One that goes over a new connection, whatever is in stock.
+    pub(super) fn freshly() -> Self {
+        Self { freshly: true, ..Self::default() }
+    }
+
+    pub(super) fn with_patience(patience: Option<Patience>) -> Self {
+        Self { patience, ..Self::default() }
+    }
+
+    /// Runs `call` with this as the current exchange of the thread.
+    pub(super) fn enter<T>(self: &Arc<Self>, call: impl FnOnce() -> T) -> T {
+        struct Leave;
+        impl Drop for Leave {
+            fn drop(&mut self) {
+                CURRENT.set(None);
+            }
+        }
+        CURRENT.set(Some(Arc::clone(self)));
+        let _leave = Leave;
+        call()
+    }
+
+    pub(super) fn current() -> Option<Arc<Self>> {
+        CURRENT.with_borrow(Clone::clone)
+    }
+
+    /// Releases whoever is blocked on this exchange's socket, now and from now on.
+    pub(super) fn abort(&self, reason: CancelReason) {
+        let mut binding = self.binding.lock();
+        binding.cancelled.get_or_insert(reason);
+        binding.shut_down();
+    }
+
+    /// Releases whoever is blocked on this exchange's socket, unless an answer has begun to come. False if it has.
+    pub(super) fn outrun(&self) -> bool {
+        let mut binding = self.binding.lock();
+        binding.outrun = !binding.answered;
+        if binding.outrun {
+            binding.shut_down();
+        }
+        binding.outrun
+    }
+
+    pub(super) fn was_outrun(&self) -> bool {
+        self.binding.lock().outrun
+    }
+
+    /// Why it was aborted, if it was.
+    pub(super) fn cancelled(&self) -> Option<Error> {
+        self.binding.lock().cancelled.map(Error::cancelled)
+    }
+
+    /// True if a connection that had served another request before went away without an answer.
+    pub(super) fn was_stale(&self) -> bool {
+        let binding = self.binding.lock();
+        binding.reused && !binding.answered && binding.cancelled.is_none()
+    }
+
+    /// True if it got as far as a complete connection.
+    pub(super) fn was_connected(&self) -> bool {
+        self.binding.lock().connected
+    }
+
+    /// True while nothing has come back over a connection that had served others.
+    pub(super) fn waits_on_reused(&self) -> bool {
+        let binding = self.binding.lock();
+        binding.reused && !binding.answered
+    }
+
+    pub(super) fn bind(&self, socket: &Arc<Socket>, reused: bool) -> Result<(), ureq::Error> {
+        let mut binding = self.binding.lock();
+        if let Some(reason) = binding.cancelled {
+            return Err(carry(Error::cancelled(reason)));
+        }
+        binding.socket = Some(Arc::clone(socket));
+        binding.reused = reused;
+        Ok(())
+    }
+
+    pub(super) fn unbind(&self, socket: &Arc<Socket>) {
+        let mut binding = self.binding.lock();
+        if binding.socket.as_ref().is_some_and(|bound| Arc::ptr_eq(bound, socket)) {
+            binding.socket = None;
+        }
+    }
+
+    /// The socket that is bound now, for a connection that is complete.
+    pub(super) fn connected(&self) -> Option<Arc<Socket>> {
+        let mut binding = self.binding.lock();
+        binding.connected = binding.socket.is_some();
+        binding.socket.clone()
+    }
+
+    pub(super) fn note_answer(&self) {
+        self.binding.lock().answered = true;
+    }
+}
+
+impl Binding {
+    fn shut_down(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            // An error says that it is down already.
+            drop(socket.shutdown(Shutdown::Both));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Tells a trickle from a slow body. Reads no clock: the time that was waited for bytes comes with them.
+
+use std::time::Duration;
+
+/// How a body has come lately. Time in which nobody waited for it does not count.
+#[derive(Debug)]
+pub(super) struct Pace {
+    /// Bytes that have to come in a window.
+    least: u64,
+    window: Duration,
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    /// Less than `min_rate` bytes a second over a `window` of waiting is a trickle; 0 takes anything.
+    pub(super) fn new(min_rate: u64, window: Duration) -> Self {
+        let least = (min_rate as f64 * window.as_secs_f64()) as u64;
+        Self { least, window, waited: Duration::ZERO, came: 0 }
+    }
+
+    /// Notes that so many bytes came after so long a wait. True if it has become a trickle.
+    pub(super) fn is_trickle(&mut self, bytes: usize, waited: Duration) -> bool {
+        self.came += bytes as u64;
+        self.waited += waited;
+        if self.waited < self.window {
+            return false;
+        }
+        let is_trickle = self.came < self.least;
+        (self.waited, self.came) = (Duration::ZERO, 0);
+        is_trickle
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_byte_a_second_is_a_trickle() {
+        let mut pace = Pace::new(128, 10 * SECOND);
+        let told: Vec<bool> = (0..20).map(|_| pace.is_trickle(1, SECOND)).collect();
+        assert_eq!(told.iter().position(|told| *told), Some(9));
+        assert!(told[19]);
+    }
+
+    #[test]
+    fn a_slow_body_and_one_that_nobody_waits_for_are_none() {
+        let mut pace = Pace::new(128, 10 * SECOND);
+        assert!((0..100).all(|_| !pace.is_trickle(130, SECOND)));
+        assert!((0..100).all(|_| !pace.is_trickle(1, Duration::ZERO)));
+        let mut anything = Pace::new(0, SECOND);
+        assert!((0..100).all(|_| !anything.is_trickle(0, SECOND)));
+    }
+}

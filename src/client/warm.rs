@@ -1,0 +1,325 @@
+//! Keeps connections ready: those that have served a request, and those opened ahead of one.
+//!
+//! What is wanted and what is there is the [stock](super::stock)'s business; here are its lock, and the threads that open
+//! what is lacking. They begin when something is lacking and end when nothing is.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, time};
+use ureq::{Timeout, http};
+
+use super::connect::{Connection, Opener};
+use super::exchange::Exchange;
+use super::resolve::{CachingResolver, Lookups};
+use super::stock::{Limits, Origin, Stock};
+use super::transport::Counters;
+use crate::cancel::{CancelReason, CancelToken};
+use crate::error::Error;
+
+/// Connections opened ahead at once.
+const MAX_DIALLERS: usize = 2;
+
+/// The connections that are ready, and those who open more.
+pub(super) struct Keeper {
+    shelves: Mutex<Shelves>,
+    /// Notified when a thread that opened connections has ended.
+    ended: Condvar,
+    opener: Opener,
+    config: Config,
+    lookups: Arc<Lookups>,
+    counters: Arc<Counters>,
+    /// Which network it is: grows when the network has changed, and what was opened before is not used again.
+    network: AtomicU64,
+    /// Cancelled when the client closes.
+    closing: CancelToken,
+}
+
+struct Shelves {
+    stock: Stock<Connection>,
+    diallers: usize,
+    closed: bool,
+}
+
+/// Keeps a connection to an origin ready for as long as it lives.
+pub(crate) struct Warmth {
+    keeper: Arc<Keeper>,
+    origin: Origin,
+}
+
+impl Keeper {
+    pub(super) fn new(
+        opener: Opener,
+        config: Config,
+        limits: Limits,
+        lookups: Arc<Lookups>,
+        counters: Arc<Counters>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            shelves: Mutex::new(Shelves { stock: Stock::new(limits), diallers: 0, closed: false }),
+            ended: Condvar::new(),
+            opener,
+            config,
+            lookups,
+            counters,
+            network: AtomicU64::new(0),
+            closing: CancelToken::new(CancelReason::Shutdown),
+        })
+    }
+
+    /// A connection to `origin` that is ready and alive. Those found dead are closed, and what is lacking after it is
+    /// opened in the background.
+    pub(super) fn checkout(self: &Arc<Self>, origin: &Origin) -> Option<Connection> {
+        loop {
+            let (found, old) = self.shelves.lock().stock.checkout(origin, Instant::now());
+            drop(old);
+            match found {
+                Some(connection) if self.is_usable(&connection) => {
+                    let mut connection = connection;
+                    if connection.is_open() {
+                        self.refill();
+                        return Some(connection);
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    self.refill();
+                    return None;
+                }
+            }
+        }
+    }
+
+    fn is_usable(&self, connection: &Connection) -> bool {
+        connection.network == self.network.load(Ordering::Acquire)
+    }
+
+    /// Takes a connection that is fit for another request.
+    pub(super) fn put_back(&self, origin: &Origin, connection: Connection) {
+        if !self.is_usable(&connection) {
+            return;
+        }
+        let gone = {
+            let mut shelves = self.shelves.lock();
+            if shelves.closed {
+                vec![connection]
+            } else {
+                shelves.stock.put(origin, connection, Instant::now())
+            }
+        };
+        drop(gone);
+    }
+
+    /// Opens a connection. Blocks for the limits of its parts.
+    pub(super) fn open(&self, details: &ConnectionDetails<'_>) -> Result<Connection, ureq::Error> {
+        let network = self.network.load(Ordering::Acquire);
+        let is_proxied = details.config.proxy().is_some();
+        let transport = if details.addrs.is_empty() && !is_proxied {
+            // What was in stock had died: the name was not looked up for its sake.
+            let resolver = CachingResolver::new(&self.lookups);
+            let addrs = resolver.resolve(details.uri, details.config, details.timeout)?;
+            self.opener.connect(&ConnectionDetails { addrs, ..copy(details) }, None)?
+        } else {
+            self.opener.connect(details, None)?
+        };
+        let transport = transport.ok_or(ureq::Error::ConnectionFailed)?;
+        Connection::new(Box::new(transport), network)
+    }
+
+    /// True if a connection to where `uri` leads is ready.
+    pub(super) fn is_ready(&self, uri: &Uri) -> bool {
+        Origin::of(uri).is_some_and(|origin| self.shelves.lock().stock.is_ready(&origin, Instant::now()))
+    }
+
+    /// Wants so many connections ready, for as long as the origin is used.
+    pub(super) fn want(self: &Arc<Self>, origin: &Origin, ready: usize) {
+        self.shelves.lock().stock.want(origin, ready, Instant::now());
+        self.refill();
+    }
+
+    /// Keeps a connection ready while the result lives.
+    pub(super) fn keep_warm(self: &Arc<Self>, origin: Origin) -> Warmth {
+        self.shelves.lock().stock.keep_warm(&origin, true, Instant::now());
+        self.refill();
+        Warmth { keeper: Arc::clone(self), origin }
+    }
+
+    /// Lets go of what leads to `origin`.
+    pub(super) fn forget(&self, origin: &Origin) {
+        let gone = self.shelves.lock().stock.clear(Some(origin));
+        drop(gone);
+    }
+
+    /// Lets go of all that was opened so far.
+    pub(super) fn change_network(self: &Arc<Self>) {
+        self.network.fetch_add(1, Ordering::AcqRel);
+        let gone = self.shelves.lock().stock.clear(None);
+        drop(gone);
+        self.refill();
+    }
+
+    /// Connections that are ready.
+    pub(super) fn idle(&self) -> usize {
+        let mut shelves = self.shelves.lock();
+        let old = shelves.stock.expire(Instant::now());
+        let idle = shelves.stock.idle();
+        drop(shelves);
+        drop(old);
+        idle
+    }
+
+    /// Closes all, opens no more, and blocks until nobody does.
+    pub(super) fn close(&self) {
+        let gone = {
+            let mut shelves = self.shelves.lock();
+            shelves.closed = true;
+            shelves.stock.clear(None)
+        };
+        drop(gone);
+        self.closing.cancel();
+        self.lookups.wake_all();
+        self.settle();
+    }
+
+    /// Blocks until nobody opens connections ahead.
+    pub(super) fn settle(&self) {
+        let mut shelves = self.shelves.lock();
+        while shelves.diallers > 0 {
+            self.ended.wait(&mut shelves);
+        }
+    }
+
+    /// Sees to it that somebody opens what is lacking.
+    fn refill(self: &Arc<Self>) {
+        loop {
+            let origin = {
+                let mut shelves = self.shelves.lock();
+                if shelves.closed || shelves.diallers == MAX_DIALLERS {
+                    return;
+                }
+                let Some(origin) = shelves.stock.poll_dial(Instant::now()) else { return };
+                shelves.diallers += 1;
+                origin
+            };
+            let (keeper, first) = (Arc::clone(self), origin.clone());
+            let named = thread::Builder::new().name("windway-dial".into());
+            if let Err(error) = named.spawn(move || keeper.run_dialler(first)) {
+                log::warn!("no thread to open connections ahead: {error}");
+                self.end_dial(&origin, None);
+                self.end_dialler();
+                return;
+            }
+        }
+    }
+
+    /// A thread that opens connections, until nothing is lacking.
+    fn run_dialler(&self, first: Origin) {
+        let mut next = Some(first);
+        while let Some(origin) = next {
+            let opened = self.dial(&origin);
+            if let Err(error) = &opened {
+                log::debug!("no connection to {} ahead: {error}", origin.host);
+            }
+            self.end_dial(&origin, opened.ok());
+            let mut shelves = self.shelves.lock();
+            next = if shelves.closed { None } else { shelves.stock.poll_dial(Instant::now()) };
+        }
+        self.end_dialler();
+    }
+
+    fn end_dial(&self, origin: &Origin, opened: Option<Connection>) {
+        self.shelves.lock().stock.handle_dialled(origin, opened.is_some());
+        if let Some(connection) = opened {
+            self.counters.warmed.fetch_add(1, Ordering::Relaxed);
+            self.put_back(origin, connection);
+        }
+    }
+
+    fn end_dialler(&self) {
+        // Under the lock, so that nobody is between the look and the wait.
+        let mut shelves = self.shelves.lock();
+        shelves.diallers -= 1;
+        self.ended.notify_all();
+    }
+
+    fn dial(&self, origin: &Origin) -> Result<Connection, Error> {
+        let exchange = Arc::new(Exchange::default());
+        let _on_close = self.closing.on_cancel({
+            let exchange = Arc::clone(&exchange);
+            move |reason| exchange.abort(reason)
+        });
+        let opened = exchange.enter(|| {
+            let uri = origin.uri()?;
+            let resolver = CachingResolver::new(&self.lookups);
+            let reason = Timeout::Connect;
+            let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
+            let timeout = NextTimeout { after, reason, per_read: None, per_write: None };
+            let addrs = resolver.resolve(&uri, &self.config, timeout)?;
+            let details = ConnectionDetails {
+                uri: &uri,
+                addrs,
+                config: &self.config,
+                request_level: false,
+                resolver: &resolver,
+                now: time::Instant::now(),
+                timeout,
+                current_time: Arc::new(time::Instant::now),
+                run_connector: Arc::new(|_| Err(ureq::Error::ConnectionFailed)),
+                register_shutdown: Arc::new(|_| Ok(())),
+            };
+            self.open(&details)
+        });
+        let connection = opened.map_err(Error::from_ureq)?;
+        connection.unbind(&exchange);
+        Ok(connection)
+    }
+}
+
+fn copy<'a>(details: &ConnectionDetails<'a>) -> ConnectionDetails<'a> {
+    ConnectionDetails {
+        uri: details.uri,
+        addrs: details.addrs.clone(),
+        config: details.config,
+        request_level: details.request_level,
+        resolver: details.resolver,
+        now: details.now,
+        timeout: details.timeout,
+        current_time: Arc::clone(&details.current_time),
+        run_connector: Arc::clone(&details.run_connector),
+        register_shutdown: Arc::clone(&details.register_shutdown),
+    }
+}
+
+impl Origin {
+    fn uri(&self) -> Result<Uri, ureq::Error> {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let uri: Result<Uri, http::uri::InvalidUri> =
+            format!("{scheme}://{}:{}/", self.host, self.port).parse();
+        uri.map_err(|error| ureq::Error::Http(error.into()))
+    }
+}
+
+impl Drop for Warmth {
+    fn drop(&mut self) {
+        self.keeper.shelves.lock().stock.keep_warm(&self.origin, false, Instant::now());
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("stock", &self.shelves.lock().stock).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Warmth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Warmth").field("origin", &self.origin).finish()
+    }
+}

@@ -1,0 +1,130 @@
+//! A fetch's request, and what is needed to ask again until its whole body has come.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::fetch::{Fetch, Priority, Validate, panicked};
+use super::scheduler::Core;
+use super::sync::Slot;
+use crate::cancel::CancelToken;
+use crate::client::{self, Head, Request, Resume, retry};
+use crate::error::Error;
+
+/// See [`patience`].
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a fetch asks for, over all its attempts.
+pub(super) struct Pursuit {
+    request: Request,
+    validate: Option<Validate>,
+    max_retries: u32,
+    /// Where the body ends that was asked for.
+    end: u64,
+    /// Attempts that failed since the last byte arrived.
+    failures: u32,
+    /// True if the last attempt delivered a byte.
+    flowed: bool,
+    /// How far it has come, once a head was accepted.
+    resume: Option<Resume>,
+}
+
+impl Pursuit {
+    pub(super) fn new(fetch: Fetch, max_retries: u32) -> Self {
+        let Fetch { request, validate, max_retries: own, .. } = fetch;
+        Self {
+            end: request.byte_range().map_or(u64::MAX, |range| range.end),
+            request,
+            validate,
+            max_retries: own.unwrap_or(max_retries),
+            failures: 0,
+            flowed: false,
+            resume: None,
+        }
+    }
+
+    pub(super) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Asks for what has not come yet. Blocks until a head is there that goes on with what came.
+    pub(super) fn open(
+        &mut self,
+        core: &Core,
+        token: &CancelToken,
+        priority: Priority,
+    ) -> Result<client::Response, Error> {
+        self.flowed = false;
+        if let Some(resume) = &self.resume {
+            self.request.set_range(resume.range(self.end));
+            if let Some(validator) = resume.if_range() {
+                self.request.set_if_range(validator.clone());
+            }
+        }
+        let body = core.client.open(&self.request, token, patience(core, priority))?;
+        self.accept(body.head())?;
+        Ok(body)
+    }
+
+    /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
+    fn accept(&mut self, head: &Head) -> Result<(), Error> {
+        if let Some(resume) = &self.resume {
+            resume.check(head)?;
+        }
+        if let Some(validate) = &mut self.validate {
+            catch_unwind(AssertUnwindSafe(|| validate(head)))
+                .unwrap_or_else(|_| Err(panicked("validate")))?;
+        }
+        self.resume.get_or_insert_with(|| Resume::begin(head));
+        Ok(())
+    }
+
+    /// Offset of the next new byte, once a head was accepted.
+    pub(super) fn offset(&self) -> Option<u64> {
+        self.resume.as_ref().map(Resume::offset)
+    }
+
+    /// Takes bytes that came from `at` on. Returns the new ones among them, and where they lie.
+    pub(super) fn take<'a>(&mut self, at: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), Error> {
+        let Some(resume) = &mut self.resume else { return Ok((at, bytes)) };
+        let offset = resume.offset();
+        let new = resume.take(at, bytes).map_err(|error| error.with_url(self.request.url()))?;
+        if !new.is_empty() {
+            self.failures = 0;
+            self.flowed = true;
+        }
+        Ok((offset, new))
+    }
+
+    /// How long to wait before the next attempt, if there is to be one after `error`.
+    pub(super) fn plan_retry(&mut self, error: &Error) -> Option<Duration> {
+        if !error.is_retryable() || self.failures >= self.max_retries {
+            return None;
+        }
+        let after = retry::delay(error, self.failures, self.flowed, retry::random());
+        self.failures += 1;
+        Some(after)
+    }
+
+    /// Fails with the first error that may pass: whoever reads the body asks again by himself.
+    pub(super) fn without_retries(self) -> Self {
+        Self { max_retries: 0, ..self }
+    }
+}
+
+/// How long an awaited request waits on a connection that was kept alive before it is raced: such a connection may have
+/// died in silence.
+fn patience(core: &Core, priority: Priority) -> Option<Duration> {
+    let ttfb = core.account.network().1.unwrap_or_default();
+    (priority == Priority::High).then(|| SHORTEST_PATIENCE.max(4 * ttfb))
+}
+
+/// Blocks until `after` has passed or `token` is cancelled.
+pub(super) fn pause(token: &CancelToken, after: Duration) {
+    let cancelled = Arc::new(Slot::default());
+    let _on_cancel = token.on_cancel({
+        let cancelled = Arc::clone(&cancelled);
+        move |_| cancelled.put(())
+    });
+    cancelled.take_until(Some(Instant::now() + after));
+}

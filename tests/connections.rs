@@ -1,0 +1,363 @@
+//! Connections: opened ahead, kept, lost in silence, authorised; and what is done when they break.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::peers::{List, collect, downloader};
+use support::{Answer, Content, Origin};
+use windway::{Auth, ByteRange, Downloader, ErrorKind, Fetch, FileConfig, Outcome, PeerHandle, Priority};
+
+/// Longer than any test: what has to wait for it hangs.
+const NEVER: Duration = Duration::from_secs(3600);
+
+fn get(origin: &Origin, path: &str) -> Fetch {
+    Fetch::get(&origin.url(path)).unwrap()
+}
+
+fn read_all(peer: &PeerHandle, fetch: Fetch) -> Vec<u8> {
+    let mut body = Vec::new();
+    peer.execute(fetch).unwrap().read_to_end(&mut body).unwrap();
+    body
+}
+
+#[test]
+fn a_warm_connection_spares_the_handshake_and_is_replaced() {
+    for origin in [
+        Origin::serving(Content::pattern(1000)),
+        Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000))),
+    ] {
+        let downloader = downloader(|config| {
+            if origin.url("").starts_with("https") {
+                config.client.extra_roots.push(origin.root_pem());
+            }
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        downloader.warm(&origin.url("/"), 2).unwrap();
+        downloader.settle();
+        assert_eq!(downloader.stats().connections_idle, 2);
+        let mut response = peer.execute(get(&origin, "/a")).unwrap();
+        assert!(origin.log().asked[0].connection < 2);
+        // The one that serves is replaced.
+        origin.wait_until("a third connection", |log| log.connections == 3);
+        response.read_to_end(&mut Vec::new()).unwrap();
+        downloader.settle();
+        let stats = downloader.stats();
+        assert!(stats.connections_warmed >= 2 && stats.connections_idle >= 2, "{stats:?}");
+        downloader.stop();
+        assert_eq!(downloader.stats().connections_idle, 0);
+    }
+}
+
+#[test]
+fn a_warm_connection_that_died_is_replaced_unseen() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|config| config.max_retries = 0);
+    let peer = downloader.register((), Priority::High).unwrap();
+    downloader.warm(&origin.url("/"), 1).unwrap();
+    downloader.settle();
+    origin.stop_listening();
+    origin.wait_until("its end", |log| log.open == 0);
+    origin.listen_again();
+    assert_eq!(read_all(&peer, get(&origin, "/a")).len(), 1000);
+}
+
+#[test]
+fn nothing_is_opened_ahead_for_who_is_not_there() {
+    let origin = Origin::serving(Content::pattern(1000));
+    origin.stop_listening();
+    let downloader = downloader(|_| ());
+    downloader.warm(&origin.url("/"), 4).unwrap();
+    // Ends those who open connections, and waits for them.
+    downloader.stop();
+    assert_eq!(downloader.stats().connections_idle, 0);
+}
+
+#[test]
+fn a_file_keeps_one_connection_warm_and_seeks_over_it() {
+    let origin = Origin::serving(Content::pattern(100_000_000));
+    let downloader = downloader(|_| ());
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    origin.wait_until("a second connection", |log| log.connections >= 2);
+    downloader.settle();
+    for seek in 1..10 {
+        let mut bytes = [0; 4096];
+        stream.seek(SeekFrom::Start(seek * 10_000_000)).unwrap();
+        stream.read_exact(&mut bytes).unwrap();
+        assert_pattern(seek * 10_000_000, &bytes);
+    }
+    assert!(origin.log().connections <= 12, "{}", origin.log().connections);
+}
+
+#[test]
+fn an_awaited_request_on_a_connection_that_died_in_silence_is_raced() {
+    for tls in [false, true] {
+        let content = Content::pattern(1000);
+        let handler = move |asked: &support::Asked| Answer::file(asked, &content);
+        let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
+        let downloader = downloader(|config| {
+            config.client.inactivity_timeout = NEVER;
+            config.max_retries = 0;
+            if tls {
+                config.client.extra_roots.push(origin.root_pem());
+            }
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        read_all(&peer, get(&origin, "/first"));
+        origin.black_hole();
+        assert_pattern(0, &read_all(&peer, get(&origin, "/second")));
+    }
+}
+
+#[test]
+fn a_slow_head_wins_its_race_if_it_comes_first() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        match (asked.number, asked.connection) {
+            (1, _) => answer.latency(Duration::from_millis(1500)),
+            (_, 0) => answer,
+            _ => answer.latency_until_released(),
+        }
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    read_all(&peer, get(&origin, "/first"));
+    assert_pattern(0, &read_all(&peer, get(&origin, "/second")));
+    assert_eq!(origin.log().asked.len(), 3);
+}
+
+#[test]
+fn a_changed_network_lets_go_of_its_connections() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|config| {
+        config.client.inactivity_timeout = NEVER;
+        config.max_retries = 0;
+    });
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    read_all(&peer, get(&origin, "/first"));
+    origin.black_hole();
+    downloader.network_changed();
+    assert_eq!(downloader.stats().connections_idle, 0);
+    // Not awaited, it is not raced either.
+    let (sink, end) = collect(0);
+    list.put(get(&origin, "/second"), sink);
+    peer.wake(Priority::Low);
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+}
+
+#[test]
+fn a_final_url_that_expires_is_replaced_by_the_original() {
+    for status in [401, 403, 404, 410] {
+        let content = Content::pattern(5_000_000);
+        let origin = Origin::start(move |asked| match asked.path.as_str() {
+            "/song" if asked.number == 0 => Answer::redirect(302, "/signed1"),
+            "/song" => Answer::redirect(302, "/signed2"),
+            "/signed1" if asked.number > 2 => Answer::status(status),
+            _ => Answer::file(asked, &content),
+        });
+        let mut config = FileConfig::default();
+        config.headers.push(("X-Key".into(), "7".into()));
+        let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), config).unwrap();
+        let mut body = Vec::new();
+        stream.read_to_end(&mut body).unwrap();
+        assert_eq!(body.len(), 5_000_000);
+        assert_pattern(0, &body);
+        let asked = origin.log().asked;
+        assert!(asked.iter().any(|asked| asked.path == "/signed2"));
+        assert!(asked.iter().all(|asked| asked.header("x-key") == Some("7")));
+    }
+}
+
+#[test]
+fn a_user_and_a_password_in_an_url_are_sent_and_shown_to_nobody() {
+    let content = Content::pattern(1000);
+    let other = Origin::serving(content.clone());
+    let elsewhere = other.url("/b");
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/away" => Answer::redirect(302, &elsewhere),
+        "/no" => Answer::status(404),
+        _ => Answer::file(asked, &content),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let url = |path: &str| origin.url(path).replace("http://", "http://me:se%20cret@");
+    read_all(&peer, Fetch::get(&url("/a")).unwrap());
+    // "me:se cret", in Base64.
+    let basic = Some("Basic bWU6c2UgY3JldA==");
+    assert_eq!(origin.log().asked[0].header("authorization"), basic);
+    read_all(&peer, Fetch::get(&url("/away")).unwrap());
+    assert_eq!(origin.log().asked[1].header("authorization"), basic);
+    assert_eq!(other.log().asked[0].header("authorization"), None);
+    let error = peer.execute(Fetch::get(&url("/no")).unwrap()).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("cret"), "{error:?}");
+    let error = downloader(|_| ()).open(&url("/no")).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("cret"), "{error:?}");
+}
+
+#[test]
+fn what_shows_one_origin_is_shown_to_no_other() {
+    let content = Content::pattern(1000);
+    let other = Origin::serving(content.clone());
+    let elsewhere = other.url("/b");
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/away" => Answer::redirect(307, &elsewhere),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| {
+        config.client.auth.push((origin.url("/"), Auth::Bearer("token".into())));
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    read_all(&peer, get(&origin, "/away"));
+    assert_eq!(origin.log().asked[0].header("authorization"), Some("Bearer token"));
+    assert_eq!(other.log().asked[0].header("authorization"), None);
+}
+
+/// A proxy for one tunnel after another. Returns its URL; ends with its last client.
+fn proxy() -> (String, thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let proxy = thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let mut head = Vec::new();
+        let mut lines = BufReader::new(client.try_clone().unwrap());
+        loop {
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            if line.trim().is_empty() {
+                break;
+            }
+            head.push(line.trim().to_owned());
+        }
+        let target = head[0].split(' ').nth(1).unwrap().to_owned();
+        let mut server = TcpStream::connect(target).unwrap();
+        let mut back = client.try_clone().unwrap();
+        back.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
+        let mut answers = server.try_clone().unwrap();
+        let down = thread::spawn(move || std::io::copy(&mut answers, &mut back));
+        // Either end may go first.
+        drop(std::io::copy(&mut lines, &mut server));
+        drop(server.shutdown(std::net::Shutdown::Both));
+        drop(down.join());
+        head
+    });
+    (url, proxy)
+}
+
+#[test]
+fn a_proxy_is_gone_through_if_it_is_set() {
+    let origin = Origin::serving(Content::pattern(100_000));
+    let (url, proxy) = proxy();
+    let downloader = downloader(|config| config.client.proxy = Some(url));
+    let peer = downloader.register((), Priority::High).unwrap();
+    for _ in 0..3 {
+        assert_pattern(0, &read_all(&peer, get(&origin, "/a")));
+    }
+    drop((peer, downloader));
+    let head = proxy.join().unwrap();
+    assert_eq!(head[0], format!("CONNECT {} HTTP/1.1", origin.address()));
+    assert_eq!(origin.log().connections, 1);
+}
+
+#[test]
+fn a_senseless_proxy_or_authorization_is_named() {
+    let fails = |change: fn(&mut windway::DownloaderConfig)| {
+        let mut config = windway::DownloaderConfig::default();
+        change(&mut config);
+        Downloader::new(config).unwrap_err()
+    };
+    let error = fails(|config| config.client.proxy = Some("socks5://127.0.0.1:1".into()));
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("proxy"), "{error}");
+    let error = fails(|config| config.client.auth.push(("nowhere".into(), Auth::Bearer("a".into()))));
+    assert!(error.to_string().contains("auth"), "{error}");
+    let error = fails(|config| {
+        config.client.auth.push(("http://host/".into(), Auth::Bearer("two\nlines".into())));
+    });
+    assert!(error.to_string().contains("auth"), "{error}");
+}
+
+#[test]
+fn a_trickle_counts_as_silence() {
+    let content = Content::pattern(100_000);
+    let origin =
+        Origin::start(move |asked| Answer::file(asked, &content).trickle(1, Duration::from_millis(10)));
+    let downloader = downloader(|config| {
+        config.client.min_rate = 10_000;
+        config.client.inactivity_timeout = Duration::from_millis(200);
+        config.max_retries = 0;
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut response = peer.execute(get(&origin, "/a")).unwrap();
+    let error = windway::Error::from(response.read_to_end(&mut Vec::new()).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Silent);
+    // And again, for who asks again.
+    let again = windway::Error::from(response.read(&mut [0; 10]).unwrap_err());
+    assert_eq!(again.kind(), ErrorKind::Silent);
+}
+
+#[test]
+fn a_body_in_a_callers_hands_goes_on_from_where_it_broke() {
+    for ranges in [true, false] {
+        let content = Content::pattern(500_000);
+        let origin = Origin::start(move |asked| {
+            let answer = if ranges { Answer::file(asked, &content) } else { Answer::whole(&content) };
+            match (ranges, asked.number) {
+                (true, ..5) => answer.close_after(60_000),
+                (false, ..5) => answer.reset_after(60_000 * (asked.number as u64 + 1)),
+                _ => answer,
+            }
+        });
+        let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+        let mut response = peer.execute(get(&origin, "/a").range(ByteRange::from_start(0))).unwrap();
+        let mut body = Vec::new();
+        response.read_to_end(&mut body).unwrap();
+        assert_eq!((body.len(), response.position()), (500_000, 500_000));
+        assert_pattern(0, &body);
+        assert_eq!(response.head().start(), 0);
+        assert_eq!(peer.totals().completed, 1);
+    }
+}
+
+#[test]
+fn a_body_that_changed_between_its_parts_is_never_joined() {
+    // Another tag; another date; the same length and nothing else, but other bytes at the joint.
+    for vouched in ["ETag", "Last-Modified", "nothing"] {
+        let origin = Origin::start(move |asked| {
+            let old: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
+            let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
+            let content = Content::bytes(if asked.number == 0 { old } else { new });
+            let answer = Answer::file(asked, &content).without_header("ETag");
+            let date = format!("Sun, 0{} Nov 1994 08:49:37 GMT", asked.number + 1);
+            let answer = match vouched {
+                "ETag" => answer.header("ETag", &format!("\"{}\"", asked.number)),
+                "Last-Modified" => answer.header("Last-Modified", &date),
+                _ => answer,
+            };
+            if asked.number == 0 { answer.close_after(60_000) } else { answer }
+        });
+        let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+        let mut body = Vec::new();
+        let mut response = peer.execute(get(&origin, "/a")).unwrap();
+        let error = windway::Error::from(response.read_to_end(&mut body).unwrap_err());
+        assert_eq!((error.kind(), body.len()), (ErrorKind::Changed, 60_000), "{vouched}");
+    }
+}
+
+#[test]
+fn pieces_of_a_file_that_nothing_vouches_for_are_held_against_each_other() {
+    let origin = Origin::start(|asked| {
+        let old: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 251) as u8).collect();
+        let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
+        let content = Content::bytes(if asked.number == 0 { old } else { new });
+        Answer::file(asked, &content).without_header("ETag").header("Content-Type", "audio/flac")
+    });
+    let mut stream = downloader(|_| ()).open(&origin.url("/a")).unwrap();
+    let mut body = Vec::new();
+    let error = windway::Error::from(stream.read_to_end(&mut body).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Changed);
+    assert!(body.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+}

@@ -1,0 +1,208 @@
+//! Eight readers with random seeks against a server that misbehaves at random, for ten minutes.
+//!
+//! `cargo test --release --test soak -- --ignored --nocapture`. `WINDWAY_SEED` repeats a run, `WINDWAY_SECONDS` shortens it.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::content::assert_pattern;
+use support::{Answer, Asked, Content, Origin};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, ReadAhead, StorageConfig, Stream};
+
+const LEN: u64 = 40_000_000;
+
+/// A read may take no longer than its own limit and those of one attempt together.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(10);
+
+/// Small, fast, and the same for the same seed (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+#[derive(Clone)]
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % sides
+    }
+}
+
+fn misbehave(asked: &Asked, content: &Content, dice: &mut Dice) -> Answer {
+    let good = Answer::file(asked, content);
+    let bytes = dice.roll(300_000);
+    match dice.roll(40) {
+        0 => good.close_after(bytes),
+        1 => good.reset_after(bytes),
+        2 => good.stall_after(bytes),
+        3 => good.close_in_head(dice.roll(60) as usize),
+        4 => good.reset_in_head(dice.roll(60) as usize),
+        5 => good.stall_in_head(dice.roll(60) as usize),
+        6 => good.split_head(1 + dice.roll(30) as usize),
+        7 => Answer::status([408, 429, 500, 502, 503, 504][dice.roll(6) as usize]),
+        8 => Answer::status(503).header("Retry-After", "1"),
+        9 => good.chunked(),
+        10 => good.cut_chunk_after(bytes),
+        11 => good.extra_bytes(7),
+        12 => good.close_when_idle(),
+        13 => good.latency(Duration::from_millis(dice.roll(300))),
+        14 => good.rate(200_000 + dice.roll(2_000_000)),
+        15 => good.interim(103),
+        16 => good.http10(),
+        17 => Answer::whole(content).header("ETag", &content.etag()).close_after(bytes),
+        18 => good.header("Content-Range", "bytes 278076-278075/278076"),
+        19 => good.header("Content-Range", "bytes 5-10/40000000"),
+        20 => Answer::whole(&Content::bytes(&b"<html><body>sorry</body></html>"[..])).with_status(502),
+        _ => good,
+    }
+}
+
+struct Figures {
+    reads: AtomicU64,
+    bytes: AtomicU64,
+    seeks: AtomicU64,
+    errors: AtomicU64,
+    reopened: AtomicU64,
+}
+
+/// Reads and seeks until `over`. Panics at a wrong byte, or a read that takes longer than it may.
+fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool, figures: &Figures) {
+    let mut buf = vec![0; 64 * 1024];
+    let open = |dice: &mut Dice| -> Option<Stream> {
+        let mut config = FileConfig::default();
+        config.read_timeout = Some(READ_TIMEOUT);
+        config.behind = 100_000;
+        config.read_ahead = [ReadAhead::Bytes(300_000), ReadAhead::Bytes(4 << 20)][dice.roll(2) as usize];
+        config.storage =
+            if dice.roll(2) == 0 { StorageConfig::Memory } else { StorageConfig::TempFile(None) };
+        downloader.open_with(url, config).ok()
+    };
+    let mut stream = None;
+    while !over.load(Ordering::Relaxed) {
+        let Some(open) = stream.as_mut() else {
+            figures.reopened.fetch_add(1, Ordering::Relaxed);
+            stream = open(&mut dice);
+            continue;
+        };
+        // As a player, which has something to do with what it has read.
+        thread::sleep(Duration::from_micros(dice.roll(1000)));
+        if dice.roll(2000) == 0 {
+            stream = None;
+            continue;
+        }
+        if dice.roll(20) == 0 {
+            let target = dice.roll(LEN + 1000);
+            open.seek(SeekFrom::Start(target)).expect("a seek within u64");
+            figures.seeks.fetch_add(1, Ordering::Relaxed);
+        }
+        let position = open.stream_position().expect("a position");
+        let len = 1 + dice.roll(buf.len() as u64) as usize;
+        let began = Instant::now();
+        let result = open.read(&mut buf[..len]);
+        let took = began.elapsed();
+        assert!(took < READ_TIMEOUT + SLACK, "a read at {position} took {took:?}");
+        figures.reads.fetch_add(1, Ordering::Relaxed);
+        match result {
+            Ok(0) => {
+                assert!(position >= LEN, "an end at {position}");
+                open.seek(SeekFrom::Start(dice.roll(LEN))).expect("a seek within u64");
+            }
+            Ok(got) => {
+                assert_pattern(position, &buf[..got]);
+                figures.bytes.fetch_add(got as u64, Ordering::Relaxed);
+            }
+            Err(error) => {
+                figures.errors.fetch_add(1, Ordering::Relaxed);
+                let error = Error::from(error);
+                // The server lies at times, and says so typed; what may pass is waited for.
+                if !error.is_retryable() && error.kind() != ErrorKind::TimedOut || dice.roll(10) == 0 {
+                    stream = None;
+                }
+            }
+        }
+    }
+}
+
+/// Threads, open descriptors and resident KiB of this process.
+fn census() -> [u64; 3] {
+    let count = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as u64);
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    [count("/proc/self/task"), count("/proc/self/fd"), pages * 4]
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+#[ignore = "takes ten minutes"]
+fn no_wrong_byte_no_hang_and_no_growth_in_ten_minutes_of_misbehaviour() {
+    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let seed = number("WINDWAY_SEED").unwrap_or(clock.as_nanos() as u64);
+    let seconds = number("WINDWAY_SECONDS").unwrap_or(600);
+    println!("WINDWAY_SEED={seed}, {seconds} s");
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        misbehave(
+            asked,
+            &content,
+            &mut Dice(seed ^ (asked.number as u64).wrapping_mul(0x5851_f42d_4c95_7f2d)),
+        )
+    });
+    let mut config = DownloaderConfig::default();
+    config.client.inactivity_timeout = Duration::from_secs(2);
+    let downloader = Downloader::new(config).expect("sound options");
+    let over = AtomicBool::new(false);
+    let figures = Arc::new(Figures {
+        reads: AtomicU64::new(0),
+        bytes: AtomicU64::new(0),
+        seeks: AtomicU64::new(0),
+        errors: AtomicU64::new(0),
+        reopened: AtomicU64::new(0),
+    });
+    let mut looks = Vec::new();
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..8_u64)
+            .map(|reader| {
+                let (downloader, figures, over) = (&downloader, &figures, &over);
+                let url = origin.url(&format!("/{reader}"));
+                let dice = Dice(seed.wrapping_add(reader));
+                scope.spawn(move || read_on(downloader, &url, dice, over, figures))
+            })
+            .collect();
+        for look in 0..10 {
+            thread::sleep(Duration::from_secs(seconds) / 10);
+            let [threads, descriptors, resident] = census();
+            println!(
+                "{:>4} s: {threads} threads, {descriptors} descriptors, {resident} KiB; {} reads, {} MB, {} seeks, {} errors, {} opened, {:?}",
+                (look + 1) * seconds / 10,
+                figures.reads.load(Ordering::Relaxed),
+                figures.bytes.load(Ordering::Relaxed) / 1_000_000,
+                figures.seeks.load(Ordering::Relaxed),
+                figures.errors.load(Ordering::Relaxed),
+                figures.reopened.load(Ordering::Relaxed),
+                downloader.stats().totals,
+            );
+            looks.push([threads, descriptors, resident]);
+            if readers.iter().any(|reader| reader.is_finished()) {
+                break;
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    // After the first fifth all is there that there will be; streams come and go, so there is some play.
+    let (early, last) = (looks[1], looks[looks.len() - 1]);
+    for (what, (early, last)) in ["threads", "descriptors", "KiB"].iter().zip(early.iter().zip(&last)) {
+        assert!(
+            *last <= early * 3 / 2 + 20_000 * u64::from(*what == "KiB"),
+            "{what} grew from {early} to {last}"
+        );
+    }
+}
