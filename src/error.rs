@@ -61,6 +61,8 @@ pub enum ErrorKind {
     Redirect,
     /// The answer does not cover the range that was asked for.
     WrongRange,
+    /// The whole came instead of the range that was asked for, from a server that had served ranges before.
+    RangeIgnored,
     /// The body came encoded although identity was asked for: its offsets mean nothing.
     Encoded,
     /// The resource is another one than before: joining the two would be noise.
@@ -191,6 +193,7 @@ impl Error {
             | ErrorKind::Unreachable
             | ErrorKind::Silent
             | ErrorKind::Disconnected
+            | ErrorKind::RangeIgnored
             | ErrorKind::TimedOut
             | ErrorKind::Interrupted
             | ErrorKind::TooManyOpenBodies => true,
@@ -255,6 +258,7 @@ impl From<Error> for io::Error {
             ErrorKind::Disconnected => io::ErrorKind::ConnectionAborted,
             ErrorKind::Protocol
             | ErrorKind::WrongRange
+            | ErrorKind::RangeIgnored
             | ErrorKind::Encoded
             | ErrorKind::Changed
             | ErrorKind::NotMedia

@@ -453,3 +453,33 @@ fn a_cable_that_is_pulled_and_put_back_costs_no_byte() {
     origin.listen_again();
     assert_pattern(500_000, &reader.join().unwrap());
 }
+
+#[test]
+fn a_server_that_ignores_a_range_now_and_then_stays_seekable() {
+    let content = Content::pattern(5_000_000);
+    let origin = Origin::start(move |asked| match asked.number % 3 {
+        2 => Answer::whole(&content).header("ETag", &content.etag()),
+        _ => Answer::file(asked, &content),
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), 5_000_000);
+    assert_pattern(0, &body);
+    assert!(stream.is_seekable());
+}
+
+#[test]
+fn a_server_that_serves_ranges_no_more_is_read_from_start_to_end() {
+    let content = Content::pattern(2_000_000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::file(asked, &content),
+        _ => Answer::whole(&content).header("ETag", &content.etag()),
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    stream.seek(SeekFrom::Start(1_500_000)).unwrap();
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    assert_pattern(1_500_000, &body);
+    assert_eq!((body.len(), stream.is_seekable()), (500_000, false));
+}

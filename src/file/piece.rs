@@ -166,11 +166,7 @@ impl Sink for PieceSink {
         let mut state = self.shared.state.lock();
         state.accept(head)?;
         state.last_progress = Instant::now();
-        if !head.is_partial() {
-            // One body with all of it: a thread of the file reads it at the readers' pace.
-            if let Some(info) = &mut state.info {
-                info.ranged = false;
-            }
+        if state.accept_part(head)? == Flow::Detach {
             return Ok(Flow::Detach);
         }
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };

@@ -12,9 +12,12 @@ use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Situation};
 use crate::cancel::CancelToken;
 use crate::client::{Head, Validator};
 use crate::config::ReadAhead;
-use crate::downloader::{Priority, RequestId};
+use crate::downloader::{Flow, Priority, RequestId};
 use crate::error::{Error, ErrorKind};
 use crate::storage::RangeSet;
+
+/// So often a server that has served ranges may ignore one before it is taken for one that serves none.
+const MAX_IGNORED_RANGES: u32 = 3;
 
 /// What the first answer told.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub(super) struct State {
     pub(super) pieces: Slab<InFlight>,
     /// Known once the first head has come; changes no more but for a length that is found out.
     pub(super) info: Option<Info>,
+    /// Ranges that were answered with the whole, one after another.
+    pub(super) ignored_ranges: u32,
     /// A thread reads the one body of a server without ranges.
     pub(super) linear: bool,
     /// How far any reading of the one body has come, and how many in a row broke off before that.
@@ -138,6 +143,7 @@ impl State {
             readers: Slab::new(),
             pieces: Slab::new(),
             info: None,
+            ignored_ranges: 0,
             linear: false,
             linear_best: 0,
             linear_breaks: 0,
@@ -297,6 +303,26 @@ impl State {
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
         Ok(())
+    }
+
+    /// Notes that a head brought the part that was asked for, or the whole. A server that has served ranges may fail to
+    /// once or twice: one among many behind one name, perhaps.
+    pub(super) fn accept_part(&mut self, head: &Head) -> Result<Flow, Error> {
+        if head.is_partial() {
+            self.ignored_ranges = 0;
+            return Ok(Flow::Stream);
+        }
+        let has_served_ranges = self.info.as_ref().is_some_and(|info| info.ranged);
+        if has_served_ranges && self.ignored_ranges < MAX_IGNORED_RANGES {
+            self.ignored_ranges += 1;
+            let why = "the whole came instead of a range, from a server that had served ranges";
+            return Err(Error::new(ErrorKind::RangeIgnored, why).with_url(head.url()));
+        }
+        // One body with all of it: a thread of the file reads it at the readers' pace.
+        if let Some(info) = &mut self.info {
+            info.ranged = false;
+        }
+        Ok(Flow::Detach)
     }
 
     /// What storage has to keep; `None` is all.
