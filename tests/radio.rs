@@ -613,6 +613,20 @@ fn stopping_the_downloader_ends_the_radio() {
 }
 
 #[test]
+fn a_password_in_the_url_is_sent_and_not_shown() {
+    let station = station(1000, 100);
+    let origin = Origin::start(move |asked| Answer::station(asked, &station).close_after(10_000));
+    let url = origin.url("/live").replace("//", "//user:secret@");
+    let mut radio = Radio::open(&downloader(), &url, config(|_| ())).unwrap();
+    read_exactly(&mut radio, 20_000);
+    let asked = origin.log().asked;
+    let sent = |number: usize| asked[number].header("authorization").is_some();
+    assert!(sent(0) && sent(1));
+    let shown = format!("{radio:?} {:?} {:?}", radio.handle(), radio.seek(SeekFrom::End(0)));
+    assert!(shown.contains("/live") && !shown.contains("secret"), "{shown}");
+}
+
+#[test]
 fn senseless_input_is_refused_at_once() {
     let downloader = downloader();
     let kind = |url: &str, change: fn(&mut RadioConfig)| {

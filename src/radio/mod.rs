@@ -83,13 +83,14 @@ impl Radio {
     /// stopped; [`ErrorKind::Io`] if a thread can't be started.
     pub fn open(downloader: &Downloader, url: &str, config: RadioConfig) -> Result<Self, Error> {
         config.check()?;
-        let mut request = Request::get(url)?;
+        // To the station's other hosts too, where it redirects to one.
+        let mut request = Request::get(url)?.open_header("icy-metadata", "1");
         for (name, value) in &config.headers {
             request = request.header(name, value)?;
         }
         let peer = downloader.register((), Priority::High)?;
         let token = peer.epoch();
-        let shared = Arc::new(Shared::new(url, config, token)?);
+        let shared = Arc::new(Shared::new(request, config, token)?);
         let weak = Arc::downgrade(&shared);
         let on_cancel = shared.token.on_cancel(move |_| {
             if let Some(shared) = weak.upgrade() {
@@ -105,9 +106,9 @@ impl Radio {
         true
     }
 
-    /// The URL that was asked for.
+    /// The URL that was asked for, without a user and password that were in it.
     pub fn url(&self) -> &str {
-        &self.shared.url
+        self.shared.url()
     }
 
     /// What another thread may ask of this radio. Does not keep it playing.
@@ -271,6 +272,6 @@ impl RadioHandle {
 
 impl fmt::Debug for RadioHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RadioHandle").field("url", &self.shared.url).finish_non_exhaustive()
+        f.debug_struct("RadioHandle").field("url", &self.shared.url()).finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use super::icy::{IcyMetadata, IcyPart, IcySplitter, RadioInfo};
 use super::reconnect::{Reconnect, Verdict};
 use super::shared::{CHUNK, Gate, Shared};
-use crate::client::{Request, retry};
+use crate::client::retry;
 use crate::downloader::{Fetch, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
 
@@ -72,7 +72,7 @@ impl Receiver<'_> {
     /// One connection, from its making to its failure. Returns without one if it was let go in a pause.
     fn receive(&mut self, reconnect: &mut Reconnect) -> Result<(), Error> {
         let Gate::Read(mut room) = self.gate(reconnect)? else { return Ok(()) };
-        let mut body = self.peer.execute(self.fetch()?)?;
+        let mut body = self.peer.execute(self.fetch())?;
         let info = RadioInfo::from_headers(body.head().headers());
         let interval = info.metadata_interval;
         let mut got = self.read_first(&mut body, room, interval)?;
@@ -101,14 +101,9 @@ impl Receiver<'_> {
         self.shared.gate(|idle_since| reconnect.let_go_at(idle_since))
     }
 
-    fn fetch(&self) -> Result<Fetch, Error> {
-        // To the station's other hosts too, where it redirects to one.
-        let mut request = Request::get(&self.shared.url)?.open_header("icy-metadata", "1");
-        for (name, value) in &self.shared.config.headers {
-            request = request.header(name, value)?;
-        }
+    fn fetch(&self) -> Fetch {
         // It is tried again here, not by the downloader: for as long as the user wishes, and while the buffer plays on.
-        Ok(Fetch::new(request).epoch(&self.shared.token).max_retries(0))
+        Fetch::new(self.shared.request.clone()).epoch(&self.shared.token).max_retries(0)
     }
 
     /// Reads as many bytes as tell a page from audio, up to the first metadata, or fewer if there are no more.

@@ -11,7 +11,7 @@ use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
 use super::titles::{Title, Titles};
 use crate::cancel::CancelToken;
-use crate::client::{ByteRange, Head};
+use crate::client::{ByteRange, Head, Request};
 use crate::config::{RadioConfig, StorageConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
@@ -26,7 +26,8 @@ const TRIM: u64 = 64 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) url: String,
+    /// What is sent for each connection. Its URL shows no password.
+    pub(super) request: Request,
     pub(super) config: RadioConfig,
     /// Above every connection's.
     pub(super) token: CancelToken,
@@ -93,7 +94,7 @@ pub(super) enum Gate {
 }
 
 impl Shared {
-    pub(super) fn new(url: &str, config: RadioConfig, token: CancelToken) -> Result<Self, Error> {
+    pub(super) fn new(request: Request, config: RadioConfig, token: CancelToken) -> Result<Self, Error> {
         let events = Bus::of(config.event_capacity, |lost| RadioEvent::Lagged { lost });
         let state = State {
             position: 0,
@@ -115,7 +116,11 @@ impl Shared {
             stats: RadioStats::default(),
         };
         let resource = Resource::new(&StorageConfig::Memory)?;
-        Ok(Self { url: url.to_owned(), config, token, resource, state: Mutex::new(state), events })
+        Ok(Self { request, config, token, resource, state: Mutex::new(state), events })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        self.request.url()
     }
 
     /// Lets everybody who waits look again.
@@ -222,7 +227,7 @@ impl Shared {
     }
 
     fn locate(&self, error: Error) -> Error {
-        error.with_url(self.url.clone())
+        error.with_url(self.url())
     }
 }
 
@@ -260,7 +265,7 @@ impl Shared {
 
     pub(super) fn media_info(&self) -> MediaInfo {
         let state = self.state.lock();
-        MediaInfo::detect(state.content_type.as_deref(), &self.url, &state.magic)
+        MediaInfo::detect(state.content_type.as_deref(), self.url(), &state.magic)
     }
 
     pub(super) fn title_at(&self, position: u64) -> Option<Title> {
