@@ -168,6 +168,8 @@ impl Shared {
         let mut state = self.state.lock();
         let was_full = self.room(&state).is_none();
         state.position += bytes;
+        // What is being stored just now may be read before `store` says that it is there.
+        state.end = state.end.max(state.position);
         let is_full = self.room(&state).is_none();
         drop(state);
         if was_full && !is_full {
@@ -243,7 +245,7 @@ impl Shared {
 
     pub(super) fn buffered(&self) -> u64 {
         let state = self.state.lock();
-        state.end.saturating_sub(state.position)
+        state.end - state.position
     }
 
     pub(super) fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
@@ -251,7 +253,7 @@ impl Shared {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = self.resource.wait(deadline, |_| {
             let state = self.state.lock();
-            if state.end.saturating_sub(state.position) >= bytes {
+            if state.end - state.position >= bytes {
                 return Some(Ok(()));
             }
             self.broken_off(&state, interrupts).map(Err)
@@ -340,7 +342,7 @@ impl Shared {
 
     /// How many bytes may come; `None` while it is not worth a read.
     fn room(&self, state: &State) -> Option<usize> {
-        let room = self.config.ahead.saturating_sub(state.end.saturating_sub(state.position));
+        let room = self.config.ahead.saturating_sub(state.end - state.position);
         let worth = (self.config.ahead / 4).clamp(1, CHUNK as u64);
         (room >= worth).then(|| usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK))
     }
@@ -394,7 +396,7 @@ impl Shared {
         let end = self.end();
         self.resource.write_at(end, audio)?;
         let mut state = self.state.lock();
-        state.end += audio.len() as u64;
+        state.end = end + audio.len() as u64;
         state.stats.bytes_received += audio.len() as u64;
         state.trouble = None;
         Ok(())
@@ -442,8 +444,7 @@ impl Shared {
 }
 
 fn window(state: &State) -> Range<u64> {
-    // What is being stored just now may have been read already.
-    state.start..state.end.max(state.position)
+    state.start..state.end
 }
 
 fn timed_out(state: &State) -> Error {
