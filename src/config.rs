@@ -306,6 +306,93 @@ impl FileConfig {
     }
 }
 
+/// How a radio is received.
+///
+/// ```
+/// use windway::{AfterPause, RadioConfig};
+///
+/// let mut config = RadioConfig::default();
+/// config.ahead = 512 * 1024;
+/// config.after_pause = AfterPause::Continue;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RadioConfig {
+    /// How many bytes behind the reader can still be sought. Default: 1 MiB.
+    pub behind: u64,
+    /// How many bytes are stored ahead of the reader; while so many are, the server is held back. Default: 4 MiB.
+    pub ahead: u64,
+    /// A read that gets no byte for so long fails with [`ErrorKind::TimedOut`], and may be tried again. The radio goes on
+    /// reconnecting all the same. `None` waits for ever. Default: 30 s.
+    pub read_timeout: Option<Duration>,
+    /// For how long to reconnect without hearing a byte of audio, before the radio ends with the last error. It ends early
+    /// rather than late: when the next attempt would come after that. Default: `None`, for ever.
+    pub give_up: Option<Duration>,
+    /// For how long a 404 is no answer, but a station whose source is away: Icecast says so until its source is back.
+    /// Counts from the break on, and only where audio had been heard; else a 404 ends the radio at once. Default: 2 min.
+    pub source_away: Duration,
+    /// Bytes a second; a connection that brings less for a whole `rate_window`, while the reader waits for each of them,
+    /// is given up for a new one. Something below the station's rate, or zero for never. Default: 1000.
+    pub min_rate: u32,
+    /// Over how long the rate is held against `min_rate`. Default: 10 s.
+    pub rate_window: Duration,
+    /// What is read after a long pause. Default: [`AfterPause::LiveEdge`].
+    pub after_pause: AfterPause,
+    /// What a long pause is: so long nothing was read although all of `ahead` is stored. Default: 10 s.
+    pub pause_limit: Duration,
+    /// Headers sent to the URL's origin, and to no other. Default: none.
+    pub headers: Vec<(String, String)>,
+    /// Events a subscriber may lag behind before it loses the oldest. Default: 256.
+    pub event_capacity: usize,
+}
+
+impl Default for RadioConfig {
+    fn default() -> Self {
+        Self {
+            behind: 1 << 20,
+            ahead: 4 << 20,
+            read_timeout: Some(Duration::from_secs(30)),
+            give_up: None,
+            source_away: Duration::from_secs(120),
+            min_rate: 1000,
+            rate_window: Duration::from_secs(10),
+            after_pause: AfterPause::LiveEdge,
+            pause_limit: Duration::from_secs(10),
+            headers: Vec::new(),
+            event_capacity: 256,
+        }
+    }
+}
+
+impl RadioConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |field: &str, why: &str| {
+            Err(Error::new(ErrorKind::InvalidConfig, format!("RadioConfig::{field} {why}")))
+        };
+        if self.ahead == 0 {
+            return wrong("ahead", "is 0 bytes, and nothing could be read");
+        }
+        if self.read_timeout == Some(Duration::ZERO) {
+            return wrong("read_timeout", "is zero, and nothing would be there in time");
+        }
+        if self.rate_window.is_zero() && self.min_rate > 0 {
+            return wrong("rate_window", "is zero, and no rate can be told");
+        }
+        Ok(())
+    }
+}
+
+/// What a radio's reader gets after a long pause: one that outlasted the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AfterPause {
+    /// What the station sends then. The connection is let go during the pause, and what was stored ahead is skipped;
+    /// a seek instead of a read keeps it.
+    LiveEdge,
+    /// What follows where it paused: the buffer, and then what the old connection brings, if the server still holds it.
+    Continue,
+}
+
 /// Where a stream's bytes are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -342,6 +429,13 @@ mod tests {
         let config = DownloaderConfig { reserved: 6, ..Default::default() };
         assert!(config.check().unwrap_err().to_string().contains("reserved"));
         assert!(DownloaderConfig::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_radio_without_room_is_refused() {
+        let config = RadioConfig { ahead: 0, ..Default::default() };
+        assert!(config.check().unwrap_err().to_string().contains("RadioConfig::ahead"));
+        assert!(RadioConfig::default().check().is_ok());
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub enum ErrorKind {
     InvalidConfig,
     /// A call had an argument that makes no sense.
     InvalidInput,
+    /// A radio was sought to a byte that it does not keep; [`Error::range`] tells which bytes it keeps.
+    OutOfWindow,
     /// The name lookup found no address, or failed.
     HostNotFound,
     /// The name lookup or the connection was not there within its limit.
@@ -244,7 +246,8 @@ impl From<Error> for io::Error {
             ErrorKind::InvalidUrl
             | ErrorKind::UnsupportedScheme
             | ErrorKind::InvalidConfig
-            | ErrorKind::InvalidInput => io::ErrorKind::InvalidInput,
+            | ErrorKind::InvalidInput
+            | ErrorKind::OutOfWindow => io::ErrorKind::InvalidInput,
             ErrorKind::HostNotFound | ErrorKind::Status(404 | 410) => io::ErrorKind::NotFound,
             ErrorKind::Status(401 | 403) => io::ErrorKind::PermissionDenied,
             ErrorKind::ConnectTimedOut | ErrorKind::Silent | ErrorKind::TimedOut | ErrorKind::Stalled => {

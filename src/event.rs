@@ -173,26 +173,33 @@ impl fmt::Display for Hang {
 }
 
 /// Hands each event to each subscriber.
-#[derive(Clone)]
-pub(crate) struct Bus(Arc<Subscribers>);
+pub(crate) struct Bus<E = Event>(Arc<Subscribers<E>>);
 
-struct Subscribers {
+struct Subscribers<E> {
     /// Length of `queues`, so that publishing to nobody takes no lock.
     count: AtomicUsize,
-    queues: Mutex<Vec<Arc<Queue>>>,
+    queues: Mutex<Queues<E>>,
     capacity: usize,
+    /// Makes the event that tells how many were lost.
+    lagged: fn(u64) -> E,
 }
 
-struct Queue {
-    backlog: Mutex<Backlog>,
+struct Queues<E> {
+    open: Vec<Arc<Queue<E>>>,
+    /// Nothing more will be published.
+    closed: bool,
+}
+
+struct Queue<E> {
+    backlog: Mutex<Backlog<E>>,
     /// Notified by `publish` and by the end of the bus.
     arrived: Condvar,
+    lagged: fn(u64) -> E,
 }
 
-#[derive(Default)]
-struct Backlog {
+struct Backlog<E> {
     /// At most `capacity`.
-    events: VecDeque<Event>,
+    events: VecDeque<E>,
     /// Dropped from the front since the subscriber last looked.
     lost: u64,
     /// Nothing more will come.
@@ -202,24 +209,43 @@ struct Backlog {
 impl Bus {
     /// A bus whose subscribers may lag `capacity` events behind.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self(Arc::new(Subscribers { count: AtomicUsize::new(0), queues: Mutex::default(), capacity }))
+        Self::of(capacity, |lost| Event::Lagged { lost })
+    }
+}
+
+impl<E> Bus<E> {
+    /// As `new`, for events of another type; `lagged` makes the one that tells how many were lost.
+    pub(crate) fn of(capacity: usize, lagged: fn(u64) -> E) -> Self {
+        let queues = Mutex::new(Queues { open: Vec::new(), closed: false });
+        Self(Arc::new(Subscribers { count: AtomicUsize::new(0), queues, capacity, lagged }))
     }
 
     /// Everything published from now on.
-    pub(crate) fn subscribe(&self) -> Subscriber {
-        let queue = Arc::new(Queue { backlog: Mutex::default(), arrived: Condvar::new() });
+    pub(crate) fn subscribe(&self) -> Subscriber<E> {
         let mut queues = self.0.queues.lock();
-        queues.push(Arc::clone(&queue));
-        self.0.count.store(queues.len(), Ordering::Release);
+        let backlog = Backlog { events: VecDeque::new(), lost: 0, closed: queues.closed };
+        let lagged = self.0.lagged;
+        let queue = Arc::new(Queue { backlog: Mutex::new(backlog), arrived: Condvar::new(), lagged });
+        if !queues.closed {
+            queues.open.push(Arc::clone(&queue));
+        }
+        self.0.count.store(queues.open.len(), Ordering::Release);
         Subscriber { queue, bus: Arc::downgrade(&self.0) }
     }
 
+    /// Says that nothing more will be published, to those who subscribe later too.
+    pub(crate) fn close(&self) {
+        self.0.close();
+    }
+}
+
+impl<E: Clone> Bus<E> {
     /// Tells everybody. Never waits for a subscriber.
-    pub(crate) fn publish(&self, event: &Event) {
+    pub(crate) fn publish(&self, event: &E) {
         if self.0.count.load(Ordering::Acquire) == 0 {
             return;
         }
-        for queue in self.0.queues.lock().iter() {
+        for queue in &self.0.queues.lock().open {
             let mut backlog = queue.backlog.lock();
             if backlog.events.len() >= self.0.capacity.max(1) {
                 backlog.events.pop_front();
@@ -231,38 +257,56 @@ impl Bus {
     }
 }
 
-impl Drop for Subscribers {
-    fn drop(&mut self) {
-        for queue in self.queues.get_mut() {
+impl<E> Clone for Bus<E> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<E> Subscribers<E> {
+    fn close(&self) {
+        let open = {
+            let mut queues = self.queues.lock();
+            queues.closed = true;
+            std::mem::take(&mut queues.open)
+        };
+        self.count.store(0, Ordering::Release);
+        for queue in open {
             queue.backlog.lock().closed = true;
             queue.arrived.notify_all();
         }
     }
 }
 
-impl fmt::Debug for Bus {
+impl<E> Drop for Subscribers<E> {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl<E> fmt::Debug for Bus<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bus").finish_non_exhaustive()
     }
 }
 
-/// Receives events. One that lags loses the oldest and is told how many.
-pub struct Subscriber {
-    queue: Arc<Queue>,
-    bus: Weak<Subscribers>,
+/// Receives events: those of fetches, or another source's. One that lags loses the oldest and is told how many.
+pub struct Subscriber<E = Event> {
+    queue: Arc<Queue<E>>,
+    bus: Weak<Subscribers<E>>,
 }
 
-impl Subscriber {
+impl<E> Subscriber<E> {
     /// The next event, if one is there. Never blocks.
-    pub fn try_recv(&self) -> Option<Event> {
-        self.queue.backlog.lock().next()
+    pub fn try_recv(&self) -> Option<E> {
+        self.queue.next(&mut self.queue.backlog.lock())
     }
 
-    /// The next event. Blocks until there is one; `None` once the downloader or peer is gone and all was received.
-    pub fn recv(&self) -> Option<Event> {
+    /// The next event. Blocks until there is one; `None` once what it comes from is gone and all was received.
+    pub fn recv(&self) -> Option<E> {
         let mut backlog = self.queue.backlog.lock();
         loop {
-            match backlog.next() {
+            match self.queue.next(&mut backlog) {
                 Some(event) => return Some(event),
                 None if backlog.closed => return None,
                 None => self.queue.arrived.wait(&mut backlog),
@@ -271,16 +315,16 @@ impl Subscriber {
     }
 
     /// As [`recv`](Self::recv), but blocks for `timeout` at most.
-    pub fn recv_timeout(&self, timeout: Duration) -> Option<Event> {
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<E> {
         let deadline = Instant::now() + timeout;
         let mut backlog = self.queue.backlog.lock();
         loop {
-            match backlog.next() {
+            match self.queue.next(&mut backlog) {
                 Some(event) => return Some(event),
                 None if backlog.closed => return None,
                 None => {
                     if self.queue.arrived.wait_until(&mut backlog, deadline).timed_out() {
-                        return backlog.next();
+                        return self.queue.next(&mut backlog);
                     }
                 }
             }
@@ -288,35 +332,35 @@ impl Subscriber {
     }
 }
 
-impl Iterator for Subscriber {
-    type Item = Event;
+impl<E> Iterator for Subscriber<E> {
+    type Item = E;
 
     /// As [`Subscriber::recv`].
-    fn next(&mut self) -> Option<Event> {
+    fn next(&mut self) -> Option<E> {
         self.recv()
     }
 }
 
-impl Drop for Subscriber {
+impl<E> Drop for Subscriber<E> {
     fn drop(&mut self) {
         let Some(bus) = self.bus.upgrade() else { return };
         let mut queues = bus.queues.lock();
-        queues.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
-        bus.count.store(queues.len(), Ordering::Release);
+        queues.open.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
+        bus.count.store(queues.open.len(), Ordering::Release);
     }
 }
 
-impl fmt::Debug for Subscriber {
+impl<E> fmt::Debug for Subscriber<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber").finish_non_exhaustive()
     }
 }
 
-impl Backlog {
-    fn next(&mut self) -> Option<Event> {
-        match std::mem::take(&mut self.lost) {
-            0 => self.events.pop_front(),
-            lost => Some(Event::Lagged { lost }),
+impl<E> Queue<E> {
+    fn next(&self, backlog: &mut Backlog<E>) -> Option<E> {
+        match std::mem::take(&mut backlog.lost) {
+            0 => backlog.events.pop_front(),
+            lost => Some((self.lagged)(lost)),
         }
     }
 }
@@ -353,10 +397,21 @@ mod tests {
     }
 
     #[test]
+    fn a_closed_bus_holds_nobody() {
+        let bus = Bus::new(2);
+        let subscriber = bus.subscribe();
+        bus.publish(&enqueued(1));
+        bus.close();
+        bus.publish(&enqueued(2));
+        assert_eq!(subscriber.count(), 1);
+        assert_eq!(bus.subscribe().count(), 0);
+    }
+
+    #[test]
     fn a_dropped_subscriber_is_forgotten() {
         let bus = Bus::new(2);
         drop(bus.subscribe());
         assert_eq!(bus.0.count.load(Ordering::Acquire), 0);
-        assert!(bus.0.queues.lock().is_empty());
+        assert!(bus.0.queues.lock().open.is_empty());
     }
 }

@@ -9,6 +9,7 @@
 //! | `windway-watchdog` | 1 | likewise |
 //! | `windway-lookup` | up to 4 | while names are being looked up |
 //! | `windway-linear` | 1 for each stream of a server without ranges | as long as its body |
+//! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
 //!
 //! All of them sleep while nothing changes.
 
@@ -21,13 +22,15 @@ mod error;
 mod event;
 mod file;
 mod media;
+mod radio;
 mod storage;
 mod stream;
 
 pub use cancel::{CancelGuard, CancelReason, CancelToken};
 pub use client::{ByteRange, Head, Validator};
 pub use config::{
-    Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, ReadAhead, StorageConfig,
+    AfterPause, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, RadioConfig, ReadAhead,
+    StorageConfig,
 };
 pub use downloader::{
     Downloader, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink, Stats,
@@ -37,4 +40,5 @@ pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};
 pub use file::{Pending, Phase, StreamStats, TryRead};
 pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
+pub use radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 pub use stream::{Stream, StreamHandle, open};

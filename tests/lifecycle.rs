@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use support::content::assert_pattern;
-use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig};
+use support::{Answer, Content, Origin, Station};
+use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, Radio, RadioConfig};
 
 /// Tests here count the process's threads and descriptors: one at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -16,7 +16,7 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Threads of a downloader with default options and a linear stream.
+/// Threads of a downloader with default options and a linear stream or a radio.
 #[cfg(target_os = "linux")]
 const ONE_DOWNLOADER: usize = 9;
 
@@ -56,6 +56,43 @@ fn a_thousand_streams_leave_nothing_behind() {
         // The kernel lists a thread for a moment after it was joined. What were left behind would pile up.
         let (threads, _) = census();
         assert!(threads.len() <= ONE_DOWNLOADER, "{threads:?} after stream {round}");
+        if round == 10 {
+            origin.wait_until("closed connection", |log| log.open == 0);
+            open = census().1;
+        }
+    }
+    origin.wait_until("closed connection", |log| log.open == 0);
+    assert_eq!(census().1, open);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn radios_leave_nothing_behind() {
+    let _alone = alone();
+    let station =
+        Station { audio: Content::endless(), interval: 8192, every: 2, titles: vec!["One", "Another"] };
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/live" => Answer::station(asked, &station),
+        "/breaking" => Answer::station(asked, &station).close_after(10_000),
+        "/silent" => Answer::station(asked, &station).stall_after(10_000),
+        _ => Answer::status(404),
+    });
+    let mut open = 0;
+    for round in 0..300 {
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let path = ["/live", "/breaking", "/silent", "/gone"][round % 4];
+        let mut radio = Radio::open(&downloader, &origin.url(path), RadioConfig::default()).unwrap();
+        let handle = radio.handle();
+        let heard = radio.read_exact(&mut [0; 5000]);
+        assert_eq!(heard.is_ok(), path != "/gone", "{heard:?}");
+        match round % 3 {
+            0 => drop(downloader),
+            1 => downloader.stop(),
+            _ => handle.cancel(),
+        }
+        drop(radio);
+        let (threads, _) = census();
+        assert!(threads.len() <= ONE_DOWNLOADER, "{threads:?} after radio {round}");
         if round == 10 {
             origin.wait_until("closed connection", |log| log.open == 0);
             open = census().1;

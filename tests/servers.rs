@@ -13,16 +13,19 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{Domain, Socket, Type};
 use support::Content;
 use support::content::assert_pattern;
-use support::decoding::{Source, decode_with_seeks};
+use support::decoding::{Decoding, LiveSource, Source, decode_with_seeks};
+use symphonia::core::errors::Error as SymphoniaError;
 use tempfile::TempDir;
 use windway::{
-    ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, StorageConfig, Stream,
+    ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, PeerHandle, Priority, Radio,
+    RadioConfig, RadioEvent, StorageConfig, Stream,
 };
 
 /// How long a server may take to what it does at once, on any machine.
@@ -268,6 +271,59 @@ fn lighttpd() -> Server {
     })
 }
 
+/// Icecast, with a mount for whoever knows the password.
+fn icecast() -> Server {
+    Server::start("icecast2", |directory, port| {
+        let logs = directory.join("logs");
+        fs::create_dir(&logs).unwrap();
+        fs::set_permissions(&logs, Permissions::from_mode(0o777)).unwrap();
+        // The owner is for root only: Icecast does not run as root. Without a burst all that is heard is live.
+        let configuration = format!(
+            "<icecast>
+               <limits><burst-size>0</burst-size></limits>
+               <authentication><source-password>secret</source-password></authentication>
+               <hostname>localhost</hostname>
+               <listen-socket><port>{port}</port><bind-address>127.0.0.1</bind-address></listen-socket>
+               <paths>
+                 <logdir>{logs}</logdir><webroot>/usr/share/icecast2/web</webroot>
+                 <adminroot>/usr/share/icecast2/admin</adminroot>
+               </paths>
+               <logging><accesslog>access.log</accesslog><errorlog>-</errorlog><loglevel>3</loglevel></logging>
+               <security><changeowner><user>nobody</user><group>nogroup</group></changeowner></security>
+             </icecast>",
+            logs = logs.display()
+        );
+        let file = directory.join("icecast.xml");
+        fs::write(&file, configuration).unwrap();
+        let mut command = program("icecast2");
+        command.arg("-c").arg(file);
+        command
+    })
+}
+
+/// What plays into Icecast's mount `live`, at the speed at which it is heard. Killed when dropped.
+struct LiveEncoder(Child);
+
+impl LiveEncoder {
+    fn start(server: &Server) -> Self {
+        let mut ffmpeg = program("ffmpeg");
+        ffmpeg.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]);
+        ffmpeg.arg(server.directory.path().join("www/track.mp3"));
+        ffmpeg.args(["-c:a", "copy", "-f", "mp3", "-write_xing", "0", "-id3v2_version", "0"]);
+        ffmpeg.args(["-content_type", "audio/mpeg", "-ice_name", "Live from the test"]);
+        ffmpeg.arg(format!("icecast://source:secret@127.0.0.1:{}/live", server.port.number));
+        ffmpeg.stdin(Stdio::null());
+        Self(run(ffmpeg, "ffmpeg", Command::spawn))
+    }
+}
+
+impl Drop for LiveEncoder {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 fn python() -> Server {
     Server::start("python3", |directory, port| {
         let mut command = program("python3");
@@ -447,4 +503,71 @@ fn python_is_as_the_disk() {
 fn python_is_read_once_where_all_is_stored() {
     let server = python();
     assert_read_as_from_disk(&server, &StorageConfig::WholeMemory);
+}
+
+/// Twice the encoder is killed and comes back. Icecast answers 404 in between. Takes as long as what is heard, 20 s.
+#[test]
+#[ignore = "needs icecast2 and ffmpeg"]
+fn icecast_is_heard_again_whenever_its_source_is_back() {
+    let mut server = icecast();
+    let (url, admin) = (server.url("live"), server.url("admin/metadata"));
+    let peer = server.downloader.register((), Priority::High).unwrap();
+    let mut encoder = Some(LiveEncoder::start(&server));
+    server.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
+
+    let radio = Radio::open(&server.downloader, &url, RadioConfig::default()).unwrap();
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    let (decoded, heard) = mpsc::channel();
+    let decoder = thread::spawn(move || {
+        let mut decoding = Decoding::open(Box::new(LiveSource(radio)));
+        loop {
+            match decoding.packets(1) {
+                // The test may have heard enough.
+                Ok(samples) => drop(decoded.send(samples)),
+                Err(error) => break error,
+            }
+        }
+    });
+    let titles = [1, 2, 3].map(|part| format!("Künstler - Stück {part}"));
+    for title in &titles {
+        let encoder = encoder.take().unwrap_or_else(|| LiveEncoder::start(&server));
+        server.wait_until("takes a title", || announce(&peer, &admin, title));
+        let mut seconds = 0.0;
+        while seconds < 6.0 {
+            let samples: Vec<f32> = heard.recv_timeout(PATIENCE).unwrap();
+            let is_sound = samples.iter().any(|sample| sample.abs() > 0.001);
+            if is_sound && handle.now_playing().is_some_and(|playing| playing.title.as_ref() == Some(title)) {
+                seconds += samples.len() as f64 / 22_050.0;
+            }
+        }
+        drop(encoder);
+    }
+    handle.cancel();
+    let end = decoder.join().unwrap();
+    assert!(matches!(end, SymphoniaError::IoError(_)), "{end}");
+
+    assert_eq!(handle.stats().connections, 3);
+    assert_eq!(handle.info().unwrap().name.as_deref(), Some("Live from the test"));
+    let (mut told, mut seams) = (Vec::new(), 0);
+    for event in events {
+        match event {
+            RadioEvent::Title { title, .. } => told.extend(title),
+            RadioEvent::Discontinuity { .. } => seams += 1,
+            _ => {}
+        }
+    }
+    assert_eq!(seams, 2);
+    assert_eq!(told, titles);
+}
+
+/// Tells Icecast what its source plays. False while it has none.
+fn announce(peer: &PeerHandle, admin: &str, title: &str) -> bool {
+    let title: String = title.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let url = format!("{admin}?mount=/live&mode=updinfo&charset=UTF-8&song={title}");
+    // source:secret
+    let fetch = Fetch::get(&url).unwrap().header("Authorization", "Basic c291cmNlOnNlY3JldA==").unwrap();
+    let mut answer = String::new();
+    peer.execute(fetch).is_ok_and(|mut told| told.read_to_string(&mut answer).is_ok())
+        && answer.contains("successful")
 }

@@ -104,6 +104,7 @@ impl Connector<()> for Connect {
             exchange: None,
             is_fit: false,
             awaits_head: false,
+            rewritten: Vec::new(),
         }))
     }
 }
@@ -120,6 +121,8 @@ pub(super) struct Watched {
     is_fit: bool,
     /// A request was sent, and the beginning of its answer has not been looked at.
     awaits_head: bool,
+    /// What of a rewritten beginning found no room yet.
+    rewritten: Vec<u8>,
 }
 
 impl Watched {
@@ -177,14 +180,22 @@ impl Watched {
         if buffers.input().starts_with(ICY) {
             let rewritten = [HTTP, &buffers.input()[ICY.len()..]].concat();
             buffers.input_consume(rewritten.len() - HTTP.len() + ICY.len());
-            // There is room, which the transport leaves.
-            let Some(room) = buffers.input_append_buf().get_mut(..rewritten.len()) else {
-                return Err(carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large")));
-            };
-            room.copy_from_slice(&rewritten);
-            buffers.input_appended(rewritten.len());
+            self.rewritten = rewritten;
+            return self.deliver();
         }
         Ok(came)
+    }
+
+    /// Gives out what was rewritten, as far as there is room: it is longer than what came, which may have filled all.
+    fn deliver(&mut self) -> Result<bool, ureq::Error> {
+        let rewritten = std::mem::take(&mut self.rewritten);
+        let buffers = self.buffers();
+        let room = buffers.input_append_buf();
+        let fits = room.len().min(rewritten.len());
+        room[..fits].copy_from_slice(&rewritten[..fits]);
+        buffers.input_appended(fits);
+        self.rewritten = rewritten[fits..].to_vec();
+        Ok(true)
     }
 }
 
@@ -242,6 +253,8 @@ impl Transport for Watched {
             Err(carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large")))
         } else if self.awaits_head {
             self.await_head(timeout)
+        } else if !self.rewritten.is_empty() {
+            self.deliver()
         } else {
             self.connection().transport.await_input(timeout)
         };

@@ -306,6 +306,7 @@ impl HttpClient {
             return sent.body(()).map_err(ureq::Error::Http);
         };
         headers.extend(self.0.headers.clone());
+        headers.extend(request.open_headers.clone());
         let secrets = self.0.auth.iter().find(|(origin, _)| *origin == url.origin());
         if let Some((_, authorization)) = secrets {
             headers.insert(header::AUTHORIZATION, authorization.clone());

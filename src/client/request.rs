@@ -20,6 +20,8 @@ pub(crate) struct Request {
     shortcut: Option<Url>,
     pub(super) range: Option<ByteRange>,
     pub(super) headers: HeaderMap,
+    /// Those that other origins get too, where a redirect leads to one.
+    pub(super) open_headers: HeaderMap,
     pub(super) if_range: Option<Validator>,
 }
 
@@ -30,7 +32,8 @@ impl Request {
         if let Some(authorization) = take_userinfo(&mut url) {
             headers.insert(header::AUTHORIZATION, authorization);
         }
-        Ok(Self { url, shortcut: None, range: None, headers, if_range: None })
+        let open_headers = HeaderMap::new();
+        Ok(Self { url, shortcut: None, range: None, headers, open_headers, if_range: None })
     }
 
     /// Goes to where redirects led last time, and to its own URL only if that is not valid any more.
@@ -61,6 +64,12 @@ impl Request {
         let (name, value) = parse_header(name, value)?;
         self.headers.append(name, value);
         Ok(self)
+    }
+
+    /// A header that is no secret: it goes along to other origins.
+    pub(crate) fn open_header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.open_headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self
     }
 
     pub(crate) fn set_if_range(&mut self, validator: Validator) {
@@ -195,6 +204,11 @@ impl Head {
     /// True if the body is the part that was asked for; false if it is the whole.
     pub fn is_partial(&self) -> bool {
         self.status == 206
+    }
+
+    /// All headers, their values as they came.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
     }
 
     /// The content type.

@@ -18,9 +18,6 @@ use crate::error::{Error, ErrorKind};
 /// How long an address is tried while others are left that may answer sooner (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// Bytes left free by a read: a status line may have to be made longer.
-const ROOM: usize = 8;
-
 /// Our error as ureq's. As an I/O error of kind `Other`, or ureq would take some kinds for the clean end of a body.
 pub(super) fn carry(error: Error) -> ureq::Error {
     ureq::Error::Io(io::Error::other(error))
@@ -189,9 +186,7 @@ impl Transport for Tcp {
         let timeout = timeout.for_read();
         self.set_read_timeout(timeout)?;
         let Self { socket, buffers, .. } = self;
-        let buf = buffers.input_append_buf();
-        let full = if buf.len() > ROOM { buf.len() - ROOM } else { buf.len() };
-        let result = read_into(socket, &mut buf[..full]);
+        let result = read_into(socket, buffers.input_append_buf());
         match result {
             Err(error) if timed_out(&error) => Err(ureq::Error::Timeout(timeout.reason)),
             Err(error) => Err(error.into()),

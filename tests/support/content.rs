@@ -12,7 +12,25 @@ enum Kind {
     /// So many bytes of the pattern; costs no memory, whatever the length.
     Pattern(u64),
     Bytes(Arc<[u8]>),
+    /// These bytes, over and over.
+    Loop(Arc<[u8]>),
+    Icy(Arc<Icy>),
 }
+
+/// The body of a station: audio, and a metadata block after each interval, most of them empty.
+#[derive(Debug)]
+struct Icy {
+    audio: Content,
+    /// Bytes of audio between two blocks.
+    interval: u64,
+    /// A block in so many, from the first one on, says the next title.
+    every: u64,
+    /// Said in turn. All of one length, so that every byte's place can be told from its offset.
+    blocks: Vec<Vec<u8>>,
+}
+
+/// A body that never ends within a test.
+const ENDLESS: u64 = 1 << 60;
 
 /// Bytes after which the pattern begins again: a prime, so that no block or piece size hides a misplaced byte.
 const PERIOD: u64 = 1_048_583;
@@ -26,10 +44,31 @@ impl Content {
         Self(Kind::Bytes(bytes.into()))
     }
 
+    /// The pattern without an end.
+    pub fn endless() -> Self {
+        Self::pattern(ENDLESS)
+    }
+
+    /// These bytes without an end: when they are over, they begin again.
+    pub fn looped(bytes: impl Into<Arc<[u8]>>) -> Self {
+        Self(Kind::Loop(bytes.into()))
+    }
+
+    /// Endless audio with a metadata block after each `interval` bytes of it. The first block and every `every`th after
+    /// it say the next of the titles, which begin again when they are over; the others are empty.
+    pub fn icy(audio: &Self, interval: u64, every: u64, titles: &[&str]) -> Self {
+        let text = |title: &&str| format!("StreamTitle='{title}';StreamUrl='';").into_bytes();
+        let mut blocks: Vec<Vec<u8>> = titles.iter().map(text).collect();
+        let len = blocks.iter().map(Vec::len).max().unwrap_or(0).next_multiple_of(16);
+        blocks.iter_mut().for_each(|block| block.resize(len, 0));
+        Self(Kind::Icy(Arc::new(Icy { audio: audio.clone(), interval, every, blocks })))
+    }
+
     pub fn len(&self) -> u64 {
         match &self.0 {
             Kind::Pattern(len) => *len,
             Kind::Bytes(bytes) => bytes.len() as u64,
+            Kind::Loop(_) | Kind::Icy(_) => ENDLESS,
         }
     }
 
@@ -41,6 +80,21 @@ impl Content {
     pub fn append(&self, out: &mut Vec<u8>, part: Range<u64>) {
         match &self.0 {
             Kind::Bytes(bytes) => out.extend_from_slice(&bytes[part.start as usize..part.end as usize]),
+            Kind::Loop(bytes) => {
+                let mut at = part.start;
+                while at < part.end {
+                    let from = (at % bytes.len() as u64) as usize;
+                    let take = (part.end - at).min((bytes.len() - from) as u64) as usize;
+                    out.extend_from_slice(&bytes[from..from + take]);
+                    at += take as u64;
+                }
+            }
+            Kind::Icy(icy) => {
+                let mut at = part.start;
+                while at < part.end {
+                    at += icy.append_some(out, at..part.end);
+                }
+            }
             Kind::Pattern(_) => {
                 let mut at = part.start;
                 while at < part.end {
@@ -51,6 +105,37 @@ impl Content {
                 }
             }
         }
+    }
+}
+
+impl Icy {
+    /// Appends the bytes from the front of `part` up to where something else begins. Returns how many.
+    fn append_some(&self, out: &mut Vec<u8>, part: Range<u64>) -> u64 {
+        let len = part.end - part.start;
+        let block_len = self.blocks.first().map_or(0, Vec::len) as u64;
+        // A round is the intervals of one title, of which the first one's block is not empty.
+        let round_len = self.every * (self.interval + 1) + block_len;
+        let (round, within) = (part.start / round_len, part.start % round_len);
+        let first_len = self.interval + 1 + block_len;
+        let (interval, within) = match within.checked_sub(first_len) {
+            None => (0, within),
+            Some(rest) => (1 + rest / (self.interval + 1), rest % (self.interval + 1)),
+        };
+        if within < self.interval {
+            let take = len.min(self.interval - within);
+            let from = (round * self.every + interval) * self.interval + within;
+            self.audio.append(out, from..from + take);
+            return take;
+        }
+        if within == self.interval {
+            out.push(if interval == 0 { (block_len / 16) as u8 } else { 0 });
+            return 1;
+        }
+        let block = &self.blocks[(round % self.blocks.len() as u64) as usize];
+        let from = (within - self.interval - 1) as usize;
+        let take = len.min((block.len() - from) as u64);
+        out.extend_from_slice(&block[from..from + take as usize]);
+        take
     }
 }
 

@@ -7,7 +7,7 @@ use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::units::Time;
-use windway::Stream;
+use windway::{Radio, Stream};
 
 /// Times that are sought, in seconds; all tracks are longer.
 const SEEKS: [f64; 6] = [2.0, 0.5, 3.5, 0.0, 1.25, 3.0];
@@ -39,6 +39,31 @@ impl MediaSource for Source {
 
     fn byte_len(&self) -> Option<u64> {
         self.stream.len()
+    }
+}
+
+/// A radio as symphonia takes it.
+pub struct LiveSource(pub Radio);
+
+impl Read for LiveSource {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Seek for LiveSource {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl MediaSource for LiveSource {
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        None
     }
 }
 

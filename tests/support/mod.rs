@@ -92,6 +92,18 @@ enum Framing {
     Chunked,
 }
 
+/// A radio station: what it plays, and how often it says so.
+#[derive(Clone, Debug)]
+pub struct Station {
+    pub audio: Content,
+    /// Bytes of audio between two metadata blocks; 0 for a station that says nothing.
+    pub interval: u64,
+    /// One block in so many says a title, the others are empty.
+    pub every: u64,
+    /// Said in turn.
+    pub titles: Vec<&'static str>,
+}
+
 /// How fast a body is sent.
 #[derive(Clone, Copy, Debug)]
 enum Pace {
@@ -184,6 +196,19 @@ impl Answer {
         }
         let end = last.map_or(len, |last| len.min(last.saturating_add(1)));
         answer.partial(first..end)
+    }
+
+    /// What Icecast says: no length, and titles for those who ask for them.
+    pub fn station(asked: &Asked, station: &Station) -> Self {
+        let Station { audio, interval, every, titles } = station;
+        let answer =
+            |content: &Content| Self::whole(content).no_length().header("Content-Type", "audio/mpeg");
+        if asked.header("icy-metadata") != Some("1") || *interval == 0 {
+            return answer(audio).header("icy-name", "Scripted");
+        }
+        answer(&Content::icy(audio, *interval, *every, titles))
+            .header("icy-name", "Scripted")
+            .header("icy-metaint", &interval.to_string())
     }
 
     /// A part, with its `Content-Range`.

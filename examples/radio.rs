@@ -1,0 +1,334 @@
+//! A radio station, decoded as it comes: says what is playing when it is heard, and how the connection is doing.
+//!
+//! cargo run --release --example radio [URL] [--seconds N]
+//!
+//! Without a URL it plays a station of its own from an embedded server, for 10 s: one that changes its titles, breaks the
+//! connection and is away for a moment. Audio is taken at the speed at which it would be heard, and its samples are
+//! counted. Ctrl-C ends it.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use support::decoding::LiveSource;
+use support::{Answer, Content, Origin, Station};
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatReader, TrackType};
+use symphonia::core::io::MediaSourceStream;
+use windway::{
+    ContainerFormat, Downloader, DownloaderConfig, Radio, RadioConfig, RadioEvent, RadioHandle, Subscriber,
+    Title,
+};
+
+type Failure = Box<dyn std::error::Error>;
+
+static TRACK: &[u8] = include_bytes!("../tests/data/track.mp3");
+
+/// Bytes a second at which the track plays.
+const TRACK_RATE: u64 = 12_000;
+
+const USAGE: &str = "usage: radio [URL] [--seconds N]";
+
+struct Options {
+    url: Option<String>,
+    /// For ever, if not told.
+    seconds: Option<f64>,
+}
+
+fn main() -> ExitCode {
+    env_logger::init();
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("{why}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match play(options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("{error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  because: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Options {
+    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self { url: None, seconds: None };
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--seconds" => {
+                    let value = args.next().ok_or("--seconds needs a value")?;
+                    let seconds = value.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds));
+                    options.seconds = Some(seconds.ok_or(format!("--seconds takes seconds, not {value:?}"))?);
+                }
+                _ if arg.starts_with('-') => return Err(format!("there is no option {arg}")),
+                _ if options.url.is_some() => return Err("one URL at a time".into()),
+                _ => options.url = Some(arg),
+            }
+        }
+        if options.url.is_none() {
+            options.seconds = options.seconds.or(Some(10.0));
+        }
+        Ok(options)
+    }
+}
+
+/// Plays what was asked for. False if it was ended by Ctrl-C.
+fn play(options: Options) -> Result<bool, Failure> {
+    // Lives until the end: its drop is the server's end.
+    let origin = options.url.is_none().then(embedded_station);
+    let url = match (&options.url, &origin) {
+        (Some(url), _) => url.clone(),
+        (None, Some(origin)) => origin.url("/live"),
+        (None, None) => unreachable!("without a URL there is an origin"),
+    };
+    let downloader = Downloader::new(DownloaderConfig::default())?;
+    let radio = Radio::open(&downloader, &url, RadioConfig::default())?;
+    let handle = radio.handle();
+    let interrupted = Arc::new(AtomicBool::new(false));
+    ctrlc::set_handler({
+        let (interrupted, handle) = (Arc::clone(&interrupted), handle.clone());
+        move || {
+            interrupted.store(true, Ordering::Release);
+            handle.cancel();
+        }
+    })?;
+
+    println!("tuning in to {url}");
+    let mut display = Display::new(&handle);
+    let result = Player::open(radio).and_then(|mut player| {
+        let result = player.run(options.seconds, &interrupted, &mut display);
+        display.clear();
+        player.summarise(&handle);
+        result
+    });
+    display.clear();
+    let was_interrupted = interrupted.load(Ordering::Acquire);
+    match result {
+        _ if was_interrupted => println!("interrupted"),
+        other => other?,
+    }
+    Ok(!was_interrupted)
+}
+
+/// A station on this machine as Icecast would send it, a few seconds at once and then as it plays. Its first connection
+/// breaks, and its source is away for a moment.
+fn embedded_station() -> Origin {
+    let titles = vec!["Scripted Origin - Prelude", "Scripted Origin - Interlude", "Scripted Origin - Finale"];
+    let station = Station { audio: Content::looped(TRACK), interval: 8192, every: 4, titles };
+    Origin::start(move |asked| match asked.number {
+        0 => Answer::station(asked, &station).rate(2 * TRACK_RATE).close_after(5 * TRACK_RATE),
+        1 => Answer::status(404),
+        _ => Answer::station(asked, &station).rate(2 * TRACK_RATE),
+    })
+}
+
+struct Player {
+    format: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track: u32,
+    began: Instant,
+    heard: Duration,
+    samples: Vec<f32>,
+    frames: u64,
+    damaged: u64,
+    loudest: f32,
+}
+
+impl Player {
+    fn open(radio: Radio) -> Result<Self, Failure> {
+        let handle = radio.handle();
+        // The header tells what the probe would have to guess.
+        handle.wait_buffered(4096, None)?;
+        let mut hint = Hint::new();
+        if let Some(extension) = extension(&handle) {
+            hint.with_extension(extension);
+        }
+        let source = MediaSourceStream::new(Box::new(LiveSource(radio)), Default::default());
+        let probe = symphonia::default::get_probe();
+        let format = probe.probe(&hint, source, Default::default(), Default::default())?;
+        let track = format.default_track(TrackType::Audio).ok_or("there is no audio in it")?;
+        let params = track.codec_params.as_ref().and_then(|params| params.audio());
+        let params = params.ok_or("its audio is of a kind that symphonia does not know")?;
+        // A station may send files as they are, whose tags say where they end: the first one's is not the station's.
+        let options = AudioDecoderOptions::default().gapless(false);
+        let decoder = symphonia::default::get_codecs().make_audio_decoder(params, &options)?;
+        Ok(Self {
+            track: track.id,
+            format,
+            decoder,
+            began: Instant::now(),
+            heard: Duration::ZERO,
+            samples: Vec::new(),
+            frames: 0,
+            damaged: 0,
+            loudest: 0.0,
+        })
+    }
+
+    /// Decodes at the speed of hearing, for so many seconds of audio.
+    fn run(
+        &mut self,
+        seconds: Option<f64>,
+        interrupted: &AtomicBool,
+        display: &mut Display,
+    ) -> Result<(), Failure> {
+        let is_enough = |heard: Duration| seconds.is_some_and(|seconds| heard.as_secs_f64() >= seconds);
+        while !is_enough(self.heard) && !interrupted.load(Ordering::Acquire) {
+            let Some(packet) = self.format.next_packet()? else { return Ok(()) };
+            if packet.track_id != self.track {
+                continue;
+            }
+            match self.decoder.decode(&packet) {
+                Ok(audio) if audio.frames() > 0 => {
+                    self.frames += audio.frames() as u64;
+                    self.heard +=
+                        Duration::from_secs_f64(audio.frames() as f64 / f64::from(audio.spec().rate()));
+                    audio.copy_to_vec_interleaved(&mut self.samples);
+                }
+                Ok(_) => continue,
+                // Where two connections meet a frame is cut, and skipped, as players do.
+                Err(SymphoniaError::DecodeError(_)) => {
+                    self.damaged += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.loudest =
+                self.samples.iter().fold(self.loudest, |loudest, sample| loudest.max(sample.abs()));
+            display.update();
+            self.listen();
+        }
+        Ok(())
+    }
+
+    /// A sound card takes its time.
+    fn listen(&mut self) {
+        let due = self.began + self.heard;
+        let now = Instant::now();
+        if due > now {
+            thread::sleep(due - now);
+        } else {
+            // It was silent for want of audio, and does not catch up.
+            self.began = now - self.heard;
+        }
+    }
+
+    fn summarise(&self, handle: &RadioHandle) {
+        let stats = handle.stats();
+        println!("decoded          {:.2} s, {} frames", self.heard.as_secs_f64(), self.frames);
+        println!("loudest sample   {:.3}", self.loudest);
+        println!("damaged packets  {}", self.damaged);
+        println!("connections      {}", stats.connections);
+        println!("audio received   {} bytes", stats.bytes_received);
+        println!("waits            {}, {:.1} s in all", stats.stalls, stats.stalled.as_secs_f64());
+    }
+}
+
+/// What symphonia knows the station's container by.
+fn extension(handle: &RadioHandle) -> Option<&'static str> {
+    let (container, _) = handle.media_info().container?;
+    Some(match container {
+        ContainerFormat::Mp3 => "mp3",
+        ContainerFormat::Adts => "aac",
+        ContainerFormat::Ogg => "ogg",
+        ContainerFormat::Flac => "flac",
+        _ => return None,
+    })
+}
+
+/// Tells what happens, and on a terminal what is in the buffer.
+struct Display {
+    handle: RadioHandle,
+    events: Subscriber<RadioEvent>,
+    title: Option<Title>,
+    bar: Option<ProgressBar>,
+    shown: Instant,
+}
+
+impl Display {
+    fn new(handle: &RadioHandle) -> Self {
+        let bar = io::stdout().is_terminal().then(|| {
+            let style =
+                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new_spinner().with_style(style)
+        });
+        Self { handle: handle.clone(), events: handle.subscribe(), title: None, bar, shown: Instant::now() }
+    }
+
+    fn update(&mut self) {
+        while let Some(event) = self.events.try_recv() {
+            self.tell(&event);
+        }
+        let playing = self.handle.now_playing();
+        if playing != self.title {
+            let title = playing.as_ref().and_then(|playing| playing.title.as_deref());
+            self.print(&format!("♪ {}", title.unwrap_or("(no title)")));
+            self.title = playing;
+        }
+        self.show_buffer();
+    }
+
+    fn tell(&self, event: &RadioEvent) {
+        match event {
+            RadioEvent::Connected { info, position } => {
+                let name = info.name.as_deref().unwrap_or("a station without a name");
+                let bitrate = info.bitrate.map_or(String::new(), |bitrate| format!(", {bitrate} kbit/s"));
+                let container = self.handle.media_info().container;
+                let kind =
+                    container.map_or("unknown format".into(), |(container, _)| format!("{container:?}"));
+                self.print(&format!("connected to {name} at byte {position}: {kind}{bitrate}"));
+            }
+            RadioEvent::Reconnecting { error, after } => {
+                let buffered = self.handle.buffered();
+                self.print(&format!("{error}; again in {after:.1?}, {buffered} bytes in the buffer"));
+            }
+            RadioEvent::Discontinuity { position } => self.print(&format!("a seam at byte {position}")),
+            RadioEvent::Ended { error } => self.print(&format!("over: {error}")),
+            // Titles are shown when they are heard.
+            _ => {}
+        }
+    }
+
+    fn print(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => println!("{line}"),
+        }
+    }
+
+    fn show_buffer(&mut self) {
+        let Some(bar) = &self.bar else { return };
+        if self.shown.elapsed() < Duration::from_millis(100) {
+            return;
+        }
+        self.shown = Instant::now();
+        let (position, buffered) = (self.handle.position(), self.handle.buffered());
+        let cells = "━".repeat((buffered / 8192).min(60) as usize);
+        bar.set_message(format!("{position:>10} {:>5} KiB ahead {cells}", buffered / 1024));
+        bar.tick();
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! What a radio's reader, its receiver and its handles share: the window of audio, and what is known of it.
+//!
+//! Offsets are bytes of audio since the radio's start. Bytes come at the window's end only, and leave at its start.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::event::RadioEvent;
+use super::icy::{IcyMetadata, RadioInfo};
+use super::titles::{Title, Titles};
+use crate::cancel::CancelToken;
+use crate::client::{ByteRange, Head, Request};
+use crate::config::{RadioConfig, StorageConfig};
+use crate::error::{Error, ErrorKind};
+use crate::event::{Bus, Subscriber};
+use crate::media::{self, MediaInfo};
+use crate::storage::Resource;
+
+/// Bytes read from a body at once, at most.
+pub(super) const CHUNK: usize = 32 * 1024;
+
+/// So many bytes have left the window, and their memory is taken back.
+const TRIM: u64 = 64 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// What is sent for each connection. Its URL shows no password.
+    pub(super) request: Request,
+    pub(super) config: RadioConfig,
+    /// Above every connection's.
+    pub(super) token: CancelToken,
+    resource: Resource,
+    /// Taken inside the resource's lock, never around it.
+    state: Mutex<State>,
+    events: Bus<RadioEvent>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The next byte to be read. Always in the window, or at its end.
+    position: u64,
+    /// The first byte of the window. Never goes back; all bytes from here to `end` are stored.
+    start: u64,
+    /// One past the last byte that was stored.
+    end: u64,
+    /// Before this byte all memory was taken back.
+    trimmed: u64,
+    titles: Titles,
+    /// What the station last said of itself.
+    info: Option<RadioInfo>,
+    content_type: Option<String>,
+    /// The first bytes of the last connection, for telling their type.
+    magic: Vec<u8>,
+    /// The reader is blocked: all that was stored is read.
+    waiting: bool,
+    last_read: Instant,
+    /// The connection was let go in a long pause. The receiver waits for the reader.
+    let_go: bool,
+    /// Interrupts so far, and whether the last one is still in force.
+    interrupts: u64,
+    interrupted: bool,
+    /// What the connection failed of last, if no byte has come since.
+    trouble: Option<Error>,
+    /// Nothing more will come.
+    ended: Option<Error>,
+    /// Gets all events from the start on, until it is asked for.
+    subscriber: Option<Subscriber<RadioEvent>>,
+    stats: RadioStats,
+}
+
+/// What a radio has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RadioStats {
+    /// Connections that brought audio.
+    pub connections: u64,
+    /// Bytes of audio received.
+    pub bytes_received: u64,
+    /// Reads that had to wait.
+    pub stalls: u64,
+    /// How long they waited, together.
+    pub stalled: Duration,
+}
+
+/// What the receiver does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// There is room for so many bytes.
+    Read(usize),
+    /// Nobody has read for so long that the connection is of no use any more.
+    LetGo,
+}
+
+impl Shared {
+    pub(super) fn new(request: Request, config: RadioConfig, token: CancelToken) -> Result<Self, Error> {
+        let events = Bus::of(config.event_capacity, |lost| RadioEvent::Lagged { lost });
+        let state = State {
+            position: 0,
+            start: 0,
+            end: 0,
+            trimmed: 0,
+            titles: Titles::default(),
+            info: None,
+            content_type: None,
+            magic: Vec::new(),
+            waiting: false,
+            last_read: Instant::now(),
+            let_go: false,
+            interrupts: 0,
+            interrupted: false,
+            trouble: None,
+            ended: None,
+            subscriber: Some(events.subscribe()),
+            stats: RadioStats::default(),
+        };
+        let resource = Resource::new(&StorageConfig::Memory)?;
+        Ok(Self { request, config, token, resource, state: Mutex::new(state), events })
+    }
+
+    pub(super) fn url(&self) -> &str {
+        self.request.url()
+    }
+
+    /// Lets everybody who waits look again.
+    pub(super) fn notify(&self) {
+        self.resource.notify();
+    }
+}
+
+/// For the reader.
+impl Shared {
+    /// Blocks until at least one byte is there, or will not be.
+    pub(super) fn read(&self, buf: &mut [u8]) -> Result<usize, Error> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let interrupts = self.state.lock().interrupts;
+        loop {
+            let position = self.begin_read();
+            let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error))?;
+            if got > 0 {
+                self.advance(got as u64);
+                return Ok(got);
+            }
+            self.await_byte(position, interrupts).map_err(|error| self.locate(error))?;
+        }
+    }
+
+    /// Where to read: where the last read ended, or at the live edge after a long pause.
+    fn begin_read(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.last_read = Instant::now();
+        // After the end there is no live edge; what is stored is all there is.
+        if !std::mem::take(&mut state.let_go) || self.token.is_cancelled() {
+            return state.position;
+        }
+        let (from, to) = (state.position, state.end);
+        state.position = to;
+        drop(state);
+        self.events.publish(&RadioEvent::Skipped { from, to });
+        self.notify();
+        to
+    }
+
+    fn advance(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        let was_full = self.room(&state).is_none();
+        state.position += bytes;
+        // What is being stored just now may be read before `store` says that it is there.
+        state.end = state.end.max(state.position);
+        let is_full = self.room(&state).is_none();
+        drop(state);
+        if was_full && !is_full {
+            // The receiver waits for room.
+            self.notify();
+        }
+    }
+
+    fn await_byte(&self, position: u64, interrupts: u64) -> Result<(), Error> {
+        self.state.lock().waiting = true;
+        let began = Instant::now();
+        let deadline = self.config.read_timeout.and_then(|timeout| began.checked_add(timeout));
+        let ended = self.resource.wait(deadline, |view| {
+            if view.ranges.contains(position) {
+                return Some(Ok(()));
+            }
+            self.broken_off(&self.state.lock(), interrupts).map(Err)
+        });
+        let mut state = self.state.lock();
+        state.waiting = false;
+        state.stats.stalls += 1;
+        state.stats.stalled += began.elapsed();
+        ended.unwrap_or_else(|| Err(timed_out(&state)))
+    }
+
+    /// Why a wait has to end without what it waits for.
+    fn broken_off(&self, state: &State, interrupts: u64) -> Option<Error> {
+        if let Some(ended) = &state.ended {
+            return Some(ended.clone());
+        }
+        if let Some(reason) = self.token.reason() {
+            return Some(Error::cancelled(reason));
+        }
+        let is_interrupted = state.interrupted || state.interrupts != interrupts;
+        is_interrupted.then(|| Error::new(ErrorKind::Interrupted, "the read was interrupted"))
+    }
+
+    /// Goes to a byte of the window, or its end.
+    pub(super) fn seek(&self, to: impl FnOnce(u64) -> Option<u64>) -> Result<u64, Error> {
+        let mut state = self.state.lock();
+        let window = window(&state);
+        let target = to(state.position).filter(|target| window.start <= *target && *target <= window.end);
+        let Some(target) = target else {
+            let Range { start, end } = window;
+            let why = format!("the radio keeps bytes {start} to {end} only");
+            return Err(
+                self.locate(Error::new(ErrorKind::OutOfWindow, why).with_range(ByteRange::new(start, end)))
+            );
+        };
+        state.position = target;
+        // Who seeks has come back from a pause, and wants what is stored.
+        state.let_go = false;
+        state.last_read = Instant::now();
+        drop(state);
+        self.notify();
+        Ok(target)
+    }
+
+    fn locate(&self, error: Error) -> Error {
+        error.with_url(self.url())
+    }
+}
+
+/// For handles.
+impl Shared {
+    pub(super) fn position(&self) -> u64 {
+        self.state.lock().position
+    }
+
+    pub(super) fn window(&self) -> Range<u64> {
+        window(&self.state.lock())
+    }
+
+    pub(super) fn buffered(&self) -> u64 {
+        let state = self.state.lock();
+        state.end - state.position
+    }
+
+    pub(super) fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
+        let interrupts = self.state.lock().interrupts;
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let ended = self.resource.wait(deadline, |_| {
+            let state = self.state.lock();
+            if state.end - state.position >= bytes {
+                return Some(Ok(()));
+            }
+            self.broken_off(&state, interrupts).map(Err)
+        });
+        ended.unwrap_or_else(|| Err(timed_out(&self.state.lock()))).map_err(|error| self.locate(error))
+    }
+
+    pub(super) fn info(&self) -> Option<RadioInfo> {
+        self.state.lock().info.clone()
+    }
+
+    pub(super) fn media_info(&self) -> MediaInfo {
+        let state = self.state.lock();
+        MediaInfo::detect(state.content_type.as_deref(), self.url(), &state.magic)
+    }
+
+    pub(super) fn title_at(&self, position: u64) -> Option<Title> {
+        self.state.lock().titles.at(position).cloned()
+    }
+
+    pub(super) fn now_playing(&self) -> Option<Title> {
+        let state = self.state.lock();
+        state.titles.at(state.position).cloned()
+    }
+
+    pub(super) fn stats(&self) -> RadioStats {
+        self.state.lock().stats.clone()
+    }
+
+    pub(super) fn subscribe(&self) -> Subscriber<RadioEvent> {
+        let first = self.state.lock().subscriber.take();
+        first.unwrap_or_else(|| self.events.subscribe())
+    }
+
+    pub(super) fn interrupt(&self) {
+        let mut state = self.state.lock();
+        state.interrupts += 1;
+        state.interrupted = true;
+        drop(state);
+        self.notify();
+    }
+
+    pub(super) fn resume(&self) {
+        self.state.lock().interrupted = false;
+    }
+}
+
+/// For the receiver.
+impl Shared {
+    pub(super) fn end(&self) -> u64 {
+        self.state.lock().end
+    }
+
+    /// True while the reader has nothing left and waits.
+    pub(super) fn is_starved(&self) -> bool {
+        self.state.lock().waiting
+    }
+
+    /// Blocks until there is room, or nothing was read for too long: until when is told by `let_go_at`, from the time on
+    /// since when nothing was read.
+    pub(super) fn gate(&self, let_go_at: impl Fn(Instant) -> Option<Instant>) -> Result<Gate, Error> {
+        let began = Instant::now();
+        loop {
+            let idle_since = self.state.lock().last_read.max(began);
+            let decided = self.resource.wait(let_go_at(idle_since), |_| {
+                if let Some(reason) = self.token.reason() {
+                    return Some(Err(Error::cancelled(reason)));
+                }
+                self.room(&self.state.lock()).map(|room| Ok(Gate::Read(room)))
+            });
+            if let Some(decided) = decided {
+                return decided;
+            }
+            let position = {
+                let mut state = self.state.lock();
+                // Small reads make no room, and are reads all the same.
+                state.let_go = state.last_read <= idle_since;
+                state.let_go.then_some(state.position)
+            };
+            if let Some(position) = position {
+                self.events.publish(&RadioEvent::Paused { position });
+                return Ok(Gate::LetGo);
+            }
+        }
+    }
+
+    /// How many bytes may come; `None` while it is not worth a read.
+    fn room(&self, state: &State) -> Option<usize> {
+        let room = self.config.ahead.saturating_sub(state.end - state.position);
+        let worth = (self.config.ahead / 4).clamp(1, CHUNK as u64);
+        (room >= worth).then(|| usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK))
+    }
+
+    /// Blocks until the reader has come back from its pause.
+    pub(super) fn await_reader(&self) -> Result<(), Error> {
+        self.block(None, |state| !state.let_go)
+    }
+
+    /// Blocks for this time.
+    pub(super) fn pause(&self, time: Duration) -> Result<(), Error> {
+        self.block(Instant::now().checked_add(time), |_| false)
+    }
+
+    /// Blocks until `over`, or the deadline. An error says that the radio was cancelled.
+    fn block(&self, deadline: Option<Instant>, over: impl Fn(&State) -> bool) -> Result<(), Error> {
+        let ended = self.resource.wait(deadline, |_| match self.token.reason() {
+            Some(reason) => Some(Err(Error::cancelled(reason))),
+            None => over(&self.state.lock()).then_some(Ok(())),
+        });
+        ended.unwrap_or(Ok(()))
+    }
+
+    /// Refuses what is no audio, by its head and its first bytes.
+    pub(super) fn refuse_page(&self, head: &Head, first: &[u8]) -> Result<(), Error> {
+        if media::looks_like_page(head.content_type(), first) {
+            let what = head.content_type().unwrap_or("of no told type");
+            let why = format!("the answer is a page or a list ({what}), not audio");
+            return Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()));
+        }
+        Ok(())
+    }
+
+    /// Notes that a connection brings audio, from the window's end on.
+    pub(super) fn connected(&self, head: &Head, info: RadioInfo, first: &[u8]) {
+        let mut state = self.state.lock();
+        let position = state.end;
+        state.info = Some(info.clone());
+        state.content_type = head.content_type().map(str::to_owned);
+        state.magic = first.to_vec();
+        state.stats.connections += 1;
+        drop(state);
+        self.events.publish(&RadioEvent::Connected { info, position });
+        if position > 0 {
+            self.events.publish(&RadioEvent::Discontinuity { position });
+        }
+    }
+
+    /// Stores audio at the window's end.
+    pub(super) fn store(&self, audio: &[u8]) -> Result<(), Error> {
+        let end = self.end();
+        self.resource.write_at(end, audio)?;
+        let mut state = self.state.lock();
+        state.end = end + audio.len() as u64;
+        state.stats.bytes_received += audio.len() as u64;
+        state.trouble = None;
+        Ok(())
+    }
+
+    pub(super) fn add_metadata(&self, position: u64, metadata: IcyMetadata) {
+        let new = self.state.lock().titles.add(position, metadata);
+        if let Some(Title { position, title, url }) = new {
+            self.events.publish(&RadioEvent::Title { position, title, url });
+        }
+    }
+
+    /// Lets go of what has left the window, and tells of what has come.
+    pub(super) fn trim(&self) {
+        let mut state = self.state.lock();
+        state.start = state.start.max(state.position.saturating_sub(self.config.behind));
+        let start = state.start;
+        state.titles.forget_before(start);
+        let due = start - state.trimmed >= TRIM;
+        if due {
+            state.trimmed = start;
+        }
+        drop(state);
+        if due {
+            let keep = start..u64::MAX;
+            self.resource.evict(std::slice::from_ref(&keep));
+        }
+        // Those who wait for the window to grow were woken by the store before it had.
+        self.notify();
+    }
+
+    pub(super) fn reconnecting(&self, error: Error, after: Duration) {
+        self.state.lock().trouble = Some(error.clone());
+        self.events.publish(&RadioEvent::Reconnecting { error, after });
+    }
+
+    /// Notes that nothing more will come.
+    pub(super) fn ended(&self, error: Error) {
+        let error = self.locate(error);
+        self.state.lock().ended = Some(error.clone());
+        self.events.publish(&RadioEvent::Ended { error });
+        self.events.close();
+        self.notify();
+    }
+}
+
+fn window(state: &State) -> Range<u64> {
+    state.start..state.end
+}
+
+fn timed_out(state: &State) -> Error {
+    let error = Error::new(ErrorKind::TimedOut, "what was waited for did not arrive in time");
+    match &state.trouble {
+        Some(trouble) => error.with_cause(trouble.clone()),
+        None => error,
+    }
+}

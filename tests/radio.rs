@@ -1,0 +1,639 @@
+//! Radio: exact audio, titles at their places, and no end that the station did not mean.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::{Answer, Asked, Content, Origin, Station};
+use windway::{
+    AfterPause, Downloader, DownloaderConfig, Error, ErrorKind, Radio, RadioConfig, RadioEvent, RadioHandle,
+};
+
+const TITLES: [&str; 3] = ["One - First", "It's; the 'second'", "Drei - Größer"];
+
+/// Longer than anything takes on any machine.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
+
+fn downloader() -> Downloader {
+    downloader_with(|_| ())
+}
+
+fn downloader_with(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
+    let mut config = DownloaderConfig::default();
+    change(&mut config);
+    Downloader::new(config).unwrap()
+}
+
+fn config(change: impl FnOnce(&mut RadioConfig)) -> RadioConfig {
+    let mut config = RadioConfig::default();
+    config.read_timeout = PATIENCE;
+    change(&mut config);
+    config
+}
+
+/// A station that plays the pattern.
+fn station(interval: u64, every: u64) -> Station {
+    Station { audio: Content::endless(), interval, every, titles: TITLES.to_vec() }
+}
+
+fn open(downloader: &Downloader, origin: &Origin, change: impl FnOnce(&mut RadioConfig)) -> Radio {
+    Radio::open(downloader, &origin.url("/live"), config(change)).unwrap()
+}
+
+/// A radio that receives what `answer` makes of a station.
+fn tune(
+    answer: impl Fn(&Asked, &Station) -> Answer + Send + Sync + 'static,
+    change: impl FnOnce(&mut RadioConfig),
+) -> (Radio, Origin) {
+    let station = station(1000, 100);
+    let origin = Origin::start(move |asked| answer(asked, &station));
+    let radio = open(&downloader(), &origin, change);
+    (radio, origin)
+}
+
+fn read_exactly(radio: &mut Radio, len: usize) -> Vec<u8> {
+    let mut audio = vec![0; len];
+    radio.read_exact(&mut audio).unwrap();
+    audio
+}
+
+/// Reads up to the error that ends it.
+fn read_to_error(radio: &mut Radio) -> (Vec<u8>, Error) {
+    let mut audio = Vec::new();
+    let error = radio.read_to_end(&mut audio).unwrap_err();
+    (audio, Error::from(error))
+}
+
+/// The next event that `look` makes something of.
+fn await_event<T>(
+    events: &windway::Subscriber<RadioEvent>,
+    mut look: impl FnMut(RadioEvent) -> Option<T>,
+) -> T {
+    loop {
+        let event = events.recv_timeout(PATIENCE.unwrap()).expect("an event in time");
+        if let Some(found) = look(event) {
+            return found;
+        }
+    }
+}
+
+fn discontinuity(event: RadioEvent) -> Option<u64> {
+    match event {
+        RadioEvent::Discontinuity { position } => Some(position),
+        _ => None,
+    }
+}
+
+fn playing(handle: &RadioHandle) -> Option<String> {
+    handle.now_playing().and_then(|playing| playing.title)
+}
+
+#[test]
+fn audio_is_exact_and_titles_stand_at_their_places_at_any_interval() {
+    for (interval, every) in [(1, 200), (7, 60), (255, 3), (1000, 2), (8192, 1), (16_000, 2), (65_537, 1)] {
+        let station = station(interval, every);
+        let origin = Origin::start(move |asked| Answer::station(asked, &station));
+        let mut radio = open(&downloader(), &origin, |config| config.ahead = 10 * interval * every);
+        let events = radio.handle().subscribe();
+        let len = 4 * interval * every;
+        assert_pattern(0, &read_exactly(&mut radio, len as usize));
+        let places: Vec<_> = (0..4).map(|round| (round * every + 1) * interval).collect();
+        for (index, place) in places.into_iter().enumerate() {
+            let (position, title) = await_event(&events, |event| match event {
+                RadioEvent::Title { position, title, .. } => Some((position, title)),
+                _ => None,
+            });
+            assert_eq!(position, place, "interval {interval}, every {every}");
+            assert_eq!(title.as_deref(), Some(TITLES[index % 3]));
+        }
+    }
+}
+
+#[test]
+fn what_plays_is_the_title_where_the_reader_is() {
+    let station = station(1000, 3);
+    let origin = Origin::start(move |asked| Answer::station(asked, &station));
+    let mut radio = open(&downloader(), &origin, |config| config.ahead = 200_000);
+    let handle = radio.handle();
+    // All is there long before it is read.
+    handle.wait_buffered(100_000, PATIENCE).unwrap();
+    assert_eq!(playing(&handle), None);
+    read_exactly(&mut radio, 999);
+    assert_eq!(playing(&handle), None);
+    read_exactly(&mut radio, 1);
+    assert_eq!(playing(&handle).as_deref(), Some(TITLES[0]));
+    read_exactly(&mut radio, 2999);
+    assert_eq!(playing(&handle).as_deref(), Some(TITLES[0]));
+    read_exactly(&mut radio, 1);
+    assert_eq!(playing(&handle).as_deref(), Some(TITLES[1]));
+    let later = handle.title_at(7000).unwrap();
+    assert_eq!((later.position, later.title.as_deref()), (7000, Some(TITLES[2])));
+    assert_eq!(handle.info().unwrap().name.as_deref(), Some("Scripted"));
+    assert_eq!(origin.log().asked[0].header("icy-metadata"), Some("1"));
+    assert!(radio.is_live());
+}
+
+#[test]
+fn shoutcasts_own_status_line_is_understood() {
+    let (mut radio, _origin) = tune(|asked, station| Answer::station(asked, station).icy(), |_| ());
+    assert_pattern(0, &read_exactly(&mut radio, 100_000));
+    assert_eq!(radio.handle().info().unwrap().metadata_interval.map(usize::from), Some(1000));
+    assert!(playing(&radio.handle()).is_some());
+}
+
+#[test]
+fn a_station_without_titles_is_all_audio() {
+    let station = station(0, 1);
+    let origin = Origin::start(move |asked| Answer::station(asked, &station).chunked());
+    let mut radio = open(&downloader(), &origin, |_| ());
+    assert_pattern(0, &read_exactly(&mut radio, 300_000));
+    assert_eq!(radio.handle().info().unwrap().metadata_interval, None);
+}
+
+#[test]
+fn titles_come_from_another_host_too_and_the_users_headers_do_not_get_there() {
+    let station = station(1000, 100);
+    let cdn = Origin::start(move |asked| Answer::station(asked, &station));
+    let to = cdn.url("/edge");
+    let origin = Origin::start(move |_| Answer::redirect(302, &to));
+    let mut radio = open(&downloader(), &origin, |config| {
+        config.headers = vec![("x-secret".into(), "7".into())];
+    });
+    assert_pattern(0, &read_exactly(&mut radio, 5000));
+    assert!(playing(&radio.handle()).is_some());
+    assert_eq!(origin.log().asked[0].header("x-secret"), Some("7"));
+    let asked = cdn.log().asked;
+    assert_eq!((asked[0].header("x-secret"), asked[0].header("icy-metadata")), (None, Some("1")));
+}
+
+/// Three breaks of different kinds; after each the audio begins anew, at a place that is told.
+#[test]
+fn after_a_drop_comes_a_discontinuity_and_more_audio() {
+    let (mut radio, origin) = tune(
+        |asked, station| {
+            let answer = Answer::station(asked, station);
+            match asked.number {
+                0 => answer.close_after(40_000),
+                1 => answer.cut_chunk_after(30_000),
+                2 => answer.reset_after(20_000),
+                _ => answer,
+            }
+        },
+        |_| (),
+    );
+    let events = radio.handle().subscribe();
+    let audio = read_exactly(&mut radio, 200_000);
+    let mut from = 0;
+    for _ in 0..3 {
+        let seam = await_event(&events, discontinuity);
+        assert_pattern(0, &audio[from..seam as usize]);
+        from = seam as usize;
+    }
+    assert_pattern(0, &audio[from..]);
+    assert!(from < 90_000, "{from}");
+    assert_eq!(radio.handle().stats().connections, 4);
+    assert_eq!(origin.log().asked.len(), 4);
+}
+
+#[test]
+fn a_body_with_an_end_is_no_end() {
+    let (mut radio, origin) = tune(|_, _| Answer::whole(&Content::pattern(50_000)), |_| ());
+    let audio = read_exactly(&mut radio, 150_000);
+    audio.chunks(50_000).for_each(|part| assert_pattern(0, part));
+    assert!(origin.log().asked.len() >= 3);
+}
+
+#[test]
+fn silence_leads_to_another_connection_while_the_buffer_plays() {
+    let station = station(1000, 100);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::station(asked, &station);
+        if asked.number == 0 { answer.stall_after(60_000) } else { answer }
+    });
+    let downloader = downloader_with(|config| config.client.inactivity_timeout = Duration::from_millis(200));
+    let mut radio = open(&downloader, &origin, |_| ());
+    let events = radio.handle().subscribe();
+    let error = await_event(&events, |event| match event {
+        RadioEvent::Reconnecting { error, .. } => Some(error),
+        _ => None,
+    });
+    assert_eq!(error.kind(), ErrorKind::Silent);
+    let seam = await_event(&events, discontinuity) as usize;
+    let audio = read_exactly(&mut radio, seam + 100_000);
+    assert_pattern(0, &audio[..seam]);
+    assert_pattern(0, &audio[seam..]);
+}
+
+#[test]
+fn a_trickle_that_starves_the_reader_leads_to_another_connection() {
+    let (mut radio, origin) = tune(
+        |asked, station| {
+            let answer = Answer::station(asked, station);
+            if asked.number == 0 { answer.trickle(100, Duration::from_millis(20)) } else { answer }
+        },
+        |config| {
+            config.min_rate = 50_000;
+            config.rate_window = Duration::from_millis(200);
+        },
+    );
+    let events = radio.handle().subscribe();
+    // Nobody waits for it: it may be as slow as it likes.
+    radio.handle().wait_buffered(2000, PATIENCE).unwrap();
+    assert_eq!(origin.log().asked.len(), 1);
+    read_exactly(&mut radio, 200_000);
+    let error = await_event(&events, |event| match event {
+        RadioEvent::Reconnecting { error, .. } => Some(error),
+        _ => None,
+    });
+    assert!(error.to_string().contains("bytes a second"), "{error}");
+    assert_eq!(origin.log().asked.len(), 2);
+}
+
+/// What is permanent comes after what is stored, and again with every read.
+fn ends_after_the_buffer(answer: Answer, change: impl FnOnce(&mut RadioConfig)) -> Error {
+    let (mut radio, _origin) = tune(
+        move |asked, station| match asked.number {
+            0 => Answer::station(asked, station).close_after(40_000),
+            _ => answer.clone(),
+        },
+        change,
+    );
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    let ended = await_event(&events, |event| match event {
+        RadioEvent::Ended { error } => Some(error),
+        _ => None,
+    });
+    assert!(events.recv().is_none());
+    let (audio, error) = read_to_error(&mut radio);
+    assert!(audio.len() > 38_000, "{}", audio.len());
+    assert_pattern(0, &audio);
+    assert_eq!(error.kind(), ended.kind());
+    assert_eq!(read_to_error(&mut radio).1.kind(), ended.kind());
+    assert!(handle.subscribe().recv().is_none());
+    error
+}
+
+#[test]
+fn permanent_answers_end_it_after_the_buffered_audio() {
+    for status in [400, 401, 403, 410] {
+        let error = ends_after_the_buffer(Answer::status(status), |_| ());
+        assert_eq!(error.kind(), ErrorKind::Status(status));
+        assert!(error.url().is_some_and(|url| url.ends_with("/live")));
+    }
+}
+
+#[test]
+fn a_404_ends_it_after_the_buffered_audio_where_no_source_is_waited_for() {
+    let error = ends_after_the_buffer(Answer::status(404), |config| config.source_away = Duration::ZERO);
+    assert_eq!(error.kind(), ErrorKind::Status(404));
+}
+
+#[test]
+fn a_page_ends_it_after_the_buffered_audio() {
+    let page = Content::bytes(b"<!DOCTYPE html><html>Log in to the Wi-Fi of this hotel</html>".to_vec());
+    let error = ends_after_the_buffer(Answer::whole(&page).header("Content-Type", "text/html"), |_| ());
+    assert_eq!(error.kind(), ErrorKind::NotMedia);
+}
+
+#[test]
+fn a_station_that_is_not_there_is_an_error_at_once() {
+    let page = Content::bytes(b"#EXTM3U\nhttp://host/stream\n".to_vec());
+    for (answer, kind) in [
+        (Answer::status(404), ErrorKind::Status(404)),
+        (Answer::whole(&page).header("Content-Type", "audio/x-mpegurl"), ErrorKind::NotMedia),
+    ] {
+        let (mut radio, origin) = tune(move |_, _| answer.clone(), |_| ());
+        let (audio, error) = read_to_error(&mut radio);
+        assert_eq!((audio.len(), error.kind()), (0, kind));
+        assert_eq!(origin.log().asked.len(), 1);
+    }
+}
+
+#[test]
+fn a_source_that_comes_back_is_heard_again() {
+    let (mut radio, origin) = tune(
+        |asked, station| match asked.number {
+            0 => Answer::station(asked, station).close_after(40_000),
+            1 | 2 => Answer::status(404),
+            _ => Answer::station(asked, station),
+        },
+        |_| (),
+    );
+    read_exactly(&mut radio, 100_000);
+    assert_eq!(origin.log().asked.len(), 4);
+}
+
+#[test]
+fn a_server_that_asks_for_patience_gets_it() {
+    let (mut radio, _origin) = tune(
+        |asked, station| match asked.number {
+            0 => Answer::status(503).header("Retry-After", "1"),
+            1 => Answer::status(500),
+            _ => Answer::station(asked, station),
+        },
+        |_| (),
+    );
+    let events = radio.handle().subscribe();
+    assert_pattern(0, &read_exactly(&mut radio, 100_000));
+    let mut waits = Vec::new();
+    await_event(&events, |event| match event {
+        RadioEvent::Reconnecting { error, after } => {
+            waits.push((error.status(), after));
+            None
+        }
+        RadioEvent::Connected { position, .. } => Some(position),
+        _ => None,
+    });
+    assert_eq!(waits[0], (Some(503), Duration::from_secs(1)));
+    assert_eq!(waits[1].0, Some(500));
+    assert!(waits[1].1 <= Duration::from_millis(500));
+}
+
+#[test]
+fn it_gives_up_when_it_was_told_to() {
+    let origin = Origin::start(|_| Answer::status(500));
+    let mut radio = open(&downloader(), &origin, |config| {
+        config.give_up = Some(Duration::from_millis(100));
+    });
+    assert_eq!(read_to_error(&mut radio).1.kind(), ErrorKind::Status(500));
+}
+
+/// Audio that nobody reads: the server is held back, and nothing is lost.
+#[test]
+fn a_reader_that_pauses_holds_the_server_back() {
+    const SYSTEM_BUFFERS: u64 = 24 << 20;
+    let ahead = 1 << 20;
+    let (mut radio, origin) = tune(Answer::station, |config| {
+        config.ahead = ahead;
+        config.after_pause = AfterPause::Continue;
+    });
+    let handle = radio.handle();
+    handle.wait_buffered(ahead - 32 * 1024, PATIENCE).unwrap();
+    // Meanwhile a stream takes a hundred megabytes: the server would have sent as much here.
+    let elsewhere = Origin::serving(Content::pattern(100_000_000));
+    let mut file = downloader().open(&elsewhere.url("/file")).unwrap();
+    assert_eq!(std::io::copy(&mut file, &mut std::io::sink()).unwrap(), 100_000_000);
+    assert!(handle.buffered() <= ahead);
+    let sent = origin.log().sent;
+    assert!(sent < ahead + SYSTEM_BUFFERS, "{sent}");
+    let mut read = 0;
+    while read < 2 * SYSTEM_BUFFERS {
+        let part = read_exactly(&mut radio, 1 << 20);
+        assert_pattern(read, &part);
+        assert!(handle.buffered() <= ahead);
+        read += part.len() as u64;
+    }
+    assert_eq!(origin.log().asked.len(), 1);
+}
+
+#[test]
+fn after_a_long_pause_the_live_edge_is_heard() {
+    let (mut radio, origin) = tune(Answer::station, |config| {
+        config.ahead = 100_000;
+        config.pause_limit = Duration::from_millis(500);
+    });
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    assert_pattern(0, &read_exactly(&mut radio, 1000));
+    let paused = |event| match event {
+        RadioEvent::Paused { position } => Some(position),
+        _ => None,
+    };
+    assert_eq!(await_event(&events, paused), 1000);
+    origin.wait_until("connection let go", |log| log.open == 0);
+    let edge = handle.window().end;
+
+    // The first byte of another connection, at the place that is told.
+    assert_pattern(0, &read_exactly(&mut radio, 50_000));
+    let skipped = await_event(&events, |event| match event {
+        RadioEvent::Skipped { from, to } => Some((from, to)),
+        _ => None,
+    });
+    assert_eq!(skipped, (1000, edge));
+    assert_eq!(await_event(&events, discontinuity), edge);
+    assert_eq!(handle.position(), edge + 50_000);
+
+    // Who seeks instead wants what is stored.
+    await_event(&events, paused);
+    let from = handle.position();
+    radio.seek(SeekFrom::Current(-40_000)).unwrap();
+    assert_pattern(10_000, &read_exactly(&mut radio, 100_000));
+    assert_eq!(handle.position(), from + 60_000);
+}
+
+#[test]
+fn a_long_pause_goes_on_where_it_was_if_that_is_wanted() {
+    let (mut radio, origin) = tune(Answer::station, |config| {
+        config.ahead = 100_000;
+        config.pause_limit = Duration::ZERO;
+        config.after_pause = AfterPause::Continue;
+    });
+    radio.handle().wait_buffered(70_000, PATIENCE).unwrap();
+    assert_pattern(0, &read_exactly(&mut radio, 5_000_000));
+    assert_eq!(origin.log().asked.len(), 1);
+}
+
+#[test]
+fn seeking_moves_within_the_window_and_nowhere_else() {
+    let (mut radio, _origin) = tune(Answer::station, |config| {
+        config.behind = 200_000;
+        config.ahead = 300_000;
+    });
+    let handle = radio.handle();
+    read_exactly(&mut radio, 1_000_000);
+    handle.wait_buffered(225_000, PATIENCE).unwrap();
+    let window = handle.window();
+    assert!(window.start <= 800_000 && window.start > 400_000, "{window:?}");
+    assert!(window.end >= 1_225_000 && window.end <= 1_300_000, "{window:?}");
+    for target in [window.start, 900_000, window.start] {
+        assert_eq!(radio.seek(SeekFrom::Start(target)).unwrap(), target);
+        assert_pattern(target, &read_exactly(&mut radio, 20_000));
+    }
+    assert_eq!(radio.seek(SeekFrom::Current(1000)).unwrap(), window.start + 21_000);
+    assert_eq!(handle.window().start, window.start);
+
+    for target in [
+        SeekFrom::Start(0),
+        SeekFrom::Start(window.start - 1),
+        SeekFrom::Start(2_000_000),
+        SeekFrom::Current(i64::MIN),
+    ] {
+        let error = Error::from(radio.seek(target).unwrap_err());
+        assert_eq!(error.kind(), ErrorKind::OutOfWindow, "{target:?}");
+        let kept = error.range().unwrap();
+        assert_eq!(kept.start, window.start);
+        assert!(kept.end >= window.end);
+    }
+    let error = Error::from(radio.seek(SeekFrom::End(0)).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(radio.stream_position().unwrap(), window.start + 21_000);
+    assert_pattern(window.start + 21_000, &read_exactly(&mut radio, 2_000_000));
+}
+
+/// A seek into what is just being forgotten is refused or served, never another byte.
+#[test]
+fn a_window_that_moves_on_never_serves_a_wrong_byte() {
+    let (mut radio, _origin) = tune(Answer::station, |config| {
+        config.behind = 100_000;
+        config.ahead = 100_000;
+    });
+    let mut position = 0_u64;
+    let mut served = 0;
+    for round in 0..2000_u64 {
+        let part = read_exactly(&mut radio, 10_000);
+        assert_pattern(position, &part);
+        position += part.len() as u64;
+        let back = position.saturating_sub(round * 7919 % 130_000);
+        if radio.seek(SeekFrom::Start(back)).is_ok() {
+            assert_pattern(back, &read_exactly(&mut radio, 1000));
+            served += 1;
+            radio.seek(SeekFrom::Start(position)).unwrap();
+        }
+    }
+    assert!(served > 100, "{served}");
+}
+
+fn silent_radio(origin: &Origin, downloader: &Downloader) -> Radio {
+    open(downloader, origin, |config| config.read_timeout = None)
+}
+
+fn silent_origin() -> Origin {
+    let audio = Content::pattern(100_000);
+    Origin::start(move |_| Answer::whole(&audio).no_length().stall_after(1000))
+}
+
+#[test]
+fn interrupting_releases_a_read_and_the_radio_goes_on() {
+    let origin = silent_origin();
+    let downloader = downloader();
+    let mut radio = silent_radio(&origin, &downloader);
+    let handle = radio.handle();
+    handle.wait_buffered(1000, None).unwrap();
+    let reader = std::thread::spawn(move || {
+        let (audio, error) = read_to_error(&mut radio);
+        assert_eq!((audio.len(), error.kind()), (1000, ErrorKind::Interrupted));
+        // None waits until it is resumed, and what is stored is served.
+        assert_eq!(read_to_error(&mut radio).1.kind(), ErrorKind::Interrupted);
+        radio.seek(SeekFrom::Start(0)).unwrap();
+        assert_pattern(0, &read_exactly(&mut radio, 1000));
+        radio
+    });
+    handle.interrupt();
+    let mut radio = reader.join().unwrap();
+    handle.resume();
+    origin.release();
+    assert_pattern(1000, &read_exactly(&mut radio, 1000));
+}
+
+#[test]
+fn cancelling_ends_it_for_good_and_what_is_stored_is_served() {
+    let origin = silent_origin();
+    let downloader = downloader();
+    let mut radio = silent_radio(&origin, &downloader);
+    let handle = radio.handle();
+    handle.wait_buffered(1000, None).unwrap();
+    handle.cancel();
+    let (audio, error) = read_to_error(&mut radio);
+    assert_eq!(audio.len(), 1000);
+    assert!(error.is_cancelled(), "{error:?}");
+    origin.wait_until("closed connection", |log| log.open == 0);
+}
+
+#[test]
+fn a_read_that_gets_nothing_times_out_with_the_reason_and_the_radio_goes_on() {
+    let is_there = Arc::new(AtomicBool::new(false));
+    let station = station(1000, 100);
+    let there = Arc::clone(&is_there);
+    let origin = Origin::start(move |asked| {
+        if there.load(Ordering::Acquire) { Answer::station(asked, &station) } else { Answer::status(502) }
+    });
+    let mut radio =
+        open(&downloader(), &origin, |config| config.read_timeout = Some(Duration::from_millis(300)));
+    origin.wait_until("answer", |log| log.asked.len() == 2);
+    let (_, error) = read_to_error(&mut radio);
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("502")));
+    is_there.store(true, Ordering::Release);
+    let mut audio = [0; 1000];
+    while let Err(error) = radio.read_exact(&mut audio) {
+        assert_eq!(Error::from(error).kind(), ErrorKind::TimedOut);
+    }
+    assert_pattern(0, &audio);
+}
+
+/// Wherever its thread is, a radio's drop ends it: with limits that no test outlasts.
+#[test]
+fn a_drop_is_prompt_wherever_the_thread_is() {
+    let downloader = downloader_with(|config| {
+        config.client.inactivity_timeout = Duration::from_secs(3600);
+        config.client.connect_timeout = Duration::from_secs(3600);
+    });
+    let station = station(1000, 100);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/head" => Answer::status(200).latency_until_released(),
+        "/body" => Answer::station(asked, &station).stall_after(5000),
+        "/full" => Answer::station(asked, &station),
+        _ => Answer::status(503).header("Retry-After", "3600"),
+    });
+    for path in ["/head", "/body", "/full", "/away"] {
+        for _ in 0..50 {
+            let before = origin.log().asked.len();
+            let radio = Radio::open(&downloader, &origin.url(path), RadioConfig::default()).unwrap();
+            let handle = radio.handle();
+            match path {
+                "/body" => handle.wait_buffered(4000, PATIENCE).unwrap(),
+                "/full" => handle.wait_buffered(4_000_000, PATIENCE).unwrap(),
+                _ => origin.wait_until("request", |log| log.asked.len() > before),
+            }
+            drop(radio);
+            // Its handles do not wait for it.
+            assert!(handle.wait_buffered(u64::MAX, None).unwrap_err().is_cancelled());
+            assert!(matches!(handle.subscribe().last(), Some(RadioEvent::Ended { .. })));
+        }
+    }
+    // An answer that was read to its end has left its connection for the next one.
+    drop(downloader);
+    origin.wait_until("closed connection", |log| log.open == 0);
+}
+
+#[test]
+fn stopping_the_downloader_ends_the_radio() {
+    let origin = silent_origin();
+    let downloader = downloader();
+    let mut radio = silent_radio(&origin, &downloader);
+    radio.handle().wait_buffered(1000, None).unwrap();
+    downloader.stop();
+    let (audio, error) = read_to_error(&mut radio);
+    assert_eq!((audio.len(), error.kind()), (1000, ErrorKind::Cancelled(windway::CancelReason::Shutdown)));
+}
+
+#[test]
+fn a_password_in_the_url_is_sent_and_not_shown() {
+    let station = station(1000, 100);
+    let origin = Origin::start(move |asked| Answer::station(asked, &station).close_after(10_000));
+    let url = origin.url("/live").replace("//", "//user:secret@");
+    let mut radio = Radio::open(&downloader(), &url, config(|_| ())).unwrap();
+    read_exactly(&mut radio, 20_000);
+    let asked = origin.log().asked;
+    let sent = |number: usize| asked[number].header("authorization").is_some();
+    assert!(sent(0) && sent(1));
+    let shown = format!("{radio:?} {:?} {:?}", radio.handle(), radio.seek(SeekFrom::End(0)));
+    assert!(shown.contains("/live") && !shown.contains("secret"), "{shown}");
+}
+
+#[test]
+fn senseless_input_is_refused_at_once() {
+    let downloader = downloader();
+    let kind = |url: &str, change: fn(&mut RadioConfig)| {
+        Radio::open(&downloader, url, config(change)).unwrap_err().kind()
+    };
+    assert_eq!(kind("nonsense", |_| ()), ErrorKind::InvalidUrl);
+    assert_eq!(kind("icy://host/", |_| ()), ErrorKind::UnsupportedScheme);
+    assert_eq!(kind("http://host/", |config| config.ahead = 0), ErrorKind::InvalidConfig);
+    assert_eq!(downloader.stats().peers, 0);
+}
