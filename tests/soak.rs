@@ -106,7 +106,9 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
         let began = Instant::now();
         let result = open.read(&mut buf[..len]);
         let took = began.elapsed();
-        assert!(took < READ_TIMEOUT + SLACK, "a read at {position} took {took:?}");
+        // A server that answered its first range with the whole is read from the start: that takes as long as it takes.
+        let is_in_time = took < READ_TIMEOUT + SLACK || !open.is_seekable();
+        assert!(is_in_time, "a read at {position} took {took:?}");
         figures.reads.fetch_add(1, Ordering::Relaxed);
         match result {
             Ok(0) => {
