@@ -404,6 +404,15 @@ pub enum StorageConfig {
     /// In an unnamed temporary file, all that was fetched; it is gone when the stream is, also after a crash. `None`
     /// is the system's directory for such files.
     TempFile(Option<PathBuf>),
+    /// As [`TempFile`](Self::TempFile), but a window around the reader only: on a small disk, or for hours of audio.
+    WindowedTempFile(Option<PathBuf>),
+}
+
+impl StorageConfig {
+    /// True if only what surrounds the reader is kept.
+    pub(crate) fn is_windowed(&self) -> bool {
+        matches!(self, Self::Memory | Self::WindowedTempFile(_))
+    }
 }
 
 /// How far ahead of the reader to fetch.

@@ -248,7 +248,8 @@ impl StreamHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] after `timeout`; what ended the stream's transfers; [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::TimedOut`] after `timeout`; what ended the stream's transfers; [`ErrorKind::Interrupted`];
+    /// [`ErrorKind::InvalidInput`] for more than windowed storage keeps ahead of a reader.
     pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
         self.shared.wait_buffered(self.position(), bytes, timeout)
     }

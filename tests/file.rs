@@ -153,6 +153,56 @@ fn it_is_as_a_file_in_a_temporary_file() {
 }
 
 #[test]
+fn it_is_as_a_file_in_a_small_window_of_a_temporary_file() {
+    let mut config = small_window();
+    config.storage = StorageConfig::WindowedTempFile(None);
+    compare(700_001, config, Answer::file);
+}
+
+#[test]
+fn it_is_as_a_file_for_two_readers_over_a_network_that_fails() {
+    for storage in [
+        StorageConfig::Memory,
+        StorageConfig::WholeMemory,
+        StorageConfig::TempFile(None),
+        StorageConfig::WindowedTempFile(None),
+    ] {
+        let content = Content::pattern(700_001);
+        let origin = Origin::start(move |asked| {
+            let answer = Answer::file(asked, &content);
+            match asked.number % 5 {
+                1 => answer.close_after(30_000),
+                3 => answer.reset_after(1_000),
+                4 => Answer::status(503).header("Retry-After", "0"),
+                _ => answer,
+            }
+        });
+        let mut config = small_window();
+        config.storage = storage;
+        let mut first = downloader().open_with(&origin.url("/a"), config).unwrap();
+        let mut second = first.reader();
+        let mut buf = vec![0; 20_000];
+        for step in 0..60_u64 {
+            // One in sequence, the other one to and fro.
+            first.read_exact(&mut buf[..10_000]).unwrap();
+            assert_pattern(step * 10_000, &buf[..10_000]);
+            let at = step * 131_071 % 680_000;
+            second.seek(SeekFrom::Start(at)).unwrap();
+            second.read_exact(&mut buf).unwrap();
+            assert_pattern(at, &buf);
+        }
+    }
+}
+
+#[test]
+fn more_than_the_window_is_not_waited_for() {
+    let origin = Origin::serving(Content::pattern(5_000_000));
+    let stream = downloader().open_with(&origin.url("/a"), small_window()).unwrap();
+    let error = stream.handle().wait_buffered(1_000_000, None).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
 fn it_is_as_a_file_from_a_server_that_breaks_off() {
     compare(400_000, small_window(), |asked, content| {
         let answer = Answer::file(asked, content);

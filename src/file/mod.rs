@@ -21,7 +21,7 @@ use self::plan::{Network, Plan, ReaderView};
 use self::state::State;
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::{ByteRange, Request, Warmth};
-use crate::config::{FileConfig, ReadAhead, StorageConfig};
+use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::storage::Resource;
@@ -85,8 +85,8 @@ impl HttpFile {
     ) -> Result<(Arc<Self>, ReaderId), Error> {
         config.check()?;
         Request::get(url)?;
-        let windowed = config.storage == StorageConfig::Memory;
-        let state = State::new(config.read_ahead, windowed.then_some(config.behind));
+        let behind = config.storage.is_windowed().then_some(config.behind);
+        let state = State::new(config.read_ahead, behind);
         let priority = config.priority;
         let shared = Arc::new(Shared {
             url: url.to_owned(),
@@ -325,10 +325,14 @@ impl Shared {
         bytes: u64,
         timeout: Option<Duration>,
     ) -> Result<(), Error> {
-        let (interrupts, failures) = {
+        let (interrupts, failures, most) = {
             let state = self.state.lock();
-            (state.interrupts, state.failures)
+            (state.interrupts, state.failures, state.most_buffered())
         };
+        if most.is_some_and(|most| bytes > most) {
+            let why = format!("waiting for {bytes} bytes, and storage keeps fewer ahead of a reader");
+            return Err(self.locate(Error::new(ErrorKind::InvalidInput, why), position));
+        }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = self.resource.wait(deadline, |view| {
             let state = self.state.lock();

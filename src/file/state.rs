@@ -335,6 +335,11 @@ impl State {
         Some(self.readers.iter().map(|(_, reader)| window(reader)).collect())
     }
 
+    /// How many bytes can be stored from a reader's position on; `None` is any number.
+    pub(super) fn most_buffered(&self) -> Option<u64> {
+        self.behind.map(|_| plan::reserve(self.read_ahead))
+    }
+
     /// True if some reader may want some of these bytes.
     pub(super) fn is_wanted(&self, bytes: &Range<u64>) -> bool {
         self.windows().is_none_or(|windows| {

@@ -1,6 +1,7 @@
 //! Blocks in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -37,8 +38,9 @@ impl Blocks {
         self.blocks.get(&index).is_some_and(|current| Arc::ptr_eq(current, block))
     }
 
-    pub(super) fn indices(&self) -> BTreeSet<u64> {
-        self.blocks.keys().copied().collect()
+    /// The blocks of these indices that are there.
+    pub(super) fn indices(&self, within: Range<u64>) -> Vec<u64> {
+        self.blocks.range(within).map(|(index, _)| *index).collect()
     }
 
     /// Lets go of a block. Its memory is used again only if nobody copies from or to it just now.

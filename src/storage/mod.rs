@@ -9,7 +9,6 @@ mod memory;
 mod ranges;
 mod temp_file;
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -74,7 +73,9 @@ impl Resource {
     pub(crate) fn new(config: &StorageConfig) -> Result<Self, Error> {
         let backend = match config {
             StorageConfig::Memory | StorageConfig::WholeMemory => Backend::Memory(Blocks::default()),
-            StorageConfig::TempFile(directory) => Backend::File(FileBlocks::new(directory.as_deref())?),
+            StorageConfig::TempFile(directory) | StorageConfig::WindowedTempFile(directory) => {
+                Backend::File(FileBlocks::new(directory.as_deref())?)
+            }
         };
         let state = State { ranges: RangeSet::default(), backend, evictions: 0 };
         Ok(Self { state: Mutex::new(state), changed: Condvar::new() })
@@ -131,11 +132,8 @@ impl Resource {
     /// Forgets the blocks that lie outside of all of `keep`.
     pub(crate) fn evict(&self, keep: &[Range<u64>]) {
         let mut state = self.state.lock();
-        let kept = |index: &u64| {
-            let block = index * BLOCK..(index + 1) * BLOCK;
-            keep.iter().any(|window| window.start < block.end && block.start < window.end)
-        };
-        let outside: Vec<u64> = state.backend.indices().into_iter().filter(|index| !kept(index)).collect();
+        let outside: Vec<u64> =
+            gaps_between(keep).into_iter().flat_map(|gap| state.backend.indices(gap)).collect();
         for index in &outside {
             state.ranges.remove(index * BLOCK..(index + 1) * BLOCK);
             state.backend.remove(*index);
@@ -180,6 +178,26 @@ impl Resource {
     }
 }
 
+/// The indices of blocks that lie outside of all these windows.
+fn gaps_between(windows: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut kept: Vec<Range<u64>> = windows
+        .iter()
+        .filter(|window| !window.is_empty())
+        .map(|window| window.start / BLOCK..window.end.div_ceil(BLOCK))
+        .collect();
+    kept.sort_by_key(|blocks| blocks.start);
+    let mut gaps = Vec::with_capacity(kept.len() + 1);
+    let mut from = 0;
+    for blocks in kept {
+        if from < blocks.start {
+            gaps.push(from..blocks.start);
+        }
+        from = from.max(blocks.end);
+    }
+    gaps.push(from..u64::MAX);
+    gaps
+}
+
 impl Backend {
     fn entry(&mut self, index: u64) -> Handle {
         match self {
@@ -203,10 +221,10 @@ impl Backend {
         }
     }
 
-    fn indices(&self) -> BTreeSet<u64> {
+    fn indices(&self, within: Range<u64>) -> Vec<u64> {
         match self {
-            Self::Memory(blocks) => blocks.indices(),
-            Self::File(blocks) => blocks.indices(),
+            Self::Memory(blocks) => blocks.indices(within),
+            Self::File(blocks) => blocks.indices(within),
         }
     }
 
@@ -261,6 +279,8 @@ fn parts(offset: u64, len: usize) -> impl Iterator<Item = Part> {
 #[allow(clippy::single_range_in_vec_init, reason = "lists of windows, some of one")]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
+    use proptest::prelude::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn byte_at(offset: u64) -> u8 {
@@ -299,6 +319,101 @@ mod tests {
             let mut buf = vec![0; BLOCK as usize];
             assert_eq!(resource.read_at(2 * BLOCK, &mut buf).unwrap(), buf.len());
             assert_eq!(buf, bytes(2 * BLOCK..3 * BLOCK));
+        }
+    }
+
+    #[test]
+    fn only_blocks_outside_of_all_windows_are_let_go() {
+        let blocks = |range: Range<u64>| range.start * BLOCK..range.end * BLOCK;
+        assert_eq!(gaps_between(&[]), [0..u64::MAX]);
+        assert_eq!(gaps_between(&[0..1]), [1..u64::MAX]);
+        let windows = [blocks(7..9), BLOCK + 1..BLOCK + 2, 3 * BLOCK - 1..4 * BLOCK + 1, blocks(3..4)];
+        assert_eq!(gaps_between(&windows), [0..1, 5..7, 9..u64::MAX]);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_of_its_own_and_nothing_counts_as_stored() {
+        let Ok(full) = std::fs::File::options().read(true).write(true).open("/dev/full") else {
+            return; // A system without it has nothing to test with.
+        };
+        let backend = Backend::File(FileBlocks::over(full));
+        let state = State { ranges: RangeSet::default(), backend, evictions: 0 };
+        let resource = Resource { state: Mutex::new(state), changed: Condvar::new() };
+        let error = resource.write_at(5, b"bytes").unwrap_err();
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
+        assert_eq!(resource.read_at(5, &mut [0; 10]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_slot_of_the_file_that_is_still_held_is_not_given_away() {
+        let mut blocks = FileBlocks::new(None).unwrap();
+        let held = blocks.entry(7);
+        held.write(0, b"seven").unwrap();
+        blocks.remove(7);
+        let other = blocks.entry(8);
+        other.write(0, b"eight").unwrap();
+        let mut read = [0; 5];
+        held.read(0, &mut read).unwrap();
+        assert_eq!(&read, b"seven");
+        assert!(!blocks.is_current(7, &held) && blocks.is_current(8, &other));
+        drop(held);
+        blocks.entry(9).write(0, b"nine!").unwrap();
+        assert_eq!(blocks.len(), 2);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u64, u64),
+        Read(u64, u64),
+        Evict(Vec<(u64, u64)>),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        const END: u64 = 12 * BLOCK;
+        let some = || (0..END, 0..3 * BLOCK);
+        let step = prop_oneof![
+            4 => some().prop_map(|(at, len)| Step::Write(at, len)),
+            4 => some().prop_map(|(at, len)| Step::Read(at, len)),
+            1 => proptest::collection::vec(some(), 0..3).prop_map(Step::Evict),
+        ];
+        proptest::collection::vec(step, 1..30)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        /// What is there is what was written and not evicted; whole blocks outside of the windows go, and nothing else.
+        #[test]
+        fn storage_agrees_with_a_list_of_bytes(steps in steps()) {
+            for resource in both() {
+                let mut model = vec![None; 15 * BLOCK as usize];
+                for step in &steps {
+                    match step {
+                        Step::Write(at, len) => {
+                            resource.write_at(*at, &bytes(*at..at + len)).unwrap();
+                            (*at..at + len).for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
+                        }
+                        Step::Read(at, len) => {
+                            let mut buf = vec![0; *len as usize];
+                            let got = resource.read_at(*at, &mut buf).unwrap();
+                            let there: Vec<u8> =
+                                model[*at as usize..][..*len as usize].iter().map_while(|byte| *byte).collect();
+                            prop_assert_eq!(&buf[..got], &there[..]);
+                        }
+                        Step::Evict(windows) => {
+                            let windows: Vec<_> = windows.iter().map(|(at, len)| *at..at + len).collect();
+                            resource.evict(&windows);
+                            for (index, block) in model.chunks_mut(BLOCK as usize).enumerate() {
+                                let own = index as u64 * BLOCK..(index as u64 + 1) * BLOCK;
+                                let kept = |window: &Range<u64>| window.start < own.end && own.start < window.end;
+                                if !windows.iter().any(|window| !window.is_empty() && kept(window)) {
+                                    block.fill(None);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 

@@ -1,0 +1,120 @@
+//! One large body to its end, through `Stream::read`, for each storage; beside plain ureq and a raw socket. And what is
+//! stored already, read again.
+//!
+//! `cargo bench --bench throughput`. The server runs in the same process: its CPU time and memory are in all figures alike.
+
+mod measure;
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::io::{Read, Seek, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use measure::cpu;
+use support::{Content, Origin};
+use windway::{Downloader, DownloaderConfig, FileConfig, ReadAhead, StorageConfig};
+
+const LEN: u64 = 512 << 20;
+const CHUNK: usize = 64 * 1024;
+
+fn main() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    for _ in 0..2 {
+        measure("a raw socket", || raw(&origin));
+        measure("plain ureq", || {
+            let mut response = ureq::get(origin.url("/a")).call().expect("an answer");
+            drain(&mut response.body_mut().as_reader())
+        });
+        for (name, storage) in [
+            ("windway, windowed memory", StorageConfig::Memory),
+            ("windway, windowed temporary file", StorageConfig::WindowedTempFile(None)),
+            ("windway, temporary file", StorageConfig::TempFile(None)),
+            ("windway, all in memory", StorageConfig::WholeMemory),
+        ] {
+            let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
+            let mut config = FileConfig::default();
+            config.storage = storage;
+            measure(name, || drain(&mut downloader.open_with(&origin.url("/a"), config).expect("a stream")));
+        }
+    }
+    stored(&origin);
+}
+
+/// Reads to the end. Returns how much it was.
+fn drain(from: &mut impl Read) -> u64 {
+    let mut buf = vec![0; CHUNK];
+    let mut len = 0;
+    loop {
+        match from.read(&mut buf).expect("bytes") {
+            0 => return len,
+            got => len += got as u64,
+        }
+    }
+}
+
+fn raw(origin: &Origin) -> u64 {
+    let mut socket = TcpStream::connect(origin.address()).expect("a connection");
+    socket.write_all(b"GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut buf = vec![0; CHUNK];
+    let mut len = 0;
+    while len < LEN {
+        len += socket.read(&mut buf).expect("bytes") as u64;
+    }
+    LEN
+}
+
+fn measure(name: &str, run: impl FnOnce() -> u64) {
+    reset_peak();
+    let before = status("VmRSS:");
+    let (began, cpu_before) = (Instant::now(), cpu());
+    assert_eq!(run(), LEN);
+    let (took, cpu) = (began.elapsed(), cpu() - cpu_before);
+    let peak = status("VmHWM:").saturating_sub(before) / 1024;
+    let rate = LEN as f64 / took.as_secs_f64() / 1e6;
+    println!("{name:<36} {rate:>6.0} MB/s  cpu {:>5.2} s  {peak:>4} MiB more at the peak", cpu.as_secs_f64());
+}
+
+/// Bytes that are stored, read again and again.
+fn stored(origin: &Origin) {
+    for (name, storage) in [
+        ("stored bytes, memory", StorageConfig::WholeMemory),
+        ("stored bytes, temporary file", StorageConfig::TempFile(None)),
+    ] {
+        let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
+        let mut config = FileConfig::default();
+        config.storage = storage;
+        config.read_ahead = ReadAhead::Whole;
+        let mut stream = downloader.open_with(&origin.url("/a"), config).expect("a stream");
+        drain(&mut stream);
+        let (began, calls) = (Instant::now(), system_calls());
+        let mut read = 0;
+        while began.elapsed() < Duration::from_secs(2) {
+            stream.rewind().expect("a seek");
+            read += drain(&mut stream);
+        }
+        let rate = read as f64 / began.elapsed().as_secs_f64() / 1e9;
+        println!(
+            "{name:<36} {rate:>6.2} GB/s  in 64 KiB reads, {} reads by system call",
+            system_calls() - calls
+        );
+    }
+}
+
+/// Reads that this process has asked the system for so far.
+fn system_calls() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse().ok()).unwrap_or(0)
+}
+
+/// A figure in KiB of what the system says of this process; zero where it does not.
+fn status(field: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+/// Lets the peak begin again where memory is now; does nothing where the system has no way to.
+fn reset_peak() {
+    drop(std::fs::write("/proc/self/clear_refs", "5"));
+}
