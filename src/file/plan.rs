@@ -19,7 +19,7 @@ use crate::storage::RangeSet;
 /// The first fetch of all: tells length, type and range support along with the first bytes.
 pub(crate) const OPENING: u64 = 256 * 1024;
 
-/// The first piece after a jump.
+/// The first piece after a jump; the next ones grow with what is read on in sequence.
 const FIRST_PIECE: u64 = 64 * 1024;
 
 /// Bounds of a piece, which otherwise is about a second of what the network gives.
@@ -40,6 +40,9 @@ const UNKNOWN_REACH: u64 = 64 * 1024;
 
 /// Rests of bodies up to this are read for the sake of their connections.
 const SMALL_REMAINDER: u64 = 64 * 1024;
+
+/// The next piece is asked for no later than this before the last one ends.
+const LEAST_LEAD: u64 = 4 * 1024;
 
 /// The mark where all is to be read ahead but storage is windowed.
 const WINDOWED_MARK: u64 = 16 << 20;
@@ -123,9 +126,10 @@ impl Network {
         self.rate.map_or(UNKNOWN_REACH, |_| (2 * self.in_one_ttfb()).clamp(REACH.start, REACH.end))
     }
 
-    /// How much may be left of a piece when the next one is asked for.
+    /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the two
+    /// share the network, and what is wanted sooner comes later.
     pub(crate) fn lead(self) -> u64 {
-        (2 * self.in_one_ttfb()).clamp(PIECE.start, self.piece())
+        self.rate.map_or(PIECE.start, |_| (2 * self.in_one_ttfb()).clamp(LEAST_LEAD, self.piece()))
     }
 }
 
@@ -142,6 +146,24 @@ impl Situation<'_> {
         }
         let ahead = self.readers.iter().find_map(|reader| self.ahead(reader)).or_else(|| self.left_out());
         ahead.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::Low })
+    }
+
+    /// What is in flight, nobody's, and in the way: a reader waits, and the rest would take longer than a new connection.
+    /// Somebody's is what goes on where a reader's bytes end, or begins within its mark.
+    pub(crate) fn poll_unwanted(&self) -> Option<usize> {
+        if !self.readers.iter().any(|reader| reader.waiting) {
+            return None;
+        }
+        let reach = |reader: &ReaderView| {
+            let covered = covered_to(reader.position, self.available, self.in_flight);
+            covered.max(reader.position.saturating_add(mark(self.read_ahead, reader.run)))
+        };
+        let wants =
+            |piece: &Piece, reader: &ReaderView| piece.end > reader.position && piece.next <= reach(reader);
+        self.in_flight.iter().position(|piece| {
+            let is_wanted = self.readers.iter().any(|reader| wants(piece, reader));
+            !is_wanted && !self.network.drains(piece.end.saturating_sub(piece.next))
+        })
     }
 
     /// What a waiting reader needs and nothing in flight brings soon.
@@ -372,6 +394,30 @@ mod tests {
             plan(&readers, &[0..2 * MIB - 1000], &[piece(2 * MIB - 1000, 2 * MIB)]),
             Plan::Fetch { range: 2 * MIB..2 * MIB + MIB / 2, priority: Priority::Low }
         );
+    }
+
+    #[test]
+    fn what_nobody_wants_is_given_up_when_it_is_in_the_way() {
+        let unwanted = |readers: &[ReaderView], in_flight: &[Piece]| {
+            let mut available = RangeSet::default();
+            available.insert(0..MIB);
+            let (read_ahead, admissible) = (ReadAhead::Bytes(16 * MIB), Priority::High);
+            let (len, network) = (Some(100 * MIB), network(1e6, 40));
+            let situation =
+                Situation { readers, available: &available, in_flight, len, network, read_ahead, admissible };
+            situation.poll_unwanted()
+        };
+        let left_behind = piece(MIB, 2 * MIB);
+        // Its reader has jumped away and waits; another one that plays on towards it wants it.
+        assert_eq!(unwanted(&[waiting(9 * MIB, 0)], &[left_behind]), Some(0));
+        assert_eq!(unwanted(&[waiting(9 * MIB, 0), playing(MIB / 2, MIB / 2)], &[left_behind]), None);
+        // In nobody's way.
+        assert_eq!(unwanted(&[playing(9 * MIB, 0)], &[left_behind]), None);
+        // What is waited for, and what follows it.
+        let wanted = [piece(9 * MIB, 9 * MIB + 65_536), piece(9 * MIB + 65_536, 10 * MIB)];
+        assert_eq!(unwanted(&[waiting(9 * MIB, 0)], &wanted), None);
+        // About to end: its connection is worth more.
+        assert_eq!(unwanted(&[waiting(9 * MIB, 0)], &[piece(2 * MIB - 1000, 2 * MIB)]), None);
     }
 
     #[test]

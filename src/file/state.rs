@@ -264,19 +264,34 @@ impl State {
         (self.pieces.insert(InFlight { piece, priority, token, request: None }), superseded)
     }
 
-    /// The tokens of pieces that no reader's window holds any more. One that is about to end is let end: its connection
-    /// can be used again then.
-    pub(super) fn unwanted(&self, network: Network) -> Vec<CancelToken> {
-        let Some(windows) = self.windows() else { return Vec::new() };
-        let is_wanted =
-            |piece: &Piece| windows.iter().any(|window| piece.next < window.end && window.start < piece.end);
-        self.pieces
-            .iter()
-            .filter(|(_, in_flight)| {
-                !is_wanted(&in_flight.piece) && !network.drains(in_flight.piece.end - in_flight.piece.next)
-            })
-            .map(|(_, in_flight)| in_flight.token.clone())
-            .collect()
+    /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
+    pub(super) fn unwanted(&mut self, available: &RangeSet, network: Network) -> Vec<CancelToken> {
+        let mut tokens = Vec::new();
+        while let Some(key) = self.poll_unwanted(available, network) {
+            let in_flight = &mut self.pieces[key];
+            // It brings nothing more, as far as the plan is concerned.
+            in_flight.piece.end = in_flight.piece.next;
+            tokens.push(in_flight.token.clone());
+        }
+        tokens
+    }
+
+    fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
+        // The opening tells what the file is, wherever its reader has gone.
+        let len = self.info.as_ref().filter(|info| info.ranged)?.len;
+        let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
+            self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
+        let readers: Vec<ReaderView> = self.readers.iter().map(|(_, reader)| *reader).collect();
+        let situation = Situation {
+            readers: &readers,
+            available,
+            in_flight: &in_flight,
+            len,
+            network,
+            read_ahead: self.read_ahead,
+            admissible: Priority::High,
+        };
+        situation.poll_unwanted().map(|index| keys[index])
     }
 
     /// Takes in what the first answer tells, or holds a later one against it: parts of two files are never joined.

@@ -454,6 +454,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     log: Log,
+    /// Requests that the log does not hold any more.
+    forgotten: usize,
     /// Second handles of the connections that nobody has shut down.
     sockets: HashMap<usize, TcpStream>,
     threads: Vec<JoinHandle<()>>,
@@ -532,6 +534,13 @@ impl Origin {
 
     pub fn address(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Lets go of the requests in the log, so that it does not grow for ever.
+    pub fn forget(&self) {
+        let mut state = self.shared.lock();
+        state.forgotten += state.log.asked.len();
+        state.log.asked = Vec::new();
     }
 
     /// What happened so far.
@@ -668,7 +677,7 @@ impl Shared {
             asked.on_connection = on_connection;
             {
                 let mut state = self.lock();
-                asked.number = state.log.asked.len();
+                asked.number = state.forgotten + state.log.asked.len();
                 state.log.asked.push(asked.clone());
                 self.changed.notify_all();
             }

@@ -1,0 +1,65 @@
+//! What plans make of readers' traces, over 20 simulated networks: stalls, what was fetched for what was read, requests.
+//!
+//! `cargo bench --bench plan`. Virtual time: the figures are the same on every machine.
+
+#[path = "../src/file/plan.rs"]
+#[allow(dead_code, reason = "the file's state uses the rest")]
+mod plan;
+#[path = "../src/storage/ranges.rs"]
+#[allow(dead_code, unused_imports, reason = "storage uses the rest")]
+mod ranges;
+#[path = "../tests/simulator/mod.rs"]
+mod simulator;
+
+/// What the plan imports, as the library names it.
+mod config {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum ReadAhead {
+        Bytes(u64),
+        Whole,
+    }
+}
+mod downloader {
+    pub(crate) use windway::Priority;
+}
+mod storage {
+    pub(crate) use crate::ranges::RangeSet;
+}
+
+use simulator::rivals::{FixedPieces, OneRequest, Windway, best, best_unforeseeing};
+use simulator::traces::{Scene, scenes};
+use simulator::{Figures, Net, Planner, networks, simulate};
+
+type Run = fn(Net, &Scene) -> Figures;
+
+fn with(net: Net, scene: &Scene, planner: &mut dyn Planner) -> Figures {
+    simulate(net, scene.len, &scene.readers, planner)
+}
+
+fn main() {
+    let plans: [(&str, Run); 5] = [
+        ("windway", |net, scene| with(net, scene, &mut Windway::new())),
+        ("one request, anew at each seek", |net, scene| with(net, scene, &mut OneRequest)),
+        ("fixed pieces of 64 KiB", |net, scene| with(net, scene, &mut FixedPieces)),
+        ("the best, if jumps are not foreseen", |net, scene| {
+            best_unforeseeing(net, scene.len, &scene.readers)
+        }),
+        ("the best, all foreseen", |net, scene| best(net, scene.len, &scene.readers)),
+    ];
+    for scene in scenes() {
+        println!("{} ({} jumps), over {} networks", scene.name, scene.jumps(), networks().len());
+        for (name, run) in plans {
+            let figures: Vec<Figures> = networks().into_iter().map(|net| run(net, &scene)).collect();
+            let sum = |field: fn(&Figures) -> f64| figures.iter().map(field).sum::<f64>();
+            let worst = figures.iter().map(|figures| figures.worst).fold(0.0, f64::max);
+            println!(
+                "  {name:<36} {:>6} stalls {:>8.1} s  worst {worst:>5.1} s  fetched/read {:>5.2}  {:>5} requests {:>5} connections",
+                sum(|figures| f64::from(figures.stalls)),
+                sum(|figures| figures.stalled),
+                sum(|figures| figures.fetched as f64) / sum(|figures| figures.read as f64),
+                sum(|figures| f64::from(figures.requests)),
+                sum(|figures| f64::from(figures.connections)),
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The plan of `src/file/plan.rs` in the simulator: held to its aims over 20 networks and 8 scenes.
+
+#[path = "../src/file/plan.rs"]
+#[allow(dead_code, reason = "the file's state uses the rest")]
+mod plan;
+#[path = "../src/storage/ranges.rs"]
+mod ranges;
+mod simulator;
+
+/// What the plan imports, as the library names it.
+mod config {
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) enum ReadAhead {
+        Bytes(u64),
+        Whole,
+    }
+}
+mod downloader {
+    pub(crate) use windway::Priority;
+}
+mod storage {
+    pub(crate) use crate::ranges::RangeSet;
+}
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::sync::{Arc, Mutex};
+
+use simulator::rivals::{Windway, best_unforeseeing};
+use simulator::traces::scenes;
+use simulator::{networks, simulate};
+use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::formats::{SeekMode, SeekTo, TrackType};
+use symphonia::core::io::{MediaSource, MediaSourceStream};
+use symphonia::core::units::Time;
+
+#[test]
+fn the_plan_keeps_to_its_aims() {
+    let mut missed = Vec::new();
+    for scene in scenes() {
+        for net in networks() {
+            let ours = simulate(net, scene.len, &scene.readers, &mut Windway::new());
+            let best = best_unforeseeing(net, scene.len, &scene.readers);
+            let jumps = scene.jumps() as f64 + scene.readers.len() as f64;
+            // A piece is about a second of the network; the first one of a jump is 64 KiB at least.
+            let piece = net.rate.clamp(65_536.0, 4_194_304.0);
+            let spare = (16 << 20) as f64 * scene.readers.len() as f64 + piece * jumps;
+            let wasted = ours.fetched.saturating_sub(ours.read) as f64;
+            // Readers that wait at once share the network, where the best serves one after the other.
+            let shared = best.stalled * scene.readers.len() as f64;
+            // A round trip for each jump; and the best knows where each run ends: up to there a plan can't, and what it asks
+            // for beyond shares the network. That is the least piece once, and the least lead for each jump.
+            let beyond = (65_536.0 + 16_384.0 * jumps) / net.rate;
+            let allowed = shared + (net.rtt + net.jitter) * jumps + beyond;
+            if ours.stalled > allowed + 1e-6 {
+                missed.push(format!(
+                    "{}, {:.0} kB/s, {:.0} ms: stalled {:.2} s, allowed {allowed:.2} s, the best {:.2} s",
+                    scene.name,
+                    net.rate / 1e3,
+                    net.rtt * 1e3,
+                    ours.stalled,
+                    best.stalled
+                ));
+            }
+            if wasted > spare {
+                missed.push(format!("{}: {wasted} bytes for nothing, allowed {spare}", scene.name));
+            }
+        }
+    }
+    assert!(missed.is_empty(), "{} missed:\n{}", missed.len(), missed.join("\n"));
+}
+
+/// A file that notes what is read of it.
+struct Noting {
+    file: File,
+    at: u64,
+    len: u64,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Vec<String>,
+    /// Seconds played since the last read.
+    played: f64,
+}
+
+impl Read for Noting {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read(buf)?;
+        let mut log = self.log.lock().unwrap();
+        let played = std::mem::take(&mut log.played);
+        log.lines.push(format!("{} {got} {played:.3}", self.at));
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+impl Seek for Noting {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.at = self.file.seek(to)?;
+        Ok(self.at)
+    }
+}
+
+impl MediaSource for Noting {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        Some(self.len)
+    }
+}
+
+/// `WINDWAY_FILE=long.m4a WINDWAY_TRACE=m4a.txt cargo test --test plan -- --ignored`
+#[test]
+#[ignore = "writes a trace of the file that WINDWAY_FILE names"]
+fn record_a_trace() {
+    let path = std::env::var("WINDWAY_FILE").unwrap();
+    let file = File::open(&path).unwrap();
+    let len = file.metadata().unwrap().len();
+    let log = Arc::new(Mutex::new(Log::default()));
+    let noting = Noting { file, at: 0, len, log: Arc::clone(&log) };
+    let source = MediaSourceStream::new(Box::new(noting), Default::default());
+    let mut format = symphonia::default::get_probe()
+        .probe(&Default::default(), source, Default::default(), Default::default())
+        .unwrap();
+    let track = format.default_track(TrackType::Audio).unwrap();
+    let id = track.id;
+    let params = track.codec_params.as_ref().unwrap().audio().unwrap();
+    let mut decoder =
+        symphonia::default::get_codecs().make_audio_decoder(params, &AudioDecoderOptions::default()).unwrap();
+    for seek in [None, Some(360.0), Some(120.0)] {
+        if let Some(seconds) = seek {
+            let time = Time::try_from_secs_f64(seconds).unwrap();
+            format.seek(SeekMode::Accurate, SeekTo::Time { time, track_id: Some(id) }).unwrap();
+            decoder.reset();
+        }
+        let mut played = 0.0;
+        while played < 5.0 {
+            let packet = format.next_packet().unwrap().unwrap();
+            let audio = decoder.decode(&packet).unwrap();
+            let seconds = audio.frames() as f64 / f64::from(audio.spec().rate());
+            played += seconds;
+            log.lock().unwrap().played += seconds;
+        }
+        log.lock().unwrap().played = 0.0;
+    }
+    let mut trace = File::create(std::env::var("WINDWAY_TRACE").unwrap()).unwrap();
+    writeln!(trace, "{len}\n{}", log.lock().unwrap().lines.join("\n")).unwrap();
+}

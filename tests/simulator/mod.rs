@@ -1,0 +1,260 @@
+//! A network, a reader and a plan in virtual time: what the plan of `src/file/plan.rs` makes of a reader's trace, beside
+//! other plans. Jumps from event to event, never sleeps, and gives the same figures each time.
+//!
+//! Used by `tests/plan.rs`, which holds the plan to its aims, and `benches/plan.rs`, which prints the table.
+#![allow(dead_code, unreachable_pub, reason = "the test and the bench use a part of it each")]
+
+pub mod rivals;
+pub mod traces;
+
+use std::ops::Range;
+
+use crate::storage::RangeSet;
+use traces::Trace;
+
+/// Seconds since the beginning.
+pub type Time = f64;
+
+/// How the simulated network is.
+#[derive(Clone, Copy, Debug)]
+pub struct Net {
+    /// From a request to its first byte over a connection that is there; a new one costs as much again.
+    pub rtt: Time,
+    /// Bytes a second, shared alike by all transfers.
+    pub rate: f64,
+    /// Up to so much is added to each request's round trip.
+    pub jitter: Time,
+}
+
+/// What a plan wants done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Start { range: Range<u64>, awaited: bool },
+    Cancel { transfer: usize },
+}
+
+/// A transfer, as a plan sees it.
+#[derive(Clone, Debug)]
+pub struct Transfer {
+    pub id: usize,
+    pub next: u64,
+    pub end: u64,
+    pub awaited: bool,
+    /// When its first byte comes.
+    begins: Time,
+    has_begun: bool,
+}
+
+/// A reader, as a plan sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reader {
+    pub position: u64,
+    pub waiting: bool,
+    /// Bytes read in sequence.
+    pub run: u64,
+}
+
+/// What a plan looks at.
+pub struct World {
+    pub readers: Vec<Reader>,
+    pub available: RangeSet,
+    pub transfers: Vec<Transfer>,
+    pub len: u64,
+    pub net: Net,
+    pub now: Time,
+    /// Transfers that end, and connections that serve nobody.
+    idle: usize,
+    next_id: usize,
+    dice: u64,
+}
+
+/// Somebody who decides what to fetch. Asked after each event, until there is nothing more.
+pub trait Planner {
+    fn plan(&mut self, world: &World) -> Option<Action>;
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Reads that had to wait, and for how long together.
+    pub stalls: u32,
+    pub stalled: Time,
+    /// The longest wait for a byte.
+    pub worst: Time,
+    pub fetched: u64,
+    /// Different bytes that were read.
+    pub read: u64,
+    pub requests: u32,
+    pub connections: u32,
+}
+
+/// A reader at work.
+struct Playing<'a> {
+    trace: &'a Trace,
+    step: usize,
+    /// Bytes of the current step that were read.
+    done: u64,
+    /// When the current step begins, if it has not.
+    begins: Time,
+    waits_since: Option<Time>,
+    /// The current step has had to wait.
+    has_waited: bool,
+}
+
+/// Transfers at once, and bytes by which they arrive: a packet.
+const WORKERS: usize = 6;
+const ARRIVAL: u64 = 1460;
+
+impl World {
+    fn roll(&mut self) -> f64 {
+        // A linear congruential generator is random enough for jitter.
+        self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.dice >> 33) as f64 / (1_u64 << 31) as f64
+    }
+
+    fn carry_out(&mut self, action: Action, figures: &mut Figures) {
+        match action {
+            Action::Cancel { transfer } => self.transfers.retain(|other| other.id != transfer),
+            Action::Start { range, awaited } => {
+                let is_new = self.idle == 0;
+                figures.connections += u32::from(is_new);
+                self.idle = self.idle.saturating_sub(1);
+                let trips = if is_new { 2.0 } else { 1.0 };
+                let begins = self.now + self.net.rtt * trips + self.net.jitter * self.roll();
+                figures.requests += 1;
+                let id = self.next_id;
+                self.next_id += 1;
+                let (next, end) = (range.start, range.end.min(self.len));
+                self.transfers.push(Transfer { id, next, end, awaited, begins, has_begun: false });
+            }
+        }
+    }
+
+    /// When the next bytes arrive, if any are on their way.
+    fn next_arrival(&self) -> Option<Time> {
+        let running = self.transfers.iter().filter(|transfer| transfer.has_begun).count();
+        let begin =
+            self.transfers.iter().filter(|transfer| !transfer.has_begun).map(|transfer| transfer.begins);
+        let share = self.net.rate / running.max(1) as f64;
+        let arrival = (running > 0).then(|| self.now + ARRIVAL as f64 / share);
+        begin.chain(arrival).min_by(f64::total_cmp)
+    }
+
+    /// Lets time pass up to `until`, and bytes arrive meanwhile.
+    fn pass(&mut self, until: Time, figures: &mut Figures) {
+        let running = self.transfers.iter().filter(|transfer| transfer.has_begun).count();
+        let bytes = (self.net.rate / running.max(1) as f64 * (until - self.now)).round() as u64;
+        for transfer in self.transfers.iter_mut().filter(|transfer| transfer.has_begun) {
+            let end = (transfer.next + bytes).min(transfer.end);
+            figures.fetched += end - transfer.next;
+            self.available.insert(transfer.next..end);
+            transfer.next = end;
+        }
+        self.now = until;
+        let now = self.now;
+        self.transfers.iter_mut().for_each(|transfer| transfer.has_begun |= transfer.begins <= now);
+        let before = self.transfers.len();
+        self.transfers.retain(|transfer| transfer.next < transfer.end);
+        // A transfer that came to its end leaves its connection.
+        self.idle += before - self.transfers.len();
+    }
+}
+
+impl Playing<'_> {
+    /// Reads what it can. True if it got on.
+    fn advance(&mut self, reader: &mut Reader, world: (&RangeSet, u64, Time), figures: &mut Figures) -> bool {
+        let (available, file_len, now) = world;
+        let Some(step) = self.trace.steps.get(self.step) else {
+            reader.waiting = false;
+            return false;
+        };
+        if now + 1e-9 < self.begins {
+            return false;
+        }
+        let end = (step.at + step.len).min(file_len);
+        let at = step.at + self.done;
+        if reader.position != at {
+            *reader = Reader { position: at, waiting: false, run: 0 };
+        }
+        let until = available.run_from(at).min(end);
+        if until > at {
+            if let Some(since) = self.waits_since.take() {
+                let waited = now - since;
+                figures.stalled += waited;
+                figures.worst = figures.worst.max(waited);
+            }
+            *reader = Reader { position: until, waiting: false, run: reader.run + until - at };
+            self.done += until - at;
+        }
+        if at >= end || until >= end {
+            self.step += 1;
+            self.done = 0;
+            self.has_waited = false;
+            self.begins = now + self.trace.steps.get(self.step).map_or(0.0, |next| next.after);
+            return true;
+        }
+        if !reader.waiting {
+            reader.waiting = true;
+            self.waits_since = Some(now);
+            figures.stalls += u32::from(!std::mem::replace(&mut self.has_waited, true));
+            return true;
+        }
+        until > at
+    }
+}
+
+/// Plays the traces, one reader each, against a plan.
+pub fn simulate(net: Net, len: u64, traces: &[Trace], planner: &mut dyn Planner) -> Figures {
+    let mut world = World {
+        readers: vec![Reader::default(); traces.len()],
+        available: RangeSet::default(),
+        transfers: Vec::new(),
+        len,
+        net,
+        now: 0.0,
+        idle: 0,
+        next_id: 0,
+        dice: 7,
+    };
+    let mut figures = Figures::default();
+    let begin =
+        |trace| Playing { trace, step: 0, done: 0, begins: 0.0, waits_since: None, has_waited: false };
+    let mut playing: Vec<Playing<'_>> = traces.iter().map(begin).collect();
+    while playing.iter().any(|reader| reader.step < reader.trace.steps.len()) {
+        let mut moved = false;
+        for (reader, playing) in world.readers.iter_mut().zip(&mut playing) {
+            while playing.advance(reader, (&world.available, len, world.now), &mut figures) {
+                moved = true;
+            }
+        }
+        let mut asked = 0;
+        while let Some(action) = planner.plan(&world) {
+            world.carry_out(action, &mut figures);
+            asked += 1;
+            assert!(asked < 1000, "the plan never comes to an end");
+        }
+        assert!(world.transfers.len() <= 4 * WORKERS, "too many transfers");
+        let steps = playing.iter().filter(|reader| reader.step < reader.trace.steps.len());
+        let step = steps.map(|reader| reader.begins).filter(|begins| *begins > world.now + 1e-9);
+        let next = step.chain(world.next_arrival()).min_by(f64::total_cmp);
+        let Some(next) = next else {
+            assert!(moved, "a reader waits and nothing comes");
+            continue;
+        };
+        world.pass(next.max(world.now), &mut figures);
+    }
+    let mut read = RangeSet::default();
+    for step in traces.iter().flat_map(|trace| &trace.steps) {
+        read.insert(step.at.min(len)..(step.at + step.len).min(len));
+    }
+    figures.read = read.iter().map(|range| range.end - range.start).sum();
+    figures
+}
+
+/// The 20 networks: mobile to fibre, near to far, with jitter of a quarter of the round trip.
+pub fn networks() -> Vec<Net> {
+    let rates = [60e3, 200e3, 600e3, 2.5e6, 20e6];
+    let trips = [0.01, 0.04, 0.1, 0.3];
+    let net = |rate, rtt| Net { rtt, rate, jitter: rtt / 4.0 };
+    rates.iter().flat_map(|rate| trips.map(|rtt| net(*rate, rtt))).collect()
+}

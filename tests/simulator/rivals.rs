@@ -1,0 +1,195 @@
+//! Plans to compare with: what most players do, fixed pieces, the plan of windway, and the best that is possible.
+
+use std::time::Duration;
+
+use super::traces::Trace;
+use super::{Action, Figures, Net, Planner, Time, World};
+use crate::config::ReadAhead;
+use crate::downloader::Priority;
+use crate::plan::{self, Network, Piece, Plan, ReaderView, Situation};
+use crate::storage::RangeSet;
+
+/// windway's own: `src/file/plan.rs`, fed as `src/file/state.rs` feeds it.
+pub struct Windway {
+    read_ahead: ReadAhead,
+    filling: Vec<bool>,
+    opened: bool,
+}
+
+impl Windway {
+    pub fn new() -> Self {
+        Self { read_ahead: ReadAhead::Bytes(16 << 20), filling: Vec::new(), opened: false }
+    }
+}
+
+impl Planner for Windway {
+    fn plan(&mut self, world: &World) -> Option<Action> {
+        if !self.opened {
+            self.opened = true;
+            return Some(Action::Start { range: 0..plan::OPENING, awaited: true });
+        }
+        // Before the head has come nothing is known of the file.
+        world.available.iter().next()?;
+        let network =
+            Network { rate: Some(world.net.rate), ttfb: Some(Duration::from_secs_f64(world.net.rtt)) };
+        let in_flight: Vec<Piece> = world
+            .transfers
+            .iter()
+            .map(|transfer| Piece { next: transfer.next, end: transfer.end, retrying: false })
+            .collect();
+        self.filling.resize(world.readers.len(), false);
+        let mut readers = Vec::new();
+        for (reader, filling) in world.readers.iter().zip(&mut self.filling) {
+            let ahead = plan::covered_to(reader.position, &world.available, &in_flight) - reader.position;
+            *filling = plan::is_filling(*filling, ahead, plan::mark(self.read_ahead, reader.run));
+            let (position, waiting, run) = (reader.position, reader.waiting, reader.run);
+            readers.push(ReaderView { position, waiting, run, filling: *filling });
+        }
+        let low = world.transfers.iter().filter(|transfer| !transfer.awaited).count();
+        let situation = Situation {
+            readers: &readers,
+            available: &world.available,
+            in_flight: &in_flight,
+            len: Some(world.len),
+            network,
+            read_ahead: self.read_ahead,
+            admissible: if low >= 4 { Priority::High } else { Priority::Low },
+        };
+        if let Some(unwanted) = situation.poll_unwanted() {
+            return Some(Action::Cancel { transfer: world.transfers[unwanted].id });
+        }
+        let Plan::Fetch { range, priority } = situation.plan() else { return None };
+        let superseded = world
+            .transfers
+            .iter()
+            .find(|transfer| transfer.next <= range.start && range.start < transfer.end);
+        if let Some(transfer) = superseded {
+            return Some(Action::Cancel { transfer: transfer.id });
+        }
+        Some(Action::Start { range, awaited: priority == Priority::High })
+    }
+}
+
+/// One open-ended request, made anew at each seek: what most players do.
+pub struct OneRequest;
+
+impl Planner for OneRequest {
+    fn plan(&mut self, world: &World) -> Option<Action> {
+        let reader = world.readers.iter().find(|reader| reader.waiting)?;
+        let position = reader.position;
+        if world.available.contains(position) || position >= world.len {
+            return None;
+        }
+        // Near enough, and it waits.
+        let is_coming = |next: u64, end: u64| next <= position && position < end && position - next < 1 << 20;
+        let readers = world.readers.len();
+        let running = &world.transfers;
+        if running.iter().any(|transfer| is_coming(transfer.next, transfer.end)) {
+            return None;
+        }
+        if running.len() >= readers {
+            return Some(Action::Cancel { transfer: running[0].id });
+        }
+        Some(Action::Start { range: position..world.len, awaited: true })
+    }
+}
+
+/// Pieces of 64 KiB, the next one asked for when the last one is there.
+pub struct FixedPieces;
+
+impl Planner for FixedPieces {
+    fn plan(&mut self, world: &World) -> Option<Action> {
+        const PIECE: u64 = 64 * 1024;
+        for reader in &world.readers {
+            let from = reader.position;
+            let to = (from + 16 * PIECE).min(world.len);
+            let Some(gap) = world.available.next_gap(from..to) else { continue };
+            let start = gap.start / PIECE * PIECE;
+            let is_coming =
+                world.transfers.iter().any(|transfer| transfer.end > start && transfer.next <= gap.start);
+            if !is_coming {
+                return Some(Action::Start { range: gap.start..start + PIECE, awaited: reader.waiting });
+            }
+        }
+        None
+    }
+}
+
+/// The best there can be: the trace is known beforehand, and what is needed comes in that order over one connection, each
+/// byte once, without a pause.
+pub fn best(net: Net, len: u64, traces: &[Trace]) -> Figures {
+    ideal(net, len, traces, true)
+}
+
+/// The best for who can't foresee a jump, and reads ahead no further than windway's rule lets it: to what was read in
+/// sequence, and to the mark once that is 256 KiB. Each byte once, and without a pause.
+pub fn best_unforeseeing(net: Net, len: u64, traces: &[Trace]) -> Figures {
+    ideal(net, len, traces, false)
+}
+
+/// Where a reader has been, for the ideal plans.
+#[derive(Default)]
+struct Course {
+    step: usize,
+    now: Time,
+    /// Of the run that it is in: when it was where, and how much of the run it had read then.
+    run: Vec<(Time, u64, u64)>,
+}
+
+fn ideal(net: Net, len: u64, traces: &[Trace], foresees: bool) -> Figures {
+    let mut figures = Figures::default();
+    let mut stored = RangeSet::default();
+    let mut courses: Vec<Course> = traces.iter().map(|_| Course::default()).collect();
+    // When the link is free; a connection has to be there first.
+    let mut sent = 2.0 * net.rtt;
+    loop {
+        // Of several readers the one that is behind in time is served.
+        let unread = courses.iter().zip(traces).enumerate();
+        let unread = unread.filter(|(_, (course, trace))| course.step < trace.steps.len());
+        let next = unread.min_by(|(_, (a, _)), (_, (b, _))| a.now.total_cmp(&b.now)).map(|(index, _)| index);
+        let Some(index) = next else { break };
+        let course = &mut courses[index];
+        let wanted = &traces[index].steps[course.step];
+        let begins = course.now + wanted.after;
+        let (from, to) = (wanted.at.min(len), (wanted.at + wanted.len).min(len));
+        if course.run.last().is_none_or(|(_, position, _)| *position != from) {
+            course.run = vec![(begins, from, 0)];
+        }
+        let within = |(_, position, run): &&(Time, u64, u64)| {
+            from < position + plan::mark(ReadAhead::Bytes(16 << 20), *run)
+        };
+        let asked = course.run.iter().find(within).map_or(begins, |(at, ..)| *at);
+        let new: u64 = gaps(&stored, from, to);
+        stored.insert(from..to);
+        figures.fetched += new;
+        let mut there = begins;
+        if new > 0 {
+            // What was not asked for before takes its round trip.
+            let first = if foresees || asked <= 0.0 { 0.0 } else { asked + net.rtt };
+            sent = sent.max(first) + new as f64 / net.rate;
+            there = there.max(sent);
+        }
+        if there > begins + 1e-9 {
+            figures.stalls += 1;
+            figures.stalled += there - begins;
+            figures.worst = figures.worst.max(there - begins);
+        }
+        let run = course.run.last().map_or(0, |(.., run)| *run);
+        course.run.push((there, to, run + to - from));
+        course.now = there;
+        course.step += 1;
+    }
+    figures.read = figures.fetched;
+    figures.requests = 1;
+    figures.connections = 1;
+    figures
+}
+
+fn gaps(stored: &RangeSet, from: u64, to: u64) -> u64 {
+    let (mut new, mut from) = (0, from);
+    while let Some(gap) = stored.next_gap(from..to) {
+        new += gap.end - gap.start;
+        from = gap.end;
+    }
+    new
+}

@@ -1,0 +1,90 @@
+//! What readers read, and when. Those of symphonia were recorded from symphonia 0.6 over files of ten minutes, by
+//! `record_a_trace` in `tests/plan.rs`: open, play 5 s, seek to 60 %, play 5 s, seek to 20 %, play 5 s.
+
+/// One read, of all of `len` bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    pub at: u64,
+    pub len: u64,
+    /// Seconds from the end of the step before to this one.
+    pub after: f64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Trace {
+    pub steps: Vec<Step>,
+}
+
+/// Some readers of one file.
+pub struct Scene {
+    pub name: &'static str,
+    pub len: u64,
+    pub readers: Vec<Trace>,
+}
+
+impl Scene {
+    /// Reads that do not go on where the one before ended.
+    pub fn jumps(&self) -> usize {
+        let jumps = |trace: &Trace| {
+            trace.steps.windows(2).filter(|pair| pair[0].at + pair[0].len != pair[1].at).count()
+        };
+        self.readers.iter().map(jumps).sum()
+    }
+}
+
+const CHUNK: u64 = 32 * 1024;
+
+/// Plays on from `at` for so many chunks at so many bytes a second.
+fn steady(at: u64, chunks: u64, rate: f64) -> Vec<Step> {
+    let after = |chunk| if chunk == 0 { 0.0 } else { CHUNK as f64 / rate };
+    (0..chunks).map(|chunk| Step { at: at + chunk * CHUNK, len: CHUNK, after: after(chunk) }).collect()
+}
+
+fn playing(name: &'static str, len: u64, rate: f64) -> Scene {
+    Scene { name, len, readers: vec![Trace { steps: steady(0, 100, rate) }] }
+}
+
+/// Drags a slider: a short look at twelve places, half a second each, and then plays on.
+fn scrubbing() -> Scene {
+    let len = 40_000_000;
+    let mut steps = steady(0, 10, 16_000.0);
+    for place in 0..12_u64 {
+        let at = len / 13 * (place * 5 % 12 + 1);
+        steps.push(Step { at, len: CHUNK, after: 0.5 });
+        steps.push(Step { at: at + CHUNK, len: CHUNK, after: 0.0 });
+    }
+    steps.extend(steady(30_000_000, 20, 16_000.0));
+    Scene { name: "a scrubbing user", len, readers: vec![Trace { steps }] }
+}
+
+fn two_readers() -> Scene {
+    let rate = 16_000.0;
+    let readers = [0, 20_000_000].map(|at| Trace { steps: steady(at, 40, rate) });
+    Scene { name: "two readers", len: 40_000_000, readers: readers.into() }
+}
+
+/// Lines of offset, length and seconds before it; the first line is the file's length.
+fn recorded(name: &'static str, text: &str) -> Scene {
+    let mut lines = text.lines();
+    let len = lines.next().and_then(|line| line.parse().ok()).expect("a length");
+    let step = |line: &str| {
+        let mut fields = line.split(' ');
+        let mut field = || fields.next().expect("three fields");
+        let (at, len) = (field().parse().expect("an offset"), field().parse().expect("a length"));
+        Step { at, len, after: field().parse().expect("seconds") }
+    };
+    Scene { name, len, readers: vec![Trace { steps: lines.map(step).collect() }] }
+}
+
+pub fn scenes() -> Vec<Scene> {
+    vec![
+        playing("playing 128 kbit/s", 10_000_000, 16_000.0),
+        playing("playing 1411 kbit/s", 100_000_000, 176_400.0),
+        scrubbing(),
+        two_readers(),
+        recorded("symphonia, m4a, index at the end", include_str!("traces/m4a.txt")),
+        recorded("symphonia, ogg, bisecting", include_str!("traces/ogg.txt")),
+        recorded("symphonia, flac", include_str!("traces/flac.txt")),
+        recorded("symphonia, mp3", include_str!("traces/mp3.txt")),
+    ]
+}
