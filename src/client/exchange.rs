@@ -159,7 +159,9 @@ impl Exchange {
 impl Binding {
     fn shut_down(&mut self) {
         if let Some(socket) = self.socket.take() {
-            // An error says that it is down already.
+            // Its close then resets the connection: a server that is blocked on a full window would hear of a mere end only
+            // when the kernel forgets the socket, a minute later. Errors say that it is down already.
+            drop(socket.set_linger(Some(Duration::ZERO)));
             drop(socket.shutdown(Shutdown::Both));
         }
     }
