@@ -88,6 +88,29 @@ impl Decoding {
         Self { track: track.id, format, decoder }
     }
 
+    /// The next samples, interleaved; `None` at the end.
+    pub fn samples(&mut self) -> Result<Option<Vec<f32>>, SymphoniaError> {
+        while let Some(packet) = self.format.next_packet()? {
+            let mut samples: Vec<f32> = Vec::new();
+            match self.decoder.decode(&packet) {
+                Ok(audio) => audio.copy_to_vec_interleaved(&mut samples),
+                Err(SymphoniaError::DecodeError(_)) => {}
+                Err(error) => return Err(error),
+            }
+            if !samples.is_empty() {
+                return Ok(Some(samples));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Interleaved samples in a second of audio; 0 if the file does not tell.
+    pub fn samples_a_second(&self) -> f64 {
+        let params = self.decoder.codec_params();
+        let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
+        f64::from(params.sample_rate.unwrap_or(0)) * channels as f64
+    }
+
     pub fn seek(&mut self, seconds: f64) -> Result<(), SymphoniaError> {
         let time = Time::try_from_secs_f64(seconds).unwrap();
         self.format.seek(SeekMode::Accurate, SeekTo::Time { time, track_id: Some(self.track) })?;

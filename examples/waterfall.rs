@@ -1,0 +1,94 @@
+//! Draws what a downloader does: a line for each request, from its being queued to its end.
+//!
+//! cargo run --release --example waterfall [URL]
+//!
+//! Opens a file, reads on, seeks far, reads, seeks to the end, reads; without an URL on an embedded server, 40 ms away.
+//!
+//! `·` queued, `-` waiting for the head, `=` body, `z` set aside, `|` the end
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
+use std::time::{Duration, Instant};
+
+use support::{Answer, Content, Origin};
+use windway::{Downloader, DownloaderConfig, Event, RequestId, Subscriber};
+
+const WIDTH: usize = 100;
+
+/// A request's line: from when on it is drawn how.
+#[derive(Default)]
+struct Line {
+    marks: Vec<(Duration, char)>,
+    end: String,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    env_logger::init();
+    let rtt = Duration::from_millis(40);
+    let content = Content::pattern(20_000_000);
+    let origin =
+        Origin::start_with_rtt(rtt, move |asked| Answer::file(asked, &content).latency(rtt).rate(2_000_000));
+    let url = std::env::args().nth(1).unwrap_or_else(|| origin.url("/track.flac"));
+    let downloader = Downloader::new(DownloaderConfig::default())?;
+    let events = downloader.subscribe();
+    let began = Instant::now();
+    let drawn = std::thread::spawn(move || note(&events, began));
+    let mut stream = downloader.open(&url)?;
+    let mut buf = vec![0; 400_000];
+    stream.read_exact(&mut buf)?;
+    let len = stream.len().unwrap_or(0);
+    stream.seek(SeekFrom::Start(len / 2))?;
+    stream.read_exact(&mut buf[..100_000])?;
+    stream.seek(SeekFrom::Start(len.saturating_sub(50_000)))?;
+    stream.read_to_end(&mut Vec::new())?;
+    drop(stream);
+    println!("{:?}", downloader.stats());
+    downloader.stop();
+    drop(downloader);
+    let lines = drawn.join().map_err(|_| "the thread that draws panicked")?;
+    draw(&lines);
+    Ok(())
+}
+
+/// Notes what happens until there is nobody left for it to happen to.
+fn note(events: &Subscriber, began: Instant) -> BTreeMap<RequestId, Line> {
+    let mut lines: BTreeMap<RequestId, Line> = BTreeMap::new();
+    while let Some(event) = events.recv() {
+        let Some(request) = event.request() else { continue };
+        let line = lines.entry(request).or_default();
+        let mark = match &event {
+            Event::Enqueued { .. } => '·',
+            Event::Started { .. } => '-',
+            Event::FirstByte { .. } | Event::Resumed { .. } => '=',
+            Event::SetAside { .. } => 'z',
+            Event::Retrying { .. } => '·',
+            event if event.is_end() => '|',
+            _ => continue,
+        };
+        line.marks.push((began.elapsed(), mark));
+        match event {
+            Event::Completed { bytes, .. } => line.end = format!("{bytes} bytes"),
+            Event::Failed { error, .. } => line.end = error.to_string(),
+            Event::Cancelled { bytes, reason, .. } => line.end = format!("{bytes} bytes, cancelled {reason}"),
+            _ => {}
+        }
+    }
+    lines
+}
+
+fn draw(lines: &BTreeMap<RequestId, Line>) {
+    let all = lines.values().flat_map(|line| &line.marks).map(|(at, _)| *at).max().unwrap_or_default();
+    let column = |at: Duration| (at.as_secs_f64() / all.as_secs_f64() * (WIDTH - 1) as f64) as usize;
+    println!("{:>5} 0{:>width$.0?}", "", all, width = WIDTH);
+    for (request, line) in lines {
+        let mut bar = vec![' '; WIDTH];
+        for (index, (at, mark)) in line.marks.iter().enumerate() {
+            let until = line.marks.get(index + 1).map_or(column(*at), |(next, _)| column(*next));
+            bar[column(*at)..=until].fill(*mark);
+        }
+        println!("{:>5} {} {}", request.to_string(), bar.iter().collect::<String>(), line.end);
+    }
+}
