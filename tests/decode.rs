@@ -120,3 +120,25 @@ fn a_decoder_goes_on_after_a_timeout_and_a_seek() {
         assert!(sought(&mut decoding) == sought(&mut on_disk), "{name} was decoded to something else");
     }
 }
+
+#[test]
+fn an_index_at_the_end_of_a_large_file_costs_little_more_than_itself() {
+    const PADDING: u64 = 200_000_000;
+    let track = TRACKS[4].1;
+    let index = track.windows(4).position(|name| name == b"moov").unwrap() - 4;
+    // A box of nothing between the audio and its index.
+    let mut front = track[..index].to_vec();
+    front.extend_from_slice(&(PADDING as u32 + 8).to_be_bytes());
+    front.extend_from_slice(b"free");
+    let content = Content::padded(front, PADDING, &track[index..]);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let stream = downloader.open(&origin.url("/track.m4a")).unwrap();
+    let handle = stream.handle();
+    let mut decoding = Decoding::open(Box::new(Source { stream, most: usize::MAX }));
+    let first = decoding.samples().unwrap().unwrap();
+    let fetched = handle.stats().bytes_fetched;
+    assert!(fetched <= (track.len() - index) as u64 + (1 << 20), "{fetched} bytes up to the first sample");
+    let mut expected = Decoding::open(Box::new(Cursor::new(track)));
+    assert!(first == expected.samples().unwrap().unwrap());
+}

@@ -14,6 +14,8 @@ enum Kind {
     Bytes(Arc<[u8]>),
     /// These bytes, over and over.
     Loop(Arc<[u8]>),
+    /// These bytes, so many zeros, and these.
+    Padded(Arc<[u8]>, u64, Arc<[u8]>),
     Icy(Arc<Icy>),
 }
 
@@ -44,6 +46,11 @@ impl Content {
         Self(Kind::Bytes(bytes.into()))
     }
 
+    /// Some bytes, so many zeros that cost no memory, and some more bytes.
+    pub fn padded(front: impl Into<Arc<[u8]>>, zeros: u64, back: impl Into<Arc<[u8]>>) -> Self {
+        Self(Kind::Padded(front.into(), zeros, back.into()))
+    }
+
     /// The pattern without an end.
     pub fn endless() -> Self {
         Self::pattern(ENDLESS)
@@ -68,6 +75,7 @@ impl Content {
         match &self.0 {
             Kind::Pattern(len) => *len,
             Kind::Bytes(bytes) => bytes.len() as u64,
+            Kind::Padded(front, zeros, back) => front.len() as u64 + zeros + back.len() as u64,
             Kind::Loop(_) | Kind::Icy(_) => ENDLESS,
         }
     }
@@ -88,6 +96,16 @@ impl Content {
                     out.extend_from_slice(&bytes[from..from + take]);
                     at += take as u64;
                 }
+            }
+            Kind::Padded(front, zeros, back) => {
+                let (front_end, back_start) = (front.len() as u64, front.len() as u64 + zeros);
+                let clip = |from: u64, to: u64| part.start.clamp(from, to)..part.end.clamp(from, to);
+                let (first, middle) = (clip(0, front_end), clip(front_end, back_start));
+                let last = clip(back_start, self.len());
+                out.extend_from_slice(&front[first.start as usize..first.end as usize]);
+                out.resize(out.len() + (middle.end - middle.start) as usize, 0);
+                let last = last.start - back_start..last.end - back_start;
+                out.extend_from_slice(&back[last.start as usize..last.end as usize]);
             }
             Kind::Icy(icy) => {
                 let mut at = part.start;
