@@ -164,6 +164,11 @@ fn byte_at(offset: u64) -> u8 {
 
 /// Panics at the first byte that is not the pattern's.
 pub fn assert_pattern(offset: u64, bytes: &[u8]) {
+    let mut expected = Vec::with_capacity(bytes.len());
+    Content::endless().append(&mut expected, offset..offset + bytes.len() as u64);
+    if bytes == expected {
+        return;
+    }
     let wrong = bytes.iter().enumerate().find(|(index, byte)| **byte != byte_at(offset + *index as u64));
     if let Some((index, byte)) = wrong {
         let at = offset + index as u64;

@@ -39,6 +39,8 @@ pub struct Asked {
     pub on_connection: usize,
     /// Which request of all it is, from 0.
     pub number: usize,
+    /// How many had asked for this path before, of those that the log has not forgotten.
+    pub again: usize,
     pub method: String,
     pub path: String,
     /// Names in lower case.
@@ -50,10 +52,12 @@ impl Asked {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The first byte asked for, and the last one if it is told.
+    /// The first byte asked for, and the last one if it is told. A range that makes no sense is none (RFC 9110, section
+    /// 14.1.1).
     pub fn range(&self) -> Option<(u64, Option<u64>)> {
         let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
-        Some((first.parse().ok()?, last.parse().ok()))
+        let (first, last) = (first.parse().ok()?, last.parse().ok());
+        last.is_none_or(|last| first <= last).then_some((first, last))
     }
 }
 
@@ -77,6 +81,8 @@ pub struct Answer {
     trailers: Vec<(String, String)>,
     /// Bytes more than announced.
     extra: usize,
+    /// They are a chunk of a chunked body, and not what follows it.
+    extra_is_chunk: bool,
     /// Sent instead of all the above.
     raw: Option<Vec<u8>>,
     version: &'static str,
@@ -178,6 +184,7 @@ impl Answer {
             split: None,
             trailers: Vec::new(),
             extra: 0,
+            extra_is_chunk: false,
             raw: None,
             version: "HTTP/1.1",
             notifies_close: true,
@@ -223,7 +230,7 @@ impl Answer {
         Self::status(status).header("Location", location)
     }
 
-    /// These bytes as they are, and then the end of the connection.
+    /// These bytes as they are, at the pace of a body, and then the end of the connection.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self { raw: Some(bytes.into()), ..Self::status(200) }
     }
@@ -289,6 +296,12 @@ impl Answer {
     pub fn extra_bytes(mut self, bytes: usize) -> Self {
         self.extra = bytes;
         self
+    }
+
+    /// Sends so many bytes more than announced, as a chunk of their own before the last one.
+    pub fn extra_chunk(mut self, bytes: usize) -> Self {
+        self.extra_is_chunk = true;
+        self.extra_bytes(bytes).chunked()
     }
 
     pub fn http10(mut self) -> Self {
@@ -403,13 +416,19 @@ impl Answer {
 
     /// What follows the last chunk.
     fn chunked_end(&self) -> Vec<u8> {
-        let mut end = String::from("0\r\n");
+        let mut end = String::new();
+        if self.extra_is_chunk {
+            end.push_str(&format!("{:x}\r\n{}\r\n", self.extra, "x".repeat(self.extra)));
+        }
+        end.push_str("0\r\n");
         for (name, value) in &self.trailers {
             end.push_str(&format!("{name}: {value}\r\n"));
         }
         end.push_str("\r\n");
         let mut end = end.into_bytes();
-        self.append_extra(&mut end);
+        if !self.extra_is_chunk {
+            self.append_extra(&mut end);
+        }
         end
     }
 
@@ -678,6 +697,7 @@ impl Shared {
             {
                 let mut state = self.lock();
                 asked.number = state.forgotten + state.log.asked.len();
+                asked.again = state.log.asked.iter().filter(|before| before.path == asked.path).count();
                 state.log.asked.push(asked.clone());
                 self.changed.notify_all();
             }
@@ -702,7 +722,7 @@ impl Shared {
     /// Sends an answer. False if the connection is to end with it.
     fn send(&self, wire: &mut Wire<'_>, answer: &Answer) -> io::Result<bool> {
         if let Some(raw) = &answer.raw {
-            wire.send(raw)?;
+            self.send_raw(wire, raw, answer.pace)?;
             return Ok(false);
         }
         let mut out = answer.head().into_bytes();
@@ -721,6 +741,16 @@ impl Shared {
             out = rest;
         }
         self.send_body(wire, answer, out)
+    }
+
+    fn send_raw(&self, wire: &mut Wire<'_>, raw: &[u8], pace: Pace) -> io::Result<()> {
+        let (mut sent, began) = (0, Instant::now());
+        for slice in raw.chunks(pace.slice() as usize) {
+            self.pause(pace.wait(sent, began.elapsed()))?;
+            wire.send(slice)?;
+            sent += slice.len() as u64;
+        }
+        Ok(())
     }
 
     /// Sends the body behind what is in `out` already: head and first bytes go together, as most servers send them.
@@ -873,5 +903,5 @@ fn read_request(wire: &mut Wire<'_>, unread: &mut Vec<u8>) -> io::Result<Option<
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         .collect();
-    Ok(Some(Asked { connection: 0, on_connection: 0, number: 0, method, path, headers }))
+    Ok(Some(Asked { connection: 0, on_connection: 0, number: 0, again: 0, method, path, headers }))
 }

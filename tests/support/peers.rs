@@ -15,13 +15,16 @@ pub fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
 /// What a sink got, sent when it has ended.
 #[derive(Debug)]
 pub struct Got {
+    /// Where the first byte lies, if one came.
+    pub start: Option<u64>,
     pub bytes: Vec<u8>,
     pub outcome: Outcome,
 }
 
 /// Sends what it got when it ends. Panics if a byte is missing or comes twice.
 pub struct Collect {
-    start: u64,
+    /// `None` until the first bytes have told.
+    start: Option<u64>,
     bytes: Vec<u8>,
     ends: mpsc::Sender<Got>,
 }
@@ -29,21 +32,27 @@ pub struct Collect {
 impl Collect {
     /// For a body that begins at `start`.
     pub fn new(start: u64, ends: &mpsc::Sender<Got>) -> Self {
-        Self { start, bytes: Vec::new(), ends: ends.clone() }
+        Self { start: Some(start), ..Self::from_first(ends) }
+    }
+
+    /// For a body that begins anywhere.
+    pub fn from_first(ends: &mpsc::Sender<Got>) -> Self {
+        Self { start: None, bytes: Vec::new(), ends: ends.clone() }
     }
 }
 
 impl Sink for Collect {
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        assert_eq!(offset, self.start + self.bytes.len() as u64, "out of order");
+        let start = *self.start.get_or_insert(offset);
+        assert_eq!(offset, start + self.bytes.len() as u64, "out of order");
         self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 
     fn finish(self: Box<Self>, outcome: Outcome) {
-        let Self { bytes, ends, .. } = *self;
+        let Self { start, bytes, ends } = *self;
         // The test may have seen enough and gone.
-        drop(ends.send(Got { bytes, outcome }));
+        drop(ends.send(Got { start, bytes, outcome }));
     }
 }
 
