@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use support::{Answer, Content, Origin};
+use support::{Answer, Asked, Content, Origin};
 
 const REQUEST: &[u8] = b"GET /a HTTP/1.1\r\nHost: origin\r\n\r\n";
 
@@ -78,6 +78,35 @@ fn bytes_follow_that_were_not_announced() {
     let more = digits().extra_bytes(3).close_when_idle();
     assert_eq!(answered_with(more.clone()), (format!("{HEAD}0123456789xxx"), None));
     assert_eq!(answered_with(more.chunked()), (format!("{CHUNKED}a\r\n0123456789\r\n0\r\n\r\nxxx"), None));
+}
+
+#[test]
+fn a_chunk_follows_that_lies_behind_the_part() {
+    let more = digits().extra_chunk(3).close_when_idle();
+    let expected = format!("{CHUNKED}a\r\n0123456789\r\n3\r\nxxx\r\n0\r\n\r\n");
+    assert_eq!(answered_with(more), (expected, None));
+}
+
+#[test]
+fn raw_bytes_come_as_they_are_at_any_pace() {
+    assert_eq!(answered_with(Answer::raw("no head")), ("no head".into(), None));
+    let trickle = Answer::raw("no head").trickle(2, Duration::from_millis(1));
+    assert_eq!(answered_with(trickle), ("no head".into(), None));
+}
+
+#[test]
+fn a_range_that_makes_no_sense_is_none() {
+    let asked = |range: &str| {
+        let headers = vec![("range".into(), range.into())];
+        let path = String::new();
+        let method = String::new();
+        Asked { connection: 0, on_connection: 0, number: 0, again: 0, method, path, headers }.range()
+    };
+    assert_eq!(asked("bytes=5-9"), Some((5, Some(9))));
+    assert_eq!(asked("bytes=5-"), Some((5, None)));
+    for senseless in ["bytes=9-5", "bytes=a-5", "items=5-9", "5-9"] {
+        assert_eq!(asked(senseless), None, "{senseless}");
+    }
 }
 
 #[test]
