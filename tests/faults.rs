@@ -1,6 +1,8 @@
 //! What servers do wrong, one test for each trap: plain and over TLS, into a file's reader, into a sink, and into a
-//! caller's hands. Every byte that is delivered is checked by its offset; what can't be delivered is an error that names
-//! the trap. No trap leads to more than a bounded number of requests.
+//! caller's hands, all of it or a part. Every byte that is delivered is checked by its offset; what can't be delivered
+//! is an error that names the trap. No trap hangs, and none leads to more than a bounded number of requests.
+//!
+//! What is ignored is what the library gets wrong, and says so.
 
 mod support;
 
@@ -80,8 +82,8 @@ impl Way {
 struct Trap {
     name: &'static str,
     answer: fn(&Asked, &Content) -> Answer,
-    /// For the reader of a file, which asks for pieces; for one fetch of all; for one fetch of a part. What is not told is
-    /// as what stands before it.
+    /// For the reader of a file, which asks for pieces; for one fetch of all; for one fetch of a part. What is not
+    /// told is as what stands before it.
     expect: &'static [Expect],
 }
 
@@ -311,6 +313,7 @@ const SILENT_OR_LATE: Expect = Fails(&[ErrorKind::Silent, ErrorKind::Protocol, E
 const NO_HTTP: Expect = Fails(&[ErrorKind::Protocol]);
 const ENCODED: Expect = Fails(&[ErrorKind::Encoded]);
 const NOT_MEDIA: Expect = Fails(&[ErrorKind::NotMedia]);
+const PAGE: Expect = Fails(&[ErrorKind::Changed, ErrorKind::NotMedia]);
 const EMPTY: Expect = Fails(&[ErrorKind::Empty]);
 const REDIRECT: Expect = Fails(&[ErrorKind::Redirect]);
 const NO_SCHEME: Expect = Fails(&[ErrorKind::UnsupportedScheme]);
@@ -359,9 +362,16 @@ fn refused(asked: &Asked, content: &Content, answer: Answer) -> Answer {
     if asked.range().is_some_and(|(first, _)| first > 0) { answer } else { file(asked, content) }
 }
 
+const PAGE_TEXT: &str =
+    "<!DOCTYPE html><html><head><title>Please log in</title></head><body>no</body></html>";
+
 fn page() -> Content {
-    let page = "<!DOCTYPE html><html><head><title>Please log in</title></head><body>no</body></html>";
-    Content::bytes(page.as_bytes())
+    Content::bytes(PAGE_TEXT.as_bytes())
+}
+
+/// Longer than the file.
+fn long_page() -> Content {
+    Content::bytes(PAGE_TEXT.repeat(10_000).into_bytes())
 }
 
 /// Of the same length, with other bytes.
@@ -392,7 +402,11 @@ traps! {
     };
     #[ignore = "what broke behind the part is asked for by a range that ends before it begins"]
     a_range_answered_by_200_that_breaks_behind_it: [Untried, Untried, Right], |asked, content| {
-        if is_first(asked) { Answer::whole(content).close_after(PART.end + 50_000) } else { file(asked, content) }
+        if is_first(asked) {
+            Answer::whole(content).close_after(PART.end + 50_000)
+        } else {
+            file(asked, content)
+        }
     };
     an_earlier_start: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| match part(asked) {
         Some(part) if part.start > 0 => file(asked, content).partial(part.start - 1..part.end - 1),
@@ -444,9 +458,8 @@ traps! {
         with_range(asked, content, |part| format!("bytes {}-{}/*", part.start, part.end - 1))
     };
     an_unknown_total_and_a_bare_416_at_the_end: [Right], |asked, content| match part(asked) {
-        Some(part) => file(asked, content).header("Content-Range", &format!("bytes {}-{}/*", part.start, part.end - 1)),
         None if asked.range().is_some() => Answer::status(416),
-        None => file(asked, content),
+        _ => with_range(asked, content, |part| format!("bytes {}-{}/*", part.start, part.end - 1)),
     };
     a_lying_total: [Status(416), Right], |asked, content| {
         with_range(asked, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, 1_u64 << 62))
@@ -472,8 +485,12 @@ traps! {
     chunked: [Right], |asked, content| file(asked, content).chunked();
     chunked_without_ranges: [Right], |_, content| Answer::whole(content).chunked();
     chunked_with_trailers: [Right], |asked, content| file(asked, content).trailers(&[("x-sum", "7")]);
-    chunked_and_cut_short: [Right], |asked, content| in_turn(asked, content, |answer| answer.cut_chunk_after(100_000));
-    chunked_and_cut_at_the_end: [Right], |asked, content| in_turn(asked, content, |answer| answer.cut_chunk_after(LEN));
+    chunked_and_cut_short: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.cut_chunk_after(100_000))
+    };
+    chunked_and_cut_at_the_end: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.cut_chunk_after(LEN))
+    };
     chunked_and_always_cut_short: [BROKEN], |_, content| Answer::whole(content).cut_chunk_after(100_000);
     chunked_and_of_a_length: [Right], |asked, content| {
         let len = part(asked).map_or(LEN, |part| part.end - part.start);
@@ -502,9 +519,13 @@ traps! {
     a_chunk_of_an_overflowing_length: [NO_HTTP], |_, _| {
         Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n")
     };
-    closed_before_the_length: [Right], |asked, content| in_turn(asked, content, |answer| answer.close_after(100_000));
+    closed_before_the_length: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.close_after(100_000))
+    };
     always_closed_before_the_length: [BROKEN], |_, content| Answer::whole(content).close_after(100_000);
-    a_reset_where_the_close_is_the_end: [BROKEN], |_, content| Answer::whole(content).no_length().reset_after(100_000);
+    a_reset_where_the_close_is_the_end: [BROKEN], |_, content| {
+        Answer::whole(content).no_length().reset_after(100_000)
+    };
     a_reset_in_turn_where_the_close_is_the_end: [Right], |asked, content| {
         in_turn(asked, content, |answer| answer.no_length().reset_after(100_000))
     };
@@ -517,24 +538,38 @@ traps! {
         Answer::whole(content).header("Content-Length", &(1_u64 << 62).to_string()).close_when_idle()
     };
     a_negative_length: [NO_HTTP], |_, content| Answer::whole(content).header("Content-Length", "-5");
-    an_overflowing_length: [NO_HTTP], |_, content| Answer::whole(content).header("Content-Length", "99999999999999999999");
+    an_overflowing_length: [NO_HTTP], |_, content| {
+        Answer::whole(content).header("Content-Length", "99999999999999999999")
+    };
     two_lengths: [NO_HTTP], |_, _| {
         Answer::raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 7\r\n\r\n12345")
     };
 
     // Connections.
-    a_reset_before_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.reset_in_head(0));
+    a_reset_before_the_head: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.reset_in_head(0))
+    };
     a_reset_in_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.reset_in_head(20));
     a_reset_in_every_head: [BROKEN], |asked, content| file(asked, content).reset_in_head(20);
-    a_close_before_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.close_in_head(0));
-    a_close_in_the_protocol: [Right], |asked, content| in_turn(asked, content, |answer| answer.close_in_head(2));
+    a_close_before_the_head: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.close_in_head(0))
+    };
+    a_close_in_the_protocol: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.close_in_head(2))
+    };
     a_close_in_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.close_in_head(20));
     a_close_in_every_head: [BROKEN], |asked, content| file(asked, content).close_in_head(20);
     nothing_at_all: [BROKEN], |_, _| Answer::raw("");
-    a_reset_in_the_body: [Right], |asked, content| in_turn(asked, content, |answer| answer.reset_after(50_000));
-    silence_before_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.stall_in_head(0));
+    a_reset_in_the_body: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.reset_after(50_000))
+    };
+    silence_before_the_head: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.stall_in_head(0))
+    };
     silence_in_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.stall_in_head(30));
-    silence_in_the_body: [Right], |asked, content| in_turn(asked, content, |answer| answer.stall_after(50_000));
+    silence_in_the_body: [Right], |asked, content| {
+        in_turn(asked, content, |answer| answer.stall_after(50_000))
+    };
     silence_before_every_head: [SILENT], |asked, content| file(asked, content).stall_in_head(0);
     silence_in_every_head: [SILENT], |asked, content| file(asked, content).stall_in_head(30);
     silence_after_every_head: [SILENT], |asked, content| file(asked, content).stall_after(0);
@@ -550,7 +585,9 @@ traps! {
     http_1_0: [Right], |asked, content| file(asked, content).http10();
     http_1_0_without_a_length: [Right], |_, content| Answer::whole(content).no_length().http10();
     http_1_0_kept_alive: [Right], |asked, content| file(asked, content).keep_alive_http10();
-    http_1_0_kept_alive_and_closed: [Right], |asked, content| file(asked, content).keep_alive_http10().close_when_idle();
+    http_1_0_kept_alive_and_closed: [Right], |asked, content| {
+        file(asked, content).keep_alive_http10().close_when_idle()
+    };
     icy_200_ok: [Right], |_, content| Answer::whole(content).icy();
     icy_200_ok_without_a_length: [Right], |_, content| Answer::whole(content).no_length().icy();
     icy_200_ok_split_in_its_protocol: [Right], |_, content| Answer::whole(content).icy().split_head(2);
@@ -563,12 +600,16 @@ traps! {
         if asked.number % 2 == 0 { answer.close_in_head(2) } else { answer }
     };
     #[ignore = "what is cut within its first bytes is told as no HTTP, and not tried again"]
-    icy_200_ok_always_cut_in_its_protocol: [BROKEN], |_, content| Answer::whole(content).icy().close_in_head(2);
+    icy_200_ok_always_cut_in_its_protocol: [BROKEN], |_, content| {
+        Answer::whole(content).icy().close_in_head(2)
+    };
     a_head_split_over_packets: [Right], |asked, content| file(asked, content).split_head(7);
     // One byte before its end, which is known: 23 bytes of status line, 24 of length, an empty line.
     a_head_split_in_its_end: [Right], |_, content| Answer::whole(content).split_head(48);
     informational_answers_first: [Right], |asked, content| file(asked, content).interim(103).interim(100);
-    informational_answers_nobody_knows: [Right], |asked, content| file(asked, content).interim(102).interim(199);
+    informational_answers_nobody_knows: [Right], |asked, content| {
+        file(asked, content).interim(102).interim(199)
+    };
     many_informational_answers: [Right], |asked, content| {
         (0..20).fold(file(asked, content), |answer, _| answer.interim(103))
     };
@@ -579,13 +620,19 @@ traps! {
         Answer::whole(&page()).header("Content-Encoding", "br").header("Content-Type", "audio/flac")
     };
     an_encoded_body_in_mid_stream: [ENCODED], |asked, content| {
-        if is_first(asked) { file(asked, content).close_after(100_000) } else { file(asked, content).header("Content-Encoding", "gzip") }
+        if is_first(asked) {
+            file(asked, content).close_after(100_000)
+        } else {
+            file(asked, content).header("Content-Encoding", "gzip")
+        }
     };
     #[ignore = "a transfer coding beside chunked is not looked at: what is encoded is delivered as it is"]
     a_body_encoded_for_the_transfer: [Fails(&[ErrorKind::Encoded, ErrorKind::Protocol])], |_, content| {
         Answer::whole(content).chunked().header("Transfer-Encoding", "gzip")
     };
-    another_tag: [CHANGED, Right], |asked, content| file(asked, content).header("ETag", &format!("\"{}\"", asked.number));
+    another_tag: [CHANGED, Right], |asked, content| {
+        file(asked, content).header("ETag", &format!("\"{}\"", asked.number))
+    };
     another_tag_after_a_break: [CHANGED], |asked, content| {
         let answer = file(asked, content).header("ETag", &format!("\"{}\"", asked.number));
         if is_first(asked) { answer.close_after(100_000) } else { answer }
@@ -607,7 +654,11 @@ traps! {
         if is_first(asked) { Answer::whole(content).close_after(100_000) } else { Answer::whole(&other()) }
     };
     other_bytes_of_a_part_after_a_break_and_nothing_that_tells: [Untried, CHANGED], |asked, content| {
-        let answer = if is_first(asked) { file(asked, content).close_after(100_000) } else { file(asked, &other()) };
+        let answer = if is_first(asked) {
+            file(asked, content).close_after(100_000)
+        } else {
+            file(asked, &other())
+        };
         answer.without_header("ETag")
     };
     a_weak_tag: [Right], |asked, content| {
@@ -618,29 +669,44 @@ traps! {
         answer.header("ETag", &format!("W/\"{}\"", asked.number))
     };
     another_weak_tag_of_other_bytes: [Untried, CHANGED], |asked, content| {
-        let answer = if is_first(asked) { file(asked, content).close_after(100_000) } else { file(asked, &other()) };
+        let answer = if is_first(asked) {
+            file(asked, content).close_after(100_000)
+        } else {
+            file(asked, &other())
+        };
         answer.header("ETag", &format!("W/\"{}\"", asked.number))
     };
     a_page_with_200: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page()).header("Content-Type", "text/html");
     a_page_with_200_without_its_type: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page());
-    a_page_with_200_that_is_called_audio: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page()).header("Content-Type", "audio/flac");
-    a_page_without_length: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page()).chunked().header("Content-Type", "text/html");
-    a_page_with_206: [NOT_MEDIA, Untried], |asked, _| file(asked, &page()).header("Content-Type", "text/html");
-    a_page_in_mid_stream: [Fails(&[ErrorKind::Changed, ErrorKind::NotMedia]), Right, Untried], |asked, content| {
+    a_page_with_200_that_is_called_audio: [NOT_MEDIA, Untried], |_, _| {
+        Answer::whole(&page()).header("Content-Type", "audio/flac")
+    };
+    a_page_without_length: [NOT_MEDIA, Untried], |_, _| {
+        Answer::whole(&page()).chunked().header("Content-Type", "text/html")
+    };
+    a_page_with_206: [NOT_MEDIA, Untried], |asked, _| {
+        file(asked, &page()).header("Content-Type", "text/html")
+    };
+    a_page_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
         if is_first(asked) { return file(asked, content) }
         Answer::whole(&page()).header("Content-Type", "text/html")
     };
-    #[ignore = "its end counts as the end of the file"]
-    a_page_without_length_in_mid_stream: [Fails(&[ErrorKind::Changed, ErrorKind::NotMedia, ErrorKind::RangeIgnored]), Right, Untried], |asked, content| {
+    #[ignore = "it is taken for the file: its end for the end, its bytes for audio"]
+    a_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
         if is_first(asked) { return file(asked, content) }
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
-    a_page_after_a_break: [Fails(&[ErrorKind::Changed, ErrorKind::NotMedia])], |asked, content| {
+    #[ignore = "it is taken for the file: its end for the end, its bytes for audio"]
+    a_long_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
+        if is_first(asked) { return file(asked, content) }
+        Answer::whole(&long_page()).chunked().header("Content-Type", "text/html")
+    };
+    a_page_after_a_break: [PAGE], |asked, content| {
         if is_first(asked) { return file(asked, content).close_after(100_000) }
         Answer::whole(&page()).header("Content-Type", "text/html")
     };
     #[ignore = "a body that ends before what has come counts as the end of all"]
-    a_page_without_length_after_a_break: [Untried, Fails(&[ErrorKind::Changed, ErrorKind::NotMedia])], |asked, content| {
+    a_page_without_length_after_a_break: [Untried, PAGE], |asked, content| {
         if is_first(asked) { return file(asked, content).close_after(100_000) }
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
@@ -674,7 +740,9 @@ traps! {
     redirected_ten_times: [Right], |asked, content| hop(asked, content, 10);
     redirected_eleven_times: [REDIRECT], |asked, content| hop(asked, content, 11);
     redirected_for_ever: [REDIRECT], |asked, _| Answer::redirect(302, &format!("/{}", asked.number));
-    redirected_in_a_circle: [REDIRECT], |asked, _| Answer::redirect(302, if asked.path == "/a" { "/b" } else { "/a" });
+    redirected_in_a_circle: [REDIRECT], |asked, _| {
+        Answer::redirect(302, if asked.path == "/a" { "/b" } else { "/a" })
+    };
     redirected_to_itself: [REDIRECT], |asked, _| Answer::redirect(307, &asked.path);
     redirected_to_a_disk: [NO_SCHEME], |_, _| Answer::redirect(302, "file:///etc/passwd");
     redirected_to_no_url: [REDIRECT], |_, _| Answer::redirect(302, "http://[");
@@ -744,14 +812,18 @@ traps! {
     another_protocol_though_nobody_asked: [NO_HTTP], |_, _| Answer::status(101);
 
     // Heads.
-    a_head_too_large: [NO_HTTP], |asked, content| file(asked, content).header("X-Large", &"x".repeat(200_000));
+    a_head_too_large: [NO_HTTP], |asked, content| {
+        file(asked, content).header("X-Large", &"x".repeat(200_000))
+    };
     too_many_headers: [NO_HTTP], |asked, content| {
-        (0..2000).fold(file(asked, content), |answer, number| answer.header(&format!("X-{number}"), "y"))
+        (0..500).fold(file(asked, content), |answer, number| answer.header(&format!("X-{number}"), "y"))
     };
     no_status_line: [NO_HTTP], |_, _| Answer::raw("Content-Length: 5\r\n\r\n12345");
     no_status: [NO_HTTP], |_, _| Answer::raw("HTTP/1.1 OK\r\nContent-Length: 5\r\n\r\n12345");
     a_status_beyond_all: [NO_HTTP], |_, _| Answer::raw("HTTP/1.1 9999 OK\r\nContent-Length: 5\r\n\r\n12345");
-    a_header_without_a_colon: [NO_HTTP], |_, _| Answer::raw("HTTP/1.1 200 OK\r\nContent-Length 5\r\n\r\n12345");
+    a_header_without_a_colon: [NO_HTTP], |_, _| {
+        Answer::raw("HTTP/1.1 200 OK\r\nContent-Length 5\r\n\r\n12345")
+    };
     binary_garbage: [NO_HTTP], |_, _| Answer::raw((0..=255).rev().cycle().take(5000).collect::<Vec<u8>>());
     audio_without_a_head: [NO_HTTP], |_, content| {
         let mut bytes = Vec::new();
@@ -903,36 +975,29 @@ fn read_at(downloader: &Downloader, url: &str, way: Way, part: Range<u64>, len: 
     }
 }
 
-/// Longer than any wait between two attempts, which is 8 s at most: a head must not pass for progress.
-const LONG: Duration = Duration::from_secs(9);
-
-fn read_times_out(answer: fn(&Asked, &Content) -> Answer) {
-    let mut cases = Cases::default();
-    cases.start("heads without bytes".into(), move || {
-        let content = Content::pattern(LEN);
-        let origin = start(false, move |asked| answer(asked, &content));
-        let downloader = Downloader::new(config(&[&origin], BROKEN)).unwrap();
-        let mut config = file_config(Way::Window, BROKEN, &[]);
-        config.read_timeout = Some(LONG);
-        assert_as(&read_file(&downloader, &origin.url("/a"), config), BROKEN);
-        assert_modest(&origin);
-    });
-    cases.end();
-}
-
 #[test]
 #[ignore = "each head counts as progress, and the read waits for ever"]
 fn heads_without_bytes_do_not_keep_a_read_waiting() {
-    read_times_out(|asked, content| match part(asked) {
+    let without_bytes: fn(&Asked, &Content) -> Answer = |asked, content| match part(asked) {
         Some(part) if part.start > 0 => file(asked, content).close_after(0),
         _ => file(asked, content),
-    });
-}
-
-#[test]
-#[ignore = "each head counts as progress, and the read waits for ever"]
-fn a_whole_that_always_ends_early_does_not_keep_a_read_waiting() {
-    read_times_out(|_, content| Answer::whole(content).close_after(100_000));
+    };
+    let without_new_bytes: fn(&Asked, &Content) -> Answer =
+        |_, content| Answer::whole(content).close_after(100_000);
+    let mut cases = Cases::default();
+    for (name, answer) in [("parts", without_bytes), ("wholes that end early", without_new_bytes)] {
+        cases.start(name.into(), move || {
+            let content = Content::pattern(LEN);
+            let origin = Origin::start(move |asked| answer(asked, &content));
+            let downloader = Downloader::new(config(&[&origin], BROKEN)).unwrap();
+            let mut config = file_config(Way::Window, BROKEN, &[]);
+            // Longer than any wait between two attempts, which is 8 s at most.
+            config.read_timeout = Some(Duration::from_secs(9));
+            assert_as(&read_file(&downloader, &origin.url("/a"), config), BROKEN);
+            assert_modest(&origin);
+        });
+    }
+    cases.end();
 }
 
 #[test]
