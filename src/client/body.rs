@@ -25,6 +25,8 @@ pub(crate) struct Response {
     /// Bytes to come, if announced.
     left: Option<u64>,
     is_over: bool,
+    /// The connection can be used again after the announced bytes: they are all that was sent.
+    pub(super) is_framed_by_length: bool,
     pace: Pace,
     url: String,
     range: Option<ByteRange>,
@@ -51,6 +53,7 @@ impl Response {
             position,
             left,
             is_over: false,
+            is_framed_by_length: false,
             pace,
             url,
             range,
@@ -95,6 +98,10 @@ impl Response {
         if self.is_over || buf.is_empty() {
             return Ok(0);
         }
+        if self.left == Some(0) {
+            self.release();
+            return Ok(0);
+        }
         match self.read_some(buf) {
             Ok(got) => {
                 self.is_over |= got == 0;
@@ -112,8 +119,12 @@ impl Response {
     }
 
     fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        // What lies behind the announced bytes is nobody's.
+        let most = self
+            .left
+            .map_or(buf.len(), |left| usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len())));
         let began = Instant::now();
-        let got = self.body.read(buf).map_err(|error| describe(ureq::Error::from(error)))?;
+        let got = self.body.read(&mut buf[..most]).map_err(|error| describe(ureq::Error::from(error)))?;
         if got > 0 && self.pace.is_trickle(got, began.elapsed()) {
             return Err(Error::new(ErrorKind::Silent, "the server sends too slowly to go on with it"));
         }
@@ -133,9 +144,14 @@ impl Response {
         Ok(got)
     }
 
-    /// Gives the connection back: ureq does so when a read returns nothing. Does not block, for nothing is to come.
+    /// Ends the body. Its connection goes back into stock, which ureq gives back when a read returns nothing. That does not
+    /// block where a length frames the body; else the end may not have been sent, and the connection is closed.
     fn release(&mut self) {
-        self.is_over = matches!(self.body.read(&mut [0]), Ok(0));
+        self.is_over = true;
+        if self.is_framed_by_length {
+            // What comes of it does not matter: all bytes are there.
+            drop(self.body.read(&mut [0]));
+        }
     }
 }
 

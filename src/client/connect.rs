@@ -177,6 +177,10 @@ impl Watched {
         }
         self.awaits_head = false;
         let buffers = self.buffers();
+        if !came && !buffers.input().is_empty() {
+            let why = "the connection was closed in the status line";
+            return Err(carry(Error::new(ErrorKind::Disconnected, why)));
+        }
         if buffers.input().starts_with(ICY) {
             let rewritten = [HTTP, &buffers.input()[ICY.len()..]].concat();
             buffers.input_consume(rewritten.len() - HTTP.len() + ICY.len());

@@ -52,6 +52,9 @@ pub(crate) use warm::Warmth;
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
 const SMALL_BODY: u64 = 64 * 1024;
 
+/// So many times the limit on silence a head may take, however it comes.
+const HEAD_PATIENCE: u32 = 3;
+
 /// Makes exchanges over a stock of connections that are kept alive. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpClient(Arc<Shared>);
@@ -334,7 +337,10 @@ impl HttpClient {
         let status = answer.response.status().as_u16();
         let headers = answer.response.headers();
         let content_range = text(headers, &header::CONTENT_RANGE);
-        let body_len = text(headers, &header::CONTENT_LENGTH).and_then(|len| len.trim().parse().ok());
+        let codings = codings(headers);
+        // Where a body comes in chunks, a length beside it means nothing (RFC 9112, section 6.3).
+        let length = text(headers, &header::CONTENT_LENGTH).filter(|_| codings.is_empty());
+        let body_len = length.and_then(|len| len.trim().parse().ok());
         if status == 416 {
             if let Some(ContentRange::Unsatisfied { total: 0 }) = content_range.and_then(ContentRange::parse)
             {
@@ -352,6 +358,12 @@ impl HttpClient {
             let why = format!("the body is encoded as {encoding}, although that was not asked for");
             return Err(Error::new(ErrorKind::Encoded, why));
         }
+        if let Some(coding) = codings.iter().find(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+            let why =
+                format!("the body is encoded as {coding} for its transfer, although that was not asked for");
+            return Err(Error::new(ErrorKind::Encoded, why));
+        }
+        let is_framed_by_length = length.is_some();
         let (start, body_len, total) = match (status, request.range) {
             (206, None) => {
                 let why = "the answer is partial, although the whole was asked for";
@@ -370,7 +382,10 @@ impl HttpClient {
         let asked = request.url().to_owned();
         let (min_rate, window) = self.0.min_rate;
         let pace = Pace::new(min_rate, window);
-        Ok(Response::new(head, body.into_reader(), exchange, on_cancel, pace, asked, request.range))
+        let body = body.into_reader();
+        let mut response = Response::new(head, body, exchange, on_cancel, pace, asked, request.range);
+        response.is_framed_by_length = is_framed_by_length;
+        Ok(response)
     }
 }
 
@@ -384,6 +399,8 @@ fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
         // The offsets of an encoded body mean nothing.
         .accept_encoding("identity")
         .timeout_per_read(Some(config.inactivity_timeout))
+        // A head that comes a byte at a time is no sign of life.
+        .timeout_recv_response(Some(config.inactivity_timeout.saturating_mul(HEAD_PATIENCE)))
         .timeout_per_write(Some(config.inactivity_timeout))
         .timeout_connect(Some(config.resolve_timeout + config.connect_timeout))
         .max_response_header_size(config.max_head)
@@ -460,6 +477,14 @@ fn drain(response: &mut http::Response<Body>) {
         // Whether it worked does not matter: a connection that is not drained is closed.
         drop(io::copy(&mut response.body_mut().as_reader().take(SMALL_BODY + 1), &mut io::sink()));
     }
+}
+
+/// How a body is encoded for its transfer.
+fn codings(headers: &HeaderMap) -> Vec<&str> {
+    let values =
+        headers.get_all(header::TRANSFER_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    let codings = values.flat_map(|value| value.split(',')).map(str::trim);
+    codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).collect()
 }
 
 fn refusal(status: u16, headers: &HeaderMap) -> Error {

@@ -65,11 +65,25 @@ impl Resume {
         if self.validator.as_ref().is_some_and(|old| head.contradicts(old)) {
             return changed("validator");
         }
+        let is_vouched_for = head.total().is_some() || head.validator().is_some();
+        if !head.is_partial() && !is_vouched_for && (self.total.is_some() || self.validator.is_some()) {
+            return changed("answer, with nothing that tells it is the same");
+        }
         if head.start() > self.offset {
             let why = "the answer begins behind what was asked for";
             return Err(Error::new(ErrorKind::WrongRange, why).with_url(head.url()));
         }
         Ok(())
+    }
+
+    /// Notes that a body ended at `at`, which is where all ends that was to come.
+    pub(crate) fn check_end(&self, at: u64) -> Result<(), Error> {
+        if at >= self.offset {
+            return Ok(());
+        }
+        let why =
+            format!("the resource changed in mid-transfer: it ends at {at}, and {} had come", self.offset);
+        Err(Error::new(ErrorKind::Changed, why))
     }
 
     /// Takes `bytes` that came from `at` on, and returns the new ones among them. Those that are there already have to be

@@ -15,14 +15,15 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// had delivered bytes; what the server asked for, if it did; else full jitter: anything up to 250 ms·2ⁿ, 8 s at most
 /// (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is any number.
 pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
-    if let Some(asked) = error.retry_after() {
-        return asked.min(LONGEST_ASKED);
-    }
-    if flowed && failures == 0 {
-        return Duration::ZERO;
-    }
     let most = FIRST.saturating_mul(1_u32 << failures.min(16)).min(LONGEST);
-    most.mul_f64(random as f64 / u64::MAX as f64)
+    let jittered = most.mul_f64(random as f64 / u64::MAX as f64);
+    match error.retry_after() {
+        // A server that asks for no patience, and fails again, gets some all the same.
+        Some(asked) if failures > 0 => asked.min(LONGEST_ASKED).max(jittered),
+        Some(asked) => asked.min(LONGEST_ASKED),
+        None if flowed && failures == 0 => Duration::ZERO,
+        None => jittered,
+    }
 }
 
 /// The wait that a `Retry-After` header asks for: seconds or a date (RFC 9110, section 10.2.3).

@@ -75,6 +75,10 @@ impl Pursuit {
             catch_unwind(AssertUnwindSafe(|| validate(head)))
                 .unwrap_or_else(|_| Err(panicked("validate")))?;
         }
+        if !head.is_partial() {
+            // A server without ranges sends all there is.
+            self.end = u64::MAX;
+        }
         self.resume.get_or_insert_with(|| Resume::begin(head));
         Ok(())
     }
@@ -82,6 +86,14 @@ impl Pursuit {
     /// Offset of the next new byte, once a head was accepted.
     pub(super) fn offset(&self) -> Option<u64> {
         self.resume.as_ref().map(Resume::offset)
+    }
+
+    /// Notes that a body has ended, at `at`. It has to end where the one that broke would have.
+    pub(super) fn check_end(&self, at: u64) -> Result<(), Error> {
+        match &self.resume {
+            Some(resume) => resume.check_end(at).map_err(|error| error.with_url(self.request.url())),
+            None => Ok(()),
+        }
     }
 
     /// Takes bytes that came from `at` on. Returns the new ones among them, and where they lie.

@@ -104,7 +104,7 @@ impl Response {
         loop {
             let at = self.body.position();
             let got = match self.body.read_chunk(buf) {
-                Ok(0) => return Ok(0),
+                Ok(0) => return self.pursuit.check_end(at).map(|()| 0),
                 Ok(got) => got,
                 Err(error) => {
                     self.open_again(error)?;

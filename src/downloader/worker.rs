@@ -459,6 +459,7 @@ impl Job {
             let at = body.position();
             let got = body.read_chunk(chunk)?;
             if got == 0 {
+                self.pursuit.check_end(at)?;
                 return Ok(Streamed::Whole);
             }
             transfer.advance(got);

@@ -65,6 +65,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
             shared.found_end(offset);
             return Ok(());
         }
+        shared.hold_against_stored(offset, &chunk[..got])?;
         shared.store(offset, &chunk[..got])?;
         offset += got as u64;
     }
@@ -72,6 +73,20 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
 }
 
 impl Shared {
+    /// Fails if what came at `offset` is not what is stored there, from an earlier reading of the body.
+    fn hold_against_stored(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        if !self.resource.with_ranges(|ranges| ranges.contains(offset)) {
+            return Ok(());
+        }
+        let mut stored = vec![0; bytes.len()];
+        let got = self.resource.read_at(offset, &mut stored)?;
+        if stored[..got] == bytes[..got] {
+            return Ok(());
+        }
+        let why = format!("the file changed while it was read: other bytes from {offset} on");
+        Err(Error::new(ErrorKind::Changed, why).with_url(self.url.clone()))
+    }
+
     /// Blocks until the body may be read on from `offset`, or will not be.
     fn gate(&self, offset: u64) -> Gate {
         let decided = self.resource.wait(None, |view| {

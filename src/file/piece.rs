@@ -173,11 +173,10 @@ impl Sink for PieceSink {
     fn head(&mut self, head: &Head) -> Result<Flow, Error> {
         let mut state = self.shared.state.lock();
         state.accept(head)?;
+        // A head is no progress: they may come for ever with nothing behind them.
         if state.accept_part(head)? == Flow::Detach {
-            state.last_progress = Instant::now();
             return Ok(Flow::Detach);
         }
-        state.note_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
         in_flight.piece.retrying = false;
         if let Some(len) = head.body_len() {

@@ -328,6 +328,12 @@ impl State {
             return Ok(Flow::Stream);
         }
         let has_served_ranges = self.info.as_ref().is_some_and(|info| info.ranged);
+        let tells_nothing = head.total().is_none() && head.validator().is_none();
+        if has_served_ranges && tells_nothing {
+            let why =
+                "the file changed while it was read: the whole came, with nothing that tells it is the same";
+            return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
+        }
         if has_served_ranges && self.ignored_ranges < MAX_IGNORED_RANGES {
             self.ignored_ranges += 1;
             let why = "the whole came instead of a range, from a server that had served ranges";
