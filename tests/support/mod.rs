@@ -39,7 +39,7 @@ pub struct Asked {
     pub on_connection: usize,
     /// Which request of all it is, from 0.
     pub number: usize,
-    /// How many had asked for this path before, of those that the log has not forgotten.
+    /// How many had asked for this path before.
     pub again: usize,
     pub method: String,
     pub path: String,
@@ -475,6 +475,8 @@ struct State {
     log: Log,
     /// Requests that the log does not hold any more.
     forgotten: usize,
+    /// How often each path was asked for.
+    seen: HashMap<String, usize>,
     /// Second handles of the connections that nobody has shut down.
     sockets: HashMap<usize, TcpStream>,
     threads: Vec<JoinHandle<()>>,
@@ -680,6 +682,7 @@ impl Shared {
     }
 
     fn serve(&self, connection: usize, socket: &TcpStream) -> io::Result<()> {
+        let accepted = Instant::now();
         socket.set_nodelay(true)?;
         let line = Line { socket, connection, black_holed: &self.black_holed };
         let mut wire = match &self.identity {
@@ -697,13 +700,17 @@ impl Shared {
             {
                 let mut state = self.lock();
                 asked.number = state.forgotten + state.log.asked.len();
-                asked.again = state.log.asked.iter().filter(|before| before.path == asked.path).count();
+                let seen = state.seen.entry(asked.path.clone()).or_default();
+                asked.again = *seen;
+                *seen += 1;
                 state.log.asked.push(asked.clone());
                 self.changed.notify_all();
             }
             let answer = (self.handler)(&asked);
             let is_first = on_connection == 0 && self.identity.is_none();
-            let handshake = if is_first { self.rtt } else { Duration::ZERO };
+            // A connection that was opened ahead has had its round trip.
+            let handshake =
+                if is_first { self.rtt.saturating_sub(accepted.elapsed()) } else { Duration::ZERO };
             self.pause(handshake)?;
             if !answer.interim.is_empty() {
                 wire.send(answer.interim_heads().as_bytes())?;
