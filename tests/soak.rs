@@ -83,11 +83,12 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
             if dice.roll(2) == 0 { StorageConfig::Memory } else { StorageConfig::TempFile(None) };
         downloader.open_with(url, config).ok()
     };
-    let mut stream = None;
+    let (mut stream, mut events) = (None, None);
     while !over.load(Ordering::Relaxed) {
         let Some(open) = stream.as_mut() else {
             figures.reopened.fetch_add(1, Ordering::Relaxed);
             stream = open(&mut dice);
+            events = stream.as_ref().and_then(|stream| stream.handle().subscribe());
             continue;
         };
         // As a player, which has something to do with what it has read.
@@ -108,7 +109,17 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
         let took = began.elapsed();
         // A server that answered its first range with the whole is read from the start: that takes as long as it takes.
         let is_in_time = took < READ_TIMEOUT + SLACK || !open.is_seekable();
-        assert!(is_in_time, "a read at {position} took {took:?}");
+        if !is_in_time {
+            let handle = open.handle();
+            let told: Vec<_> = std::iter::from_fn(|| events.as_ref()?.try_recv()).collect();
+            let last = &told[told.len().saturating_sub(60)..];
+            panic!(
+                "a read at {position} took {took:?}, {:?}, {:?}, {:?}; the last events: {last:#?}",
+                handle.phase(),
+                handle.stats(),
+                handle.buffered()
+            );
+        }
         figures.reads.fetch_add(1, Ordering::Relaxed);
         match result {
             Ok(0) => {
