@@ -39,7 +39,7 @@ impl Race {
 
     /// Begins it, against the current exchange of this thread.
     pub(super) fn begin(self: &Arc<Self>) {
-        let Some(first) = Exchange::current() else { return };
+        let Some(first) = Exchange::current().filter(|_| self.rival.lock().is_none()) else { return };
         log::debug!("{} gives no head; racing it over a new connection", self.url);
         let race = Arc::clone(self);
         let named = thread::Builder::new().name("windway-race".into());

@@ -80,19 +80,14 @@ impl Keeper {
         loop {
             let (found, old) = self.shelves.lock().stock.checkout(origin, Instant::now());
             drop(old);
-            match found {
-                Some(connection) if self.is_usable(&connection) => {
-                    let mut connection = connection;
-                    if connection.is_open() {
-                        self.refill();
-                        return Some(connection);
-                    }
-                }
-                Some(_) => {}
-                None => {
-                    self.refill();
-                    return None;
-                }
+            let found = found.map(|mut connection| {
+                let is_fit = self.is_usable(&connection) && connection.is_open();
+                is_fit.then_some(connection)
+            });
+            // A dead one is closed, and the next one looked at.
+            if let None | Some(Some(_)) = found {
+                self.refill();
+                return found.flatten();
             }
         }
     }
