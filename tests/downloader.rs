@@ -557,3 +557,39 @@ fn a_silent_fetch_is_reported_once_and_ended_if_so_wanted() {
     let hangs = std::iter::from_fn(|| events.try_recv()).filter(|event| matches!(event, Event::Hang(_)));
     assert_eq!(hangs.count(), 1);
 }
+
+#[test]
+fn a_head_that_its_sink_refuses_for_now_changes_nothing_of_what_is_asked() {
+    /// Takes parts only, and says of the whole that it may pass.
+    struct Parts(Collect);
+    impl Sink for Parts {
+        fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+            if head.is_partial() {
+                Ok(Flow::Stream)
+            } else {
+                Err(Error::new(ErrorKind::RangeIgnored, "the whole"))
+            }
+        }
+        fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+            self.0.write(offset, bytes)
+        }
+        fn finish(self: Box<Self>, outcome: Outcome) {
+            Box::new(self.0).finish(outcome);
+        }
+    }
+    let content = Content::pattern(500_000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::whole(&content).header("ETag", &content.etag()),
+        _ => Answer::file(asked, &content),
+    });
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(200_000);
+    list.put(Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(200_000, 300_000)), Parts(sink));
+    peer.wake(Priority::High);
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
+    assert_eq!(got.bytes.len(), 100_000);
+    let ranges: Vec<_> = origin.log().asked.iter().map(|asked| asked.range()).collect();
+    assert_eq!(ranges, [Some((200_000, Some(299_999))); 2]);
+}

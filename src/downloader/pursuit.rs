@@ -25,7 +25,7 @@ pub(super) struct Pursuit {
     failures: u32,
     /// True if the last attempt delivered a byte.
     flowed: bool,
-    /// How far it has come, once a head was accepted.
+    /// How far it has come, once a body was taken.
     resume: Option<Resume>,
 }
 
@@ -75,15 +75,20 @@ impl Pursuit {
             catch_unwind(AssertUnwindSafe(|| validate(head)))
                 .unwrap_or_else(|_| Err(panicked("validate")))?;
         }
+        Ok(())
+    }
+
+    /// Notes that the body behind `head` is taken: it is what later attempts go on with. A head that was refused is not, or
+    /// the next attempt would ask for what nobody wanted.
+    pub(super) fn begin(&mut self, head: &Head) {
         if !head.is_partial() {
             // A server without ranges sends all there is.
             self.end = u64::MAX;
         }
         self.resume.get_or_insert_with(|| Resume::begin(head));
-        Ok(())
     }
 
-    /// Offset of the next new byte, once a head was accepted.
+    /// Offset of the next new byte, once a body was taken.
     pub(super) fn offset(&self) -> Option<u64> {
         self.resume.as_ref().map(Resume::offset)
     }

@@ -140,6 +140,7 @@ impl Response {
                     let (ttfb, status) = (sent.elapsed(), body.head().status());
                     self.record.publish(Event::FirstByte { request: self.record.id, ttfb, status });
                     body.keep(attempt);
+                    self.pursuit.begin(body.head());
                     let broken = std::mem::replace(&mut self.body, body);
                     self.first.get_or_insert_with(|| broken.head().clone());
                     return Ok(());

@@ -163,6 +163,9 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
         Target::Caller(_) => Ok(Flow::Detach),
         Target::Sink(sink) => sink.head(body.head()),
     };
+    if flow.is_ok() {
+        job.pursuit.begin(body.head());
+    }
     match flow {
         Ok(Flow::Detach) => {
             // Nobody evicts a body that holds no worker.
