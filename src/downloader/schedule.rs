@@ -221,6 +221,8 @@ struct Busy {
     fetch: Option<(RequestId, Origin)>,
     /// Its fetch is being closed for awaited work.
     evicted: bool,
+    /// When it got what it has. What has just begun is not closed before it had its time to yield.
+    since: Instant,
     protected_until: Option<Instant>,
 }
 
@@ -336,7 +338,7 @@ impl Schedule {
         };
         let (fate, again) = match answer {
             Answer::Fetch { ticket, more } => {
-                (self.run_or_park(worker, peer, ticket), woken.max(more.then_some(Priority::Low)))
+                (self.run_or_park(worker, peer, ticket, now), woken.max(more.then_some(Priority::Low)))
             }
             Answer::Wait => {
                 self.release(worker);
@@ -462,7 +464,7 @@ impl Schedule {
             let worker = *self.idle.last()?;
             let room = self.low < self.limits.workers - self.limits.reserved;
             let (peer, priority, place) = self.choose(room, now)?;
-            let Some(mut assignment) = self.take(peer, priority, place, room, worker) else { continue };
+            let Some(mut assignment) = self.take(peer, priority, place, room, worker, now) else { continue };
             self.idle.pop();
             if priority == Priority::High {
                 self.throttle.handle_awaited(now);
@@ -501,8 +503,9 @@ impl Schedule {
         if !is_due || self.pressure(now).0 <= claimed {
             return None;
         }
+        let had_its_time = |busy: Busy| busy.can_yield(now) && busy.since + YIELD_LIMIT <= now;
         let worker = (0..self.workers.len())
-            .filter(|worker| self.workers[*worker].is_some_and(|busy| busy.can_yield(now)))
+            .filter(|worker| self.workers[*worker].is_some_and(had_its_time))
             .min_by_key(|worker| moved(*worker))?;
         if let Some(busy) = &mut self.workers[worker] {
             busy.evicted = true;
@@ -514,7 +517,10 @@ impl Schedule {
     /// could not be done waits for something to happen, and has no deadline.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = self.retries.first().map(|(at, _)| *at);
-        let eviction = self.pressed_since.map(|since| since + YIELD_LIMIT);
+        let open = self.workers.iter().flatten().filter(|busy| busy.can_yield(now));
+        let eviction = self.pressed_since.and_then(|pressed| {
+            open.map(|busy| busy.since.max(pressed) + YIELD_LIMIT).filter(|at| *at > now).min()
+        });
         let is_waiting = self.queued[0] + self.queued[2] > 0 && self.idle.is_empty();
         let protected = self.workers.iter().flatten().filter_map(|busy| busy.protected_until);
         let protected = protected.filter(|_| is_waiting);
@@ -603,6 +609,7 @@ impl Schedule {
         place: Option<i64>,
         room: bool,
         worker: WorkerId,
+        now: Instant,
     ) -> Option<Assignment> {
         let queue = &self.peers[peer.index].queues[priority.rank()];
         let (place, entry) = match place {
@@ -615,7 +622,7 @@ impl Schedule {
             // Who is asked may answer with anything admissible: room for it is taken beforehand.
             let admissible = if room { Priority::Low } else { Priority::High };
             self.peers[peer.index].pull = Pull::Asking { woken: None };
-            self.occupy(worker, Busy::asking(peer, admissible));
+            self.occupy(worker, Busy::asking(peer, admissible, now));
             return Some(Assignment::Ask { peer, admissible });
         };
         let place = self.waiting.remove(&request)?;
@@ -627,15 +634,18 @@ impl Schedule {
                 return None;
             }
         }
-        self.occupy(worker, Busy { fetch: Some((request, place.origin)), ..Busy::asking(peer, priority) });
+        self.occupy(
+            worker,
+            Busy { fetch: Some((request, place.origin)), ..Busy::asking(peer, priority, now) },
+        );
         Some(Assignment::Run { request, protected: false })
     }
 
-    fn run_or_park(&mut self, worker: WorkerId, peer: PeerKey, ticket: Ticket) -> Fate {
+    fn run_or_park(&mut self, worker: WorkerId, peer: PeerKey, ticket: Ticket, now: Instant) -> Fate {
         let Ticket { request, priority, origin } = ticket;
         let is_held_back = priority == Priority::Low && !self.enter_origin(origin);
         if !is_held_back {
-            self.occupy(worker, Busy { fetch: Some((request, origin)), ..Busy::asking(peer, priority) });
+            self.occupy(worker, Busy { fetch: Some((request, origin)), ..Busy::asking(peer, priority, now) });
             return Fate::Run;
         }
         self.release(worker);
@@ -840,8 +850,8 @@ impl Schedule {
 }
 
 impl Busy {
-    fn asking(peer: PeerKey, priority: Priority) -> Self {
-        Self { peer, priority, fetch: None, evicted: false, protected_until: None }
+    fn asking(peer: PeerKey, priority: Priority, since: Instant) -> Self {
+        Self { peer, priority, fetch: None, evicted: false, since, protected_until: None }
     }
 
     /// True if it runs a Low fetch that awaited work may interrupt.

@@ -133,6 +133,7 @@ struct Running {
     peer: PeerKey,
     priority: Priority,
     evicted: bool,
+    since: Instant,
     protected_until: Option<Instant>,
 }
 
@@ -398,7 +399,7 @@ impl Model {
         now: Instant,
     ) {
         let protected_until = (overdue && fetch.is_some()).then(|| now + PROTECTED);
-        let running = Running { fetch, peer, priority, evicted: false, protected_until };
+        let running = Running { fetch, peer, priority, evicted: false, since: now, protected_until };
         let idle = self.running.iter_mut().find(|running| running.is_none());
         *idle.unwrap() = Some(running);
     }
@@ -429,8 +430,10 @@ impl Model {
     }
 
     fn evicts(&self, now: Instant) -> bool {
-        let (wanted, open) = self.pressure(now);
-        wanted.min(open) > 0 && self.pressed_since.is_some_and(|since| since + YIELD_LIMIT <= now)
+        let (wanted, _) = self.pressure(now);
+        let had_its_time = |running: &Running| can_yield(running, now) && running.since + YIELD_LIMIT <= now;
+        let open = self.running.iter().flatten().any(had_its_time);
+        wanted > 0 && open && self.pressed_since.is_some_and(|since| since + YIELD_LIMIT <= now)
     }
 
     fn counts(&self) -> Counts {
