@@ -85,21 +85,28 @@ impl Held {
 #[test]
 fn classes_are_served_in_their_order() {
     let held = hold();
+    let all = held.downloader.subscribe();
     let (low_low, last) = held.low(Priority::Low, "/low-low");
     let (low, high) = (held.peer(Priority::Low), held.peer(Priority::High));
     let (low_high, _) = queue(&low, &held.origin, "/low-high");
-    let (high_low, _end) = held.low(Priority::High, "/high-low");
+    let (high_low, end) = held.low(Priority::High, "/high-low");
     let (high_high, _) = queue(&high, &held.origin, "/high-high");
     let queued = held.downloader.stats().queued;
     assert!(queued.iter().all(|queued| *queued > 0), "{queued:?}");
+    let own = [&high, &high_low, &low, &low_low].map(PeerHandle::subscribe);
     held.origin.release();
     assert!(matches!(last.recv().unwrap().outcome, Outcome::Done));
-    let mut served = held.served(vec![low_high, high_high]);
-    // The awaited one of the Low peer may interrupt the High peer's Low one, which then is asked for twice.
-    let mut seen = std::collections::HashSet::new();
-    served.retain(|path| seen.insert(path.clone()));
-    assert_eq!(served, ["/high-high", "/high-low", "/low-high", "/low-low"]);
-    drop((low_low, high_low));
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    held.served(vec![low_high, high_high]);
+    let started = |event| if let Event::Started { request, .. } = event { Some(request) } else { None };
+    let own = own.map(|own| std::iter::from_fn(|| own.try_recv()).filter_map(started).collect::<Vec<_>>());
+    // What each began with. The awaited one of the Low peer may interrupt the High peer's Low one, which begins again.
+    let mut order = Vec::new();
+    for request in std::iter::from_fn(|| all.try_recv()).filter_map(started) {
+        let peer = own.iter().position(|own| own.contains(&request));
+        order.extend(peer.filter(|peer| !order.contains(peer)));
+    }
+    assert_eq!(order, [0, 1, 2, 3]);
 }
 
 #[test]
