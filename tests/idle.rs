@@ -27,17 +27,26 @@ fn wakes() -> HashMap<String, u64> {
         .collect()
 }
 
-/// Looks for two seconds in which nothing happens.
+/// Looks at two seconds in which nothing happens; a few times, for on a busy machine what had happened before may take its
+/// time to settle. Who wakes again and again is seen each time.
 fn assert_still(events: &Subscriber) {
-    while events.try_recv().is_some() {}
-    let before = wakes();
-    let event = events.recv_timeout(Duration::from_secs(2));
-    assert!(event.is_none(), "{event:?}");
-    for (thread, wakes) in wakes() {
-        // One wake-up a second at most; what had just happened may still have been settling.
-        let woken = wakes - before.get(&thread).copied().unwrap_or(0);
-        assert!(woken <= 2, "{woken} wake-ups of thread {thread} in two seconds");
+    let mut restless = Vec::new();
+    for _ in 0..5 {
+        while events.try_recv().is_some() {}
+        let before = wakes();
+        let event = events.recv_timeout(Duration::from_secs(2));
+        assert!(event.is_none(), "{event:?}");
+        let woken = |(thread, wakes): (String, u64)| {
+            let woken = wakes - before.get(&thread).copied().unwrap_or(0);
+            // Once a second at most.
+            (woken > 2).then_some((thread, woken))
+        };
+        restless = wakes().into_iter().filter_map(woken).collect();
+        if restless.is_empty() {
+            return;
+        }
     }
+    panic!("threads that woke more than once a second, and how often in two: {restless:?}");
 }
 
 #[test]
