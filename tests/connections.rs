@@ -10,7 +10,9 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin};
-use windway::{Auth, ByteRange, Downloader, ErrorKind, Fetch, FileConfig, Outcome, PeerHandle, Priority};
+use windway::{
+    Auth, ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Outcome, PeerHandle, Priority, Response,
+};
 
 /// Longer than any test: what has to wait for it hangs.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -50,6 +52,65 @@ fn a_warm_connection_spares_the_handshake_and_is_replaced() {
         assert!(stats.connections_warmed >= 2 && stats.connections_idle >= 2, "{stats:?}");
         downloader.stop();
         assert_eq!(downloader.stats().connections_idle, 0);
+    }
+}
+
+/// Longer than what is buffered of it: the rest is read from the socket.
+const LONG: usize = 1_000_000;
+
+/// Reads in large buffers to the end, or to an error.
+fn read_long(response: &mut Response) -> (Vec<u8>, Result<(), Error>) {
+    let (mut body, mut buf) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        match response.read_chunk(&mut buf) {
+            Ok(0) => return (body, Ok(())),
+            Ok(got) => body.extend_from_slice(&buf[..got]),
+            Err(error) => return (body, Err(error)),
+        }
+    }
+}
+
+fn connections_for_two(handler: impl Fn(&support::Asked) -> Answer + Send + Sync + 'static) -> usize {
+    let origin = Origin::start(handler);
+    let downloader = downloader(|config| config.max_retries = 0);
+    let peer = downloader.register((), Priority::High).unwrap();
+    for _ in 0..2 {
+        let (body, end) = read_long(&mut peer.execute(get(&origin, "/a")).unwrap());
+        assert_eq!((body.len(), end.is_ok()), (LONG, true));
+        assert_pattern(0, &body);
+    }
+    origin.log().connections
+}
+
+#[test]
+fn a_connection_serves_again_after_a_long_body_where_both_sides_keep_it() {
+    let long = || Answer::whole(&Content::pattern(LONG as u64));
+    assert_eq!(connections_for_two(move |_| long()), 1);
+    assert_eq!(connections_for_two(move |_| long().chunked()), 1);
+    assert_eq!(connections_for_two(move |_| long().http10().keep_alive_http10()), 1);
+    assert_eq!(connections_for_two(move |_| long().http10()), 2);
+    assert_eq!(connections_for_two(move |_| long().header("Connection", "close")), 2);
+    assert_eq!(connections_for_two(move |_| long().no_length()), 2);
+    // What lies behind the announced bytes is nobody's, and no beginning of the next answer.
+    assert_eq!(connections_for_two(move |_| long().extra_bytes(100)), 2);
+}
+
+#[test]
+fn a_long_body_that_falls_silent_or_breaks_ends_in_an_error_that_says_so() {
+    let long = || Answer::whole(&Content::pattern(LONG as u64));
+    let silent = Origin::start(move |_| long().stall_after(500_000));
+    let closed = Origin::start(move |_| long().close_after(500_000));
+    let reset = Origin::start(move |_| long().reset_after(500_000));
+    let kinds = [ErrorKind::Silent, ErrorKind::Disconnected, ErrorKind::Disconnected];
+    for (origin, kind) in [silent, closed, reset].iter().zip(kinds) {
+        let downloader = downloader(|config| {
+            config.max_retries = 0;
+            config.client.inactivity_timeout = Duration::from_millis(200);
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        let (body, end) = read_long(&mut peer.execute(get(origin, "/a")).unwrap());
+        assert_eq!(end.unwrap_err().kind(), kind);
+        assert_pattern(0, &body);
     }
 }
 

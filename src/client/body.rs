@@ -5,34 +5,51 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use socket2::Socket;
 use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
 use super::exchange::Exchange;
 use super::pace::Pace;
 use super::request::{Head, Request};
-use super::{ByteRange, describe};
+use super::transport::read_into;
+use super::{ByteRange, describe, describe_io};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
+
+/// A buffer that is read into by a system call of its own; what goes into smaller ones is buffered by ureq.
+const LARGE: usize = 16 * 1024;
 
 /// An answer with its body open.
 pub(crate) struct Response {
     head: Head,
-    body: BodyReader<'static>,
+    /// Owns the connection. `None` once it was let go of.
+    body: Option<BodyReader<'static>>,
+    /// Where the rest of the body comes from, once ureq has given out what it had buffered: straight into the asker's
+    /// buffer, for a body that nothing but a length frames.
+    direct: Option<Arc<Socket>>,
     exchange: Arc<Exchange>,
     /// Offset in the resource of the next byte.
     position: u64,
     /// Bytes to come, if announced.
     left: Option<u64>,
     is_over: bool,
-    /// The connection can be used again after the announced bytes: they are all that was sent.
-    pub(super) is_framed_by_length: bool,
+    framing: Framing,
     pace: Pace,
     url: String,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
     /// What cancels this body, if nobody else holds on to it.
     token: Option<CancelToken>,
+}
+
+/// What is known of the way a body ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Framing {
+    /// Nothing but its announced bytes is sent.
+    pub(super) by_length: bool,
+    /// The connection serves other requests after it.
+    pub(super) keeps_alive: bool,
 }
 
 impl Response {
@@ -48,18 +65,25 @@ impl Response {
         let (position, left) = (head.start(), head.body_len());
         Self {
             head,
-            body,
+            body: Some(body),
+            direct: None,
             exchange,
             position,
             left,
             is_over: false,
-            is_framed_by_length: false,
+            framing: Framing::default(),
             pace,
             url,
             range,
             _on_cancel: on_cancel,
             token: None,
         }
+    }
+
+    /// Tells how the body ends.
+    pub(super) fn framed(mut self, framing: Framing) -> Self {
+        self.framing = framing;
+        self
     }
 
     /// An empty body that no server sent.
@@ -124,7 +148,7 @@ impl Response {
             .left
             .map_or(buf.len(), |left| usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len())));
         let began = Instant::now();
-        let got = self.body.read(&mut buf[..most]).map_err(|error| describe(ureq::Error::from(error)))?;
+        let got = self.read_body(&mut buf[..most])?;
         if got > 0 && self.pace.is_trickle(got, began.elapsed()) {
             return Err(Error::new(ErrorKind::Silent, "the server sends too slowly to go on with it"));
         }
@@ -144,13 +168,35 @@ impl Response {
         Ok(got)
     }
 
-    /// Ends the body. Its connection goes back into stock, which ureq gives back when a read returns nothing. That does not
-    /// block where a length frames the body; else the end may not have been sent, and the connection is closed.
+    /// Reads by ureq what it has buffered or has to decode, and the rest from the socket where nothing is to be decoded and
+    /// the buffer is worth it.
+    fn read_body(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        if self.direct.is_none() {
+            let Some(body) = &mut self.body else { return Ok(0) };
+            self.exchange.allow_direct(self.framing.by_length && buf.len() >= LARGE);
+            let result = body.read(buf);
+            self.direct = self.exchange.direct();
+            if self.direct.is_none() {
+                return result.map_err(|error| describe(ureq::Error::from(error)));
+            }
+        }
+        let Some(socket) = &self.direct else { return Ok(0) };
+        read_into(socket, buf).map_err(describe_io)
+    }
+
+    /// Ends the body, and lets go of its connection: into stock, if it can serve others. That does not block where a length
+    /// frames the body; else the end may not have been sent, and the connection is closed.
     fn release(&mut self) {
         self.is_over = true;
-        if self.is_framed_by_length {
-            // What comes of it does not matter: all bytes are there.
-            drop(self.body.read(&mut [0]));
+        let Some(mut body) = self.body.take() else { return };
+        if self.direct.take().is_none() {
+            if self.framing.by_length {
+                // ureq lets go of the connection when a read returns nothing. What comes of it does not matter: all bytes
+                // are there.
+                drop(body.read(&mut [0]));
+            }
+        } else if self.framing.keeps_alive {
+            self.exchange.note_served();
         }
     }
 }

@@ -10,6 +10,9 @@
 //!
 //! ureq's own pool holds nothing: what it would keep it drops, and a connection that is dropped while it is fit for
 //! another request goes back into windway's stock, where those opened ahead lie too.
+//!
+//! The rest of a long body that is plain bytes of a known length does not pass ureq: once its buffer is empty, whoever reads
+//! the body reads from the socket, and says when all has come. ureq owns the connection all the while.
 
 use std::fmt;
 use std::io;
@@ -105,6 +108,7 @@ impl Connector<()> for Connect {
             is_fit: false,
             awaits_head: false,
             rewritten: Vec::new(),
+            body_waits: 0,
         }))
     }
 }
@@ -123,6 +127,8 @@ pub(super) struct Watched {
     awaits_head: bool,
     /// What of a rewritten beginning found no room yet.
     rewritten: Vec<u8>,
+    /// Waits for more of the current answer's body.
+    body_waits: u64,
 }
 
 impl Watched {
@@ -188,6 +194,13 @@ impl Watched {
             return self.deliver();
         }
         Ok(came)
+    }
+
+    /// True if the body's reader is to take the rest from the socket, without a copy in between. Not before a first wait,
+    /// which has set the socket's limit on silence.
+    fn leaves_the_rest(&mut self) -> bool {
+        let is_ready = self.body_waits > 0 && !self.is_tls() && self.buffers().input().is_empty();
+        is_ready && self.exchange.as_ref().is_some_and(|exchange| exchange.begin_direct())
     }
 
     /// Gives out what was rewritten, as far as there is room: it is longer than what came, which may have filled all.
@@ -259,7 +272,11 @@ impl Transport for Watched {
             self.await_head(timeout)
         } else if !self.rewritten.is_empty() {
             self.deliver()
+        } else if self.leaves_the_rest() {
+            // Who reads the body asks the exchange, and does not look at this.
+            return Err(carry(Error::new(ErrorKind::Protocol, "the rest is read from the socket")));
         } else {
+            self.body_waits += 1;
             self.connection().transport.await_input(timeout)
         };
         if let (Ok(true), Some(exchange)) = (&result, &self.exchange) {
@@ -282,6 +299,9 @@ impl Transport for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        if self.exchange.as_ref().is_some_and(|exchange| exchange.was_served()) {
+            self.is_open();
+        }
         self.unbind();
         if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {
             self.keeper.put_back(&self.origin, connection);

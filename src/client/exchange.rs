@@ -46,6 +46,21 @@ struct Binding {
     answered: bool,
     /// Another exchange for the same request was faster.
     outrun: bool,
+    direct: Direct,
+    /// All of the answer was read, and the connection can serve another request.
+    served: bool,
+}
+
+/// Who reads a body from the socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Direct {
+    /// ureq.
+    #[default]
+    No,
+    /// ureq, which may leave the rest to the body's reader.
+    Allowed,
+    /// The body's reader.
+    Begun,
 }
 
 thread_local! {
@@ -153,6 +168,37 @@ impl Exchange {
 
     pub(super) fn note_answer(&self) {
         self.binding.lock().answered = true;
+    }
+
+    /// Lets the body's reader take what has not arrived yet from the socket itself, or not. Only where nothing but the body
+    /// comes.
+    pub(super) fn allow_direct(&self, is_allowed: bool) {
+        self.binding.lock().direct = if is_allowed { Direct::Allowed } else { Direct::No };
+    }
+
+    /// Leaves the rest of the body to its reader, if that is allowed.
+    pub(super) fn begin_direct(&self) -> bool {
+        let mut binding = self.binding.lock();
+        let is_allowed = binding.direct == Direct::Allowed;
+        if is_allowed {
+            binding.direct = Direct::Begun;
+        }
+        is_allowed
+    }
+
+    /// The socket to read the rest of the body from, once that was left to its reader.
+    pub(super) fn direct(&self) -> Option<Arc<Socket>> {
+        let binding = self.binding.lock();
+        binding.socket.clone().filter(|_| binding.direct == Direct::Begun)
+    }
+
+    /// All of the answer was read past ureq, and the connection can serve another request.
+    pub(super) fn note_served(&self) {
+        self.binding.lock().served = true;
+    }
+
+    pub(super) fn was_served(&self) -> bool {
+        self.binding.lock().served
     }
 }
 

@@ -22,12 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, header};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Version, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, Body, Timeout};
 use url::Url;
 
+use self::body::Framing;
 use self::connect::Connect;
 use self::exchange::{Exchange, Patience};
 use self::pace::Pace;
@@ -363,7 +364,10 @@ impl HttpClient {
                 format!("the body is encoded as {coding} for its transfer, although that was not asked for");
             return Err(Error::new(ErrorKind::Encoded, why));
         }
-        let is_framed_by_length = length.is_some();
+        let framing = Framing {
+            by_length: length.is_some(),
+            keeps_alive: keeps_alive(answer.response.version(), headers),
+        };
         let (start, body_len, total) = match (status, request.range) {
             (206, None) => {
                 let why = "the answer is partial, although the whole was asked for";
@@ -383,9 +387,8 @@ impl HttpClient {
         let (min_rate, window) = self.0.min_rate;
         let pace = Pace::new(min_rate, window);
         let body = body.into_reader();
-        let mut response = Response::new(head, body, exchange, on_cancel, pace, asked, request.range);
-        response.is_framed_by_length = is_framed_by_length;
-        Ok(response)
+        let response = Response::new(head, body, exchange, on_cancel, pace, asked, request.range);
+        Ok(response.framed(framing))
     }
 }
 
@@ -485,6 +488,16 @@ fn codings(headers: &HeaderMap) -> Vec<&str> {
         headers.get_all(header::TRANSFER_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
     let codings = values.flat_map(|value| value.split(',')).map(str::trim);
     codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).collect()
+}
+
+/// True if the connection serves other requests after this answer (RFC 9112, section 9.3).
+fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    let options = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    let mut options = options.flat_map(|value| value.split(',')).map(str::trim);
+    match version {
+        Version::HTTP_11 => !options.any(|option| option.eq_ignore_ascii_case("close")),
+        _ => options.any(|option| option.eq_ignore_ascii_case("keep-alive")),
+    }
 }
 
 fn refusal(status: u16, headers: &HeaderMap) -> Error {

@@ -155,7 +155,7 @@ impl Tcp {
 }
 
 /// Reads what there is; a signal does not end the wait.
-fn read_into(mut socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_into(mut socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
     loop {
         match socket.read(buf) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
