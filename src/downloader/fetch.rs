@@ -152,6 +152,9 @@ impl fmt::Debug for Fetch {
     }
 }
 
+/// Bytes that a worker reads at once, at most.
+pub(super) const BLOCK: usize = 64 * 1024;
+
 /// Where the bytes of a pulled fetch go. Its methods run on a worker thread and must not block.
 pub trait Sink: Send {
     /// The fetch was accepted under this id, by which it can be promoted. Called first, once.
@@ -174,6 +177,12 @@ pub trait Sink: Send {
 
     /// Takes the next bytes, which lie at `offset` of the resource. An error ends the fetch with it.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Takes the next bytes where they fill the buffer that they came in: 64 KiB, which lie at a multiple of that. A sink may
+    /// keep this buffer instead of copying it, and leave another one in its place, or an empty one.
+    fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        self.write(offset, block)
+    }
 
     /// The fetch met `error` and will be tried again at `at`.
     fn retrying(&mut self, error: &Error, at: Instant) {
@@ -245,6 +254,10 @@ impl GuardedSink {
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.call("write", |sink| sink.write(offset, bytes)).map(|_| ())
+    }
+
+    pub(super) fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        self.call("write_block", |sink| sink.write_block(offset, block)).map(|_| ())
     }
 
     pub(super) fn retrying(&mut self, error: &Error, at: Instant) -> Result<(), Error> {

@@ -122,7 +122,7 @@ impl PeerHandle {
     pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
         let (pending, request) = self.submit(fetch)?;
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
-            let fact = run_job(self.core(), worker, job, &mut []);
+            let fact = run_job(self.core(), worker, job, &mut Box::default());
             self.core().tell(fact);
         }
         pending.wait()

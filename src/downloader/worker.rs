@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::account::Account;
-use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, panicked};
+use super::fetch::{BLOCK, Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, panicked};
 use super::peer::Next;
 use super::pursuit::Pursuit;
 use super::response::{Reply, Response};
@@ -27,9 +27,6 @@ use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
-
-/// Bytes read from a body at once.
-const CHUNK: usize = 64 * 1024;
 
 /// So many bytes end the protection of Low work that had waited for too long.
 const PROTECTED_BYTES: u64 = 256 * 1024;
@@ -73,7 +70,7 @@ enum Attempt {
 /// The worker thread. Returns when it is told to.
 pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
     enter_own_thread();
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = new_chunk();
     let mut task = core.take_task(worker);
     loop {
         let fact = match task {
@@ -83,6 +80,10 @@ pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
         };
         task = core.next_task(worker, fact);
     }
+}
+
+fn new_chunk() -> Box<[u8]> {
+    vec![0; BLOCK].into_boxed_slice()
 }
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
@@ -120,7 +121,7 @@ fn end_peer(core: &Core, entry: &PeerEntry) {
 
 /// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. Returns what
 /// the machine has to be told then. `chunk` is not used where a caller waits for the body.
-pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut [u8]) -> Fact {
+pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Fact {
     if std::mem::take(&mut job.is_aside) {
         job.record.publish(Event::Resumed { request: job.record.id });
     } else {
@@ -143,7 +144,7 @@ pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chu
     }
 }
 
-fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut [u8]) -> Attempt {
+fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attempt {
     // Cancelled with the fetch, and by an eviction.
     let token = job.token.child(CancelReason::Fetch);
     if let Some(body) = job.body.take() {
@@ -197,7 +198,7 @@ fn stream(
     mut job: Box<Job>,
     mut body: client::Response,
     ttfb: Duration,
-    chunk: &mut [u8],
+    chunk: &mut Box<[u8]>,
 ) -> Attempt {
     let transfer = job.control.begin_body(ttfb);
     let result = job.stream(core, &mut body, &transfer, chunk);
@@ -455,12 +456,18 @@ impl Job {
         core: &Core,
         body: &mut client::Response,
         transfer: &Transfer,
-        chunk: &mut [u8],
+        chunk: &mut Box<[u8]>,
     ) -> Result<Streamed, Error> {
         let Target::Sink(sink) = &mut self.target else { return Ok(Streamed::Whole) };
         loop {
+            if chunk.len() != BLOCK {
+                // A sink has kept it.
+                *chunk = new_chunk();
+            }
             let at = body.position();
-            let got = body.read_chunk(chunk)?;
+            // Up to where a block ends, so that the next one may come whole.
+            let most = BLOCK - (at % BLOCK as u64) as usize;
+            let got = body.read_chunk(&mut chunk[..most])?;
             if got == 0 {
                 self.pursuit.check_end(at)?;
                 return Ok(Streamed::Whole);
@@ -468,12 +475,14 @@ impl Job {
             transfer.advance(got);
             self.control.advance_by(got as u64);
             let (offset, new) = self.pursuit.take(at, &chunk[..got])?;
-            if new.is_empty() {
+            let new_bytes = new.len();
+            match new_bytes {
                 // Sent once more: by a server without ranges, or to hold the joint against.
-                continue;
+                0 => continue,
+                BLOCK => sink.write_block(offset, chunk)?,
+                _ => sink.write(offset, new)?,
             }
-            sink.write(offset, new)?;
-            self.record.received += new.len() as u64;
+            self.record.received += new_bytes as u64;
             if core.is_pressed() && self.control.may_yield() && core.claim_yield() {
                 return Ok(Streamed::Yielded);
             }

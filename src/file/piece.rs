@@ -56,15 +56,13 @@ impl PieceSink {
         Self { shared, key, unclear: is_first.then(Vec::new), led: false, joint }
     }
 
-    /// Stores bytes that somebody wants, and asks for the next piece when this one is about to end.
-    fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.shared.store(offset, bytes)?;
+    /// Notes that all up to `end` is stored, and asks for the next piece when this one is about to end.
+    fn get_on(&mut self, end: u64) {
         let network = self.shared.link.get().map(super::Link::network).unwrap_or_default();
         let mut state = self.shared.state.lock();
         state.note_progress(self.key);
-        let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(()) };
-        // After the bytes are stored, or the plan would see them as missing in between.
-        in_flight.piece.next = in_flight.piece.next.max(offset + bytes.len() as u64);
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
+        in_flight.piece.next = in_flight.piece.next.max(end);
         in_flight.piece.retrying = false;
         let left = in_flight.piece.end.saturating_sub(in_flight.piece.next);
         drop(state);
@@ -72,6 +70,12 @@ impl PieceSink {
             self.led = true;
             self.shared.nudge(Priority::Low);
         }
+    }
+
+    fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.shared.store(offset, bytes)?;
+        // Not before the bytes are stored, or the plan would see them as missing in between.
+        self.get_on(offset + bytes.len() as u64);
         Ok(())
     }
 
@@ -105,13 +109,14 @@ impl Shared {
 
     /// Stores bytes, or drops them if no reader's window holds them.
     pub(super) fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let is_wanted = {
-            let mut state = self.state.lock();
-            let is_wanted = state.is_wanted(&(offset..offset + bytes.len() as u64));
-            state.note_bytes(offset, bytes.len() as u64, is_wanted);
-            is_wanted
-        };
+        let is_wanted = self.state.lock().take_in(offset, bytes.len());
         if is_wanted { self.resource.write_at(offset, bytes) } else { Ok(()) }
+    }
+
+    /// As `store`, for a block whose memory may be kept.
+    fn store_block(&self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        let is_wanted = self.state.lock().take_in(offset, block.len());
+        if is_wanted { self.resource.write_block(offset, block) } else { Ok(()) }
     }
 }
 
@@ -149,7 +154,9 @@ impl State {
         }
     }
 
-    fn note_bytes(&mut self, offset: u64, bytes: u64, is_wanted: bool) {
+    /// Notes that bytes have come. True if some reader may want them.
+    fn take_in(&mut self, offset: u64, bytes: usize) -> bool {
+        let bytes = bytes as u64;
         // A body that is read again from its start makes no progress before it gets to where it was.
         if self.linear && offset + bytes > self.linear_best {
             self.last_progress = Instant::now();
@@ -157,9 +164,11 @@ impl State {
             self.linear_breaks = 0;
         }
         self.stats.bytes_fetched += bytes;
+        let is_wanted = self.is_wanted(&(offset..offset + bytes));
         if !is_wanted {
             self.stats.bytes_dropped += bytes;
         }
+        is_wanted
     }
 }
 
@@ -211,6 +220,16 @@ impl Sink for PieceSink {
             }
             None => self.store(offset, bytes),
         }
+    }
+
+    fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        if self.joint.is_some() || self.unclear.is_some() {
+            return self.write(offset, block);
+        }
+        let end = offset + block.len() as u64;
+        self.shared.store_block(offset, block)?;
+        self.get_on(end);
+        Ok(())
     }
 
     fn retrying(&mut self, error: &Error, _: Instant) {

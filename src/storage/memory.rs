@@ -18,19 +18,30 @@ const MAX_FREE: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     blocks: BTreeMap<u64, Block>,
-    free: Vec<Block>,
+    free: Vec<Box<[u8]>>,
 }
 
 impl Blocks {
     /// The block of this index; made if it is not there.
     pub(super) fn entry(&mut self, index: u64) -> Block {
         let free = &mut self.free;
-        let block = self.blocks.entry(index).or_insert_with(|| free.pop().unwrap_or_else(new_block));
+        let block = self
+            .blocks
+            .entry(index)
+            .or_insert_with(|| Arc::new(RwLock::new(free.pop().unwrap_or_else(new_block))));
         Arc::clone(block)
     }
 
     pub(super) fn get(&self, index: u64) -> Option<Block> {
         self.blocks.get(&index).cloned()
+    }
+
+    /// Makes `bytes` the block of this index. Returns memory for another block, if there is some.
+    pub(super) fn put(&mut self, index: u64, bytes: Box<[u8]>) -> Option<Box<[u8]>> {
+        if let Some(old) = self.blocks.insert(index, Arc::new(RwLock::new(bytes))) {
+            self.recycle(old);
+        }
+        self.free.pop()
     }
 
     /// True if `block` is still the one of this index.
@@ -43,15 +54,21 @@ impl Blocks {
         self.blocks.range(within).map(|(index, _)| *index).collect()
     }
 
-    /// Lets go of a block. Its memory is used again only if nobody copies from or to it just now.
+    /// Lets go of a block.
     pub(super) fn remove(&mut self, index: u64) {
-        let Some(block) = self.blocks.remove(&index) else { return };
-        if Arc::strong_count(&block) == 1 && self.free.len() < MAX_FREE {
-            self.free.push(block);
+        if let Some(block) = self.blocks.remove(&index) {
+            self.recycle(block);
         }
+    }
+
+    /// Keeps a block's memory for another one, unless somebody copies from or to it just now.
+    fn recycle(&mut self, block: Block) {
+        let free = Arc::into_inner(block).filter(|_| self.free.len() < MAX_FREE);
+        self.free.extend(free.map(RwLock::into_inner));
     }
 }
 
-fn new_block() -> Block {
-    Arc::new(RwLock::new(vec![0; BLOCK as usize].into_boxed_slice()))
+/// Memory for a block.
+pub(super) fn new_block() -> Box<[u8]> {
+    vec![0; BLOCK as usize].into_boxed_slice()
 }

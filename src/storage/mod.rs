@@ -21,7 +21,7 @@ use crate::error::Error;
 
 pub(crate) use ranges::RangeSet;
 
-/// Bytes in a block.
+/// Bytes in a block: what a worker reads at once, so that a block can be kept as it came.
 const BLOCK: u64 = 64 * 1024;
 
 /// The bytes of one file, as far as they are there.
@@ -107,6 +107,20 @@ impl Resource {
         Ok(())
     }
 
+    /// Stores a whole block as [`write_at`](Self::write_at) does, and keeps its memory if that is of use here. `block` is as
+    /// long afterwards, with whatever in it.
+    pub(crate) fn write_block(&self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        let is_whole = offset % BLOCK == 0 && block.len() as u64 == BLOCK;
+        if !is_whole || !self.state.lock().keep(offset, block) {
+            return self.write_at(offset, block);
+        }
+        self.changed.notify_all();
+        if block.is_empty() {
+            *block = memory::new_block();
+        }
+        Ok(())
+    }
+
     /// Copies what is there without a gap from `offset` on, up to the length of `buf`. 0 says that there is nothing.
     pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
         loop {
@@ -175,6 +189,16 @@ impl Resource {
         // Under the lock, so that nobody is between the look and the wait.
         let _state = self.state.lock();
         self.changed.notify_all();
+    }
+}
+
+impl State {
+    /// Makes `block` the one at `offset`, and leaves free memory in its place, or nothing. False if blocks are not in memory.
+    fn keep(&mut self, offset: u64, block: &mut Box<[u8]>) -> bool {
+        let Backend::Memory(blocks) = &mut self.backend else { return false };
+        *block = blocks.put(offset / BLOCK, std::mem::take(block)).unwrap_or_default();
+        self.ranges.insert(offset..offset + BLOCK);
+        true
     }
 }
 
@@ -364,6 +388,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Write(u64, u64),
+        /// The block of this index, with its memory.
+        WriteBlock(u64),
         Read(u64, u64),
         Evict(Vec<(u64, u64)>),
     }
@@ -373,6 +399,7 @@ mod tests {
         let some = || (0..END, 0..3 * BLOCK);
         let step = prop_oneof![
             4 => some().prop_map(|(at, len)| Step::Write(at, len)),
+            2 => (0..END / BLOCK).prop_map(Step::WriteBlock),
             4 => some().prop_map(|(at, len)| Step::Read(at, len)),
             1 => proptest::collection::vec(some(), 0..3).prop_map(Step::Evict),
         ];
@@ -392,6 +419,13 @@ mod tests {
                         Step::Write(at, len) => {
                             resource.write_at(*at, &bytes(*at..at + len)).unwrap();
                             (*at..at + len).for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
+                        }
+                        Step::WriteBlock(index) => {
+                            let own = index * BLOCK..(index + 1) * BLOCK;
+                            let mut block = bytes(own.clone()).into_boxed_slice();
+                            resource.write_block(own.start, &mut block).unwrap();
+                            prop_assert_eq!(block.len() as u64, BLOCK);
+                            own.for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
                         }
                         Step::Read(at, len) => {
                             let mut buf = vec![0; *len as usize];
@@ -451,6 +485,9 @@ mod tests {
                 for round in 0..300_u64 {
                     let offset = (round * 7919) % (31 * BLOCK);
                     resource.write_at(offset, &bytes(offset..offset + BLOCK)).unwrap();
+                    let own = offset.next_multiple_of(BLOCK)..offset.next_multiple_of(BLOCK) + BLOCK;
+                    let mut block = bytes(own.clone()).into_boxed_slice();
+                    resource.write_block(own.start, &mut block).unwrap();
                     resource.evict(&[offset.saturating_sub(2 * BLOCK)..offset + 3 * BLOCK]);
                 }
                 over.store(true, Ordering::Release);
