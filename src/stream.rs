@@ -96,8 +96,8 @@ impl Stream {
     }
 
     /// Reads what is stored and never waits: for audio callbacks. Where nothing is stored it is asked for, as if a read
-    /// waited. Takes no lock that is held during I/O. What is stored on disk is [`Pending::OnDisk`](crate::Pending::OnDisk): such a stream is
-    /// better read by a thread that may wait.
+    /// waited. Takes no lock that is held during I/O. What lies in a temporary file is [`Pending::OnDisk`](crate::Pending::OnDisk)
+    /// until a worker has brought it into memory: from then on, what follows is brought ahead of the reader.
     ///
     /// # Errors
     ///

@@ -439,6 +439,39 @@ fn a_read_that_does_not_wait_asks_and_gets() {
     assert!(stream.try_read(&mut buf).unwrap_err().is_cancelled());
 }
 
+/// As an audio callback does: comes back for what is not there yet.
+fn try_read_all(stream: &mut windway::Stream) -> Vec<u8> {
+    let (mut all, mut buf) = (Vec::new(), [0; 1000]);
+    loop {
+        match stream.try_read(&mut buf).unwrap() {
+            TryRead::Bytes(got) => all.extend_from_slice(&buf[..got]),
+            TryRead::Pending(_) => std::thread::sleep(Duration::from_millis(1)),
+            TryRead::End => return all,
+        }
+    }
+}
+
+#[test]
+fn what_lies_on_disk_is_brought_to_who_does_not_wait() {
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    for storage in [StorageConfig::TempFile(None), StorageConfig::WindowedTempFile(None)] {
+        let mut config = FileConfig::default();
+        config.storage = storage;
+        let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        stream.rewind().unwrap();
+        assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(Pending::OnDisk));
+        let all = try_read_all(&mut stream);
+        assert_eq!(all.len(), 1_000_000);
+        assert_pattern(0, &all);
+        // What lies in memory stays there; what does not can't be brought any more.
+        stream.handle().cancel();
+        stream.rewind().unwrap();
+        assert!(stream.try_read(&mut [0; 10]).unwrap_err().is_cancelled());
+        stream.read_exact(&mut [0; 1000]).unwrap();
+    }
+}
+
 #[test]
 fn two_readers_of_one_file_have_windows_of_their_own() {
     let origin = Origin::serving(Content::pattern(3_000_000));

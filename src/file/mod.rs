@@ -24,7 +24,7 @@ use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
-use crate::storage::Resource;
+use crate::storage::{Resource, TryStored};
 
 pub use state::{Pending, Phase, StreamStats, TryRead};
 
@@ -238,16 +238,15 @@ impl Shared {
         if buf.is_empty() {
             return Ok(TryRead::Bytes(0));
         }
-        if self.resource.is_on_disk() {
-            let is_there = self.resource.with_ranges(|ranges| ranges.contains(position));
-            if is_there {
-                return Ok(TryRead::Pending(Pending::OnDisk));
-            }
-        } else {
-            let got = self.read_stored(reader, position, buf)?;
-            if got > 0 {
-                return Ok(TryRead::Bytes(got));
-            }
+        let stored =
+            self.resource.try_read_at(position, buf).map_err(|error| self.locate(error, position))?;
+        if self.resource.has_wishes() {
+            // For a thread of the downloader's to read from the disk.
+            self.link.get().inspect(|link| link.waker.wake(Priority::High));
+        }
+        if let TryStored::Bytes(got) = stored {
+            self.advance(reader, position, got as u64);
+            return Ok(TryRead::Bytes(got));
         }
         let pending = {
             let mut state = self.state.lock();
@@ -258,6 +257,9 @@ impl Shared {
             let told = std::mem::replace(failures, state.failures);
             if let Some(error) = self.broken_off(&state, interrupts, told) {
                 return Err(self.locate(error, position));
+            }
+            if stored == TryStored::OnDisk {
+                return Ok(TryRead::Pending(Pending::OnDisk));
             }
             state.want(reader, position);
             if state.trouble.is_some() { Pending::Retrying } else { Pending::Fetching }
@@ -526,6 +528,10 @@ impl Peer for FilePeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
         let shared = &self.0;
         let Some(link) = shared.link.get() else { return Next::Wait };
+        if let Err(error) = shared.resource.bring_up() {
+            shared.state.lock().fail(error);
+            shared.resource.notify();
+        }
         let network = link.network();
         let planned = shared.resource.with_ranges(|ranges| {
             let mut state = shared.state.lock();

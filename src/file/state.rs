@@ -95,7 +95,7 @@ pub enum Pending {
     Fetching,
     /// It could not be had, and is asked for again.
     Retrying,
-    /// It is stored on disk, where only [`Read::read`](std::io::Read::read) gets it from.
+    /// It is stored on disk, and on its way into memory. [`Read::read`](std::io::Read::read) need not wait for that.
     OnDisk,
 }
 

@@ -5,15 +5,18 @@
 //! reader copied count only if their block is still where it was when the copy is done. So an eviction in between costs a
 //! copy, never a wrong byte.
 
+mod at_hand;
 mod memory;
 mod ranges;
 mod temp_file;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
+use self::at_hand::AtHand;
 use self::memory::{Block, Blocks};
 use self::temp_file::{FileBlocks, Place};
 use crate::config::StorageConfig;
@@ -37,6 +40,8 @@ struct State {
     /// The bytes that are there. Each lies in a block of `backend`.
     ranges: RangeSet,
     backend: Backend,
+    /// What of a temporary file lies in memory as well.
+    at_hand: AtHand,
     /// Evictions so far that took a block. A copy during which it did not change is good.
     evictions: u64,
 }
@@ -45,6 +50,17 @@ struct State {
 enum Backend {
     Memory(Blocks),
     File(FileBlocks),
+}
+
+/// What a read that does not wait for a disk came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TryStored {
+    /// So many bytes were copied.
+    Bytes(usize),
+    /// The bytes are there, but not in memory yet.
+    OnDisk,
+    /// The bytes are not there.
+    Nothing,
 }
 
 /// A block to copy to or from.
@@ -77,13 +93,12 @@ impl Resource {
                 Backend::File(FileBlocks::new(directory.as_deref())?)
             }
         };
-        let state = State { ranges: RangeSet::default(), backend, evictions: 0 };
-        Ok(Self { state: Mutex::new(state), changed: Condvar::new() })
+        Ok(Self::over(backend))
     }
 
-    /// True if reading what is there takes a system call.
-    pub(crate) fn is_on_disk(&self) -> bool {
-        matches!(self.state.lock().backend, Backend::File(_))
+    fn over(backend: Backend) -> Self {
+        let state = State { ranges: RangeSet::default(), backend, at_hand: AtHand::default(), evictions: 0 };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
     /// Stores `bytes` at `offset` and wakes who waits. What is there already is overwritten, with the same bytes if the
@@ -92,15 +107,19 @@ impl Resource {
         for part in parts(offset, bytes.len()) {
             let from = offset + part.bytes.start as u64;
             let range = from..from + part.bytes.len() as u64;
-            loop {
+            let at_hand = loop {
                 let handle = self.state.lock().backend.entry(part.index);
                 handle.write(part.within, &bytes[part.bytes.clone()])?;
                 let mut state = self.state.lock();
                 // An eviction may have taken the block while it was written.
                 if state.backend.is_current(part.index, &handle) {
-                    state.ranges.insert(range);
-                    break;
+                    state.ranges.insert(range.clone());
+                    break state.at_hand.block(part.index);
                 }
+            };
+            if let Some(block) = at_hand {
+                Handle::Memory(Arc::clone(&block)).write(part.within, &bytes[part.bytes])?;
+                self.state.lock().at_hand.note(&block, range);
             }
         }
         self.changed.notify_all();
@@ -143,6 +162,60 @@ impl Resource {
         }
     }
 
+    /// Copies what is there from `offset` on as far as it lies in memory: never waits for a disk. What does not lie there is
+    /// wished for, and so is the block behind what does.
+    pub(crate) fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> Result<TryStored, Error> {
+        if matches!(self.state.lock().backend, Backend::Memory(_)) {
+            let got = self.read_at(offset, buf)?;
+            return Ok(if got == 0 { TryStored::Nothing } else { TryStored::Bytes(got) });
+        }
+        let mut done = 0;
+        while done < buf.len() {
+            let at = offset + done as u64;
+            let Some((block, end)) = self.state.lock().find_at_hand(at) else { break };
+            let len = usize::try_from(end - at).map_or(buf.len() - done, |run| run.min(buf.len() - done));
+            Handle::Memory(block).read(at % BLOCK, &mut buf[done..done + len])?;
+            done += len;
+        }
+        if done > 0 {
+            return Ok(TryStored::Bytes(done));
+        }
+        let is_there = self.with_ranges(|ranges| ranges.contains(offset));
+        Ok(if is_there { TryStored::OnDisk } else { TryStored::Nothing })
+    }
+
+    /// True if [`bring_up`](Self::bring_up) has something to do.
+    pub(crate) fn has_wishes(&self) -> bool {
+        self.state.lock().at_hand.has_wishes()
+    }
+
+    /// Brings what was wished for into memory: reads from the disk. After an error it is to be wished for again.
+    pub(crate) fn bring_up(&self) -> Result<(), Error> {
+        loop {
+            let Some((index, block)) = self.state.lock().at_hand.take_wish() else { return Ok(()) };
+            if let Err(error) = self.bring_up_block(index, &block) {
+                self.state.lock().at_hand.forget(index);
+                return Err(error);
+            }
+        }
+    }
+
+    fn bring_up_block(&self, index: u64, block: &Block) -> Result<(), Error> {
+        let (place, parts) = {
+            let state = self.state.lock();
+            let Some(place) = state.backend.get(index) else { return Ok(()) };
+            (place, cut(&state.ranges, index * BLOCK..(index + 1) * BLOCK))
+        };
+        for part in parts {
+            // Not straight into the block: it must not be locked while a disk is waited for.
+            let mut bytes = vec![0; (part.end - part.start) as usize];
+            place.read(part.start % BLOCK, &mut bytes)?;
+            Handle::Memory(Arc::clone(block)).write(part.start % BLOCK, &bytes)?;
+            self.state.lock().at_hand.note(block, part);
+        }
+        Ok(())
+    }
+
     /// Forgets the blocks that lie outside of all of `keep`.
     pub(crate) fn evict(&self, keep: &[Range<u64>]) {
         let mut state = self.state.lock();
@@ -151,6 +224,7 @@ impl Resource {
         for index in &outside {
             state.ranges.remove(index * BLOCK..(index + 1) * BLOCK);
             state.backend.remove(*index);
+            state.at_hand.forget(*index);
         }
         state.evictions += u64::from(!outside.is_empty());
     }
@@ -193,6 +267,16 @@ impl Resource {
 }
 
 impl State {
+    /// What [`AtHand::get`] answers; wishes for it, or for what comes behind it.
+    fn find_at_hand(&mut self, offset: u64) -> Option<(Block, u64)> {
+        let found = self.at_hand.get(offset);
+        let index = offset / BLOCK + u64::from(found.is_some());
+        if self.backend.get(index).is_some() {
+            self.at_hand.wish(index);
+        }
+        found
+    }
+
     /// Makes `block` the one at `offset`, and leaves free memory in its place, or nothing. False if blocks are not in memory.
     fn keep(&mut self, offset: u64, block: &mut Box<[u8]>) -> bool {
         let Backend::Memory(blocks) = &mut self.backend else { return false };
@@ -200,6 +284,12 @@ impl State {
         self.ranges.insert(offset..offset + BLOCK);
         true
     }
+}
+
+/// What of `range` is there.
+fn cut(ranges: &RangeSet, range: Range<u64>) -> Vec<Range<u64>> {
+    let common = |there: Range<u64>| there.start.max(range.start)..there.end.min(range.end);
+    ranges.iter().map(common).filter(|part| !part.is_empty()).collect()
 }
 
 /// The indices of blocks that lie outside of all these windows.
@@ -361,8 +451,7 @@ mod tests {
             return; // A system without it has nothing to test with.
         };
         let backend = Backend::File(FileBlocks::over(full));
-        let state = State { ranges: RangeSet::default(), backend, evictions: 0 };
-        let resource = Resource { state: Mutex::new(state), changed: Condvar::new() };
+        let resource = Resource::over(backend);
         let error = resource.write_at(5, b"bytes").unwrap_err();
         assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
         assert_eq!(resource.read_at(5, &mut [0; 10]).unwrap(), 0);
@@ -385,12 +474,35 @@ mod tests {
         assert_eq!(blocks.len(), 2);
     }
 
+    #[test]
+    fn who_does_not_wait_for_the_disk_gets_what_was_brought_and_what_is_written_from_then_on() {
+        let resource = Resource::new(&StorageConfig::TempFile(None)).unwrap();
+        let mut buf = vec![0; 3 * BLOCK as usize];
+        assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Nothing);
+        assert!(!resource.has_wishes());
+        resource.write_at(0, &bytes(0..BLOCK + 10)).unwrap();
+        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::OnDisk);
+        resource.bring_up().unwrap();
+        // What comes behind is wished for by the way.
+        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 5));
+        assert!(resource.has_wishes());
+        resource.bring_up().unwrap();
+        resource.write_at(BLOCK + 10, &bytes(BLOCK + 10..BLOCK + 100)).unwrap();
+        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize + 95));
+        assert_eq!(buf[..BLOCK as usize + 95], bytes(5..BLOCK + 100));
+        resource.evict(&[BLOCK..BLOCK + 1]);
+        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Nothing);
+        assert_eq!(resource.try_read_at(BLOCK, &mut buf).unwrap(), TryStored::Bytes(100));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Write(u64, u64),
         /// The block of this index, with its memory.
         WriteBlock(u64),
         Read(u64, u64),
+        /// Without waiting for a disk, after it was waited for or not.
+        TryRead(u64, u64, bool),
         Evict(Vec<(u64, u64)>),
     }
 
@@ -401,6 +513,7 @@ mod tests {
             4 => some().prop_map(|(at, len)| Step::Write(at, len)),
             2 => (0..END / BLOCK).prop_map(Step::WriteBlock),
             4 => some().prop_map(|(at, len)| Step::Read(at, len)),
+            4 => (some(), any::<bool>()).prop_map(|((at, len), brought)| Step::TryRead(at, len, brought)),
             1 => proptest::collection::vec(some(), 0..3).prop_map(Step::Evict),
         ];
         proptest::collection::vec(step, 1..30)
@@ -433,6 +546,22 @@ mod tests {
                             let there: Vec<u8> =
                                 model[*at as usize..][..*len as usize].iter().map_while(|byte| *byte).collect();
                             prop_assert_eq!(&buf[..got], &there[..]);
+                        }
+                        Step::TryRead(at, len, is_brought) => {
+                            let mut buf = vec![0; *len as usize];
+                            let mut stored = resource.try_read_at(*at, &mut buf).unwrap();
+                            if *is_brought {
+                                resource.bring_up().unwrap();
+                                stored = resource.try_read_at(*at, &mut buf).unwrap();
+                            }
+                            let is_there = *len > 0 && model[*at as usize].is_some();
+                            prop_assert_eq!(stored == TryStored::Nothing, !is_there);
+                            prop_assert!(!*is_brought || stored != TryStored::OnDisk);
+                            if let TryStored::Bytes(got) = stored {
+                                let there: Vec<u8> =
+                                    model[*at as usize..][..got].iter().map_while(|byte| *byte).collect();
+                                prop_assert_eq!(&buf[..got], &there[..]);
+                            }
                         }
                         Step::Evict(windows) => {
                             let windows: Vec<_> = windows.iter().map(|(at, len)| *at..at + len).collect();
@@ -478,6 +607,11 @@ mod tests {
                                 offset = (offset * 31 + 77) % (32 * BLOCK);
                                 let got = resource.read_at(offset, &mut buf).unwrap() as u64;
                                 assert_eq!(buf[..got as usize], bytes(offset..offset + got));
+                                if let TryStored::Bytes(got) = resource.try_read_at(offset, &mut buf).unwrap()
+                                {
+                                    assert_eq!(buf[..got], bytes(offset..offset + got as u64));
+                                }
+                                resource.bring_up().unwrap();
                             }
                         })
                     })

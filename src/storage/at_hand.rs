@@ -1,0 +1,124 @@
+//! Blocks of a temporary file that lie in memory as well, for those who must not wait for a disk.
+//!
+//! They are wished for by whoever finds one missing, brought by a thread that may wait, and kept up by those who write.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::memory::{Block, new_block};
+use super::{BLOCK, RangeSet};
+
+/// So many blocks lie in memory: two for each of four readers.
+const MOST: usize = 8;
+
+/// The blocks in memory, and those that are wished for.
+#[derive(Debug, Default)]
+pub(super) struct AtHand {
+    /// The one that was used last comes last.
+    held: VecDeque<Held>,
+    /// Blocks to be brought. None is in `held`.
+    wishes: VecDeque<u64>,
+}
+
+#[derive(Debug)]
+struct Held {
+    index: u64,
+    block: Block,
+    /// Bytes, by their offset in the resource, that are in `block`. Grows only.
+    there: RangeSet,
+}
+
+impl AtHand {
+    /// The block with the byte at `offset`, and where the bytes that are in it without a gap from there end.
+    pub(super) fn get(&mut self, offset: u64) -> Option<(Block, u64)> {
+        let at = self.held.iter().position(|held| held.index == offset / BLOCK)?;
+        let held = self.held.remove(at)?;
+        let end = held.there.run_from(offset);
+        let found = (end > offset).then(|| (Arc::clone(&held.block), end));
+        self.held.push_back(held);
+        found
+    }
+
+    /// Wishes for a block, once.
+    pub(super) fn wish(&mut self, index: u64) {
+        if self.block(index).is_some() || self.wishes.contains(&index) {
+            return;
+        }
+        if self.wishes.len() == MOST {
+            self.wishes.pop_front();
+        }
+        self.wishes.push_back(index);
+    }
+
+    pub(super) fn has_wishes(&self) -> bool {
+        !self.wishes.is_empty()
+    }
+
+    /// The next block to be brought, with memory for it. From now on those who write to it write there, too.
+    pub(super) fn take_wish(&mut self) -> Option<(u64, Block)> {
+        let index = self.wishes.pop_front()?;
+        if self.held.len() == MOST {
+            self.held.pop_front();
+        }
+        let block = Arc::new(RwLock::new(new_block()));
+        self.held.push_back(Held { index, block: Arc::clone(&block), there: RangeSet::default() });
+        Some((index, block))
+    }
+
+    /// The memory of a block that is held.
+    pub(super) fn block(&self, index: u64) -> Option<Block> {
+        self.held.iter().find(|held| held.index == index).map(|held| Arc::clone(&held.block))
+    }
+
+    /// Notes that these bytes are in `block`, unless it is held no more.
+    pub(super) fn note(&mut self, block: &Block, bytes: Range<u64>) {
+        if let Some(held) = self.held.iter_mut().find(|held| Arc::ptr_eq(&held.block, block)) {
+            held.there.insert(bytes);
+        }
+    }
+
+    pub(super) fn forget(&mut self, index: u64) {
+        self.held.retain(|held| held.index != index);
+        self.wishes.retain(|wish| *wish != index);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_wished_for_once_and_serves_what_was_noted() {
+        let mut at_hand = AtHand::default();
+        at_hand.wish(3);
+        at_hand.wish(3);
+        let (index, block) = at_hand.take_wish().unwrap();
+        assert_eq!((index, at_hand.has_wishes()), (3, false));
+        at_hand.wish(3);
+        assert!(!at_hand.has_wishes() && at_hand.get(3 * BLOCK).is_none());
+        at_hand.note(&block, 3 * BLOCK + 10..3 * BLOCK + 20);
+        assert!(at_hand.get(3 * BLOCK).is_none());
+        assert_eq!(at_hand.get(3 * BLOCK + 12).unwrap().1, 3 * BLOCK + 20);
+        at_hand.forget(3);
+        at_hand.note(&block, 3 * BLOCK..4 * BLOCK);
+        assert!(at_hand.get(3 * BLOCK + 12).is_none());
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let mut at_hand = AtHand::default();
+        let bring = |at_hand: &mut AtHand, index: u64| {
+            at_hand.wish(index);
+            let (index, block) = at_hand.take_wish().unwrap();
+            at_hand.note(&block, index * BLOCK..(index + 1) * BLOCK);
+        };
+        (0..MOST as u64).for_each(|index| bring(&mut at_hand, index));
+        assert!(at_hand.get(0).is_some());
+        bring(&mut at_hand, 100);
+        assert!(at_hand.get(0).is_some() && at_hand.get(BLOCK).is_none());
+        assert!(at_hand.get(100 * BLOCK).is_some());
+    }
+}
