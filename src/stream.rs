@@ -243,8 +243,8 @@ impl StreamHandle {
         self.shared.buffered()
     }
 
-    /// Blocks until `bytes` are stored from the stream's position on, or all up to the end of the file. Asks for nothing:
-    /// more than the read-ahead never comes.
+    /// Blocks until `bytes` are stored from the stream's position on, or all up to the end of the file. They are asked for as
+    /// what a read waits for is, also where they are more than the read-ahead.
     ///
     /// # Errors
     ///

@@ -439,6 +439,31 @@ fn a_read_that_does_not_wait_asks_and_gets() {
     assert!(stream.try_read(&mut buf).unwrap_err().is_cancelled());
 }
 
+#[test]
+fn who_waits_for_bytes_to_be_buffered_has_them_fetched() {
+    const LEN: u64 = 3_000_000;
+    for ranges in [true, false] {
+        let content = Content::pattern(LEN);
+        let handler = move |asked: &support::Asked| match ranges {
+            true => Answer::file(asked, &content),
+            false => Answer::whole(&content),
+        };
+        let origin = Origin::start(handler);
+        let mut config = FileConfig::default();
+        config.read_ahead = ReadAhead::Bytes(100_000);
+        config.storage = StorageConfig::WholeMemory;
+        let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+        let handle = stream.handle();
+        handle.wait_buffered(1_000_000, None).unwrap();
+        handle.wait_range(2_000_000..2_500_000, None).unwrap();
+        handle.wait_range(0..LEN + 1, None).unwrap();
+        assert_eq!(handle.phase(), Phase::Complete);
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert_pattern(0, &all);
+    }
+}
+
 /// As an audio callback does: comes back for what is not there yet.
 fn try_read_all(stream: &mut windway::Stream) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), [0; 1000]);

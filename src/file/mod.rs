@@ -274,7 +274,7 @@ impl Shared {
         let is_cancelled = self.link.get().is_some_and(|link| link.token.is_cancelled());
         self.resource.with_ranges(|ranges| {
             let state = self.state.lock();
-            let waits = |reader: &ReaderView| reader.waiting && !ranges.contains(reader.position);
+            let waits = |reader: &ReaderView| reader.awaited(ranges).is_some();
             let is_complete = state.len().is_some_and(|len| ranges.run_from(0) >= len);
             if is_complete {
                 Phase::Complete
@@ -336,14 +336,17 @@ impl Shared {
             return Err(self.locate(Error::new(ErrorKind::InvalidInput, why), position));
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let end = position.saturating_add(bytes);
+        let waiter = self.state.lock().want_all(&(position..end));
+        self.ask_for_awaited();
         let ended = self.resource.wait(deadline, |view| {
             let state = self.state.lock();
-            let end = position.saturating_add(bytes).min(state.len().unwrap_or(u64::MAX));
-            if view.ranges.run_from(position) >= end {
+            if view.ranges.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
                 return Some(Ok(()));
             }
             self.broken_off(&state, interrupts, failures).map(Err)
         });
+        self.state.lock().readers.remove(waiter);
         ended.unwrap_or_else(|| Err(self.timed_out())).map_err(|error| self.locate(error, position))
     }
 
@@ -400,21 +403,12 @@ impl Shared {
         interrupts: u64,
         or: impl Fn(&State) -> Option<Wait>,
     ) -> Wait {
-        let network = self.link.get().map(Link::network).unwrap_or_default();
-        let (failures, unwanted, awaited) = self.resource.with_ranges(|ranges| {
+        let failures = {
             let mut state = self.state.lock();
             state.want(reader, position);
-            (state.failures, state.unwanted(ranges, network), state.promote_awaited())
-        });
-        for token in unwanted {
-            token.cancel();
-        }
-        if let Some(link) = self.link.get() {
-            awaited.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
-        }
-        // A linear body's thread may have to read on, or start again.
-        self.resource.notify();
-        self.nudge(Priority::High);
+            state.failures
+        };
+        self.ask_for_awaited();
         let began = Instant::now();
         let wait = self.block(position, interrupts, failures, or);
         let mut state = self.state.lock();
@@ -424,6 +418,23 @@ impl Shared {
             state.stats.stalled += began.elapsed();
         }
         wait
+    }
+
+    /// Makes what is waited for come: clears its way, makes it urgent, and asks for what is not on its way.
+    fn ask_for_awaited(&self) {
+        let Some(link) = self.link.get() else { return };
+        let network = link.network();
+        let (unwanted, awaited) = self.resource.with_ranges(|ranges| {
+            let mut state = self.state.lock();
+            (state.unwanted(ranges, network), state.promote_awaited())
+        });
+        for token in unwanted {
+            token.cancel();
+        }
+        awaited.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
+        // A linear body's thread may have to read on, or start again.
+        self.resource.notify();
+        self.nudge(Priority::High);
     }
 
     fn block(

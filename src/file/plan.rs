@@ -72,6 +72,8 @@ pub(crate) struct ReaderView {
     pub(crate) run: u64,
     /// Read-ahead is filling up towards the mark; false while it drains down to half.
     pub(crate) filling: bool,
+    /// Somebody waits until all from the position up to here is there.
+    pub(crate) until: u64,
 }
 
 /// A fetch on its way.
@@ -133,11 +135,39 @@ impl Network {
     }
 }
 
+impl ReaderView {
+    /// The first missing byte that is waited for.
+    pub(crate) fn awaited(&self, available: &RangeSet) -> Option<u64> {
+        let missing = available.run_from(self.position);
+        let is_awaited = missing < self.until || (self.waiting && missing == self.position);
+        is_awaited.then_some(missing)
+    }
+
+    /// True if this piece is to bring what is waited for.
+    pub(crate) fn awaits(&self, piece: &Piece) -> bool {
+        let end = self.until.max(self.position.saturating_add(u64::from(self.waiting)));
+        piece.next < end && self.position < piece.end
+    }
+
+    /// Decides whether to read ahead: up to the mark, then not before half of it is used up, so that a radio can sleep in
+    /// between.
+    pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
+        let end = covered_to(self.position, available, in_flight);
+        let mark = mark(read_ahead, self.run);
+        let enough = if self.filling { mark } else { mark / 2 };
+        self.filling = end < self.until || end - self.position < enough;
+    }
+
+    /// How far bytes should be there.
+    fn reach(&self, read_ahead: ReadAhead) -> u64 {
+        self.position.saturating_add(mark(read_ahead, self.run)).max(self.until)
+    }
+}
+
 impl Situation<'_> {
     /// The next fetch, the most urgent first.
     pub(crate) fn plan(&self) -> Plan {
-        let awaited =
-            self.readers.iter().filter(|reader| reader.waiting).find_map(|reader| self.awaited(reader));
+        let awaited = self.readers.iter().find_map(|reader| self.awaited(reader));
         if let Some(range) = awaited {
             return Plan::Fetch { range, priority: Priority::High };
         }
@@ -151,12 +181,11 @@ impl Situation<'_> {
     /// What is in flight, nobody's, and in the way: a reader waits, and the rest would take longer than a new connection.
     /// Somebody's is what goes on where a reader's bytes end, or begins within its mark.
     pub(crate) fn poll_unwanted(&self) -> Option<usize> {
-        if !self.readers.iter().any(|reader| reader.waiting) {
+        if !self.readers.iter().any(|reader| reader.awaited(self.available).is_some()) {
             return None;
         }
         let reach = |reader: &ReaderView| {
-            let covered = covered_to(reader.position, self.available, self.in_flight);
-            covered.max(reader.position.saturating_add(mark(self.read_ahead, reader.run)))
+            covered_to(reader.position, self.available, self.in_flight).max(reader.reach(self.read_ahead))
         };
         let wants =
             |piece: &Piece, reader: &ReaderView| piece.end > reader.position && piece.next <= reach(reader);
@@ -168,8 +197,8 @@ impl Situation<'_> {
 
     /// What a waiting reader needs and nothing in flight brings soon.
     fn awaited(&self, reader: &ReaderView) -> Option<Range<u64>> {
-        let position = reader.position;
-        if self.len.is_some_and(|len| position >= len) || self.available.contains(position) {
+        let position = reader.awaited(self.available)?;
+        if self.len.is_some_and(|len| position >= len) {
             return None;
         }
         let reach = self.network.reach();
@@ -182,7 +211,8 @@ impl Situation<'_> {
         if self.in_flight.iter().any(is_coming) {
             return None;
         }
-        let size = FIRST_PIECE.max(reader.run).min(self.network.piece());
+        let ahead = reader.until.saturating_sub(position);
+        let size = FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece());
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
         // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && !piece.retrying);
@@ -196,7 +226,7 @@ impl Situation<'_> {
             return None;
         }
         let from = reader.position;
-        let mark = self.clip(from.saturating_add(mark(self.read_ahead, reader.run)));
+        let mark = self.clip(reader.reach(self.read_ahead));
         let gap = self.first_gap(from..mark)?;
         let lead = self.network.lead();
         let busy = |piece: &&Piece| piece.next < mark && piece.end > from;
@@ -206,8 +236,9 @@ impl Situation<'_> {
         if full {
             return None;
         }
-        let size = FIRST_PIECE.max(reader.run).min(self.network.piece());
-        let limit = self.clip(from.saturating_add(reserve(self.read_ahead)));
+        let ahead = reader.until.saturating_sub(gap.start);
+        let size = FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece());
+        let limit = self.clip(from.saturating_add(reserve(self.read_ahead)).max(reader.until));
         let end = gap.start.saturating_add(size).min(limit);
         // Beyond the mark too: what is asked for is a piece, not what is missing just now.
         self.first_gap(gap.start..end)
@@ -285,11 +316,6 @@ pub(crate) fn covered_to(position: u64, available: &RangeSet, in_flight: &[Piece
     end
 }
 
-/// Whether read-ahead fills up: it begins at half the mark and stops at the mark, so that a radio can sleep in between.
-pub(crate) fn is_filling(was: bool, ahead: u64, mark: u64) -> bool {
-    ahead < if was { mark } else { mark / 2 }
-}
-
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "lists of stored ranges, some of one")]
 mod tests {
@@ -329,11 +355,11 @@ mod tests {
     }
 
     fn waiting(position: u64, run: u64) -> ReaderView {
-        ReaderView { position, waiting: true, run, filling: true }
+        ReaderView { position, waiting: true, run, filling: true, until: 0 }
     }
 
     fn playing(position: u64, run: u64) -> ReaderView {
-        ReaderView { position, waiting: false, run, filling: true }
+        ReaderView { position, waiting: false, run, filling: true, until: 0 }
     }
 
     fn piece(next: u64, end: u64) -> Piece {
@@ -454,10 +480,44 @@ mod tests {
 
     #[test]
     fn read_ahead_fills_to_the_mark_and_drains_to_half() {
-        assert!(is_filling(true, 15 * MIB, 16 * MIB));
-        assert!(!is_filling(true, 16 * MIB, 16 * MIB));
-        assert!(!is_filling(false, 9 * MIB, 16 * MIB));
-        assert!(is_filling(false, 8 * MIB - 1, 16 * MIB));
+        let fills = |was: bool, ahead: u64| {
+            let mut available = RangeSet::default();
+            available.insert(0..MIB + ahead);
+            let mut reader = ReaderView { filling: was, ..playing(MIB, MIB) };
+            reader.refill(&available, &[], ReadAhead::Bytes(16 * MIB));
+            reader.filling
+        };
+        assert!(fills(true, 15 * MIB));
+        assert!(!fills(true, 16 * MIB));
+        assert!(!fills(false, 9 * MIB));
+        assert!(fills(false, 8 * MIB - 1));
+    }
+
+    #[test]
+    fn who_waits_for_much_gets_all_of_it_and_nothing_more() {
+        let mut waiter = ReaderView { position: MIB, until: 40 * MIB, ..ReaderView::default() };
+        let mut stored = vec![0..MIB];
+        let mut asked = 0;
+        loop {
+            let available = stored.iter().cloned().fold(RangeSet::default(), |mut available, range| {
+                available.insert(range);
+                available
+            });
+            waiter.refill(&available, &[], ReadAhead::Bytes(16 * MIB));
+            let Plan::Fetch { range, priority } = plan(&[waiter], &stored, &[]) else { break };
+            assert_eq!((priority, range.start), (Priority::High, MIB + asked));
+            let first = piece(range.start, range.end);
+            assert!(waiter.awaits(&first));
+            // The next one is asked for while this one comes.
+            let almost = Piece { next: range.end - 1, ..first };
+            if let Plan::Fetch { range: next, priority: Priority::Low } = plan(&[waiter], &stored, &[almost])
+            {
+                assert_eq!(next.start, range.end);
+            }
+            asked += range.end - range.start;
+            stored.push(range);
+        }
+        assert_eq!(asked, 39 * MIB);
     }
 
     #[test]

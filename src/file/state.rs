@@ -177,6 +177,12 @@ impl State {
         self.only_awaited = false;
     }
 
+    /// Notes that somebody waits for all bytes of `range`, until `remove_reader`.
+    pub(super) fn want_all(&mut self, range: &Range<u64>) -> usize {
+        self.only_awaited = false;
+        self.readers.insert(ReaderView { position: range.start, until: range.end, ..ReaderView::default() })
+    }
+
     pub(super) fn len(&self) -> Option<u64> {
         self.info.as_ref().and_then(|info| info.len)
     }
@@ -194,18 +200,17 @@ impl State {
     }
 
     fn plan_opening(&self) -> Plan {
-        if self.pieces.is_empty() && self.readers.iter().any(|(_, reader)| reader.waiting) {
+        let nothing = RangeSet::default();
+        let is_awaited = |reader: &ReaderView| reader.awaited(&nothing).is_some();
+        if self.pieces.is_empty() && self.readers.iter().any(|(_, reader)| is_awaited(reader)) {
             return Plan::Fetch { range: 0..OPENING, priority: Priority::High };
         }
         Plan::Idle
     }
 
     fn plan_linear(&self, available: &RangeSet, len: Option<u64>) -> Plan {
-        let wants = |reader: &ReaderView| {
-            reader.waiting
-                && len.is_none_or(|len| reader.position < len)
-                && !available.contains(reader.position)
-        };
+        let wants =
+            |reader: &ReaderView| reader.awaited(available).is_some_and(|at| len.is_none_or(|len| at < len));
         if self.linear || !self.pieces.is_empty() || !self.readers.iter().any(|(_, reader)| wants(reader)) {
             return Plan::Idle;
         }
@@ -216,8 +221,7 @@ impl State {
         let (read_ahead, len) = (self.read_ahead, self.len());
         let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
         for (_, reader) in &mut self.readers {
-            let ahead = plan::covered_to(reader.position, available, &in_flight) - reader.position;
-            reader.filling = plan::is_filling(reader.filling, ahead, plan::mark(read_ahead, reader.run));
+            reader.refill(available, &in_flight, read_ahead);
         }
         let readers: Vec<ReaderView> = self.readers.iter().map(|(_, reader)| *reader).collect();
         let admissible = if self.only_awaited { Priority::High } else { admissible };
@@ -368,12 +372,9 @@ impl State {
         })
     }
 
-    /// True if a reader is blocked on a byte that this piece is to bring.
+    /// True if somebody is blocked on a byte that this piece is to bring.
     pub(super) fn is_awaited(&self, piece: &Piece) -> bool {
-        let waits = |reader: &ReaderView| {
-            reader.waiting && piece.next <= reader.position && reader.position < piece.end
-        };
-        self.readers.iter().any(|(_, reader)| waits(reader))
+        self.readers.iter().any(|(_, reader)| reader.awaits(piece))
     }
 
     /// The Low pieces that a reader has come to wait for: they are High from now on.
@@ -396,6 +397,7 @@ impl State {
     pub(super) fn fail(&mut self, error: Error) {
         for (_, reader) in &mut self.readers {
             reader.waiting = false;
+            reader.until = 0;
         }
         self.failure = Some(error);
         self.failures += 1;
@@ -404,15 +406,13 @@ impl State {
 
     /// How far the reader of a linear body may go: `None` while it should wait.
     pub(super) fn linear_gate(&self, offset: u64, available: &RangeSet) -> Option<Gate> {
-        let behind = |reader: &ReaderView| {
-            reader.waiting && reader.position < offset && !available.contains(reader.position)
-        };
+        let behind = |reader: &ReaderView| reader.awaited(available).is_some_and(|at| at < offset);
         if self.readers.iter().any(|(_, reader)| behind(reader)) {
             return Some(Gate::Restart);
         }
         let within = |reader: &ReaderView| {
             let mark = plan::mark(self.read_ahead, reader.run).max(OPENING);
-            reader.waiting || offset < reader.position.saturating_add(mark)
+            reader.waiting || offset < reader.position.saturating_add(mark).max(reader.until)
         };
         self.readers.iter().any(|(_, reader)| within(reader)).then_some(Gate::Go)
     }

@@ -40,10 +40,11 @@ impl Planner for Windway {
         self.filling.resize(world.readers.len(), false);
         let mut readers = Vec::new();
         for (reader, filling) in world.readers.iter().zip(&mut self.filling) {
-            let ahead = plan::covered_to(reader.position, &world.available, &in_flight) - reader.position;
-            *filling = plan::is_filling(*filling, ahead, plan::mark(self.read_ahead, reader.run));
             let (position, waiting, run) = (reader.position, reader.waiting, reader.run);
-            readers.push(ReaderView { position, waiting, run, filling: *filling });
+            let mut view = ReaderView { position, waiting, run, filling: *filling, until: 0 };
+            view.refill(&world.available, &in_flight, self.read_ahead);
+            *filling = view.filling;
+            readers.push(view);
         }
         let low = world.transfers.iter().filter(|transfer| !transfer.awaited).count();
         let situation = Situation {
