@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::io::Read;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
 use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
@@ -27,7 +27,7 @@ pub(crate) struct Response {
     body: Option<BodyReader<'static>>,
     /// Where the rest of the body comes from, once ureq has given out what it had buffered: straight into the asker's
     /// buffer, for a body that nothing but a length frames.
-    direct: Option<Arc<Socket>>,
+    direct: Option<Arc<TcpStream>>,
     exchange: Arc<Exchange>,
     /// Offset in the resource of the next byte.
     position: u64,

@@ -5,12 +5,12 @@
 //! socket's next user.
 
 use std::cell::RefCell;
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::Socket;
+use socket2::SockRef;
 
 use super::transport::carry;
 use crate::cancel::CancelReason;
@@ -37,7 +37,7 @@ struct Binding {
     /// Set once, and then no socket is bound any more.
     cancelled: Option<CancelReason>,
     /// The socket that this exchange uses, and nobody else.
-    socket: Option<Arc<Socket>>,
+    socket: Option<Arc<TcpStream>>,
     /// The connection is complete, with its handshake.
     connected: bool,
     /// The connection had served another request before.
@@ -137,7 +137,7 @@ impl Exchange {
         binding.reused && !binding.answered
     }
 
-    pub(super) fn bind(&self, socket: &Arc<Socket>, reused: bool) -> Result<(), ureq::Error> {
+    pub(super) fn bind(&self, socket: &Arc<TcpStream>, reused: bool) -> Result<(), ureq::Error> {
         let mut binding = self.binding.lock();
         if let Some(reason) = binding.cancelled {
             return Err(carry(Error::cancelled(reason)));
@@ -147,7 +147,7 @@ impl Exchange {
         Ok(())
     }
 
-    pub(super) fn unbind(&self, socket: &Arc<Socket>) {
+    pub(super) fn unbind(&self, socket: &Arc<TcpStream>) {
         let mut binding = self.binding.lock();
         if binding.socket.as_ref().is_some_and(|bound| Arc::ptr_eq(bound, socket)) {
             binding.socket = None;
@@ -155,7 +155,7 @@ impl Exchange {
     }
 
     /// The socket that is bound now, for a connection that is complete.
-    pub(super) fn connected(&self) -> Option<Arc<Socket>> {
+    pub(super) fn connected(&self) -> Option<Arc<TcpStream>> {
         let mut binding = self.binding.lock();
         binding.connected = binding.socket.is_some();
         binding.socket.clone()
@@ -187,7 +187,7 @@ impl Exchange {
     }
 
     /// The socket to read the rest of the body from, once that was left to its reader.
-    pub(super) fn direct(&self) -> Option<Arc<Socket>> {
+    pub(super) fn direct(&self) -> Option<Arc<TcpStream>> {
         let binding = self.binding.lock();
         binding.socket.clone().filter(|_| binding.direct == Direct::Begun)
     }
@@ -207,7 +207,7 @@ impl Binding {
         if let Some(socket) = self.socket.take() {
             // Its close then resets the connection: a server that is blocked on a full window would hear of a mere end only
             // when the kernel forgets the socket, a minute later. Errors say that it is down already.
-            drop(socket.set_linger(Some(Duration::ZERO)));
+            drop(SockRef::from(&*socket).set_linger(Some(Duration::ZERO)));
             drop(socket.shutdown(Shutdown::Both));
         }
     }

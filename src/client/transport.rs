@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
@@ -61,7 +61,7 @@ impl Connector<()> for Dial {
 
 impl Dial {
     /// Tries the addresses in turn: each shortly, while others are left that may answer sooner; then each at length.
-    fn dial(&self, addresses: &[SocketAddr]) -> Result<Arc<Socket>, Error> {
+    fn dial(&self, addresses: &[SocketAddr]) -> Result<Arc<TcpStream>, Error> {
         let deadline = Instant::now() + self.connect_timeout;
         let mut last = None;
         let patient = if addresses.len() > 1 { 2 } else { 1 };
@@ -87,20 +87,20 @@ impl Dial {
         Err(last.unwrap_or_else(|| Error::new(ErrorKind::ConnectTimedOut, "no time was left to connect")))
     }
 
-    fn dial_one(&self, address: SocketAddr, limit: Duration) -> Result<Arc<Socket>, Error> {
+    fn dial_one(&self, address: SocketAddr, limit: Duration) -> Result<Arc<TcpStream>, Error> {
         let failed = |error: io::Error| describe_connect(address, error);
         let socket =
             Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
-        let socket = Arc::new(socket);
+        let socket = Arc::new(TcpStream::from(socket));
         let exchange = Exchange::current();
         // Bound before it connects, so that a cancel releases the connect.
         if let Some(exchange) = &exchange {
             exchange.bind(&socket, false).map_err(Error::from_ureq)?;
         }
         self.counters.dialled.fetch_add(1, Ordering::Relaxed);
-        let connected = socket
+        let connected = SockRef::from(&*socket)
             .connect_timeout(&SockAddr::from(address), limit)
-            .and_then(|()| socket.set_tcp_nodelay(true))
+            .and_then(|()| socket.set_nodelay(true))
             .map_err(failed);
         let Some(exchange) = exchange else { return connected.map(|()| socket) };
         match (connected, exchange.cancelled()) {
@@ -127,7 +127,7 @@ fn describe_connect(address: SocketAddr, error: io::Error) -> Error {
 
 /// A TCP connection.
 pub(super) struct Tcp {
-    socket: Arc<Socket>,
+    socket: Arc<TcpStream>,
     buffers: LazyBuffers,
     is_tls: bool,
     read_timeout: Option<Duration>,
@@ -155,7 +155,7 @@ impl Tcp {
 }
 
 /// Reads what there is; a signal does not end the wait.
-pub(super) fn read_into(mut socket: &Socket, buf: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_into(mut socket: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     loop {
         match socket.read(buf) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
