@@ -6,8 +6,8 @@
 //! - *The fact left lying.* A holds the turn and has emptied the mailbox; B leaves a fact, finds the turn taken and goes
 //!   away; A gives the turn back. A must look into the mailbox after that, not before: a turnstile that looks only
 //!   before is tried too, and loom finds this interleaving.
-//! - *The fact told for another.* A waits for its turn (`tell_in_turn`) while the holder takes A's fact along: A finds an
-//!   empty mailbox, tells nothing twice, and looks again before it leaves.
+//! - *The answer that goes to another.* A waits for its turn (`tell_in_turn`) while others come and go: whoever has the turn
+//!   must not take A's fact along, or A sleeps until another thread has carried out what was for A to do.
 //! - *The look that shuts out.* The same with a look at the machine (`with`) in A's place, which has no fact of its own.
 //! - *The signal between the look and the sleep.* The scheduler thread reads the state, somebody changes it and signals,
 //!   the thread goes to sleep: the signal has to be kept in the slot.
@@ -194,6 +194,26 @@ fn no_fact_is_left_lying_beside_one_that_waits_for_its_turn() {
             other.join().unwrap();
         }
         assert_eq!(told(&sum), 111);
+    });
+}
+
+#[test]
+fn who_waits_for_its_turn_gets_the_answer_to_its_fact() {
+    model(Some(3), || {
+        let sum = Arc::new(Sum::new(0));
+        let other = {
+            let sum = Arc::clone(&sum);
+            thread::spawn(move || sum.tell(1, add, |()| ()))
+        };
+        let mut answers = Vec::new();
+        let told = |sum: &mut u32, facts: &mut Vec<u32>| {
+            let own = facts.contains(&100);
+            add(sum, facts);
+            own
+        };
+        sum.tell_in_turn(100, told, |own| answers.push(own));
+        assert!(answers.contains(&true));
+        other.join().unwrap();
     });
 }
 

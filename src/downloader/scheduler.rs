@@ -251,7 +251,7 @@ impl Core {
     pub(super) fn submit(&self, peer: PeerKey, request: RequestId) -> Option<(WorkerId, Box<Job>)> {
         let mut claimed = None;
         let step = |machine: &mut Machine, facts: &mut Vec<Fact>| self.step(machine, facts);
-        self.turnstile.tell(Fact::Submitted(peer), step, |mut actions| {
+        self.turnstile.tell_in_turn(Fact::Submitted(peer), step, |mut actions| {
             let is_own = |task: &Task| matches!(task, Task::Run(job) if job.record.id == request);
             if let Some(index) = actions.tasks.iter().position(|(_, task)| is_own(task)) {
                 if let (worker, Task::Run(job)) = actions.tasks.swap_remove(index) {

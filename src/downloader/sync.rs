@@ -43,19 +43,21 @@ impl<M, F> Turnstile<M, F> {
         self.settle(step, act);
     }
 
-    /// As [`tell`](Self::tell), but waits for the turn where somebody else has it: for one who would only go to sleep
-    /// until the answer to its fact comes back, which costs more than a short wait.
+    /// As [`tell`](Self::tell), but waits for the turn where somebody else has it, so that the answer to `fact` goes to this
+    /// very `act`: for one who would only go to sleep until it comes back, which costs more than a short wait.
     pub(super) fn tell_in_turn<A>(
         &self,
         fact: F,
         mut step: impl FnMut(&mut M, &mut Vec<F>) -> A,
         mut act: impl FnMut(A),
     ) {
-        self.mailbox.lock().push(fact);
-        let answer = self.take_turn(&mut self.turn.lock(), &mut step);
-        if let Some(answer) = answer {
-            act(answer);
-        }
+        let answer = {
+            let mut turn = self.turn.lock();
+            // Not sooner, or who has the turn would take it along.
+            self.mailbox.lock().push(fact);
+            self.take_turn(&mut turn, &mut step)
+        };
+        answer.into_iter().for_each(&mut act);
         self.settle(step, act);
     }
 
