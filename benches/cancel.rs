@@ -156,7 +156,7 @@ fn set_aside() -> Duration {
     took
 }
 
-/// In connect or in the handshake: a listener that accepts nobody, with its backlog full or not.
+/// In connect or in the handshake: an address that swallows, or a listener that accepts nobody.
 fn connecting(how: &str) -> Duration {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -47,6 +47,9 @@ struct Binding {
     /// Another exchange for the same request was faster.
     outrun: bool,
     direct: Direct,
+    /// Dropped when the socket is shut down, for who can't hear of that otherwise.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    holder: Option<crossbeam_channel::Sender<()>>,
     /// All of the answer was read, and the connection can serve another request.
     served: bool,
 }
@@ -147,6 +150,13 @@ impl Exchange {
         Ok(())
     }
 
+    /// Drops `holder` when the socket is shut down; at once if it was.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn hold(&self, holder: crossbeam_channel::Sender<()>) {
+        let mut binding = self.binding.lock();
+        binding.holder = Some(holder).filter(|_| binding.socket.is_some());
+    }
+
     pub(super) fn unbind(&self, socket: &Arc<TcpStream>) {
         let mut binding = self.binding.lock();
         if binding.socket.as_ref().is_some_and(|bound| Arc::ptr_eq(bound, socket)) {
@@ -204,6 +214,8 @@ impl Exchange {
 
 impl Binding {
     fn shut_down(&mut self) {
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        drop(self.holder.take());
         if let Some(socket) = self.socket.take() {
             // Its close then resets the connection: a server that is blocked on a full window would hear of a mere end only
             // when the kernel forgets the socket, a minute later. Errors say that it is down already.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
@@ -98,8 +98,7 @@ impl Dial {
             exchange.bind(&socket, false).map_err(Error::from_ureq)?;
         }
         self.counters.dialled.fetch_add(1, Ordering::Relaxed);
-        let connected = SockRef::from(&*socket)
-            .connect_timeout(&SockAddr::from(address), limit)
+        let connected = connect(&socket, address, limit, exchange.as_deref())
             .and_then(|()| socket.set_nodelay(true))
             .map_err(failed);
         let Some(exchange) = exchange else { return connected.map(|()| socket) };
@@ -112,6 +111,36 @@ impl Dial {
             (Ok(()), None) => Ok(socket),
         }
     }
+}
+
+/// Blocks until `socket` is connected, `limit` has passed, or the exchange lets go of the socket.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn connect(
+    socket: &Arc<TcpStream>,
+    address: SocketAddr,
+    limit: Duration,
+    _: Option<&Exchange>,
+) -> io::Result<()> {
+    socket2::SockRef::from(&**socket).connect_timeout(&address.into(), limit)
+}
+
+/// Blocks until `socket` is connected, `limit` has passed, or the exchange lets go of the socket.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn connect(
+    socket: &Arc<TcpStream>,
+    address: SocketAddr,
+    limit: Duration,
+    exchange: Option<&Exchange>,
+) -> io::Result<()> {
+    let (holder, released) = crossbeam_channel::bounded(0);
+    let _held = match exchange {
+        Some(exchange) => {
+            exchange.hold(holder);
+            None
+        }
+        None => Some(holder),
+    };
+    super::aside::connect(socket, address, limit, &released)
 }
 
 fn describe_connect(address: SocketAddr, error: io::Error) -> Error {

@@ -2,8 +2,8 @@
 //!
 //! **The turnstile.** Whoever has a fact for the machine leaves it in the mailbox and then tries to take the turn. If
 //! nobody else has the turn it takes it, tells the machine all that is in the mailbox, gives the turn back, carries out
-//! what the machine answered, and *looks into the mailbox again*. If somebody else has the turn it goes away: no thread
-//! ever waits for another one's turn.
+//! what the machine answered, and *looks into the mailbox again*. If somebody else has the turn it goes away; only one who
+//! would sleep for the answer anyway waits for the turn.
 //!
 //! No fact is left lying. A teller that finds the turn taken put its fact into the mailbox before it looked. The holder
 //! looks into the mailbox after it gave the turn back. Both look under the mailbox's lock: either the holder comes second
