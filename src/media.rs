@@ -1,9 +1,14 @@
 //! What kind of media it is: from the content type, the URL's extension and the first bytes.
 //!
-//! Hints for choosing a decoder, and the means to tell an error page from audio. Nothing here reads further than the
-//! bytes it is given.
+//! Hints for choosing a decoder, and the means to tell an error page from audio. Servers often name the wrong type or none,
+//! so the bytes have the last word. Nothing here checks that the rest of a file is in order.
 
-use url::Url;
+mod mp4;
+mod names;
+mod sniff;
+mod ts;
+
+use std::fmt;
 
 /// How audio is coded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -11,9 +16,11 @@ use url::Url;
 pub enum AudioCodec {
     /// MPEG-1 and 2 Audio Layer III.
     Mp3,
-    /// Advanced Audio Coding, low complexity or not told which.
+    /// MPEG-1 and 2 Audio Layer II.
+    Mp2,
+    /// Advanced Audio Coding, low complexity. HE-AAC that does not say what it is looks the same.
     Aac,
-    /// High-efficiency AAC.
+    /// High-efficiency AAC: with spectral band replication, with or without parametric stereo.
     HeAac,
     /// Apple Lossless.
     Alac,
@@ -23,9 +30,9 @@ pub enum AudioCodec {
     Vorbis,
     /// Opus.
     Opus,
-    /// Samples as they are.
+    /// Samples as they are, G.711's companded ones included.
     Pcm,
-    /// Adaptive differential PCM.
+    /// Adaptive differential PCM: IMA or Microsoft.
     Adpcm,
 }
 
@@ -33,13 +40,13 @@ pub enum AudioCodec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ContainerFormat {
-    /// MP3 frames one after another, maybe with tags.
+    /// Frames of MP3 or MP2 one after another, maybe behind a tag.
     Mp3,
-    /// AAC frames one after another.
+    /// AAC frames one after another, each with an ADTS header.
     Adts,
-    /// MPEG-4, also with an `.m4a` name.
+    /// MPEG-4 or QuickTime with one index, also with an `.m4a` name.
     Mp4,
-    /// MPEG-4 in fragments.
+    /// MPEG-4 in fragments, each with an index of its own.
     FragmentedMp4,
     /// MPEG transport stream.
     MpegTs,
@@ -47,7 +54,7 @@ pub enum ContainerFormat {
     Ogg,
     /// FLAC's own.
     Flac,
-    /// RIFF/WAVE.
+    /// RIFF/WAVE, also with 64-bit sizes.
     Wav,
     /// AIFF and AIFF-C.
     Aiff,
@@ -88,163 +95,151 @@ pub struct MediaInfo {
     pub container: Option<(ContainerFormat, HintSource)>,
 }
 
-type Guess = (Option<AudioCodec>, Option<ContainerFormat>);
+/// What one source of knowledge says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Guess {
+    codec: Option<AudioCodec>,
+    container: Option<ContainerFormat>,
+}
+
+/// A container whose codec is open.
+fn guess_of(container: ContainerFormat) -> Guess {
+    Guess { container: Some(container), codec: None }
+}
+
+/// A codec in its container.
+fn guess_both(container: ContainerFormat, codec: AudioCodec) -> Guess {
+    Guess { container: Some(container), codec: Some(codec) }
+}
 
 impl MediaInfo {
-    /// Guesses from what is there; the strongest source wins. `first` is as many of the first bytes as there are.
+    /// Guesses from what is there: the `Content-Type` header, the URL, and as many of the first bytes as there are; a few
+    /// KiB are plenty, and none is fine. The bytes overrule the content type, and that the extension. A weaker source adds
+    /// what a stronger one leaves open, as long as it does not contradict it.
     pub fn detect(content_type: Option<&str>, url: &str, first: &[u8]) -> Self {
         let mut info = Self::default();
-        let guesses = [
-            (from_magic(first), HintSource::MagicBytes),
-            (content_type.map(from_content_type).unwrap_or_default(), HintSource::ContentType),
-            (from_extension(url), HintSource::Extension),
-        ];
-        for ((codec, container), source) in guesses {
-            // A weaker source may name the codec only of the container that a stronger one found.
-            let agrees = info.container.is_none()
-                || container.is_none()
-                || info.container.map(|(c, _)| c) == container;
-            if agrees {
-                info.codec = info.codec.or(codec.map(|codec| (codec, source)));
-            }
-            info.container = info.container.or(container.map(|container| (container, source)));
+        info.add(sniff::sniff(first).unwrap_or_default(), HintSource::MagicBytes);
+        info.add(content_type.map(names::from_content_type).unwrap_or_default(), HintSource::ContentType);
+        info.add(names::from_url(url), HintSource::Extension);
+        if info.container.is_none() && sniff::starts_with_id3(first) {
+            // A tag longer than what is here, and nobody knows what follows: it mostly is this.
+            info.add(guess_of(ContainerFormat::Mp3), HintSource::MagicBytes);
+        }
+        if let (None, Some((container, source))) = (info.codec, info.container) {
+            info.codec = container.usual_codec().map(|codec| (codec, source));
         }
         info
     }
-}
 
-fn from_content_type(value: &str) -> Guess {
-    use {AudioCodec as Codec, ContainerFormat as Container};
-    let mime = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let codecs = value.to_ascii_lowercase();
-    match mime.as_str() {
-        "audio/mpeg" | "audio/mp3" | "audio/x-mp3" | "audio/mpeg3" => {
-            (Some(Codec::Mp3), Some(Container::Mp3))
+    /// Takes from `guess` what is still missing, if it is about the same thing.
+    fn add(&mut self, guess: Guess, source: HintSource) {
+        let other_container = matches!((self.container, guess.container),
+            (Some((known, _)), Some(new)) if !known.agrees_with(new));
+        let other_codec = matches!((self.codec, guess.codec), (Some((known, _)), Some(new)) if known != new);
+        if !other_container && !other_codec {
+            self.container = self.container.or(guess.container.map(|container| (container, source)));
+            self.codec = self.codec.or(guess.codec.map(|codec| (codec, source)));
         }
-        "audio/aac" | "audio/x-aac" => (Some(Codec::Aac), Some(Container::Adts)),
-        "audio/aacp" => (Some(Codec::HeAac), Some(Container::Adts)),
-        "audio/mp4" | "audio/x-m4a" | "audio/m4a" | "video/mp4" => {
-            let codec = if codecs.contains("alac") { Some(Codec::Alac) } else { None };
-            (codec, Some(Container::Mp4))
-        }
-        "audio/flac" | "audio/x-flac" => (Some(Codec::Flac), Some(Container::Flac)),
-        "audio/ogg" | "application/ogg" | "audio/vorbis" | "audio/opus" => {
-            let codec = ["opus", "vorbis", "flac"].iter().position(|codec| codecs.contains(codec));
-            let codec = codec.map(|index| [Codec::Opus, Codec::Vorbis, Codec::Flac][index]);
-            (codec, Some(Container::Ogg))
-        }
-        "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => (None, Some(Container::Wav)),
-        "audio/aiff" | "audio/x-aiff" => (None, Some(Container::Aiff)),
-        "audio/x-caf" => (None, Some(Container::Caf)),
-        "audio/x-matroska" | "video/x-matroska" => (None, Some(Container::Matroska)),
-        "audio/webm" | "video/webm" => (None, Some(Container::WebM)),
-        "video/mp2t" => (None, Some(Container::MpegTs)),
-        _ => (None, None),
     }
 }
 
-fn from_extension(url: &str) -> Guess {
-    use {AudioCodec as Codec, ContainerFormat as Container};
-    let Ok(url) = Url::parse(url) else { return (None, None) };
-    let Some((_, extension)) = url.path().rsplit_once('.') else { return (None, None) };
-    match extension.to_ascii_lowercase().as_str() {
-        "mp3" => (Some(Codec::Mp3), Some(Container::Mp3)),
-        "aac" | "adts" => (Some(Codec::Aac), Some(Container::Adts)),
-        "m4a" | "m4b" | "mp4" => (None, Some(Container::Mp4)),
-        "m4s" | "cmfa" => (None, Some(Container::FragmentedMp4)),
-        "flac" => (Some(Codec::Flac), Some(Container::Flac)),
-        "ogg" | "oga" => (None, Some(Container::Ogg)),
-        "opus" => (Some(Codec::Opus), Some(Container::Ogg)),
-        "wav" | "wave" => (None, Some(Container::Wav)),
-        "aif" | "aiff" | "aifc" => (None, Some(Container::Aiff)),
-        "caf" => (None, Some(Container::Caf)),
-        "mka" | "mkv" => (None, Some(Container::Matroska)),
-        "webm" => (None, Some(Container::WebM)),
-        "ts" => (None, Some(Container::MpegTs)),
-        _ => (None, None),
+impl ContainerFormat {
+    /// True for the same format, or for two where one is a special case of the other.
+    fn agrees_with(self, other: Self) -> bool {
+        let family = |format| match format {
+            Self::FragmentedMp4 => Self::Mp4,
+            Self::WebM => Self::Matroska,
+            other => other,
+        };
+        family(self) == family(other)
     }
-}
 
-fn from_magic(first: &[u8]) -> Guess {
-    use {AudioCodec as Codec, ContainerFormat as Container};
-    let at = |offset: usize, magic: &[u8]| first.get(offset..).is_some_and(|rest| rest.starts_with(magic));
-    let has = |magic: &[u8]| first.windows(magic.len()).any(|window| window == magic);
-    if at(0, b"fLaC") {
-        return (Some(Codec::Flac), Some(Container::Flac));
-    }
-    if at(0, b"OggS") {
-        let codecs =
-            [(&b"OpusHead"[..], Codec::Opus), (b"\x01vorbis", Codec::Vorbis), (b"\x7fFLAC", Codec::Flac)];
-        let codec = codecs.iter().find(|(magic, _)| has(magic)).map(|(_, codec)| *codec);
-        return (codec, Some(Container::Ogg));
-    }
-    if at(0, b"RIFF") && at(8, b"WAVE") {
-        return (wave_codec(first), Some(Container::Wav));
-    }
-    if at(0, b"FORM") && (at(8, b"AIFF") || at(8, b"AIFC")) {
-        return (at(8, b"AIFF").then_some(Codec::Pcm), Some(Container::Aiff));
-    }
-    if at(0, b"caff") {
-        return (None, Some(Container::Caf));
-    }
-    if at(4, b"styp")
-        || at(4, b"moof")
-        || (at(4, b"ftyp") && (at(8, b"iso5") || at(8, b"iso6") || at(8, b"dash")))
-    {
-        return (None, Some(Container::FragmentedMp4));
-    }
-    if at(4, b"ftyp") {
-        return (None, Some(Container::Mp4));
-    }
-    if at(0, &[0x1A, 0x45, 0xDF, 0xA3]) {
-        return (None, Some(if has(b"webm") { Container::WebM } else { Container::Matroska }));
-    }
-    if at(0, b"ID3") {
-        return (None, Some(Container::Mp3));
-    }
-    match first {
-        // Sync word with layer 0 is ADTS; with layer III it is MP3 (ISO 13818-7, 11172-3).
-        [0xFF, second, ..] if second & 0xF6 == 0xF0 => (Some(Codec::Aac), Some(Container::Adts)),
-        [0xFF, second, ..] if second & 0xE6 == 0xE2 => (Some(Codec::Mp3), Some(Container::Mp3)),
-        [0x47, ..]
-            if first.get(188).is_none_or(|sync| *sync == 0x47)
-                && first.get(3).is_some_and(|flags| flags & 0x30 != 0) =>
-        {
-            (None, Some(Container::MpegTs))
+    /// The codec that is in it unless something says otherwise.
+    fn usual_codec(self) -> Option<AudioCodec> {
+        match self {
+            Self::Mp3 => Some(AudioCodec::Mp3),
+            Self::Adts => Some(AudioCodec::Aac),
+            Self::Flac => Some(AudioCodec::Flac),
+            _ => None,
         }
-        _ => (None, None),
     }
 }
 
-/// The codec of a WAVE file whose format chunk comes first, as it mostly does.
-fn wave_codec(first: &[u8]) -> Option<AudioCodec> {
-    let format = first.get(20..22).filter(|_| first.get(12..16) == Some(b"fmt "))?;
-    match u16::from_le_bytes([format[0], format[1]]) {
-        1 | 3 | 0xFFFE => Some(AudioCodec::Pcm),
-        2 | 0x11 => Some(AudioCodec::Adpcm),
-        0x55 => Some(AudioCodec::Mp3),
-        _ => None,
+impl fmt::Display for AudioCodec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mp3 => "MP3",
+            Self::Mp2 => "MP2",
+            Self::Aac => "AAC",
+            Self::HeAac => "HE-AAC",
+            Self::Alac => "ALAC",
+            Self::Flac => "FLAC",
+            Self::Vorbis => "Vorbis",
+            Self::Opus => "Opus",
+            Self::Pcm => "PCM",
+            Self::Adpcm => "ADPCM",
+        })
+    }
+}
+
+impl fmt::Display for ContainerFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mp3 => "MP3",
+            Self::Adts => "ADTS",
+            Self::Mp4 => "MP4",
+            Self::FragmentedMp4 => "fragmented MP4",
+            Self::MpegTs => "MPEG-TS",
+            Self::Ogg => "Ogg",
+            Self::Flac => "FLAC",
+            Self::Wav => "WAV",
+            Self::Aiff => "AIFF",
+            Self::Caf => "CAF",
+            Self::Matroska => "Matroska",
+            Self::WebM => "WebM",
+        })
+    }
+}
+
+/// The first bytes of something, as many as may tell what it is.
+#[derive(Debug, Default)]
+pub(crate) struct FirstBytes(Vec<u8>);
+
+impl FirstBytes {
+    /// An index at the front of an MP4 names its codec, and a radio joined between two frames shows three of them.
+    const MOST: usize = 16 * 1024;
+
+    /// Keeps what of `bytes`, which lie at `offset`, comes next.
+    pub(crate) fn add(&mut self, offset: u64, bytes: &[u8]) {
+        if offset == self.0.len() as u64 {
+            let room = Self::MOST.saturating_sub(self.0.len()).min(bytes.len());
+            self.0.extend_from_slice(&bytes[..room]);
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.0
     }
 }
 
 /// True if this is a page, a list or a message, not media: magic bytes of audio overrule the content type.
 pub(crate) fn looks_like_page(content_type: Option<&str>, first: &[u8]) -> bool {
-    if from_magic(first) != (None, None) {
+    if sniff::sniff(first).is_some() {
         return false;
     }
-    let mime =
-        content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let essence = content_type.map(names::essence).unwrap_or_default();
     // What many servers call a file they do not know: only what reads as text is one.
-    let is_plain = mime == "text/plain";
+    let is_plain = essence == "text/plain";
     let is_text = (is_plain && reads_as_text(first))
-        || (mime.starts_with("text/") && !is_plain)
-        || mime.ends_with("/json")
-        || mime.ends_with("+json")
-        || mime.ends_with("/xml")
-        || mime.ends_with("+xml")
-        || mime.contains("mpegurl")
-        || mime == "audio/x-scpls";
-    is_text || begins_like_page(first)
+        || (essence.starts_with("text/") && !is_plain)
+        || ["/json", "+json", "/xml", "+xml", "/javascript"].iter().any(|end| essence.ends_with(end))
+        || essence.contains("mpegurl")
+        || essence.ends_with("scpls");
+    is_text || sniff::starts_with_markup(first) || sniff::starts_with_playlist(first)
 }
 
 fn reads_as_text(first: &[u8]) -> bool {
@@ -254,75 +249,5 @@ fn reads_as_text(first: &[u8]) -> bool {
     !first.is_empty() && is_utf8 && !first.iter().any(is_control)
 }
 
-fn begins_like_page(first: &[u8]) -> bool {
-    let text = first.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(first).trim_ascii_start();
-    let begins = |tag: &[u8]| text.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
-    let tags: [&[u8]; 7] =
-        [b"<!doctype html", b"<html", b"<head", b"<body", b"<?xml", b"#EXTM3U", b"[playlist]"];
-    tags.into_iter().any(begins)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn magic(first: &[u8]) -> MediaInfo {
-        MediaInfo::detect(None, "http://host/", first)
-    }
-
-    #[test]
-    fn first_bytes_tell_the_container() {
-        let cases: [(&[u8], ContainerFormat); 10] = [
-            (b"fLaC\0", ContainerFormat::Flac),
-            (b"OggS\0\x02", ContainerFormat::Ogg),
-            (b"RIFF\x24\0\0\0WAVEfmt ", ContainerFormat::Wav),
-            (b"FORM\0\0\0\0AIFFCOMM", ContainerFormat::Aiff),
-            (b"\0\0\0\x20ftypM4A ", ContainerFormat::Mp4),
-            (b"\0\0\0\x18styp", ContainerFormat::FragmentedMp4),
-            (b"\x1A\x45\xDF\xA3....webm", ContainerFormat::WebM),
-            (b"ID3\x04", ContainerFormat::Mp3),
-            (b"\xFF\xFB\x90", ContainerFormat::Mp3),
-            (b"\xFF\xF1\x50", ContainerFormat::Adts),
-        ];
-        for (first, container) in cases {
-            assert_eq!(magic(first).container, Some((container, HintSource::MagicBytes)), "{first:?}");
-        }
-    }
-
-    #[test]
-    fn a_weaker_source_names_the_codec_of_the_same_container_only() {
-        let info = MediaInfo::detect(Some("audio/ogg; codecs=opus"), "http://host/a", b"OggS");
-        assert_eq!(info.codec, Some((AudioCodec::Opus, HintSource::ContentType)));
-        let info = MediaInfo::detect(Some("audio/mpeg"), "http://host/a", b"OggS");
-        assert_eq!(info.codec, None);
-    }
-
-    #[test]
-    fn the_extension_is_the_last_resort() {
-        let info =
-            MediaInfo::detect(Some("application/octet-stream"), "https://host/a.b/c.FLAC?token=x.mp3", b"");
-        assert_eq!(info.codec, Some((AudioCodec::Flac, HintSource::Extension)));
-    }
-
-    #[test]
-    fn pages_are_told_from_media() {
-        assert!(looks_like_page(Some("text/html; charset=utf-8"), b"hello"));
-        assert!(looks_like_page(None, b"\xEF\xBB\xBF \r\n<!DOCTYPE html><html>"));
-        assert!(looks_like_page(Some("application/octet-stream"), b"<HTML>"));
-        assert!(looks_like_page(Some("audio/x-mpegurl"), b"http://host/a.mp3"));
-        assert!(looks_like_page(Some("text/plain"), b"not found"));
-        assert!(!looks_like_page(Some("text/plain"), b"fLaC\0\0"));
-        assert!(!looks_like_page(Some("text/plain"), b"\x00\xFE raw"));
-        assert!(!looks_like_page(Some("application/octet-stream"), b"\x00\x01\x02"));
-        assert!(!looks_like_page(None, b""));
-    }
-
-    proptest! {
-        #[test]
-        fn no_input_makes_it_panic(content_type in ".{0,40}", url in ".{0,40}", first in any::<Vec<u8>>()) {
-            MediaInfo::detect(Some(&content_type), &url, &first);
-            looks_like_page(Some(&content_type), &first);
-        }
-    }
-}
+mod tests;

@@ -306,9 +306,9 @@ impl StreamHandle {
         self.shared.stats()
     }
 
-    /// What kind of media it is, as far as the header, the URL and the first bytes tell.
+    /// What kind of media it is, as far as the header, the URL and the first bytes tell: up to 16 KiB of them, as they come.
     pub fn media_info(&self) -> MediaInfo {
-        MediaInfo::detect(self.shared.content_type().as_deref(), self.shared.url(), &self.shared.magic())
+        self.shared.media_info()
     }
 
     /// Releases the reads that wait, which fail with [`ErrorKind::Interrupted`]; until [`resume`](Self::resume) none waits.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{self, Cursor};
+use std::io::{self, Cursor, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,7 +10,10 @@ use std::time::Duration;
 use support::decoding::{Decoding, Source, decode_with_seeks};
 use support::{Answer, Asked, Content, Origin};
 use symphonia::core::errors::Error as SymphoniaError;
-use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, StorageConfig};
+use windway::{
+    AudioCodec, ContainerFormat, Downloader, DownloaderConfig, ErrorKind, FileConfig, HintSource,
+    StorageConfig,
+};
 
 const TRACKS: [(&str, &[u8]); 5] = [
     ("flac", include_bytes!("data/track.flac")),
@@ -45,6 +48,29 @@ fn with(storage: StorageConfig) -> FileConfig {
     let mut config = FileConfig::default();
     config.storage = storage;
     config
+}
+
+#[test]
+fn a_track_is_known_by_its_bytes_whatever_the_server_says() {
+    let kinds = [
+        (ContainerFormat::Flac, Some(AudioCodec::Flac)),
+        (ContainerFormat::Ogg, Some(AudioCodec::Vorbis)),
+        (ContainerFormat::Mp3, Some(AudioCodec::Mp3)),
+        (ContainerFormat::Wav, Some(AudioCodec::Pcm)),
+        // Its index, which names the codec, is at its end.
+        (ContainerFormat::Mp4, None),
+    ];
+    for ((_, track), (container, codec)) in TRACKS.into_iter().zip(kinds) {
+        let content = Content::bytes(track);
+        let origin =
+            Origin::start(move |asked| Answer::file(asked, &content).header("Content-Type", "audio/x-caf"));
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let mut stream = downloader.open(&origin.url("/track.aiff")).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+        let info = stream.handle().media_info();
+        assert_eq!(info.container, Some((container, HintSource::MagicBytes)));
+        assert_eq!(info.codec, codec.map(|codec| (codec, HintSource::MagicBytes)));
+    }
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
     let mut chunk = vec![0; CHUNK];
     let mut offset = 0_u64;
     // The first bytes, while it is not clear that they are media.
-    let mut first = shared.state.lock().magic.is_empty().then(Vec::new);
+    let mut first = shared.state.lock().first.is_empty().then(Vec::new);
     while shared.gate(offset) == Gate::Go {
         let got = body.read_chunk(&mut chunk)?;
         if let Some(mut held) = first.take() {

@@ -24,6 +24,7 @@ use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
+use crate::media::MediaInfo;
 use crate::storage::{Resource, TryStored};
 
 pub use state::{Pending, Phase, StreamStats, TryRead};
@@ -147,13 +148,11 @@ impl Shared {
         self.state.lock().info.as_ref().is_some_and(|info| info.ranged)
     }
 
-    pub(crate) fn content_type(&self) -> Option<String> {
-        self.state.lock().info.as_ref().and_then(|info| info.content_type.clone())
-    }
-
-    /// The file's first bytes, as many as were looked at to tell its type.
-    pub(crate) fn magic(&self) -> Vec<u8> {
-        self.state.lock().magic.clone()
+    /// What kind of media it is, as far as is known by now.
+    pub(crate) fn media_info(&self) -> MediaInfo {
+        let state = self.state.lock();
+        let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
+        MediaInfo::detect(content_type, &self.url, state.first.as_slice())
     }
 
     pub(crate) fn stats(&self) -> StreamStats {
@@ -352,7 +351,7 @@ impl Shared {
 
     fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
         // Not before the first bytes have shown that it is no page.
-        let known = |state: &State| (!state.magic.is_empty()).then_some(Wait::Ready);
+        let known = |state: &State| (!state.first.is_empty()).then_some(Wait::Ready);
         match self.wait_as(reader, 0, 0, known) {
             Wait::Failed(error) => Err(self.locate(error, 0)),
             _ => Ok(()),

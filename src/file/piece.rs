@@ -52,7 +52,7 @@ impl Joint {
 
 impl PieceSink {
     pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64, joint: Option<Joint>) -> Self {
-        let is_first = start == 0 && shared.state.lock().magic.is_empty();
+        let is_first = start == 0 && shared.state.lock().first.is_empty();
         Self { shared, key, unclear: is_first.then(Vec::new), led: false, joint }
     }
 
@@ -103,19 +103,19 @@ impl Shared {
             state.info = None;
             return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url.clone()));
         }
-        state.magic = first[..first.len().min(MAGIC)].to_vec();
+        state.first.add(0, first);
         Ok(())
     }
 
     /// Stores bytes, or drops them if no reader's window holds them.
     pub(super) fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let is_wanted = self.state.lock().take_in(offset, bytes.len());
+        let is_wanted = self.state.lock().take_in(offset, bytes);
         if is_wanted { self.resource.write_at(offset, bytes) } else { Ok(()) }
     }
 
     /// As `store`, for a block whose memory may be kept.
     fn store_block(&self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
-        let is_wanted = self.state.lock().take_in(offset, block.len());
+        let is_wanted = self.state.lock().take_in(offset, block);
         if is_wanted { self.resource.write_block(offset, block) } else { Ok(()) }
     }
 }
@@ -155,8 +155,9 @@ impl State {
     }
 
     /// Notes that bytes have come. True if some reader may want them.
-    fn take_in(&mut self, offset: u64, bytes: usize) -> bool {
-        let bytes = bytes as u64;
+    fn take_in(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        self.first.add(offset, bytes);
+        let bytes = bytes.len() as u64;
         // A body that is read again from its start makes no progress before it gets to where it was.
         if self.linear && offset + bytes > self.linear_best {
             self.last_progress = Instant::now();

@@ -14,6 +14,7 @@ use crate::client::{Head, Validator};
 use crate::config::ReadAhead;
 use crate::downloader::{Flow, Priority, RequestId};
 use crate::error::{Error, ErrorKind};
+use crate::media::FirstBytes;
 use crate::storage::RangeSet;
 
 /// So often a server that has served ranges may ignore one before it is taken for one that serves none.
@@ -68,8 +69,8 @@ pub(super) struct State {
     /// The caller of `open` waits, and is told at once that the host can't be reached.
     pub(super) opening: bool,
     pub(super) last_progress: Instant,
-    /// The file's first bytes, for telling its type.
-    pub(super) magic: Vec<u8>,
+    /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
+    pub(super) first: FirstBytes,
     pub(super) read_ahead: ReadAhead,
     /// Bytes kept behind a reader; `None` where storage keeps all.
     pub(super) behind: Option<u64>,
@@ -155,7 +156,7 @@ impl State {
             interrupted: false,
             opening: true,
             last_progress: Instant::now(),
-            magic: Vec::new(),
+            first: FirstBytes::default(),
             read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
             behind,
             stats: StreamStats::default(),

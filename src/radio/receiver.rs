@@ -78,7 +78,7 @@ impl Receiver<'_> {
         let mut got = self.read_first(&mut body, room, interval)?;
         let audio = interval.map_or(got, |interval| got.min(interval.get()));
         self.shared.refuse_page(body.head(), &self.chunk[..audio])?;
-        self.shared.connected(body.head(), info, &self.chunk[..audio.min(TELLING)]);
+        self.shared.connected(body.head(), info);
 
         let base = self.shared.end();
         let mut splitter = IcySplitter::new(interval);

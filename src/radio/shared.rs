@@ -15,7 +15,7 @@ use crate::client::{ByteRange, Head, Request};
 use crate::config::{RadioConfig, StorageConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
-use crate::media::{self, MediaInfo};
+use crate::media::{self, FirstBytes, MediaInfo};
 use crate::storage::Resource;
 
 /// Bytes read from a body at once, at most.
@@ -51,8 +51,9 @@ struct State {
     /// What the station last said of itself.
     info: Option<RadioInfo>,
     content_type: Option<String>,
-    /// The first bytes of the last connection, for telling their type.
-    magic: Vec<u8>,
+    /// Where the audio of the last connection begins, and its first bytes, for telling their type.
+    connected_at: u64,
+    first: FirstBytes,
     /// The reader is blocked: all that was stored is read.
     waiting: bool,
     last_read: Instant,
@@ -104,7 +105,8 @@ impl Shared {
             titles: Titles::default(),
             info: None,
             content_type: None,
-            magic: Vec::new(),
+            connected_at: 0,
+            first: FirstBytes::default(),
             waiting: false,
             last_read: Instant::now(),
             let_go: false,
@@ -267,7 +269,7 @@ impl Shared {
 
     pub(super) fn media_info(&self) -> MediaInfo {
         let state = self.state.lock();
-        MediaInfo::detect(state.content_type.as_deref(), self.url(), &state.magic)
+        MediaInfo::detect(state.content_type.as_deref(), self.url(), state.first.as_slice())
     }
 
     pub(super) fn title_at(&self, position: u64) -> Option<Title> {
@@ -377,12 +379,13 @@ impl Shared {
     }
 
     /// Notes that a connection brings audio, from the window's end on.
-    pub(super) fn connected(&self, head: &Head, info: RadioInfo, first: &[u8]) {
+    pub(super) fn connected(&self, head: &Head, info: RadioInfo) {
         let mut state = self.state.lock();
         let position = state.end;
         state.info = Some(info.clone());
         state.content_type = head.content_type().map(str::to_owned);
-        state.magic = first.to_vec();
+        state.connected_at = position;
+        state.first = FirstBytes::default();
         state.stats.connections += 1;
         drop(state);
         self.events.publish(&RadioEvent::Connected { info, position });
@@ -396,6 +399,8 @@ impl Shared {
         let end = self.end();
         self.resource.write_at(end, audio)?;
         let mut state = self.state.lock();
+        let offset = end - state.connected_at;
+        state.first.add(offset, audio);
         state.end = end + audio.len() as u64;
         state.stats.bytes_received += audio.len() as u64;
         state.trouble = None;

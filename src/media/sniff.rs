@@ -1,0 +1,286 @@
+//! What the first bytes give away. Every look at them takes care that they may end anywhere.
+
+use super::AudioCodec::{self, Adpcm, Alac, Flac, HeAac, Mp2, Mp3, Opus, Pcm, Vorbis};
+use super::ContainerFormat as In;
+use super::{Guess, guess_both, guess_of, mp4, ts};
+
+/// How far to look for frames in a stream that was joined in the middle of one.
+const SCAN: usize = 16 * 1024;
+
+/// What `bytes`, the first of a resource, are; `None` if they are not known for audio. An empty guess is audio of a
+/// kind that shows only further on.
+pub(super) fn sniff(bytes: &[u8]) -> Option<Guess> {
+    let untagged = behind_id3(bytes);
+    if let Some(guess) = signature(untagged).or_else(|| frames(untagged)) {
+        return Some(guess);
+    }
+    starts_with_id3(bytes).then(Guess::default)
+}
+
+/// True for a tag of ID3v2, which comes before MP3 mostly and before AAC and FLAC sometimes.
+pub(super) fn starts_with_id3(bytes: &[u8]) -> bool {
+    id3_len(bytes).is_some()
+}
+
+/// The bytes after all ID3v2 tags at the start; none if the tags are longer than what is here.
+fn behind_id3(mut bytes: &[u8]) -> &[u8] {
+    while let Some(len) = id3_len(bytes) {
+        bytes = bytes.get(len..).unwrap_or_default();
+    }
+    bytes
+}
+
+/// The length of the tag (ID3v2.4, section 3.1), its header included.
+fn id3_len(bytes: &[u8]) -> Option<usize> {
+    let [b'I', b'D', b'3', major, minor, flags, size @ ..] = bytes.first_chunk::<10>()? else { return None };
+    if *major == 0xff || *minor == 0xff || size.iter().any(|byte| byte & 0x80 != 0) {
+        return None;
+    }
+    let body = size.iter().fold(0, |sum, &byte| sum << 7 | usize::from(byte));
+    let footer = if flags & 0x10 != 0 { 10 } else { 0 };
+    Some(10 + body + footer)
+}
+
+/// Formats that begin with a name of theirs.
+fn signature(bytes: &[u8]) -> Option<Guess> {
+    match bytes.first_chunk::<4>()? {
+        b"fLaC" => Some(guess_both(In::Flac, Flac)),
+        b"OggS" => Some(Guess { container: Some(In::Ogg), codec: ogg_codec(bytes) }),
+        b"RIFF" | b"RF64" | b"BW64" if bytes.get(8..12) == Some(b"WAVE") => {
+            Some(Guess { container: Some(In::Wav), codec: wav_codec(bytes) })
+        }
+        b"FORM" if bytes.get(8..12) == Some(b"AIFF") => Some(guess_both(In::Aiff, Pcm)),
+        b"FORM" if bytes.get(8..12) == Some(b"AIFC") => {
+            Some(Guess { container: Some(In::Aiff), codec: aifc_codec(bytes) })
+        }
+        b"caff" if bytes.get(4..6) == Some(&[0, 1]) => {
+            Some(Guess { container: Some(In::Caf), codec: caf_codec(bytes) })
+        }
+        [0x1a, 0x45, 0xdf, 0xa3] => Some(matroska(bytes)),
+        [0x47, ..] if ts::is_transport_stream(bytes) => {
+            Some(Guess { container: Some(In::MpegTs), codec: ts::codec(bytes) })
+        }
+        _ => mp4::sniff(bytes),
+    }
+}
+
+/// The codec of the first packet of the first page (RFC 3533, section 6).
+fn ogg_codec(bytes: &[u8]) -> Option<AudioCodec> {
+    let segments = usize::from(*bytes.get(26)?);
+    let packet = bytes.get(27 + segments..)?;
+    let starts = [(&b"OpusHead"[..], Opus), (b"\x01vorbis", Vorbis), (b"\x7fFLAC", Flac)];
+    starts.into_iter().find(|(start, _)| packet.starts_with(start)).map(|(_, codec)| codec)
+}
+
+/// The body of the chunk `id` of a RIFF or AIFF file, as much of it as there is.
+fn chunk<'a>(bytes: &'a [u8], id: &[u8; 4], size_of: fn([u8; 4]) -> u32) -> Option<&'a [u8]> {
+    let mut rest = bytes.get(12..)?;
+    loop {
+        let (header, body) = rest.split_first_chunk::<8>()?;
+        let [a, b, c, d, size @ ..] = *header;
+        let size = size_of(size) as usize;
+        if [a, b, c, d] == *id {
+            return Some(&body[..size.min(body.len())]);
+        }
+        // Chunks are padded to even lengths.
+        rest = body.get(size.checked_add(size % 2)?..)?;
+    }
+}
+
+fn wav_codec(bytes: &[u8]) -> Option<AudioCodec> {
+    let format = chunk(bytes, b"fmt ", u32::from_le_bytes)?;
+    let tag = |at: usize| Some(u16::from_le_bytes([*format.get(at)?, *format.get(at + 1)?]));
+    // An extensible format has its tag at the start of a GUID.
+    match if tag(0)? == 0xfffe { tag(24)? } else { tag(0)? } {
+        0x01 | 0x03 | 0x06 | 0x07 => Some(Pcm),
+        0x02 | 0x11 => Some(Adpcm),
+        0x50 => Some(Mp2),
+        0x55 => Some(Mp3),
+        _ => None,
+    }
+}
+
+fn aifc_codec(bytes: &[u8]) -> Option<AudioCodec> {
+    quicktime_codec(chunk(bytes, b"COMM", u32::from_be_bytes)?.get(18..22)?)
+}
+
+/// The `desc` chunk has to come first, and has the format after the sample rate.
+fn caf_codec(bytes: &[u8]) -> Option<AudioCodec> {
+    if bytes.get(8..12)? != b"desc" {
+        return None;
+    }
+    quicktime_codec(bytes.get(28..32)?)
+}
+
+/// The four letters by which QuickTime, AIFF-C and CAF name a codec.
+pub(super) fn quicktime_codec(name: &[u8]) -> Option<AudioCodec> {
+    match name {
+        b"lpcm" | b"sowt" | b"twos" | b"NONE" | b"raw " | b"in24" | b"in32" | b"23ni" | b"fl32" | b"FL32"
+        | b"fl64" | b"FL64" | b"ipcm" | b"fpcm" | b"ulaw" | b"ULAW" | b"alaw" | b"ALAW" => Some(Pcm),
+        b"ima4" | b"ms\0\x02" | b"ms\0\x11" => Some(Adpcm),
+        b"alac" => Some(Alac),
+        b"aac " => Some(AudioCodec::Aac),
+        b"aach" | b"aacp" => Some(HeAac),
+        b".mp3" | b"ms\0\x55" => Some(Mp3),
+        b".mp2" => Some(Mp2),
+        b"flac" | b"fLaC" => Some(Flac),
+        b"opus" | b"Opus" => Some(Opus),
+        _ => None,
+    }
+}
+
+/// The document type is in the EBML header (RFC 8794, section 11.2.6), the codec's name further down (RFC 9559).
+fn matroska(bytes: &[u8]) -> Guess {
+    let head = &bytes[..bytes.len().min(64)];
+    let is_webm = head.windows(7).any(|window| window == b"\x42\x82\x84webm");
+    let container = if is_webm { In::WebM } else { In::Matroska };
+    Guess { container: Some(container), codec: matroska_codec(bytes) }
+}
+
+/// The first CodecID element that names sound. It is looked for, not walked to: nothing else looks like it.
+fn matroska_codec(bytes: &[u8]) -> Option<AudioCodec> {
+    let found = bytes.windows(4).position(|w| w[0] == 0x86 && w[1] & 0x80 != 0 && &w[2..] == b"A_")?;
+    let len = usize::from(bytes[found + 1] & 0x7f);
+    let name = &bytes[found + 2..];
+    let name = &name[..len.min(name.len())];
+    match name {
+        b"A_OPUS" => Some(Opus),
+        b"A_VORBIS" => Some(Vorbis),
+        b"A_FLAC" => Some(Flac),
+        b"A_ALAC" => Some(Alac),
+        b"A_MPEG/L3" => Some(Mp3),
+        b"A_MPEG/L2" => Some(Mp2),
+        _ if name.starts_with(b"A_PCM/") => Some(Pcm),
+        _ if name.starts_with(b"A_AAC") && name.ends_with(b"SBR") => Some(HeAac),
+        _ if name.starts_with(b"A_AAC") => Some(AudioCodec::Aac),
+        _ => None,
+    }
+}
+
+/// One frame of a stream that has nothing but frames.
+#[derive(Clone, Copy)]
+struct Frame {
+    guess: Guess,
+    len: usize,
+    /// What stays the same from frame to frame.
+    constant: [u8; 2],
+}
+
+/// MPEG audio and ADTS: frames with a header each, from the first byte or, where a radio was joined, a bit later.
+fn frames(bytes: &[u8]) -> Option<Guess> {
+    // At the start, what is out of reach is believed.
+    if let Some(first) = frame(bytes).filter(|first| followed(bytes, *first, 1, true)) {
+        return Some(first.guess);
+    }
+    (1..bytes.len().min(SCAN)).find_map(|start| {
+        let bytes = &bytes[start..];
+        frame(bytes).filter(|first| followed(bytes, *first, 2, false)).map(|first| first.guess)
+    })
+}
+
+/// True if `more` frames of the same kind follow the `first` one in `bytes`.
+fn followed(bytes: &[u8], first: Frame, more: usize, believe: bool) -> bool {
+    let mut at = first.len;
+    for _ in 0..more {
+        match bytes.get(at..).filter(|rest| rest.len() >= 6) {
+            None => return believe,
+            Some(rest) => match frame(rest) {
+                Some(next) if next.constant == first.constant && next.guess == first.guess => at += next.len,
+                _ => return false,
+            },
+        }
+    }
+    true
+}
+
+fn frame(bytes: &[u8]) -> Option<Frame> {
+    if *bytes.first()? != 0xff {
+        return None;
+    }
+    mpeg_frame(bytes).or_else(|| adts_frame(bytes))
+}
+
+/// The header of MPEG audio, layers II and III (ISO 11172-3, section 2.4.1.3; ISO 13818-3).
+///
+/// Layer I is out of use, and a text in UTF-16 looks like it.
+fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
+    const LAYER_2: [usize; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
+    const LAYER_3: [usize; 14] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
+    const LOW_RATE: [usize; 14] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];
+    let [_, b, c, _] = *bytes.first_chunk::<4>()?;
+    if b & 0xe0 != 0xe0 {
+        return None;
+    }
+    let (slowdown, is_first) = match b >> 3 & 3 {
+        0 => (4, false),
+        2 => (2, false),
+        3 => (1, true),
+        _ => return None,
+    };
+    let (codec, samples, rates) = match (b >> 1 & 3, is_first) {
+        (1, true) => (Mp3, 1152, LAYER_3),
+        (1, false) => (Mp3, 576, LOW_RATE),
+        (2, true) => (Mp2, 1152, LAYER_2),
+        (2, false) => (Mp2, 1152, LOW_RATE),
+        _ => return None,
+    };
+    let kilobits = *rates.get(usize::from(c >> 4).checked_sub(1)?)?;
+    let hertz = *[44_100, 48_000, 32_000].get(usize::from(c >> 2 & 3))? / slowdown;
+    let padding = usize::from(c >> 1 & 1);
+    Some(Frame {
+        guess: guess_both(In::Mp3, codec),
+        len: samples / 8 * kilobits * 1000 / hertz + padding,
+        constant: [b & 0xfe, c & 0x0c],
+    })
+}
+
+/// The header of ADTS (ISO 13818-7, section 6.2). It can't tell HE-AAC from AAC, so the codec stays open.
+fn adts_frame(bytes: &[u8]) -> Option<Frame> {
+    let [_, b, c, d, e, f] = *bytes.first_chunk::<6>()?;
+    let len = usize::from(d & 3) << 11 | usize::from(e) << 3 | usize::from(f >> 5);
+    if b & 0xf6 != 0xf0 || c >> 2 & 0xf > 12 || len < 7 {
+        return None;
+    }
+    Some(Frame { guess: guess_of(In::Adts), len, constant: [b, c] })
+}
+
+/// True for HTML and XML.
+pub(super) fn starts_with_markup(bytes: &[u8]) -> bool {
+    const STARTS: [&str; 11] = [
+        "<!doctype",
+        "<html",
+        "<head",
+        "<body",
+        "<title",
+        "<script",
+        "<meta",
+        "<!--",
+        "<?xml",
+        "<error",
+        "<svg",
+    ];
+    starts_with_any(bytes, &STARTS)
+}
+
+/// True for M3U with its header (HLS included), and PLS.
+pub(super) fn starts_with_playlist(bytes: &[u8]) -> bool {
+    starts_with_any(bytes, &["#extm3u", "[playlist]"])
+}
+
+/// Compares the text that `bytes` start with, whatever its case, its encoding and the white space before it.
+fn starts_with_any(bytes: &[u8], starts: &[&str]) -> bool {
+    let text = start_of_text(bytes);
+    starts.iter().any(|start| text.starts_with(start.as_bytes()))
+}
+
+/// The first letters in lower case, without byte order mark and white space.
+fn start_of_text(bytes: &[u8]) -> Vec<u8> {
+    let (text, is_wide) = match bytes {
+        [0xef, 0xbb, 0xbf, text @ ..] => (text, false),
+        [0xff, 0xfe, text @ ..] | [0xfe, 0xff, text @ ..] => (text, true),
+        text => (text, false),
+    };
+    // In UTF-16, Latin letters are themselves with a zero beside them, on either side.
+    let letters = text.iter().filter(|&&byte| !is_wide || byte != 0);
+    letters.skip_while(|byte| byte.is_ascii_whitespace()).take(16).map(u8::to_ascii_lowercase).collect()
+}
