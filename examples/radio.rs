@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use support::decoding::LiveSource;
+use support::decoding::LentSource;
 use support::{Answer, Content, Origin, Station};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
@@ -25,8 +25,8 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use windway::{
-    ContainerFormat, Downloader, DownloaderConfig, Radio, RadioConfig, RadioEvent, RadioHandle, Subscriber,
-    Title,
+    AtSeam, ContainerFormat, Downloader, DownloaderConfig, Radio, RadioConfig, RadioEvent, RadioHandle,
+    Subscriber, Title,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -100,7 +100,10 @@ fn play(options: Options) -> Result<bool, Failure> {
         (None, None) => unreachable!("without a URL there is an origin"),
     };
     let downloader = Downloader::new(DownloaderConfig::default())?;
-    let radio = Radio::open(&downloader, &url, RadioConfig::default())?;
+    // Whatever the station sends: each connection is decoded from its headers on.
+    let mut config = RadioConfig::default();
+    config.at_seam = AtSeam::End;
+    let mut radio = Radio::open(&downloader, &url, config)?;
     let handle = radio.handle();
     let interrupted = Arc::new(AtomicBool::new(false));
     ctrlc::set_handler({
@@ -113,13 +116,10 @@ fn play(options: Options) -> Result<bool, Failure> {
 
     println!("tuning in to {url}");
     let mut display = Display::new(&handle);
-    let result = Player::open(radio).and_then(|mut player| {
-        let result = player.run(options.seconds, &interrupted, &mut display);
-        display.clear();
-        player.summarise(&handle);
-        result
-    });
+    let mut player = Player::new(options.seconds);
+    let result = player.run(&mut radio, &interrupted, &mut display);
     display.clear();
+    player.summarise(&handle);
     let was_interrupted = interrupted.load(Ordering::Acquire);
     match result {
         _ if was_interrupted => println!("interrupted"),
@@ -141,9 +141,8 @@ fn embedded_station() -> Origin {
 }
 
 struct Player {
-    format: Box<dyn FormatReader>,
-    decoder: Box<dyn AudioDecoder>,
-    track: u32,
+    /// Of audio, to be played; for ever, if not told.
+    seconds: Option<f64>,
     began: Instant,
     heard: Duration,
     samples: Vec<f32>,
@@ -152,51 +151,98 @@ struct Player {
     loudest: f32,
 }
 
-impl Player {
-    fn open(radio: Radio) -> Result<Self, Failure> {
-        let handle = radio.handle();
-        // The header tells what the probe would have to guess.
-        handle.wait_buffered(4096, None)?;
+/// What decodes the audio from one seam to the next.
+struct Part<'a> {
+    format: Box<dyn FormatReader + 'a>,
+    decoder: Box<dyn AudioDecoder>,
+    track: u32,
+}
+
+impl<'a> Part<'a> {
+    fn open(radio: &'a mut Radio) -> Result<Self, SymphoniaError> {
         let mut hint = Hint::new();
-        if let Some(extension) = extension(&handle) {
+        if let Some(extension) = extension(&radio.handle()) {
             hint.with_extension(extension);
         }
-        let source = MediaSourceStream::new(Box::new(LiveSource(radio)), Default::default());
+        let source = MediaSourceStream::new(Box::new(LentSource(radio)), Default::default());
         let probe = symphonia::default::get_probe();
         let format = probe.probe(&hint, source, Default::default(), Default::default())?;
-        let track = format.default_track(TrackType::Audio).ok_or("there is no audio in it")?;
-        let params = track.codec_params.as_ref().and_then(|params| params.audio());
-        let params = params.ok_or("its audio is of a kind that symphonia does not know")?;
-        // A station may send files as they are, whose tags say where they end: the first one's is not the station's.
-        let options = AudioDecoderOptions::default().gapless(false);
-        let decoder = symphonia::default::get_codecs().make_audio_decoder(params, &options)?;
-        Ok(Self {
-            track: track.id,
-            format,
-            decoder,
+        let (track, decoder) = decoder(&*format)?;
+        Ok(Self { format, decoder, track })
+    }
+}
+
+fn decoder(format: &(dyn FormatReader + '_)) -> Result<(u32, Box<dyn AudioDecoder>), SymphoniaError> {
+    let unknown = SymphoniaError::Unsupported("its audio is of a kind that symphonia does not know");
+    let Some(track) = format.default_track(TrackType::Audio) else { return Err(unknown) };
+    let params = track.codec_params.as_ref().and_then(|params| params.audio());
+    let Some(params) = params else { return Err(unknown) };
+    // A station may send files as they are, whose tags say where they end: the first one's is not the station's.
+    let options = AudioDecoderOptions::default().gapless(false);
+    Ok((track.id, symphonia::default::get_codecs().make_audio_decoder(params, &options)?))
+}
+
+impl Player {
+    fn new(seconds: Option<f64>) -> Self {
+        Self {
+            seconds,
             began: Instant::now(),
             heard: Duration::ZERO,
             samples: Vec::new(),
             frames: 0,
             damaged: 0,
             loudest: 0.0,
-        })
+        }
     }
 
-    /// Decodes at the speed of hearing, for so many seconds of audio.
+    fn is_done(&self) -> bool {
+        self.seconds.is_some_and(|seconds| self.heard.as_secs_f64() >= seconds)
+    }
+
+    /// Decodes at the speed of hearing, from seam to seam.
     fn run(
         &mut self,
-        seconds: Option<f64>,
+        radio: &mut Radio,
         interrupted: &AtomicBool,
         display: &mut Display,
     ) -> Result<(), Failure> {
-        let is_enough = |heard: Duration| seconds.is_some_and(|seconds| heard.as_secs_f64() >= seconds);
-        while !is_enough(self.heard) && !interrupted.load(Ordering::Acquire) {
-            let Some(packet) = self.format.next_packet()? else { return Ok(()) };
-            if packet.track_id != self.track {
+        let handle = radio.handle();
+        while !self.is_done() && !interrupted.load(Ordering::Acquire) {
+            // The header tells what the probe would have to guess.
+            handle.wait_buffered(4096, None)?;
+            let played = Part::open(radio).and_then(|mut part| self.play(&mut part, interrupted, display));
+            match (played, handle.pass_seam()) {
+                (Ok(()), _) => {}
+                // A frame was cut, or the headers.
+                (Err(_), true) => self.damaged += 1,
+                (Err(error), false) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Plays up to the seam, or to the end of what was asked for.
+    fn play(
+        &mut self,
+        part: &mut Part<'_>,
+        interrupted: &AtomicBool,
+        display: &mut Display,
+    ) -> Result<(), SymphoniaError> {
+        while !self.is_done() && !interrupted.load(Ordering::Acquire) {
+            let packet = match part.format.next_packet() {
+                Ok(Some(packet)) => packet,
+                Ok(None) => return Ok(()),
+                // Ogg begins a new stream, mostly with a new title.
+                Err(SymphoniaError::ResetRequired) => {
+                    (part.track, part.decoder) = decoder(&*part.format)?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if packet.track_id != part.track {
                 continue;
             }
-            match self.decoder.decode(&packet) {
+            match part.decoder.decode(&packet) {
                 Ok(audio) if audio.frames() > 0 => {
                     self.frames += audio.frames() as u64;
                     self.heard +=
@@ -204,12 +250,12 @@ impl Player {
                     audio.copy_to_vec_interleaved(&mut self.samples);
                 }
                 Ok(_) => continue,
-                // Where two connections meet a frame is cut, and skipped, as players do.
+                // What cannot be decoded is skipped, as players do.
                 Err(SymphoniaError::DecodeError(_)) => {
                     self.damaged += 1;
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error),
             }
             self.loudest =
                 self.samples.iter().fold(self.loudest, |loudest, sample| loudest.max(sample.abs()));

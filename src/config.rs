@@ -340,6 +340,8 @@ pub struct RadioConfig {
     pub after_pause: AfterPause,
     /// What a long pause is: so long nothing was read although all of `ahead` is stored. Default: 10 s.
     pub pause_limit: Duration,
+    /// What `read` does where one connection's audio ends and another's begins. Default: [`AtSeam::PlayOn`].
+    pub at_seam: AtSeam,
     /// Headers sent to the URL's origin, and to no other. Default: none.
     pub headers: Vec<(String, String)>,
     /// Events a subscriber may lag behind before it loses the oldest. Default: 256.
@@ -358,6 +360,7 @@ impl Default for RadioConfig {
             rate_window: Duration::from_secs(10),
             after_pause: AfterPause::LiveEdge,
             pause_limit: Duration::from_secs(10),
+            at_seam: AtSeam::PlayOn,
             headers: Vec::new(),
             event_capacity: 256,
         }
@@ -391,6 +394,18 @@ pub enum AfterPause {
     LiveEdge,
     /// What follows where it paused: the buffer, and then what the old connection brings, if the server still holds it.
     Continue,
+}
+
+/// What a radio's `read` does at a seam: where one connection's audio ends and another's begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AtSeam {
+    /// Nothing: the cut frame is followed by what the new connection brings. For MP3 and AAC, whose frames stand alone: a
+    /// decoder looks for the next one.
+    PlayOn,
+    /// It returns 0 there, as at the end of a file, until [`RadioHandle::pass_seam`](crate::RadioHandle::pass_seam). For
+    /// Ogg, FLAC and all that begins with headers: each connection is read as a file of its own, by a decoder of its own.
+    End,
 }
 
 /// Where a stream's bytes are kept.

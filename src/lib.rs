@@ -31,8 +31,8 @@ mod stream;
 pub use cancel::{CancelGuard, CancelReason, CancelToken};
 pub use client::{ByteRange, Head, Validator};
 pub use config::{
-    AfterPause, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, RadioConfig, ReadAhead,
-    StorageConfig,
+    AfterPause, AtSeam, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, RadioConfig,
+    ReadAhead, StorageConfig,
 };
 pub use downloader::{
     Downloader, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink, Stats,

@@ -2,15 +2,19 @@
 
 mod support;
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::content::assert_pattern;
+use support::decoding::{Decoding, LentSource, LiveSource};
 use support::{Answer, Asked, Content, Origin, Station};
+use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::io::MediaSource;
 use windway::{
-    AfterPause, Downloader, DownloaderConfig, Error, ErrorKind, Radio, RadioConfig, RadioEvent, RadioHandle,
+    AfterPause, AtSeam, Downloader, DownloaderConfig, Error, ErrorKind, Radio, RadioConfig, RadioEvent,
+    RadioHandle,
 };
 
 const TITLES: [&str; 3] = ["One - First", "It's; the 'second'", "Drei - Größer"];
@@ -636,4 +640,131 @@ fn senseless_input_is_refused_at_once() {
     assert_eq!(kind("icy://host/", |_| ()), ErrorKind::UnsupportedScheme);
     assert_eq!(kind("http://host/", |config| config.ahead = 0), ErrorKind::InvalidConfig);
     assert_eq!(downloader.stats().peers, 0);
+}
+
+const OGG: &[u8] = include_bytes!("data/track.ogg");
+const FLAC: &[u8] = include_bytes!("data/track.flac");
+const MP3: &[u8] = include_bytes!("data/track.mp3");
+
+/// A station that plays a track from its start on each connection: up to these bytes of it in turn, and then no more.
+fn cut_station(track: &'static [u8], cuts: &[usize]) -> Origin {
+    let (content, cuts) = (Content::bytes(track), cuts.to_vec());
+    Origin::start(move |asked| {
+        let answer = Answer::whole(&content).no_length();
+        match cuts.get(asked.number) {
+            Some(cut) => answer.close_after(*cut as u64),
+            None => Answer::status(410),
+        }
+    })
+}
+
+/// All that a decoder makes of a source, up to its end or where it is cut.
+fn decode<'s>(source: Box<dyn MediaSource + 's>) -> Result<Vec<f32>, SymphoniaError> {
+    let is_cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    let mut decoding = match Decoding::try_open(source) {
+        Ok(decoding) => decoding,
+        Err(SymphoniaError::IoError(error)) if is_cut(&error) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut all = Vec::new();
+    loop {
+        match decoding.samples() {
+            Ok(Some(samples)) => all.extend(samples),
+            Ok(None) => return Ok(all),
+            Err(SymphoniaError::IoError(error)) if is_cut(&error) => return Ok(all),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Cuts in headers, in pages and frames, between them, and none.
+#[test]
+fn each_connection_is_decoded_as_a_file_of_its_own_where_reads_end_at_seams() {
+    for (track, cuts) in [
+        (OGG, [20_000, 2000, 30_000, OGG.len(), 100]),
+        (FLAC, [20_000, 100, 100_000, FLAC.len(), 100]),
+        (MP3, [20_000, 8_300, 50_000, MP3.len(), 100]),
+    ] {
+        let origin = cut_station(track, &cuts);
+        let mut radio = open(&downloader(), &origin, |config| config.at_seam = AtSeam::End);
+        for (number, cut) in cuts.iter().enumerate().take(cuts.len() - 1) {
+            // Headers that are cut may be an error, of the file too.
+            let heard = decode(Box::new(LentSource(&mut radio))).unwrap_or_default();
+            let expected = decode(Box::new(Cursor::new(&track[..*cut]))).unwrap_or_default();
+            assert!(heard == expected, "{} samples, not {}, up to {cut}", heard.len(), expected.len());
+            assert_eq!(radio.handle().position(), cuts[..=number].iter().sum::<usize>() as u64);
+            assert!(radio.handle().pass_seam());
+        }
+        // What ends the radio is no cut.
+        assert!(matches!(decode(Box::new(LentSource(&mut radio))), Err(SymphoniaError::IoError(_))));
+    }
+}
+
+/// A new Ogg stream begins on each connection, as it does at each title: decoders know that.
+#[test]
+fn ogg_is_played_on_over_seams_by_a_decoder_that_takes_new_streams() {
+    const CUTS: &[usize] = &[20_000, 10_100, 30_000, OGG.len()];
+    let origin = cut_station(OGG, CUTS);
+    let radio = open(&downloader(), &origin, |_| ());
+    let mut decoding = Decoding::open(Box::new(LiveSource(radio)));
+    let mut heard = Vec::new();
+    let end = loop {
+        match decoding.samples() {
+            Ok(samples) => heard.extend(samples.expect("no end without an error")),
+            Err(SymphoniaError::ResetRequired) => decoding.reset().unwrap(),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(end, SymphoniaError::IoError(_)), "{end}");
+    let expected: Vec<f32> =
+        CUTS.iter().flat_map(|cut| decode(Box::new(Cursor::new(&OGG[..*cut]))).unwrap()).collect();
+    assert!(heard == expected, "{} samples, not {}", heard.len(), expected.len());
+}
+
+#[test]
+fn reads_end_at_each_seam_until_it_is_passed() {
+    const CUTS: &[usize] = &[30_000, 1000, 50_000];
+    let origin = cut_station(FLAC, CUTS);
+    let mut radio = open(&downloader(), &origin, |config| config.at_seam = AtSeam::End);
+    let handle = radio.handle();
+    let read_part = |radio: &mut Radio, expected: &[u8]| {
+        let mut audio = Vec::new();
+        radio.read_to_end(&mut audio).unwrap();
+        assert!(audio == expected, "{} bytes, not {}, or others", audio.len(), expected.len());
+        assert_eq!(radio.read(&mut [0; 10]).unwrap(), 0);
+    };
+    assert!(!handle.pass_seam());
+    read_part(&mut radio, &FLAC[..30_000]);
+    assert!(handle.pass_seam());
+    assert!(!handle.pass_seam());
+    read_part(&mut radio, &FLAC[..1000]);
+    assert_eq!(handle.position(), 31_000);
+
+    // Over both seams once more; who asks where it is changes nothing, who goes to a seam begins there.
+    assert_eq!(radio.seek(SeekFrom::Start(29_990)).unwrap(), 29_990);
+    read_part(&mut radio, &FLAC[29_990..30_000]);
+    let nowhere = SeekFrom::Current(0);
+    assert_eq!(radio.seek(nowhere).unwrap(), 30_000);
+    read_part(&mut radio, &[]);
+    radio.seek(SeekFrom::Start(30_000)).unwrap();
+    read_part(&mut radio, &FLAC[..1000]);
+    assert!(handle.pass_seam());
+    let (audio, error) = read_to_error(&mut radio);
+    assert!(audio == FLAC[..50_000], "{} bytes, or others", audio.len());
+    assert_eq!(error.kind(), ErrorKind::Status(410));
+}
+
+#[test]
+fn the_live_edge_after_a_pause_is_a_seam_that_a_read_ends_at() {
+    let (mut radio, _origin) = tune(Answer::station, |config| {
+        config.ahead = 100_000;
+        config.pause_limit = Duration::from_millis(500);
+        config.at_seam = AtSeam::End;
+    });
+    let events = radio.handle().subscribe();
+    assert_pattern(0, &read_exactly(&mut radio, 1000));
+    await_event(&events, |event| matches!(event, RadioEvent::Paused { .. }).then_some(()));
+    assert_eq!(radio.read(&mut [0; 1000]).unwrap(), 0);
+    assert!(radio.handle().pass_seam());
+    assert_pattern(0, &read_exactly(&mut radio, 50_000));
 }

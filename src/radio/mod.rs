@@ -29,9 +29,11 @@ use crate::cancel::CancelGuard;
 use crate::client::Request;
 use crate::config::RadioConfig;
 use crate::downloader::{Downloader, PeerHandle, Priority};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::event::Subscriber;
 use crate::media::MediaInfo;
+#[cfg(doc)]
+use crate::{config::AtSeam, error::ErrorKind};
 
 pub use event::RadioEvent;
 pub use icy::RadioInfo;
@@ -41,9 +43,8 @@ pub use titles::Title;
 /// A station over HTTP, Icecast or SHOUTcast: audio without an end, and the titles in between.
 ///
 /// `read` blocks until at least one byte is there and returns what there is; it never returns
-/// [`io::ErrorKind::Interrupted`], and never 0. A connection that breaks, falls silent, ends or starves the reader is
-/// replaced, for as long as [`RadioConfig::give_up`] says, while what is stored plays on. The two connections do not join
-/// without a seam: a [`RadioEvent::Discontinuity`] tells where it is, and a decoder has to find the next frame.
+/// [`io::ErrorKind::Interrupted`], and 0 only at a seam where that is asked for. A connection that breaks, falls silent,
+/// ends or starves the reader is replaced, for as long as [`RadioConfig::give_up`] says, while what is stored plays on.
 ///
 /// What ends a radio for good (it is cancelled, refused, no audio) is the error of each `read` after the stored bytes.
 ///
@@ -63,6 +64,38 @@ pub use titles::Title;
 /// println!("{}", playing.as_deref().unwrap_or("no title"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Seams
+///
+/// Two connections do not join: the last frame of the one is cut, and the other begins anywhere. A
+/// [`RadioEvent::Discontinuity`] tells where that is. MP3 and AAC are played on: their decoders look for the next frame.
+/// What begins with headers (Ogg, FLAC) begins with them again, and wants a new decoder. With [`AtSeam::End`] each
+/// connection is read like a file, and ends as one that was cut:
+///
+/// ```no_run
+/// # use std::io::{self, Read};
+/// use windway::{AtSeam, Downloader, Radio, RadioConfig};
+///
+/// # fn play(part: impl Read) -> io::Result<()> { Ok(()) }
+/// let mut config = RadioConfig::default();
+/// config.at_seam = AtSeam::End;
+/// let downloader = Downloader::process_wide()?;
+/// let mut radio = Radio::open(&downloader, "http://example.com:8000/stream.ogg", config)?;
+/// loop {
+///     // Makes a decoder, for symphonia with `MediaSourceStream::new(Box::new(&mut radio), ..)`, and plays it to its end.
+///     play(&mut radio)?;
+///     radio.handle().pass_seam();
+/// }
+/// # #[allow(unreachable_code)]
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A decoder may report a cut end as an error, of kind [`io::ErrorKind::UnexpectedEof`] mostly, which none of the radio's own
+/// errors is, and cut headers as damaged: the next one goes on, behind the seam once that was reached.
+///
+/// Ogg chains streams within one connection too, at each title: symphonia then returns `ResetRequired`, and its new tracks
+/// want new decoders. Whoever handles that may play Ogg on. FLAC's frames are numbered: symphonia 0.6 plays none of a new
+/// connection until their numbers are those of the old one's end.
 pub struct Radio {
     shared: Arc<Shared>,
     /// Taken by the drop.
@@ -127,14 +160,7 @@ impl Seek for Radio {
     /// Fails with [`ErrorKind::OutOfWindow`] where nothing is stored, with the window in [`Error::range`], and with
     /// [`ErrorKind::InvalidInput`] for [`SeekFrom::End`]. Does not move then.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        Ok(match to {
-            SeekFrom::Start(position) => self.shared.seek(|_| Some(position))?,
-            SeekFrom::Current(by) => self.shared.seek(|position| position.checked_add_signed(by))?,
-            SeekFrom::End(_) => {
-                let why = "a radio has no end that could be sought from";
-                return Err(Error::new(ErrorKind::InvalidInput, why).with_url(self.url()).into());
-            }
-        })
+        Ok(self.shared.seek(to)?)
     }
 
     fn stream_position(&mut self) -> io::Result<u64> {
@@ -160,6 +186,18 @@ impl fmt::Debug for Radio {
             .field("position", &self.shared.position())
             .field("window", &self.shared.window())
             .finish_non_exhaustive()
+    }
+}
+
+/// Lent to a decoder up to the next seam: see [`AtSeam`].
+#[cfg(feature = "symphonia")]
+impl symphonia_core::io::MediaSource for &mut Radio {
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -251,6 +289,12 @@ impl RadioHandle {
     /// What the radio has done so far.
     pub fn stats(&self) -> RadioStats {
         self.shared.stats()
+    }
+
+    /// Lets reads go on behind the seam that they end at: see [`AtSeam::End`]. False if the reader is at
+    /// none. A seek passes the seam that it goes to.
+    pub fn pass_seam(&self) -> bool {
+        self.shared.pass_seam()
     }
 
     /// Releases the reads that wait, which fail with [`ErrorKind::Interrupted`]; until [`resume`](Self::resume) none waits.

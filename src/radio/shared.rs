@@ -2,6 +2,8 @@
 //!
 //! Offsets are bytes of audio since the radio's start. Bytes come at the window's end only, and leave at its start.
 
+use std::collections::VecDeque;
+use std::io::SeekFrom;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use super::icy::{IcyMetadata, RadioInfo};
 use super::titles::{Title, Titles};
 use crate::cancel::CancelToken;
 use crate::client::{ByteRange, Head, Request};
-use crate::config::{RadioConfig, StorageConfig};
+use crate::config::{AtSeam, RadioConfig, StorageConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
 use crate::media::{self, FirstBytes, MediaInfo};
@@ -47,6 +49,10 @@ struct State {
     end: u64,
     /// Before this byte all memory was taken back.
     trimmed: u64,
+    /// Where a connection begins that is not the first one, as far as it lies in the window or at its end. Ascending.
+    seams: VecDeque<u64>,
+    /// The seam that was passed last, or the byte that was sought to: no read ends there.
+    begun: u64,
     titles: Titles,
     /// What the station last said of itself.
     info: Option<RadioInfo>,
@@ -102,6 +108,8 @@ impl Shared {
             start: 0,
             end: 0,
             trimmed: 0,
+            seams: VecDeque::new(),
+            begun: 0,
             titles: Titles::default(),
             info: None,
             content_type: None,
@@ -133,7 +141,7 @@ impl Shared {
 
 /// For the reader.
 impl Shared {
-    /// Blocks until at least one byte is there, or will not be.
+    /// Blocks until at least one byte is there, or will not be. 0 says that a seam was reached, where reads end.
     pub(super) fn read(&self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() {
             return Ok(0);
@@ -143,8 +151,7 @@ impl Shared {
             let position = self.begin_read();
             let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error))?;
             if got > 0 {
-                self.advance(got as u64);
-                return Ok(got);
+                return Ok(self.advance(got));
             }
             self.await_byte(position, interrupts).map_err(|error| self.locate(error))?;
         }
@@ -166,10 +173,19 @@ impl Shared {
         to
     }
 
-    fn advance(&self, bytes: u64) {
+    /// Takes what was read, up to a seam if reads end there. Returns how many bytes that is.
+    fn advance(&self, got: usize) -> usize {
         let mut state = self.state.lock();
+        // Asked after the bytes were read: a seam is there before the bytes behind it are.
+        let taken = match self.next_end(&state) {
+            Some(end) => usize::try_from(end - state.position).map_or(got, |left| left.min(got)),
+            None => got,
+        };
+        if taken == 0 {
+            return 0;
+        }
         let was_full = self.room(&state).is_none();
-        state.position += bytes;
+        state.position += taken as u64;
         // What is being stored just now may be read before `store` says that it is there.
         state.end = state.end.max(state.position);
         let is_full = self.room(&state).is_none();
@@ -178,6 +194,16 @@ impl Shared {
             // The receiver waits for room.
             self.notify();
         }
+        taken
+    }
+
+    /// The seam, from the reader's position on, at which a read ends.
+    fn next_end(&self, state: &State) -> Option<u64> {
+        if self.config.at_seam != AtSeam::End {
+            return None;
+        }
+        let is_ahead = |seam: &u64| *seam >= state.position && *seam != state.begun;
+        state.seams.iter().copied().find(is_ahead)
     }
 
     fn await_byte(&self, position: u64, interrupts: u64) -> Result<(), Error> {
@@ -210,11 +236,18 @@ impl Shared {
     }
 
     /// Goes to a byte of the window, or its end.
-    pub(super) fn seek(&self, to: impl FnOnce(u64) -> Option<u64>) -> Result<u64, Error> {
+    pub(super) fn seek(&self, to: SeekFrom) -> Result<u64, Error> {
         let mut state = self.state.lock();
         let window = window(&state);
-        let target = to(state.position).filter(|target| window.start <= *target && *target <= window.end);
-        let Some(target) = target else {
+        let target = match to {
+            SeekFrom::Start(target) => Some(target),
+            SeekFrom::Current(by) => state.position.checked_add_signed(by),
+            SeekFrom::End(_) => {
+                let why = "a radio has no end that could be sought from";
+                return Err(self.locate(Error::new(ErrorKind::InvalidInput, why)));
+            }
+        };
+        let Some(target) = target.filter(|target| window.start <= *target && *target <= window.end) else {
             let Range { start, end } = window;
             let why = format!("the radio keeps bytes {start} to {end} only");
             return Err(
@@ -222,6 +255,10 @@ impl Shared {
             );
         };
         state.position = target;
+        // Who asks where it is has begun nothing.
+        if to != SeekFrom::Current(0) {
+            state.begun = target;
+        }
         // Who seeks has come back from a pause, and wants what is stored.
         state.let_go = false;
         state.last_read = Instant::now();
@@ -288,6 +325,15 @@ impl Shared {
     pub(super) fn subscribe(&self) -> Subscriber<RadioEvent> {
         let first = self.state.lock().subscriber.take();
         first.unwrap_or_else(|| self.events.subscribe())
+    }
+
+    pub(super) fn pass_seam(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_at_end = self.next_end(&state) == Some(state.position);
+        if is_at_end {
+            state.begun = state.position;
+        }
+        is_at_end
     }
 
     pub(super) fn interrupt(&self) {
@@ -387,9 +433,13 @@ impl Shared {
         state.connected_at = position;
         state.first = FirstBytes::default();
         state.stats.connections += 1;
+        let is_seam = position > 0;
+        if is_seam {
+            state.seams.push_back(position);
+        }
         drop(state);
         self.events.publish(&RadioEvent::Connected { info, position });
-        if position > 0 {
+        if is_seam {
             self.events.publish(&RadioEvent::Discontinuity { position });
         }
     }
@@ -420,6 +470,9 @@ impl Shared {
         state.start = state.start.max(state.position.saturating_sub(self.config.behind));
         let start = state.start;
         state.titles.forget_before(start);
+        while state.seams.front().is_some_and(|seam| *seam < start) {
+            state.seams.pop_front();
+        }
         let due = start - state.trimmed >= TRIM;
         if due {
             state.trimmed = start;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
@@ -67,25 +67,56 @@ impl MediaSource for LiveSource {
     }
 }
 
+/// A radio lent to a decoder, for as long as that lives.
+pub struct LentSource<'a>(pub &'a mut Radio);
+
+impl Read for LentSource<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Seek for LentSource<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl MediaSource for LentSource<'_> {
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        None
+    }
+}
+
 /// A decoder at work.
-pub struct Decoding {
-    format: Box<dyn FormatReader>,
-    decoder: Box<dyn symphonia::core::codecs::audio::AudioDecoder>,
+pub struct Decoding<'s> {
+    format: Box<dyn FormatReader + 's>,
+    decoder: Box<dyn AudioDecoder>,
     track: u32,
 }
 
-impl Decoding {
-    pub fn open(source: Box<dyn MediaSource>) -> Self {
+impl<'s> Decoding<'s> {
+    pub fn open(source: Box<dyn MediaSource + 's>) -> Self {
+        Self::try_open(source).unwrap()
+    }
+
+    /// Fails for a source that ends within its headers.
+    pub fn try_open(source: Box<dyn MediaSource + 's>) -> Result<Self, SymphoniaError> {
         let source = MediaSourceStream::new(source, Default::default());
         let probe = symphonia::default::get_probe();
-        let format =
-            probe.probe(&Default::default(), source, Default::default(), Default::default()).unwrap();
-        let track = format.default_track(TrackType::Audio).unwrap();
-        let params = track.codec_params.as_ref().unwrap().audio().unwrap();
-        let decoder = symphonia::default::get_codecs()
-            .make_audio_decoder(params, &AudioDecoderOptions::default())
-            .unwrap();
-        Self { track: track.id, format, decoder }
+        let format = probe.probe(&Default::default(), source, Default::default(), Default::default())?;
+        let (track, decoder) = decoder(&*format)?;
+        Ok(Self { track, format, decoder })
+    }
+
+    /// Takes the tracks that begin where the format asked for a reset.
+    pub fn reset(&mut self) -> Result<(), SymphoniaError> {
+        (self.track, self.decoder) = decoder(&*self.format)?;
+        Ok(())
     }
 
     /// The next samples, interleaved; `None` at the end.
@@ -135,6 +166,15 @@ impl Decoding {
         }
         Ok(samples)
     }
+}
+
+/// What decodes a format's audio.
+fn decoder(format: &(dyn FormatReader + '_)) -> Result<(u32, Box<dyn AudioDecoder>), SymphoniaError> {
+    let track = format.default_track(TrackType::Audio).ok_or(SymphoniaError::Unsupported("no audio"))?;
+    let params = track.codec_params.as_ref().and_then(|params| params.audio());
+    let params = params.ok_or(SymphoniaError::Unsupported("no codec"))?;
+    let options = AudioDecoderOptions::default();
+    Ok((track.id, symphonia::default::get_codecs().make_audio_decoder(params, &options)?))
 }
 
 /// Some packets after each seek, then all that are left.
