@@ -310,10 +310,12 @@ fn a_station_that_is_not_there_is_an_error_at_once() {
     for (answer, kind) in [
         (Answer::status(404), ErrorKind::Status(404)),
         (Answer::whole(&page).header("Content-Type", "audio/x-mpegurl"), ErrorKind::NotMedia),
+        (Answer::whole(&page).header("Content-Type", "audio/mpeg"), ErrorKind::NotMedia),
     ] {
         let (mut radio, origin) = tune(move |_, _| answer.clone(), |_| ());
         let (audio, error) = read_to_error(&mut radio);
         assert_eq!((audio.len(), error.kind()), (0, kind));
+        assert!(kind != ErrorKind::NotMedia || error.to_string().contains("a playlist"), "{error}");
         assert_eq!(origin.log().asked.len(), 1);
     }
 }

@@ -12,6 +12,7 @@
 
 mod event;
 mod icy;
+mod playlist;
 mod receiver;
 mod reconnect;
 mod shared;

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
+use super::playlist::Playlist;
 use super::titles::{Title, Titles};
 use crate::cancel::CancelToken;
 use crate::client::{ByteRange, Head, Request};
@@ -416,12 +417,16 @@ impl Shared {
 
     /// Refuses what is no audio, by its head and its first bytes.
     pub(super) fn refuse_page(&self, head: &Head, first: &[u8]) -> Result<(), Error> {
-        if media::looks_like_page(head.content_type(), first) {
-            let what = head.content_type().unwrap_or("of no told type");
-            let why = format!("the answer is a page or a list ({what}), not audio");
-            return Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()));
-        }
-        Ok(())
+        let content_type = head.content_type();
+        let why = match Playlist::detect(content_type, first) {
+            Some(playlist) => playlist.to_string(),
+            None if media::looks_like_page(content_type, first) => {
+                let told = content_type.unwrap_or("of no told type");
+                format!("the answer is a page ({told}), not audio")
+            }
+            None => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()))
     }
 
     /// Notes that a connection brings audio, from the window's end on.
