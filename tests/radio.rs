@@ -149,6 +149,105 @@ fn shoutcasts_own_status_line_is_understood() {
     assert!(playing(&radio.handle()).is_some());
 }
 
+/// What servers send ahead of a body with a block after each 1000 bytes.
+const HEADS: [(&str, &str); 7] = [
+    (
+        "SHOUTcast 1.9",
+        "ICY 200 OK\r\nicy-notice1:<BR>This stream requires <a href=\"http://www.winamp.com/\">Winamp</a><BR>\r\n\
+         icy-notice2:SHOUTcast Distributed Network Audio Server/Linux v1.9.8<BR>\r\nicy-name:Scripted\r\n\
+         icy-genre:Jazz\r\nicy-url:http://host/\r\ncontent-type:audio/mpeg\r\nicy-pub:1\r\nicy-metaint:1000\r\n\
+         icy-br:128\r\n\r\n",
+    ),
+    (
+        "SHOUTcast 2",
+        "ICY 200 OK\r\nicy-notice1: <BR>This stream requires <a href=\"http://www.winamp.com\">Winamp</a><BR>\r\n\
+         icy-notice2: SHOUTcast DNAS/posix(linux x64) v2.6.1.777<BR>\r\nAccess-Control-Allow-Origin:*\r\n\
+         Cache-Control:no-cache,no-store,must-revalidate,max-age=0\r\nConnection: close\r\nicy-name: Scripted\r\n\
+         icy-genre: Jazz\r\nicy-br: 128\r\nicy-sr: 44100\r\nicy-url: http://host/\r\nicy-pub: 1\r\n\
+         content-type: audio/mpeg\r\nicy-metaint: 1000\r\nX-Clacks-Overhead:GNU Terry Pratchett\r\n\r\n",
+    ),
+    (
+        "SHOUTcast 2, to a browser",
+        "HTTP/1.0 200 OK\r\nServer: Ultravox/2.1 SHOUTcast v2.6.1.777/posix(linux x64)\r\n\
+         Access-Control-Allow-Origin: *\r\nicy-name:Scripted\r\nicy-genre:Jazz\r\nicy-br:128\r\nicy-pub:1\r\n\
+         Content-Type: audio/mpeg\r\nicy-url:http://host/\r\nicy-metaint:1000\r\n\r\n",
+    ),
+    (
+        "Icecast-kh",
+        "HTTP/1.0 200 OK\r\nContent-Type: audio/mpeg\r\nicy-br:128\r\n\
+         ice-audio-info: ice-samplerate=44100;ice-bitrate=128;ice-channels=2\r\nicy-description:Unspecified\r\n\
+         icy-genre:Jazz\r\nicy-name:Scripted\r\nicy-pub:1\r\nicy-url:http://host/\r\n\
+         Server: Icecast 2.4.0-kh15\r\nCache-Control: no-cache, no-store\r\nExpires: Mon, 26 Jul 1997 05:00:00 GMT\r\n\
+         Pragma: no-cache\r\nAccess-Control-Allow-Origin: *\r\nicy-metaint:1000\r\n\r\n",
+    ),
+    (
+        "no word of its type",
+        "ICY 200 OK\r\nicy-name:Scripted\r\nicy-genre:Jazz\r\nicy-br:128\r\nicy-pub:1\r\nicy-url:http://host/\r\nicy-metaint:1000\r\n\r\n",
+    ),
+    (
+        "odd spaces and lines",
+        "ICY  200  OK\r\n icy-name : Scripted \r\nICY-GENRE :Jazz\r\nno header at all\r\nicy-br :  128\r\nicy-pub:1\r\n\
+         icy-url:http://host/\r\nicy-metaint :1000\r\nx y: z\r\n\r\n",
+    ),
+    (
+        "line ends without a CR",
+        "ICY 200 OK\nicy-name:Scripted\nicy-genre:Jazz\nicy-br:128\nicy-pub:1\nicy-url:http://host/\nicy-metaint:1000\n\n",
+    ),
+];
+
+#[test]
+fn what_servers_send_is_understood_over_tls_too() {
+    let mut body = Vec::new();
+    Content::icy(&Content::endless(), 1000, 10, &TITLES).append(&mut body, 0..200_000);
+    let answers = HEADS.map(|(_, head)| Answer::raw([head.as_bytes(), &body].concat()));
+    let answer = move |asked: &Asked| answers[asked.path[2..].parse::<usize>().unwrap()].clone();
+    let tls = Origin::start_tls(answer.clone());
+    let trusting = downloader_with(|config| config.client.extra_roots.push(tls.root_pem()));
+    for origin in [Origin::start(answer), tls] {
+        for (number, (server, _)) in HEADS.iter().enumerate() {
+            // SHOUTcast has its stream there, and a page for browsers at the root.
+            let url = origin.url(&format!("/;{number}"));
+            let mut radio = Radio::open(&trusting, &url, config(|_| ())).unwrap();
+            assert_pattern(0, &read_exactly(&mut radio, 150_000));
+            let info = radio.handle().info().unwrap();
+            assert_eq!(info.name.as_deref(), Some("Scripted"), "{server}");
+            assert_eq!(info.genre.as_deref(), Some("Jazz"), "{server}");
+            assert_eq!(info.url.as_deref(), Some("http://host/"), "{server}");
+            assert_eq!((info.bitrate, info.public), (Some(128), Some(true)), "{server}");
+            assert!(playing(&radio.handle()).is_some(), "{server}");
+        }
+    }
+}
+
+/// As AzuraCast and panels do it: from a pretty name to where the stream is, over TLS, in chunks.
+#[test]
+fn a_station_behind_a_redirect_to_tls_has_titles() {
+    let station = station(1000, 100);
+    let tls = Origin::start_tls(move |asked| Answer::station(asked, &station).chunked());
+    let to = tls.url("/listen/scripted/radio.mp3");
+    let origin = Origin::start(move |_| Answer::redirect(302, &to));
+    let trusting = downloader_with(|config| config.client.extra_roots.push(tls.root_pem()));
+    let mut radio = open(&trusting, &origin, |_| ());
+    assert_pattern(0, &read_exactly(&mut radio, 100_000));
+    assert!(playing(&radio.handle()).is_some());
+}
+
+/// SHOUTcast says 401 while it has no source, and 400 while it is full.
+#[test]
+fn shoutcast_without_a_source_is_asked_again() {
+    let (mut radio, origin) = tune(
+        |asked, station| match asked.number {
+            0 => Answer::station(asked, station).icy().close_after(40_000),
+            1 => Answer::raw("ICY 401 Service Unavailable\r\nicy-notice1:<BR>SHOUTcast\r\n\r\n"),
+            2 => Answer::raw("ICY 400 Server Full\r\n\r\n"),
+            _ => Answer::station(asked, station).icy(),
+        },
+        |_| (),
+    );
+    read_exactly(&mut radio, 100_000);
+    assert_eq!(origin.log().asked.len(), 4);
+}
+
 #[test]
 fn a_station_without_titles_is_all_audio() {
     let station = station(0, 1);

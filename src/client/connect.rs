@@ -26,6 +26,7 @@ use ureq::unversioned::transport::{
 };
 
 use super::exchange::Exchange;
+use super::shoutcast::Beginning;
 use super::stock::Origin;
 use super::transport::{Dial, carry};
 use super::warm::Keeper;
@@ -106,9 +107,8 @@ impl Connector<()> for Connect {
             origin,
             exchange: None,
             is_fit: false,
-            awaits_head: false,
-            rewritten: Vec::new(),
-            body_waits: 0,
+            beginning: Beginning::default(),
+            has_waited: false,
         }))
     }
 }
@@ -123,12 +123,10 @@ pub(super) struct Watched {
     exchange: Option<Arc<Exchange>>,
     /// It has served its request and can serve another one.
     is_fit: bool,
-    /// A request was sent, and the beginning of its answer has not been looked at.
-    awaits_head: bool,
-    /// What of a rewritten beginning found no room yet.
-    rewritten: Vec<u8>,
-    /// Waits for more of the current answer's body.
-    body_waits: u64,
+    /// How its answer begins.
+    beginning: Beginning,
+    /// There was a wait for more of a body whose rest may be read from the socket: it has set the limit on silence.
+    has_waited: bool,
 }
 
 impl Watched {
@@ -156,73 +154,42 @@ impl Watched {
         })
     }
 
-    /// Waits for the beginning of an answer. On a connection that had served others patience may end before the limit,
-    /// and then something else is tried beside the wait.
-    fn await_beginning(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let exchange = self.exchange.clone().filter(|exchange| exchange.waits_on_reused());
-        let patience = exchange.as_ref().and_then(|exchange| exchange.patience.as_ref());
-        let limit = *timeout.for_read().after;
-        let Some(patience) = patience.filter(|patience| patience.limit < limit) else {
-            return self.connection().transport.await_input(timeout);
-        };
-        let first = NextTimeout { per_read: Some(time::Duration::Exact(patience.limit)), ..timeout };
-        match self.connection().transport.await_input(first) {
-            Err(error) if is_timeout(&error) => {}
-            result => return result,
-        }
-        (patience.at_end)();
-        let rest = NextTimeout { per_read: Some(time::Duration::Exact(limit - patience.limit)), ..timeout };
-        self.connection().transport.await_input(rest)
-    }
-
-    /// The beginning of an answer, with `ICY` as its protocol turned into one that ureq knows.
-    fn await_head(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let mut came = self.await_beginning(timeout)?;
-        while came && is_cut(self.buffers().input()) {
-            came = self.connection().transport.await_input(timeout)?;
-        }
-        self.awaits_head = false;
-        let buffers = self.buffers();
-        if !came && !buffers.input().is_empty() {
-            let why = "the connection was closed in the status line";
-            return Err(carry(Error::new(ErrorKind::Disconnected, why)));
-        }
-        if buffers.input().starts_with(ICY) {
-            let rewritten = [HTTP, &buffers.input()[ICY.len()..]].concat();
-            buffers.input_consume(rewritten.len() - HTTP.len() + ICY.len());
-            self.rewritten = rewritten;
-            return self.deliver();
-        }
-        Ok(came)
-    }
-
-    /// True if the body's reader is to take the rest from the socket, without a copy in between. Not before a first wait,
-    /// which has set the socket's limit on silence.
+    /// True if the body's reader is to take the rest from the socket, without a copy in between.
     fn leaves_the_rest(&mut self) -> bool {
-        let is_ready = self.body_waits > 0 && !self.is_tls() && self.buffers().input().is_empty();
-        is_ready && self.exchange.as_ref().is_some_and(|exchange| exchange.begin_direct())
-    }
-
-    /// Gives out what was rewritten, as far as there is room: it is longer than what came, which may have filled all.
-    fn deliver(&mut self) -> Result<bool, ureq::Error> {
-        let rewritten = std::mem::take(&mut self.rewritten);
-        let buffers = self.buffers();
-        let room = buffers.input_append_buf();
-        let fits = room.len().min(rewritten.len());
-        room[..fits].copy_from_slice(&rewritten[..fits]);
-        buffers.input_appended(fits);
-        self.rewritten = rewritten[fits..].to_vec();
-        Ok(true)
+        let Some(exchange) = self.exchange.clone().filter(|exchange| exchange.allows_direct()) else {
+            return false;
+        };
+        let is_empty = self.buffers().input().is_empty() && self.beginning.is_over();
+        let is_ready = self.has_waited && is_empty && !self.is_tls();
+        self.has_waited = true;
+        if is_ready {
+            exchange.begin_direct();
+        }
+        is_ready
     }
 }
 
-/// The protocol of SHOUTcast's status line.
-const ICY: &[u8] = b"ICY ";
-const HTTP: &[u8] = b"HTTP/1.0 ";
-
-/// True for the beginning of what may become `ICY`.
-fn is_cut(beginning: &[u8]) -> bool {
-    !beginning.is_empty() && beginning.len() < ICY.len() && ICY.starts_with(beginning)
+/// Waits for the beginning of an answer. On a connection that had served others patience may end before the limit, and
+/// then something else is tried beside the wait.
+fn await_beginning(
+    transport: &mut dyn Transport,
+    exchange: Option<&Exchange>,
+    timeout: NextTimeout,
+) -> Result<bool, ureq::Error> {
+    let exchange = exchange.filter(|exchange| exchange.waits_on_reused());
+    let patience = exchange.and_then(|exchange| exchange.patience.as_ref());
+    let limit = *timeout.for_read().after;
+    let Some(patience) = patience.filter(|patience| patience.limit < limit) else {
+        return transport.await_input(timeout);
+    };
+    let first = NextTimeout { per_read: Some(time::Duration::Exact(patience.limit)), ..timeout };
+    match transport.await_input(first) {
+        Err(error) if is_timeout(&error) => {}
+        result => return result,
+    }
+    (patience.at_end)();
+    let rest = NextTimeout { per_read: Some(time::Duration::Exact(limit - patience.limit)), ..timeout };
+    transport.await_input(rest)
 }
 
 fn is_timeout(error: &ureq::Error) -> bool {
@@ -259,26 +226,21 @@ impl Transport for Watched {
                 self.exchange = Some(exchange);
             }
         }
-        self.awaits_head = true;
+        self.beginning.expect();
         let result = self.connection().transport.transmit_output(amount, timeout);
         self.explain(result)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let result = if self.buffers().input_append_buf().is_empty() {
-            // ureq would take a read into nothing for the end.
-            Err(carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large")))
-        } else if self.awaits_head {
-            self.await_head(timeout)
-        } else if !self.rewritten.is_empty() {
-            self.deliver()
-        } else if self.leaves_the_rest() {
+        if self.leaves_the_rest() {
             // Who reads the body asks the exchange, and does not look at this.
             return Err(carry(Error::new(ErrorKind::Protocol, "the rest is read from the socket")));
-        } else {
-            self.body_waits += 1;
-            self.connection().transport.await_input(timeout)
-        };
+        }
+        let Self { connection, exchange, beginning, .. } = self;
+        let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
+        let result = beginning.await_input(&mut connection.transport, timeout, |transport| {
+            await_beginning(transport, exchange.as_deref(), timeout)
+        });
         if let (Ok(true), Some(exchange)) = (&result, &self.exchange) {
             exchange.note_answer();
         }
@@ -313,20 +275,5 @@ impl Drop for Watched {
 impl fmt::Debug for Watched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watched").field("connection", &self.connection).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_may_become_icy_is_waited_for() {
-        for cut in [&b"I"[..], b"IC", b"ICY"] {
-            assert!(is_cut(cut));
-        }
-        for whole in [&b""[..], b"H", b"HTTP/1.1", b"ICY ", b"ICX", b"ICY 200 OK"] {
-            assert!(!is_cut(whole));
-        }
     }
 }

@@ -186,14 +186,13 @@ impl Exchange {
         self.binding.lock().direct = if is_allowed { Direct::Allowed } else { Direct::No };
     }
 
-    /// Leaves the rest of the body to its reader, if that is allowed.
-    pub(super) fn begin_direct(&self) -> bool {
-        let mut binding = self.binding.lock();
-        let is_allowed = binding.direct == Direct::Allowed;
-        if is_allowed {
-            binding.direct = Direct::Begun;
-        }
-        is_allowed
+    pub(super) fn allows_direct(&self) -> bool {
+        self.binding.lock().direct == Direct::Allowed
+    }
+
+    /// Leaves the rest of the body to its reader.
+    pub(super) fn begin_direct(&self) {
+        self.binding.lock().direct = Direct::Begun;
     }
 
     /// The socket to read the rest of the body from, once that was left to its reader.

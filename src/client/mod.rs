@@ -15,6 +15,7 @@ mod request;
 mod resolve;
 mod resume;
 pub(crate) mod retry;
+mod shoutcast;
 mod stock;
 mod transport;
 mod warm;
