@@ -328,7 +328,8 @@ pub struct RadioConfig {
     /// For how long to reconnect without hearing a byte of audio, before the radio ends with the last error. It ends early
     /// rather than late: when the next attempt would come after that. Default: `None`, for ever.
     pub give_up: Option<Duration>,
-    /// For how long a 404 is no answer, but a station whose source is away: Icecast says so until its source is back.
+    /// For how long a 404 is no answer, but a station whose source is away: Icecast says so until its source is back. Like
+    /// every station that was heard less than 2 min ago, it is asked again after 1.5 s at most.
     /// Counts from the break on, and only where audio had been heard; else a 404 ends the radio at once. Default: 2 min.
     pub source_away: Duration,
     /// Bytes a second; a connection that brings less for a whole `rate_window`, while the reader waits for each of them,

@@ -13,6 +13,11 @@ use crate::error::{Error, ErrorKind};
 /// each time is not asked without a pause.
 const STEADY: Duration = Duration::from_secs(10);
 
+/// How long after a break the station is likely to be back at any moment.
+const BRIEF: Duration = Duration::from_secs(120);
+/// The longest wait in that time, unless the server asks for more: whoever listens hears soon that the station is back.
+const LONGEST_WHILE_BRIEF: Duration = Duration::from_millis(1500);
+
 /// What happened so far to the connections of one radio.
 #[derive(Debug)]
 pub(super) struct Reconnect {
@@ -111,7 +116,11 @@ impl Reconnect {
         if !self.is_passing(error, troubled_for) {
             return Verdict::End(error.clone());
         }
-        let after = retry::delay(error, self.failures, flowed, random);
+        let mut after = retry::delay(error, self.failures, flowed, random);
+        let is_away = self.heard && !flowed;
+        if is_away && troubled_for < BRIEF && error.retry_after().is_none() {
+            after = after.min(LONGEST_WHILE_BRIEF);
+        }
         self.failures = self.failures.saturating_add(1);
         match self.policy.give_up {
             Some(limit) if troubled_for + after > limit => Verdict::End(error.clone()),
@@ -195,13 +204,23 @@ mod tests {
     #[test]
     fn a_station_that_hangs_up_after_each_burst_is_not_asked_in_a_loop() {
         let (mut radio, now) = radio(|_| ());
-        let waits: Vec<_> = (0..4)
+        let waits: Vec<_> = (0..6)
             .map(|_| {
                 radio.handle_audio(60_000, true, now).unwrap();
                 longest_wait(&mut radio, &broken(), now).unwrap().as_millis()
             })
             .collect();
-        assert_eq!(waits, [0, 500, 1000, 2000]);
+        assert_eq!(waits, [0, 500, 1000, 2000, 4000, 8000]);
+    }
+
+    #[test]
+    fn a_station_that_was_heard_just_now_is_asked_again_soon() {
+        let (mut radio, now) = radio(|_| ());
+        radio.handle_audio(1, false, now).unwrap();
+        let mut wait = |after| longest_wait(&mut radio, &broken(), now + after).unwrap().as_millis();
+        let waits: Vec<_> =
+            [0, 1, 2, 3, 4, 119, 120].into_iter().map(|second| wait(second * SECOND)).collect();
+        assert_eq!(waits, [0, 500, 1000, 1500, 1500, 1500, 8000]);
     }
 
     #[test]
