@@ -14,7 +14,16 @@ pub(crate) struct Bandwidth {
     since: Option<Instant>,
     bytes: f64,
     busy: f64,
-    ttfb: Option<Duration>,
+    heads: Heads,
+}
+
+/// The times of recent heads.
+#[derive(Debug, Default)]
+struct Heads {
+    mean: Option<Duration>,
+    /// The last ones, in any order.
+    last: [Option<Duration>; 8],
+    count: usize,
 }
 
 /// Busy time after which what came before counts half.
@@ -24,14 +33,20 @@ const HALF_LIFE: f64 = 2.0;
 const ENOUGH_BYTES: f64 = 16.0 * 1024.0;
 
 impl Bandwidth {
-    /// A body begins to arrive, `ttfb` after its request was sent.
-    pub(crate) fn handle_body(&mut self, ttfb: Duration, now: Instant) {
+    /// A head arrived, `ttfb` after its request was sent.
+    pub(crate) fn handle_head(&mut self, ttfb: Duration) {
+        let Heads { mean, last, count } = &mut self.heads;
+        *mean = Some((mean.unwrap_or(ttfb) * 3 + ttfb) / 4);
+        last[*count % last.len()] = Some(ttfb);
+        *count = count.wrapping_add(1);
+    }
+
+    /// A body begins to arrive.
+    pub(crate) fn handle_body(&mut self, now: Instant) {
         if self.active == 0 {
             self.since = Some(now);
         }
         self.active += 1;
-        let old = self.ttfb.unwrap_or(ttfb);
-        self.ttfb = Some((old * 3 + ttfb) / 4);
     }
 
     /// Some bytes of a body arrived.
@@ -56,7 +71,13 @@ impl Bandwidth {
 
     /// Time from request to head, the recent ones counting most.
     pub(crate) fn ttfb(&self) -> Option<Duration> {
-        self.ttfb
+        self.heads.mean
+    }
+
+    /// The shortest of the last few: the time that a request takes when no connection has to be made for it and nothing
+    /// else, of ours least of all, is in its way.
+    pub(crate) fn least_ttfb(&self) -> Option<Duration> {
+        self.heads.last.iter().flatten().min().copied()
     }
 
     fn settle(&mut self, now: Instant) {
@@ -81,8 +102,8 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut bandwidth = Bandwidth::default();
-        bandwidth.handle_body(Duration::ZERO, at(0));
-        bandwidth.handle_body(Duration::ZERO, at(0));
+        bandwidth.handle_body(at(0));
+        bandwidth.handle_body(at(0));
         bandwidth.handle_bytes(50_000, at(500));
         bandwidth.handle_bytes(50_000, at(1000));
         assert_eq!(bandwidth.rate(), Some(100_000.0));
@@ -94,7 +115,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut bandwidth = Bandwidth::default();
         for begin in [0, 60_000] {
-            bandwidth.handle_body(Duration::ZERO, at(begin));
+            bandwidth.handle_body(at(begin));
             bandwidth.handle_bytes(100_000, at(begin + 1000));
             bandwidth.handle_end(at(begin + 1000));
         }
@@ -105,9 +126,24 @@ mod tests {
     fn too_little_says_nothing() {
         let start = Instant::now();
         let mut bandwidth = Bandwidth::default();
-        bandwidth.handle_body(Duration::from_millis(40), start);
+        bandwidth.handle_body(start);
         bandwidth.handle_bytes(1000, start + Duration::from_millis(1));
         assert_eq!(bandwidth.rate(), None);
-        assert_eq!(bandwidth.ttfb(), Some(Duration::from_millis(40)));
+    }
+
+    #[test]
+    fn a_slow_head_counts_in_the_mean_and_a_fast_one_for_a_while() {
+        let ms = Duration::from_millis;
+        let mut bandwidth = Bandwidth::default();
+        assert_eq!((bandwidth.ttfb(), bandwidth.least_ttfb()), (None, None));
+        bandwidth.handle_head(ms(80));
+        bandwidth.handle_head(ms(40));
+        assert_eq!((bandwidth.ttfb(), bandwidth.least_ttfb()), (Some(ms(70)), Some(ms(40))));
+        for _ in 0..7 {
+            bandwidth.handle_head(ms(100));
+            assert_eq!(bandwidth.least_ttfb(), Some(ms(40)));
+        }
+        bandwidth.handle_head(ms(100));
+        assert_eq!(bandwidth.least_ttfb(), Some(ms(100)));
     }
 }

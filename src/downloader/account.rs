@@ -42,9 +42,13 @@ impl Account {
         Self { bus: Bus::new(event_capacity), books: Mutex::default() }
     }
 
-    /// A body begins to arrive, `ttfb` after its request was sent.
-    pub(super) fn begin_body(&self, ttfb: Duration, now: Instant) {
-        self.books.lock().bandwidth.handle_body(ttfb, now);
+    /// A head arrived, `ttfb` after its request was sent.
+    pub(super) fn add_head(&self, ttfb: Duration) {
+        self.books.lock().bandwidth.handle_head(ttfb);
+    }
+
+    pub(super) fn begin_body(&self, now: Instant) {
+        self.books.lock().bandwidth.handle_body(now);
     }
 
     pub(super) fn add_bytes(&self, bytes: usize, now: Instant) {
@@ -79,10 +83,14 @@ impl Account {
         self.books.lock().bandwidth.rate()
     }
 
-    /// Bytes a second, and the time to a first byte.
-    pub(super) fn network(&self) -> (Option<f64>, Option<Duration>) {
-        let books = self.books.lock();
-        (books.bandwidth.rate(), books.bandwidth.ttfb())
+    /// Time from request to head, the recent ones counting most.
+    pub(super) fn ttfb(&self) -> Option<Duration> {
+        self.books.lock().bandwidth.ttfb()
+    }
+
+    /// Time from request to head where nothing is in the way.
+    pub(super) fn least_ttfb(&self) -> Option<Duration> {
+        self.books.lock().bandwidth.least_ttfb()
     }
 
     pub(super) fn totals(&self) -> Totals {

@@ -170,7 +170,8 @@ impl PeerHandle {
 
     /// A way to wake the peer that does not keep it alive.
     pub fn waker(&self) -> Waker {
-        Waker { core: Arc::downgrade(self.core()), key: self.0.key }
+        let account = Arc::downgrade(&self.0.account);
+        Waker { core: Arc::downgrade(self.core()), key: self.0.key, account }
     }
 
     /// Gives the peer another priority beside other peers; what it has queued moves along.
@@ -228,6 +229,8 @@ impl Drop for Registration {
 pub struct Waker {
     core: Weak<Core>,
     key: PeerKey,
+    /// The peer's own.
+    account: Weak<Account>,
 }
 
 impl Waker {
@@ -250,10 +253,13 @@ impl Waker {
         self.core.upgrade()?.client.keep_warm(request)
     }
 
-    /// What the downloader's transfers have shown: bytes a second, and the time to a first byte.
+    /// What the downloader's transfers have shown: bytes a second of all of them together, and the time to a first byte of
+    /// this peer's own, which may go further than others.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
         let Some(core) = self.core.upgrade() else { return (None, None) };
-        core.account.network()
+        let own = self.account.upgrade().and_then(|account| account.least_ttfb());
+        let ttfb = own.or_else(|| core.account.least_ttfb());
+        (core.account.rate(), ttfb)
     }
 }
 

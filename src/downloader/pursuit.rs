@@ -132,7 +132,7 @@ impl Pursuit {
 /// How long an awaited request waits on a connection that was kept alive before it is raced: such a connection may have
 /// died in silence.
 fn patience(core: &Core, priority: Priority) -> Option<Duration> {
-    let ttfb = core.account.network().1.unwrap_or_default();
+    let ttfb = core.account.ttfb().unwrap_or_default();
     (priority == Priority::High).then(|| SHORTEST_PATIENCE.max(4 * ttfb))
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::fetch::Priority;
 use super::peer::{Credit, PeerHandle};
@@ -15,7 +15,6 @@ use super::worker::{Record, Transfer};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, Head};
 use crate::error::Error;
-use crate::event::Event;
 
 /// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.
 ///
@@ -48,11 +47,10 @@ impl Response {
         core: Arc<Core>,
         body: client::Response,
         record: Record,
-        ttfb: Duration,
         pursuit: Pursuit,
         token: CancelToken,
     ) -> Self {
-        let transfer = Some(record.control.begin_body(ttfb));
+        let transfer = Some(record.control.begin_body());
         Self { body, record, core, pursuit, token, first: None, transfer, end: Ok(()), keeps: None }
     }
 
@@ -137,8 +135,7 @@ impl Response {
             let sent = Instant::now();
             match self.pursuit.open(&self.core, &attempt, Priority::High) {
                 Ok(mut body) => {
-                    let (ttfb, status) = (sent.elapsed(), body.head().status());
-                    self.record.publish(Event::FirstByte { request: self.record.id, ttfb, status });
+                    self.record.note_head(sent.elapsed(), body.head().status());
                     body.keep(attempt);
                     self.pursuit.begin(body.head());
                     let broken = std::mem::replace(&mut self.body, body);

@@ -148,18 +148,16 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
     // Cancelled with the fetch, and by an eviction.
     let token = job.token.child(CancelReason::Fetch);
     if let Some(body) = job.body.take() {
-        return stream(core, job, body, Duration::ZERO, chunk);
+        return stream(core, job, body, chunk);
     }
     job.control.arm(&token);
     let sent = Instant::now();
-    let opened = job.pursuit.open(core, &token, job.priority);
-    let ttfb = sent.elapsed();
-    let mut body = match opened {
+    let mut body = match job.pursuit.open(core, &token, job.priority) {
         Ok(body) => body,
         Err(error) => return ended(job, Err(error)),
     };
     job.control.advance();
-    job.record.publish(Event::FirstByte { request: job.record.id, ttfb, status: body.head().status() });
+    job.record.note_head(sent.elapsed(), body.head().status());
     let flow = match &mut job.target {
         Target::Caller(_) => Ok(Flow::Detach),
         Target::Sink(sink) => sink.head(body.head()),
@@ -175,32 +173,26 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
             let Job { target, record, pursuit, token, .. } = *job;
             match target {
                 Target::Caller(reply) => {
-                    reply.put(Ok(Response::new(Arc::clone(core), body, record, ttfb, pursuit, token)));
+                    reply.put(Ok(Response::new(Arc::clone(core), body, record, pursuit, token)));
                 }
                 Target::Sink(sink) => {
                     let pursuit = pursuit.without_retries();
-                    sink.detached(Response::new(Arc::clone(core), body, record, ttfb, pursuit, token));
+                    sink.detached(Response::new(Arc::clone(core), body, record, pursuit, token));
                 }
             }
             Attempt::HandedOver
         }
         Ok(Flow::Stream) => {
             body.keep(token);
-            stream(core, job, body, ttfb, chunk)
+            stream(core, job, body, chunk)
         }
         Err(error) => ended(job, Err(error)),
     }
 }
 
 /// Reads a body into the sink, up to its end or until it has to make room.
-fn stream(
-    core: &Arc<Core>,
-    mut job: Box<Job>,
-    mut body: client::Response,
-    ttfb: Duration,
-    chunk: &mut Box<[u8]>,
-) -> Attempt {
-    let transfer = job.control.begin_body(ttfb);
+fn stream(core: &Arc<Core>, mut job: Box<Job>, mut body: client::Response, chunk: &mut Box<[u8]>) -> Attempt {
+    let transfer = job.control.begin_body();
     let result = job.stream(core, &mut body, &transfer, chunk);
     drop(transfer);
     match result {
@@ -321,9 +313,9 @@ impl Control {
     }
 
     /// Notes that a body begins to arrive. What is returned notes its bytes, and by its drop its end.
-    pub(super) fn begin_body(self: &Arc<Self>, ttfb: Duration) -> Transfer {
+    pub(super) fn begin_body(self: &Arc<Self>) -> Transfer {
         let now = Instant::now();
-        self.accounts.iter().for_each(|account| account.begin_body(ttfb, now));
+        self.accounts.iter().for_each(|account| account.begin_body(now));
         Transfer(Arc::clone(self))
     }
 
@@ -539,6 +531,12 @@ impl Record {
 
     pub(super) fn publish(&self, event: Event) {
         self.control.publish(&event);
+    }
+
+    /// Tells that a head has come, `ttfb` after its request was sent.
+    pub(super) fn note_head(&self, ttfb: Duration, status: u16) {
+        self.control.accounts.iter().for_each(|account| account.add_head(ttfb));
+        self.publish(Event::FirstByte { request: self.id, ttfb, status });
     }
 
     /// Tells that it failed and will be tried again.
