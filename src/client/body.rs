@@ -17,7 +17,7 @@ use super::{ByteRange, describe, describe_io};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
 
-/// A buffer that is read into by a system call of its own; what goes into smaller ones is buffered by ureq.
+/// Who has such a buffer reads into it by a system call of its own; what goes into smaller ones is buffered by ureq.
 const LARGE: usize = 16 * 1024;
 
 /// An answer with its body open.
@@ -28,6 +28,8 @@ pub(crate) struct Response {
     /// Where the rest of the body comes from, once ureq has given out what it had buffered: straight into the asker's
     /// buffer, for a body that nothing but a length frames.
     direct: Option<Arc<TcpStream>>,
+    /// It was read into a large buffer once. A small one since is the rest of such a one.
+    is_read_large: bool,
     exchange: Arc<Exchange>,
     /// Offset in the resource of the next byte.
     position: u64,
@@ -67,6 +69,7 @@ impl Response {
             head,
             body: Some(body),
             direct: None,
+            is_read_large: false,
             exchange,
             position,
             left,
@@ -173,7 +176,8 @@ impl Response {
     fn read_body(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         if self.direct.is_none() {
             let Some(body) = &mut self.body else { return Ok(0) };
-            self.exchange.allow_direct(self.framing.by_length && buf.len() >= LARGE);
+            self.is_read_large |= buf.len() >= LARGE;
+            self.exchange.allow_direct(self.framing.by_length && self.is_read_large);
             let result = body.read(buf);
             self.direct = self.exchange.direct();
             if self.direct.is_none() {
