@@ -251,12 +251,12 @@ impl RadioHandle {
         self.shared.buffered()
     }
 
-    /// Blocks until `bytes` are stored ahead of the reader. More than [`RadioConfig::ahead`] never are, and a quarter of
-    /// that, or 32 KiB, may stay empty.
+    /// Blocks until `bytes` are stored ahead of the reader.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] after `timeout`; what ended the radio; [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::InvalidInput`] for more than [`RadioConfig::ahead`] less 32 KiB, or a quarter of it where that is less,
+    /// which may stay empty; [`ErrorKind::TimedOut`] after `timeout`; what ended the radio; [`ErrorKind::Interrupted`].
     pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
         self.shared.wait_buffered(bytes, timeout)
     }

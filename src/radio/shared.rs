@@ -289,6 +289,11 @@ impl Shared {
     }
 
     pub(super) fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
+        let most = self.config.ahead - self.worth();
+        if bytes > most {
+            let why = format!("waiting for {bytes} bytes, and a radio may store no more than {most} ahead");
+            return Err(self.locate(Error::new(ErrorKind::InvalidInput, why)));
+        }
         let interrupts = self.state.lock().interrupts;
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = self.resource.wait(deadline, |_| {
@@ -392,8 +397,12 @@ impl Shared {
     /// How many bytes may come; `None` while it is not worth a read.
     fn room(&self, state: &State) -> Option<usize> {
         let room = self.config.ahead.saturating_sub(state.end - state.position);
-        let worth = (self.config.ahead / 4).clamp(1, CHUNK as u64);
-        (room >= worth).then(|| usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK))
+        (room >= self.worth()).then(|| usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK))
+    }
+
+    /// How much room is worth a read.
+    fn worth(&self) -> u64 {
+        (self.config.ahead / 4).clamp(1, CHUNK as u64)
     }
 
     /// Blocks until the reader has come back from its pause.
