@@ -9,6 +9,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use socket2::SockRef;
 
@@ -47,9 +48,8 @@ struct Binding {
     /// Another exchange for the same request was faster.
     outrun: bool,
     direct: Direct,
-    /// Dropped when the socket is shut down, for who can't hear of that otherwise.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    holder: Option<crossbeam_channel::Sender<()>>,
+    /// While a connection is made: dropped when it is to be given up.
+    holder: Option<Sender<()>>,
     /// All of the answer was read, and the connection can serve another request.
     served: bool,
 }
@@ -145,16 +145,16 @@ impl Exchange {
         if let Some(reason) = binding.cancelled {
             return Err(carry(Error::cancelled(reason)));
         }
+        binding.holder = None;
         binding.socket = Some(Arc::clone(socket));
         binding.reused = reused;
         Ok(())
     }
 
-    /// Drops `holder` when the socket is shut down; at once if it was.
-    #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    pub(super) fn hold(&self, holder: crossbeam_channel::Sender<()>) {
+    /// Keeps `holder` while a connection is made, and drops it when this is aborted; at once if it was.
+    pub(super) fn hold(&self, holder: Sender<()>) {
         let mut binding = self.binding.lock();
-        binding.holder = Some(holder).filter(|_| binding.socket.is_some());
+        binding.holder = Some(holder).filter(|_| binding.cancelled.is_none());
     }
 
     pub(super) fn unbind(&self, socket: &Arc<TcpStream>) {
@@ -213,8 +213,7 @@ impl Exchange {
 
 impl Binding {
     fn shut_down(&mut self) {
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        drop(self.holder.take());
+        self.holder = None;
         if let Some(socket) = self.socket.take() {
             // Its close then resets the connection: a server that is blocked on a full window would hear of a mere end only
             // when the kernel forgets the socket, a minute later. Errors say that it is down already.

@@ -3,11 +3,10 @@
 //! ureq speaks HTTP; what surrounds it is here: the connections ([connect], [warm]), the names ([resolve]), the rules for
 //! what an answer may be, and the [body] that never ends early in silence.
 
-#[cfg(any(test, not(any(target_os = "linux", target_os = "android"))))]
-mod aside;
 mod body;
 mod connect;
 mod exchange;
+mod eyeballs;
 mod pace;
 mod race;
 mod range;

@@ -1,22 +1,19 @@
-//! TCP connections: opened with a limit, whichever address answers first, and aborted from any thread.
+//! TCP connections: opened with a limit, and aborted from any thread.
 
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
 use super::exchange::Exchange;
+use super::eyeballs;
 use crate::error::{Error, ErrorKind};
-
-/// How long an address is tried while others are left that may answer sooner (RFC 8305, section 5).
-const STAGGER: Duration = Duration::from_millis(250);
 
 /// Our error as ureq's. As an I/O error of kind `Other`, or ureq would take some kinds for the clean end of a body.
 pub(super) fn carry(error: Error) -> ureq::Error {
@@ -60,98 +57,24 @@ impl Connector<()> for Dial {
 }
 
 impl Dial {
-    /// Tries the addresses in turn: each shortly, while others are left that may answer sooner; then each at length.
+    /// Connects to one of the addresses. Bound to the current exchange, which releases it from then on.
     fn dial(&self, addresses: &[SocketAddr]) -> Result<Arc<TcpStream>, Error> {
-        let deadline = Instant::now() + self.connect_timeout;
-        let mut last = None;
-        let patient = if addresses.len() > 1 { 2 } else { 1 };
-        for round in 0..patient {
-            for (index, address) in addresses.iter().enumerate() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                let share = left / (addresses.len() - index) as u32;
-                let limit = if round + 1 < patient { STAGGER.min(left) } else { share };
-                if limit.is_zero() {
-                    break;
-                }
-                match self.dial_one(*address, limit) {
-                    Ok(socket) => return Ok(socket),
-                    Err(error) if error.is_cancelled() => return Err(error),
-                    Err(error) => last = Some(error),
-                }
-            }
-            // Who refused at once refuses again.
-            if last.as_ref().is_some_and(|error| error.kind() != ErrorKind::ConnectTimedOut) {
-                break;
-            }
+        let exchange = Exchange::current().unwrap_or_default();
+        let (holder, released) = crossbeam_channel::bounded(0);
+        exchange.hold(holder);
+        let connected = eyeballs::connect(addresses, self.connect_timeout, &released, || {
+            self.counters.dialled.fetch_add(1, Ordering::Relaxed);
+        });
+        if let Some(cancelled) = exchange.cancelled() {
+            return Err(cancelled);
         }
-        Err(last.unwrap_or_else(|| Error::new(ErrorKind::ConnectTimedOut, "no time was left to connect")))
+        let socket = connected?;
+        socket.set_nodelay(true).map_err(|error| {
+            Error::new(ErrorKind::Unreachable, "the connection was lost").with_cause(error)
+        })?;
+        exchange.bind(&socket, false).map_err(Error::from_ureq)?;
+        Ok(socket)
     }
-
-    fn dial_one(&self, address: SocketAddr, limit: Duration) -> Result<Arc<TcpStream>, Error> {
-        let failed = |error: io::Error| describe_connect(address, error);
-        let socket =
-            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)).map_err(failed)?;
-        let socket = Arc::new(TcpStream::from(socket));
-        let exchange = Exchange::current();
-        // Bound before it connects, so that a cancel releases the connect.
-        if let Some(exchange) = &exchange {
-            exchange.bind(&socket, false).map_err(Error::from_ureq)?;
-        }
-        self.counters.dialled.fetch_add(1, Ordering::Relaxed);
-        let connected = connect(&socket, address, limit, exchange.as_deref())
-            .and_then(|()| socket.set_nodelay(true))
-            .map_err(failed);
-        let Some(exchange) = exchange else { return connected.map(|()| socket) };
-        match (connected, exchange.cancelled()) {
-            (_, Some(cancelled)) => Err(cancelled),
-            (Err(error), None) => {
-                exchange.unbind(&socket);
-                Err(error)
-            }
-            (Ok(()), None) => Ok(socket),
-        }
-    }
-}
-
-/// Blocks until `socket` is connected, `limit` has passed, or the exchange lets go of the socket.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn connect(
-    socket: &Arc<TcpStream>,
-    address: SocketAddr,
-    limit: Duration,
-    _: Option<&Exchange>,
-) -> io::Result<()> {
-    socket2::SockRef::from(&**socket).connect_timeout(&address.into(), limit)
-}
-
-/// Blocks until `socket` is connected, `limit` has passed, or the exchange lets go of the socket.
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn connect(
-    socket: &Arc<TcpStream>,
-    address: SocketAddr,
-    limit: Duration,
-    exchange: Option<&Exchange>,
-) -> io::Result<()> {
-    let (holder, released) = crossbeam_channel::bounded(0);
-    let _held = match exchange {
-        Some(exchange) => {
-            exchange.hold(holder);
-            None
-        }
-        None => Some(holder),
-    };
-    super::aside::connect(socket, address, limit, &released)
-}
-
-fn describe_connect(address: SocketAddr, error: io::Error) -> Error {
-    let (kind, what) = match error.kind() {
-        io::ErrorKind::ConnectionRefused => (ErrorKind::Refused, "refused the connection"),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
-            (ErrorKind::ConnectTimedOut, "did not accept the connection in time")
-        }
-        _ => (ErrorKind::Unreachable, "can't be reached"),
-    };
-    Error::new(kind, format!("{address} {what}")).with_cause(error)
 }
 
 /// A TCP connection.

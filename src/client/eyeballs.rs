@@ -1,0 +1,205 @@
+//! Happy eyeballs: connects to whichever address answers first (RFC 8305, section 5).
+//!
+//! Each address is tried on a thread of its own, for a connect can be waited for in no other way that lets several be under
+//! way, nor be left alone where a shutdown of its socket does not release it.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use crate::error::{Error, ErrorKind};
+
+/// How long an address is waited for before the next one is tried beside it.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// Connects are released by a shutdown of their sockets; elsewhere they end when they like, holding their socket and nothing
+/// else.
+const RELEASABLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Connects under way.
+struct Attempts {
+    limit: Instant,
+    under_way: Vec<(Arc<TcpStream>, JoinHandle<()>)>,
+    done: Sender<Ended>,
+    ended: Receiver<Ended>,
+}
+
+/// What became of one.
+struct Ended {
+    address: SocketAddr,
+    result: io::Result<Arc<TcpStream>>,
+}
+
+/// Connects to the first of `addresses` that answers. They are tried in their order: the next one when the one before has
+/// failed or has not answered for 250 ms. Blocks until one is connected, all have failed, `timeout` has passed, or
+/// `released` has lost its sender. `begun` is called for each attempt.
+pub(super) fn connect(
+    addresses: &[SocketAddr],
+    timeout: Duration,
+    released: &Receiver<()>,
+    mut begun: impl FnMut(),
+) -> Result<Arc<TcpStream>, Error> {
+    let (done, ended) = unbounded();
+    let mut attempts = Attempts { limit: Instant::now() + timeout, under_way: Vec::new(), done, ended };
+    let mut left = addresses.iter();
+    let mut pending = 0;
+    let mut last = Error::new(ErrorKind::Unreachable, "the host has no address");
+    loop {
+        if let Some(address) = left.next() {
+            begun();
+            pending += 1;
+            attempts.begin(*address);
+        }
+        if pending == 0 {
+            return Err(last);
+        }
+        let next = if left.as_slice().is_empty() { never() } else { crossbeam_channel::after(STAGGER) };
+        select! {
+            recv(attempts.ended) -> ended => match ended {
+                Ok(Ended { result: Ok(socket), .. }) => {
+                    attempts.under_way.retain(|(other, _)| !Arc::ptr_eq(other, &socket));
+                    return Ok(socket);
+                }
+                Ok(Ended { address, result: Err(error) }) => {
+                    pending -= 1;
+                    last = describe(address, error);
+                }
+                Err(_) => unreachable!("there is a sender in the same place"),
+            },
+            recv(next) -> _ => {}
+            recv(released) -> _ => return Err(Error::new(ErrorKind::Unreachable, "the connect was let go")),
+        }
+    }
+}
+
+impl Attempts {
+    fn begin(&mut self, address: SocketAddr) {
+        if let Err(error) = self.try_begin(address) {
+            self.done.send(Ended { address, result: Err(error) }).unwrap_or_default();
+        }
+    }
+
+    fn try_begin(&mut self, address: SocketAddr) -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        let socket = Arc::new(TcpStream::from(socket));
+        let (connecting, done) = (Arc::clone(&socket), self.done.clone());
+        // Zero is not allowed, and would be over at once.
+        let limit = self.limit.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let connect = move || {
+            let result = SockRef::from(&*connecting).connect_timeout(&SockAddr::from(address), limit);
+            // Nobody listens any more if another one was faster.
+            done.send(Ended { address, result: result.map(|()| connecting) }).unwrap_or_default();
+        };
+        let thread = thread::Builder::new().name("windway-connect".to_owned()).spawn(connect)?;
+        self.under_way.push((socket, thread));
+        Ok(())
+    }
+}
+
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        for (socket, thread) in self.under_way.drain(..) {
+            drop(socket.shutdown(Shutdown::Both));
+            if RELEASABLE && thread.join().is_err() {
+                log::error!("a connect panicked");
+            }
+        }
+    }
+}
+
+fn describe(address: SocketAddr, error: io::Error) -> Error {
+    let (kind, what) = match error.kind() {
+        io::ErrorKind::ConnectionRefused => (ErrorKind::Refused, "refused the connection"),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            (ErrorKind::ConnectTimedOut, "did not accept the connection in time")
+        }
+        _ => (ErrorKind::Unreachable, "can't be reached"),
+    };
+    Error::new(kind, format!("{address} {what}")).with_cause(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::bounded;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// One at which nobody accepts and the queue is full: a connect to it hangs.
+    struct Hanging {
+        address: SocketAddr,
+        _listener: Socket,
+        _first: TcpStream,
+    }
+
+    impl Hanging {
+        fn new() -> Self {
+            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+            listener.listen(0).unwrap();
+            let address = listener.local_addr().unwrap().as_socket().unwrap();
+            Self { address, _listener: listener, _first: TcpStream::connect(address).unwrap() }
+        }
+    }
+
+    fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn connect_to(addresses: &[SocketAddr], timeout: Duration) -> (Result<Arc<TcpStream>, Error>, usize) {
+        let (_held, released) = bounded(0);
+        let mut begun = 0;
+        let result = connect(addresses, timeout, &released, || begun += 1);
+        (result, begun)
+    }
+
+    #[test]
+    fn who_answers_is_taken_whoever_refuses_or_hangs() {
+        let (listener, hanging) = (TcpListener::bind("127.0.0.1:0").unwrap(), Hanging::new());
+        let good = listener.local_addr().unwrap();
+        for (addresses, attempts) in [
+            (vec![good], 1),
+            (vec![good, hanging.address], 1),
+            (vec![refusing(), refusing(), good], 3),
+            (vec![hanging.address, refusing(), good, hanging.address], 3),
+        ] {
+            let (socket, begun) = connect_to(&addresses, LONG);
+            let socket = socket.unwrap();
+            assert_eq!((socket.peer_addr().unwrap(), begun), (good, attempts));
+            // Not shut down with the others.
+            (&*socket).write_all(b"a").unwrap();
+            let (mut accepted, _) = listener.accept().unwrap();
+            accepted.read_exact(&mut [0]).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_last_failure_is_told() {
+        let gone = refusing();
+        let (error, begun) = connect_to(&[gone, gone], LONG);
+        let error = error.unwrap_err();
+        assert_eq!((error.kind(), begun), (ErrorKind::Refused, 2));
+        assert!(error.to_string().contains(&gone.to_string()), "{error}");
+        let hanging = Hanging::new();
+        let (error, _) = connect_to(&[hanging.address, gone], Duration::from_millis(300));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::ConnectTimedOut);
+        assert_eq!(connect_to(&[], LONG).0.unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+
+    #[test]
+    fn what_hangs_is_let_go() {
+        let hanging = Hanging::new();
+        let (held, released) = bounded(0);
+        let addresses = [hanging.address; 3];
+        let blocked = thread::spawn(move || connect(&addresses, LONG, &released, || ()));
+        drop(held);
+        assert_eq!(blocked.join().unwrap().unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+}
