@@ -2,7 +2,7 @@
 //! scheduler thread, which takes the turns that are due at a time and finishes what a foreign thread may not.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -98,8 +98,9 @@ pub(super) struct Machine {
     jobs: HashMap<RequestId, Box<Job>>,
     /// What each busy worker has, as far as others may have a say in it.
     held: Vec<Option<Held>>,
-    /// When each fetch that was taken up, has not ended and was not told as slow is to be.
-    slow: BTreeMap<(Instant, RequestId), Arc<Control>>,
+    /// When each fetch that was taken up is told as slow, unless it has ended. In the order of the times; the first one has
+    /// not ended, as far as was known after the last turn.
+    slow: VecDeque<(Instant, Arc<Control>)>,
     /// The watchdog looks again by itself. Else it sleeps until a worker gets something to do.
     watched: bool,
     /// When the scheduler thread will wake by itself.
@@ -172,7 +173,7 @@ impl Core {
                     max_wait: config.max_wait,
                 }),
                 held: (0..workers).map(|_| None).collect(),
-                slow: BTreeMap::new(),
+                slow: VecDeque::new(),
                 watched: false,
                 peers: HashMap::new(),
                 jobs: HashMap::new(),
@@ -421,16 +422,16 @@ impl Machine {
             }
             Fact::Fetched(worker, job, more) => self.fetched(worker, job, more, now, actions),
             Fact::Finished(worker) => {
-                self.stand_down(worker);
+                self.held[worker] = None;
                 self.schedule.handle_finished(worker, now);
             }
             Fact::Retry(worker, job, at) => {
-                self.stand_down(worker);
+                self.held[worker] = None;
                 let kept = self.schedule.handle_retry(worker, at, now);
                 self.keep(job, kept, now, actions);
             }
             Fact::SetAside(worker, job, _) => {
-                self.stand_down(worker);
+                self.held[worker] = None;
                 let kept = self.schedule.handle_set_aside(worker, now);
                 self.keep(job, kept, now, actions);
             }
@@ -484,24 +485,20 @@ impl Machine {
     /// Notes that `worker` runs `job` from now on.
     fn stand_up(&mut self, worker: WorkerId, job: &Job, now: Instant) {
         self.held[worker] = Some(Held::Fetch(Arc::clone(&job.control)));
-        if job.control.take_up(now) {
-            self.slow.insert((now + self.soft_timeout, job.record.id), Arc::clone(&job.control));
-        }
-    }
-
-    /// Notes that `worker` runs nothing any more.
-    fn stand_down(&mut self, worker: WorkerId) {
-        // One that has not ended waits, or is in a caller's hands.
-        let Some(Held::Fetch(control)) = self.held[worker].take() else { return };
-        if let Some(begun) = control.begun().filter(|_| control.has_ended()) {
-            self.slow.remove(&(begun + self.soft_timeout, control.request));
+        if job.control.take_up() {
+            self.slow.push_back((now + self.soft_timeout, Arc::clone(&job.control)));
         }
     }
 
     /// Tells of the fetches that have taken long.
     fn tell_slow(&mut self, now: Instant, actions: &mut Actions) {
-        while let Some(first) = self.slow.first_entry().filter(|first| first.key().0 <= now) {
-            actions.slow.push(first.remove());
+        while let Some((at, control)) = self.slow.front() {
+            let is_running = !control.has_ended();
+            if is_running && *at > now {
+                return;
+            }
+            let control = self.slow.pop_front().map(|(_, control)| control);
+            actions.slow.extend(control.filter(|_| is_running));
         }
     }
 
@@ -578,7 +575,7 @@ impl Machine {
     }
 
     fn set_alarm(&mut self, now: Instant, actions: &mut Actions) {
-        let slow = self.slow.first_key_value().map(|((at, _), _)| *at);
+        let slow = self.slow.front().map(|(at, _)| *at);
         let due = [self.schedule.next_deadline(now), slow].into_iter().flatten().min();
         if !self.stopped && due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
             self.alarm = due;
@@ -600,5 +597,22 @@ impl Machine {
                 Some(Task::Ask(Asked { entry: Arc::clone(entry), admissible }))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::DownloaderConfig;
+    use crate::downloader::{Downloader, Fetch, Priority};
+
+    #[test]
+    fn what_callers_have_read_leaves_nothing_behind() {
+        let downloader = Downloader::hollow(DownloaderConfig::default()).unwrap();
+        let peer = downloader.register((), Priority::High).unwrap();
+        for _ in 0..1000 {
+            drop(peer.execute(Fetch::get("http://example.com/").unwrap()).unwrap());
+        }
+        // The last one has ended since the last turn.
+        assert!(downloader.0.core.with(|machine| machine.slow.len()) <= 1);
     }
 }

@@ -247,8 +247,8 @@ struct Hold {
     /// Until when it does not yield, and at how many bytes it does all the same.
     protected: Option<(Instant, u64)>,
     moved: Instant,
-    /// When it was first taken up.
-    begun: Option<Instant>,
+    /// A worker has taken it up before.
+    begun: bool,
     /// Its end was published, or is about to be.
     ended: bool,
 }
@@ -262,7 +262,7 @@ impl Control {
             stalled: false,
             protected: None,
             moved: Instant::now(),
-            begun: None,
+            begun: false,
             ended: false,
         };
         Self { request, accounts, state: Mutex::new(hold), progress: AtomicU64::new(0) }
@@ -284,16 +284,8 @@ impl Control {
     }
 
     /// A worker takes it up. True if it is the first one to.
-    pub(super) fn take_up(&self, now: Instant) -> bool {
-        let mut hold = self.state.lock();
-        let is_first = hold.begun.is_none();
-        hold.begun.get_or_insert(now);
-        is_first
-    }
-
-    /// When it was first taken up.
-    pub(super) fn begun(&self) -> Option<Instant> {
-        self.state.lock().begun
+    pub(super) fn take_up(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().begun, true)
     }
 
     pub(super) fn has_ended(&self) -> bool {
