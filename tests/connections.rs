@@ -191,6 +191,27 @@ fn a_slow_head_wins_its_race_if_it_comes_first() {
     assert_eq!(origin.log().asked.len(), 3);
 }
 
+/// It leaves other connections waiting for as long as one is kept alive.
+#[test]
+fn a_server_that_answers_one_connection_at_a_time_is_found_out() {
+    let content = Content::pattern(8_000_000);
+    let origin = Origin::start_serial(move |asked| Answer::file(asked, &content));
+    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let read = |path| {
+        let mut bytes = Vec::new();
+        downloader.open(&origin.url(path)).unwrap().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), 8_000_000);
+        assert_pattern(0, &bytes);
+    };
+    read("/a");
+    // A single one may be bad luck.
+    read("/b");
+    let dialled = downloader.stats().connections_dialled;
+    read("/c");
+    assert_eq!(downloader.stats().connections_dialled, dialled);
+    assert!(origin.log().asked.iter().all(|asked| asked.connection == 0));
+}
+
 #[test]
 fn a_changed_network_lets_go_of_its_connections() {
     let origin = Origin::serving(Content::pattern(1000));

@@ -25,7 +25,7 @@ use ureq::unversioned::transport::{
     RustlsConnector, Transport, time,
 };
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Over};
 use super::shoutcast::Beginning;
 use super::stock::Origin;
 use super::transport::{Dial, carry};
@@ -60,6 +60,11 @@ impl Connection {
         exchange.unbind(&self.socket);
     }
 
+    /// True if it has served a request.
+    pub(super) fn is_proven(&self) -> bool {
+        self.requests > 0
+    }
+
     /// Judged by hang-up: nothing is sent.
     pub(super) fn is_open(&mut self) -> bool {
         self.transport.is_open()
@@ -92,8 +97,14 @@ impl Connector<()> for Connect {
         let keeper = &self.0;
         let origin = Origin::of(details.uri).ok_or(ureq::Error::ConnectionFailed)?;
         let exchange = Exchange::current();
-        let freshly = exchange.as_ref().is_some_and(|exchange| exchange.freshly);
-        let ready = if freshly { None } else { keeper.checkout(&origin) };
+        let ready = match exchange.as_ref().map(|exchange| exchange.over).unwrap_or_default() {
+            Over::Any => keeper.checkout(&origin, |_| true),
+            Over::New => None,
+            Over::Proven => {
+                let proven = keeper.checkout(&origin, Connection::is_proven);
+                Some(proven.ok_or(ureq::Error::ConnectionFailed)?)
+            }
+        };
         let connection = match ready {
             Some(ready) => {
                 exchange.iter().for_each(|exchange| exchange.note_connected());
@@ -169,27 +180,31 @@ impl Watched {
     }
 }
 
-/// Waits for the beginning of an answer. On a connection that had served others patience may end before the limit, and
-/// then something else is tried beside the wait.
+/// Waits for the beginning of an answer. Patience may end before the limit, and then something else is tried beside the
+/// wait.
 fn await_beginning(
     transport: &mut dyn Transport,
     exchange: Option<&Exchange>,
     timeout: NextTimeout,
 ) -> Result<bool, ureq::Error> {
-    let exchange = exchange.filter(|exchange| exchange.waits_on_reused());
-    let patience = exchange.and_then(|exchange| exchange.patience.as_ref());
-    let limit = *timeout.for_read().after;
-    let Some(patience) = patience.filter(|patience| patience.limit < limit) else {
+    let waiting = exchange.filter(|exchange| !exchange.is_answered());
+    let Some((exchange, patience)) = waiting.and_then(|waiting| Some((waiting, waiting.patience.as_ref()?)))
+    else {
         return transport.await_input(timeout);
     };
-    let first = NextTimeout { per_read: Some(time::Duration::Exact(patience.limit)), ..timeout };
-    match transport.await_input(first) {
-        Err(error) if is_timeout(&error) => {}
-        result => return result,
+    let step = if exchange.is_reused() { patience.limit } else { patience.limit / 2 };
+    let mut left = *timeout.for_read().after;
+    let mut wait = |after| transport.await_input(NextTimeout { per_read: Some(after), ..timeout });
+    while step < left {
+        match wait(time::Duration::Exact(step)) {
+            Err(error) if is_timeout(&error) => left -= step,
+            result => return result,
+        }
+        if (patience.at_end)() {
+            break;
+        }
     }
-    (patience.at_end)();
-    let rest = NextTimeout { per_read: Some(time::Duration::Exact(limit - patience.limit)), ..timeout };
-    transport.await_input(rest)
+    wait(time::Duration::Exact(left))
 }
 
 fn is_timeout(error: &ureq::Error) -> bool {
@@ -242,7 +257,9 @@ impl Transport for Watched {
             await_beginning(transport, exchange.as_deref(), timeout)
         });
         if let (Ok(true), Some(exchange)) = (&result, &self.exchange) {
-            exchange.note_answer();
+            if exchange.note_answer() && !exchange.is_reused() {
+                self.keeper.note_answered(&self.origin);
+            }
         }
         self.explain(result)
     }

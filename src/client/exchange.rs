@@ -21,16 +21,29 @@ use crate::error::Error;
 #[derive(Default)]
 pub(super) struct Exchange {
     binding: Mutex<Binding>,
-    /// It goes over a new connection, whatever is in stock.
-    pub(super) freshly: bool,
-    /// What is done when a connection that had served others gives no head for so long.
+    pub(super) over: Over,
+    /// What is done when the connection gives no head for so long.
     pub(super) patience: Option<Patience>,
+}
+
+/// Which connection a request goes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Over {
+    /// One from stock, or else a new one.
+    #[default]
+    Any,
+    /// A new one, whatever is in stock.
+    New,
+    /// One from stock that has served others, or none.
+    Proven,
 }
 
 /// See [`Exchange::patience`].
 pub(super) struct Patience {
+    /// For a connection that has served others. One that has not gets half of it.
     pub(super) limit: Duration,
-    pub(super) at_end: Box<dyn Fn() + Send + Sync>,
+    /// False if it is to be done again, after as long.
+    pub(super) at_end: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -71,9 +84,8 @@ thread_local! {
 }
 
 impl Exchange {
-    /// One that goes over a new connection, whatever is in stock.
-    pub(super) fn freshly() -> Self {
-        Self { freshly: true, ..Self::default() }
+    pub(super) fn over(over: Over) -> Self {
+        Self { over, ..Self::default() }
     }
 
     pub(super) fn with_patience(patience: Option<Patience>) -> Self {
@@ -134,10 +146,13 @@ impl Exchange {
         self.binding.lock().connected
     }
 
-    /// True while nothing has come back over a connection that had served others.
-    pub(super) fn waits_on_reused(&self) -> bool {
-        let binding = self.binding.lock();
-        binding.reused && !binding.answered
+    /// True if its connection had served others before.
+    pub(super) fn is_reused(&self) -> bool {
+        self.binding.lock().reused
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.binding.lock().answered
     }
 
     pub(super) fn bind(&self, socket: &Arc<TcpStream>, reused: bool) -> Result<(), ureq::Error> {
@@ -176,8 +191,9 @@ impl Exchange {
         self.binding.lock().connected = true;
     }
 
-    pub(super) fn note_answer(&self) {
-        self.binding.lock().answered = true;
+    /// Notes that something came back. True the first time.
+    pub(super) fn note_answer(&self) -> bool {
+        !std::mem::replace(&mut self.binding.lock().answered, true)
     }
 
     /// Lets the body's reader take what has not arrived yet from the socket itself, or not. Only where nothing but the body

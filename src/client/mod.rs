@@ -32,7 +32,7 @@ use url::Url;
 
 use self::body::Framing;
 use self::connect::Connect;
-use self::exchange::{Exchange, Patience};
+use self::exchange::{Exchange, Over, Patience};
 use self::pace::Pace;
 use self::race::Race;
 use self::range::{ContentRange, check_partial};
@@ -168,8 +168,7 @@ impl HttpClient {
     }
 
     fn origin(&self, request: &Request) -> Option<Origin> {
-        let uri = request.start()[..url::Position::AfterPort].parse().ok()?;
-        Origin::of(&uri).filter(|_| self.0.agent.config().proxy().is_none() && !self.0.hollow)
+        origin_of(request.start()).filter(|_| self.0.agent.config().proxy().is_none() && !self.0.hollow)
     }
 
     /// Lets go of all connections that serve nobody, and of the addresses that were looked up.
@@ -189,7 +188,7 @@ impl HttpClient {
     }
 
     /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With
-    /// `patience`, a connection that had served others and gives no head for so long is raced by a new one.
+    /// `patience`, a connection that gives no head for so long is raced by another one.
     ///
     /// A request with a shortcut goes there first, and to its own URL if the shortcut is not valid any more.
     pub(crate) fn open(
@@ -265,12 +264,10 @@ impl HttpClient {
         match first {
             Err((_, exchange)) if exchange.was_stale() => {
                 // Those that lie beside it may be gone as well.
-                if let Some(origin) =
-                    url[..url::Position::AfterPort].parse().ok().and_then(|uri| Origin::of(&uri))
-                {
+                if let Some(origin) = origin_of(url) {
                     self.0.keeper.forget(&origin);
                 }
-                self.send_once(request, url, cancel, Exchange::freshly()).map_err(|(error, _)| error)
+                self.send_once(request, url, cancel, Exchange::over(Over::New)).map_err(|(error, _)| error)
             }
             other => other.map_err(|(error, _)| error),
         }
@@ -456,6 +453,10 @@ fn is_expired(error: &Error) -> bool {
 }
 
 /// Where an answer redirects to, if it does.
+fn origin_of(url: &Url) -> Option<Origin> {
+    url[..url::Position::AfterPort].parse().ok().and_then(|uri| Origin::of(&uri))
+}
+
 fn redirect(from: &Url, response: &http::Response<Body>) -> Result<Option<Url>, Error> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);

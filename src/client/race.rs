@@ -1,5 +1,6 @@
-//! A second way for a request whose connection may be dead: after a change of network (sleep, Wi-Fi, a NAT that forgot)
-//! a connection that was kept alive swallows what is sent, and says nothing.
+//! A second way for a request whose connection may be dead, or not be looked at: after a change of network (sleep, Wi-Fi,
+//! a NAT that forgot) a connection that was kept alive swallows what is sent, and says nothing; and a server that answers
+//! one connection at a time leaves a new one waiting for as long as another is kept alive.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -7,16 +8,16 @@ use std::thread::{self, JoinHandle};
 use parking_lot::Mutex;
 use url::Url;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Over};
 use super::request::Request;
-use super::{Answer, HttpClient};
+use super::{Answer, HttpClient, origin_of};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 
 /// What an attempt came to.
 type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
 
-/// The same request over a new connection, on a thread of its own, if it comes to that. The first head wins.
+/// The same request over another connection, on a thread of its own, if it comes to that. The first head wins.
 pub(super) struct Race {
     client: HttpClient,
     request: Request,
@@ -37,16 +38,27 @@ impl Race {
         })
     }
 
-    /// Begins it, against the current exchange of this thread.
-    pub(super) fn begin(self: &Arc<Self>) {
-        let Some(first) = Exchange::current().filter(|_| self.rival.lock().is_none()) else { return };
-        log::debug!("{} gives no head; racing it over a new connection", self.url);
+    /// Begins it, against the current exchange of this thread. False if there may be something to race with later.
+    pub(super) fn begin(self: &Arc<Self>) -> bool {
+        let Some(first) = Exchange::current() else { return true };
+        // Another new connection would fare no better than this one.
+        let is_new = !first.is_reused();
+        if self.rival.lock().as_ref().is_some_and(|rival| !rival.is_finished()) {
+            return !is_new;
+        }
+        let origin = origin_of(&self.url);
+        let keeper = &self.client.0.keeper;
+        if is_new && !origin.as_ref().is_some_and(|origin| keeper.has_proven(origin)) {
+            return false;
+        }
+        log::debug!("{} gives no head; racing it over another connection", self.url);
         let race = Arc::clone(self);
         let named = thread::Builder::new().name("windway-race".into());
         let rival = named.spawn(move || {
-            let attempt = race.client.send_once(&race.request, &race.url, &race.cancel, Exchange::freshly());
-            if attempt.is_ok() {
-                first.outrun();
+            let exchange = Exchange::over(if is_new { Over::Proven } else { Over::New });
+            let attempt = race.client.send_once(&race.request, &race.url, &race.cancel, exchange);
+            if attempt.is_ok() && first.outrun() && is_new {
+                origin.iter().for_each(|origin| race.client.0.keeper.note_unanswered(origin));
             }
             attempt
         });
@@ -54,6 +66,7 @@ impl Race {
             Ok(rival) => *self.rival.lock() = Some(rival),
             Err(error) => log::warn!("no thread to race with: {error}"),
         }
+        !is_new
     }
 
     /// Ends it: the winner's answer, or the failure of both. Blocks until its thread has ended.

@@ -16,7 +16,7 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
-use super::exchange::Exchange;
+use super::exchange::{Exchange, Over};
 use super::transport::carry;
 use super::warm::Keeper;
 use crate::error::{Error, ErrorKind};
@@ -218,8 +218,8 @@ impl CachingResolver {
 impl Resolver for CachingResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let exchange = Exchange::current();
-        let freshly = exchange.as_ref().is_some_and(|exchange| exchange.freshly);
-        if self.stock.as_ref().is_some_and(|stock| !freshly && stock.is_ready(uri)) {
+        let is_new = exchange.as_ref().is_some_and(|exchange| exchange.over == Over::New);
+        if self.stock.as_ref().is_some_and(|stock| !is_new && stock.is_ready(uri)) {
             return Ok(self.empty());
         }
         let host = uri.host().ok_or(ureq::Error::HostNotFound)?;

@@ -2,6 +2,8 @@
 //! closes nothing and reads no clock: what it no longer keeps it returns, to be closed outside every lock.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ureq::http::Uri;
@@ -57,7 +59,15 @@ struct Shelf<C> {
     used: Instant,
     /// Opening one failed, and nobody has used the origin since.
     failed: bool,
+    /// New connections in a row that got no answer while one that had served others did.
+    unanswered: u32,
+    /// The origin answers one connection at a time: others wait until it is closed. It is not found out again.
+    serial: Arc<AtomicBool>,
 }
+
+/// So many new connections without an answer, and the origin is taken for one that answers one at a time: a single one may
+/// have lost a packet.
+const UNANSWERED: u32 = 2;
 
 impl<C> Stock<C> {
     pub(super) fn new(limits: Limits) -> Self {
@@ -72,16 +82,47 @@ impl<C> Stock<C> {
             dialling: 0,
             used: now,
             failed: false,
+            unanswered: 0,
+            serial: Arc::default(),
         })
     }
 
-    /// The connection to `origin` that became idle last, if there is one; and those that have grown too old.
-    pub(super) fn checkout(&mut self, origin: &Origin, now: Instant) -> (Option<C>, Vec<C>) {
+    /// The connection to `origin` that became idle last and is as `is_wanted`, if there is one; and those that have grown
+    /// too old.
+    pub(super) fn checkout(
+        &mut self,
+        origin: &Origin,
+        is_wanted: impl Fn(&C) -> bool,
+        now: Instant,
+    ) -> (Option<C>, Vec<C>) {
         let old = self.expire(now);
         let Some(shelf) = self.shelves.get_mut(origin) else { return (None, old) };
         shelf.used = now;
         shelf.failed = false;
-        (shelf.ready.pop_back().map(|(connection, _)| connection), old)
+        let last = shelf.ready.iter().rposition(|(connection, _)| is_wanted(connection));
+        (last.and_then(|at| shelf.ready.remove(at)).map(|(connection, _)| connection), old)
+    }
+
+    /// True if a connection to `origin` is ready and as `is_wanted`.
+    pub(super) fn has(&self, origin: &Origin, is_wanted: impl Fn(&C) -> bool) -> bool {
+        self.shelves
+            .get(origin)
+            .is_some_and(|shelf| shelf.ready.iter().any(|(connection, _)| is_wanted(connection)))
+    }
+
+    /// Notes that a new connection to `origin` got no answer while one that had served others did. True if the origin is
+    /// now known to answer one at a time.
+    pub(super) fn note_unanswered(&mut self, origin: &Origin) -> bool {
+        let Some(shelf) = self.shelves.get_mut(origin) else { return false };
+        shelf.unanswered += 1;
+        shelf.unanswered == UNANSWERED && !shelf.serial.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that a new connection to `origin` got an answer.
+    pub(super) fn note_answered(&mut self, origin: &Origin) {
+        if let Some(shelf) = self.shelves.get_mut(origin) {
+            shelf.unanswered = 0;
+        }
     }
 
     /// Keeps an idle connection. Returns what has to go for it.
@@ -108,8 +149,9 @@ impl<C> Stock<C> {
         shelf.failed = false;
     }
 
-    /// One more, or one less, who keeps the origin warm: one connection stands ready for all of them.
-    pub(super) fn keep_warm(&mut self, origin: &Origin, keep: bool, now: Instant) {
+    /// One more, or one less, who keeps the origin warm: one connection stands ready for all of them. Returns what becomes
+    /// true if the origin is found to answer one connection at a time.
+    pub(super) fn keep_warm(&mut self, origin: &Origin, keep: bool, now: Instant) -> Arc<AtomicBool> {
         let shelf = self.shelf(origin, now);
         if keep {
             shelf.kept_warm += 1;
@@ -117,6 +159,7 @@ impl<C> Stock<C> {
         } else {
             shelf.kept_warm = shelf.kept_warm.saturating_sub(1);
         }
+        Arc::clone(&shelf.serial)
     }
 
     /// An origin to open a connection to now; [`handle_dialled`](Self::handle_dialled) says what became of it.
@@ -182,6 +225,10 @@ impl<C> Stock<C> {
 impl<C> Shelf<C> {
     fn lacks(&self, now: Instant, max_age: Duration) -> bool {
         let wanted = self.wanted.max(self.kept_warm.min(1));
+        // One that waits for the other to be closed is of no use.
+        if self.serial.load(Ordering::Relaxed) {
+            return false;
+        }
         self.ready.len() + self.dialling < wanted && !self.failed && self.used + max_age > now
     }
 }
@@ -213,12 +260,12 @@ mod tests {
     fn the_last_one_that_became_idle_is_taken_and_old_ones_go() {
         let now = Instant::now();
         let (mut stock, a) = (stock(), origin("a"));
-        assert_eq!(stock.checkout(&a, now), (None, vec![]));
+        assert_eq!(stock.checkout(&a, |_| true, now), (None, vec![]));
         stock.put(&a, 1, now);
         stock.put(&a, 2, now + AGE / 2);
         assert!(stock.is_ready(&a, now + AGE));
-        assert_eq!(stock.checkout(&a, now + AGE), (Some(2), vec![1]));
-        assert_eq!(stock.checkout(&a, now + AGE), (None, vec![]));
+        assert_eq!(stock.checkout(&a, |_| true, now + AGE), (Some(2), vec![1]));
+        assert_eq!(stock.checkout(&a, |_| true, now + AGE), (None, vec![]));
     }
 
     #[test]
@@ -248,7 +295,7 @@ mod tests {
             stock.put(&a, connection, now);
         }
         assert_eq!(stock.poll_dial(now), None);
-        assert_eq!(stock.checkout(&a, now), (Some(2), vec![]));
+        assert_eq!(stock.checkout(&a, |_| true, now), (Some(2), vec![]));
         assert_eq!(stock.poll_dial(now), Some(a));
     }
 
@@ -260,12 +307,42 @@ mod tests {
         assert_eq!(stock.poll_dial(now), Some(a.clone()));
         stock.handle_dialled(&a, false);
         assert_eq!(stock.poll_dial(now), None);
-        stock.checkout(&a, now + AGE / 2);
+        stock.checkout(&a, |_| true, now + AGE / 2);
         assert_eq!(stock.poll_dial(now + 2 * AGE), None);
         assert_eq!(stock.poll_dial(now + AGE), Some(a.clone()));
         stock.handle_dialled(&a, true);
         stock.keep_warm(&a, false, now + AGE);
         assert_eq!(stock.poll_dial(now + AGE), None);
+    }
+
+    #[test]
+    fn nothing_is_dialled_for_an_origin_that_answers_one_at_a_time() {
+        let now = Instant::now();
+        let (mut stock, a) = (stock(), origin("a"));
+        let serial = stock.keep_warm(&a, true, now);
+        assert!(!stock.note_unanswered(&a));
+        stock.note_answered(&a);
+        assert!(!stock.note_unanswered(&a));
+        assert_eq!(stock.poll_dial(now), Some(a.clone()));
+        stock.handle_dialled(&a, true);
+        assert!(stock.note_unanswered(&a) && serial.load(Ordering::Relaxed));
+        assert_eq!(stock.poll_dial(now), None);
+        // A new one that is answered had the server for itself.
+        stock.note_answered(&a);
+        assert!(stock.keep_warm(&a, true, now).load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn what_is_wanted_is_taken_from_behind_what_is_not() {
+        let now = Instant::now();
+        let (mut stock, a) = (stock(), origin("a"));
+        drop(stock.put(&a, 1, now));
+        drop(stock.put(&a, 2, now));
+        assert!(
+            stock.has(&a, |connection| *connection == 1) && !stock.has(&a, |connection| *connection == 3)
+        );
+        assert_eq!(stock.checkout(&a, |connection| *connection == 1, now).0, Some(1));
+        assert_eq!(stock.checkout(&a, |connection| *connection == 1, now).0, None);
     }
 
     #[test]

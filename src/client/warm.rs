@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -52,6 +52,7 @@ struct Shelves {
 pub(crate) struct Warmth {
     keeper: Arc<Keeper>,
     origin: Origin,
+    serial: Arc<AtomicBool>,
 }
 
 impl Keeper {
@@ -74,11 +75,15 @@ impl Keeper {
         })
     }
 
-    /// A connection to `origin` that is ready and alive. Those found dead are closed, and what is lacking after it is
-    /// opened in the background.
-    pub(super) fn checkout(self: &Arc<Self>, origin: &Origin) -> Option<Connection> {
+    /// A connection to `origin` that is ready, alive, and as `is_wanted`. Those found dead are closed, and what is lacking
+    /// after it is opened in the background.
+    pub(super) fn checkout(
+        self: &Arc<Self>,
+        origin: &Origin,
+        is_wanted: impl Fn(&Connection) -> bool,
+    ) -> Option<Connection> {
         loop {
-            let (found, old) = self.shelves.lock().stock.checkout(origin, Instant::now());
+            let (found, old) = self.shelves.lock().stock.checkout(origin, &is_wanted, Instant::now());
             drop(old);
             let found = found.map(|mut connection| {
                 let is_fit = self.is_usable(&connection) && connection.is_open();
@@ -133,6 +138,23 @@ impl Keeper {
         Origin::of(uri).is_some_and(|origin| self.shelves.lock().stock.is_ready(&origin, Instant::now()))
     }
 
+    /// True if a connection to `origin` is ready that has served a request.
+    pub(super) fn has_proven(&self, origin: &Origin) -> bool {
+        self.shelves.lock().stock.has(origin, Connection::is_proven)
+    }
+
+    /// Notes that a new connection to `origin` got no answer while one that had served others did.
+    pub(super) fn note_unanswered(&self, origin: &Origin) {
+        if self.shelves.lock().stock.note_unanswered(origin) {
+            log::debug!("{} answers one connection at a time", origin.host);
+        }
+    }
+
+    /// Notes that a new connection to `origin` got an answer.
+    pub(super) fn note_answered(&self, origin: &Origin) {
+        self.shelves.lock().stock.note_answered(origin);
+    }
+
     /// Wants so many connections ready, for as long as the origin is used.
     pub(super) fn want(self: &Arc<Self>, origin: &Origin, ready: usize) {
         self.shelves.lock().stock.want(origin, ready, Instant::now());
@@ -141,9 +163,9 @@ impl Keeper {
 
     /// Keeps a connection ready while the result lives.
     pub(super) fn keep_warm(self: &Arc<Self>, origin: Origin) -> Warmth {
-        self.shelves.lock().stock.keep_warm(&origin, true, Instant::now());
+        let serial = self.shelves.lock().stock.keep_warm(&origin, true, Instant::now());
         self.refill();
-        Warmth { keeper: Arc::clone(self), origin }
+        Warmth { keeper: Arc::clone(self), origin, serial }
     }
 
     /// Lets go of what leads to `origin`.
@@ -298,6 +320,13 @@ impl Origin {
         let uri: Result<Uri, http::uri::InvalidUri> =
             format!("{scheme}://{}:{}/", self.host, self.port).parse();
         uri.map_err(|error| ureq::Error::Http(error.into()))
+    }
+}
+
+impl Warmth {
+    /// True if the origin was found to answer one connection at a time.
+    pub(crate) fn is_serial(&self) -> bool {
+        self.serial.load(Ordering::Relaxed)
     }
 }
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fetch::{Fetch, Priority, Validate, panicked};
+use super::fetch::{Fetch, Validate, panicked};
 use super::scheduler::Core;
 use super::sync::Slot;
 use crate::cancel::CancelToken;
@@ -48,12 +48,7 @@ impl Pursuit {
     }
 
     /// Asks for what has not come yet. Blocks until a head is there that goes on with what came.
-    pub(super) fn open(
-        &mut self,
-        core: &Core,
-        token: &CancelToken,
-        priority: Priority,
-    ) -> Result<client::Response, Error> {
+    pub(super) fn open(&mut self, core: &Core, token: &CancelToken) -> Result<client::Response, Error> {
         self.flowed = false;
         if let Some(resume) = &self.resume {
             self.request.set_range(resume.range(self.end));
@@ -61,7 +56,7 @@ impl Pursuit {
                 self.request.set_if_range(validator.clone());
             }
         }
-        let body = core.client.open(&self.request, token, patience(core, priority))?;
+        let body = core.client.open(&self.request, token, Some(patience(core)))?;
         self.accept(body.head())?;
         Ok(body)
     }
@@ -129,11 +124,11 @@ impl Pursuit {
     }
 }
 
-/// How long an awaited request waits on a connection that was kept alive before it is raced: such a connection may have
-/// died in silence.
-fn patience(core: &Core, priority: Priority) -> Option<Duration> {
+/// How long a request waits on a connection that was kept alive before it is raced: such a connection may have died in
+/// silence. Bulk is raced, too: somebody may have come to wait for it by then.
+fn patience(core: &Core) -> Duration {
     let ttfb = core.account.ttfb().unwrap_or_default();
-    (priority == Priority::High).then(|| SHORTEST_PATIENCE.max(4 * ttfb))
+    SHORTEST_PATIENCE.max(4 * ttfb)
 }
 
 /// Blocks until `after` has passed or `token` is cancelled.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::fetch::Priority;
 use super::peer::{Credit, PeerHandle};
 use super::pursuit::{Pursuit, pause};
 use super::scheduler::Core;
@@ -133,7 +132,7 @@ impl Response {
             self.record.start();
             let attempt = self.token.child(CancelReason::Fetch);
             let sent = Instant::now();
-            match self.pursuit.open(&self.core, &attempt, Priority::High) {
+            match self.pursuit.open(&self.core, &attempt) {
                 Ok(mut body) => {
                     self.record.note_head(sent.elapsed(), body.head().status());
                     body.keep(attempt);

@@ -152,7 +152,7 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
     }
     job.control.arm(&token);
     let sent = Instant::now();
-    let mut body = match job.pursuit.open(core, &token, job.priority) {
+    let mut body = match job.pursuit.open(core, &token) {
         Ok(body) => body,
         Err(error) => return ended(job, Err(error)),
     };

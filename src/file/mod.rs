@@ -295,7 +295,7 @@ impl Shared {
 
     /// Bytes a second that the downloader achieves.
     pub(crate) fn rate(&self) -> Option<f64> {
-        self.link.get()?.network().rate
+        self.network().rate
     }
 
     /// Changes how far ahead of its readers the file is fetched.
@@ -422,7 +422,7 @@ impl Shared {
     /// Makes what is waited for come: clears its way, makes it urgent, and asks for what is not on its way.
     fn ask_for_awaited(&self) {
         let Some(link) = self.link.get() else { return };
-        let network = link.network();
+        let network = self.network();
         let (unwanted, awaited) = self.resource.with_ranges(|ranges| {
             let mut state = self.state.lock();
             (state.unwanted(ranges, network), state.promote_awaited())
@@ -484,11 +484,18 @@ impl Shared {
     /// Wakes the peer if the plan has something for it.
     fn nudge(&self, admissible: Priority) {
         let Some(link) = self.link.get() else { return };
-        let network = link.network();
+        let network = self.network();
         let plan = self.resource.with_ranges(|ranges| self.state.lock().plan(ranges, network, admissible));
         if let Plan::Fetch { priority, .. } = plan {
             link.waker.wake(priority);
         }
+    }
+
+    /// What the network has shown.
+    fn network(&self) -> Network {
+        let (rate, ttfb) = self.link.get().map(|link| link.waker.network()).unwrap_or_default();
+        let serial = self.warmth.get().is_some_and(|warmth| warmth.as_ref().is_some_and(Warmth::is_serial));
+        Network { rate, ttfb, serial }
     }
 
     /// Keeps a connection ready from now on, if there is more to come than the opening brings.
@@ -524,13 +531,6 @@ impl Shared {
     }
 }
 
-impl Link {
-    fn network(&self) -> Network {
-        let (rate, ttfb) = self.waker.network();
-        Network { rate, ttfb }
-    }
-}
-
 /// What the scheduler asks.
 struct FilePeer(Arc<Shared>);
 
@@ -542,7 +542,7 @@ impl Peer for FilePeer {
             shared.state.lock().fail(error);
             shared.resource.notify();
         }
-        let network = link.network();
+        let network = shared.network();
         let planned = shared.resource.with_ranges(|ranges| {
             let mut state = shared.state.lock();
             match state.plan(ranges, network, admissible) {

@@ -58,7 +58,7 @@ impl PieceSink {
 
     /// Notes that all up to `end` is stored, and asks for the next piece when this one is about to end.
     fn get_on(&mut self, end: u64) {
-        let network = self.shared.link.get().map(super::Link::network).unwrap_or_default();
+        let network = self.shared.network();
         let mut state = self.shared.state.lock();
         state.note_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };

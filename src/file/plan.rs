@@ -94,6 +94,8 @@ pub(crate) struct Network {
     pub(crate) rate: Option<f64>,
     /// From a request to its first byte.
     pub(crate) ttfb: Option<Duration>,
+    /// The server answers one connection at a time.
+    pub(crate) serial: bool,
 }
 
 /// What to do.
@@ -131,6 +133,9 @@ impl Network {
     /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the two
     /// share the network, and what is wanted sooner comes later.
     pub(crate) fn lead(self) -> u64 {
+        if self.serial {
+            return 0;
+        }
         self.rate.map_or(PIECE.start, |_| (2 * self.in_one_ttfb()).clamp(LEAST_LEAD, self.piece()))
     }
 }
@@ -208,7 +213,9 @@ impl Situation<'_> {
                 && position < piece.end
                 && position - piece.next <= reach
         };
-        if self.in_flight.iter().any(is_coming) {
+        // Its connection will be free at once, and another one would wait for it.
+        let is_ending = |piece: &Piece| self.network.serial && !piece.retrying && piece.next >= piece.end;
+        if self.in_flight.iter().any(|piece| is_coming(piece) || is_ending(piece)) {
             return None;
         }
         let ahead = reader.until.saturating_sub(position);
@@ -228,6 +235,9 @@ impl Situation<'_> {
         let from = reader.position;
         let mark = self.clip(reader.reach(self.read_ahead));
         let gap = self.first_gap(from..mark)?;
+        if self.network.serial && !self.in_flight.is_empty() {
+            return None;
+        }
         let lead = self.network.lead();
         let busy = |piece: &&Piece| piece.next < mark && piece.end > from;
         let mut running = self.in_flight.iter().filter(busy);
@@ -324,7 +334,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn network(rate: f64, ttfb_ms: u64) -> Network {
-        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)) }
+        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), serial: false }
     }
 
     fn plan(readers: &[ReaderView], stored: &[Range<u64>], in_flight: &[Piece]) -> Plan {
@@ -420,6 +430,33 @@ mod tests {
             plan(&readers, &[0..2 * MIB - 1000], &[piece(2 * MIB - 1000, 2 * MIB)]),
             Plan::Fetch { range: 2 * MIB..2 * MIB + MIB / 2, priority: Priority::Low }
         );
+    }
+
+    #[test]
+    fn one_connection_at_a_time_is_waited_for() {
+        let serial = |reader: ReaderView, stored: Range<u64>, in_flight: &[Piece]| {
+            let mut available = RangeSet::default();
+            available.insert(stored);
+            let network = Network { serial: true, ..network(1e6, 40) };
+            let (read_ahead, admissible, len) = (ReadAhead::Bytes(16 * MIB), Priority::Low, Some(100 * MIB));
+            Situation {
+                readers: &[reader],
+                available: &available,
+                in_flight,
+                len,
+                network,
+                read_ahead,
+                admissible,
+            }
+            .plan()
+        };
+        let ended = piece(2 * MIB, 2 * MIB);
+        assert_eq!(serial(playing(MIB / 2, MIB / 2), 0..2 * MIB, &[ended]), Plan::Idle);
+        assert_eq!(serial(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[ended]), Plan::Idle);
+        assert!(matches!(serial(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[]), Plan::Fetch { .. }));
+        // What is far from all that is on its way is asked for all the same.
+        let running = piece(2 * MIB, 3 * MIB);
+        assert!(matches!(serial(waiting(50 * MIB, 0), 0..2 * MIB, &[running]), Plan::Fetch { .. }));
     }
 
     #[test]

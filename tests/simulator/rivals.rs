@@ -30,8 +30,11 @@ impl Planner for Windway {
         }
         // Before the head has come nothing is known of the file.
         world.available.iter().next()?;
-        let network =
-            Network { rate: Some(world.net.rate), ttfb: Some(Duration::from_secs_f64(world.net.rtt)) };
+        let network = Network {
+            rate: Some(world.net.rate),
+            ttfb: Some(Duration::from_secs_f64(world.net.rtt)),
+            serial: false,
+        };
         let in_flight: Vec<Piece> = world
             .transfers
             .iter()

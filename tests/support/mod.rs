@@ -483,6 +483,7 @@ struct State {
     listening: bool,
     released: bool,
     stopping: bool,
+    is_serial: bool,
 }
 
 /// The server. Its drop closes all connections and ends its threads.
@@ -519,6 +520,13 @@ impl Origin {
         handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
     ) -> Self {
         Self::start_as(Some(Identity::new()), rtt, Box::new(handler))
+    }
+
+    /// As `start`, but it accepts a connection only when the one before it was closed.
+    pub fn start_serial(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        let origin = Self::start(handler);
+        origin.shared.lock().is_serial = true;
+        origin
     }
 
     fn start_as(identity: Option<Identity>, rtt: Duration, handler: Box<Handler>) -> Self {
@@ -676,8 +684,13 @@ impl Shared {
                 drop(open);
             });
             state.threads.retain(|thread| !thread.is_finished());
-            state.threads.push(thread);
             self.changed.notify_all();
+            if state.is_serial {
+                drop(state);
+                drop(thread.join());
+            } else {
+                state.threads.push(thread);
+            }
         }
     }
 
