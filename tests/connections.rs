@@ -96,6 +96,22 @@ fn a_connection_serves_again_after_a_long_body_where_both_sides_keep_it() {
 }
 
 #[test]
+fn a_length_that_is_told_twice_in_one_header_is_that_length() {
+    const LEN: u64 = 1_000_000;
+    for (sent, is_whole) in [(LEN, true), (600_000, false)] {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |_| {
+            let answer = Answer::whole(&content).header("Content-Length", &format!("{LEN}, {LEN}"));
+            if sent == LEN { answer } else { answer.close_after(sent) }
+        });
+        let peer = downloader(|config| config.max_retries = 0).register((), Priority::High).unwrap();
+        let (body, end) = read_long(&mut peer.execute(get(&origin, "/a")).unwrap());
+        assert_eq!((body.len() as u64, end.is_ok()), (sent, is_whole));
+        assert_pattern(0, &body);
+    }
+}
+
+#[test]
 fn a_long_body_that_falls_silent_or_breaks_ends_in_an_error_that_says_so() {
     let long = || Answer::whole(&Content::pattern(LONG as u64));
     let silent = Origin::start(move |_| long().stall_after(500_000));

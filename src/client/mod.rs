@@ -340,7 +340,7 @@ impl HttpClient {
         let codings = codings(headers);
         // Where a body comes in chunks, a length beside it means nothing (RFC 9112, section 6.3).
         let length = text(headers, &header::CONTENT_LENGTH).filter(|_| codings.is_empty());
-        let body_len = length.and_then(|len| len.trim().parse().ok());
+        let body_len = length.and_then(parse_len);
         if status == 416 {
             if let Some(ContentRange::Unsatisfied { total: 0 }) = content_range.and_then(ContentRange::parse)
             {
@@ -364,7 +364,7 @@ impl HttpClient {
             return Err(Error::new(ErrorKind::Encoded, why));
         }
         let framing = Framing {
-            by_length: length.is_some(),
+            by_length: body_len.is_some(),
             keeps_alive: keeps_alive(answer.response.version(), headers),
         };
         let (start, body_len, total) = match (status, request.range) {
@@ -389,6 +389,13 @@ impl HttpClient {
         let response = Response::new(head, body, exchange, on_cancel, pace, asked, request.range);
         Ok(response.framed(framing))
     }
+}
+
+/// A length that is told more than once in one header is that length (RFC 9110, section 8.6).
+fn parse_len(value: &str) -> Option<u64> {
+    let mut lens = value.split(',').map(|len| len.trim().parse().ok());
+    let first = lens.next()??;
+    lens.all(|len| len == Some(first)).then_some(first)
 }
 
 fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
