@@ -11,8 +11,10 @@ use parking_lot::RwLock;
 use super::memory::{Block, new_block};
 use super::{BLOCK, RangeSet};
 
-/// So many blocks lie in memory: two for each of four readers.
+/// So many blocks lie in memory: two for each of four readers. More only while there are so many that nobody has read.
 const MOST: usize = 8;
+/// No more than these, whoever has read them or not.
+const LIMIT: usize = 64;
 
 /// The blocks in memory, and those that are wished for.
 #[derive(Debug, Default)]
@@ -29,15 +31,18 @@ struct Held {
     block: Block,
     /// Bytes, by their offset in the resource, that are in `block`. Grows only.
     there: RangeSet,
+    /// Somebody got at it since it was brought.
+    is_used: bool,
 }
 
 impl AtHand {
     /// The block with the byte at `offset`, and where the bytes that are in it without a gap from there end.
     pub(super) fn get(&mut self, offset: u64) -> Option<(Block, u64)> {
         let at = self.held.iter().position(|held| held.index == offset / BLOCK)?;
-        let held = self.held.remove(at)?;
+        let mut held = self.held.remove(at)?;
         let end = held.there.run_from(offset);
         let found = (end > offset).then(|| (Arc::clone(&held.block), end));
+        held.is_used |= found.is_some();
         self.held.push_back(held);
         found
     }
@@ -47,7 +52,7 @@ impl AtHand {
         if self.block(index).is_some() || self.wishes.contains(&index) {
             return;
         }
-        if self.wishes.len() == MOST {
+        if self.wishes.len() == LIMIT {
             self.wishes.pop_front();
         }
         self.wishes.push_back(index);
@@ -60,11 +65,20 @@ impl AtHand {
     /// The next block to be brought, with memory for it. From now on those who write to it write there, too.
     pub(super) fn take_wish(&mut self) -> Option<(u64, Block)> {
         let index = self.wishes.pop_front()?;
-        if self.held.len() == MOST {
-            self.held.pop_front();
+        while self.held.len() >= MOST {
+            // What was brought and not read yet is still waited for.
+            let used = self.held.iter().position(|held| held.is_used);
+            let is_full = self.held.len() >= LIMIT;
+            let Some(at) = used.or(is_full.then_some(0)) else { break };
+            self.held.remove(at);
         }
         let block = Arc::new(RwLock::new(new_block()));
-        self.held.push_back(Held { index, block: Arc::clone(&block), there: RangeSet::default() });
+        self.held.push_back(Held {
+            index,
+            block: Arc::clone(&block),
+            there: RangeSet::default(),
+            is_used: false,
+        });
         Some((index, block))
     }
 
@@ -107,15 +121,31 @@ mod tests {
         assert!(at_hand.get(3 * BLOCK + 12).is_none());
     }
 
+    fn bring(at_hand: &mut AtHand, index: u64) {
+        at_hand.wish(index);
+        let (index, block) = at_hand.take_wish().unwrap();
+        at_hand.note(&block, index * BLOCK..(index + 1) * BLOCK);
+    }
+
+    #[test]
+    fn what_nobody_has_read_stays_for_who_wished_for_it() {
+        let mut at_hand = AtHand::default();
+        let many = 3 * MOST as u64;
+        (0..many).for_each(|index| bring(&mut at_hand, index));
+        assert!((0..many).all(|index| at_hand.get(index * BLOCK).is_some()));
+        bring(&mut at_hand, many);
+        assert_eq!(at_hand.held.len(), MOST);
+        (0..2 * LIMIT as u64).for_each(|index| bring(&mut at_hand, 1000 + index));
+        assert_eq!(at_hand.held.len(), LIMIT);
+    }
+
     #[test]
     fn what_was_used_longest_ago_makes_room() {
         let mut at_hand = AtHand::default();
-        let bring = |at_hand: &mut AtHand, index: u64| {
-            at_hand.wish(index);
-            let (index, block) = at_hand.take_wish().unwrap();
-            at_hand.note(&block, index * BLOCK..(index + 1) * BLOCK);
-        };
-        (0..MOST as u64).for_each(|index| bring(&mut at_hand, index));
+        for index in 0..MOST as u64 {
+            bring(&mut at_hand, index);
+            assert!(at_hand.get(index * BLOCK).is_some());
+        }
         assert!(at_hand.get(0).is_some());
         bring(&mut at_hand, 100);
         assert!(at_hand.get(0).is_some() && at_hand.get(BLOCK).is_none());

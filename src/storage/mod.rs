@@ -204,7 +204,7 @@ impl Resource {
         let (place, parts) = {
             let state = self.state.lock();
             let Some(place) = state.backend.get(index) else { return Ok(()) };
-            (place, cut(&state.ranges, index * BLOCK..(index + 1) * BLOCK))
+            (place, cut(&state.ranges, bytes_of(index)))
         };
         for part in parts {
             // Not straight into the block: it must not be locked while a disk is waited for.
@@ -222,7 +222,7 @@ impl Resource {
         let outside: Vec<u64> =
             gaps_between(keep).into_iter().flat_map(|gap| state.backend.indices(gap)).collect();
         for index in &outside {
-            state.ranges.remove(index * BLOCK..(index + 1) * BLOCK);
+            state.ranges.remove(bytes_of(*index));
             state.backend.remove(*index);
             state.at_hand.forget(*index);
         }
@@ -284,6 +284,11 @@ impl State {
         self.ranges.insert(offset..offset + BLOCK);
         true
     }
+}
+
+/// The bytes that the block of this index holds.
+fn bytes_of(index: u64) -> Range<u64> {
+    index * BLOCK..(index * BLOCK).saturating_add(BLOCK)
 }
 
 /// What of `range` is there.
