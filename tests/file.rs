@@ -563,6 +563,54 @@ fn a_cable_that_is_pulled_and_put_back_costs_no_byte() {
     assert_pattern(500_000, &reader.join().unwrap());
 }
 
+/// As an audio callback does, that asks again a few milliseconds later.
+#[test]
+fn who_asks_again_and_again_without_waiting_keeps_to_the_waits_between_attempts() {
+    let content = Content::pattern(600_000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::file(asked, &content).close_after(90_000),
+        _ => Answer::status(503).header("Retry-After", "3600"),
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    stream.read_exact(&mut [0; 90_000]).unwrap();
+    origin.wait_until("second request", |log| log.asked.len() > 1);
+    for _ in 0..10_000 {
+        let nothing = TryRead::Pending(Pending::Retrying);
+        assert!(
+            [nothing, TryRead::Pending(Pending::Fetching)].contains(&stream.try_read(&mut [0; 10]).unwrap())
+        );
+    }
+    // Read ahead, which was given up; and for whoever waits.
+    assert!(origin.log().asked.len() <= 3, "{:?}", origin.log().asked);
+}
+
+#[test]
+fn bytes_on_disk_are_no_error_after_an_interrupt() {
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    let mut config = FileConfig::default();
+    config.storage = StorageConfig::TempFile(None);
+    let downloader = downloader();
+    let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    stream.handle().wait_buffered(1_000_000, None).unwrap();
+    stream.handle().interrupt();
+    assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(Pending::OnDisk));
+    assert_eq!(stream.read(&mut [0; 10]).unwrap(), 10);
+}
+
+#[test]
+fn the_last_block_of_the_longest_file_comes_and_goes() {
+    let content = Content::pattern(u64::MAX);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let mut config = FileConfig::default();
+    config.read_ahead = ReadAhead::Bytes(300_000);
+    let downloader = downloader();
+    let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    stream.handle().wait_range(u64::MAX - 67_000..u64::MAX, None).unwrap();
+    let mut start = vec![0; 600_000];
+    stream.read_exact(&mut start).unwrap();
+    assert_pattern(0, &start);
+}
+
 #[test]
 fn a_server_that_ignores_a_range_now_and_then_stays_seekable() {
     let content = Content::pattern(5_000_000);

@@ -248,6 +248,13 @@ impl Shared {
             return Ok(TryRead::Bytes(got));
         }
         let pending = {
+            if stored == TryStored::OnDisk {
+                // Nobody brings it any more once the file is cancelled.
+                return match self.cancelled() {
+                    Some(error) => Err(self.locate(error, position)),
+                    None => Ok(TryRead::Pending(Pending::OnDisk)),
+                };
+            }
             let mut state = self.state.lock();
             if state.len().is_some_and(|len| position >= len) {
                 return Ok(TryRead::End);
@@ -256,9 +263,6 @@ impl Shared {
             let told = std::mem::replace(failures, state.failures);
             if let Some(error) = self.broken_off(&state, interrupts, told) {
                 return Err(self.locate(error, position));
-            }
-            if stored == TryStored::OnDisk {
-                return Ok(TryRead::Pending(Pending::OnDisk));
             }
             state.want(reader, position);
             if state.trouble.is_some() { Pending::Retrying } else { Pending::Fetching }
@@ -281,7 +285,7 @@ impl Shared {
                 Phase::Cancelled
             } else if state.info.is_none() {
                 Phase::Opening
-            } else if state.trouble.is_some() {
+            } else if state.is_retrying(ranges) {
                 Phase::Retrying
             } else if state.readers.iter().any(|(_, reader)| waits(reader)) {
                 Phase::Stalled
@@ -376,6 +380,8 @@ impl Shared {
         if !look_again {
             return;
         }
+        // Whoever plays on wants it asked for again before he gets there.
+        state.only_awaited &= !state.trouble.as_ref().is_some_and(Error::is_retryable);
         let (windows, linear) = (state.windows(), state.linear);
         drop(state);
         if let Some(windows) = windows {
@@ -464,13 +470,17 @@ impl Shared {
 
     /// Why a wait has to end without what it waits for.
     fn broken_off(&self, state: &State, interrupts: u64, failures: u64) -> Option<Error> {
-        if let Some(reason) = self.link.get().and_then(|link| link.token.reason()) {
-            return Some(Error::cancelled(reason));
+        if let Some(cancelled) = self.cancelled() {
+            return Some(cancelled);
         }
         if state.interrupted || state.interrupts != interrupts {
             return Some(Error::new(ErrorKind::Interrupted, "the read was interrupted"));
         }
         if state.failures != failures { state.failure.clone() } else { None }
+    }
+
+    fn cancelled(&self) -> Option<Error> {
+        self.link.get()?.token.reason().map(Error::cancelled)
     }
 
     fn timed_out(&self) -> Error {
@@ -549,13 +559,15 @@ impl Peer for FilePeer {
                 Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
                     let token = link.token.child(crate::CancelReason::Epoch);
-                    let (key, superseded) = state.add_piece(&range, priority, token.clone());
-                    Some((key, range, priority, token, superseded))
+                    // `read_timeout` decides what its reader's read returns.
+                    let endless = priority == Priority::High && !state.opening;
+                    let (key, superseded) = state.add_piece(&range, priority, token.clone(), endless);
+                    Some((key, range, priority, token, endless, superseded))
                 }
                 _ => None,
             }
         });
-        let Some((key, range, priority, token, superseded)) = planned else { return Next::Wait };
+        let Some((key, range, priority, token, endless, superseded)) = planned else { return Next::Wait };
         for piece in superseded {
             piece.cancel();
         }
@@ -564,11 +576,10 @@ impl Peer for FilePeer {
         let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start, joint));
         match shared.request() {
             Ok(request) => {
-                let whole = range.end == u64::MAX;
+                let whole = range == (0..u64::MAX);
                 let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
                 let mut fetch = Fetch::new(request).priority(priority).epoch(&token);
-                if priority == Priority::High && !shared.state.lock().opening {
-                    // For as long as a reader wants the bytes: `read_timeout` decides what its read returns.
+                if endless {
                     fetch = fetch.max_retries(u32::MAX);
                 }
                 Next::Fetch(fetch, sink)

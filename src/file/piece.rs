@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Shared;
 use super::linear;
 use super::plan::Piece;
-use super::state::State;
+use super::state::{InFlight, State};
 use crate::client::Head;
 use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
 use crate::error::{Error, ErrorKind};
@@ -63,7 +63,7 @@ impl PieceSink {
         state.note_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
         in_flight.piece.next = in_flight.piece.next.max(end);
-        in_flight.piece.retrying = false;
+        in_flight.piece.retrying = None;
         let left = in_flight.piece.end.saturating_sub(in_flight.piece.next);
         drop(state);
         if !self.led && left <= network.lead() {
@@ -159,10 +159,15 @@ impl State {
         self.first.add(offset, bytes);
         let bytes = bytes.len() as u64;
         // A body that is read again from its start makes no progress before it gets to where it was.
-        if self.linear && offset + bytes > self.linear_best {
+        let is_new = offset + bytes > self.linear_best;
+        if self.linear && is_new {
             self.last_progress = Instant::now();
             self.linear_best = offset + bytes;
             self.linear_breaks = 0;
+        }
+        let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
+        if (is_new || !self.linear) && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
+            self.trouble = None;
         }
         self.stats.bytes_fetched += bytes;
         let is_wanted = self.is_wanted(&(offset..offset + bytes));
@@ -188,7 +193,7 @@ impl Sink for PieceSink {
             return Ok(Flow::Detach);
         }
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
-        in_flight.piece.retrying = false;
+        in_flight.piece.retrying = None;
         if let Some(len) = head.body_len() {
             in_flight.piece.end = in_flight.piece.end.min(head.start() + len);
         }
@@ -238,9 +243,9 @@ impl Sink for PieceSink {
         state.trouble = Some(error.clone());
         let opening = state.opening;
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
-        in_flight.piece.retrying = true;
-        let (piece, priority, token) = (in_flight.piece, in_flight.priority, in_flight.token.clone());
-        let in_vain = priority == Priority::High && !state.is_awaited(&piece);
+        in_flight.piece.retrying = Some(in_flight.priority);
+        let (piece, endless, token) = (in_flight.piece, in_flight.endless, in_flight.token.clone());
+        let in_vain = endless && !state.is_awaited(&piece);
         let unreachable = matches!(
             error.kind(),
             ErrorKind::Refused

@@ -83,8 +83,8 @@ pub(crate) struct Piece {
     pub(crate) next: u64,
     /// One past the last one.
     pub(crate) end: u64,
-    /// It failed and waits for its next attempt: nobody should wait for it.
-    pub(crate) retrying: bool,
+    /// It failed and waits for its next attempt, which is as urgent as this. Nobody should wait for one of Low.
+    pub(crate) retrying: Option<Priority>,
 }
 
 /// What the network has shown.
@@ -150,8 +150,10 @@ impl ReaderView {
 
     /// True if this piece is to bring what is waited for.
     pub(crate) fn awaits(&self, piece: &Piece) -> bool {
+        let is_waited_for = self.waiting || self.until > self.position;
         let end = self.until.max(self.position.saturating_add(u64::from(self.waiting)));
-        piece.next < end && self.position < piece.end
+        // A piece without an end brings the last byte, wherever that is.
+        is_waited_for && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
     }
 
     /// Decides whether to read ahead: up to the mark, then not before half of it is used up, so that a radio can sleep in
@@ -208,13 +210,14 @@ impl Situation<'_> {
         }
         let reach = self.network.reach();
         let is_coming = |piece: &Piece| {
-            !piece.retrying
+            piece.retrying != Some(Priority::Low)
                 && piece.next <= position
                 && position < piece.end
                 && position - piece.next <= reach
         };
         // Its connection will be free at once, and another one would wait for it.
-        let is_ending = |piece: &Piece| self.network.serial && !piece.retrying && piece.next >= piece.end;
+        let is_ending =
+            |piece: &Piece| self.network.serial && piece.retrying.is_none() && piece.next >= piece.end;
         if self.in_flight.iter().any(|piece| is_coming(piece) || is_ending(piece)) {
             return None;
         }
@@ -222,7 +225,7 @@ impl Situation<'_> {
         let size = FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece());
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
         // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
-        let ahead = self.in_flight.iter().filter(|piece| piece.next > position && !piece.retrying);
+        let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
         let end = ahead.map(|piece| piece.next).min().unwrap_or(u64::MAX).min(gap.end);
         Some(position..end)
     }
@@ -242,7 +245,7 @@ impl Situation<'_> {
         let busy = |piece: &&Piece| piece.next < mark && piece.end > from;
         let mut running = self.in_flight.iter().filter(busy);
         let full = running.clone().count() >= 2
-            || running.any(|piece| piece.retrying || piece.end.saturating_sub(piece.next) > lead);
+            || running.any(|piece| piece.retrying.is_some() || piece.end.saturating_sub(piece.next) > lead);
         if full {
             return None;
         }
@@ -373,7 +376,7 @@ mod tests {
     }
 
     fn piece(next: u64, end: u64) -> Piece {
-        Piece { next, end, retrying: false }
+        Piece { next, end, retrying: None }
     }
 
     #[test]
@@ -394,12 +397,24 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_a_piece_that_waits_itself() {
-        let stuck = Piece { retrying: true, ..piece(MIB, 2 * MIB) };
+        let stuck = Piece { retrying: Some(Priority::Low), ..piece(MIB, 2 * MIB) };
         let Plan::Fetch { range, priority: Priority::High } = plan(&[waiting(MIB, 0)], &[0..MIB], &[stuck])
         else {
             panic!("an awaited fetch was due");
         };
         assert_eq!(range.start, MIB);
+    }
+
+    #[test]
+    fn a_piece_is_awaited_by_who_waits_and_nobody_else() {
+        let across = piece(MIB, 2 * MIB);
+        assert!(waiting(MIB + 1, 0).awaits(&across) && waiting(MIB, 0).awaits(&across));
+        assert!(!playing(MIB + 1, 0).awaits(&across) && !waiting(2 * MIB, 0).awaits(&across));
+        let until = |until| ReaderView { until, ..playing(MIB / 2, 0) };
+        assert!(until(MIB + 1).awaits(&across) && !until(MIB).awaits(&across));
+        assert!(!ReaderView { until: MIB + 1, ..playing(MIB + 1, 0) }.awaits(&across));
+        // Whoever asks for the length waits for the end, wherever that is.
+        assert!(waiting(u64::MAX, 0).awaits(&piece(MIB, u64::MAX)));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) struct InFlight {
     pub(super) token: CancelToken,
     /// Known once the downloader has accepted it.
     pub(super) request: Option<RequestId>,
+    /// It is tried again for as long as somebody waits for it.
+    pub(super) endless: bool,
 }
 
 #[derive(Debug)]
@@ -256,6 +258,7 @@ impl State {
         range: &Range<u64>,
         priority: Priority,
         token: CancelToken,
+        endless: bool,
     ) -> (usize, Vec<CancelToken>) {
         let mut superseded = Vec::new();
         for (_, in_flight) in &mut self.pieces {
@@ -265,8 +268,8 @@ impl State {
                 superseded.push(in_flight.token.clone());
             }
         }
-        let piece = Piece { next: range.start, end: range.end, retrying: false };
-        (self.pieces.insert(InFlight { piece, priority, token, request: None }), superseded)
+        let piece = Piece { next: range.start, end: range.end, retrying: None };
+        (self.pieces.insert(InFlight { piece, priority, token, request: None, endless }), superseded)
     }
 
     /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
@@ -356,7 +359,7 @@ impl State {
         let behind = self.behind?;
         let window = |reader: &ReaderView| {
             let ahead = reader.position.saturating_add(plan::reserve(self.read_ahead));
-            reader.position.saturating_sub(behind)..ahead
+            reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
         Some(self.readers.iter().map(|(_, reader)| window(reader)).collect())
     }
@@ -392,6 +395,14 @@ impl State {
             in_flight.request
         };
         awaited.into_iter().filter_map(promote).collect()
+    }
+
+    /// True if something could not be had, and is asked for again: by itself, or because somebody waits.
+    pub(super) fn is_retrying(&self, available: &RangeSet) -> bool {
+        let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
+        let waits = |reader: &ReaderView| reader.awaited(available).is_some();
+        self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight))
+            || (self.trouble.is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
     }
 
     /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again.
@@ -433,6 +444,14 @@ pub(super) enum Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_holds_what_is_waited_for() {
+        let mut state = State::new(ReadAhead::Bytes(8 << 20), Some(1 << 20));
+        state.want_all(&(100..8 << 20));
+        state.set_read_ahead(ReadAhead::Bytes(64 << 10));
+        assert_eq!(state.windows().unwrap()[0], 0..8 << 20);
+    }
 
     #[test]
     fn what_failed_is_not_asked_for_again_before_somebody_waits_again() {

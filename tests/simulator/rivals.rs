@@ -38,7 +38,7 @@ impl Planner for Windway {
         let in_flight: Vec<Piece> = world
             .transfers
             .iter()
-            .map(|transfer| Piece { next: transfer.next, end: transfer.end, retrying: false })
+            .map(|transfer| Piece { next: transfer.next, end: transfer.end, retrying: None })
             .collect();
         self.filling.resize(world.readers.len(), false);
         let mut readers = Vec::new();

@@ -783,7 +783,7 @@ impl Shared {
         let stop = at.saturating_add(limit).min(answer.part.end);
         let began = Instant::now();
         loop {
-            let end = stop.min(at + answer.pace.slice());
+            let end = stop.min(at.saturating_add(answer.pace.slice()));
             let is_cut = end == stop && matches!(answer.end, Ending::InChunk(_));
             append(&mut out, answer, at..end, is_cut);
             if end == answer.part.end && answer.framing != Framing::Chunked {
