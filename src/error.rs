@@ -171,17 +171,23 @@ impl Error {
         self.0.range
     }
 
-    /// How long the server asked to be left alone, if it did.
+    /// How long the server asked to be left alone, if it did, here or in what caused this.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.0.retry_after
+        self.0.retry_after.or_else(|| self.cause()?.retry_after())
     }
 
-    /// The HTTP status, if that is what went wrong.
+    /// The HTTP status, if that is what went wrong, here or in what caused this.
     pub fn status(&self) -> Option<u16> {
         match self.0.kind {
             ErrorKind::Status(status) => Some(status),
-            _ => None,
+            _ => self.cause()?.status(),
         }
+    }
+
+    /// What caused this, if that was an error of windway's: what the attempts failed of, in one that says
+    /// [`TimedOut`](ErrorKind::TimedOut). [`source`](StdError::source) has the others, too.
+    pub fn cause(&self) -> Option<&Self> {
+        self.source()?.downcast_ref()
     }
 
     /// True if the same request may succeed later without anything being changed.

@@ -39,6 +39,22 @@ fn a_refused_connection() {
 }
 
 #[test]
+fn a_server_that_asks_for_more_patience_than_there_is() {
+    let error = answered_with(Answer::status(503).header("Retry-After", "3600"));
+    assert_eq!((error.status(), error.retry_after()), (Some(503), Some(Duration::from_secs(3600))));
+}
+
+#[test]
+fn a_redirect_that_is_not_escaped_is_followed() {
+    let origin = Origin::start(|asked| match asked.path.as_str() {
+        "/track" => Answer::redirect(302, "/st\u{FC}ck.mp3"),
+        _ => Answer::status(410),
+    });
+    assert_eq!(open(&origin.url("/track")).status(), Some(410));
+    assert_eq!(origin.log().asked[1].path, "/st%C3%BCck.mp3");
+}
+
+#[test]
 fn a_host_that_does_not_exist() {
     // A machine without a name server may take its time to say so.
     let mut config = DownloaderConfig::default();

@@ -468,8 +468,9 @@ fn redirect(from: &Url, response: &http::Response<Body>) -> Result<Option<Url>, 
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    let location = text(response.headers(), &header::LOCATION);
-    let Some(location) = location else {
+    // Many send what should be escaped as it is.
+    let location = response.headers().get(header::LOCATION).map(|value| value.as_bytes());
+    let Some(location) = location.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
         return Err(Error::new(ErrorKind::Redirect, format!("{from} redirects but does not say where to")));
     };
     let to = from.join(location).map_err(|cause| {
