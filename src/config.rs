@@ -437,7 +437,8 @@ impl StorageConfig {
 pub enum ReadAhead {
     /// So many bytes.
     Bytes(u64),
-    /// To the end, and then what seeks left out. Windowed storage takes it as 16 MiB.
+    /// To the end, and then what seeks left out, whether anybody reads or not: a download. Windowed storage takes it as
+    /// 16 MiB. Other marks hold once 256 KiB were read in sequence; before, a seek costs no more than a piece.
     Whole,
 }
 

@@ -74,7 +74,8 @@ impl Downloader {
         HttpFile::open(self, url, config, true).map(Stream::new)
     }
 
-    /// As [`open_with`](Self::open_with), but does not block: what the opening fails of comes from the first read.
+    /// As [`open_with`](Self::open_with), but does not block: the first bytes are fetched in the background, and what that
+    /// fails of comes from the first read, which tries again.
     ///
     /// # Errors
     ///

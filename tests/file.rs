@@ -611,6 +611,103 @@ fn the_last_block_of_the_longest_file_comes_and_goes() {
     assert_pattern(0, &start);
 }
 
+/// Nothing but a 64-byte joint tells that a range belongs to the file, and no answer tells how long it is.
+#[test]
+fn a_file_of_unknown_length_that_nothing_vouches_for_ends_where_it_ends() {
+    for tells_at_last in [false, true] {
+        let content = Content::pattern(600_000);
+        let origin = Origin::start(move |asked| {
+            let answer = Answer::file(asked, &content).without_header("ETag");
+            match asked.range() {
+                Some((first, last)) if first < 600_000 => {
+                    let last = last.unwrap_or(u64::MAX).min(599_999);
+                    let total = if tells_at_last && last == 599_999 { "600000" } else { "*" };
+                    answer.header("Content-Range", &format!("bytes {first}-{last}/{total}"))
+                }
+                _ => answer,
+            }
+        });
+        let mut body = Vec::new();
+        let downloader = downloader();
+        let mut stream = downloader.open(&origin.url("/a")).unwrap();
+        stream.read_to_end(&mut body).unwrap();
+        assert_eq!((body.len(), stream.len()), (600_000, Some(600_000)));
+        assert_pattern(0, &body);
+        assert!(origin.log().asked.len() < 12, "{:?}", origin.log().asked);
+    }
+}
+
+#[test]
+fn a_file_that_changed_unvouched_for_is_not_read_on_elsewhere() {
+    let (old, new) = (Content::pattern(5_000_000), Content::bytes(vec![7; 5_000_000]));
+    let origin = Origin::start(move |asked| {
+        let content = if asked.number == 0 { &old } else { &new };
+        Answer::file(asked, content).without_header("ETag")
+    });
+    let downloader = downloader();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    let kind = |result: io::Result<()>| windway::Error::from(result.unwrap_err()).kind();
+    assert_eq!(kind(stream.read_exact(&mut [0; 300_000])), ErrorKind::Changed);
+    stream.seek(SeekFrom::Start(3_000_000)).unwrap();
+    assert_eq!(kind(stream.read_exact(&mut [0; 10])), ErrorKind::Changed);
+    let mut start = [0; 1000];
+    stream.rewind().unwrap();
+    stream.read_exact(&mut start).unwrap();
+    assert_pattern(0, &start);
+}
+
+#[test]
+fn a_page_in_the_middle_of_a_file_is_a_page_and_passes() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| match asked.number {
+        1 => Answer::whole(&Content::bytes(b"<html>log in</html>".to_vec()))
+            .header("Content-Type", "text/html"),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    stream.seek(SeekFrom::Start(700_000)).unwrap();
+    let mut some = [0; 1000];
+    let error = windway::Error::from(stream.read_exact(&mut some).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::NotMedia);
+    stream.seek(SeekFrom::Start(700_000)).unwrap();
+    stream.read_exact(&mut some).unwrap();
+    assert_pattern(700_000, &some);
+}
+
+#[test]
+fn what_is_opened_later_comes_by_itself() {
+    let origin = Origin::serving(Content::pattern(1_000_000));
+    let downloader = downloader();
+    let mut config = FileConfig::default();
+    config.priority = Priority::Low;
+    let mut stream = downloader.open_later(&origin.url("/a"), config).unwrap();
+    origin.wait_until("the opening", |log| log.sent >= 262_144);
+    assert_eq!(origin.log().asked.len(), 1);
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    assert_pattern(0, &body);
+}
+
+#[test]
+fn a_download_needs_no_reader_and_outlasts_an_outage() {
+    let content = Content::pattern(3_000_000);
+    let origin = Origin::start(move |asked| match asked.number {
+        // More than are tried for reading ahead, of which none is tried again.
+        1..6 => Answer::status(500),
+        _ => Answer::file(asked, &content),
+    });
+    let mut config = DownloaderConfig::default();
+    config.max_retries = 0;
+    let downloader = Downloader::new(config).unwrap();
+    let mut config = FileConfig::default();
+    config.storage = StorageConfig::TempFile(None);
+    config.read_ahead = ReadAhead::Whole;
+    let stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    origin.wait_until("all", |log| log.sent >= 3_000_000);
+    drop(stream);
+}
+
 #[test]
 fn a_server_that_ignores_a_range_now_and_then_stays_seekable() {
     let content = Content::pattern(5_000_000);

@@ -111,8 +111,15 @@ impl HttpFile {
         let reader = file.shared.add_reader();
         if wait {
             file.shared.await_opening(reader)?;
+            file.shared.state.lock().opening = false;
+        } else {
+            {
+                let mut state = file.shared.state.lock();
+                state.opening = false;
+                state.preload = true;
+            }
+            file.shared.nudge(Priority::High);
         }
-        file.shared.state.lock().opening = false;
         Ok((file, reader))
     }
 
@@ -470,8 +477,8 @@ impl Shared {
 
     /// Why a wait has to end without what it waits for.
     fn broken_off(&self, state: &State, interrupts: u64, failures: u64) -> Option<Error> {
-        if let Some(cancelled) = self.cancelled() {
-            return Some(cancelled);
+        if let Some(error) = self.cancelled().or_else(|| state.spoiled.clone()) {
+            return Some(error);
         }
         if state.interrupted || state.interrupts != interrupts {
             return Some(Error::new(ErrorKind::Interrupted, "the read was interrupted"));
@@ -559,9 +566,13 @@ impl Peer for FilePeer {
                 Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
                     let token = link.token.child(crate::CancelReason::Epoch);
-                    // `read_timeout` decides what its reader's read returns.
-                    let endless = priority == Priority::High && !state.opening;
-                    let (key, superseded) = state.add_piece(&range, priority, token.clone(), endless);
+                    let is_preload = std::mem::take(&mut state.preload);
+                    let is_download = state.read_ahead == ReadAhead::Whole;
+                    let for_reader = priority == Priority::High && !is_preload && !is_download;
+                    // Whoever opens is told; `read_timeout` decides what a reader's read returns.
+                    let endless = (for_reader || is_download) && !state.opening;
+                    let (key, superseded) =
+                        state.add_piece(&range, priority, token.clone(), endless && for_reader);
                     Some((key, range, priority, token, endless, superseded))
                 }
                 _ => None,

@@ -27,6 +27,10 @@ pub(super) struct PieceSink {
     led: bool,
     /// Where nothing else vouches for it: the stored bytes before the piece, which come once more.
     joint: Option<Joint>,
+    /// They have come.
+    has_joined: bool,
+    /// Where the piece begins.
+    start: u64,
 }
 
 /// Stored bytes, and where they lie.
@@ -53,7 +57,8 @@ impl Joint {
 impl PieceSink {
     pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64, joint: Option<Joint>) -> Self {
         let is_first = start == 0 && shared.state.lock().first.is_empty();
-        Self { shared, key, unclear: is_first.then(Vec::new), led: false, joint }
+        let unclear = is_first.then(Vec::new);
+        Self { shared, key, unclear, led: false, joint, has_joined: false, start }
     }
 
     /// Notes that all up to `end` is stored, and asks for the next piece when this one is about to end.
@@ -132,8 +137,20 @@ impl State {
         true
     }
 
+    /// Notes that an answer ended where the stored bytes do: of a file of unknown length, that is its end.
+    fn note_nothing_more(&mut self, piece: &Piece) {
+        if let Some(info) = &mut self.info {
+            info.len.get_or_insert(piece.next);
+        }
+    }
+
     fn note_end(&mut self, outcome: Outcome, is_awaited: bool) {
         match outcome {
+            // Nothing that comes from elsewhere in the file can be told from the new one's.
+            Outcome::Failed(error) if error.kind() == ErrorKind::Changed && !self.is_vouched_for() => {
+                self.spoiled = Some(error.clone());
+                self.fail(error);
+            }
             // Given up, or nobody waits for it. Whoever does later has it fetched again.
             Outcome::Failed(error) if !self.opening && (error.is_retryable() || !is_awaited) => {
                 self.only_awaited = true;
@@ -214,6 +231,7 @@ impl Sink for PieceSink {
             (offset, bytes, is_past) = joint.hold_against(offset, bytes)?;
             if is_past {
                 self.joint = None;
+                self.has_joined = true;
             }
             if bytes.is_empty() {
                 return Ok(());
@@ -244,8 +262,8 @@ impl Sink for PieceSink {
         let opening = state.opening;
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
         in_flight.piece.retrying = Some(in_flight.priority);
-        let (piece, endless, token) = (in_flight.piece, in_flight.endless, in_flight.token.clone());
-        let in_vain = endless && !state.is_awaited(&piece);
+        let (piece, for_reader, token) = (in_flight.piece, in_flight.for_reader, in_flight.token.clone());
+        let in_vain = for_reader && !state.is_awaited(&piece);
         let unreachable = matches!(
             error.kind(),
             ErrorKind::Refused
@@ -253,7 +271,9 @@ impl Sink for PieceSink {
                 | ErrorKind::Unreachable
                 | ErrorKind::ConnectTimedOut
         );
-        if opening && unreachable {
+        let limit = self.shared.config.read_timeout;
+        let is_too_long = error.retry_after().is_some_and(|asked| limit.is_some_and(|limit| asked > limit));
+        if opening && (unreachable || is_too_long) {
             state.fail(error.clone());
         } else if !in_vain {
             return;
@@ -273,6 +293,9 @@ impl Sink for PieceSink {
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
             match (outcome, piece) {
                 (Outcome::Failed(error), Some(piece)) if state.is_end(&error, &piece, available) => {}
+                (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.start => {
+                    state.note_nothing_more(&piece);
+                }
                 (outcome, piece) => {
                     let is_awaited = piece.is_some_and(|piece| state.is_awaited(&piece));
                     state.note_end(outcome, is_awaited);

@@ -263,9 +263,6 @@ impl Situation<'_> {
         if self.read_ahead != ReadAhead::Whole || !self.in_flight.is_empty() {
             return None;
         }
-        if !self.readers.iter().any(|reader| reader.run >= SEQUENTIAL) {
-            return None;
-        }
         let gap = self.first_gap(0..len)?;
         Some(gap.start..gap.end.min(gap.start + self.network.piece()))
     }
@@ -297,7 +294,7 @@ impl Situation<'_> {
 /// How far ahead of a reader, which has read `run` bytes in sequence, bytes should be there.
 pub(crate) fn mark(read_ahead: ReadAhead, run: u64) -> u64 {
     let full = full_mark(read_ahead);
-    if run >= SEQUENTIAL { full } else { full.min(FIRST_PIECE.max(run)) }
+    if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole { full } else { full.min(FIRST_PIECE.max(run)) }
 }
 
 /// How far ahead of a reader bytes may be asked for.

@@ -14,7 +14,7 @@ use crate::client::{Head, Validator};
 use crate::config::ReadAhead;
 use crate::downloader::{Flow, Priority, RequestId};
 use crate::error::{Error, ErrorKind};
-use crate::media::FirstBytes;
+use crate::media::{self, FirstBytes};
 use crate::storage::RangeSet;
 
 /// So often a server that has served ranges may ignore one before it is taken for one that serves none.
@@ -41,8 +41,8 @@ pub(super) struct InFlight {
     pub(super) token: CancelToken,
     /// Known once the downloader has accepted it.
     pub(super) request: Option<RequestId>,
-    /// It is tried again for as long as somebody waits for it.
-    pub(super) endless: bool,
+    /// It is tried again for as long as somebody waits for it, and no longer.
+    pub(super) for_reader: bool,
 }
 
 #[derive(Debug)]
@@ -61,6 +61,10 @@ pub(super) struct State {
     /// What ended awaited work last, and how many times that has happened.
     pub(super) failure: Option<Error>,
     pub(super) failures: u64,
+    /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
+    pub(super) spoiled: Option<Error>,
+    /// The opening is fetched although nobody waits for it.
+    pub(super) preload: bool,
     /// What a fetch that is tried again failed of.
     pub(super) trouble: Option<Error>,
     /// Reading ahead failed for good: nothing is fetched until a reader waits.
@@ -152,6 +156,8 @@ impl State {
             linear_breaks: 0,
             failure: None,
             failures: 0,
+            spoiled: None,
+            preload: false,
             trouble: None,
             only_awaited: false,
             interrupts: 0,
@@ -193,6 +199,7 @@ impl State {
     /// What to fetch next.
     pub(super) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
         match &self.info {
+            _ if self.spoiled.is_some() => Plan::Idle,
             None => self.plan_opening(),
             Some(info) if info.ranged => self.plan_pieces(available, network, admissible),
             Some(info) => {
@@ -205,7 +212,8 @@ impl State {
     fn plan_opening(&self) -> Plan {
         let nothing = RangeSet::default();
         let is_awaited = |reader: &ReaderView| reader.awaited(&nothing).is_some();
-        if self.pieces.is_empty() && self.readers.iter().any(|(_, reader)| is_awaited(reader)) {
+        let is_wanted = self.preload || self.readers.iter().any(|(_, reader)| is_awaited(reader));
+        if self.pieces.is_empty() && is_wanted {
             return Plan::Fetch { range: 0..OPENING, priority: Priority::High };
         }
         Plan::Idle
@@ -258,7 +266,7 @@ impl State {
         range: &Range<u64>,
         priority: Priority,
         token: CancelToken,
-        endless: bool,
+        for_reader: bool,
     ) -> (usize, Vec<CancelToken>) {
         let mut superseded = Vec::new();
         for (_, in_flight) in &mut self.pieces {
@@ -269,7 +277,7 @@ impl State {
             }
         }
         let piece = Piece { next: range.start, end: range.end, retrying: None };
-        (self.pieces.insert(InFlight { piece, priority, token, request: None, endless }), superseded)
+        (self.pieces.insert(InFlight { piece, priority, token, request: None, for_reader }), superseded)
     }
 
     /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
@@ -308,7 +316,7 @@ impl State {
         if head.total() == Some(0) {
             return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
         }
-        let Some(info) = &self.info else {
+        let Some(info) = &mut self.info else {
             self.info = Some(Info {
                 len: head.total(),
                 ranged: head.is_partial(),
@@ -318,6 +326,11 @@ impl State {
             });
             return Ok(());
         };
+        let is_page = |content_type| media::looks_like_page(content_type, &[]);
+        if is_page(head.content_type()) && !is_page(info.content_type.as_deref()) {
+            let why = "a page came instead of bytes of the file";
+            return Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()));
+        }
         let another_len = matches!((info.len, head.total()), (Some(old), Some(new)) if old != new);
         let another_validator = info.validator.as_ref().is_some_and(|old| head.contradicts(old));
         if another_len || another_validator {
@@ -325,6 +338,7 @@ impl State {
             let why = format!("the file changed while it was read: it has another {what}");
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
+        info.len = info.len.or(head.total());
         Ok(())
     }
 
