@@ -2,8 +2,11 @@
 
 mod support;
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::{Answer, Content, Origin};
@@ -84,4 +87,28 @@ fn a_reader_blocked_in_a_silent_tls_body_is_released_by_cancel() {
     assert!(error.is_cancelled(), "{error:?}");
     assert_pattern(0, &all);
     origin.wait_until("closed connection", |log| log.open == 0);
+}
+
+/// A byte now and then is no handshake.
+#[test]
+fn a_handshake_that_drips_is_over_when_the_connect_limit_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/a", listener.local_addr().unwrap());
+    let (_end, ended) = mpsc::channel::<()>();
+    let server = thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        // The head of a record of 16 KiB.
+        socket.write_all(&[22, 3, 3, 64, 0]).unwrap();
+        while socket.write_all(&[2]).is_ok() {
+            assert!(ended.recv_timeout(Duration::from_millis(10)).is_err());
+        }
+    });
+    let mut config = DownloaderConfig::default();
+    config.client.connect_timeout = Duration::from_millis(300);
+    config.max_retries = 0;
+    let downloader = Downloader::new(config).unwrap();
+    let peer = downloader.register((), Priority::High).unwrap();
+    let error = peer.execute(Fetch::get(&url).unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectTimedOut);
+    server.join().unwrap();
 }

@@ -5,10 +5,11 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use ureq::Timeout;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, time,
 };
 
 use super::exchange::Exchange;
@@ -45,9 +46,11 @@ impl Connector<()> for Dial {
             // The next in the chain opens the proxy's tunnel.
             return Ok(None);
         }
+        let began = Instant::now();
         let socket = self.dial(&details.addrs).map_err(carry)?;
         Ok(Some(Tcp {
             socket,
+            handshake_until: began.checked_add(self.connect_timeout),
             buffers: LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size()),
             is_tls: details.needs_tls(),
             read_timeout: None,
@@ -80,6 +83,8 @@ impl Dial {
 /// A TCP connection.
 pub(super) struct Tcp {
     socket: Arc<TcpStream>,
+    /// When what comes before the first request has to be over: a handshake, or a proxy's answer. `None` once it is.
+    handshake_until: Option<Instant>,
     buffers: LazyBuffers,
     is_tls: bool,
     read_timeout: Option<Duration>,
@@ -87,6 +92,28 @@ pub(super) struct Tcp {
 }
 
 impl Tcp {
+    /// The limit that holds now. An error if it has passed.
+    fn limit(&mut self, mut timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
+        if let Some(until) = self.handshake_until {
+            if Exchange::current().is_some_and(|exchange| !exchange.was_connected()) {
+                let left = until.saturating_duration_since(Instant::now());
+                if left < *timeout.after {
+                    timeout = NextTimeout {
+                        after: time::Duration::Exact(left),
+                        reason: Timeout::Connect,
+                        ..timeout
+                    };
+                }
+            } else {
+                self.handshake_until = None;
+            }
+        }
+        if timeout.after.is_zero() {
+            return Err(ureq::Error::Timeout(timeout.reason));
+        }
+        Ok(timeout)
+    }
+
     fn set_read_timeout(&mut self, timeout: NextTimeout) -> io::Result<()> {
         let wanted = timeout.not_zero().map(|after| *after);
         if wanted != self.read_timeout {
@@ -126,7 +153,7 @@ impl Transport for Tcp {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let timeout = timeout.for_write();
+        let timeout = self.limit(timeout.for_write())?;
         self.set_write_timeout(timeout)?;
         match (&*self.socket).write_all(&self.buffers.output()[..amount]) {
             Err(error) if timed_out(&error) => Err(ureq::Error::Timeout(timeout.reason)),
@@ -135,7 +162,7 @@ impl Transport for Tcp {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let timeout = timeout.for_read();
+        let timeout = self.limit(timeout.for_read())?;
         self.set_read_timeout(timeout)?;
         let Self { socket, buffers, .. } = self;
         let result = read_into(socket, buffers.input_append_buf());
