@@ -103,7 +103,8 @@ impl Stream {
     /// # Errors
     ///
     /// What a read would fail of that waits: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], what the fetch failed
-    /// of. The next call tries again.
+    /// of for good. That is told for a second, however often this is called, and then it is tried again. What may pass is
+    /// [`Pending::Retrying`](crate::Pending::Retrying), for as long as it lasts: [`FileConfig::read_timeout`] does not count here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
         let position = self.position.load(Ordering::Relaxed);
         let read = self.file.shared().try_read(self.reader, position, buf, &mut self.failures)?;

@@ -445,6 +445,22 @@ fn a_body_that_changed_between_its_parts_is_never_joined() {
     }
 }
 
+/// As networks do that want a login.
+#[test]
+fn a_page_in_place_of_the_rest_is_no_change() {
+    let content = Content::pattern(100_000);
+    let page = Content::bytes(b"<html>log in</html>".to_vec());
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::file(asked, &content).close_after(60_000),
+        _ => Answer::whole(&page).header("Content-Type", "text/html; charset=utf-8"),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let mut body = Vec::new();
+    let mut response = peer.execute(get(&origin, "/a")).unwrap();
+    let error = windway::Error::from(response.read_to_end(&mut body).unwrap_err());
+    assert_eq!((error.kind(), body.len()), (ErrorKind::NotMedia, 60_000));
+}
+
 #[test]
 fn pieces_of_a_file_that_nothing_vouches_for_are_held_against_each_other() {
     let origin = Origin::start(|asked| {

@@ -585,6 +585,26 @@ fn who_asks_again_and_again_without_waiting_keeps_to_the_waits_between_attempts(
 }
 
 #[test]
+fn who_asks_again_and_again_for_what_is_gone_is_told_each_time_and_asks_once() {
+    let content = Content::pattern(600_000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::file(asked, &content),
+        _ => Answer::status(404),
+    });
+    let downloader = downloader();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    stream.seek(SeekFrom::Start(500_000)).unwrap();
+    let is_gone = |stream: &mut windway::Stream| match stream.try_read(&mut [0; 10]) {
+        Ok(pending) => assert_eq!(pending, TryRead::Pending(Pending::Fetching)),
+        Err(error) => assert_eq!(error.status(), Some(404)),
+    };
+    is_gone(&mut stream);
+    origin.wait_until("second request", |log| log.asked.len() > 1);
+    (0..1000).for_each(|_| is_gone(&mut stream));
+    assert!(origin.log().asked.len() <= 4, "{:?}", origin.log().asked);
+}
+
+#[test]
 fn bytes_on_disk_are_no_error_after_an_interrupt() {
     let origin = Origin::serving(Content::pattern(1_000_000));
     let mut config = FileConfig::default();

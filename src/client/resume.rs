@@ -17,8 +17,17 @@ pub(crate) struct Resume {
     validator: Option<Validator>,
     /// Good for `If-Range`.
     strong: Option<Validator>,
+    /// It is a page. What is none does not go on with one: that is a login's or an error's.
+    is_page: bool,
     /// The last bytes before `offset`, `OVERLAP` at most.
     tail: Vec<u8>,
+}
+
+fn is_page(head: &Head) -> bool {
+    let html = "text/html";
+    head.content_type()
+        .and_then(|value| value.get(..html.len()))
+        .is_some_and(|it| it.eq_ignore_ascii_case(html))
 }
 
 impl Resume {
@@ -29,6 +38,7 @@ impl Resume {
             total: head.total(),
             validator: head.validator(),
             strong: head.strong_validator(),
+            is_page: is_page(head),
             tail: Vec::new(),
         }
     }
@@ -57,6 +67,10 @@ impl Resume {
             let why = format!("the resource changed in mid-transfer: another {what}");
             Err(Error::new(ErrorKind::Changed, why).with_url(head.url()))
         };
+        if is_page(head) && !self.is_page {
+            let why = "a page came instead of the rest";
+            return Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()));
+        }
         if let (Some(old), Some(new)) = (self.total, head.total()) {
             if old != new {
                 return changed("length");
@@ -123,7 +137,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn fresh(start: u64) -> Resume {
-        Resume { offset: start, total: None, validator: None, strong: None, tail: Vec::new() }
+        Resume { offset: start, total: None, validator: None, strong: None, is_page: false, tail: Vec::new() }
     }
 
     #[test]

@@ -67,6 +67,9 @@ struct Link {
     token: CancelToken,
 }
 
+/// How long `try_read` repeats a failure before it asks again: it may be called at any rate.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Names one reader of a file.
 pub(crate) type ReaderId = usize;
 
@@ -268,7 +271,9 @@ impl Shared {
             }
             let interrupts = state.interrupts;
             let told = std::mem::replace(failures, state.failures);
-            if let Some(error) = self.broken_off(&state, interrupts, told) {
+            let failed_just_now = state.failed_at.is_some_and(|at| at.elapsed() < ASK_AGAIN);
+            let again = state.failure.clone().filter(|_| failed_just_now);
+            if let Some(error) = self.broken_off(&state, interrupts, told).or(again) {
                 return Err(self.locate(error, position));
             }
             state.want(reader, position);

@@ -58,9 +58,10 @@ pub(super) struct State {
     /// How far any reading of the one body has come, and how many in a row broke off before that.
     pub(super) linear_best: u64,
     pub(super) linear_breaks: u32,
-    /// What ended awaited work last, and how many times that has happened.
+    /// What ended awaited work last, how many times that has happened, and when last.
     pub(super) failure: Option<Error>,
     pub(super) failures: u64,
+    pub(super) failed_at: Option<Instant>,
     /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
     pub(super) spoiled: Option<Error>,
     /// The opening is fetched although nobody waits for it.
@@ -156,6 +157,7 @@ impl State {
             linear_breaks: 0,
             failure: None,
             failures: 0,
+            failed_at: None,
             spoiled: None,
             preload: false,
             trouble: None,
@@ -427,6 +429,7 @@ impl State {
         }
         self.failure = Some(error);
         self.failures += 1;
+        self.failed_at = Some(Instant::now());
         self.only_awaited = true;
     }
 
