@@ -185,7 +185,7 @@ struct Player {
 impl Player {
     fn open(stream: Stream, out: Option<&str>) -> Result<Self, Failure> {
         let mut hint = Hint::new();
-        if let Some((_, extension)) = stream.url().rsplit_once('.') {
+        if let Some(extension) = stream.handle().media_info().extension() {
             hint.with_extension(extension);
         }
         let source = MediaSourceStream::new(Box::new(Source(stream)), Default::default());

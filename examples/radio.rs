@@ -25,8 +25,7 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use windway::{
-    AtSeam, ContainerFormat, Downloader, DownloaderConfig, Radio, RadioConfig, RadioEvent, RadioHandle,
-    Subscriber, Title,
+    AtSeam, Downloader, DownloaderConfig, Radio, RadioConfig, RadioEvent, RadioHandle, Subscriber, Title,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -161,7 +160,7 @@ struct Part<'a> {
 impl<'a> Part<'a> {
     fn open(radio: &'a mut Radio) -> Result<Self, SymphoniaError> {
         let mut hint = Hint::new();
-        if let Some(extension) = extension(&radio.handle()) {
+        if let Some(extension) = radio.handle().media_info().extension() {
             hint.with_extension(extension);
         }
         let source = MediaSourceStream::new(Box::new(LentSource(radio)), Default::default());
@@ -286,18 +285,6 @@ impl Player {
         println!("audio received   {} bytes", stats.bytes_received);
         println!("waits            {}, {:.1} s in all", stats.stalls, stats.stalled.as_secs_f64());
     }
-}
-
-/// What symphonia knows the station's container by.
-fn extension(handle: &RadioHandle) -> Option<&'static str> {
-    let (container, _) = handle.media_info().container?;
-    Some(match container {
-        ContainerFormat::Mp3 => "mp3",
-        ContainerFormat::Adts => "aac",
-        ContainerFormat::Ogg => "ogg",
-        ContainerFormat::Flac => "flac",
-        _ => return None,
-    })
 }
 
 /// Tells what happens, and on a terminal what is in the buffer.

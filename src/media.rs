@@ -131,6 +131,11 @@ impl MediaInfo {
         info
     }
 
+    /// What a file of this container is called in the end, without the dot: what decoders take for a hint.
+    pub fn extension(&self) -> Option<&'static str> {
+        self.container.map(|(container, _)| container.extension())
+    }
+
     /// Takes from `guess` what is still missing, if it is about the same thing.
     fn add(&mut self, guess: Guess, source: HintSource) {
         let other_container = matches!((self.container, guess.container),
@@ -144,6 +149,23 @@ impl MediaInfo {
 }
 
 impl ContainerFormat {
+    /// The extension that its files mostly have, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Mp3 => "mp3",
+            Self::Adts => "aac",
+            Self::Mp4 | Self::FragmentedMp4 => "m4a",
+            Self::MpegTs => "ts",
+            Self::Ogg => "ogg",
+            Self::Flac => "flac",
+            Self::Wav => "wav",
+            Self::Aiff => "aiff",
+            Self::Caf => "caf",
+            Self::Matroska => "mkv",
+            Self::WebM => "webm",
+        }
+    }
+
     /// True for the same format, or for two where one is a special case of the other.
     fn agrees_with(self, other: Self) -> bool {
         let family = |format| match format {

@@ -77,7 +77,7 @@ impl Resume {
             }
         }
         if self.validator.as_ref().is_some_and(|old| head.contradicts(old)) {
-            return changed("validator");
+            return changed("entity tag or date");
         }
         let is_vouched_for = head.total().is_some() || head.validator().is_some();
         if !head.is_partial() && !is_vouched_for && (self.total.is_some() || self.validator.is_some()) {

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use self::piece::{Joint, PieceSink};
 use self::plan::{Network, Plan, ReaderView};
 use self::state::State;
-use crate::cancel::{CancelGuard, CancelToken};
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
@@ -102,7 +102,7 @@ impl HttpFile {
             warmth: OnceLock::new(),
         });
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
-        let token = peer.epoch();
+        let token = peer.epoch().child(CancelReason::Fetch);
         let weak = Arc::downgrade(&shared);
         let on_cancel = token.on_cancel(move |_| {
             if let Some(shared) = weak.upgrade() {
@@ -570,12 +570,12 @@ impl Peer for FilePeer {
             match state.plan(ranges, network, admissible) {
                 Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
-                    let token = link.token.child(crate::CancelReason::Epoch);
+                    let token = link.token.child(CancelReason::Epoch);
                     let is_preload = std::mem::take(&mut state.preload);
                     let is_download = state.read_ahead == ReadAhead::Whole;
                     let for_reader = priority == Priority::High && !is_preload && !is_download;
                     // Whoever opens is told; `read_timeout` decides what a reader's read returns.
-                    let endless = (for_reader || is_download) && !state.opening;
+                    let endless = (for_reader || is_download) && !state.is_opening();
                     let (key, superseded) =
                         state.add_piece(&range, priority, token.clone(), endless && for_reader);
                     Some((key, range, priority, token, endless, superseded))

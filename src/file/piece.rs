@@ -8,6 +8,7 @@ use super::linear;
 use super::plan::Piece;
 use super::state::{InFlight, State};
 use crate::client::Head;
+use crate::config::ReadAhead;
 use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::media;
@@ -103,7 +104,7 @@ impl Shared {
         let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
         if media::looks_like_page(content_type, first) {
             let what = content_type.unwrap_or("something without a type").to_owned();
-            let why = format!("the answer is a page, not media: {what}");
+            let why = format!("the answer is a page or a list, not media; the server calls it {what}");
             // The next try may get something else: do not hold that against this answer.
             state.info = None;
             return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url.clone()));
@@ -152,8 +153,9 @@ impl State {
                 self.fail(error);
             }
             // Given up, or nobody waits for it. Whoever does later has it fetched again.
-            Outcome::Failed(error) if !self.opening && (error.is_retryable() || !is_awaited) => {
-                self.only_awaited = true;
+            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_awaited) => {
+                let is_download = self.read_ahead == ReadAhead::Whole;
+                self.only_awaited = !(is_download && error.is_retryable());
                 self.trouble = Some(error);
             }
             Outcome::Failed(error) => self.fail(error),
@@ -259,7 +261,7 @@ impl Sink for PieceSink {
     fn retrying(&mut self, error: &Error, _: Instant) {
         let mut state = self.shared.state.lock();
         state.trouble = Some(error.clone());
-        let opening = state.opening;
+        let opening = state.is_opening();
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
         in_flight.piece.retrying = Some(in_flight.priority);
         let (piece, for_reader, token) = (in_flight.piece, in_flight.for_reader, in_flight.token.clone());

@@ -198,6 +198,11 @@ impl State {
         self.info.as_ref().and_then(|info| info.len)
     }
 
+    /// True while the caller of `open` waits.
+    pub(super) fn is_opening(&self) -> bool {
+        self.opening && self.first.is_empty()
+    }
+
     /// What to fetch next.
     pub(super) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
         match &self.info {
@@ -336,7 +341,7 @@ impl State {
         let another_len = matches!((info.len, head.total()), (Some(old), Some(new)) if old != new);
         let another_validator = info.validator.as_ref().is_some_and(|old| head.contradicts(old));
         if another_len || another_validator {
-            let what = if another_len { "length" } else { "validator" };
+            let what = if another_len { "length" } else { "entity tag or date" };
             let why = format!("the file changed while it was read: it has another {what}");
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }

@@ -351,6 +351,16 @@ fn a_pile_of_empty_tags_is_passed_without_a_deep_stack() {
     assert_eq!(kinds(&MediaInfo::detect(None, "", &bytes)).1, Some(Flac));
 }
 
+#[test]
+fn a_container_is_known_again_by_its_extension() {
+    assert_eq!(MediaInfo::default().extension(), None);
+    for (bytes, container, _) in samples() {
+        let info = MediaInfo::detect(None, &format!("http://host/a.{}", container.extension()), &[]);
+        assert!(info.container.is_some_and(|(found, _)| found.agrees_with(container)), "{container}");
+        assert_eq!(MediaInfo::detect(None, "", &bytes).extension(), Some(container.extension()));
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_and_no_text_make_it_panic(

@@ -26,7 +26,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::shared::Shared;
-use crate::cancel::CancelGuard;
+use crate::cancel::{CancelGuard, CancelReason};
 use crate::client::Request;
 use crate::config::RadioConfig;
 use crate::downloader::{Downloader, PeerHandle, Priority};
@@ -123,7 +123,7 @@ impl Radio {
             request = request.header(name, value)?;
         }
         let peer = downloader.register((), Priority::High)?;
-        let token = peer.epoch();
+        let token = peer.epoch().child(CancelReason::Fetch);
         let shared = Arc::new(Shared::new(request, config, token)?);
         let weak = Arc::downgrade(&shared);
         let on_cancel = shared.token.on_cancel(move |_| {
