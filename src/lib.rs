@@ -10,7 +10,7 @@
 //! | `windway-lookup` | up to 4 | while names are being looked up |
 //! | `windway-dial` | up to 2 | while connections are opened ahead of their use |
 //! | `windway-connect` | 1 for each address that is tried | until it has answered, or another one has |
-//! | `windway-race` | 1 for each awaited request that a kept-alive connection leaves unanswered for a second | until a head is there |
+//! | `windway-race` | 1 for each request that its connection leaves unanswered for a second | until a head is there |
 //! | `windway-linear` | 1 for each stream of a server without ranges | as long as its body |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
 //!
