@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::peers::{Collect, List, downloader};
 use support::{Answer, Content, Origin};
-use windway::{Fetch, PeerHandle, Priority, Subscriber};
+use windway::{Event, Fetch, PeerHandle, Priority, Subscriber};
 
 /// How often each of windway's threads has been woken so far.
 fn wakes() -> HashMap<String, u64> {
@@ -75,6 +75,9 @@ fn nobody_wakes_while_nothing_changes() {
         .collect();
     let unreserved = 5;
     origin.wait_until("bulk on all workers", |log| log.sent == unreserved * 1000);
+    // What was sent may not have been told of yet.
+    let heads = std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::FirstByte { .. }));
+    assert_eq!(heads.take(unreserved as usize).count(), unreserved as usize);
     let queued: usize = downloader.stats().queued.iter().sum();
     // Those that run may have more to give, and are queued for it too.
     assert!(queued + unreserved as usize >= bulk.len(), "{queued}");
