@@ -209,11 +209,12 @@ impl Situation<'_> {
             return None;
         }
         let reach = self.network.reach();
+        // What is stored already is past, although the piece may not have said so yet.
         let is_coming = |piece: &Piece| {
             piece.retrying != Some(Priority::Low)
                 && piece.next <= position
                 && position < piece.end
-                && position - piece.next <= reach
+                && position.saturating_sub(self.available.run_from(piece.next)) <= reach
         };
         // Its connection will be free at once, and another one would wait for it.
         let is_ending =
@@ -390,6 +391,25 @@ mod tests {
         let near = MIB + 50_000;
         let readers = [ReaderView { filling: false, ..waiting(near, 0) }];
         assert_eq!(plan(&readers, &[0..MIB], &[piece(MIB, 2 * MIB)]), Plan::Idle);
+    }
+
+    #[test]
+    fn who_reads_on_in_sequence_waits_for_the_piece_that_has_not_told_how_far_it_is() {
+        let lags = piece(MIB, 2 * MIB);
+        let stored = MIB + 64 * 1024;
+        let near = Network { ttfb: Some(Duration::ZERO), ..network(1e6, 0) };
+        let mut available = RangeSet::default();
+        available.insert(0..stored);
+        let situation = Situation {
+            readers: &[ReaderView { filling: false, ..waiting(stored, MIB) }],
+            available: &available,
+            in_flight: &[lags],
+            len: Some(100 * MIB),
+            network: near,
+            read_ahead: ReadAhead::Bytes(16 * MIB),
+            admissible: Priority::Low,
+        };
+        assert_eq!(situation.plan(), Plan::Idle);
     }
 
     #[test]
