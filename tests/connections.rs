@@ -228,6 +228,26 @@ fn a_server_that_answers_one_connection_at_a_time_is_found_out() {
     assert!(origin.log().asked.iter().all(|asked| asked.connection == 0));
 }
 
+/// As where a server restarts: the one that lay idle is gone, and the new one breaks.
+#[test]
+fn a_race_without_a_rival_leaves_the_failure_as_it_is() {
+    let content = Content::pattern(200_000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/a" => Answer::file(asked, &content).rate(500_000).close_when_idle(),
+        _ if asked.again == 0 => {
+            Answer::file(asked, &content).latency(Duration::from_millis(1500)).reset_in_head(0)
+        }
+        _ => Answer::file(asked, &content),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let first = peer.execute(get(&origin, "/a")).unwrap();
+    let (other, fetch) = (peer.clone(), get(&origin, "/b"));
+    let second = thread::spawn(move || read_all(&other, fetch));
+    origin.wait_until("second request", |log| log.asked.len() == 2);
+    drop(read_long(&mut { first }));
+    assert_pattern(0, &second.join().unwrap());
+}
+
 #[test]
 fn a_changed_network_lets_go_of_its_connections() {
     let origin = Origin::serving(Content::pattern(1000));

@@ -48,9 +48,13 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A complete connection that was just opened for the current exchange.
-    pub(super) fn new(transport: Box<dyn Transport>, network: u64) -> Result<Self, ureq::Error> {
-        let socket = Exchange::current().and_then(|exchange| exchange.connected());
+    /// A connection that was just opened for the current exchange; complete, or to a proxy that is to be told where to.
+    pub(super) fn new(
+        transport: Box<dyn Transport>,
+        network: u64,
+        is_complete: bool,
+    ) -> Result<Self, ureq::Error> {
+        let socket = Exchange::current().and_then(|exchange| exchange.socket(is_complete));
         let Some(socket) = socket else { return Err(carry(cancelled_in_handshake())) };
         Ok(Self { transport, socket, requests: 0, network })
     }

@@ -179,10 +179,10 @@ impl Exchange {
         }
     }
 
-    /// The socket that is bound now, for a connection that is complete.
-    pub(super) fn connected(&self) -> Option<Arc<TcpStream>> {
+    /// The socket that is bound now, for a connection that is complete, or not yet.
+    pub(super) fn socket(&self, is_complete: bool) -> Option<Arc<TcpStream>> {
         let mut binding = self.binding.lock();
-        binding.connected = binding.socket.is_some();
+        binding.connected = is_complete && binding.socket.is_some();
         binding.socket.clone()
     }
 

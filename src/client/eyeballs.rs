@@ -17,13 +17,17 @@ use crate::error::{Error, ErrorKind};
 /// How long an address is waited for before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// What a connect is limited to where no other limit makes sense.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Connects are released by a shutdown of their sockets; elsewhere they end when they like, holding their socket and nothing
 /// else.
 const RELEASABLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Connects under way.
 struct Attempts {
-    limit: Instant,
+    /// `None` where that is too far away to be told.
+    limit: Option<Instant>,
     under_way: Vec<(Arc<TcpStream>, JoinHandle<()>)>,
     done: Sender<Ended>,
     ended: Receiver<Ended>,
@@ -45,7 +49,8 @@ pub(super) fn connect(
     mut begun: impl FnMut(),
 ) -> Result<Arc<TcpStream>, Error> {
     let (done, ended) = unbounded();
-    let mut attempts = Attempts { limit: Instant::now() + timeout, under_way: Vec::new(), done, ended };
+    let mut attempts =
+        Attempts { limit: Instant::now().checked_add(timeout), under_way: Vec::new(), done, ended };
     let mut left = addresses.iter();
     let mut pending = 0;
     let mut last = Error::new(ErrorKind::Unreachable, "the host has no address");
@@ -89,7 +94,8 @@ impl Attempts {
         let socket = Arc::new(TcpStream::from(socket));
         let (connecting, done) = (Arc::clone(&socket), self.done.clone());
         // Zero is not allowed, and would be over at once.
-        let limit = self.limit.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = self.limit.map_or(LONGEST, |limit| limit.saturating_duration_since(Instant::now()));
+        let limit = left.clamp(Duration::from_millis(1), LONGEST);
         let connect = move || {
             let result = SockRef::from(&*connecting).connect_timeout(&SockAddr::from(address), limit);
             // Nobody listens any more if another one was faster.

@@ -83,7 +83,8 @@ impl Race {
                 answer.on_cancel = self.client.abort_on(cancel, &answer.exchange);
                 Ok(answer)
             }
-            Err(failure) if first.is_err() => Err(failure),
+            // One that found nothing to go over says nothing of the server.
+            Err(failure) if first.is_err() && failure.1.over == Over::New => Err(failure),
             _ => first,
         }
     }

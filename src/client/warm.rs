@@ -130,7 +130,9 @@ impl Keeper {
             self.opener.connect(details, None)?
         };
         let transport = transport.ok_or(ureq::Error::ConnectionFailed)?;
-        Connection::new(Box::new(transport), network)
+        // The one to a proxy has yet to become one through it.
+        let is_complete = is_proxied || self.config.proxy().is_none();
+        Connection::new(Box::new(transport), network, is_complete)
     }
 
     /// True if a connection to where `uri` leads is ready.
