@@ -437,8 +437,8 @@ impl StorageConfig {
 pub enum ReadAhead {
     /// So many bytes.
     Bytes(u64),
-    /// To the end, and then what seeks left out, whether anybody reads or not: a download. Windowed storage takes it as
-    /// 16 MiB. Other marks hold once 256 KiB were read in sequence; before, a seek costs no more than a piece.
+    /// To the end, and then what seeks left out, whether anybody reads or not: a download. It outlasts what passes; what
+    /// does not ends it until somebody waits, and is told to who does. Windowed storage takes it as 16 MiB. Other marks hold once 256 KiB were read in sequence; before, a seek costs no more than a piece.
     Whole,
 }
 

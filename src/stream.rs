@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Priority};
@@ -40,6 +40,18 @@ pub struct Stream {
     position: Arc<AtomicU64>,
     /// How many of the file's failures `try_read` has told of.
     failures: u64,
+    /// What it failed of last.
+    failed: Option<Failed>,
+}
+
+/// How long `try_read` repeats a failure before it asks again: it may be called at any rate.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Failed {
+    position: u64,
+    at: Instant,
+    error: Error,
 }
 
 /// Opens `url` with the process's downloader and default options.
@@ -87,7 +99,7 @@ impl Downloader {
 
 impl Stream {
     fn new((file, reader): (Arc<HttpFile>, ReaderId)) -> Self {
-        Self { file, reader, position: Arc::default(), failures: 0 }
+        Self { file, reader, position: Arc::default(), failures: 0, failed: None }
     }
 
     /// Another reader of the same file, at its beginning: with a position and a window of its own, and the same bytes.
@@ -107,7 +119,17 @@ impl Stream {
     /// [`Pending::Retrying`](crate::Pending::Retrying), for as long as it lasts: [`FileConfig::read_timeout`] does not count here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
         let position = self.position.load(Ordering::Relaxed);
-        let read = self.file.shared().try_read(self.reader, position, buf, &mut self.failures)?;
+        let repeats = |failed: &&Failed| failed.position == position && failed.at.elapsed() < ASK_AGAIN;
+        if let Some(failed) = self.failed.as_ref().filter(repeats) {
+            if !self.shared().is_stored(position) {
+                return Err(failed.error.clone());
+            }
+        }
+        let read = self.file.shared().try_read(self.reader, position, buf, &mut self.failures);
+        let read = read.inspect_err(|error| {
+            let is_lasting = error.kind() != ErrorKind::Interrupted;
+            self.failed = is_lasting.then(|| Failed { position, at: Instant::now(), error: error.clone() });
+        })?;
         if let TryRead::Bytes(got) = read {
             self.position.store(position + got as u64, Ordering::Relaxed);
         }

@@ -677,6 +677,56 @@ fn a_file_that_changed_unvouched_for_is_not_read_on_elsewhere() {
 }
 
 #[test]
+fn reading_on_in_sequence_takes_few_connections() {
+    let content = Content::pattern(12_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(6_000_000));
+    let downloader = downloader();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    assert!(downloader.stats().connections_dialled <= 4, "{:?}", downloader.stats());
+}
+
+#[test]
+fn a_passing_whole_neither_cuts_a_file_short_nor_spoils_it() {
+    for ending in [Answer::chunked, |answer: Answer| answer] {
+        let content = Content::pattern(1_000_000);
+        let busy = Content::bytes(vec![b'x'; 500]);
+        let origin = Origin::start(move |asked| match asked.range() {
+            _ if asked.number == 1 => ending(Answer::whole(&busy)),
+            Some((first, last)) if first < 1_000_000 => {
+                let last = last.unwrap_or(u64::MAX).min(999_999);
+                let range = format!("bytes {first}-{last}/*");
+                Answer::file(asked, &content).without_header("ETag").header("Content-Range", &range)
+            }
+            _ => Answer::file(asked, &content).without_header("ETag"),
+        });
+        let downloader = downloader();
+        let mut stream = downloader.open(&origin.url("/a")).unwrap();
+        let mut body = Vec::new();
+        while let Err(error) = stream.read_to_end(&mut body) {
+            assert_eq!(windway::Error::from(error).kind(), ErrorKind::Changed);
+        }
+        assert_eq!((body.len(), stream.len()), (1_000_000, Some(1_000_000)));
+        assert_pattern(0, &body);
+    }
+}
+
+#[test]
+fn a_download_from_a_server_without_ranges_outlasts_a_break() {
+    let content = Content::pattern(3_000_000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::whole(&content).close_after(1_000_000),
+        _ => Answer::whole(&content),
+    });
+    let mut config = FileConfig::default();
+    config.storage = StorageConfig::WholeMemory;
+    config.read_ahead = ReadAhead::Whole;
+    let downloader = downloader();
+    let _stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    origin.wait_until("all", |log| log.sent >= 4_000_000);
+}
+
+#[test]
 fn a_page_in_the_middle_of_a_file_is_a_page_and_passes() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| match asked.number {

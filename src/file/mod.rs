@@ -67,9 +67,6 @@ struct Link {
     token: CancelToken,
 }
 
-/// How long `try_read` repeats a failure before it asks again: it may be called at any rate.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
-
 /// Names one reader of a file.
 pub(crate) type ReaderId = usize;
 
@@ -173,6 +170,10 @@ impl Shared {
         self.resource.with_ranges(|ranges| ranges.iter().collect())
     }
 
+    pub(crate) fn is_stored(&self, position: u64) -> bool {
+        self.resource.with_ranges(|ranges| ranges.contains(position))
+    }
+
     pub(crate) fn add_reader(&self) -> ReaderId {
         self.state.lock().readers.insert(ReaderView::default())
     }
@@ -271,9 +272,7 @@ impl Shared {
             }
             let interrupts = state.interrupts;
             let told = std::mem::replace(failures, state.failures);
-            let failed_just_now = state.failed_at.is_some_and(|at| at.elapsed() < ASK_AGAIN);
-            let again = state.failure.clone().filter(|_| failed_just_now);
-            if let Some(error) = self.broken_off(&state, interrupts, told).or(again) {
+            if let Some(error) = self.broken_off(&state, interrupts, told) {
                 return Err(self.locate(error, position));
             }
             state.want(reader, position);

@@ -30,6 +30,8 @@ pub(super) struct PieceSink {
     joint: Option<Joint>,
     /// They have come.
     has_joined: bool,
+    /// A head was accepted, and its body has not ended: what is wrong from now on is wrong with its bytes.
+    is_open: bool,
     /// Where the piece begins.
     start: u64,
 }
@@ -59,7 +61,7 @@ impl PieceSink {
     pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64, joint: Option<Joint>) -> Self {
         let is_first = start == 0 && shared.state.lock().first.is_empty();
         let unclear = is_first.then(Vec::new);
-        Self { shared, key, unclear, led: false, joint, has_joined: false, start }
+        Self { shared, key, unclear, led: false, joint, has_joined: false, is_open: false, start }
     }
 
     /// Notes that all up to `end` is stored, and asks for the next piece when this one is about to end.
@@ -147,11 +149,6 @@ impl State {
 
     fn note_end(&mut self, outcome: Outcome, is_awaited: bool) {
         match outcome {
-            // Nothing that comes from elsewhere in the file can be told from the new one's.
-            Outcome::Failed(error) if error.kind() == ErrorKind::Changed && !self.is_vouched_for() => {
-                self.spoiled = Some(error.clone());
-                self.fail(error);
-            }
             // Given up, or nobody waits for it. Whoever does later has it fetched again.
             Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_awaited) => {
                 let is_download = self.read_ahead == ReadAhead::Whole;
@@ -217,6 +214,7 @@ impl Sink for PieceSink {
             in_flight.piece.end = in_flight.piece.end.min(head.start() + len);
         }
         drop(state);
+        self.is_open = true;
         self.shared.keep_warm();
         Ok(Flow::Stream)
     }
@@ -259,6 +257,7 @@ impl Sink for PieceSink {
     }
 
     fn retrying(&mut self, error: &Error, _: Instant) {
+        self.is_open = false;
         let mut state = self.shared.state.lock();
         state.trouble = Some(error.clone());
         let opening = state.is_opening();
@@ -297,6 +296,13 @@ impl Sink for PieceSink {
                 (Outcome::Failed(error), Some(piece)) if state.is_end(&error, &piece, available) => {}
                 (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.start => {
                     state.note_nothing_more(&piece);
+                }
+                (Outcome::Failed(error), _)
+                    if self.is_open && error.kind() == ErrorKind::Changed && !state.is_vouched_for() =>
+                {
+                    // Nothing that comes from elsewhere in the file can be told from the new one's.
+                    state.spoiled = Some(error.clone());
+                    state.fail(error);
                 }
                 (outcome, piece) => {
                     let is_awaited = piece.is_some_and(|piece| state.is_awaited(&piece));

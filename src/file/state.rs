@@ -58,10 +58,9 @@ pub(super) struct State {
     /// How far any reading of the one body has come, and how many in a row broke off before that.
     pub(super) linear_best: u64,
     pub(super) linear_breaks: u32,
-    /// What ended awaited work last, how many times that has happened, and when last.
+    /// What ended awaited work last, and how many times that has happened.
     pub(super) failure: Option<Error>,
     pub(super) failures: u64,
-    pub(super) failed_at: Option<Instant>,
     /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
     pub(super) spoiled: Option<Error>,
     /// The opening is fetched although nobody waits for it.
@@ -157,7 +156,6 @@ impl State {
             linear_breaks: 0,
             failure: None,
             failures: 0,
-            failed_at: None,
             spoiled: None,
             preload: false,
             trouble: None,
@@ -175,6 +173,7 @@ impl State {
 
     /// Changes how far to read ahead.
     pub(super) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
+        self.only_awaited = false;
         self.read_ahead = if self.behind.is_some() { plan::windowed(read_ahead) } else { read_ahead };
     }
 
@@ -229,7 +228,11 @@ impl State {
     fn plan_linear(&self, available: &RangeSet, len: Option<u64>) -> Plan {
         let wants =
             |reader: &ReaderView| reader.awaited(available).is_some_and(|at| len.is_none_or(|len| at < len));
-        if self.linear || !self.pieces.is_empty() || !self.readers.iter().any(|(_, reader)| wants(reader)) {
+        let downloads = self.read_ahead == ReadAhead::Whole
+            && !self.only_awaited
+            && len.is_none_or(|len| available.run_from(0) < len);
+        let is_wanted = downloads || self.readers.iter().any(|(_, reader)| wants(reader));
+        if self.linear || !self.pieces.is_empty() || !is_wanted {
             return Plan::Idle;
         }
         Plan::Fetch { range: 0..u64::MAX, priority: Priority::High }
@@ -345,7 +348,10 @@ impl State {
             let why = format!("the file changed while it was read: it has another {what}");
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
-        info.len = info.len.or(head.total());
+        if head.is_partial() {
+            // A whole that comes instead may be refused yet.
+            info.len = info.len.or(head.total());
+        }
         Ok(())
     }
 
@@ -434,7 +440,6 @@ impl State {
         }
         self.failure = Some(error);
         self.failures += 1;
-        self.failed_at = Some(Instant::now());
         self.only_awaited = true;
     }
 
