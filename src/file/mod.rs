@@ -278,8 +278,7 @@ impl Shared {
             state.want(reader, position);
             if state.trouble.is_some() { Pending::Retrying } else { Pending::Fetching }
         };
-        self.resource.notify();
-        self.nudge(Priority::High);
+        self.ask_for_awaited();
         Ok(TryRead::Pending(pending))
     }
 
