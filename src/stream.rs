@@ -278,7 +278,8 @@ impl StreamHandle {
         self.shared.wait_buffered(self.position(), bytes, timeout)
     }
 
-    /// As [`wait_buffered`](Self::wait_buffered), for bytes anywhere in the file.
+    /// As [`wait_buffered`](Self::wait_buffered), for bytes anywhere in the file. What lies behind its end, and an empty range,
+    /// is not waited for.
     ///
     /// # Errors
     ///

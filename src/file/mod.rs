@@ -524,6 +524,7 @@ impl Shared {
         if self.warmth.get().is_some() || !self.state.lock().info.as_ref().is_some_and(has_more) {
             return;
         }
+        // One that can't be made is told of where it is to be sent.
         let request = self.request().ok();
         self.warmth.get_or_init(|| self.link.get()?.waker.keep_warm(&request?));
     }
