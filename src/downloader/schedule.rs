@@ -408,6 +408,7 @@ impl Schedule {
             self.set_aside -= 1;
             self.leave_origin(place.origin, now);
         }
+        self.release_held(place.peer, now);
         true
     }
 
@@ -453,6 +454,7 @@ impl Schedule {
                 self.enqueue(peer, priority, at, Queued::Fetch(request), now);
                 self.waiting
                     .insert(request, Place { peer, priority, origin, set_aside: false, at: Spot::Queue(at) });
+                self.release_held(peer, now);
             }
         }
     }
@@ -720,8 +722,15 @@ impl Schedule {
         let at = self.front_place(place.peer, place.priority);
         self.enqueue(place.peer, place.priority, at, Queued::Fetch(request), now);
         self.waiting.insert(request, Place { at: Spot::Queue(at), ..place });
-        if self.peers[place.peer.index].pull == Pull::Held && self.peers[place.peer.index].parked == 0 {
-            self.queue_pull(place.peer, Priority::Low, now);
+        self.release_held(place.peer, now);
+    }
+
+    /// Asks a peer again that was not asked because of what it had parked, once it has nothing parked any more: wherever that
+    /// went.
+    fn release_held(&mut self, peer: PeerKey, now: Instant) {
+        let state = &self.peers[peer.index];
+        if state.pull == Pull::Held && state.parked == 0 {
+            self.queue_pull(peer, Priority::Low, now);
         }
     }
 
@@ -1190,5 +1199,28 @@ mod tests {
         schedule.handle_finished(first, now);
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
         assert!(matches!(schedule.poll_assignment(now).unwrap().1, Assignment::Ask { .. }));
+    }
+
+    #[test]
+    fn a_peer_is_asked_again_wherever_what_it_had_parked_went() {
+        for promoted in [false, true] {
+            let mut schedule = Schedule::new(Limits { max_per_origin: 1, ..limits(4, 0) });
+            let peer = schedule.handle_registered(Priority::High);
+            let now = Instant::now();
+            schedule.handle_woken(peer, Priority::Low, now);
+            for number in [1, 2] {
+                let (worker, _) = schedule.poll_assignment(now).unwrap();
+                let answer = Answer::Fetch { ticket: ticket(number, Priority::Low), more: true };
+                schedule.handle_answered(worker, answer, now);
+            }
+            assert_eq!(schedule.poll_assignment(now), None);
+            if promoted {
+                schedule.promote(request(2), Priority::High, now);
+                assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
+            } else {
+                assert!(schedule.handle_cancelled(request(2), now));
+            }
+            assert!(matches!(schedule.poll_assignment(now).unwrap().1, Assignment::Ask { .. }));
+        }
     }
 }

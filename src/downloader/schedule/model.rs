@@ -251,9 +251,14 @@ impl Model {
         let Some(index) = self.parked.iter().position(|item| item.origin == origin) else { return };
         let item = Item { since: now, ..self.parked.remove(index) };
         self.push(item, true);
-        let holds = self.parked.iter().any(|other| other.peer == item.peer);
-        if !holds && self.peer(item.peer).unwrap().pull == PullModel::Held {
-            self.queue_pull(item.peer, Priority::Low, now);
+        self.release(item.peer, now);
+    }
+
+    /// A peer is asked again once nothing of it is parked, wherever that went.
+    fn release(&mut self, peer: PeerKey, now: Instant) {
+        let holds = self.parked.iter().any(|other| other.peer == peer);
+        if !holds && self.peer(peer).is_some_and(|peer| peer.pull == PullModel::Held) {
+            self.queue_pull(peer, Priority::Low, now);
         }
     }
 
@@ -293,6 +298,7 @@ impl Model {
             let item = self.take_out(request, now).unwrap();
             let item = Item { priority, since: now, set_aside: false, ..item };
             self.push(item, priority == Priority::High);
+            self.release(item.peer, now);
         }
     }
 
@@ -497,8 +503,9 @@ impl Pair {
             }
             Step::Cancel(which) => {
                 let Some(request) = self.request(which) else { return Ok(()) };
-                let waited = self.model.take_out(request, now).is_some();
-                prop_assert_eq!(self.schedule.handle_cancelled(request, now), waited);
+                let waited = self.model.take_out(request, now);
+                prop_assert_eq!(self.schedule.handle_cancelled(request, now), waited.is_some());
+                waited.into_iter().for_each(|item| self.model.release(item.peer, now));
             }
             Step::Prioritise(which, priority) => {
                 let Some(peer) = self.peer(which) else { return Ok(()) };
