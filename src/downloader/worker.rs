@@ -214,7 +214,8 @@ fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
         let url = job.pursuit.request().url().to_owned();
         return Attempt::Ended(job, Err(stalled.with_url(url)));
     }
-    if was_cut && job.control.was_evicted() {
+    if was_cut {
+        // Evicted; by now it may have made room by itself, and be on another worker.
         return Attempt::SetAside { job, by_itself: false };
     }
     Attempt::Ended(job, result)
@@ -350,10 +351,6 @@ impl Control {
 
     fn was_stalled(&self) -> bool {
         self.state.lock().stalled
-    }
-
-    fn was_evicted(&self) -> bool {
-        self.state.lock().evicted
     }
 
     /// Lets an eviction close `attempt`. One that came before closes it now.
