@@ -807,3 +807,69 @@ fn a_server_that_serves_ranges_no_more_is_read_from_start_to_end() {
     assert_pattern(1_500_000, &body);
     assert_eq!((body.len(), stream.is_seekable()), (500_000, false));
 }
+
+/// Reads `len` bytes from `offset` on, as fast as they come: from a near server faster than threads hand them over.
+fn drain(stream: &mut windway::Stream, offset: u64, len: u64) {
+    let mut bytes = vec![0; 64 * 1024];
+    let mut at = offset;
+    while at < offset + len {
+        let most = bytes.len().min((offset + len - at) as usize);
+        let got = stream.read(&mut bytes[..most]).unwrap();
+        assert!(got > 0, "the end came at {at}");
+        assert_pattern(at, &bytes[..got]);
+        at += got as u64;
+    }
+}
+
+#[test]
+fn who_stops_draining_a_body_is_read_ahead_for() {
+    let origin = Origin::serving(Content::pattern(64 << 20));
+    let downloader = downloader();
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    drain(&mut stream, 0, 20_000_000);
+    stream.handle().wait_range(20_000_000..28_000_000, None).unwrap();
+    drain(&mut stream, 20_000_000, 20_000_000);
+    // With a body half read by its reader.
+    drop(stream);
+    downloader.stop();
+    assert_eq!(downloader.stats().busy_workers, 0);
+}
+
+#[test]
+fn a_drained_body_that_falls_silent_or_breaks_is_waited_for_as_any() {
+    let content = Content::pattern(64 << 20);
+    let origin = Origin::start(move |asked| match asked.range() {
+        Some((first, _)) if asked.number == 6 => Answer::file(asked, &content).reset_after(first % 300_000),
+        Some((first, _)) if first > 40_000_000 => Answer::file(asked, &content).stall_after(500_000),
+        _ => Answer::file(asked, &content),
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    drain(&mut stream, 0, 40_000_000);
+    let handle = stream.handle();
+    let reader = std::thread::spawn(move || {
+        let error = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err();
+        (stream, windway::Error::from(error).kind())
+    });
+    origin
+        .wait_until("the silence", |log| log.asked.iter().any(|asked| asked.range().unwrap().0 > 40_000_000));
+    handle.interrupt();
+    let (mut stream, kind) = reader.join().unwrap();
+    assert_eq!(kind, ErrorKind::Interrupted);
+    handle.cancel();
+    handle.resume();
+    let error = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err();
+    assert!(windway::Error::from(error).is_cancelled());
+}
+
+#[test]
+fn two_readers_that_drain_one_file_get_its_bytes() {
+    let origin = Origin::serving(Content::pattern(64 << 20));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let mut second = stream.reader();
+    let other = std::thread::spawn(move || {
+        second.seek(SeekFrom::Start(30_000_001)).unwrap();
+        drain(&mut second, 30_000_001, 30_000_000);
+    });
+    drain(&mut stream, 0, 60_000_000);
+    other.join().unwrap();
+}

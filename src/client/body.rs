@@ -12,13 +12,16 @@ use ureq::http::HeaderMap;
 use super::exchange::Exchange;
 use super::pace::Pace;
 use super::request::{Head, Request};
-use super::transport::read_into;
+use super::transport::{read_into, timed_out};
 use super::{ByteRange, describe, describe_io};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
 
 /// Who has such a buffer reads into it by a system call of its own; what goes into smaller ones is buffered by ureq.
 const LARGE: usize = 16 * 1024;
+
+/// So long a brief read waits. The system may make a few of its ticks of it.
+pub(crate) const BRIEF: Duration = Duration::from_millis(1);
 
 /// An answer with its body open.
 pub(crate) struct Response {
@@ -28,6 +31,8 @@ pub(crate) struct Response {
     /// Where the rest of the body comes from, once ureq has given out what it had buffered: straight into the asker's
     /// buffer, for a body that nothing but a length frames.
     direct: Option<Arc<TcpStream>>,
+    /// While the last read was a brief one: the limit that the socket has for others.
+    limit: Option<Option<Duration>>,
     /// It was read into a large buffer once. A small one since is the rest of such a one.
     is_read_large: bool,
     exchange: Arc<Exchange>,
@@ -69,6 +74,7 @@ impl Response {
             head,
             body: Some(body),
             direct: None,
+            limit: None,
             is_read_large: false,
             exchange,
             position,
@@ -110,6 +116,11 @@ impl Response {
         self.token = Some(token);
     }
 
+    /// The token that was to be held on to.
+    pub(crate) fn token(&self) -> Option<&CancelToken> {
+        self.token.as_ref()
+    }
+
     pub(crate) fn head(&self) -> &Head {
         &self.head
     }
@@ -119,19 +130,40 @@ impl Response {
         self.position
     }
 
+    /// Offset in the resource of its end, if announced.
+    pub(crate) fn end(&self) -> Option<u64> {
+        Some(self.position + self.left?)
+    }
+
     /// Reads what there is; blocks until a byte is there, for the silence limit at most. 0 says that the body is complete,
     /// or `buf` empty.
     pub(crate) fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        self.read(buf, false)
+            .map(|got| got.unwrap_or_else(|| unreachable!("only brief reads come to nothing")))
+    }
+
+    /// As [`read_chunk`](Self::read_chunk), but blocks for a moment only: `None` if nothing came. To be used where
+    /// [`can_be_brief`](Self::can_be_brief).
+    pub(crate) fn read_briefly(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
+        self.read(buf, true)
+    }
+
+    /// True if the next read is one of the socket itself, whose limit can be changed for it.
+    pub(crate) fn can_be_brief(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    fn read(&mut self, buf: &mut [u8], is_brief: bool) -> Result<Option<usize>, Error> {
         if self.is_over || buf.is_empty() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         if self.left == Some(0) {
             self.release();
-            return Ok(0);
+            return Ok(Some(0));
         }
-        match self.read_some(buf) {
+        match self.limit_reads(is_brief).and_then(|()| self.read_some(buf)) {
             Ok(got) => {
-                self.is_over |= got == 0;
+                self.is_over |= got == Some(0);
                 Ok(got)
             }
             Err(error) => {
@@ -145,13 +177,30 @@ impl Response {
         }
     }
 
-    fn read_some(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+    /// Gives the socket the limit of brief reads, or its own one back.
+    fn limit_reads(&mut self, is_brief: bool) -> Result<(), Error> {
+        let Some(socket) = &self.direct else { return Ok(()) };
+        match (is_brief, self.limit) {
+            (true, None) => {
+                self.limit = Some(socket.read_timeout().map_err(describe_io)?);
+                socket.set_read_timeout(Some(BRIEF)).map_err(describe_io)
+            }
+            (false, Some(limit)) => {
+                socket.set_read_timeout(limit).map_err(describe_io)?;
+                self.limit = None;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read_some(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
         // What lies behind the announced bytes is nobody's.
         let most = self
             .left
             .map_or(buf.len(), |left| usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len())));
         let began = Instant::now();
-        let got = self.read_body(&mut buf[..most])?;
+        let Some(got) = self.read_body(&mut buf[..most])? else { return Ok(None) };
         if got > 0 && self.pace.is_trickle(got, began.elapsed()) {
             return Err(Error::new(ErrorKind::Silent, "the server sends too slowly to go on with it"));
         }
@@ -159,7 +208,7 @@ impl Response {
             return Err(cancelled);
         }
         self.position += got as u64;
-        let Some(left) = self.left else { return Ok(got) };
+        let Some(left) = self.left else { return Ok(Some(got)) };
         let left = left.saturating_sub(got as u64);
         self.left = Some(left);
         if got == 0 && left > 0 {
@@ -168,30 +217,34 @@ impl Response {
         if left == 0 && got > 0 {
             self.release();
         }
-        Ok(got)
+        Ok(Some(got))
     }
 
     /// Reads by ureq what it has buffered or has to decode, and the rest from the socket where nothing is to be decoded and
     /// the buffer is worth it.
-    fn read_body(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+    fn read_body(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
         if self.direct.is_none() {
-            let Some(body) = &mut self.body else { return Ok(0) };
+            let Some(body) = &mut self.body else { return Ok(Some(0)) };
             self.is_read_large |= buf.len() >= LARGE;
             self.exchange.allow_direct(self.framing.by_length && self.is_read_large);
             let result = body.read(buf);
             self.direct = self.exchange.direct();
             if self.direct.is_none() {
-                return result.map_err(|error| describe(ureq::Error::from(error)));
+                return result.map(Some).map_err(|error| describe(ureq::Error::from(error)));
             }
         }
-        let Some(socket) = &self.direct else { return Ok(0) };
-        read_into(socket, buf).map_err(describe_io)
+        let Some(socket) = &self.direct else { return Ok(Some(0)) };
+        match read_into(socket, buf) {
+            Err(error) if timed_out(&error) && self.limit.is_some() => Ok(None),
+            result => result.map(Some).map_err(describe_io),
+        }
     }
 
     /// Ends the body, and lets go of its connection: into stock, if it can serve others. That does not block where a length
     /// frames the body; else the end may not have been sent, and the connection is closed.
     fn release(&mut self) {
         self.is_over = true;
+        let has_its_limit = self.limit_reads(false).is_ok();
         let Some(mut body) = self.body.take() else { return };
         if self.direct.take().is_none() {
             if self.framing.by_length {
@@ -199,7 +252,7 @@ impl Response {
                 // are there.
                 drop(body.read(&mut [0]));
             }
-        } else if self.framing.keeps_alive {
+        } else if self.framing.keeps_alive && has_its_limit {
             self.exchange.note_served();
         }
     }

@@ -45,7 +45,7 @@ use crate::cancel::{CancelGuard, CancelToken};
 use crate::config::{Auth, ClientConfig};
 use crate::error::{Error, ErrorKind};
 
-pub(crate) use body::Response;
+pub(crate) use body::{BRIEF, Response};
 pub use range::ByteRange;
 pub(crate) use request::Request;
 pub use request::{Head, Validator};

@@ -143,7 +143,8 @@ pub(super) fn read_into(mut socket: &TcpStream, buf: &mut [u8]) -> io::Result<us
     }
 }
 
-fn timed_out(error: &io::Error) -> bool {
+/// True if a limit on reads or writes has passed.
+pub(super) fn timed_out(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
 
+use super::passage::Berth;
 use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{ByteRange, Head, Request, Validator};
@@ -70,6 +72,7 @@ pub struct Fetch {
     pub(super) epoch: Option<CancelToken>,
     pub(super) max_retries: Option<u32>,
     pub(super) validate: Option<Validate>,
+    pub(super) berth: Option<Arc<Berth>>,
 }
 
 /// Refuses an answer before a byte of its body is read.
@@ -86,7 +89,7 @@ impl Fetch {
     }
 
     pub(crate) fn new(request: Request) -> Self {
-        Self { request, priority: Priority::Low, epoch: None, max_retries: None, validate: None }
+        Self { request, priority: Priority::Low, epoch: None, max_retries: None, validate: None, berth: None }
     }
 
     /// Asks for these bytes only. A server without ranges may still answer with the whole: [`Head::start`] tells.
@@ -139,6 +142,12 @@ impl Fetch {
     #[must_use]
     pub fn validate(mut self, validate: impl FnMut(&Head) -> Result<(), Error> + Send + 'static) -> Self {
         self.validate = Some(Box::new(validate));
+        self
+    }
+
+    /// Lets who waits for the bytes that the sink stores read the body by himself.
+    pub(crate) fn berth(mut self, berth: &Arc<Berth>) -> Self {
+        self.berth = Some(Arc::clone(berth));
         self
     }
 }

@@ -20,6 +20,7 @@
 
 mod account;
 mod fetch;
+mod passage;
 mod peer;
 mod progress;
 mod pursuit;
@@ -52,6 +53,7 @@ use crate::event::Subscriber;
 
 pub use account::Totals;
 pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
+pub(crate) use passage::Berth;
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
 pub(crate) use scheduler::enter_own_thread;

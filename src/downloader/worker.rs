@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::account::Account;
-use super::fetch::{BLOCK, Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, panicked};
+use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, panicked};
+use super::passage::{Berth, Passage, Step};
 use super::peer::Next;
 use super::pursuit::Pursuit;
 use super::response::{Reply, Response};
@@ -37,8 +38,10 @@ pub(super) struct Job {
     pub(super) token: CancelToken,
     pub(super) record: Record,
     pub(super) control: Arc<Control>,
-    pursuit: Pursuit,
-    target: Target,
+    pub(super) pursuit: Pursuit,
+    pub(super) target: Target,
+    /// Where its body may be left to who reads what the sink stores.
+    pub(super) berth: Option<Arc<Berth>>,
     /// The open body, if it was set aside with it.
     body: Option<client::Response>,
     /// Set aside, and not run since.
@@ -70,7 +73,7 @@ enum Attempt {
 /// The worker thread. Returns when it is told to.
 pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
     enter_own_thread();
-    let mut chunk = new_chunk();
+    let mut chunk = Box::default();
     let mut task = core.take_task(worker);
     loop {
         let fact = match task {
@@ -80,10 +83,6 @@ pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
         };
         task = core.next_task(worker, fact);
     }
-}
-
-fn new_chunk() -> Box<[u8]> {
-    vec![0; BLOCK].into_boxed_slice()
 }
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
@@ -191,10 +190,27 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
 }
 
 /// Reads a body into the sink, up to its end or until it has to make room.
-fn stream(core: &Arc<Core>, mut job: Box<Job>, mut body: client::Response, chunk: &mut Box<[u8]>) -> Attempt {
+fn stream(core: &Arc<Core>, job: Box<Job>, body: client::Response, chunk: &mut Box<[u8]>) -> Attempt {
     let transfer = job.control.begin_body();
-    let result = job.stream(core, &mut body, &transfer, chunk);
+    let core = Arc::clone(core);
+    let mut passage = Box::new(Passage { core, job, body, transfer, chunk: std::mem::take(chunk) });
+    let result = loop {
+        let step;
+        (passage, step) = passage.step_or_leave();
+        match step {
+            Ok(Step::Moved | Step::Dry) => {}
+            Ok(Step::Pressed) => {
+                if passage.core.claim_yield() {
+                    break Ok(Streamed::Yielded);
+                }
+            }
+            Ok(Step::Whole) => break Ok(Streamed::Whole),
+            Err(error) => break Err(error),
+        }
+    };
+    let Passage { mut job, body, transfer, chunk: used, .. } = *passage;
     drop(transfer);
+    *chunk = used;
     match result {
         Ok(Streamed::Whole) => ended(job, Ok(())),
         Ok(Streamed::Yielded) => {
@@ -373,13 +389,13 @@ impl Control {
         self.advance_by(1);
     }
 
-    fn advance_by(&self, steps: u64) {
+    pub(super) fn advance_by(&self, steps: u64) {
         self.progress.fetch_add(steps, Ordering::Relaxed);
         self.state.lock().moved = Instant::now();
     }
 
     /// True if awaited work may interrupt it.
-    fn may_yield(&self) -> bool {
+    pub(super) fn may_yield(&self) -> bool {
         let hold = self.state.lock();
         let is_protected = hold.protected.is_some_and(|(until, bytes)| {
             Instant::now() < until && self.progress.load(Ordering::Relaxed) < bytes
@@ -410,6 +426,7 @@ impl Job {
         record.publish(Event::Enqueued { request: id });
         Self {
             priority: fetch.priority,
+            berth: fetch.berth.clone(),
             pursuit: Pursuit::new(fetch, core.config.max_retries),
             token,
             record,
@@ -429,45 +446,6 @@ impl Job {
     /// True if ending this job calls foreign code.
     pub(super) fn is_foreign(&self) -> bool {
         matches!(self.target, Target::Sink(_))
-    }
-
-    /// Reads the body into the sink, up to its end or until it has to make room.
-    fn stream(
-        &mut self,
-        core: &Core,
-        body: &mut client::Response,
-        transfer: &Transfer,
-        chunk: &mut Box<[u8]>,
-    ) -> Result<Streamed, Error> {
-        let Target::Sink(sink) = &mut self.target else { return Ok(Streamed::Whole) };
-        loop {
-            if chunk.len() != BLOCK {
-                // A sink has kept it.
-                *chunk = new_chunk();
-            }
-            let at = body.position();
-            // Up to where a block ends, so that the next one may come whole.
-            let most = BLOCK - (at % BLOCK as u64) as usize;
-            let got = body.read_chunk(&mut chunk[..most])?;
-            if got == 0 {
-                self.pursuit.check_end(at)?;
-                return Ok(Streamed::Whole);
-            }
-            transfer.advance(got);
-            self.control.advance_by(got as u64);
-            let (offset, new) = self.pursuit.take(at, &chunk[..got])?;
-            let new_bytes = new.len();
-            match new_bytes {
-                // Sent once more: by a server without ranges, or to hold the joint against.
-                0 => continue,
-                BLOCK => sink.write_block(offset, chunk)?,
-                _ => sink.write(offset, new)?,
-            }
-            self.record.received += new_bytes as u64;
-            if core.is_pressed() && self.control.may_yield() && core.claim_yield() {
-                return Ok(Streamed::Yielded);
-            }
-        }
     }
 
     /// When to try again, if so; prepares the job for it.

@@ -22,7 +22,7 @@ use self::state::State;
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
+use crate::downloader::{Berth, Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::media::MediaInfo;
 use crate::storage::{Resource, TryStored};
@@ -49,7 +49,7 @@ pub(crate) struct HttpFile {
 pub(crate) struct Shared {
     url: String,
     config: FileConfig,
-    pub(crate) resource: Resource,
+    pub(crate) resource: Arc<Resource>,
     /// Taken inside the resource's lock, never around it.
     state: Mutex<State>,
     /// Set once, right after registration.
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     linear: Mutex<Option<JoinHandle<()>>>,
     /// Keeps a connection ready, so that a seek costs one round trip.
     warmth: OnceLock<Option<Warmth>>,
+    /// Where workers leave bodies to readers that wait for them.
+    berth: Arc<Berth>,
 }
 
 /// The way to the downloader.
@@ -89,14 +91,17 @@ impl HttpFile {
         let behind = config.storage.is_windowed().then_some(config.behind);
         let state = State::new(config.read_ahead, behind);
         let priority = config.priority;
+        let resource = Arc::new(Resource::new(&config.storage)?);
+        let woken = Arc::clone(&resource);
         let shared = Arc::new(Shared {
             url: url.to_owned(),
-            resource: Resource::new(&config.storage)?,
+            resource,
             state: Mutex::new(state),
             config,
             link: OnceLock::new(),
             linear: Mutex::default(),
             warmth: OnceLock::new(),
+            berth: Arc::new(Berth::new(move || woken.notify())),
         });
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
         let token = peer.epoch().child(CancelReason::Fetch);
@@ -222,11 +227,17 @@ impl Shared {
         if buf.is_empty() {
             return Ok(0);
         }
-        let interrupts = self.state.lock().interrupts;
+        let (interrupts, interrupted) = {
+            let state = self.state.lock();
+            (state.interrupts, state.interrupted)
+        };
         loop {
             let got = self.read_stored(reader, position, buf)?;
             if got > 0 {
                 return Ok(got);
+            }
+            if !interrupted && self.berth.read_on(position) {
+                continue;
             }
             match self.await_byte(reader, position, interrupts) {
                 Wait::Ready => {}
@@ -463,7 +474,7 @@ impl Shared {
         loop {
             let deadline = self.config.read_timeout.map(|timeout| since + timeout);
             let ended = self.resource.wait(deadline, |view| {
-                if view.ranges.contains(position) {
+                if view.ranges.contains(position) || self.berth.has(position) {
                     return Some(Wait::Ready);
                 }
                 let state = self.state.lock();
@@ -593,7 +604,7 @@ impl Peer for FilePeer {
             Ok(request) => {
                 let whole = range == (0..u64::MAX);
                 let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
-                let mut fetch = Fetch::new(request).priority(priority).epoch(&token);
+                let mut fetch = Fetch::new(request).priority(priority).epoch(&token).berth(&shared.berth);
                 if endless {
                     fetch = fetch.max_retries(u32::MAX);
                 }
