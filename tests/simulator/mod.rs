@@ -132,11 +132,13 @@ impl World {
 
     /// When the next bytes arrive, if any are on their way.
     fn next_arrival(&self) -> Option<Time> {
-        let running = self.transfers.iter().filter(|transfer| transfer.has_begun).count();
+        let running = self.transfers.iter().filter(|transfer| transfer.has_begun);
         let begin =
             self.transfers.iter().filter(|transfer| !transfer.has_begun).map(|transfer| transfer.begins);
-        let share = self.net.rate / running.max(1) as f64;
-        let arrival = (running > 0).then(|| self.now + ARRIVAL as f64 / share);
+        let share = self.net.rate / running.clone().count().max(1) as f64;
+        // The last packet of a transfer is a short one, and the link is free for the others behind it.
+        let packet = running.map(|transfer| ARRIVAL.min(transfer.end - transfer.next)).min();
+        let arrival = packet.map(|bytes| self.now + bytes as f64 / share);
         begin.chain(arrival).min_by(f64::total_cmp)
     }
 
