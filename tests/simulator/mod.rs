@@ -62,8 +62,8 @@ pub struct World {
     pub len: u64,
     pub net: Net,
     pub now: Time,
-    /// Transfers that end, and connections that serve nobody.
-    idle: usize,
+    /// Connections that serve nobody, by when they are there: what transfers that ended have left, and what was opened ahead.
+    idle: Vec<Time>,
     next_id: usize,
     dice: u64,
 }
@@ -71,6 +71,11 @@ pub struct World {
 /// Somebody who decides what to fetch. Asked after each event, until there is nothing more.
 pub trait Planner {
     fn plan(&mut self, world: &World) -> Option<Action>;
+
+    /// True if a connection is to be opened ahead whenever none is idle, from the first answer on.
+    fn keeps_warm(&self) -> bool {
+        false
+    }
 }
 
 /// What came of it.
@@ -116,9 +121,9 @@ impl World {
         match action {
             Action::Cancel { transfer } => self.transfers.retain(|other| other.id != transfer),
             Action::Start { range, awaited } => {
-                let is_new = self.idle == 0;
+                let ready = self.idle.iter().rposition(|since| *since <= self.now);
+                let is_new = ready.map(|at| self.idle.remove(at)).is_none();
                 figures.connections += u32::from(is_new);
-                self.idle = self.idle.saturating_sub(1);
                 let trips = if is_new { 2.0 } else { 1.0 };
                 let begins = self.now + self.net.rtt * trips + self.net.jitter * self.roll();
                 figures.requests += 1;
@@ -127,6 +132,14 @@ impl World {
                 let (next, end) = (range.start, range.end.min(self.len));
                 self.transfers.push(Transfer { id, next, end, awaited, begins, has_begun: false });
             }
+        }
+    }
+
+    /// Opens a connection if none is idle or about to be.
+    fn warm(&mut self, figures: &mut Figures) {
+        if self.idle.is_empty() {
+            self.idle.push(self.now + self.net.rtt);
+            figures.connections += 1;
         }
     }
 
@@ -158,7 +171,7 @@ impl World {
         let before = self.transfers.len();
         self.transfers.retain(|transfer| transfer.next < transfer.end);
         // A transfer that came to its end leaves its connection.
-        self.idle += before - self.transfers.len();
+        self.idle.extend((self.transfers.len()..before).map(|_| now));
     }
 }
 
@@ -214,7 +227,7 @@ pub fn simulate(net: Net, len: u64, traces: &[Trace], planner: &mut dyn Planner)
         len,
         net,
         now: 0.0,
-        idle: 0,
+        idle: Vec::new(),
         next_id: 0,
         dice: 7,
     };
@@ -234,6 +247,9 @@ pub fn simulate(net: Net, len: u64, traces: &[Trace], planner: &mut dyn Planner)
             world.carry_out(action, &mut figures);
             asked += 1;
             assert!(asked < 1000, "the plan never comes to an end");
+        }
+        if planner.keeps_warm() && figures.fetched > 0 {
+            world.warm(&mut figures);
         }
         assert!(world.transfers.len() <= 4 * WORKERS, "too many transfers");
         let steps = playing.iter().filter(|reader| reader.step < reader.trace.steps.len());

@@ -72,6 +72,10 @@ impl Planner for Windway {
         }
         Some(Action::Start { range, awaited: priority == Priority::High })
     }
+
+    fn keeps_warm(&self) -> bool {
+        true
+    }
 }
 
 /// One open-ended request, made anew at each seek: what most players do.
