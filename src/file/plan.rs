@@ -22,8 +22,11 @@ pub(crate) const OPENING: u64 = 256 * 1024;
 /// The first piece after a jump; the next ones grow with what is read on in sequence.
 const FIRST_PIECE: u64 = 64 * 1024;
 
-/// Bounds of a piece, which otherwise is about a second of what the network gives.
+/// Bounds of a piece, which otherwise is what the network gives in `PIECE_TIME`.
 const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
+
+/// So long a piece takes. Where one ends it shares the network with the next one; a longer one holds its worker longer.
+const PIECE_TIME: Duration = Duration::from_millis(1500);
 
 /// The piece size until the network's rate is known.
 const UNKNOWN_PIECE: u64 = 512 * 1024;
@@ -108,9 +111,10 @@ pub(crate) enum Plan {
 }
 
 impl Network {
-    /// About a second of throughput.
+    /// The largest piece.
     fn piece(self) -> u64 {
-        self.rate.map_or(UNKNOWN_PIECE, |rate| rate as u64).clamp(PIECE.start, PIECE.end)
+        let piece = |rate| (rate * PIECE_TIME.as_secs_f64()) as u64;
+        self.rate.map_or(UNKNOWN_PIECE, piece).clamp(PIECE.start, PIECE.end)
     }
 
     /// What arrives in the time that a new request takes to its first byte.
@@ -136,7 +140,9 @@ impl Network {
         if self.serial {
             return 0;
         }
-        self.rate.map_or(PIECE.start, |_| (2 * self.in_one_ttfb()).clamp(LEAST_LEAD, self.piece()))
+        // Half as much again as it takes on average, for what a request may be late.
+        let lead = self.in_one_ttfb() / 2 * 3;
+        self.rate.map_or(PIECE.start, |_| lead.clamp(LEAST_LEAD, self.piece()))
     }
 }
 
@@ -251,7 +257,9 @@ impl Situation<'_> {
             return None;
         }
         let ahead = reader.until.saturating_sub(gap.start);
-        let size = FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece());
+        // As much again as there is from where the run began.
+        let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
+        let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece());
         let limit = self.clip(from.saturating_add(reserve(self.read_ahead)).max(reader.until));
         let end = gap.start.saturating_add(size).min(limit);
         // Beyond the mark too: what is asked for is a piece, not what is missing just now.
@@ -441,16 +449,16 @@ mod tests {
             let Plan::Fetch { range, .. } = plan(&[waiting(10 * MIB, run)], &[], &[]) else { panic!("idle") };
             sizes.push(range.end - range.start);
         }
-        assert_eq!(sizes, [65_536, 65_536, 131_072, 262_144, 1_000_000]);
+        assert_eq!(sizes, [65_536, 65_536, 131_072, 262_144, 1_500_000]);
     }
 
     #[test]
     fn a_probe_costs_a_piece_and_playing_goes_to_the_mark() {
         let stored = [0..MIB];
-        assert_eq!(plan(&[playing(0, 4096)], &stored, &[]), Plan::Idle);
+        assert_eq!(plan(&[playing(2048, 2048)], &stored, &[]), Plan::Idle);
         assert_eq!(
             plan(&[playing(MIB / 2, MIB / 2)], &stored, &[]),
-            Plan::Fetch { range: MIB..MIB + MIB / 2, priority: Priority::Low }
+            Plan::Fetch { range: MIB..2 * MIB, priority: Priority::Low }
         );
     }
 
@@ -460,7 +468,7 @@ mod tests {
         assert_eq!(plan(&readers, &[0..MIB], &[piece(MIB, 2 * MIB)]), Plan::Idle);
         assert_eq!(
             plan(&readers, &[0..2 * MIB - 1000], &[piece(2 * MIB - 1000, 2 * MIB)]),
-            Plan::Fetch { range: 2 * MIB..2 * MIB + MIB / 2, priority: Priority::Low }
+            Plan::Fetch { range: 2 * MIB..2 * MIB + 1_500_000, priority: Priority::Low }
         );
     }
 
@@ -521,7 +529,7 @@ mod tests {
         let Plan::Fetch { range, .. } = plan(&readers, &[0..MIB, 2 * MIB..3 * MIB], &[]) else {
             panic!("idle")
         };
-        assert_eq!(range, MIB..2 * MIB - (2 * MIB - MIB - 1_000_000));
+        assert_eq!(range, MIB..2 * MIB);
         let Plan::Fetch { range, .. } =
             plan(&[waiting(MIB, MIB)], &[0..MIB], &[piece(MIB + 30_000, 2 * MIB)])
         else {
@@ -543,7 +551,7 @@ mod tests {
         let stored = [0..MIB, 98 * MIB..100 * MIB];
         assert_eq!(
             plan_with(&readers, &stored, &[], ReadAhead::Whole, Priority::Low),
-            Plan::Fetch { range: MIB..MIB + 1_000_000, priority: Priority::Low }
+            Plan::Fetch { range: MIB..MIB + 1_500_000, priority: Priority::Low }
         );
     }
 
