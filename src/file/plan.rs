@@ -34,6 +34,10 @@ const UNKNOWN_PIECE: u64 = 512 * 1024;
 /// So much read in sequence, and the reader is taken to go on: read-ahead goes to the mark.
 const SEQUENTIAL: u64 = 256 * 1024;
 
+/// So many bytes are read ahead for each one read from the file's start on. Who begins there mostly goes on, and what is
+/// there before it is played is what a bad minute of the network can't take away; a look at what the file is costs little.
+const FROM_THE_START: u64 = 256;
+
 /// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
 /// connection each; on a slow network a larger one would cost seconds.
 const REACH: Range<u64> = 8 * 1024..1024 * 1024;
@@ -166,14 +170,14 @@ impl ReaderView {
     /// between.
     pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
         let end = covered_to(self.position, available, in_flight);
-        let mark = mark(read_ahead, self.run);
+        let mark = mark(read_ahead, self.position, self.run);
         let enough = if self.filling { mark } else { mark / 2 };
         self.filling = end < self.until || end - self.position < enough;
     }
 
     /// How far bytes should be there.
     fn reach(&self, read_ahead: ReadAhead) -> u64 {
-        self.position.saturating_add(mark(read_ahead, self.run)).max(self.until)
+        self.position.saturating_add(mark(read_ahead, self.position, self.run)).max(self.until)
     }
 }
 
@@ -300,10 +304,15 @@ impl Situation<'_> {
     }
 }
 
-/// How far ahead of a reader, which has read `run` bytes in sequence, bytes should be there.
-pub(crate) fn mark(read_ahead: ReadAhead, run: u64) -> u64 {
+/// How far ahead of a reader, which has read `run` bytes in sequence up to `position`, bytes should be there.
+pub(crate) fn mark(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
     let full = full_mark(read_ahead);
-    if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole { full } else { full.min(FIRST_PIECE.max(run)) }
+    if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole {
+        return full;
+    }
+    let has_jumped = run < position;
+    let ahead = if has_jumped { run } else { run * FROM_THE_START };
+    full.min(FIRST_PIECE.max(ahead))
 }
 
 /// How far ahead of a reader bytes may be asked for.
@@ -460,6 +469,14 @@ mod tests {
             plan(&[playing(MIB / 2, MIB / 2)], &stored, &[]),
             Plan::Fetch { range: MIB..2 * MIB, priority: Priority::Low }
         );
+    }
+
+    #[test]
+    fn who_plays_from_the_start_is_taken_to_go_on_sooner_than_who_has_jumped() {
+        let mark = |position, run| mark(ReadAhead::Bytes(16 * MIB), position, run);
+        assert_eq!((mark(0, 0), mark(4096, 4096), mark(65_536, 65_536)), (FIRST_PIECE, MIB, 16 * MIB));
+        assert_eq!((mark(MIB, 0), mark(MIB, 4096), mark(MIB, 131_072)), (FIRST_PIECE, FIRST_PIECE, 131_072));
+        assert_eq!(mark(MIB, SEQUENTIAL), 16 * MIB);
     }
 
     #[test]

@@ -450,7 +450,7 @@ impl State {
             return Some(Gate::Restart);
         }
         let within = |reader: &ReaderView| {
-            let mark = plan::mark(self.read_ahead, reader.run).max(OPENING);
+            let mark = plan::mark(self.read_ahead, reader.position, reader.run).max(OPENING);
             reader.waiting || offset < reader.position.saturating_add(mark).max(reader.until)
         };
         self.readers.iter().any(|(_, reader)| within(reader)).then_some(Gate::Go)

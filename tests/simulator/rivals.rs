@@ -164,7 +164,7 @@ fn ideal(net: Net, len: u64, traces: &[Trace], foresees: bool) -> Figures {
             course.run = vec![(begins, from, 0)];
         }
         let within = |(_, position, run): &&(Time, u64, u64)| {
-            from < position + plan::mark(ReadAhead::Bytes(16 << 20), *run)
+            from < position + plan::mark(ReadAhead::Bytes(16 << 20), *position, *run)
         };
         let asked = course.run.iter().find(within).map_or(begins, |(at, ..)| *at);
         let new: u64 = gaps(&stored, from, to);
