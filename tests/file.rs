@@ -873,3 +873,56 @@ fn two_readers_that_drain_one_file_get_its_bytes() {
     drain(&mut stream, 0, 60_000_000);
     other.join().unwrap();
 }
+
+#[test]
+fn a_reader_that_is_sent_elsewhere_at_once_does_not_wait_for_the_opening() {
+    let content = Content::pattern(5_000_000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        if asked.range().is_some_and(|(first, _)| first == 0) {
+            answer.latency_until_released()
+        } else {
+            answer
+        }
+    });
+    let mut stream = downloader().open_later(&origin.url("/a"), FileConfig::default()).unwrap();
+    stream.seek(SeekFrom::Start(3_000_000)).unwrap();
+    let mut some = vec![0; 50_000];
+    stream.read_exact(&mut some).unwrap();
+    assert_pattern(3_000_000, &some);
+    origin.release();
+}
+
+#[test]
+fn what_is_asked_for_beside_the_opening_may_come_to_nothing() {
+    let serves = |content: Content| move |asked: &Asked| Answer::file(asked, &content);
+    let whole = |content: Content| move |_: &Asked| Answer::whole(&content);
+    let fails = |content: Content| {
+        move |asked: &Asked| match asked.number {
+            1 => Answer::status(503),
+            _ => Answer::file(asked, &content).latency(Duration::from_millis(20)),
+        }
+    };
+    let content = || Content::pattern(2_000_000);
+    let origins = [
+        Origin::start(serves(content())),
+        Origin::start(whole(content())),
+        Origin::start(fails(content())),
+        Origin::start_serial(serves(content())),
+    ];
+    for (number, origin) in origins.iter().enumerate() {
+        for (position, rest) in [(1_500_000, 500_000), (2_000_000, 0), (9_000_000, 0)] {
+            let mut stream = downloader().open_later(&origin.url("/a"), FileConfig::default()).unwrap();
+            stream.seek(SeekFrom::Start(position)).unwrap();
+            let mut body = Vec::new();
+            stream.read_to_end(&mut body).unwrap_or_else(|error| panic!("{number}, {position}: {error}"));
+            assert_eq!(body.len(), rest, "{number}, {position}");
+            assert_pattern(position, &body);
+            stream.seek(SeekFrom::Start(0)).unwrap();
+            body.clear();
+            stream.read_to_end(&mut body).unwrap();
+            assert_eq!(body.len(), 2_000_000);
+            assert_pattern(0, &body);
+        }
+    }
+}

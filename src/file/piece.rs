@@ -34,6 +34,8 @@ pub(super) struct PieceSink {
     is_open: bool,
     /// Where the piece begins.
     start: u64,
+    /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
+    is_beside: bool,
 }
 
 /// Stored bytes, and where they lie.
@@ -59,9 +61,12 @@ impl Joint {
 
 impl PieceSink {
     pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64, joint: Option<Joint>) -> Self {
-        let is_first = start == 0 && shared.state.lock().first.is_empty();
+        let (is_first, is_beside) = {
+            let state = shared.state.lock();
+            (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none())
+        };
         let unclear = is_first.then(Vec::new);
-        Self { shared, key, unclear, led: false, joint, has_joined: false, is_open: false, start }
+        Self { shared, key, unclear, led: false, joint, has_joined: false, is_open: false, start, is_beside }
     }
 
     /// Notes that all up to `end` is stored, and asks for the next piece when this one is about to end.
@@ -95,7 +100,10 @@ impl PieceSink {
             return Ok(());
         }
         self.shared.refuse_page(&held)?;
-        self.store(0, &held)
+        self.store(0, &held)?;
+        // What is waited for elsewhere could not be asked for before, or not with success.
+        self.shared.nudge(Priority::High);
+        Ok(())
     }
 }
 
@@ -203,6 +211,10 @@ impl Sink for PieceSink {
 
     fn head(&mut self, head: &Head) -> Result<Flow, Error> {
         let mut state = self.shared.state.lock();
+        if self.is_beside && !head.is_partial() {
+            // The opening's body is the one to read.
+            return Err(Error::new(ErrorKind::RangeIgnored, "the whole came instead of a range"));
+        }
         state.accept(head)?;
         // A head is no progress: they may come for ever with nothing behind them.
         if state.accept_part(head)? == Flow::Detach {
@@ -274,7 +286,9 @@ impl Sink for PieceSink {
         );
         let limit = self.shared.config.read_timeout;
         let is_too_long = error.retry_after().is_some_and(|asked| limit.is_some_and(|limit| asked > limit));
-        if opening && (unreachable || is_too_long) {
+        if self.is_beside {
+            // What it is for goes on without it.
+        } else if opening && (unreachable || is_too_long) {
             state.fail(error.clone());
         } else if !in_vain {
             return;
@@ -293,6 +307,7 @@ impl Sink for PieceSink {
             let mut state = self.shared.state.lock();
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
             match (outcome, piece) {
+                (Outcome::Failed(_), _) if self.is_beside => {}
                 (Outcome::Failed(error), Some(piece)) if state.is_end(&error, &piece, available) => {}
                 (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.start => {
                     state.note_nothing_more(&piece);

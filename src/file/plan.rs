@@ -320,6 +320,15 @@ pub(crate) fn reserve(read_ahead: ReadAhead) -> u64 {
     full_mark(read_ahead).max(OPENING)
 }
 
+/// What a reader waits for far from the opening, to be asked for beside it: before the first head has come, nothing says
+/// that the server serves ranges or that the file goes so far, so it is small and may fail.
+pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
+    let nothing = RangeSet::default();
+    let far = |reader: &ReaderView| reader.awaited(&nothing).filter(|position| *position >= OPENING);
+    let position = readers.iter().find_map(far)?;
+    Some(position..position.checked_add(FIRST_PIECE)?)
+}
+
 fn full_mark(read_ahead: ReadAhead) -> u64 {
     match read_ahead {
         ReadAhead::Bytes(bytes) => bytes,
@@ -612,6 +621,15 @@ mod tests {
             stored.push(range);
         }
         assert_eq!(asked, 39 * MIB);
+    }
+
+    #[test]
+    fn beside_the_opening_only_what_is_waited_for_elsewhere_is_asked_for() {
+        let far = 50 * MIB;
+        assert_eq!(beside_opening(&[waiting(0, 0), waiting(far, 0)]), Some(far..far + FIRST_PIECE));
+        assert_eq!(beside_opening(&[waiting(0, 0), waiting(OPENING - 1, 0), playing(far, 0)]), None);
+        // Whoever asks for the length.
+        assert_eq!(beside_opening(&[waiting(u64::MAX, 0)]), None);
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) info: Option<Info>,
     /// Ranges that were answered with the whole, one after another.
     pub(super) ignored_ranges: u32,
+    /// A piece was asked for beside the opening. It is not asked for again before the head has come.
+    pub(super) asked_beside: bool,
     /// A thread reads the one body of a server without ranges.
     pub(super) linear: bool,
     /// How far any reading of the one body has come, and how many in a row broke off before that.
@@ -151,6 +153,7 @@ impl State {
             pieces: Slab::new(),
             info: None,
             ignored_ranges: 0,
+            asked_beside: false,
             linear: false,
             linear_best: 0,
             linear_breaks: 0,
@@ -219,10 +222,13 @@ impl State {
         let nothing = RangeSet::default();
         let is_awaited = |reader: &ReaderView| reader.awaited(&nothing).is_some();
         let is_wanted = self.preload || self.readers.iter().any(|(_, reader)| is_awaited(reader));
-        if self.pieces.is_empty() && is_wanted {
-            return Plan::Fetch { range: 0..OPENING, priority: Priority::High };
-        }
-        Plan::Idle
+        let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
+        let range = match (is_asked_for, self.asked_beside) {
+            (false, _) => is_wanted.then_some(0..OPENING),
+            (true, false) => plan::beside_opening(&self.readers()),
+            (true, true) => None,
+        };
+        range.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::High })
     }
 
     fn plan_linear(&self, available: &RangeSet, len: Option<u64>) -> Plan {
@@ -244,7 +250,7 @@ impl State {
         for (_, reader) in &mut self.readers {
             reader.refill(available, &in_flight, read_ahead);
         }
-        let readers: Vec<ReaderView> = self.readers.iter().map(|(_, reader)| *reader).collect();
+        let readers = self.readers();
         let admissible = if self.only_awaited { Priority::High } else { admissible };
         let situation = Situation {
             readers: &readers,
@@ -256,6 +262,10 @@ impl State {
             admissible,
         };
         situation.plan()
+    }
+
+    fn readers(&self) -> Vec<ReaderView> {
+        self.readers.iter().map(|(_, reader)| *reader).collect()
     }
 
     /// True if an answer's head tells whether it is of the same file.
@@ -286,6 +296,7 @@ impl State {
                 superseded.push(in_flight.token.clone());
             }
         }
+        self.asked_beside |= self.info.is_none() && range.start > 0;
         let piece = Piece { next: range.start, end: range.end, retrying: None };
         (self.pieces.insert(InFlight { piece, priority, token, request: None, for_reader }), superseded)
     }
@@ -307,7 +318,7 @@ impl State {
         let len = self.info.as_ref().filter(|info| info.ranged)?.len;
         let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
             self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
-        let readers: Vec<ReaderView> = self.readers.iter().map(|(_, reader)| *reader).collect();
+        let readers = self.readers();
         let situation = Situation {
             readers: &readers,
             available,

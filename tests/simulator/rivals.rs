@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::traces::Trace;
-use super::{Action, Figures, Net, Planner, Time, World};
+use super::{Action, Figures, Net, Planner, Reader, Time, World};
 use crate::config::ReadAhead;
 use crate::downloader::Priority;
 use crate::plan::{self, Network, Piece, Plan, ReaderView, Situation};
@@ -22,14 +22,30 @@ impl Windway {
     }
 }
 
+impl Windway {
+    fn beside_opening(&self, world: &World) -> Option<Action> {
+        if world.transfers.len() > 1 {
+            return None;
+        }
+        let view = |reader: &Reader| {
+            let (position, waiting, run) = (reader.position, reader.waiting, reader.run);
+            ReaderView { position, waiting, run, ..ReaderView::default() }
+        };
+        let readers: Vec<ReaderView> = world.readers.iter().map(view).collect();
+        plan::beside_opening(&readers).map(|range| Action::Start { range, awaited: true })
+    }
+}
+
 impl Planner for Windway {
     fn plan(&mut self, world: &World) -> Option<Action> {
         if !self.opened {
             self.opened = true;
             return Some(Action::Start { range: 0..plan::OPENING, awaited: true });
         }
-        // Before the head has come nothing is known of the file.
-        world.available.iter().next()?;
+        if world.available.iter().next().is_none() {
+            // Before the head has come nothing is known of the file.
+            return self.beside_opening(world);
+        }
         let network = Network {
             rate: Some(world.net.rate),
             ttfb: Some(Duration::from_secs_f64(world.net.rtt)),
