@@ -144,7 +144,7 @@ impl Network {
         if self.serial {
             return 0;
         }
-        // Half as much again as it takes on average, for what a request may be late.
+        // Half as much again as a request takes when nothing is in its way, for one that is late.
         let lead = self.in_one_ttfb() / 2 * 3;
         self.rate.map_or(PIECE.start, |_| lead.clamp(LEAST_LEAD, self.piece()))
     }
