@@ -238,8 +238,10 @@ impl Berth {
                     state.left[key].place = Place::Here(passage, since);
                     self.changed.wait_until(&mut state, since + LEFT_ALONE);
                 }
-                // The reader's step ends within a moment.
-                Place::Taken => self.changed.wait(&mut state),
+                Place::Taken => {
+                    // Not told of the step's end if the body stays here: looks again when it might be left alone.
+                    self.changed.wait_until(&mut state, Instant::now() + LEFT_ALONE);
+                }
             }
         }
     }
