@@ -23,6 +23,8 @@ struct Heads {
     mean: Option<Duration>,
     /// The last ones, in any order.
     last: [Option<Duration>; 8],
+    /// The shortest of those.
+    least: Option<Duration>,
     count: usize,
 }
 
@@ -35,9 +37,10 @@ const ENOUGH_BYTES: f64 = 16.0 * 1024.0;
 impl Bandwidth {
     /// A head arrived, `ttfb` after its request was sent.
     pub(crate) fn handle_head(&mut self, ttfb: Duration) {
-        let Heads { mean, last, count } = &mut self.heads;
+        let Heads { mean, last, least, count } = &mut self.heads;
         *mean = Some((mean.unwrap_or(ttfb) * 3 + ttfb) / 4);
         last[*count % last.len()] = Some(ttfb);
+        *least = last.iter().flatten().min().copied();
         *count = count.wrapping_add(1);
     }
 
@@ -77,7 +80,7 @@ impl Bandwidth {
     /// The shortest of the last few: the time that a request takes when no connection has to be made for it and nothing
     /// else, of ours least of all, is in its way.
     pub(crate) fn least_ttfb(&self) -> Option<Duration> {
-        self.heads.last.iter().flatten().min().copied()
+        self.heads.least
     }
 
     fn settle(&mut self, now: Instant) {

@@ -162,7 +162,7 @@ impl fmt::Debug for Fetch {
 }
 
 /// Bytes that a worker reads at once, at most.
-pub(super) const BLOCK: usize = 64 * 1024;
+pub(super) const BLOCK: usize = 256 * 1024;
 
 /// Where the bytes of a pulled fetch go. Its methods run on a worker thread and must not block.
 pub trait Sink: Send {
@@ -187,7 +187,7 @@ pub trait Sink: Send {
     /// Takes the next bytes, which lie at `offset` of the resource. An error ends the fetch with it.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error>;
 
-    /// Takes the next bytes where they fill the buffer that they came in: 64 KiB, which lie at a multiple of that. A sink may
+    /// Takes the next bytes where they fill the buffer that they came in: 256 KiB, which lie at a multiple of that. A sink may
     /// keep this buffer instead of copying it, and leave another one in its place, or an empty one.
     fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
         self.write(offset, block)

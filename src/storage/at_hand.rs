@@ -14,7 +14,7 @@ use super::{BLOCK, RangeSet};
 /// So many blocks lie in memory: two for each of four readers. More only while there are so many that nobody has read.
 const MOST: usize = 8;
 /// No more than these, whoever has read them or not.
-const LIMIT: usize = 64;
+const LIMIT: usize = 16;
 
 /// The blocks in memory, and those that are wished for.
 #[derive(Debug, Default)]
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn what_nobody_has_read_stays_for_who_wished_for_it() {
         let mut at_hand = AtHand::default();
-        let many = 3 * MOST as u64;
+        let many = LIMIT as u64;
         (0..many).for_each(|index| bring(&mut at_hand, index));
         assert!((0..many).all(|index| at_hand.get(index * BLOCK).is_some()));
         bring(&mut at_hand, many);

@@ -1,6 +1,6 @@
 //! Where the bytes are: written by sinks, read by readers, waited for by both.
 //!
-//! Bytes lie in blocks of 64 KiB. One mutex guards which bytes are there and where their blocks are; the bytes
+//! Bytes lie in blocks of 256 KiB. One mutex guards which bytes are there and where their blocks are; the bytes
 //! themselves are copied, read and written outside of it. Bytes count as there only after they were copied; bytes that a
 //! reader copied count only if their block is still where it was when the copy is done. So an eviction in between costs a
 //! copy, never a wrong byte.
@@ -25,7 +25,7 @@ use crate::error::Error;
 pub(crate) use ranges::RangeSet;
 
 /// Bytes in a block: what a worker reads at once, so that a block can be kept as it came.
-const BLOCK: u64 = 64 * 1024;
+const BLOCK: u64 = 256 * 1024;
 
 /// The bytes of one file, as far as they are there.
 #[derive(Debug)]
@@ -142,23 +142,33 @@ impl Resource {
 
     /// Copies what is there without a gap from `offset` on, up to the length of `buf`. 0 says that there is nothing.
     pub(crate) fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
-        loop {
-            let (handles, len, evictions) = {
-                let state = self.state.lock();
-                let run = state.ranges.run_from(offset) - offset;
-                let len = usize::try_from(run).map_or(buf.len(), |run| run.min(buf.len()));
-                let handles: Vec<_> = parts(offset, len)
-                    .filter_map(|part| Some((state.backend.get(part.index)?, part)))
-                    .collect();
-                (handles, len, state.evictions)
-            };
-            for (handle, part) in &handles {
-                handle.read(part.within, &mut buf[part.bytes.clone()])?;
+        let mut done = 0;
+        while done < buf.len() {
+            match self.read_part(offset + done as u64, &mut buf[done..])? {
+                0 => break,
+                got => done += got,
             }
-            if len == 0 || self.state.lock().evictions == evictions {
+        }
+        Ok(done)
+    }
+
+    /// Copies what is there from `offset` on, up to the end of its block.
+    fn read_part(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        loop {
+            let (handle, len, evictions) = {
+                let state = self.state.lock();
+                let end = state.ranges.run_from(offset).min(bytes_of(offset / BLOCK).end);
+                let len = usize::try_from(end - offset).map_or(buf.len(), |run| run.min(buf.len()));
+                match state.backend.get(offset / BLOCK) {
+                    Some(handle) if len > 0 => (handle, len, state.evictions),
+                    _ => return Ok(0),
+                }
+            };
+            handle.read(offset % BLOCK, &mut buf[..len])?;
+            if self.state.lock().evictions == evictions {
                 return Ok(len);
             }
-            // A block may have been given to other bytes during the copy.
+            // The block may have been given to other bytes during the copy.
         }
     }
 
