@@ -478,16 +478,17 @@ fn try_read_all(stream: &mut windway::Stream) -> Vec<u8> {
 
 #[test]
 fn what_lies_on_disk_is_brought_to_who_does_not_wait() {
-    let origin = Origin::serving(Content::pattern(1_000_000));
+    let origin = Origin::serving(Content::pattern(4_000_000));
     for storage in [StorageConfig::TempFile(None), StorageConfig::WindowedTempFile(None)] {
         let mut config = FileConfig::default();
         config.storage = storage;
+        config.behind = 4_000_000;
         let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
         stream.read_to_end(&mut Vec::new()).unwrap();
         stream.rewind().unwrap();
         assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(Pending::OnDisk));
         let all = try_read_all(&mut stream);
-        assert_eq!(all.len(), 1_000_000);
+        assert_eq!(all.len(), 4_000_000);
         assert_pattern(0, &all);
         // What lies in memory stays there; what does not can't be brought any more.
         stream.handle().cancel();
@@ -836,11 +837,39 @@ fn who_stops_draining_a_body_is_read_ahead_for() {
 }
 
 #[test]
+fn no_more_is_fetched_for_who_stops_draining_than_its_read_ahead() {
+    const READ_AHEAD: u64 = 4 << 20;
+    let origin = Origin::serving(Content::pattern(256 << 20));
+    let downloader = downloader();
+    let events = downloader.subscribe();
+    let mut config = FileConfig::default();
+    config.read_ahead = ReadAhead::Bytes(READ_AHEAD);
+    let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    drain(&mut stream, 0, 40_000_000);
+    let mut running = 0;
+    loop {
+        let event = events.recv().unwrap();
+        running += i32::from(matches!(event, Event::Enqueued { .. })) - i32::from(event.is_end());
+        let buffered = stream.handle().buffered().last().map_or(0, |range| range.end);
+        // It is filled up again when half of it is used up.
+        if running == 0 && buffered >= 40_000_000 + READ_AHEAD / 2 {
+            break;
+        }
+    }
+    let fetched = stream.handle().stats().bytes_fetched;
+    assert!(fetched <= 40_000_000 + READ_AHEAD + 1_000_000, "{fetched}");
+    drain(&mut stream, 40_000_000, 20_000_000);
+}
+
+#[test]
 fn a_drained_body_that_falls_silent_or_breaks_is_waited_for_as_any() {
+    const SILENT: u64 = 41_000_000;
     let content = Content::pattern(64 << 20);
     let origin = Origin::start(move |asked| match asked.range() {
         Some((first, _)) if asked.number == 6 => Answer::file(asked, &content).reset_after(first % 300_000),
-        Some((first, _)) if first > 40_000_000 => Answer::file(asked, &content).stall_after(500_000),
+        Some((first, Some(last))) if last >= SILENT => {
+            Answer::file(asked, &content).stall_after(SILENT.saturating_sub(first))
+        }
         _ => Answer::file(asked, &content),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
@@ -850,8 +879,7 @@ fn a_drained_body_that_falls_silent_or_breaks_is_waited_for_as_any() {
         let error = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err();
         (stream, windway::Error::from(error).kind())
     });
-    origin
-        .wait_until("the silence", |log| log.asked.iter().any(|asked| asked.range().unwrap().0 > 40_000_000));
+    handle.wait_range(40_000_000..SILENT, None).unwrap();
     handle.interrupt();
     let (mut stream, kind) = reader.join().unwrap();
     assert_eq!(kind, ErrorKind::Interrupted);

@@ -29,8 +29,8 @@ use crate::storage::{Resource, TryStored};
 
 pub use state::{Pending, Phase, StreamStats, TryRead};
 
-/// So many bytes read, and the plan is looked at again.
-const LOOK_AGAIN: u64 = 32 * 1024;
+/// After so many bytes read the plan is looked at again: the sooner, the less is read ahead and the shorter the run.
+const LOOK_AGAIN: Range<u64> = 32 * 1024..256 * 1024;
 
 /// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
 const JOINT: u64 = 64;
@@ -391,10 +391,13 @@ impl Shared {
     /// Notes that a reader got bytes from storage, and asks for more when it is time.
     fn advance(&self, reader: ReaderId, position: u64, bytes: u64) {
         let mut state = self.state.lock();
+        let read_ahead = state.read_ahead;
         state.stats.bytes_read += bytes;
         let view = &mut state.readers[reader];
         let run = if view.position == position { view.run } else { 0 };
-        let look_again = run / LOOK_AGAIN != (run + bytes) / LOOK_AGAIN || run == 0;
+        let most = run.min(plan::reserve(read_ahead)) / 16;
+        let step = most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end);
+        let look_again = run / step != (run + bytes) / step || run == 0;
         view.waiting = false;
         view.position = position + bytes;
         view.run = run + bytes;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::linear;
-use super::plan::Piece;
+use super::plan::{self, Piece};
 use super::state::{InFlight, State};
 use crate::client::Head;
 use crate::config::ReadAhead;
@@ -69,20 +69,39 @@ impl PieceSink {
         Self { shared, key, unclear, led: false, joint, has_joined: false, is_open: false, start, is_beside }
     }
 
-    /// Notes that all up to `end` is stored, and asks for the next piece when this one is about to end.
+    /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where nobody
+    /// wants more.
     fn get_on(&mut self, end: u64) {
-        let network = self.shared.network();
         let mut state = self.shared.state.lock();
         state.note_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
         in_flight.piece.next = in_flight.piece.next.max(end);
         in_flight.piece.retrying = None;
-        let left = in_flight.piece.end.saturating_sub(in_flight.piece.next);
+        let piece = in_flight.piece;
+        let is_too_far = state.is_too_far(&piece);
         drop(state);
+        let left = piece.end.saturating_sub(piece.next);
+        if !is_too_far && (self.led || left > plan::MOST_LEAD) {
+            return;
+        }
+        let network = self.shared.network();
+        if is_too_far && !network.drains(left) {
+            return self.cut();
+        }
         if !self.led && left <= network.lead() {
             self.led = true;
             self.shared.nudge(Priority::Low);
         }
+    }
+
+    fn cut(&self) {
+        let mut state = self.shared.state.lock();
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
+        // It brings nothing more, as far as the plan is concerned.
+        in_flight.piece.end = in_flight.piece.next;
+        let token = in_flight.token.clone();
+        drop(state);
+        token.cancel();
     }
 
     fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {

@@ -28,6 +28,16 @@ const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
 /// So long a piece takes. Where one ends it shares the network with the next one; a longer one holds its worker longer.
 const PIECE_TIME: Duration = Duration::from_millis(1500);
 
+/// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken as
+/// they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
+const DRAINED_PIECE: u64 = 64 * 1024 * 1024;
+
+/// So long such a piece takes at most: it holds a worker.
+const DRAINED_TIME: Duration = Duration::from_secs(4);
+
+/// Who has no more than this before it drains what comes.
+const DRAINED: u64 = 1024 * 1024;
+
 /// The piece size until the network's rate is known.
 const UNKNOWN_PIECE: u64 = 512 * 1024;
 
@@ -50,6 +60,9 @@ const SMALL_REMAINDER: u64 = 64 * 1024;
 
 /// The next piece is asked for no later than this before the last one ends.
 const LEAST_LEAD: u64 = 4 * 1024;
+
+/// And no sooner.
+pub(crate) const MOST_LEAD: u64 = PIECE.end;
 
 /// The mark where all is to be read ahead but storage is windowed.
 const WINDOWED_MARK: u64 = 16 << 20;
@@ -119,6 +132,11 @@ impl Network {
     fn piece(self) -> u64 {
         let piece = |rate| (rate * PIECE_TIME.as_secs_f64()) as u64;
         self.rate.map_or(UNKNOWN_PIECE, piece).clamp(PIECE.start, PIECE.end)
+    }
+
+    /// The largest piece for a reader that drains.
+    fn drained_piece(self) -> u64 {
+        self.rate.map_or(0, |rate| (rate * DRAINED_TIME.as_secs_f64()) as u64).min(DRAINED_PIECE)
     }
 
     /// What arrives in the time that a new request takes to its first byte.
@@ -233,7 +251,7 @@ impl Situation<'_> {
             return None;
         }
         let ahead = reader.until.saturating_sub(position);
-        let size = FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece());
+        let size = FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece().max(self.drained(reader)));
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
         // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
@@ -263,11 +281,23 @@ impl Situation<'_> {
         let ahead = reader.until.saturating_sub(gap.start);
         // As much again as there is from where the run began.
         let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
-        let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece());
-        let limit = self.clip(from.saturating_add(reserve(self.read_ahead)).max(reader.until));
+        let drained = self.drained(reader);
+        let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(drained);
+        // Not for one that drains: should it stop, the piece is cut where it has enough.
+        let reserve = reserve(self.read_ahead).max(drained);
+        let limit = self.clip(from.saturating_add(reserve).max(reader.until));
         let end = gap.start.saturating_add(size).min(limit);
         // Beyond the mark too: what is asked for is a piece, not what is missing just now.
         self.first_gap(gap.start..end)
+    }
+
+    /// How large a piece may be because of what this reader has drained.
+    fn drained(&self, reader: &ReaderView) -> u64 {
+        let ahead = self.available.run_from(reader.position) - reader.position;
+        if ahead > DRAINED || self.network.serial {
+            return 0;
+        }
+        reader.run.min(self.network.drained_piece())
     }
 
     /// With everything wanted: the first of what the readers' read-ahead leaves out, one piece at a time.
@@ -334,6 +364,19 @@ fn full_mark(read_ahead: ReadAhead) -> u64 {
         ReadAhead::Bytes(bytes) => bytes,
         ReadAhead::Whole => u64::MAX,
     }
+}
+
+/// True if `piece` has come as far ahead of every reader as may be asked for. It is to be cut, unless it
+/// [drains](Network::drains): its reader has stopped to drain, or has gone back.
+pub(crate) fn is_too_far<'a>(
+    piece: &Piece,
+    readers: impl IntoIterator<Item = &'a ReaderView>,
+    read_ahead: ReadAhead,
+) -> bool {
+    let wants = |reader: &ReaderView| {
+        piece.next < reader.position.saturating_add(reserve(read_ahead)).max(reader.until)
+    };
+    !readers.into_iter().any(wants)
 }
 
 /// The read-ahead of a storage that keeps a window only.
@@ -467,7 +510,35 @@ mod tests {
             let Plan::Fetch { range, .. } = plan(&[waiting(10 * MIB, run)], &[], &[]) else { panic!("idle") };
             sizes.push(range.end - range.start);
         }
-        assert_eq!(sizes, [65_536, 65_536, 131_072, 262_144, 1_500_000]);
+        assert_eq!(sizes, [65_536, 65_536, 131_072, 262_144, 2 * MIB]);
+    }
+
+    #[test]
+    fn who_drains_gets_as_much_again_as_it_has_read() {
+        let size = |ahead, run| {
+            let at = 30 * MIB;
+            let stored = [at..at + ahead];
+            let Plan::Fetch { range, .. } = plan(&[playing(at, run)], &stored, &[]) else { panic!("idle") };
+            range.end - range.start
+        };
+        assert_eq!((size(DRAINED, 2 * MIB), size(DRAINED, 3 * MIB)), (2 * MIB, 3 * MIB));
+        // Four seconds of this network.
+        assert_eq!(size(DRAINED, 30 * MIB), 4_000_000);
+        assert_eq!(size(DRAINED + 1, 30 * MIB), 1_500_000);
+    }
+
+    #[test]
+    fn a_piece_is_too_far_where_no_reader_may_have_more() {
+        let is_too_far = |piece: Piece, readers: &[ReaderView]| {
+            super::is_too_far(&piece, readers, ReadAhead::Bytes(16 * MIB))
+        };
+        let long = |next| piece(next, 60 * MIB);
+        assert!(!is_too_far(long(17 * MIB - 1), &[playing(MIB, MIB)]));
+        assert!(is_too_far(long(17 * MIB), &[playing(MIB, MIB)]));
+        assert!(!is_too_far(long(17 * MIB), &[playing(MIB, MIB), playing(5 * MIB, MIB)]));
+        let waits = ReaderView { until: 18 * MIB, ..playing(MIB, 0) };
+        assert!(!is_too_far(long(17 * MIB), &[waits]) && is_too_far(long(18 * MIB), &[waits]));
+        assert!(!super::is_too_far(&long(50 * MIB), &[playing(MIB, MIB)], ReadAhead::Whole));
     }
 
     #[test]

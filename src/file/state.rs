@@ -301,6 +301,11 @@ impl State {
         (self.pieces.insert(InFlight { piece, priority, token, request: None, for_reader }), superseded)
     }
 
+    /// True if a piece has come farther than anybody wants it.
+    pub(super) fn is_too_far(&self, piece: &Piece) -> bool {
+        plan::is_too_far(piece, self.readers.iter().map(|(_, reader)| reader), self.read_ahead)
+    }
+
     /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
     pub(super) fn unwanted(&mut self, available: &RangeSet, network: Network) -> Vec<CancelToken> {
         let mut tokens = Vec::new();

@@ -75,7 +75,11 @@ impl Planner for Windway {
             read_ahead: self.read_ahead,
             admissible: if low >= 4 { Priority::High } else { Priority::Low },
         };
-        if let Some(unwanted) = situation.poll_unwanted() {
+        let is_cut = |piece: &Piece| {
+            plan::is_too_far(piece, &readers, self.read_ahead) && !network.drains(piece.end - piece.next)
+        };
+        let unwanted = situation.poll_unwanted().or_else(|| in_flight.iter().position(is_cut));
+        if let Some(unwanted) = unwanted {
             return Some(Action::Cancel { transfer: world.transfers[unwanted].id });
         }
         let Plan::Fetch { range, priority } = situation.plan() else { return None };
