@@ -1,7 +1,7 @@
 //! Every knob, its default and its consequence.
 //!
 //! Plain structs: take the default, change what you need. They are checked once, where they are first used, with an
-//! error that names the field.
+//! error that names the field. A limit of more than a year is one of a year.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +15,13 @@ use ureq::http::HeaderValue;
 use crate::downloader::Priority;
 use crate::error::{Error, ErrorKind};
 use crate::event::Hang;
+
+/// The longest limit: clocks and sockets take no more than some.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+fn bound<const N: usize>(limits: [&mut Duration; N]) {
+    limits.into_iter().for_each(|limit| *limit = YEAR.min(*limit));
+}
 
 /// How HTTP exchanges are made. Part of [`DownloaderConfig`].
 ///
@@ -222,7 +229,27 @@ impl fmt::Debug for OnHang {
 }
 
 impl DownloaderConfig {
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
+        self.check()?;
+        bound([
+            &mut self.demand_throttle,
+            &mut self.max_wait,
+            &mut self.soft_timeout,
+            &mut self.hang_timeout,
+        ]);
+        let ClientConfig {
+            resolve_timeout,
+            resolve_cache,
+            connect_timeout,
+            inactivity_timeout,
+            max_idle_age,
+            ..
+        } = &mut self.client;
+        bound([resolve_timeout, resolve_cache, connect_timeout, inactivity_timeout, max_idle_age]);
+        Ok(self)
+    }
+
+    fn check(&self) -> Result<(), Error> {
         let wrong = |field: &str, why: &str| {
             Err(Error::new(ErrorKind::InvalidConfig, format!("DownloaderConfig::{field} {why}")))
         };
@@ -289,6 +316,12 @@ impl Default for FileConfig {
 }
 
 impl FileConfig {
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
+        self.check()?;
+        self.read_timeout = self.read_timeout.map(|limit| limit.min(YEAR));
+        Ok(self)
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.read_ahead == ReadAhead::Bytes(0) {
             return Err(Error::new(
@@ -369,7 +402,15 @@ impl Default for RadioConfig {
 }
 
 impl RadioConfig {
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    pub(crate) fn checked(mut self) -> Result<Self, Error> {
+        self.check()?;
+        self.read_timeout = self.read_timeout.map(|limit| limit.min(YEAR));
+        self.give_up = self.give_up.map(|limit| limit.min(YEAR));
+        bound([&mut self.source_away, &mut self.rate_window, &mut self.pause_limit]);
+        Ok(self)
+    }
+
+    fn check(&self) -> Result<(), Error> {
         let wrong = |field: &str, why: &str| {
             Err(Error::new(ErrorKind::InvalidConfig, format!("RadioConfig::{field} {why}")))
         };
@@ -435,10 +476,12 @@ impl StorageConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadAhead {
-    /// So many bytes.
+    /// So many bytes, once 256 KiB were read in sequence. Before that as many as were read, after a jump, and 256 times as
+    /// many from the file's start on. A reader that takes bytes as fast as they come has more asked for at once; what it
+    /// does not come for is not fetched.
     Bytes(u64),
     /// To the end, and then what seeks left out, whether anybody reads or not: a download. It outlasts what passes; what
-    /// does not ends it until somebody waits, and is told to who does. Windowed storage takes it as 16 MiB. Other marks hold once 256 KiB were read in sequence; before, a seek costs no more than a piece.
+    /// does not ends it until somebody waits, and is told to who does. Windowed storage takes it as 16 MiB.
     Whole,
 }
 

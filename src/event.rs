@@ -316,7 +316,7 @@ impl<E> Subscriber<E> {
 
     /// As [`recv`](Self::recv), but blocks for `timeout` at most.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<E> {
-        let deadline = Instant::now() + timeout;
+        let Some(deadline) = Instant::now().checked_add(timeout) else { return self.recv() };
         let mut backlog = self.queue.backlog.lock();
         loop {
             match self.queue.next(&mut backlog) {

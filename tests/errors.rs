@@ -3,7 +3,7 @@
 mod support;
 
 use std::error::Error as _;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
@@ -175,4 +175,30 @@ fn an_answer_to_another_range() {
         let answer = Answer::whole(&content).partial(0..262_144).header("Content-Range", range);
         assert_eq!(answered_with(answer).kind(), ErrorKind::WrongRange, "{range}");
     }
+}
+
+#[test]
+fn a_limit_may_be_as_long_as_can_be_said() {
+    let origin = Origin::serving(Content::pattern(400_000));
+    let mut config = DownloaderConfig::default();
+    let forever = Duration::MAX;
+    config.client.resolve_timeout = forever;
+    config.client.resolve_cache = forever;
+    config.client.connect_timeout = forever;
+    config.client.inactivity_timeout = forever;
+    config.client.max_idle_age = forever;
+    config.demand_throttle = Duration::ZERO;
+    config.max_wait = forever;
+    config.soft_timeout = forever;
+    config.hang_timeout = forever;
+    let downloader = Downloader::new(config).unwrap();
+    let events = downloader.subscribe();
+    let mut config = FileConfig::default();
+    config.read_timeout = Some(forever);
+    let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    stream.handle().wait_range(0..400_000, Some(forever)).unwrap();
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), 400_000);
+    assert!(events.recv_timeout(forever).is_some());
 }

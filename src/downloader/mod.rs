@@ -126,7 +126,7 @@ impl Downloader {
     ///
     /// [`ErrorKind::InvalidConfig`], naming the field.
     pub fn new(config: DownloaderConfig) -> Result<Self, Error> {
-        config.check()?;
+        let config = config.checked()?;
         let client = HttpClient::new(&config.client)?;
         Ok(Self::over(client, config))
     }
@@ -134,7 +134,7 @@ impl Downloader {
     /// A downloader without a network: every fetch is answered at once with nothing. For this crate's benches.
     #[doc(hidden)]
     pub fn hollow(config: DownloaderConfig) -> Result<Self, Error> {
-        config.check()?;
+        let config = config.checked()?;
         let client = HttpClient::hollow(&config.client)?;
         Ok(Self::over(client, config))
     }

@@ -86,7 +86,7 @@ impl HttpFile {
         config: FileConfig,
         wait: bool,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
-        config.check()?;
+        let config = config.checked()?;
         Request::get(url)?;
         let behind = config.storage.is_windowed().then_some(config.behind);
         let state = State::new(config.read_ahead, behind);

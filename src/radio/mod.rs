@@ -116,7 +116,7 @@ impl Radio {
     /// [`ErrorKind::InvalidInput`] for a header that HTTP does not allow; [`ErrorKind::Cancelled`] once the downloader has
     /// stopped; [`ErrorKind::Io`] if a thread can't be started.
     pub fn open(downloader: &Downloader, url: &str, config: RadioConfig) -> Result<Self, Error> {
-        config.check()?;
+        let config = config.checked()?;
         // To the station's other hosts too, where it redirects to one.
         let mut request = Request::get(url)?.open_header("icy-metadata", "1");
         for (name, value) in &config.headers {
