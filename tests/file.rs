@@ -954,3 +954,36 @@ fn what_is_asked_for_beside_the_opening_may_come_to_nothing() {
         }
     }
 }
+
+#[test]
+fn a_window_moves_with_who_reads_in_small_steps() {
+    const BEHIND: u64 = 256 << 10;
+    let origin = Origin::serving(Content::pattern(64 << 20));
+    let mut config = FileConfig::default();
+    config.read_ahead = ReadAhead::Bytes(4 << 20);
+    config.behind = BEHIND;
+    let mut stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+    for at in (0..8 << 20).step_by(4096) {
+        stream.read_exact(&mut [0; 4096]).unwrap();
+        let begin = stream.handle().buffered().first().map_or(at, |range| range.start);
+        assert!(at - begin <= BEHIND + (512 << 10), "{} behind at {at}", at - begin);
+    }
+}
+
+#[test]
+fn who_asks_elsewhere_for_a_file_that_is_none_is_told() {
+    let page = "<!DOCTYPE html><html><body>Nothing here but a page, and a rather long one.</body></html>";
+    let page = Answer::whole(&Content::bytes(page.as_bytes())).header("Content-Type", "text/html");
+    let answers = [400, 403, 404, 410].map(|status| (Answer::status(status), ErrorKind::Status(status)));
+    for (answer, kind) in answers.into_iter().chain([(page, ErrorKind::NotMedia)]) {
+        let origin = Origin::start(move |_| answer.clone());
+        for _ in 0..10 {
+            let mut stream = downloader().open_later(&origin.url("/a"), FileConfig::default()).unwrap();
+            stream.seek(SeekFrom::Start(3_000_000)).unwrap();
+            let error = stream.read(&mut [0; 100]).unwrap_err();
+            assert_eq!(windway::Error::from(error).kind(), kind);
+        }
+        // The opening, and a piece beside it, once each.
+        assert!(origin.log().asked.len() <= 30, "{} requests for {kind:?}", origin.log().asked.len());
+    }
+}

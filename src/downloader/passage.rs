@@ -173,9 +173,10 @@ impl Berth {
         let is_busy = since.elapsed() > BUSY_ELSEWHERE;
         let step = catch_unwind(AssertUnwindSafe(|| passage.step(By::Reader)))
             .unwrap_or_else(|_| Err(panicked("a reader's step")));
-        let has_moved = matches!(step, Ok(Step::Moved));
+        let is_to_stay = !is_busy && matches!(step, Ok(Step::Moved));
+        let has_moved = matches!(step, Ok(Step::Moved | Step::Pressed));
         let mut state = self.state.lock();
-        if has_moved && !is_busy && passage.body.can_be_brief() {
+        if is_to_stay && passage.body.can_be_brief() {
             state.left[key].place = Place::Here(passage, Instant::now());
         } else {
             state.left[key].place = Place::Back(passage, step);

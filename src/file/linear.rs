@@ -15,9 +15,8 @@ use crate::error::{Error, ErrorKind};
 
 const CHUNK: usize = 64 * 1024;
 
-/// Starts the thread that reads `body`.
+/// Starts the thread that reads `body`, which the state knows of already.
 pub(super) fn start(shared: &Arc<Shared>, body: Response) {
-    shared.state.lock().linear = true;
     let reads = Arc::clone(shared);
     let spawned = thread::Builder::new().name("windway-linear".into()).spawn(move || {
         crate::downloader::enter_own_thread();

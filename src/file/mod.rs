@@ -278,7 +278,7 @@ impl Shared {
                 };
             }
             let mut state = self.state.lock();
-            if state.len().is_some_and(|len| position >= len) {
+            if state.is_past_end(position) {
                 return Ok(TryRead::End);
             }
             let interrupts = state.interrupts;
@@ -396,7 +396,8 @@ impl Shared {
         let view = &mut state.readers[reader];
         let run = if view.position == position { view.run } else { 0 };
         let most = run.min(plan::reserve(read_ahead)) / 16;
-        let step = most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end);
+        // A power of two: one that grew with each byte read would never be passed.
+        let step = 1_u64 << most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end).ilog2();
         let look_again = run / step != (run + bytes) / step || run == 0;
         view.waiting = false;
         view.position = position + bytes;
@@ -419,9 +420,7 @@ impl Shared {
     }
 
     fn await_byte(&self, reader: ReaderId, position: u64, interrupts: u64) -> Wait {
-        self.wait_as(reader, position, interrupts, |state| {
-            state.len().is_some_and(|len| position >= len).then_some(Wait::End)
-        })
+        self.wait_as(reader, position, interrupts, |state| state.is_past_end(position).then_some(Wait::End))
     }
 
     /// Blocks `reader` on the byte at `position`, until it is there, `or` says so, or it can't be waited for.
@@ -477,12 +476,14 @@ impl Shared {
         loop {
             let deadline = self.config.read_timeout.map(|timeout| since + timeout);
             let ended = self.resource.wait(deadline, |view| {
-                if view.ranges.contains(position) || self.berth.has(position) {
+                if view.ranges.contains(position) {
                     return Some(Wait::Ready);
                 }
                 let state = self.state.lock();
                 since = since.max(state.last_progress);
-                or(&state).or_else(|| self.broken_off(&state, interrupts, failures).map(Wait::Failed))
+                or(&state)
+                    .or_else(|| self.broken_off(&state, interrupts, failures).map(Wait::Failed))
+                    .or_else(|| self.berth.has(position).then_some(Wait::Ready))
             });
             match (ended, self.config.read_timeout) {
                 (Some(wait), _) => return wait,

@@ -30,8 +30,8 @@ pub(super) struct PieceSink {
     joint: Option<Joint>,
     /// They have come.
     has_joined: bool,
-    /// A head was accepted, and its body has not ended: what is wrong from now on is wrong with its bytes.
-    is_open: bool,
+    /// Since when a head is accepted whose body has not ended: what is wrong from then on is wrong with its bytes.
+    opened: Option<Instant>,
     /// Where the piece begins.
     start: u64,
     /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
@@ -66,7 +66,7 @@ impl PieceSink {
             (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none())
         };
         let unclear = is_first.then(Vec::new);
-        Self { shared, key, unclear, led: false, joint, has_joined: false, is_open: false, start, is_beside }
+        Self { shared, key, unclear, led: false, joint, has_joined: false, opened: None, start, is_beside }
     }
 
     /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where nobody
@@ -81,6 +81,9 @@ impl PieceSink {
         let is_too_far = state.is_too_far(&piece);
         drop(state);
         let left = piece.end.saturating_sub(piece.next);
+        if self.opened.is_some_and(|opened| plan::is_too_long(left, opened.elapsed())) {
+            return self.cut();
+        }
         if !is_too_far && (self.led || left > plan::MOST_LEAD) {
             return;
         }
@@ -245,13 +248,17 @@ impl Sink for PieceSink {
             in_flight.piece.end = in_flight.piece.end.min(head.start() + len);
         }
         drop(state);
-        self.is_open = true;
+        self.opened = Some(Instant::now());
         self.shared.keep_warm();
         Ok(Flow::Stream)
     }
 
     fn detached(self: Box<Self>, body: Response) {
-        self.shared.state.lock().pieces.try_remove(self.key);
+        {
+            let mut state = self.shared.state.lock();
+            state.pieces.try_remove(self.key);
+            state.linear = true;
+        }
         linear::start(&self.shared, body);
     }
 
@@ -288,7 +295,7 @@ impl Sink for PieceSink {
     }
 
     fn retrying(&mut self, error: &Error, _: Instant) {
-        self.is_open = false;
+        self.opened = None;
         let mut state = self.shared.state.lock();
         state.trouble = Some(error.clone());
         let opening = state.is_opening();
@@ -332,7 +339,9 @@ impl Sink for PieceSink {
                     state.note_nothing_more(&piece);
                 }
                 (Outcome::Failed(error), _)
-                    if self.is_open && error.kind() == ErrorKind::Changed && !state.is_vouched_for() =>
+                    if self.opened.is_some()
+                        && error.kind() == ErrorKind::Changed
+                        && !state.is_vouched_for() =>
                 {
                     // Nothing that comes from elsewhere in the file can be told from the new one's.
                     state.spoiled = Some(error.clone());

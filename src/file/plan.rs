@@ -176,12 +176,16 @@ impl ReaderView {
         is_awaited.then_some(missing)
     }
 
+    /// True if something is waited for.
+    pub(crate) fn waits(&self) -> bool {
+        self.waiting || self.until > self.position
+    }
+
     /// True if this piece is to bring what is waited for.
     pub(crate) fn awaits(&self, piece: &Piece) -> bool {
-        let is_waited_for = self.waiting || self.until > self.position;
         let end = self.until.max(self.position.saturating_add(u64::from(self.waiting)));
         // A piece without an end brings the last byte, wherever that is.
-        is_waited_for && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
+        self.waits() && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
     }
 
     /// Decides whether to read ahead: up to the mark, then not before half of it is used up, so that a radio can sleep in
@@ -294,7 +298,9 @@ impl Situation<'_> {
     /// How large a piece may be because of what this reader has drained.
     fn drained(&self, reader: &ReaderView) -> u64 {
         let ahead = self.available.run_from(reader.position) - reader.position;
-        if ahead > DRAINED || self.network.serial {
+        let full = full_mark(self.read_ahead);
+        // Half a mark is what a reader that does not drain has before more is asked for.
+        if full < DRAINED || ahead > DRAINED.min(full / 4) || self.network.serial {
             return 0;
         }
         reader.run.min(self.network.drained_piece())
@@ -354,9 +360,11 @@ pub(crate) fn reserve(read_ahead: ReadAhead) -> u64 {
 /// that the server serves ranges or that the file goes so far, so it is small and may fail.
 pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
-    let far = |reader: &ReaderView| reader.awaited(&nothing).filter(|position| *position >= OPENING);
-    let position = readers.iter().find_map(far)?;
-    Some(position..position.checked_add(FIRST_PIECE)?)
+    let far = |reader: &ReaderView| {
+        let position = reader.awaited(&nothing).filter(|position| *position >= OPENING)?;
+        Some(position..position.checked_add(FIRST_PIECE)?)
+    };
+    readers.iter().find_map(far)
 }
 
 fn full_mark(read_ahead: ReadAhead) -> u64 {
@@ -364,6 +372,12 @@ fn full_mark(read_ahead: ReadAhead) -> u64 {
         ReadAhead::Bytes(bytes) => bytes,
         ReadAhead::Whole => u64::MAX,
     }
+}
+
+/// True if a piece that has lasted for so long, and has so much left, is to be cut: the network was faster when it was asked
+/// for, or others have come to share it, and it holds a worker.
+pub(crate) fn is_too_long(left: u64, lasted: Duration) -> bool {
+    left > PIECE.end && lasted >= 2 * DRAINED_TIME
 }
 
 /// True if `piece` has come as far ahead of every reader as may be asked for. It is to be cut, unless it
@@ -376,7 +390,9 @@ pub(crate) fn is_too_far<'a>(
     let wants = |reader: &ReaderView| {
         piece.next < reader.position.saturating_add(reserve(read_ahead)).max(reader.until)
     };
-    !readers.into_iter().any(wants)
+    // Who is past it already gets nothing of it; what only such readers would want comes to its end by itself.
+    let mut behind = readers.into_iter().filter(|reader| reader.position < piece.end).peekable();
+    behind.peek().is_some() && !behind.any(wants)
 }
 
 /// The read-ahead of a storage that keeps a window only.
@@ -539,6 +555,31 @@ mod tests {
         let waits = ReaderView { until: 18 * MIB, ..playing(MIB, 0) };
         assert!(!is_too_far(long(17 * MIB), &[waits]) && is_too_far(long(18 * MIB), &[waits]));
         assert!(!super::is_too_far(&long(50 * MIB), &[playing(MIB, MIB)], ReadAhead::Whole));
+        // Who is past it has no say; where all are, it ends by itself.
+        assert!(is_too_far(long(17 * MIB), &[playing(MIB, MIB), playing(90 * MIB, MIB)]));
+        assert!(!is_too_far(long(17 * MIB), &[playing(90 * MIB, MIB)]));
+    }
+
+    #[test]
+    fn a_piece_that_lasts_is_cut_if_it_is_long() {
+        let long = 2 * DRAINED_TIME;
+        assert!(is_too_long(PIECE.end + 1, long) && !is_too_long(PIECE.end, long));
+        assert!(!is_too_long(64 * MIB, long / 2));
+    }
+
+    #[test]
+    fn who_refills_a_small_read_ahead_does_not_drain() {
+        let size = |read_ahead: u64, ahead| {
+            let at = 30 * MIB;
+            let readers = [playing(at, 20 * MIB)];
+            let stored = [at..at + ahead];
+            match plan_with(&readers, &stored, &[], ReadAhead::Bytes(read_ahead), Priority::Low) {
+                Plan::Fetch { range, .. } => range.end - range.start,
+                Plan::Idle => 0,
+            }
+        };
+        assert!(size(2 * MIB, MIB) <= MIB && size(512 * 1024, 200 * 1024) <= MIB);
+        assert!(size(2 * MIB, MIB / 2) > 3 * MIB);
     }
 
     #[test]

@@ -200,6 +200,14 @@ impl State {
         self.info.as_ref().and_then(|info| info.len)
     }
 
+    /// True if `position` is behind the last byte; not before the first bytes have shown that it is no page that ends there.
+    pub(super) fn is_past_end(&self, position: u64) -> bool {
+        let opens = |in_flight: &InFlight| in_flight.piece.next == 0;
+        let is_unclear =
+            self.first.is_empty() && (self.linear || self.pieces.iter().any(|(_, piece)| opens(piece)));
+        !is_unclear && self.len().is_some_and(|len| position >= len)
+    }
+
     /// True while the caller of `open` waits.
     pub(super) fn is_opening(&self) -> bool {
         self.opening && self.first.is_empty()
@@ -421,7 +429,9 @@ impl State {
 
     /// True if somebody is blocked on a byte that this piece is to bring.
     pub(super) fn is_awaited(&self, piece: &Piece) -> bool {
-        self.readers.iter().any(|(_, reader)| reader.awaits(piece))
+        // Before the first head has come nothing else can be had.
+        let awaits = |reader: &ReaderView| reader.awaits(piece) || (self.info.is_none() && reader.waits());
+        self.readers.iter().any(|(_, reader)| awaits(reader))
     }
 
     /// The Low pieces that a reader has come to wait for: they are High from now on.

@@ -12,7 +12,7 @@ use super::BLOCK;
 pub(super) type Block = Arc<RwLock<Box<[u8]>>>;
 
 /// Evicted blocks kept for new bytes.
-const MAX_FREE: usize = 16;
+const MAX_FREE: usize = 64;
 
 /// Handles to the blocks, by index. Bytes are copied by whoever got a handle, without this being locked.
 #[derive(Debug, Default)]
