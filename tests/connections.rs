@@ -213,18 +213,17 @@ fn a_server_that_answers_one_connection_at_a_time_is_found_out() {
     let content = Content::pattern(8_000_000);
     let origin = Origin::start_serial(move |asked| Answer::file(asked, &content));
     let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
-    let read = |path| {
+    let read = |path: &str| {
         let mut bytes = Vec::new();
         downloader.open(&origin.url(path)).unwrap().read_to_end(&mut bytes).unwrap();
         assert_eq!(bytes.len(), 8_000_000);
         assert_pattern(0, &bytes);
     };
-    read("/a");
-    // A single one may be bad luck.
-    read("/b");
+    (0..8).for_each(|file| read(&format!("/{file}")));
+    // One that serves, one that was to be warm, and two that were left waiting: a single one may be bad luck. A race may
+    // still be on when the second is found out.
     let dialled = downloader.stats().connections_dialled;
-    read("/c");
-    assert_eq!(downloader.stats().connections_dialled, dialled);
+    assert!(dialled <= 5, "{dialled} connections");
     assert!(origin.log().asked.iter().all(|asked| asked.connection == 0));
 }
 
