@@ -931,8 +931,17 @@ fn what_is_asked_for_beside_the_opening_may_come_to_nothing() {
             _ => Answer::file(asked, &content).latency(Duration::from_millis(20)),
         }
     };
+    let lies = |content: Content| {
+        move |asked: &Asked| match asked.range() {
+            Some((0, _)) => {
+                Answer::whole(&content).header("ETag", &content.etag()).latency(Duration::from_millis(20))
+            }
+            _ => Answer::file(asked, &content),
+        }
+    };
     let content = || Content::pattern(2_000_000);
     let origins = [
+        Origin::start(lies(content())),
         Origin::start(serves(content())),
         Origin::start(whole(content())),
         Origin::start(fails(content())),

@@ -393,7 +393,9 @@ impl State {
                 "the file changed while it was read: the whole came, with nothing that tells it is the same";
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
-        if has_served_ranges && self.ignored_ranges < MAX_IGNORED_RANGES {
+        // The opening itself says how the file is to be read, whatever came beside it.
+        let is_opening = self.first.is_empty();
+        if has_served_ranges && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
             self.ignored_ranges += 1;
             let why = "the whole came instead of a range, from a server that had served ranges";
             return Err(Error::new(ErrorKind::RangeIgnored, why).with_url(head.url()));
