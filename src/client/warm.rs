@@ -254,11 +254,13 @@ impl Keeper {
     }
 
     fn end_dial(&self, origin: &Origin, opened: Option<Connection>) {
-        self.shelves.lock().stock.handle_dialled(origin, opened.is_some());
+        let is_opened = opened.is_some();
+        // Ready before it counts as dialled, or another one would seem to be lacking in between.
         if let Some(connection) = opened {
             self.counters.warmed.fetch_add(1, Ordering::Relaxed);
             self.put_back(origin, connection);
         }
+        self.shelves.lock().stock.handle_dialled(origin, is_opened);
     }
 
     fn end_dialler(&self) {
