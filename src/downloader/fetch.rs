@@ -145,7 +145,8 @@ impl Fetch {
         self
     }
 
-    /// Lets who waits for the bytes that the sink stores read the body by himself.
+    /// Lets who waits for the bytes that the sink stores read the body by himself. The sink's `write` and `write_block` run on
+    /// his thread then, one at a time as ever.
     pub(crate) fn berth(mut self, berth: &Arc<Berth>) -> Self {
         self.berth = Some(Arc::clone(berth));
         self

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A reader that waits gets an awaited piece where it waits, small at first and growing while it reads in sequence. One
-//! that does not wait gets pieces ahead of it, each asked for shortly before the last one ends, up to the mark.
+//! that does not wait gets pieces ahead of it, each asked for shortly before the last one ends, up to the mark. One that
+//! drains what comes gets more at once, which is cut where it turns out to be too much.
 
 use std::ops::Range;
 use std::time::Duration;
