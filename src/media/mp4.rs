@@ -1,9 +1,9 @@
 //! MP4 and QuickTime: boxes in boxes (ISO 14496-12), of which the first bytes have some.
 
-use super::AudioCodec::{self, Aac, HeAac, Mp3};
-use super::ContainerFormat::{FragmentedMp4, Mp4};
-use super::Guess;
-use super::sniff::quicktime_codec;
+use super::fourcc::quicktime_codec;
+use super::kinds::AudioCodec::{self, Aac, HeAac, Mp3};
+use super::kinds::ContainerFormat::{FragmentedMp4, Mp4};
+use super::kinds::Guess;
 
 /// A box: its name, and as much of its content as there is.
 type Entry<'a> = (&'a [u8; 4], &'a [u8]);

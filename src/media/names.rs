@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{AudioCodec, ContainerFormat, Guess, guess_both, guess_of};
+use super::kinds::{AudioCodec, ContainerFormat, Guess, guess_both, guess_of};
 
 /// The type itself, in lower case, without its parameters.
 pub(super) fn essence(content_type: &str) -> String {

@@ -1,8 +1,10 @@
 //! What the first bytes give away. Every look at them takes care that they may end anywhere.
 
-use super::AudioCodec::{self, Adpcm, Alac, Flac, HeAac, Mp2, Mp3, Opus, Pcm, Vorbis};
-use super::ContainerFormat as In;
-use super::{Guess, guess_both, guess_of, mp4, ts};
+use super::fourcc::quicktime_codec;
+use super::kinds::AudioCodec::{self, Adpcm, Alac, Flac, HeAac, Mp2, Mp3, Opus, Pcm, Vorbis};
+use super::kinds::ContainerFormat as In;
+use super::kinds::{Guess, guess_both, guess_of};
+use super::{mp4, ts};
 
 /// How far to look for frames in a stream that was joined in the middle of one.
 const SCAN: usize = 16 * 1024;
@@ -110,23 +112,6 @@ fn caf_codec(bytes: &[u8]) -> Option<AudioCodec> {
         return None;
     }
     quicktime_codec(bytes.get(28..32)?)
-}
-
-/// The four letters by which QuickTime, AIFF-C and CAF name a codec.
-pub(super) fn quicktime_codec(name: &[u8]) -> Option<AudioCodec> {
-    match name {
-        b"lpcm" | b"sowt" | b"twos" | b"NONE" | b"raw " | b"in24" | b"in32" | b"23ni" | b"fl32" | b"FL32"
-        | b"fl64" | b"FL64" | b"ipcm" | b"fpcm" | b"ulaw" | b"ULAW" | b"alaw" | b"ALAW" => Some(Pcm),
-        b"ima4" | b"ms\0\x02" | b"ms\0\x11" => Some(Adpcm),
-        b"alac" => Some(Alac),
-        b"aac " => Some(AudioCodec::Aac),
-        b"aach" | b"aacp" => Some(HeAac),
-        b".mp3" | b"ms\0\x55" => Some(Mp3),
-        b".mp2" => Some(Mp2),
-        b"flac" | b"fLaC" => Some(Flac),
-        b"opus" | b"Opus" => Some(Opus),
-        _ => None,
-    }
 }
 
 /// The document type is in the EBML header (RFC 8794, section 11.2.6), the codec's name further down (RFC 9559).

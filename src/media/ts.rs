@@ -1,6 +1,6 @@
 //! MPEG transport streams: packets of 188 bytes, of which one kind names the codecs (ISO 13818-1, section 2.4).
 
-use super::AudioCodec::{self, Aac, Mp3};
+use super::kinds::AudioCodec::{self, Aac, Mp3};
 
 const PACKET: usize = 188;
 

@@ -1,0 +1,26 @@
+//! Tells an HTML page, a playlist or a message from media.
+
+use super::{names, sniff};
+
+/// True if this is a page, a list or a message, not media: magic bytes of audio overrule the content type.
+pub(crate) fn looks_like_page(content_type: Option<&str>, first: &[u8]) -> bool {
+    if sniff::sniff(first).is_some() {
+        return false;
+    }
+    let essence = content_type.map(names::essence).unwrap_or_default();
+    // What many servers call a file they do not know: only what reads as text is one.
+    let is_plain = essence == "text/plain";
+    let is_text = (is_plain && reads_as_text(first))
+        || (essence.starts_with("text/") && !is_plain)
+        || ["/json", "+json", "/xml", "+xml", "/javascript"].iter().any(|end| essence.ends_with(end))
+        || essence.contains("mpegurl")
+        || essence.ends_with("scpls");
+    is_text || sniff::starts_with_markup(first) || sniff::starts_with_playlist(first)
+}
+
+fn reads_as_text(first: &[u8]) -> bool {
+    let is_control = |byte: &u8| byte.is_ascii_control() && !byte.is_ascii_whitespace();
+    // The last character may be cut.
+    let is_utf8 = std::str::from_utf8(first).map_or_else(|error| error.error_len().is_none(), |_| true);
+    !first.is_empty() && is_utf8 && !first.iter().any(is_control)
+}

@@ -1,0 +1,69 @@
+//! A guess from all there is: the content type, the extension, the first bytes.
+
+use super::kinds::{AudioCodec, ContainerFormat, Guess, guess_of};
+use super::{names, sniff};
+
+/// Where a guess comes from, the weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum HintSource {
+    /// The extension in the URL's path.
+    Extension,
+    /// The `Content-Type` header.
+    ContentType,
+    /// The file's first bytes.
+    MagicBytes,
+}
+
+/// What kind of media a source seems to be.
+///
+/// ```
+/// use windway::{ContainerFormat, HintSource, MediaInfo};
+///
+/// let info = MediaInfo::detect(Some("audio/mpeg"), "http://host/track.mp3", b"fLaC\0\0\0\x22");
+/// assert_eq!(info.container, Some((ContainerFormat::Flac, HintSource::MagicBytes)));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MediaInfo {
+    /// The codec, and what tells it.
+    pub codec: Option<(AudioCodec, HintSource)>,
+    /// The container, and what tells it.
+    pub container: Option<(ContainerFormat, HintSource)>,
+}
+
+impl MediaInfo {
+    /// Guesses from what is there: the `Content-Type` header, the URL, and as many of the first bytes as there are; a few
+    /// KiB are plenty, and none is fine. The bytes overrule the content type, and that the extension. A weaker source adds
+    /// what a stronger one leaves open, as long as it does not contradict it.
+    pub fn detect(content_type: Option<&str>, url: &str, first: &[u8]) -> Self {
+        let mut info = Self::default();
+        info.add(sniff::sniff(first).unwrap_or_default(), HintSource::MagicBytes);
+        info.add(content_type.map(names::from_content_type).unwrap_or_default(), HintSource::ContentType);
+        info.add(names::from_url(url), HintSource::Extension);
+        if info.container.is_none() && sniff::starts_with_id3(first) {
+            // A tag longer than what is here, and nobody knows what follows: it mostly is this.
+            info.add(guess_of(ContainerFormat::Mp3), HintSource::MagicBytes);
+        }
+        if let (None, Some((container, source))) = (info.codec, info.container) {
+            info.codec = container.usual_codec().map(|codec| (codec, source));
+        }
+        info
+    }
+
+    /// What a file of this container is called in the end, without the dot: what decoders take for a hint.
+    pub fn extension(&self) -> Option<&'static str> {
+        self.container.map(|(container, _)| container.extension())
+    }
+
+    /// Takes from `guess` what is still missing, if it is about the same thing.
+    fn add(&mut self, guess: Guess, source: HintSource) {
+        let other_container = matches!((self.container, guess.container),
+            (Some((known, _)), Some(new)) if !known.agrees_with(new));
+        let other_codec = matches!((self.codec, guess.codec), (Some((known, _)), Some(new)) if known != new);
+        if !other_container && !other_codec {
+            self.container = self.container.or(guess.container.map(|container| (container, source)));
+            self.codec = self.codec.or(guess.codec.map(|codec| (codec, source)));
+        }
+    }
+}
