@@ -190,7 +190,8 @@ impl HttpClient {
     /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With
     /// `patience`, a connection that gives no head for so long is raced by another one.
     ///
-    /// A request with a shortcut goes there first, and to its own URL if the shortcut is not valid any more.
+    /// A request with a remembered target goes there first, and at once to its own URL if the target does not serve it:
+    /// that URL may lead to another target by now. The error is that of the request's own URL then.
     pub(crate) fn open(
         &self,
         request: &Request,
@@ -200,10 +201,19 @@ impl HttpClient {
         if self.0.hollow {
             return Ok(Response::hollow(request, cancel));
         }
-        let mut result = self.follow(request, request.start(), cancel, patience);
-        if result.as_ref().is_err_and(|error| request.has_shortcut() && is_expired(error)) {
-            result = self.follow(request, &request.url, cancel, patience);
-        }
+        let result = match request.remembered_target() {
+            None => self.follow(request, &request.url, None, cancel, patience),
+            Some(target) => match self.follow(request, target, None, cancel, patience) {
+                Err(error) if is_targets_own(&error) => {
+                    log::debug!(
+                        "the remembered target {} failed: {error}",
+                        target.origin().ascii_serialization()
+                    );
+                    self.follow(request, &request.url, Some((target, &error)), cancel, patience)
+                }
+                result => result,
+            },
+        };
         result.map_err(|error| {
             let error = error.with_url(request.url());
             match request.range {
@@ -213,10 +223,13 @@ impl HttpClient {
         })
     }
 
+    /// Follows where `start` leads. `failed` is a target that has just failed: it is not asked again, and its error is the
+    /// answer if `start` still leads there.
     fn follow(
         &self,
         request: &Request,
         start: &Url,
+        failed: Option<(&Url, &Error)>,
         cancel: &CancelToken,
         patience: Option<Duration>,
     ) -> Result<Response, Error> {
@@ -228,6 +241,9 @@ impl HttpClient {
                 return self.accept(request, &url, answer);
             };
             drain(&mut answer.response);
+            if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
+                return Err(error.clone());
+            }
             if visited.contains(&next) {
                 return Err(Error::new(
                     ErrorKind::Redirect,
@@ -454,16 +470,34 @@ fn proxy(config: &ClientConfig) -> Result<Option<ureq::Proxy>, Error> {
     ureq::Proxy::new(url).map(Some).map_err(|cause| wrong("can't be used").with_cause(cause))
 }
 
-/// True if what a redirect led to once is not valid any more, and the original URL has to be asked again.
-fn is_expired(error: &Error) -> bool {
-    matches!(error.status(), Some(401 | 403 | 404 | 410))
+/// True if this error of a remembered target may be the target's alone, so that the original URL has to be asked: it is
+/// gone, its signature has expired, its host is down or overloaded. Else the original URL would say the same.
+fn is_targets_own(error: &Error) -> bool {
+    match error.kind() {
+        // 408, 425 and 429 ask for patience, and 416 is about the bytes. An expired signature is a 400 with some stores.
+        ErrorKind::Status(408 | 416 | 425 | 429) => false,
+        ErrorKind::Status(_)
+        | ErrorKind::HostNotFound
+        | ErrorKind::ConnectTimedOut
+        | ErrorKind::Refused
+        | ErrorKind::Unreachable
+        | ErrorKind::Tls
+        | ErrorKind::Silent
+        | ErrorKind::Disconnected
+        | ErrorKind::Protocol
+        | ErrorKind::Redirect
+        | ErrorKind::UnsupportedScheme
+        | ErrorKind::WrongRange
+        | ErrorKind::Encoded => true,
+        _ => false,
+    }
 }
 
-/// Where an answer redirects to, if it does.
 fn origin_of(url: &Url) -> Option<Origin> {
     url[..url::Position::AfterPort].parse().ok().and_then(|uri| Origin::of(&uri))
 }
 
+/// Where an answer redirects to, if it does.
 fn redirect(from: &Url, response: &http::Response<Body>) -> Result<Option<Url>, Error> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(super) url: Url,
-    /// Where redirects led last time, to be asked first.
+    /// Where redirects led last time, to be asked first. Never the URL itself.
     shortcut: Option<Url>,
     pub(super) range: Option<ByteRange>,
     pub(super) headers: HeaderMap,
@@ -36,14 +36,26 @@ impl Request {
         Ok(Self { url, shortcut: None, range: None, headers, open_headers, if_range: None })
     }
 
-    /// Goes to where redirects led last time, and to its own URL only if that is not valid any more.
+    /// Goes to where redirects led last time, and to its own URL only if that does not serve any more.
     pub(crate) fn shortcut(mut self, url: &str) -> Result<Self, Error> {
         self.shortcut = Some(parse_url(url)?).filter(|shortcut| *shortcut != self.url);
         Ok(self)
     }
 
-    pub(super) fn has_shortcut(&self) -> bool {
-        self.shortcut.is_some()
+    pub(super) fn remembered_target(&self) -> Option<&Url> {
+        self.shortcut.as_ref()
+    }
+
+    /// Of a request that goes to a remembered target first: goes to `url` first from now on, which has just served it.
+    pub(crate) fn adopt_target(&mut self, url: &str) {
+        if self.shortcut.is_some() {
+            self.shortcut = parse_url(url).ok().filter(|target| *target != self.url);
+        }
+    }
+
+    /// Goes to its own URL, wherever redirects led.
+    pub(crate) fn forget_target(&mut self) {
+        self.shortcut = None;
     }
 
     /// Where it goes first.

@@ -9,7 +9,7 @@ use super::scheduler::Core;
 use super::sync::Slot;
 use crate::cancel::CancelToken;
 use crate::client::{self, Head, Request, Resume, retry};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// See [`patience`].
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
@@ -81,6 +81,7 @@ impl Pursuit {
             self.end = u64::MAX;
         }
         self.resume.get_or_insert_with(|| Resume::begin(head));
+        self.request.adopt_target(head.url());
     }
 
     /// Offset of the next new byte, once a body was taken.
@@ -112,6 +113,11 @@ impl Pursuit {
     pub(super) fn plan_retry(&mut self, error: &Error) -> Option<Duration> {
         if !error.is_retryable() || self.failures >= self.max_retries {
             return None;
+        }
+        // A node that gives heads, but no bytes behind them, is as dead as one that gives none; and one that fell silent
+        // would cost a whole silence limit more.
+        if !self.flowed || error.kind() == ErrorKind::Silent {
+            self.request.forget_target();
         }
         let after = retry::delay(error, self.failures, self.flowed, retry::random());
         self.failures += 1;

@@ -126,7 +126,11 @@ impl Shared {
         state.linear = false;
         match result {
             Ok(()) => {}
-            Err(error) if error.is_retryable() => state.trouble = Some(error),
+            Err(error) if error.is_retryable() => {
+                let target = state.target().map(str::to_owned);
+                state.leave_target(target.as_deref());
+                state.trouble = Some(error);
+            }
             Err(error) if error.is_cancelled() => {}
             Err(error) => state.fail(error),
         }

@@ -540,7 +540,8 @@ impl Shared {
             return;
         }
         // One that can't be made is told of where it is to be sent.
-        let request = self.request().ok();
+        let target = self.state.lock().target().map(str::to_owned);
+        let request = self.request(target.as_deref()).ok();
         self.warmth.get_or_init(|| self.link.get()?.waker.keep_warm(&request?));
     }
 
@@ -555,13 +556,14 @@ impl Shared {
         (got > 0 && got == bytes.len()).then_some(Joint { start: from, bytes })
     }
 
-    fn request(&self) -> Result<Request, Error> {
+    /// What goes to `target` first, if there is one.
+    fn request(&self, target: Option<&str>) -> Result<Request, Error> {
         let mut request = Request::get(&self.url)?;
         for (name, value) in &self.config.headers {
             request = request.header(name, value)?;
         }
-        match self.state.lock().info.as_ref().map(|info| info.url.clone()) {
-            Some(found) => request.shortcut(&found),
+        match target {
+            Some(target) => request.shortcut(target),
             None => Ok(request),
         }
     }
@@ -604,7 +606,7 @@ impl Peer for FilePeer {
         let joint = shared.joint(range.start);
         let start = joint.as_ref().map_or(range.start, |joint| joint.start);
         let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start, joint));
-        match shared.request() {
+        match shared.request(sink.target()) {
             Ok(request) => {
                 let whole = range == (0..u64::MAX);
                 let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };

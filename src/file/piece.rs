@@ -36,6 +36,8 @@ pub(super) struct PieceSink {
     start: u64,
     /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
     is_beside: bool,
+    /// Where it is asked for first; from its head on, where that came from.
+    target: Option<String>,
 }
 
 /// Stored bytes, and where they lie.
@@ -61,12 +63,19 @@ impl Joint {
 
 impl PieceSink {
     pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64, joint: Option<Joint>) -> Self {
-        let (is_first, is_beside) = {
+        let (is_first, is_beside, target) = {
             let state = shared.state.lock();
-            (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none())
+            let target = state.target().map(str::to_owned);
+            (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none(), target)
         };
         let unclear = is_first.then(Vec::new);
-        Self { shared, key, unclear, led: false, joint, has_joined: false, opened: None, start, is_beside }
+        let (led, has_joined, opened) = (false, false, None);
+        Self { shared, key, unclear, led, joint, has_joined, opened, start, is_beside, target }
+    }
+
+    /// Where the piece is to be asked for first, rather than at the file's own URL.
+    pub(super) fn target(&self) -> Option<&str> {
+        self.target.as_deref()
     }
 
     /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where nobody
@@ -239,7 +248,14 @@ impl Sink for PieceSink {
         }
         state.accept(head)?;
         // A head is no progress: they may come for ever with nothing behind them.
-        if state.accept_part(head)? == Flow::Detach {
+        let flow = state.accept_part(head)?;
+        // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was asked
+        // for: another piece may have found that it does not serve any more.
+        if self.target.as_deref() != Some(head.url()) {
+            state.adopt_target(head.url());
+            self.target = Some(head.url().to_owned());
+        }
+        if flow == Flow::Detach {
             return Ok(Flow::Detach);
         }
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
@@ -298,6 +314,10 @@ impl Sink for PieceSink {
         self.opened = None;
         let mut state = self.shared.state.lock();
         state.trouble = Some(error.clone());
+        // The client has asked the original URL where the target gave no head at all.
+        if error.kind() == ErrorKind::Silent {
+            state.leave_target(self.target.as_deref());
+        }
         let opening = state.is_opening();
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
         in_flight.piece.retrying = Some(in_flight.priority);

@@ -27,8 +27,8 @@ pub(super) struct Info {
     pub(super) len: Option<u64>,
     /// The server serves ranges; else the one body is read from its start to its end.
     pub(super) ranged: bool,
-    /// Where redirects led.
-    pub(super) url: String,
+    /// Where redirects led last, if what is there has served since. It is asked first.
+    pub(super) target: Option<String>,
     pub(super) content_type: Option<String>,
     pub(super) validator: Option<Validator>,
 }
@@ -49,7 +49,7 @@ pub(super) struct InFlight {
 pub(super) struct State {
     pub(super) readers: Slab<ReaderView>,
     pub(super) pieces: Slab<InFlight>,
-    /// Known once the first head has come; changes no more but for a length that is found out.
+    /// Known once the first head has come; changes no more but for a length that is found out, and its target.
     pub(super) info: Option<Info>,
     /// Ranges that were answered with the whole, one after another.
     pub(super) ignored_ranges: u32,
@@ -354,7 +354,7 @@ impl State {
             self.info = Some(Info {
                 len: head.total(),
                 ranged: head.is_partial(),
-                url: head.url().to_owned(),
+                target: None,
                 content_type: head.content_type().map(str::to_owned),
                 validator: head.validator(),
             });
@@ -405,6 +405,25 @@ impl State {
             info.ranged = false;
         }
         Ok(Flow::Detach)
+    }
+
+    /// Notes that the answer from `url` was taken: what is fetched from now on is asked for there.
+    pub(super) fn adopt_target(&mut self, url: &str) {
+        if let Some(info) = &mut self.info {
+            info.target = Some(url.to_owned());
+        }
+    }
+
+    /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the original
+    /// URL, which may lead elsewhere by now.
+    pub(super) fn leave_target(&mut self, target: Option<&str>) {
+        if let Some(info) = self.info.as_mut().filter(|info| info.target.as_deref() == target) {
+            info.target = None;
+        }
+    }
+
+    pub(super) fn target(&self) -> Option<&str> {
+        self.info.as_ref()?.target.as_deref()
     }
 
     /// What storage has to keep; `None` is all.

@@ -1,0 +1,192 @@
+//! Where a redirect led is remembered, and left when it does not serve any more.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::peers::downloader;
+use support::{Answer, Content, Origin};
+use windway::{ErrorKind, FileConfig, ReadAhead, Stream};
+
+const LEN: u64 = 3_000_000;
+
+/// What is asked for in pieces, some of them at places that nobody has fetched before.
+fn read_at(stream: &mut Stream, position: u64, len: usize) {
+    stream.seek(SeekFrom::Start(position)).unwrap();
+    let mut buf = vec![0; len];
+    stream.read_exact(&mut buf).unwrap();
+    assert_pattern(position, &buf);
+}
+
+/// No more than a look at what is asked for, so that each seek is a request.
+fn short_config() -> FileConfig {
+    let mut config = FileConfig::default();
+    config.read_ahead = ReadAhead::Bytes(64 * 1024);
+    config
+}
+
+fn paths(origin: &Origin) -> Vec<String> {
+    origin.log().asked.into_iter().map(|asked| asked.path).collect()
+}
+
+#[test]
+fn a_new_target_is_asked_first_once_the_original_led_to_it() {
+    for status in [400, 401, 403, 404, 410] {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| match asked.path.as_str() {
+            "/song" if asked.again == 0 => Answer::redirect(302, "/signed1"),
+            "/song" => Answer::redirect(302, "/signed2"),
+            "/signed1" if asked.again > 0 => Answer::status(status),
+            _ => Answer::file(asked, &content),
+        });
+        let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+        for position in [1_000_000, 1_500_000, 2_000_000, 2_500_000] {
+            read_at(&mut stream, position, 1000);
+        }
+        let paths = paths(&origin);
+        let asked = |path: &str| paths.iter().filter(|asked| *asked == path).count();
+        // The opening, and the one request that finds it expired: pieces that run side by side may both find out.
+        assert!(asked("/signed1") <= 3, "{status}: {paths:?}");
+        assert!(asked("/song") <= 3, "{status}: {paths:?}");
+        assert!(asked("/signed2") >= 4, "{status}: {paths:?}");
+    }
+}
+
+/// How a node that has served before fails.
+#[derive(Clone, Copy, Debug)]
+enum Death {
+    /// It listens no more.
+    Refuses,
+    /// It accepts, and gives no head.
+    IsMute,
+    Breaks,
+    Has(u16),
+}
+
+#[test]
+fn a_target_that_dies_is_left_at_once_for_where_the_original_leads_now() {
+    for death in
+        [Death::Refuses, Death::IsMute, Death::Breaks, Death::Has(500), Death::Has(502), Death::Has(503)]
+    {
+        let content = Content::pattern(LEN);
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let first = {
+            let (content, is_dead) = (content.clone(), Arc::clone(&is_dead));
+            Origin::start(move |asked| {
+                let answer = Answer::file(asked, &content);
+                match death {
+                    _ if !is_dead.load(Ordering::Acquire) => answer,
+                    Death::IsMute => answer.latency_until_released(),
+                    Death::Has(status) => Answer::status(status).header("Retry-After", "30"),
+                    Death::Refuses | Death::Breaks => answer.close_in_head(0),
+                }
+            })
+        };
+        let second = Origin::serving(content);
+        let targets = [first.url("/a"), second.url("/b")];
+        let leads = Arc::clone(&is_dead);
+        let origin = Origin::start(move |_| {
+            Answer::redirect(302, &targets[usize::from(leads.load(Ordering::Acquire))])
+        });
+        let downloader = downloader(|config| config.client.inactivity_timeout = Duration::from_millis(500));
+        let mut config = short_config();
+        // No retry, and no limit, comes to its aid.
+        config.read_timeout = Some(Duration::from_secs(20));
+        let mut stream = downloader.open_with(&origin.url("/song"), config).unwrap();
+        read_at(&mut stream, 0, 1000);
+        is_dead.store(true, Ordering::Release);
+        if matches!(death, Death::Refuses) {
+            first.stop_listening();
+        }
+        for position in [1_000_000, 1_500_000, 2_000_000] {
+            read_at(&mut stream, position, 1000);
+        }
+        let (asked, log) = (first.log().asked.len(), second.log().asked.len());
+        assert!(log >= 3, "{death:?}: {log}");
+        // Left after the first failure: one for each piece that was on its way, with what replaces a stale connection.
+        assert!(asked <= 6, "{death:?}: {asked}");
+        assert!(origin.log().asked.len() <= 4, "{death:?}: {:?}", origin.log().asked);
+    }
+}
+
+#[test]
+fn a_target_whose_bodies_fall_silent_is_left() {
+    let content = Content::pattern(LEN);
+    let is_dead = Arc::new(AtomicBool::new(false));
+    let first = {
+        let (content, is_dead) = (content.clone(), Arc::clone(&is_dead));
+        Origin::start(move |asked| {
+            let answer = Answer::file(asked, &content);
+            if is_dead.load(Ordering::Acquire) { answer.stall_after(0) } else { answer }
+        })
+    };
+    let second = Origin::serving(content);
+    let targets = [first.url("/a"), second.url("/b")];
+    let leads = Arc::clone(&is_dead);
+    let origin =
+        Origin::start(move |_| Answer::redirect(302, &targets[usize::from(leads.load(Ordering::Acquire))]));
+    let downloader = downloader(|config| config.client.inactivity_timeout = Duration::from_millis(300));
+    let mut stream = downloader.open_with(&origin.url("/song"), short_config()).unwrap();
+    is_dead.store(true, Ordering::Release);
+    read_at(&mut stream, 1_000_000, 200_000);
+    read_at(&mut stream, 2_000_000, 200_000);
+}
+
+#[test]
+fn the_error_of_a_dead_target_is_that_of_the_original_if_it_fails_too() {
+    let content = Content::pattern(LEN);
+    let target = Origin::serving(content);
+    let to = target.url("/a");
+    let origin =
+        Origin::start(
+            move |asked| {
+                if asked.again == 0 { Answer::redirect(302, &to) } else { Answer::status(404) }
+            },
+        );
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    read_at(&mut stream, 0, 1000);
+    target.stop_listening();
+    stream.seek(SeekFrom::Start(2_000_000)).unwrap();
+    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    assert_eq!(error.status(), Some(404), "{error:?}");
+}
+
+#[test]
+fn a_dead_target_that_the_original_still_leads_to_is_not_asked_twice_in_a_row() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/song" => Answer::redirect(302, "/target"),
+        "/target" if asked.again > 0 => Answer::status(403),
+        _ => Answer::file(asked, &content),
+    });
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    read_at(&mut stream, 0, 1000);
+    stream.seek(SeekFrom::Start(2_000_000)).unwrap();
+    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    assert_eq!(error.status(), Some(403), "{error:?}");
+    let paths = paths(&origin);
+    assert!(!paths.windows(3).any(|three| three == ["/target", "/target", "/target"]), "{paths:?}");
+}
+
+#[test]
+fn a_page_that_the_original_leads_to_is_not_remembered() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/song" if asked.again == 1 => Answer::redirect(302, "/login"),
+        "/song" => Answer::redirect(302, &format!("/signed{}", asked.again)),
+        "/login" => Answer::whole(&Content::bytes(&b"<!DOCTYPE html><html></html>"[..]))
+            .header("Content-Type", "text/html"),
+        "/signed0" if asked.again > 0 => Answer::status(403),
+        _ => Answer::file(asked, &content),
+    });
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    read_at(&mut stream, 0, 1000);
+    stream.seek(SeekFrom::Start(1_000_000)).unwrap();
+    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::NotMedia, "{error:?}");
+    read_at(&mut stream, 1_000_000, 1000);
+}
