@@ -593,3 +593,25 @@ fn a_head_that_its_sink_refuses_for_now_changes_nothing_of_what_is_asked() {
     let ranges: Vec<_> = origin.log().asked.iter().map(|asked| asked.range()).collect();
     assert_eq!(ranges, [Some((200_000, Some(299_999))); 2]);
 }
+
+#[test]
+fn a_body_whose_announced_bytes_were_all_read_is_complete() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let whole = Fetch::get(&origin.url("/a")).unwrap();
+    let part = Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(100, 200));
+    for (fetch, len) in [(whole, 1000), (part, 100)] {
+        let before = peer.totals();
+        let mut response = peer.execute(fetch).unwrap();
+        response.read_exact(&mut vec![0; len]).unwrap();
+        // By then, and not by its drop: what follows may hold it for long.
+        assert_eq!(peer.totals().completed, before.completed + 1);
+        assert_eq!(response.read(&mut [0; 10]).unwrap(), 0);
+        drop(response);
+        assert_eq!(peer.totals().cancelled, 0);
+    }
+    let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    response.read_exact(&mut vec![0; 999]).unwrap();
+    drop(response);
+    assert_eq!((peer.totals().completed, peer.totals().cancelled), (2, 1));
+}

@@ -17,8 +17,9 @@ use crate::error::Error;
 
 /// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.
 ///
-/// The fetch ends when the body was read to its end, fails, or the response is dropped. Reading blocks until a byte is
-/// there; an [`io::Error`] from it carries an [`Error`]. Keeps its peer, and so the downloader, alive.
+/// The fetch ends when the body was read to its end or up to its last announced byte, fails, or the response is dropped.
+/// Reading blocks until a byte is there; an [`io::Error`] from it carries an [`Error`]. Keeps its peer, and so the
+/// downloader, alive.
 pub struct Response {
     body: client::Response,
     record: Record,
@@ -90,10 +91,22 @@ impl Response {
         let result = self.read_on(buf);
         match &result {
             Ok(0) => self.end(Ok(())),
-            Ok(bytes) => self.record.received += *bytes as u64,
+            Ok(bytes) => {
+                self.record.received += *bytes as u64;
+                // A caller that reads exactly what was announced never comes to see the 0 behind it.
+                if self.has_all() {
+                    self.end(Ok(()));
+                }
+            }
             Err(error) => self.end(Err(error.clone())),
         }
         result
+    }
+
+    /// True if every announced byte was read, and they are all that the fetch is to bring.
+    fn has_all(&self) -> bool {
+        let at = self.body.position();
+        self.body.end() == Some(at) && self.pursuit.check_end(at).is_ok()
     }
 
     /// Reads until something new is there.
