@@ -2,15 +2,21 @@
 //!
 //! `getaddrinfo` can't be interrupted, so lookups run on a few detached threads that hold nothing but the cache and end
 //! when there is nothing left to look up. Whoever waits for one is released by the answer, its limit, or a cancel.
+//!
+//! A name that hangs must not keep the others waiting: a lookup that takes long does not count against the few that run at
+//! once any more. No thread watches for that: whoever waits for a queued name wakes when the next lookup becomes slow, and
+//! starts the thread itself.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
@@ -21,21 +27,30 @@ use super::transport::carry;
 use super::warm::Keeper;
 use crate::error::{Error, ErrorKind};
 
-/// Lookups at once.
-const MAX_THREADS: usize = 4;
+/// Lookups at once that are not slow.
+const MAX_PROMPT: usize = 4;
+
+/// Lookups at once, slow ones included. A hung name server costs this many threads at most.
+const MAX_THREADS: usize = 32;
+
+/// A lookup that has run for this long is slow. Name servers mostly answer within 100 ms.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Hosts remembered; the cache is emptied beyond it.
 const MAX_HOSTS: usize = 1024;
 
+/// The addresses of a name. Blocks for as long as the system likes.
+type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
 /// The cache, and the lookups that fill it.
-#[derive(Debug)]
 pub(super) struct Lookups {
     state: Mutex<State>,
-    /// Notified by each answer, and by `wake_all` after a cancel.
+    /// Notified by each answer, and by `wake_all` after a cancel or a change of network.
     changed: Condvar,
     /// How long an answer is used before the name is looked up again.
     max_age: Duration,
     limit: Duration,
+    look_up: Box<LookUp>,
 }
 
 #[derive(Debug, Default)]
@@ -43,9 +58,35 @@ struct State {
     known: HashMap<String, Known>,
     /// Names that no thread has taken up.
     queue: VecDeque<String>,
-    /// Names in `queue` or on a thread.
+    /// One for each thread.
+    running: Vec<Running>,
+    /// Lookups that were started so far.
+    started: u64,
+    /// Names in `queue` or looked up on the network of now.
     pending: HashSet<String>,
-    threads: usize,
+    /// How many wait for each name.
+    waiters: HashMap<String, usize>,
+    /// Grows when the network has changed: what an older lookup finds is not used.
+    network: u64,
+}
+
+/// A name on a thread.
+#[derive(Debug)]
+struct Running {
+    id: u64,
+    began: Instant,
+    network: u64,
+}
+
+/// What may be started now.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// A lookup of this name, which is running from now on under this id.
+    Name(String, u64),
+    /// Nothing before this time.
+    At(Instant),
+    /// Nothing until a lookup ends or a name is queued.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -56,11 +97,26 @@ struct Known {
     failure: Option<Error>,
     /// When the last answer came, good or not.
     at: Instant,
+    /// It was found on another network.
+    is_outdated: bool,
 }
 
 impl Lookups {
     pub(super) fn new(max_age: Duration, limit: Duration) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), max_age, limit })
+        let look_up = |host: &str| {
+            let addresses = (host, 0).to_socket_addrs()?;
+            Ok(addresses.map(|address| address.ip()).collect())
+        };
+        Self::with(max_age, limit, look_up)
+    }
+
+    fn with(
+        max_age: Duration,
+        limit: Duration,
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Arc::new(Self { state, changed, max_age, limit, look_up: Box::new(look_up) })
     }
 
     /// Lets every waiter look again whether it was cancelled.
@@ -70,13 +126,13 @@ impl Lookups {
         self.changed.notify_all();
     }
 
-    /// Forgets what was found out so far, except as the last good answer.
+    /// Forgets what was found out so far, except as the last good answer. Lookups that began before hang on a network that
+    /// is gone, or tell what was true there: names that are waited for are looked up again beside them.
     pub(super) fn outdate(&self) {
         let mut state = self.state.lock();
-        let long_ago = Instant::now().checked_sub(self.max_age);
-        for known in state.known.values_mut() {
-            known.at = long_ago.unwrap_or(known.at);
-        }
+        state.change_network();
+        // Those who wait start the threads.
+        self.changed.notify_all();
     }
 
     /// The addresses of `host`. Blocks until they are known, for the limit at most.
@@ -84,83 +140,159 @@ impl Lookups {
         if let Ok(address) = host.trim_matches(['[', ']']).parse() {
             return Ok(vec![address]);
         }
-        let asked = Instant::now();
         let mut state = self.state.lock();
         if let Some(known) = state.known.get(host) {
-            if known.failure.is_none() && known.at.elapsed() < self.max_age {
+            if known.failure.is_none() && !known.is_outdated && known.at.elapsed() < self.max_age {
                 return Ok(known.addresses.clone());
             }
         }
-        self.request(&mut state, host)?;
+        state.begin_wait(host);
+        let answer = self.wait_for(&mut state, host, exchange);
+        state.end_wait(host);
+        answer
+    }
+
+    fn wait_for(
+        self: &Arc<Self>,
+        state: &mut MutexGuard<'_, State>,
+        host: &str,
+        exchange: Option<&Exchange>,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let asked = Instant::now();
+        let until = asked + self.limit;
         loop {
             if let Some(cancelled) = exchange.and_then(Exchange::cancelled) {
                 return Err(cancelled);
             }
-            let answer = state.known.get(host).filter(|known| known.at >= asked);
-            let timed_out = asked.elapsed() >= self.limit;
-            match (answer, timed_out) {
-                (Some(known), _) => return known.answer(),
-                // The last good answer is better than none.
-                (None, true) => {
-                    return match state.known.get(host) {
-                        Some(known) if !known.addresses.is_empty() => Ok(known.addresses.clone()),
-                        _ => Err(Error::new(
-                            ErrorKind::ConnectTimedOut,
-                            format!("the name {host} was not found in time"),
-                        )),
-                    };
-                }
-                (None, false) => {
-                    self.changed.wait_until(&mut state, asked + self.limit);
-                }
+            let known = state.known.get(host);
+            if let Some(known) = known.filter(|known| known.at >= asked && !known.is_outdated) {
+                return known.answer();
             }
+            if asked.elapsed() >= self.limit {
+                // The last good answer is better than none.
+                return match known {
+                    Some(known) if !known.addresses.is_empty() => Ok(known.addresses.clone()),
+                    _ => Err(Error::new(
+                        ErrorKind::ConnectTimedOut,
+                        format!("the name {host} was not found in time"),
+                    )),
+                };
+            }
+            state.request(host);
+            let again = self.start(state)?;
+            self.changed.wait_until(state, again.map_or(until, |again| again.min(until)));
         }
     }
 
-    /// Sees to it that `host` is being looked up.
-    fn request(self: &Arc<Self>, state: &mut State, host: &str) -> Result<(), Error> {
-        if !state.pending.insert(host.to_owned()) {
-            return Ok(());
-        }
-        state.queue.push_back(host.to_owned());
-        if state.threads == MAX_THREADS {
-            return Ok(());
-        }
-        let lookups = Arc::clone(self);
-        let spawned = thread::Builder::new().name("windway-lookup".into()).spawn(move || lookups.run());
-        match spawned {
-            Ok(_detached) => state.threads += 1,
-            Err(error) if state.threads == 0 => {
-                state.queue.clear();
-                state.pending.clear();
-                let kind = ErrorKind::Io(error.kind());
-                return Err(
-                    Error::new(kind, "a thread for a name lookup could not be started").with_cause(error)
-                );
+    /// Starts the lookups that may run now. Returns when to try again, if names are left.
+    fn start(self: &Arc<Self>, state: &mut State) -> Result<Option<Instant>, Error> {
+        loop {
+            let (host, id) = match state.poll_start(Instant::now()) {
+                Start::Name(host, id) => (host, id),
+                Start::At(at) => return Ok(Some(at)),
+                Start::Nothing => return Ok(None),
+            };
+            let (lookups, first) = (Arc::clone(self), host.clone());
+            let spawned =
+                thread::Builder::new().name("windway-lookup".into()).spawn(move || lookups.run(first, id));
+            if let Err(error) = spawned {
+                state.running.pop();
+                if state.running.is_empty() {
+                    state.pending.remove(&host);
+                    let why = "a thread for a name lookup could not be started";
+                    return Err(Error::new(ErrorKind::Io(error.kind()), why).with_cause(error));
+                }
+                // Those that run will get to it.
+                state.queue.push_front(host);
+                return Ok(None);
             }
-            // Those that run will get to it.
-            Err(_) => {}
         }
-        Ok(())
     }
 
     /// A lookup thread.
-    fn run(&self) {
-        let mut state = self.state.lock();
-        while let Some(host) = state.queue.pop_front() {
+    fn run(&self, first: String, id: u64) {
+        let mut next = Some((first, id));
+        while let Some((host, id)) = next {
+            // A panic must not keep its place for ever.
+            let answer = catch_unwind(AssertUnwindSafe(|| (self.look_up)(&host)))
+                .unwrap_or_else(|_| Err(io::Error::other("the lookup panicked")));
+            let mut state = self.state.lock();
+            state.end(&host, id, answer);
+            next = match state.poll_start(Instant::now()) {
+                Start::Name(host, id) => Some((host, id)),
+                Start::At(_) | Start::Nothing => None,
+            };
             drop(state);
-            let answer = (host.as_str(), 0).to_socket_addrs();
-            let answer = answer.map(|addresses| addresses.map(|address| address.ip()).collect());
-            state = self.state.lock();
-            state.pending.remove(&host);
-            state.learn(host, answer);
             self.changed.notify_all();
         }
-        state.threads -= 1;
+    }
+}
+
+impl fmt::Debug for Lookups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookups").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
 impl State {
+    fn begin_wait(&mut self, host: &str) {
+        *self.waiters.entry(host.to_owned()).or_default() += 1;
+    }
+
+    fn end_wait(&mut self, host: &str) {
+        let Some(waiters) = self.waiters.get_mut(host) else { return };
+        *waiters -= 1;
+        if *waiters == 0 {
+            self.waiters.remove(host);
+        }
+    }
+
+    /// Sees to it that `host` is looked up, or queued for it.
+    fn request(&mut self, host: &str) {
+        if self.pending.insert(host.to_owned()) {
+            self.queue.push_back(host.to_owned());
+        }
+    }
+
+    /// The next name to look up, if a lookup may begin now.
+    fn poll_start(&mut self, now: Instant) -> Start {
+        // Whoever waited for it has given up.
+        while self.queue.front().is_some_and(|host| !self.waiters.contains_key(host)) {
+            if let Some(given_up) = self.queue.pop_front() {
+                self.pending.remove(&given_up);
+            }
+        }
+        if self.queue.is_empty() || self.running.len() >= MAX_THREADS {
+            return Start::Nothing;
+        }
+        let slow_at = self.running.iter().map(|running| running.began + SLOW).filter(|at| *at > now);
+        if slow_at.clone().count() >= MAX_PROMPT {
+            return slow_at.min().map_or(Start::Nothing, Start::At);
+        }
+        let Some(host) = self.queue.pop_front() else { return Start::Nothing };
+        self.started += 1;
+        self.running.push(Running { id: self.started, began: now, network: self.network });
+        Start::Name(host, self.started)
+    }
+
+    /// Notes what a lookup has found.
+    fn end(&mut self, host: &str, id: u64, answer: io::Result<Vec<IpAddr>>) {
+        let at = self.running.iter().position(|running| running.id == id);
+        let Some(running) = at.map(|at| self.running.remove(at)) else { return };
+        if running.network == self.network {
+            self.pending.remove(host);
+            self.learn(host.to_owned(), answer);
+        }
+    }
+
+    fn change_network(&mut self) {
+        self.network += 1;
+        self.known.values_mut().for_each(|known| known.is_outdated = true);
+        let queued = self.queue.iter().cloned().collect();
+        // What runs is not pending any more: it is asked for again by those who wait for it.
+        self.pending = queued;
+    }
+
     fn learn(&mut self, host: String, answer: io::Result<Vec<IpAddr>>) {
         if self.known.len() >= MAX_HOSTS && !self.known.contains_key(&host) {
             self.known.clear();
@@ -178,8 +310,10 @@ impl State {
             Ok(addresses) => (addresses, None),
             Err(error) => (Vec::new(), failed(Some(error))),
         };
-        let known = self.known.entry(host).or_insert(Known { addresses: Vec::new(), failure: None, at });
+        let unknown = Known { addresses: Vec::new(), failure: None, at, is_outdated: false };
+        let known = self.known.entry(host).or_insert(unknown);
         known.at = at;
+        known.is_outdated = false;
         known.failure = failure;
         if known.failure.is_none() {
             known.addresses = addresses;
@@ -250,6 +384,7 @@ fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::{Receiver, Sender};
 
     fn lookups() -> Arc<Lookups> {
         Lookups::new(Duration::from_secs(60), Duration::from_secs(5))
@@ -260,7 +395,7 @@ mod tests {
         let lookups = lookups();
         assert_eq!(lookups.resolve("127.0.0.1", None).unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
         assert_eq!(lookups.resolve("[::1]", None).unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
-        assert_eq!(lookups.state.lock().threads, 0);
+        assert_eq!(lookups.state.lock().started, 0);
     }
 
     #[test]
@@ -290,6 +425,87 @@ mod tests {
         let exchange = Exchange::default();
         exchange.abort(crate::CancelReason::Fetch);
         assert!(lookups.resolve("localhost", Some(&exchange)).unwrap_err().is_cancelled());
+    }
+
+    /// Lookups of names that begin with "hang" say that they began, and hang until the sender is dropped.
+    fn hanging(limit: Duration) -> (Arc<Lookups>, Sender<()>, Receiver<()>) {
+        let (release, released) = crossbeam_channel::bounded::<()>(0);
+        let (begin, begun) = crossbeam_channel::unbounded();
+        let lookups = Lookups::with(Duration::from_secs(60), limit, move |host| {
+            if host.starts_with("hang") {
+                begin.send(()).unwrap_or_default();
+                released.recv().unwrap_or_default();
+            }
+            Ok(vec![IpAddr::from([192, 0, 2, 1])])
+        });
+        (lookups, release, begun)
+    }
+
+    /// Waits for it on a thread of its own.
+    fn ask(lookups: &Arc<Lookups>, host: &str) -> thread::JoinHandle<Result<Vec<IpAddr>, Error>> {
+        let (lookups, host) = (Arc::clone(lookups), host.to_owned());
+        thread::spawn(move || lookups.resolve(&host, None))
+    }
+
+    #[test]
+    fn names_that_hang_keep_no_other_name_waiting() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let (lookups, release, begun) = hanging(LONG);
+        let hanging: Vec<_> = (0..6).map(|name| ask(&lookups, &format!("hang{name}"))).collect();
+        begun.iter().take(MAX_PROMPT).for_each(drop);
+        assert_eq!(lookups.resolve("other", None).unwrap().len(), 1);
+        drop(release);
+        hanging.into_iter().for_each(|asked| drop(asked.join().unwrap().unwrap()));
+        let state = lookups.state.lock();
+        assert!(state.pending.is_empty() && state.waiters.is_empty(), "{state:?}");
+    }
+
+    #[test]
+    fn threads_for_names_that_hang_are_limited_and_those_given_up_need_none() {
+        let now = Instant::now();
+        let mut state = State::default();
+        for name in 0..100 {
+            let host = name.to_string();
+            state.begin_wait(&host);
+            state.request(&host);
+        }
+        let started = |state: &mut State, now| {
+            std::iter::from_fn(|| match state.poll_start(now) {
+                Start::Name(host, _) => Some(host),
+                Start::At(at) => {
+                    assert_eq!(at, now + SLOW);
+                    None
+                }
+                Start::Nothing => None,
+            })
+            .count()
+        };
+        let counts: Vec<usize> = (0..10).map(|step| started(&mut state, now + step * SLOW)).collect();
+        assert_eq!(counts, [4, 4, 4, 4, 4, 4, 4, 4, 0, 0]);
+        assert_eq!(state.running.len(), MAX_THREADS);
+        (0..100).for_each(|name| state.end_wait(&name.to_string()));
+        let id = state.running[0].id;
+        state.end("0", id, Ok(Vec::new()));
+        assert_eq!(state.poll_start(now + 20 * SLOW), Start::Nothing);
+        assert!(state.queue.is_empty());
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_since_before_the_network_changed_is_not_waited_for() {
+        let now = Instant::now();
+        let mut state = State::default();
+        state.begin_wait("host");
+        state.request("host");
+        let Start::Name(_, old) = state.poll_start(now) else { panic!("nothing is running") };
+        state.request("host");
+        assert_eq!(state.poll_start(now), Start::Nothing);
+        state.change_network();
+        state.request("host");
+        let Start::Name(_, new) = state.poll_start(now) else { panic!("the old one is waited for") };
+        let [first, second] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        state.end("host", new, Ok(vec![second]));
+        state.end("host", old, Ok(vec![first]));
+        assert_eq!(state.known["host"].answer().unwrap(), [second]);
     }
 
     #[test]
