@@ -311,6 +311,14 @@ impl HttpClient {
         }
     }
 
+    /// Some servers serve a few connections of a client, the oldest mostly, and refuse the others: one of ours that is idle may
+    /// hold the place of the one that asks.
+    fn note_refused(&self, url: &Url) {
+        if let Some(origin) = origin_of(url) {
+            self.0.keeper.note_refused(&origin);
+        }
+    }
+
     fn abort_on(&self, cancel: &CancelToken, exchange: &Arc<Exchange>) -> CancelGuard {
         let (exchange, lookups) = (Arc::clone(exchange), Arc::clone(&self.0.lookups));
         cancel.on_cancel(move |reason| {
@@ -366,6 +374,11 @@ impl HttpClient {
         if !matches!(status, 200 | 206) {
             let error = refusal(status, headers);
             drain(&mut answer.response);
+            if matches!(status, 429 | 503) {
+                // Its own connection is idle by then, and goes with the others.
+                drop(answer);
+                self.note_refused(url);
+            }
             return Err(error);
         }
         let encoding =

@@ -38,11 +38,34 @@ pub(super) struct Limits {
     pub(super) max_age: Duration,
 }
 
+/// Connections opened ahead at once that are not slow.
+const MAX_PROMPT_DIALS: usize = 2;
+
+/// Connections opened ahead at once, slow ones included: so many black-holed origins have to come together to hold up the
+/// others, for the limit of a connect.
+const MAX_DIALS: usize = 8;
+
+/// A dial that has taken this long is slow: most likely nobody answers. It then no longer counts against those that are
+/// prompt, and its origin gets no second one.
+const SLOW_DIAL: Duration = Duration::from_secs(1);
+
+/// An origin that refuses connections for being too many gets none ahead for this long.
+const REFUSED: Duration = Duration::from_secs(60);
+
 /// The connections.
 #[derive(Debug)]
 pub(super) struct Stock<C> {
     limits: Limits,
     shelves: HashMap<Origin, Shelf<C>>,
+    /// Dials that were begun so far.
+    dials: u64,
+}
+
+/// A connection to be opened ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Dial {
+    pub(super) origin: Origin,
+    id: u64,
 }
 
 #[derive(Debug)]
@@ -53,12 +76,14 @@ struct Shelf<C> {
     kept_warm: usize,
     /// How many should be ready while the origin is used.
     wanted: usize,
-    /// Connections being opened for here.
-    dialling: usize,
+    /// Connections being opened for here on the network of now: their ids, and when they began.
+    dialling: Vec<(u64, Instant)>,
     /// The last time that somebody wanted a connection. Long unused, an origin is not dialled any more.
     used: Instant,
     /// Opening one failed, and nobody has used the origin since.
     failed: bool,
+    /// Until when it is taken to refuse connections for being too many.
+    refused_until: Option<Instant>,
     /// New connections in a row that got no answer while one that had served others did.
     unanswered: u32,
     /// The origin answers one connection at a time: others wait until it is closed. It is not found out again.
@@ -71,7 +96,7 @@ const UNANSWERED: u32 = 2;
 
 impl<C> Stock<C> {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, shelves: HashMap::new() }
+        Self { limits, shelves: HashMap::new(), dials: 0 }
     }
 
     fn shelf(&mut self, origin: &Origin, now: Instant) -> &mut Shelf<C> {
@@ -79,9 +104,10 @@ impl<C> Stock<C> {
             ready: VecDeque::new(),
             kept_warm: 0,
             wanted: 0,
-            dialling: 0,
+            dialling: Vec::new(),
             used: now,
             failed: false,
+            refused_until: None,
             unanswered: 0,
             serial: Arc::default(),
         })
@@ -162,30 +188,73 @@ impl<C> Stock<C> {
         Arc::clone(&shelf.serial)
     }
 
-    /// An origin to open a connection to now; [`handle_dialled`](Self::handle_dialled) says what became of it.
-    pub(super) fn poll_dial(&mut self, now: Instant) -> Option<Origin> {
+    /// A connection to open now; [`handle_dialled`](Self::handle_dialled) says what became of it.
+    pub(super) fn poll_dial(&mut self, now: Instant) -> Option<Dial> {
         let max_age = self.limits.max_age;
-        let busy: usize = self.shelves.values().map(|shelf| shelf.ready.len() + shelf.dialling).sum();
-        if busy >= self.limits.over_all {
+        if !self.has_room_to_dial() || self.prompt_dials(now).count() >= MAX_PROMPT_DIALS {
             return None;
         }
         let (origin, shelf) = self.shelves.iter_mut().find(|(_, shelf)| shelf.lacks(now, max_age))?;
-        shelf.dialling += 1;
-        Some(origin.clone())
+        self.dials += 1;
+        shelf.dialling.push((self.dials, now));
+        Some(Dial { origin: origin.clone(), id: self.dials })
     }
 
-    /// Notes that the opening of a connection to `origin` has ended.
-    pub(super) fn handle_dialled(&mut self, origin: &Origin, opened: bool) {
-        if let Some(shelf) = self.shelves.get_mut(origin) {
-            shelf.dialling = shelf.dialling.saturating_sub(1);
+    fn has_room_to_dial(&self) -> bool {
+        let dialling: usize = self.shelves.values().map(|shelf| shelf.dialling.len()).sum();
+        dialling < MAX_DIALS && self.idle() + dialling < self.limits.over_all
+    }
+
+    /// When each dial that is not slow becomes so.
+    fn prompt_dials(&self, now: Instant) -> impl Iterator<Item = Instant> + '_ {
+        let dials = self.shelves.values().flat_map(|shelf| &shelf.dialling);
+        dials.map(|(_, began)| *began + SLOW_DIAL).filter(move |slow_at| *slow_at > now)
+    }
+
+    /// Notes that the opening of a connection has ended. One that was begun on another network says nothing of this one.
+    pub(super) fn handle_dialled(&mut self, dial: &Dial, opened: bool) {
+        let Some(shelf) = self.shelves.get_mut(&dial.origin) else { return };
+        let at = shelf.dialling.iter().position(|(id, _)| *id == dial.id);
+        if let Some(at) = at {
+            shelf.dialling.remove(at);
             shelf.failed = !opened;
         }
+    }
+
+    /// When there is something to do that nobody will ask for: to [expire](Self::expire) what is too old, or to dial what
+    /// was left waiting for dials that are slow by then.
+    pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let max_age = self.limits.max_age;
+        let oldest = self.shelves.values().filter_map(|shelf| shelf.ready.front());
+        let expires = oldest.map(|(_, since)| *since + max_age).min();
+        let is_waiting =
+            self.has_room_to_dial() && self.shelves.values().any(|shelf| shelf.lacks(now, max_age));
+        let dials = if is_waiting { self.prompt_dials(now).min() } else { None };
+        expires.into_iter().chain(dials).min()
     }
 
     /// True if a connection to `origin` is ready.
     pub(super) fn is_ready(&self, origin: &Origin, now: Instant) -> bool {
         let newest = self.shelves.get(origin).and_then(|shelf| shelf.ready.back());
         newest.is_some_and(|(_, since)| *since + self.limits.max_age > now)
+    }
+
+    /// Notes that `origin` refused a request for coming over one connection too many, as far as can be told. What is idle
+    /// may hold the place of the one that is used, and is returned; none is opened ahead for a while.
+    pub(super) fn note_refused(&mut self, origin: &Origin, now: Instant) -> Vec<C> {
+        self.shelf(origin, now).refused_until = Some(now + REFUSED);
+        self.clear(Some(origin))
+    }
+
+    /// Forgets what was true on another network. Returns all connections, which are of no use on this one.
+    pub(super) fn change_network(&mut self) -> Vec<C> {
+        for shelf in self.shelves.values_mut() {
+            shelf.failed = false;
+            shelf.refused_until = None;
+            shelf.unanswered = 0;
+            shelf.dialling.clear();
+        }
+        self.clear(None)
     }
 
     /// Lets go of what leads to `origin`, or of all.
@@ -209,7 +278,8 @@ impl<C> Stock<C> {
             }
         }
         self.shelves.retain(|_, shelf| {
-            !shelf.ready.is_empty() || shelf.kept_warm + shelf.dialling > 0 || shelf.used + max_age > now
+            let is_in_use = shelf.kept_warm + shelf.dialling.len() > 0 || shelf.used + max_age > now;
+            is_in_use || !shelf.ready.is_empty() || shelf.is_refused(now)
         });
         gone
     }
@@ -229,7 +299,13 @@ impl<C> Shelf<C> {
         if self.serial.load(Ordering::Relaxed) {
             return false;
         }
-        self.ready.len() + self.dialling < wanted && !self.failed && self.used + max_age > now
+        let is_slow = self.dialling.iter().any(|(_, began)| *began + SLOW_DIAL <= now);
+        let is_hopeless = self.failed || is_slow || self.is_refused(now);
+        self.ready.len() + self.dialling.len() < wanted && !is_hopeless && self.used + max_age > now
+    }
+
+    fn is_refused(&self, now: Instant) -> bool {
+        self.refused_until.is_some_and(|until| until > now)
     }
 }
 
@@ -287,16 +363,15 @@ mod tests {
         let (mut stock, a) = (stock(), origin("a"));
         assert_eq!(stock.poll_dial(now), None);
         stock.want(&a, 2, now);
-        assert_eq!(stock.poll_dial(now), Some(a.clone()));
-        assert_eq!(stock.poll_dial(now), Some(a.clone()));
-        assert_eq!(stock.poll_dial(now), None);
-        for connection in [1, 2] {
-            stock.handle_dialled(&a, true);
+        let dials: Vec<Dial> = std::iter::from_fn(|| stock.poll_dial(now)).collect();
+        assert!(dials.iter().all(|dial| dial.origin == a) && dials.len() == 2, "{dials:?}");
+        for (connection, dial) in [1, 2].into_iter().zip(&dials) {
+            stock.handle_dialled(dial, true);
             stock.put(&a, connection, now);
         }
         assert_eq!(stock.poll_dial(now), None);
         assert_eq!(stock.checkout(&a, |_| true, now), (Some(2), vec![]));
-        assert_eq!(stock.poll_dial(now), Some(a));
+        assert_eq!(stock.poll_dial(now).map(|dial| dial.origin), Some(a));
     }
 
     #[test]
@@ -304,13 +379,13 @@ mod tests {
         let now = Instant::now();
         let (mut stock, a) = (stock(), origin("a"));
         stock.keep_warm(&a, true, now);
-        assert_eq!(stock.poll_dial(now), Some(a.clone()));
-        stock.handle_dialled(&a, false);
+        let first = stock.poll_dial(now).unwrap();
+        stock.handle_dialled(&first, false);
         assert_eq!(stock.poll_dial(now), None);
         stock.checkout(&a, |_| true, now + AGE / 2);
         assert_eq!(stock.poll_dial(now + 2 * AGE), None);
-        assert_eq!(stock.poll_dial(now + AGE), Some(a.clone()));
-        stock.handle_dialled(&a, true);
+        let second = stock.poll_dial(now + AGE).unwrap();
+        stock.handle_dialled(&second, true);
         stock.keep_warm(&a, false, now + AGE);
         assert_eq!(stock.poll_dial(now + AGE), None);
     }
@@ -323,8 +398,8 @@ mod tests {
         assert!(!stock.note_unanswered(&a));
         stock.note_answered(&a);
         assert!(!stock.note_unanswered(&a));
-        assert_eq!(stock.poll_dial(now), Some(a.clone()));
-        stock.handle_dialled(&a, true);
+        let first = stock.poll_dial(now).unwrap();
+        stock.handle_dialled(&first, true);
         assert!(stock.note_unanswered(&a) && serial.load(Ordering::Relaxed));
         assert_eq!(stock.poll_dial(now), None);
         // A new one that is answered had the server for itself.
@@ -354,6 +429,87 @@ mod tests {
         stock.put(&b, 2, now);
         assert_eq!(stock.clear(Some(&b)), [2]);
         assert_eq!(stock.clear(None), [1]);
-        assert_eq!(stock.poll_dial(now), Some(a));
+        assert_eq!(stock.poll_dial(now).map(|dial| dial.origin), Some(a));
+    }
+
+    #[test]
+    fn slow_dials_hold_up_no_other_origin_and_are_limited() {
+        let now = Instant::now();
+        let limits = Limits { per_origin: 3, over_all: 100, max_age: AGE };
+        let mut stock = Stock::<u32>::new(limits);
+        (0..20).for_each(|host| drop(stock.keep_warm(&origin(&host.to_string()), true, now)));
+        let mut dialled = std::collections::HashSet::new();
+        for step in 0..4 {
+            let now = now + step * SLOW_DIAL;
+            for _ in 0..MAX_PROMPT_DIALS {
+                assert!(dialled.insert(stock.poll_dial(now).unwrap().origin), "one origin has two");
+            }
+            assert_eq!(stock.poll_dial(now), None);
+            let next = (step < 3).then_some(now + SLOW_DIAL);
+            assert_eq!(stock.next_deadline(now), next);
+        }
+        assert_eq!(stock.poll_dial(now + 10 * SLOW_DIAL), None);
+        assert_eq!(dialled.len(), MAX_DIALS);
+    }
+
+    #[test]
+    fn an_origin_whose_dial_is_slow_gets_no_second_one() {
+        let now = Instant::now();
+        let (mut stock, a) = (stock(), origin("a"));
+        stock.want(&a, 1, now);
+        let first = stock.poll_dial(now).unwrap();
+        stock.want(&a, 2, now);
+        assert_eq!(stock.poll_dial(now + SLOW_DIAL), None);
+        stock.handle_dialled(&first, true);
+        assert!(stock.poll_dial(now + SLOW_DIAL).is_some());
+    }
+
+    #[test]
+    fn a_changed_network_forgets_what_failed_and_what_is_being_dialled() {
+        let now = Instant::now();
+        let (mut stock, a) = (stock(), origin("a"));
+        stock.want(&a, 1, now);
+        let failed = stock.poll_dial(now).unwrap();
+        stock.handle_dialled(&failed, false);
+        assert_eq!(stock.change_network(), []);
+        let hanging = stock.poll_dial(now).unwrap();
+        assert_eq!(stock.change_network(), []);
+        let good = stock.poll_dial(now).unwrap();
+        // It says nothing of this network.
+        stock.handle_dialled(&hanging, false);
+        stock.handle_dialled(&good, true);
+        stock.put(&a, 1, now);
+        assert_eq!(stock.checkout(&a, |_| true, now).0, Some(1));
+        assert!(stock.poll_dial(now).is_some());
+        stock.put(&a, 2, now);
+        drop(stock.note_refused(&a, now));
+        drop(stock.change_network());
+        assert!(stock.poll_dial(now).is_some());
+    }
+
+    #[test]
+    fn an_origin_that_refuses_loses_what_is_idle_and_gets_nothing_ahead_for_a_while() {
+        let now = Instant::now();
+        let (mut stock, a, b) = (stock(), origin("a"), origin("b"));
+        stock.keep_warm(&a, true, now);
+        stock.put(&a, 1, now);
+        stock.put(&b, 2, now);
+        assert_eq!(stock.note_refused(&a, now), [1]);
+        stock.checkout(&a, |_| true, now + REFUSED / 2);
+        assert_eq!(stock.poll_dial(now + REFUSED / 2), None);
+        stock.checkout(&a, |_| true, now + REFUSED);
+        assert!(stock.poll_dial(now + REFUSED).is_some());
+    }
+
+    #[test]
+    fn the_next_deadline_is_that_of_the_oldest() {
+        let now = Instant::now();
+        let (mut stock, a, b) = (stock(), origin("a"), origin("b"));
+        assert_eq!(stock.next_deadline(now), None);
+        stock.put(&a, 1, now);
+        stock.put(&b, 2, now + AGE / 2);
+        assert_eq!(stock.next_deadline(now), Some(now + AGE));
+        assert_eq!(stock.expire(now + AGE), [1]);
+        assert_eq!(stock.next_deadline(now + AGE), Some(now + AGE / 2 + AGE));
     }
 }

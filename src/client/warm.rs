@@ -2,6 +2,9 @@
 //!
 //! What is wanted and what is there is the [stock](super::stock)'s business; here are its lock, and the threads that open
 //! what is lacking. They begin when something is lacking and end when nothing is.
+//!
+//! What is idle for too long has to be closed though nobody asks for it. A thread sees to that: it sleeps up to the next
+//! deadline of the stock, and ends when nothing is idle.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::Resolver;
@@ -19,19 +22,18 @@ use ureq::{Timeout, http};
 use super::connect::{Connection, Opener};
 use super::exchange::Exchange;
 use super::resolve::{CachingResolver, Lookups};
-use super::stock::{Limits, Origin, Stock};
+use super::stock::{Dial, Limits, Origin, Stock};
 use super::transport::Counters;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 
-/// Connections opened ahead at once.
-const MAX_DIALLERS: usize = 2;
-
 /// The connections that are ready, and those who open more.
 pub(super) struct Keeper {
     shelves: Mutex<Shelves>,
-    /// Notified when a thread that opened connections has ended.
+    /// Notified when a thread of the keeper has ended.
     ended: Condvar,
+    /// Where the thread waits that keeps the deadlines. Notified when there is an earlier one, and by the close.
+    deadline: Condvar,
     opener: Opener,
     config: Config,
     lookups: Arc<Lookups>,
@@ -40,11 +42,15 @@ pub(super) struct Keeper {
     network: AtomicU64,
     /// Cancelled when the client closes.
     closing: CancelToken,
+    /// Ends the dials of this network: cancelled when it has changed.
+    dials: Mutex<CancelToken>,
 }
 
 struct Shelves {
     stock: Stock<Connection>,
     diallers: usize,
+    /// When the thread that keeps the deadlines wakes next. `None` while there is none.
+    wakes_at: Option<Instant>,
     closed: bool,
 }
 
@@ -63,15 +69,19 @@ impl Keeper {
         lookups: Arc<Lookups>,
         counters: Arc<Counters>,
     ) -> Arc<Self> {
+        let shelves = Shelves { stock: Stock::new(limits), diallers: 0, wakes_at: None, closed: false };
+        let closing = CancelToken::new(CancelReason::Shutdown);
         Arc::new(Self {
-            shelves: Mutex::new(Shelves { stock: Stock::new(limits), diallers: 0, closed: false }),
+            shelves: Mutex::new(shelves),
             ended: Condvar::new(),
+            deadline: Condvar::new(),
             opener,
             config,
             lookups,
             counters,
             network: AtomicU64::new(0),
-            closing: CancelToken::new(CancelReason::Shutdown),
+            dials: Mutex::new(closing.child(CancelReason::Fetch)),
+            closing,
         })
     }
 
@@ -102,7 +112,7 @@ impl Keeper {
     }
 
     /// Takes a connection that is fit for another request.
-    pub(super) fn put_back(&self, origin: &Origin, connection: Connection) {
+    pub(super) fn put_back(self: &Arc<Self>, origin: &Origin, connection: Connection) {
         if !self.is_usable(&connection) {
             return;
         }
@@ -111,7 +121,9 @@ impl Keeper {
             if shelves.closed {
                 vec![connection]
             } else {
-                shelves.stock.put(origin, connection, Instant::now())
+                let gone = shelves.stock.put(origin, connection, Instant::now());
+                self.keep_deadlines(&mut shelves);
+                gone
             }
         };
         drop(gone);
@@ -176,11 +188,22 @@ impl Keeper {
         drop(gone);
     }
 
-    /// Lets go of all that was opened so far.
-    pub(super) fn change_network(self: &Arc<Self>) {
-        self.network.fetch_add(1, Ordering::AcqRel);
-        let gone = self.shelves.lock().stock.clear(None);
+    /// Lets go of what leads to `origin`, which refuses more connections than it serves, and opens none ahead for a while.
+    pub(super) fn note_refused(&self, origin: &Origin) {
+        let gone = self.shelves.lock().stock.note_refused(origin, Instant::now());
         drop(gone);
+    }
+
+    /// Lets go of all that was opened so far, and of what is being opened ahead.
+    pub(super) fn change_network(self: &Arc<Self>) {
+        let network = self.network.fetch_add(1, Ordering::AcqRel) + 1;
+        log::debug!("the network has changed ({network})");
+        let gone = self.shelves.lock().stock.change_network();
+        drop(gone);
+        let old = std::mem::replace(&mut *self.dials.lock(), self.closing.child(CancelReason::Fetch));
+        // Before the new ones begin: each thread that dials on the old network is one less for them.
+        old.cancel();
+        self.lookups.wake_all();
         self.refill();
     }
 
@@ -204,7 +227,11 @@ impl Keeper {
         drop(gone);
         self.closing.cancel();
         self.lookups.wake_all();
-        self.settle();
+        self.deadline.notify_all();
+        let mut shelves = self.shelves.lock();
+        while shelves.diallers > 0 || shelves.wakes_at.is_some() {
+            self.ended.wait(&mut shelves);
+        }
     }
 
     /// Blocks until nobody opens connections ahead.
@@ -218,20 +245,22 @@ impl Keeper {
     /// Sees to it that somebody opens what is lacking.
     fn refill(self: &Arc<Self>) {
         loop {
-            let origin = {
+            let dial = {
                 let mut shelves = self.shelves.lock();
-                if shelves.closed || shelves.diallers == MAX_DIALLERS {
+                if shelves.closed {
                     return;
                 }
-                let Some(origin) = shelves.stock.poll_dial(Instant::now()) else { return };
+                let Some(dial) = shelves.stock.poll_dial(Instant::now()) else {
+                    return self.keep_deadlines(&mut shelves);
+                };
                 shelves.diallers += 1;
-                origin
+                dial
             };
-            let (keeper, first) = (Arc::clone(self), origin.clone());
+            let (keeper, first) = (Arc::clone(self), dial.clone());
             let named = thread::Builder::new().name("windway-dial".into());
             if let Err(error) = named.spawn(move || keeper.run_dialler(first)) {
                 log::warn!("no thread to open connections ahead: {error}");
-                self.end_dial(&origin, None);
+                self.end_dial(&dial, None);
                 self.end_dialler();
                 return;
             }
@@ -239,28 +268,28 @@ impl Keeper {
     }
 
     /// A thread that opens connections, until nothing is lacking.
-    fn run_dialler(&self, first: Origin) {
+    fn run_dialler(self: &Arc<Self>, first: Dial) {
         let mut next = Some(first);
-        while let Some(origin) = next {
-            let opened = self.dial(&origin);
+        while let Some(dial) = next {
+            let opened = self.dial(&dial.origin);
             if let Err(error) = &opened {
-                log::debug!("no connection to {} ahead: {error}", origin.host);
+                log::debug!("no connection to {} ahead: {error}", dial.origin.host);
             }
-            self.end_dial(&origin, opened.ok());
+            self.end_dial(&dial, opened.ok());
             let mut shelves = self.shelves.lock();
             next = if shelves.closed { None } else { shelves.stock.poll_dial(Instant::now()) };
         }
         self.end_dialler();
     }
 
-    fn end_dial(&self, origin: &Origin, opened: Option<Connection>) {
+    fn end_dial(self: &Arc<Self>, dial: &Dial, opened: Option<Connection>) {
         let is_opened = opened.is_some();
         // Ready before it counts as dialled, or another one would seem to be lacking in between.
         if let Some(connection) = opened {
             self.counters.warmed.fetch_add(1, Ordering::Relaxed);
-            self.put_back(origin, connection);
+            self.put_back(&dial.origin, connection);
         }
-        self.shelves.lock().stock.handle_dialled(origin, is_opened);
+        self.shelves.lock().stock.handle_dialled(dial, is_opened);
     }
 
     fn end_dialler(&self) {
@@ -270,9 +299,52 @@ impl Keeper {
         self.ended.notify_all();
     }
 
+    /// Sees to it that a thread wakes at the next deadline of the stock.
+    fn keep_deadlines(self: &Arc<Self>, shelves: &mut Shelves) {
+        let Some(at) = shelves.stock.next_deadline(Instant::now()).filter(|_| !shelves.closed) else {
+            return;
+        };
+        match shelves.wakes_at {
+            Some(wakes_at) if wakes_at <= at => {}
+            Some(_) => {
+                self.deadline.notify_all();
+            }
+            None => {
+                let keeper = Arc::clone(self);
+                let named = thread::Builder::new().name("windway-idle".into());
+                match named.spawn(move || keeper.run_deadlines()) {
+                    Ok(_waited_for_by_close) => shelves.wakes_at = Some(at),
+                    // What is too old is closed at the next use then.
+                    Err(error) => log::warn!("no thread to close idle connections: {error}"),
+                }
+            }
+        }
+    }
+
+    /// The thread that closes what is idle for too long and opens what waited for slow dials, until there is neither.
+    fn run_deadlines(self: &Arc<Self>) {
+        let mut shelves = self.shelves.lock();
+        while !shelves.closed {
+            let old = shelves.stock.expire(Instant::now());
+            // A close may block, and a dial takes the lock.
+            MutexGuard::unlocked(&mut shelves, || {
+                drop(old);
+                self.refill();
+            });
+            let Some(at) = shelves.stock.next_deadline(Instant::now()).filter(|_| !shelves.closed) else {
+                break;
+            };
+            shelves.wakes_at = Some(at);
+            self.deadline.wait_until(&mut shelves, at);
+        }
+        shelves.wakes_at = None;
+        self.ended.notify_all();
+    }
+
     fn dial(&self, origin: &Origin) -> Result<Connection, Error> {
         let exchange = Arc::new(Exchange::default());
-        let _on_close = self.closing.on_cancel({
+        let dials = self.dials.lock().clone();
+        let _on_close = dials.on_cancel({
             let exchange = Arc::clone(&exchange);
             move |reason| exchange.abort(reason)
         });

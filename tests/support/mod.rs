@@ -484,6 +484,7 @@ struct State {
     released: bool,
     stopping: bool,
     is_serial: bool,
+    serves_oldest: bool,
 }
 
 /// The server. Its drop closes all connections and ends its threads.
@@ -526,6 +527,13 @@ impl Origin {
     pub fn start_serial(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let origin = Self::start(handler);
         origin.shared.lock().is_serial = true;
+        origin
+    }
+
+    /// As `start`, but of the connections that are open it serves the oldest only; the others get a 503.
+    pub fn start_for_oldest(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+        let origin = Self::start(handler);
+        origin.shared.lock().serves_oldest = true;
         origin
     }
 
@@ -719,7 +727,7 @@ impl Shared {
                 state.log.asked.push(asked.clone());
                 self.changed.notify_all();
             }
-            let answer = (self.handler)(&asked);
+            let answer = if self.serves(connection) { (self.handler)(&asked) } else { Answer::status(503) };
             let is_first = on_connection == 0 && self.identity.is_none();
             // A connection that was opened ahead has had its round trip.
             let handshake =
@@ -737,6 +745,12 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// False for all but the oldest open connection of a server that serves no other.
+    fn serves(&self, connection: usize) -> bool {
+        let state = self.lock();
+        !state.serves_oldest || state.sockets.keys().all(|other| *other >= connection)
     }
 
     /// Sends an answer. False if the connection is to end with it.
