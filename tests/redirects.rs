@@ -1,4 +1,5 @@
-//! Where a redirect led is remembered, and left when it does not serve any more.
+//! Where a redirect led is remembered, and left when it does not serve any more; and servers that play by one request for
+//! the whole, but not by ranges.
 
 mod support;
 
@@ -9,8 +10,8 @@ use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::downloader;
-use support::{Answer, Content, Origin};
-use windway::{ErrorKind, FileConfig, ReadAhead, Stream};
+use support::{Answer, Asked, Content, Origin};
+use windway::{ErrorKind, Fetch, FileConfig, Priority, ReadAhead, Stream};
 
 const LEN: u64 = 3_000_000;
 
@@ -189,4 +190,120 @@ fn a_page_that_the_original_leads_to_is_not_remembered() {
     let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::NotMedia, "{error:?}");
     read_at(&mut stream, 1_000_000, 1000);
+}
+
+/// Not this status for the part from a byte on, but the whole for who asks for it.
+fn refuses_ranges(asked: &Asked, content: &Content, from: u64, status: u16) -> Answer {
+    match asked.range() {
+        Some((first, _)) if first >= from => Answer::status(status),
+        Some(_) => Answer::file(asked, content),
+        None => Answer::whole(content).header("ETag", &content.etag()),
+    }
+}
+
+#[test]
+fn a_file_whose_ranges_are_refused_plays_by_one_request_for_the_whole() {
+    for from in [0, 1] {
+        for status in [400, 403, 404, 405, 406, 416] {
+            let content = Content::pattern(LEN);
+            let origin = Origin::start(move |asked| refuses_ranges(asked, &content, from, status));
+            let mut stream =
+                downloader(|_| ()).open_with(&origin.url("/song"), FileConfig::default()).unwrap();
+            let mut body = Vec::new();
+            stream.read_to_end(&mut body).unwrap_or_else(|error| panic!("{from} {status}: {error:?}"));
+            assert_eq!(body.len() as u64, LEN, "{from} {status}");
+            assert_pattern(0, &body);
+            // Back, and on from there.
+            read_at(&mut stream, 500_000, 1000);
+        }
+    }
+}
+
+#[test]
+fn a_seek_whose_range_is_refused_is_served_by_the_whole() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| refuses_ranges(asked, &content, 1, 403));
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    read_at(&mut stream, 2_000_000, 1000);
+    read_at(&mut stream, 100, 1000);
+}
+
+#[test]
+fn what_is_forbidden_fails_with_its_status_after_one_request_more() {
+    for status in [400, 401, 403, 404, 410] {
+        let origin = Origin::start(move |_| Answer::status(status));
+        let error = downloader(|_| ()).open(&origin.url("/song")).unwrap_err();
+        assert_eq!(error.status(), Some(status), "{error:?}");
+        assert!(origin.log().asked.len() <= 2, "{status}: {:?}", origin.log().asked);
+    }
+    // And so does what is forbidden later.
+    let content = Content::pattern(LEN);
+    let origin =
+        Origin::start(
+            move |asked| {
+                if asked.number == 0 { Answer::file(asked, &content) } else { Answer::status(403) }
+            },
+        );
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    stream.seek(SeekFrom::Start(2_000_000)).unwrap();
+    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    assert_eq!(error.status(), Some(403), "{error:?}");
+    assert!(origin.log().asked.len() <= 4, "{:?}", origin.log().asked);
+}
+
+#[test]
+fn a_whole_that_a_proxy_transformed_plays() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |_| Answer::whole(&content).with_status(203));
+    let downloader = downloader(|_| ());
+    let mut stream = downloader.open(&origin.url("/song")).unwrap();
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len() as u64, LEN);
+    assert_pattern(0, &body);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
+    assert!(!response.head().is_partial());
+    assert_eq!((response.head().status(), response.head().total()), (203, Some(LEN)));
+    let mut body = Vec::new();
+    response.read_to_end(&mut body).unwrap();
+    assert_pattern(0, &body);
+}
+
+#[test]
+fn a_transformed_whole_that_is_cut_is_no_end() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |_| Answer::whole(&content).with_status(203).close_after(1000));
+    let downloader = downloader(|config| config.max_retries = 0);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
+    let error = windway::Error::from(response.read_to_end(&mut Vec::new()).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::Disconnected);
+}
+
+#[test]
+fn a_body_that_breaks_goes_on_by_the_whole_where_its_rest_is_refused() {
+    for status in [403, 416] {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| {
+            let answer = refuses_ranges(asked, &content, 0, status);
+            if asked.number == 0 { answer.close_after(1_000_000) } else { answer }
+        });
+        let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+        let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
+        let mut body = Vec::new();
+        response.read_to_end(&mut body).unwrap();
+        assert_eq!(body.len() as u64, LEN);
+        assert_pattern(0, &body);
+        assert_eq!(origin.log().asked.len(), 3);
+    }
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::file(asked, &content).close_after(1_000_000),
+        _ => Answer::status(403),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
+    let error = windway::Error::from(response.read_to_end(&mut Vec::new()).unwrap_err());
+    assert_eq!((error.status(), origin.log().asked.len()), (Some(403), 3));
 }

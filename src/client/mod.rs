@@ -371,7 +371,8 @@ impl HttpClient {
                 return Err(Error::new(ErrorKind::Empty, "the resource has no bytes"));
             }
         }
-        if !matches!(status, 200 | 206) {
+        // RFC 9110, 15.3.4: a 203 is the 200 of an origin, transformed by a proxy on the way.
+        if !matches!(status, 200 | 203 | 206) {
             let error = refusal(status, headers);
             drain(&mut answer.response);
             if matches!(status, 429 | 503) {

@@ -72,6 +72,11 @@ impl Request {
         self.range = Some(range);
     }
 
+    /// Asks for all there is.
+    pub(crate) fn set_whole(&mut self) {
+        self.range = None;
+    }
+
     pub(crate) fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         let (name, value) = parse_header(name, value)?;
         self.headers.append(name, value);
@@ -183,7 +188,7 @@ pub struct Head {
 }
 
 impl Head {
-    /// 200 or 206.
+    /// 200, 206, or 203: a whole that a proxy has transformed.
     pub fn status(&self) -> u16 {
         self.status
     }

@@ -21,6 +21,8 @@ pub(super) struct Pursuit {
     max_retries: u32,
     /// Where the body ends that was asked for.
     end: u64,
+    /// No range was asked for: if the rest is refused, the whole may not be.
+    asks_for_whole: bool,
     /// Attempts that failed since the last byte arrived.
     failures: u32,
     /// True if the last attempt delivered a byte.
@@ -33,6 +35,7 @@ impl Pursuit {
     pub(super) fn new(fetch: Fetch, max_retries: u32) -> Self {
         let Fetch { request, validate, max_retries: own, .. } = fetch;
         Self {
+            asks_for_whole: request.byte_range().is_none(),
             end: request.byte_range().map_or(u64::MAX, |range| range.end),
             request,
             validate,
@@ -56,9 +59,23 @@ impl Pursuit {
                 self.request.set_if_range(validator.clone());
             }
         }
-        let body = core.client.open(&self.request, token, Some(patience(core)))?;
+        let opened = core.client.open(&self.request, token, Some(patience(core)));
+        let body = match opened {
+            Err(error) if self.is_refused_rest(&error) => {
+                self.request.set_whole();
+                core.client.open(&self.request, token, Some(patience(core)))?
+            }
+            opened => opened?,
+        };
         self.accept(body.head())?;
         Ok(body)
+    }
+
+    /// True if the server refuses the rest of a body that broke: some refuse every range, and serve those that ask for none.
+    /// What has come already comes once more then, and is compared as far as it is remembered.
+    fn is_refused_rest(&self, error: &Error) -> bool {
+        let is_refusal = matches!(error.kind(), ErrorKind::Status(400..=499)) && !error.is_retryable();
+        is_refusal && self.asks_for_whole && self.resume.is_some()
     }
 
     /// Looks at a head before its body is read: is it still the same resource, does the asker want it?

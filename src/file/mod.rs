@@ -605,7 +605,7 @@ impl Peer for FilePeer {
         }
         let joint = shared.joint(range.start);
         let start = joint.as_ref().map_or(range.start, |joint| joint.start);
-        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.start, joint));
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), joint));
         match shared.request(sink.target()) {
             Ok(request) => {
                 let whole = range == (0..u64::MAX);

@@ -1,5 +1,6 @@
 //! Brings one piece into storage.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,8 +33,8 @@ pub(super) struct PieceSink {
     has_joined: bool,
     /// Since when a head is accepted whose body has not ended: what is wrong from then on is wrong with its bytes.
     opened: Option<Instant>,
-    /// Where the piece begins.
-    start: u64,
+    /// What was asked for, without the joint; all there is, if it goes from 0 to `u64::MAX`.
+    range: Range<u64>,
     /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
     is_beside: bool,
     /// Where it is asked for first; from its head on, where that came from.
@@ -62,7 +63,8 @@ impl Joint {
 }
 
 impl PieceSink {
-    pub(super) fn new(shared: Arc<Shared>, key: usize, start: u64, joint: Option<Joint>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, key: usize, range: Range<u64>, joint: Option<Joint>) -> Self {
+        let start = range.start;
         let (is_first, is_beside, target) = {
             let state = shared.state.lock();
             let target = state.target().map(str::to_owned);
@@ -70,7 +72,7 @@ impl PieceSink {
         };
         let unclear = is_first.then(Vec::new);
         let (led, has_joined, opened) = (false, false, None);
-        Self { shared, key, unclear, led, joint, has_joined, opened, start, is_beside, target }
+        Self { shared, key, unclear, led, joint, has_joined, opened, range, is_beside, target }
     }
 
     /// Where the piece is to be asked for first, rather than at the file's own URL.
@@ -355,7 +357,8 @@ impl Sink for PieceSink {
             match (outcome, piece) {
                 (Outcome::Failed(_), _) if self.is_beside => {}
                 (Outcome::Failed(error), Some(piece)) if state.is_end(&error, &piece, available) => {}
-                (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.start => {
+                (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => {}
+                (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
                     state.note_nothing_more(&piece);
                 }
                 (Outcome::Failed(error), _)

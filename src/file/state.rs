@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) info: Option<Info>,
     /// Ranges that were answered with the whole, one after another.
     pub(super) ignored_ranges: u32,
+    /// A range was refused with a status that a request for the whole may not meet: that one is made next, and tells.
+    pub(super) tries_whole: bool,
     /// A piece was asked for beside the opening. It is not asked for again before the head has come.
     pub(super) asked_beside: bool,
     /// A thread reads the one body of a server without ranges.
@@ -153,6 +155,7 @@ impl State {
             pieces: Slab::new(),
             info: None,
             ignored_ranges: 0,
+            tries_whole: false,
             asked_beside: false,
             linear: false,
             linear_best: 0,
@@ -217,6 +220,7 @@ impl State {
     pub(super) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
         match &self.info {
             _ if self.spoiled.is_some() => Plan::Idle,
+            info if self.tries_whole => self.plan_linear(available, info.as_ref().and_then(|info| info.len)),
             None => self.plan_opening(),
             Some(info) if info.ranged => self.plan_pieces(available, network, admissible),
             Some(info) => {
@@ -384,6 +388,8 @@ impl State {
     pub(super) fn accept_part(&mut self, head: &Head) -> Result<Flow, Error> {
         if head.is_partial() {
             self.ignored_ranges = 0;
+            // What refused another one had another reason.
+            self.tries_whole &= head.start() == 0;
             return Ok(Flow::Stream);
         }
         let has_served_ranges = self.info.as_ref().is_some_and(|info| info.ranged);
@@ -395,7 +401,8 @@ impl State {
         }
         // The opening itself says how the file is to be read, whatever came beside it.
         let is_opening = self.first.is_empty();
-        if has_served_ranges && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
+        let is_asked_for = std::mem::take(&mut self.tries_whole);
+        if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
             self.ignored_ranges += 1;
             let why = "the whole came instead of a range, from a server that had served ranges";
             return Err(Error::new(ErrorKind::RangeIgnored, why).with_url(head.url()));
@@ -424,6 +431,19 @@ impl State {
 
     pub(super) fn target(&self) -> Option<&str> {
         self.info.as_ref()?.target.as_deref()
+    }
+
+    /// Notes what the request for `range` failed of. True if the whole is to be asked for instead: some servers refuse
+    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve who asks for none. If the whole is
+    /// refused too, its status is the file's failure.
+    pub(super) fn note_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
+        if *range == (0..u64::MAX) {
+            self.tries_whole &= error.is_retryable();
+            return false;
+        }
+        let is_refused = matches!(error.kind(), ErrorKind::Status(400..=499)) && !error.is_retryable();
+        self.tries_whole |= is_refused;
+        is_refused
     }
 
     /// What storage has to keep; `None` is all.
