@@ -63,7 +63,8 @@ pub enum ErrorKind {
     WrongRange,
     /// The whole came instead of the range that was asked for, from a server that had served ranges before.
     RangeIgnored,
-    /// The body came encoded although identity was asked for: its offsets mean nothing.
+    /// The body came encoded although identity was asked for, or has a station's titles in between: its offsets mean
+    /// nothing. A station is for a [`Radio`](crate::Radio).
     Encoded,
     /// The resource is another one than before: joining the two would be noise.
     Changed,

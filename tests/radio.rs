@@ -13,8 +13,8 @@ use support::{Answer, Asked, Content, Origin, Station};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
 use windway::{
-    AfterPause, AtSeam, Downloader, DownloaderConfig, Error, ErrorKind, Radio, RadioConfig, RadioEvent,
-    RadioHandle,
+    AfterPause, AtSeam, Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio, RadioConfig,
+    RadioEvent, RadioHandle,
 };
 
 const TITLES: [&str; 3] = ["One - First", "It's; the 'second'", "Drei - Größer"];
@@ -873,4 +873,52 @@ fn the_live_edge_after_a_pause_is_a_seam_that_a_read_ends_at() {
     assert_eq!(radio.read(&mut [0; 1000]).unwrap(), 0);
     assert!(radio.handle().pass_seam());
     assert_pattern(0, &read_exactly(&mut radio, 50_000));
+}
+
+#[test]
+fn a_file_with_titles_in_it_that_nobody_asked_for_is_refused_with_advice() {
+    type Handler = Box<dyn Fn(&Asked) -> Answer + Send + Sync>;
+    let audio = Content::pattern(1 << 40);
+    let station = Content::icy(&audio, 16_000, 2, &["Artist - Title"]);
+    let endless = |content: &Content| Answer::whole(content).no_length().header("icy-metaint", "16000");
+    let short = Content::bytes({
+        let mut bytes = Vec::new();
+        station.append(&mut bytes, 0..300_000);
+        bytes
+    });
+    let answers: [(&str, Handler); 3] = [
+        ("a station", Box::new(move |_| endless(&station))),
+        ("a recording", {
+            let short = short.clone();
+            Box::new(move |_| Answer::whole(&short).header("Icy-MetaInt", "16000"))
+        }),
+        // Where the titles of a part lie can't even be told.
+        ("a part", Box::new(move |asked| Answer::file(asked, &short).header("icy-metaint", "16000"))),
+    ];
+    for (what, answer) in answers {
+        let origin = Origin::start(answer);
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let error = downloader.open(&origin.url("/live")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Encoded, "{what}: {error:?}");
+        assert!(error.to_string().contains("Radio"), "{what}: {error}");
+    }
+}
+
+#[test]
+fn a_file_whose_header_names_no_interval_or_was_asked_for_plays() {
+    let content = Content::pattern(300_000);
+    for (interval, asks) in [("0", false), ("none", false), ("16000", true)] {
+        let content = content.clone();
+        let origin =
+            Origin::start(move |asked| Answer::file(asked, &content).header("icy-metaint", interval));
+        let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+        let mut config = FileConfig::default();
+        if asks {
+            config.headers.push(("Icy-MetaData".into(), "1".into()));
+        }
+        let mut stream = downloader.open_with(&origin.url("/file"), config).unwrap();
+        let mut body = Vec::new();
+        stream.read_to_end(&mut body).unwrap();
+        assert_pattern(0, &body);
+    }
 }

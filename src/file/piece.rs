@@ -9,10 +9,11 @@ use super::linear;
 use super::plan::{self, Piece};
 use super::state::{InFlight, State};
 use crate::client::Head;
-use crate::config::ReadAhead;
+use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::media;
+use crate::radio::RadioInfo;
 use crate::storage::RangeSet;
 
 /// So many first bytes are looked at to tell a page from audio.
@@ -140,6 +141,22 @@ impl PieceSink {
     }
 }
 
+/// Fails if the body has titles in between its audio, although the file's configuration did not ask for them.
+///
+/// They are not taken out as a radio's are: nothing but the header says that they are there, and where it lies that would take
+/// audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
+fn refuse_titles(head: &Head, config: &FileConfig) -> Result<(), Error> {
+    let asks = config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("icy-metadata"));
+    if asks || head.header("icy-metaint").is_none() {
+        return Ok(());
+    }
+    let Some(interval) = RadioInfo::from_headers(head.headers()).metadata_interval else { return Ok(()) };
+    let why = format!(
+        "the server mixes titles into the audio (icy-metaint: {interval}); open it as a Radio, which takes them out"
+    );
+    Err(Error::new(ErrorKind::Encoded, why).with_url(head.url()))
+}
+
 impl Shared {
     /// Fails if these first bytes are those of a page; else notes them.
     pub(super) fn refuse_page(&self, first: &[u8]) -> Result<(), Error> {
@@ -248,6 +265,7 @@ impl Sink for PieceSink {
             // The opening's body is the one to read.
             return Err(Error::new(ErrorKind::RangeIgnored, "the whole came instead of a range"));
         }
+        refuse_titles(head, &self.shared.config)?;
         state.accept(head)?;
         // A head is no progress: they may come for ever with nothing behind them.
         let flow = state.accept_part(head)?;
