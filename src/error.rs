@@ -55,7 +55,7 @@ pub enum ErrorKind {
     Disconnected,
     /// What the server sent is not HTTP, or breaks its rules.
     Protocol,
-    /// The server answered with this status, which is not a success.
+    /// The server, or the proxy that was asked for a tunnel to it, answered with this status, which is not a success.
     Status(u16),
     /// More redirects than allowed, or a redirect that leads in a circle or nowhere.
     Redirect,

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::Read;
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use ureq::http::HeaderMap;
 use super::exchange::Exchange;
 use super::pace::Pace;
 use super::request::{Head, Request};
-use super::transport::{read_into, timed_out};
+use super::transport::{Tcp, timed_out};
 use super::{ByteRange, describe, describe_io};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
@@ -29,8 +28,8 @@ pub(crate) struct Response {
     /// Owns the connection. `None` once it was let go of.
     body: Option<BodyReader<'static>>,
     /// Where the rest of the body comes from, once ureq has given out what it had buffered: straight into the asker's
-    /// buffer, for a body that nothing but a length frames.
-    direct: Option<Arc<TcpStream>>,
+    /// buffer, for a body that nothing but a length frames. Moved here from where ureq reads; nobody else reads it.
+    direct: Option<Tcp>,
     /// While the last read was a brief one: the limit that the socket has for others.
     limit: Option<Option<Duration>>,
     /// It was read into a large buffer once. A small one since is the rest of such a one.
@@ -179,14 +178,14 @@ impl Response {
 
     /// Gives the socket the limit of brief reads, or its own one back.
     fn limit_reads(&mut self, is_brief: bool) -> Result<(), Error> {
-        let Some(socket) = &self.direct else { return Ok(()) };
+        let Some(tcp) = &mut self.direct else { return Ok(()) };
         match (is_brief, self.limit) {
             (true, None) => {
-                self.limit = Some(socket.read_timeout().map_err(describe_io)?);
-                socket.set_read_timeout(Some(BRIEF)).map_err(describe_io)
+                self.limit = Some(tcp.read_timeout());
+                tcp.set_read_timeout(Some(BRIEF)).map_err(describe_io)
             }
             (false, Some(limit)) => {
-                socket.set_read_timeout(limit).map_err(describe_io)?;
+                tcp.set_read_timeout(limit).map_err(describe_io)?;
                 self.limit = None;
                 Ok(())
             }
@@ -228,13 +227,13 @@ impl Response {
             self.is_read_large |= buf.len() >= LARGE;
             self.exchange.allow_direct(self.framing.by_length && self.is_read_large);
             let result = body.read(buf);
-            self.direct = self.exchange.direct();
+            self.direct = self.exchange.take_lent();
             if self.direct.is_none() {
                 return result.map(Some).map_err(|error| describe(ureq::Error::from(error)));
             }
         }
-        let Some(socket) = &self.direct else { return Ok(Some(0)) };
-        match read_into(socket, buf) {
+        let Some(tcp) = &mut self.direct else { return Ok(Some(0)) };
+        match tcp.read_unbuffered(buf) {
             Err(error) if timed_out(&error) && self.limit.is_some() => Ok(None),
             result => result.map(Some).map_err(describe_io),
         }
@@ -246,14 +245,15 @@ impl Response {
         self.is_over = true;
         let has_its_limit = self.limit_reads(false).is_ok();
         let Some(mut body) = self.body.take() else { return };
-        if self.direct.take().is_none() {
-            if self.framing.by_length {
+        match self.direct.take() {
+            Some(tcp) if self.framing.keeps_alive && has_its_limit => self.exchange.give_back(tcp),
+            Some(_) => {}
+            None if self.framing.by_length => {
                 // ureq lets go of the connection when a read returns nothing. What comes of it does not matter: all bytes
                 // are there.
                 drop(body.read(&mut [0]));
             }
-        } else if self.framing.keeps_alive && has_its_limit {
-            self.exchange.note_served();
+            None => {}
         }
     }
 }

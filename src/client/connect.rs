@@ -2,7 +2,7 @@
 //! back into stock.
 //!
 //! ```text
-//!  agent.run ─▶ Connect: from stock? ── no ──▶ Dial ─▶ a proxy's tunnel ─▶ rustls, for https
+//!  agent.run ─▶ Connect: from stock? ── no ──▶ Dialer: TCP ─▶ a proxy's tunnel ─▶ TLS, for https
 //!                  │                             │
 //!                  ▼                             ▼
 //!               Watched ◀────────────────────────┘
@@ -11,36 +11,69 @@
 //! ureq's own pool holds nothing: what it would keep it drops, and a connection that is dropped while it is fit for
 //! another request goes back into windway's stock, where those opened ahead lie too.
 //!
-//! The rest of a long body that is plain bytes of a known length does not pass ureq: once its buffer is empty, whoever reads
-//! the body reads from the socket, and says when all has come. ureq owns the connection all the while.
+//! The rest of a long body that is plain bytes of a known length does not pass ureq: once its buffer is empty, the TCP
+//! connection moves to the body's reader, and comes back when all was read. Only a [`Link::Direct`] can be moved: what
+//! carries TLS, or leads through a proxy, has the TCP connection inside, and never gives it out.
 
 use std::fmt;
 use std::io;
-use std::net::TcpStream;
 use std::sync::Arc;
 
 use ureq::Timeout;
 use ureq::unversioned::transport::{
-    Buffers, ChainedConnector, ConnectProxyConnector, ConnectionDetails, Connector, NextTimeout,
-    RustlsConnector, Transport, time,
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, time,
 };
 
 use super::exchange::{Exchange, Over};
 use super::shoutcast::Beginning;
+use super::socket::ShutdownHandle;
 use super::stock::Origin;
-use super::transport::{Dial, carry};
+use super::transport::{Tcp, carry};
 use super::warm::Keeper;
-use crate::cancel::CancelReason;
 use crate::error::{Error, ErrorKind};
 
-/// Opens connections: TCP, a proxy's tunnel if one is set, TLS for https.
-pub(super) type Opener =
-    ChainedConnector<(), ChainedConnector<(), Dial, ConnectProxyConnector>, RustlsConnector>;
+/// What the bytes of a connection go over.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// TCP to the origin itself, and nothing else. The only kind whose TCP connection can be had.
+    Direct(Tcp),
+    /// It was direct, and the body's reader has it. The buffers are empty.
+    Lent(LazyBuffers),
+    /// TLS, or a proxy's tunnel, or one in the other.
+    Layered(Box<dyn Transport>),
+}
+
+impl Link {
+    pub(super) fn layered(transport: impl Transport) -> Self {
+        Self::Layered(Box::new(transport))
+    }
+
+    fn transport(&mut self) -> Result<&mut dyn Transport, ureq::Error> {
+        match self {
+            Self::Direct(tcp) => Ok(tcp),
+            Self::Layered(transport) => Ok(&mut **transport),
+            // Whoever reads the body asks the exchange, and does not look at this.
+            Self::Lent(_) => Err(carry(Error::new(ErrorKind::Protocol, "the rest is read from the socket"))),
+        }
+    }
+
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        match self {
+            Self::Direct(tcp) => tcp.buffers(),
+            Self::Layered(transport) => transport.buffers(),
+            Self::Lent(buffers) => buffers,
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self, Self::Layered(transport) if transport.is_tls())
+    }
+}
 
 /// A connection that serves nobody.
 pub(super) struct Connection {
-    transport: Box<dyn Transport>,
-    socket: Arc<TcpStream>,
+    link: Link,
+    handle: ShutdownHandle,
     /// Requests it has served, the current one included.
     requests: u64,
     /// The network that it was opened on.
@@ -48,20 +81,14 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just opened for the current exchange; complete, or to a proxy that is to be told where to.
-    pub(super) fn new(
-        transport: Box<dyn Transport>,
-        network: u64,
-        is_complete: bool,
-    ) -> Result<Self, ureq::Error> {
-        let socket = Exchange::current().and_then(|exchange| exchange.socket(is_complete));
-        let Some(socket) = socket else { return Err(carry(cancelled_in_handshake())) };
-        Ok(Self { transport, socket, requests: 0, network })
+    /// A connection that was just opened for the current exchange.
+    pub(super) fn new((link, handle): (Link, ShutdownHandle), network: u64) -> Self {
+        Self { link, handle, requests: 0, network }
     }
 
     /// Lets go of the exchange that it was opened for.
     pub(super) fn unbind(&self, exchange: &Exchange) {
-        exchange.unbind(&self.socket);
+        exchange.unbind(&self.handle);
     }
 
     /// True if it has served a request.
@@ -71,19 +98,14 @@ impl Connection {
 
     /// Judged by hang-up: nothing is sent.
     pub(super) fn is_open(&mut self) -> bool {
-        self.transport.is_open()
+        self.link.transport().is_ok_and(Transport::is_open)
     }
 }
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("socket", &self.socket).finish_non_exhaustive()
+        f.debug_struct("Connection").field("link", &self.link).finish_non_exhaustive()
     }
-}
-
-fn cancelled_in_handshake() -> Error {
-    let cancelled = Exchange::current().and_then(|exchange| exchange.cancelled());
-    cancelled.unwrap_or_else(|| Error::cancelled(CancelReason::Fetch))
 }
 
 /// What ureq asks for connections.
@@ -114,7 +136,7 @@ impl Connector<()> for Connect {
                 exchange.iter().for_each(|exchange| exchange.note_connected());
                 ready
             }
-            None => keeper.open(details)?,
+            None => keeper.open(&origin, details)?,
         };
         Ok(Some(Watched {
             connection: Some(connection),
@@ -123,7 +145,6 @@ impl Connector<()> for Connect {
             exchange: None,
             is_fit: false,
             beginning: Beginning::default(),
-            has_waited: false,
         }))
     }
 }
@@ -140,8 +161,6 @@ pub(super) struct Watched {
     is_fit: bool,
     /// How its answer begins.
     beginning: Beginning,
-    /// There was a wait for more of a body whose rest may be read from the socket: it has set the limit on silence.
-    has_waited: bool,
 }
 
 impl Watched {
@@ -152,7 +171,7 @@ impl Watched {
     fn unbind(&mut self) {
         let Some(exchange) = self.exchange.take() else { return };
         if let Some(connection) = &self.connection {
-            exchange.unbind(&connection.socket);
+            exchange.unbind(&connection.handle);
         }
     }
 
@@ -169,18 +188,33 @@ impl Watched {
         })
     }
 
-    /// True if the body's reader is to take the rest from the socket, without a copy in between.
-    fn leaves_the_rest(&mut self) -> bool {
-        let Some(exchange) = self.exchange.clone().filter(|exchange| exchange.allows_direct()) else {
-            return false;
+    /// Moves the TCP connection to the body's reader, if there is one with nothing around it and the reader may have it: it
+    /// then reads the rest without a copy in between.
+    fn lend(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.allows_direct()) else {
+            return Ok(());
         };
-        let is_empty = self.buffers().input().is_empty() && self.beginning.is_over();
-        let is_ready = self.has_waited && is_empty && !self.is_tls();
-        self.has_waited = true;
-        if is_ready {
-            exchange.begin_direct();
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let Link::Direct(tcp) = &mut connection.link else { return Ok(()) };
+        if !tcp.buffers().input().is_empty() || !self.beginning.is_over() {
+            return Ok(());
         }
-        is_ready
+        tcp.limit_reads(timeout)?;
+        // Lazy ones take no memory until they are used.
+        let lent = std::mem::replace(&mut connection.link, Link::Lent(LazyBuffers::new(1, 1)));
+        if let Link::Direct(tcp) = lent {
+            exchange.lend(tcp);
+        }
+        Ok(())
+    }
+
+    /// Takes the TCP connection back that was lent, if all of the body was read from it.
+    fn take_back(&mut self) {
+        let returned = self.exchange.as_ref().and_then(|exchange| exchange.take_back());
+        if let (Some(tcp), Some(connection)) = (returned, &mut self.connection) {
+            connection.link = Link::Direct(tcp);
+            self.is_fit = true;
+        }
     }
 }
 
@@ -232,32 +266,30 @@ fn is_break(error: &io::Error) -> bool {
 
 impl Transport for Watched {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.connection().transport.buffers()
+        self.connection().link.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         if self.exchange.is_none() {
             let connection = self.connection();
             connection.requests += 1;
-            let (socket, reused) = (Arc::clone(&connection.socket), connection.requests > 1);
+            let (handle, reused) = (connection.handle.clone(), connection.requests > 1);
             if let Some(exchange) = Exchange::current() {
-                exchange.bind(&socket, reused)?;
+                exchange.bind(&handle, reused).map_err(carry)?;
                 self.exchange = Some(exchange);
             }
         }
         self.beginning.expect();
-        let result = self.connection().transport.transmit_output(amount, timeout);
+        let result =
+            self.connection().link.transport().and_then(|link| link.transmit_output(amount, timeout));
         self.explain(result)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        if self.leaves_the_rest() {
-            // Who reads the body asks the exchange, and does not look at this.
-            return Err(carry(Error::new(ErrorKind::Protocol, "the rest is read from the socket")));
-        }
+        self.lend(timeout)?;
         let Self { connection, exchange, beginning, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
-        let result = beginning.await_input(&mut connection.transport, timeout, |transport| {
+        let result = beginning.await_input(connection.link.transport()?, timeout, |transport| {
             await_beginning(transport, exchange.as_deref(), timeout)
         });
         if let (Ok(true), Some(exchange)) = (&result, &self.exchange) {
@@ -277,15 +309,13 @@ impl Transport for Watched {
     }
 
     fn is_tls(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.transport.is_tls())
+        self.connection.as_ref().is_some_and(|connection| connection.link.is_tls())
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        if self.exchange.as_ref().is_some_and(|exchange| exchange.was_served()) {
-            self.is_open();
-        }
+        self.take_back();
         self.unbind();
         if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {
             self.keeper.put_back(&self.origin, connection);

@@ -5,15 +5,14 @@
 //! socket's next user.
 
 use std::cell::RefCell;
-use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
-use socket2::SockRef;
 
-use super::transport::carry;
+use super::socket::ShutdownHandle;
+use super::transport::Tcp;
 use crate::cancel::CancelReason;
 use crate::error::Error;
 
@@ -50,8 +49,8 @@ pub(super) struct Patience {
 struct Binding {
     /// Set once, and then no socket is bound any more.
     cancelled: Option<CancelReason>,
-    /// The socket that this exchange uses, and nobody else.
-    socket: Option<Arc<TcpStream>>,
+    /// Ends the connection that this exchange uses, and nobody else.
+    handle: Option<ShutdownHandle>,
     /// The connection is complete, with its handshake.
     connected: bool,
     /// The connection had served another request before.
@@ -63,20 +62,22 @@ struct Binding {
     direct: Direct,
     /// While a connection is made: dropped when it is to be given up.
     holder: Option<Sender<()>>,
-    /// All of the answer was read, and the connection can serve another request.
-    served: bool,
 }
 
-/// Who reads a body from the socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Who reads a body from its TCP connection.
+#[derive(Default)]
 enum Direct {
     /// ureq.
     #[default]
     No,
     /// ureq, which may leave the rest to the body's reader.
     Allowed,
-    /// The body's reader.
-    Begun,
+    /// The body's reader, which has not taken the connection yet.
+    Lent(Tcp),
+    /// The body's reader, which has it.
+    Taken,
+    /// Nobody: all was read, and the connection can serve another request.
+    Returned(Tcp),
 }
 
 thread_local! {
@@ -155,13 +156,13 @@ impl Exchange {
         self.binding.lock().answered
     }
 
-    pub(super) fn bind(&self, socket: &Arc<TcpStream>, reused: bool) -> Result<(), ureq::Error> {
+    pub(super) fn bind(&self, handle: &ShutdownHandle, reused: bool) -> Result<(), Error> {
         let mut binding = self.binding.lock();
         if let Some(reason) = binding.cancelled {
-            return Err(carry(Error::cancelled(reason)));
+            return Err(Error::cancelled(reason));
         }
         binding.holder = None;
-        binding.socket = Some(Arc::clone(socket));
+        binding.handle = Some(handle.clone());
         binding.reused = reused;
         Ok(())
     }
@@ -172,18 +173,22 @@ impl Exchange {
         binding.holder = Some(holder).filter(|_| binding.cancelled.is_none());
     }
 
-    pub(super) fn unbind(&self, socket: &Arc<TcpStream>) {
+    pub(super) fn unbind(&self, handle: &ShutdownHandle) {
         let mut binding = self.binding.lock();
-        if binding.socket.as_ref().is_some_and(|bound| Arc::ptr_eq(bound, socket)) {
-            binding.socket = None;
+        if binding.handle.as_ref().is_some_and(|bound| bound.is_same(handle)) {
+            binding.handle = None;
         }
     }
 
-    /// The socket that is bound now, for a connection that is complete, or not yet.
-    pub(super) fn socket(&self, is_complete: bool) -> Option<Arc<TcpStream>> {
+    /// Notes that the connection is complete that was opened for this. An error if this was aborted meanwhile.
+    pub(super) fn complete(&self, handle: &ShutdownHandle) -> Result<(), Error> {
         let mut binding = self.binding.lock();
-        binding.connected = is_complete && binding.socket.is_some();
-        binding.socket.clone()
+        binding.connected = binding.handle.as_ref().is_some_and(|bound| bound.is_same(handle));
+        if binding.connected {
+            return Ok(());
+        }
+        // One that was outrun is not cancelled.
+        Err(Error::cancelled(binding.cancelled.unwrap_or(CancelReason::Fetch)))
     }
 
     /// It goes over a connection that was complete before.
@@ -196,45 +201,54 @@ impl Exchange {
         !std::mem::replace(&mut self.binding.lock().answered, true)
     }
 
-    /// Lets the body's reader take what has not arrived yet from the socket itself, or not. Only where nothing but the body
-    /// comes.
+    /// Lets the body's reader take what has not arrived yet from the connection itself, or not. Only where nothing but the
+    /// body comes.
     pub(super) fn allow_direct(&self, is_allowed: bool) {
         self.binding.lock().direct = if is_allowed { Direct::Allowed } else { Direct::No };
     }
 
     pub(super) fn allows_direct(&self) -> bool {
-        self.binding.lock().direct == Direct::Allowed
+        matches!(self.binding.lock().direct, Direct::Allowed)
     }
 
     /// Leaves the rest of the body to its reader.
-    pub(super) fn begin_direct(&self) {
-        self.binding.lock().direct = Direct::Begun;
+    pub(super) fn lend(&self, tcp: Tcp) {
+        self.binding.lock().direct = Direct::Lent(tcp);
     }
 
-    /// The socket to read the rest of the body from, once that was left to its reader.
-    pub(super) fn direct(&self) -> Option<Arc<TcpStream>> {
-        let binding = self.binding.lock();
-        binding.socket.clone().filter(|_| binding.direct == Direct::Begun)
+    /// The connection to read the rest of the body from, if that was left to its reader.
+    pub(super) fn take_lent(&self) -> Option<Tcp> {
+        match &mut self.binding.lock().direct {
+            lent @ Direct::Lent(_) => match std::mem::replace(lent, Direct::Taken) {
+                Direct::Lent(tcp) => Some(tcp),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
-    /// All of the answer was read past ureq, and the connection can serve another request.
-    pub(super) fn note_served(&self) {
-        self.binding.lock().served = true;
+    /// Gives a connection back from which all was read, and which can serve another request.
+    pub(super) fn give_back(&self, tcp: Tcp) {
+        self.binding.lock().direct = Direct::Returned(tcp);
     }
 
-    pub(super) fn was_served(&self) -> bool {
-        self.binding.lock().served
+    /// The connection that was given back.
+    pub(super) fn take_back(&self) -> Option<Tcp> {
+        match &mut self.binding.lock().direct {
+            returned @ Direct::Returned(_) => match std::mem::replace(returned, Direct::No) {
+                Direct::Returned(tcp) => Some(tcp),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 }
 
 impl Binding {
     fn shut_down(&mut self) {
         self.holder = None;
-        if let Some(socket) = self.socket.take() {
-            // Its close then resets the connection: a server that is blocked on a full window would hear of a mere end only
-            // when the kernel forgets the socket, a minute later. Errors say that it is down already.
-            drop(SockRef::from(&*socket).set_linger(Some(Duration::ZERO)));
-            drop(socket.shutdown(Shutdown::Both));
+        if let Some(handle) = self.handle.take() {
+            handle.reset();
         }
     }
 }

@@ -4,14 +4,13 @@
 //! way, nor be left alone where a shutdown of its socket does not release it.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
+use super::socket::{ShutdownHandle, Socket};
 use crate::error::{Error, ErrorKind};
 
 /// How long an address is waited for before the next one is tried beside it.
@@ -28,7 +27,7 @@ const RELEASABLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 struct Attempts {
     /// `None` where that is too far away to be told.
     limit: Option<Instant>,
-    under_way: Vec<(Arc<TcpStream>, JoinHandle<()>)>,
+    under_way: Vec<(ShutdownHandle, JoinHandle<()>)>,
     done: Sender<Ended>,
     ended: Receiver<Ended>,
 }
@@ -36,7 +35,7 @@ struct Attempts {
 /// What became of one.
 struct Ended {
     address: SocketAddr,
-    result: io::Result<Arc<TcpStream>>,
+    result: io::Result<Socket>,
 }
 
 /// Connects to the first of `addresses` that answers. They are tried in their order: the next one when the one before has
@@ -47,7 +46,7 @@ pub(super) fn connect(
     timeout: Duration,
     released: &Receiver<()>,
     mut begun: impl FnMut(),
-) -> Result<Arc<TcpStream>, Error> {
+) -> Result<Socket, Error> {
     let (done, ended) = unbounded();
     let mut attempts =
         Attempts { limit: Instant::now().checked_add(timeout), under_way: Vec::new(), done, ended };
@@ -67,7 +66,8 @@ pub(super) fn connect(
         select! {
             recv(attempts.ended) -> ended => match ended {
                 Ok(Ended { result: Ok(socket), .. }) => {
-                    attempts.under_way.retain(|(other, _)| !Arc::ptr_eq(other, &socket));
+                    let winner = socket.shutdown_handle();
+                    attempts.under_way.retain(|(other, _)| !other.is_same(&winner));
                     return Ok(socket);
                 }
                 Ok(Ended { address, result: Err(error) }) => {
@@ -90,19 +90,18 @@ impl Attempts {
     }
 
     fn try_begin(&mut self, address: SocketAddr) -> io::Result<()> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        let socket = Arc::new(TcpStream::from(socket));
-        let (connecting, done) = (Arc::clone(&socket), self.done.clone());
+        let mut socket = Socket::new(address)?;
+        let (handle, done) = (socket.shutdown_handle(), self.done.clone());
         // Zero is not allowed, and would be over at once.
         let left = self.limit.map_or(LONGEST, |limit| limit.saturating_duration_since(Instant::now()));
         let limit = left.clamp(Duration::from_millis(1), LONGEST);
         let connect = move || {
-            let result = SockRef::from(&*connecting).connect_timeout(&SockAddr::from(address), limit);
+            let result = socket.connect(address, limit).map(|()| socket);
             // Nobody listens any more if another one was faster.
-            done.send(Ended { address, result: result.map(|()| connecting) }).unwrap_or_default();
+            done.send(Ended { address, result }).unwrap_or_default();
         };
         let thread = thread::Builder::new().name("windway-connect".to_owned()).spawn(connect)?;
-        self.under_way.push((socket, thread));
+        self.under_way.push((handle, thread));
         Ok(())
     }
 }
@@ -110,7 +109,7 @@ impl Attempts {
 impl Drop for Attempts {
     fn drop(&mut self) {
         for (socket, thread) in self.under_way.drain(..) {
-            drop(socket.shutdown(Shutdown::Both));
+            socket.shut_down();
             if RELEASABLE && thread.join().is_err() {
                 log::error!("a connect panicked");
             }
@@ -133,21 +132,22 @@ fn describe(address: SocketAddr, error: io::Error) -> Error {
 mod tests {
     use super::*;
     use crossbeam_channel::bounded;
-    use std::io::{Read, Write};
-    use std::net::TcpListener;
+    use socket2::{Domain, SockAddr, Type};
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
 
     const LONG: Duration = Duration::from_secs(60);
 
     /// One at which nobody accepts and the queue is full: a connect to it hangs.
     struct Hanging {
         address: SocketAddr,
-        _listener: Socket,
+        _listener: socket2::Socket,
         _first: TcpStream,
     }
 
     impl Hanging {
         fn new() -> Self {
-            let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
             listener.listen(0).unwrap();
             let address = listener.local_addr().unwrap().as_socket().unwrap();
@@ -159,7 +159,7 @@ mod tests {
         TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
     }
 
-    fn connect_to(addresses: &[SocketAddr], timeout: Duration) -> (Result<Arc<TcpStream>, Error>, usize) {
+    fn connect_to(addresses: &[SocketAddr], timeout: Duration) -> (Result<Socket, Error>, usize) {
         let (_held, released) = bounded(0);
         let mut begun = 0;
         let result = connect(addresses, timeout, &released, || begun += 1);
@@ -177,10 +177,9 @@ mod tests {
             (vec![hanging.address, refusing(), good, hanging.address], 3),
         ] {
             let (socket, begun) = connect_to(&addresses, LONG);
-            let socket = socket.unwrap();
-            assert_eq!((socket.peer_addr().unwrap(), begun), (good, attempts));
+            assert_eq!(begun, attempts);
             // Not shut down with the others.
-            (&*socket).write_all(b"a").unwrap();
+            socket.unwrap().write_all(b"a").unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             accepted.read_exact(&mut [0]).unwrap();
         }

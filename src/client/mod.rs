@@ -5,8 +5,10 @@
 
 mod body;
 mod connect;
+mod dialer;
 mod exchange;
 mod eyeballs;
+mod head;
 mod pace;
 mod race;
 mod range;
@@ -15,8 +17,11 @@ mod resolve;
 mod resume;
 pub(crate) mod retry;
 mod shoutcast;
+mod socket;
 mod stock;
+mod tls;
 mod transport;
+mod tunnel;
 mod warm;
 
 use std::io::{self, Read};
@@ -25,13 +30,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Version, header};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
-use ureq::unversioned::transport::{ConnectProxyConnector, Connector, RustlsConnector};
 use ureq::{Agent, Body, Timeout};
 use url::Url;
 
 use self::body::Framing;
 use self::connect::Connect;
+use self::dialer::Dialer;
 use self::exchange::{Exchange, Over, Patience};
 use self::pace::Pace;
 use self::race::Race;
@@ -39,7 +43,9 @@ use self::range::{ContentRange, check_partial};
 use self::request::parse_header;
 use self::resolve::{CachingResolver, Lookups};
 use self::stock::Origin;
-use self::transport::{Counters, Dial};
+use self::tls::Tls;
+use self::transport::Counters;
+use self::tunnel::HttpProxy;
 use self::warm::Keeper;
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::config::{Auth, ClientConfig};
@@ -110,16 +116,21 @@ impl HttpClient {
         }
         let counters = Arc::new(Counters::default());
         let lookups = Lookups::new(config.resolve_cache, config.resolve_timeout);
-        let dial = Dial { counters: Arc::clone(&counters), connect_timeout: config.connect_timeout };
-        let opener = dial.chain(ConnectProxyConnector::default()).chain(RustlsConnector::default());
+        let proxy = proxy(config)?;
+        let dialer = Dialer {
+            lookups: Arc::clone(&lookups),
+            counters: Arc::clone(&counters),
+            connect_timeout: config.connect_timeout,
+            proxy: proxy.as_ref().map(|proxy| HttpProxy::new(proxy, &config.user_agent)),
+            tls: Tls::new(&config.extra_roots)?,
+        };
         let limits = stock::Limits {
             per_origin: config.max_idle_per_origin,
             over_all: config.max_idle,
             max_age: config.max_idle_age,
         };
-        let options = agent_config(config)?;
-        let keeper =
-            Keeper::new(opener, options.clone(), limits, Arc::clone(&lookups), Arc::clone(&counters));
+        let options = agent_config(config, proxy);
+        let keeper = Keeper::new(dialer, options.clone(), limits);
         let resolver = CachingResolver::beside(&lookups, &keeper);
         let agent = Agent::with_parts(options, Connect(Arc::clone(&keeper)), resolver);
         Ok(Self(Arc::new(Shared {
@@ -154,7 +165,7 @@ impl HttpClient {
         }
     }
 
-    /// Keeps a connection to where `request` goes ready while the result lives. `None` behind a proxy.
+    /// Keeps a connection to where `request` goes ready while the result lives.
     pub(crate) fn keep_warm(&self, request: &Request) -> Option<Warmth> {
         let origin = self.origin(request)?;
         Some(self.0.keeper.keep_warm(origin))
@@ -168,7 +179,7 @@ impl HttpClient {
     }
 
     fn origin(&self, request: &Request) -> Option<Origin> {
-        origin_of(request.start()).filter(|_| self.0.agent.config().proxy().is_none() && !self.0.hollow)
+        origin_of(request.start()).filter(|_| !self.0.hollow)
     }
 
     /// Lets go of all connections that serve nobody, and of the addresses that were looked up.
@@ -306,7 +317,7 @@ impl HttpClient {
             self.request(request, url).and_then(|request| exchange.enter(|| self.0.agent.run(request)));
         match (sent, exchange.cancelled()) {
             (_, Some(cancelled)) => Err((cancelled, exchange)),
-            (Err(error), None) => Err((describe_for(url, error, &exchange), exchange)),
+            (Err(error), None) => Err((describe(error), exchange)),
             (Ok(response), None) => Ok(Answer { response, exchange, on_cancel }),
         }
     }
@@ -428,12 +439,13 @@ fn parse_len(value: &str) -> Option<u64> {
     lens.all(|len| len == Some(first)).then_some(first)
 }
 
-fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
-    let builder = Agent::config_builder()
+fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::config::Config {
+    Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .proxy(proxy(config)?)
+        // With one set, ureq looks no origin's name up. The tunnel is opened here.
+        .proxy(proxy)
         .user_agent(config.user_agent.as_str())
         // The offsets of an encoded body mean nothing.
         .accept_encoding("identity")
@@ -447,21 +459,8 @@ fn agent_config(config: &ClientConfig) -> Result<ureq::config::Config, Error> {
         .output_buffer_size(16 * 1024)
         // What would go into ureq's pool goes into our stock.
         .max_idle_connections(0)
-        .max_idle_connections_per_host(0);
-    if config.extra_roots.is_empty() {
-        return Ok(builder.build());
-    }
-    let mut roots: Vec<Certificate<'static>> =
-        webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|root| Certificate::from_der(root)).collect();
-    for pem in &config.extra_roots {
-        let root = Certificate::from_pem(pem).map_err(|cause| {
-            Error::new(ErrorKind::InvalidConfig, "ClientConfig::extra_roots holds no certificate in PEM")
-                .with_cause(cause)
-        })?;
-        roots.push(root);
-    }
-    let tls = TlsConfig::builder().root_certs(RootCerts::Specific(Arc::new(roots))).build();
-    Ok(builder.tls_config(tls).build())
+        .max_idle_connections_per_host(0)
+        .build()
 }
 
 fn authorizations(config: &ClientConfig) -> Result<Vec<(url::Origin, HeaderValue)>, Error> {
@@ -591,9 +590,6 @@ fn describe(error: ureq::Error) -> Error {
         }
         ureq::Error::Timeout(_) => (ErrorKind::Silent, "the server fell silent"),
         ureq::Error::HostNotFound => (ErrorKind::HostNotFound, "the host was not found"),
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::Pem(_) | ureq::Error::TlsRequired => {
-            (ErrorKind::Tls, "the TLS handshake failed")
-        }
         ureq::Error::BadUri(_) => (ErrorKind::InvalidUrl, "the URL can't be asked for"),
         ureq::Error::LargeResponseHeader(..) => (ErrorKind::Protocol, "the head of the answer is too large"),
         _ => (ErrorKind::Protocol, "the answer is not valid HTTP"),
@@ -613,15 +609,6 @@ fn describe_io(error: io::Error) -> Error {
         _ => (ErrorKind::Disconnected, "the connection broke"),
     };
     Error::new(kind, what).with_cause(error)
-}
-
-fn describe_for(url: &Url, error: ureq::Error, exchange: &Exchange) -> Error {
-    let is_end = matches!(&error, ureq::Error::Io(io) if io.kind() == io::ErrorKind::UnexpectedEof);
-    let error = describe(error);
-    if is_end && url.scheme() == "https" && !exchange.was_connected() {
-        return Error::new(ErrorKind::Tls, "the server hung up during the TLS handshake").with_cause(error);
-    }
-    error
 }
 
 impl Error {

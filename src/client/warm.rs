@@ -16,14 +16,14 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::Resolver;
-use ureq::unversioned::transport::{ConnectionDetails, Connector, NextTimeout, time};
+use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, time};
 use ureq::{Timeout, http};
 
-use super::connect::{Connection, Opener};
+use super::connect::Connection;
+use super::dialer::Dialer;
 use super::exchange::Exchange;
-use super::resolve::{CachingResolver, Lookups};
+use super::resolve::CachingResolver;
 use super::stock::{Dial, Limits, Origin, Stock};
-use super::transport::Counters;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 
@@ -34,10 +34,8 @@ pub(super) struct Keeper {
     ended: Condvar,
     /// Where the thread waits that keeps the deadlines. Notified when there is an earlier one, and by the close.
     deadline: Condvar,
-    opener: Opener,
+    dialer: Dialer,
     config: Config,
-    lookups: Arc<Lookups>,
-    counters: Arc<Counters>,
     /// Which network it is: grows when the network has changed, and what was opened before is not used again.
     network: AtomicU64,
     /// Cancelled when the client closes.
@@ -62,23 +60,15 @@ pub(crate) struct Warmth {
 }
 
 impl Keeper {
-    pub(super) fn new(
-        opener: Opener,
-        config: Config,
-        limits: Limits,
-        lookups: Arc<Lookups>,
-        counters: Arc<Counters>,
-    ) -> Arc<Self> {
+    pub(super) fn new(dialer: Dialer, config: Config, limits: Limits) -> Arc<Self> {
         let shelves = Shelves { stock: Stock::new(limits), diallers: 0, wakes_at: None, closed: false };
         let closing = CancelToken::new(CancelReason::Shutdown);
         Arc::new(Self {
             shelves: Mutex::new(shelves),
             ended: Condvar::new(),
             deadline: Condvar::new(),
-            opener,
+            dialer,
             config,
-            lookups,
-            counters,
             network: AtomicU64::new(0),
             dials: Mutex::new(closing.child(CancelReason::Fetch)),
             closing,
@@ -129,22 +119,14 @@ impl Keeper {
         drop(gone);
     }
 
-    /// Opens a connection. Blocks for the limits of its parts.
-    pub(super) fn open(&self, details: &ConnectionDetails<'_>) -> Result<Connection, ureq::Error> {
+    /// Opens a connection to `origin`, which is where `details` lead. Blocks for the limits of its parts.
+    pub(super) fn open(
+        &self,
+        origin: &Origin,
+        details: &ConnectionDetails<'_>,
+    ) -> Result<Connection, ureq::Error> {
         let network = self.network.load(Ordering::Acquire);
-        let is_proxied = details.config.proxy().is_some();
-        let transport = if details.addrs.is_empty() && !is_proxied {
-            // What was in stock had died: the name was not looked up for its sake.
-            let resolver = CachingResolver::new(&self.lookups);
-            let addrs = resolver.resolve(details.uri, details.config, details.timeout)?;
-            self.opener.connect(&ConnectionDetails { addrs, ..copy(details) }, None)?
-        } else {
-            self.opener.connect(details, None)?
-        };
-        let transport = transport.ok_or(ureq::Error::ConnectionFailed)?;
-        // The one to a proxy has yet to become one through it.
-        let is_complete = is_proxied || self.config.proxy().is_none();
-        Connection::new(Box::new(transport), network, is_complete)
+        Ok(Connection::new(self.dialer.open(origin, details)?, network))
     }
 
     /// True if a connection to where `uri` leads is ready.
@@ -203,7 +185,7 @@ impl Keeper {
         let old = std::mem::replace(&mut *self.dials.lock(), self.closing.child(CancelReason::Fetch));
         // Before the new ones begin: each thread that dials on the old network is one less for them.
         old.cancel();
-        self.lookups.wake_all();
+        self.dialer.lookups.wake_all();
         self.refill();
     }
 
@@ -226,7 +208,7 @@ impl Keeper {
         };
         drop(gone);
         self.closing.cancel();
-        self.lookups.wake_all();
+        self.dialer.lookups.wake_all();
         self.deadline.notify_all();
         let mut shelves = self.shelves.lock();
         while shelves.diallers > 0 || shelves.wakes_at.is_some() {
@@ -271,7 +253,7 @@ impl Keeper {
     fn run_dialler(self: &Arc<Self>, first: Dial) {
         let mut next = Some(first);
         while let Some(dial) = next {
-            let opened = self.dial(&dial.origin);
+            let opened = self.open_ahead(&dial.origin);
             if let Err(error) = &opened {
                 log::debug!("no connection to {} ahead: {error}", dial.origin.host);
             }
@@ -286,7 +268,7 @@ impl Keeper {
         let is_opened = opened.is_some();
         // Ready before it counts as dialled, or another one would seem to be lacking in between.
         if let Some(connection) = opened {
-            self.counters.warmed.fetch_add(1, Ordering::Relaxed);
+            self.dialer.counters.warmed.fetch_add(1, Ordering::Relaxed);
             self.put_back(&dial.origin, connection);
         }
         self.shelves.lock().stock.handle_dialled(dial, is_opened);
@@ -341,7 +323,7 @@ impl Keeper {
         self.ended.notify_all();
     }
 
-    fn dial(&self, origin: &Origin) -> Result<Connection, Error> {
+    fn open_ahead(&self, origin: &Origin) -> Result<Connection, Error> {
         let exchange = Arc::new(Exchange::default());
         let dials = self.dials.lock().clone();
         let _on_close = dials.on_cancel({
@@ -350,14 +332,13 @@ impl Keeper {
         });
         let opened = exchange.enter(|| {
             let uri = origin.uri()?;
-            let resolver = CachingResolver::new(&self.lookups);
+            let resolver = CachingResolver::new(&self.dialer.lookups);
             let reason = Timeout::Connect;
             let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
             let timeout = NextTimeout { after, reason, per_read: None, per_write: None };
-            let addrs = resolver.resolve(&uri, &self.config, timeout)?;
             let details = ConnectionDetails {
                 uri: &uri,
-                addrs,
+                addrs: resolver.empty(),
                 config: &self.config,
                 request_level: false,
                 resolver: &resolver,
@@ -367,26 +348,11 @@ impl Keeper {
                 run_connector: Arc::new(|_| Err(ureq::Error::ConnectionFailed)),
                 register_shutdown: Arc::new(|_| Ok(())),
             };
-            self.open(&details)
+            self.open(origin, &details)
         });
         let connection = opened.map_err(Error::from_ureq)?;
         connection.unbind(&exchange);
         Ok(connection)
-    }
-}
-
-fn copy<'a>(details: &ConnectionDetails<'a>) -> ConnectionDetails<'a> {
-    ConnectionDetails {
-        uri: details.uri,
-        addrs: details.addrs.clone(),
-        config: details.config,
-        request_level: details.request_level,
-        resolver: details.resolver,
-        now: details.now,
-        timeout: details.timeout,
-        current_time: Arc::clone(&details.current_time),
-        run_connector: Arc::clone(&details.run_connector),
-        register_shutdown: Arc::clone(&details.register_shutdown),
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod content;
 pub mod decoding;
 pub mod peers;
+pub mod proxy;
 mod wire;
 
 use std::collections::HashMap;

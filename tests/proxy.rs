@@ -1,0 +1,314 @@
+//! Streams through an HTTP proxy: the same bytes, and none of the proxy's choosing.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::thread;
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::peers::downloader;
+use support::proxy::{Proxy, Reply};
+use support::{Answer, Asked, Content, Origin};
+use windway::{Downloader, Error, ErrorKind, Fetch, PeerHandle, Priority, Response};
+
+/// Longer than all buffers on its way.
+const LONG: u64 = 3_000_000;
+
+fn through(proxy: &Proxy, origins: &[&Origin]) -> Downloader {
+    downloader(|config| {
+        config.client.proxy = Some(proxy.url());
+        config.max_retries = 0;
+        for origin in origins.iter().filter(|origin| origin.url("").starts_with("https")) {
+            config.client.extra_roots.push(origin.root_pem());
+        }
+    })
+}
+
+fn serve_long(asked: &Asked) -> Answer {
+    Answer::file(asked, &Content::pattern(LONG))
+}
+
+fn both() -> [Origin; 2] {
+    [Origin::start_tls(serve_long), Origin::start(serve_long)]
+}
+
+fn get(peer: &PeerHandle, origin: &Origin, path: &str) -> Result<Response, Error> {
+    peer.execute(Fetch::get(&origin.url(path)).unwrap())
+}
+
+/// Reads in buffers of so many bytes to the end, or to an error.
+fn read_in(response: &mut Response, len: usize) -> (Vec<u8>, Result<(), Error>) {
+    let (mut body, mut buf) = (Vec::new(), vec![0; len]);
+    loop {
+        match response.read_chunk(&mut buf) {
+            Ok(0) => return (body, Ok(())),
+            Ok(got) => body.extend_from_slice(&buf[..got]),
+            Err(error) => return (body, Err(error)),
+        }
+    }
+}
+
+#[test]
+fn a_body_through_a_proxy_is_right_in_reads_of_any_length() {
+    for origin in both() {
+        let proxy = Proxy::start();
+        let downloader = through(&proxy, &[&origin]);
+        let peer = downloader.register((), Priority::High).unwrap();
+        for len in [700, 16 * 1024, 64 * 1024, 1_000_000] {
+            let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), len);
+            assert_eq!(end.map_err(|error| error.kind()), Ok(()), "in reads of {len}");
+            assert_eq!(body.len() as u64, LONG);
+            assert_pattern(0, &body);
+        }
+        // One tunnel served them all.
+        assert_eq!(proxy.log().connects.len(), 1);
+        assert_eq!(origin.log().connections, 1);
+        assert_eq!(downloader.stats().connections_dialled, 1);
+    }
+}
+
+#[test]
+fn a_file_through_a_proxy_is_right_wherever_it_is_read() {
+    for origin in both() {
+        let proxy = Proxy::start();
+        let mut stream = through(&proxy, &[&origin]).open(&origin.url("/a")).unwrap();
+        let mut buf = vec![0; 300_000];
+        for (position, len) in
+            [(0, 5_000), (2_900_000, 100_000), (1, 20_000), (1_234_567, 300_000), (2_000_001, 70_000)]
+        {
+            stream.seek(SeekFrom::Start(position)).unwrap();
+            stream.read_exact(&mut buf[..len]).unwrap();
+            assert_pattern(position, &buf[..len]);
+        }
+        stream.seek(SeekFrom::Start(0)).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len() as u64, LONG);
+        assert_pattern(0, &all);
+    }
+}
+
+#[test]
+fn of_a_proxy_that_rewrites_a_tunnel_of_tls_not_a_byte_is_delivered() {
+    for from in [0, 100, 1500, 5_000, 100_000, 1_000_000, 2_900_000] {
+        for len in [700, 64 * 1024] {
+            let origin = Origin::start_tls(serve_long);
+            let proxy = Proxy::rewriting(from);
+            let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
+            let error = match get(&peer, &origin, "/a") {
+                Err(error) => error,
+                Ok(mut response) => {
+                    let (body, end) = read_in(&mut response, len);
+                    assert_pattern(0, &body);
+                    assert!(body.len() as u64 <= from, "{} bytes, rewritten from {from}", body.len());
+                    end.expect_err("a body that was rewritten")
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::Tls, "rewritten from {from}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_behind_a_proxy_that_rewrites_fails_and_has_no_byte_of_the_proxys() {
+    for from in [5_000, 500_000] {
+        let origin = Origin::start_tls(serve_long);
+        let proxy = Proxy::rewriting(from);
+        let downloader = through(&proxy, &[&origin]);
+        let result = downloader.open(&origin.url("/a")).and_then(|mut stream| {
+            let mut all = Vec::new();
+            let result = stream.read_to_end(&mut all);
+            assert_pattern(0, &all);
+            result.map(drop).map_err(Error::from)
+        });
+        let error = result.expect_err("a file that was rewritten");
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
+    }
+}
+
+#[test]
+fn a_tunnel_serves_its_own_origin_and_no_other() {
+    let first = Origin::start_tls(serve_long);
+    let second = Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(40_000)));
+    let proxy = Proxy::start();
+    let downloader = through(&proxy, &[&first, &second]);
+    let peer = downloader.register((), Priority::High).unwrap();
+    for _ in 0..3 {
+        for (origin, expected) in [(&first, LONG), (&second, 40_000)] {
+            let (body, end) = read_in(&mut get(&peer, origin, "/a").unwrap(), 64 * 1024);
+            assert_eq!((body.len() as u64, end.is_ok()), (expected, true));
+            assert_pattern(0, &body);
+        }
+    }
+    assert_eq!(proxy.log().connects.len(), 2);
+    assert_eq!((first.log().connections, second.log().connections), (1, 1));
+    assert_eq!(downloader.stats().connections_idle, 2);
+}
+
+/// What is asked of the proxy's own address must not find a tunnel of the proxy's.
+#[test]
+fn an_origin_at_the_proxys_own_address_gets_no_tunnel_that_leads_elsewhere() {
+    let origin = Origin::start(serve_long);
+    let proxy = Proxy::start();
+    let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
+    let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), 64 * 1024);
+    assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
+    // The proxy takes no request of this kind, but it is asked for a tunnel to itself.
+    get(&peer, &origin, "/a").unwrap();
+    let to_itself = peer.execute(Fetch::get(&format!("{}/a", proxy.url())).unwrap());
+    assert!(to_itself.is_err());
+    proxy.wait_until("a request for a tunnel to itself", |log| {
+        log.connects.iter().any(|connect| connect.target == proxy.address().to_string())
+    });
+}
+
+#[test]
+fn connections_through_a_proxy_are_opened_ahead() {
+    for origin in both() {
+        let proxy = Proxy::start();
+        let downloader = through(&proxy, &[&origin]);
+        let peer = downloader.register((), Priority::High).unwrap();
+        downloader.warm(&origin.url("/"), 2).unwrap();
+        downloader.settle();
+        let stats = downloader.stats();
+        assert_eq!((stats.connections_idle, stats.connections_warmed), (2, 2), "{stats:?}");
+        assert_eq!(proxy.log().connects.len(), 2);
+        for _ in 0..2 {
+            let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), 64 * 1024);
+            assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
+            assert_pattern(0, &body);
+        }
+        assert!(origin.log().asked.iter().all(|asked| asked.connection < 2));
+        downloader.stop();
+        assert_eq!(downloader.stats().connections_idle, 0);
+    }
+}
+
+#[test]
+fn a_proxy_that_refuses_is_an_error_with_its_status() {
+    for (status, is_retryable) in [(403, false), (407, false), (502, true)] {
+        for origin in both() {
+            let head = format!("HTTP/1.1 {status} No\r\nContent-Length: 5\r\nX: y\r\n\r\nsorry");
+            let proxy = Proxy::replying(move |_| Reply::Refuse(head.clone().into_bytes()));
+            let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
+            let error = get(&peer, &origin, "/a").unwrap_err();
+            assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Status(status), is_retryable));
+            assert!(error.to_string().contains("proxy"), "{error}");
+            assert!(origin.log().asked.is_empty());
+        }
+    }
+}
+
+#[test]
+fn what_a_proxy_answers_that_is_no_http_or_ends_early_is_a_typed_error() {
+    let endless = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'x'; 1_000_000]].concat();
+    for (answer, kind) in [
+        (b"".to_vec(), ErrorKind::Disconnected),
+        (b"HTTP/1.1 200 OK\r\nX: y\r\n".to_vec(), ErrorKind::Disconnected),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), ErrorKind::Protocol),
+        (b"HTTP/1.1 2x0 OK\r\n\r\n".to_vec(), ErrorKind::Protocol),
+        (endless, ErrorKind::Protocol),
+    ] {
+        for origin in both() {
+            let answer = answer.clone();
+            let shown = String::from_utf8_lossy(&answer[..answer.len().min(30)]).into_owned();
+            let proxy = Proxy::replying(move |_| Reply::Refuse(answer.clone()));
+            let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
+            let error = get(&peer, &origin, "/a").unwrap_err();
+            assert_eq!(error.kind(), kind, "{shown:?}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_is_open_whatever_success_its_proxy_says_in_whatever_head() {
+    let many = (0..60).map(|number| format!("X-{number}: y\r\n")).collect::<String>();
+    for answer in [
+        "HTTP/1.0 200\r\n\r\n".to_owned(),
+        "HTTP/1.1 204 Open\r\nContent-Length: 7\r\n\r\n".into(),
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".into(),
+        format!("HTTP/1.1 200 OK\r\n{many}\r\n"),
+        "HTTP/1.1 200 OK\nX: y\n\n".into(),
+    ] {
+        for origin in both() {
+            let answer = answer.clone();
+            let proxy = Proxy::replying(move |_| Reply::TunnelWith(answer.clone().into_bytes()));
+            let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
+            let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), 64 * 1024);
+            assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
+            assert_pattern(0, &body);
+        }
+    }
+}
+
+#[test]
+fn only_the_proxy_sees_its_credentials() {
+    let origin = Origin::start_tls(serve_long);
+    let proxy = Proxy::start();
+    let url = format!("http://user:p%40ss@{}", proxy.address());
+    let downloader = downloader(|config| {
+        config.client.proxy = Some(url);
+        config.client.extra_roots.push(origin.root_pem());
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    get(&peer, &origin, "/a").unwrap();
+    let connect = proxy.log().connects[0].clone();
+    assert_eq!(connect.header("proxy-authorization"), Some("Basic dXNlcjpwQHNz"));
+    assert_eq!(connect.header("host"), Some(connect.target.as_str()));
+    assert_eq!(connect.target, origin.address().to_string());
+    assert_eq!(origin.log().asked[0].header("proxy-authorization"), None);
+}
+
+#[test]
+fn a_proxy_that_is_gone_or_mute_is_an_error_in_time() {
+    for (answer, is_gone) in [(None, true), (Some(""), false), (Some("HTTP/1.1 200"), false)] {
+        let origin = Origin::start_tls(serve_long);
+        let proxy = Proxy::replying(move |_| Reply::Mute(answer.unwrap_or_default().as_bytes().to_vec()));
+        let downloader = downloader(|config| {
+            config.client.proxy = Some(proxy.url());
+            config.client.connect_timeout = Duration::from_millis(300);
+            config.max_retries = 0;
+        });
+        if is_gone {
+            drop(proxy);
+        }
+        let peer = downloader.register((), Priority::High).unwrap();
+        let error = get(&peer, &origin, "/a").unwrap_err();
+        let expected = if is_gone { ErrorKind::Refused } else { ErrorKind::ConnectTimedOut };
+        assert_eq!(error.kind(), expected, "{error:?}");
+    }
+}
+
+#[test]
+fn a_cancel_releases_who_waits_for_a_proxy_or_for_what_comes_through_it() {
+    let origin = Origin::start_tls(|asked| match asked.path.as_str() {
+        "/head" => serve_long(asked).stall_in_head(10),
+        _ => serve_long(asked).stall_after(1000),
+    });
+    let mute = Proxy::replying(|_| Reply::Mute(Vec::new()));
+    let proxy = Proxy::start();
+    for (proxy, path) in [(&mute, "/a"), (&proxy, "/head"), (&proxy, "/a")] {
+        let peer = through(proxy, &[&origin]).register((), Priority::High).unwrap();
+        let before = (proxy.log().connects.len(), origin.log().asked.len(), origin.log().sent);
+        let (waiting, url) = (peer.clone(), origin.url(path));
+        let reader = thread::spawn(move || {
+            let mut response = waiting.execute(Fetch::get(&url).unwrap())?;
+            let (body, end) = read_in(&mut response, 64 * 1024);
+            assert_pattern(0, &body);
+            end
+        });
+        proxy.wait_until("a request for a tunnel", |log| log.connects.len() > before.0);
+        match path {
+            "/head" => origin.wait_until("a request", |log| log.asked.len() > before.1),
+            _ if proxy.log().connects.len() > 1 => {
+                origin.wait_until("a body", |log| log.sent >= before.2 + 1000);
+            }
+            _ => {}
+        }
+        peer.cancel();
+        let error = reader.join().unwrap().unwrap_err();
+        assert!(error.is_cancelled(), "{error:?}");
+        proxy.wait_until("a closed connection", |log| log.open == 0);
+    }
+}

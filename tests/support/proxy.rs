@@ -1,0 +1,264 @@
+//! A scripted HTTP proxy that opens tunnels, and may change the bytes that it forwards.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a test waits for what should come at once on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the proxy does with a request for a tunnel.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Opens the tunnel.
+    Tunnel,
+    /// Opens the tunnel, and answers with these bytes.
+    TunnelWith(Vec<u8>),
+    /// Opens no tunnel: sends these bytes and closes the connection.
+    Refuse(Vec<u8>),
+    /// Sends these bytes, then nothing.
+    Mute(Vec<u8>),
+}
+
+/// A request for a tunnel, as the proxy saw it.
+#[derive(Clone, Debug)]
+pub struct Connect {
+    pub target: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Connect {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ProxyLog {
+    /// Requests for tunnels.
+    pub connects: Vec<Connect>,
+    /// Connections accepted.
+    pub connections: usize,
+    /// Connections open now.
+    pub open: usize,
+}
+
+/// Changes bytes on their way to the client. Gets the offset in the tunnel of the first one.
+type Tamper = dyn Fn(u64, &mut [u8]) + Send + Sync;
+
+struct Shared {
+    reply: Box<dyn Fn(&Connect) -> Reply + Send + Sync>,
+    tamper: Box<Tamper>,
+    address: SocketAddr,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    log: ProxyLog,
+    /// Second handles of all sockets, to be shut down at the end.
+    sockets: Vec<TcpStream>,
+    threads: Vec<JoinHandle<()>>,
+    is_stopping: bool,
+}
+
+/// The proxy. Its drop closes all tunnels and ends its threads.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+    /// Keeps the port ours until the acceptor has ended.
+    _listener: TcpListener,
+}
+
+impl Proxy {
+    /// Forwards all bytes as they are.
+    pub fn start() -> Self {
+        Self::start_as(|_| Reply::Tunnel, |_, _| ())
+    }
+
+    pub fn replying(reply: impl Fn(&Connect) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_as(reply, |_, _| ())
+    }
+
+    /// Overwrites what an origin sends from the byte `from` of a tunnel on.
+    pub fn rewriting(from: u64) -> Self {
+        Self::start_as(
+            |_| Reply::Tunnel,
+            move |offset, bytes| {
+                let own = from.saturating_sub(offset).min(bytes.len() as u64) as usize;
+                bytes[own..].fill(b'!');
+            },
+        )
+    }
+
+    fn start_as(
+        reply: impl Fn(&Connect) -> Reply + Send + Sync + 'static,
+        tamper: impl Fn(u64, &mut [u8]) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port on loopback");
+        let shared = Arc::new(Shared {
+            reply: Box::new(reply),
+            tamper: Box::new(tamper),
+            address: listener.local_addr().expect("a bound socket has an address"),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let accepting = (Arc::clone(&shared), listener.try_clone().expect("a descriptor is left"));
+        let acceptor = thread::spawn(move || accepting.0.accept(&accepting.1));
+        Self { shared, acceptor: Some(acceptor), _listener: listener }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.shared.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    pub fn log(&self) -> ProxyLog {
+        self.shared.lock().log.clone()
+    }
+
+    /// Blocks until the log is as wanted. Panics with the log if that takes absurdly long.
+    pub fn wait_until(&self, what: &str, mut wanted: impl FnMut(&ProxyLog) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.shared.lock();
+        while !wanted(&state.log) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "still no {what}: {:?}", state.log);
+            state = self.shared.changed.wait_timeout(state, left).expect("no panic under this lock").0;
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let sockets = {
+            let mut state = self.shared.lock();
+            state.is_stopping = true;
+            std::mem::take(&mut state.sockets)
+        };
+        for socket in sockets {
+            // It may be closed already, which is what is wanted.
+            drop(socket.shutdown(Shutdown::Both));
+        }
+        // Wakes the acceptor.
+        drop(TcpStream::connect(self.shared.address));
+        if let Some(acceptor) = self.acceptor.take() {
+            drop(acceptor.join());
+        }
+        let threads = std::mem::take(&mut self.shared.lock().threads);
+        for thread in threads {
+            drop(thread.join());
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for socket in listener.incoming() {
+            let Ok(socket) = socket else { continue };
+            let mut state = self.lock();
+            if state.is_stopping {
+                return;
+            }
+            state.log.connections += 1;
+            state.log.open += 1;
+            state.sockets.push(socket.try_clone().expect("a descriptor is left"));
+            self.changed.notify_all();
+            let shared = Arc::clone(self);
+            let thread = thread::spawn(move || {
+                // A client that goes away is its own business.
+                drop(shared.serve(&socket));
+                // The second handle keeps the socket open.
+                drop(socket.shutdown(Shutdown::Both));
+                shared.lock().log.open -= 1;
+                shared.changed.notify_all();
+            });
+            state.threads.push(thread);
+        }
+    }
+
+    fn serve(self: &Arc<Self>, mut client: &TcpStream) -> io::Result<()> {
+        client.set_nodelay(true)?;
+        let Some(connect) = read_connect(client)? else { return Ok(()) };
+        {
+            let mut state = self.lock();
+            state.log.connects.push(connect.clone());
+            self.changed.notify_all();
+        }
+        let answer = match (self.reply)(&connect) {
+            Reply::Tunnel => b"HTTP/1.1 200 Connection established\r\n\r\n".to_vec(),
+            Reply::TunnelWith(answer) => answer,
+            Reply::Refuse(answer) => return client.write_all(&answer),
+            Reply::Mute(answer) => {
+                client.write_all(&answer)?;
+                // Ends when the client goes, or this is dropped.
+                return io::copy(&mut client, &mut io::sink()).map(drop);
+            }
+        };
+        let origin = TcpStream::connect(&connect.target)?;
+        origin.set_nodelay(true)?;
+        {
+            let mut state = self.lock();
+            if state.is_stopping {
+                return Ok(());
+            }
+            state.sockets.push(origin.try_clone()?);
+        }
+        client.write_all(&answer)?;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                drop(io::copy(&mut &*client, &mut &origin));
+                drop(origin.shutdown(Shutdown::Both));
+            });
+            drop(self.forward(&origin, client));
+            drop(client.shutdown(Shutdown::Both));
+        });
+        Ok(())
+    }
+
+    /// Forwards what an origin sends.
+    fn forward(&self, mut origin: &TcpStream, mut client: &TcpStream) -> io::Result<()> {
+        let (mut buf, mut offset) = (vec![0; 32 * 1024], 0);
+        loop {
+            let got = origin.read(&mut buf)?;
+            if got == 0 {
+                return Ok(());
+            }
+            (self.tamper)(offset, &mut buf[..got]);
+            client.write_all(&buf[..got])?;
+            offset += got as u64;
+        }
+    }
+}
+
+/// The head of a request for a tunnel; `None` if none came. What is no such request is an error.
+fn read_connect(mut client: &TcpStream) -> io::Result<Option<Connect>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        if client.read(&mut byte)? == 0 {
+            return Ok(None);
+        }
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8_lossy(&head).into_owned();
+    let mut lines = head.split("\r\n");
+    let target = lines.next().and_then(|line| line.strip_prefix("CONNECT ")?.strip_suffix(" HTTP/1.1"));
+    let Some(target) = target else { return Err(io::ErrorKind::InvalidData.into()) };
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        .collect();
+    Ok(Some(Connect { target: target.to_owned(), headers }))
+}
