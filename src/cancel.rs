@@ -10,6 +10,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use slab::Slab;
 
+use crate::foreign::Foreign;
+
 /// Who cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -69,7 +71,12 @@ struct Below {
     hooks: Slab<Hook>,
 }
 
-type Hook = Box<dyn FnOnce(CancelReason) + Send>;
+type Hook = Foreign<Box<dyn FnOnce(CancelReason) + Send>>;
+
+/// Runs `hook`. A panic in it is logged, and ends there: there are others to be run.
+fn run(hook: Hook, reason: CancelReason) {
+    let _ = hook.consume("on_cancel", |hook| hook(reason));
+}
 
 impl CancelToken {
     /// The root of a tree of its own; cancelling it is recorded as `reason`.
@@ -125,13 +132,14 @@ impl CancelToken {
     ///
     /// The hook must not block. Dropping the guard takes it back; a hook that is being run just then still ends.
     pub fn on_cancel(&self, hook: impl FnOnce(CancelReason) + Send + 'static) -> CancelGuard {
+        let hook: Hook = Foreign::new(Box::new(hook));
         let mut below = self.0.below.lock();
         if let Some(reason) = self.reason() {
             drop(below);
-            hook(reason);
+            run(hook, reason);
             return CancelGuard { node: Weak::new(), key: 0 };
         }
-        let key = below.hooks.insert(Box::new(hook));
+        let key = below.hooks.insert(hook);
         CancelGuard { node: Arc::downgrade(&self.0), key }
     }
 }
@@ -151,7 +159,7 @@ impl Node {
             // Outside the lock: hooks are foreign code, and a child's drop takes the parent's lock.
             pending.extend(below.children.into_iter().filter_map(|(_, child)| child.upgrade()));
             for (_, hook) in below.hooks {
-                hook(reason);
+                run(hook, reason);
             }
         }
     }
@@ -159,11 +167,18 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        let Some((parent, key)) = self.parent.take() else { return };
-        let mut below = parent.below.lock();
-        // A cancelled parent has already let go of its children, and takes no new ones.
-        if parent.cancelled.load(Ordering::Acquire) == 0 {
-            below.children.remove(key);
+        let mut entry = self.parent.take();
+        while let Some((parent, key)) = entry {
+            {
+                let mut below = parent.below.lock();
+                // A cancelled parent has already let go of its children, and takes no new ones.
+                if parent.cancelled.load(Ordering::Acquire) == 0 {
+                    below.children.remove(key);
+                }
+            }
+            // A parent that nobody else holds goes here, without its own parent: each level of drops within drops would
+            // take its share of the stack, and a chain may be long.
+            entry = Arc::into_inner(parent).and_then(|mut last| last.parent.take());
         }
     }
 }
@@ -260,5 +275,43 @@ mod tests {
             drop(root.child(CancelReason::Fetch));
         }
         assert_eq!(root.0.below.lock().children.len(), 0);
+    }
+
+    #[test]
+    fn a_long_chain_of_tokens_is_dropped_without_a_deep_stack() {
+        let small = std::thread::Builder::new().stack_size(256 * 1024);
+        let chain = small.spawn(|| {
+            let root = CancelToken::new(CancelReason::Peer);
+            let mut last = root.child(CancelReason::Fetch);
+            for _ in 0..200_000 {
+                last = last.child(CancelReason::Fetch);
+            }
+            drop(last);
+            assert_eq!(root.0.below.lock().children.len(), 0);
+        });
+        chain.unwrap().join().unwrap();
+    }
+
+    #[test]
+    fn a_hook_that_panics_leaves_nothing_uncancelled() {
+        let root = CancelToken::new(CancelReason::Peer);
+        let (ran, runs) = mpsc::channel();
+        let children: Vec<_> = (0..3).map(|_| root.child(CancelReason::Fetch)).collect();
+        let hooks = [&root, &children[0], &root, &children[1], &children[2]];
+        let _guards: Vec<_> = hooks
+            .into_iter()
+            .map(|token| {
+                let ran = ran.clone();
+                token.on_cancel(move |_| {
+                    ran.send(()).unwrap();
+                    panic!("as the test wants");
+                })
+            })
+            .collect();
+        root.cancel();
+        assert!(children.iter().all(CancelToken::is_cancelled));
+        assert_eq!(runs.try_iter().count(), hooks.len());
+        // Also where it runs at once.
+        let _late = root.on_cancel(|_| panic!("as the test wants"));
     }
 }

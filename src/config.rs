@@ -15,6 +15,7 @@ use ureq::http::HeaderValue;
 use crate::downloader::Priority;
 use crate::error::{Error, ErrorKind};
 use crate::event::Hang;
+use crate::foreign::Foreign;
 
 /// The longest limit: clocks and sockets take no more than some.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -208,17 +209,20 @@ impl HangPolicy {
     /// config.hang_policy = windway::HangPolicy::on_hang(|hang| eprintln!("{hang}"));
     /// ```
     pub fn on_hang(on_hang: impl Fn(&Hang) + Send + Sync + 'static) -> Self {
-        Self::Call(OnHang(Arc::new(on_hang)))
+        Self::Call(OnHang(Arc::new(Foreign::new(Box::new(on_hang)))))
     }
 }
 
 /// What is called for each standstill. See [`HangPolicy::on_hang`].
 #[derive(Clone)]
-pub struct OnHang(Arc<dyn Fn(&Hang) + Send + Sync>);
+pub struct OnHang(Arc<Foreign<CallOnHang>>);
+
+type CallOnHang = Box<dyn Fn(&Hang) + Send + Sync>;
 
 impl OnHang {
     pub(crate) fn call(&self, hang: &Hang) {
-        (self.0)(hang);
+        // A panic is logged, and changes nothing.
+        let _ = self.0.call_shared("on_hang", |on_hang| on_hang(hang));
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cancel::CancelReason;
 use crate::client::ByteRange;
+use crate::foreign::{self, Foreign, Panic};
 
 /// What went wrong, where, and why.
 ///
@@ -22,7 +23,7 @@ struct Report {
     url: Option<String>,
     range: Option<ByteRange>,
     retry_after: Option<Duration>,
-    cause: Option<Arc<dyn StdError + Send + Sync>>,
+    cause: Option<Arc<Foreign<Box<dyn StdError + Send + Sync>>>>,
 }
 
 /// The kind of an [`Error`]: what a program decides by.
@@ -80,7 +81,8 @@ pub enum ErrorKind {
     Cancelled(CancelReason),
     /// More response bodies are open in callers' hands than allowed.
     TooManyOpenBodies,
-    /// A blocking call was made on one of windway's own threads, where it could wait for itself.
+    /// A blocking call was made in a callback, where it could wait for itself. The documentation of the crate has the table
+    /// of what is allowed in which callback.
     WouldDeadlock,
     /// A callback panicked.
     Panicked,
@@ -111,6 +113,20 @@ impl Error {
         Self::new(ErrorKind::Cancelled(reason), format!("cancelled: {reason}"))
     }
 
+    /// Fails in a callback of windway's. Every call that may block until another thread has done something asks this first:
+    /// see [`foreign`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WouldDeadlock`], naming `call`.
+    pub(crate) fn check_may_block(call: &str) -> Result<(), Self> {
+        if !foreign::in_callback() {
+            return Ok(());
+        }
+        let why = format!("{call} was called in a callback, which it could wait for forever");
+        Err(Self::new(ErrorKind::WouldDeadlock, why))
+    }
+
     /// The same error with the URL it concerns. An URL that is already there stays.
     #[must_use]
     pub fn with_url(self, url: impl Into<String>) -> Self {
@@ -134,7 +150,7 @@ impl Error {
     /// The same error with what caused it.
     #[must_use]
     pub fn with_cause(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.edit(|report| report.cause = Some(Arc::from(cause.into())))
+        self.edit(|report| report.cause = Some(Arc::new(Foreign::new(cause.into()))))
     }
 
     fn edit(mut self, change: impl FnOnce(&mut Report)) -> Self {
@@ -242,7 +258,14 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.cause.as_deref().map(|cause| cause as &(dyn StdError + 'static))
+        let cause: &(dyn StdError + 'static) = &**self.0.cause.as_ref()?.get();
+        Some(cause)
+    }
+}
+
+impl From<Panic> for Error {
+    fn from(panic: Panic) -> Self {
+        Self::new(ErrorKind::Panicked, panic.to_string())
     }
 }
 

@@ -242,18 +242,27 @@ impl<E> Bus<E> {
 impl<E: Clone> Bus<E> {
     /// Tells everybody. Never waits for a subscriber.
     pub(crate) fn publish(&self, event: &E) {
+        drop(self.push(event));
+    }
+
+    /// As [`publish`](Self::publish), for one who holds a lock. Returns what lagging subscribers lose by it, to be dropped
+    /// without locks: an event's error may hold a user's value, whose drop may call back.
+    #[must_use = "to be dropped where nothing is locked"]
+    pub(crate) fn push(&self, event: &E) -> Vec<E> {
+        let mut lost = Vec::new();
         if self.0.count.load(Ordering::Acquire) == 0 {
-            return;
+            return lost;
         }
         for queue in &self.0.queues.lock().open {
             let mut backlog = queue.backlog.lock();
             if backlog.events.len() >= self.0.capacity.max(1) {
-                backlog.events.pop_front();
+                lost.extend(backlog.events.pop_front());
                 backlog.lost += 1;
             }
             backlog.events.push_back(event.clone());
             queue.arrived.notify_one();
         }
+        lost
     }
 }
 

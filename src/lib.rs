@@ -24,6 +24,7 @@ mod downloader;
 mod error;
 mod event;
 mod file;
+mod foreign;
 mod media;
 mod radio;
 mod storage;

@@ -3,12 +3,16 @@
 mod support;
 
 use std::io::Read;
-use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, mpsc};
+use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
+use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin, Station};
-use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, Radio, RadioConfig};
+use windway::{
+    Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, FileConfig, Flow, Head, Next, Outcome,
+    Peer, Priority, Radio, RadioConfig, RequestId, Response, Sink,
+};
 
 /// Tests here count the process's threads and descriptors: one at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -172,4 +176,196 @@ fn the_process_wide_downloader_ends_with_its_last_stream() {
         #[cfg(target_os = "linux")]
         assert!(census().0.len() <= ONE_DOWNLOADER);
     }
+}
+
+/// Fails where `work` does not end: what is looked for here are hangs.
+fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = mpsc::channel();
+    std::thread::spawn(move || done.send(work()));
+    ended.recv_timeout(Duration::from_secs(60)).expect("it hangs, or has panicked")
+}
+
+/// Panics when it is dropped.
+#[derive(Debug)]
+struct PanicsWhenDropped;
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            panic!("as the test wants");
+        }
+    }
+}
+
+impl std::fmt::Display for PanicsWhenDropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a cause whose drop panics")
+    }
+}
+
+impl std::error::Error for PanicsWhenDropped {}
+
+fn one_worker() -> Downloader {
+    downloader(|config| config.max_concurrent = 1)
+}
+
+/// True if the one worker still works, and the downloader ends.
+fn assert_unharmed(downloader: Downloader, origin: &Origin) {
+    let url = origin.url("/after");
+    ends(move || {
+        let list = List::default();
+        let peer = downloader.register(list.clone(), Priority::High).unwrap();
+        let (sink, end) = collect(0);
+        list.put(Fetch::get(&url).unwrap(), sink);
+        peer.wake(Priority::High);
+        assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+        peer.execute(Fetch::get(&url).unwrap()).unwrap().read_to_end(&mut Vec::new()).unwrap();
+        downloader.stop();
+        // Each that began has ended, once.
+        let totals = downloader.stats().totals;
+        assert_eq!((downloader.stats().busy_workers, totals.completed >= 2), (0, true));
+    });
+}
+
+#[test]
+fn a_peer_whose_drop_panics_costs_no_worker() {
+    /// Asked once; its handle is gone before it answers, so the worker drops it.
+    struct Fragile(mpsc::Sender<()>, mpsc::Receiver<()>, PanicsWhenDropped);
+    impl Peer for Fragile {
+        fn next_fetch(&mut self, _: Priority) -> Next {
+            self.0.send(()).unwrap();
+            self.1.recv().unwrap();
+            let _ = &self.2; // Held, not used.
+            Next::Wait
+        }
+    }
+    let _alone = alone();
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = one_worker();
+    let (asked, is_asked) = mpsc::channel();
+    let (go, going) = mpsc::channel();
+    let peer = downloader.register(Fragile(asked, going, PanicsWhenDropped), Priority::High).unwrap();
+    peer.wake(Priority::High);
+    is_asked.recv().unwrap();
+    drop(peer);
+    go.send(()).unwrap();
+    // And one that its own handle's drop frees, on this thread.
+    let (asked, _) = mpsc::channel();
+    let (_, going) = mpsc::channel();
+    drop(downloader.register(Fragile(asked, going, PanicsWhenDropped), Priority::High).unwrap());
+    assert_unharmed(downloader, &origin);
+}
+
+#[test]
+fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
+    let _alone = alone();
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = one_worker();
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = downloader.subscribe();
+    let fragile = PanicsWhenDropped;
+    let fetch = Fetch::get(&origin.url("/a")).unwrap().validate(move |_| {
+        let _ = &fragile; // Held, not used.
+        Ok(())
+    });
+    let (sink, end) = collect(0);
+    list.put(fetch, sink);
+    peer.wake(Priority::High);
+    let got = ends(move || (end.recv().unwrap(), end.recv().is_err()));
+    assert!(matches!(got.0.outcome, Outcome::Done) && got.1, "{got:?}");
+    // On the caller's thread, in the worker's place, and refusing.
+    let fragile = PanicsWhenDropped;
+    let fetch = Fetch::get(&origin.url("/a")).unwrap().validate(move |_| {
+        let _ = &fragile; // Held, not used.
+        Err(Error::new(ErrorKind::Refusal, "not this one").with_cause(PanicsWhenDropped))
+    });
+    let executes = peer.clone();
+    let kind = ends(move || executes.execute(fetch).unwrap_err().kind());
+    assert_eq!(kind, ErrorKind::Refusal);
+    let ended = std::iter::from_fn(|| events.try_recv()).filter(Event::is_end).count();
+    assert_eq!(ended, 2);
+    drop(peer);
+    assert_unharmed(downloader, &origin);
+}
+
+#[test]
+fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once() {
+    #[derive(Clone, Copy, PartialEq)]
+    enum At {
+        Accepted,
+        Head,
+        Detached,
+        Write,
+        Retrying,
+        Finish,
+    }
+    struct Breaks(At, mpsc::Sender<()>);
+    impl Breaks {
+        fn at(&self, at: At) {
+            if self.0 == at {
+                std::panic::panic_any(PanicsWhenDropped);
+            }
+        }
+    }
+    impl Sink for Breaks {
+        fn accepted(&mut self, _: RequestId) {
+            self.at(At::Accepted);
+        }
+        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+            self.at(At::Head);
+            Ok(if self.0 == At::Detached { Flow::Detach } else { Flow::Stream })
+        }
+        fn detached(self: Box<Self>, _body: Response) {
+            self.1.send(()).unwrap();
+            self.at(At::Detached);
+        }
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            self.at(At::Write);
+            Ok(())
+        }
+        fn retrying(&mut self, _: &Error, _: Instant) {
+            self.at(At::Retrying);
+        }
+        fn finish(self: Box<Self>, _: Outcome) {
+            self.1.send(()).unwrap();
+            self.at(At::Finish);
+        }
+    }
+    let _alone = alone();
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/busy" => Answer::status(503).header("Retry-After", "0"),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = one_worker();
+    let events = downloader.subscribe();
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (end, ended) = mpsc::channel();
+    let all = [At::Accepted, At::Head, At::Detached, At::Write, At::Retrying, At::Finish];
+    for at in all {
+        let path = if at == At::Retrying { "/busy" } else { "/a" };
+        list.put(Fetch::get(&origin.url(path)).unwrap(), Breaks(at, end.clone()));
+    }
+    drop(end);
+    // One that ends where it is accepted counts as an answer that there is nothing more.
+    let woken = peer.clone();
+    ends(move || {
+        for _ in all {
+            woken.wake(Priority::High);
+            ended.recv().unwrap();
+        }
+    });
+    let mut told = 0;
+    let ids = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(30)));
+    let ids: Vec<_> = ids
+        .inspect(|event| told += usize::from(event.is_end()))
+        .filter(Event::is_end)
+        .filter_map(|event| event.request())
+        .take(all.len())
+        .collect();
+    assert!(ids.iter().all(|id| ids.iter().filter(|other| *other == id).count() == 1), "{ids:?}");
+    drop(peer);
+    assert_unharmed(downloader, &origin);
 }

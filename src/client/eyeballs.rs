@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
 
 use super::socket::{ShutdownHandle, Socket};
 use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
 
 /// How long an address is waited for before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_millis(250);
@@ -96,7 +97,10 @@ impl Attempts {
         let left = self.limit.map_or(LONGEST, |limit| limit.saturating_duration_since(Instant::now()));
         let limit = left.clamp(Duration::from_millis(1), LONGEST);
         let connect = move || {
-            let result = socket.connect(address, limit).map(|()| socket);
+            // Who waits for it has to hear of it, whatever happens.
+            let result = contain("a connect", || socket.connect(address, limit));
+            let result = result.unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
+            let result = result.map(|()| socket);
             // Nobody listens any more if another one was faster.
             done.send(Ended { address, result }).unwrap_or_default();
         };

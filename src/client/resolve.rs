@@ -11,7 +11,6 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +25,7 @@ use super::exchange::{Exchange, Over};
 use super::transport::carry;
 use super::warm::Keeper;
 use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
 
 /// Lookups at once that are not slow.
 const MAX_PROMPT: usize = 4;
@@ -214,8 +214,8 @@ impl Lookups {
         let mut next = Some((first, id));
         while let Some((host, id)) = next {
             // A panic must not keep its place for ever.
-            let answer = catch_unwind(AssertUnwindSafe(|| (self.look_up)(&host)))
-                .unwrap_or_else(|_| Err(io::Error::other("the lookup panicked")));
+            let answer = contain("a name lookup", || (self.look_up)(&host))
+                .unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
             let mut state = self.state.lock();
             state.end(&host, id, answer);
             next = match state.poll_start(Instant::now()) {
@@ -406,6 +406,21 @@ mod tests {
         let at = lookups.state.lock().known["localhost"].at;
         lookups.resolve("localhost", None).unwrap();
         assert_eq!(lookups.state.lock().known["localhost"].at, at);
+    }
+
+    #[test]
+    fn a_lookup_that_panics_is_an_answer_and_costs_no_thread() {
+        let limit = Duration::from_secs(60);
+        let lookups = Lookups::with(limit, limit, |host: &str| match host {
+            "good" => Ok(vec![IpAddr::from([192, 0, 2, 7])]),
+            _ => panic!("as the test wants"),
+        });
+        for number in 0..2 * MAX_THREADS {
+            let error = lookups.resolve(&format!("bad{number}"), None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::HostNotFound);
+        }
+        assert_eq!(lookups.resolve("good", None).unwrap(), [IpAddr::from([192, 0, 2, 7])]);
+        assert!(lookups.state.lock().pending.is_empty());
     }
 
     #[test]

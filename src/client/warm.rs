@@ -26,6 +26,7 @@ use super::resolve::CachingResolver;
 use super::stock::{Dial, Limits, Origin, Stock};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
+use crate::foreign::contain;
 
 /// The connections that are ready, and those who open more.
 pub(super) struct Keeper {
@@ -238,12 +239,11 @@ impl Keeper {
                 shelves.diallers += 1;
                 dial
             };
-            let (keeper, first) = (Arc::clone(self), dial.clone());
+            let (dialler, first) = (Dialler(Arc::clone(self)), dial.clone());
             let named = thread::Builder::new().name("windway-dial".into());
-            if let Err(error) = named.spawn(move || keeper.run_dialler(first)) {
+            if let Err(error) = named.spawn(move || dialler.0.run_dialler(first)) {
                 log::warn!("no thread to open connections ahead: {error}");
                 self.end_dial(&dial, None);
-                self.end_dialler();
                 return;
             }
         }
@@ -253,7 +253,9 @@ impl Keeper {
     fn run_dialler(self: &Arc<Self>, first: Dial) {
         let mut next = Some(first);
         while let Some(dial) = next {
-            let opened = self.open_ahead(&dial.origin);
+            // Or the origin counted as being dialled, and got no connection ahead any more.
+            let opened = contain("opening a connection ahead", || self.open_ahead(&dial.origin))
+                .unwrap_or_else(|panic| Err(panic.into()));
             if let Err(error) = &opened {
                 log::debug!("no connection to {} ahead: {error}", dial.origin.host);
             }
@@ -261,7 +263,6 @@ impl Keeper {
             let mut shelves = self.shelves.lock();
             next = if shelves.closed { None } else { shelves.stock.poll_dial(Instant::now()) };
         }
-        self.end_dialler();
     }
 
     fn end_dial(self: &Arc<Self>, dial: &Dial, opened: Option<Connection>) {
@@ -272,13 +273,6 @@ impl Keeper {
             self.put_back(&dial.origin, connection);
         }
         self.shelves.lock().stock.handle_dialled(dial, is_opened);
-    }
-
-    fn end_dialler(&self) {
-        // Under the lock, so that nobody is between the look and the wait.
-        let mut shelves = self.shelves.lock();
-        shelves.diallers -= 1;
-        self.ended.notify_all();
     }
 
     /// Sees to it that a thread wakes at the next deadline of the stock.
@@ -310,7 +304,8 @@ impl Keeper {
             let old = shelves.stock.expire(Instant::now());
             // A close may block, and a dial takes the lock.
             MutexGuard::unlocked(&mut shelves, || {
-                drop(old);
+                // Whoever closes the client waits for this thread, so that a panic must not end it.
+                let _ = contain("closing idle connections", || drop(old));
                 self.refill();
             });
             let Some(at) = shelves.stock.next_deadline(Instant::now()).filter(|_| !shelves.closed) else {
@@ -353,6 +348,19 @@ impl Keeper {
         let connection = opened.map_err(Error::from_ureq)?;
         connection.unbind(&exchange);
         Ok(connection)
+    }
+}
+
+/// A thread that opens connections ahead, as the count of them sees it. `close` waits until there is none, so that each has
+/// to leave, however it ends.
+struct Dialler(Arc<Keeper>);
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        // Under the lock, so that nobody is between the look and the wait.
+        let mut shelves = self.0.shelves.lock();
+        shelves.diallers -= 1;
+        self.0.ended.notify_all();
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use super::passage::Berth;
@@ -11,6 +11,7 @@ use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{ByteRange, Head, Request, Validator};
 use crate::error::{Error, ErrorKind};
+use crate::foreign::Foreign;
 
 /// How urgent something is: a peer beside other peers, a fetch beside the others of its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +77,7 @@ pub struct Fetch {
 }
 
 /// Refuses an answer before a byte of its body is read.
-pub(super) type Validate = Box<dyn FnMut(&Head) -> Result<(), Error> + Send>;
+pub(super) type Validate = Foreign<Box<dyn FnMut(&Head) -> Result<(), Error> + Send>>;
 
 impl Fetch {
     /// A fetch of the whole of `url`.
@@ -141,7 +142,7 @@ impl Fetch {
     /// Looks at the head before a byte of the body is read, and may refuse it.
     #[must_use]
     pub fn validate(mut self, validate: impl FnMut(&Head) -> Result<(), Error> + Send + 'static) -> Self {
-        self.validate = Some(Box::new(validate));
+        self.validate = Some(Foreign::new(Box::new(validate)));
         self
     }
 
@@ -236,11 +237,11 @@ impl From<Result<(), Error>> for Outcome {
 }
 
 /// A sink that is finished exactly once, and whose panics end its fetch and nothing else.
-pub(super) struct GuardedSink(Option<Box<dyn Sink>>);
+pub(super) struct GuardedSink(Option<Foreign<Box<dyn Sink>>>);
 
 impl GuardedSink {
     pub(super) fn new(sink: Box<dyn Sink>) -> Self {
-        Self(Some(sink))
+        Self(Some(Foreign::new(sink)))
     }
 
     pub(super) fn accepted(&mut self, request: RequestId) -> Result<(), Error> {
@@ -257,9 +258,8 @@ impl GuardedSink {
 
     pub(super) fn detached(mut self, body: Response) {
         let Some(sink) = self.0.take() else { return };
-        if catch_unwind(AssertUnwindSafe(|| sink.detached(body))).is_err() {
-            log::error!("a sink panicked in detached");
-        }
+        // A panic is logged. The body ends the fetch where it is dropped.
+        let _ = sink.consume("detached", |sink| sink.detached(body));
     }
 
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
@@ -283,8 +283,8 @@ impl GuardedSink {
         name: &str,
         call: impl FnOnce(&mut dyn Sink) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        let Some(sink) = self.0.as_deref_mut() else { return Ok(None) };
-        catch_unwind(AssertUnwindSafe(|| call(sink))).unwrap_or_else(|_| Err(panicked(name))).map(Some)
+        let Some(sink) = &mut self.0 else { return Ok(None) };
+        sink.call(name, |sink| call(&mut **sink))?.map(Some)
     }
 
     pub(super) fn finish(mut self, outcome: Outcome) {
@@ -293,20 +293,24 @@ impl GuardedSink {
 
     fn finish_as(&mut self, outcome: Outcome) {
         let Some(sink) = self.0.take() else { return };
-        if catch_unwind(AssertUnwindSafe(|| sink.finish(outcome))).is_err() {
-            log::error!("a sink panicked in finish");
-        }
+        // A panic is logged. There is nothing more to be ended.
+        let _ = sink.consume("finish", |sink| sink.finish(outcome));
     }
 }
 
 impl Drop for GuardedSink {
     fn drop(&mut self) {
-        self.finish_as(Outcome::Cancelled(CancelReason::Shutdown));
+        self.finish_as(Outcome::from(Err(abandoned())));
     }
 }
 
-pub(super) fn panicked(callback: &str) -> Error {
-    Error::new(ErrorKind::Panicked, format!("the callback {callback} panicked"))
+/// Why a fetch ends that nobody has ended: what held it is gone with the downloader, or was unwound.
+pub(super) fn abandoned() -> Error {
+    if thread::panicking() {
+        Error::new(ErrorKind::Panicked, "what ran the fetch panicked")
+    } else {
+        Error::cancelled(CancelReason::Shutdown)
+    }
 }
 
 #[cfg(test)]

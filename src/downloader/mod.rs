@@ -50,6 +50,7 @@ use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
+use crate::foreign::Foreign;
 
 pub use account::Totals;
 pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
@@ -172,7 +173,7 @@ impl Downloader {
         let account = Arc::new(Account::new(core.config.event_capacity));
         let (sender, channel) = crossbeam_channel::bounded(core.config.peer_capacity);
         let entry = Arc::new(PeerEntry {
-            peer: Mutex::new(Box::new(peer)),
+            peer: Mutex::new(Foreign::new(Box::new(peer))),
             token: token.clone(),
             account: Arc::clone(&account),
         });

@@ -16,19 +16,19 @@
 //! ```
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 
-use super::fetch::{BLOCK, panicked};
+use super::fetch::BLOCK;
 use super::scheduler::Core;
 use super::worker::{Job, Target, Transfer};
 use crate::cancel::CancelToken;
 use crate::client;
 use crate::error::Error;
+use crate::foreign::contain;
 
 /// A reader who comes back later than this has other things to do than to read: a worker had better run ahead of him.
 const BUSY_ELSEWHERE: Duration = Duration::from_micros(200);
@@ -171,8 +171,9 @@ impl Berth {
     pub(crate) fn read_on(&self, position: u64) -> bool {
         let Some((key, mut passage, since)) = self.take(position) else { return false };
         let is_busy = since.elapsed() > BUSY_ELSEWHERE;
-        let step = catch_unwind(AssertUnwindSafe(|| passage.step(By::Reader)))
-            .unwrap_or_else(|_| Err(panicked("a reader's step")));
+        // Or its worker would wait for it forever.
+        let step =
+            contain("a reader's step", || passage.step(By::Reader)).unwrap_or_else(|panic| Err(panic.into()));
         let is_to_stay = !is_busy && matches!(step, Ok(Step::Moved));
         let has_moved = matches!(step, Ok(Step::Moved | Step::Pressed));
         let mut state = self.state.lock();

@@ -12,7 +12,7 @@ use super::account::{Account, Totals};
 use super::fetch::{Fetch, Priority, RequestId, Sink};
 use super::response::{BodyPermit, Keeps, Reply, Response};
 use super::schedule::PeerKey;
-use super::scheduler::{Core, Fact, on_own_thread};
+use super::scheduler::{Core, Fact};
 use super::sync::Slot;
 use super::worker::{Job, Target, run_job};
 use crate::cancel::{CancelReason, CancelToken};
@@ -143,10 +143,7 @@ impl PeerHandle {
     /// Puts a fetch into the channel. The scheduler has to be told.
     fn submit(&self, fetch: Fetch) -> Result<(Pending, RequestId), Error> {
         let url = fetch.request.url().to_owned();
-        if on_own_thread() {
-            let why = "execute was called on one of windway's own threads, which would wait for itself";
-            return Err(Error::new(ErrorKind::WouldDeadlock, why).with_url(url));
-        }
+        Error::check_may_block("execute").map_err(|error| error.with_url(url.clone()))?;
         let core = self.core();
         let Some(permit) = BodyPermit::take(core) else { return Err(too_many_bodies().with_url(url)) };
         let credit = self.0.credits.take(&self.0.token).map_err(|error| error.with_url(url.clone()))?;

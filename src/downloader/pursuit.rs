@@ -1,10 +1,9 @@
 //! A fetch's request, and what is needed to ask again until its whole body has come.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fetch::{Fetch, Validate, panicked};
+use super::fetch::{Fetch, Validate};
 use super::scheduler::Core;
 use super::sync::Slot;
 use crate::cancel::CancelToken;
@@ -46,6 +45,11 @@ impl Pursuit {
         }
     }
 
+    /// True if it holds a user's closure, whose drop is a call of the user's code.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.validate.is_some()
+    }
+
     pub(super) fn request(&self) -> &Request {
         &self.request
     }
@@ -84,8 +88,7 @@ impl Pursuit {
             resume.check(head)?;
         }
         if let Some(validate) = &mut self.validate {
-            catch_unwind(AssertUnwindSafe(|| validate(head)))
-                .unwrap_or_else(|_| Err(panicked("validate")))?;
+            validate.call("validate", |validate| validate(head))??;
         }
         Ok(())
     }

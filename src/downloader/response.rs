@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::fetch::abandoned;
 use super::peer::{Credit, PeerHandle};
 use super::pursuit::{Pursuit, pause};
 use super::scheduler::Core;
@@ -215,7 +216,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.answer(Err(Error::cancelled(CancelReason::Shutdown)));
+        self.answer(Err(abandoned()));
     }
 }
 

@@ -20,6 +20,7 @@ use super::worker::{Control, Job};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
+use crate::foreign::{Foreign, in_callback};
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
 pub(super) struct Core {
@@ -85,7 +86,7 @@ pub(super) struct Asked {
 /// What the machine keeps of a peer.
 pub(super) struct PeerEntry {
     /// Locked by the worker that asks. The schedule lets only one ask at a time.
-    pub(super) peer: Mutex<Box<dyn Peer>>,
+    pub(super) peer: Mutex<Foreign<Box<dyn Peer>>>,
     pub(super) token: CancelToken,
     pub(super) account: Arc<Account>,
 }
@@ -338,7 +339,8 @@ impl Core {
         }
         let mut signal = actions.signal;
         for ending in actions.endings {
-            if on_own_thread() || !ending.job.is_foreign() {
+            // Not within a callback: one that holds a lock of its user's would be called into by another that takes it.
+            if !ending.job.is_foreign() || (on_own_thread() && !in_callback()) {
                 ending.job.end_cancelled(ending.reason);
             } else {
                 self.endings.lock().push(ending);

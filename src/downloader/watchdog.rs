@@ -3,7 +3,6 @@
 //! It sleeps while nothing is pending. A fetch that waits for its next attempt, a body in a caller's hands and one that was
 //! set aside are on no worker, and never stand still.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::progress::{Progress, Standstill};
@@ -45,8 +44,7 @@ fn report(core: &Core, standstill: Standstill, held: &[Option<Held>], now: Insta
     match (&core.config.hang_policy, culprit) {
         (HangPolicy::CancelStalled, Some(Held::Fetch(control))) => control.fail(),
         (HangPolicy::Call(on_hang), _) => {
-            let called = catch_unwind(AssertUnwindSafe(|| on_hang.call(&hang)));
-            called.unwrap_or_else(|_| log::error!("the callback on_hang panicked"));
+            on_hang.call(&hang);
         }
         _ => {}
     }

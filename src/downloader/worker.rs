@@ -9,7 +9,6 @@
 //!                     └─ the caller's: execute returns the open body
 //! ```
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::account::Account;
-use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, panicked};
+use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, abandoned};
 use super::passage::{Berth, Passage, Step};
 use super::peer::Next;
 use super::pursuit::Pursuit;
@@ -28,6 +27,7 @@ use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::foreign::contain;
 
 /// So many bytes end the protection of Low work that had waited for too long.
 const PROTECTED_BYTES: u64 = 256 * 1024;
@@ -78,7 +78,8 @@ pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
     loop {
         let fact = match task {
             Task::Run(job) => run_job(core, worker, job, &mut chunk),
-            Task::Ask(asked) => ask(core, worker, &asked),
+            Task::Ask(asked) => contain("asking a peer", || ask(core, worker, &asked))
+                .unwrap_or(Fact::Answered(worker, Answer::Gone)),
             Task::Stop => break core.tell(Fact::Left),
         };
         task = core.next_task(worker, fact);
@@ -87,13 +88,13 @@ pub(super) fn run(core: &Arc<Core>, worker: WorkerId) {
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
 fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
-    let next = catch_unwind(AssertUnwindSafe(|| asked.entry.peer.lock().next_fetch(asked.admissible)));
+    let next = asked.entry.peer.lock().call("next_fetch", |peer| peer.next_fetch(asked.admissible));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch(fetch, sink)) => (fetch, sink, true),
         Ok(Next::Last(fetch, sink)) => (fetch, sink, false),
         Ok(Next::Wait) => return Fact::Answered(worker, Answer::Wait),
-        Err(_) => {
-            end_peer(core, &asked.entry);
+        Err(panic) => {
+            end_peer(core, &asked.entry, panic.into());
             return Fact::Answered(worker, Answer::Gone);
         }
     };
@@ -109,9 +110,7 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
 }
 
 /// Ends a peer that panicked, and no other.
-fn end_peer(core: &Core, entry: &PeerEntry) {
-    let error = panicked("next_fetch");
-    log::error!("a peer is ended: {error}");
+fn end_peer(core: &Core, entry: &PeerEntry, error: Error) {
     let event = Event::PeerFailed { error };
     entry.account.publish(&event);
     core.account.publish(&event);
@@ -120,7 +119,13 @@ fn end_peer(core: &Core, entry: &PeerEntry) {
 
 /// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. Returns what
 /// the machine has to be told then. `chunk` is not used where a caller waits for the body.
-pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Fact {
+///
+/// Never unwinds: whatever panics in it ends the job, and the worker is free again.
+pub(super) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Box<[u8]>) -> Fact {
+    contain("running a fetch", || run_unguarded(core, worker, job, chunk)).unwrap_or(Fact::Finished(worker))
+}
+
+fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Fact {
     if std::mem::take(&mut job.is_aside) {
         job.record.publish(Event::Resumed { request: job.record.id });
     } else {
@@ -305,16 +310,27 @@ impl Control {
         !std::mem::replace(&mut self.state.lock().begun, true)
     }
 
+    /// Notes the end, and gives back what the last attempt could have been closed by. `None` if it has ended before.
+    fn end(&self) -> Option<Option<CancelToken>> {
+        let mut hold = self.state.lock();
+        let is_first = !std::mem::replace(&mut hold.ended, true);
+        is_first.then(|| hold.attempt.take())
+    }
+
     pub(super) fn has_ended(&self) -> bool {
         self.state.lock().ended
     }
 
     /// Tells that it takes long, unless it has ended: nothing comes after an end.
     pub(super) fn tell_slow(&self) {
+        let event = Event::Slow { request: self.request };
         let hold = self.state.lock();
-        if !hold.ended {
-            self.publish(&Event::Slow { request: self.request });
+        if hold.ended {
+            return;
         }
+        let lost = self.accounts.each_ref().map(|account| account.bus.push(&event));
+        drop(hold);
+        drop(lost);
     }
 
     pub(super) fn publish(&self, event: &Event) {
@@ -445,7 +461,7 @@ impl Job {
 
     /// True if ending this job calls foreign code.
     pub(super) fn is_foreign(&self) -> bool {
-        matches!(self.target, Target::Sink(_))
+        matches!(self.target, Target::Sink(_)) || self.pursuit.is_foreign()
     }
 
     /// When to try again, if so; prepares the job for it.
@@ -519,9 +535,12 @@ impl Record {
         self.publish(Event::Started { request: self.id, wait: now - self.enqueued });
     }
 
-    /// Publishes the end. To be called once.
+    /// Publishes the end. Does nothing the second time.
     pub(super) fn end(&self, result: &Result<(), Error>) {
-        self.control.state.lock().ended = true;
+        let Some(attempt) = self.control.end() else { return };
+        // Here, and not with the last reference to the control: that may be dropped in a turn, and with the token may go
+        // hooks of the user's.
+        drop(attempt);
         self.control.accounts.iter().for_each(|account| account.add_end(result));
         let (request, bytes) = (self.id, self.received);
         self.publish(match result {
@@ -535,6 +554,15 @@ impl Record {
                 _ => Event::Failed { request, error: error.clone(), bytes },
             },
         });
+    }
+}
+
+/// Every fetch ends, also one that nobody has ended.
+impl Drop for Record {
+    fn drop(&mut self) {
+        if !self.control.has_ended() {
+            self.end(&Err(abandoned()));
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::state::Gate;
 use crate::client::retry;
 use crate::downloader::{Priority, Response};
 use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
 
 const CHUNK: usize = 64 * 1024;
 
@@ -20,7 +21,9 @@ pub(super) fn start(shared: &Arc<Shared>, body: Response) {
     let reads = Arc::clone(shared);
     let spawned = thread::Builder::new().name("windway-linear".into()).spawn(move || {
         crate::downloader::enter_own_thread();
-        let result = run(&reads, body);
+        // A reader would wait for a body that nobody reads any more.
+        let result =
+            contain("reading a linear body", || run(&reads, body)).unwrap_or_else(|panic| Err(panic.into()));
         if let Err(error) = &result {
             reads.pause_after(error);
         }

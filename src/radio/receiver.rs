@@ -3,7 +3,6 @@
 //! What follows from a failure is decided by [`Reconnect`]; where it waits, by [`Shared`].
 
 use std::num::NonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -14,6 +13,7 @@ use super::shared::{CHUNK, Gate, Shared};
 use crate::client::retry;
 use crate::downloader::{Fetch, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
 
 /// So many bytes tell a page from audio.
 const TELLING: usize = 64;
@@ -24,8 +24,7 @@ pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
     let named = thread::Builder::new().name("windway-radio".into());
     let spawned = named.spawn(move || {
         let receiver = Receiver { shared: &shared, peer: &peer, chunk: vec![0; CHUNK] };
-        let error = catch_unwind(AssertUnwindSafe(|| receiver.run()))
-            .unwrap_or_else(|_| Error::new(ErrorKind::Panicked, "the radio's thread panicked"));
+        let error = contain("receiving a radio", || receiver.run()).unwrap_or_else(Error::from);
         shared.ended(error);
     });
     spawned.map_err(|error| {
