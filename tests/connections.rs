@@ -4,12 +4,13 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
-use support::{Answer, Content, Origin};
+use support::{Answer, Asked, Content, Origin};
 use windway::{
     Auth, ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Outcome, PeerHandle, Priority, Response,
 };
@@ -493,4 +494,69 @@ fn pieces_of_a_file_that_nothing_vouches_for_are_held_against_each_other() {
     let error = windway::Error::from(stream.read_to_end(&mut body).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::Changed);
     assert!(body.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+}
+
+fn start(is_tls: bool, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
+    if is_tls { Origin::start_tls(handler) } else { Origin::start(handler) }
+}
+
+/// Runs `work`. Panics if that takes absurdly long.
+fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || drop(done.send(work())));
+    ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever")
+}
+
+/// The limit on silence is none here: who waits for such a body waits for ever.
+#[test]
+fn a_redirect_or_a_refusal_whose_body_does_not_come_holds_nobody_up() {
+    let slow = |answer: Answer, path: &str| match path.as_bytes()[1] {
+        b'n' => answer.stall_after(0),
+        b'c' => answer.chunked().stall_after(3),
+        _ => answer.trickle(1, Duration::from_secs(2)),
+    };
+    for is_tls in [false, true] {
+        let origin = start(is_tls, move |asked| match asked.path.as_str() {
+            "/real" => Answer::file(asked, &Content::pattern(50_000)),
+            path if path.ends_with("redirect") => slow(Answer::redirect(302, "/real"), path),
+            path => slow(Answer::status(404), path),
+        });
+        let downloader = downloader(|config| {
+            config.client.inactivity_timeout = NEVER;
+            if origin.url("").starts_with("https") {
+                config.client.extra_roots.push(origin.root_pem());
+            }
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        let kinds = ["/never", "/chunked", "/dripping"];
+        // More than there are workers.
+        let redirects = kinds.iter().cycle().take(20).map(|kind| get(&origin, &format!("{kind}-redirect")));
+        let refusals = kinds.iter().cycle().take(20).map(|kind| get(&origin, kind));
+        let fetches: Vec<Fetch> = redirects.chain(refusals).collect();
+        let answers = in_time(move || peer.batch(fetches));
+        for (number, answer) in answers.into_iter().enumerate() {
+            match answer {
+                Ok(response) => assert_eq!((number < 20, response.head().body_len()), (true, Some(50_000))),
+                Err(error) => assert_eq!((number < 20, error.status()), (false, Some(404)), "{error:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_connection_serves_again_after_a_redirect_or_a_refusal_with_a_short_body() {
+    let plain: fn(Answer) -> Answer = |answer| answer;
+    for framed in [plain, |answer| answer.chunked(), |answer| answer.split_head(20)] {
+        let origin = Origin::start(move |asked| match asked.path.as_str() {
+            "/real" => Answer::file(asked, &Content::pattern(50_000)),
+            "/redirect" => framed(Answer::redirect(302, "/real")),
+            _ => framed(Answer::status(404)),
+        });
+        let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+        for _ in 0..3 {
+            assert_eq!(read_all(&peer, get(&origin, "/redirect")).len(), 50_000);
+            assert_eq!(peer.execute(get(&origin, "/gone")).unwrap_err().status(), Some(404));
+        }
+        assert_eq!(origin.log().connections, 1);
+    }
 }

@@ -276,6 +276,7 @@ impl Transport for Watched {
             let (handle, reused) = (connection.handle.clone(), connection.requests > 1);
             if let Some(exchange) = Exchange::current() {
                 exchange.bind(&handle, reused).map_err(carry)?;
+                exchange.note_sent();
                 self.exchange = Some(exchange);
             }
         }
@@ -286,6 +287,10 @@ impl Transport for Watched {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let timeout = self.exchange.as_ref().map_or(timeout, |exchange| exchange.limit(timeout));
+        if timeout.after.is_zero() {
+            return Err(ureq::Error::Timeout(timeout.reason));
+        }
         self.lend(timeout)?;
         let Self { connection, exchange, beginning, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));

@@ -6,10 +6,11 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
+use ureq::unversioned::transport::{NextTimeout, time};
 
 use super::socket::ShutdownHandle;
 use super::transport::Tcp;
@@ -55,8 +56,14 @@ struct Binding {
     connected: bool,
     /// The connection had served another request before.
     reused: bool,
+    /// When the request was sent.
+    sent: Option<Instant>,
     /// Something came back.
     answered: bool,
+    /// How long that took.
+    ttfb: Option<Duration>,
+    /// No wait for more of the answer goes on for longer.
+    read_until: Option<Instant>,
     /// Another exchange for the same request was faster.
     outrun: bool,
     direct: Direct,
@@ -196,9 +203,35 @@ impl Exchange {
         self.binding.lock().connected = true;
     }
 
+    /// Notes that the request is being sent.
+    pub(super) fn note_sent(&self) {
+        self.binding.lock().sent = Some(Instant::now());
+    }
+
     /// Notes that something came back. True the first time.
     pub(super) fn note_answer(&self) -> bool {
-        !std::mem::replace(&mut self.binding.lock().answered, true)
+        let mut binding = self.binding.lock();
+        if !binding.answered {
+            binding.ttfb = binding.sent.map(|sent| sent.elapsed());
+        }
+        !std::mem::replace(&mut binding.answered, true)
+    }
+
+    /// How long the first byte of the answer took.
+    pub(super) fn ttfb(&self) -> Option<Duration> {
+        self.binding.lock().ttfb
+    }
+
+    /// Lets no wait for more of the answer go on for longer.
+    pub(super) fn read_until(&self, until: Instant) {
+        self.binding.lock().read_until = Some(until);
+    }
+
+    /// What is left of a wait for more of the answer.
+    pub(super) fn limit(&self, timeout: NextTimeout) -> NextTimeout {
+        let Some(until) = self.binding.lock().read_until else { return timeout };
+        let left = until.saturating_duration_since(Instant::now());
+        NextTimeout { after: timeout.after.min(time::Duration::Exact(left)), ..timeout }
     }
 
     /// Lets the body's reader take what has not arrived yet from the connection itself, or not. Only where nothing but the

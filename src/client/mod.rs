@@ -27,7 +27,7 @@ mod warm;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Version, header};
 use ureq::{Agent, Body, Timeout};
@@ -60,6 +60,10 @@ pub(crate) use warm::Warmth;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
 const SMALL_BODY: u64 = 64 * 1024;
+
+/// The least and the most that its end is waited for. The least is what a busy server takes between two writes; the most is
+/// less than a new connection costs on a slow mobile link.
+const DRAIN_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
 /// So many times the limit on silence a head may take, however it comes.
 const HEAD_PATIENCE: u32 = 3;
@@ -251,7 +255,7 @@ impl HttpClient {
             let Some(next) = redirect(&url, &answer.response)? else {
                 return self.accept(request, &url, answer);
             };
-            drain(&mut answer.response);
+            drain(&mut answer);
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
                 return Err(error.clone());
             }
@@ -385,7 +389,7 @@ impl HttpClient {
         // RFC 9110, 15.3.4: a 203 is the 200 of an origin, transformed by a proxy on the way.
         if !matches!(status, 200 | 203 | 206) {
             let error = refusal(status, headers);
-            drain(&mut answer.response);
+            drain(&mut answer);
             if matches!(status, 429 | 503) {
                 // Its own connection is idle by then, and goes with the others.
                 drop(answer);
@@ -531,12 +535,17 @@ fn redirect(from: &Url, response: &http::Response<Body>) -> Result<Option<Url>, 
     Ok(Some(to))
 }
 
-/// Reads a small body to its end, so that the connection can be used again.
-fn drain(response: &mut http::Response<Body>) {
-    let is_small = response.body().content_length().is_some_and(|len| len <= SMALL_BODY);
+/// Reads a small body to its end, so that the connection can be used again, if it comes about as fast as the head did. A new
+/// connection costs a few round trips: to wait for longer is worth nothing.
+fn drain(answer: &mut Answer) {
+    let has_codings = !codings(answer.response.headers()).is_empty();
+    let is_small = answer.response.body().content_length().map_or(has_codings, |len| len <= SMALL_BODY);
     if is_small {
+        let limit = answer.exchange.ttfb().unwrap_or_default().clamp(DRAIN_LIMITS.0, DRAIN_LIMITS.1);
+        answer.exchange.read_until(Instant::now() + limit);
         // Whether it worked does not matter: a connection that is not drained is closed.
-        drop(io::copy(&mut response.body_mut().as_reader().take(SMALL_BODY + 1), &mut io::sink()));
+        let body = &mut answer.response.body_mut().as_reader();
+        drop(io::copy(&mut body.take(SMALL_BODY + 1), &mut io::sink()));
     }
 }
 
