@@ -560,3 +560,69 @@ fn a_connection_serves_again_after_a_redirect_or_a_refusal_with_a_short_body() {
         assert_eq!(origin.log().connections, 1);
     }
 }
+
+#[test]
+fn what_is_no_answer_on_a_connection_that_served_before_means_a_new_connection() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n".as_slice();
+    let timed_out = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for stray in [&b"stray bytes\r\n\r\n"[..], b"\0", head, timed_out, b"HTTP/1.1 abc\r\n\r\n"] {
+        for is_tls in [false, true] {
+            let origin = start(is_tls, move |asked| match asked.on_connection {
+                0 => Answer::file(asked, &Content::pattern(5_000)),
+                _ => Answer::raw(stray),
+            });
+            let downloader = downloader(|config| {
+                config.max_retries = 0;
+                if is_tls {
+                    config.client.extra_roots.push(origin.root_pem());
+                }
+            });
+            let peer = downloader.register((), Priority::High).unwrap();
+            for _ in 0..3 {
+                let body = read_all(&peer, get(&origin, "/a"));
+                assert_eq!(body.len(), 5_000);
+                assert_pattern(0, &body);
+            }
+            assert_eq!((origin.log().connections, origin.log().asked.len()), (3, 5));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_answer_on_a_new_connection_is_an_error_at_once() {
+    let origin = Origin::start(|_| Answer::raw(b"stray bytes\r\n\r\n"));
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    assert_eq!(peer.execute(get(&origin, "/a")).unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(origin.log().asked.len(), 1);
+}
+
+#[test]
+fn what_comes_behind_a_body_is_no_answer_to_the_next_request() {
+    let mut both = Vec::new();
+    Content::pattern(5_000).append(&mut both, 0..5_000);
+    both.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nWRONG");
+    let len = both.len() as u64;
+    let both = Content::bytes(both);
+    for is_tls in [false, true] {
+        let both = both.clone();
+        // The second part comes when the connection is idle.
+        let origin = start(is_tls, move |asked| match asked.number {
+            0 => Answer::whole(&both)
+                .header("Content-Length", "5000")
+                .trickle(5_000, Duration::from_millis(100)),
+            _ => Answer::file(asked, &Content::pattern(7_000)),
+        });
+        let downloader = downloader(|config| {
+            if origin.url("").starts_with("https") {
+                config.client.extra_roots.push(origin.root_pem());
+            }
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        assert_eq!(read_all(&peer, get(&origin, "/a")).len(), 5_000);
+        origin.wait_until("the second part", |log| log.sent == len);
+        let body = read_all(&peer, get(&origin, "/b"));
+        assert_eq!(body.len(), 7_000);
+        assert_pattern(0, &body);
+        assert_eq!(origin.log().connections, 2);
+    }
+}

@@ -15,7 +15,7 @@ use ureq::unversioned::transport::{NextTimeout, time};
 use super::socket::ShutdownHandle;
 use super::transport::Tcp;
 use crate::cancel::CancelReason;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// A request on its way.
 #[derive(Default)]
@@ -143,10 +143,14 @@ impl Exchange {
         self.binding.lock().cancelled.map(Error::cancelled)
     }
 
-    /// True if a connection that had served another request before went away without an answer.
-    pub(super) fn was_stale(&self) -> bool {
+    /// True if the request went over a connection that had served another one before, and `error` may be of that
+    /// connection alone: only an answer proves that it still served. What came in place of one was no answer to this
+    /// request, but bytes from before it.
+    pub(super) fn was_stale(&self, error: &Error) -> bool {
+        let is_no_answer =
+            matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected | ErrorKind::Tls);
         let binding = self.binding.lock();
-        binding.reused && !binding.answered && binding.cancelled.is_none()
+        binding.reused && binding.cancelled.is_none() && (is_no_answer || !binding.answered)
     }
 
     /// True if it got as far as a complete connection.

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, Version, header};
+use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ureq::{Agent, Body, Timeout};
 use url::Url;
 
@@ -292,16 +292,22 @@ impl HttpClient {
             Some((_, race)) => race.end(first, cancel),
             None => first,
         };
-        match first {
-            Err((_, exchange)) if exchange.was_stale() => {
-                // Those that lie beside it may be gone as well.
-                if let Some(origin) = origin_of(url) {
-                    self.0.keeper.forget(&origin);
-                }
-                self.send_once(request, url, cancel, Exchange::over(Over::New)).map_err(|(error, _)| error)
+        let is_stale = match &first {
+            Err((error, exchange)) => exchange.was_stale(error),
+            // RFC 9110, 15.5.9: what a server sends that closes an idle connection. The request crossed it.
+            Ok(answer) => {
+                answer.response.status() == StatusCode::REQUEST_TIMEOUT && answer.exchange.is_reused()
             }
-            other => other.map_err(|(error, _)| error),
+        };
+        if !is_stale {
+            return first.map_err(|(error, _)| error);
         }
+        drop(first);
+        // Those that lie beside it may be gone as well.
+        if let Some(origin) = origin_of(url) {
+            self.0.keeper.forget(&origin);
+        }
+        self.send_once(request, url, cancel, Exchange::over(Over::New)).map_err(|(error, _)| error)
     }
 
     fn send_once(
