@@ -110,12 +110,13 @@ impl Stream {
 
     /// Reads what is stored and never waits: for audio callbacks. Where nothing is stored it is asked for, as if a read
     /// waited. Takes no lock that is held during I/O. What lies in a temporary file is [`Pending::OnDisk`](crate::Pending::OnDisk)
-    /// until a worker has brought it into memory: from then on, what follows is brought ahead of the reader.
+    /// until a thread of storage's own has loaded it into memory: from then on, what follows is loaded ahead of the reader.
+    /// The first such read starts that thread, one for the process, which ends with the last stream that made one.
     ///
     /// # Errors
     ///
-    /// What a read would fail of that waits: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], what the fetch failed
-    /// of for good. That is told for a second, however often this is called, and then it is tried again. What may pass is
+    /// What a read would fail of that waits: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`],
+    /// [`ErrorKind::Storage`], what the fetch failed of for good. That is told for a second, however often this is called, and then it is tried again. What may pass is
     /// [`Pending::Retrying`](crate::Pending::Retrying), for as long as it lasts: [`FileConfig::read_timeout`] does not count here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
         let position = self.position.load(Ordering::Relaxed);

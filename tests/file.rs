@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use support::content::assert_pattern;
+use support::peers::{Collect, List};
 use support::{Answer, Asked, Content, Origin};
 use windway::{
     Downloader, DownloaderConfig, ErrorKind, Event, FileConfig, Pending, Phase, Priority, ReadAhead,
@@ -490,12 +491,45 @@ fn what_lies_on_disk_is_brought_to_who_does_not_wait() {
         let all = try_read_all(&mut stream);
         assert_eq!(all.len(), 4_000_000);
         assert_pattern(0, &all);
-        // What lies in memory stays there; what does not can't be brought any more.
+        // What is stored stays readable, whoever reads it.
         stream.handle().cancel();
         stream.rewind().unwrap();
-        assert!(stream.try_read(&mut [0; 10]).unwrap_err().is_cancelled());
+        assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(Pending::OnDisk));
+        assert_eq!(try_read_all(&mut stream).len(), 4_000_000);
+        stream.rewind().unwrap();
         stream.read_exact(&mut [0; 1000]).unwrap();
     }
+}
+
+#[test]
+fn bytes_on_disk_do_not_wait_for_a_network_worker() {
+    let content = Content::pattern(4_000_000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/silent" => Answer::status(200).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = support::peers::downloader(|config| {
+        config.max_concurrent = 2;
+        config.reserved = 0;
+    });
+    let mut stream =
+        downloader.open_with(&origin.url("/a"), stored_in(StorageConfig::TempFile(None))).unwrap();
+    stream.handle().wait_buffered(4_000_000, None).unwrap();
+    let busy = List::default();
+    let peer = downloader.register(busy.clone(), Priority::High).unwrap();
+    let (ends, _end) = std::sync::mpsc::channel();
+    for _ in 0..2 {
+        let fetch = windway::Fetch::get(&origin.url("/silent")).unwrap().priority(Priority::High);
+        busy.put(fetch, Collect::new(0, &ends));
+    }
+    peer.wake(Priority::High);
+    let silent = |log: &support::Log| log.asked.iter().filter(|asked| asked.path == "/silent").count();
+    origin.wait_until("request on each worker", |log| silent(log) == 2);
+    assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(Pending::OnDisk));
+    let all = try_read_all(&mut stream);
+    assert_pattern(0, &all);
+    assert_eq!(downloader.stats().busy_workers, 2);
+    drop(origin);
 }
 
 #[test]

@@ -261,21 +261,13 @@ impl Shared {
         }
         let stored =
             self.resource.try_read_at(position, buf).map_err(|error| self.locate(error, position))?;
-        if self.resource.has_wishes() {
-            // For a thread of the downloader's to read from the disk.
-            self.link.get().inspect(|link| link.waker.wake(Priority::High));
-        }
         if let TryStored::Bytes(got) = stored {
             self.advance(reader, position, got as u64);
             return Ok(TryRead::Bytes(got));
         }
         let pending = {
             if stored == TryStored::OnDisk {
-                // Nobody brings it any more once the file is cancelled.
-                return match self.cancelled() {
-                    Some(error) => Err(self.locate(error, position)),
-                    None => Ok(TryRead::Pending(Pending::OnDisk)),
-                };
+                return Ok(TryRead::Pending(Pending::OnDisk));
             }
             let mut state = self.state.lock();
             if state.is_past_end(position) {
@@ -576,10 +568,6 @@ impl Peer for FilePeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
         let shared = &self.0;
         let Some(link) = shared.link.get() else { return Next::Wait };
-        if let Err(error) = shared.resource.bring_up() {
-            shared.state.lock().fail(error);
-            shared.resource.notify();
-        }
         let network = shared.network();
         let planned = shared.resource.with_ranges(|ranges| {
             let mut state = shared.state.lock();

@@ -1,6 +1,7 @@
 //! Blocks of a temporary file that lie in memory as well, for those who must not wait for a disk.
 //!
-//! They are wished for by whoever finds one missing, brought by a thread that may wait, and kept up by those who write.
+//! They are wished for by whoever finds one missing, brought by the [disk thread](super::disk), and kept up by those who
+//! write.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,6 +11,7 @@ use parking_lot::RwLock;
 
 use super::memory::{Block, new_block};
 use super::{BLOCK, RangeSet};
+use crate::error::Error;
 
 /// So many blocks lie in memory: two for each of four readers. More only while there are so many that nobody has read.
 const MOST: usize = 8;
@@ -23,6 +25,8 @@ pub(super) struct AtHand {
     held: VecDeque<Held>,
     /// Blocks to be brought. None is in `held`.
     wishes: VecDeque<u64>,
+    /// Blocks that could not be brought, and why, until it is told to who reads them. None is in `held` or `wishes`.
+    failures: VecDeque<(u64, Error)>,
 }
 
 #[derive(Debug)]
@@ -49,7 +53,8 @@ impl AtHand {
 
     /// Wishes for a block, once.
     pub(super) fn wish(&mut self, index: u64) {
-        if self.block(index).is_some() || self.wishes.contains(&index) {
+        let has_failed = self.failures.iter().any(|(failed, _)| *failed == index);
+        if has_failed || self.block(index).is_some() || self.wishes.contains(&index) {
             return;
         }
         if self.wishes.len() == LIMIT {
@@ -94,9 +99,25 @@ impl AtHand {
         }
     }
 
+    /// Notes that a block could not be brought. It is not wished for again before that was told.
+    pub(super) fn fail(&mut self, index: u64, error: Error) {
+        self.forget(index);
+        if self.failures.len() == LIMIT {
+            self.failures.pop_front();
+        }
+        self.failures.push_back((index, error));
+    }
+
+    /// Why the block could not be brought, once.
+    pub(super) fn take_failure(&mut self, index: u64) -> Option<Error> {
+        let at = self.failures.iter().position(|(failed, _)| *failed == index)?;
+        self.failures.remove(at).map(|(_, error)| error)
+    }
+
     pub(super) fn forget(&mut self, index: u64) {
         self.held.retain(|held| held.index != index);
         self.wishes.retain(|wish| *wish != index);
+        self.failures.retain(|(failed, _)| *failed != index);
     }
 }
 

@@ -6,17 +6,19 @@
 //! copy, never a wrong byte.
 
 mod at_hand;
+mod disk;
 mod memory;
 mod ranges;
 mod temp_file;
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use self::at_hand::AtHand;
+use self::disk::Disk;
 use self::memory::{Block, Blocks};
 use self::temp_file::{FileBlocks, Place};
 use crate::config::StorageConfig;
@@ -33,6 +35,8 @@ pub(crate) struct Resource {
     state: Mutex<State>,
     /// Notified by `write_at`, and by `notify` when something changed that waiters ask about.
     changed: Condvar,
+    /// The thread that loads blocks, from the first one on that was requested.
+    disk: OnceLock<Arc<Disk>>,
 }
 
 #[derive(Debug)]
@@ -42,6 +46,8 @@ struct State {
     backend: Backend,
     /// What of a temporary file lies in memory as well.
     at_hand: AtHand,
+    /// The disk thread has been told that there are requested blocks, and has not loaded them all.
+    is_loading: bool,
     /// Evictions so far that took a block. A copy during which it did not change is good.
     evictions: u64,
 }
@@ -97,8 +103,14 @@ impl Resource {
     }
 
     fn over(backend: Backend) -> Self {
-        let state = State { ranges: RangeSet::default(), backend, at_hand: AtHand::default(), evictions: 0 };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        let state = State {
+            ranges: RangeSet::default(),
+            backend,
+            at_hand: AtHand::default(),
+            is_loading: false,
+            evictions: 0,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new(), disk: OnceLock::new() }
     }
 
     /// Stores `bytes` at `offset` and wakes who waits. What is there already is overwritten, with the same bytes if the
@@ -172,9 +184,20 @@ impl Resource {
         }
     }
 
-    /// Copies what is there from `offset` on as far as it lies in memory: never waits for a disk. What does not lie there is
-    /// wished for, and so is the block behind what does.
-    pub(crate) fn try_read_at(&self, offset: u64, buf: &mut [u8]) -> Result<TryStored, Error> {
+    /// Copies what is there from `offset` on as far as it lies in memory: never waits for a disk. A block that does not lie
+    /// there is requested from the disk thread, and so is the one behind a block that does.
+    ///
+    /// # Errors
+    ///
+    /// What loading the block at `offset` failed of, once; then it is requested again. What starting the thread failed of.
+    pub(crate) fn try_read_at(self: &Arc<Self>, offset: u64, buf: &mut [u8]) -> Result<TryStored, Error> {
+        let stored = self.read_loaded(offset, buf)?;
+        self.load_requested()?;
+        Ok(stored)
+    }
+
+    /// Copies what lies in memory, and notes which blocks are to be loaded.
+    fn read_loaded(&self, offset: u64, buf: &mut [u8]) -> Result<TryStored, Error> {
         if matches!(self.state.lock().backend, Backend::Memory(_)) {
             let got = self.read_at(offset, buf)?;
             return Ok(if got == 0 { TryStored::Nothing } else { TryStored::Bytes(got) });
@@ -190,27 +213,55 @@ impl Resource {
         if done > 0 {
             return Ok(TryStored::Bytes(done));
         }
-        let is_there = self.with_ranges(|ranges| ranges.contains(offset));
-        Ok(if is_there { TryStored::OnDisk } else { TryStored::Nothing })
+        let mut state = self.state.lock();
+        if let Some(error) = state.at_hand.take_failure(offset / BLOCK) {
+            return Err(error);
+        }
+        Ok(if state.ranges.contains(offset) { TryStored::OnDisk } else { TryStored::Nothing })
     }
 
-    /// True if [`bring_up`](Self::bring_up) has something to do.
-    pub(crate) fn has_wishes(&self) -> bool {
-        self.state.lock().at_hand.has_wishes()
-    }
-
-    /// Brings what was wished for into memory: reads from the disk. After an error it is to be wished for again.
-    pub(crate) fn bring_up(&self) -> Result<(), Error> {
-        loop {
-            let Some((index, block)) = self.state.lock().at_hand.take_wish() else { return Ok(()) };
-            if let Err(error) = self.bring_up_block(index, &block) {
-                self.state.lock().at_hand.forget(index);
+    /// Tells the disk thread if there are blocks to load and it does not know.
+    fn load_requested(self: &Arc<Self>) -> Result<(), Error> {
+        {
+            let mut state = self.state.lock();
+            if !state.at_hand.has_wishes() || std::mem::replace(&mut state.is_loading, true) {
+                return Ok(());
+            }
+        }
+        match self.disk() {
+            Ok(disk) => disk.request(self),
+            Err(error) => {
+                self.state.lock().is_loading = false;
                 return Err(error);
             }
         }
+        Ok(())
     }
 
-    fn bring_up_block(&self, index: u64, block: &Block) -> Result<(), Error> {
+    fn disk(&self) -> Result<&Disk, Error> {
+        if let Some(disk) = self.disk.get() {
+            return Ok(disk);
+        }
+        let disk = Disk::shared()?;
+        Ok(self.disk.get_or_init(|| disk))
+    }
+
+    /// Loads the next requested block into memory: reads from the disk. True if there are more. What it fails of is for the
+    /// reader of that block.
+    fn load_next(&self) -> bool {
+        let next = self.state.lock().at_hand.take_wish();
+        if let Some((index, block)) = next {
+            if let Err(error) = self.load_block(index, &block) {
+                self.state.lock().at_hand.fail(index, error);
+            }
+        }
+        let mut state = self.state.lock();
+        // In the same turn of the lock as the look: who requests a block after it tells the thread again.
+        state.is_loading = state.at_hand.has_wishes();
+        state.is_loading
+    }
+
+    fn load_block(&self, index: u64, block: &Block) -> Result<(), Error> {
         let (place, parts) = {
             let state = self.state.lock();
             let Some(place) = state.backend.get(index) else { return Ok(()) };
@@ -493,21 +544,42 @@ mod tests {
     fn who_does_not_wait_for_the_disk_gets_what_was_brought_and_what_is_written_from_then_on() {
         let resource = Resource::new(&StorageConfig::TempFile(None)).unwrap();
         let mut buf = vec![0; 3 * BLOCK as usize];
-        assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Nothing);
-        assert!(!resource.has_wishes());
+        assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::Nothing);
+        assert!(!resource.load_next());
         resource.write_at(0, &bytes(0..BLOCK + 10)).unwrap();
-        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::OnDisk);
-        resource.bring_up().unwrap();
+        assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::OnDisk);
+        while resource.load_next() {}
         // What comes behind is wished for by the way.
-        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 5));
-        assert!(resource.has_wishes());
-        resource.bring_up().unwrap();
+        assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 5));
+        assert!(resource.state.lock().at_hand.has_wishes());
+        while resource.load_next() {}
         resource.write_at(BLOCK + 10, &bytes(BLOCK + 10..BLOCK + 100)).unwrap();
-        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize + 95));
+        assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize + 95));
         assert_eq!(buf[..BLOCK as usize + 95], bytes(5..BLOCK + 100));
         resource.evict(&[BLOCK..BLOCK + 1]);
-        assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Nothing);
-        assert_eq!(resource.try_read_at(BLOCK, &mut buf).unwrap(), TryStored::Bytes(100));
+        assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Nothing);
+        assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap(), TryStored::Bytes(100));
+    }
+
+    #[test]
+    fn what_loading_fails_of_is_told_once_to_who_reads_that_block() {
+        let file = tempfile::tempfile().unwrap();
+        let resource = Resource::over(Backend::File(FileBlocks::over(file.try_clone().unwrap())));
+        resource.write_at(0, &bytes(0..2 * BLOCK)).unwrap();
+        let mut buf = [0; 10];
+        assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::OnDisk);
+        while resource.load_next() {}
+        // The first block lies in memory by now; the second one is lost.
+        file.set_len(BLOCK).unwrap();
+        for _ in 0..2 {
+            assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::Bytes(10));
+            while resource.load_next() {}
+        }
+        for _ in 0..2 {
+            assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap_err().kind(), ErrorKind::Storage);
+            assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap(), TryStored::OnDisk);
+            while resource.load_next() {}
+        }
     }
 
     #[derive(Clone, Debug)]
@@ -564,10 +636,10 @@ mod tests {
                         }
                         Step::TryRead(at, len, is_brought) => {
                             let mut buf = vec![0; *len as usize];
-                            let mut stored = resource.try_read_at(*at, &mut buf).unwrap();
+                            let mut stored = resource.read_loaded(*at, &mut buf).unwrap();
                             if *is_brought {
-                                resource.bring_up().unwrap();
-                                stored = resource.try_read_at(*at, &mut buf).unwrap();
+                                while resource.load_next() {}
+                                stored = resource.read_loaded(*at, &mut buf).unwrap();
                             }
                             let is_there = *len > 0 && model[*at as usize].is_some();
                             prop_assert_eq!(stored == TryStored::Nothing, !is_there);
@@ -622,11 +694,11 @@ mod tests {
                                 offset = (offset * 31 + 77) % (32 * BLOCK);
                                 let got = resource.read_at(offset, &mut buf).unwrap() as u64;
                                 assert_eq!(buf[..got as usize], bytes(offset..offset + got));
-                                if let TryStored::Bytes(got) = resource.try_read_at(offset, &mut buf).unwrap()
+                                if let TryStored::Bytes(got) = resource.read_loaded(offset, &mut buf).unwrap()
                                 {
                                     assert_eq!(buf[..got], bytes(offset..offset + got as u64));
                                 }
-                                resource.bring_up().unwrap();
+                                while resource.load_next() {}
                             }
                         })
                     })
