@@ -147,9 +147,15 @@ pub struct DownloaderConfig {
     pub reserved: usize,
     /// Low fetches of one origin, running and set aside; awaited ones pass this limit. Default: 4.
     pub max_per_origin: usize,
+    /// Prefetches that were interrupted for urgent work and keep their connection open until they go on; beyond it the
+    /// connection is closed, and the fetch goes on from its offset on another one. 0 keeps none.
+    /// Default: `None`, twice `max_concurrent`.
+    pub max_preempted: Option<usize>,
     /// Low work begins so long after the last awaited fetch was begun. Default: zero.
     pub demand_throttle: Duration,
-    /// Low work that has waited so long comes before awaited work, once. Default: 10 s.
+    /// A prefetch that has waited so long runs before urgent work, for a second or 256 KiB. At most half of the workers that are
+    /// not reserved, but at least one, are taken in this way at once, and between two such turns urgent work that waits is
+    /// served. Default: 10 s.
     pub max_wait: Duration,
     /// Accepted fetches of one peer that have no answer yet; `execute` and `batch` block beyond it. Default: 32.
     pub peer_capacity: usize,
@@ -175,6 +181,7 @@ impl Default for DownloaderConfig {
             max_concurrent: 6,
             reserved: 1,
             max_per_origin: 4,
+            max_preempted: None,
             demand_throttle: Duration::ZERO,
             max_wait: Duration::from_secs(10),
             peer_capacity: 32,
@@ -279,6 +286,11 @@ impl DownloaderConfig {
             return wrong("client", "has a timeout of zero, and nothing would ever arrive");
         }
         Ok(())
+    }
+
+    /// See `max_preempted`.
+    pub(crate) fn effective_max_preempted(&self) -> usize {
+        self.max_preempted.unwrap_or(self.max_concurrent.saturating_mul(2))
     }
 
     /// The reserved workers that are really there: a lone worker has to serve everybody.

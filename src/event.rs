@@ -47,7 +47,7 @@ pub enum Event {
     },
     /// Something has stood still for longer than `hang_timeout`. Once for each standstill.
     Hang(Hang),
-    /// It made room for awaited work, and goes on later.
+    /// It made room for awaited work, or for a prefetch that had waited longer, and goes on later.
     SetAside {
         /// Which fetch.
         request: RequestId,

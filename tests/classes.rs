@@ -5,11 +5,13 @@ mod support;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin};
 use windway::{
-    Downloader, ErrorKind, Event, Fetch, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Sink, Waker,
+    Downloader, Error, ErrorKind, Event, Fetch, Flow, Head, Next, Outcome, Peer, PeerHandle, Priority,
+    RequestId, Sink, Subscriber, Waker,
 };
 
 /// A downloader with one worker, which is held by a request whose head does not come.
@@ -258,4 +260,238 @@ fn throughput_adds_up_over_transfers_and_is_told_for_each_peer() {
     let all = downloader.bandwidth().unwrap();
     assert!(all > 0.9 * peers[0].0.bandwidth().unwrap(), "{all}");
     assert_eq!(downloader.stats().totals.completed, 2);
+}
+
+/// Prefetches one body that never ends, and throws its bytes away.
+struct Endless(Option<Fetch>);
+
+impl Peer for Endless {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        self.0.take().map_or(Next::Wait, |fetch| Next::Last(fetch, Box::new(Discard)))
+    }
+}
+
+struct Discard;
+
+impl Sink for Discard {
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: Outcome) {}
+}
+
+/// Sends its prefetches at a rate at which a protected turn, of 256 KiB, takes a tenth of a second. Holds the heads of urgent
+/// fetches back until it is released.
+fn prefetched_from() -> Origin {
+    let (endless, small) = (Content::pattern(8 << 30), Content::pattern(1000));
+    Origin::start(move |asked| match asked.path.as_str() {
+        "/prefetch" => Answer::file(asked, &endless).rate(2_500_000),
+        "/held" => Answer::file(asked, &small).latency_until_released(),
+        _ => Answer::file(asked, &small),
+    })
+}
+
+fn prefetch(downloader: &Downloader, origin: &Origin) -> PeerHandle {
+    let fetch = Fetch::get(&origin.url("/prefetch")).unwrap();
+    let peer = downloader.register(Endless(Some(fetch)), Priority::High).unwrap();
+    peer.wake(Priority::Low);
+    peer
+}
+
+/// How many prefetches got a worker between the moment when `urgent` fetches of `peer` were queued and the start of the last
+/// of them. Gives up when it is more than `most`.
+fn prefetches_before(events: &Subscriber, own: &Subscriber, urgent: usize, most: usize) -> usize {
+    let (mut queued, mut ids, mut granted) = (false, Vec::new(), 0);
+    let mut left = urgent;
+    while left > 0 && granted <= most {
+        let event = events.recv().unwrap();
+        let enqueued = std::iter::from_fn(|| own.try_recv()).filter_map(|event| match event {
+            Event::Enqueued { request } => Some(request),
+            _ => None,
+        });
+        ids.extend(enqueued);
+        match event {
+            Event::Enqueued { request } if ids.contains(&request) => queued = true,
+            Event::Started { request, .. } if ids.contains(&request) => left -= 1,
+            Event::Started { .. } | Event::Resumed { .. } if queued => granted += 1,
+            _ => {}
+        }
+    }
+    granted
+}
+
+#[test]
+fn an_urgent_fetch_waits_for_one_prefetch_that_has_aged_and_not_for_twelve() {
+    let origin = prefetched_from();
+    let downloader = downloader(|config| {
+        config.max_concurrent = 1;
+        config.max_per_origin = 12;
+        config.max_wait = Duration::ZERO;
+    });
+    let events = downloader.subscribe();
+    let _prefetches: Vec<_> = (0..12).map(|_| prefetch(&downloader, &origin)).collect();
+    let urgent = downloader.register((), Priority::High).unwrap();
+    for _ in 0..5 {
+        let own = urgent.subscribe();
+        let caller = execute(&urgent, &origin, "/urgent");
+        let granted = prefetches_before(&events, &own, 1, 3);
+        if granted > 3 {
+            // Its caller may wait for ever.
+            downloader.stop();
+        }
+        assert!(granted <= 1, "{granted} prefetches went before an urgent fetch");
+        caller.join().unwrap();
+    }
+}
+
+#[test]
+fn six_urgent_fetches_begin_beside_eighty_prefetches_that_have_aged() {
+    let origins: Vec<_> = (0..20).map(|_| prefetched_from()).collect();
+    let downloader = downloader(|config| config.max_wait = Duration::ZERO);
+    let events = downloader.subscribe();
+    let _prefetches: Vec<_> =
+        (0..80).map(|number| prefetch(&downloader, &origins[number % origins.len()])).collect();
+    let urgent = downloader.register((), Priority::High).unwrap();
+    let own = urgent.subscribe();
+    let fetches: Vec<_> = (0..6).map(|_| Fetch::get(&origins[0].url("/held")).unwrap()).collect();
+    let caller = thread::spawn(move || urgent.batch(fetches).into_iter().all(|answer| answer.is_ok()));
+    let granted = prefetches_before(&events, &own, 6, 30);
+    if granted > 30 {
+        downloader.stop();
+    }
+    assert!(granted <= 7, "{granted} prefetches went before six urgent fetches");
+    origins[0].release();
+    assert!(caller.join().unwrap());
+}
+
+/// Counts how often it is asked. What it gives is made by `give`.
+struct Counting<F> {
+    asked: Arc<AtomicUsize>,
+    give: F,
+}
+
+impl<F: FnMut() -> Next + Send> Peer for Counting<F> {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        (self.give)()
+    }
+}
+
+/// Registers a peer that always has another fetch, with what the test makes of it, and wakes it.
+fn counting(
+    downloader: &Downloader,
+    url: &str,
+    change: impl Fn(Fetch) -> Next + Send + 'static,
+) -> (PeerHandle, Arc<AtomicUsize>) {
+    let (asked, url) = (Arc::new(AtomicUsize::new(0)), url.to_owned());
+    let give = move || change(Fetch::get(&url).unwrap());
+    let peer = Counting { asked: Arc::clone(&asked), give };
+    (downloader.register(peer, Priority::High).unwrap(), asked)
+}
+
+/// Lets time pass: as much as a hundred fetches of somebody else take.
+fn pass_time(downloader: &Downloader, origin: &Origin) {
+    let other = downloader.register((), Priority::High).unwrap();
+    for _ in 0..100 {
+        drop(other.execute(Fetch::get(&origin.url("/other")).unwrap()).unwrap());
+    }
+}
+
+#[test]
+fn a_cancelled_peer_is_asked_no_more() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|_| ());
+    let events = downloader.subscribe();
+    let (peer, asked) =
+        counting(&downloader, &origin.url("/a"), |fetch| Next::Fetch(fetch, Box::new(Discard)));
+    peer.wake(Priority::Low);
+    assert!(std::iter::from_fn(|| events.recv()).any(|event| event.is_end()));
+    peer.cancel();
+    let asked_before = asked.load(Ordering::SeqCst);
+    peer.wake(Priority::High);
+    pass_time(&downloader, &origin);
+    // One question may have been on its way.
+    let asked_after = asked.load(Ordering::SeqCst) - asked_before;
+    assert!(asked_after <= 1, "asked {asked_after} times after its cancellation");
+}
+
+#[test]
+fn a_peer_whose_epoch_is_over_is_not_asked_without_end() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|_| ());
+    let epoch = Arc::new(Mutex::new(None));
+    let own = Arc::clone(&epoch);
+    let (peer, asked) = counting(&downloader, &origin.url("/a"), move |fetch| {
+        Next::Fetch(fetch.epoch(own.lock().unwrap().as_ref().unwrap()), Box::new(Discard))
+    });
+    let over = peer.epoch();
+    over.cancel();
+    *epoch.lock().unwrap() = Some(over);
+    peer.wake(Priority::Low);
+    (0..20).for_each(|_| pass_time(&downloader, &origin));
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked < 1500, "asked {asked} times");
+    // It is heeded all the same, as soon as it has something.
+    let events = peer.subscribe();
+    *epoch.lock().unwrap() = Some(peer.epoch());
+    peer.wake(Priority::Low);
+    assert!(std::iter::from_fn(|| events.recv()).any(|event| matches!(event, Event::Completed { .. })));
+}
+
+#[test]
+fn a_peer_whose_sinks_refuse_all_does_not_ask_a_server_without_end() {
+    struct Refuses;
+    impl Sink for Refuses {
+        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+            Err(Error::new(ErrorKind::InvalidInput, "as the test wants"))
+        }
+
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>, _: Outcome) {}
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|_| ());
+    let (peer, asked) =
+        counting(&downloader, &origin.url("/a"), |fetch| Next::Fetch(fetch, Box::new(Refuses)));
+    peer.wake(Priority::Low);
+    (0..20).for_each(|_| pass_time(&downloader, &origin));
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked < 200, "asked {asked} times");
+}
+
+#[test]
+fn a_preempted_body_whose_connection_is_closed_goes_on_without_a_byte_lost_or_twice() {
+    let content = Content::pattern(3_000_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(20_000_000));
+    let downloader = downloader(|config| {
+        config.max_concurrent = 1;
+        config.max_preempted = Some(0);
+    });
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/prefetch")).unwrap(), sink);
+    peer.wake(Priority::Low);
+    origin.wait_until("its body", |log| log.sent > 10_000);
+    for _ in 0..5 {
+        drop(peer.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
+    }
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
+    assert_eq!(got.bytes.len(), 3_000_000);
+    support::content::assert_pattern(0, &got.bytes);
+    let count =
+        |wanted: fn(&Event) -> bool, events: &[Event]| events.iter().filter(|event| wanted(event)).count();
+    let events: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
+    let preempted = count(|event| matches!(event, Event::SetAside { .. }), &events);
+    let resumed = count(|event| matches!(event, Event::Resumed { .. }), &events);
+    assert!(preempted > 0 && preempted == resumed, "{events:?}");
+    // Each time by a request of its own.
+    let asked = origin.log().asked.iter().filter(|asked| asked.path == "/prefetch").count();
+    assert_eq!(asked, 1 + resumed);
 }

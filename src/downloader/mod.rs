@@ -96,7 +96,8 @@ pub struct Stats {
     pub parked: usize,
     /// Fetches that wait for their next attempt.
     pub retrying: usize,
-    /// Low fetches that made room for awaited ones and wait to go on; counted in `queued` too.
+    /// Low fetches that made room for others and wait to go on with the connection that they have kept; counted in `queued`
+    /// too.
     pub set_aside: usize,
     /// Workers that run a fetch.
     pub busy_workers: usize,

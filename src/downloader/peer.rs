@@ -15,7 +15,7 @@ use super::schedule::PeerKey;
 use super::scheduler::{Core, Fact};
 use super::sync::Slot;
 use super::worker::{Job, Target, run_job};
-use crate::cancel::{CancelReason, CancelToken};
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{Request, Warmth};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
@@ -80,6 +80,8 @@ struct Registration {
     account: Arc<Account>,
     channel: Sender<Box<Job>>,
     credits: Arc<Credits>,
+    /// Tells the schedule when the peer is cancelled: it is not asked any more.
+    on_cancel: Option<CancelGuard>,
     /// Last, so that the downloader stops after the peer is gone.
     downloader: Arc<Handle>,
 }
@@ -105,7 +107,14 @@ impl PeerHandle {
     ) -> Self {
         let capacity = downloader.core().config.peer_capacity;
         let credits = Arc::new(Credits { left: Mutex::new(capacity), changed: Condvar::new() });
-        Self(Arc::new(Registration { key, token, account, channel, credits, downloader }))
+        let core = Arc::downgrade(downloader.core());
+        let on_cancel = token.on_cancel(move |_| {
+            if let Some(core) = core.upgrade() {
+                core.tell(Fact::PeerCancelled(key));
+            }
+        });
+        let on_cancel = Some(on_cancel);
+        Self(Arc::new(Registration { key, token, account, channel, credits, on_cancel, downloader }))
     }
 
     fn core(&self) -> &Arc<Core> {
@@ -216,6 +225,8 @@ impl fmt::Debug for PeerHandle {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        // The schedule forgets the peer at once.
+        self.on_cancel = None;
         self.token.cancel();
         self.downloader.core().unregister(self.key);
     }

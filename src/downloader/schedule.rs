@@ -15,10 +15,27 @@
 //! A *pull* is a peer's word that it has work of its own: when it comes up, the peer is asked for one fetch. Every
 //! operation costs O(log n) at most, and a peer is looked at only when something about it changed.
 //!
-//! Awaited fetches (High) that find no worker make running Low bodies *yield*: first any of them that gets a chunk;
-//! after [`YIELD_LIMIT`] the one that was silent longest is *evicted*. Low work that has waited for too long comes before
-//! all else, and is protected from yielding for a while. Low fetches to one origin are limited; what a limit holds back is
-//! *parked* beside the queues, so that work for other origins overtakes it.
+//! What is High for its peer is *urgent*, what is Low is a *prefetch*. How the two share the workers:
+//!
+//! 1. A free worker takes what is first in the order of the classes; a reserved one takes urgent work only.
+//! 2. A prefetch has *aged* when its last full turn, or its arrival, is `max_wait` ago. The oldest goes before all classes.
+//! 3. What goes first by its age is *protected*: urgent work does not interrupt it for [`PROTECTED`] or 256 KiB. At most half
+//!    of the workers that are not reserved are in a protected turn at once, but at least one may be.
+//! 4. After a protected turn was granted, and while a running prefetch is asked to preempt, urgent work that waits goes first,
+//!    before all classes and ages: between two grants to aged work, waiting urgent work is served.
+//! 5. Urgent work without a worker preempts a running prefetch that is not protected: the first that gets a chunk. After
+//!    [`YIELD_LIMIT`] the one that was silent longest is *aborted*: its connection is closed.
+//! 6. Aged work without a worker, while no urgent work waits, preempts one as well, but aborts none: two slow ones would abort
+//!    each other for ever, before either had its head.
+//! 7. What was preempted goes on before the rest of its class, and keeps its age unless it had a full turn.
+//! 8. A preempted body keeps its connection, but no more than `max_preempted` do: beyond it the connection is closed. The fetch
+//!    goes on from its offset in either case.
+//! 9. A peer is asked when a worker is there for its answer. A prefetch that it gives while urgent work waits, or to a question
+//!    for urgent work only, waits in the queue, unless its turn is protected.
+//! 10. A peer whose fetches bring nothing is asked again after a pause, which grows; it can cut that short by a wake.
+//!
+//! Prefetches of one origin are limited; what a limit holds back is *parked* beside the queues, so that work for other origins
+//! overtakes it. Its age counts from when it is queued again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,8 +48,18 @@ use super::throttle::Throttle;
 /// How long awaited work waits for a Low body to yield at its next chunk before one is closed.
 const YIELD_LIMIT: Duration = Duration::from_millis(5);
 
-/// How long Low work that had waited for too long keeps its worker at least, unless it had its share of bytes before.
+/// How long a prefetch that has aged keeps its worker at least, unless it had its share of bytes before.
 pub(super) const PROTECTED: Duration = Duration::from_secs(1);
+
+/// What fetches that bring nothing may cost, one after the other, before their peer is asked after a pause only: a thousand of
+/// an epoch that is over, which a peer has to hand out before it comes to others, or some dead tracks of a playlist.
+const FREE_COST: u32 = 1024;
+
+/// What doubles the pause.
+const DOUBLING_COST: u32 = 64;
+
+/// The first pause, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
 
 /// Names a peer; never reused for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +87,20 @@ pub(super) struct Limits {
     pub(super) demand_throttle: Duration,
     /// Low work that has waited so long comes first.
     pub(super) max_wait: Duration,
+    /// Preempted bodies that keep their connection.
+    pub(super) max_preempted: usize,
+}
+
+impl Limits {
+    /// Workers that may run a prefetch.
+    fn unreserved(&self) -> usize {
+        self.workers - self.reserved
+    }
+
+    /// Workers that may be in a protected turn at once.
+    fn max_protected(&self) -> usize {
+        (self.unreserved() / 2).max(1)
+    }
 }
 
 /// A fetch, as far as the schedule cares.
@@ -84,20 +125,59 @@ pub(super) enum Assignment {
 pub(super) enum Answer {
     /// This, and whether there may be more.
     Fetch { ticket: Ticket, more: bool },
+    /// A fetch that has ended already: it was cancelled, or its sink did not take it. And whether there may be more.
+    Ended { why: Fruitless, more: bool },
     /// Nothing as urgent as was asked for, until it is woken.
     Wait,
     /// It panicked, and is not asked again.
     Gone,
 }
 
+/// Why a pulled fetch brought nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fruitless {
+    Cancelled,
+    /// It may have gone to a server, which should not be asked without end.
+    Failed,
+}
+
+impl Fruitless {
+    fn cost(self) -> u32 {
+        match self {
+            Self::Cancelled => 1,
+            Self::Failed => 64,
+        }
+    }
+}
+
 /// What becomes of a peer's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// The worker that asked runs it.
-    Run,
-    /// It waits for its origin.
-    Parked,
+    /// The worker that asked runs it; `protected` from yielding for a while.
+    Run { protected: bool },
+    /// It waits: for its origin, or until urgent work is served.
+    Waits,
     /// The peer is gone, or had nothing to give.
+    Refused,
+}
+
+/// How a fetch was preempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Preemption {
+    /// It has an open body.
+    pub(super) has_body: bool,
+    /// It got as many bytes as a protected turn may have.
+    pub(super) had_share: bool,
+}
+
+/// What becomes of a preempted fetch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Requeued {
+    /// It waits, and keeps the body that it has.
+    Kept,
+    /// It waits. Its body is to be closed: enough others keep theirs.
+    Aborted,
+    /// Its peer is gone.
     Refused,
 }
 
@@ -110,7 +190,7 @@ pub(super) struct Counts {
     pub(super) parked: usize,
     /// Fetches that wait for their next attempt.
     pub(super) retrying: usize,
-    /// Fetches whose running was interrupted for awaited ones; counted in `queued` too.
+    /// Fetches that were preempted and keep their connection; counted in `queued` too.
     pub(super) set_aside: usize,
     /// Workers that have an assignment.
     pub(super) busy: usize,
@@ -129,8 +209,10 @@ pub(super) struct Schedule {
     rotations: [BTreeMap<i64, PeerKey>; 4],
     /// Where each waiting fetch is. A fetch is here or on a worker, never both.
     waiting: HashMap<RequestId, Place>,
-    /// What is queued with priority Low, by how long it has waited.
+    /// What is queued with priority Low, by its age: since when it has waited for a full turn.
     ages: BTreeSet<(Instant, PeerKey, i64)>,
+    /// Peers that are asked again at a time.
+    pauses: BTreeSet<(Instant, PeerKey)>,
     /// Fetches whose next attempt has a time; each is in `waiting` too.
     retries: BTreeSet<(Instant, RequestId)>,
     /// Low fetches by origin.
@@ -146,6 +228,8 @@ pub(super) struct Schedule {
     throttle: Throttle,
     /// Since when awaited work has found no worker and running Low bodies could yield.
     pressed_since: Option<Instant>,
+    /// Rule 4: urgent work that waits goes before all else. Urgent work that is served ends it.
+    urgent_is_next: bool,
     next_turn: i64,
     first_turn: i64,
     next_serial: u64,
@@ -165,11 +249,14 @@ struct PeerState {
     /// How many of `elsewhere` wait for their origin. Such a peer is not asked for more Low work.
     parked: usize,
     pull: Pull,
+    /// What its fetches cost that brought nothing, since one did.
+    cost: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     queued: Queued,
+    /// Of what is Low: since when it has waited for a full turn.
     since: Instant,
 }
 
@@ -188,9 +275,11 @@ enum Pull {
     Queued(Priority, i64),
     /// It has Low work, and what it gave last waits for its origin.
     Held,
+    /// It has Low work, and is asked for it at this time: what it gave last brought nothing.
+    Paused(Instant),
     /// A worker is asking. What wakes it meanwhile is kept.
     Asking { woken: Option<Priority> },
-    /// It panicked.
+    /// It panicked, or was cancelled.
     Gone,
 }
 
@@ -200,9 +289,17 @@ struct Place {
     peer: PeerKey,
     priority: Priority,
     origin: Origin,
-    /// It was running, and counts for its origin still.
-    set_aside: bool,
+    /// Some if it has a place among the Low fetches of its origin.
+    place: Option<OriginPlace>,
     at: Spot,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OriginPlace {
+    /// It got that of one that has left, or it was preempted and its connection closed.
+    Free,
+    /// It was preempted, and its body is open.
+    Occupied,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -223,14 +320,27 @@ struct Busy {
     evicted: bool,
     /// When it got what it has. What has just begun is not closed before it had its time to yield.
     since: Instant,
-    protected_until: Option<Instant>,
+    /// Of what is Low: since when it has waited for a full turn, which this may become.
+    age: Instant,
+    /// Its turn is protected at the beginning.
+    protected: bool,
+}
+
+/// What runs next.
+#[derive(Clone, Copy, Debug)]
+struct Choice {
+    peer: PeerKey,
+    priority: Priority,
+    /// Its place in the queue, if it is not the first.
+    place: Option<i64>,
+    protected: bool,
 }
 
 #[derive(Debug, Default)]
 struct OriginState {
-    /// Low fetches running or set aside.
+    /// Low fetches running, set aside, or next: never 0.
     active: usize,
-    /// Low fetches that wait for that to go down.
+    /// Low fetches that wait for that to go down; none, while it is less than the limit.
     parked: VecDeque<RequestId>,
 }
 
@@ -247,6 +357,7 @@ impl Schedule {
             rotations: Default::default(),
             waiting: HashMap::new(),
             ages: BTreeSet::new(),
+            pauses: BTreeSet::new(),
             retries: BTreeSet::new(),
             origins: HashMap::new(),
             workers: vec![None; limits.workers],
@@ -257,6 +368,7 @@ impl Schedule {
             parked: 0,
             throttle: Throttle::new(limits.demand_throttle),
             pressed_since: None,
+            urgent_is_next: false,
             next_turn: 0,
             first_turn: 0,
             next_serial: 0,
@@ -276,6 +388,7 @@ impl Schedule {
             elsewhere: BTreeSet::new(),
             parked: 0,
             pull: Pull::Resting,
+            cost: 0,
         });
         PeerKey { index, serial }
     }
@@ -291,7 +404,7 @@ impl Schedule {
         for request in &orphans {
             self.handle_cancelled(*request, now);
         }
-        self.unqueue_pull(peer);
+        self.stop_asking(peer);
         self.peers.remove(peer.index);
         orphans
     }
@@ -304,8 +417,15 @@ impl Schedule {
         let Ticket { request, priority, origin } = ticket;
         let at = self.last_place();
         self.enqueue(peer, priority, at, Queued::Fetch(request), now);
-        self.waiting.insert(request, Place { peer, priority, origin, set_aside: false, at: Spot::Queue(at) });
+        self.waiting.insert(request, Place { peer, priority, origin, place: None, at: Spot::Queue(at) });
         true
+    }
+
+    /// Notes that `peer` was cancelled: it is not asked any more. What it has waiting is cancelled one by one.
+    pub(super) fn handle_peer_cancelled(&mut self, peer: PeerKey) {
+        if self.peer(peer).is_some() {
+            self.stop_asking(peer);
+        }
     }
 
     /// Notes that `peer` has work of its own, the next piece of it of this priority.
@@ -315,6 +435,11 @@ impl Schedule {
             Pull::Resting if priority == Priority::Low && state.parked > 0 => state.pull = Pull::Held,
             Pull::Held if priority == Priority::Low => {}
             Pull::Resting | Pull::Held => self.queue_pull(peer, priority, now),
+            Pull::Paused(until) => {
+                let pause = (*until, peer);
+                self.pauses.remove(&pause);
+                self.queue_pull(peer, priority, now);
+            }
             Pull::Queued(queued, _) if *queued < priority => {
                 self.unqueue_pull(peer);
                 self.queue_pull(peer, priority, now);
@@ -336,32 +461,54 @@ impl Schedule {
             }
             _ => None,
         };
-        let (fate, again) = match answer {
-            Answer::Fetch { ticket, more } => {
-                (self.run_or_park(worker, peer, ticket, now), woken.max(more.then_some(Priority::Low)))
+        let (fate, more) = match answer {
+            Answer::Fetch { ticket, more } => (self.run_or_queue(worker, peer, ticket, now), more),
+            Answer::Ended { why, more } => {
+                self.release(worker);
+                self.count(peer, why);
+                (Fate::Refused, more)
             }
             Answer::Wait => {
                 self.release(worker);
                 // Asked for awaited work only, it may still have other work.
-                (Fate::Refused, woken.max((asked == Priority::High).then_some(Priority::Low)))
+                (Fate::Refused, asked == Priority::High)
             }
             Answer::Gone => {
                 self.release(worker);
-                if let Some(state) = self.peer(peer) {
-                    state.pull = Pull::Gone;
+                if self.peer(peer).is_some() {
+                    self.stop_asking(peer);
                 }
-                (Fate::Refused, None)
+                return Fate::Refused;
             }
         };
-        if let Some(priority) = again {
-            self.handle_woken(peer, priority, now);
+        match woken {
+            Some(priority) => self.handle_woken(peer, priority, now),
+            None if more => self.ask_again(peer, now),
+            None => {}
         }
         fate
     }
 
     /// Notes that `worker` is done with what it had.
     pub(super) fn handle_finished(&mut self, worker: WorkerId, now: Instant) {
-        if let Some(Busy { priority: Priority::Low, fetch: Some((_, origin)), .. }) = self.release(worker) {
+        let Some(Busy { peer, priority, fetch: Some((_, origin)), .. }) = self.release(worker) else {
+            return;
+        };
+        if let Some(state) = self.peer(peer) {
+            state.cost = 0;
+        }
+        if priority == Priority::Low {
+            self.leave_origin(origin, now);
+        }
+    }
+
+    /// Notes that what `worker` had from a peer has ended without a byte.
+    pub(super) fn handle_fruitless(&mut self, worker: WorkerId, why: Fruitless, now: Instant) {
+        let Some(Busy { peer, priority, fetch: Some((_, origin)), .. }) = self.release(worker) else {
+            return;
+        };
+        self.count(peer, why);
+        if priority == Priority::Low {
             self.leave_origin(origin, now);
         }
     }
@@ -369,45 +516,48 @@ impl Schedule {
     /// Notes that what `worker` ran is to be tried again at `at`, before what waits beside it. False if its peer is
     /// gone.
     pub(super) fn handle_retry(&mut self, worker: WorkerId, at: Instant, now: Instant) -> bool {
-        let busy = self.workers[worker];
-        self.handle_finished(worker, now);
-        let Some(Busy { peer, priority, fetch: Some((request, origin)), .. }) = busy else { return false };
+        let Some(Busy { peer, priority, fetch: Some((request, origin)), .. }) = self.release(worker) else {
+            return false;
+        };
+        if priority == Priority::Low {
+            self.leave_origin(origin, now);
+        }
         let Some(state) = self.peer(peer) else { return false };
         state.elsewhere.insert(request);
         self.retries.insert((at, request));
-        self.waiting.insert(request, Place { peer, priority, origin, set_aside: false, at: Spot::Retry(at) });
+        self.waiting.insert(request, Place { peer, priority, origin, place: None, at: Spot::Retry(at) });
         true
     }
 
-    /// Notes that what `worker` ran was interrupted for awaited work. It goes on before all else of its class. False if
-    /// its peer is gone.
-    pub(super) fn handle_set_aside(&mut self, worker: WorkerId, now: Instant) -> bool {
-        let Some(Busy { peer, priority, fetch: Some((request, origin)), .. }) = self.release(worker) else {
-            return false;
+    /// Notes that what `worker` ran was preempted. It goes on before all else of its class.
+    pub(super) fn handle_set_aside(&mut self, worker: WorkerId, how: Preemption, now: Instant) -> Requeued {
+        let Some(busy @ Busy { peer, priority, fetch: Some((request, origin)), .. }) = self.release(worker)
+        else {
+            return Requeued::Refused;
         };
         if self.peer(peer).is_none() {
             if priority == Priority::Low {
                 self.leave_origin(origin, now);
             }
-            return false;
+            return Requeued::Refused;
         }
         let at = self.front_place(peer, priority);
-        self.enqueue(peer, priority, at, Queued::Fetch(request), now);
+        let since = if how.had_share || busy.had_full_turn(now) { now } else { busy.age };
+        self.enqueue(peer, priority, at, Queued::Fetch(request), since);
         self.move_to_front(peer, priority);
-        // A fetch that was promoted meanwhile does not count for its origin.
-        let set_aside = priority == Priority::Low;
-        self.set_aside += usize::from(set_aside);
-        self.waiting.insert(request, Place { peer, priority, origin, set_aside, at: Spot::Queue(at) });
-        true
+        // A fetch that was promoted meanwhile does not count for its origin, and goes on at once.
+        let is_low = priority == Priority::Low;
+        let keeps = how.has_body && (!is_low || self.set_aside < self.limits.max_preempted);
+        let place = is_low.then_some(if keeps { OriginPlace::Occupied } else { OriginPlace::Free });
+        self.set_aside += usize::from(place == Some(OriginPlace::Occupied));
+        self.waiting.insert(request, Place { peer, priority, origin, place, at: Spot::Queue(at) });
+        if how.has_body && !keeps { Requeued::Aborted } else { Requeued::Kept }
     }
 
     /// Drops a fetch that waits. False if it does not: it runs, or has ended.
     pub(super) fn handle_cancelled(&mut self, request: RequestId, now: Instant) -> bool {
         let Some(place) = self.take_out(request) else { return false };
-        if place.set_aside {
-            self.set_aside -= 1;
-            self.leave_origin(place.origin, now);
-        }
+        self.leave_place(&place, now);
         self.release_held(place.peer, now);
         true
     }
@@ -442,10 +592,7 @@ impl Schedule {
             }
             Some(_) => {
                 let Some(place) = self.take_out(request) else { return };
-                if place.set_aside {
-                    self.set_aside -= 1;
-                    self.leave_origin(place.origin, now);
-                }
+                self.leave_place(&place, now);
                 let Place { peer, origin, .. } = place;
                 let at = match priority {
                     Priority::High => self.front_place(peer, priority),
@@ -453,7 +600,7 @@ impl Schedule {
                 };
                 self.enqueue(peer, priority, at, Queued::Fetch(request), now);
                 self.waiting
-                    .insert(request, Place { peer, priority, origin, set_aside: false, at: Spot::Queue(at) });
+                    .insert(request, Place { peer, priority, origin, place: None, at: Spot::Queue(at) });
                 self.release_held(peer, now);
             }
         }
@@ -462,35 +609,34 @@ impl Schedule {
     /// The next thing to do and who does it, if there is something and somebody. Ask again until there is not.
     pub(super) fn poll_assignment(&mut self, now: Instant) -> Option<(WorkerId, Assignment)> {
         self.wake_retries(now);
+        self.end_pauses(now);
         loop {
             let worker = *self.idle.last()?;
-            let room = self.low < self.limits.workers - self.limits.reserved;
-            let (peer, priority, place) = self.choose(room, now)?;
-            let Some(mut assignment) = self.take(peer, priority, place, room, worker, now) else { continue };
+            let choice = self.choose(self.has_room(), now)?;
+            let Some(assignment) = self.take(choice, worker, now) else { continue };
             self.idle.pop();
-            if priority == Priority::High {
+            if choice.priority == Priority::High {
                 self.throttle.handle_awaited(now);
-            }
-            let is_overdue = place.is_some();
-            if let (Assignment::Run { protected, .. }, Some(busy)) =
-                (&mut assignment, &mut self.workers[worker])
-            {
-                *protected = is_overdue;
-                busy.protected_until = is_overdue.then(|| now + PROTECTED);
+                self.urgent_is_next = false;
+            } else if choice.protected || self.urgent() > 0 {
+                self.urgent_is_next = true;
             }
             return Some((worker, assignment));
         }
     }
 
-    /// How many running Low bodies should yield at their next chunk.
+    /// How many running Low bodies should yield at their next chunk. One in a protected turn counts, for it may have had its
+    /// share of bytes, which only its worker knows.
     pub(super) fn poll_yields(&mut self, now: Instant) -> usize {
         let (wanted, open) = self.pressure(now);
         if wanted == 0 || open == 0 {
             self.pressed_since = None;
-            return 0;
+        } else {
+            self.pressed_since.get_or_insert(now);
+            self.urgent_is_next = true;
         }
-        self.pressed_since.get_or_insert(now);
-        wanted.min(open)
+        let wanted = wanted.max(usize::from(self.is_pressed_by_age(now)));
+        wanted.min(self.workers.iter().flatten().filter(|busy| busy.is_interruptible()).count())
     }
 
     /// A worker whose Low fetch is to be closed, because none has yielded in time: the one that moved longest ago. Ask
@@ -519,19 +665,21 @@ impl Schedule {
     /// could not be done waits for something to happen, and has no deadline.
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = self.retries.first().map(|(at, _)| *at);
-        let open = self.workers.iter().flatten().filter(|busy| busy.can_yield(now));
+        let pause = self.pauses.first().map(|(at, _)| *at);
+        let running = || self.workers.iter().flatten().filter(|busy| busy.is_interruptible());
         let eviction = self.pressed_since.and_then(|pressed| {
+            let open = running().filter(|busy| busy.can_yield(now));
             open.map(|busy| busy.since.max(pressed) + YIELD_LIMIT).filter(|at| *at > now).min()
         });
-        let is_waiting = self.queued[0] + self.queued[2] > 0 && self.idle.is_empty();
-        let protected = self.workers.iter().flatten().filter_map(|busy| busy.protected_until);
-        let protected = protected.filter(|_| is_waiting);
+        // Then urgent work may preempt, and other aged work may be protected.
+        let is_waiting = self.urgent() > 0 && self.idle.is_empty() || self.has_aged(now);
+        let protected = running().filter(|busy| is_waiting && busy.is_protected(now)).map(Busy::full_turn);
         // With an idle worker Low work waits for the throttle only, or for room.
-        let held_back = !self.ages.is_empty() && !self.idle.is_empty();
-        let throttle = self.throttle.opens_at().filter(|_| held_back);
-        let overdue = self.ages.first().map(|(since, ..)| *since + self.limits.max_wait);
-        let overdue = overdue.filter(|_| throttle.is_some());
-        let due = [retry, eviction, throttle, overdue].into_iter().flatten().chain(protected);
+        let is_low_waiting = !self.ages.is_empty();
+        let throttle = self.throttle.opens_at().filter(|_| is_low_waiting && !self.idle.is_empty());
+        let aged = self.ages.first().map(|(since, ..)| *since + self.limits.max_wait);
+        let aged = aged.filter(|_| throttle.is_some() || running().next().is_some());
+        let due = [retry, pause, eviction, throttle, aged].into_iter().flatten().chain(protected);
         due.filter(|at| *at > now).min()
     }
 
@@ -542,8 +690,7 @@ impl Schedule {
 
     /// True if something may run and a worker is idle, which polling leaves never so.
     pub(super) fn is_overlooking(&self, now: Instant) -> bool {
-        let room = self.low < self.limits.workers - self.limits.reserved;
-        !self.idle.is_empty() && self.choose(room, now).is_some()
+        !self.idle.is_empty() && self.choose(self.has_room(), now).is_some()
     }
 
     /// True if something waits for a worker.
@@ -568,94 +715,128 @@ impl Schedule {
         self.peers.get_mut(key.index).filter(|state| state.serial == key.serial)
     }
 
-    /// Who is next: a peer, the queue, and the place in it if it is not the first.
-    fn choose(&self, room: bool, now: Instant) -> Option<(PeerKey, Priority, Option<i64>)> {
-        if room {
-            if let Some((since, peer, place)) = self.ages.first() {
-                if *since + self.limits.max_wait <= now {
-                    return Some((*peer, Priority::Low, Some(*place)));
-                }
+    /// True if a worker that is idle may take something of priority Low.
+    fn has_room(&self) -> bool {
+        self.low < self.limits.unreserved()
+    }
+
+    /// Urgent fetches and pulls that wait.
+    fn urgent(&self) -> usize {
+        self.queued[class(Priority::High, Priority::High)] + self.queued[class(Priority::Low, Priority::High)]
+    }
+
+    /// True if urgent work waits that comes before the prefetches of `peer`.
+    fn is_before_low_of(&self, peer: PeerKey) -> bool {
+        let priority = self.peers.get(peer.index).map_or(Priority::Low, |state| state.priority);
+        self.queued.iter().take(class(priority, Priority::Low)).step_by(2).any(|queued| *queued > 0)
+    }
+
+    /// True if a prefetch that has aged waits.
+    fn has_aged(&self, now: Instant) -> bool {
+        self.ages.first().is_some_and(|(since, ..)| *since + self.limits.max_wait <= now)
+    }
+
+    /// True if one more turn may be protected.
+    fn may_protect(&self, now: Instant) -> bool {
+        let protected = self.workers.iter().flatten().filter(|busy| busy.is_protected(now)).count();
+        protected < self.limits.max_protected()
+    }
+
+    /// True if a running Low body should yield to one that has aged. Where urgent work waits, that has the say.
+    fn is_pressed_by_age(&self, now: Instant) -> bool {
+        self.urgent() == 0 && self.has_aged(now) && self.may_protect(now)
+    }
+
+    /// What is next. See the rules of the module.
+    fn choose(&self, room: bool, now: Instant) -> Option<Choice> {
+        let first = |peer, priority| {
+            let (_, next) = self.rotations[class(peer, priority)].first_key_value()?;
+            Some(Choice { peer: *next, priority, place: None, protected: false })
+        };
+        let urgent = |peer| first(peer, Priority::High);
+        if self.urgent_is_next && self.urgent() > 0 {
+            return urgent(Priority::High).or_else(|| urgent(Priority::Low));
+        }
+        let aged = self.ages.first().filter(|_| room && self.has_aged(now));
+        if let Some((_, peer, place)) = aged {
+            let protected = self.may_protect(now);
+            if protected || self.urgent() == 0 {
+                return Some(Choice { peer: *peer, priority: Priority::Low, place: Some(*place), protected });
             }
         }
         let low_allowed = room && self.throttle.is_open(now);
-        let first = |peer, fetch| {
-            let (_, next) = self.rotations[class(peer, fetch)].first_key_value()?;
-            Some((*next, fetch, None))
-        };
         let low = |peer| if low_allowed { first(peer, Priority::Low) } else { None };
-        let made_room = |(peer, ..): &(PeerKey, Priority, _)| self.begins_with_set_aside(*peer);
-        first(Priority::High, Priority::High)
-            .or_else(|| match low(Priority::High) {
-                // It was set aside for awaited work, which need not be that of a peer of priority High.
-                Some(next) if made_room(&next) => first(Priority::Low, Priority::High).or(Some(next)),
-                next => next,
-            })
-            .or_else(|| first(Priority::Low, Priority::High))
+        urgent(Priority::High)
+            .or_else(|| low(Priority::High))
+            .or_else(|| urgent(Priority::Low))
             .or_else(|| low(Priority::Low))
     }
 
-    /// True if a body that was set aside is the next Low thing of `peer`.
-    fn begins_with_set_aside(&self, peer: PeerKey) -> bool {
-        let queue = &self.peers[peer.index].queues[Priority::Low.rank()];
-        let Some((_, Entry { queued: Queued::Fetch(request), .. })) = queue.first_key_value() else {
-            return false;
-        };
-        self.waiting.get(request).is_some_and(|place| place.set_aside)
-    }
-
     /// Takes what was chosen out of its queue, for `worker`. `None` if it has to wait for its origin after all.
-    fn take(
-        &mut self,
-        peer: PeerKey,
-        priority: Priority,
-        place: Option<i64>,
-        room: bool,
-        worker: WorkerId,
-        now: Instant,
-    ) -> Option<Assignment> {
+    fn take(&mut self, choice: Choice, worker: WorkerId, now: Instant) -> Option<Assignment> {
+        let Choice { peer, priority, protected, .. } = choice;
         let queue = &self.peers[peer.index].queues[priority.rank()];
-        let (place, entry) = match place {
+        let (place, entry) = match choice.place {
             Some(place) => (place, *queue.get(&place)?),
             None => queue.first_key_value().map(|(place, entry)| (*place, *entry))?,
         };
         self.dequeue(peer, priority, place);
         self.move_to_back(peer, priority);
+        // As Low work it has not waited yet.
+        let age = if priority == Priority::Low { entry.since } else { now };
         let Queued::Fetch(request) = entry.queued else {
             // Who is asked may answer with anything admissible: room for it is taken beforehand.
-            let admissible = if room { Priority::Low } else { Priority::High };
+            let admissible = if self.has_room() { Priority::Low } else { Priority::High };
             self.peers[peer.index].pull = Pull::Asking { woken: None };
-            self.occupy(worker, Busy::asking(peer, admissible, now));
+            self.occupy(worker, Busy { age, protected, ..Busy::asking(peer, admissible, now) });
             return Some(Assignment::Ask { peer, admissible });
         };
         let place = self.waiting.remove(&request)?;
         if priority == Priority::Low {
-            if place.set_aside {
-                self.set_aside -= 1;
-            } else if !self.enter_origin(place.origin) {
-                self.park(request, place);
-                return None;
+            match place.place {
+                Some(OriginPlace::Occupied) => self.set_aside -= 1,
+                Some(OriginPlace::Free) => {}
+                None if self.enter_origin(place.origin) => {}
+                None => {
+                    self.park(request, place);
+                    return None;
+                }
             }
         }
-        self.occupy(
-            worker,
-            Busy { fetch: Some((request, place.origin)), ..Busy::asking(peer, priority, now) },
-        );
-        Some(Assignment::Run { request, protected: false })
+        let fetch = Some((request, place.origin));
+        self.occupy(worker, Busy { fetch, age, protected, ..Busy::asking(peer, priority, now) });
+        Some(Assignment::Run { request, protected })
     }
 
-    fn run_or_park(&mut self, worker: WorkerId, peer: PeerKey, ticket: Ticket, now: Instant) -> Fate {
+    /// Lets `worker` run what the peer that it asked has given, or queues that.
+    fn run_or_queue(&mut self, worker: WorkerId, peer: PeerKey, ticket: Ticket, now: Instant) -> Fate {
         let Ticket { request, priority, origin } = ticket;
-        let is_held_back = priority == Priority::Low && !self.enter_origin(origin);
-        if !is_held_back {
-            self.occupy(worker, Busy { fetch: Some((request, origin)), ..Busy::asking(peer, priority, now) });
-            return Fate::Run;
+        let Some(asked) = self.workers[worker] else { return Fate::Refused };
+        let is_low = priority == Priority::Low;
+        let protected = is_low && asked.protected;
+        // Urgent work of a class before this one waits for this worker, or the peer gave what only other workers may run.
+        let is_before = !protected && self.is_before_low_of(peer) && self.pressure(now).0 > 0;
+        let is_for_others = asked.priority == Priority::High && !self.has_room();
+        let is_out_of_turn = is_low && (is_before || is_for_others);
+        if !is_out_of_turn && (!is_low || self.enter_origin(origin)) {
+            let fetch = Some((request, origin));
+            let busy = Busy { fetch, age: asked.age, protected, ..Busy::asking(peer, priority, now) };
+            self.occupy(worker, busy);
+            return Fate::Run { protected };
         }
         self.release(worker);
         if self.peer(peer).is_none() {
             return Fate::Refused;
         }
-        self.park(request, Place { peer, priority, origin, set_aside: false, at: Spot::Parked });
-        Fate::Parked
+        let place = Place { peer, priority, origin, place: None, at: Spot::Parked };
+        if is_out_of_turn {
+            let at = self.last_place();
+            self.enqueue(peer, priority, at, Queued::Fetch(request), asked.age);
+            self.waiting.insert(request, Place { at: Spot::Queue(at), ..place });
+        } else {
+            self.park(request, place);
+        }
+        Fate::Waits
     }
 
     /// Makes `worker` busy with something, maybe in the place of something else.
@@ -683,7 +864,8 @@ impl Schedule {
         if busy.priority == priority {
             return;
         }
-        self.occupy(worker, Busy { priority, ..busy });
+        // As Low work it has not waited yet, and a protection was for what had.
+        self.occupy(worker, Busy { priority, age: now, protected: false, ..busy });
         match priority {
             Priority::High => self.leave_origin(origin, now),
             // It runs already: the limit holds for those that come after it.
@@ -694,10 +876,9 @@ impl Schedule {
     /// How many awaited fetches wait for a worker in vain, less those that get one by an eviction; and how many Low
     /// bodies could yield.
     fn pressure(&self, now: Instant) -> (usize, usize) {
-        let awaited = self.queued[0] + self.queued[2];
         let evicted = self.workers.iter().flatten().filter(|busy| busy.evicted).count();
         let open = self.workers.iter().flatten().filter(|busy| busy.can_yield(now)).count();
-        (awaited.saturating_sub(evicted + self.idle.len()), open)
+        (self.urgent().saturating_sub(evicted + self.idle.len()), open)
     }
 
     /// Counts one more Low fetch of an origin, if it may have one.
@@ -708,21 +889,25 @@ impl Schedule {
         may
     }
 
-    /// Counts one less, and queues what waited for that.
+    /// Counts one less, and gives the place to what waited for it. Not only queued, but with its place: else it would be
+    /// passed by what comes later, and if it was cancelled, nobody would call those that wait behind it.
     fn leave_origin(&mut self, origin: Origin, now: Instant) {
         let Some(state) = self.origins.get_mut(&origin) else { return };
-        state.active = state.active.saturating_sub(1);
-        let next = state.parked.pop_front();
-        if state.active == 0 && state.parked.is_empty() {
+        state.active -= 1;
+        // After a demotion more may be active than the limit allows.
+        let next = if state.active < self.limits.max_per_origin { state.parked.pop_front() } else { None };
+        state.active += usize::from(next.is_some());
+        if state.active == 0 {
             self.origins.remove(&origin);
         }
         let Some(request) = next else { return };
-        let Some(place) = self.waiting.get(&request).copied() else { return };
-        self.forget_parked(request, place.peer);
-        let at = self.front_place(place.peer, place.priority);
-        self.enqueue(place.peer, place.priority, at, Queued::Fetch(request), now);
-        self.waiting.insert(request, Place { at: Spot::Queue(at), ..place });
-        self.release_held(place.peer, now);
+        let Some(waiting) = self.waiting.get(&request).copied() else { return };
+        self.forget_parked(request, waiting.peer);
+        let at = self.front_place(waiting.peer, waiting.priority);
+        self.enqueue(waiting.peer, waiting.priority, at, Queued::Fetch(request), now);
+        let place = Some(OriginPlace::Free);
+        self.waiting.insert(request, Place { at: Spot::Queue(at), place, ..waiting });
+        self.release_held(waiting.peer, now);
     }
 
     /// Asks a peer again that was not asked because of what it had parked, once it has nothing parked any more: wherever that
@@ -732,6 +917,13 @@ impl Schedule {
         if state.pull == Pull::Held && state.parked == 0 {
             self.queue_pull(peer, Priority::Low, now);
         }
+    }
+
+    /// Gives back what a fetch that waits has of its origin.
+    fn leave_place(&mut self, waiting: &Place, now: Instant) {
+        let Some(place) = waiting.place else { return };
+        self.set_aside -= usize::from(place == OriginPlace::Occupied);
+        self.leave_origin(waiting.origin, now);
     }
 
     fn park(&mut self, request: RequestId, place: Place) {
@@ -830,9 +1022,9 @@ impl Schedule {
         }
     }
 
-    fn queue_pull(&mut self, peer: PeerKey, priority: Priority, now: Instant) {
+    fn queue_pull(&mut self, peer: PeerKey, priority: Priority, since: Instant) {
         let place = self.last_place();
-        self.enqueue(peer, priority, place, Queued::Pull, now);
+        self.enqueue(peer, priority, place, Queued::Pull, since);
         self.peers[peer.index].pull = Pull::Queued(priority, place);
     }
 
@@ -840,6 +1032,43 @@ impl Schedule {
         if let Pull::Queued(priority, place) = self.peers[peer.index].pull {
             self.dequeue(peer, priority, place);
             self.peers[peer.index].pull = Pull::Resting;
+        }
+    }
+
+    /// Asks a peer that may have more Low work, now or after a pause.
+    fn ask_again(&mut self, peer: PeerKey, now: Instant) {
+        let Some(state) = self.peer(peer) else { return };
+        let Some(cost) = state.cost.checked_sub(FREE_COST) else {
+            return self.handle_woken(peer, Priority::Low, now);
+        };
+        if state.pull == Pull::Resting {
+            let [first, longest] = PAUSES;
+            let pause = first.saturating_mul(2_u32.saturating_pow(cost / DOUBLING_COST)).min(longest);
+            state.pull = Pull::Paused(now + pause);
+            self.pauses.insert((now + pause, peer));
+        }
+    }
+
+    fn count(&mut self, peer: PeerKey, why: Fruitless) {
+        if let Some(state) = self.peer(peer) {
+            state.cost = state.cost.saturating_add(why.cost());
+        }
+    }
+
+    /// Never asks the peer again.
+    fn stop_asking(&mut self, peer: PeerKey) {
+        self.unqueue_pull(peer);
+        if let Pull::Paused(until) = self.peers[peer.index].pull {
+            self.pauses.remove(&(until, peer));
+        }
+        self.peers[peer.index].pull = Pull::Gone;
+    }
+
+    fn end_pauses(&mut self, now: Instant) {
+        while let Some((until, peer)) = self.pauses.first().copied().filter(|(until, _)| *until <= now) {
+            self.pauses.remove(&(until, peer));
+            self.peers[peer.index].pull = Pull::Resting;
+            self.handle_woken(peer, Priority::Low, now);
         }
     }
 
@@ -860,20 +1089,36 @@ impl Schedule {
 
 impl Busy {
     fn asking(peer: PeerKey, priority: Priority, since: Instant) -> Self {
-        Self { peer, priority, fetch: None, evicted: false, since, protected_until: None }
+        Self { peer, priority, fetch: None, evicted: false, since, age: since, protected: false }
+    }
+
+    /// When it has had a full turn, unless it had its share of bytes before.
+    fn full_turn(&self) -> Instant {
+        self.since + PROTECTED
+    }
+
+    fn had_full_turn(&self, now: Instant) -> bool {
+        self.full_turn() <= now
+    }
+
+    /// True while urgent work has to leave it alone. The answer to a question is protected from its beginning.
+    fn is_protected(&self, now: Instant) -> bool {
+        self.protected && (self.fetch.is_none() || !self.had_full_turn(now))
+    }
+
+    /// True if it runs a Low fetch that is not being closed.
+    fn is_interruptible(&self) -> bool {
+        self.priority == Priority::Low && self.fetch.is_some() && !self.evicted
     }
 
     /// True if it runs a Low fetch that awaited work may interrupt.
     fn can_yield(&self, now: Instant) -> bool {
-        self.priority == Priority::Low
-            && self.fetch.is_some()
-            && !self.evicted
-            && self.protected_until.is_none_or(|until| until <= now)
+        self.is_interruptible() && !self.is_protected(now)
     }
 }
 
 #[cfg(test)]
-mod model;
+mod properties;
 
 #[cfg(test)]
 mod tests {
@@ -890,12 +1135,16 @@ mod tests {
             max_per_origin: usize::MAX,
             demand_throttle: Duration::ZERO,
             max_wait: Duration::from_secs(10),
+            max_preempted: usize::MAX,
         }
     }
 
     fn new(workers: usize, reserved: usize) -> Schedule {
         Schedule::new(limits(workers, reserved))
     }
+
+    /// At a chunk, long before a full turn.
+    const AT_CHUNK: Preemption = Preemption { has_body: true, had_share: false };
 
     fn ticket(number: u64, priority: Priority) -> Ticket {
         Ticket { request: request(number), priority, origin: Origin(0) }
@@ -1081,7 +1330,7 @@ mod tests {
         assert_eq!(schedule.poll_eviction(limit, 0, moved), Some(1));
         assert_eq!(schedule.poll_eviction(limit, 0, moved), None);
         assert_eq!(schedule.poll_yields(limit), 0);
-        assert!(schedule.handle_set_aside(1, limit));
+        assert_eq!(schedule.handle_set_aside(1, AT_CHUNK, limit), Requeued::Kept);
         assert_eq!(schedule.poll_assignment(limit), Some((1, run(3))));
     }
 
@@ -1096,7 +1345,7 @@ mod tests {
         schedule.handle_submitted(a, ticket(4, Priority::Low), now);
         schedule.handle_submitted(b, ticket(1, Priority::High), now);
         assert_eq!(schedule.poll_yields(now), 1);
-        assert!(schedule.handle_set_aside(0, now));
+        assert_eq!(schedule.handle_set_aside(0, AT_CHUNK, now), Requeued::Kept);
         assert_eq!(schedule.counts().set_aside, 1);
         assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
         assert_eq!(schedule.counts().set_aside, 0);
@@ -1117,21 +1366,24 @@ mod tests {
                     schedule.handle_submitted(peer, ticket(number, Priority::High), at);
                 }
                 let (worker, assignment) = schedule.poll_assignment(at).unwrap();
-                let open = schedule.poll_yields(at);
+                let asked = schedule.poll_yields(at);
                 if matches!(assignment, Assignment::Run { protected: false, .. }) {
                     schedule.handle_finished(worker, at);
                 }
-                (assignment, open)
+                (assignment, asked)
             };
             for _ in 0..100 {
                 assert_ne!(turn(now).0, run(1));
             }
             let overdue = now + Duration::from_secs(10);
-            let (assignment, open) = turn(overdue);
+            let (assignment, asked) = turn(overdue);
             assert_eq!(assignment, Assignment::Run { request: request(1), protected: true });
-            assert_eq!(open, 0);
-            assert_eq!(schedule.poll_yields(overdue), 0);
-            assert_eq!(schedule.poll_yields(overdue + PROTECTED), 1);
+            // Its worker knows whether it had its share of bytes; what is silent is left alone for the whole turn.
+            assert_eq!(asked, 1);
+            let full_turn = overdue + PROTECTED;
+            assert_eq!(schedule.poll_eviction(full_turn, 0, |worker| worker), None);
+            assert_eq!(schedule.poll_yields(full_turn), 1);
+            assert!(schedule.poll_eviction(full_turn + YIELD_LIMIT, 0, |worker| worker).is_some());
         }
     }
 
@@ -1194,7 +1446,7 @@ mod tests {
             let answer = Answer::Fetch { ticket: ticket(number, Priority::Low), more: true };
             fates.push(schedule.handle_answered(worker, answer, now));
         }
-        assert_eq!(fates, [Fate::Run, Fate::Parked]);
+        assert_eq!(fates, [Fate::Run { protected: false }, Fate::Waits]);
         assert_eq!(schedule.poll_assignment(now), None);
         schedule.handle_finished(first, now);
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
@@ -1221,6 +1473,202 @@ mod tests {
                 assert!(schedule.handle_cancelled(request(2), now));
             }
             assert!(matches!(schedule.poll_assignment(now).unwrap().1, Assignment::Ask { .. }));
+        }
+    }
+
+    #[test]
+    fn what_waits_for_an_origin_is_not_forgotten_when_the_one_before_it_is_cancelled() {
+        let mut schedule = Schedule::new(Limits { max_per_origin: 1, ..limits(2, 0) });
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        for number in [1, 2, 3] {
+            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+        }
+        let (first, _) = schedule.poll_assignment(now).unwrap();
+        assert_eq!(schedule.poll_assignment(now), None);
+        schedule.handle_finished(first, now);
+        assert!(schedule.handle_cancelled(request(2), now));
+        assert_eq!(schedule.poll_assignment(now).map(|(_, assignment)| assignment), Some(run(3)));
+    }
+
+    #[test]
+    fn between_two_grants_to_aged_work_waiting_urgent_work_is_served() {
+        let mut schedule = Schedule::new(Limits { max_wait: Duration::ZERO, ..limits(1, 0) });
+        let peer = schedule.handle_registered(Priority::Low);
+        let now = Instant::now();
+        for number in 1..=3 {
+            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.handle_submitted(peer, ticket(10 + number, Priority::High), now);
+        }
+        assert_eq!(served(&mut schedule), [1, 11, 2, 12, 3, 13]);
+    }
+
+    #[test]
+    fn what_a_peer_gives_is_protected_if_its_pull_had_aged() {
+        let mut schedule = Schedule::new(Limits { max_wait: Duration::ZERO, ..limits(1, 0) });
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        schedule.handle_woken(peer, Priority::Low, now);
+        schedule.handle_submitted(peer, ticket(2, Priority::High), now);
+        let (worker, assignment) = schedule.poll_assignment(now).unwrap();
+        assert_eq!(assignment, Assignment::Ask { peer, admissible: Priority::Low });
+        let answer = Answer::Fetch { ticket: ticket(1, Priority::Low), more: false };
+        assert_eq!(schedule.handle_answered(worker, answer, now), Fate::Run { protected: true });
+    }
+
+    #[test]
+    fn half_of_the_unreserved_workers_are_protected_at_once_but_at_least_one() {
+        for (workers, reserved, most) in [(1, 0, 1), (2, 1, 1), (4, 0, 2), (6, 1, 2), (9, 1, 4)] {
+            let mut schedule =
+                Schedule::new(Limits { max_wait: Duration::ZERO, ..limits(workers, reserved) });
+            let peer = schedule.handle_registered(Priority::High);
+            let now = Instant::now();
+            for number in 1..20 {
+                schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            }
+            let assigned: Vec<_> = std::iter::from_fn(|| schedule.poll_assignment(now)).collect();
+            let is_protected = |(_, assignment): &&(WorkerId, Assignment)| {
+                matches!(assignment, Assignment::Run { protected: true, .. })
+            };
+            assert_eq!(assigned.len(), workers - reserved);
+            assert_eq!(assigned.iter().filter(is_protected).count(), most);
+        }
+    }
+
+    #[test]
+    fn a_prefetch_that_had_no_full_turn_keeps_its_age() {
+        let mut schedule = new(1, 0);
+        let peer = schedule.handle_registered(Priority::High);
+        let start = Instant::now();
+        schedule.handle_submitted(peer, ticket(1, Priority::Low), start);
+        let mut now = start;
+        // Urgent work comes again and again before the prefetch has got anywhere.
+        for number in 2..200 {
+            let (_, assignment) = schedule.poll_assignment(now).unwrap();
+            if assignment == (Assignment::Run { request: request(1), protected: true }) {
+                return assert!(now >= start + Duration::from_secs(10));
+            }
+            assert_eq!(assignment, run(1));
+            now += Duration::from_millis(100);
+            schedule.handle_submitted(peer, ticket(number, Priority::High), now);
+            assert_eq!(schedule.poll_yields(now), 1);
+            let how = Preemption { has_body: false, had_share: false };
+            schedule.handle_set_aside(0, how, now);
+            assert_eq!(schedule.poll_assignment(now).unwrap().1, run(number));
+            schedule.handle_finished(0, now);
+        }
+        panic!("it never had a turn of its own");
+    }
+
+    #[test]
+    fn aged_work_preempts_a_prefetch_but_aborts_none() {
+        let mut schedule = new(1, 0);
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        schedule.handle_submitted(peer, ticket(1, Priority::Low), now);
+        schedule.poll_assignment(now).unwrap();
+        schedule.handle_submitted(peer, ticket(2, Priority::Low), now);
+        assert_eq!(schedule.poll_yields(now), 0);
+        let aged = now + Duration::from_secs(10);
+        assert_eq!(schedule.next_deadline(now), Some(aged));
+        assert_eq!(schedule.poll_assignment(aged), None);
+        assert_eq!(schedule.poll_yields(aged), 1);
+        assert_eq!(schedule.poll_eviction(aged + 10 * PROTECTED, 0, |worker| worker), None);
+        schedule.handle_set_aside(0, AT_CHUNK, aged);
+        let assigned = schedule.poll_assignment(aged).map(|(_, assignment)| assignment);
+        assert_eq!(assigned, Some(Assignment::Run { request: request(2), protected: true }));
+    }
+
+    #[test]
+    fn so_many_preempted_bodies_keep_their_connection_and_all_go_on() {
+        let mut schedule = Schedule::new(Limits { max_preempted: 1, ..limits(2, 0) });
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        for number in [1, 2] {
+            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.poll_assignment(now).unwrap();
+        }
+        assert_eq!(schedule.handle_set_aside(0, AT_CHUNK, now), Requeued::Kept);
+        assert_eq!(schedule.handle_set_aside(1, AT_CHUNK, now), Requeued::Aborted);
+        assert_eq!(schedule.counts().set_aside, 1);
+        let mut order = served(&mut schedule);
+        order.sort();
+        assert_eq!(order, [1, 2]);
+        assert_eq!(schedule.counts().set_aside, 0);
+    }
+
+    #[test]
+    fn a_low_answer_to_a_question_for_urgent_work_waits_for_an_unreserved_worker() {
+        let mut schedule = new(2, 1);
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        schedule.handle_submitted(peer, ticket(1, Priority::Low), now);
+        let (unreserved, _) = schedule.poll_assignment(now).unwrap();
+        schedule.handle_woken(peer, Priority::High, now);
+        let (reserved, assignment) = schedule.poll_assignment(now).unwrap();
+        assert_eq!(assignment, Assignment::Ask { peer, admissible: Priority::High });
+        let answer = Answer::Fetch { ticket: ticket(2, Priority::Low), more: false };
+        assert_eq!(schedule.handle_answered(reserved, answer, now), Fate::Waits);
+        assert_eq!(schedule.poll_assignment(now), None);
+        schedule.handle_submitted(peer, ticket(3, Priority::High), now);
+        assert_eq!(schedule.poll_assignment(now), Some((reserved, run(3))));
+        schedule.handle_finished(unreserved, now);
+        assert_eq!(schedule.poll_assignment(now), Some((unreserved, run(2))));
+    }
+
+    #[test]
+    fn a_cancelled_peer_is_not_asked() {
+        for asks in [false, true] {
+            let mut schedule = new(1, 0);
+            let peer = schedule.handle_registered(Priority::High);
+            let now = Instant::now();
+            schedule.handle_woken(peer, Priority::High, now);
+            let asked = if asks { schedule.poll_assignment(now) } else { None };
+            schedule.handle_peer_cancelled(peer);
+            if let Some((worker, _)) = asked {
+                let answer = Answer::Ended { why: Fruitless::Cancelled, more: true };
+                schedule.handle_answered(worker, answer, now);
+            }
+            schedule.handle_woken(peer, Priority::High, now);
+            assert_eq!(schedule.poll_assignment(now), None);
+            assert_eq!(schedule.next_deadline(now), None);
+        }
+    }
+
+    /// How often a peer is asked within a minute all of whose fetches end so, on a worker or before.
+    fn asked_in_a_minute(why: Fruitless, on_worker: bool) -> u64 {
+        let mut schedule = new(1, 0);
+        let peer = schedule.handle_registered(Priority::High);
+        let start = Instant::now();
+        let (mut now, mut asked) = (start, 0);
+        schedule.handle_woken(peer, Priority::Low, now);
+        while now < start + Duration::from_secs(60) {
+            while let Some((worker, _)) = schedule.poll_assignment(now) {
+                asked += 1;
+                if on_worker {
+                    let answer = Answer::Fetch { ticket: ticket(asked, Priority::Low), more: true };
+                    schedule.handle_answered(worker, answer, now);
+                    schedule.handle_fruitless(worker, why, now);
+                } else {
+                    schedule.handle_answered(worker, Answer::Ended { why, more: true }, now);
+                }
+            }
+            now = schedule.next_deadline(now).unwrap();
+        }
+        // A wake is heeded at once.
+        schedule.handle_woken(peer, Priority::Low, now);
+        assert!(schedule.poll_assignment(now).is_some());
+        assert_eq!(schedule.next_deadline(now), None);
+        asked
+    }
+
+    #[test]
+    fn a_peer_whose_fetches_bring_nothing_is_asked_less_and_less_often() {
+        for on_worker in [false, true] {
+            let cancelled = asked_in_a_minute(Fruitless::Cancelled, on_worker);
+            assert!((1024..2000).contains(&cancelled), "{cancelled}");
+            let failed = asked_in_a_minute(Fruitless::Failed, on_worker);
+            assert!((16..300).contains(&failed), "{failed}");
         }
     }
 }

@@ -14,11 +14,13 @@ use super::account::Account;
 use super::fetch::{Priority, RequestId};
 use super::peer::Peer;
 use super::progress::Sight;
-use super::schedule::{Answer, Assignment, Counts, Fate, Limits, PeerKey, Schedule, WorkerId};
+use super::schedule::{
+    Answer, Assignment, Counts, Fate, Fruitless, Limits, PeerKey, Preemption, Requeued, Schedule, WorkerId,
+};
 use super::sync::{Slot, Turnstile};
 use super::worker::{Control, Job};
 use crate::cancel::{CancelReason, CancelToken};
-use crate::client::HttpClient;
+use crate::client::{self, HttpClient};
 use crate::config::DownloaderConfig;
 use crate::foreign::{Foreign, in_callback};
 
@@ -57,10 +59,13 @@ pub(super) enum Fact {
     /// The peer that the worker asked gave this, and maybe has more.
     Fetched(WorkerId, Box<Job>, bool),
     Finished(WorkerId),
+    /// The worker's fetch was its peer's answer, and has ended without a byte.
+    Fruitless(WorkerId, Fruitless),
     Retry(WorkerId, Box<Job>, Instant),
     /// The worker's Low fetch makes room for awaited work. True if it was found by `yields`.
     SetAside(WorkerId, Box<Job>, bool),
     Cancelled(RequestId),
+    PeerCancelled(PeerKey),
     Prioritised(PeerKey, Priority),
     Promoted(RequestId, Priority),
     /// A deadline that the schedule announced has come.
@@ -130,6 +135,8 @@ struct Actions {
     endings: Vec<Ending>,
     /// To be dropped outside the turn: foreign code.
     peers: Vec<Arc<PeerEntry>>,
+    /// To be dropped outside the turn, for that closes a connection.
+    bodies: Vec<client::Response>,
     /// To be closed: none of them has yielded in time.
     evictions: Vec<Arc<Control>>,
     slow: Vec<Arc<Control>>,
@@ -174,6 +181,7 @@ impl Core {
                     max_per_origin: config.max_per_origin,
                     demand_throttle: config.demand_throttle,
                     max_wait: config.max_wait,
+                    max_preempted: config.effective_max_preempted(),
                 }),
                 held: (0..workers).map(|_| None).collect(),
                 slow: VecDeque::new(),
@@ -350,7 +358,7 @@ impl Core {
         if signal {
             self.signal.put(());
         }
-        drop(actions.peers);
+        drop((actions.peers, actions.bodies));
     }
 
     /// What the watchdog sees, and what the workers have. `None` once the downloader has stopped.
@@ -430,21 +438,30 @@ impl Machine {
                 self.held[worker] = None;
                 self.schedule.handle_finished(worker, now);
             }
+            Fact::Fruitless(worker, why) => {
+                self.held[worker] = None;
+                self.schedule.handle_fruitless(worker, why, now);
+            }
             Fact::Retry(worker, job, at) => {
                 self.held[worker] = None;
                 let kept = self.schedule.handle_retry(worker, at, now);
                 self.keep(job, kept, now, actions);
             }
-            Fact::SetAside(worker, job, _) => {
+            Fact::SetAside(worker, mut job, _) => {
                 self.held[worker] = None;
-                let kept = self.schedule.handle_set_aside(worker, now);
-                self.keep(job, kept, now, actions);
+                let how = Preemption { has_body: job.has_body(), had_share: job.control.had_share() };
+                let requeued = self.schedule.handle_set_aside(worker, how, now);
+                if requeued == Requeued::Aborted {
+                    actions.bodies.extend(job.take_body());
+                }
+                self.keep(job, requeued != Requeued::Refused, now, actions);
             }
             Fact::Cancelled(request) => {
                 if self.schedule.handle_cancelled(request, now) {
                     self.end(request, actions);
                 }
             }
+            Fact::PeerCancelled(peer) => self.schedule.handle_peer_cancelled(peer),
             Fact::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
             Fact::Promoted(request, priority) => self.promote(request, priority, now),
             Fact::Due => self.alarm = None,
@@ -465,15 +482,16 @@ impl Machine {
         }
     }
 
-    /// A peer gave a fetch: the worker that asked runs it, or it waits for its origin.
+    /// A peer gave a fetch: the worker that asked runs it, or it waits.
     fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
         self.held[worker] = None;
         match self.schedule.handle_answered(worker, Answer::Fetch { ticket: job.ticket(), more }, now) {
-            Fate::Run => {
+            Fate::Run { protected } => {
+                job.control.begin(job.priority, protected);
                 self.stand_up(worker, &job, now);
                 actions.tasks.push((worker, Task::Run(job)));
             }
-            Fate::Parked => self.keep(job, true, now, actions),
+            Fate::Waits => self.keep(job, true, now, actions),
             Fate::Refused => self.keep(job, false, now, actions),
         }
     }

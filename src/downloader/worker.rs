@@ -21,7 +21,7 @@ use super::passage::{Berth, Passage, Step};
 use super::peer::Next;
 use super::pursuit::Pursuit;
 use super::response::{Reply, Response};
-use super::schedule::{Answer, Origin, PROTECTED, Ticket, WorkerId};
+use super::schedule::{Answer, Fruitless, Origin, PROTECTED, Ticket, WorkerId};
 use super::scheduler::{Asked, Core, Fact, PeerEntry, Task, enter_own_thread};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client;
@@ -29,7 +29,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::contain;
 
-/// So many bytes end the protection of Low work that had waited for too long.
+/// So many bytes end the protection of a prefetch that had aged.
 const PROTECTED_BYTES: u64 = 256 * 1024;
 
 /// A fetch on its way, from its acceptance to its one end.
@@ -100,11 +100,16 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
     };
     let target = Target::Sink(GuardedSink::new(sink));
     let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.account, fetch, target));
-    if let Target::Sink(sink) = &mut job.target {
-        if let Err(error) = sink.accepted(job.record.id) {
-            job.end(Err(error));
-            return Fact::Answered(worker, Answer::Wait);
-        }
+    let accepted = match &mut job.target {
+        Target::Sink(sink) => sink.accepted(job.record.id),
+        Target::Caller(_) => Ok(()),
+    };
+    // By its epoch, which the peer need not know to be over, or by its sink.
+    let is_alive = |()| job.token.reason().map_or(Ok(()), |reason| Err(Error::cancelled(reason)));
+    if let Err(error) = accepted.and_then(is_alive) {
+        let why = Fruitless::from(&error);
+        job.end(Err(error));
+        return Fact::Answered(worker, Answer::Ended { why, more });
     }
     Fact::Fetched(worker, job, more)
 }
@@ -141,10 +146,18 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
             Some(at) => Fact::Retry(worker, job, at),
             None => {
+                let error = result.as_ref().err().filter(|_| job.is_foreign() && job.record.received == 0);
+                let fruitless = error.map(Fruitless::from);
                 job.end(result);
-                Fact::Finished(worker)
+                fruitless.map_or(Fact::Finished(worker), |why| Fact::Fruitless(worker, why))
             }
         },
+    }
+}
+
+impl From<&Error> for Fruitless {
+    fn from(error: &Error) -> Self {
+        if error.is_cancelled() { Self::Cancelled } else { Self::Failed }
     }
 }
 
@@ -266,8 +279,10 @@ struct Hold {
     evicted: bool,
     /// The watchdog ended it.
     stalled: bool,
-    /// Until when it does not yield, and at how many bytes it does all the same.
-    protected: Option<(Instant, u64)>,
+    /// Until when it does not yield, unless it had its share before.
+    protected: Option<Instant>,
+    /// The progress at which it had its share of bytes in this turn.
+    share: u64,
     moved: Instant,
     /// A worker has taken it up before.
     begun: bool,
@@ -283,6 +298,7 @@ impl Control {
             evicted: false,
             stalled: false,
             protected: None,
+            share: PROTECTED_BYTES,
             moved: Instant::now(),
             begun: false,
             ended: false,
@@ -294,10 +310,10 @@ impl Control {
     pub(super) fn begin(&self, priority: Priority, protected: bool) {
         let mut hold = self.state.lock();
         let now = Instant::now();
-        let share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
         hold.priority = priority;
         hold.evicted = false;
-        hold.protected = protected.then_some((now + PROTECTED, share));
+        hold.protected = protected.then_some(now + PROTECTED);
+        hold.share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
         hold.moved = now;
     }
 
@@ -413,10 +429,14 @@ impl Control {
     /// True if awaited work may interrupt it.
     pub(super) fn may_yield(&self) -> bool {
         let hold = self.state.lock();
-        let is_protected = hold.protected.is_some_and(|(until, bytes)| {
-            Instant::now() < until && self.progress.load(Ordering::Relaxed) < bytes
-        });
+        let has_share = self.progress.load(Ordering::Relaxed) >= hold.share;
+        let is_protected = hold.protected.is_some_and(|until| Instant::now() < until) && !has_share;
         hold.priority == Priority::Low && !is_protected
+    }
+
+    /// True if it had as many bytes in this turn as a protected one may have.
+    pub(super) fn had_share(&self) -> bool {
+        self.progress.load(Ordering::Relaxed) >= self.state.lock().share
     }
 }
 
@@ -457,6 +477,16 @@ impl Job {
     pub(super) fn ticket(&self) -> Ticket {
         let origin = Origin(self.pursuit.request().origin_hash());
         Ticket { request: self.record.id, priority: self.priority, origin }
+    }
+
+    /// True if it was preempted with its body open.
+    pub(super) fn has_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// The open body of a preempted job. Without it the job goes on from its offset on a new connection.
+    pub(super) fn take_body(&mut self) -> Option<client::Response> {
+        self.body.take()
     }
 
     /// True if ending this job calls foreign code.
