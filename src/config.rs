@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ureq::http::HeaderValue;
+use ureq::http::{HeaderName, HeaderValue};
 
 use crate::downloader::Priority;
 use crate::error::{Error, ErrorKind};
 use crate::event::Hang;
 use crate::foreign::Foreign;
+use crate::safe_url::SafeUrl;
 
 /// The longest limit: clocks and sockets take no more than some.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -35,7 +36,7 @@ fn bound<const N: usize>(limits: [&mut Duration; N]) {
 /// let downloader = windway::Downloader::new(config)?;
 /// # Ok::<(), windway::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
     /// What the `User-Agent` header says. Default: `windway/` and the version.
@@ -92,6 +93,62 @@ impl Default for ClientConfig {
             max_idle_age: Duration::from_secs(45),
             extra_roots: Vec::new(),
         }
+    }
+}
+
+// By hand, as for all that holds headers, and without `..`: a new field can't be forgotten here.
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            user_agent,
+            headers,
+            resolve_timeout,
+            resolve_cache,
+            connect_timeout,
+            inactivity_timeout,
+            min_rate,
+            auth,
+            proxy,
+            max_redirects,
+            max_head,
+            max_idle_per_origin,
+            max_idle,
+            max_idle_age,
+            extra_roots,
+        } = self;
+        let auth: Vec<(SafeUrl, &Auth)> =
+            auth.iter().map(|(origin, auth)| (SafeUrl::from(origin.as_str()), auth)).collect();
+        f.debug_struct("ClientConfig")
+            .field("user_agent", user_agent)
+            .field("headers", &HeaderNames(headers))
+            .field("resolve_timeout", resolve_timeout)
+            .field("resolve_cache", resolve_cache)
+            .field("connect_timeout", connect_timeout)
+            .field("inactivity_timeout", inactivity_timeout)
+            .field("min_rate", min_rate)
+            .field("auth", &auth)
+            .field("proxy", &proxy.as_deref().map(SafeUrl::from))
+            .field("max_redirects", max_redirects)
+            .field("max_head", max_head)
+            .field("max_idle_per_origin", max_idle_per_origin)
+            .field("max_idle", max_idle)
+            .field("max_idle_age", max_idle_age)
+            .field("extra_roots", &format_args!("{} certificates", extra_roots.len()))
+            .finish()
+    }
+}
+
+/// Shows the names of headers, and not their values.
+struct HeaderNames<'a>(&'a [(String, String)]);
+
+impl fmt::Debug for HeaderNames<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is no name may be a secret: "Authorization: Bearer ..".
+        let shown = |name: &str| match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) => name.to_string(),
+            Err(_) => "…".to_owned(),
+        };
+        f.debug_list().entries(self.0.iter().map(|(name, _)| shown(name))).finish()
     }
 }
 
@@ -300,7 +357,7 @@ impl DownloaderConfig {
 }
 
 /// How a file is streamed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct FileConfig {
     /// The stream's importance beside other streams: `Low` for a preload. Default: `High`.
@@ -355,6 +412,20 @@ impl FileConfig {
     }
 }
 
+impl fmt::Debug for FileConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { priority, storage, read_ahead, behind, read_timeout, headers } = self;
+        f.debug_struct("FileConfig")
+            .field("priority", priority)
+            .field("storage", storage)
+            .field("read_ahead", read_ahead)
+            .field("behind", behind)
+            .field("read_timeout", read_timeout)
+            .field("headers", &HeaderNames(headers))
+            .finish()
+    }
+}
+
 /// How a radio is received.
 ///
 /// ```
@@ -364,7 +435,7 @@ impl FileConfig {
 /// config.ahead = 512 * 1024;
 /// config.after_pause = AfterPause::Continue;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct RadioConfig {
     /// How many bytes behind the reader can still be sought. Default: 1 MiB.
@@ -440,6 +511,39 @@ impl RadioConfig {
             return wrong("rate_window", "is zero, and no rate can be told");
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for RadioConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            behind,
+            ahead,
+            read_timeout,
+            give_up,
+            source_away,
+            min_rate,
+            rate_window,
+            after_pause,
+            pause_limit,
+            at_seam,
+            headers,
+            event_capacity,
+        } = self;
+        f.debug_struct("RadioConfig")
+            .field("behind", behind)
+            .field("ahead", ahead)
+            .field("read_timeout", read_timeout)
+            .field("give_up", give_up)
+            .field("source_away", source_away)
+            .field("min_rate", min_rate)
+            .field("rate_window", rate_window)
+            .field("after_pause", after_pause)
+            .field("pause_limit", pause_limit)
+            .field("at_seam", at_seam)
+            .field("headers", &HeaderNames(headers))
+            .field("event_capacity", event_capacity)
+            .finish()
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::cancel::CancelReason;
 use crate::client::ByteRange;
 use crate::foreign::{self, Foreign, Panic};
+use crate::safe_url::SafeUrl;
 
 /// What went wrong, where, and why.
 ///
@@ -20,7 +21,7 @@ pub struct Error(Arc<Report>);
 struct Report {
     kind: ErrorKind,
     detail: String,
-    url: Option<String>,
+    url: Option<SafeUrl>,
     range: Option<ByteRange>,
     retry_after: Option<Duration>,
     cause: Option<Arc<Foreign<Box<dyn StdError + Send + Sync>>>>,
@@ -127,9 +128,10 @@ impl Error {
         Err(Self::new(ErrorKind::WouldDeadlock, why))
     }
 
-    /// The same error with the URL it concerns. An URL that is already there stays.
+    /// The same error with the URL it concerns. A URL that is already there stays. The error's text shows it without its
+    /// secrets: see [`SafeUrl`].
     #[must_use]
-    pub fn with_url(self, url: impl Into<String>) -> Self {
+    pub fn with_url(self, url: impl Into<SafeUrl>) -> Self {
         self.edit(|report| {
             report.url.get_or_insert(url.into());
         })
@@ -179,8 +181,8 @@ impl Error {
     }
 
     /// The URL that was asked for, where one is concerned.
-    pub fn url(&self) -> Option<&str> {
-        self.0.url.as_deref()
+    pub fn url(&self) -> Option<&SafeUrl> {
+        self.0.url.as_ref()
     }
 
     /// The bytes that were asked for, where a range is concerned.
@@ -329,7 +331,7 @@ mod tests {
     fn a_shared_error_is_edited_by_copy() {
         let error = Error::new(ErrorKind::Refused, "connection refused");
         let shared = error.clone();
-        assert_eq!(error.with_url("http://host/").url(), Some("http://host/"));
+        assert_eq!(error.with_url("http://host/").url(), Some(&SafeUrl::from("http://host/")));
         assert_eq!(shared.url(), None);
     }
 

@@ -15,6 +15,12 @@
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
 //!
 //! All of them sleep while nothing changes.
+//!
+//! ## Secrets
+//!
+//! No error, event, log line or `Debug` of windway's shows a password, the values of a URL's query, or a header's value: see
+//! [`SafeUrl`]. ureq, which speaks HTTP for windway, logs whole URLs and what goes over the wire at the level `Trace` of the
+//! target `ureq`, and hides secrets at every other level.
 
 mod bandwidth;
 mod cancel;
@@ -27,6 +33,7 @@ mod file;
 mod foreign;
 mod media;
 mod radio;
+mod safe_url;
 mod storage;
 mod stream;
 
@@ -45,4 +52,5 @@ pub use event::{Event, Hang, HangCause, Subscriber};
 pub use file::{Pending, Phase, StreamStats, TryRead};
 pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 pub use radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
+pub use safe_url::SafeUrl;
 pub use stream::{Stream, StreamHandle, open};

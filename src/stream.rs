@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::file::{HttpFile, Phase, ReaderId, Shared, StreamStats, TryRead};
 use crate::media::MediaInfo;
+use crate::safe_url::SafeUrl;
 
 /// Positions that a file can have: what `lseek` takes.
 const MAX_POSITION: u64 = i64::MAX as u64;
@@ -162,8 +163,8 @@ impl Stream {
         false
     }
 
-    /// The URL that was asked for.
-    pub fn url(&self) -> &str {
+    /// The URL that was asked for, without a user and password that were in it.
+    pub fn url(&self) -> SafeUrl {
         self.shared().url()
     }
 

@@ -9,13 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, SafeUrl};
 
 fn open(url: &str) -> Error {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let error = downloader.open(url).unwrap_err();
     assert_eq!(
-        error.url().map(|found| found.trim_end_matches('/')),
+        error.url().map(|found| found.expose().trim_end_matches('/')),
         Some(url.trim_end_matches('/')),
         "{error:?}"
     );
@@ -63,7 +63,7 @@ fn a_host_that_does_not_exist() {
     file.read_timeout = None;
     let downloader = Downloader::new(config).unwrap();
     let error = downloader.open_with("http://nowhere.invalid/track", file).unwrap_err();
-    assert_eq!(error.url(), Some("http://nowhere.invalid/track"));
+    assert_eq!(error.url(), Some(&SafeUrl::from("http://nowhere.invalid/track")));
     assert_eq!(error.kind(), ErrorKind::HostNotFound);
     assert!(error.to_string().contains("nowhere.invalid"), "{error}");
 }

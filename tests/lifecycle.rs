@@ -147,7 +147,7 @@ fn a_dead_server_is_an_error_and_the_stream_goes_on_when_it_is_back() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::TimedOut);
-    assert_eq!(error.url(), Some(origin.url("/a").as_str()));
+    assert_eq!(error.url(), Some(&origin.url("/a").into()));
     assert!(std::error::Error::source(&error).is_some(), "{error:?}");
 
     origin.listen_again();

@@ -15,6 +15,7 @@ use super::transport::{Tcp, timed_out};
 use super::{ByteRange, describe, describe_io};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
+use crate::safe_url::{HttpUrl, SafeUrl};
 
 /// Who has such a buffer reads into it by a system call of its own; what goes into smaller ones is buffered by ureq.
 const LARGE: usize = 16 * 1024;
@@ -42,7 +43,7 @@ pub(crate) struct Response {
     is_over: bool,
     framing: Framing,
     pace: Pace,
-    url: String,
+    url: HttpUrl,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
     /// What cancels this body, if nobody else holds on to it.
@@ -65,7 +66,7 @@ impl Response {
         exchange: Arc<Exchange>,
         on_cancel: CancelGuard,
         pace: Pace,
-        url: String,
+        url: HttpUrl,
         range: Option<ByteRange>,
     ) -> Self {
         let (position, left) = (head.start(), head.body_len());
@@ -98,7 +99,7 @@ impl Response {
     pub(super) fn hollow(request: &Request, cancel: &CancelToken) -> Self {
         let head = Head {
             status: 200,
-            url: request.url().to_owned(),
+            url: SafeUrl::from(request.url()),
             headers: HeaderMap::new(),
             start: 0,
             body_len: Some(0),
@@ -107,7 +108,7 @@ impl Response {
         let body = ureq::Body::builder().data(Vec::new()).into_reader();
         let on_cancel = cancel.on_cancel(|_| ());
         let pace = Pace::new(0, Duration::MAX);
-        Self::new(head, body, Arc::default(), on_cancel, pace, request.url().to_owned(), None)
+        Self::new(head, body, Arc::default(), on_cancel, pace, request.url().clone(), None)
     }
 
     /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.
@@ -167,7 +168,7 @@ impl Response {
             }
             Err(error) => {
                 self.is_over = true;
-                let error = self.exchange.cancelled().unwrap_or(error).with_url(self.url.clone());
+                let error = self.exchange.cancelled().unwrap_or(error).with_url(&self.url);
                 Err(match self.range {
                     Some(range) => error.with_range(range),
                     None => error,

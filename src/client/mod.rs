@@ -31,7 +31,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ureq::{Agent, Body, Timeout};
-use url::Url;
 
 use self::body::Framing;
 use self::connect::Connect;
@@ -50,6 +49,7 @@ use self::warm::Keeper;
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::config::{Auth, ClientConfig};
 use crate::error::{Error, ErrorKind};
+use crate::safe_url::{HttpUrl, SafeUrl};
 
 pub(crate) use body::{BRIEF, Response};
 pub use range::ByteRange;
@@ -222,7 +222,7 @@ impl HttpClient {
                 Err(error) if is_targets_own(&error) => {
                     log::debug!(
                         "the remembered target {} failed: {error}",
-                        target.origin().ascii_serialization()
+                        target.expose().origin().ascii_serialization()
                     );
                     self.follow(request, &request.url, Some((target, &error)), cancel, patience)
                 }
@@ -243,8 +243,8 @@ impl HttpClient {
     fn follow(
         &self,
         request: &Request,
-        start: &Url,
-        failed: Option<(&Url, &Error)>,
+        start: &HttpUrl,
+        failed: Option<(&HttpUrl, &Error)>,
         cancel: &CancelToken,
         patience: Option<Duration>,
     ) -> Result<Response, Error> {
@@ -278,7 +278,7 @@ impl HttpClient {
     fn send(
         &self,
         request: &Request,
-        url: &Url,
+        url: &HttpUrl,
         cancel: &CancelToken,
         patience: Option<Duration>,
     ) -> Result<Answer, Error> {
@@ -313,7 +313,7 @@ impl HttpClient {
     fn send_once(
         &self,
         request: &Request,
-        url: &Url,
+        url: &HttpUrl,
         cancel: &CancelToken,
         exchange: Exchange,
     ) -> Result<Answer, (Error, Arc<Exchange>)> {
@@ -334,7 +334,7 @@ impl HttpClient {
 
     /// Some servers serve a few connections of a client, the oldest mostly, and refuse the others: one of ours that is idle may
     /// hold the place of the one that asks.
-    fn note_refused(&self, url: &Url) {
+    fn note_refused(&self, url: &HttpUrl) {
         if let Some(origin) = origin_of(url) {
             self.0.keeper.note_refused(&origin);
         }
@@ -348,18 +348,19 @@ impl HttpClient {
         })
     }
 
-    fn request(&self, request: &Request, url: &Url) -> Result<http::Request<()>, ureq::Error> {
-        let mut sent = http::Request::get(&url[..url::Position::AfterQuery]);
+    fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, ureq::Error> {
+        let mut sent = http::Request::get(&url.expose()[..url::Position::AfterQuery]);
         let Some(headers) = sent.headers_mut() else {
             return sent.body(()).map_err(ureq::Error::Http);
         };
         headers.extend(self.0.headers.clone());
         headers.extend(request.open_headers.clone());
-        let secrets = self.0.auth.iter().find(|(origin, _)| *origin == url.origin());
+        let origin = url.expose().origin();
+        let secrets = self.0.auth.iter().find(|(secret_of, _)| *secret_of == origin);
         if let Some((_, authorization)) = secrets {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        if url.origin() == request.url.origin() {
+        if origin == request.url.expose().origin() {
             // A name that is in both is the request's.
             request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
@@ -378,7 +379,7 @@ impl HttpClient {
     }
 
     /// Holds an answer against what was asked.
-    fn accept(&self, request: &Request, url: &Url, mut answer: Answer) -> Result<Response, Error> {
+    fn accept(&self, request: &Request, url: &HttpUrl, mut answer: Answer) -> Result<Response, Error> {
         let status = answer.response.status().as_u16();
         let headers = answer.response.headers();
         let content_range = text(headers, &header::CONTENT_RANGE);
@@ -432,8 +433,8 @@ impl HttpClient {
         };
         let Answer { response, exchange, on_cancel } = answer;
         let (parts, body) = response.into_parts();
-        let head = Head { status, url: url.to_string(), headers: parts.headers, start, body_len, total };
-        let asked = request.url().to_owned();
+        let head = Head { status, url: SafeUrl::from(url), headers: parts.headers, start, body_len, total };
+        let asked = request.url().clone();
         let (min_rate, window) = self.0.min_rate;
         let pace = Pace::new(min_rate, window);
         let body = body.into_reader();
@@ -476,9 +477,9 @@ fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::conf
 fn authorizations(config: &ClientConfig) -> Result<Vec<(url::Origin, HeaderValue)>, Error> {
     let authorize = |(origin, auth): &(String, Auth)| {
         let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::auth {why}"));
-        let url = request::parse_url(origin).map_err(|cause| wrong("names no origin").with_cause(cause))?;
+        let url = HttpUrl::parse(origin).map_err(|cause| wrong("names no origin").with_cause(cause))?;
         let value = auth.header().ok_or_else(|| wrong("has characters that HTTP does not allow"))?;
-        Ok((url.origin(), value))
+        Ok((url.expose().origin(), value))
     };
     config.auth.iter().map(authorize).collect()
 }
@@ -516,12 +517,12 @@ fn is_targets_own(error: &Error) -> bool {
     }
 }
 
-fn origin_of(url: &Url) -> Option<Origin> {
-    url[..url::Position::AfterPort].parse().ok().and_then(|uri| Origin::of(&uri))
+fn origin_of(url: &HttpUrl) -> Option<Origin> {
+    url.expose()[..url::Position::AfterPort].parse().ok().and_then(|uri| Origin::of(&uri))
 }
 
 /// Where an answer redirects to, if it does.
-fn redirect(from: &Url, response: &http::Response<Body>) -> Result<Option<Url>, Error> {
+fn redirect(from: &HttpUrl, response: &http::Response<Body>) -> Result<Option<HttpUrl>, Error> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
@@ -531,14 +532,15 @@ fn redirect(from: &Url, response: &http::Response<Body>) -> Result<Option<Url>, 
         return Err(Error::new(ErrorKind::Redirect, format!("{from} redirects but does not say where to")));
     };
     let to = from.join(location).map_err(|cause| {
-        Error::new(ErrorKind::Redirect, format!("{from} redirects to what is no URL: {location:?}"))
+        let location = SafeUrl::from(location);
+        Error::new(ErrorKind::Redirect, format!("{from} redirects to what is no URL: {location}"))
             .with_cause(cause)
     })?;
-    if !request::is_streamable(&to) {
+    let Some(target) = HttpUrl::of(&to) else {
         let why = format!("{from} redirects to {to}, and only http and https are streamed");
         return Err(Error::new(ErrorKind::UnsupportedScheme, why));
-    }
-    Ok(Some(to))
+    };
+    Ok(Some(target))
 }
 
 /// Reads a small body to its end, so that the connection can be used again, if it comes about as fast as the head did. A new
@@ -609,7 +611,11 @@ fn describe(error: ureq::Error) -> Error {
         ureq::Error::LargeResponseHeader(..) => (ErrorKind::Protocol, "the head of the answer is too large"),
         _ => (ErrorKind::Protocol, "the answer is not valid HTTP"),
     };
-    Error::new(kind, what).with_cause(error)
+    let shown = Error::new(kind, what);
+    // These hold the URL, or a text from who knows where.
+    let may_hold_secrets =
+        matches!(error, ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) | ureq::Error::Other(_));
+    if may_hold_secrets { shown } else { shown.with_cause(error) }
 }
 
 fn describe_io(error: io::Error) -> Error {
@@ -617,6 +623,10 @@ fn describe_io(error: io::Error) -> Error {
     if ours {
         return Error::from(error);
     }
+    let error = match error.downcast::<ureq::Error>() {
+        Ok(wrapped) => return describe(wrapped),
+        Err(error) => error,
+    };
     let (kind, what) = match error.kind() {
         // What rustls makes of a certificate or of bytes that are no TLS.
         io::ErrorKind::InvalidData => (ErrorKind::Tls, "TLS failed"),

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use parking_lot::Mutex;
-use url::Url;
 
 use super::exchange::{Exchange, Over};
 use super::request::Request;
 use super::{Answer, HttpClient, origin_of};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
+use crate::safe_url::HttpUrl;
 
 /// What an attempt came to.
 type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
@@ -21,14 +21,19 @@ type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
 pub(super) struct Race {
     client: HttpClient,
     request: Request,
-    url: Url,
+    url: HttpUrl,
     /// Below the request's own.
     cancel: CancelToken,
     rival: Mutex<Option<JoinHandle<Attempt>>>,
 }
 
 impl Race {
-    pub(super) fn new(client: &HttpClient, request: &Request, url: &Url, cancel: &CancelToken) -> Arc<Self> {
+    pub(super) fn new(
+        client: &HttpClient,
+        request: &Request,
+        url: &HttpUrl,
+        cancel: &CancelToken,
+    ) -> Arc<Self> {
         Arc::new(Self {
             client: client.clone(),
             request: request.clone(),

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
-use url::Url;
 
 use super::range::ByteRange;
 use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
+use crate::safe_url::{HttpUrl, SafeUrl};
 
 /// A GET, yet to be sent.
 #[derive(Clone)]
 pub(crate) struct Request {
-    pub(super) url: Url,
+    pub(super) url: HttpUrl,
     /// Where redirects led last time, to be asked first. Never the URL itself.
-    shortcut: Option<Url>,
+    shortcut: Option<HttpUrl>,
     pub(super) range: Option<ByteRange>,
     pub(super) headers: HeaderMap,
     /// Those that other origins get too, where a redirect leads to one.
@@ -27,7 +27,7 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn get(url: &str) -> Result<Self, Error> {
-        let mut url = parse_url(url)?;
+        let mut url = HttpUrl::parse(url)?;
         let mut headers = HeaderMap::new();
         if let Some(authorization) = take_userinfo(&mut url) {
             headers.insert(header::AUTHORIZATION, authorization);
@@ -37,19 +37,19 @@ impl Request {
     }
 
     /// Goes to where redirects led last time, and to its own URL only if that does not serve any more.
-    pub(crate) fn shortcut(mut self, url: &str) -> Result<Self, Error> {
-        self.shortcut = Some(parse_url(url)?).filter(|shortcut| *shortcut != self.url);
-        Ok(self)
+    pub(crate) fn shortcut(mut self, url: &SafeUrl) -> Self {
+        self.shortcut = HttpUrl::of(url).filter(|shortcut| *shortcut != self.url);
+        self
     }
 
-    pub(super) fn remembered_target(&self) -> Option<&Url> {
+    pub(super) fn remembered_target(&self) -> Option<&HttpUrl> {
         self.shortcut.as_ref()
     }
 
     /// Of a request that goes to a remembered target first: goes to `url` first from now on, which has just served it.
-    pub(crate) fn adopt_target(&mut self, url: &str) {
+    pub(crate) fn adopt_target(&mut self, url: &SafeUrl) {
         if self.shortcut.is_some() {
-            self.shortcut = parse_url(url).ok().filter(|target| *target != self.url);
+            self.shortcut = HttpUrl::of(url).filter(|target| *target != self.url);
         }
     }
 
@@ -59,7 +59,7 @@ impl Request {
     }
 
     /// Where it goes first.
-    pub(super) fn start(&self) -> &Url {
+    pub(super) fn start(&self) -> &HttpUrl {
         self.shortcut.as_ref().unwrap_or(&self.url)
     }
 
@@ -93,8 +93,8 @@ impl Request {
         self.if_range = Some(validator);
     }
 
-    pub(crate) fn url(&self) -> &str {
-        self.url.as_str()
+    pub(crate) fn url(&self) -> &HttpUrl {
+        &self.url
     }
 
     pub(crate) fn byte_range(&self) -> Option<ByteRange> {
@@ -106,55 +106,52 @@ impl Request {
     /// Tells where it goes: scheme, host and port.
     pub(crate) fn origin_hash(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        self.start().origin().hash(&mut hasher);
+        self.start().expose().origin().hash(&mut hasher);
         hasher.finish()
     }
 }
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Headers may hold secrets.
+        // Values may be secrets.
+        let headers: Vec<&HeaderName> = self.headers.keys().chain(self.open_headers.keys()).collect();
         f.debug_struct("Request")
-            .field("url", &self.url.as_str())
+            .field("url", &self.url)
             .field("range", &self.range)
+            .field("headers", &headers)
             .finish_non_exhaustive()
     }
 }
 
-/// Takes a user and a password out of an URL, so that no log and no error shows them.
-fn take_userinfo(url: &mut Url) -> Option<HeaderValue> {
-    if url.username().is_empty() && url.password().is_none() {
-        return None;
-    }
-    let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let (user, password) = (plain(url.username()), plain(url.password().unwrap_or_default()));
+/// Takes a user and a password out of a URL: they are sent as a header, to its origin.
+fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
+    let (user, password) = {
+        let url = url.expose();
+        if url.username().is_empty() && url.password().is_none() {
+            return None;
+        }
+        let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        (plain(url.username()), plain(url.password().unwrap_or_default()))
+    };
     // Both can be set on every http URL.
-    url.set_username("").and_then(|()| url.set_password(None)).ok()?;
+    url.edit(|url| {
+        let removed = url.set_username("").and_then(|()| url.set_password(None));
+        debug_assert!(removed.is_ok());
+    });
     Auth::Basic { user, password }.header()
 }
 
-/// An URL that can be asked for.
-pub(super) fn parse_url(text: &str) -> Result<Url, Error> {
-    let url = Url::parse(text).map_err(|cause| {
-        Error::new(ErrorKind::InvalidUrl, "not a valid URL").with_url(text).with_cause(cause)
-    })?;
-    if !is_streamable(&url) {
-        let why = format!("only http and https are streamed, not {}", url.scheme());
-        return Err(Error::new(ErrorKind::UnsupportedScheme, why).with_url(text));
-    }
-    Ok(url)
-}
-
-pub(super) fn is_streamable(url: &Url) -> bool {
-    matches!(url.scheme(), "http" | "https")
-}
-
 pub(super) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
-    let wrong = |what: &str| {
-        Error::new(ErrorKind::InvalidInput, format!("HTTP does not allow the {what} of the header {name:?}"))
-    };
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|cause| wrong("name").with_cause(cause))?;
-    let value = HeaderValue::from_str(value).map_err(|cause| wrong("value").with_cause(cause))?;
+    let wrong = |why: String| Error::new(ErrorKind::InvalidInput, why);
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|cause| {
+        // Not shown: whoever takes "Authorization: Bearer .." for a name has put a secret there.
+        wrong(format!("HTTP does not allow a header of this name ({} bytes)", name.len())).with_cause(cause)
+    })?;
+    let mut value = HeaderValue::from_str(value).map_err(|cause| {
+        wrong(format!("HTTP does not allow the value of the header {parsed}")).with_cause(cause)
+    })?;
+    // Nobody's `Debug` shows it.
+    value.set_sensitive(true);
     Ok((parsed, value))
 }
 
@@ -180,7 +177,7 @@ impl Validator {
 #[derive(Clone)]
 pub struct Head {
     pub(super) status: u16,
-    pub(super) url: String,
+    pub(super) url: SafeUrl,
     pub(super) headers: HeaderMap,
     pub(super) start: u64,
     pub(super) body_len: Option<u64>,
@@ -194,7 +191,7 @@ impl Head {
     }
 
     /// The URL that answered, after redirects.
-    pub fn url(&self) -> &str {
+    pub fn url(&self) -> &SafeUrl {
         &self.url
     }
 

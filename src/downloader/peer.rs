@@ -151,11 +151,11 @@ impl PeerHandle {
 
     /// Puts a fetch into the channel. The scheduler has to be told.
     fn submit(&self, fetch: Fetch) -> Result<(Pending, RequestId), Error> {
-        let url = fetch.request.url().to_owned();
-        Error::check_may_block("execute").map_err(|error| error.with_url(url.clone()))?;
+        let url = fetch.request.url().clone();
+        Error::check_may_block("execute").map_err(|error| error.with_url(&url))?;
         let core = self.core();
-        let Some(permit) = BodyPermit::take(core) else { return Err(too_many_bodies().with_url(url)) };
-        let credit = self.0.credits.take(&self.0.token).map_err(|error| error.with_url(url.clone()))?;
+        let Some(permit) = BodyPermit::take(core) else { return Err(too_many_bodies().with_url(&url)) };
+        let credit = self.0.credits.take(&self.0.token).map_err(|error| error.with_url(&url))?;
         let slot = Arc::new(Slot::default());
         let target = Target::Caller(Reply::new(&slot, credit));
         let fetch = fetch.priority(Priority::High);

@@ -245,8 +245,8 @@ fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
     if was_cut && job.control.was_stalled() {
         let stalled =
             Error::new(ErrorKind::Stalled, "the transfer stood still and was ended by the watchdog");
-        let url = job.pursuit.request().url().to_owned();
-        return Attempt::Ended(job, Err(stalled.with_url(url)));
+        let stalled = stalled.with_url(job.pursuit.request().url());
+        return Attempt::Ended(job, Err(stalled));
     }
     if was_cut {
         // Evicted; by now it may have made room by itself, and be on another worker.

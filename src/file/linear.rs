@@ -86,7 +86,7 @@ impl Shared {
             return Ok(());
         }
         let why = format!("the file changed while it was read: other bytes from {offset} on");
-        Err(Error::new(ErrorKind::Changed, why).with_url(self.url.clone()))
+        Err(Error::new(ErrorKind::Changed, why).with_url(self.url()))
     }
 
     /// Blocks until the body may be read on from `offset`, or will not be.
@@ -130,8 +130,8 @@ impl Shared {
         match result {
             Ok(()) => {}
             Err(error) if error.is_retryable() => {
-                let target = state.target().map(str::to_owned);
-                state.leave_target(target.as_deref());
+                let target = state.target().cloned();
+                state.leave_target(target.as_ref());
                 state.trouble = Some(error);
             }
             Err(error) if error.is_cancelled() => {}

@@ -25,6 +25,7 @@ use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Berth, Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::media::MediaInfo;
+use crate::safe_url::SafeUrl;
 use crate::storage::{Resource, TryStored};
 
 pub use state::{Pending, Phase, StreamStats, TryRead};
@@ -47,7 +48,8 @@ pub(crate) struct HttpFile {
 /// What the file's readers, its peer and its sinks share. Holds nothing that keeps the downloader alive.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    url: String,
+    /// What each piece's request is made from. Its URL has no user and no password.
+    request: Request,
     config: FileConfig,
     pub(crate) resource: Arc<Resource>,
     /// Taken inside the resource's lock, never around it.
@@ -87,14 +89,17 @@ impl HttpFile {
         wait: bool,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
         let config = config.checked()?;
-        Request::get(url)?;
+        let mut request = Request::get(url)?;
+        for (name, value) in &config.headers {
+            request = request.header(name, value)?;
+        }
         let behind = config.storage.is_windowed().then_some(config.behind);
         let state = State::new(config.read_ahead, behind);
         let priority = config.priority;
         let resource = Arc::new(Resource::new(&config.storage)?);
         let woken = Arc::clone(&resource);
         let shared = Arc::new(Shared {
-            url: url.to_owned(),
+            request,
             resource,
             state: Mutex::new(state),
             config,
@@ -148,8 +153,8 @@ impl Drop for HttpFile {
 }
 
 impl Shared {
-    pub(crate) fn url(&self) -> &str {
-        &self.url
+    pub(crate) fn url(&self) -> SafeUrl {
+        self.request.url().into()
     }
 
     pub(crate) fn len(&self) -> Option<u64> {
@@ -164,7 +169,7 @@ impl Shared {
     pub(crate) fn media_info(&self) -> MediaInfo {
         let state = self.state.lock();
         let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
-        MediaInfo::detect(content_type, &self.url, state.first.as_slice())
+        MediaInfo::detect(content_type, self.request.url().expose().as_str(), state.first.as_slice())
     }
 
     pub(crate) fn stats(&self) -> StreamStats {
@@ -376,7 +381,7 @@ impl Shared {
     }
 
     fn locate(&self, error: Error, position: u64) -> Error {
-        let error = error.with_url(self.url.clone());
+        let error = error.with_url(self.request.url());
         if position == u64::MAX { error } else { error.with_range(ByteRange::from_start(position)) }
     }
 
@@ -531,10 +536,9 @@ impl Shared {
         if self.warmth.get().is_some() || !self.state.lock().info.as_ref().is_some_and(has_more) {
             return;
         }
-        // One that can't be made is told of where it is to be sent.
-        let target = self.state.lock().target().map(str::to_owned);
-        let request = self.request(target.as_deref()).ok();
-        self.warmth.get_or_init(|| self.link.get()?.waker.keep_warm(&request?));
+        let target = self.state.lock().target().cloned();
+        let request = self.request(target.as_ref());
+        self.warmth.get_or_init(|| self.link.get()?.waker.keep_warm(&request));
     }
 
     /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.
@@ -549,14 +553,11 @@ impl Shared {
     }
 
     /// What goes to `target` first, if there is one.
-    fn request(&self, target: Option<&str>) -> Result<Request, Error> {
-        let mut request = Request::get(&self.url)?;
-        for (name, value) in &self.config.headers {
-            request = request.header(name, value)?;
-        }
+    fn request(&self, target: Option<&SafeUrl>) -> Request {
+        let request = self.request.clone();
         match target {
             Some(target) => request.shortcut(target),
-            None => Ok(request),
+            None => request,
         }
     }
 }
@@ -594,20 +595,13 @@ impl Peer for FilePeer {
         let joint = shared.joint(range.start);
         let start = joint.as_ref().map_or(range.start, |joint| joint.start);
         let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), joint));
-        match shared.request(sink.target()) {
-            Ok(request) => {
-                let whole = range == (0..u64::MAX);
-                let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
-                let mut fetch = Fetch::new(request).priority(priority).epoch(&token).berth(&shared.berth);
-                if endless {
-                    fetch = fetch.max_retries(u32::MAX);
-                }
-                Next::Fetch(fetch, sink)
-            }
-            Err(error) => {
-                crate::downloader::Sink::finish(sink, crate::downloader::Outcome::Failed(error));
-                Next::Wait
-            }
+        let request = shared.request(sink.target());
+        let whole = range == (0..u64::MAX);
+        let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
+        let mut fetch = Fetch::new(request).priority(priority).epoch(&token).berth(&shared.berth);
+        if endless {
+            fetch = fetch.max_retries(u32::MAX);
         }
+        Next::Fetch(fetch, sink)
     }
 }

@@ -14,6 +14,7 @@ use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 use crate::radio::RadioInfo;
+use crate::safe_url::SafeUrl;
 use crate::storage::RangeSet;
 
 /// So many first bytes are looked at to tell a page from audio.
@@ -39,7 +40,7 @@ pub(super) struct PieceSink {
     /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
     is_beside: bool,
     /// Where it is asked for first; from its head on, where that came from.
-    target: Option<String>,
+    target: Option<SafeUrl>,
 }
 
 /// Stored bytes, and where they lie.
@@ -68,7 +69,7 @@ impl PieceSink {
         let start = range.start;
         let (is_first, is_beside, target) = {
             let state = shared.state.lock();
-            let target = state.target().map(str::to_owned);
+            let target = state.target().cloned();
             (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none(), target)
         };
         let unclear = is_first.then(Vec::new);
@@ -77,8 +78,8 @@ impl PieceSink {
     }
 
     /// Where the piece is to be asked for first, rather than at the file's own URL.
-    pub(super) fn target(&self) -> Option<&str> {
-        self.target.as_deref()
+    pub(super) fn target(&self) -> Option<&SafeUrl> {
+        self.target.as_ref()
     }
 
     /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where nobody
@@ -167,7 +168,7 @@ impl Shared {
             let why = format!("the answer is a page or a list, not media; the server calls it {what}");
             // The next try may get something else: do not hold that against this answer.
             state.info = None;
-            return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url.clone()));
+            return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url()));
         }
         state.first.add(0, first);
         Ok(())
@@ -271,9 +272,9 @@ impl Sink for PieceSink {
         let flow = state.accept_part(head)?;
         // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was asked
         // for: another piece may have found that it does not serve any more.
-        if self.target.as_deref() != Some(head.url()) {
+        if self.target() != Some(head.url()) {
             state.adopt_target(head.url());
-            self.target = Some(head.url().to_owned());
+            self.target = Some(head.url().clone());
         }
         if flow == Flow::Detach {
             return Ok(Flow::Detach);
@@ -336,7 +337,7 @@ impl Sink for PieceSink {
         state.trouble = Some(error.clone());
         // The client has asked the original URL where the target gave no head at all.
         if error.kind() == ErrorKind::Silent {
-            state.leave_target(self.target.as_deref());
+            state.leave_target(self.target());
         }
         let opening = state.is_opening();
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };

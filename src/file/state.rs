@@ -15,6 +15,7 @@ use crate::config::ReadAhead;
 use crate::downloader::{Flow, Priority, RequestId};
 use crate::error::{Error, ErrorKind};
 use crate::media::{self, FirstBytes};
+use crate::safe_url::SafeUrl;
 use crate::storage::RangeSet;
 
 /// So often a server that has served ranges may ignore one before it is taken for one that serves none.
@@ -28,7 +29,7 @@ pub(super) struct Info {
     /// The server serves ranges; else the one body is read from its start to its end.
     pub(super) ranged: bool,
     /// Where redirects led last, if what is there has served since. It is asked first.
-    pub(super) target: Option<String>,
+    pub(super) target: Option<SafeUrl>,
     pub(super) content_type: Option<String>,
     pub(super) validator: Option<Validator>,
 }
@@ -415,22 +416,22 @@ impl State {
     }
 
     /// Notes that the answer from `url` was taken: what is fetched from now on is asked for there.
-    pub(super) fn adopt_target(&mut self, url: &str) {
+    pub(super) fn adopt_target(&mut self, url: &SafeUrl) {
         if let Some(info) = &mut self.info {
-            info.target = Some(url.to_owned());
+            info.target = Some(url.clone());
         }
     }
 
     /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the original
     /// URL, which may lead elsewhere by now.
-    pub(super) fn leave_target(&mut self, target: Option<&str>) {
-        if let Some(info) = self.info.as_mut().filter(|info| info.target.as_deref() == target) {
+    pub(super) fn leave_target(&mut self, target: Option<&SafeUrl>) {
+        if let Some(info) = self.info.as_mut().filter(|info| info.target.as_ref() == target) {
             info.target = None;
         }
     }
 
-    pub(super) fn target(&self) -> Option<&str> {
-        self.info.as_ref()?.target.as_deref()
+    pub(super) fn target(&self) -> Option<&SafeUrl> {
+        self.info.as_ref()?.target.as_ref()
     }
 
     /// Notes what the request for `range` failed of. True if the whole is to be asked for instead: some servers refuse

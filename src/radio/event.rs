@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::icy::RadioInfo;
 use crate::error::Error;
+use crate::safe_url::SafeUrl;
 
 /// What happened to a [`Radio`](crate::Radio).
 ///
@@ -27,7 +28,7 @@ pub enum RadioEvent {
         /// By custom "Artist - Title"; `None` if the station took its title back.
         title: Option<String>,
         /// Of the station, the cover or nothing that can be opened.
-        url: Option<String>,
+        url: Option<SafeUrl>,
     },
     /// What follows does not continue what went before: another connection. Audio is missing or comes twice, and a frame is
     /// cut.

@@ -12,6 +12,8 @@
 
 use std::num::NonZeroUsize;
 
+use crate::safe_url::SafeUrl;
+
 /// The length byte counts in units of so many bytes.
 const BLOCK_UNIT: usize = 16;
 /// Servers say 8 to 64 KiB. Nobody would hear of a title after more than this, so it is no interval.
@@ -116,7 +118,7 @@ pub(crate) struct IcyMetadata {
     /// `StreamTitle`, by custom "Artist - Title".
     pub(crate) title: Option<String>,
     /// `StreamUrl`, of the station, the cover or nothing that can be opened.
-    pub(crate) url: Option<String>,
+    pub(crate) url: Option<SafeUrl>,
     /// The fields with other names, in the order of the block.
     pub(crate) others: Vec<(String, String)>,
 }
@@ -138,7 +140,7 @@ impl IcyMetadata {
         if key.eq_ignore_ascii_case(b"StreamTitle") {
             self.title = Some(value);
         } else if key.eq_ignore_ascii_case(b"StreamUrl") {
-            self.url = Some(value);
+            self.url = Some(value.into());
         } else {
             self.others.push((text(key), value));
         }
@@ -209,8 +211,8 @@ pub struct RadioInfo {
     pub description: Option<String>,
     /// Its genre, or several in one text (`icy-genre`).
     pub genre: Option<String>,
-    /// Its home page, as the station wrote it (`icy-url`).
-    pub url: Option<String>,
+    /// Its home page (`icy-url`), which may be no URL at all.
+    pub url: Option<SafeUrl>,
     /// The bit rate in kbit/s (`icy-br`, else the one in `ice-audio-info`). The station's word; the audio may differ.
     pub bitrate: Option<u32>,
     /// True if directories may list the station (`icy-pub`).
@@ -232,7 +234,7 @@ impl RadioInfo {
                 "icy-name" => keep_first(&mut info.name, not_empty(value)),
                 "icy-description" => keep_first(&mut info.description, not_empty(value)),
                 "icy-genre" => keep_first(&mut info.genre, not_empty(value)),
-                "icy-url" => keep_first(&mut info.url, not_empty(value)),
+                "icy-url" => keep_first(&mut info.url, not_empty(value).map(SafeUrl::from)),
                 "icy-br" => keep_first(&mut info.bitrate, parse_bitrate(value)),
                 "ice-audio-info" => keep_first(&mut audio_info_bitrate, parse_audio_info(value)),
                 "icy-pub" => keep_first(&mut info.public, parse_public(value)),
@@ -425,7 +427,7 @@ mod tests {
         let others = [("adw_ad", "true"), ("x-y", "")];
         let expected = IcyMetadata {
             title: Some("A - B".to_owned()),
-            url: Some("http://host/?a=b;c".to_owned()),
+            url: Some("http://host/?a=b;c".into()),
             others: others.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec(),
         };
         assert_eq!(IcyMetadata::parse(&block), expected);
@@ -462,7 +464,7 @@ mod tests {
         let block = b"StreamTitle='Beyonc\xE9';StreamUrl='caf\xC3\xA9';";
         let metadata = IcyMetadata::parse(block);
         assert_eq!(metadata.title.as_deref(), Some("Beyoncé"));
-        assert_eq!(metadata.url.as_deref(), Some("café"));
+        assert_eq!(metadata.url, Some("café".into()));
     }
 
     #[test]
@@ -510,7 +512,7 @@ mod tests {
             name: Some("Radio Ö".to_owned()),
             description: Some("Café".to_owned()),
             genre: Some("Jazz".to_owned()),
-            url: Some("http://host/".to_owned()),
+            url: Some("http://host/".into()),
             bitrate: Some(128),
             public: Some(true),
             metadata_interval: NonZeroUsize::new(16_000),
@@ -621,7 +623,7 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(title in TITLE, url in TITLE) {
             let block = padded(format!("StreamTitle='{title}';StreamUrl='{url}';").as_bytes());
-            let expected = IcyMetadata { title: Some(title), url: Some(url), others: Vec::new() };
+            let expected = IcyMetadata { title: Some(title), url: Some(url.into()), others: Vec::new() };
             prop_assert_eq!(IcyMetadata::parse(&block), expected);
         }
 

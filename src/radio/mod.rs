@@ -33,6 +33,7 @@ use crate::downloader::{Downloader, PeerHandle, Priority};
 use crate::error::Error;
 use crate::event::Subscriber;
 use crate::media::MediaInfo;
+use crate::safe_url::SafeUrl;
 #[cfg(doc)]
 use crate::{config::AtSeam, error::ErrorKind};
 
@@ -141,7 +142,7 @@ impl Radio {
     }
 
     /// The URL that was asked for, without a user and password that were in it.
-    pub fn url(&self) -> &str {
+    pub fn url(&self) -> SafeUrl {
         self.shared.url()
     }
 

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use crate::safe_url::SafeUrl;
+
 /// A list of URLs in place of audio.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Playlist {
     /// It is of HLS, whose entries are pieces.
     is_hls: bool,
     /// The first URL in it.
-    first: Option<String>,
+    first: Option<SafeUrl>,
 }
 
 impl Playlist {
@@ -21,7 +23,7 @@ impl Playlist {
             ["#EXTM3U", "[playlist]", "[reference]", "<asx", "http://", "https://"].into_iter().any(begins)
                 || (begins("<?xml") && text.contains("<playlist"))
                 || (names_list(content_type.unwrap_or_default()) && is_text(text));
-        is_list.then(|| Self { is_hls: text.contains("#EXT-X-"), first: first_url(text).map(str::to_owned) })
+        is_list.then(|| Self { is_hls: text.contains("#EXT-X-"), first: first_url(text).map(SafeUrl::from) })
     }
 }
 
@@ -82,7 +84,7 @@ mod tests {
             ),
         ] {
             let expected =
-                "the answer is a playlist, not audio; the first stream in it is http://h:8000/a?b=c";
+                "the answer is a playlist, not audio; the first stream in it is http://h:8000/a?b=…";
             assert_eq!(said(content_type, list).as_deref(), Some(expected), "{list}");
         }
         let hls = said("application/vnd.apple.mpegurl", "#EXTM3U\n#EXT-X-VERSION:3\nhttp://h/1.ts\n");

@@ -19,6 +19,7 @@ use crate::config::{AtSeam, RadioConfig, StorageConfig};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
 use crate::media::{self, FirstBytes, MediaInfo};
+use crate::safe_url::SafeUrl;
 use crate::storage::Resource;
 
 /// Bytes read from a body at once, at most.
@@ -130,8 +131,8 @@ impl Shared {
         Ok(Self { request, config, token, resource, state: Mutex::new(state), events })
     }
 
-    pub(super) fn url(&self) -> &str {
-        self.request.url()
+    pub(super) fn url(&self) -> SafeUrl {
+        self.request.url().into()
     }
 
     /// Lets everybody who waits look again.
@@ -269,7 +270,7 @@ impl Shared {
     }
 
     fn locate(&self, error: Error) -> Error {
-        error.with_url(self.url())
+        error.with_url(self.request.url())
     }
 }
 
@@ -312,7 +313,11 @@ impl Shared {
 
     pub(super) fn media_info(&self) -> MediaInfo {
         let state = self.state.lock();
-        MediaInfo::detect(state.content_type.as_deref(), self.url(), state.first.as_slice())
+        MediaInfo::detect(
+            state.content_type.as_deref(),
+            self.request.url().expose().as_str(),
+            state.first.as_slice(),
+        )
     }
 
     pub(super) fn title_at(&self, position: u64) -> Option<Title> {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::icy::IcyMetadata;
+use crate::safe_url::SafeUrl;
 
 /// Titles kept at most, the latest. No station plays so many in a window; one that says so many is not to fill the memory.
 const MOST: usize = 1024;
@@ -16,7 +17,7 @@ pub struct Title {
     /// By custom "Artist - Title"; `None` if the station took its title back.
     pub title: Option<String>,
     /// Of the station, the cover or nothing that can be opened.
-    pub url: Option<String>,
+    pub url: Option<SafeUrl>,
 }
 
 /// The titles of the window.
@@ -36,7 +37,7 @@ impl Titles {
             (None, Some(_)) => current.and_then(|current| current.title.clone()),
             (Some(title), _) => not_empty(title),
         };
-        let new = Title { position, title, url: metadata.url.and_then(not_empty) };
+        let new = Title { position, title, url: metadata.url.filter(|url| !url.expose().is_empty()) };
         let is_known = match current {
             Some(current) => (&current.title, &current.url) == (&new.title, &new.url),
             None => new.title.is_none() && new.url.is_none(),
@@ -91,7 +92,7 @@ mod tests {
         add(&mut titles, 200, "StreamTitle='b';StreamUrl='u';").unwrap();
         let found = [99, 100, 199, 200, u64::MAX].map(|position| title_at(&titles, position));
         assert_eq!(found, [None, Some("a"), Some("a"), Some("b"), Some("b")]);
-        assert_eq!(titles.at(200).unwrap().url.as_deref(), Some("u"));
+        assert_eq!(titles.at(200).unwrap().url, Some("u".into()));
     }
 
     #[test]
@@ -109,7 +110,7 @@ mod tests {
         let mut titles = Titles::default();
         add(&mut titles, 1, "StreamTitle='a';").unwrap();
         let with_url = add(&mut titles, 2, "StreamUrl='u';").unwrap();
-        assert_eq!((with_url.title.as_deref(), with_url.url.as_deref()), (Some("a"), Some("u")));
+        assert_eq!((with_url.title.as_deref(), with_url.url), (Some("a"), Some("u".into())));
         assert_eq!(add(&mut titles, 3, "StreamTitle='';").unwrap().title, None);
     }
 

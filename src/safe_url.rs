@@ -1,0 +1,258 @@
+//! URLs that show no secret: whatever carries a URL, or a text that was meant as one, carries it in these types.
+//!
+//! Signed queries and passwords reach logs through `{}` and `{:?}` of whatever holds the URL. So the types here have no
+//! `Deref`, no `AsRef<str>` and no `Into<String>`: the real text is had by `expose` alone, which is easy to find.
+
+use std::fmt;
+use std::sync::Arc;
+
+use url::{ParseError, Position, Url};
+
+use crate::error::{Error, ErrorKind};
+
+/// Names of query fields that are longer are not shown: they may be values.
+const LONGEST_NAME: usize = 32;
+
+/// A URL that shows no secret, or a text that was meant as a URL and is none.
+///
+/// `Display` and `Debug` leave out the user and the password, the values of the query and the fragment. Names of query
+/// fields, host and path are shown. Of a text that is no URL nothing is shown but the scheme: the rest may be a password.
+///
+/// ```
+/// use windway::SafeUrl;
+///
+/// let url = SafeUrl::from("https://me:secret@host/a.mp3?token=1234&e=99#x");
+/// assert_eq!(url.to_string(), "https://host/a.mp3?token=…&e=…#…");
+/// assert_eq!(format!("{url:?}"), "\"https://host/a.mp3?token=…&e=…#…\"");
+/// assert_eq!(url.expose(), "https://me:secret@host/a.mp3?token=1234&e=99#x");
+/// assert_eq!(SafeUrl::from("http://me:secret@").to_string(), "http://…");
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SafeUrl(Text);
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Text {
+    Url(Arc<Url>),
+    /// Not a URL.
+    Other(Arc<str>),
+}
+
+/// An absolute URL with the scheme `http` or `https`: one that can be requested. Shows as much as [`SafeUrl`] does.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct HttpUrl(Arc<Url>);
+
+impl SafeUrl {
+    /// The whole text, with all its secrets. Do not log it.
+    pub fn expose(&self) -> &str {
+        match &self.0 {
+            Text::Url(url) => url.as_str(),
+            Text::Other(text) => text,
+        }
+    }
+
+    fn parsed(text: &str) -> Result<Self, ParseError> {
+        Url::parse(text).map(|url| Self(Text::Url(Arc::new(url))))
+    }
+}
+
+impl From<&str> for SafeUrl {
+    fn from(text: &str) -> Self {
+        Self::parsed(text).unwrap_or_else(|_| Self(Text::Other(text.into())))
+    }
+}
+
+impl From<String> for SafeUrl {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<&Self> for SafeUrl {
+    fn from(url: &Self) -> Self {
+        url.clone()
+    }
+}
+
+impl From<&HttpUrl> for SafeUrl {
+    fn from(url: &HttpUrl) -> Self {
+        Self(Text::Url(Arc::clone(&url.0)))
+    }
+}
+
+impl fmt::Display for SafeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Text::Url(url) => redact(url, f),
+            Text::Other(text) => {
+                // A text such as "user:password@host" has no scheme.
+                let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+                let scheme = scheme.filter(|scheme| is_scheme(scheme)).map(|scheme| (scheme, "://"));
+                let (scheme, colon) = scheme.unwrap_or_default();
+                write!(f, "{scheme}{colon}…")
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SafeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+impl HttpUrl {
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`].
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let url = SafeUrl::parsed(text).map_err(|cause| {
+            Error::new(ErrorKind::InvalidUrl, "not a valid URL").with_url(text).with_cause(cause)
+        })?;
+        Self::of(&url).ok_or_else(|| {
+            let why = "only http and https are streamed";
+            Error::new(ErrorKind::UnsupportedScheme, why).with_url(url)
+        })
+    }
+
+    /// `None` if `url` can't be requested.
+    pub(crate) fn of(url: &SafeUrl) -> Option<Self> {
+        match &url.0 {
+            Text::Url(url) if matches!(url.scheme(), "http" | "https") => Some(Self(Arc::clone(url))),
+            _ => None,
+        }
+    }
+
+    /// What `reference` means here (RFC 3986, section 5).
+    pub(crate) fn join(&self, reference: &str) -> Result<SafeUrl, ParseError> {
+        self.0.join(reference).map(|url| SafeUrl(Text::Url(Arc::new(url))))
+    }
+
+    /// The same URL after `change`.
+    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut Url)) {
+        change(Arc::make_mut(&mut self.0));
+    }
+
+    /// The whole URL, with all its secrets. Do not log it.
+    pub(crate) fn expose(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        redact(&self.0, f)
+    }
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{self}\"")
+    }
+}
+
+fn redact(url: &Url, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if !url.has_authority() {
+        // What comes before the colon may be a user, and what follows his password.
+        let is_known = matches!(url.scheme(), "about" | "blob" | "data" | "file" | "javascript" | "mailto");
+        return if is_known { write!(f, "{}:…", url.scheme()) } else { f.write_str("…") };
+    }
+    write!(f, "{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPath])?;
+    if let Some(query) = url.query() {
+        f.write_str("?")?;
+        redact_query(query, f)?;
+    }
+    if url.fragment().is_some() {
+        f.write_str("#…")?;
+    }
+    Ok(())
+}
+
+fn redact_query(query: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for (index, field) in query.split('&').enumerate() {
+        if index > 0 {
+            f.write_str("&")?;
+        }
+        match field.split_once('=') {
+            // Without a value the name may be the secret; so it may be in "c2VjcmV0==", which is base64.
+            Some((name, value)) if is_name(name) && value.bytes().any(|byte| byte != b'=') => {
+                write!(f, "{name}=…")?;
+            }
+            _ if field.is_empty() => {}
+            _ => f.write_str("…")?,
+        }
+    }
+    Ok(())
+}
+
+fn is_name(name: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+    !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(is_usual)
+}
+
+/// RFC 3986, section 3.1; of a usual length.
+fn is_scheme(text: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    text.len() <= 8
+        && text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(is_usual)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shown(text: &str) -> String {
+        SafeUrl::from(text).to_string()
+    }
+
+    #[test]
+    fn host_path_and_names_are_shown_and_no_value_is() {
+        for (text, expected) in [
+            ("http://host", "http://host/"),
+            ("https://u:p@host:8443/a/b.mp3?token=s&e=1#f", "https://host:8443/a/b.mp3?token=…&e=…#…"),
+            ("http://[::1]:80/a?x[0]=1&y=", "http://[::1]/a?x[0]=…&…"),
+            ("http://host/?s3cr3t", "http://host/?…"),
+            ("http://host/?c2VjcmV0==", "http://host/?…"),
+            ("http://host/?", "http://host/?"),
+            ("ftp://u:p@host/a?b=c", "ftp://host/a?b=…"),
+            ("file:///etc/passwd", "file:///etc/passwd"),
+            ("data:text/plain,secret", "data:…"),
+            ("user:password@host/stream", "…"),
+            ("user:password/with@host", "…"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_no_url_the_scheme_alone_is_shown() {
+        for (text, expected) in [
+            ("http://user:pass@", "http://…"),
+            ("http://user:pa?ss@host:99999/", "http://…"),
+            ("http://user:pa/ss@host/", "http://…"),
+            ("password", "…"),
+            ("/a?token=secret", "…"),
+            ("", "…"),
+        ] {
+            assert_eq!(shown(text), expected, "{text}");
+            assert_eq!(SafeUrl::from(text).expose(), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_password_value_or_fragment_is_shown(secret in "[A-Z]{8,16}", name in "[a-z]{1,8}", port in any::<u32>()) {
+            for text in [
+                format!("http://user:{secret}@host:{port}/a?b=c"),
+                format!("http://{secret}@host:{port}/a"),
+                format!("http://host:{port}/a?{name}={secret}&x={secret}"),
+                format!("http://host:{port}/a?{secret}#{secret}"),
+                format!("//user:{secret}@host:{port}/"),
+                format!("user:{secret}@host:{port}/"),
+            ] {
+                prop_assert!(!shown(&text).to_lowercase().contains(&secret.to_lowercase()), "{}", text);
+            }
+        }
+    }
+}
