@@ -218,7 +218,8 @@ pub struct DownloaderConfig {
     pub peer_capacity: usize,
     /// Response bodies open in callers' hands; beyond it `execute` fails. Default: 64.
     pub max_open_bodies: usize,
-    /// How often a failed fetch is tried again without a byte in between, unless it says otherwise. Default: 5.
+    /// How often a failed fetch is tried again without 64 KiB, or a second, of new bytes in between, unless it says otherwise.
+    /// Default: 5.
     pub max_retries: u32,
     /// A fetch that runs for so long is told as [`Event::Slow`](crate::Event::Slow), once, and goes on. Default: 2 s.
     pub soft_timeout: Duration,

@@ -55,6 +55,8 @@ pub enum ErrorKind {
     Silent,
     /// The connection broke, or ended before the body did.
     Disconnected,
+    /// The body ended before the end that the first answer had promised, and asking for the rest did not bring it.
+    Truncated,
     /// What the server sent is not HTTP, or breaks its rules.
     Protocol,
     /// The server, or the proxy that was asked for a tunnel to it, answered with this status, which is not a success.
@@ -218,6 +220,7 @@ impl Error {
             | ErrorKind::Unreachable
             | ErrorKind::Silent
             | ErrorKind::Disconnected
+            | ErrorKind::Truncated
             | ErrorKind::RangeIgnored
             | ErrorKind::TimedOut
             | ErrorKind::Interrupted
@@ -287,7 +290,8 @@ impl From<Error> for io::Error {
             }
             ErrorKind::Refused => io::ErrorKind::ConnectionRefused,
             ErrorKind::Unreachable => io::ErrorKind::HostUnreachable,
-            ErrorKind::Disconnected => io::ErrorKind::ConnectionAborted,
+            // Never `UnexpectedEof`: decoders take it for the end.
+            ErrorKind::Disconnected | ErrorKind::Truncated => io::ErrorKind::ConnectionAborted,
             ErrorKind::Protocol
             | ErrorKind::WrongRange
             | ErrorKind::RangeIgnored

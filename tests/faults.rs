@@ -497,7 +497,7 @@ traps! {
     a_416_where_there_are_bytes: [Right, Right, Status(416)], |asked, content| {
         refused(asked, content, Answer::status(416))
     };
-    a_416_that_tells_the_length: [Right, Right, Status(416)], |asked, content| {
+    a_416_that_tells_the_length: [Right, Right, WRONG_RANGE], |asked, content| {
         refused(asked, content, Answer::status(416).header("Content-Range", &format!("bytes */{LEN}")))
     };
 

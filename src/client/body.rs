@@ -104,6 +104,8 @@ impl Response {
             start: 0,
             body_len: Some(0),
             total: None,
+            is_partial: false,
+            asked: None,
         };
         let body = ureq::Body::builder().data(Vec::new()).into_reader();
         let on_cancel = cancel.on_cancel(|_| ());

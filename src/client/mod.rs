@@ -5,6 +5,7 @@
 
 mod body;
 mod connect;
+mod continuation;
 mod dialer;
 mod exchange;
 mod eyeballs;
@@ -12,9 +13,9 @@ mod head;
 mod pace;
 mod race;
 mod range;
+pub(crate) mod representation;
 mod request;
 mod resolve;
-mod resume;
 pub(crate) mod retry;
 mod shoutcast;
 mod socket;
@@ -38,7 +39,7 @@ use self::dialer::Dialer;
 use self::exchange::{Exchange, Over, Patience};
 use self::pace::Pace;
 use self::race::Race;
-use self::range::{ContentRange, check_partial};
+use self::range::{ContentRange, Meaning, check_partial, read_200};
 use self::request::parse_header;
 use self::resolve::{CachingResolver, Lookups};
 use self::stock::Origin;
@@ -52,10 +53,10 @@ use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 
 pub(crate) use body::{BRIEF, Response};
+pub(crate) use continuation::Continuation;
 pub use range::ByteRange;
 pub(crate) use request::Request;
 pub use request::{Head, Validator};
-pub(crate) use resume::Resume;
 pub(crate) use warm::Warmth;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
@@ -213,10 +214,49 @@ impl HttpClient {
         cancel: &CancelToken,
         patience: Option<Duration>,
     ) -> Result<Response, Error> {
+        if let Some(range) = request.range.filter(ByteRange::is_empty) {
+            let why = format!("a range of {} bytes to {} has no byte in it", range.start, range.end);
+            return Err(Error::new(ErrorKind::InvalidInput, why).with_url(request.url()));
+        }
         if self.0.hollow {
             return Ok(Response::hollow(request, cancel));
         }
-        let result = match request.remembered_target() {
+        let answered = self.open_as_asked(request, cancel, patience).and_then(|response| match response {
+            Some(response) => Ok(response),
+            None => self.open_whole(request, cancel, patience),
+        });
+        answered.map_err(|error| {
+            let error = error.with_url(request.url());
+            match request.range {
+                Some(range) => error.with_range(range),
+                None => error,
+            }
+        })
+    }
+
+    /// Asks without a range, after an answer that did not tell whether it was the part or the whole: what comes now is the
+    /// whole.
+    fn open_whole(
+        &self,
+        request: &Request,
+        cancel: &CancelToken,
+        patience: Option<Duration>,
+    ) -> Result<Response, Error> {
+        log::debug!("a 200 may be the range that was asked for: the whole is asked for instead");
+        let mut whole = request.clone();
+        whole.set_whole();
+        let response = self.open_as_asked(&whole, cancel, patience)?;
+        response.ok_or_else(|| Error::new(ErrorKind::Protocol, "the answer is neither a part nor the whole"))
+    }
+
+    /// `None` if the answer does not tell whether it is the range that was asked for or the whole.
+    fn open_as_asked(
+        &self,
+        request: &Request,
+        cancel: &CancelToken,
+        patience: Option<Duration>,
+    ) -> Result<Option<Response>, Error> {
+        match request.remembered_target() {
             None => self.follow(request, &request.url, None, cancel, patience),
             Some(target) => match self.follow(request, target, None, cancel, patience) {
                 Err(error) if is_targets_own(&error) => {
@@ -228,14 +268,7 @@ impl HttpClient {
                 }
                 result => result,
             },
-        };
-        result.map_err(|error| {
-            let error = error.with_url(request.url());
-            match request.range {
-                Some(range) => error.with_range(range),
-                None => error,
-            }
-        })
+        }
     }
 
     /// Follows where `start` leads. `failed` is a target that has just failed: it is not asked again, and its error is the
@@ -247,7 +280,7 @@ impl HttpClient {
         failed: Option<(&HttpUrl, &Error)>,
         cancel: &CancelToken,
         patience: Option<Duration>,
-    ) -> Result<Response, Error> {
+    ) -> Result<Option<Response>, Error> {
         let mut url = start.clone();
         let mut visited = vec![url.clone()];
         loop {
@@ -378,8 +411,13 @@ impl HttpClient {
         sent.body(()).map_err(ureq::Error::Http)
     }
 
-    /// Holds an answer against what was asked.
-    fn accept(&self, request: &Request, url: &HttpUrl, mut answer: Answer) -> Result<Response, Error> {
+    /// Holds an answer against what was asked. `None` if it does not tell whether it is the range or the whole.
+    fn accept(
+        &self,
+        request: &Request,
+        url: &HttpUrl,
+        mut answer: Answer,
+    ) -> Result<Option<Response>, Error> {
         let status = answer.response.status().as_u16();
         let headers = answer.response.headers();
         let content_range = text(headers, &header::CONTENT_RANGE);
@@ -388,9 +426,9 @@ impl HttpClient {
         let length = text(headers, &header::CONTENT_LENGTH).filter(|_| codings.is_empty());
         let body_len = length.and_then(parse_len);
         if status == 416 {
-            if let Some(ContentRange::Unsatisfied { total: 0 }) = content_range.and_then(ContentRange::parse)
-            {
-                return Err(Error::new(ErrorKind::Empty, "the resource has no bytes"));
+            if let Some(error) = contradiction(request.range, content_range) {
+                drain(&mut answer);
+                return Err(error);
             }
         }
         // RFC 9110, 15.3.4: a 203 is the 200 of an origin, transformed by a proxy on the way.
@@ -419,7 +457,7 @@ impl HttpClient {
             by_length: body_len.is_some(),
             keeps_alive: keeps_alive(answer.response.version(), headers),
         };
-        let (start, body_len, total) = match (status, request.range) {
+        let (part, total) = match (status, request.range) {
             (206, None) => {
                 let why = "the answer is partial, although the whole was asked for";
                 return Err(Error::new(ErrorKind::WrongRange, why));
@@ -427,20 +465,47 @@ impl HttpClient {
             (206, Some(asked)) => {
                 let (range, total) = check_partial(asked, content_range, body_len)
                     .map_err(|why| Error::new(ErrorKind::WrongRange, why))?;
-                (range.start, Some(range.len()), total)
+                (Some(range), total)
             }
-            _ => (0, body_len, body_len),
+            (_, Some(asked)) => match read_200(asked, content_range, body_len) {
+                Meaning::Whole => (None, body_len),
+                Meaning::Part { range, total } => (Some(range), total),
+                Meaning::Unclear => return Ok(None),
+            },
+            _ => (None, body_len),
         };
         let Answer { response, exchange, on_cancel } = answer;
         let (parts, body) = response.into_parts();
-        let head = Head { status, url: SafeUrl::from(url), headers: parts.headers, start, body_len, total };
+        let head = Head {
+            status,
+            url: SafeUrl::from(url),
+            headers: parts.headers,
+            start: part.map_or(0, |part| part.start),
+            body_len: part.map_or(body_len, |part| Some(part.len())),
+            total,
+            is_partial: part.is_some(),
+            asked: request.range,
+        };
         let asked = request.url().clone();
         let (min_rate, window) = self.0.min_rate;
         let pace = Pace::new(min_rate, window);
         let body = body.into_reader();
         let response = Response::new(head, body, exchange, on_cancel, pace, asked, request.range);
-        Ok(response.framed(framing))
+        Ok(Some(response.framed(framing)))
     }
+}
+
+/// What is wrong with a 416 that tells the length (RFC 9110, section 15.5.17), if it is not that the range begins behind it.
+fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Option<Error> {
+    let Some(ContentRange::Unsatisfied { total }) = content_range.and_then(ContentRange::parse) else {
+        return None;
+    };
+    if total == 0 {
+        return Some(Error::new(ErrorKind::Empty, "the resource has no bytes"));
+    }
+    let asked = asked.filter(|asked| asked.start < total)?;
+    let why = format!("the server refuses the range {asked} of a resource that it says has {total} bytes");
+    Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
 }
 
 /// A length that is told more than once in one header is that length (RFC 9110, section 8.6).

@@ -29,7 +29,8 @@ impl ByteRange {
         self.end.saturating_sub(self.start)
     }
 
-    /// True if there is no byte in it.
+    /// True if there is no byte in it. No such range can be asked for: that fails with
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
     pub const fn is_empty(&self) -> bool {
         self.end <= self.start
     }
@@ -106,6 +107,34 @@ pub(super) fn check_partial(
     }
 }
 
+/// What a 200 brings that answers a request for a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// The whole, as 200 says (RFC 9110, section 15.3.1).
+    Whole,
+    /// The part that was asked for, from a server that forgets status 206.
+    Part { range: ByteRange, total: Option<u64> },
+    /// Either. It has to be asked for without a range.
+    Unclear,
+}
+
+/// Tells what a 200 means. `Content-Range` means nothing beside it (RFC 9110, section 14.4), and yet there are scripts that send
+/// the part with it; others send the part and say nothing.
+pub(super) fn read_200(asked: ByteRange, header: Option<&str>, body_len: Option<u64>) -> Meaning {
+    let Some(ContentRange::Bytes { range, total }) = header.and_then(ContentRange::parse) else {
+        // As long as the range: the part, or a whole that happens to be as long.
+        return if body_len == Some(asked.len()) { Meaning::Unclear } else { Meaning::Whole };
+    };
+    let fits = range.start == asked.start && range.end <= asked.end;
+    match body_len {
+        Some(len) if total == Some(len) => Meaning::Whole,
+        Some(len) if fits && len == range.len() => Meaning::Part { range, total },
+        // From the first byte on, part and whole begin with the same bytes, and the rest is asked for later.
+        None if fits && range.start == 0 => Meaning::Part { range, total },
+        _ => Meaning::Unclear,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +192,32 @@ mod tests {
             (Some("bytes */1000"), None),
         ] {
             assert!(check_partial(asked, header, len).is_err(), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_200_is_a_part_only_if_all_about_it_says_so() {
+        let part = |start, end, total| Meaning::Part { range: ByteRange::new(start, end), total };
+        let (first, later) = (ByteRange::new(0, 100), ByteRange::new(100, 200));
+        for (asked, header, len, meaning) in [
+            (later, None, Some(1000), Meaning::Whole),
+            (later, None, None, Meaning::Whole),
+            (later, None, Some(100), Meaning::Unclear),
+            (first, None, Some(100), Meaning::Unclear),
+            (ByteRange::from_start(0), None, Some(100), Meaning::Whole),
+            (later, Some("bytes 100-199/1000"), Some(100), part(100, 200, Some(1000))),
+            (later, Some("bytes 100-149/*"), Some(50), part(100, 150, None)),
+            (ByteRange::from_start(100), Some("bytes 100-999/1000"), Some(900), part(100, 1000, Some(1000))),
+            (later, Some("bytes 100-199/1000"), Some(1000), Meaning::Whole),
+            (first, Some("bytes 0-99/100"), Some(100), Meaning::Whole),
+            (first, Some("bytes 0-99/1000"), None, part(0, 100, Some(1000))),
+            (later, Some("bytes 100-199/1000"), None, Meaning::Unclear),
+            (later, Some("bytes 0-99/1000"), Some(100), Meaning::Unclear),
+            (later, Some("bytes 100-299/1000"), Some(200), Meaning::Unclear),
+            (later, Some("bytes 100-199/1000"), Some(99), Meaning::Unclear),
+            (later, Some("bytes */1000"), Some(1000), Meaning::Whole),
+        ] {
+            assert_eq!(read_200(asked, header, len), meaning, "{asked}: {header:?}, {len:?}");
         }
     }
 

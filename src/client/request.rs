@@ -182,6 +182,9 @@ pub struct Head {
     pub(super) start: u64,
     pub(super) body_len: Option<u64>,
     pub(super) total: Option<u64>,
+    /// The body is a part, whatever the status says.
+    pub(super) is_partial: bool,
+    pub(super) asked: Option<ByteRange>,
 }
 
 impl Head {
@@ -215,9 +218,19 @@ impl Head {
         self.total
     }
 
-    /// True if the body is the part that was asked for; false if it is the whole.
+    /// True if the body is the part that was asked for, or its beginning; false if it is the whole. Tells more than the
+    /// status: some servers send the part, and its `Content-Range`, with status 200.
     pub fn is_partial(&self) -> bool {
-        self.status == 206
+        self.is_partial
+    }
+
+    /// True if the body is a part that ends before the range does that was asked for, although the resource goes on there.
+    /// A server may do that (RFC 9110, section 15.3.7.2); the rest has to be fetched by itself. Where the server does not
+    /// tell [`total`](Self::total), true also if the resource may go on there.
+    pub fn is_shorter_than_asked(&self) -> bool {
+        let wanted = self.asked.map_or(u64::MAX, |asked| asked.end).min(self.total.unwrap_or(u64::MAX));
+        let end = self.body_len.map_or(u64::MAX, |len| self.start.saturating_add(len));
+        self.is_partial && end < wanted
     }
 
     /// All headers, their values as they came.
@@ -247,16 +260,32 @@ impl Head {
         let sent = httpdate::parse_http_date(self.header("date")?).ok()?;
         (sent >= changed + Duration::from_secs(60)).then_some(validator)
     }
+}
 
-    /// True if this is of another representation than `validator`. Only like is held against like: Apache calls a tag weak
-    /// until its file is a second old, and strong from then on.
-    pub(crate) fn contradicts(&self, validator: &Validator) -> bool {
-        match validator {
-            Validator::ETag(old) => {
-                self.header("etag").is_some_and(|new| new.strip_prefix("W/").unwrap_or(new) != old)
-            }
-            Validator::LastModified(old) => self.header("last-modified").is_some_and(|new| new != old),
+/// An entity tag without the mark of a weak one (RFC 9110, section 8.8.3).
+pub(super) fn opaque_tag(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+#[cfg(test)]
+impl Head {
+    /// A head without header fields.
+    pub(crate) fn for_tests(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> Self {
+        Self {
+            status,
+            url: "http://host/a".into(),
+            headers: HeaderMap::new(),
+            start: part.start,
+            body_len: Some(part.end - part.start),
+            total,
+            is_partial: status == 206,
+            asked: None,
         }
+    }
+
+    pub(crate) fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self
     }
 }
 

@@ -1,8 +1,8 @@
-//! How long to wait before a failed request is tried again.
+//! Whether a failed request is tried again, and how long to wait before.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Error;
 
@@ -11,7 +11,55 @@ const LONGEST: Duration = Duration::from_secs(8);
 /// A server may ask for more patience than this, and does not get it.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
-/// The wait before the next attempt, after `failures` failed ones since the last byte. At once if the failed attempt
+/// So many bytes show that a server delivers again: the waits begin anew.
+const REAL_FLOW: u64 = 64 * 1024;
+
+/// And so does an attempt that brought bytes over this time: a slow one is no dead one.
+const REAL_FLOW_TIME: Duration = Duration::from_secs(1);
+
+/// Counts attempts that failed, for the waits between them and the limit on them.
+///
+/// The count begins anew only after real flow, or a server that sends a byte and hangs up would be asked without a pause.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Backoff {
+    /// Failed attempts since the last real flow.
+    failures: u32,
+    /// New bytes since then, or since the first attempt; over all attempts.
+    bytes: u64,
+    /// When this attempt brought its first new byte.
+    flowing_since: Option<Instant>,
+}
+
+impl Backoff {
+    /// Notes that `bytes` new bytes came at `now`.
+    pub(crate) fn handle_bytes(&mut self, bytes: u64, now: Instant) {
+        let since = *self.flowing_since.get_or_insert(now);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes >= REAL_FLOW || now.saturating_duration_since(since) >= REAL_FLOW_TIME {
+            self.failures = 0;
+            self.bytes = 0;
+        }
+    }
+
+    /// Notes that the attempt failed with `error`. Returns how long to wait before the next one, or `None` if `max_retries`
+    /// attempts have failed already. `random` is any number.
+    pub(crate) fn handle_failure(
+        &mut self,
+        error: &Error,
+        max_retries: u32,
+        random: u64,
+    ) -> Option<Duration> {
+        let flowed = self.flowing_since.take().is_some();
+        if self.failures >= max_retries {
+            return None;
+        }
+        let after = delay(error, self.failures, flowed, random);
+        self.failures += 1;
+        Some(after)
+    }
+}
+
+/// The wait before the next attempt, after `failures` failed ones since the last real flow. At once if the failed attempt
 /// had delivered bytes; what the server asked for, if it did; else full jitter: anything up to 250 ms·2ⁿ, 8 s at most
 /// (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is any number.
 pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
@@ -62,6 +110,44 @@ mod tests {
         let waits: Vec<_> =
             (0..8).map(|failures| delay(&broken(), failures, false, u64::MAX).as_millis()).collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 8000, 8000]);
+    }
+
+    const START: Duration = Duration::from_secs(1000);
+
+    #[test]
+    fn a_byte_each_does_not_end_the_count() {
+        let (mut backoff, mut now) = (Backoff::default(), Instant::now());
+        let mut waits = Vec::new();
+        loop {
+            backoff.handle_bytes(1, now);
+            let Some(after) = backoff.handle_failure(&broken(), 5, u64::MAX) else { break };
+            waits.push(after.as_millis());
+            now += after;
+        }
+        assert_eq!(waits, [0, 500, 1000, 2000, 4000]);
+    }
+
+    #[test]
+    fn real_flow_ends_the_count() {
+        let now = Instant::now() + START;
+        let failed = || {
+            let mut backoff = Backoff::default();
+            (0..3).for_each(|_| assert!(backoff.handle_failure(&broken(), 5, 0).is_some()));
+            backoff
+        };
+        let wait = |backoff: &mut Backoff| backoff.handle_failure(&broken(), 5, u64::MAX);
+        let mut by_bytes = failed();
+        by_bytes.handle_bytes(REAL_FLOW, now);
+        assert_eq!(wait(&mut by_bytes), Some(Duration::ZERO));
+        let mut by_bytes_of_several = failed();
+        by_bytes_of_several.handle_bytes(REAL_FLOW - 1, now);
+        assert_eq!(wait(&mut by_bytes_of_several), Some(8 * FIRST));
+        by_bytes_of_several.handle_bytes(1, now);
+        assert_eq!(wait(&mut by_bytes_of_several), Some(Duration::ZERO));
+        let mut by_time = failed();
+        by_time.handle_bytes(1, now);
+        by_time.handle_bytes(1, now + REAL_FLOW_TIME);
+        assert_eq!(wait(&mut by_time), Some(Duration::ZERO));
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Fetch {
         self
     }
 
-    /// How often to try again without a byte in between; `u32::MAX` is for ever. Default: `max_retries` of
+    /// How many attempts in a row may fail without 64 KiB, or a second, of new bytes in between; `u32::MAX` is for ever. Default: `max_retries` of
     /// [`DownloaderConfig`](crate::DownloaderConfig).
     #[must_use]
     pub fn max_retries(mut self, retries: u32) -> Self {

@@ -72,6 +72,9 @@ impl Passage {
     /// Reads once, and writes what came to the sink.
     fn step(&mut self, by: By) -> Result<Step, Error> {
         let Target::Sink(sink) = &mut self.job.target else { return Ok(Step::Whole) };
+        if self.job.pursuit.is_complete() {
+            return Ok(Step::Whole);
+        }
         if self.chunk.len() != BLOCK {
             self.chunk = vec![0; BLOCK].into_boxed_slice();
         }

@@ -7,7 +7,8 @@ use super::fetch::{Fetch, Validate};
 use super::scheduler::Core;
 use super::sync::Slot;
 use crate::cancel::CancelToken;
-use crate::client::{self, Head, Request, Resume, retry};
+use crate::client::retry::{self, Backoff};
+use crate::client::{self, Continuation, Head, Request};
 use crate::error::{Error, ErrorKind};
 
 /// See [`patience`].
@@ -18,16 +19,13 @@ pub(super) struct Pursuit {
     request: Request,
     validate: Option<Validate>,
     max_retries: u32,
-    /// Where the body ends that was asked for.
-    end: u64,
     /// No range was asked for: if the rest is refused, the whole may not be.
     asks_for_whole: bool,
-    /// Attempts that failed since the last byte arrived.
-    failures: u32,
+    backoff: Backoff,
     /// True if the last attempt delivered a byte.
     flowed: bool,
-    /// How far it has come, once a body was taken.
-    resume: Option<Resume>,
+    /// How far it has come, and what it has to come to.
+    continuation: Continuation,
 }
 
 impl Pursuit {
@@ -35,13 +33,12 @@ impl Pursuit {
         let Fetch { request, validate, max_retries: own, .. } = fetch;
         Self {
             asks_for_whole: request.byte_range().is_none(),
-            end: request.byte_range().map_or(u64::MAX, |range| range.end),
+            continuation: Continuation::new(request.byte_range()),
             request,
             validate,
             max_retries: own.unwrap_or(max_retries),
-            failures: 0,
+            backoff: Backoff::default(),
             flowed: false,
-            resume: None,
         }
     }
 
@@ -57,9 +54,9 @@ impl Pursuit {
     /// Asks for what has not come yet. Blocks until a head is there that goes on with what came.
     pub(super) fn open(&mut self, core: &Core, token: &CancelToken) -> Result<client::Response, Error> {
         self.flowed = false;
-        if let Some(resume) = &self.resume {
-            self.request.set_range(resume.range(self.end));
-            if let Some(validator) = resume.if_range() {
+        if let Some(range) = self.continuation.range() {
+            self.request.set_range(range);
+            if let Some(validator) = self.continuation.if_range() {
                 self.request.set_if_range(validator.clone());
             }
         }
@@ -78,15 +75,13 @@ impl Pursuit {
     /// True if the server refuses the rest of a body that broke: some refuse every range, and serve those that ask for none.
     /// What has come already comes once more then, and is compared as far as it is remembered.
     fn is_refused_rest(&self, error: &Error) -> bool {
-        let is_refusal = matches!(error.kind(), ErrorKind::Status(400..=499)) && !error.is_retryable();
-        is_refusal && self.asks_for_whole && self.resume.is_some()
+        let is_refusal = matches!(error.status(), Some(400..=499)) && !error.is_retryable();
+        is_refusal && self.asks_for_whole && self.continuation.offset().is_some()
     }
 
     /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
     fn accept(&mut self, head: &Head) -> Result<(), Error> {
-        if let Some(resume) = &self.resume {
-            resume.check(head)?;
-        }
+        self.continuation.check(head)?;
         if let Some(validate) = &mut self.validate {
             validate.call("validate", |validate| validate(head))??;
         }
@@ -96,34 +91,37 @@ impl Pursuit {
     /// Notes that the body behind `head` is taken: it is what later attempts go on with. A head that was refused is not, or
     /// the next attempt would ask for what nobody wanted.
     pub(super) fn begin(&mut self, head: &Head) {
-        if !head.is_partial() {
-            // A server without ranges sends all there is.
-            self.end = u64::MAX;
-        }
-        self.resume.get_or_insert_with(|| Resume::begin(head));
+        self.continuation.begin(head);
         self.request.adopt_target(head.url());
     }
 
     /// Offset of the next new byte, once a body was taken.
     pub(super) fn offset(&self) -> Option<u64> {
-        self.resume.as_ref().map(Resume::offset)
+        self.continuation.offset()
     }
 
-    /// Notes that a body has ended, at `at`. It has to end where the one that broke would have.
+    /// True if all bytes have come that the first response promised, whatever the body that is read now has left.
+    pub(super) fn is_complete(&self) -> bool {
+        self.continuation.is_complete()
+    }
+
+    /// True if the end that the body has come to may be the end of the range that was asked for, and not of the whole that it
+    /// called itself.
+    pub(super) fn is_doubtful_end(&self) -> bool {
+        self.continuation.is_doubtful_end()
+    }
+
+    /// Notes that a body has ended, at `at`. Fails if not all has come that was promised.
     pub(super) fn check_end(&self, at: u64) -> Result<(), Error> {
-        match &self.resume {
-            Some(resume) => resume.check_end(at).map_err(|error| error.with_url(self.request.url())),
-            None => Ok(()),
-        }
+        self.continuation.check_end(at).map_err(|error| error.with_url(self.request.url()))
     }
 
     /// Takes bytes that came from `at` on. Returns the new ones among them, and where they lie.
     pub(super) fn take<'a>(&mut self, at: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), Error> {
-        let Some(resume) = &mut self.resume else { return Ok((at, bytes)) };
-        let offset = resume.offset();
-        let new = resume.take(at, bytes).map_err(|error| error.with_url(self.request.url()))?;
+        let offset = self.continuation.offset().unwrap_or(at);
+        let new = self.continuation.take(at, bytes).map_err(|error| error.with_url(self.request.url()))?;
         if !new.is_empty() {
-            self.failures = 0;
+            self.backoff.handle_bytes(new.len() as u64, Instant::now());
             self.flowed = true;
         }
         Ok((offset, new))
@@ -131,7 +129,7 @@ impl Pursuit {
 
     /// How long to wait before the next attempt, if there is to be one after `error`.
     pub(super) fn plan_retry(&mut self, error: &Error) -> Option<Duration> {
-        if !error.is_retryable() || self.failures >= self.max_retries {
+        if !error.is_retryable() {
             return None;
         }
         // A node that gives heads, but no bytes behind them, is as dead as one that gives none; and one that fell silent
@@ -139,9 +137,7 @@ impl Pursuit {
         if !self.flowed || error.kind() == ErrorKind::Silent {
             self.request.forget_target();
         }
-        let after = retry::delay(error, self.failures, self.flowed, retry::random());
-        self.failures += 1;
-        Some(after)
+        self.backoff.handle_failure(error, self.max_retries, retry::random())
     }
 
     /// Fails with the first error that may pass: whoever reads the body asks again by himself.

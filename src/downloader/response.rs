@@ -82,8 +82,9 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// What the last attempt failed of, such as [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected) or
-    /// [`ErrorKind::Silent`](crate::ErrorKind::Silent); [`ErrorKind::Changed`](crate::ErrorKind::Changed) if what came
+    /// What the last attempt failed of, such as [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected),
+    /// [`ErrorKind::Silent`](crate::ErrorKind::Silent), or [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) if what came
+    /// ended before what the first answer had promised; [`ErrorKind::Changed`](crate::ErrorKind::Changed) if what came
     /// then was of something else; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     pub fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() || self.transfer.is_none() {
@@ -95,7 +96,7 @@ impl Response {
             Ok(bytes) => {
                 self.record.received += *bytes as u64;
                 // A caller that reads exactly what was announced never comes to see the 0 behind it.
-                if self.has_all() {
+                if self.pursuit.is_complete() {
                     self.end(Ok(()));
                 }
             }
@@ -104,18 +105,24 @@ impl Response {
         result
     }
 
-    /// True if every announced byte was read, and they are all that the fetch is to bring.
-    fn has_all(&self) -> bool {
-        let at = self.body.position();
-        self.body.end() == Some(at) && self.pursuit.check_end(at).is_ok()
+    /// True if a body that called itself the whole may have ended where the range ended that was asked for. To be asked at its
+    /// end.
+    pub(crate) fn is_doubtful_end(&self) -> bool {
+        self.pursuit.is_doubtful_end()
     }
 
     /// Reads until something new is there.
     fn read_on(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         loop {
+            if self.pursuit.is_complete() {
+                return Ok(0);
+            }
             let at = self.body.position();
-            let got = match self.body.read_chunk(buf) {
-                Ok(0) => return self.pursuit.check_end(at).map(|()| 0),
+            let read = self.body.read_chunk(buf);
+            let got = match read
+                .and_then(|got| if got == 0 { self.pursuit.check_end(at).map(|()| 0) } else { Ok(got) })
+            {
+                Ok(0) => return Ok(0),
                 Ok(got) => got,
                 Err(error) => {
                     self.open_again(error)?;
@@ -125,10 +132,12 @@ impl Response {
             if let Some(transfer) = &self.transfer {
                 transfer.advance(got);
             }
-            let (_, new) = self.pursuit.take(at, &buf[..got])?;
+            let (offset, new) = self.pursuit.take(at, &buf[..got])?;
             let new = new.len();
             if new > 0 {
-                buf.copy_within(got - new..got, 0);
+                // Behind bytes that had come before; and before bytes that nobody asked for.
+                let first = (offset - at) as usize;
+                buf.copy_within(first..first + new, 0);
                 return Ok(new);
             }
         }

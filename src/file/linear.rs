@@ -3,6 +3,7 @@
 //! The thread waits while the readers have enough ahead of them, so TCP holds the server back. When a reader wants
 //! something from before what is stored, the thread ends and the plan asks for the body again.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -64,7 +65,10 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
             }
         }
         if got == 0 {
-            shared.found_end(offset);
+            // Else the plan asks once more, for the whole and not for a range.
+            if !body.is_doubtful_end() {
+                shared.found_end(offset);
+            }
             return Ok(());
         }
         shared.hold_against_stored(offset, &chunk[..got])?;
@@ -77,16 +81,23 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
 impl Shared {
     /// Fails if what came at `offset` is not what is stored there, from an earlier reading of the body.
     fn hold_against_stored(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        if !self.resource.with_ranges(|ranges| ranges.contains(offset)) {
-            return Ok(());
+        let end = offset + bytes.len() as u64;
+        // Any part of them may be stored: a window begins and ends anywhere.
+        let both = |range: Range<u64>| range.start.max(offset)..range.end.min(end);
+        let stored: Vec<Range<u64>> = self
+            .resource
+            .with_ranges(|ranges| ranges.iter().map(both).filter(|range| range.start < range.end).collect());
+        for range in stored {
+            let came = &bytes[(range.start - offset) as usize..(range.end - offset) as usize];
+            let mut there = vec![0; came.len()];
+            // What was evicted meanwhile is nobody's any more.
+            let got = self.resource.read_at(range.start, &mut there)?;
+            if there[..got] != came[..got] {
+                let why = format!("the file changed while it was read: other bytes from {} on", range.start);
+                return Err(Error::new(ErrorKind::Changed, why).with_url(self.url()));
+            }
         }
-        let mut stored = vec![0; bytes.len()];
-        let got = self.resource.read_at(offset, &mut stored)?;
-        if stored[..got] == bytes[..got] {
-            return Ok(());
-        }
-        let why = format!("the file changed while it was read: other bytes from {offset} on");
-        Err(Error::new(ErrorKind::Changed, why).with_url(self.url()))
+        Ok(())
     }
 
     /// Blocks until the body may be read on from `offset`, or will not be.
@@ -113,13 +124,12 @@ impl Shared {
         if !error.is_retryable() {
             return;
         }
-        let breaks = {
+        let after = {
             let mut state = self.state.lock();
             state.trouble = Some(error.clone());
-            state.linear_breaks += 1;
-            state.linear_breaks - 1
+            state.linear_backoff.handle_failure(error, u32::MAX, retry::random())
         };
-        let after = retry::delay(error, breaks, breaks == 0, retry::random());
+        let Some(after) = after else { return };
         let is_cancelled = || self.link.get().is_none_or(|link| link.token.is_cancelled());
         self.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
     }

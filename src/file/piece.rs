@@ -37,6 +37,12 @@ pub(super) struct PieceSink {
     opened: Option<Instant>,
     /// What was asked for, without the joint; all there is, if it goes from 0 to `u64::MAX`.
     range: Range<u64>,
+    /// It was asked for without the bytes before it, on the word of a validator.
+    relies_on_validator: bool,
+    /// Its response did not repeat the validator: it is asked for again, together with the bytes before it.
+    is_unproved: bool,
+    /// A head was accepted: there are bytes here.
+    has_begun: bool,
     /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
     is_beside: bool,
     /// Where it is asked for first; from its head on, where that came from.
@@ -67,14 +73,27 @@ impl Joint {
 impl PieceSink {
     pub(super) fn new(shared: Arc<Shared>, key: usize, range: Range<u64>, joint: Option<Joint>) -> Self {
         let start = range.start;
-        let (is_first, is_beside, target) = {
+        let (is_first, is_beside, relies_on_validator, target) = {
             let state = shared.state.lock();
             let target = state.target().cloned();
-            (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none(), target)
+            let relies = start > 0 && state.is_vouched_for();
+            (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none(), relies, target)
         };
-        let unclear = is_first.then(Vec::new);
-        let (led, has_joined, opened) = (false, false, None);
-        Self { shared, key, unclear, led, joint, has_joined, opened, range, is_beside, target }
+        Self {
+            shared,
+            key,
+            unclear: is_first.then(Vec::new),
+            led: false,
+            joint,
+            has_joined: false,
+            opened: None,
+            range,
+            relies_on_validator,
+            is_unproved: false,
+            has_begun: false,
+            is_beside,
+            target,
+        }
     }
 
     /// Where the piece is to be asked for first, rather than at the file's own URL.
@@ -188,10 +207,10 @@ impl Shared {
 }
 
 impl State {
-    /// True if this failure says that a file of unknown length ends where the stored bytes do.
+    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored bytes do.
     fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
         let is_behind_end =
-            error.status() == Some(416) && piece.next > 0 && available.contains(piece.next - 1);
+            error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
         let Some(info) = self.info.as_mut().filter(|info| info.len.is_none() && is_behind_end) else {
             return false;
         };
@@ -237,8 +256,9 @@ impl State {
         let is_new = offset + bytes > self.linear_best;
         if self.linear && is_new {
             self.last_progress = Instant::now();
+            let new = offset + bytes - self.linear_best.max(offset);
+            self.linear_backoff.handle_bytes(new, self.last_progress);
             self.linear_best = offset + bytes;
-            self.linear_breaks = 0;
         }
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
         if (is_new || !self.linear) && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
@@ -268,6 +288,12 @@ impl Sink for PieceSink {
         }
         refuse_titles(head, &self.shared.config)?;
         state.accept(head)?;
+        if self.relies_on_validator && !self.has_begun && head.is_partial() && !state.is_vouched_for() {
+            self.is_unproved = true;
+            let why =
+                "the answer does not repeat the validator: it is asked for again with the bytes before it";
+            return Err(Error::new(ErrorKind::Refusal, why));
+        }
         // A head is no progress: they may come for ever with nothing behind them.
         let flow = state.accept_part(head)?;
         // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was asked
@@ -286,6 +312,7 @@ impl Sink for PieceSink {
         }
         drop(state);
         self.opened = Some(Instant::now());
+        self.has_begun = true;
         self.shared.keep_warm();
         Ok(Flow::Stream)
     }
@@ -374,8 +401,11 @@ impl Sink for PieceSink {
             let mut state = self.shared.state.lock();
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
             match (outcome, piece) {
-                (Outcome::Failed(_), _) if self.is_beside => {}
-                (Outcome::Failed(error), Some(piece)) if state.is_end(&error, &piece, available) => {}
+                (Outcome::Failed(_), _) if self.is_beside || self.is_unproved => {}
+                // With bytes that are there, or promised: a 416 is no end, but a server that contradicts itself.
+                (Outcome::Failed(error), Some(piece))
+                    if !self.has_begun && self.joint.is_none() && state.is_end(&error, &piece, available) => {
+                }
                 (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => {}
                 (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
                     state.note_nothing_more(&piece);

@@ -10,11 +10,13 @@ use slab::Slab;
 
 use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Situation};
 use crate::cancel::CancelToken;
-use crate::client::{Head, Validator};
+use crate::client::Head;
+use crate::client::representation::{self, Likeness, Representation};
+use crate::client::retry::Backoff;
 use crate::config::ReadAhead;
 use crate::downloader::{Flow, Priority, RequestId};
 use crate::error::{Error, ErrorKind};
-use crate::media::{self, FirstBytes};
+use crate::media::FirstBytes;
 use crate::safe_url::SafeUrl;
 use crate::storage::RangeSet;
 
@@ -31,7 +33,11 @@ pub(super) struct Info {
     /// Where redirects led last, if what is there has served since. It is asked first.
     pub(super) target: Option<SafeUrl>,
     pub(super) content_type: Option<String>,
-    pub(super) validator: Option<Validator>,
+    /// What all its bytes are of.
+    pub(super) representation: Representation,
+    /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the others. Else
+    /// bytes have to be compared.
+    pub(super) is_vouched_for: bool,
 }
 
 /// A piece that was asked for and has not ended.
@@ -60,9 +66,9 @@ pub(super) struct State {
     pub(super) asked_beside: bool,
     /// A thread reads the one body of a server without ranges.
     pub(super) linear: bool,
-    /// How far any reading of the one body has come, and how many in a row broke off before that.
+    /// How far any reading of the one body has come, and the readings that broke off.
     pub(super) linear_best: u64,
-    pub(super) linear_breaks: u32,
+    pub(super) linear_backoff: Backoff,
     /// What ended awaited work last, and how many times that has happened.
     pub(super) failure: Option<Error>,
     pub(super) failures: u64,
@@ -160,7 +166,7 @@ impl State {
             asked_beside: false,
             linear: false,
             linear_best: 0,
-            linear_breaks: 0,
+            linear_backoff: Backoff::default(),
             failure: None,
             failures: 0,
             spoiled: None,
@@ -281,9 +287,9 @@ impl State {
         self.readers.iter().map(|(_, reader)| *reader).collect()
     }
 
-    /// True if an answer's head tells whether it is of the same file.
+    /// True if an answer's head proves that it is of the same file.
     pub(super) fn is_vouched_for(&self) -> bool {
-        self.info.as_ref().is_none_or(|info| info.validator.is_some() || !info.ranged)
+        self.info.as_ref().is_none_or(|info| info.is_vouched_for || !info.ranged)
     }
 
     /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
@@ -361,24 +367,25 @@ impl State {
                 ranged: head.is_partial(),
                 target: None,
                 content_type: head.content_type().map(str::to_owned),
-                validator: head.validator(),
+                is_vouched_for: Representation::of(head).strong_validator().is_some(),
+                representation: Representation::of(head),
             });
             return Ok(());
         };
-        let is_page = |content_type| media::looks_like_page(content_type, &[]);
-        if is_page(head.content_type()) && !is_page(info.content_type.as_deref()) {
-            let why = "a page came instead of bytes of the file";
-            return Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()));
+        match info.representation.compare(head) {
+            Likeness::HtmlPage => return Err(representation::html_page(head)),
+            Likeness::Changed(what) => return Err(representation::changed(head, what)),
+            Likeness::OtherTag(_) => return Err(representation::changed(head, "entity tag")),
+            Likeness::Confirmed => {}
+            Likeness::Unconfirmed => info.is_vouched_for = false,
         }
-        let another_len = matches!((info.len, head.total()), (Some(old), Some(new)) if old != new);
-        let another_validator = info.validator.as_ref().is_some_and(|old| head.contradicts(old));
-        if another_len || another_validator {
-            let what = if another_len { "length" } else { "entity tag or date" };
-            let why = format!("the file changed while it was read: it has another {what}");
-            return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
+        // The length may have been found out without a head that told it.
+        if matches!((info.len, head.total()), (Some(old), Some(new)) if old != new) {
+            return Err(representation::changed(head, "length"));
         }
         if head.is_partial() {
             // A whole that comes instead may be refused yet.
+            info.representation.learn_total(head);
             info.len = info.len.or(head.total());
         }
         Ok(())
@@ -442,7 +449,7 @@ impl State {
             self.tries_whole &= error.is_retryable();
             return false;
         }
-        let is_refused = matches!(error.kind(), ErrorKind::Status(400..=499)) && !error.is_retryable();
+        let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable();
         self.tries_whole |= is_refused;
         is_refused
     }

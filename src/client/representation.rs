@@ -1,0 +1,184 @@
+//! Which representation a body belongs to (RFC 9110, section 3.2), and whether another response is of the same one. The one
+//! owner of that question: bytes of two representations are never joined. Does no I/O.
+
+use super::request::{Head, Validator, opaque_tag};
+use crate::error::{Error, ErrorKind};
+use crate::media;
+
+/// What response heads tell of one representation.
+#[derive(Clone, Debug)]
+pub(crate) struct Representation {
+    /// Bytes of all of it, once a response told.
+    total: Option<u64>,
+    /// Its strong entity tag.
+    etag: Option<String>,
+    /// The date of its last change, as the server wrote it.
+    modified: Option<String>,
+    /// What `If-Range` may carry; its repetition alone confirms that a response is of this representation.
+    strong: Option<Validator>,
+    is_html: bool,
+}
+
+/// What a response's head says about another representation's identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Likeness {
+    /// It repeats a strong validator.
+    Confirmed,
+    /// Nothing contradicts, and nothing confirms: bytes have to be compared.
+    Unconfirmed,
+    /// Another entity tag, beside the same length and the same date.
+    OtherTag(String),
+    /// It is another representation: this differs.
+    Changed(&'static str),
+    /// It is an HTML page and not media: a login, an error.
+    HtmlPage,
+}
+
+/// True if the response calls itself a page.
+fn is_html(head: &Head) -> bool {
+    media::looks_like_page(head.content_type(), &[])
+}
+
+impl Representation {
+    pub(crate) fn of(head: &Head) -> Self {
+        let etag = match head.validator() {
+            Some(Validator::ETag(tag)) => Some(tag),
+            _ => None,
+        };
+        Self {
+            total: head.total(),
+            etag,
+            modified: head.header("last-modified").map(str::to_owned),
+            strong: head.strong_validator(),
+            is_html: is_html(head),
+        }
+    }
+
+    pub(crate) fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// What `If-Range` may carry.
+    pub(crate) fn strong_validator(&self) -> Option<&Validator> {
+        self.strong.as_ref()
+    }
+
+    /// True if there is anything that another response could be held against.
+    pub(crate) fn is_known(&self) -> bool {
+        self.total.is_some() || self.etag.is_some() || self.modified.is_some()
+    }
+
+    /// Takes in the length that a later response of the same representation tells.
+    pub(crate) fn learn_total(&mut self, head: &Head) {
+        self.total = self.total.or(head.total());
+    }
+
+    pub(crate) fn compare(&self, head: &Head) -> Likeness {
+        if is_html(head) && !self.is_html {
+            return Likeness::HtmlPage;
+        }
+        let agrees = |old: Option<u64>| matches!((old, head.total()), (Some(old), Some(new)) if old == new);
+        if self.total.is_some() && head.total().is_some() && !agrees(self.total) {
+            return Likeness::Changed("length");
+        }
+        let date = head.header("last-modified");
+        let has_same_date = self.modified.is_some() && self.modified.as_deref() == date;
+        // Only like is compared with like: Apache calls a tag weak until its file is a second old, and strong from then on.
+        if let (Some(old), Some(new)) = (&self.etag, head.header("etag")) {
+            let new = opaque_tag(new);
+            if new == old {
+                return Likeness::Confirmed;
+            }
+            if agrees(self.total) && has_same_date {
+                return Likeness::OtherTag(new.to_owned());
+            }
+            return Likeness::Changed("entity tag");
+        }
+        if self.modified.is_some() && date.is_some() && !has_same_date {
+            return Likeness::Changed("date");
+        }
+        // A tag that does not come again leaves the date, which is weak beside it.
+        match &self.strong {
+            Some(Validator::LastModified(_)) if has_same_date => Likeness::Confirmed,
+            _ => Likeness::Unconfirmed,
+        }
+    }
+}
+
+/// The error of a response that is of another representation.
+pub(crate) fn changed(head: &Head, what: &str) -> Error {
+    let why = format!("the resource changed while it was read: it has another {what}");
+    Error::new(ErrorKind::Changed, why).with_url(head.url())
+}
+
+/// The error of a page in the place of bytes.
+pub(crate) fn html_page(head: &Head) -> Error {
+    let why = "an HTML page came instead of bytes of the resource";
+    Error::new(ErrorKind::NotMedia, why).with_url(head.url())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
+
+    fn head(total: u64, fields: &[(&'static str, &'static str)]) -> Head {
+        let head = Head::for_tests(206, 0..10, Some(total));
+        fields.iter().fold(head, |head, (name, value)| head.with_header(name, value))
+    }
+
+    #[test]
+    fn only_a_strong_validator_that_is_repeated_confirms() {
+        let (tag, weak) = (("etag", "\"a\""), ("etag", "W/\"a\""));
+        let (date, sent) = (("last-modified", DATE), ("date", LATER));
+        for (first, later, likeness) in [
+            (vec![tag], vec![tag], Likeness::Confirmed),
+            (vec![tag], vec![weak], Likeness::Confirmed),
+            (vec![tag], vec![], Likeness::Unconfirmed),
+            (vec![tag, date, sent], vec![date, sent], Likeness::Unconfirmed),
+            (vec![weak], vec![weak], Likeness::Unconfirmed),
+            (vec![], vec![tag], Likeness::Unconfirmed),
+            (vec![date, sent], vec![date, sent], Likeness::Confirmed),
+            (vec![date, sent], vec![], Likeness::Unconfirmed),
+            // Of the same minute: it may have been changed again since (RFC 9110, section 8.8.2.2).
+            (vec![date, ("date", DATE)], vec![date], Likeness::Unconfirmed),
+            (vec![date], vec![date], Likeness::Unconfirmed),
+        ] {
+            let representation = Representation::of(&head(100, &first));
+            assert_eq!(representation.compare(&head(100, &later)), likeness, "{first:?}, {later:?}");
+        }
+    }
+
+    #[test]
+    fn what_contradicts_is_a_change() {
+        let (tag, other) = (("etag", "\"a\""), ("etag", "\"b\""));
+        let (date, later) = (("last-modified", DATE), ("last-modified", LATER));
+        for (first, then, what) in [
+            (vec![tag], vec![other], "entity tag"),
+            (vec![tag, date], vec![other], "entity tag"),
+            (vec![tag, date], vec![other, later], "entity tag"),
+            (vec![tag, date], vec![later], "date"),
+            (vec![date], vec![later], "date"),
+        ] {
+            let representation = Representation::of(&head(100, &first));
+            assert_eq!(
+                representation.compare(&head(100, &then)),
+                Likeness::Changed(what),
+                "{first:?}, {then:?}"
+            );
+        }
+        let representation = Representation::of(&head(100, &[tag]));
+        assert_eq!(representation.compare(&head(101, &[tag])), Likeness::Changed("length"));
+        let page = head(100, &[tag, ("content-type", "text/html")]);
+        assert_eq!(representation.compare(&page), Likeness::HtmlPage);
+    }
+
+    #[test]
+    fn another_tag_beside_the_same_length_and_date_is_told_apart() {
+        let representation = Representation::of(&head(100, &[("etag", "\"a\""), ("last-modified", DATE)]));
+        let other = head(100, &[("etag", "\"b\""), ("last-modified", DATE)]);
+        assert_eq!(representation.compare(&other), Likeness::OtherTag("\"b\"".into()));
+    }
+}

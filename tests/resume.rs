@@ -1,0 +1,476 @@
+//! How a broken body goes on: never beyond what its first response promised, never short of it, and never with bytes of
+//! another representation. Every delivered byte is compared with the right one.
+
+mod support;
+
+use std::io::Read;
+use std::ops::Range;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::peers::{Collect, List, downloader};
+use support::{Answer, Asked, Content, Origin};
+use windway::{
+    ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Outcome, Priority, ReadAhead, StorageConfig,
+};
+
+const LEN: u64 = 400_000;
+
+/// Who reads a fetched body.
+const READERS: [Reader; 2] = [by_caller, by_sink];
+
+type Reader = fn(&Downloader, Fetch, u64) -> (Vec<u8>, Result<(), Error>);
+
+fn fetch(origin: &Origin) -> Fetch {
+    Fetch::get(&origin.url("/a.flac")).unwrap()
+}
+
+/// Reads a body on this thread. All bytes are the pattern's from `start` on.
+fn by_caller(downloader: &Downloader, fetch: Fetch, start: u64) -> (Vec<u8>, Result<(), Error>) {
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut body = Vec::new();
+    let result = peer.execute(fetch).and_then(|mut response| {
+        assert_eq!(response.position(), start);
+        let read = response.read_to_end(&mut body).map(drop).map_err(Error::from);
+        assert_eq!(response.position(), start + body.len() as u64);
+        read
+    });
+    assert_pattern(start, &body);
+    (body, result)
+}
+
+/// The same by a sink.
+fn by_sink(downloader: &Downloader, fetch: Fetch, start: u64) -> (Vec<u8>, Result<(), Error>) {
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (ends, end) = mpsc::channel();
+    list.put(fetch, Collect::new(start, &ends));
+    peer.wake(Priority::High);
+    let got = end.recv().unwrap();
+    assert_pattern(start, &got.bytes);
+    let result = match got.outcome {
+        Outcome::Done => Ok(()),
+        Outcome::Failed(error) => Err(error),
+        Outcome::Cancelled(reason) => panic!("cancelled: {reason}"),
+    };
+    (got.bytes, result)
+}
+
+fn config() -> FileConfig {
+    let mut config = FileConfig::default();
+    config.storage = StorageConfig::WholeMemory;
+    config
+}
+
+/// Reads a file from its start to its end. All bytes are the pattern's.
+fn read_file(downloader: &Downloader, origin: &Origin, config: FileConfig) -> Result<u64, Error> {
+    let mut stream = downloader.open_with(&origin.url("/a.flac"), config)?;
+    let (mut at, mut buf) = (0, vec![0; 10_000]);
+    loop {
+        let got = stream.read(&mut buf)?;
+        assert_pattern(at, &buf[..got]);
+        at += got as u64;
+        if got == 0 {
+            return Ok(at);
+        }
+    }
+}
+
+/// What the request asks for, clipped to a file of `len` bytes.
+fn part(asked: &Asked, len: u64) -> Range<u64> {
+    let (first, last) = asked.range().unwrap_or((0, None));
+    first..last.map_or(len, |last| len.min(last + 1))
+}
+
+fn kind(result: Result<impl Sized, Error>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// A `Content-Range` that leaves the length open.
+fn without_total(answer: Answer, part: &Range<u64>) -> Answer {
+    answer.header("Content-Range", &format!("bytes {}-{}/*", part.start, part.end - 1))
+}
+
+// The first response's promise.
+
+#[test]
+fn a_resumed_range_answered_by_the_whole_ends_where_it_was_promised_to() {
+    for read in READERS {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |asked| match asked.number {
+            0 => Answer::file(asked, &content).close_after(50),
+            _ => Answer::whole(&content).header("ETag", &content.etag()),
+        });
+        let downloader = downloader(|_| ());
+        let (bytes, result) = read(&downloader, fetch(&origin).range(ByteRange::new(100, 200)), 100);
+        assert!(matches!(kind(result), None | Some(ErrorKind::RangeIgnored)));
+        assert_eq!(bytes.len(), 100);
+    }
+}
+
+#[test]
+fn a_resumed_range_that_ends_too_early_is_resumed_again() {
+    for read in READERS {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |asked| match asked.number {
+            0 => Answer::file(asked, &content).close_after(50),
+            1 => Answer::file(asked, &content).partial(part(asked, 160)),
+            _ => Answer::file(asked, &content),
+        });
+        let downloader = downloader(|_| ());
+        let (bytes, result) = read(&downloader, fetch(&origin).range(ByteRange::new(100, 200)), 100);
+        assert_eq!((bytes.len(), kind(result)), (100, None));
+        assert_eq!(origin.log().asked.len(), 3);
+    }
+}
+
+#[test]
+fn a_resumed_range_that_always_ends_too_early_is_truncated() {
+    for read in READERS {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |asked| match asked.number {
+            0 => Answer::file(asked, &content).close_after(50),
+            _ => Answer::file(asked, &content).partial(part(asked, 160)),
+        });
+        let downloader = downloader(|config| config.max_retries = 2);
+        let (bytes, result) = read(&downloader, fetch(&origin).range(ByteRange::new(100, 200)), 100);
+        assert_eq!((bytes.len(), kind(result)), (60, Some(ErrorKind::Truncated)));
+        assert_eq!(origin.log().asked.len(), 3);
+    }
+}
+
+#[test]
+fn a_body_that_breaks_again_and_again_comes_whole_and_once() {
+    for read in READERS {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| match asked.number {
+            0..5 => Answer::file(asked, &content).reset_after(70_000),
+            _ => Answer::file(asked, &content),
+        });
+        let (bytes, result) = read(&downloader(|_| ()), fetch(&origin), 0);
+        assert_eq!((bytes.len() as u64, kind(result)), (LEN, None));
+    }
+}
+
+#[test]
+fn a_first_part_that_is_shorter_than_asked_says_so() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| {
+        let end = if asked.path == "/short" { 150 } else { 1000 };
+        Answer::file(asked, &content).partial(part(asked, end))
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    for (path, asked, len, is_short) in [
+        ("/short", ByteRange::new(100, 200), 50, true),
+        ("/short", ByteRange::from_start(100), 50, true),
+        ("/whole", ByteRange::new(100, 200), 100, false),
+        ("/whole", ByteRange::new(900, 2000), 100, false),
+        ("/whole", ByteRange::from_start(900), 100, false),
+    ] {
+        let mut response = peer.execute(Fetch::get(&origin.url(path)).unwrap().range(asked)).unwrap();
+        assert_eq!(response.head().is_shorter_than_asked(), is_short, "{path} {asked}");
+        let mut body = Vec::new();
+        response.read_to_end(&mut body).unwrap();
+        assert_eq!(body.len(), len);
+        assert_pattern(asked.start, &body);
+    }
+}
+
+#[test]
+fn a_file_goes_on_where_shorter_parts_than_asked_end() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let asked_for = part(asked, LEN);
+        let end = asked_for.end.min(asked_for.start + 30_000);
+        Answer::file(asked, &content).partial(asked_for.start..end)
+    });
+    assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
+}
+
+#[test]
+fn a_body_without_a_length_goes_on_to_the_end_that_a_later_response_tells() {
+    for read in READERS {
+        for tells_total in [true, false] {
+            let content = Content::pattern(1000);
+            let origin = Origin::start(move |asked| {
+                if asked.number == 0 {
+                    return Answer::whole(&content).chunked().cut_chunk_after(300);
+                }
+                // Twice too short.
+                let part = part(asked, [500, 800, 1000, 1000][asked.number - 1]);
+                let answer = Answer::file(asked, &content).without_header("ETag").partial(part.clone());
+                if tells_total { answer } else { without_total(answer, &part) }
+            });
+            let (bytes, result) = read(&downloader(|_| ()), fetch(&origin), 0);
+            assert_eq!((bytes.len(), kind(result)), (1000, None), "tells the total: {tells_total}");
+        }
+    }
+}
+
+#[test]
+fn a_total_that_changes_between_two_resumptions_is_a_change() {
+    for read in READERS {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |asked| {
+            let part = part(asked, 1000);
+            let answer = Answer::file(asked, &content);
+            let total = |total: u64| format!("bytes {}-{}/{total}", part.start, part.end - 1);
+            match asked.number {
+                0 => without_total(answer, &part).close_after(100),
+                1 => answer.header("Content-Range", &total(1000)).close_after(100),
+                _ => answer.header("Content-Range", &total(1001)),
+            }
+        });
+        let whole = fetch(&origin).range(ByteRange::from_start(0));
+        let (bytes, result) = read(&downloader(|_| ()), whole, 0);
+        assert_eq!(kind(result), Some(ErrorKind::Changed));
+        assert!(bytes.len() < 200);
+    }
+}
+
+#[test]
+fn a_resumption_beyond_the_promise_is_refused() {
+    for read in READERS {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |asked| match asked.number {
+            0 => without_total(Answer::file(asked, &content), &(100..200)).close_after(50),
+            _ => {
+                let part = part(asked, 1000).start..300;
+                without_total(Answer::file(asked, &content).partial(part.clone()), &part)
+            }
+        });
+        let (bytes, result) = read(&downloader(|_| ()), fetch(&origin).range(ByteRange::new(100, 200)), 100);
+        assert_eq!((bytes.len(), kind(result)), (50, Some(ErrorKind::WrongRange)));
+    }
+}
+
+#[test]
+fn a_416_in_mid_piece_is_no_end_of_a_file() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let part = part(asked, LEN);
+        match asked.number {
+            0 => without_total(Answer::file(asked, &content), &part).close_after(100_000),
+            _ => Answer::status(416),
+        }
+    });
+    let result = read_file(&downloader(|_| ()), &origin, config());
+    assert_eq!(kind(result), Some(ErrorKind::Status(416)));
+}
+
+#[test]
+fn a_416_that_tells_of_more_bytes_is_no_end_of_a_file() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let part = part(asked, LEN);
+        match part.start {
+            0 => without_total(Answer::file(asked, &content), &part),
+            _ => Answer::status(416).header("Content-Range", &format!("bytes */{LEN}")),
+        }
+    });
+    // The whole is asked for instead.
+    assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
+}
+
+// Waits between attempts.
+
+#[test]
+fn attempts_that_bring_a_byte_each_are_counted_as_failures() {
+    for read in READERS {
+        let content = Content::pattern(1000);
+        let origin = Origin::start(move |asked| {
+            // One byte more than the attempt before.
+            let new = asked.number as u64 + 1 - part(asked, 1000).start;
+            Answer::file(asked, &content).close_after(new)
+        });
+        let downloader = downloader(|config| config.max_retries = 3);
+        let (bytes, result) = read(&downloader, fetch(&origin), 0);
+        assert_eq!((bytes.len(), kind(result)), (4, Some(ErrorKind::Disconnected)));
+        assert_eq!(origin.log().asked.len(), 4);
+    }
+}
+
+#[test]
+fn attempts_that_bring_a_byte_each_of_a_body_without_ranges_are_not_made_in_a_circle() {
+    let content = Content::pattern(LEN);
+    let origin =
+        Origin::start(move |asked| Answer::whole(&content).close_after(70_000 + asked.number as u64));
+    let mut config = config();
+    config.read_timeout = Some(Duration::from_millis(1500));
+    let result = read_file(&downloader(|_| ()), &origin, config);
+    assert_eq!(kind(result), Some(ErrorKind::TimedOut));
+    // At once, and then after 0.25, 0.5, 1, 2 s at most, each of them half as long in the mean; a reader waits 1.5 s for each byte.
+    let asked = origin.log().asked.len();
+    assert!(asked < 40, "{asked} requests");
+}
+
+// Parts that are called the whole.
+
+/// How a script that forgets 206 answers.
+fn forgetful(asked: &Asked, content: &Content) -> Answer {
+    Answer::file(asked, content).with_status(200).without_header("Accept-Ranges").without_header("ETag")
+}
+
+#[test]
+fn a_part_with_status_200_and_its_range_is_a_part() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| forgetful(asked, &content));
+    assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
+    for read in READERS {
+        let range = ByteRange::new(1000, 301_000);
+        let (bytes, result) = read(&downloader(|_| ()), fetch(&origin).range(range), 1000);
+        assert_eq!((bytes.len(), kind(result)), (300_000, None));
+    }
+}
+
+#[test]
+fn a_part_with_status_200_is_never_the_end_of_a_file() {
+    for tells_length in [true, false] {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| {
+            let answer = forgetful(asked, &content).without_header("Content-Range");
+            if tells_length { answer } else { answer.chunked() }
+        });
+        let read = read_file(&downloader(|_| ()), &origin, config());
+        assert_eq!(read.unwrap(), LEN, "tells the length: {tells_length}");
+    }
+}
+
+#[test]
+fn a_part_with_status_200_and_nothing_else_is_not_taken_for_the_beginning() {
+    for read in READERS {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| forgetful(asked, &content).without_header("Content-Range"));
+        // The whole comes instead.
+        let range = ByteRange::new(1000, 301_000);
+        let (bytes, result) = read(&downloader(|_| ()), fetch(&origin).range(range), 0);
+        assert_eq!((bytes.len() as u64, kind(result)), (LEN, None));
+    }
+}
+
+#[test]
+fn a_file_without_ranges_as_long_as_the_opening_ends_where_it_ends() {
+    for tells_length in [true, false] {
+        let content = Content::pattern(256 * 1024);
+        let origin = Origin::start(move |_| {
+            let answer = Answer::whole(&content);
+            if tells_length { answer } else { answer.chunked() }
+        });
+        assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), 256 * 1024);
+        assert!(origin.log().asked.len() <= 3);
+    }
+}
+
+#[test]
+fn a_whole_with_a_range_beside_it_is_the_whole() {
+    for read in READERS {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| {
+            let part = part(asked, LEN);
+            let range = format!("bytes {}-{}/{LEN}", part.start, part.end - 1);
+            Answer::whole(&content).header("Content-Range", &range)
+        });
+        let range = ByteRange::new(1000, 301_000);
+        let (bytes, result) = read(&downloader(|_| ()), fetch(&origin).range(range), 0);
+        assert_eq!((bytes.len() as u64, kind(result)), (LEN, None));
+    }
+}
+
+// Other bytes.
+
+/// Other bytes from `from` on.
+fn changed_from(from: u64, len: u64) -> Content {
+    let mut bytes = Vec::new();
+    Content::pattern(len).append(&mut bytes, 0..len);
+    bytes[from as usize..].iter_mut().for_each(|byte| *byte = !*byte);
+    Content::bytes(bytes)
+}
+
+#[test]
+fn other_bytes_after_a_break_are_found_whatever_the_validators_say() {
+    for read in READERS {
+        for keeps_tag in [true, false] {
+            let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
+            let origin = Origin::start(move |asked| match asked.number {
+                0 => Answer::file(asked, &content).close_after(100_000),
+                _ if keeps_tag => Answer::file(asked, &changed).header("ETag", &content.etag()),
+                _ => Answer::file(asked, &changed).without_header("ETag"),
+            });
+            let (bytes, result) = read(&downloader(|_| ()), fetch(&origin), 0);
+            assert_eq!((bytes.len(), kind(result)), (100_000, Some(ErrorKind::Changed)));
+        }
+    }
+}
+
+#[test]
+fn a_piece_whose_response_confirms_nothing_is_compared_with_the_bytes_before_it() {
+    let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
+    let origin = Origin::start(move |asked| match part(asked, LEN).start {
+        0 => Answer::file(asked, &content),
+        _ => Answer::file(asked, &changed).without_header("ETag"),
+    });
+    let result = read_file(&downloader(|_| ()), &origin, config());
+    assert_eq!(kind(result), Some(ErrorKind::Changed));
+}
+
+#[test]
+fn pieces_whose_responses_confirm_nothing_are_joined_if_their_bytes_agree() {
+    let content = Content::pattern(2_000_000);
+    let origin = Origin::start(move |asked| match part(asked, 2_000_000).start {
+        0 => Answer::file(asked, &content),
+        _ => Answer::file(asked, &content).without_header("ETag"),
+    });
+    assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), 2_000_000);
+}
+
+const CHANGED_ON: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
+#[test]
+fn a_date_that_may_be_of_two_versions_does_not_join_pieces() {
+    let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
+    let origin = Origin::start(move |asked| {
+        let content = if part(asked, LEN).start == 0 { &content } else { &changed };
+        // Changed within the second in which it was sent.
+        let answer = Answer::file(asked, content).without_header("ETag");
+        answer.header("Last-Modified", CHANGED_ON).header("Date", CHANGED_ON)
+    });
+    let result = read_file(&downloader(|_| ()), &origin, config());
+    assert_eq!(kind(result), Some(ErrorKind::Changed));
+}
+
+#[test]
+fn a_body_read_anew_is_compared_where_only_its_end_is_stored() {
+    // Windowed storage has dropped its first block by the time that the body breaks.
+    let (content, changed) = (Content::pattern(LEN), changed_from(262_144, LEN));
+    let origin = Origin::start(move |asked| match asked.number {
+        // No chunk begins where a block of the storage does.
+        0 => Answer::whole(&content).trickle(30_007, Duration::from_millis(1)).close_after(265_000),
+        _ => Answer::whole(&changed).trickle(30_007, Duration::from_millis(1)),
+    });
+    let mut config = FileConfig::default();
+    config.storage = StorageConfig::Memory;
+    config.behind = 1000;
+    config.read_ahead = ReadAhead::Bytes(64 * 1024);
+    let result = read_file(&downloader(|_| ()), &origin, config);
+    assert_eq!(kind(result), Some(ErrorKind::Changed));
+}
+
+// Ranges that make no sense.
+
+#[test]
+fn a_range_without_a_byte_in_it_is_not_sent() {
+    for read in READERS {
+        let origin = Origin::serving(Content::pattern(1000));
+        for range in [
+            ByteRange::new(0, 0),
+            ByteRange::new(5, 5),
+            ByteRange::new(9, 5),
+            ByteRange::from_start(u64::MAX),
+        ] {
+            let (_, result) = read(&downloader(|_| ()), fetch(&origin).range(range), range.start);
+            assert_eq!(kind(result), Some(ErrorKind::InvalidInput), "{range:?}");
+        }
+        assert_eq!(origin.log().asked.len(), 0);
+    }
+}
