@@ -449,7 +449,10 @@ impl State {
             self.tries_whole &= error.is_retryable();
             return false;
         }
-        let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable();
+        // Where the length is not known, a piece may have been asked for behind the end.
+        let may_be_end = error.kind() == ErrorKind::Status(416)
+            && self.info.as_ref().is_some_and(|info| info.len.is_none());
+        let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
         self.tries_whole |= is_refused;
         is_refused
     }
