@@ -41,7 +41,8 @@ fn bound<const N: usize>(limits: [&mut Duration; N]) {
 pub struct ClientConfig {
     /// What the `User-Agent` header says. Default: `windway/` and the version.
     pub user_agent: String,
-    /// Headers sent with every request, to every origin: put no secret here. Default: none.
+    /// Headers sent with every request, to every origin: put no secret here. [`Fetch::header`](crate::Fetch::header) says
+    /// which are refused. Default: none.
     pub headers: Vec<(String, String)>,
     /// Limit on looking up a name. Default: 5 s.
     pub resolve_timeout: Duration,
@@ -372,7 +373,8 @@ pub struct FileConfig {
     /// A read that makes no progress for so long fails with [`ErrorKind::TimedOut`], and may be tried again.
     /// `None` waits for ever. Default: 30 s.
     pub read_timeout: Option<Duration>,
-    /// Headers sent to the URL's origin, and to no other. Default: none.
+    /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) says which are refused.
+    /// Default: none.
     pub headers: Vec<(String, String)>,
 }
 
@@ -464,7 +466,8 @@ pub struct RadioConfig {
     pub pause_limit: Duration,
     /// What `read` does where one connection's audio ends and another's begins. Default: [`AtSeam::PlayOn`].
     pub at_seam: AtSeam,
-    /// Headers sent to the URL's origin, and to no other. Default: none.
+    /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) says which are refused.
+    /// Default: none.
     pub headers: Vec<(String, String)>,
     /// Events a subscriber may lag behind before it loses the oldest. Default: 256.
     pub event_capacity: usize,

@@ -12,7 +12,8 @@ use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Asked, Content, Origin};
 use windway::{
-    Auth, ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Outcome, PeerHandle, Priority, Response,
+    Auth, ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Outcome, PeerHandle,
+    Priority, Radio, RadioConfig, Response,
 };
 
 /// Longer than any test: what has to wait for it hangs.
@@ -624,5 +625,59 @@ fn what_comes_behind_a_body_is_no_answer_to_the_next_request() {
         assert_eq!(body.len(), 7_000);
         assert_pattern(0, &body);
         assert_eq!(origin.log().connections, 2);
+    }
+}
+
+#[test]
+fn headers_that_windway_sets_itself_are_refused_by_name() {
+    let downloader = downloader(|_| ());
+    for name in [
+        "Range",
+        "If-Range",
+        "Host",
+        "Accept-Encoding",
+        "Connection",
+        "Content-Length",
+        "Transfer-Encoding",
+        "TE",
+        "Upgrade",
+        "Keep-Alive",
+        "Proxy-Connection",
+        "Proxy-Authorization",
+        "Expect",
+        "Trailer",
+        "If-None-Match",
+        "If-Modified-Since",
+        "HTTP2-Settings",
+    ] {
+        for name in [name.to_owned(), name.to_ascii_lowercase()] {
+            let says_so = |kind: ErrorKind, error: Error| {
+                assert_eq!(error.kind(), kind, "{name}");
+                let text = error.to_string().to_ascii_lowercase();
+                assert!(text.contains(&name.to_ascii_lowercase()), "{error}");
+            };
+            let headers = || vec![(name.clone(), "1".to_owned())];
+            let fetch = Fetch::get("http://127.0.0.1/").unwrap();
+            says_so(ErrorKind::InvalidInput, fetch.header(&name, "1").unwrap_err());
+            let mut config = FileConfig::default();
+            config.headers = headers();
+            let error = downloader.open_with("http://127.0.0.1/", config).unwrap_err();
+            says_so(ErrorKind::InvalidConfig, error);
+            let mut config = RadioConfig::default();
+            config.headers = headers();
+            says_so(
+                ErrorKind::InvalidConfig,
+                Radio::open(&downloader, "http://127.0.0.1/", config).unwrap_err(),
+            );
+            let mut config = DownloaderConfig::default();
+            config.client.headers = headers();
+            says_so(ErrorKind::InvalidConfig, Downloader::new(config).unwrap_err());
+        }
+    }
+    // What is the caller's own business goes through.
+    for name in
+        ["Accept", "Authorization", "Cookie", "Referer", "Origin", "User-Agent", "X-Token", "If-Match"]
+    {
+        assert!(Fetch::get("http://127.0.0.1/").unwrap().header(name, "1").is_ok(), "{name}");
     }
 }

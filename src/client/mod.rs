@@ -40,7 +40,7 @@ use self::exchange::{Exchange, Over, Patience};
 use self::pace::Pace;
 use self::race::Race;
 use self::range::{ContentRange, Meaning, check_partial, read_200};
-use self::request::parse_header;
+use self::request::parse_headers;
 use self::resolve::{CachingResolver, Lookups};
 use self::stock::Origin;
 use self::tls::Tls;
@@ -108,13 +108,7 @@ struct Answer {
 impl HttpClient {
     /// Starts no thread and opens nothing.
     pub(crate) fn new(config: &ClientConfig) -> Result<Self, Error> {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &config.headers {
-            let (name, value) = parse_header(name, value).map_err(|error| {
-                Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::headers: {error}"))
-            })?;
-            headers.append(name, value);
-        }
+        let headers = parse_headers("ClientConfig::headers", &config.headers)?;
         if HeaderValue::from_str(&config.user_agent).is_err() {
             let why = "ClientConfig::user_agent has characters that HTTP does not allow";
             return Err(Error::new(ErrorKind::InvalidConfig, why));

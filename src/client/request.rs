@@ -83,6 +83,12 @@ impl Request {
         Ok(self)
     }
 
+    /// Those in a configuration's `field`.
+    pub(crate) fn headers(mut self, field: &str, headers: &[(String, String)]) -> Result<Self, Error> {
+        self.headers.extend(parse_headers(field, headers)?);
+        Ok(self)
+    }
+
     /// A header that is no secret: it goes along to other origins.
     pub(crate) fn open_header(mut self, name: &'static str, value: &'static str) -> Self {
         self.open_headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -141,18 +147,63 @@ fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
     Auth::Basic { user, password }.header()
 }
 
+/// Header fields that a caller can't set: windway sets them itself, or what they ask for would break what it promises.
+/// Beside each group, why.
+const RESERVED: [&str; 17] = [
+    // Which bytes come, and of which version: the fetch says that, and its answer is held against it.
+    "range",
+    "if-range",
+    "if-none-match",
+    "if-modified-since",
+    // Offsets of an encoded body mean nothing.
+    "accept-encoding",
+    // Of the connection, which is not the caller's (RFC 9110, section 7.6.1).
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "upgrade",
+    "http2-settings",
+    // They frame a request that has no body.
+    "content-length",
+    "transfer-encoding",
+    "expect",
+    // Where the request goes is in its URL; what a proxy gets is in the proxy's, and an origin would get it here.
+    "host",
+    "proxy-authorization",
+];
+
+/// A header that a caller may set.
 pub(super) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     let wrong = |why: String| Error::new(ErrorKind::InvalidInput, why);
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|cause| {
         // Not shown: whoever takes "Authorization: Bearer .." for a name has put a secret there.
         wrong(format!("HTTP does not allow a header of this name ({} bytes)", name.len())).with_cause(cause)
     })?;
+    // Names are in lower case by now.
+    if RESERVED.contains(&parsed.as_str()) {
+        return Err(wrong(format!(
+            "the header {parsed} can't be set: windway sets it itself, or sends none"
+        )));
+    }
     let mut value = HeaderValue::from_str(value).map_err(|cause| {
         wrong(format!("HTTP does not allow the value of the header {parsed}")).with_cause(cause)
     })?;
     // Nobody's `Debug` shows it.
     value.set_sensitive(true);
     Ok((parsed, value))
+}
+
+/// The headers in a configuration's `field`.
+pub(super) fn parse_headers(field: &str, headers: &[(String, String)]) -> Result<HeaderMap, Error> {
+    let mut parsed = HeaderMap::new();
+    for (name, value) in headers {
+        let (name, value) = parse_header(name, value)
+            .map_err(|error| Error::new(ErrorKind::InvalidConfig, format!("{field}: {error}")))?;
+        parsed.append(name, value);
+    }
+    Ok(parsed)
 }
 
 /// By what two answers are known to be of the same resource, byte for byte.

@@ -104,7 +104,8 @@ impl Fetch {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if HTTP does not allow the name or the value.
+    /// [`ErrorKind::InvalidInput`] if HTTP does not allow the name or the value, or if windway sets the header itself: the
+    /// range and its conditions, the encoding, and what concerns the connection or the proxy. The error names it.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         self.request = self.request.header(name, value)?;
         Ok(self)

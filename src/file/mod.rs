@@ -89,10 +89,7 @@ impl HttpFile {
         wait: bool,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
         let config = config.checked()?;
-        let mut request = Request::get(url)?;
-        for (name, value) in &config.headers {
-            request = request.header(name, value)?;
-        }
+        let request = Request::get(url)?.headers("FileConfig::headers", &config.headers)?;
         let behind = config.storage.is_windowed().then_some(config.behind);
         let state = State::new(config.read_ahead, behind);
         let priority = config.priority;

@@ -114,15 +114,13 @@ impl Radio {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], naming the field;
-    /// [`ErrorKind::InvalidInput`] for a header that HTTP does not allow; [`ErrorKind::Cancelled`] once the downloader has
-    /// stopped; [`ErrorKind::Io`] if a thread can't be started.
+    /// [`ErrorKind::Cancelled`] once the downloader has stopped; [`ErrorKind::Io`] if a thread can't be started.
     pub fn open(downloader: &Downloader, url: &str, config: RadioConfig) -> Result<Self, Error> {
         let config = config.checked()?;
         // To the station's other hosts too, where it redirects to one.
-        let mut request = Request::get(url)?.open_header("icy-metadata", "1");
-        for (name, value) in &config.headers {
-            request = request.header(name, value)?;
-        }
+        let request = Request::get(url)?
+            .open_header("icy-metadata", "1")
+            .headers("RadioConfig::headers", &config.headers)?;
         let peer = downloader.register((), Priority::High)?;
         let token = peer.epoch().child(CancelReason::Fetch);
         let shared = Arc::new(Shared::new(request, config, token)?);
