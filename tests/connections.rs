@@ -629,6 +629,33 @@ fn what_comes_behind_a_body_is_no_answer_to_the_next_request() {
 }
 
 #[test]
+fn a_body_of_several_parts_is_no_content() {
+    let parts =
+        b"--x\r\nContent-Type: audio/flac\r\nContent-Range: bytes 0-9/50000\r\n\r\n0123456789\r\n--x--\r\n";
+    for content_type in ["multipart/byteranges; boundary=x", "Multipart/ByteRanges;boundary=x"] {
+        for (status, range) in [(206, None), (206, Some("bytes 0-84/50000")), (200, None)] {
+            let origin = Origin::start(move |_| {
+                let answer = Answer::whole(&Content::bytes(parts.to_vec()))
+                    .with_status(status)
+                    .header("Content-Type", content_type);
+                match range {
+                    Some(range) => answer.header("Content-Range", range),
+                    None => answer,
+                }
+            });
+            let downloader = downloader(|config| config.max_retries = 0);
+            let peer = downloader.register((), Priority::High).unwrap();
+            let fetch = get(&origin, "/a").range(ByteRange::new(0, parts.len() as u64));
+            let error = peer.execute(fetch).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WrongRange, "{status}, {range:?}: {error:?}");
+            assert!(error.to_string().contains("multipart/byteranges"), "{error}");
+            let error = downloader.open(&origin.url("/a")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WrongRange, "{status}, {range:?}: {error:?}");
+        }
+    }
+}
+
+#[test]
 fn headers_that_windway_sets_itself_are_refused_by_name() {
     let downloader = downloader(|_| ());
     for name in [

@@ -447,6 +447,13 @@ impl HttpClient {
                 format!("the body is encoded as {coding} for its transfer, although that was not asked for");
             return Err(Error::new(ErrorKind::Encoded, why));
         }
+        let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
+        let media_type = content_type.split(';').next().unwrap_or_default().trim();
+        // RFC 9110, 15.3.7.2: an answer to several ranges. Boundaries and headers are no content.
+        if media_type.eq_ignore_ascii_case("multipart/byteranges") {
+            let why = "the body is in several parts (multipart/byteranges), although one range was asked for";
+            return Err(Error::new(ErrorKind::WrongRange, why));
+        }
         let framing = Framing {
             by_length: body_len.is_some(),
             keeps_alive: keeps_alive(answer.response.version(), headers),
