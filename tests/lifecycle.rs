@@ -20,9 +20,10 @@ fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Threads of a downloader with default options and a linear stream or a radio.
+/// Threads of a downloader with default options and a linear stream or a radio, with the one for hedges and the one for idle
+/// connections.
 #[cfg(target_os = "linux")]
-const ONE_DOWNLOADER: usize = 9;
+const ONE_DOWNLOADER: usize = 11;
 
 /// Names of windway's threads in this process, and the number of its descriptors.
 #[cfg(target_os = "linux")]

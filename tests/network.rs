@@ -4,15 +4,16 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use support::content::assert_pattern;
-use support::peers::downloader;
-use support::{Answer, Content, Origin};
-use windway::{Fetch, PeerHandle, Priority};
+use support::peers::{List, collect, downloader};
+use support::{Answer, Asked, Content, Origin};
+use windway::{Event, Fetch, Outcome, PeerHandle, Priority};
 
 /// Longer than any test: what has to wait for it hangs.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -100,4 +101,139 @@ fn an_idle_connection_does_not_hold_the_place_of_the_one_that_a_server_would_ser
         stream.read_exact(&mut bytes).unwrap_or_else(|error| panic!("at {seek}: {error}"));
         assert_pattern(seek, &bytes);
     }
+}
+
+#[test]
+fn connections_from_before_a_change_of_network_cost_a_second_and_are_let_go() {
+    for tls in [false, true] {
+        let content = Content::pattern(1000);
+        let handler = move |asked: &Asked| Answer::file(asked, &content);
+        let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
+        let downloader = downloader(|config| {
+            config.client.inactivity_timeout = NEVER;
+            config.max_retries = 0;
+            if tls {
+                config.client.extra_roots.push(origin.root_pem());
+            }
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        read_all(&peer, get(&origin, "/first"));
+        // One that has answered, and two that were opened ahead.
+        downloader.warm(&origin.url("/"), 3).unwrap();
+        downloader.settle();
+        assert_eq!(downloader.stats().connections_idle, 3);
+        origin.black_hole();
+        let dead = origin.log().connections;
+        assert_pattern(0, &read_all(&peer, get(&origin, "/second")));
+        assert!(origin.log().asked[1].connection >= dead);
+        // None of the dead ones is tried once more.
+        let began = Instant::now();
+        for _ in 0..3 {
+            assert_pattern(0, &read_all(&peer, get(&origin, "/third")));
+        }
+        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
+        assert_eq!(origin.log().asked.len(), 5);
+    }
+}
+
+#[test]
+fn an_urgent_request_on_a_new_connection_that_is_mute_is_hedged() {
+    let content = Content::pattern(100_000);
+    let origin = Origin::start(move |asked| match asked.connection {
+        0 | 1 => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| {
+        config.client.inactivity_timeout = NEVER;
+        config.max_retries = 0;
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let body = read_all(&peer, get(&origin, "/a"));
+    assert_eq!(body.len(), 100_000);
+    assert_pattern(0, &body);
+    assert_eq!(origin.log().asked.len(), 3);
+    // The losers are closed.
+    origin.wait_until("one connection", |log| log.open == 1);
+}
+
+#[test]
+fn a_handshake_that_is_never_answered_is_hedged() {
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", mute.local_addr().unwrap());
+    let downloader = downloader(|config| {
+        config.client.connect_timeout = NEVER;
+        config.max_retries = 0;
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let (other, epoch) = (peer.clone(), peer.epoch());
+    let fetch = Fetch::get(&url).unwrap().epoch(&epoch);
+    let asker = thread::spawn(move || other.execute(fetch).map(drop));
+    let accepted: Vec<TcpStream> = mute.incoming().take(2).map(Result::unwrap).collect();
+    // Both are released at once.
+    epoch.cancel();
+    assert!(asker.join().unwrap().unwrap_err().is_cancelled());
+    for mut socket in accepted {
+        drop(socket.read_to_end(&mut Vec::new()));
+    }
+}
+
+#[test]
+fn bulk_on_a_new_connection_is_hedged_once_somebody_waits_for_it() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.connection {
+        0 => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let (sink, end) = collect(0);
+    list.put(get(&origin, "/a"), sink);
+    peer.wake(Priority::Low);
+    origin.wait_until("the request", |log| log.asked.len() == 1);
+    // Longer than an urgent one would have waited.
+    assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
+    assert_eq!(origin.log().asked.len(), 1);
+    let request = std::iter::from_fn(|| events.try_recv()).find_map(|event| match event {
+        Event::Enqueued { request } => Some(request),
+        _ => None,
+    });
+    peer.promote(request.unwrap(), Priority::High);
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    assert_eq!(origin.log().asked.len(), 2);
+}
+
+#[test]
+fn the_wait_for_a_connection_that_did_not_answer_puts_off_no_later_hedge() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.on_connection {
+        // Each connection answers once.
+        0 => Answer::file(asked, &content),
+        _ => Answer::file(asked, &content).latency_until_released(),
+    });
+    let downloader = downloader(|config| {
+        config.client.inactivity_timeout = NEVER;
+        config.max_retries = 0;
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let began = Instant::now();
+    for _ in 0..5 {
+        assert_pattern(0, &read_all(&peer, get(&origin, "/a")));
+    }
+    // Four waits of a second; it was 1 s, 1 s, 1.8 s, 2.4 s and so on.
+    assert!(began.elapsed() < Duration::from_millis(5500), "{:?}", began.elapsed());
+    assert_eq!(origin.log().asked.len(), 9);
+}
+
+#[test]
+fn a_refusal_of_a_second_connection_is_no_answer_to_the_first() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::file(asked, &content).latency(Duration::from_millis(2500)),
+        _ => Answer::status(503),
+    });
+    let peer = downloader(|config| config.max_retries = 0).register((), Priority::High).unwrap();
+    assert_pattern(0, &read_all(&peer, get(&origin, "/a")));
+    assert_eq!(origin.log().asked.len(), 3);
 }

@@ -46,6 +46,8 @@ pub(crate) struct Response {
     url: HttpUrl,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
+    /// How long other connections had been waited for before its own request was sent.
+    lost: Duration,
     /// What cancels this body, if nobody else holds on to it.
     token: Option<CancelToken>,
 }
@@ -85,6 +87,7 @@ impl Response {
             url,
             range,
             _on_cancel: on_cancel,
+            lost: Duration::ZERO,
             token: None,
         }
     }
@@ -93,6 +96,18 @@ impl Response {
     pub(super) fn framed(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
+    }
+
+    /// Says how long other connections had been waited for.
+    pub(super) fn after_losing(mut self, lost: Duration) -> Self {
+        self.lost = lost;
+        self
+    }
+
+    /// How long other connections, which did not answer, had been waited for before the request was sent that did: no part
+    /// of the time that a request takes.
+    pub(crate) fn lost(&self) -> Duration {
+        self.lost
     }
 
     /// An empty body that no server sent.

@@ -19,9 +19,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use ureq::Timeout;
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, time,
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
 use super::exchange::{Exchange, Over};
@@ -218,41 +217,6 @@ impl Watched {
     }
 }
 
-/// Waits for the beginning of an answer. Patience may end before the limit, and then something else is tried beside the
-/// wait.
-fn await_beginning(
-    transport: &mut dyn Transport,
-    exchange: Option<&Exchange>,
-    timeout: NextTimeout,
-) -> Result<bool, ureq::Error> {
-    let waiting = exchange.filter(|exchange| !exchange.is_answered());
-    let Some((exchange, patience)) = waiting.and_then(|waiting| Some((waiting, waiting.patience.as_ref()?)))
-    else {
-        return transport.await_input(timeout);
-    };
-    let step = if exchange.is_reused() { patience.limit } else { patience.limit / 2 };
-    let mut left = *timeout.for_read().after;
-    let mut wait = |after| transport.await_input(NextTimeout { per_read: Some(after), ..timeout });
-    while step < left {
-        match wait(time::Duration::Exact(step)) {
-            Err(error) if is_timeout(&error) => left -= step,
-            result => return result,
-        }
-        if (patience.at_end)() {
-            break;
-        }
-    }
-    wait(time::Duration::Exact(left))
-}
-
-fn is_timeout(error: &ureq::Error) -> bool {
-    match error {
-        ureq::Error::Timeout(reason) => *reason != Timeout::Connect,
-        ureq::Error::Io(io) => matches!(io.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock),
-        _ => false,
-    }
-}
-
 fn is_break(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -292,11 +256,10 @@ impl Transport for Watched {
             return Err(ureq::Error::Timeout(timeout.reason));
         }
         self.lend(timeout)?;
-        let Self { connection, exchange, beginning, .. } = self;
+        let Self { connection, beginning, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
-        let result = beginning.await_input(connection.link.transport()?, timeout, |transport| {
-            await_beginning(transport, exchange.as_deref(), timeout)
-        });
+        let link = connection.link.transport()?;
+        let result = beginning.await_input(link, timeout, |transport| transport.await_input(timeout));
         if let (Ok(true), Some(exchange)) = (&result, &self.exchange) {
             if exchange.note_answer() && !exchange.is_reused() {
                 self.keeper.note_answered(&self.origin);

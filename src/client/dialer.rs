@@ -87,9 +87,10 @@ impl Dialer {
         let exchange = Exchange::current().unwrap_or_default();
         let (holder, released) = crossbeam_channel::bounded(0);
         exchange.hold(holder);
-        let connected = eyeballs::connect(addresses, self.connect_timeout, &released, || {
-            self.counters.dialled.fetch_add(1, Ordering::Relaxed);
-        });
+        let connected =
+            eyeballs::connect(&exchange.order(addresses), self.connect_timeout, &released, || {
+                self.counters.dialled.fetch_add(1, Ordering::Relaxed);
+            });
         if let Some(cancelled) = exchange.cancelled() {
             return Err(cancelled);
         }

@@ -5,6 +5,7 @@
 //! socket's next user.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +23,8 @@ use crate::error::{Error, ErrorKind};
 pub(super) struct Exchange {
     binding: Mutex<Binding>,
     pub(super) over: Over,
-    /// What is done when the connection gives no head for so long.
-    pub(super) patience: Option<Patience>,
+    /// Addresses that others of the same request wait for. A new connection tries them last.
+    away_from: Vec<SocketAddr>,
 }
 
 /// Which connection a request goes over.
@@ -38,14 +39,6 @@ pub(super) enum Over {
     Proven,
 }
 
-/// See [`Exchange::patience`].
-pub(super) struct Patience {
-    /// For a connection that has served others. One that has not gets half of it.
-    pub(super) limit: Duration,
-    /// False if it is to be done again, after as long.
-    pub(super) at_end: Box<dyn Fn() -> bool + Send + Sync>,
-}
-
 #[derive(Default)]
 struct Binding {
     /// Set once, and then no socket is bound any more.
@@ -56,6 +49,10 @@ struct Binding {
     connected: bool,
     /// The connection had served another request before.
     reused: bool,
+    /// The connection was complete before the request was made: reused, or opened ahead.
+    pooled: bool,
+    /// When a socket was bound last: nothing has come back over it since, unless `answered`.
+    bound_at: Option<Instant>,
     /// When the request was sent.
     sent: Option<Instant>,
     /// Something came back.
@@ -64,8 +61,10 @@ struct Binding {
     ttfb: Option<Duration>,
     /// No wait for more of the answer goes on for longer.
     read_until: Option<Instant>,
+    /// All of the response head came.
+    has_head: bool,
     /// Another exchange for the same request was faster.
-    outrun: bool,
+    superseded: bool,
     direct: Direct,
     /// While a connection is made: dropped when it is to be given up.
     holder: Option<Sender<()>>,
@@ -96,8 +95,16 @@ impl Exchange {
         Self { over, ..Self::default() }
     }
 
-    pub(super) fn with_patience(patience: Option<Patience>) -> Self {
-        Self { patience, ..Self::default() }
+    /// Lets a new connection try these addresses after all others.
+    pub(super) fn away_from(self, addresses: Vec<SocketAddr>) -> Self {
+        Self { away_from: addresses, ..self }
+    }
+
+    /// The addresses in the order in which to try them.
+    pub(super) fn order(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        let mut ordered = addresses.to_vec();
+        ordered.sort_by_key(|address| self.away_from.contains(address));
+        ordered
     }
 
     /// Runs `call` with this as the current exchange of the thread.
@@ -124,18 +131,33 @@ impl Exchange {
         binding.shut_down();
     }
 
-    /// Releases whoever is blocked on this exchange's socket, unless an answer has begun to come. False if it has.
-    pub(super) fn outrun(&self) -> bool {
+    /// Releases whoever is blocked on this exchange, unless its response head is complete. False if it is.
+    pub(super) fn supersede(&self) -> bool {
         let mut binding = self.binding.lock();
-        binding.outrun = !binding.answered;
-        if binding.outrun {
+        binding.superseded |= !binding.has_head;
+        if !binding.has_head {
             binding.shut_down();
         }
-        binding.outrun
+        !binding.has_head
     }
 
-    pub(super) fn was_outrun(&self) -> bool {
-        self.binding.lock().outrun
+    /// Notes that all of the response head has come. False if another exchange was faster.
+    pub(super) fn note_head(&self) -> bool {
+        let mut binding = self.binding.lock();
+        binding.has_head = !binding.superseded;
+        binding.has_head
+    }
+
+    /// Since when its connection has been silent, whether that is reused, and whether it comes from stock. `None` while
+    /// there is no connection.
+    pub(super) fn silent_since(&self) -> Option<(Instant, bool, bool)> {
+        let binding = self.binding.lock();
+        Some((binding.bound_at?, binding.reused, binding.pooled))
+    }
+
+    /// The address that its connection leads to, while it has one.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.binding.lock().handle.as_ref().and_then(ShutdownHandle::peer)
     }
 
     /// Why it was aborted, if it was.
@@ -150,7 +172,8 @@ impl Exchange {
         let is_no_answer =
             matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected | ErrorKind::Tls);
         let binding = self.binding.lock();
-        binding.reused && binding.cancelled.is_none() && (is_no_answer || !binding.answered)
+        let is_alone = binding.cancelled.is_none() && !binding.superseded;
+        binding.reused && is_alone && (is_no_answer || !binding.answered)
     }
 
     /// True if it got as far as a complete connection.
@@ -163,15 +186,15 @@ impl Exchange {
         self.binding.lock().reused
     }
 
-    pub(super) fn is_answered(&self) -> bool {
-        self.binding.lock().answered
-    }
-
     pub(super) fn bind(&self, handle: &ShutdownHandle, reused: bool) -> Result<(), Error> {
         let mut binding = self.binding.lock();
         if let Some(reason) = binding.cancelled {
             return Err(Error::cancelled(reason));
         }
+        if binding.superseded {
+            return Err(Error::superseded());
+        }
+        binding.bound_at = Some(Instant::now());
         binding.holder = None;
         binding.handle = Some(handle.clone());
         binding.reused = reused;
@@ -181,7 +204,7 @@ impl Exchange {
     /// Keeps `holder` while a connection is made, and drops it when this is aborted; at once if it was.
     pub(super) fn hold(&self, holder: Sender<()>) {
         let mut binding = self.binding.lock();
-        binding.holder = Some(holder).filter(|_| binding.cancelled.is_none());
+        binding.holder = Some(holder).filter(|_| binding.cancelled.is_none() && !binding.superseded);
     }
 
     pub(super) fn unbind(&self, handle: &ShutdownHandle) {
@@ -198,13 +221,14 @@ impl Exchange {
         if binding.connected {
             return Ok(());
         }
-        // One that was outrun is not cancelled.
-        Err(Error::cancelled(binding.cancelled.unwrap_or(CancelReason::Fetch)))
+        Err(binding.cancelled.map_or_else(Error::superseded, Error::cancelled))
     }
 
     /// It goes over a connection that was complete before.
     pub(super) fn note_connected(&self) {
-        self.binding.lock().connected = true;
+        let mut binding = self.binding.lock();
+        binding.connected = true;
+        binding.pooled = true;
     }
 
     /// Notes that the request is being sent.

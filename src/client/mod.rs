@@ -3,6 +3,7 @@
 //! ureq speaks HTTP; what surrounds it is here: the connections ([connect], [warm]), the names ([resolve]), the rules for
 //! what an answer may be, and the [body] that never ends early in silence.
 
+mod alarm;
 mod body;
 mod connect;
 mod continuation;
@@ -10,8 +11,8 @@ mod dialer;
 mod exchange;
 mod eyeballs;
 mod head;
+mod hedge;
 mod pace;
-mod race;
 mod range;
 pub(crate) mod representation;
 mod request;
@@ -33,12 +34,13 @@ use std::time::{Duration, Instant, SystemTime};
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use ureq::{Agent, Body, Timeout};
 
+use self::alarm::Alarms;
 use self::body::Framing;
 use self::connect::Connect;
 use self::dialer::Dialer;
-use self::exchange::{Exchange, Over, Patience};
+use self::exchange::{Exchange, Over};
+use self::hedge::{Attempt, Hedge};
 use self::pace::Pace;
-use self::race::Race;
 use self::range::{ContentRange, Meaning, check_partial, read_200};
 use self::request::parse_headers;
 use self::resolve::{CachingResolver, Lookups};
@@ -54,6 +56,7 @@ use crate::safe_url::{HttpUrl, SafeUrl};
 
 pub(crate) use body::{BRIEF, Response};
 pub(crate) use continuation::Continuation;
+pub(crate) use hedge::{Hedging, Urgency};
 pub use range::ByteRange;
 pub(crate) use request::Request;
 pub use request::{Head, Validator};
@@ -79,6 +82,8 @@ struct Shared {
     keeper: Arc<Keeper>,
     lookups: Arc<Lookups>,
     counters: Arc<Counters>,
+    /// What a request does that waits for too long.
+    alarms: Arc<Alarms>,
     headers: HeaderMap,
     /// What each origin, and no other, gets as `Authorization`.
     auth: Vec<(url::Origin, HeaderValue)>,
@@ -103,6 +108,10 @@ struct Answer {
     response: http::Response<Body>,
     exchange: Arc<Exchange>,
     on_cancel: CancelGuard,
+    /// When its own request was sent.
+    sent: Instant,
+    /// How long other connections had been waited for before that.
+    lost: Duration,
 }
 
 impl HttpClient {
@@ -137,6 +146,7 @@ impl HttpClient {
             keeper,
             lookups,
             counters,
+            alarms: Arc::default(),
             headers,
             auth: authorizations(config)?,
             max_redirects: config.max_redirects,
@@ -195,10 +205,16 @@ impl HttpClient {
     /// Closes what serves nobody, and opens nothing ahead any more.
     pub(crate) fn close(&self) {
         self.0.keeper.close();
+        self.0.alarms.close();
+    }
+
+    /// Looks again at requests that were not urgent when they could have been hedged.
+    pub(crate) fn recheck_urgency(&self) {
+        self.0.alarms.recheck();
     }
 
     /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With
-    /// `patience`, a connection that gives no head for so long is raced by another one.
+    /// `hedging`, a connection that gives no head for too long is not waited for alone: see [hedge].
     ///
     /// A request with a remembered target goes there first, and at once to its own URL if the target does not serve it:
     /// that URL may lead to another target by now. The error is that of the request's own URL then.
@@ -206,7 +222,7 @@ impl HttpClient {
         &self,
         request: &Request,
         cancel: &CancelToken,
-        patience: Option<Duration>,
+        hedging: Option<&Hedging>,
     ) -> Result<Response, Error> {
         if let Some(range) = request.range.filter(ByteRange::is_empty) {
             let why = format!("a range of {} bytes to {} has no byte in it", range.start, range.end);
@@ -215,9 +231,9 @@ impl HttpClient {
         if self.0.hollow {
             return Ok(Response::hollow(request, cancel));
         }
-        let answered = self.open_as_asked(request, cancel, patience).and_then(|response| match response {
+        let answered = self.open_as_asked(request, cancel, hedging).and_then(|response| match response {
             Some(response) => Ok(response),
-            None => self.open_whole(request, cancel, patience),
+            None => self.open_whole(request, cancel, hedging),
         });
         answered.map_err(|error| {
             let error = error.with_url(request.url());
@@ -234,12 +250,12 @@ impl HttpClient {
         &self,
         request: &Request,
         cancel: &CancelToken,
-        patience: Option<Duration>,
+        hedging: Option<&Hedging>,
     ) -> Result<Response, Error> {
         log::debug!("a 200 may be the range that was asked for: the whole is asked for instead");
         let mut whole = request.clone();
         whole.set_whole();
-        let response = self.open_as_asked(&whole, cancel, patience)?;
+        let response = self.open_as_asked(&whole, cancel, hedging)?;
         response.ok_or_else(|| Error::new(ErrorKind::Protocol, "the answer is neither a part nor the whole"))
     }
 
@@ -248,17 +264,17 @@ impl HttpClient {
         &self,
         request: &Request,
         cancel: &CancelToken,
-        patience: Option<Duration>,
+        hedging: Option<&Hedging>,
     ) -> Result<Option<Response>, Error> {
         match request.remembered_target() {
-            None => self.follow(request, &request.url, None, cancel, patience),
-            Some(target) => match self.follow(request, target, None, cancel, patience) {
+            None => self.follow(request, &request.url, None, cancel, hedging),
+            Some(target) => match self.follow(request, target, None, cancel, hedging) {
                 Err(error) if is_targets_own(&error) => {
                     log::debug!(
                         "the remembered target {} failed: {error}",
                         target.expose().origin().ascii_serialization()
                     );
-                    self.follow(request, &request.url, Some((target, &error)), cancel, patience)
+                    self.follow(request, &request.url, Some((target, &error)), cancel, hedging)
                 }
                 result => result,
             },
@@ -273,14 +289,17 @@ impl HttpClient {
         start: &HttpUrl,
         failed: Option<(&HttpUrl, &Error)>,
         cancel: &CancelToken,
-        patience: Option<Duration>,
+        hedging: Option<&Hedging>,
     ) -> Result<Option<Response>, Error> {
         let mut url = start.clone();
         let mut visited = vec![url.clone()];
+        let mut lost = Duration::ZERO;
         loop {
-            let mut answer = self.send(request, &url, cancel, patience)?;
+            let mut answer = self.send(request, &url, cancel, hedging)?;
+            lost += answer.lost;
             let Some(next) = redirect(&url, &answer.response)? else {
-                return self.accept(request, &url, answer);
+                let response = self.accept(request, &url, answer)?;
+                return Ok(response.map(|response| response.after_losing(lost)));
             };
             drain(&mut answer);
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
@@ -307,18 +326,10 @@ impl HttpClient {
         request: &Request,
         url: &HttpUrl,
         cancel: &CancelToken,
-        patience: Option<Duration>,
+        hedging: Option<&Hedging>,
     ) -> Result<Answer, Error> {
-        let race = patience.map(|limit| (limit, Race::new(self, request, url, cancel)));
-        let patience = race.as_ref().map(|(limit, race)| {
-            let race = Arc::clone(race);
-            Patience { limit: *limit, at_end: Box::new(move || race.begin()) }
-        });
-        let first = self.send_once(request, url, cancel, Exchange::with_patience(patience));
-        let first = match race {
-            Some((_, race)) => race.end(first, cancel),
-            None => first,
-        };
+        let began = Instant::now();
+        let first = self.send_hedged(request, url, cancel, hedging, Over::Any);
         let is_stale = match &first {
             Err((error, exchange)) => exchange.was_stale(error),
             // RFC 9110, 15.5.9: what a server sends that closes an idle connection. The request crossed it.
@@ -334,7 +345,30 @@ impl HttpClient {
         if let Some(origin) = origin_of(url) {
             self.0.keeper.forget(&origin);
         }
-        self.send_once(request, url, cancel, Exchange::over(Over::New)).map_err(|(error, _)| error)
+        let lost = began.elapsed();
+        let again = self.send_hedged(request, url, cancel, hedging, Over::New);
+        again.map(|answer| Answer { lost: answer.lost + lost, ..answer }).map_err(|(error, _)| error)
+    }
+
+    fn send_hedged(
+        &self,
+        request: &Request,
+        url: &HttpUrl,
+        cancel: &CancelToken,
+        hedging: Option<&Hedging>,
+        over: Over,
+    ) -> Attempt {
+        let exchange = Arc::new(Exchange::over(over));
+        let Some(hedging) = hedging else { return self.send_once(request, url, cancel, &exchange) };
+        let hedge = Hedge::new(self, request, url, cancel, hedging, &exchange);
+        let alarm = self.0.alarms.set(Instant::now() + hedging.delay / 2, {
+            let hedge = Arc::clone(&hedge);
+            move |now| hedge.poll(now)
+        });
+        let first = self.send_once(request, url, cancel, &exchange);
+        let attempt = hedge.end(first, cancel);
+        drop(alarm);
+        attempt
     }
 
     fn send_once(
@@ -342,20 +376,24 @@ impl HttpClient {
         request: &Request,
         url: &HttpUrl,
         cancel: &CancelToken,
-        exchange: Exchange,
-    ) -> Result<Answer, (Error, Arc<Exchange>)> {
-        let exchange = Arc::new(exchange);
+        exchange: &Arc<Exchange>,
+    ) -> Attempt {
+        let exchange = Arc::clone(exchange);
+        let sent = Instant::now();
         let on_cancel = self.abort_on(cancel, &exchange);
         if let Some(cancelled) = exchange.cancelled() {
             return Err((cancelled, exchange));
         }
         self.0.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let sent =
+        let result =
             self.request(request, url).and_then(|request| exchange.enter(|| self.0.agent.run(request)));
-        match (sent, exchange.cancelled()) {
+        match (result, exchange.cancelled()) {
             (_, Some(cancelled)) => Err((cancelled, exchange)),
             (Err(error), None) => Err((describe(error), exchange)),
-            (Ok(response), None) => Ok(Answer { response, exchange, on_cancel }),
+            (Ok(response), None) if exchange.note_head() => {
+                Ok(Answer { response, exchange, on_cancel, sent, lost: Duration::ZERO })
+            }
+            (Ok(_), None) => Err((Error::superseded(), exchange)),
         }
     }
 
@@ -475,7 +513,7 @@ impl HttpClient {
             },
             _ => (None, body_len),
         };
-        let Answer { response, exchange, on_cancel } = answer;
+        let Answer { response, exchange, on_cancel, .. } = answer;
         let (parts, body) = response.into_parts();
         let head = Head {
             status,
@@ -703,6 +741,11 @@ fn describe_io(error: io::Error) -> Error {
 }
 
 impl Error {
+    /// Of an exchange that another one for the same request was faster than. Nobody but the hedge sees it.
+    fn superseded() -> Self {
+        Self::new(ErrorKind::Disconnected, "another connection was faster")
+    }
+
     pub(super) fn from_ureq(error: ureq::Error) -> Self {
         describe(error)
     }

@@ -68,6 +68,8 @@ struct State {
     waiters: HashMap<String, usize>,
     /// Grows when the network has changed: what an older lookup finds is not used.
     network: u64,
+    /// Addresses that accepted a connection and did not answer on it, and when that was found out.
+    mute: HashMap<IpAddr, Instant>,
 }
 
 /// A name on a thread.
@@ -119,6 +121,12 @@ impl Lookups {
         Arc::new(Self { state, changed, max_age, limit, look_up: Box::new(look_up) })
     }
 
+    /// Takes these for the addresses of `host`.
+    #[cfg(test)]
+    pub(super) fn preset(&self, host: &str, addresses: &[IpAddr]) {
+        self.state.lock().learn(host.into(), Ok(addresses.to_vec()));
+    }
+
     /// Lets every waiter look again whether it was cancelled.
     pub(super) fn wake_all(&self) {
         // Under the lock, so that nobody is between the look and the wait.
@@ -133,6 +141,25 @@ impl Lookups {
         state.change_network();
         // Those who wait start the threads.
         self.changed.notify_all();
+    }
+
+    /// Notes that `address` accepted a connection and did not answer on it, while another address of the host did.
+    pub(super) fn note_mute(&self, address: IpAddr) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let max_age = self.max_age;
+        state.mute.retain(|_, since| now.saturating_duration_since(*since) < max_age);
+        if state.mute.len() < MAX_HOSTS {
+            state.mute.insert(address, now);
+        }
+    }
+
+    /// Puts those behind that were found mute, for as long as an answer is remembered.
+    fn order(&self, addresses: &mut [IpAddr]) {
+        let state = self.state.lock();
+        let is_mute =
+            |address: &IpAddr| state.mute.get(address).is_some_and(|since| since.elapsed() < self.max_age);
+        addresses.sort_by_key(is_mute);
     }
 
     /// The addresses of `host`. Blocks until they are known, for the limit at most.
@@ -287,6 +314,7 @@ impl State {
 
     fn change_network(&mut self) {
         self.network += 1;
+        self.mute.clear();
         self.known.values_mut().for_each(|known| known.is_outdated = true);
         let queued = self.queue.iter().cloned().collect();
         // What runs is not pending any more: it is asked for again by those who wait for it.
@@ -361,7 +389,9 @@ impl Resolver for CachingResolver {
         let port = uri.port_u16().unwrap_or(default);
         let addresses = self.lookups.resolve(host, exchange.as_deref()).map_err(carry)?;
         let mut resolved = self.empty();
-        for address in interleave(&addresses).into_iter().take(16) {
+        let mut addresses = interleave(&addresses);
+        self.lookups.order(&mut addresses);
+        for address in addresses.into_iter().take(16) {
             resolved.push(SocketAddr::new(address, port));
         }
         Ok(resolved)
@@ -521,6 +551,21 @@ mod tests {
         state.end("host", new, Ok(vec![second]));
         state.end("host", old, Ok(vec![first]));
         assert_eq!(state.known["host"].answer().unwrap(), [second]);
+    }
+
+    #[test]
+    fn an_address_that_was_mute_comes_last_until_the_network_changes() {
+        let lookups = lookups();
+        let [first, second, third] = [1, 2, 3].map(|last| IpAddr::from([192, 0, 2, last]));
+        lookups.note_mute(first);
+        let order = |lookups: &Lookups| {
+            let mut addresses = [first, second, third];
+            lookups.order(&mut addresses);
+            addresses
+        };
+        assert_eq!(order(&lookups), [second, third, first]);
+        lookups.outdate();
+        assert_eq!(order(&lookups), [first, second, third]);
     }
 
     #[test]

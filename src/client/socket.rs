@@ -81,6 +81,11 @@ impl ShutdownHandle {
         self.shut_down();
     }
 
+    /// The address at its other end.
+    pub(super) fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer_addr().ok()
+    }
+
     /// True if both end the same connection.
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -136,6 +136,11 @@ impl<C> Stock<C> {
             .is_some_and(|shelf| shelf.ready.iter().any(|(connection, _)| is_wanted(connection)))
     }
 
+    /// True if `origin` is known to answer one connection at a time.
+    pub(super) fn is_serial(&self, origin: &Origin) -> bool {
+        self.shelves.get(origin).is_some_and(|shelf| shelf.serial.load(Ordering::Relaxed))
+    }
+
     /// Notes that a new connection to `origin` got no answer while one that had served others did. True if the origin is
     /// now known to answer one at a time.
     pub(super) fn note_unanswered(&mut self, origin: &Origin) -> bool {
@@ -255,6 +260,13 @@ impl<C> Stock<C> {
             shelf.dialling.clear();
         }
         self.clear(None)
+    }
+
+    /// Lets go of what leads to `origin` and has been idle since before `since`.
+    pub(super) fn clear_older(&mut self, origin: &Origin, since: Instant) -> Vec<C> {
+        let Some(shelf) = self.shelves.get_mut(origin) else { return Vec::new() };
+        let younger = shelf.ready.partition_point(|(_, idle_since)| *idle_since < since);
+        shelf.ready.drain(..younger).map(|(connection, _)| connection).collect()
     }
 
     /// Lets go of what leads to `origin`, or of all.
@@ -499,6 +511,17 @@ mod tests {
         assert_eq!(stock.poll_dial(now + REFUSED / 2), None);
         stock.checkout(&a, |_| true, now + REFUSED);
         assert!(stock.poll_dial(now + REFUSED).is_some());
+    }
+
+    #[test]
+    fn what_became_idle_before_a_time_can_be_let_go() {
+        let now = Instant::now();
+        let (mut stock, a) = (stock(), origin("a"));
+        stock.put(&a, 1, now);
+        stock.put(&a, 2, now + AGE / 4);
+        assert_eq!(stock.clear_older(&a, now + AGE / 4), [1]);
+        assert_eq!(stock.clear_older(&origin("b"), now), []);
+        assert_eq!(stock.idle(), 1);
     }
 
     #[test]

@@ -140,6 +140,11 @@ impl Keeper {
         self.shelves.lock().stock.has(origin, Connection::is_proven)
     }
 
+    /// True if `origin` is known to answer one connection at a time.
+    pub(super) fn is_serial(&self, origin: &Origin) -> bool {
+        self.shelves.lock().stock.is_serial(origin)
+    }
+
     /// Notes that a new connection to `origin` got no answer while one that had served others did.
     pub(super) fn note_unanswered(&self, origin: &Origin) {
         if self.shelves.lock().stock.note_unanswered(origin) {
@@ -168,6 +173,12 @@ impl Keeper {
     /// Lets go of what leads to `origin`.
     pub(super) fn forget(&self, origin: &Origin) {
         let gone = self.shelves.lock().stock.clear(Some(origin));
+        drop(gone);
+    }
+
+    /// Lets go of what leads to `origin` and has been idle since before `since`.
+    pub(super) fn forget_older(&self, origin: &Origin, since: Instant) {
+        let gone = self.shelves.lock().stock.clear_older(origin, since);
         drop(gone);
     }
 

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use super::fetch::{Fetch, Validate};
 use super::scheduler::Core;
 use super::sync::Slot;
+use super::worker::Control;
 use crate::cancel::CancelToken;
 use crate::client::retry::{self, Backoff};
-use crate::client::{self, Continuation, Head, Request};
+use crate::client::{self, Continuation, Head, Hedging, Request};
 use crate::error::{Error, ErrorKind};
 
-/// See [`patience`].
-const SHORTEST_PATIENCE: Duration = Duration::from_secs(1);
+/// See [`hedge_delay`].
+const SHORTEST_HEDGE_DELAY: Duration = Duration::from_secs(1);
 
 /// What a fetch asks for, over all its attempts.
 pub(super) struct Pursuit {
@@ -52,7 +53,12 @@ impl Pursuit {
     }
 
     /// Asks for what has not come yet. Blocks until a head is there that goes on with what came.
-    pub(super) fn open(&mut self, core: &Core, token: &CancelToken) -> Result<client::Response, Error> {
+    pub(super) fn open(
+        &mut self,
+        core: &Core,
+        token: &CancelToken,
+        urgency: &Arc<Control>,
+    ) -> Result<client::Response, Error> {
         self.flowed = false;
         if let Some(range) = self.continuation.range() {
             self.request.set_range(range);
@@ -60,11 +66,12 @@ impl Pursuit {
                 self.request.set_if_range(validator.clone());
             }
         }
-        let opened = core.client.open(&self.request, token, Some(patience(core)));
+        let hedging = Hedging { delay: hedge_delay(core), urgency: Arc::clone(urgency) as _ };
+        let opened = core.client.open(&self.request, token, Some(&hedging));
         let body = match opened {
             Err(error) if self.is_refused_rest(&error) => {
                 self.request.set_whole();
-                core.client.open(&self.request, token, Some(patience(core)))?
+                core.client.open(&self.request, token, Some(&hedging))?
             }
             opened => opened?,
         };
@@ -146,11 +153,11 @@ impl Pursuit {
     }
 }
 
-/// How long a request waits on a connection that was kept alive before it is raced: such a connection may have died in
-/// silence. Bulk is raced, too: somebody may have come to wait for it by then.
-fn patience(core: &Core) -> Duration {
+/// How long a request waits for its head before it is hedged. Four times the usual: of the requests that would have been
+/// answered, few are sent twice.
+fn hedge_delay(core: &Core) -> Duration {
     let ttfb = core.account.ttfb().unwrap_or_default();
-    SHORTEST_PATIENCE.max(4 * ttfb)
+    SHORTEST_HEDGE_DELAY.max(4 * ttfb)
 }
 
 /// Blocks until `after` has passed or `token` is cancelled.

@@ -155,9 +155,9 @@ impl Response {
             self.record.start();
             let attempt = self.token.child(CancelReason::Fetch);
             let sent = Instant::now();
-            match self.pursuit.open(&self.core, &attempt) {
+            match self.pursuit.open(&self.core, &attempt, &self.record.control) {
                 Ok(mut body) => {
-                    self.record.note_head(sent.elapsed(), body.head().status());
+                    self.record.note_head(sent.elapsed(), &body);
                     body.keep(attempt);
                     self.pursuit.begin(body.head());
                     let broken = std::mem::replace(&mut self.body, body);

@@ -140,6 +140,8 @@ struct Actions {
     /// To be closed: none of them has yielded in time.
     evictions: Vec<Arc<Control>>,
     slow: Vec<Arc<Control>>,
+    /// A fetch that runs has become urgent: it may be hedged now.
+    urgent: bool,
     signal: bool,
     watch: bool,
 }
@@ -342,6 +344,9 @@ impl Core {
         for control in actions.slow {
             control.tell_slow();
         }
+        if actions.urgent {
+            self.client.recheck_urgency();
+        }
         if actions.watch {
             self.watch_signal.put(());
         }
@@ -463,7 +468,7 @@ impl Machine {
             }
             Fact::PeerCancelled(peer) => self.schedule.handle_peer_cancelled(peer),
             Fact::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
-            Fact::Promoted(request, priority) => self.promote(request, priority, now),
+            Fact::Promoted(request, priority) => self.promote(request, priority, now, actions),
             Fact::Due => self.alarm = None,
             Fact::Stopped => {
                 self.stopped = true;
@@ -530,7 +535,7 @@ impl Machine {
         }
     }
 
-    fn promote(&mut self, request: RequestId, priority: Priority, now: Instant) {
+    fn promote(&mut self, request: RequestId, priority: Priority, now: Instant, actions: &mut Actions) {
         self.schedule.promote(request, priority, now);
         match self.jobs.get_mut(&request) {
             Some(job) => job.priority = priority,
@@ -538,6 +543,7 @@ impl Machine {
                 let held = self.held.iter().flatten().filter_map(Held::control);
                 for control in held.filter(|control| control.request == request) {
                     control.set_priority(priority);
+                    actions.urgent |= priority == Priority::High;
                 }
             }
         }

@@ -24,7 +24,7 @@ use super::response::{Reply, Response};
 use super::schedule::{Answer, Fruitless, Origin, PROTECTED, Ticket, WorkerId};
 use super::scheduler::{Asked, Core, Fact, PeerEntry, Task, enter_own_thread};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
-use crate::client;
+use crate::client::{self, Urgency};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::contain;
@@ -169,12 +169,12 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
     }
     job.control.arm(&token);
     let sent = Instant::now();
-    let mut body = match job.pursuit.open(core, &token) {
+    let mut body = match job.pursuit.open(core, &token, &job.control) {
         Ok(body) => body,
         Err(error) => return ended(job, Err(error)),
     };
     job.control.advance();
-    job.record.note_head(sent.elapsed(), body.head().status());
+    job.record.note_head(sent.elapsed(), &body);
     let flow = match &mut job.target {
         Target::Caller(_) => Ok(Flow::Detach),
         Target::Sink(sink) => sink.head(body.head()),
@@ -440,6 +440,12 @@ impl Control {
     }
 }
 
+impl Urgency for Control {
+    fn is_urgent(&self) -> bool {
+        self.state.lock().priority == Priority::High
+    }
+}
+
 impl Job {
     pub(super) fn new(
         core: &Arc<Core>,
@@ -546,10 +552,12 @@ impl Record {
         self.control.publish(&event);
     }
 
-    /// Tells that a head has come, `ttfb` after its request was sent.
-    pub(super) fn note_head(&self, ttfb: Duration, status: u16) {
-        self.control.accounts.iter().for_each(|account| account.add_head(ttfb));
-        self.publish(Event::FirstByte { request: self.id, ttfb, status });
+    /// Tells that the head of `body` has come, `ttfb` after it was asked for.
+    pub(super) fn note_head(&self, ttfb: Duration, body: &client::Response) {
+        // The wait for a connection that did not answer says nothing of those that do, and would put off the next hedge.
+        let own = ttfb.saturating_sub(body.lost());
+        self.control.accounts.iter().for_each(|account| account.add_head(own));
+        self.publish(Event::FirstByte { request: self.id, ttfb, status: body.head().status() });
     }
 
     /// Tells that it failed and will be tried again.
