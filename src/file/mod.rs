@@ -57,10 +57,19 @@ pub(crate) struct Shared {
     /// Set once, right after registration.
     link: OnceLock<Link>,
     linear: Mutex<Option<JoinHandle<()>>>,
-    /// Keeps a connection ready, so that a seek costs one round trip.
-    warmth: OnceLock<Option<Warmth>>,
+    warmth: Mutex<KeptWarm>,
     /// Where workers leave bodies to readers that wait for them.
     berth: Arc<Berth>,
+}
+
+/// A connection that is kept ready, so that a seek costs one round trip.
+#[derive(Debug, Default)]
+enum KeptWarm {
+    /// It is not known yet whether there is more to come than the opening brings.
+    #[default]
+    Undecided,
+    /// `None` behind a proxy, and once the stream is gone.
+    Decided(Option<Warmth>),
 }
 
 /// The way to the downloader.
@@ -102,7 +111,7 @@ impl HttpFile {
             config,
             link: OnceLock::new(),
             linear: Mutex::default(),
-            warmth: OnceLock::new(),
+            warmth: Mutex::default(),
             berth: Arc::new(Berth::new(move || woken.notify())),
         });
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
@@ -146,6 +155,7 @@ impl Drop for HttpFile {
         if linear.is_some_and(|thread| thread.join().is_err()) {
             log::error!("the thread of a linear body had panicked");
         }
+        self.shared.close();
     }
 }
 
@@ -165,6 +175,9 @@ impl Shared {
     /// What kind of media it is, as far as is known by now.
     pub(crate) fn media_info(&self) -> MediaInfo {
         let state = self.state.lock();
+        if let Some(media) = &state.media {
+            return media.clone();
+        }
         let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
         MediaInfo::detect(content_type, self.request.url().expose().as_str(), state.first.as_slice())
     }
@@ -188,6 +201,16 @@ impl Shared {
     pub(crate) fn remove_reader(&self, reader: ReaderId) {
         self.state.lock().readers.remove(reader);
         self.resource.notify();
+    }
+
+    /// Drops what only a stream has a use for, whichever handles are left: the bytes, the connection that is kept ready. What
+    /// is known of the file stays known.
+    fn close(&self) {
+        let media = self.media_info();
+        self.state.lock().close(media);
+        self.resource.close();
+        let warmth = std::mem::replace(&mut *self.warmth.lock(), KeptWarm::Decided(None));
+        drop(warmth);
     }
 
     /// Ends all transfers, now and for ever. What is stored stays readable.
@@ -523,19 +546,22 @@ impl Shared {
     /// What the network has shown.
     fn network(&self) -> Network {
         let (rate, ttfb) = self.link.get().map(|link| link.waker.network()).unwrap_or_default();
-        let serial = self.warmth.get().is_some_and(|warmth| warmth.as_ref().is_some_and(Warmth::is_serial));
+        let serial = matches!(&*self.warmth.lock(), KeptWarm::Decided(Some(warmth)) if warmth.is_serial());
         Network { rate, ttfb, serial }
     }
 
     /// Keeps a connection ready from now on, if there is more to come than the opening brings.
     fn keep_warm(&self) {
         let has_more = |info: &state::Info| info.ranged && info.len.is_none_or(|len| len > plan::OPENING);
-        if self.warmth.get().is_some() || !self.state.lock().info.as_ref().is_some_and(has_more) {
+        if !self.state.lock().info.as_ref().is_some_and(has_more) {
             return;
         }
         let target = self.state.lock().target().cloned();
-        let request = self.request(target.as_ref());
-        self.warmth.get_or_init(|| self.link.get()?.waker.keep_warm(&request));
+        let mut warmth = self.warmth.lock();
+        if let KeptWarm::Undecided = *warmth {
+            let request = self.request(target.as_ref());
+            *warmth = KeptWarm::Decided(self.link.get().and_then(|link| link.waker.keep_warm(&request)));
+        }
     }
 
     /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.

@@ -16,7 +16,7 @@ use crate::client::retry::Backoff;
 use crate::config::ReadAhead;
 use crate::downloader::{Flow, Priority, RequestId};
 use crate::error::{Error, ErrorKind};
-use crate::media::FirstBytes;
+use crate::media::{FirstBytes, MediaInfo};
 use crate::safe_url::SafeUrl;
 use crate::storage::RangeSet;
 
@@ -88,6 +88,8 @@ pub(super) struct State {
     pub(super) last_progress: Instant,
     /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
     pub(super) first: FirstBytes,
+    /// What they told, once the stream is gone and they with it.
+    pub(super) media: Option<MediaInfo>,
     pub(super) read_ahead: ReadAhead,
     /// Bytes kept behind a reader; `None` where storage keeps all.
     pub(super) behind: Option<u64>,
@@ -178,10 +180,17 @@ impl State {
             opening: true,
             last_progress: Instant::now(),
             first: FirstBytes::default(),
+            media: None,
             read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
             behind,
             stats: StreamStats::default(),
         }
+    }
+
+    /// Notes that the stream is gone.
+    pub(super) fn close(&mut self, media: MediaInfo) {
+        self.media = Some(media);
+        self.first = FirstBytes::default();
     }
 
     /// Changes how far to read ahead.

@@ -176,6 +176,7 @@ impl Drop for Radio {
         if joined.is_some_and(|joined| joined.is_err()) {
             log::error!("the thread of a radio had panicked");
         }
+        self.shared.close();
     }
 }
 

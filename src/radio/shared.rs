@@ -62,6 +62,8 @@ struct State {
     /// Where the audio of the last connection begins, and its first bytes, for telling their type.
     connected_at: u64,
     first: FirstBytes,
+    /// What they told, once the radio is gone and they with it.
+    media: Option<MediaInfo>,
     /// The reader is blocked: all that was stored is read.
     waiting: bool,
     last_read: Instant,
@@ -117,6 +119,7 @@ impl Shared {
             content_type: None,
             connected_at: 0,
             first: FirstBytes::default(),
+            media: None,
             waiting: false,
             last_read: Instant::now(),
             let_go: false,
@@ -274,6 +277,24 @@ impl Shared {
     }
 }
 
+/// For the drop.
+impl Shared {
+    /// Drops the audio, whichever handles are left. What is known of the radio stays known. To be called once nothing
+    /// receives any more.
+    pub(super) fn close(&self) {
+        let media = self.media_info();
+        let mut state = self.state.lock();
+        let position = state.position;
+        (state.start, state.end) = (position, position);
+        state.seams.clear();
+        state.titles.forget_before(position);
+        state.first = FirstBytes::default();
+        state.media = Some(media);
+        drop(state);
+        self.resource.close();
+    }
+}
+
 /// For handles.
 impl Shared {
     pub(super) fn position(&self) -> u64 {
@@ -313,6 +334,9 @@ impl Shared {
 
     pub(super) fn media_info(&self) -> MediaInfo {
         let state = self.state.lock();
+        if let Some(media) = &state.media {
+            return media.clone();
+        }
         MediaInfo::detect(
             state.content_type.as_deref(),
             self.request.url().expose().as_str(),

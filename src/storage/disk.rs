@@ -153,7 +153,7 @@ mod tests {
             assert_eq!(read_first(resource), number as u8);
         }
         let disk = Disk::shared().unwrap();
-        assert!(resources.iter().all(|resource| Arc::ptr_eq(resource.disk.get().unwrap(), &disk)));
+        assert!(resources.iter().all(|resource| Arc::ptr_eq(&resource.disk().unwrap(), &disk)));
     }
 
     #[test]

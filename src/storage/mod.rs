@@ -12,7 +12,7 @@ mod ranges;
 mod temp_file;
 
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +21,7 @@ use self::at_hand::AtHand;
 use self::disk::Disk;
 use self::memory::{Block, Blocks};
 use self::temp_file::{FileBlocks, Place};
+use crate::cancel::CancelReason;
 use crate::config::StorageConfig;
 use crate::error::Error;
 
@@ -35,8 +36,8 @@ pub(crate) struct Resource {
     state: Mutex<State>,
     /// Notified by `write_at`, and by `notify` when something changed that waiters ask about.
     changed: Condvar,
-    /// The thread that loads blocks, from the first one on that was requested.
-    disk: OnceLock<Arc<Disk>>,
+    /// The thread that loads blocks, from the first one on that was requested, until the close.
+    disk: Mutex<Option<Arc<Disk>>>,
 }
 
 #[derive(Debug)]
@@ -56,6 +57,8 @@ struct State {
 enum Backend {
     Memory(Blocks),
     File(FileBlocks),
+    /// Nothing is there, and nothing is taken in.
+    Closed,
 }
 
 /// What a read that does not wait for a disk came to.
@@ -110,7 +113,7 @@ impl Resource {
             is_loading: false,
             evictions: 0,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), disk: OnceLock::new() }
+        Self { state: Mutex::new(state), changed: Condvar::new(), disk: Mutex::default() }
     }
 
     /// Stores `bytes` at `offset` and wakes who waits. What is there already is overwritten, with the same bytes if the
@@ -120,7 +123,9 @@ impl Resource {
             let from = offset + part.bytes.start as u64;
             let range = from..from + part.bytes.len() as u64;
             let at_hand = loop {
+                // A fetch whose stream is gone ends with this.
                 let handle = self.state.lock().backend.entry(part.index);
+                let handle = handle.ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
                 handle.write(part.within, &bytes[part.bytes.clone()])?;
                 let mut state = self.state.lock();
                 // An eviction may have taken the block while it was written.
@@ -238,12 +243,30 @@ impl Resource {
         Ok(())
     }
 
-    fn disk(&self) -> Result<&Disk, Error> {
-        if let Some(disk) = self.disk.get() {
-            return Ok(disk);
+    fn disk(&self) -> Result<Arc<Disk>, Error> {
+        let mut disk = self.disk.lock();
+        if let Some(disk) = &*disk {
+            return Ok(Arc::clone(disk));
         }
-        let disk = Disk::shared()?;
-        Ok(self.disk.get_or_init(|| disk))
+        let shared = Disk::shared()?;
+        Ok(Arc::clone(disk.insert(shared)))
+    }
+
+    /// Drops all bytes, now and for good: frees the memory, closes the temporary file, and gives back the share of the disk
+    /// thread, whoever still holds the resource. What comes later is not stored.
+    pub(crate) fn close(&self) {
+        let dropped = {
+            let mut state = self.state.lock();
+            // Whoever copies just now copies again, and finds nothing.
+            state.evictions += 1;
+            state.ranges = RangeSet::default();
+            (std::mem::replace(&mut state.backend, Backend::Closed), std::mem::take(&mut state.at_hand))
+        };
+        // Outside of the lock: there may be much to free.
+        drop(dropped);
+        let disk = self.disk.lock().take();
+        drop(disk);
+        self.notify();
     }
 
     /// Loads the next requested block into memory: reads from the disk. True if there are more. What it fails of is for the
@@ -379,10 +402,12 @@ fn gaps_between(windows: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 impl Backend {
-    fn entry(&mut self, index: u64) -> Handle {
+    /// The block of this index; made if it is not there. `None` once this is closed.
+    fn entry(&mut self, index: u64) -> Option<Handle> {
         match self {
-            Self::Memory(blocks) => Handle::Memory(blocks.entry(index)),
-            Self::File(blocks) => Handle::File(blocks.entry(index)),
+            Self::Memory(blocks) => Some(Handle::Memory(blocks.entry(index))),
+            Self::File(blocks) => Some(Handle::File(blocks.entry(index))),
+            Self::Closed => None,
         }
     }
 
@@ -390,6 +415,7 @@ impl Backend {
         match self {
             Self::Memory(blocks) => blocks.get(index).map(Handle::Memory),
             Self::File(blocks) => blocks.get(index).map(Handle::File),
+            Self::Closed => None,
         }
     }
 
@@ -405,6 +431,7 @@ impl Backend {
         match self {
             Self::Memory(blocks) => blocks.indices(within),
             Self::File(blocks) => blocks.indices(within),
+            Self::Closed => Vec::new(),
         }
     }
 
@@ -412,6 +439,7 @@ impl Backend {
         match self {
             Self::Memory(blocks) => blocks.remove(index),
             Self::File(blocks) => blocks.remove(index),
+            Self::Closed => {}
         }
     }
 }
@@ -580,6 +608,34 @@ mod tests {
             assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap(), TryStored::OnDisk);
             while resource.load_next() {}
         }
+    }
+
+    #[test]
+    fn a_closed_resource_holds_no_block_and_takes_none_in() {
+        let resource = Resource::new(&StorageConfig::WholeMemory).unwrap();
+        resource.write_at(0, &bytes(0..3 * BLOCK)).unwrap();
+        let held: Vec<_> = (0..3)
+            .map(|index| match resource.state.lock().backend.get(index) {
+                Some(Handle::Memory(block)) => Arc::downgrade(&block),
+                _ => panic!("block {index} is not in memory"),
+            })
+            .collect();
+        resource.close();
+        assert!(held.iter().all(|block| block.upgrade().is_none()));
+
+        let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
+        resource.write_at(0, &bytes(0..BLOCK)).unwrap();
+        let mut buf = [0; 100];
+        assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::OnDisk);
+        resource.close();
+        assert!(matches!(resource.state.lock().backend, Backend::Closed) && resource.disk.lock().is_none());
+        assert_eq!(resource.read_at(0, &mut buf).unwrap(), 0);
+        assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Nothing);
+        assert!(resource.write_at(0, &buf).unwrap_err().is_cancelled());
+        let mut block = bytes(0..BLOCK).into_boxed_slice();
+        assert!(resource.write_block(0, &mut block).unwrap_err().is_cancelled());
+        resource.evict(&[]);
+        assert!(resource.with_ranges(|ranges| ranges.iter().next().is_none()));
     }
 
     #[derive(Clone, Debug)]
