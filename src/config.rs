@@ -71,7 +71,8 @@ pub struct ClientConfig {
     pub max_idle: usize,
     /// How long an idle connection is kept. Default: 45 s, less than common servers wait.
     pub max_idle_age: Duration,
-    /// Certificates trusted besides the web's roots, in PEM. Default: none.
+    /// Certificates trusted besides the web's roots, in PEM, one or more in each: of an authority, or of a server itself, as
+    /// `openssl req -x509` makes one. Names and dates are checked all the same. Default: none.
     pub extra_roots: Vec<Vec<u8>>,
 }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
-use support::{Answer, Content, Origin};
+use support::{Answer, Content, Identity, Origin};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
 fn trusting(origin: &Origin) -> Downloader {
@@ -45,6 +45,92 @@ fn an_unknown_root_is_refused() {
         assert!(!error.is_retryable());
     }
     assert!(origin.log().asked.is_empty());
+}
+
+fn open_at(origin: &Origin, host: &str, trusted: &[Vec<u8>]) -> Result<(), Error> {
+    let mut config = DownloaderConfig::default();
+    config.client.extra_roots = trusted.to_vec();
+    config.max_retries = 0;
+    let url = format!("https://{host}:{}/a", origin.address().port());
+    let mut body = Vec::new();
+    Downloader::new(config)?.open(&url)?.read_to_end(&mut body)?;
+    assert_pattern(0, &body);
+    Ok(())
+}
+
+fn start_self_signed(alternative_names: &[&str], common_name: &str, last_year: i32) -> Origin {
+    let identity = Identity::self_signed(alternative_names, common_name, last_year);
+    Origin::start_tls_as(identity, |asked| Answer::file(asked, &Content::pattern(1000)))
+}
+
+/// As `openssl req -x509` makes one: it says that it is an authority's, and is used as a server's.
+#[test]
+fn a_certificate_that_signed_itself_is_trusted_for_its_names_alone_if_it_is_given() {
+    for (alternative_names, common_name, right, wrong) in [
+        (
+            &["localhost", "127.0.0.1"][..],
+            "x",
+            &["localhost", "127.0.0.1"][..],
+            &["localhost.localdomain"][..],
+        ),
+        (&["localhost"], "127.0.0.1", &["localhost"], &["127.0.0.1"]),
+        (&["127.0.0.1"], "localhost", &["127.0.0.1"], &["localhost"]),
+        (&["other.example"], "localhost", &[], &["localhost", "127.0.0.1"]),
+        // Without alternative names, the common name is all there is.
+        (&[], "localhost", &["localhost", "LOCALHOST"], &["127.0.0.1"]),
+        (&[], "127.0.0.1", &["127.0.0.1"], &["localhost"]),
+        (&[], "other.example", &[], &["localhost", "127.0.0.1"]),
+    ] {
+        let origin = start_self_signed(alternative_names, common_name, 2099);
+        let also = start_self_signed(alternative_names, common_name, 2099);
+        for host in right {
+            open_at(&origin, host, &[origin.root_pem()]).unwrap();
+            // Several in one file, and in any order.
+            let both = [also.root_pem(), origin.root_pem()];
+            open_at(&origin, host, &[both.concat()]).unwrap();
+            open_at(&origin, host, &both).unwrap();
+        }
+        let asked = origin.log().asked.len();
+        let given = [origin.root_pem()];
+        // One like it is another one.
+        let cases =
+            wrong.iter().map(|host| (host, &given[..])).chain(right.iter().map(|host| (host, &[][..])));
+        for (host, trusted) in cases {
+            if let Err(error) = open_at(&origin, host, trusted) {
+                let is_unknown = error.kind() == ErrorKind::HostNotFound && host.ends_with("localdomain");
+                assert!(error.kind() == ErrorKind::Tls || is_unknown, "{host}: {error:?}");
+                assert!(!error.is_retryable() || is_unknown);
+            } else {
+                panic!("{alternative_names:?} and {common_name} passed for {host}");
+            }
+        }
+        for host in right {
+            assert_eq!(open_at(&origin, host, &[also.root_pem()]).unwrap_err().kind(), ErrorKind::Tls);
+        }
+        assert_eq!(origin.log().asked.len(), asked);
+    }
+}
+
+#[test]
+fn a_certificate_that_has_expired_is_refused_even_if_it_is_given() {
+    for names in [&["localhost"][..], &[]] {
+        let origin = start_self_signed(names, "localhost", 2001);
+        let error = open_at(&origin, "localhost", &[origin.root_pem()]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
+        assert!(format!("{error:?}").contains("expired"), "{error:?}");
+        assert!(origin.log().asked.is_empty());
+    }
+}
+
+#[test]
+fn what_holds_no_certificate_is_an_invalid_configuration() {
+    for pem in [&b""[..], b"no certificate", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
+        let mut config = DownloaderConfig::default();
+        config.client.extra_roots.push(pem.to_vec());
+        let error = Downloader::new(config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        assert!(error.to_string().contains("extra_roots"), "{error}");
+    }
 }
 
 #[test]

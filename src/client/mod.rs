@@ -5,6 +5,7 @@
 
 mod alarm;
 mod body;
+mod certificate;
 mod connect;
 mod continuation;
 mod dialer;

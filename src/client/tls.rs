@@ -5,15 +5,21 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
+};
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, time};
 
+use super::certificate::Certificate;
 use super::transport::{Carrier, buffers, carry};
 use crate::error::{Error, ErrorKind};
 
@@ -57,15 +63,24 @@ impl Tls {
         // An application that has chosen a provider for its process has its reasons.
         let provider = CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|cause| Error::new(ErrorKind::Tls, "TLS can't be set up").with_cause(cause))?
+            // rustls calls every verifier of one's own dangerous. This one asks rustls's, or is stricter.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(self.verifier(provider)?))
+            .with_no_client_auth();
+        Ok(Arc::clone(self.config.get_or_init(|| Arc::new(config))))
+    }
+
+    fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, Error> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
         roots.add_parsable_certificates(self.extra_roots.iter().cloned());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|cause| Error::new(ErrorKind::Tls, "TLS can't be set up").with_cause(cause))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Arc::clone(self.config.get_or_init(|| Arc::new(config))))
+        let by_roots = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .map_err(|cause| Error::new(ErrorKind::Tls, "TLS can't be set up").with_cause(cause))?;
+        Ok(Verifier { by_roots, trusted: self.extra_roots.clone() })
     }
 
     /// Speaks TLS over `carrier`, to `host`. Blocks until the handshake is done, for the limit of the connection.
@@ -210,6 +225,76 @@ impl<T: Carrier> Write for Limited<T> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Believes a server whose certificate a root vouches for, or that was given itself.
+#[derive(Debug)]
+struct Verifier {
+    by_roots: Arc<WebPkiServerVerifier>,
+    /// Believed byte for byte, if name and time are right. rustls refuses a certificate that says that it is an authority's
+    /// in a server's place, and that is what plain `openssl req -x509` makes.
+    trusted: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.trusted.contains(end_entity) {
+            return verify_itself(end_entity, server_name, now).map(|()| ServerCertVerified::assertion());
+        }
+        self.by_roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by_roots.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.by_roots.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.by_roots.supported_verify_schemes()
+    }
+}
+
+/// Checks what is to be checked of a certificate that nobody has to vouch for.
+fn verify_itself(
+    certificate: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    let parts = Certificate::parse(certificate).ok_or(CertificateError::BadEncoding)?;
+    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    let time = |at: i64| UnixTime::since_unix_epoch(Duration::from_secs(at.max(0).unsigned_abs()));
+    if seconds < parts.not_before {
+        let not_before = time(parts.not_before);
+        return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
+    }
+    if seconds > parts.not_after {
+        let not_after = time(parts.not_after);
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
+    }
+    if parts.is_named(&server_name.to_str()) {
+        return Ok(());
+    }
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)
 }
 
 impl fmt::Debug for Tls {

@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 
 pub use content::Content;
 
-use wire::{Identity, Line, Wire};
+pub use wire::Identity;
+use wire::{Line, Wire};
 
 /// Between the halves of a head, so that they are not read as one.
 const SPLIT_GAP: Duration = Duration::from_millis(5);
@@ -514,6 +515,14 @@ impl Origin {
     /// As `start`, over TLS with a certificate of its own: see `root_pem`.
     pub fn start_tls(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_tls_with_rtt(Duration::ZERO, handler)
+    }
+
+    /// As `start_tls`, with a certificate that the test has made.
+    pub fn start_tls_as(
+        identity: Identity,
+        handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_as(Some(identity), Duration::ZERO, Box::new(handler))
     }
 
     /// As `start_tls`; a new connection costs two `rtt`, one for TCP and one for TLS 1.3.

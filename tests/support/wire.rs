@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// Who a server with TLS is: a certificate for `127.0.0.1` and `localhost`, and the root that vouches for it.
@@ -26,15 +27,33 @@ impl Identity {
         let certificate = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])
             .and_then(|params| params.signed_by(&key, &root))
             .expect("names that a certificate may have");
-        // What ureq takes, too.
+        Self::of(root.pem(), certificate.into(), key)
+    }
+
+    /// One as `openssl req -x509` makes it: a certificate that signs itself, says that it is an authority's, and is a server's.
+    /// `alternative_names` may be none. Valid to the end of the year `last_year`.
+    pub fn self_signed(alternative_names: &[&str], common_name: &str, last_year: i32) -> Self {
+        let key = KeyPair::generate().expect("a key of the default kind");
+        let names: Vec<String> = alternative_names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names that a certificate may have");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(last_year, 12, 31);
+        let certificate = params.self_signed(&key).expect("a certificate that signs itself");
+        Self::of(certificate.pem(), certificate.into(), key)
+    }
+
+    fn of(root_pem: String, certificate: CertificateDer<'static>, key: KeyPair) -> Self {
         let provider = rustls::crypto::ring::default_provider();
         let config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .expect("versions that the provider knows")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.into()], key.into())
+            .with_single_cert(vec![certificate], key.into())
             .expect("a key that fits the certificate");
-        Self { root_pem: root.pem(), config: Arc::new(config) }
+        Self { root_pem, config: Arc::new(config) }
     }
 
     /// The server's side of a handshake.
