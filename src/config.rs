@@ -21,6 +21,12 @@ use crate::safe_url::SafeUrl;
 /// The longest limit: clocks and sockets take no more than some.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// The default of [`DownloaderConfig::hang_timeout`].
+const HANG_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How much longer than what is within the client's limits a standstill is.
+const HANG_MARGIN: Duration = Duration::from_secs(10);
+
 fn bound<const N: usize>(limits: [&mut Duration; N]) {
     limits.into_iter().for_each(|limit| *limit = YEAR.min(*limit));
 }
@@ -226,7 +232,11 @@ pub struct DownloaderConfig {
     /// A fetch that runs for so long is told as [`Event::Slow`](crate::Event::Slow), once, and goes on. Default: 2 s.
     pub soft_timeout: Duration,
     /// A fetch on a worker that gives no sign of life for so long stands still: an [`Event::Hang`](crate::Event::Hang) and
-    /// an error in the log. Default: 60 s, more than all limits of the client together.
+    /// an error in the log. Default: 60 s, more than the client's limits let one request take without a byte.
+    ///
+    /// From 60 s on it is kept longer than that: `resolve_timeout`, `connect_timeout` and twice `inactivity_timeout` (first on
+    /// a connection that was kept alive, and is dead) and 10 s. A shorter one is taken as it is, and then a request that may
+    /// still be answered can be reported. A chain of redirects gives no sign of life before its last head.
     pub hang_timeout: Duration,
     /// What happens when something stands still, besides. Default: nothing.
     pub hang_policy: HangPolicy,
@@ -248,7 +258,7 @@ impl Default for DownloaderConfig {
             max_open_bodies: 64,
             max_retries: 5,
             soft_timeout: Duration::from_secs(2),
-            hang_timeout: Duration::from_secs(60),
+            hang_timeout: HANG_TIMEOUT,
             hang_policy: HangPolicy::Report,
             event_capacity: 1024,
         }
@@ -317,6 +327,10 @@ impl DownloaderConfig {
             ..
         } = &mut self.client;
         bound([resolve_timeout, resolve_cache, connect_timeout, inactivity_timeout, max_idle_age]);
+        if self.hang_timeout >= HANG_TIMEOUT {
+            let silence = *resolve_timeout + *connect_timeout + 2 * *inactivity_timeout;
+            self.hang_timeout = self.hang_timeout.max(silence + HANG_MARGIN);
+        }
         Ok(self)
     }
 
@@ -630,6 +644,20 @@ mod tests {
         let config = RadioConfig { ahead: 0, ..Default::default() };
         assert!(config.check().unwrap_err().to_string().contains("RadioConfig::ahead"));
         assert!(RadioConfig::default().check().is_ok());
+    }
+
+    #[test]
+    fn the_default_hang_timeout_outlasts_what_one_request_may_take_in_silence() {
+        for seconds in [1, 10, 30, 300] {
+            let inactivity_timeout = Duration::from_secs(seconds);
+            let client = ClientConfig { inactivity_timeout, ..Default::default() };
+            let config = DownloaderConfig { client, ..Default::default() }.checked().unwrap();
+            let ClientConfig { resolve_timeout, connect_timeout, .. } = config.client;
+            let longest = resolve_timeout + connect_timeout + 2 * inactivity_timeout;
+            assert!(config.hang_timeout > longest, "{:?} for {longest:?}", config.hang_timeout);
+        }
+        let sooner = DownloaderConfig { hang_timeout: Duration::from_secs(5), ..Default::default() };
+        assert_eq!(sooner.checked().unwrap().hang_timeout, Duration::from_secs(5));
     }
 
     #[test]

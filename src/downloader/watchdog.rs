@@ -35,17 +35,67 @@ fn report(core: &Core, standstill: Standstill, held: &[Option<Held>], now: Insta
         Held::Asking { .. } => HangCause::Peer,
     });
     let hang = Hang { cause, silence, holders };
-    log::error!("{hang}");
     let event = Event::Hang(hang.clone());
-    match culprit {
-        Some(Held::Fetch(control)) => control.publish(&event),
-        _ => core.account.publish(&event),
-    }
-    match (&core.config.hang_policy, culprit) {
-        (HangPolicy::CancelStalled, Some(Held::Fetch(control))) => control.fail(),
-        (HangPolicy::Call(on_hang), _) => {
-            on_hang.call(&hang);
+    let ends = matches!(core.config.hang_policy, HangPolicy::CancelStalled);
+    let stands_still = match culprit {
+        Some(Held::Fetch(control)) => control.report_standstill(now - silence, &event, ends),
+        _ => {
+            core.account.publish(&event);
+            true
         }
-        _ => {}
+    };
+    if !stands_still {
+        return;
+    }
+    log::error!("{hang}");
+    if let HangPolicy::Call(on_hang) = &core.config.hang_policy {
+        on_hang.call(&hang);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::DownloaderConfig;
+    use crate::downloader::worker::{Control, Record};
+    use crate::downloader::{Downloader, Priority, RequestId};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// What is published when a fetch that was seen to stand still is reported after something happened to it.
+    fn reported_after(happen: impl FnOnce(&Arc<Control>)) -> Vec<Event> {
+        let config = DownloaderConfig { hang_policy: HangPolicy::CancelStalled, ..Default::default() };
+        let downloader = Downloader::hollow(config).unwrap();
+        let core = &downloader.0.core;
+        let events = downloader.subscribe();
+        let accounts = [Arc::clone(&core.account), Arc::clone(&core.account)];
+        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), Priority::Low, accounts));
+        let now = control.moved() + LONG;
+        happen(&control);
+        report(core, Standstill::Worker(0, LONG), &[Some(Held::Fetch(Arc::clone(&control)))], now);
+        std::iter::from_fn(|| events.try_recv()).collect()
+    }
+
+    fn has_hang(events: &[Event]) -> bool {
+        events.iter().any(|event| matches!(event, Event::Hang(_)))
+    }
+
+    #[test]
+    fn a_standstill_is_reported() {
+        assert!(has_hang(&reported_after(|_| ())));
+    }
+
+    #[test]
+    fn nothing_is_reported_after_the_end() {
+        let events = reported_after(|control| Record::new(Arc::clone(control)).end(&Ok(())));
+        assert!(events.last().is_some_and(Event::is_end) && !has_hang(&events), "{events:?}");
+    }
+
+    #[test]
+    fn what_has_moved_since_it_was_seen_is_not_reported() {
+        assert!(!has_hang(&reported_after(|control| control.advance_by(1))));
     }
 }

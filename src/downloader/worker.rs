@@ -139,14 +139,18 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
     match attempt(core, job, chunk) {
         Attempt::HandedOver => Fact::Finished(worker),
         Attempt::SetAside { mut job, by_itself } => {
+            job.control.leave();
             job.is_aside = true;
             job.record.publish(Event::SetAside { request: job.record.id, bytes: job.record.received });
             Fact::SetAside(worker, job, by_itself)
         }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
-            Some(at) => Fact::Retry(worker, job, at),
+            Some(at) => {
+                job.control.leave();
+                Fact::Retry(worker, job, at)
+            }
             None => {
-                let error = result.as_ref().err().filter(|_| job.is_foreign() && job.record.received == 0);
+                let error = result.as_ref().err().filter(|_| job.is_pulled() && job.record.received == 0);
                 let fruitless = error.map(Fruitless::from);
                 job.end(result);
                 fruitless.map_or(Fact::Finished(worker), |why| Fact::Fruitless(worker, why))
@@ -291,7 +295,7 @@ struct Hold {
 }
 
 impl Control {
-    fn new(request: RequestId, priority: Priority, accounts: [Arc<Account>; 2]) -> Self {
+    pub(super) fn new(request: RequestId, priority: Priority, accounts: [Arc<Account>; 2]) -> Self {
         let hold = Hold {
             priority,
             attempt: None,
@@ -312,6 +316,7 @@ impl Control {
         let now = Instant::now();
         hold.priority = priority;
         hold.evicted = false;
+        hold.stalled = false;
         hold.protected = protected.then_some(now + PROTECTED);
         hold.share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
         hold.moved = now;
@@ -378,16 +383,23 @@ impl Control {
         }
     }
 
-    /// Ends the fetch because it stands still.
-    pub(super) fn fail(&self) {
+    /// Publishes that it stands still, and ends it for that if `ends`. False if it does not: it has ended, or moved or left its
+    /// worker since it gave its last sign of life at `seen`.
+    pub(super) fn report_standstill(&self, seen: Instant, hang: &Event, ends: bool) -> bool {
         let attempt = {
             let mut hold = self.state.lock();
-            hold.stalled = true;
-            hold.attempt.take()
+            if hold.ended || hold.moved != seen {
+                return false;
+            }
+            // Under the lock: nothing comes after an end.
+            self.publish(hang);
+            hold.stalled = ends;
+            if ends { hold.attempt.take() } else { None }
         };
         if let Some(attempt) = attempt {
             attempt.cancel();
         }
+        true
     }
 
     /// Who it is and how it is getting on.
@@ -413,8 +425,16 @@ impl Control {
         }
     }
 
+    /// Notes that the fetch holds no worker any more, and nobody ends it for standing still.
     fn disarm(&self) {
-        self.state.lock().attempt = None;
+        let mut hold = self.state.lock();
+        hold.attempt = None;
+        hold.moved = Instant::now();
+    }
+
+    /// Notes that the fetch leaves its worker, to go on later.
+    fn leave(&self) {
+        self.state.lock().moved = Instant::now();
     }
 
     fn advance(&self) {
@@ -495,6 +515,11 @@ impl Job {
         self.body.take()
     }
 
+    /// True if a peer gave it when it was asked.
+    fn is_pulled(&self) -> bool {
+        matches!(self.target, Target::Sink(_))
+    }
+
     /// True if ending this job calls foreign code.
     pub(super) fn is_foreign(&self) -> bool {
         matches!(self.target, Target::Sink(_)) || self.pursuit.is_foreign()
@@ -544,7 +569,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    fn new(control: Arc<Control>) -> Self {
+    pub(super) fn new(control: Arc<Control>) -> Self {
         Self { id: control.request, received: 0, enqueued: Instant::now(), started: None, control }
     }
 
