@@ -22,7 +22,9 @@ use crate::event::Subscriber;
 
 /// Somebody who knows what to fetch next, and says so when a worker is free.
 ///
-/// Not asked before it was woken ([`PeerHandle::wake`]), nor after it said [`Next::Wait`] until it is woken again.
+/// Not asked before it was woken ([`PeerHandle::wake`]), nor after it said [`Next::Wait`] until it is woken again, nor once it
+/// was cancelled. One whose fetches are cancelled or fail without a byte, a thousand or sixteen of them in a row, is asked after
+/// a pause that grows up to 250 ms, until it is woken or one of them brings something.
 pub trait Peer: Send {
     /// The next fetch; nothing below `admissible`, which the free worker may not run. Called on a worker thread, one call
     /// at a time. Must not block. A panic ends the peer, and no other: its fetches are

@@ -55,6 +55,8 @@ struct Scenario {
     silent: u64,
     /// Mean time between cancels, promotions, and comings and goings of peers, in milliseconds.
     churn_every: u64,
+    /// Of a hundred answers of peers, how many are fetches that have ended already.
+    dead: u64,
 }
 
 fn scenarios() -> impl Strategy<Value = Scenario> {
@@ -71,11 +73,12 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
         });
     let urgent = (prop_oneof![5..40_u64, 40..1000_u64], prop_oneof![1..50_u64, 50..400_u64]);
     let prefetch = (0..40_u64, 50..1000_u64, 1..400_u64, prop_oneof![1..10_u64, 10..100_u64]);
-    let trouble = (prop_oneof![Just(0_u64), 1..20_u64], prop_oneof![Just(0_u64), 10..500_u64]);
+    let dead = prop_oneof![3 => Just(10_u64), 1 => Just(100)];
+    let trouble = (prop_oneof![Just(0_u64), 1..20_u64], prop_oneof![Just(0_u64), 10..500_u64], dead);
     (limits, any::<u64>(), urgent, prefetch, trouble).prop_map(|(limits, seed, urgent, prefetch, trouble)| {
         let (urgent_every, longest_urgent) = urgent;
         let (backlog, prefetch_every, chunks, longest_gap) = prefetch;
-        let (silent, churn_every) = trouble;
+        let (silent, churn_every, dead) = trouble;
         Scenario {
             limits,
             seed,
@@ -88,6 +91,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
             longest_gap,
             silent,
             churn_every,
+            dead,
         }
     })
 }
@@ -523,7 +527,10 @@ impl Sim {
         let Some(peer) = self.some_peer() else { return };
         let origin = Origin(self.random.below(4));
         if self.random.chance(20) {
-            self.peers[peer].plan.push((Priority::High, origin));
+            // Some wake for urgent work and have other work only.
+            if self.random.chance(70) {
+                self.peers[peer].plan.push((Priority::High, origin));
+            }
             self.wake(peer, Priority::High);
         } else {
             let ticket = self.accept(peer, Priority::High, origin);
@@ -547,7 +554,13 @@ impl Sim {
     fn churn(&mut self) -> Checked {
         let priority = if self.random.chance(50) { Priority::High } else { Priority::Low };
         match self.random.below(12) {
-            0 => self.register(),
+            0 => {
+                self.register();
+                // Those that are gone are woken in vain.
+                for peer in self.peers.iter().filter(|peer| peer.is_gone) {
+                    self.schedule.handle_woken(peer.key, priority, self.now);
+                }
+            }
             1 => {
                 if let Some(peer) = self.some_peer() {
                     self.unregister(peer)?;
@@ -660,6 +673,11 @@ impl Sim {
         let Some(work) = self.workers[worker].take() else { return Ok(()) };
         let Work { peer, admissible, .. } = work;
         self.peers[peer].is_asking = false;
+        if self.peers[peer].is_gone && self.random.chance(50) {
+            let answer = Answer::Ended { why: Fruitless::Cancelled, more: true };
+            self.schedule.handle_answered(worker, answer, self.now);
+            return Ok(());
+        }
         let plan = &self.peers[peer].plan;
         let urgent = plan.iter().position(|(priority, _)| *priority == Priority::High);
         let any = (!plan.is_empty()).then_some(0);
@@ -674,7 +692,7 @@ impl Sim {
         let (priority, origin) = self.peers[peer].plan.remove(index);
         let more = !self.peers[peer].plan.is_empty() || self.random.chance(20);
         let ticket = self.accept(peer, priority, origin);
-        if self.random.chance(10) {
+        if self.random.chance(self.scenario.dead) {
             self.schedule.handle_answered(worker, Answer::Ended { why: Fruitless::Failed, more }, self.now);
             return self.end(ticket.request);
         }
