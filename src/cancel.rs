@@ -43,16 +43,9 @@ impl fmt::Display for CancelReason {
 
 /// A node in a tree of cancellation. Cheap to clone; the clones are the same token.
 ///
-/// ```
-/// use windway::{CancelReason, CancelToken};
-///
-/// let epoch = CancelToken::new(CancelReason::Epoch);
-/// let fetch = epoch.child(CancelReason::Fetch);
-/// epoch.cancel();
-/// assert_eq!(fetch.reason(), Some(CancelReason::Epoch));
-/// ```
+/// Not public: users get an [`Epoch`](crate::Epoch), which lies below its peer's token by construction.
 #[derive(Clone)]
-pub struct CancelToken(Arc<Node>);
+pub(crate) struct CancelToken(Arc<Node>);
 
 struct Node {
     /// What `cancel` on this very token is recorded as.
@@ -80,12 +73,12 @@ fn run(hook: Hook, reason: CancelReason) {
 
 impl CancelToken {
     /// The root of a tree of its own; cancelling it is recorded as `reason`.
-    pub fn new(reason: CancelReason) -> Self {
+    pub(crate) fn new(reason: CancelReason) -> Self {
         Self(Arc::new(Node { reason, cancelled: AtomicU8::new(0), below: Mutex::default(), parent: None }))
     }
 
     /// A token below this one: cancelled with it, and for itself as `reason`.
-    pub fn child(&self, reason: CancelReason) -> Self {
+    pub(crate) fn child(&self, reason: CancelReason) -> Self {
         let mut below = self.0.below.lock();
         // Read under the lock, which `cancel_as` takes after it has set the reason.
         let cancelled = self.0.cancelled.load(Ordering::Acquire);
@@ -111,27 +104,32 @@ impl CancelToken {
     /// Cancels this token and everything below it. The first to cancel gives the reason; later calls do nothing.
     ///
     /// Runs the hooks on this thread. Does not block on the network.
-    pub fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         Node::cancel_as(&self.0, self.0.reason);
     }
 
     /// True once this token or one above it was cancelled.
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.reason().is_some()
     }
 
     /// Who cancelled first, if anybody did.
-    pub fn reason(&self) -> Option<CancelReason> {
+    pub(crate) fn reason(&self) -> Option<CancelReason> {
         match self.0.cancelled.load(Ordering::Acquire) {
             0 => None,
             n => Some(CancelReason::ALL[usize::from(n) - 1]),
         }
     }
 
+    /// True if this is the same token, not just one cancelled with it.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Runs `hook` when this token is cancelled, on the cancelling thread, or now if it already is.
     ///
     /// The hook must not block. Dropping the guard takes it back; a hook that is being run just then still ends.
-    pub fn on_cancel(&self, hook: impl FnOnce(CancelReason) + Send + 'static) -> CancelGuard {
+    pub(crate) fn on_cancel(&self, hook: impl FnOnce(CancelReason) + Send + 'static) -> CancelGuard {
         let hook: Hook = Foreign::new(Box::new(hook));
         let mut below = self.0.below.lock();
         if let Some(reason) = self.reason() {
@@ -189,7 +187,7 @@ impl fmt::Debug for CancelToken {
     }
 }
 
-/// Takes a hook back when dropped. See [`CancelToken::on_cancel`].
+/// Takes a hook back when dropped. See [`Epoch::on_cancel`](crate::Epoch::on_cancel).
 #[must_use = "dropping the guard takes the hook back"]
 pub struct CancelGuard {
     node: Weak<Node>,

@@ -37,15 +37,15 @@ mod safe_url;
 mod storage;
 mod stream;
 
-pub use cancel::{CancelGuard, CancelReason, CancelToken};
+pub use cancel::{CancelGuard, CancelReason};
 pub use client::{ByteRange, Head, Validator};
 pub use config::{
     AfterPause, AtSeam, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, RadioConfig,
     ReadAhead, StorageConfig,
 };
 pub use downloader::{
-    Downloader, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink, Stats,
-    Totals, Waker,
+    Downloader, Epoch, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink,
+    Stats, Totals, Waker,
 };
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};

@@ -9,8 +9,8 @@ use std::thread;
 use support::peers::{Got, List, collect};
 use support::{Answer, Asked, Content, Origin};
 use windway::{
-    CancelReason, CancelToken, Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, Outcome,
-    PeerHandle, Priority, Subscriber,
+    CancelReason, Downloader, DownloaderConfig, Epoch, Error, ErrorKind, Event, Fetch, Outcome, PeerHandle,
+    Priority, Subscriber,
 };
 
 /// Where the fetch is when it is cancelled.
@@ -63,7 +63,7 @@ struct Held {
     origin: Origin,
     downloader: Downloader,
     peer: PeerHandle,
-    epoch: CancelToken,
+    epoch: Epoch,
     end: mpsc::Receiver<Got>,
     events: Subscriber,
     /// Who keeps the one worker busy.
@@ -262,4 +262,25 @@ fn an_epoch_drops_all_that_is_queued_and_starts_none_of_it() {
     assert_eq!((origin.log().asked.len(), downloader.stats().totals.cancelled), (1, 20));
     origin.release();
     blocker.join().unwrap();
+}
+
+#[test]
+fn a_fetch_that_carries_another_peers_epoch_is_refused() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let other = downloader.register((), Priority::High).unwrap();
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    // Neither its peer nor `stop` of its own downloader could reach it, were the other peer of another downloader.
+    let get = || Fetch::get(&origin.url("/a")).unwrap().epoch(&other.epoch());
+    assert_eq!(peer.execute(get()).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let (sink, end) = collect(0);
+    list.put(get(), sink);
+    peer.wake(Priority::High);
+    let got = end.recv().unwrap();
+    assert!(
+        matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::InvalidInput),
+        "{got:?}"
+    );
+    assert_eq!(origin.log().asked.len(), 0);
 }

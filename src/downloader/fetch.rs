@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use super::epoch::Epoch;
 use super::passage::Berth;
 use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
@@ -70,7 +71,7 @@ impl fmt::Display for RequestId {
 pub struct Fetch {
     pub(super) request: Request,
     pub(super) priority: Priority,
-    pub(super) epoch: Option<CancelToken>,
+    pub(super) epoch: Option<Epoch>,
     pub(super) max_retries: Option<u32>,
     pub(super) validate: Option<Validate>,
     pub(super) berth: Option<Arc<Berth>>,
@@ -125,11 +126,21 @@ impl Fetch {
         self
     }
 
-    /// Cancels this fetch with `epoch`, which [`PeerHandle::epoch`](crate::PeerHandle::epoch) made.
+    /// Cancels this fetch with `epoch`, which [`PeerHandle::epoch`](crate::PeerHandle::epoch) of its own peer made. With an epoch
+    /// of another peer it fails with [`ErrorKind::InvalidInput`], and is not sent.
     #[must_use]
-    pub fn epoch(mut self, epoch: &CancelToken) -> Self {
+    pub fn epoch(mut self, epoch: &Epoch) -> Self {
         self.epoch = Some(epoch.clone());
         self
+    }
+
+    /// Fails if it carries an epoch of another peer than that whose token this is, which could not cancel it then.
+    pub(super) fn check_epoch(&self, peer: &CancelToken) -> Result<(), Error> {
+        if self.epoch.as_ref().is_none_or(|epoch| epoch.is_of(peer)) {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::InvalidInput, "the fetch carries an epoch of another peer");
+        Err(error.with_url(self.request.url()))
     }
 
     /// How many attempts in a row may fail without 64 KiB, or a second, of new bytes in between; `u32::MAX` is for ever. Default: `max_retries` of

@@ -19,6 +19,7 @@
 //! ```
 
 mod account;
+mod epoch;
 mod fetch;
 mod passage;
 mod peer;
@@ -53,6 +54,7 @@ use crate::event::Subscriber;
 use crate::foreign::Foreign;
 
 pub use account::Totals;
+pub use epoch::Epoch;
 pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
 pub(crate) use passage::Berth;
 pub use peer::{Next, Peer, PeerHandle, Waker};

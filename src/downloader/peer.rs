@@ -9,13 +9,14 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Handle;
 use super::account::{Account, Totals};
+use super::epoch::Epoch;
 use super::fetch::{Fetch, Priority, RequestId, Sink};
 use super::response::{BodyPermit, Keeps, Reply, Response};
 use super::schedule::PeerKey;
 use super::scheduler::{Core, Fact};
 use super::sync::Slot;
 use super::worker::{Job, Target, run_job};
-use crate::cancel::{CancelGuard, CancelReason, CancelToken};
+use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::{Request, Warmth};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
@@ -155,6 +156,7 @@ impl PeerHandle {
     fn submit(&self, fetch: Fetch) -> Result<(Pending, RequestId), Error> {
         let url = fetch.request.url().clone();
         Error::check_may_block("execute").map_err(|error| error.with_url(&url))?;
+        fetch.check_epoch(&self.0.token)?;
         let core = self.core();
         let Some(permit) = BodyPermit::take(core) else { return Err(too_many_bodies().with_url(&url)) };
         let credit = self.0.credits.take(&self.0.token).map_err(|error| error.with_url(&url))?;
@@ -192,9 +194,9 @@ impl PeerHandle {
         self.core().tell(Fact::Promoted(request, priority));
     }
 
-    /// A new epoch: a token whose cancelling ends the fetches that carry it, and no others.
-    pub fn epoch(&self) -> CancelToken {
-        self.0.token.child(CancelReason::Epoch)
+    /// A new epoch: its cancelling ends the fetches that carry it, and no others.
+    pub fn epoch(&self) -> Epoch {
+        Epoch::new(&self.0.token)
     }
 
     /// Cancels all the peer's fetches, now and for ever.

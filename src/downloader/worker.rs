@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::account::Account;
+use super::epoch::Epoch;
 use super::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, abandoned};
 use super::passage::{Berth, Passage, Step};
 use super::peer::Next;
@@ -99,6 +100,7 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
+    let is_fit = fetch.check_epoch(&asked.entry.token);
     let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.account, fetch, target));
     let accepted = match &mut job.target {
         Target::Sink(sink) => sink.accepted(job.record.id),
@@ -106,7 +108,7 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
     };
     // By its epoch, which the peer need not know to be over, or by its sink.
     let is_alive = |()| job.token.reason().map_or(Ok(()), |reason| Err(Error::cancelled(reason)));
-    if let Err(error) = accepted.and_then(is_alive) {
+    if let Err(error) = accepted.and(is_fit).and_then(is_alive) {
         let why = Fruitless::from(&error);
         job.end(Err(error));
         return Fact::Answered(worker, Answer::Ended { why, more });
@@ -475,7 +477,8 @@ impl Job {
         target: Target,
     ) -> Self {
         let id = core.next_request();
-        let token = fetch.epoch.as_ref().unwrap_or(peer_token).child(CancelReason::Fetch);
+        let epoch = fetch.epoch.as_ref().filter(|epoch| epoch.is_of(peer_token)).map(Epoch::token);
+        let token = epoch.unwrap_or(peer_token).child(CancelReason::Fetch);
         let weak = Arc::downgrade(core);
         let on_cancel = token.on_cancel(move |_| {
             if let Some(core) = weak.upgrade() {

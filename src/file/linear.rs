@@ -103,7 +103,7 @@ impl Shared {
     /// Blocks until the body may be read on from `offset`, or will not be.
     fn gate(&self, offset: u64) -> Gate {
         let decided = self.resource.wait(None, |view| {
-            if self.link.get().is_none_or(|link| link.token.is_cancelled()) {
+            if self.link.get().is_none_or(|link| link.epoch.is_cancelled()) {
                 return Some(Gate::Leave);
             }
             self.state.lock().linear_gate(offset, view.ranges)
@@ -130,7 +130,7 @@ impl Shared {
             state.linear_backoff.handle_failure(error, u32::MAX, retry::random())
         };
         let Some(after) = after else { return };
-        let is_cancelled = || self.link.get().is_none_or(|link| link.token.is_cancelled());
+        let is_cancelled = || self.link.get().is_none_or(|link| link.epoch.is_cancelled());
         self.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
     }
 

@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 use self::piece::{Joint, PieceSink};
 use self::plan::{Network, Plan, ReaderView};
 use self::state::State;
-use crate::cancel::{CancelGuard, CancelReason, CancelToken};
+use crate::cancel::{CancelGuard, CancelReason};
 use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Berth, Downloader, Fetch, Next, Peer, PeerHandle, Priority, Waker};
+use crate::downloader::{Berth, Downloader, Epoch, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::media::MediaInfo;
 use crate::safe_url::SafeUrl;
@@ -76,8 +76,8 @@ enum KeptWarm {
 #[derive(Debug)]
 struct Link {
     waker: Waker,
-    /// Above the token of every piece.
-    token: CancelToken,
+    /// Above that of every piece.
+    epoch: Epoch,
 }
 
 /// Names one reader of a file.
@@ -115,14 +115,14 @@ impl HttpFile {
             berth: Arc::new(Berth::new(move || woken.notify())),
         });
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
-        let token = peer.epoch().child(CancelReason::Fetch);
+        let epoch = peer.epoch().child_as(CancelReason::Fetch);
         let weak = Arc::downgrade(&shared);
-        let on_cancel = token.on_cancel(move |_| {
+        let on_cancel = epoch.on_cancel(move |_| {
             if let Some(shared) = weak.upgrade() {
                 shared.resource.notify();
             }
         });
-        shared.link.get_or_init(|| Link { waker: peer.waker(), token });
+        shared.link.get_or_init(|| Link { waker: peer.waker(), epoch });
         let file = Arc::new(Self { shared, _on_cancel: on_cancel, peer });
         let reader = file.shared.add_reader();
         if wait {
@@ -216,7 +216,7 @@ impl Shared {
     /// Ends all transfers, now and for ever. What is stored stays readable.
     pub(crate) fn cancel(&self) {
         if let Some(link) = self.link.get() {
-            link.token.cancel();
+            link.epoch.cancel();
         }
     }
 
@@ -312,7 +312,7 @@ impl Shared {
 
     /// What the file is at.
     pub(crate) fn phase(&self) -> Phase {
-        let is_cancelled = self.link.get().is_some_and(|link| link.token.is_cancelled());
+        let is_cancelled = self.link.get().is_some_and(|link| link.epoch.is_cancelled());
         self.resource.with_ranges(|ranges| {
             let state = self.state.lock();
             let waits = |reader: &ReaderView| reader.awaited(ranges).is_some();
@@ -522,7 +522,7 @@ impl Shared {
     }
 
     fn cancelled(&self) -> Option<Error> {
-        self.link.get()?.token.reason().map(Error::cancelled)
+        self.link.get()?.epoch.reason().map(Error::cancelled)
     }
 
     fn timed_out(&self) -> Error {
@@ -598,20 +598,20 @@ impl Peer for FilePeer {
             match state.plan(ranges, network, admissible) {
                 Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
-                    let token = link.token.child(CancelReason::Epoch);
+                    let epoch = link.epoch.child();
                     let is_preload = std::mem::take(&mut state.preload);
                     let is_download = state.read_ahead == ReadAhead::Whole;
                     let for_reader = priority == Priority::High && !is_preload && !is_download;
                     // Whoever opens is told; `read_timeout` decides what a reader's read returns.
                     let endless = (for_reader || is_download) && !state.is_opening();
                     let (key, superseded) =
-                        state.add_piece(&range, priority, token.clone(), endless && for_reader);
-                    Some((key, range, priority, token, endless, superseded))
+                        state.add_piece(&range, priority, epoch.token().clone(), endless && for_reader);
+                    Some((key, range, priority, epoch, endless, superseded))
                 }
                 _ => None,
             }
         });
-        let Some((key, range, priority, token, endless, superseded)) = planned else { return Next::Wait };
+        let Some((key, range, priority, epoch, endless, superseded)) = planned else { return Next::Wait };
         for piece in superseded {
             piece.cancel();
         }
@@ -621,7 +621,7 @@ impl Peer for FilePeer {
         let request = shared.request(sink.target());
         let whole = range == (0..u64::MAX);
         let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
-        let mut fetch = Fetch::new(request).priority(priority).epoch(&token).berth(&shared.berth);
+        let mut fetch = Fetch::new(request).priority(priority).epoch(&epoch).berth(&shared.berth);
         if endless {
             fetch = fetch.max_retries(u32::MAX);
         }

@@ -122,10 +122,10 @@ impl Radio {
             .open_header("icy-metadata", "1")
             .headers("RadioConfig::headers", &config.headers)?;
         let peer = downloader.register((), Priority::High)?;
-        let token = peer.epoch().child(CancelReason::Fetch);
-        let shared = Arc::new(Shared::new(request, config, token)?);
+        let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        let shared = Arc::new(Shared::new(request, config, epoch)?);
         let weak = Arc::downgrade(&shared);
-        let on_cancel = shared.token.on_cancel(move |_| {
+        let on_cancel = shared.epoch.on_cancel(move |_| {
             if let Some(shared) = weak.upgrade() {
                 shared.notify();
             }
@@ -311,7 +311,7 @@ impl RadioHandle {
 
     /// Ends the radio for good. Reads that would wait fail with [`ErrorKind::Cancelled`]; stored bytes are still served.
     pub fn cancel(&self) {
-        self.shared.token.cancel();
+        self.shared.epoch.cancel();
     }
 }
 

@@ -13,9 +13,9 @@ use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
 use super::playlist::Playlist;
 use super::titles::{Title, Titles};
-use crate::cancel::CancelToken;
 use crate::client::{ByteRange, Head, Request};
 use crate::config::{AtSeam, RadioConfig, StorageConfig};
+use crate::downloader::Epoch;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
 use crate::media::{self, FirstBytes, MediaInfo};
@@ -34,7 +34,7 @@ pub(super) struct Shared {
     pub(super) request: Request,
     pub(super) config: RadioConfig,
     /// Above every connection's.
-    pub(super) token: CancelToken,
+    pub(super) epoch: Epoch,
     resource: Resource,
     /// Taken inside the resource's lock, never around it.
     state: Mutex<State>,
@@ -105,7 +105,7 @@ pub(super) enum Gate {
 }
 
 impl Shared {
-    pub(super) fn new(request: Request, config: RadioConfig, token: CancelToken) -> Result<Self, Error> {
+    pub(super) fn new(request: Request, config: RadioConfig, epoch: Epoch) -> Result<Self, Error> {
         let events = Bus::of(config.event_capacity, |lost| RadioEvent::Lagged { lost });
         let state = State {
             position: 0,
@@ -131,7 +131,7 @@ impl Shared {
             stats: RadioStats::default(),
         };
         let resource = Resource::new(&StorageConfig::Memory)?;
-        Ok(Self { request, config, token, resource, state: Mutex::new(state), events })
+        Ok(Self { request, config, epoch, resource, state: Mutex::new(state), events })
     }
 
     pub(super) fn url(&self) -> SafeUrl {
@@ -167,7 +167,7 @@ impl Shared {
         let mut state = self.state.lock();
         state.last_read = Instant::now();
         // After the end there is no live edge; what is stored is all there is.
-        if !std::mem::take(&mut state.let_go) || self.token.is_cancelled() {
+        if !std::mem::take(&mut state.let_go) || self.epoch.is_cancelled() {
             return state.position;
         }
         let (from, to) = (state.position, state.end);
@@ -233,7 +233,7 @@ impl Shared {
         if let Some(ended) = &state.ended {
             return Some(ended.clone());
         }
-        if let Some(reason) = self.token.reason() {
+        if let Some(reason) = self.epoch.reason() {
             return Some(Error::cancelled(reason));
         }
         let is_interrupted = state.interrupted || state.interrupts != interrupts;
@@ -402,7 +402,7 @@ impl Shared {
         loop {
             let idle_since = self.state.lock().last_read.max(began);
             let decided = self.resource.wait(let_go_at(idle_since), |_| {
-                if let Some(reason) = self.token.reason() {
+                if let Some(reason) = self.epoch.reason() {
                     return Some(Err(Error::cancelled(reason)));
                 }
                 self.room(&self.state.lock()).map(|room| Ok(Gate::Read(room)))
@@ -446,7 +446,7 @@ impl Shared {
 
     /// Blocks until `over`, or the deadline. An error says that the radio was cancelled.
     fn block(&self, deadline: Option<Instant>, over: impl Fn(&State) -> bool) -> Result<(), Error> {
-        let ended = self.resource.wait(deadline, |_| match self.token.reason() {
+        let ended = self.resource.wait(deadline, |_| match self.epoch.reason() {
             Some(reason) => Some(Err(Error::cancelled(reason))),
             None => over(&self.state.lock()).then_some(Ok(())),
         });
