@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::cancel::CancelReason;
 use crate::downloader::RequestId;
 use crate::error::Error;
+use crate::foreign::in_callback;
 
 /// What happened to a fetch.
 ///
@@ -312,7 +313,13 @@ impl<E> Subscriber<E> {
     }
 
     /// The next event. Blocks until there is one; `None` once what it comes from is gone and all was received.
+    ///
+    /// In a callback of windway's it does not wait, as [`try_recv`](Self::try_recv): the event could be that of what calls
+    /// back.
     pub fn recv(&self) -> Option<E> {
+        if in_callback() {
+            return self.try_recv();
+        }
         let mut backlog = self.queue.backlog.lock();
         loop {
             match self.queue.next(&mut backlog) {
@@ -325,7 +332,8 @@ impl<E> Subscriber<E> {
 
     /// As [`recv`](Self::recv), but blocks for `timeout` at most.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<E> {
-        let Some(deadline) = Instant::now().checked_add(timeout) else { return self.recv() };
+        let deadline = Instant::now().checked_add(timeout).filter(|_| !in_callback());
+        let Some(deadline) = deadline else { return self.recv() };
         let mut backlog = self.queue.backlog.lock();
         loop {
             match self.queue.next(&mut backlog) {

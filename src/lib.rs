@@ -16,6 +16,35 @@
 //!
 //! All of them sleep while nothing changes.
 //!
+//! ## Callbacks
+//!
+//! | your code | runs on |
+//! |---|---|
+//! | [`Peer::next_fetch`] | a worker |
+//! | [`Sink`]: `accepted`, `head`, `write`, `write_block`, `retrying`, `detached` | a worker |
+//! | [`Sink::finish`] | a worker or the scheduler's thread; never inside another callback |
+//! | [`Fetch::validate`] | a worker; the caller of `execute`; for a body that is asked for again, its reader |
+//! | [`Epoch::on_cancel`] | the thread that cancels, or stops, or drops the last handle |
+//! | [`HangPolicy::on_hang`] | the watchdog's thread |
+//! | the drop of a peer, a sink, a closure, or the cause of an [`Error`] | any of these, and whoever drops the last handle or error |
+//!
+//! No lock of windway's is held there, so that a callback may call back, in all the ways that do not block. One that blocked
+//! could wait for the very thread that it runs on. The rule is the same in every callback, whether or not the call would have
+//! to wait this time, and whichever downloader it is of:
+//!
+//! | in a callback | |
+//! |---|---|
+//! | [`PeerHandle::execute`], [`PeerHandle::batch`], [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
+//! | `read` of a [`Stream`] or a [`Radio`]; [`Stream`]'s `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
+//! | `wait_buffered`, `wait_range` of a [`StreamHandle`] or a [`RadioHandle`] | [`ErrorKind::WouldDeadlock`] |
+//! | [`Downloader::stop`]; the drop of the last handle, of a [`Stream`] or of a [`Radio`] | takes effect, and does not wait for the threads |
+//! | [`Subscriber::recv`], `recv_timeout` | do not wait: as [`Subscriber::try_recv`] |
+//! | `read` of a [`Response`] | allowed: it waits for its own connection and nothing else. On a worker it keeps that worker. |
+//! | all others, such as [`Stream::try_read`], [`PeerHandle::wake`], [`Epoch::cancel`], [`Downloader::register`], [`Downloader::open_later`], [`Radio::open`] | allowed |
+//!
+//! A callback that panics fails its fetch, or ends its peer, with [`ErrorKind::Panicked`]. A panic in the drop of a value is
+//! caught and logged. Only a drop that panics while another panic unwinds through it aborts the process, as ever in Rust.
+//!
 //! ## Secrets
 //!
 //! No error, event, log line or `Debug` of windway's shows a password, the values of a URL's query, or a header's value: see

@@ -365,3 +365,55 @@ fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once(
     drop(peer);
     assert_unharmed(downloader, &origin);
 }
+
+#[test]
+fn the_process_wide_downloader_is_made_anew_once_it_was_stopped() {
+    let _alone = alone();
+    let origin = Origin::serving(Content::pattern(1000));
+    let shared = Downloader::process_wide().unwrap();
+    let mut stopped = windway::open(&origin.url("/a")).unwrap();
+    shared.stop();
+    // While the stopped one lives on in its handles.
+    let mut all = Vec::new();
+    windway::open(&origin.url("/b")).unwrap().read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), 1000);
+    assert!(shared.open(&origin.url("/c")).unwrap_err().is_cancelled());
+    drop(stopped.read_to_end(&mut all));
+}
+
+#[test]
+fn a_second_stop_waits_as_the_first_one_does() {
+    /// Keeps its worker until told otherwise.
+    struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>);
+    impl Peer for Slow {
+        fn next_fetch(&mut self, _: Priority) -> Next {
+            self.0.send(()).unwrap();
+            self.1.recv().unwrap();
+            Next::Wait
+        }
+    }
+    let _alone = alone();
+    let downloader = one_worker();
+    let (asked, is_asked) = mpsc::channel();
+    let (go, going) = mpsc::channel();
+    let peer = downloader.register(Slow(asked, going), Priority::High).unwrap();
+    peer.wake(Priority::High);
+    is_asked.recv().unwrap();
+    let (stopped, is_stopped) = mpsc::channel();
+    for _ in 0..2 {
+        let (downloader, stopped) = (downloader.clone(), stopped.clone());
+        std::thread::spawn(move || {
+            downloader.stop();
+            stopped.send(()).unwrap();
+        });
+    }
+    // Time for one that does not wait to show it.
+    assert!(
+        is_stopped.recv_timeout(Duration::from_millis(300)).is_err(),
+        "it returned while a worker was busy"
+    );
+    go.send(()).unwrap();
+    for _ in 0..2 {
+        is_stopped.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+}

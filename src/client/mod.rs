@@ -203,7 +203,7 @@ impl HttpClient {
         self.0.keeper.settle();
     }
 
-    /// Closes what serves nobody, and opens nothing ahead any more.
+    /// Closes what serves nobody, and opens nothing ahead any more. Does not block.
     pub(crate) fn close(&self) {
         self.0.keeper.close();
         self.0.alarms.close();
@@ -212,6 +212,11 @@ impl HttpClient {
     /// Looks again at requests that were not urgent when they could have been hedged.
     pub(crate) fn recheck_urgency(&self) {
         self.0.alarms.recheck();
+    }
+
+    /// Blocks until the threads have ended that `close` has told to.
+    pub(crate) fn await_closed(&self) {
+        self.0.keeper.await_closed();
     }
 
     /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With

@@ -211,7 +211,7 @@ impl Keeper {
         idle
     }
 
-    /// Closes all, opens no more, and blocks until nobody does.
+    /// Closes all, and opens no more. Does not block.
     pub(super) fn close(&self) {
         let gone = {
             let mut shelves = self.shelves.lock();
@@ -222,6 +222,10 @@ impl Keeper {
         self.closing.cancel();
         self.dialer.lookups.wake_all();
         self.deadline.notify_all();
+    }
+
+    /// Blocks until the threads have ended that `close` has told to.
+    pub(super) fn await_closed(&self) {
         let mut shelves = self.shelves.lock();
         while shelves.diallers > 0 || shelves.wakes_at.is_some() {
             self.ended.wait(&mut shelves);

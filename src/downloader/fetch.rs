@@ -178,7 +178,8 @@ impl fmt::Debug for Fetch {
 /// Bytes that a worker reads at once, at most.
 pub(super) const BLOCK: usize = 256 * 1024;
 
-/// Where the bytes of a pulled fetch go. Its methods run on a worker thread and must not block.
+/// Where the bytes of a pulled fetch go. Its methods run on a worker thread and must not block; what they may call is listed
+/// in the documentation of the crate.
 pub trait Sink: Send {
     /// The fetch was accepted under this id, by which it can be promoted. Called first, once.
     fn accepted(&mut self, request: RequestId) {

@@ -17,6 +17,9 @@
 //!  cancel, promote, drop ──────┘      ▲              └─▶ signal ─▶ windway-scheduler│
 //!                                     └────────── finished, answered, retry ────────┘
 //! ```
+//!
+//! Users' code runs on these threads, and on callers' within `execute`, a read, a cancel or a drop. It is kept and called in
+//! [`Foreign`] only, with nothing locked. What it may call is listed in the crate's documentation.
 
 mod account;
 mod epoch;
@@ -42,7 +45,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock, Weak};
 use std::thread::{self, JoinHandle};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use self::account::Account;
 use self::scheduler::{Core, Fact, PeerEntry, on_own_thread};
@@ -51,7 +54,7 @@ use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
-use crate::foreign::Foreign;
+use crate::foreign::{Foreign, in_callback};
 
 pub use account::Totals;
 pub use epoch::Epoch;
@@ -80,12 +83,20 @@ pub struct Downloader(Arc<Handle>);
 pub(crate) struct Handle {
     core: Arc<Core>,
     threads: Mutex<Threads>,
+    /// Notified when the threads have ended, for other calls of `stop`.
+    ended: Condvar,
 }
 
+/// Where the threads are. Only goes forward.
 #[derive(Default)]
-struct Threads {
-    running: Vec<JoinHandle<()>>,
-    started: bool,
+enum Threads {
+    /// No peer was registered yet.
+    #[default]
+    Unborn,
+    Running(Vec<JoinHandle<()>>),
+    /// A call of `stop` waits for them, without the lock: what they run may register a peer, and take it.
+    Ending,
+    Ended,
 }
 
 /// What a downloader is doing and has done.
@@ -145,18 +156,19 @@ impl Downloader {
 
     fn over(client: HttpClient, config: DownloaderConfig) -> Self {
         let core = Arc::new(Core::new(config, client));
-        Self(Arc::new(Handle { core, threads: Mutex::default() }))
+        Self(Arc::new(Handle { core, threads: Mutex::default(), ended: Condvar::new() }))
     }
 
     /// The downloader of this process, with default options: made when first asked for, and again after the last handle
-    /// to it was dropped.
+    /// to it was dropped or it was stopped. [`stop`](Self::stop) ends the streams of all who share it, and no stream that is
+    /// opened later.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
     pub fn process_wide() -> Result<Self, Error> {
         let mut default = DEFAULT.lock();
-        if let Some(handle) = default.upgrade() {
+        if let Some(handle) = default.upgrade().filter(|handle| !handle.core.root.is_cancelled()) {
             return Ok(Self(handle));
         }
         let downloader = Self::new(DownloaderConfig::default())?;
@@ -186,8 +198,9 @@ impl Downloader {
         }
     }
 
-    /// Cancels everything, wakes everybody, and blocks until the threads have ended. On one of windway's own threads it
-    /// does not wait for them.
+    /// Cancels everything, wakes everybody, and blocks until the threads have ended; also if another call has stopped it
+    /// before and still waits. In a callback, where it could wait for itself, it cancels and wakes, and does not wait: a later
+    /// call outside of callbacks does.
     pub fn stop(&self) {
         self.0.stop();
     }
@@ -263,10 +276,14 @@ impl Handle {
 
     fn start(&self) -> Result<(), Error> {
         let mut threads = self.threads.lock();
-        if std::mem::replace(&mut threads.started, true) {
-            return Ok(());
+        match &*threads {
+            Threads::Unborn => {}
+            Threads::Running(_) => return Ok(()),
+            Threads::Ending | Threads::Ended => return Err(Error::cancelled(CancelReason::Shutdown)),
         }
-        let started = self.start_all(&mut threads.running);
+        let mut running = Vec::new();
+        let started = self.start_all(&mut running);
+        *threads = Threads::Running(running);
         drop(threads);
         if started.is_err() {
             self.stop();
@@ -296,15 +313,34 @@ impl Handle {
         self.core.root.cancel();
         self.core.tell(Fact::Stopped);
         self.core.client.close();
-        if on_own_thread() {
+        if on_own_thread() || in_callback() {
             return;
         }
-        let running = std::mem::take(&mut self.threads.lock().running);
+        let running = {
+            let mut threads = self.threads.lock();
+            match std::mem::replace(&mut *threads, Threads::Ending) {
+                Threads::Running(running) => running,
+                Threads::Unborn => Vec::new(),
+                Threads::Ending => {
+                    while matches!(*threads, Threads::Ending) {
+                        self.ended.wait(&mut threads);
+                    }
+                    return;
+                }
+                Threads::Ended => {
+                    *threads = Threads::Ended;
+                    return;
+                }
+            }
+        };
+        self.core.client.await_closed();
         for thread in running {
             if thread.join().is_err() {
                 log::error!("a thread of windway had panicked");
             }
         }
+        *self.threads.lock() = Threads::Ended;
+        self.ended.notify_all();
     }
 }
 

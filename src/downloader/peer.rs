@@ -130,7 +130,8 @@ impl PeerHandle {
     /// # Errors
     ///
     /// What the fetch failed of, after its retries; [`ErrorKind::Cancelled`];
-    /// [`ErrorKind::TooManyOpenBodies`]; [`ErrorKind::WouldDeadlock`] on one of windway's own threads.
+    /// [`ErrorKind::TooManyOpenBodies`]; [`ErrorKind::WouldDeadlock`] in a callback;
+    /// [`ErrorKind::InvalidInput`] for an epoch of another peer.
     pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
         let (pending, request) = self.submit(fetch)?;
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {

@@ -24,6 +24,7 @@ use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Berth, Downloader, Epoch, Fetch, Next, Peer, PeerHandle, Priority, Waker};
 use crate::error::{Error, ErrorKind};
+use crate::foreign::in_callback;
 use crate::media::MediaInfo;
 use crate::safe_url::SafeUrl;
 use crate::storage::{Resource, TryStored};
@@ -97,6 +98,9 @@ impl HttpFile {
         config: FileConfig,
         wait: bool,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
+        if wait {
+            Error::check_may_block("open")?;
+        }
         let config = config.checked()?;
         let request = Request::get(url)?.headers("FileConfig::headers", &config.headers)?;
         let behind = config.storage.is_windowed().then_some(config.behind);
@@ -152,6 +156,10 @@ impl Drop for HttpFile {
     fn drop(&mut self) {
         self.peer.cancel();
         let linear = self.shared.linear.lock().take();
+        // In a callback it ends by itself: it could be what this very thread works for.
+        if in_callback() {
+            return;
+        }
         if linear.is_some_and(|thread| thread.join().is_err()) {
             log::error!("the thread of a linear body had panicked");
         }
@@ -252,6 +260,7 @@ impl Shared {
         if buf.is_empty() {
             return Ok(0);
         }
+        Error::check_may_block("read").map_err(|error| self.locate(error, position))?;
         let (interrupts, interrupted) = {
             let state = self.state.lock();
             (state.interrupts, state.interrupted)
@@ -355,6 +364,7 @@ impl Shared {
             if let Some(len) = self.len() {
                 return Ok(len);
             }
+            Error::check_may_block("seek").map_err(|error| self.locate(error, u64::MAX))?;
             if let Wait::Failed(error) = self.await_byte(reader, u64::MAX, interrupts) {
                 return Err(self.locate(error, u64::MAX));
             }
@@ -368,6 +378,7 @@ impl Shared {
         bytes: u64,
         timeout: Option<Duration>,
     ) -> Result<(), Error> {
+        Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error, position))?;
         let (interrupts, failures, most) = {
             let state = self.state.lock();
             (state.interrupts, state.failures, state.most_buffered())

@@ -32,6 +32,7 @@ use crate::config::RadioConfig;
 use crate::downloader::{Downloader, PeerHandle, Priority};
 use crate::error::Error;
 use crate::event::Subscriber;
+use crate::foreign::in_callback;
 use crate::media::MediaInfo;
 use crate::safe_url::SafeUrl;
 #[cfg(doc)]
@@ -169,9 +170,12 @@ impl Seek for Radio {
 }
 
 impl Drop for Radio {
-    /// Ends the radio's thread, wherever it waits, and blocks until it has ended.
+    /// Ends the radio's thread, wherever it waits, and blocks until it has ended; in a callback it does not wait for that.
     fn drop(&mut self) {
         self.peer.cancel();
+        if in_callback() {
+            return;
+        }
         let joined = self.thread.take().map(JoinHandle::join);
         if joined.is_some_and(|joined| joined.is_err()) {
             log::error!("the thread of a radio had panicked");

@@ -151,6 +151,7 @@ impl Shared {
         if buf.is_empty() {
             return Ok(0);
         }
+        Error::check_may_block("read").map_err(|error| self.locate(error))?;
         let interrupts = self.state.lock().interrupts;
         loop {
             let position = self.begin_read();
@@ -311,6 +312,7 @@ impl Shared {
     }
 
     pub(super) fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
+        Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error))?;
         let most = self.config.ahead - self.worth();
         if bytes > most {
             let why = format!("waiting for {bytes} bytes, and a radio may store no more than {most} ahead");

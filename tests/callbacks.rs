@@ -1,0 +1,340 @@
+//! What callbacks may do: every callback of windway's with every call that blocks. The table is in the crate's documentation.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::peers::{List, downloader};
+use support::{Answer, Content, Origin};
+use windway::{
+    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Flow, HangPolicy, Head, Next, Outcome,
+    Peer, PeerHandle, Priority, Radio, RadioConfig, RequestId, Response, Sink, Stream,
+};
+
+/// Where users' code runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Callback {
+    NextFetch,
+    Accepted,
+    Head,
+    Detached,
+    Write,
+    Retrying,
+    Finish,
+    ValidateOnWorker,
+    ValidateInExecute,
+    ValidateInRead,
+    OnCancel,
+    OnHang,
+    DropOfPeer,
+    DropOfClosure,
+}
+
+const CALLBACKS: [Callback; 14] = [
+    Callback::NextFetch,
+    Callback::Accepted,
+    Callback::Head,
+    Callback::Detached,
+    Callback::Write,
+    Callback::Retrying,
+    Callback::Finish,
+    Callback::ValidateOnWorker,
+    Callback::ValidateInExecute,
+    Callback::ValidateInRead,
+    Callback::OnCancel,
+    Callback::OnHang,
+    Callback::DropOfPeer,
+    Callback::DropOfClosure,
+];
+
+/// What is done in the callback, the first time it is called.
+#[derive(Clone)]
+struct Ask(Arc<Mutex<Option<Once>>>);
+
+type Once = Box<dyn FnOnce() + Send>;
+
+impl Ask {
+    fn new(ask: impl FnOnce() + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(ask)))))
+    }
+
+    fn run(&self) {
+        // Not under the lock: what is asked may lead to another callback.
+        let ask = self.0.lock().unwrap().take();
+        if let Some(ask) = ask {
+            ask();
+        }
+    }
+}
+
+/// Calls `ask` when it is dropped.
+struct AsksWhenDropped(Ask);
+
+impl Drop for AsksWhenDropped {
+    fn drop(&mut self) {
+        self.0.run();
+    }
+}
+
+struct AskingSink(Callback, Ask);
+
+impl AskingSink {
+    fn at(&self, callback: Callback) {
+        if self.0 == callback {
+            self.1.run();
+        }
+    }
+}
+
+impl Sink for AskingSink {
+    fn accepted(&mut self, _: RequestId) {
+        self.at(Callback::Accepted);
+    }
+    fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+        self.at(Callback::Head);
+        Ok(if self.0 == Callback::Detached { Flow::Detach } else { Flow::Stream })
+    }
+    fn detached(self: Box<Self>, mut body: Response) {
+        self.at(Callback::Detached);
+        // Allowed: it waits for nothing but its own connection. Once the downloader has stopped it fails, and does not hang.
+        let mut all = Vec::new();
+        match body.read_to_end(&mut all) {
+            Ok(_) => assert_eq!(all.len(), 1000),
+            Err(error) => assert!(Error::from(error).is_cancelled()),
+        }
+    }
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        self.at(Callback::Write);
+        Ok(())
+    }
+    fn retrying(&mut self, _: &Error, _: Instant) {
+        self.at(Callback::Retrying);
+    }
+    fn finish(self: Box<Self>, _: Outcome) {
+        self.at(Callback::Finish);
+    }
+}
+
+struct AskingPeer(List, Ask);
+
+impl Peer for AskingPeer {
+    fn next_fetch(&mut self, admissible: Priority) -> Next {
+        self.1.run();
+        self.0.next_fetch(admissible)
+    }
+}
+
+fn answer(asked: &support::Asked) -> Answer {
+    let content = Content::pattern(1000);
+    match (asked.path.as_str(), asked.number) {
+        ("/busy", 0) => Answer::status(503).header("Retry-After", "0"),
+        ("/breaking", 0) => Answer::file(asked, &content).close_after(100),
+        ("/silent", _) => Answer::file(asked, &content).stall_after(100),
+        _ => Answer::file(asked, &content),
+    }
+}
+
+/// Calls `ask` in `callback` of `downloader`, which has one worker; on this thread, if that is where it is called.
+fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &Ask) {
+    let get = |path: &str| Fetch::get(&origin.url(path)).unwrap();
+    let list = List::default();
+    let asks = ask.clone();
+    let validate = move |_: &Head| {
+        asks.run();
+        Ok(())
+    };
+    let pulled = |fetch: Fetch| {
+        list.put(fetch, AskingSink(callback, ask.clone()));
+        let peer = downloader.register(list.clone(), Priority::High).unwrap();
+        peer.wake(Priority::High);
+        kept().lock().unwrap().push(peer);
+    };
+    match callback {
+        Callback::NextFetch => {
+            let peer = downloader.register(AskingPeer(list, ask.clone()), Priority::High).unwrap();
+            peer.wake(Priority::High);
+            kept().lock().unwrap().push(peer);
+        }
+        Callback::Accepted | Callback::Head | Callback::Detached | Callback::Write | Callback::Finish => {
+            pulled(get("/a"));
+        }
+        Callback::Retrying => pulled(get("/busy")),
+        Callback::ValidateOnWorker => pulled(get("/a").validate(validate)),
+        Callback::ValidateInExecute => {
+            let peer = downloader.register((), Priority::High).unwrap();
+            drop(peer.execute(get("/a").validate(validate)));
+        }
+        Callback::ValidateInRead => {
+            let peer = downloader.register((), Priority::High).unwrap();
+            let (asks, mut heads) = (ask.clone(), 0);
+            let second = move |_: &Head| {
+                heads += 1;
+                if heads == 2 {
+                    asks.run();
+                }
+                Ok(())
+            };
+            let mut body = peer.execute(get("/breaking").validate(second)).unwrap();
+            let _ = body.read_to_end(&mut Vec::new()); // Cancelled, where it is stopped in between.
+        }
+        Callback::OnCancel => {
+            let peer = downloader.register((), Priority::High).unwrap();
+            let (epoch, asks) = (peer.epoch(), ask.clone());
+            let _guard = epoch.on_cancel(move |_| asks.run());
+            epoch.cancel();
+        }
+        // Of the downloader's own configuration.
+        Callback::OnHang => pulled(get("/silent")),
+        Callback::DropOfPeer => {
+            let asking = AskingPeer(list, ask.clone());
+            struct Dropped(AskingPeer, AsksWhenDropped);
+            impl Peer for Dropped {
+                fn next_fetch(&mut self, admissible: Priority) -> Next {
+                    let _ = &self.1; // Held, not used.
+                    self.0.0.next_fetch(admissible)
+                }
+            }
+            drop(downloader.register(Dropped(asking, AsksWhenDropped(ask.clone())), Priority::High).unwrap());
+        }
+        Callback::DropOfClosure => {
+            let held = AsksWhenDropped(ask.clone());
+            pulled(get("/a").validate(move |_| {
+                let _ = &held; // Held, not used.
+                Ok(())
+            }));
+        }
+    }
+}
+
+/// Handles that are to outlive the test that made them.
+fn kept() -> &'static Mutex<Vec<PeerHandle>> {
+    static KEPT: Mutex<Vec<PeerHandle>> = Mutex::new(Vec::new());
+    &KEPT
+}
+
+/// One worker, and the callback that it may have of its own.
+fn prepare(callback: Callback, ask: &Ask) -> Downloader {
+    downloader(|config| {
+        config.max_concurrent = 1;
+        if callback == Callback::OnHang {
+            let ask = ask.clone();
+            config.hang_timeout = Duration::from_millis(50);
+            config.hang_policy = HangPolicy::on_hang(move |_| ask.run());
+        }
+    })
+}
+
+/// Fails where `work` does not end: what is looked for here are hangs.
+fn ends<T: Send + 'static>(case: String, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || done.send(work()));
+    ended.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{case}: {error}"))
+}
+
+/// All that may block and returns an error.
+fn blocking_calls(
+    origin: &Origin,
+    peer: &PeerHandle,
+    stream: &mut Stream,
+    endless: &mut Stream,
+    radio: &mut Radio,
+) -> Vec<(&'static str, ErrorKind)> {
+    let get = || Fetch::get(&origin.url("/nested")).unwrap();
+    let kind = |result: Result<(), Error>| result.err().map_or(ErrorKind::Empty, |error| error.kind());
+    let read = |result: std::io::Result<u64>| kind(result.map(drop).map_err(Error::from));
+    let mut buf = [0; 10];
+    vec![
+        ("execute", kind(peer.execute(get()).map(drop))),
+        ("batch", kind(peer.batch(vec![get()]).into_iter().try_for_each(|answer| answer.map(drop)))),
+        ("open", kind(windway::open(&origin.url("/nested")).map(drop))),
+        ("Stream::read", read(stream.read(&mut buf).map(|got| got as u64))),
+        ("Stream::seek", read(endless.seek(SeekFrom::End(0)))),
+        ("StreamHandle::wait_buffered", kind(stream.handle().wait_buffered(10, None))),
+        ("StreamHandle::wait_range", kind(stream.handle().wait_range(0..10, None))),
+        ("Radio::read", read(radio.read(&mut buf).map(|got| got as u64))),
+        ("RadioHandle::wait_buffered", kind(radio.handle().wait_buffered(10, None))),
+    ]
+}
+
+#[test]
+fn calls_that_block_fail_in_every_callback_and_the_others_work() {
+    // What is asked for in the callbacks belongs to another downloader: the rule is the same, and every one of them could
+    // be answered at once but for it.
+    let content = Content::pattern(1000);
+    let other_origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/endless" => Answer::whole(&content).no_length().stall_after(100),
+        _ => Answer::file(asked, &content),
+    });
+    for callback in CALLBACKS {
+        let origin = Arc::new(Origin::start(answer));
+        let other = Downloader::new(DownloaderConfig::default()).unwrap();
+        let mut stream = other.open(&other_origin.url("/a")).unwrap();
+        stream.handle().wait_buffered(1000, None).unwrap();
+        let mut endless = other.open_later(&other_origin.url("/endless"), FileConfig::default()).unwrap();
+        let mut radio = Radio::open(&other, &other_origin.url("/a"), RadioConfig::default()).unwrap();
+        radio.handle().wait_buffered(1, None).unwrap();
+        let (results, result) = mpsc::channel();
+        let quiet = Downloader::new(DownloaderConfig::default()).unwrap().subscribe();
+        let nested = other.register((), Priority::High).unwrap();
+        let asked = Arc::clone(&origin);
+        let ask = Ask::new(move || {
+            let blocking = blocking_calls(&asked, &nested, &mut stream, &mut endless, &mut radio);
+            // Not `None` for ever after: just now.
+            assert!(quiet.recv().is_none() && quiet.recv_timeout(Duration::MAX).is_none());
+            // What does not block, and drops of what would wait for its thread.
+            nested.wake(Priority::Low);
+            nested.set_priority(Priority::Low);
+            assert!(other.register((), Priority::High).is_ok());
+            assert!(other.open_later(&asked.url("/a"), FileConfig::default()).is_ok());
+            let mut buf = [0; 10];
+            stream.seek(SeekFrom::Start(0)).unwrap();
+            assert!(stream.try_read(&mut buf).is_ok());
+            let _ = (other.stats(), other.subscribe(), nested.epoch());
+            drop((stream, endless, radio, nested, other));
+            results.send(blocking).unwrap();
+        });
+        let downloader = prepare(callback, &ask);
+        let (called, within) = (downloader.clone(), Arc::clone(&origin));
+        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &ask));
+        let got = result
+            .recv_timeout(Duration::from_secs(60))
+            .unwrap_or_else(|error| panic!("{callback:?}: {error}"));
+        for (call, kind) in got {
+            assert_eq!(kind, ErrorKind::WouldDeadlock, "{call} in {callback:?}");
+        }
+        origin.release();
+        ends(format!("stop after {callback:?}"), move || downloader.stop());
+    }
+}
+
+#[test]
+fn stopping_in_every_callback_stops_without_waiting_for_itself() {
+    for callback in CALLBACKS {
+        let origin = Arc::new(Origin::start(answer));
+        let own: Arc<Mutex<Option<Downloader>>> = Arc::default();
+        let (stops, stopped) = mpsc::channel();
+        let ask = Ask::new({
+            let own = Arc::clone(&own);
+            move || {
+                let downloader = own.lock().unwrap().clone().unwrap();
+                downloader.stop();
+                let refused = downloader.register((), Priority::High).unwrap_err();
+                stops.send(refused.is_cancelled()).unwrap();
+            }
+        });
+        let downloader = prepare(callback, &ask);
+        *own.lock().unwrap() = Some(downloader.clone());
+        let (called, within) = (downloader.clone(), Arc::clone(&origin));
+        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &ask));
+        assert_eq!(stopped.recv_timeout(Duration::from_secs(60)), Ok(true), "{callback:?}");
+        // Where it may, it does wait.
+        let waits = downloader.clone();
+        ends(format!("stop after {callback:?}"), move || waits.stop());
+        assert_eq!(downloader.stats().busy_workers, 0, "{callback:?}");
+        let last = own.lock().unwrap().take();
+        drop((last, downloader));
+    }
+}
