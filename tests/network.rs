@@ -237,3 +237,113 @@ fn a_refusal_of_a_second_connection_is_no_answer_to_the_first() {
     assert_pattern(0, &read_all(&peer, get(&origin, "/a")));
     assert_eq!(origin.log().asked.len(), 3);
 }
+
+/// As after a change of network in mid-body.
+#[test]
+fn a_body_that_falls_silent_goes_on_over_a_new_connection() {
+    for tls in [false, true] {
+        let content = Content::pattern(2_000_000);
+        let handler = move |asked: &Asked| match asked.connection {
+            0 => Answer::file(asked, &content).stall_after(500_000),
+            _ => Answer::file(asked, &content),
+        };
+        let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
+        let downloader = downloader(|config| {
+            config.client.inactivity_timeout = NEVER;
+            config.max_retries = 0;
+            if tls {
+                config.client.extra_roots.push(origin.root_pem());
+            }
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        let body = read_all(&peer, get(&origin, "/a"));
+        assert_eq!(body.len(), 2_000_000);
+        assert_pattern(0, &body);
+        let asked = origin.log().asked;
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert_eq!(asked[1].range(), Some((500_000 - 64, None)));
+        assert!(asked[1].header("if-range").is_some());
+        origin.wait_until("the end of the silent one", |log| log.open == 1);
+        assert_eq!(peer.totals().completed, 1);
+    }
+}
+
+#[test]
+fn a_file_whose_connection_dies_in_mid_body_plays_on() {
+    let content = Content::pattern(5_000_000);
+    let origin = Origin::start(move |asked| match asked.connection {
+        0 => Answer::file(asked, &content).stall_after(100_000),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let mut stream = downloader.open(&origin.url("/a")).unwrap();
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), 5_000_000);
+    assert_pattern(0, &body);
+}
+
+#[test]
+fn a_silent_body_that_speaks_first_is_read_on() {
+    let content = Content::pattern(100_000);
+    let origin = Origin::start(move |asked| match asked.connection {
+        0 => Answer::file(asked, &content).trickle(50_000, Duration::from_millis(1600)),
+        _ => Answer::file(asked, &content).latency_until_released(),
+    });
+    let downloader = downloader(|config| {
+        config.client.inactivity_timeout = NEVER;
+        config.max_retries = 0;
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let body = read_all(&peer, get(&origin, "/a"));
+    assert_eq!(body.len(), 100_000);
+    assert_pattern(0, &body);
+    assert_eq!(origin.log().asked.len(), 2);
+    // The other one is closed.
+    origin.wait_until("one connection", |log| log.open == 1);
+}
+
+#[test]
+fn a_silent_body_is_not_requested_beside_itself_while_nobody_waits() {
+    let content = Content::pattern(100_000);
+    let origin = Origin::start(move |asked| match asked.connection {
+        0 => Answer::file(asked, &content).stall_after(50_000),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = peer.subscribe();
+    let (sink, end) = collect(0);
+    list.put(get(&origin, "/a"), sink);
+    peer.wake(Priority::Low);
+    origin.wait_until("half of it", |log| log.sent == 50_000);
+    assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
+    assert_eq!(origin.log().asked.len(), 1);
+    let request = std::iter::from_fn(|| events.try_recv()).find_map(|event| match event {
+        Event::Enqueued { request } => Some(request),
+        _ => None,
+    });
+    peer.promote(request.unwrap(), Priority::High);
+    let got = end.recv().unwrap();
+    assert!(matches!(got.outcome, Outcome::Done));
+    assert_pattern(0, &got.bytes);
+    assert_eq!((got.bytes.len(), origin.log().asked.len()), (100_000, 2));
+}
+
+#[test]
+fn a_silent_body_and_what_is_requested_beside_it_are_cancelled_at_once() {
+    let content = Content::pattern(100_000);
+    let origin = Origin::start(move |asked| match asked.connection {
+        0 => Answer::file(asked, &content).stall_after(50_000),
+        _ => Answer::file(asked, &content).latency_until_released(),
+    });
+    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut response = peer.execute(get(&origin, "/a")).unwrap();
+    let reader = thread::spawn(move || response.read_to_end(&mut Vec::new()));
+    origin.wait_until("a request beside it", |log| log.asked.len() == 2);
+    peer.cancel();
+    assert!(reader.join().unwrap().is_err());
+    origin.wait_until("the end of both", |log| log.open == 0);
+}

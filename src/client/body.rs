@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
+use super::HttpClient;
+use super::continuation::Continuation;
 use super::exchange::Exchange;
+use super::hedge::Hedging;
 use super::pace::Pace;
 use super::request::{Head, Request};
+use super::silence::SilenceHedge;
 use super::transport::{Tcp, timed_out};
 use super::{ByteRange, describe, describe_io};
 use crate::cancel::{CancelGuard, CancelToken};
@@ -48,6 +52,8 @@ pub(crate) struct Response {
     _on_cancel: CancelGuard,
     /// How long other connections had been waited for before its own request was sent.
     lost: Duration,
+    /// Asks for the rest beside this body while it is silent.
+    silence: Option<SilenceHedge>,
     /// What cancels this body, if nobody else holds on to it.
     token: Option<CancelToken>,
 }
@@ -88,6 +94,7 @@ impl Response {
             range,
             _on_cancel: on_cancel,
             lost: Duration::ZERO,
+            silence: None,
             token: None,
         }
     }
@@ -131,6 +138,23 @@ impl Response {
     /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.
     pub(crate) fn keep(&mut self, token: CancelToken) {
         self.token = Some(token);
+    }
+
+    /// Requests the rest over a new connection beside this one while it is silent and its reader waits. To be called once
+    /// `continuation` has begun with this body, which holds on to its token.
+    pub(crate) fn hedge(
+        &mut self,
+        client: &HttpClient,
+        hedging: &Hedging,
+        request: &Request,
+        continuation: &Continuation,
+    ) {
+        self.silence = SilenceHedge::watch(client, hedging, request, continuation, self, &self.exchange);
+    }
+
+    /// After a read has failed: the body that goes on with this one, if it was requested beside it and was faster.
+    pub(crate) fn take_winner(&mut self) -> Option<Self> {
+        self.silence.take()?.take_winner()
     }
 
     /// The token that was to be held on to.
@@ -178,7 +202,7 @@ impl Response {
             self.release();
             return Ok(Some(0));
         }
-        match self.limit_reads(is_brief).and_then(|()| self.read_some(buf)) {
+        match self.limit_reads(is_brief).and_then(|()| self.read_watched(buf, is_brief)) {
             Ok(got) => {
                 self.is_over |= got == Some(0);
                 Ok(got)
@@ -209,6 +233,16 @@ impl Response {
             }
             _ => Ok(()),
         }
+    }
+
+    fn read_watched(&mut self, buf: &mut [u8], is_brief: bool) -> Result<Option<usize>, Error> {
+        let Some(silence) = self.silence.as_ref().filter(|_| !is_brief) else { return self.read_some(buf) };
+        silence.begin_wait(self.position, Instant::now());
+        let result = self.read_some(buf);
+        if let Some(silence) = &self.silence {
+            silence.end_wait(result.is_ok());
+        }
+        result
     }
 
     fn read_some(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {

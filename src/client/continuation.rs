@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind};
 const OVERLAP: usize = 64;
 
 /// A fetch's body over all its attempts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Continuation {
     /// What was asked for.
     asked: Option<ByteRange>,
@@ -32,7 +32,7 @@ pub(crate) struct Continuation {
     begun: Option<Begun>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Begun {
     representation: Representation,
     /// The next byte that is new. Never beyond `end`.
@@ -50,6 +50,25 @@ struct Begun {
 impl Continuation {
     pub(crate) fn new(asked: Option<ByteRange>) -> Self {
         Self { asked, begun: None }
+    }
+
+    /// True if a body that begins with `head` can be gone on with from anywhere, as far as the server says.
+    pub(crate) fn can_resume(&self, head: &Head) -> bool {
+        let has_ranges = head.header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
+        let has_end = self.begun.as_ref().is_some_and(|begun| begun.end.is_some());
+        has_end && (head.is_partial() || has_ranges)
+    }
+
+    /// As it is once all up to `position` has come; good for asking for the rest, and for looking at the head that answers,
+    /// but not for its bytes.
+    pub(crate) fn at(&self, position: u64) -> Option<Self> {
+        let mut later = self.clone();
+        let begun = later.begun.as_mut()?;
+        let come = usize::try_from(position.saturating_sub(begun.offset)).unwrap_or(usize::MAX);
+        begun.offset = begun.offset.max(position);
+        // What the bytes were does not matter, but how many are compared.
+        begun.tail.resize(begun.tail.len().saturating_add(come).min(OVERLAP), 0);
+        Some(later)
     }
 
     /// What the next attempt has to ask for; `None` before the first response was accepted.
@@ -218,6 +237,17 @@ mod tests {
         assert_eq!(continuation.range(), Some(ByteRange::new(100, 500)));
         continuation.take(110, &[8; 100]).unwrap();
         assert_eq!(continuation.range(), Some(ByteRange::new(210 - 64, 500)));
+    }
+
+    #[test]
+    fn the_rest_can_be_asked_for_while_the_body_is_read() {
+        let mut continuation = begun(206, 100..500, Some(1000));
+        let snapshot = continuation.clone();
+        for bytes in [10, 20, 100, 200] {
+            continuation.take(continuation.offset().unwrap(), &vec![7; bytes]).unwrap();
+            let later = snapshot.at(continuation.offset().unwrap()).unwrap();
+            assert_eq!(later.range(), continuation.range());
+        }
     }
 
     #[test]

@@ -141,6 +141,13 @@ impl Exchange {
         !binding.has_head
     }
 
+    /// Releases whoever reads the body, because another exchange goes on with it.
+    pub(super) fn break_off(&self) {
+        let mut binding = self.binding.lock();
+        binding.superseded = true;
+        binding.shut_down();
+    }
+
     /// Notes that all of the response head has come. False if another exchange was faster.
     pub(super) fn note_head(&self) -> bool {
         let mut binding = self.binding.lock();

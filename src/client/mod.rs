@@ -20,6 +20,7 @@ mod request;
 mod resolve;
 pub(crate) mod retry;
 mod shoutcast;
+mod silence;
 mod socket;
 mod stock;
 mod tls;
@@ -335,7 +336,7 @@ impl HttpClient {
         hedging: Option<&Hedging>,
     ) -> Result<Answer, Error> {
         let began = Instant::now();
-        let first = self.send_hedged(request, url, cancel, hedging, Over::Any);
+        let first = self.send_hedged(request, url, cancel, hedging, request.over);
         let is_stale = match &first {
             Err((error, exchange)) => exchange.was_stale(error),
             // RFC 9110, 15.5.9: what a server sends that closes an idle connection. The request crossed it.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::exchange::Over;
 use super::range::ByteRange;
 use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
@@ -23,6 +24,8 @@ pub(crate) struct Request {
     /// Those that other origins get too, where a redirect leads to one.
     pub(super) open_headers: HeaderMap,
     pub(super) if_range: Option<Validator>,
+    /// Which connection it goes over.
+    pub(super) over: Over,
 }
 
 impl Request {
@@ -33,7 +36,7 @@ impl Request {
             headers.insert(header::AUTHORIZATION, authorization);
         }
         let open_headers = HeaderMap::new();
-        Ok(Self { url, shortcut: None, range: None, headers, open_headers, if_range: None })
+        Ok(Self { url, shortcut: None, range: None, headers, open_headers, if_range: None, over: Over::Any })
     }
 
     /// Goes to where redirects led last time, and to its own URL only if that does not serve any more.
@@ -73,6 +76,10 @@ impl Request {
     }
 
     /// Asks for all there is.
+    pub(super) fn over(self, over: Over) -> Self {
+        Self { over, ..self }
+    }
+
     pub(crate) fn set_whole(&mut self) {
         self.range = None;
     }

@@ -82,12 +82,14 @@ impl Passage {
         // Up to where a block ends, so that the next one may come whole.
         let most = BLOCK - (at % BLOCK as u64) as usize;
         let buf = &mut self.chunk[..most];
-        let got = match by {
-            By::Worker => self.body.read_chunk(buf)?,
-            By::Reader => match self.body.read_briefly(buf)? {
-                Some(got) => got,
-                None => return Ok(Step::Dry),
-            },
+        let read = match by {
+            By::Worker => self.body.read_chunk(buf).map(Some),
+            By::Reader => self.body.read_briefly(buf),
+        };
+        let got = match read {
+            Ok(Some(got)) => got,
+            Ok(None) => return Ok(Step::Dry),
+            Err(error) => return self.go_on(error),
         };
         if got == 0 {
             self.job.pursuit.check_end(at)?;
@@ -106,6 +108,16 @@ impl Passage {
         self.job.record.received += new_bytes as u64;
         let is_pressed = self.core.is_pressed() && self.job.control.may_yield();
         Ok(if is_pressed { Step::Pressed } else { Step::Moved })
+    }
+
+    /// Goes on with the body that was requested beside this one while it was silent, if that is why it failed.
+    fn go_on(&mut self, error: Error) -> Result<Step, Error> {
+        let Some(mut body) = self.body.take_winner() else { return Err(error) };
+        let Job { pursuit, control, .. } = &mut *self.job;
+        pursuit.go_on(&self.core, &mut body, control)?;
+        control.advance_by(1);
+        self.body = body;
+        Ok(Step::Moved)
     }
 
     /// True if its next byte is the one at `position`.

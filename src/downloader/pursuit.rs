@@ -12,6 +12,9 @@ use crate::client::retry::{self, Backoff};
 use crate::client::{self, Continuation, Head, Hedging, Request};
 use crate::error::{Error, ErrorKind};
 
+/// A body that has brought so many bytes was not silent all the time.
+const FLOWED: u64 = 64 * 1024;
+
 /// See [`hedge_delay`].
 const SHORTEST_HEDGE_DELAY: Duration = Duration::from_secs(1);
 
@@ -27,6 +30,9 @@ pub(super) struct Pursuit {
     flowed: bool,
     /// How far it has come, and what it has to come to.
     continuation: Continuation,
+    /// Silent bodies in a row that another one went on with, and where the last one did. Each next one is given twice the
+    /// time: a server that pauses is not asked again and again.
+    silent: (u32, u64),
 }
 
 impl Pursuit {
@@ -40,6 +46,7 @@ impl Pursuit {
             max_retries: own.unwrap_or(max_retries),
             backoff: Backoff::default(),
             flowed: false,
+            silent: (0, 0),
         }
     }
 
@@ -77,6 +84,30 @@ impl Pursuit {
         };
         self.accept(body.head())?;
         Ok(body)
+    }
+
+    /// Requests the rest of `body` beside it when it falls silent while somebody waits.
+    pub(super) fn hedge(&self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
+        let delay = hedge_delay(core) * 2_u32.pow(self.silent.0.min(5));
+        let hedging = Hedging { delay, urgency: Arc::clone(urgency) as _ };
+        body.hedge(&core.client, &hedging, &self.request, &self.continuation);
+    }
+
+    /// Goes on with the body that was faster than the silent one before it.
+    pub(super) fn go_on(
+        &mut self,
+        core: &Core,
+        body: &mut client::Response,
+        urgency: &Arc<Control>,
+    ) -> Result<(), Error> {
+        self.accept(body.head())?;
+        let offset = self.continuation.offset().unwrap_or_default();
+        let (count, last) = self.silent;
+        let has_flowed = offset.saturating_sub(last) >= FLOWED;
+        self.silent = (if has_flowed { 1 } else { count + 1 }, offset);
+        self.continuation.begin(body.head());
+        self.hedge(core, body, urgency);
+        Ok(())
     }
 
     /// True if the server refuses the rest of a body that broke: some refuse every range, and serve those that ask for none.

@@ -51,6 +51,8 @@ impl Response {
         pursuit: Pursuit,
         token: CancelToken,
     ) -> Self {
+        let mut body = body;
+        pursuit.hedge(&core, &mut body, &record.control);
         let transfer = Some(record.control.begin_body());
         Self { body, record, core, pursuit, token, first: None, transfer, end: Ok(()), keeps: None }
     }
@@ -125,7 +127,10 @@ impl Response {
                 Ok(0) => return Ok(0),
                 Ok(got) => got,
                 Err(error) => {
-                    self.open_again(error)?;
+                    match self.body.take_winner() {
+                        Some(body) => self.go_on(body)?,
+                        None => self.open_again(error)?,
+                    }
                     continue;
                 }
             };
@@ -141,6 +146,14 @@ impl Response {
                 return Ok(new);
             }
         }
+    }
+
+    /// Goes on with the body that was requested beside this one while it was silent.
+    fn go_on(&mut self, mut body: client::Response) -> Result<(), Error> {
+        self.pursuit.go_on(&self.core, &mut body, &self.record.control)?;
+        let silent = std::mem::replace(&mut self.body, body);
+        self.first.get_or_insert_with(|| silent.head().clone());
+        Ok(())
     }
 
     /// Asks for the rest of a body that broke off. Blocks until it has begun, or can't be had.
@@ -160,6 +173,7 @@ impl Response {
                     self.record.note_head(sent.elapsed(), &body);
                     body.keep(attempt);
                     self.pursuit.begin(body.head());
+                    self.pursuit.hedge(&self.core, &mut body, &self.record.control);
                     let broken = std::mem::replace(&mut self.body, body);
                     self.first.get_or_insert_with(|| broken.head().clone());
                     return Ok(());

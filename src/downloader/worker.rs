@@ -207,6 +207,7 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
         }
         Ok(Flow::Stream) => {
             body.keep(token);
+            job.pursuit.hedge(core, &mut body, &job.control);
             stream(core, job, body, chunk)
         }
         Err(error) => ended(job, Err(error)),
