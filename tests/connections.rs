@@ -708,3 +708,45 @@ fn headers_that_windway_sets_itself_are_refused_by_name() {
         assert!(Fetch::get("http://127.0.0.1/").unwrap().header(name, "1").is_ok(), "{name}");
     }
 }
+
+/// RFC 9110, section 15.2, and RFC 9112, section 5.2.
+#[test]
+fn interim_answers_with_headers_and_folded_headers_are_understood() {
+    let interim = "HTTP/1.1 100 Continue\r\nServer: x\r\nX-Note: a\r\n\t folded\r\n\r\n";
+    let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nLink: </b>;\r\n rel=preload\r\n\r\n";
+    let answer = "HTTP/1.1 200 OK\r\nX-Folded: one\r\n  two\r\n\tthree\r\nX-Next: \r\n \r\n four\r\nContent-Length: 10\r\n\r\n\
+        \r\n\r\n 23456";
+    let lone = answer.replace("\r\n", "\n").replace("\n\n\n\n 23456", "\n\n0123456789");
+    for (before, answer) in [
+        ("", answer),
+        (interim, answer),
+        (hints, answer),
+        (&[interim, hints, interim, "HTTP/1.1 102 Processing\r\n\r\n"].concat(), answer),
+        (&interim.replace("\r\n", "\n"), &lone),
+    ] {
+        let bytes = [before, answer].concat();
+        let body = bytes[bytes.len() - 10..].to_owned();
+        for slice in [1, 7, 1 << 20] {
+            for is_tls in [false, true] {
+                let bytes = bytes.clone();
+                let origin = start(is_tls, move |_| {
+                    Answer::raw(bytes.as_bytes()).trickle(slice, Duration::from_micros(1))
+                });
+                let downloader = downloader(|config| {
+                    config.max_retries = 0;
+                    if origin.url("").starts_with("https") {
+                        config.client.extra_roots.push(origin.root_pem());
+                    }
+                });
+                let peer = downloader.register((), Priority::High).unwrap();
+                let mut response = peer.execute(get(&origin, "/a")).unwrap();
+                let folded = response.head().header("x-folded").unwrap();
+                assert_eq!(folded.split_ascii_whitespace().collect::<Vec<_>>(), ["one", "two", "three"]);
+                assert_eq!(response.head().header("x-next").map(str::trim), Some("four"));
+                let mut got = Vec::new();
+                response.read_to_end(&mut got).unwrap();
+                assert_eq!(got, body.as_bytes());
+            }
+        }
+    }
+}

@@ -256,15 +256,18 @@ impl Transport for Watched {
             return Err(ureq::Error::Timeout(timeout.reason));
         }
         self.lend(timeout)?;
-        let Self { connection, beginning, .. } = self;
+        let Self { connection, keeper, origin, exchange, beginning, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
-        let link = connection.link.transport()?;
-        let result = beginning.await_input(link, timeout, |transport| transport.await_input(timeout));
-        if let (Ok(true), Some(exchange)) = (&result, &self.exchange) {
-            if exchange.note_answer() && !exchange.is_reused() {
-                self.keeper.note_answered(&self.origin);
+        let result = beginning.await_input(connection.link.transport()?, timeout, |transport| {
+            let came = transport.await_input(timeout)?;
+            // At its first byte: all of the head may take long, and an answer that has begun is not superseded.
+            if let Some(exchange) = exchange.as_ref().filter(|_| came) {
+                if exchange.note_answer() && !exchange.is_reused() {
+                    keeper.note_answered(origin);
+                }
             }
-        }
+            Ok(came)
+        });
         self.explain(result)
     }
 

@@ -1,4 +1,4 @@
-//! Where the head of an answer ends.
+//! The head of an answer of HTTP/1, as bytes: where it ends, what it is, and what a parser would not take.
 
 /// Length of the head that `bytes` begin with, the empty line included. `None` if it is not complete. A lone LF ends a line
 /// too (RFC 9112, section 2.2).
@@ -20,6 +20,29 @@ pub(super) fn status(head: &[u8]) -> Option<u16> {
     let is_code = code.iter().all(u8::is_ascii_digit) && matches!(after, [b' ' | b'\r' | b'\n', ..]);
     let code = std::str::from_utf8(code).ok()?.parse().ok()?;
     (minor.is_ascii_digit() && is_code && code >= 100).then_some(code)
+}
+
+/// True for the head of an answer that comes before the answer (RFC 9110, section 15.2). A 101 is one that ends HTTP.
+pub(super) fn is_interim(head: &[u8]) -> bool {
+    matches!(status(head), Some(100 | 102..=199))
+}
+
+/// A head with each of its lines on one line, of the same length; `None` if it is so already. What was folded is joined by
+/// spaces (RFC 9112, section 5.2).
+pub(super) fn unfold(head: &[u8]) -> Option<Vec<u8>> {
+    let is_fold = |at: usize| head[at] == b'\n' && matches!(head.get(at + 1), Some(b' ' | b'\t'));
+    let folds: Vec<usize> = (0..head.len()).filter(|at| is_fold(*at)).collect();
+    if folds.is_empty() {
+        return None;
+    }
+    let mut unfolded = head.to_vec();
+    for at in folds {
+        unfolded[at] = b' ';
+        if at > 0 && unfolded[at - 1] == b'\r' {
+            unfolded[at - 1] = b' ';
+        }
+    }
+    Some(unfolded)
 }
 
 #[cfg(test)]
@@ -56,5 +79,24 @@ mod tests {
         ] {
             assert_eq!(status(head), expected, "{}", String::from_utf8_lossy(head));
         }
+    }
+
+    #[test]
+    fn what_comes_before_the_answer_is_told_from_it() {
+        let is_interim = |status: &str| is_interim(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+        assert!(is_interim("100 Continue") && is_interim("102") && is_interim("103 Early Hints"));
+        assert!(!is_interim("101 Switching Protocols") && !is_interim("200 OK") && !is_interim("1000 OK"));
+    }
+
+    #[test]
+    fn folded_lines_are_joined() {
+        let unfolded = |head: &str| unfold(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
+        assert_eq!(unfolded("HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n"), None);
+        assert_eq!(
+            unfolded("HTTP/1.1 200 OK\r\nA: b\r\n c\n\td\r\n \r\nE: f\r\n\r\n").as_deref(),
+            Some("HTTP/1.1 200 OK\r\nA: b   c \td   \r\nE: f\r\n\r\n")
+        );
+        // RFC 9112, 2.2: such a line belongs to no field, and is taken together with the status line.
+        assert_eq!(unfolded("HTTP/1.1 200 OK\n A: b\n\n").as_deref(), Some("HTTP/1.1 200 OK  A: b\n\n"));
     }
 }

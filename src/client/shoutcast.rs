@@ -1,17 +1,25 @@
-//! SHOUTcast's answers as HTTP: their heads say `ICY` where HTTP says its version.
+//! The beginnings of answers, made into what ureq takes.
 //!
-//! There is no specification. Heads come with line ends without a CR, spaces around the names of headers and lines that
-//! are no headers; what no parser of HTTP would take is mended or left out. Answers that do not begin with `ICY` pass as
-//! they are.
+//! SHOUTcast's heads say `ICY` where HTTP says its version. There is no specification. They come with line ends without a
+//! CR, spaces around the names of headers and lines that are no headers; what no parser of HTTP would take is mended or left
+//! out.
+//!
+//! Of HTTP, interim answers are left out, for ureq refuses a 100 that has headers, and folded headers are unfolded. All else
+//! passes as it is.
 
 use std::time::Instant;
 
-use ureq::unversioned::transport::{NextTimeout, Transport, time};
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport, time};
 
+use super::head;
 use super::transport::carry;
 use crate::error::{Error, ErrorKind};
 
 const ICY: &[u8] = b"ICY ";
+const HTTP: &[u8] = b"HTTP/1.";
+
+/// Bytes of interim answers that may come before an answer.
+const MAX_INTERIM: usize = 256 * 1024;
 
 /// The beginnings of the answers of one connection.
 #[derive(Debug, Default)]
@@ -29,6 +37,8 @@ enum Look {
     Cut,
     /// A head of SHOUTcast's, of so many bytes.
     Icy(usize),
+    /// A head of HTTP/1, of so many bytes.
+    Http(usize),
     /// Anything else.
     Other,
 }
@@ -61,14 +71,31 @@ impl Beginning {
         if !self.is_due {
             return transport.await_input(timeout);
         }
-        let began = Instant::now();
+        let (began, mut interim) = (Instant::now(), 0);
         let mut came = first(transport)?;
         loop {
-            match look(transport.buffers().input()) {
+            let buffers = transport.buffers();
+            match look(buffers.input()) {
                 Look::Other => break,
                 Look::Icy(len) => {
-                    self.is_due = false;
-                    self.translate(transport, len);
+                    let http = to_http(&buffers.input()[..len]);
+                    self.translate(buffers, len, http);
+                    return Ok(self.deliver(transport));
+                }
+                Look::Http(len) if head::is_interim(&buffers.input()[..len]) => {
+                    interim += len;
+                    if interim > MAX_INTERIM {
+                        return Err(too_large());
+                    }
+                    buffers.input_consume(len);
+                }
+                Look::Http(len) => {
+                    let Some(unfolded) = head::unfold(&buffers.input()[..len]) else {
+                        // An end that was seen behind the head is seen again.
+                        came = true;
+                        break;
+                    };
+                    self.translate(buffers, len, unfolded);
                     return Ok(self.deliver(transport));
                 }
                 Look::Cut if !came => break,
@@ -84,11 +111,11 @@ impl Beginning {
         Ok(came)
     }
 
-    /// Takes all that came, of which the first `len` bytes are the head.
-    fn translate(&mut self, transport: &mut dyn Transport, len: usize) {
-        let buffers = transport.buffers();
-        let (head, body) = buffers.input().split_at(len);
-        self.translated = [&to_http(head), body].concat();
+    /// Takes all that came, of which the first `len` bytes are a head that is to be `head`.
+    fn translate(&mut self, buffers: &mut dyn Buffers, len: usize, head: Vec<u8>) {
+        self.is_due = false;
+        self.translated = head;
+        self.translated.extend_from_slice(&buffers.input()[len..]);
         let came = buffers.input().len();
         buffers.input_consume(came);
     }
@@ -120,16 +147,15 @@ fn left(timeout: NextTimeout, began: Instant) -> Result<NextTimeout, ureq::Error
 }
 
 fn look(bytes: &[u8]) -> Look {
-    if !bytes.starts_with(ICY) {
-        return if ICY.starts_with(bytes) { Look::Cut } else { Look::Other };
+    let is = |beginning: &[u8]| bytes.starts_with(beginning);
+    if is(ICY) || is(HTTP) {
+        return match head::complete_len(bytes) {
+            Some(len) if is(ICY) => Look::Icy(len),
+            Some(len) => Look::Http(len),
+            None => Look::Cut,
+        };
     }
-    let line_ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
-    let head_len = line_ends.filter_map(|next| match bytes[next..] {
-        [b'\n', ..] => Some(next + 1),
-        [b'\r', b'\n', ..] => Some(next + 2),
-        _ => None,
-    });
-    head_len.into_iter().next().map_or(Look::Cut, Look::Icy)
+    if ICY.starts_with(bytes) || HTTP.starts_with(bytes) { Look::Cut } else { Look::Other }
 }
 
 /// A complete head as HTTP/1.0 would say it: the body ends with the connection.
@@ -176,7 +202,7 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
-    use ureq::unversioned::transport::{Buffers, LazyBuffers};
+    use ureq::unversioned::transport::LazyBuffers;
 
     /// A connection on which these bytes come, in reads of these lengths over and over, and then the end.
     #[derive(Debug)]
@@ -244,6 +270,11 @@ mod tests {
     fn expected(bytes: &[u8]) -> Option<Vec<u8>> {
         match look(bytes) {
             Look::Icy(len) => Some([&to_http(&bytes[..len]), &bytes[len..]].concat()),
+            Look::Http(len) if head::is_interim(&bytes[..len]) => expected(&bytes[len..]),
+            Look::Http(len) => {
+                let unfolded = head::unfold(&bytes[..len]).unwrap_or_else(|| bytes[..len].to_vec());
+                Some([&unfolded, &bytes[len..]].concat())
+            }
             Look::Other => Some(bytes.to_vec()),
             Look::Cut => bytes.is_empty().then(Vec::new),
         }
@@ -277,11 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_become_icy_is_waited_for() {
-        for cut in [&b""[..], b"I", b"IC", b"ICY", b"ICY ", b"ICY 200 OK\r\n", b"ICY 200 OK\r\na: b\r\n\r"] {
+    fn only_what_may_become_a_head_is_waited_for() {
+        for cut in
+            [&b""[..], b"I", b"ICY", b"ICY ", b"ICY 200 OK\r\na: b\r\n\r", b"H", b"HTTP/1.1 200 OK\r\n"]
+        {
             assert_eq!(look(cut), Look::Cut);
         }
-        for other in [&b"H"[..], b"HTTP/1.1", b"ICX", b"ICYcle", b"\n"] {
+        for other in [&b"HX"[..], b"HTTP/2 200", b"ICX", b"ICYcle", b"\n"] {
             assert_eq!(look(other), Look::Other);
         }
     }
@@ -301,7 +334,8 @@ mod tests {
     }
 
     fn answer() -> impl Strategy<Value = Vec<u8>> {
-        let first = prop_oneof!["ICY ?[0-9]{0,3}[ A-Z]{0,9}\r?", "HTTP/1.1 200 OK\r", "[ICY ]{0,6}"];
+        let first =
+            prop_oneof!["ICY ?[0-9]{0,3}[ A-Z]{0,9}\r?", "HTTP/1.1 (200|100|103|404) OK\r", "[ICY ]{0,6}"];
         (first, vec(line(), 0..6), vec(any::<u8>(), 0..300)).prop_map(|(first, lines, body)| {
             let mut bytes = first.into_bytes();
             for line in lines {
