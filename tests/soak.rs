@@ -151,12 +151,15 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
     }
 }
 
-/// Threads, open descriptors and resident KiB of this process.
+/// The library's threads, and the open descriptors and resident KiB of this process.
 fn census() -> [u64; 3] {
     let count = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as u64);
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    [count("/proc/self/task"), count("/proc/self/fd"), pages * 4]
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    let threads = names.filter(|name| name.starts_with("windway")).count() as u64;
+    [threads, count("/proc/self/fd"), pages * 4]
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -329,11 +332,14 @@ fn no_wrong_byte_no_hang_and_no_growth_in_ten_minutes_of_misbehaviour() {
         let beside = scope.spawn(|| urgent_beside_prefetches(seed ^ 4, &over));
         for look in 0..LOOKS {
             thread::sleep(Duration::from_secs(seconds) / LOOKS);
-            for origin in [&plain, &tls, &pool] {
+            let origins = [&plain, &tls, &pool];
+            for origin in origins {
                 origin.forget();
+                // Dead for some seconds at least: the library has long given it up.
+                origin.empty_black_hole();
             }
             // The network changes: what is open is dead from now on. The application may hear of it, or not.
-            [&plain, &tls, &pool][dice.roll(3) as usize].black_hole();
+            origins[dice.roll(3) as usize].black_hole();
             if dice.roll(2) == 0 {
                 direct.network_changed();
             }

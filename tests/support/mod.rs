@@ -623,6 +623,21 @@ impl Origin {
         self.shared.black_holed.store(state.log.connections, Ordering::Release);
     }
 
+    /// Closes what is in the black hole, so that it does not pile up for ever.
+    pub fn empty_black_hole(&self) {
+        let black_holed = self.shared.black_holed.load(Ordering::Acquire);
+        let mut state = self.shared.lock();
+        state.sockets.retain(|connection, socket| {
+            let is_kept = *connection >= black_holed;
+            if !is_kept {
+                // It may be closed already, which is what is wanted.
+                drop(socket.shutdown(Shutdown::Both));
+            }
+            is_kept
+        });
+        self.shared.changed.notify_all();
+    }
+
     /// Refuses new connections and closes the open ones, until `listen_again`.
     pub fn stop_listening(&self) {
         {

@@ -60,8 +60,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     log: ProxyLog,
-    /// Second handles of all sockets, to be shut down at the end.
-    sockets: Vec<TcpStream>,
+    /// Second handles of the open sockets, by the number of their connection, to be shut down at the end.
+    sockets: Vec<(usize, TcpStream)>,
     threads: Vec<JoinHandle<()>>,
     is_stopping: bool,
 }
@@ -143,7 +143,7 @@ impl Drop for Proxy {
             state.is_stopping = true;
             std::mem::take(&mut state.sockets)
         };
-        for socket in sockets {
+        for (_, socket) in sockets {
             // It may be closed already, which is what is wanted.
             drop(socket.shutdown(Shutdown::Both));
         }
@@ -171,24 +171,29 @@ impl Shared {
             if state.is_stopping {
                 return;
             }
+            let connection = state.log.connections;
             state.log.connections += 1;
             state.log.open += 1;
-            state.sockets.push(socket.try_clone().expect("a descriptor is left"));
+            state.sockets.push((connection, socket.try_clone().expect("a descriptor is left")));
             self.changed.notify_all();
             let shared = Arc::clone(self);
             let thread = thread::spawn(move || {
                 // A client that goes away is its own business.
-                drop(shared.serve(&socket));
+                drop(shared.serve(connection, &socket));
                 // The second handle keeps the socket open.
                 drop(socket.shutdown(Shutdown::Both));
-                shared.lock().log.open -= 1;
+                let mut state = shared.lock();
+                state.log.open -= 1;
+                state.sockets.retain(|(of, _)| *of != connection);
+                drop(state);
                 shared.changed.notify_all();
             });
+            state.threads.retain(|thread| !thread.is_finished());
             state.threads.push(thread);
         }
     }
 
-    fn serve(self: &Arc<Self>, mut client: &TcpStream) -> io::Result<()> {
+    fn serve(self: &Arc<Self>, connection: usize, mut client: &TcpStream) -> io::Result<()> {
         client.set_nodelay(true)?;
         let Some(connect) = read_connect(client)? else { return Ok(()) };
         {
@@ -213,7 +218,7 @@ impl Shared {
             if state.is_stopping {
                 return Ok(());
             }
-            state.sockets.push(origin.try_clone()?);
+            state.sockets.push((connection, origin.try_clone()?));
         }
         client.write_all(&answer)?;
         thread::scope(|scope| {
