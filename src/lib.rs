@@ -12,6 +12,7 @@
 //! | `windway-connect` | 1 for each address that is tried | until it has answered, or another one has |
 //! | `windway-race` | 1 for each request that its connection leaves unanswered for a second | until a head is there |
 //! | `windway-linear` | 1 for each stream of a server without ranges | as long as its body |
+//! | `windway-disk` | 1 for all streams that [`Stream::try_read`] has asked for what lies in a temporary file | until the last of them is dropped |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
 //!
 //! All of them sleep while nothing changes.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use ureq::BodyReader;
@@ -17,6 +17,7 @@ use super::request::{Head, Request};
 use super::silence::SilenceHedge;
 use super::transport::{Tcp, timed_out};
 use super::{ByteRange, describe, describe_io};
+use crate::bandwidth::{ReadMeter, Sample};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
@@ -47,6 +48,11 @@ pub(crate) struct Response {
     is_over: bool,
     framing: Framing,
     pace: Pace,
+    meter: ReadMeter,
+    /// What the last read showed of the network, until it is taken.
+    sample: Option<Sample>,
+    /// Where the bytes come from, once that was asked.
+    origin: OnceLock<Option<url::Origin>>,
     url: HttpUrl,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
@@ -90,6 +96,9 @@ impl Response {
             is_over: false,
             framing: Framing::default(),
             pace,
+            meter: ReadMeter::default(),
+            sample: None,
+            origin: OnceLock::new(),
             url,
             range,
             _on_cancel: on_cancel,
@@ -176,6 +185,22 @@ impl Response {
         Some(self.position + self.left?)
     }
 
+    /// What the last read showed of the network, if anything, and if nobody has taken it.
+    pub(crate) fn take_sample(&mut self) -> Option<Sample> {
+        self.sample.take()
+    }
+
+    /// Notes that what the last read brought was stored, and that nobody has held the body back by now.
+    pub(crate) fn note_stored(&mut self) {
+        self.meter.handle_stored(Instant::now());
+    }
+
+    /// Where the bytes come from, after redirects.
+    pub(crate) fn origin(&self) -> Option<&url::Origin> {
+        let origin = || HttpUrl::of(self.head.url()).map(|url| url.expose().origin());
+        self.origin.get_or_init(origin).as_ref()
+    }
+
     /// Reads what there is; blocks until a byte is there, for the silence limit at most. 0 says that the body is complete,
     /// or `buf` empty.
     pub(crate) fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
@@ -251,8 +276,16 @@ impl Response {
             .left
             .map_or(buf.len(), |left| usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len())));
         let began = Instant::now();
-        let Some(got) = self.read_body(&mut buf[..most])? else { return Ok(None) };
-        if got > 0 && self.pace.is_trickle(got, began.elapsed()) {
+        let read = self.read_body(&mut buf[..most]);
+        let ended = Instant::now();
+        self.sample = match &read {
+            Ok(got) => self.meter.handle_read(began, ended, got.unwrap_or(0)),
+            // So long nothing came: that is what the network gave.
+            Err(error) if error.kind() == ErrorKind::Silent => self.meter.handle_read(began, ended, 0),
+            Err(_) => None,
+        };
+        let Some(got) = read? else { return Ok(None) };
+        if got > 0 && self.pace.is_trickle(got, ended - began) {
             return Err(Error::new(ErrorKind::Silent, "the server sends too slowly to go on with it"));
         }
         if let Some(cancelled) = self.exchange.cancelled() {

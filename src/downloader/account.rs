@@ -1,10 +1,10 @@
 //! What is told and counted: one account for each peer, and one for all of them together.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::bandwidth::Bandwidth;
+use crate::bandwidth::{Bandwidth, RatesBy, Sample};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Event};
 
@@ -31,15 +31,25 @@ pub(super) struct Account {
     books: Mutex<Books>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Books {
     bandwidth: Bandwidth,
+    /// Rates by the origin that sent the bytes. Kept of all peers together only.
+    origins: RatesBy<url::Origin>,
     totals: Totals,
 }
 
+/// Origins whose rate is kept: more than a playlist and its segments come from.
+const ORIGINS: usize = 64;
+
 impl Account {
     pub(super) fn new(event_capacity: usize) -> Self {
-        Self { bus: Bus::new(event_capacity), books: Mutex::default() }
+        let books = Books {
+            bandwidth: Bandwidth::default(),
+            origins: RatesBy::new(ORIGINS),
+            totals: Totals::default(),
+        };
+        Self { bus: Bus::new(event_capacity), books: Mutex::new(books) }
     }
 
     /// A head arrived, `ttfb` after its request was sent.
@@ -47,18 +57,15 @@ impl Account {
         self.books.lock().bandwidth.handle_head(ttfb);
     }
 
-    pub(super) fn begin_body(&self, now: Instant) {
-        self.books.lock().bandwidth.handle_body(now);
-    }
-
-    pub(super) fn add_bytes(&self, bytes: usize, now: Instant) {
+    /// Bytes of body arrived, and the read that brought them may have shown how fast the network is. `origin` sent them.
+    pub(super) fn add_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&url::Origin>) {
         let mut books = self.books.lock();
-        books.bandwidth.handle_bytes(bytes, now);
         books.totals.bytes += bytes as u64;
-    }
-
-    pub(super) fn end_body(&self, now: Instant) {
-        self.books.lock().bandwidth.handle_end(now);
+        let Some(sample) = sample else { return };
+        books.bandwidth.handle_sample(sample);
+        if let Some(origin) = origin {
+            books.origins.handle_sample(origin, sample);
+        }
     }
 
     pub(super) fn add_retry(&self) {
@@ -81,6 +88,11 @@ impl Account {
     /// Bytes a second, if enough has been seen.
     pub(super) fn rate(&self) -> Option<f64> {
         self.books.lock().bandwidth.rate()
+    }
+
+    /// Bytes a second that came from `origin`, if enough has been seen.
+    pub(super) fn rate_of(&self, origin: &url::Origin) -> Option<f64> {
+        self.books.lock().origins.rate(origin)
     }
 
     /// Time from request to head, the recent ones counting most.

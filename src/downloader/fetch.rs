@@ -75,6 +75,8 @@ pub struct Fetch {
     pub(super) max_retries: Option<u32>,
     pub(super) validate: Option<Validate>,
     pub(super) berth: Option<Arc<Berth>>,
+    /// See [`live`](Self::live).
+    pub(super) is_live: bool,
 }
 
 /// Refuses an answer before a byte of its body is read.
@@ -91,7 +93,15 @@ impl Fetch {
     }
 
     pub(crate) fn new(request: Request) -> Self {
-        Self { request, priority: Priority::Low, epoch: None, max_retries: None, validate: None, berth: None }
+        Self {
+            request,
+            priority: Priority::Low,
+            epoch: None,
+            max_retries: None,
+            validate: None,
+            berth: None,
+            is_live: false,
+        }
     }
 
     /// Asks for these bytes only. A server without ranges may still answer with the whole: [`Head::start`] tells.
@@ -162,6 +172,13 @@ impl Fetch {
     /// his thread then, one at a time as ever.
     pub(crate) fn berth(mut self, berth: &Arc<Berth>) -> Self {
         self.berth = Some(Arc::clone(berth));
+        self
+    }
+
+    /// Its bytes are sent at the pace of their source, as a station's are: what they show of the network counts for its peer
+    /// only.
+    pub(crate) fn live(mut self) -> Self {
+        self.is_live = true;
         self
     }
 }

@@ -234,10 +234,21 @@ impl Downloader {
         self.0.core.account.bus.subscribe()
     }
 
-    /// Bytes a second, all transfers together, over the last seconds in which something was transferred. `None` until
-    /// enough was.
+    /// Bytes a second, all transfers together, over the last seconds in which one of them waited for the network. `None`
+    /// until enough was transferred. The time in which a body is held back by its reader does not count, nor what comes at
+    /// the pace of a station to a [`Radio`](crate::Radio).
+    ///
+    /// A server that is slower than the network is part of it: see [`bandwidth_of`](Self::bandwidth_of).
     pub fn bandwidth(&self) -> Option<f64> {
         self.0.core.account.rate()
+    }
+
+    /// As [`bandwidth`](Self::bandwidth), of what the origin of `url` sent: its scheme, host and port. Where a URL
+    /// redirects elsewhere, it is the origin of the target. Kept for the 64 origins that sent something last; `None` for
+    /// others, and for what is no URL.
+    pub fn bandwidth_of(&self, url: &str) -> Option<f64> {
+        let origin = url::Url::parse(url).ok()?.origin();
+        self.0.core.account.rate_of(&origin)
     }
 
     /// Counts of what waits, runs and was done.

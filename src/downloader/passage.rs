@@ -86,6 +86,8 @@ impl Passage {
             By::Worker => self.body.read_chunk(buf).map(Some),
             By::Reader => self.body.read_briefly(buf),
         };
+        // Of a read that came to nothing, too: it has waited.
+        self.transfer.advance(&mut self.body, read.as_ref().map_or(0, |got| got.unwrap_or(0)));
         let got = match read {
             Ok(Some(got)) => got,
             Ok(None) => return Ok(Step::Dry),
@@ -95,7 +97,6 @@ impl Passage {
             self.job.pursuit.check_end(at)?;
             return Ok(Step::Whole);
         }
-        self.transfer.advance(got);
         self.job.control.advance_by(got as u64);
         let (offset, new) = self.job.pursuit.take(at, &self.chunk[..got])?;
         let new_bytes = new.len();
@@ -106,6 +107,10 @@ impl Passage {
             _ => sink.write(offset, new)?,
         }
         self.job.record.received += new_bytes as u64;
+        if self.job.berth.is_some() {
+            // Our own storage took it: that is no holding back, as a sink of somebody else's may do.
+            self.body.note_stored();
+        }
         let is_pressed = self.core.is_pressed() && self.job.control.may_yield();
         Ok(if is_pressed { Step::Pressed } else { Step::Moved })
     }

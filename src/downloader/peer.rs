@@ -210,8 +210,8 @@ impl PeerHandle {
         self.0.account.bus.subscribe()
     }
 
-    /// Bytes a second that this peer's transfers achieve together, over the last seconds in which it had any. `None` until
-    /// enough was transferred. What the network can do is told by [`Downloader::bandwidth`](crate::Downloader::bandwidth).
+    /// Bytes a second that this peer's transfers achieve together, over the last seconds in which one of them waited for the
+    /// network. `None` until enough was transferred. What the network can do is told by [`Downloader::bandwidth`](crate::Downloader::bandwidth).
     pub fn bandwidth(&self) -> Option<f64> {
         self.0.account.rate()
     }
@@ -266,13 +266,14 @@ impl Waker {
         self.core.upgrade()?.client.keep_warm(request)
     }
 
-    /// What the downloader's transfers have shown: bytes a second of all of them together, and the time to a first byte of
-    /// this peer's own, which may go further than others.
+    /// What the network has shown: bytes a second, and the time to a first byte. Of this peer's own transfers, which are all
+    /// from where it fetches and may go further than others; until they have shown enough, of all of them together.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
         let Some(core) = self.core.upgrade() else { return (None, None) };
-        let own = self.account.upgrade().and_then(|account| account.least_ttfb());
-        let ttfb = own.or_else(|| core.account.least_ttfb());
-        (core.account.rate(), ttfb)
+        let own = self.account.upgrade();
+        let rate = own.as_ref().and_then(|account| account.rate()).or_else(|| core.account.rate());
+        let ttfb = own.and_then(|account| account.least_ttfb()).or_else(|| core.account.least_ttfb());
+        (rate, ttfb)
     }
 }
 

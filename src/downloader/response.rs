@@ -121,6 +121,9 @@ impl Response {
             }
             let at = self.body.position();
             let read = self.body.read_chunk(buf);
+            if let Some(transfer) = &self.transfer {
+                transfer.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
+            }
             let got = match read
                 .and_then(|got| if got == 0 { self.pursuit.check_end(at).map(|()| 0) } else { Ok(got) })
             {
@@ -134,9 +137,6 @@ impl Response {
                     continue;
                 }
             };
-            if let Some(transfer) = &self.transfer {
-                transfer.advance(got);
-            }
             let (offset, new) = self.pursuit.take(at, &buf[..got])?;
             let new = new.len();
             if new > 0 {

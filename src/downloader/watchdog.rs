@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::config::DownloaderConfig;
     use crate::downloader::worker::{Control, Record};
-    use crate::downloader::{Downloader, Priority, RequestId};
+    use crate::downloader::{Downloader, Fetch, RequestId};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -72,7 +72,8 @@ mod tests {
         let core = &downloader.0.core;
         let events = downloader.subscribe();
         let accounts = [Arc::clone(&core.account), Arc::clone(&core.account)];
-        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), Priority::Low, accounts));
+        let fetch = Fetch::get("http://host/a").unwrap();
+        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), &fetch, accounts));
         let now = control.moved() + LONG;
         happen(&control);
         report(core, Standstill::Worker(0, LONG), &[Some(Held::Fetch(Arc::clone(&control)))], now);

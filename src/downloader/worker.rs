@@ -233,8 +233,7 @@ fn stream(core: &Arc<Core>, job: Box<Job>, body: client::Response, chunk: &mut B
             Err(error) => break Err(error),
         }
     };
-    let Passage { mut job, body, transfer, chunk: used, .. } = *passage;
-    drop(transfer);
+    let Passage { mut job, body, chunk: used, .. } = *passage;
     *chunk = used;
     match result {
         Ok(Streamed::Whole) => ended(job, Ok(())),
@@ -274,6 +273,8 @@ pub(super) struct Control {
     pub(super) request: RequestId,
     /// Its peer's, and that of all.
     accounts: [Arc<Account>; 2],
+    /// Sent at the pace of its source, which says nothing of the network to others.
+    is_live: bool,
     state: Mutex<Hold>,
     /// Bytes of body so far, and steps before them: grows with every sign of life.
     progress: AtomicU64,
@@ -298,9 +299,9 @@ struct Hold {
 }
 
 impl Control {
-    pub(super) fn new(request: RequestId, priority: Priority, accounts: [Arc<Account>; 2]) -> Self {
+    pub(super) fn new(request: RequestId, fetch: &Fetch, accounts: [Arc<Account>; 2]) -> Self {
         let hold = Hold {
-            priority,
+            priority: fetch.priority,
             attempt: None,
             evicted: false,
             stalled: false,
@@ -310,7 +311,8 @@ impl Control {
             begun: false,
             ended: false,
         };
-        Self { request, accounts, state: Mutex::new(hold), progress: AtomicU64::new(0) }
+        let (is_live, state) = (fetch.is_live, Mutex::new(hold));
+        Self { request, accounts, is_live, state, progress: AtomicU64::new(0) }
     }
 
     /// A worker takes the fetch up.
@@ -361,10 +363,8 @@ impl Control {
         self.accounts.iter().for_each(|account| account.publish(event));
     }
 
-    /// Notes that a body begins to arrive. What is returned notes its bytes, and by its drop its end.
+    /// What counts the bytes of a body.
     pub(super) fn begin_body(self: &Arc<Self>) -> Transfer {
-        let now = Instant::now();
-        self.accounts.iter().for_each(|account| account.begin_body(now));
         Transfer(Arc::clone(self))
     }
 
@@ -486,8 +486,7 @@ impl Job {
                 core.tell(Fact::Cancelled(id));
             }
         });
-        let control =
-            Arc::new(Control::new(id, fetch.priority, [Arc::clone(account), Arc::clone(&core.account)]));
+        let control = Arc::new(Control::new(id, &fetch, [Arc::clone(account), Arc::clone(&core.account)]));
         let record = Record::new(Arc::clone(&control));
         record.publish(Event::Enqueued { request: id });
         Self {
@@ -637,15 +636,14 @@ impl Drop for Record {
 pub(super) struct Transfer(Arc<Control>);
 
 impl Transfer {
-    pub(super) fn advance(&self, bytes: usize) {
-        let now = Instant::now();
-        self.0.accounts.iter().for_each(|account| account.add_bytes(bytes, now));
-    }
-}
-
-impl Drop for Transfer {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        self.0.accounts.iter().for_each(|account| account.end_body(now));
+    /// Counts what a read of `body` brought, and the time that it took.
+    pub(super) fn advance(&self, body: &mut client::Response, bytes: usize) {
+        let sample = body.take_sample();
+        let [peer, all] = &self.0.accounts;
+        peer.add_read(bytes, sample.as_ref(), None);
+        match sample.filter(|_| !self.0.is_live) {
+            Some(sample) => all.add_read(bytes, Some(&sample), body.origin()),
+            None => all.add_read(bytes, None, None),
+        }
     }
 }

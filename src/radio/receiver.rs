@@ -102,7 +102,7 @@ impl Receiver<'_> {
 
     fn fetch(&self) -> Fetch {
         // It is tried again here, not by the downloader: for as long as the user wishes, and while the buffer plays on.
-        Fetch::new(self.shared.request.clone()).epoch(&self.shared.epoch).max_retries(0)
+        Fetch::new(self.shared.request.clone()).epoch(&self.shared.epoch).max_retries(0).live()
     }
 
     /// Reads as many bytes as tell a page from audio, up to the first metadata, or fewer if there are no more.

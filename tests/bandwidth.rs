@@ -1,0 +1,140 @@
+//! The measured rate is that of the network: nobody who holds a body back makes it less, and nobody who comes late to
+//! bytes that have arrived meanwhile makes it more.
+
+mod support;
+
+use std::io::Read;
+use std::thread;
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::peers::{List, collect, downloader};
+use support::{Answer, Content, Origin, Station};
+use windway::{Downloader, Fetch, Outcome, PeerHandle, Priority, Radio, RadioConfig, ReadAhead};
+
+const RATE: f64 = 4e6;
+
+/// So long somebody holds back: by far longer than the transfers beside it take.
+const HELD_BACK: Duration = Duration::from_secs(3);
+
+fn serve(rate: f64, len: u64) -> Origin {
+    let content = Content::pattern(len);
+    Origin::start(move |asked| Answer::file(asked, &content).rate(rate as u64))
+}
+
+/// Brings all of it into a sink. Returns the peer, for its rate.
+fn transfer(downloader: &Downloader, origin: &Origin) -> PeerHandle {
+    let list = List::default();
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
+    let peer = downloader.register(list, Priority::High).unwrap();
+    peer.wake(Priority::High);
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    peer
+}
+
+/// What a busy machine takes away is allowed for; what was held back would be far more.
+fn assert_near(rate: Option<f64>, expected: f64) {
+    let rate = rate.expect("enough was transferred");
+    assert!(rate > expected / 2.5 && rate < expected * 2.5, "{rate}, expected {expected}");
+}
+
+#[test]
+fn a_body_that_its_caller_holds_back_takes_nothing_from_the_rate() {
+    let origin = serve(RATE, 2_000_000);
+    let downloader = downloader(|_| ());
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut held = peer.execute(Fetch::get(&origin.url("/held")).unwrap()).unwrap();
+    held.read_exact(&mut [0; 1000]).unwrap();
+    let other = transfer(&downloader, &origin);
+    thread::sleep(HELD_BACK);
+    let mut rest = Vec::new();
+    held.read_to_end(&mut rest).unwrap();
+    assert_pattern(1000, &rest);
+    transfer(&downloader, &origin);
+    assert_near(other.bandwidth(), RATE);
+    assert_near(downloader.bandwidth(), RATE);
+}
+
+#[test]
+fn a_caller_that_reads_slower_than_the_network_says_nothing_of_it() {
+    let origin = serve(RATE, 2_000_000);
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    let mut buf = vec![0; 20_000];
+    for _ in 0..40 {
+        response.read_exact(&mut buf).unwrap();
+        thread::sleep(Duration::from_millis(40));
+    }
+    // Half a megabyte a second was read, from what had arrived at eight times that.
+    if peer.bandwidth().is_some() {
+        assert_near(peer.bandwidth(), RATE);
+    }
+    assert_eq!(peer.totals().bytes, 800_000);
+}
+
+#[test]
+fn a_caller_that_reads_on_shows_the_rate() {
+    let origin = serve(RATE, 2_000_000);
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    response.read_to_end(&mut Vec::new()).unwrap();
+    assert_near(peer.bandwidth(), RATE);
+}
+
+#[test]
+fn a_radio_takes_nothing_from_the_rate_of_what_comes_beside_it() {
+    let station =
+        Station { audio: Content::endless(), interval: 16_000, every: 1, titles: vec!["Artist - Title"] };
+    // 128 kbit/s.
+    let radio_origin = Origin::start(move |asked| Answer::station(asked, &station).rate(16_000));
+    let origin = serve(RATE, 2_000_000);
+    let downloader = downloader(|_| ());
+    let mut radio = Radio::open(&downloader, &radio_origin.url("/live"), RadioConfig::default()).unwrap();
+    radio.read_exact(&mut [0; 1000]).unwrap();
+    transfer(&downloader, &origin);
+    radio.read_exact(&mut vec![0; 48_000]).unwrap();
+    assert_near(downloader.bandwidth(), RATE);
+    assert_near(downloader.bandwidth_of(&origin.url("/other")), RATE);
+}
+
+#[test]
+fn a_file_that_is_read_in_one_body_at_its_readers_pace_takes_nothing_from_the_rate() {
+    let content = Content::pattern(4_000_000);
+    let origin = Origin::start(move |_| Answer::whole(&content).rate(RATE as u64));
+    let downloader = downloader(|_| ());
+    let mut config = windway::FileConfig::default();
+    config.read_ahead = ReadAhead::Bytes(64 * 1024);
+    let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
+    let mut buf = vec![0; 500_000];
+    stream.read_exact(&mut buf).unwrap();
+    thread::sleep(HELD_BACK);
+    stream.read_exact(&mut buf).unwrap();
+    assert_near(downloader.bandwidth(), RATE);
+    stream.read_to_end(&mut Vec::new()).unwrap();
+    assert_near(downloader.bandwidth(), RATE);
+}
+
+#[test]
+fn a_rate_is_kept_for_each_origin() {
+    let (fast, slow) = (serve(RATE, 2_000_000), serve(RATE / 10.0, 200_000));
+    let downloader = downloader(|_| ());
+    assert_eq!(downloader.bandwidth_of(&fast.url("/")), None);
+    let peers = [&fast, &slow].map(|origin| transfer(&downloader, origin));
+    assert_near(downloader.bandwidth_of(&fast.url("/whatever?x=1")), RATE);
+    assert_near(downloader.bandwidth_of(&slow.url("/")), RATE / 10.0);
+    assert_near(peers[0].bandwidth(), RATE);
+    assert_near(peers[1].bandwidth(), RATE / 10.0);
+    assert_eq!(downloader.bandwidth_of("no url"), None);
+}
+
+#[test]
+fn the_origin_of_a_rate_is_the_one_that_sent_the_bytes() {
+    let target = serve(RATE, 2_000_000);
+    let to = target.url("/there");
+    let origin = Origin::start(move |_| Answer::redirect(302, &to));
+    let downloader = downloader(|_| ());
+    transfer(&downloader, &origin);
+    assert_near(downloader.bandwidth_of(&target.url("/")), RATE);
+    assert_eq!(downloader.bandwidth_of(&origin.url("/")), None);
+}
