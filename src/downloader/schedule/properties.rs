@@ -540,8 +540,12 @@ impl Sim {
 
     fn plan_prefetch(&mut self) {
         let Some(peer) = self.some_peer() else { return };
-        let origin = Origin(self.random.below(4));
-        self.peers[peer].plan.push((Priority::Low, origin));
+        // A whole playlist, at times. It has said that there is more, and is asked again without another wake.
+        let many = if self.random.chance(5) { 30 } else { 1 };
+        for _ in 0..many {
+            let origin = Origin(self.random.below(4));
+            self.peers[peer].plan.push((Priority::Low, origin));
+        }
         self.wake(peer, Priority::Low);
     }
 
@@ -682,7 +686,7 @@ impl Sim {
         let urgent = plan.iter().position(|(priority, _)| *priority == Priority::High);
         let any = (!plan.is_empty()).then_some(0);
         // Some give what they were not asked for.
-        let is_allowed = admissible == Priority::Low || self.random.chance(10);
+        let is_allowed = admissible == Priority::Low || self.random.chance(50);
         let Some(index) = urgent.or(any.filter(|_| is_allowed)) else {
             let has_more = !self.peers[peer].plan.is_empty();
             self.schedule.handle_answered(worker, Answer::Wait, self.now);
