@@ -21,6 +21,7 @@ fn main() {
     saturated();
     one_after_another();
     awaited_while_in_bulk();
+    urgent_beside_aged_prefetches();
 }
 
 fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
@@ -319,4 +320,66 @@ impl Peer for Bulk {
         let (ends, _) = mpsc::channel();
         Next::Last(Fetch::get(&url).expect("an URL"), Box::new(Ends(ends)))
     }
+}
+
+/// Urgent fetches, whose heads come only when all of them have begun, beside more prefetches than workers, all of which have
+/// aged: how long they wait for their start. A rate of 64 KiB/s gives each prefetch that is protected its whole second.
+fn urgent_beside_aged_prefetches() {
+    for (workers, hosts, prefetches, urgent) in [(1, 1, 12, 1), (6, 20, 80, 6)] {
+        let mut waits = aged_waits(workers, hosts, prefetches, urgent);
+        waits.sort();
+        let name = format!("{urgent} urgent beside {prefetches} aged prefetches, {workers} workers");
+        println!("{name:<54} start {waits:.1?}");
+    }
+}
+
+fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) -> Vec<Duration> {
+    const AGING: Duration = Duration::from_secs(1);
+    const GIVE_UP: Duration = Duration::from_secs(20);
+    let (bulk, small) = (Content::pattern(8 << 30), Content::pattern(1024));
+    let start = || {
+        let (bulk, small) = (bulk.clone(), small.clone());
+        Origin::start(move |asked| match asked.path.as_str() {
+            "/bulk" => Answer::file(asked, &bulk).rate(64 * 1024),
+            _ => Answer::file(asked, &small).latency_until_released(),
+        })
+    };
+    let origins: Vec<_> = (0..hosts).map(|_| start()).collect();
+    let downloader = downloader(|config| {
+        config.max_concurrent = workers;
+        config.max_per_origin = config.max_per_origin.max(prefetches / hosts);
+        config.max_wait = AGING;
+    });
+    let _bulk: Vec<_> = (0..prefetches)
+        .map(|number| {
+            let url = origins[number % hosts].url("/bulk");
+            let peer = downloader.register(Bulk(Some(url)), Priority::High).expect("a running downloader");
+            peer.wake(Priority::Low);
+            peer
+        })
+        .collect();
+    thread::sleep(2 * AGING);
+    let peer = downloader.register((), Priority::High).expect("a running downloader");
+    let (events, url) = (peer.subscribe(), origins[0].url("/urgent"));
+    let give_up = downloader.clone();
+    let (all, begun) = mpsc::channel();
+    let timer = thread::spawn(move || match begun.recv_timeout(GIVE_UP) {
+        Ok(()) => {}
+        // Ends the wait for a start that does not come.
+        Err(_) => give_up.stop(),
+    });
+    let caller = thread::spawn(move || {
+        peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("an URL")).collect()).len()
+    });
+    let started = std::iter::from_fn(|| events.recv()).filter_map(|event| match event {
+        Event::Started { wait, .. } => Some(wait),
+        Event::Cancelled { .. } => Some(GIVE_UP),
+        _ => None,
+    });
+    let waits = started.take(urgent).collect();
+    all.send(()).unwrap_or_default();
+    timer.join().expect("no panic");
+    origins[0].release();
+    caller.join().expect("no panic");
+    waits
 }
