@@ -301,7 +301,7 @@ fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
     let urgent = downloader.register((), Priority::High).expect("a running downloader");
     let events = urgent.subscribe();
     let fetches = (0..workers).map(|_| Fetch::get(&origin.url("/urgent")).expect("an URL"));
-    let answers = urgent.batch(fetches.collect());
+    let answers: Vec<_> = urgent.batch(fetches.collect()).collect();
     assert!(answers.iter().all(Result::is_ok));
     std::iter::from_fn(|| events.try_recv())
         .filter_map(|event| match event {

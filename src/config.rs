@@ -224,7 +224,9 @@ pub struct DownloaderConfig {
     pub max_wait: Duration,
     /// Accepted fetches of one peer that have no answer yet; `execute` and `batch` block beyond it. Default: 32.
     pub peer_capacity: usize,
-    /// Response bodies open in callers' hands; beyond it `execute` fails. Default: 64.
+    /// Response bodies open in the hands of callers and sinks that detached them. Beyond it `execute` and detaching fail with
+    /// [`ErrorKind::TooManyOpenBodies`], and a [`Batch`](crate::Batch) sends no more until one is closed; what it has sent may
+    /// exceed the limit by `peer_capacity`. Default: 64.
     pub max_open_bodies: usize,
     /// How often a failed fetch is tried again without 64 KiB, or a second, of new bytes in between, unless it says otherwise.
     /// Default: 5.

@@ -35,7 +35,7 @@
 //!
 //! | in a callback | |
 //! |---|---|
-//! | [`PeerHandle::execute`], [`PeerHandle::batch`], [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
+//! | [`PeerHandle::execute`], the answers of a [`Batch`], [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
 //! | `read` of a [`Stream`] or a [`Radio`]; [`Stream`]'s `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
 //! | `wait_buffered`, `wait_range` of a [`StreamHandle`] or a [`RadioHandle`] | [`ErrorKind::WouldDeadlock`] |
 //! | [`Downloader::stop`]; the drop of the last handle, of a [`Stream`] or of a [`Radio`] | takes effect, and does not wait for the threads |
@@ -74,8 +74,8 @@ pub use config::{
     ReadAhead, StorageConfig,
 };
 pub use downloader::{
-    Downloader, Epoch, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response, Sink,
-    Stats, Totals, Waker,
+    Batch, Downloader, Epoch, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response,
+    Sink, Stats, Totals, Waker,
 };
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};

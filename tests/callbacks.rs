@@ -248,7 +248,7 @@ fn blocking_calls(
     let mut buf = [0; 10];
     vec![
         ("execute", kind(peer.execute(get()).map(drop))),
-        ("batch", kind(peer.batch(vec![get()]).into_iter().try_for_each(|answer| answer.map(drop)))),
+        ("batch", kind(peer.batch(vec![get()]).try_for_each(|answer| answer.map(drop)))),
         ("open", kind(windway::open(&origin.url("/nested")).map(drop))),
         ("Stream::read", read(stream.read(&mut buf).map(|got| got as u64))),
         ("Stream::seek", read(endless.seek(SeekFrom::End(0)))),

@@ -344,7 +344,7 @@ fn a_batch_may_be_larger_than_the_peers_credit() {
     let origin = Origin::serving(Content::pattern(1000));
     let peer = downloader(|config| config.peer_capacity = 2).register((), Priority::High).unwrap();
     let fetches = (0..50).map(|_| Fetch::get(&origin.url("/a")).unwrap());
-    let answers = peer.batch(fetches.collect());
+    let answers: Vec<_> = peer.batch(fetches.collect()).collect();
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 50);
     // All their bodies are open, and hold no credit.
     assert!(peer.execute(Fetch::get(&origin.url("/a")).unwrap()).is_ok());
@@ -615,4 +615,168 @@ fn a_body_whose_announced_bytes_were_all_read_is_complete() {
     response.read_exact(&mut vec![0; 999]).unwrap();
     drop(response);
     assert_eq!((peer.totals().completed, peer.totals().cancelled), (2, 1));
+}
+
+fn fetches(origin: &Origin, number: usize) -> Vec<Fetch> {
+    (0..number).map(|_| Fetch::get(&origin.url("/a")).unwrap()).collect()
+}
+
+#[test]
+fn a_batch_may_be_larger_than_the_number_of_open_bodies() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|_| ());
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut read = 0;
+    for answer in peer.batch(fetches(&origin, 200)) {
+        read += answer.unwrap().read_to_end(&mut Vec::new()).unwrap();
+    }
+    assert_eq!((read, downloader.stats().open_bodies), (200_000, 0));
+}
+
+#[test]
+fn callers_that_wait_for_a_head_are_no_open_bodies() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/held" => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader(|config| config.max_open_bodies = 2);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let (peer, fetch) = (peer.clone(), Fetch::get(&origin.url("/held")).unwrap());
+            thread::spawn(move || peer.execute(fetch).map(drop))
+        })
+        .collect();
+    origin.wait_until("requests", |log| log.asked.len() == 4);
+    assert_eq!(downloader.stats().open_bodies, 0);
+    let first = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    let _second = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    let third = peer.execute(Fetch::get(&origin.url("/a")).unwrap());
+    assert_eq!(third.unwrap_err().kind(), ErrorKind::TooManyOpenBodies);
+    drop(first);
+    downloader.stop();
+    for caller in waiting {
+        assert!(caller.join().unwrap().is_err_and(|error| error.is_cancelled()));
+    }
+}
+
+#[test]
+fn a_detached_body_is_an_open_one() {
+    struct Detaches(mpsc::Sender<Result<Response, Outcome>>);
+    impl Sink for Detaches {
+        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+            Ok(Flow::Detach)
+        }
+        fn detached(self: Box<Self>, body: Response) {
+            self.0.send(Ok(body)).unwrap();
+        }
+        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+            unreachable!("the body was detached");
+        }
+        fn finish(self: Box<Self>, outcome: Outcome) {
+            self.0.send(Err(outcome)).unwrap();
+        }
+    }
+    let origin = Origin::serving(Content::pattern(1000));
+    let list = List::default();
+    let downloader = downloader(|config| config.max_open_bodies = 1);
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (bodies, body) = mpsc::channel();
+    let get = || Fetch::get(&origin.url("/a")).unwrap();
+    list.put(get(), Detaches(bodies.clone()));
+    peer.wake(Priority::High);
+    let open = body.recv().unwrap().unwrap();
+    assert_eq!(downloader.stats().open_bodies, 1);
+    assert_eq!(peer.execute(get()).unwrap_err().kind(), ErrorKind::TooManyOpenBodies);
+    list.put(get().max_retries(0), Detaches(bodies));
+    peer.wake(Priority::High);
+    let outcome = body.recv().unwrap().unwrap_err();
+    assert!(matches!(&outcome, Outcome::Failed(error) if error.kind() == ErrorKind::TooManyOpenBodies));
+    drop(open);
+    assert!(peer.execute(get()).is_ok());
+}
+
+#[test]
+fn a_batch_waits_for_others_bodies_to_be_closed() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|config| config.max_open_bodies = 1);
+    let peer = downloader.register((), Priority::High).unwrap();
+    for end in ["closed", "epoch", "peer", "stop"] {
+        let holder = downloader.register((), Priority::High).unwrap();
+        let held = holder.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+        let own = downloader.register((), Priority::High).unwrap();
+        let epoch = own.epoch();
+        let mut batch = own.batch(fetches(&origin, 1).into_iter().map(|fetch| fetch.epoch(&epoch)).collect());
+        let waits = thread::spawn(move || batch.next().unwrap().map(drop));
+        let answer = |waits: thread::JoinHandle<_>| waits.join().unwrap();
+        match end {
+            "closed" => {
+                drop(held);
+                answer(waits).unwrap();
+            }
+            "epoch" => {
+                epoch.cancel();
+                assert_eq!(answer(waits).unwrap_err().kind(), ErrorKind::Cancelled(CancelReason::Epoch));
+            }
+            "peer" => {
+                own.cancel();
+                assert_eq!(answer(waits).unwrap_err().kind(), ErrorKind::Cancelled(CancelReason::Peer));
+            }
+            _ => {
+                downloader.stop();
+                assert_eq!(answer(waits).unwrap_err().kind(), ErrorKind::Cancelled(CancelReason::Shutdown));
+            }
+        }
+    }
+    assert!(peer.execute(Fetch::get(&origin.url("/a")).unwrap()).is_err());
+}
+
+#[test]
+fn a_batch_whose_caller_holds_all_bodies_fails_instead_of_waiting_for_him() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|config| {
+        config.max_open_bodies = 2;
+        config.client.inactivity_timeout = Duration::from_millis(100);
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let answers: Vec<_> = peer.batch(fetches(&origin, 200)).collect();
+    let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().map_err(Error::kind).err()).collect();
+    assert_eq!(kinds[..2], [None, None]);
+    assert!(kinds[2..].iter().all(|kind| *kind == Some(ErrorKind::TooManyOpenBodies)), "{kinds:?}");
+    // Two batches that hold half of the bodies each, and wait for the other's.
+    drop(answers);
+    let both: Vec<_> = (0..2)
+        .map(|_| {
+            let (peer, fetches) = (peer.clone(), fetches(&origin, 3));
+            thread::spawn(move || peer.batch(fetches).collect::<Vec<_>>())
+        })
+        .collect();
+    for caller in both {
+        let answers = caller.join().unwrap();
+        assert!(answers.iter().flatten().count() <= 2);
+    }
+    assert_eq!(downloader.stats().open_bodies, 0);
+    assert!(peer.execute(Fetch::get(&origin.url("/a")).unwrap()).is_ok());
+}
+
+#[test]
+fn a_batch_that_is_dropped_cancels_what_it_did_not_hand_out() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::file(asked, &content),
+        _ => Answer::file(asked, &content).latency_until_released(),
+    });
+    let downloader = downloader(|config| config.max_concurrent = 1);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut batch = peer.batch(fetches(&origin, 5));
+    assert_eq!(batch.len(), 5);
+    let first = batch.next().unwrap().unwrap();
+    origin.wait_until("the second request", |log| log.asked.len() == 2);
+    drop(batch);
+    // The worker is free again, and nothing of the others is sent.
+    drop(first);
+    origin.release();
+    peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    assert_eq!(origin.log().asked.len(), 3);
 }

@@ -22,6 +22,8 @@
 //! [`Foreign`] only, with nothing locked. What it may call is listed in the crate's documentation.
 
 mod account;
+mod batch;
+mod bodies;
 mod epoch;
 mod fetch;
 mod passage;
@@ -57,6 +59,7 @@ use crate::event::Subscriber;
 use crate::foreign::{Foreign, in_callback};
 
 pub use account::Totals;
+pub use batch::Batch;
 pub use epoch::Epoch;
 pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
 pub(crate) use passage::Berth;
@@ -116,7 +119,7 @@ pub struct Stats {
     pub busy_workers: usize,
     /// Workers that wait for one.
     pub idle_workers: usize,
-    /// Response bodies open in callers' hands.
+    /// Response bodies open in the hands of callers and sinks.
     pub open_bodies: usize,
     /// Registered peers.
     pub peers: usize,
@@ -263,7 +266,7 @@ impl Downloader {
             set_aside: counts.set_aside,
             busy_workers: counts.busy,
             idle_workers: counts.idle,
-            open_bodies: core.open_bodies.load(std::sync::atomic::Ordering::Acquire),
+            open_bodies: core.bodies.count(),
             peers: counts.peers,
             requests: client.requests,
             connections_dialled: client.dialled,

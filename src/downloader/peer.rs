@@ -9,16 +9,18 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Handle;
 use super::account::{Account, Totals};
+use super::batch::Batch;
+use super::bodies::{OpenBodies, Progress};
 use super::epoch::Epoch;
 use super::fetch::{Fetch, Priority, RequestId, Sink};
-use super::response::{BodyPermit, Keeps, Reply, Response};
+use super::response::{Reply, Response, WithoutRoom};
 use super::schedule::PeerKey;
 use super::scheduler::{Core, Fact};
 use super::sync::Slot;
 use super::worker::{Job, Target, run_job};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::{Request, Warmth};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::event::Subscriber;
 
 /// Somebody who knows what to fetch next, and says so when a worker is free.
@@ -93,7 +95,7 @@ struct Registration {
 /// and asks for more would wait for itself.
 struct Credits {
     left: Mutex<usize>,
-    /// Notified when a credit comes back and when the peer is cancelled.
+    /// Notified when a credit comes back and when one who waits is cancelled.
     changed: Condvar,
 }
 
@@ -129,11 +131,17 @@ impl PeerHandle {
     ///
     /// # Errors
     ///
-    /// What the fetch failed of, after its retries; [`ErrorKind::Cancelled`];
-    /// [`ErrorKind::TooManyOpenBodies`]; [`ErrorKind::WouldDeadlock`] in a callback;
-    /// [`ErrorKind::InvalidInput`] for an epoch of another peer.
+    /// What the fetch failed of, after its retries; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled);
+    /// [`ErrorKind::TooManyOpenBodies`](crate::ErrorKind::TooManyOpenBodies); [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a callback;
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an epoch of another peer.
     pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
-        let (pending, request) = self.submit(fetch)?;
+        self.check(&fetch)?;
+        let url = fetch.request.url().clone();
+        let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token);
+        // Before a request is sent in vain, but decided again when its head comes.
+        self.bodies().check_room().map_err(|error| error.with_url(&url))?;
+        let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
+        let (pending, request) = self.submit(fetch, credit, WithoutRoom::Fail);
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
             let fact = run_job(self.core(), worker, job, &mut Box::default());
             self.core().tell(fact);
@@ -141,37 +149,81 @@ impl PeerHandle {
         pending.wait()
     }
 
-    /// Fetches all of these at once, side by side, and blocks until each has its head or failed. The answers stand in
-    /// the order of the fetches; each fails by itself, as [`execute`](Self::execute) does.
-    pub fn batch(&self, fetches: Vec<Fetch>) -> Vec<Result<Response, Error>> {
-        let submit = |fetch| {
-            let (pending, _) = self.submit(fetch)?;
-            self.core().tell(Fact::Submitted(self.0.key));
-            Ok(pending)
-        };
-        let pending: Vec<Result<Pending, Error>> = fetches.into_iter().map(submit).collect();
-        pending.into_iter().map(|pending| pending.and_then(Pending::wait)).collect()
+    /// Fetches all of these side by side. The answers come in the order of the fetches, as they are asked for; each fails by
+    /// itself, as [`execute`](Self::execute) does. Sends the first ones, and does not block; taking an answer does.
+    ///
+    /// ```no_run
+    /// use std::io::Read;
+    /// use windway::{Downloader, DownloaderConfig, Fetch};
+    ///
+    /// let downloader = Downloader::new(DownloaderConfig::default())?;
+    /// let peer = downloader.register((), Default::default())?;
+    /// let parts = (0..1000).map(|part| Fetch::get(&format!("https://example.com/{part}.ts")));
+    /// for answer in peer.batch(parts.collect::<Result<_, _>>()?) {
+    ///     let mut part = Vec::new();
+    ///     answer?.read_to_end(&mut part)?;
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(&self, fetches: Vec<Fetch>) -> Batch {
+        Batch::new(self.clone(), fetches)
+    }
+
+    /// How many fetches may be under way at once.
+    pub(super) fn capacity(&self) -> usize {
+        self.core().config.peer_capacity
+    }
+
+    pub(super) fn bodies(&self) -> &Arc<OpenBodies> {
+        &self.core().bodies
+    }
+
+    pub(super) fn try_credit(&self) -> Option<Credit> {
+        self.0.credits.try_take()
+    }
+
+    /// Sends a fetch of a batch, for which there is room.
+    pub(super) fn send(&self, fetch: Fetch, credit: Credit) -> Result<Pending, Error> {
+        self.check(&fetch)?;
+        let (pending, _) = self.submit(fetch, credit, WithoutRoom::Open);
+        self.core().tell(Fact::Submitted(self.0.key));
+        Ok(pending)
+    }
+
+    /// As [`send`](Self::send), but blocks until there is room, or the fetch is cancelled. `stuck` is that of
+    /// [`OpenBodies::await_room`].
+    pub(super) fn send_patiently(
+        &self,
+        fetch: Fetch,
+        stuck: &mut Option<Progress>,
+    ) -> Result<Pending, Error> {
+        self.check(&fetch)?;
+        let url = fetch.request.url().clone();
+        let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token);
+        self.bodies().await_room(token, stuck).map_err(|error| error.with_url(&url))?;
+        let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
+        self.send(fetch, credit)
+    }
+
+    /// Fails where `fetch` can't be sent, or waited for, at all.
+    fn check(&self, fetch: &Fetch) -> Result<(), Error> {
+        Error::check_may_block("execute").map_err(|error| error.with_url(fetch.request.url()))?;
+        fetch.check_epoch(&self.0.token)
     }
 
     /// Puts a fetch into the channel. The scheduler has to be told.
-    fn submit(&self, fetch: Fetch) -> Result<(Pending, RequestId), Error> {
-        let url = fetch.request.url().clone();
-        Error::check_may_block("execute").map_err(|error| error.with_url(&url))?;
-        fetch.check_epoch(&self.0.token)?;
+    fn submit(&self, fetch: Fetch, credit: Credit, without_room: WithoutRoom) -> (Pending, RequestId) {
         let core = self.core();
-        let Some(permit) = BodyPermit::take(core) else { return Err(too_many_bodies().with_url(&url)) };
-        let credit = self.0.credits.take(&self.0.token).map_err(|error| error.with_url(&url))?;
         let slot = Arc::new(Slot::default());
-        let target = Target::Caller(Reply::new(&slot, credit));
+        let target = Target::Caller(Reply::new(&slot, credit, without_room));
         let fetch = fetch.priority(Priority::High);
         let job = Box::new(Job::new(core, &self.0.token, &self.0.account, fetch, target));
-        let request = job.record.id;
+        let (request, token) = (job.record.id, job.token.clone());
         // As many jobs as credits at most, so there is room; a dropped job answers its caller itself.
         if let Err(refused) = self.0.channel.try_send(job) {
             drop(refused);
         }
-        let peer = self.clone();
-        Ok((Pending { slot, permit, peer }, request))
+        (Pending { slot, token: Some(token), peer: self.clone() }, request)
     }
 
     /// Says that the peer has work, its next piece of this urgency. Never blocks.
@@ -284,21 +336,35 @@ impl fmt::Debug for Waker {
 }
 
 /// A submitted fetch, until its head is there.
-struct Pending {
+pub(super) struct Pending {
     slot: Arc<Slot<Result<Response, Error>>>,
-    permit: BodyPermit,
+    /// The fetch's own, until it was waited for: nobody else would take its answer.
+    token: Option<CancelToken>,
     peer: PeerHandle,
 }
 
 impl Pending {
-    fn wait(self) -> Result<Response, Error> {
-        let response = self.slot.take()?;
-        Ok(response.keep(Keeps { _permit: self.permit, _peer: self.peer }))
+    pub(super) fn wait(mut self) -> Result<Response, Error> {
+        let answer = self.slot.take();
+        self.token = None;
+        Ok(answer?.keep(self.peer.clone()))
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.slot.is_filled()
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if let Some(token) = self.token.take() {
+            token.cancel();
+        }
     }
 }
 
 impl Credits {
-    /// Blocks until a credit is free or the peer is cancelled.
+    /// Blocks until a credit is free or `token`, of the peer or of an epoch of it, is cancelled.
     fn take(self: &Arc<Self>, token: &CancelToken) -> Result<Credit, Error> {
         let credits = Arc::clone(self);
         let _on_cancel = token.on_cancel(move |_| credits.wake_all());
@@ -313,6 +379,12 @@ impl Credits {
         Ok(Credit(Arc::clone(self)))
     }
 
+    fn try_take(self: &Arc<Self>) -> Option<Credit> {
+        let mut left = self.left.lock();
+        *left = left.checked_sub(1)?;
+        Some(Credit(Arc::clone(self)))
+    }
+
     fn wake_all(&self) {
         // Under the lock, so that nobody is between the look at the token and the wait.
         let _left = self.left.lock();
@@ -325,8 +397,4 @@ impl Drop for Credit {
         *self.0.left.lock() += 1;
         self.0.changed.notify_one();
     }
-}
-
-fn too_many_bodies() -> Error {
-    Error::new(ErrorKind::TooManyOpenBodies, "more response bodies are open than allowed; drop some")
 }

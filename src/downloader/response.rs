@@ -3,9 +3,9 @@
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use super::bodies::{OpenBodies, OpenBody};
 use super::fetch::abandoned;
 use super::peer::{Credit, PeerHandle};
 use super::pursuit::{Pursuit, pause};
@@ -34,19 +34,17 @@ pub struct Response {
     transfer: Option<Transfer>,
     /// How it ended, as every later read tells again.
     end: Result<(), Error>,
-    keeps: Option<Keeps>,
-}
-
-/// What an imperative response holds while it is open.
-pub(super) struct Keeps {
-    pub(super) _permit: BodyPermit,
-    pub(super) _peer: PeerHandle,
+    /// Some while it is open.
+    open: Option<OpenBody>,
+    /// What an imperative response holds while it is open.
+    peer: Option<PeerHandle>,
 }
 
 impl Response {
     pub(super) fn new(
         core: Arc<Core>,
         body: client::Response,
+        open: OpenBody,
         record: Record,
         pursuit: Pursuit,
         token: CancelToken,
@@ -54,11 +52,13 @@ impl Response {
         let mut body = body;
         pursuit.hedge(&core, &mut body, &record.control);
         let transfer = Some(record.control.begin_body());
-        Self { body, record, core, pursuit, token, first: None, transfer, end: Ok(()), keeps: None }
+        let open = Some(open);
+        Self { body, record, core, pursuit, token, first: None, transfer, end: Ok(()), open, peer: None }
     }
 
-    pub(super) fn keep(mut self, keeps: Keeps) -> Self {
-        self.keeps = Some(keeps);
+    pub(super) fn keep(mut self, peer: PeerHandle) -> Self {
+        // One that has ended already keeps nothing.
+        self.peer = self.open.is_some().then_some(peer);
         self
     }
 
@@ -92,7 +92,9 @@ impl Response {
         if buf.is_empty() || self.transfer.is_none() {
             return self.end.clone().map(|()| 0);
         }
+        self.open.iter().for_each(OpenBody::note_read);
         let result = self.read_on(buf);
+        self.open.iter().for_each(OpenBody::note_read);
         match &result {
             Ok(0) => self.end(Ok(())),
             Ok(bytes) => {
@@ -189,7 +191,8 @@ impl Response {
         }
         self.record.end(&result);
         self.end = result;
-        self.keeps = None;
+        self.open = None;
+        self.peer = None;
     }
 }
 
@@ -218,11 +221,33 @@ impl fmt::Debug for Response {
 pub(super) struct Reply {
     slot: Option<Arc<Slot<Result<Response, Error>>>>,
     credit: Option<Credit>,
+    without_room: WithoutRoom,
+}
+
+/// What becomes of an answer that comes when as many bodies are open as may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum WithoutRoom {
+    /// It fails: that of `execute`.
+    Fail,
+    /// Its body is opened all the same: that of a batch, which had seen room and is about to wait for it.
+    Open,
 }
 
 impl Reply {
-    pub(super) fn new(slot: &Arc<Slot<Result<Response, Error>>>, credit: Credit) -> Self {
-        Self { slot: Some(Arc::clone(slot)), credit: Some(credit) }
+    pub(super) fn new(
+        slot: &Arc<Slot<Result<Response, Error>>>,
+        credit: Credit,
+        without_room: WithoutRoom,
+    ) -> Self {
+        Self { slot: Some(Arc::clone(slot)), credit: Some(credit), without_room }
+    }
+
+    /// Opens the body of the answer.
+    pub(super) fn open(&self, bodies: &Arc<OpenBodies>) -> Result<OpenBody, Error> {
+        match self.without_room {
+            WithoutRoom::Fail => bodies.open(),
+            WithoutRoom::Open => Ok(bodies.open_anyway()),
+        }
     }
 
     pub(super) fn put(mut self, result: Result<Response, Error>) {
@@ -240,24 +265,5 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         self.answer(Err(abandoned()));
-    }
-}
-
-/// Leave to have one body open.
-pub(super) struct BodyPermit(Arc<Core>);
-
-impl BodyPermit {
-    pub(super) fn take(core: &Arc<Core>) -> Option<Self> {
-        let max = core.config.max_open_bodies;
-        core.open_bodies
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < max).then_some(open + 1))
-            .ok()
-            .map(|_| Self(Arc::clone(core)))
-    }
-}
-
-impl Drop for BodyPermit {
-    fn drop(&mut self) {
-        self.0.open_bodies.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -11,6 +11,7 @@ use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
 use super::account::Account;
+use super::bodies::OpenBodies;
 use super::fetch::{Priority, RequestId};
 use super::peer::Peer;
 use super::progress::Sight;
@@ -32,7 +33,8 @@ pub(super) struct Core {
     pub(super) account: Arc<Account>,
     /// Cancelled when the downloader stops; above all its peers' tokens.
     pub(super) root: CancelToken,
-    pub(super) open_bodies: AtomicUsize,
+    /// In the hands of callers and sinks.
+    pub(super) bodies: Arc<OpenBodies>,
     /// Low bodies that are to yield at their next chunk, and have not been found yet.
     yields: AtomicUsize,
     /// Low bodies that are about to yield: found, and the machine not told yet.
@@ -172,7 +174,7 @@ impl Core {
         Self {
             account: Arc::new(Account::new(config.event_capacity)),
             root: CancelToken::new(CancelReason::Shutdown),
-            open_bodies: AtomicUsize::new(0),
+            bodies: OpenBodies::new(config.max_open_bodies, config.client.inactivity_timeout),
             yields: AtomicUsize::new(0),
             yielding: AtomicUsize::new(0),
             next_request: AtomicU64::new(1),

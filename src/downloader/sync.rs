@@ -122,6 +122,11 @@ impl<T> Slot<T> {
         drop(old);
     }
 
+    /// True if a value is there.
+    pub(super) fn is_filled(&self) -> bool {
+        self.value.lock().is_some()
+    }
+
     /// Blocks until a value is there and takes it.
     pub(super) fn take(&self) -> T {
         self.take_until(None).unwrap_or_else(|| unreachable!("without a deadline only a value ends the wait"))

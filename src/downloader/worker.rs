@@ -185,32 +185,41 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
         Target::Caller(_) => Ok(Flow::Detach),
         Target::Sink(sink) => sink.head(body.head()),
     };
-    if flow.is_ok() {
+    let open = match (&flow, &job.target) {
+        (Ok(Flow::Detach), Target::Caller(reply)) => reply.open(&core.bodies).map(Some),
+        (Ok(Flow::Detach), Target::Sink(_)) => core.bodies.open().map(Some),
+        _ => Ok(None),
+    };
+    let open = flow.and(open);
+    if open.is_ok() {
         job.pursuit.begin(body.head());
     }
-    match flow {
-        Ok(Flow::Detach) => {
+    match open {
+        Ok(Some(open)) => {
             // Nobody evicts a body that holds no worker.
             job.control.disarm();
             body.keep(token);
             let Job { target, record, pursuit, token, .. } = *job;
             match target {
                 Target::Caller(reply) => {
-                    reply.put(Ok(Response::new(Arc::clone(core), body, record, pursuit, token)));
+                    reply.put(Ok(Response::new(Arc::clone(core), body, open, record, pursuit, token)));
                 }
                 Target::Sink(sink) => {
                     let pursuit = pursuit.without_retries();
-                    sink.detached(Response::new(Arc::clone(core), body, record, pursuit, token));
+                    sink.detached(Response::new(Arc::clone(core), body, open, record, pursuit, token));
                 }
             }
             Attempt::HandedOver
         }
-        Ok(Flow::Stream) => {
+        Ok(None) => {
             body.keep(token);
             job.pursuit.hedge(core, &mut body, &job.control);
             stream(core, job, body, chunk)
         }
-        Err(error) => ended(job, Err(error)),
+        Err(error) => {
+            let url = job.pursuit.request().url().clone();
+            ended(job, Err(error.with_url(&url)))
+        }
     }
 }
 
@@ -532,6 +541,10 @@ impl Job {
     fn plan_retry(&mut self, result: &Result<(), Error>) -> Option<Instant> {
         let Err(error) = result else { return None };
         if self.token.is_cancelled() {
+            return None;
+        }
+        if !self.is_pulled() && error.kind() == ErrorKind::TooManyOpenBodies {
+            // Its caller may be who holds them.
             return None;
         }
         let after = self.pursuit.plan_retry(error)?;

@@ -1,0 +1,216 @@
+//! The response bodies that are open in the hands of callers and sinks: how many there are, and the wait for one to close.
+//!
+//! Counted is what is open, from the arrival of its response head until the body was read to its end, failed or was dropped. A
+//! caller that still waits for a head holds nothing, and must not keep others from asking.
+//!
+//! Who waits for a body to close may hold all of them itself, or they are held by others that wait for it: that wait would
+//! never end. Which thread will drop a body can't be known. But a body whose owner goes on is read, or being read, or closed
+//! sooner or later. So the wait fails once none was for as long as a connection may be silent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use slab::Slab;
+
+use crate::cancel::CancelToken;
+use crate::error::{Error, ErrorKind};
+
+/// The open bodies of a downloader.
+#[derive(Debug)]
+pub(super) struct OpenBodies {
+    /// `max_open_bodies`.
+    max: usize,
+    /// How long nothing may happen to any of them before a wait for room is given up.
+    patience: Duration,
+    state: Mutex<State>,
+    /// Notified when one closes, and when one who waits is cancelled.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// How often each was read from so far: one more when a read begins, and one more when it ends.
+    open: Slab<Arc<AtomicU64>>,
+    /// Bodies closed so far.
+    closed: u64,
+}
+
+/// What has happened to the bodies so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Progress {
+    closed: u64,
+    reads: u64,
+}
+
+/// One open body. Its drop closes it.
+#[derive(Debug)]
+pub(super) struct OpenBody {
+    bodies: Arc<OpenBodies>,
+    key: usize,
+    reads: Arc<AtomicU64>,
+}
+
+impl OpenBodies {
+    pub(super) fn new(max: usize, patience: Duration) -> Arc<Self> {
+        Arc::new(Self { max, patience, state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.state.lock().open.len()
+    }
+
+    /// Fails if as many are open as may be.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooManyOpenBodies`].
+    pub(super) fn check_room(&self) -> Result<(), Error> {
+        if self.count() < self.max { Ok(()) } else { Err(self.too_many()) }
+    }
+
+    /// How many more may be open.
+    pub(super) fn room(&self) -> usize {
+        self.max.saturating_sub(self.count())
+    }
+
+    /// Opens one, unless as many are open as may be.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooManyOpenBodies`].
+    pub(super) fn open(self: &Arc<Self>) -> Result<OpenBody, Error> {
+        let mut state = self.state.lock();
+        if state.open.len() >= self.max {
+            return Err(self.too_many());
+        }
+        Ok(self.insert(&mut state))
+    }
+
+    /// Opens one in any case: for a batch, which had seen room when it sent the request.
+    pub(super) fn open_anyway(self: &Arc<Self>) -> OpenBody {
+        self.insert(&mut self.state.lock())
+    }
+
+    fn insert(self: &Arc<Self>, state: &mut State) -> OpenBody {
+        let reads = Arc::new(AtomicU64::new(0));
+        let key = state.open.insert(Arc::clone(&reads));
+        OpenBody { bodies: Arc::clone(self), key, reads }
+    }
+
+    /// Blocks until one more may be open, or `token` is cancelled. Fails at once if nothing has happened since `stuck`, which
+    /// the failure before this one left.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Cancelled`]; [`ErrorKind::TooManyOpenBodies`], with what was seen last, where nothing happens to any body.
+    pub(super) fn await_room(
+        self: &Arc<Self>,
+        token: &CancelToken,
+        stuck: &mut Option<Progress>,
+    ) -> Result<(), Error> {
+        let bodies = Arc::clone(self);
+        let _on_cancel = token.on_cancel(move |_| {
+            // Under the lock, so that nobody is between the look at the token and the wait.
+            let _state = bodies.state.lock();
+            bodies.changed.notify_all();
+        });
+        let mut state = self.state.lock();
+        let (mut seen, mut since) = (state.progress(), Instant::now());
+        loop {
+            if let Some(reason) = token.reason() {
+                return Err(Error::cancelled(reason));
+            }
+            if state.open.len() < self.max {
+                return Ok(());
+            }
+            let now = state.progress();
+            if *stuck == Some(now) {
+                return Err(self.too_many());
+            }
+            if now != seen || state.is_being_read() {
+                (seen, since) = (now, Instant::now());
+            } else if since.elapsed() >= self.patience {
+                *stuck = Some(now);
+                return Err(self.too_many());
+            }
+            self.changed.wait_until(&mut state, since + self.patience);
+        }
+    }
+
+    fn too_many(&self) -> Error {
+        let why = format!("{} response bodies are open, as many as allowed; read or drop some", self.max);
+        Error::new(ErrorKind::TooManyOpenBodies, why)
+    }
+}
+
+impl State {
+    fn progress(&self) -> Progress {
+        let reads = self.open.iter().map(|(_, reads)| reads.load(Ordering::Relaxed));
+        Progress { closed: self.closed, reads: reads.sum() }
+    }
+
+    fn is_being_read(&self) -> bool {
+        // In a read, it is odd.
+        self.open.iter().any(|(_, reads)| reads.load(Ordering::Relaxed) % 2 == 1)
+    }
+}
+
+impl OpenBody {
+    /// Notes that a read begins, or that it has ended.
+    pub(super) fn note_read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for OpenBody {
+    fn drop(&mut self) {
+        let mut state = self.bodies.state.lock();
+        state.open.remove(self.key);
+        state.closed += 1;
+        self.bodies.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::CancelReason;
+
+    #[test]
+    fn a_wait_goes_on_while_a_body_is_being_read_and_ends_when_it_is_closed() {
+        let bodies = OpenBodies::new(1, Duration::from_millis(1));
+        let body = bodies.open().unwrap();
+        assert!(bodies.open().is_err());
+        body.note_read();
+        let waits = std::thread::spawn({
+            let bodies = Arc::clone(&bodies);
+            move || bodies.await_room(&CancelToken::new(CancelReason::Peer), &mut None)
+        });
+        // Many times its patience, or none, as the machine likes: it must not fail.
+        (0..100).for_each(|_| std::thread::yield_now());
+        drop(body);
+        waits.join().unwrap().unwrap();
+        assert_eq!(bodies.room(), 1);
+    }
+
+    #[test]
+    fn a_wait_for_bodies_that_nobody_reads_fails_and_the_next_one_at_once() {
+        let bodies = OpenBodies::new(1, Duration::from_millis(1));
+        let token = CancelToken::new(CancelReason::Peer);
+        let mut stuck = None;
+        let body = bodies.open().unwrap();
+        let error = bodies.await_room(&token, &mut stuck).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooManyOpenBodies);
+        assert_eq!(stuck, Some(Progress { closed: 0, reads: 0 }));
+        // With a year of patience, but for that.
+        let patient = OpenBodies::new(1, Duration::from_secs(365 * 24 * 3600));
+        let _held = patient.open().unwrap();
+        assert!(patient.await_room(&token, &mut stuck).is_err());
+        drop(body);
+        bodies.await_room(&token, &mut stuck).unwrap();
+        token.cancel();
+        assert!(patient.await_room(&token, &mut None).unwrap_err().is_cancelled());
+    }
+}
