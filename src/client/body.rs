@@ -348,3 +348,64 @@ impl fmt::Debug for Response {
         f.debug_struct("Response").field("head", &self.head).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::CancelReason;
+    use crate::client::HttpClient;
+    use crate::config::ClientConfig;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    const LEN: usize = 1_000_000;
+
+    fn read_head(mut socket: &TcpStream) -> Vec<u8> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        head
+    }
+
+    /// An origin, and a proxy that is the origin's own end of its tunnels.
+    fn serve(listener: &TcpListener) {
+        let (mut socket, _) = listener.accept().unwrap();
+        if read_head(&socket).starts_with(b"CONNECT") {
+            socket.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+            read_head(&socket);
+        }
+        socket.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LEN}\r\n\r\n").as_bytes()).unwrap();
+        socket.write_all(&vec![7; LEN]).unwrap();
+    }
+
+    #[test]
+    fn only_a_connection_with_nothing_in_between_is_read_past_ureq() {
+        for is_proxied in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let url = format!("http://{}/", listener.local_addr().unwrap());
+            let server = thread::spawn(move || serve(&listener));
+            let proxy = is_proxied.then(|| url.clone());
+            let config = ClientConfig { proxy, ..ClientConfig::default() };
+            let client = HttpClient::new(&config).unwrap();
+            let cancel = CancelToken::new(CancelReason::Fetch);
+            let mut response = client.open(&Request::get(&url).unwrap(), &cancel, None).unwrap();
+            let (mut buf, mut total, mut was_direct) = (vec![0; 64 * 1024], 0, false);
+            loop {
+                let got = response.read_chunk(&mut buf).unwrap();
+                if got == 0 {
+                    break;
+                }
+                assert!(buf[..got].iter().all(|byte| *byte == 7));
+                total += got;
+                was_direct |= response.can_be_brief();
+            }
+            assert_eq!((total, was_direct), (LEN, !is_proxied));
+            server.join().unwrap();
+            client.close();
+        }
+    }
+}
