@@ -393,6 +393,10 @@ pub struct FileConfig {
     /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) says which are refused.
     /// Default: none.
     pub headers: Vec<(String, String)>,
+    /// Reads on where several servers behind the URL give the same file different entity tags. That takes proof: length and date
+    /// agree, an earlier tag comes back, and 4 KiB agree at the file's beginning and where the bytes are joined. False: another
+    /// tag always fails with [`ErrorKind::Changed`]. Default: true.
+    pub server_pools: bool,
 }
 
 impl Default for FileConfig {
@@ -404,6 +408,7 @@ impl Default for FileConfig {
             behind: 1 << 20,
             read_timeout: Some(Duration::from_secs(30)),
             headers: Vec::new(),
+            server_pools: true,
         }
     }
 }
@@ -434,7 +439,7 @@ impl FileConfig {
 
 impl fmt::Debug for FileConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { priority, storage, read_ahead, behind, read_timeout, headers } = self;
+        let Self { priority, storage, read_ahead, behind, read_timeout, headers, server_pools } = self;
         f.debug_struct("FileConfig")
             .field("priority", priority)
             .field("storage", storage)
@@ -442,6 +447,7 @@ impl fmt::Debug for FileConfig {
             .field("behind", behind)
             .field("read_timeout", read_timeout)
             .field("headers", &HeaderNames(headers))
+            .field("server_pools", server_pools)
             .finish()
     }
 }

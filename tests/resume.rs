@@ -456,6 +456,85 @@ fn a_body_read_anew_is_compared_where_only_its_end_is_stored() {
     assert_eq!(kind(result), Some(ErrorKind::Changed));
 }
 
+// Servers behind one name.
+
+/// One of two servers that give the file different tags, and the same date.
+fn server(asked: &Asked, content: &Content, number: usize) -> Answer {
+    let tag = ["\"a-1\"", "\"b-1\""][number % 2];
+    Answer::file(asked, content).header("ETag", tag).header("Last-Modified", CHANGED_ON)
+}
+
+const POOL_LEN: u64 = 3_000_000;
+
+#[test]
+fn a_file_behind_servers_with_different_tags_is_read_to_its_end() {
+    for by_connection in [true, false] {
+        for breaks in [true, false] {
+            let content = Content::pattern(POOL_LEN);
+            let origin = Origin::start(move |asked| {
+                let number = if by_connection { asked.connection } else { asked.number };
+                let answer = server(asked, &content, number);
+                if breaks && asked.number % 5 == 0 { answer.close_after(100_000) } else { answer }
+            });
+            let read = read_file(&downloader(|_| ()), &origin, config());
+            assert_eq!(read.unwrap(), POOL_LEN, "by connection: {by_connection}, breaks: {breaks}");
+            let asked = origin.log().asked.len();
+            assert!(asked < 80, "{asked} requests");
+        }
+    }
+}
+
+#[test]
+fn a_file_without_ranges_behind_servers_with_different_tags_is_read_to_its_end() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let tag = ["\"a-1\"", "\"b-1\""][asked.number % 2];
+        let answer = Answer::whole(&content).header("ETag", tag).header("Last-Modified", CHANGED_ON);
+        if asked.number < 4 { answer.close_after(100_000 * (asked.number as u64 + 1)) } else { answer }
+    });
+    assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
+}
+
+#[test]
+fn servers_with_different_tags_are_a_change_where_pools_are_switched_off() {
+    let content = Content::pattern(POOL_LEN);
+    let origin = Origin::start(move |asked| server(asked, &content, asked.number));
+    let mut config = config();
+    config.server_pools = false;
+    assert_eq!(kind(read_file(&downloader(|_| ()), &origin, config)), Some(ErrorKind::Changed));
+}
+
+#[test]
+fn a_tag_that_changes_and_stays_is_a_change() {
+    for breaks_after in [1000, 100_000, u64::MAX] {
+        // The bytes that could be compared are the same.
+        let (content, changed) = (Content::pattern(POOL_LEN), changed_from(300_000, POOL_LEN));
+        let origin = Origin::start(move |asked| match asked.number {
+            0 => server(asked, &content, 0).close_after(breaks_after),
+            _ => server(asked, &changed, 1),
+        });
+        let result = read_file(&downloader(|_| ()), &origin, config());
+        assert_eq!(kind(result), Some(ErrorKind::Changed));
+        assert!(origin.log().asked.len() < 20);
+    }
+}
+
+#[test]
+fn servers_with_other_bytes_are_a_change_whatever_their_date() {
+    for from in [0, 260_000] {
+        for by_connection in [true, false] {
+            let (content, changed) = (Content::pattern(POOL_LEN), changed_from(from, POOL_LEN));
+            let origin = Origin::start(move |asked| {
+                let number = if by_connection { asked.connection } else { asked.number };
+                server(asked, if number % 2 == 0 { &content } else { &changed }, number)
+            });
+            let result = read_file(&downloader(|_| ()), &origin, config());
+            // Or all of it comes from the servers that the first bytes came from.
+            assert!(matches!(kind(result), None | Some(ErrorKind::Changed)), "from {from}");
+        }
+    }
+}
+
 // Ranges that make no sense.
 
 #[test]

@@ -30,6 +30,8 @@ pub(crate) struct Continuation {
     asked: Option<ByteRange>,
     /// `None` until a response was accepted.
     begun: Option<Begun>,
+    /// Another entity tag beside the same length and date is left to the asker.
+    tolerates_other_tags: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -49,7 +51,17 @@ struct Begun {
 
 impl Continuation {
     pub(crate) fn new(asked: Option<ByteRange>) -> Self {
-        Self { asked, begun: None }
+        Self { asked, begun: None, tolerates_other_tags: false }
+    }
+
+    /// Leaves responses with another entity tag, but of the same length and date, to the asker, who has to judge each head.
+    pub(crate) fn tolerate_other_tags(&mut self) {
+        self.tolerates_other_tags = true;
+    }
+
+    /// Takes another entity tag for a change from now on, as nobody judges it.
+    pub(crate) fn refuse_other_tags(&mut self) {
+        self.tolerates_other_tags = false;
     }
 
     /// True if a body that begins with `head` can be gone on with from anywhere, as far as the server says.
@@ -63,6 +75,8 @@ impl Continuation {
     /// but not for its bytes.
     pub(crate) fn at(&self, position: u64) -> Option<Self> {
         let mut later = self.clone();
+        // The asker does not see the head of a body that was faster than a silent one.
+        later.refuse_other_tags();
         let begun = later.begun.as_mut()?;
         let come = usize::try_from(position.saturating_sub(begun.offset)).unwrap_or(usize::MAX);
         begun.offset = begun.offset.max(position);
@@ -100,8 +114,10 @@ impl Continuation {
         match begun.representation.compare(head) {
             Likeness::HtmlPage => return Err(representation::html_page(head)),
             Likeness::Changed(what) => return Err(representation::changed(head, what)),
-            Likeness::OtherTag(_) => return Err(representation::changed(head, "entity tag")),
-            Likeness::Confirmed | Likeness::Unconfirmed => {}
+            Likeness::OtherTag(_) if !self.tolerates_other_tags => {
+                return Err(representation::changed(head, "entity tag"));
+            }
+            Likeness::OtherTag(_) | Likeness::Confirmed | Likeness::Unconfirmed => {}
         }
         if !head.is_partial() && begun.representation.is_known() && !Representation::of(head).is_known() {
             return Err(representation::changed(head, "answer, with nothing that tells it is the same"));

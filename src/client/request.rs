@@ -71,15 +71,20 @@ impl Request {
         self
     }
 
+    /// Dials a connection of its own.
+    pub(crate) fn over_new_connection(self) -> Self {
+        self.over(Over::New)
+    }
+
     pub(crate) fn set_range(&mut self, range: ByteRange) {
         self.range = Some(range);
     }
 
-    /// Asks for all there is.
     pub(super) fn over(self, over: Over) -> Self {
         Self { over, ..self }
     }
 
+    /// Asks for all there is.
     pub(crate) fn set_whole(&mut self) {
         self.range = None;
     }

@@ -77,6 +77,17 @@ pub struct Fetch {
     pub(super) berth: Option<Arc<Berth>>,
     /// See [`live`](Self::live).
     pub(super) is_live: bool,
+    pub(super) other_tags: OtherTags,
+}
+
+/// What becomes of a body that broke where its rest comes with another entity tag, beside the same length and date.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum OtherTags {
+    /// The fetch fails with [`ErrorKind::Changed`].
+    #[default]
+    Change,
+    /// The sink's `head` judges. Without `If-Range` the rest is asked for whatever the tag.
+    AskSink { has_if_range: bool },
 }
 
 /// Refuses an answer before a byte of its body is read.
@@ -101,6 +112,7 @@ impl Fetch {
             validate: None,
             berth: None,
             is_live: false,
+            other_tags: OtherTags::Change,
         }
     }
 
@@ -170,6 +182,12 @@ impl Fetch {
 
     /// Lets who waits for the bytes that the sink stores read the body by himself. The sink's `write` and `write_block` run on
     /// his thread then, one at a time as ever.
+    /// Who judges a rest with another entity tag.
+    pub(crate) fn other_tags(mut self, other_tags: OtherTags) -> Self {
+        self.other_tags = other_tags;
+        self
+    }
+
     pub(crate) fn berth(mut self, berth: &Arc<Berth>) -> Self {
         self.berth = Some(Arc::clone(berth));
         self

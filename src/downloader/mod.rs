@@ -61,6 +61,7 @@ use crate::foreign::{Foreign, in_callback};
 pub use account::Totals;
 pub use batch::Batch;
 pub use epoch::Epoch;
+pub(crate) use fetch::OtherTags;
 pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
 pub(crate) use passage::Berth;
 pub use peer::{Next, Peer, PeerHandle, Waker};

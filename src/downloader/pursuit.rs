@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fetch::{Fetch, Validate};
+use super::fetch::{Fetch, OtherTags, Validate};
 use super::scheduler::Core;
 use super::sync::Slot;
 use super::worker::Control;
@@ -28,6 +28,8 @@ pub(super) struct Pursuit {
     backoff: Backoff,
     /// True if the last attempt delivered a byte.
     flowed: bool,
+    /// The rest of a body is asked for only of the same representation.
+    has_if_range: bool,
     /// How far it has come, and what it has to come to.
     continuation: Continuation,
     /// Silent bodies in a row that another one went on with, and where the last one did. Each next one is given twice the
@@ -37,10 +39,15 @@ pub(super) struct Pursuit {
 
 impl Pursuit {
     pub(super) fn new(fetch: Fetch, max_retries: u32) -> Self {
-        let Fetch { request, validate, max_retries: own, .. } = fetch;
+        let Fetch { request, validate, max_retries: own, other_tags, .. } = fetch;
+        let mut continuation = Continuation::new(request.byte_range());
+        if other_tags != OtherTags::Change {
+            continuation.tolerate_other_tags();
+        }
         Self {
             asks_for_whole: request.byte_range().is_none(),
-            continuation: Continuation::new(request.byte_range()),
+            continuation,
+            has_if_range: other_tags != OtherTags::AskSink { has_if_range: false },
             request,
             validate,
             max_retries: own.unwrap_or(max_retries),
@@ -69,7 +76,7 @@ impl Pursuit {
         self.flowed = false;
         if let Some(range) = self.continuation.range() {
             self.request.set_range(range);
-            if let Some(validator) = self.continuation.if_range() {
+            if let Some(validator) = self.continuation.if_range().filter(|_| self.has_if_range) {
                 self.request.set_if_range(validator.clone());
             }
         }
@@ -179,7 +186,9 @@ impl Pursuit {
     }
 
     /// Fails with the first error that may pass: whoever reads the body asks again by himself.
-    pub(super) fn without_retries(self) -> Self {
+    pub(super) fn without_retries(mut self) -> Self {
+        // The sink has gone that could have judged.
+        self.continuation.refuse_other_tags();
         Self { max_retries: 0, ..self }
     }
 }

@@ -7,6 +7,8 @@
 mod linear;
 mod piece;
 mod plan;
+mod pool;
+mod probe;
 mod state;
 
 use std::ops::Range;
@@ -18,11 +20,15 @@ use parking_lot::Mutex;
 
 use self::piece::{Joint, PieceSink};
 use self::plan::{Network, Plan, ReaderView};
+use self::pool::{Proof, ServerPool};
+use self::probe::ProbeSink;
 use self::state::State;
-use crate::cancel::{CancelGuard, CancelReason};
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{ByteRange, Request, Warmth};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Berth, Downloader, Epoch, Fetch, Next, Peer, PeerHandle, Priority, Waker};
+use crate::downloader::{
+    Berth, Downloader, Epoch, Fetch, Next, OtherTags, Peer, PeerHandle, Priority, Waker,
+};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::in_callback;
 use crate::media::MediaInfo;
@@ -104,7 +110,8 @@ impl HttpFile {
         let config = config.checked()?;
         let request = Request::get(url)?.headers("FileConfig::headers", &config.headers)?;
         let behind = config.storage.is_windowed().then_some(config.behind);
-        let state = State::new(config.read_ahead, behind);
+        let mut state = State::new(config.read_ahead, behind);
+        state.pool = ServerPool::new(config.server_pools);
         let priority = config.priority;
         let resource = Arc::new(Resource::new(&config.storage)?);
         let woken = Arc::clone(&resource);
@@ -549,8 +556,10 @@ impl Shared {
         let Some(link) = self.link.get() else { return };
         let network = self.network();
         let plan = self.resource.with_ranges(|ranges| self.state.lock().plan(ranges, network, admissible));
-        if let Plan::Fetch { priority, .. } = plan {
-            link.waker.wake(priority);
+        match plan {
+            Plan::Fetch { priority, .. } => link.waker.wake(priority),
+            Plan::Probe => link.waker.wake(Priority::High),
+            Plan::Idle => {}
         }
     }
 
@@ -596,6 +605,38 @@ impl Shared {
     }
 }
 
+/// What the plan came to.
+enum Planned {
+    Piece {
+        key: usize,
+        range: Range<u64>,
+        priority: Priority,
+        epoch: Epoch,
+        endless: bool,
+        superseded: Vec<CancelToken>,
+    },
+    Probe(Proof, Range<u64>),
+}
+
+impl Shared {
+    /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept alive
+    /// would always meet the same server.
+    fn probe(self: &Arc<Self>, link: &Link, proof: Proof, range: Range<u64>) -> Next {
+        let mut stored = vec![0; (range.end - range.start) as usize];
+        let got = match proof {
+            // Kept when storage has dropped them.
+            Proof::Head => self.state.lock().copy_first(&mut stored),
+            Proof::Join => self.resource.read_at(range.start, &mut stored).unwrap_or(0),
+        };
+        stored.truncate(got);
+        let range = ByteRange::new(range.start, range.start + got as u64);
+        let sink = Box::new(ProbeSink::new(Arc::clone(self), proof, stored));
+        let target = self.state.lock().target().cloned();
+        let request = self.request(target.as_ref()).range(range).over_new_connection();
+        Next::Fetch(Fetch::new(request).priority(Priority::High).epoch(&link.epoch.child()), sink)
+    }
+}
+
 /// What the scheduler asks.
 struct FilePeer(Arc<Shared>);
 
@@ -617,12 +658,19 @@ impl Peer for FilePeer {
                     let endless = (for_reader || is_download) && !state.is_opening();
                     let (key, superseded) =
                         state.add_piece(&range, priority, epoch.token().clone(), endless && for_reader);
-                    Some((key, range, priority, epoch, endless, superseded))
+                    Some(Planned::Piece { key, range, priority, epoch, endless, superseded })
                 }
+                Plan::Probe => state.begin_probe(ranges).map(|(proof, range)| Planned::Probe(proof, range)),
                 _ => None,
             }
         });
-        let Some((key, range, priority, epoch, endless, superseded)) = planned else { return Next::Wait };
+        let (key, range, priority, epoch, endless, superseded) = match planned {
+            Some(Planned::Piece { key, range, priority, epoch, endless, superseded }) => {
+                (key, range, priority, epoch, endless, superseded)
+            }
+            Some(Planned::Probe(proof, range)) => return shared.probe(link, proof, range),
+            None => return Next::Wait,
+        };
         for piece in superseded {
             piece.cancel();
         }
@@ -635,6 +683,10 @@ impl Peer for FilePeer {
         let mut fetch = Fetch::new(request).priority(priority).epoch(&epoch).berth(&shared.berth);
         if endless {
             fetch = fetch.max_retries(u32::MAX);
+        }
+        if shared.config.server_pools {
+            let has_if_range = !shared.state.lock().pool.is_proven();
+            fetch = fetch.other_tags(OtherTags::AskSink { has_if_range });
         }
         Next::Fetch(fetch, sink)
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::Shared;
 use super::linear;
 use super::plan::{self, Piece};
-use super::state::{InFlight, State};
+use super::state::{Accepted, InFlight, State};
 use crate::client::Head;
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
@@ -39,7 +39,7 @@ pub(super) struct PieceSink {
     range: Range<u64>,
     /// It was asked for without the bytes before it, on the word of a validator.
     relies_on_validator: bool,
-    /// Its response did not repeat the validator: it is asked for again, together with the bytes before it.
+    /// Its response did not prove that it is of the same file: it is asked for again, when that can be proved.
     is_unproved: bool,
     /// A head was accepted: there are bytes here.
     has_begun: bool,
@@ -287,7 +287,12 @@ impl Sink for PieceSink {
             return Err(Error::new(ErrorKind::RangeIgnored, "the whole came instead of a range"));
         }
         refuse_titles(head, &self.shared.config)?;
-        state.accept(head)?;
+        if state.accept(head, self.range.start)? == Accepted::Unproved {
+            self.is_unproved = true;
+            let why =
+                "another server may have sent it, with an entity tag of its own: that is looked into first";
+            return Err(Error::new(ErrorKind::Refusal, why));
+        }
         if self.relies_on_validator && !self.has_begun && head.is_partial() && !state.is_vouched_for() {
             self.is_unproved = true;
             let why =

@@ -124,6 +124,8 @@ pub(crate) struct Network {
 pub(crate) enum Plan {
     /// Fetch these bytes. What is in flight at or behind the start, up to the end, is superseded.
     Fetch { range: Range<u64>, priority: Priority },
+    /// Fetch some stored bytes once more, to learn whether another server sends the same ones.
+    Probe,
     /// Nothing until something changes.
     Idle,
 }
@@ -576,7 +578,7 @@ mod tests {
             let stored = [at..at + ahead];
             match plan_with(&readers, &stored, &[], ReadAhead::Bytes(read_ahead), Priority::Low) {
                 Plan::Fetch { range, .. } => range.end - range.start,
-                Plan::Idle => 0,
+                Plan::Idle | Plan::Probe => 0,
             }
         };
         assert!(size(2 * MIB, MIB) <= MIB && size(512 * 1024, 200 * 1024) <= MIB);

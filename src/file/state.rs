@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Situation};
+use super::pool::{self, Probed, Proof, ServerPool, Verdict};
 use crate::cancel::CancelToken;
 use crate::client::Head;
 use crate::client::representation::{self, Likeness, Representation};
@@ -94,6 +95,8 @@ pub(super) struct State {
     /// Bytes kept behind a reader; `None` where storage keeps all.
     pub(super) behind: Option<u64>,
     pub(super) stats: StreamStats,
+    /// The servers behind the URL, by their entity tags.
+    pub(super) pool: ServerPool,
 }
 
 /// What a read that does not wait came to.
@@ -117,6 +120,14 @@ pub enum Pending {
     Retrying,
     /// It is stored on disk, and on its way into memory. [`Read::read`](std::io::Read::read) need not wait for that.
     OnDisk,
+}
+
+/// What is done with a head that does not contradict the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    Taken,
+    /// It may be of another server's copy of the file. That has to be proved first.
+    Unproved,
 }
 
 /// What a stream is at.
@@ -184,6 +195,7 @@ impl State {
             read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
             behind,
             stats: StreamStats::default(),
+            pool: ServerPool::new(true),
         }
     }
 
@@ -238,6 +250,13 @@ impl State {
             _ if self.spoiled.is_some() => Plan::Idle,
             info if self.tries_whole => self.plan_linear(available, info.as_ref().and_then(|info| info.len)),
             None => self.plan_opening(),
+            Some(info) if info.ranged && self.pool.has_suspect() => {
+                if self.pool.is_probing() {
+                    Plan::Idle
+                } else {
+                    Plan::Probe
+                }
+            }
             Some(info) if info.ranged => self.plan_pieces(available, network, admissible),
             Some(info) => {
                 let len = info.len;
@@ -365,7 +384,8 @@ impl State {
     }
 
     /// Takes in what the first answer tells, or holds a later one against it: parts of two files are never joined.
-    pub(super) fn accept(&mut self, head: &Head) -> Result<(), Error> {
+    /// `start` is where the first byte would be stored.
+    pub(super) fn accept(&mut self, head: &Head, start: u64) -> Result<Accepted, Error> {
         self.stats.requests += 1;
         if head.total() == Some(0) {
             return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
@@ -379,13 +399,18 @@ impl State {
                 is_vouched_for: Representation::of(head).strong_validator().is_some(),
                 representation: Representation::of(head),
             });
-            return Ok(());
+            return Ok(Accepted::Taken);
         };
+        let has_first = self.first.as_slice().len() as u64 >= pool::PROOF.min(info.len.unwrap_or(u64::MAX));
         match info.representation.compare(head) {
             Likeness::HtmlPage => return Err(representation::html_page(head)),
             Likeness::Changed(what) => return Err(representation::changed(head, what)),
-            Likeness::OtherTag(_) => return Err(representation::changed(head, "entity tag")),
-            Likeness::Confirmed => {}
+            Likeness::OtherTag(tag) => match self.pool.judge(&tag, start, info.ranged && has_first) {
+                Verdict::Same => {}
+                Verdict::Unproved => return Ok(Accepted::Unproved),
+                Verdict::Changed => return Err(representation::changed(head, "entity tag")),
+            },
+            Likeness::Confirmed => self.pool.handle_first_tag(),
             Likeness::Unconfirmed => info.is_vouched_for = false,
         }
         // The length may have been found out without a head that told it.
@@ -397,7 +422,34 @@ impl State {
             info.representation.learn_total(head);
             info.len = info.len.or(head.total());
         }
-        Ok(())
+        Ok(Accepted::Taken)
+    }
+
+    /// The next probe, and what it asks for.
+    pub(super) fn begin_probe(&mut self, available: &RangeSet) -> Option<(Proof, Range<u64>)> {
+        self.pool.poll_probe(available, self.first.as_slice().len() as u64)
+    }
+
+    /// Copies the file's first bytes, as many as there are. Returns how many.
+    pub(super) fn copy_first(&self, buf: &mut [u8]) -> usize {
+        let first = self.first.as_slice();
+        let len = first.len().min(buf.len());
+        buf[..len].copy_from_slice(&first[..len]);
+        len
+    }
+
+    /// What the head of a probe's answer tells; of one with the suspect's tag the bytes have to be compared.
+    pub(super) fn read_probe(&mut self, head: &Head, proof: Proof) -> Probed {
+        self.stats.requests += 1;
+        let Some(info) = &self.info else { return Probed::Nothing };
+        match info.representation.compare(head) {
+            Likeness::Confirmed => Probed::EarlierTag,
+            Likeness::OtherTag(tag) if self.pool.is_cleared(&tag) => Probed::EarlierTag,
+            Likeness::OtherTag(tag) if self.pool.is_suspect(&tag) && head.is_partial() => {
+                Probed::Suspects(proof, false)
+            }
+            _ => Probed::Nothing,
+        }
     }
 
     /// Notes that a head brought the part that was asked for, or the whole. A server that has served ranges may fail to
