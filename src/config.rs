@@ -18,6 +18,9 @@ use crate::event::Hang;
 use crate::foreign::Foreign;
 use crate::safe_url::SafeUrl;
 
+/// Most worker threads. One that has as many fetches at once needs another kind of library.
+const MOST_WORKERS: usize = 1024;
+
 /// The longest limit: clocks and sockets take no more than some.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -206,7 +209,7 @@ impl fmt::Debug for Auth {
 pub struct DownloaderConfig {
     /// How HTTP exchanges are made.
     pub client: ClientConfig,
-    /// Worker threads, and so exchanges that run at once. Default: 6.
+    /// Worker threads, and so exchanges that run at once; 1024 at most. Default: 6.
     pub max_concurrent: usize,
     /// How many of the workers take awaited fetches only; less than `max_concurrent`. Default: 1.
     pub reserved: usize,
@@ -343,6 +346,9 @@ impl DownloaderConfig {
         if self.max_concurrent == 0 {
             return wrong("max_concurrent", "is 0, and nothing would ever run");
         }
+        if self.max_concurrent > MOST_WORKERS {
+            return wrong("max_concurrent", "is more than 1024, and each is a thread");
+        }
         if self.reserved >= self.max_concurrent && self.max_concurrent > 1 {
             return wrong("reserved", "leaves no worker for anything but awaited fetches");
         }
@@ -358,8 +364,14 @@ impl DownloaderConfig {
         if self.max_open_bodies == 0 {
             return wrong("max_open_bodies", "is 0, and execute could return nothing");
         }
-        if self.client.inactivity_timeout.is_zero() || self.client.connect_timeout.is_zero() {
+        let client = &self.client;
+        if [client.inactivity_timeout, client.connect_timeout, client.resolve_timeout]
+            .contains(&Duration::ZERO)
+        {
             return wrong("client", "has a timeout of zero, and nothing would ever arrive");
+        }
+        if client.max_head == 0 {
+            return wrong("client", "has a max_head of 0, and every response head would be too large");
         }
         Ok(())
     }

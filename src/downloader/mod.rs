@@ -190,7 +190,8 @@ impl Downloader {
         let core = &self.0.core;
         let token = core.root.child(CancelReason::Peer);
         let account = Arc::new(Account::new(core.config.event_capacity));
-        let (sender, channel) = crossbeam_channel::bounded(core.config.peer_capacity);
+        // What lies in it is limited by the peer's credits. A bounded channel would take the memory for all of them now.
+        let (sender, channel) = crossbeam_channel::unbounded();
         let entry = Arc::new(PeerEntry {
             peer: Mutex::new(Foreign::new(Box::new(peer))),
             token: token.clone(),

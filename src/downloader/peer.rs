@@ -219,10 +219,8 @@ impl PeerHandle {
         let fetch = fetch.priority(Priority::High);
         let job = Box::new(Job::new(core, &self.0.token, &self.0.account, fetch, target));
         let (request, token) = (job.record.id, job.token.clone());
-        // As many jobs as credits at most, so there is room; a dropped job answers its caller itself.
-        if let Err(refused) = self.0.channel.try_send(job) {
-            drop(refused);
-        }
+        // It fails once the downloader is gone. A dropped job answers its caller itself.
+        drop(self.0.channel.send(job));
         (Pending { slot, token: Some(token), peer: self.clone() }, request)
     }
 

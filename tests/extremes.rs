@@ -1,0 +1,237 @@
+//! Every number of a configuration at its least and at its most: refused by name, or it works.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::peers::{List, collect};
+use support::{Answer, Content, Origin, Station};
+use windway::{
+    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Outcome, Priority, Radio, RadioConfig,
+    ReadAhead, StorageConfig,
+};
+
+const LEN: usize = 300_000;
+
+/// Fails where `work` does not end or panics.
+fn ends<T: Send + 'static>(case: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || done.send(work()));
+    ended.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{case}: {error}"))
+}
+
+fn origin() -> Origin {
+    let content = Content::pattern(LEN as u64);
+    let station = Station { audio: Content::endless(), interval: 8192, every: 2, titles: vec!["One"] };
+    Origin::start(move |asked| match asked.path.as_str() {
+        "/live" => Answer::station(asked, &station),
+        "/broken" if asked.number % 2 == 0 => Answer::file(asked, &content).close_after(100_000),
+        _ => Answer::file(asked, &content),
+    })
+}
+
+/// A field and what it is set to.
+type Case<C> = (&'static str, fn(&mut C));
+
+fn use_all_ways(downloader: &Downloader, origin: &Origin) -> Result<(), Error> {
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High)?;
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/a"))?, sink);
+    peer.wake(Priority::Low);
+    match end.recv().unwrap().outcome {
+        Outcome::Done => {}
+        Outcome::Failed(error) => return Err(error),
+        Outcome::Cancelled(reason) => panic!("{reason:?}"),
+    }
+    let mut all = Vec::new();
+    peer.execute(Fetch::get(&origin.url("/broken"))?)?.read_to_end(&mut all)?;
+    assert_pattern(0, &all);
+    for answer in peer.batch(vec![Fetch::get(&origin.url("/a"))?, Fetch::get(&origin.url("/a"))?]) {
+        answer?.read_to_end(&mut all)?;
+    }
+    downloader.warm(&origin.url("/a"), usize::MAX)?;
+    let mut stream = downloader.open(&origin.url("/a"))?;
+    all.clear();
+    stream.read_to_end(&mut all)?;
+    assert_eq!(all.len(), LEN);
+    downloader.network_changed();
+    downloader.stop();
+    Ok(())
+}
+
+#[test]
+fn numbers_of_a_downloader_are_refused_by_name_or_work() {
+    let cases: &[Case<DownloaderConfig>] = &[
+        ("max_concurrent", |config| config.max_concurrent = 0),
+        ("max_concurrent", |config| config.max_concurrent = usize::MAX),
+        ("reserved", |config| config.reserved = usize::MAX),
+        ("max_per_origin", |config| config.max_per_origin = 0),
+        ("max_per_origin", |config| config.max_per_origin = usize::MAX),
+        ("max_preempted", |config| config.max_preempted = Some(0)),
+        ("max_preempted", |config| config.max_preempted = Some(usize::MAX)),
+        ("demand_throttle", |config| config.demand_throttle = Duration::ZERO),
+        ("max_wait", |config| config.max_wait = Duration::ZERO),
+        ("max_wait", |config| config.max_wait = Duration::MAX),
+        ("peer_capacity", |config| config.peer_capacity = 0),
+        ("peer_capacity", |config| config.peer_capacity = 1),
+        ("peer_capacity", |config| config.peer_capacity = usize::MAX),
+        ("max_open_bodies", |config| config.max_open_bodies = 0),
+        ("max_open_bodies", |config| config.max_open_bodies = 1),
+        ("max_open_bodies", |config| config.max_open_bodies = usize::MAX),
+        ("max_retries", |config| config.max_retries = u32::MAX),
+        ("soft_timeout", |config| config.soft_timeout = Duration::ZERO),
+        ("soft_timeout", |config| config.soft_timeout = Duration::MAX),
+        ("hang_timeout", |config| config.hang_timeout = Duration::ZERO),
+        ("hang_timeout", |config| config.hang_timeout = Duration::MAX),
+        ("event_capacity", |config| config.event_capacity = 0),
+        ("event_capacity", |config| config.event_capacity = usize::MAX),
+        ("client", |config| config.client.resolve_timeout = Duration::ZERO),
+        ("client", |config| config.client.resolve_timeout = Duration::MAX),
+        ("client", |config| config.client.resolve_cache = Duration::ZERO),
+        ("client", |config| config.client.resolve_cache = Duration::MAX),
+        ("client", |config| config.client.connect_timeout = Duration::ZERO),
+        ("client", |config| config.client.connect_timeout = Duration::MAX),
+        ("client", |config| config.client.inactivity_timeout = Duration::ZERO),
+        ("client", |config| config.client.inactivity_timeout = Duration::MAX),
+        ("client", |config| config.client.min_rate = 0),
+        ("client", |config| config.client.min_rate = u64::MAX),
+        ("client", |config| config.client.max_redirects = 0),
+        ("client", |config| config.client.max_redirects = u32::MAX),
+        ("client", |config| config.client.max_head = 0),
+        ("client", |config| config.client.max_head = usize::MAX),
+        ("client", |config| config.client.max_idle_per_origin = 0),
+        ("client", |config| config.client.max_idle_per_origin = usize::MAX),
+        ("client", |config| config.client.max_idle = 0),
+        ("client", |config| config.client.max_idle = usize::MAX),
+        ("client", |config| config.client.max_idle_age = Duration::ZERO),
+        ("client", |config| config.client.max_idle_age = Duration::MAX),
+        ("every number", |config| {
+            config.max_per_origin = usize::MAX;
+            config.max_preempted = Some(usize::MAX);
+            config.peer_capacity = usize::MAX;
+            config.max_open_bodies = usize::MAX;
+            config.client.max_idle = usize::MAX;
+            config.client.max_idle_per_origin = usize::MAX;
+        }),
+    ];
+    for (number, (field, change)) in cases.iter().enumerate() {
+        let case = format!("case {number}, {field}");
+        let mut config = DownloaderConfig::default();
+        change(&mut config);
+        match Downloader::new(config) {
+            Ok(downloader) => {
+                let used = ends(&case, move || {
+                    let origin = origin();
+                    use_all_ways(&downloader, &origin).map_err(|error| format!("{error:?}"))
+                });
+                assert_eq!(used, Ok(()), "{case}");
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{case}");
+                assert!(error.to_string().contains(field), "{case}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_of_a_file_are_refused_by_name_or_work() {
+    let cases: &[Case<FileConfig>] = &[
+        ("read_ahead", |config| config.read_ahead = ReadAhead::Bytes(0)),
+        ("read_ahead", |config| config.read_ahead = ReadAhead::Bytes(1)),
+        ("read_ahead", |config| config.read_ahead = ReadAhead::Bytes(u64::MAX)),
+        ("behind", |config| config.behind = 0),
+        ("behind", |config| config.behind = u64::MAX),
+        ("read_timeout", |config| config.read_timeout = Some(Duration::ZERO)),
+        ("read_timeout", |config| config.read_timeout = Some(Duration::MAX)),
+        ("read_timeout", |config| config.read_timeout = None),
+        ("every number", |config| {
+            config.read_ahead = ReadAhead::Bytes(u64::MAX);
+            config.behind = u64::MAX;
+        }),
+    ];
+    let origin = std::sync::Arc::new(origin());
+    let storages = [StorageConfig::Memory, StorageConfig::WholeMemory, StorageConfig::WindowedTempFile(None)];
+    for (number, (field, change)) in cases.iter().enumerate() {
+        for storage in &storages {
+            let case = format!("case {number}, {field}, {storage:?}");
+            let mut config = FileConfig::default();
+            config.storage = storage.clone();
+            change(&mut config);
+            let origin = std::sync::Arc::clone(&origin);
+            let used = ends(&case, move || -> Result<(), Error> {
+                let downloader = Downloader::new(DownloaderConfig::default())?;
+                let mut stream = downloader.open_with(&origin.url("/a"), config)?;
+                let mut all = Vec::new();
+                stream.read_to_end(&mut all)?;
+                assert_pattern(0, &all);
+                for position in [0, LEN as u64 - 10, i64::MAX as u64] {
+                    stream.seek(SeekFrom::Start(position))?;
+                    let _ = stream.read(&mut [0; 5])?;
+                }
+                let handle = stream.handle();
+                let waited = handle.wait_buffered(u64::MAX, Some(Duration::MAX));
+                assert!(waited.is_ok_and(|()| true) || handle.wait_range(5..5, None).is_ok());
+                handle.set_read_ahead(ReadAhead::Bytes(u64::MAX))?;
+                Ok(())
+            });
+            match used {
+                Ok(()) => {}
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{case}: {error:?}");
+                    assert!(error.to_string().contains(field), "{case}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn numbers_of_a_radio_are_refused_by_name_or_work() {
+    let cases: &[Case<RadioConfig>] = &[
+        ("behind", |config| config.behind = 0),
+        ("behind", |config| config.behind = u64::MAX),
+        ("ahead", |config| config.ahead = 0),
+        ("ahead", |config| config.ahead = 1),
+        ("ahead", |config| config.ahead = u64::MAX),
+        ("read_timeout", |config| config.read_timeout = Some(Duration::ZERO)),
+        ("read_timeout", |config| config.read_timeout = Some(Duration::MAX)),
+        ("give_up", |config| config.give_up = Some(Duration::ZERO)),
+        ("give_up", |config| config.give_up = Some(Duration::MAX)),
+        ("source_away", |config| config.source_away = Duration::ZERO),
+        ("source_away", |config| config.source_away = Duration::MAX),
+        ("min_rate", |config| config.min_rate = 0),
+        ("min_rate", |config| config.min_rate = u32::MAX),
+        ("rate_window", |config| config.rate_window = Duration::ZERO),
+        ("rate_window", |config| config.rate_window = Duration::MAX),
+        ("pause_limit", |config| config.pause_limit = Duration::ZERO),
+        ("pause_limit", |config| config.pause_limit = Duration::MAX),
+        ("event_capacity", |config| config.event_capacity = 0),
+        ("event_capacity", |config| config.event_capacity = usize::MAX),
+    ];
+    let origin = std::sync::Arc::new(origin());
+    for (number, (field, change)) in cases.iter().enumerate() {
+        let case = format!("case {number}, {field}");
+        let mut config = RadioConfig::default();
+        change(&mut config);
+        let origin = std::sync::Arc::clone(&origin);
+        let used = ends(&case, move || -> Result<(), Error> {
+            let downloader = Downloader::new(DownloaderConfig::default())?;
+            let mut radio = Radio::open(&downloader, &origin.url("/live"), config)?;
+            radio.read_exact(&mut vec![0; 50_000])?;
+            let window = radio.handle().window();
+            radio.seek(SeekFrom::Start(window.start))?;
+            let _ = radio.read(&mut [0; 5])?;
+            Ok(())
+        });
+        if let Err(error) = used {
+            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{case}: {error:?}");
+            assert!(error.to_string().contains(field), "{case}: {error}");
+        }
+    }
+}
