@@ -12,8 +12,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
-use support::{Answer, Asked, Content, Origin};
-use windway::{Event, Fetch, Outcome, PeerHandle, Priority};
+use support::{Answer, Asked, Content, Origin, Station};
+use windway::{Event, Fetch, Outcome, PeerHandle, Priority, Radio, RadioConfig, RadioEvent};
 
 /// Longer than any test: what has to wait for it hangs.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -346,4 +346,33 @@ fn a_silent_body_and_what_is_requested_beside_it_are_cancelled_at_once() {
     peer.cancel();
     assert!(reader.join().unwrap().is_err());
     origin.wait_until("the end of both", |log| log.open == 0);
+}
+
+#[test]
+fn a_radio_whose_connection_dies_in_silence_plays_on_from_a_new_one() {
+    let station =
+        Station { audio: Content::endless(), interval: 1000, every: 100, titles: vec!["One", "Two"] };
+    let origin = Origin::start(move |asked| match asked.connection {
+        0 => Answer::station(asked, &station).stall_after(40_000),
+        // It answers, and is mute: the next one is.
+        1 => Answer::station(asked, &station).stall_after(0),
+        _ => Answer::station(asked, &station),
+    });
+    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let mut radio = Radio::open(&downloader, &origin.url("/live"), RadioConfig::default()).unwrap();
+    let events = radio.handle().subscribe();
+    let mut audio = vec![0; 200_000];
+    radio.read_exact(&mut audio).unwrap();
+    let seam = std::iter::from_fn(|| events.try_recv())
+        .find_map(|event| match event {
+            RadioEvent::Discontinuity { position } => Some(position as usize),
+            _ => None,
+        })
+        .unwrap();
+    assert!((30_000..=40_000).contains(&seam), "{seam}");
+    assert_pattern(0, &audio[..seam]);
+    assert_pattern(0, &audio[seam..]);
+    assert_eq!(origin.log().asked.len(), 3);
+    // The silent ones are closed.
+    origin.wait_until("one connection", |log| log.open == 1);
 }

@@ -9,12 +9,11 @@ use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
 use super::HttpClient;
-use super::continuation::Continuation;
 use super::exchange::Exchange;
 use super::hedge::Hedging;
 use super::pace::Pace;
 use super::request::{Head, Request};
-use super::silence::SilenceHedge;
+use super::silence::{Rest, SilenceHedge};
 use super::transport::{Tcp, timed_out};
 use super::{ByteRange, describe, describe_io};
 use crate::bandwidth::{ReadMeter, Sample};
@@ -150,15 +149,9 @@ impl Response {
     }
 
     /// Requests the rest over a new connection beside this one while it is silent and its reader waits. To be called once
-    /// `continuation` has begun with this body, which holds on to its token.
-    pub(crate) fn hedge(
-        &mut self,
-        client: &HttpClient,
-        hedging: &Hedging,
-        request: &Request,
-        continuation: &Continuation,
-    ) {
-        self.silence = SilenceHedge::watch(client, hedging, request, continuation, self, &self.exchange);
+    /// a continuation has begun with this body, which holds on to its token.
+    pub(crate) fn hedge(&mut self, client: &HttpClient, hedging: &Hedging, request: &Request, rest: Rest) {
+        self.silence = SilenceHedge::watch(client, hedging, request, rest, self, &self.exchange);
     }
 
     /// After a read has failed: the body that goes on with this one, if it was requested beside it and was faster.

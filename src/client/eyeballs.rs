@@ -17,6 +17,16 @@ use crate::foreign::contain;
 /// How long an address is waited for before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_millis(250);
 
+/// After so long without an answer the first addresses are tried once more, beside the attempts that wait. The system sends
+/// its SYN again after 1, 3 and 7 s, and for ever from the address of the network that it was begun on.
+const REDIAL: Duration = Duration::from_millis(2500);
+
+/// So many times.
+const MAX_REDIALS: u32 = 3;
+
+/// So many addresses.
+const REDIALLED: usize = 2;
+
 /// What a connect is limited to where no other limit makes sense.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -40,7 +50,7 @@ struct Ended {
 }
 
 /// Connects to the first of `addresses` that answers. They are tried in their order: the next one when the one before has
-/// failed or has not answered for 250 ms. Blocks until one is connected, all have failed, `timeout` has passed, or
+/// failed or has not answered for 250 ms; and the first ones again while none has answered for 2.5 s. Blocks until one is connected, all have failed, `timeout` has passed, or
 /// `released` has lost its sender. `begun` is called for each attempt.
 pub(super) fn connect(
     addresses: &[SocketAddr],
@@ -52,6 +62,7 @@ pub(super) fn connect(
     let mut attempts =
         Attempts { limit: Instant::now().checked_add(timeout), under_way: Vec::new(), done, ended };
     let mut left = addresses.iter();
+    let mut redials = 0;
     let mut pending = 0;
     let mut last = Error::new(ErrorKind::Unreachable, "the host has no address");
     loop {
@@ -63,7 +74,12 @@ pub(super) fn connect(
         if pending == 0 {
             return Err(last);
         }
-        let next = if left.as_slice().is_empty() { never() } else { crossbeam_channel::after(STAGGER) };
+        let is_round_over = left.as_slice().is_empty();
+        let next = match is_round_over {
+            false => crossbeam_channel::after(STAGGER),
+            true if redials < MAX_REDIALS => crossbeam_channel::after(REDIAL),
+            true => never(),
+        };
         select! {
             recv(attempts.ended) -> ended => match ended {
                 Ok(Ended { result: Ok(socket), .. }) => {
@@ -77,7 +93,12 @@ pub(super) fn connect(
                 }
                 Err(_) => unreachable!("there is a sender in the same place"),
             },
-            recv(next) -> _ => {}
+            recv(next) -> _ => {
+                if is_round_over {
+                    redials += 1;
+                    left = addresses[..addresses.len().min(REDIALLED)].iter();
+                }
+            }
             recv(released) -> _ => return Err(Error::new(ErrorKind::Unreachable, "the connect was let go")),
         }
     }
@@ -200,6 +221,15 @@ mod tests {
         let (error, _) = connect_to(&[hanging.address, gone], Duration::from_millis(300));
         assert_eq!(error.unwrap_err().kind(), ErrorKind::ConnectTimedOut);
         assert_eq!(connect_to(&[], LONG).0.unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+
+    /// A SYN that was lost is sent again by the system after 1, 3 and 7 s, and by a new attempt at once.
+    #[test]
+    fn an_address_that_does_not_answer_is_tried_again() {
+        let hanging = Hanging::new();
+        let timeout = REDIAL + Duration::from_millis(500);
+        let (error, begun) = connect_to(&[hanging.address], timeout);
+        assert_eq!((error.unwrap_err().kind(), begun), (ErrorKind::ConnectTimedOut, 2));
     }
 
     #[test]

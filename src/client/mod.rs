@@ -62,6 +62,7 @@ pub(crate) use hedge::{Hedging, Urgency};
 pub use range::ByteRange;
 pub(crate) use request::Request;
 pub use request::{Head, Validator};
+pub(crate) use silence::Rest;
 pub(crate) use warm::Warmth;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.

@@ -22,6 +22,7 @@ use super::hedge::Hedging;
 use super::request::Request;
 use super::{HttpClient, origin_of};
 use crate::cancel::{CancelReason, CancelToken};
+use crate::error::Error;
 
 /// New connections beside one that is silent, one after another.
 const MAX_HEDGES: u32 = 3;
@@ -40,8 +41,7 @@ struct Shared {
     hedging: Hedging,
     /// Asks for what the body brings.
     request: Request,
-    /// As it was when the body began.
-    continuation: Continuation,
+    rest: Rest,
     /// What cancels the body.
     token: CancelToken,
     exchange: Arc<Exchange>,
@@ -55,6 +55,14 @@ struct Shared {
     /// `state` has hedges.
     is_hedged: AtomicBool,
     state: Mutex<State>,
+}
+
+/// What can go on with a silent body.
+pub(crate) enum Rest {
+    /// The bytes that have not come. As it was when the body began.
+    Continuation(Continuation),
+    /// What is sent now: a live stream of this content type. It does not join.
+    Live(Option<String>),
 }
 
 /// No read waits.
@@ -84,19 +92,21 @@ impl SilenceHedge {
         client: &HttpClient,
         hedging: &Hedging,
         request: &Request,
-        continuation: &Continuation,
+        rest: Rest,
         body: &Response,
         exchange: &Arc<Exchange>,
     ) -> Option<Self> {
-        let is_long = body.head().body_len().is_some_and(|len| len > SHORT);
-        if !is_long || !continuation.can_resume(body.head()) {
-            return None;
+        if let Rest::Continuation(continuation) = &rest {
+            let is_long = body.head().body_len().is_some_and(|len| len > SHORT);
+            if !is_long || !continuation.can_resume(body.head()) {
+                return None;
+            }
         }
         let shared = Arc::new(Shared {
             client: client.clone(),
             hedging: hedging.clone(),
             request: request.clone(),
-            continuation: continuation.clone(),
+            rest,
             token: body.token()?.clone(),
             exchange: Arc::clone(exchange),
             base: Instant::now(),
@@ -152,8 +162,11 @@ impl Shared {
     /// Asks beside the silent connection if it is time. Returns when to look again.
     fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         if !self.hedging.urgency.is_urgent() {
-            // Looked at again when it becomes so.
-            return None;
+            // Looked at again when it becomes so; but nobody tells that the buffer of a live stream runs low. It does while
+            // a read waits.
+            let is_live = matches!(self.rest, Rest::Live(_)) && self.waiting_since().is_some();
+            self.is_parked.store(matches!(self.rest, Rest::Live(_)) && !is_live, Ordering::SeqCst);
+            return is_live.then(|| now + self.hedging.delay);
         }
         let Some(since) = self.waiting_since() else {
             self.is_parked.store(true, Ordering::SeqCst);
@@ -200,21 +213,9 @@ impl Shared {
 
     /// Asks for what comes from `position` on. Blocks for the limits of a request.
     fn ask(&self, number: u32, position: u64, token: CancelToken, since: Instant) {
-        let Some(continuation) = self.continuation.at(position) else { return };
-        let Some(range) = continuation.range() else { return };
-        let mut request = self.request.clone().over(Over::New);
-        request.set_range(range);
-        if let Some(validator) = continuation.if_range() {
-            request.set_if_range(validator.clone());
-        }
-        let opened = self
-            .client
-            .open(&request, &token, None)
-            .and_then(|response| continuation.check(response.head()).map(|()| response));
-        let mut response = match opened {
-            // A whole body would bring again all that has come.
-            Ok(response) if response.head().is_partial() => response,
-            Ok(_) => return,
+        let mut response = match self.open(position, &token) {
+            Ok(Some(response)) => response,
+            Ok(None) => return,
             Err(error) => return log::debug!("nothing beside the silent connection: {error}"),
         };
         response.keep(token);
@@ -231,6 +232,30 @@ impl Shared {
             self.client.0.keeper.forget_older(&origin, since);
         }
         self.exchange.break_off();
+    }
+
+    /// `None` if what came can't go on with the body.
+    fn open(&self, position: u64, token: &CancelToken) -> Result<Option<Response>, Error> {
+        let mut request = self.request.clone().over(Over::New);
+        let continuation = match &self.rest {
+            Rest::Continuation(continuation) => continuation.at(position),
+            Rest::Live(content_type) => {
+                let response = self.client.open(&request, token, None)?;
+                // A login page is none of a station's.
+                let is_same = response.head().content_type() == content_type.as_deref();
+                return Ok(Some(response).filter(|_| is_same));
+            }
+        };
+        let Some(continuation) = continuation else { return Ok(None) };
+        let Some(range) = continuation.range() else { return Ok(None) };
+        request.set_range(range);
+        if let Some(validator) = continuation.if_range() {
+            request.set_if_range(validator.clone());
+        }
+        let response = self.client.open(&request, token, None)?;
+        continuation.check(response.head())?;
+        // A whole body would bring again all that has come.
+        Ok(Some(response).filter(|response| response.head().is_partial()))
     }
 
     /// Ends what was begun, but for what has won; for good, or until the next silence.

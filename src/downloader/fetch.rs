@@ -10,7 +10,7 @@ use super::epoch::Epoch;
 use super::passage::Berth;
 use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
-use crate::client::{ByteRange, Head, Request, Validator};
+use crate::client::{ByteRange, Head, Request, Urgency, Validator};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::Foreign;
 
@@ -77,6 +77,8 @@ pub struct Fetch {
     pub(super) berth: Option<Arc<Berth>>,
     /// See [`live`](Self::live).
     pub(super) is_live: bool,
+    /// See [`redial`](Self::redial).
+    pub(super) redial: Option<Arc<dyn Urgency>>,
     pub(super) other_tags: OtherTags,
 }
 
@@ -112,6 +114,7 @@ impl Fetch {
             validate: None,
             berth: None,
             is_live: false,
+            redial: None,
             other_tags: OtherTags::Change,
         }
     }
@@ -138,6 +141,13 @@ impl Fetch {
     #[must_use]
     pub fn if_range(mut self, validator: Validator) -> Self {
         self.request.set_if_range(validator);
+        self
+    }
+
+    /// Of a live stream, to be read by [`Response::read_live`]: while it is silent and `urgency` says so, it is requested
+    /// again beside itself.
+    pub(crate) fn redial(mut self, urgency: Arc<dyn Urgency>) -> Self {
+        self.redial = Some(urgency);
         self
     }
 

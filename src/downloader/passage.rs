@@ -118,7 +118,11 @@ impl Passage {
     /// Goes on with the body that was requested beside this one while it was silent, if that is why it failed.
     fn go_on(&mut self, error: Error) -> Result<Step, Error> {
         let Some(mut body) = self.body.take_winner() else { return Err(error) };
-        let Job { pursuit, control, .. } = &mut *self.job;
+        let Job { pursuit, control, target, .. } = &mut *self.job;
+        if let Target::Sink(sink) = target {
+            // As after a break. It has the bytes before these, and can't ask for the body now.
+            sink.head(body.head())?;
+        }
         pursuit.go_on(&self.core, &mut body, control)?;
         control.advance_by(1);
         self.body = body;

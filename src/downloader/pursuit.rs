@@ -9,7 +9,7 @@ use super::sync::Slot;
 use super::worker::Control;
 use crate::cancel::CancelToken;
 use crate::client::retry::{self, Backoff};
-use crate::client::{self, Continuation, Head, Hedging, Request};
+use crate::client::{self, Continuation, Head, Hedging, Request, Rest, Urgency};
 use crate::error::{Error, ErrorKind};
 
 /// A body that has brought so many bytes was not silent all the time.
@@ -35,11 +35,13 @@ pub(super) struct Pursuit {
     /// Silent bodies in a row that another one went on with, and where the last one did. Each next one is given twice the
     /// time: a server that pauses is not asked again and again.
     silent: (u32, u64),
+    /// Of a live stream: whether its reader runs out of it.
+    redial: Option<Arc<dyn Urgency>>,
 }
 
 impl Pursuit {
     pub(super) fn new(fetch: Fetch, max_retries: u32) -> Self {
-        let Fetch { request, validate, max_retries: own, other_tags, .. } = fetch;
+        let Fetch { request, validate, max_retries: own, other_tags, redial, .. } = fetch;
         let mut continuation = Continuation::new(request.byte_range());
         if other_tags != OtherTags::Change {
             continuation.tolerate_other_tags();
@@ -54,6 +56,7 @@ impl Pursuit {
             backoff: Backoff::default(),
             flowed: false,
             silent: (0, 0),
+            redial,
         }
     }
 
@@ -96,8 +99,16 @@ impl Pursuit {
     /// Requests the rest of `body` beside it when it falls silent while somebody waits.
     pub(super) fn hedge(&self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
         let delay = hedge_delay(core) * 2_u32.pow(self.silent.0.min(5));
-        let hedging = Hedging { delay, urgency: Arc::clone(urgency) as _ };
-        body.hedge(&core.client, &hedging, &self.request, &self.continuation);
+        let (urgency, rest) = match &self.redial {
+            Some(urgency) => (Arc::clone(urgency), Rest::Live(body.head().content_type().map(str::to_owned))),
+            None => {
+                let mut continuation = self.continuation.clone();
+                // Where the tags of a pool's members are judged, the silent body is not given up for such a one.
+                continuation.refuse_other_tags();
+                (Arc::clone(urgency) as _, Rest::Continuation(continuation))
+            }
+        };
+        body.hedge(&core.client, &Hedging { delay, urgency }, &self.request, rest);
     }
 
     /// Goes on with the body that was faster than the silent one before it.
@@ -115,6 +126,16 @@ impl Pursuit {
         self.continuation.begin(body.head());
         self.hedge(core, body, urgency);
         Ok(())
+    }
+
+    /// Goes on with another connection of a live stream, which does not join.
+    pub(super) fn go_live(&mut self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
+        let come = self.continuation.offset().unwrap_or_default();
+        let count = self.silent.0;
+        self.silent = (if come >= FLOWED { 1 } else { count + 1 }, 0);
+        self.continuation = Continuation::new(None);
+        self.continuation.begin(body.head());
+        self.hedge(core, body, urgency);
     }
 
     /// True if the server refuses the rest of a body that broke: some refuse every range, and serve those that ask for none.

@@ -115,6 +115,35 @@ impl Response {
         self.pursuit.is_doubtful_end()
     }
 
+    /// As [`read_chunk`](Self::read_chunk), of a fetch that is [redialled](super::Fetch::redial). `None` says that another connection is read
+    /// from now on, whose bytes do not join those before: [`head`](Self::head) is its.
+    pub(crate) fn read_live(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
+        if buf.is_empty() || self.transfer.is_none() {
+            return self.end.clone().map(|()| Some(0));
+        }
+        let at = self.body.position();
+        let got = match self.body.read_chunk(buf) {
+            Ok(got) => got,
+            Err(error) => {
+                let Some(mut body) = self.body.take_winner() else {
+                    self.end(Err(error.clone()));
+                    return Err(error);
+                };
+                self.pursuit.go_live(&self.core, &mut body, &self.record.control);
+                (self.body, self.first) = (body, None);
+                return Ok(None);
+            }
+        };
+        if got == 0 {
+            self.end(Ok(()));
+        } else if let Some(transfer) = &self.transfer {
+            transfer.advance(&mut self.body, got);
+            self.record.received += got as u64;
+            self.pursuit.take(at, &buf[..got])?;
+        }
+        Ok(Some(got))
+    }
+
     /// Reads until something new is there.
     fn read_on(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         loop {

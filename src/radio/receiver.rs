@@ -33,9 +33,17 @@ pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 }
 
 struct Receiver<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
     peer: &'a PeerHandle,
     chunk: Vec<u8>,
+}
+
+/// How the receiving from a connection ended, if not by its failure.
+enum Received {
+    /// Another one took its place.
+    Replaced,
+    /// It was let go in a pause.
+    LetGo,
 }
 
 impl Receiver<'_> {
@@ -68,13 +76,27 @@ impl Receiver<'_> {
         }
     }
 
-    /// One connection, from its making to its failure. Returns without one if it was let go in a pause.
+    /// One connection, from its making to its failure, and those that take its place while it is silent. Returns without one
+    /// if it was let go in a pause.
     fn receive(&mut self, reconnect: &mut Reconnect) -> Result<(), Error> {
         let Gate::Read(mut room) = self.gate(reconnect)? else { return Ok(()) };
         let mut body = self.peer.execute(self.fetch())?;
+        // While it is silent and the buffer runs low, another one may take its place.
+        while let Received::Replaced = self.receive_from(&mut body, &mut room, reconnect)? {
+            log::debug!("another connection to the radio was faster than a silent one");
+        }
+        Ok(())
+    }
+
+    fn receive_from(
+        &mut self,
+        body: &mut Response,
+        room: &mut usize,
+        reconnect: &mut Reconnect,
+    ) -> Result<Received, Error> {
         let info = RadioInfo::from_headers(body.head().headers());
         let interval = info.metadata_interval;
-        let mut got = self.read_first(&mut body, room, interval)?;
+        let Some(mut got) = self.read_first(body, *room, interval)? else { return Ok(Received::Replaced) };
         let audio = interval.map_or(got, |interval| got.min(interval.get()));
         self.shared.refuse_page(body.head(), &self.chunk[..audio])?;
         self.shared.connected(body.head(), info);
@@ -85,14 +107,17 @@ impl Receiver<'_> {
             let starved = self.shared.is_starved();
             self.store(&mut splitter, base, got)?;
             reconnect.handle_audio(got as u64, starved, Instant::now())?;
-            room = match self.gate(reconnect)? {
+            *room = match self.gate(reconnect)? {
                 Gate::Read(room) => room,
-                Gate::LetGo => return Ok(()),
+                Gate::LetGo => return Ok(Received::LetGo),
             };
-            got = body.read_chunk(&mut self.chunk[..room])?;
-            if got == 0 {
-                return Err(Error::new(ErrorKind::Disconnected, "the station ended its answer"));
-            }
+            got = match body.read_live(&mut self.chunk[..*room])? {
+                Some(0) => {
+                    return Err(Error::new(ErrorKind::Disconnected, "the station ended its answer"));
+                }
+                Some(got) => got,
+                None => return Ok(Received::Replaced),
+            };
         }
     }
 
@@ -102,28 +127,34 @@ impl Receiver<'_> {
 
     fn fetch(&self) -> Fetch {
         // It is tried again here, not by the downloader: for as long as the user wishes, and while the buffer plays on.
-        Fetch::new(self.shared.request.clone()).epoch(&self.shared.epoch).max_retries(0).live()
+        Fetch::new(self.shared.request.clone())
+            .epoch(&self.shared.epoch)
+            .max_retries(0)
+            .live()
+            .redial(Arc::clone(self.shared) as _)
     }
 
-    /// Reads as many bytes as tell a page from audio, up to the first metadata, or fewer if there are no more.
+    /// Reads as many bytes as tell a page from audio, up to the first metadata, or fewer if there are no more. `None` if
+    /// another connection took the place of this one.
     fn read_first(
         &mut self,
         body: &mut Response,
         room: usize,
         interval: Option<NonZeroUsize>,
-    ) -> Result<usize, Error> {
+    ) -> Result<Option<usize>, Error> {
         let telling = interval.map_or(TELLING, |interval| interval.get().min(TELLING)).min(room);
         let mut got = 0;
         while got < telling {
-            match body.read_chunk(&mut self.chunk[got..room])? {
-                0 if got == 0 => {
+            match body.read_live(&mut self.chunk[got..room])? {
+                Some(0) if got == 0 => {
                     return Err(Error::new(ErrorKind::Disconnected, "the station sent no audio"));
                 }
-                0 => break,
-                more => got += more,
+                Some(0) => break,
+                Some(more) => got += more,
+                None => return Ok(None),
             }
         }
-        Ok(got)
+        Ok(Some(got))
     }
 
     /// Stores the first bytes of the chunk, of a connection whose audio begins at `base`.

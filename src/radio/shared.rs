@@ -13,7 +13,7 @@ use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
 use super::playlist::Playlist;
 use super::titles::{Title, Titles};
-use crate::client::{ByteRange, Head, Request};
+use crate::client::{ByteRange, Head, Request, Urgency};
 use crate::config::{AtSeam, RadioConfig, StorageConfig};
 use crate::downloader::Epoch;
 use crate::error::{Error, ErrorKind};
@@ -24,6 +24,9 @@ use crate::storage::Resource;
 
 /// Bytes read from a body at once, at most.
 pub(super) const CHUNK: usize = 32 * 1024;
+
+/// A buffer of fewer bytes runs low: four seconds at 128 kbit/s.
+const LOW: u64 = 64 * 1024;
 
 /// So many bytes have left the window, and their memory is taken back.
 const TRIM: u64 = 64 * 1024;
@@ -141,6 +144,14 @@ impl Shared {
     /// Lets everybody who waits look again.
     pub(super) fn notify(&self) {
         self.resource.notify();
+    }
+}
+
+impl Urgency for Shared {
+    /// While its reader runs out of audio a silent connection is not waited for alone.
+    fn is_urgent(&self) -> bool {
+        let state = self.state.lock();
+        state.waiting || state.end - state.position < LOW
     }
 }
 
