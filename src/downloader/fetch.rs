@@ -190,14 +190,14 @@ impl Fetch {
         self
     }
 
-    /// Lets who waits for the bytes that the sink stores read the body by himself. The sink's `write` and `write_block` run on
-    /// his thread then, one at a time as ever.
     /// Who judges a rest with another entity tag.
     pub(crate) fn other_tags(mut self, other_tags: OtherTags) -> Self {
         self.other_tags = other_tags;
         self
     }
 
+    /// Lets who waits for the bytes that the sink stores read the body by himself. The sink's `write` and `write_block` run on
+    /// his thread then, one at a time as ever.
     pub(crate) fn berth(mut self, berth: &Arc<Berth>) -> Self {
         self.berth = Some(Arc::clone(berth));
         self
