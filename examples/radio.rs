@@ -334,7 +334,7 @@ impl Display {
                 self.print(&format!("{error}; again in {after:.1?}, {buffered} bytes in the buffer"));
             }
             RadioEvent::Discontinuity { position } => self.print(&format!("a seam at byte {position}")),
-            RadioEvent::Ended { error } => self.print(&format!("over: {error}")),
+            RadioEvent::Ended { error, .. } => self.print(&format!("over: {error}")),
             // Titles are shown when they are heard.
             _ => {}
         }

@@ -98,6 +98,14 @@ pub enum Event {
         /// Bytes of body that had come.
         bytes: u64,
     },
+    /// A read of a [`Stream`](crate::Stream) failed, other than by being interrupted or cancelled; or fetching ended with this
+    /// error while no read waited. The next read tries again.
+    StreamFailed {
+        /// The first byte that could not be had.
+        position: u64,
+        /// Why, with the URL.
+        error: Error,
+    },
     /// A peer panicked when it was asked for work. It is cancelled, and asked no more.
     PeerFailed {
         /// What happened, of kind `Panicked`.
@@ -128,7 +136,7 @@ impl Event {
                 HangCause::Fetch(request) => Some(request),
                 HangCause::Peer | HangCause::Queue => None,
             },
-            Self::PeerFailed { .. } | Self::Lagged { .. } => None,
+            Self::StreamFailed { .. } | Self::PeerFailed { .. } | Self::Lagged { .. } => None,
         }
     }
 

@@ -62,6 +62,7 @@ mod event;
 mod file;
 mod foreign;
 mod media;
+mod phase;
 mod radio;
 mod safe_url;
 mod storage;
@@ -79,8 +80,9 @@ pub use downloader::{
 };
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};
-pub use file::{Pending, Phase, StreamStats, TryRead};
+pub use file::{Pending, StreamStats, TryRead};
 pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
+pub use phase::Phase;
 pub use radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 pub use safe_url::SafeUrl;
 pub use stream::{Stream, StreamHandle, open};

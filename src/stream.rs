@@ -7,12 +7,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Priority};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
-use crate::file::{HttpFile, Phase, ReaderId, Shared, StreamStats, TryRead};
+use crate::file::{HttpFile, ReaderId, Shared, StreamStats, TryRead};
 use crate::media::MediaInfo;
+use crate::phase::{Phase, Reads};
 use crate::safe_url::SafeUrl;
 
 /// Positions that a file can have: what `lseek` takes.
@@ -37,12 +40,24 @@ const MAX_POSITION: u64 = i64::MAX as u64;
 pub struct Stream {
     file: Arc<HttpFile>,
     reader: ReaderId,
-    /// Written by this stream only; handles look at it.
-    position: Arc<AtomicU64>,
+    cursor: Arc<Cursor>,
     /// How many of the file's failures `try_read` has told of.
     failures: u64,
     /// What it failed of last.
     failed: Option<Failed>,
+}
+
+/// Where a stream is. Written by it only; its handles look at it.
+#[derive(Debug, Default)]
+struct Cursor {
+    position: AtomicU64,
+    reads: Mutex<Reads>,
+}
+
+impl Cursor {
+    fn position(&self) -> u64 {
+        self.position.load(Ordering::Relaxed)
+    }
 }
 
 /// How long `try_read` repeats a failure before it asks again: it may be called at any rate.
@@ -100,7 +115,7 @@ impl Downloader {
 
 impl Stream {
     fn new((file, reader): (Arc<HttpFile>, ReaderId)) -> Self {
-        Self { file, reader, position: Arc::default(), failures: 0, failed: None }
+        Self { file, reader, cursor: Arc::default(), failures: 0, failed: None }
     }
 
     /// Another reader of the same file, at its beginning: with a position and a window of its own, and the same bytes.
@@ -120,22 +135,36 @@ impl Stream {
     /// [`ErrorKind::Storage`], what the fetch failed of for good. That is told for a second, however often this is called, and then it is tried again. What may pass is
     /// [`Pending::Retrying`](crate::Pending::Retrying), for as long as it lasts: [`FileConfig::read_timeout`] does not count here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
-        let position = self.position.load(Ordering::Relaxed);
+        let position = self.cursor.position();
         let repeats = |failed: &&Failed| failed.position == position && failed.at.elapsed() < ASK_AGAIN;
         if let Some(failed) = self.failed.as_ref().filter(repeats) {
             if !self.shared().is_stored(position) {
                 return Err(failed.error.clone());
             }
         }
+        if !buf.is_empty() {
+            self.cursor.reads.lock().begin();
+        }
         let read = self.file.shared().try_read(self.reader, position, buf, &mut self.failures);
         let read = read.inspect_err(|error| {
+            self.note_failure(position, error);
             let is_lasting = error.kind() != ErrorKind::Interrupted;
             self.failed = is_lasting.then(|| Failed { position, at: Instant::now(), error: error.clone() });
         })?;
-        if let TryRead::Bytes(got) = read {
-            self.position.store(position + got as u64, Ordering::Relaxed);
+        match read {
+            TryRead::Bytes(got) => self.cursor.position.store(position + got as u64, Ordering::Relaxed),
+            TryRead::End => self.cursor.reads.lock().end(),
+            TryRead::Pending(_) => {}
         }
         Ok(read)
+    }
+
+    /// Notes that a read has failed, for the phase, and tells of it.
+    fn note_failure(&self, position: u64, error: &Error) {
+        let is_failure = self.cursor.reads.lock().fail(error);
+        if is_failure {
+            self.shared().report(error.clone(), position);
+        }
     }
 
     fn shared(&self) -> &Shared {
@@ -178,16 +207,24 @@ impl Stream {
         StreamHandle {
             file: Arc::downgrade(&self.file),
             shared: Arc::clone(self.file.shared()),
-            position: Arc::clone(&self.position),
+            cursor: Arc::clone(&self.cursor),
         }
     }
 }
 
 impl Read for Stream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let position = self.position.load(Ordering::Relaxed);
-        let got = self.shared().read(self.reader, position, buf)?;
-        self.position.store(position + got as u64, Ordering::Relaxed);
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let position = self.cursor.position();
+        self.cursor.reads.lock().begin();
+        let read = self.shared().read(self.reader, position, buf);
+        let got = read.inspect_err(|error| self.note_failure(position, error))?;
+        if got == 0 {
+            self.cursor.reads.lock().end();
+        }
+        self.cursor.position.store(position + got as u64, Ordering::Relaxed);
         Ok(got)
     }
 }
@@ -196,24 +233,32 @@ impl Seek for Stream {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let target = match to {
             SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.load(Ordering::Relaxed).checked_add_signed(by),
-            SeekFrom::End(by) => self.shared().await_len(self.reader)?.checked_add_signed(by),
+            SeekFrom::Current(by) => self.cursor.position().checked_add_signed(by),
+            SeekFrom::End(by) => {
+                let len = self.shared().await_len(self.reader);
+                len.inspect_err(|error| self.note_failure(self.cursor.position(), error))?
+                    .checked_add_signed(by)
+            }
         };
         let Some(position) = target.filter(|position| *position <= MAX_POSITION) else {
             let why = format!("can't seek to {to:?}: before the start, or too far");
             return Err(Error::new(ErrorKind::InvalidInput, why).with_url(self.url()).into());
         };
-        self.position.store(position, Ordering::Relaxed);
+        // Decoders seek to where they are, to ask where that is.
+        if self.cursor.position.swap(position, Ordering::Relaxed) != position {
+            self.cursor.reads.lock().begin();
+        }
         Ok(position)
     }
 
     fn stream_position(&mut self) -> io::Result<u64> {
-        Ok(self.position.load(Ordering::Relaxed))
+        Ok(self.cursor.position())
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.cursor.reads.lock().drop_reader();
         self.shared().remove_reader(self.reader);
     }
 }
@@ -222,8 +267,7 @@ impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Stream")
             .field("url", &self.url())
-            .field("position", &self.position)
-            .field("len", &self.len())
+            .field("position", &self.cursor.position())
             .finish_non_exhaustive()
     }
 }
@@ -245,13 +289,13 @@ impl symphonia_core::io::MediaSource for Stream {
 pub struct StreamHandle {
     file: Weak<HttpFile>,
     shared: Arc<Shared>,
-    position: Arc<AtomicU64>,
+    cursor: Arc<Cursor>,
 }
 
 impl StreamHandle {
     /// The stream's position.
     pub fn position(&self) -> u64 {
-        self.position.load(Ordering::Relaxed)
+        self.cursor.position()
     }
 
     /// Bytes in the file, if known.
@@ -292,7 +336,29 @@ impl StreamHandle {
 
     /// What the stream is at just now.
     pub fn phase(&self) -> Phase {
-        self.shared.phase()
+        let reads = self.cursor.reads.lock().last();
+        self.shared.phase(reads)
+    }
+
+    /// What went wrong last: what the last read failed of; else why nothing is fetched, or what was asked for could not be had
+    /// and is asked for again; else what any earlier read failed of, for good. Interrupting and cancelling are no errors here.
+    ///
+    /// ```no_run
+    /// # let stream = windway::open("https://example.com/episode.mp3")?;
+    /// let handle = stream.handle();
+    /// match handle.phase() {
+    ///     windway::Phase::Ended => println!("over"),
+    ///     windway::Phase::Failed => println!("stopped: {:?}", handle.last_error()),
+    ///     _ => {}
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn last_error(&self) -> Option<Error> {
+        let (failure, last) = {
+            let reads = self.cursor.reads.lock();
+            (reads.failure().cloned(), reads.last_error().cloned())
+        };
+        failure.or_else(|| self.shared.trouble()).or(last)
     }
 
     /// Bytes a second that the downloader achieves, all its transfers together. `None` until enough was transferred.

@@ -560,7 +560,7 @@ fn a_handle_tells_what_its_stream_is_at() {
     let events = handle.subscribe().unwrap();
     assert_ne!(handle.phase(), Phase::Opening);
     stream.read_to_end(&mut Vec::new()).unwrap();
-    assert_eq!(handle.phase(), Phase::Complete);
+    assert_eq!(handle.phase(), Phase::Ended);
     // The bytes are there a bit before the end is told.
     assert!(std::iter::from_fn(|| events.recv()).any(|event| event.is_end()));
     assert_eq!(handle.set_read_ahead(ReadAhead::Bytes(0)).unwrap_err().kind(), ErrorKind::InvalidConfig);

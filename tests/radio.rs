@@ -368,7 +368,7 @@ fn ends_after_the_buffer(answer: Answer, change: impl FnOnce(&mut RadioConfig)) 
     let handle = radio.handle();
     let events = handle.subscribe();
     let ended = await_event(&events, |event| match event {
-        RadioEvent::Ended { error } => Some(error),
+        RadioEvent::Ended { error, .. } => Some(error),
         _ => None,
     });
     assert!(events.recv().is_none());

@@ -21,7 +21,7 @@ use super::worker::{Job, Target, run_job};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::{Request, Warmth};
 use crate::error::Error;
-use crate::event::Subscriber;
+use crate::event::{Event, Subscriber};
 
 /// Somebody who knows what to fetch next, and says so when a worker is free.
 ///
@@ -308,6 +308,16 @@ impl Waker {
     pub fn promote(&self, request: RequestId, priority: Priority) {
         if let Some(core) = self.core.upgrade() {
             core.tell(Fact::Promoted(request, priority));
+        }
+    }
+
+    /// Publishes `event` to the subscribers of the peer and of the downloader.
+    pub(crate) fn publish(&self, event: &Event) {
+        if let Some(account) = self.account.upgrade() {
+            account.publish(event);
+        }
+        if let Some(core) = self.core.upgrade() {
+            core.account.publish(event);
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::Shared;
 use super::state::Gate;
 use crate::client::retry;
+use crate::config::ReadAhead;
 use crate::downloader::{Priority, Response};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
@@ -137,17 +138,25 @@ impl Shared {
     fn linear_ended(&self, result: Result<(), Error>) {
         let mut state = self.state.lock();
         state.linear = false;
-        match result {
-            Ok(()) => {}
+        let unreturned = match result {
+            Ok(()) => None,
             Err(error) if error.is_retryable() => {
                 let target = state.target().cloned();
                 state.leave_target(target.as_ref());
-                state.trouble = Some(error);
+                state.trouble = Some(error.clone());
+                // Else it is asked for again at once.
+                let is_wanted = state.read_ahead == ReadAhead::Whole
+                    || state.readers.iter().any(|(_, reader)| reader.waits());
+                if is_wanted { None } else { state.halt(error) }
             }
-            Err(error) if error.is_cancelled() => {}
+            Err(error) if error.is_cancelled() => None,
             Err(error) => state.fail(error),
-        }
+        };
+        let position = state.linear_best;
         drop(state);
+        if let Some(error) = unreturned {
+            self.report(error, position);
+        }
         self.resource.notify();
         self.nudge(Priority::High);
     }

@@ -30,12 +30,14 @@ use crate::downloader::{
     Berth, Downloader, Epoch, Fetch, Next, OtherTags, Peer, PeerHandle, Priority, Waker,
 };
 use crate::error::{Error, ErrorKind};
+use crate::event::Event;
 use crate::foreign::in_callback;
 use crate::media::MediaInfo;
+use crate::phase::{LastRead, Phase};
 use crate::safe_url::SafeUrl;
 use crate::storage::{Resource, TryStored};
 
-pub use state::{Pending, Phase, StreamStats, TryRead};
+pub use state::{Pending, StreamStats, TryRead};
 
 /// After so many bytes read the plan is looked at again: the sooner, the less is read ahead and the shorter the run.
 const LOOK_AGAIN: Range<u64> = 32 * 1024..256 * 1024;
@@ -326,29 +328,24 @@ impl Shared {
         Ok(TryRead::Pending(pending))
     }
 
-    /// What the file is at.
-    pub(crate) fn phase(&self) -> Phase {
+    /// What a stream of this file is at, whose reads stand like this.
+    pub(crate) fn phase(&self, reads: LastRead) -> Phase {
         let is_cancelled = self.link.get().is_some_and(|link| link.epoch.is_cancelled());
-        self.resource.with_ranges(|ranges| {
-            let state = self.state.lock();
-            let waits = |reader: &ReaderView| reader.awaited(ranges).is_some();
-            let is_complete = state.len().is_some_and(|len| ranges.run_from(0) >= len);
-            if is_complete {
-                Phase::Complete
-            } else if is_cancelled {
-                Phase::Cancelled
-            } else if state.info.is_none() {
-                Phase::Opening
-            } else if state.is_retrying(ranges) {
-                Phase::Retrying
-            } else if state.readers.iter().any(|(_, reader)| waits(reader)) {
-                Phase::Stalled
-            } else if state.pieces.is_empty() && !state.linear {
-                Phase::Idle
-            } else {
-                Phase::Fetching
-            }
-        })
+        self.resource.with_ranges(|ranges| self.state.lock().phase(reads, is_cancelled, ranges))
+    }
+
+    /// What fetching has failed of, if that holds still: why nothing is fetched, or else what is asked for again.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        let state = self.state.lock();
+        state.halted.clone().or_else(|| state.spoiled.clone()).or_else(|| state.trouble.clone())
+    }
+
+    /// Publishes that a read, or all fetching, has failed.
+    pub(crate) fn report(&self, error: Error, position: u64) {
+        let error = self.locate(error, position);
+        if let Some(link) = self.link.get() {
+            link.waker.publish(&Event::StreamFailed { position, error });
+        }
     }
 
     /// Bytes a second that the downloader achieves.
@@ -441,7 +438,9 @@ impl Shared {
             return;
         }
         // Whoever plays on wants it asked for again before he gets there.
-        state.only_awaited &= !state.trouble.as_ref().is_some_and(Error::is_retryable);
+        if state.halted.as_ref().is_some_and(Error::is_retryable) && !state.is_sequential() {
+            state.halted = None;
+        }
         let (windows, linear) = (state.windows(), state.linear);
         drop(state);
         if let Some(windows) = windows {

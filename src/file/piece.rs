@@ -225,17 +225,25 @@ impl State {
         }
     }
 
-    fn note_end(&mut self, outcome: Outcome, is_awaited: bool) {
+    /// Returns the error if fetching ends with it, and no read returns it.
+    fn note_end(&mut self, outcome: Outcome, is_awaited: bool) -> Option<Error> {
         match outcome {
             // Given up, or nobody waits for it. Whoever does later has it fetched again.
             Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_awaited) => {
                 let is_download = self.read_ahead == ReadAhead::Whole;
-                self.only_awaited = !(is_download && error.is_retryable());
-                self.trouble = Some(error);
+                self.trouble = Some(error.clone());
+                if is_download && error.is_retryable() {
+                    self.halted = None;
+                    return None;
+                }
+                self.halt(error)
             }
             Outcome::Failed(error) => self.fail(error),
-            Outcome::Done => self.trouble = None,
-            Outcome::Cancelled(_) => {}
+            Outcome::Done => {
+                self.trouble = None;
+                None
+            }
+            Outcome::Cancelled(_) => None,
         }
     }
 
@@ -388,7 +396,8 @@ impl Sink for PieceSink {
         if self.is_beside {
             // What it is for goes on without it.
         } else if opening && (unreachable || is_too_long) {
-            state.fail(error.clone());
+            // The caller of `open` gets it.
+            drop(state.fail(error.clone()));
         } else if !in_vain {
             return;
         }
@@ -402,18 +411,26 @@ impl Sink for PieceSink {
             (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
             (_, outcome) => outcome,
         };
-        self.shared.resource.with_ranges(|available| {
+        let unreturned = self.shared.resource.with_ranges(|available| {
             let mut state = self.shared.state.lock();
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
+            let missing = available.run_from(piece.map_or(self.range.start, |piece| piece.next));
             match (outcome, piece) {
-                (Outcome::Failed(_), _) if self.is_beside || self.is_unproved => {}
+                (Outcome::Failed(_), _) if self.is_beside || self.is_unproved => None,
                 // With bytes that are there, or promised: a 416 is no end, but a server that contradicts itself.
                 (Outcome::Failed(error), Some(piece))
-                    if !self.has_begun && self.joint.is_none() && state.is_end(&error, &piece, available) => {
+                    if !self.has_begun && self.joint.is_none() && state.is_end(&error, &piece, available) =>
+                {
+                    None
                 }
-                (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => {}
+                (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => {
+                    // An opening in the background goes on, though nobody waits.
+                    state.preload |= state.info.is_none();
+                    None
+                }
                 (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
                     state.note_nothing_more(&piece);
+                    None
                 }
                 (Outcome::Failed(error), _)
                     if self.opened.is_some()
@@ -422,14 +439,17 @@ impl Sink for PieceSink {
                 {
                     // Nothing that comes from elsewhere in the file can be told from the new one's.
                     state.spoiled = Some(error.clone());
-                    state.fail(error);
+                    state.fail(error).map(|error| (error, missing))
                 }
                 (outcome, piece) => {
                     let is_awaited = piece.is_some_and(|piece| state.is_awaited(&piece));
-                    state.note_end(outcome, is_awaited);
+                    state.note_end(outcome, is_awaited).map(|error| (error, missing))
                 }
             }
         });
+        if let Some((error, position)) = unreturned {
+            self.shared.report(error, position);
+        }
         self.shared.resource.notify();
         self.shared.nudge(Priority::Low);
     }

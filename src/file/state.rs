@@ -18,6 +18,7 @@ use crate::config::ReadAhead;
 use crate::downloader::{Flow, Priority, RequestId};
 use crate::error::{Error, ErrorKind};
 use crate::media::{FirstBytes, MediaInfo};
+use crate::phase::{Facts, LastRead, Phase};
 use crate::safe_url::SafeUrl;
 use crate::storage::RangeSet;
 
@@ -79,8 +80,8 @@ pub(super) struct State {
     pub(super) preload: bool,
     /// What a fetch that is tried again failed of.
     pub(super) trouble: Option<Error>,
-    /// Reading ahead failed for good: nothing is fetched until a reader waits.
-    pub(super) only_awaited: bool,
+    /// Why fetching has ended: nothing is fetched until somebody waits.
+    pub(super) halted: Option<Error>,
     /// Interrupts so far, and whether the last one is still in force.
     pub(super) interrupts: u64,
     pub(super) interrupted: bool,
@@ -130,26 +131,6 @@ pub(super) enum Accepted {
     Unproved,
 }
 
-/// What a stream is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Phase {
-    /// Nothing is known of the file yet.
-    Opening,
-    /// A reader waits for bytes.
-    Stalled,
-    /// Bytes are coming, and nobody has to wait.
-    Fetching,
-    /// What the readers will want next is there; nothing is fetched.
-    Idle,
-    /// What was asked for last could not be had, and is asked for again.
-    Retrying,
-    /// All of the file is stored.
-    Complete,
-    /// The stream was cancelled, or its downloader has stopped.
-    Cancelled,
-}
-
 /// What a stream has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -185,7 +166,7 @@ impl State {
             spoiled: None,
             preload: false,
             trouble: None,
-            only_awaited: false,
+            halted: None,
             interrupts: 0,
             interrupted: false,
             opening: true,
@@ -207,7 +188,7 @@ impl State {
 
     /// Changes how far to read ahead.
     pub(super) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
-        self.only_awaited = false;
+        self.halted = None;
         self.read_ahead = if self.behind.is_some() { plan::windowed(read_ahead) } else { read_ahead };
     }
 
@@ -218,12 +199,12 @@ impl State {
             *view = ReaderView { position, ..ReaderView::default() };
         }
         view.waiting = true;
-        self.only_awaited = false;
+        self.halted = None;
     }
 
     /// Notes that somebody waits for all bytes of `range`, until `remove_reader`.
     pub(super) fn want_all(&mut self, range: &Range<u64>) -> usize {
-        self.only_awaited = false;
+        self.halted = None;
         self.readers.insert(ReaderView { position: range.start, until: range.end, ..ReaderView::default() })
     }
 
@@ -237,6 +218,11 @@ impl State {
         let is_unclear =
             self.first.is_empty() && (self.linear || self.pieces.iter().any(|(_, piece)| opens(piece)));
         !is_unclear && self.len().is_some_and(|len| position >= len)
+    }
+
+    /// True if the one body is read from its start to its end: nothing is asked for ahead of a reader.
+    pub(super) fn is_sequential(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| !info.ranged)
     }
 
     /// True while the caller of `open` waits.
@@ -282,9 +268,9 @@ impl State {
         let wants =
             |reader: &ReaderView| reader.awaited(available).is_some_and(|at| len.is_none_or(|len| at < len));
         let downloads = self.read_ahead == ReadAhead::Whole
-            && !self.only_awaited
+            && self.halted.is_none()
             && len.is_none_or(|len| available.run_from(0) < len);
-        let is_wanted = downloads || self.readers.iter().any(|(_, reader)| wants(reader));
+        let is_wanted = self.preload || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
         if self.linear || !self.pieces.is_empty() || !is_wanted {
             return Plan::Idle;
         }
@@ -298,7 +284,7 @@ impl State {
             reader.refill(available, &in_flight, read_ahead);
         }
         let readers = self.readers();
-        let admissible = if self.only_awaited { Priority::High } else { admissible };
+        let admissible = if self.halted.is_some() { Priority::High } else { admissible };
         let situation = Situation {
             readers: &readers,
             available,
@@ -563,6 +549,22 @@ impl State {
         awaited.into_iter().filter_map(promote).collect()
     }
 
+    /// What a stream is at, whose reads stand like this.
+    pub(super) fn phase(&self, reads: LastRead, is_cancelled: bool, available: &RangeSet) -> Phase {
+        let waits = |reader: &ReaderView| reader.awaited(available).is_some();
+        let facts = Facts {
+            is_cancelled,
+            reads,
+            is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
+            has_failed: self.halted.is_some() || self.spoiled.is_some(),
+            is_known: self.info.is_some(),
+            is_retrying: self.is_retrying(available),
+            is_awaited: self.readers.iter().any(|(_, reader)| waits(reader)),
+            is_fetching: !self.pieces.is_empty() || self.linear,
+        };
+        facts.phase()
+    }
+
     /// True if something could not be had, and is asked for again: by itself, or because somebody waits.
     pub(super) fn is_retrying(&self, available: &RangeSet) -> bool {
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
@@ -571,15 +573,24 @@ impl State {
             || (self.trouble.is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
     }
 
-    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again.
-    pub(super) fn fail(&mut self, error: Error) {
+    /// Notes that nothing is fetched any more until somebody waits. Returns the error if no read returns it.
+    pub(super) fn halt(&mut self, error: Error) -> Option<Error> {
+        let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
+        self.halted = Some(error.clone());
+        (!is_returned).then_some(error)
+    }
+
+    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again. Returns the
+    /// error if no read returns it.
+    pub(super) fn fail(&mut self, error: Error) -> Option<Error> {
+        let unreturned = self.halt(error.clone());
         for (_, reader) in &mut self.readers {
             reader.waiting = false;
             reader.until = 0;
         }
         self.failure = Some(error);
         self.failures += 1;
-        self.only_awaited = true;
+        unreturned
     }
 
     /// How far the reader of a linear body may go: `None` while it should wait.
@@ -626,7 +637,8 @@ mod tests {
         let plan = |state: &mut State| state.plan(&nothing, Network::default(), Priority::Low);
         let reader = state.readers.insert(ReaderView { waiting: true, ..ReaderView::default() });
         assert!(matches!(plan(&mut state), Plan::Fetch { priority: Priority::High, .. }));
-        state.fail(Error::new(ErrorKind::Status(404), "not found"));
+        // The read that waits returns it.
+        assert!(state.fail(Error::new(ErrorKind::Status(404), "not found")).is_none());
         assert_eq!(plan(&mut state), Plan::Idle);
         state.readers[reader].waiting = true;
         assert!(matches!(plan(&mut state), Plan::Fetch { .. }));

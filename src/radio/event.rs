@@ -55,8 +55,17 @@ pub enum RadioEvent {
         /// The next byte it will read.
         to: u64,
     },
+    /// A read failed, and was neither interrupted nor cancelled. The radio goes on; the next read tries again.
+    ReadFailed {
+        /// The byte that could not be had.
+        position: u64,
+        /// Of what.
+        error: Error,
+    },
     /// The radio has ended for good; the last event. What is stored stays readable.
     Ended {
+        /// One past the last byte of audio that came.
+        position: u64,
         /// Of what; [`Error::is_cancelled`] if that was wanted.
         error: Error,
     },

@@ -34,6 +34,7 @@ use crate::error::Error;
 use crate::event::Subscriber;
 use crate::foreign::in_callback;
 use crate::media::MediaInfo;
+use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
 #[cfg(doc)]
 use crate::{config::AtSeam, error::ErrorKind};
@@ -188,8 +189,7 @@ impl fmt::Debug for Radio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Radio")
             .field("url", &self.url())
-            .field("position", &self.shared.position())
-            .field("window", &self.shared.window())
+            .field("window", &self.shared.try_window())
             .finish_non_exhaustive()
     }
 }
@@ -253,6 +253,18 @@ impl RadioHandle {
     /// How many bytes are stored ahead of the reader.
     pub fn buffered(&self) -> u64 {
         self.shared.buffered()
+    }
+
+    /// What the radio is at just now. [`Phase::Closed`] once it was dropped or cancelled; [`Phase::Failed`] once it has ended
+    /// for another reason, or when its last read failed.
+    pub fn phase(&self) -> Phase {
+        self.shared.phase()
+    }
+
+    /// What went wrong last: what the last read failed of; else what the radio has ended with, or what it reconnects for; else
+    /// what any earlier read failed of. Interrupting and cancelling are no errors here.
+    pub fn last_error(&self) -> Option<Error> {
+        self.shared.last_error()
     }
 
     /// Blocks until `bytes` are stored ahead of the reader.

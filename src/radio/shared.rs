@@ -19,6 +19,7 @@ use crate::downloader::Epoch;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
 use crate::media::{self, FirstBytes, MediaInfo};
+use crate::phase::{Facts, Phase, Reads};
 use crate::safe_url::SafeUrl;
 use crate::storage::Resource;
 
@@ -79,6 +80,7 @@ struct State {
     trouble: Option<Error>,
     /// Nothing more will come.
     ended: Option<Error>,
+    reads: Reads,
     /// Gets all events from the start on, until it is asked for.
     subscriber: Option<Subscriber<RadioEvent>>,
     stats: RadioStats,
@@ -130,6 +132,7 @@ impl Shared {
             interrupted: false,
             trouble: None,
             ended: None,
+            reads: Reads::default(),
             subscriber: Some(events.subscribe()),
             stats: RadioStats::default(),
         };
@@ -163,7 +166,26 @@ impl Shared {
             return Ok(0);
         }
         Error::check_may_block("read").map_err(|error| self.locate(error))?;
-        let interrupts = self.state.lock().interrupts;
+        let interrupts = {
+            let mut state = self.state.lock();
+            state.reads.begin();
+            state.interrupts
+        };
+        self.read_some(buf, interrupts).inspect_err(|error| self.note_failure(error))
+    }
+
+    /// Notes that a read has failed, for the phase, and tells of it, unless the radio's end was told of.
+    fn note_failure(&self, error: &Error) {
+        let (is_news, position) = {
+            let mut state = self.state.lock();
+            (state.reads.fail(error) && state.ended.is_none(), state.position)
+        };
+        if is_news {
+            self.events.publish(&RadioEvent::ReadFailed { position, error: error.clone() });
+        }
+    }
+
+    fn read_some(&self, buf: &mut [u8], interrupts: u64) -> Result<usize, Error> {
         loop {
             let position = self.begin_read();
             let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error))?;
@@ -298,6 +320,7 @@ impl Shared {
         let mut state = self.state.lock();
         let position = state.position;
         (state.start, state.end) = (position, position);
+        state.reads.drop_reader();
         state.seams.clear();
         state.titles.forget_before(position);
         state.first = FirstBytes::default();
@@ -339,6 +362,35 @@ impl Shared {
             self.broken_off(&state, interrupts).map(Err)
         });
         ended.unwrap_or_else(|| Err(timed_out(&self.state.lock()))).map_err(|error| self.locate(error))
+    }
+
+    pub(super) fn phase(&self) -> Phase {
+        let state = self.state.lock();
+        let is_ended =
+            |cancelled: bool| state.ended.as_ref().is_some_and(|it| it.is_cancelled() == cancelled);
+        let facts = Facts {
+            is_cancelled: self.epoch.is_cancelled() || is_ended(true),
+            reads: state.reads.last(),
+            is_complete: false,
+            has_failed: is_ended(false),
+            is_known: state.stats.connections > 0,
+            is_retrying: state.trouble.is_some(),
+            is_awaited: state.waiting && state.ended.is_none(),
+            is_fetching: state.ended.is_none() && !state.let_go && self.room(&state).is_some(),
+        };
+        facts.phase()
+    }
+
+    pub(super) fn last_error(&self) -> Option<Error> {
+        let state = self.state.lock();
+        let reads = &state.reads;
+        let ended = state.ended.as_ref().filter(|error| !error.is_cancelled());
+        reads.failure().or(ended).or(state.trouble.as_ref()).or(reads.last_error()).cloned()
+    }
+
+    /// As [`window`](Self::window), unless the state is locked.
+    pub(super) fn try_window(&self) -> Option<Range<u64>> {
+        self.state.try_lock().map(|state| window(&state))
     }
 
     pub(super) fn info(&self) -> Option<RadioInfo> {
@@ -550,8 +602,12 @@ impl Shared {
     /// Notes that nothing more will come.
     pub(super) fn ended(&self, error: Error) {
         let error = self.locate(error);
-        self.state.lock().ended = Some(error.clone());
-        self.events.publish(&RadioEvent::Ended { error });
+        let position = {
+            let mut state = self.state.lock();
+            state.ended = Some(error.clone());
+            state.end
+        };
+        self.events.publish(&RadioEvent::Ended { position, error });
         self.events.close();
         self.notify();
     }

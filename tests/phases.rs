@@ -1,0 +1,285 @@
+//! A player can tell what has ended from what has failed from what was closed.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::{Answer, Asked, Content, Origin, Station};
+use windway::{
+    Downloader, DownloaderConfig, Error, ErrorKind, Event, FileConfig, Phase, Radio, RadioConfig, RadioEvent,
+    ReadAhead, StorageConfig, Stream, Subscriber, TryRead,
+};
+
+const LEN: u64 = 1 << 20;
+
+/// Longer than anything takes on any machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn downloader() -> Downloader {
+    let mut config = DownloaderConfig::default();
+    config.max_retries = 0;
+    Downloader::new(config).unwrap()
+}
+
+fn open(
+    answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static,
+    change: impl FnOnce(&mut FileConfig),
+) -> (Stream, Origin) {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| answer(asked, &content));
+    let mut config = FileConfig::default();
+    config.read_timeout = Some(PATIENCE);
+    change(&mut config);
+    (downloader().open_with(&origin.url("/a"), config).unwrap(), origin)
+}
+
+/// Waits for the event of a failure.
+fn await_failure(events: &Subscriber) -> (u64, Error) {
+    while let Some(event) = events.recv_timeout(PATIENCE) {
+        if let Event::StreamFailed { position, error } = event {
+            return (position, error);
+        }
+    }
+    panic!("no failure was published");
+}
+
+fn count_failures(events: &Subscriber) -> usize {
+    let is_failure = |event: &Event| matches!(event, Event::StreamFailed { .. });
+    std::iter::from_fn(|| events.try_recv()).filter(is_failure).count()
+}
+
+#[test]
+fn a_reader_at_the_end_has_ended_until_it_goes_elsewhere() {
+    let (mut stream, _origin) = open(Answer::file, |_| ());
+    let handle = stream.handle();
+    std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+    assert_eq!(handle.phase(), Phase::Ended);
+    // A seek to where it is goes nowhere.
+    stream.seek(SeekFrom::Start(LEN)).unwrap();
+    assert_eq!((stream.read(&mut []).unwrap(), handle.phase()), (0, Phase::Ended));
+    stream.seek(SeekFrom::Start(5)).unwrap();
+    assert_eq!(handle.phase(), Phase::Complete);
+    stream.seek(SeekFrom::End(3)).unwrap();
+    assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::End);
+    assert_eq!(handle.phase(), Phase::Ended);
+    assert!(handle.last_error().is_none());
+    // Another reader of the same file has not ended.
+    let other = stream.reader();
+    assert_eq!((other.handle().phase(), handle.phase()), (Phase::Complete, Phase::Ended));
+    drop(stream);
+    assert_eq!((other.handle().phase(), handle.phase()), (Phase::Complete, Phase::Closed));
+}
+
+#[test]
+fn a_403_that_ends_a_file_is_a_failure_with_its_error_and_position() {
+    let refuses = |asked: &Asked, content: &Content| match asked.range() {
+        Some((0, _)) => Answer::file(asked, content),
+        _ => Answer::status(403),
+    };
+    let (mut stream, _origin) = open(refuses, |_| ());
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    stream.seek(SeekFrom::Start(900_000)).unwrap();
+    let error = Error::from(stream.read_exact(&mut [0; 10]).unwrap_err());
+    assert_eq!(error.status(), Some(403));
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
+    let (position, told) = await_failure(&events);
+    assert_eq!((position, told.status(), told.url()), (900_000, Some(403), error.url()));
+    assert_eq!(count_failures(&events), 0);
+    // What is stored is read, and the next read where nothing is fails again, and tells of it again.
+    stream.seek(SeekFrom::Start(900_000)).unwrap();
+    assert_eq!(handle.phase(), Phase::Failed);
+    stream.read_exact(&mut [0; 10]).unwrap_err();
+    assert_eq!(await_failure(&events).0, 900_000);
+    drop(stream);
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Closed, Some(403)));
+}
+
+#[test]
+fn a_download_that_nobody_reads_fails_and_says_where() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let down = Arc::clone(&is_down);
+    let answer = move |asked: &Asked, content: &Content| match asked.range() {
+        _ if asked.number > 0 && down.load(Ordering::Acquire) => Answer::status(403),
+        _ => Answer::file(asked, content),
+    };
+    let (mut stream, _origin) = open(answer, |config| {
+        config.storage = StorageConfig::WholeMemory;
+        config.read_ahead = ReadAhead::Bytes(1);
+    });
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    handle.set_read_ahead(ReadAhead::Whole).unwrap();
+    let (position, error) = await_failure(&events);
+    assert_eq!(error.status(), Some(403));
+    assert_eq!(handle.buffered().first().map(|stored| stored.end), Some(position));
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
+    // Reading what is stored changes nothing; a wait has it fetched again.
+    stream.read_exact(&mut [0; 100]).unwrap();
+    assert_eq!(handle.phase(), Phase::Failed);
+    is_down.store(false, Ordering::Release);
+    handle.wait_range(0..LEN, Some(PATIENCE)).unwrap();
+    assert_eq!(handle.phase(), Phase::Complete);
+}
+
+#[test]
+fn a_wait_that_fails_leaves_the_stream_failed_too() {
+    let refuses = |asked: &Asked, content: &Content| match asked.range() {
+        Some((0, _)) => Answer::file(asked, content),
+        _ => Answer::status(403),
+    };
+    let (stream, _origin) = open(refuses, |_| ());
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    assert_eq!(handle.wait_range(900_000..900_010, Some(PATIENCE)).unwrap_err().status(), Some(403));
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
+    assert_eq!(await_failure(&events).1.status(), Some(403));
+}
+
+#[test]
+fn after_a_read_that_timed_out_the_next_one_tries_again() {
+    let is_silent = Arc::new(AtomicBool::new(true));
+    let silent = Arc::clone(&is_silent);
+    let answer = move |asked: &Asked, content: &Content| match asked.range() {
+        Some((first, _)) if first > 0 && silent.load(Ordering::Acquire) => Answer::status(503),
+        _ => Answer::file(asked, content),
+    };
+    let (mut stream, _origin) = open(answer, |config| config.read_timeout = Some(Duration::from_millis(100)));
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    stream.seek(SeekFrom::Start(900_000)).unwrap();
+    let error = Error::from(stream.read(&mut [0; 10]).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert_eq!((handle.phase(), handle.last_error().unwrap().kind()), (Phase::Failed, ErrorKind::TimedOut));
+    assert_eq!(await_failure(&events).1.kind(), ErrorKind::TimedOut);
+    is_silent.store(false, Ordering::Release);
+    let mut got = 0;
+    // However slow the machine is.
+    while got == 0 {
+        got = stream.read(&mut [0; 10]).unwrap_or(0);
+    }
+    assert!(matches!(handle.phase(), Phase::Fetching | Phase::Idle), "{:?}", handle.phase());
+    assert_eq!(handle.last_error().unwrap().kind(), ErrorKind::TimedOut);
+}
+
+#[test]
+fn a_try_read_that_failed_tells_of_it_once_while_it_repeats_it() {
+    let refuses = |asked: &Asked, content: &Content| match asked.range() {
+        Some((0, _)) => Answer::file(asked, content),
+        _ => Answer::status(403),
+    };
+    let (mut stream, _origin) = open(refuses, |_| ());
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    stream.seek(SeekFrom::Start(900_000)).unwrap();
+    assert!(matches!(stream.try_read(&mut [0; 10]), Ok(TryRead::Pending(_))));
+    assert_eq!(handle.wait_range(900_000..900_010, Some(PATIENCE)).unwrap_err().status(), Some(403));
+    stream.try_read(&mut [0; 10]).unwrap_err();
+    assert_eq!(handle.phase(), Phase::Failed);
+    assert!(count_failures(&events) > 0);
+    stream.try_read(&mut [0; 10]).unwrap_err();
+    assert_eq!((handle.phase(), count_failures(&events)), (Phase::Failed, 0));
+}
+
+#[test]
+fn what_was_interrupted_has_not_failed_and_what_was_cancelled_is_closed() {
+    let stalls = |asked: &Asked, content: &Content| Answer::file(asked, content).stall_after(300_000);
+    let (mut stream, _origin) = open(stalls, |_| ());
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    stream.seek(SeekFrom::Start(900_000)).unwrap();
+    handle.interrupt();
+    stream.read(&mut [0; 10]).unwrap_err();
+    handle.resume();
+    assert_ne!(handle.phase(), Phase::Failed);
+    handle.cancel();
+    stream.read(&mut [0; 10]).unwrap_err();
+    assert_eq!(handle.phase(), Phase::Closed);
+    assert!(handle.last_error().is_none() && count_failures(&events) == 0);
+}
+
+#[test]
+fn a_downloader_that_stops_closes_its_streams() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::serving(content);
+    let downloader = downloader();
+    let stream = downloader.open(&origin.url("/a")).unwrap();
+    let station = Station { audio: Content::endless(), interval: 0, every: 1, titles: Vec::new() };
+    let live = Origin::start(move |asked| Answer::station(asked, &station));
+    let mut radio = Radio::open(&downloader, &live.url("/live"), RadioConfig::default()).unwrap();
+    radio.read_exact(&mut [0; 1000]).unwrap();
+    downloader.stop();
+    assert_eq!((stream.handle().phase(), radio.handle().phase()), (Phase::Closed, Phase::Closed));
+}
+
+#[test]
+fn a_file_that_opens_in_the_background_and_is_not_there_has_failed() {
+    let origin = Origin::start(|_| Answer::status(404));
+    let downloader = downloader();
+    let events = downloader.subscribe();
+    let stream = downloader.open_later(&origin.url("/a"), FileConfig::default()).unwrap();
+    let (position, error) = await_failure(&events);
+    assert_eq!((position, error.status()), (0, Some(404)));
+    assert_eq!(
+        (stream.handle().phase(), stream.handle().last_error().unwrap().status()),
+        (Phase::Failed, Some(404))
+    );
+}
+
+#[test]
+fn a_sequential_body_that_is_gone_after_a_break_is_a_failure() {
+    let answer = |asked: &Asked, content: &Content| match asked.number {
+        0 => Answer::whole(content).close_after(400_000),
+        _ => Answer::status(410),
+    };
+    let (mut stream, _origin) = open(answer, |_| ());
+    let handle = stream.handle();
+    let events = handle.subscribe().unwrap();
+    let error = Error::from(std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err());
+    assert_eq!(error.status(), Some(410));
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(410)));
+    let failed_of =
+        std::iter::from_fn(|| Some(await_failure(&events).1.status())).find(|status| *status == Some(410));
+    assert!(failed_of.is_some());
+}
+
+/// Reads to the next failure.
+fn next_failure(radio: &mut Radio) -> Error {
+    Error::from(std::io::copy(radio, &mut std::io::sink()).unwrap_err())
+}
+
+#[test]
+fn a_radio_tells_failed_from_closed_too() {
+    let station = Station { audio: Content::endless(), interval: 0, every: 1, titles: Vec::new() };
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::station(asked, &station).stall_after(100_000),
+        _ => Answer::status(403),
+    });
+    let mut config = DownloaderConfig::default();
+    config.client.inactivity_timeout = Duration::from_secs(1);
+    let downloader = Downloader::new(config).unwrap();
+    let mut config = RadioConfig::default();
+    config.read_timeout = Some(Duration::from_millis(50));
+    let mut radio = Radio::open(&downloader, &origin.url("/live"), config).unwrap();
+    let handle = radio.handle();
+    let events = handle.subscribe();
+    assert!(matches!(handle.phase(), Phase::Opening | Phase::Fetching | Phase::Stalled));
+    let mut last = next_failure(&mut radio);
+    assert_eq!((handle.phase(), last.kind()), (Phase::Failed, ErrorKind::TimedOut));
+    assert_eq!(handle.last_error().unwrap().kind(), ErrorKind::TimedOut);
+    while last.status() != Some(403) {
+        last = next_failure(&mut radio);
+    }
+    assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
+    drop(radio);
+    assert_eq!(handle.phase(), Phase::Closed);
+    let events: Vec<_> = events.collect();
+    let read_failed = |event: &RadioEvent| matches!(event, RadioEvent::ReadFailed { error, .. } if error.kind() == ErrorKind::TimedOut);
+    assert!(events.iter().any(read_failed), "{events:?}");
+    let is_end =
+        |event: &RadioEvent| matches!(event, RadioEvent::Ended { error, .. } if error.status() == Some(403));
+    assert!(events.last().is_some_and(is_end), "{events:?}");
+}
