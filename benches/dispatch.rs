@@ -322,8 +322,9 @@ impl Peer for Bulk {
     }
 }
 
-/// Urgent fetches, whose heads come only when all of them have begun, beside more prefetches than workers, all of which have
-/// aged: how long they wait for their start. A rate of 64 KiB/s gives each prefetch that is protected its whole second.
+/// Urgent fetches, whose heads come only when all of them have begun, beside more prefetches than workers, all of which were
+/// preempted and have aged: how long they wait for their start. A rate of 64 KiB/s gives each prefetch that is protected its
+/// whole second.
 fn urgent_beside_aged_prefetches() {
     for (workers, hosts, prefetches, urgent) in [(1, 1, 12, 1), (6, 20, 80, 6)] {
         let mut waits = aged_waits(workers, hosts, prefetches, urgent);
@@ -341,6 +342,7 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
         let (bulk, small) = (bulk.clone(), small.clone());
         Origin::start(move |asked| match asked.path.as_str() {
             "/bulk" => Answer::file(asked, &bulk).rate(64 * 1024),
+            "/short" => Answer::file(asked, &small),
             _ => Answer::file(asked, &small).latency_until_released(),
         })
     };
@@ -358,9 +360,6 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
             peer
         })
         .collect();
-    thread::sleep(2 * AGING);
-    let peer = downloader.register((), Priority::High).expect("a running downloader");
-    let (events, url) = (peer.subscribe(), origins[0].url("/urgent"));
     let give_up = downloader.clone();
     let (all, begun) = mpsc::channel();
     let timer = thread::spawn(move || match begun.recv_timeout(GIVE_UP) {
@@ -368,6 +367,16 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
         // Ends the wait for a start that does not come.
         Err(_) => give_up.stop(),
     });
+    let peer = downloader.register((), Priority::High).expect("a running downloader");
+    // Urgent work for a while preempts all of them, one after the other.
+    let began = Instant::now();
+    while began.elapsed() < 3 * AGING {
+        let short = Fetch::get(&origins[0].url("/short")).expect("an URL");
+        if peer.execute(short).is_err() {
+            return vec![GIVE_UP; urgent];
+        }
+    }
+    let (events, url) = (peer.subscribe(), origins[0].url("/urgent"));
     let caller = thread::spawn(move || {
         peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("an URL")).collect()).len()
     });
