@@ -378,7 +378,8 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
     }
     let (events, url) = (peer.subscribe(), origins[0].url("/urgent"));
     let caller = thread::spawn(move || {
-        peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("an URL")).collect()).len()
+        // All of them: a batch that is dropped cancels what it has not answered.
+        peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("an URL")).collect()).count()
     });
     let started = std::iter::from_fn(|| events.recv()).filter_map(|event| match event {
         Event::Started { wait, .. } => Some(wait),
