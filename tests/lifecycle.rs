@@ -417,3 +417,38 @@ fn a_second_stop_waits_as_the_first_one_does() {
         is_stopped.recv_timeout(Duration::from_secs(60)).unwrap();
     }
 }
+
+/// Whoever waits for a peer's events is released when the peer is gone, whatever still runs of other peers and however long
+/// the limits are.
+#[test]
+fn the_events_of_a_peer_end_with_the_peer() {
+    let _alone = alone();
+    let origin = Origin::start(|asked| match asked.path.as_str() {
+        "/stalled" => Answer::whole(&Content::pattern(100_000)).stall_after(1000),
+        _ => Answer::whole(&Content::pattern(1000)),
+    });
+    let downloader = downloader(|config| {
+        config.soft_timeout = Duration::from_secs(3600);
+        config.hang_timeout = Duration::from_secs(3600);
+    });
+    let other = downloader.register((), Priority::High).unwrap();
+    let open = other.execute(Fetch::get(&origin.url("/stalled")).unwrap()).unwrap();
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let events = peer.subscribe();
+    drop(peer.execute(Fetch::get(&origin.url("/")).unwrap()).unwrap());
+    let (sink, end) = collect(0);
+    list.put(Fetch::get(&origin.url("/stalled?pulled")).unwrap(), sink);
+    peer.wake(Priority::High);
+    origin.wait_until("the pulled fetch", |log| log.asked.len() == 3);
+    drop(peer);
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Cancelled(_)));
+    let (done, released) = mpsc::channel();
+    let waiter = std::thread::spawn(move || {
+        while events.recv().is_some() {}
+        done.send(()).unwrap();
+    });
+    released.recv_timeout(Duration::from_secs(60)).expect("the events have ended");
+    waiter.join().unwrap();
+    drop(open);
+}

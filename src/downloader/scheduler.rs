@@ -3,8 +3,8 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
@@ -108,7 +108,8 @@ pub(super) struct Machine {
     held: Vec<Option<Held>>,
     /// When each fetch that was taken up is told as slow, unless it has ended. In the order of the times; the first one has
     /// not ended, as far as was known after the last turn.
-    slow: VecDeque<(Instant, Arc<Control>)>,
+    /// Weak, or a peer's events would go on until what began before its last fetch is slow.
+    slow: VecDeque<(Instant, Weak<Control>)>,
     /// When it is that long, it is looked through for others that have ended.
     slow_most: usize,
     /// The watchdog looks again by itself. Else it sleeps until a worker gets something to do.
@@ -518,22 +519,22 @@ impl Machine {
         if job.control.take_up() {
             if self.slow.len() >= self.slow_most {
                 // The first one runs on, and those behind it have ended, most of them.
-                self.slow.retain(|(_, control)| !control.has_ended());
+                self.slow.retain(|(_, control)| control.strong_count() > 0);
                 self.slow_most = 64.max(2 * self.slow.len());
             }
-            self.slow.push_back((now + self.soft_timeout, Arc::clone(&job.control)));
+            self.slow.push_back((now + self.soft_timeout, Arc::downgrade(&job.control)));
         }
     }
 
     /// Tells of the fetches that have taken long.
     fn tell_slow(&mut self, now: Instant, actions: &mut Actions) {
         while let Some((at, control)) = self.slow.front() {
-            let is_running = !control.has_ended();
-            if is_running && *at > now {
+            if *at > now && control.strong_count() > 0 {
                 return;
             }
-            let control = self.slow.pop_front().map(|(_, control)| control);
-            actions.slow.extend(control.filter(|_| is_running));
+            let control = self.slow.pop_front().and_then(|(_, control)| control.upgrade());
+            // One that has ended meanwhile says nothing, and is dropped outside the turn.
+            actions.slow.extend(control);
         }
     }
 

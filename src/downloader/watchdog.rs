@@ -20,6 +20,8 @@ pub(super) fn run(core: &Core) {
         while let Some(standstill) = progress.poll_standstill(now) {
             report(core, standstill, &held, now);
         }
+        // Before the wait: what a worker has keeps the events of its peer open.
+        drop(held);
         core.wait_to_watch(progress.next_deadline(now));
     }
 }
