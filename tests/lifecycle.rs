@@ -382,6 +382,25 @@ fn the_process_wide_downloader_is_made_anew_once_it_was_stopped() {
 }
 
 #[test]
+fn a_fetch_with_a_validator_ends_after_the_downloader_was_stopped() {
+    let _alone = alone();
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let peer = downloader.register((), Priority::High).unwrap();
+    downloader.stop();
+    // It used to wait for the scheduler thread, which alone drops foreign closures, and which has ended.
+    let validated = || Fetch::get("http://127.0.0.1:1/").unwrap().validate(|_| Ok(()));
+    let (ends, end) = mpsc::channel();
+    std::thread::spawn(move || {
+        let answers = std::iter::once(peer.execute(validated())).chain(peer.batch(vec![validated()]));
+        answers.for_each(|answer| ends.send(answer.map(drop)).unwrap());
+    });
+    for _ in 0..2 {
+        let error = end.recv_timeout(Duration::from_secs(60)).unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled(windway::CancelReason::Shutdown));
+    }
+}
+
+#[test]
 fn a_second_stop_waits_as_the_first_one_does() {
     /// Keeps its worker until told otherwise.
     struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>);

@@ -47,8 +47,8 @@ pub(super) struct Core {
     signal: Slot<()>,
     /// Wakes the watchdog.
     watch_signal: Slot<()>,
-    /// Jobs that have ended and whose sinks are foreign: for the scheduler thread.
-    endings: Mutex<Vec<Ending>>,
+    /// Jobs that have ended and whose sinks are foreign: for the scheduler thread. `None` once that thread has ended.
+    endings: Mutex<Option<Vec<Ending>>>,
 }
 
 /// What the machine is told.
@@ -202,7 +202,7 @@ impl Core {
             slots: (0..workers).map(|_| Slot::default()).collect(),
             signal: Slot::default(),
             watch_signal: Slot::default(),
-            endings: Mutex::default(),
+            endings: Mutex::new(Some(Vec::new())),
             config,
             client,
         }
@@ -358,9 +358,20 @@ impl Core {
             // Not within a callback: one that holds a lock of its user's would be called into by another that takes it.
             if !ending.job.is_foreign() || (on_own_thread() && !in_callback()) {
                 ending.job.end_cancelled(ending.reason);
-            } else {
-                self.endings.lock().push(ending);
-                signal = true;
+                continue;
+            }
+            let mut endings = self.endings.lock();
+            match &mut *endings {
+                Some(endings) => {
+                    endings.push(ending);
+                    signal = true;
+                }
+                None => {
+                    // The downloader has stopped. Only the caller of `execute` or of a batch comes here, never in a callback,
+                    // and would wait forever for a thread that has ended.
+                    drop(endings);
+                    ending.job.end_cancelled(ending.reason);
+                }
             }
         }
         if signal {
@@ -390,13 +401,20 @@ impl Core {
     pub(super) fn run_scheduler(&self) {
         enter_own_thread();
         loop {
-            for ending in std::mem::take(&mut *self.endings.lock()) {
+            let ready = self.endings.lock().as_mut().map(std::mem::take);
+            for ending in ready.into_iter().flatten() {
                 ending.job.end_cancelled(ending.reason);
             }
             let (alarm, over) =
                 self.with(|machine| (machine.alarm, machine.stopped && machine.workers_left == 0));
-            if over && self.endings.lock().is_empty() {
-                return;
+            if over {
+                let mut endings = self.endings.lock();
+                // One look and one step: what is pushed between the two would never be ended.
+                if endings.as_ref().is_none_or(Vec::is_empty) {
+                    *endings = None;
+                    return;
+                }
+                continue;
             }
             if self.signal.take_until(alarm).is_none() {
                 self.tell(Fact::Due);
