@@ -495,3 +495,43 @@ fn a_preempted_body_whose_connection_is_closed_goes_on_without_a_byte_lost_or_tw
     let asked = origin.log().asked.iter().filter(|asked| asked.path == "/prefetch").count();
     assert_eq!(asked, 1 + resumed);
 }
+
+#[test]
+fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
+    let content = Content::pattern(400_000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        match (asked.path.as_str(), asked.again) {
+            ("/promoted", 0) => answer.latency_until_released().close_after(1000),
+            ("/promoted", _) => answer.trickle(500, Duration::from_millis(1)),
+            ("/prefetch", _) => answer.stall_in_head(1),
+            _ => answer,
+        }
+    });
+    let downloader = downloader(|config| config.max_concurrent = 2);
+    let low = |path| {
+        let (list, (sink, end)) = (List::default(), collect(0));
+        list.put(Fetch::get(&origin.url(path)).unwrap(), sink);
+        let peer = downloader.register(list, Priority::High).unwrap();
+        let events = peer.subscribe();
+        peer.wake(Priority::Low);
+        origin.wait_until(path, |log| log.asked.iter().any(|asked| asked.path == path));
+        (peer, events, end)
+    };
+    let (peer, events, end) = low("/promoted");
+    let request = events.recv().and_then(|event| event.request()).unwrap();
+    peer.promote(request, Priority::High);
+    origin.release();
+    // The second attempt has its head.
+    let heads = std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::FirstByte { .. }));
+    assert_eq!(heads.take(2).count(), 2);
+    let _prefetch = low("/prefetch");
+    // They find no worker. The prefetch has to make room, and not the promoted one, which comes to a chunk much sooner.
+    let caller = downloader.register((), Priority::High).unwrap();
+    for _ in 0..10 {
+        drop(caller.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
+    }
+    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    let mut left = std::iter::from_fn(|| events.try_recv());
+    assert!(!left.any(|event| matches!(event, Event::SetAside { .. })));
+}

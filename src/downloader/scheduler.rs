@@ -513,7 +513,7 @@ impl Machine {
         self.held[worker] = None;
         match self.schedule.handle_answered(worker, Answer::Fetch { ticket: job.ticket(), more }, now) {
             Fate::Run { protected } => {
-                job.control.begin(job.priority, protected);
+                job.control.begin(protected);
                 self.stand_up(worker, &job, now);
                 actions.tasks.push((worker, Task::Run(job)));
             }
@@ -559,7 +559,7 @@ impl Machine {
     fn promote(&mut self, request: RequestId, priority: Priority, now: Instant, actions: &mut Actions) {
         self.schedule.promote(request, priority, now);
         match self.jobs.get_mut(&request) {
-            Some(job) => job.priority = priority,
+            Some(job) => job.control.set_priority(priority),
             None => {
                 let held = self.held.iter().flatten().filter_map(Held::control);
                 for control in held.filter(|control| control.request == request) {
@@ -642,7 +642,7 @@ impl Machine {
         match assignment {
             Assignment::Run { request, protected } => {
                 let job = self.jobs.remove(&request)?;
-                job.control.begin(job.priority, protected);
+                job.control.begin(protected);
                 self.stand_up(worker, &job, now);
                 Some(Task::Run(job))
             }

@@ -35,7 +35,6 @@ const PROTECTED_BYTES: u64 = 256 * 1024;
 
 /// A fetch on its way, from its acceptance to its one end.
 pub(super) struct Job {
-    pub(super) priority: Priority,
     pub(super) token: CancelToken,
     pub(super) record: Record,
     pub(super) control: Arc<Control>,
@@ -290,6 +289,7 @@ pub(super) struct Control {
 }
 
 struct Hold {
+    /// Over all attempts, wherever the fetch waits between them. The schedule's is the same.
     priority: Priority,
     /// Closes the running attempt.
     attempt: Option<CancelToken>,
@@ -325,15 +325,18 @@ impl Control {
     }
 
     /// A worker takes the fetch up.
-    pub(super) fn begin(&self, priority: Priority, protected: bool) {
+    pub(super) fn begin(&self, protected: bool) {
         let mut hold = self.state.lock();
         let now = Instant::now();
-        hold.priority = priority;
         hold.evicted = false;
         hold.stalled = false;
         hold.protected = protected.then_some(now + PROTECTED);
         hold.share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
         hold.moved = now;
+    }
+
+    fn priority(&self) -> Priority {
+        self.state.lock().priority
     }
 
     pub(super) fn set_priority(&self, priority: Priority) {
@@ -499,7 +502,6 @@ impl Job {
         let record = Record::new(Arc::clone(&control));
         record.publish(Event::Enqueued { request: id });
         Self {
-            priority: fetch.priority,
             berth: fetch.berth.clone(),
             pursuit: Pursuit::new(fetch, core.config.max_retries),
             token,
@@ -514,7 +516,7 @@ impl Job {
 
     pub(super) fn ticket(&self) -> Ticket {
         let origin = Origin(self.pursuit.request().origin_hash());
-        Ticket { request: self.record.id, priority: self.priority, origin }
+        Ticket { request: self.record.id, priority: self.control.priority(), origin }
     }
 
     /// True if it was preempted with its body open.
