@@ -535,3 +535,44 @@ fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
     let mut left = std::iter::from_fn(|| events.try_recv());
     assert!(!left.any(|event| matches!(event, Event::SetAside { .. })));
 }
+
+/// Promotes its fetch as soon as it knows its id.
+struct PromotesItself {
+    waker: Arc<Mutex<Option<Waker>>>,
+    end: mpsc::Sender<Outcome>,
+}
+
+impl Sink for PromotesItself {
+    fn accepted(&mut self, request: RequestId) {
+        self.waker.lock().unwrap().as_ref().unwrap().promote(request, Priority::High);
+    }
+
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Outcome) {
+        self.end.send(outcome).unwrap();
+    }
+}
+
+#[test]
+fn a_fetch_that_is_promoted_when_it_is_accepted_is_urgent() {
+    let content = Content::pattern(10_000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        if asked.path == "/first" { answer.stall_after(1000) } else { answer }
+    });
+    let downloader = downloader(|config| config.max_per_origin = 1);
+    let (list, (first, _end)) = (List::default(), collect(0));
+    list.put(Fetch::get(&origin.url("/first")).unwrap(), first);
+    let waker = Arc::default();
+    let (end, ended) = mpsc::channel();
+    let promoted = PromotesItself { waker: Arc::clone(&waker), end };
+    list.put(Fetch::get(&origin.url("/second")).unwrap(), promoted);
+    let peer = downloader.register(list, Priority::High).unwrap();
+    *waker.lock().unwrap() = Some(peer.waker());
+    peer.wake(Priority::Low);
+    // As a prefetch it would wait for the first one, which does not end.
+    assert!(matches!(ended.recv_timeout(Duration::from_secs(60)), Ok(Outcome::Done)));
+}

@@ -106,6 +106,9 @@ pub(super) struct Machine {
     jobs: HashMap<RequestId, Box<Job>>,
     /// What each busy worker has, as far as others may have a say in it.
     held: Vec<Option<Held>>,
+    /// Priorities given to fetches that are not known. One that a peer is about to give may be among them: its sink and the
+    /// subscribers know its id first. Empty while no peer is being asked.
+    early: HashMap<RequestId, Priority>,
     /// When each fetch that was taken up is told as slow, unless it has ended. In the order of the times; the first one has
     /// not ended, as far as was known after the last turn.
     /// Weak, or a peer's events would go on until what began before its last fetch is slow.
@@ -189,6 +192,7 @@ impl Core {
                     max_preempted: config.effective_max_preempted(),
                 }),
                 held: (0..workers).map(|_| None).collect(),
+                early: HashMap::new(),
                 slow: VecDeque::new(),
                 slow_most: 64,
                 watched: false,
@@ -234,6 +238,10 @@ impl Core {
     /// What follows from what the machine was told.
     fn decide(&self, machine: &mut Machine, now: Instant, actions: &mut Actions) {
         machine.tell_slow(now, actions);
+        if !machine.early.is_empty() && !machine.is_asking() {
+            // They were of fetches that have ended.
+            machine.early.clear();
+        }
         machine.assign(now, actions);
         let yielding = self.yielding.load(Ordering::Acquire);
         let wanted = machine.press(now, yielding, actions);
@@ -511,6 +519,9 @@ impl Machine {
     /// A peer gave a fetch: the worker that asked runs it, or it waits.
     fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
         self.held[worker] = None;
+        if let Some(priority) = self.early.remove(&job.record.id) {
+            job.control.set_priority(priority);
+        }
         match self.schedule.handle_answered(worker, Answer::Fetch { ticket: job.ticket(), more }, now) {
             Fate::Run { protected } => {
                 job.control.begin(protected);
@@ -561,13 +572,22 @@ impl Machine {
         match self.jobs.get_mut(&request) {
             Some(job) => job.control.set_priority(priority),
             None => {
-                let held = self.held.iter().flatten().filter_map(Held::control);
-                for control in held.filter(|control| control.request == request) {
-                    control.set_priority(priority);
-                    actions.urgent |= priority == Priority::High;
+                let mut held = self.held.iter().flatten().filter_map(Held::control);
+                match held.find(|control| control.request == request) {
+                    Some(control) => {
+                        control.set_priority(priority);
+                        actions.urgent |= priority == Priority::High;
+                    }
+                    None if self.is_asking() => drop(self.early.insert(request, priority)),
+                    None => {}
                 }
             }
         }
+    }
+
+    /// True while a worker asks a peer.
+    fn is_asking(&self) -> bool {
+        self.held.iter().flatten().any(|held| matches!(held, Held::Asking { .. }))
     }
 
     /// Takes in all that is in the peer's channel.
