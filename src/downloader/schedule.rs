@@ -289,17 +289,11 @@ struct Place {
     peer: PeerKey,
     priority: Priority,
     origin: Origin,
-    /// Some if it has a place among the Low fetches of its origin.
-    place: Option<OriginPlace>,
+    /// It has a place among the Low fetches of its origin: it got that of one that has left, or it was preempted.
+    has_place: bool,
+    /// It was preempted and its body is open. Counted in `set_aside`, whatever its priority is by now.
+    has_body: bool,
     at: Spot,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum OriginPlace {
-    /// It got that of one that has left, or it was preempted and its connection closed.
-    Free,
-    /// It was preempted, and its body is open.
-    Occupied,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -417,7 +411,10 @@ impl Schedule {
         let Ticket { request, priority, origin } = ticket;
         let at = self.last_place();
         self.enqueue(peer, priority, at, Queued::Fetch(request), now);
-        self.waiting.insert(request, Place { peer, priority, origin, place: None, at: Spot::Queue(at) });
+        self.waiting.insert(
+            request,
+            Place { peer, priority, origin, has_place: false, has_body: false, at: Spot::Queue(at) },
+        );
         true
     }
 
@@ -525,7 +522,10 @@ impl Schedule {
         let Some(state) = self.peer(peer) else { return false };
         state.elsewhere.insert(request);
         self.retries.insert((at, request));
-        self.waiting.insert(request, Place { peer, priority, origin, place: None, at: Spot::Retry(at) });
+        self.waiting.insert(
+            request,
+            Place { peer, priority, origin, has_place: false, has_body: false, at: Spot::Retry(at) },
+        );
         true
     }
 
@@ -548,9 +548,9 @@ impl Schedule {
         // A fetch that was promoted meanwhile does not count for its origin, and goes on at once.
         let is_low = priority == Priority::Low;
         let keeps = how.has_body && (!is_low || self.set_aside < self.limits.max_preempted);
-        let place = is_low.then_some(if keeps { OriginPlace::Occupied } else { OriginPlace::Free });
-        self.set_aside += usize::from(place == Some(OriginPlace::Occupied));
-        self.waiting.insert(request, Place { peer, priority, origin, place, at: Spot::Queue(at) });
+        self.set_aside += usize::from(keeps);
+        let (at, has_place) = (Spot::Queue(at), is_low);
+        self.waiting.insert(request, Place { peer, priority, origin, has_place, has_body: keeps, at });
         if how.has_body && !keeps { Requeued::Aborted } else { Requeued::Kept }
     }
 
@@ -593,14 +593,16 @@ impl Schedule {
             Some(_) => {
                 let Some(place) = self.take_out(request) else { return };
                 self.leave_place(&place, now);
-                let Place { peer, origin, .. } = place;
+                let Place { peer, has_body, .. } = place;
+                // It keeps its body, which goes on counting.
+                self.set_aside += usize::from(has_body);
                 let at = match priority {
                     Priority::High => self.front_place(peer, priority),
                     Priority::Low => self.last_place(),
                 };
                 self.enqueue(peer, priority, at, Queued::Fetch(request), now);
-                self.waiting
-                    .insert(request, Place { peer, priority, origin, place: None, at: Spot::Queue(at) });
+                let at = Spot::Queue(at);
+                self.waiting.insert(request, Place { priority, has_place: false, at, ..place });
                 self.release_held(peer, now);
             }
         }
@@ -792,17 +794,11 @@ impl Schedule {
             return Some(Assignment::Ask { peer, admissible });
         };
         let place = self.waiting.remove(&request)?;
-        if priority == Priority::Low {
-            match place.place {
-                Some(OriginPlace::Occupied) => self.set_aside -= 1,
-                Some(OriginPlace::Free) => {}
-                None if self.enter_origin(place.origin) => {}
-                None => {
-                    self.park(request, place);
-                    return None;
-                }
-            }
+        if priority == Priority::Low && !place.has_place && !self.enter_origin(place.origin) {
+            self.park(request, place);
+            return None;
         }
+        self.set_aside -= usize::from(place.has_body);
         let fetch = Some((request, place.origin));
         self.occupy(worker, Busy { fetch, age, protected, ..Busy::asking(peer, priority, now) });
         Some(Assignment::Run { request, protected })
@@ -828,7 +824,7 @@ impl Schedule {
         if self.peer(peer).is_none() {
             return Fate::Refused;
         }
-        let place = Place { peer, priority, origin, place: None, at: Spot::Parked };
+        let place = Place { peer, priority, origin, has_place: false, has_body: false, at: Spot::Parked };
         if is_out_of_turn {
             let at = self.last_place();
             self.enqueue(peer, priority, at, Queued::Fetch(request), asked.age);
@@ -905,8 +901,7 @@ impl Schedule {
         self.forget_parked(request, waiting.peer);
         let at = self.front_place(waiting.peer, waiting.priority);
         self.enqueue(waiting.peer, waiting.priority, at, Queued::Fetch(request), now);
-        let place = Some(OriginPlace::Free);
-        self.waiting.insert(request, Place { at: Spot::Queue(at), place, ..waiting });
+        self.waiting.insert(request, Place { at: Spot::Queue(at), has_place: true, ..waiting });
         self.release_held(waiting.peer, now);
     }
 
@@ -919,11 +914,12 @@ impl Schedule {
         }
     }
 
-    /// Gives back what a fetch that waits has of its origin.
+    /// Gives back what a fetch that waits has: of its origin, and of the bodies that may be kept.
     fn leave_place(&mut self, waiting: &Place, now: Instant) {
-        let Some(place) = waiting.place else { return };
-        self.set_aside -= usize::from(place == OriginPlace::Occupied);
-        self.leave_origin(waiting.origin, now);
+        self.set_aside -= usize::from(waiting.has_body);
+        if waiting.has_place {
+            self.leave_origin(waiting.origin, now);
+        }
     }
 
     fn park(&mut self, request: RequestId, place: Place) {
@@ -1594,6 +1590,23 @@ mod tests {
         let mut order = served(&mut schedule);
         order.sort();
         assert_eq!(order, [1, 2]);
+        assert_eq!(schedule.counts().set_aside, 0);
+    }
+
+    #[test]
+    fn a_preempted_body_that_is_promoted_and_demoted_goes_on_counting() {
+        let mut schedule = Schedule::new(Limits { max_preempted: 1, ..limits(2, 0) });
+        let peer = schedule.handle_registered(Priority::High);
+        let now = Instant::now();
+        for number in [1, 2] {
+            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.poll_assignment(now).unwrap();
+        }
+        assert_eq!(schedule.handle_set_aside(0, AT_CHUNK, now), Requeued::Kept);
+        schedule.promote(request(1), Priority::High, now);
+        schedule.promote(request(1), Priority::Low, now);
+        assert_eq!(schedule.handle_set_aside(1, AT_CHUNK, now), Requeued::Aborted);
+        assert_eq!(served(&mut schedule).len(), 2);
         assert_eq!(schedule.counts().set_aside, 0);
     }
 
