@@ -124,13 +124,14 @@ impl Alarms {
     }
 
     fn call_due(&self, state: &mut MutexGuard<'_, State>, now: Instant) {
-        let is_due = |entry: &Entry| entry.at.is_some_and(|at| at <= now);
-        let due: Vec<(usize, Arc<Call>)> = state
-            .alarms
-            .iter()
-            .filter(|(_, entry)| is_due(entry))
-            .map(|(key, entry)| (key, Arc::clone(&entry.call)))
-            .collect();
+        let mut due: Vec<(usize, Arc<Call>)> = Vec::new();
+        for (key, entry) in &mut state.alarms {
+            // Without a deadline during its call: one that is set meanwhile, because what the call looks at has changed, is not
+            // lost then.
+            if entry.at.take_if(|at| *at <= now).is_some() {
+                due.push((key, Arc::clone(&entry.call)));
+            }
+        }
         for (key, call) in due {
             // Without the lock: it may take a while, and what it drops may take the lock.
             let (next, call) = MutexGuard::unlocked(state, move || {
@@ -139,7 +140,7 @@ impl Alarms {
             });
             // Another alarm may have its key by now.
             if let Some(entry) = state.alarms.get_mut(key).filter(|entry| Arc::ptr_eq(&entry.call, &call)) {
-                entry.at = next;
+                entry.at = [next, entry.at].into_iter().flatten().min();
             }
             MutexGuard::unlocked(state, || drop(call));
         }
@@ -181,6 +182,7 @@ impl fmt::Debug for Alarm {
 mod tests {
     use super::*;
     use crossbeam_channel::unbounded;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn alarms_are_called_in_time_and_again_when_they_say() {
@@ -188,10 +190,10 @@ mod tests {
         let (tell, told) = unbounded();
         let now = Instant::now();
         let late = alarms.set(now + Duration::from_secs(3600), |_| None);
-        let again = tell.clone();
-        let _first = alarms.set(now + Duration::from_millis(20), move |at| {
+        let (again, is_first) = (tell.clone(), AtomicBool::new(true));
+        let _first = alarms.set(now + Duration::from_millis(20), move |_| {
             again.send(1).unwrap_or_default();
-            (at < now + Duration::from_millis(40)).then_some(now + Duration::from_millis(40))
+            is_first.swap(false, Ordering::Relaxed).then_some(now + Duration::from_millis(40))
         });
         let _second = alarms.set(now, move |_| {
             tell.send(2).unwrap_or_default();
@@ -205,6 +207,24 @@ mod tests {
         drop(late);
         alarms.close();
         assert!(alarms.state.lock().wakes_at.is_none());
+    }
+
+    #[test]
+    fn a_recheck_during_a_call_is_not_lost() {
+        let alarms = Arc::new(Alarms::default());
+        let (tell, told) = unbounded();
+        let (own, is_first) = (Arc::downgrade(&alarms), AtomicBool::new(true));
+        let _alarm = alarms.set(Instant::now(), move |_| {
+            if is_first.swap(false, Ordering::Relaxed) {
+                own.upgrade().expect("not closed").recheck();
+            }
+            tell.send(()).unwrap_or_default();
+            None
+        });
+        for _ in 0..2 {
+            told.recv_timeout(Duration::from_secs(60)).expect("called once, and once more");
+        }
+        alarms.close();
     }
 
     #[test]
