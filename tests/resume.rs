@@ -305,6 +305,34 @@ fn attempts_that_bring_a_byte_each_of_a_body_without_ranges_are_not_made_in_a_ci
     assert!(asked < 40, "{asked} requests");
 }
 
+#[test]
+fn a_lost_connection_is_no_end_of_a_body_that_came_farther_before() {
+    let content = Content::pattern(LEN);
+    for announces in [false, true] {
+        let content = content.clone();
+        let origin = Origin::start(move |asked| match asked.number {
+            0 if announces => Answer::whole(&content).close_after(200_000),
+            0 => Answer::whole(&content).cut_chunk_after(200_000),
+            // Without a length this looks like an end.
+            1 => Answer::whole(&content).no_length().close_after(100_000),
+            _ => Answer::whole(&content).no_length(),
+        });
+        let end = read_file(&downloader(|_| ()), &origin, config()).unwrap();
+        assert_eq!((end, origin.log().asked.len()), (LEN, 3), "announces: {announces}");
+    }
+}
+
+#[test]
+fn a_body_that_is_complete_and_shorter_than_what_came_before_is_a_change() {
+    let (content, shorter) = (Content::pattern(LEN), Content::pattern(100_000));
+    let origin = Origin::start(move |asked| match asked.number {
+        0 => Answer::whole(&content).cut_chunk_after(200_000),
+        _ => Answer::whole(&shorter).chunked(),
+    });
+    let result = read_file(&downloader(|_| ()), &origin, config());
+    assert_eq!(kind(result), Some(ErrorKind::Changed));
+}
+
 // Parts that are called the whole.
 
 /// How a script that forgets 206 answers.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::Shared;
 use super::state::Gate;
-use crate::client::retry;
+use crate::client::{Head, retry};
 use crate::config::ReadAhead;
 use crate::downloader::{Priority, Response};
 use crate::error::{Error, ErrorKind};
@@ -67,10 +67,10 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
         }
         if got == 0 {
             // Else the plan asks once more, for the whole and not for a range.
-            if !body.is_doubtful_end() {
-                shared.found_end(offset);
+            if body.is_doubtful_end() {
+                return Ok(());
             }
-            return Ok(());
+            return shared.found_end(offset, body.head());
         }
         shared.hold_against_stored(offset, &chunk[..got])?;
         shared.store(offset, &chunk[..got])?;
@@ -112,12 +112,25 @@ impl Shared {
         decided.unwrap_or(Gate::Leave)
     }
 
-    /// Notes that the body ended at `offset`.
-    fn found_end(&self, offset: u64) {
-        if let Some(info) = &mut self.state.lock().info {
-            info.len = Some(offset);
+    /// Notes that the body behind `head` ended at `offset`. Fails if the file is known to be longer.
+    fn found_end(&self, offset: u64, head: &Head) -> Result<(), Error> {
+        let stored = self.resource.with_ranges(|ranges| ranges.iter().last().map_or(0, |last| last.end));
+        {
+            let mut state = self.state.lock();
+            let known = stored.max(state.linear_best).max(state.len().unwrap_or(0));
+            if offset < known {
+                // Without a framing a lost connection looks like an end (RFC 9112, section 8). With one it is an end.
+                let is_framed = head.body_len().is_some() || head.header("transfer-encoding").is_some();
+                let kind = if is_framed { ErrorKind::Changed } else { ErrorKind::Truncated };
+                let why = format!("the body ended at {offset}, and the file has {known} bytes or more");
+                return Err(Error::new(kind, why).with_url(head.url()));
+            }
+            if let Some(info) = &mut state.info {
+                info.len = Some(offset);
+            }
         }
         self.resource.notify();
+        Ok(())
     }
 
     /// Waits before the body is asked for again, unless the reading that broke off had got further than any before.
