@@ -548,6 +548,19 @@ fn a_tag_that_changes_and_stays_is_a_change() {
 }
 
 #[test]
+fn a_tag_of_its_own_for_each_response_is_a_change_after_a_few_requests() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let tag = format!("\"{}\"", asked.number);
+        server(asked, &content, 0).header("ETag", &tag)
+    });
+    let result = read_file(&downloader(|_| ()), &origin, config());
+    assert_eq!(kind(result), Some(ErrorKind::Changed));
+    let asked = origin.log().asked.len();
+    assert!(asked < 60, "{asked} requests");
+}
+
+#[test]
 fn servers_with_other_bytes_are_a_change_whatever_their_date() {
     for from in [0, 260_000] {
         for by_connection in [true, false] {

@@ -22,6 +22,10 @@ const MOST_PROBES: u32 = 24;
 /// Probes without an earlier tag, and it is gone: the file has changed.
 const MOST_WITHOUT_RETURN: u32 = 8;
 
+/// Tags that probes did not clear, and every other one is a change. There are servers that make a new tag for each response:
+/// without a limit each would be probed, for as long as a reader waits.
+const MOST_REJECTED: usize = 3;
+
 /// Responses in a row that are refused for their tag while there is nothing to probe with.
 const MOST_REFUSED: u32 = 8;
 
@@ -105,7 +109,8 @@ impl ServerPool {
         if self.cleared.iter().any(|cleared| cleared == tag) {
             return Verdict::Same;
         }
-        if self.is_off || self.rejected.iter().any(|rejected| rejected == tag) {
+        let is_rejected = self.rejected.iter().any(|rejected| rejected == tag);
+        if self.is_off || is_rejected || self.rejected.len() >= MOST_REJECTED {
             return Verdict::Changed;
         }
         if !can_probe {
