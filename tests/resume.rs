@@ -335,6 +335,22 @@ fn a_body_that_is_complete_and_shorter_than_what_came_before_is_a_change() {
 
 // Parts that are called the whole.
 
+#[test]
+fn a_whole_that_calls_itself_a_part_is_the_whole() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match asked.range() {
+        Some(_) => Answer::file(asked, &content),
+        None => {
+            Answer::whole(&content).partial(0..LEN).close_after(if asked.number == 0 { 70_000 } else { LEN })
+        }
+    });
+    for read in READERS {
+        let (body, result) = read(&downloader(|_| ()), fetch(&origin), 0);
+        result.unwrap();
+        assert_eq!(body.len() as u64, LEN);
+    }
+}
+
 /// How a script that forgets 206 answers.
 fn forgetful(asked: &Asked, content: &Content) -> Answer {
     Answer::file(asked, content).with_status(200).without_header("Accept-Ranges").without_header("ETag")

@@ -505,10 +505,14 @@ impl HttpClient {
             keeps_alive: keeps_alive(answer.response.version(), headers),
         };
         let (part, total) = match (status, request.range) {
-            (206, None) => {
-                let why = "the answer is partial, although the whole was asked for";
-                return Err(Error::new(ErrorKind::WrongRange, why));
-            }
+            // Caches and scripts that slice everything call the whole a part, from its first byte to its last.
+            (206, None) => match check_partial(ByteRange::from_start(0), content_range, body_len) {
+                Ok((range, Some(total))) if range.end == total => (None, Some(total)),
+                _ => {
+                    let why = "the answer is partial, although the whole was asked for";
+                    return Err(Error::new(ErrorKind::WrongRange, why));
+                }
+            },
             (206, Some(asked)) => {
                 let (range, total) = check_partial(asked, content_range, body_len)
                     .map_err(|why| Error::new(ErrorKind::WrongRange, why))?;
@@ -528,7 +532,7 @@ impl HttpClient {
             url: SafeUrl::from(url),
             headers: parts.headers,
             start: part.map_or(0, |part| part.start),
-            body_len: part.map_or(body_len, |part| Some(part.len())),
+            body_len: part.map_or(body_len.or(total), |part| Some(part.len())),
             total,
             is_partial: part.is_some(),
             asked: request.range,
