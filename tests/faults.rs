@@ -461,7 +461,7 @@ traps! {
     a_partial_answer_without_its_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
         file(asked, content).without_header("Content-Range")
     };
-    a_partial_answer_to_no_range: [Right, WRONG_RANGE, Right], |asked, content| {
+    a_partial_answer_to_no_range: [Right], |asked, content| {
         if asked.range().is_some() { file(asked, content) } else { Answer::whole(content).partial(0..LEN) }
     };
     parts_of_several_ranges: [WRONG_RANGE], |asked, content| {
@@ -604,6 +604,11 @@ traps! {
     informational_answers_for_ever_to_a_fetch: [Untried, SILENT_OR_LATE], |_, _| endless_hints();
     closed_between_two_requests: [Right], |asked, content| file(asked, content).close_when_idle();
     http_1_0: [Right], |asked, content| file(asked, content).http10();
+    http_1_0_in_chunks: [Right], |asked, content| file(asked, content).chunked().http10();
+    http_1_0_in_chunks_kept_alive: [Right], |asked, content| file(asked, content).chunked().keep_alive_http10();
+    http_1_0_that_only_says_chunks: [NO_HTTP], |asked, content| {
+        file(asked, content).http10().header("Transfer-Encoding", "chunked")
+    };
     http_1_0_without_a_length: [Right], |_, content| Answer::whole(content).no_length().http10();
     http_1_0_kept_alive: [Right], |asked, content| file(asked, content).keep_alive_http10();
     http_1_0_kept_alive_and_closed: [Right], |asked, content| {

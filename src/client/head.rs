@@ -45,6 +45,18 @@ pub(super) fn unfold(head: &[u8]) -> Option<Vec<u8>> {
     Some(unfolded)
 }
 
+/// A head of HTTP/1.0 that announces a transfer coding, as HTTP/1.1 would say it; `None` for all others. 1.0 knows no such
+/// codings, and ureq would give out the sizes of chunks as content. Such a framing is faulty, and the connection is not used
+/// again (RFC 9112, section 6.1).
+pub(super) fn with_codings_of_1_1(head: &[u8]) -> Option<Vec<u8>> {
+    let rest = head.strip_prefix(b"HTTP/1.0")?;
+    let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
+    let has_coding =
+        names.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"transfer-encoding"));
+    let (line, fields) = rest.split_at(rest.iter().position(|byte| *byte == b'\n')? + 1);
+    has_coding.then(|| [b"HTTP/1.1", line, b"Connection: close\r\n", fields].concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +98,18 @@ mod tests {
         let is_interim = |status: &str| is_interim(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
         assert!(is_interim("100 Continue") && is_interim("102") && is_interim("103 Early Hints"));
         assert!(!is_interim("101 Switching Protocols") && !is_interim("200 OK") && !is_interim("1000 OK"));
+    }
+
+    #[test]
+    fn a_transfer_coding_makes_an_answer_one_of_http_1_1() {
+        let mended =
+            |head: &str| with_codings_of_1_1(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
+        assert_eq!(
+            mended("HTTP/1.0 200 OK\r\nA: b\r\ntransfer-Encoding: chunked\r\n\r\n").as_deref(),
+            Some("HTTP/1.1 200 OK\r\nConnection: close\r\nA: b\r\ntransfer-Encoding: chunked\r\n\r\n")
+        );
+        assert_eq!(mended("HTTP/1.0 200 OK\r\nA: Transfer-Encoding: chunked\r\n\r\n"), None);
+        assert_eq!(mended("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! CR, spaces around the names of headers and lines that are no headers; what no parser of HTTP would take is mended or left
 //! out.
 //!
-//! Of HTTP, interim answers are left out, for ureq refuses a 100 that has headers, and folded headers are unfolded. All else
-//! passes as it is.
+//! Of HTTP, interim answers are left out, for ureq refuses a 100 that has headers, folded headers are unfolded, and what
+//! HTTP/1.0 sends in chunks is called HTTP/1.1. All else passes as it is.
 
 use std::time::Instant;
 
@@ -90,12 +90,12 @@ impl Beginning {
                     buffers.input_consume(len);
                 }
                 Look::Http(len) => {
-                    let Some(unfolded) = head::unfold(&buffers.input()[..len]) else {
+                    let Some(mended) = mend(&buffers.input()[..len]) else {
                         // An end that was seen behind the head is seen again.
                         came = true;
                         break;
                     };
-                    self.translate(buffers, len, unfolded);
+                    self.translate(buffers, len, mended);
                     return Ok(self.deliver(transport));
                 }
                 Look::Cut if !came => break,
@@ -156,6 +156,12 @@ fn look(bytes: &[u8]) -> Look {
         };
     }
     if ICY.starts_with(bytes) || HTTP.starts_with(bytes) { Look::Cut } else { Look::Other }
+}
+
+/// A complete head of HTTP/1 that ureq would not take, or not as it is meant, as it would; `None` for all others.
+fn mend(head: &[u8]) -> Option<Vec<u8>> {
+    let unfolded = head::unfold(head);
+    head::with_codings_of_1_1(unfolded.as_deref().unwrap_or(head)).or(unfolded)
 }
 
 /// A complete head as HTTP/1.0 would say it: the body ends with the connection.
