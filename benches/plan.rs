@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench plan`. Virtual time: the figures are the same on every machine.
 
-#[path = "../src/file/plan.rs"]
+#[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]
 mod plan;
 #[path = "../src/storage/ranges.rs"]

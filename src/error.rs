@@ -1,10 +1,9 @@
 //! The one error of this crate: cloneable, asked by kind, never compared by text.
 
 use std::error::Error as StdError;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use crate::cancel::CancelReason;
 use crate::client::ByteRange;

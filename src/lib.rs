@@ -59,15 +59,16 @@ mod config;
 mod downloader;
 mod error;
 mod event;
-mod file;
 mod foreign;
 mod media;
 mod phase;
-mod radio;
 mod safe_url;
+mod source;
 mod storage;
 mod stream;
 
+pub use crate::source::file::{Pending, StreamStats, TryRead};
+pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 pub use cancel::{CancelGuard, CancelReason};
 pub use client::{ByteRange, Head, Validator};
 pub use config::{
@@ -80,9 +81,7 @@ pub use downloader::{
 };
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};
-pub use file::{Pending, StreamStats, TryRead};
 pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 pub use phase::Phase;
-pub use radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 pub use safe_url::SafeUrl;
 pub use stream::{Stream, StreamHandle, open};

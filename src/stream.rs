@@ -13,10 +13,10 @@ use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Downloader, Priority};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
-use crate::file::{HttpFile, ReaderId, Shared, StreamStats, TryRead};
 use crate::media::MediaInfo;
 use crate::phase::{Phase, Reads};
 use crate::safe_url::SafeUrl;
+use crate::source::file::{HttpFile, ReaderId, Shared, StreamStats, TryRead};
 
 /// Positions that a file can have: what `lseek` takes.
 const MAX_POSITION: u64 = i64::MAX as u64;

@@ -1,4 +1,4 @@
-//! The wait-and-wake protocol of the downloader, tried in every interleaving: `src/downloader/sync.rs`, compiled here with
+//! The wait-and-wake protocol of the downloader, tried in every interleaving: `src/downloader/runtime/combiner.rs`, compiled here with
 //! loom's locks.
 //!
 //! Excluded by it, each by the test of its name:
@@ -18,7 +18,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 #[allow(dead_code, reason = "what is not tried here is used by the library")]
-#[path = "../src/downloader/sync.rs"]
+#[path = "../src/downloader/runtime/combiner.rs"]
 mod sync;
 
 use sync::{Slot, Turnstile};

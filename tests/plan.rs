@@ -1,6 +1,6 @@
-//! The plan of `src/file/plan.rs` in the simulator: held to its aims over 20 networks and 8 scenes.
+//! The plan of `src/source/file/plan.rs` in the simulator: held to its aims over 20 networks and 8 scenes.
 
-#[path = "../src/file/plan.rs"]
+#[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]
 mod plan;
 #[path = "../src/storage/ranges.rs"]

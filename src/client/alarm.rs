@@ -3,11 +3,10 @@
 //! The thread begins with the first alarm and ends when none has been set for a while. It wakes at the next deadline only:
 //! an alarm that was taken back costs at most the one wake that it was due for.
 
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fmt, thread};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use slab::Slab;

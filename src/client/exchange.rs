@@ -13,9 +13,9 @@ use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use ureq::unversioned::transport::{NextTimeout, time};
 
-use super::socket::ShutdownHandle;
-use super::transport::Tcp;
 use crate::cancel::CancelReason;
+use crate::client::h1::transport::Tcp;
+use crate::client::net::socket::ShutdownHandle;
 use crate::error::{Error, ErrorKind};
 
 /// A request on its way.

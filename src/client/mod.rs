@@ -4,29 +4,20 @@
 //! what an answer may be, and the [body] that never ends early in silence.
 
 mod alarm;
-mod body;
-mod certificate;
-mod connect;
 mod continuation;
-mod dialer;
 mod exchange;
-mod eyeballs;
-mod head;
+mod h1;
 mod hedge;
-mod pace;
+mod min_rate;
+mod net;
+mod pool;
 mod range;
 pub(crate) mod representation;
 mod request;
-mod resolve;
+mod response;
 pub(crate) mod retry;
-mod shoutcast;
 mod silence;
-mod socket;
-mod stock;
 mod tls;
-mod transport;
-mod tunnel;
-mod warm;
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -37,33 +28,33 @@ use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, 
 use ureq::{Agent, Body, Timeout};
 
 use self::alarm::Alarms;
-use self::body::Framing;
-use self::connect::Connect;
-use self::dialer::Dialer;
 use self::exchange::{Exchange, Over};
 use self::hedge::{Attempt, Hedge};
-use self::pace::Pace;
+use self::min_rate::Pace;
+use self::pool::Keeper;
 use self::range::{ContentRange, Meaning, check_partial, read_200};
 use self::request::parse_headers;
-use self::resolve::{CachingResolver, Lookups};
-use self::stock::Origin;
+use self::response::Framing;
 use self::tls::Tls;
-use self::transport::Counters;
-use self::tunnel::HttpProxy;
-use self::warm::Keeper;
 use crate::cancel::{CancelGuard, CancelToken};
+use crate::client::h1::connector::Connect;
+use crate::client::h1::proxy::HttpProxy;
+use crate::client::h1::transport::Counters;
+use crate::client::net::dial::Dialer;
+use crate::client::net::dns::{CachingResolver, Lookups};
+use crate::client::pool::idle::Origin;
 use crate::config::{Auth, ClientConfig};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 
-pub(crate) use body::{BRIEF, Response};
+pub(crate) use self::pool::Warmth;
+pub(crate) use self::response::{BRIEF, Response};
 pub(crate) use continuation::Continuation;
 pub(crate) use hedge::{Hedging, Urgency};
 pub use range::ByteRange;
 pub(crate) use request::Request;
 pub use request::{Head, Validator};
 pub(crate) use silence::Rest;
-pub(crate) use warm::Warmth;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
 const SMALL_BODY: u64 = 64 * 1024;
@@ -135,7 +126,7 @@ impl HttpClient {
             proxy: proxy.as_ref().map(|proxy| HttpProxy::new(proxy, &config.user_agent)),
             tls: Tls::new(&config.extra_roots)?,
         };
-        let limits = stock::Limits {
+        let limits = pool::idle::Limits {
             per_origin: config.max_idle_per_origin,
             over_all: config.max_idle,
             max_age: config.max_idle_age,

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::alarm::Alarm;
-use super::body::Response;
 use super::continuation::Continuation;
 use super::exchange::{Exchange, Over};
 use super::hedge::Hedging;
 use super::request::Request;
+use super::response::Response;
 use super::{HttpClient, origin_of};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;

@@ -1,6 +1,7 @@
 //! TLS: whom a client believes, and the connections that it speaks it over. All of windway's policy on TLS is here.
 //!
 //! Certificates are always verified: there is no way to turn that off.
+mod certificate;
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -19,8 +20,8 @@ use rustls::{
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, time};
 
-use super::certificate::Certificate;
-use super::transport::{Carrier, buffers, carry};
+use self::certificate::Certificate;
+use crate::client::h1::transport::{Carrier, buffers, carry};
 use crate::error::{Error, ErrorKind};
 
 /// Opens TLS over connections.

@@ -1,9 +1,8 @@
 //! Several fetches side by side, and their answers in order.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::iter::FusedIterator;
-use std::vec;
+use std::{fmt, vec};
 
 use super::bodies::Progress;
 use super::fetch::Fetch;

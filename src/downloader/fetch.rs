@@ -1,16 +1,15 @@
 //! What a peer asks for, where its bytes go, and how it ends: once.
 
-use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::thread;
 use std::time::Instant;
+use std::{fmt, thread};
 
 use super::epoch::Epoch;
-use super::passage::Berth;
 use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{ByteRange, Head, Request, Urgency, Validator};
+use crate::downloader::runtime::transfer::Berth;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::Foreign;
 

@@ -21,27 +21,15 @@
 //! Users' code runs on these threads, and on callers' within `execute`, a read, a cancel or a drop. It is kept and called in
 //! [`Foreign`] only, with nothing locked. What it may call is listed in the crate's documentation.
 
-mod account;
 mod batch;
 mod bodies;
 mod epoch;
 mod fetch;
-mod passage;
 mod peer;
-mod progress;
-mod pursuit;
 mod response;
+mod runtime;
 mod schedule;
-mod scheduler;
-mod sync;
-mod throttle;
-mod watchdog;
-mod worker;
-
-/// The locks of [`sync`], which the model check replaces.
-mod shim {
-    pub(super) use parking_lot::{Condvar, Mutex, MutexGuard};
-}
+mod stats;
 
 use std::fmt;
 use std::sync::{Arc, LazyLock, Weak};
@@ -49,24 +37,24 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::account::Account;
-use self::scheduler::{Core, Fact, PeerEntry, on_own_thread};
+use self::stats::Account;
 use crate::cancel::CancelReason;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
+use crate::downloader::runtime::core::{Core, Fact, PeerEntry, on_own_thread};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::foreign::{Foreign, in_callback};
 
-pub use account::Totals;
+pub use self::stats::Totals;
+pub(crate) use crate::downloader::runtime::core::enter_own_thread;
+pub(crate) use crate::downloader::runtime::transfer::Berth;
 pub use batch::Batch;
 pub use epoch::Epoch;
 pub(crate) use fetch::OtherTags;
 pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
-pub(crate) use passage::Berth;
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
-pub(crate) use scheduler::enter_own_thread;
 
 /// The sole owner of HTTP in a process: make one, clone it, share it.
 ///
@@ -314,14 +302,14 @@ impl Handle {
         for worker in 0..self.core.config.max_concurrent {
             let core = Arc::clone(&self.core);
             let named = thread::Builder::new().name(format!("windway-fetch-{}", worker + 1));
-            running.push(named.spawn(move || worker::run(&core, worker)).map_err(failed)?);
+            running.push(named.spawn(move || runtime::worker::run(&core, worker)).map_err(failed)?);
         }
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-scheduler".into());
         running.push(named.spawn(move || core.run_scheduler()).map_err(failed)?);
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-watchdog".into());
-        running.push(named.spawn(move || watchdog::run(&core)).map_err(failed)?);
+        running.push(named.spawn(move || runtime::watchdog::run(&core)).map_err(failed)?);
         Ok(())
     }
 

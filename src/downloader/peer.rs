@@ -8,18 +8,18 @@ use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
 use super::Handle;
-use super::account::{Account, Totals};
 use super::batch::Batch;
 use super::bodies::{OpenBodies, Progress};
 use super::epoch::Epoch;
 use super::fetch::{Fetch, Priority, RequestId, Sink};
 use super::response::{Reply, Response, WithoutRoom};
 use super::schedule::PeerKey;
-use super::scheduler::{Core, Fact};
-use super::sync::Slot;
-use super::worker::{Job, Target, run_job};
+use super::stats::{Account, Totals};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::{Request, Warmth};
+use crate::downloader::runtime::combiner::Slot;
+use crate::downloader::runtime::core::{Core, Fact};
+use crate::downloader::runtime::worker::{Job, Target, run_job};
 use crate::error::Error;
 use crate::event::{Event, Subscriber};
 

@@ -8,12 +8,12 @@ use std::time::Instant;
 use super::bodies::{OpenBodies, OpenBody};
 use super::fetch::abandoned;
 use super::peer::{Credit, PeerHandle};
-use super::pursuit::{Pursuit, pause};
-use super::scheduler::Core;
-use super::sync::Slot;
-use super::worker::{Record, Transfer};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, Head};
+use crate::downloader::runtime::combiner::Slot;
+use crate::downloader::runtime::core::Core;
+use crate::downloader::runtime::retry_state::{Pursuit, pause};
+use crate::downloader::runtime::worker::{Record, Transfer};
 use crate::error::Error;
 
 /// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.

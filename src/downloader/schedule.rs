@@ -42,8 +42,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use self::throttle::Throttle;
 use super::fetch::{Priority, RequestId};
-use super::throttle::Throttle;
 
 /// How long awaited work waits for a Low body to yield at its next chunk before one is closed.
 const YIELD_LIMIT: Duration = Duration::from_millis(5);
@@ -1115,6 +1115,7 @@ impl Busy {
 
 #[cfg(test)]
 mod properties;
+mod throttle;
 
 #[cfg(test)]
 mod tests {

@@ -2,8 +2,7 @@
 
 use super::fourcc::quicktime_codec;
 use super::kinds::AudioCodec::{self, Adpcm, Alac, Flac, HeAac, Mp2, Mp3, Opus, Pcm, Vorbis};
-use super::kinds::ContainerFormat as In;
-use super::kinds::{Guess, guess_both, guess_of};
+use super::kinds::{ContainerFormat as In, Guess, guess_both, guess_of};
 use super::{mp4, ts};
 
 /// How far to look for frames in a stream that was joined in the middle of one.

@@ -1,8 +1,7 @@
 use proptest::prelude::*;
 
 use super::AudioCodec::*;
-use super::ContainerFormat as In;
-use super::*;
+use super::{ContainerFormat as In, *};
 
 fn kinds(info: &MediaInfo) -> (Option<ContainerFormat>, Option<AudioCodec>) {
     (info.container.map(|(container, _)| container), info.codec.map(|(codec, _)| codec))

@@ -5,7 +5,7 @@
 //! reader copied count only if their block is still where it was when the copy is done. So an eviction in between costs a
 //! copy, never a wrong byte.
 
-mod at_hand;
+mod block_cache;
 mod disk;
 mod memory;
 mod ranges;
@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use self::at_hand::AtHand;
+use self::block_cache::AtHand;
 use self::disk::Disk;
 use self::memory::{Block, Blocks};
 use self::temp_file::{FileBlocks, Place};

@@ -1,0 +1,300 @@
+//! Connections as ureq sees them: taken from stock or opened, aborted from any thread, watched for how they end, and put
+//! back into stock.
+//!
+//! ```text
+//!  agent.run ─▶ Connect: from stock? ── no ──▶ Dialer: TCP ─▶ a proxy's tunnel ─▶ TLS, for https
+//!                  │                             │
+//!                  ▼                             ▼
+//!               Watched ◀────────────────────────┘
+//! ```
+//!
+//! ureq's own pool holds nothing: what it would keep it drops, and a connection that is dropped while it is fit for
+//! another request goes back into windway's stock, where those opened ahead lie too.
+//!
+//! The rest of a long body that is plain bytes of a known length does not pass ureq: once its buffer is empty, the TCP
+//! connection moves to the body's reader, and comes back when all was read. Only a [`Link::Direct`] can be moved: what
+//! carries TLS, or leads through a proxy, has the TCP connection inside, and never gives it out.
+
+use std::sync::Arc;
+use std::{fmt, io};
+
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+};
+
+use super::status_line::Beginning;
+use super::transport::{Tcp, carry};
+use crate::client::exchange::{Exchange, Over};
+use crate::client::net::socket::ShutdownHandle;
+use crate::client::pool::Keeper;
+use crate::client::pool::idle::Origin;
+use crate::error::{Error, ErrorKind};
+
+/// What the bytes of a connection go over.
+#[derive(Debug)]
+pub(crate) enum Link {
+    /// TCP to the origin itself, and nothing else. The only kind whose TCP connection can be had.
+    Direct(Tcp),
+    /// It was direct, and the body's reader has it. The buffers are empty.
+    Lent(LazyBuffers),
+    /// TLS, or a proxy's tunnel, or one in the other.
+    Layered(Box<dyn Transport>),
+}
+
+impl Link {
+    pub(crate) fn layered(transport: impl Transport) -> Self {
+        Self::Layered(Box::new(transport))
+    }
+
+    fn transport(&mut self) -> Result<&mut dyn Transport, ureq::Error> {
+        match self {
+            Self::Direct(tcp) => Ok(tcp),
+            Self::Layered(transport) => Ok(&mut **transport),
+            // Whoever reads the body asks the exchange, and does not look at this.
+            Self::Lent(_) => Err(carry(Error::new(ErrorKind::Protocol, "the rest is read from the socket"))),
+        }
+    }
+
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        match self {
+            Self::Direct(tcp) => tcp.buffers(),
+            Self::Layered(transport) => transport.buffers(),
+            Self::Lent(buffers) => buffers,
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self, Self::Layered(transport) if transport.is_tls())
+    }
+}
+
+/// A connection that serves nobody.
+pub(crate) struct Connection {
+    link: Link,
+    handle: ShutdownHandle,
+    /// Requests it has served, the current one included.
+    requests: u64,
+    /// The network that it was opened on.
+    pub(crate) network: u64,
+}
+
+impl Connection {
+    /// A connection that was just opened for the current exchange.
+    pub(crate) fn new((link, handle): (Link, ShutdownHandle), network: u64) -> Self {
+        Self { link, handle, requests: 0, network }
+    }
+
+    /// Lets go of the exchange that it was opened for.
+    pub(crate) fn unbind(&self, exchange: &Exchange) {
+        exchange.unbind(&self.handle);
+    }
+
+    /// True if it has served a request.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.requests > 0
+    }
+
+    /// Judged by hang-up: nothing is sent.
+    pub(crate) fn is_open(&mut self) -> bool {
+        self.link.transport().is_ok_and(Transport::is_open)
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+/// What ureq asks for connections.
+#[derive(Debug)]
+pub(crate) struct Connect(pub(crate) Arc<Keeper>);
+
+impl Connector<()> for Connect {
+    type Out = Watched;
+
+    fn connect(
+        &self,
+        details: &ConnectionDetails<'_>,
+        _: Option<()>,
+    ) -> Result<Option<Watched>, ureq::Error> {
+        let keeper = &self.0;
+        let origin = Origin::of(details.uri).ok_or(ureq::Error::ConnectionFailed)?;
+        let exchange = Exchange::current();
+        let ready = match exchange.as_ref().map(|exchange| exchange.over).unwrap_or_default() {
+            Over::Any => keeper.checkout(&origin, |_| true),
+            Over::New => None,
+            Over::Proven => {
+                let proven = keeper.checkout(&origin, Connection::is_proven);
+                Some(proven.ok_or(ureq::Error::ConnectionFailed)?)
+            }
+        };
+        let connection = match ready {
+            Some(ready) => {
+                exchange.iter().for_each(|exchange| exchange.note_connected());
+                ready
+            }
+            None => keeper.open(&origin, details)?,
+        };
+        Ok(Some(Watched {
+            connection: Some(connection),
+            keeper: Arc::clone(keeper),
+            origin,
+            exchange: None,
+            is_fit: false,
+            beginning: Beginning::default(),
+        }))
+    }
+}
+
+/// A connection bound to the request that uses it, whose breaks no layer above can take for ends.
+pub(crate) struct Watched {
+    /// `None` only while it is dropped.
+    connection: Option<Connection>,
+    keeper: Arc<Keeper>,
+    origin: Origin,
+    /// Whom it serves: from the sending of a request until it is idle again.
+    exchange: Option<Arc<Exchange>>,
+    /// It has served its request and can serve another one.
+    is_fit: bool,
+    /// How its answer begins.
+    beginning: Beginning,
+}
+
+impl Watched {
+    fn connection(&mut self) -> &mut Connection {
+        self.connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"))
+    }
+
+    fn unbind(&mut self) {
+        let Some(exchange) = self.exchange.take() else { return };
+        if let Some(connection) = &self.connection {
+            exchange.unbind(&connection.handle);
+        }
+    }
+
+    /// What really happened: a cancel shows as an end, and ureq takes a reset or an abort for a clean end.
+    fn explain<R>(&self, result: Result<R, ureq::Error>) -> Result<R, ureq::Error> {
+        if let Some(cancelled) = self.exchange.as_ref().and_then(|exchange| exchange.cancelled()) {
+            return Err(carry(cancelled));
+        }
+        result.map_err(|error| match error {
+            ureq::Error::Io(io) if is_break(&io) => {
+                carry(Error::new(ErrorKind::Disconnected, "the connection broke").with_cause(io))
+            }
+            other => other,
+        })
+    }
+
+    /// Moves the TCP connection to the body's reader, if there is one with nothing around it and the reader may have it: it
+    /// then reads the rest without a copy in between.
+    fn lend(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.allows_direct()) else {
+            return Ok(());
+        };
+        let Some(connection) = &mut self.connection else { return Ok(()) };
+        let Link::Direct(tcp) = &mut connection.link else { return Ok(()) };
+        if !tcp.buffers().input().is_empty() || !self.beginning.is_over() {
+            return Ok(());
+        }
+        tcp.limit_reads(timeout)?;
+        // Lazy ones take no memory until they are used.
+        let lent = std::mem::replace(&mut connection.link, Link::Lent(LazyBuffers::new(1, 1)));
+        if let Link::Direct(tcp) = lent {
+            exchange.lend(tcp);
+        }
+        Ok(())
+    }
+
+    /// Takes the TCP connection back that was lent, if all of the body was read from it.
+    fn take_back(&mut self) {
+        let returned = self.exchange.as_ref().and_then(|exchange| exchange.take_back());
+        if let (Some(tcp), Some(connection)) = (returned, &mut self.connection) {
+            connection.link = Link::Direct(tcp);
+            self.is_fit = true;
+        }
+    }
+}
+
+fn is_break(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::NotConnected
+    )
+}
+
+impl Transport for Watched {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.connection().link.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        if self.exchange.is_none() {
+            let connection = self.connection();
+            connection.requests += 1;
+            let (handle, reused) = (connection.handle.clone(), connection.requests > 1);
+            if let Some(exchange) = Exchange::current() {
+                exchange.bind(&handle, reused).map_err(carry)?;
+                exchange.note_sent();
+                self.exchange = Some(exchange);
+            }
+        }
+        self.beginning.expect();
+        let result =
+            self.connection().link.transport().and_then(|link| link.transmit_output(amount, timeout));
+        self.explain(result)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let timeout = self.exchange.as_ref().map_or(timeout, |exchange| exchange.limit(timeout));
+        if timeout.after.is_zero() {
+            return Err(ureq::Error::Timeout(timeout.reason));
+        }
+        self.lend(timeout)?;
+        let Self { connection, keeper, origin, exchange, beginning, .. } = self;
+        let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
+        let result = beginning.await_input(connection.link.transport()?, timeout, |transport| {
+            let came = transport.await_input(timeout)?;
+            // At its first byte: all of the head may take long, and an answer that has begun is not superseded.
+            if let Some(exchange) = exchange.as_ref().filter(|_| came) {
+                if exchange.note_answer() && !exchange.is_reused() {
+                    keeper.note_answered(origin);
+                }
+            }
+            Ok(came)
+        });
+        self.explain(result)
+    }
+
+    /// Asked once its request is served, before it would go into ureq's pool. Whether it is open is looked at when it is
+    /// taken out of stock.
+    fn is_open(&mut self) -> bool {
+        self.unbind();
+        self.is_fit = true;
+        true
+    }
+
+    fn is_tls(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.link.is_tls())
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.take_back();
+        self.unbind();
+        if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {
+            self.keeper.put_back(&self.origin, connection);
+        }
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watched").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}

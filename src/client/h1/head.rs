@@ -1,0 +1,126 @@
+//! The head of an answer of HTTP/1, as bytes: where it ends, what it is, and what a parser would not take.
+
+/// Length of the head that `bytes` begin with, the empty line included. `None` if it is not complete. A lone LF ends a line
+/// too (RFC 9112, section 2.2).
+pub(crate) fn complete_len(bytes: &[u8]) -> Option<usize> {
+    let line_ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    line_ends.into_iter().find_map(|next| match bytes[next..] {
+        [b'\n', ..] => Some(next + 1),
+        [b'\r', b'\n', ..] => Some(next + 2),
+        _ => None,
+    })
+}
+
+/// The status of a head of HTTP/1; `None` for what is no such head.
+pub(crate) fn status(head: &[u8]) -> Option<u16> {
+    let rest = head.strip_prefix(b"HTTP/1.")?;
+    let [minor, b' ', rest @ ..] = rest else { return None };
+    let (code, after) = rest.split_at_checked(3)?;
+    // The reason may be missing, and with it the space.
+    let is_code = code.iter().all(u8::is_ascii_digit) && matches!(after, [b' ' | b'\r' | b'\n', ..]);
+    let code = std::str::from_utf8(code).ok()?.parse().ok()?;
+    (minor.is_ascii_digit() && is_code && code >= 100).then_some(code)
+}
+
+/// True for the head of an answer that comes before the answer (RFC 9110, section 15.2). A 101 is one that ends HTTP.
+pub(crate) fn is_interim(head: &[u8]) -> bool {
+    matches!(status(head), Some(100 | 102..=199))
+}
+
+/// A head with each of its lines on one line, of the same length; `None` if it is so already. What was folded is joined by
+/// spaces (RFC 9112, section 5.2).
+pub(crate) fn unfold(head: &[u8]) -> Option<Vec<u8>> {
+    let is_fold = |at: usize| head[at] == b'\n' && matches!(head.get(at + 1), Some(b' ' | b'\t'));
+    let folds: Vec<usize> = (0..head.len()).filter(|at| is_fold(*at)).collect();
+    if folds.is_empty() {
+        return None;
+    }
+    let mut unfolded = head.to_vec();
+    for at in folds {
+        unfolded[at] = b' ';
+        if at > 0 && unfolded[at - 1] == b'\r' {
+            unfolded[at - 1] = b' ';
+        }
+    }
+    Some(unfolded)
+}
+
+/// A head of HTTP/1.0 that announces a transfer coding, as HTTP/1.1 would say it; `None` for all others. 1.0 knows no such
+/// codings, and ureq would give out the sizes of chunks as content. Such a framing is faulty, and the connection is not used
+/// again (RFC 9112, section 6.1).
+pub(crate) fn with_codings_of_1_1(head: &[u8]) -> Option<Vec<u8>> {
+    let rest = head.strip_prefix(b"HTTP/1.0")?;
+    let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
+    let has_coding =
+        names.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"transfer-encoding"));
+    let (line, fields) = rest.split_at(rest.iter().position(|byte| *byte == b'\n')? + 1);
+    has_coding.then(|| [b"HTTP/1.1", line, b"Connection: close\r\n", fields].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_ends_with_its_empty_line() {
+        for (bytes, len) in [
+            (&b"HTTP/1.1 200 OK\r\nA: b\r\n\r\nbody\r\n\r\n"[..], Some(25)),
+            (b"HTTP/1.1 200 OK\n\nbody", Some(17)),
+            (b"HTTP/1.1 200 OK\r\n\nbody", Some(18)),
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n", None),
+            (b"HTTP/1.1 200 OK\r\nA: b\r\n\r", None),
+            (b"", None),
+        ] {
+            assert_eq!(complete_len(bytes), len, "{}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn the_status_of_http_1_alone_is_understood() {
+        for (head, expected) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\n"[..], Some(200)),
+            (b"HTTP/1.0 407\r\n\r\n", Some(407)),
+            (b"HTTP/1.1 103 \n\n", Some(103)),
+            (b"HTTP/1.1 2000 OK\r\n\r\n", None),
+            (b"HTTP/1.1 2x0 OK\r\n\r\n", None),
+            (b"HTTP/1.1 +20 OK\r\n\r\n", None),
+            (b"HTTP/1.1 099 OK\r\n\r\n", None),
+            (b"HTTP/2 200 OK\r\n\r\n", None),
+            (b"HTTP/1.1", None),
+            (b"ICY 200 OK\r\n\r\n", None),
+        ] {
+            assert_eq!(status(head), expected, "{}", String::from_utf8_lossy(head));
+        }
+    }
+
+    #[test]
+    fn what_comes_before_the_answer_is_told_from_it() {
+        let is_interim = |status: &str| is_interim(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
+        assert!(is_interim("100 Continue") && is_interim("102") && is_interim("103 Early Hints"));
+        assert!(!is_interim("101 Switching Protocols") && !is_interim("200 OK") && !is_interim("1000 OK"));
+    }
+
+    #[test]
+    fn a_transfer_coding_makes_an_answer_one_of_http_1_1() {
+        let mended =
+            |head: &str| with_codings_of_1_1(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
+        assert_eq!(
+            mended("HTTP/1.0 200 OK\r\nA: b\r\ntransfer-Encoding: chunked\r\n\r\n").as_deref(),
+            Some("HTTP/1.1 200 OK\r\nConnection: close\r\nA: b\r\ntransfer-Encoding: chunked\r\n\r\n")
+        );
+        assert_eq!(mended("HTTP/1.0 200 OK\r\nA: Transfer-Encoding: chunked\r\n\r\n"), None);
+        assert_eq!(mended("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn folded_lines_are_joined() {
+        let unfolded = |head: &str| unfold(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
+        assert_eq!(unfolded("HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n"), None);
+        assert_eq!(
+            unfolded("HTTP/1.1 200 OK\r\nA: b\r\n c\n\td\r\n \r\nE: f\r\n\r\n").as_deref(),
+            Some("HTTP/1.1 200 OK\r\nA: b   c \td   \r\nE: f\r\n\r\n")
+        );
+        // RFC 9112, 2.2: such a line belongs to no field, and is taken together with the status line.
+        assert_eq!(unfolded("HTTP/1.1 200 OK\n A: b\n\n").as_deref(), Some("HTTP/1.1 200 OK  A: b\n\n"));
+    }
+}

@@ -1,0 +1,7 @@
+//! HTTP/1 over ureq: its connector and transport, status lines that are not HTTP, and proxies.
+
+pub(crate) mod connector;
+pub(crate) mod head;
+pub(crate) mod proxy;
+pub(crate) mod status_line;
+pub(crate) mod transport;

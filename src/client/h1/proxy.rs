@@ -1,0 +1,148 @@
+//! A tunnel through an HTTP proxy (RFC 9110, section 9.3.6).
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use ureq::http::Uri;
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
+
+use super::head;
+use super::transport::{Carrier, Tcp, carry};
+use crate::client::pool::idle::Origin;
+use crate::error::{Error, ErrorKind};
+
+/// The proxy that all connections go through.
+pub(crate) struct HttpProxy {
+    uri: Uri,
+    /// Host and port, without credentials.
+    name: String,
+    /// What goes with each request for a tunnel.
+    headers: String,
+}
+
+/// A connection that a proxy forwards, from the first byte behind its answer on. It owns the connection to the proxy, so
+/// that nothing but its bytes can be read from there.
+#[derive(Debug)]
+pub(crate) struct Tunnel(Tcp);
+
+impl HttpProxy {
+    pub(crate) fn new(proxy: &ureq::Proxy, user_agent: &str) -> Self {
+        let mut headers = format!("User-Agent: {user_agent}\r\n");
+        if proxy.username().is_some() || proxy.password().is_some() {
+            let (user, password) =
+                (proxy.username().unwrap_or_default(), proxy.password().unwrap_or_default());
+            let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            headers += &format!("Proxy-Authorization: Basic {credentials}\r\n");
+        }
+        Self { uri: proxy.uri().clone(), name: format!("{}:{}", proxy.host(), proxy.port()), headers }
+    }
+
+    /// Where it is.
+    pub(crate) fn uri(&self) -> &Uri {
+        &self.uri
+    }
+
+    /// Asks for a tunnel to `origin`, over a connection to this proxy that was just opened. Blocks until it answers, for
+    /// the limit of the connection.
+    pub(crate) fn open(
+        &self,
+        mut tcp: Tcp,
+        origin: &Origin,
+        timeout: NextTimeout,
+    ) -> Result<Tunnel, ureq::Error> {
+        let target = format!("{}:{}", origin.host, origin.port);
+        let mut request = String::new();
+        // Writing to a string does not fail.
+        let _ = write!(request, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", self.headers);
+        for part in request.as_bytes().chunks(tcp.buffers().output().len()) {
+            tcp.buffers().output()[..part.len()].copy_from_slice(part);
+            tcp.transmit_output(part.len(), timeout)?;
+        }
+        loop {
+            let input = tcp.buffers().input();
+            match status(input) {
+                Ok(None) => self.await_more(&mut tcp, &target, timeout)?,
+                // Interim answers come before the answer.
+                Ok(Some((len, 100..=199))) => tcp.buffers().input_consume(len),
+                // Any success opens it, and a length in its head means nothing.
+                Ok(Some((len, 200..=299))) => {
+                    tcp.buffers().input_consume(len);
+                    return Ok(Tunnel(tcp));
+                }
+                Ok(Some((_, status))) => {
+                    let why = format!(
+                        "the proxy {} answered status {status} to a request for a tunnel to {target}",
+                        self.name
+                    );
+                    return Err(carry(Error::new(ErrorKind::Status(status), why)));
+                }
+                Err(NoHttp) => {
+                    let why = format!("the proxy {} answered what is not valid HTTP", self.name);
+                    return Err(carry(Error::new(ErrorKind::Protocol, why)));
+                }
+            }
+        }
+    }
+
+    fn await_more(&self, tcp: &mut Tcp, target: &str, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        if tcp.buffers().input_append_buf().is_empty() {
+            let why = format!("the head of the answer of the proxy {} is too large", self.name);
+            return Err(carry(Error::new(ErrorKind::Protocol, why)));
+        }
+        if tcp.await_input(timeout)? {
+            return Ok(());
+        }
+        let why = format!("the proxy {} hung up on a request for a tunnel to {target}", self.name);
+        Err(carry(Error::new(ErrorKind::Disconnected, why)))
+    }
+}
+
+/// It is no head of HTTP/1.
+struct NoHttp;
+
+/// Length and status of the head that `input` begins with, once it is complete.
+fn status(input: &[u8]) -> Result<Option<(usize, u16)>, NoHttp> {
+    const BEGINNING: &[u8] = b"HTTP/1.";
+    let known = input.len().min(BEGINNING.len());
+    if input[..known] != BEGINNING[..known] {
+        return Err(NoHttp);
+    }
+    let Some(len) = head::complete_len(input) else { return Ok(None) };
+    head::status(&input[..len]).map(|status| Some((len, status))).ok_or(NoHttp)
+}
+
+impl Carrier for Tunnel {
+    fn take_arrived(&mut self) -> bool {
+        self.0.take_arrived()
+    }
+}
+
+impl Transport for Tunnel {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        false
+    }
+}
+
+impl std::fmt::Debug for HttpProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Its URL and headers hold credentials.
+        f.debug_struct("HttpProxy").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,393 @@
+//! The beginnings of answers, made into what ureq takes.
+//!
+//! SHOUTcast's heads say `ICY` where HTTP says its version. There is no specification. They come with line ends without a
+//! CR, spaces around the names of headers and lines that are no headers; what no parser of HTTP would take is mended or left
+//! out.
+//!
+//! Of HTTP, interim answers are left out, for ureq refuses a 100 that has headers, folded headers are unfolded, and what
+//! HTTP/1.0 sends in chunks is called HTTP/1.1. All else passes as it is.
+
+use std::time::Instant;
+
+use ureq::unversioned::transport::{Buffers, NextTimeout, Transport, time};
+
+use super::head;
+use super::transport::carry;
+use crate::error::{Error, ErrorKind};
+
+const ICY: &[u8] = b"ICY ";
+const HTTP: &[u8] = b"HTTP/1.";
+
+/// Bytes of interim answers that may come before an answer.
+const MAX_INTERIM: usize = 256 * 1024;
+
+/// The beginnings of the answers of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Beginning {
+    /// An answer is due, and how it begins has not been looked at.
+    is_due: bool,
+    /// What of a translated beginning found no room yet.
+    translated: Vec<u8>,
+}
+
+/// What the first bytes of an answer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// Too few to tell, or a head that is not complete.
+    Cut,
+    /// A head of SHOUTcast's, of so many bytes.
+    Icy(usize),
+    /// A head of HTTP/1, of so many bytes.
+    Http(usize),
+    /// Anything else.
+    Other,
+}
+
+impl Beginning {
+    /// Notes that a request was sent.
+    pub(crate) fn expect(&mut self) {
+        self.is_due = true;
+    }
+
+    /// True if an answer has begun, and all of its beginning was given out.
+    pub(crate) fn is_over(&self) -> bool {
+        !self.is_due && self.translated.is_empty()
+    }
+
+    /// Waits for input as `transport` does, with `first` for the first bytes of an answer, and translates what they are.
+    pub(crate) fn await_input(
+        &mut self,
+        transport: &mut dyn Transport,
+        timeout: NextTimeout,
+        first: impl FnOnce(&mut dyn Transport) -> Result<bool, ureq::Error>,
+    ) -> Result<bool, ureq::Error> {
+        if transport.buffers().input_append_buf().is_empty() {
+            // ureq would take a read into nothing for the end.
+            return Err(too_large());
+        }
+        if !self.translated.is_empty() {
+            return Ok(self.deliver(transport));
+        }
+        if !self.is_due {
+            return transport.await_input(timeout);
+        }
+        let (began, mut interim) = (Instant::now(), 0);
+        let mut came = first(transport)?;
+        loop {
+            let buffers = transport.buffers();
+            match look(buffers.input()) {
+                Look::Other => break,
+                Look::Icy(len) => {
+                    let http = to_http(&buffers.input()[..len]);
+                    self.translate(buffers, len, http);
+                    return Ok(self.deliver(transport));
+                }
+                Look::Http(len) if head::is_interim(&buffers.input()[..len]) => {
+                    interim += len;
+                    if interim > MAX_INTERIM {
+                        return Err(too_large());
+                    }
+                    buffers.input_consume(len);
+                }
+                Look::Http(len) => {
+                    let Some(mended) = mend(&buffers.input()[..len]) else {
+                        // An end that was seen behind the head is seen again.
+                        came = true;
+                        break;
+                    };
+                    self.translate(buffers, len, mended);
+                    return Ok(self.deliver(transport));
+                }
+                Look::Cut if !came => break,
+                Look::Cut if transport.buffers().input_append_buf().is_empty() => return Err(too_large()),
+                Look::Cut => came = transport.await_input(left(timeout, began)?)?,
+            }
+        }
+        if !came && !transport.buffers().input().is_empty() {
+            let why = "the connection was closed in the head of the answer";
+            return Err(carry(Error::new(ErrorKind::Disconnected, why)));
+        }
+        self.is_due = false;
+        Ok(came)
+    }
+
+    /// Takes all that came, of which the first `len` bytes are a head that is to be `head`.
+    fn translate(&mut self, buffers: &mut dyn Buffers, len: usize, head: Vec<u8>) {
+        self.is_due = false;
+        self.translated = head;
+        self.translated.extend_from_slice(&buffers.input()[len..]);
+        let came = buffers.input().len();
+        buffers.input_consume(came);
+    }
+
+    /// Gives out what was translated, as far as there is room: it may be longer than what came.
+    fn deliver(&mut self, transport: &mut dyn Transport) -> bool {
+        let buffers = transport.buffers();
+        let room = buffers.input_append_buf();
+        let fits = room.len().min(self.translated.len());
+        room[..fits].copy_from_slice(&self.translated[..fits]);
+        buffers.input_appended(fits);
+        self.translated.drain(..fits);
+        true
+    }
+}
+
+fn too_large() -> ureq::Error {
+    carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large"))
+}
+
+/// What is left of a limit that began to count then: a head that comes a byte at a time is no sign of life.
+fn left(timeout: NextTimeout, began: Instant) -> Result<NextTimeout, ureq::Error> {
+    let time::Duration::Exact(limit) = timeout.after else { return Ok(timeout) };
+    let left = limit.saturating_sub(began.elapsed());
+    if left.is_zero() {
+        return Err(ureq::Error::Timeout(timeout.reason));
+    }
+    Ok(NextTimeout { after: time::Duration::Exact(left), ..timeout })
+}
+
+fn look(bytes: &[u8]) -> Look {
+    let is = |beginning: &[u8]| bytes.starts_with(beginning);
+    if is(ICY) || is(HTTP) {
+        return match head::complete_len(bytes) {
+            Some(len) if is(ICY) => Look::Icy(len),
+            Some(len) => Look::Http(len),
+            None => Look::Cut,
+        };
+    }
+    if ICY.starts_with(bytes) || HTTP.starts_with(bytes) { Look::Cut } else { Look::Other }
+}
+
+/// A complete head of HTTP/1 that ureq would not take, or not as it is meant, as it would; `None` for all others.
+fn mend(head: &[u8]) -> Option<Vec<u8>> {
+    let unfolded = head::unfold(head);
+    head::with_codings_of_1_1(unfolded.as_deref().unwrap_or(head)).or(unfolded)
+}
+
+/// A complete head as HTTP/1.0 would say it: the body ends with the connection.
+fn to_http(head: &[u8]) -> Vec<u8> {
+    let mut lines = head[ICY.len()..].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut http = [b"HTTP/1.0 ", status(lines.next().unwrap_or_default()), b"\r\n"].concat();
+    for (name, value) in lines.filter_map(parse_header) {
+        http.extend_from_slice(name);
+        http.extend_from_slice(b": ");
+        http.extend(value.iter().map(|byte| if is_control(*byte) { b' ' } else { *byte }));
+        http.extend_from_slice(b"\r\n");
+    }
+    http.extend_from_slice(b"\r\n");
+    http
+}
+
+/// The status code of what follows `ICY`.
+fn status(line: &[u8]) -> &[u8] {
+    let code = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    match code {
+        // "401 Service Unavailable" while the source is away, "400 Server Full": both pass.
+        b"400" | b"401" => b"503",
+        _ => code,
+    }
+}
+
+fn parse_header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+    (!name.is_empty() && name.iter().all(is_in_name)).then_some((name, value))
+}
+
+/// RFC 9110, section 5.6.2.
+fn is_in_name(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use ureq::unversioned::transport::LazyBuffers;
+
+    /// A connection on which these bytes come, in reads of these lengths over and over, and then the end.
+    #[derive(Debug)]
+    struct Scripted {
+        buffers: LazyBuffers,
+        bytes: Vec<u8>,
+        at: usize,
+        reads: Vec<usize>,
+        asked: usize,
+    }
+
+    impl Transport for Scripted {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.buffers
+        }
+
+        fn transmit_output(&mut self, _: usize, _: NextTimeout) -> Result<(), ureq::Error> {
+            Ok(())
+        }
+
+        fn await_input(&mut self, _: NextTimeout) -> Result<bool, ureq::Error> {
+            let room = self.buffers.input_append_buf();
+            let most = self.reads[self.asked % self.reads.len()];
+            let len = most.min(room.len()).min(self.bytes.len() - self.at);
+            room[..len].copy_from_slice(&self.bytes[self.at..self.at + len]);
+            self.buffers.input_appended(len);
+            self.at += len;
+            self.asked += 1;
+            assert!(self.asked <= 2 * self.bytes.len() + 2, "it does not stop asking");
+            Ok(len > 0)
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    /// What comes out where `bytes` come in, taken in pieces of `most` bytes.
+    fn pass(bytes: &[u8], reads: &[usize], room: usize, most: usize) -> Result<Vec<u8>, Error> {
+        let buffers = LazyBuffers::new(room, room);
+        let mut transport =
+            Scripted { buffers, bytes: bytes.to_vec(), at: 0, reads: reads.to_vec(), asked: 0 };
+        let mut beginning = Beginning::default();
+        beginning.expect();
+        let mut out = Vec::new();
+        loop {
+            let timeout = NextTimeout::default();
+            let came = beginning
+                .await_input(&mut transport, timeout, |transport| transport.await_input(timeout))
+                .map_err(Error::from_ureq)?;
+            let buffers = transport.buffers();
+            while !buffers.input().is_empty() {
+                let taken = buffers.input().len().min(most);
+                out.extend_from_slice(&buffers.input()[..taken]);
+                buffers.input_consume(taken);
+            }
+            if !came {
+                assert!(beginning.translated.is_empty());
+                return Ok(out);
+            }
+        }
+    }
+
+    /// What has to come out of an answer that comes whole; `None` if it ends in the head.
+    fn expected(bytes: &[u8]) -> Option<Vec<u8>> {
+        match look(bytes) {
+            Look::Icy(len) => Some([&to_http(&bytes[..len]), &bytes[len..]].concat()),
+            Look::Http(len) if head::is_interim(&bytes[..len]) => expected(&bytes[len..]),
+            Look::Http(len) => {
+                let unfolded = head::unfold(&bytes[..len]).unwrap_or_else(|| bytes[..len].to_vec());
+                Some([&unfolded, &bytes[len..]].concat())
+            }
+            Look::Other => Some(bytes.to_vec()),
+            Look::Cut => bytes.is_empty().then(Vec::new),
+        }
+    }
+
+    fn http(head: &[u8]) -> String {
+        assert_eq!(look(head), Look::Icy(head.len()));
+        String::from_utf8_lossy(&to_http(head)).into_owned()
+    }
+
+    #[test]
+    fn a_head_of_shoutcasts_becomes_one_of_http() {
+        let head = b"ICY 200 OK\r\nicy-notice1:<BR>This stream requires <a href=\"http://www.winamp.com/\">Winamp</a><BR>\
+            \r\nicy-name:Radio: One\r\nicy-metaint:8192\r\n\r\n";
+        let expected = "HTTP/1.0 200\r\nicy-notice1: <BR>This stream requires <a href=\"http://www.winamp.com/\">Winamp</a>\
+            <BR>\r\nicy-name: Radio: One\r\nicy-metaint: 8192\r\n\r\n";
+        assert_eq!(http(head), expected);
+    }
+
+    #[test]
+    fn what_http_would_not_take_is_mended_or_left_out() {
+        let head = b"ICY  200\n icy-name : a\x01b \nno header\nno name: x\n: x\nicy-br:\n\xFF: x\n\n";
+        assert_eq!(http(head), "HTTP/1.0 200\r\nicy-name: a b\r\nicy-br: \r\n\r\n");
+    }
+
+    #[test]
+    fn a_server_that_is_full_or_has_no_source_is_unavailable() {
+        assert_eq!(http(b"ICY 401 Service Unavailable\r\n\r\n"), "HTTP/1.0 503\r\n\r\n");
+        assert_eq!(http(b"ICY 400 Server Full\r\n\r\n"), "HTTP/1.0 503\r\n\r\n");
+        assert_eq!(http(b"ICY 404 Resource Not Found\r\n\r\n"), "HTTP/1.0 404\r\n\r\n");
+    }
+
+    #[test]
+    fn only_what_may_become_a_head_is_waited_for() {
+        for cut in
+            [&b""[..], b"I", b"ICY", b"ICY ", b"ICY 200 OK\r\na: b\r\n\r", b"H", b"HTTP/1.1 200 OK\r\n"]
+        {
+            assert_eq!(look(cut), Look::Cut);
+        }
+        for other in [&b"HX"[..], b"HTTP/2 200", b"ICX", b"ICYcle", b"\n"] {
+            assert_eq!(look(other), Look::Other);
+        }
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_an_error() {
+        let endless = [b"ICY 200 OK\r\n".to_vec(), vec![b'x'; 5000]].concat();
+        assert_eq!(pass(&endless, &[100], 1000, 1).unwrap_err().kind(), ErrorKind::Protocol);
+        assert_eq!(pass(&endless, &[100], 10_000, 1).unwrap_err().kind(), ErrorKind::Disconnected);
+    }
+
+    fn line() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            "icy-(name|br|metaint) ?: ?[ -~]{0,20}\r?".prop_map(String::into_bytes),
+            vec(any::<u8>(), 0..20),
+        ]
+    }
+
+    fn answer() -> impl Strategy<Value = Vec<u8>> {
+        let first =
+            prop_oneof!["ICY ?[0-9]{0,3}[ A-Z]{0,9}\r?", "HTTP/1.1 (200|100|103|404) OK\r", "[ICY ]{0,6}"];
+        (first, vec(line(), 0..6), vec(any::<u8>(), 0..300)).prop_map(|(first, lines, body)| {
+            let mut bytes = first.into_bytes();
+            for line in lines {
+                bytes.push(b'\n');
+                bytes.extend(line);
+            }
+            bytes.extend_from_slice(b"\n\r\n");
+            bytes.extend(body);
+            bytes
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_in_any_reads_is_translated_or_left_as_it_is(
+            bytes in prop_oneof![answer(), vec(any::<u8>(), 0..200), vec(prop_oneof![Just(b'I'), Just(b'C'), Just(b'Y'), Just(b' '), Just(b'\n')], 0..30)],
+            cut in any::<prop::sample::Index>(),
+            is_cut in any::<bool>(),
+            reads in vec(1..40_usize, 1..8),
+            room in 600..2000_usize,
+            most in 1..100_usize,
+        ) {
+            let bytes = if is_cut && !bytes.is_empty() { &bytes[..cut.index(bytes.len())] } else { &bytes };
+            match expected(bytes) {
+                Some(expected) => prop_assert_eq!(pass(bytes, &reads, room, most).unwrap(), expected),
+                None => prop_assert_eq!(pass(bytes, &reads, room, most).unwrap_err().kind(), ErrorKind::Disconnected),
+            }
+        }
+
+        /// Whatever a head holds, a parser of HTTP takes its headers.
+        #[test]
+        fn a_translated_head_has_a_status_line_and_headers_alone(lines in vec(line(), 0..8)) {
+            let mut head = b"ICY 200 OK".to_vec();
+            for line in &lines {
+                head.push(b'\n');
+                head.extend(line);
+            }
+            head.extend_from_slice(b"\n\n");
+            let Look::Icy(len) = look(&head) else { panic!("a whole head") };
+            let http = to_http(&head[..len]);
+            prop_assert!(http.ends_with(b"\r\n\r\n"));
+            let mut lines = http[..http.len() - 4].split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
+            prop_assert_eq!(lines.next(), Some(&b"HTTP/1.0 200"[..]));
+            for line in lines {
+                prop_assert!(parse_header(line).is_some() && !line.iter().copied().any(is_control), "{:?}", line);
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A TCP connection as ureq's transport.
+
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
+
+use ureq::Timeout;
+use ureq::config::Config;
+use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, time};
+
+use crate::client::exchange::Exchange;
+use crate::client::net::socket::Socket;
+use crate::error::Error;
+
+/// Our error as ureq's. As an I/O error of kind `Other`, or ureq would take some kinds for the clean end of a body.
+pub(crate) fn carry(error: Error) -> ureq::Error {
+    ureq::Error::Io(io::Error::other(error))
+}
+
+/// Connections opened and in use.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) dialled: AtomicU64,
+    /// Of those, the ones that were opened ahead.
+    pub(crate) warmed: AtomicU64,
+    pub(crate) requests: AtomicU64,
+}
+
+/// What a connection may run over: a transport that can take in what has arrived without waiting.
+pub(crate) trait Carrier: Transport {
+    /// Takes what has arrived into the input buffer. False if the connection is closed or has failed.
+    fn take_arrived(&mut self) -> bool;
+}
+
+/// A TCP connection. The sole owner of its socket.
+pub(crate) struct Tcp {
+    socket: Socket,
+    /// When what comes before the first request has to be over: a handshake, or a proxy's answer. `None` once it is.
+    handshake_until: Option<Instant>,
+    buffers: LazyBuffers,
+    read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+}
+
+impl Tcp {
+    pub(crate) fn new(socket: Socket, handshake_until: Option<Instant>, config: &Config) -> Self {
+        Self { socket, handshake_until, buffers: buffers(config), read_timeout: None, write_timeout: None }
+    }
+
+    /// The limit that holds now. An error if it has passed.
+    fn limit(&mut self, mut timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
+        if let Some(until) = self.handshake_until {
+            if Exchange::current().is_some_and(|exchange| !exchange.was_connected()) {
+                let left = until.saturating_duration_since(Instant::now());
+                if left < *timeout.after {
+                    timeout = NextTimeout {
+                        after: time::Duration::Exact(left),
+                        reason: Timeout::Connect,
+                        ..timeout
+                    };
+                }
+            } else {
+                self.handshake_until = None;
+            }
+        }
+        if timeout.after.is_zero() {
+            return Err(ureq::Error::Timeout(timeout.reason));
+        }
+        Ok(timeout)
+    }
+
+    /// Limits each read from the socket from now on, as `await_input` would.
+    pub(crate) fn limit_reads(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let timeout = self.limit(timeout.for_read())?;
+        self.set_read_timeout(timeout.not_zero().map(|after| *after))?;
+        Ok(())
+    }
+
+    /// What a read from the socket is limited to.
+    pub(crate) fn read_timeout(&self) -> Option<Duration> {
+        self.read_timeout
+    }
+
+    pub(crate) fn set_read_timeout(&mut self, wanted: Option<Duration>) -> io::Result<()> {
+        if wanted != self.read_timeout {
+            self.socket.set_read_timeout(wanted)?;
+            self.read_timeout = wanted;
+        }
+        Ok(())
+    }
+
+    fn set_write_timeout(&mut self, timeout: NextTimeout) -> io::Result<()> {
+        let wanted = timeout.not_zero().map(|after| *after);
+        if wanted != self.write_timeout {
+            self.socket.set_write_timeout(wanted)?;
+            self.write_timeout = wanted;
+        }
+        Ok(())
+    }
+
+    /// Reads from the socket, past the input buffer.
+    pub(crate) fn read_unbuffered(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        debug_assert!(self.buffers.input().is_empty(), "buffered bytes come first");
+        self.socket.read(buf)
+    }
+}
+
+/// Buffers of the sizes that all connections have.
+pub(crate) fn buffers(config: &Config) -> LazyBuffers {
+    LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size())
+}
+
+/// True if a limit on reads or writes has passed.
+pub(crate) fn timed_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
+}
+
+impl Carrier for Tcp {
+    fn take_arrived(&mut self) -> bool {
+        if self.socket.set_nonblocking(true).is_err() {
+            return false;
+        }
+        let is_open = loop {
+            // A full buffer reads nothing, as the end does.
+            match self.socket.read(self.buffers.input_append_buf()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
+                Ok(got) if got > 0 => self.buffers.input_appended(got),
+                _ => break false,
+            }
+        };
+        is_open && self.socket.set_nonblocking(false).is_ok()
+    }
+}
+
+impl Transport for Tcp {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        &mut self.buffers
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let timeout = self.limit(timeout.for_write())?;
+        self.set_write_timeout(timeout)?;
+        match self.socket.write_all(&self.buffers.output()[..amount]) {
+            Err(error) if timed_out(&error) => Err(ureq::Error::Timeout(timeout.reason)),
+            result => Ok(result?),
+        }
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        let timeout = self.limit(timeout.for_read())?;
+        self.set_read_timeout(timeout.not_zero().map(|after| *after))?;
+        let Self { socket, buffers, .. } = self;
+        match socket.read(buffers.input_append_buf()) {
+            Err(error) if timed_out(&error) => Err(ureq::Error::Timeout(timeout.reason)),
+            Err(error) => Err(error.into()),
+            Ok(got) => {
+                buffers.input_appended(got);
+                Ok(got > 0)
+            }
+        }
+    }
+
+    /// Judged by hang-up. Nothing may have come unasked either: it would be taken for the next answer.
+    fn is_open(&mut self) -> bool {
+        self.take_arrived() && self.buffers.input().is_empty()
+    }
+
+    fn is_tls(&self) -> bool {
+        false
+    }
+}
+
+impl fmt::Debug for Tcp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tcp").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,575 @@
+//! Looks names up, and remembers.
+//!
+//! `getaddrinfo` can't be interrupted, so lookups run on a few detached threads that hold nothing but the cache and end
+//! when there is nothing left to look up. Whoever waits for one is released by the answer, its limit, or a cancel.
+//!
+//! A name that hangs must not keep the others waiting: a lookup that takes long does not count against the few that run at
+//! once any more. No thread watches for that: whoever waits for a queued name wakes when the next lookup becomes slow, and
+//! starts the thread itself.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fmt, io, thread};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+
+use crate::client::exchange::{Exchange, Over};
+use crate::client::h1::transport::carry;
+use crate::client::pool::Keeper;
+use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
+
+/// Lookups at once that are not slow.
+const MAX_PROMPT: usize = 4;
+
+/// Lookups at once, slow ones included. A hung name server costs this many threads at most.
+const MAX_THREADS: usize = 32;
+
+/// A lookup that has run for this long is slow. Name servers mostly answer within 100 ms.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Hosts remembered; the cache is emptied beyond it.
+const MAX_HOSTS: usize = 1024;
+
+/// The addresses of a name. Blocks for as long as the system likes.
+type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// The cache, and the lookups that fill it.
+pub(crate) struct Lookups {
+    state: Mutex<State>,
+    /// Notified by each answer, and by `wake_all` after a cancel or a change of network.
+    changed: Condvar,
+    /// How long an answer is used before the name is looked up again.
+    max_age: Duration,
+    limit: Duration,
+    look_up: Box<LookUp>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    known: HashMap<String, Known>,
+    /// Names that no thread has taken up.
+    queue: VecDeque<String>,
+    /// One for each thread.
+    running: Vec<Running>,
+    /// Lookups that were started so far.
+    started: u64,
+    /// Names in `queue` or looked up on the network of now.
+    pending: HashSet<String>,
+    /// How many wait for each name.
+    waiters: HashMap<String, usize>,
+    /// Grows when the network has changed: what an older lookup finds is not used.
+    network: u64,
+    /// Addresses that accepted a connection and did not answer on it, and when that was found out.
+    mute: HashMap<IpAddr, Instant>,
+}
+
+/// A name on a thread.
+#[derive(Debug)]
+struct Running {
+    id: u64,
+    began: Instant,
+    network: u64,
+}
+
+/// What may be started now.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// A lookup of this name, which is running from now on under this id.
+    Name(String, u64),
+    /// Nothing before this time.
+    At(Instant),
+    /// Nothing until a lookup ends or a name is queued.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// The last good answer; empty if there never was one.
+    addresses: Vec<IpAddr>,
+    /// The last answer, if it was a failure.
+    failure: Option<Error>,
+    /// When the last answer came, good or not.
+    at: Instant,
+    /// It was found on another network.
+    is_outdated: bool,
+}
+
+impl Lookups {
+    pub(crate) fn new(max_age: Duration, limit: Duration) -> Arc<Self> {
+        let look_up = |host: &str| {
+            let addresses = (host, 0).to_socket_addrs()?;
+            Ok(addresses.map(|address| address.ip()).collect())
+        };
+        Self::with(max_age, limit, look_up)
+    }
+
+    fn with(
+        max_age: Duration,
+        limit: Duration,
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        Arc::new(Self { state, changed, max_age, limit, look_up: Box::new(look_up) })
+    }
+
+    /// Takes these for the addresses of `host`.
+    #[cfg(test)]
+    pub(crate) fn preset(&self, host: &str, addresses: &[IpAddr]) {
+        self.state.lock().learn(host.into(), Ok(addresses.to_vec()));
+    }
+
+    /// Lets every waiter look again whether it was cancelled.
+    pub(crate) fn wake_all(&self) {
+        // Under the lock, so that nobody is between the look and the wait.
+        let _state = self.state.lock();
+        self.changed.notify_all();
+    }
+
+    /// Forgets what was found out so far, except as the last good answer. Lookups that began before hang on a network that
+    /// is gone, or tell what was true there: names that are waited for are looked up again beside them.
+    pub(crate) fn outdate(&self) {
+        let mut state = self.state.lock();
+        state.change_network();
+        // Those who wait start the threads.
+        self.changed.notify_all();
+    }
+
+    /// Notes that `address` accepted a connection and did not answer on it, while another address of the host did.
+    pub(crate) fn note_mute(&self, address: IpAddr) {
+        let mut state = self.state.lock();
+        let now = Instant::now();
+        let max_age = self.max_age;
+        state.mute.retain(|_, since| now.saturating_duration_since(*since) < max_age);
+        if state.mute.len() < MAX_HOSTS {
+            state.mute.insert(address, now);
+        }
+    }
+
+    /// Puts those behind that were found mute, for as long as an answer is remembered.
+    fn order(&self, addresses: &mut [IpAddr]) {
+        let state = self.state.lock();
+        let is_mute =
+            |address: &IpAddr| state.mute.get(address).is_some_and(|since| since.elapsed() < self.max_age);
+        addresses.sort_by_key(is_mute);
+    }
+
+    /// The addresses of `host`. Blocks until they are known, for the limit at most.
+    fn resolve(self: &Arc<Self>, host: &str, exchange: Option<&Exchange>) -> Result<Vec<IpAddr>, Error> {
+        if let Ok(address) = host.trim_matches(['[', ']']).parse() {
+            return Ok(vec![address]);
+        }
+        let mut state = self.state.lock();
+        if let Some(known) = state.known.get(host) {
+            if known.failure.is_none() && !known.is_outdated && known.at.elapsed() < self.max_age {
+                return Ok(known.addresses.clone());
+            }
+        }
+        state.begin_wait(host);
+        let answer = self.wait_for(&mut state, host, exchange);
+        state.end_wait(host);
+        answer
+    }
+
+    fn wait_for(
+        self: &Arc<Self>,
+        state: &mut MutexGuard<'_, State>,
+        host: &str,
+        exchange: Option<&Exchange>,
+    ) -> Result<Vec<IpAddr>, Error> {
+        let asked = Instant::now();
+        let until = asked + self.limit;
+        loop {
+            if let Some(cancelled) = exchange.and_then(Exchange::cancelled) {
+                return Err(cancelled);
+            }
+            let known = state.known.get(host);
+            if let Some(known) = known.filter(|known| known.at >= asked && !known.is_outdated) {
+                return known.answer();
+            }
+            if asked.elapsed() >= self.limit {
+                // The last good answer is better than none.
+                return match known {
+                    Some(known) if !known.addresses.is_empty() => Ok(known.addresses.clone()),
+                    _ => Err(Error::new(
+                        ErrorKind::ConnectTimedOut,
+                        format!("the name {host} was not found in time"),
+                    )),
+                };
+            }
+            state.request(host);
+            let again = self.start(state)?;
+            self.changed.wait_until(state, again.map_or(until, |again| again.min(until)));
+        }
+    }
+
+    /// Starts the lookups that may run now. Returns when to try again, if names are left.
+    fn start(self: &Arc<Self>, state: &mut State) -> Result<Option<Instant>, Error> {
+        loop {
+            let (host, id) = match state.poll_start(Instant::now()) {
+                Start::Name(host, id) => (host, id),
+                Start::At(at) => return Ok(Some(at)),
+                Start::Nothing => return Ok(None),
+            };
+            let (lookups, first) = (Arc::clone(self), host.clone());
+            let spawned =
+                thread::Builder::new().name("windway-lookup".into()).spawn(move || lookups.run(first, id));
+            if let Err(error) = spawned {
+                state.running.pop();
+                if state.running.is_empty() {
+                    state.pending.remove(&host);
+                    let why = "a thread for a name lookup could not be started";
+                    return Err(Error::new(ErrorKind::Io(error.kind()), why).with_cause(error));
+                }
+                // Those that run will get to it.
+                state.queue.push_front(host);
+                return Ok(None);
+            }
+        }
+    }
+
+    /// A lookup thread.
+    fn run(&self, first: String, id: u64) {
+        let mut next = Some((first, id));
+        while let Some((host, id)) = next {
+            // A panic must not keep its place for ever.
+            let answer = contain("a name lookup", || (self.look_up)(&host))
+                .unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
+            let mut state = self.state.lock();
+            state.end(&host, id, answer);
+            next = match state.poll_start(Instant::now()) {
+                Start::Name(host, id) => Some((host, id)),
+                Start::At(_) | Start::Nothing => None,
+            };
+            drop(state);
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl fmt::Debug for Lookups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookups").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl State {
+    fn begin_wait(&mut self, host: &str) {
+        *self.waiters.entry(host.to_owned()).or_default() += 1;
+    }
+
+    fn end_wait(&mut self, host: &str) {
+        let Some(waiters) = self.waiters.get_mut(host) else { return };
+        *waiters -= 1;
+        if *waiters == 0 {
+            self.waiters.remove(host);
+        }
+    }
+
+    /// Sees to it that `host` is looked up, or queued for it.
+    fn request(&mut self, host: &str) {
+        if self.pending.insert(host.to_owned()) {
+            self.queue.push_back(host.to_owned());
+        }
+    }
+
+    /// The next name to look up, if a lookup may begin now.
+    fn poll_start(&mut self, now: Instant) -> Start {
+        // Whoever waited for it has given up.
+        while self.queue.front().is_some_and(|host| !self.waiters.contains_key(host)) {
+            if let Some(given_up) = self.queue.pop_front() {
+                self.pending.remove(&given_up);
+            }
+        }
+        if self.queue.is_empty() || self.running.len() >= MAX_THREADS {
+            return Start::Nothing;
+        }
+        let slow_at = self.running.iter().map(|running| running.began + SLOW).filter(|at| *at > now);
+        if slow_at.clone().count() >= MAX_PROMPT {
+            return slow_at.min().map_or(Start::Nothing, Start::At);
+        }
+        let Some(host) = self.queue.pop_front() else { return Start::Nothing };
+        self.started += 1;
+        self.running.push(Running { id: self.started, began: now, network: self.network });
+        Start::Name(host, self.started)
+    }
+
+    /// Notes what a lookup has found.
+    fn end(&mut self, host: &str, id: u64, answer: io::Result<Vec<IpAddr>>) {
+        let at = self.running.iter().position(|running| running.id == id);
+        let Some(running) = at.map(|at| self.running.remove(at)) else { return };
+        if running.network == self.network {
+            self.pending.remove(host);
+            self.learn(host.to_owned(), answer);
+        }
+    }
+
+    fn change_network(&mut self) {
+        self.network += 1;
+        self.mute.clear();
+        self.known.values_mut().for_each(|known| known.is_outdated = true);
+        let queued = self.queue.iter().cloned().collect();
+        // What runs is not pending any more: it is asked for again by those who wait for it.
+        self.pending = queued;
+    }
+
+    fn learn(&mut self, host: String, answer: io::Result<Vec<IpAddr>>) {
+        if self.known.len() >= MAX_HOSTS && !self.known.contains_key(&host) {
+            self.known.clear();
+        }
+        let at = Instant::now();
+        let failed = |cause: Option<io::Error>| {
+            let error = Error::new(ErrorKind::HostNotFound, format!("the host {host} was not found"));
+            Some(match cause {
+                Some(cause) => error.with_cause(cause),
+                None => error,
+            })
+        };
+        let (addresses, failure) = match answer {
+            Ok(addresses) if addresses.is_empty() => (Vec::new(), failed(None)),
+            Ok(addresses) => (addresses, None),
+            Err(error) => (Vec::new(), failed(Some(error))),
+        };
+        let unknown = Known { addresses: Vec::new(), failure: None, at, is_outdated: false };
+        let known = self.known.entry(host).or_insert(unknown);
+        known.at = at;
+        known.is_outdated = false;
+        known.failure = failure;
+        if known.failure.is_none() {
+            known.addresses = addresses;
+        }
+    }
+}
+
+impl Known {
+    fn answer(&self) -> Result<Vec<IpAddr>, Error> {
+        match &self.failure {
+            Some(error) if self.addresses.is_empty() => Err(error.clone()),
+            _ => Ok(self.addresses.clone()),
+        }
+    }
+}
+
+/// ureq's way to the lookups.
+#[derive(Debug)]
+pub(crate) struct CachingResolver {
+    lookups: Arc<Lookups>,
+    /// Where a connection that is ready spares the lookup.
+    stock: Option<Arc<Keeper>>,
+}
+
+impl CachingResolver {
+    pub(crate) fn new(lookups: &Arc<Lookups>) -> Self {
+        Self { lookups: Arc::clone(lookups), stock: None }
+    }
+
+    /// Looks nothing up, and finds no address, where a connection of `stock` is ready.
+    pub(crate) fn beside(lookups: &Arc<Lookups>, stock: &Arc<Keeper>) -> Self {
+        Self { stock: Some(Arc::clone(stock)), ..Self::new(lookups) }
+    }
+}
+
+impl Resolver for CachingResolver {
+    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let exchange = Exchange::current();
+        let is_new = exchange.as_ref().is_some_and(|exchange| exchange.over == Over::New);
+        if self.stock.as_ref().is_some_and(|stock| !is_new && stock.is_ready(uri)) {
+            return Ok(self.empty());
+        }
+        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
+        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let port = uri.port_u16().unwrap_or(default);
+        let addresses = self.lookups.resolve(host, exchange.as_deref()).map_err(carry)?;
+        let mut resolved = self.empty();
+        let mut addresses = interleave(&addresses);
+        self.lookups.order(&mut addresses);
+        for address in addresses.into_iter().take(16) {
+            resolved.push(SocketAddr::new(address, port));
+        }
+        Ok(resolved)
+    }
+}
+
+/// The families by turns, beginning with that of the first address, so that one dead family costs one attempt.
+fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let first_is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
+    let (a, b): (Vec<&IpAddr>, Vec<&IpAddr>) =
+        addresses.iter().partition(|address| address.is_ipv6() == first_is_v6);
+    let mut ordered = Vec::with_capacity(addresses.len());
+    for index in 0..a.len().max(b.len()) {
+        ordered.extend(a.get(index).copied().copied());
+        ordered.extend(b.get(index).copied().copied());
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::{Receiver, Sender};
+
+    fn lookups() -> Arc<Lookups> {
+        Lookups::new(Duration::from_secs(60), Duration::from_secs(5))
+    }
+
+    #[test]
+    fn an_address_needs_no_lookup() {
+        let lookups = lookups();
+        assert_eq!(lookups.resolve("127.0.0.1", None).unwrap(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(lookups.resolve("[::1]", None).unwrap(), ["::1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(lookups.state.lock().started, 0);
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once() {
+        let lookups = lookups();
+        let first = lookups.resolve("localhost", None).unwrap();
+        assert!(first.iter().all(IpAddr::is_loopback) && !first.is_empty());
+        let at = lookups.state.lock().known["localhost"].at;
+        lookups.resolve("localhost", None).unwrap();
+        assert_eq!(lookups.state.lock().known["localhost"].at, at);
+    }
+
+    #[test]
+    fn a_lookup_that_panics_is_an_answer_and_costs_no_thread() {
+        let limit = Duration::from_secs(60);
+        let lookups = Lookups::with(limit, limit, |host: &str| match host {
+            "good" => Ok(vec![IpAddr::from([192, 0, 2, 7])]),
+            _ => panic!("as the test wants"),
+        });
+        for number in 0..2 * MAX_THREADS {
+            let error = lookups.resolve(&format!("bad{number}"), None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::HostNotFound);
+        }
+        assert_eq!(lookups.resolve("good", None).unwrap(), [IpAddr::from([192, 0, 2, 7])]);
+        assert!(lookups.state.lock().pending.is_empty());
+    }
+
+    #[test]
+    fn the_last_good_answer_is_used_while_a_lookup_fails() {
+        let mut state = State::default();
+        let good: IpAddr = "192.0.2.7".parse().unwrap();
+        state.learn("host".into(), Ok(vec![good]));
+        state.learn("host".into(), Err(io::Error::other("no name server")));
+        assert_eq!(state.known["host"].answer().unwrap(), [good]);
+        state.learn("other".into(), Err(io::Error::other("no name server")));
+        assert_eq!(state.known["other"].answer().unwrap_err().kind(), ErrorKind::HostNotFound);
+    }
+
+    #[test]
+    fn a_cancelled_waiter_is_released() {
+        let lookups = lookups();
+        let exchange = Exchange::default();
+        exchange.abort(crate::CancelReason::Fetch);
+        assert!(lookups.resolve("localhost", Some(&exchange)).unwrap_err().is_cancelled());
+    }
+
+    /// Lookups of names that begin with "hang" say that they began, and hang until the sender is dropped.
+    fn hanging(limit: Duration) -> (Arc<Lookups>, Sender<()>, Receiver<()>) {
+        let (release, released) = crossbeam_channel::bounded::<()>(0);
+        let (begin, begun) = crossbeam_channel::unbounded();
+        let lookups = Lookups::with(Duration::from_secs(60), limit, move |host| {
+            if host.starts_with("hang") {
+                begin.send(()).unwrap_or_default();
+                released.recv().unwrap_or_default();
+            }
+            Ok(vec![IpAddr::from([192, 0, 2, 1])])
+        });
+        (lookups, release, begun)
+    }
+
+    /// Waits for it on a thread of its own.
+    fn ask(lookups: &Arc<Lookups>, host: &str) -> thread::JoinHandle<Result<Vec<IpAddr>, Error>> {
+        let (lookups, host) = (Arc::clone(lookups), host.to_owned());
+        thread::spawn(move || lookups.resolve(&host, None))
+    }
+
+    #[test]
+    fn names_that_hang_keep_no_other_name_waiting() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let (lookups, release, begun) = hanging(LONG);
+        let hanging: Vec<_> = (0..6).map(|name| ask(&lookups, &format!("hang{name}"))).collect();
+        begun.iter().take(MAX_PROMPT).for_each(drop);
+        assert_eq!(lookups.resolve("other", None).unwrap().len(), 1);
+        drop(release);
+        hanging.into_iter().for_each(|asked| drop(asked.join().unwrap().unwrap()));
+        let state = lookups.state.lock();
+        assert!(state.pending.is_empty() && state.waiters.is_empty(), "{state:?}");
+    }
+
+    #[test]
+    fn threads_for_names_that_hang_are_limited_and_those_given_up_need_none() {
+        let now = Instant::now();
+        let mut state = State::default();
+        for name in 0..100 {
+            let host = name.to_string();
+            state.begin_wait(&host);
+            state.request(&host);
+        }
+        let started = |state: &mut State, now| {
+            std::iter::from_fn(|| match state.poll_start(now) {
+                Start::Name(host, _) => Some(host),
+                Start::At(at) => {
+                    assert_eq!(at, now + SLOW);
+                    None
+                }
+                Start::Nothing => None,
+            })
+            .count()
+        };
+        let counts: Vec<usize> = (0..10).map(|step| started(&mut state, now + step * SLOW)).collect();
+        assert_eq!(counts, [4, 4, 4, 4, 4, 4, 4, 4, 0, 0]);
+        assert_eq!(state.running.len(), MAX_THREADS);
+        (0..100).for_each(|name| state.end_wait(&name.to_string()));
+        let id = state.running[0].id;
+        state.end("0", id, Ok(Vec::new()));
+        assert_eq!(state.poll_start(now + 20 * SLOW), Start::Nothing);
+        assert!(state.queue.is_empty());
+    }
+
+    #[test]
+    fn a_lookup_that_hangs_since_before_the_network_changed_is_not_waited_for() {
+        let now = Instant::now();
+        let mut state = State::default();
+        state.begin_wait("host");
+        state.request("host");
+        let Start::Name(_, old) = state.poll_start(now) else { panic!("nothing is running") };
+        state.request("host");
+        assert_eq!(state.poll_start(now), Start::Nothing);
+        state.change_network();
+        state.request("host");
+        let Start::Name(_, new) = state.poll_start(now) else { panic!("the old one is waited for") };
+        let [first, second] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        state.end("host", new, Ok(vec![second]));
+        state.end("host", old, Ok(vec![first]));
+        assert_eq!(state.known["host"].answer().unwrap(), [second]);
+    }
+
+    #[test]
+    fn an_address_that_was_mute_comes_last_until_the_network_changes() {
+        let lookups = lookups();
+        let [first, second, third] = [1, 2, 3].map(|last| IpAddr::from([192, 0, 2, last]));
+        lookups.note_mute(first);
+        let order = |lookups: &Lookups| {
+            let mut addresses = [first, second, third];
+            lookups.order(&mut addresses);
+            addresses
+        };
+        assert_eq!(order(&lookups), [second, third, first]);
+        lookups.outdate();
+        assert_eq!(order(&lookups), [first, second, third]);
+    }
+
+    #[test]
+    fn families_take_turns() {
+        let parse = |text: &str| text.parse::<IpAddr>().unwrap();
+        let given = ["::1", "::2", "127.0.0.1"].map(parse);
+        assert_eq!(interleave(&given), ["::1", "127.0.0.1", "::2"].map(parse));
+    }
+}

@@ -1,0 +1,244 @@
+//! Happy eyeballs: connects to whichever address answers first (RFC 8305, section 5).
+//!
+//! Each address is tried on a thread of its own, for a connect can be waited for in no other way that lets several be under
+//! way, nor be left alone where a shutdown of its socket does not release it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
+
+use super::socket::{ShutdownHandle, Socket};
+use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
+
+/// How long an address is waited for before the next one is tried beside it.
+const STAGGER: Duration = Duration::from_millis(250);
+
+/// After so long without an answer the first addresses are tried once more, beside the attempts that wait. The system sends
+/// its SYN again after 1, 3 and 7 s, and for ever from the address of the network that it was begun on.
+const REDIAL: Duration = Duration::from_millis(2500);
+
+/// So many times.
+const MAX_REDIALS: u32 = 3;
+
+/// So many addresses.
+const REDIALLED: usize = 2;
+
+/// What a connect is limited to where no other limit makes sense.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Connects are released by a shutdown of their sockets; elsewhere they end when they like, holding their socket and nothing
+/// else.
+const RELEASABLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// Connects under way.
+struct Attempts {
+    /// `None` where that is too far away to be told.
+    limit: Option<Instant>,
+    under_way: Vec<(ShutdownHandle, JoinHandle<()>)>,
+    done: Sender<Ended>,
+    ended: Receiver<Ended>,
+}
+
+/// What became of one.
+struct Ended {
+    address: SocketAddr,
+    result: io::Result<Socket>,
+}
+
+/// Connects to the first of `addresses` that answers. They are tried in their order: the next one when the one before has
+/// failed or has not answered for 250 ms; and the first ones again while none has answered for 2.5 s. Blocks until one is connected, all have failed, `timeout` has passed, or
+/// `released` has lost its sender. `begun` is called for each attempt.
+pub(crate) fn connect(
+    addresses: &[SocketAddr],
+    timeout: Duration,
+    released: &Receiver<()>,
+    mut begun: impl FnMut(),
+) -> Result<Socket, Error> {
+    let (done, ended) = unbounded();
+    let mut attempts =
+        Attempts { limit: Instant::now().checked_add(timeout), under_way: Vec::new(), done, ended };
+    let mut left = addresses.iter();
+    let mut redials = 0;
+    let mut pending = 0;
+    let mut last = Error::new(ErrorKind::Unreachable, "the host has no address");
+    loop {
+        if let Some(address) = left.next() {
+            begun();
+            pending += 1;
+            attempts.begin(*address);
+        }
+        if pending == 0 {
+            return Err(last);
+        }
+        let is_round_over = left.as_slice().is_empty();
+        let next = match is_round_over {
+            false => crossbeam_channel::after(STAGGER),
+            true if redials < MAX_REDIALS => crossbeam_channel::after(REDIAL),
+            true => never(),
+        };
+        select! {
+            recv(attempts.ended) -> ended => match ended {
+                Ok(Ended { result: Ok(socket), .. }) => {
+                    let winner = socket.shutdown_handle();
+                    attempts.under_way.retain(|(other, _)| !other.is_same(&winner));
+                    return Ok(socket);
+                }
+                Ok(Ended { address, result: Err(error) }) => {
+                    pending -= 1;
+                    last = describe(address, error);
+                }
+                Err(_) => unreachable!("there is a sender in the same place"),
+            },
+            recv(next) -> _ => {
+                if is_round_over {
+                    redials += 1;
+                    left = addresses[..addresses.len().min(REDIALLED)].iter();
+                }
+            }
+            recv(released) -> _ => return Err(Error::new(ErrorKind::Unreachable, "the connect was let go")),
+        }
+    }
+}
+
+impl Attempts {
+    fn begin(&mut self, address: SocketAddr) {
+        if let Err(error) = self.try_begin(address) {
+            self.done.send(Ended { address, result: Err(error) }).unwrap_or_default();
+        }
+    }
+
+    fn try_begin(&mut self, address: SocketAddr) -> io::Result<()> {
+        let mut socket = Socket::new(address)?;
+        let (handle, done) = (socket.shutdown_handle(), self.done.clone());
+        // Zero is not allowed, and would be over at once.
+        let left = self.limit.map_or(LONGEST, |limit| limit.saturating_duration_since(Instant::now()));
+        let limit = left.clamp(Duration::from_millis(1), LONGEST);
+        let connect = move || {
+            // Who waits for it has to hear of it, whatever happens.
+            let result = contain("a connect", || socket.connect(address, limit));
+            let result = result.unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
+            let result = result.map(|()| socket);
+            // Nobody listens any more if another one was faster.
+            done.send(Ended { address, result }).unwrap_or_default();
+        };
+        let thread = thread::Builder::new().name("windway-connect".to_owned()).spawn(connect)?;
+        self.under_way.push((handle, thread));
+        Ok(())
+    }
+}
+
+impl Drop for Attempts {
+    fn drop(&mut self) {
+        for (socket, thread) in self.under_way.drain(..) {
+            socket.shut_down();
+            if RELEASABLE && thread.join().is_err() {
+                log::error!("a connect panicked");
+            }
+        }
+    }
+}
+
+fn describe(address: SocketAddr, error: io::Error) -> Error {
+    let (kind, what) = match error.kind() {
+        io::ErrorKind::ConnectionRefused => (ErrorKind::Refused, "refused the connection"),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            (ErrorKind::ConnectTimedOut, "did not accept the connection in time")
+        }
+        _ => (ErrorKind::Unreachable, "can't be reached"),
+    };
+    Error::new(kind, format!("{address} {what}")).with_cause(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossbeam_channel::bounded;
+    use socket2::{Domain, SockAddr, Type};
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// One at which nobody accepts and the queue is full: a connect to it hangs.
+    struct Hanging {
+        address: SocketAddr,
+        _listener: socket2::Socket,
+        _first: TcpStream,
+    }
+
+    impl Hanging {
+        fn new() -> Self {
+            let listener = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+            listener.listen(0).unwrap();
+            let address = listener.local_addr().unwrap().as_socket().unwrap();
+            Self { address, _listener: listener, _first: TcpStream::connect(address).unwrap() }
+        }
+    }
+
+    fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    }
+
+    fn connect_to(addresses: &[SocketAddr], timeout: Duration) -> (Result<Socket, Error>, usize) {
+        let (_held, released) = bounded(0);
+        let mut begun = 0;
+        let result = connect(addresses, timeout, &released, || begun += 1);
+        (result, begun)
+    }
+
+    #[test]
+    fn who_answers_is_taken_whoever_refuses_or_hangs() {
+        let (listener, hanging) = (TcpListener::bind("127.0.0.1:0").unwrap(), Hanging::new());
+        let good = listener.local_addr().unwrap();
+        for (addresses, attempts) in [
+            (vec![good], 1),
+            (vec![good, hanging.address], 1),
+            (vec![refusing(), refusing(), good], 3),
+            (vec![hanging.address, refusing(), good, hanging.address], 3),
+        ] {
+            let (socket, begun) = connect_to(&addresses, LONG);
+            assert_eq!(begun, attempts);
+            // Not shut down with the others.
+            socket.unwrap().write_all(b"a").unwrap();
+            let (mut accepted, _) = listener.accept().unwrap();
+            accepted.read_exact(&mut [0]).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_last_failure_is_told() {
+        let gone = refusing();
+        let (error, begun) = connect_to(&[gone, gone], LONG);
+        let error = error.unwrap_err();
+        assert_eq!((error.kind(), begun), (ErrorKind::Refused, 2));
+        assert!(error.to_string().contains(&gone.to_string()), "{error}");
+        let hanging = Hanging::new();
+        let (error, _) = connect_to(&[hanging.address, gone], Duration::from_millis(300));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::ConnectTimedOut);
+        assert_eq!(connect_to(&[], LONG).0.unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+
+    /// A SYN that was lost is sent again by the system after 1, 3 and 7 s, and by a new attempt at once.
+    #[test]
+    fn an_address_that_does_not_answer_is_tried_again() {
+        let hanging = Hanging::new();
+        let timeout = REDIAL + Duration::from_millis(500);
+        let (error, begun) = connect_to(&[hanging.address], timeout);
+        assert_eq!((error.unwrap_err().kind(), begun), (ErrorKind::ConnectTimedOut, 2));
+    }
+
+    #[test]
+    fn what_hangs_is_let_go() {
+        let hanging = Hanging::new();
+        let (held, released) = bounded(0);
+        let addresses = [hanging.address; 3];
+        let blocked = thread::spawn(move || connect(&addresses, LONG, &released, || ()));
+        drop(held);
+        assert_eq!(blocked.join().unwrap().unwrap_err().kind(), ErrorKind::Unreachable);
+    }
+}

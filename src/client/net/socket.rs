@@ -1,0 +1,105 @@
+//! A TCP socket with one owner.
+//!
+//! The owner of a [`Socket`] reads and writes. A [`ShutdownHandle`] ends the connection from any thread, and can neither
+//! read nor write. So nobody can read past the owner: the socket of a connection that carries TLS belongs to TLS, and
+//! there is no second way to its bytes.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
+
+/// Reads and writes. Not `Clone`, and lends its stream to nobody.
+pub(crate) struct Socket(Arc<TcpStream>);
+
+/// Ends a connection.
+#[derive(Clone)]
+pub(crate) struct ShutdownHandle(Arc<TcpStream>);
+
+impl Socket {
+    /// An unconnected socket of the address's family.
+    pub(crate) fn new(address: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        Ok(Self(Arc::new(socket.into())))
+    }
+
+    /// Blocks until it is connected, for the limit at most.
+    pub(crate) fn connect(&mut self, address: SocketAddr, limit: Duration) -> io::Result<()> {
+        SockRef::from(&*self.0).connect_timeout(&SockAddr::from(address), limit)
+    }
+
+    pub(crate) fn shutdown_handle(&self) -> ShutdownHandle {
+        ShutdownHandle(Arc::clone(&self.0))
+    }
+
+    /// Sends small writes at once.
+    pub(crate) fn set_nodelay(&mut self) -> io::Result<()> {
+        self.0.set_nodelay(true)
+    }
+
+    pub(crate) fn set_read_timeout(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        self.0.set_read_timeout(limit)
+    }
+
+    pub(crate) fn set_write_timeout(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        self.0.set_write_timeout(limit)
+    }
+
+    pub(crate) fn set_nonblocking(&mut self, is_nonblocking: bool) -> io::Result<()> {
+        self.0.set_nonblocking(is_nonblocking)
+    }
+
+    /// Reads what there is; a signal does not end the wait.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match (&*self.0).read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
+            }
+        }
+    }
+
+    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        (&*self.0).write_all(bytes)
+    }
+}
+
+impl ShutdownHandle {
+    /// Releases whoever is blocked on the socket. Nothing goes either way any more.
+    pub(crate) fn shut_down(&self) {
+        drop(self.0.shutdown(Shutdown::Both));
+    }
+
+    /// As [`shut_down`](Self::shut_down), and the close that follows resets the connection.
+    pub(crate) fn reset(&self) {
+        // A server that is blocked on a full window would hear of a mere end only when the kernel forgets the socket, a
+        // minute later. Errors say that it is down already.
+        drop(SockRef::from(&*self.0).set_linger(Some(Duration::ZERO)));
+        self.shut_down();
+    }
+
+    /// The address at its other end.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.0.peer_addr().ok()
+    }
+
+    /// True if both end the same connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for ShutdownHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}

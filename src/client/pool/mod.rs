@@ -1,0 +1,414 @@
+//! Keeps connections ready: those that have served a request, and those opened ahead of one.
+//!
+//! What is wanted and what is there is the [stock](self::idle)'s business; here are its lock, and the threads that open
+//! what is lacking. They begin when something is lacking and end when nothing is.
+//!
+//! What is idle for too long has to be closed though nobody asks for it. A thread sees to that: it sleeps up to the next
+//! deadline of the stock, and ends when nothing is idle.
+pub(crate) mod idle;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+use std::{fmt, thread};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::Resolver;
+use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, time};
+use ureq::{Timeout, http};
+
+use self::idle::{Dial, Limits, Origin, Stock};
+use super::exchange::Exchange;
+use crate::cancel::{CancelReason, CancelToken};
+use crate::client::h1::connector::Connection;
+use crate::client::net::dial::Dialer;
+use crate::client::net::dns::CachingResolver;
+use crate::error::Error;
+use crate::foreign::contain;
+
+/// The connections that are ready, and those who open more.
+pub(crate) struct Keeper {
+    shelves: Mutex<Shelves>,
+    /// Notified when a thread of the keeper has ended.
+    ended: Condvar,
+    /// Where the thread waits that keeps the deadlines. Notified when there is an earlier one, and by the close.
+    deadline: Condvar,
+    dialer: Dialer,
+    config: Config,
+    /// Which network it is: grows when the network has changed, and what was opened before is not used again.
+    network: AtomicU64,
+    /// Cancelled when the client closes.
+    closing: CancelToken,
+    /// Ends the dials of this network: cancelled when it has changed.
+    dials: Mutex<CancelToken>,
+}
+
+struct Shelves {
+    stock: Stock<Connection>,
+    diallers: usize,
+    /// When the thread that keeps the deadlines wakes next. `None` while there is none.
+    wakes_at: Option<Instant>,
+    closed: bool,
+}
+
+/// Keeps a connection to an origin ready for as long as it lives.
+pub(crate) struct Warmth {
+    keeper: Arc<Keeper>,
+    origin: Origin,
+    serial: Arc<AtomicBool>,
+}
+
+impl Keeper {
+    pub(crate) fn new(dialer: Dialer, config: Config, limits: Limits) -> Arc<Self> {
+        let shelves = Shelves { stock: Stock::new(limits), diallers: 0, wakes_at: None, closed: false };
+        let closing = CancelToken::new(CancelReason::Shutdown);
+        Arc::new(Self {
+            shelves: Mutex::new(shelves),
+            ended: Condvar::new(),
+            deadline: Condvar::new(),
+            dialer,
+            config,
+            network: AtomicU64::new(0),
+            dials: Mutex::new(closing.child(CancelReason::Fetch)),
+            closing,
+        })
+    }
+
+    /// A connection to `origin` that is ready, alive, and as `is_wanted`. Those found dead are closed, and what is lacking
+    /// after it is opened in the background.
+    pub(crate) fn checkout(
+        self: &Arc<Self>,
+        origin: &Origin,
+        is_wanted: impl Fn(&Connection) -> bool,
+    ) -> Option<Connection> {
+        loop {
+            let (found, old) = self.shelves.lock().stock.checkout(origin, &is_wanted, Instant::now());
+            drop(old);
+            let found = found.map(|mut connection| {
+                let is_fit = self.is_usable(&connection) && connection.is_open();
+                is_fit.then_some(connection)
+            });
+            // A dead one is closed, and the next one looked at.
+            if let None | Some(Some(_)) = found {
+                self.refill();
+                return found.flatten();
+            }
+        }
+    }
+
+    fn is_usable(&self, connection: &Connection) -> bool {
+        connection.network == self.network.load(Ordering::Acquire)
+    }
+
+    /// Takes a connection that is fit for another request.
+    pub(crate) fn put_back(self: &Arc<Self>, origin: &Origin, connection: Connection) {
+        if !self.is_usable(&connection) {
+            return;
+        }
+        let gone = {
+            let mut shelves = self.shelves.lock();
+            if shelves.closed {
+                vec![connection]
+            } else {
+                let gone = shelves.stock.put(origin, connection, Instant::now());
+                self.keep_deadlines(&mut shelves);
+                gone
+            }
+        };
+        drop(gone);
+    }
+
+    /// Opens a connection to `origin`, which is where `details` lead. Blocks for the limits of its parts.
+    pub(crate) fn open(
+        &self,
+        origin: &Origin,
+        details: &ConnectionDetails<'_>,
+    ) -> Result<Connection, ureq::Error> {
+        let network = self.network.load(Ordering::Acquire);
+        Ok(Connection::new(self.dialer.open(origin, details)?, network))
+    }
+
+    /// True if a connection to where `uri` leads is ready.
+    pub(crate) fn is_ready(&self, uri: &Uri) -> bool {
+        Origin::of(uri).is_some_and(|origin| self.shelves.lock().stock.is_ready(&origin, Instant::now()))
+    }
+
+    /// True if a connection to `origin` is ready that has served a request.
+    pub(crate) fn has_proven(&self, origin: &Origin) -> bool {
+        self.shelves.lock().stock.has(origin, Connection::is_proven)
+    }
+
+    /// True if `origin` is known to answer one connection at a time.
+    pub(crate) fn is_serial(&self, origin: &Origin) -> bool {
+        self.shelves.lock().stock.is_serial(origin)
+    }
+
+    /// Notes that a new connection to `origin` got no answer while one that had served others did.
+    pub(crate) fn note_unanswered(&self, origin: &Origin) {
+        if self.shelves.lock().stock.note_unanswered(origin) {
+            log::debug!("{} answers one connection at a time", origin.host);
+        }
+    }
+
+    /// Notes that a new connection to `origin` got an answer.
+    pub(crate) fn note_answered(&self, origin: &Origin) {
+        self.shelves.lock().stock.note_answered(origin);
+    }
+
+    /// Wants so many connections ready, for as long as the origin is used.
+    pub(crate) fn want(self: &Arc<Self>, origin: &Origin, ready: usize) {
+        self.shelves.lock().stock.want(origin, ready, Instant::now());
+        self.refill();
+    }
+
+    /// Keeps a connection ready while the result lives.
+    pub(crate) fn keep_warm(self: &Arc<Self>, origin: Origin) -> Warmth {
+        let serial = self.shelves.lock().stock.keep_warm(&origin, true, Instant::now());
+        self.refill();
+        Warmth { keeper: Arc::clone(self), origin, serial }
+    }
+
+    /// Lets go of what leads to `origin`.
+    pub(crate) fn forget(&self, origin: &Origin) {
+        let gone = self.shelves.lock().stock.clear(Some(origin));
+        drop(gone);
+    }
+
+    /// Lets go of what leads to `origin` and has been idle since before `since`.
+    pub(crate) fn forget_older(&self, origin: &Origin, since: Instant) {
+        let gone = self.shelves.lock().stock.clear_older(origin, since);
+        drop(gone);
+    }
+
+    /// Lets go of what leads to `origin`, which refuses more connections than it serves, and opens none ahead for a while.
+    pub(crate) fn note_refused(&self, origin: &Origin) {
+        let gone = self.shelves.lock().stock.note_refused(origin, Instant::now());
+        drop(gone);
+    }
+
+    /// Lets go of all that was opened so far, and of what is being opened ahead.
+    pub(crate) fn change_network(self: &Arc<Self>) {
+        let network = self.network.fetch_add(1, Ordering::AcqRel) + 1;
+        log::debug!("the network has changed ({network})");
+        let gone = self.shelves.lock().stock.change_network();
+        drop(gone);
+        let old = std::mem::replace(&mut *self.dials.lock(), self.closing.child(CancelReason::Fetch));
+        // Before the new ones begin: each thread that dials on the old network is one less for them.
+        old.cancel();
+        self.dialer.lookups.wake_all();
+        self.refill();
+    }
+
+    /// Connections that are ready.
+    pub(crate) fn idle(&self) -> usize {
+        let mut shelves = self.shelves.lock();
+        let old = shelves.stock.expire(Instant::now());
+        let idle = shelves.stock.idle();
+        drop(shelves);
+        drop(old);
+        idle
+    }
+
+    /// Closes all, and opens no more. Does not block.
+    pub(crate) fn close(&self) {
+        let gone = {
+            let mut shelves = self.shelves.lock();
+            shelves.closed = true;
+            shelves.stock.clear(None)
+        };
+        drop(gone);
+        self.closing.cancel();
+        self.dialer.lookups.wake_all();
+        self.deadline.notify_all();
+    }
+
+    /// Blocks until the threads have ended that `close` has told to.
+    pub(crate) fn await_closed(&self) {
+        let mut shelves = self.shelves.lock();
+        while shelves.diallers > 0 || shelves.wakes_at.is_some() {
+            self.ended.wait(&mut shelves);
+        }
+    }
+
+    /// Blocks until nobody opens connections ahead.
+    pub(crate) fn settle(&self) {
+        let mut shelves = self.shelves.lock();
+        while shelves.diallers > 0 {
+            self.ended.wait(&mut shelves);
+        }
+    }
+
+    /// Sees to it that somebody opens what is lacking.
+    fn refill(self: &Arc<Self>) {
+        loop {
+            let dial = {
+                let mut shelves = self.shelves.lock();
+                if shelves.closed {
+                    return;
+                }
+                let Some(dial) = shelves.stock.poll_dial(Instant::now()) else {
+                    return self.keep_deadlines(&mut shelves);
+                };
+                shelves.diallers += 1;
+                dial
+            };
+            let (dialler, first) = (Dialler(Arc::clone(self)), dial.clone());
+            let named = thread::Builder::new().name("windway-dial".into());
+            if let Err(error) = named.spawn(move || dialler.0.run_dialler(first)) {
+                log::warn!("no thread to open connections ahead: {error}");
+                self.end_dial(&dial, None);
+                return;
+            }
+        }
+    }
+
+    /// A thread that opens connections, until nothing is lacking.
+    fn run_dialler(self: &Arc<Self>, first: Dial) {
+        let mut next = Some(first);
+        while let Some(dial) = next {
+            // Or the origin counted as being dialled, and got no connection ahead any more.
+            let opened = contain("opening a connection ahead", || self.open_ahead(&dial.origin))
+                .unwrap_or_else(|panic| Err(panic.into()));
+            if let Err(error) = &opened {
+                log::debug!("no connection to {} ahead: {error}", dial.origin.host);
+            }
+            self.end_dial(&dial, opened.ok());
+            let mut shelves = self.shelves.lock();
+            next = if shelves.closed { None } else { shelves.stock.poll_dial(Instant::now()) };
+        }
+    }
+
+    fn end_dial(self: &Arc<Self>, dial: &Dial, opened: Option<Connection>) {
+        let is_opened = opened.is_some();
+        // Ready before it counts as dialled, or another one would seem to be lacking in between.
+        if let Some(connection) = opened {
+            self.dialer.counters.warmed.fetch_add(1, Ordering::Relaxed);
+            self.put_back(&dial.origin, connection);
+        }
+        self.shelves.lock().stock.handle_dialled(dial, is_opened);
+    }
+
+    /// Sees to it that a thread wakes at the next deadline of the stock.
+    fn keep_deadlines(self: &Arc<Self>, shelves: &mut Shelves) {
+        let Some(at) = shelves.stock.next_deadline(Instant::now()).filter(|_| !shelves.closed) else {
+            return;
+        };
+        match shelves.wakes_at {
+            Some(wakes_at) if wakes_at <= at => {}
+            Some(_) => {
+                self.deadline.notify_all();
+            }
+            None => {
+                let keeper = Arc::clone(self);
+                let named = thread::Builder::new().name("windway-idle".into());
+                match named.spawn(move || keeper.run_deadlines()) {
+                    Ok(_waited_for_by_close) => shelves.wakes_at = Some(at),
+                    // What is too old is closed at the next use then.
+                    Err(error) => log::warn!("no thread to close idle connections: {error}"),
+                }
+            }
+        }
+    }
+
+    /// The thread that closes what is idle for too long and opens what waited for slow dials, until there is neither.
+    fn run_deadlines(self: &Arc<Self>) {
+        let mut shelves = self.shelves.lock();
+        while !shelves.closed {
+            let old = shelves.stock.expire(Instant::now());
+            // A close may block, and a dial takes the lock.
+            MutexGuard::unlocked(&mut shelves, || {
+                // Whoever closes the client waits for this thread, so that a panic must not end it.
+                let _ = contain("closing idle connections", || drop(old));
+                self.refill();
+            });
+            let Some(at) = shelves.stock.next_deadline(Instant::now()).filter(|_| !shelves.closed) else {
+                break;
+            };
+            shelves.wakes_at = Some(at);
+            self.deadline.wait_until(&mut shelves, at);
+        }
+        shelves.wakes_at = None;
+        self.ended.notify_all();
+    }
+
+    fn open_ahead(&self, origin: &Origin) -> Result<Connection, Error> {
+        let exchange = Arc::new(Exchange::default());
+        let dials = self.dials.lock().clone();
+        let _on_close = dials.on_cancel({
+            let exchange = Arc::clone(&exchange);
+            move |reason| exchange.abort(reason)
+        });
+        let opened = exchange.enter(|| {
+            let uri = origin.uri()?;
+            let resolver = CachingResolver::new(&self.dialer.lookups);
+            let reason = Timeout::Connect;
+            let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
+            let timeout = NextTimeout { after, reason, per_read: None, per_write: None };
+            let details = ConnectionDetails {
+                uri: &uri,
+                addrs: resolver.empty(),
+                config: &self.config,
+                request_level: false,
+                resolver: &resolver,
+                now: time::Instant::now(),
+                timeout,
+                current_time: Arc::new(time::Instant::now),
+                run_connector: Arc::new(|_| Err(ureq::Error::ConnectionFailed)),
+                register_shutdown: Arc::new(|_| Ok(())),
+            };
+            self.open(origin, &details)
+        });
+        let connection = opened.map_err(Error::from_ureq)?;
+        connection.unbind(&exchange);
+        Ok(connection)
+    }
+}
+
+/// A thread that opens connections ahead, as the count of them sees it. `close` waits until there is none, so that each has
+/// to leave, however it ends.
+struct Dialler(Arc<Keeper>);
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        // Under the lock, so that nobody is between the look and the wait.
+        let mut shelves = self.0.shelves.lock();
+        shelves.diallers -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+impl Origin {
+    fn uri(&self) -> Result<Uri, ureq::Error> {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let uri: Result<Uri, http::uri::InvalidUri> =
+            format!("{scheme}://{}:{}/", self.host, self.port).parse();
+        uri.map_err(|error| ureq::Error::Http(error.into()))
+    }
+}
+
+impl Warmth {
+    /// True if the origin was found to answer one connection at a time.
+    pub(crate) fn is_serial(&self) -> bool {
+        self.serial.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Warmth {
+    fn drop(&mut self) {
+        self.keeper.shelves.lock().stock.keep_warm(&self.origin, false, Instant::now());
+    }
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("stock", &self.shelves.lock().stock).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Warmth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Warmth").field("origin", &self.origin).finish()
+    }
+}

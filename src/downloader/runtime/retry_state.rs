@@ -1,0 +1,232 @@
+//! A fetch's request, and what is needed to ask again until its whole body has come.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::combiner::Slot;
+use super::core::Core;
+use super::worker::Control;
+use crate::cancel::CancelToken;
+use crate::client::retry::{self, Backoff};
+use crate::client::{self, Continuation, Head, Hedging, Request, Rest, Urgency};
+use crate::downloader::fetch::{Fetch, OtherTags, Validate};
+use crate::error::{Error, ErrorKind};
+
+/// A body that has brought so many bytes was not silent all the time.
+const FLOWED: u64 = 64 * 1024;
+
+/// See [`hedge_delay`].
+const SHORTEST_HEDGE_DELAY: Duration = Duration::from_secs(1);
+
+/// What a fetch asks for, over all its attempts.
+pub(crate) struct Pursuit {
+    request: Request,
+    validate: Option<Validate>,
+    max_retries: u32,
+    /// No range was asked for: if the rest is refused, the whole may not be.
+    asks_for_whole: bool,
+    backoff: Backoff,
+    /// True if the last attempt delivered a byte.
+    flowed: bool,
+    /// The rest of a body is asked for only of the same representation.
+    has_if_range: bool,
+    /// How far it has come, and what it has to come to.
+    continuation: Continuation,
+    /// Silent bodies in a row that another one went on with, and where the last one did. Each next one is given twice the
+    /// time: a server that pauses is not asked again and again.
+    silent: (u32, u64),
+    /// Of a live stream: whether its reader runs out of it.
+    redial: Option<Arc<dyn Urgency>>,
+}
+
+impl Pursuit {
+    pub(crate) fn new(fetch: Fetch, max_retries: u32) -> Self {
+        let Fetch { request, validate, max_retries: own, other_tags, redial, .. } = fetch;
+        let mut continuation = Continuation::new(request.byte_range());
+        if other_tags != OtherTags::Change {
+            continuation.tolerate_other_tags();
+        }
+        Self {
+            asks_for_whole: request.byte_range().is_none(),
+            continuation,
+            has_if_range: other_tags != OtherTags::AskSink { has_if_range: false },
+            request,
+            validate,
+            max_retries: own.unwrap_or(max_retries),
+            backoff: Backoff::default(),
+            flowed: false,
+            silent: (0, 0),
+            redial,
+        }
+    }
+
+    /// True if it holds a user's closure, whose drop is a call of the user's code.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.validate.is_some()
+    }
+
+    pub(crate) fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// Asks for what has not come yet. Blocks until a head is there that goes on with what came.
+    pub(crate) fn open(
+        &mut self,
+        core: &Core,
+        token: &CancelToken,
+        urgency: &Arc<Control>,
+    ) -> Result<client::Response, Error> {
+        self.flowed = false;
+        if let Some(range) = self.continuation.range() {
+            self.request.set_range(range);
+            if let Some(validator) = self.continuation.if_range().filter(|_| self.has_if_range) {
+                self.request.set_if_range(validator.clone());
+            }
+        }
+        let hedging = Hedging { delay: hedge_delay(core), urgency: Arc::clone(urgency) as _ };
+        let opened = core.client.open(&self.request, token, Some(&hedging));
+        let body = match opened {
+            Err(error) if self.is_refused_rest(&error) => {
+                self.request.set_whole();
+                core.client.open(&self.request, token, Some(&hedging))?
+            }
+            opened => opened?,
+        };
+        self.accept(body.head())?;
+        Ok(body)
+    }
+
+    /// Requests the rest of `body` beside it when it falls silent while somebody waits.
+    pub(crate) fn hedge(&self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
+        let delay = hedge_delay(core) * 2_u32.pow(self.silent.0.min(5));
+        let (urgency, rest) = match &self.redial {
+            Some(urgency) => (Arc::clone(urgency), Rest::Live(body.head().content_type().map(str::to_owned))),
+            None => {
+                let mut continuation = self.continuation.clone();
+                // Where the tags of a pool's members are judged, the silent body is not given up for such a one.
+                continuation.refuse_other_tags();
+                (Arc::clone(urgency) as _, Rest::Continuation(continuation))
+            }
+        };
+        body.hedge(&core.client, &Hedging { delay, urgency }, &self.request, rest);
+    }
+
+    /// Goes on with the body that was faster than the silent one before it.
+    pub(crate) fn go_on(
+        &mut self,
+        core: &Core,
+        body: &mut client::Response,
+        urgency: &Arc<Control>,
+    ) -> Result<(), Error> {
+        self.accept(body.head())?;
+        let offset = self.continuation.offset().unwrap_or_default();
+        let (count, last) = self.silent;
+        let has_flowed = offset.saturating_sub(last) >= FLOWED;
+        self.silent = (if has_flowed { 1 } else { count + 1 }, offset);
+        self.continuation.begin(body.head());
+        self.hedge(core, body, urgency);
+        Ok(())
+    }
+
+    /// Goes on with another connection of a live stream, which does not join.
+    pub(crate) fn go_live(&mut self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
+        let come = self.continuation.offset().unwrap_or_default();
+        let count = self.silent.0;
+        self.silent = (if come >= FLOWED { 1 } else { count + 1 }, 0);
+        self.continuation = Continuation::new(None);
+        self.continuation.begin(body.head());
+        self.hedge(core, body, urgency);
+    }
+
+    /// True if the server refuses the rest of a body that broke: some refuse every range, and serve those that ask for none.
+    /// What has come already comes once more then, and is compared as far as it is remembered.
+    fn is_refused_rest(&self, error: &Error) -> bool {
+        let is_refusal = matches!(error.status(), Some(400..=499)) && !error.is_retryable();
+        is_refusal && self.asks_for_whole && self.continuation.offset().is_some()
+    }
+
+    /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
+    fn accept(&mut self, head: &Head) -> Result<(), Error> {
+        self.continuation.check(head)?;
+        if let Some(validate) = &mut self.validate {
+            validate.call("validate", |validate| validate(head))??;
+        }
+        Ok(())
+    }
+
+    /// Notes that the body behind `head` is taken: it is what later attempts go on with. A head that was refused is not, or
+    /// the next attempt would ask for what nobody wanted.
+    pub(crate) fn begin(&mut self, head: &Head) {
+        self.continuation.begin(head);
+        self.request.adopt_target(head.url());
+    }
+
+    /// Offset of the next new byte, once a body was taken.
+    pub(crate) fn offset(&self) -> Option<u64> {
+        self.continuation.offset()
+    }
+
+    /// True if all bytes have come that the first response promised, whatever the body that is read now has left.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.continuation.is_complete()
+    }
+
+    /// True if the end that the body has come to may be the end of the range that was asked for, and not of the whole that it
+    /// called itself.
+    pub(crate) fn is_doubtful_end(&self) -> bool {
+        self.continuation.is_doubtful_end()
+    }
+
+    /// Notes that a body has ended, at `at`. Fails if not all has come that was promised.
+    pub(crate) fn check_end(&self, at: u64) -> Result<(), Error> {
+        self.continuation.check_end(at).map_err(|error| error.with_url(self.request.url()))
+    }
+
+    /// Takes bytes that came from `at` on. Returns the new ones among them, and where they lie.
+    pub(crate) fn take<'a>(&mut self, at: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), Error> {
+        let offset = self.continuation.offset().unwrap_or(at);
+        let new = self.continuation.take(at, bytes).map_err(|error| error.with_url(self.request.url()))?;
+        if !new.is_empty() {
+            self.backoff.handle_bytes(new.len() as u64, Instant::now());
+            self.flowed = true;
+        }
+        Ok((offset, new))
+    }
+
+    /// How long to wait before the next attempt, if there is to be one after `error`.
+    pub(crate) fn plan_retry(&mut self, error: &Error) -> Option<Duration> {
+        if !error.is_retryable() {
+            return None;
+        }
+        // A node that gives heads, but no bytes behind them, is as dead as one that gives none; and one that fell silent
+        // would cost a whole silence limit more.
+        if !self.flowed || error.kind() == ErrorKind::Silent {
+            self.request.forget_target();
+        }
+        self.backoff.handle_failure(error, self.max_retries, retry::random())
+    }
+
+    /// Fails with the first error that may pass: whoever reads the body asks again by himself.
+    pub(crate) fn without_retries(mut self) -> Self {
+        // The sink has gone that could have judged.
+        self.continuation.refuse_other_tags();
+        Self { max_retries: 0, ..self }
+    }
+}
+
+/// How long a request waits for its head before it is hedged. Four times the usual: of the requests that would have been
+/// answered, few are sent twice.
+fn hedge_delay(core: &Core) -> Duration {
+    let ttfb = core.account.ttfb().unwrap_or_default();
+    SHORTEST_HEDGE_DELAY.max(4 * ttfb)
+}
+
+/// Blocks until `after` has passed or `token` is cancelled.
+pub(crate) fn pause(token: &CancelToken, after: Duration) {
+    let cancelled = Arc::new(Slot::default());
+    let _on_cancel = token.on_cancel({
+        let cancelled = Arc::clone(&cancelled);
+        move |_| cancelled.put(())
+    });
+    cancelled.take_until(Some(Instant::now() + after));
+}

@@ -1,0 +1,692 @@
+//! Progressive files: a source that fetches what its readers need, in pieces, and keeps it in storage.
+//!
+//! A read is served from storage. A read that misses says where it waits and wakes the file's peer; the peer, asked for
+//! the next fetch, lets the [plan] decide; a [piece] brings the bytes into storage, which wakes the reader.
+//! A server without ranges is read [from start to end](linear) by a thread of the file.
+
+mod piece;
+mod plan;
+mod pool;
+mod probe;
+mod sequential;
+mod state;
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use self::piece::{Joint, PieceSink};
+use self::plan::{Network, Plan, ReaderView};
+use self::pool::{Proof, ServerPool};
+use self::probe::ProbeSink;
+use self::state::State;
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
+use crate::client::{ByteRange, Request, Warmth};
+use crate::config::{FileConfig, ReadAhead};
+use crate::downloader::{
+    Berth, Downloader, Epoch, Fetch, Next, OtherTags, Peer, PeerHandle, Priority, Waker,
+};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::foreign::in_callback;
+use crate::media::MediaInfo;
+use crate::phase::{LastRead, Phase};
+use crate::safe_url::SafeUrl;
+use crate::storage::{Resource, TryStored};
+
+pub use self::state::{Pending, StreamStats, TryRead};
+
+/// After so many bytes read the plan is looked at again: the sooner, the less is read ahead and the shorter the run.
+const LOOK_AGAIN: Range<u64> = 32 * 1024..256 * 1024;
+
+/// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
+const JOINT: u64 = 64;
+
+/// A file that is being streamed. Keeps its peer, and so the downloader, alive.
+#[derive(Debug)]
+pub(crate) struct HttpFile {
+    shared: Arc<Shared>,
+    _on_cancel: CancelGuard,
+    /// Last, so that all is told to go before the wait for the linear thread.
+    peer: PeerHandle,
+}
+
+/// What the file's readers, its peer and its sinks share. Holds nothing that keeps the downloader alive.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// What each piece's request is made from. Its URL has no user and no password.
+    request: Request,
+    config: FileConfig,
+    pub(crate) resource: Arc<Resource>,
+    /// Taken inside the resource's lock, never around it.
+    state: Mutex<State>,
+    /// Set once, right after registration.
+    link: OnceLock<Link>,
+    linear: Mutex<Option<JoinHandle<()>>>,
+    warmth: Mutex<KeptWarm>,
+    /// Where workers leave bodies to readers that wait for them.
+    berth: Arc<Berth>,
+}
+
+/// A connection that is kept ready, so that a seek costs one round trip.
+#[derive(Debug, Default)]
+enum KeptWarm {
+    /// It is not known yet whether there is more to come than the opening brings.
+    #[default]
+    Undecided,
+    /// `None` behind a proxy, and once the stream is gone.
+    Decided(Option<Warmth>),
+}
+
+/// The way to the downloader.
+#[derive(Debug)]
+struct Link {
+    waker: Waker,
+    /// Above that of every piece.
+    epoch: Epoch,
+}
+
+/// Names one reader of a file.
+pub(crate) type ReaderId = usize;
+
+enum Wait {
+    Ready,
+    End,
+    Failed(Error),
+}
+
+impl HttpFile {
+    /// Opens `url`. With `wait` it blocks until the first head came, and fails as that does.
+    pub(crate) fn open(
+        downloader: &Downloader,
+        url: &str,
+        config: FileConfig,
+        wait: bool,
+    ) -> Result<(Arc<Self>, ReaderId), Error> {
+        if wait {
+            Error::check_may_block("open")?;
+        }
+        let config = config.checked()?;
+        let request = Request::get(url)?.headers("FileConfig::headers", &config.headers)?;
+        let behind = config.storage.is_windowed().then_some(config.behind);
+        let mut state = State::new(config.read_ahead, behind);
+        state.pool = ServerPool::new(config.server_pools);
+        let priority = config.priority;
+        let resource = Arc::new(Resource::new(&config.storage)?);
+        let woken = Arc::clone(&resource);
+        let shared = Arc::new(Shared {
+            request,
+            resource,
+            state: Mutex::new(state),
+            config,
+            link: OnceLock::new(),
+            linear: Mutex::default(),
+            warmth: Mutex::default(),
+            berth: Arc::new(Berth::new(move || woken.notify())),
+        });
+        let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
+        let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        let weak = Arc::downgrade(&shared);
+        let on_cancel = epoch.on_cancel(move |_| {
+            if let Some(shared) = weak.upgrade() {
+                shared.resource.notify();
+            }
+        });
+        shared.link.get_or_init(|| Link { waker: peer.waker(), epoch });
+        let file = Arc::new(Self { shared, _on_cancel: on_cancel, peer });
+        let reader = file.shared.add_reader();
+        if wait {
+            file.shared.await_opening(reader)?;
+            file.shared.state.lock().opening = false;
+        } else {
+            {
+                let mut state = file.shared.state.lock();
+                state.opening = false;
+                state.preload = true;
+            }
+            file.shared.nudge(Priority::High);
+        }
+        Ok((file, reader))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn peer(&self) -> &PeerHandle {
+        &self.peer
+    }
+}
+
+impl Drop for HttpFile {
+    fn drop(&mut self) {
+        self.peer.cancel();
+        let linear = self.shared.linear.lock().take();
+        // In a callback it ends by itself: it could be what this very thread works for.
+        if in_callback() {
+            return;
+        }
+        if linear.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread of a linear body had panicked");
+        }
+        self.shared.close();
+    }
+}
+
+impl Shared {
+    pub(crate) fn url(&self) -> SafeUrl {
+        self.request.url().into()
+    }
+
+    pub(crate) fn len(&self) -> Option<u64> {
+        self.state.lock().len()
+    }
+
+    pub(crate) fn is_ranged(&self) -> bool {
+        self.state.lock().info.as_ref().is_some_and(|info| info.ranged)
+    }
+
+    /// What kind of media it is, as far as is known by now.
+    pub(crate) fn media_info(&self) -> MediaInfo {
+        let state = self.state.lock();
+        if let Some(media) = &state.media {
+            return media.clone();
+        }
+        let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
+        MediaInfo::detect(content_type, self.request.url().expose().as_str(), state.first.as_slice())
+    }
+
+    pub(crate) fn stats(&self) -> StreamStats {
+        self.state.lock().stats.clone()
+    }
+
+    pub(crate) fn buffered(&self) -> Vec<Range<u64>> {
+        self.resource.with_ranges(|ranges| ranges.iter().collect())
+    }
+
+    pub(crate) fn is_stored(&self, position: u64) -> bool {
+        self.resource.with_ranges(|ranges| ranges.contains(position))
+    }
+
+    pub(crate) fn add_reader(&self) -> ReaderId {
+        self.state.lock().readers.insert(ReaderView::default())
+    }
+
+    pub(crate) fn remove_reader(&self, reader: ReaderId) {
+        self.state.lock().readers.remove(reader);
+        self.resource.notify();
+    }
+
+    /// Drops what only a stream has a use for, whichever handles are left: the bytes, the connection that is kept ready. What
+    /// is known of the file stays known.
+    fn close(&self) {
+        let media = self.media_info();
+        self.state.lock().close(media);
+        self.resource.close();
+        let warmth = std::mem::replace(&mut *self.warmth.lock(), KeptWarm::Decided(None));
+        drop(warmth);
+    }
+
+    /// Ends all transfers, now and for ever. What is stored stays readable.
+    pub(crate) fn cancel(&self) {
+        if let Some(link) = self.link.get() {
+            link.epoch.cancel();
+        }
+    }
+
+    /// Releases the reads that wait; until `resume` none waits.
+    pub(crate) fn interrupt(&self) {
+        let mut state = self.state.lock();
+        state.interrupts += 1;
+        state.interrupted = true;
+        drop(state);
+        self.resource.notify();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.state.lock().interrupted = false;
+    }
+
+    /// Copies what is stored at `position`, without waiting.
+    pub(crate) fn read_stored(
+        &self,
+        reader: ReaderId,
+        position: u64,
+        buf: &mut [u8],
+    ) -> Result<usize, Error> {
+        let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error, position))?;
+        if got > 0 {
+            self.advance(reader, position, got as u64);
+        }
+        Ok(got)
+    }
+
+    /// Reads at `position`: blocks until at least one byte is there, the end, or an error.
+    pub(crate) fn read(&self, reader: ReaderId, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        Error::check_may_block("read").map_err(|error| self.locate(error, position))?;
+        let (interrupts, interrupted) = {
+            let state = self.state.lock();
+            (state.interrupts, state.interrupted)
+        };
+        loop {
+            let got = self.read_stored(reader, position, buf)?;
+            if got > 0 {
+                return Ok(got);
+            }
+            if !interrupted && self.berth.read_on(position) {
+                continue;
+            }
+            match self.await_byte(reader, position, interrupts) {
+                Wait::Ready => {}
+                Wait::End => return Ok(0),
+                Wait::Failed(error) => return Err(self.locate(error, position)),
+            }
+        }
+    }
+
+    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `failures` is how many of the
+    /// file's failures this reader has been told of.
+    pub(crate) fn try_read(
+        &self,
+        reader: ReaderId,
+        position: u64,
+        buf: &mut [u8],
+        failures: &mut u64,
+    ) -> Result<TryRead, Error> {
+        if buf.is_empty() {
+            return Ok(TryRead::Bytes(0));
+        }
+        let stored =
+            self.resource.try_read_at(position, buf).map_err(|error| self.locate(error, position))?;
+        if let TryStored::Bytes(got) = stored {
+            self.advance(reader, position, got as u64);
+            return Ok(TryRead::Bytes(got));
+        }
+        let pending = {
+            if stored == TryStored::OnDisk {
+                return Ok(TryRead::Pending(Pending::OnDisk));
+            }
+            let mut state = self.state.lock();
+            if state.is_past_end(position) {
+                return Ok(TryRead::End);
+            }
+            let interrupts = state.interrupts;
+            let told = std::mem::replace(failures, state.failures);
+            if let Some(error) = self.broken_off(&state, interrupts, told) {
+                return Err(self.locate(error, position));
+            }
+            state.want(reader, position);
+            if state.trouble.is_some() { Pending::Retrying } else { Pending::Fetching }
+        };
+        self.ask_for_awaited();
+        Ok(TryRead::Pending(pending))
+    }
+
+    /// What a stream of this file is at, whose reads stand like this.
+    pub(crate) fn phase(&self, reads: LastRead) -> Phase {
+        let is_cancelled = self.link.get().is_some_and(|link| link.epoch.is_cancelled());
+        self.resource.with_ranges(|ranges| self.state.lock().phase(reads, is_cancelled, ranges))
+    }
+
+    /// What fetching has failed of, if that holds still: why nothing is fetched, or else what is asked for again.
+    pub(crate) fn trouble(&self) -> Option<Error> {
+        let state = self.state.lock();
+        state.halted.clone().or_else(|| state.spoiled.clone()).or_else(|| state.trouble.clone())
+    }
+
+    /// Publishes that a read, or all fetching, has failed.
+    pub(crate) fn report(&self, error: Error, position: u64) {
+        let error = self.locate(error, position);
+        if let Some(link) = self.link.get() {
+            link.waker.publish(&Event::StreamFailed { position, error });
+        }
+    }
+
+    /// Bytes a second that the downloader achieves.
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.network().rate
+    }
+
+    /// Changes how far ahead of its readers the file is fetched.
+    pub(crate) fn set_read_ahead(&self, read_ahead: ReadAhead) -> Result<(), Error> {
+        FileConfig { read_ahead, ..FileConfig::default() }.check()?;
+        self.state.lock().set_read_ahead(read_ahead);
+        self.nudge(Priority::Low);
+        Ok(())
+    }
+
+    /// Blocks until the length is known, reading on to the end if the server does not tell it.
+    pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
+        let interrupts = self.state.lock().interrupts;
+        loop {
+            if let Some(len) = self.len() {
+                return Ok(len);
+            }
+            Error::check_may_block("seek").map_err(|error| self.locate(error, u64::MAX))?;
+            if let Wait::Failed(error) = self.await_byte(reader, u64::MAX, interrupts) {
+                return Err(self.locate(error, u64::MAX));
+            }
+        }
+    }
+
+    /// Blocks until `bytes` are stored from `position` on, or all up to the end.
+    pub(crate) fn wait_buffered(
+        &self,
+        position: u64,
+        bytes: u64,
+        timeout: Option<Duration>,
+    ) -> Result<(), Error> {
+        Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error, position))?;
+        let (interrupts, failures, most) = {
+            let state = self.state.lock();
+            (state.interrupts, state.failures, state.most_buffered())
+        };
+        if most.is_some_and(|most| bytes > most) {
+            let why = format!("waiting for {bytes} bytes, and storage keeps fewer ahead of a reader");
+            return Err(self.locate(Error::new(ErrorKind::InvalidInput, why), position));
+        }
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let end = position.saturating_add(bytes);
+        let waiter = self.state.lock().want_all(&(position..end));
+        self.ask_for_awaited();
+        let ended = self.resource.wait(deadline, |view| {
+            let state = self.state.lock();
+            if view.ranges.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
+                return Some(Ok(()));
+            }
+            self.broken_off(&state, interrupts, failures).map(Err)
+        });
+        self.state.lock().readers.remove(waiter);
+        ended.unwrap_or_else(|| Err(self.timed_out())).map_err(|error| self.locate(error, position))
+    }
+
+    fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
+        // Not before the first bytes have shown that it is no page.
+        let known = |state: &State| (!state.first.is_empty()).then_some(Wait::Ready);
+        match self.wait_as(reader, 0, 0, known) {
+            Wait::Failed(error) => Err(self.locate(error, 0)),
+            _ => Ok(()),
+        }
+    }
+
+    fn locate(&self, error: Error, position: u64) -> Error {
+        let error = error.with_url(self.request.url());
+        if position == u64::MAX { error } else { error.with_range(ByteRange::from_start(position)) }
+    }
+
+    /// Notes that a reader got bytes from storage, and asks for more when it is time.
+    fn advance(&self, reader: ReaderId, position: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        let read_ahead = state.read_ahead;
+        state.stats.bytes_read += bytes;
+        let view = &mut state.readers[reader];
+        let run = if view.position == position { view.run } else { 0 };
+        let most = run.min(plan::reserve(read_ahead)) / 16;
+        // A power of two: one that grew with each byte read would never be passed.
+        let step = 1_u64 << most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end).ilog2();
+        let look_again = run / step != (run + bytes) / step || run == 0;
+        view.waiting = false;
+        view.position = position + bytes;
+        view.run = run + bytes;
+        if !look_again {
+            return;
+        }
+        // Whoever plays on wants it asked for again before he gets there.
+        if state.halted.as_ref().is_some_and(Error::is_retryable) && !state.is_sequential() {
+            state.halted = None;
+        }
+        let (windows, linear) = (state.windows(), state.linear);
+        drop(state);
+        if let Some(windows) = windows {
+            self.resource.evict(&windows);
+        }
+        if linear {
+            // The thread that reads the linear body waits for readers to get on.
+            self.resource.notify();
+        }
+        self.nudge(Priority::Low);
+    }
+
+    fn await_byte(&self, reader: ReaderId, position: u64, interrupts: u64) -> Wait {
+        self.wait_as(reader, position, interrupts, |state| state.is_past_end(position).then_some(Wait::End))
+    }
+
+    /// Blocks `reader` on the byte at `position`, until it is there, `or` says so, or it can't be waited for.
+    fn wait_as(
+        &self,
+        reader: ReaderId,
+        position: u64,
+        interrupts: u64,
+        or: impl Fn(&State) -> Option<Wait>,
+    ) -> Wait {
+        let failures = {
+            let mut state = self.state.lock();
+            state.want(reader, position);
+            state.failures
+        };
+        self.ask_for_awaited();
+        let began = Instant::now();
+        let wait = self.block(position, interrupts, failures, or);
+        let mut state = self.state.lock();
+        state.readers[reader].waiting = false;
+        if !matches!(wait, Wait::End) {
+            state.stats.stalls += 1;
+            state.stats.stalled += began.elapsed();
+        }
+        wait
+    }
+
+    /// Makes what is waited for come: clears its way, makes it urgent, and asks for what is not on its way.
+    fn ask_for_awaited(&self) {
+        let Some(link) = self.link.get() else { return };
+        let network = self.network();
+        let (unwanted, awaited) = self.resource.with_ranges(|ranges| {
+            let mut state = self.state.lock();
+            (state.unwanted(ranges, network), state.promote_awaited())
+        });
+        for token in unwanted {
+            token.cancel();
+        }
+        awaited.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
+        // A linear body's thread may have to read on, or start again.
+        self.resource.notify();
+        self.nudge(Priority::High);
+    }
+
+    fn block(
+        &self,
+        position: u64,
+        interrupts: u64,
+        failures: u64,
+        or: impl Fn(&State) -> Option<Wait>,
+    ) -> Wait {
+        let mut since = Instant::now();
+        loop {
+            let deadline = self.config.read_timeout.map(|timeout| since + timeout);
+            let ended = self.resource.wait(deadline, |view| {
+                if view.ranges.contains(position) {
+                    return Some(Wait::Ready);
+                }
+                let state = self.state.lock();
+                since = since.max(state.last_progress);
+                or(&state)
+                    .or_else(|| self.broken_off(&state, interrupts, failures).map(Wait::Failed))
+                    .or_else(|| self.berth.has(position).then_some(Wait::Ready))
+            });
+            match (ended, self.config.read_timeout) {
+                (Some(wait), _) => return wait,
+                (None, Some(timeout)) if since.elapsed() >= timeout => return Wait::Failed(self.timed_out()),
+                (None, _) => {}
+            }
+        }
+    }
+
+    /// Why a wait has to end without what it waits for.
+    fn broken_off(&self, state: &State, interrupts: u64, failures: u64) -> Option<Error> {
+        if let Some(error) = self.cancelled().or_else(|| state.spoiled.clone()) {
+            return Some(error);
+        }
+        if state.interrupted || state.interrupts != interrupts {
+            return Some(Error::new(ErrorKind::Interrupted, "the read was interrupted"));
+        }
+        if state.failures != failures { state.failure.clone() } else { None }
+    }
+
+    fn cancelled(&self) -> Option<Error> {
+        self.link.get()?.epoch.reason().map(Error::cancelled)
+    }
+
+    fn timed_out(&self) -> Error {
+        let error = Error::new(ErrorKind::TimedOut, "what was waited for did not arrive in time");
+        match self.state.lock().trouble.clone() {
+            Some(trouble) => error.with_cause(trouble),
+            None => error,
+        }
+    }
+
+    /// Wakes the peer if the plan has something for it.
+    fn nudge(&self, admissible: Priority) {
+        let Some(link) = self.link.get() else { return };
+        let network = self.network();
+        let plan = self.resource.with_ranges(|ranges| self.state.lock().plan(ranges, network, admissible));
+        match plan {
+            Plan::Fetch { priority, .. } => link.waker.wake(priority),
+            Plan::Probe => link.waker.wake(Priority::High),
+            Plan::Idle => {}
+        }
+    }
+
+    /// What the network has shown.
+    fn network(&self) -> Network {
+        let (rate, ttfb) = self.link.get().map(|link| link.waker.network()).unwrap_or_default();
+        let serial = matches!(&*self.warmth.lock(), KeptWarm::Decided(Some(warmth)) if warmth.is_serial());
+        Network { rate, ttfb, serial }
+    }
+
+    /// Keeps a connection ready from now on, if there is more to come than the opening brings.
+    fn keep_warm(&self) {
+        let has_more = |info: &state::Info| info.ranged && info.len.is_none_or(|len| len > plan::OPENING);
+        if !self.state.lock().info.as_ref().is_some_and(has_more) {
+            return;
+        }
+        let target = self.state.lock().target().cloned();
+        let mut warmth = self.warmth.lock();
+        if let KeptWarm::Undecided = *warmth {
+            let request = self.request(target.as_ref());
+            *warmth = KeptWarm::Decided(self.link.get().and_then(|link| link.waker.keep_warm(&request)));
+        }
+    }
+
+    /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.
+    fn joint(&self, start: u64) -> Option<Joint> {
+        if self.state.lock().is_vouched_for() {
+            return None;
+        }
+        let mut bytes = vec![0; JOINT.min(start) as usize];
+        let from = start - bytes.len() as u64;
+        let got = self.resource.read_at(from, &mut bytes).ok()?;
+        (got > 0 && got == bytes.len()).then_some(Joint { start: from, bytes })
+    }
+
+    /// What goes to `target` first, if there is one.
+    fn request(&self, target: Option<&SafeUrl>) -> Request {
+        let request = self.request.clone();
+        match target {
+            Some(target) => request.shortcut(target),
+            None => request,
+        }
+    }
+}
+
+/// What the plan came to.
+enum Planned {
+    Piece {
+        key: usize,
+        range: Range<u64>,
+        priority: Priority,
+        epoch: Epoch,
+        endless: bool,
+        superseded: Vec<CancelToken>,
+    },
+    Probe(Proof, Range<u64>),
+}
+
+impl Shared {
+    /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept alive
+    /// would always meet the same server.
+    fn probe(self: &Arc<Self>, link: &Link, proof: Proof, range: Range<u64>) -> Next {
+        let mut stored = vec![0; (range.end - range.start) as usize];
+        let got = match proof {
+            // Kept when storage has dropped them.
+            Proof::Head => self.state.lock().copy_first(&mut stored),
+            Proof::Join => self.resource.read_at(range.start, &mut stored).unwrap_or(0),
+        };
+        stored.truncate(got);
+        let range = ByteRange::new(range.start, range.start + got as u64);
+        let sink = Box::new(ProbeSink::new(Arc::clone(self), proof, stored));
+        let target = self.state.lock().target().cloned();
+        let request = self.request(target.as_ref()).range(range).over_new_connection();
+        Next::Fetch(Fetch::new(request).priority(Priority::High).epoch(&link.epoch.child()), sink)
+    }
+}
+
+/// What the scheduler asks.
+struct FilePeer(Arc<Shared>);
+
+impl Peer for FilePeer {
+    fn next_fetch(&mut self, admissible: Priority) -> Next {
+        let shared = &self.0;
+        let Some(link) = shared.link.get() else { return Next::Wait };
+        let network = shared.network();
+        let planned = shared.resource.with_ranges(|ranges| {
+            let mut state = shared.state.lock();
+            match state.plan(ranges, network, admissible) {
+                Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
+                Plan::Fetch { range, priority } if priority >= admissible => {
+                    let epoch = link.epoch.child();
+                    let is_preload = std::mem::take(&mut state.preload);
+                    let is_download = state.read_ahead == ReadAhead::Whole;
+                    let for_reader = priority == Priority::High && !is_preload && !is_download;
+                    // Whoever opens is told; `read_timeout` decides what a reader's read returns.
+                    let endless = (for_reader || is_download) && !state.is_opening();
+                    let (key, superseded) =
+                        state.add_piece(&range, priority, epoch.token().clone(), endless && for_reader);
+                    Some(Planned::Piece { key, range, priority, epoch, endless, superseded })
+                }
+                Plan::Probe => state.begin_probe(ranges).map(|(proof, range)| Planned::Probe(proof, range)),
+                _ => None,
+            }
+        });
+        let (key, range, priority, epoch, endless, superseded) = match planned {
+            Some(Planned::Piece { key, range, priority, epoch, endless, superseded }) => {
+                (key, range, priority, epoch, endless, superseded)
+            }
+            Some(Planned::Probe(proof, range)) => return shared.probe(link, proof, range),
+            None => return Next::Wait,
+        };
+        for piece in superseded {
+            piece.cancel();
+        }
+        let joint = shared.joint(range.start);
+        let start = joint.as_ref().map_or(range.start, |joint| joint.start);
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), joint));
+        let request = shared.request(sink.target());
+        let whole = range == (0..u64::MAX);
+        let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
+        let mut fetch = Fetch::new(request).priority(priority).epoch(&epoch).berth(&shared.berth);
+        if endless {
+            fetch = fetch.max_retries(u32::MAX);
+        }
+        if shared.config.server_pools {
+            let has_if_range = !shared.state.lock().pool.is_proven();
+            fetch = fetch.other_tags(OtherTags::AskSink { has_if_range });
+        }
+        Next::Fetch(fetch, sink)
+    }
+}

@@ -1,0 +1,455 @@
+//! Brings one piece into storage.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::plan::{self, Piece};
+use super::state::{Accepted, InFlight, State};
+use super::{Shared, sequential};
+use crate::client::Head;
+use crate::config::{FileConfig, ReadAhead};
+use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
+use crate::error::{Error, ErrorKind};
+use crate::media;
+use crate::safe_url::SafeUrl;
+use crate::source::radio::RadioInfo;
+use crate::storage::RangeSet;
+
+/// So many first bytes are looked at to tell a page from audio.
+const MAGIC: usize = 64;
+
+/// The sink of one piece.
+pub(crate) struct PieceSink {
+    shared: Arc<Shared>,
+    /// Its entry among the state's pieces, until `finish`.
+    key: usize,
+    /// The file's first bytes while it is not clear that they are media.
+    unclear: Option<Vec<u8>>,
+    /// The next piece was asked for.
+    led: bool,
+    /// Where nothing else vouches for it: the stored bytes before the piece, which come once more.
+    joint: Option<Joint>,
+    /// They have come.
+    has_joined: bool,
+    /// Since when a head is accepted whose body has not ended: what is wrong from then on is wrong with its bytes.
+    opened: Option<Instant>,
+    /// What was asked for, without the joint; all there is, if it goes from 0 to `u64::MAX`.
+    range: Range<u64>,
+    /// It was asked for without the bytes before it, on the word of a validator.
+    relies_on_validator: bool,
+    /// Its response did not prove that it is of the same file: it is asked for again, when that can be proved.
+    is_unproved: bool,
+    /// A head was accepted: there are bytes here.
+    has_begun: bool,
+    /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
+    is_beside: bool,
+    /// Where it is asked for first; from its head on, where that came from.
+    target: Option<SafeUrl>,
+}
+
+/// Stored bytes, and where they lie.
+pub(crate) struct Joint {
+    pub(crate) start: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Joint {
+    /// Holds what came at `offset` against what is stored. Returns what lies behind the joint, and whether all of the
+    /// joint has come.
+    fn hold_against<'a>(&self, offset: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8], bool), Error> {
+        let there =
+            &self.bytes[usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len())..];
+        let known = there.len().min(bytes.len());
+        if there[..known] != bytes[..known] {
+            let why = format!("the file changed while it was read: other bytes at {offset}");
+            return Err(Error::new(ErrorKind::Changed, why));
+        }
+        Ok((offset + known as u64, &bytes[known..], known == there.len()))
+    }
+}
+
+impl PieceSink {
+    pub(crate) fn new(shared: Arc<Shared>, key: usize, range: Range<u64>, joint: Option<Joint>) -> Self {
+        let start = range.start;
+        let (is_first, is_beside, relies_on_validator, target) = {
+            let state = shared.state.lock();
+            let target = state.target().cloned();
+            let relies = start > 0 && state.is_vouched_for();
+            (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none(), relies, target)
+        };
+        Self {
+            shared,
+            key,
+            unclear: is_first.then(Vec::new),
+            led: false,
+            joint,
+            has_joined: false,
+            opened: None,
+            range,
+            relies_on_validator,
+            is_unproved: false,
+            has_begun: false,
+            is_beside,
+            target,
+        }
+    }
+
+    /// Where the piece is to be asked for first, rather than at the file's own URL.
+    pub(crate) fn target(&self) -> Option<&SafeUrl> {
+        self.target.as_ref()
+    }
+
+    /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where nobody
+    /// wants more.
+    fn get_on(&mut self, end: u64) {
+        let mut state = self.shared.state.lock();
+        state.note_progress(self.key);
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
+        in_flight.piece.next = in_flight.piece.next.max(end);
+        in_flight.piece.retrying = None;
+        let piece = in_flight.piece;
+        let is_too_far = state.is_too_far(&piece);
+        drop(state);
+        let left = piece.end.saturating_sub(piece.next);
+        if self.opened.is_some_and(|opened| plan::is_too_long(left, opened.elapsed())) {
+            return self.cut();
+        }
+        if !is_too_far && (self.led || left > plan::MOST_LEAD) {
+            return;
+        }
+        let network = self.shared.network();
+        if is_too_far && !network.drains(left) {
+            return self.cut();
+        }
+        if !self.led && left <= network.lead() {
+            self.led = true;
+            self.shared.nudge(Priority::Low);
+        }
+    }
+
+    fn cut(&self) {
+        let mut state = self.shared.state.lock();
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
+        // It brings nothing more, as far as the plan is concerned.
+        in_flight.piece.end = in_flight.piece.next;
+        let token = in_flight.token.clone();
+        drop(state);
+        token.cancel();
+    }
+
+    fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.shared.store(offset, bytes)?;
+        // Not before the bytes are stored, or the plan would see them as missing in between.
+        self.get_on(offset + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Tells a page from media by the first bytes, before any is stored.
+    fn store_first(&mut self, mut held: Vec<u8>, bytes: &[u8], is_all: bool) -> Result<(), Error> {
+        held.extend_from_slice(bytes);
+        if held.len() < MAGIC && !is_all {
+            self.unclear = Some(held);
+            return Ok(());
+        }
+        self.shared.refuse_page(&held)?;
+        self.store(0, &held)?;
+        // What is waited for elsewhere could not be asked for before, or not with success.
+        self.shared.nudge(Priority::High);
+        Ok(())
+    }
+}
+
+/// Fails if the body has titles in between its audio, although the file's configuration did not ask for them.
+///
+/// They are not taken out as a radio's are: nothing but the header says that they are there, and where it lies that would take
+/// audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
+fn refuse_titles(head: &Head, config: &FileConfig) -> Result<(), Error> {
+    let asks = config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("icy-metadata"));
+    if asks || head.header("icy-metaint").is_none() {
+        return Ok(());
+    }
+    let Some(interval) = RadioInfo::from_headers(head.headers()).metadata_interval else { return Ok(()) };
+    let why = format!(
+        "the server mixes titles into the audio (icy-metaint: {interval}); open it as a Radio, which takes them out"
+    );
+    Err(Error::new(ErrorKind::Encoded, why).with_url(head.url()))
+}
+
+impl Shared {
+    /// Fails if these first bytes are those of a page; else notes them.
+    pub(crate) fn refuse_page(&self, first: &[u8]) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
+        if media::looks_like_page(content_type, first) {
+            let what = content_type.unwrap_or("something without a type").to_owned();
+            let why = format!("the answer is a page or a list, not media; the server calls it {what}");
+            // The next try may get something else: do not hold that against this answer.
+            state.info = None;
+            return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url()));
+        }
+        state.first.add(0, first);
+        Ok(())
+    }
+
+    /// Stores bytes, or drops them if no reader's window holds them.
+    pub(crate) fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let is_wanted = self.state.lock().take_in(offset, bytes);
+        if is_wanted { self.resource.write_at(offset, bytes) } else { Ok(()) }
+    }
+
+    /// As `store`, for a block whose memory may be kept.
+    fn store_block(&self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        let is_wanted = self.state.lock().take_in(offset, block);
+        if is_wanted { self.resource.write_block(offset, block) } else { Ok(()) }
+    }
+}
+
+impl State {
+    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored bytes do.
+    fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
+        let is_behind_end =
+            error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
+        let Some(info) = self.info.as_mut().filter(|info| info.len.is_none() && is_behind_end) else {
+            return false;
+        };
+        info.len = Some(piece.next);
+        true
+    }
+
+    /// Notes that an answer ended where the stored bytes do: of a file of unknown length, that is its end.
+    fn note_nothing_more(&mut self, piece: &Piece) {
+        if let Some(info) = &mut self.info {
+            info.len.get_or_insert(piece.next);
+        }
+    }
+
+    /// Returns the error if fetching ends with it, and no read returns it.
+    fn note_end(&mut self, outcome: Outcome, is_awaited: bool) -> Option<Error> {
+        match outcome {
+            // Given up, or nobody waits for it. Whoever does later has it fetched again.
+            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_awaited) => {
+                let is_download = self.read_ahead == ReadAhead::Whole;
+                self.trouble = Some(error.clone());
+                if is_download && error.is_retryable() {
+                    self.halted = None;
+                    return None;
+                }
+                self.halt(error)
+            }
+            Outcome::Failed(error) => self.fail(error),
+            Outcome::Done => {
+                self.trouble = None;
+                None
+            }
+            Outcome::Cancelled(_) => None,
+        }
+    }
+
+    /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the piece that
+    /// runs ahead of it is none.
+    fn note_progress(&mut self, key: usize) {
+        let is_awaited = self.pieces.get(key).is_some_and(|in_flight| self.is_awaited(&in_flight.piece));
+        if is_awaited {
+            self.last_progress = Instant::now();
+        }
+    }
+
+    /// Notes that bytes have come. True if some reader may want them.
+    fn take_in(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        self.first.add(offset, bytes);
+        let bytes = bytes.len() as u64;
+        // A body that is read again from its start makes no progress before it gets to where it was.
+        let is_new = offset + bytes > self.linear_best;
+        if self.linear && is_new {
+            self.last_progress = Instant::now();
+            let new = offset + bytes - self.linear_best.max(offset);
+            self.linear_backoff.handle_bytes(new, self.last_progress);
+            self.linear_best = offset + bytes;
+        }
+        let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
+        if (is_new || !self.linear) && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
+            self.trouble = None;
+        }
+        self.stats.bytes_fetched += bytes;
+        let is_wanted = self.is_wanted(&(offset..offset + bytes));
+        if !is_wanted {
+            self.stats.bytes_dropped += bytes;
+        }
+        is_wanted
+    }
+}
+
+impl Sink for PieceSink {
+    fn accepted(&mut self, request: RequestId) {
+        if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
+            in_flight.request = Some(request);
+        }
+    }
+
+    fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+        let mut state = self.shared.state.lock();
+        if self.is_beside && !head.is_partial() {
+            // The opening's body is the one to read.
+            return Err(Error::new(ErrorKind::RangeIgnored, "the whole came instead of a range"));
+        }
+        refuse_titles(head, &self.shared.config)?;
+        if state.accept(head, self.range.start)? == Accepted::Unproved {
+            self.is_unproved = true;
+            let why =
+                "another server may have sent it, with an entity tag of its own: that is looked into first";
+            return Err(Error::new(ErrorKind::Refusal, why));
+        }
+        if self.relies_on_validator && !self.has_begun && head.is_partial() && !state.is_vouched_for() {
+            self.is_unproved = true;
+            let why =
+                "the answer does not repeat the validator: it is asked for again with the bytes before it";
+            return Err(Error::new(ErrorKind::Refusal, why));
+        }
+        // A head is no progress: they may come for ever with nothing behind them.
+        let flow = state.accept_part(head)?;
+        // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was asked
+        // for: another piece may have found that it does not serve any more.
+        if self.target() != Some(head.url()) {
+            state.adopt_target(head.url());
+            self.target = Some(head.url().clone());
+        }
+        if flow == Flow::Detach {
+            return Ok(Flow::Detach);
+        }
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
+        in_flight.piece.retrying = None;
+        if let Some(len) = head.body_len() {
+            in_flight.piece.end = in_flight.piece.end.min(head.start() + len);
+        }
+        drop(state);
+        self.opened = Some(Instant::now());
+        self.has_begun = true;
+        self.shared.keep_warm();
+        Ok(Flow::Stream)
+    }
+
+    fn detached(self: Box<Self>, body: Response) {
+        {
+            let mut state = self.shared.state.lock();
+            state.pieces.try_remove(self.key);
+            state.linear = true;
+        }
+        sequential::start(&self.shared, body);
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let (mut offset, mut bytes) = (offset, bytes);
+        if let Some(joint) = &self.joint {
+            let is_past;
+            (offset, bytes, is_past) = joint.hold_against(offset, bytes)?;
+            if is_past {
+                self.joint = None;
+                self.has_joined = true;
+            }
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+        match self.unclear.take() {
+            Some(held) => {
+                let is_all = self.shared.len() == Some(offset + bytes.len() as u64);
+                self.store_first(held, bytes, is_all)
+            }
+            None => self.store(offset, bytes),
+        }
+    }
+
+    fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        if self.joint.is_some() || self.unclear.is_some() {
+            return self.write(offset, block);
+        }
+        let end = offset + block.len() as u64;
+        self.shared.store_block(offset, block)?;
+        self.get_on(end);
+        Ok(())
+    }
+
+    fn retrying(&mut self, error: &Error, _: Instant) {
+        self.opened = None;
+        let mut state = self.shared.state.lock();
+        state.trouble = Some(error.clone());
+        // The client has asked the original URL where the target gave no head at all.
+        if error.kind() == ErrorKind::Silent {
+            state.leave_target(self.target());
+        }
+        let opening = state.is_opening();
+        let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
+        in_flight.piece.retrying = Some(in_flight.priority);
+        let (piece, for_reader, token) = (in_flight.piece, in_flight.for_reader, in_flight.token.clone());
+        let in_vain = for_reader && !state.is_awaited(&piece);
+        let unreachable = matches!(
+            error.kind(),
+            ErrorKind::Refused
+                | ErrorKind::HostNotFound
+                | ErrorKind::Unreachable
+                | ErrorKind::ConnectTimedOut
+        );
+        let limit = self.shared.config.read_timeout;
+        let is_too_long = error.retry_after().is_some_and(|asked| limit.is_some_and(|limit| asked > limit));
+        if self.is_beside {
+            // What it is for goes on without it.
+        } else if opening && (unreachable || is_too_long) {
+            // The caller of `open` gets it.
+            drop(state.fail(error.clone()));
+        } else if !in_vain {
+            return;
+        }
+        drop(state);
+        token.cancel();
+    }
+
+    fn finish(mut self: Box<Self>, outcome: Outcome) {
+        let held = self.unclear.take().filter(|held| !held.is_empty());
+        let outcome = match (held, outcome) {
+            (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
+            (_, outcome) => outcome,
+        };
+        let unreturned = self.shared.resource.with_ranges(|available| {
+            let mut state = self.shared.state.lock();
+            let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
+            let missing = available.run_from(piece.map_or(self.range.start, |piece| piece.next));
+            match (outcome, piece) {
+                (Outcome::Failed(_), _) if self.is_beside || self.is_unproved => None,
+                // With bytes that are there, or promised: a 416 is no end, but a server that contradicts itself.
+                (Outcome::Failed(error), Some(piece))
+                    if !self.has_begun && self.joint.is_none() && state.is_end(&error, &piece, available) =>
+                {
+                    None
+                }
+                (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => {
+                    // An opening in the background goes on, though nobody waits.
+                    state.preload |= state.info.is_none();
+                    None
+                }
+                (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
+                    state.note_nothing_more(&piece);
+                    None
+                }
+                (Outcome::Failed(error), _)
+                    if self.opened.is_some()
+                        && error.kind() == ErrorKind::Changed
+                        && !state.is_vouched_for() =>
+                {
+                    // Nothing that comes from elsewhere in the file can be told from the new one's.
+                    state.spoiled = Some(error.clone());
+                    state.fail(error).map(|error| (error, missing))
+                }
+                (outcome, piece) => {
+                    let is_awaited = piece.is_some_and(|piece| state.is_awaited(&piece));
+                    state.note_end(outcome, is_awaited).map(|error| (error, missing))
+                }
+            }
+        });
+        if let Some((error, position)) = unreturned {
+            self.shared.report(error, position);
+        }
+        self.shared.resource.notify();
+        self.shared.nudge(Priority::Low);
+    }
+}

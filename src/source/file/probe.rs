@@ -1,0 +1,59 @@
+//! Asks for a few stored bytes once more, to learn whether servers with another entity tag send the same ones. See
+//! [`pool`](super::pool).
+
+use std::sync::Arc;
+
+use super::Shared;
+use super::pool::{Probed, Proof};
+use crate::client::Head;
+use crate::downloader::{Flow, Outcome, Priority, Sink};
+use crate::error::{Error, ErrorKind};
+
+pub(crate) struct ProbeSink {
+    shared: Arc<Shared>,
+    proof: Proof,
+    /// The stored bytes.
+    stored: Vec<u8>,
+    /// What came of them.
+    came: Vec<u8>,
+    /// What the head tells, once it has come.
+    seen: Probed,
+}
+
+impl ProbeSink {
+    pub(crate) fn new(shared: Arc<Shared>, proof: Proof, stored: Vec<u8>) -> Self {
+        Self { shared, proof, stored, came: Vec::new(), seen: Probed::Nothing }
+    }
+}
+
+impl Sink for ProbeSink {
+    fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+        self.came.clear();
+        self.seen = self.shared.state.lock().read_probe(head, self.proof);
+        match self.seen {
+            Probed::Suspects(..) => Ok(Flow::Stream),
+            _ => Err(Error::new(ErrorKind::Refusal, "the head was all that was asked for")),
+        }
+    }
+
+    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.came.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Outcome) {
+        let is_all = matches!(outcome, Outcome::Done) && self.came.len() == self.stored.len();
+        let probed = match self.seen {
+            Probed::Suspects(proof, _) if is_all => Probed::Suspects(proof, self.came == self.stored),
+            Probed::Suspects(..) => Probed::Nothing,
+            seen => seen,
+        };
+        let is_to_log = self.shared.state.lock().pool.handle_probed(probed);
+        if is_to_log {
+            let url = self.shared.url();
+            log::warn!("servers behind {url} give the same file different entity tags: all are read from");
+        }
+        self.shared.resource.notify();
+        self.shared.nudge(Priority::Low);
+    }
+}

@@ -1,0 +1,176 @@
+//! A body without ranges: read from its start to its end, by a thread of the file, at the readers' pace.
+//!
+//! The thread waits while the readers have enough ahead of them, so TCP holds the server back. When a reader wants
+//! something from before what is stored, the thread ends and the plan asks for the body again.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+use super::Shared;
+use super::state::Gate;
+use crate::client::{Head, retry};
+use crate::config::ReadAhead;
+use crate::downloader::{Priority, Response};
+use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
+
+const CHUNK: usize = 64 * 1024;
+
+/// Starts the thread that reads `body`, which the state knows of already.
+pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
+    let reads = Arc::clone(shared);
+    let spawned = thread::Builder::new().name("windway-linear".into()).spawn(move || {
+        crate::downloader::enter_own_thread();
+        // A reader would wait for a body that nobody reads any more.
+        let result =
+            contain("reading a linear body", || run(&reads, body)).unwrap_or_else(|panic| Err(panic.into()));
+        if let Err(error) = &result {
+            reads.pause_after(error);
+        }
+        reads.linear_ended(result);
+    });
+    match spawned {
+        // The thread before it has ended, or is about to: it said so before this one was asked for.
+        Ok(thread) => *shared.linear.lock() = Some(thread),
+        Err(error) => {
+            let kind = ErrorKind::Io(error.kind());
+            shared.linear_ended(Err(Error::new(kind, "a thread could not be started").with_cause(error)));
+        }
+    }
+}
+
+fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
+    let mut chunk = vec![0; CHUNK];
+    let mut offset = 0_u64;
+    // The first bytes, while it is not clear that they are media.
+    let mut first = shared.state.lock().first.is_empty().then(Vec::new);
+    while shared.gate(offset) == Gate::Go {
+        let got = body.read_chunk(&mut chunk)?;
+        if let Some(mut held) = first.take() {
+            held.extend_from_slice(&chunk[..got]);
+            if held.len() < 64 && got > 0 {
+                first = Some(held);
+                continue;
+            }
+            if held.is_empty() {
+                return Err(Error::new(ErrorKind::Empty, "the file has no bytes"));
+            }
+            shared.refuse_page(&held)?;
+            shared.store(0, &held)?;
+            offset = held.len() as u64;
+            shared.resource.notify();
+            if got > 0 {
+                continue;
+            }
+        }
+        if got == 0 {
+            // Else the plan asks once more, for the whole and not for a range.
+            if body.is_doubtful_end() {
+                return Ok(());
+            }
+            return shared.found_end(offset, body.head());
+        }
+        shared.hold_against_stored(offset, &chunk[..got])?;
+        shared.store(offset, &chunk[..got])?;
+        offset += got as u64;
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// Fails if what came at `offset` is not what is stored there, from an earlier reading of the body.
+    fn hold_against_stored(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let end = offset + bytes.len() as u64;
+        // Any part of them may be stored: a window begins and ends anywhere.
+        let both = |range: Range<u64>| range.start.max(offset)..range.end.min(end);
+        let stored: Vec<Range<u64>> = self
+            .resource
+            .with_ranges(|ranges| ranges.iter().map(both).filter(|range| range.start < range.end).collect());
+        for range in stored {
+            let came = &bytes[(range.start - offset) as usize..(range.end - offset) as usize];
+            let mut there = vec![0; came.len()];
+            // What was evicted meanwhile is nobody's any more.
+            let got = self.resource.read_at(range.start, &mut there)?;
+            if there[..got] != came[..got] {
+                let why = format!("the file changed while it was read: other bytes from {} on", range.start);
+                return Err(Error::new(ErrorKind::Changed, why).with_url(self.url()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks until the body may be read on from `offset`, or will not be.
+    fn gate(&self, offset: u64) -> Gate {
+        let decided = self.resource.wait(None, |view| {
+            if self.link.get().is_none_or(|link| link.epoch.is_cancelled()) {
+                return Some(Gate::Leave);
+            }
+            self.state.lock().linear_gate(offset, view.ranges)
+        });
+        decided.unwrap_or(Gate::Leave)
+    }
+
+    /// Notes that the body behind `head` ended at `offset`. Fails if the file is known to be longer.
+    fn found_end(&self, offset: u64, head: &Head) -> Result<(), Error> {
+        let stored = self.resource.with_ranges(|ranges| ranges.iter().last().map_or(0, |last| last.end));
+        {
+            let mut state = self.state.lock();
+            let known = stored.max(state.linear_best).max(state.len().unwrap_or(0));
+            if offset < known {
+                // Without a framing a lost connection looks like an end (RFC 9112, section 8). With one it is an end.
+                let is_framed = head.body_len().is_some() || head.header("transfer-encoding").is_some();
+                let kind = if is_framed { ErrorKind::Changed } else { ErrorKind::Truncated };
+                let why = format!("the body ended at {offset}, and the file has {known} bytes or more");
+                return Err(Error::new(kind, why).with_url(head.url()));
+            }
+            if let Some(info) = &mut state.info {
+                info.len = Some(offset);
+            }
+        }
+        self.resource.notify();
+        Ok(())
+    }
+
+    /// Waits before the body is asked for again, unless the reading that broke off had got further than any before.
+    fn pause_after(&self, error: &Error) {
+        if !error.is_retryable() {
+            return;
+        }
+        let after = {
+            let mut state = self.state.lock();
+            state.trouble = Some(error.clone());
+            state.linear_backoff.handle_failure(error, u32::MAX, retry::random())
+        };
+        let Some(after) = after else { return };
+        let is_cancelled = || self.link.get().is_none_or(|link| link.epoch.is_cancelled());
+        self.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
+    }
+
+    fn linear_ended(&self, result: Result<(), Error>) {
+        let mut state = self.state.lock();
+        state.linear = false;
+        let unreturned = match result {
+            Ok(()) => None,
+            Err(error) if error.is_retryable() => {
+                let target = state.target().cloned();
+                state.leave_target(target.as_ref());
+                state.trouble = Some(error.clone());
+                // Else it is asked for again at once.
+                let is_wanted = state.read_ahead == ReadAhead::Whole
+                    || state.readers.iter().any(|(_, reader)| reader.waits());
+                if is_wanted { None } else { state.halt(error) }
+            }
+            Err(error) if error.is_cancelled() => None,
+            Err(error) => state.fail(error),
+        };
+        let position = state.linear_best;
+        drop(state);
+        if let Some(error) = unreturned {
+            self.report(error, position);
+        }
+        self.resource.notify();
+        self.nudge(Priority::High);
+    }
+}

@@ -1,0 +1,646 @@
+//! What is known of a file while it is streamed: who reads where, what is on its way, what went wrong.
+//!
+//! Plain data behind one mutex, which is taken inside the storage's and never the other way round. Nothing here waits,
+//! sends or calls out.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Situation};
+use super::pool::{self, Probed, Proof, ServerPool, Verdict};
+use crate::cancel::CancelToken;
+use crate::client::Head;
+use crate::client::representation::{self, Likeness, Representation};
+use crate::client::retry::Backoff;
+use crate::config::ReadAhead;
+use crate::downloader::{Flow, Priority, RequestId};
+use crate::error::{Error, ErrorKind};
+use crate::media::{FirstBytes, MediaInfo};
+use crate::phase::{Facts, LastRead, Phase};
+use crate::safe_url::SafeUrl;
+use crate::storage::RangeSet;
+
+/// So often a server that has served ranges may ignore one before it is taken for one that serves none.
+const MAX_IGNORED_RANGES: u32 = 3;
+
+/// What the first answer told.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    /// Bytes in the file. A body without an announced length tells it when it has ended.
+    pub(crate) len: Option<u64>,
+    /// The server serves ranges; else the one body is read from its start to its end.
+    pub(crate) ranged: bool,
+    /// Where redirects led last, if what is there has served since. It is asked first.
+    pub(crate) target: Option<SafeUrl>,
+    pub(crate) content_type: Option<String>,
+    /// What all its bytes are of.
+    pub(crate) representation: Representation,
+    /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the others. Else
+    /// bytes have to be compared.
+    pub(crate) is_vouched_for: bool,
+}
+
+/// A piece that was asked for and has not ended.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) piece: Piece,
+    pub(crate) priority: Priority,
+    pub(crate) token: CancelToken,
+    /// Known once the downloader has accepted it.
+    pub(crate) request: Option<RequestId>,
+    /// It is tried again for as long as somebody waits for it, and no longer.
+    pub(crate) for_reader: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) readers: Slab<ReaderView>,
+    pub(crate) pieces: Slab<InFlight>,
+    /// Known once the first head has come; changes no more but for a length that is found out, and its target.
+    pub(crate) info: Option<Info>,
+    /// Ranges that were answered with the whole, one after another.
+    pub(crate) ignored_ranges: u32,
+    /// A range was refused with a status that a request for the whole may not meet: that one is made next, and tells.
+    pub(crate) tries_whole: bool,
+    /// A piece was asked for beside the opening. It is not asked for again before the head has come.
+    pub(crate) asked_beside: bool,
+    /// A thread reads the one body of a server without ranges.
+    pub(crate) linear: bool,
+    /// How far any reading of the one body has come, and the readings that broke off.
+    pub(crate) linear_best: u64,
+    pub(crate) linear_backoff: Backoff,
+    /// What ended awaited work last, and how many times that has happened.
+    pub(crate) failure: Option<Error>,
+    pub(crate) failures: u64,
+    /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
+    pub(crate) spoiled: Option<Error>,
+    /// The opening is fetched although nobody waits for it.
+    pub(crate) preload: bool,
+    /// What a fetch that is tried again failed of.
+    pub(crate) trouble: Option<Error>,
+    /// Why fetching has ended: nothing is fetched until somebody waits.
+    pub(crate) halted: Option<Error>,
+    /// Interrupts so far, and whether the last one is still in force.
+    pub(crate) interrupts: u64,
+    pub(crate) interrupted: bool,
+    /// The caller of `open` waits, and is told at once that the host can't be reached.
+    pub(crate) opening: bool,
+    pub(crate) last_progress: Instant,
+    /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
+    pub(crate) first: FirstBytes,
+    /// What they told, once the stream is gone and they with it.
+    pub(crate) media: Option<MediaInfo>,
+    pub(crate) read_ahead: ReadAhead,
+    /// Bytes kept behind a reader; `None` where storage keeps all.
+    pub(crate) behind: Option<u64>,
+    pub(crate) stats: StreamStats,
+    /// The servers behind the URL, by their entity tags.
+    pub(crate) pool: ServerPool,
+}
+
+/// What a read that does not wait came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TryRead {
+    /// So many bytes were read.
+    Bytes(usize),
+    /// Nothing is there yet, and why.
+    Pending(Pending),
+    /// The file ends here.
+    End,
+}
+
+/// Why nothing is there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Pending {
+    /// It was asked for, and is on its way.
+    Fetching,
+    /// It could not be had, and is asked for again.
+    Retrying,
+    /// It is stored on disk, and on its way into memory. [`Read::read`](std::io::Read::read) need not wait for that.
+    OnDisk,
+}
+
+/// What is done with a head that does not contradict the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepted {
+    Taken,
+    /// It may be of another server's copy of the file. That has to be proved first.
+    Unproved,
+}
+
+/// What a stream has done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StreamStats {
+    /// Requests answered.
+    pub requests: u64,
+    /// Bytes of body received.
+    pub bytes_fetched: u64,
+    /// Bytes received that no reader wanted any more.
+    pub bytes_dropped: u64,
+    /// Bytes that readers read.
+    pub bytes_read: u64,
+    /// Reads that had to wait.
+    pub stalls: u64,
+    /// How long they waited, together.
+    pub stalled: Duration,
+}
+
+impl State {
+    pub(crate) fn new(read_ahead: ReadAhead, behind: Option<u64>) -> Self {
+        Self {
+            readers: Slab::new(),
+            pieces: Slab::new(),
+            info: None,
+            ignored_ranges: 0,
+            tries_whole: false,
+            asked_beside: false,
+            linear: false,
+            linear_best: 0,
+            linear_backoff: Backoff::default(),
+            failure: None,
+            failures: 0,
+            spoiled: None,
+            preload: false,
+            trouble: None,
+            halted: None,
+            interrupts: 0,
+            interrupted: false,
+            opening: true,
+            last_progress: Instant::now(),
+            first: FirstBytes::default(),
+            media: None,
+            read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
+            behind,
+            stats: StreamStats::default(),
+            pool: ServerPool::new(true),
+        }
+    }
+
+    /// Notes that the stream is gone.
+    pub(crate) fn close(&mut self, media: MediaInfo) {
+        self.media = Some(media);
+        self.first = FirstBytes::default();
+    }
+
+    /// Changes how far to read ahead.
+    pub(crate) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
+        self.halted = None;
+        self.read_ahead = if self.behind.is_some() { plan::windowed(read_ahead) } else { read_ahead };
+    }
+
+    /// Notes that `reader` wants the byte at `position` now.
+    pub(crate) fn want(&mut self, reader: usize, position: u64) {
+        let view = &mut self.readers[reader];
+        if view.position != position {
+            *view = ReaderView { position, ..ReaderView::default() };
+        }
+        view.waiting = true;
+        self.halted = None;
+    }
+
+    /// Notes that somebody waits for all bytes of `range`, until `remove_reader`.
+    pub(crate) fn want_all(&mut self, range: &Range<u64>) -> usize {
+        self.halted = None;
+        self.readers.insert(ReaderView { position: range.start, until: range.end, ..ReaderView::default() })
+    }
+
+    pub(crate) fn len(&self) -> Option<u64> {
+        self.info.as_ref().and_then(|info| info.len)
+    }
+
+    /// True if `position` is behind the last byte; not before the first bytes have shown that it is no page that ends there.
+    pub(crate) fn is_past_end(&self, position: u64) -> bool {
+        let opens = |in_flight: &InFlight| in_flight.piece.next == 0;
+        let is_unclear =
+            self.first.is_empty() && (self.linear || self.pieces.iter().any(|(_, piece)| opens(piece)));
+        !is_unclear && self.len().is_some_and(|len| position >= len)
+    }
+
+    /// True if the one body is read from its start to its end: nothing is asked for ahead of a reader.
+    pub(crate) fn is_sequential(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| !info.ranged)
+    }
+
+    /// True while the caller of `open` waits.
+    pub(crate) fn is_opening(&self) -> bool {
+        self.opening && self.first.is_empty()
+    }
+
+    /// What to fetch next.
+    pub(crate) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
+        match &self.info {
+            _ if self.spoiled.is_some() => Plan::Idle,
+            info if self.tries_whole => self.plan_linear(available, info.as_ref().and_then(|info| info.len)),
+            None => self.plan_opening(),
+            Some(info) if info.ranged && self.pool.has_suspect() => {
+                if self.pool.is_probing() {
+                    Plan::Idle
+                } else {
+                    Plan::Probe
+                }
+            }
+            Some(info) if info.ranged => self.plan_pieces(available, network, admissible),
+            Some(info) => {
+                let len = info.len;
+                self.plan_linear(available, len)
+            }
+        }
+    }
+
+    fn plan_opening(&self) -> Plan {
+        let nothing = RangeSet::default();
+        let is_awaited = |reader: &ReaderView| reader.awaited(&nothing).is_some();
+        let is_wanted = self.preload || self.readers.iter().any(|(_, reader)| is_awaited(reader));
+        let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
+        let range = match (is_asked_for, self.asked_beside) {
+            (false, _) => is_wanted.then_some(0..OPENING),
+            (true, false) => plan::beside_opening(&self.readers()),
+            (true, true) => None,
+        };
+        range.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::High })
+    }
+
+    fn plan_linear(&self, available: &RangeSet, len: Option<u64>) -> Plan {
+        let wants =
+            |reader: &ReaderView| reader.awaited(available).is_some_and(|at| len.is_none_or(|len| at < len));
+        let downloads = self.read_ahead == ReadAhead::Whole
+            && self.halted.is_none()
+            && len.is_none_or(|len| available.run_from(0) < len);
+        let is_wanted = self.preload || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
+        if self.linear || !self.pieces.is_empty() || !is_wanted {
+            return Plan::Idle;
+        }
+        Plan::Fetch { range: 0..u64::MAX, priority: Priority::High }
+    }
+
+    fn plan_pieces(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
+        let (read_ahead, len) = (self.read_ahead, self.len());
+        let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
+        for (_, reader) in &mut self.readers {
+            reader.refill(available, &in_flight, read_ahead);
+        }
+        let readers = self.readers();
+        let admissible = if self.halted.is_some() { Priority::High } else { admissible };
+        let situation = Situation {
+            readers: &readers,
+            available,
+            in_flight: &in_flight,
+            len,
+            network,
+            read_ahead,
+            admissible,
+        };
+        situation.plan()
+    }
+
+    fn readers(&self) -> Vec<ReaderView> {
+        self.readers.iter().map(|(_, reader)| *reader).collect()
+    }
+
+    /// True if an answer's head proves that it is of the same file.
+    pub(crate) fn is_vouched_for(&self) -> bool {
+        self.info.as_ref().is_none_or(|info| info.is_vouched_for || !info.ranged)
+    }
+
+    /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
+    pub(crate) fn awaits_joint(&self, start: u64, available: &RangeSet) -> bool {
+        let Some(before) = start.checked_sub(1).filter(|_| !self.is_vouched_for()) else { return false };
+        let brings = |piece: &Piece| piece.next <= before && before < piece.end;
+        !available.contains(before) && self.pieces.iter().any(|(_, in_flight)| brings(&in_flight.piece))
+    }
+
+    /// Notes that a piece was asked for. Returns its key, and the tokens of those that it supersedes.
+    pub(crate) fn add_piece(
+        &mut self,
+        range: &Range<u64>,
+        priority: Priority,
+        token: CancelToken,
+        for_reader: bool,
+    ) -> (usize, Vec<CancelToken>) {
+        let mut superseded = Vec::new();
+        for (_, in_flight) in &mut self.pieces {
+            let Piece { next, end, .. } = in_flight.piece;
+            if next <= range.start && range.start < end {
+                in_flight.piece.end = next;
+                superseded.push(in_flight.token.clone());
+            }
+        }
+        self.asked_beside |= self.info.is_none() && range.start > 0;
+        let piece = Piece { next: range.start, end: range.end, retrying: None };
+        (self.pieces.insert(InFlight { piece, priority, token, request: None, for_reader }), superseded)
+    }
+
+    /// True if a piece has come farther than anybody wants it.
+    pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
+        plan::is_too_far(piece, self.readers.iter().map(|(_, reader)| reader), self.read_ahead)
+    }
+
+    /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
+    pub(crate) fn unwanted(&mut self, available: &RangeSet, network: Network) -> Vec<CancelToken> {
+        let mut tokens = Vec::new();
+        while let Some(key) = self.poll_unwanted(available, network) {
+            let in_flight = &mut self.pieces[key];
+            // It brings nothing more, as far as the plan is concerned.
+            in_flight.piece.end = in_flight.piece.next;
+            tokens.push(in_flight.token.clone());
+        }
+        tokens
+    }
+
+    fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
+        // The opening tells what the file is, wherever its reader has gone.
+        let len = self.info.as_ref().filter(|info| info.ranged)?.len;
+        let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
+            self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
+        let readers = self.readers();
+        let situation = Situation {
+            readers: &readers,
+            available,
+            in_flight: &in_flight,
+            len,
+            network,
+            read_ahead: self.read_ahead,
+            admissible: Priority::High,
+        };
+        situation.poll_unwanted().map(|index| keys[index])
+    }
+
+    /// Takes in what the first answer tells, or holds a later one against it: parts of two files are never joined.
+    /// `start` is where the first byte would be stored.
+    pub(crate) fn accept(&mut self, head: &Head, start: u64) -> Result<Accepted, Error> {
+        self.stats.requests += 1;
+        if head.total() == Some(0) {
+            return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
+        }
+        let Some(info) = &mut self.info else {
+            self.info = Some(Info {
+                len: head.total(),
+                ranged: head.is_partial(),
+                target: None,
+                content_type: head.content_type().map(str::to_owned),
+                is_vouched_for: Representation::of(head).strong_validator().is_some(),
+                representation: Representation::of(head),
+            });
+            return Ok(Accepted::Taken);
+        };
+        let has_first = self.first.as_slice().len() as u64 >= pool::PROOF.min(info.len.unwrap_or(u64::MAX));
+        match info.representation.compare(head) {
+            Likeness::HtmlPage => return Err(representation::html_page(head)),
+            Likeness::Changed(what) => return Err(representation::changed(head, what)),
+            Likeness::OtherTag(tag) => match self.pool.judge(&tag, start, info.ranged && has_first) {
+                Verdict::Same => {}
+                Verdict::Unproved => return Ok(Accepted::Unproved),
+                Verdict::Changed => return Err(representation::changed(head, "entity tag")),
+            },
+            Likeness::Confirmed => self.pool.handle_first_tag(),
+            Likeness::Unconfirmed => info.is_vouched_for = false,
+        }
+        // The length may have been found out without a head that told it.
+        if matches!((info.len, head.total()), (Some(old), Some(new)) if old != new) {
+            return Err(representation::changed(head, "length"));
+        }
+        if head.is_partial() {
+            // A whole that comes instead may be refused yet.
+            info.representation.learn_total(head);
+            info.len = info.len.or(head.total());
+        }
+        Ok(Accepted::Taken)
+    }
+
+    /// The next probe, and what it asks for.
+    pub(crate) fn begin_probe(&mut self, available: &RangeSet) -> Option<(Proof, Range<u64>)> {
+        self.pool.poll_probe(available, self.first.as_slice().len() as u64)
+    }
+
+    /// Copies the file's first bytes, as many as there are. Returns how many.
+    pub(crate) fn copy_first(&self, buf: &mut [u8]) -> usize {
+        let first = self.first.as_slice();
+        let len = first.len().min(buf.len());
+        buf[..len].copy_from_slice(&first[..len]);
+        len
+    }
+
+    /// What the head of a probe's answer tells; of one with the suspect's tag the bytes have to be compared.
+    pub(crate) fn read_probe(&mut self, head: &Head, proof: Proof) -> Probed {
+        self.stats.requests += 1;
+        let Some(info) = &self.info else { return Probed::Nothing };
+        match info.representation.compare(head) {
+            Likeness::Confirmed => Probed::EarlierTag,
+            Likeness::OtherTag(tag) if self.pool.is_cleared(&tag) => Probed::EarlierTag,
+            Likeness::OtherTag(tag) if self.pool.is_suspect(&tag) && head.is_partial() => {
+                Probed::Suspects(proof, false)
+            }
+            _ => Probed::Nothing,
+        }
+    }
+
+    /// Notes that a head brought the part that was asked for, or the whole. A server that has served ranges may fail to
+    /// once or twice: one among many behind one name, perhaps.
+    pub(crate) fn accept_part(&mut self, head: &Head) -> Result<Flow, Error> {
+        if head.is_partial() {
+            self.ignored_ranges = 0;
+            // What refused another one had another reason.
+            self.tries_whole &= head.start() == 0;
+            return Ok(Flow::Stream);
+        }
+        let has_served_ranges = self.info.as_ref().is_some_and(|info| info.ranged);
+        let tells_nothing = head.total().is_none() && head.validator().is_none();
+        if has_served_ranges && tells_nothing {
+            let why =
+                "the file changed while it was read: the whole came, with nothing that tells it is the same";
+            return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
+        }
+        // The opening itself says how the file is to be read, whatever came beside it.
+        let is_opening = self.first.is_empty();
+        let is_asked_for = std::mem::take(&mut self.tries_whole);
+        if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
+            self.ignored_ranges += 1;
+            let why = "the whole came instead of a range, from a server that had served ranges";
+            return Err(Error::new(ErrorKind::RangeIgnored, why).with_url(head.url()));
+        }
+        // One body with all of it: a thread of the file reads it at the readers' pace.
+        if let Some(info) = &mut self.info {
+            info.ranged = false;
+        }
+        Ok(Flow::Detach)
+    }
+
+    /// Notes that the answer from `url` was taken: what is fetched from now on is asked for there.
+    pub(crate) fn adopt_target(&mut self, url: &SafeUrl) {
+        if let Some(info) = &mut self.info {
+            info.target = Some(url.clone());
+        }
+    }
+
+    /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the original
+    /// URL, which may lead elsewhere by now.
+    pub(crate) fn leave_target(&mut self, target: Option<&SafeUrl>) {
+        if let Some(info) = self.info.as_mut().filter(|info| info.target.as_ref() == target) {
+            info.target = None;
+        }
+    }
+
+    pub(crate) fn target(&self) -> Option<&SafeUrl> {
+        self.info.as_ref()?.target.as_ref()
+    }
+
+    /// Notes what the request for `range` failed of. True if the whole is to be asked for instead: some servers refuse
+    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve who asks for none. If the whole is
+    /// refused too, its status is the file's failure.
+    pub(crate) fn note_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
+        if *range == (0..u64::MAX) {
+            self.tries_whole &= error.is_retryable();
+            return false;
+        }
+        // Where the length is not known, a piece may have been asked for behind the end.
+        let may_be_end = error.kind() == ErrorKind::Status(416)
+            && self.info.as_ref().is_some_and(|info| info.len.is_none());
+        let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
+        self.tries_whole |= is_refused;
+        is_refused
+    }
+
+    /// What storage has to keep; `None` is all.
+    pub(crate) fn windows(&self) -> Option<Vec<Range<u64>>> {
+        let behind = self.behind?;
+        let window = |reader: &ReaderView| {
+            let ahead = reader.position.saturating_add(plan::reserve(self.read_ahead));
+            reader.position.saturating_sub(behind)..ahead.max(reader.until)
+        };
+        Some(self.readers.iter().map(|(_, reader)| window(reader)).collect())
+    }
+
+    /// How many bytes can be stored from a reader's position on; `None` is any number.
+    pub(crate) fn most_buffered(&self) -> Option<u64> {
+        self.behind.map(|_| plan::reserve(self.read_ahead))
+    }
+
+    /// True if some reader may want some of these bytes.
+    pub(crate) fn is_wanted(&self, bytes: &Range<u64>) -> bool {
+        self.windows().is_none_or(|windows| {
+            windows.iter().any(|window| bytes.start < window.end && window.start < bytes.end)
+        })
+    }
+
+    /// True if somebody is blocked on a byte that this piece is to bring.
+    pub(crate) fn is_awaited(&self, piece: &Piece) -> bool {
+        // Before the first head has come nothing else can be had.
+        let awaits = |reader: &ReaderView| reader.awaits(piece) || (self.info.is_none() && reader.waits());
+        self.readers.iter().any(|(_, reader)| awaits(reader))
+    }
+
+    /// The Low pieces that a reader has come to wait for: they are High from now on.
+    pub(crate) fn promote_awaited(&mut self) -> Vec<RequestId> {
+        let awaited: Vec<usize> = self
+            .pieces
+            .iter()
+            .filter(|(_, in_flight)| in_flight.priority == Priority::Low && self.is_awaited(&in_flight.piece))
+            .map(|(key, _)| key)
+            .collect();
+        let promote = |key: usize| {
+            let in_flight = &mut self.pieces[key];
+            in_flight.priority = Priority::High;
+            in_flight.request
+        };
+        awaited.into_iter().filter_map(promote).collect()
+    }
+
+    /// What a stream is at, whose reads stand like this.
+    pub(crate) fn phase(&self, reads: LastRead, is_cancelled: bool, available: &RangeSet) -> Phase {
+        let waits = |reader: &ReaderView| reader.awaited(available).is_some();
+        let facts = Facts {
+            is_cancelled,
+            reads,
+            is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
+            has_failed: self.halted.is_some() || self.spoiled.is_some(),
+            is_known: self.info.is_some(),
+            is_retrying: self.is_retrying(available),
+            is_awaited: self.readers.iter().any(|(_, reader)| waits(reader)),
+            is_fetching: !self.pieces.is_empty() || self.linear,
+        };
+        facts.phase()
+    }
+
+    /// True if something could not be had, and is asked for again: by itself, or because somebody waits.
+    pub(crate) fn is_retrying(&self, available: &RangeSet) -> bool {
+        let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
+        let waits = |reader: &ReaderView| reader.awaited(available).is_some();
+        self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight))
+            || (self.trouble.is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
+    }
+
+    /// Notes that nothing is fetched any more until somebody waits. Returns the error if no read returns it.
+    pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
+        let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
+        self.halted = Some(error.clone());
+        (!is_returned).then_some(error)
+    }
+
+    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again. Returns the
+    /// error if no read returns it.
+    pub(crate) fn fail(&mut self, error: Error) -> Option<Error> {
+        let unreturned = self.halt(error.clone());
+        for (_, reader) in &mut self.readers {
+            reader.waiting = false;
+            reader.until = 0;
+        }
+        self.failure = Some(error);
+        self.failures += 1;
+        unreturned
+    }
+
+    /// How far the reader of a linear body may go: `None` while it should wait.
+    pub(crate) fn linear_gate(&self, offset: u64, available: &RangeSet) -> Option<Gate> {
+        let behind = |reader: &ReaderView| reader.awaited(available).is_some_and(|at| at < offset);
+        if self.readers.iter().any(|(_, reader)| behind(reader)) {
+            return Some(Gate::Restart);
+        }
+        let within = |reader: &ReaderView| {
+            let mark = plan::mark(self.read_ahead, reader.position, reader.run).max(OPENING);
+            reader.waiting || offset < reader.position.saturating_add(mark).max(reader.until)
+        };
+        self.readers.iter().any(|(_, reader)| within(reader)).then_some(Gate::Go)
+    }
+}
+
+/// What the reader of a linear body does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Reads on.
+    Go,
+    /// Somebody waits for bytes that are gone: the body has to be asked for again.
+    Restart,
+    /// Nobody wants it any more.
+    Leave,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_holds_what_is_waited_for() {
+        let mut state = State::new(ReadAhead::Bytes(8 << 20), Some(1 << 20));
+        state.want_all(&(100..8 << 20));
+        state.set_read_ahead(ReadAhead::Bytes(64 << 10));
+        assert_eq!(state.windows().unwrap()[0], 0..8 << 20);
+    }
+
+    #[test]
+    fn what_failed_is_not_asked_for_again_before_somebody_waits_again() {
+        let mut state = State::new(ReadAhead::Bytes(1 << 20), None);
+        let nothing = RangeSet::default();
+        let plan = |state: &mut State| state.plan(&nothing, Network::default(), Priority::Low);
+        let reader = state.readers.insert(ReaderView { waiting: true, ..ReaderView::default() });
+        assert!(matches!(plan(&mut state), Plan::Fetch { priority: Priority::High, .. }));
+        // The read that waits returns it.
+        assert!(state.fail(Error::new(ErrorKind::Status(404), "not found")).is_none());
+        assert_eq!(plan(&mut state), Plan::Idle);
+        state.readers[reader].waiting = true;
+        assert!(matches!(plan(&mut state), Plan::Fetch { .. }));
+    }
+}

@@ -1,0 +1,115 @@
+//! Tells playlists from audio: what many stations' links lead to is a short text that names the stream.
+
+use std::fmt;
+
+use crate::safe_url::SafeUrl;
+
+/// A list of URLs in place of audio.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Playlist {
+    /// It is of HLS, whose entries are pieces.
+    is_hls: bool,
+    /// The first URL in it.
+    first: Option<SafeUrl>,
+}
+
+impl Playlist {
+    /// Looks at an answer's content type and its first bytes: M3U, PLS, ASX, XSPF, or URLs alone.
+    pub(crate) fn detect(content_type: Option<&str>, first: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(first);
+        let text = text.trim_start_matches('\u{FEFF}').trim_start();
+        let begins = |start: &str| text.get(..start.len()).is_some_and(|got| got.eq_ignore_ascii_case(start));
+        let is_list =
+            ["#EXTM3U", "[playlist]", "[reference]", "<asx", "http://", "https://"].into_iter().any(begins)
+                || (begins("<?xml") && text.contains("<playlist"))
+                || (names_list(content_type.unwrap_or_default()) && is_text(text));
+        is_list.then(|| Self { is_hls: text.contains("#EXT-X-"), first: first_url(text).map(SafeUrl::from) })
+    }
+}
+
+fn names_list(content_type: &str) -> bool {
+    let content_type = content_type.to_ascii_lowercase();
+    ["mpegurl", "scpls", "pls+xml", "xspf"].iter().any(|name| content_type.contains(name))
+}
+
+fn is_text(text: &str) -> bool {
+    !text.chars().any(|char| char.is_control() && !char.is_whitespace())
+}
+
+fn first_url(text: &str) -> Option<&str> {
+    // XSPF names itself by an URL, too.
+    let text = text.split_once("<location>").map_or(text, |(_, rest)| rest);
+    let at = ["http://", "https://"].into_iter().filter_map(|scheme| text.find(scheme)).min()?;
+    let is_end = |char: char| char.is_whitespace() || char.is_control() || "\"'<>".contains(char);
+    text[at..].split(is_end).next()
+}
+
+impl fmt::Display for Playlist {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.first {
+            _ if self.is_hls => f.write_str("the answer is an HLS playlist, not audio"),
+            Some(first) => {
+                write!(f, "the answer is a playlist, not audio; the first stream in it is {first}")
+            }
+            None => f.write_str("the answer is a playlist, not audio"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn said(content_type: &str, first: &str) -> Option<String> {
+        Playlist::detect(Some(content_type), first.as_bytes()).map(|list| list.to_string())
+    }
+
+    #[test]
+    fn playlists_name_their_first_stream() {
+        for (content_type, list) in [
+            ("audio/x-mpegurl", "#EXTM3U\n#EXTINF:-1,Radio\nhttp://h:8000/a?b=c\nhttp://h/2\n"),
+            ("audio/x-mpegurl; charset=utf-8", "Radio:\r\nhttp://h:8000/a?b=c\r\n"),
+            ("audio/mpeg", "http://h:8000/a?b=c"),
+            ("audio/x-scpls", "[playlist]\nnumberofentries=1\nFile1=http://h:8000/a?b=c\nTitle1=x\n"),
+            (
+                "video/x-ms-asf",
+                "<ASX version=\"3.0\"><ENTRY><REF HREF=\"http://h:8000/a?b=c\" /></ENTRY></ASX>",
+            ),
+            ("text/plain", "\u{FEFF}[Reference]\r\nRef1=http://h:8000/a?b=c\r\n"),
+            (
+                "application/xspf+xml",
+                "<?xml version=\"1.0\"?><playlist xmlns=\"http://xspf.org/ns/0/\"><trackList><track>\
+                 <location>http://h:8000/a?b=c</location></track></trackList></playlist>",
+            ),
+        ] {
+            let expected =
+                "the answer is a playlist, not audio; the first stream in it is http://h:8000/a?b=…";
+            assert_eq!(said(content_type, list).as_deref(), Some(expected), "{list}");
+        }
+        let hls = said("application/vnd.apple.mpegurl", "#EXTM3U\n#EXT-X-VERSION:3\nhttp://h/1.ts\n");
+        assert_eq!(hls.as_deref(), Some("the answer is an HLS playlist, not audio"));
+        assert!(said("audio/x-scpls", "nothing").is_some());
+    }
+
+    #[test]
+    fn audio_and_pages_are_no_playlists() {
+        for (content_type, first) in [
+            ("audio/x-mpegurl", &b"ID3\x04\0http://host/"[..]),
+            ("audio/mpeg", b"\xFF\xFB\x90\x64http://host/"),
+            ("text/html", b"<!DOCTYPE html><a href=\"http://host/\">"),
+            ("text/xml", b"<?xml version=\"1.0\"?><error>http://host/</error>"),
+            ("audio/mpeg", b""),
+        ] {
+            assert_eq!(Playlist::detect(Some(content_type), first), None, "{content_type}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_makes_it_panic(content_type in ".{0,20}", first in any::<Vec<u8>>(), list in "(#EXTM3U|http://)?.{0,40}") {
+            said(&content_type, &list);
+            Playlist::detect(Some("audio/x-scpls"), &first);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Decides what a radio does when its connection ends: ask again, when, or end with it.
+//!
+//! Does no I/O and never reads the clock: the [receiver](super::receiver) brings the facts and the time, and does what
+//! is answered.
+
+use std::time::{Duration, Instant};
+
+use crate::client::retry;
+use crate::config::{AfterPause, RadioConfig};
+use crate::error::{Error, ErrorKind};
+
+/// Audio for so long, and the connection was a good one: the waits begin anew. A station that sends a burst and hangs up
+/// each time is not asked without a pause.
+const STEADY: Duration = Duration::from_secs(10);
+
+/// How long after a break the station is likely to be back at any moment.
+const BRIEF: Duration = Duration::from_secs(120);
+/// The longest wait in that time, unless the server asks for more: whoever listens hears soon that the station is back.
+const LONGEST_WHILE_BRIEF: Duration = Duration::from_millis(1500);
+
+/// What happened so far to the connections of one radio.
+#[derive(Debug)]
+pub(crate) struct Reconnect {
+    policy: Policy,
+    /// Connections that failed, since the last steady one.
+    failures: u32,
+    /// True once a byte of audio came, over any connection.
+    heard: bool,
+    /// When this connection brought its first byte; `None` while it has not.
+    flowing_since: Option<Instant>,
+    /// When the first failure since the last byte of audio was met, or the radio was begun and never heard.
+    troubled_since: Option<Instant>,
+    starving: Option<Starving>,
+}
+
+/// The knobs that decide.
+#[derive(Debug)]
+struct Policy {
+    give_up: Option<Duration>,
+    source_away: Duration,
+    min_rate: u32,
+    rate_window: Duration,
+    /// After so long a pause the connection is let go.
+    let_go_after: Option<Duration>,
+}
+
+/// A time in which the reader waited for each byte.
+#[derive(Clone, Copy, Debug)]
+struct Starving {
+    since: Instant,
+    bytes: u64,
+}
+
+/// What to do after a connection has ended.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Ask again after this time.
+    Retry(Duration),
+    /// The radio has ended, with this.
+    End(Error),
+}
+
+impl Reconnect {
+    pub(crate) fn new(config: &RadioConfig, now: Instant) -> Self {
+        let policy = Policy {
+            give_up: config.give_up,
+            source_away: config.source_away,
+            min_rate: config.min_rate,
+            rate_window: config.rate_window,
+            let_go_after: (config.after_pause == AfterPause::LiveEdge).then_some(config.pause_limit),
+        };
+        Self {
+            policy,
+            failures: 0,
+            heard: false,
+            flowing_since: None,
+            troubled_since: Some(now),
+            starving: None,
+        }
+    }
+
+    /// Notes that `bytes` of audio came. `starved` says that the reader had nothing left and waited for them. An error
+    /// says that the connection is too slow, and is to be given up with it.
+    pub(crate) fn handle_audio(&mut self, bytes: u64, starved: bool, now: Instant) -> Result<(), Error> {
+        self.heard = true;
+        self.troubled_since = None;
+        let flowing_since = *self.flowing_since.get_or_insert(now);
+        if now.saturating_duration_since(flowing_since) >= STEADY {
+            self.failures = 0;
+        }
+        if !starved {
+            self.starving = None;
+            return Ok(());
+        }
+        let starving = self.starving.get_or_insert(Starving { since: now, bytes: 0 });
+        starving.bytes += bytes;
+        let time = now.saturating_duration_since(starving.since);
+        if time < self.policy.rate_window {
+            return Ok(());
+        }
+        let rate = starving.bytes as f64 / time.as_secs_f64();
+        self.starving = None;
+        if rate < f64::from(self.policy.min_rate) {
+            let least = self.policy.min_rate;
+            let why = format!("the station sent {rate:.0} bytes a second, less than the least of {least}");
+            return Err(Error::new(ErrorKind::Silent, why));
+        }
+        Ok(())
+    }
+
+    /// Decides what follows from `error`, which ended the connection or kept it from coming about. `random` is any number.
+    pub(crate) fn handle_failure(&mut self, error: &Error, now: Instant, random: u64) -> Verdict {
+        let flowed = self.flowing_since.take().is_some();
+        self.starving = None;
+        let troubled_for = now.saturating_duration_since(*self.troubled_since.get_or_insert(now));
+        if !self.is_passing(error, troubled_for) {
+            return Verdict::End(error.clone());
+        }
+        let mut after = retry::delay(error, self.failures, flowed, random);
+        let is_away = self.heard && !flowed;
+        if is_away && troubled_for < BRIEF && error.retry_after().is_none() {
+            after = after.min(LONGEST_WHILE_BRIEF);
+        }
+        self.failures = self.failures.saturating_add(1);
+        match self.policy.give_up {
+            Some(limit) if troubled_for + after > limit => Verdict::End(error.clone()),
+            _ => Verdict::Retry(after),
+        }
+    }
+
+    /// Notes that the connection was let go during a pause, which is nobody's failure.
+    pub(crate) fn handle_let_go(&mut self) {
+        self.flowing_since = None;
+        self.starving = None;
+        self.failures = 0;
+    }
+
+    /// When to let the connection go, if nothing has been read from `idle_since` on, although the buffer is full.
+    pub(crate) fn let_go_at(&self, idle_since: Instant) -> Option<Instant> {
+        idle_since.checked_add(self.policy.let_go_after?)
+    }
+
+    /// True if another attempt may do better.
+    fn is_passing(&self, error: &Error, troubled_for: Duration) -> bool {
+        match error.kind() {
+            // The source is away, or there is no such station.
+            ErrorKind::Status(404) => self.heard && troubled_for < self.policy.source_away,
+            // What a network does that wants a login, or a proxy in trouble; the station was good before.
+            ErrorKind::Tls | ErrorKind::Protocol | ErrorKind::Redirect | ErrorKind::Stalled => self.heard,
+            _ => error.is_retryable(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn broken() -> Error {
+        Error::new(ErrorKind::Disconnected, "gone")
+    }
+
+    fn status(status: u16) -> Error {
+        Error::new(ErrorKind::Status(status), "no")
+    }
+
+    fn radio(change: impl FnOnce(&mut RadioConfig)) -> (Reconnect, Instant) {
+        let now = Instant::now();
+        let mut config = RadioConfig::default();
+        change(&mut config);
+        (Reconnect::new(&config, now), now)
+    }
+
+    /// The longest wait that this failure can lead to; `None` if it is the end.
+    fn longest_wait(radio: &mut Reconnect, error: &Error, now: Instant) -> Option<Duration> {
+        match radio.handle_failure(error, now, u64::MAX) {
+            Verdict::Retry(after) => Some(after),
+            Verdict::End(_) => None,
+        }
+    }
+
+    #[test]
+    fn a_station_that_was_never_heard_is_asked_with_growing_waits() {
+        let (mut radio, now) = radio(|_| ());
+        let waits: Vec<_> =
+            (0..8).map(|_| longest_wait(&mut radio, &broken(), now).unwrap().as_millis()).collect();
+        assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 8000, 8000]);
+    }
+
+    #[test]
+    fn the_first_break_after_audio_is_mended_at_once_and_steady_audio_begins_anew() {
+        let (mut radio, now) = radio(|_| ());
+        radio.handle_audio(1, false, now).unwrap();
+        assert_eq!(longest_wait(&mut radio, &broken(), now), Some(Duration::ZERO));
+        assert_eq!(longest_wait(&mut radio, &broken(), now), Some(SECOND / 2));
+        radio.handle_audio(1, false, now).unwrap();
+        radio.handle_audio(1, false, now + STEADY).unwrap();
+        assert_eq!(longest_wait(&mut radio, &broken(), now), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_station_that_hangs_up_after_each_burst_is_not_asked_in_a_loop() {
+        let (mut radio, now) = radio(|_| ());
+        let waits: Vec<_> = (0..6)
+            .map(|_| {
+                radio.handle_audio(60_000, true, now).unwrap();
+                longest_wait(&mut radio, &broken(), now).unwrap().as_millis()
+            })
+            .collect();
+        assert_eq!(waits, [0, 500, 1000, 2000, 4000, 8000]);
+    }
+
+    #[test]
+    fn a_station_that_was_heard_just_now_is_asked_again_soon() {
+        let (mut radio, now) = radio(|_| ());
+        radio.handle_audio(1, false, now).unwrap();
+        let mut wait = |after| longest_wait(&mut radio, &broken(), now + after).unwrap().as_millis();
+        let waits: Vec<_> =
+            [0, 1, 2, 3, 4, 119, 120].into_iter().map(|second| wait(second * SECOND)).collect();
+        assert_eq!(waits, [0, 500, 1000, 1500, 1500, 1500, 8000]);
+    }
+
+    #[test]
+    fn the_server_is_heard_when_it_asks_for_patience() {
+        let (mut radio, now) = radio(|_| ());
+        radio.handle_audio(1, false, now).unwrap();
+        let error = status(503).with_retry_after(7 * SECOND);
+        assert_eq!(longest_wait(&mut radio, &error, now), Some(7 * SECOND));
+    }
+
+    #[test]
+    fn permanent_answers_are_the_end() {
+        for code in [400, 401, 403, 410, 451] {
+            let (mut radio, now) = radio(|_| ());
+            radio.handle_audio(1, false, now).unwrap();
+            assert_eq!(longest_wait(&mut radio, &status(code), now), None, "{code}");
+        }
+        let (mut radio, now) = radio(|_| ());
+        radio.handle_audio(1, false, now).unwrap();
+        let page = Error::new(ErrorKind::NotMedia, "a page");
+        assert_eq!(longest_wait(&mut radio, &page, now), None);
+    }
+
+    #[test]
+    fn a_404_is_the_end_unless_the_source_may_come_back() {
+        let (mut never_heard, now) = radio(|_| ());
+        assert_eq!(longest_wait(&mut never_heard, &status(404), now), None);
+
+        let (mut radio, now) = radio(|config| config.source_away = 60 * SECOND);
+        radio.handle_audio(1, false, now).unwrap();
+        assert!(longest_wait(&mut radio, &broken(), now).is_some());
+        assert!(longest_wait(&mut radio, &status(404), now + 59 * SECOND).is_some());
+        assert!(longest_wait(&mut radio, &status(404), now + 60 * SECOND).is_none());
+    }
+
+    #[test]
+    fn what_a_foreign_network_does_passes_once_the_station_was_heard() {
+        for kind in [ErrorKind::Tls, ErrorKind::Protocol, ErrorKind::Redirect] {
+            let error = Error::new(kind, "no");
+            let (mut radio, now) = radio(|_| ());
+            assert!(longest_wait(&mut radio, &error, now).is_none());
+            radio.handle_audio(1, false, now).unwrap();
+            assert!(longest_wait(&mut radio, &error, now).is_some());
+        }
+    }
+
+    #[test]
+    fn it_gives_up_when_told_and_counts_from_the_break_on() {
+        let (mut radio, now) = radio(|config| config.give_up = Some(20 * SECOND));
+        assert!(longest_wait(&mut radio, &broken(), now + 19 * SECOND).is_some());
+        assert!(longest_wait(&mut radio, &broken(), now + 20 * SECOND).is_none());
+        // An hour's pause with a full buffer, and then the break is found.
+        radio.handle_audio(1, false, now).unwrap();
+        let hour = 3600 * SECOND;
+        assert!(longest_wait(&mut radio, &broken(), now + hour).is_some());
+        let impatient = status(503).with_retry_after(30 * SECOND);
+        assert!(longest_wait(&mut radio, &impatient, now + hour).is_none());
+    }
+
+    #[test]
+    fn a_trickle_that_starves_the_reader_is_given_up_after_the_window() {
+        let (mut radio, now) = radio(|_| ());
+        let trickle = |radio: &mut Reconnect, bytes, starved| {
+            (0..=10).find(|tick| radio.handle_audio(bytes, starved, now + *tick * SECOND).is_err())
+        };
+        assert_eq!(trickle(&mut radio, 900, true), Some(10));
+        assert_eq!(trickle(&mut radio, 1000, true), None);
+        assert_eq!(trickle(&mut radio, 10, false), None);
+    }
+
+    #[test]
+    fn one_byte_in_time_ends_the_starving() {
+        let (mut radio, now) = radio(|_| ());
+        for tick in 0..40 {
+            radio.handle_audio(1, tick % 9 != 0, now + tick * SECOND).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_connection_is_let_go_in_a_long_pause_only_for_the_live_edge() {
+        let (live, now) = radio(|config| config.pause_limit = 3 * SECOND);
+        assert_eq!(live.let_go_at(now), Some(now + 3 * SECOND));
+        let (patient, now) = radio(|config| config.after_pause = AfterPause::Continue);
+        assert_eq!(patient.let_go_at(now), None);
+    }
+
+    proptest! {
+        /// Whatever happens, in whatever order: no wait is longer than the longest, and without a limit nothing that
+        /// passes is the end.
+        #[test]
+        fn it_never_stops_by_itself(facts in proptest::collection::vec((0..4_u8, 0..100_000_u64, any::<u64>()), 0..100)) {
+            let (mut radio, mut now) = radio(|_| ());
+            for (fact, number, random) in facts {
+                now += Duration::from_millis(number);
+                match fact {
+                    0 => drop(radio.handle_audio(number, random % 2 == 0, now)),
+                    1 => radio.handle_let_go(),
+                    _ => match radio.handle_failure(&broken(), now, random) {
+                        Verdict::Retry(after) => prop_assert!(after <= Duration::from_secs(8)),
+                        Verdict::End(error) => prop_assert!(false, "ended with {error}"),
+                    },
+                }
+            }
+        }
+    }
+}

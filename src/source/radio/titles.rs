@@ -1,0 +1,137 @@
+//! What is playing, by position in the audio.
+
+use std::collections::VecDeque;
+
+use super::icy::IcyMetadata;
+use crate::safe_url::SafeUrl;
+
+/// Titles kept at most, the latest. No station plays so many in a window; one that says so many is not to fill the memory.
+const MOST: usize = 1024;
+
+/// What a station says is playing, from a byte of the audio on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Title {
+    /// The first byte of audio that it holds for, counted from the radio's start.
+    pub position: u64,
+    /// By custom "Artist - Title"; `None` if the station took its title back.
+    pub title: Option<String>,
+    /// Of the station, the cover or nothing that can be opened.
+    pub url: Option<SafeUrl>,
+}
+
+/// The titles of the window.
+#[derive(Debug, Default)]
+pub(crate) struct Titles {
+    /// In the order of their positions, which all differ, as each title does from the one before it. At most `MOST`.
+    titles: VecDeque<Title>,
+}
+
+impl Titles {
+    /// Takes in a metadata block that holds from `position` on, which never goes back. Returns the title if it is a new one.
+    pub(crate) fn add(&mut self, position: u64, metadata: IcyMetadata) -> Option<Title> {
+        let current = self.titles.back();
+        let title = match (metadata.title, &metadata.url) {
+            // Only what a player has no use for.
+            (None, None) => return None,
+            (None, Some(_)) => current.and_then(|current| current.title.clone()),
+            (Some(title), _) => not_empty(title),
+        };
+        let new = Title { position, title, url: metadata.url.filter(|url| !url.expose().is_empty()) };
+        let is_known = match current {
+            Some(current) => (&current.title, &current.url) == (&new.title, &new.url),
+            None => new.title.is_none() && new.url.is_none(),
+        };
+        if is_known {
+            return None;
+        }
+        // Of two blocks without audio in between, the first held for nothing.
+        if current.is_some_and(|current| current.position == position) {
+            self.titles.pop_back();
+        }
+        if self.titles.len() == MOST {
+            self.titles.pop_front();
+        }
+        self.titles.push_back(new.clone());
+        Some(new)
+    }
+
+    /// The title of the byte at `position`.
+    pub(crate) fn at(&self, position: u64) -> Option<&Title> {
+        self.titles.iter().rev().find(|title| title.position <= position)
+    }
+
+    /// Forgets the titles that hold for nothing from `start` on.
+    pub(crate) fn forget_before(&mut self, start: u64) {
+        while self.titles.get(1).is_some_and(|second| second.position <= start) {
+            self.titles.pop_front();
+        }
+    }
+}
+
+fn not_empty(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn add(titles: &mut Titles, position: u64, block: &str) -> Option<Title> {
+        titles.add(position, IcyMetadata::parse(block.as_bytes()))
+    }
+
+    fn title_at(titles: &Titles, position: u64) -> Option<&str> {
+        titles.at(position).and_then(|title| title.title.as_deref())
+    }
+
+    #[test]
+    fn a_title_holds_from_its_position_up_to_the_next() {
+        let mut titles = Titles::default();
+        add(&mut titles, 100, "StreamTitle='a';").unwrap();
+        add(&mut titles, 200, "StreamTitle='b';StreamUrl='u';").unwrap();
+        let found = [99, 100, 199, 200, u64::MAX].map(|position| title_at(&titles, position));
+        assert_eq!(found, [None, Some("a"), Some("a"), Some("b"), Some("b")]);
+        assert_eq!(titles.at(200).unwrap().url, Some("u".into()));
+    }
+
+    #[test]
+    fn what_is_said_again_is_not_new() {
+        let mut titles = Titles::default();
+        assert_eq!(add(&mut titles, 0, "StreamTitle='';"), None);
+        assert!(add(&mut titles, 100, "StreamTitle='a';").is_some());
+        assert_eq!(add(&mut titles, 200, "StreamTitle='a';StreamUrl='';"), None);
+        assert_eq!(add(&mut titles, 300, "adw_ad='true';"), None);
+        assert_eq!(titles.titles.len(), 1);
+    }
+
+    #[test]
+    fn a_title_is_taken_back_and_an_url_alone_leaves_it() {
+        let mut titles = Titles::default();
+        add(&mut titles, 1, "StreamTitle='a';").unwrap();
+        let with_url = add(&mut titles, 2, "StreamUrl='u';").unwrap();
+        assert_eq!((with_url.title.as_deref(), with_url.url), (Some("a"), Some("u".into())));
+        assert_eq!(add(&mut titles, 3, "StreamTitle='';").unwrap().title, None);
+    }
+
+    #[test]
+    fn only_what_holds_in_the_window_is_kept() {
+        let mut titles = Titles::default();
+        for position in 0..100 {
+            add(&mut titles, position * 10, &format!("StreamTitle='{position}';")).unwrap();
+        }
+        titles.forget_before(955);
+        assert_eq!(titles.titles.len(), 5);
+        assert_eq!(title_at(&titles, 955), Some("95"));
+    }
+
+    #[test]
+    fn a_station_that_says_too_much_is_not_kept_whole() {
+        let mut titles = Titles::default();
+        for position in 0..5000 {
+            add(&mut titles, position, &format!("StreamTitle='{position}';")).unwrap();
+        }
+        assert_eq!(titles.titles.len(), MOST);
+        assert_eq!(title_at(&titles, 4998), Some("4998"));
+    }
+}
