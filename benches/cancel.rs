@@ -36,7 +36,7 @@ fn main() {
         |answer| answer.latency_until_released(),
     );
     report("http , waiting to be tried again", (0..TIMES).map(|_| retrying()).collect());
-    report("http , set aside", (0..TIMES / 3).map(|_| set_aside()).collect());
+    report("http , set aside", (0..TIMES / 3).map(|_| preempted()).collect());
     report("in the TLS handshake", (0..TIMES).map(|_| connecting("https")).collect());
     report(
         "in connect, to an address that swallows",
@@ -126,7 +126,7 @@ fn retrying() -> Duration {
 }
 
 /// A Low body that made room for awaited work, up to its sink's `finish`.
-fn set_aside() -> Duration {
+fn preempted() -> Duration {
     let content = Content::pattern(8 << 20);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/bulk" => Answer::file(asked, &content).rate(1_000_000),
@@ -145,7 +145,7 @@ fn set_aside() -> Duration {
     let urgent = downloader.register((), Priority::High).expect("a running downloader");
     let url = origin.url("/urgent");
     let blocked = thread::spawn(move || drop(urgent.execute(Fetch::get(&url).expect("an URL"))));
-    while !matches!(events.recv(), Some(Event::SetAside { .. })) {}
+    while !matches!(events.recv(), Some(Event::Preempted { .. })) {}
     let cancelled = Instant::now();
     epoch.cancel();
     end.recv().expect("an end");

@@ -350,7 +350,7 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
     let downloader = downloader(|config| {
         config.max_concurrent = workers;
         config.max_per_origin = config.max_per_origin.max(prefetches / hosts);
-        config.max_wait = AGING;
+        config.aging_threshold = AGING;
     });
     let _bulk: Vec<_> = (0..prefetches)
         .map(|number| {

@@ -25,7 +25,8 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
 use windway::{
-    AtSeam, Downloader, DownloaderConfig, Radio, RadioConfig, RadioEvent, RadioHandle, Subscriber, Title,
+    Downloader, DownloaderConfig, OnDiscontinuity, Radio, RadioConfig, RadioEvent, RadioHandle, Subscriber,
+    Title,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -101,7 +102,7 @@ fn play(options: Options) -> Result<bool, Failure> {
     let downloader = Downloader::new(DownloaderConfig::default())?;
     // Whatever the station sends: each connection is decoded from its headers on.
     let mut config = RadioConfig::default();
-    config.at_seam = AtSeam::End;
+    config.on_discontinuity = OnDiscontinuity::EndOfStream;
     let mut radio = Radio::open(&downloader, &url, config)?;
     let handle = radio.handle();
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -150,7 +151,7 @@ struct Player {
     loudest: f32,
 }
 
-/// What decodes the audio from one seam to the next.
+/// What decodes the audio from one discontinuity to the next.
 struct Part<'a> {
     format: Box<dyn FormatReader + 'a>,
     decoder: Box<dyn AudioDecoder>,
@@ -198,7 +199,7 @@ impl Player {
         self.seconds.is_some_and(|seconds| self.heard.as_secs_f64() >= seconds)
     }
 
-    /// Decodes at the speed of hearing, from seam to seam.
+    /// Decodes at the speed of hearing, from discontinuity to discontinuity.
     fn run(
         &mut self,
         radio: &mut Radio,
@@ -210,7 +211,7 @@ impl Player {
             // The header tells what the probe would have to guess.
             handle.wait_buffered(4096, None)?;
             let played = Part::open(radio).and_then(|mut part| self.play(&mut part, interrupted, display));
-            match (played, handle.pass_seam()) {
+            match (played, handle.pass_discontinuity()) {
                 (Ok(()), _) => {}
                 // A frame was cut, or the headers.
                 (Err(_), true) => self.damaged += 1,
@@ -220,7 +221,7 @@ impl Player {
         Ok(())
     }
 
-    /// Plays up to the seam, or to the end of what was asked for.
+    /// Plays up to the discontinuity, or to the end of what was asked for.
     fn play(
         &mut self,
         part: &mut Part<'_>,
@@ -333,7 +334,9 @@ impl Display {
                 let buffered = self.handle.buffered();
                 self.print(&format!("{error}; again in {after:.1?}, {buffered} bytes in the buffer"));
             }
-            RadioEvent::Discontinuity { position } => self.print(&format!("a seam at byte {position}")),
+            RadioEvent::Discontinuity { position } => {
+                self.print(&format!("a discontinuity at byte {position}"))
+            }
             RadioEvent::Ended { error, .. } => self.print(&format!("over: {error}")),
             // Titles are shown when they are heard.
             _ => {}

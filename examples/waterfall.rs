@@ -63,7 +63,7 @@ fn note(events: &Subscriber, began: Instant) -> BTreeMap<RequestId, Line> {
             Event::Enqueued { .. } => '·',
             Event::Started { .. } => '-',
             Event::FirstByte { .. } | Event::Resumed { .. } => '=',
-            Event::SetAside { .. } => 'z',
+            Event::Preempted { .. } => 'z',
             Event::Retrying { .. } => '·',
             event if event.is_end() => '|',
             _ => continue,

@@ -220,11 +220,11 @@ pub struct DownloaderConfig {
     /// Default: `None`, twice `max_concurrent`.
     pub max_preempted: Option<usize>,
     /// Low work begins so long after the last awaited fetch was begun. Default: zero.
-    pub demand_throttle: Duration,
+    pub prefetch_delay: Duration,
     /// A prefetch that has waited so long runs before urgent work, for a second or 256 KiB. At most half of the workers that are
     /// not reserved, but at least one, are taken in this way at once, and between two such turns urgent work that waits is
     /// served. Default: 10 s.
-    pub max_wait: Duration,
+    pub aging_threshold: Duration,
     /// Accepted fetches of one peer that have no answer yet; `execute` and `batch` block beyond it. Default: 32.
     pub peer_capacity: usize,
     /// Response bodies open in the hands of callers and sinks that detached them. Beyond it `execute` and detaching fail with
@@ -257,8 +257,8 @@ impl Default for DownloaderConfig {
             reserved: 1,
             max_per_origin: 4,
             max_preempted: None,
-            demand_throttle: Duration::ZERO,
-            max_wait: Duration::from_secs(10),
+            prefetch_delay: Duration::ZERO,
+            aging_threshold: Duration::from_secs(10),
             peer_capacity: 32,
             max_open_bodies: 64,
             max_retries: 5,
@@ -318,8 +318,8 @@ impl DownloaderConfig {
     pub(crate) fn checked(mut self) -> Result<Self, Error> {
         self.check()?;
         bound([
-            &mut self.demand_throttle,
-            &mut self.max_wait,
+            &mut self.prefetch_delay,
+            &mut self.aging_threshold,
             &mut self.soft_timeout,
             &mut self.hang_timeout,
         ]);
@@ -499,8 +499,8 @@ pub struct RadioConfig {
     pub after_pause: AfterPause,
     /// What a long pause is: so long nothing was read although all of `ahead` is stored. Default: 10 s.
     pub pause_limit: Duration,
-    /// What `read` does where one connection's audio ends and another's begins. Default: [`AtSeam::PlayOn`].
-    pub at_seam: AtSeam,
+    /// What `read` does where one connection's audio ends and another's begins. Default: [`OnDiscontinuity::Continue`].
+    pub on_discontinuity: OnDiscontinuity,
     /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) says which are refused.
     /// Default: none.
     pub headers: Vec<(String, String)>,
@@ -520,7 +520,7 @@ impl Default for RadioConfig {
             rate_window: Duration::from_secs(10),
             after_pause: AfterPause::LiveEdge,
             pause_limit: Duration::from_secs(10),
-            at_seam: AtSeam::PlayOn,
+            on_discontinuity: OnDiscontinuity::Continue,
             headers: Vec::new(),
             event_capacity: 256,
         }
@@ -565,7 +565,7 @@ impl fmt::Debug for RadioConfig {
             rate_window,
             after_pause,
             pause_limit,
-            at_seam,
+            on_discontinuity,
             headers,
             event_capacity,
         } = self;
@@ -579,7 +579,7 @@ impl fmt::Debug for RadioConfig {
             .field("rate_window", rate_window)
             .field("after_pause", after_pause)
             .field("pause_limit", pause_limit)
-            .field("at_seam", at_seam)
+            .field("on_discontinuity", on_discontinuity)
             .field("headers", &HeaderNames(headers))
             .field("event_capacity", event_capacity)
             .finish()
@@ -597,16 +597,16 @@ pub enum AfterPause {
     Continue,
 }
 
-/// What a radio's `read` does at a seam: where one connection's audio ends and another's begins.
+/// What a radio's `read` does at a discontinuity: where one connection's audio ends and another's begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AtSeam {
+pub enum OnDiscontinuity {
     /// Nothing: the cut frame is followed by what the new connection brings. For MP3 and AAC, whose frames stand alone: a
     /// decoder looks for the next one.
-    PlayOn,
-    /// It returns 0 there, as at the end of a file, until [`RadioHandle::pass_seam`](crate::RadioHandle::pass_seam). For
+    Continue,
+    /// It returns 0 there, as at the end of a file, until [`RadioHandle::pass_discontinuity`](crate::RadioHandle::pass_discontinuity). For
     /// Ogg, FLAC and all that begins with headers: each connection is read as a file of its own, by a decoder of its own.
-    End,
+    EndOfStream,
 }
 
 /// Where a stream's bytes are kept.

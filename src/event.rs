@@ -16,7 +16,7 @@ use crate::foreign::in_callback;
 /// What happened to a fetch.
 ///
 /// For each fetch, in this order: `Enqueued`, `Started`, `FirstByte`, any number of `Retrying` (each followed by another
-/// `Started`) and `SetAside` (each followed by `Resumed`), one `Slow` if it takes long, and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
+/// `Started`) and `Preempted` (each followed by `Resumed`), one `Slow` if it takes long, and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -49,7 +49,7 @@ pub enum Event {
     /// Something has stood still for longer than `hang_timeout`. Once for each standstill.
     Hang(Hang),
     /// It made room for awaited work, or for a prefetch that had waited longer, and goes on later.
-    SetAside {
+    Preempted {
         /// Which fetch.
         request: RequestId,
         /// Bytes of body that had come.
@@ -126,7 +126,7 @@ impl Event {
             | Self::Started { request, .. }
             | Self::FirstByte { request, .. }
             | Self::Slow { request }
-            | Self::SetAside { request, .. }
+            | Self::Preempted { request, .. }
             | Self::Resumed { request }
             | Self::Retrying { request, .. }
             | Self::Completed { request, .. }

@@ -11,7 +11,7 @@
 //! | `windway-dial` | up to 2 | while connections are opened ahead of their use |
 //! | `windway-connect` | 1 for each address that is tried | until it has answered, or another one has |
 //! | `windway-race` | 1 for each request that its connection leaves unanswered for a second | until a head is there |
-//! | `windway-linear` | 1 for each stream of a server without ranges | as long as its body |
+//! | `windway-sequential` | 1 for each stream of a server without ranges | as long as its body |
 //! | `windway-disk` | 1 for all streams that [`Stream::try_read`] has asked for what lies in a temporary file | until the last of them is dropped |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
 //!
@@ -70,10 +70,10 @@ mod stream;
 pub use crate::source::file::{Pending, StreamStats, TryRead};
 pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 pub use cancel::{CancelGuard, CancelReason};
-pub use client::{ByteRange, Head, Validator};
+pub use client::{ByteRange, ResponseHead, Validator};
 pub use config::{
-    AfterPause, AtSeam, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnHang, RadioConfig,
-    ReadAhead, StorageConfig,
+    AfterPause, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnDiscontinuity, OnHang,
+    RadioConfig, ReadAhead, StorageConfig,
 };
 pub use downloader::{
     Batch, Downloader, Epoch, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response,

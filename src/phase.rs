@@ -58,7 +58,7 @@ pub(crate) struct Facts {
     /// An answer has told what it is.
     pub(crate) is_known: bool,
     pub(crate) is_retrying: bool,
-    pub(crate) is_awaited: bool,
+    pub(crate) is_urgent: bool,
     /// Something is on its way, or may come at any time.
     pub(crate) is_fetching: bool,
 }
@@ -74,13 +74,13 @@ impl Facts {
         }
         if self.is_complete {
             Phase::Complete
-        } else if self.has_failed && !self.is_awaited && !self.is_fetching {
+        } else if self.has_failed && !self.is_urgent && !self.is_fetching {
             Phase::Failed
         } else if !self.is_known {
             Phase::Opening
         } else if self.is_retrying {
             Phase::Retrying
-        } else if self.is_awaited {
+        } else if self.is_urgent {
             Phase::Stalled
         } else if self.is_fetching {
             Phase::Fetching
@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_failure_holds_until_somebody_waits_or_something_is_fetched() {
         assert_eq!(phase(|facts| facts.has_failed = true), Phase::Failed);
-        assert_eq!(phase(|facts| (facts.has_failed, facts.is_awaited) = (true, true)), Phase::Stalled);
+        assert_eq!(phase(|facts| (facts.has_failed, facts.is_urgent) = (true, true)), Phase::Stalled);
         assert_eq!(phase(|facts| (facts.has_failed, facts.is_fetching) = (true, true)), Phase::Fetching);
         assert_eq!(phase(|facts| (facts.has_failed, facts.is_known) = (true, false)), Phase::Failed);
     }

@@ -80,7 +80,7 @@ struct Failed {
 /// [`ErrorKind::HostNotFound`], [`ErrorKind::Refused`], [`ErrorKind::Tls`], [`ErrorKind::Status`],
 /// [`ErrorKind::NotMedia`], [`ErrorKind::Empty`], [`ErrorKind::Redirect`], [`ErrorKind::TimedOut`] and the like.
 pub fn open(url: &str) -> Result<Stream, Error> {
-    Downloader::process_wide()?.open(url)
+    Downloader::global()?.open(url)
 }
 
 impl Downloader {
@@ -358,7 +358,7 @@ impl StreamHandle {
             let reads = self.cursor.reads.lock();
             (reads.failure().cloned(), reads.last_error().cloned())
         };
-        failure.or_else(|| self.shared.trouble()).or(last)
+        failure.or_else(|| self.shared.transient_error()).or(last)
     }
 
     /// Bytes a second that the downloader achieves, all its transfers together. `None` until enough was transferred.

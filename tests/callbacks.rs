@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use support::peers::{List, downloader};
 use support::{Answer, Content, Origin};
 use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Flow, HangPolicy, Head, Next, Outcome,
-    Peer, PeerHandle, Priority, Radio, RadioConfig, RequestId, Response, Sink, Stream,
+    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Flow, HangPolicy, Next, Outcome, Peer,
+    PeerHandle, Priority, Radio, RadioConfig, RequestId, Response, ResponseHead, Sink, Stream,
 };
 
 /// Where users' code runs.
@@ -19,7 +19,7 @@ use windway::{
 enum Callback {
     NextFetch,
     Accepted,
-    Head,
+    ResponseHead,
     Detached,
     Write,
     Retrying,
@@ -36,7 +36,7 @@ enum Callback {
 const CALLBACKS: [Callback; 14] = [
     Callback::NextFetch,
     Callback::Accepted,
-    Callback::Head,
+    Callback::ResponseHead,
     Callback::Detached,
     Callback::Write,
     Callback::Retrying,
@@ -93,8 +93,8 @@ impl Sink for AskingSink {
     fn accepted(&mut self, _: RequestId) {
         self.at(Callback::Accepted);
     }
-    fn head(&mut self, _: &Head) -> Result<Flow, Error> {
-        self.at(Callback::Head);
+    fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
+        self.at(Callback::ResponseHead);
         Ok(if self.0 == Callback::Detached { Flow::Detach } else { Flow::Stream })
     }
     fn detached(self: Box<Self>, mut body: Response) {
@@ -142,7 +142,7 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
     let get = |path: &str| Fetch::get(&origin.url(path)).unwrap();
     let list = List::default();
     let asks = ask.clone();
-    let validate = move |_: &Head| {
+    let validate = move |_: &ResponseHead| {
         asks.run();
         Ok(())
     };
@@ -158,7 +158,11 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
             peer.wake(Priority::High);
             kept().lock().unwrap().push(peer);
         }
-        Callback::Accepted | Callback::Head | Callback::Detached | Callback::Write | Callback::Finish => {
+        Callback::Accepted
+        | Callback::ResponseHead
+        | Callback::Detached
+        | Callback::Write
+        | Callback::Finish => {
             pulled(get("/a"));
         }
         Callback::Retrying => pulled(get("/busy")),
@@ -170,7 +174,7 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
         Callback::ValidateInRead => {
             let peer = downloader.register((), Priority::High).unwrap();
             let (asks, mut heads) = (ask.clone(), 0);
-            let second = move |_: &Head| {
+            let second = move |_: &ResponseHead| {
                 heads += 1;
                 if heads == 2 {
                     asks.run();

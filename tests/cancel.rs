@@ -19,12 +19,12 @@ enum State {
     Queued,
     AwaitingHead,
     InBody,
-    SetAside,
+    Preempted,
     Retrying,
 }
 
 const STATES: [State; 5] =
-    [State::Queued, State::AwaitingHead, State::InBody, State::SetAside, State::Retrying];
+    [State::Queued, State::AwaitingHead, State::InBody, State::Preempted, State::Retrying];
 
 /// Who cancels it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,7 +95,7 @@ fn hold(state: State) -> Held {
     let path = match state {
         State::AwaitingHead => "/head",
         State::InBody => "/body",
-        State::Queued | State::SetAside => "/bulk",
+        State::Queued | State::Preempted => "/bulk",
         State::Retrying => "/busy",
     };
     let (sink, end) = collect(0);
@@ -116,10 +116,10 @@ fn hold(state: State) -> Held {
             await_event(&events, |event| matches!(event, Event::Retrying { .. }));
             None
         }
-        State::SetAside => {
+        State::Preempted => {
             await_event(&events, |event| matches!(event, Event::FirstByte { .. }));
             let blocker = block();
-            await_event(&events, |event| matches!(event, Event::SetAside { .. }));
+            await_event(&events, |event| matches!(event, Event::Preempted { .. }));
             Some(blocker)
         }
     };

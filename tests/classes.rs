@@ -10,8 +10,8 @@ use std::time::Duration;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin};
 use windway::{
-    Downloader, Error, ErrorKind, Event, Fetch, Flow, Head, Next, Outcome, Peer, PeerHandle, Priority,
-    RequestId, Sink, Subscriber, Waker,
+    Downloader, Error, ErrorKind, Event, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId,
+    ResponseHead, Sink, Subscriber, Waker,
 };
 
 /// A downloader with one worker, which is held by a request whose head does not come.
@@ -327,7 +327,7 @@ fn an_urgent_fetch_waits_for_one_prefetch_that_has_aged_and_not_for_twelve() {
     let downloader = downloader(|config| {
         config.max_concurrent = 1;
         config.max_per_origin = 12;
-        config.max_wait = Duration::ZERO;
+        config.aging_threshold = Duration::ZERO;
     });
     let events = downloader.subscribe();
     let _prefetches: Vec<_> = (0..12).map(|_| prefetch(&downloader, &origin)).collect();
@@ -348,7 +348,7 @@ fn an_urgent_fetch_waits_for_one_prefetch_that_has_aged_and_not_for_twelve() {
 #[test]
 fn six_urgent_fetches_begin_beside_eighty_prefetches_that_have_aged() {
     let origins: Vec<_> = (0..20).map(|_| prefetched_from()).collect();
-    let downloader = downloader(|config| config.max_wait = Duration::ZERO);
+    let downloader = downloader(|config| config.aging_threshold = Duration::ZERO);
     let events = downloader.subscribe();
     let _prefetches: Vec<_> =
         (0..80).map(|number| prefetch(&downloader, &origins[number % origins.len()])).collect();
@@ -443,7 +443,7 @@ fn a_peer_whose_epoch_is_over_is_not_asked_without_end() {
 fn a_peer_whose_sinks_refuse_all_does_not_ask_a_server_without_end() {
     struct Refuses;
     impl Sink for Refuses {
-        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+        fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
             Err(Error::new(ErrorKind::InvalidInput, "as the test wants"))
         }
 
@@ -488,7 +488,7 @@ fn a_preempted_body_whose_connection_is_closed_goes_on_without_a_byte_lost_or_tw
     let count =
         |wanted: fn(&Event) -> bool, events: &[Event]| events.iter().filter(|event| wanted(event)).count();
     let events: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
-    let preempted = count(|event| matches!(event, Event::SetAside { .. }), &events);
+    let preempted = count(|event| matches!(event, Event::Preempted { .. }), &events);
     let resumed = count(|event| matches!(event, Event::Resumed { .. }), &events);
     assert!(preempted > 0 && preempted == resumed, "{events:?}");
     // Each time by a request of its own.
@@ -533,7 +533,7 @@ fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
     }
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
     let mut left = std::iter::from_fn(|| events.try_recv());
-    assert!(!left.any(|event| matches!(event, Event::SetAside { .. })));
+    assert!(!left.any(|event| matches!(event, Event::Preempted { .. })));
 }
 
 /// Promotes its fetch as soon as it knows its id.

@@ -41,7 +41,7 @@ fn a_warm_connection_spares_the_handshake_and_is_replaced() {
             }
         });
         let peer = downloader.register((), Priority::High).unwrap();
-        downloader.warm(&origin.url("/"), 2).unwrap();
+        downloader.preconnect(&origin.url("/"), 2).unwrap();
         downloader.settle();
         assert_eq!(downloader.stats().connections_idle, 2);
         let mut response = peer.execute(get(&origin, "/a")).unwrap();
@@ -51,7 +51,7 @@ fn a_warm_connection_spares_the_handshake_and_is_replaced() {
         response.read_to_end(&mut Vec::new()).unwrap();
         downloader.settle();
         let stats = downloader.stats();
-        assert!(stats.connections_warmed >= 2 && stats.connections_idle >= 2, "{stats:?}");
+        assert!(stats.connections_preconnected >= 2 && stats.connections_idle >= 2, "{stats:?}");
         downloader.stop();
         assert_eq!(downloader.stats().connections_idle, 0);
     }
@@ -137,7 +137,7 @@ fn a_warm_connection_that_died_is_replaced_unseen() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.max_retries = 0);
     let peer = downloader.register((), Priority::High).unwrap();
-    downloader.warm(&origin.url("/"), 1).unwrap();
+    downloader.preconnect(&origin.url("/"), 1).unwrap();
     downloader.settle();
     origin.stop_listening();
     origin.wait_until("its end", |log| log.open == 0);
@@ -150,7 +150,7 @@ fn nothing_is_opened_ahead_for_who_is_not_there() {
     let origin = Origin::serving(Content::pattern(1000));
     origin.stop_listening();
     let downloader = downloader(|_| ());
-    downloader.warm(&origin.url("/"), 4).unwrap();
+    downloader.preconnect(&origin.url("/"), 4).unwrap();
     // Ends those who open connections, and waits for them.
     downloader.stop();
     assert_eq!(downloader.stats().connections_idle, 0);
@@ -213,7 +213,7 @@ fn a_slow_head_wins_its_race_if_it_comes_first() {
 #[test]
 fn a_server_that_answers_one_connection_at_a_time_is_found_out() {
     let content = Content::pattern(8_000_000);
-    let origin = Origin::start_serial(move |asked| Answer::file(asked, &content));
+    let origin = Origin::start_single_connection(move |asked| Answer::file(asked, &content));
     let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
     let read = |path: &str| {
         let mut bytes = Vec::new();

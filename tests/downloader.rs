@@ -11,8 +11,8 @@ use support::content::assert_pattern;
 use support::peers::{Collect, List, collect, downloader};
 use support::{Answer, Content, Origin};
 use windway::{
-    ByteRange, CancelReason, Error, ErrorKind, Event, Fetch, Flow, HangPolicy, Head, Next, Outcome, Peer,
-    Priority, Response, Sink,
+    ByteRange, CancelReason, Error, ErrorKind, Event, Fetch, Flow, HangPolicy, Next, Outcome, Peer, Priority,
+    Response, ResponseHead, Sink,
 };
 
 #[test]
@@ -256,7 +256,7 @@ fn a_sink_that_panics_fails_its_fetch_and_the_worker_lives_on() {
 fn a_sink_may_refuse_the_head_before_a_byte_is_read() {
     struct Refuses(mpsc::Sender<Outcome>);
     impl Sink for Refuses {
-        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+        fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
             Err(Error::new(ErrorKind::Refusal, "not this one"))
         }
         fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
@@ -280,7 +280,7 @@ fn a_sink_may_refuse_the_head_before_a_byte_is_read() {
 fn a_detached_body_holds_no_worker() {
     struct Detaches(mpsc::Sender<Response>);
     impl Sink for Detaches {
-        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+        fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
             Ok(Flow::Detach)
         }
         fn detached(self: Box<Self>, body: Response) {
@@ -433,8 +433,8 @@ fn awaited_work_overtakes(reserved: usize, bulk: fn(Answer) -> Answer) {
         assert_eq!(body.len(), 400_000);
     }
     // A reserved worker may have served them all; without one, a bulk body had to make room.
-    let is_aside = |event: &Event| matches!(event, Event::SetAside { .. });
-    assert!(reserved > 0 || std::iter::from_fn(|| events.try_recv()).any(|event| is_aside(&event)));
+    let is_preempted = |event: &Event| matches!(event, Event::Preempted { .. });
+    assert!(reserved > 0 || std::iter::from_fn(|| events.try_recv()).any(|event| is_preempted(&event)));
     origin.release();
     for _ in 0..running {
         let got = end.recv().unwrap();
@@ -481,9 +481,9 @@ fn a_body_set_aside_goes_on_without_a_byte_lost_or_twice() {
     assert_eq!(got.bytes.len(), 3_000_000);
     assert_pattern(0, &got.bytes);
     let events: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
-    let set_aside = events.iter().filter(|event| matches!(event, Event::SetAside { .. })).count();
+    let preempted = events.iter().filter(|event| matches!(event, Event::Preempted { .. })).count();
     let resumed = events.iter().filter(|event| matches!(event, Event::Resumed { .. })).count();
-    assert!(set_aside > 0 && set_aside == resumed, "{events:?}");
+    assert!(preempted > 0 && preempted == resumed, "{events:?}");
 }
 
 #[test]
@@ -513,7 +513,7 @@ fn an_origin_does_not_take_all_workers() {
     peers[1].0.wake(Priority::Low);
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
     assert_eq!(slow.log().asked.len(), 2);
-    assert_eq!(downloader.stats().parked, 1);
+    assert_eq!(downloader.stats().blocked, 1);
 }
 
 #[test]
@@ -564,7 +564,7 @@ fn a_head_that_its_sink_refuses_for_now_changes_nothing_of_what_is_asked() {
     /// Takes parts only, and says of the whole that it may pass.
     struct Parts(Collect);
     impl Sink for Parts {
-        fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+        fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
             if head.is_partial() {
                 Ok(Flow::Stream)
             } else {
@@ -665,7 +665,7 @@ fn callers_that_wait_for_a_head_are_no_open_bodies() {
 fn a_detached_body_is_an_open_one() {
     struct Detaches(mpsc::Sender<Result<Response, Outcome>>);
     impl Sink for Detaches {
-        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
+        fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
             Ok(Flow::Detach)
         }
         fn detached(self: Box<Self>, body: Response) {

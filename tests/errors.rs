@@ -187,8 +187,8 @@ fn a_limit_may_be_as_long_as_can_be_said() {
     config.client.connect_timeout = forever;
     config.client.inactivity_timeout = forever;
     config.client.max_idle_age = forever;
-    config.demand_throttle = Duration::ZERO;
-    config.max_wait = forever;
+    config.prefetch_delay = Duration::ZERO;
+    config.aging_threshold = forever;
     config.soft_timeout = forever;
     config.hang_timeout = forever;
     let downloader = Downloader::new(config).unwrap();

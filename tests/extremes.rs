@@ -54,7 +54,7 @@ fn use_all_ways(downloader: &Downloader, origin: &Origin) -> Result<(), Error> {
     for answer in peer.batch(vec![Fetch::get(&origin.url("/a"))?, Fetch::get(&origin.url("/a"))?]) {
         answer?.read_to_end(&mut all)?;
     }
-    downloader.warm(&origin.url("/a"), usize::MAX)?;
+    downloader.preconnect(&origin.url("/a"), usize::MAX)?;
     let mut stream = downloader.open(&origin.url("/a"))?;
     all.clear();
     stream.read_to_end(&mut all)?;
@@ -74,9 +74,9 @@ fn numbers_of_a_downloader_are_refused_by_name_or_work() {
         ("max_per_origin", |config| config.max_per_origin = usize::MAX),
         ("max_preempted", |config| config.max_preempted = Some(0)),
         ("max_preempted", |config| config.max_preempted = Some(usize::MAX)),
-        ("demand_throttle", |config| config.demand_throttle = Duration::ZERO),
-        ("max_wait", |config| config.max_wait = Duration::ZERO),
-        ("max_wait", |config| config.max_wait = Duration::MAX),
+        ("prefetch_delay", |config| config.prefetch_delay = Duration::ZERO),
+        ("aging_threshold", |config| config.aging_threshold = Duration::ZERO),
+        ("aging_threshold", |config| config.aging_threshold = Duration::MAX),
         ("peer_capacity", |config| config.peer_capacity = 0),
         ("peer_capacity", |config| config.peer_capacity = 1),
         ("peer_capacity", |config| config.peer_capacity = usize::MAX),

@@ -979,7 +979,7 @@ fn what_is_asked_for_beside_the_opening_may_come_to_nothing() {
         Origin::start(serves(content())),
         Origin::start(whole(content())),
         Origin::start(fails(content())),
-        Origin::start_serial(serves(content())),
+        Origin::start_single_connection(serves(content())),
     ];
     for (number, origin) in origins.iter().enumerate() {
         for (position, rest) in [(1_500_000, 500_000), (2_000_000, 0), (9_000_000, 0)] {

@@ -75,7 +75,7 @@ fn a_peer_is_asked_once_for_each_free_worker_and_never_ahead() {
 #[test]
 fn awaited_work_ends_the_throttle_at_once() {
     let origin = Origin::serving(Content::pattern(1000));
-    let downloader = downloader(|config| config.demand_throttle = Duration::from_secs(3600));
+    let downloader = downloader(|config| config.prefetch_delay = Duration::from_secs(3600));
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     assert!(peer.execute(get(&origin, "/first")).is_ok());
@@ -96,7 +96,7 @@ fn low_work_gets_its_worker_under_endless_awaited_work() {
         let origin = Origin::start(move |asked| Answer::file(asked, &content));
         let downloader = downloader(|config| {
             config.max_concurrent = workers;
-            config.max_wait = Duration::from_millis(50);
+            config.aging_threshold = Duration::from_millis(50);
         });
         let list = List::default();
         let peer = downloader.register(list.clone(), Priority::Low).unwrap();

@@ -10,8 +10,8 @@ use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin, Station};
 use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, FileConfig, Flow, Head, Next, Outcome,
-    Peer, Priority, Radio, RadioConfig, RequestId, Response, Sink,
+    Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, FileConfig, Flow, Next, Outcome, Peer,
+    Priority, Radio, RadioConfig, RequestId, Response, ResponseHead, Sink,
 };
 
 /// Tests here count the process's threads and descriptors: one at a time.
@@ -295,7 +295,7 @@ fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once(
     #[derive(Clone, Copy, PartialEq)]
     enum At {
         Accepted,
-        Head,
+        ResponseHead,
         Detached,
         Write,
         Retrying,
@@ -313,8 +313,8 @@ fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once(
         fn accepted(&mut self, _: RequestId) {
             self.at(At::Accepted);
         }
-        fn head(&mut self, _: &Head) -> Result<Flow, Error> {
-            self.at(At::Head);
+        fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
+            self.at(At::ResponseHead);
             Ok(if self.0 == At::Detached { Flow::Detach } else { Flow::Stream })
         }
         fn detached(self: Box<Self>, _body: Response) {
@@ -344,7 +344,7 @@ fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once(
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     let (end, ended) = mpsc::channel();
-    let all = [At::Accepted, At::Head, At::Detached, At::Write, At::Retrying, At::Finish];
+    let all = [At::Accepted, At::ResponseHead, At::Detached, At::Write, At::Retrying, At::Finish];
     for at in all {
         let path = if at == At::Retrying { "/busy" } else { "/a" };
         list.put(Fetch::get(&origin.url(path)).unwrap(), Breaks(at, end.clone()));
@@ -370,7 +370,7 @@ fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once(
 fn the_process_wide_downloader_is_made_anew_once_it_was_stopped() {
     let _alone = alone();
     let origin = Origin::serving(Content::pattern(1000));
-    let shared = Downloader::process_wide().unwrap();
+    let shared = Downloader::global().unwrap();
     let mut stopped = windway::open(&origin.url("/a")).unwrap();
     shared.stop();
     // While the stopped one lives on in its handles.

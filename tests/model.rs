@@ -6,7 +6,7 @@
 //! - *The fact left lying.* A holds the turn and has emptied the mailbox; B leaves a fact, finds the turn taken and goes
 //!   away; A gives the turn back. A must look into the mailbox after that, not before: a turnstile that looks only
 //!   before is tried too, and loom finds this interleaving.
-//! - *The answer that goes to another.* A waits for its turn (`tell_in_turn`) while others come and go: whoever has the turn
+//! - *The answer that goes to another.* A waits for its turn (`post_and_combine`) while others come and go: whoever has the turn
 //!   must not take A's fact along, or A sleeps until another thread has carried out what was for A to do.
 //! - *The look that shuts out.* The same with a look at the machine (`with`) in A's place, which has no fact of its own.
 //! - *The signal between the look and the sleep.* The scheduler thread reads the state, somebody changes it and signals,
@@ -21,7 +21,7 @@ use loom::thread;
 #[path = "../src/downloader/runtime/combiner.rs"]
 mod sync;
 
-use sync::{Slot, Turnstile};
+use sync::{Combiner, OneShot};
 
 /// parking_lot's interface over loom's locks.
 mod shim {
@@ -130,15 +130,15 @@ mod shim {
 }
 
 /// Sums up what it is told.
-type Sum = Turnstile<u32, u32>;
+type Sum = Combiner<u32, u32>;
 
-fn add(sum: &mut u32, facts: &mut Vec<u32>) {
-    *sum += facts.drain(..).sum::<u32>();
+fn add(sum: &mut u32, messages: &mut Vec<u32>) {
+    *sum += messages.drain(..).sum::<u32>();
 }
 
 /// The sum, looked at without taking facts in.
 fn told(sum: &Sum) -> u32 {
-    sum.with(|sum| *sum, |_, _| unreachable!("a fact was left lying"), |()| ())
+    sum.with(|sum| *sum, |_, _| unreachable!("a message was left lying"), |()| ())
 }
 
 /// Tries every interleaving with so many switches at places where a thread could have gone on; all, if `None`.
@@ -154,9 +154,9 @@ fn no_fact_is_left_lying() {
         let sum = Arc::new(Sum::new(0));
         let other = {
             let sum = Arc::clone(&sum);
-            thread::spawn(move || sum.tell(1, add, |()| ()))
+            thread::spawn(move || sum.post(1, add, |()| ()))
         };
-        sum.tell(10, add, |()| ());
+        sum.post(10, add, |()| ());
         other.join().unwrap();
         assert_eq!(told(&sum), 11);
     });
@@ -166,11 +166,11 @@ fn no_fact_is_left_lying() {
 fn no_fact_of_three_tellers_is_left_lying() {
     model(Some(3), || {
         let sum = Arc::new(Sum::new(0));
-        let others = [1, 10].map(|fact| {
+        let others = [1, 10].map(|message| {
             let sum = Arc::clone(&sum);
-            thread::spawn(move || sum.tell(fact, add, |()| ()))
+            thread::spawn(move || sum.post(message, add, |()| ()))
         });
-        sum.tell(100, add, |()| ());
+        sum.post(100, add, |()| ());
         for other in others {
             other.join().unwrap();
         }
@@ -182,14 +182,14 @@ fn no_fact_of_three_tellers_is_left_lying() {
 fn no_fact_is_left_lying_beside_one_that_waits_for_its_turn() {
     model(Some(3), || {
         let sum = Arc::new(Sum::new(0));
-        let others = [1, 10].map(|fact| {
+        let others = [1, 10].map(|message| {
             let sum = Arc::clone(&sum);
-            thread::spawn(move || match fact {
-                1 => sum.tell(fact, add, |()| ()),
-                _ => sum.tell_in_turn(fact, add, |()| ()),
+            thread::spawn(move || match message {
+                1 => sum.post(message, add, |()| ()),
+                _ => sum.post_and_combine(message, add, |()| ()),
             })
         });
-        sum.tell_in_turn(100, add, |()| ());
+        sum.post_and_combine(100, add, |()| ());
         for other in others {
             other.join().unwrap();
         }
@@ -203,15 +203,15 @@ fn who_waits_for_its_turn_gets_the_answer_to_its_fact() {
         let sum = Arc::new(Sum::new(0));
         let other = {
             let sum = Arc::clone(&sum);
-            thread::spawn(move || sum.tell(1, add, |()| ()))
+            thread::spawn(move || sum.post(1, add, |()| ()))
         };
         let mut answers = Vec::new();
-        let told = |sum: &mut u32, facts: &mut Vec<u32>| {
-            let own = facts.contains(&100);
-            add(sum, facts);
+        let told = |sum: &mut u32, messages: &mut Vec<u32>| {
+            let own = messages.contains(&100);
+            add(sum, messages);
             own
         };
-        sum.tell_in_turn(100, told, |own| answers.push(own));
+        sum.post_and_combine(100, told, |own| answers.push(own));
         assert!(answers.contains(&true));
         other.join().unwrap();
     });
@@ -225,14 +225,14 @@ fn a_fact_told_from_within_an_action_is_told_too() {
             let sum = Arc::clone(&sum);
             thread::spawn(move || {
                 let mut follows = true;
-                sum.tell(1, add, |()| {
+                sum.post(1, add, |()| {
                     if std::mem::take(&mut follows) {
-                        sum.tell(10, add, |()| ());
+                        sum.post(10, add, |()| ());
                     }
                 });
             })
         };
-        sum.tell(100, add, |()| ());
+        sum.post(100, add, |()| ());
         other.join().unwrap();
         assert!(matches!(told(&sum), 101 | 111));
     });
@@ -244,7 +244,7 @@ fn a_look_shuts_no_fact_out() {
         let sum = Arc::new(Sum::new(0));
         let other = {
             let sum = Arc::clone(&sum);
-            thread::spawn(move || sum.tell(1, add, |()| ()))
+            thread::spawn(move || sum.post(1, add, |()| ()))
         };
         let seen = sum.with(|sum| *sum, add, |()| ());
         assert!(seen <= 1);
@@ -256,7 +256,7 @@ fn a_look_shuts_no_fact_out() {
 #[test]
 fn a_signal_between_the_look_and_the_sleep_is_kept() {
     model(Some(3), || {
-        let (sum, signal) = (Arc::new(Sum::new(0)), Arc::new(Slot::default()));
+        let (sum, signal) = (Arc::new(Sum::new(0)), Arc::new(OneShot::default()));
         let sleeper = {
             let (sum, signal) = (Arc::clone(&sum), Arc::clone(&signal));
             thread::spawn(move || {
@@ -265,7 +265,7 @@ fn a_signal_between_the_look_and_the_sleep_is_kept() {
                 }
             })
         };
-        sum.tell(1, add, |()| signal.put(()));
+        sum.post(1, add, |()| signal.put(()));
         sleeper.join().unwrap();
     });
 }
@@ -273,7 +273,7 @@ fn a_signal_between_the_look_and_the_sleep_is_kept() {
 #[test]
 fn a_value_is_handed_over_once() {
     model(None, || {
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(OneShot::default());
         let taker = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || slot.take())
@@ -287,7 +287,7 @@ fn a_value_is_handed_over_once() {
 #[test]
 fn a_value_that_comes_with_the_deadline_is_not_lost() {
     model(None, || {
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(OneShot::default());
         let putter = {
             let slot = Arc::clone(&slot);
             thread::spawn(move || slot.put(7))
@@ -302,35 +302,35 @@ fn a_value_that_comes_with_the_deadline_is_not_lost() {
 /// Looks into the mailbox before it gives the turn back, and not after: what the real one must not be.
 #[derive(Default)]
 struct Forgetful {
-    mailbox: shim::Mutex<Vec<u32>>,
+    posted: shim::Mutex<Vec<u32>>,
     turn: shim::Mutex<u32>,
 }
 
 impl Forgetful {
-    fn tell(&self, fact: u32) {
-        self.mailbox.lock().push(fact);
+    fn post(&self, message: u32) {
+        self.posted.lock().push(message);
         let Some(mut sum) = self.turn.try_lock() else { return };
         loop {
-            let mut facts = std::mem::take(&mut *self.mailbox.lock());
-            if facts.is_empty() {
+            let mut messages = std::mem::take(&mut *self.posted.lock());
+            if messages.is_empty() {
                 return;
             }
-            add(&mut sum, &mut facts);
+            add(&mut sum, &mut messages);
         }
     }
 }
 
 #[test]
-#[should_panic(expected = "a fact was left lying")]
+#[should_panic(expected = "a message was left lying")]
 fn a_turnstile_that_does_not_look_again_is_found_out() {
     model(None, || {
         let sum = Arc::new(Forgetful::default());
         let other = {
             let sum = Arc::clone(&sum);
-            thread::spawn(move || sum.tell(1))
+            thread::spawn(move || sum.post(1))
         };
-        sum.tell(10);
+        sum.post(10);
         other.join().unwrap();
-        assert!(sum.mailbox.lock().is_empty(), "a fact was left lying");
+        assert!(sum.posted.lock().is_empty(), "a message was left lying");
     });
 }

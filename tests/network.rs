@@ -55,7 +55,7 @@ fn idle_connections_are_closed_at_their_age_though_nobody_asks_for_anything() {
     let downloader = downloader(|config| config.client.max_idle_age = Duration::from_millis(300));
     let peer = downloader.register((), Priority::High).unwrap();
     read_all(&peer, get(&origin, "/a"));
-    downloader.warm(&origin.url("/"), 2).unwrap();
+    downloader.preconnect(&origin.url("/"), 2).unwrap();
     origin.wait_until("its connections", |log| log.connections >= 2);
     origin.wait_until("the end of all", |log| log.open == 0);
     // Served again, by a new one, which ends as well.
@@ -70,7 +70,7 @@ fn what_failed_before_the_network_changed_is_tried_again() {
     origin.stop_listening();
     let downloader = downloader(|_| ());
     let _peer = downloader.register((), Priority::High).unwrap();
-    downloader.warm(&origin.url("/"), 1).unwrap();
+    downloader.preconnect(&origin.url("/"), 1).unwrap();
     downloader.settle();
     assert_eq!(downloader.stats().connections_idle, 0);
     origin.listen_again();
@@ -84,8 +84,8 @@ fn origins_that_never_accept_hold_up_no_connection_to_others() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.client.connect_timeout = NEVER);
     let _peer = downloader.register((), Priority::High).unwrap();
-    holes.iter().for_each(|hole| downloader.warm(&hole.url(), 2).unwrap());
-    downloader.warm(&origin.url("/"), 1).unwrap();
+    holes.iter().for_each(|hole| downloader.preconnect(&hole.url(), 2).unwrap());
+    downloader.preconnect(&origin.url("/"), 1).unwrap();
     origin.wait_until("a connection opened ahead", |log| log.connections == 1);
 }
 
@@ -119,7 +119,7 @@ fn connections_from_before_a_change_of_network_cost_a_second_and_are_let_go() {
         let peer = downloader.register((), Priority::High).unwrap();
         read_all(&peer, get(&origin, "/first"));
         // One that has answered, and two that were opened ahead.
-        downloader.warm(&origin.url("/"), 3).unwrap();
+        downloader.preconnect(&origin.url("/"), 3).unwrap();
         downloader.settle();
         assert_eq!(downloader.stats().connections_idle, 3);
         origin.black_hole();
@@ -363,15 +363,15 @@ fn a_radio_whose_connection_dies_in_silence_plays_on_from_a_new_one() {
     let events = radio.handle().subscribe();
     let mut audio = vec![0; 200_000];
     radio.read_exact(&mut audio).unwrap();
-    let seam = std::iter::from_fn(|| events.try_recv())
+    let discontinuity = std::iter::from_fn(|| events.try_recv())
         .find_map(|event| match event {
             RadioEvent::Discontinuity { position } => Some(position as usize),
             _ => None,
         })
         .unwrap();
-    assert!((30_000..=40_000).contains(&seam), "{seam}");
-    assert_pattern(0, &audio[..seam]);
-    assert_pattern(0, &audio[seam..]);
+    assert!((30_000..=40_000).contains(&discontinuity), "{discontinuity}");
+    assert_pattern(0, &audio[..discontinuity]);
+    assert_pattern(0, &audio[discontinuity..]);
     assert_eq!(origin.log().asked.len(), 3);
     // The silent ones are closed.
     origin.wait_until("one connection", |log| log.open == 1);

@@ -169,10 +169,10 @@ fn connections_through_a_proxy_are_opened_ahead() {
         let proxy = Proxy::start();
         let downloader = through(&proxy, &[&origin]);
         let peer = downloader.register((), Priority::High).unwrap();
-        downloader.warm(&origin.url("/"), 2).unwrap();
+        downloader.preconnect(&origin.url("/"), 2).unwrap();
         downloader.settle();
         let stats = downloader.stats();
-        assert_eq!((stats.connections_idle, stats.connections_warmed), (2, 2), "{stats:?}");
+        assert_eq!((stats.connections_idle, stats.connections_preconnected), (2, 2), "{stats:?}");
         assert_eq!(proxy.log().connects.len(), 2);
         for _ in 0..2 {
             let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), 64 * 1024);

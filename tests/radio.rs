@@ -13,8 +13,8 @@ use support::{Answer, Asked, Content, Origin, Station};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
 use windway::{
-    AfterPause, AtSeam, Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio, RadioConfig,
-    RadioEvent, RadioHandle,
+    AfterPause, Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, OnDiscontinuity, Radio,
+    RadioConfig, RadioEvent, RadioHandle,
 };
 
 const TITLES: [&str; 3] = ["One - First", "It's; the 'second'", "Drei - Größer"];
@@ -292,9 +292,9 @@ fn after_a_drop_comes_a_discontinuity_and_more_audio() {
     let audio = read_exactly(&mut radio, 200_000);
     let mut from = 0;
     for _ in 0..3 {
-        let seam = await_event(&events, discontinuity);
-        assert_pattern(0, &audio[from..seam as usize]);
-        from = seam as usize;
+        let discontinuity = await_event(&events, discontinuity);
+        assert_pattern(0, &audio[from..discontinuity as usize]);
+        from = discontinuity as usize;
     }
     assert_pattern(0, &audio[from..]);
     assert!(from < 90_000, "{from}");
@@ -325,10 +325,10 @@ fn silence_leads_to_another_connection_while_the_buffer_plays() {
         _ => None,
     });
     assert_eq!(error.kind(), ErrorKind::Silent);
-    let seam = await_event(&events, discontinuity) as usize;
-    let audio = read_exactly(&mut radio, seam + 100_000);
-    assert_pattern(0, &audio[..seam]);
-    assert_pattern(0, &audio[seam..]);
+    let discontinuity = await_event(&events, discontinuity) as usize;
+    let audio = read_exactly(&mut radio, discontinuity + 100_000);
+    assert_pattern(0, &audio[..discontinuity]);
+    assert_pattern(0, &audio[discontinuity..]);
 }
 
 #[test]
@@ -793,14 +793,15 @@ fn each_connection_is_decoded_as_a_file_of_its_own_where_reads_end_at_seams() {
 
 fn decode_between_cuts(track: &'static [u8], cuts: [usize; 5]) {
     let origin = cut_station(track, &cuts);
-    let mut radio = open(&downloader(), &origin, |config| config.at_seam = AtSeam::End);
+    let mut radio =
+        open(&downloader(), &origin, |config| config.on_discontinuity = OnDiscontinuity::EndOfStream);
     for (number, cut) in cuts.iter().enumerate().take(cuts.len() - 1) {
         // Headers that are cut may be an error, of the file too.
         let heard = decode(Box::new(LentSource(&mut radio))).unwrap_or_default();
         let expected = decode(Box::new(Cursor::new(&track[..*cut]))).unwrap_or_default();
         assert!(heard == expected, "{} samples, not {}, up to {cut}", heard.len(), expected.len());
         assert_eq!(radio.handle().position(), cuts[..=number].iter().sum::<usize>() as u64);
-        assert!(radio.handle().pass_seam());
+        assert!(radio.handle().pass_discontinuity());
     }
     // What ends the radio is no cut.
     assert!(matches!(decode(Box::new(LentSource(&mut radio))), Err(SymphoniaError::IoError(_))));
@@ -831,7 +832,8 @@ fn ogg_is_played_on_over_seams_by_a_decoder_that_takes_new_streams() {
 fn reads_end_at_each_seam_until_it_is_passed() {
     const CUTS: &[usize] = &[30_000, 1000, 50_000];
     let origin = cut_station(FLAC, CUTS);
-    let mut radio = open(&downloader(), &origin, |config| config.at_seam = AtSeam::End);
+    let mut radio =
+        open(&downloader(), &origin, |config| config.on_discontinuity = OnDiscontinuity::EndOfStream);
     let handle = radio.handle();
     let read_part = |radio: &mut Radio, expected: &[u8]| {
         let mut audio = Vec::new();
@@ -839,14 +841,14 @@ fn reads_end_at_each_seam_until_it_is_passed() {
         assert!(audio == expected, "{} bytes, not {}, or others", audio.len(), expected.len());
         assert_eq!(radio.read(&mut [0; 10]).unwrap(), 0);
     };
-    assert!(!handle.pass_seam());
+    assert!(!handle.pass_discontinuity());
     read_part(&mut radio, &FLAC[..30_000]);
-    assert!(handle.pass_seam());
-    assert!(!handle.pass_seam());
+    assert!(handle.pass_discontinuity());
+    assert!(!handle.pass_discontinuity());
     read_part(&mut radio, &FLAC[..1000]);
     assert_eq!(handle.position(), 31_000);
 
-    // Over both seams once more; who asks where it is changes nothing, who goes to a seam begins there.
+    // Over both discontinuities once more; who asks where it is changes nothing, who goes to a discontinuity begins there.
     assert_eq!(radio.seek(SeekFrom::Start(29_990)).unwrap(), 29_990);
     read_part(&mut radio, &FLAC[29_990..30_000]);
     let nowhere = SeekFrom::Current(0);
@@ -854,7 +856,7 @@ fn reads_end_at_each_seam_until_it_is_passed() {
     read_part(&mut radio, &[]);
     radio.seek(SeekFrom::Start(30_000)).unwrap();
     read_part(&mut radio, &FLAC[..1000]);
-    assert!(handle.pass_seam());
+    assert!(handle.pass_discontinuity());
     let (audio, error) = read_to_error(&mut radio);
     assert!(audio == FLAC[..50_000], "{} bytes, or others", audio.len());
     assert_eq!(error.kind(), ErrorKind::Status(410));
@@ -865,13 +867,13 @@ fn the_live_edge_after_a_pause_is_a_seam_that_a_read_ends_at() {
     let (mut radio, _origin) = tune(Answer::station, |config| {
         config.ahead = 100_000;
         config.pause_limit = Duration::from_millis(500);
-        config.at_seam = AtSeam::End;
+        config.on_discontinuity = OnDiscontinuity::EndOfStream;
     });
     let events = radio.handle().subscribe();
     assert_pattern(0, &read_exactly(&mut radio, 1000));
     await_event(&events, |event| matches!(event, RadioEvent::Paused { .. }).then_some(()));
     assert_eq!(radio.read(&mut [0; 1000]).unwrap(), 0);
-    assert!(radio.handle().pass_seam());
+    assert!(radio.handle().pass_discontinuity());
     assert_pattern(0, &read_exactly(&mut radio, 50_000));
 }
 

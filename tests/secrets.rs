@@ -232,7 +232,7 @@ fn a_url_that_is_none_shows_nothing_of_its_text() {
         SECRET.to_owned(),
     ] {
         assert_failures_clean(&downloader, &text);
-        downloader.warm(&text, 1).inspect_err(assert_error_clean).unwrap_err();
+        downloader.preconnect(&text, 1).inspect_err(assert_error_clean).unwrap_err();
     }
     assert_log_clean_if_any();
 }

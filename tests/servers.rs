@@ -24,7 +24,7 @@ use support::decoding::{Decoding, LentSource, LiveSource, Source, decode_with_se
 use symphonia::core::errors::Error as SymphoniaError;
 use tempfile::TempDir;
 use windway::{
-    AtSeam, ByteRange, ContainerFormat, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig,
+    ByteRange, ContainerFormat, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, OnDiscontinuity,
     PeerHandle, Priority, Radio, RadioConfig, RadioEvent, StorageConfig, Stream,
 };
 
@@ -626,10 +626,10 @@ fn icecast_is_heard_again_whenever_its_source_is_back() {
         ["Künstler - Stück 2", "Künstler - ';StreamUrl"],
         ["Künstler - Stück 3", "'"],
     ];
-    let (mut told, mut seams) = (Vec::new(), 0);
+    let (mut told, mut discontinuities) = (Vec::new(), 0);
     let mut note = |event| match event {
         RadioEvent::Title { title, .. } => told.extend(title),
-        RadioEvent::Discontinuity { .. } => seams += 1,
+        RadioEvent::Discontinuity { .. } => discontinuities += 1,
         _ => {}
     };
     for part in titles {
@@ -665,7 +665,7 @@ fn icecast_is_heard_again_whenever_its_source_is_back() {
     assert_eq!(handle.stats().connections, 3);
     assert_eq!(handle.info().unwrap().name.as_deref(), Some("Live from the test"));
     events.into_iter().for_each(note);
-    assert_eq!(seams, 2);
+    assert_eq!(discontinuities, 2);
     assert_eq!(told, titles.concat());
 }
 
@@ -677,20 +677,20 @@ fn icecast_with_ogg_is_decoded_anew_whenever_its_source_is_back() {
         [("-c:a libvorbis -f ogg", "audio/ogg"), ("-c:a flac -f ogg -page_duration 200000", "audio/ogg")]
     {
         let programme = Programme { track: "track.flac", content_type, options };
-        for at_seam in [AtSeam::End, AtSeam::PlayOn] {
-            hear_ogg(programme, at_seam);
+        for on_discontinuity in [OnDiscontinuity::EndOfStream, OnDiscontinuity::Continue] {
+            hear_ogg(programme, on_discontinuity);
         }
     }
 }
 
-fn hear_ogg(programme: Programme, at_seam: AtSeam) {
+fn hear_ogg(programme: Programme, on_discontinuity: OnDiscontinuity) {
     let mut server = icecast();
     let url = server.url("live");
     let peer = server.downloader.register((), Priority::High).unwrap();
     let mut encoder = Some(LiveEncoder::start(&server, programme));
     server.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
     let mut config = RadioConfig::default();
-    config.at_seam = at_seam;
+    config.on_discontinuity = on_discontinuity;
     let mut radio = Radio::open(&server.downloader, &url, config).unwrap();
     let handle = radio.handle();
     let events = handle.subscribe();
@@ -703,9 +703,9 @@ fn hear_ogg(programme: Programme, at_seam: AtSeam) {
                     decoders += 1;
                     decoders += decode_streams(&mut decoding, &decoded);
                 }
-                Err(error) => println!("{programme:?}, {at_seam:?}: {error}"),
+                Err(error) => println!("{programme:?}, {on_discontinuity:?}: {error}"),
             }
-            if !radio.handle().pass_seam() && radio.read(&mut [0]).is_err() {
+            if !radio.handle().pass_discontinuity() && radio.read(&mut [0]).is_err() {
                 break decoders;
             }
         }
@@ -721,7 +721,7 @@ fn hear_ogg(programme: Programme, at_seam: AtSeam) {
         while heard.try_recv().is_ok() {}
     }
     handle.cancel();
-    assert!(decoder.join().unwrap() >= 3, "{programme:?}, {at_seam:?}");
+    assert!(decoder.join().unwrap() >= 3, "{programme:?}, {on_discontinuity:?}");
     assert_eq!(handle.stats().connections, 3);
     assert_eq!(handle.media_info().container.map(|(container, _)| container), Some(ContainerFormat::Ogg));
 }

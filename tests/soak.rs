@@ -244,7 +244,7 @@ fn urgent_beside_prefetches(seed: u64, over: &AtomicBool) -> Beside {
     let slow = Origin::start(move |asked| Answer::file(asked, &content).rate(300_000));
     let quick = Origin::serving(Content::pattern(1000));
     let mut config = DownloaderConfig::default();
-    config.max_wait = Duration::from_secs(1);
+    config.aging_threshold = Duration::from_secs(1);
     config.max_concurrent = 3;
     let downloader = Downloader::new(config).expect("sound options");
     let (ends, ended) = mpsc::channel();

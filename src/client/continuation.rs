@@ -11,7 +11,7 @@
 
 use super::range::ByteRange;
 use super::representation::{self, Likeness, Representation};
-use super::request::{Head, Validator};
+use super::request::{ResponseHead, Validator};
 use crate::error::{Error, ErrorKind};
 
 /// Bytes that every attempt after a break fetches again, to be compared with those that came before it.
@@ -65,7 +65,7 @@ impl Continuation {
     }
 
     /// True if a body that begins with `head` can be gone on with from anywhere, as far as the server says.
-    pub(crate) fn can_resume(&self, head: &Head) -> bool {
+    pub(crate) fn can_resume(&self, head: &ResponseHead) -> bool {
         let has_ranges = head.header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
         let has_end = self.begun.as_ref().is_some_and(|begun| begun.end.is_some());
         has_end && (head.is_partial() || has_ranges)
@@ -109,7 +109,7 @@ impl Continuation {
     }
 
     /// Fails unless the response can go on with what came before.
-    pub(crate) fn check(&self, head: &Head) -> Result<(), Error> {
+    pub(crate) fn check(&self, head: &ResponseHead) -> Result<(), Error> {
         let Some(begun) = &self.begun else { return Ok(()) };
         match begun.representation.compare(head) {
             Likeness::HtmlPage => return Err(representation::html_page(head)),
@@ -138,7 +138,7 @@ impl Continuation {
 
     /// Notes that the body behind `head` is read from now on. The first one is the promise. A head that was refused must not
     /// come here, or the next attempt would ask for what nobody wanted.
-    pub(crate) fn begin(&mut self, head: &Head) {
+    pub(crate) fn begin(&mut self, head: &ResponseHead) {
         let begun = self.begun.get_or_insert_with(|| Begun {
             representation: Representation::of(head),
             offset: head.start(),
@@ -235,8 +235,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// A head with these fields.
-    fn head(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> Head {
-        Head::for_tests(status, part, total)
+    fn head(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> ResponseHead {
+        ResponseHead::for_tests(status, part, total)
     }
 
     fn begun(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> Continuation {
@@ -290,7 +290,7 @@ mod tests {
     fn a_later_head_that_contradicts_the_promise_is_refused() {
         let mut continuation = begun(206, 100..200, None);
         continuation.take(100, &[1; 50]).unwrap();
-        let kind = |head: &Head| continuation.check(head).err().map(|error| error.kind());
+        let kind = |head: &ResponseHead| continuation.check(head).err().map(|error| error.kind());
         assert_eq!(kind(&head(206, 100..200, None)), None);
         assert_eq!(kind(&head(206, 100..160, Some(200))), None);
         assert_eq!(kind(&head(200, 0..200, Some(200))), None);

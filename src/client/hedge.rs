@@ -69,7 +69,7 @@ struct Waiting {
     /// A connection is idle that has answered before.
     has_proven: bool,
     /// The origin answers one connection at a time.
-    is_serial: bool,
+    is_single_connection: bool,
 }
 
 impl HedgePolicy {
@@ -114,7 +114,7 @@ impl HedgePolicy {
             (false, false) => 0,
         };
         // Another new one would wait for the same connection to be closed.
-        let is_useless = waiting.is_serial && !waiting.is_reused;
+        let is_useless = waiting.is_single_connection && !waiting.is_reused;
         (self.over_new < most && !is_useless).then_some(self.new_at)
     }
 }
@@ -201,14 +201,14 @@ impl Hedge {
             return Some(now + state.policy.delay);
         };
         let origin = origin_of(&self.url);
-        let keeper = &self.client.0.keeper;
+        let pool = &self.client.0.pool;
         let waiting = Waiting {
             silence: now.saturating_duration_since(since),
             is_reused,
             is_pooled,
             is_urgent: self.urgency.is_urgent(),
-            has_proven: origin.as_ref().is_some_and(|origin| keeper.has_proven(origin)),
-            is_serial: origin.as_ref().is_some_and(|origin| keeper.is_serial(origin)),
+            has_proven: origin.as_ref().is_some_and(|origin| pool.has_proven(origin)),
+            is_single_connection: origin.as_ref().is_some_and(|origin| pool.is_single_connection(origin)),
         };
         if let Some(over) = state.policy.poll(waiting) {
             self.begin(&mut state, over);
@@ -267,12 +267,12 @@ impl Hedge {
     /// What it says of the other connections that one was silent while another answered.
     fn note_win(&self, exchange: &Exchange, mute: &[SocketAddr]) {
         let Some(origin) = origin_of(&self.url) else { return };
-        let keeper = &self.client.0.keeper;
+        let pool = &self.client.0.pool;
         if exchange.over == Over::Proven {
-            return keeper.note_unanswered(&origin);
+            return pool.note_unanswered(&origin);
         }
         // Those that lay idle beside the silent one are as dead, wherever the path broke.
-        keeper.forget_older(&origin, self.began);
+        pool.forget_older(&origin, self.began);
         let Some(good) = exchange.peer() else { return };
         for mute in mute.iter().filter(|mute| mute.ip() != good.ip()) {
             self.client.0.lookups.note_mute(mute.ip());
@@ -338,7 +338,7 @@ mod tests {
             is_pooled: true,
             is_urgent: true,
             has_proven: true,
-            is_serial: false,
+            is_single_connection: false,
         }
     }
 
@@ -422,9 +422,9 @@ mod tests {
 
     #[test]
     fn where_one_connection_is_served_at_a_time_no_new_one_is_opened_beside_a_new_one() {
-        let serial = |it| Waiting { is_reused: false, is_serial: true, ..it };
-        assert_eq!(run(serial), [(500, Over::Proven)]);
-        assert_eq!(run(|it| Waiting { is_serial: true, ..it }).len(), 3);
+        let single_connection = |it| Waiting { is_reused: false, is_single_connection: true, ..it };
+        assert_eq!(run(single_connection), [(500, Over::Proven)]);
+        assert_eq!(run(|it| Waiting { is_single_connection: true, ..it }).len(), 3);
     }
 
     #[test]

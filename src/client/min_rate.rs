@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// How a body has come lately. Time in which nobody waited for it does not count.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct MinRateMonitor {
     /// Bytes that have to come in a window.
     least: u64,
     window: Duration,
@@ -12,7 +12,7 @@ pub(super) struct Pace {
     came: u64,
 }
 
-impl Pace {
+impl MinRateMonitor {
     /// Less than `min_rate` bytes a second over a `window` of waiting is a trickle; 0 takes anything.
     pub(super) fn new(min_rate: u64, window: Duration) -> Self {
         let least = (min_rate as f64 * window.as_secs_f64()) as u64;
@@ -20,15 +20,15 @@ impl Pace {
     }
 
     /// Notes that so many bytes came after so long a wait. True if it has become a trickle.
-    pub(super) fn is_trickle(&mut self, bytes: usize, waited: Duration) -> bool {
+    pub(super) fn is_below(&mut self, bytes: usize, waited: Duration) -> bool {
         self.came += bytes as u64;
         self.waited += waited;
         if self.waited < self.window {
             return false;
         }
-        let is_trickle = self.came < self.least;
+        let is_below = self.came < self.least;
         (self.waited, self.came) = (Duration::ZERO, 0);
-        is_trickle
+        is_below
     }
 }
 
@@ -40,18 +40,18 @@ mod tests {
 
     #[test]
     fn a_byte_a_second_is_a_trickle() {
-        let mut pace = Pace::new(128, 10 * SECOND);
-        let told: Vec<bool> = (0..20).map(|_| pace.is_trickle(1, SECOND)).collect();
+        let mut min_rate = MinRateMonitor::new(128, 10 * SECOND);
+        let told: Vec<bool> = (0..20).map(|_| min_rate.is_below(1, SECOND)).collect();
         assert_eq!(told.iter().position(|told| *told), Some(9));
         assert!(told[19]);
     }
 
     #[test]
     fn a_slow_body_and_one_that_nobody_waits_for_are_none() {
-        let mut pace = Pace::new(128, 10 * SECOND);
-        assert!((0..100).all(|_| !pace.is_trickle(130, SECOND)));
-        assert!((0..100).all(|_| !pace.is_trickle(1, Duration::ZERO)));
-        let mut anything = Pace::new(0, SECOND);
-        assert!((0..100).all(|_| !anything.is_trickle(0, SECOND)));
+        let mut min_rate = MinRateMonitor::new(128, 10 * SECOND);
+        assert!((0..100).all(|_| !min_rate.is_below(130, SECOND)));
+        assert!((0..100).all(|_| !min_rate.is_below(1, Duration::ZERO)));
+        let mut anything = MinRateMonitor::new(0, SECOND);
+        assert!((0..100).all(|_| !anything.is_below(0, SECOND)));
     }
 }

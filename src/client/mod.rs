@@ -30,8 +30,8 @@ use ureq::{Agent, Body, Timeout};
 use self::alarm::Alarms;
 use self::exchange::{Exchange, Over};
 use self::hedge::{Attempt, Hedge};
-use self::min_rate::Pace;
-use self::pool::Keeper;
+use self::min_rate::MinRateMonitor;
+use self::pool::ConnectionPool;
 use self::range::{ContentRange, Meaning, check_partial, read_200};
 use self::request::parse_headers;
 use self::response::Framing;
@@ -47,13 +47,13 @@ use crate::config::{Auth, ClientConfig};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 
-pub(crate) use self::pool::Warmth;
+pub(crate) use self::pool::PreconnectGuard;
 pub(crate) use self::response::{BRIEF, Response};
 pub(crate) use continuation::Continuation;
 pub(crate) use hedge::{Hedging, Urgency};
 pub use range::ByteRange;
 pub(crate) use request::Request;
-pub use request::{Head, Validator};
+pub use request::{ResponseHead, Validator};
 pub(crate) use silence::Rest;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
@@ -73,7 +73,7 @@ pub(crate) struct HttpClient(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     agent: Agent,
-    keeper: Arc<Keeper>,
+    pool: Arc<ConnectionPool>,
     lookups: Arc<Lookups>,
     counters: Arc<Counters>,
     /// What a request does that waits for too long.
@@ -93,7 +93,7 @@ struct Shared {
 pub(crate) struct ClientStats {
     pub(crate) requests: u64,
     pub(crate) dialled: u64,
-    pub(crate) warmed: u64,
+    pub(crate) preconnected: u64,
     pub(crate) idle: usize,
 }
 
@@ -132,12 +132,12 @@ impl HttpClient {
             max_age: config.max_idle_age,
         };
         let options = agent_config(config, proxy);
-        let keeper = Keeper::new(dialer, options.clone(), limits);
-        let resolver = CachingResolver::beside(&lookups, &keeper);
-        let agent = Agent::with_parts(options, Connect(Arc::clone(&keeper)), resolver);
+        let pool = ConnectionPool::new(dialer, options.clone(), limits);
+        let resolver = CachingResolver::beside(&lookups, &pool);
+        let agent = Agent::with_parts(options, Connect(Arc::clone(&pool)), resolver);
         Ok(Self(Arc::new(Shared {
             agent,
-            keeper,
+            pool,
             lookups,
             counters,
             alarms: Arc::default(),
@@ -163,21 +163,21 @@ impl HttpClient {
         ClientStats {
             requests: counters.requests.load(Ordering::Relaxed),
             dialled: counters.dialled.load(Ordering::Relaxed),
-            warmed: counters.warmed.load(Ordering::Relaxed),
-            idle: self.0.keeper.idle(),
+            preconnected: counters.preconnected.load(Ordering::Relaxed),
+            idle: self.0.pool.idle(),
         }
     }
 
     /// Keeps a connection to where `request` goes ready while the result lives.
-    pub(crate) fn keep_warm(&self, request: &Request) -> Option<Warmth> {
+    pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
         let origin = self.origin(request)?;
-        Some(self.0.keeper.keep_warm(origin))
+        Some(self.0.pool.keep_preconnected(origin))
     }
 
     /// Opens connections to where `request` goes until so many are ready, in the background, and again as they are used.
-    pub(crate) fn warm(&self, request: &Request, ready: usize) {
+    pub(crate) fn preconnect(&self, request: &Request, ready: usize) {
         if let Some(origin) = self.origin(request) {
-            self.0.keeper.want(&origin, ready);
+            self.0.pool.want(&origin, ready);
         }
     }
 
@@ -188,17 +188,17 @@ impl HttpClient {
     /// Lets go of all connections that serve nobody, and of the addresses that were looked up.
     pub(crate) fn network_changed(&self) {
         self.0.lookups.outdate();
-        self.0.keeper.change_network();
+        self.0.pool.change_network();
     }
 
     /// Blocks until nobody opens connections ahead.
     pub(crate) fn settle(&self) {
-        self.0.keeper.settle();
+        self.0.pool.settle();
     }
 
     /// Closes what serves nobody, and opens nothing ahead any more. Does not block.
     pub(crate) fn close(&self) {
-        self.0.keeper.close();
+        self.0.pool.close();
         self.0.alarms.close();
     }
 
@@ -209,7 +209,7 @@ impl HttpClient {
 
     /// Blocks until the threads have ended that `close` has told to.
     pub(crate) fn await_closed(&self) {
-        self.0.keeper.await_closed();
+        self.0.pool.await_closed();
     }
 
     /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With
@@ -342,7 +342,7 @@ impl HttpClient {
         drop(first);
         // Those that lie beside it may be gone as well.
         if let Some(origin) = origin_of(url) {
-            self.0.keeper.forget(&origin);
+            self.0.pool.forget(&origin);
         }
         let lost = began.elapsed();
         let again = self.send_hedged(request, url, cancel, hedging, Over::New);
@@ -400,7 +400,7 @@ impl HttpClient {
     /// hold the place of the one that asks.
     fn note_refused(&self, url: &HttpUrl) {
         if let Some(origin) = origin_of(url) {
-            self.0.keeper.note_refused(&origin);
+            self.0.pool.note_refused(&origin);
         }
     }
 
@@ -518,7 +518,7 @@ impl HttpClient {
         };
         let Answer { response, exchange, on_cancel, .. } = answer;
         let (parts, body) = response.into_parts();
-        let head = Head {
+        let head = ResponseHead {
             status,
             url: SafeUrl::from(url),
             headers: parts.headers,
@@ -530,9 +530,9 @@ impl HttpClient {
         };
         let asked = request.url().clone();
         let (min_rate, window) = self.0.min_rate;
-        let pace = Pace::new(min_rate, window);
+        let min_rate = MinRateMonitor::new(min_rate, window);
         let body = body.into_reader();
-        let response = Response::new(head, body, exchange, on_cancel, pace, asked, request.range);
+        let response = Response::new(head, body, exchange, on_cancel, min_rate, asked, request.range);
         Ok(Some(response.framed(framing)))
     }
 }

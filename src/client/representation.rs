@@ -1,7 +1,7 @@
 //! Which representation a body belongs to (RFC 9110, section 3.2), and whether another response is of the same one. The one
 //! owner of that question: bytes of two representations are never joined. Does no I/O.
 
-use super::request::{Head, Validator, opaque_tag};
+use super::request::{ResponseHead, Validator, opaque_tag};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 
@@ -35,12 +35,12 @@ pub(crate) enum Likeness {
 }
 
 /// True if the response calls itself a page.
-fn is_html(head: &Head) -> bool {
-    media::looks_like_page(head.content_type(), &[])
+fn is_html(head: &ResponseHead) -> bool {
+    media::looks_like_html_page(head.content_type(), &[])
 }
 
 impl Representation {
-    pub(crate) fn of(head: &Head) -> Self {
+    pub(crate) fn of(head: &ResponseHead) -> Self {
         let etag = match head.validator() {
             Some(Validator::ETag(tag)) => Some(tag),
             _ => None,
@@ -69,11 +69,11 @@ impl Representation {
     }
 
     /// Takes in the length that a later response of the same representation tells.
-    pub(crate) fn learn_total(&mut self, head: &Head) {
+    pub(crate) fn learn_total(&mut self, head: &ResponseHead) {
         self.total = self.total.or(head.total());
     }
 
-    pub(crate) fn compare(&self, head: &Head) -> Likeness {
+    pub(crate) fn compare(&self, head: &ResponseHead) -> Likeness {
         if is_html(head) && !self.is_html {
             return Likeness::HtmlPage;
         }
@@ -106,13 +106,13 @@ impl Representation {
 }
 
 /// The error of a response that is of another representation.
-pub(crate) fn changed(head: &Head, what: &str) -> Error {
+pub(crate) fn changed(head: &ResponseHead, what: &str) -> Error {
     let why = format!("the resource changed while it was read: it has another {what}");
     Error::new(ErrorKind::Changed, why).with_url(head.url())
 }
 
 /// The error of a page in the place of bytes.
-pub(crate) fn html_page(head: &Head) -> Error {
+pub(crate) fn html_page(head: &ResponseHead) -> Error {
     let why = "an HTML page came instead of bytes of the resource";
     Error::new(ErrorKind::NotMedia, why).with_url(head.url())
 }
@@ -124,8 +124,8 @@ mod tests {
     const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const LATER: &str = "Sun, 06 Nov 1994 08:50:37 GMT";
 
-    fn head(total: u64, fields: &[(&'static str, &'static str)]) -> Head {
-        let head = Head::for_tests(206, 0..10, Some(total));
+    fn head(total: u64, fields: &[(&'static str, &'static str)]) -> ResponseHead {
+        let head = ResponseHead::for_tests(206, 0..10, Some(total));
         fields.iter().fold(head, |head, (name, value)| head.with_header(name, value))
     }
 

@@ -238,7 +238,7 @@ impl Validator {
 
 /// The head of an answer: valid, and an answer to what was asked.
 #[derive(Clone)]
-pub struct Head {
+pub struct ResponseHead {
     pub(super) status: u16,
     pub(super) url: SafeUrl,
     pub(super) headers: HeaderMap,
@@ -250,7 +250,7 @@ pub struct Head {
     pub(super) asked: Option<ByteRange>,
 }
 
-impl Head {
+impl ResponseHead {
     /// 200, 206, or 203: a whole that a proxy has transformed.
     pub fn status(&self) -> u16 {
         self.status
@@ -331,7 +331,7 @@ pub(super) fn opaque_tag(tag: &str) -> &str {
 }
 
 #[cfg(test)]
-impl Head {
+impl ResponseHead {
     /// A head without header fields.
     pub(crate) fn for_tests(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> Self {
         Self {
@@ -352,9 +352,9 @@ impl Head {
     }
 }
 
-impl fmt::Debug for Head {
+impl fmt::Debug for ResponseHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Head")
+        f.debug_struct("ResponseHead")
             .field("status", &self.status)
             .field("url", &self.url)
             .field("start", &self.start)

@@ -10,8 +10,8 @@ use ureq::http::HeaderMap;
 
 use super::exchange::Exchange;
 use super::hedge::Hedging;
-use super::min_rate::Pace;
-use super::request::{Head, Request};
+use super::min_rate::MinRateMonitor;
+use super::request::{Request, ResponseHead};
 use super::silence::{Rest, SilenceHedge};
 use super::{ByteRange, HttpClient, describe, describe_io};
 use crate::bandwidth::{ReadMeter, Sample};
@@ -28,7 +28,7 @@ pub(crate) const BRIEF: Duration = Duration::from_millis(1);
 
 /// An answer with its body open.
 pub(crate) struct Response {
-    head: Head,
+    head: ResponseHead,
     /// Owns the connection. `None` once it was let go of.
     body: Option<BodyReader<'static>>,
     /// Where the rest of the body comes from, once ureq has given out what it had buffered: straight into the asker's
@@ -45,7 +45,7 @@ pub(crate) struct Response {
     left: Option<u64>,
     is_over: bool,
     framing: Framing,
-    pace: Pace,
+    min_rate: MinRateMonitor,
     meter: ReadMeter,
     /// What the last read showed of the network, until it is taken.
     sample: Option<Sample>,
@@ -73,11 +73,11 @@ pub(super) struct Framing {
 
 impl Response {
     pub(super) fn new(
-        head: Head,
+        head: ResponseHead,
         body: BodyReader<'static>,
         exchange: Arc<Exchange>,
         on_cancel: CancelGuard,
-        pace: Pace,
+        min_rate: MinRateMonitor,
         url: HttpUrl,
         range: Option<ByteRange>,
     ) -> Self {
@@ -93,7 +93,7 @@ impl Response {
             left,
             is_over: false,
             framing: Framing::default(),
-            pace,
+            min_rate,
             meter: ReadMeter::default(),
             sample: None,
             origin: OnceLock::new(),
@@ -126,7 +126,7 @@ impl Response {
 
     /// An empty body that no server sent.
     pub(super) fn hollow(request: &Request, cancel: &CancelToken) -> Self {
-        let head = Head {
+        let head = ResponseHead {
             status: 200,
             url: SafeUrl::from(request.url()),
             headers: HeaderMap::new(),
@@ -138,8 +138,8 @@ impl Response {
         };
         let body = ureq::Body::builder().data(Vec::new()).into_reader();
         let on_cancel = cancel.on_cancel(|_| ());
-        let pace = Pace::new(0, Duration::MAX);
-        Self::new(head, body, Arc::default(), on_cancel, pace, request.url().clone(), None)
+        let min_rate = MinRateMonitor::new(0, Duration::MAX);
+        Self::new(head, body, Arc::default(), on_cancel, min_rate, request.url().clone(), None)
     }
 
     /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.
@@ -163,7 +163,7 @@ impl Response {
         self.token.as_ref()
     }
 
-    pub(crate) fn head(&self) -> &Head {
+    pub(crate) fn head(&self) -> &ResponseHead {
         &self.head
     }
 
@@ -277,7 +277,7 @@ impl Response {
             Err(_) => None,
         };
         let Some(got) = read? else { return Ok(None) };
-        if got > 0 && self.pace.is_trickle(got, ended - began) {
+        if got > 0 && self.min_rate.is_below(got, ended - began) {
             return Err(Error::new(ErrorKind::Silent, "the server sends too slowly to go on with it"));
         }
         if let Some(cancelled) = self.exchange.cancelled() {

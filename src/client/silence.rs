@@ -51,7 +51,7 @@ struct Shared {
     /// Offset in the resource of the byte that it waits for.
     position: AtomicU64,
     /// The alarm found no read waiting: the next read sets it again.
-    is_parked: AtomicBool,
+    is_held_back: AtomicBool,
     /// `state` has hedges.
     is_hedged: AtomicBool,
     state: Mutex<State>,
@@ -112,7 +112,7 @@ impl SilenceHedge {
             base: Instant::now(),
             since: AtomicU64::new(NOBODY),
             position: AtomicU64::new(0),
-            is_parked: AtomicBool::new(false),
+            is_held_back: AtomicBool::new(false),
             is_hedged: AtomicBool::new(false),
             state: Mutex::default(),
         });
@@ -128,9 +128,9 @@ impl SilenceHedge {
         let shared = &self.shared;
         shared.position.store(position, Ordering::Relaxed);
         let since = now.saturating_duration_since(shared.base).as_nanos();
-        // Before the look at `is_parked`: whoever parks looks here afterwards, so that one of the two sees the other.
+        // Before the look at `is_held_back`: whoever parks looks here afterwards, so that one of the two sees the other.
         shared.since.store(since as u64, Ordering::SeqCst);
-        if shared.is_parked.load(Ordering::SeqCst) && shared.is_parked.swap(false, Ordering::SeqCst) {
+        if shared.is_held_back.load(Ordering::SeqCst) && shared.is_held_back.swap(false, Ordering::SeqCst) {
             self.alarm.set_at(now + shared.hedging.delay);
         }
     }
@@ -165,14 +165,14 @@ impl Shared {
             // Looked at again when it becomes so; but nobody tells that the buffer of a live stream runs low. It does while
             // a read waits.
             let is_live = matches!(self.rest, Rest::Live(_)) && self.waiting_since().is_some();
-            self.is_parked.store(matches!(self.rest, Rest::Live(_)) && !is_live, Ordering::SeqCst);
+            self.is_held_back.store(matches!(self.rest, Rest::Live(_)) && !is_live, Ordering::SeqCst);
             return is_live.then(|| now + self.hedging.delay);
         }
         let Some(since) = self.waiting_since() else {
-            self.is_parked.store(true, Ordering::SeqCst);
+            self.is_held_back.store(true, Ordering::SeqCst);
             // Looked at once more: a read that began just before has not seen it.
             let since = self.waiting_since()?;
-            self.is_parked.store(false, Ordering::SeqCst);
+            self.is_held_back.store(false, Ordering::SeqCst);
             return Some(since + self.hedging.delay);
         };
         let mut state = self.state.lock();
@@ -229,7 +229,7 @@ impl Shared {
         drop(state);
         if let Some(origin) = origin_of(self.request.start()) {
             // Those that lay idle beside the silent one are as dead.
-            self.client.0.keeper.forget_older(&origin, since);
+            self.client.0.pool.forget_older(&origin, since);
         }
         self.exchange.break_off();
     }

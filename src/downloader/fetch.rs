@@ -8,8 +8,8 @@ use std::{fmt, thread};
 use super::epoch::Epoch;
 use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
-use crate::client::{ByteRange, Head, Request, Urgency, Validator};
-use crate::downloader::runtime::transfer::Berth;
+use crate::client::{ByteRange, Request, ResponseHead, Urgency, Validator};
+use crate::downloader::runtime::transfer::Handoff;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::Foreign;
 
@@ -18,7 +18,7 @@ use crate::foreign::Foreign;
 pub enum Priority {
     /// Nobody waits for it yet.
     Low,
-    /// Somebody waits for it: it is *awaited*.
+    /// Somebody waits for it: it is *urgent*.
     #[default]
     High,
 }
@@ -73,7 +73,7 @@ pub struct Fetch {
     pub(super) epoch: Option<Epoch>,
     pub(super) max_retries: Option<u32>,
     pub(super) validate: Option<Validate>,
-    pub(super) berth: Option<Arc<Berth>>,
+    pub(super) handoff: Option<Arc<Handoff>>,
     /// See [`live`](Self::live).
     pub(super) is_live: bool,
     /// See [`redial`](Self::redial).
@@ -92,7 +92,7 @@ pub(crate) enum OtherTags {
 }
 
 /// Refuses an answer before a byte of its body is read.
-pub(super) type Validate = Foreign<Box<dyn FnMut(&Head) -> Result<(), Error> + Send>>;
+pub(super) type Validate = Foreign<Box<dyn FnMut(&ResponseHead) -> Result<(), Error> + Send>>;
 
 impl Fetch {
     /// A fetch of the whole of `url`.
@@ -111,14 +111,14 @@ impl Fetch {
             epoch: None,
             max_retries: None,
             validate: None,
-            berth: None,
+            handoff: None,
             is_live: false,
             redial: None,
             other_tags: OtherTags::Change,
         }
     }
 
-    /// Asks for these bytes only. A server without ranges may still answer with the whole: [`Head::start`] tells.
+    /// Asks for these bytes only. A server without ranges may still answer with the whole: [`ResponseHead::start`] tells.
     #[must_use]
     pub fn range(mut self, range: ByteRange) -> Self {
         self.request = self.request.range(range);
@@ -184,7 +184,10 @@ impl Fetch {
 
     /// Looks at the head before a byte of the body is read, and may refuse it.
     #[must_use]
-    pub fn validate(mut self, validate: impl FnMut(&Head) -> Result<(), Error> + Send + 'static) -> Self {
+    pub fn validate(
+        mut self,
+        validate: impl FnMut(&ResponseHead) -> Result<(), Error> + Send + 'static,
+    ) -> Self {
         self.validate = Some(Foreign::new(Box::new(validate)));
         self
     }
@@ -197,8 +200,8 @@ impl Fetch {
 
     /// Lets who waits for the bytes that the sink stores read the body by himself. The sink's `write` and `write_block` run on
     /// his thread then, one at a time as ever.
-    pub(crate) fn berth(mut self, berth: &Arc<Berth>) -> Self {
-        self.berth = Some(Arc::clone(berth));
+    pub(crate) fn handoff(mut self, handoff: &Arc<Handoff>) -> Self {
+        self.handoff = Some(Arc::clone(handoff));
         self
     }
 
@@ -230,9 +233,9 @@ pub trait Sink: Send {
         let _ = request; // Most sinks have no use for it.
     }
 
-    /// A head came and is valid; its body begins at [`Head::start`]. Called again when the fetch was interrupted and
+    /// A head came and is valid; its body begins at [`ResponseHead::start`]. Called again when the fetch was interrupted and
     /// goes on. An error ends the fetch with it, before a byte of the body is read.
-    fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         let _ = head; // Most sinks know what they asked for.
         Ok(Flow::Stream)
     }
@@ -309,7 +312,7 @@ impl GuardedSink {
         told.map(|_| ())
     }
 
-    pub(super) fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+    pub(super) fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         self.call("head", |sink| sink.head(head)).map(|flow| flow.unwrap_or(Flow::Stream))
     }
 

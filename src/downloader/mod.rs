@@ -37,18 +37,18 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
-use self::stats::Account;
+use self::stats::PeerStats;
 use crate::cancel::CancelReason;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
-use crate::downloader::runtime::core::{Core, Fact, PeerEntry, on_own_thread};
+use crate::downloader::runtime::core::{Core, Message, PeerEntry, on_own_thread};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::foreign::{Foreign, in_callback};
 
 pub use self::stats::Totals;
 pub(crate) use crate::downloader::runtime::core::enter_own_thread;
-pub(crate) use crate::downloader::runtime::transfer::Berth;
+pub(crate) use crate::downloader::runtime::transfer::Handoff;
 pub use batch::Batch;
 pub use epoch::Epoch;
 pub(crate) use fetch::OtherTags;
@@ -98,12 +98,12 @@ pub struct Stats {
     /// Fetches and peers with work that wait for a worker, by class: High/High, High/Low, Low/High, Low/Low (peer, fetch).
     pub queued: [usize; 4],
     /// Low fetches that wait for others of their origin.
-    pub parked: usize,
+    pub blocked: usize,
     /// Fetches that wait for their next attempt.
     pub retrying: usize,
     /// Low fetches that made room for others and wait to go on with the connection that they have kept; counted in `queued`
     /// too.
-    pub set_aside: usize,
+    pub preempted: usize,
     /// Workers that run a fetch.
     pub busy_workers: usize,
     /// Workers that wait for one.
@@ -117,7 +117,7 @@ pub struct Stats {
     /// Connections opened, those ahead of their use included.
     pub connections_dialled: u64,
     /// Connections opened ahead of their use.
-    pub connections_warmed: u64,
+    pub connections_preconnected: u64,
     /// Connections that are ready and serve nobody: kept alive, or opened ahead.
     pub connections_idle: usize,
     /// How fetches ended.
@@ -158,7 +158,7 @@ impl Downloader {
     /// # Errors
     ///
     /// As [`new`](Self::new).
-    pub fn process_wide() -> Result<Self, Error> {
+    pub fn global() -> Result<Self, Error> {
         let mut default = DEFAULT.lock();
         if let Some(handle) = default.upgrade().filter(|handle| !handle.core.root.is_cancelled()) {
             return Ok(Self(handle));
@@ -177,16 +177,16 @@ impl Downloader {
         self.0.start()?;
         let core = &self.0.core;
         let token = core.root.child(CancelReason::Peer);
-        let account = Arc::new(Account::new(core.config.event_capacity));
+        let stats = Arc::new(PeerStats::new(core.config.event_capacity));
         // What lies in it is limited by the peer's credits. A bounded channel would take the memory for all of them now.
         let (sender, channel) = crossbeam_channel::unbounded();
         let entry = Arc::new(PeerEntry {
             peer: Mutex::new(Foreign::new(Box::new(peer))),
             token: token.clone(),
-            account: Arc::clone(&account),
+            stats: Arc::clone(&stats),
         });
         match core.register(entry, channel, priority) {
-            Some(key) => Ok(PeerHandle::new(Arc::clone(&self.0), key, token, account, sender)),
+            Some(key) => Ok(PeerHandle::new(Arc::clone(&self.0), key, token, stats, sender)),
             None => Err(Error::cancelled(CancelReason::Shutdown)),
         }
     }
@@ -204,9 +204,9 @@ impl Downloader {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUrl`] and [`ErrorKind::UnsupportedScheme`].
-    pub fn warm(&self, url: &str, connections: usize) -> Result<(), Error> {
+    pub fn preconnect(&self, url: &str, connections: usize) -> Result<(), Error> {
         let request = Request::get(url)?;
-        self.0.core.client.warm(&request, connections);
+        self.0.core.client.preconnect(&request, connections);
         Ok(())
     }
 
@@ -224,7 +224,7 @@ impl Downloader {
 
     /// The events of all fetches, from now on.
     pub fn subscribe(&self) -> Subscriber {
-        self.0.core.account.bus.subscribe()
+        self.0.core.stats.bus.subscribe()
     }
 
     /// Bytes a second, all transfers together, over the last seconds in which one of them waited for the network. `None`
@@ -233,7 +233,7 @@ impl Downloader {
     ///
     /// A server that is slower than the network is part of it: see [`bandwidth_of`](Self::bandwidth_of).
     pub fn bandwidth(&self) -> Option<f64> {
-        self.0.core.account.rate()
+        self.0.core.stats.rate()
     }
 
     /// As [`bandwidth`](Self::bandwidth), of what the origin of `url` sent: its scheme, host and port. Where a URL
@@ -241,7 +241,7 @@ impl Downloader {
     /// others, and for what is no URL.
     pub fn bandwidth_of(&self, url: &str) -> Option<f64> {
         let origin = url::Url::parse(url).ok()?.origin();
-        self.0.core.account.rate_of(&origin)
+        self.0.core.stats.rate_of(&origin)
     }
 
     /// Counts of what waits, runs and was done.
@@ -251,18 +251,18 @@ impl Downloader {
         let client = core.client.stats();
         Stats {
             queued: counts.queued,
-            parked: counts.parked,
+            blocked: counts.blocked,
             retrying: counts.retrying,
-            set_aside: counts.set_aside,
-            busy_workers: counts.busy,
+            preempted: counts.preempted,
+            busy_workers: counts.running,
             idle_workers: counts.idle,
             open_bodies: core.bodies.count(),
             peers: counts.peers,
             requests: client.requests,
             connections_dialled: client.dialled,
-            connections_warmed: client.warmed,
+            connections_preconnected: client.preconnected,
             connections_idle: client.idle,
-            totals: core.account.totals(),
+            totals: core.stats.totals(),
         }
     }
 }
@@ -315,7 +315,7 @@ impl Handle {
 
     fn stop(&self) {
         self.core.root.cancel();
-        self.core.tell(Fact::Stopped);
+        self.core.post(Message::Stopped);
         self.core.client.close();
         if on_own_thread() || in_callback() {
             return;

@@ -14,11 +14,11 @@ use super::epoch::Epoch;
 use super::fetch::{Fetch, Priority, RequestId, Sink};
 use super::response::{Reply, Response, WithoutRoom};
 use super::schedule::PeerKey;
-use super::stats::{Account, Totals};
+use super::stats::{PeerStats, Totals};
 use crate::cancel::{CancelGuard, CancelToken};
-use crate::client::{Request, Warmth};
-use crate::downloader::runtime::combiner::Slot;
-use crate::downloader::runtime::core::{Core, Fact};
+use crate::client::{PreconnectGuard, Request};
+use crate::downloader::runtime::combiner::OneShot;
+use crate::downloader::runtime::core::{Core, Message};
 use crate::downloader::runtime::worker::{Job, Target, run_job};
 use crate::error::Error;
 use crate::event::{Event, Subscriber};
@@ -82,7 +82,7 @@ pub struct PeerHandle(Arc<Registration>);
 struct Registration {
     key: PeerKey,
     token: CancelToken,
-    account: Arc<Account>,
+    stats: Arc<PeerStats>,
     channel: Sender<Box<Job>>,
     credits: Arc<Credits>,
     /// Tells the schedule when the peer is cancelled: it is not asked any more.
@@ -107,7 +107,7 @@ impl PeerHandle {
         downloader: Arc<Handle>,
         key: PeerKey,
         token: CancelToken,
-        account: Arc<Account>,
+        stats: Arc<PeerStats>,
         channel: Sender<Box<Job>>,
     ) -> Self {
         let capacity = downloader.core().config.peer_capacity;
@@ -115,18 +115,18 @@ impl PeerHandle {
         let core = Arc::downgrade(downloader.core());
         let on_cancel = token.on_cancel(move |_| {
             if let Some(core) = core.upgrade() {
-                core.tell(Fact::PeerCancelled(key));
+                core.post(Message::PeerCancelled(key));
             }
         });
         let on_cancel = Some(on_cancel);
-        Self(Arc::new(Registration { key, token, account, channel, credits, on_cancel, downloader }))
+        Self(Arc::new(Registration { key, token, stats, channel, credits, on_cancel, downloader }))
     }
 
     fn core(&self) -> &Arc<Core> {
         self.0.downloader.core()
     }
 
-    /// Fetches at once, as awaited work. Blocks until the head of the answer is there; the body is read by the caller.
+    /// Fetches at once, as urgent work. Blocks until the head of the answer is there; the body is read by the caller.
     /// While a worker is idle the request is made on the calling thread, in that worker's place.
     ///
     /// # Errors
@@ -143,8 +143,8 @@ impl PeerHandle {
         let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
         let (pending, request) = self.submit(fetch, credit, WithoutRoom::Fail);
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
-            let fact = run_job(self.core(), worker, job, &mut Box::default());
-            self.core().tell(fact);
+            let message = run_job(self.core(), worker, job, &mut Box::default());
+            self.core().post(message);
         }
         pending.wait()
     }
@@ -186,7 +186,7 @@ impl PeerHandle {
     pub(super) fn send(&self, fetch: Fetch, credit: Credit) -> Result<Pending, Error> {
         self.check(&fetch)?;
         let (pending, _) = self.submit(fetch, credit, WithoutRoom::Open);
-        self.core().tell(Fact::Submitted(self.0.key));
+        self.core().post(Message::Submitted(self.0.key));
         Ok(pending)
     }
 
@@ -214,10 +214,10 @@ impl PeerHandle {
     /// Puts a fetch into the channel. The scheduler has to be told.
     fn submit(&self, fetch: Fetch, credit: Credit, without_room: WithoutRoom) -> (Pending, RequestId) {
         let core = self.core();
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(OneShot::default());
         let target = Target::Caller(Reply::new(&slot, credit, without_room));
         let fetch = fetch.priority(Priority::High);
-        let job = Box::new(Job::new(core, &self.0.token, &self.0.account, fetch, target));
+        let job = Box::new(Job::new(core, &self.0.token, &self.0.stats, fetch, target));
         let (request, token) = (job.record.id, job.token.clone());
         // It fails once the downloader is gone. A dropped job answers its caller itself.
         drop(self.0.channel.send(job));
@@ -226,23 +226,23 @@ impl PeerHandle {
 
     /// Says that the peer has work, its next piece of this urgency. Never blocks.
     pub fn wake(&self, priority: Priority) {
-        self.core().tell(Fact::Woken(self.0.key, priority));
+        self.core().post(Message::Woken(self.0.key, priority));
     }
 
     /// A way to wake the peer that does not keep it alive.
     pub fn waker(&self) -> Waker {
-        let account = Arc::downgrade(&self.0.account);
-        Waker { core: Arc::downgrade(self.core()), key: self.0.key, account }
+        let stats = Arc::downgrade(&self.0.stats);
+        Waker { core: Arc::downgrade(self.core()), key: self.0.key, stats }
     }
 
     /// Gives the peer another priority beside other peers; what it has queued moves along.
     pub fn set_priority(&self, priority: Priority) {
-        self.core().tell(Fact::Prioritised(self.0.key, priority));
+        self.core().post(Message::Prioritised(self.0.key, priority));
     }
 
     /// Gives one fetch another priority: queued, it goes to the front of its new class, or to the back of a lower one.
     pub fn promote(&self, request: RequestId, priority: Priority) {
-        self.core().tell(Fact::Promoted(request, priority));
+        self.core().post(Message::Promoted(request, priority));
     }
 
     /// A new epoch: its cancelling ends the fetches that carry it, and no others.
@@ -257,18 +257,18 @@ impl PeerHandle {
 
     /// The events of this peer's fetches, from now on.
     pub fn subscribe(&self) -> Subscriber {
-        self.0.account.bus.subscribe()
+        self.0.stats.bus.subscribe()
     }
 
     /// Bytes a second that this peer's transfers achieve together, over the last seconds in which one of them waited for the
     /// network. `None` until enough was transferred. What the network can do is told by [`Downloader::bandwidth`](crate::Downloader::bandwidth).
     pub fn bandwidth(&self) -> Option<f64> {
-        self.0.account.rate()
+        self.0.stats.rate()
     }
 
     /// How this peer's fetches ended.
     pub fn totals(&self) -> Totals {
-        self.0.account.totals()
+        self.0.stats.totals()
     }
 }
 
@@ -293,46 +293,46 @@ pub struct Waker {
     core: Weak<Core>,
     key: PeerKey,
     /// The peer's own.
-    account: Weak<Account>,
+    stats: Weak<PeerStats>,
 }
 
 impl Waker {
     /// As [`PeerHandle::wake`]; does nothing once the peer or the downloader is gone.
     pub fn wake(&self, priority: Priority) {
         if let Some(core) = self.core.upgrade() {
-            core.tell(Fact::Woken(self.key, priority));
+            core.post(Message::Woken(self.key, priority));
         }
     }
 
     /// As [`PeerHandle::promote`]; does nothing once the peer or the downloader is gone.
     pub fn promote(&self, request: RequestId, priority: Priority) {
         if let Some(core) = self.core.upgrade() {
-            core.tell(Fact::Promoted(request, priority));
+            core.post(Message::Promoted(request, priority));
         }
     }
 
     /// Publishes `event` to the subscribers of the peer and of the downloader.
     pub(crate) fn publish(&self, event: &Event) {
-        if let Some(account) = self.account.upgrade() {
-            account.publish(event);
+        if let Some(stats) = self.stats.upgrade() {
+            stats.publish(event);
         }
         if let Some(core) = self.core.upgrade() {
-            core.account.publish(event);
+            core.stats.publish(event);
         }
     }
 
     /// Keeps a connection to where `request` goes ready while the result lives.
-    pub(crate) fn keep_warm(&self, request: &Request) -> Option<Warmth> {
-        self.core.upgrade()?.client.keep_warm(request)
+    pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
+        self.core.upgrade()?.client.keep_preconnected(request)
     }
 
     /// What the network has shown: bytes a second, and the time to a first byte. Of this peer's own transfers, which are all
     /// from where it fetches and may go further than others; until they have shown enough, of all of them together.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
         let Some(core) = self.core.upgrade() else { return (None, None) };
-        let own = self.account.upgrade();
-        let rate = own.as_ref().and_then(|account| account.rate()).or_else(|| core.account.rate());
-        let ttfb = own.and_then(|account| account.least_ttfb()).or_else(|| core.account.least_ttfb());
+        let own = self.stats.upgrade();
+        let rate = own.as_ref().and_then(|stats| stats.rate()).or_else(|| core.stats.rate());
+        let ttfb = own.and_then(|stats| stats.least_ttfb()).or_else(|| core.stats.least_ttfb());
         (rate, ttfb)
     }
 }
@@ -345,7 +345,7 @@ impl fmt::Debug for Waker {
 
 /// A submitted fetch, until its head is there.
 pub(super) struct Pending {
-    slot: Arc<Slot<Result<Response, Error>>>,
+    slot: Arc<OneShot<Result<Response, Error>>>,
     /// The fetch's own, until it was waited for: nobody else would take its answer.
     token: Option<CancelToken>,
     peer: PeerHandle,

@@ -9,11 +9,11 @@ use super::bodies::{OpenBodies, OpenBody};
 use super::fetch::abandoned;
 use super::peer::{Credit, PeerHandle};
 use crate::cancel::{CancelReason, CancelToken};
-use crate::client::{self, Head};
-use crate::downloader::runtime::combiner::Slot;
+use crate::client::{self, ResponseHead};
+use crate::downloader::runtime::combiner::OneShot;
 use crate::downloader::runtime::core::Core;
-use crate::downloader::runtime::retry_state::{Pursuit, pause};
-use crate::downloader::runtime::worker::{Record, Transfer};
+use crate::downloader::runtime::retry_state::{RetryState, pause};
+use crate::downloader::runtime::worker::{BodyMeter, Record};
 use crate::error::Error;
 
 /// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.
@@ -25,13 +25,13 @@ pub struct Response {
     body: client::Response,
     record: Record,
     core: Arc<Core>,
-    pursuit: Pursuit,
+    retry_state: RetryState,
     /// The fetch's own.
     token: CancelToken,
     /// The first head, if the body was asked for again.
-    first: Option<Head>,
+    first: Option<ResponseHead>,
     /// Some until the end was published.
-    transfer: Option<Transfer>,
+    meter: Option<BodyMeter>,
     /// How it ended, as every later read tells again.
     end: Result<(), Error>,
     /// Some while it is open.
@@ -46,14 +46,14 @@ impl Response {
         body: client::Response,
         open: OpenBody,
         record: Record,
-        pursuit: Pursuit,
+        retry_state: RetryState,
         token: CancelToken,
     ) -> Self {
         let mut body = body;
-        pursuit.hedge(&core, &mut body, &record.control);
-        let transfer = Some(record.control.begin_body());
+        retry_state.hedge(&core, &mut body, &record.control);
+        let meter = Some(record.control.begin_body());
         let open = Some(open);
-        Self { body, record, core, pursuit, token, first: None, transfer, end: Ok(()), open, peer: None }
+        Self { body, record, core, retry_state, token, first: None, meter, end: Ok(()), open, peer: None }
     }
 
     pub(super) fn keep(mut self, peer: PeerHandle) -> Self {
@@ -63,7 +63,7 @@ impl Response {
     }
 
     /// The head of the first answer.
-    pub fn head(&self) -> &Head {
+    pub fn head(&self) -> &ResponseHead {
         self.first.as_ref().unwrap_or_else(|| self.body.head())
     }
 
@@ -74,7 +74,7 @@ impl Response {
 
     /// Offset in the resource of the next byte.
     pub fn position(&self) -> u64 {
-        self.pursuit.offset().unwrap_or_else(|| self.body.position())
+        self.retry_state.offset().unwrap_or_else(|| self.body.position())
     }
 
     /// Reads as [`Read::read`] does, with the error typed. 0 is the end of the whole body, never of a broken one.
@@ -89,7 +89,7 @@ impl Response {
     /// ended before what the first answer had promised; [`ErrorKind::Changed`](crate::ErrorKind::Changed) if what came
     /// then was of something else; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     pub fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        if buf.is_empty() || self.transfer.is_none() {
+        if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| 0);
         }
         self.open.iter().for_each(OpenBody::note_read);
@@ -100,7 +100,7 @@ impl Response {
             Ok(bytes) => {
                 self.record.received += *bytes as u64;
                 // A caller that reads exactly what was announced never comes to see the 0 behind it.
-                if self.pursuit.is_complete() {
+                if self.retry_state.is_complete() {
                     self.end(Ok(()));
                 }
             }
@@ -112,13 +112,13 @@ impl Response {
     /// True if a body that called itself the whole may have ended where the range ended that was asked for. To be asked at its
     /// end.
     pub(crate) fn is_doubtful_end(&self) -> bool {
-        self.pursuit.is_doubtful_end()
+        self.retry_state.is_doubtful_end()
     }
 
     /// As [`read_chunk`](Self::read_chunk), of a fetch that is [redialled](super::Fetch::redial). `None` says that another connection is read
     /// from now on, whose bytes do not join those before: [`head`](Self::head) is its.
     pub(crate) fn read_live(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
-        if buf.is_empty() || self.transfer.is_none() {
+        if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| Some(0));
         }
         let at = self.body.position();
@@ -129,17 +129,17 @@ impl Response {
                     self.end(Err(error.clone()));
                     return Err(error);
                 };
-                self.pursuit.go_live(&self.core, &mut body, &self.record.control);
+                self.retry_state.go_live(&self.core, &mut body, &self.record.control);
                 (self.body, self.first) = (body, None);
                 return Ok(None);
             }
         };
         if got == 0 {
             self.end(Ok(()));
-        } else if let Some(transfer) = &self.transfer {
-            transfer.advance(&mut self.body, got);
+        } else if let Some(meter) = &self.meter {
+            meter.advance(&mut self.body, got);
             self.record.received += got as u64;
-            self.pursuit.take(at, &buf[..got])?;
+            self.retry_state.take(at, &buf[..got])?;
         }
         Ok(Some(got))
     }
@@ -147,16 +147,16 @@ impl Response {
     /// Reads until something new is there.
     fn read_on(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         loop {
-            if self.pursuit.is_complete() {
+            if self.retry_state.is_complete() {
                 return Ok(0);
             }
             let at = self.body.position();
             let read = self.body.read_chunk(buf);
-            if let Some(transfer) = &self.transfer {
-                transfer.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
+            if let Some(meter) = &self.meter {
+                meter.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
             }
             let got = match read
-                .and_then(|got| if got == 0 { self.pursuit.check_end(at).map(|()| 0) } else { Ok(got) })
+                .and_then(|got| if got == 0 { self.retry_state.check_end(at).map(|()| 0) } else { Ok(got) })
             {
                 Ok(0) => return Ok(0),
                 Ok(got) => got,
@@ -168,7 +168,7 @@ impl Response {
                     continue;
                 }
             };
-            let (offset, new) = self.pursuit.take(at, &buf[..got])?;
+            let (offset, new) = self.retry_state.take(at, &buf[..got])?;
             let new = new.len();
             if new > 0 {
                 // Behind bytes that had come before; and before bytes that nobody asked for.
@@ -181,7 +181,7 @@ impl Response {
 
     /// Goes on with the body that was requested beside this one while it was silent.
     fn go_on(&mut self, mut body: client::Response) -> Result<(), Error> {
-        self.pursuit.go_on(&self.core, &mut body, &self.record.control)?;
+        self.retry_state.go_on(&self.core, &mut body, &self.record.control)?;
         let silent = std::mem::replace(&mut self.body, body);
         self.first.get_or_insert_with(|| silent.head().clone());
         Ok(())
@@ -191,7 +191,8 @@ impl Response {
     fn open_again(&mut self, error: Error) -> Result<(), Error> {
         let mut last = error;
         loop {
-            let Some(after) = self.pursuit.plan_retry(&last).filter(|_| !self.token.is_cancelled()) else {
+            let Some(after) = self.retry_state.plan_retry(&last).filter(|_| !self.token.is_cancelled())
+            else {
                 return Err(last);
             };
             self.record.retry(&last, after);
@@ -199,12 +200,12 @@ impl Response {
             self.record.start();
             let attempt = self.token.child(CancelReason::Fetch);
             let sent = Instant::now();
-            match self.pursuit.open(&self.core, &attempt, &self.record.control) {
+            match self.retry_state.open(&self.core, &attempt, &self.record.control) {
                 Ok(mut body) => {
-                    self.record.note_head(sent.elapsed(), &body);
+                    self.record.record_head(sent.elapsed(), &body);
                     body.keep(attempt);
-                    self.pursuit.begin(body.head());
-                    self.pursuit.hedge(&self.core, &mut body, &self.record.control);
+                    self.retry_state.begin(body.head());
+                    self.retry_state.hedge(&self.core, &mut body, &self.record.control);
                     let broken = std::mem::replace(&mut self.body, body);
                     self.first.get_or_insert_with(|| broken.head().clone());
                     return Ok(());
@@ -215,7 +216,7 @@ impl Response {
     }
 
     fn end(&mut self, result: Result<(), Error>) {
-        if self.transfer.take().is_none() {
+        if self.meter.take().is_none() {
             return;
         }
         self.record.end(&result);
@@ -248,7 +249,7 @@ impl fmt::Debug for Response {
 
 /// The worker's end of an `execute`: answered exactly once. Holds the fetch's credit until then.
 pub(super) struct Reply {
-    slot: Option<Arc<Slot<Result<Response, Error>>>>,
+    slot: Option<Arc<OneShot<Result<Response, Error>>>>,
     credit: Option<Credit>,
     without_room: WithoutRoom,
 }
@@ -264,7 +265,7 @@ pub(super) enum WithoutRoom {
 
 impl Reply {
     pub(super) fn new(
-        slot: &Arc<Slot<Result<Response, Error>>>,
+        slot: &Arc<OneShot<Result<Response, Error>>>,
         credit: Credit,
         without_room: WithoutRoom,
     ) -> Self {

@@ -18,13 +18,13 @@
 //! What is High for its peer is *urgent*, what is Low is a *prefetch*. How the two share the workers:
 //!
 //! 1. A free worker takes what is first in the order of the classes; a reserved one takes urgent work only.
-//! 2. A prefetch has *aged* when its last full turn, or its arrival, is `max_wait` ago. The oldest goes before all classes.
+//! 2. A prefetch has *aged* when its last full turn, or its arrival, is `aging_threshold` ago. The oldest goes before all classes.
 //! 3. What goes first by its age is *protected*: urgent work does not interrupt it for [`PROTECTED`] or 256 KiB. At most half
 //!    of the workers that are not reserved are in a protected turn at once, but at least one may be.
 //! 4. After a protected turn was granted, and while a running prefetch is asked to preempt, urgent work that waits goes first,
 //!    before all classes and ages: between two grants to aged work, waiting urgent work is served.
 //! 5. Urgent work without a worker preempts a running prefetch that is not protected: the first that gets a chunk. After
-//!    [`YIELD_LIMIT`] the one that was silent longest is *aborted*: its connection is closed.
+//!    [`PREEMPTION_LIMIT`] the one that was silent longest is *aborted*: its connection is closed.
 //! 6. Aged work without a worker, while no urgent work waits, preempts one as well, but aborts none: two slow ones would abort
 //!    each other for ever, before either had its head.
 //! 7. What was preempted goes on before the rest of its class, and keeps its age unless it had a full turn.
@@ -34,7 +34,7 @@
 //!    for urgent work only, waits in the queue, unless its turn is protected.
 //! 10. A peer whose fetches bring nothing is asked again after a pause, which grows; it can cut that short by a wake.
 //!
-//! Prefetches of one origin are limited; what a limit holds back is *parked* beside the queues, so that work for other origins
+//! Prefetches of one origin are limited; what a limit holds back is *blocked* beside the queues, so that work for other origins
 //! overtakes it. Its age counts from when it is queued again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -45,8 +45,8 @@ use slab::Slab;
 use self::throttle::Throttle;
 use super::fetch::{Priority, RequestId};
 
-/// How long awaited work waits for a Low body to yield at its next chunk before one is closed.
-const YIELD_LIMIT: Duration = Duration::from_millis(5);
+/// How long urgent work waits for a Low body to yield at its next chunk before one is closed.
+const PREEMPTION_LIMIT: Duration = Duration::from_millis(5);
 
 /// How long a prefetch that has aged keeps its worker at least, unless it had its share of bytes before.
 pub(super) const PROTECTED: Duration = Duration::from_secs(1);
@@ -83,10 +83,10 @@ pub(super) struct Limits {
     pub(super) reserved: usize,
     /// Low fetches of one origin, running and set aside.
     pub(super) max_per_origin: usize,
-    /// Low work waits so long after the last awaited dispatch.
-    pub(super) demand_throttle: Duration,
+    /// Low work waits so long after the last urgent dispatch.
+    pub(super) prefetch_delay: Duration,
     /// Low work that has waited so long comes first.
-    pub(super) max_wait: Duration,
+    pub(super) aging_threshold: Duration,
     /// Preempted bodies that keep their connection.
     pub(super) max_preempted: usize,
 }
@@ -105,7 +105,7 @@ impl Limits {
 
 /// A fetch, as far as the schedule cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Ticket {
+pub(super) struct FetchInfo {
     pub(super) request: RequestId,
     pub(super) priority: Priority,
     pub(super) origin: Origin,
@@ -124,7 +124,7 @@ pub(super) enum Assignment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// This, and whether there may be more.
-    Fetch { ticket: Ticket, more: bool },
+    Fetch { fetch_info: FetchInfo, more: bool },
     /// A fetch that has ended already: it was cancelled, or its sink did not take it. And whether there may be more.
     Ended { why: Fruitless, more: bool },
     /// Nothing as urgent as was asked for, until it is woken.
@@ -152,7 +152,7 @@ impl Fruitless {
 
 /// What becomes of a peer's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Admission {
     /// The worker that asked runs it; `protected` from yielding for a while.
     Run { protected: bool },
     /// It waits: for its origin, or until urgent work is served.
@@ -187,13 +187,13 @@ pub(super) struct Counts {
     /// Waiting fetches and pulls by class, in the order they are served in.
     pub(super) queued: [usize; 4],
     /// Fetches that wait for others of their origin.
-    pub(super) parked: usize,
+    pub(super) blocked: usize,
     /// Fetches that wait for their next attempt.
     pub(super) retrying: usize,
     /// Fetches that were preempted and keep their connection; counted in `queued` too.
-    pub(super) set_aside: usize,
+    pub(super) preempted: usize,
     /// Workers that have an assignment.
-    pub(super) busy: usize,
+    pub(super) running: usize,
     /// Workers that have none.
     pub(super) idle: usize,
     /// Registered peers.
@@ -208,26 +208,26 @@ pub(super) struct Schedule {
     /// Peers that have something queued in the class, by turn; the lowest turn is next.
     rotations: [BTreeMap<i64, PeerKey>; 4],
     /// Where each waiting fetch is. A fetch is here or on a worker, never both.
-    waiting: HashMap<RequestId, Place>,
+    waiting: HashMap<RequestId, Waiting>,
     /// What is queued with priority Low, by its age: since when it has waited for a full turn.
-    ages: BTreeSet<(Instant, PeerKey, i64)>,
+    aging: BTreeSet<(Instant, PeerKey, i64)>,
     /// Peers that are asked again at a time.
     pauses: BTreeSet<(Instant, PeerKey)>,
     /// Fetches whose next attempt has a time; each is in `waiting` too.
     retries: BTreeSet<(Instant, RequestId)>,
     /// Low fetches by origin.
     origins: HashMap<Origin, OriginState>,
-    workers: Vec<Option<Busy>>,
+    workers: Vec<Option<Running>>,
     /// The workers that are `None` in `workers`; the last one to have become idle is the first to be taken.
     idle: Vec<WorkerId>,
     /// The workers that are busy with something of priority Low; more than allowed only after a demotion.
     low: usize,
     queued: [usize; 4],
-    set_aside: usize,
-    parked: usize,
+    preempted: usize,
+    blocked: usize,
     throttle: Throttle,
-    /// Since when awaited work has found no worker and running Low bodies could yield.
-    pressed_since: Option<Instant>,
+    /// Since when urgent work has found no worker and running Low bodies could yield.
+    preempting_since: Option<Instant>,
     /// Rule 4: urgent work that waits goes before all else. Urgent work that is served ends it.
     urgent_is_next: bool,
     next_turn: i64,
@@ -247,7 +247,7 @@ struct PeerState {
     /// Its fetches that wait for their next attempt or for their origin.
     elsewhere: BTreeSet<RequestId>,
     /// How many of `elsewhere` wait for their origin. Such a peer is not asked for more Low work.
-    parked: usize,
+    blocked: usize,
     pull: Pull,
     /// What its fetches cost that brought nothing, since one did.
     cost: u32,
@@ -274,7 +274,7 @@ enum Pull {
     /// `Queued::Pull` stands in the queue of this priority, at this place.
     Queued(Priority, i64),
     /// It has Low work, and what it gave last waits for its origin.
-    Held,
+    Blocked,
     /// It has Low work, and is asked for it at this time: what it gave last brought nothing.
     Paused(Instant),
     /// A worker is asking. What wakes it meanwhile is kept.
@@ -285,33 +285,33 @@ enum Pull {
 
 /// Where a fetch waits.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Waiting {
     peer: PeerKey,
     priority: Priority,
     origin: Origin,
     /// It has a place among the Low fetches of its origin: it got that of one that has left, or it was preempted.
     has_place: bool,
-    /// It was preempted and its body is open. Counted in `set_aside`, whatever its priority is by now.
+    /// It was preempted and its body is open. Counted in `preempted`, whatever its priority is by now.
     has_body: bool,
-    at: Spot,
+    at: Location,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Spot {
+enum Location {
     Queue(i64),
     Retry(Instant),
-    Parked,
+    Blocked,
 }
 
 /// What a worker is at.
 #[derive(Clone, Copy, Debug)]
-struct Busy {
+struct Running {
     peer: PeerKey,
     priority: Priority,
     /// None while it asks the peer.
     fetch: Option<(RequestId, Origin)>,
-    /// Its fetch is being closed for awaited work.
-    evicted: bool,
+    /// Its fetch is being closed for urgent work.
+    aborted: bool,
     /// When it got what it has. What has just begun is not closed before it had its time to yield.
     since: Instant,
     /// Of what is Low: since when it has waited for a full turn, which this may become.
@@ -335,7 +335,7 @@ struct OriginState {
     /// Low fetches running, set aside, or next: never 0.
     active: usize,
     /// Low fetches that wait for that to go down; none, while it is less than the limit.
-    parked: VecDeque<RequestId>,
+    blocked: VecDeque<RequestId>,
 }
 
 fn class(peer: Priority, fetch: Priority) -> usize {
@@ -350,7 +350,7 @@ impl Schedule {
             peers: Slab::new(),
             rotations: Default::default(),
             waiting: HashMap::new(),
-            ages: BTreeSet::new(),
+            aging: BTreeSet::new(),
             pauses: BTreeSet::new(),
             retries: BTreeSet::new(),
             origins: HashMap::new(),
@@ -358,10 +358,10 @@ impl Schedule {
             idle: (0..limits.workers).rev().collect(),
             low: 0,
             queued: [0; 4],
-            set_aside: 0,
-            parked: 0,
-            throttle: Throttle::new(limits.demand_throttle),
-            pressed_since: None,
+            preempted: 0,
+            blocked: 0,
+            throttle: Throttle::new(limits.prefetch_delay),
+            preempting_since: None,
             urgent_is_next: false,
             next_turn: 0,
             first_turn: 0,
@@ -380,7 +380,7 @@ impl Schedule {
             queues: Default::default(),
             turns: [None; 2],
             elsewhere: BTreeSet::new(),
-            parked: 0,
+            blocked: 0,
             pull: Pull::Resting,
             cost: 0,
         });
@@ -404,16 +404,16 @@ impl Schedule {
     }
 
     /// Takes in a fetch of `peer`. False if the peer is gone.
-    pub(super) fn handle_submitted(&mut self, peer: PeerKey, ticket: Ticket, now: Instant) -> bool {
+    pub(super) fn handle_submitted(&mut self, peer: PeerKey, fetch_info: FetchInfo, now: Instant) -> bool {
         if self.peer(peer).is_none() {
             return false;
         }
-        let Ticket { request, priority, origin } = ticket;
+        let FetchInfo { request, priority, origin } = fetch_info;
         let at = self.last_place();
         self.enqueue(peer, priority, at, Queued::Fetch(request), now);
         self.waiting.insert(
             request,
-            Place { peer, priority, origin, has_place: false, has_body: false, at: Spot::Queue(at) },
+            Waiting { peer, priority, origin, has_place: false, has_body: false, at: Location::Queue(at) },
         );
         true
     }
@@ -429,9 +429,9 @@ impl Schedule {
     pub(super) fn handle_woken(&mut self, peer: PeerKey, priority: Priority, now: Instant) {
         let Some(state) = self.peer(peer) else { return };
         match &mut state.pull {
-            Pull::Resting if priority == Priority::Low && state.parked > 0 => state.pull = Pull::Held,
-            Pull::Held if priority == Priority::Low => {}
-            Pull::Resting | Pull::Held => self.queue_pull(peer, priority, now),
+            Pull::Resting if priority == Priority::Low && state.blocked > 0 => state.pull = Pull::Blocked,
+            Pull::Blocked if priority == Priority::Low => {}
+            Pull::Resting | Pull::Blocked => self.queue_pull(peer, priority, now),
             Pull::Paused(until) => {
                 let pause = (*until, peer);
                 self.pauses.remove(&pause);
@@ -447,35 +447,37 @@ impl Schedule {
     }
 
     /// Notes what the peer that `worker` asked has answered. Unless it is run, the worker is idle again.
-    pub(super) fn handle_answered(&mut self, worker: WorkerId, answer: Answer, now: Instant) -> Fate {
-        let Some(Busy { peer, priority: asked, .. }) = self.workers[worker] else { return Fate::Refused };
+    pub(super) fn handle_answered(&mut self, worker: WorkerId, answer: Answer, now: Instant) -> Admission {
+        let Some(Running { peer, priority: asked, .. }) = self.workers[worker] else {
+            return Admission::Refused;
+        };
         let woken = match self.peer(peer).map(|state| &mut state.pull) {
             Some(pull @ Pull::Asking { .. }) => {
                 let Pull::Asking { woken } = std::mem::replace(pull, Pull::Resting) else {
-                    return Fate::Refused;
+                    return Admission::Refused;
                 };
                 woken
             }
             _ => None,
         };
-        let (fate, more) = match answer {
-            Answer::Fetch { ticket, more } => (self.run_or_queue(worker, peer, ticket, now), more),
+        let (admission, more) = match answer {
+            Answer::Fetch { fetch_info, more } => (self.run_or_queue(worker, peer, fetch_info, now), more),
             Answer::Ended { why, more } => {
                 self.release(worker);
                 self.count(peer, why);
-                (Fate::Refused, more)
+                (Admission::Refused, more)
             }
             Answer::Wait => {
                 self.release(worker);
-                // Asked for awaited work only, it may still have other work.
-                (Fate::Refused, asked == Priority::High)
+                // Asked for urgent work only, it may still have other work.
+                (Admission::Refused, asked == Priority::High)
             }
             Answer::Gone => {
                 self.release(worker);
                 if self.peer(peer).is_some() {
                     self.stop_asking(peer);
                 }
-                return Fate::Refused;
+                return Admission::Refused;
             }
         };
         match woken {
@@ -483,12 +485,12 @@ impl Schedule {
             None if more => self.ask_again(peer, now),
             None => {}
         }
-        fate
+        admission
     }
 
     /// Notes that `worker` is done with what it had.
     pub(super) fn handle_finished(&mut self, worker: WorkerId, now: Instant) {
-        let Some(Busy { peer, priority, fetch: Some((_, origin)), .. }) = self.release(worker) else {
+        let Some(Running { peer, priority, fetch: Some((_, origin)), .. }) = self.release(worker) else {
             return;
         };
         if let Some(state) = self.peer(peer) {
@@ -501,7 +503,7 @@ impl Schedule {
 
     /// Notes that what `worker` had from a peer has ended without a byte.
     pub(super) fn handle_fruitless(&mut self, worker: WorkerId, why: Fruitless, now: Instant) {
-        let Some(Busy { peer, priority, fetch: Some((_, origin)), .. }) = self.release(worker) else {
+        let Some(Running { peer, priority, fetch: Some((_, origin)), .. }) = self.release(worker) else {
             return;
         };
         self.count(peer, why);
@@ -513,7 +515,8 @@ impl Schedule {
     /// Notes that what `worker` ran is to be tried again at `at`, before what waits beside it. False if its peer is
     /// gone.
     pub(super) fn handle_retry(&mut self, worker: WorkerId, at: Instant, now: Instant) -> bool {
-        let Some(Busy { peer, priority, fetch: Some((request, origin)), .. }) = self.release(worker) else {
+        let Some(Running { peer, priority, fetch: Some((request, origin)), .. }) = self.release(worker)
+        else {
             return false;
         };
         if priority == Priority::Low {
@@ -524,14 +527,15 @@ impl Schedule {
         self.retries.insert((at, request));
         self.waiting.insert(
             request,
-            Place { peer, priority, origin, has_place: false, has_body: false, at: Spot::Retry(at) },
+            Waiting { peer, priority, origin, has_place: false, has_body: false, at: Location::Retry(at) },
         );
         true
     }
 
     /// Notes that what `worker` ran was preempted. It goes on before all else of its class.
-    pub(super) fn handle_set_aside(&mut self, worker: WorkerId, how: Preemption, now: Instant) -> Requeued {
-        let Some(busy @ Busy { peer, priority, fetch: Some((request, origin)), .. }) = self.release(worker)
+    pub(super) fn handle_preempted(&mut self, worker: WorkerId, how: Preemption, now: Instant) -> Requeued {
+        let Some(running @ Running { peer, priority, fetch: Some((request, origin)), .. }) =
+            self.release(worker)
         else {
             return Requeued::Refused;
         };
@@ -542,15 +546,15 @@ impl Schedule {
             return Requeued::Refused;
         }
         let at = self.front_place(peer, priority);
-        let since = if how.had_share || busy.had_full_turn(now) { now } else { busy.age };
+        let since = if how.had_share || running.had_full_turn(now) { now } else { running.age };
         self.enqueue(peer, priority, at, Queued::Fetch(request), since);
         self.move_to_front(peer, priority);
         // A fetch that was promoted meanwhile does not count for its origin, and goes on at once.
         let is_low = priority == Priority::Low;
-        let keeps = how.has_body && (!is_low || self.set_aside < self.limits.max_preempted);
-        self.set_aside += usize::from(keeps);
-        let (at, has_place) = (Spot::Queue(at), is_low);
-        self.waiting.insert(request, Place { peer, priority, origin, has_place, has_body: keeps, at });
+        let keeps = how.has_body && (!is_low || self.preempted < self.limits.max_preempted);
+        self.preempted += usize::from(keeps);
+        let (at, has_place) = (Location::Queue(at), is_low);
+        self.waiting.insert(request, Waiting { peer, priority, origin, has_place, has_body: keeps, at });
         if how.has_body && !keeps { Requeued::Aborted } else { Requeued::Kept }
     }
 
@@ -558,7 +562,7 @@ impl Schedule {
     pub(super) fn handle_cancelled(&mut self, request: RequestId, now: Instant) -> bool {
         let Some(place) = self.take_out(request) else { return false };
         self.leave_place(&place, now);
-        self.release_held(place.peer, now);
+        self.unblock_pull(place.peer, now);
         true
     }
 
@@ -585,7 +589,7 @@ impl Schedule {
         match self.waiting.get(&request).copied() {
             None => self.promote_running(request, priority, now),
             Some(place) if place.priority == priority => {}
-            Some(Place { at: Spot::Retry(_), .. }) => {
+            Some(Waiting { at: Location::Retry(_), .. }) => {
                 if let Some(place) = self.waiting.get_mut(&request) {
                     place.priority = priority;
                 }
@@ -593,17 +597,17 @@ impl Schedule {
             Some(_) => {
                 let Some(place) = self.take_out(request) else { return };
                 self.leave_place(&place, now);
-                let Place { peer, has_body, .. } = place;
+                let Waiting { peer, has_body, .. } = place;
                 // It keeps its body, which goes on counting.
-                self.set_aside += usize::from(has_body);
+                self.preempted += usize::from(has_body);
                 let at = match priority {
                     Priority::High => self.front_place(peer, priority),
                     Priority::Low => self.last_place(),
                 };
                 self.enqueue(peer, priority, at, Queued::Fetch(request), now);
-                let at = Spot::Queue(at);
-                self.waiting.insert(request, Place { priority, has_place: false, at, ..place });
-                self.release_held(peer, now);
+                let at = Location::Queue(at);
+                self.waiting.insert(request, Waiting { priority, has_place: false, at, ..place });
+                self.unblock_pull(peer, now);
             }
         }
     }
@@ -618,7 +622,7 @@ impl Schedule {
             let Some(assignment) = self.take(choice, worker, now) else { continue };
             self.idle.pop();
             if choice.priority == Priority::High {
-                self.throttle.handle_awaited(now);
+                self.throttle.handle_urgent(now);
                 self.urgent_is_next = false;
             } else if choice.protected || self.urgent() > 0 {
                 self.urgent_is_next = true;
@@ -629,36 +633,37 @@ impl Schedule {
 
     /// How many running Low bodies should yield at their next chunk. One in a protected turn counts, for it may have had its
     /// share of bytes, which only its worker knows.
-    pub(super) fn poll_yields(&mut self, now: Instant) -> usize {
-        let (wanted, open) = self.pressure(now);
+    pub(super) fn poll_preemptions(&mut self, now: Instant) -> usize {
+        let (wanted, open) = self.preemption_need(now);
         if wanted == 0 || open == 0 {
-            self.pressed_since = None;
+            self.preempting_since = None;
         } else {
-            self.pressed_since.get_or_insert(now);
+            self.preempting_since.get_or_insert(now);
             self.urgent_is_next = true;
         }
-        let wanted = wanted.max(usize::from(self.is_pressed_by_age(now)));
-        wanted.min(self.workers.iter().flatten().filter(|busy| busy.is_interruptible()).count())
+        let wanted = wanted.max(usize::from(self.is_preempted_by_age(now)));
+        wanted.min(self.workers.iter().flatten().filter(|running| running.is_interruptible()).count())
     }
 
     /// A worker whose Low fetch is to be closed, because none has yielded in time: the one that moved longest ago. Ask
     /// again until there is none. `claimed` is how many are about to yield; `moved` tells when a worker's fetch moved last.
-    pub(super) fn poll_eviction<M: Ord>(
+    pub(super) fn poll_abort<M: Ord>(
         &mut self,
         now: Instant,
         claimed: usize,
         moved: impl Fn(WorkerId) -> M,
     ) -> Option<WorkerId> {
-        let is_due = self.pressed_since.is_some_and(|since| since + YIELD_LIMIT <= now);
-        if !is_due || self.pressure(now).0 <= claimed {
+        let is_due = self.preempting_since.is_some_and(|since| since + PREEMPTION_LIMIT <= now);
+        if !is_due || self.preemption_need(now).0 <= claimed {
             return None;
         }
-        let had_its_time = |busy: Busy| busy.can_yield(now) && busy.since + YIELD_LIMIT <= now;
+        let had_its_time =
+            |running: Running| running.is_preemptible(now) && running.since + PREEMPTION_LIMIT <= now;
         let worker = (0..self.workers.len())
             .filter(|worker| self.workers[*worker].is_some_and(had_its_time))
             .min_by_key(|worker| moved(*worker))?;
-        if let Some(busy) = &mut self.workers[worker] {
-            busy.evicted = true;
+        if let Some(running) = &mut self.workers[worker] {
+            running.aborted = true;
         }
         Some(worker)
     }
@@ -668,20 +673,21 @@ impl Schedule {
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = self.retries.first().map(|(at, _)| *at);
         let pause = self.pauses.first().map(|(at, _)| *at);
-        let running = || self.workers.iter().flatten().filter(|busy| busy.is_interruptible());
-        let eviction = self.pressed_since.and_then(|pressed| {
-            let open = running().filter(|busy| busy.can_yield(now));
-            open.map(|busy| busy.since.max(pressed) + YIELD_LIMIT).filter(|at| *at > now).min()
+        let running = || self.workers.iter().flatten().filter(|running| running.is_interruptible());
+        let abort = self.preempting_since.and_then(|pressed| {
+            let open = running().filter(|running| running.is_preemptible(now));
+            open.map(|running| running.since.max(pressed) + PREEMPTION_LIMIT).filter(|at| *at > now).min()
         });
         // Then urgent work may preempt, and other aged work may be protected.
         let is_waiting = self.urgent() > 0 && self.idle.is_empty() || self.has_aged(now);
-        let protected = running().filter(|busy| is_waiting && busy.is_protected(now)).map(Busy::full_turn);
+        let protected =
+            running().filter(|running| is_waiting && running.is_protected(now)).map(Running::full_turn);
         // With an idle worker Low work waits for the throttle only, or for room.
-        let is_low_waiting = !self.ages.is_empty();
+        let is_low_waiting = !self.aging.is_empty();
         let throttle = self.throttle.opens_at().filter(|_| is_low_waiting && !self.idle.is_empty());
-        let aged = self.ages.first().map(|(since, ..)| *since + self.limits.max_wait);
+        let aged = self.aging.first().map(|(since, ..)| *since + self.limits.aging_threshold);
         let aged = aged.filter(|_| throttle.is_some() || running().next().is_some());
-        let due = [retry, pause, eviction, throttle, aged].into_iter().flatten().chain(protected);
+        let due = [retry, pause, abort, throttle, aged].into_iter().flatten().chain(protected);
         due.filter(|at| *at > now).min()
     }
 
@@ -704,10 +710,10 @@ impl Schedule {
     pub(super) fn counts(&self) -> Counts {
         Counts {
             queued: self.queued,
-            parked: self.parked,
+            blocked: self.blocked,
             retrying: self.retries.len(),
-            set_aside: self.set_aside,
-            busy: self.workers.iter().flatten().count(),
+            preempted: self.preempted,
+            running: self.workers.iter().flatten().count(),
             idle: self.idle.len(),
             peers: self.peers.len(),
         }
@@ -735,17 +741,17 @@ impl Schedule {
 
     /// True if a prefetch that has aged waits.
     fn has_aged(&self, now: Instant) -> bool {
-        self.ages.first().is_some_and(|(since, ..)| *since + self.limits.max_wait <= now)
+        self.aging.first().is_some_and(|(since, ..)| *since + self.limits.aging_threshold <= now)
     }
 
     /// True if one more turn may be protected.
     fn may_protect(&self, now: Instant) -> bool {
-        let protected = self.workers.iter().flatten().filter(|busy| busy.is_protected(now)).count();
+        let protected = self.workers.iter().flatten().filter(|running| running.is_protected(now)).count();
         protected < self.limits.max_protected()
     }
 
     /// True if a running Low body should yield to one that has aged. Where urgent work waits, that has the say.
-    fn is_pressed_by_age(&self, now: Instant) -> bool {
+    fn is_preempted_by_age(&self, now: Instant) -> bool {
         self.urgent() == 0 && self.has_aged(now) && self.may_protect(now)
     }
 
@@ -759,7 +765,7 @@ impl Schedule {
         if self.urgent_is_next && self.urgent() > 0 {
             return urgent(Priority::High).or_else(|| urgent(Priority::Low));
         }
-        let aged = self.ages.first().filter(|_| room && self.has_aged(now));
+        let aged = self.aging.first().filter(|_| room && self.has_aged(now));
         if let Some((_, peer, place)) = aged {
             let protected = self.may_protect(now);
             if protected || self.urgent() == 0 {
@@ -790,78 +796,86 @@ impl Schedule {
             // Who is asked may answer with anything admissible: room for it is taken beforehand.
             let admissible = if self.has_room() { Priority::Low } else { Priority::High };
             self.peers[peer.index].pull = Pull::Asking { woken: None };
-            self.occupy(worker, Busy { age, protected, ..Busy::asking(peer, admissible, now) });
+            self.occupy(worker, Running { age, protected, ..Running::asking(peer, admissible, now) });
             return Some(Assignment::Ask { peer, admissible });
         };
         let place = self.waiting.remove(&request)?;
         if priority == Priority::Low && !place.has_place && !self.enter_origin(place.origin) {
-            self.park(request, place);
+            self.block(request, place);
             return None;
         }
-        self.set_aside -= usize::from(place.has_body);
+        self.preempted -= usize::from(place.has_body);
         let fetch = Some((request, place.origin));
-        self.occupy(worker, Busy { fetch, age, protected, ..Busy::asking(peer, priority, now) });
+        self.occupy(worker, Running { fetch, age, protected, ..Running::asking(peer, priority, now) });
         Some(Assignment::Run { request, protected })
     }
 
     /// Lets `worker` run what the peer that it asked has given, or queues that.
-    fn run_or_queue(&mut self, worker: WorkerId, peer: PeerKey, ticket: Ticket, now: Instant) -> Fate {
-        let Ticket { request, priority, origin } = ticket;
-        let Some(asked) = self.workers[worker] else { return Fate::Refused };
+    fn run_or_queue(
+        &mut self,
+        worker: WorkerId,
+        peer: PeerKey,
+        fetch_info: FetchInfo,
+        now: Instant,
+    ) -> Admission {
+        let FetchInfo { request, priority, origin } = fetch_info;
+        let Some(asked) = self.workers[worker] else { return Admission::Refused };
         let is_low = priority == Priority::Low;
         let protected = is_low && asked.protected;
         // Urgent work of a class before this one waits for this worker, or the peer gave what only other workers may run.
-        let is_before = !protected && self.is_before_low_of(peer) && self.pressure(now).0 > 0;
+        let is_before = !protected && self.is_before_low_of(peer) && self.preemption_need(now).0 > 0;
         let is_for_others = asked.priority == Priority::High && !self.has_room();
         let is_out_of_turn = is_low && (is_before || is_for_others);
         if !is_out_of_turn && (!is_low || self.enter_origin(origin)) {
             let fetch = Some((request, origin));
-            let busy = Busy { fetch, age: asked.age, protected, ..Busy::asking(peer, priority, now) };
-            self.occupy(worker, busy);
-            return Fate::Run { protected };
+            let running =
+                Running { fetch, age: asked.age, protected, ..Running::asking(peer, priority, now) };
+            self.occupy(worker, running);
+            return Admission::Run { protected };
         }
         self.release(worker);
         if self.peer(peer).is_none() {
-            return Fate::Refused;
+            return Admission::Refused;
         }
-        let place = Place { peer, priority, origin, has_place: false, has_body: false, at: Spot::Parked };
+        let place =
+            Waiting { peer, priority, origin, has_place: false, has_body: false, at: Location::Blocked };
         if is_out_of_turn {
             let at = self.last_place();
             self.enqueue(peer, priority, at, Queued::Fetch(request), asked.age);
-            self.waiting.insert(request, Place { at: Spot::Queue(at), ..place });
+            self.waiting.insert(request, Waiting { at: Location::Queue(at), ..place });
         } else {
-            self.park(request, place);
+            self.block(request, place);
         }
-        Fate::Waits
+        Admission::Waits
     }
 
     /// Makes `worker` busy with something, maybe in the place of something else.
-    fn occupy(&mut self, worker: WorkerId, busy: Busy) {
-        self.low += usize::from(busy.priority == Priority::Low);
-        if let Some(old) = self.workers[worker].replace(busy) {
+    fn occupy(&mut self, worker: WorkerId, running: Running) {
+        self.low += usize::from(running.priority == Priority::Low);
+        if let Some(old) = self.workers[worker].replace(running) {
             self.low -= usize::from(old.priority == Priority::Low);
         }
     }
 
     /// Makes `worker` idle.
-    fn release(&mut self, worker: WorkerId) -> Option<Busy> {
-        let busy = self.workers[worker].take()?;
-        self.low -= usize::from(busy.priority == Priority::Low);
+    fn release(&mut self, worker: WorkerId) -> Option<Running> {
+        let running = self.workers[worker].take()?;
+        self.low -= usize::from(running.priority == Priority::Low);
         self.idle.push(worker);
-        Some(busy)
+        Some(running)
     }
 
     fn promote_running(&mut self, request: RequestId, priority: Priority, now: Instant) {
-        let is_it = |busy: &Option<Busy>| {
-            busy.is_some_and(|busy| busy.fetch.is_some_and(|(running, _)| running == request))
+        let is_it = |running: &Option<Running>| {
+            running.is_some_and(|running| running.fetch.is_some_and(|(running, _)| running == request))
         };
         let Some(worker) = self.workers.iter().position(is_it) else { return };
-        let Some(busy @ Busy { fetch: Some((_, origin)), .. }) = self.workers[worker] else { return };
-        if busy.priority == priority {
+        let Some(running @ Running { fetch: Some((_, origin)), .. }) = self.workers[worker] else { return };
+        if running.priority == priority {
             return;
         }
         // As Low work it has not waited yet, and a protection was for what had.
-        self.occupy(worker, Busy { priority, age: now, protected: false, ..busy });
+        self.occupy(worker, Running { priority, age: now, protected: false, ..running });
         match priority {
             Priority::High => self.leave_origin(origin, now),
             // It runs already: the limit holds for those that come after it.
@@ -869,12 +883,12 @@ impl Schedule {
         }
     }
 
-    /// How many awaited fetches wait for a worker in vain, less those that get one by an eviction; and how many Low
+    /// How many urgent fetches wait for a worker in vain, less those that get one by an eviction; and how many Low
     /// bodies could yield.
-    fn pressure(&self, now: Instant) -> (usize, usize) {
-        let evicted = self.workers.iter().flatten().filter(|busy| busy.evicted).count();
-        let open = self.workers.iter().flatten().filter(|busy| busy.can_yield(now)).count();
-        (self.urgent().saturating_sub(evicted + self.idle.len()), open)
+    fn preemption_need(&self, now: Instant) -> (usize, usize) {
+        let aborted = self.workers.iter().flatten().filter(|running| running.aborted).count();
+        let open = self.workers.iter().flatten().filter(|running| running.is_preemptible(now)).count();
+        (self.urgent().saturating_sub(aborted + self.idle.len()), open)
     }
 
     /// Counts one more Low fetch of an origin, if it may have one.
@@ -891,67 +905,67 @@ impl Schedule {
         let Some(state) = self.origins.get_mut(&origin) else { return };
         state.active -= 1;
         // After a demotion more may be active than the limit allows.
-        let next = if state.active < self.limits.max_per_origin { state.parked.pop_front() } else { None };
+        let next = if state.active < self.limits.max_per_origin { state.blocked.pop_front() } else { None };
         state.active += usize::from(next.is_some());
         if state.active == 0 {
             self.origins.remove(&origin);
         }
         let Some(request) = next else { return };
         let Some(waiting) = self.waiting.get(&request).copied() else { return };
-        self.forget_parked(request, waiting.peer);
+        self.forget_blocked(request, waiting.peer);
         let at = self.front_place(waiting.peer, waiting.priority);
         self.enqueue(waiting.peer, waiting.priority, at, Queued::Fetch(request), now);
-        self.waiting.insert(request, Place { at: Spot::Queue(at), has_place: true, ..waiting });
-        self.release_held(waiting.peer, now);
+        self.waiting.insert(request, Waiting { at: Location::Queue(at), has_place: true, ..waiting });
+        self.unblock_pull(waiting.peer, now);
     }
 
-    /// Asks a peer again that was not asked because of what it had parked, once it has nothing parked any more: wherever that
+    /// Asks a peer again that was not asked because of what it had blocked, once it has nothing blocked any more: wherever that
     /// went.
-    fn release_held(&mut self, peer: PeerKey, now: Instant) {
+    fn unblock_pull(&mut self, peer: PeerKey, now: Instant) {
         let state = &self.peers[peer.index];
-        if state.pull == Pull::Held && state.parked == 0 {
+        if state.pull == Pull::Blocked && state.blocked == 0 {
             self.queue_pull(peer, Priority::Low, now);
         }
     }
 
     /// Gives back what a fetch that waits has: of its origin, and of the bodies that may be kept.
-    fn leave_place(&mut self, waiting: &Place, now: Instant) {
-        self.set_aside -= usize::from(waiting.has_body);
+    fn leave_place(&mut self, waiting: &Waiting, now: Instant) {
+        self.preempted -= usize::from(waiting.has_body);
         if waiting.has_place {
             self.leave_origin(waiting.origin, now);
         }
     }
 
-    fn park(&mut self, request: RequestId, place: Place) {
-        self.origins.entry(place.origin).or_default().parked.push_back(request);
-        self.waiting.insert(request, Place { at: Spot::Parked, ..place });
-        self.parked += 1;
+    fn block(&mut self, request: RequestId, place: Waiting) {
+        self.origins.entry(place.origin).or_default().blocked.push_back(request);
+        self.waiting.insert(request, Waiting { at: Location::Blocked, ..place });
+        self.blocked += 1;
         let state = &mut self.peers[place.peer.index];
         state.elsewhere.insert(request);
-        state.parked += 1;
+        state.blocked += 1;
     }
 
-    fn forget_parked(&mut self, request: RequestId, peer: PeerKey) {
-        self.parked -= 1;
+    fn forget_blocked(&mut self, request: RequestId, peer: PeerKey) {
+        self.blocked -= 1;
         let state = &mut self.peers[peer.index];
         state.elsewhere.remove(&request);
-        state.parked -= 1;
+        state.blocked -= 1;
     }
 
     /// Takes a fetch from where it waits.
-    fn take_out(&mut self, request: RequestId) -> Option<Place> {
+    fn take_out(&mut self, request: RequestId) -> Option<Waiting> {
         let place = self.waiting.remove(&request)?;
         match place.at {
-            Spot::Queue(at) => self.dequeue(place.peer, place.priority, at),
-            Spot::Retry(at) => {
+            Location::Queue(at) => self.dequeue(place.peer, place.priority, at),
+            Location::Retry(at) => {
                 self.retries.remove(&(at, request));
                 self.peers[place.peer.index].elsewhere.remove(&request);
             }
-            Spot::Parked => {
+            Location::Blocked => {
                 if let Some(state) = self.origins.get_mut(&place.origin) {
-                    state.parked.retain(|parked| *parked != request);
+                    state.blocked.retain(|blocked| *blocked != request);
                 }
-                self.forget_parked(request, place.peer);
+                self.forget_blocked(request, place.peer);
             }
         }
         Some(place)
@@ -973,7 +987,7 @@ impl Schedule {
         state.queues[priority.rank()].insert(place, Entry { queued, since });
         self.queued[class] += 1;
         if priority == Priority::Low {
-            self.ages.insert((since, peer, place));
+            self.aging.insert((since, peer, place));
         }
         if state.turns[priority.rank()].is_none() {
             state.turns[priority.rank()] = Some(self.next_turn);
@@ -989,7 +1003,7 @@ impl Schedule {
         let Some(entry) = queue.remove(&place) else { return };
         self.queued[class] -= 1;
         if priority == Priority::Low {
-            self.ages.remove(&(entry.since, peer, place));
+            self.aging.remove(&(entry.since, peer, place));
         }
         if queue.is_empty() {
             if let Some(turn) = state.turns[priority.rank()].take() {
@@ -1078,14 +1092,14 @@ impl Schedule {
             self.peers[place.peer.index].elsewhere.remove(&request);
             let at = self.front_place(place.peer, place.priority);
             self.enqueue(place.peer, place.priority, at, Queued::Fetch(request), now);
-            self.waiting.insert(request, Place { at: Spot::Queue(at), ..place });
+            self.waiting.insert(request, Waiting { at: Location::Queue(at), ..place });
         }
     }
 }
 
-impl Busy {
+impl Running {
     fn asking(peer: PeerKey, priority: Priority, since: Instant) -> Self {
-        Self { peer, priority, fetch: None, evicted: false, since, age: since, protected: false }
+        Self { peer, priority, fetch: None, aborted: false, since, age: since, protected: false }
     }
 
     /// When it has had a full turn, unless it had its share of bytes before.
@@ -1104,11 +1118,11 @@ impl Busy {
 
     /// True if it runs a Low fetch that is not being closed.
     fn is_interruptible(&self) -> bool {
-        self.priority == Priority::Low && self.fetch.is_some() && !self.evicted
+        self.priority == Priority::Low && self.fetch.is_some() && !self.aborted
     }
 
-    /// True if it runs a Low fetch that awaited work may interrupt.
-    fn can_yield(&self, now: Instant) -> bool {
+    /// True if it runs a Low fetch that urgent work may interrupt.
+    fn is_preemptible(&self, now: Instant) -> bool {
         self.is_interruptible() && !self.is_protected(now)
     }
 }
@@ -1130,8 +1144,8 @@ mod tests {
             workers,
             reserved,
             max_per_origin: usize::MAX,
-            demand_throttle: Duration::ZERO,
-            max_wait: Duration::from_secs(10),
+            prefetch_delay: Duration::ZERO,
+            aging_threshold: Duration::from_secs(10),
             max_preempted: usize::MAX,
         }
     }
@@ -1143,8 +1157,8 @@ mod tests {
     /// At a chunk, long before a full turn.
     const AT_CHUNK: Preemption = Preemption { has_body: true, had_share: false };
 
-    fn ticket(number: u64, priority: Priority) -> Ticket {
-        Ticket { request: request(number), priority, origin: Origin(0) }
+    fn fetch_info(number: u64, priority: Priority) -> FetchInfo {
+        FetchInfo { request: request(number), priority, origin: Origin(0) }
     }
 
     fn run(number: u64) -> Assignment {
@@ -1169,10 +1183,10 @@ mod tests {
         let mut schedule = new(1, 0);
         let low = schedule.handle_registered(Priority::Low);
         let high = schedule.handle_registered(Priority::High);
-        schedule.handle_submitted(low, ticket(4, Priority::Low), Instant::now());
-        schedule.handle_submitted(low, ticket(3, Priority::High), Instant::now());
-        schedule.handle_submitted(high, ticket(2, Priority::Low), Instant::now());
-        schedule.handle_submitted(high, ticket(1, Priority::High), Instant::now());
+        schedule.handle_submitted(low, fetch_info(4, Priority::Low), Instant::now());
+        schedule.handle_submitted(low, fetch_info(3, Priority::High), Instant::now());
+        schedule.handle_submitted(high, fetch_info(2, Priority::Low), Instant::now());
+        schedule.handle_submitted(high, fetch_info(1, Priority::High), Instant::now());
         assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
     }
 
@@ -1181,10 +1195,10 @@ mod tests {
         let mut schedule = new(1, 0);
         let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
         for number in [1, 3, 5] {
-            schedule.handle_submitted(a, ticket(number, Priority::High), Instant::now());
+            schedule.handle_submitted(a, fetch_info(number, Priority::High), Instant::now());
         }
         for number in [2, 4] {
-            schedule.handle_submitted(b, ticket(number, Priority::High), Instant::now());
+            schedule.handle_submitted(b, fetch_info(number, Priority::High), Instant::now());
         }
         assert_eq!(served(&mut schedule), [1, 2, 3, 4, 5]);
     }
@@ -1193,8 +1207,8 @@ mod tests {
     fn a_live_priority_moves_what_is_queued() {
         let mut schedule = new(1, 0);
         let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::Low));
-        schedule.handle_submitted(a, ticket(2, Priority::High), Instant::now());
-        schedule.handle_submitted(b, ticket(1, Priority::High), Instant::now());
+        schedule.handle_submitted(a, fetch_info(2, Priority::High), Instant::now());
+        schedule.handle_submitted(b, fetch_info(1, Priority::High), Instant::now());
         schedule.set_priority(b, Priority::High);
         assert_eq!(schedule.counts().queued, [1, 0, 1, 0]);
         assert_eq!(served(&mut schedule), [1, 2]);
@@ -1204,10 +1218,10 @@ mod tests {
     fn a_promotion_goes_to_the_front_and_a_demotion_to_the_back() {
         let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
-        schedule.handle_submitted(peer, ticket(2, Priority::High), Instant::now());
-        schedule.handle_submitted(peer, ticket(1, Priority::Low), Instant::now());
-        schedule.handle_submitted(peer, ticket(3, Priority::Low), Instant::now());
-        schedule.handle_submitted(peer, ticket(4, Priority::High), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(2, Priority::High), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(1, Priority::Low), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(3, Priority::Low), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(4, Priority::High), Instant::now());
         schedule.promote(request(1), Priority::High, Instant::now());
         schedule.promote(request(4), Priority::Low, Instant::now());
         assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
@@ -1219,11 +1233,11 @@ mod tests {
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         for number in [1, 2] {
-            schedule.handle_submitted(peer, ticket(number, Priority::Low), Instant::now());
+            schedule.handle_submitted(peer, fetch_info(number, Priority::Low), Instant::now());
         }
         assert!(schedule.poll_assignment(now).is_some());
         assert_eq!(schedule.poll_assignment(now), None);
-        schedule.handle_submitted(peer, ticket(3, Priority::High), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(3, Priority::High), Instant::now());
         let (_, assignment) = schedule.poll_assignment(now).unwrap();
         assert_eq!(assignment, run(3));
     }
@@ -1262,7 +1276,7 @@ mod tests {
         let now = Instant::now();
         schedule.handle_woken(peer, Priority::High, now);
         let (first, _) = schedule.poll_assignment(now).unwrap();
-        let answer = Answer::Fetch { ticket: ticket(1, Priority::Low), more: true };
+        let answer = Answer::Fetch { fetch_info: fetch_info(1, Priority::Low), more: true };
         schedule.handle_answered(first, answer, now);
         let (second, assignment) = schedule.poll_assignment(now).unwrap();
         assert!(matches!(assignment, Assignment::Ask { .. }) && first != second);
@@ -1277,11 +1291,11 @@ mod tests {
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         let later = now + Duration::from_secs(1);
-        schedule.handle_submitted(peer, ticket(1, Priority::High), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(1, Priority::High), Instant::now());
         let (worker, _) = schedule.poll_assignment(now).unwrap();
         assert!(schedule.handle_retry(worker, later, now));
         assert_eq!(schedule.next_deadline(now), Some(later));
-        schedule.handle_submitted(peer, ticket(2, Priority::High), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(2, Priority::High), Instant::now());
         let (worker, assignment) = schedule.poll_assignment(now).unwrap();
         assert_eq!(assignment, run(2));
         schedule.handle_finished(worker, now);
@@ -1295,16 +1309,16 @@ mod tests {
         let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
-        schedule.handle_submitted(peer, ticket(1, Priority::High), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(1, Priority::High), Instant::now());
         let (worker, _) = schedule.poll_assignment(now).unwrap();
-        schedule.handle_submitted(peer, ticket(2, Priority::Low), Instant::now());
+        schedule.handle_submitted(peer, fetch_info(2, Priority::Low), Instant::now());
         schedule.handle_woken(peer, Priority::Low, now);
         schedule.handle_retry(worker, now, now);
         let mut orphans = schedule.handle_unregistered(peer, now);
         orphans.sort();
         assert_eq!(orphans, [request(1), request(2)]);
         assert_eq!(schedule.counts(), Counts { idle: 1, ..Counts::default() });
-        assert!(!schedule.handle_submitted(peer, ticket(3, Priority::High), Instant::now()));
+        assert!(!schedule.handle_submitted(peer, fetch_info(3, Priority::High), Instant::now()));
     }
 
     #[test]
@@ -1313,21 +1327,21 @@ mod tests {
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         for number in [1, 2] {
-            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
             schedule.poll_assignment(now).unwrap();
         }
-        schedule.handle_submitted(peer, ticket(3, Priority::High), now);
+        schedule.handle_submitted(peer, fetch_info(3, Priority::High), now);
         assert_eq!(schedule.poll_assignment(now), None);
-        assert_eq!(schedule.poll_yields(now), 1);
-        let limit = now + YIELD_LIMIT;
+        assert_eq!(schedule.poll_preemptions(now), 1);
+        let limit = now + PREEMPTION_LIMIT;
         assert_eq!(schedule.next_deadline(now), Some(limit));
-        assert_eq!(schedule.poll_eviction(now, 0, |worker| worker), None);
-        assert_eq!(schedule.poll_eviction(limit, 1, |worker| worker), None);
+        assert_eq!(schedule.poll_abort(now, 0, |worker| worker), None);
+        assert_eq!(schedule.poll_abort(limit, 1, |worker| worker), None);
         let moved = |worker| std::cmp::Reverse(worker);
-        assert_eq!(schedule.poll_eviction(limit, 0, moved), Some(1));
-        assert_eq!(schedule.poll_eviction(limit, 0, moved), None);
-        assert_eq!(schedule.poll_yields(limit), 0);
-        assert_eq!(schedule.handle_set_aside(1, AT_CHUNK, limit), Requeued::Kept);
+        assert_eq!(schedule.poll_abort(limit, 0, moved), Some(1));
+        assert_eq!(schedule.poll_abort(limit, 0, moved), None);
+        assert_eq!(schedule.poll_preemptions(limit), 0);
+        assert_eq!(schedule.handle_preempted(1, AT_CHUNK, limit), Requeued::Kept);
         assert_eq!(schedule.poll_assignment(limit), Some((1, run(3))));
     }
 
@@ -1336,16 +1350,16 @@ mod tests {
         let mut schedule = new(1, 0);
         let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
         let now = Instant::now();
-        schedule.handle_submitted(a, ticket(2, Priority::Low), now);
+        schedule.handle_submitted(a, fetch_info(2, Priority::Low), now);
         schedule.poll_assignment(now).unwrap();
-        schedule.handle_submitted(b, ticket(3, Priority::Low), now);
-        schedule.handle_submitted(a, ticket(4, Priority::Low), now);
-        schedule.handle_submitted(b, ticket(1, Priority::High), now);
-        assert_eq!(schedule.poll_yields(now), 1);
-        assert_eq!(schedule.handle_set_aside(0, AT_CHUNK, now), Requeued::Kept);
-        assert_eq!(schedule.counts().set_aside, 1);
+        schedule.handle_submitted(b, fetch_info(3, Priority::Low), now);
+        schedule.handle_submitted(a, fetch_info(4, Priority::Low), now);
+        schedule.handle_submitted(b, fetch_info(1, Priority::High), now);
+        assert_eq!(schedule.poll_preemptions(now), 1);
+        assert_eq!(schedule.handle_preempted(0, AT_CHUNK, now), Requeued::Kept);
+        assert_eq!(schedule.counts().preempted, 1);
         assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
-        assert_eq!(schedule.counts().set_aside, 0);
+        assert_eq!(schedule.counts().preempted, 0);
     }
 
     #[test]
@@ -1354,16 +1368,16 @@ mod tests {
             let mut schedule = new(workers, usize::from(workers > 1));
             let peer = schedule.handle_registered(Priority::High);
             let now = Instant::now();
-            schedule.handle_submitted(peer, ticket(1, Priority::Low), now);
+            schedule.handle_submitted(peer, fetch_info(1, Priority::Low), now);
             let mut number = 1;
             let mut turn = |at: Instant| {
-                // Endless awaited work: there is always more of it than workers.
+                // Endless urgent work: there is always more of it than workers.
                 while schedule.counts().queued[0] < 5 {
                     number += 1;
-                    schedule.handle_submitted(peer, ticket(number, Priority::High), at);
+                    schedule.handle_submitted(peer, fetch_info(number, Priority::High), at);
                 }
                 let (worker, assignment) = schedule.poll_assignment(at).unwrap();
-                let asked = schedule.poll_yields(at);
+                let asked = schedule.poll_preemptions(at);
                 if matches!(assignment, Assignment::Run { protected: false, .. }) {
                     schedule.handle_finished(worker, at);
                 }
@@ -1372,27 +1386,27 @@ mod tests {
             for _ in 0..100 {
                 assert_ne!(turn(now).0, run(1));
             }
-            let overdue = now + Duration::from_secs(10);
-            let (assignment, asked) = turn(overdue);
+            let aged = now + Duration::from_secs(10);
+            let (assignment, asked) = turn(aged);
             assert_eq!(assignment, Assignment::Run { request: request(1), protected: true });
             // Its worker knows whether it had its share of bytes; what is silent is left alone for the whole turn.
             assert_eq!(asked, 1);
-            let full_turn = overdue + PROTECTED;
-            assert_eq!(schedule.poll_eviction(full_turn, 0, |worker| worker), None);
-            assert_eq!(schedule.poll_yields(full_turn), 1);
-            assert!(schedule.poll_eviction(full_turn + YIELD_LIMIT, 0, |worker| worker).is_some());
+            let full_turn = aged + PROTECTED;
+            assert_eq!(schedule.poll_abort(full_turn, 0, |worker| worker), None);
+            assert_eq!(schedule.poll_preemptions(full_turn), 1);
+            assert!(schedule.poll_abort(full_turn + PREEMPTION_LIMIT, 0, |worker| worker).is_some());
         }
     }
 
     #[test]
     fn low_work_waits_for_awaited_work_to_go_quiet_once_a_spell() {
         let throttle = Duration::from_millis(100);
-        let mut schedule = Schedule::new(Limits { demand_throttle: throttle, ..limits(4, 0) });
+        let mut schedule = Schedule::new(Limits { prefetch_delay: throttle, ..limits(4, 0) });
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
-        schedule.handle_submitted(peer, ticket(1, Priority::High), now);
+        schedule.handle_submitted(peer, fetch_info(1, Priority::High), now);
         for number in [2, 3] {
-            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
         }
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(1));
         assert_eq!(schedule.poll_assignment(now), None);
@@ -1408,11 +1422,11 @@ mod tests {
         let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
         let now = Instant::now();
         for number in [1, 2, 3] {
-            schedule.handle_submitted(a, ticket(number, Priority::Low), now);
+            schedule.handle_submitted(a, fetch_info(number, Priority::Low), now);
         }
-        let elsewhere = Ticket { origin: Origin(7), ..ticket(4, Priority::Low) };
+        let elsewhere = FetchInfo { origin: Origin(7), ..fetch_info(4, Priority::Low) };
         schedule.handle_submitted(b, elsewhere, now);
-        schedule.handle_submitted(b, ticket(5, Priority::High), now);
+        schedule.handle_submitted(b, fetch_info(5, Priority::High), now);
         let mut order = Vec::new();
         while let Some((worker, assignment)) = schedule.poll_assignment(now) {
             order.push((worker, assignment));
@@ -1421,12 +1435,12 @@ mod tests {
             order.iter().map(|(_, assignment)| *assignment).collect::<Vec<_>>(),
             [run(5), run(1), run(4)]
         );
-        assert_eq!(schedule.counts().parked, 2);
+        assert_eq!(schedule.counts().blocked, 2);
         schedule.handle_finished(order[1].0, now);
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
         schedule.promote(request(3), Priority::High, now);
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(3));
-        assert_eq!(schedule.counts().parked, 0);
+        assert_eq!(schedule.counts().blocked, 0);
     }
 
     #[test]
@@ -1440,10 +1454,10 @@ mod tests {
         for number in [1, 2] {
             let (worker, _) = schedule.poll_assignment(now).unwrap();
             first = if number == 1 { worker } else { first };
-            let answer = Answer::Fetch { ticket: ticket(number, Priority::Low), more: true };
+            let answer = Answer::Fetch { fetch_info: fetch_info(number, Priority::Low), more: true };
             fates.push(schedule.handle_answered(worker, answer, now));
         }
-        assert_eq!(fates, [Fate::Run { protected: false }, Fate::Waits]);
+        assert_eq!(fates, [Admission::Run { protected: false }, Admission::Waits]);
         assert_eq!(schedule.poll_assignment(now), None);
         schedule.handle_finished(first, now);
         assert_eq!(schedule.poll_assignment(now).unwrap().1, run(2));
@@ -1459,7 +1473,7 @@ mod tests {
             schedule.handle_woken(peer, Priority::Low, now);
             for number in [1, 2] {
                 let (worker, _) = schedule.poll_assignment(now).unwrap();
-                let answer = Answer::Fetch { ticket: ticket(number, Priority::Low), more: true };
+                let answer = Answer::Fetch { fetch_info: fetch_info(number, Priority::Low), more: true };
                 schedule.handle_answered(worker, answer, now);
             }
             assert_eq!(schedule.poll_assignment(now), None);
@@ -1479,7 +1493,7 @@ mod tests {
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         for number in [1, 2, 3] {
-            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
         }
         let (first, _) = schedule.poll_assignment(now).unwrap();
         assert_eq!(schedule.poll_assignment(now), None);
@@ -1490,38 +1504,38 @@ mod tests {
 
     #[test]
     fn between_two_grants_to_aged_work_waiting_urgent_work_is_served() {
-        let mut schedule = Schedule::new(Limits { max_wait: Duration::ZERO, ..limits(1, 0) });
+        let mut schedule = Schedule::new(Limits { aging_threshold: Duration::ZERO, ..limits(1, 0) });
         let peer = schedule.handle_registered(Priority::Low);
         let now = Instant::now();
         for number in 1..=3 {
-            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
-            schedule.handle_submitted(peer, ticket(10 + number, Priority::High), now);
+            schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
+            schedule.handle_submitted(peer, fetch_info(10 + number, Priority::High), now);
         }
         assert_eq!(served(&mut schedule), [1, 11, 2, 12, 3, 13]);
     }
 
     #[test]
     fn what_a_peer_gives_is_protected_if_its_pull_had_aged() {
-        let mut schedule = Schedule::new(Limits { max_wait: Duration::ZERO, ..limits(1, 0) });
+        let mut schedule = Schedule::new(Limits { aging_threshold: Duration::ZERO, ..limits(1, 0) });
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         schedule.handle_woken(peer, Priority::Low, now);
-        schedule.handle_submitted(peer, ticket(2, Priority::High), now);
+        schedule.handle_submitted(peer, fetch_info(2, Priority::High), now);
         let (worker, assignment) = schedule.poll_assignment(now).unwrap();
         assert_eq!(assignment, Assignment::Ask { peer, admissible: Priority::Low });
-        let answer = Answer::Fetch { ticket: ticket(1, Priority::Low), more: false };
-        assert_eq!(schedule.handle_answered(worker, answer, now), Fate::Run { protected: true });
+        let answer = Answer::Fetch { fetch_info: fetch_info(1, Priority::Low), more: false };
+        assert_eq!(schedule.handle_answered(worker, answer, now), Admission::Run { protected: true });
     }
 
     #[test]
     fn half_of_the_unreserved_workers_are_protected_at_once_but_at_least_one() {
         for (workers, reserved, most) in [(1, 0, 1), (2, 1, 1), (4, 0, 2), (6, 1, 2), (9, 1, 4)] {
             let mut schedule =
-                Schedule::new(Limits { max_wait: Duration::ZERO, ..limits(workers, reserved) });
+                Schedule::new(Limits { aging_threshold: Duration::ZERO, ..limits(workers, reserved) });
             let peer = schedule.handle_registered(Priority::High);
             let now = Instant::now();
             for number in 1..20 {
-                schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+                schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
             }
             let assigned: Vec<_> = std::iter::from_fn(|| schedule.poll_assignment(now)).collect();
             let is_protected = |(_, assignment): &&(WorkerId, Assignment)| {
@@ -1537,7 +1551,7 @@ mod tests {
         let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
         let start = Instant::now();
-        schedule.handle_submitted(peer, ticket(1, Priority::Low), start);
+        schedule.handle_submitted(peer, fetch_info(1, Priority::Low), start);
         let mut now = start;
         // Urgent work comes again and again before the prefetch has got anywhere.
         for number in 2..200 {
@@ -1547,10 +1561,10 @@ mod tests {
             }
             assert_eq!(assignment, run(1));
             now += Duration::from_millis(100);
-            schedule.handle_submitted(peer, ticket(number, Priority::High), now);
-            assert_eq!(schedule.poll_yields(now), 1);
+            schedule.handle_submitted(peer, fetch_info(number, Priority::High), now);
+            assert_eq!(schedule.poll_preemptions(now), 1);
             let how = Preemption { has_body: false, had_share: false };
-            schedule.handle_set_aside(0, how, now);
+            schedule.handle_preempted(0, how, now);
             assert_eq!(schedule.poll_assignment(now).unwrap().1, run(number));
             schedule.handle_finished(0, now);
         }
@@ -1562,16 +1576,16 @@ mod tests {
         let mut schedule = new(1, 0);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
-        schedule.handle_submitted(peer, ticket(1, Priority::Low), now);
+        schedule.handle_submitted(peer, fetch_info(1, Priority::Low), now);
         schedule.poll_assignment(now).unwrap();
-        schedule.handle_submitted(peer, ticket(2, Priority::Low), now);
-        assert_eq!(schedule.poll_yields(now), 0);
+        schedule.handle_submitted(peer, fetch_info(2, Priority::Low), now);
+        assert_eq!(schedule.poll_preemptions(now), 0);
         let aged = now + Duration::from_secs(10);
         assert_eq!(schedule.next_deadline(now), Some(aged));
         assert_eq!(schedule.poll_assignment(aged), None);
-        assert_eq!(schedule.poll_yields(aged), 1);
-        assert_eq!(schedule.poll_eviction(aged + 10 * PROTECTED, 0, |worker| worker), None);
-        schedule.handle_set_aside(0, AT_CHUNK, aged);
+        assert_eq!(schedule.poll_preemptions(aged), 1);
+        assert_eq!(schedule.poll_abort(aged + 10 * PROTECTED, 0, |worker| worker), None);
+        schedule.handle_preempted(0, AT_CHUNK, aged);
         let assigned = schedule.poll_assignment(aged).map(|(_, assignment)| assignment);
         assert_eq!(assigned, Some(Assignment::Run { request: request(2), protected: true }));
     }
@@ -1582,16 +1596,16 @@ mod tests {
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         for number in [1, 2] {
-            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
             schedule.poll_assignment(now).unwrap();
         }
-        assert_eq!(schedule.handle_set_aside(0, AT_CHUNK, now), Requeued::Kept);
-        assert_eq!(schedule.handle_set_aside(1, AT_CHUNK, now), Requeued::Aborted);
-        assert_eq!(schedule.counts().set_aside, 1);
+        assert_eq!(schedule.handle_preempted(0, AT_CHUNK, now), Requeued::Kept);
+        assert_eq!(schedule.handle_preempted(1, AT_CHUNK, now), Requeued::Aborted);
+        assert_eq!(schedule.counts().preempted, 1);
         let mut order = served(&mut schedule);
         order.sort();
         assert_eq!(order, [1, 2]);
-        assert_eq!(schedule.counts().set_aside, 0);
+        assert_eq!(schedule.counts().preempted, 0);
     }
 
     #[test]
@@ -1600,15 +1614,15 @@ mod tests {
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
         for number in [1, 2] {
-            schedule.handle_submitted(peer, ticket(number, Priority::Low), now);
+            schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
             schedule.poll_assignment(now).unwrap();
         }
-        assert_eq!(schedule.handle_set_aside(0, AT_CHUNK, now), Requeued::Kept);
+        assert_eq!(schedule.handle_preempted(0, AT_CHUNK, now), Requeued::Kept);
         schedule.promote(request(1), Priority::High, now);
         schedule.promote(request(1), Priority::Low, now);
-        assert_eq!(schedule.handle_set_aside(1, AT_CHUNK, now), Requeued::Aborted);
+        assert_eq!(schedule.handle_preempted(1, AT_CHUNK, now), Requeued::Aborted);
         assert_eq!(served(&mut schedule).len(), 2);
-        assert_eq!(schedule.counts().set_aside, 0);
+        assert_eq!(schedule.counts().preempted, 0);
     }
 
     #[test]
@@ -1616,15 +1630,15 @@ mod tests {
         let mut schedule = new(2, 1);
         let peer = schedule.handle_registered(Priority::High);
         let now = Instant::now();
-        schedule.handle_submitted(peer, ticket(1, Priority::Low), now);
+        schedule.handle_submitted(peer, fetch_info(1, Priority::Low), now);
         let (unreserved, _) = schedule.poll_assignment(now).unwrap();
         schedule.handle_woken(peer, Priority::High, now);
         let (reserved, assignment) = schedule.poll_assignment(now).unwrap();
         assert_eq!(assignment, Assignment::Ask { peer, admissible: Priority::High });
-        let answer = Answer::Fetch { ticket: ticket(2, Priority::Low), more: false };
-        assert_eq!(schedule.handle_answered(reserved, answer, now), Fate::Waits);
+        let answer = Answer::Fetch { fetch_info: fetch_info(2, Priority::Low), more: false };
+        assert_eq!(schedule.handle_answered(reserved, answer, now), Admission::Waits);
         assert_eq!(schedule.poll_assignment(now), None);
-        schedule.handle_submitted(peer, ticket(3, Priority::High), now);
+        schedule.handle_submitted(peer, fetch_info(3, Priority::High), now);
         assert_eq!(schedule.poll_assignment(now), Some((reserved, run(3))));
         schedule.handle_finished(unreserved, now);
         assert_eq!(schedule.poll_assignment(now), Some((unreserved, run(2))));
@@ -1660,7 +1674,7 @@ mod tests {
             while let Some((worker, _)) = schedule.poll_assignment(now) {
                 asked += 1;
                 if on_worker {
-                    let answer = Answer::Fetch { ticket: ticket(asked, Priority::Low), more: true };
+                    let answer = Answer::Fetch { fetch_info: fetch_info(asked, Priority::Low), more: true };
                     schedule.handle_answered(worker, answer, now);
                     schedule.handle_fruitless(worker, why, now);
                 } else {

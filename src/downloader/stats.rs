@@ -26,13 +26,13 @@ pub struct Totals {
 
 /// The events, the throughput and the totals of some fetches.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct PeerStats {
     pub(super) bus: Bus,
-    books: Mutex<Books>,
+    counters: Mutex<Counters>,
 }
 
 #[derive(Debug)]
-struct Books {
+struct Counters {
     bandwidth: Bandwidth,
     /// Rates by the origin that sent the bytes. Kept of all peers together only.
     origins: RatesBy<url::Origin>,
@@ -42,38 +42,38 @@ struct Books {
 /// Origins whose rate is kept: more than a playlist and its segments come from.
 const ORIGINS: usize = 64;
 
-impl Account {
+impl PeerStats {
     pub(super) fn new(event_capacity: usize) -> Self {
-        let books = Books {
+        let counters = Counters {
             bandwidth: Bandwidth::default(),
             origins: RatesBy::new(ORIGINS),
             totals: Totals::default(),
         };
-        Self { bus: Bus::new(event_capacity), books: Mutex::new(books) }
+        Self { bus: Bus::new(event_capacity), counters: Mutex::new(counters) }
     }
 
     /// A head arrived, `ttfb` after its request was sent.
-    pub(super) fn add_head(&self, ttfb: Duration) {
-        self.books.lock().bandwidth.handle_head(ttfb);
+    pub(super) fn record_head(&self, ttfb: Duration) {
+        self.counters.lock().bandwidth.handle_head(ttfb);
     }
 
     /// Bytes of body arrived, and the read that brought them may have shown how fast the network is. `origin` sent them.
-    pub(super) fn add_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&url::Origin>) {
-        let mut books = self.books.lock();
-        books.totals.bytes += bytes as u64;
+    pub(super) fn record_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&url::Origin>) {
+        let mut counters = self.counters.lock();
+        counters.totals.bytes += bytes as u64;
         let Some(sample) = sample else { return };
-        books.bandwidth.handle_sample(sample);
+        counters.bandwidth.handle_sample(sample);
         if let Some(origin) = origin {
-            books.origins.handle_sample(origin, sample);
+            counters.origins.handle_sample(origin, sample);
         }
     }
 
-    pub(super) fn add_retry(&self) {
-        self.books.lock().totals.retries += 1;
+    pub(super) fn record_retry(&self) {
+        self.counters.lock().totals.retries += 1;
     }
 
-    pub(super) fn add_end(&self, result: &Result<(), Error>) {
-        let totals = &mut self.books.lock().totals;
+    pub(super) fn record_end(&self, result: &Result<(), Error>) {
+        let totals = &mut self.counters.lock().totals;
         match result.as_ref().map_err(Error::kind) {
             Ok(()) => totals.completed += 1,
             Err(ErrorKind::Cancelled(_)) => totals.cancelled += 1,
@@ -87,25 +87,25 @@ impl Account {
 
     /// Bytes a second, if enough has been seen.
     pub(super) fn rate(&self) -> Option<f64> {
-        self.books.lock().bandwidth.rate()
+        self.counters.lock().bandwidth.rate()
     }
 
     /// Bytes a second that came from `origin`, if enough has been seen.
     pub(super) fn rate_of(&self, origin: &url::Origin) -> Option<f64> {
-        self.books.lock().origins.rate(origin)
+        self.counters.lock().origins.rate(origin)
     }
 
     /// Time from request to head, the recent ones counting most.
     pub(super) fn ttfb(&self) -> Option<Duration> {
-        self.books.lock().bandwidth.ttfb()
+        self.counters.lock().bandwidth.ttfb()
     }
 
     /// Time from request to head where nothing is in the way.
     pub(super) fn least_ttfb(&self) -> Option<Duration> {
-        self.books.lock().bandwidth.least_ttfb()
+        self.counters.lock().bandwidth.least_ttfb()
     }
 
     pub(super) fn totals(&self) -> Totals {
-        self.books.lock().totals
+        self.counters.lock().totals
     }
 }

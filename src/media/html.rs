@@ -3,7 +3,7 @@
 use super::{names, sniff};
 
 /// True if this is a page, a list or a message, not media: magic bytes of audio overrule the content type.
-pub(crate) fn looks_like_page(content_type: Option<&str>, first: &[u8]) -> bool {
+pub(crate) fn looks_like_html_page(content_type: Option<&str>, first: &[u8]) -> bool {
     if sniff::sniff(first).is_some() {
         return false;
     }

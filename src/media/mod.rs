@@ -14,7 +14,7 @@ mod sniff;
 mod ts;
 
 pub(crate) use first_bytes::FirstBytes;
-pub(crate) use html::looks_like_page;
+pub(crate) use html::looks_like_html_page;
 pub use info::{HintSource, MediaInfo};
 pub use kinds::{AudioCodec, ContainerFormat};
 

@@ -20,12 +20,12 @@ const LIMIT: usize = 16;
 
 /// The blocks in memory, and those that are wished for.
 #[derive(Debug, Default)]
-pub(super) struct AtHand {
+pub(super) struct BlockCache {
     /// The one that was used last comes last.
     held: VecDeque<Held>,
     /// Blocks to be brought. None is in `held`.
-    wishes: VecDeque<u64>,
-    /// Blocks that could not be brought, and why, until it is told to who reads them. None is in `held` or `wishes`.
+    requests: VecDeque<u64>,
+    /// Blocks that could not be brought, and why, until it is told to who reads them. None is in `held` or `requests`.
     failures: VecDeque<(u64, Error)>,
 }
 
@@ -39,7 +39,7 @@ struct Held {
     is_used: bool,
 }
 
-impl AtHand {
+impl BlockCache {
     /// The block with the byte at `offset`, and where the bytes that are in it without a gap from there end.
     pub(super) fn get(&mut self, offset: u64) -> Option<(Block, u64)> {
         let at = self.held.iter().position(|held| held.index == offset / BLOCK)?;
@@ -52,24 +52,24 @@ impl AtHand {
     }
 
     /// Wishes for a block, once.
-    pub(super) fn wish(&mut self, index: u64) {
+    pub(super) fn request(&mut self, index: u64) {
         let has_failed = self.failures.iter().any(|(failed, _)| *failed == index);
-        if has_failed || self.block(index).is_some() || self.wishes.contains(&index) {
+        if has_failed || self.block(index).is_some() || self.requests.contains(&index) {
             return;
         }
-        if self.wishes.len() == LIMIT {
-            self.wishes.pop_front();
+        if self.requests.len() == LIMIT {
+            self.requests.pop_front();
         }
-        self.wishes.push_back(index);
+        self.requests.push_back(index);
     }
 
-    pub(super) fn has_wishes(&self) -> bool {
-        !self.wishes.is_empty()
+    pub(super) fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
     }
 
     /// The next block to be brought, with memory for it. From now on those who write to it write there, too.
-    pub(super) fn take_wish(&mut self) -> Option<(u64, Block)> {
-        let index = self.wishes.pop_front()?;
+    pub(super) fn take_request(&mut self) -> Option<(u64, Block)> {
+        let index = self.requests.pop_front()?;
         while self.held.len() >= MOST {
             // What was brought and not read yet is still waited for.
             let used = self.held.iter().position(|held| held.is_used);
@@ -116,7 +116,7 @@ impl AtHand {
 
     pub(super) fn forget(&mut self, index: u64) {
         self.held.retain(|held| held.index != index);
-        self.wishes.retain(|wish| *wish != index);
+        self.requests.retain(|request| *request != index);
         self.failures.retain(|(failed, _)| *failed != index);
     }
 }
@@ -127,49 +127,49 @@ mod tests {
 
     #[test]
     fn a_block_is_wished_for_once_and_serves_what_was_noted() {
-        let mut at_hand = AtHand::default();
-        at_hand.wish(3);
-        at_hand.wish(3);
-        let (index, block) = at_hand.take_wish().unwrap();
-        assert_eq!((index, at_hand.has_wishes()), (3, false));
-        at_hand.wish(3);
-        assert!(!at_hand.has_wishes() && at_hand.get(3 * BLOCK).is_none());
-        at_hand.note(&block, 3 * BLOCK + 10..3 * BLOCK + 20);
-        assert!(at_hand.get(3 * BLOCK).is_none());
-        assert_eq!(at_hand.get(3 * BLOCK + 12).unwrap().1, 3 * BLOCK + 20);
-        at_hand.forget(3);
-        at_hand.note(&block, 3 * BLOCK..4 * BLOCK);
-        assert!(at_hand.get(3 * BLOCK + 12).is_none());
+        let mut block_cache = BlockCache::default();
+        block_cache.request(3);
+        block_cache.request(3);
+        let (index, block) = block_cache.take_request().unwrap();
+        assert_eq!((index, block_cache.has_requests()), (3, false));
+        block_cache.request(3);
+        assert!(!block_cache.has_requests() && block_cache.get(3 * BLOCK).is_none());
+        block_cache.note(&block, 3 * BLOCK + 10..3 * BLOCK + 20);
+        assert!(block_cache.get(3 * BLOCK).is_none());
+        assert_eq!(block_cache.get(3 * BLOCK + 12).unwrap().1, 3 * BLOCK + 20);
+        block_cache.forget(3);
+        block_cache.note(&block, 3 * BLOCK..4 * BLOCK);
+        assert!(block_cache.get(3 * BLOCK + 12).is_none());
     }
 
-    fn bring(at_hand: &mut AtHand, index: u64) {
-        at_hand.wish(index);
-        let (index, block) = at_hand.take_wish().unwrap();
-        at_hand.note(&block, index * BLOCK..(index + 1) * BLOCK);
+    fn bring(block_cache: &mut BlockCache, index: u64) {
+        block_cache.request(index);
+        let (index, block) = block_cache.take_request().unwrap();
+        block_cache.note(&block, index * BLOCK..(index + 1) * BLOCK);
     }
 
     #[test]
     fn what_nobody_has_read_stays_for_who_wished_for_it() {
-        let mut at_hand = AtHand::default();
+        let mut block_cache = BlockCache::default();
         let many = LIMIT as u64;
-        (0..many).for_each(|index| bring(&mut at_hand, index));
-        assert!((0..many).all(|index| at_hand.get(index * BLOCK).is_some()));
-        bring(&mut at_hand, many);
-        assert_eq!(at_hand.held.len(), MOST);
-        (0..2 * LIMIT as u64).for_each(|index| bring(&mut at_hand, 1000 + index));
-        assert_eq!(at_hand.held.len(), LIMIT);
+        (0..many).for_each(|index| bring(&mut block_cache, index));
+        assert!((0..many).all(|index| block_cache.get(index * BLOCK).is_some()));
+        bring(&mut block_cache, many);
+        assert_eq!(block_cache.held.len(), MOST);
+        (0..2 * LIMIT as u64).for_each(|index| bring(&mut block_cache, 1000 + index));
+        assert_eq!(block_cache.held.len(), LIMIT);
     }
 
     #[test]
     fn what_was_used_longest_ago_makes_room() {
-        let mut at_hand = AtHand::default();
+        let mut block_cache = BlockCache::default();
         for index in 0..MOST as u64 {
-            bring(&mut at_hand, index);
-            assert!(at_hand.get(index * BLOCK).is_some());
+            bring(&mut block_cache, index);
+            assert!(block_cache.get(index * BLOCK).is_some());
         }
-        assert!(at_hand.get(0).is_some());
-        bring(&mut at_hand, 100);
-        assert!(at_hand.get(0).is_some() && at_hand.get(BLOCK).is_none());
-        assert!(at_hand.get(100 * BLOCK).is_some());
+        assert!(block_cache.get(0).is_some());
+        bring(&mut block_cache, 100);
+        assert!(block_cache.get(0).is_some() && block_cache.get(BLOCK).is_none());
+        assert!(block_cache.get(100 * BLOCK).is_some());
     }
 }

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-use self::block_cache::AtHand;
+use self::block_cache::BlockCache;
 use self::disk::Disk;
 use self::memory::{Block, Blocks};
 use self::temp_file::{FileBlocks, Place};
@@ -46,7 +46,7 @@ struct State {
     ranges: RangeSet,
     backend: Backend,
     /// What of a temporary file lies in memory as well.
-    at_hand: AtHand,
+    block_cache: BlockCache,
     /// The disk thread has been told that there are requested blocks, and has not loaded them all.
     is_loading: bool,
     /// Evictions so far that took a block. A copy during which it did not change is good.
@@ -109,7 +109,7 @@ impl Resource {
         let state = State {
             ranges: RangeSet::default(),
             backend,
-            at_hand: AtHand::default(),
+            block_cache: BlockCache::default(),
             is_loading: false,
             evictions: 0,
         };
@@ -122,7 +122,7 @@ impl Resource {
         for part in parts(offset, bytes.len()) {
             let from = offset + part.bytes.start as u64;
             let range = from..from + part.bytes.len() as u64;
-            let at_hand = loop {
+            let block_cache = loop {
                 // A fetch whose stream is gone ends with this.
                 let handle = self.state.lock().backend.entry(part.index);
                 let handle = handle.ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
@@ -131,12 +131,12 @@ impl Resource {
                 // An eviction may have taken the block while it was written.
                 if state.backend.is_current(part.index, &handle) {
                     state.ranges.insert(range.clone());
-                    break state.at_hand.block(part.index);
+                    break state.block_cache.block(part.index);
                 }
             };
-            if let Some(block) = at_hand {
+            if let Some(block) = block_cache {
                 Handle::Memory(Arc::clone(&block)).write(part.within, &bytes[part.bytes])?;
-                self.state.lock().at_hand.note(&block, range);
+                self.state.lock().block_cache.note(&block, range);
             }
         }
         self.changed.notify_all();
@@ -210,7 +210,7 @@ impl Resource {
         let mut done = 0;
         while done < buf.len() {
             let at = offset + done as u64;
-            let Some((block, end)) = self.state.lock().find_at_hand(at) else { break };
+            let Some((block, end)) = self.state.lock().find_cached(at) else { break };
             let len = usize::try_from(end - at).map_or(buf.len() - done, |run| run.min(buf.len() - done));
             Handle::Memory(block).read(at % BLOCK, &mut buf[done..done + len])?;
             done += len;
@@ -219,7 +219,7 @@ impl Resource {
             return Ok(TryStored::Bytes(done));
         }
         let mut state = self.state.lock();
-        if let Some(error) = state.at_hand.take_failure(offset / BLOCK) {
+        if let Some(error) = state.block_cache.take_failure(offset / BLOCK) {
             return Err(error);
         }
         Ok(if state.ranges.contains(offset) { TryStored::OnDisk } else { TryStored::Nothing })
@@ -229,7 +229,7 @@ impl Resource {
     fn load_requested(self: &Arc<Self>) -> Result<(), Error> {
         {
             let mut state = self.state.lock();
-            if !state.at_hand.has_wishes() || std::mem::replace(&mut state.is_loading, true) {
+            if !state.block_cache.has_requests() || std::mem::replace(&mut state.is_loading, true) {
                 return Ok(());
             }
         }
@@ -260,7 +260,7 @@ impl Resource {
             // Whoever copies just now copies again, and finds nothing.
             state.evictions += 1;
             state.ranges = RangeSet::default();
-            (std::mem::replace(&mut state.backend, Backend::Closed), std::mem::take(&mut state.at_hand))
+            (std::mem::replace(&mut state.backend, Backend::Closed), std::mem::take(&mut state.block_cache))
         };
         // Outside of the lock: there may be much to free.
         drop(dropped);
@@ -272,15 +272,15 @@ impl Resource {
     /// Loads the next requested block into memory: reads from the disk. True if there are more. What it fails of is for the
     /// reader of that block.
     fn load_next(&self) -> bool {
-        let next = self.state.lock().at_hand.take_wish();
+        let next = self.state.lock().block_cache.take_request();
         if let Some((index, block)) = next {
             if let Err(error) = self.load_block(index, &block) {
-                self.state.lock().at_hand.fail(index, error);
+                self.state.lock().block_cache.fail(index, error);
             }
         }
         let mut state = self.state.lock();
         // In the same turn of the lock as the look: who requests a block after it tells the thread again.
-        state.is_loading = state.at_hand.has_wishes();
+        state.is_loading = state.block_cache.has_requests();
         state.is_loading
     }
 
@@ -295,7 +295,7 @@ impl Resource {
             let mut bytes = vec![0; (part.end - part.start) as usize];
             place.read(part.start % BLOCK, &mut bytes)?;
             Handle::Memory(Arc::clone(block)).write(part.start % BLOCK, &bytes)?;
-            self.state.lock().at_hand.note(block, part);
+            self.state.lock().block_cache.note(block, part);
         }
         Ok(())
     }
@@ -308,7 +308,7 @@ impl Resource {
         for index in &outside {
             state.ranges.remove(bytes_of(*index));
             state.backend.remove(*index);
-            state.at_hand.forget(*index);
+            state.block_cache.forget(*index);
         }
         state.evictions += u64::from(!outside.is_empty());
     }
@@ -351,12 +351,12 @@ impl Resource {
 }
 
 impl State {
-    /// What [`AtHand::get`] answers; wishes for it, or for what comes behind it.
-    fn find_at_hand(&mut self, offset: u64) -> Option<(Block, u64)> {
-        let found = self.at_hand.get(offset);
+    /// What [`BlockCache::get`] answers; wishes for it, or for what comes behind it.
+    fn find_cached(&mut self, offset: u64) -> Option<(Block, u64)> {
+        let found = self.block_cache.get(offset);
         let index = offset / BLOCK + u64::from(found.is_some());
         if self.backend.get(index).is_some() {
-            self.at_hand.wish(index);
+            self.block_cache.request(index);
         }
         found
     }
@@ -579,7 +579,7 @@ mod tests {
         while resource.load_next() {}
         // What comes behind is wished for by the way.
         assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 5));
-        assert!(resource.state.lock().at_hand.has_wishes());
+        assert!(resource.state.lock().block_cache.has_requests());
         while resource.load_next() {}
         resource.write_at(BLOCK + 10, &bytes(BLOCK + 10..BLOCK + 100)).unwrap();
         assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize + 95));

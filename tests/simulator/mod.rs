@@ -29,7 +29,7 @@ pub struct Net {
 /// What a plan wants done.
 #[derive(Clone, Debug)]
 pub enum Action {
-    Start { range: Range<u64>, awaited: bool },
+    Start { range: Range<u64>, urgent: bool },
     Cancel { transfer: usize },
 }
 
@@ -39,7 +39,7 @@ pub struct Transfer {
     pub id: usize,
     pub next: u64,
     pub end: u64,
-    pub awaited: bool,
+    pub urgent: bool,
     /// When its first byte comes.
     begins: Time,
     has_begun: bool,
@@ -112,7 +112,7 @@ const ARRIVAL: u64 = 1460;
 
 impl World {
     fn roll(&mut self) -> f64 {
-        // A linear congruential generator is random enough for jitter.
+        // A sequential congruential generator is random enough for jitter.
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33) as f64 / (1_u64 << 31) as f64
     }
@@ -120,7 +120,7 @@ impl World {
     fn carry_out(&mut self, action: Action, figures: &mut Figures) {
         match action {
             Action::Cancel { transfer } => self.transfers.retain(|other| other.id != transfer),
-            Action::Start { range, awaited } => {
+            Action::Start { range, urgent } => {
                 let ready = self.idle.iter().rposition(|since| *since <= self.now);
                 let is_new = ready.map(|at| self.idle.remove(at)).is_none();
                 figures.connections += u32::from(is_new);
@@ -130,13 +130,13 @@ impl World {
                 let id = self.next_id;
                 self.next_id += 1;
                 let (next, end) = (range.start, range.end.min(self.len));
-                self.transfers.push(Transfer { id, next, end, awaited, begins, has_begun: false });
+                self.transfers.push(Transfer { id, next, end, urgent, begins, has_begun: false });
             }
         }
     }
 
     /// Opens a connection if none is idle or about to be.
-    fn warm(&mut self, figures: &mut Figures) {
+    fn preconnect(&mut self, figures: &mut Figures) {
         if self.idle.is_empty() {
             self.idle.push(self.now + self.net.rtt);
             figures.connections += 1;
@@ -249,7 +249,7 @@ pub fn simulate(net: Net, len: u64, traces: &[Trace], planner: &mut dyn Planner)
             assert!(asked < 1000, "the plan never comes to an end");
         }
         if planner.keeps_warm() && figures.fetched > 0 {
-            world.warm(&mut figures);
+            world.preconnect(&mut figures);
         }
         assert!(world.transfers.len() <= 4 * WORKERS, "too many transfers");
         let steps = playing.iter().filter(|reader| reader.step < reader.trace.steps.len());

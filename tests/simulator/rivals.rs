@@ -6,7 +6,7 @@ use super::traces::Trace;
 use super::{Action, Figures, Net, Planner, Reader, Time, World};
 use crate::config::ReadAhead;
 use crate::downloader::Priority;
-use crate::plan::{self, Network, Piece, Plan, ReaderView, Situation};
+use crate::plan::{self, Network, Piece, Plan, ReaderView, Snapshot};
 use crate::storage::RangeSet;
 
 /// windway's own: `src/file/plan.rs`, fed as `src/file/state.rs` feeds it.
@@ -32,7 +32,7 @@ impl Windway {
             ReaderView { position, waiting, run, ..ReaderView::default() }
         };
         let readers: Vec<ReaderView> = world.readers.iter().map(view).collect();
-        plan::beside_opening(&readers).map(|range| Action::Start { range, awaited: true })
+        plan::beside_opening(&readers).map(|range| Action::Start { range, urgent: true })
     }
 }
 
@@ -40,7 +40,7 @@ impl Planner for Windway {
     fn plan(&mut self, world: &World) -> Option<Action> {
         if !self.opened {
             self.opened = true;
-            return Some(Action::Start { range: 0..plan::OPENING, awaited: true });
+            return Some(Action::Start { range: 0..plan::OPENING, urgent: true });
         }
         if world.available.iter().next().is_none() {
             // Before the head has come nothing is known of the file.
@@ -49,7 +49,7 @@ impl Planner for Windway {
         let network = Network {
             rate: Some(world.net.rate),
             ttfb: Some(Duration::from_secs_f64(world.net.rtt)),
-            serial: false,
+            single_connection: false,
         };
         let in_flight: Vec<Piece> = world
             .transfers
@@ -65,8 +65,8 @@ impl Planner for Windway {
             *filling = view.filling;
             readers.push(view);
         }
-        let low = world.transfers.iter().filter(|transfer| !transfer.awaited).count();
-        let situation = Situation {
+        let low = world.transfers.iter().filter(|transfer| !transfer.urgent).count();
+        let snapshot = Snapshot {
             readers: &readers,
             available: &world.available,
             in_flight: &in_flight,
@@ -78,11 +78,11 @@ impl Planner for Windway {
         let is_cut = |piece: &Piece| {
             plan::is_too_far(piece, &readers, self.read_ahead) && !network.drains(piece.end - piece.next)
         };
-        let unwanted = situation.poll_unwanted().or_else(|| in_flight.iter().position(is_cut));
+        let unwanted = snapshot.poll_unwanted().or_else(|| in_flight.iter().position(is_cut));
         if let Some(unwanted) = unwanted {
             return Some(Action::Cancel { transfer: world.transfers[unwanted].id });
         }
-        let Plan::Fetch { range, priority } = situation.plan() else { return None };
+        let Plan::Fetch { range, priority } = snapshot.plan() else { return None };
         let superseded = world
             .transfers
             .iter()
@@ -90,7 +90,7 @@ impl Planner for Windway {
         if let Some(transfer) = superseded {
             return Some(Action::Cancel { transfer: transfer.id });
         }
-        Some(Action::Start { range, awaited: priority == Priority::High })
+        Some(Action::Start { range, urgent: priority == Priority::High })
     }
 
     fn keeps_warm(&self) -> bool {
@@ -118,7 +118,7 @@ impl Planner for OneRequest {
         if running.len() >= readers {
             return Some(Action::Cancel { transfer: running[0].id });
         }
-        Some(Action::Start { range: position..world.len, awaited: true })
+        Some(Action::Start { range: position..world.len, urgent: true })
     }
 }
 
@@ -136,7 +136,7 @@ impl Planner for FixedPieces {
             let is_coming =
                 world.transfers.iter().any(|transfer| transfer.end > start && transfer.next <= gap.start);
             if !is_coming {
-                return Some(Action::Start { range: gap.start..start + PIECE, awaited: reader.waiting });
+                return Some(Action::Start { range: gap.start..start + PIECE, urgent: reader.waiting });
             }
         }
         None
@@ -184,7 +184,7 @@ fn ideal(net: Net, len: u64, traces: &[Trace], foresees: bool) -> Figures {
             course.run = vec![(begins, from, 0)];
         }
         let within = |(_, position, run): &&(Time, u64, u64)| {
-            from < position + plan::mark(ReadAhead::Bytes(16 << 20), *position, *run)
+            from < position + plan::prefetch_target(ReadAhead::Bytes(16 << 20), *position, *run)
         };
         let asked = course.run.iter().find(within).map_or(begins, |(at, ..)| *at);
         let new: u64 = gaps(&stored, from, to);

@@ -485,7 +485,7 @@ struct State {
     listening: bool,
     released: bool,
     stopping: bool,
-    is_serial: bool,
+    is_single_connection: bool,
     serves_oldest: bool,
 }
 
@@ -534,9 +534,9 @@ impl Origin {
     }
 
     /// As `start`, but it accepts a connection only when the one before it was closed.
-    pub fn start_serial(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
+    pub fn start_single_connection(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let origin = Self::start(handler);
-        origin.shared.lock().is_serial = true;
+        origin.shared.lock().is_single_connection = true;
         origin
     }
 
@@ -718,7 +718,7 @@ impl Shared {
             });
             state.threads.retain(|thread| !thread.is_finished());
             self.changed.notify_all();
-            if state.is_serial {
+            if state.is_single_connection {
                 drop(state);
                 drop(thread.join());
             } else {

@@ -26,7 +26,7 @@ use super::status_line::Beginning;
 use super::transport::{Tcp, carry};
 use crate::client::exchange::{Exchange, Over};
 use crate::client::net::socket::ShutdownHandle;
-use crate::client::pool::Keeper;
+use crate::client::pool::ConnectionPool;
 use crate::client::pool::idle::Origin;
 use crate::error::{Error, ErrorKind};
 
@@ -108,7 +108,7 @@ impl fmt::Debug for Connection {
 
 /// What ureq asks for connections.
 #[derive(Debug)]
-pub(crate) struct Connect(pub(crate) Arc<Keeper>);
+pub(crate) struct Connect(pub(crate) Arc<ConnectionPool>);
 
 impl Connector<()> for Connect {
     type Out = Watched;
@@ -118,14 +118,14 @@ impl Connector<()> for Connect {
         details: &ConnectionDetails<'_>,
         _: Option<()>,
     ) -> Result<Option<Watched>, ureq::Error> {
-        let keeper = &self.0;
+        let pool = &self.0;
         let origin = Origin::of(details.uri).ok_or(ureq::Error::ConnectionFailed)?;
         let exchange = Exchange::current();
         let ready = match exchange.as_ref().map(|exchange| exchange.over).unwrap_or_default() {
-            Over::Any => keeper.checkout(&origin, |_| true),
+            Over::Any => pool.checkout(&origin, |_| true),
             Over::New => None,
             Over::Proven => {
-                let proven = keeper.checkout(&origin, Connection::is_proven);
+                let proven = pool.checkout(&origin, Connection::is_proven);
                 Some(proven.ok_or(ureq::Error::ConnectionFailed)?)
             }
         };
@@ -134,11 +134,11 @@ impl Connector<()> for Connect {
                 exchange.iter().for_each(|exchange| exchange.note_connected());
                 ready
             }
-            None => keeper.open(&origin, details)?,
+            None => pool.open(&origin, details)?,
         };
         Ok(Some(Watched {
             connection: Some(connection),
-            keeper: Arc::clone(keeper),
+            pool: Arc::clone(pool),
             origin,
             exchange: None,
             is_fit: false,
@@ -151,7 +151,7 @@ impl Connector<()> for Connect {
 pub(crate) struct Watched {
     /// `None` only while it is dropped.
     connection: Option<Connection>,
-    keeper: Arc<Keeper>,
+    pool: Arc<ConnectionPool>,
     origin: Origin,
     /// Whom it serves: from the sending of a request until it is idle again.
     exchange: Option<Arc<Exchange>>,
@@ -255,14 +255,14 @@ impl Transport for Watched {
             return Err(ureq::Error::Timeout(timeout.reason));
         }
         self.lend(timeout)?;
-        let Self { connection, keeper, origin, exchange, beginning, .. } = self;
+        let Self { connection, pool, origin, exchange, beginning, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
         let result = beginning.await_input(connection.link.transport()?, timeout, |transport| {
             let came = transport.await_input(timeout)?;
             // At its first byte: all of the head may take long, and an answer that has begun is not superseded.
             if let Some(exchange) = exchange.as_ref().filter(|_| came) {
                 if exchange.note_answer() && !exchange.is_reused() {
-                    keeper.note_answered(origin);
+                    pool.note_answered(origin);
                 }
             }
             Ok(came)
@@ -288,7 +288,7 @@ impl Drop for Watched {
         self.take_back();
         self.unbind();
         if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {
-            self.keeper.put_back(&self.origin, connection);
+            self.pool.put_back(&self.origin, connection);
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn carry(error: Error) -> ureq::Error {
 pub(crate) struct Counters {
     pub(crate) dialled: AtomicU64,
     /// Of those, the ones that were opened ahead.
-    pub(crate) warmed: AtomicU64,
+    pub(crate) preconnected: AtomicU64,
     pub(crate) requests: AtomicU64,
 }
 

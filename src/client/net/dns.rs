@@ -21,7 +21,7 @@ use ureq::unversioned::transport::NextTimeout;
 
 use crate::client::exchange::{Exchange, Over};
 use crate::client::h1::transport::carry;
-use crate::client::pool::Keeper;
+use crate::client::pool::ConnectionPool;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 
@@ -361,17 +361,17 @@ impl Known {
 pub(crate) struct CachingResolver {
     lookups: Arc<Lookups>,
     /// Where a connection that is ready spares the lookup.
-    stock: Option<Arc<Keeper>>,
+    idle: Option<Arc<ConnectionPool>>,
 }
 
 impl CachingResolver {
     pub(crate) fn new(lookups: &Arc<Lookups>) -> Self {
-        Self { lookups: Arc::clone(lookups), stock: None }
+        Self { lookups: Arc::clone(lookups), idle: None }
     }
 
-    /// Looks nothing up, and finds no address, where a connection of `stock` is ready.
-    pub(crate) fn beside(lookups: &Arc<Lookups>, stock: &Arc<Keeper>) -> Self {
-        Self { stock: Some(Arc::clone(stock)), ..Self::new(lookups) }
+    /// Looks nothing up, and finds no address, where a connection of `idle` is ready.
+    pub(crate) fn beside(lookups: &Arc<Lookups>, idle: &Arc<ConnectionPool>) -> Self {
+        Self { idle: Some(Arc::clone(idle)), ..Self::new(lookups) }
     }
 }
 
@@ -379,7 +379,7 @@ impl Resolver for CachingResolver {
     fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
         let exchange = Exchange::current();
         let is_new = exchange.as_ref().is_some_and(|exchange| exchange.over == Over::New);
-        if self.stock.as_ref().is_some_and(|stock| !is_new && stock.is_ready(uri)) {
+        if self.idle.as_ref().is_some_and(|idle| !is_new && idle.is_ready(uri)) {
             return Ok(self.empty());
         }
         let host = uri.host().ok_or(ureq::Error::HostNotFound)?;

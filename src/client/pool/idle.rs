@@ -54,9 +54,9 @@ const REFUSED: Duration = Duration::from_secs(60);
 
 /// The connections.
 #[derive(Debug)]
-pub(crate) struct Stock<C> {
+pub(crate) struct IdleConnections<C> {
     limits: Limits,
-    shelves: HashMap<Origin, Shelf<C>>,
+    origins: HashMap<Origin, OriginPool<C>>,
     /// Dials that were begun so far.
     dials: u64,
 }
@@ -69,11 +69,11 @@ pub(crate) struct Dial {
 }
 
 #[derive(Debug)]
-struct Shelf<C> {
+struct OriginPool<C> {
     /// Those that have been idle longest come first.
     ready: VecDeque<(C, Instant)>,
     /// How many should be ready for those who keep the origin warm.
-    kept_warm: usize,
+    preconnect_holders: usize,
     /// How many should be ready while the origin is used.
     wanted: usize,
     /// Connections being opened for here on the network of now: their ids, and when they began.
@@ -87,29 +87,29 @@ struct Shelf<C> {
     /// New connections in a row that got no answer while one that had served others did.
     unanswered: u32,
     /// The origin answers one connection at a time: others wait until it is closed. It is not found out again.
-    serial: Arc<AtomicBool>,
+    single_connection: Arc<AtomicBool>,
 }
 
 /// So many new connections without an answer, and the origin is taken for one that answers one at a time: a single one may
 /// have lost a packet.
 const UNANSWERED: u32 = 2;
 
-impl<C> Stock<C> {
+impl<C> IdleConnections<C> {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, shelves: HashMap::new(), dials: 0 }
+        Self { limits, origins: HashMap::new(), dials: 0 }
     }
 
-    fn shelf(&mut self, origin: &Origin, now: Instant) -> &mut Shelf<C> {
-        self.shelves.entry(origin.clone()).or_insert_with(|| Shelf {
+    fn origin_pool(&mut self, origin: &Origin, now: Instant) -> &mut OriginPool<C> {
+        self.origins.entry(origin.clone()).or_insert_with(|| OriginPool {
             ready: VecDeque::new(),
-            kept_warm: 0,
+            preconnect_holders: 0,
             wanted: 0,
             dialling: Vec::new(),
             used: now,
             failed: false,
             refused_until: None,
             unanswered: 0,
-            serial: Arc::default(),
+            single_connection: Arc::default(),
         })
     }
 
@@ -122,37 +122,39 @@ impl<C> Stock<C> {
         now: Instant,
     ) -> (Option<C>, Vec<C>) {
         let old = self.expire(now);
-        let Some(shelf) = self.shelves.get_mut(origin) else { return (None, old) };
-        shelf.used = now;
-        shelf.failed = false;
-        let last = shelf.ready.iter().rposition(|(connection, _)| is_wanted(connection));
-        (last.and_then(|at| shelf.ready.remove(at)).map(|(connection, _)| connection), old)
+        let Some(origin_pool) = self.origins.get_mut(origin) else { return (None, old) };
+        origin_pool.used = now;
+        origin_pool.failed = false;
+        let last = origin_pool.ready.iter().rposition(|(connection, _)| is_wanted(connection));
+        (last.and_then(|at| origin_pool.ready.remove(at)).map(|(connection, _)| connection), old)
     }
 
     /// True if a connection to `origin` is ready and as `is_wanted`.
     pub(crate) fn has(&self, origin: &Origin, is_wanted: impl Fn(&C) -> bool) -> bool {
-        self.shelves
+        self.origins
             .get(origin)
-            .is_some_and(|shelf| shelf.ready.iter().any(|(connection, _)| is_wanted(connection)))
+            .is_some_and(|origin_pool| origin_pool.ready.iter().any(|(connection, _)| is_wanted(connection)))
     }
 
     /// True if `origin` is known to answer one connection at a time.
-    pub(crate) fn is_serial(&self, origin: &Origin) -> bool {
-        self.shelves.get(origin).is_some_and(|shelf| shelf.serial.load(Ordering::Relaxed))
+    pub(crate) fn is_single_connection(&self, origin: &Origin) -> bool {
+        self.origins
+            .get(origin)
+            .is_some_and(|origin_pool| origin_pool.single_connection.load(Ordering::Relaxed))
     }
 
     /// Notes that a new connection to `origin` got no answer while one that had served others did. True if the origin is
     /// now known to answer one at a time.
     pub(crate) fn note_unanswered(&mut self, origin: &Origin) -> bool {
-        let Some(shelf) = self.shelves.get_mut(origin) else { return false };
-        shelf.unanswered += 1;
-        shelf.unanswered == UNANSWERED && !shelf.serial.swap(true, Ordering::Relaxed)
+        let Some(origin_pool) = self.origins.get_mut(origin) else { return false };
+        origin_pool.unanswered += 1;
+        origin_pool.unanswered == UNANSWERED && !origin_pool.single_connection.swap(true, Ordering::Relaxed)
     }
 
     /// Notes that a new connection to `origin` got an answer.
     pub(crate) fn note_answered(&mut self, origin: &Origin) {
-        if let Some(shelf) = self.shelves.get_mut(origin) {
-            shelf.unanswered = 0;
+        if let Some(origin_pool) = self.origins.get_mut(origin) {
+            origin_pool.unanswered = 0;
         }
     }
 
@@ -160,10 +162,10 @@ impl<C> Stock<C> {
     pub(crate) fn put(&mut self, origin: &Origin, connection: C, now: Instant) -> Vec<C> {
         let mut gone = self.expire(now);
         let per_origin = self.limits.per_origin;
-        let shelf = self.shelf(origin, now);
-        shelf.ready.push_back((connection, now));
-        if shelf.ready.len() > per_origin {
-            gone.extend(shelf.ready.pop_front().map(|(connection, _)| connection));
+        let origin_pool = self.origin_pool(origin, now);
+        origin_pool.ready.push_back((connection, now));
+        if origin_pool.ready.len() > per_origin {
+            gone.extend(origin_pool.ready.pop_front().map(|(connection, _)| connection));
         }
         if self.idle() > self.limits.over_all {
             gone.extend(self.pop_oldest());
@@ -174,23 +176,23 @@ impl<C> Stock<C> {
     /// Wants so many connections to `origin` ready while it is used.
     pub(crate) fn want(&mut self, origin: &Origin, ready: usize, now: Instant) {
         let ready = ready.min(self.limits.per_origin);
-        let shelf = self.shelf(origin, now);
-        shelf.wanted = ready;
-        shelf.used = now;
-        shelf.failed = false;
+        let origin_pool = self.origin_pool(origin, now);
+        origin_pool.wanted = ready;
+        origin_pool.used = now;
+        origin_pool.failed = false;
     }
 
     /// One more, or one less, who keeps the origin warm: one connection stands ready for all of them. Returns what becomes
     /// true if the origin is found to answer one connection at a time.
-    pub(crate) fn keep_warm(&mut self, origin: &Origin, keep: bool, now: Instant) -> Arc<AtomicBool> {
-        let shelf = self.shelf(origin, now);
+    pub(crate) fn keep_preconnected(&mut self, origin: &Origin, keep: bool, now: Instant) -> Arc<AtomicBool> {
+        let origin_pool = self.origin_pool(origin, now);
         if keep {
-            shelf.kept_warm += 1;
-            shelf.used = now;
+            origin_pool.preconnect_holders += 1;
+            origin_pool.used = now;
         } else {
-            shelf.kept_warm = shelf.kept_warm.saturating_sub(1);
+            origin_pool.preconnect_holders = origin_pool.preconnect_holders.saturating_sub(1);
         }
-        Arc::clone(&shelf.serial)
+        Arc::clone(&origin_pool.single_connection)
     }
 
     /// A connection to open now; [`handle_dialled`](Self::handle_dialled) says what became of it.
@@ -199,30 +201,31 @@ impl<C> Stock<C> {
         if !self.has_room_to_dial() || self.prompt_dials(now).count() >= MAX_PROMPT_DIALS {
             return None;
         }
-        let (origin, shelf) = self.shelves.iter_mut().find(|(_, shelf)| shelf.lacks(now, max_age))?;
+        let (origin, origin_pool) =
+            self.origins.iter_mut().find(|(_, origin_pool)| origin_pool.lacks(now, max_age))?;
         self.dials += 1;
-        shelf.dialling.push((self.dials, now));
+        origin_pool.dialling.push((self.dials, now));
         Some(Dial { origin: origin.clone(), id: self.dials })
     }
 
     fn has_room_to_dial(&self) -> bool {
-        let dialling: usize = self.shelves.values().map(|shelf| shelf.dialling.len()).sum();
+        let dialling: usize = self.origins.values().map(|origin_pool| origin_pool.dialling.len()).sum();
         dialling < MAX_DIALS && self.idle() + dialling < self.limits.over_all
     }
 
     /// When each dial that is not slow becomes so.
     fn prompt_dials(&self, now: Instant) -> impl Iterator<Item = Instant> + '_ {
-        let dials = self.shelves.values().flat_map(|shelf| &shelf.dialling);
+        let dials = self.origins.values().flat_map(|origin_pool| &origin_pool.dialling);
         dials.map(|(_, began)| *began + SLOW_DIAL).filter(move |slow_at| *slow_at > now)
     }
 
     /// Notes that the opening of a connection has ended. One that was begun on another network says nothing of this one.
     pub(crate) fn handle_dialled(&mut self, dial: &Dial, opened: bool) {
-        let Some(shelf) = self.shelves.get_mut(&dial.origin) else { return };
-        let at = shelf.dialling.iter().position(|(id, _)| *id == dial.id);
+        let Some(origin_pool) = self.origins.get_mut(&dial.origin) else { return };
+        let at = origin_pool.dialling.iter().position(|(id, _)| *id == dial.id);
         if let Some(at) = at {
-            shelf.dialling.remove(at);
-            shelf.failed = !opened;
+            origin_pool.dialling.remove(at);
+            origin_pool.failed = !opened;
         }
     }
 
@@ -230,85 +233,89 @@ impl<C> Stock<C> {
     /// was left waiting for dials that are slow by then.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let max_age = self.limits.max_age;
-        let oldest = self.shelves.values().filter_map(|shelf| shelf.ready.front());
+        let oldest = self.origins.values().filter_map(|origin_pool| origin_pool.ready.front());
         let expires = oldest.map(|(_, since)| *since + max_age).min();
-        let is_waiting =
-            self.has_room_to_dial() && self.shelves.values().any(|shelf| shelf.lacks(now, max_age));
+        let is_waiting = self.has_room_to_dial()
+            && self.origins.values().any(|origin_pool| origin_pool.lacks(now, max_age));
         let dials = if is_waiting { self.prompt_dials(now).min() } else { None };
         expires.into_iter().chain(dials).min()
     }
 
     /// True if a connection to `origin` is ready.
     pub(crate) fn is_ready(&self, origin: &Origin, now: Instant) -> bool {
-        let newest = self.shelves.get(origin).and_then(|shelf| shelf.ready.back());
+        let newest = self.origins.get(origin).and_then(|origin_pool| origin_pool.ready.back());
         newest.is_some_and(|(_, since)| *since + self.limits.max_age > now)
     }
 
     /// Notes that `origin` refused a request for coming over one connection too many, as far as can be told. What is idle
     /// may hold the place of the one that is used, and is returned; none is opened ahead for a while.
     pub(crate) fn note_refused(&mut self, origin: &Origin, now: Instant) -> Vec<C> {
-        self.shelf(origin, now).refused_until = Some(now + REFUSED);
+        self.origin_pool(origin, now).refused_until = Some(now + REFUSED);
         self.clear(Some(origin))
     }
 
     /// Forgets what was true on another network. Returns all connections, which are of no use on this one.
     pub(crate) fn change_network(&mut self) -> Vec<C> {
-        for shelf in self.shelves.values_mut() {
-            shelf.failed = false;
-            shelf.refused_until = None;
-            shelf.unanswered = 0;
-            shelf.dialling.clear();
+        for origin_pool in self.origins.values_mut() {
+            origin_pool.failed = false;
+            origin_pool.refused_until = None;
+            origin_pool.unanswered = 0;
+            origin_pool.dialling.clear();
         }
         self.clear(None)
     }
 
     /// Lets go of what leads to `origin` and has been idle since before `since`.
     pub(crate) fn clear_older(&mut self, origin: &Origin, since: Instant) -> Vec<C> {
-        let Some(shelf) = self.shelves.get_mut(origin) else { return Vec::new() };
-        let younger = shelf.ready.partition_point(|(_, idle_since)| *idle_since < since);
-        shelf.ready.drain(..younger).map(|(connection, _)| connection).collect()
+        let Some(origin_pool) = self.origins.get_mut(origin) else { return Vec::new() };
+        let younger = origin_pool.ready.partition_point(|(_, idle_since)| *idle_since < since);
+        origin_pool.ready.drain(..younger).map(|(connection, _)| connection).collect()
     }
 
     /// Lets go of what leads to `origin`, or of all.
     pub(crate) fn clear(&mut self, origin: Option<&Origin>) -> Vec<C> {
-        let shelves = self.shelves.iter_mut().filter(|(key, _)| origin.is_none_or(|origin| *key == origin));
-        shelves.flat_map(|(_, shelf)| shelf.ready.drain(..)).map(|(connection, _)| connection).collect()
+        let origins = self.origins.iter_mut().filter(|(key, _)| origin.is_none_or(|origin| *key == origin));
+        origins
+            .flat_map(|(_, origin_pool)| origin_pool.ready.drain(..))
+            .map(|(connection, _)| connection)
+            .collect()
     }
 
     /// Connections that are ready, to all origins.
     pub(crate) fn idle(&self) -> usize {
-        self.shelves.values().map(|shelf| shelf.ready.len()).sum()
+        self.origins.values().map(|origin_pool| origin_pool.ready.len()).sum()
     }
 
     /// Takes out what has grown too old, and forgets origins that nobody uses.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<C> {
         let max_age = self.limits.max_age;
         let mut gone = Vec::new();
-        for shelf in self.shelves.values_mut() {
-            while shelf.ready.front().is_some_and(|(_, since)| *since + max_age <= now) {
-                gone.extend(shelf.ready.pop_front().map(|(connection, _)| connection));
+        for origin_pool in self.origins.values_mut() {
+            while origin_pool.ready.front().is_some_and(|(_, since)| *since + max_age <= now) {
+                gone.extend(origin_pool.ready.pop_front().map(|(connection, _)| connection));
             }
         }
-        self.shelves.retain(|_, shelf| {
-            let is_in_use = shelf.kept_warm + shelf.dialling.len() > 0 || shelf.used + max_age > now;
-            is_in_use || !shelf.ready.is_empty() || shelf.is_refused(now)
+        self.origins.retain(|_, origin_pool| {
+            let is_in_use = origin_pool.preconnect_holders + origin_pool.dialling.len() > 0
+                || origin_pool.used + max_age > now;
+            is_in_use || !origin_pool.ready.is_empty() || origin_pool.is_refused(now)
         });
         gone
     }
 
     fn pop_oldest(&mut self) -> Option<C> {
-        let since = |shelf: &&mut Shelf<C>| shelf.ready.front().map(|(_, since)| *since);
-        let shelves = self.shelves.values_mut().filter(|shelf| !shelf.ready.is_empty());
-        let oldest = shelves.min_by_key(|shelf| since(shelf))?;
+        let since = |origin_pool: &&mut OriginPool<C>| origin_pool.ready.front().map(|(_, since)| *since);
+        let origins = self.origins.values_mut().filter(|origin_pool| !origin_pool.ready.is_empty());
+        let oldest = origins.min_by_key(|origin_pool| since(origin_pool))?;
         oldest.ready.pop_front().map(|(connection, _)| connection)
     }
 }
 
-impl<C> Shelf<C> {
+impl<C> OriginPool<C> {
     fn lacks(&self, now: Instant, max_age: Duration) -> bool {
-        let wanted = self.wanted.max(self.kept_warm.min(1));
+        let wanted = self.wanted.max(self.preconnect_holders.min(1));
         // One that waits for the other to be closed is of no use.
-        if self.serial.load(Ordering::Relaxed) {
+        if self.single_connection.load(Ordering::Relaxed) {
             return false;
         }
         let is_slow = self.dialling.iter().any(|(_, began)| *began + SLOW_DIAL <= now);
@@ -327,8 +334,8 @@ mod tests {
 
     const AGE: Duration = Duration::from_secs(45);
 
-    fn stock() -> Stock<u32> {
-        Stock::new(Limits { per_origin: 3, over_all: 4, max_age: AGE })
+    fn idle() -> IdleConnections<u32> {
+        IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE })
     }
 
     fn origin(host: &str) -> Origin {
@@ -347,192 +354,190 @@ mod tests {
     #[test]
     fn the_last_one_that_became_idle_is_taken_and_old_ones_go() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        assert_eq!(stock.checkout(&a, |_| true, now), (None, vec![]));
-        stock.put(&a, 1, now);
-        stock.put(&a, 2, now + AGE / 2);
-        assert!(stock.is_ready(&a, now + AGE));
-        assert_eq!(stock.checkout(&a, |_| true, now + AGE), (Some(2), vec![1]));
-        assert_eq!(stock.checkout(&a, |_| true, now + AGE), (None, vec![]));
+        let (mut idle, a) = (idle(), origin("a"));
+        assert_eq!(idle.checkout(&a, |_| true, now), (None, vec![]));
+        idle.put(&a, 1, now);
+        idle.put(&a, 2, now + AGE / 2);
+        assert!(idle.is_ready(&a, now + AGE));
+        assert_eq!(idle.checkout(&a, |_| true, now + AGE), (Some(2), vec![1]));
+        assert_eq!(idle.checkout(&a, |_| true, now + AGE), (None, vec![]));
     }
 
     #[test]
     fn limits_hold_for_each_origin_and_over_all() {
         let now = Instant::now();
-        let (mut stock, a, b) = (stock(), origin("a"), origin("b"));
+        let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
         for connection in 1..=3 {
-            assert_eq!(stock.put(&a, connection, now), []);
+            assert_eq!(idle.put(&a, connection, now), []);
         }
-        assert_eq!(stock.put(&a, 4, now), [1]);
-        assert_eq!(stock.put(&b, 5, now + AGE / 4), []);
-        assert_eq!(stock.put(&b, 6, now + AGE / 4), [2]);
-        assert_eq!(stock.idle(), 4);
+        assert_eq!(idle.put(&a, 4, now), [1]);
+        assert_eq!(idle.put(&b, 5, now + AGE / 4), []);
+        assert_eq!(idle.put(&b, 6, now + AGE / 4), [2]);
+        assert_eq!(idle.idle(), 4);
     }
 
     #[test]
     fn what_is_wanted_is_dialled_once_and_again_after_a_checkout() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        assert_eq!(stock.poll_dial(now), None);
-        stock.want(&a, 2, now);
-        let dials: Vec<Dial> = std::iter::from_fn(|| stock.poll_dial(now)).collect();
+        let (mut idle, a) = (idle(), origin("a"));
+        assert_eq!(idle.poll_dial(now), None);
+        idle.want(&a, 2, now);
+        let dials: Vec<Dial> = std::iter::from_fn(|| idle.poll_dial(now)).collect();
         assert!(dials.iter().all(|dial| dial.origin == a) && dials.len() == 2, "{dials:?}");
         for (connection, dial) in [1, 2].into_iter().zip(&dials) {
-            stock.handle_dialled(dial, true);
-            stock.put(&a, connection, now);
+            idle.handle_dialled(dial, true);
+            idle.put(&a, connection, now);
         }
-        assert_eq!(stock.poll_dial(now), None);
-        assert_eq!(stock.checkout(&a, |_| true, now), (Some(2), vec![]));
-        assert_eq!(stock.poll_dial(now).map(|dial| dial.origin), Some(a));
+        assert_eq!(idle.poll_dial(now), None);
+        assert_eq!(idle.checkout(&a, |_| true, now), (Some(2), vec![]));
+        assert_eq!(idle.poll_dial(now).map(|dial| dial.origin), Some(a));
     }
 
     #[test]
     fn nothing_is_dialled_for_an_origin_that_fails_or_that_nobody_uses() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        stock.keep_warm(&a, true, now);
-        let first = stock.poll_dial(now).unwrap();
-        stock.handle_dialled(&first, false);
-        assert_eq!(stock.poll_dial(now), None);
-        stock.checkout(&a, |_| true, now + AGE / 2);
-        assert_eq!(stock.poll_dial(now + 2 * AGE), None);
-        let second = stock.poll_dial(now + AGE).unwrap();
-        stock.handle_dialled(&second, true);
-        stock.keep_warm(&a, false, now + AGE);
-        assert_eq!(stock.poll_dial(now + AGE), None);
+        let (mut idle, a) = (idle(), origin("a"));
+        idle.keep_preconnected(&a, true, now);
+        let first = idle.poll_dial(now).unwrap();
+        idle.handle_dialled(&first, false);
+        assert_eq!(idle.poll_dial(now), None);
+        idle.checkout(&a, |_| true, now + AGE / 2);
+        assert_eq!(idle.poll_dial(now + 2 * AGE), None);
+        let second = idle.poll_dial(now + AGE).unwrap();
+        idle.handle_dialled(&second, true);
+        idle.keep_preconnected(&a, false, now + AGE);
+        assert_eq!(idle.poll_dial(now + AGE), None);
     }
 
     #[test]
     fn nothing_is_dialled_for_an_origin_that_answers_one_at_a_time() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        let serial = stock.keep_warm(&a, true, now);
-        assert!(!stock.note_unanswered(&a));
-        stock.note_answered(&a);
-        assert!(!stock.note_unanswered(&a));
-        let first = stock.poll_dial(now).unwrap();
-        stock.handle_dialled(&first, true);
-        assert!(stock.note_unanswered(&a) && serial.load(Ordering::Relaxed));
-        assert_eq!(stock.poll_dial(now), None);
+        let (mut idle, a) = (idle(), origin("a"));
+        let single_connection = idle.keep_preconnected(&a, true, now);
+        assert!(!idle.note_unanswered(&a));
+        idle.note_answered(&a);
+        assert!(!idle.note_unanswered(&a));
+        let first = idle.poll_dial(now).unwrap();
+        idle.handle_dialled(&first, true);
+        assert!(idle.note_unanswered(&a) && single_connection.load(Ordering::Relaxed));
+        assert_eq!(idle.poll_dial(now), None);
         // A new one that is answered had the server for itself.
-        stock.note_answered(&a);
-        assert!(stock.keep_warm(&a, true, now).load(Ordering::Relaxed));
+        idle.note_answered(&a);
+        assert!(idle.keep_preconnected(&a, true, now).load(Ordering::Relaxed));
     }
 
     #[test]
     fn what_is_wanted_is_taken_from_behind_what_is_not() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        drop(stock.put(&a, 1, now));
-        drop(stock.put(&a, 2, now));
-        assert!(
-            stock.has(&a, |connection| *connection == 1) && !stock.has(&a, |connection| *connection == 3)
-        );
-        assert_eq!(stock.checkout(&a, |connection| *connection == 1, now).0, Some(1));
-        assert_eq!(stock.checkout(&a, |connection| *connection == 1, now).0, None);
+        let (mut idle, a) = (idle(), origin("a"));
+        drop(idle.put(&a, 1, now));
+        drop(idle.put(&a, 2, now));
+        assert!(idle.has(&a, |connection| *connection == 1) && !idle.has(&a, |connection| *connection == 3));
+        assert_eq!(idle.checkout(&a, |connection| *connection == 1, now).0, Some(1));
+        assert_eq!(idle.checkout(&a, |connection| *connection == 1, now).0, None);
     }
 
     #[test]
     fn a_cleared_stock_gives_all_back_and_is_filled_again() {
         let now = Instant::now();
-        let (mut stock, a, b) = (stock(), origin("a"), origin("b"));
-        stock.want(&a, 1, now);
-        stock.put(&a, 1, now);
-        stock.put(&b, 2, now);
-        assert_eq!(stock.clear(Some(&b)), [2]);
-        assert_eq!(stock.clear(None), [1]);
-        assert_eq!(stock.poll_dial(now).map(|dial| dial.origin), Some(a));
+        let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
+        idle.want(&a, 1, now);
+        idle.put(&a, 1, now);
+        idle.put(&b, 2, now);
+        assert_eq!(idle.clear(Some(&b)), [2]);
+        assert_eq!(idle.clear(None), [1]);
+        assert_eq!(idle.poll_dial(now).map(|dial| dial.origin), Some(a));
     }
 
     #[test]
     fn slow_dials_hold_up_no_other_origin_and_are_limited() {
         let now = Instant::now();
         let limits = Limits { per_origin: 3, over_all: 100, max_age: AGE };
-        let mut stock = Stock::<u32>::new(limits);
-        (0..20).for_each(|host| drop(stock.keep_warm(&origin(&host.to_string()), true, now)));
+        let mut idle = IdleConnections::<u32>::new(limits);
+        (0..20).for_each(|host| drop(idle.keep_preconnected(&origin(&host.to_string()), true, now)));
         let mut dialled = std::collections::HashSet::new();
         for step in 0..4 {
             let now = now + step * SLOW_DIAL;
             for _ in 0..MAX_PROMPT_DIALS {
-                assert!(dialled.insert(stock.poll_dial(now).unwrap().origin), "one origin has two");
+                assert!(dialled.insert(idle.poll_dial(now).unwrap().origin), "one origin has two");
             }
-            assert_eq!(stock.poll_dial(now), None);
+            assert_eq!(idle.poll_dial(now), None);
             let next = (step < 3).then_some(now + SLOW_DIAL);
-            assert_eq!(stock.next_deadline(now), next);
+            assert_eq!(idle.next_deadline(now), next);
         }
-        assert_eq!(stock.poll_dial(now + 10 * SLOW_DIAL), None);
+        assert_eq!(idle.poll_dial(now + 10 * SLOW_DIAL), None);
         assert_eq!(dialled.len(), MAX_DIALS);
     }
 
     #[test]
     fn an_origin_whose_dial_is_slow_gets_no_second_one() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        stock.want(&a, 1, now);
-        let first = stock.poll_dial(now).unwrap();
-        stock.want(&a, 2, now);
-        assert_eq!(stock.poll_dial(now + SLOW_DIAL), None);
-        stock.handle_dialled(&first, true);
-        assert!(stock.poll_dial(now + SLOW_DIAL).is_some());
+        let (mut idle, a) = (idle(), origin("a"));
+        idle.want(&a, 1, now);
+        let first = idle.poll_dial(now).unwrap();
+        idle.want(&a, 2, now);
+        assert_eq!(idle.poll_dial(now + SLOW_DIAL), None);
+        idle.handle_dialled(&first, true);
+        assert!(idle.poll_dial(now + SLOW_DIAL).is_some());
     }
 
     #[test]
     fn a_changed_network_forgets_what_failed_and_what_is_being_dialled() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        stock.want(&a, 1, now);
-        let failed = stock.poll_dial(now).unwrap();
-        stock.handle_dialled(&failed, false);
-        assert_eq!(stock.change_network(), []);
-        let hanging = stock.poll_dial(now).unwrap();
-        assert_eq!(stock.change_network(), []);
-        let good = stock.poll_dial(now).unwrap();
+        let (mut idle, a) = (idle(), origin("a"));
+        idle.want(&a, 1, now);
+        let failed = idle.poll_dial(now).unwrap();
+        idle.handle_dialled(&failed, false);
+        assert_eq!(idle.change_network(), []);
+        let hanging = idle.poll_dial(now).unwrap();
+        assert_eq!(idle.change_network(), []);
+        let good = idle.poll_dial(now).unwrap();
         // It says nothing of this network.
-        stock.handle_dialled(&hanging, false);
-        stock.handle_dialled(&good, true);
-        stock.put(&a, 1, now);
-        assert_eq!(stock.checkout(&a, |_| true, now).0, Some(1));
-        assert!(stock.poll_dial(now).is_some());
-        stock.put(&a, 2, now);
-        drop(stock.note_refused(&a, now));
-        drop(stock.change_network());
-        assert!(stock.poll_dial(now).is_some());
+        idle.handle_dialled(&hanging, false);
+        idle.handle_dialled(&good, true);
+        idle.put(&a, 1, now);
+        assert_eq!(idle.checkout(&a, |_| true, now).0, Some(1));
+        assert!(idle.poll_dial(now).is_some());
+        idle.put(&a, 2, now);
+        drop(idle.note_refused(&a, now));
+        drop(idle.change_network());
+        assert!(idle.poll_dial(now).is_some());
     }
 
     #[test]
     fn an_origin_that_refuses_loses_what_is_idle_and_gets_nothing_ahead_for_a_while() {
         let now = Instant::now();
-        let (mut stock, a, b) = (stock(), origin("a"), origin("b"));
-        stock.keep_warm(&a, true, now);
-        stock.put(&a, 1, now);
-        stock.put(&b, 2, now);
-        assert_eq!(stock.note_refused(&a, now), [1]);
-        stock.checkout(&a, |_| true, now + REFUSED / 2);
-        assert_eq!(stock.poll_dial(now + REFUSED / 2), None);
-        stock.checkout(&a, |_| true, now + REFUSED);
-        assert!(stock.poll_dial(now + REFUSED).is_some());
+        let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
+        idle.keep_preconnected(&a, true, now);
+        idle.put(&a, 1, now);
+        idle.put(&b, 2, now);
+        assert_eq!(idle.note_refused(&a, now), [1]);
+        idle.checkout(&a, |_| true, now + REFUSED / 2);
+        assert_eq!(idle.poll_dial(now + REFUSED / 2), None);
+        idle.checkout(&a, |_| true, now + REFUSED);
+        assert!(idle.poll_dial(now + REFUSED).is_some());
     }
 
     #[test]
     fn what_became_idle_before_a_time_can_be_let_go() {
         let now = Instant::now();
-        let (mut stock, a) = (stock(), origin("a"));
-        stock.put(&a, 1, now);
-        stock.put(&a, 2, now + AGE / 4);
-        assert_eq!(stock.clear_older(&a, now + AGE / 4), [1]);
-        assert_eq!(stock.clear_older(&origin("b"), now), []);
-        assert_eq!(stock.idle(), 1);
+        let (mut idle, a) = (idle(), origin("a"));
+        idle.put(&a, 1, now);
+        idle.put(&a, 2, now + AGE / 4);
+        assert_eq!(idle.clear_older(&a, now + AGE / 4), [1]);
+        assert_eq!(idle.clear_older(&origin("b"), now), []);
+        assert_eq!(idle.idle(), 1);
     }
 
     #[test]
     fn the_next_deadline_is_that_of_the_oldest() {
         let now = Instant::now();
-        let (mut stock, a, b) = (stock(), origin("a"), origin("b"));
-        assert_eq!(stock.next_deadline(now), None);
-        stock.put(&a, 1, now);
-        stock.put(&b, 2, now + AGE / 2);
-        assert_eq!(stock.next_deadline(now), Some(now + AGE));
-        assert_eq!(stock.expire(now + AGE), [1]);
-        assert_eq!(stock.next_deadline(now + AGE), Some(now + AGE / 2 + AGE));
+        let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
+        assert_eq!(idle.next_deadline(now), None);
+        idle.put(&a, 1, now);
+        idle.put(&b, 2, now + AGE / 2);
+        assert_eq!(idle.next_deadline(now), Some(now + AGE));
+        assert_eq!(idle.expire(now + AGE), [1]);
+        assert_eq!(idle.next_deadline(now + AGE), Some(now + AGE / 2 + AGE));
     }
 }

@@ -19,7 +19,7 @@ use ureq::unversioned::resolver::Resolver;
 use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, time};
 use ureq::{Timeout, http};
 
-use self::idle::{Dial, Limits, Origin, Stock};
+use self::idle::{Dial, IdleConnections, Limits, Origin};
 use super::exchange::Exchange;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::h1::connector::Connection;
@@ -29,8 +29,8 @@ use crate::error::Error;
 use crate::foreign::contain;
 
 /// The connections that are ready, and those who open more.
-pub(crate) struct Keeper {
-    shelves: Mutex<Shelves>,
+pub(crate) struct ConnectionPool {
+    state: Mutex<PoolState>,
     /// Notified when a thread of the keeper has ended.
     ended: Condvar,
     /// Where the thread waits that keeps the deadlines. Notified when there is an earlier one, and by the close.
@@ -45,8 +45,8 @@ pub(crate) struct Keeper {
     dials: Mutex<CancelToken>,
 }
 
-struct Shelves {
-    stock: Stock<Connection>,
+struct PoolState {
+    idle: IdleConnections<Connection>,
     diallers: usize,
     /// When the thread that keeps the deadlines wakes next. `None` while there is none.
     wakes_at: Option<Instant>,
@@ -54,18 +54,19 @@ struct Shelves {
 }
 
 /// Keeps a connection to an origin ready for as long as it lives.
-pub(crate) struct Warmth {
-    keeper: Arc<Keeper>,
+pub(crate) struct PreconnectGuard {
+    pool: Arc<ConnectionPool>,
     origin: Origin,
-    serial: Arc<AtomicBool>,
+    single_connection: Arc<AtomicBool>,
 }
 
-impl Keeper {
+impl ConnectionPool {
     pub(crate) fn new(dialer: Dialer, config: Config, limits: Limits) -> Arc<Self> {
-        let shelves = Shelves { stock: Stock::new(limits), diallers: 0, wakes_at: None, closed: false };
+        let state =
+            PoolState { idle: IdleConnections::new(limits), diallers: 0, wakes_at: None, closed: false };
         let closing = CancelToken::new(CancelReason::Shutdown);
         Arc::new(Self {
-            shelves: Mutex::new(shelves),
+            state: Mutex::new(state),
             ended: Condvar::new(),
             deadline: Condvar::new(),
             dialer,
@@ -84,7 +85,7 @@ impl Keeper {
         is_wanted: impl Fn(&Connection) -> bool,
     ) -> Option<Connection> {
         loop {
-            let (found, old) = self.shelves.lock().stock.checkout(origin, &is_wanted, Instant::now());
+            let (found, old) = self.state.lock().idle.checkout(origin, &is_wanted, Instant::now());
             drop(old);
             let found = found.map(|mut connection| {
                 let is_fit = self.is_usable(&connection) && connection.is_open();
@@ -108,12 +109,12 @@ impl Keeper {
             return;
         }
         let gone = {
-            let mut shelves = self.shelves.lock();
-            if shelves.closed {
+            let mut state = self.state.lock();
+            if state.closed {
                 vec![connection]
             } else {
-                let gone = shelves.stock.put(origin, connection, Instant::now());
-                self.keep_deadlines(&mut shelves);
+                let gone = state.idle.put(origin, connection, Instant::now());
+                self.keep_deadlines(&mut state);
                 gone
             }
         };
@@ -132,59 +133,59 @@ impl Keeper {
 
     /// True if a connection to where `uri` leads is ready.
     pub(crate) fn is_ready(&self, uri: &Uri) -> bool {
-        Origin::of(uri).is_some_and(|origin| self.shelves.lock().stock.is_ready(&origin, Instant::now()))
+        Origin::of(uri).is_some_and(|origin| self.state.lock().idle.is_ready(&origin, Instant::now()))
     }
 
     /// True if a connection to `origin` is ready that has served a request.
     pub(crate) fn has_proven(&self, origin: &Origin) -> bool {
-        self.shelves.lock().stock.has(origin, Connection::is_proven)
+        self.state.lock().idle.has(origin, Connection::is_proven)
     }
 
     /// True if `origin` is known to answer one connection at a time.
-    pub(crate) fn is_serial(&self, origin: &Origin) -> bool {
-        self.shelves.lock().stock.is_serial(origin)
+    pub(crate) fn is_single_connection(&self, origin: &Origin) -> bool {
+        self.state.lock().idle.is_single_connection(origin)
     }
 
     /// Notes that a new connection to `origin` got no answer while one that had served others did.
     pub(crate) fn note_unanswered(&self, origin: &Origin) {
-        if self.shelves.lock().stock.note_unanswered(origin) {
+        if self.state.lock().idle.note_unanswered(origin) {
             log::debug!("{} answers one connection at a time", origin.host);
         }
     }
 
     /// Notes that a new connection to `origin` got an answer.
     pub(crate) fn note_answered(&self, origin: &Origin) {
-        self.shelves.lock().stock.note_answered(origin);
+        self.state.lock().idle.note_answered(origin);
     }
 
     /// Wants so many connections ready, for as long as the origin is used.
     pub(crate) fn want(self: &Arc<Self>, origin: &Origin, ready: usize) {
-        self.shelves.lock().stock.want(origin, ready, Instant::now());
+        self.state.lock().idle.want(origin, ready, Instant::now());
         self.refill();
     }
 
     /// Keeps a connection ready while the result lives.
-    pub(crate) fn keep_warm(self: &Arc<Self>, origin: Origin) -> Warmth {
-        let serial = self.shelves.lock().stock.keep_warm(&origin, true, Instant::now());
+    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: Origin) -> PreconnectGuard {
+        let single_connection = self.state.lock().idle.keep_preconnected(&origin, true, Instant::now());
         self.refill();
-        Warmth { keeper: Arc::clone(self), origin, serial }
+        PreconnectGuard { pool: Arc::clone(self), origin, single_connection }
     }
 
     /// Lets go of what leads to `origin`.
     pub(crate) fn forget(&self, origin: &Origin) {
-        let gone = self.shelves.lock().stock.clear(Some(origin));
+        let gone = self.state.lock().idle.clear(Some(origin));
         drop(gone);
     }
 
     /// Lets go of what leads to `origin` and has been idle since before `since`.
     pub(crate) fn forget_older(&self, origin: &Origin, since: Instant) {
-        let gone = self.shelves.lock().stock.clear_older(origin, since);
+        let gone = self.state.lock().idle.clear_older(origin, since);
         drop(gone);
     }
 
     /// Lets go of what leads to `origin`, which refuses more connections than it serves, and opens none ahead for a while.
     pub(crate) fn note_refused(&self, origin: &Origin) {
-        let gone = self.shelves.lock().stock.note_refused(origin, Instant::now());
+        let gone = self.state.lock().idle.note_refused(origin, Instant::now());
         drop(gone);
     }
 
@@ -192,7 +193,7 @@ impl Keeper {
     pub(crate) fn change_network(self: &Arc<Self>) {
         let network = self.network.fetch_add(1, Ordering::AcqRel) + 1;
         log::debug!("the network has changed ({network})");
-        let gone = self.shelves.lock().stock.change_network();
+        let gone = self.state.lock().idle.change_network();
         drop(gone);
         let old = std::mem::replace(&mut *self.dials.lock(), self.closing.child(CancelReason::Fetch));
         // Before the new ones begin: each thread that dials on the old network is one less for them.
@@ -203,10 +204,10 @@ impl Keeper {
 
     /// Connections that are ready.
     pub(crate) fn idle(&self) -> usize {
-        let mut shelves = self.shelves.lock();
-        let old = shelves.stock.expire(Instant::now());
-        let idle = shelves.stock.idle();
-        drop(shelves);
+        let mut state = self.state.lock();
+        let old = state.idle.expire(Instant::now());
+        let idle = state.idle.idle();
+        drop(state);
         drop(old);
         idle
     }
@@ -214,9 +215,9 @@ impl Keeper {
     /// Closes all, and opens no more. Does not block.
     pub(crate) fn close(&self) {
         let gone = {
-            let mut shelves = self.shelves.lock();
-            shelves.closed = true;
-            shelves.stock.clear(None)
+            let mut state = self.state.lock();
+            state.closed = true;
+            state.idle.clear(None)
         };
         drop(gone);
         self.closing.cancel();
@@ -226,17 +227,17 @@ impl Keeper {
 
     /// Blocks until the threads have ended that `close` has told to.
     pub(crate) fn await_closed(&self) {
-        let mut shelves = self.shelves.lock();
-        while shelves.diallers > 0 || shelves.wakes_at.is_some() {
-            self.ended.wait(&mut shelves);
+        let mut state = self.state.lock();
+        while state.diallers > 0 || state.wakes_at.is_some() {
+            self.ended.wait(&mut state);
         }
     }
 
     /// Blocks until nobody opens connections ahead.
     pub(crate) fn settle(&self) {
-        let mut shelves = self.shelves.lock();
-        while shelves.diallers > 0 {
-            self.ended.wait(&mut shelves);
+        let mut state = self.state.lock();
+        while state.diallers > 0 {
+            self.ended.wait(&mut state);
         }
     }
 
@@ -244,14 +245,14 @@ impl Keeper {
     fn refill(self: &Arc<Self>) {
         loop {
             let dial = {
-                let mut shelves = self.shelves.lock();
-                if shelves.closed {
+                let mut state = self.state.lock();
+                if state.closed {
                     return;
                 }
-                let Some(dial) = shelves.stock.poll_dial(Instant::now()) else {
-                    return self.keep_deadlines(&mut shelves);
+                let Some(dial) = state.idle.poll_dial(Instant::now()) else {
+                    return self.keep_deadlines(&mut state);
                 };
-                shelves.diallers += 1;
+                state.diallers += 1;
                 dial
             };
             let (dialler, first) = (Dialler(Arc::clone(self)), dial.clone());
@@ -275,8 +276,8 @@ impl Keeper {
                 log::debug!("no connection to {} ahead: {error}", dial.origin.host);
             }
             self.end_dial(&dial, opened.ok());
-            let mut shelves = self.shelves.lock();
-            next = if shelves.closed { None } else { shelves.stock.poll_dial(Instant::now()) };
+            let mut state = self.state.lock();
+            next = if state.closed { None } else { state.idle.poll_dial(Instant::now()) };
         }
     }
 
@@ -284,27 +285,27 @@ impl Keeper {
         let is_opened = opened.is_some();
         // Ready before it counts as dialled, or another one would seem to be lacking in between.
         if let Some(connection) = opened {
-            self.dialer.counters.warmed.fetch_add(1, Ordering::Relaxed);
+            self.dialer.counters.preconnected.fetch_add(1, Ordering::Relaxed);
             self.put_back(&dial.origin, connection);
         }
-        self.shelves.lock().stock.handle_dialled(dial, is_opened);
+        self.state.lock().idle.handle_dialled(dial, is_opened);
     }
 
     /// Sees to it that a thread wakes at the next deadline of the stock.
-    fn keep_deadlines(self: &Arc<Self>, shelves: &mut Shelves) {
-        let Some(at) = shelves.stock.next_deadline(Instant::now()).filter(|_| !shelves.closed) else {
+    fn keep_deadlines(self: &Arc<Self>, state: &mut PoolState) {
+        let Some(at) = state.idle.next_deadline(Instant::now()).filter(|_| !state.closed) else {
             return;
         };
-        match shelves.wakes_at {
+        match state.wakes_at {
             Some(wakes_at) if wakes_at <= at => {}
             Some(_) => {
                 self.deadline.notify_all();
             }
             None => {
-                let keeper = Arc::clone(self);
+                let pool = Arc::clone(self);
                 let named = thread::Builder::new().name("windway-idle".into());
-                match named.spawn(move || keeper.run_deadlines()) {
-                    Ok(_waited_for_by_close) => shelves.wakes_at = Some(at),
+                match named.spawn(move || pool.run_deadlines()) {
+                    Ok(_waited_for_by_close) => state.wakes_at = Some(at),
                     // What is too old is closed at the next use then.
                     Err(error) => log::warn!("no thread to close idle connections: {error}"),
                 }
@@ -314,22 +315,22 @@ impl Keeper {
 
     /// The thread that closes what is idle for too long and opens what waited for slow dials, until there is neither.
     fn run_deadlines(self: &Arc<Self>) {
-        let mut shelves = self.shelves.lock();
-        while !shelves.closed {
-            let old = shelves.stock.expire(Instant::now());
+        let mut state = self.state.lock();
+        while !state.closed {
+            let old = state.idle.expire(Instant::now());
             // A close may block, and a dial takes the lock.
-            MutexGuard::unlocked(&mut shelves, || {
+            MutexGuard::unlocked(&mut state, || {
                 // Whoever closes the client waits for this thread, so that a panic must not end it.
                 let _ = contain("closing idle connections", || drop(old));
                 self.refill();
             });
-            let Some(at) = shelves.stock.next_deadline(Instant::now()).filter(|_| !shelves.closed) else {
+            let Some(at) = state.idle.next_deadline(Instant::now()).filter(|_| !state.closed) else {
                 break;
             };
-            shelves.wakes_at = Some(at);
-            self.deadline.wait_until(&mut shelves, at);
+            state.wakes_at = Some(at);
+            self.deadline.wait_until(&mut state, at);
         }
-        shelves.wakes_at = None;
+        state.wakes_at = None;
         self.ended.notify_all();
     }
 
@@ -368,13 +369,13 @@ impl Keeper {
 
 /// A thread that opens connections ahead, as the count of them sees it. `close` waits until there is none, so that each has
 /// to leave, however it ends.
-struct Dialler(Arc<Keeper>);
+struct Dialler(Arc<ConnectionPool>);
 
 impl Drop for Dialler {
     fn drop(&mut self) {
         // Under the lock, so that nobody is between the look and the wait.
-        let mut shelves = self.0.shelves.lock();
-        shelves.diallers -= 1;
+        let mut state = self.0.state.lock();
+        state.diallers -= 1;
         self.0.ended.notify_all();
     }
 }
@@ -388,27 +389,27 @@ impl Origin {
     }
 }
 
-impl Warmth {
+impl PreconnectGuard {
     /// True if the origin was found to answer one connection at a time.
-    pub(crate) fn is_serial(&self) -> bool {
-        self.serial.load(Ordering::Relaxed)
+    pub(crate) fn is_single_connection(&self) -> bool {
+        self.single_connection.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for Warmth {
+impl Drop for PreconnectGuard {
     fn drop(&mut self) {
-        self.keeper.shelves.lock().stock.keep_warm(&self.origin, false, Instant::now());
+        self.pool.state.lock().idle.keep_preconnected(&self.origin, false, Instant::now());
     }
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for ConnectionPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keeper").field("stock", &self.shelves.lock().stock).finish_non_exhaustive()
+        f.debug_struct("ConnectionPool").field("idle", &self.state.lock().idle).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for Warmth {
+impl fmt::Debug for PreconnectGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Warmth").field("origin", &self.origin).finish()
+        f.debug_struct("PreconnectGuard").field("origin", &self.origin).finish()
     }
 }

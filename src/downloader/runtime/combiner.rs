@@ -18,8 +18,8 @@ use super::shim::{Condvar, Mutex, MutexGuard};
 
 /// A machine, and a mailbox of facts for it. See the module.
 #[derive(Debug)]
-pub(crate) struct Turnstile<M, F> {
-    mailbox: Mutex<Vec<F>>,
+pub(crate) struct Combiner<M, F> {
+    posted: Mutex<Vec<F>>,
     turn: Mutex<Turn<M, F>>,
 }
 
@@ -30,38 +30,38 @@ struct Turn<M, F> {
     inbox: Vec<F>,
 }
 
-impl<M, F> Turnstile<M, F> {
+impl<M, F> Combiner<M, F> {
     pub(crate) fn new(machine: M) -> Self {
-        Self { mailbox: Mutex::default(), turn: Mutex::new(Turn { machine, inbox: Vec::new() }) }
+        Self { posted: Mutex::default(), turn: Mutex::new(Turn { machine, inbox: Vec::new() }) }
     }
 
-    /// Leaves `fact` for the machine, and takes turns until the mailbox is empty or somebody else has the turn.
+    /// Leaves `message` for the machine, and takes turns until the mailbox is empty or somebody else has the turn.
     ///
     /// `step` runs with the turn taken: it must be short, and call nothing foreign. `act` runs without it.
-    pub(crate) fn tell<A>(&self, fact: F, step: impl FnMut(&mut M, &mut Vec<F>) -> A, act: impl FnMut(A)) {
-        self.mailbox.lock().push(fact);
-        self.settle(step, act);
+    pub(crate) fn post<A>(&self, message: F, step: impl FnMut(&mut M, &mut Vec<F>) -> A, act: impl FnMut(A)) {
+        self.posted.lock().push(message);
+        self.combine(step, act);
     }
 
-    /// As [`tell`](Self::tell), but waits for the turn where somebody else has it, so that the answer to `fact` goes to this
+    /// As [`post`](Self::tell), but waits for the turn where somebody else has it, so that the answer to `message` goes to this
     /// very `act`: for one who would only go to sleep until it comes back, which costs more than a short wait.
-    pub(crate) fn tell_in_turn<A>(
+    pub(crate) fn post_and_combine<A>(
         &self,
-        fact: F,
+        message: F,
         mut step: impl FnMut(&mut M, &mut Vec<F>) -> A,
         mut act: impl FnMut(A),
     ) {
         let answer = {
             let mut turn = self.turn.lock();
             // Not sooner, or who has the turn would take it along.
-            self.mailbox.lock().push(fact);
-            self.take_turn(&mut turn, &mut step)
+            self.posted.lock().push(message);
+            self.apply_messages(&mut turn, &mut step)
         };
         answer.into_iter().for_each(&mut act);
-        self.settle(step, act);
+        self.combine(step, act);
     }
 
-    /// Waits for the turn, shows the machine to `look`, which must be short, and goes on as [`tell`](Self::tell) does:
+    /// Waits for the turn, shows the machine to `look`, which must be short, and goes on as [`post`](Self::tell) does:
     /// somebody may have left a fact meanwhile and gone away.
     pub(crate) fn with<T, A>(
         &self,
@@ -70,27 +70,27 @@ impl<M, F> Turnstile<M, F> {
         act: impl FnMut(A),
     ) -> T {
         let seen = look(&mut self.turn.lock().machine);
-        self.settle(step, act);
+        self.combine(step, act);
         seen
     }
 
-    fn settle<A>(&self, mut step: impl FnMut(&mut M, &mut Vec<F>) -> A, mut act: impl FnMut(A)) {
-        while !self.mailbox.lock().is_empty() {
+    fn combine<A>(&self, mut step: impl FnMut(&mut M, &mut Vec<F>) -> A, mut act: impl FnMut(A)) {
+        while !self.posted.lock().is_empty() {
             let Some(mut turn) = self.turn.try_lock() else { return };
-            let answer = self.take_turn(&mut turn, &mut step);
+            let answer = self.apply_messages(&mut turn, &mut step);
             drop(turn);
             answer.into_iter().for_each(&mut act);
         }
     }
 
     /// Tells the machine what is in the mailbox, if anything is.
-    fn take_turn<A>(
+    fn apply_messages<A>(
         &self,
         turn: &mut Turn<M, F>,
         step: &mut impl FnMut(&mut M, &mut Vec<F>) -> A,
     ) -> Option<A> {
         let Turn { machine, inbox } = turn;
-        mem::swap(&mut *self.mailbox.lock(), inbox);
+        mem::swap(&mut *self.posted.lock(), inbox);
         if inbox.is_empty() {
             return None;
         }
@@ -102,19 +102,19 @@ impl<M, F> Turnstile<M, F> {
 
 /// A place for one value that one thread puts there and another one waits for.
 #[derive(Debug)]
-pub(crate) struct Slot<T> {
+pub(crate) struct OneShot<T> {
     value: Mutex<Option<T>>,
     /// Notified by `put`.
     filled: Condvar,
 }
 
-impl<T> Default for Slot<T> {
+impl<T> Default for OneShot<T> {
     fn default() -> Self {
         Self { value: Mutex::new(None), filled: Condvar::new() }
     }
 }
 
-impl<T> Slot<T> {
+impl<T> OneShot<T> {
     /// Puts `value` there. What was there and not taken is replaced.
     pub(crate) fn put(&self, value: T) {
         let old = self.value.lock().replace(value);

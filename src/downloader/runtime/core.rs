@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
-use super::combiner::{Slot, Turnstile};
-use super::liveness::Sight;
+use super::combiner::{Combiner, OneShot};
+use super::liveness::Observation;
 use super::worker::{Control, Job};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, HttpClient};
@@ -20,9 +20,10 @@ use crate::downloader::bodies::OpenBodies;
 use crate::downloader::fetch::{Priority, RequestId};
 use crate::downloader::peer::Peer;
 use crate::downloader::schedule::{
-    Answer, Assignment, Counts, Fate, Fruitless, Limits, PeerKey, Preemption, Requeued, Schedule, WorkerId,
+    Admission, Answer, Assignment, Counts, Fruitless, Limits, PeerKey, Preemption, Requeued, Schedule,
+    WorkerId,
 };
-use crate::downloader::stats::Account;
+use crate::downloader::stats::PeerStats;
 use crate::foreign::{Foreign, in_callback};
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
@@ -30,29 +31,29 @@ pub(crate) struct Core {
     pub(crate) config: DownloaderConfig,
     pub(crate) client: HttpClient,
     /// Of all peers together.
-    pub(crate) account: Arc<Account>,
+    pub(crate) stats: Arc<PeerStats>,
     /// Cancelled when the downloader stops; above all its peers' tokens.
     pub(crate) root: CancelToken,
     /// In the hands of callers and sinks.
     pub(crate) bodies: Arc<OpenBodies>,
     /// Low bodies that are to yield at their next chunk, and have not been found yet.
-    yields: AtomicUsize,
+    preemptions: AtomicUsize,
     /// Low bodies that are about to yield: found, and the machine not told yet.
-    yielding: AtomicUsize,
+    preempting: AtomicUsize,
     next_request: AtomicU64,
-    turnstile: Turnstile<Machine, Fact>,
+    combiner: Combiner<Machine, Message>,
     /// Where each worker waits for its next task.
-    slots: Vec<Slot<Task>>,
+    slots: Vec<OneShot<Task>>,
     /// Wakes the scheduler thread.
-    signal: Slot<()>,
+    signal: OneShot<()>,
     /// Wakes the watchdog.
-    watch_signal: Slot<()>,
+    watch_signal: OneShot<()>,
     /// Jobs that have ended and whose sinks are foreign: for the scheduler thread. `None` once that thread has ended.
     endings: Mutex<Option<Vec<Ending>>>,
 }
 
 /// What the machine is told.
-pub(crate) enum Fact {
+pub(crate) enum Message {
     /// There is something in the peer's channel.
     Submitted(PeerKey),
     Woken(PeerKey, Priority),
@@ -64,8 +65,8 @@ pub(crate) enum Fact {
     /// The worker's fetch was its peer's answer, and has ended without a byte.
     Fruitless(WorkerId, Fruitless),
     Retry(WorkerId, Box<Job>, Instant),
-    /// The worker's Low fetch makes room for awaited work. True if it was found by `yields`.
-    SetAside(WorkerId, Box<Job>, bool),
+    /// The worker's Low fetch makes room for urgent work. True if it was found by `preemptions`.
+    Preempted(WorkerId, Box<Job>, bool),
     Cancelled(RequestId),
     PeerCancelled(PeerKey),
     Prioritised(PeerKey, Priority),
@@ -95,7 +96,7 @@ pub(crate) struct PeerEntry {
     /// Locked by the worker that asks. The schedule lets only one ask at a time.
     pub(crate) peer: Mutex<Foreign<Box<dyn Peer>>>,
     pub(crate) token: CancelToken,
-    pub(crate) account: Arc<Account>,
+    pub(crate) stats: Arc<PeerStats>,
 }
 
 /// The state behind the turnstile: the schedule, and what it speaks of.
@@ -105,7 +106,7 @@ pub(crate) struct Machine {
     /// The jobs that wait, exactly those that wait in the schedule.
     jobs: HashMap<RequestId, Box<Job>>,
     /// What each busy worker has, as far as others may have a say in it.
-    held: Vec<Option<Held>>,
+    assigned: Vec<Option<Assigned>>,
     /// Priorities given to fetches that are not known. One that a peer is about to give may be among them: its sink and the
     /// subscribers know its id first. Empty while no peer is being asked.
     early: HashMap<RequestId, Priority>,
@@ -126,7 +127,7 @@ pub(crate) struct Machine {
 
 /// What a worker has.
 #[derive(Clone)]
-pub(crate) enum Held {
+pub(crate) enum Assigned {
     Fetch(Arc<Control>),
     /// A peer that has not answered yet.
     Asking {
@@ -144,7 +145,7 @@ struct Actions {
     /// To be dropped outside the turn, for that closes a connection.
     bodies: Vec<client::Response>,
     /// To be closed: none of them has yielded in time.
-    evictions: Vec<Arc<Control>>,
+    aborts: Vec<Arc<Control>>,
     slow: Vec<Arc<Control>>,
     /// A fetch that runs has become urgent: it may be hedged now.
     urgent: bool,
@@ -176,22 +177,22 @@ impl Core {
     pub(crate) fn new(config: DownloaderConfig, client: HttpClient) -> Self {
         let workers = config.max_concurrent;
         Self {
-            account: Arc::new(Account::new(config.event_capacity)),
+            stats: Arc::new(PeerStats::new(config.event_capacity)),
             root: CancelToken::new(CancelReason::Shutdown),
             bodies: OpenBodies::new(config.max_open_bodies, config.client.inactivity_timeout),
-            yields: AtomicUsize::new(0),
-            yielding: AtomicUsize::new(0),
+            preemptions: AtomicUsize::new(0),
+            preempting: AtomicUsize::new(0),
             next_request: AtomicU64::new(1),
-            turnstile: Turnstile::new(Machine {
+            combiner: Combiner::new(Machine {
                 schedule: Schedule::new(Limits {
                     workers,
                     reserved: config.effective_reserved(),
                     max_per_origin: config.max_per_origin,
-                    demand_throttle: config.demand_throttle,
-                    max_wait: config.max_wait,
+                    prefetch_delay: config.prefetch_delay,
+                    aging_threshold: config.aging_threshold,
                     max_preempted: config.effective_max_preempted(),
                 }),
-                held: (0..workers).map(|_| None).collect(),
+                assigned: (0..workers).map(|_| None).collect(),
                 early: HashMap::new(),
                 slow: VecDeque::new(),
                 slow_most: 64,
@@ -203,9 +204,9 @@ impl Core {
                 workers_left: workers,
                 soft_timeout: config.soft_timeout,
             }),
-            slots: (0..workers).map(|_| Slot::default()).collect(),
-            signal: Slot::default(),
-            watch_signal: Slot::default(),
+            slots: (0..workers).map(|_| OneShot::default()).collect(),
+            signal: OneShot::default(),
+            watch_signal: OneShot::default(),
             endings: Mutex::new(Some(Vec::new())),
             config,
             client,
@@ -217,19 +218,23 @@ impl Core {
         RequestId::new(number).unwrap_or_else(|| unreachable!("starts at 1 and would need ages to wrap"))
     }
 
-    /// Tells the machine `fact` and carries out what follows. Never blocks on another thread.
-    pub(crate) fn tell(&self, fact: Fact) {
-        self.turnstile.tell(fact, |machine, facts| self.step(machine, facts), |actions| self.act(actions));
+    /// Tells the machine `message` and carries out what follows. Never blocks on another thread.
+    pub(crate) fn post(&self, message: Message) {
+        self.combiner.post(
+            message,
+            |machine, messages| self.step(machine, messages),
+            |actions| self.act(actions),
+        );
     }
 
-    fn step(&self, machine: &mut Machine, facts: &mut Vec<Fact>) -> Actions {
+    fn step(&self, machine: &mut Machine, messages: &mut Vec<Message>) -> Actions {
         let mut actions = Actions::default();
         let now = Instant::now();
-        for fact in facts.drain(..) {
-            if let Fact::SetAside(.., true) = &fact {
-                self.yielding.fetch_sub(1, Ordering::AcqRel);
+        for message in messages.drain(..) {
+            if let Message::Preempted(.., true) = &message {
+                self.preempting.fetch_sub(1, Ordering::AcqRel);
             }
-            machine.handle(fact, now, &mut actions);
+            machine.handle(message, now, &mut actions);
         }
         self.decide(machine, now, &mut actions);
         actions
@@ -243,9 +248,9 @@ impl Core {
             machine.early.clear();
         }
         machine.assign(now, actions);
-        let yielding = self.yielding.load(Ordering::Acquire);
-        let wanted = machine.press(now, yielding, actions);
-        self.yields.store(wanted.saturating_sub(yielding), Ordering::Release);
+        let preempting = self.preempting.load(Ordering::Acquire);
+        let wanted = machine.preempt(now, preempting, actions);
+        self.preemptions.store(wanted.saturating_sub(preempting), Ordering::Release);
         machine.set_alarm(now, actions);
         if !machine.watched && machine.is_pending() {
             machine.watched = true;
@@ -254,19 +259,19 @@ impl Core {
     }
 
     /// True if a running Low body is to yield.
-    pub(crate) fn is_pressed(&self) -> bool {
-        self.yields.load(Ordering::Relaxed) > 0
+    pub(crate) fn must_preempt(&self) -> bool {
+        self.preemptions.load(Ordering::Relaxed) > 0
     }
 
     /// True if a running Low body is to yield, and the one that asks is taken for it.
-    pub(crate) fn claim_yield(&self) -> bool {
-        self.yielding.fetch_add(1, Ordering::AcqRel);
+    pub(crate) fn claim_preemption(&self) -> bool {
+        self.preempting.fetch_add(1, Ordering::AcqRel);
         let claimed = self
-            .yields
+            .preemptions
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |wanted| wanted.checked_sub(1))
             .is_ok();
         if !claimed {
-            self.yielding.fetch_sub(1, Ordering::AcqRel);
+            self.preempting.fetch_sub(1, Ordering::AcqRel);
         }
         claimed
     }
@@ -276,8 +281,8 @@ impl Core {
     /// hand-offs are saved.
     pub(crate) fn submit(&self, peer: PeerKey, request: RequestId) -> Option<(WorkerId, Box<Job>)> {
         let mut claimed = None;
-        let step = |machine: &mut Machine, facts: &mut Vec<Fact>| self.step(machine, facts);
-        self.turnstile.tell_in_turn(Fact::Submitted(peer), step, |mut actions| {
+        let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
+        self.combiner.post_and_combine(Message::Submitted(peer), step, |mut actions| {
             let is_own = |task: &Task| matches!(task, Task::Run(job) if job.record.id == request);
             if let Some(index) = actions.tasks.iter().position(|(_, task)| is_own(task)) {
                 if let (worker, Task::Run(job)) = actions.tasks.swap_remove(index) {
@@ -290,10 +295,10 @@ impl Core {
     }
 
     /// Tells the machine what `worker` has to say, and returns the worker's next task. Blocks until there is one.
-    pub(crate) fn next_task(&self, worker: WorkerId, fact: Fact) -> Task {
+    pub(crate) fn next_task(&self, worker: WorkerId, message: Message) -> Task {
         let mut own = None;
-        let step = |machine: &mut Machine, facts: &mut Vec<Fact>| self.step(machine, facts);
-        self.turnstile.tell_in_turn(fact, step, |mut actions| {
+        let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
+        self.combiner.post_and_combine(message, step, |mut actions| {
             if let Some(index) = actions.tasks.iter().position(|(to, _)| *to == worker) {
                 own = Some(actions.tasks.swap_remove(index).1);
             }
@@ -341,16 +346,16 @@ impl Core {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Machine) -> T) -> T {
-        let step = |machine: &mut Machine, facts: &mut Vec<Fact>| self.step(machine, facts);
-        self.turnstile.with(look, step, |actions| self.act(actions))
+        let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
+        self.combiner.with(look, step, |actions| self.act(actions))
     }
 
     fn act(&self, actions: Actions) {
         for (worker, task) in actions.tasks {
             self.slots[worker].put(task);
         }
-        for control in actions.evictions {
-            control.evict();
+        for control in actions.aborts {
+            control.abort();
         }
         for control in actions.slow {
             control.tell_slow();
@@ -389,15 +394,15 @@ impl Core {
     }
 
     /// What the watchdog sees, and what the workers have. `None` once the downloader has stopped.
-    pub(crate) fn watch(&self) -> Option<(Sight, Vec<Option<Held>>)> {
-        let (sight, held) = self.with(|machine| {
+    pub(crate) fn watch(&self) -> Option<(Observation, Vec<Option<Assigned>>)> {
+        let (observation, assigned) = self.with(|machine| {
             machine.watched = machine.is_pending();
             let overlooked = machine.schedule.is_overlooking(Instant::now());
-            let sight = Sight { workers: Vec::new(), overlooked, pending: machine.watched };
-            (!machine.stopped).then(|| (sight, machine.held.clone()))
+            let observation = Observation { workers: Vec::new(), overlooked, pending: machine.watched };
+            (!machine.stopped).then(|| (observation, machine.assigned.clone()))
         })?;
-        let workers = held.iter().map(|held| held.as_ref().map(Held::moved)).collect();
-        Some((Sight { workers, ..sight }, held))
+        let workers = assigned.iter().map(|assigned| assigned.as_ref().map(Assigned::moved)).collect();
+        Some((Observation { workers, ..observation }, assigned))
     }
 
     /// Blocks the watchdog until `deadline`, or until something is to be done while nothing is watched.
@@ -425,13 +430,13 @@ impl Core {
                 continue;
             }
             if self.signal.take_until(alarm).is_none() {
-                self.tell(Fact::Due);
+                self.post(Message::Due);
             }
         }
     }
 }
 
-impl Held {
+impl Assigned {
     fn control(&self) -> Option<&Arc<Control>> {
         match self {
             Self::Fetch(control) => Some(control),
@@ -459,47 +464,47 @@ impl Held {
 }
 
 impl Machine {
-    fn handle(&mut self, fact: Fact, now: Instant, actions: &mut Actions) {
-        match fact {
-            Fact::Submitted(peer) => self.drain(peer, now, actions),
-            Fact::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
-            Fact::Answered(worker, answer) => {
-                self.held[worker] = None;
+    fn handle(&mut self, message: Message, now: Instant, actions: &mut Actions) {
+        match message {
+            Message::Submitted(peer) => self.drain(peer, now, actions),
+            Message::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
+            Message::Answered(worker, answer) => {
+                self.assigned[worker] = None;
                 self.schedule.handle_answered(worker, answer, now);
             }
-            Fact::Fetched(worker, job, more) => self.fetched(worker, job, more, now, actions),
-            Fact::Finished(worker) => {
-                self.held[worker] = None;
+            Message::Fetched(worker, job, more) => self.fetched(worker, job, more, now, actions),
+            Message::Finished(worker) => {
+                self.assigned[worker] = None;
                 self.schedule.handle_finished(worker, now);
             }
-            Fact::Fruitless(worker, why) => {
-                self.held[worker] = None;
+            Message::Fruitless(worker, why) => {
+                self.assigned[worker] = None;
                 self.schedule.handle_fruitless(worker, why, now);
             }
-            Fact::Retry(worker, job, at) => {
-                self.held[worker] = None;
+            Message::Retry(worker, job, at) => {
+                self.assigned[worker] = None;
                 let kept = self.schedule.handle_retry(worker, at, now);
                 self.keep(job, kept, now, actions);
             }
-            Fact::SetAside(worker, mut job, _) => {
-                self.held[worker] = None;
+            Message::Preempted(worker, mut job, _) => {
+                self.assigned[worker] = None;
                 let how = Preemption { has_body: job.has_body(), had_share: job.control.had_share() };
-                let requeued = self.schedule.handle_set_aside(worker, how, now);
+                let requeued = self.schedule.handle_preempted(worker, how, now);
                 if requeued == Requeued::Aborted {
                     actions.bodies.extend(job.take_body());
                 }
                 self.keep(job, requeued != Requeued::Refused, now, actions);
             }
-            Fact::Cancelled(request) => {
+            Message::Cancelled(request) => {
                 if self.schedule.handle_cancelled(request, now) {
                     self.end(request, actions);
                 }
             }
-            Fact::PeerCancelled(peer) => self.schedule.handle_peer_cancelled(peer),
-            Fact::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
-            Fact::Promoted(request, priority) => self.promote(request, priority, now, actions),
-            Fact::Due => self.alarm = None,
-            Fact::Stopped => {
+            Message::PeerCancelled(peer) => self.schedule.handle_peer_cancelled(peer),
+            Message::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
+            Message::Promoted(request, priority) => self.promote(request, priority, now, actions),
+            Message::Due => self.alarm = None,
+            Message::Stopped => {
                 self.stopped = true;
                 actions.signal = true;
                 actions.watch = true;
@@ -509,7 +514,7 @@ impl Machine {
                     self.end(request, actions);
                 }
             }
-            Fact::Left => {
+            Message::Left => {
                 self.workers_left -= 1;
                 actions.signal = true;
             }
@@ -518,18 +523,19 @@ impl Machine {
 
     /// A peer gave a fetch: the worker that asked runs it, or it waits.
     fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
-        self.held[worker] = None;
+        self.assigned[worker] = None;
         if let Some(priority) = self.early.remove(&job.record.id) {
             job.control.set_priority(priority);
         }
-        match self.schedule.handle_answered(worker, Answer::Fetch { ticket: job.ticket(), more }, now) {
-            Fate::Run { protected } => {
+        match self.schedule.handle_answered(worker, Answer::Fetch { fetch_info: job.fetch_info(), more }, now)
+        {
+            Admission::Run { protected } => {
                 job.control.begin(protected);
                 self.stand_up(worker, &job, now);
                 actions.tasks.push((worker, Task::Run(job)));
             }
-            Fate::Waits => self.keep(job, true, now, actions),
-            Fate::Refused => self.keep(job, false, now, actions),
+            Admission::Waits => self.keep(job, true, now, actions),
+            Admission::Refused => self.keep(job, false, now, actions),
         }
     }
 
@@ -544,7 +550,7 @@ impl Machine {
 
     /// Notes that `worker` runs `job` from now on.
     fn stand_up(&mut self, worker: WorkerId, job: &Job, now: Instant) {
-        self.held[worker] = Some(Held::Fetch(Arc::clone(&job.control)));
+        self.assigned[worker] = Some(Assigned::Fetch(Arc::clone(&job.control)));
         if job.control.take_up() {
             if self.slow.len() >= self.slow_most {
                 // The first one runs on, and those behind it have ended, most of them.
@@ -572,8 +578,8 @@ impl Machine {
         match self.jobs.get_mut(&request) {
             Some(job) => job.control.set_priority(priority),
             None => {
-                let mut held = self.held.iter().flatten().filter_map(Held::control);
-                match held.find(|control| control.request == request) {
+                let mut assigned = self.assigned.iter().flatten().filter_map(Assigned::control);
+                match assigned.find(|control| control.request == request) {
                     Some(control) => {
                         control.set_priority(priority);
                         actions.urgent |= priority == Priority::High;
@@ -587,7 +593,7 @@ impl Machine {
 
     /// True while a worker asks a peer.
     fn is_asking(&self) -> bool {
-        self.held.iter().flatten().any(|held| matches!(held, Held::Asking { .. }))
+        self.assigned.iter().flatten().any(|assigned| matches!(assigned, Assigned::Asking { .. }))
     }
 
     /// Takes in all that is in the peer's channel.
@@ -595,7 +601,7 @@ impl Machine {
         let Some((_, channel)) = self.peers.get(&peer) else { return };
         let submitted: Vec<Box<Job>> = channel.try_iter().collect();
         for job in submitted {
-            let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.ticket(), now);
+            let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.fetch_info(), now);
             self.keep(job, accepted, now, actions);
         }
     }
@@ -633,20 +639,20 @@ impl Machine {
         }
     }
 
-    /// Makes Low bodies yield to awaited work that found no worker. Returns how many should, at their next chunk; those
-    /// that had time enough are closed. `yielding` of them are on their way.
-    fn press(&mut self, now: Instant, yielding: usize, actions: &mut Actions) -> usize {
-        let held = &self.held;
-        let moved = |worker: WorkerId| held[worker].as_ref().map(Held::moved);
-        while let Some(worker) = self.schedule.poll_eviction(now, yielding, moved) {
-            actions.evictions.extend(held[worker].as_ref().and_then(Held::control).cloned());
+    /// Makes Low bodies yield to urgent work that found no worker. Returns how many should, at their next chunk; those
+    /// that had time enough are closed. `preempting` of them are on their way.
+    fn preempt(&mut self, now: Instant, preempting: usize, actions: &mut Actions) -> usize {
+        let assigned = &self.assigned;
+        let moved = |worker: WorkerId| assigned[worker].as_ref().map(Assigned::moved);
+        while let Some(worker) = self.schedule.poll_abort(now, preempting, moved) {
+            actions.aborts.extend(assigned[worker].as_ref().and_then(Assigned::control).cloned());
         }
-        self.schedule.poll_yields(now)
+        self.schedule.poll_preemptions(now)
     }
 
     /// True if something is on a worker or waits for one.
     fn is_pending(&self) -> bool {
-        self.schedule.has_queued() || self.held.iter().any(Option::is_some)
+        self.schedule.has_queued() || self.assigned.iter().any(Option::is_some)
     }
 
     fn set_alarm(&mut self, now: Instant, actions: &mut Actions) {
@@ -668,7 +674,7 @@ impl Machine {
             }
             Assignment::Ask { peer, admissible } => {
                 let (entry, _) = self.peers.get(&peer)?;
-                self.held[worker] = Some(Held::Asking { since: now });
+                self.assigned[worker] = Some(Assigned::Asking { since: now });
                 Some(Task::Ask(Asked { entry: Arc::clone(entry), admissible }))
             }
         }

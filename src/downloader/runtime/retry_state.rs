@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::combiner::Slot;
+use super::combiner::OneShot;
 use super::core::Core;
 use super::worker::Control;
 use crate::cancel::CancelToken;
 use crate::client::retry::{self, Backoff};
-use crate::client::{self, Continuation, Head, Hedging, Request, Rest, Urgency};
+use crate::client::{self, Continuation, Hedging, Request, ResponseHead, Rest, Urgency};
 use crate::downloader::fetch::{Fetch, OtherTags, Validate};
 use crate::error::{Error, ErrorKind};
 
@@ -19,7 +19,7 @@ const FLOWED: u64 = 64 * 1024;
 const SHORTEST_HEDGE_DELAY: Duration = Duration::from_secs(1);
 
 /// What a fetch asks for, over all its attempts.
-pub(crate) struct Pursuit {
+pub(crate) struct RetryState {
     request: Request,
     validate: Option<Validate>,
     max_retries: u32,
@@ -39,7 +39,7 @@ pub(crate) struct Pursuit {
     redial: Option<Arc<dyn Urgency>>,
 }
 
-impl Pursuit {
+impl RetryState {
     pub(crate) fn new(fetch: Fetch, max_retries: u32) -> Self {
         let Fetch { request, validate, max_retries: own, other_tags, redial, .. } = fetch;
         let mut continuation = Continuation::new(request.byte_range());
@@ -146,7 +146,7 @@ impl Pursuit {
     }
 
     /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
-    fn accept(&mut self, head: &Head) -> Result<(), Error> {
+    fn accept(&mut self, head: &ResponseHead) -> Result<(), Error> {
         self.continuation.check(head)?;
         if let Some(validate) = &mut self.validate {
             validate.call("validate", |validate| validate(head))??;
@@ -156,7 +156,7 @@ impl Pursuit {
 
     /// Notes that the body behind `head` is taken: it is what later attempts go on with. A head that was refused is not, or
     /// the next attempt would ask for what nobody wanted.
-    pub(crate) fn begin(&mut self, head: &Head) {
+    pub(crate) fn begin(&mut self, head: &ResponseHead) {
         self.continuation.begin(head);
         self.request.adopt_target(head.url());
     }
@@ -217,13 +217,13 @@ impl Pursuit {
 /// How long a request waits for its head before it is hedged. Four times the usual: of the requests that would have been
 /// answered, few are sent twice.
 fn hedge_delay(core: &Core) -> Duration {
-    let ttfb = core.account.ttfb().unwrap_or_default();
+    let ttfb = core.stats.ttfb().unwrap_or_default();
     SHORTEST_HEDGE_DELAY.max(4 * ttfb)
 }
 
 /// Blocks until `after` has passed or `token` is cancelled.
 pub(crate) fn pause(token: &CancelToken, after: Duration) {
-    let cancelled = Arc::new(Slot::default());
+    let cancelled = Arc::new(OneShot::default());
     let _on_cancel = token.on_cancel({
         let cancelled = Arc::clone(&cancelled);
         move |_| cancelled.put(())

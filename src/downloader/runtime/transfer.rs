@@ -2,7 +2,7 @@
 //!
 //! A body that comes as fast as it can be read costs more in hand-overs than in bytes: for each chunk the worker wakes the
 //! reader, on another core. So where a reader waits for the very bytes that a worker brings, and brings without having to
-//! wait for long, the worker leaves the body at a [`Berth`] and sleeps. The reader goes on with it whenever storage has
+//! wait for long, the worker leaves the body at a [`Handoff`] and sleeps. The reader goes on with it whenever storage has
 //! nothing for him. The worker has it back as soon as a moment passes without a byte, the body ends or fails, or its reader
 //! has other things to do.
 //!
@@ -12,7 +12,7 @@
 //!         └─▶ Berth::leave ─────┘
 //!                  │  ▲
 //!                  ▼  │
-//!   reader: Berth::read_on: step, brief
+//!   reader: Berth::drive: step, brief
 //! ```
 
 use std::fmt;
@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 
 use super::core::Core;
-use super::worker::{Job, Target, Transfer};
+use super::worker::{BodyMeter, Job, Target};
 use crate::cancel::CancelToken;
 use crate::client;
 use crate::downloader::fetch::BLOCK;
@@ -34,14 +34,14 @@ use crate::foreign::contain;
 const BUSY_ELSEWHERE: Duration = Duration::from_micros(200);
 
 /// So long a worker waits for a reader who does not come back at all.
-const LEFT_ALONE: Duration = Duration::from_millis(5);
+const UNCLAIMED: Duration = Duration::from_millis(5);
 
 /// A body on its way into its sink.
-pub(crate) struct Passage {
+pub(crate) struct Transfer {
     pub(crate) core: Arc<Core>,
     pub(crate) job: Box<Job>,
     pub(crate) body: client::Response,
-    pub(crate) transfer: Transfer,
+    pub(crate) meter: BodyMeter,
     /// As long as a block, or empty where a sink has kept it.
     pub(crate) chunk: Box<[u8]>,
 }
@@ -52,11 +52,11 @@ pub(crate) enum Step {
     /// Some bytes came.
     Moved,
     /// Nothing came to a brief read.
-    Dry,
-    /// Some bytes came, and the body is to make room for awaited work.
-    Pressed,
+    WouldBlock,
+    /// Some bytes came, and the body is to make room for urgent work.
+    Preempt,
     /// The body has ended.
-    Whole,
+    Eof,
 }
 
 /// Who takes a step, and so how long it may block.
@@ -68,12 +68,12 @@ enum By {
     Reader,
 }
 
-impl Passage {
+impl Transfer {
     /// Reads once, and writes what came to the sink.
     fn step(&mut self, by: By) -> Result<Step, Error> {
-        let Target::Sink(sink) = &mut self.job.target else { return Ok(Step::Whole) };
-        if self.job.pursuit.is_complete() {
-            return Ok(Step::Whole);
+        let Target::Sink(sink) = &mut self.job.target else { return Ok(Step::Eof) };
+        if self.job.retry_state.is_complete() {
+            return Ok(Step::Eof);
         }
         if self.chunk.len() != BLOCK {
             self.chunk = vec![0; BLOCK].into_boxed_slice();
@@ -87,18 +87,18 @@ impl Passage {
             By::Reader => self.body.read_briefly(buf),
         };
         // Of a read that came to nothing, too: it has waited.
-        self.transfer.advance(&mut self.body, read.as_ref().map_or(0, |got| got.unwrap_or(0)));
+        self.meter.advance(&mut self.body, read.as_ref().map_or(0, |got| got.unwrap_or(0)));
         let got = match read {
             Ok(Some(got)) => got,
-            Ok(None) => return Ok(Step::Dry),
+            Ok(None) => return Ok(Step::WouldBlock),
             Err(error) => return self.go_on(error),
         };
         if got == 0 {
-            self.job.pursuit.check_end(at)?;
-            return Ok(Step::Whole);
+            self.job.retry_state.check_end(at)?;
+            return Ok(Step::Eof);
         }
         self.job.control.advance_by(got as u64);
-        let (offset, new) = self.job.pursuit.take(at, &self.chunk[..got])?;
+        let (offset, new) = self.job.retry_state.take(at, &self.chunk[..got])?;
         let new_bytes = new.len();
         match new_bytes {
             // Sent once more: by a server without ranges, or to hold the joint against.
@@ -107,23 +107,23 @@ impl Passage {
             _ => sink.write(offset, new)?,
         }
         self.job.record.received += new_bytes as u64;
-        if self.job.berth.is_some() {
+        if self.job.handoff.is_some() {
             // Our own storage took it: that is no holding back, as a sink of somebody else's may do.
             self.body.note_stored();
         }
-        let is_pressed = self.core.is_pressed() && self.job.control.may_yield();
-        Ok(if is_pressed { Step::Pressed } else { Step::Moved })
+        let must_preempt = self.core.must_preempt() && self.job.control.is_preemptible();
+        Ok(if must_preempt { Step::Preempt } else { Step::Moved })
     }
 
     /// Goes on with the body that was requested beside this one while it was silent, if that is why it failed.
     fn go_on(&mut self, error: Error) -> Result<Step, Error> {
         let Some(mut body) = self.body.take_winner() else { return Err(error) };
-        let Job { pursuit, control, target, .. } = &mut *self.job;
+        let Job { retry_state, control, target, .. } = &mut *self.job;
         if let Target::Sink(sink) = target {
             // As after a break. It has the bytes before these, and can't ask for the body now.
             sink.head(body.head())?;
         }
-        pursuit.go_on(&self.core, &mut body, control)?;
+        retry_state.go_on(&self.core, &mut body, control)?;
         control.advance_by(1);
         self.body = body;
         Ok(Step::Moved)
@@ -135,19 +135,19 @@ impl Passage {
     }
 
     /// A worker's step; blocks for as long as the body is left to its reader, if it is.
-    pub(crate) fn step_or_leave(mut self: Box<Self>) -> (Box<Self>, Result<Step, Error>) {
+    pub(crate) fn step_or_offer(mut self: Box<Self>) -> (Box<Self>, Result<Step, Error>) {
         let (at, began) = (self.body.position(), Instant::now());
         let step = self.step(By::Worker);
         let is_prompt = began.elapsed() < client::BRIEF && self.body.can_be_brief();
-        match (&step, self.job.berth.clone()) {
-            (Ok(Step::Moved), Some(berth)) if is_prompt => berth.leave(self, at),
+        match (&step, self.job.handoff.clone()) {
+            (Ok(Step::Moved), Some(handoff)) if is_prompt => handoff.offer(self, at),
             _ => (self, step),
         }
     }
 }
 
 /// Where bodies lie while their reader goes on with them. One for all fetches of a file.
-pub(crate) struct Berth {
+pub(crate) struct Handoff {
     state: Mutex<State>,
     /// Where the workers wait that have left a body. Notified by the reader that gives one back, and by its cancellation.
     changed: Condvar,
@@ -158,27 +158,27 @@ pub(crate) struct Berth {
 #[derive(Default)]
 struct State {
     /// Where a reader found nothing to go on with, unless a body was left for him since.
-    awaited: Option<u64>,
+    urgent: Option<u64>,
     /// Each with a worker that waits for it.
-    left: Slab<Left>,
+    offered: Slab<Offered>,
 }
 
-struct Left {
+struct Offered {
     /// Where the body ends, if known.
     end: Option<u64>,
-    place: Place,
+    holder: Holder,
 }
 
-enum Place {
+enum Holder {
     /// Here, and a reader was at it last at that time.
-    Here(Box<Passage>, Instant),
+    Here(Box<Transfer>, Instant),
     /// A reader is taking a step.
     Taken,
     /// To be taken back by its worker, with what the last step came to.
-    Back(Box<Passage>, Result<Step, Error>),
+    Back(Box<Transfer>, Result<Step, Error>),
 }
 
-impl Berth {
+impl Handoff {
     /// `wake` is called after a body was left, with no lock held: its reader may be waiting.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), wake: Box::new(wake) }
@@ -186,95 +186,97 @@ impl Berth {
 
     /// True if a body lies here whose next byte is the one at `position`.
     pub(crate) fn has(&self, position: u64) -> bool {
-        let is_at = |left: &Left| matches!(&left.place, Place::Here(passage, _) if passage.is_at(position));
-        self.state.lock().left.iter().any(|(_, left)| is_at(left))
+        let is_at = |offered: &Offered| matches!(&offered.holder, Holder::Here(transfer, _) if transfer.is_at(position));
+        self.state.lock().offered.iter().any(|(_, offered)| is_at(offered))
     }
 
     /// Takes a step with the body that lies here and whose next byte is the one at `position`. Blocks for a moment at most.
     /// True if bytes came; else the reader had better wait for somebody else to bring them.
-    pub(crate) fn read_on(&self, position: u64) -> bool {
-        let Some((key, mut passage, since)) = self.take(position) else { return false };
+    pub(crate) fn drive(&self, position: u64) -> bool {
+        let Some((key, mut transfer, since)) = self.take(position) else { return false };
         let is_busy = since.elapsed() > BUSY_ELSEWHERE;
         // Or its worker would wait for it forever.
-        let step =
-            contain("a reader's step", || passage.step(By::Reader)).unwrap_or_else(|panic| Err(panic.into()));
+        let step = contain("a reader's step", || transfer.step(By::Reader))
+            .unwrap_or_else(|panic| Err(panic.into()));
         let is_to_stay = !is_busy && matches!(step, Ok(Step::Moved));
-        let has_moved = matches!(step, Ok(Step::Moved | Step::Pressed));
+        let has_moved = matches!(step, Ok(Step::Moved | Step::Preempt));
         let mut state = self.state.lock();
-        if is_to_stay && passage.body.can_be_brief() {
-            state.left[key].place = Place::Here(passage, Instant::now());
+        if is_to_stay && transfer.body.can_be_brief() {
+            state.offered[key].holder = Holder::Here(transfer, Instant::now());
         } else {
-            state.left[key].place = Place::Back(passage, step);
+            state.offered[key].holder = Holder::Back(transfer, step);
             self.changed.notify_all();
         }
         has_moved
     }
 
-    fn take(&self, position: u64) -> Option<(usize, Box<Passage>, Instant)> {
+    fn take(&self, position: u64) -> Option<(usize, Box<Transfer>, Instant)> {
         let mut state = self.state.lock();
-        for (key, left) in &mut state.left {
-            match std::mem::replace(&mut left.place, Place::Taken) {
-                Place::Here(passage, since) if passage.is_at(position) => return Some((key, passage, since)),
-                other => left.place = other,
+        for (key, offered) in &mut state.offered {
+            match std::mem::replace(&mut offered.holder, Holder::Taken) {
+                Holder::Here(transfer, since) if transfer.is_at(position) => {
+                    return Some((key, transfer, since));
+                }
+                other => offered.holder = other,
             }
         }
-        state.awaited = Some(position);
+        state.urgent = Some(position);
         None
     }
 
     /// Leaves a body, which has just come on from `at`, to a reader that waits for it or reads the one before it. Blocks
     /// until it comes back; that is at once if there is no such reader.
-    fn leave(self: Arc<Self>, passage: Box<Passage>, at: u64) -> (Box<Passage>, Result<Step, Error>) {
-        let (start, position) = (passage.body.head().start(), passage.body.position());
+    fn offer(self: Arc<Self>, transfer: Box<Transfer>, at: u64) -> (Box<Transfer>, Result<Step, Error>) {
+        let (start, position) = (transfer.body.head().start(), transfer.body.position());
         let mut state = self.state.lock();
-        let is_next = state.left.iter().any(|(_, left)| left.end == Some(start));
-        if state.awaited.is_some_and(|awaited| at <= awaited && awaited <= position) {
-            state.awaited = None;
+        let is_next = state.offered.iter().any(|(_, offered)| offered.end == Some(start));
+        if state.urgent.is_some_and(|urgent| at <= urgent && urgent <= position) {
+            state.urgent = None;
         } else if !is_next {
-            return (passage, Ok(Step::Moved));
+            return (transfer, Ok(Step::Moved));
         }
-        let (token, end) = (passage.body.token().cloned(), passage.body.end());
-        let key = state.left.insert(Left { end, place: Place::Here(passage, Instant::now()) });
+        let (token, end) = (transfer.body.token().cloned(), transfer.body.end());
+        let key = state.offered.insert(Offered { end, holder: Holder::Here(transfer, Instant::now()) });
         drop(state);
         (self.wake)();
         let _on_cancel = token.as_ref().map(|token| {
-            let berth = Arc::clone(&self);
+            let handoff = Arc::clone(&self);
             token.on_cancel(move |_| {
                 // Under the lock, so that the worker is not between its look and its wait.
-                let _state = berth.state.lock();
-                berth.changed.notify_all();
+                let _state = handoff.state.lock();
+                handoff.changed.notify_all();
             })
         });
         self.wait_for(key, || token.as_ref().is_some_and(CancelToken::is_cancelled))
     }
 
-    fn wait_for(&self, key: usize, is_cancelled: impl Fn() -> bool) -> (Box<Passage>, Result<Step, Error>) {
+    fn wait_for(&self, key: usize, is_cancelled: impl Fn() -> bool) -> (Box<Transfer>, Result<Step, Error>) {
         let mut state = self.state.lock();
         loop {
-            match std::mem::replace(&mut state.left[key].place, Place::Taken) {
-                Place::Back(passage, step) => {
-                    state.left.remove(key);
-                    return (passage, step);
+            match std::mem::replace(&mut state.offered[key].holder, Holder::Taken) {
+                Holder::Back(transfer, step) => {
+                    state.offered.remove(key);
+                    return (transfer, step);
                 }
-                Place::Here(passage, since) if is_cancelled() || since.elapsed() >= LEFT_ALONE => {
-                    state.left.remove(key);
-                    return (passage, Ok(Step::Moved));
+                Holder::Here(transfer, since) if is_cancelled() || since.elapsed() >= UNCLAIMED => {
+                    state.offered.remove(key);
+                    return (transfer, Ok(Step::Moved));
                 }
-                Place::Here(passage, since) => {
-                    state.left[key].place = Place::Here(passage, since);
-                    self.changed.wait_until(&mut state, since + LEFT_ALONE);
+                Holder::Here(transfer, since) => {
+                    state.offered[key].holder = Holder::Here(transfer, since);
+                    self.changed.wait_until(&mut state, since + UNCLAIMED);
                 }
-                Place::Taken => {
+                Holder::Taken => {
                     // Not told of the step's end if the body stays here: looks again when it might be left alone.
-                    self.changed.wait_until(&mut state, Instant::now() + LEFT_ALONE);
+                    self.changed.wait_until(&mut state, Instant::now() + UNCLAIMED);
                 }
             }
         }
     }
 }
 
-impl fmt::Debug for Berth {
+impl fmt::Debug for Handoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Berth").finish_non_exhaustive()
+        f.debug_struct("Handoff").finish_non_exhaustive()
     }
 }

@@ -5,44 +5,44 @@
 
 use std::time::Instant;
 
-use super::core::{Core, Held, enter_own_thread};
-use super::liveness::{Progress, Standstill};
+use super::core::{Assigned, Core, enter_own_thread};
+use super::liveness::{LivenessMonitor, Stall};
 use crate::config::HangPolicy;
 use crate::event::{Event, Hang, HangCause};
 
 /// Runs until the downloader has stopped.
 pub(crate) fn run(core: &Core) {
     enter_own_thread();
-    let mut progress = Progress::new(core.config.hang_timeout);
-    while let Some((sight, held)) = core.watch() {
+    let mut monitor = LivenessMonitor::new(core.config.hang_timeout);
+    while let Some((observation, assigned)) = core.watch() {
         let now = Instant::now();
-        progress.handle_sight(sight, now);
-        while let Some(standstill) = progress.poll_standstill(now) {
-            report(core, standstill, &held, now);
+        monitor.handle_observation(observation, now);
+        while let Some(stall) = monitor.poll_stalled(now) {
+            report(core, stall, &assigned, now);
         }
         // Before the wait: what a worker has keeps the events of its peer open.
-        drop(held);
-        core.wait_to_watch(progress.next_deadline(now));
+        drop(assigned);
+        core.wait_to_watch(monitor.next_deadline(now));
     }
 }
 
-fn report(core: &Core, standstill: Standstill, held: &[Option<Held>], now: Instant) {
-    let holders: Vec<String> = held.iter().flatten().map(|held| held.describe(now)).collect();
-    let (culprit, silence) = match standstill {
-        Standstill::Worker(worker, silence) => (held[worker].as_ref(), silence),
-        Standstill::Queue(silence) => (None, silence),
+fn report(core: &Core, stall: Stall, assigned: &[Option<Assigned>], now: Instant) {
+    let holders: Vec<String> = assigned.iter().flatten().map(|assigned| assigned.describe(now)).collect();
+    let (culprit, silence) = match stall {
+        Stall::Worker(worker, silence) => (assigned[worker].as_ref(), silence),
+        Stall::Queue(silence) => (None, silence),
     };
-    let cause = culprit.map_or(HangCause::Queue, |held| match held {
-        Held::Fetch(control) => HangCause::Fetch(control.request),
-        Held::Asking { .. } => HangCause::Peer,
+    let cause = culprit.map_or(HangCause::Queue, |assigned| match assigned {
+        Assigned::Fetch(control) => HangCause::Fetch(control.request),
+        Assigned::Asking { .. } => HangCause::Peer,
     });
     let hang = Hang { cause, silence, holders };
     let event = Event::Hang(hang.clone());
     let ends = matches!(core.config.hang_policy, HangPolicy::CancelStalled);
     let stands_still = match culprit {
-        Some(Held::Fetch(control)) => control.report_standstill(now - silence, &event, ends),
+        Some(Assigned::Fetch(control)) => control.report_stall(now - silence, &event, ends),
         _ => {
-            core.account.publish(&event);
+            core.stats.publish(&event);
             true
         }
     };
@@ -73,12 +73,12 @@ mod tests {
         let downloader = Downloader::hollow(config).unwrap();
         let core = &downloader.0.core;
         let events = downloader.subscribe();
-        let accounts = [Arc::clone(&core.account), Arc::clone(&core.account)];
+        let all_stats = [Arc::clone(&core.stats), Arc::clone(&core.stats)];
         let fetch = Fetch::get("http://host/a").unwrap();
-        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), &fetch, accounts));
+        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), &fetch, all_stats));
         let now = control.moved() + LONG;
         happen(&control);
-        report(core, Standstill::Worker(0, LONG), &[Some(Held::Fetch(Arc::clone(&control)))], now);
+        report(core, Stall::Worker(0, LONG), &[Some(Assigned::Fetch(Arc::clone(&control)))], now);
         std::iter::from_fn(|| events.try_recv()).collect()
     }
 

@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::core::{Asked, Core, Fact, PeerEntry, Task, enter_own_thread};
-use super::retry_state::Pursuit;
-use super::transfer::{Berth, Passage, Step};
+use super::core::{Asked, Core, Message, PeerEntry, Task, enter_own_thread};
+use super::retry_state::RetryState;
+use super::transfer::{Handoff, Step, Transfer};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{self, Urgency};
 use crate::downloader::epoch::Epoch;
 use crate::downloader::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, abandoned};
 use crate::downloader::peer::Next;
 use crate::downloader::response::{Reply, Response};
-use crate::downloader::schedule::{Answer, Fruitless, Origin, PROTECTED, Ticket, WorkerId};
-use crate::downloader::stats::Account;
+use crate::downloader::schedule::{Answer, FetchInfo, Fruitless, Origin, PROTECTED, WorkerId};
+use crate::downloader::stats::PeerStats;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::contain;
@@ -38,14 +38,14 @@ pub(crate) struct Job {
     pub(crate) token: CancelToken,
     pub(crate) record: Record,
     pub(crate) control: Arc<Control>,
-    pub(crate) pursuit: Pursuit,
+    pub(crate) retry_state: RetryState,
     pub(crate) target: Target,
     /// Where its body may be left to who reads what the sink stores.
-    pub(crate) berth: Option<Arc<Berth>>,
+    pub(crate) handoff: Option<Arc<Handoff>>,
     /// The open body, if it was set aside with it.
     body: Option<client::Response>,
     /// Set aside, and not run since.
-    is_aside: bool,
+    is_preempted: bool,
     /// Takes the job out of the schedule when it is cancelled.
     _on_cancel: CancelGuard,
 }
@@ -61,8 +61,8 @@ pub(crate) enum Target {
 /// What became of an attempt.
 enum Attempt {
     Ended(Box<Job>, Result<(), Error>),
-    /// It made room for awaited work; by itself, or because it was evicted.
-    SetAside {
+    /// It made room for urgent work; by itself, or because it was evicted.
+    Preempted {
         job: Box<Job>,
         by_itself: bool,
     },
@@ -76,31 +76,31 @@ pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
     let mut chunk = Box::default();
     let mut task = core.take_task(worker);
     loop {
-        let fact = match task {
+        let message = match task {
             Task::Run(job) => run_job(core, worker, job, &mut chunk),
             Task::Ask(asked) => contain("asking a peer", || ask(core, worker, &asked))
-                .unwrap_or(Fact::Answered(worker, Answer::Gone)),
-            Task::Stop => break core.tell(Fact::Left),
+                .unwrap_or(Message::Answered(worker, Answer::Gone)),
+            Task::Stop => break core.post(Message::Left),
         };
-        task = core.next_task(worker, fact);
+        task = core.next_task(worker, message);
     }
 }
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
-fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
+fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Message {
     let next = asked.entry.peer.lock().call("next_fetch", |peer| peer.next_fetch(asked.admissible));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch(fetch, sink)) => (fetch, sink, true),
         Ok(Next::Last(fetch, sink)) => (fetch, sink, false),
-        Ok(Next::Wait) => return Fact::Answered(worker, Answer::Wait),
+        Ok(Next::Wait) => return Message::Answered(worker, Answer::Wait),
         Err(panic) => {
             end_peer(core, &asked.entry, panic.into());
-            return Fact::Answered(worker, Answer::Gone);
+            return Message::Answered(worker, Answer::Gone);
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
     let is_fit = fetch.check_epoch(&asked.entry.token);
-    let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.account, fetch, target));
+    let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.stats, fetch, target));
     let accepted = match &mut job.target {
         Target::Sink(sink) => sink.accepted(job.record.id),
         Target::Caller(_) => Ok(()),
@@ -110,16 +110,16 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Fact {
     if let Err(error) = accepted.and(is_fit).and_then(is_alive) {
         let why = Fruitless::from(&error);
         job.end(Err(error));
-        return Fact::Answered(worker, Answer::Ended { why, more });
+        return Message::Answered(worker, Answer::Ended { why, more });
     }
-    Fact::Fetched(worker, job, more)
+    Message::Fetched(worker, job, more)
 }
 
 /// Ends a peer that panicked, and no other.
 fn end_peer(core: &Core, entry: &PeerEntry, error: Error) {
     let event = Event::PeerFailed { error };
-    entry.account.publish(&event);
-    core.account.publish(&event);
+    entry.stats.publish(&event);
+    core.stats.publish(&event);
     entry.token.cancel();
 }
 
@@ -127,34 +127,35 @@ fn end_peer(core: &Core, entry: &PeerEntry, error: Error) {
 /// the machine has to be told then. `chunk` is not used where a caller waits for the body.
 ///
 /// Never unwinds: whatever panics in it ends the job, and the worker is free again.
-pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Box<[u8]>) -> Fact {
-    contain("running a fetch", || run_unguarded(core, worker, job, chunk)).unwrap_or(Fact::Finished(worker))
+pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Box<[u8]>) -> Message {
+    contain("running a fetch", || run_unguarded(core, worker, job, chunk))
+        .unwrap_or(Message::Finished(worker))
 }
 
-fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Fact {
-    if std::mem::take(&mut job.is_aside) {
+fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Message {
+    if std::mem::take(&mut job.is_preempted) {
         job.record.publish(Event::Resumed { request: job.record.id });
     } else {
         job.record.start();
     }
     match attempt(core, job, chunk) {
-        Attempt::HandedOver => Fact::Finished(worker),
-        Attempt::SetAside { mut job, by_itself } => {
+        Attempt::HandedOver => Message::Finished(worker),
+        Attempt::Preempted { mut job, by_itself } => {
             job.control.leave();
-            job.is_aside = true;
-            job.record.publish(Event::SetAside { request: job.record.id, bytes: job.record.received });
-            Fact::SetAside(worker, job, by_itself)
+            job.is_preempted = true;
+            job.record.publish(Event::Preempted { request: job.record.id, bytes: job.record.received });
+            Message::Preempted(worker, job, by_itself)
         }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
             Some(at) => {
                 job.control.leave();
-                Fact::Retry(worker, job, at)
+                Message::Retry(worker, job, at)
             }
             None => {
                 let error = result.as_ref().err().filter(|_| job.is_pulled() && job.record.received == 0);
                 let fruitless = error.map(Fruitless::from);
                 job.end(result);
-                fruitless.map_or(Fact::Finished(worker), |why| Fact::Fruitless(worker, why))
+                fruitless.map_or(Message::Finished(worker), |why| Message::Fruitless(worker, why))
             }
         },
     }
@@ -174,12 +175,12 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
     }
     job.control.arm(&token);
     let sent = Instant::now();
-    let mut body = match job.pursuit.open(core, &token, &job.control) {
+    let mut body = match job.retry_state.open(core, &token, &job.control) {
         Ok(body) => body,
         Err(error) => return ended(job, Err(error)),
     };
     job.control.advance();
-    job.record.note_head(sent.elapsed(), &body);
+    job.record.record_head(sent.elapsed(), &body);
     let flow = match &mut job.target {
         Target::Caller(_) => Ok(Flow::Detach),
         Target::Sink(sink) => sink.head(body.head()),
@@ -191,32 +192,32 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
     };
     let open = flow.and(open);
     if open.is_ok() {
-        job.pursuit.begin(body.head());
+        job.retry_state.begin(body.head());
     }
     match open {
         Ok(Some(open)) => {
             // Nobody evicts a body that holds no worker.
             job.control.disarm();
             body.keep(token);
-            let Job { target, record, pursuit, token, .. } = *job;
+            let Job { target, record, retry_state, token, .. } = *job;
             match target {
                 Target::Caller(reply) => {
-                    reply.put(Ok(Response::new(Arc::clone(core), body, open, record, pursuit, token)));
+                    reply.put(Ok(Response::new(Arc::clone(core), body, open, record, retry_state, token)));
                 }
                 Target::Sink(sink) => {
-                    let pursuit = pursuit.without_retries();
-                    sink.detached(Response::new(Arc::clone(core), body, open, record, pursuit, token));
+                    let retry_state = retry_state.without_retries();
+                    sink.detached(Response::new(Arc::clone(core), body, open, record, retry_state, token));
                 }
             }
             Attempt::HandedOver
         }
         Ok(None) => {
             body.keep(token);
-            job.pursuit.hedge(core, &mut body, &job.control);
+            job.retry_state.hedge(core, &mut body, &job.control);
             stream(core, job, body, chunk)
         }
         Err(error) => {
-            let url = job.pursuit.request().url().clone();
+            let url = job.retry_state.request().url().clone();
             ended(job, Err(error.with_url(&url)))
         }
     }
@@ -224,30 +225,30 @@ fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attemp
 
 /// Reads a body into the sink, up to its end or until it has to make room.
 fn stream(core: &Arc<Core>, job: Box<Job>, body: client::Response, chunk: &mut Box<[u8]>) -> Attempt {
-    let transfer = job.control.begin_body();
+    let meter = job.control.begin_body();
     let core = Arc::clone(core);
-    let mut passage = Box::new(Passage { core, job, body, transfer, chunk: std::mem::take(chunk) });
+    let mut transfer = Box::new(Transfer { core, job, body, meter, chunk: std::mem::take(chunk) });
     let result = loop {
         let step;
-        (passage, step) = passage.step_or_leave();
+        (transfer, step) = transfer.step_or_offer();
         match step {
-            Ok(Step::Moved | Step::Dry) => {}
-            Ok(Step::Pressed) => {
-                if passage.core.claim_yield() {
-                    break Ok(Streamed::Yielded);
+            Ok(Step::Moved | Step::WouldBlock) => {}
+            Ok(Step::Preempt) => {
+                if transfer.core.claim_preemption() {
+                    break Ok(Streamed::Preempted);
                 }
             }
-            Ok(Step::Whole) => break Ok(Streamed::Whole),
+            Ok(Step::Eof) => break Ok(Streamed::Eof),
             Err(error) => break Err(error),
         }
     };
-    let Passage { mut job, body, chunk: used, .. } = *passage;
+    let Transfer { mut job, body, chunk: used, .. } = *transfer;
     *chunk = used;
     match result {
-        Ok(Streamed::Whole) => ended(job, Ok(())),
-        Ok(Streamed::Yielded) => {
+        Ok(Streamed::Eof) => ended(job, Ok(())),
+        Ok(Streamed::Preempted) => {
             job.body = Some(body);
-            Attempt::SetAside { job, by_itself: true }
+            Attempt::Preempted { job, by_itself: true }
         }
         Err(error) => ended(job, Err(error)),
     }
@@ -257,38 +258,37 @@ fn stream(core: &Arc<Core>, job: Box<Job>, body: client::Response, chunk: &mut B
 fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
     let was_cut = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
     if was_cut && job.control.was_stalled() {
-        let stalled =
-            Error::new(ErrorKind::Stalled, "the transfer stood still and was ended by the watchdog");
-        let stalled = stalled.with_url(job.pursuit.request().url());
+        let stalled = Error::new(ErrorKind::Stalled, "the meter stood still and was ended by the watchdog");
+        let stalled = stalled.with_url(job.retry_state.request().url());
         return Attempt::Ended(job, Err(stalled));
     }
     if was_cut {
         // Evicted; by now it may have made room by itself, and be on another worker.
-        return Attempt::SetAside { job, by_itself: false };
+        return Attempt::Preempted { job, by_itself: false };
     }
     Attempt::Ended(job, result)
 }
 
 /// How far a body was read.
 enum Streamed {
-    Whole,
-    /// Up to a chunk at which it makes room for awaited work.
-    Yielded,
+    Eof,
+    /// Up to a chunk at which it makes room for urgent work.
+    Preempted,
 }
 
 /// What others see of a running fetch, and may do to it.
 pub(crate) struct Control {
     pub(crate) request: RequestId,
     /// Its peer's, and that of all.
-    accounts: [Arc<Account>; 2],
+    all_stats: [Arc<PeerStats>; 2],
     /// Sent at the pace of its source, which says nothing of the network to others.
     is_live: bool,
-    state: Mutex<Hold>,
+    state: Mutex<ControlState>,
     /// Bytes of body so far, and steps before them: grows with every sign of life.
     progress: AtomicU64,
 }
 
-struct Hold {
+struct ControlState {
     /// Over all attempts, wherever the fetch waits between them. The schedule's is the same.
     priority: Priority,
     /// Closes the running attempt.
@@ -308,8 +308,8 @@ struct Hold {
 }
 
 impl Control {
-    pub(crate) fn new(request: RequestId, fetch: &Fetch, accounts: [Arc<Account>; 2]) -> Self {
-        let hold = Hold {
+    pub(crate) fn new(request: RequestId, fetch: &Fetch, all_stats: [Arc<PeerStats>; 2]) -> Self {
+        let state = ControlState {
             priority: fetch.priority,
             attempt: None,
             evicted: false,
@@ -320,19 +320,19 @@ impl Control {
             begun: false,
             ended: false,
         };
-        let (is_live, state) = (fetch.is_live, Mutex::new(hold));
-        Self { request, accounts, is_live, state, progress: AtomicU64::new(0) }
+        let (is_live, state) = (fetch.is_live, Mutex::new(state));
+        Self { request, all_stats, is_live, state, progress: AtomicU64::new(0) }
     }
 
     /// A worker takes the fetch up.
     pub(crate) fn begin(&self, protected: bool) {
-        let mut hold = self.state.lock();
+        let mut state = self.state.lock();
         let now = Instant::now();
-        hold.evicted = false;
-        hold.stalled = false;
-        hold.protected = protected.then_some(now + PROTECTED);
-        hold.share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
-        hold.moved = now;
+        state.evicted = false;
+        state.stalled = false;
+        state.protected = protected.then_some(now + PROTECTED);
+        state.share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
+        state.moved = now;
     }
 
     fn priority(&self) -> Priority {
@@ -350,9 +350,9 @@ impl Control {
 
     /// Notes the end, and gives back what the last attempt could have been closed by. `None` if it has ended before.
     fn end(&self) -> Option<Option<CancelToken>> {
-        let mut hold = self.state.lock();
-        let is_first = !std::mem::replace(&mut hold.ended, true);
-        is_first.then(|| hold.attempt.take())
+        let mut state = self.state.lock();
+        let is_first = !std::mem::replace(&mut state.ended, true);
+        is_first.then(|| state.attempt.take())
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -362,22 +362,22 @@ impl Control {
     /// Tells that it takes long, unless it has ended: nothing comes after an end.
     pub(crate) fn tell_slow(&self) {
         let event = Event::Slow { request: self.request };
-        let hold = self.state.lock();
-        if hold.ended {
+        let state = self.state.lock();
+        if state.ended {
             return;
         }
-        let lost = self.accounts.each_ref().map(|account| account.bus.push(&event));
-        drop(hold);
+        let lost = self.all_stats.each_ref().map(|stats| stats.bus.push(&event));
+        drop(state);
         drop(lost);
     }
 
     pub(crate) fn publish(&self, event: &Event) {
-        self.accounts.iter().for_each(|account| account.publish(event));
+        self.all_stats.iter().for_each(|stats| stats.publish(event));
     }
 
     /// What counts the bytes of a body.
-    pub(crate) fn begin_body(self: &Arc<Self>) -> Transfer {
-        Transfer(Arc::clone(self))
+    pub(crate) fn begin_body(self: &Arc<Self>) -> BodyMeter {
+        BodyMeter(Arc::clone(self))
     }
 
     /// When it gave its last sign of life.
@@ -386,11 +386,11 @@ impl Control {
     }
 
     /// Closes the running attempt; the fetch goes on from its offset later.
-    pub(crate) fn evict(&self) {
+    pub(crate) fn abort(&self) {
         let attempt = {
-            let mut hold = self.state.lock();
-            hold.evicted = true;
-            hold.attempt.take()
+            let mut state = self.state.lock();
+            state.evicted = true;
+            state.attempt.take()
         };
         // Outside the lock: its hooks are foreign here.
         if let Some(attempt) = attempt {
@@ -400,16 +400,16 @@ impl Control {
 
     /// Publishes that it stands still, and ends it for that if `ends`. False if it does not: it has ended, or moved or left its
     /// worker since it gave its last sign of life at `seen`.
-    pub(crate) fn report_standstill(&self, seen: Instant, hang: &Event, ends: bool) -> bool {
+    pub(crate) fn report_stall(&self, seen: Instant, hang: &Event, ends: bool) -> bool {
         let attempt = {
-            let mut hold = self.state.lock();
-            if hold.ended || hold.moved != seen {
+            let mut state = self.state.lock();
+            if state.ended || state.moved != seen {
                 return false;
             }
             // Under the lock: nothing comes after an end.
             self.publish(hang);
-            hold.stalled = ends;
-            if ends { hold.attempt.take() } else { None }
+            state.stalled = ends;
+            if ends { state.attempt.take() } else { None }
         };
         if let Some(attempt) = attempt {
             attempt.cancel();
@@ -419,9 +419,9 @@ impl Control {
 
     /// Who it is and how it is getting on.
     pub(crate) fn describe(&self, now: Instant) -> String {
-        let hold = self.state.lock();
-        let silence = now.saturating_duration_since(hold.moved);
-        format!("{} ({:?}, silent for {silence:?})", self.request, hold.priority)
+        let state = self.state.lock();
+        let silence = now.saturating_duration_since(state.moved);
+        format!("{} ({:?}, silent for {silence:?})", self.request, state.priority)
     }
 
     fn was_stalled(&self) -> bool {
@@ -431,9 +431,9 @@ impl Control {
     /// Lets an eviction close `attempt`. One that came before closes it now.
     fn arm(&self, attempt: &CancelToken) {
         let is_late = {
-            let mut hold = self.state.lock();
-            hold.attempt = Some(attempt.clone());
-            hold.evicted || hold.stalled
+            let mut state = self.state.lock();
+            state.attempt = Some(attempt.clone());
+            state.evicted || state.stalled
         };
         if is_late {
             attempt.cancel();
@@ -442,9 +442,9 @@ impl Control {
 
     /// Notes that the fetch holds no worker any more, and nobody ends it for standing still.
     fn disarm(&self) {
-        let mut hold = self.state.lock();
-        hold.attempt = None;
-        hold.moved = Instant::now();
+        let mut state = self.state.lock();
+        state.attempt = None;
+        state.moved = Instant::now();
     }
 
     /// Notes that the fetch leaves its worker, to go on later.
@@ -461,12 +461,12 @@ impl Control {
         self.state.lock().moved = Instant::now();
     }
 
-    /// True if awaited work may interrupt it.
-    pub(crate) fn may_yield(&self) -> bool {
-        let hold = self.state.lock();
-        let has_share = self.progress.load(Ordering::Relaxed) >= hold.share;
-        let is_protected = hold.protected.is_some_and(|until| Instant::now() < until) && !has_share;
-        hold.priority == Priority::Low && !is_protected
+    /// True if urgent work may interrupt it.
+    pub(crate) fn is_preemptible(&self) -> bool {
+        let state = self.state.lock();
+        let has_share = self.progress.load(Ordering::Relaxed) >= state.share;
+        let is_protected = state.protected.is_some_and(|until| Instant::now() < until) && !has_share;
+        state.priority == Priority::Low && !is_protected
     }
 
     /// True if it had as many bytes in this turn as a protected one may have.
@@ -485,7 +485,7 @@ impl Job {
     pub(crate) fn new(
         core: &Arc<Core>,
         peer_token: &CancelToken,
-        account: &Arc<Account>,
+        stats: &Arc<PeerStats>,
         fetch: Fetch,
         target: Target,
     ) -> Self {
@@ -495,28 +495,28 @@ impl Job {
         let weak = Arc::downgrade(core);
         let on_cancel = token.on_cancel(move |_| {
             if let Some(core) = weak.upgrade() {
-                core.tell(Fact::Cancelled(id));
+                core.post(Message::Cancelled(id));
             }
         });
-        let control = Arc::new(Control::new(id, &fetch, [Arc::clone(account), Arc::clone(&core.account)]));
+        let control = Arc::new(Control::new(id, &fetch, [Arc::clone(stats), Arc::clone(&core.stats)]));
         let record = Record::new(Arc::clone(&control));
         record.publish(Event::Enqueued { request: id });
         Self {
-            berth: fetch.berth.clone(),
-            pursuit: Pursuit::new(fetch, core.config.max_retries),
+            handoff: fetch.handoff.clone(),
+            retry_state: RetryState::new(fetch, core.config.max_retries),
             token,
             record,
             control,
             target,
             body: None,
-            is_aside: false,
+            is_preempted: false,
             _on_cancel: on_cancel,
         }
     }
 
-    pub(crate) fn ticket(&self) -> Ticket {
-        let origin = Origin(self.pursuit.request().origin_hash());
-        Ticket { request: self.record.id, priority: self.control.priority(), origin }
+    pub(crate) fn fetch_info(&self) -> FetchInfo {
+        let origin = Origin(self.retry_state.request().origin_hash());
+        FetchInfo { request: self.record.id, priority: self.control.priority(), origin }
     }
 
     /// True if it was preempted with its body open.
@@ -536,7 +536,7 @@ impl Job {
 
     /// True if ending this job calls foreign code.
     pub(crate) fn is_foreign(&self) -> bool {
-        matches!(self.target, Target::Sink(_)) || self.pursuit.is_foreign()
+        matches!(self.target, Target::Sink(_)) || self.retry_state.is_foreign()
     }
 
     /// When to try again, if so; prepares the job for it.
@@ -549,7 +549,7 @@ impl Job {
             // Its caller may be who holds them.
             return None;
         }
-        let after = self.pursuit.plan_retry(error)?;
+        let after = self.retry_state.plan_retry(error)?;
         let at = Instant::now() + after;
         if let Target::Sink(sink) = &mut self.target {
             if sink.retrying(error, at).is_err() {
@@ -596,17 +596,17 @@ impl Record {
     }
 
     /// Tells that the head of `body` has come, `ttfb` after it was asked for.
-    pub(crate) fn note_head(&self, ttfb: Duration, body: &client::Response) {
+    pub(crate) fn record_head(&self, ttfb: Duration, body: &client::Response) {
         // The wait for a connection that did not answer says nothing of those that do, and would put off the next hedge.
         let own = ttfb.saturating_sub(body.lost());
-        self.control.accounts.iter().for_each(|account| account.add_head(own));
+        self.control.all_stats.iter().for_each(|stats| stats.record_head(own));
         self.publish(Event::FirstByte { request: self.id, ttfb, status: body.head().status() });
     }
 
     /// Tells that it failed and will be tried again.
     pub(crate) fn retry(&self, error: &Error, after: Duration) {
         log::debug!("{} failed and is tried again in {after:?}: {error}", self.id);
-        self.control.accounts.iter().for_each(|account| account.add_retry());
+        self.control.all_stats.iter().for_each(|stats| stats.record_retry());
         self.publish(Event::Retrying { request: self.id, error: error.clone(), after });
     }
 
@@ -622,12 +622,12 @@ impl Record {
         // Here, and not with the last reference to the control: that may be dropped in a turn, and with the token may go
         // hooks of the user's.
         drop(attempt);
-        self.control.accounts.iter().for_each(|account| account.add_end(result));
+        self.control.all_stats.iter().for_each(|stats| stats.record_end(result));
         let (request, bytes) = (self.id, self.received);
         self.publish(match result {
             Ok(()) => {
                 let duration = self.started.unwrap_or(self.enqueued).elapsed();
-                let [_, all] = &self.control.accounts;
+                let [_, all] = &self.control.all_stats;
                 Event::Completed { request, bytes, duration, bandwidth: all.rate() }
             }
             Err(error) => match error.kind() {
@@ -648,17 +648,17 @@ impl Drop for Record {
 }
 
 /// A body on its way, as the accounts see it.
-pub(crate) struct Transfer(Arc<Control>);
+pub(crate) struct BodyMeter(Arc<Control>);
 
-impl Transfer {
+impl BodyMeter {
     /// Counts what a read of `body` brought, and the time that it took.
     pub(crate) fn advance(&self, body: &mut client::Response, bytes: usize) {
         let sample = body.take_sample();
-        let [peer, all] = &self.0.accounts;
-        peer.add_read(bytes, sample.as_ref(), None);
+        let [peer, all] = &self.0.all_stats;
+        peer.record_read(bytes, sample.as_ref(), None);
         match sample.filter(|_| !self.0.is_live) {
-            Some(sample) => all.add_read(bytes, Some(&sample), body.origin()),
-            None => all.add_read(bytes, None, None),
+            Some(sample) => all.record_read(bytes, Some(&sample), body.origin()),
+            None => all.record_read(bytes, None, None),
         }
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! - *Urgent work begins.* While urgent work waits and runs on fewer workers than there are, some of it begins within 10 ms if
 //!   a worker has something else than a protected turn, and within [`PROTECTED`] and 10 ms in any case. (10 ms are
-//!   [`YIELD_LIMIT`], and what a peer takes to answer and a connection to close.)
+//!   [`PREEMPTION_LIMIT`], and what a peer takes to answer and a connection to close.)
 //! - *Prefetches begin.* One that has aged, with `k` before it that are as old, begins within `k + 1` times [`PROTECTED`] plus
 //!   the longest urgent turn. To a turn belongs the time until the one before it has made room: 10 ms, or, as
 //!   aged work aborts no other, the longest silence of a running prefetch.
@@ -61,13 +61,13 @@ struct Scenario {
 
 fn scenarios() -> impl Strategy<Value = Scenario> {
     let limits = (1..7_usize, 0..2_usize, 1..5_usize, prop_oneof![4 => Just(0_u64), 1 => Just(50)], 0..3_u64)
-        .prop_flat_map(|(workers, reserved, max_per_origin, throttle, max_wait)| {
+        .prop_flat_map(|(workers, reserved, max_per_origin, throttle, aging_threshold)| {
             (0..2 * workers).prop_map(move |max_preempted| Limits {
                 workers,
                 reserved: reserved.min(workers - 1),
                 max_per_origin,
-                demand_throttle: Duration::from_millis(throttle),
-                max_wait: Duration::from_millis(500 * max_wait),
+                prefetch_delay: Duration::from_millis(throttle),
+                aging_threshold: Duration::from_millis(500 * aging_threshold),
                 max_preempted,
             })
         });
@@ -222,7 +222,7 @@ struct Sim {
     accepted: u64,
     ended: u64,
     workers: Vec<Option<Work>>,
-    yields: usize,
+    preemptions: usize,
     last_urgent: Option<Instant>,
     /// See [`Sim::note_urgent`].
     urgent_waits: Option<Instant>,
@@ -256,7 +256,7 @@ impl Sim {
             accepted: 0,
             ended: 0,
             workers: vec![None; workers],
-            yields: 0,
+            preemptions: 0,
             last_urgent: None,
             urgent_waits: None,
             urgent_could_begin: None,
@@ -324,13 +324,13 @@ impl Sim {
             self.assign(worker, assignment)?;
         }
         let moved: Vec<_> = self.workers.iter().map(|work| work.map(|work| work.moved)).collect();
-        while let Some(worker) = self.schedule.poll_eviction(self.now, 0, |worker| moved[worker]) {
+        while let Some(worker) = self.schedule.poll_abort(self.now, 0, |worker| moved[worker]) {
             self.decisions += 1;
             self.abort(worker)?;
         }
-        let yields = self.schedule.poll_yields(self.now);
-        self.decisions += u64::from(yields != self.yields);
-        self.yields = yields;
+        let preemptions = self.schedule.poll_preemptions(self.now);
+        self.decisions += u64::from(preemptions != self.preemptions);
+        self.preemptions = preemptions;
         let deadline = self.schedule.next_deadline(self.now);
         prop_assert!(deadline.is_none_or(|at| at > self.now), "a deadline that has come is announced again");
         prop_assert!(!self.schedule.is_overlooking(self.now));
@@ -343,8 +343,8 @@ impl Sim {
         let before = next - Duration::from_nanos(1);
         if before > self.now {
             prop_assert_eq!(self.schedule.poll_assignment(before), None, "work that no deadline announced");
-            let evicted = self.schedule.poll_eviction(before, 0, |worker| worker);
-            prop_assert_eq!(evicted, None, "an eviction that no deadline announced");
+            let aborted = self.schedule.poll_abort(before, 0, |worker| worker);
+            prop_assert_eq!(aborted, None, "an abort that no deadline announced");
         }
         Ok(())
     }
@@ -383,7 +383,7 @@ impl Sim {
                     work.age = wait.age;
                 }
                 // The schedule does not say so before the answer, but keeps the place free.
-                work.protected = self.schedule.workers[worker].is_some_and(|busy| busy.protected);
+                work.protected = self.schedule.workers[worker].is_some_and(|running| running.protected);
                 self.workers[worker] = Some(work);
                 let after = MICRO * self.random.below(500) as u32;
                 self.after(after, Happening::Answer(worker, work.turn));
@@ -505,7 +505,7 @@ impl Sim {
         self.peers.push(SimPeer { key, is_gone: false, plan: Vec::new(), woken: None, is_asking: false });
     }
 
-    fn accept(&mut self, peer: usize, priority: Priority, origin: Origin) -> Ticket {
+    fn accept(&mut self, peer: usize, priority: Priority, origin: Origin) -> FetchInfo {
         self.accepted += 1;
         let request = RequestId::new(self.accepted).unwrap();
         let fetch = SimFetch {
@@ -520,7 +520,7 @@ impl Sim {
             age: self.now,
         };
         self.fetches.insert(request, fetch);
-        Ticket { request, priority, origin }
+        FetchInfo { request, priority, origin }
     }
 
     fn ask_for_urgent(&mut self) {
@@ -533,8 +533,8 @@ impl Sim {
             }
             self.wake(peer, Priority::High);
         } else {
-            let ticket = self.accept(peer, Priority::High, origin);
-            assert!(self.schedule.handle_submitted(self.peers[peer].key, ticket, self.now));
+            let fetch_info = self.accept(peer, Priority::High, origin);
+            assert!(self.schedule.handle_submitted(self.peers[peer].key, fetch_info, self.now));
         }
     }
 
@@ -695,30 +695,30 @@ impl Sim {
         };
         let (priority, origin) = self.peers[peer].plan.remove(index);
         let more = !self.peers[peer].plan.is_empty() || self.random.chance(20);
-        let ticket = self.accept(peer, priority, origin);
+        let fetch_info = self.accept(peer, priority, origin);
         if self.random.chance(self.scenario.dead) {
             self.schedule.handle_answered(worker, Answer::Ended { why: Fruitless::Failed, more }, self.now);
-            return self.end(ticket.request);
+            return self.end(fetch_info.request);
         }
-        if let Some(fetch) = self.fetches.get_mut(&ticket.request) {
+        if let Some(fetch) = self.fetches.get_mut(&fetch_info.request) {
             fetch.age = work.age;
         }
-        match self.schedule.handle_answered(worker, Answer::Fetch { ticket, more }, self.now) {
-            Fate::Run { protected } => {
+        match self.schedule.handle_answered(worker, Answer::Fetch { fetch_info, more }, self.now) {
+            Admission::Run { protected } => {
                 prop_assert!(priority == Priority::High || protected == work.protected);
-                self.run_fetch(worker, ticket.request, protected, work)
+                self.run_fetch(worker, fetch_info.request, protected, work)
             }
-            Fate::Waits => Ok(()),
-            Fate::Refused => {
+            Admission::Waits => Ok(()),
+            Admission::Refused => {
                 prop_assert!(self.peers[peer].is_gone);
-                self.end(ticket.request)
+                self.end(fetch_info.request)
             }
         }
     }
 
     fn chunk(&mut self, worker: WorkerId) -> Checked {
         let now = self.now;
-        let yields = self.yields;
+        let preemptions = self.preemptions;
         let Some(work) = &mut self.workers[worker] else { return Ok(()) };
         let Some(request) = work.request.filter(|_| !work.is_aborted) else { return Ok(()) };
         if work.priority == Priority::Low {
@@ -734,8 +734,8 @@ impl Sim {
             return if fails { self.retry(worker, request) } else { self.finish(worker, request) };
         }
         let is_protected = work.is_protected(now) && work.bytes < SHARE;
-        if yields > 0 && !is_protected {
-            self.yields -= 1;
+        if preemptions > 0 && !is_protected {
+            self.preemptions -= 1;
             return self.preempted(worker, true);
         }
         self.next_chunk(worker);
@@ -788,14 +788,14 @@ impl Sim {
         let Some(work) = self.leave(worker) else { return Ok(()) };
         let Some(request) = work.request else { return Ok(()) };
         let had_share = work.bytes >= SHARE;
-        let held = self.schedule.counts().set_aside;
+        let held = self.schedule.counts().preempted;
         let how = Preemption { has_body, had_share };
         let had_full_turn = had_share || work.since + PROTECTED <= self.now;
         if let Some(fetch) = self.fetches.get_mut(&request) {
             fetch.age = if had_full_turn { self.now } else { work.age };
             fetch.is_preempted = work.priority == Priority::Low;
         }
-        match self.schedule.handle_set_aside(worker, how, self.now) {
+        match self.schedule.handle_preempted(worker, how, self.now) {
             Requeued::Refused => {
                 prop_assert!(self.peers[work.peer].is_gone);
                 self.end(request)
@@ -866,11 +866,13 @@ impl Sim {
     fn note_prefetches(&mut self) {
         for (request, fetch) in &mut self.fetches {
             let place = self.schedule.waiting.get(request);
-            fetch.was_parked |= place.is_some_and(|place| matches!(place.at, Spot::Parked));
+            fetch.was_parked |= place.is_some_and(|place| matches!(place.at, Location::Blocked));
         }
         let is_queued = |request: &RequestId| {
             let place = self.schedule.waiting.get(request);
-            place.is_some_and(|place| place.priority == Priority::Low && matches!(place.at, Spot::Queue(_)))
+            place.is_some_and(|place| {
+                place.priority == Priority::Low && matches!(place.at, Location::Queue(_))
+            })
         };
         let fetches = self.fetches.iter().filter(|(request, _)| is_queued(request));
         let mut queued: Vec<(Item, Instant)> =
@@ -889,13 +891,13 @@ impl Sim {
             }
             let fetch = if let Item::Fetch(request) = item { self.fetches.get_mut(&request) } else { None };
             let age = fetch.map_or(age, |fetch| {
-                // What was parked or waited for its next attempt has not waited in the queue yet.
+                // What was blocked or waited for its next attempt has not waited in the queue yet.
                 if std::mem::take(&mut fetch.was_parked) || fetch.retry.take().is_some() {
                     fetch.age = self.now;
                 }
                 fetch.age
             });
-            let begin = self.now.max(age + self.scenario.limits.max_wait);
+            let begin = self.now.max(age + self.scenario.limits.aging_threshold);
             self.waits.insert(item, Wait { age, begin, before: None });
             let after = begin - self.now;
             self.after(after, Happening::Look);
@@ -944,8 +946,8 @@ impl Sim {
     fn check_limits(&self) -> Checked {
         let Limits { max_preempted, max_per_origin, .. } = self.scenario.limits;
         let counts = self.schedule.counts();
-        prop_assert!(counts.set_aside <= max_preempted, "{counts:?}");
-        prop_assert_eq!(counts.busy, self.workers.iter().flatten().count());
+        prop_assert!(counts.preempted <= max_preempted, "{counts:?}");
+        prop_assert_eq!(counts.running, self.workers.iter().flatten().count());
         let protected = self.workers.iter().flatten().filter(|work| work.is_protected(self.now)).count();
         let unreserved = self.scenario.limits.workers - self.scenario.limits.reserved;
         prop_assert!(protected <= (unreserved / 2).max(1), "{protected} turns are protected at once");
@@ -965,8 +967,8 @@ impl Sim {
             return Ok(());
         }
         prop_assert!(!self.has_urgent(), "urgent work waits beside an idle worker");
-        let Limits { workers, reserved, max_per_origin, demand_throttle, .. } = self.scenario.limits;
-        let is_throttled = self.last_urgent.is_some_and(|at| self.now < at + demand_throttle);
+        let Limits { workers, reserved, max_per_origin, prefetch_delay, .. } = self.scenario.limits;
+        let is_throttled = self.last_urgent.is_some_and(|at| self.now < at + prefetch_delay);
         if self.low() >= workers - reserved || is_throttled {
             return Ok(());
         }
@@ -992,8 +994,8 @@ impl Sim {
         let counts = self.schedule.counts();
         let peers = self.schedule.peers.len();
         prop_assert_eq!(counts, Counts { idle: self.workers.len(), peers, ..Counts::default() });
-        let Schedule { waiting, ages, retries, pauses, origins, .. } = &self.schedule;
-        prop_assert!(waiting.is_empty() && ages.is_empty() && retries.is_empty() && pauses.is_empty());
+        let Schedule { waiting, aging, retries, pauses, origins, .. } = &self.schedule;
+        prop_assert!(waiting.is_empty() && aging.is_empty() && retries.is_empty() && pauses.is_empty());
         prop_assert!(origins.is_empty(), "{origins:?}");
         // Of each turn before it, and of its own.
         let room = AT_ONCE.max(self.longest_silence);

@@ -1,32 +1,32 @@
-//! When Low work has to wait for awaited work to have gone quiet. Reads no clock.
+//! When Low work has to wait for urgent work to have gone quiet. Reads no clock.
 
 use std::time::{Duration, Instant};
 
-/// Keeps Low work back for a while after each awaited dispatch.
+/// Keeps Low work back for a while after each urgent dispatch.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     quiet: Duration,
-    /// The last time that awaited work was dispatched.
+    /// The last time that urgent work was dispatched.
     last_awaited: Option<Instant>,
 }
 
 impl Throttle {
-    /// Low work waits until awaited work was quiet for so long; zero is no throttle.
+    /// Low work waits until urgent work was quiet for so long; zero is no throttle.
     pub(crate) fn new(quiet: Duration) -> Self {
         Self { quiet, last_awaited: None }
     }
 
-    /// Notes that awaited work was dispatched: a quiet spell is over.
-    pub(crate) fn handle_awaited(&mut self, now: Instant) {
+    /// Notes that urgent work was dispatched: a quiet spell is over.
+    pub(crate) fn handle_urgent(&mut self, now: Instant) {
         self.last_awaited = Some(now);
     }
 
-    /// True if Low work may go: once the spell is long enough all of it may, until awaited work comes again.
+    /// True if Low work may go: once the spell is long enough all of it may, until urgent work comes again.
     pub(crate) fn is_open(&self, now: Instant) -> bool {
         self.opens_at().is_none_or(|at| at <= now)
     }
 
-    /// When Low work may go, unless awaited work comes first; `None` if it may at any time.
+    /// When Low work may go, unless urgent work comes first; `None` if it may at any time.
     pub(crate) fn opens_at(&self) -> Option<Instant> {
         self.last_awaited.filter(|_| !self.quiet.is_zero()).map(|last| last + self.quiet)
     }
@@ -43,9 +43,9 @@ mod tests {
         let now = Instant::now();
         let mut throttle = Throttle::new(QUIET);
         assert!(throttle.is_open(now));
-        throttle.handle_awaited(now);
+        throttle.handle_urgent(now);
         assert!(!throttle.is_open(now + QUIET / 2));
-        throttle.handle_awaited(now + QUIET / 2);
+        throttle.handle_urgent(now + QUIET / 2);
         assert!(!throttle.is_open(now + QUIET));
         assert_eq!(throttle.opens_at(), Some(now + QUIET / 2 + QUIET));
         assert!(throttle.is_open(now + 2 * QUIET));
@@ -56,7 +56,7 @@ mod tests {
     fn without_a_quiet_time_it_is_always_open() {
         let now = Instant::now();
         let mut throttle = Throttle::new(Duration::ZERO);
-        throttle.handle_awaited(now);
+        throttle.handle_urgent(now);
         assert!(throttle.is_open(now));
         assert_eq!(throttle.opens_at(), None);
     }

@@ -2,7 +2,7 @@
 //!
 //! A read is served from storage. A read that misses says where it waits and wakes the file's peer; the peer, asked for
 //! the next fetch, lets the [plan] decide; a [piece] brings the bytes into storage, which wakes the reader.
-//! A server without ranges is read [from start to end](linear) by a thread of the file.
+//! A server without ranges is read [from start to end](sequential) by a thread of the file.
 
 mod piece;
 mod plan;
@@ -18,16 +18,16 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use self::piece::{Joint, PieceSink};
+use self::piece::{Overlap, PieceSink};
 use self::plan::{Network, Plan, ReaderView};
 use self::pool::{Proof, ServerPool};
 use self::probe::ProbeSink;
 use self::state::State;
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
-use crate::client::{ByteRange, Request, Warmth};
+use crate::client::{ByteRange, PreconnectGuard, Request};
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{
-    Berth, Downloader, Epoch, Fetch, Next, OtherTags, Peer, PeerHandle, Priority, Waker,
+    Downloader, Epoch, Fetch, Handoff, Next, OtherTags, Peer, PeerHandle, Priority, Waker,
 };
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -43,14 +43,14 @@ pub use self::state::{Pending, StreamStats, TryRead};
 const LOOK_AGAIN: Range<u64> = 32 * 1024..256 * 1024;
 
 /// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
-const JOINT: u64 = 64;
+const OVERLAP: u64 = 64;
 
 /// A file that is being streamed. Keeps its peer, and so the downloader, alive.
 #[derive(Debug)]
 pub(crate) struct HttpFile {
     shared: Arc<Shared>,
     _on_cancel: CancelGuard,
-    /// Last, so that all is told to go before the wait for the linear thread.
+    /// Last, so that all is told to go before the wait for the sequential thread.
     peer: PeerHandle,
 }
 
@@ -65,20 +65,20 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Set once, right after registration.
     link: OnceLock<Link>,
-    linear: Mutex<Option<JoinHandle<()>>>,
-    warmth: Mutex<KeptWarm>,
+    sequential: Mutex<Option<JoinHandle<()>>>,
+    preconnect: Mutex<Preconnect>,
     /// Where workers leave bodies to readers that wait for them.
-    berth: Arc<Berth>,
+    handoff: Arc<Handoff>,
 }
 
 /// A connection that is kept ready, so that a seek costs one round trip.
 #[derive(Debug, Default)]
-enum KeptWarm {
+enum Preconnect {
     /// It is not known yet whether there is more to come than the opening brings.
     #[default]
     Undecided,
     /// `None` behind a proxy, and once the stream is gone.
-    Decided(Option<Warmth>),
+    Decided(Option<PreconnectGuard>),
 }
 
 /// The way to the downloader.
@@ -123,9 +123,9 @@ impl HttpFile {
             state: Mutex::new(state),
             config,
             link: OnceLock::new(),
-            linear: Mutex::default(),
-            warmth: Mutex::default(),
-            berth: Arc::new(Berth::new(move || woken.notify())),
+            sequential: Mutex::default(),
+            preconnect: Mutex::default(),
+            handoff: Arc::new(Handoff::new(move || woken.notify())),
         });
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
         let epoch = peer.epoch().child_as(CancelReason::Fetch);
@@ -147,7 +147,7 @@ impl HttpFile {
                 state.opening = false;
                 state.preload = true;
             }
-            file.shared.nudge(Priority::High);
+            file.shared.replan(Priority::High);
         }
         Ok((file, reader))
     }
@@ -164,13 +164,13 @@ impl HttpFile {
 impl Drop for HttpFile {
     fn drop(&mut self) {
         self.peer.cancel();
-        let linear = self.shared.linear.lock().take();
+        let sequential = self.shared.sequential.lock().take();
         // In a callback it ends by itself: it could be what this very thread works for.
         if in_callback() {
             return;
         }
-        if linear.is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the thread of a linear body had panicked");
+        if sequential.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread of a sequential body had panicked");
         }
         self.shared.close();
     }
@@ -226,8 +226,8 @@ impl Shared {
         let media = self.media_info();
         self.state.lock().close(media);
         self.resource.close();
-        let warmth = std::mem::replace(&mut *self.warmth.lock(), KeptWarm::Decided(None));
-        drop(warmth);
+        let preconnect = std::mem::replace(&mut *self.preconnect.lock(), Preconnect::Decided(None));
+        drop(preconnect);
     }
 
     /// Ends all transfers, now and for ever. What is stored stays readable.
@@ -279,7 +279,7 @@ impl Shared {
             if got > 0 {
                 return Ok(got);
             }
-            if !interrupted && self.berth.read_on(position) {
+            if !interrupted && self.handoff.drive(position) {
                 continue;
             }
             match self.await_byte(reader, position, interrupts) {
@@ -322,9 +322,9 @@ impl Shared {
                 return Err(self.locate(error, position));
             }
             state.want(reader, position);
-            if state.trouble.is_some() { Pending::Retrying } else { Pending::Fetching }
+            if state.transient_error.is_some() { Pending::Retrying } else { Pending::Fetching }
         };
-        self.ask_for_awaited();
+        self.request_urgent();
         Ok(TryRead::Pending(pending))
     }
 
@@ -335,9 +335,9 @@ impl Shared {
     }
 
     /// What fetching has failed of, if that holds still: why nothing is fetched, or else what is asked for again.
-    pub(crate) fn trouble(&self) -> Option<Error> {
+    pub(crate) fn transient_error(&self) -> Option<Error> {
         let state = self.state.lock();
-        state.halted.clone().or_else(|| state.spoiled.clone()).or_else(|| state.trouble.clone())
+        state.halted.clone().or_else(|| state.unusable.clone()).or_else(|| state.transient_error.clone())
     }
 
     /// Publishes that a read, or all fetching, has failed.
@@ -357,7 +357,7 @@ impl Shared {
     pub(crate) fn set_read_ahead(&self, read_ahead: ReadAhead) -> Result<(), Error> {
         FileConfig { read_ahead, ..FileConfig::default() }.check()?;
         self.state.lock().set_read_ahead(read_ahead);
-        self.nudge(Priority::Low);
+        self.replan(Priority::Low);
         Ok(())
     }
 
@@ -394,7 +394,7 @@ impl Shared {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let end = position.saturating_add(bytes);
         let waiter = self.state.lock().want_all(&(position..end));
-        self.ask_for_awaited();
+        self.request_urgent();
         let ended = self.resource.wait(deadline, |view| {
             let state = self.state.lock();
             if view.ranges.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
@@ -427,7 +427,7 @@ impl Shared {
         state.stats.bytes_read += bytes;
         let view = &mut state.readers[reader];
         let run = if view.position == position { view.run } else { 0 };
-        let most = run.min(plan::reserve(read_ahead)) / 16;
+        let most = run.min(plan::prefetch_limit(read_ahead)) / 16;
         // A power of two: one that grew with each byte read would never be passed.
         let step = 1_u64 << most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end).ilog2();
         let look_again = run / step != (run + bytes) / step || run == 0;
@@ -441,16 +441,16 @@ impl Shared {
         if state.halted.as_ref().is_some_and(Error::is_retryable) && !state.is_sequential() {
             state.halted = None;
         }
-        let (windows, linear) = (state.windows(), state.linear);
+        let (windows, sequential) = (state.windows(), state.sequential);
         drop(state);
         if let Some(windows) = windows {
             self.resource.evict(&windows);
         }
-        if linear {
-            // The thread that reads the linear body waits for readers to get on.
+        if sequential {
+            // The thread that reads the sequential body waits for readers to get on.
             self.resource.notify();
         }
-        self.nudge(Priority::Low);
+        self.replan(Priority::Low);
     }
 
     fn await_byte(&self, reader: ReaderId, position: u64, interrupts: u64) -> Wait {
@@ -470,7 +470,7 @@ impl Shared {
             state.want(reader, position);
             state.failures
         };
-        self.ask_for_awaited();
+        self.request_urgent();
         let began = Instant::now();
         let wait = self.block(position, interrupts, failures, or);
         let mut state = self.state.lock();
@@ -483,20 +483,20 @@ impl Shared {
     }
 
     /// Makes what is waited for come: clears its way, makes it urgent, and asks for what is not on its way.
-    fn ask_for_awaited(&self) {
+    fn request_urgent(&self) {
         let Some(link) = self.link.get() else { return };
         let network = self.network();
-        let (unwanted, awaited) = self.resource.with_ranges(|ranges| {
+        let (unwanted, urgent) = self.resource.with_ranges(|ranges| {
             let mut state = self.state.lock();
-            (state.unwanted(ranges, network), state.promote_awaited())
+            (state.unwanted(ranges, network), state.promote_urgent())
         });
         for token in unwanted {
             token.cancel();
         }
-        awaited.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
-        // A linear body's thread may have to read on, or start again.
+        urgent.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
+        // A sequential body's thread may have to read on, or start again.
         self.resource.notify();
-        self.nudge(Priority::High);
+        self.replan(Priority::High);
     }
 
     fn block(
@@ -517,7 +517,7 @@ impl Shared {
                 since = since.max(state.last_progress);
                 or(&state)
                     .or_else(|| self.broken_off(&state, interrupts, failures).map(Wait::Failed))
-                    .or_else(|| self.berth.has(position).then_some(Wait::Ready))
+                    .or_else(|| self.handoff.has(position).then_some(Wait::Ready))
             });
             match (ended, self.config.read_timeout) {
                 (Some(wait), _) => return wait,
@@ -529,7 +529,7 @@ impl Shared {
 
     /// Why a wait has to end without what it waits for.
     fn broken_off(&self, state: &State, interrupts: u64, failures: u64) -> Option<Error> {
-        if let Some(error) = self.cancelled().or_else(|| state.spoiled.clone()) {
+        if let Some(error) = self.cancelled().or_else(|| state.unusable.clone()) {
             return Some(error);
         }
         if state.interrupted || state.interrupts != interrupts {
@@ -544,14 +544,14 @@ impl Shared {
 
     fn timed_out(&self) -> Error {
         let error = Error::new(ErrorKind::TimedOut, "what was waited for did not arrive in time");
-        match self.state.lock().trouble.clone() {
-            Some(trouble) => error.with_cause(trouble),
+        match self.state.lock().transient_error.clone() {
+            Some(transient_error) => error.with_cause(transient_error),
             None => error,
         }
     }
 
     /// Wakes the peer if the plan has something for it.
-    fn nudge(&self, admissible: Priority) {
+    fn replan(&self, admissible: Priority) {
         let Some(link) = self.link.get() else { return };
         let network = self.network();
         let plan = self.resource.with_ranges(|ranges| self.state.lock().plan(ranges, network, admissible));
@@ -565,33 +565,34 @@ impl Shared {
     /// What the network has shown.
     fn network(&self) -> Network {
         let (rate, ttfb) = self.link.get().map(|link| link.waker.network()).unwrap_or_default();
-        let serial = matches!(&*self.warmth.lock(), KeptWarm::Decided(Some(warmth)) if warmth.is_serial());
-        Network { rate, ttfb, serial }
+        let single_connection = matches!(&*self.preconnect.lock(), Preconnect::Decided(Some(preconnect)) if preconnect.is_single_connection());
+        Network { rate, ttfb, single_connection }
     }
 
     /// Keeps a connection ready from now on, if there is more to come than the opening brings.
-    fn keep_warm(&self) {
+    fn keep_preconnected(&self) {
         let has_more = |info: &state::Info| info.ranged && info.len.is_none_or(|len| len > plan::OPENING);
         if !self.state.lock().info.as_ref().is_some_and(has_more) {
             return;
         }
         let target = self.state.lock().target().cloned();
-        let mut warmth = self.warmth.lock();
-        if let KeptWarm::Undecided = *warmth {
+        let mut preconnect = self.preconnect.lock();
+        if let Preconnect::Undecided = *preconnect {
             let request = self.request(target.as_ref());
-            *warmth = KeptWarm::Decided(self.link.get().and_then(|link| link.waker.keep_warm(&request)));
+            *preconnect =
+                Preconnect::Decided(self.link.get().and_then(|link| link.waker.keep_preconnected(&request)));
         }
     }
 
     /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.
-    fn joint(&self, start: u64) -> Option<Joint> {
-        if self.state.lock().is_vouched_for() {
+    fn overlap(&self, start: u64) -> Option<Overlap> {
+        if self.state.lock().has_validator() {
             return None;
         }
-        let mut bytes = vec![0; JOINT.min(start) as usize];
+        let mut bytes = vec![0; OVERLAP.min(start) as usize];
         let from = start - bytes.len() as u64;
         let got = self.resource.read_at(from, &mut bytes).ok()?;
-        (got > 0 && got == bytes.len()).then_some(Joint { start: from, bytes })
+        (got > 0 && got == bytes.len()).then_some(Overlap { start: from, bytes })
     }
 
     /// What goes to `target` first, if there is one.
@@ -647,7 +648,7 @@ impl Peer for FilePeer {
         let planned = shared.resource.with_ranges(|ranges| {
             let mut state = shared.state.lock();
             match state.plan(ranges, network, admissible) {
-                Plan::Fetch { range, .. } if state.awaits_joint(range.start, ranges) => None,
+                Plan::Fetch { range, .. } if state.awaits_overlap(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
                     let epoch = link.epoch.child();
                     let is_preload = std::mem::take(&mut state.preload);
@@ -673,13 +674,13 @@ impl Peer for FilePeer {
         for piece in superseded {
             piece.cancel();
         }
-        let joint = shared.joint(range.start);
-        let start = joint.as_ref().map_or(range.start, |joint| joint.start);
-        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), joint));
+        let overlap = shared.overlap(range.start);
+        let start = overlap.as_ref().map_or(range.start, |overlap| overlap.start);
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), overlap));
         let request = shared.request(sink.target());
         let whole = range == (0..u64::MAX);
         let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
-        let mut fetch = Fetch::new(request).priority(priority).epoch(&epoch).berth(&shared.berth);
+        let mut fetch = Fetch::new(request).priority(priority).epoch(&epoch).handoff(&shared.handoff);
         if endless {
             fetch = fetch.max_retries(u32::MAX);
         }

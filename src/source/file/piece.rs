@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::plan::{self, Piece};
 use super::state::{Accepted, InFlight, State};
 use super::{Shared, sequential};
-use crate::client::Head;
+use crate::client::ResponseHead;
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
 use crate::error::{Error, ErrorKind};
@@ -29,7 +29,7 @@ pub(crate) struct PieceSink {
     /// The next piece was asked for.
     led: bool,
     /// Where nothing else vouches for it: the stored bytes before the piece, which come once more.
-    joint: Option<Joint>,
+    overlap: Option<Overlap>,
     /// They have come.
     has_joined: bool,
     /// Since when a head is accepted whose body has not ended: what is wrong from then on is wrong with its bytes.
@@ -49,15 +49,15 @@ pub(crate) struct PieceSink {
 }
 
 /// Stored bytes, and where they lie.
-pub(crate) struct Joint {
+pub(crate) struct Overlap {
     pub(crate) start: u64,
     pub(crate) bytes: Vec<u8>,
 }
 
-impl Joint {
+impl Overlap {
     /// Holds what came at `offset` against what is stored. Returns what lies behind the joint, and whether all of the
     /// joint has come.
-    fn hold_against<'a>(&self, offset: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8], bool), Error> {
+    fn compare<'a>(&self, offset: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8], bool), Error> {
         let there =
             &self.bytes[usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len())..];
         let known = there.len().min(bytes.len());
@@ -70,12 +70,12 @@ impl Joint {
 }
 
 impl PieceSink {
-    pub(crate) fn new(shared: Arc<Shared>, key: usize, range: Range<u64>, joint: Option<Joint>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, key: usize, range: Range<u64>, overlap: Option<Overlap>) -> Self {
         let start = range.start;
         let (is_first, is_beside, relies_on_validator, target) = {
             let state = shared.state.lock();
             let target = state.target().cloned();
-            let relies = start > 0 && state.is_vouched_for();
+            let relies = start > 0 && state.has_validator();
             (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none(), relies, target)
         };
         Self {
@@ -83,7 +83,7 @@ impl PieceSink {
             key,
             unclear: is_first.then(Vec::new),
             led: false,
-            joint,
+            overlap,
             has_joined: false,
             opened: None,
             range,
@@ -115,16 +115,16 @@ impl PieceSink {
         if self.opened.is_some_and(|opened| plan::is_too_long(left, opened.elapsed())) {
             return self.cut();
         }
-        if !is_too_far && (self.led || left > plan::MOST_LEAD) {
+        if !is_too_far && (self.led || left > plan::MAX_LEAD) {
             return;
         }
         let network = self.shared.network();
         if is_too_far && !network.drains(left) {
             return self.cut();
         }
-        if !self.led && left <= network.lead() {
+        if !self.led && left <= network.pipeline_lead() {
             self.led = true;
-            self.shared.nudge(Priority::Low);
+            self.shared.replan(Priority::Low);
         }
     }
 
@@ -152,10 +152,10 @@ impl PieceSink {
             self.unclear = Some(held);
             return Ok(());
         }
-        self.shared.refuse_page(&held)?;
+        self.shared.refuse_html_page(&held)?;
         self.store(0, &held)?;
         // What is waited for elsewhere could not be asked for before, or not with success.
-        self.shared.nudge(Priority::High);
+        self.shared.replan(Priority::High);
         Ok(())
     }
 }
@@ -164,7 +164,7 @@ impl PieceSink {
 ///
 /// They are not taken out as a radio's are: nothing but the header says that they are there, and where it lies that would take
 /// audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
-fn refuse_titles(head: &Head, config: &FileConfig) -> Result<(), Error> {
+fn refuse_titles(head: &ResponseHead, config: &FileConfig) -> Result<(), Error> {
     let asks = config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("icy-metadata"));
     if asks || head.header("icy-metaint").is_none() {
         return Ok(());
@@ -178,10 +178,10 @@ fn refuse_titles(head: &Head, config: &FileConfig) -> Result<(), Error> {
 
 impl Shared {
     /// Fails if these first bytes are those of a page; else notes them.
-    pub(crate) fn refuse_page(&self, first: &[u8]) -> Result<(), Error> {
+    pub(crate) fn refuse_html_page(&self, first: &[u8]) -> Result<(), Error> {
         let mut state = self.state.lock();
         let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
-        if media::looks_like_page(content_type, first) {
+        if media::looks_like_html_page(content_type, first) {
             let what = content_type.unwrap_or("something without a type").to_owned();
             let why = format!("the answer is a page or a list, not media; the server calls it {what}");
             // The next try may get something else: do not hold that against this answer.
@@ -225,12 +225,12 @@ impl State {
     }
 
     /// Returns the error if fetching ends with it, and no read returns it.
-    fn note_end(&mut self, outcome: Outcome, is_awaited: bool) -> Option<Error> {
+    fn note_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
         match outcome {
             // Given up, or nobody waits for it. Whoever does later has it fetched again.
-            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_awaited) => {
+            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
                 let is_download = self.read_ahead == ReadAhead::Whole;
-                self.trouble = Some(error.clone());
+                self.transient_error = Some(error.clone());
                 if is_download && error.is_retryable() {
                     self.halted = None;
                     return None;
@@ -239,7 +239,7 @@ impl State {
             }
             Outcome::Failed(error) => self.fail(error),
             Outcome::Done => {
-                self.trouble = None;
+                self.transient_error = None;
                 None
             }
             Outcome::Cancelled(_) => None,
@@ -249,8 +249,8 @@ impl State {
     /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the piece that
     /// runs ahead of it is none.
     fn note_progress(&mut self, key: usize) {
-        let is_awaited = self.pieces.get(key).is_some_and(|in_flight| self.is_awaited(&in_flight.piece));
-        if is_awaited {
+        let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
+        if is_urgent {
             self.last_progress = Instant::now();
         }
     }
@@ -261,15 +261,15 @@ impl State {
         let bytes = bytes.len() as u64;
         // A body that is read again from its start makes no progress before it gets to where it was.
         let is_new = offset + bytes > self.linear_best;
-        if self.linear && is_new {
+        if self.sequential && is_new {
             self.last_progress = Instant::now();
             let new = offset + bytes - self.linear_best.max(offset);
-            self.linear_backoff.handle_bytes(new, self.last_progress);
+            self.sequential_backoff.handle_bytes(new, self.last_progress);
             self.linear_best = offset + bytes;
         }
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
-        if (is_new || !self.linear) && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
-            self.trouble = None;
+        if (is_new || !self.sequential) && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
+            self.transient_error = None;
         }
         self.stats.bytes_fetched += bytes;
         let is_wanted = self.is_wanted(&(offset..offset + bytes));
@@ -287,7 +287,7 @@ impl Sink for PieceSink {
         }
     }
 
-    fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         let mut state = self.shared.state.lock();
         if self.is_beside && !head.is_partial() {
             // The opening's body is the one to read.
@@ -300,7 +300,7 @@ impl Sink for PieceSink {
                 "another server may have sent it, with an entity tag of its own: that is looked into first";
             return Err(Error::new(ErrorKind::Refusal, why));
         }
-        if self.relies_on_validator && !self.has_begun && head.is_partial() && !state.is_vouched_for() {
+        if self.relies_on_validator && !self.has_begun && head.is_partial() && !state.has_validator() {
             self.is_unproved = true;
             let why =
                 "the answer does not repeat the validator: it is asked for again with the bytes before it";
@@ -325,7 +325,7 @@ impl Sink for PieceSink {
         drop(state);
         self.opened = Some(Instant::now());
         self.has_begun = true;
-        self.shared.keep_warm();
+        self.shared.keep_preconnected();
         Ok(Flow::Stream)
     }
 
@@ -333,18 +333,18 @@ impl Sink for PieceSink {
         {
             let mut state = self.shared.state.lock();
             state.pieces.try_remove(self.key);
-            state.linear = true;
+            state.sequential = true;
         }
         sequential::start(&self.shared, body);
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let (mut offset, mut bytes) = (offset, bytes);
-        if let Some(joint) = &self.joint {
+        if let Some(overlap) = &self.overlap {
             let is_past;
-            (offset, bytes, is_past) = joint.hold_against(offset, bytes)?;
+            (offset, bytes, is_past) = overlap.compare(offset, bytes)?;
             if is_past {
-                self.joint = None;
+                self.overlap = None;
                 self.has_joined = true;
             }
             if bytes.is_empty() {
@@ -361,7 +361,7 @@ impl Sink for PieceSink {
     }
 
     fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
-        if self.joint.is_some() || self.unclear.is_some() {
+        if self.overlap.is_some() || self.unclear.is_some() {
             return self.write(offset, block);
         }
         let end = offset + block.len() as u64;
@@ -373,7 +373,7 @@ impl Sink for PieceSink {
     fn retrying(&mut self, error: &Error, _: Instant) {
         self.opened = None;
         let mut state = self.shared.state.lock();
-        state.trouble = Some(error.clone());
+        state.transient_error = Some(error.clone());
         // The client has asked the original URL where the target gave no head at all.
         if error.kind() == ErrorKind::Silent {
             state.leave_target(self.target());
@@ -382,7 +382,7 @@ impl Sink for PieceSink {
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
         in_flight.piece.retrying = Some(in_flight.priority);
         let (piece, for_reader, token) = (in_flight.piece, in_flight.for_reader, in_flight.token.clone());
-        let in_vain = for_reader && !state.is_awaited(&piece);
+        let in_vain = for_reader && !state.is_urgent(&piece);
         let unreachable = matches!(
             error.kind(),
             ErrorKind::Refused
@@ -418,7 +418,9 @@ impl Sink for PieceSink {
                 (Outcome::Failed(_), _) if self.is_beside || self.is_unproved => None,
                 // With bytes that are there, or promised: a 416 is no end, but a server that contradicts itself.
                 (Outcome::Failed(error), Some(piece))
-                    if !self.has_begun && self.joint.is_none() && state.is_end(&error, &piece, available) =>
+                    if !self.has_begun
+                        && self.overlap.is_none()
+                        && state.is_end(&error, &piece, available) =>
                 {
                     None
                 }
@@ -434,15 +436,15 @@ impl Sink for PieceSink {
                 (Outcome::Failed(error), _)
                     if self.opened.is_some()
                         && error.kind() == ErrorKind::Changed
-                        && !state.is_vouched_for() =>
+                        && !state.has_validator() =>
                 {
                     // Nothing that comes from elsewhere in the file can be told from the new one's.
-                    state.spoiled = Some(error.clone());
+                    state.unusable = Some(error.clone());
                     state.fail(error).map(|error| (error, missing))
                 }
                 (outcome, piece) => {
-                    let is_awaited = piece.is_some_and(|piece| state.is_awaited(&piece));
-                    state.note_end(outcome, is_awaited).map(|error| (error, missing))
+                    let is_urgent = piece.is_some_and(|piece| state.is_urgent(&piece));
+                    state.note_end(outcome, is_urgent).map(|error| (error, missing))
                 }
             }
         });
@@ -450,6 +452,6 @@ impl Sink for PieceSink {
             self.shared.report(error, position);
         }
         self.shared.resource.notify();
-        self.shared.nudge(Priority::Low);
+        self.shared.replan(Priority::Low);
     }
 }

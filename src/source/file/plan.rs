@@ -6,7 +6,7 @@
 //!       window                             position               next   end     mark
 //! ```
 //!
-//! A reader that waits gets an awaited piece where it waits, small at first and growing while it reads in sequence. One
+//! A reader that waits gets an urgent piece where it waits, small at first and growing while it reads in sequence. One
 //! that does not wait gets pieces ahead of it, each asked for shortly before the last one ends, up to the mark. One that
 //! drains what comes gets more at once, which is cut where it turns out to be too much.
 
@@ -31,13 +31,13 @@ const PIECE_TIME: Duration = Duration::from_millis(1500);
 
 /// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken as
 /// they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
-const DRAINED_PIECE: u64 = 64 * 1024 * 1024;
+const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 
 /// So long such a piece takes at most: it holds a worker.
-const DRAINED_TIME: Duration = Duration::from_secs(4);
+const STREAMING_TIME: Duration = Duration::from_secs(4);
 
 /// Who has no more than this before it drains what comes.
-const DRAINED: u64 = 1024 * 1024;
+const STREAMING_RUN: u64 = 1024 * 1024;
 
 /// The piece size until the network's rate is known.
 const UNKNOWN_PIECE: u64 = 512 * 1024;
@@ -51,26 +51,26 @@ const FROM_THE_START: u64 = 256;
 
 /// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
 /// connection each; on a slow network a larger one would cost seconds.
-const REACH: Range<u64> = 8 * 1024..1024 * 1024;
+const JOIN_DISTANCE: Range<u64> = 8 * 1024..1024 * 1024;
 
 /// How far, until the network's rate is known.
-const UNKNOWN_REACH: u64 = 64 * 1024;
+const UNKNOWN_JOIN_DISTANCE: u64 = 64 * 1024;
 
 /// Rests of bodies up to this are read for the sake of their connections.
 const SMALL_REMAINDER: u64 = 64 * 1024;
 
 /// The next piece is asked for no later than this before the last one ends.
-const LEAST_LEAD: u64 = 4 * 1024;
+const MIN_LEAD: u64 = 4 * 1024;
 
 /// And no sooner.
-pub(crate) const MOST_LEAD: u64 = PIECE.end;
+pub(crate) const MAX_LEAD: u64 = PIECE.end;
 
 /// The mark where all is to be read ahead but storage is windowed.
-const WINDOWED_MARK: u64 = 16 << 20;
+const WINDOWED_TARGET: u64 = 16 << 20;
 
 /// What the plan is made from.
 #[derive(Debug)]
-pub(crate) struct Situation<'a> {
+pub(crate) struct Snapshot<'a> {
     pub(crate) readers: &'a [ReaderView],
     pub(crate) available: &'a RangeSet,
     pub(crate) in_flight: &'a [Piece],
@@ -116,7 +116,7 @@ pub(crate) struct Network {
     /// From a request to its first byte.
     pub(crate) ttfb: Option<Duration>,
     /// The server answers one connection at a time.
-    pub(crate) serial: bool,
+    pub(crate) single_connection: bool,
 }
 
 /// What to do.
@@ -138,8 +138,8 @@ impl Network {
     }
 
     /// The largest piece for a reader that drains.
-    fn drained_piece(self) -> u64 {
-        self.rate.map_or(0, |rate| (rate * DRAINED_TIME.as_secs_f64()) as u64).min(DRAINED_PIECE)
+    fn streaming_piece(self) -> u64 {
+        self.rate.map_or(0, |rate| (rate * STREAMING_TIME.as_secs_f64()) as u64).min(STREAMING_PIECE)
     }
 
     /// What arrives in the time that a new request takes to its first byte.
@@ -154,29 +154,31 @@ impl Network {
     }
 
     /// How far from a running piece a reader had better wait for it than ask anew.
-    fn reach(self) -> u64 {
+    fn join_distance(self) -> u64 {
         // Asking anew costs the time to a first byte, and what the abandoned piece had under way.
-        self.rate.map_or(UNKNOWN_REACH, |_| (2 * self.in_one_ttfb()).clamp(REACH.start, REACH.end))
+        self.rate.map_or(UNKNOWN_JOIN_DISTANCE, |_| {
+            (2 * self.in_one_ttfb()).clamp(JOIN_DISTANCE.start, JOIN_DISTANCE.end)
+        })
     }
 
     /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the two
     /// share the network, and what is wanted sooner comes later.
-    pub(crate) fn lead(self) -> u64 {
-        if self.serial {
+    pub(crate) fn pipeline_lead(self) -> u64 {
+        if self.single_connection {
             return 0;
         }
         // Half as much again as a request takes when nothing is in its way, for one that is late.
         let lead = self.in_one_ttfb() / 2 * 3;
-        self.rate.map_or(PIECE.start, |_| lead.clamp(LEAST_LEAD, self.piece()))
+        self.rate.map_or(PIECE.start, |_| lead.clamp(MIN_LEAD, self.piece()))
     }
 }
 
 impl ReaderView {
     /// The first missing byte that is waited for.
-    pub(crate) fn awaited(&self, available: &RangeSet) -> Option<u64> {
+    pub(crate) fn urgent(&self, available: &RangeSet) -> Option<u64> {
         let missing = available.run_from(self.position);
-        let is_awaited = missing < self.until || (self.waiting && missing == self.position);
-        is_awaited.then_some(missing)
+        let is_urgent = missing < self.until || (self.waiting && missing == self.position);
+        is_urgent.then_some(missing)
     }
 
     /// True if something is waited for.
@@ -185,7 +187,7 @@ impl ReaderView {
     }
 
     /// True if this piece is to bring what is waited for.
-    pub(crate) fn awaits(&self, piece: &Piece) -> bool {
+    pub(crate) fn needs(&self, piece: &Piece) -> bool {
         let end = self.until.max(self.position.saturating_add(u64::from(self.waiting)));
         // A piece without an end brings the last byte, wherever that is.
         self.waits() && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
@@ -195,22 +197,22 @@ impl ReaderView {
     /// between.
     pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
         let end = covered_to(self.position, available, in_flight);
-        let mark = mark(read_ahead, self.position, self.run);
-        let enough = if self.filling { mark } else { mark / 2 };
+        let prefetch_target = prefetch_target(read_ahead, self.position, self.run);
+        let enough = if self.filling { prefetch_target } else { prefetch_target / 2 };
         self.filling = end < self.until || end - self.position < enough;
     }
 
     /// How far bytes should be there.
-    fn reach(&self, read_ahead: ReadAhead) -> u64 {
-        self.position.saturating_add(mark(read_ahead, self.position, self.run)).max(self.until)
+    fn target_end(&self, read_ahead: ReadAhead) -> u64 {
+        self.position.saturating_add(prefetch_target(read_ahead, self.position, self.run)).max(self.until)
     }
 }
 
-impl Situation<'_> {
+impl Snapshot<'_> {
     /// The next fetch, the most urgent first.
     pub(crate) fn plan(&self) -> Plan {
-        let awaited = self.readers.iter().find_map(|reader| self.awaited(reader));
-        if let Some(range) = awaited {
+        let urgent = self.readers.iter().find_map(|reader| self.urgent(reader));
+        if let Some(range) = urgent {
             return Plan::Fetch { range, priority: Priority::High };
         }
         if self.admissible == Priority::High {
@@ -223,11 +225,12 @@ impl Situation<'_> {
     /// What is in flight, nobody's, and in the way: a reader waits, and the rest would take longer than a new connection.
     /// Somebody's is what goes on where a reader's bytes end, or begins within its mark.
     pub(crate) fn poll_unwanted(&self) -> Option<usize> {
-        if !self.readers.iter().any(|reader| reader.awaited(self.available).is_some()) {
+        if !self.readers.iter().any(|reader| reader.urgent(self.available).is_some()) {
             return None;
         }
         let reach = |reader: &ReaderView| {
-            covered_to(reader.position, self.available, self.in_flight).max(reader.reach(self.read_ahead))
+            covered_to(reader.position, self.available, self.in_flight)
+                .max(reader.target_end(self.read_ahead))
         };
         let wants =
             |piece: &Piece, reader: &ReaderView| piece.end > reader.position && piece.next <= reach(reader);
@@ -238,12 +241,12 @@ impl Situation<'_> {
     }
 
     /// What a waiting reader needs and nothing in flight brings soon.
-    fn awaited(&self, reader: &ReaderView) -> Option<Range<u64>> {
-        let position = reader.awaited(self.available)?;
+    fn urgent(&self, reader: &ReaderView) -> Option<Range<u64>> {
+        let position = reader.urgent(self.available)?;
         if self.len.is_some_and(|len| position >= len) {
             return None;
         }
-        let reach = self.network.reach();
+        let reach = self.network.join_distance();
         // What is stored already is past, although the piece may not have said so yet.
         let is_coming = |piece: &Piece| {
             piece.retrying != Some(Priority::Low)
@@ -252,13 +255,15 @@ impl Situation<'_> {
                 && position.saturating_sub(self.available.run_from(piece.next)) <= reach
         };
         // Its connection will be free at once, and another one would wait for it.
-        let is_ending =
-            |piece: &Piece| self.network.serial && piece.retrying.is_none() && piece.next >= piece.end;
+        let is_ending = |piece: &Piece| {
+            self.network.single_connection && piece.retrying.is_none() && piece.next >= piece.end
+        };
         if self.in_flight.iter().any(|piece| is_coming(piece) || is_ending(piece)) {
             return None;
         }
         let ahead = reader.until.saturating_sub(position);
-        let size = FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece().max(self.drained(reader)));
+        let size =
+            FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece().max(self.streaming_size(reader)));
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
         // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
@@ -272,13 +277,13 @@ impl Situation<'_> {
             return None;
         }
         let from = reader.position;
-        let mark = self.clip(reader.reach(self.read_ahead));
-        let gap = self.first_gap(from..mark)?;
-        if self.network.serial && !self.in_flight.is_empty() {
+        let prefetch_target = self.clip(reader.target_end(self.read_ahead));
+        let gap = self.first_gap(from..prefetch_target)?;
+        if self.network.single_connection && !self.in_flight.is_empty() {
             return None;
         }
-        let lead = self.network.lead();
-        let busy = |piece: &&Piece| piece.next < mark && piece.end > from;
+        let lead = self.network.pipeline_lead();
+        let busy = |piece: &&Piece| piece.next < prefetch_target && piece.end > from;
         let mut running = self.in_flight.iter().filter(busy);
         let full = running.clone().count() >= 2
             || running.any(|piece| piece.retrying.is_some() || piece.end.saturating_sub(piece.next) > lead);
@@ -288,10 +293,10 @@ impl Situation<'_> {
         let ahead = reader.until.saturating_sub(gap.start);
         // As much again as there is from where the run began.
         let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
-        let drained = self.drained(reader);
-        let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(drained);
+        let streaming_size = self.streaming_size(reader);
+        let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);
         // Not for one that drains: should it stop, the piece is cut where it has enough.
-        let reserve = reserve(self.read_ahead).max(drained);
+        let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
         let limit = self.clip(from.saturating_add(reserve).max(reader.until));
         let end = gap.start.saturating_add(size).min(limit);
         // Beyond the mark too: what is asked for is a piece, not what is missing just now.
@@ -299,14 +304,14 @@ impl Situation<'_> {
     }
 
     /// How large a piece may be because of what this reader has drained.
-    fn drained(&self, reader: &ReaderView) -> u64 {
+    fn streaming_size(&self, reader: &ReaderView) -> u64 {
         let ahead = self.available.run_from(reader.position) - reader.position;
-        let full = full_mark(self.read_ahead);
+        let full = full_target(self.read_ahead);
         // Half a mark is what a reader that does not drain has before more is asked for.
-        if full < DRAINED || ahead > DRAINED.min(full / 4) || self.network.serial {
+        if full < STREAMING_RUN || ahead > STREAMING_RUN.min(full / 4) || self.network.single_connection {
             return 0;
         }
-        reader.run.min(self.network.drained_piece())
+        reader.run.min(self.network.streaming_piece())
     }
 
     /// With everything wanted: the first of what the readers' read-ahead leaves out, one piece at a time.
@@ -344,8 +349,8 @@ impl Situation<'_> {
 }
 
 /// How far ahead of a reader, which has read `run` bytes in sequence up to `position`, bytes should be there.
-pub(crate) fn mark(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
-    let full = full_mark(read_ahead);
+pub(crate) fn prefetch_target(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
+    let full = full_target(read_ahead);
     if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole {
         return full;
     }
@@ -355,8 +360,8 @@ pub(crate) fn mark(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
 }
 
 /// How far ahead of a reader bytes may be asked for.
-pub(crate) fn reserve(read_ahead: ReadAhead) -> u64 {
-    full_mark(read_ahead).max(OPENING)
+pub(crate) fn prefetch_limit(read_ahead: ReadAhead) -> u64 {
+    full_target(read_ahead).max(OPENING)
 }
 
 /// What a reader waits for far from the opening, to be asked for beside it: before the first head has come, nothing says
@@ -364,13 +369,13 @@ pub(crate) fn reserve(read_ahead: ReadAhead) -> u64 {
 pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
     let far = |reader: &ReaderView| {
-        let position = reader.awaited(&nothing).filter(|position| *position >= OPENING)?;
+        let position = reader.urgent(&nothing).filter(|position| *position >= OPENING)?;
         Some(position..position.checked_add(FIRST_PIECE)?)
     };
     readers.iter().find_map(far)
 }
 
-fn full_mark(read_ahead: ReadAhead) -> u64 {
+fn full_target(read_ahead: ReadAhead) -> u64 {
     match read_ahead {
         ReadAhead::Bytes(bytes) => bytes,
         ReadAhead::Whole => u64::MAX,
@@ -380,7 +385,7 @@ fn full_mark(read_ahead: ReadAhead) -> u64 {
 /// True if a piece that has lasted for so long, and has so much left, is to be cut: the network was faster when it was asked
 /// for, or others have come to share it, and it holds a worker.
 pub(crate) fn is_too_long(left: u64, lasted: Duration) -> bool {
-    left > PIECE.end && lasted >= 2 * DRAINED_TIME
+    left > PIECE.end && lasted >= 2 * STREAMING_TIME
 }
 
 /// True if `piece` has come as far ahead of every reader as may be asked for. It is to be cut, unless it
@@ -391,7 +396,7 @@ pub(crate) fn is_too_far<'a>(
     read_ahead: ReadAhead,
 ) -> bool {
     let wants = |reader: &ReaderView| {
-        piece.next < reader.position.saturating_add(reserve(read_ahead)).max(reader.until)
+        piece.next < reader.position.saturating_add(prefetch_limit(read_ahead)).max(reader.until)
     };
     // Who is past it already gets nothing of it; what only such readers would want comes to its end by itself.
     let mut behind = readers.into_iter().filter(|reader| reader.position < piece.end).peekable();
@@ -401,7 +406,7 @@ pub(crate) fn is_too_far<'a>(
 /// The read-ahead of a storage that keeps a window only.
 pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
     match read_ahead {
-        ReadAhead::Whole => ReadAhead::Bytes(WINDOWED_MARK),
+        ReadAhead::Whole => ReadAhead::Bytes(WINDOWED_TARGET),
         bytes => bytes,
     }
 }
@@ -423,7 +428,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn network(rate: f64, ttfb_ms: u64) -> Network {
-        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), serial: false }
+        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), single_connection: false }
     }
 
     fn plan(readers: &[ReaderView], stored: &[Range<u64>], in_flight: &[Piece]) -> Plan {
@@ -441,7 +446,7 @@ mod tests {
         for range in stored {
             available.insert(range.clone());
         }
-        let situation = Situation {
+        let snapshot = Snapshot {
             readers,
             available: &available,
             in_flight,
@@ -450,7 +455,7 @@ mod tests {
             read_ahead,
             admissible,
         };
-        situation.plan()
+        snapshot.plan()
     }
 
     fn waiting(position: u64, run: u64) -> ReaderView {
@@ -488,7 +493,7 @@ mod tests {
         let near = Network { ttfb: Some(Duration::ZERO), ..network(1e6, 0) };
         let mut available = RangeSet::default();
         available.insert(0..stored);
-        let situation = Situation {
+        let snapshot = Snapshot {
             readers: &[ReaderView { filling: false, ..waiting(stored, MIB) }],
             available: &available,
             in_flight: &[lags],
@@ -497,7 +502,7 @@ mod tests {
             read_ahead: ReadAhead::Bytes(16 * MIB),
             admissible: Priority::Low,
         };
-        assert_eq!(situation.plan(), Plan::Idle);
+        assert_eq!(snapshot.plan(), Plan::Idle);
     }
 
     #[test]
@@ -505,7 +510,7 @@ mod tests {
         let stuck = Piece { retrying: Some(Priority::Low), ..piece(MIB, 2 * MIB) };
         let Plan::Fetch { range, priority: Priority::High } = plan(&[waiting(MIB, 0)], &[0..MIB], &[stuck])
         else {
-            panic!("an awaited fetch was due");
+            panic!("an urgent fetch was due");
         };
         assert_eq!(range.start, MIB);
     }
@@ -513,13 +518,13 @@ mod tests {
     #[test]
     fn a_piece_is_awaited_by_who_waits_and_nobody_else() {
         let across = piece(MIB, 2 * MIB);
-        assert!(waiting(MIB + 1, 0).awaits(&across) && waiting(MIB, 0).awaits(&across));
-        assert!(!playing(MIB + 1, 0).awaits(&across) && !waiting(2 * MIB, 0).awaits(&across));
+        assert!(waiting(MIB + 1, 0).needs(&across) && waiting(MIB, 0).needs(&across));
+        assert!(!playing(MIB + 1, 0).needs(&across) && !waiting(2 * MIB, 0).needs(&across));
         let until = |until| ReaderView { until, ..playing(MIB / 2, 0) };
-        assert!(until(MIB + 1).awaits(&across) && !until(MIB).awaits(&across));
-        assert!(!ReaderView { until: MIB + 1, ..playing(MIB + 1, 0) }.awaits(&across));
+        assert!(until(MIB + 1).needs(&across) && !until(MIB).needs(&across));
+        assert!(!ReaderView { until: MIB + 1, ..playing(MIB + 1, 0) }.needs(&across));
         // Whoever asks for the length waits for the end, wherever that is.
-        assert!(waiting(u64::MAX, 0).awaits(&piece(MIB, u64::MAX)));
+        assert!(waiting(u64::MAX, 0).needs(&piece(MIB, u64::MAX)));
     }
 
     #[test]
@@ -540,10 +545,10 @@ mod tests {
             let Plan::Fetch { range, .. } = plan(&[playing(at, run)], &stored, &[]) else { panic!("idle") };
             range.end - range.start
         };
-        assert_eq!((size(DRAINED, 2 * MIB), size(DRAINED, 3 * MIB)), (2 * MIB, 3 * MIB));
+        assert_eq!((size(STREAMING_RUN, 2 * MIB), size(STREAMING_RUN, 3 * MIB)), (2 * MIB, 3 * MIB));
         // Four seconds of this network.
-        assert_eq!(size(DRAINED, 30 * MIB), 4_000_000);
-        assert_eq!(size(DRAINED + 1, 30 * MIB), 1_500_000);
+        assert_eq!(size(STREAMING_RUN, 30 * MIB), 4_000_000);
+        assert_eq!(size(STREAMING_RUN + 1, 30 * MIB), 1_500_000);
     }
 
     #[test]
@@ -565,7 +570,7 @@ mod tests {
 
     #[test]
     fn a_piece_that_lasts_is_cut_if_it_is_long() {
-        let long = 2 * DRAINED_TIME;
+        let long = 2 * STREAMING_TIME;
         assert!(is_too_long(PIECE.end + 1, long) && !is_too_long(PIECE.end, long));
         assert!(!is_too_long(64 * MIB, long / 2));
     }
@@ -597,10 +602,16 @@ mod tests {
 
     #[test]
     fn who_plays_from_the_start_is_taken_to_go_on_sooner_than_who_has_jumped() {
-        let mark = |position, run| mark(ReadAhead::Bytes(16 * MIB), position, run);
-        assert_eq!((mark(0, 0), mark(4096, 4096), mark(65_536, 65_536)), (FIRST_PIECE, MIB, 16 * MIB));
-        assert_eq!((mark(MIB, 0), mark(MIB, 4096), mark(MIB, 131_072)), (FIRST_PIECE, FIRST_PIECE, 131_072));
-        assert_eq!(mark(MIB, SEQUENTIAL), 16 * MIB);
+        let prefetch_target = |position, run| prefetch_target(ReadAhead::Bytes(16 * MIB), position, run);
+        assert_eq!(
+            (prefetch_target(0, 0), prefetch_target(4096, 4096), prefetch_target(65_536, 65_536)),
+            (FIRST_PIECE, MIB, 16 * MIB)
+        );
+        assert_eq!(
+            (prefetch_target(MIB, 0), prefetch_target(MIB, 4096), prefetch_target(MIB, 131_072)),
+            (FIRST_PIECE, FIRST_PIECE, 131_072)
+        );
+        assert_eq!(prefetch_target(MIB, SEQUENTIAL), 16 * MIB);
     }
 
     #[test]
@@ -615,12 +626,12 @@ mod tests {
 
     #[test]
     fn one_connection_at_a_time_is_waited_for() {
-        let serial = |reader: ReaderView, stored: Range<u64>, in_flight: &[Piece]| {
+        let single_connection = |reader: ReaderView, stored: Range<u64>, in_flight: &[Piece]| {
             let mut available = RangeSet::default();
             available.insert(stored);
-            let network = Network { serial: true, ..network(1e6, 40) };
+            let network = Network { single_connection: true, ..network(1e6, 40) };
             let (read_ahead, admissible, len) = (ReadAhead::Bytes(16 * MIB), Priority::Low, Some(100 * MIB));
-            Situation {
+            Snapshot {
                 readers: &[reader],
                 available: &available,
                 in_flight,
@@ -632,12 +643,15 @@ mod tests {
             .plan()
         };
         let ended = piece(2 * MIB, 2 * MIB);
-        assert_eq!(serial(playing(MIB / 2, MIB / 2), 0..2 * MIB, &[ended]), Plan::Idle);
-        assert_eq!(serial(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[ended]), Plan::Idle);
-        assert!(matches!(serial(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[]), Plan::Fetch { .. }));
+        assert_eq!(single_connection(playing(MIB / 2, MIB / 2), 0..2 * MIB, &[ended]), Plan::Idle);
+        assert_eq!(single_connection(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[ended]), Plan::Idle);
+        assert!(matches!(single_connection(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[]), Plan::Fetch { .. }));
         // What is far from all that is on its way is asked for all the same.
         let running = piece(2 * MIB, 3 * MIB);
-        assert!(matches!(serial(waiting(50 * MIB, 0), 0..2 * MIB, &[running]), Plan::Fetch { .. }));
+        assert!(matches!(
+            single_connection(waiting(50 * MIB, 0), 0..2 * MIB, &[running]),
+            Plan::Fetch { .. }
+        ));
     }
 
     #[test]
@@ -647,9 +661,9 @@ mod tests {
             available.insert(0..MIB);
             let (read_ahead, admissible) = (ReadAhead::Bytes(16 * MIB), Priority::High);
             let (len, network) = (Some(100 * MIB), network(1e6, 40));
-            let situation =
-                Situation { readers, available: &available, in_flight, len, network, read_ahead, admissible };
-            situation.poll_unwanted()
+            let snapshot =
+                Snapshot { readers, available: &available, in_flight, len, network, read_ahead, admissible };
+            snapshot.poll_unwanted()
         };
         let left_behind = piece(MIB, 2 * MIB);
         // Its reader has jumped away and waits; another one that plays on towards it wants it.
@@ -725,7 +739,7 @@ mod tests {
             let Plan::Fetch { range, priority } = plan(&[waiter], &stored, &[]) else { break };
             assert_eq!((priority, range.start), (Priority::High, MIB + asked));
             let first = piece(range.start, range.end);
-            assert!(waiter.awaits(&first));
+            assert!(waiter.needs(&first));
             // The next one is asked for while this one comes.
             let almost = Piece { next: range.end - 1, ..first };
             if let Plan::Fetch { range: next, priority: Priority::Low } = plan(&[waiter], &stored, &[almost])

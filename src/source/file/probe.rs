@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::pool::{Probed, Proof};
-use crate::client::Head;
+use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Priority, Sink};
 use crate::error::{Error, ErrorKind};
 
@@ -27,7 +27,7 @@ impl ProbeSink {
 }
 
 impl Sink for ProbeSink {
-    fn head(&mut self, head: &Head) -> Result<Flow, Error> {
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         self.came.clear();
         self.seen = self.shared.state.lock().read_probe(head, self.proof);
         match self.seen {
@@ -54,6 +54,6 @@ impl Sink for ProbeSink {
             log::warn!("servers behind {url} give the same file different entity tags: all are read from");
         }
         self.shared.resource.notify();
-        self.shared.nudge(Priority::Low);
+        self.shared.replan(Priority::Low);
     }
 }

@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Instant;
 
 use super::Shared;
-use super::state::Gate;
-use crate::client::{Head, retry};
+use super::state::FlowControl;
+use crate::client::{ResponseHead, retry};
 use crate::config::ReadAhead;
 use crate::downloader::{Priority, Response};
 use crate::error::{Error, ErrorKind};
@@ -21,22 +21,22 @@ const CHUNK: usize = 64 * 1024;
 /// Starts the thread that reads `body`, which the state knows of already.
 pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
     let reads = Arc::clone(shared);
-    let spawned = thread::Builder::new().name("windway-linear".into()).spawn(move || {
+    let spawned = thread::Builder::new().name("windway-sequential".into()).spawn(move || {
         crate::downloader::enter_own_thread();
         // A reader would wait for a body that nobody reads any more.
-        let result =
-            contain("reading a linear body", || run(&reads, body)).unwrap_or_else(|panic| Err(panic.into()));
+        let result = contain("reading a sequential body", || run(&reads, body))
+            .unwrap_or_else(|panic| Err(panic.into()));
         if let Err(error) = &result {
             reads.pause_after(error);
         }
-        reads.linear_ended(result);
+        reads.sequential_ended(result);
     });
     match spawned {
         // The thread before it has ended, or is about to: it said so before this one was asked for.
-        Ok(thread) => *shared.linear.lock() = Some(thread),
+        Ok(thread) => *shared.sequential.lock() = Some(thread),
         Err(error) => {
             let kind = ErrorKind::Io(error.kind());
-            shared.linear_ended(Err(Error::new(kind, "a thread could not be started").with_cause(error)));
+            shared.sequential_ended(Err(Error::new(kind, "a thread could not be started").with_cause(error)));
         }
     }
 }
@@ -46,7 +46,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
     let mut offset = 0_u64;
     // The first bytes, while it is not clear that they are media.
     let mut first = shared.state.lock().first.is_empty().then(Vec::new);
-    while shared.gate(offset) == Gate::Go {
+    while shared.flow_control(offset) == FlowControl::Go {
         let got = body.read_chunk(&mut chunk)?;
         if let Some(mut held) = first.take() {
             held.extend_from_slice(&chunk[..got]);
@@ -57,7 +57,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
             if held.is_empty() {
                 return Err(Error::new(ErrorKind::Empty, "the file has no bytes"));
             }
-            shared.refuse_page(&held)?;
+            shared.refuse_html_page(&held)?;
             shared.store(0, &held)?;
             offset = held.len() as u64;
             shared.resource.notify();
@@ -72,7 +72,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
             }
             return shared.found_end(offset, body.head());
         }
-        shared.hold_against_stored(offset, &chunk[..got])?;
+        shared.compare_with_stored(offset, &chunk[..got])?;
         shared.store(offset, &chunk[..got])?;
         offset += got as u64;
     }
@@ -81,7 +81,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
 
 impl Shared {
     /// Fails if what came at `offset` is not what is stored there, from an earlier reading of the body.
-    fn hold_against_stored(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn compare_with_stored(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let end = offset + bytes.len() as u64;
         // Any part of them may be stored: a window begins and ends anywhere.
         let both = |range: Range<u64>| range.start.max(offset)..range.end.min(end);
@@ -102,18 +102,18 @@ impl Shared {
     }
 
     /// Blocks until the body may be read on from `offset`, or will not be.
-    fn gate(&self, offset: u64) -> Gate {
+    fn flow_control(&self, offset: u64) -> FlowControl {
         let decided = self.resource.wait(None, |view| {
             if self.link.get().is_none_or(|link| link.epoch.is_cancelled()) {
-                return Some(Gate::Leave);
+                return Some(FlowControl::Leave);
             }
-            self.state.lock().linear_gate(offset, view.ranges)
+            self.state.lock().flow_control(offset, view.ranges)
         });
-        decided.unwrap_or(Gate::Leave)
+        decided.unwrap_or(FlowControl::Leave)
     }
 
     /// Notes that the body behind `head` ended at `offset`. Fails if the file is known to be longer.
-    fn found_end(&self, offset: u64, head: &Head) -> Result<(), Error> {
+    fn found_end(&self, offset: u64, head: &ResponseHead) -> Result<(), Error> {
         let stored = self.resource.with_ranges(|ranges| ranges.iter().last().map_or(0, |last| last.end));
         {
             let mut state = self.state.lock();
@@ -140,23 +140,23 @@ impl Shared {
         }
         let after = {
             let mut state = self.state.lock();
-            state.trouble = Some(error.clone());
-            state.linear_backoff.handle_failure(error, u32::MAX, retry::random())
+            state.transient_error = Some(error.clone());
+            state.sequential_backoff.handle_failure(error, u32::MAX, retry::random())
         };
         let Some(after) = after else { return };
         let is_cancelled = || self.link.get().is_none_or(|link| link.epoch.is_cancelled());
         self.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
     }
 
-    fn linear_ended(&self, result: Result<(), Error>) {
+    fn sequential_ended(&self, result: Result<(), Error>) {
         let mut state = self.state.lock();
-        state.linear = false;
+        state.sequential = false;
         let unreturned = match result {
             Ok(()) => None,
             Err(error) if error.is_retryable() => {
                 let target = state.target().cloned();
                 state.leave_target(target.as_ref());
-                state.trouble = Some(error.clone());
+                state.transient_error = Some(error.clone());
                 // Else it is asked for again at once.
                 let is_wanted = state.read_ahead == ReadAhead::Whole
                     || state.readers.iter().any(|(_, reader)| reader.waits());
@@ -171,6 +171,6 @@ impl Shared {
             self.report(error, position);
         }
         self.resource.notify();
-        self.nudge(Priority::High);
+        self.replan(Priority::High);
     }
 }

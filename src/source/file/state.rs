@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Situation};
+use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Snapshot};
 use super::pool::{self, Probed, Proof, ServerPool, Verdict};
 use crate::cancel::CancelToken;
-use crate::client::Head;
+use crate::client::ResponseHead;
 use crate::client::representation::{self, Likeness, Representation};
 use crate::client::retry::Backoff;
 use crate::config::ReadAhead;
@@ -39,7 +39,7 @@ pub(crate) struct Info {
     pub(crate) representation: Representation,
     /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the others. Else
     /// bytes have to be compared.
-    pub(crate) is_vouched_for: bool,
+    pub(crate) has_validator: bool,
 }
 
 /// A piece that was asked for and has not ended.
@@ -67,19 +67,19 @@ pub(crate) struct State {
     /// A piece was asked for beside the opening. It is not asked for again before the head has come.
     pub(crate) asked_beside: bool,
     /// A thread reads the one body of a server without ranges.
-    pub(crate) linear: bool,
+    pub(crate) sequential: bool,
     /// How far any reading of the one body has come, and the readings that broke off.
     pub(crate) linear_best: u64,
-    pub(crate) linear_backoff: Backoff,
-    /// What ended awaited work last, and how many times that has happened.
+    pub(crate) sequential_backoff: Backoff,
+    /// What ended urgent work last, and how many times that has happened.
     pub(crate) failure: Option<Error>,
     pub(crate) failures: u64,
     /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
-    pub(crate) spoiled: Option<Error>,
+    pub(crate) unusable: Option<Error>,
     /// The opening is fetched although nobody waits for it.
     pub(crate) preload: bool,
     /// What a fetch that is tried again failed of.
-    pub(crate) trouble: Option<Error>,
+    pub(crate) transient_error: Option<Error>,
     /// Why fetching has ended: nothing is fetched until somebody waits.
     pub(crate) halted: Option<Error>,
     /// Interrupts so far, and whether the last one is still in force.
@@ -158,14 +158,14 @@ impl State {
             ignored_ranges: 0,
             tries_whole: false,
             asked_beside: false,
-            linear: false,
+            sequential: false,
             linear_best: 0,
-            linear_backoff: Backoff::default(),
+            sequential_backoff: Backoff::default(),
             failure: None,
             failures: 0,
-            spoiled: None,
+            unusable: None,
             preload: false,
-            trouble: None,
+            transient_error: None,
             halted: None,
             interrupts: 0,
             interrupted: false,
@@ -216,7 +216,7 @@ impl State {
     pub(crate) fn is_past_end(&self, position: u64) -> bool {
         let opens = |in_flight: &InFlight| in_flight.piece.next == 0;
         let is_unclear =
-            self.first.is_empty() && (self.linear || self.pieces.iter().any(|(_, piece)| opens(piece)));
+            self.first.is_empty() && (self.sequential || self.pieces.iter().any(|(_, piece)| opens(piece)));
         !is_unclear && self.len().is_some_and(|len| position >= len)
     }
 
@@ -233,8 +233,10 @@ impl State {
     /// What to fetch next.
     pub(crate) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
         match &self.info {
-            _ if self.spoiled.is_some() => Plan::Idle,
-            info if self.tries_whole => self.plan_linear(available, info.as_ref().and_then(|info| info.len)),
+            _ if self.unusable.is_some() => Plan::Idle,
+            info if self.tries_whole => {
+                self.plan_sequential(available, info.as_ref().and_then(|info| info.len))
+            }
             None => self.plan_opening(),
             Some(info) if info.ranged && self.pool.has_suspect() => {
                 if self.pool.is_probing() {
@@ -246,15 +248,15 @@ impl State {
             Some(info) if info.ranged => self.plan_pieces(available, network, admissible),
             Some(info) => {
                 let len = info.len;
-                self.plan_linear(available, len)
+                self.plan_sequential(available, len)
             }
         }
     }
 
     fn plan_opening(&self) -> Plan {
         let nothing = RangeSet::default();
-        let is_awaited = |reader: &ReaderView| reader.awaited(&nothing).is_some();
-        let is_wanted = self.preload || self.readers.iter().any(|(_, reader)| is_awaited(reader));
+        let is_urgent = |reader: &ReaderView| reader.urgent(&nothing).is_some();
+        let is_wanted = self.preload || self.readers.iter().any(|(_, reader)| is_urgent(reader));
         let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
         let range = match (is_asked_for, self.asked_beside) {
             (false, _) => is_wanted.then_some(0..OPENING),
@@ -264,14 +266,14 @@ impl State {
         range.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::High })
     }
 
-    fn plan_linear(&self, available: &RangeSet, len: Option<u64>) -> Plan {
+    fn plan_sequential(&self, available: &RangeSet, len: Option<u64>) -> Plan {
         let wants =
-            |reader: &ReaderView| reader.awaited(available).is_some_and(|at| len.is_none_or(|len| at < len));
+            |reader: &ReaderView| reader.urgent(available).is_some_and(|at| len.is_none_or(|len| at < len));
         let downloads = self.read_ahead == ReadAhead::Whole
             && self.halted.is_none()
             && len.is_none_or(|len| available.run_from(0) < len);
         let is_wanted = self.preload || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
-        if self.linear || !self.pieces.is_empty() || !is_wanted {
+        if self.sequential || !self.pieces.is_empty() || !is_wanted {
             return Plan::Idle;
         }
         Plan::Fetch { range: 0..u64::MAX, priority: Priority::High }
@@ -285,7 +287,7 @@ impl State {
         }
         let readers = self.readers();
         let admissible = if self.halted.is_some() { Priority::High } else { admissible };
-        let situation = Situation {
+        let snapshot = Snapshot {
             readers: &readers,
             available,
             in_flight: &in_flight,
@@ -294,7 +296,7 @@ impl State {
             read_ahead,
             admissible,
         };
-        situation.plan()
+        snapshot.plan()
     }
 
     fn readers(&self) -> Vec<ReaderView> {
@@ -302,13 +304,13 @@ impl State {
     }
 
     /// True if an answer's head proves that it is of the same file.
-    pub(crate) fn is_vouched_for(&self) -> bool {
-        self.info.as_ref().is_none_or(|info| info.is_vouched_for || !info.ranged)
+    pub(crate) fn has_validator(&self) -> bool {
+        self.info.as_ref().is_none_or(|info| info.has_validator || !info.ranged)
     }
 
     /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
-    pub(crate) fn awaits_joint(&self, start: u64, available: &RangeSet) -> bool {
-        let Some(before) = start.checked_sub(1).filter(|_| !self.is_vouched_for()) else { return false };
+    pub(crate) fn awaits_overlap(&self, start: u64, available: &RangeSet) -> bool {
+        let Some(before) = start.checked_sub(1).filter(|_| !self.has_validator()) else { return false };
         let brings = |piece: &Piece| piece.next <= before && before < piece.end;
         !available.contains(before) && self.pieces.iter().any(|(_, in_flight)| brings(&in_flight.piece))
     }
@@ -357,7 +359,7 @@ impl State {
         let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
             self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
         let readers = self.readers();
-        let situation = Situation {
+        let snapshot = Snapshot {
             readers: &readers,
             available,
             in_flight: &in_flight,
@@ -366,12 +368,12 @@ impl State {
             read_ahead: self.read_ahead,
             admissible: Priority::High,
         };
-        situation.poll_unwanted().map(|index| keys[index])
+        snapshot.poll_unwanted().map(|index| keys[index])
     }
 
     /// Takes in what the first answer tells, or holds a later one against it: parts of two files are never joined.
     /// `start` is where the first byte would be stored.
-    pub(crate) fn accept(&mut self, head: &Head, start: u64) -> Result<Accepted, Error> {
+    pub(crate) fn accept(&mut self, head: &ResponseHead, start: u64) -> Result<Accepted, Error> {
         self.stats.requests += 1;
         if head.total() == Some(0) {
             return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
@@ -382,7 +384,7 @@ impl State {
                 ranged: head.is_partial(),
                 target: None,
                 content_type: head.content_type().map(str::to_owned),
-                is_vouched_for: Representation::of(head).strong_validator().is_some(),
+                has_validator: Representation::of(head).strong_validator().is_some(),
                 representation: Representation::of(head),
             });
             return Ok(Accepted::Taken);
@@ -397,7 +399,7 @@ impl State {
                 Verdict::Changed => return Err(representation::changed(head, "entity tag")),
             },
             Likeness::Confirmed => self.pool.handle_first_tag(),
-            Likeness::Unconfirmed => info.is_vouched_for = false,
+            Likeness::Unconfirmed => info.has_validator = false,
         }
         // The length may have been found out without a head that told it.
         if matches!((info.len, head.total()), (Some(old), Some(new)) if old != new) {
@@ -425,7 +427,7 @@ impl State {
     }
 
     /// What the head of a probe's answer tells; of one with the suspect's tag the bytes have to be compared.
-    pub(crate) fn read_probe(&mut self, head: &Head, proof: Proof) -> Probed {
+    pub(crate) fn read_probe(&mut self, head: &ResponseHead, proof: Proof) -> Probed {
         self.stats.requests += 1;
         let Some(info) = &self.info else { return Probed::Nothing };
         match info.representation.compare(head) {
@@ -440,7 +442,7 @@ impl State {
 
     /// Notes that a head brought the part that was asked for, or the whole. A server that has served ranges may fail to
     /// once or twice: one among many behind one name, perhaps.
-    pub(crate) fn accept_part(&mut self, head: &Head) -> Result<Flow, Error> {
+    pub(crate) fn accept_part(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         if head.is_partial() {
             self.ignored_ranges = 0;
             // What refused another one had another reason.
@@ -508,7 +510,7 @@ impl State {
     pub(crate) fn windows(&self) -> Option<Vec<Range<u64>>> {
         let behind = self.behind?;
         let window = |reader: &ReaderView| {
-            let ahead = reader.position.saturating_add(plan::reserve(self.read_ahead));
+            let ahead = reader.position.saturating_add(plan::prefetch_limit(self.read_ahead));
             reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
         Some(self.readers.iter().map(|(_, reader)| window(reader)).collect())
@@ -516,7 +518,7 @@ impl State {
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.
     pub(crate) fn most_buffered(&self) -> Option<u64> {
-        self.behind.map(|_| plan::reserve(self.read_ahead))
+        self.behind.map(|_| plan::prefetch_limit(self.read_ahead))
     }
 
     /// True if some reader may want some of these bytes.
@@ -527,18 +529,18 @@ impl State {
     }
 
     /// True if somebody is blocked on a byte that this piece is to bring.
-    pub(crate) fn is_awaited(&self, piece: &Piece) -> bool {
+    pub(crate) fn is_urgent(&self, piece: &Piece) -> bool {
         // Before the first head has come nothing else can be had.
-        let awaits = |reader: &ReaderView| reader.awaits(piece) || (self.info.is_none() && reader.waits());
-        self.readers.iter().any(|(_, reader)| awaits(reader))
+        let needs = |reader: &ReaderView| reader.needs(piece) || (self.info.is_none() && reader.waits());
+        self.readers.iter().any(|(_, reader)| needs(reader))
     }
 
     /// The Low pieces that a reader has come to wait for: they are High from now on.
-    pub(crate) fn promote_awaited(&mut self) -> Vec<RequestId> {
-        let awaited: Vec<usize> = self
+    pub(crate) fn promote_urgent(&mut self) -> Vec<RequestId> {
+        let urgent: Vec<usize> = self
             .pieces
             .iter()
-            .filter(|(_, in_flight)| in_flight.priority == Priority::Low && self.is_awaited(&in_flight.piece))
+            .filter(|(_, in_flight)| in_flight.priority == Priority::Low && self.is_urgent(&in_flight.piece))
             .map(|(key, _)| key)
             .collect();
         let promote = |key: usize| {
@@ -546,21 +548,21 @@ impl State {
             in_flight.priority = Priority::High;
             in_flight.request
         };
-        awaited.into_iter().filter_map(promote).collect()
+        urgent.into_iter().filter_map(promote).collect()
     }
 
     /// What a stream is at, whose reads stand like this.
     pub(crate) fn phase(&self, reads: LastRead, is_cancelled: bool, available: &RangeSet) -> Phase {
-        let waits = |reader: &ReaderView| reader.awaited(available).is_some();
+        let waits = |reader: &ReaderView| reader.urgent(available).is_some();
         let facts = Facts {
             is_cancelled,
             reads,
             is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
-            has_failed: self.halted.is_some() || self.spoiled.is_some(),
+            has_failed: self.halted.is_some() || self.unusable.is_some(),
             is_known: self.info.is_some(),
             is_retrying: self.is_retrying(available),
-            is_awaited: self.readers.iter().any(|(_, reader)| waits(reader)),
-            is_fetching: !self.pieces.is_empty() || self.linear,
+            is_urgent: self.readers.iter().any(|(_, reader)| waits(reader)),
+            is_fetching: !self.pieces.is_empty() || self.sequential,
         };
         facts.phase()
     }
@@ -568,9 +570,9 @@ impl State {
     /// True if something could not be had, and is asked for again: by itself, or because somebody waits.
     pub(crate) fn is_retrying(&self, available: &RangeSet) -> bool {
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
-        let waits = |reader: &ReaderView| reader.awaited(available).is_some();
+        let waits = |reader: &ReaderView| reader.urgent(available).is_some();
         self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight))
-            || (self.trouble.is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
+            || (self.transient_error.is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
     }
 
     /// Notes that nothing is fetched any more until somebody waits. Returns the error if no read returns it.
@@ -593,23 +595,24 @@ impl State {
         unreturned
     }
 
-    /// How far the reader of a linear body may go: `None` while it should wait.
-    pub(crate) fn linear_gate(&self, offset: u64, available: &RangeSet) -> Option<Gate> {
-        let behind = |reader: &ReaderView| reader.awaited(available).is_some_and(|at| at < offset);
+    /// How far the reader of a sequential body may go: `None` while it should wait.
+    pub(crate) fn flow_control(&self, offset: u64, available: &RangeSet) -> Option<FlowControl> {
+        let behind = |reader: &ReaderView| reader.urgent(available).is_some_and(|at| at < offset);
         if self.readers.iter().any(|(_, reader)| behind(reader)) {
-            return Some(Gate::Restart);
+            return Some(FlowControl::Restart);
         }
         let within = |reader: &ReaderView| {
-            let mark = plan::mark(self.read_ahead, reader.position, reader.run).max(OPENING);
-            reader.waiting || offset < reader.position.saturating_add(mark).max(reader.until)
+            let prefetch_target =
+                plan::prefetch_target(self.read_ahead, reader.position, reader.run).max(OPENING);
+            reader.waiting || offset < reader.position.saturating_add(prefetch_target).max(reader.until)
         };
-        self.readers.iter().any(|(_, reader)| within(reader)).then_some(Gate::Go)
+        self.readers.iter().any(|(_, reader)| within(reader)).then_some(FlowControl::Go)
     }
 }
 
-/// What the reader of a linear body does next.
+/// What the reader of a sequential body does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub(crate) enum FlowControl {
     /// Reads on.
     Go,
     /// Somebody waits for bytes that are gone: the body has to be asked for again.

@@ -37,7 +37,7 @@ use crate::media::MediaInfo;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
 #[cfg(doc)]
-use crate::{config::AtSeam, error::ErrorKind};
+use crate::{config::OnDiscontinuity, error::ErrorKind};
 
 pub use self::event::RadioEvent;
 pub use self::icy::RadioInfo;
@@ -47,7 +47,7 @@ pub use self::titles::Title;
 /// A station over HTTP, Icecast or SHOUTcast: audio without an end, and the titles in between.
 ///
 /// `read` blocks until at least one byte is there and returns what there is; it never returns
-/// [`io::ErrorKind::Interrupted`], and 0 only at a seam where that is asked for. A connection that breaks, falls silent,
+/// [`io::ErrorKind::Interrupted`], and 0 only at a discontinuity where that is asked for. A connection that breaks, falls silent,
 /// ends or starves the reader is replaced, for as long as [`RadioConfig::give_up`] says, while what is stored plays on.
 ///
 /// What ends a radio for good (it is cancelled, refused, no audio) is the error of each `read` after the stored bytes.
@@ -73,29 +73,29 @@ pub use self::titles::Title;
 ///
 /// Two connections do not join: the last frame of the one is cut, and the other begins anywhere. A
 /// [`RadioEvent::Discontinuity`] tells where that is. MP3 and AAC are played on: their decoders look for the next frame.
-/// What begins with headers (Ogg, FLAC) begins with them again, and wants a new decoder. With [`AtSeam::End`] each
+/// What begins with headers (Ogg, FLAC) begins with them again, and wants a new decoder. With [`OnDiscontinuity::EndOfStream`] each
 /// connection is read like a file, and ends as one that was cut:
 ///
 /// ```no_run
 /// # use std::io::{self, Read};
-/// use windway::{AtSeam, Downloader, Radio, RadioConfig};
+/// use windway::{OnDiscontinuity, Downloader, Radio, RadioConfig};
 ///
 /// # fn play(part: impl Read) -> io::Result<()> { Ok(()) }
 /// let mut config = RadioConfig::default();
-/// config.at_seam = AtSeam::End;
-/// let downloader = Downloader::process_wide()?;
+/// config.on_discontinuity = OnDiscontinuity::EndOfStream;
+/// let downloader = Downloader::global()?;
 /// let mut radio = Radio::open(&downloader, "http://example.com:8000/stream.ogg", config)?;
 /// loop {
 ///     // Makes a decoder, for symphonia with `MediaSourceStream::new(Box::new(&mut radio), ..)`, and plays it to its end.
 ///     play(&mut radio)?;
-///     radio.handle().pass_seam();
+///     radio.handle().pass_discontinuity();
 /// }
 /// # #[allow(unreachable_code)]
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// A decoder may report a cut end as an error, of kind [`io::ErrorKind::UnexpectedEof`] mostly, which none of the radio's own
-/// errors is, and cut headers as damaged: the next one goes on, behind the seam once that was reached.
+/// errors is, and cut headers as damaged: the next one goes on, behind the discontinuity once that was reached.
 ///
 /// Ogg chains streams within one connection too, at each title: symphonia then returns `ResetRequired`, and its new tracks
 /// want new decoders. Whoever handles that may play Ogg on. FLAC's frames are numbered: symphonia 0.6 plays none of a new
@@ -194,7 +194,7 @@ impl fmt::Debug for Radio {
     }
 }
 
-/// Lent to a decoder up to the next seam: see [`AtSeam`].
+/// Lent to a decoder up to the next discontinuity: see [`OnDiscontinuity`].
 #[cfg(feature = "symphonia")]
 impl symphonia_core::io::MediaSource for &mut Radio {
     fn is_seekable(&self) -> bool {
@@ -222,7 +222,7 @@ impl symphonia_core::io::MediaSource for Radio {
 /// ```no_run
 /// use windway::{Downloader, Radio, RadioConfig, RadioEvent};
 ///
-/// let downloader = Downloader::process_wide()?;
+/// let downloader = Downloader::global()?;
 /// let radio = Radio::open(&downloader, "http://example.com:8000/stream", RadioConfig::default())?;
 /// let events = radio.handle().subscribe();
 /// std::thread::spawn(move || {
@@ -308,10 +308,10 @@ impl RadioHandle {
         self.shared.stats()
     }
 
-    /// Lets reads go on behind the seam that they end at: see [`AtSeam::End`]. False if the reader is at
-    /// none. A seek passes the seam that it goes to.
-    pub fn pass_seam(&self) -> bool {
-        self.shared.pass_seam()
+    /// Lets reads go on behind the discontinuity that they end at: see [`OnDiscontinuity::EndOfStream`]. False if the reader is at
+    /// none. A seek passes the discontinuity that it goes to.
+    pub fn pass_discontinuity(&self) -> bool {
+        self.shared.pass_discontinuity()
     }
 
     /// Releases the reads that wait, which fail with [`ErrorKind::Interrupted`]; until [`resume`](Self::resume) none waits.

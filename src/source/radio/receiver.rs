@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::icy::{IcyMetadata, IcyPart, IcySplitter, RadioInfo};
 use super::reconnect::{Reconnect, Verdict};
-use super::shared::{CHUNK, Gate, Shared};
+use super::shared::{CHUNK, FlowControl, Shared};
 use crate::client::retry;
 use crate::downloader::{Fetch, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
@@ -79,7 +79,7 @@ impl Receiver<'_> {
     /// One connection, from its making to its failure, and those that take its place while it is silent. Returns without one
     /// if it was let go in a pause.
     fn receive(&mut self, reconnect: &mut Reconnect) -> Result<(), Error> {
-        let Gate::Read(mut room) = self.gate(reconnect)? else { return Ok(()) };
+        let FlowControl::Read(mut room) = self.flow_control(reconnect)? else { return Ok(()) };
         let mut body = self.peer.execute(self.fetch())?;
         // While it is silent and the buffer runs low, another one may take its place.
         while let Received::Replaced = self.receive_from(&mut body, &mut room, reconnect)? {
@@ -98,7 +98,7 @@ impl Receiver<'_> {
         let interval = info.metadata_interval;
         let Some(mut got) = self.read_first(body, *room, interval)? else { return Ok(Received::Replaced) };
         let audio = interval.map_or(got, |interval| got.min(interval.get()));
-        self.shared.refuse_page(body.head(), &self.chunk[..audio])?;
+        self.shared.refuse_html_page(body.head(), &self.chunk[..audio])?;
         self.shared.connected(body.head(), info);
 
         let base = self.shared.end();
@@ -107,9 +107,9 @@ impl Receiver<'_> {
             let starved = self.shared.is_starved();
             self.store(&mut splitter, base, got)?;
             reconnect.handle_audio(got as u64, starved, Instant::now())?;
-            *room = match self.gate(reconnect)? {
-                Gate::Read(room) => room,
-                Gate::LetGo => return Ok(Received::LetGo),
+            *room = match self.flow_control(reconnect)? {
+                FlowControl::Read(room) => room,
+                FlowControl::LetGo => return Ok(Received::LetGo),
             };
             got = match body.read_live(&mut self.chunk[..*room])? {
                 Some(0) => {
@@ -121,8 +121,8 @@ impl Receiver<'_> {
         }
     }
 
-    fn gate(&self, reconnect: &Reconnect) -> Result<Gate, Error> {
-        self.shared.gate(|idle_since| reconnect.let_go_at(idle_since))
+    fn flow_control(&self, reconnect: &Reconnect) -> Result<FlowControl, Error> {
+        self.shared.flow_control(|idle_since| reconnect.let_go_at(idle_since))
     }
 
     fn fetch(&self) -> Fetch {

@@ -13,8 +13,8 @@ use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
 use super::playlist::Playlist;
 use super::titles::{Title, Titles};
-use crate::client::{ByteRange, Head, Request, Urgency};
-use crate::config::{AtSeam, RadioConfig, StorageConfig};
+use crate::client::{ByteRange, Request, ResponseHead, Urgency};
+use crate::config::{OnDiscontinuity, RadioConfig, StorageConfig};
 use crate::downloader::Epoch;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
@@ -56,8 +56,8 @@ struct State {
     /// Before this byte all memory was taken back.
     trimmed: u64,
     /// Where a connection begins that is not the first one, as far as it lies in the window or at its end. Ascending.
-    seams: VecDeque<u64>,
-    /// The seam that was passed last, or the byte that was sought to: no read ends there.
+    discontinuities: VecDeque<u64>,
+    /// The discontinuity that was passed last, or the byte that was sought to: no read ends there.
     begun: u64,
     titles: Titles,
     /// What the station last said of itself.
@@ -77,7 +77,7 @@ struct State {
     interrupts: u64,
     interrupted: bool,
     /// What the connection failed of last, if no byte has come since.
-    trouble: Option<Error>,
+    transient_error: Option<Error>,
     /// Nothing more will come.
     ended: Option<Error>,
     reads: Reads,
@@ -102,7 +102,7 @@ pub struct RadioStats {
 
 /// What the receiver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
+pub(crate) enum FlowControl {
     /// There is room for so many bytes.
     Read(usize),
     /// Nobody has read for so long that the connection is of no use any more.
@@ -117,7 +117,7 @@ impl Shared {
             start: 0,
             end: 0,
             trimmed: 0,
-            seams: VecDeque::new(),
+            discontinuities: VecDeque::new(),
             begun: 0,
             titles: Titles::default(),
             info: None,
@@ -130,7 +130,7 @@ impl Shared {
             let_go: false,
             interrupts: 0,
             interrupted: false,
-            trouble: None,
+            transient_error: None,
             ended: None,
             reads: Reads::default(),
             subscriber: Some(events.subscribe()),
@@ -160,7 +160,7 @@ impl Urgency for Shared {
 
 /// For the reader.
 impl Shared {
-    /// Blocks until at least one byte is there, or will not be. 0 says that a seam was reached, where reads end.
+    /// Blocks until at least one byte is there, or will not be. 0 says that a discontinuity was reached, where reads end.
     pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() {
             return Ok(0);
@@ -212,10 +212,10 @@ impl Shared {
         to
     }
 
-    /// Takes what was read, up to a seam if reads end there. Returns how many bytes that is.
+    /// Takes what was read, up to a discontinuity if reads end there. Returns how many bytes that is.
     fn advance(&self, got: usize) -> usize {
         let mut state = self.state.lock();
-        // Asked after the bytes were read: a seam is there before the bytes behind it are.
+        // Asked after the bytes were read: a discontinuity is there before the bytes behind it are.
         let taken = match self.next_end(&state) {
             Some(end) => usize::try_from(end - state.position).map_or(got, |left| left.min(got)),
             None => got,
@@ -236,13 +236,14 @@ impl Shared {
         taken
     }
 
-    /// The seam, from the reader's position on, at which a read ends.
+    /// The discontinuity, from the reader's position on, at which a read ends.
     fn next_end(&self, state: &State) -> Option<u64> {
-        if self.config.at_seam != AtSeam::End {
+        if self.config.on_discontinuity != OnDiscontinuity::EndOfStream {
             return None;
         }
-        let is_ahead = |seam: &u64| *seam >= state.position && *seam != state.begun;
-        state.seams.iter().copied().find(is_ahead)
+        let is_ahead =
+            |discontinuity: &u64| *discontinuity >= state.position && *discontinuity != state.begun;
+        state.discontinuities.iter().copied().find(is_ahead)
     }
 
     fn await_byte(&self, position: u64, interrupts: u64) -> Result<(), Error> {
@@ -321,7 +322,7 @@ impl Shared {
         let position = state.position;
         (state.start, state.end) = (position, position);
         state.reads.drop_reader();
-        state.seams.clear();
+        state.discontinuities.clear();
         state.titles.forget_before(position);
         state.first = FirstBytes::default();
         state.media = Some(media);
@@ -374,8 +375,8 @@ impl Shared {
             is_complete: false,
             has_failed: is_ended(false),
             is_known: state.stats.connections > 0,
-            is_retrying: state.trouble.is_some(),
-            is_awaited: state.waiting && state.ended.is_none(),
+            is_retrying: state.transient_error.is_some(),
+            is_urgent: state.waiting && state.ended.is_none(),
             is_fetching: state.ended.is_none() && !state.let_go && self.room(&state).is_some(),
         };
         facts.phase()
@@ -385,7 +386,7 @@ impl Shared {
         let state = self.state.lock();
         let reads = &state.reads;
         let ended = state.ended.as_ref().filter(|error| !error.is_cancelled());
-        reads.failure().or(ended).or(state.trouble.as_ref()).or(reads.last_error()).cloned()
+        reads.failure().or(ended).or(state.transient_error.as_ref()).or(reads.last_error()).cloned()
     }
 
     /// As [`window`](Self::window), unless the state is locked.
@@ -427,7 +428,7 @@ impl Shared {
         first.unwrap_or_else(|| self.events.subscribe())
     }
 
-    pub(crate) fn pass_seam(&self) -> bool {
+    pub(crate) fn pass_discontinuity(&self) -> bool {
         let mut state = self.state.lock();
         let is_at_end = self.next_end(&state) == Some(state.position);
         if is_at_end {
@@ -462,7 +463,10 @@ impl Shared {
 
     /// Blocks until there is room, or nothing was read for too long: until when is told by `let_go_at`, from the time on
     /// since when nothing was read.
-    pub(crate) fn gate(&self, let_go_at: impl Fn(Instant) -> Option<Instant>) -> Result<Gate, Error> {
+    pub(crate) fn flow_control(
+        &self,
+        let_go_at: impl Fn(Instant) -> Option<Instant>,
+    ) -> Result<FlowControl, Error> {
         let began = Instant::now();
         loop {
             let idle_since = self.state.lock().last_read.max(began);
@@ -470,7 +474,7 @@ impl Shared {
                 if let Some(reason) = self.epoch.reason() {
                     return Some(Err(Error::cancelled(reason)));
                 }
-                self.room(&self.state.lock()).map(|room| Ok(Gate::Read(room)))
+                self.room(&self.state.lock()).map(|room| Ok(FlowControl::Read(room)))
             });
             if let Some(decided) = decided {
                 return decided;
@@ -483,7 +487,7 @@ impl Shared {
             };
             if let Some(position) = position {
                 self.events.publish(&RadioEvent::Paused { position });
-                return Ok(Gate::LetGo);
+                return Ok(FlowControl::LetGo);
             }
         }
     }
@@ -519,11 +523,11 @@ impl Shared {
     }
 
     /// Refuses what is no audio, by its head and its first bytes.
-    pub(crate) fn refuse_page(&self, head: &Head, first: &[u8]) -> Result<(), Error> {
+    pub(crate) fn refuse_html_page(&self, head: &ResponseHead, first: &[u8]) -> Result<(), Error> {
         let content_type = head.content_type();
         let why = match Playlist::detect(content_type, first) {
             Some(playlist) => playlist.to_string(),
-            None if media::looks_like_page(content_type, first) => {
+            None if media::looks_like_html_page(content_type, first) => {
                 let told = content_type.unwrap_or("of no told type");
                 format!("the answer is a page ({told}), not audio")
             }
@@ -533,7 +537,7 @@ impl Shared {
     }
 
     /// Notes that a connection brings audio, from the window's end on.
-    pub(crate) fn connected(&self, head: &Head, info: RadioInfo) {
+    pub(crate) fn connected(&self, head: &ResponseHead, info: RadioInfo) {
         let mut state = self.state.lock();
         let position = state.end;
         state.info = Some(info.clone());
@@ -541,13 +545,13 @@ impl Shared {
         state.connected_at = position;
         state.first = FirstBytes::default();
         state.stats.connections += 1;
-        let is_seam = position > 0;
-        if is_seam {
-            state.seams.push_back(position);
+        let is_discontinuity = position > 0;
+        if is_discontinuity {
+            state.discontinuities.push_back(position);
         }
         drop(state);
         self.events.publish(&RadioEvent::Connected { info, position });
-        if is_seam {
+        if is_discontinuity {
             self.events.publish(&RadioEvent::Discontinuity { position });
         }
     }
@@ -561,7 +565,7 @@ impl Shared {
         state.first.add(offset, audio);
         state.end = end + audio.len() as u64;
         state.stats.bytes_received += audio.len() as u64;
-        state.trouble = None;
+        state.transient_error = None;
         Ok(())
     }
 
@@ -578,8 +582,8 @@ impl Shared {
         state.start = state.start.max(state.position.saturating_sub(self.config.behind));
         let start = state.start;
         state.titles.forget_before(start);
-        while state.seams.front().is_some_and(|seam| *seam < start) {
-            state.seams.pop_front();
+        while state.discontinuities.front().is_some_and(|discontinuity| *discontinuity < start) {
+            state.discontinuities.pop_front();
         }
         let due = start - state.trimmed >= TRIM;
         if due {
@@ -595,7 +599,7 @@ impl Shared {
     }
 
     pub(crate) fn reconnecting(&self, error: Error, after: Duration) {
-        self.state.lock().trouble = Some(error.clone());
+        self.state.lock().transient_error = Some(error.clone());
         self.events.publish(&RadioEvent::Reconnecting { error, after });
     }
 
@@ -619,8 +623,8 @@ fn window(state: &State) -> Range<u64> {
 
 fn timed_out(state: &State) -> Error {
     let error = Error::new(ErrorKind::TimedOut, "what was waited for did not arrive in time");
-    match &state.trouble {
-        Some(trouble) => error.with_cause(trouble.clone()),
+    match &state.transient_error {
+        Some(transient_error) => error.with_cause(transient_error.clone()),
         None => error,
     }
 }
