@@ -19,7 +19,7 @@ mod config {
         Whole,
     }
 }
-mod downloader {
+mod types {
     pub(crate) use windway::Priority;
 }
 mod storage {

@@ -12,11 +12,11 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ureq::http::{HeaderName, HeaderValue};
 
-use crate::downloader::Priority;
 use crate::error::{Error, ErrorKind};
 use crate::event::Hang;
 use crate::foreign::Foreign;
 use crate::safe_url::SafeUrl;
+use crate::types::Priority;
 
 /// Most worker threads. One that has as many fetches at once needs another kind of library.
 const MOST_WORKERS: usize = 1024;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use std::{fmt, io};
 
 use crate::cancel::CancelReason;
-use crate::client::ByteRange;
 use crate::foreign::{self, Foreign, Panic};
 use crate::safe_url::SafeUrl;
+use crate::types::ByteRange;
 
 /// What went wrong, where, and why.
 ///

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::cancel::CancelReason;
-use crate::downloader::RequestId;
 use crate::error::Error;
 use crate::foreign::in_callback;
+use crate::types::RequestId;
 
 /// What happened to a fetch.
 ///

@@ -66,18 +66,19 @@ mod safe_url;
 mod source;
 mod storage;
 mod stream;
+mod types;
 
 pub use crate::source::file::{Pending, StreamStats, TryRead};
 pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
 pub use cancel::{CancelGuard, CancelReason};
-pub use client::{ByteRange, ResponseHead, Validator};
+pub use client::{ResponseHead, Validator};
 pub use config::{
     AfterPause, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnDiscontinuity, OnHang,
     RadioConfig, ReadAhead, StorageConfig,
 };
 pub use downloader::{
-    Batch, Downloader, Epoch, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId, Response,
-    Sink, Stats, Totals, Waker,
+    Batch, Downloader, Epoch, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Response, Sink, Stats, Totals,
+    Waker,
 };
 pub use error::{Error, ErrorKind};
 pub use event::{Event, Hang, HangCause, Subscriber};
@@ -85,3 +86,4 @@ pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 pub use phase::Phase;
 pub use safe_url::SafeUrl;
 pub use stream::{Stream, StreamHandle, open};
+pub use types::{ByteRange, Priority, RequestId};

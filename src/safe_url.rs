@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 use url::{ParseError, Position, Url};
 
-use crate::error::{Error, ErrorKind};
-
 /// Names of query fields that are longer are not shown: they may be values.
 const LONGEST_NAME: usize = 32;
 
@@ -50,7 +48,7 @@ impl SafeUrl {
         }
     }
 
-    fn parsed(text: &str) -> Result<Self, ParseError> {
+    pub(crate) fn parsed(text: &str) -> Result<Self, ParseError> {
         Url::parse(text).map(|url| Self(Text::Url(Arc::new(url))))
     }
 }
@@ -101,19 +99,6 @@ impl fmt::Debug for SafeUrl {
 }
 
 impl HttpUrl {
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`].
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        let url = SafeUrl::parsed(text).map_err(|cause| {
-            Error::new(ErrorKind::InvalidUrl, "not a valid URL").with_url(text).with_cause(cause)
-        })?;
-        Self::of(&url).ok_or_else(|| {
-            let why = "only http and https are streamed";
-            Error::new(ErrorKind::UnsupportedScheme, why).with_url(url)
-        })
-    }
-
     /// `None` if `url` can't be requested.
     pub(crate) fn of(url: &SafeUrl) -> Option<Self> {
         match &url.0 {

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Downloader, Priority};
+use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::media::MediaInfo;
 use crate::phase::{Phase, Reads};
 use crate::safe_url::SafeUrl;
 use crate::source::file::{HttpFile, ReaderId, Shared, StreamStats, TryRead};
+use crate::types::Priority;
 
 /// Positions that a file can have: what `lseek` takes.
 const MAX_POSITION: u64 = i64::MAX as u64;

@@ -9,10 +9,10 @@
 //!   or a 200         [skipped ─────────│ new bytes ······················│ clipped
 //! ```
 
-use super::range::ByteRange;
 use super::representation::{self, Likeness, Representation};
 use super::request::{ResponseHead, Validator};
 use crate::error::{Error, ErrorKind};
+use crate::types::ByteRange;
 
 /// Bytes that every attempt after a break fetches again, to be compared with those that came before it.
 ///

@@ -19,6 +19,7 @@ pub(crate) mod retry;
 mod silence;
 mod tls;
 
+use crate::types::ByteRange;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -51,7 +52,7 @@ pub(crate) use self::pool::PreconnectGuard;
 pub(crate) use self::response::{BRIEF, Response};
 pub(crate) use continuation::Continuation;
 pub(crate) use hedge::{Hedging, Urgency};
-pub use range::ByteRange;
+
 pub(crate) use request::Request;
 pub use request::{ResponseHead, Validator};
 pub(crate) use silence::Rest;

@@ -8,10 +8,10 @@ use percent_encoding::percent_decode_str;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::exchange::Over;
-use super::range::ByteRange;
 use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
+use crate::types::ByteRange;
 
 /// A GET, yet to be sent.
 #[derive(Clone)]
@@ -328,6 +328,23 @@ impl ResponseHead {
 /// An entity tag without the mark of a weak one (RFC 9110, section 8.8.3).
 pub(super) fn opaque_tag(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+impl HttpUrl {
+    /// The URL that `text` is.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`].
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let url = SafeUrl::parsed(text).map_err(|cause| {
+            Error::new(ErrorKind::InvalidUrl, "not a valid URL").with_url(text).with_cause(cause)
+        })?;
+        Self::of(&url).ok_or_else(|| {
+            let why = "only http and https are streamed";
+            Error::new(ErrorKind::UnsupportedScheme, why).with_url(url)
+        })
+    }
 }
 
 #[cfg(test)]

@@ -13,12 +13,13 @@ use super::hedge::Hedging;
 use super::min_rate::MinRateMonitor;
 use super::request::{Request, ResponseHead};
 use super::silence::{Rest, SilenceHedge};
-use super::{ByteRange, HttpClient, describe, describe_io};
+use super::{HttpClient, describe, describe_io};
 use crate::bandwidth::{ReadMeter, Sample};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::h1::transport::{Tcp, timed_out};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
+use crate::types::ByteRange;
 
 /// Who has such a buffer reads into it by a system call of its own; what goes into smaller ones is buffered by ureq.
 const LARGE: usize = 16 * 1024;

@@ -1,6 +1,5 @@
 //! What a peer asks for, where its bytes go, and how it ends: once.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Instant;
 use std::{fmt, thread};
@@ -8,53 +7,11 @@ use std::{fmt, thread};
 use super::epoch::Epoch;
 use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
-use crate::client::{ByteRange, Request, ResponseHead, Urgency, Validator};
+use crate::client::{Request, ResponseHead, Urgency, Validator};
 use crate::downloader::runtime::transfer::Handoff;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::Foreign;
-
-/// How urgent something is: a peer beside other peers, a fetch beside the others of its peer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Priority {
-    /// Nobody waits for it yet.
-    Low,
-    /// Somebody waits for it: it is *urgent*.
-    #[default]
-    High,
-}
-
-impl Priority {
-    pub(super) const BOTH: [Self; 2] = [Self::High, Self::Low];
-
-    /// 0 for `High`: what is served first comes first.
-    pub(super) fn rank(self) -> usize {
-        match self {
-            Self::High => 0,
-            Self::Low => 1,
-        }
-    }
-}
-
-/// Names one fetch in every event about it. Unique and increasing within a downloader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(NonZeroU64);
-
-impl RequestId {
-    pub(crate) fn new(number: u64) -> Option<Self> {
-        NonZeroU64::new(number).map(Self)
-    }
-
-    /// The id as a number.
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "#{}", self.0)
-    }
-}
+use crate::types::{ByteRange, Priority, RequestId};
 
 /// One thing to fetch over HTTP, by GET.
 ///

@@ -31,6 +31,7 @@ mod runtime;
 mod schedule;
 mod stats;
 
+use crate::types::Priority;
 use std::fmt;
 use std::sync::{Arc, LazyLock, Weak};
 use std::thread::{self, JoinHandle};
@@ -52,7 +53,7 @@ pub(crate) use crate::downloader::runtime::transfer::Handoff;
 pub use batch::Batch;
 pub use epoch::Epoch;
 pub(crate) use fetch::OtherTags;
-pub use fetch::{Fetch, Flow, Outcome, Priority, RequestId, Sink};
+pub use fetch::{Fetch, Flow, Outcome, Sink};
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
 

@@ -11,7 +11,7 @@ use super::Handle;
 use super::batch::Batch;
 use super::bodies::{OpenBodies, Progress};
 use super::epoch::Epoch;
-use super::fetch::{Fetch, Priority, RequestId, Sink};
+use super::fetch::{Fetch, Sink};
 use super::response::{Reply, Response, WithoutRoom};
 use super::schedule::PeerKey;
 use super::stats::{PeerStats, Totals};
@@ -22,6 +22,7 @@ use crate::downloader::runtime::core::{Core, Message};
 use crate::downloader::runtime::worker::{Job, Target, run_job};
 use crate::error::Error;
 use crate::event::{Event, Subscriber};
+use crate::types::{Priority, RequestId};
 
 /// Somebody who knows what to fetch next, and says so when a worker is free.
 ///

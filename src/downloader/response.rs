@@ -68,7 +68,7 @@ impl Response {
     }
 
     /// The fetch's id, as events tell it.
-    pub fn request_id(&self) -> super::RequestId {
+    pub fn request_id(&self) -> crate::types::RequestId {
         self.record.id
     }
 

@@ -43,7 +43,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use self::throttle::Throttle;
-use super::fetch::{Priority, RequestId};
+use crate::types::{Priority, RequestId};
 
 /// How long urgent work waits for a Low body to yield at its next chunk before one is closed.
 const PREEMPTION_LIMIT: Duration = Duration::from_millis(5);

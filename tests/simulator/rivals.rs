@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::traces::Trace;
 use super::{Action, Figures, Net, Planner, Reader, Time, World};
 use crate::config::ReadAhead;
-use crate::downloader::Priority;
 use crate::plan::{self, Network, Piece, Plan, ReaderView, Snapshot};
 use crate::storage::RangeSet;
+use crate::types::Priority;
 
 /// windway's own: `src/file/plan.rs`, fed as `src/file/state.rs` feeds it.
 pub struct Windway {

@@ -17,7 +17,6 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, HttpClient};
 use crate::config::DownloaderConfig;
 use crate::downloader::bodies::OpenBodies;
-use crate::downloader::fetch::{Priority, RequestId};
 use crate::downloader::peer::Peer;
 use crate::downloader::schedule::{
     Admission, Answer, Assignment, Counts, Fruitless, Limits, PeerKey, Preemption, Requeued, Schedule,
@@ -25,6 +24,7 @@ use crate::downloader::schedule::{
 };
 use crate::downloader::stats::PeerStats;
 use crate::foreign::{Foreign, in_callback};
+use crate::types::{Priority, RequestId};
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
 pub(crate) struct Core {
@@ -684,7 +684,8 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use crate::config::DownloaderConfig;
-    use crate::downloader::{Downloader, Fetch, Priority};
+    use crate::downloader::{Downloader, Fetch};
+    use crate::types::Priority;
 
     #[test]
     fn what_callers_have_read_leaves_nothing_behind() {

@@ -63,7 +63,8 @@ mod tests {
     use super::*;
     use crate::config::DownloaderConfig;
     use crate::downloader::runtime::worker::{Control, Record};
-    use crate::downloader::{Downloader, Fetch, RequestId};
+    use crate::downloader::{Downloader, Fetch};
+    use crate::types::RequestId;
 
     const LONG: Duration = Duration::from_secs(60);
 

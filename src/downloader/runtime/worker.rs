@@ -21,7 +21,7 @@ use super::transfer::{Handoff, Step, Transfer};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{self, Urgency};
 use crate::downloader::epoch::Epoch;
-use crate::downloader::fetch::{Fetch, Flow, GuardedSink, Outcome, Priority, RequestId, abandoned};
+use crate::downloader::fetch::{Fetch, Flow, GuardedSink, Outcome, abandoned};
 use crate::downloader::peer::Next;
 use crate::downloader::response::{Reply, Response};
 use crate::downloader::schedule::{Answer, FetchInfo, Fruitless, Origin, PROTECTED, WorkerId};
@@ -29,6 +29,7 @@ use crate::downloader::stats::PeerStats;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::contain;
+use crate::types::{Priority, RequestId};
 
 /// So many bytes end the protection of a prefetch that had aged.
 const PROTECTED_BYTES: u64 = 256 * 1024;

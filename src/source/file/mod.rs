@@ -24,11 +24,9 @@ use self::pool::{Proof, ServerPool};
 use self::probe::ProbeSink;
 use self::state::State;
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
-use crate::client::{ByteRange, PreconnectGuard, Request};
+use crate::client::{PreconnectGuard, Request};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{
-    Downloader, Epoch, Fetch, Handoff, Next, OtherTags, Peer, PeerHandle, Priority, Waker,
-};
+use crate::downloader::{Downloader, Epoch, Fetch, Handoff, Next, OtherTags, Peer, PeerHandle, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::in_callback;
@@ -36,6 +34,7 @@ use crate::media::MediaInfo;
 use crate::phase::{LastRead, Phase};
 use crate::safe_url::SafeUrl;
 use crate::storage::{Resource, TryStored};
+use crate::types::{ByteRange, Priority};
 
 pub use self::state::{Pending, StreamStats, TryRead};
 

@@ -9,12 +9,13 @@ use super::state::{Accepted, InFlight, State};
 use super::{Shared, sequential};
 use crate::client::ResponseHead;
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Flow, Outcome, Priority, RequestId, Response, Sink};
+use crate::downloader::{Flow, Outcome, Response, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 use crate::safe_url::SafeUrl;
 use crate::source::radio::RadioInfo;
 use crate::storage::RangeSet;
+use crate::types::{Priority, RequestId};
 
 /// So many first bytes are looked at to tell a page from audio.
 const MAGIC: usize = 64;

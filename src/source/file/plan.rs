@@ -14,8 +14,8 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::config::ReadAhead;
-use crate::downloader::Priority;
 use crate::storage::RangeSet;
+use crate::types::Priority;
 
 /// The first fetch of all: tells length, type and range support along with the first bytes.
 pub(crate) const OPENING: u64 = 256 * 1024;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::Shared;
 use super::pool::{Probed, Proof};
 use crate::client::ResponseHead;
-use crate::downloader::{Flow, Outcome, Priority, Sink};
+use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::{Error, ErrorKind};
+use crate::types::Priority;
 
 pub(crate) struct ProbeSink {
     shared: Arc<Shared>,

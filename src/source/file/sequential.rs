@@ -12,9 +12,10 @@ use super::Shared;
 use super::state::FlowControl;
 use crate::client::{ResponseHead, retry};
 use crate::config::ReadAhead;
-use crate::downloader::{Priority, Response};
+use crate::downloader::Response;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
+use crate::types::Priority;
 
 const CHUNK: usize = 64 * 1024;
 

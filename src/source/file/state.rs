@@ -15,12 +15,13 @@ use crate::client::ResponseHead;
 use crate::client::representation::{self, Likeness, Representation};
 use crate::client::retry::Backoff;
 use crate::config::ReadAhead;
-use crate::downloader::{Flow, Priority, RequestId};
+use crate::downloader::Flow;
 use crate::error::{Error, ErrorKind};
 use crate::media::{FirstBytes, MediaInfo};
 use crate::phase::{Facts, LastRead, Phase};
 use crate::safe_url::SafeUrl;
 use crate::storage::RangeSet;
+use crate::types::{Priority, RequestId};
 
 /// So often a server that has served ranges may ignore one before it is taken for one that serves none.
 const MAX_IGNORED_RANGES: u32 = 3;

@@ -29,13 +29,14 @@ use self::shared::Shared;
 use crate::cancel::{CancelGuard, CancelReason};
 use crate::client::Request;
 use crate::config::RadioConfig;
-use crate::downloader::{Downloader, PeerHandle, Priority};
+use crate::downloader::{Downloader, PeerHandle};
 use crate::error::Error;
 use crate::event::Subscriber;
 use crate::foreign::in_callback;
 use crate::media::MediaInfo;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
+use crate::types::Priority;
 #[cfg(doc)]
 use crate::{config::OnDiscontinuity, error::ErrorKind};
 

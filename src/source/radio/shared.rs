@@ -13,7 +13,7 @@ use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
 use super::playlist::Playlist;
 use super::titles::{Title, Titles};
-use crate::client::{ByteRange, Request, ResponseHead, Urgency};
+use crate::client::{Request, ResponseHead, Urgency};
 use crate::config::{OnDiscontinuity, RadioConfig, StorageConfig};
 use crate::downloader::Epoch;
 use crate::error::{Error, ErrorKind};
@@ -22,6 +22,7 @@ use crate::media::{self, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase, Reads};
 use crate::safe_url::SafeUrl;
 use crate::storage::Resource;
+use crate::types::ByteRange;
 
 /// Bytes read from a body at once, at most.
 pub(crate) const CHUNK: usize = 32 * 1024;
