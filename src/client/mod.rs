@@ -1,7 +1,8 @@
 //! One HTTP exchange: a request, its redirects, a valid head, an open body. Knows nothing of scheduling.
 //!
-//! ureq speaks HTTP; what surrounds it is here: the connections ([connect], [warm]), the names ([resolve]), the rules for
-//! what an answer may be, and the [body] that never ends early in silence.
+//! ureq speaks HTTP/1 ([h1]). What surrounds it is here: idle connections ([pool]), names and sockets ([net]), TLS ([tls]),
+//! hedged requests ([hedge]), the rules for what a response may be, and the [body](response) that never ends early without
+//! an error.
 
 mod alarm;
 mod continuation;

@@ -6,7 +6,7 @@
 //! | `windway-watchdog` | 1 | tells when a transfer on a worker stands still | its signal, with the next time to look |
 //! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | its slot; the network, with a limit |
 //!
-//! Callers, workers and the scheduler thread share one [`Schedule`](schedule) behind a [turnstile](sync). Whoever has
+//! Callers, workers and the scheduler thread share one [`Schedule`](schedule) behind a [combiner](runtime::combiner). Whoever has
 //! something to say leaves a fact in its mailbox and, if nobody else is at it, takes the turn itself: submissions are
 //! pulled from the peers' channels into the queues, workers get their assignments. So a fetch costs two hand-offs, to the
 //! worker and back, and a worker that is done finds its next task without a detour.

@@ -32,7 +32,7 @@ use crate::types::{Priority, RequestId};
 pub trait Peer: Send {
     /// The next fetch; nothing below `admissible`, which the free worker may not run. Called on a worker thread, one call
     /// at a time. Must not block. A panic ends the peer, and no other: its fetches are
-    /// cancelled, an [`Event::PeerFailed`](crate::Event::PeerFailed) is published.
+    /// cancelled, an [`Event::PeerFailed`] is published.
     fn next_fetch(&mut self, admissible: Priority) -> Next;
 }
 

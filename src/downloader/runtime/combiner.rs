@@ -43,7 +43,7 @@ impl<M, F> Combiner<M, F> {
         self.combine(step, act);
     }
 
-    /// As [`post`](Self::tell), but waits for the turn where somebody else has it, so that the answer to `message` goes to this
+    /// As [`post`](Self::post), but waits for the turn where somebody else has it, so that the answer to `message` goes to this
     /// very `act`: for one who would only go to sleep until it comes back, which costs more than a short wait.
     pub(crate) fn post_and_combine<A>(
         &self,
@@ -61,7 +61,7 @@ impl<M, F> Combiner<M, F> {
         self.combine(step, act);
     }
 
-    /// Waits for the turn, shows the machine to `look`, which must be short, and goes on as [`post`](Self::tell) does:
+    /// Waits for the turn, shows the machine to `look`, which must be short, and goes on as [`post`](Self::post) does:
     /// somebody may have left a fact meanwhile and gone away.
     pub(crate) fn with<T, A>(
         &self,
