@@ -461,8 +461,15 @@ traps! {
     a_partial_answer_without_its_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
         file(asked, content).without_header("Content-Range")
     };
-    a_partial_answer_to_no_range: [Right], |asked, content| {
+    a_partial_answer_to_no_range: [Right, WRONG_RANGE, Right], |asked, content| {
+        if asked.range().is_some() { file(asked, content) } else { Answer::whole(content).partial(0..LEN / 2) }
+    };
+    all_bytes_in_a_partial_answer_to_no_range: [Right], |asked, content| {
         if asked.range().is_some() { file(asked, content) } else { Answer::whole(content).partial(0..LEN) }
+    };
+    all_bytes_in_a_partial_answer_without_its_length_to_no_range: [Right], |asked, content| {
+        let whole = Answer::whole(content).partial(0..LEN);
+        if asked.range().is_some() { file(asked, content) } else { whole.no_length() }
     };
     parts_of_several_ranges: [WRONG_RANGE], |asked, content| {
         let answer = file(asked, content).without_header("Content-Range");

@@ -278,8 +278,8 @@ mod tests {
             Look::Icy(len) => Some([&to_http(&bytes[..len]), &bytes[len..]].concat()),
             Look::Http(len) if head::is_interim(&bytes[..len]) => expected(&bytes[len..]),
             Look::Http(len) => {
-                let unfolded = head::unfold(&bytes[..len]).unwrap_or_else(|| bytes[..len].to_vec());
-                Some([&unfolded, &bytes[len..]].concat())
+                let mended = mend(&bytes[..len]).unwrap_or_else(|| bytes[..len].to_vec());
+                Some([&mended, &bytes[len..]].concat())
             }
             Look::Other => Some(bytes.to_vec()),
             Look::Cut => bytes.is_empty().then(Vec::new),
@@ -341,7 +341,7 @@ mod tests {
 
     fn answer() -> impl Strategy<Value = Vec<u8>> {
         let first =
-            prop_oneof!["ICY ?[0-9]{0,3}[ A-Z]{0,9}\r?", "HTTP/1.1 (200|100|103|404) OK\r", "[ICY ]{0,6}"];
+            prop_oneof!["ICY ?[0-9]{0,3}[ A-Z]{0,9}\r?", "HTTP/1.[01] (200|100|103|404) OK\r", "[ICY ]{0,6}"];
         (first, vec(line(), 0..6), vec(any::<u8>(), 0..300)).prop_map(|(first, lines, body)| {
             let mut bytes = first.into_bytes();
             for line in lines {
