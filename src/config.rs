@@ -1,7 +1,7 @@
-//! Every knob, its default and its consequence.
+//! All options, with their defaults and effects.
 //!
-//! Plain structs: take the default, change what you need. They are checked once, where they are first used, with an
-//! error that names the field. A limit of more than a year is one of a year.
+//! The options are plain structs: take the default and change the fields you need. They are checked once, when they are
+//! first used, and the error names the wrong field. Durations of more than one year are reduced to one year.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,23 +18,23 @@ use crate::foreign::Foreign;
 use crate::safe_url::SafeUrl;
 use crate::types::Priority;
 
-/// Most worker threads. One that has as many fetches at once needs another kind of library.
+/// Maximum of `max_concurrent`. Each worker is a thread: more concurrent fetches need another design.
 const MOST_WORKERS: usize = 1024;
 
-/// The longest limit: clocks and sockets take no more than some.
+/// Upper bound of all durations: adding a very large one to an `Instant` overflows, and sockets refuse it.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The default of [`DownloaderConfig::hang_timeout`].
 const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much longer than what is within the client's limits a standstill is.
+/// Margin between the longest silence that the client's limits allow and `hang_timeout`.
 const HANG_MARGIN: Duration = Duration::from_secs(10);
 
 fn bound<const N: usize>(limits: [&mut Duration; N]) {
     limits.into_iter().for_each(|limit| *limit = YEAR.min(*limit));
 }
 
-/// How HTTP exchanges are made. Part of [`DownloaderConfig`].
+/// Options of HTTP requests and connections. Part of [`DownloaderConfig`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,40 +48,43 @@ fn bound<const N: usize>(limits: [&mut Duration; N]) {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ClientConfig {
-    /// What the `User-Agent` header says. Default: `windway/` and the version.
+    /// Value of the `User-Agent` header. Default: `windway/` and the version.
     pub user_agent: String,
-    /// Headers sent with every request, to every origin: put no secret here. [`Fetch::header`](crate::Fetch::header) says
-    /// which are refused. Default: none.
+    /// Headers sent with every request, to every origin: put no secret here. [`Fetch::header`](crate::Fetch::header)
+    /// lists the names that are refused. Default: none.
     pub headers: Vec<(String, String)>,
-    /// Limit on looking up a name. Default: 5 s.
+    /// Maximum duration of a DNS lookup. Default: 5 s.
     pub resolve_timeout: Duration,
-    /// How long a looked-up address is used before it is looked up again. Default: 60 s.
+    /// How long the result of a DNS lookup is reused. Default: 60 s.
     pub resolve_cache: Duration,
-    /// Limit on connecting, TLS handshake included. Default: 10 s.
+    /// Maximum duration of connecting, including the TLS handshake. Default: 10 s.
     pub connect_timeout: Duration,
-    /// Limit on silence: between any two reads of head or body, never over a whole transfer. Default: 10 s.
+    /// Maximum time without a byte while the response head or the body is read. It does not limit the whole transfer.
+    /// Default: 10 s.
     pub inactivity_timeout: Duration,
-    /// A body that brings fewer bytes a second than this while it is waited for, over an `inactivity_timeout`, counts as
-    /// silent. 0 takes any trickle. Default: 128, a tenth of the slowest speech codec.
+    /// Minimum rate of a body in bytes per second, measured over `inactivity_timeout` while a read waits for bytes. A
+    /// slower body fails with [`ErrorKind::Silent`]. 0 turns the check off. Default: 128, a tenth of the slowest speech
+    /// codec.
     pub min_rate: u64,
-    /// What an origin, and no other, gets as `Authorization`, by any URL of it. A user and password in an URL do the same
-    /// for that URL's origin. Default: none.
+    /// Credentials by origin. Each is sent as `Authorization` with every request to that origin, and to no other. A
+    /// user and a password in a URL do the same for the URL's origin. Default: none.
     pub auth: Vec<(String, Auth)>,
-    /// An HTTP proxy, `http://user:password@host:port`, whose tunnels all connections go through. None is taken from the
-    /// environment. Default: none.
+    /// HTTP proxy, `http://user:password@host:port`. All connections go through its `CONNECT` tunnels. Environment
+    /// variables such as `HTTP_PROXY` are ignored. Default: none.
     pub proxy: Option<String>,
-    /// Redirects followed for one request before it fails. Default: 10.
+    /// Maximum number of redirects for one request. With one more it fails with [`ErrorKind::Redirect`]. Default: 10.
     pub max_redirects: u32,
-    /// Largest head of a response, in bytes. Default: 64 KiB.
+    /// Maximum size of a response head in bytes. Default: 64 KiB.
     pub max_head: usize,
-    /// Idle connections kept for each origin. Default: 8.
+    /// Maximum number of idle connections for each origin. Default: 8.
     pub max_idle_per_origin: usize,
-    /// Idle connections kept over all origins. Default: 32.
+    /// Maximum number of idle connections over all origins. Default: 32.
     pub max_idle: usize,
-    /// How long an idle connection is kept. Default: 45 s, less than common servers wait.
+    /// How long an idle connection is kept open. Default: 45 s, less than common servers keep theirs.
     pub max_idle_age: Duration,
-    /// Certificates trusted besides the web's roots, in PEM, one or more in each: of an authority, or of a server itself, as
-    /// `openssl req -x509` makes one. Names and dates are checked all the same. Default: none.
+    /// Certificates trusted in addition to the web's roots, as PEM; each entry may hold several. A certificate may be
+    /// that of an authority, or of the server itself, as `openssl req -x509` makes one. Names and dates are still
+    /// checked. Default: none.
     pub extra_roots: Vec<Vec<u8>>,
 }
 
@@ -107,7 +110,7 @@ impl Default for ClientConfig {
     }
 }
 
-// By hand, as for all that holds headers, and without `..`: a new field can't be forgotten here.
+// By hand, because headers and credentials must not be shown; and without `..`, so a new field can't be forgotten here.
 impl fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -149,12 +152,12 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-/// Shows the names of headers, and not their values.
+/// Shows the names of headers without their values.
 struct HeaderNames<'a>(&'a [(String, String)]);
 
 impl fmt::Debug for HeaderNames<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What is no name may be a secret: "Authorization: Bearer ..".
+        // A text that is not a header name may contain a secret: "Authorization: Bearer ..".
         let shown = |name: &str| match HeaderName::from_bytes(name.as_bytes()) {
             Ok(name) => name.to_string(),
             Err(_) => "…".to_owned(),
@@ -163,13 +166,13 @@ impl fmt::Debug for HeaderNames<'_> {
     }
 }
 
-/// What shows a server who asks.
+/// Credentials for the `Authorization` header.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Auth {
     /// A user and a password (RFC 7617).
     Basic {
-        /// The user; has no colon in it.
+        /// The user name. It must not contain a colon.
         user: String,
         /// The password.
         password: String,
@@ -179,9 +182,10 @@ pub enum Auth {
 }
 
 impl Auth {
-    /// The header's value, or `None` if HTTP does not allow it.
+    /// Value of the `Authorization` header, or `None` if HTTP does not allow it.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let text = match self {
+            // RFC 7617, section 2: the first colon ends the user.
             Self::Basic { user, .. } if user.contains(':') => return None,
             Self::Basic { user, password } => {
                 format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
@@ -203,49 +207,54 @@ impl fmt::Debug for Auth {
     }
 }
 
-/// How a [`Downloader`](crate::Downloader) shares its workers out.
+/// Options of a [`Downloader`](crate::Downloader): its workers, limits and retries.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DownloaderConfig {
-    /// How HTTP exchanges are made.
+    /// Options of HTTP requests and connections.
     pub client: ClientConfig,
-    /// Worker threads, and so exchanges that run at once; 1024 at most. Default: 6.
+    /// Number of worker threads, which is the maximum number of fetches that run at once. At most 1024. Default: 6.
     pub max_concurrent: usize,
-    /// How many of the workers take awaited fetches only; less than `max_concurrent`. Default: 1.
+    /// Number of workers that run urgent fetches only. Must be less than `max_concurrent`; with one worker it counts as
+    /// 0. Default: 1.
     pub reserved: usize,
-    /// Low fetches of one origin, running and set aside; awaited ones pass this limit. Default: 4.
+    /// Maximum number of prefetches from one origin, running or preempted. Urgent fetches are not limited. Default: 4.
     pub max_per_origin: usize,
-    /// Prefetches that were interrupted for urgent work and keep their connection open until they go on; beyond it the
-    /// connection is closed, and the fetch goes on from its offset on another one. 0 keeps none.
-    /// Default: `None`, twice `max_concurrent`.
+    /// Maximum number of preempted prefetches that keep their connection open. Beyond it the connection is closed, and
+    /// the fetch continues from its offset on another one. 0 keeps none. Default: `None`, twice `max_concurrent`.
     pub max_preempted: Option<usize>,
-    /// Low work begins so long after the last awaited fetch was begun. Default: zero.
+    /// Delay after the last urgent fetch starts before a prefetch may start. Default: zero.
     pub prefetch_delay: Duration,
-    /// A prefetch that has waited so long runs before urgent work, for a second or 256 KiB. At most half of the workers that are
-    /// not reserved, but at least one, are taken in this way at once, and between two such turns urgent work that waits is
-    /// served. Default: 10 s.
+    /// A prefetch that has waited this long runs before urgent work, for one second or 256 KiB, so prefetches never
+    /// starve. At most half of the workers that are not reserved, but at least one, run aged prefetches at the same
+    /// time. Between two of them, urgent work that waits is served. Default: 10 s.
     pub aging_threshold: Duration,
-    /// Accepted fetches of one peer that have no answer yet; `execute` and `batch` block beyond it. Default: 32.
+    /// Maximum number of submitted fetches of one peer that have no response yet. `execute` and `batch` block while the
+    /// limit is reached. Default: 32.
     pub peer_capacity: usize,
-    /// Response bodies open in the hands of callers and sinks that detached them. Beyond it `execute` and detaching fail with
-    /// [`ErrorKind::TooManyOpenBodies`], and a [`Batch`](crate::Batch) sends no more until one is closed; what it has sent may
-    /// exceed the limit by `peer_capacity`. Default: 64.
+    /// Maximum number of response bodies that callers, and sinks that detached them, hold open. Beyond it `execute` and
+    /// detaching fail with [`ErrorKind::TooManyOpenBodies`], and a [`Batch`](crate::Batch) sends no more requests until
+    /// a body is closed. Requests that a batch has already sent may exceed the limit by up to `peer_capacity`. Default:
+    /// 64.
     pub max_open_bodies: usize,
-    /// How often a failed fetch is tried again without 64 KiB, or a second, of new bytes in between, unless it says otherwise.
-    /// Default: 5.
+    /// Maximum number of retries of a fetch. The count starts again when an attempt has received 64 KiB, or new bytes
+    /// over at least one second. A fetch can override it. Default: 5.
     pub max_retries: u32,
-    /// A fetch that runs for so long is told as [`Event::Slow`](crate::Event::Slow), once, and goes on. Default: 2 s.
+    /// Publishes [`Event::Slow`](crate::Event::Slow) once when a fetch has run this long. The fetch is not interrupted.
+    /// Default: 2 s.
     pub soft_timeout: Duration,
-    /// A fetch on a worker that gives no sign of life for so long stands still: an [`Event::Hang`](crate::Event::Hang) and
-    /// an error in the log. Default: 60 s, more than the client's limits let one request take without a byte.
+    /// A fetch on a worker that makes no progress for this long is reported as stalled, by an
+    /// [`Event::Hang`](crate::Event::Hang) and an error in the log. Default: 60 s, more than the client's limits let
+    /// one request take without a byte.
     ///
-    /// From 60 s on it is kept longer than that: `resolve_timeout`, `connect_timeout` and twice `inactivity_timeout` (first on
-    /// a connection that was kept alive, and is dead) and 10 s. A shorter one is taken as it is, and then a request that may
-    /// still be answered can be reported. A chain of redirects gives no sign of life before its last head.
+    /// A value of 60 s or more is raised, if necessary, to the sum of `resolve_timeout`, `connect_timeout`, twice
+    /// `inactivity_timeout` (the first on a pooled connection that is dead) and 10 s. A smaller value is not changed;
+    /// then a request that may still be answered can be reported. A chain of redirects counts as no progress until its
+    /// last response head.
     pub hang_timeout: Duration,
-    /// What happens when something stands still, besides. Default: nothing.
+    /// What happens to a stalled fetch, in addition to the report. Default: nothing.
     pub hang_policy: HangPolicy,
-    /// Events a subscriber may lag behind before it loses the oldest. Default: 1024.
+    /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 1024.
     pub event_capacity: usize,
 }
 
@@ -270,21 +279,21 @@ impl Default for DownloaderConfig {
     }
 }
 
-/// What happens when something stands still, besides its being told.
+/// What happens to a stalled fetch, in addition to the report.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum HangPolicy {
-    /// Nothing.
+    /// Nothing: the stall is only reported.
     #[default]
     Report,
-    /// A fetch that stands still fails with [`ErrorKind::Stalled`], and its worker is free.
+    /// A stalled fetch fails with [`ErrorKind::Stalled`], which frees its worker.
     CancelStalled,
-    /// This is called; [`HangPolicy::on_hang`] makes one.
+    /// Calls a function. [`HangPolicy::on_hang`] makes this variant.
     Call(OnHang),
 }
 
 impl HangPolicy {
-    /// Calls `on_hang` for each standstill, on the watchdog's thread. A panic in it is caught.
+    /// Calls `on_hang` once for each stall, on the watchdog's thread. A panic in it is caught and logged.
     ///
     /// ```
     /// let mut config = windway::DownloaderConfig::default();
@@ -295,7 +304,7 @@ impl HangPolicy {
     }
 }
 
-/// What is called for each standstill. See [`HangPolicy::on_hang`].
+/// Function that is called for each stall. See [`HangPolicy::on_hang`].
 #[derive(Clone)]
 pub struct OnHang(Arc<Foreign<CallOnHang>>);
 
@@ -303,7 +312,7 @@ type CallOnHang = Box<dyn Fn(&Hang) + Send + Sync>;
 
 impl OnHang {
     pub(crate) fn call(&self, hang: &Hang) {
-        // A panic is logged, and changes nothing.
+        // `call_shared` logs a panic. The watchdog has nothing to undo.
         let _ = self.0.call_shared("on_hang", |on_hang| on_hang(hang));
     }
 }
@@ -344,70 +353,70 @@ impl DownloaderConfig {
             Err(Error::new(ErrorKind::InvalidConfig, format!("DownloaderConfig::{field} {why}")))
         };
         if self.max_concurrent == 0 {
-            return wrong("max_concurrent", "is 0, and nothing would ever run");
+            return wrong("max_concurrent", "is 0: no fetch would ever run");
         }
         if self.max_concurrent > MOST_WORKERS {
-            return wrong("max_concurrent", "is more than 1024, and each is a thread");
+            return wrong("max_concurrent", "is more than 1024, the maximum number of threads");
         }
         if self.reserved >= self.max_concurrent && self.max_concurrent > 1 {
-            return wrong("reserved", "leaves no worker for anything but awaited fetches");
+            return wrong("reserved", "is not less than max_concurrent: no prefetch would ever run");
         }
         if self.peer_capacity == 0 {
-            return wrong("peer_capacity", "is 0, and nothing could be submitted");
+            return wrong("peer_capacity", "is 0: no fetch could be submitted");
         }
         if self.max_per_origin == 0 {
-            return wrong("max_per_origin", "is 0, and no Low work would ever run");
+            return wrong("max_per_origin", "is 0: no prefetch would ever run");
         }
         if self.hang_timeout.is_zero() {
-            return wrong("hang_timeout", "is zero, and every fetch would stand still");
+            return wrong("hang_timeout", "is zero: every fetch would be reported as stalled");
         }
         if self.max_open_bodies == 0 {
-            return wrong("max_open_bodies", "is 0, and execute could return nothing");
+            return wrong("max_open_bodies", "is 0: execute could return no response");
         }
         let client = &self.client;
         if [client.inactivity_timeout, client.connect_timeout, client.resolve_timeout]
             .contains(&Duration::ZERO)
         {
-            return wrong("client", "has a timeout of zero, and nothing would ever arrive");
+            return wrong("client", "has a timeout of zero: every request would fail");
         }
         if client.max_head == 0 {
-            return wrong("client", "has a max_head of 0, and every response head would be too large");
+            return wrong("client", "has a max_head of 0: every response head would be too large");
         }
         Ok(())
     }
 
-    /// See `max_preempted`.
+    /// `max_preempted`, or its default of twice `max_concurrent`.
     pub(crate) fn effective_max_preempted(&self) -> usize {
         self.max_preempted.unwrap_or(self.max_concurrent.saturating_mul(2))
     }
 
-    /// The reserved workers that are really there: a lone worker has to serve everybody.
+    /// `reserved`, but always leaves one worker for prefetches: a single worker has to run everything.
     pub(crate) fn effective_reserved(&self) -> usize {
         self.reserved.min(self.max_concurrent - 1)
     }
 }
 
-/// How a file is streamed.
+/// Options of a [`Stream`](crate::Stream).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct FileConfig {
-    /// The stream's importance beside other streams: `Low` for a preload. Default: `High`.
+    /// Priority relative to other streams: `Low` for a preload. Default: `High`.
     pub priority: Priority,
-    /// Where the bytes are kept. Default: [`StorageConfig::Memory`], what surrounds the reader.
+    /// Where the bytes are stored. Default: [`StorageConfig::Memory`], a window around the reader.
     pub storage: StorageConfig,
     /// How far ahead of the reader to fetch. Default: 16 MiB.
     pub read_ahead: ReadAhead,
-    /// How many bytes behind the reader stay stored, where storage is windowed. Default: 1 MiB.
+    /// Number of bytes kept behind the reader. Only used with windowed storage. Default: 1 MiB.
     pub behind: u64,
-    /// A read that makes no progress for so long fails with [`ErrorKind::TimedOut`], and may be tried again.
-    /// `None` waits for ever. Default: 30 s.
+    /// A read that makes no progress for this long fails with [`ErrorKind::TimedOut`]. The next read tries again.
+    /// `None` waits forever. Default: 30 s.
     pub read_timeout: Option<Duration>,
-    /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) says which are refused.
-    /// Default: none.
+    /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) lists the names that
+    /// are refused. Default: none.
     pub headers: Vec<(String, String)>,
-    /// Reads on where several servers behind the URL give the same file different entity tags. That takes proof: length and date
-    /// agree, an earlier tag comes back, and 4 KiB agree at the file's beginning and where the bytes are joined. False: another
-    /// tag always fails with [`ErrorKind::Changed`]. Default: true.
+    /// Whether to accept that several servers behind the URL send different ETags for the same file. windway checks it:
+    /// length and date must agree, and either an earlier ETag comes back, or 4 KiB agree at the start of the file and
+    /// where the bytes are joined. If false, another ETag always fails with [`ErrorKind::Changed`]. Default: true.
     pub server_pools: bool,
 }
 
@@ -436,13 +445,13 @@ impl FileConfig {
         if self.read_ahead == ReadAhead::Bytes(0) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "FileConfig::read_ahead is 0 bytes, and nothing could be read",
+                "FileConfig::read_ahead is 0 bytes: nothing could be read",
             ));
         }
         if self.read_timeout == Some(Duration::ZERO) {
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                "FileConfig::read_timeout is zero, and nothing would be there in time",
+                "FileConfig::read_timeout is zero: every read that waits would fail",
             ));
         }
         Ok(())
@@ -464,7 +473,7 @@ impl fmt::Debug for FileConfig {
     }
 }
 
-/// How a radio is received.
+/// Options of a [`Radio`](crate::Radio).
 ///
 /// ```
 /// use windway::{AfterPause, RadioConfig};
@@ -476,35 +485,36 @@ impl fmt::Debug for FileConfig {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct RadioConfig {
-    /// How many bytes behind the reader can still be sought. Default: 1 MiB.
+    /// Number of bytes kept behind the reader, to seek back to. Default: 1 MiB.
     pub behind: u64,
-    /// How many bytes are stored ahead of the reader; while so many are, the server is held back. Default: 4 MiB.
+    /// Maximum number of bytes stored ahead of the reader. While they are stored, windway reads nothing, so TCP flow
+    /// control slows the server down. Default: 4 MiB.
     pub ahead: u64,
-    /// A read that gets no byte for so long fails with [`ErrorKind::TimedOut`], and may be tried again. The radio goes on
-    /// reconnecting all the same. `None` waits for ever. Default: 30 s.
+    /// A read that gets no byte for this long fails with [`ErrorKind::TimedOut`]. The next read tries again. The radio
+    /// keeps reconnecting in the meantime. `None` waits forever. Default: 30 s.
     pub read_timeout: Option<Duration>,
-    /// For how long to reconnect without hearing a byte of audio, before the radio ends with the last error. It ends early
-    /// rather than late: when the next attempt would come after that. Default: `None`, for ever.
+    /// Maximum time of reconnecting without receiving a byte of audio. Then the radio ends with the last error. It ends
+    /// before that if the next attempt would start after the limit. Default: `None`, no limit.
     pub give_up: Option<Duration>,
-    /// For how long a 404 is no answer, but a station whose source is away: Icecast says so until its source is back. Like
-    /// every station that was heard less than 2 min ago, it is asked again after 1.5 s at most.
-    /// Counts from the break on, and only where audio had been heard; else a 404 ends the radio at once. Default: 2 min.
+    /// Grace period in which a 404 is retried: Icecast answers 404 while its source is offline. It starts when the
+    /// audio breaks off. During the first 2 min after that, the delay between two attempts is 1.5 s at most. If no
+    /// audio was received before, a 404 ends the radio at once. Default: 2 min.
     pub source_away: Duration,
-    /// Bytes a second; a connection that brings less for a whole `rate_window`, while the reader waits for each of them,
-    /// is given up for a new one. Something below the station's rate, or zero for never. Default: 1000.
+    /// Minimum rate in bytes per second. A connection that is slower for a whole `rate_window`, while the reader waits
+    /// for bytes, is replaced. Use a value below the station's bitrate; 0 turns the check off. Default: 1000.
     pub min_rate: u32,
-    /// Over how long the rate is held against `min_rate`. Default: 10 s.
+    /// Duration over which `min_rate` is measured. Default: 10 s.
     pub rate_window: Duration,
-    /// What is read after a long pause. Default: [`AfterPause::LiveEdge`].
+    /// What the reader gets after a long pause. Default: [`AfterPause::LiveEdge`].
     pub after_pause: AfterPause,
-    /// What a long pause is: so long nothing was read although all of `ahead` is stored. Default: 10 s.
+    /// Minimum length of a long pause: the time in which nothing is read while `ahead` bytes are stored. Default: 10 s.
     pub pause_limit: Duration,
-    /// What `read` does where one connection's audio ends and another's begins. Default: [`OnDiscontinuity::Continue`].
+    /// What `read` does at a discontinuity. Default: [`OnDiscontinuity::Continue`].
     pub on_discontinuity: OnDiscontinuity,
-    /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) says which are refused.
-    /// Default: none.
+    /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) lists the names that
+    /// are refused. Default: none.
     pub headers: Vec<(String, String)>,
-    /// Events a subscriber may lag behind before it loses the oldest. Default: 256.
+    /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 256.
     pub event_capacity: usize,
 }
 
@@ -541,13 +551,13 @@ impl RadioConfig {
             Err(Error::new(ErrorKind::InvalidConfig, format!("RadioConfig::{field} {why}")))
         };
         if self.ahead == 0 {
-            return wrong("ahead", "is 0 bytes, and nothing could be read");
+            return wrong("ahead", "is 0 bytes: nothing could be read");
         }
         if self.read_timeout == Some(Duration::ZERO) {
-            return wrong("read_timeout", "is zero, and nothing would be there in time");
+            return wrong("read_timeout", "is zero: every read that waits would fail");
         }
         if self.rate_window.is_zero() && self.min_rate > 0 {
-            return wrong("rate_window", "is zero, and no rate can be told");
+            return wrong("rate_window", "is zero: no rate can be measured");
         }
         Ok(())
     }
@@ -586,14 +596,15 @@ impl fmt::Debug for RadioConfig {
     }
 }
 
-/// What a radio's reader gets after a long pause: one that outlasted the buffer.
+/// What a radio's reader gets after a pause that was longer than the buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AfterPause {
-    /// What the station sends then. The connection is let go during the pause, and what was stored ahead is skipped;
-    /// a seek instead of a read keeps it.
+    /// What the station sends at that time. The connection is closed during the pause, and the bytes stored ahead are
+    /// skipped. If the first call after the pause is a seek instead of a read, they are kept.
     LiveEdge,
-    /// What follows where it paused: the buffer, and then what the old connection brings, if the server still holds it.
+    /// The audio from where it paused: first the buffer, then the rest of the old connection if the server kept it
+    /// open.
     Continue,
 }
 
@@ -601,31 +612,32 @@ pub enum AfterPause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDiscontinuity {
-    /// Nothing: the cut frame is followed by what the new connection brings. For MP3 and AAC, whose frames stand alone: a
-    /// decoder looks for the next one.
+    /// Continues: the cut frame is followed by the audio of the new connection. For MP3 and AAC: their frames are
+    /// independent, so a decoder searches for the next one.
     Continue,
-    /// It returns 0 there, as at the end of a file, until [`RadioHandle::pass_discontinuity`](crate::RadioHandle::pass_discontinuity). For
-    /// Ogg, FLAC and all that begins with headers: each connection is read as a file of its own, by a decoder of its own.
+    /// Returns 0, as at the end of a file, until
+    /// [`RadioHandle::pass_discontinuity`](crate::RadioHandle::pass_discontinuity) is called. For Ogg, FLAC and other
+    /// formats that begin with headers: each connection is read as a separate file by a new decoder.
     EndOfStream,
 }
 
-/// Where a stream's bytes are kept.
+/// Where a stream's bytes are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StorageConfig {
-    /// In memory, a window around the reader: `behind` plus the read-ahead.
+    /// In memory: a window around the reader, of `behind` and the read-ahead.
     Memory,
-    /// In memory, all that was fetched.
+    /// In memory: all bytes that were fetched.
     WholeMemory,
-    /// In an unnamed temporary file, all that was fetched; it is gone when the stream is, also after a crash. `None`
-    /// is the system's directory for such files.
+    /// In an unnamed temporary file: all bytes that were fetched. The file is deleted with the stream, also after a
+    /// crash. `None` is the system's directory for temporary files.
     TempFile(Option<PathBuf>),
-    /// As [`TempFile`](Self::TempFile), but a window around the reader only: on a small disk, or for hours of audio.
+    /// As [`TempFile`](Self::TempFile), but only a window around the reader: for small disks, or hours of audio.
     WindowedTempFile(Option<PathBuf>),
 }
 
 impl StorageConfig {
-    /// True if only what surrounds the reader is kept.
+    /// True if only a window around the reader is kept.
     pub(crate) fn is_windowed(&self) -> bool {
         matches!(self, Self::Memory | Self::WindowedTempFile(_))
     }
@@ -635,12 +647,13 @@ impl StorageConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadAhead {
-    /// So many bytes, once 256 KiB were read in sequence. Before that as many as were read, after a jump, and 256 times as
-    /// many from the file's start on. A reader that takes bytes as fast as they come has more asked for at once; what it
-    /// does not come for is not fetched.
+    /// Prefetches up to this many bytes. After a seek the target grows with the bytes read, and is full after 256 KiB;
+    /// from the start of the file it grows 256 times as fast. For a streaming reader more bytes are requested at once;
+    /// bytes that it does not reach are not fetched.
     Bytes(u64),
-    /// To the end, and then what seeks left out, whether anybody reads or not: a download. It outlasts what passes; what
-    /// does not ends it until somebody waits, and is told to who does. Windowed storage takes it as 16 MiB.
+    /// Prefetches up to the end of the file, then the gaps that seeks left, even if nothing is read: a download.
+    /// Transient errors are retried. A permanent error stops the download until the next blocking call, which returns
+    /// it. With windowed storage this is the same as 16 MiB.
     Whole,
 }
 
@@ -649,7 +662,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_senseless_value_is_named() {
+    fn the_error_names_the_wrong_field() {
         let config = DownloaderConfig { max_concurrent: 0, ..Default::default() };
         let error = config.check().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig);
@@ -660,14 +673,14 @@ mod tests {
     }
 
     #[test]
-    fn a_radio_without_room_is_refused() {
+    fn a_radio_with_zero_ahead_is_refused() {
         let config = RadioConfig { ahead: 0, ..Default::default() };
         assert!(config.check().unwrap_err().to_string().contains("RadioConfig::ahead"));
         assert!(RadioConfig::default().check().is_ok());
     }
 
     #[test]
-    fn the_default_hang_timeout_outlasts_what_one_request_may_take_in_silence() {
+    fn the_default_hang_timeout_is_longer_than_one_request_without_a_byte() {
         for seconds in [1, 10, 30, 300] {
             let inactivity_timeout = Duration::from_secs(seconds);
             let client = ClientConfig { inactivity_timeout, ..Default::default() };
@@ -681,7 +694,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lone_worker_is_not_reserved() {
+    fn a_single_worker_is_not_reserved() {
         let config = DownloaderConfig { max_concurrent: 1, ..Default::default() };
         assert!(config.check().is_ok());
         assert_eq!(config.effective_reserved(), 0);
