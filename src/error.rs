@@ -1,4 +1,4 @@
-//! The one error of this crate: cloneable, asked by kind, never compared by text.
+//! The crate's error type: cheap to clone, and classified by [`ErrorKind`] rather than by its text.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::foreign::{self, Foreign, Panic};
 use crate::safe_url::SafeUrl;
 use crate::types::ByteRange;
 
-/// What went wrong, where, and why.
+/// What went wrong, with the URL, the byte range and the cause where they are known.
 ///
-/// Cheap to clone, so that every waiter of a failed transfer gets the same error. It survives a trip through
-/// [`io::Read`]: a decoder that hands an [`io::Error`] up can turn it back with `Error::from(io_error)`.
+/// Cheap to clone: every reader that waits for a failed transfer gets the same error. `Error::from(io_error)` returns
+/// the original error from an [`io::Error`] that a decoder passes on.
 #[derive(Clone)]
 pub struct Error(Arc<Report>);
 
@@ -26,7 +26,42 @@ struct Report {
     cause: Option<Arc<Foreign<Box<dyn StdError + Send + Sync>>>>,
 }
 
-/// The kind of an [`Error`]: what a program decides by.
+/// The kind of an [`Error`], for a program to decide what to do.
+///
+/// "Retried" is what [`Error::is_retryable`] returns: *yes* means that windway repeats the request itself, up to
+/// [`max_retries`](crate::DownloaderConfig::max_retries) times, before the caller gets the error; *by the caller* means
+/// that windway does not repeat it, but the same call may succeed later. A [`Radio`](crate::Radio) that has received
+/// audio also retries `Tls`, `Protocol`, `Redirect` and `Stalled`, and for a while `Status(404)`.
+///
+/// | kind | when | retried | what to do |
+/// |---|---|---|---|
+/// | `InvalidUrl`, `UnsupportedScheme` | before a request, or at a redirect | no | correct the URL |
+/// | `InvalidConfig`, `InvalidInput` | in the call with the wrong value | no | correct the value that the message names |
+/// | `OutOfWindow` | seek of a radio | no | seek within [`Error::range`] |
+/// | `HostNotFound` | DNS lookup | yes | check the host name and the network |
+/// | `ConnectTimedOut`, `Refused`, `Unreachable` | connecting | yes | check the network, or try later |
+/// | `Tls` | TLS handshake | no | check the clock and [`extra_roots`](crate::ClientConfig::extra_roots) |
+/// | `Silent`, `Disconnected`, `Truncated` | waiting for the response head or the body | yes | try later |
+/// | `Protocol` | reading the response | no | report it to the server's operator |
+/// | `Status` 408, 425, 429, 500 to 599 | response head | yes | try later, after [`Error::retry_after`] |
+/// | `Status`, all others | response head | no | check the URL and the credentials |
+/// | `Redirect` | response head | no | check the URL, or raise [`max_redirects`](crate::ClientConfig::max_redirects) |
+/// | `WrongRange` | response head | no | report it to the server's operator |
+/// | `RangeIgnored` | response head | yes | try later, or open the URL again |
+/// | `Encoded` | response head | no | open a station as a [`Radio`](crate::Radio) |
+/// | `Changed` | response head or body | no | open the URL again |
+/// | `NotMedia` | response head or first bytes | no | check the URL: it may be a login page or a playlist |
+/// | `Empty` | response head or body | no | skip the file |
+/// | `TimedOut` | a read or a wait | by the caller | read again: the stream stays usable; see [`Error::cause`] |
+/// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
+/// | `Cancelled` | any time | no | nothing: the program asked for it |
+/// | `TooManyOpenBodies` | `execute`, or detaching a body | by the caller | read or drop open responses, then try again |
+/// | `WouldDeadlock` | a blocking call in a callback | no | make the call on another thread |
+/// | `Panicked` | a callback | no | correct the callback |
+/// | `Stalled` | a fetch without progress, with [`HangPolicy::CancelStalled`](crate::HangPolicy::CancelStalled) | no | find what blocks, for example a sink |
+/// | `Storage` | writing or reading stored bytes | no | free disk space or memory, then open the URL again |
+/// | `Refusal` | a sink | no | depends on the sink |
+/// | `Io` | any time | no | depends on the error |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -34,44 +69,44 @@ pub enum ErrorKind {
     InvalidUrl,
     /// The URL is neither `http` nor `https`, here or behind a redirect.
     UnsupportedScheme,
-    /// An option has a value that makes no sense; the message names the field.
+    /// An option has an invalid value. The message names the field.
     InvalidConfig,
-    /// A call had an argument that makes no sense.
+    /// An argument of a call is invalid.
     InvalidInput,
-    /// A radio was sought to a byte that it does not keep; [`Error::range`] tells which bytes it keeps.
+    /// Seek of a radio to a position that is not stored. [`Error::range`] is the range that is stored.
     OutOfWindow,
-    /// The name lookup found no address, or failed.
+    /// The DNS lookup failed, or found no address.
     HostNotFound,
-    /// The name lookup or the connection was not there within its limit.
+    /// The DNS lookup or the connection was not complete within its limit.
     ConnectTimedOut,
-    /// The host answered that nobody listens on the port.
+    /// The host refused the connection: nothing listens on the port.
     Refused,
     /// There is no route to the host, or the connection failed in another way.
     Unreachable,
     /// The TLS handshake failed, or the certificate is not trusted.
     Tls,
-    /// The server sent nothing for as long as the silence limit allows.
+    /// The server sent nothing for `inactivity_timeout`, or less than `min_rate`.
     Silent,
-    /// The connection broke, or ended before the body did.
+    /// The connection broke, or was closed before the end of the body.
     Disconnected,
-    /// The body ended before the end that the first answer had promised, and asking for the rest did not bring it.
+    /// The body ended before the length that the first response gave, and a request for the rest did not return it.
     Truncated,
-    /// What the server sent is not HTTP, or breaks its rules.
+    /// The response is not valid HTTP.
     Protocol,
-    /// The server, or the proxy that was asked for a tunnel to it, answered with this status, which is not a success.
+    /// The server, or the proxy in its answer to `CONNECT`, sent this status, which is not a success.
     Status(u16),
-    /// More redirects than allowed, or a redirect that leads in a circle or nowhere.
+    /// Too many redirects, a redirect loop, or a redirect without a valid target.
     Redirect,
-    /// The answer does not cover the range that was asked for.
+    /// The response has a different range than requested.
     WrongRange,
-    /// The whole came instead of the range that was asked for, from a server that had served ranges before.
+    /// The server sent the whole file instead of the requested range, although it had served ranges before.
     RangeIgnored,
-    /// The body came encoded although identity was asked for, or has a station's titles in between: its offsets mean
-    /// nothing. A station is for a [`Radio`](crate::Radio).
+    /// The body has a content encoding although `identity` was requested, or contains a station's metadata. So offsets
+    /// in it are not offsets in the file. Open a station as a [`Radio`](crate::Radio).
     Encoded,
-    /// The resource is another one than before: joining the two would be noise.
+    /// The resource has changed since the first response. Its bytes can't be joined with the stored ones.
     Changed,
-    /// The answer is a page, not audio.
+    /// The response is an HTML page or other text, not audio.
     NotMedia,
     /// The resource exists and has no bytes.
     Empty,
@@ -79,27 +114,27 @@ pub enum ErrorKind {
     TimedOut,
     /// Another thread interrupted the wait. The stream stays usable.
     Interrupted,
-    /// The work was cancelled, and by whom.
+    /// The work was cancelled, for this reason.
     Cancelled(CancelReason),
-    /// More response bodies are open in callers' hands than allowed.
+    /// Callers hold [`max_open_bodies`](crate::DownloaderConfig::max_open_bodies) response bodies open.
     TooManyOpenBodies,
-    /// A blocking call was made in a callback, where it could wait for itself. The documentation of the crate has the table
-    /// of what is allowed in which callback.
+    /// A blocking call was made in a callback, where it could wait for its own thread. The crate's documentation lists
+    /// the calls that are allowed in callbacks.
     WouldDeadlock,
     /// A callback panicked.
     Panicked,
-    /// The watchdog ended a transfer that did not move.
+    /// The watchdog cancelled a transfer that made no progress.
     Stalled,
-    /// The local storage failed: disk full, file removed, no memory.
+    /// Local storage failed: disk full, file removed, or out of memory.
     Storage,
-    /// A sink refused the answer or the bytes for a reason of its own.
+    /// A sink refused the response or its bytes.
     Refusal,
     /// An [`io::Error`] that did not come from windway.
     Io(io::ErrorKind),
 }
 
 impl Error {
-    /// An error of `kind`; `detail` says what was wrong, in lower case and without a full stop.
+    /// Makes an error. `detail` says what went wrong, in lower case and without a full stop.
     pub fn new(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self(Arc::new(Report {
             kind,
@@ -115,8 +150,8 @@ impl Error {
         Self::new(ErrorKind::Cancelled(reason), format!("cancelled: {reason}"))
     }
 
-    /// Fails in a callback of windway's. Every call that may block until another thread has done something asks this first:
-    /// see [`foreign`].
+    /// Fails in a callback that windway runs. Each call that may block on another thread checks this first: see
+    /// [`foreign`].
     ///
     /// # Errors
     ///
@@ -125,12 +160,12 @@ impl Error {
         if !foreign::in_callback() {
             return Ok(());
         }
-        let why = format!("{call} was called in a callback, which it could wait for forever");
+        let why = format!("{call} was called in a callback, where it could block forever");
         Err(Self::new(ErrorKind::WouldDeadlock, why))
     }
 
-    /// The same error with the URL it concerns. A URL that is already there stays. The error's text shows it without its
-    /// secrets: see [`SafeUrl`].
+    /// Adds the URL that the error is about, if it has none yet. The error's text shows the URL without its secrets:
+    /// see [`SafeUrl`].
     #[must_use]
     pub fn with_url(self, url: impl Into<SafeUrl>) -> Self {
         self.edit(|report| {
@@ -138,7 +173,7 @@ impl Error {
         })
     }
 
-    /// The same error with the byte range it concerns. A range that is already there stays.
+    /// Adds the byte range that the error is about, if it has none yet.
     #[must_use]
     pub fn with_range(self, range: ByteRange) -> Self {
         self.edit(|report| {
@@ -150,7 +185,7 @@ impl Error {
         self.edit(|report| report.retry_after = Some(after))
     }
 
-    /// The same error with what caused it.
+    /// Sets the cause of the error.
     #[must_use]
     pub fn with_cause(self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.edit(|report| report.cause = Some(Arc::new(Foreign::new(cause.into()))))
@@ -176,27 +211,27 @@ impl Error {
         self
     }
 
-    /// What went wrong.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The URL that was asked for, where one is concerned.
+    /// The URL that the error is about, if any.
     pub fn url(&self) -> Option<&SafeUrl> {
         self.0.url.as_ref()
     }
 
-    /// The bytes that were asked for, where a range is concerned.
+    /// The byte range that the error is about, if any: usually the requested one.
     pub fn range(&self) -> Option<ByteRange> {
         self.0.range
     }
 
-    /// How long the server asked to be left alone, if it did, here or in what caused this.
+    /// Delay from the response's `Retry-After` header, of this error or of its cause.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after.or_else(|| self.cause()?.retry_after())
     }
 
-    /// The HTTP status, if that is what went wrong, here or in what caused this.
+    /// HTTP status of [`ErrorKind::Status`], of this error or of its cause.
     pub fn status(&self) -> Option<u16> {
         match self.0.kind {
             ErrorKind::Status(status) => Some(status),
@@ -204,13 +239,13 @@ impl Error {
         }
     }
 
-    /// What caused this, if that was an error of windway's: what the attempts failed of, in one that says
-    /// [`TimedOut`](ErrorKind::TimedOut). [`source`](StdError::source) has the others, too.
+    /// The cause, if it is a windway error. For [`TimedOut`](ErrorKind::TimedOut) it is the error of the last attempt.
+    /// [`source`](StdError::source) also returns causes of other types.
     pub fn cause(&self) -> Option<&Self> {
         self.source()?.downcast_ref()
     }
 
-    /// True if the same request may succeed later without anything being changed.
+    /// True if the same request may succeed later without a change by the caller.
     pub fn is_retryable(&self) -> bool {
         match self.0.kind {
             ErrorKind::HostNotFound
@@ -229,7 +264,7 @@ impl Error {
         }
     }
 
-    /// True if the work was cancelled, whoever did it.
+    /// True if the work was cancelled, for any reason.
     pub fn is_cancelled(&self) -> bool {
         matches!(self.0.kind, ErrorKind::Cancelled(_))
     }
@@ -275,7 +310,7 @@ impl From<Panic> for Error {
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        // Never `Interrupted`: std's helpers try again at once on it, and would spin.
+        // Never `Interrupted`: std's helpers, such as `read_exact`, retry it at once and would spin.
         let kind = match error.kind() {
             ErrorKind::InvalidUrl
             | ErrorKind::UnsupportedScheme
@@ -289,7 +324,7 @@ impl From<Error> for io::Error {
             }
             ErrorKind::Refused => io::ErrorKind::ConnectionRefused,
             ErrorKind::Unreachable => io::ErrorKind::HostUnreachable,
-            // Never `UnexpectedEof`: decoders take it for the end.
+            // Never `UnexpectedEof`: decoders treat it as the end of the file.
             ErrorKind::Disconnected | ErrorKind::Truncated => io::ErrorKind::ConnectionAborted,
             ErrorKind::Protocol
             | ErrorKind::WrongRange
@@ -321,7 +356,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_survives_a_trip_through_io() {
+    fn an_error_passes_through_io_error_unchanged() {
         let error = Error::new(ErrorKind::Changed, "the file was replaced")
             .with_url("http://host/a.flac")
             .with_range(ByteRange::new(5, 9));
@@ -331,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_error_is_edited_by_copy() {
+    fn a_change_to_a_shared_error_is_made_on_a_copy() {
         let error = Error::new(ErrorKind::Refused, "connection refused");
         let shared = error.clone();
         assert_eq!(error.with_url("http://host/").url(), Some(&SafeUrl::from("http://host/")));
@@ -339,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn no_io_error_says_interrupted() {
+    fn no_io_error_has_the_kind_interrupted() {
         for kind in [ErrorKind::Interrupted, ErrorKind::Io(io::ErrorKind::Interrupted)] {
             let io_error = io::Error::from(Error::new(kind, "stopped"));
             assert_ne!(io_error.kind(), io::ErrorKind::Interrupted);
