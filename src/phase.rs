@@ -1,65 +1,65 @@
-//! What a stream is at: one pure function of what is known of it, for files and radios alike.
+//! The phase of a stream: a pure function of its state, the same for files and radios.
 
 use crate::error::{Error, ErrorKind};
 
-/// What a stream is at.
+/// What a stream is currently doing.
 ///
-/// The first row that holds counts:
+/// The first row whose condition holds applies:
 ///
-/// | phase | holds | until |
+/// | phase | condition | until |
 /// |---|---|---|
-/// | `Closed` | the stream was dropped or cancelled, or its downloader has stopped | for good |
+/// | `Closed` | the stream was dropped or cancelled, or its downloader has stopped | forever |
 /// | `Ended` | the last read returned 0, at the end of the file | a seek elsewhere, or a read |
-/// | `Failed` | the last read failed, unless it was interrupted | the next read, which tries again, or a seek |
+/// | `Failed` | the last read failed, unless it was interrupted | the next read, which retries, or a seek |
 /// | `Complete` | all of the file is stored | some of it is evicted |
-/// | `Failed` | fetching has failed, nothing is fetched, and nobody waits | a read or wait has it fetched again |
-/// | `Opening` | nothing is known of the file yet, or the station has not been heard | the first answer |
-/// | `Retrying` | what was asked for last could not be had, and is asked for again | it comes, or fails for good |
-/// | `Stalled` | a reader or a wait waits for bytes | they come |
-/// | `Fetching` | bytes are coming, or asked for | what is wanted is there |
-/// | `Idle` | nothing is fetched: what the readers will want next is there, or a radio is paused | they read on |
+/// | `Failed` | fetching has failed, nothing is fetched, and no call is blocked | a read or wait restarts fetching |
+/// | `Opening` | no response for the file yet, or no audio from the station yet | the first response |
+/// | `Retrying` | the last request failed and is being retried | it succeeds, or fails permanently |
+/// | `Stalled` | a read or a wait is blocked on bytes | they arrive |
+/// | `Fetching` | bytes are requested or arriving | the prefetch target is reached |
+/// | `Idle` | nothing is fetched: the prefetch target is reached, or a radio is paused | the readers continue |
 ///
-/// A radio is never `Ended` nor `Complete`. `Ended` and the first `Failed` are those of the stream whose handle is asked, where
-/// several read one file; all else is the file's.
+/// A radio is never `Ended` or `Complete`. If several streams read one file, `Ended` and the first `Failed` describe
+/// the stream whose handle is asked. All other phases describe the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Nothing is known yet.
+    /// No response has arrived yet.
     Opening,
-    /// A reader waits for bytes.
+    /// A reader is blocked on bytes.
     Stalled,
-    /// Bytes are coming, and nobody has to wait.
+    /// Bytes are arriving, and no reader is blocked.
     Fetching,
-    /// Nothing is fetched, since nothing more is wanted now.
+    /// Nothing is fetched, because nothing more is needed now.
     Idle,
-    /// What was asked for last could not be had, and is asked for again.
+    /// The last request failed and is being retried.
     Retrying,
     /// All of the file is stored.
     Complete,
     /// The reader has reached the end of the file.
     Ended,
-    /// What was asked for last could not be had, and is not asked for before the next read.
-    /// [`StreamHandle::last_error`](crate::StreamHandle::last_error) tells why.
+    /// The last request failed, and is not retried before the next read.
+    /// [`StreamHandle::last_error`](crate::StreamHandle::last_error) returns the reason.
     Failed,
     /// The stream was dropped or cancelled, or its downloader has stopped.
     Closed,
 }
 
-/// What the phase follows from.
+/// The state that determines the phase.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Facts {
-    /// Nothing more will come, because that was wanted.
+    /// The stream was cancelled: no more bytes will arrive.
     pub(crate) is_cancelled: bool,
-    /// How the stream's reads stand.
+    /// Result of the stream's last read.
     pub(crate) reads: LastRead,
     pub(crate) is_complete: bool,
-    /// Fetching has failed, and only a reader that waits has it begin again.
+    /// Fetching has failed, and only a blocked reader restarts it.
     pub(crate) has_failed: bool,
-    /// An answer has told what it is.
+    /// A response has described the file or station.
     pub(crate) is_known: bool,
     pub(crate) is_retrying: bool,
     pub(crate) is_urgent: bool,
-    /// Something is on its way, or may come at any time.
+    /// A request is in flight, or bytes may arrive at any time.
     pub(crate) is_fetching: bool,
 }
 
@@ -90,16 +90,16 @@ impl Facts {
     }
 }
 
-/// What became of a stream's last read.
+/// Result of a stream's last read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LastRead {
-    /// There was none, it got bytes or was interrupted, or it waits.
+    /// There was no read yet, it returned bytes, it was interrupted, or it is still blocked.
     #[default]
     Open,
-    /// It returned 0 at the end.
+    /// It returned 0 at the end of the file.
     Ended,
     Failed,
-    /// The stream is gone.
+    /// The stream was dropped.
     Dropped,
 }
 
@@ -107,7 +107,7 @@ pub(crate) enum LastRead {
 #[derive(Debug, Default)]
 pub(crate) struct Reads {
     last: LastRead,
-    /// What a read failed of last. Stays when reads go on.
+    /// Error of the last read that failed. Kept when later reads succeed.
     error: Option<Error>,
 }
 
@@ -116,28 +116,28 @@ impl Reads {
         self.last
     }
 
-    /// What the last read failed of, if it failed.
+    /// Error of the last read, if it failed.
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.error.as_ref().filter(|_| self.last == LastRead::Failed)
     }
 
-    /// What a read failed of last, whatever came after it.
+    /// Error of the last read that failed, even if later reads succeeded.
     pub(crate) fn last_error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
 
-    /// Notes that a read begins, or that the next one begins elsewhere.
+    /// Records that a read begins, or that a seek moved the next one.
     pub(crate) fn begin(&mut self) {
         self.last = LastRead::Open;
     }
 
-    /// Notes that a read has returned 0 at the end.
+    /// Records that a read returned 0 at the end of the file.
     pub(crate) fn end(&mut self) {
         self.last = LastRead::Ended;
     }
 
-    /// Notes that a read has failed. False if that says nothing of the stream: the read was interrupted or cancelled, or
-    /// refused because of where it was made.
+    /// Records that a read failed. False if the error says nothing about the stream: the read was interrupted or
+    /// cancelled, or refused because it was called inside a callback.
     pub(crate) fn fail(&mut self, error: &Error) -> bool {
         let is_failure = !matches!(
             error.kind(),
@@ -150,7 +150,7 @@ impl Reads {
         is_failure
     }
 
-    /// Notes that the stream is gone.
+    /// Records that the stream was dropped.
     pub(crate) fn drop_reader(&mut self) {
         self.last = LastRead::Dropped;
     }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_closed_is_neither_ended_nor_failed() {
+    fn a_closed_stream_is_neither_ended_nor_failed() {
         for reads in [LastRead::Open, LastRead::Ended, LastRead::Failed, LastRead::Dropped] {
             assert_eq!(
                 phase(|facts| (facts.is_cancelled, facts.is_complete, facts.reads) = (true, true, reads)),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_holds_until_somebody_waits_or_something_is_fetched() {
+    fn a_failure_holds_until_a_read_blocks_or_something_is_fetched() {
         assert_eq!(phase(|facts| facts.has_failed = true), Phase::Failed);
         assert_eq!(phase(|facts| (facts.has_failed, facts.is_urgent) = (true, true)), Phase::Stalled);
         assert_eq!(phase(|facts| (facts.has_failed, facts.is_fetching) = (true, true)), Phase::Fetching);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_reader_met_comes_before_what_is_fetched() {
+    fn the_result_of_the_last_read_comes_before_the_state_of_the_fetches() {
         let fetching = |reads| phase(|facts| (facts.reads, facts.is_fetching) = (reads, true));
         assert_eq!(fetching(LastRead::Ended), Phase::Ended);
         assert_eq!(fetching(LastRead::Failed), Phase::Failed);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_that_was_interrupted_has_not_failed() {
+    fn an_interrupted_read_has_not_failed() {
         let mut reads = Reads::default();
         assert!(!reads.fail(&Error::new(ErrorKind::Interrupted, "interrupted")));
         assert_eq!((reads.last(), reads.last_error().is_none()), (LastRead::Open, true));

@@ -1,4 +1,4 @@
-//! The value that callers read: `Read + Seek + Send + Sync`, and what another thread may ask of it.
+//! [`Stream`], which callers read (`Read + Seek + Send + Sync`), and [`StreamHandle`], for use from other threads.
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -22,12 +22,12 @@ use crate::types::Priority;
 /// Positions that a file can have: what `lseek` takes.
 const MAX_POSITION: u64 = i64::MAX as u64;
 
-/// A file on a server, read as if it lay on the disk.
+/// A file on a server that is read like a local file.
 ///
-/// `read` blocks until at least one byte is there and returns what there is; it never returns
-/// [`io::ErrorKind::Interrupted`]. After an error the stream is as usable as before, and its position is exact; a decoder
-/// above it may have lost what it had buffered, so seek before going on. `seek` does no I/O and never blocks, but for
-/// [`SeekFrom::End`] while the length is unknown; the next read decides what to fetch.
+/// `read` blocks until at least one byte is stored, and returns the bytes that are available. It never returns
+/// [`io::ErrorKind::Interrupted`]. After an error the stream stays usable and its position is exact. A decoder above it
+/// may have lost its own buffer, so seek before you continue. `seek` does no I/O and does not block, except for
+/// [`SeekFrom::End`] while the length is unknown. The next read decides what to fetch.
 ///
 /// ```no_run
 /// use std::io::{Read, Seek, SeekFrom};
@@ -42,13 +42,13 @@ pub struct Stream {
     file: Arc<HttpFile>,
     reader: ReaderId,
     cursor: Arc<Cursor>,
-    /// How many of the file's failures `try_read` has told of.
+    /// Number of the file's failures that `try_read` has returned.
     failures: u64,
-    /// What it failed of last.
+    /// The last error of `try_read`.
     failed: Option<Failed>,
 }
 
-/// Where a stream is. Written by it only; its handles look at it.
+/// Position and read state of a stream. Written by the stream only; its handles read it.
 #[derive(Debug, Default)]
 struct Cursor {
     position: AtomicU64,
@@ -61,7 +61,8 @@ impl Cursor {
     }
 }
 
-/// How long `try_read` repeats a failure before it asks again: it may be called at any rate.
+/// How long `try_read` repeats an error before it sends a new request. Callers may poll it at any rate, and each
+/// call must not cause a request.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -73,11 +74,11 @@ struct Failed {
 
 /// Opens `url` with the process's downloader and default options.
 ///
-/// Blocks until the first head came. Sends one request.
+/// Blocks until the response headers arrive. Sends one request.
 ///
 /// # Errors
 ///
-/// What the opening failed of, with the URL: [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`],
+/// The reason why opening failed, with the URL: [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`],
 /// [`ErrorKind::HostNotFound`], [`ErrorKind::Refused`], [`ErrorKind::Tls`], [`ErrorKind::Status`],
 /// [`ErrorKind::NotMedia`], [`ErrorKind::Empty`], [`ErrorKind::Redirect`], [`ErrorKind::TimedOut`] and the like.
 pub fn open(url: &str) -> Result<Stream, Error> {
@@ -85,26 +86,26 @@ pub fn open(url: &str) -> Result<Stream, Error> {
 }
 
 impl Downloader {
-    /// Opens `url` with default options. Blocks until the first head came.
+    /// Opens `url` with default options. Blocks until the response headers arrive.
     ///
     /// # Errors
     ///
-    /// As [`open`].
+    /// The same as for [`open`].
     pub fn open(&self, url: &str) -> Result<Stream, Error> {
         self.open_with(url, FileConfig::default())
     }
 
-    /// Opens `url`. Blocks until the first head came.
+    /// Opens `url`. Blocks until the response headers arrive.
     ///
     /// # Errors
     ///
-    /// As [`open`]; [`ErrorKind::InvalidConfig`], naming the field.
+    /// The same as for [`open`], and [`ErrorKind::InvalidConfig`], which names the field.
     pub fn open_with(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
         HttpFile::open(self, url, config, true).map(Stream::new)
     }
 
-    /// As [`open_with`](Self::open_with), but does not block: the first bytes are fetched in the background, and what that
-    /// fails of comes from the first read, which tries again.
+    /// Opens `url` like [`open_with`](Self::open_with), but does not block. The first bytes are fetched in the
+    /// background. If that fails, the first read retries, and returns the error if the retry fails too.
     ///
     /// # Errors
     ///
@@ -119,22 +120,26 @@ impl Stream {
         Self { file, reader, cursor: Arc::default(), failures: 0, failed: None }
     }
 
-    /// Another reader of the same file, at its beginning: with a position and a window of its own, and the same bytes.
+    /// Adds another reader of the same file, at position 0. It has its own position and window, and shares the stored
+    /// bytes.
     pub fn reader(&self) -> Self {
         let reader = self.shared().add_reader();
         Self::new((Arc::clone(&self.file), reader))
     }
 
-    /// Reads what is stored and never waits: for audio callbacks. Where nothing is stored it is asked for, as if a read
-    /// waited. Takes no lock that is held during I/O. What lies in a temporary file is [`Pending::OnDisk`](crate::Pending::OnDisk)
-    /// until a thread of storage's own has loaded it into memory: from then on, what follows is loaded ahead of the reader.
-    /// The first such read starts that thread, one for the process, which ends with the last stream that made one.
+    /// Reads stored bytes without blocking. Meant for audio callbacks.
+    ///
+    /// Bytes that are not stored are fetched as urgently as for a blocked read. Takes no lock that is held during I/O.
+    /// Bytes in a temporary file are [`Pending::OnDisk`](crate::Pending::OnDisk) until the disk thread has loaded them
+    /// into memory; after that, the next bytes are loaded ahead of the reader. The first such read starts the disk
+    /// thread. There is one for the process, and it ends with the last stream that needed it.
     ///
     /// # Errors
     ///
-    /// What a read would fail of that waits: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`],
-    /// [`ErrorKind::Storage`], what the fetch failed of for good. That is told for a second, however often this is called, and then it is tried again. What may pass is
-    /// [`Pending::Retrying`](crate::Pending::Retrying), for as long as it lasts: [`FileConfig::read_timeout`] does not count here.
+    /// The same as for a blocking read: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], [`ErrorKind::Storage`],
+    /// and permanent errors of the fetch. The error is repeated for one second; then the request is retried. A
+    /// transient error is [`Pending::Retrying`](crate::Pending::Retrying) for as long as it lasts:
+    /// [`FileConfig::read_timeout`] does not apply here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
         let position = self.cursor.position();
         let repeats = |failed: &&Failed| failed.position == position && failed.at.elapsed() < ASK_AGAIN;
@@ -160,7 +165,7 @@ impl Stream {
         Ok(read)
     }
 
-    /// Notes that a read has failed, for the phase, and tells of it.
+    /// Records for the phase that a read failed, and publishes the failure.
     fn note_failure(&self, position: u64, error: &Error) {
         let is_failure = self.cursor.reads.lock().fail(error);
         if is_failure {
@@ -172,38 +177,38 @@ impl Stream {
         self.file.shared()
     }
 
-    /// Bytes in the file, if the server told, or the end was seen.
+    /// Length of the file in bytes. `None` until the server has announced it or the end was reached.
     pub fn len(&self) -> Option<u64> {
         self.shared().len()
     }
 
-    /// True if the file is known to have no bytes. One that opened has some.
+    /// True if the file is known to have no bytes. A file that opened successfully has at least one.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
 
-    /// True if any byte can be had at the cost of one request. Without it seeking works too, at the cost of reading all
-    /// that lies before.
+    /// True if the server serves ranges, so that a seek costs one request. Without ranges seeking works too, but all
+    /// bytes before the target have to be read.
     pub fn is_seekable(&self) -> bool {
         self.shared().is_ranged()
     }
 
-    /// True for a source without an end. Files have one.
+    /// True for a source without an end. Always false: files have an end.
     pub fn is_live(&self) -> bool {
         false
     }
 
-    /// The URL that was asked for, without a user and password that were in it.
+    /// The requested URL, without its user and password.
     pub fn url(&self) -> SafeUrl {
         self.shared().url()
     }
 
-    /// Gives the stream another priority beside other streams, for what is queued too.
+    /// Changes the stream's priority relative to other streams. Also applies to fetches that are already queued.
     pub fn set_priority(&self, priority: Priority) {
         self.file.peer().set_priority(priority);
     }
 
-    /// What another thread may ask of this stream. Does not keep its transfers alive.
+    /// A handle for other threads. It does not keep the stream's transfers alive.
     pub fn handle(&self) -> StreamHandle {
         StreamHandle {
             file: Arc::downgrade(&self.file),
@@ -245,7 +250,7 @@ impl Seek for Stream {
             let why = format!("can't seek to {to:?}: before the start, or too far");
             return Err(Error::new(ErrorKind::InvalidInput, why).with_url(self.url()).into());
         };
-        // Decoders seek to where they are, to ask where that is.
+        // Decoders seek to the current position to learn it. That begins no new read.
         if self.cursor.position.swap(position, Ordering::Relaxed) != position {
             self.cursor.reads.lock().begin();
         }
@@ -284,8 +289,8 @@ impl symphonia_core::io::MediaSource for Stream {
     }
 }
 
-/// What another thread may ask of a [`Stream`]. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered) and
-/// [`wait_range`](Self::wait_range) block.
+/// Observes and controls a [`Stream`] from other threads. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered)
+/// and [`wait_range`](Self::wait_range) block.
 #[derive(Clone)]
 pub struct StreamHandle {
     file: Weak<HttpFile>,
@@ -294,12 +299,12 @@ pub struct StreamHandle {
 }
 
 impl StreamHandle {
-    /// The stream's position.
+    /// Position of the next byte to be read.
     pub fn position(&self) -> u64 {
         self.cursor.position()
     }
 
-    /// Bytes in the file, if known.
+    /// Length of the file in bytes, if known.
     pub fn len(&self) -> Option<u64> {
         self.shared.len()
     }
@@ -309,40 +314,42 @@ impl StreamHandle {
         self.len() == Some(0)
     }
 
-    /// The bytes that are stored and can be read at once, in order.
+    /// Ranges of the bytes that are stored and can be read at once, in ascending order.
     pub fn buffered(&self) -> Vec<Range<u64>> {
         self.shared.buffered()
     }
 
-    /// Blocks until `bytes` are stored from the stream's position on, or all up to the end of the file. They are asked for as
-    /// what a read waits for is, also where they are more than the read-ahead.
+    /// Blocks until `bytes` are stored from the stream's position on, or all bytes up to the end of the file. They are
+    /// fetched urgently, as for a blocked read, even if they are more than the read-ahead.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::TimedOut`] after `timeout`; what ended the stream's transfers; [`ErrorKind::Interrupted`];
-    /// [`ErrorKind::InvalidInput`] for more than windowed storage keeps ahead of a reader.
+    /// [`ErrorKind::TimedOut`] after `timeout`; the error that ended the stream's transfers;
+    /// [`ErrorKind::Interrupted`]; [`ErrorKind::InvalidInput`] if `bytes` is more than windowed storage keeps ahead of
+    /// a reader.
     pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
         self.shared.wait_buffered(self.position(), bytes, timeout)
     }
 
-    /// As [`wait_buffered`](Self::wait_buffered), for bytes anywhere in the file. What lies behind its end, and an empty range,
-    /// is not waited for.
+    /// Blocks like [`wait_buffered`](Self::wait_buffered), for bytes anywhere in the file. Does not wait for bytes past
+    /// the end of the file, and returns at once for an empty range.
     ///
     /// # Errors
     ///
-    /// As [`wait_buffered`](Self::wait_buffered).
+    /// The same as for [`wait_buffered`](Self::wait_buffered).
     pub fn wait_range(&self, range: Range<u64>, timeout: Option<Duration>) -> Result<(), Error> {
         self.shared.wait_buffered(range.start, range.end.saturating_sub(range.start), timeout)
     }
 
-    /// What the stream is at just now.
+    /// The current phase of the stream.
     pub fn phase(&self) -> Phase {
         let reads = self.cursor.reads.lock().last();
         self.shared.phase(reads)
     }
 
-    /// What went wrong last: what the last read failed of; else why nothing is fetched, or what was asked for could not be had
-    /// and is asked for again; else what any earlier read failed of, for good. Interrupting and cancelling are no errors here.
+    /// The most recent error. The first of these that exists: the error of the last read; the error that stopped
+    /// fetching, or that is being retried; the error of any earlier read. Interrupting and cancelling do not count as
+    /// errors.
     ///
     /// ```no_run
     /// # let stream = windway::open("https://example.com/episode.mp3")?;
@@ -362,19 +369,19 @@ impl StreamHandle {
         failure.or_else(|| self.shared.transient_error()).or(last)
     }
 
-    /// Bytes a second that the downloader achieves, all its transfers together. `None` until enough was transferred.
+    /// Measured rate of the downloader over all its transfers, in bytes a second. `None` until enough was transferred.
     pub fn rate(&self) -> Option<f64> {
         self.shared.rate()
     }
 
-    /// Gives the stream another priority beside other streams, for what is queued too.
+    /// Changes the stream's priority relative to other streams. Also applies to fetches that are already queued.
     pub fn set_priority(&self, priority: Priority) {
         if let Some(file) = self.file.upgrade() {
             file.peer().set_priority(priority);
         }
     }
 
-    /// Changes how far ahead of its readers the file is fetched, from now on.
+    /// Changes how far ahead of its readers the file is prefetched, from now on.
     ///
     /// # Errors
     ///
@@ -383,41 +390,42 @@ impl StreamHandle {
         self.shared.set_read_ahead(read_ahead)
     }
 
-    /// The events of the stream's fetches, from now on. `None` once the stream is gone.
+    /// Subscribes to the events of the stream's fetches, from now on. `None` once the stream was dropped.
     pub fn subscribe(&self) -> Option<Subscriber> {
         self.file.upgrade().map(|file| file.peer().subscribe())
     }
 
-    /// Another reader of the same file; see [`Stream::reader`]. `None` once the stream is gone.
+    /// Adds another reader of the same file; see [`Stream::reader`]. `None` once the stream was dropped.
     pub fn reader(&self) -> Option<Stream> {
         let file = self.file.upgrade()?;
         let reader = file.shared().add_reader();
         Some(Stream::new((file, reader)))
     }
 
-    /// What the stream has done so far.
+    /// Counters of the stream since it was opened.
     pub fn stats(&self) -> StreamStats {
         self.shared.stats()
     }
 
-    /// What kind of media it is, as far as the header, the URL and the first bytes tell: up to 16 KiB of them, as they come.
+    /// The kind of media, as far as it can be detected from the response headers, the URL and the first bytes. Uses up
+    /// to 16 KiB of them, as they arrive.
     pub fn media_info(&self) -> MediaInfo {
         self.shared.media_info()
     }
 
-    /// Releases the reads that wait, which fail with [`ErrorKind::Interrupted`]; until [`resume`](Self::resume) none waits.
-    /// Stored bytes are still served.
+    /// Makes blocked reads fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no read blocks: it
+    /// fails instead. Stored bytes are still returned.
     pub fn interrupt(&self) {
         self.shared.interrupt();
     }
 
-    /// Lets reads wait again.
+    /// Allows reads to block again.
     pub fn resume(&self) {
         self.shared.resume();
     }
 
-    /// Ends the stream's transfers for good. Reads that would wait fail with [`ErrorKind::Cancelled`]; stored bytes are
-    /// still served.
+    /// Stops the stream's transfers permanently. Reads that would block fail with [`ErrorKind::Cancelled`]. Stored
+    /// bytes are still returned.
     pub fn cancel(&self) {
         self.shared.cancel();
     }

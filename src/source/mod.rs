@@ -1,7 +1,7 @@
-//! Where a reader's bytes come from: files over HTTP, and radio.
+//! The sources of a reader's bytes: files over HTTP, and radio.
 //!
-//! A source decides what to fetch next and keeps what has come in [storage](crate::storage). The
-//! [downloader](crate::downloader) fetches it.
+//! A source decides what to fetch next and keeps the received bytes in [storage](crate::storage). The
+//! [downloader](crate::downloader) runs the fetches.
 
 pub(crate) mod file;
 pub(crate) mod radio;

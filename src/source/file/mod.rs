@@ -169,7 +169,7 @@ impl Drop for HttpFile {
             return;
         }
         if sequential.is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the thread of a sequential body had panicked");
+            log::error!("the thread of a sequential body panicked");
         }
         self.shared.close();
     }

@@ -1,4 +1,4 @@
-//! What happens to a radio, told with the place in the audio where it happens.
+//! Events of a radio, each with its position in the audio.
 
 use std::time::Duration;
 
@@ -6,72 +6,72 @@ use super::icy::RadioInfo;
 use crate::error::Error;
 use crate::safe_url::SafeUrl;
 
-/// What happened to a [`Radio`](crate::Radio).
+/// An event of a [`Radio`](crate::Radio).
 ///
-/// A position is a byte of audio, counted from the radio's start. Events come when the bytes come, which is before they
-/// are heard: hold a position against [`RadioHandle::position`](crate::RadioHandle::position), or ask
+/// Positions count bytes of audio since the radio's start. An event is published when its bytes arrive, which is before
+/// they are heard: compare its position with [`RadioHandle::position`](crate::RadioHandle::position), or use
 /// [`now_playing`](crate::RadioHandle::now_playing).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RadioEvent {
-    /// The station sends audio, over a new connection.
+    /// Audio arrives over a new connection.
     Connected {
-        /// What it says of itself.
+        /// The station's description of itself.
         info: RadioInfo,
-        /// The connection's first byte.
+        /// Position of the connection's first byte.
         position: u64,
     },
-    /// A title begins to hold. One that is said again is not told again.
+    /// A new title begins. Repetitions of the same title are not published.
     Title {
-        /// Where.
+        /// Position of the first byte that the title applies to.
         position: u64,
-        /// By custom "Artist - Title"; `None` if the station took its title back.
+        /// The title, usually "Artist - Title"; `None` if the station cleared its title.
         title: Option<String>,
-        /// Of the station, the cover or nothing that can be opened.
+        /// URL of the station or the cover. It may be text that is not a URL.
         url: Option<SafeUrl>,
     },
-    /// What follows does not continue what went before: another connection. Audio is missing or comes twice, and a frame is
-    /// cut.
+    /// A new connection begins here, and does not continue the audio before it. Audio is missing or repeated, and a
+    /// frame is cut.
     Discontinuity {
-        /// The first byte that does not follow.
+        /// Position of the new connection's first byte.
         position: u64,
     },
-    /// The connection failed, or could not be made. What is stored plays on.
+    /// The connection failed or could not be opened, and the radio reconnects. Stored bytes can still be read.
     Reconnecting {
-        /// Of what.
+        /// The error.
         error: Error,
-        /// How long until the next attempt.
+        /// Delay until the next attempt.
         after: Duration,
     },
-    /// Nothing was read for so long that the connection was let go. The next read makes a new one.
+    /// The connection was closed because nothing was read for a long time. The next read opens a new one.
     Paused {
-        /// The next byte that would have been read.
+        /// Position of the next byte that would have been read.
         position: u64,
     },
-    /// The reader came back from a long pause, at the live edge.
+    /// The reader continued after a long pause, and was moved to the live edge.
     Skipped {
-        /// The first byte it will not read.
+        /// Position of the first skipped byte.
         from: u64,
-        /// The next byte it will read.
+        /// Position of the next byte that will be read.
         to: u64,
     },
-    /// A read failed, and was neither interrupted nor cancelled. The radio goes on; the next read tries again.
+    /// A read failed, and was neither interrupted nor cancelled. The radio continues; the next read retries.
     ReadFailed {
-        /// The byte that could not be had.
+        /// Position of the byte that could not be read.
         position: u64,
-        /// Of what.
+        /// The error.
         error: Error,
     },
-    /// The radio has ended for good; the last event. What is stored stays readable.
+    /// The radio has ended permanently. This is the last event. Stored bytes can still be read.
     Ended {
-        /// One past the last byte of audio that came.
+        /// Position after the last received byte of audio.
         position: u64,
-        /// Of what; [`Error::is_cancelled`] if that was wanted.
+        /// The reason; [`Error::is_cancelled`] is true if the radio was dropped or cancelled.
         error: Error,
     },
-    /// This subscriber was too slow: so many events before the next one are lost to it.
+    /// This subscriber was too slow and has lost events before the next one.
     Lagged {
-        /// How many.
+        /// Number of lost events.
         lost: u64,
     },
 }

@@ -1,14 +1,14 @@
-//! Radio: streams without an end, that say what is playing.
+//! Radio: audio streams without an end, with titles in their metadata.
 //!
 //! ```text
 //!   reader                                     windway-radio
 //!  Radio::read ◀── window of audio ◀── icy ◀── body ◀── execute ──▶ downloader
 //!      │               titles      ◀────┘        │ failed
-//!      └─ room, back from a pause ──▶ gate       └──▶ reconnect: when, or never
+//!      └─ room, end of a pause ─▶ flow control   └──▶ reconnect: when, or never
 //! ```
 //!
-//! A thread of the radio's own reads the body, for it never ends and would hold a worker for ever. It stops reading while
-//! the window is full, so TCP holds the server back.
+//! Each radio has its own thread that reads the body: the body never ends, so it would occupy a worker forever. The
+//! thread stops reading while the window is full, so TCP flow control slows the server down.
 
 mod event;
 mod icy;
@@ -45,16 +45,18 @@ pub use self::icy::RadioInfo;
 pub use self::shared::RadioStats;
 pub use self::titles::Title;
 
-/// A station over HTTP, Icecast or SHOUTcast: audio without an end, and the titles in between.
+/// A station over HTTP, Icecast or SHOUTcast: audio without an end, and its titles.
 ///
-/// `read` blocks until at least one byte is there and returns what there is; it never returns
-/// [`io::ErrorKind::Interrupted`], and 0 only at a discontinuity where that is asked for. A connection that breaks, falls silent,
-/// ends or starves the reader is replaced, for as long as [`RadioConfig::give_up`] says, while what is stored plays on.
+/// `read` blocks until at least one byte is stored, and returns the bytes that are available. It never returns
+/// [`io::ErrorKind::Interrupted`]. It returns 0 only at a discontinuity, and only with
+/// [`OnDiscontinuity::EndOfStream`]. A connection that breaks, stalls, ends or is too slow for the reader is replaced,
+/// for up to [`RadioConfig::give_up`]. Meanwhile the reader continues with the stored bytes.
 ///
-/// What ends a radio for good (it is cancelled, refused, no audio) is the error of each `read` after the stored bytes.
+/// If a radio ends permanently (it is cancelled or refused, or it is not audio), each `read` after the stored bytes
+/// returns that error.
 ///
-/// Positions count bytes of audio since the radio's start. `seek` moves within the [window](RadioHandle::window) of what is
-/// stored, and never blocks.
+/// Positions count bytes of audio since the radio's start. `seek` moves within the [window](RadioHandle::window) of
+/// stored bytes, and never blocks.
 ///
 /// ```no_run
 /// use std::io::Read;
@@ -70,12 +72,12 @@ pub use self::titles::Title;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// # Seams
+/// # Discontinuities
 ///
-/// Two connections do not join: the last frame of the one is cut, and the other begins anywhere. A
-/// [`RadioEvent::Discontinuity`] tells where that is. MP3 and AAC are played on: their decoders look for the next frame.
-/// What begins with headers (Ogg, FLAC) begins with them again, and wants a new decoder. With [`OnDiscontinuity::EndOfStream`] each
-/// connection is read like a file, and ends as one that was cut:
+/// The audio of two connections does not join: the first one ends inside a frame, and the second one begins at any
+/// byte. A [`RadioEvent::Discontinuity`] gives the position. MP3 and AAC decoders continue, because they search for the
+/// next frame. Formats that begin with headers (Ogg, FLAC) begin with them again and need a new decoder. With
+/// [`OnDiscontinuity::EndOfStream`] each connection is read like a file that was truncated:
 ///
 /// ```no_run
 /// # use std::io::{self, Read};
@@ -95,15 +97,17 @@ pub use self::titles::Title;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A decoder may report a cut end as an error, of kind [`io::ErrorKind::UnexpectedEof`] mostly, which none of the radio's own
-/// errors is, and cut headers as damaged: the next one goes on, behind the discontinuity once that was reached.
+/// A decoder may report the truncated end as an error, usually of kind [`io::ErrorKind::UnexpectedEof`], which the
+/// radio itself never returns. It may report truncated headers as damaged. In both cases make the next decoder: it
+/// continues after the discontinuity, once that was reached.
 ///
-/// Ogg chains streams within one connection too, at each title: symphonia then returns `ResetRequired`, and its new tracks
-/// want new decoders. Whoever handles that may play Ogg on. FLAC's frames are numbered: symphonia 0.6 plays none of a new
-/// connection until their numbers are those of the old one's end.
+/// Ogg also chains streams within one connection, at each title: symphonia then returns `ResetRequired`, and its new
+/// tracks need new decoders. A player that handles this can continue over discontinuities in Ogg. FLAC frames are
+/// numbered: symphonia 0.6 plays no frame of a new connection until its number reaches that of the old connection's
+/// end.
 pub struct Radio {
     shared: Arc<Shared>,
-    /// Taken by the drop.
+    /// Taken by `drop`, which joins it.
     thread: Option<JoinHandle<()>>,
     _on_cancel: CancelGuard,
     /// Last, so that the downloader ends after the thread.
@@ -111,16 +115,16 @@ pub struct Radio {
 }
 
 impl Radio {
-    /// Tunes in to `url`. Does not block: the connection is made by the radio's thread, and what it fails of comes from the
-    /// first read.
+    /// Opens the station at `url`. Does not block: the radio's thread connects, and the first read returns the error if
+    /// that fails.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], naming the field;
-    /// [`ErrorKind::Cancelled`] once the downloader has stopped; [`ErrorKind::Io`] if a thread can't be started.
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the
+    /// field; [`ErrorKind::Cancelled`] once the downloader has stopped; [`ErrorKind::Io`] if a thread can't be started.
     pub fn open(downloader: &Downloader, url: &str, config: RadioConfig) -> Result<Self, Error> {
         let config = config.checked()?;
-        // To the station's other hosts too, where it redirects to one.
+        // Also sent to the hosts that the station redirects to.
         let request = Request::get(url)?
             .open_header("icy-metadata", "1")
             .headers("RadioConfig::headers", &config.headers)?;
@@ -137,17 +141,17 @@ impl Radio {
         Ok(Self { shared, thread: Some(thread), _on_cancel: on_cancel, peer })
     }
 
-    /// True: a radio has no end.
+    /// Always true: a radio has no end.
     pub fn is_live(&self) -> bool {
         true
     }
 
-    /// The URL that was asked for, without a user and password that were in it.
+    /// The requested URL, without its user and password.
     pub fn url(&self) -> SafeUrl {
         self.shared.url()
     }
 
-    /// What another thread may ask of this radio. Does not keep it playing.
+    /// A handle for other threads. It does not keep the radio receiving.
     pub fn handle(&self) -> RadioHandle {
         RadioHandle { shared: Arc::clone(&self.shared) }
     }
@@ -160,8 +164,12 @@ impl Read for Radio {
 }
 
 impl Seek for Radio {
-    /// Fails with [`ErrorKind::OutOfWindow`] where nothing is stored, with the window in [`Error::range`], and with
-    /// [`ErrorKind::InvalidInput`] for [`SeekFrom::End`]. Does not move then.
+    /// Moves the reader within the stored window. Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfWindow`] if the target is not stored, with the window in [`Error::range`];
+    /// [`ErrorKind::InvalidInput`] for [`SeekFrom::End`]. The position then stays as it was.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         Ok(self.shared.seek(to)?)
     }
@@ -172,7 +180,7 @@ impl Seek for Radio {
 }
 
 impl Drop for Radio {
-    /// Ends the radio's thread, wherever it waits, and blocks until it has ended; in a callback it does not wait for that.
+    /// Stops the radio's thread and blocks until it has ended. In a callback it does not wait for the thread.
     fn drop(&mut self) {
         self.peer.cancel();
         if in_callback() {
@@ -180,7 +188,7 @@ impl Drop for Radio {
         }
         let joined = self.thread.take().map(JoinHandle::join);
         if joined.is_some_and(|joined| joined.is_err()) {
-            log::error!("the thread of a radio had panicked");
+            log::error!("a radio's thread panicked");
         }
         self.shared.close();
     }
@@ -195,7 +203,7 @@ impl fmt::Debug for Radio {
     }
 }
 
-/// Lent to a decoder up to the next discontinuity: see [`OnDiscontinuity`].
+/// Lets a decoder borrow the radio up to the next discontinuity: see [`OnDiscontinuity`].
 #[cfg(feature = "symphonia")]
 impl symphonia_core::io::MediaSource for &mut Radio {
     fn is_seekable(&self) -> bool {
@@ -218,7 +226,8 @@ impl symphonia_core::io::MediaSource for Radio {
     }
 }
 
-/// What another thread may ask of a [`Radio`]. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered) blocks.
+/// Observes and controls a [`Radio`] from other threads. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered)
+/// blocks.
 ///
 /// ```no_run
 /// use windway::{Downloader, Radio, RadioConfig, RadioEvent};
@@ -241,29 +250,30 @@ pub struct RadioHandle {
 }
 
 impl RadioHandle {
-    /// The next byte to be read, counted in audio since the radio's start.
+    /// Position of the next byte to be read, in bytes of audio since the radio's start.
     pub fn position(&self) -> u64 {
         self.shared.position()
     }
 
-    /// The bytes that are stored, behind the reader and ahead of it: where `seek` can go.
+    /// Range of the stored bytes, behind and ahead of the reader. `seek` can go to any of them.
     pub fn window(&self) -> Range<u64> {
         self.shared.window()
     }
 
-    /// How many bytes are stored ahead of the reader.
+    /// Number of bytes that are stored ahead of the reader.
     pub fn buffered(&self) -> u64 {
         self.shared.buffered()
     }
 
-    /// What the radio is at just now. [`Phase::Closed`] once it was dropped or cancelled; [`Phase::Failed`] once it has ended
-    /// for another reason, or when its last read failed.
+    /// The current phase of the radio. [`Phase::Closed`] after it was dropped or cancelled; [`Phase::Failed`] after it
+    /// has ended for another reason, or if its last read failed.
     pub fn phase(&self) -> Phase {
         self.shared.phase()
     }
 
-    /// What went wrong last: what the last read failed of; else what the radio has ended with, or what it reconnects for; else
-    /// what any earlier read failed of. Interrupting and cancelling are no errors here.
+    /// The most recent error. The first of these that exists: the error of the last read; the error that ended the
+    /// radio, or because of which it reconnects; the error of any earlier read. Interrupting and cancelling do not
+    /// count as errors.
     pub fn last_error(&self) -> Option<Error> {
         self.shared.last_error()
     }
@@ -272,61 +282,64 @@ impl RadioHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] for more than [`RadioConfig::ahead`] less 32 KiB, or a quarter of it where that is less,
-    /// which may stay empty; [`ErrorKind::TimedOut`] after `timeout`; what ended the radio; [`ErrorKind::Interrupted`].
+    /// [`ErrorKind::InvalidInput`] if `bytes` is more than [`RadioConfig::ahead`] minus 32 KiB (minus a quarter of
+    /// `ahead`, if that is less than 32 KiB), because that last part may stay empty; [`ErrorKind::TimedOut`] after
+    /// `timeout`; the error that ended the radio; [`ErrorKind::Interrupted`].
     pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
         self.shared.wait_buffered(bytes, timeout)
     }
 
-    /// What the station says of itself; `None` before the first answer.
+    /// The station's description of itself, from its response headers. `None` before the first response.
     pub fn info(&self) -> Option<RadioInfo> {
         self.shared.info()
     }
 
-    /// What kind of media it is, as far as the header, the URL and the first bytes tell.
+    /// The kind of media, as far as it can be detected from the response headers, the URL and the first bytes.
     pub fn media_info(&self) -> MediaInfo {
         self.shared.media_info()
     }
 
-    /// The title of the byte at `position`. Those of the window are kept, the last 1024 at most.
+    /// The title that applies to the byte at `position`. Titles are kept for the window, and at most the last 1024.
     pub fn title_at(&self, position: u64) -> Option<Title> {
         self.shared.title_at(position)
     }
 
-    /// The title at the reader's position: what is to be shown, but for what the decoder holds.
+    /// The title at the reader's position. The listener hears it a little later: the decoder and the output buffer
+    /// audio.
     pub fn now_playing(&self) -> Option<Title> {
         self.shared.now_playing()
     }
 
-    /// What happens to the radio. The first subscriber gets all from its start on, as far as
-    /// [`RadioConfig::event_capacity`] holds it; later ones get what happens from now on. Ends with the radio.
+    /// Subscribes to the radio's events. The first subscriber also gets the events since the radio's start, up to
+    /// [`RadioConfig::event_capacity`]; later ones get new events only. The subscription ends with the radio.
     pub fn subscribe(&self) -> Subscriber<RadioEvent> {
         self.shared.subscribe()
     }
 
-    /// What the radio has done so far.
+    /// Counters of the radio since it was opened.
     pub fn stats(&self) -> RadioStats {
         self.shared.stats()
     }
 
-    /// Lets reads go on behind the discontinuity that they end at: see [`OnDiscontinuity::EndOfStream`]. False if the reader is at
-    /// none. A seek passes the discontinuity that it goes to.
+    /// Lets reads continue after the discontinuity at which they return 0: see [`OnDiscontinuity::EndOfStream`]. False
+    /// if the reader is at no discontinuity. A seek to a discontinuity passes it.
     pub fn pass_discontinuity(&self) -> bool {
         self.shared.pass_discontinuity()
     }
 
-    /// Releases the reads that wait, which fail with [`ErrorKind::Interrupted`]; until [`resume`](Self::resume) none waits.
-    /// Stored bytes are still served, and the radio goes on receiving.
+    /// Makes blocked reads fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no read blocks: it
+    /// fails instead. Stored bytes are still returned, and the radio continues to receive.
     pub fn interrupt(&self) {
         self.shared.interrupt();
     }
 
-    /// Lets reads wait again.
+    /// Allows reads to block again.
     pub fn resume(&self) {
         self.shared.resume();
     }
 
-    /// Ends the radio for good. Reads that would wait fail with [`ErrorKind::Cancelled`]; stored bytes are still served.
+    /// Stops the radio permanently. Reads that would block fail with [`ErrorKind::Cancelled`]. Stored bytes are still
+    /// returned.
     pub fn cancel(&self) {
         self.shared.epoch.cancel();
     }
