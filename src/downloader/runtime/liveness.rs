@@ -1,5 +1,5 @@
-//! Tells standing still from moving and from having nothing to do. Reads no clock and holds no thread: the watchdog brings
-//! it what it sees.
+//! Distinguishes a stalled worker from one that makes progress or has no work. Reads no clock and owns no thread:
+//! the watchdog passes in its observations.
 
 use std::time::{Duration, Instant};
 

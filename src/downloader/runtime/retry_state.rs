@@ -1,4 +1,4 @@
-//! A fetch's request, and what is needed to ask again until its whole body has come.
+//! The request of a fetch, and the state needed to retry it until its whole body has arrived.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
-//! The watchdog thread: looks at the workers' signs of life, and says so when something stands still.
+//! The watchdog thread: checks the workers for progress and reports those that are stalled.
 //!
-//! It sleeps while nothing is pending. A fetch that waits for its next attempt, a body in a caller's hands and one that was
-//! set aside are on no worker, and never stand still.
+//! It sleeps while nothing is pending. A fetch that waits for its next attempt, a body handed to a caller and a preempted
+//! body occupy no worker, so they are never reported as stalled.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! When Low work has to wait for urgent work to have gone quiet. Reads no clock.
+//! Decides when prefetches must wait until urgent work has been quiet. Reads no clock.
 
 use std::time::{Duration, Instant};
 
