@@ -1,25 +1,25 @@
-//! Who fetches next.
+//! Decides which fetch runs next, and runs it: the only owner of HTTP in a process.
 //!
 //! | thread | count | what it does | what it waits for |
 //! |---|---|---|---|
-//! | `windway-scheduler` | 1 | takes the turns that are due at a time; finishes what foreign threads may not | its signal, with the schedule's next deadline |
-//! | `windway-watchdog` | 1 | tells when a transfer on a worker stands still | its signal, with the next time to look |
-//! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | its slot; the network, with a limit |
+//! | `windway-scheduler` | 1 | applies the schedule's deadlines; ends jobs whose user code must not run on a caller's thread | its signal, with the schedule's next deadline |
+//! | `windway-watchdog` | 1 | reports a fetch that is stalled on a worker | its signal, with the next time to look |
+//! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | its one-shot; the network, with a limit |
 //!
-//! Callers, workers and the scheduler thread share one [`Schedule`](schedule) behind a [combiner](runtime::combiner). Whoever has
-//! something to say leaves a fact in its mailbox and, if nobody else is at it, takes the turn itself: submissions are
-//! pulled from the peers' channels into the queues, workers get their assignments. So a fetch costs two hand-offs, to the
-//! worker and back, and a worker that is done finds its next task without a detour.
+//! Callers, workers and the scheduler thread share one [`Schedule`](schedule) behind a [combiner](runtime::combiner). A
+//! thread posts its message and, if no other thread holds the machine, applies all posted messages itself: it moves
+//! submissions from the peers' channels into the queues and gives the workers their tasks. So a fetch costs two thread
+//! switches, to the worker and back, and a worker that is done gets its next task without another one.
 //!
 //! ```text
-//!  execute ──▶ peer's channel ─┐                     ┌─▶ slot 1 ─▶ windway-fetch-1 ─┐
-//!  wake ───────────────────────┼─▶ mailbox ─▶ turn ──┼─▶ slot 2 ─▶ windway-fetch-2 ─┼─▶ sink or caller
+//!  execute ──▶ peer's channel ─┐                     ┌─▶ task 1 ─▶ windway-fetch-1 ─┐
+//!  wake ───────────────────────┼─▶ posted ─▶ apply ──┼─▶ task 2 ─▶ windway-fetch-2 ─┼─▶ sink or caller
 //!  cancel, promote, drop ──────┘      ▲              └─▶ signal ─▶ windway-scheduler│
 //!                                     └────────── finished, answered, retry ────────┘
 //! ```
 //!
-//! Users' code runs on these threads, and on callers' within `execute`, a read, a cancel or a drop. It is kept and called in
-//! [`Foreign`] only, with nothing locked. What it may call is listed in the crate's documentation.
+//! User code runs on these threads, and on callers' threads within `execute`, a read, a cancel or a drop. It is kept in
+//! [`Foreign`] and called without a lock. The crate's documentation lists what it may call.
 
 mod batch;
 mod bodies;

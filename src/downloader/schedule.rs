@@ -1,5 +1,5 @@
-//! Decides which fetch runs next. Does no I/O and never reads the clock: the turn-taker brings it the facts and
-//! carries out what it answers.
+//! Decides which fetch runs next. Does no I/O and never reads the clock: the [core](super::runtime::core) passes messages and
+//! the time in, and carries out what it answers.
 //!
 //! Peers live in a slab. What waits is kept in two queues for each peer, one for each priority of a fetch, and the
 //! peers that have something in a queue stand in the rotation of the queue's class:

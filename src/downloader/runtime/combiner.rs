@@ -1,50 +1,51 @@
-//! How windway's threads hand things to one another: a turnstile around a machine, a slot for one value.
+//! How windway's threads hand work to each other: a combiner around a machine, and a one-shot for one value.
 //!
-//! **The turnstile.** Whoever has a fact for the machine leaves it in the mailbox and then tries to take the turn. If
-//! nobody else has the turn it takes it, tells the machine all that is in the mailbox, gives the turn back, carries out
-//! what the machine answered, and *looks into the mailbox again*. If somebody else has the turn it goes away; only one who
-//! would sleep for the answer anyway waits for the turn.
+//! **The combiner** (flat combining: Hendler, Incze, Shavit, Tzafrir, SPAA 2010). A thread that has a message for the machine
+//! posts it, and then tries to lock the machine. If no other thread holds the lock, it applies all posted messages, unlocks
+//! the machine, carries out what the machine answered, and *looks for posted messages again*. If another thread holds the
+//! lock, it returns: the holder applies the message. Only a thread that would sleep for the answer anyway waits for the lock.
 //!
-//! No fact is left lying. A teller that finds the turn taken put its fact into the mailbox before it looked. The holder
-//! looks into the mailbox after it gave the turn back. Both look under the mailbox's lock: either the holder comes second
-//! and sees the fact, or the teller comes second, and then the turn had been given back before it tried to take it.
+//! No message is left unapplied. A thread that finds the machine locked had posted its message before it tried the lock. The
+//! holder looks for messages after it has unlocked the machine. Both look under the lock of the messages. Either the holder is
+//! second, and sees the message; or the poster is second, and then the machine was unlocked before it tried.
 //!
-//! Its locks come from `shim`, so that `tests/model.rs` can compile this very file with locks whose every interleaving is
-//! tried; which ones matter is told there.
+//! The locks come from `shim`, so that `tests/model.rs` can compile this file with locks whose every interleaving is tried.
+//! That test lists which interleavings matter.
 
 use std::mem;
 
 use super::shim::{Condvar, Mutex, MutexGuard};
 
-/// A machine, and a mailbox of facts for it. See the module.
+/// A machine, and the messages that wait for it. See the module.
 #[derive(Debug)]
 pub(crate) struct Combiner<M, F> {
+    /// Messages that no thread has applied yet.
     posted: Mutex<Vec<F>>,
-    turn: Mutex<Turn<M, F>>,
+    combined: Mutex<Combined<M, F>>,
 }
 
 #[derive(Debug)]
-struct Turn<M, F> {
+struct Combined<M, F> {
     machine: M,
-    /// Empty between turns. Kept for its memory.
+    /// The messages being applied. Empty while the lock is free; kept for its memory.
     inbox: Vec<F>,
 }
 
 impl<M, F> Combiner<M, F> {
     pub(crate) fn new(machine: M) -> Self {
-        Self { posted: Mutex::default(), turn: Mutex::new(Turn { machine, inbox: Vec::new() }) }
+        Self { posted: Mutex::default(), combined: Mutex::new(Combined { machine, inbox: Vec::new() }) }
     }
 
-    /// Leaves `message` for the machine, and takes turns until the mailbox is empty or somebody else has the turn.
+    /// Posts `message`, and applies messages until none is left or another thread holds the machine. Does not block.
     ///
-    /// `step` runs with the turn taken: it must be short, and call nothing foreign. `act` runs without it.
+    /// `step` runs with the machine locked: it must be short, and call no user code. `act` runs without the lock.
     pub(crate) fn post<A>(&self, message: F, step: impl FnMut(&mut M, &mut Vec<F>) -> A, act: impl FnMut(A)) {
         self.posted.lock().push(message);
         self.combine(step, act);
     }
 
-    /// As [`post`](Self::post), but waits for the turn where somebody else has it, so that the answer to `message` goes to this
-    /// very `act`: for one who would only go to sleep until it comes back, which costs more than a short wait.
+    /// As [`post`](Self::post), but waits for the machine's lock, so that the answer to `message` goes to this `act`. For a
+    /// thread that would sleep until the answer comes: waking it costs more than the short wait.
     pub(crate) fn post_and_combine<A>(
         &self,
         message: F,
@@ -52,44 +53,44 @@ impl<M, F> Combiner<M, F> {
         mut act: impl FnMut(A),
     ) {
         let answer = {
-            let mut turn = self.turn.lock();
-            // Not sooner, or who has the turn would take it along.
+            let mut combined = self.combined.lock();
+            // Not before the lock, or the thread that holds it would apply this message.
             self.posted.lock().push(message);
-            self.apply_messages(&mut turn, &mut step)
+            self.apply_messages(&mut combined, &mut step)
         };
         answer.into_iter().for_each(&mut act);
         self.combine(step, act);
     }
 
-    /// Waits for the turn, shows the machine to `look`, which must be short, and goes on as [`post`](Self::post) does:
-    /// somebody may have left a fact meanwhile and gone away.
+    /// Waits for the machine's lock and shows the machine to `look`, which must be short. Then applies messages as
+    /// [`post`](Self::post) does: another thread may have posted one meanwhile and returned.
     pub(crate) fn with<T, A>(
         &self,
         look: impl FnOnce(&mut M) -> T,
         step: impl FnMut(&mut M, &mut Vec<F>) -> A,
         act: impl FnMut(A),
     ) -> T {
-        let seen = look(&mut self.turn.lock().machine);
+        let seen = look(&mut self.combined.lock().machine);
         self.combine(step, act);
         seen
     }
 
     fn combine<A>(&self, mut step: impl FnMut(&mut M, &mut Vec<F>) -> A, mut act: impl FnMut(A)) {
         while !self.posted.lock().is_empty() {
-            let Some(mut turn) = self.turn.try_lock() else { return };
-            let answer = self.apply_messages(&mut turn, &mut step);
-            drop(turn);
+            let Some(mut combined) = self.combined.try_lock() else { return };
+            let answer = self.apply_messages(&mut combined, &mut step);
+            drop(combined);
             answer.into_iter().for_each(&mut act);
         }
     }
 
-    /// Tells the machine what is in the mailbox, if anything is.
+    /// Applies the posted messages. `None` if there are none.
     fn apply_messages<A>(
         &self,
-        turn: &mut Turn<M, F>,
+        combined: &mut Combined<M, F>,
         step: &mut impl FnMut(&mut M, &mut Vec<F>) -> A,
     ) -> Option<A> {
-        let Turn { machine, inbox } = turn;
+        let Combined { machine, inbox } = combined;
         mem::swap(&mut *self.posted.lock(), inbox);
         if inbox.is_empty() {
             return None;

@@ -1,5 +1,5 @@
-//! Carries out what the [`Schedule`] decides: keeps the jobs that wait, tells the workers what to do, and runs the
-//! scheduler thread, which takes the turns that are due at a time and finishes what a foreign thread may not.
+//! Carries out what the [`Schedule`] decides: keeps the jobs that wait, gives the workers their tasks, and runs the scheduler
+//! thread, which applies deadlines and ends jobs whose user code must not run on a caller's thread.
 
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};

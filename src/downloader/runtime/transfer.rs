@@ -1,18 +1,17 @@
-//! A body on its way into its sink, a chunk a step; and where it lies while its reader takes the steps himself.
+//! The transfer of a body to its sink, one chunk a step; and the hand-off, by which the waiting reader drives it itself.
 //!
-//! A body that comes as fast as it can be read costs more in hand-overs than in bytes: for each chunk the worker wakes the
-//! reader, on another core. So where a reader waits for the very bytes that a worker brings, and brings without having to
-//! wait for long, the worker leaves the body at a [`Handoff`] and sleeps. The reader goes on with it whenever storage has
-//! nothing for him. The worker has it back as soon as a moment passes without a byte, the body ends or fails, or its reader
-//! has other things to do.
+//! On a fast connection the thread switches cost more than the bytes: for each chunk the worker wakes the reader on another
+//! core. So if a reader waits for the bytes that a worker brings, and they arrive at once, the worker offers the transfer at
+//! the [`Handoff`] and sleeps. The reader drives it whenever storage has no byte for it. The worker takes the transfer back
+//! when a read would block, when the body ends or fails, and when the reader is busy elsewhere.
 //!
 //! ```text
 //!         ┌── step, blocking ◀──┐
-//!  worker ┤                     ├── back: dry, whole, failed, cancelled, its reader busy elsewhere
-//!         └─▶ Berth::leave ─────┘
+//!  worker ┤                     ├── back: would block, end, error, cancelled, reader busy elsewhere
+//!         └─▶ Handoff::offer ───┘
 //!                  │  ▲
 //!                  ▼  │
-//!   reader: Berth::drive: step, brief
+//!   reader: Handoff::drive: step, brief
 //! ```
 
 use std::fmt;
@@ -30,10 +29,10 @@ use crate::downloader::fetch::BLOCK;
 use crate::error::Error;
 use crate::foreign::contain;
 
-/// A reader who comes back later than this has other things to do than to read: a worker had better run ahead of him.
+/// A reader that comes back later than this is busy elsewhere: a worker then fetches ahead of it.
 const BUSY_ELSEWHERE: Duration = Duration::from_micros(200);
 
-/// So long a worker waits for a reader who does not come back at all.
+/// How long a worker waits for a reader that does not come back at all.
 const UNCLAIMED: Duration = Duration::from_millis(5);
 
 /// A body on its way into its sink.
@@ -46,20 +45,20 @@ pub(crate) struct Transfer {
     pub(crate) chunk: Box<[u8]>,
 }
 
-/// What a step came to.
+/// The outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Some bytes came.
+    /// Some bytes arrived.
     Moved,
-    /// Nothing came to a brief read.
+    /// No byte arrived during a brief read.
     WouldBlock,
-    /// Some bytes came, and the body is to make room for urgent work.
+    /// Some bytes arrived, and the transfer must give its worker to urgent work.
     Preempt,
     /// The body has ended.
     Eof,
 }
 
-/// Who takes a step, and so how long it may block.
+/// Which thread takes a step, which decides how long the step may block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum By {
     /// For the silence limit at most.
@@ -101,14 +100,14 @@ impl Transfer {
         let (offset, new) = self.job.retry_state.take(at, &self.chunk[..got])?;
         let new_bytes = new.len();
         match new_bytes {
-            // Sent once more: by a server without ranges, or to hold the joint against.
+            // Sent once more: by a server without ranges, or for the overlap check.
             0 => return Ok(Step::Moved),
             BLOCK => sink.write_block(offset, &mut self.chunk)?,
             _ => sink.write(offset, new)?,
         }
         self.job.record.received += new_bytes as u64;
         if self.job.handoff.is_some() {
-            // Our own storage took it: that is no holding back, as a sink of somebody else's may do.
+            // Our own storage took it: only a user's sink can hold a body back.
             self.body.note_stored();
         }
         let must_preempt = self.core.must_preempt() && self.job.control.is_preemptible();
@@ -134,7 +133,7 @@ impl Transfer {
         self.body.position() == position
     }
 
-    /// A worker's step; blocks for as long as the body is left to its reader, if it is.
+    /// A worker's step. Blocks while the reader drives the transfer, if it is offered.
     pub(crate) fn step_or_offer(mut self: Box<Self>) -> (Box<Self>, Result<Step, Error>) {
         let (at, began) = (self.body.position(), Instant::now());
         let step = self.step(By::Worker);
@@ -146,56 +145,56 @@ impl Transfer {
     }
 }
 
-/// Where bodies lie while their reader goes on with them. One for all fetches of a file.
+/// Transfers offered to the readers of a file. One for all fetches of the file.
 pub(crate) struct Handoff {
     state: Mutex<State>,
-    /// Where the workers wait that have left a body. Notified by the reader that gives one back, and by its cancellation.
+    /// Workers that have offered a transfer wait here. Notified by the reader that gives one back, and by its cancellation.
     changed: Condvar,
-    /// Lets readers that wait look here again.
+    /// Wakes blocked readers, so that they look for an offer.
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
 struct State {
-    /// Where a reader found nothing to go on with, unless a body was left for him since.
+    /// Position at which a reader found no offer, unless one was made since.
     urgent: Option<u64>,
-    /// Each with a worker that waits for it.
+    /// The offers. A worker waits for each.
     offered: Slab<Offered>,
 }
 
 struct Offered {
-    /// Where the body ends, if known.
+    /// One past the last byte of the body, if known.
     end: Option<u64>,
     holder: Holder,
 }
 
 enum Holder {
-    /// Here, and a reader was at it last at that time.
+    /// No thread drives it; the time is that of the last step.
     Here(Box<Transfer>, Instant),
     /// A reader is taking a step.
     Taken,
-    /// To be taken back by its worker, with what the last step came to.
+    /// To be taken back by its worker, with the outcome of the last step.
     Back(Box<Transfer>, Result<Step, Error>),
 }
 
 impl Handoff {
-    /// `wake` is called after a body was left, with no lock held: its reader may be waiting.
+    /// `wake` is called after each offer, without a lock: the reader may be blocked.
     pub(crate) fn new(wake: impl Fn() + Send + Sync + 'static) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), wake: Box::new(wake) }
     }
 
-    /// True if a body lies here whose next byte is the one at `position`.
+    /// True if a transfer is offered whose next byte is the one at `position`.
     pub(crate) fn has(&self, position: u64) -> bool {
         let is_at = |offered: &Offered| matches!(&offered.holder, Holder::Here(transfer, _) if transfer.is_at(position));
         self.state.lock().offered.iter().any(|(_, offered)| is_at(offered))
     }
 
-    /// Takes a step with the body that lies here and whose next byte is the one at `position`. Blocks for a moment at most.
-    /// True if bytes came; else the reader had better wait for somebody else to bring them.
+    /// Takes a step with the offered transfer whose next byte is the one at `position`. Blocks for a brief read at most. True
+    /// if bytes arrived; otherwise the reader should block until a worker brings them.
     pub(crate) fn drive(&self, position: u64) -> bool {
         let Some((key, mut transfer, since)) = self.take(position) else { return false };
         let is_busy = since.elapsed() > BUSY_ELSEWHERE;
-        // Or its worker would wait for it forever.
+        // A panic must not pass: the worker would wait for the transfer forever.
         let step = contain("a reader's step", || transfer.step(By::Reader))
             .unwrap_or_else(|panic| Err(panic.into()));
         let is_to_stay = !is_busy && matches!(step, Ok(Step::Moved));
@@ -224,8 +223,8 @@ impl Handoff {
         None
     }
 
-    /// Leaves a body, which has just come on from `at`, to a reader that waits for it or reads the one before it. Blocks
-    /// until it comes back; that is at once if there is no such reader.
+    /// Offers a transfer that has just advanced from `at` to a reader that waits for its bytes or drives the transfer before
+    /// it. Blocks until the transfer comes back. Returns at once if there is no such reader.
     fn offer(self: Arc<Self>, transfer: Box<Transfer>, at: u64) -> (Box<Transfer>, Result<Step, Error>) {
         let (start, position) = (transfer.body.head().start(), transfer.body.position());
         let mut state = self.state.lock();
@@ -242,7 +241,7 @@ impl Handoff {
         let _on_cancel = token.as_ref().map(|token| {
             let handoff = Arc::clone(&self);
             token.on_cancel(move |_| {
-                // Under the lock, so that the worker is not between its look and its wait.
+                // Under the lock: a worker between its check and its wait would miss the notification.
                 let _state = handoff.state.lock();
                 handoff.changed.notify_all();
             })
@@ -267,7 +266,7 @@ impl Handoff {
                     self.changed.wait_until(&mut state, since + UNCLAIMED);
                 }
                 Holder::Taken => {
-                    // Not told of the step's end if the body stays here: looks again when it might be left alone.
+                    // A step that leaves the transfer here notifies nobody, so check again when the offer may be unclaimed.
                     self.changed.wait_until(&mut state, Instant::now() + UNCLAIMED);
                 }
             }

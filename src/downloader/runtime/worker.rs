@@ -1,4 +1,4 @@
-//! A worker thread: runs one task at a time, and says what became of it.
+//! A worker thread: runs one task at a time, and reports its outcome.
 //!
 //! ```text
 //!             ┌────────── retry, in the schedule ◀──────────┐
