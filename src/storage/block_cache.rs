@@ -1,7 +1,7 @@
-//! Blocks of a temporary file that lie in memory as well, for those who must not wait for a disk.
+//! Blocks of a temporary file that are also held in memory, for readers that must not wait for a disk.
 //!
-//! They are wished for by whoever finds one missing, brought by the [disk thread](super::disk), and kept up by those who
-//! write.
+//! A reader that finds a block missing requests it, the [disk thread](super::disk) loads it, and writers keep it up to
+//! date.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,11 +1,11 @@
 //! The thread that loads blocks of temporary files into memory, for readers that must not wait for a disk.
 //!
 //! There is one for the process: started by the first resource that requests a block, ended by the drop of the last one
-//! that did. A network worker would be the wrong thread for it: when all of them wait for servers, bytes that lie on the
-//! local disk would wait with them.
+//! that did. A network worker would be the wrong thread for it: when all of them wait for servers, bytes that lie on
+//! the local disk would wait with them.
 //!
-//! Who wakes whom: [`request`](Disk::request) and the drop notify the thread, under the queue's lock; nobody waits for the
-//! thread but the drop, which joins it. While nothing is requested the thread sleeps without a deadline.
+//! Who wakes whom: [`request`](Disk::request) and the drop notify the thread, under the queue's lock; nobody waits for
+//! the thread but the drop, which joins it. While nothing is requested the thread sleeps without a deadline.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -36,8 +36,8 @@ struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Resources with requested blocks, each once: no more than there are resources. How many blocks each may request is
-    /// limited there.
+    /// Resources with requested blocks, each once: no more than there are resources. How many blocks each may request
+    /// is limited there.
     waiting: VecDeque<Weak<Resource>>,
     is_closed: bool,
 }
@@ -80,12 +80,13 @@ impl Drop for Disk {
             state.is_closed = true;
             self.queue.changed.notify_all();
         }
-        // The last share may go with a resource that the thread itself held while it loaded a block: then it ends by itself.
+        // The last share may go with a resource that the thread itself held while it loaded a block: then it ends by
+        // itself.
         if thread::current().id() == self.id {
             return;
         }
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            log::error!("the disk thread had panicked");
+            log::error!("the disk thread panicked");
         }
     }
 }

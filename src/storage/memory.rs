@@ -54,7 +54,7 @@ impl Blocks {
         self.blocks.range(within).map(|(index, _)| *index).collect()
     }
 
-    /// Lets go of a block.
+    /// Drops a block.
     pub(super) fn remove(&mut self, index: u64) {
         if let Some(block) = self.blocks.remove(&index) {
             self.recycle(block);

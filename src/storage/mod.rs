@@ -1,9 +1,9 @@
-//! Where the bytes are: written by sinks, read by readers, waited for by both.
+//! The stored bytes of one file. Sinks write them, readers read them and block until they arrive.
 //!
-//! Bytes lie in blocks of 256 KiB. One mutex guards which bytes are there and where their blocks are; the bytes
-//! themselves are copied, read and written outside of it. Bytes count as there only after they were copied; bytes that a
-//! reader copied count only if their block is still where it was when the copy is done. So an eviction in between costs a
-//! copy, never a wrong byte.
+//! Bytes are kept in blocks of 256 KiB. One mutex guards which bytes are stored and where their blocks are. The bytes
+//! themselves are copied outside of the lock. A writer marks bytes as stored only after it has copied them. A reader
+//! uses copied bytes only if their block has not moved during the copy. So an eviction in between costs a second copy,
+//! and never yields a wrong byte.
 
 mod block_cache;
 mod disk;
@@ -143,8 +143,8 @@ impl Resource {
         Ok(())
     }
 
-    /// Stores a whole block as [`write_at`](Self::write_at) does, and keeps its memory if that is of use here. `block` is as
-    /// long afterwards, with whatever in it.
+    /// Stores a whole block as [`write_at`](Self::write_at) does, and keeps its memory if that is of use here. `block`
+    /// is as long afterwards, with whatever in it.
     pub(crate) fn write_block(&self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
         let is_whole = offset % BLOCK == 0 && block.len() as u64 == BLOCK;
         if !is_whole || !self.state.lock().keep(offset, block) {
@@ -189,12 +189,13 @@ impl Resource {
         }
     }
 
-    /// Copies what is there from `offset` on as far as it lies in memory: never waits for a disk. A block that does not lie
-    /// there is requested from the disk thread, and so is the one behind a block that does.
+    /// Copies what is there from `offset` on as far as it lies in memory: never waits for a disk. A block that does not
+    /// lie there is requested from the disk thread, and so is the one behind a block that does.
     ///
     /// # Errors
     ///
-    /// What loading the block at `offset` failed of, once; then it is requested again. What starting the thread failed of.
+    /// What loading the block at `offset` failed of, once; then it is requested again. What starting the thread failed
+    /// of.
     pub(crate) fn try_read_at(self: &Arc<Self>, offset: u64, buf: &mut [u8]) -> Result<TryStored, Error> {
         let stored = self.read_loaded(offset, buf)?;
         self.load_requested()?;
@@ -252,8 +253,8 @@ impl Resource {
         Ok(Arc::clone(disk.insert(shared)))
     }
 
-    /// Drops all bytes, now and for good: frees the memory, closes the temporary file, and gives back the share of the disk
-    /// thread, whoever still holds the resource. What comes later is not stored.
+    /// Drops all bytes, now and for good: frees the memory, closes the temporary file, and gives back the share of the
+    /// disk thread, whoever still holds the resource. What comes later is not stored.
     pub(crate) fn close(&self) {
         let dropped = {
             let mut state = self.state.lock();
@@ -269,8 +270,8 @@ impl Resource {
         self.notify();
     }
 
-    /// Loads the next requested block into memory: reads from the disk. True if there are more. What it fails of is for the
-    /// reader of that block.
+    /// Loads the next requested block into memory: reads from the disk. True if there are more. What it fails of is for
+    /// the reader of that block.
     fn load_next(&self) -> bool {
         let next = self.state.lock().block_cache.take_request();
         if let Some((index, block)) = next {
@@ -318,8 +319,8 @@ impl Resource {
         look(&self.state.lock().ranges)
     }
 
-    /// Blocks until `ready` answers, or `deadline` has passed. `ready` runs under the lock, at once and after each change:
-    /// short, and nothing foreign.
+    /// Blocks until `ready` answers, or `deadline` has passed. `ready` runs under the lock, at once and after each
+    /// change: short, and nothing foreign.
     pub(crate) fn wait<T>(
         &self,
         deadline: Option<Instant>,
@@ -361,7 +362,8 @@ impl State {
         found
     }
 
-    /// Makes `block` the one at `offset`, and leaves free memory in its place, or nothing. False if blocks are not in memory.
+    /// Makes `block` the one at `offset`, and leaves free memory in its place, or nothing. False if blocks are not in
+    /// memory.
     fn keep(&mut self, offset: u64, block: &mut Box<[u8]>) -> bool {
         let Backend::Memory(blocks) = &mut self.backend else { return false };
         *block = blocks.put(offset / BLOCK, std::mem::take(block)).unwrap_or_default();

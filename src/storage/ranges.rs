@@ -1,4 +1,4 @@
-//! Which bytes are there.
+//! A set of byte ranges: which bytes are stored.
 
 use std::ops::Range;
 

@@ -1,5 +1,5 @@
-//! Blocks in an unnamed temporary file: in order of arrival, found by a map. The file is gone with its last handle, also
-//! after a crash.
+//! Blocks in an unnamed temporary file: in order of arrival, found by a map. The file is gone with its last handle,
+//! also after a crash.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -81,7 +81,7 @@ impl FileBlocks {
         self.slots.range(within).map(|(index, _)| *index).collect()
     }
 
-    /// Lets go of a block; its slot is used again.
+    /// Frees a block's slot for another block.
     pub(super) fn remove(&mut self, index: u64) {
         self.free.extend(self.slots.remove(&index));
     }
@@ -94,7 +94,7 @@ impl Place {
             match write_some(&self.file, bytes, at) {
                 Ok(0) => {
                     let error = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(storage_error("the temporary file takes no more bytes", error));
+                    return Err(storage_error("the temporary file accepts no more bytes", error));
                 }
                 Ok(written) => {
                     bytes = &bytes[written..];
@@ -113,7 +113,7 @@ impl Place {
             match read_some(&self.file, buf, at) {
                 Ok(0) => {
                     let error = io::Error::from(io::ErrorKind::UnexpectedEof);
-                    return Err(storage_error("the temporary file was cut", error));
+                    return Err(storage_error("the temporary file was truncated", error));
                 }
                 Ok(got) => {
                     buf = &mut buf[got..];

@@ -1,8 +1,9 @@
 //! Progressive files: a source that fetches what its readers need, in pieces, and keeps it in storage.
 //!
-//! A read is served from storage. A read that misses says where it waits and wakes the file's peer; the peer, asked for
-//! the next fetch, lets the [plan] decide; a [piece] brings the bytes into storage, which wakes the reader.
-//! A server without ranges is read [from start to end](sequential) by a thread of the file.
+//! A read is served from storage. If the bytes are not stored, the read registers what it needs, wakes the file's peer
+//! and blocks. When a worker is free, the peer asks the [plan] for the next fetch. A [piece] writes the bytes into
+//! storage, which wakes the reader. If the server has no ranges, a thread of the file reads the body [from start to
+//! end](sequential).
 
 mod piece;
 mod plan;
@@ -98,7 +99,7 @@ enum Wait {
 }
 
 impl HttpFile {
-    /// Opens `url`. With `wait` it blocks until the first head came, and fails as that does.
+    /// Opens `url`. With `wait` it blocks until the response headers arrive, and returns the error if that fails.
     pub(crate) fn open(
         downloader: &Downloader,
         url: &str,
@@ -219,8 +220,8 @@ impl Shared {
         self.resource.notify();
     }
 
-    /// Drops what only a stream has a use for, whichever handles are left: the bytes, the connection that is kept ready. What
-    /// is known of the file stays known.
+    /// Drops what only a stream has a use for, whichever handles are left: the bytes, the connection that is kept
+    /// ready. What is known of the file stays known.
     fn close(&self) {
         let media = self.media_info();
         self.state.lock().close(media);
@@ -229,7 +230,7 @@ impl Shared {
         drop(preconnect);
     }
 
-    /// Ends all transfers, now and for ever. What is stored stays readable.
+    /// Ends all transfers permanently. Stored bytes stay readable.
     pub(crate) fn cancel(&self) {
         if let Some(link) = self.link.get() {
             link.epoch.cancel();
@@ -289,8 +290,8 @@ impl Shared {
         }
     }
 
-    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `failures` is how many of the
-    /// file's failures this reader has been told of.
+    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `failures` is how many of
+    /// the file's failures this reader has been told of.
     pub(crate) fn try_read(
         &self,
         reader: ReaderId,
@@ -387,7 +388,7 @@ impl Shared {
             (state.interrupts, state.failures, state.most_buffered())
         };
         if most.is_some_and(|most| bytes > most) {
-            let why = format!("waiting for {bytes} bytes, and storage keeps fewer ahead of a reader");
+            let why = format!("can't wait for {bytes} bytes: storage keeps fewer ahead of a reader");
             return Err(self.locate(Error::new(ErrorKind::InvalidInput, why), position));
         }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -436,7 +437,7 @@ impl Shared {
         if !look_again {
             return;
         }
-        // Whoever plays on wants it asked for again before he gets there.
+        // A reader that continues needs it requested again before the reader gets there.
         if state.halted.as_ref().is_some_and(Error::is_retryable) && !state.is_sequential() {
             state.halted = None;
         }
@@ -542,7 +543,7 @@ impl Shared {
     }
 
     fn timed_out(&self) -> Error {
-        let error = Error::new(ErrorKind::TimedOut, "what was waited for did not arrive in time");
+        let error = Error::new(ErrorKind::TimedOut, "timed out: the bytes did not arrive in time");
         match self.state.lock().transient_error.clone() {
             Some(transient_error) => error.with_cause(transient_error),
             None => error,
@@ -583,7 +584,8 @@ impl Shared {
         }
     }
 
-    /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to them.
+    /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to
+    /// them.
     fn overlap(&self, start: u64) -> Option<Overlap> {
         if self.state.lock().has_validator() {
             return None;
@@ -618,8 +620,8 @@ enum Planned {
 }
 
 impl Shared {
-    /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept alive
-    /// would always meet the same server.
+    /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept
+    /// alive would always meet the same server.
     fn probe(self: &Arc<Self>, link: &Link, proof: Proof, range: Range<u64>) -> Next {
         let mut stored = vec![0; (range.end - range.start) as usize];
         let got = match proof {

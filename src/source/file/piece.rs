@@ -1,4 +1,4 @@
-//! Brings one piece into storage.
+//! The sink of one piece: checks its response and writes its body into storage.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -101,8 +101,8 @@ impl PieceSink {
         self.target.as_ref()
     }
 
-    /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where nobody
-    /// wants more.
+    /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where
+    /// nobody wants more.
     fn get_on(&mut self, end: u64) {
         let mut state = self.shared.state.lock();
         state.note_progress(self.key);
@@ -163,8 +163,8 @@ impl PieceSink {
 
 /// Fails if the body has titles in between its audio, although the file's configuration did not ask for them.
 ///
-/// They are not taken out as a radio's are: nothing but the header says that they are there, and where it lies that would take
-/// audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
+/// They are not taken out as a radio's are: nothing but the header says that they are there, and where it lies that
+/// would take audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
 fn refuse_titles(head: &ResponseHead, config: &FileConfig) -> Result<(), Error> {
     let asks = config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("icy-metadata"));
     if asks || head.header("icy-metaint").is_none() {
@@ -183,8 +183,8 @@ impl Shared {
         let mut state = self.state.lock();
         let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
         if media::looks_like_html_page(content_type, first) {
-            let what = content_type.unwrap_or("something without a type").to_owned();
-            let why = format!("the answer is a page or a list, not media; the server calls it {what}");
+            let what = content_type.unwrap_or("none").to_owned();
+            let why = format!("the response is an HTML page or a list, not media (content type: {what})");
             // The next try may get something else: do not hold that against this answer.
             state.info = None;
             return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url()));
@@ -207,7 +207,8 @@ impl Shared {
 }
 
 impl State {
-    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored bytes do.
+    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored
+    /// bytes do.
     fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
         let is_behind_end =
             error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
@@ -247,8 +248,8 @@ impl State {
         }
     }
 
-    /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the piece that
-    /// runs ahead of it is none.
+    /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the
+    /// piece that runs ahead of it is none.
     fn note_progress(&mut self, key: usize) {
         let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
         if is_urgent {
@@ -309,8 +310,8 @@ impl Sink for PieceSink {
         }
         // A head is no progress: they may come for ever with nothing behind them.
         let flow = state.accept_part(head)?;
-        // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was asked
-        // for: another piece may have found that it does not serve any more.
+        // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was
+        // asked for: another piece may have found that it does not serve any more.
         if self.target() != Some(head.url()) {
             state.adopt_target(head.url());
             self.target = Some(head.url().clone());

@@ -1,4 +1,4 @@
-//! What to fetch next for the readers of a file. A pure function of what is known; the time is not even asked.
+//! Decides what to fetch next for the readers of a file. A pure function of a snapshot; reads no clock.
 //!
 //! ```text
 //!            behind    run read in sequence     stored ahead        in flight       gap
@@ -6,9 +6,9 @@
 //!       window                             position               next   end     mark
 //! ```
 //!
-//! A reader that waits gets an urgent piece where it waits, small at first and growing while it reads in sequence. One
-//! that does not wait gets pieces ahead of it, each asked for shortly before the last one ends, up to the mark. One that
-//! drains what comes gets more at once, which is cut where it turns out to be too much.
+//! A blocked reader gets an urgent piece at its position, small at first and growing while it reads in sequence. For
+//! other readers pieces are prefetched, each requested shortly before the last one ends, up to the prefetch target. A
+//! streaming reader gets larger pieces, which are cut if they turn out to be too large.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -29,8 +29,8 @@ const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
 /// So long a piece takes. Where one ends it shares the network with the next one; a longer one holds its worker longer.
 const PIECE_TIME: Duration = Duration::from_millis(1500);
 
-/// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken as
-/// they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
+/// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken
+/// as they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
 const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 
 /// So long such a piece takes at most: it holds a worker.
@@ -45,8 +45,9 @@ const UNKNOWN_PIECE: u64 = 512 * 1024;
 /// So much read in sequence, and the reader is taken to go on: read-ahead goes to the mark.
 const SEQUENTIAL: u64 = 256 * 1024;
 
-/// So many bytes are read ahead for each one read from the file's start on. Who begins there mostly goes on, and what is
-/// there before it is played is what a bad minute of the network can't take away; a look at what the file is costs little.
+/// So many bytes are read ahead for each one read from the file's start on. Who begins there mostly goes on, and what
+/// is there before it is played is what a bad minute of the network can't take away; a look at what the file is costs
+/// little.
 const FROM_THE_START: u64 = 256;
 
 /// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
@@ -161,8 +162,8 @@ impl Network {
         })
     }
 
-    /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the two
-    /// share the network, and what is wanted sooner comes later.
+    /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the
+    /// two share the network, and what is wanted sooner comes later.
     pub(crate) fn pipeline_lead(self) -> u64 {
         if self.single_connection {
             return 0;
@@ -193,8 +194,8 @@ impl ReaderView {
         self.waits() && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
     }
 
-    /// Decides whether to read ahead: up to the mark, then not before half of it is used up, so that a radio can sleep in
-    /// between.
+    /// Decides whether to read ahead: up to the mark, then not before half of it is used up, so that a radio can sleep
+    /// in between.
     pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
         let end = covered_to(self.position, available, in_flight);
         let prefetch_target = prefetch_target(read_ahead, self.position, self.run);
@@ -222,8 +223,8 @@ impl Snapshot<'_> {
         ahead.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::Low })
     }
 
-    /// What is in flight, nobody's, and in the way: a reader waits, and the rest would take longer than a new connection.
-    /// Somebody's is what goes on where a reader's bytes end, or begins within its mark.
+    /// What is in flight, nobody's, and in the way: a reader waits, and the rest would take longer than a new
+    /// connection. Somebody's is what goes on where a reader's bytes end, or begins within its mark.
     pub(crate) fn poll_unwanted(&self) -> Option<usize> {
         if !self.readers.iter().any(|reader| reader.urgent(self.available).is_some()) {
             return None;
@@ -364,8 +365,8 @@ pub(crate) fn prefetch_limit(read_ahead: ReadAhead) -> u64 {
     full_target(read_ahead).max(OPENING)
 }
 
-/// What a reader waits for far from the opening, to be asked for beside it: before the first head has come, nothing says
-/// that the server serves ranges or that the file goes so far, so it is small and may fail.
+/// What a reader waits for far from the opening, to be asked for beside it: before the first head has come, nothing
+/// says that the server serves ranges or that the file goes so far, so it is small and may fail.
 pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
     let far = |reader: &ReaderView| {
@@ -382,8 +383,8 @@ fn full_target(read_ahead: ReadAhead) -> u64 {
     }
 }
 
-/// True if a piece that has lasted for so long, and has so much left, is to be cut: the network was faster when it was asked
-/// for, or others have come to share it, and it holds a worker.
+/// True if a piece that has lasted for so long, and has so much left, is to be cut: the network was faster when it was
+/// asked for, or others have come to share it, and it holds a worker.
 pub(crate) fn is_too_long(left: u64, lasted: Duration) -> bool {
     left > PIECE.end && lasted >= 2 * STREAMING_TIME
 }
@@ -398,7 +399,7 @@ pub(crate) fn is_too_far<'a>(
     let wants = |reader: &ReaderView| {
         piece.next < reader.position.saturating_add(prefetch_limit(read_ahead)).max(reader.until)
     };
-    // Who is past it already gets nothing of it; what only such readers would want comes to its end by itself.
+    // Ignore readers that are already past this piece. If all are past it, the piece ends by itself.
     let mut behind = readers.into_iter().filter(|reader| reader.position < piece.end).peekable();
     behind.peek().is_some() && !behind.any(wants)
 }

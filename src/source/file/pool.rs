@@ -1,14 +1,15 @@
-//! Tells a pool of servers that give one file different entity tags from a file that changed. Does no I/O and keeps no time.
+//! Distinguishes a pool of servers that send different entity tags for one file from a file that changed. Does no I/O
+//! and reads no clock.
 //!
-//! Backends behind one name often make tags from an inode or a date of their own. A response with another tag, but of the same
-//! length and date, is not taken: its tag becomes a suspect, and small *probes*, each on a connection of its own, look for what
-//! clears it:
+//! Backends behind one name often make tags from their own inode or date. A response with a different tag, but the same
+//! length and date, is not accepted: its tag becomes a suspect. Small *probes*, each on its own connection, look for
+//! one of two proofs that clear it:
 //!
 //! - An *earlier* tag comes back. A file that changed does not change back (A, B, A).
 //! - Its servers send the same 4 KiB at the file's beginning, and at the stored bytes next to where they were to be joined.
 //!
-//! Only then are bodies with that tag taken. Probes alone count as evidence: the head of a piece that was asked for before the
-//! suspect came may have been sent before a change, and arrive after it.
+//! Only then are bodies with that tag accepted. Only probes count as evidence: the response head of a piece that was
+//! requested before the suspect arrived may have been sent before a change, and arrive after it.
 
 use crate::storage::RangeSet;
 use std::ops::Range;
@@ -22,8 +23,8 @@ const MOST_PROBES: u32 = 24;
 /// Probes without an earlier tag, and it is gone: the file has changed.
 const MOST_WITHOUT_RETURN: u32 = 8;
 
-/// Tags that probes did not clear, and every other one is a change. There are servers that make a new tag for each response:
-/// without a limit each would be probed, for as long as a reader waits.
+/// Tags that probes did not clear, and every other one is a change. There are servers that make a new tag for each
+/// response: without a limit each would be probed, for as long as a reader waits.
 const MOST_REJECTED: usize = 3;
 
 /// Responses in a row that are refused for their tag while there is nothing to probe with.
@@ -103,8 +104,8 @@ impl ServerPool {
         self.is_proven
     }
 
-    /// Judges a response with another tag whose bytes were to be stored from `start` on. Probes need ranges, and the file's
-    /// first bytes.
+    /// Judges a response with another tag whose bytes were to be stored from `start` on. Probes need ranges, and the
+    /// file's first bytes.
     pub(crate) fn judge(&mut self, tag: &str, start: u64, can_probe: bool) -> Verdict {
         if self.cleared.iter().any(|cleared| cleared == tag) {
             return Verdict::Same;
@@ -150,7 +151,8 @@ impl ServerPool {
         self.cleared.iter().any(|cleared| cleared == tag)
     }
 
-    /// The next probe, and the bytes that it asks for, of which all are stored; `first` bytes are known of the file's beginning.
+    /// The next probe, and the bytes that it asks for, of which all are stored; `first` bytes are known of the file's
+    /// beginning.
     pub(crate) fn poll_probe(&mut self, available: &RangeSet, first: u64) -> Option<(Proof, Range<u64>)> {
         let suspect = self.suspect.as_mut().filter(|suspect| !suspect.is_probing)?;
         let join = join(available, suspect.start).filter(|_| suspect.head_agrees && !suspect.join_agrees);

@@ -1,4 +1,4 @@
-//! Asks for a few stored bytes once more, to learn whether servers with another entity tag send the same ones. See
+//! Requests a few stored bytes again, to learn whether servers with a different entity tag send the same bytes. See
 //! [`pool`](super::pool).
 
 use std::sync::Arc;

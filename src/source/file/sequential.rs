@@ -1,7 +1,8 @@
-//! A body without ranges: read from its start to its end, by a thread of the file, at the readers' pace.
+//! A body from a server without ranges: a thread of the file reads it from start to end, as fast as the readers need
+//! it.
 //!
-//! The thread waits while the readers have enough ahead of them, so TCP holds the server back. When a reader wants
-//! something from before what is stored, the thread ends and the plan asks for the body again.
+//! The thread waits while enough bytes are stored ahead of the readers, so TCP flow control slows the server down. When
+//! a reader needs bytes before the stored ones, the thread ends and the plan requests the body again.
 
 use std::ops::Range;
 use std::sync::Arc;

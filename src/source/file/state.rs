@@ -1,7 +1,7 @@
-//! What is known of a file while it is streamed: who reads where, what is on its way, what went wrong.
+//! The state of a file while it is streamed: the positions of its readers, the pieces in flight, and its errors.
 //!
-//! Plain data behind one mutex, which is taken inside the storage's and never the other way round. Nothing here waits,
-//! sends or calls out.
+//! Plain data behind one mutex. It is locked inside the storage's lock, never the other way round. Nothing here blocks,
+//! does I/O or calls foreign code.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -38,8 +38,8 @@ pub(crate) struct Info {
     pub(crate) content_type: Option<String>,
     /// What all its bytes are of.
     pub(crate) representation: Representation,
-    /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the others. Else
-    /// bytes have to be compared.
+    /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the
+    /// others. Else bytes have to be compared.
     pub(crate) has_validator: bool,
 }
 
@@ -101,26 +101,27 @@ pub(crate) struct State {
     pub(crate) pool: ServerPool,
 }
 
-/// What a read that does not wait came to.
+/// Result of a read that does not block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TryRead {
-    /// So many bytes were read.
+    /// Number of bytes that were read.
     Bytes(usize),
-    /// Nothing is there yet, and why.
+    /// No bytes are available yet, with the reason.
     Pending(Pending),
-    /// The file ends here.
+    /// The end of the file.
     End,
 }
 
-/// Why nothing is there yet.
+/// The reason why no bytes are available yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pending {
-    /// It was asked for, and is on its way.
+    /// The bytes were requested and have not arrived yet.
     Fetching,
-    /// It could not be had, and is asked for again.
+    /// The request failed and is being retried.
     Retrying,
-    /// It is stored on disk, and on its way into memory. [`Read::read`](std::io::Read::read) need not wait for that.
+    /// The bytes are stored on disk and are being loaded into memory. [`Read::read`](std::io::Read::read) reads them at
+    /// once.
     OnDisk,
 }
 
@@ -132,21 +133,21 @@ pub(crate) enum Accepted {
     Unproved,
 }
 
-/// What a stream has done.
+/// Counters of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// Requests answered.
+    /// Requests that got a response.
     pub requests: u64,
-    /// Bytes of body received.
+    /// Bytes of response bodies received.
     pub bytes_fetched: u64,
-    /// Bytes received that no reader wanted any more.
+    /// Bytes that arrived when no reader needed them any more.
     pub bytes_dropped: u64,
-    /// Bytes that readers read.
+    /// Bytes returned to readers.
     pub bytes_read: u64,
-    /// Reads that had to wait.
+    /// Reads that blocked.
     pub stalls: u64,
-    /// How long they waited, together.
+    /// Total time that reads were blocked.
     pub stalled: Duration,
 }
 
@@ -213,7 +214,8 @@ impl State {
         self.info.as_ref().and_then(|info| info.len)
     }
 
-    /// True if `position` is behind the last byte; not before the first bytes have shown that it is no page that ends there.
+    /// True if `position` is behind the last byte; not before the first bytes have shown that it is no page that ends
+    /// there.
     pub(crate) fn is_past_end(&self, position: u64) -> bool {
         let opens = |in_flight: &InFlight| in_flight.piece.next == 0;
         let is_unclear =
@@ -479,8 +481,8 @@ impl State {
         }
     }
 
-    /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the original
-    /// URL, which may lead elsewhere by now.
+    /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the
+    /// original URL, which may lead elsewhere by now.
     pub(crate) fn leave_target(&mut self, target: Option<&SafeUrl>) {
         if let Some(info) = self.info.as_mut().filter(|info| info.target.as_ref() == target) {
             info.target = None;
@@ -492,8 +494,8 @@ impl State {
     }
 
     /// Notes what the request for `range` failed of. True if the whole is to be asked for instead: some servers refuse
-    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve who asks for none. If the whole is
-    /// refused too, its status is the file's failure.
+    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve who asks for none. If the whole
+    /// is refused too, its status is the file's failure.
     pub(crate) fn note_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
         if *range == (0..u64::MAX) {
             self.tries_whole &= error.is_retryable();
@@ -583,8 +585,8 @@ impl State {
         (!is_returned).then_some(error)
     }
 
-    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again. Returns the
-    /// error if no read returns it.
+    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again.
+    /// Returns the error if no read returns it.
     pub(crate) fn fail(&mut self, error: Error) -> Option<Error> {
         let unreturned = self.halt(error.clone());
         for (_, reader) in &mut self.readers {

@@ -8,7 +8,7 @@
 //!
 //! where the length is one byte, mostly 0, and the block is text, filled up with NULs:
 //! `StreamTitle='Artist - Title';StreamUrl='';`. There is no specification; what is accepted here is what servers send.
-//! Nothing here connects, waits, or knows when the audio is heard: that is for whoever brings the bytes.
+//! Nothing here does I/O or knows when the audio is heard: that is left to the caller.
 
 use std::num::NonZeroUsize;
 
@@ -201,19 +201,20 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// What a radio station says of itself in the headers of its answer. What it leaves out, or leaves empty, is `None`.
+/// A radio station's description of itself, from its response headers. Missing and empty fields are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RadioInfo {
     /// The station's name (`icy-name`).
     pub name: Option<String>,
-    /// What it is about (`icy-description`).
+    /// The station's description (`icy-description`).
     pub description: Option<String>,
     /// Its genre, or several in one text (`icy-genre`).
     pub genre: Option<String>,
-    /// Its home page (`icy-url`), which may be no URL at all.
+    /// The station's home page (`icy-url`). It may be text that is not a URL.
     pub url: Option<SafeUrl>,
-    /// The bit rate in kbit/s (`icy-br`, else the one in `ice-audio-info`). The station's word; the audio may differ.
+    /// The announced bit rate in kbit/s (`icy-br`, otherwise from `ice-audio-info`). The audio may have a different
+    /// one.
     pub bitrate: Option<u32>,
     /// True if directories may list the station (`icy-pub`).
     pub public: Option<bool>,

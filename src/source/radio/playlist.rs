@@ -1,4 +1,4 @@
-//! Tells playlists from audio: what many stations' links lead to is a short text that names the stream.
+//! Distinguishes playlists from audio: many stations' links lead to a short text that contains the stream's URL.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
-//! The thread of a radio: connects, takes the titles out of the audio, stores both, and connects again.
+//! The thread of a radio: connects, separates titles from audio, stores both, and reconnects.
 //!
-//! What follows from a failure is decided by [`Reconnect`]; where it waits, by [`Shared`].
+//! [`Reconnect`] decides what follows a failure; the thread blocks in methods of [`Shared`].
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -76,8 +76,8 @@ impl Receiver<'_> {
         }
     }
 
-    /// One connection, from its making to its failure, and those that take its place while it is silent. Returns without one
-    /// if it was let go in a pause.
+    /// One connection, from its making to its failure, and those that take its place while it is silent. Returns
+    /// without one if it was let go in a pause.
     fn receive(&mut self, reconnect: &mut Reconnect) -> Result<(), Error> {
         let FlowControl::Read(mut room) = self.flow_control(reconnect)? else { return Ok(()) };
         let mut body = self.peer.execute(self.fetch())?;
@@ -134,8 +134,8 @@ impl Receiver<'_> {
             .redial(Arc::clone(self.shared) as _)
     }
 
-    /// Reads as many bytes as tell a page from audio, up to the first metadata, or fewer if there are no more. `None` if
-    /// another connection took the place of this one.
+    /// Reads as many bytes as tell a page from audio, up to the first metadata, or fewer if there are no more. `None`
+    /// if another connection took the place of this one.
     fn read_first(
         &mut self,
         body: &mut Response,

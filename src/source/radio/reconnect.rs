@@ -1,7 +1,7 @@
-//! Decides what a radio does when its connection ends: ask again, when, or end with it.
+//! Decides whether and when a radio reconnects after its connection has ended.
 //!
-//! Does no I/O and never reads the clock: the [receiver](super::receiver) brings the facts and the time, and does what
-//! is answered.
+//! Does no I/O and reads no clock: the [receiver](super::receiver) passes in events and the time, and acts on the
+//! decision.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use crate::client::retry;
 use crate::config::{AfterPause, RadioConfig};
 use crate::error::{Error, ErrorKind};
 
-/// Audio for so long, and the connection was a good one: the waits begin anew. A station that sends a burst and hangs up
-/// each time is not asked without a pause.
+/// Audio for so long, and the connection was a good one: the waits begin anew. A station that sends a burst and hangs
+/// up each time is not asked without a pause.
 const STEADY: Duration = Duration::from_secs(10);
 
 /// How long after a break the station is likely to be back at any moment.
@@ -102,13 +102,14 @@ impl Reconnect {
         self.starving = None;
         if rate < f64::from(self.policy.min_rate) {
             let least = self.policy.min_rate;
-            let why = format!("the station sent {rate:.0} bytes a second, less than the least of {least}");
+            let why = format!("the station is too slow: {rate:.0} bytes a second, the minimum is {least}");
             return Err(Error::new(ErrorKind::Silent, why));
         }
         Ok(())
     }
 
-    /// Decides what follows from `error`, which ended the connection or kept it from coming about. `random` is any number.
+    /// Decides what follows from `error`, which ended the connection or kept it from coming about. `random` is any
+    /// number.
     pub(crate) fn handle_failure(&mut self, error: &Error, now: Instant, random: u64) -> Verdict {
         let flowed = self.flowing_since.take().is_some();
         self.starving = None;

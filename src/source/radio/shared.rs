@@ -1,6 +1,6 @@
-//! What a radio's reader, its receiver and its handles share: the window of audio, and what is known of it.
+//! The state that a radio's reader, receiver and handles share: the window of stored audio, and what describes it.
 //!
-//! Offsets are bytes of audio since the radio's start. Bytes come at the window's end only, and leave at its start.
+//! Offsets count bytes of audio since the radio's start. Bytes are added at the window's end and removed at its start.
 
 use std::collections::VecDeque;
 use std::io::SeekFrom;
@@ -87,17 +87,17 @@ struct State {
     stats: RadioStats,
 }
 
-/// What a radio has done.
+/// Counters of a radio.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RadioStats {
-    /// Connections that brought audio.
+    /// Connections that delivered audio.
     pub connections: u64,
     /// Bytes of audio received.
     pub bytes_received: u64,
-    /// Reads that had to wait.
+    /// Reads that blocked.
     pub stalls: u64,
-    /// How long they waited, together.
+    /// Total time that reads were blocked.
     pub stalled: Duration,
 }
 
@@ -161,7 +161,8 @@ impl Urgency for Shared {
 
 /// For the reader.
 impl Shared {
-    /// Blocks until at least one byte is there, or will not be. 0 says that a discontinuity was reached, where reads end.
+    /// Blocks until at least one byte is there, or will not be. 0 says that a discontinuity was reached, where reads
+    /// end.
     pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() {
             return Ok(0);
@@ -284,7 +285,7 @@ impl Shared {
             SeekFrom::Start(target) => Some(target),
             SeekFrom::Current(by) => state.position.checked_add_signed(by),
             SeekFrom::End(_) => {
-                let why = "a radio has no end that could be sought from";
+                let why = "can't seek from the end: a radio has none";
                 return Err(self.locate(Error::new(ErrorKind::InvalidInput, why)));
             }
         };
@@ -351,7 +352,7 @@ impl Shared {
         Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error))?;
         let most = self.config.ahead - self.worth();
         if bytes > most {
-            let why = format!("waiting for {bytes} bytes, and a radio may store no more than {most} ahead");
+            let why = format!("can't wait for {bytes} bytes: the radio stores at most {most} ahead");
             return Err(self.locate(Error::new(ErrorKind::InvalidInput, why)));
         }
         let interrupts = self.state.lock().interrupts;
@@ -462,8 +463,8 @@ impl Shared {
         self.state.lock().waiting
     }
 
-    /// Blocks until there is room, or nothing was read for too long: until when is told by `let_go_at`, from the time on
-    /// since when nothing was read.
+    /// Blocks until there is room, or nothing was read for too long: until when is told by `let_go_at`, from the time
+    /// on since when nothing was read.
     pub(crate) fn flow_control(
         &self,
         let_go_at: impl Fn(Instant) -> Option<Instant>,
@@ -529,8 +530,8 @@ impl Shared {
         let why = match Playlist::detect(content_type, first) {
             Some(playlist) => playlist.to_string(),
             None if media::looks_like_html_page(content_type, first) => {
-                let told = content_type.unwrap_or("of no told type");
-                format!("the answer is a page ({told}), not audio")
+                let announced = content_type.unwrap_or("none");
+                format!("the response is an HTML page, not audio (content type: {announced})")
             }
             None => return Ok(()),
         };
@@ -623,7 +624,7 @@ fn window(state: &State) -> Range<u64> {
 }
 
 fn timed_out(state: &State) -> Error {
-    let error = Error::new(ErrorKind::TimedOut, "what was waited for did not arrive in time");
+    let error = Error::new(ErrorKind::TimedOut, "timed out: the bytes did not arrive in time");
     match &state.transient_error {
         Some(transient_error) => error.with_cause(transient_error.clone()),
         None => error,

@@ -1,22 +1,23 @@
-//! What is playing, by position in the audio.
+//! The titles of a radio, by position in the audio.
 
 use std::collections::VecDeque;
 
 use super::icy::IcyMetadata;
 use crate::safe_url::SafeUrl;
 
-/// Titles kept at most, the latest. No station plays so many in a window; one that says so many is not to fill the memory.
+/// Titles kept at most, the latest. No station plays so many in a window; one that says so many is not to fill the
+/// memory.
 const MOST: usize = 1024;
 
-/// What a station says is playing, from a byte of the audio on.
+/// The title that a station announces, and the position from which it applies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Title {
-    /// The first byte of audio that it holds for, counted from the radio's start.
+    /// Position of the first byte of audio that it applies to, counted from the radio's start.
     pub position: u64,
-    /// By custom "Artist - Title"; `None` if the station took its title back.
+    /// The title, usually "Artist - Title"; `None` if the station cleared its title.
     pub title: Option<String>,
-    /// Of the station, the cover or nothing that can be opened.
+    /// URL of the station or the cover. It may be text that is not a URL.
     pub url: Option<SafeUrl>,
 }
 
@@ -28,7 +29,8 @@ pub(crate) struct Titles {
 }
 
 impl Titles {
-    /// Takes in a metadata block that holds from `position` on, which never goes back. Returns the title if it is a new one.
+    /// Takes in a metadata block that holds from `position` on, which never goes back. Returns the title if it is a new
+    /// one.
     pub(crate) fn add(&mut self, position: u64, metadata: IcyMetadata) -> Option<Title> {
         let current = self.titles.back();
         let title = match (metadata.title, &metadata.url) {
