@@ -15,7 +15,7 @@
 //! | `windway-disk` | 1 for all streams that [`Stream::try_read`] has asked for what lies in a temporary file | until the last of them is dropped |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
 //!
-//! All of them sleep while nothing changes.
+//! All of them sleep while there is nothing to do.
 //!
 //! ## Callbacks
 //!
@@ -29,9 +29,9 @@
 //! | [`HangPolicy::on_hang`] | the watchdog's thread |
 //! | the drop of a peer, a sink, a closure, or the cause of an [`Error`] | any of these, and whoever drops the last handle or error |
 //!
-//! No lock of windway's is held there, so that a callback may call back, in all the ways that do not block. One that blocked
-//! could wait for the very thread that it runs on. The rule is the same in every callback, whether or not the call would have
-//! to wait this time, and whichever downloader it is of:
+//! windway holds no lock while it runs a callback, so a callback may make all calls that do not block. A call that blocks could
+//! wait for the thread that the callback runs on. The rule is the same in every callback, for calls to any downloader, and also
+//! when the call would not have to wait this time:
 //!
 //! | in a callback | |
 //! |---|---|
@@ -44,11 +44,11 @@
 //! | all others, such as [`Stream::try_read`], [`PeerHandle::wake`], [`Epoch::cancel`], [`Downloader::register`], [`Downloader::open_later`], [`Radio::open`] | allowed |
 //!
 //! A callback that panics fails its fetch, or ends its peer, with [`ErrorKind::Panicked`]. A panic in the drop of a value is
-//! caught and logged. Only a drop that panics while another panic unwinds through it aborts the process, as ever in Rust.
+//! caught and logged. As always in Rust, a drop that panics while another panic unwinds aborts the process.
 //!
 //! ## Secrets
 //!
-//! No error, event, log line or `Debug` of windway's shows a password, the values of a URL's query, or a header's value: see
+//! No error, event, log line or `Debug` output of windway shows a password, the values of a URL's query, or a header's value: see
 //! [`SafeUrl`]. ureq, which speaks HTTP for windway, logs whole URLs and what goes over the wire at the level `Trace` of the
 //! target `ureq`, and hides secrets at every other level.
 

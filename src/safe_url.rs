@@ -1,20 +1,20 @@
-//! URLs that show no secret: whatever carries a URL, or a text that was meant as one, carries it in these types.
+//! URLs whose `Display` and `Debug` show no secret. All code that stores a URL, or an invalid one, uses these types.
 //!
 //! Signed queries and passwords reach logs through `{}` and `{:?}` of whatever holds the URL. So the types here have no
-//! `Deref`, no `AsRef<str>` and no `Into<String>`: the real text is had by `expose` alone, which is easy to find.
+//! `Deref`, no `AsRef<str>` and no `Into<String>`: only `expose` returns the real text, which is easy to search for.
 
 use std::fmt;
 use std::sync::Arc;
 
 use url::{ParseError, Position, Url};
 
-/// Names of query fields that are longer are not shown: they may be values.
+/// Maximum length of a query field's name that is shown. A longer one may be a value.
 const LONGEST_NAME: usize = 32;
 
-/// A URL that shows no secret, or a text that was meant as a URL and is none.
+/// A URL, or a text that is not a valid URL, whose `Display` and `Debug` show no secret.
 ///
 /// `Display` and `Debug` leave out the user and the password, the values of the query and the fragment. Names of query
-/// fields, host and path are shown. Of a text that is no URL nothing is shown but the scheme: the rest may be a password.
+/// fields, host and path are shown. Of a text that is not a valid URL only the scheme is shown: the rest may be a password.
 ///
 /// ```
 /// use windway::SafeUrl;
@@ -107,7 +107,7 @@ impl HttpUrl {
         }
     }
 
-    /// What `reference` means here (RFC 3986, section 5).
+    /// Resolves `reference` against this URL (RFC 3986, section 5).
     pub(crate) fn join(&self, reference: &str) -> Result<SafeUrl, ParseError> {
         self.0.join(reference).map(|url| SafeUrl(Text::Url(Arc::new(url))))
     }
@@ -137,7 +137,7 @@ impl fmt::Debug for HttpUrl {
 
 fn redact(url: &Url, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if !url.has_authority() {
-        // What comes before the colon may be a user, and what follows his password.
+        // "user:password" parses as a URL with the scheme "user".
         let is_known = matches!(url.scheme(), "about" | "blob" | "data" | "file" | "javascript" | "mailto");
         return if is_known { write!(f, "{}:…", url.scheme()) } else { f.write_str("…") };
     }

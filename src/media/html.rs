@@ -1,4 +1,4 @@
-//! Tells an HTML page, a playlist or a message from media.
+//! Distinguishes HTML pages, playlists and text messages from media.
 
 use super::{names, sniff};
 

@@ -1,9 +1,9 @@
-//! A guess from all there is: the content type, the extension, the first bytes.
+//! Combines the hints of the content type, the extension and the first bytes.
 
 use super::kinds::{AudioCodec, ContainerFormat, Guess, guess_of};
 use super::{names, sniff};
 
-/// Where a guess comes from, the weakest first.
+/// Source of a hint, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum HintSource {
@@ -15,7 +15,7 @@ pub enum HintSource {
     MagicBytes,
 }
 
-/// What kind of media a source seems to be.
+/// Detected container and codec.
 ///
 /// ```
 /// use windway::{ContainerFormat, HintSource, MediaInfo};
@@ -26,9 +26,9 @@ pub enum HintSource {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MediaInfo {
-    /// The codec, and what tells it.
+    /// The codec, and the source of the hint.
     pub codec: Option<(AudioCodec, HintSource)>,
-    /// The container, and what tells it.
+    /// The container, and the source of the hint.
     pub container: Option<(ContainerFormat, HintSource)>,
 }
 
@@ -51,7 +51,7 @@ impl MediaInfo {
         info
     }
 
-    /// What a file of this container is called in the end, without the dot: what decoders take for a hint.
+    /// Usual file extension of the container, without the dot. Decoders accept it as a hint.
     pub fn extension(&self) -> Option<&'static str> {
         self.container.map(|(container, _)| container.extension())
     }

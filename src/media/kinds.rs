@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// How audio is coded.
+/// Audio codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AudioCodec {
@@ -22,13 +22,13 @@ pub enum AudioCodec {
     Vorbis,
     /// Opus.
     Opus,
-    /// Samples as they are, G.711's companded ones included.
+    /// Uncompressed samples, and G.711's companded ones.
     Pcm,
     /// Adaptive differential PCM: IMA or Microsoft.
     Adpcm,
 }
 
-/// What the coded audio is packed in.
+/// Container format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ContainerFormat {

@@ -1,7 +1,7 @@
-//! What kind of media it is: from the content type, the URL's extension and the first bytes.
+//! Detects the media format from the content type, the URL's extension and the first bytes.
 //!
-//! Hints for choosing a decoder, and the means to tell an error page from audio. Servers often name the wrong type or none,
-//! so the bytes have the last word. Nothing here checks that the rest of a file is in order.
+//! The result is a hint for choosing a decoder, and distinguishes an HTML page from audio. Servers often send a wrong content
+//! type or none, so the first bytes take precedence. The rest of a file is not checked.
 
 mod first_bytes;
 mod fourcc;
