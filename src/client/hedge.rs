@@ -239,7 +239,7 @@ impl Hedge {
     /// Takes what a hedged request came to.
     fn end_hedged(&self, exchange: &Arc<Exchange>, attempt: Attempt) {
         let mut state = self.state.lock();
-        let mut has_won = false;
+        let (mut has_won, mut is_to_decide) = (false, false);
         match attempt {
             // A server that limits connections refuses the second one: that is no answer to the first.
             Ok(answer) if is_refusal(&answer) => state.refusal = Some(answer),
@@ -255,6 +255,12 @@ impl Hedge {
             Ok(answer) => drop(answer),
             // One that found no connection to go over says nothing of the server.
             Err(failure) if exchange.over == Over::New => state.failure = Some(failure),
+            // Another request took the connection first. It will be idle again, and nothing else may ever answer: an origin
+            // that serves one connection at a time leaves new ones waiting.
+            Err((_, unused)) if !unused.was_connected() => {
+                state.policy.over_proven = false;
+                is_to_decide = true;
+            }
             Err(_) => {}
         }
         if has_won {
@@ -262,6 +268,10 @@ impl Hedge {
         }
         state.running -= 1;
         self.ended.notify_all();
+        drop(state);
+        if is_to_decide {
+            self.client.recheck_urgency();
+        }
     }
 
     /// What it says of the other connections that one was silent while another answered.
