@@ -9,6 +9,7 @@
 
 pub mod content;
 pub mod decoding;
+pub mod link;
 pub mod peers;
 pub mod proxy;
 mod wire;
