@@ -1,7 +1,18 @@
 //! All options, with their defaults and effects.
 //!
-//! The options are plain structs: take the default and change the fields you need. They are checked once, when they are
-//! first used, and the error names the wrong field. Durations of more than one year are reduced to one year.
+//! The options are plain structs. Each field has a setter of the same name, so one expression makes a configuration; the
+//! fields can also be changed in place. Options are checked once, when they are first used, and the error names the wrong
+//! field. Durations of more than one year are reduced to one year.
+//!
+//! ```
+//! use std::time::Duration;
+//! use windway::{ClientConfig, DownloaderConfig, FileConfig, ReadAhead};
+//!
+//! let client = ClientConfig::new().user_agent("my-player/1.0").connect_timeout(Duration::from_secs(3));
+//! let downloader = DownloaderConfig::new().client(client).max_concurrent(4);
+//! let file = FileConfig::new().read_ahead(ReadAhead::Bytes(4 << 20)).read_timeout(None);
+//! # assert_eq!((downloader.max_concurrent, file.read_timeout), (4, None));
+//! ```
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,6 +41,37 @@ const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 /// Margin between the longest silence that the client's limits allow and `hang_timeout`.
 const HANG_MARGIN: Duration = Duration::from_secs(10);
 
+/// Defines `new`, and for each field a setter of the same name. Those after `into` also convert their argument.
+macro_rules! setters {
+    ($config:ident { $($field:ident: $type:ty,)* } into { $($from:ident: $target:ty,)* }) => {
+        impl $config {
+            /// The default options.
+            #[must_use]
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            $(
+                #[doc = concat!("Sets [`", stringify!($field), "`](Self#structfield.", stringify!($field), ").")]
+                #[must_use]
+                pub fn $field(mut self, $field: $type) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+
+            $(
+                #[doc = concat!("Sets [`", stringify!($from), "`](Self#structfield.", stringify!($from), ").")]
+                #[must_use]
+                pub fn $from(mut self, $from: impl Into<$target>) -> Self {
+                    self.$from = $from.into();
+                    self
+                }
+            )*
+        }
+    };
+}
+
 fn bound<const N: usize>(limits: [&mut Duration; N]) {
     limits.into_iter().for_each(|limit| *limit = YEAR.min(*limit));
 }
@@ -39,10 +81,8 @@ fn bound<const N: usize>(limits: [&mut Duration; N]) {
 /// ```
 /// use std::time::Duration;
 ///
-/// let mut config = windway::DownloaderConfig::default();
-/// config.client.user_agent = "my-player/1.0".into();
-/// config.client.connect_timeout = Duration::from_secs(3);
-/// let downloader = windway::Downloader::new(config)?;
+/// let client = windway::ClientConfig::new().user_agent("my-player/1.0").connect_timeout(Duration::from_secs(3));
+/// let downloader = windway::Downloader::new(windway::DownloaderConfig::new().client(client))?;
 /// # Ok::<(), windway::Error>(())
 /// ```
 #[derive(Clone)]
@@ -52,7 +92,7 @@ pub struct ClientConfig {
     pub user_agent: String,
     /// Headers sent with every request, to every origin: put no secret here. [`Fetch::header`](crate::Fetch::header)
     /// lists the names that are refused. Default: none.
-    pub headers: Vec<(String, String)>,
+    pub default_headers: Vec<(String, String)>,
     /// Maximum duration of a DNS lookup. Default: 5 s.
     pub resolve_timeout: Duration,
     /// How long the result of a DNS lookup is reused. Default: 60 s.
@@ -61,8 +101,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Maximum time without a byte while the response head or the body is read. It does not limit the whole transfer.
     /// Default: 10 s.
-    pub inactivity_timeout: Duration,
-    /// Minimum rate of a body in bytes per second, measured over `inactivity_timeout` while a read waits for bytes. A
+    pub silence_timeout: Duration,
+    /// Minimum rate of a body in bytes per second, measured over `silence_timeout` while a read waits for bytes. A
     /// slower body fails with [`ErrorKind::Silent`]. 0 turns the check off. Default: 128, a tenth of the slowest speech
     /// codec.
     pub min_rate: u64,
@@ -88,15 +128,34 @@ pub struct ClientConfig {
     pub extra_roots: Vec<Vec<u8>>,
 }
 
+setters!(ClientConfig {
+    resolve_timeout: Duration,
+    resolve_cache: Duration,
+    connect_timeout: Duration,
+    silence_timeout: Duration,
+    min_rate: u64,
+    max_redirects: u32,
+    max_head: usize,
+    max_idle_per_origin: usize,
+    max_idle: usize,
+    max_idle_age: Duration,
+} into {
+    user_agent: String,
+    default_headers: Vec<(String, String)>,
+    auth: Vec<(String, Auth)>,
+    proxy: Option<String>,
+    extra_roots: Vec<Vec<u8>>,
+});
+
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             user_agent: concat!("windway/", env!("CARGO_PKG_VERSION")).into(),
-            headers: Vec::new(),
+            default_headers: Vec::new(),
             resolve_timeout: Duration::from_secs(5),
             resolve_cache: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(10),
-            inactivity_timeout: Duration::from_secs(10),
+            silence_timeout: Duration::from_secs(10),
             min_rate: 128,
             auth: Vec::new(),
             proxy: None,
@@ -115,11 +174,11 @@ impl fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             user_agent,
-            headers,
+            default_headers,
             resolve_timeout,
             resolve_cache,
             connect_timeout,
-            inactivity_timeout,
+            silence_timeout,
             min_rate,
             auth,
             proxy,
@@ -134,11 +193,11 @@ impl fmt::Debug for ClientConfig {
             auth.iter().map(|(origin, auth)| (SafeUrl::from(origin.as_str()), auth)).collect();
         f.debug_struct("ClientConfig")
             .field("user_agent", user_agent)
-            .field("headers", &HeaderNames(headers))
+            .field("default_headers", &HeaderNames(default_headers))
             .field("resolve_timeout", resolve_timeout)
             .field("resolve_cache", resolve_cache)
             .field("connect_timeout", connect_timeout)
-            .field("inactivity_timeout", inactivity_timeout)
+            .field("silence_timeout", silence_timeout)
             .field("min_rate", min_rate)
             .field("auth", &auth)
             .field("proxy", &proxy.as_deref().map(SafeUrl::from))
@@ -167,6 +226,13 @@ impl fmt::Debug for HeaderNames<'_> {
 }
 
 /// Credentials for the `Authorization` header.
+///
+/// ```
+/// use windway::{Auth, ClientConfig};
+///
+/// let auth = Auth::Bearer("token".into());
+/// let config = ClientConfig::new().auth([("https://example.com".into(), auth)]);
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Auth {
@@ -208,6 +274,13 @@ impl fmt::Debug for Auth {
 }
 
 /// Options of a [`Downloader`](crate::Downloader): its workers, limits and retries.
+///
+/// ```
+/// use windway::{Downloader, DownloaderConfig};
+///
+/// let downloader = Downloader::new(DownloaderConfig::new().max_concurrent(8).reserved(2))?;
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DownloaderConfig {
@@ -248,7 +321,7 @@ pub struct DownloaderConfig {
     /// one request take without a byte.
     ///
     /// A value of 60 s or more is raised, if necessary, to the sum of `resolve_timeout`, `connect_timeout`, twice
-    /// `inactivity_timeout` (the first on a pooled connection that is dead) and 10 s. A smaller value is not changed;
+    /// `silence_timeout` (the first on a pooled connection that is dead) and 10 s. A smaller value is not changed;
     /// then a request that may still be answered can be reported. A chain of redirects counts as no progress until its
     /// last response head.
     pub hang_timeout: Duration,
@@ -257,6 +330,24 @@ pub struct DownloaderConfig {
     /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 1024.
     pub event_capacity: usize,
 }
+
+setters!(DownloaderConfig {
+    client: ClientConfig,
+    max_concurrent: usize,
+    reserved: usize,
+    max_per_origin: usize,
+    prefetch_delay: Duration,
+    aging_threshold: Duration,
+    peer_capacity: usize,
+    max_open_bodies: usize,
+    max_retries: u32,
+    soft_timeout: Duration,
+    hang_timeout: Duration,
+    hang_policy: HangPolicy,
+    event_capacity: usize,
+} into {
+    max_preempted: Option<usize>,
+});
 
 impl Default for DownloaderConfig {
     fn default() -> Self {
@@ -296,8 +387,8 @@ impl HangPolicy {
     /// Calls `on_hang` once for each stall, on the watchdog's thread. A panic in it is caught and logged.
     ///
     /// ```
-    /// let mut config = windway::DownloaderConfig::default();
-    /// config.hang_policy = windway::HangPolicy::on_hang(|hang| eprintln!("{hang}"));
+    /// let policy = windway::HangPolicy::on_hang(|hang| eprintln!("{hang}"));
+    /// let config = windway::DownloaderConfig::new().hang_policy(policy);
     /// ```
     pub fn on_hang(on_hang: impl Fn(&Hang) + Send + Sync + 'static) -> Self {
         Self::Call(OnHang(Arc::new(Foreign::new(Box::new(on_hang)))))
@@ -336,13 +427,13 @@ impl DownloaderConfig {
             resolve_timeout,
             resolve_cache,
             connect_timeout,
-            inactivity_timeout,
+            silence_timeout,
             max_idle_age,
             ..
         } = &mut self.client;
-        bound([resolve_timeout, resolve_cache, connect_timeout, inactivity_timeout, max_idle_age]);
+        bound([resolve_timeout, resolve_cache, connect_timeout, silence_timeout, max_idle_age]);
         if self.hang_timeout >= HANG_TIMEOUT {
-            let silence = *resolve_timeout + *connect_timeout + 2 * *inactivity_timeout;
+            let silence = *resolve_timeout + *connect_timeout + 2 * *silence_timeout;
             self.hang_timeout = self.hang_timeout.max(silence + HANG_MARGIN);
         }
         Ok(self)
@@ -374,8 +465,7 @@ impl DownloaderConfig {
             return wrong("max_open_bodies", "is 0: execute could return no response");
         }
         let client = &self.client;
-        if [client.inactivity_timeout, client.connect_timeout, client.resolve_timeout]
-            .contains(&Duration::ZERO)
+        if [client.silence_timeout, client.connect_timeout, client.resolve_timeout].contains(&Duration::ZERO)
         {
             return wrong("client", "has a timeout of zero: every request would fail");
         }
@@ -397,6 +487,14 @@ impl DownloaderConfig {
 }
 
 /// Options of a [`Stream`](crate::Stream).
+///
+/// ```no_run
+/// use windway::{Downloader, FileConfig, StorageConfig};
+///
+/// let config = FileConfig::new().storage(StorageConfig::TempFile(None)).server_pools(false);
+/// let stream = Downloader::global()?.open_with("https://example.com/a.flac", config)?;
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct FileConfig {
@@ -419,6 +517,17 @@ pub struct FileConfig {
     /// where the bytes are joined. If false, another ETag always fails with [`ErrorKind::Changed`]. Default: true.
     pub server_pools: bool,
 }
+
+setters!(FileConfig {
+    priority: Priority,
+    storage: StorageConfig,
+    read_ahead: ReadAhead,
+    behind: u64,
+    server_pools: bool,
+} into {
+    read_timeout: Option<Duration>,
+    headers: Vec<(String, String)>,
+});
 
 impl Default for FileConfig {
     fn default() -> Self {
@@ -478,9 +587,7 @@ impl fmt::Debug for FileConfig {
 /// ```
 /// use windway::{AfterPause, RadioConfig};
 ///
-/// let mut config = RadioConfig::default();
-/// config.ahead = 512 * 1024;
-/// config.after_pause = AfterPause::Continue;
+/// let config = RadioConfig::new().ahead(512 * 1024).after_pause(AfterPause::Continue);
 /// ```
 #[derive(Clone)]
 #[non_exhaustive]
@@ -500,11 +607,12 @@ pub struct RadioConfig {
     /// audio breaks off. During the first 2 min after that, the delay between two attempts is 1.5 s at most. If no
     /// audio was received before, a 404 ends the radio at once. Default: 2 min.
     pub source_away: Duration,
-    /// Minimum rate in bytes per second. A connection that is slower for a whole `rate_window`, while the reader waits
-    /// for bytes, is replaced. Use a value below the station's bitrate; 0 turns the check off. Default: 1000.
-    pub min_rate: u32,
-    /// Duration over which `min_rate` is measured. Default: 10 s.
-    pub rate_window: Duration,
+    /// Minimum rate of the audio in bytes per second. A connection that is slower for a whole `audio_rate_window`, while
+    /// the reader waits for bytes, is replaced. Use a value below the station's bitrate; 0 turns the check off. The limit
+    /// [`ClientConfig::min_rate`] applies to a station too. Default: 1000.
+    pub min_audio_rate: u64,
+    /// Duration over which `min_audio_rate` is measured. Default: 10 s.
+    pub audio_rate_window: Duration,
     /// What the reader gets after a long pause. Default: [`AfterPause::LiveEdge`].
     pub after_pause: AfterPause,
     /// Minimum length of a long pause: the time in which nothing is read while `ahead` bytes are stored. Default: 10 s.
@@ -518,6 +626,22 @@ pub struct RadioConfig {
     pub event_capacity: usize,
 }
 
+setters!(RadioConfig {
+    behind: u64,
+    ahead: u64,
+    source_away: Duration,
+    min_audio_rate: u64,
+    audio_rate_window: Duration,
+    after_pause: AfterPause,
+    pause_limit: Duration,
+    on_discontinuity: OnDiscontinuity,
+    event_capacity: usize,
+} into {
+    read_timeout: Option<Duration>,
+    give_up: Option<Duration>,
+    headers: Vec<(String, String)>,
+});
+
 impl Default for RadioConfig {
     fn default() -> Self {
         Self {
@@ -526,8 +650,8 @@ impl Default for RadioConfig {
             read_timeout: Some(Duration::from_secs(30)),
             give_up: None,
             source_away: Duration::from_secs(120),
-            min_rate: 1000,
-            rate_window: Duration::from_secs(10),
+            min_audio_rate: 1000,
+            audio_rate_window: Duration::from_secs(10),
             after_pause: AfterPause::LiveEdge,
             pause_limit: Duration::from_secs(10),
             on_discontinuity: OnDiscontinuity::Continue,
@@ -542,7 +666,7 @@ impl RadioConfig {
         self.check()?;
         self.read_timeout = self.read_timeout.map(|limit| limit.min(YEAR));
         self.give_up = self.give_up.map(|limit| limit.min(YEAR));
-        bound([&mut self.source_away, &mut self.rate_window, &mut self.pause_limit]);
+        bound([&mut self.source_away, &mut self.audio_rate_window, &mut self.pause_limit]);
         Ok(self)
     }
 
@@ -556,8 +680,8 @@ impl RadioConfig {
         if self.read_timeout == Some(Duration::ZERO) {
             return wrong("read_timeout", "is zero: every read that waits would fail");
         }
-        if self.rate_window.is_zero() && self.min_rate > 0 {
-            return wrong("rate_window", "is zero: no rate can be measured");
+        if self.audio_rate_window.is_zero() && self.min_audio_rate > 0 {
+            return wrong("audio_rate_window", "is zero: no rate can be measured");
         }
         Ok(())
     }
@@ -571,8 +695,8 @@ impl fmt::Debug for RadioConfig {
             read_timeout,
             give_up,
             source_away,
-            min_rate,
-            rate_window,
+            min_audio_rate,
+            audio_rate_window,
             after_pause,
             pause_limit,
             on_discontinuity,
@@ -585,8 +709,8 @@ impl fmt::Debug for RadioConfig {
             .field("read_timeout", read_timeout)
             .field("give_up", give_up)
             .field("source_away", source_away)
-            .field("min_rate", min_rate)
-            .field("rate_window", rate_window)
+            .field("min_audio_rate", min_audio_rate)
+            .field("audio_rate_window", audio_rate_window)
             .field("after_pause", after_pause)
             .field("pause_limit", pause_limit)
             .field("on_discontinuity", on_discontinuity)
@@ -682,11 +806,11 @@ mod tests {
     #[test]
     fn the_default_hang_timeout_is_longer_than_one_request_without_a_byte() {
         for seconds in [1, 10, 30, 300] {
-            let inactivity_timeout = Duration::from_secs(seconds);
-            let client = ClientConfig { inactivity_timeout, ..Default::default() };
+            let silence_timeout = Duration::from_secs(seconds);
+            let client = ClientConfig { silence_timeout, ..Default::default() };
             let config = DownloaderConfig { client, ..Default::default() }.checked().unwrap();
             let ClientConfig { resolve_timeout, connect_timeout, .. } = config.client;
-            let longest = resolve_timeout + connect_timeout + 2 * inactivity_timeout;
+            let longest = resolve_timeout + connect_timeout + 2 * silence_timeout;
             assert!(config.hang_timeout > longest, "{:?} for {longest:?}", config.hang_timeout);
         }
         let sooner = DownloaderConfig { hang_timeout: Duration::from_secs(5), ..Default::default() };

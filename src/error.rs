@@ -14,6 +14,13 @@ use crate::types::ByteRange;
 ///
 /// Cheap to clone: every reader that waits for a failed transfer gets the same error. `Error::from(io_error)` returns
 /// the original error from an [`io::Error`] that a decoder passes on.
+///
+/// ```
+/// use windway::{Error, ErrorKind};
+///
+/// let io_error = std::io::Error::from(Error::new(ErrorKind::Changed, "the file was replaced"));
+/// assert_eq!(Error::from(io_error).kind(), ErrorKind::Changed);
+/// ```
 #[derive(Clone)]
 pub struct Error(Arc<Report>);
 
@@ -28,9 +35,9 @@ struct Report {
 
 /// The kind of an [`Error`], for a program to decide what to do.
 ///
-/// "Retried" is what [`Error::is_retryable`] returns: *yes* means that windway repeats the request itself, up to
-/// [`max_retries`](crate::DownloaderConfig::max_retries) times, before the caller gets the error; *by the caller* means
-/// that windway does not repeat it, but the same call may succeed later. A [`Radio`](crate::Radio) that has received
+/// "Retried" means that windway repeats the request itself, up to [`max_retries`](crate::DownloaderConfig::max_retries)
+/// times, before the caller gets the error; [`Error::is_retryable`] is true for these. *By the caller* means that windway
+/// does not repeat it, but the same call may succeed later; `is_retryable` is false. A [`Radio`](crate::Radio) that has received
 /// audio also retries `Tls`, `Protocol`, `Redirect` and `Stalled`, and for a while `Status(404)`.
 ///
 /// | kind | when | retried | what to do |
@@ -55,6 +62,7 @@ struct Report {
 /// | `TimedOut` | a read or a wait | by the caller | read again: the stream stays usable; see [`Error::cause`] |
 /// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
 /// | `Cancelled` | any time | no | nothing: the program asked for it |
+/// | `TooLarge` | [`Response::bytes`](crate::Response::bytes), `text` | no | raise the limit, or read the body in parts |
 /// | `TooManyOpenBodies` | `execute`, or detaching a body | by the caller | read or drop open responses, then try again |
 /// | `WouldDeadlock` | a blocking call in a callback | no | make the call on another thread |
 /// | `Panicked` | a callback | no | correct the callback |
@@ -85,7 +93,7 @@ pub enum ErrorKind {
     Unreachable,
     /// The TLS handshake failed, or the certificate is not trusted.
     Tls,
-    /// The server sent nothing for `inactivity_timeout`, or less than `min_rate`.
+    /// The server sent nothing for `silence_timeout`, or less than `min_rate`.
     Silent,
     /// The connection broke, or was closed before the end of the body.
     Disconnected,
@@ -99,7 +107,8 @@ pub enum ErrorKind {
     Redirect,
     /// The response has a different range than requested.
     WrongRange,
-    /// The server sent the whole file instead of the requested range, although it had served ranges before.
+    /// The server sent the whole file instead of the requested range, although it had served ranges before, or although
+    /// [`Fetch::require_range`](crate::Fetch::require_range) was set.
     RangeIgnored,
     /// The body has a content encoding although `identity` was requested, or contains a station's metadata. So offsets
     /// in it are not offsets in the file. Open a station as a [`Radio`](crate::Radio).
@@ -116,6 +125,8 @@ pub enum ErrorKind {
     Interrupted,
     /// The work was cancelled, for this reason.
     Cancelled(CancelReason),
+    /// The body is larger than the limit that the caller gave.
+    TooLarge,
     /// Callers hold [`max_open_bodies`](crate::DownloaderConfig::max_open_bodies) response bodies open.
     TooManyOpenBodies,
     /// A blocking call was made in a callback, where it could wait for its own thread. The crate's documentation lists
@@ -245,7 +256,10 @@ impl Error {
         self.source()?.downcast_ref()
     }
 
-    /// True if the same request may succeed later without a change by the caller.
+    /// True if the network or the server failed in a way that may pass, so the same request may succeed later.
+    ///
+    /// windway retries these errors itself before it returns one. False for errors of the program: a call that was
+    /// interrupted or cancelled, or a limit that the program has set.
     pub fn is_retryable(&self) -> bool {
         match self.0.kind {
             ErrorKind::HostNotFound
@@ -255,13 +269,26 @@ impl Error {
             | ErrorKind::Silent
             | ErrorKind::Disconnected
             | ErrorKind::Truncated
-            | ErrorKind::RangeIgnored
-            | ErrorKind::TimedOut
-            | ErrorKind::Interrupted
-            | ErrorKind::TooManyOpenBodies => true,
+            | ErrorKind::RangeIgnored => true,
             ErrorKind::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => false,
         }
+    }
+
+    /// True if a time limit was exceeded: while connecting, by a server that sent nothing, in a read or a wait, or by a
+    /// transfer that the watchdog ended.
+    ///
+    /// ```
+    /// use windway::{Error, ErrorKind};
+    ///
+    /// assert!(Error::new(ErrorKind::Silent, "no data for 10 s").is_timeout());
+    /// assert!(!Error::new(ErrorKind::Refused, "connection refused").is_timeout());
+    /// ```
+    pub fn is_timeout(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::ConnectTimedOut | ErrorKind::Silent | ErrorKind::TimedOut | ErrorKind::Stalled
+        )
     }
 
     /// True if the work was cancelled, for any reason.
@@ -333,6 +360,7 @@ impl From<Error> for io::Error {
             | ErrorKind::Changed
             | ErrorKind::NotMedia
             | ErrorKind::Empty => io::ErrorKind::InvalidData,
+            ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
             ErrorKind::Io(io::ErrorKind::Interrupted) => io::ErrorKind::Other,
             ErrorKind::Io(kind) => kind,
             _ => io::ErrorKind::Other,

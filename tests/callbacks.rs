@@ -187,7 +187,7 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
         Callback::OnCancel => {
             let peer = downloader.register((), Priority::High).unwrap();
             let (epoch, asks) = (peer.epoch(), ask.clone());
-            let _guard = epoch.on_cancel(move |_| asks.run());
+            let _guard = epoch.on_cancel(move || asks.run());
             epoch.cancel();
         }
         // Of the downloader's own configuration.

@@ -123,7 +123,7 @@ fn a_long_body_that_falls_silent_or_breaks_ends_in_an_error_that_says_so() {
     for (origin, kind) in [silent, closed, reset].iter().zip(kinds) {
         let downloader = downloader(|config| {
             config.max_retries = 0;
-            config.client.inactivity_timeout = Duration::from_millis(200);
+            config.client.silence_timeout = Duration::from_millis(200);
         });
         let peer = downloader.register((), Priority::High).unwrap();
         let (body, end) = read_long(&mut peer.execute(get(origin, "/a")).unwrap());
@@ -179,7 +179,7 @@ fn an_awaited_request_on_a_connection_that_died_in_silence_is_raced() {
         let handler = move |asked: &support::Asked| Answer::file(asked, &content);
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
         let downloader = downloader(|config| {
-            config.client.inactivity_timeout = NEVER;
+            config.client.silence_timeout = NEVER;
             config.max_retries = 0;
             if tls {
                 config.client.extra_roots.push(origin.root_pem());
@@ -214,7 +214,7 @@ fn a_slow_head_wins_its_race_if_it_comes_first() {
 fn a_server_that_answers_one_connection_at_a_time_is_found_out() {
     let content = Content::pattern(8_000_000);
     let origin = Origin::start_single_connection(move |asked| Answer::file(asked, &content));
-    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let read = |path: &str| {
         let mut bytes = Vec::new();
         downloader.open(&origin.url(path)).unwrap().read_to_end(&mut bytes).unwrap();
@@ -253,7 +253,7 @@ fn a_race_without_a_rival_leaves_the_failure_as_it_is() {
 fn a_changed_network_lets_go_of_its_connections() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| {
-        config.client.inactivity_timeout = NEVER;
+        config.client.silence_timeout = NEVER;
         config.max_retries = 0;
     });
     let list = List::default();
@@ -406,7 +406,7 @@ fn a_trickle_counts_as_silence() {
         Origin::start(move |asked| Answer::file(asked, &content).trickle(1, Duration::from_millis(10)));
     let downloader = downloader(|config| {
         config.client.min_rate = 10_000;
-        config.client.inactivity_timeout = Duration::from_millis(200);
+        config.client.silence_timeout = Duration::from_millis(200);
         config.max_retries = 0;
     });
     let peer = downloader.register((), Priority::High).unwrap();
@@ -523,7 +523,7 @@ fn a_redirect_or_a_refusal_whose_body_does_not_come_holds_nobody_up() {
             path => slow(Answer::status(404), path),
         });
         let downloader = downloader(|config| {
-            config.client.inactivity_timeout = NEVER;
+            config.client.silence_timeout = NEVER;
             if origin.url("").starts_with("https") {
                 config.client.extra_roots.push(origin.root_pem());
             }
@@ -697,7 +697,7 @@ fn headers_that_windway_sets_itself_are_refused_by_name() {
                 Radio::open(&downloader, "http://127.0.0.1/", config).unwrap_err(),
             );
             let mut config = DownloaderConfig::default();
-            config.client.headers = headers();
+            config.client.default_headers = headers();
             says_so(ErrorKind::InvalidConfig, Downloader::new(config).unwrap_err());
         }
     }

@@ -121,7 +121,7 @@ fn a_decoder_goes_on_after_a_timeout_and_a_seek() {
             }
         });
         let mut config = DownloaderConfig::default();
-        config.client.inactivity_timeout = Duration::from_millis(400);
+        config.client.silence_timeout = Duration::from_millis(400);
         let downloader = Downloader::new(config).unwrap();
         let mut file = FileConfig::default();
         file.read_timeout = Some(Duration::from_millis(150));

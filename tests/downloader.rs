@@ -737,7 +737,7 @@ fn a_batch_whose_caller_holds_all_bodies_fails_instead_of_waiting_for_him() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| {
         config.max_open_bodies = 2;
-        config.client.inactivity_timeout = Duration::from_millis(100);
+        config.client.silence_timeout = Duration::from_millis(100);
     });
     let peer = downloader.register((), Priority::High).unwrap();
     let answers: Vec<_> = peer.batch(fetches(&origin, 200)).collect();

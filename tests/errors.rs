@@ -185,7 +185,7 @@ fn a_limit_may_be_as_long_as_can_be_said() {
     config.client.resolve_timeout = forever;
     config.client.resolve_cache = forever;
     config.client.connect_timeout = forever;
-    config.client.inactivity_timeout = forever;
+    config.client.silence_timeout = forever;
     config.client.max_idle_age = forever;
     config.prefetch_delay = Duration::ZERO;
     config.aging_threshold = forever;

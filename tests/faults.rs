@@ -109,7 +109,7 @@ fn config(origins: &[&Origin], expected: Expect) -> DownloaderConfig {
     let mut config = DownloaderConfig::default();
     // Where silence is no part of the trap, what a busy machine adds must not pass for it.
     let limit = if expected.may_meet_silence() { 200 } else { 10_000 };
-    config.client.inactivity_timeout = Duration::from_millis(limit);
+    config.client.silence_timeout = Duration::from_millis(limit);
     config.client.min_rate = 5_000;
     config.max_retries = if expected.ends_in_patience() { 1 } else { 8 };
     let with_tls = origins.iter().filter(|origin| origin.url("").starts_with("https"));

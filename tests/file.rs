@@ -573,7 +573,7 @@ fn a_handle_tells_what_its_stream_is_at() {
 fn a_cable_that_is_pulled_and_put_back_costs_no_byte() {
     let origin = Origin::serving(Content::pattern(60_000_000));
     let mut config = DownloaderConfig::default();
-    config.client.inactivity_timeout = Duration::from_millis(200);
+    config.client.silence_timeout = Duration::from_millis(200);
     config.client.connect_timeout = Duration::from_millis(200);
     let downloader = Downloader::new(config).unwrap();
     let mut options = small_window();

@@ -199,7 +199,7 @@ fn a_peer_woken_for_awaited_work_is_asked_although_the_pool_is_full() {
 fn a_body_that_falls_silent_has_not_ended() {
     let origin = stalling();
     let downloader = downloader(|config| {
-        config.client.inactivity_timeout = Duration::from_millis(100);
+        config.client.silence_timeout = Duration::from_millis(100);
         config.max_retries = 0;
     });
     let list = List::default();

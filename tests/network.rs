@@ -110,7 +110,7 @@ fn connections_from_before_a_change_of_network_cost_a_second_and_are_let_go() {
         let handler = move |asked: &Asked| Answer::file(asked, &content);
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
         let downloader = downloader(|config| {
-            config.client.inactivity_timeout = NEVER;
+            config.client.silence_timeout = NEVER;
             config.max_retries = 0;
             if tls {
                 config.client.extra_roots.push(origin.root_pem());
@@ -144,7 +144,7 @@ fn an_urgent_request_on_a_new_connection_that_is_mute_is_hedged() {
         _ => Answer::file(asked, &content),
     });
     let downloader = downloader(|config| {
-        config.client.inactivity_timeout = NEVER;
+        config.client.silence_timeout = NEVER;
         config.max_retries = 0;
     });
     let peer = downloader.register((), Priority::High).unwrap();
@@ -184,7 +184,7 @@ fn bulk_on_a_new_connection_is_hedged_once_somebody_waits_for_it() {
         0 => Answer::file(asked, &content).latency_until_released(),
         _ => Answer::file(asked, &content),
     });
-    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     let events = peer.subscribe();
@@ -213,7 +213,7 @@ fn the_wait_for_a_connection_that_did_not_answer_puts_off_no_later_hedge() {
         _ => Answer::file(asked, &content).latency_until_released(),
     });
     let downloader = downloader(|config| {
-        config.client.inactivity_timeout = NEVER;
+        config.client.silence_timeout = NEVER;
         config.max_retries = 0;
     });
     let peer = downloader.register((), Priority::High).unwrap();
@@ -249,7 +249,7 @@ fn a_body_that_falls_silent_goes_on_over_a_new_connection() {
         };
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
         let downloader = downloader(|config| {
-            config.client.inactivity_timeout = NEVER;
+            config.client.silence_timeout = NEVER;
             config.max_retries = 0;
             if tls {
                 config.client.extra_roots.push(origin.root_pem());
@@ -275,7 +275,7 @@ fn a_file_whose_connection_dies_in_mid_body_plays_on() {
         0 => Answer::file(asked, &content).stall_after(100_000),
         _ => Answer::file(asked, &content),
     });
-    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
     let mut body = Vec::new();
     stream.read_to_end(&mut body).unwrap();
@@ -291,7 +291,7 @@ fn a_silent_body_that_speaks_first_is_read_on() {
         _ => Answer::file(asked, &content).latency_until_released(),
     });
     let downloader = downloader(|config| {
-        config.client.inactivity_timeout = NEVER;
+        config.client.silence_timeout = NEVER;
         config.max_retries = 0;
     });
     let peer = downloader.register((), Priority::High).unwrap();
@@ -310,7 +310,7 @@ fn a_silent_body_is_not_requested_beside_itself_while_nobody_waits() {
         0 => Answer::file(asked, &content).stall_after(50_000),
         _ => Answer::file(asked, &content),
     });
-    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     let events = peer.subscribe();
@@ -338,7 +338,7 @@ fn a_silent_body_and_what_is_requested_beside_it_are_cancelled_at_once() {
         0 => Answer::file(asked, &content).stall_after(50_000),
         _ => Answer::file(asked, &content).latency_until_released(),
     });
-    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let peer = downloader.register((), Priority::High).unwrap();
     let mut response = peer.execute(get(&origin, "/a")).unwrap();
     let reader = thread::spawn(move || response.read_to_end(&mut Vec::new()));
@@ -358,7 +358,7 @@ fn a_radio_whose_connection_dies_in_silence_plays_on_from_a_new_one() {
         1 => Answer::station(asked, &station).stall_after(0),
         _ => Answer::station(asked, &station),
     });
-    let downloader = downloader(|config| config.client.inactivity_timeout = NEVER);
+    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let mut radio = Radio::open(&downloader, &origin.url("/live"), RadioConfig::default()).unwrap();
     let events = radio.handle().subscribe();
     let mut audio = vec![0; 200_000];

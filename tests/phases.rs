@@ -259,7 +259,7 @@ fn a_radio_tells_failed_from_closed_too() {
         _ => Answer::status(403),
     });
     let mut config = DownloaderConfig::default();
-    config.client.inactivity_timeout = Duration::from_secs(1);
+    config.client.silence_timeout = Duration::from_secs(1);
     let downloader = Downloader::new(config).unwrap();
     let mut config = RadioConfig::default();
     config.read_timeout = Some(Duration::from_millis(50));

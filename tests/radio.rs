@@ -317,7 +317,7 @@ fn silence_leads_to_another_connection_while_the_buffer_plays() {
         let answer = Answer::station(asked, &station);
         if asked.number == 0 { answer.stall_after(60_000) } else { answer }
     });
-    let downloader = downloader_with(|config| config.client.inactivity_timeout = Duration::from_millis(200));
+    let downloader = downloader_with(|config| config.client.silence_timeout = Duration::from_millis(200));
     let mut radio = open(&downloader, &origin, |_| ());
     let events = radio.handle().subscribe();
     let error = await_event(&events, |event| match event {
@@ -339,8 +339,8 @@ fn a_trickle_that_starves_the_reader_leads_to_another_connection() {
             if asked.number == 0 { answer.trickle(100, Duration::from_millis(20)) } else { answer }
         },
         |config| {
-            config.min_rate = 50_000;
-            config.rate_window = Duration::from_millis(200);
+            config.min_audio_rate = 50_000;
+            config.audio_rate_window = Duration::from_millis(200);
         },
     );
     let events = radio.handle().subscribe();
@@ -675,7 +675,7 @@ fn a_read_that_gets_nothing_times_out_with_the_reason_and_the_radio_goes_on() {
 #[test]
 fn a_drop_is_prompt_wherever_the_thread_is() {
     let downloader = downloader_with(|config| {
-        config.client.inactivity_timeout = Duration::from_secs(3600);
+        config.client.silence_timeout = Duration::from_secs(3600);
         config.client.connect_timeout = Duration::from_secs(3600);
     });
     let station = station(1000, 100);

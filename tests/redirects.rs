@@ -93,7 +93,7 @@ fn a_target_that_dies_is_left_at_once_for_where_the_original_leads_now() {
         let origin = Origin::start(move |_| {
             Answer::redirect(302, &targets[usize::from(leads.load(Ordering::Acquire))])
         });
-        let downloader = downloader(|config| config.client.inactivity_timeout = Duration::from_millis(500));
+        let downloader = downloader(|config| config.client.silence_timeout = Duration::from_millis(500));
         let mut config = short_config();
         // No retry, and no limit, comes to its aid.
         config.read_timeout = Some(Duration::from_secs(20));
@@ -130,7 +130,7 @@ fn a_target_whose_bodies_fall_silent_is_left() {
     let leads = Arc::clone(&is_dead);
     let origin =
         Origin::start(move |_| Answer::redirect(302, &targets[usize::from(leads.load(Ordering::Acquire))]));
-    let downloader = downloader(|config| config.client.inactivity_timeout = Duration::from_millis(300));
+    let downloader = downloader(|config| config.client.silence_timeout = Duration::from_millis(300));
     let mut stream = downloader.open_with(&origin.url("/song"), short_config()).unwrap();
     is_dead.store(true, Ordering::Release);
     read_at(&mut stream, 1_000_000, 200_000);

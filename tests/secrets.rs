@@ -93,7 +93,7 @@ fn config(change: impl FnOnce(&mut DownloaderConfig)) -> DownloaderConfig {
     let mut config = DownloaderConfig::default();
     config.max_retries = 1;
     config.client.connect_timeout = Duration::from_secs(5);
-    config.client.headers.push(("x-everywhere".into(), format!("{SECRET}-header")));
+    config.client.default_headers.push(("x-everywhere".into(), format!("{SECRET}-header")));
     let token = Auth::Bearer(format!("{SECRET}-bearer"));
     config.client.auth.push((format!("http://user:{SECRET}@example.com/?a={SECRET}"), token));
     change(&mut config);
@@ -199,7 +199,7 @@ fn assert_radio_clean(downloader: &Downloader, url: &str) -> Option<ErrorKind> {
 fn assert_answers_clean(kind: ErrorKind, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
     let origin = Origin::start(answer);
     let downloader = Downloader::new(config(|config| {
-        config.client.inactivity_timeout = Duration::from_millis(300);
+        config.client.silence_timeout = Duration::from_millis(300);
         config.client.max_redirects = 3;
         config.max_retries = 0;
     }))
@@ -368,8 +368,8 @@ fn what_is_configured_shows_no_secret() {
         let error = Downloader::new(config(|config| change(config))).unwrap_err();
         assert_error_clean(&error);
     };
-    wrong(&|config| config.client.headers.push(("x".into(), format!("{SECRET}\n"))));
-    wrong(&|config| config.client.headers.push((format!("Authorization: {SECRET}"), "x".into())));
+    wrong(&|config| config.client.default_headers.push(("x".into(), format!("{SECRET}\n"))));
+    wrong(&|config| config.client.default_headers.push((format!("Authorization: {SECRET}"), "x".into())));
     wrong(&|config| config.client.user_agent = format!("{SECRET}\n"));
     wrong(&|config| config.client.auth.push((format!("http://u:{SECRET}@"), Auth::Bearer(SECRET.into()))));
     wrong(&|config| config.client.auth.push(("http://host".into(), Auth::Bearer(format!("{SECRET}\n")))));

@@ -299,7 +299,7 @@ fn no_wrong_byte_no_hang_and_no_growth_in_ten_minutes_of_misbehaviour() {
     let proxy = Proxy::start();
     let downloader = |change: &dyn Fn(&mut DownloaderConfig)| {
         let mut config = DownloaderConfig::default();
-        config.client.inactivity_timeout = Duration::from_secs(2);
+        config.client.silence_timeout = Duration::from_secs(2);
         change(&mut config);
         Downloader::new(config).expect("sound options")
     };

@@ -113,7 +113,7 @@ struct Answer {
 impl HttpClient {
     /// Starts no thread and opens nothing.
     pub(crate) fn new(config: &ClientConfig) -> Result<Self, Error> {
-        let headers = parse_headers("ClientConfig::headers", &config.headers)?;
+        let headers = parse_headers("ClientConfig::default_headers", &config.default_headers)?;
         if HeaderValue::from_str(&config.user_agent).is_err() {
             let why = "ClientConfig::user_agent has characters that HTTP does not allow";
             return Err(Error::new(ErrorKind::InvalidConfig, why));
@@ -146,7 +146,7 @@ impl HttpClient {
             headers,
             auth: authorizations(config)?,
             max_redirects: config.max_redirects,
-            min_rate: (config.min_rate, config.inactivity_timeout),
+            min_rate: (config.min_rate, config.silence_timeout),
             hollow: false,
         })))
     }
@@ -569,10 +569,10 @@ fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::conf
         .user_agent(config.user_agent.as_str())
         // The offsets of an encoded body mean nothing.
         .accept_encoding("identity")
-        .timeout_per_read(Some(config.inactivity_timeout))
+        .timeout_per_read(Some(config.silence_timeout))
         // A head that comes a byte at a time is no sign of life.
-        .timeout_recv_response(Some(config.inactivity_timeout.saturating_mul(HEAD_PATIENCE)))
-        .timeout_per_write(Some(config.inactivity_timeout))
+        .timeout_recv_response(Some(config.silence_timeout.saturating_mul(HEAD_PATIENCE)))
+        .timeout_per_write(Some(config.silence_timeout))
         .timeout_connect(Some(config.resolve_timeout + config.connect_timeout))
         .max_response_header_size(config.max_head)
         .input_buffer_size(64 * 1024)

@@ -18,7 +18,7 @@ use crate::error::Error;
 ///
 /// Read, or drop, each body before you take many more. While `max_open_bodies` of the
 /// [`DownloaderConfig`](crate::DownloaderConfig) are open, a batch waits for one to be closed. If for the client's
-/// `inactivity_timeout` none is closed or read from, they are held by who waits for this batch: then the fetch fails with
+/// `silence_timeout` none is closed or read from, they are held by who waits for this batch: then the fetch fails with
 /// [`ErrorKind::TooManyOpenBodies`](crate::ErrorKind::TooManyOpenBodies). So does whoever collects more answers than that.
 #[must_use = "what is not handed out is cancelled when the batch is dropped"]
 pub struct Batch {

@@ -179,7 +179,7 @@ impl Core {
         Self {
             stats: Arc::new(PeerStats::new(config.event_capacity)),
             root: CancelToken::new(CancelReason::Shutdown),
-            bodies: OpenBodies::new(config.max_open_bodies, config.client.inactivity_timeout),
+            bodies: OpenBodies::new(config.max_open_bodies, config.client.silence_timeout),
             preemptions: AtomicUsize::new(0),
             preempting: AtomicUsize::new(0),
             next_request: AtomicU64::new(1),

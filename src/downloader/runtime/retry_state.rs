@@ -195,7 +195,8 @@ impl RetryState {
 
     /// How long to wait before the next attempt, if there is to be one after `error`.
     pub(crate) fn plan_retry(&mut self, error: &Error) -> Option<Duration> {
-        if !error.is_retryable() {
+        // A sink that detaches bodies gets one when another body is closed.
+        if !error.is_retryable() && error.kind() != ErrorKind::TooManyOpenBodies {
             return None;
         }
         // A node that gives heads, but no bytes behind them, is as dead as one that gives none; and one that fell silent

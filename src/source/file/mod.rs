@@ -130,7 +130,7 @@ impl HttpFile {
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), priority)?;
         let epoch = peer.epoch().child_as(CancelReason::Fetch);
         let weak = Arc::downgrade(&shared);
-        let on_cancel = epoch.on_cancel(move |_| {
+        let on_cancel = epoch.on_cancel(move || {
             if let Some(shared) = weak.upgrade() {
                 shared.resource.notify();
             }

@@ -132,7 +132,7 @@ impl Radio {
         let epoch = peer.epoch().child_as(CancelReason::Fetch);
         let shared = Arc::new(Shared::new(request, config, epoch)?);
         let weak = Arc::downgrade(&shared);
-        let on_cancel = shared.epoch.on_cancel(move |_| {
+        let on_cancel = shared.epoch.on_cancel(move || {
             if let Some(shared) = weak.upgrade() {
                 shared.notify();
             }

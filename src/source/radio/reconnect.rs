@@ -38,8 +38,8 @@ pub(crate) struct Reconnect {
 struct Policy {
     give_up: Option<Duration>,
     source_away: Duration,
-    min_rate: u32,
-    rate_window: Duration,
+    min_audio_rate: u64,
+    audio_rate_window: Duration,
     /// After so long a pause the connection is let go.
     let_go_after: Option<Duration>,
 }
@@ -65,8 +65,8 @@ impl Reconnect {
         let policy = Policy {
             give_up: config.give_up,
             source_away: config.source_away,
-            min_rate: config.min_rate,
-            rate_window: config.rate_window,
+            min_audio_rate: config.min_audio_rate,
+            audio_rate_window: config.audio_rate_window,
             let_go_after: (config.after_pause == AfterPause::LiveEdge).then_some(config.pause_limit),
         };
         Self {
@@ -95,13 +95,13 @@ impl Reconnect {
         let starving = self.starving.get_or_insert(Starving { since: now, bytes: 0 });
         starving.bytes += bytes;
         let time = now.saturating_duration_since(starving.since);
-        if time < self.policy.rate_window {
+        if time < self.policy.audio_rate_window {
             return Ok(());
         }
         let rate = starving.bytes as f64 / time.as_secs_f64();
         self.starving = None;
-        if rate < f64::from(self.policy.min_rate) {
-            let least = self.policy.min_rate;
+        if rate < self.policy.min_audio_rate as f64 {
+            let least = self.policy.min_audio_rate;
             let why = format!("the station is too slow: {rate:.0} bytes a second, the minimum is {least}");
             return Err(Error::new(ErrorKind::Silent, why));
         }
@@ -148,6 +148,8 @@ impl Reconnect {
             ErrorKind::Status(404) => self.heard && troubled_for < self.policy.source_away,
             // What a network does that wants a login, or a proxy in trouble; the station was good before.
             ErrorKind::Tls | ErrorKind::Protocol | ErrorKind::Redirect | ErrorKind::Stalled => self.heard,
+            // Other parts of the program hold the bodies, and may close them.
+            ErrorKind::TooManyOpenBodies => true,
             _ => error.is_retryable(),
         }
     }
