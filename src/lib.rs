@@ -68,8 +68,8 @@ mod storage;
 mod stream;
 mod types;
 
-pub use crate::source::file::{Pending, StreamStats, TryRead};
 pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
+pub use crate::source::{Pending, Source, StreamStats, TryRead};
 pub use cancel::{CancelGuard, CancelReason};
 pub use client::{ResponseHead, Validator};
 pub use config::{

@@ -1,4 +1,4 @@
-//! The phase of a stream: a pure function of its state, the same for files and radios.
+//! The phase of a stream: a pure function of its source's state and the result of its last read.
 
 use crate::error::{Error, ErrorKind};
 
@@ -45,13 +45,24 @@ pub enum Phase {
     Closed,
 }
 
-/// The state that determines the phase.
+impl Phase {
+    /// The phase of a stream whose source is in this phase, by the result of its last read.
+    pub(crate) fn after(self, last: LastRead) -> Self {
+        match last {
+            _ if self == Self::Closed => Self::Closed,
+            LastRead::Dropped => Self::Closed,
+            LastRead::Ended => Self::Ended,
+            LastRead::Failed => Self::Failed,
+            LastRead::Open => self,
+        }
+    }
+}
+
+/// The state that determines the phase of a source.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Facts {
     /// The stream was cancelled: no more bytes will arrive.
     pub(crate) is_cancelled: bool,
-    /// Result of the stream's last read.
-    pub(crate) reads: LastRead,
     pub(crate) is_complete: bool,
     /// Fetching has failed, and only a blocked reader restarts it.
     pub(crate) has_failed: bool,
@@ -65,14 +76,9 @@ pub(crate) struct Facts {
 
 impl Facts {
     pub(crate) fn phase(self) -> Phase {
-        match self.reads {
-            _ if self.is_cancelled => return Phase::Closed,
-            LastRead::Dropped => return Phase::Closed,
-            LastRead::Ended => return Phase::Ended,
-            LastRead::Failed => return Phase::Failed,
-            LastRead::Open => {}
-        }
-        if self.is_complete {
+        if self.is_cancelled {
+            Phase::Closed
+        } else if self.is_complete {
             Phase::Complete
         } else if self.has_failed && !self.is_urgent && !self.is_fetching {
             Phase::Failed
@@ -168,13 +174,11 @@ mod tests {
 
     #[test]
     fn a_closed_stream_is_neither_ended_nor_failed() {
-        for reads in [LastRead::Open, LastRead::Ended, LastRead::Failed, LastRead::Dropped] {
-            assert_eq!(
-                phase(|facts| (facts.is_cancelled, facts.is_complete, facts.reads) = (true, true, reads)),
-                Phase::Closed
-            );
+        let closed = phase(|facts| (facts.is_cancelled, facts.is_complete) = (true, true));
+        for last in [LastRead::Open, LastRead::Ended, LastRead::Failed, LastRead::Dropped] {
+            assert_eq!(closed.after(last), Phase::Closed);
         }
-        assert_eq!(phase(|facts| facts.reads = LastRead::Dropped), Phase::Closed);
+        assert_eq!(Phase::Fetching.after(LastRead::Dropped), Phase::Closed);
     }
 
     #[test]
@@ -187,11 +191,10 @@ mod tests {
 
     #[test]
     fn the_result_of_the_last_read_comes_before_the_state_of_the_fetches() {
-        let fetching = |reads| phase(|facts| (facts.reads, facts.is_fetching) = (reads, true));
-        assert_eq!(fetching(LastRead::Ended), Phase::Ended);
-        assert_eq!(fetching(LastRead::Failed), Phase::Failed);
-        assert_eq!(fetching(LastRead::Open), Phase::Fetching);
-        assert_eq!(phase(|facts| (facts.reads, facts.is_complete) = (LastRead::Ended, true)), Phase::Ended);
+        assert_eq!(Phase::Fetching.after(LastRead::Ended), Phase::Ended);
+        assert_eq!(Phase::Fetching.after(LastRead::Failed), Phase::Failed);
+        assert_eq!(Phase::Fetching.after(LastRead::Open), Phase::Fetching);
+        assert_eq!(Phase::Complete.after(LastRead::Ended), Phase::Ended);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! [`Stream`], which callers read (`Read + Seek + Send + Sync`), and [`StreamHandle`], for use from other threads.
+//!
+//! Both are the same types for every [`Source`]: they keep the position and the result of the last read, and ask the
+//! source for everything else.
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::cancel::CancelReason;
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
@@ -16,15 +21,18 @@ use crate::event::Subscriber;
 use crate::media::MediaInfo;
 use crate::phase::{Phase, Reads};
 use crate::safe_url::SafeUrl;
-use crate::source::file::{HttpFile, ReaderId, Shared, StreamStats, TryRead};
-use crate::types::Priority;
+use crate::source::file::{FileReader, HttpFile};
+use crate::source::local::LocalFile;
+use crate::source::memory::Memory;
+use crate::source::{Source, StreamStats, TryRead};
+use crate::types::{ByteRange, Priority};
 
 /// Positions that a file can have: what `lseek` takes.
 const MAX_POSITION: u64 = i64::MAX as u64;
 
-/// A file on a server that is read like a local file.
+/// A file on a server, a local file, bytes in memory, or any other [`Source`], read like a local file.
 ///
-/// `read` blocks until at least one byte is stored, and returns the bytes that are available. It never returns
+/// `read` blocks until at least one byte is available, and returns the bytes that are. It never returns
 /// [`io::ErrorKind::Interrupted`]. After an error the stream stays usable and its position is exact. A decoder above it
 /// may have lost its own buffer, so seek before you continue. `seek` does no I/O and does not block, except for
 /// [`SeekFrom::End`] while the length is unknown. The next read decides what to fetch.
@@ -39,13 +47,25 @@ const MAX_POSITION: u64 = i64::MAX as u64;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Stream {
-    file: Arc<HttpFile>,
-    reader: ReaderId,
+    source: Arc<OpenSource>,
     cursor: Arc<Cursor>,
-    /// Number of the file's failures that `try_read` has returned.
-    failures: u64,
     /// The last error of `try_read`.
     failed: Option<Failed>,
+}
+
+/// The source of one stream, or of several that share it. The last of them closes it.
+struct OpenSource {
+    source: Arc<dyn Source>,
+    /// `Stream::into_source` has given it to the caller, who closes it.
+    is_given_away: AtomicBool,
+}
+
+impl Drop for OpenSource {
+    fn drop(&mut self) {
+        if !*self.is_given_away.get_mut() {
+            self.source.close();
+        }
+    }
 }
 
 /// Position and read state of a stream. Written by the stream only; its handles read it.
@@ -53,11 +73,37 @@ pub struct Stream {
 struct Cursor {
     position: AtomicU64,
     reads: Mutex<Reads>,
+    /// Set when the stream is dropped.
+    final_state: Mutex<Option<FinalState>>,
+}
+
+/// What handles return after the stream was dropped. So they need not keep the source, which may hold many bytes.
+#[derive(Clone, Debug)]
+struct FinalState {
+    len: Option<u64>,
+    url: Option<SafeUrl>,
+    error: Option<Error>,
+    stats: StreamStats,
+    media: MediaInfo,
+    rate: Option<f64>,
 }
 
 impl Cursor {
     fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
+    }
+}
+
+impl FinalState {
+    fn of(source: &dyn Source) -> Self {
+        Self {
+            len: source.len(),
+            url: source.url(),
+            error: source.last_error(),
+            stats: source.stats(),
+            media: source.media_info(),
+            rate: source.rate(),
+        }
     }
 }
 
@@ -101,7 +147,7 @@ impl Downloader {
     ///
     /// The same as for [`open`], and [`ErrorKind::InvalidConfig`], which names the field.
     pub fn open_with(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
-        HttpFile::open(self, url, config, true).map(Stream::new)
+        HttpFile::open(self, url, config, true).map(FileReader::new).map(Stream::new)
     }
 
     /// Opens `url` like [`open_with`](Self::open_with), but does not block. The first bytes are fetched in the
@@ -111,20 +157,97 @@ impl Downloader {
     ///
     /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`], [`ErrorKind::InvalidConfig`].
     pub fn open_later(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
-        HttpFile::open(self, url, config, false).map(Stream::new)
+        HttpFile::open(self, url, config, false).map(FileReader::new).map(Stream::new)
     }
 }
 
 impl Stream {
-    fn new((file, reader): (Arc<HttpFile>, ReaderId)) -> Self {
-        Self { file, reader, cursor: Arc::default(), failures: 0, failed: None }
+    /// A stream at position 0 of `source`. Does not block.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use windway::{Error, Source, Stream};
+    ///
+    /// struct Zeros(u64);
+    ///
+    /// impl Source for Zeros {
+    ///     fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
+    ///         let got = self.0.saturating_sub(position).min(buf.len() as u64) as usize;
+    ///         buf[..got].fill(0);
+    ///         Ok(got)
+    ///     }
+    ///
+    ///     fn len(&self) -> Option<u64> {
+    ///         Some(self.0)
+    ///     }
+    /// }
+    ///
+    /// let mut bytes = Vec::new();
+    /// Stream::new(Zeros(100)).read_to_end(&mut bytes)?;
+    /// assert_eq!(bytes, [0; 100]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn new(source: impl Source) -> Self {
+        Self::from_source(Arc::new(source))
     }
 
-    /// Adds another reader of the same file, at position 0. It has its own position and window, and shares the stored
-    /// bytes.
+    /// A stream at position 0 of `source`, like [`new`](Self::new).
+    pub fn from_source(source: Arc<dyn Source>) -> Self {
+        Self::over(Arc::new(OpenSource { source, is_given_away: AtomicBool::new(false) }))
+    }
+
+    /// Opens a file of this machine.
+    ///
+    /// Only the application can name a local file: a URL, a redirect or a playlist never leads to one.
+    /// [`open`] refuses `file:` URLs. `read` and `try_read` read from the disk, and block for as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Io`] if the file can't be opened; [`ErrorKind::InvalidInput`] if `path` is not a regular file.
+    ///
+    /// ```no_run
+    /// let stream = windway::Stream::open_file("music/track.flac")?;
+    /// println!("{:?} bytes of {:?}", stream.len(), stream.handle().media_info().extension());
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn open_file(path: impl AsRef<Path>) -> Result<Self, Error> {
+        LocalFile::open(path.as_ref()).map(Self::new)
+    }
+
+    /// A stream over bytes in memory, for example a `Vec<u8>`, an `Arc<[u8]>` or the result of `include_bytes!`. They are
+    /// not copied, and are dropped with the last stream that reads them. Reads never block.
+    ///
+    /// ```
+    /// use std::io::Read;
+    ///
+    /// let mut text = String::new();
+    /// windway::Stream::from_bytes("hello").read_to_string(&mut text)?;
+    /// assert_eq!(text, "hello");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn from_bytes(bytes: impl AsRef<[u8]> + Send + Sync + 'static) -> Self {
+        Self::new(Memory::new(bytes))
+    }
+
+    fn over(source: Arc<OpenSource>) -> Self {
+        Self { source, cursor: Arc::default(), failed: None }
+    }
+
+    /// Adds another reader of the same source, at position 0. It has its own position and, of a file on a server, its own
+    /// window. It shares the stored bytes.
     pub fn reader(&self) -> Self {
-        let reader = self.shared().add_reader();
-        Self::new((Arc::clone(&self.file), reader))
+        match self.source().reader() {
+            Some(source) => Self::from_source(source),
+            None => Self::over(Arc::clone(&self.source)),
+        }
+    }
+
+    /// The stream's source, for example for another source that wraps it. Handles of this stream return what they do
+    /// after a drop. The caller becomes responsible for [`Source::close`]: it is called by no stream any more, but by
+    /// one that is made from the returned source.
+    pub fn into_source(self) -> Arc<dyn Source> {
+        self.source.is_given_away.store(true, Ordering::Relaxed);
+        Arc::clone(&self.source.source)
     }
 
     /// Reads stored bytes without blocking. Meant for audio callbacks.
@@ -141,18 +264,18 @@ impl Stream {
     /// transient error is [`Pending::Retrying`](crate::Pending::Retrying) for as long as it lasts:
     /// [`FileConfig::read_timeout`] does not apply here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
+        if buf.is_empty() {
+            return Ok(TryRead::Bytes(0));
+        }
         let position = self.cursor.position();
         let repeats = |failed: &&Failed| failed.position == position && failed.at.elapsed() < ASK_AGAIN;
         if let Some(failed) = self.failed.as_ref().filter(repeats) {
-            if !self.shared().is_stored(position) {
+            if !self.source().is_buffered(position) {
                 return Err(failed.error.clone());
             }
         }
-        if !buf.is_empty() {
-            self.cursor.reads.lock().begin();
-        }
-        let read = self.file.shared().try_read(self.reader, position, buf, &mut self.failures);
-        let read = read.inspect_err(|error| {
+        self.cursor.reads.lock().begin();
+        let read = self.source().try_read_at(position, buf).inspect_err(|error| {
             self.note_failure(position, error);
             let is_lasting = error.kind() != ErrorKind::Interrupted;
             self.failed = is_lasting.then(|| Failed { position, at: Instant::now(), error: error.clone() });
@@ -168,53 +291,50 @@ impl Stream {
     /// Records for the phase that a read failed, and publishes the failure.
     fn note_failure(&self, position: u64, error: &Error) {
         let is_failure = self.cursor.reads.lock().fail(error);
+        // After it was recorded: a subscriber may ask a handle for the phase.
         if is_failure {
-            self.shared().report(error.clone(), position);
+            self.source().report_failure(position, error);
         }
     }
 
-    fn shared(&self) -> &Shared {
-        self.file.shared()
+    fn source(&self) -> &dyn Source {
+        &*self.source.source
     }
 
-    /// Length of the file in bytes. `None` until the server has announced it or the end was reached.
+    /// Length in bytes. `None` until the server has announced it or the end was reached.
     pub fn len(&self) -> Option<u64> {
-        self.shared().len()
+        self.source().len()
     }
 
-    /// True if the file is known to have no bytes. A file that opened successfully has at least one.
+    /// True if the source is known to have no bytes. A URL that opened successfully has at least one.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
 
-    /// True if the server serves ranges, so that a seek costs one request. Without ranges seeking works too, but all
-    /// bytes before the target have to be read.
+    /// True if a seek costs no more than one request. False for a server without ranges: there seeking works too, but
+    /// all bytes before the target have to be read.
     pub fn is_seekable(&self) -> bool {
-        self.shared().is_ranged()
+        self.source().is_seekable()
     }
 
-    /// True for a source without an end. Always false: files have an end.
+    /// True for a source without an end. False for files and memory.
     pub fn is_live(&self) -> bool {
-        false
+        self.source().is_live()
     }
 
-    /// The requested URL, without its user and password.
-    pub fn url(&self) -> SafeUrl {
-        self.shared().url()
+    /// The requested URL, without its user and password. `None` for a source that has no URL, such as a local file.
+    pub fn url(&self) -> Option<SafeUrl> {
+        self.source().url()
     }
 
     /// Changes the stream's priority relative to other streams. Also applies to fetches that are already queued.
     pub fn set_priority(&self, priority: Priority) {
-        self.file.peer().set_priority(priority);
+        self.source().set_priority(priority);
     }
 
-    /// A handle for other threads. It does not keep the stream's transfers alive.
+    /// A handle for other threads. It keeps neither the stream's transfers nor its bytes alive.
     pub fn handle(&self) -> StreamHandle {
-        StreamHandle {
-            file: Arc::downgrade(&self.file),
-            shared: Arc::clone(self.file.shared()),
-            cursor: Arc::clone(&self.cursor),
-        }
+        StreamHandle { source: Arc::downgrade(&self.source), cursor: Arc::clone(&self.cursor) }
     }
 }
 
@@ -225,7 +345,7 @@ impl Read for Stream {
         }
         let position = self.cursor.position();
         self.cursor.reads.lock().begin();
-        let read = self.shared().read(self.reader, position, buf);
+        let read = self.source().read_at(position, buf);
         let got = read.inspect_err(|error| self.note_failure(position, error))?;
         if got == 0 {
             self.cursor.reads.lock().end();
@@ -241,14 +361,14 @@ impl Seek for Stream {
             SeekFrom::Start(position) => Some(position),
             SeekFrom::Current(by) => self.cursor.position().checked_add_signed(by),
             SeekFrom::End(by) => {
-                let len = self.shared().await_len(self.reader);
+                let len = self.source().wait_len();
                 len.inspect_err(|error| self.note_failure(self.cursor.position(), error))?
                     .checked_add_signed(by)
             }
         };
         let Some(position) = target.filter(|position| *position <= MAX_POSITION) else {
             let why = format!("can't seek to {to:?}: before the start, or too far");
-            return Err(Error::new(ErrorKind::InvalidInput, why).with_url(self.url()).into());
+            return Err(locate(Error::new(ErrorKind::InvalidInput, why), self.url()).into());
         };
         // Decoders seek to the current position to learn it. That begins no new read.
         if self.cursor.position.swap(position, Ordering::Relaxed) != position {
@@ -264,8 +384,9 @@ impl Seek for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        // Before the source goes: a handle that finds no source returns this.
+        *self.cursor.final_state.lock() = Some(FinalState::of(self.source()));
         self.cursor.reads.lock().drop_reader();
-        self.shared().remove_reader(self.reader);
     }
 }
 
@@ -289,34 +410,65 @@ impl symphonia_core::io::MediaSource for Stream {
     }
 }
 
+fn locate(error: Error, url: Option<SafeUrl>) -> Error {
+    match url {
+        Some(url) => error.with_url(url),
+        None => error,
+    }
+}
+
 /// Observes and controls a [`Stream`] from other threads. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered)
 /// and [`wait_range`](Self::wait_range) block.
+///
+/// After the stream was dropped, the handle still returns its position, length, counters and last error as they were
+/// then. Nothing is buffered any more, waiting fails with [`ErrorKind::Cancelled`], and other calls do nothing.
 #[derive(Clone)]
 pub struct StreamHandle {
-    file: Weak<HttpFile>,
-    shared: Arc<Shared>,
+    source: Weak<OpenSource>,
     cursor: Arc<Cursor>,
 }
 
 impl StreamHandle {
+    /// `None` once the stream was dropped, even if another stream still reads its source.
+    fn open_source(&self) -> Option<Arc<OpenSource>> {
+        if self.cursor.final_state.lock().is_some() { None } else { self.source.upgrade() }
+    }
+
+    /// The source alone: who holds an `OpenSource` during a blocking call would keep the stream's drop from closing it.
+    fn source(&self) -> Option<Arc<dyn Source>> {
+        self.open_source().map(|open| Arc::clone(&open.source))
+    }
+
+    /// Asks the source, or what remains of it.
+    fn ask<T>(
+        &self,
+        source: impl FnOnce(&dyn Source) -> T,
+        final_state: impl FnOnce(&FinalState) -> Option<T>,
+    ) -> Option<T> {
+        match self.source() {
+            Some(open) => Some(source(&*open)),
+            None => self.cursor.final_state.lock().as_ref().and_then(final_state),
+        }
+    }
+
     /// Position of the next byte to be read.
     pub fn position(&self) -> u64 {
         self.cursor.position()
     }
 
-    /// Length of the file in bytes, if known.
+    /// Length in bytes, if known.
     pub fn len(&self) -> Option<u64> {
-        self.shared.len()
+        self.ask(|source| source.len(), |last| Some(last.len)).flatten()
     }
 
-    /// True if the file is known to have no bytes.
+    /// True if the source is known to have no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
     }
 
     /// Ranges of the bytes that are stored and can be read at once, in ascending order.
     pub fn buffered(&self) -> Vec<Range<u64>> {
-        self.shared.buffered()
+        self.source().map(|source| source.buffered()).unwrap_or_default()
     }
 
     /// Blocks until `bytes` are stored from the stream's position on, or all bytes up to the end of the file. They are
@@ -328,7 +480,8 @@ impl StreamHandle {
     /// [`ErrorKind::Interrupted`]; [`ErrorKind::InvalidInput`] if `bytes` is more than windowed storage keeps ahead of
     /// a reader.
     pub fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
-        self.shared.wait_buffered(self.position(), bytes, timeout)
+        let position = self.position();
+        self.wait_range(position..position.saturating_add(bytes), timeout)
     }
 
     /// Blocks like [`wait_buffered`](Self::wait_buffered), for bytes anywhere in the file. Does not wait for bytes past
@@ -338,13 +491,20 @@ impl StreamHandle {
     ///
     /// The same as for [`wait_buffered`](Self::wait_buffered).
     pub fn wait_range(&self, range: Range<u64>, timeout: Option<Duration>) -> Result<(), Error> {
-        self.shared.wait_buffered(range.start, range.end.saturating_sub(range.start), timeout)
+        match self.source() {
+            Some(source) => source.wait_buffered(range, timeout),
+            None => {
+                let url = self.cursor.final_state.lock().as_ref().and_then(|last| last.url.clone());
+                let error = Error::cancelled(CancelReason::Peer);
+                Err(locate(error, url).with_range(ByteRange::from_start(range.start)))
+            }
+        }
     }
 
     /// The current phase of the stream.
     pub fn phase(&self) -> Phase {
-        let reads = self.cursor.reads.lock().last();
-        self.shared.phase(reads)
+        let last = self.cursor.reads.lock().last();
+        self.source().map_or(Phase::Closed, |source| source.phase().after(last))
     }
 
     /// The most recent error. The first of these that exists: the error of the last read; the error that stopped
@@ -366,73 +526,80 @@ impl StreamHandle {
             let reads = self.cursor.reads.lock();
             (reads.failure().cloned(), reads.last_error().cloned())
         };
-        failure.or_else(|| self.shared.transient_error()).or(last)
+        failure.or_else(|| self.ask(|source| source.last_error(), |last| Some(last.error.clone()))?).or(last)
     }
 
     /// Measured rate of the downloader over all its transfers, in bytes a second. `None` until enough was transferred.
     pub fn rate(&self) -> Option<f64> {
-        self.shared.rate()
+        self.ask(|source| source.rate(), |last| Some(last.rate)).flatten()
     }
 
     /// Changes the stream's priority relative to other streams. Also applies to fetches that are already queued.
     pub fn set_priority(&self, priority: Priority) {
-        if let Some(file) = self.file.upgrade() {
-            file.peer().set_priority(priority);
+        if let Some(source) = self.source() {
+            source.set_priority(priority);
         }
     }
 
-    /// Changes how far ahead of its readers the file is prefetched, from now on.
+    /// Changes how far ahead of its readers the source fetches, from now on.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidConfig`] for 0 bytes.
     pub fn set_read_ahead(&self, read_ahead: ReadAhead) -> Result<(), Error> {
-        self.shared.set_read_ahead(read_ahead)
+        self.source().map_or(Ok(()), |source| source.set_read_ahead(read_ahead))
     }
 
-    /// Subscribes to the events of the stream's fetches, from now on. `None` once the stream was dropped.
+    /// Subscribes to the events of the stream's fetches, from now on. `None` if its source fetches nothing, and once the
+    /// stream was dropped.
     pub fn subscribe(&self) -> Option<Subscriber> {
-        self.file.upgrade().map(|file| file.peer().subscribe())
+        self.source()?.subscribe()
     }
 
-    /// Adds another reader of the same file; see [`Stream::reader`]. `None` once the stream was dropped.
+    /// Adds another reader of the same source; see [`Stream::reader`]. `None` once the stream was dropped.
     pub fn reader(&self) -> Option<Stream> {
-        let file = self.file.upgrade()?;
-        let reader = file.shared().add_reader();
-        Some(Stream::new((file, reader)))
+        let open = self.open_source()?;
+        Some(open.source.reader().map_or_else(|| Stream::over(Arc::clone(&open)), Stream::from_source))
     }
 
     /// Counters of the stream since it was opened.
     pub fn stats(&self) -> StreamStats {
-        self.shared.stats()
+        self.ask(|source| source.stats(), |last| Some(last.stats.clone())).unwrap_or_default()
     }
 
     /// The kind of media, as far as it can be detected from the response headers, the URL and the first bytes. Uses up
     /// to 16 KiB of them, as they arrive.
     pub fn media_info(&self) -> MediaInfo {
-        self.shared.media_info()
+        self.ask(|source| source.media_info(), |last| Some(last.media.clone())).unwrap_or_default()
     }
 
     /// Makes blocked reads fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no read blocks: it
     /// fails instead. Stored bytes are still returned.
     pub fn interrupt(&self) {
-        self.shared.interrupt();
+        if let Some(source) = self.source() {
+            source.interrupt();
+        }
     }
 
     /// Allows reads to block again.
     pub fn resume(&self) {
-        self.shared.resume();
+        if let Some(source) = self.source() {
+            source.resume();
+        }
     }
 
     /// Stops the stream's transfers permanently. Reads that would block fail with [`ErrorKind::Cancelled`]. Stored
     /// bytes are still returned.
     pub fn cancel(&self) {
-        self.shared.cancel();
+        if let Some(source) = self.source() {
+            source.cancel();
+        }
     }
 }
 
 impl fmt::Debug for StreamHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StreamHandle").field("url", &self.shared.url()).finish_non_exhaustive()
+        let url = self.ask(|source| source.url(), |last| Some(last.url.clone())).flatten();
+        f.debug_struct("StreamHandle").field("url", &url).finish_non_exhaustive()
     }
 }

@@ -2,13 +2,13 @@
 
 mod support;
 
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use proptest::prelude::*;
 use support::content::assert_pattern;
 use support::peers::{Collect, List};
+use support::steps::{run, steps, temp_file};
 use support::{Answer, Asked, Content, Origin};
 use windway::{
     Downloader, DownloaderConfig, ErrorKind, Event, FileConfig, Pending, Phase, Priority, ReadAhead,
@@ -17,71 +17,6 @@ use windway::{
 
 fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Read(usize),
-    ReadExact(usize),
-    ReadToEnd,
-    Seek(SeekFrom),
-}
-
-/// Steps for a file of `len` bytes, with a liking for its end.
-fn steps(len: i64) -> impl Strategy<Value = Vec<Step>> {
-    let near = -len / 8..len + len / 8;
-    let seek = prop_oneof![
-        6 => near.clone().prop_map(|to| SeekFrom::Start(to.unsigned_abs())),
-        3 => near.clone().prop_map(move |by| SeekFrom::Current(by - len / 2)),
-        3 => near.prop_map(move |by| SeekFrom::End(by - len)),
-        // Huge ones, but for those where a file system's own limit would show.
-        1 => (1_u64 << 63..).prop_map(SeekFrom::Start),
-        1 => (0..1_u64 << 43).prop_map(SeekFrom::Start),
-        1 => (i64::MIN..1 << 43).prop_map(SeekFrom::Current),
-        1 => (i64::MIN..1 << 43).prop_map(SeekFrom::End),
-    ];
-    let step = prop_oneof![
-        6 => (0..100_000_usize).prop_map(Step::Read),
-        4 => (0..200_000_usize).prop_map(Step::ReadExact),
-        1 => Just(Step::ReadToEnd),
-        6 => seek.prop_map(Step::Seek),
-    ];
-    proptest::collection::vec(step, 1..16)
-}
-
-/// What a step came to: its result, the bytes, the position after it.
-type Outcome = (Result<u64, io::ErrorKind>, Vec<u8>, u64);
-
-fn run(subject: &mut (impl Read + Seek), step: &Step) -> Outcome {
-    let mut bytes = Vec::new();
-    let result = match step {
-        Step::Read(len) => {
-            // One read may bring less than another: read on until it is full or nothing comes.
-            subject.by_ref().take(*len as u64).read_to_end(&mut bytes).map(|read| read as u64)
-        }
-        Step::ReadExact(len) => {
-            bytes = vec![0; *len];
-            let result = subject.read_exact(&mut bytes).map(|()| *len as u64);
-            if result.is_err() {
-                // How much was read of what is not there in full is nobody's promise.
-                bytes.clear();
-            }
-            result
-        }
-        Step::ReadToEnd => subject.read_to_end(&mut bytes).map(|read| read as u64),
-        Step::Seek(to) => subject.seek(*to),
-    };
-    let position = subject.stream_position().unwrap();
-    (result.map_err(|error| error.kind()), bytes, position)
-}
-
-fn temp_file(len: u64) -> File {
-    let mut bytes = Vec::new();
-    Content::pattern(len).append(&mut bytes, 0..len);
-    let mut file = tempfile::tempfile().unwrap();
-    file.write_all(&bytes).unwrap();
-    file.rewind().unwrap();
-    file
 }
 
 fn small_window() -> FileConfig {
@@ -473,6 +408,7 @@ fn try_read_all(stream: &mut windway::Stream) -> Vec<u8> {
             TryRead::Bytes(got) => all.extend_from_slice(&buf[..got]),
             TryRead::Pending(_) => std::thread::sleep(Duration::from_millis(1)),
             TryRead::End => return all,
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -6,7 +6,7 @@ pub(crate) struct FirstBytes(Vec<u8>);
 
 impl FirstBytes {
     /// An index at the front of an MP4 names its codec, and a radio joined between two frames shows three of them.
-    const MOST: usize = 16 * 1024;
+    pub(crate) const MOST: usize = 16 * 1024;
 
     /// Keeps what of `bytes`, which lie at `offset`, comes next.
     pub(crate) fn add(&mut self, offset: u64, bytes: &[u8]) {

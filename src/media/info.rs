@@ -37,10 +37,21 @@ impl MediaInfo {
     /// KiB are plenty, and none is fine. The bytes overrule the content type, and that the extension. A weaker source adds
     /// what a stronger one leaves open, as long as it does not contradict it.
     pub fn detect(content_type: Option<&str>, url: &str, first: &[u8]) -> Self {
+        let content_type = content_type.map(names::from_content_type).unwrap_or_default();
+        Self::combine(first, content_type, names::from_url(url))
+    }
+
+    /// Guesses like [`detect`](Self::detect) for a local file, of which there are only the extension and the bytes.
+    pub(crate) fn of_local_file(extension: Option<&str>, first: &[u8]) -> Self {
+        let extension = extension.map(|extension| names::from_extension(&extension.to_ascii_lowercase()));
+        Self::combine(first, Guess::default(), extension.unwrap_or_default())
+    }
+
+    fn combine(first: &[u8], content_type: Guess, extension: Guess) -> Self {
         let mut info = Self::default();
         info.add(sniff::sniff(first).unwrap_or_default(), HintSource::MagicBytes);
-        info.add(content_type.map(names::from_content_type).unwrap_or_default(), HintSource::ContentType);
-        info.add(names::from_url(url), HintSource::Extension);
+        info.add(content_type, HintSource::ContentType);
+        info.add(extension, HintSource::Extension);
         if info.container.is_none() && sniff::starts_with_id3(first) {
             // A tag longer than what is here, and nobody knows what follows: it mostly is this.
             info.add(guess_of(ContainerFormat::Mp3), HintSource::MagicBytes);

@@ -83,7 +83,8 @@ fn extension(url: &str) -> Option<String> {
     Some(extension.to_ascii_lowercase())
 }
 
-fn from_extension(extension: &str) -> Guess {
+/// `extension` is in lower case.
+pub(super) fn from_extension(extension: &str) -> Guess {
     use AudioCodec::{Flac, Mp2, Mp3, Opus};
     use ContainerFormat as In;
     match extension {

@@ -12,6 +12,7 @@ pub mod decoding;
 pub mod link;
 pub mod peers;
 pub mod proxy;
+pub mod steps;
 mod wire;
 
 use std::collections::HashMap;

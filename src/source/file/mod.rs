@@ -9,6 +9,7 @@ mod piece;
 mod plan;
 mod pool;
 mod probe;
+mod reader;
 mod sequential;
 mod state;
 
@@ -32,12 +33,13 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::in_callback;
 use crate::media::MediaInfo;
-use crate::phase::{LastRead, Phase};
+use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
+use crate::source::{Pending, StreamStats, TryRead};
 use crate::storage::{Resource, TryStored};
 use crate::types::{ByteRange, Priority};
 
-pub use self::state::{Pending, StreamStats, TryRead};
+pub(crate) use self::reader::FileReader;
 
 /// After so many bytes read the plan is looked at again: the sooner, the less is read ahead and the shorter the run.
 const LOOK_AGAIN: Range<u64> = 32 * 1024..256 * 1024;
@@ -328,10 +330,10 @@ impl Shared {
         Ok(TryRead::Pending(pending))
     }
 
-    /// What a stream of this file is at, whose reads stand like this.
-    pub(crate) fn phase(&self, reads: LastRead) -> Phase {
+    /// The file's phase, without regard to its readers' last reads.
+    pub(crate) fn phase(&self) -> Phase {
         let is_cancelled = self.link.get().is_some_and(|link| link.epoch.is_cancelled());
-        self.resource.with_ranges(|ranges| self.state.lock().phase(reads, is_cancelled, ranges))
+        self.resource.with_ranges(|ranges| self.state.lock().phase(is_cancelled, ranges))
     }
 
     /// What fetching has failed of, if that holds still: why nothing is fetched, or else what is asked for again.

@@ -4,7 +4,7 @@
 //! does I/O or calls foreign code.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
@@ -18,8 +18,9 @@ use crate::config::ReadAhead;
 use crate::downloader::Flow;
 use crate::error::{Error, ErrorKind};
 use crate::media::{FirstBytes, MediaInfo};
-use crate::phase::{Facts, LastRead, Phase};
+use crate::phase::{Facts, Phase};
 use crate::safe_url::SafeUrl;
+use crate::source::StreamStats;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
 
@@ -101,54 +102,12 @@ pub(crate) struct State {
     pub(crate) pool: ServerPool,
 }
 
-/// Result of a read that does not block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TryRead {
-    /// Number of bytes that were read.
-    Bytes(usize),
-    /// No bytes are available yet, with the reason.
-    Pending(Pending),
-    /// The end of the file.
-    End,
-}
-
-/// The reason why no bytes are available yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pending {
-    /// The bytes were requested and have not arrived yet.
-    Fetching,
-    /// The request failed and is being retried.
-    Retrying,
-    /// The bytes are stored on disk and are being loaded into memory. [`Read::read`](std::io::Read::read) reads them at
-    /// once.
-    OnDisk,
-}
-
 /// What is done with a head that does not contradict the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
     Taken,
     /// It may be of another server's copy of the file. That has to be proved first.
     Unproved,
-}
-
-/// Counters of a stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StreamStats {
-    /// Requests that got a response.
-    pub requests: u64,
-    /// Bytes of response bodies received.
-    pub bytes_fetched: u64,
-    /// Bytes that arrived when no reader needed them any more.
-    pub bytes_dropped: u64,
-    /// Bytes returned to readers.
-    pub bytes_read: u64,
-    /// Reads that blocked.
-    pub stalls: u64,
-    /// Total time that reads were blocked.
-    pub stalled: Duration,
 }
 
 impl State {
@@ -554,12 +513,11 @@ impl State {
         urgent.into_iter().filter_map(promote).collect()
     }
 
-    /// What a stream is at, whose reads stand like this.
-    pub(crate) fn phase(&self, reads: LastRead, is_cancelled: bool, available: &RangeSet) -> Phase {
+    /// The file's phase, without regard to its readers' last reads.
+    pub(crate) fn phase(&self, is_cancelled: bool, available: &RangeSet) -> Phase {
         let waits = |reader: &ReaderView| reader.urgent(available).is_some();
         let facts = Facts {
             is_cancelled,
-            reads,
             is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
             has_failed: self.halted.is_some() || self.unusable.is_some(),
             is_known: self.info.is_some(),

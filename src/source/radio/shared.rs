@@ -373,7 +373,6 @@ impl Shared {
             |cancelled: bool| state.ended.as_ref().is_some_and(|it| it.is_cancelled() == cancelled);
         let facts = Facts {
             is_cancelled: self.epoch.is_cancelled() || is_ended(true),
-            reads: state.reads.last(),
             is_complete: false,
             has_failed: is_ended(false),
             is_known: state.stats.connections > 0,
@@ -381,7 +380,7 @@ impl Shared {
             is_urgent: state.waiting && state.ended.is_none(),
             is_fetching: state.ended.is_none() && !state.let_go && self.room(&state).is_some(),
         };
-        facts.phase()
+        facts.phase().after(state.reads.last())
     }
 
     pub(crate) fn last_error(&self) -> Option<Error> {
