@@ -63,6 +63,7 @@ struct Report {
 /// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
 /// | `Cancelled` | any time | no | nothing: the program asked for it |
 /// | `TooLarge` | [`Response::bytes`](crate::Response::bytes), `text` | no | raise the limit, or read the body in parts |
+/// | `NotText` | [`Response::text`](crate::Response::text) | no | read the bytes with [`Response::bytes`](crate::Response::bytes) |
 /// | `TooManyOpenBodies` | `execute`, or detaching a body | by the caller | read or drop open responses, then try again |
 /// | `WouldDeadlock` | a blocking call in a callback | no | make the call on another thread |
 /// | `Panicked` | a callback | no | correct the callback |
@@ -127,6 +128,8 @@ pub enum ErrorKind {
     Cancelled(CancelReason),
     /// The body is larger than the limit that the caller gave.
     TooLarge,
+    /// The body is not UTF-8, and was read as text.
+    NotText,
     /// Callers hold [`max_open_bodies`](crate::DownloaderConfig::max_open_bodies) response bodies open.
     TooManyOpenBodies,
     /// A blocking call was made in a callback, where it could wait for its own thread. The crate's documentation lists

@@ -3,6 +3,7 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -173,10 +174,9 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
         }
         Callback::ValidateInRead => {
             let peer = downloader.register((), Priority::High).unwrap();
-            let (asks, mut heads) = (ask.clone(), 0);
+            let (asks, heads) = (ask.clone(), AtomicUsize::new(0));
             let second = move |_: &ResponseHead| {
-                heads += 1;
-                if heads == 2 {
+                if heads.fetch_add(1, Ordering::Relaxed) == 1 {
                     asks.run();
                 }
                 Ok(())

@@ -780,3 +780,168 @@ fn a_batch_that_is_dropped_cancels_what_it_did_not_hand_out() {
     peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
     assert_eq!(origin.log().asked.len(), 3);
 }
+
+#[test]
+fn a_body_is_read_as_bytes_or_text_up_to_a_limit() {
+    let origin = Origin::start(|asked| {
+        let bytes = |bytes: &[u8]| Answer::whole(&Content::bytes(bytes));
+        match asked.path.as_str() {
+            "/text" => bytes("\u{feff}#EXTM3U ü".as_bytes()),
+            "/latin1" => bytes(b"caf\xe9"),
+            "/unannounced" => bytes(b"0123456789").no_length(),
+            _ => bytes(b"0123456789"),
+        }
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let get = |path: &str| peer.execute(Fetch::get(&origin.url(path)).unwrap()).unwrap();
+    assert_eq!(get("/text").text(100).unwrap(), "#EXTM3U ü");
+    let error = get("/latin1").text(100).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotText);
+    assert!(error.to_string().contains("from byte 3 on"), "{error}");
+    for path in ["/announced", "/unannounced"] {
+        assert_eq!(get(path).bytes(10).unwrap(), b"0123456789");
+        let error = get(path).bytes(9).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+        assert!(error.to_string().contains("the limit is 9 bytes"), "{error}");
+        assert!(error.url().is_some());
+    }
+    // Only what is left of it counts.
+    let mut response = get("/announced");
+    response.read_exact(&mut [0; 4]).unwrap();
+    assert_eq!(response.bytes(6).unwrap(), b"456789");
+}
+
+#[test]
+fn all_headers_of_a_response_can_be_read() {
+    let fields = "X-Twice: one\r\nX-Twice: two\r\nContent-Length: 0\r\n\r\n";
+    let origin = Origin::start(move |_| Answer::raw(format!("HTTP/1.1 200 OK\r\n{fields}")));
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    let named = |name: &str| response.head().headers().filter(|field| field.0 == name).count();
+    assert_eq!((named("x-twice"), named("content-length"), named("X-Twice")), (2, 1, 0));
+}
+
+#[test]
+fn a_clone_of_a_fetch_fetches_the_same_again() {
+    let origin = Origin::serving(Content::pattern(1000));
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let (checked, checks) = mpsc::channel();
+    let fetch = Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(10, 20)).validate(move |head| {
+        checked.send(head.start()).unwrap();
+        Ok(())
+    });
+    for fetch in [fetch.clone(), fetch] {
+        assert_pattern(10, &peer.execute(fetch).unwrap().bytes(10).unwrap());
+    }
+    assert_eq!(checks.iter().collect::<Vec<_>>(), [10, 10]);
+}
+
+#[test]
+fn a_required_range_that_is_ignored_fails_before_the_body_is_read() {
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        // A 200 as long as the range: it may be the range or the whole.
+        "/unclear" => Answer::whole(&Content::pattern(10)),
+        "/whole" => Answer::whole(&content).stall_after(0),
+        _ => Answer::file(asked, &content),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let get = |path: &str| {
+        let fetch = Fetch::get(&origin.url(path)).unwrap().max_retries(0);
+        peer.execute(fetch.range(ByteRange::new(10, 20)).require_range())
+    };
+    for path in ["/unclear", "/whole"] {
+        let error = get(path).unwrap_err();
+        assert_eq!((error.kind(), error.range()), (ErrorKind::RangeIgnored, Some(ByteRange::new(10, 20))));
+    }
+    assert_eq!(origin.log().asked.len(), 2);
+    assert_pattern(10, &get("/served").unwrap().bytes(10).unwrap());
+}
+
+#[test]
+fn a_held_fetch_holds_no_worker_and_outlasts_the_silence_limit() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/held" | "/silent" => Answer::whole(&content).latency_until_released(),
+        _ => Answer::whole(&content),
+    });
+    let downloader = downloader(|config| {
+        config.max_concurrent = 1;
+        config.max_retries = 0;
+        config.soft_timeout = Duration::from_millis(1);
+        config.client.silence_timeout = Duration::from_millis(50);
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let events = downloader.subscribe();
+    let get = |path: &str| Fetch::get(&origin.url(path)).unwrap();
+    let held = get("/held").held(Duration::from_secs(3600));
+    let caller = thread::spawn({
+        let peer = peer.clone();
+        move || peer.execute(held)
+    });
+    origin.wait_until("the held request", |log| log.asked.len() == 1);
+    assert_eq!(downloader.stats().busy_workers, 0);
+    // The only worker is free, and a request that is silent for the limit fails beside it.
+    assert_eq!(peer.execute(get("/a")).unwrap().bytes(1000).unwrap().len(), 1000);
+    assert_eq!(peer.execute(get("/silent")).unwrap_err().kind(), ErrorKind::Silent);
+    origin.release();
+    let response = caller.join().unwrap().unwrap();
+    let id = response.request_id();
+    assert_eq!(response.bytes(1000).unwrap().len(), 1000);
+    let events = std::iter::from_fn(|| events.try_recv()).filter(|event| event.request() == Some(id));
+    let events: Vec<Event> = events.collect();
+    assert!(
+        matches!(
+            events[..],
+            [
+                Event::Enqueued { .. },
+                Event::Started { .. },
+                Event::FirstByte { status: 200, .. },
+                Event::Completed { bytes: 1000, .. },
+            ]
+        ),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_held_fetch_is_cancelled_with_its_epoch_and_retried_after_a_failure() {
+    let content = Content::pattern(1000);
+    let origin = Origin::start(move |asked| match (asked.path.as_str(), asked.again) {
+        ("/busy", 0) => Answer::status(503).header("Retry-After", "0"),
+        ("/busy", _) => Answer::whole(&content),
+        _ => Answer::whole(&content).latency_until_released(),
+    });
+    let peer = downloader(|_| ()).register((), Priority::High).unwrap();
+    let epoch = peer.epoch();
+    let held = |path: &str| Fetch::get(&origin.url(path)).unwrap().held(Duration::from_secs(3600));
+    peer.execute(held("/busy")).unwrap().bytes(1000).unwrap();
+    let caller = thread::spawn({
+        let (peer, fetch) = (peer.clone(), held("/a").epoch(&epoch));
+        move || peer.execute(fetch)
+    });
+    origin.wait_until("the held request", |log| log.asked.len() == 3);
+    epoch.cancel();
+    let error = caller.join().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled(CancelReason::Epoch));
+    assert_eq!(peer.totals().cancelled, 1);
+}
+
+#[test]
+fn a_held_fetch_runs_by_execute_only() {
+    let list = List::default();
+    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
+    let held = |limit| Fetch::get("http://127.0.0.1:1/").unwrap().held(limit);
+    let minute = Duration::from_secs(60);
+    let error = peer.batch(vec![held(minute)]).next().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(peer.execute(held(Duration::ZERO)).unwrap_err().kind(), ErrorKind::InvalidInput);
+    let (sink, end) = collect(0);
+    list.put(held(minute), sink);
+    peer.wake(Priority::High);
+    let outcome = end.recv().unwrap().outcome;
+    assert!(
+        matches!(&outcome, Outcome::Failed(error) if error.kind() == ErrorKind::InvalidInput),
+        "{outcome:?}"
+    );
+}

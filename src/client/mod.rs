@@ -234,7 +234,10 @@ impl HttpClient {
         }
         let answered = self.open_as_asked(request, cancel, hedging).and_then(|response| match response {
             Some(response) => Ok(response),
-            None => self.open_whole(request, cancel, hedging),
+            None => {
+                request.check_whole_allowed()?;
+                self.open_whole(request, cancel, hedging)
+            }
         });
         answered.map_err(|error| {
             let error = error.with_url(request.url());
@@ -386,8 +389,8 @@ impl HttpClient {
             return Err((cancelled, exchange));
         }
         self.0.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let result =
-            self.request(request, url).and_then(|request| exchange.enter(|| self.0.agent.run(request)));
+        let run = |sent| exchange.enter(|| self.0.agent.run(self.with_limits(request, sent)));
+        let result = self.request(request, url).and_then(run);
         match (result, exchange.cancelled()) {
             (_, Some(cancelled)) => Err((cancelled, exchange)),
             (Err(error), None) => Err((describe(error), exchange)),
@@ -412,6 +415,13 @@ impl HttpClient {
             exchange.abort(reason);
             lookups.wake_all();
         })
+    }
+
+    /// Gives a long poll its own limit on silence.
+    fn with_limits(&self, request: &Request, sent: http::Request<()>) -> http::Request<()> {
+        let Some(limit) = request.held() else { return sent };
+        let limits = self.0.agent.configure_request(sent).timeout_per_read(Some(limit));
+        limits.timeout_recv_response(Some(limit.saturating_mul(HEAD_PATIENCE))).build()
     }
 
     fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, ureq::Error> {
@@ -532,7 +542,7 @@ impl HttpClient {
         };
         let asked = request.url().clone();
         let (min_rate, window) = self.0.min_rate;
-        let min_rate = MinRateMonitor::new(min_rate, window);
+        let min_rate = MinRateMonitor::new(min_rate, request.held().unwrap_or(window));
         let body = body.into_reader();
         let response = Response::new(head, body, exchange, on_cancel, min_rate, asked, request.range);
         Ok(Some(response.framed(framing)))

@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
+/// Far beyond every long poll, and small enough for every sum of durations.
+const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
+
 /// A GET, yet to be sent.
 #[derive(Clone)]
 pub(crate) struct Request {
@@ -26,6 +29,9 @@ pub(crate) struct Request {
     pub(super) if_range: Option<Validator>,
     /// Which connection it goes over.
     pub(super) over: Over,
+    requires_range: bool,
+    /// Limit on silence of a long poll, instead of the client's.
+    held: Option<Duration>,
 }
 
 impl Request {
@@ -35,8 +41,17 @@ impl Request {
         if let Some(authorization) = take_userinfo(&mut url) {
             headers.insert(header::AUTHORIZATION, authorization);
         }
-        let open_headers = HeaderMap::new();
-        Ok(Self { url, shortcut: None, range: None, headers, open_headers, if_range: None, over: Over::Any })
+        Ok(Self {
+            url,
+            shortcut: None,
+            range: None,
+            headers,
+            open_headers: HeaderMap::new(),
+            if_range: None,
+            over: Over::Any,
+            requires_range: false,
+            held: None,
+        })
     }
 
     /// Goes to where redirects led last time, and to its own URL only if that does not serve any more.
@@ -78,6 +93,36 @@ impl Request {
 
     pub(crate) fn set_range(&mut self, range: ByteRange) {
         self.range = Some(range);
+    }
+
+    /// Takes no whole resource instead of the range.
+    pub(crate) fn require_range(&mut self) {
+        self.requires_range = true;
+    }
+
+    /// Fails if `head` is that of a whole resource, and a range is required.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::RangeIgnored`].
+    pub(crate) fn check_range(&self, head: &ResponseHead) -> Result<(), Error> {
+        if head.is_partial { Ok(()) } else { self.check_whole_allowed() }
+    }
+
+    pub(super) fn check_whole_allowed(&self) -> Result<(), Error> {
+        let Some(range) = self.range.filter(|_| self.requires_range) else { return Ok(()) };
+        let error = Error::new(ErrorKind::RangeIgnored, "the server ignored the range, which is required");
+        Err(error.with_url(&self.url).with_range(range))
+    }
+
+    /// Makes it a long poll, whose server may be silent for `limit`.
+    pub(crate) fn hold(&mut self, limit: Duration) {
+        self.held = Some(limit.min(LONGEST_HOLD));
+    }
+
+    /// The limit on silence of a long poll.
+    pub(crate) fn held(&self) -> Option<Duration> {
+        self.held
     }
 
     pub(super) fn over(self, over: Over) -> Self {
@@ -296,8 +341,18 @@ impl ResponseHead {
         self.is_partial && end < wanted
     }
 
-    /// All headers, their values as they came.
-    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    /// All header fields, in no particular order: the name in lower case, and the value, which may hold bytes that are
+    /// not ASCII. A field that was sent several times is returned several times.
+    ///
+    /// ```no_run
+    /// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+    /// let response = peer.execute(windway::Fetch::get("https://example.com/a.mp3")?)?;
+    /// for (name, value) in response.head().headers() {
+    ///     println!("{name}: {}", String::from_utf8_lossy(value));
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
     }
 

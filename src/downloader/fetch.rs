@@ -1,7 +1,7 @@
 //! What a peer asks for, where its bytes go, and how it ends: once.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use super::epoch::Epoch;
@@ -24,6 +24,7 @@ use crate::types::{ByteRange, Priority, RequestId};
 ///     .priority(Priority::Low);
 /// # Ok::<(), windway::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct Fetch {
     pub(super) request: Request,
     pub(super) priority: Priority,
@@ -31,8 +32,7 @@ pub struct Fetch {
     pub(super) max_retries: Option<u32>,
     pub(super) validate: Option<Validate>,
     pub(super) handoff: Option<Arc<Handoff>>,
-    /// See [`live`](Self::live).
-    pub(super) is_live: bool,
+    pub(super) measured: Measured,
     /// See [`redial`](Self::redial).
     pub(super) redial: Option<Arc<dyn Urgency>>,
     pub(super) other_tags: OtherTags,
@@ -48,8 +48,22 @@ pub(crate) enum OtherTags {
     AskSink { has_if_range: bool },
 }
 
-/// Refuses an answer before a byte of its body is read.
-pub(super) type Validate = Foreign<Box<dyn FnMut(&ResponseHead) -> Result<(), Error> + Send>>;
+/// What the time that a fetch waits for its server says about the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Measured {
+    /// Its rate and its TTFB count for the peer and for the downloader.
+    #[default]
+    Fully,
+    /// Its rate counts for the peer only: see [`Fetch::live`].
+    ForPeer,
+    /// Nothing: see [`Fetch::held`].
+    Not,
+}
+
+/// Refuses a response before a byte of its body is read. Shared by the clones of a fetch.
+pub(super) type Validate = Arc<Foreign<Box<CheckHead>>>;
+
+type CheckHead = dyn Fn(&ResponseHead) -> Result<(), Error> + Send + Sync;
 
 impl Fetch {
     /// A fetch of the whole of `url`.
@@ -69,17 +83,72 @@ impl Fetch {
             max_retries: None,
             validate: None,
             handoff: None,
-            is_live: false,
+            measured: Measured::Fully,
             redial: None,
             other_tags: OtherTags::Change,
         }
     }
 
-    /// Asks for these bytes only. A server without ranges may still answer with the whole: [`ResponseHead::start`] tells.
+    /// Requests these bytes only. A server without ranges may still send the whole resource:
+    /// [`ResponseHead::is_partial`] is false then. See [`require_range`](Self::require_range).
     #[must_use]
     pub fn range(mut self, range: ByteRange) -> Self {
         self.request = self.request.range(range);
         self
+    }
+
+    /// Fails with [`ErrorKind::RangeIgnored`] if the server sends the whole resource instead of the range. Its body is
+    /// not read. Has no effect without a [`range`](Self::range).
+    #[must_use]
+    pub fn require_range(mut self) -> Self {
+        self.request.require_range();
+        self
+    }
+
+    /// Makes the fetch a long poll: the server may wait up to `limit` before it answers, for example until a playlist has
+    /// changed. `limit` replaces `silence_timeout` of the [`ClientConfig`](crate::ClientConfig) for the response head
+    /// and the body.
+    ///
+    /// It holds no worker: [`PeerHandle::execute`](crate::PeerHandle::execute) makes the request on the calling thread. A
+    /// batch or a peer that returns such a fetch gets [`ErrorKind::InvalidInput`], and so does a `limit` of zero. It is
+    /// never hedged or reported as slow or stalled, and its times count neither for the TTFB nor for the bandwidth.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use windway::{Downloader, DownloaderConfig, Fetch};
+    ///
+    /// let downloader = Downloader::new(DownloaderConfig::default())?;
+    /// let peer = downloader.register((), Default::default())?;
+    /// let reload = Fetch::get("https://example.com/live.m3u8?_HLS_msn=7")?.held(Duration::from_secs(18));
+    /// let playlist = peer.execute(reload)?.text(1 << 20)?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    #[must_use]
+    pub fn held(mut self, limit: Duration) -> Self {
+        self.request.hold(limit);
+        self.measured = Measured::Not;
+        self
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.request.held().is_some()
+    }
+
+    /// Fails for a held fetch that may not wait at all.
+    pub(super) fn check_hold(&self) -> Result<(), Error> {
+        if self.request.held().is_none_or(|limit| limit > Duration::ZERO) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::InvalidInput, "the limit of a held fetch is zero"))
+    }
+
+    /// Fails for a held fetch, which would keep a worker waiting.
+    pub(super) fn check_not_held(&self) -> Result<(), Error> {
+        if !self.is_held() {
+            return Ok(());
+        }
+        let error = Error::new(ErrorKind::InvalidInput, "a held fetch runs by execute only");
+        Err(error.with_url(self.request.url()))
     }
 
     /// Sends a header along. It stays behind where a redirect leads to another origin.
@@ -139,13 +208,14 @@ impl Fetch {
         self
     }
 
-    /// Looks at the head before a byte of the body is read, and may refuse it.
+    /// Calls `validate` with each response head, before a byte of the body is read. Its error ends the attempt, and is
+    /// retried if it [is retryable](Error::is_retryable).
     #[must_use]
     pub fn validate(
         mut self,
-        validate: impl FnMut(&ResponseHead) -> Result<(), Error> + Send + 'static,
+        validate: impl Fn(&ResponseHead) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
-        self.validate = Some(Foreign::new(Box::new(validate)));
+        self.validate = Some(Arc::new(Foreign::new(Box::new(validate))));
         self
     }
 
@@ -165,7 +235,7 @@ impl Fetch {
     /// Its bytes are sent at the pace of their source, as a station's are: what they show of the network counts for its peer
     /// only.
     pub(crate) fn live(mut self) -> Self {
-        self.is_live = true;
+        self.measured = Measured::ForPeer;
         self
     }
 }

@@ -12,14 +12,15 @@ use super::batch::Batch;
 use super::bodies::{OpenBodies, Progress};
 use super::epoch::Epoch;
 use super::fetch::{Fetch, Sink};
-use super::response::{Reply, Response, WithoutRoom};
+use super::response::{Reply, Response, WithoutRoom, open_body};
 use super::schedule::PeerKey;
 use super::stats::{PeerStats, Totals};
-use crate::cancel::{CancelGuard, CancelToken};
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request};
 use crate::downloader::runtime::combiner::OneShot;
 use crate::downloader::runtime::core::{Core, Message};
-use crate::downloader::runtime::worker::{Job, Target, run_job};
+use crate::downloader::runtime::retry_state::RetryState;
+use crate::downloader::runtime::worker::{Control, Job, Record, Target, run_job};
 use crate::error::Error;
 use crate::event::{Event, Subscriber};
 use crate::types::{Priority, RequestId};
@@ -142,12 +143,40 @@ impl PeerHandle {
         // Before a request is sent in vain, but decided again when its head comes.
         self.bodies().check_room().map_err(|error| error.with_url(&url))?;
         let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
+        if fetch.is_held() {
+            return self.execute_held(fetch).map_err(|error| error.with_url(&url));
+        }
         let (pending, request) = self.submit(fetch, credit, WithoutRoom::Fail);
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
             let message = run_job(self.core(), worker, job, &mut Box::default());
             self.core().post(message);
         }
         pending.wait()
+    }
+
+    /// Makes the request of a held fetch on this thread. The schedule does not know of it: it has no worker, and never waits
+    /// for one.
+    fn execute_held(&self, fetch: Fetch) -> Result<Response, Error> {
+        fetch.check_hold()?;
+        let core = self.core();
+        let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token).child(CancelReason::Fetch);
+        let all_stats = [Arc::clone(&self.0.stats), Arc::clone(&core.stats)];
+        let fetch = fetch.priority(Priority::High);
+        let control = Arc::new(Control::new(core.next_request(), &fetch, all_stats));
+        let mut record = Record::new(Arc::clone(&control));
+        record.publish(Event::Enqueued { request: record.id });
+        let mut retry_state = RetryState::new(fetch, core.config.max_retries);
+        record.start();
+        let opened = open_body(core, &mut record, &mut retry_state, &token);
+        match opened.and_then(|body| Ok((body, self.bodies().open()?))) {
+            Ok((body, open)) => {
+                Ok(Response::new(Arc::clone(core), body, open, record, retry_state, token).keep(self.clone()))
+            }
+            Err(error) => {
+                record.end(&Err(error.clone()));
+                Err(error)
+            }
+        }
     }
 
     /// Fetches all of these side by side. The answers come in the order of the fetches, as they are asked for; each fails by
@@ -186,6 +215,7 @@ impl PeerHandle {
     /// Sends a fetch of a batch, for which there is room.
     pub(super) fn send(&self, fetch: Fetch, credit: Credit) -> Result<Pending, Error> {
         self.check(&fetch)?;
+        fetch.check_not_held()?;
         let (pending, _) = self.submit(fetch, credit, WithoutRoom::Open);
         self.core().post(Message::Submitted(self.0.key));
         Ok(pending)

@@ -14,7 +14,10 @@ use crate::downloader::runtime::combiner::OneShot;
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::retry_state::{RetryState, pause};
 use crate::downloader::runtime::worker::{BodyMeter, Record};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+
+/// Most bytes that are reserved for a body before one has arrived: the announced length may be wrong.
+const FIRST_CAPACITY: u64 = 1024 * 1024;
 
 /// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.
 ///
@@ -84,10 +87,10 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// What the last attempt failed of, such as [`ErrorKind::Disconnected`](crate::ErrorKind::Disconnected),
-    /// [`ErrorKind::Silent`](crate::ErrorKind::Silent), or [`ErrorKind::Truncated`](crate::ErrorKind::Truncated) if what came
-    /// ended before what the first answer had promised; [`ErrorKind::Changed`](crate::ErrorKind::Changed) if what came
-    /// then was of something else; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
+    /// What the last attempt failed of, such as [`ErrorKind::Disconnected`],
+    /// [`ErrorKind::Silent`], or [`ErrorKind::Truncated`] if what came
+    /// ended before what the first answer had promised; [`ErrorKind::Changed`] if what came
+    /// then was of something else; [`ErrorKind::Cancelled`].
     pub fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| 0);
@@ -107,6 +110,60 @@ impl Response {
             Err(error) => self.end(Err(error.clone())),
         }
         result
+    }
+
+    /// Reads the rest of the body, which must not be longer than `limit` bytes. Blocks until all of it has arrived.
+    ///
+    /// ```no_run
+    /// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+    /// let cover = peer.execute(windway::Fetch::get("https://example.com/cover.jpg")?)?.bytes(8 << 20)?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TooLarge`], without reading if the server announced the length; those of
+    /// [`read_chunk`](Self::read_chunk).
+    pub fn bytes(mut self, limit: usize) -> Result<Vec<u8>, Error> {
+        let url = self.retry_state.request().url().clone();
+        let too_large = |what: String| {
+            let why = format!("{what}, and the limit is {limit} bytes");
+            Error::new(ErrorKind::TooLarge, why).with_url(&url)
+        };
+        let end = self.head().body_len().map(|len| self.head().start() + len);
+        let left = end.map_or(0, |end| end.saturating_sub(self.position()));
+        if left > limit as u64 {
+            return Err(too_large(format!("the body has {left} bytes")));
+        }
+        let mut bytes = Vec::with_capacity(left.min(FIRST_CAPACITY) as usize);
+        // One byte more, to see whether there is one.
+        (&mut self).take((limit as u64).saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() > limit {
+            return Err(too_large("the body is longer".into()));
+        }
+        Ok(bytes)
+    }
+
+    /// As [`bytes`](Self::bytes), for text in UTF-8. A byte order mark at its beginning is removed. The charset of the
+    /// content type is not looked at.
+    ///
+    /// ```no_run
+    /// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+    /// let playlist = peer.execute(windway::Fetch::get("https://example.com/list.m3u8")?)?.text(1 << 20)?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotText`] if the body is not UTF-8; those of [`bytes`](Self::bytes).
+    pub fn text(self, limit: usize) -> Result<String, Error> {
+        let url = self.retry_state.request().url().clone();
+        let text = String::from_utf8(self.bytes(limit)?).map_err(|error| {
+            let error = error.utf8_error();
+            let why = format!("the body is not UTF-8 from byte {} on", error.valid_up_to());
+            Error::new(ErrorKind::NotText, why).with_url(&url).with_cause(error)
+        })?;
+        Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
     }
 
     /// True if a body that called itself the whole may have ended where the range ended that was asked for. To be asked at its
@@ -189,30 +246,12 @@ impl Response {
 
     /// Asks for the rest of a body that broke off. Blocks until it has begun, or can't be had.
     fn open_again(&mut self, error: Error) -> Result<(), Error> {
-        let mut last = error;
-        loop {
-            let Some(after) = self.retry_state.plan_retry(&last).filter(|_| !self.token.is_cancelled())
-            else {
-                return Err(last);
-            };
-            self.record.retry(&last, after);
-            pause(&self.token, after);
-            self.record.start();
-            let attempt = self.token.child(CancelReason::Fetch);
-            let sent = Instant::now();
-            match self.retry_state.open(&self.core, &attempt, &self.record.control) {
-                Ok(mut body) => {
-                    self.record.record_head(sent.elapsed(), &body);
-                    body.keep(attempt);
-                    self.retry_state.begin(body.head());
-                    self.retry_state.hedge(&self.core, &mut body, &self.record.control);
-                    let broken = std::mem::replace(&mut self.body, body);
-                    self.first.get_or_insert_with(|| broken.head().clone());
-                    return Ok(());
-                }
-                Err(error) => last = error,
-            }
-        }
+        await_retry(&mut self.record, &mut self.retry_state, &self.token, error)?;
+        let mut body = open_body(&self.core, &mut self.record, &mut self.retry_state, &self.token)?;
+        self.retry_state.hedge(&self.core, &mut body, &self.record.control);
+        let broken = std::mem::replace(&mut self.body, body);
+        self.first.get_or_insert_with(|| broken.head().clone());
+        Ok(())
     }
 
     fn end(&mut self, result: Result<(), Error>) {
@@ -224,6 +263,43 @@ impl Response {
         self.open = None;
         self.peer = None;
     }
+}
+
+/// Requests on this thread what a fetch has not received. Blocks until a body continues it, or its retries are used up.
+pub(super) fn open_body(
+    core: &Core,
+    record: &mut Record,
+    retry_state: &mut RetryState,
+    token: &CancelToken,
+) -> Result<client::Response, Error> {
+    loop {
+        let attempt = token.child(CancelReason::Fetch);
+        let sent = Instant::now();
+        match retry_state.open(core, &attempt, &record.control) {
+            Ok(mut body) => {
+                record.record_head(sent.elapsed(), &body);
+                body.keep(attempt);
+                retry_state.begin(body.head());
+                return Ok(body);
+            }
+            Err(error) => await_retry(record, retry_state, token, error)?,
+        }
+    }
+}
+
+/// Blocks until the attempt after `error` may begin. Returns the error if there is none.
+fn await_retry(
+    record: &mut Record,
+    retry_state: &mut RetryState,
+    token: &CancelToken,
+    error: Error,
+) -> Result<(), Error> {
+    let after = retry_state.plan_retry(&error).filter(|_| !token.is_cancelled());
+    let Some(after) = after else { return Err(error) };
+    record.retry(&error, after);
+    pause(token, after);
+    record.start();
+    Ok(())
 }
 
 impl Read for Response {

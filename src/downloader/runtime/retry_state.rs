@@ -65,6 +65,10 @@ impl RetryState {
         self.validate.is_some()
     }
 
+    fn is_held(&self) -> bool {
+        self.request.held().is_some()
+    }
+
     pub(crate) fn request(&self) -> &Request {
         &self.request
     }
@@ -84,11 +88,13 @@ impl RetryState {
             }
         }
         let hedging = Hedging { delay: hedge_delay(core), urgency: Arc::clone(urgency) as _ };
-        let opened = core.client.open(&self.request, token, Some(&hedging));
+        // The server of a long poll is silent on purpose.
+        let hedging = Some(&hedging).filter(|_| !self.is_held());
+        let opened = core.client.open(&self.request, token, hedging);
         let body = match opened {
             Err(error) if self.is_refused_rest(&error) => {
                 self.request.set_whole();
-                core.client.open(&self.request, token, Some(&hedging))?
+                core.client.open(&self.request, token, hedging)?
             }
             opened => opened?,
         };
@@ -98,6 +104,9 @@ impl RetryState {
 
     /// Requests the rest of `body` beside it when it falls silent while somebody waits.
     pub(crate) fn hedge(&self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
+        if self.is_held() {
+            return;
+        }
         let delay = hedge_delay(core) * 2_u32.pow(self.silent.0.min(5));
         let (urgency, rest) = match &self.redial {
             Some(urgency) => (Arc::clone(urgency), Rest::Live(body.head().content_type().map(str::to_owned))),
@@ -148,8 +157,9 @@ impl RetryState {
     /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
     fn accept(&mut self, head: &ResponseHead) -> Result<(), Error> {
         self.continuation.check(head)?;
-        if let Some(validate) = &mut self.validate {
-            validate.call("validate", |validate| validate(head))??;
+        self.request.check_range(head)?;
+        if let Some(validate) = &self.validate {
+            validate.call_shared("validate", |validate| validate(head))??;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use super::transfer::{Handoff, Step, Transfer};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{self, Urgency};
 use crate::downloader::epoch::Epoch;
-use crate::downloader::fetch::{Fetch, Flow, GuardedSink, Outcome, abandoned};
+use crate::downloader::fetch::{Fetch, Flow, GuardedSink, Measured, Outcome, abandoned};
 use crate::downloader::peer::Next;
 use crate::downloader::response::{Reply, Response};
 use crate::downloader::schedule::{Answer, FetchInfo, Fruitless, Origin, PROTECTED, WorkerId};
@@ -100,7 +100,7 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Message {
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
-    let is_fit = fetch.check_epoch(&asked.entry.token);
+    let is_fit = fetch.check_epoch(&asked.entry.token).and_then(|()| fetch.check_not_held());
     let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.stats, fetch, target));
     let accepted = match &mut job.target {
         Target::Sink(sink) => sink.accepted(job.record.id),
@@ -282,8 +282,7 @@ pub(crate) struct Control {
     pub(crate) request: RequestId,
     /// Its peer's, and that of all.
     all_stats: [Arc<PeerStats>; 2],
-    /// Sent at the pace of its source, which says nothing of the network to others.
-    is_live: bool,
+    measured: Measured,
     state: Mutex<ControlState>,
     /// Bytes of body so far, and steps before them: grows with every sign of life.
     progress: AtomicU64,
@@ -321,8 +320,8 @@ impl Control {
             begun: false,
             ended: false,
         };
-        let (is_live, state) = (fetch.is_live, Mutex::new(state));
-        Self { request, all_stats, is_live, state, progress: AtomicU64::new(0) }
+        let (measured, state) = (fetch.measured, Mutex::new(state));
+        Self { request, all_stats, measured, state, progress: AtomicU64::new(0) }
     }
 
     /// A worker takes the fetch up.
@@ -600,7 +599,9 @@ impl Record {
     pub(crate) fn record_head(&self, ttfb: Duration, body: &client::Response) {
         // The wait for a connection that did not answer says nothing of those that do, and would put off the next hedge.
         let own = ttfb.saturating_sub(body.lost());
-        self.control.all_stats.iter().for_each(|stats| stats.record_head(own));
+        if self.control.measured != Measured::Not {
+            self.control.all_stats.iter().for_each(|stats| stats.record_head(own));
+        }
         self.publish(Event::FirstByte { request: self.id, ttfb, status: body.head().status() });
     }
 
@@ -654,10 +655,11 @@ pub(crate) struct BodyMeter(Arc<Control>);
 impl BodyMeter {
     /// Counts what a read of `body` brought, and the time that it took.
     pub(crate) fn advance(&self, body: &mut client::Response, bytes: usize) {
-        let sample = body.take_sample();
+        let measured = self.0.measured;
+        let sample = body.take_sample().filter(|_| measured != Measured::Not);
         let [peer, all] = &self.0.all_stats;
         peer.record_read(bytes, sample.as_ref(), None);
-        match sample.filter(|_| !self.0.is_live) {
+        match sample.filter(|_| measured == Measured::Fully) {
             Some(sample) => all.record_read(bytes, Some(&sample), body.origin()),
             None => all.record_read(bytes, None, None),
         }
