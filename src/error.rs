@@ -59,6 +59,8 @@ struct Report {
 /// | `Changed` | response head or body | no | open the URL again |
 /// | `NotMedia` | response head or first bytes | no | check the URL: it may be a login page or a playlist |
 /// | `Empty` | response head or body | no | skip the file |
+/// | `InvalidPlaylist` | an HLS playlist (feature `hls`) | no | report it to the server's operator; see [`Error::source`](StdError::source) |
+/// | `Forbidden` | a URI of a playlist, or a redirect from it | no | allow it in the configuration, if you trust the playlist |
 /// | `TimedOut` | a read or a wait | by the caller | read again: the stream stays usable; see [`Error::cause`] |
 /// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
 /// | `Cancelled` | any time | no | nothing: the program asked for it |
@@ -120,6 +122,10 @@ pub enum ErrorKind {
     NotMedia,
     /// The resource exists and has no bytes.
     Empty,
+    /// The text is not a playlist, or violates its format. The cause names the line.
+    InvalidPlaylist,
+    /// A playlist leads to a URL that the configuration does not allow: an unencrypted one, or a private address.
+    Forbidden,
     /// A read or a wait made no progress within its limit. The stream stays usable.
     TimedOut,
     /// Another thread interrupted the wait. The stream stays usable.
@@ -348,7 +354,7 @@ impl From<Error> for io::Error {
             | ErrorKind::InvalidInput
             | ErrorKind::OutOfWindow => io::ErrorKind::InvalidInput,
             ErrorKind::HostNotFound | ErrorKind::Status(404 | 410) => io::ErrorKind::NotFound,
-            ErrorKind::Status(401 | 403) => io::ErrorKind::PermissionDenied,
+            ErrorKind::Status(401 | 403) | ErrorKind::Forbidden => io::ErrorKind::PermissionDenied,
             ErrorKind::ConnectTimedOut | ErrorKind::Silent | ErrorKind::TimedOut | ErrorKind::Stalled => {
                 io::ErrorKind::TimedOut
             }
@@ -362,6 +368,7 @@ impl From<Error> for io::Error {
             | ErrorKind::Encoded
             | ErrorKind::Changed
             | ErrorKind::NotMedia
+            | ErrorKind::InvalidPlaylist
             | ErrorKind::Empty => io::ErrorKind::InvalidData,
             ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
             ErrorKind::Io(io::ErrorKind::Interrupted) => io::ErrorKind::Other,

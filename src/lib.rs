@@ -87,3 +87,13 @@ pub use phase::Phase;
 pub use safe_url::SafeUrl;
 pub use stream::{Stream, StreamHandle, open};
 pub use types::{ByteRange, Priority, RequestId};
+
+/// HTTP Live Streaming. Needs the feature `hls`.
+#[cfg(feature = "hls")]
+pub mod hls {
+    pub use crate::source::hls::playlist::{
+        ContentSteering, DateRange, Key, KeyMethod, Map, MediaPlaylist, MediaType, MultivariantPlaylist,
+        Part, Playlist, PlaylistError, PlaylistProblem, PlaylistType, PreloadHint, Rendition,
+        RenditionReport, Segment, ServerControl, SessionData, Start, Uri, Variant,
+    };
+}

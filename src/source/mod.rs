@@ -18,6 +18,8 @@
 //! position.
 
 pub(crate) mod file;
+#[cfg(feature = "hls")]
+pub(crate) mod hls;
 pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod radio;

@@ -1,0 +1,3 @@
+//! HTTP Live Streaming (draft-pantos-hls-rfc8216bis-22).
+
+pub(crate) mod playlist;

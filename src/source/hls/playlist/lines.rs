@@ -1,0 +1,150 @@
+//! Splits a playlist into lines and names, and decides its kind by a table of tags.
+
+use std::str;
+
+use super::error::{PlaylistError, PlaylistProblem};
+
+/// Bytes of a playlist, at most. An event of 24 h with parts of 1 s has about 10 MB.
+pub(crate) const MOST_BYTES: usize = 16 << 20;
+
+/// Lines of a playlist, at most.
+pub(crate) const MOST_LINES: usize = 1_000_000;
+
+/// Which playlists a tag belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Either,
+    Media,
+    Multivariant,
+}
+
+/// Every tag of section 4.4. Others are ignored (section 6.3.1).
+const TAGS: [(&str, Kind); 33] = [
+    ("EXT-X-VERSION", Kind::Either),
+    ("EXT-X-INDEPENDENT-SEGMENTS", Kind::Either),
+    ("EXT-X-START", Kind::Either),
+    ("EXT-X-DEFINE", Kind::Either),
+    ("EXT-X-TARGETDURATION", Kind::Media),
+    ("EXT-X-MEDIA-SEQUENCE", Kind::Media),
+    ("EXT-X-DISCONTINUITY-SEQUENCE", Kind::Media),
+    ("EXT-X-ENDLIST", Kind::Media),
+    ("EXT-X-PLAYLIST-TYPE", Kind::Media),
+    ("EXT-X-I-FRAMES-ONLY", Kind::Media),
+    ("EXT-X-PART-INF", Kind::Media),
+    ("EXT-X-SERVER-CONTROL", Kind::Media),
+    ("EXTINF", Kind::Media),
+    ("EXT-X-BYTERANGE", Kind::Media),
+    ("EXT-X-DISCONTINUITY", Kind::Media),
+    ("EXT-X-KEY", Kind::Media),
+    ("EXT-X-MAP", Kind::Media),
+    ("EXT-X-PROGRAM-DATE-TIME", Kind::Media),
+    ("EXT-X-GAP", Kind::Media),
+    ("EXT-X-BITRATE", Kind::Media),
+    ("EXT-X-PART", Kind::Media),
+    ("EXT-X-DATERANGE", Kind::Media),
+    ("EXT-X-SKIP", Kind::Media),
+    ("EXT-X-PRELOAD-HINT", Kind::Media),
+    ("EXT-X-RENDITION-REPORT", Kind::Media),
+    ("EXT-X-ALLOW-CACHE", Kind::Media),
+    ("EXT-X-MEDIA", Kind::Multivariant),
+    ("EXT-X-STREAM-INF", Kind::Multivariant),
+    ("EXT-X-I-FRAME-STREAM-INF", Kind::Multivariant),
+    ("EXT-X-SESSION-DATA", Kind::Multivariant),
+    ("EXT-X-SESSION-KEY", Kind::Multivariant),
+    ("EXT-X-CONTENT-STEERING", Kind::Multivariant),
+    // Not in the draft any more; it named the programs of a multivariant playlist.
+    ("EXT-X-IMAGE-STREAM-INF", Kind::Multivariant),
+];
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Line<'a> {
+    /// A tag of the table: its name without `#`, and what follows the colon.
+    Tag(&'static str, &'a str),
+    Uri(&'a str),
+}
+
+/// The significant lines of a playlist: no comments, no blank lines, no unknown tags.
+pub(super) struct Lines<'a> {
+    rest: &'a [u8],
+    /// Number of the last line, from 1.
+    number: usize,
+    tag: &'static str,
+}
+
+impl<'a> Lines<'a> {
+    /// Checks the limits and the first line.
+    pub(super) fn new(text: &'a [u8]) -> Result<Self, PlaylistError> {
+        if text.len() > MOST_BYTES {
+            return Err(PlaylistError::whole(PlaylistProblem::TooLarge(MOST_BYTES)));
+        }
+        // Section 4.1: there must be no byte order mark. Some servers send one all the same.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        // Section 4.4.1.1: `#EXTM3U` must be the first line. Some servers send blank lines before it.
+        let blank = text.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        let number = text[..blank].iter().filter(|byte| **byte == b'\n').count();
+        let rest = text[blank..].strip_prefix(b"#EXTM3U");
+        let is_whole_line = |rest: &&[u8]| rest.first().is_none_or(u8::is_ascii_whitespace);
+        match rest.filter(is_whole_line) {
+            Some(rest) => Ok(Self { rest, number, tag: "" }),
+            None => Err(PlaylistError::whole(PlaylistProblem::NotAPlaylist)),
+        }
+    }
+
+    /// The kind of the playlist: that of the first tag that belongs to one kind only.
+    pub(super) fn kind(&mut self) -> Result<Kind, PlaylistError> {
+        let mut ahead = Lines { rest: self.rest, number: self.number, tag: "" };
+        while let Some(line) = ahead.next()? {
+            match line {
+                Line::Tag(name, _) if kind_of(name) != Kind::Either => return Ok(kind_of(name)),
+                Line::Uri(_) => return Err(ahead.error(PlaylistProblem::UriWithoutTag)),
+                Line::Tag(..) => {}
+            }
+        }
+        Err(PlaylistError::whole(PlaylistProblem::UnknownKind))
+    }
+
+    pub(super) fn next(&mut self) -> Result<Option<Line<'a>>, PlaylistError> {
+        while !self.rest.is_empty() {
+            let end = self.rest.iter().position(|byte| *byte == b'\n').unwrap_or(self.rest.len());
+            let (line, rest) = self.rest.split_at(end);
+            self.rest = rest.get(1..).unwrap_or_default();
+            // What follows `#EXTM3U` on its line is passed here first, so the number is that of the line before.
+            self.number += 1;
+            if self.number > MOST_LINES {
+                return Err(PlaylistError::whole(PlaylistProblem::TooManyLines(MOST_LINES)));
+            }
+            if let Some(line) = self.read(line.trim_ascii())? {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read(&mut self, line: &'a [u8]) -> Result<Option<Line<'a>>, PlaylistError> {
+        self.tag = "";
+        let Some(tag) = line.strip_prefix(b"#") else {
+            return if line.is_empty() { Ok(None) } else { self.text(line).map(|uri| Some(Line::Uri(uri))) };
+        };
+        let end = tag.iter().position(|byte| *byte == b':').unwrap_or(tag.len());
+        let known = TAGS.iter().find(|(name, _)| name.as_bytes() == &tag[..end]);
+        // Section 6.3.1: comments and unknown tags are ignored, also those that are not UTF-8.
+        let Some((name, _)) = known else { return Ok(None) };
+        self.tag = name;
+        let value = self.text(tag.get(end + 1..).unwrap_or_default())?;
+        Ok(Some(Line::Tag(name, value)))
+    }
+
+    fn text(&self, bytes: &'a [u8]) -> Result<&'a str, PlaylistError> {
+        str::from_utf8(bytes).map_err(|_| self.error(PlaylistProblem::NotUtf8))
+    }
+
+    /// An error of the line that was returned last.
+    pub(super) fn error(&self, problem: PlaylistProblem) -> PlaylistError {
+        PlaylistError { line: self.number, tag: self.tag.to_owned(), problem }
+    }
+}
+
+pub(super) fn kind_of(name: &str) -> Kind {
+    TAGS.iter().find(|(known, _)| *known == name).map_or(Kind::Either, |(_, kind)| *kind)
+}
