@@ -1,20 +1,26 @@
-//! The thread that loads blocks of temporary files into memory, for readers that must not wait for a disk.
+//! The thread that does file I/O for readers and writers that must not wait for a disk.
 //!
-//! There is one for the process: started by the first resource that requests a block, ended by the drop of the last one
-//! that did. A network worker would be the wrong thread for it: when all of them wait for servers, bytes that lie on
-//! the local disk would wait with them.
+//! There is one for the process. The first resource that has work for it starts it, and the drop of the last share ends
+//! it. A network worker can't do its work: while all of them wait for servers, bytes that lie on the local disk would
+//! wait with them.
 //!
-//! Who wakes whom: [`request`](Disk::request) and the drop notify the thread, under the queue's lock; nobody waits for
-//! the thread but the drop, which joins it. While nothing is requested the thread sleeps without a deadline.
+//! Who wakes whom: [`request`](Disk::request) and the drop notify the thread, under the queue's lock. Only the drop
+//! waits for the thread: it joins it. While there is no work the thread sleeps without a deadline.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Resource;
 use crate::error::{Error, ErrorKind};
+
+/// Something that needs file I/O.
+pub(super) trait DiskWork: fmt::Debug + Send + Sync {
+    /// Does one block's work, on the disk thread. True if there is more.
+    fn work(&self) -> bool;
+}
 
 static SHARED: Mutex<Weak<Disk>> = Mutex::new(Weak::new());
 
@@ -30,20 +36,19 @@ pub(super) struct Disk {
 #[derive(Debug, Default)]
 struct Queue {
     state: Mutex<State>,
-    /// Notified when a resource is added, and when the queue is closed.
+    /// Notified when work is added, and when the queue is closed.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Resources with requested blocks, each once: no more than there are resources. How many blocks each may request
-    /// is limited there.
-    waiting: VecDeque<Weak<Resource>>,
+    /// Each is in it once, so there are at most as many as there are resources. Each limits its own work.
+    waiting: VecDeque<Weak<dyn DiskWork>>,
     is_closed: bool,
 }
 
 impl Disk {
-    /// A share of this process's thread, which is started if there is none. Does not block for I/O.
+    /// A share of the process's thread. Starts it if it does not run. Does not block for I/O.
     pub(super) fn shared() -> Result<Arc<Self>, Error> {
         let mut shared = SHARED.lock();
         if let Some(disk) = shared.upgrade() {
@@ -66,10 +71,9 @@ impl Disk {
         Ok(Self { queue, id: thread.thread().id(), thread: Some(thread) })
     }
 
-    /// Has the requested blocks of `resource` loaded. To be called once until the thread has loaded them all, which
-    /// [`Resource::load_next`] says.
-    pub(super) fn request(&self, resource: &Arc<Resource>) {
-        self.queue.push(Arc::downgrade(resource));
+    /// Calls [`DiskWork::work`] on the thread until it returns false. The caller must not request it again before.
+    pub(super) fn request(&self, work: &Arc<dyn DiskWork>) {
+        self.queue.push(Arc::downgrade(work));
     }
 }
 
@@ -80,8 +84,8 @@ impl Drop for Disk {
             state.is_closed = true;
             self.queue.changed.notify_all();
         }
-        // The last share may go with a resource that the thread itself held while it loaded a block: then it ends by
-        // itself.
+        // The thread itself may drop the last share, with a resource that it held while it worked. It ends by itself
+        // then.
         if thread::current().id() == self.id {
             return;
         }
@@ -92,76 +96,73 @@ impl Drop for Disk {
 }
 
 impl Queue {
-    /// The thread. One block of each resource in turn, so that none waits for all blocks of another.
+    /// The thread. Serves one block of each resource in turn, so that none waits for all blocks of another.
     fn run(&self) {
         while let Some(waiting) = self.next() {
-            // One that has gone needs no block.
+            // A resource that was dropped needs no I/O.
             let Some(resource) = waiting.upgrade() else { continue };
-            if resource.load_next() {
+            if resource.work() {
                 self.push(waiting);
             }
         }
     }
 
-    /// Blocks until a resource waits; `None` once the queue is closed.
-    fn next(&self) -> Option<Weak<Resource>> {
+    /// Blocks until there is work. `None` once the queue is closed.
+    fn next(&self) -> Option<Weak<dyn DiskWork>> {
         let mut state = self.state.lock();
         loop {
             if state.is_closed {
                 return None;
             }
             match state.waiting.pop_front() {
-                Some(resource) => return Some(resource),
+                Some(work) => return Some(work),
                 None => self.changed.wait(&mut state),
             }
         }
     }
 
-    fn push(&self, resource: Weak<Resource>) {
+    fn push(&self, work: Weak<dyn DiskWork>) {
         let mut state = self.state.lock();
-        state.waiting.push_back(resource);
+        state.waiting.push_back(work);
         self.changed.notify_all();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::super::TryStored;
+pub(super) mod tests {
     use super::*;
-    use crate::config::StorageConfig;
+    use crossbeam_channel::{Sender, bounded};
 
-    /// As an audio callback does: comes back for what is not there yet.
-    fn read_first(resource: &Arc<Resource>) -> u8 {
-        let mut buf = [0];
-        while resource.try_read_at(0, &mut buf).unwrap() == TryStored::OnDisk {
-            thread::sleep(Duration::from_millis(1));
+    /// Reports the thread that does its work.
+    #[derive(Debug)]
+    struct Report(Sender<ThreadId>);
+
+    impl DiskWork for Report {
+        fn work(&self) -> bool {
+            self.0.send(thread::current().id()).unwrap();
+            false
         }
-        buf[0]
+    }
+
+    /// Blocks until the work that was requested before has been done, each once. Returns the disk's thread.
+    pub(in crate::storage) fn await_earlier_work(disk: &Disk) -> ThreadId {
+        let (sender, receiver) = bounded(1);
+        let report: Arc<dyn DiskWork> = Arc::new(Report(sender));
+        disk.request(&report);
+        receiver.recv().unwrap()
     }
 
     #[test]
-    fn one_thread_serves_all_resources() {
-        let resources: Vec<Arc<Resource>> = (0..20)
-            .map(|number| {
-                let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
-                resource.write_at(0, &[number; 100]).unwrap();
-                resource
-            })
-            .collect();
-        for (number, resource) in resources.iter().enumerate() {
-            assert_eq!(read_first(resource), number as u8);
-        }
-        let disk = Disk::shared().unwrap();
-        assert!(resources.iter().all(|resource| Arc::ptr_eq(&resource.disk().unwrap(), &disk)));
+    fn all_shares_are_of_one_thread() {
+        let (one, other) = (Disk::shared().unwrap(), Disk::shared().unwrap());
+        assert_eq!(await_earlier_work(&one), await_earlier_work(&other));
+        assert_ne!(await_earlier_work(&one), thread::current().id());
     }
 
     #[test]
     fn the_thread_has_ended_when_its_last_share_is_dropped() {
         let disk = Disk::start().unwrap();
-        let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
-        disk.request(&resource);
+        await_earlier_work(&disk);
         let queue = Arc::downgrade(&disk.queue);
         drop(disk);
         assert!(queue.upgrade().is_none());

@@ -6,65 +6,95 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::BLOCK;
+use super::layout::BLOCK;
+use super::store::{BlockStore, Place};
+use crate::error::Error;
 
-/// A block's bytes. Locked for as long as a copy takes.
-pub(super) type Block = Arc<RwLock<Box<[u8]>>>;
-
-/// Evicted blocks kept for new bytes.
+/// Removed blocks whose memory is kept for new bytes.
 const MAX_FREE: usize = 64;
 
-/// Handles to the blocks, by index. Bytes are copied by whoever got a handle, without this being locked.
+/// A block's bytes. Locked for as long as a copy takes.
+#[derive(Debug)]
+pub(super) struct Block(RwLock<Box<[u8]>>);
+
+impl Block {
+    /// A block of zeros.
+    pub(super) fn zeroed() -> Self {
+        Self(RwLock::new(new_block()))
+    }
+
+    pub(super) fn copy_to(&self, within: u64, buf: &mut [u8]) {
+        let at = within as usize;
+        buf.copy_from_slice(&self.0.read()[at..at + buf.len()]);
+    }
+
+    pub(super) fn copy_from(&self, within: u64, bytes: &[u8]) {
+        let at = within as usize;
+        self.0.write()[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+impl Place for Block {
+    fn read(&self, within: u64, buf: &mut [u8]) -> Result<(), Error> {
+        self.copy_to(within, buf);
+        Ok(())
+    }
+
+    fn write(&self, within: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.copy_from(within, bytes);
+        Ok(())
+    }
+}
+
+/// All blocks of a resource, in memory.
 #[derive(Debug, Default)]
-pub(super) struct Blocks {
-    blocks: BTreeMap<u64, Block>,
+pub(super) struct MemoryStore {
+    blocks: BTreeMap<u64, Arc<Block>>,
+    /// At most [`MAX_FREE`].
     free: Vec<Box<[u8]>>,
 }
 
-impl Blocks {
-    /// The block of this index; made if it is not there.
-    pub(super) fn entry(&mut self, index: u64) -> Block {
+impl MemoryStore {
+    /// Keeps a block's memory for another one, unless somebody is copying from or to it.
+    fn recycle(&mut self, block: Arc<Block>) {
+        let free = Arc::into_inner(block).filter(|_| self.free.len() < MAX_FREE);
+        self.free.extend(free.map(|block| block.0.into_inner()));
+    }
+}
+
+impl BlockStore for MemoryStore {
+    fn entry(&mut self, index: u64) -> Arc<dyn Place> {
         let free = &mut self.free;
-        let block = self
-            .blocks
-            .entry(index)
-            .or_insert_with(|| Arc::new(RwLock::new(free.pop().unwrap_or_else(new_block))));
-        Arc::clone(block)
+        let new = || Arc::new(Block(RwLock::new(free.pop().unwrap_or_else(new_block))));
+        let block: &Arc<Block> = self.blocks.entry(index).or_insert_with(new);
+        Arc::clone(block) as Arc<dyn Place>
     }
 
-    pub(super) fn get(&self, index: u64) -> Option<Block> {
-        self.blocks.get(&index).cloned()
+    fn get(&self, index: u64) -> Option<Arc<dyn Place>> {
+        self.blocks.get(&index).map(|block| Arc::clone(block) as Arc<dyn Place>)
     }
 
-    /// Makes `bytes` the block of this index. Returns memory for another block, if there is some.
-    pub(super) fn put(&mut self, index: u64, bytes: Box<[u8]>) -> Option<Box<[u8]>> {
-        if let Some(old) = self.blocks.insert(index, Arc::new(RwLock::new(bytes))) {
-            self.recycle(old);
-        }
-        self.free.pop()
-    }
-
-    /// True if `block` is still the one of this index.
-    pub(super) fn is_current(&self, index: u64, block: &Block) -> bool {
-        self.blocks.get(&index).is_some_and(|current| Arc::ptr_eq(current, block))
-    }
-
-    /// The blocks of these indices that are there.
-    pub(super) fn indices(&self, within: Range<u64>) -> Vec<u64> {
+    fn indices(&self, within: Range<u64>) -> Vec<u64> {
         self.blocks.range(within).map(|(index, _)| *index).collect()
     }
 
-    /// Drops a block.
-    pub(super) fn remove(&mut self, index: u64) {
+    fn remove(&mut self, index: u64) {
         if let Some(block) = self.blocks.remove(&index) {
             self.recycle(block);
         }
     }
 
-    /// Keeps a block's memory for another one, unless somebody copies from or to it just now.
-    fn recycle(&mut self, block: Block) {
-        let free = Arc::into_inner(block).filter(|_| self.free.len() < MAX_FREE);
-        self.free.extend(free.map(RwLock::into_inner));
+    fn keep(&mut self, index: u64, block: &mut Box<[u8]>) -> bool {
+        let kept = Arc::new(Block(RwLock::new(std::mem::take(block))));
+        if let Some(old) = self.blocks.insert(index, kept) {
+            self.recycle(old);
+        }
+        *block = self.free.pop().unwrap_or_default();
+        true
+    }
+
+    fn is_in_memory(&self) -> bool {
+        true
     }
 }
 

@@ -1,5 +1,5 @@
-//! Blocks in an unnamed temporary file: in order of arrival, found by a map. The file is gone with its last handle,
-//! also after a crash.
+//! Blocks in an unnamed temporary file, in the order in which they arrive. The system deletes the file with its last
+//! handle, also after a crash.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,33 +8,31 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::BLOCK;
+use super::layout::BLOCK;
+use super::store::{BlockStore, Place};
 use crate::error::{Error, ErrorKind};
 
-/// Where each block lies in the file. Bytes are read and written by whoever looked it up, without this being locked.
+/// All blocks of a resource, in one file.
 #[derive(Debug)]
-pub(super) struct FileBlocks {
+pub(super) struct TempFileStore {
     file: Arc<File>,
-    /// Slot in the file, by the block's index.
+    /// By the block's index.
     slots: BTreeMap<u64, Arc<Slot>>,
-    /// Slots of blocks that were let go. One that somebody still reads or writes is not given to another block.
+    /// Slots of removed blocks. One that somebody still reads or writes is not given to another block.
     free: Vec<Arc<Slot>>,
-    /// Slots ever used; the file is no longer than that.
+    /// Slots ever used: the file's maximum length, in blocks.
     used: u64,
 }
 
-/// Where a block lies in the file, in blocks.
+/// Where a block lies in the file.
 #[derive(Debug)]
-struct Slot(u64);
-
-/// A place in the file, held for as long as it is read or written.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
+struct Slot {
     file: Arc<File>,
-    slot: Arc<Slot>,
+    /// Offset in the file, in blocks.
+    number: u64,
 }
 
-impl FileBlocks {
+impl TempFileStore {
     pub(super) fn new(directory: Option<&Path>) -> Result<Self, Error> {
         let file = match directory {
             Some(directory) => tempfile::tempfile_in(directory),
@@ -48,67 +46,43 @@ impl FileBlocks {
         Self { file: Arc::new(file), slots: BTreeMap::new(), free: Vec::new(), used: 0 }
     }
 
-    /// How long the file is at most, in blocks.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> u64 {
-        self.used
+    /// A slot that nobody holds.
+    fn free_slot(&mut self) -> Arc<Slot> {
+        // Nobody can get hold of a slot that is in `free`, so the count can't rise after this look.
+        let unheld = self.free.iter().position(|slot| Arc::strong_count(slot) == 1);
+        unheld.map(|at| self.free.swap_remove(at)).unwrap_or_else(|| {
+            self.used += 1;
+            Arc::new(Slot { file: Arc::clone(&self.file), number: self.used - 1 })
+        })
+    }
+}
+
+impl BlockStore for TempFileStore {
+    fn entry(&mut self, index: u64) -> Arc<dyn Place> {
+        if let Some(slot) = self.slots.get(&index) {
+            return Arc::clone(slot) as Arc<dyn Place>;
+        }
+        let slot = self.free_slot();
+        self.slots.insert(index, Arc::clone(&slot));
+        slot
     }
 
-    /// The place of the block of this index; given one if it has none.
-    pub(super) fn entry(&mut self, index: u64) -> Place {
-        let (free, used) = (&mut self.free, &mut self.used);
-        let slot = self.slots.entry(index).or_insert_with(|| {
-            let unheld = free.iter().position(|slot| Arc::strong_count(slot) == 1);
-            unheld.map(|free_at| free.swap_remove(free_at)).unwrap_or_else(|| {
-                *used += 1;
-                Arc::new(Slot(*used - 1))
-            })
-        });
-        Place { file: Arc::clone(&self.file), slot: Arc::clone(slot) }
+    fn get(&self, index: u64) -> Option<Arc<dyn Place>> {
+        self.slots.get(&index).map(|slot| Arc::clone(slot) as Arc<dyn Place>)
     }
 
-    pub(super) fn get(&self, index: u64) -> Option<Place> {
-        let slot = Arc::clone(self.slots.get(&index)?);
-        Some(Place { file: Arc::clone(&self.file), slot })
-    }
-
-    pub(super) fn is_current(&self, index: u64, place: &Place) -> bool {
-        self.slots.get(&index).is_some_and(|slot| Arc::ptr_eq(slot, &place.slot))
-    }
-
-    /// The blocks of these indices that are there.
-    pub(super) fn indices(&self, within: Range<u64>) -> Vec<u64> {
+    fn indices(&self, within: Range<u64>) -> Vec<u64> {
         self.slots.range(within).map(|(index, _)| *index).collect()
     }
 
-    /// Frees a block's slot for another block.
-    pub(super) fn remove(&mut self, index: u64) {
+    fn remove(&mut self, index: u64) {
         self.free.extend(self.slots.remove(&index));
     }
 }
 
-impl Place {
-    pub(super) fn write(&self, within: u64, mut bytes: &[u8]) -> Result<(), Error> {
-        let mut at = self.slot.0 * BLOCK + within;
-        while !bytes.is_empty() {
-            match write_some(&self.file, bytes, at) {
-                Ok(0) => {
-                    let error = io::Error::from(io::ErrorKind::WriteZero);
-                    return Err(storage_error("the temporary file accepts no more bytes", error));
-                }
-                Ok(written) => {
-                    bytes = &bytes[written..];
-                    at += written as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(storage_error("the temporary file can't be written", error)),
-            }
-        }
-        Ok(())
-    }
-
-    pub(super) fn read(&self, within: u64, mut buf: &mut [u8]) -> Result<(), Error> {
-        let mut at = self.slot.0 * BLOCK + within;
+impl Place for Slot {
+    fn read(&self, within: u64, mut buf: &mut [u8]) -> Result<(), Error> {
+        let mut at = self.number * BLOCK + within;
         while !buf.is_empty() {
             match read_some(&self.file, buf, at) {
                 Ok(0) => {
@@ -121,6 +95,25 @@ impl Place {
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(storage_error("the temporary file can't be read", error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, within: u64, mut bytes: &[u8]) -> Result<(), Error> {
+        let mut at = self.number * BLOCK + within;
+        while !bytes.is_empty() {
+            match write_some(&self.file, bytes, at) {
+                Ok(0) => {
+                    let error = io::Error::from(io::ErrorKind::WriteZero);
+                    return Err(storage_error("the temporary file accepts no more bytes", error));
+                }
+                Ok(written) => {
+                    bytes = &bytes[written..];
+                    at += written as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(storage_error("the temporary file can't be written", error)),
             }
         }
         Ok(())
@@ -149,4 +142,26 @@ fn write_some(file: &File, bytes: &[u8], at: u64) -> io::Result<usize> {
 #[cfg(windows)]
 fn read_some(file: &File, buf: &mut [u8], at: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, buf, at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_is_still_held_is_not_given_to_another_block() {
+        let mut store = TempFileStore::new(None).unwrap();
+        let held = store.entry(7);
+        held.write(0, b"seven").unwrap();
+        store.remove(7);
+        let other = store.entry(8);
+        other.write(0, b"eight").unwrap();
+        let mut read = [0; 5];
+        held.read(0, &mut read).unwrap();
+        assert_eq!(&read, b"seven");
+        assert!(store.get(7).is_none() && Arc::ptr_eq(&store.get(8).unwrap(), &other));
+        drop(held);
+        store.entry(9).write(0, b"nine!").unwrap();
+        assert_eq!(store.used, 2);
+    }
 }

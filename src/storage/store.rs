@@ -1,0 +1,43 @@
+//! Where the blocks of a resource lie: the interface to memory and files.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::Error;
+
+/// The blocks of one resource. A store only finds places: it is called under the resource's lock, and does no I/O.
+pub(super) trait BlockStore: fmt::Debug + Send {
+    /// The place of the block of this index. Makes one if the block has none.
+    fn entry(&mut self, index: u64) -> Arc<dyn Place>;
+
+    /// The place of the block of this index, if it has one.
+    fn get(&self, index: u64) -> Option<Arc<dyn Place>>;
+
+    /// The indices within this range that have a place, in order.
+    fn indices(&self, within: Range<u64>) -> Vec<u64>;
+
+    /// Forgets a block. Its place is given to another block once nobody holds it.
+    fn remove(&mut self, index: u64);
+
+    /// Keeps the memory of a whole block, and leaves other memory or none in `block`. False if blocks do not lie in
+    /// memory; then nothing changes.
+    fn keep(&mut self, _index: u64, _block: &mut Box<[u8]>) -> bool {
+        false
+    }
+
+    /// True if no place waits for a disk.
+    fn is_in_memory(&self) -> bool {
+        false
+    }
+}
+
+/// Where one block lies. It belongs to that block for as long as somebody holds it, also after the block was removed.
+/// So bytes are read and written without the resource's lock, and never end up in another block.
+pub(super) trait Place: fmt::Debug + Send + Sync {
+    /// Fills `buf` with the block's bytes from the offset `within` on.
+    fn read(&self, within: u64, buf: &mut [u8]) -> Result<(), Error>;
+
+    /// Stores `bytes` at the offset `within` of the block.
+    fn write(&self, within: u64, bytes: &[u8]) -> Result<(), Error>;
+}

@@ -1,0 +1,287 @@
+//! Tests of storage as a whole, over each kind of store.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use proptest::prelude::*;
+
+use super::disk::{Disk, DiskWork, tests::await_earlier_work};
+use super::layout::BLOCK;
+use super::temp_file::TempFileStore;
+use super::{Resource, TryStored};
+use crate::config::StorageConfig;
+use crate::error::ErrorKind;
+
+fn byte_at(offset: u64) -> u8 {
+    (offset.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8
+}
+
+fn bytes(range: Range<u64>) -> Vec<u8> {
+    range.map(byte_at).collect()
+}
+
+fn both() -> [Resource; 2] {
+    [StorageConfig::Memory, StorageConfig::TempFile(None)].map(|config| Resource::new(&config).unwrap())
+}
+
+#[test]
+fn what_is_written_anywhere_is_read_back() {
+    for resource in both() {
+        let far = 5 << 32;
+        resource.write_at(far + 10, &bytes(far + 10..far + 200_000)).unwrap();
+        let mut buf = vec![0; 300_000];
+        assert_eq!(resource.read_at(far, &mut buf).unwrap(), 0);
+        let got = resource.read_at(far + 70_000, &mut buf).unwrap();
+        assert_eq!(buf[..got], bytes(far + 70_000..far + 200_000));
+    }
+}
+
+#[test]
+fn eviction_forgets_whole_blocks_outside_the_windows() {
+    for resource in both() {
+        resource.write_at(0, &bytes(0..4 * BLOCK)).unwrap();
+        resource.evict(&[BLOCK + 5..BLOCK + 6, 3 * BLOCK - 1..3 * BLOCK]);
+        let ranges: Vec<_> = resource.with_ranges(|ranges| ranges.iter().collect());
+        assert_eq!(ranges.len(), 1);
+        assert_eq!(ranges[0], BLOCK..3 * BLOCK);
+        resource.write_at(9 * BLOCK, &bytes(9 * BLOCK..10 * BLOCK)).unwrap();
+        let mut buf = vec![0; BLOCK as usize];
+        assert_eq!(resource.read_at(2 * BLOCK, &mut buf).unwrap(), buf.len());
+        assert_eq!(buf, bytes(2 * BLOCK..3 * BLOCK));
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_of_its_own_and_nothing_counts_as_stored() {
+    let Ok(full) = std::fs::File::options().read(true).write(true).open("/dev/full") else {
+        return; // A system without it has nothing to test with.
+    };
+    let resource = Resource::over(TempFileStore::over(full));
+    let error = resource.write_at(5, b"bytes").unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
+    assert_eq!(resource.read_at(5, &mut [0; 10]).unwrap(), 0);
+}
+
+#[test]
+fn a_read_that_never_waits_gets_what_was_loaded_and_what_is_written_afterwards() {
+    let resource = Resource::new(&StorageConfig::TempFile(None)).unwrap();
+    let mut buf = vec![0; 3 * BLOCK as usize];
+    assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::Nothing);
+    assert!(!resource.work());
+    resource.write_at(0, &bytes(0..BLOCK + 10)).unwrap();
+    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::OnDisk);
+    while resource.work() {}
+    // The read has requested the block behind.
+    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 5));
+    assert!(resource.state.lock().block_cache.has_requests());
+    while resource.work() {}
+    resource.write_at(BLOCK + 10, &bytes(BLOCK + 10..BLOCK + 100)).unwrap();
+    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize + 95));
+    assert_eq!(buf[..BLOCK as usize + 95], bytes(5..BLOCK + 100));
+    resource.evict(&[BLOCK..BLOCK + 1]);
+    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Nothing);
+    assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap(), TryStored::Bytes(100));
+}
+
+#[test]
+fn a_failed_load_is_returned_once_by_a_read_of_that_block() {
+    let file = tempfile::tempfile().unwrap();
+    let resource = Resource::over(TempFileStore::over(file.try_clone().unwrap()));
+    resource.write_at(0, &bytes(0..2 * BLOCK)).unwrap();
+    let mut buf = [0; 10];
+    assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::OnDisk);
+    while resource.work() {}
+    // The first block lies in memory by now; the second one is lost.
+    file.set_len(BLOCK).unwrap();
+    for _ in 0..2 {
+        assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::Bytes(10));
+        while resource.work() {}
+    }
+    for _ in 0..2 {
+        assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap_err().kind(), ErrorKind::Storage);
+        assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap(), TryStored::OnDisk);
+        while resource.work() {}
+    }
+}
+
+#[test]
+fn the_disk_thread_loads_for_all_resources() {
+    let resources: Vec<Arc<Resource>> = (0..20)
+        .map(|number| {
+            let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
+            resource.write_at(0, &[number; 100]).unwrap();
+            resource
+        })
+        .collect();
+    let disk = Disk::shared().unwrap();
+    for (number, resource) in resources.iter().enumerate() {
+        let mut buf = [0];
+        assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::OnDisk);
+        await_earlier_work(&disk);
+        assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Bytes(1));
+        assert_eq!(buf[0], number as u8);
+    }
+    assert!(resources.iter().all(|resource| Arc::ptr_eq(resource.disk.lock().as_ref().unwrap(), &disk)));
+}
+
+#[test]
+fn a_closed_resource_holds_no_block_and_takes_none_in() {
+    let resource = Resource::new(&StorageConfig::WholeMemory).unwrap();
+    resource.write_at(0, &bytes(0..3 * BLOCK)).unwrap();
+    let held: Vec<_> =
+        (0..3).map(|index| Arc::downgrade(&resource.state.lock().get(index).unwrap())).collect();
+    resource.close();
+    assert!(held.iter().all(|block| block.upgrade().is_none()));
+
+    let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
+    resource.write_at(0, &bytes(0..BLOCK)).unwrap();
+    let mut buf = [0; 100];
+    assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::OnDisk);
+    resource.close();
+    assert!(resource.state.lock().store.is_none() && resource.disk.lock().is_none());
+    assert_eq!(resource.read_at(0, &mut buf).unwrap(), 0);
+    assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Nothing);
+    assert!(resource.write_at(0, &buf).unwrap_err().is_cancelled());
+    let mut block = bytes(0..BLOCK).into_boxed_slice();
+    assert!(resource.write_block(0, &mut block).unwrap_err().is_cancelled());
+    resource.evict(&[]);
+    assert!(resource.with_ranges(|ranges| ranges.iter().next().is_none()));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(u64, u64),
+    /// The block of this index, with its memory.
+    WriteBlock(u64),
+    Read(u64, u64),
+    /// Without waiting for a disk, after it was waited for or not.
+    TryRead(u64, u64, bool),
+    Evict(Vec<(u64, u64)>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    const END: u64 = 12 * BLOCK;
+    let some = || (0..END, 0..3 * BLOCK);
+    let step = prop_oneof![
+        4 => some().prop_map(|(at, len)| Step::Write(at, len)),
+        2 => (0..END / BLOCK).prop_map(Step::WriteBlock),
+        4 => some().prop_map(|(at, len)| Step::Read(at, len)),
+        4 => (some(), any::<bool>()).prop_map(|((at, len), is_loaded)| Step::TryRead(at, len, is_loaded)),
+        1 => proptest::collection::vec(some(), 0..3).prop_map(Step::Evict),
+    ];
+    proptest::collection::vec(step, 1..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// What is there is what was written and not evicted; whole blocks outside of the windows go, and nothing else.
+    #[test]
+    fn storage_agrees_with_a_list_of_bytes(steps in steps()) {
+        for resource in both() {
+            let mut model = vec![None; 15 * BLOCK as usize];
+            for step in &steps {
+                match step {
+                    Step::Write(at, len) => {
+                        resource.write_at(*at, &bytes(*at..at + len)).unwrap();
+                        (*at..at + len).for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
+                    }
+                    Step::WriteBlock(index) => {
+                        let own = index * BLOCK..(index + 1) * BLOCK;
+                        let mut block = bytes(own.clone()).into_boxed_slice();
+                        resource.write_block(own.start, &mut block).unwrap();
+                        prop_assert_eq!(block.len() as u64, BLOCK);
+                        own.for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
+                    }
+                    Step::Read(at, len) => {
+                        let mut buf = vec![0; *len as usize];
+                        let got = resource.read_at(*at, &mut buf).unwrap();
+                        let there: Vec<u8> =
+                            model[*at as usize..][..*len as usize].iter().map_while(|byte| *byte).collect();
+                        prop_assert_eq!(&buf[..got], &there[..]);
+                    }
+                    Step::TryRead(at, len, is_loaded) => {
+                        let mut buf = vec![0; *len as usize];
+                        let mut stored = resource.read_loaded(*at, &mut buf).unwrap();
+                        if *is_loaded {
+                            while resource.work() {}
+                            stored = resource.read_loaded(*at, &mut buf).unwrap();
+                        }
+                        let is_there = *len > 0 && model[*at as usize].is_some();
+                        prop_assert_eq!(stored == TryStored::Nothing, !is_there);
+                        prop_assert!(!*is_loaded || stored != TryStored::OnDisk);
+                        if let TryStored::Bytes(got) = stored {
+                            let there: Vec<u8> =
+                                model[*at as usize..][..got].iter().map_while(|byte| *byte).collect();
+                            prop_assert_eq!(&buf[..got], &there[..]);
+                        }
+                    }
+                    Step::Evict(windows) => {
+                        let windows: Vec<_> = windows.iter().map(|(at, len)| *at..at + len).collect();
+                        resource.evict(&windows);
+                        for (index, block) in model.chunks_mut(BLOCK as usize).enumerate() {
+                            let own = index as u64 * BLOCK..(index as u64 + 1) * BLOCK;
+                            let kept = |window: &Range<u64>| window.start < own.end && own.start < window.end;
+                            if !windows.iter().any(|window| !window.is_empty() && kept(window)) {
+                                block.fill(None);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_waiter_is_woken_by_the_bytes_and_released_by_its_deadline() {
+    let resource = Resource::new(&StorageConfig::Memory).unwrap();
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| resource.wait(None, |view| view.ranges.contains(7).then_some(())));
+        resource.write_at(7, b"x").unwrap();
+        assert_eq!(waiter.join().unwrap(), Some(()));
+    });
+    assert_eq!(resource.wait(Some(Instant::now()), |_| None::<()>), None);
+}
+
+/// Writers, readers and an evictor at once: what a reader gets is right, or nothing.
+#[test]
+fn no_race_delivers_a_byte_of_another_offset() {
+    for resource in both() {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2_u64)
+                .map(|reader| {
+                    let (resource, over) = (&resource, &over);
+                    scope.spawn(move || {
+                        let mut buf = vec![0; 100_000];
+                        let mut offset = reader * 1000;
+                        while !over.load(Ordering::Acquire) {
+                            offset = (offset * 31 + 77) % (32 * BLOCK);
+                            let got = resource.read_at(offset, &mut buf).unwrap() as u64;
+                            assert_eq!(buf[..got as usize], bytes(offset..offset + got));
+                            if let TryStored::Bytes(got) = resource.read_loaded(offset, &mut buf).unwrap() {
+                                assert_eq!(buf[..got], bytes(offset..offset + got as u64));
+                            }
+                            while resource.work() {}
+                        }
+                    })
+                })
+                .collect();
+            for round in 0..300_u64 {
+                let offset = (round * 7919) % (31 * BLOCK);
+                resource.write_at(offset, &bytes(offset..offset + BLOCK)).unwrap();
+                let own = offset.next_multiple_of(BLOCK)..offset.next_multiple_of(BLOCK) + BLOCK;
+                let mut block = bytes(own.clone()).into_boxed_slice();
+                resource.write_block(own.start, &mut block).unwrap();
+                resource.evict(&[offset.saturating_sub(2 * BLOCK)..offset + 3 * BLOCK]);
+            }
+            over.store(true, Ordering::Release);
+            for reader in readers {
+                reader.join().unwrap();
+            }
+        });
+    }
+}
