@@ -1,5 +1,5 @@
-//! The wait-and-wake protocol of the downloader, tried in every interleaving: `src/downloader/runtime/combiner.rs`, compiled here with
-//! loom's locks.
+//! The wait-and-wake protocol of the downloader, tried in every interleaving: `combiner.rs` and `one_shot.rs` of
+//! `src/downloader/runtime/`, compiled here with loom's locks.
 //!
 //! Excluded by it, each by the test of its name:
 //!
@@ -19,9 +19,14 @@ use loom::thread;
 
 #[allow(dead_code, reason = "what is not tried here is used by the library")]
 #[path = "../src/downloader/runtime/combiner.rs"]
-mod sync;
+mod combiner;
 
-use sync::{Combiner, OneShot};
+#[allow(dead_code, reason = "what is not tried here is used by the library")]
+#[path = "../src/downloader/runtime/one_shot.rs"]
+mod one_shot;
+
+use combiner::Combiner;
+use one_shot::OneShot;
 
 /// parking_lot's interface over loom's locks.
 mod shim {

@@ -8,7 +8,7 @@ use super::epoch::Epoch;
 use super::response::Response;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{Request, ResponseHead, Urgency, Validator};
-use crate::downloader::runtime::transfer::Handoff;
+use crate::downloader::runtime::handoff::Handoff;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::Foreign;
 use crate::types::{ByteRange, Priority, RequestId};

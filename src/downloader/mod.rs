@@ -42,14 +42,16 @@ use self::stats::PeerStats;
 use crate::cancel::CancelReason;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
-use crate::downloader::runtime::core::{Core, Message, PeerEntry, on_own_thread};
+use crate::downloader::runtime::core::Core;
+use crate::downloader::runtime::message::{Message, PeerEntry};
+use crate::downloader::runtime::own_thread::on_own_thread;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::foreign::{Foreign, in_callback};
 
 pub use self::stats::Totals;
-pub(crate) use crate::downloader::runtime::core::enter_own_thread;
-pub(crate) use crate::downloader::runtime::transfer::Handoff;
+pub(crate) use crate::downloader::runtime::handoff::Handoff;
+pub(crate) use crate::downloader::runtime::own_thread::enter_own_thread;
 pub use batch::Batch;
 pub use epoch::Epoch;
 pub(crate) use fetch::OtherTags;
@@ -307,7 +309,7 @@ impl Handle {
         }
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-scheduler".into());
-        running.push(named.spawn(move || core.run_scheduler()).map_err(failed)?);
+        running.push(named.spawn(move || runtime::scheduler::run(&core)).map_err(failed)?);
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-watchdog".into());
         running.push(named.spawn(move || runtime::watchdog::run(&core)).map_err(failed)?);

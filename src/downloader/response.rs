@@ -10,10 +10,10 @@ use super::fetch::abandoned;
 use super::peer::{Credit, PeerHandle};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, ResponseHead};
-use crate::downloader::runtime::combiner::OneShot;
 use crate::downloader::runtime::core::Core;
+use crate::downloader::runtime::one_shot::OneShot;
+use crate::downloader::runtime::record::{BodyMeter, Record};
 use crate::downloader::runtime::retry_state::{RetryState, pause};
-use crate::downloader::runtime::worker::{BodyMeter, Record};
 use crate::error::{Error, ErrorKind};
 
 /// Most bytes that are reserved for a body before one has arrived: the announced length may be wrong.
@@ -54,7 +54,7 @@ impl Response {
     ) -> Self {
         let mut body = body;
         retry_state.hedge(&core, &mut body, &record.control);
-        let meter = Some(record.control.begin_body());
+        let meter = Some(BodyMeter::new(&record.control));
         let open = Some(open);
         Self { body, record, core, retry_state, token, first: None, meter, end: Ok(()), open, peer: None }
     }

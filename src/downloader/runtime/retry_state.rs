@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::combiner::OneShot;
+use super::control::Control;
 use super::core::Core;
-use super::worker::Control;
+use super::one_shot::OneShot;
 use crate::cancel::CancelToken;
 use crate::client::retry::{self, Backoff};
 use crate::client::{self, Continuation, Hedging, Request, ResponseHead, Rest, Urgency};

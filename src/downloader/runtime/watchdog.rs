@@ -5,8 +5,10 @@
 
 use std::time::Instant;
 
-use super::core::{Assigned, Core, enter_own_thread};
+use super::core::Core;
 use super::liveness::{LivenessMonitor, Stall};
+use super::machine::Assigned;
+use super::own_thread::enter_own_thread;
 use crate::config::HangPolicy;
 use crate::event::{Event, Hang, HangCause};
 
@@ -62,7 +64,8 @@ mod tests {
 
     use super::*;
     use crate::config::DownloaderConfig;
-    use crate::downloader::runtime::worker::{Control, Record};
+    use crate::downloader::runtime::control::Control;
+    use crate::downloader::runtime::record::Record;
     use crate::downloader::{Downloader, Fetch};
     use crate::types::RequestId;
 

@@ -1,0 +1,149 @@
+//! A fetch on its way: its target, and its state over all its attempts.
+//!
+//! ```text
+//!             ┌────────── retry, in the schedule ◀──────────┐
+//!             ▼                                             │
+//!  Job ─▶ open: resolve, connect, head ─▶ body ─▶ sink ──▶ end: Done | Failed | Cancelled
+//!                     │           │
+//!                     │           └─ detached: the sink keeps the open body
+//!                     └─ the caller's: execute returns the open body
+//! ```
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::control::Control;
+use super::core::Core;
+use super::handoff::Handoff;
+use super::message::Message;
+use super::record::Record;
+use super::retry_state::RetryState;
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
+use crate::client;
+use crate::downloader::epoch::Epoch;
+use crate::downloader::fetch::{Fetch, GuardedSink, Outcome};
+use crate::downloader::response::Reply;
+use crate::downloader::schedule::{FetchInfo, Origin};
+use crate::downloader::stats::PeerStats;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+
+/// A fetch on its way, from its acceptance to its one end.
+pub(crate) struct Job {
+    pub(crate) token: CancelToken,
+    pub(crate) record: Record,
+    pub(crate) control: Arc<Control>,
+    pub(crate) retry_state: RetryState,
+    pub(crate) target: Target,
+    /// Where its body may be left to who reads what the sink stores.
+    pub(crate) handoff: Option<Arc<Handoff>>,
+    /// The open body, if it was set aside with it.
+    pub(super) body: Option<client::Response>,
+    /// Set aside, and not run since.
+    pub(super) is_preempted: bool,
+    /// Takes the job out of the schedule when it is cancelled.
+    _on_cancel: CancelGuard,
+}
+
+/// Where a body goes.
+pub(crate) enum Target {
+    /// To a sink, written by the worker.
+    Sink(GuardedSink),
+    /// To a caller that waits for the open body.
+    Caller(Reply),
+}
+
+impl Job {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        peer_token: &CancelToken,
+        stats: &Arc<PeerStats>,
+        fetch: Fetch,
+        target: Target,
+    ) -> Self {
+        let id = core.next_request();
+        let epoch = fetch.epoch.as_ref().filter(|epoch| epoch.is_of(peer_token)).map(Epoch::token);
+        let token = epoch.unwrap_or(peer_token).child(CancelReason::Fetch);
+        let weak = Arc::downgrade(core);
+        let on_cancel = token.on_cancel(move |_| {
+            if let Some(core) = weak.upgrade() {
+                core.post(Message::Cancelled(id));
+            }
+        });
+        let control = Arc::new(Control::new(id, &fetch, [Arc::clone(stats), Arc::clone(&core.stats)]));
+        let record = Record::new(Arc::clone(&control));
+        record.publish(Event::Enqueued { request: id });
+        Self {
+            handoff: fetch.handoff.clone(),
+            retry_state: RetryState::new(fetch, core.config.max_retries),
+            token,
+            record,
+            control,
+            target,
+            body: None,
+            is_preempted: false,
+            _on_cancel: on_cancel,
+        }
+    }
+
+    pub(crate) fn fetch_info(&self) -> FetchInfo {
+        let origin = Origin(self.retry_state.request().origin_hash());
+        FetchInfo { request: self.record.id, priority: self.control.priority(), origin }
+    }
+
+    /// True if it was preempted with its body open.
+    pub(crate) fn has_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// The open body of a preempted job. Without it the job goes on from its offset on a new connection.
+    pub(crate) fn take_body(&mut self) -> Option<client::Response> {
+        self.body.take()
+    }
+
+    /// True if a peer gave it when it was asked.
+    pub(super) fn is_pulled(&self) -> bool {
+        matches!(self.target, Target::Sink(_))
+    }
+
+    /// True if ending this job calls foreign code.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self.target, Target::Sink(_)) || self.retry_state.is_foreign()
+    }
+
+    /// When to try again, if so; prepares the job for it.
+    pub(super) fn plan_retry(&mut self, result: &Result<(), Error>) -> Option<Instant> {
+        let Err(error) = result else { return None };
+        if self.token.is_cancelled() {
+            return None;
+        }
+        if !self.is_pulled() && error.kind() == ErrorKind::TooManyOpenBodies {
+            // Its caller may be who holds them.
+            return None;
+        }
+        let after = self.retry_state.plan_retry(error)?;
+        let at = Instant::now() + after;
+        if let Target::Sink(sink) = &mut self.target {
+            if sink.retrying(error, at).is_err() {
+                return None;
+            }
+        }
+        self.record.retry(error, after);
+        Some(at)
+    }
+
+    /// The one end of a job whose body was not handed over.
+    pub(crate) fn end(self, result: Result<(), Error>) {
+        self.record.end(&result);
+        match (self.target, result) {
+            (Target::Sink(sink), result) => sink.finish(Outcome::from(result)),
+            (Target::Caller(reply), Err(error)) => reply.put(Err(error)),
+            (Target::Caller(_), Ok(())) => unreachable!("a caller gets the open body"),
+        }
+    }
+
+    /// Ends a job that was cancelled while it waited.
+    pub(crate) fn end_cancelled(self, reason: CancelReason) {
+        self.end(Err(Error::cancelled(reason)));
+    }
+}

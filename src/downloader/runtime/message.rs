@@ -1,0 +1,61 @@
+//! What the threads of a downloader tell each other: messages to the machine, and tasks for the workers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::job::Job;
+use crate::cancel::CancelToken;
+use crate::downloader::peer::Peer;
+use crate::downloader::schedule::{Answer, Fruitless, PeerKey, WorkerId};
+use crate::downloader::stats::PeerStats;
+use crate::foreign::Foreign;
+use crate::types::{Priority, RequestId};
+
+/// What the machine is told.
+pub(crate) enum Message {
+    /// There is something in the peer's channel.
+    Submitted(PeerKey),
+    Woken(PeerKey, Priority),
+    /// The peer that the worker asked gave nothing.
+    Answered(WorkerId, Answer),
+    /// The peer that the worker asked gave this, and maybe has more.
+    Fetched(WorkerId, Box<Job>, bool),
+    Finished(WorkerId),
+    /// The worker's fetch was its peer's answer, and has ended without a byte.
+    Fruitless(WorkerId, Fruitless),
+    Retry(WorkerId, Box<Job>, Instant),
+    /// The worker's Low fetch makes room for urgent work. True if it was found by `preemptions`.
+    Preempted(WorkerId, Box<Job>, bool),
+    Cancelled(RequestId),
+    PeerCancelled(PeerKey),
+    Prioritised(PeerKey, Priority),
+    Promoted(RequestId, Priority),
+    /// A deadline that the schedule announced has come.
+    Due,
+    Stopped,
+    /// A worker has ended, after `Stopped`.
+    Left,
+}
+
+/// What a worker is told.
+pub(crate) enum Task {
+    Run(Box<Job>),
+    Ask(Asked),
+    Stop,
+}
+
+/// A peer to be asked for a fetch.
+pub(crate) struct Asked {
+    pub(crate) entry: Arc<PeerEntry>,
+    pub(crate) admissible: Priority,
+}
+
+/// What the machine keeps of a peer.
+pub(crate) struct PeerEntry {
+    /// Locked by the worker that asks. The schedule lets only one ask at a time.
+    pub(crate) peer: Mutex<Foreign<Box<dyn Peer>>>,
+    pub(crate) token: CancelToken,
+    pub(crate) stats: Arc<PeerStats>,
+}

@@ -1,0 +1,54 @@
+//! A one-shot: one thread puts a value there, and another one waits for it.
+
+use super::shim::{Condvar, Mutex, MutexGuard};
+
+/// A place for one value that one thread puts there and another one waits for.
+#[derive(Debug)]
+pub(crate) struct OneShot<T> {
+    value: Mutex<Option<T>>,
+    /// Notified by `put`.
+    filled: Condvar,
+}
+
+impl<T> Default for OneShot<T> {
+    fn default() -> Self {
+        Self { value: Mutex::new(None), filled: Condvar::new() }
+    }
+}
+
+impl<T> OneShot<T> {
+    /// Puts `value` there. What was there and not taken is replaced.
+    pub(crate) fn put(&self, value: T) {
+        let old = self.value.lock().replace(value);
+        self.filled.notify_one();
+        drop(old);
+    }
+
+    /// True if a value is there.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.value.lock().is_some()
+    }
+
+    /// Blocks until a value is there and takes it.
+    pub(crate) fn take(&self) -> T {
+        self.take_until(None).unwrap_or_else(|| unreachable!("without a deadline only a value ends the wait"))
+    }
+
+    /// Blocks until a value is there, and takes it, or `deadline` has passed.
+    pub(crate) fn take_until(&self, deadline: Option<std::time::Instant>) -> Option<T> {
+        let mut value: MutexGuard<'_, Option<T>> = self.value.lock();
+        loop {
+            if value.is_some() {
+                return value.take();
+            }
+            match deadline {
+                None => self.filled.wait(&mut value),
+                Some(deadline) => {
+                    if self.filled.wait_until(&mut value, deadline).timed_out() {
+                        return value.take();
+                    }
+                }
+            }
+        }
+    }
+}
