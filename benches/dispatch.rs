@@ -35,7 +35,7 @@ const NOWHERE: &str = "http://nowhere.invalid/a";
 
 /// One fetch after another whose transport does nothing, from idle; beside the floor, two wake-ups by channels.
 fn nothing_but_dispatch() {
-    let downloader = Downloader::hollow(DownloaderConfig::default()).expect("sound options");
+    let downloader = Downloader::without_network(DownloaderConfig::default()).expect("sound options");
     let peer = downloader.register((), Priority::High).expect("a running downloader");
     report("no transport, execute", 20_000, || {
         peer.execute(Fetch::get(NOWHERE).expect("an URL")).expect("an answer");
@@ -67,7 +67,7 @@ fn saturated() {
         let mut config = DownloaderConfig::default();
         config.max_concurrent = workers;
         config.reserved = 0;
-        let downloader = Downloader::hollow(config).expect("sound options");
+        let downloader = Downloader::without_network(config).expect("sound options");
         let (all, end) = mpsc::channel();
         let ends = Arc::new(CountDown::new(FETCHES, all));
         let (began, cpu_before) = (Instant::now(), cpu());
@@ -164,7 +164,7 @@ impl Peer for Plenty {
         }
         self.left -= 1;
         let fetch = Fetch::get(&self.url).expect("an URL").priority(Priority::High);
-        Next::Fetch(fetch, Box::new(Counts(Arc::clone(&self.ends))))
+        Next::fetch(fetch, Box::new(Counts(Arc::clone(&self.ends))))
     }
 }
 
@@ -237,7 +237,7 @@ struct Pulled {
 impl Peer for Pulled {
     fn next_fetch(&mut self, _: Priority) -> Next {
         let fetch = Fetch::get(&self.url).expect("an URL").priority(Priority::High);
-        Next::Last(fetch, Box::new(Ends(self.ends.clone())))
+        Next::last(fetch, Box::new(Ends(self.ends.clone())))
     }
 }
 
@@ -318,7 +318,7 @@ impl Peer for Bulk {
     fn next_fetch(&mut self, _: Priority) -> Next {
         let Some(url) = self.0.take() else { return Next::Wait };
         let (ends, _) = mpsc::channel();
-        Next::Last(Fetch::get(&url).expect("an URL"), Box::new(Ends(ends)))
+        Next::last(Fetch::get(&url).expect("an URL"), Box::new(Ends(ends)))
     }
 }
 

@@ -51,7 +51,7 @@ fn by_windway(name: &str, rtt: Duration, tls: bool) {
     // The connection kept warm is waited for, and the round trip that the server takes for it: what is measured is what it
     // is good for.
     let settle = |downloader: &Downloader| {
-        downloader.settle();
+        downloader.await_preconnects();
         std::thread::sleep(rtt);
     };
     for _ in 0..TIMES {

@@ -30,7 +30,7 @@ impl Peer for Parts {
         let range = ByteRange::new(start * PART, (start + 1) * PART);
         match Fetch::get(&self.url) {
             Ok(fetch) => {
-                Next::Fetch(fetch.range(range), Box::new(Part { bytes: 0, ends: self.ends.clone() }))
+                Next::fetch(fetch.range(range), Box::new(Part { bytes: 0, ends: self.ends.clone() }))
             }
             Err(_) => Next::Wait, // It was parsed before, in main.
         }

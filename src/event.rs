@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender};
 use parking_lot::{Condvar, Mutex};
 
 use crate::cancel::CancelReason;
@@ -213,6 +214,8 @@ struct Backlog<E> {
     lost: u64,
     /// Nothing more will come.
     closed: bool,
+    /// The channel of [`Subscriber::ready`], once it was asked for.
+    signal: Option<(Sender<()>, Receiver<()>)>,
 }
 
 impl Bus {
@@ -232,7 +235,7 @@ impl<E> Bus<E> {
     /// Everything published from now on.
     pub(crate) fn subscribe(&self) -> Subscriber<E> {
         let mut queues = self.0.queues.lock();
-        let backlog = Backlog { events: VecDeque::new(), lost: 0, closed: queues.closed };
+        let backlog = Backlog { events: VecDeque::new(), lost: 0, closed: queues.closed, signal: None };
         let lagged = self.0.lagged;
         let queue = Arc::new(Queue { backlog: Mutex::new(backlog), arrived: Condvar::new(), lagged });
         if !queues.closed {
@@ -263,12 +266,7 @@ impl<E: Clone> Bus<E> {
             return lost;
         }
         for queue in &self.0.queues.lock().open {
-            let mut backlog = queue.backlog.lock();
-            if backlog.events.len() >= self.0.capacity.max(1) {
-                lost.extend(backlog.events.pop_front());
-                backlog.lost += 1;
-            }
-            backlog.events.push_back(event.clone());
+            lost.extend(queue.backlog.lock().push(event.clone(), self.0.capacity));
             queue.arrived.notify_one();
         }
         lost
@@ -290,7 +288,7 @@ impl<E> Subscribers<E> {
         };
         self.count.store(0, Ordering::Release);
         for queue in open {
-            queue.backlog.lock().closed = true;
+            queue.backlog.lock().close();
             queue.arrived.notify_all();
         }
     }
@@ -308,52 +306,110 @@ impl<E> fmt::Debug for Bus<E> {
     }
 }
 
-/// Receives events: those of fetches, or another source's. One that lags loses the oldest and is told how many.
+/// Receives events: of the fetches of a downloader or a peer, or of a [`Radio`](crate::Radio). A subscriber that does not
+/// keep up loses the oldest events, and receives how many: [`Event::Lagged`].
+///
+/// ```no_run
+/// use windway::{Downloader, Event};
+///
+/// let downloader = Downloader::global()?;
+/// let subscriber = downloader.subscribe();
+/// std::thread::spawn(move || {
+///     for event in subscriber {
+///         if let Event::Failed { error, .. } = event {
+///             eprintln!("{error}");
+///         }
+///     }
+/// });
+/// # Ok::<(), windway::Error>(())
+/// ```
 pub struct Subscriber<E = Event> {
     queue: Arc<Queue<E>>,
     bus: Weak<Subscribers<E>>,
 }
 
 impl<E> Subscriber<E> {
-    /// The next event, if one is there. Never blocks.
+    /// The next event, if there is one. Never blocks.
     pub fn try_recv(&self) -> Option<E> {
-        self.queue.next(&mut self.queue.backlog.lock())
+        self.queue.backlog.lock().next(self.queue.lagged)
     }
 
-    /// The next event. Blocks until there is one; `None` once what it comes from is gone and all was received.
+    /// The next event. Blocks until there is one. `None` once the source of the events is gone and all were received.
     ///
-    /// In a callback of windway's it does not wait, as [`try_recv`](Self::try_recv): the event could be that of what calls
-    /// back.
+    /// In a callback it does not block, and returns what [`try_recv`](Self::try_recv) does: the event may be one that the
+    /// callback's own thread publishes.
     pub fn recv(&self) -> Option<E> {
+        self.recv_until(None)
+    }
+
+    /// As [`recv`](Self::recv), but blocks for at most `timeout`.
+    pub fn recv_timeout(&self, timeout: Duration) -> Option<E> {
+        self.recv_until(Instant::now().checked_add(timeout))
+    }
+
+    /// As [`recv`](Self::recv), but blocks until `deadline` at most. [`is_closed`](Self::is_closed) tells whether `None`
+    /// is the end.
+    pub fn recv_deadline(&self, deadline: Instant) -> Option<E> {
+        self.recv_until(Some(deadline))
+    }
+
+    fn recv_until(&self, deadline: Option<Instant>) -> Option<E> {
         if in_callback() {
             return self.try_recv();
         }
         let mut backlog = self.queue.backlog.lock();
         loop {
-            match self.queue.next(&mut backlog) {
-                Some(event) => return Some(event),
-                None if backlog.closed => return None,
-                None => self.queue.arrived.wait(&mut backlog),
-            }
-        }
-    }
-
-    /// As [`recv`](Self::recv), but blocks for `timeout` at most.
-    pub fn recv_timeout(&self, timeout: Duration) -> Option<E> {
-        let deadline = Instant::now().checked_add(timeout).filter(|_| !in_callback());
-        let Some(deadline) = deadline else { return self.recv() };
-        let mut backlog = self.queue.backlog.lock();
-        loop {
-            match self.queue.next(&mut backlog) {
-                Some(event) => return Some(event),
-                None if backlog.closed => return None,
-                None => {
+            match (backlog.next(self.queue.lagged), deadline) {
+                (Some(event), _) => return Some(event),
+                (None, _) if backlog.closed => return None,
+                (None, None) => self.queue.arrived.wait(&mut backlog),
+                (None, Some(deadline)) => {
                     if self.queue.arrived.wait_until(&mut backlog, deadline).timed_out() {
-                        return self.queue.next(&mut backlog);
+                        return backlog.next(self.queue.lagged);
                     }
                 }
             }
         }
+    }
+
+    /// True once no more events will be published: the downloader, peer or radio is gone. Events that were published
+    /// before can still be received.
+    pub fn is_closed(&self) -> bool {
+        self.queue.backlog.lock().closed
+    }
+
+    /// A channel to select on together with others: it holds a message while an event can be received, and is
+    /// disconnected once no more will come. After each message call [`try_recv`](Self::try_recv). A message may be left
+    /// over from an event that was received otherwise.
+    ///
+    /// The channel is that of crossbeam-channel 0.5.
+    ///
+    /// ```no_run
+    /// # let downloader = windway::Downloader::global()?;
+    /// # let (_quit, quitting) = crossbeam_channel::bounded::<()>(0);
+    /// let subscriber = downloader.subscribe();
+    /// let ready = subscriber.ready();
+    /// loop {
+    ///     crossbeam_channel::select! {
+    ///         recv(ready) -> signal => match subscriber.try_recv() {
+    ///             Some(event) => println!("{event:?}"),
+    ///             None if signal.is_err() => break,
+    ///             None => {}
+    ///         },
+    ///         recv(quitting) -> _ => break,
+    ///     }
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn ready(&self) -> Receiver<()> {
+        let mut backlog = self.queue.backlog.lock();
+        if backlog.closed {
+            return crossbeam_channel::bounded(1).1;
+        }
+        let (_, receiver) = backlog.signal.get_or_insert_with(|| crossbeam_channel::bounded(1));
+        let receiver = receiver.clone();
+        backlog.update_signal();
+        receiver
     }
 }
 
@@ -381,11 +437,42 @@ impl<E> fmt::Debug for Subscriber<E> {
     }
 }
 
-impl<E> Queue<E> {
-    fn next(&self, backlog: &mut Backlog<E>) -> Option<E> {
-        match std::mem::take(&mut backlog.lost) {
-            0 => backlog.events.pop_front(),
-            lost => Some((self.lagged)(lost)),
+impl<E> Backlog<E> {
+    /// The next event; `lagged` makes the one that says how many were lost.
+    fn next(&mut self, lagged: fn(u64) -> E) -> Option<E> {
+        let event = match std::mem::take(&mut self.lost) {
+            0 => self.events.pop_front(),
+            lost => Some(lagged(lost)),
+        };
+        self.update_signal();
+        event
+    }
+
+    /// Adds an event. Returns the oldest one if there were `capacity`.
+    fn push(&mut self, event: E, capacity: usize) -> Option<E> {
+        let is_full = self.events.len() >= capacity.max(1);
+        let lost = if is_full { self.events.pop_front() } else { None };
+        self.lost += u64::from(lost.is_some());
+        self.events.push_back(event);
+        self.update_signal();
+        lost
+    }
+
+    fn close(&mut self) {
+        self.closed = true;
+        // Disconnects the channel, so that a select on it wakes from now on.
+        self.signal = None;
+    }
+
+    /// Lets the channel hold a message exactly while there is an event. Under the lock, or a message could be removed that
+    /// announces a newer event. Neither operation blocks.
+    fn update_signal(&self) {
+        let Some((sender, receiver)) = &self.signal else { return };
+        if self.events.is_empty() && self.lost == 0 {
+            let _ = receiver.try_recv();
+        } else {
+            // It may hold one already.
+            let _ = sender.try_send(());
         }
     }
 }
@@ -393,6 +480,7 @@ impl<E> Queue<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::TryRecvError;
 
     fn enqueued(number: u64) -> Event {
         Event::Enqueued { request: RequestId::new(number).unwrap() }
@@ -430,6 +518,46 @@ mod tests {
         bus.publish(&enqueued(2));
         assert_eq!(subscriber.count(), 1);
         assert_eq!(bus.subscribe().count(), 0);
+    }
+
+    #[test]
+    fn the_channel_of_a_subscriber_holds_a_message_while_there_is_an_event() {
+        let bus = Bus::new(2);
+        let mut subscriber = bus.subscribe();
+        bus.publish(&enqueued(1));
+        let ready = subscriber.ready();
+        assert!(ready.try_recv().is_ok());
+        assert!(subscriber.try_recv().is_some());
+        assert_eq!(ready.try_recv(), Err(TryRecvError::Empty));
+        // One message for two events: after the first one is received there is another message.
+        bus.publish(&enqueued(2));
+        bus.publish(&enqueued(3));
+        assert!(ready.try_recv().is_ok());
+        assert!(subscriber.try_recv().is_some());
+        assert!(ready.try_recv().is_ok());
+        // An event that is received without the channel leaves no message.
+        bus.publish(&enqueued(4));
+        assert_eq!(subscriber.by_ref().take(2).count(), 2);
+        assert_eq!(ready.try_recv(), Err(TryRecvError::Empty));
+        bus.close();
+        assert_eq!(ready.try_recv(), Err(TryRecvError::Disconnected));
+        assert!(subscriber.is_closed() && subscriber.ready().recv().is_err());
+    }
+
+    #[test]
+    fn a_wait_for_an_event_ends_at_its_deadline_or_with_the_bus() {
+        let bus = Bus::new(2);
+        let subscriber = bus.subscribe();
+        assert!(subscriber.recv_deadline(Instant::now()).is_none());
+        assert!(!subscriber.is_closed());
+        bus.publish(&enqueued(1));
+        assert!(subscriber.recv_deadline(Instant::now()).is_some());
+        let waiter = std::thread::spawn(move || {
+            let event = subscriber.recv_deadline(Instant::now() + Duration::from_secs(3600));
+            (event.is_none(), subscriber.is_closed())
+        });
+        drop(bus);
+        assert_eq!(waiter.join().unwrap(), (true, true));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 
 /// How urgent something is: a peer beside other peers, a fetch beside the others of its peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Priority {
     /// Nobody waits for it yet.
     Low,

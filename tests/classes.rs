@@ -164,7 +164,7 @@ impl Peer for WakesItself {
             self.waker.lock().unwrap().iter().for_each(|waker| waker.wake(Priority::Low));
             return Next::Wait;
         }
-        self.fetch.take().map_or(Next::Wait, |(fetch, sink)| Next::Last(fetch, sink))
+        self.fetch.take().map_or(Next::Wait, |(fetch, sink)| Next::last(fetch, sink))
     }
 }
 
@@ -267,7 +267,7 @@ struct Endless(Option<Fetch>);
 
 impl Peer for Endless {
     fn next_fetch(&mut self, _: Priority) -> Next {
-        self.0.take().map_or(Next::Wait, |fetch| Next::Last(fetch, Box::new(Discard)))
+        self.0.take().map_or(Next::Wait, |fetch| Next::last(fetch, Box::new(Discard)))
     }
 }
 
@@ -404,7 +404,7 @@ fn a_cancelled_peer_is_asked_no_more() {
     let downloader = downloader(|_| ());
     let events = downloader.subscribe();
     let (peer, asked) =
-        counting(&downloader, &origin.url("/a"), |fetch| Next::Fetch(fetch, Box::new(Discard)));
+        counting(&downloader, &origin.url("/a"), |fetch| Next::fetch(fetch, Box::new(Discard)));
     peer.wake(Priority::Low);
     assert!(std::iter::from_fn(|| events.recv()).any(|event| event.is_end()));
     peer.cancel();
@@ -423,7 +423,7 @@ fn a_peer_whose_epoch_is_over_is_not_asked_without_end() {
     let epoch = Arc::new(Mutex::new(None));
     let own = Arc::clone(&epoch);
     let (peer, asked) = counting(&downloader, &origin.url("/a"), move |fetch| {
-        Next::Fetch(fetch.epoch(own.lock().unwrap().as_ref().unwrap()), Box::new(Discard))
+        Next::fetch(fetch.epoch(own.lock().unwrap().as_ref().unwrap()), Box::new(Discard))
     });
     let over = peer.epoch();
     over.cancel();
@@ -456,7 +456,7 @@ fn a_peer_whose_sinks_refuse_all_does_not_ask_a_server_without_end() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|_| ());
     let (peer, asked) =
-        counting(&downloader, &origin.url("/a"), |fetch| Next::Fetch(fetch, Box::new(Refuses)));
+        counting(&downloader, &origin.url("/a"), |fetch| Next::fetch(fetch, Box::new(Refuses)));
     peer.wake(Priority::Low);
     (0..20).for_each(|_| pass_time(&downloader, &origin));
     let asked = asked.load(Ordering::SeqCst);

@@ -42,14 +42,14 @@ fn a_warm_connection_spares_the_handshake_and_is_replaced() {
         });
         let peer = downloader.register((), Priority::High).unwrap();
         downloader.preconnect(&origin.url("/"), 2).unwrap();
-        downloader.settle();
+        downloader.await_preconnects();
         assert_eq!(downloader.stats().connections_idle, 2);
         let mut response = peer.execute(get(&origin, "/a")).unwrap();
         assert!(origin.log().asked[0].connection < 2);
         // The one that serves is replaced.
         origin.wait_until("a third connection", |log| log.connections == 3);
         response.read_to_end(&mut Vec::new()).unwrap();
-        downloader.settle();
+        downloader.await_preconnects();
         let stats = downloader.stats();
         assert!(stats.connections_preconnected >= 2 && stats.connections_idle >= 2, "{stats:?}");
         downloader.stop();
@@ -138,7 +138,7 @@ fn a_warm_connection_that_died_is_replaced_unseen() {
     let downloader = downloader(|config| config.max_retries = 0);
     let peer = downloader.register((), Priority::High).unwrap();
     downloader.preconnect(&origin.url("/"), 1).unwrap();
-    downloader.settle();
+    downloader.await_preconnects();
     origin.stop_listening();
     origin.wait_until("its end", |log| log.open == 0);
     origin.listen_again();
@@ -162,7 +162,7 @@ fn a_file_keeps_one_connection_warm_and_seeks_over_it() {
     let downloader = downloader(|_| ());
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
     origin.wait_until("a second connection", |log| log.connections >= 2);
-    downloader.settle();
+    downloader.await_preconnects();
     for seek in 1..10 {
         let mut bytes = [0; 4096];
         stream.seek(SeekFrom::Start(seek * 10_000_000)).unwrap();

@@ -46,7 +46,7 @@ fn use_all_ways(downloader: &Downloader, origin: &Origin) -> Result<(), Error> {
     match end.recv().unwrap().outcome {
         Outcome::Done => {}
         Outcome::Failed(error) => return Err(error),
-        Outcome::Cancelled(reason) => panic!("{reason:?}"),
+        outcome => panic!("{outcome:?}"),
     }
     let mut all = Vec::new();
     peer.execute(Fetch::get(&origin.url("/broken"))?)?.read_to_end(&mut all)?;

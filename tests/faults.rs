@@ -291,7 +291,7 @@ fn read_into_sink(downloader: &Downloader, fetch: Fetch, wanted: Range<u64>) -> 
             Ok(())
         }
         Outcome::Failed(error) => Err(error),
-        Outcome::Cancelled(reason) => panic!("cancelled {reason}"),
+        outcome => panic!("{outcome:?}"),
     }
 }
 

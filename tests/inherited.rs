@@ -51,7 +51,7 @@ fn a_peer_is_asked_once_for_each_free_worker_and_never_ahead() {
     impl Peer for Endless {
         fn next_fetch(&mut self, _: Priority) -> Next {
             self.0.fetch_add(1, Ordering::SeqCst);
-            Next::Fetch((self.1)(), Box::new(collect(0).0))
+            Next::fetch((self.1)(), Box::new(collect(0).0))
         }
     }
     let origin = stalling();

@@ -71,7 +71,7 @@ fn what_failed_before_the_network_changed_is_tried_again() {
     let downloader = downloader(|_| ());
     let _peer = downloader.register((), Priority::High).unwrap();
     downloader.preconnect(&origin.url("/"), 1).unwrap();
-    downloader.settle();
+    downloader.await_preconnects();
     assert_eq!(downloader.stats().connections_idle, 0);
     origin.listen_again();
     downloader.network_changed();
@@ -120,7 +120,7 @@ fn connections_from_before_a_change_of_network_cost_a_second_and_are_let_go() {
         read_all(&peer, get(&origin, "/first"));
         // One that has answered, and two that were opened ahead.
         downloader.preconnect(&origin.url("/"), 3).unwrap();
-        downloader.settle();
+        downloader.await_preconnects();
         assert_eq!(downloader.stats().connections_idle, 3);
         origin.black_hole();
         let dead = origin.log().connections;

@@ -170,7 +170,7 @@ fn connections_through_a_proxy_are_opened_ahead() {
         let downloader = through(&proxy, &[&origin]);
         let peer = downloader.register((), Priority::High).unwrap();
         downloader.preconnect(&origin.url("/"), 2).unwrap();
-        downloader.settle();
+        downloader.await_preconnects();
         let stats = downloader.stats();
         assert_eq!((stats.connections_idle, stats.connections_preconnected), (2, 2), "{stats:?}");
         assert_eq!(proxy.log().connects.len(), 2);

@@ -52,7 +52,7 @@ fn by_sink(downloader: &Downloader, fetch: Fetch, start: u64) -> (Vec<u8>, Resul
     let result = match got.outcome {
         Outcome::Done => Ok(()),
         Outcome::Failed(error) => Err(error),
-        Outcome::Cancelled(reason) => panic!("cancelled: {reason}"),
+        outcome => panic!("{outcome:?}"),
     };
     (got.bytes, result)
 }

@@ -463,7 +463,7 @@ fn what_goes_well_shows_no_secret_either() {
     let response = peer.execute(fetch()).unwrap();
     assert_debug_clean(&(response.head(), response.head().validator(), &response));
     assert_debug_clean(&(&peer, peer.waker(), peer.totals(), downloader.stats(), peer.epoch(), &downloader));
-    assert_debug_clean(&Next::Fetch(fetch(), Box::new(Nowhere)));
+    assert_debug_clean(&Next::fetch(fetch(), Box::new(Nowhere)));
     assert_debug_clean(&MediaInfo::detect(Some(SECRET), &secret_url(&origin, "/a"), SECRET.as_bytes()));
     peer.cancel();
     assert_error_clean(&peer.execute(fetch()).unwrap_err());

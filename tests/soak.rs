@@ -210,7 +210,7 @@ impl Peer for Prefetching {
         self.next += 1;
         let start = (self.next as u64 * 1_000_003) % (LEN - 1_000_000);
         let fetch = Fetch::get(url).expect("a sound URL").range(ByteRange::new(start, start + 1_000_000));
-        Next::Fetch(fetch, Box::new(Discard { at: start, ends: self.ends.clone() }))
+        Next::fetch(fetch, Box::new(Discard { at: start, ends: self.ends.clone() }))
     }
 }
 
@@ -280,7 +280,7 @@ fn urgent_beside_prefetches(seed: u64, over: &AtomicBool) -> Beside {
         match outcome {
             Outcome::Done => beside.prefetched += 1,
             Outcome::Cancelled(_) => {}
-            Outcome::Failed(_) => beside.failed += 1,
+            _ => beside.failed += 1,
         }
     }
     beside

@@ -152,7 +152,8 @@ impl HttpClient {
     }
 
     /// As [`new`](Self::new), with nothing behind it: every answer is an empty body, and there at once.
-    pub(crate) fn hollow(config: &ClientConfig) -> Result<Self, Error> {
+    #[cfg(any(test, feature = "bench"))]
+    pub(crate) fn without_network(config: &ClientConfig) -> Result<Self, Error> {
         let mut client = Self::new(config)?;
         if let Some(shared) = Arc::get_mut(&mut client.0) {
             shared.hollow = true;
@@ -193,9 +194,10 @@ impl HttpClient {
         self.0.pool.change_network();
     }
 
-    /// Blocks until nobody opens connections ahead.
-    pub(crate) fn settle(&self) {
-        self.0.pool.settle();
+    /// Blocks until every connection that is being preconnected is ready or has failed.
+    #[cfg(feature = "bench")]
+    pub(crate) fn await_preconnects(&self) {
+        self.0.pool.await_preconnects();
     }
 
     /// Closes what serves nobody, and opens nothing ahead any more. Does not block.

@@ -293,6 +293,7 @@ pub trait Sink: Send {
 
 /// What a sink wants done with a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flow {
     /// The worker reads it and writes it to the sink.
     Stream,
@@ -302,6 +303,7 @@ pub enum Flow {
 
 /// How a fetch ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The whole body arrived.
     Done,

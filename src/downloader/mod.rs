@@ -33,7 +33,7 @@ mod stats;
 
 use crate::types::Priority;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
@@ -127,7 +127,16 @@ pub struct Stats {
     pub totals: Totals,
 }
 
-static DEFAULT: LazyLock<Mutex<Weak<Handle>>> = LazyLock::new(Mutex::default);
+/// The downloader that [`Downloader::global`] shares.
+struct Global {
+    /// Options that the program has set. `None` stands for the defaults.
+    config: Option<DownloaderConfig>,
+    /// The options can't be set any more.
+    is_used: bool,
+    handle: Weak<Handle>,
+}
+
+static GLOBAL: Mutex<Global> = Mutex::new(Global { config: None, is_used: false, handle: Weak::new() });
 
 impl Downloader {
     /// A downloader of its own. Starts no thread and opens no connection.
@@ -141,11 +150,13 @@ impl Downloader {
         Ok(Self::over(client, config))
     }
 
-    /// A downloader without a network: every fetch is answered at once with nothing. For this crate's benches.
+    /// A downloader without a network: it answers every fetch at once, with an empty body. For tests and benches of what is
+    /// around the network.
+    #[cfg(any(test, feature = "bench"))]
     #[doc(hidden)]
-    pub fn hollow(config: DownloaderConfig) -> Result<Self, Error> {
+    pub fn without_network(config: DownloaderConfig) -> Result<Self, Error> {
         let config = config.checked()?;
-        let client = HttpClient::hollow(&config.client)?;
+        let client = HttpClient::without_network(&config.client)?;
         Ok(Self::over(client, config))
     }
 
@@ -154,21 +165,58 @@ impl Downloader {
         Self(Arc::new(Handle { core, threads: Mutex::default(), ended: Condvar::new() }))
     }
 
-    /// The downloader of this process, with default options: made when first asked for, and again after the last handle
-    /// to it was dropped or it was stopped. [`stop`](Self::stop) ends the streams of all who share it, and no stream that is
-    /// opened later.
+    /// The downloader that the whole process shares, which [`open`](crate::open) uses. It is made by the first call, and
+    /// again if its last handle was dropped or it was stopped. It has default options, or those of
+    /// [`configure_global`](Self::configure_global).
+    ///
+    /// [`stop`](Self::stop) ends the streams of everybody who shares it, but no stream that is opened later.
     ///
     /// # Errors
     ///
     /// As [`new`](Self::new).
     pub fn global() -> Result<Self, Error> {
-        let mut default = DEFAULT.lock();
-        if let Some(handle) = default.upgrade().filter(|handle| !handle.core.root.is_cancelled()) {
-            return Ok(Self(handle));
+        // Declared before the lock, so that it is dropped after it: the drop of the last handle joins threads.
+        let stopped;
+        let mut global = GLOBAL.lock();
+        global.is_used = true;
+        match global.handle.upgrade() {
+            Some(handle) if !handle.core.root.is_cancelled() => return Ok(Self(handle)),
+            handle => stopped = handle,
         }
-        let downloader = Self::new(DownloaderConfig::default())?;
-        *default = Arc::downgrade(&downloader.0);
+        let downloader = Self::new(global.config.clone().unwrap_or_default())?;
+        global.handle = Arc::downgrade(&downloader.0);
+        drop(global);
+        drop(stopped);
         Ok(downloader)
+    }
+
+    /// Sets the options of the [`global`](Self::global) downloader, before its first use. The last call counts.
+    ///
+    /// ```no_run
+    /// use windway::{Downloader, DownloaderConfig};
+    ///
+    /// Downloader::configure_global(DownloaderConfig::new().max_concurrent(12))?;
+    /// let stream = windway::open("https://example.com/a.flac")?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`], naming the field; [`ErrorKind::InvalidInput`] once `global` was called, also by
+    /// [`open`](crate::open).
+    pub fn configure_global(config: DownloaderConfig) -> Result<(), Error> {
+        // Finds what is wrong with the options here, and not in `global`.
+        drop(Self::new(config.clone())?);
+        let mut global = GLOBAL.lock();
+        if global.is_used {
+            let why = "the global downloader was used before it was configured";
+            return Err(Error::new(ErrorKind::InvalidInput, why));
+        }
+        let replaced = global.config.replace(config);
+        drop(global);
+        // Outside of the lock: it may hold a callback.
+        drop(replaced);
+        Ok(())
     }
 
     /// Adds a peer; `()` is one that only executes. Starts the threads if this is the first.
@@ -213,10 +261,11 @@ impl Downloader {
         Ok(())
     }
 
-    /// Blocks until nobody opens connections ahead. For this crate's tests and benches.
+    /// Blocks until every connection that is being preconnected is ready or has failed. For tests and benches.
+    #[cfg(feature = "bench")]
     #[doc(hidden)]
-    pub fn settle(&self) {
-        self.0.core.client.settle();
+    pub fn await_preconnects(&self) {
+        self.0.core.client.await_preconnects();
     }
 
     /// Says that the network has changed: a new Wi-Fi, a wake-up from sleep. Connections that serve nobody are closed, and

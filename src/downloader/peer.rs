@@ -41,21 +41,66 @@ pub trait Peer: Send {
     fn next_fetch(&mut self, admissible: Priority) -> Next;
 }
 
-/// What a [`Peer`] answers.
+/// What a [`Peer`] wants next.
+///
+/// ```
+/// use windway::{Error, Fetch, Next, Outcome, Peer, Priority, Sink};
+///
+/// struct Discard;
+///
+/// impl Sink for Discard {
+///     fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+///         Ok(())
+///     }
+///     fn finish(self: Box<Self>, _: Outcome) {}
+/// }
+///
+/// struct Urls(Vec<Fetch>);
+///
+/// impl Peer for Urls {
+///     fn next_fetch(&mut self, _: Priority) -> Next {
+///         self.0.pop().map_or(Next::Wait, |fetch| Next::fetch(fetch, Box::new(Discard)))
+///     }
+/// }
+/// ```
+#[non_exhaustive]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "returned and taken apart at once; a box would cost an allocation a fetch"
+)]
 pub enum Next {
-    /// This, and maybe more: ask again when another worker is free.
-    Fetch(Fetch, Box<dyn Sink>),
-    /// This, and nothing more until woken.
-    Last(Fetch, Box<dyn Sink>),
-    /// Nothing until woken.
+    /// Runs this fetch.
+    #[non_exhaustive]
+    Fetch {
+        /// The fetch.
+        fetch: Fetch,
+        /// Receives its body.
+        sink: Box<dyn Sink>,
+        /// The peer is asked again when another worker is free; otherwise not until it is woken.
+        more: bool,
+    },
+    /// Nothing until the peer is woken.
     Wait,
+}
+
+impl Next {
+    /// Runs this fetch. The peer may have more: it is asked again when another worker is free.
+    pub fn fetch(fetch: Fetch, sink: Box<dyn Sink>) -> Self {
+        Self::Fetch { fetch, sink, more: true }
+    }
+
+    /// Runs this fetch. The peer has no other one until it is woken.
+    pub fn last(fetch: Fetch, sink: Box<dyn Sink>) -> Self {
+        Self::Fetch { fetch, sink, more: false }
+    }
 }
 
 impl fmt::Debug for Next {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fetch(fetch, _) => f.debug_tuple("Fetch").field(fetch).finish(),
-            Self::Last(fetch, _) => f.debug_tuple("Last").field(fetch).finish(),
+            Self::Fetch { fetch, more, .. } => {
+                f.debug_struct("Fetch").field("fetch", fetch).field("more", more).finish_non_exhaustive()
+            }
             Self::Wait => f.write_str("Wait"),
         }
     }

@@ -79,7 +79,7 @@ impl List {
 impl Peer for List {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
         let _ = admissible; // All in the list may run on any worker: tests with reserved workers say so.
-        self.0.lock().unwrap().pop_front().map_or(Next::Wait, |(fetch, sink)| Next::Fetch(fetch, sink))
+        self.0.lock().unwrap().pop_front().map_or(Next::Wait, |(fetch, sink)| Next::fetch(fetch, sink))
     }
 }
 

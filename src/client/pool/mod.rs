@@ -233,8 +233,9 @@ impl ConnectionPool {
         }
     }
 
-    /// Blocks until nobody opens connections ahead.
-    pub(crate) fn settle(&self) {
+    /// Blocks until every connection that is being preconnected is ready or has failed.
+    #[cfg(feature = "bench")]
+    pub(crate) fn await_preconnects(&self) {
         let mut state = self.state.lock();
         while state.diallers > 0 {
             self.ended.wait(&mut state);

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn what_callers_have_read_leaves_nothing_behind() {
-        let downloader = Downloader::hollow(DownloaderConfig::default()).unwrap();
+        let downloader = Downloader::without_network(DownloaderConfig::default()).unwrap();
         let peer = downloader.register((), Priority::High).unwrap();
         for _ in 0..1000 {
             drop(peer.execute(Fetch::get("http://example.com/").unwrap()).unwrap());

@@ -74,7 +74,7 @@ mod tests {
     /// What is published when a fetch that was seen to stand still is reported after something happened to it.
     fn reported_after(happen: impl FnOnce(&Arc<Control>)) -> Vec<Event> {
         let config = DownloaderConfig { hang_policy: HangPolicy::CancelStalled, ..Default::default() };
-        let downloader = Downloader::hollow(config).unwrap();
+        let downloader = Downloader::without_network(config).unwrap();
         let core = &downloader.0.core;
         let events = downloader.subscribe();
         let all_stats = [Arc::clone(&core.stats), Arc::clone(&core.stats)];

@@ -34,8 +34,7 @@ pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
 fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Message {
     let next = asked.entry.peer.lock().call("next_fetch", |peer| peer.next_fetch(asked.admissible));
     let (fetch, sink, more) = match next {
-        Ok(Next::Fetch(fetch, sink)) => (fetch, sink, true),
-        Ok(Next::Last(fetch, sink)) => (fetch, sink, false),
+        Ok(Next::Fetch { fetch, sink, more }) => (fetch, sink, more),
         Ok(Next::Wait) => return Message::Answered(worker, Answer::Wait),
         Err(panic) => {
             end_peer(core, &asked.entry, panic.into());

@@ -636,7 +636,7 @@ impl Shared {
         let sink = Box::new(ProbeSink::new(Arc::clone(self), proof, stored));
         let target = self.state.lock().target().cloned();
         let request = self.request(target.as_ref()).range(range).over_new_connection();
-        Next::Fetch(Fetch::new(request).priority(Priority::High).epoch(&link.epoch.child()), sink)
+        Next::fetch(Fetch::new(request).priority(Priority::High).epoch(&link.epoch.child()), sink)
     }
 }
 
@@ -691,6 +691,6 @@ impl Peer for FilePeer {
             let has_if_range = !shared.state.lock().pool.is_proven();
             fetch = fetch.other_tags(OtherTags::AskSink { has_if_range });
         }
-        Next::Fetch(fetch, sink)
+        Next::fetch(fetch, sink)
     }
 }
