@@ -60,6 +60,7 @@ struct Report {
 /// | `NotMedia` | response head or first bytes | no | check the URL: it may be a login page or a playlist |
 /// | `Empty` | response head or body | no | skip the file |
 /// | `InvalidPlaylist` | an HLS playlist (feature `hls`) | no | report it to the server's operator; see [`Error::source`](StdError::source) |
+/// | `Unsupported` | a segment or an initialization section of HLS | no | choose another variant, or enable the feature that the message names |
 /// | `Forbidden` | a URI of a playlist, or a redirect from it | no | allow it in the configuration, if you trust the playlist |
 /// | `TimedOut` | a read or a wait | by the caller | read again: the stream stays usable; see [`Error::cause`] |
 /// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
@@ -124,6 +125,8 @@ pub enum ErrorKind {
     Empty,
     /// The text is not a playlist, or violates its format. The cause names the line.
     InvalidPlaylist,
+    /// The container, the codec or the encryption is not supported.
+    Unsupported,
     /// A playlist leads to a URL that the configuration does not allow: an unencrypted one, or a private address.
     Forbidden,
     /// A read or a wait made no progress within its limit. The stream stays usable.
@@ -369,6 +372,7 @@ impl From<Error> for io::Error {
             | ErrorKind::Changed
             | ErrorKind::NotMedia
             | ErrorKind::InvalidPlaylist
+            | ErrorKind::Unsupported
             | ErrorKind::Empty => io::ErrorKind::InvalidData,
             ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
             ErrorKind::Io(io::ErrorKind::Interrupted) => io::ErrorKind::Other,

@@ -96,4 +96,8 @@ pub mod hls {
         Part, Playlist, PlaylistError, PlaylistProblem, PlaylistType, PreloadHint, Rendition,
         RenditionReport, Segment, ServerControl, SessionData, Start, Uri, Variant,
     };
+
+    /// For this crate's tests and benches.
+    #[doc(hidden)]
+    pub use crate::source::hls::demux::{Demuxer, Format, Frame, MediaTime, Output};
 }

@@ -26,6 +26,10 @@ pub enum AudioCodec {
     Pcm,
     /// Adaptive differential PCM: IMA or Microsoft.
     Adpcm,
+    /// AC-3, also called Dolby Digital.
+    Ac3,
+    /// Enhanced AC-3, also called Dolby Digital Plus.
+    Eac3,
 }
 
 /// Container format.
@@ -127,6 +131,8 @@ impl fmt::Display for AudioCodec {
             Self::Opus => "Opus",
             Self::Pcm => "PCM",
             Self::Adpcm => "ADPCM",
+            Self::Ac3 => "AC-3",
+            Self::Eac3 => "E-AC-3",
         })
     }
 }

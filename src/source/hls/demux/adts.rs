@@ -1,0 +1,131 @@
+//! Raw AAC as MP4 has it, turned into ADTS: what every decoder takes from the middle of a stream.
+
+use super::headers::AAC_RATES;
+
+/// The configuration of a raw AAC stream (AudioSpecificConfig, ISO 14496-3, 1.6.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AacConfig {
+    /// Object type of the core codec: 1 to 4.
+    object_type: u8,
+    rate_index: u8,
+    pub(super) channels: u8,
+    /// Spectral band replication is signalled: the decoder's output may have twice the rate.
+    pub(super) is_high_efficiency: bool,
+}
+
+impl AacConfig {
+    /// `None` for what ADTS can't express.
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
+        let mut bits = Bits { bytes, at: 0 };
+        let mut object_type = bits.object_type()?;
+        let rate_index = bits.rate_index()?;
+        let channels = bits.take(4)?;
+        // 5 and 29 announce SBR and PS; the core codec follows, behind the rate of the extension.
+        let is_high_efficiency = matches!(object_type, 5 | 29);
+        if is_high_efficiency {
+            bits.rate_index()?;
+            object_type = bits.object_type()?;
+        }
+        // Frames of 960 samples, and channels that are described in the frames.
+        let is_short = bits.take(1)? == 1;
+        if !(1..=4).contains(&object_type) || is_short || !(1..=7).contains(&channels) {
+            return None;
+        }
+        let (object_type, channels) = (object_type as u8, channels as u8);
+        Some(Self { object_type, rate_index, channels, is_high_efficiency })
+    }
+
+    pub(super) fn sample_rate(self) -> u32 {
+        AAC_RATES[usize::from(self.rate_index)]
+    }
+
+    pub(super) fn channel_count(self) -> u16 {
+        // Configuration 7 is 7.1.
+        u16::from(if self.channels == 7 { 8 } else { self.channels })
+    }
+
+    /// The header of a frame with so many bytes of raw data. `None` if it is too long for ADTS.
+    pub(super) fn header(self, raw: usize) -> Option<[u8; 7]> {
+        let len = raw + 7;
+        if len >= 1 << 13 {
+            return None;
+        }
+        let low = |value: usize| (value & 0xff) as u8;
+        Some([
+            0xff,
+            0xf1,
+            (self.object_type - 1) << 6 | self.rate_index << 2 | self.channels >> 2,
+            (self.channels & 3) << 6 | low(len >> 11),
+            low(len >> 3),
+            low(len << 5) | 0x1f,
+            0xfc,
+        ])
+    }
+}
+
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Bits<'_> {
+    fn take(&mut self, count: usize) -> Option<u32> {
+        let mut value = 0;
+        for at in self.at..self.at + count {
+            let byte = self.bytes.get(at / 8)?;
+            value = value << 1 | u32::from(byte >> (7 - at % 8) & 1);
+        }
+        self.at += count;
+        Some(value)
+    }
+
+    fn object_type(&mut self) -> Option<u32> {
+        match self.take(5)? {
+            31 => Some(32 + self.take(6)?),
+            object_type => Some(object_type),
+        }
+    }
+
+    fn rate_index(&mut self) -> Option<u8> {
+        match self.take(4)? {
+            // The rate itself. ADTS has an index only.
+            15 => {
+                let rate = self.take(24)?;
+                AAC_RATES.iter().position(|known| *known == rate).map(|index| index as u8)
+            }
+            index => Some(index as u8).filter(|index| usize::from(*index) < AAC_RATES.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::headers::Family;
+    use super::*;
+
+    #[test]
+    fn a_header_says_what_the_configuration_says() {
+        // LC, 44.1 kHz, stereo.
+        let config = AacConfig::parse(&[0x12, 0x10]).unwrap();
+        let header = config.header(364).unwrap();
+        let parsed = Family::Adts.parse(&header).unwrap();
+        assert_eq!((parsed.len, parsed.format.sample_rate, parsed.format.channels), (371, 44_100, 2));
+        assert_eq!(config.header(8185), None);
+    }
+
+    #[test]
+    fn high_efficiency_is_sent_as_its_core() {
+        // SBR at 44.1 kHz over LC at 22.05 kHz, stereo.
+        let config = AacConfig::parse(&[0x2b, 0x92, 0x08, 0x00]).unwrap();
+        assert!(config.is_high_efficiency);
+        assert_eq!((config.sample_rate(), config.channel_count()), (22_050, 2));
+    }
+
+    #[test]
+    fn what_adts_has_no_words_for_is_refused() {
+        // xHE-AAC; 960 samples; channels in the frames; nothing.
+        for bytes in [&[0xf9, 0x46, 0x40][..], &[0x12, 0x14], &[0x12, 0x00], &[]] {
+            assert_eq!(AacConfig::parse(bytes), None, "{bytes:x?}");
+        }
+    }
+}

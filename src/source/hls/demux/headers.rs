@@ -1,0 +1,238 @@
+//! Headers of audio frames: ADTS (ISO 14496-3, 1.A.2.2), MPEG audio (ISO 11172-3, 2.4.1.3), AC-3 and E-AC-3 (ETSI TS
+//! 102 366, 4.3 and annex E).
+
+use super::Format;
+use crate::media::AudioCodec;
+
+/// Frames that share a synchronisation word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    Adts,
+    Mpeg,
+    Ac3,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Bytes of the frame, header included.
+    pub(super) len: usize,
+    /// Samples per channel. 0 for a frame that adds channels to the one before.
+    pub(super) samples: u32,
+    pub(super) format: Format,
+}
+
+/// Sample rates by their index in ADTS and in AudioSpecificConfig (ISO 14496-3, table 1.18).
+pub(super) const AAC_RATES: [u32; 13] =
+    [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8000, 7350];
+
+impl Family {
+    /// Bytes that [`parse`](Self::parse) needs.
+    pub(super) const fn header_len(self) -> usize {
+        match self {
+            Self::Adts => 7,
+            Self::Mpeg => 4,
+            Self::Ac3 => 7,
+        }
+    }
+
+    /// The first byte of a header.
+    pub(super) const fn first_byte(self) -> u8 {
+        match self {
+            Self::Adts | Self::Mpeg => 0xff,
+            Self::Ac3 => 0x0b,
+        }
+    }
+
+    /// `None` if `bytes` do not begin with a valid header.
+    pub(super) fn parse(self, bytes: &[u8]) -> Option<Header> {
+        let bytes = bytes.get(..self.header_len())?;
+        match self {
+            Self::Adts => parse_adts(bytes),
+            Self::Mpeg => parse_mpeg(bytes),
+            Self::Ac3 => parse_ac3(bytes),
+        }
+    }
+}
+
+fn header(codec: AudioCodec, len: usize, samples: u32, sample_rate: u32, channels: u16) -> Option<Header> {
+    Some(Header { len, samples, format: Format { codec, sample_rate, channels, head: None } })
+}
+
+fn parse_adts(bytes: &[u8]) -> Option<Header> {
+    // The layer is always 0; that tells ADTS from MPEG audio.
+    if bytes[0] != 0xff || bytes[1] & 0xf6 != 0xf0 {
+        return None;
+    }
+    let has_checksum = bytes[1] & 1 == 0;
+    let rate = *AAC_RATES.get(usize::from(bytes[2] >> 2 & 15))?;
+    let channels = u16::from((bytes[2] & 1) << 2 | bytes[3] >> 6);
+    let len = usize::from(bytes[3] & 3) << 11 | usize::from(bytes[4]) << 3 | usize::from(bytes[5] >> 5);
+    if len <= if has_checksum { 9 } else { 7 } {
+        return None;
+    }
+    let blocks = u32::from(bytes[6] & 3) + 1;
+    header(AudioCodec::Aac, len, 1024 * blocks, rate, channels)
+}
+
+/// Kilobits per second by version and layer: MPEG-1 layers 1, 2, 3, then MPEG-2 layer 1, layers 2 and 3.
+const BITRATES: [[u16; 15]; 5] = [
+    [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
+    [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
+    [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
+    [0, 32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256],
+    [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
+];
+
+fn parse_mpeg(bytes: &[u8]) -> Option<Header> {
+    if bytes[0] != 0xff || bytes[1] & 0xe0 != 0xe0 {
+        return None;
+    }
+    let (version, layer) = (bytes[1] >> 3 & 3, 4 - (bytes[1] >> 1 & 3));
+    // Version 1 and layer 4 are reserved.
+    if version == 1 || layer == 4 {
+        return None;
+    }
+    let is_mpeg1 = version == 3;
+    let table = match (is_mpeg1, layer) {
+        (true, layer) => usize::from(layer) - 1,
+        (false, 1) => 3,
+        (false, _) => 4,
+    };
+    // Index 0 is a free rate, whose frames have no known length. Nobody streams that.
+    let rate =
+        usize::from(*BITRATES[table].get(usize::from(bytes[2] >> 4)).filter(|rate| **rate > 0)?) * 1000;
+    let base = *[44_100_u32, 48_000, 32_000].get(usize::from(bytes[2] >> 2 & 3))?;
+    let sample_rate = match version {
+        3 => base,
+        2 => base / 2,
+        _ => base / 4,
+    };
+    let samples = match (layer, is_mpeg1) {
+        (1, _) => 384,
+        (3, false) => 576,
+        _ => 1152,
+    };
+    let padding = usize::from(bytes[2] >> 1 & 1);
+    let len = match layer {
+        1 => (12 * rate / sample_rate as usize + padding) * 4,
+        _ => samples as usize / 8 * rate / sample_rate as usize + padding,
+    };
+    let channels = if bytes[3] >> 6 == 3 { 1 } else { 2 };
+    let codec = if layer == 3 { AudioCodec::Mp3 } else { AudioCodec::Mp2 };
+    header(codec, len, samples, sample_rate, channels)
+}
+
+/// True for a frame of layer 3 that holds a table for seeking instead of audio. A decoder takes its figures for those of
+/// everything that follows, and drops audio.
+pub(super) fn is_seek_table(frame: &[u8]) -> bool {
+    let (Some(version), Some(mode)) = (frame.get(1), frame.get(3)) else { return false };
+    let side = match (version >> 3 & 3 == 3, mode >> 6 == 3) {
+        (true, false) => 32,
+        (true, true) | (false, false) => 17,
+        (false, true) => 9,
+    };
+    let tag = |at: usize| frame.get(at..at + 4);
+    matches!(tag(4 + side), Some(b"Xing" | b"Info")) || tag(36) == Some(b"VBRI")
+}
+
+/// Words of 16 bits in a frame of AC-3 at 48 kHz, divided by 64, by the upper bits of `frmsizecod`.
+const AC3_RATES: [u16; 19] =
+    [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
+
+/// Channels by `acmod`, without the low-frequency channel.
+const AC3_CHANNELS: [u16; 8] = [2, 1, 2, 3, 3, 4, 4, 5];
+
+fn parse_ac3(bytes: &[u8]) -> Option<Header> {
+    if bytes[..2] != [0x0b, 0x77] {
+        return None;
+    }
+    match bytes[5] >> 3 {
+        0..=10 => parse_plain_ac3(bytes),
+        11..=16 => parse_eac3(bytes),
+        _ => None,
+    }
+}
+
+fn parse_plain_ac3(bytes: &[u8]) -> Option<Header> {
+    let (rate, size) = (bytes[4] >> 6, bytes[4] & 63);
+    let kilobits = usize::from(*AC3_RATES.get(usize::from(size >> 1))?);
+    let (sample_rate, words) = match rate {
+        0 => (48_000, kilobits * 2),
+        // The only rate at which frames are padded to keep it.
+        1 => (44_100, kilobits * 96_000 / 44_100 + usize::from(size & 1)),
+        2 => (32_000, kilobits * 3),
+        _ => return None,
+    };
+    let mode = bytes[6] >> 5;
+    // Between `acmod` and `lfeon` lie up to two fields of two bits.
+    let skipped =
+        2 * u8::from(mode & 1 != 0 && mode != 1) + 2 * u8::from(mode & 4 != 0) + 2 * u8::from(mode == 2);
+    let low = u16::from(bytes[6] >> (4 - skipped.min(4)) & 1);
+    let channels = AC3_CHANNELS[usize::from(mode)] + low;
+    header(AudioCodec::Ac3, words * 2, 1536, sample_rate, channels)
+}
+
+fn parse_eac3(bytes: &[u8]) -> Option<Header> {
+    let kind = bytes[2] >> 6;
+    if kind == 3 {
+        return None;
+    }
+    let len = (usize::from(bytes[2] & 7) << 8 | usize::from(bytes[3])) * 2 + 2;
+    let (rate, blocks) = (bytes[4] >> 6, bytes[4] >> 4 & 3);
+    let (sample_rate, blocks) = match rate {
+        // Half of the usual rates; always six blocks.
+        3 => (*[24_000, 22_050, 16_000].get(usize::from(blocks))?, 6),
+        rate => ([48_000, 44_100, 32_000][usize::from(rate)], [1, 2, 3, 6][usize::from(blocks)]),
+    };
+    let channels = AC3_CHANNELS[usize::from(bytes[4] >> 1 & 7)] + u16::from(bytes[4] & 1);
+    // A dependent substream adds channels to the frame before it, at the same time; so do substreams other than the first.
+    let is_own_time = kind != 1 && bytes[2] >> 3 & 7 == 0;
+    header(AudioCodec::Eac3, len, if is_own_time { 256 * blocks } else { 0 }, sample_rate, channels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_each_kind_are_read() {
+        type Fields = (AudioCodec, usize, u32, u32, u16);
+        let cases: [(Family, &[u8], Fields); 6] = [
+            (
+                Family::Adts,
+                &[0xff, 0xf1, 0x50, 0x80, 0x2e, 0x7f, 0xfc],
+                (AudioCodec::Aac, 371, 1024, 44_100, 2),
+            ),
+            (Family::Mpeg, &[0xff, 0xfb, 0x90, 0x64], (AudioCodec::Mp3, 417, 1152, 44_100, 2)),
+            (Family::Mpeg, &[0xff, 0xf3, 0x44, 0xc0], (AudioCodec::Mp3, 96, 576, 24_000, 1)),
+            (Family::Mpeg, &[0xff, 0xfd, 0x84, 0x00], (AudioCodec::Mp2, 384, 1152, 48_000, 2)),
+            (Family::Ac3, &[0x0b, 0x77, 0, 0, 0x14, 0x40, 0x43], (AudioCodec::Ac3, 768, 1536, 48_000, 2)),
+            (
+                Family::Ac3,
+                &[0x0b, 0x77, 0x01, 0x7f, 0x35, 0x80, 0x00],
+                (AudioCodec::Eac3, 768, 1536, 48_000, 3),
+            ),
+        ];
+        for (family, bytes, wanted) in cases {
+            let header = family.parse(bytes).unwrap();
+            let format = header.format;
+            let got = (format.codec, header.len, header.samples, format.sample_rate, format.channels);
+            assert_eq!(got, wanted, "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn reserved_values_are_no_headers() {
+        for bytes in [
+            &[0xff, 0xeb, 0x90, 0x64],
+            &[0xff, 0xf9, 0x90, 0x64],
+            &[0xff, 0xfb, 0xf0, 0x64],
+            &[0xff, 0xfb, 0x9c, 0x64],
+        ] {
+            assert_eq!(Family::Mpeg.parse(bytes), None, "{bytes:x?}");
+        }
+        assert_eq!(Family::Adts.parse(&[0xff, 0xf1, 0x7c, 0x80, 0x2e, 0x7f, 0xfc]), None);
+        assert_eq!(Family::Adts.parse(&[0xff, 0xf1, 0x50, 0x80, 0, 0x1f, 0xfc]), None);
+        assert_eq!(Family::Ac3.parse(&[0x0b, 0x77, 0, 0, 0xd4, 0x40, 0x43]), None);
+    }
+}

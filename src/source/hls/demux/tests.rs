@@ -1,0 +1,256 @@
+//! What demuxers must do whatever the input is, shown with a small muxer.
+
+use std::time::Duration;
+
+use super::mux::{self, Entry, Random, Ts, aac_frames, adts, fragment, id3};
+use super::*;
+
+const SECOND: MediaTime = 1_000_000_000;
+
+/// Frames of a segment that comes in pieces of this size.
+fn demux(mut demuxer: Demuxer, bytes: &[u8], piece: usize) -> Result<Output, Error> {
+    let mut output = Output::default();
+    for piece in bytes.chunks(piece) {
+        demuxer.push(piece, &mut output)?;
+    }
+    demuxer.finish(&mut output)?;
+    Ok(output)
+}
+
+fn frames(bytes: &[u8]) -> Output {
+    demux(Demuxer::new(0), bytes, 1000).unwrap()
+}
+
+fn adts_frames(first: u64, count: u64) -> Vec<Vec<u8>> {
+    aac_frames(first, count).iter().map(|frame| adts(frame, 3)).collect()
+}
+
+fn aac_ts(frames: &[Vec<u8>], time: u64) -> Vec<u8> {
+    Ts::new(0x0f).segment(frames, time, 1920.0)
+}
+
+/// A segment: its name, its initialization section, its bytes, and the frames in it.
+type Sample = (&'static str, Option<Vec<u8>>, Vec<u8>, Vec<Vec<u8>>);
+
+/// A segment of each kind.
+fn samples() -> Vec<Sample> {
+    let raw = aac_frames(0, 40);
+    let aac = adts_frames(0, 40);
+    let (mp3, ac3) = (mux::mp3_frames(0, 20), mux::ac3_frames(0, 20));
+    let mut video = Ts::new(0x0f);
+    video.has_video = true;
+    vec![
+        ("ADTS", None, [id3(900_000), aac.concat()].concat(), aac.clone()),
+        ("MP3", None, [id3(900_000), mp3.concat()].concat(), mp3.clone()),
+        ("AC-3", None, [id3(900_000), ac3.concat()].concat(), ac3.clone()),
+        ("TS with ADTS", None, aac_ts(&aac, 900_000), aac.clone()),
+        ("TS with video", None, video.segment(&aac, 900_000, 1920.0), aac.clone()),
+        ("TS with MP3", None, Ts::new(0x03).segment(&mp3, 900_000, 2351.02), mp3),
+        ("TS with AC-3", None, Ts::new(0x81).segment(&ac3, 900_000, 2880.0), ac3),
+        ("MP4", Some(mux::init(&Entry::Aac(3), 48_000, 0)), fragment(&raw, 480_000), aac.clone()),
+        (
+            "MP4 with its init",
+            None,
+            [mux::init(&Entry::Aac(3), 48_000, 0), fragment(&raw, 480_000)].concat(),
+            aac,
+        ),
+        ("MP4 with FLAC", Some(mux::init(&Entry::Flac, 44_100, 0)), fragment(&raw, 441_000), raw),
+    ]
+}
+
+fn demuxer(init: Option<&[u8]>) -> Demuxer {
+    init.map_or_else(|| Demuxer::new(0), |init| Demuxer::with_init(init, 0).unwrap())
+}
+
+#[test]
+fn each_container_gives_its_frames_and_times() {
+    for (name, init, bytes, wanted) in samples() {
+        let output = demux(demuxer(init.as_deref()), &bytes, 1 << 20).unwrap();
+        assert!(output.data == wanted.concat(), "{name}: the bytes");
+        let lens: Vec<usize> = output.frames.iter().map(|frame| frame.len).collect();
+        assert_eq!(lens, wanted.iter().map(Vec::len).collect::<Vec<_>>(), "{name}");
+        assert_eq!(output.frames[0].time, Some(10 * SECOND), "{name}");
+        let mut time = 10 * SECOND;
+        for frame in &output.frames {
+            // A tick of 90 kHz is 11.1 µs.
+            assert!((frame.time.unwrap() - time).abs() < 11_200, "{name}: {:?} for {time}", frame.time);
+            time += frame.duration.as_nanos() as MediaTime;
+        }
+    }
+}
+
+#[test]
+fn the_result_does_not_depend_on_the_chunks() {
+    let mut random = Random(7);
+    for (name, init, bytes, _) in samples() {
+        let whole = demux(demuxer(init.as_deref()), &bytes, 1 << 20).unwrap();
+        for piece in [1, 2, 3, 187, 188, 189] {
+            assert!(
+                demux(demuxer(init.as_deref()), &bytes, piece).unwrap() == whole,
+                "{name} in pieces of {piece}"
+            );
+        }
+        for _ in 0..20 {
+            let (mut demuxer, mut output, mut rest) =
+                (demuxer(init.as_deref()), Output::default(), &bytes[..]);
+            while !rest.is_empty() {
+                let (piece, more) = rest.split_at(1 + random.below(rest.len().min(700)));
+                demuxer.push(piece, &mut output).unwrap();
+                rest = more;
+            }
+            demuxer.finish(&mut output).unwrap();
+            assert!(output == whole, "{name}");
+        }
+    }
+}
+
+#[test]
+fn times_continue_over_the_rollover_of_33_bits() {
+    let output = frames(&aac_ts(&adts_frames(0, 400), (1 << 33) - 90_000));
+    let times: Vec<MediaTime> = output.frames.iter().map(|frame| frame.time.unwrap()).collect();
+    assert!(times.is_sorted());
+    let span = Duration::from_nanos((times[399] - times[0]) as u64);
+    assert!(span.abs_diff(Duration::from_secs_f64(399.0 * 1024.0 / 48_000.0)) < Duration::from_micros(12));
+}
+
+#[test]
+fn a_lost_packet_costs_two_frames_at_most() {
+    let wanted = adts_frames(0, 40);
+    let bytes = aac_ts(&wanted, 0);
+    for lost in 2..bytes.len() / 188 {
+        let cut = [&bytes[..lost * 188], &bytes[(lost + 1) * 188..]].concat();
+        let output = frames(&cut);
+        let intact = intact(&output, &wanted);
+        // A lost start of a PES packet takes the whole packet with it: four frames, and the end of the one before.
+        assert!(intact >= 35, "packet {lost}: {intact} frames");
+        assert_eq!(output.frames.len(), intact, "packet {lost}: damaged frames came out");
+        assert!(output.frames.iter().rev().take(4).all(|frame| frame.time.is_some()));
+    }
+}
+
+#[test]
+fn a_lost_byte_or_a_cut_costs_frames_but_not_the_rest() {
+    let wanted = adts_frames(0, 40);
+    let bytes = aac_ts(&wanted, 0);
+    for lost in [377, 400, 5000, bytes.len() - 1] {
+        let cut = [&bytes[..lost], &bytes[lost + 1..]].concat();
+        assert!(intact(&frames(&cut), &wanted) >= 34, "without byte {lost}");
+    }
+    let output = frames(&bytes[..bytes.len() - 300]);
+    assert!(intact(&output, &wanted) == output.frames.len());
+    // A second copy of the tables is all that a start in the middle needs.
+    let late = frames(&[&bytes[188 * 20 + 77..], &bytes].concat());
+    assert!(intact(&late, &wanted) >= 39);
+}
+
+/// Frames of `output` that are frames of `wanted`.
+fn intact(output: &Output, wanted: &[Vec<u8>]) -> usize {
+    let mut at = 0;
+    let found = output.frames.iter().filter(|frame| {
+        let bytes = &output.data[at..at + frame.len];
+        at += frame.len;
+        wanted.iter().any(|wanted| wanted == bytes)
+    });
+    found.count()
+}
+
+#[test]
+fn junk_before_the_first_packet_or_frame_is_skipped() {
+    let wanted = adts_frames(0, 40);
+    let junk = vec![0x11; 1234];
+    for bytes in [aac_ts(&wanted, 0), wanted.concat()] {
+        assert_eq!(frames(&[&junk[..], &bytes].concat()).data, wanted.concat());
+    }
+}
+
+#[test]
+fn tags_between_frames_are_skipped() {
+    let wanted = adts_frames(0, 20);
+    let bytes =
+        [id3(0), wanted[..10].concat(), id3(5), wanted[10..].concat(), b"TAG of an old kind".to_vec()];
+    assert_eq!(frames(&bytes.concat()).data, wanted.concat());
+}
+
+#[test]
+fn a_frame_that_is_cut_off_is_dropped() {
+    for (name, init, bytes, wanted) in samples() {
+        let cut = &bytes[..bytes.len() * 2 / 3];
+        let output = demux(demuxer(init.as_deref()), cut, 1 << 20).unwrap();
+        assert!(output.frames.len() < wanted.len(), "{name}");
+        assert!(wanted.concat().starts_with(&output.data), "{name}");
+    }
+}
+
+#[test]
+fn a_table_for_seeking_is_no_audio() {
+    let mut table = mux::mp3_frames(99, 1).remove(0);
+    table[36..40].copy_from_slice(b"Info");
+    let wanted = mux::mp3_frames(0, 10);
+    assert_eq!(frames(&[table, wanted.concat()].concat()).data, wanted.concat());
+}
+
+#[test]
+fn encoder_delay_moves_the_time_of_mp4() {
+    let init = mux::init(&Entry::Aac(3), 48_000, 1024);
+    let output = demux(demuxer(Some(&init)), &fragment(&aac_frames(0, 3), 0), 100).unwrap();
+    let times: Vec<_> = output.frames.iter().map(|frame| frame.time).collect();
+    assert_eq!(times, [Some(-21_333_334), Some(0), Some(21_333_333)]);
+}
+
+#[test]
+fn flac_has_a_head_that_promises_no_length() {
+    let init = mux::init(&Entry::Flac, 44_100, 0);
+    let output = demux(demuxer(Some(&init)), &fragment(&aac_frames(0, 3), 0), 100).unwrap();
+    let format = &output.frames[0].format;
+    assert_eq!((format.codec, format.sample_rate, format.channels), (AudioCodec::Flac, 44_100, 2));
+    let head = format.head.as_deref().unwrap();
+    assert_eq!((&head[..8], head.len()), (&b"fLaC\x80\0\0\x22"[..], 42));
+    assert_eq!((head[21] & 0x0f, &head[22..42]), (0, &[0; 20][..]));
+}
+
+#[test]
+fn what_is_not_supported_has_a_typed_error() {
+    let kind = |result: Result<Output, Error>| result.unwrap_err().kind();
+    assert_eq!(
+        Demuxer::with_init(&mux::init(&Entry::Opus, 48_000, 0), 0).unwrap_err().kind(),
+        ErrorKind::Unsupported
+    );
+    for bytes in [&b""[..], b"WEBVTT\n", b"<html>", &[0x47; 10]] {
+        assert_eq!(kind(demux(Demuxer::new(0), bytes, 10)), ErrorKind::Unsupported, "{bytes:?}");
+    }
+    let latm = Ts::new(0x11).segment(&adts_frames(0, 4), 0, 1920.0);
+    let error = demux(Demuxer::new(0), &latm, 100).unwrap_err();
+    assert_eq!((error.kind(), error.to_string().contains("LATM")), (ErrorKind::Unsupported, true));
+    assert_eq!(kind(demux(Demuxer::new(0), &fragment(&aac_frames(0, 3), 0), 100)), ErrorKind::Unsupported);
+}
+
+#[test]
+fn tables_may_be_in_the_initialization_section_alone() {
+    let mut ts = Ts::new(0x0f);
+    let init = ts.tables();
+    let wanted = adts_frames(0, 20);
+    let segment = ts.segment(&wanted, 0, 1920.0);
+    let output = demux(demuxer(Some(&init)), &segment[2 * 188..], 1000).unwrap();
+    assert_eq!(output.data, wanted.concat());
+}
+
+#[test]
+fn damaged_input_never_panics() {
+    let mut random = Random(3);
+    for (_, init, bytes, _) in samples() {
+        for _ in 0..200 {
+            let mut bytes = bytes.clone();
+            for _ in 0..1 + random.below(20) {
+                let at = random.below(bytes.len());
+                bytes[at] = random.next() as u8;
+            }
+            let mut init = init.clone();
+            if let Some(init) = &mut init {
+                let at = random.below(init.len());
+                init[at] = random.next() as u8;
+            }
+            let demuxer = init.map_or_else(|| Ok(Demuxer::new(0)), |init| Demuxer::with_init(&init, 0));
+            drop(demuxer.and_then(|demuxer| demux(demuxer, &bytes, 1 + random.below(3000))));
+        }
+    }
+}
