@@ -23,6 +23,7 @@ pub(crate) mod hls;
 pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod radio;
+pub(crate) mod wait;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -35,6 +35,7 @@ use crate::foreign::in_callback;
 use crate::media::MediaInfo;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
+use crate::source::wait::{Begun, TimeLimit};
 use crate::source::{Pending, StreamStats, TryRead};
 use crate::storage::{Resource, TryStored};
 use crate::types::{ByteRange, Priority};
@@ -202,7 +203,9 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> StreamStats {
-        self.state.lock().stats.clone()
+        let state = self.state.lock();
+        let stalls = state.waits.stalls();
+        StreamStats { stalls: stalls.count, stalled: stalls.time, ..state.stats.clone() }
     }
 
     pub(crate) fn buffered(&self) -> Vec<Range<u64>> {
@@ -242,14 +245,13 @@ impl Shared {
     /// Releases the reads that wait; until `resume` none waits.
     pub(crate) fn interrupt(&self) {
         let mut state = self.state.lock();
-        state.interrupts += 1;
-        state.interrupted = true;
+        state.waits.interrupt();
         drop(state);
         self.resource.notify();
     }
 
     pub(crate) fn resume(&self) {
-        self.state.lock().interrupted = false;
+        self.state.lock().waits.resume();
     }
 
     /// Copies what is stored at `position`, without waiting.
@@ -272,9 +274,9 @@ impl Shared {
             return Ok(0);
         }
         Error::check_may_block("read").map_err(|error| self.locate(error, position))?;
-        let (interrupts, interrupted) = {
+        let (begun, interrupted) = {
             let state = self.state.lock();
-            (state.interrupts, state.interrupted)
+            (state.waits.begin(), state.waits.is_interrupted())
         };
         loop {
             let got = self.read_stored(reader, position, buf)?;
@@ -284,7 +286,7 @@ impl Shared {
             if !interrupted && self.handoff.drive(position) {
                 continue;
             }
-            match self.await_byte(reader, position, interrupts) {
+            match self.await_byte(reader, position, begun) {
                 Wait::Ready => {}
                 Wait::End => return Ok(0),
                 Wait::Failed(error) => return Err(self.locate(error, position)),
@@ -292,14 +294,14 @@ impl Shared {
         }
     }
 
-    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `failures` is how many of
-    /// the file's failures this reader has been told of.
+    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `returned` are the
+    /// failures of the file that this reader has returned.
     pub(crate) fn try_read(
         &self,
         reader: ReaderId,
         position: u64,
         buf: &mut [u8],
-        failures: &mut u64,
+        returned: &mut Begun,
     ) -> Result<TryRead, Error> {
         if buf.is_empty() {
             return Ok(TryRead::Bytes(0));
@@ -318,13 +320,13 @@ impl Shared {
             if state.is_past_end(position) {
                 return Ok(TryRead::End);
             }
-            let interrupts = state.interrupts;
-            let told = std::mem::replace(failures, state.failures);
-            if let Some(error) = self.broken_off(&state, interrupts, told) {
+            let now = state.waits.begin();
+            let begun = now.after_failures_of(std::mem::replace(returned, now));
+            if let Some(error) = state.waits.broken_off(begun, self.cancel_reason()) {
                 return Err(self.locate(error, position));
             }
             state.want(reader, position);
-            if state.transient_error.is_some() { Pending::Retrying } else { Pending::Fetching }
+            if state.waits.retrying().is_some() { Pending::Retrying } else { Pending::Fetching }
         };
         self.request_urgent();
         Ok(TryRead::Pending(pending))
@@ -336,10 +338,9 @@ impl Shared {
         self.resource.with_ranges(|ranges| self.state.lock().phase(is_cancelled, ranges))
     }
 
-    /// What fetching has failed of, if that holds still: why nothing is fetched, or else what is asked for again.
-    pub(crate) fn transient_error(&self) -> Option<Error> {
-        let state = self.state.lock();
-        state.halted.clone().or_else(|| state.unusable.clone()).or_else(|| state.transient_error.clone())
+    /// The error that stopped fetching, or that is being retried.
+    pub(crate) fn last_error(&self) -> Option<Error> {
+        self.state.lock().waits.last_error().cloned()
     }
 
     /// Publishes that a read, or all fetching, has failed.
@@ -365,13 +366,13 @@ impl Shared {
 
     /// Blocks until the length is known, reading on to the end if the server does not tell it.
     pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
-        let interrupts = self.state.lock().interrupts;
+        let begun = self.state.lock().waits.begin();
         loop {
             if let Some(len) = self.len() {
                 return Ok(len);
             }
             Error::check_may_block("seek").map_err(|error| self.locate(error, u64::MAX))?;
-            if let Wait::Failed(error) = self.await_byte(reader, u64::MAX, interrupts) {
+            if let Wait::Failed(error) = self.await_byte(reader, u64::MAX, begun) {
                 return Err(self.locate(error, u64::MAX));
             }
         }
@@ -385,9 +386,9 @@ impl Shared {
         timeout: Option<Duration>,
     ) -> Result<(), Error> {
         Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error, position))?;
-        let (interrupts, failures, most) = {
+        let (begun, most) = {
             let state = self.state.lock();
-            (state.interrupts, state.failures, state.most_buffered())
+            (state.waits.begin(), state.most_buffered())
         };
         if most.is_some_and(|most| bytes > most) {
             let why = format!("can't wait for {bytes} bytes: storage keeps fewer ahead of a reader");
@@ -402,16 +403,19 @@ impl Shared {
             if view.ranges.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
                 return Some(Ok(()));
             }
-            self.broken_off(&state, interrupts, failures).map(Err)
+            state.waits.broken_off(begun, self.cancel_reason()).map(Err)
         });
-        self.state.lock().readers.remove(waiter);
-        ended.unwrap_or_else(|| Err(self.timed_out())).map_err(|error| self.locate(error, position))
+        let mut state = self.state.lock();
+        state.readers.remove(waiter);
+        let ended = ended.unwrap_or_else(|| Err(state.waits.wait_timed_out(timeout.unwrap_or_default())));
+        drop(state);
+        ended.map_err(|error| self.locate(error, position))
     }
 
     fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
         // Not before the first bytes have shown that it is no page.
         let known = |state: &State| (!state.first.is_empty()).then_some(Wait::Ready);
-        match self.wait_as(reader, 0, 0, known) {
+        match self.wait_as(reader, 0, Begun::default(), known) {
             Wait::Failed(error) => Err(self.locate(error, 0)),
             _ => Ok(()),
         }
@@ -440,8 +444,8 @@ impl Shared {
             return;
         }
         // A reader that continues needs it requested again before the reader gets there.
-        if state.halted.as_ref().is_some_and(Error::is_retryable) && !state.is_sequential() {
-            state.halted = None;
+        if state.waits.halted().is_some_and(Error::is_retryable) && !state.is_sequential() {
+            state.waits.restart();
         }
         let (windows, sequential) = (state.windows(), state.sequential);
         drop(state);
@@ -455,8 +459,8 @@ impl Shared {
         self.replan(Priority::Low);
     }
 
-    fn await_byte(&self, reader: ReaderId, position: u64, interrupts: u64) -> Wait {
-        self.wait_as(reader, position, interrupts, |state| state.is_past_end(position).then_some(Wait::End))
+    fn await_byte(&self, reader: ReaderId, position: u64, begun: Begun) -> Wait {
+        self.wait_as(reader, position, begun, |state| state.is_past_end(position).then_some(Wait::End))
     }
 
     /// Blocks `reader` on the byte at `position`, until it is there, `or` says so, or it can't be waited for.
@@ -464,22 +468,21 @@ impl Shared {
         &self,
         reader: ReaderId,
         position: u64,
-        interrupts: u64,
+        begun: Begun,
         or: impl Fn(&State) -> Option<Wait>,
     ) -> Wait {
-        let failures = {
+        let begun = {
             let mut state = self.state.lock();
             state.want(reader, position);
-            state.failures
+            begun.after_failures_of(state.waits.begin())
         };
         self.request_urgent();
         let began = Instant::now();
-        let wait = self.block(position, interrupts, failures, or);
+        let wait = self.block(position, begun, or);
         let mut state = self.state.lock();
         state.readers[reader].waiting = false;
         if !matches!(wait, Wait::End) {
-            state.stats.stalls += 1;
-            state.stats.stalled += began.elapsed();
+            state.waits.add_stall(began.elapsed());
         }
         wait
     }
@@ -501,55 +504,25 @@ impl Shared {
         self.replan(Priority::High);
     }
 
-    fn block(
-        &self,
-        position: u64,
-        interrupts: u64,
-        failures: u64,
-        or: impl Fn(&State) -> Option<Wait>,
-    ) -> Wait {
-        let mut since = Instant::now();
-        loop {
-            let deadline = self.config.read_timeout.map(|timeout| since + timeout);
-            let ended = self.resource.wait(deadline, |view| {
+    fn block(&self, position: u64, begun: Begun, or: impl Fn(&State) -> Option<Wait>) -> Wait {
+        let limit = TimeLimit::new(self.config.read_timeout, Instant::now());
+        let ended = limit.block(|limit| {
+            self.resource.wait(limit.deadline(), |view| {
                 if view.ranges.contains(position) {
                     return Some(Wait::Ready);
                 }
                 let state = self.state.lock();
-                since = since.max(state.last_progress);
+                limit.extend(state.waits.last_progress());
                 or(&state)
-                    .or_else(|| self.broken_off(&state, interrupts, failures).map(Wait::Failed))
+                    .or_else(|| state.waits.broken_off(begun, self.cancel_reason()).map(Wait::Failed))
                     .or_else(|| self.handoff.has(position).then_some(Wait::Ready))
-            });
-            match (ended, self.config.read_timeout) {
-                (Some(wait), _) => return wait,
-                (None, Some(timeout)) if since.elapsed() >= timeout => return Wait::Failed(self.timed_out()),
-                (None, _) => {}
-            }
-        }
+            })
+        });
+        ended.unwrap_or_else(|limit| Wait::Failed(self.state.lock().waits.read_timed_out(limit)))
     }
 
-    /// Why a wait has to end without what it waits for.
-    fn broken_off(&self, state: &State, interrupts: u64, failures: u64) -> Option<Error> {
-        if let Some(error) = self.cancelled().or_else(|| state.unusable.clone()) {
-            return Some(error);
-        }
-        if state.interrupted || state.interrupts != interrupts {
-            return Some(Error::new(ErrorKind::Interrupted, "the read was interrupted"));
-        }
-        if state.failures != failures { state.failure.clone() } else { None }
-    }
-
-    fn cancelled(&self) -> Option<Error> {
-        self.link.get()?.epoch.reason().map(Error::cancelled)
-    }
-
-    fn timed_out(&self) -> Error {
-        let error = Error::new(ErrorKind::TimedOut, "timed out: the bytes did not arrive in time");
-        match self.state.lock().transient_error.clone() {
-            Some(transient_error) => error.with_cause(transient_error),
-            None => error,
-        }
+    fn cancel_reason(&self) -> Option<CancelReason> {
+        self.link.get()?.epoch.reason()
     }
 
     /// Wakes the peer if the plan has something for it.

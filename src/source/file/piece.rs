@@ -232,16 +232,16 @@ impl State {
             // Given up, or nobody waits for it. Whoever does later has it fetched again.
             Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
                 let is_download = self.read_ahead == ReadAhead::Whole;
-                self.transient_error = Some(error.clone());
+                self.waits.retry(error.clone());
                 if is_download && error.is_retryable() {
-                    self.halted = None;
+                    self.waits.restart();
                     return None;
                 }
                 self.halt(error)
             }
             Outcome::Failed(error) => self.fail(error),
             Outcome::Done => {
-                self.transient_error = None;
+                self.waits.recover();
                 None
             }
             Outcome::Cancelled(_) => None,
@@ -253,7 +253,7 @@ impl State {
     fn note_progress(&mut self, key: usize) {
         let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
         if is_urgent {
-            self.last_progress = Instant::now();
+            self.waits.progress(Instant::now());
         }
     }
 
@@ -264,14 +264,15 @@ impl State {
         // A body that is read again from its start makes no progress before it gets to where it was.
         let is_new = offset + bytes > self.linear_best;
         if self.sequential && is_new {
-            self.last_progress = Instant::now();
+            let now = Instant::now();
+            self.waits.progress(now);
             let new = offset + bytes - self.linear_best.max(offset);
-            self.sequential_backoff.handle_bytes(new, self.last_progress);
+            self.sequential_backoff.handle_bytes(new, now);
             self.linear_best = offset + bytes;
         }
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
         if (is_new || !self.sequential) && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
-            self.transient_error = None;
+            self.waits.recover();
         }
         self.stats.bytes_fetched += bytes;
         let is_wanted = self.is_wanted(&(offset..offset + bytes));
@@ -375,7 +376,7 @@ impl Sink for PieceSink {
     fn retrying(&mut self, error: &Error, _: Instant) {
         self.opened = None;
         let mut state = self.shared.state.lock();
-        state.transient_error = Some(error.clone());
+        state.waits.retry(error.clone());
         // The client has asked the original URL where the target gave no head at all.
         if error.kind() == ErrorKind::Silent {
             state.leave_target(self.target());
@@ -441,7 +442,7 @@ impl Sink for PieceSink {
                         && !state.has_validator() =>
                 {
                     // Nothing that comes from elsewhere in the file can be told from the new one's.
-                    state.unusable = Some(error.clone());
+                    state.waits.end(error.clone());
                     state.fail(error).map(|error| (error, missing))
                 }
                 (outcome, piece) => {

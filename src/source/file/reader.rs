@@ -13,6 +13,7 @@ use crate::event::Subscriber;
 use crate::media::MediaInfo;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
+use crate::source::wait::Begun;
 use crate::source::{Source, StreamStats, TryRead};
 use crate::types::Priority;
 
@@ -23,14 +24,14 @@ pub(crate) struct FileReader {
     id: ReaderId,
     /// Keeps the file's transfers running. `None` once the reader was closed.
     file: Mutex<Option<Arc<HttpFile>>>,
-    /// Number of the file's failures that `try_read_at` has returned.
-    failures: Mutex<u64>,
+    /// The failures of the file that `try_read_at` has returned.
+    returned: Mutex<Begun>,
 }
 
 impl FileReader {
     pub(crate) fn new((file, id): (Arc<HttpFile>, ReaderId)) -> Self {
         let shared = Arc::clone(file.shared());
-        Self { shared, id, file: Mutex::new(Some(file)), failures: Mutex::default() }
+        Self { shared, id, file: Mutex::new(Some(file)), returned: Mutex::default() }
     }
 
     fn file(&self) -> Option<Arc<HttpFile>> {
@@ -48,7 +49,7 @@ impl Source for FileReader {
     }
 
     fn try_read_at(&self, position: u64, buf: &mut [u8]) -> Result<TryRead, Error> {
-        self.shared.try_read(self.id, position, buf, &mut self.failures.lock())
+        self.shared.try_read(self.id, position, buf, &mut self.returned.lock())
     }
 
     fn wait_len(&self) -> Result<u64, Error> {
@@ -68,7 +69,7 @@ impl Source for FileReader {
     }
 
     fn last_error(&self) -> Option<Error> {
-        self.shared.transient_error()
+        self.shared.last_error()
     }
 
     fn report_failure(&self, position: u64, error: &Error) {

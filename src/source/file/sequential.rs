@@ -142,7 +142,7 @@ impl Shared {
         }
         let after = {
             let mut state = self.state.lock();
-            state.transient_error = Some(error.clone());
+            state.waits.retry(error.clone());
             state.sequential_backoff.handle_failure(error, u32::MAX, retry::random())
         };
         let Some(after) = after else { return };
@@ -158,7 +158,7 @@ impl Shared {
             Err(error) if error.is_retryable() => {
                 let target = state.target().cloned();
                 state.leave_target(target.as_ref());
-                state.transient_error = Some(error.clone());
+                state.waits.retry(error.clone());
                 // Else it is asked for again at once.
                 let is_wanted = state.read_ahead == ReadAhead::Whole
                     || state.readers.iter().any(|(_, reader)| reader.waits());

@@ -4,7 +4,6 @@
 //! does I/O or calls foreign code.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use slab::Slab;
 
@@ -21,6 +20,7 @@ use crate::media::{FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
 use crate::safe_url::SafeUrl;
 use crate::source::StreamStats;
+use crate::source::wait::WaitState;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
 
@@ -73,23 +73,12 @@ pub(crate) struct State {
     /// How far any reading of the one body has come, and the readings that broke off.
     pub(crate) linear_best: u64,
     pub(crate) sequential_backoff: Backoff,
-    /// What ended urgent work last, and how many times that has happened.
-    pub(crate) failure: Option<Error>,
-    pub(crate) failures: u64,
-    /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
-    pub(crate) unusable: Option<Error>,
+    /// Why blocked calls end. It has ended if the file changed, and nothing tells its old bytes from its new ones.
+    pub(crate) waits: WaitState,
     /// The opening is fetched although nobody waits for it.
     pub(crate) preload: bool,
-    /// What a fetch that is tried again failed of.
-    pub(crate) transient_error: Option<Error>,
-    /// Why fetching has ended: nothing is fetched until somebody waits.
-    pub(crate) halted: Option<Error>,
-    /// Interrupts so far, and whether the last one is still in force.
-    pub(crate) interrupts: u64,
-    pub(crate) interrupted: bool,
     /// The caller of `open` waits, and is told at once that the host can't be reached.
     pub(crate) opening: bool,
-    pub(crate) last_progress: Instant,
     /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
     pub(crate) first: FirstBytes,
     /// What they told, once the stream is gone and they with it.
@@ -122,16 +111,9 @@ impl State {
             sequential: false,
             linear_best: 0,
             sequential_backoff: Backoff::default(),
-            failure: None,
-            failures: 0,
-            unusable: None,
+            waits: WaitState::default(),
             preload: false,
-            transient_error: None,
-            halted: None,
-            interrupts: 0,
-            interrupted: false,
             opening: true,
-            last_progress: Instant::now(),
             first: FirstBytes::default(),
             media: None,
             read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
@@ -149,7 +131,7 @@ impl State {
 
     /// Changes how far to read ahead.
     pub(crate) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
-        self.halted = None;
+        self.waits.restart();
         self.read_ahead = if self.behind.is_some() { plan::windowed(read_ahead) } else { read_ahead };
     }
 
@@ -160,12 +142,12 @@ impl State {
             *view = ReaderView { position, ..ReaderView::default() };
         }
         view.waiting = true;
-        self.halted = None;
+        self.waits.restart();
     }
 
     /// Notes that somebody waits for all bytes of `range`, until `remove_reader`.
     pub(crate) fn want_all(&mut self, range: &Range<u64>) -> usize {
-        self.halted = None;
+        self.waits.restart();
         self.readers.insert(ReaderView { position: range.start, until: range.end, ..ReaderView::default() })
     }
 
@@ -195,7 +177,7 @@ impl State {
     /// What to fetch next.
     pub(crate) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
         match &self.info {
-            _ if self.unusable.is_some() => Plan::Idle,
+            _ if self.waits.ended().is_some() => Plan::Idle,
             info if self.tries_whole => {
                 self.plan_sequential(available, info.as_ref().and_then(|info| info.len))
             }
@@ -232,7 +214,7 @@ impl State {
         let wants =
             |reader: &ReaderView| reader.urgent(available).is_some_and(|at| len.is_none_or(|len| at < len));
         let downloads = self.read_ahead == ReadAhead::Whole
-            && self.halted.is_none()
+            && self.waits.halted().is_none()
             && len.is_none_or(|len| available.run_from(0) < len);
         let is_wanted = self.preload || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
         if self.sequential || !self.pieces.is_empty() || !is_wanted {
@@ -248,7 +230,7 @@ impl State {
             reader.refill(available, &in_flight, read_ahead);
         }
         let readers = self.readers();
-        let admissible = if self.halted.is_some() { Priority::High } else { admissible };
+        let admissible = if self.waits.halted().is_some() { Priority::High } else { admissible };
         let snapshot = Snapshot {
             readers: &readers,
             available,
@@ -519,7 +501,7 @@ impl State {
         let facts = Facts {
             is_cancelled,
             is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
-            has_failed: self.halted.is_some() || self.unusable.is_some(),
+            has_failed: self.waits.halted().is_some() || self.waits.ended().is_some(),
             is_known: self.info.is_some(),
             is_retrying: self.is_retrying(available),
             is_urgent: self.readers.iter().any(|(_, reader)| waits(reader)),
@@ -533,13 +515,13 @@ impl State {
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
         let waits = |reader: &ReaderView| reader.urgent(available).is_some();
         self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight))
-            || (self.transient_error.is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
+            || (self.waits.retrying().is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
     }
 
     /// Notes that nothing is fetched any more until somebody waits. Returns the error if no read returns it.
     pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
         let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
-        self.halted = Some(error.clone());
+        self.waits.halt(error.clone());
         (!is_returned).then_some(error)
     }
 
@@ -551,8 +533,7 @@ impl State {
             reader.waiting = false;
             reader.until = 0;
         }
-        self.failure = Some(error);
-        self.failures += 1;
+        self.waits.fail(error);
         unreturned
     }
 

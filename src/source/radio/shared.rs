@@ -21,6 +21,7 @@ use crate::event::{Bus, Subscriber};
 use crate::media::{self, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase, Reads};
 use crate::safe_url::SafeUrl;
+use crate::source::wait::{Begun, TimeLimit, WaitState};
 use crate::storage::Resource;
 use crate::types::ByteRange;
 
@@ -74,13 +75,8 @@ struct State {
     last_read: Instant,
     /// The connection was let go in a long pause. The receiver waits for the reader.
     let_go: bool,
-    /// Interrupts so far, and whether the last one is still in force.
-    interrupts: u64,
-    interrupted: bool,
-    /// What the connection failed of last, if no byte has come since.
-    transient_error: Option<Error>,
-    /// Nothing more will come.
-    ended: Option<Error>,
+    /// Why blocked calls end. It retries from a failed connection to the next byte.
+    waits: WaitState,
     reads: Reads,
     /// Gets all events from the start on, until it is asked for.
     subscriber: Option<Subscriber<RadioEvent>>,
@@ -129,10 +125,7 @@ impl Shared {
             waiting: false,
             last_read: Instant::now(),
             let_go: false,
-            interrupts: 0,
-            interrupted: false,
-            transient_error: None,
-            ended: None,
+            waits: WaitState::default(),
             reads: Reads::default(),
             subscriber: Some(events.subscribe()),
             stats: RadioStats::default(),
@@ -168,33 +161,33 @@ impl Shared {
             return Ok(0);
         }
         Error::check_may_block("read").map_err(|error| self.locate(error))?;
-        let interrupts = {
+        let begun = {
             let mut state = self.state.lock();
             state.reads.begin();
-            state.interrupts
+            state.waits.begin()
         };
-        self.read_some(buf, interrupts).inspect_err(|error| self.note_failure(error))
+        self.read_some(buf, begun).inspect_err(|error| self.note_failure(error))
     }
 
     /// Notes that a read has failed, for the phase, and tells of it, unless the radio's end was told of.
     fn note_failure(&self, error: &Error) {
         let (is_news, position) = {
             let mut state = self.state.lock();
-            (state.reads.fail(error) && state.ended.is_none(), state.position)
+            (state.reads.fail(error) && state.waits.ended().is_none(), state.position)
         };
         if is_news {
             self.events.publish(&RadioEvent::ReadFailed { position, error: error.clone() });
         }
     }
 
-    fn read_some(&self, buf: &mut [u8], interrupts: u64) -> Result<usize, Error> {
+    fn read_some(&self, buf: &mut [u8], begun: Begun) -> Result<usize, Error> {
         loop {
             let position = self.begin_read();
             let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error))?;
             if got > 0 {
                 return Ok(self.advance(got));
             }
-            self.await_byte(position, interrupts).map_err(|error| self.locate(error))?;
+            self.await_byte(position, begun).map_err(|error| self.locate(error))?;
         }
     }
 
@@ -248,33 +241,21 @@ impl Shared {
         state.discontinuities.iter().copied().find(is_ahead)
     }
 
-    fn await_byte(&self, position: u64, interrupts: u64) -> Result<(), Error> {
+    fn await_byte(&self, position: u64, begun: Begun) -> Result<(), Error> {
         self.state.lock().waiting = true;
         let began = Instant::now();
-        let deadline = self.config.read_timeout.and_then(|timeout| began.checked_add(timeout));
-        let ended = self.resource.wait(deadline, |view| {
-            if view.ranges.contains(position) {
-                return Some(Ok(()));
-            }
-            self.broken_off(&self.state.lock(), interrupts).map(Err)
+        let ended = TimeLimit::new(self.config.read_timeout, began).block(|limit| {
+            self.resource.wait(limit.deadline(), |view| {
+                if view.ranges.contains(position) {
+                    return Some(Ok(()));
+                }
+                self.state.lock().waits.broken_off(begun, self.epoch.reason()).map(Err)
+            })
         });
         let mut state = self.state.lock();
         state.waiting = false;
-        state.stats.stalls += 1;
-        state.stats.stalled += began.elapsed();
-        ended.unwrap_or_else(|| Err(timed_out(&state)))
-    }
-
-    /// Why a wait has to end without what it waits for.
-    fn broken_off(&self, state: &State, interrupts: u64) -> Option<Error> {
-        if let Some(ended) = &state.ended {
-            return Some(ended.clone());
-        }
-        if let Some(reason) = self.epoch.reason() {
-            return Some(Error::cancelled(reason));
-        }
-        let is_interrupted = state.interrupted || state.interrupts != interrupts;
-        is_interrupted.then(|| Error::new(ErrorKind::Interrupted, "the read was interrupted"))
+        state.waits.add_stall(began.elapsed());
+        ended.unwrap_or_else(|limit| Err(state.waits.read_timed_out(limit)))
     }
 
     /// Goes to a byte of the window, or its end.
@@ -355,30 +336,30 @@ impl Shared {
             let why = format!("can't wait for {bytes} bytes: the radio stores at most {most} ahead");
             return Err(self.locate(Error::new(ErrorKind::InvalidInput, why)));
         }
-        let interrupts = self.state.lock().interrupts;
+        let begun = self.state.lock().waits.begin();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = self.resource.wait(deadline, |_| {
             let state = self.state.lock();
             if state.end - state.position >= bytes {
                 return Some(Ok(()));
             }
-            self.broken_off(&state, interrupts).map(Err)
+            state.waits.broken_off(begun, self.epoch.reason()).map(Err)
         });
-        ended.unwrap_or_else(|| Err(timed_out(&self.state.lock()))).map_err(|error| self.locate(error))
+        let late = || self.state.lock().waits.wait_timed_out(timeout.unwrap_or_default());
+        ended.unwrap_or_else(|| Err(late())).map_err(|error| self.locate(error))
     }
 
     pub(crate) fn phase(&self) -> Phase {
         let state = self.state.lock();
-        let is_ended =
-            |cancelled: bool| state.ended.as_ref().is_some_and(|it| it.is_cancelled() == cancelled);
+        let is_ended = |cancelled: bool| state.waits.ended().is_some_and(|it| it.is_cancelled() == cancelled);
         let facts = Facts {
             is_cancelled: self.epoch.is_cancelled() || is_ended(true),
             is_complete: false,
             has_failed: is_ended(false),
             is_known: state.stats.connections > 0,
-            is_retrying: state.transient_error.is_some(),
-            is_urgent: state.waiting && state.ended.is_none(),
-            is_fetching: state.ended.is_none() && !state.let_go && self.room(&state).is_some(),
+            is_retrying: state.waits.retrying().is_some(),
+            is_urgent: state.waiting && state.waits.ended().is_none(),
+            is_fetching: state.waits.ended().is_none() && !state.let_go && self.room(&state).is_some(),
         };
         facts.phase().after(state.reads.last())
     }
@@ -386,8 +367,7 @@ impl Shared {
     pub(crate) fn last_error(&self) -> Option<Error> {
         let state = self.state.lock();
         let reads = &state.reads;
-        let ended = state.ended.as_ref().filter(|error| !error.is_cancelled());
-        reads.failure().or(ended).or(state.transient_error.as_ref()).or(reads.last_error()).cloned()
+        reads.failure().or(state.waits.last_error()).or(reads.last_error()).cloned()
     }
 
     /// As [`window`](Self::window), unless the state is locked.
@@ -421,7 +401,9 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> RadioStats {
-        self.state.lock().stats.clone()
+        let state = self.state.lock();
+        let stalls = state.waits.stalls();
+        RadioStats { stalls: stalls.count, stalled: stalls.time, ..state.stats.clone() }
     }
 
     pub(crate) fn subscribe(&self) -> Subscriber<RadioEvent> {
@@ -440,14 +422,13 @@ impl Shared {
 
     pub(crate) fn interrupt(&self) {
         let mut state = self.state.lock();
-        state.interrupts += 1;
-        state.interrupted = true;
+        state.waits.interrupt();
         drop(state);
         self.notify();
     }
 
     pub(crate) fn resume(&self) {
-        self.state.lock().interrupted = false;
+        self.state.lock().waits.resume();
     }
 }
 
@@ -566,7 +547,7 @@ impl Shared {
         state.first.add(offset, audio);
         state.end = end + audio.len() as u64;
         state.stats.bytes_received += audio.len() as u64;
-        state.transient_error = None;
+        state.waits.recover();
         Ok(())
     }
 
@@ -600,7 +581,7 @@ impl Shared {
     }
 
     pub(crate) fn reconnecting(&self, error: Error, after: Duration) {
-        self.state.lock().transient_error = Some(error.clone());
+        self.state.lock().waits.retry(error.clone());
         self.events.publish(&RadioEvent::Reconnecting { error, after });
     }
 
@@ -609,7 +590,7 @@ impl Shared {
         let error = self.locate(error);
         let position = {
             let mut state = self.state.lock();
-            state.ended = Some(error.clone());
+            state.waits.end(error.clone());
             state.end
         };
         self.events.publish(&RadioEvent::Ended { position, error });
@@ -620,12 +601,4 @@ impl Shared {
 
 fn window(state: &State) -> Range<u64> {
     state.start..state.end
-}
-
-fn timed_out(state: &State) -> Error {
-    let error = Error::new(ErrorKind::TimedOut, "timed out: the bytes did not arrive in time");
-    match &state.transient_error {
-        Some(transient_error) => error.with_cause(transient_error.clone()),
-        None => error,
-    }
 }

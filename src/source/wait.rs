@@ -1,0 +1,317 @@
+//! What the blocked calls of every source have in common: why they end early, how long they may last, the error that
+//! explains them, and the stall statistics.
+//!
+//! ```text
+//!   source's state ──▶ WaitState: interrupts, errors, progress, stalls    facts, under the source's mutex
+//!   one call       ──▶ Begun: which interrupts and failures are older     makes the call end for newer ones only
+//!                  ──▶ TimeLimit: no progress for so long                 moves its deadline with the progress
+//! ```
+//!
+//! A source keeps one [`WaitState`] in the state that its mutex guards, and notifies its own condition variable after
+//! each change. Nothing here blocks by itself or reads a clock, except for [`TimeLimit::block`], which calls the
+//! source's wait.
+
+use std::time::{Duration, Instant};
+
+use crate::cancel::CancelReason;
+use crate::error::{Error, ErrorKind};
+
+/// The facts that end or explain blocked calls.
+#[derive(Debug, Default)]
+pub(crate) struct WaitState {
+    /// Number of interrupts so far. A call that began before the last one ends, even if `resume` was called since.
+    interrupts: u64,
+    /// No call may block until `resume`.
+    is_interrupted: bool,
+    /// Number of failures so far, and the last one. It ends the calls that were blocked when it happened.
+    failures: u64,
+    failure: Option<Error>,
+    /// The error of the last attempt, while the source retries by itself or when it is asked again.
+    retrying: Option<Error>,
+    /// The error with which fetching stopped. A call that blocks starts it again.
+    halted: Option<Error>,
+    /// The error with which the source ended. Permanent.
+    ended: Option<Error>,
+    /// When the last bytes arrived that a blocked call needs.
+    last_progress: Option<Instant>,
+    stalls: Stalls,
+}
+
+/// The calls that were blocked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stalls {
+    pub(crate) count: u64,
+    /// Their total time.
+    pub(crate) time: Duration,
+}
+
+/// The interrupts and failures that happened before a call began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Begun {
+    interrupts: u64,
+    failures: u64,
+}
+
+impl Begun {
+    /// As if the call had begun at `later`, but only as far as failures are concerned: the call is about to ask again
+    /// for what failed before.
+    pub(crate) fn after_failures_of(self, later: Self) -> Self {
+        Self { failures: later.failures, ..self }
+    }
+}
+
+impl WaitState {
+    /// To be called when a blocking call begins, before its first look at the source.
+    pub(crate) fn begin(&self) -> Begun {
+        Begun { interrupts: self.interrupts, failures: self.failures }
+    }
+
+    /// The reason why a call has to end without its bytes. `cancelled` is the reason why the source was cancelled, if it
+    /// was.
+    pub(crate) fn broken_off(&self, begun: Begun, cancelled: Option<CancelReason>) -> Option<Error> {
+        if let Some(reason) = cancelled {
+            return Some(Error::cancelled(reason));
+        }
+        if self.ended.is_some() {
+            return self.ended.clone();
+        }
+        if self.is_interrupted || self.interrupts != begun.interrupts {
+            return Some(Error::new(ErrorKind::Interrupted, "the call was interrupted"));
+        }
+        if self.failures == begun.failures { None } else { self.failure.clone() }
+    }
+
+    /// Ends all blocked calls. The caller notifies them.
+    pub(crate) fn interrupt(&mut self) {
+        self.interrupts += 1;
+        self.is_interrupted = true;
+    }
+
+    /// True from an interrupt until `resume`.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.is_interrupted
+    }
+
+    /// Lets calls block again.
+    pub(crate) fn resume(&mut self) {
+        self.is_interrupted = false;
+    }
+
+    /// Records an error that ends the calls that are blocked now, and no later ones. The caller notifies them.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.failure = Some(error);
+        self.failures += 1;
+    }
+
+    /// Records that an attempt failed and that another one follows.
+    pub(crate) fn retry(&mut self, error: Error) {
+        self.retrying = Some(error);
+    }
+
+    /// Records that an attempt succeeded.
+    pub(crate) fn recover(&mut self) {
+        self.retrying = None;
+    }
+
+    pub(crate) fn retrying(&self) -> Option<&Error> {
+        self.retrying.as_ref()
+    }
+
+    /// Records that fetching stopped with `error`, until [`restart`](Self::restart).
+    pub(crate) fn halt(&mut self, error: Error) {
+        self.halted = Some(error);
+    }
+
+    /// Records that fetching may start again: a call blocks, or the reader has moved on.
+    pub(crate) fn restart(&mut self) {
+        self.halted = None;
+    }
+
+    pub(crate) fn halted(&self) -> Option<&Error> {
+        self.halted.as_ref()
+    }
+
+    /// Records that the source ended with `error`: no more bytes will arrive. The caller notifies the blocked calls.
+    pub(crate) fn end(&mut self, error: Error) {
+        self.ended = Some(error);
+    }
+
+    pub(crate) fn ended(&self) -> Option<&Error> {
+        self.ended.as_ref()
+    }
+
+    /// The error that stopped fetching, or that is being retried. A cancellation is no error.
+    pub(crate) fn last_error(&self) -> Option<&Error> {
+        let ended = self.ended.as_ref().filter(|error| !error.is_cancelled());
+        self.halted.as_ref().or(ended).or(self.retrying.as_ref())
+    }
+
+    /// Records that bytes arrived that a blocked call needs.
+    pub(crate) fn progress(&mut self, now: Instant) {
+        self.last_progress = Some(now);
+    }
+
+    pub(crate) fn last_progress(&self) -> Option<Instant> {
+        self.last_progress
+    }
+
+    /// The error of a read whose [`TimeLimit`] has passed. Its cause is the error that is being retried.
+    pub(crate) fn read_timed_out(&self, limit: Duration) -> Error {
+        self.timed_out(format!("read timed out: no data for {limit:?}"))
+    }
+
+    /// The error of a wait for bytes that did not all arrive within `timeout`, with the same cause.
+    pub(crate) fn wait_timed_out(&self, timeout: Duration) -> Error {
+        self.timed_out(format!("wait timed out: the bytes did not arrive within {timeout:?}"))
+    }
+
+    fn timed_out(&self, why: String) -> Error {
+        let error = Error::new(ErrorKind::TimedOut, why);
+        match &self.retrying {
+            Some(cause) => error.with_cause(cause.clone()),
+            None => error,
+        }
+    }
+
+    /// Counts a read that was blocked for `time`.
+    pub(crate) fn add_stall(&mut self, time: Duration) {
+        self.stalls.count += 1;
+        self.stalls.time += time;
+    }
+
+    pub(crate) fn stalls(&self) -> Stalls {
+        self.stalls
+    }
+}
+
+/// The time limit of one blocked call: it ends when there was no progress for this long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TimeLimit {
+    limit: Option<Duration>,
+    /// The beginning of the call, or the last progress since.
+    since: Instant,
+}
+
+impl TimeLimit {
+    /// `None` is no limit.
+    pub(crate) fn new(limit: Option<Duration>, now: Instant) -> Self {
+        Self { limit, since: now }
+    }
+
+    /// Extends the limit if there was progress since.
+    pub(crate) fn extend(&mut self, last_progress: Option<Instant>) {
+        self.since = last_progress.map_or(self.since, |progress| progress.max(self.since));
+    }
+
+    /// When the call ends, unless there is progress. `None` is never.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        // A limit beyond the clock's range is none.
+        self.since.checked_add(self.limit?)
+    }
+
+    /// Calls `wait` until it answers, or until the limit has passed: then it returns that limit as the error. `wait`
+    /// blocks until the [`deadline`](Self::deadline) at most, and [extends](Self::extend) the limit when it sees
+    /// progress.
+    pub(crate) fn block<T>(mut self, mut wait: impl FnMut(&mut Self) -> Option<T>) -> Result<T, Duration> {
+        loop {
+            if let Some(answer) = wait(&mut self) {
+                return Ok(answer);
+            }
+            // The deadline may have moved while `wait` was blocked until the earlier one.
+            match (self.limit, self.deadline()) {
+                (Some(limit), Some(deadline)) if Instant::now() >= deadline => return Err(limit),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(kind: ErrorKind) -> Error {
+        Error::new(kind, "for a test")
+    }
+
+    #[test]
+    fn an_interrupt_ends_calls_that_began_before_it_even_after_a_resume() {
+        let mut waits = WaitState::default();
+        let before = waits.begin();
+        waits.interrupt();
+        let during = waits.begin();
+        assert_eq!(waits.broken_off(during, None).unwrap().kind(), ErrorKind::Interrupted);
+        waits.resume();
+        assert_eq!(waits.broken_off(before, None).unwrap().kind(), ErrorKind::Interrupted);
+        assert!(waits.broken_off(during, None).is_none());
+    }
+
+    #[test]
+    fn a_failure_ends_calls_that_began_before_it_and_no_later_ones() {
+        let mut waits = WaitState::default();
+        let before = waits.begin();
+        waits.fail(error(ErrorKind::Status(404)));
+        assert_eq!(waits.broken_off(before, None).unwrap().kind(), ErrorKind::Status(404));
+        assert!(waits.broken_off(waits.begin(), None).is_none());
+        assert!(waits.broken_off(before.after_failures_of(waits.begin()), None).is_none());
+    }
+
+    #[test]
+    fn a_cancelled_source_says_so_whatever_else_happened() {
+        let mut waits = WaitState::default();
+        let begun = waits.begin();
+        waits.interrupt();
+        waits.end(error(ErrorKind::Changed));
+        assert_eq!(waits.broken_off(begun, None).unwrap().kind(), ErrorKind::Changed);
+        let reason = CancelReason::Fetch;
+        assert_eq!(waits.broken_off(begun, Some(reason)).unwrap().kind(), ErrorKind::Cancelled(reason));
+    }
+
+    #[test]
+    fn the_last_error_is_the_one_that_stopped_fetching() {
+        let mut waits = WaitState::default();
+        waits.retry(error(ErrorKind::Disconnected));
+        assert_eq!(waits.last_error().unwrap().kind(), ErrorKind::Disconnected);
+        let late = waits.read_timed_out(Duration::from_secs(30));
+        assert_eq!(late.to_string(), "read timed out: no data for 30s");
+        assert_eq!(late.cause().unwrap().kind(), ErrorKind::Disconnected);
+        waits.halt(error(ErrorKind::Status(503)));
+        assert_eq!(waits.last_error().unwrap().kind(), ErrorKind::Status(503));
+        waits.restart();
+        waits.recover();
+        assert!(waits.last_error().is_none());
+        waits.end(Error::cancelled(CancelReason::Peer));
+        assert!(waits.last_error().is_none());
+    }
+
+    #[test]
+    fn a_limit_runs_from_the_last_progress() {
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut limit = TimeLimit::new(Some(10 * second), now);
+        assert_eq!(limit.deadline(), Some(now + 10 * second));
+        limit.extend(Some(now + 4 * second));
+        assert_eq!(limit.deadline(), Some(now + 14 * second));
+        limit.extend(now.checked_sub(second));
+        limit.extend(None);
+        assert_eq!(limit.deadline(), Some(now + 14 * second));
+        assert_eq!(TimeLimit::new(None, now).deadline(), None);
+        assert_eq!(TimeLimit::new(Some(Duration::MAX), now).deadline(), None);
+    }
+
+    #[test]
+    fn a_call_blocks_again_if_its_deadline_has_moved() {
+        let past = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+        let mut progress = [None, Some(Instant::now() + Duration::from_secs(60))].into_iter();
+        let limit = TimeLimit::new(Some(Duration::from_secs(2)), past);
+        let answer = limit.block(|limit| match progress.next() {
+            Some(None) => {
+                limit.extend(Some(Instant::now() + Duration::from_secs(60)));
+                None
+            }
+            _ => Some(7),
+        });
+        assert_eq!(answer, Ok(7));
+        assert_eq!(limit.block(|_| None::<()>), Err(Duration::from_secs(2)));
+    }
+}
