@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::write_behind::Buffers;
 use crate::error::{Error, ErrorKind};
 
 /// Something that needs file I/O.
@@ -28,6 +29,8 @@ static SHARED: Mutex<Weak<Disk>> = Mutex::new(Weak::new());
 #[derive(Debug)]
 pub(super) struct Disk {
     queue: Arc<Queue>,
+    /// For blocks that wait to be written.
+    buffers: Arc<Buffers>,
     id: ThreadId,
     /// Taken by the drop only.
     thread: Option<JoinHandle<()>>,
@@ -68,7 +71,12 @@ impl Disk {
                 Error::new(ErrorKind::Io(error.kind()), why).with_cause(error)
             },
         )?;
-        Ok(Self { queue, id: thread.thread().id(), thread: Some(thread) })
+        Ok(Self { queue, buffers: Arc::default(), id: thread.thread().id(), thread: Some(thread) })
+    }
+
+    /// Memory for blocks that wait to be written.
+    pub(super) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     /// Calls [`DiskWork::work`] on the thread until it returns false. The caller must not request it again before.
@@ -131,7 +139,7 @@ impl Queue {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crossbeam_channel::{Sender, bounded};
+    use crossbeam_channel::{Receiver, Sender, bounded};
 
     /// Reports the thread that does its work.
     #[derive(Debug)]
@@ -150,6 +158,30 @@ pub(super) mod tests {
         let report: Arc<dyn DiskWork> = Arc::new(Report(sender));
         disk.request(&report);
         receiver.recv().unwrap()
+    }
+
+    /// Blocks the thread until it receives a message.
+    #[derive(Debug)]
+    struct Block(Receiver<()>);
+
+    impl DiskWork for Block {
+        fn work(&self) -> bool {
+            self.0.recv().unwrap();
+            false
+        }
+    }
+
+    /// A thread that serves nobody else.
+    pub(in crate::storage) fn own_disk() -> Arc<Disk> {
+        Arc::new(Disk::start().unwrap())
+    }
+
+    /// Keeps the thread busy until something is sent.
+    pub(in crate::storage) fn hold(disk: &Disk) -> (Sender<()>, Arc<dyn DiskWork>) {
+        let (sender, receiver) = bounded(1);
+        let work: Arc<dyn DiskWork> = Arc::new(Block(receiver));
+        disk.request(&work);
+        (sender, work)
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The stored bytes of one file. Sinks write them, readers read them and block until they arrive.
 //!
 //! ```text
-//!   resource      which bytes are stored, and who waits for them: one mutex, one condvar
 //!   loading       reads that never wait for a disk
+//!   background    what the disk thread does for a resource
+//!   resource      which bytes are stored, and who waits for them: one mutex, one condvar
 //!   disk          the thread for file I/O
+//!   write_behind  blocks that wait to be written, held in memory
 //!   block_cache   blocks of a file on disk, held in memory
 //!   store         trait BlockStore: memory | temp_file
 //!   layout        how bytes are divided into blocks
@@ -12,6 +14,7 @@
 //!
 //! Each row uses the rows below it only.
 
+mod background;
 mod block_cache;
 mod disk;
 mod layout;
@@ -21,6 +24,7 @@ mod ranges;
 mod resource;
 mod store;
 mod temp_file;
+mod write_behind;
 
 pub(crate) use loading::TryStored;
 pub(crate) use ranges::RangeSet;

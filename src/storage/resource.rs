@@ -13,10 +13,11 @@ use parking_lot::{Condvar, Mutex};
 use super::block_cache::BlockCache;
 use super::disk::Disk;
 use super::layout::{BLOCK, blocks_outside, bytes_of, parts};
-use super::memory::{MemoryStore, new_block};
+use super::memory::MemoryStore;
 use super::ranges::RangeSet;
 use super::store::{BlockStore, Place};
 use super::temp_file::TempFileStore;
+use super::write_behind::WriteBehind;
 use crate::cancel::CancelReason;
 use crate::config::StorageConfig;
 use crate::error::Error;
@@ -25,22 +26,26 @@ use crate::error::Error;
 #[derive(Debug)]
 pub(crate) struct Resource {
     pub(super) state: Mutex<State>,
-    /// Notified by `write_at`, and by `notify` when something changed that waiters ask about.
-    changed: Condvar,
+    /// Notified when bytes were stored, and by `notify` when something else changed that waiters ask about.
+    pub(super) changed: Condvar,
     /// The thread for file I/O, from the first request for it until the close.
     pub(super) disk: Mutex<Option<Arc<Disk>>>,
 }
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// The stored bytes. Each lies in a block of `store`.
+    /// The stored bytes. Each lies in a block of `store` or of `write_behind`.
     pub(super) ranges: RangeSet,
     /// `None` once the resource is closed: nothing is stored then, and nothing is accepted.
     pub(super) store: Option<Box<dyn BlockStore>>,
+    /// Blocks of a store on disk that are not written yet. Each has a place in `store`.
+    pub(super) write_behind: WriteBehind,
+    /// Why a block could not be written behind. The next writer gets it.
+    pub(super) write_failure: Option<Error>,
     /// Blocks of a store on disk that lie in memory as well.
     pub(super) block_cache: BlockCache,
-    /// The disk thread knows that blocks are requested, and has not loaded them all.
-    pub(super) is_loading: bool,
+    /// The disk thread knows that there are blocks to load or to write, and has not done them all.
+    pub(super) is_enlisted: bool,
 }
 
 /// What a waiter looks at.
@@ -64,8 +69,10 @@ impl Resource {
         let state = State {
             ranges: RangeSet::default(),
             store: Some(Box::new(store)),
+            write_behind: WriteBehind::default(),
+            write_failure: None,
             block_cache: BlockCache::default(),
-            is_loading: false,
+            is_enlisted: false,
         };
         Self { state: Mutex::new(state), changed: Condvar::new(), disk: Mutex::default() }
     }
@@ -92,20 +99,6 @@ impl Resource {
             }
         }
         self.changed.notify_all();
-        Ok(())
-    }
-
-    /// Stores a whole block as [`write_at`](Self::write_at) does, and keeps its memory if the store can use it. `block`
-    /// has the same length afterwards, and any content.
-    pub(crate) fn write_block(&self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
-        let is_whole = offset % BLOCK == 0 && block.len() as u64 == BLOCK;
-        if !is_whole || !self.state.lock().keep(offset, block) {
-            return self.write_at(offset, block);
-        }
-        self.changed.notify_all();
-        if block.is_empty() {
-            *block = new_block();
-        }
         Ok(())
     }
 
@@ -142,7 +135,11 @@ impl Resource {
         let dropped = {
             let mut state = self.state.lock();
             state.ranges = RangeSet::default();
-            (state.store.take(), std::mem::take(&mut state.block_cache))
+            (
+                state.store.take(),
+                std::mem::take(&mut state.write_behind),
+                std::mem::take(&mut state.block_cache),
+            )
         };
         // Outside of the lock: there may be much to free.
         drop(dropped);
@@ -154,10 +151,11 @@ impl Resource {
     /// Forgets the blocks that lie outside of all of `keep`.
     pub(crate) fn evict(&self, keep: &[Range<u64>]) {
         let mut state = self.state.lock();
-        let State { ranges, store: Some(store), block_cache, .. } = &mut *state else { return };
+        let State { ranges, store: Some(store), write_behind, block_cache, .. } = &mut *state else { return };
         for index in blocks_outside(keep).into_iter().flat_map(|gap| store.indices(gap)).collect::<Vec<_>>() {
             ranges.remove(bytes_of(index));
             store.remove(index);
+            write_behind.forget(index);
             block_cache.forget(index);
         }
     }
@@ -200,28 +198,36 @@ impl Resource {
 }
 
 impl State {
-    /// The place of the block of this index. Makes one if the block has none.
-    fn entry(&mut self, index: u64) -> Result<Arc<dyn Place>, Error> {
+    /// The store, for a writer.
+    ///
+    /// # Errors
+    ///
+    /// Why an earlier block could not be written behind, once. That the resource is closed.
+    pub(super) fn writable(&mut self) -> Result<&mut dyn BlockStore, Error> {
+        if let Some(error) = self.write_failure.take() {
+            return Err(error);
+        }
         // A fetch whose stream is gone ends with this error.
         let store = self.store.as_mut().ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
-        Ok(store.entry(index))
+        Ok(store.as_mut())
     }
 
+    /// Where the block of this index lies now: in memory while it waits to be written.
     pub(super) fn get(&self, index: u64) -> Option<Arc<dyn Place>> {
-        self.store.as_ref()?.get(index)
+        match self.write_behind.get(index) {
+            Some(buffer) => Some(Arc::clone(buffer) as Arc<dyn Place>),
+            None => self.store.as_ref()?.get(index),
+        }
+    }
+
+    /// The place of the block of this index. Makes one if the block has none.
+    fn entry(&mut self, index: u64) -> Result<Arc<dyn Place>, Error> {
+        let store = self.writable()?;
+        let place = store.entry(index);
+        Ok(self.get(index).unwrap_or(place))
     }
 
     fn is_current(&self, index: u64, place: &Arc<dyn Place>) -> bool {
         self.get(index).is_some_and(|current| Arc::ptr_eq(&current, place))
-    }
-
-    /// Makes `block` the one at `offset`, and leaves free memory in its place, or nothing. False if the store does not
-    /// keep memory.
-    fn keep(&mut self, offset: u64, block: &mut Box<[u8]>) -> bool {
-        let is_kept = self.store.as_mut().is_some_and(|store| store.keep(offset / BLOCK, block));
-        if is_kept {
-            self.ranges.insert(offset..offset + BLOCK);
-        }
-        is_kept
     }
 }

@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use proptest::prelude::*;
 
-use super::disk::{Disk, DiskWork, tests::await_earlier_work};
+use super::disk::{
+    Disk,
+    tests::{await_earlier_work, hold, own_disk},
+};
 use super::layout::BLOCK;
 use super::temp_file::TempFileStore;
 use super::{Resource, TryStored};
@@ -22,8 +25,20 @@ fn bytes(range: Range<u64>) -> Vec<u8> {
     range.map(byte_at).collect()
 }
 
-fn both() -> [Resource; 2] {
-    [StorageConfig::Memory, StorageConfig::TempFile(None)].map(|config| Resource::new(&config).unwrap())
+fn both() -> [Arc<Resource>; 2] {
+    let resource = |config| Arc::new(Resource::new(&config).unwrap());
+    [StorageConfig::Memory, StorageConfig::TempFile(None)].map(resource)
+}
+
+/// Blocks until the disk thread has done all that it was asked for.
+fn await_disk(resource: &Resource) {
+    let disk = resource.shared_disk().unwrap();
+    loop {
+        await_earlier_work(&disk);
+        if !resource.state.lock().is_enlisted {
+            return;
+        }
+    }
 }
 
 #[test]
@@ -65,44 +80,83 @@ fn a_full_disk_is_an_error_of_its_own_and_nothing_counts_as_stored() {
 }
 
 #[test]
+fn a_block_that_a_full_disk_refuses_is_stored_no_more_and_the_next_write_fails() {
+    let Ok(full) = std::fs::File::options().read(true).write(true).open("/dev/full") else {
+        return; // A system without it has nothing to test with.
+    };
+    let resource = Arc::new(Resource::over(TempFileStore::over(full)));
+    *resource.disk.lock() = Some(own_disk());
+    let mut block = bytes(0..BLOCK).into_boxed_slice();
+    resource.write_block(0, &mut block).unwrap();
+    await_disk(&resource);
+    assert_eq!(resource.read_at(0, &mut [0; 10]).unwrap(), 0);
+    let error = resource.write_block(BLOCK, &mut block).unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
+    // The error is returned once: the disk may have room again.
+    resource.write_block(BLOCK, &mut block).unwrap();
+}
+
+#[test]
+fn a_block_that_waits_to_be_written_serves_all_readers_and_is_read_from_the_file_afterwards() {
+    let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
+    let disk = own_disk();
+    *resource.disk.lock() = Some(Arc::clone(&disk));
+    let (release, _work) = hold(&disk);
+    resource.write_block(BLOCK, &mut bytes(BLOCK..2 * BLOCK).into_boxed_slice()).unwrap();
+    resource.write_block(2 * BLOCK, &mut bytes(2 * BLOCK..3 * BLOCK).into_boxed_slice()).unwrap();
+    // It is complete, so these bytes are nothing new.
+    resource.write_at(BLOCK + 5, &bytes(BLOCK + 5..BLOCK + 10)).unwrap();
+    resource.evict(&[BLOCK..2 * BLOCK]);
+    let mut buf = vec![0; BLOCK as usize];
+    assert_eq!(resource.try_read_at(BLOCK + 1, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 1));
+    assert_eq!(buf[..BLOCK as usize - 1], bytes(BLOCK + 1..2 * BLOCK));
+    assert!(resource.state.lock().write_behind.get(1).is_some());
+    release.send(()).unwrap();
+    await_disk(&resource);
+    assert!(resource.state.lock().write_behind.get(1).is_none());
+    buf.fill(0);
+    assert_eq!(resource.read_at(BLOCK, &mut buf).unwrap(), buf.len());
+    assert_eq!(buf, bytes(BLOCK..2 * BLOCK));
+    assert_eq!(resource.read_at(2 * BLOCK, &mut buf).unwrap(), 0);
+}
+
+#[test]
 fn a_read_that_never_waits_gets_what_was_loaded_and_what_is_written_afterwards() {
-    let resource = Resource::new(&StorageConfig::TempFile(None)).unwrap();
+    let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
     let mut buf = vec![0; 3 * BLOCK as usize];
-    assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::Nothing);
-    assert!(!resource.work());
+    assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Nothing);
     resource.write_at(0, &bytes(0..BLOCK + 10)).unwrap();
-    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::OnDisk);
-    while resource.work() {}
+    assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::OnDisk);
+    await_disk(&resource);
     // The read has requested the block behind.
-    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 5));
-    assert!(resource.state.lock().block_cache.has_requests());
-    while resource.work() {}
+    assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 5));
+    await_disk(&resource);
     resource.write_at(BLOCK + 10, &bytes(BLOCK + 10..BLOCK + 100)).unwrap();
-    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize + 95));
+    assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize + 95));
     assert_eq!(buf[..BLOCK as usize + 95], bytes(5..BLOCK + 100));
     resource.evict(&[BLOCK..BLOCK + 1]);
-    assert_eq!(resource.read_loaded(5, &mut buf).unwrap(), TryStored::Nothing);
-    assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap(), TryStored::Bytes(100));
+    assert_eq!(resource.try_read_at(5, &mut buf).unwrap(), TryStored::Nothing);
+    assert_eq!(resource.try_read_at(BLOCK, &mut buf).unwrap(), TryStored::Bytes(100));
 }
 
 #[test]
 fn a_failed_load_is_returned_once_by_a_read_of_that_block() {
     let file = tempfile::tempfile().unwrap();
-    let resource = Resource::over(TempFileStore::over(file.try_clone().unwrap()));
+    let resource = Arc::new(Resource::over(TempFileStore::over(file.try_clone().unwrap())));
     resource.write_at(0, &bytes(0..2 * BLOCK)).unwrap();
     let mut buf = [0; 10];
-    assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::OnDisk);
-    while resource.work() {}
+    assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::OnDisk);
+    await_disk(&resource);
     // The first block lies in memory by now; the second one is lost.
     file.set_len(BLOCK).unwrap();
     for _ in 0..2 {
-        assert_eq!(resource.read_loaded(0, &mut buf).unwrap(), TryStored::Bytes(10));
-        while resource.work() {}
+        assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Bytes(10));
+        await_disk(&resource);
     }
     for _ in 0..2 {
-        assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap_err().kind(), ErrorKind::Storage);
-        assert_eq!(resource.read_loaded(BLOCK, &mut buf).unwrap(), TryStored::OnDisk);
-        while resource.work() {}
+        assert_eq!(resource.try_read_at(BLOCK, &mut buf).unwrap_err().kind(), ErrorKind::Storage);
+        assert_eq!(resource.try_read_at(BLOCK, &mut buf).unwrap(), TryStored::OnDisk);
+        await_disk(&resource);
     }
 }
 
@@ -204,10 +258,10 @@ proptest! {
                     }
                     Step::TryRead(at, len, is_loaded) => {
                         let mut buf = vec![0; *len as usize];
-                        let mut stored = resource.read_loaded(*at, &mut buf).unwrap();
+                        let mut stored = resource.try_read_at(*at, &mut buf).unwrap();
                         if *is_loaded {
-                            while resource.work() {}
-                            stored = resource.read_loaded(*at, &mut buf).unwrap();
+                            await_disk(&resource);
+                            stored = resource.try_read_at(*at, &mut buf).unwrap();
                         }
                         let is_there = *len > 0 && model[*at as usize].is_some();
                         prop_assert_eq!(stored == TryStored::Nothing, !is_there);
@@ -262,10 +316,10 @@ fn no_race_delivers_a_byte_of_another_offset() {
                             offset = (offset * 31 + 77) % (32 * BLOCK);
                             let got = resource.read_at(offset, &mut buf).unwrap() as u64;
                             assert_eq!(buf[..got as usize], bytes(offset..offset + got));
-                            if let TryStored::Bytes(got) = resource.read_loaded(offset, &mut buf).unwrap() {
+                            if let TryStored::Bytes(got) = resource.try_read_at(offset, &mut buf).unwrap() {
                                 assert_eq!(buf[..got], bytes(offset..offset + got as u64));
                             }
-                            while resource.work() {}
+                            await_disk(resource);
                         }
                     })
                 })

@@ -1,0 +1,153 @@
+//! What the disk thread does for a resource: it loads requested blocks, and writes those that a writer left in memory.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::disk::{Disk, DiskWork};
+use super::layout::{BLOCK, bytes_of};
+use super::memory::{Block, new_block};
+use super::ranges::RangeSet;
+use super::resource::Resource;
+use super::write_behind::Buffer;
+use crate::error::Error;
+
+impl Resource {
+    /// Stores a whole block as [`write_at`](Self::write_at) does, and keeps its memory, if the store can use it, or until
+    /// the block has been written. `block` has the same length afterwards, and any content. A block that can't be
+    /// written later is stored no more, and the next write returns the error.
+    pub(crate) fn write_block(self: &Arc<Self>, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+        let is_whole = offset % BLOCK == 0 && block.len() as u64 == BLOCK;
+        if !is_whole || !(self.keep(offset, block)? || self.write_behind(offset, block)?) {
+            return self.write_at(offset, block);
+        }
+        self.changed.notify_all();
+        if block.is_empty() {
+            *block = new_block();
+        }
+        Ok(())
+    }
+
+    /// Makes `block` the one at `offset`, and leaves free memory in its place, or nothing. False if the store does not
+    /// keep memory.
+    fn keep(&self, offset: u64, block: &mut Box<[u8]>) -> Result<bool, Error> {
+        let mut state = self.state.lock();
+        let is_kept = state.writable()?.keep(offset / BLOCK, block);
+        if is_kept {
+            state.ranges.insert(offset..offset + BLOCK);
+        }
+        Ok(is_kept)
+    }
+
+    /// Leaves a block in memory for the disk thread to write. False if too many blocks wait already.
+    fn write_behind(self: &Arc<Self>, offset: u64, block: &mut Box<[u8]>) -> Result<bool, Error> {
+        let Some(buffer) = self.shared_disk()?.buffers().take(block) else { return Ok(false) };
+        {
+            let mut state = self.state.lock();
+            let index = offset / BLOCK;
+            state.writable()?.entry(index);
+            state.write_behind.add(index, buffer);
+            // What was loaded of the block before is less than the block.
+            state.block_cache.forget(index);
+            state.ranges.insert(offset..offset + BLOCK);
+        }
+        self.enlist()?;
+        Ok(true)
+    }
+
+    /// Notifies the disk thread if there is work that it does not know of.
+    pub(super) fn enlist(self: &Arc<Self>) -> Result<(), Error> {
+        {
+            let mut state = self.state.lock();
+            let has_work = state.block_cache.has_requests() || state.write_behind.has_unwritten();
+            if !has_work || std::mem::replace(&mut state.is_enlisted, true) {
+                return Ok(());
+            }
+        }
+        match self.shared_disk() {
+            Ok(disk) => {
+                let work: Arc<dyn DiskWork> = Arc::clone(self) as _;
+                disk.request(&work);
+            }
+            Err(error) => {
+                self.state.lock().is_enlisted = false;
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn shared_disk(&self) -> Result<Arc<Disk>, Error> {
+        let mut disk = self.disk.lock();
+        if let Some(disk) = &*disk {
+            return Ok(Arc::clone(disk));
+        }
+        let shared = Disk::shared()?;
+        Ok(Arc::clone(disk.insert(shared)))
+    }
+
+    fn load_block(&self, index: u64, block: &Arc<Block>) -> Result<(), Error> {
+        let (place, parts) = {
+            let state = self.state.lock();
+            let Some(place) = state.get(index) else { return Ok(()) };
+            (place, common(&state.ranges, bytes_of(index)))
+        };
+        for part in parts {
+            // Not straight into the block: it must not be locked while a disk is waited for.
+            let mut bytes = vec![0; (part.end - part.start) as usize];
+            place.read(part.start % BLOCK, &mut bytes)?;
+            block.copy_from(part.start % BLOCK, &bytes);
+            self.state.lock().block_cache.note(block, part);
+        }
+        Ok(())
+    }
+
+    fn write_buffer(&self, index: u64, buffer: &Arc<Buffer>) {
+        let place = self.state.lock().store.as_ref().and_then(|store| store.get(index));
+        let Some(place) = place else { return };
+        let written = place.write(0, buffer);
+        let mut state = self.state.lock();
+        // A block that was evicted or replaced meanwhile is no concern of this write.
+        if !state.write_behind.handle_written(index, buffer) {
+            return;
+        }
+        if let Err(error) = written {
+            state.ranges.remove(bytes_of(index));
+            if let Some(store) = &mut state.store {
+                store.remove(index);
+            }
+            state.write_failure = Some(error);
+        }
+    }
+}
+
+impl DiskWork for Resource {
+    /// Loads the next requested block, or else writes the next block. If a load fails, the reader of the block gets the
+    /// error.
+    fn work(&self) -> bool {
+        let (request, unwritten) = {
+            let mut state = self.state.lock();
+            let request = state.block_cache.take_request();
+            // A reader waits for a load, and nobody for a write.
+            let unwritten = if request.is_none() { state.write_behind.poll() } else { None };
+            (request, unwritten)
+        };
+        if let Some((index, block)) = request {
+            if let Err(error) = self.load_block(index, &block) {
+                self.state.lock().block_cache.fail(index, error);
+            }
+        }
+        if let Some((index, buffer)) = unwritten {
+            self.write_buffer(index, &buffer);
+        }
+        let mut state = self.state.lock();
+        // Under the same lock as the look: whoever adds work after it notifies the thread again.
+        state.is_enlisted = state.block_cache.has_requests() || state.write_behind.has_unwritten();
+        state.is_enlisted
+    }
+}
+
+/// The parts of `range` that are in `ranges`.
+fn common(ranges: &RangeSet, range: Range<u64>) -> Vec<Range<u64>> {
+    let common = |stored: Range<u64>| stored.start.max(range.start)..stored.end.min(range.end);
+    ranges.iter().map(common).filter(|part| !part.is_empty()).collect()
+}
