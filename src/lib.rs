@@ -61,6 +61,7 @@ mod error;
 mod event;
 mod foreign;
 mod media;
+mod origin;
 mod phase;
 mod safe_url;
 mod source;

@@ -4,9 +4,13 @@
 //! `Deref`, no `AsRef<str>` and no `Into<String>`: only `expose` returns the real text, which is easy to search for.
 
 use std::fmt;
-use std::sync::Arc;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, OnceLock};
 
+use ureq::http::Uri;
 use url::{ParseError, Position, Url};
+
+use crate::origin::Origin;
 
 /// Maximum length of a query field's name that is shown. A longer one may be a value.
 const LONGEST_NAME: usize = 32;
@@ -30,26 +34,49 @@ pub struct SafeUrl(Text);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Text {
+    Http(HttpUrl),
+    /// With another scheme.
     Url(Arc<Url>),
     /// Not a URL.
     Other(Arc<str>),
 }
 
-/// An absolute URL with the scheme `http` or `https`: one that can be requested. Shows as much as [`SafeUrl`] does.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(crate) struct HttpUrl(Arc<Url>);
+/// An absolute URL with the scheme `http` or `https`: one that can be requested. Shows as much as [`SafeUrl`] does. Cheap to
+/// clone.
+#[derive(Clone)]
+pub(crate) struct HttpUrl(Arc<Parts>);
+
+struct Parts {
+    text: Box<str>,
+    origin: Origin,
+    /// What is requested. `None` if it is longer than ureq allows.
+    uri: Option<Uri>,
+    /// The same once more, parsed when it is needed: a request does without.
+    url: OnceLock<Url>,
+}
 
 impl SafeUrl {
     /// The whole text, with all its secrets. Do not log it.
     pub fn expose(&self) -> &str {
         match &self.0 {
+            Text::Http(url) => &url.0.text,
             Text::Url(url) => url.as_str(),
             Text::Other(text) => text,
         }
     }
 
     pub(crate) fn parsed(text: &str) -> Result<Self, ParseError> {
-        Url::parse(text).map(|url| Self(Text::Url(Arc::new(url))))
+        match HttpUrl::of_canonical(text) {
+            Some(url) => Ok(Self(Text::Http(url))),
+            None => Url::parse(text).map(Self::of),
+        }
+    }
+
+    fn of(url: Url) -> Self {
+        Self(match HttpUrl::of_parsed(url) {
+            Ok(url) => Text::Http(url),
+            Err(other) => Text::Url(Arc::new(other)),
+        })
     }
 }
 
@@ -73,13 +100,14 @@ impl From<&Self> for SafeUrl {
 
 impl From<&HttpUrl> for SafeUrl {
     fn from(url: &HttpUrl) -> Self {
-        Self(Text::Url(Arc::clone(&url.0)))
+        Self(Text::Http(url.clone()))
     }
 }
 
 impl fmt::Display for SafeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
+            Text::Http(url) => redact(url.expose(), f),
             Text::Url(url) => redact(url, f),
             Text::Other(text) => {
                 // A text such as "user:password@host" has no scheme.
@@ -102,30 +130,83 @@ impl HttpUrl {
     /// `None` if `url` can't be requested.
     pub(crate) fn of(url: &SafeUrl) -> Option<Self> {
         match &url.0 {
-            Text::Url(url) if matches!(url.scheme(), "http" | "https") => Some(Self(Arc::clone(url))),
+            Text::Http(url) => Some(url.clone()),
             _ => None,
         }
     }
 
-    /// Resolves `reference` against this URL (RFC 3986, section 5).
-    pub(crate) fn join(&self, reference: &str) -> Result<SafeUrl, ParseError> {
-        self.0.join(reference).map(|url| SafeUrl(Text::Url(Arc::new(url))))
+    fn of_canonical(text: &str) -> Option<Self> {
+        let origin = Origin::of_canonical(text)?;
+        let uri = text.parse().ok();
+        Some(Self(Arc::new(Parts { text: text.into(), origin, uri, url: OnceLock::new() })))
     }
 
-    /// The same URL after `change`.
-    pub(crate) fn edit(&mut self, change: impl FnOnce(&mut Url)) {
-        change(Arc::make_mut(&mut self.0));
+    /// Gives a URL back that can't be requested.
+    fn of_parsed(url: Url) -> Result<Self, Url> {
+        let is_tls = match url.scheme() {
+            "http" => false,
+            "https" => true,
+            _ => return Err(url),
+        };
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Err(url) };
+        let origin = Origin::new(is_tls, host, port);
+        // A fragment is not sent (RFC 9110, section 7.1).
+        let uri = url[..Position::AfterQuery].parse().ok();
+        Ok(Self(Arc::new(Parts { text: url.as_str().into(), origin, uri, url: url.into() })))
+    }
+
+    /// Resolves `reference` against this URL (RFC 3986, section 5).
+    pub(crate) fn join(&self, reference: &str) -> Result<SafeUrl, ParseError> {
+        self.expose().join(reference).map(SafeUrl::of)
+    }
+
+    /// The same URL after `change`, which keeps the scheme and the host.
+    pub(crate) fn edit(&self, change: impl FnOnce(&mut Url)) -> Self {
+        let mut url = self.expose().clone();
+        change(&mut url);
+        Self::of_parsed(url).unwrap_or_else(|_| unreachable!("scheme and host are as they were"))
     }
 
     /// The whole URL, with all its secrets. Do not log it.
     pub(crate) fn expose(&self) -> &Url {
-        &self.0
+        self.0.url.get_or_init(|| {
+            Url::parse(&self.0.text).unwrap_or_else(|_| unreachable!("a canonical URL is a valid one"))
+        })
+    }
+
+    /// The text of the whole URL, with all its secrets. Do not log it.
+    pub(crate) fn expose_text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// What is requested, with all its secrets. `None` if the URL is longer than ureq allows.
+    pub(crate) fn expose_uri(&self) -> Option<&Uri> {
+        self.0.uri.as_ref()
+    }
+
+    /// Where it leads.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.0.origin
+    }
+}
+
+impl PartialEq for HttpUrl {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.text == other.0.text
+    }
+}
+
+impl Eq for HttpUrl {}
+
+impl Hash for HttpUrl {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.text.hash(state);
     }
 }
 
 impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        redact(&self.0, f)
+        redact(self.expose(), f)
     }
 }
 

@@ -20,7 +20,7 @@ const ROWS: &[&[&str]] = &[
     &["config"],
     &["event", "phase"],
     &["error"],
-    &["foreign", "cancel", "types", "safe_url", "bandwidth"],
+    &["foreign", "cancel", "types", "origin", "safe_url", "bandwidth"],
 ];
 
 /// The modules of the crate, by their path: `a::b`. The root is the empty path.

@@ -17,12 +17,15 @@ use crate::cancel::CancelReason;
 use crate::client::h1::transport::Tcp;
 use crate::client::net::socket::ShutdownHandle;
 use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 
 /// A request on its way.
 #[derive(Default)]
 pub(super) struct Exchange {
     binding: Mutex<Binding>,
     pub(super) over: Over,
+    /// Where the request goes. `None` where a connection is opened ahead of one.
+    pub(super) origin: Option<Origin>,
     /// Addresses that others of the same request wait for. A new connection tries them last.
     away_from: Vec<SocketAddr>,
 }
@@ -91,8 +94,8 @@ thread_local! {
 }
 
 impl Exchange {
-    pub(super) fn over(over: Over) -> Self {
-        Self { over, ..Self::default() }
+    pub(super) fn to(origin: &Origin, over: Over) -> Self {
+        Self { over, origin: Some(origin.clone()), ..Self::default() }
     }
 
     /// Lets a new connection try these addresses after all others.

@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::exchange::{Exchange, Over};
 use super::request::Request;
-use super::{Answer, HttpClient, origin_of};
+use super::{Answer, HttpClient};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::safe_url::HttpUrl;
@@ -200,15 +200,15 @@ impl Hedge {
             // No connection yet. To the addresses that are tried another one would be tried as well.
             return Some(now + state.policy.delay);
         };
-        let origin = origin_of(&self.url);
+        let origin = self.url.origin();
         let pool = &self.client.0.pool;
         let waiting = Waiting {
             silence: now.saturating_duration_since(since),
             is_reused,
             is_pooled,
             is_urgent: self.urgency.is_urgent(),
-            has_proven: origin.as_ref().is_some_and(|origin| pool.has_proven(origin)),
-            is_single_connection: origin.as_ref().is_some_and(|origin| pool.is_single_connection(origin)),
+            has_proven: pool.has_proven(origin),
+            is_single_connection: pool.is_single_connection(origin),
         };
         if let Some(over) = state.policy.poll(waiting) {
             self.begin(&mut state, over);
@@ -220,7 +220,7 @@ impl Hedge {
         log::debug!("{} waits for its response head; hedging it over another connection", self.url);
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
         state.mute.extend(last.peer());
-        let exchange = Arc::new(Exchange::over(over).away_from(state.mute.clone()));
+        let exchange = Arc::new(Exchange::to(self.url.origin(), over).away_from(state.mute.clone()));
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());
         let spawned = named.spawn(move || {
@@ -276,13 +276,13 @@ impl Hedge {
 
     /// What it says of the other connections that one was silent while another answered.
     fn note_win(&self, exchange: &Exchange, mute: &[SocketAddr]) {
-        let Some(origin) = origin_of(&self.url) else { return };
+        let origin = self.url.origin();
         let pool = &self.client.0.pool;
         if exchange.over == Over::Proven {
-            return pool.note_unanswered(&origin);
+            return pool.note_unanswered(origin);
         }
         // Those that lay idle beside the silent one are as dead, wherever the path broke.
-        pool.forget_older(&origin, self.began);
+        pool.forget_older(origin, self.began);
         let Some(good) = exchange.peer() else { return };
         for mute in mute.iter().filter(|mute| mute.ip() != good.ip()) {
             self.client.0.lookups.note_mute(mute.ip());

@@ -39,14 +39,14 @@ use self::request::parse_headers;
 use self::response::Framing;
 use self::tls::Tls;
 use crate::cancel::{CancelGuard, CancelToken};
-use crate::client::h1::connector::Connect;
+use crate::client::h1::connector::{Connect, NoAddresses};
 use crate::client::h1::proxy::HttpProxy;
 use crate::client::h1::transport::Counters;
 use crate::client::net::dial::Dialer;
-use crate::client::net::dns::{CachingResolver, Lookups};
-use crate::client::pool::idle::Origin;
+use crate::client::net::dns::Lookups;
 use crate::config::{Auth, ClientConfig};
 use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 
 pub(crate) use self::pool::PreconnectGuard;
@@ -82,7 +82,7 @@ struct Shared {
     alarms: Arc<Alarms>,
     headers: HeaderMap,
     /// What each origin, and no other, gets as `Authorization`.
-    auth: Vec<(url::Origin, HeaderValue)>,
+    auth: Vec<(Origin, HeaderValue)>,
     max_redirects: u32,
     /// What makes a body a trickle: bytes a second, over a while.
     min_rate: (u64, Duration),
@@ -135,8 +135,7 @@ impl HttpClient {
         };
         let options = agent_config(config, proxy);
         let pool = ConnectionPool::new(dialer, options.clone(), limits);
-        let resolver = CachingResolver::beside(&lookups, &pool);
-        let agent = Agent::with_parts(options, Connect(Arc::clone(&pool)), resolver);
+        let agent = Agent::with_parts(options, Connect(Arc::clone(&pool)), NoAddresses);
         Ok(Self(Arc::new(Shared {
             agent,
             pool,
@@ -173,19 +172,14 @@ impl HttpClient {
 
     /// Keeps a connection to where `request` goes ready while the result lives.
     pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
-        let origin = self.origin(request)?;
-        Some(self.0.pool.keep_preconnected(origin))
+        (!self.0.hollow).then(|| self.0.pool.keep_preconnected(request.origin()))
     }
 
     /// Opens connections to where `request` goes until so many are ready, in the background, and again as they are used.
     pub(crate) fn preconnect(&self, request: &Request, ready: usize) {
-        if let Some(origin) = self.origin(request) {
-            self.0.pool.want(&origin, ready);
+        if !self.0.hollow {
+            self.0.pool.want(request.origin(), ready);
         }
-    }
-
-    fn origin(&self, request: &Request) -> Option<Origin> {
-        origin_of(request.start()).filter(|_| !self.0.hollow)
     }
 
     /// Lets go of all connections that serve nobody, and of the addresses that were looked up.
@@ -276,10 +270,7 @@ impl HttpClient {
             None => self.follow(request, &request.url, None, cancel, hedging),
             Some(target) => match self.follow(request, target, None, cancel, hedging) {
                 Err(error) if is_targets_own(&error) => {
-                    log::debug!(
-                        "the remembered target {} failed: {error}",
-                        target.expose().origin().ascii_serialization()
-                    );
+                    log::debug!("the remembered target on {} failed: {error}", target.origin().host);
                     self.follow(request, &request.url, Some((target, &error)), cancel, hedging)
                 }
                 result => result,
@@ -348,9 +339,7 @@ impl HttpClient {
         }
         drop(first);
         // Those that lie beside it may be gone as well.
-        if let Some(origin) = origin_of(url) {
-            self.0.pool.forget(&origin);
-        }
+        self.0.pool.forget(url.origin());
         let lost = began.elapsed();
         let again = self.send_hedged(request, url, cancel, hedging, Over::New);
         again.map(|answer| Answer { lost: answer.lost + lost, ..answer }).map_err(|(error, _)| error)
@@ -364,7 +353,7 @@ impl HttpClient {
         hedging: Option<&Hedging>,
         over: Over,
     ) -> Attempt {
-        let exchange = Arc::new(Exchange::over(over));
+        let exchange = Arc::new(Exchange::to(url.origin(), over));
         let Some(hedging) = hedging else { return self.send_once(request, url, cancel, &exchange) };
         let hedge = Hedge::new(self, request, url, cancel, hedging, &exchange);
         let alarm = self.0.alarms.set(Instant::now() + hedging.delay / 2, {
@@ -403,14 +392,6 @@ impl HttpClient {
         }
     }
 
-    /// Some servers serve a few connections of a client, the oldest mostly, and refuse the others: one of ours that is idle may
-    /// hold the place of the one that asks.
-    fn note_refused(&self, url: &HttpUrl) {
-        if let Some(origin) = origin_of(url) {
-            self.0.pool.note_refused(&origin);
-        }
-    }
-
     fn abort_on(&self, cancel: &CancelToken, exchange: &Arc<Exchange>) -> CancelGuard {
         let (exchange, lookups) = (Arc::clone(exchange), Arc::clone(&self.0.lookups));
         cancel.on_cancel(move |reason| {
@@ -427,18 +408,18 @@ impl HttpClient {
     }
 
     fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, ureq::Error> {
-        let mut sent = http::Request::get(&url.expose()[..url::Position::AfterQuery]);
-        let Some(headers) = sent.headers_mut() else {
-            return sent.body(()).map_err(ureq::Error::Http);
-        };
+        let uri = url.expose_uri().ok_or_else(|| ureq::Error::BadUri("too long".into()))?;
+        let mut sent = http::Request::new(());
+        *sent.uri_mut() = uri.clone();
+        let headers = sent.headers_mut();
         headers.extend(self.0.headers.clone());
         headers.extend(request.open_headers.clone());
-        let origin = url.expose().origin();
-        let secrets = self.0.auth.iter().find(|(secret_of, _)| *secret_of == origin);
+        let origin = url.origin();
+        let secrets = self.0.auth.iter().find(|(secret_of, _)| secret_of == origin);
         if let Some((_, authorization)) = secrets {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        if origin == request.url.expose().origin() {
+        if origin == request.url.origin() {
             // A name that is in both is the request's.
             request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
@@ -453,7 +434,7 @@ impl HttpClient {
                 headers.insert(header::IF_RANGE, value);
             }
         }
-        sent.body(()).map_err(ureq::Error::Http)
+        Ok(sent)
     }
 
     /// Holds an answer against what was asked. `None` if it does not tell whether it is the range or the whole.
@@ -483,7 +464,9 @@ impl HttpClient {
             if matches!(status, 429 | 503) {
                 // Its own connection is idle by then, and goes with the others.
                 drop(answer);
-                self.note_refused(url);
+                // Some servers serve a few connections of a client, the oldest mostly, and refuse the others: one of ours
+                // that is idle may hold the place of the one that asks.
+                self.0.pool.note_refused(url.origin());
             }
             return Err(error);
         }
@@ -595,12 +578,12 @@ fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::conf
         .build()
 }
 
-fn authorizations(config: &ClientConfig) -> Result<Vec<(url::Origin, HeaderValue)>, Error> {
+fn authorizations(config: &ClientConfig) -> Result<Vec<(Origin, HeaderValue)>, Error> {
     let authorize = |(origin, auth): &(String, Auth)| {
         let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::auth {why}"));
         let url = HttpUrl::parse(origin).map_err(|cause| wrong("names no origin").with_cause(cause))?;
         let value = auth.header().ok_or_else(|| wrong("has characters that HTTP does not allow"))?;
-        Ok((url.expose().origin(), value))
+        Ok((url.origin().clone(), value))
     };
     config.auth.iter().map(authorize).collect()
 }
@@ -636,10 +619,6 @@ fn is_targets_own(error: &Error) -> bool {
         | ErrorKind::Encoded => true,
         _ => false,
     }
-}
-
-fn origin_of(url: &HttpUrl) -> Option<Origin> {
-    url.expose()[..url::Position::AfterPort].parse().ok().and_then(|uri| Origin::of(&uri))
 }
 
 /// Where an answer redirects to, if it does.

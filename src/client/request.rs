@@ -1,7 +1,6 @@
 //! What is asked of a server, and what its answer's head says.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -10,6 +9,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::exchange::Over;
 use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
@@ -166,11 +166,9 @@ impl Request {
 }
 
 impl Request {
-    /// Tells where it goes: scheme, host and port.
-    pub(crate) fn origin_hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.start().expose().origin().hash(&mut hasher);
-        hasher.finish()
+    /// Where it goes first.
+    pub(crate) fn origin(&self) -> &Origin {
+        self.start().origin()
     }
 }
 
@@ -188,6 +186,10 @@ impl fmt::Debug for Request {
 
 /// Takes a user and a password out of a URL: they are sent as a header, to its origin.
 fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
+    if !url.expose_text().contains('@') {
+        // Most have neither, and do without the parse that follows.
+        return None;
+    }
     let (user, password) = {
         let url = url.expose();
         if url.username().is_empty() && url.password().is_none() {
@@ -197,7 +199,7 @@ fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
         (plain(url.username()), plain(url.password().unwrap_or_default()))
     };
     // Both can be set on every http URL.
-    url.edit(|url| {
+    *url = url.edit(|url| {
         let removed = url.set_username("").and_then(|()| url.set_password(None));
         debug_assert!(removed.is_ok());
     });

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ureq::BodyReader;
@@ -18,6 +18,7 @@ use crate::bandwidth::{ReadMeter, Sample};
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::h1::transport::{Tcp, timed_out};
 use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
@@ -50,8 +51,6 @@ pub(crate) struct Response {
     meter: ReadMeter,
     /// What the last read showed of the network, until it is taken.
     sample: Option<Sample>,
-    /// Where the bytes come from, once that was asked.
-    origin: OnceLock<Option<url::Origin>>,
     url: HttpUrl,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
@@ -97,7 +96,6 @@ impl Response {
             min_rate,
             meter: ReadMeter::default(),
             sample: None,
-            origin: OnceLock::new(),
             url,
             range,
             _on_cancel: on_cancel,
@@ -189,9 +187,8 @@ impl Response {
     }
 
     /// Where the bytes come from, after redirects.
-    pub(crate) fn origin(&self) -> Option<&url::Origin> {
-        let origin = || HttpUrl::of(self.head.url()).map(|url| url.expose().origin());
-        self.origin.get_or_init(origin).as_ref()
+    pub(crate) fn origin(&self) -> Option<&Origin> {
+        self.exchange.origin.as_ref()
     }
 
     /// Reads what there is; blocks until a byte is there, for the silence limit at most. 0 says that the body is complete,

@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::HttpClient;
 use super::alarm::Alarm;
 use super::continuation::Continuation;
 use super::exchange::{Exchange, Over};
 use super::hedge::Hedging;
 use super::request::Request;
 use super::response::Response;
-use super::{HttpClient, origin_of};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 
@@ -227,10 +227,8 @@ impl Shared {
         }
         state.winner = Some((number, Box::new(response)));
         drop(state);
-        if let Some(origin) = origin_of(self.request.start()) {
-            // Those that lay idle beside the silent one are as dead.
-            self.client.0.pool.forget_older(&origin, since);
-        }
+        // Those that lay idle beside the silent one are as dead.
+        self.client.0.pool.forget_older(self.request.origin(), since);
         self.exchange.break_off();
     }
 

@@ -21,7 +21,7 @@ use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, time};
 
 use self::certificate::Certificate;
-use crate::client::h1::transport::{Carrier, buffers, carry};
+use crate::client::h1::transport::{Carrier, HandshakeLimit, buffers, carry};
 use crate::error::{Error, ErrorKind};
 
 /// Opens TLS over connections.
@@ -90,7 +90,7 @@ impl Tls {
         carrier: T,
         host: &str,
         config: &Config,
-        timeout: NextTimeout,
+        limit: HandshakeLimit,
     ) -> Result<TlsTransport<T>, ureq::Error> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned()).map_err(|cause| {
@@ -99,7 +99,7 @@ impl Tls {
         })?;
         let mut connection = ClientConnection::new(self.config().map_err(carry)?, name)
             .map_err(|cause| carry(failed(io::Error::other(cause))))?;
-        let mut limited = Limited { carrier, timeout, since: Instant::now() };
+        let mut limited = Limited { carrier, timeout: limit.left(), since: Instant::now() };
         connection.complete_io(&mut limited).map_err(describe_handshake)?;
         Ok(TlsTransport { buffers: buffers(config), stream: StreamOwned::new(connection, limited) })
     }

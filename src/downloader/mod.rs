@@ -48,6 +48,7 @@ use crate::downloader::runtime::own_thread::on_own_thread;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::foreign::{Foreign, in_callback};
+use crate::safe_url::HttpUrl;
 
 pub use self::stats::Totals;
 pub(crate) use crate::downloader::runtime::handoff::Handoff;
@@ -292,8 +293,8 @@ impl Downloader {
     /// redirects elsewhere, it is the origin of the target. Kept for the 64 origins that sent something last; `None` for
     /// others, and for what is no URL.
     pub fn bandwidth_of(&self, url: &str) -> Option<f64> {
-        let origin = url::Url::parse(url).ok()?.origin();
-        self.0.core.stats.rate_of(&origin)
+        let url = HttpUrl::of(&url.into())?;
+        self.0.core.stats.rate_of(url.origin())
     }
 
     /// Counts of what waits, runs and was done.

@@ -310,7 +310,9 @@ impl Read for Response {
 
 impl Drop for Response {
     fn drop(&mut self) {
-        self.end(Err(Error::cancelled(CancelReason::Fetch)));
+        if self.meter.is_some() {
+            self.end(Err(Error::cancelled(CancelReason::Fetch)));
+        }
     }
 }
 
@@ -370,6 +372,8 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        self.answer(Err(abandoned()));
+        if self.slot.is_some() {
+            self.answer(Err(abandoned()));
+        }
     }
 }

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use crate::bandwidth::{Bandwidth, RatesBy, Sample};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Event};
+use crate::origin::Origin;
 
 /// How many fetches came to which end, and what they brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +36,7 @@ pub(super) struct PeerStats {
 struct Counters {
     bandwidth: Bandwidth,
     /// Rates by the origin that sent the bytes. Kept of all peers together only.
-    origins: RatesBy<url::Origin>,
+    origins: RatesBy<Origin>,
     totals: Totals,
 }
 
@@ -58,7 +59,7 @@ impl PeerStats {
     }
 
     /// Bytes of body arrived, and the read that brought them may have shown how fast the network is. `origin` sent them.
-    pub(super) fn record_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&url::Origin>) {
+    pub(super) fn record_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&Origin>) {
         let mut counters = self.counters.lock();
         counters.totals.bytes += bytes as u64;
         let Some(sample) = sample else { return };
@@ -91,7 +92,7 @@ impl PeerStats {
     }
 
     /// Bytes a second that came from `origin`, if enough has been seen.
-    pub(super) fn rate_of(&self, origin: &url::Origin) -> Option<f64> {
+    pub(super) fn rate_of(&self, origin: &Origin) -> Option<f64> {
         self.counters.lock().origins.rate(origin)
     }
 

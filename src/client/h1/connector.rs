@@ -12,97 +12,34 @@
 //! another request goes back into windway's stock, where those opened ahead lie too.
 //!
 //! The rest of a long body that is plain bytes of a known length does not pass ureq: once its buffer is empty, the TCP
-//! connection moves to the body's reader, and comes back when all was read. Only a [`Link::Direct`] can be moved: what
-//! carries TLS, or leads through a proxy, has the TCP connection inside, and never gives it out.
+//! connection moves to the body's reader, and comes back when all was read. Only a [`Link::Direct`] can be moved.
 
 use std::sync::Arc;
 use std::{fmt, io};
 
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
 };
 
+use super::connection::{Connection, Link};
 use super::status_line::Beginning;
-use super::transport::{Tcp, carry};
+use super::transport::carry;
 use crate::client::exchange::{Exchange, Over};
-use crate::client::net::socket::ShutdownHandle;
 use crate::client::pool::ConnectionPool;
-use crate::client::pool::idle::Origin;
 use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 
-/// What the bytes of a connection go over.
+/// What ureq asks for addresses. Knows none: most requests go over a connection that is ready, and the dialer looks names up
+/// for those that do not.
 #[derive(Debug)]
-pub(crate) enum Link {
-    /// TCP to the origin itself, and nothing else. The only kind whose TCP connection can be had.
-    Direct(Tcp),
-    /// It was direct, and the body's reader has it. The buffers are empty.
-    Lent(LazyBuffers),
-    /// TLS, or a proxy's tunnel, or one in the other.
-    Layered(Box<dyn Transport>),
-}
+pub(crate) struct NoAddresses;
 
-impl Link {
-    pub(crate) fn layered(transport: impl Transport) -> Self {
-        Self::Layered(Box::new(transport))
-    }
-
-    fn transport(&mut self) -> Result<&mut dyn Transport, ureq::Error> {
-        match self {
-            Self::Direct(tcp) => Ok(tcp),
-            Self::Layered(transport) => Ok(&mut **transport),
-            // Whoever reads the body asks the exchange, and does not look at this.
-            Self::Lent(_) => Err(carry(Error::new(ErrorKind::Protocol, "the rest is read from the socket"))),
-        }
-    }
-
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        match self {
-            Self::Direct(tcp) => tcp.buffers(),
-            Self::Layered(transport) => transport.buffers(),
-            Self::Lent(buffers) => buffers,
-        }
-    }
-
-    fn is_tls(&self) -> bool {
-        matches!(self, Self::Layered(transport) if transport.is_tls())
-    }
-}
-
-/// A connection that serves nobody.
-pub(crate) struct Connection {
-    link: Link,
-    handle: ShutdownHandle,
-    /// Requests it has served, the current one included.
-    requests: u64,
-    /// The network that it was opened on.
-    pub(crate) network: u64,
-}
-
-impl Connection {
-    /// A connection that was just opened for the current exchange.
-    pub(crate) fn new((link, handle): (Link, ShutdownHandle), network: u64) -> Self {
-        Self { link, handle, requests: 0, network }
-    }
-
-    /// Lets go of the exchange that it was opened for.
-    pub(crate) fn unbind(&self, exchange: &Exchange) {
-        exchange.unbind(&self.handle);
-    }
-
-    /// True if it has served a request.
-    pub(crate) fn is_proven(&self) -> bool {
-        self.requests > 0
-    }
-
-    /// Judged by hang-up: nothing is sent.
-    pub(crate) fn is_open(&mut self) -> bool {
-        self.link.transport().is_ok_and(Transport::is_open)
-    }
-}
-
-impl fmt::Debug for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("link", &self.link).finish_non_exhaustive()
+impl Resolver for NoAddresses {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        Ok(self.empty())
     }
 }
 
@@ -119,9 +56,10 @@ impl Connector<()> for Connect {
         _: Option<()>,
     ) -> Result<Option<Watched>, ureq::Error> {
         let pool = &self.0;
-        let origin = Origin::of(details.uri).ok_or(ureq::Error::ConnectionFailed)?;
-        let exchange = Exchange::current();
-        let ready = match exchange.as_ref().map(|exchange| exchange.over).unwrap_or_default() {
+        // ureq is called by an exchange that has an origin, and by nothing else.
+        let exchange = Exchange::current().ok_or(ureq::Error::ConnectionFailed)?;
+        let origin = exchange.origin.clone().ok_or(ureq::Error::ConnectionFailed)?;
+        let ready = match exchange.over {
             Over::Any => pool.checkout(&origin, |_| true),
             Over::New => None,
             Over::Proven => {
@@ -131,16 +69,17 @@ impl Connector<()> for Connect {
         };
         let connection = match ready {
             Some(ready) => {
-                exchange.iter().for_each(|exchange| exchange.note_connected());
+                exchange.note_connected();
                 ready
             }
-            None => pool.open(&origin, details)?,
+            None => pool.open(&origin, &exchange, details.config, details.timeout)?,
         };
         Ok(Some(Watched {
             connection: Some(connection),
             pool: Arc::clone(pool),
             origin,
-            exchange: None,
+            exchange: Some(exchange),
+            is_sent: false,
             is_fit: false,
             beginning: Beginning::default(),
         }))
@@ -153,8 +92,10 @@ pub(crate) struct Watched {
     connection: Option<Connection>,
     pool: Arc<ConnectionPool>,
     origin: Origin,
-    /// Whom it serves: from the sending of a request until it is idle again.
+    /// What it serves. `None` once it is idle again.
     exchange: Option<Arc<Exchange>>,
+    /// The request, or its beginning, was sent.
+    is_sent: bool,
     /// It has served its request and can serve another one.
     is_fit: bool,
     /// How its answer begins.
@@ -233,14 +174,13 @@ impl Transport for Watched {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        if self.exchange.is_none() {
+        if !std::mem::replace(&mut self.is_sent, true) {
             let connection = self.connection();
             connection.requests += 1;
             let (handle, reused) = (connection.handle.clone(), connection.requests > 1);
-            if let Some(exchange) = Exchange::current() {
+            if let Some(exchange) = &self.exchange {
                 exchange.bind(&handle, reused).map_err(carry)?;
                 exchange.note_sent();
-                self.exchange = Some(exchange);
             }
         }
         self.beginning.expect();

@@ -1,5 +1,6 @@
 //! HTTP/1 over ureq: its connector and transport, status lines that are not HTTP, and proxies.
 
+pub(crate) mod connection;
 pub(crate) mod connector;
 pub(crate) mod head;
 pub(crate) mod proxy;

@@ -4,19 +4,16 @@ use std::fmt::Write;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ureq::http::Uri;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
 use super::head;
-use super::transport::{Carrier, Tcp, carry};
-use crate::client::pool::idle::Origin;
+use super::transport::{Carrier, HandshakeLimit, Tcp, carry};
 use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 
 /// The proxy that all connections go through.
 pub(crate) struct HttpProxy {
-    uri: Uri,
-    /// Host and port, without credentials.
-    name: String,
+    origin: Origin,
     /// What goes with each request for a tunnel.
     headers: String,
 }
@@ -35,12 +32,17 @@ impl HttpProxy {
             let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
             headers += &format!("Proxy-Authorization: Basic {credentials}\r\n");
         }
-        Self { uri: proxy.uri().clone(), name: format!("{}:{}", proxy.host(), proxy.port()), headers }
+        Self { origin: Origin::new(false, proxy.host(), proxy.port()), headers }
     }
 
     /// Where it is.
-    pub(crate) fn uri(&self) -> &Uri {
-        &self.uri
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// Host and port, without credentials.
+    fn name(&self) -> String {
+        format!("{}:{}", self.origin.host, self.origin.port)
     }
 
     /// Asks for a tunnel to `origin`, over a connection to this proxy that was just opened. Blocks until it answers, for
@@ -49,7 +51,7 @@ impl HttpProxy {
         &self,
         mut tcp: Tcp,
         origin: &Origin,
-        timeout: NextTimeout,
+        limit: HandshakeLimit,
     ) -> Result<Tunnel, ureq::Error> {
         let target = format!("{}:{}", origin.host, origin.port);
         let mut request = String::new();
@@ -57,12 +59,12 @@ impl HttpProxy {
         let _ = write!(request, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", self.headers);
         for part in request.as_bytes().chunks(tcp.buffers().output().len()) {
             tcp.buffers().output()[..part.len()].copy_from_slice(part);
-            tcp.transmit_output(part.len(), timeout)?;
+            tcp.transmit_output(part.len(), limit.left())?;
         }
         loop {
             let input = tcp.buffers().input();
             match status(input) {
-                Ok(None) => self.await_more(&mut tcp, &target, timeout)?,
+                Ok(None) => self.await_more(&mut tcp, &target, limit)?,
                 // Interim answers come before the answer.
                 Ok(Some((len, 100..=199))) => tcp.buffers().input_consume(len),
                 // Any success opens it, and a length in its head means nothing.
@@ -73,27 +75,27 @@ impl HttpProxy {
                 Ok(Some((_, status))) => {
                     let why = format!(
                         "the proxy {} answered status {status} to a request for a tunnel to {target}",
-                        self.name
+                        self.name()
                     );
                     return Err(carry(Error::new(ErrorKind::Status(status), why)));
                 }
                 Err(NoHttp) => {
-                    let why = format!("the proxy {} answered what is not valid HTTP", self.name);
+                    let why = format!("the proxy {} answered what is not valid HTTP", self.name());
                     return Err(carry(Error::new(ErrorKind::Protocol, why)));
                 }
             }
         }
     }
 
-    fn await_more(&self, tcp: &mut Tcp, target: &str, timeout: NextTimeout) -> Result<(), ureq::Error> {
+    fn await_more(&self, tcp: &mut Tcp, target: &str, limit: HandshakeLimit) -> Result<(), ureq::Error> {
         if tcp.buffers().input_append_buf().is_empty() {
-            let why = format!("the head of the answer of the proxy {} is too large", self.name);
+            let why = format!("the head of the answer of the proxy {} is too large", self.name());
             return Err(carry(Error::new(ErrorKind::Protocol, why)));
         }
-        if tcp.await_input(timeout)? {
+        if tcp.await_input(limit.left())? {
             return Ok(());
         }
-        let why = format!("the proxy {} hung up on a request for a tunnel to {target}", self.name);
+        let why = format!("the proxy {} hung up on a request for a tunnel to {target}", self.name());
         Err(carry(Error::new(ErrorKind::Disconnected, why)))
     }
 }
@@ -143,6 +145,6 @@ impl Transport for Tunnel {
 impl std::fmt::Debug for HttpProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Its URL and headers hold credentials.
-        f.debug_struct("HttpProxy").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("HttpProxy").field("origin", &self.origin).finish_non_exhaustive()
     }
 }

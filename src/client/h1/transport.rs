@@ -8,7 +8,6 @@ use ureq::Timeout;
 use ureq::config::Config;
 use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport, time};
 
-use crate::client::exchange::Exchange;
 use crate::client::net::socket::Socket;
 use crate::error::Error;
 
@@ -32,46 +31,50 @@ pub(crate) trait Carrier: Transport {
     fn take_arrived(&mut self) -> bool;
 }
 
+/// Limit on all that comes before the first request: a proxy's answer, the handshake of TLS.
+#[derive(Clone, Copy)]
+pub(crate) struct HandshakeLimit {
+    /// `None` where that is too far away to be told.
+    until: Option<Instant>,
+    timeout: NextTimeout,
+}
+
+impl HandshakeLimit {
+    pub(crate) fn new(until: Option<Instant>, timeout: NextTimeout) -> Self {
+        Self { until, timeout }
+    }
+
+    /// What is left of it for the next wait.
+    pub(crate) fn left(&self) -> NextTimeout {
+        let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
+        match left.map(time::Duration::Exact).filter(|left| *left < self.timeout.after) {
+            Some(after) => NextTimeout { after, reason: Timeout::Connect, ..self.timeout },
+            None => self.timeout,
+        }
+    }
+}
+
 /// A TCP connection. The sole owner of its socket.
 pub(crate) struct Tcp {
     socket: Socket,
-    /// When what comes before the first request has to be over: a handshake, or a proxy's answer. `None` once it is.
-    handshake_until: Option<Instant>,
     buffers: LazyBuffers,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
 }
 
-impl Tcp {
-    pub(crate) fn new(socket: Socket, handshake_until: Option<Instant>, config: &Config) -> Self {
-        Self { socket, handshake_until, buffers: buffers(config), read_timeout: None, write_timeout: None }
-    }
+/// An error if `timeout` has passed.
+fn check(timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
+    if timeout.after.is_zero() { Err(ureq::Error::Timeout(timeout.reason)) } else { Ok(timeout) }
+}
 
-    /// The limit that holds now. An error if it has passed.
-    fn limit(&mut self, mut timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
-        if let Some(until) = self.handshake_until {
-            if Exchange::current().is_some_and(|exchange| !exchange.was_connected()) {
-                let left = until.saturating_duration_since(Instant::now());
-                if left < *timeout.after {
-                    timeout = NextTimeout {
-                        after: time::Duration::Exact(left),
-                        reason: Timeout::Connect,
-                        ..timeout
-                    };
-                }
-            } else {
-                self.handshake_until = None;
-            }
-        }
-        if timeout.after.is_zero() {
-            return Err(ureq::Error::Timeout(timeout.reason));
-        }
-        Ok(timeout)
+impl Tcp {
+    pub(crate) fn new(socket: Socket, config: &Config) -> Self {
+        Self { socket, buffers: buffers(config), read_timeout: None, write_timeout: None }
     }
 
     /// Limits each read from the socket from now on, as `await_input` would.
     pub(crate) fn limit_reads(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let timeout = self.limit(timeout.for_read())?;
+        let timeout = check(timeout.for_read())?;
         self.set_read_timeout(timeout.not_zero().map(|after| *after))?;
         Ok(())
     }
@@ -138,7 +141,7 @@ impl Transport for Tcp {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let timeout = self.limit(timeout.for_write())?;
+        let timeout = check(timeout.for_write())?;
         self.set_write_timeout(timeout)?;
         match self.socket.write_all(&self.buffers.output()[..amount]) {
             Err(error) if timed_out(&error) => Err(ureq::Error::Timeout(timeout.reason)),
@@ -147,7 +150,7 @@ impl Transport for Tcp {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let timeout = self.limit(timeout.for_read())?;
+        let timeout = check(timeout.for_read())?;
         self.set_read_timeout(timeout.not_zero().map(|after| *after))?;
         let Self { socket, buffers, .. } = self;
         match socket.read(buffers.input_append_buf()) {
@@ -162,7 +165,7 @@ impl Transport for Tcp {
 
     /// Judged by hang-up. Nothing may have come unasked either: it would be taken for the next answer.
     fn is_open(&mut self) -> bool {
-        self.take_arrived() && self.buffers.input().is_empty()
+        self.buffers.input().is_empty() && self.socket.is_open_and_silent()
     }
 
     fn is_tls(&self) -> bool {

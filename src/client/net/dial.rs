@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ureq::unversioned::resolver::Resolver;
-use ureq::unversioned::transport::ConnectionDetails;
+use ureq::config::Config;
+use ureq::unversioned::transport::NextTimeout;
 
-use super::dns::{CachingResolver, Lookups};
+use super::dns::Lookups;
 use super::happy_eyeballs;
 use super::socket::{ShutdownHandle, Socket};
 use crate::client::exchange::Exchange;
-use crate::client::h1::connector::Link;
+use crate::client::h1::connection::Link;
 use crate::client::h1::proxy::HttpProxy;
-use crate::client::h1::transport::{Counters, Tcp, carry};
-use crate::client::pool::idle::Origin;
+use crate::client::h1::transport::{Counters, HandshakeLimit, Tcp, carry};
 use crate::client::tls::Tls;
 use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
 
 /// Opens connections to origins.
 ///
@@ -35,56 +35,36 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Opens a connection to `origin`, which is where `details` lead, bound to the current exchange. Blocks for the limits
-    /// of its parts.
+    /// Opens a connection to `origin`, bound to `exchange`. Blocks for the limits of its parts.
     pub(crate) fn open(
         &self,
         origin: &Origin,
-        details: &ConnectionDetails<'_>,
+        exchange: &Exchange,
+        config: &Config,
+        timeout: NextTimeout,
     ) -> Result<(Link, ShutdownHandle), ureq::Error> {
-        let (config, timeout) = (details.config, details.timeout);
-        let tcp = match &self.proxy {
-            Some(proxy) => {
-                let resolver = CachingResolver::new(&self.lookups);
-                self.connect(&resolver.resolve(proxy.uri(), config, timeout)?, details)?
-            }
-            None if details.addrs.is_empty() => {
-                // Opened ahead, or what was in stock had died: the name was not looked up for its sake.
-                let resolver = CachingResolver::new(&self.lookups);
-                self.connect(&resolver.resolve(details.uri, config, timeout)?, details)?
-            }
-            None => self.connect(&details.addrs, details)?,
-        };
-        let (tcp, handle) = tcp;
+        let next_hop = self.proxy.as_ref().map_or(origin, HttpProxy::origin);
+        let addresses = self.lookups.addresses(next_hop, exchange).map_err(carry)?;
+        let began = Instant::now();
+        let socket = self.connect(&addresses, exchange).map_err(carry)?;
+        let handle = socket.shutdown_handle();
+        let tcp = Tcp::new(socket, config);
+        let limit = HandshakeLimit::new(began.checked_add(self.connect_timeout), timeout);
         let host = &origin.host;
         let link = match (&self.proxy, origin.is_tls) {
             (None, false) => Link::Direct(tcp),
-            (None, true) => Link::layered(self.tls.open(tcp, host, config, timeout)?),
-            (Some(proxy), false) => Link::layered(proxy.open(tcp, origin, timeout)?),
+            (None, true) => Link::layered(self.tls.open(tcp, host, config, limit)?),
+            (Some(proxy), false) => Link::layered(proxy.open(tcp, origin, limit)?),
             (Some(proxy), true) => {
-                Link::layered(self.tls.open(proxy.open(tcp, origin, timeout)?, host, config, timeout)?)
+                Link::layered(self.tls.open(proxy.open(tcp, origin, limit)?, host, config, limit)?)
             }
         };
-        match Exchange::current().map(|exchange| exchange.complete(&handle)) {
-            None | Some(Ok(())) => Ok((link, handle)),
-            Some(Err(cancelled)) => Err(carry(cancelled)),
-        }
+        exchange.complete(&handle).map_err(carry)?;
+        Ok((link, handle))
     }
 
-    /// Connects to one of the addresses. Bound to the current exchange, which releases it from then on.
-    fn connect(
-        &self,
-        addresses: &[SocketAddr],
-        details: &ConnectionDetails<'_>,
-    ) -> Result<(Tcp, ShutdownHandle), ureq::Error> {
-        let began = Instant::now();
-        let socket = self.connect_socket(addresses).map_err(carry)?;
-        let handle = socket.shutdown_handle();
-        Ok((Tcp::new(socket, began.checked_add(self.connect_timeout), details.config), handle))
-    }
-
-    fn connect_socket(&self, addresses: &[SocketAddr]) -> Result<Socket, Error> {
-        let exchange = Exchange::current().unwrap_or_default();
+    /// Connects to one of the addresses. Bound to `exchange`, which releases it from then on.
+    fn connect(&self, addresses: &[SocketAddr], exchange: &Exchange) -> Result<Socket, Error> {
         let (holder, released) = crossbeam_channel::bounded(0);
         exchange.hold(holder);
         let connected =

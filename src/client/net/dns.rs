@@ -14,16 +14,11 @@ use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::NextTimeout;
 
-use crate::client::exchange::{Exchange, Over};
-use crate::client::h1::transport::carry;
-use crate::client::pool::ConnectionPool;
+use crate::client::exchange::Exchange;
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
+use crate::origin::Origin;
 
 /// Lookups at once that are not slow.
 const MAX_PROMPT: usize = 4;
@@ -36,6 +31,9 @@ const SLOW: Duration = Duration::from_millis(500);
 
 /// Hosts remembered; the cache is emptied beyond it.
 const MAX_HOSTS: usize = 1024;
+
+/// Addresses of one name that are tried: each is a thread and a socket for as long as none answers.
+const MAX_ADDRESSES: usize = 16;
 
 /// The addresses of a name. Blocks for as long as the system likes.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
@@ -150,6 +148,19 @@ impl Lookups {
         if state.mute.len() < MAX_HOSTS {
             state.mute.insert(address, now);
         }
+    }
+
+    /// Addresses of `origin`, in the order in which to try them. Blocks until they are known, for the limit at most; a cancel of
+    /// `exchange` ends the wait.
+    pub(crate) fn addresses(
+        self: &Arc<Self>,
+        origin: &Origin,
+        exchange: &Exchange,
+    ) -> Result<Vec<SocketAddr>, Error> {
+        let mut addresses = interleave(&self.resolve(&origin.host, Some(exchange))?);
+        self.order(&mut addresses);
+        addresses.truncate(MAX_ADDRESSES);
+        Ok(addresses.into_iter().map(|address| SocketAddr::new(address, origin.port)).collect())
     }
 
     /// Puts those behind that were found mute, for as long as an answer is remembered.
@@ -353,46 +364,6 @@ impl Known {
             Some(error) if self.addresses.is_empty() => Err(error.clone()),
             _ => Ok(self.addresses.clone()),
         }
-    }
-}
-
-/// ureq's way to the lookups.
-#[derive(Debug)]
-pub(crate) struct CachingResolver {
-    lookups: Arc<Lookups>,
-    /// Where a connection that is ready spares the lookup.
-    idle: Option<Arc<ConnectionPool>>,
-}
-
-impl CachingResolver {
-    pub(crate) fn new(lookups: &Arc<Lookups>) -> Self {
-        Self { lookups: Arc::clone(lookups), idle: None }
-    }
-
-    /// Looks nothing up, and finds no address, where a connection of `idle` is ready.
-    pub(crate) fn beside(lookups: &Arc<Lookups>, idle: &Arc<ConnectionPool>) -> Self {
-        Self { idle: Some(Arc::clone(idle)), ..Self::new(lookups) }
-    }
-}
-
-impl Resolver for CachingResolver {
-    fn resolve(&self, uri: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
-        let exchange = Exchange::current();
-        let is_new = exchange.as_ref().is_some_and(|exchange| exchange.over == Over::New);
-        if self.idle.as_ref().is_some_and(|idle| !is_new && idle.is_ready(uri)) {
-            return Ok(self.empty());
-        }
-        let host = uri.host().ok_or(ureq::Error::HostNotFound)?;
-        let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-        let port = uri.port_u16().unwrap_or(default);
-        let addresses = self.lookups.resolve(host, exchange.as_deref()).map_err(carry)?;
-        let mut resolved = self.empty();
-        let mut addresses = interleave(&addresses);
-        self.lookups.order(&mut addresses);
-        for address in addresses.into_iter().take(16) {
-            resolved.push(SocketAddr::new(address, port));
-        }
-        Ok(resolved)
     }
 }
 

@@ -6,11 +6,21 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+#[cfg(unix)]
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
+
+/// Flags of `recv`, from the system's `sys/socket.h`: look at what has arrived and leave it there; do not wait.
+#[cfg(unix)]
+const MSG_PEEK: i32 = 2;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MSG_DONTWAIT: i32 = 0x40;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const MSG_DONTWAIT: i32 = 0x80;
 
 /// Reads and writes. Not `Clone`, and lends its stream to nobody.
 pub(crate) struct Socket(Arc<TcpStream>);
@@ -50,6 +60,25 @@ impl Socket {
 
     pub(crate) fn set_nonblocking(&mut self, is_nonblocking: bool) -> io::Result<()> {
         self.0.set_nonblocking(is_nonblocking)
+    }
+
+    /// True if the connection is open and nothing has arrived that was not read. Sends nothing and does not wait.
+    pub(crate) fn is_open_and_silent(&mut self) -> bool {
+        matches!(self.peek(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// One system call where the flag for it is known: this is asked before each request.
+    #[cfg(unix)]
+    fn peek(&mut self) -> io::Result<usize> {
+        SockRef::from(&*self.0).recv_with_flags(&mut [MaybeUninit::uninit()], MSG_PEEK | MSG_DONTWAIT)
+    }
+
+    #[cfg(not(unix))]
+    fn peek(&mut self) -> io::Result<usize> {
+        self.set_nonblocking(true)?;
+        let peeked = self.0.peek(&mut [0]);
+        self.set_nonblocking(false)?;
+        peeked
     }
 
     /// Reads what there is; a signal does not end the wait.

@@ -6,28 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ureq::http::Uri;
-
-/// Where a connection leads: scheme, host and port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Origin {
-    pub(crate) is_tls: bool,
-    pub(crate) host: String,
-    pub(crate) port: u16,
-}
-
-impl Origin {
-    /// `None` for what is no http or https URL.
-    pub(crate) fn of(uri: &Uri) -> Option<Self> {
-        let is_tls = match uri.scheme_str()? {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-        Some(Self { is_tls, host: uri.host()?.to_ascii_lowercase(), port })
-    }
-}
+use crate::origin::Origin;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -241,12 +220,6 @@ impl<C> IdleConnections<C> {
         expires.into_iter().chain(dials).min()
     }
 
-    /// True if a connection to `origin` is ready.
-    pub(crate) fn is_ready(&self, origin: &Origin, now: Instant) -> bool {
-        let newest = self.origins.get(origin).and_then(|origin_pool| origin_pool.ready.back());
-        newest.is_some_and(|(_, since)| *since + self.limits.max_age > now)
-    }
-
     /// Notes that `origin` refused a request for coming over one connection too many, as far as can be told. What is idle
     /// may hold the place of the one that is used, and is returned; none is opened ahead for a while.
     pub(crate) fn note_refused(&mut self, origin: &Origin, now: Instant) -> Vec<C> {
@@ -339,7 +312,7 @@ mod tests {
     }
 
     fn origin(host: &str) -> Origin {
-        Origin { is_tls: false, host: host.into(), port: 80 }
+        Origin::new(false, host, 80)
     }
 
     #[test]

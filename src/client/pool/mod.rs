@@ -13,20 +13,18 @@ use std::time::Instant;
 use std::{fmt, thread};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use ureq::Timeout;
 use ureq::config::Config;
-use ureq::http::Uri;
-use ureq::unversioned::resolver::Resolver;
-use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, time};
-use ureq::{Timeout, http};
+use ureq::unversioned::transport::{NextTimeout, time};
 
-use self::idle::{Dial, IdleConnections, Limits, Origin};
+use self::idle::{Dial, IdleConnections, Limits};
 use super::exchange::Exchange;
 use crate::cancel::{CancelReason, CancelToken};
-use crate::client::h1::connector::Connection;
+use crate::client::h1::connection::Connection;
 use crate::client::net::dial::Dialer;
-use crate::client::net::dns::CachingResolver;
 use crate::error::Error;
 use crate::foreign::contain;
+use crate::origin::Origin;
 
 /// The connections that are ready, and those who open more.
 pub(crate) struct ConnectionPool {
@@ -121,19 +119,16 @@ impl ConnectionPool {
         drop(gone);
     }
 
-    /// Opens a connection to `origin`, which is where `details` lead. Blocks for the limits of its parts.
+    /// Opens a connection to `origin`, bound to `exchange`. Blocks for the limits of its parts.
     pub(crate) fn open(
         &self,
         origin: &Origin,
-        details: &ConnectionDetails<'_>,
+        exchange: &Exchange,
+        config: &Config,
+        timeout: NextTimeout,
     ) -> Result<Connection, ureq::Error> {
         let network = self.network.load(Ordering::Acquire);
-        Ok(Connection::new(self.dialer.open(origin, details)?, network))
-    }
-
-    /// True if a connection to where `uri` leads is ready.
-    pub(crate) fn is_ready(&self, uri: &Uri) -> bool {
-        Origin::of(uri).is_some_and(|origin| self.state.lock().idle.is_ready(&origin, Instant::now()))
+        Ok(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network))
     }
 
     /// True if a connection to `origin` is ready that has served a request.
@@ -165,10 +160,10 @@ impl ConnectionPool {
     }
 
     /// Keeps a connection ready while the result lives.
-    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: Origin) -> PreconnectGuard {
-        let single_connection = self.state.lock().idle.keep_preconnected(&origin, true, Instant::now());
+    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: &Origin) -> PreconnectGuard {
+        let single_connection = self.state.lock().idle.keep_preconnected(origin, true, Instant::now());
         self.refill();
-        PreconnectGuard { pool: Arc::clone(self), origin, single_connection }
+        PreconnectGuard { pool: Arc::clone(self), origin: origin.clone(), single_connection }
     }
 
     /// Lets go of what leads to `origin`.
@@ -342,27 +337,9 @@ impl ConnectionPool {
             let exchange = Arc::clone(&exchange);
             move |reason| exchange.abort(reason)
         });
-        let opened = exchange.enter(|| {
-            let uri = origin.uri()?;
-            let resolver = CachingResolver::new(&self.dialer.lookups);
-            let reason = Timeout::Connect;
-            let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
-            let timeout = NextTimeout { after, reason, per_read: None, per_write: None };
-            let details = ConnectionDetails {
-                uri: &uri,
-                addrs: resolver.empty(),
-                config: &self.config,
-                request_level: false,
-                resolver: &resolver,
-                now: time::Instant::now(),
-                timeout,
-                current_time: Arc::new(time::Instant::now),
-                run_connector: Arc::new(|_| Err(ureq::Error::ConnectionFailed)),
-                register_shutdown: Arc::new(|_| Ok(())),
-            };
-            self.open(origin, &details)
-        });
-        let connection = opened.map_err(Error::from_ureq)?;
+        let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
+        let timeout = NextTimeout { after, reason: Timeout::Connect, per_read: None, per_write: None };
+        let connection = self.open(origin, &exchange, &self.config, timeout).map_err(Error::from_ureq)?;
         connection.unbind(&exchange);
         Ok(connection)
     }
@@ -378,15 +355,6 @@ impl Drop for Dialler {
         let mut state = self.0.state.lock();
         state.diallers -= 1;
         self.0.ended.notify_all();
-    }
-}
-
-impl Origin {
-    fn uri(&self) -> Result<Uri, ureq::Error> {
-        let scheme = if self.is_tls { "https" } else { "http" };
-        let uri: Result<Uri, http::uri::InvalidUri> =
-            format!("{scheme}://{}:{}/", self.host, self.port).parse();
-        uri.map_err(|error| ureq::Error::Http(error.into()))
     }
 }
 

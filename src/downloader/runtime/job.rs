@@ -87,7 +87,7 @@ impl Job {
     }
 
     pub(crate) fn fetch_info(&self) -> FetchInfo {
-        let origin = Origin(self.retry_state.request().origin_hash());
+        let origin = Origin(self.retry_state.request().origin().key());
         FetchInfo { request: self.record.id, priority: self.control.priority(), origin }
     }
 
