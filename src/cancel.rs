@@ -145,6 +145,7 @@ impl CancelToken {
 impl Node {
     fn cancel_as(this: &Arc<Node>, reason: CancelReason) {
         let mut pending = vec![Arc::clone(this)];
+        let mut hooks = Vec::new();
         while let Some(node) = pending.pop() {
             let code = 1 + CancelReason::ALL.iter().position(|known| *known == reason).unwrap_or(0) as u8;
             let below = {
@@ -156,9 +157,12 @@ impl Node {
             };
             // Outside the lock: hooks are foreign code, and a child's drop takes the parent's lock.
             pending.extend(below.children.into_iter().filter_map(|(_, child)| child.upgrade()));
-            for (_, hook) in below.hooks {
-                run(hook, reason);
-            }
+            hooks.extend(below.hooks.into_iter().map(|(_, hook)| hook));
+        }
+        // The lowest first: those shut down the sockets that threads are blocked on. Those above post messages, which may take
+        // a few microseconds to be applied.
+        for hook in hooks.into_iter().rev() {
+            run(hook, reason);
         }
     }
 }
