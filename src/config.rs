@@ -116,9 +116,11 @@ pub struct ClientConfig {
     pub max_redirects: u32,
     /// Maximum size of a response head in bytes. Default: 64 KiB.
     pub max_head: usize,
-    /// Maximum number of idle connections for each origin. Default: 8.
+    /// Maximum number of idle connections for each origin. Default: 8. More are kept for two seconds where more were in use at
+    /// once; none with 0.
     pub max_idle_per_origin: usize,
-    /// Maximum number of idle connections over all origins. Default: 32.
+    /// Maximum number of idle connections over all origins. Default: 32. More are kept for two seconds where more were in use
+    /// at once; none with 0.
     pub max_idle: usize,
     /// How long an idle connection is kept open. Default: 45 s, less than common servers keep theirs.
     pub max_idle_age: Duration,

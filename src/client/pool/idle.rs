@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::origin::Origin;
 
-/// How much is kept.
+/// How much is kept. More is kept for [`SURPLUS_AGE`], unless a limit is zero.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) per_origin: usize,
@@ -16,6 +16,10 @@ pub(crate) struct Limits {
     /// A connection idle for longer is closed; common servers close theirs after a minute.
     pub(crate) max_age: Duration,
 }
+
+/// How long connections beyond the limits are kept. Where many are in use at once they become idle in bursts, and each that is
+/// closed in one has to be opened again for the next.
+const SURPLUS_AGE: Duration = Duration::from_secs(2);
 
 /// Connections opened ahead at once that are not slow.
 const MAX_PROMPT_DIALS: usize = 2;
@@ -100,8 +104,10 @@ impl<C> IdleConnections<C> {
         is_wanted: impl Fn(&C) -> bool,
         now: Instant,
     ) -> (Option<C>, Vec<C>) {
-        let old = self.expire(now);
-        let Some(origin_pool) = self.origins.get_mut(origin) else { return (None, old) };
+        let limits = self.limits;
+        let Some(origin_pool) = self.origins.get_mut(origin) else { return (None, Vec::new()) };
+        // Those of other origins are left to the deadline.
+        let old = origin_pool.expire(now, limits);
         origin_pool.used = now;
         origin_pool.failed = false;
         let last = origin_pool.ready.iter().rposition(|(connection, _)| is_wanted(connection));
@@ -113,6 +119,11 @@ impl<C> IdleConnections<C> {
         self.origins
             .get(origin)
             .is_some_and(|origin_pool| origin_pool.ready.iter().any(|(connection, _)| is_wanted(connection)))
+    }
+
+    /// True if somebody wants connections to `origin` ready.
+    pub(crate) fn is_wanted(&self, origin: &Origin) -> bool {
+        self.origins.get(origin).is_some_and(|origin_pool| origin_pool.wanted() > 0)
     }
 
     /// True if `origin` is known to answer one connection at a time.
@@ -139,17 +150,20 @@ impl<C> IdleConnections<C> {
 
     /// Keeps an idle connection. Returns what has to go for it.
     pub(crate) fn put(&mut self, origin: &Origin, connection: C, now: Instant) -> Vec<C> {
-        let mut gone = self.expire(now);
-        let per_origin = self.limits.per_origin;
+        let limits = self.limits;
+        if limits.per_origin == 0 || limits.over_all == 0 {
+            return vec![connection];
+        }
         let origin_pool = self.origin_pool(origin, now);
+        let gone = origin_pool.expire(now, limits);
         origin_pool.ready.push_back((connection, now));
-        if origin_pool.ready.len() > per_origin {
-            gone.extend(origin_pool.ready.pop_front().map(|(connection, _)| connection));
-        }
-        if self.idle() > self.limits.over_all {
-            gone.extend(self.pop_oldest());
-        }
         gone
+    }
+
+    /// True if more connections are idle than are to be kept for long: to `origin`, or over all.
+    pub(crate) fn has_surplus(&self, origin: &Origin) -> bool {
+        let ready = self.origins.get(origin).map_or(0, |origin_pool| origin_pool.ready.len());
+        ready > self.limits.per_origin || self.idle() > self.limits.over_all
     }
 
     /// Wants so many connections to `origin` ready while it is used.
@@ -212,8 +226,12 @@ impl<C> IdleConnections<C> {
     /// was left waiting for dials that are slow by then.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let max_age = self.limits.max_age;
-        let oldest = self.origins.values().filter_map(|origin_pool| origin_pool.ready.front());
-        let expires = oldest.map(|(_, since)| *since + max_age).min();
+        let surplus_age = if self.idle() > self.limits.over_all { SURPLUS_AGE } else { Duration::MAX };
+        let expires = self.origins.values().filter_map(|origin_pool| {
+            let (_, since) = origin_pool.ready.front()?;
+            Some(*since + origin_pool.max_age(self.limits).min(surplus_age))
+        });
+        let expires = expires.min();
         let is_waiting = self.has_room_to_dial()
             && self.origins.values().any(|origin_pool| origin_pool.lacks(now, max_age));
         let dials = if is_waiting { self.prompt_dials(now).min() } else { None };
@@ -262,11 +280,12 @@ impl<C> IdleConnections<C> {
     /// Takes out what has grown too old, and forgets origins that nobody uses.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<C> {
         let max_age = self.limits.max_age;
-        let mut gone = Vec::new();
-        for origin_pool in self.origins.values_mut() {
-            while origin_pool.ready.front().is_some_and(|(_, since)| *since + max_age <= now) {
-                gone.extend(origin_pool.ready.pop_front().map(|(connection, _)| connection));
-            }
+        let limits = self.limits;
+        let old = self.origins.values_mut().flat_map(|origin_pool| origin_pool.expire(now, limits));
+        let mut gone: Vec<C> = old.collect();
+        while self.idle() > limits.over_all {
+            let Some(surplus) = self.pop_surplus(now) else { break };
+            gone.push(surplus);
         }
         self.origins.retain(|_, origin_pool| {
             let is_in_use = origin_pool.preconnect_holders + origin_pool.dialling.len() > 0
@@ -276,17 +295,36 @@ impl<C> IdleConnections<C> {
         gone
     }
 
-    fn pop_oldest(&mut self) -> Option<C> {
+    /// The connection that has been idle longest, if it is old enough to go for being one too many.
+    fn pop_surplus(&mut self, now: Instant) -> Option<C> {
         let since = |origin_pool: &&mut OriginPool<C>| origin_pool.ready.front().map(|(_, since)| *since);
         let origins = self.origins.values_mut().filter(|origin_pool| !origin_pool.ready.is_empty());
         let oldest = origins.min_by_key(|origin_pool| since(origin_pool))?;
+        if since(&oldest)? + SURPLUS_AGE > now {
+            return None;
+        }
         oldest.ready.pop_front().map(|(connection, _)| connection)
     }
 }
 
 impl<C> OriginPool<C> {
+    /// Takes out what has grown too old, or is old enough to go for being too many.
+    fn expire(&mut self, now: Instant, limits: Limits) -> Vec<C> {
+        let mut gone = Vec::new();
+        while self.ready.front().is_some_and(|(_, since)| *since + self.max_age(limits) <= now) {
+            gone.extend(self.ready.pop_front().map(|(connection, _)| connection));
+        }
+        gone
+    }
+
+    /// How old the oldest one may become.
+    fn max_age(&self, limits: Limits) -> Duration {
+        let is_surplus = self.ready.len() > limits.per_origin;
+        if is_surplus { limits.max_age.min(SURPLUS_AGE) } else { limits.max_age }
+    }
+
     fn lacks(&self, now: Instant, max_age: Duration) -> bool {
-        let wanted = self.wanted.max(self.preconnect_holders.min(1));
+        let wanted = self.wanted();
         // One that waits for the other to be closed is of no use.
         if self.single_connection.load(Ordering::Relaxed) {
             return false;
@@ -294,6 +332,11 @@ impl<C> OriginPool<C> {
         let is_slow = self.dialling.iter().any(|(_, began)| *began + SLOW_DIAL <= now);
         let is_hopeless = self.failed || is_slow || self.is_refused(now);
         self.ready.len() + self.dialling.len() < wanted && !is_hopeless && self.used + max_age > now
+    }
+
+    /// How many connections should be ready.
+    fn wanted(&self) -> usize {
+        self.wanted.max(self.preconnect_holders.min(1))
     }
 
     fn is_refused(&self, now: Instant) -> bool {
@@ -316,22 +359,12 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_is_scheme_host_and_port() {
-        let of = |text: &str| Origin::of(&text.parse().unwrap());
-        assert_eq!(of("http://Host/a"), of("http://host:80/b?c"));
-        assert_ne!(of("http://host/"), of("https://host/"));
-        assert_ne!(of("http://host/"), of("http://host:8080/"));
-        assert_eq!(of("ftp://host/"), None);
-    }
-
-    #[test]
     fn the_last_one_that_became_idle_is_taken_and_old_ones_go() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         assert_eq!(idle.checkout(&a, |_| true, now), (None, vec![]));
         idle.put(&a, 1, now);
         idle.put(&a, 2, now + AGE / 2);
-        assert!(idle.is_ready(&a, now + AGE));
         assert_eq!(idle.checkout(&a, |_| true, now + AGE), (Some(2), vec![1]));
         assert_eq!(idle.checkout(&a, |_| true, now + AGE), (None, vec![]));
     }
@@ -343,10 +376,28 @@ mod tests {
         for connection in 1..=3 {
             assert_eq!(idle.put(&a, connection, now), []);
         }
-        assert_eq!(idle.put(&a, 4, now), [1]);
-        assert_eq!(idle.put(&b, 5, now + AGE / 4), []);
-        assert_eq!(idle.put(&b, 6, now + AGE / 4), [2]);
-        assert_eq!(idle.idle(), 4);
+        assert!(!idle.has_surplus(&a));
+        // One too many goes when it was not used again for a while.
+        assert_eq!(idle.put(&a, 4, now), []);
+        assert!(idle.has_surplus(&a));
+        assert_eq!(idle.next_deadline(now), Some(now + SURPLUS_AGE));
+        assert_eq!(idle.expire(now), []);
+        assert_eq!(idle.expire(now + SURPLUS_AGE), [1]);
+        let now = now + SURPLUS_AGE;
+        assert_eq!(idle.put(&b, 5, now), []);
+        assert_eq!(idle.put(&b, 6, now), []);
+        assert!(idle.has_surplus(&b));
+        assert_eq!(idle.expire(now), [2]);
+        assert_eq!((idle.idle(), idle.has_surplus(&b)), (4, false));
+        assert_eq!(idle.next_deadline(now), Some(now - SURPLUS_AGE + AGE));
+    }
+
+    #[test]
+    fn a_limit_of_zero_keeps_nothing() {
+        for (per_origin, over_all) in [(0, 4), (4, 0)] {
+            let mut idle = IdleConnections::new(Limits { per_origin, over_all, max_age: AGE });
+            assert_eq!(idle.put(&origin("a"), 1, Instant::now()), [1]);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub(crate) mod idle;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -25,6 +25,9 @@ use crate::client::net::dial::Dialer;
 use crate::error::Error;
 use crate::foreign::contain;
 use crate::origin::Origin;
+
+/// How long the thread of the deadlines stays where there are none. A thread costs about as much as ten small requests.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// The connections that are ready, and those who open more.
 pub(crate) struct ConnectionPool {
@@ -83,7 +86,11 @@ impl ConnectionPool {
         is_wanted: impl Fn(&Connection) -> bool,
     ) -> Option<Connection> {
         loop {
-            let (found, old) = self.state.lock().idle.checkout(origin, &is_wanted, Instant::now());
+            let (found, old, is_wanted_ahead) = {
+                let mut state = self.state.lock();
+                let (found, old) = state.idle.checkout(origin, &is_wanted, Instant::now());
+                (found, old, state.idle.is_wanted(origin))
+            };
             drop(old);
             let found = found.map(|mut connection| {
                 let is_fit = self.is_usable(&connection) && connection.is_open();
@@ -91,7 +98,9 @@ impl ConnectionPool {
             });
             // A dead one is closed, and the next one looked at.
             if let None | Some(Some(_)) = found {
-                self.refill();
+                if is_wanted_ahead {
+                    self.refill();
+                }
                 return found.flatten();
             }
         }
@@ -112,7 +121,10 @@ impl ConnectionPool {
                 vec![connection]
             } else {
                 let gone = state.idle.put(origin, connection, Instant::now());
-                self.keep_deadlines(&mut state);
+                // A thread that waits for a deadline wakes before this connection is too old.
+                if state.wakes_at.is_none() || state.idle.has_surplus(origin) {
+                    self.keep_deadlines(&mut state);
+                }
                 gone
             }
         };
@@ -312,6 +324,7 @@ impl ConnectionPool {
     /// The thread that closes what is idle for too long and opens what waited for slow dials, until there is neither.
     fn run_deadlines(self: &Arc<Self>) {
         let mut state = self.state.lock();
+        let mut had_none = false;
         while !state.closed {
             let old = state.idle.expire(Instant::now());
             // A close may block, and a dial takes the lock.
@@ -320,9 +333,14 @@ impl ConnectionPool {
                 let _ = contain("closing idle connections", || drop(old));
                 self.refill();
             });
-            let Some(at) = state.idle.next_deadline(Instant::now()).filter(|_| !state.closed) else {
+            let now = Instant::now();
+            let next = state.idle.next_deadline(now);
+            if state.closed || (next.is_none() && had_none) {
                 break;
-            };
+            }
+            had_none = next.is_none();
+            // No connection is idle while the only one serves a request, and in a moment it is again.
+            let at = next.unwrap_or(now + LINGER);
             state.wakes_at = Some(at);
             self.deadline.wait_until(&mut state, at);
         }
