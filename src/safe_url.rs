@@ -306,6 +306,26 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let of = |text: &str| HttpUrl::of(&text.into()).map(|url| url.origin().clone());
+        assert_eq!(of("http://Host/a"), of("http://host:80/b?c"));
+        assert_eq!(of("http://host/a"), of("http://user:pw@host:80/#c"));
+        assert_ne!(of("http://host/"), of("https://host/"));
+        assert_ne!(of("http://host/"), of("http://host:8080/"));
+        assert_eq!(of("ftp://host/"), None);
+    }
+
+    #[test]
+    fn a_url_is_requested_without_its_fragment() {
+        let uri =
+            |text: &str| HttpUrl::of(&text.into()).and_then(|url| url.expose_uri().map(ToString::to_string));
+        assert_eq!(uri("http://host/a?b#c").as_deref(), Some("http://host/a?b"));
+        assert_eq!(uri("http://host/a?b").as_deref(), Some("http://host/a?b"));
+        assert_eq!(uri("http://host").as_deref(), Some("http://host/"));
+        assert_eq!(uri(&format!("http://host/{}", "a".repeat(70_000))), None);
+    }
+
     proptest! {
         #[test]
         fn no_password_value_or_fragment_is_shown(secret in "[A-Z]{8,16}", name in "[a-z]{1,8}", port in any::<u32>()) {

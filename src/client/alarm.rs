@@ -14,8 +14,11 @@ use slab::Slab;
 /// How long the thread stays without an alarm: a request a second should not start a thread a second.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What is done at a deadline. Returns the next one; `None` waits for [`Alarms::recheck`]. Must not block.
-type Call = dyn Fn(Instant) -> Option<Instant> + Send + Sync;
+/// What is done at a deadline.
+pub(super) trait Call: Send + Sync {
+    /// Returns the next deadline; `None` waits for [`Alarms::recheck`]. Must not block.
+    fn call(self: Arc<Self>, now: Instant) -> Option<Instant>;
+}
 
 /// The alarms of a client.
 #[derive(Default)]
@@ -36,7 +39,7 @@ struct State {
 struct Entry {
     /// `None` until the next recheck.
     at: Option<Instant>,
-    call: Arc<Call>,
+    call: Arc<dyn Call>,
 }
 
 /// Its drop takes the alarm back. A call that is under way then still ends.
@@ -47,13 +50,9 @@ pub(crate) struct Alarm {
 
 impl Alarms {
     /// Calls `call` at `at`, and then when it says.
-    pub(super) fn set(
-        self: &Arc<Self>,
-        at: Instant,
-        call: impl Fn(Instant) -> Option<Instant> + Send + Sync + 'static,
-    ) -> Alarm {
+    pub(super) fn set(self: &Arc<Self>, at: Instant, call: Arc<dyn Call>) -> Alarm {
         let mut state = self.state.lock();
-        let key = state.alarms.insert(Entry { at: Some(at), call: Arc::new(call) });
+        let key = state.alarms.insert(Entry { at: Some(at), call });
         self.wake_by(&mut state, at);
         drop(state);
         Alarm { alarms: Arc::clone(self), key }
@@ -123,7 +122,7 @@ impl Alarms {
     }
 
     fn call_due(&self, state: &mut MutexGuard<'_, State>, now: Instant) {
-        let mut due: Vec<(usize, Arc<Call>)> = Vec::new();
+        let mut due: Vec<(usize, Arc<dyn Call>)> = Vec::new();
         for (key, entry) in &mut state.alarms {
             // Without a deadline during its call: one that is set meanwhile, because what the call looks at has changed, is not
             // lost then.
@@ -134,7 +133,7 @@ impl Alarms {
         for (key, call) in due {
             // Without the lock: it may take a while, and what it drops may take the lock.
             let (next, call) = MutexGuard::unlocked(state, move || {
-                let next = catch_unwind(AssertUnwindSafe(|| call(now)));
+                let next = catch_unwind(AssertUnwindSafe(|| Arc::clone(&call).call(now)));
                 (next.unwrap_or_default(), call)
             });
             // Another alarm may have its key by now.
@@ -183,18 +182,34 @@ mod tests {
     use crossbeam_channel::unbounded;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    impl<F: Fn(Instant) -> Option<Instant> + Send + Sync> Call for F {
+        fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
+            self(now)
+        }
+    }
+
+    impl Alarms {
+        fn set_fn(
+            self: &Arc<Self>,
+            at: Instant,
+            call: impl Fn(Instant) -> Option<Instant> + Send + Sync + 'static,
+        ) -> Alarm {
+            self.set(at, Arc::new(call))
+        }
+    }
+
     #[test]
     fn alarms_are_called_in_time_and_again_when_they_say() {
         let alarms = Arc::new(Alarms::default());
         let (tell, told) = unbounded();
         let now = Instant::now();
-        let late = alarms.set(now + Duration::from_secs(3600), |_| None);
+        let late = alarms.set_fn(now + Duration::from_secs(3600), |_| None);
         let (again, is_first) = (tell.clone(), AtomicBool::new(true));
-        let _first = alarms.set(now + Duration::from_millis(20), move |_| {
+        let _first = alarms.set_fn(now + Duration::from_millis(20), move |_| {
             again.send(1).unwrap_or_default();
             is_first.swap(false, Ordering::Relaxed).then_some(now + Duration::from_millis(40))
         });
-        let _second = alarms.set(now, move |_| {
+        let _second = alarms.set_fn(now, move |_| {
             tell.send(2).unwrap_or_default();
             None
         });
@@ -213,7 +228,7 @@ mod tests {
         let alarms = Arc::new(Alarms::default());
         let (tell, told) = unbounded();
         let (own, is_first) = (Arc::downgrade(&alarms), AtomicBool::new(true));
-        let _alarm = alarms.set(Instant::now(), move |_| {
+        let _alarm = alarms.set_fn(Instant::now(), move |_| {
             if is_first.swap(false, Ordering::Relaxed) {
                 own.upgrade().expect("not closed").recheck();
             }
@@ -231,13 +246,13 @@ mod tests {
         let alarms = Arc::new(Alarms::default());
         let (tell, told) = unbounded();
         let soon = Instant::now() + Duration::from_millis(20);
-        let panics = alarms.set(soon, |_| panic!("a call of a test that panics"));
+        let panics = alarms.set_fn(soon, |_| panic!("a call of a test that panics"));
         let taken = tell.clone();
-        drop(alarms.set(soon, move |_| {
+        drop(alarms.set_fn(soon, move |_| {
             taken.send(1).unwrap_or_default();
             None
         }));
-        let _other = alarms.set(soon, move |_| {
+        let _other = alarms.set_fn(soon, move |_| {
             tell.send(2).unwrap_or_default();
             None
         });

@@ -9,8 +9,8 @@
 //!   or a 200         [skipped ─────────│ new bytes ······················│ clipped
 //! ```
 
+use super::head::{ResponseHead, Validator};
 use super::representation::{self, Likeness, Representation};
-use super::request::{ResponseHead, Validator};
 use crate::error::{Error, ErrorKind};
 use crate::types::ByteRange;
 

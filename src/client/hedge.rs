@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::alarm::Call;
 use super::exchange::{Exchange, Over};
 use super::request::Request;
 use super::{Answer, HttpClient};
@@ -128,7 +129,7 @@ pub(super) struct Hedge {
     request: Request,
     url: HttpUrl,
     urgency: Arc<dyn Urgency>,
-    /// Below the request's own.
+    /// The request's own.
     cancel: CancelToken,
     first: Arc<Exchange>,
     began: Instant,
@@ -139,6 +140,8 @@ pub(super) struct Hedge {
 
 struct State {
     policy: HedgePolicy,
+    /// Cancels the hedged requests, and lies below the request's own. Made with the first of them.
+    hedged: Option<CancelToken>,
     hedges: Vec<Hedged>,
     /// Addresses whose connections gave no head.
     mute: Vec<SocketAddr>,
@@ -169,6 +172,7 @@ impl Hedge {
     ) -> Arc<Self> {
         let state = State {
             policy: HedgePolicy::new(hedging.delay),
+            hedged: None,
             hedges: Vec::new(),
             mute: Vec::new(),
             running: 0,
@@ -182,7 +186,7 @@ impl Hedge {
             request: request.clone(),
             url: url.clone(),
             urgency: Arc::clone(&hedging.urgency),
-            cancel: cancel.child(CancelReason::Fetch),
+            cancel: cancel.clone(),
             first: Arc::clone(first),
             began: Instant::now(),
             state: Mutex::new(state),
@@ -190,8 +194,13 @@ impl Hedge {
         })
     }
 
+    /// When the first request was about to be sent.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     /// Sends the request once more if it is time. Returns when to look again.
-    pub(super) fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
+    fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         if state.is_over || state.winner.is_some() {
             return None;
@@ -221,10 +230,11 @@ impl Hedge {
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
         state.mute.extend(last.peer());
         let exchange = Arc::new(Exchange::to(self.url.origin(), over).away_from(state.mute.clone()));
+        let token = state.hedged.get_or_insert_with(|| self.cancel.child(CancelReason::Fetch)).clone();
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());
         let spawned = named.spawn(move || {
-            let attempt = hedge.client.send_once(&hedge.request, &hedge.url, &hedge.cancel, &own);
+            let attempt = hedge.client.send_once(&hedge.request, &hedge.url, &token, &own);
             hedge.end_hedged(&own, attempt);
         });
         match spawned {
@@ -300,13 +310,13 @@ impl Hedge {
         state.is_over = true;
         let hedges = std::mem::take(&mut state.hedges);
         let (winner, refusal) = (state.winner.take(), state.refusal.take());
-        let failure = state.failure.take();
+        let (failure, hedged) = (state.failure.take(), state.hedged.take());
         drop(state);
         if hedges.is_empty() {
             return first;
         }
         if winner.is_none() {
-            self.cancel.cancel();
+            hedged.iter().for_each(CancelToken::cancel);
         }
         for Hedged { exchange, thread } in hedges {
             // The winner's body outlives this, and is cancelled with the request.
@@ -324,6 +334,12 @@ impl Hedge {
             }
             None => Err(failure.unwrap_or(failed)),
         }
+    }
+}
+
+impl Call for Hedge {
+    fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
+        self.poll(now)
     }
 }
 

@@ -8,6 +8,7 @@ mod alarm;
 mod continuation;
 mod exchange;
 mod h1;
+mod head;
 mod hedge;
 mod min_rate;
 mod net;
@@ -31,6 +32,7 @@ use ureq::{Agent, Body, Timeout};
 
 use self::alarm::Alarms;
 use self::exchange::{Exchange, Over};
+use self::head::Head;
 use self::hedge::{Attempt, Hedge};
 use self::min_rate::MinRateMonitor;
 use self::pool::ConnectionPool;
@@ -54,8 +56,8 @@ pub(crate) use self::response::{BRIEF, Response};
 pub(crate) use continuation::Continuation;
 pub(crate) use hedge::{Hedging, Urgency};
 
+pub use head::{ResponseHead, Validator};
 pub(crate) use request::Request;
-pub use request::{ResponseHead, Validator};
 pub(crate) use silence::Rest;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
@@ -113,11 +115,10 @@ struct Answer {
 impl HttpClient {
     /// Starts no thread and opens nothing.
     pub(crate) fn new(config: &ClientConfig) -> Result<Self, Error> {
-        let headers = parse_headers("ClientConfig::default_headers", &config.default_headers)?;
-        if HeaderValue::from_str(&config.user_agent).is_err() {
+        let user_agent = HeaderValue::from_str(&config.user_agent).map_err(|_| {
             let why = "ClientConfig::user_agent has characters that HTTP does not allow";
-            return Err(Error::new(ErrorKind::InvalidConfig, why));
-        }
+            Error::new(ErrorKind::InvalidConfig, why)
+        })?;
         let counters = Arc::new(Counters::default());
         let lookups = Lookups::new(config.resolve_cache, config.resolve_timeout);
         let proxy = proxy(config)?;
@@ -142,7 +143,7 @@ impl HttpClient {
             lookups,
             counters,
             alarms: Arc::default(),
-            headers,
+            headers: default_headers(config, user_agent)?,
             auth: authorizations(config)?,
             max_redirects: config.max_redirects,
             min_rate: (config.min_rate, config.silence_timeout),
@@ -220,13 +221,13 @@ impl HttpClient {
         request: &Request,
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
-    ) -> Result<Response, Error> {
+    ) -> Result<Box<Response>, Error> {
         if let Some(range) = request.range.filter(ByteRange::is_empty) {
             let why = format!("a range of {} bytes to {} has no byte in it", range.start, range.end);
             return Err(Error::new(ErrorKind::InvalidInput, why).with_url(request.url()));
         }
         if self.0.hollow {
-            return Ok(Response::hollow(request, cancel));
+            return Ok(Box::new(Response::hollow(request, cancel)));
         }
         let answered = self.open_as_asked(request, cancel, hedging).and_then(|response| match response {
             Some(response) => Ok(response),
@@ -251,7 +252,7 @@ impl HttpClient {
         request: &Request,
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
-    ) -> Result<Response, Error> {
+    ) -> Result<Box<Response>, Error> {
         log::debug!("a 200 may be the range that was asked for: the whole is asked for instead");
         let mut whole = request.clone();
         whole.set_whole();
@@ -265,7 +266,7 @@ impl HttpClient {
         request: &Request,
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
-    ) -> Result<Option<Response>, Error> {
+    ) -> Result<Option<Box<Response>>, Error> {
         match request.remembered_target() {
             None => self.follow(request, &request.url, None, cancel, hedging),
             Some(target) => match self.follow(request, target, None, cancel, hedging) {
@@ -287,21 +288,26 @@ impl HttpClient {
         failed: Option<(&HttpUrl, &Error)>,
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
-    ) -> Result<Option<Response>, Error> {
+    ) -> Result<Option<Box<Response>>, Error> {
         let mut url = start.clone();
-        let mut visited = vec![url.clone()];
+        // Where it was before. Most answers are no redirects, and need no list.
+        let mut visited = Vec::new();
         let mut lost = Duration::ZERO;
         loop {
             let mut answer = self.send(request, &url, cancel, hedging)?;
             lost += answer.lost;
             let Some(next) = redirect(&url, &answer.response)? else {
                 let response = self.accept(request, &url, answer)?;
-                return Ok(response.map(|response| response.after_losing(lost)));
+                return Ok(response.map(|mut response| {
+                    response.add_lost(lost);
+                    response
+                }));
             };
             drain(&mut answer);
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
                 return Err(error.clone());
             }
+            visited.push(url);
             if visited.contains(&next) {
                 return Err(Error::new(
                     ErrorKind::Redirect,
@@ -312,7 +318,6 @@ impl HttpClient {
                 let why = format!("redirected more than {} times, last to {next}", self.0.max_redirects);
                 return Err(Error::new(ErrorKind::Redirect, why));
             }
-            visited.push(next.clone());
             url = next;
         }
     }
@@ -356,10 +361,7 @@ impl HttpClient {
         let exchange = Arc::new(Exchange::to(url.origin(), over));
         let Some(hedging) = hedging else { return self.send_once(request, url, cancel, &exchange) };
         let hedge = Hedge::new(self, request, url, cancel, hedging, &exchange);
-        let alarm = self.0.alarms.set(Instant::now() + hedging.delay / 2, {
-            let hedge = Arc::clone(&hedge);
-            move |now| hedge.poll(now)
-        });
+        let alarm = self.0.alarms.set(hedge.began() + hedging.delay / 2, Arc::clone(&hedge) as _);
         let first = self.send_once(request, url, cancel, &exchange);
         let attempt = hedge.end(first, cancel);
         drop(alarm);
@@ -412,14 +414,16 @@ impl HttpClient {
         let mut sent = http::Request::new(());
         *sent.uri_mut() = uri.clone();
         let headers = sent.headers_mut();
-        headers.extend(self.0.headers.clone());
-        headers.extend(request.open_headers.clone());
+        *headers = self.0.headers.clone();
+        if !request.open_headers.is_empty() {
+            headers.extend(request.open_headers.clone());
+        }
         let origin = url.origin();
         let secrets = self.0.auth.iter().find(|(secret_of, _)| secret_of == origin);
         if let Some((_, authorization)) = secrets {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
-        if origin == request.url.origin() {
+        if !request.headers.is_empty() && origin == request.url.origin() {
             // A name that is in both is the request's.
             request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
@@ -443,7 +447,7 @@ impl HttpClient {
         request: &Request,
         url: &HttpUrl,
         mut answer: Answer,
-    ) -> Result<Option<Response>, Error> {
+    ) -> Result<Option<Box<Response>>, Error> {
         let status = answer.response.status().as_u16();
         let headers = answer.response.headers();
         let content_range = text(headers, &header::CONTENT_RANGE);
@@ -515,7 +519,7 @@ impl HttpClient {
         };
         let Answer { response, exchange, on_cancel, .. } = answer;
         let (parts, body) = response.into_parts();
-        let head = ResponseHead {
+        let head = ResponseHead::new(Head {
             status,
             url: SafeUrl::from(url),
             headers: parts.headers,
@@ -524,13 +528,13 @@ impl HttpClient {
             total,
             is_partial: part.is_some(),
             asked: request.range,
-        };
+        });
         let asked = request.url().clone();
         let (min_rate, window) = self.0.min_rate;
         let min_rate = MinRateMonitor::new(min_rate, request.held().unwrap_or(window));
         let body = body.into_reader();
         let response = Response::new(head, body, exchange, on_cancel, min_rate, asked, request.range);
-        Ok(Some(response.framed(framing)))
+        Ok(Some(Box::new(response.framed(framing))))
     }
 }
 
@@ -554,6 +558,18 @@ fn parse_len(value: &str) -> Option<u64> {
     lens.all(|len| len == Some(first)).then_some(first)
 }
 
+/// What goes with every request. All that ureq would add by itself is here: it would make each value anew.
+fn default_headers(config: &ClientConfig, user_agent: HeaderValue) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    // The offsets of an encoded body mean nothing.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::USER_AGENT, user_agent);
+    headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+    // Those of a configuration replace ours: each of its names takes the place of the same name here.
+    headers.extend(parse_headers("ClientConfig::default_headers", &config.default_headers)?);
+    Ok(headers)
+}
+
 fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::config::Config {
     Agent::config_builder()
         .http_status_as_error(false)
@@ -561,9 +577,6 @@ fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::conf
         .max_redirects_will_error(false)
         // With one set, ureq looks no origin's name up. The tunnel is opened here.
         .proxy(proxy)
-        .user_agent(config.user_agent.as_str())
-        // The offsets of an encoded body mean nothing.
-        .accept_encoding("identity")
         .timeout_per_read(Some(config.silence_timeout))
         // A head that comes a byte at a time is no sign of life.
         .timeout_recv_response(Some(config.silence_timeout.saturating_mul(HEAD_PATIENCE)))

@@ -1,15 +1,26 @@
 //! Which representation a body belongs to (RFC 9110, section 3.2), and whether another response is of the same one. The one
 //! owner of that question: bytes of two representations are never joined. Does no I/O.
 
-use super::request::{ResponseHead, Validator, opaque_tag};
+use std::sync::OnceLock;
+
+use super::head::{ResponseHead, Validator, opaque_tag};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 
 /// What response heads tell of one representation.
 #[derive(Clone, Debug)]
 pub(crate) struct Representation {
+    /// Of the first response.
+    head: ResponseHead,
     /// Bytes of all of it, once a response told.
     total: Option<u64>,
+    /// What `head` tells. Read when another response is held against it: most bodies come in one.
+    marks: OnceLock<Box<Marks>>,
+}
+
+/// What identifies a representation.
+#[derive(Clone, Debug)]
+struct Marks {
     /// Its strong entity tag.
     etag: Option<String>,
     /// The date of its last change, as the server wrote it.
@@ -41,17 +52,11 @@ fn is_html(head: &ResponseHead) -> bool {
 
 impl Representation {
     pub(crate) fn of(head: &ResponseHead) -> Self {
-        let etag = match head.validator() {
-            Some(Validator::ETag(tag)) => Some(tag),
-            _ => None,
-        };
-        Self {
-            total: head.total(),
-            etag,
-            modified: head.header("last-modified").map(str::to_owned),
-            strong: head.strong_validator(),
-            is_html: is_html(head),
-        }
+        Self { head: head.clone(), total: head.total(), marks: OnceLock::new() }
+    }
+
+    fn marks(&self) -> &Marks {
+        self.marks.get_or_init(|| Box::new(Marks::of(&self.head)))
     }
 
     pub(crate) fn total(&self) -> Option<u64> {
@@ -60,12 +65,12 @@ impl Representation {
 
     /// What `If-Range` may carry.
     pub(crate) fn strong_validator(&self) -> Option<&Validator> {
-        self.strong.as_ref()
+        self.marks().strong.as_ref()
     }
 
     /// True if there is anything that another response could be held against.
     pub(crate) fn is_known(&self) -> bool {
-        self.total.is_some() || self.etag.is_some() || self.modified.is_some()
+        self.total.is_some() || self.marks().etag.is_some() || self.marks().modified.is_some()
     }
 
     /// Takes in the length that a later response of the same representation tells.
@@ -74,7 +79,8 @@ impl Representation {
     }
 
     pub(crate) fn compare(&self, head: &ResponseHead) -> Likeness {
-        if is_html(head) && !self.is_html {
+        let Marks { etag, modified, strong, is_html: was_html } = self.marks();
+        if is_html(head) && !was_html {
             return Likeness::HtmlPage;
         }
         let agrees = |old: Option<u64>| matches!((old, head.total()), (Some(old), Some(new)) if old == new);
@@ -82,9 +88,9 @@ impl Representation {
             return Likeness::Changed("length");
         }
         let date = head.header("last-modified");
-        let has_same_date = self.modified.is_some() && self.modified.as_deref() == date;
+        let has_same_date = modified.is_some() && modified.as_deref() == date;
         // Only like is compared with like: Apache calls a tag weak until its file is a second old, and strong from then on.
-        if let (Some(old), Some(new)) = (&self.etag, head.header("etag")) {
+        if let (Some(old), Some(new)) = (etag, head.header("etag")) {
             let new = opaque_tag(new);
             if new == old {
                 return Likeness::Confirmed;
@@ -94,13 +100,28 @@ impl Representation {
             }
             return Likeness::Changed("entity tag");
         }
-        if self.modified.is_some() && date.is_some() && !has_same_date {
+        if modified.is_some() && date.is_some() && !has_same_date {
             return Likeness::Changed("date");
         }
         // A tag that does not come again leaves the date, which is weak beside it.
-        match &self.strong {
+        match strong {
             Some(Validator::LastModified(_)) if has_same_date => Likeness::Confirmed,
             _ => Likeness::Unconfirmed,
+        }
+    }
+}
+
+impl Marks {
+    fn of(head: &ResponseHead) -> Self {
+        let etag = match head.validator() {
+            Some(Validator::ETag(tag)) => Some(tag),
+            _ => None,
+        };
+        Self {
+            etag,
+            modified: head.header("last-modified").map(str::to_owned),
+            strong: head.strong_validator(),
+            is_html: is_html(head),
         }
     }
 }

@@ -9,9 +9,10 @@ use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
 use super::exchange::Exchange;
+use super::head::{Head, ResponseHead};
 use super::hedge::Hedging;
 use super::min_rate::MinRateMonitor;
-use super::request::{Request, ResponseHead};
+use super::request::Request;
 use super::silence::{Rest, SilenceHedge};
 use super::{HttpClient, describe, describe_io};
 use crate::bandwidth::{ReadMeter, Sample};
@@ -24,6 +25,9 @@ use crate::types::ByteRange;
 
 /// Who has such a buffer reads into it by a system call of its own; what goes into smaller ones is buffered by ureq.
 const LARGE: usize = 16 * 1024;
+
+/// A body of fewer bytes is short.
+const SHORT: u64 = 16 * 1024;
 
 /// So long a brief read waits. The system may make a few of its ticks of it.
 pub(crate) const BRIEF: Duration = Duration::from_millis(1);
@@ -111,10 +115,9 @@ impl Response {
         self
     }
 
-    /// Says how long other connections had been waited for.
-    pub(super) fn after_losing(mut self, lost: Duration) -> Self {
-        self.lost = lost;
-        self
+    /// Adds time in which other connections had been waited for.
+    pub(super) fn add_lost(&mut self, lost: Duration) {
+        self.lost += lost;
     }
 
     /// How long other connections, which did not answer, had been waited for before the request was sent that did: no part
@@ -125,7 +128,7 @@ impl Response {
 
     /// An empty body that no server sent.
     pub(super) fn hollow(request: &Request, cancel: &CancelToken) -> Self {
-        let head = ResponseHead {
+        let head = ResponseHead::new(Head {
             status: 200,
             url: SafeUrl::from(request.url()),
             headers: HeaderMap::new(),
@@ -134,7 +137,7 @@ impl Response {
             total: None,
             is_partial: false,
             asked: None,
-        };
+        });
         let body = ureq::Body::builder().data(Vec::new()).into_reader();
         let on_cancel = cancel.on_cancel(|_| ());
         let min_rate = MinRateMonitor::new(0, Duration::MAX);
@@ -146,6 +149,11 @@ impl Response {
         self.token = Some(token);
     }
 
+    /// True if it is worth a watch for silence: most shorter ones come in one piece with their heads.
+    pub(crate) fn is_long(&self) -> bool {
+        self.head.body_len().is_some_and(|len| len > SHORT)
+    }
+
     /// Requests the rest over a new connection beside this one while it is silent and its reader waits. To be called once
     /// a continuation has begun with this body, which holds on to its token.
     pub(crate) fn hedge(&mut self, client: &HttpClient, hedging: &Hedging, request: &Request, rest: Rest) {
@@ -153,7 +161,7 @@ impl Response {
     }
 
     /// After a read has failed: the body that goes on with this one, if it was requested beside it and was faster.
-    pub(crate) fn take_winner(&mut self) -> Option<Self> {
+    pub(crate) fn take_winner(&mut self) -> Option<Box<Self>> {
         self.silence.take()?.take_winner()
     }
 

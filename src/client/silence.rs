@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::HttpClient;
-use super::alarm::Alarm;
+use super::alarm::{Alarm, Call};
 use super::continuation::Continuation;
 use super::exchange::{Exchange, Over};
 use super::hedge::Hedging;
@@ -26,9 +26,6 @@ use crate::error::Error;
 
 /// New connections beside one that is silent, one after another.
 const MAX_HEDGES: u32 = 3;
-
-/// A body of fewer bytes is not watched: most come in one piece with their head.
-const SHORT: u64 = 16 * 1024;
 
 /// Watches the reads of one body. Its drop ends what it has begun.
 pub(super) struct SilenceHedge {
@@ -97,8 +94,7 @@ impl SilenceHedge {
         exchange: &Arc<Exchange>,
     ) -> Option<Self> {
         if let Rest::Continuation(continuation) = &rest {
-            let is_long = body.head().body_len().is_some_and(|len| len > SHORT);
-            if !is_long || !continuation.can_resume(body.head()) {
+            if !body.is_long() || !continuation.can_resume(body.head()) {
                 return None;
             }
         }
@@ -116,10 +112,7 @@ impl SilenceHedge {
             is_hedged: AtomicBool::new(false),
             state: Mutex::default(),
         });
-        let alarm = client.0.alarms.set(shared.base + hedging.delay, {
-            let shared = Arc::clone(&shared);
-            move |now| shared.poll(now)
-        });
+        let alarm = client.0.alarms.set(shared.base + hedging.delay, Arc::clone(&shared) as _);
         Some(Self { shared, alarm })
     }
 
@@ -144,9 +137,9 @@ impl SilenceHedge {
     }
 
     /// The response to go on with, if it was faster.
-    pub(super) fn take_winner(&self) -> Option<Response> {
+    pub(super) fn take_winner(&self) -> Option<Box<Response>> {
         self.shared.stop(true);
-        self.shared.state.lock().winner.take().map(|(_, winner)| *winner)
+        self.shared.state.lock().winner.take().map(|(_, winner)| winner)
     }
 }
 
@@ -155,6 +148,12 @@ impl Drop for SilenceHedge {
         self.shared.stop(true);
         let unused = self.shared.state.lock().winner.take();
         drop(unused);
+    }
+}
+
+impl Call for Shared {
+    fn call(self: Arc<Self>, now: Instant) -> Option<Instant> {
+        self.poll(now)
     }
 }
 
@@ -225,7 +224,7 @@ impl Shared {
             // Outside the lock: its drop closes a connection.
             return drop(response);
         }
-        state.winner = Some((number, Box::new(response)));
+        state.winner = Some((number, response));
         drop(state);
         // Those that lay idle beside the silent one are as dead.
         self.client.0.pool.forget_older(self.request.origin(), since);
@@ -233,7 +232,7 @@ impl Shared {
     }
 
     /// `None` if what came can't go on with the body.
-    fn open(&self, position: u64, token: &CancelToken) -> Result<Option<Response>, Error> {
+    fn open(&self, position: u64, token: &CancelToken) -> Result<Option<Box<Response>>, Error> {
         let mut request = self.request.clone().over(Over::New);
         let continuation = match &self.rest {
             Rest::Continuation(continuation) => continuation.at(position),

@@ -64,10 +64,6 @@ pub trait Peer: Send {
 /// }
 /// ```
 #[non_exhaustive]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "returned and taken apart at once; a box would cost an allocation a fetch"
-)]
 pub enum Next {
     /// Runs this fetch.
     #[non_exhaustive]

@@ -25,7 +25,7 @@ const FIRST_CAPACITY: u64 = 1024 * 1024;
 /// Reading blocks until a byte is there; an [`io::Error`] from it carries an [`Error`]. Keeps its peer, and so the
 /// downloader, alive.
 pub struct Response {
-    body: client::Response,
+    body: Box<client::Response>,
     record: Record,
     core: Arc<Core>,
     retry_state: RetryState,
@@ -46,7 +46,7 @@ pub struct Response {
 impl Response {
     pub(super) fn new(
         core: Arc<Core>,
-        body: client::Response,
+        body: Box<client::Response>,
         open: OpenBody,
         record: Record,
         retry_state: RetryState,
@@ -237,7 +237,7 @@ impl Response {
     }
 
     /// Goes on with the body that was requested beside this one while it was silent.
-    fn go_on(&mut self, mut body: client::Response) -> Result<(), Error> {
+    fn go_on(&mut self, mut body: Box<client::Response>) -> Result<(), Error> {
         self.retry_state.go_on(&self.core, &mut body, &self.record.control)?;
         let silent = std::mem::replace(&mut self.body, body);
         self.first.get_or_insert_with(|| silent.head().clone());
@@ -271,7 +271,7 @@ pub(super) fn open_body(
     record: &mut Record,
     retry_state: &mut RetryState,
     token: &CancelToken,
-) -> Result<client::Response, Error> {
+) -> Result<Box<client::Response>, Error> {
     loop {
         let attempt = token.child(CancelReason::Fetch);
         let sent = Instant::now();

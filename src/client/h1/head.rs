@@ -1,14 +1,26 @@
 //! The head of an answer of HTTP/1, as bytes: where it ends, what it is, and what a parser would not take.
 
-/// Length of the head that `bytes` begin with, the empty line included. `None` if it is not complete. A lone LF ends a line
-/// too (RFC 9112, section 2.2).
-pub(crate) fn complete_len(bytes: &[u8]) -> Option<usize> {
-    let line_ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
-    line_ends.into_iter().find_map(|next| match bytes[next..] {
-        [b'\n', ..] => Some(next + 1),
-        [b'\r', b'\n', ..] => Some(next + 2),
-        _ => None,
-    })
+/// A complete head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Bytes, the empty line included.
+    pub(crate) len: usize,
+    /// One of its lines goes on with the next one (RFC 9112, section 5.2).
+    pub(crate) is_folded: bool,
+}
+
+/// The head that `bytes` begin with. `None` if it is not complete. A lone LF ends a line too (RFC 9112, section 2.2).
+pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
+    let mut is_folded = false;
+    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
+        match bytes[at + 1..] {
+            [b'\n', ..] => return Some(Extent { len: at + 2, is_folded }),
+            [b'\r', b'\n', ..] => return Some(Extent { len: at + 3, is_folded }),
+            [b' ' | b'\t', ..] => is_folded = true,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// The status of a head of HTTP/1; `None` for what is no such head.
@@ -27,22 +39,18 @@ pub(crate) fn is_interim(head: &[u8]) -> bool {
     matches!(status(head), Some(100 | 102..=199))
 }
 
-/// A head with each of its lines on one line, of the same length; `None` if it is so already. What was folded is joined by
-/// spaces (RFC 9112, section 5.2).
-pub(crate) fn unfold(head: &[u8]) -> Option<Vec<u8>> {
-    let is_fold = |at: usize| head[at] == b'\n' && matches!(head.get(at + 1), Some(b' ' | b'\t'));
-    let folds: Vec<usize> = (0..head.len()).filter(|at| is_fold(*at)).collect();
-    if folds.is_empty() {
-        return None;
-    }
+/// A head with each of its lines on one line, of the same length. What was folded is joined by spaces (RFC 9112, section 5.2).
+pub(crate) fn unfold(head: &[u8]) -> Vec<u8> {
     let mut unfolded = head.to_vec();
-    for at in folds {
-        unfolded[at] = b' ';
-        if at > 0 && unfolded[at - 1] == b'\r' {
-            unfolded[at - 1] = b' ';
+    for at in 0..head.len() {
+        if head[at] == b'\n' && matches!(head.get(at + 1), Some(b' ' | b'\t')) {
+            unfolded[at] = b' ';
+            if at > 0 && unfolded[at - 1] == b'\r' {
+                unfolded[at - 1] = b' ';
+            }
         }
     }
-    Some(unfolded)
+    unfolded
 }
 
 /// A head of HTTP/1.0 that announces a transfer coding, as HTTP/1.1 would say it; `None` for all others. 1.0 knows no such
@@ -71,7 +79,7 @@ mod tests {
             (b"HTTP/1.1 200 OK\r\nA: b\r\n\r", None),
             (b"", None),
         ] {
-            assert_eq!(complete_len(bytes), len, "{}", String::from_utf8_lossy(bytes));
+            assert_eq!(complete(bytes).map(|head| head.len), len, "{}", String::from_utf8_lossy(bytes));
         }
     }
 
@@ -114,7 +122,10 @@ mod tests {
 
     #[test]
     fn folded_lines_are_joined() {
-        let unfolded = |head: &str| unfold(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
+        let unfolded = |head: &str| {
+            let is_folded = complete(head.as_bytes()).unwrap().is_folded;
+            is_folded.then(|| String::from_utf8(unfold(head.as_bytes())).unwrap())
+        };
         assert_eq!(unfolded("HTTP/1.1 200 OK\r\nA: b\r\nC: d\r\n\r\n"), None);
         assert_eq!(
             unfolded("HTTP/1.1 200 OK\r\nA: b\r\n c\n\td\r\n \r\nE: f\r\n\r\n").as_deref(),

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
-use super::head;
+use super::head::{self, Extent};
 use super::transport::{Carrier, HandshakeLimit, Tcp, carry};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -110,7 +110,7 @@ fn status(input: &[u8]) -> Result<Option<(usize, u16)>, NoHttp> {
     if input[..known] != BEGINNING[..known] {
         return Err(NoHttp);
     }
-    let Some(len) = head::complete_len(input) else { return Ok(None) };
+    let Some(Extent { len, .. }) = head::complete(input) else { return Ok(None) };
     head::status(&input[..len]).map(|status| Some((len, status))).ok_or(NoHttp)
 }
 

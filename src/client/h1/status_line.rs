@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ureq::unversioned::transport::{Buffers, NextTimeout, Transport, time};
 
-use super::head;
+use super::head::{self, Extent};
 use super::transport::carry;
 use crate::error::{Error, ErrorKind};
 
@@ -37,8 +37,8 @@ enum Look {
     Cut,
     /// A head of SHOUTcast's, of so many bytes.
     Icy(usize),
-    /// A head of HTTP/1, of so many bytes.
-    Http(usize),
+    /// A head of HTTP/1.
+    Http(Extent),
     /// Anything else.
     Other,
 }
@@ -82,15 +82,16 @@ impl Beginning {
                     self.translate(buffers, len, http);
                     return Ok(self.deliver(transport));
                 }
-                Look::Http(len) if head::is_interim(&buffers.input()[..len]) => {
+                Look::Http(Extent { len, .. }) if head::is_interim(&buffers.input()[..len]) => {
                     interim += len;
                     if interim > MAX_INTERIM {
                         return Err(too_large());
                     }
                     buffers.input_consume(len);
                 }
-                Look::Http(len) => {
-                    let Some(mended) = mend(&buffers.input()[..len]) else {
+                Look::Http(extent) => {
+                    let len = extent.len;
+                    let Some(mended) = mend(&buffers.input()[..len], extent.is_folded) else {
                         // An end that was seen behind the head is seen again.
                         came = true;
                         break;
@@ -149,9 +150,9 @@ fn left(timeout: NextTimeout, began: Instant) -> Result<NextTimeout, ureq::Error
 fn look(bytes: &[u8]) -> Look {
     let is = |beginning: &[u8]| bytes.starts_with(beginning);
     if is(ICY) || is(HTTP) {
-        return match head::complete_len(bytes) {
-            Some(len) if is(ICY) => Look::Icy(len),
-            Some(len) => Look::Http(len),
+        return match head::complete(bytes) {
+            Some(extent) if is(ICY) => Look::Icy(extent.len),
+            Some(extent) => Look::Http(extent),
             None => Look::Cut,
         };
     }
@@ -159,8 +160,8 @@ fn look(bytes: &[u8]) -> Look {
 }
 
 /// A complete head of HTTP/1 that ureq would not take, or not as it is meant, as it would; `None` for all others.
-fn mend(head: &[u8]) -> Option<Vec<u8>> {
-    let unfolded = head::unfold(head);
+fn mend(head: &[u8], is_folded: bool) -> Option<Vec<u8>> {
+    let unfolded = is_folded.then(|| head::unfold(head));
     head::with_codings_of_1_1(unfolded.as_deref().unwrap_or(head)).or(unfolded)
 }
 
@@ -276,9 +277,9 @@ mod tests {
     fn expected(bytes: &[u8]) -> Option<Vec<u8>> {
         match look(bytes) {
             Look::Icy(len) => Some([&to_http(&bytes[..len]), &bytes[len..]].concat()),
-            Look::Http(len) if head::is_interim(&bytes[..len]) => expected(&bytes[len..]),
-            Look::Http(len) => {
-                let mended = mend(&bytes[..len]).unwrap_or_else(|| bytes[..len].to_vec());
+            Look::Http(Extent { len, .. }) if head::is_interim(&bytes[..len]) => expected(&bytes[len..]),
+            Look::Http(Extent { len, is_folded }) => {
+                let mended = mend(&bytes[..len], is_folded).unwrap_or_else(|| bytes[..len].to_vec());
                 Some([&mended, &bytes[len..]].concat())
             }
             Look::Other => Some(bytes.to_vec()),

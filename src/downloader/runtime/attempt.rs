@@ -83,7 +83,7 @@ pub(super) fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>
 }
 
 /// Reads a body into the sink, up to its end or until it has to make room.
-fn stream(core: &Arc<Core>, job: Box<Job>, body: client::Response, chunk: &mut Box<[u8]>) -> Attempt {
+fn stream(core: &Arc<Core>, job: Box<Job>, body: Box<client::Response>, chunk: &mut Box<[u8]>) -> Attempt {
     let meter = BodyMeter::new(&job.control);
     let core = Arc::clone(core);
     let mut transfer = Box::new(Transfer { core, job, body, meter, chunk: std::mem::take(chunk) });

@@ -38,7 +38,7 @@ pub(crate) struct Job {
     /// Where its body may be left to who reads what the sink stores.
     pub(crate) handoff: Option<Arc<Handoff>>,
     /// The open body, if it was set aside with it.
-    pub(super) body: Option<client::Response>,
+    pub(super) body: Option<Box<client::Response>>,
     /// Set aside, and not run since.
     pub(super) is_preempted: bool,
     /// Takes the job out of the schedule when it is cancelled.
@@ -97,7 +97,7 @@ impl Job {
     }
 
     /// The open body of a preempted job. Without it the job goes on from its offset on a new connection.
-    pub(crate) fn take_body(&mut self) -> Option<client::Response> {
+    pub(crate) fn take_body(&mut self) -> Option<Box<client::Response>> {
         self.body.take()
     }
 

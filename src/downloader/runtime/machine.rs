@@ -132,7 +132,7 @@ impl Machine {
                 let how = Preemption { has_body: job.has_body(), had_share: job.control.had_share() };
                 let requeued = self.schedule.handle_preempted(worker, how, now);
                 if requeued == Requeued::Aborted {
-                    actions.bodies.extend(job.take_body());
+                    actions.bodies.extend(job.take_body().map(|body| *body));
                 }
                 self.keep(job, requeued != Requeued::Refused, now, actions);
             }

@@ -79,7 +79,7 @@ impl RetryState {
         core: &Core,
         token: &CancelToken,
         urgency: &Arc<Control>,
-    ) -> Result<client::Response, Error> {
+    ) -> Result<Box<client::Response>, Error> {
         self.flowed = false;
         if let Some(range) = self.continuation.range() {
             self.request.set_range(range);
@@ -104,7 +104,7 @@ impl RetryState {
 
     /// Requests the rest of `body` beside it when it falls silent while somebody waits.
     pub(crate) fn hedge(&self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
-        if self.is_held() {
+        if self.is_held() || (self.redial.is_none() && !body.is_long()) {
             return;
         }
         let delay = hedge_delay(core) * 2_u32.pow(self.silent.0.min(5));

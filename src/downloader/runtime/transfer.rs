@@ -14,7 +14,7 @@ use crate::error::Error;
 pub(crate) struct Transfer {
     pub(crate) core: Arc<Core>,
     pub(crate) job: Box<Job>,
-    pub(crate) body: client::Response,
+    pub(crate) body: Box<client::Response>,
     pub(crate) meter: BodyMeter,
     /// As long as a block, or empty where a sink has kept it.
     pub(crate) chunk: Box<[u8]>,

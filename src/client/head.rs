@@ -1,0 +1,179 @@
+//! Heads of answers, as far as they were found to answer what was asked, and what identifies a resource in them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::http::HeaderMap;
+#[cfg(test)]
+use ureq::http::{HeaderName, HeaderValue};
+
+use crate::safe_url::SafeUrl;
+use crate::types::ByteRange;
+
+/// By what two answers are known to be of the same resource, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Validator {
+    /// A strong entity tag, quotes included.
+    ETag(String),
+    /// The date of the last change, as the server wrote it.
+    LastModified(String),
+}
+
+impl Validator {
+    pub(super) fn as_str(&self) -> &str {
+        match self {
+            Self::ETag(text) | Self::LastModified(text) => text,
+        }
+    }
+}
+
+/// The head of an answer: valid, and an answer to what was asked.
+///
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct ResponseHead(Arc<Head>);
+
+#[derive(Clone)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    pub(super) url: SafeUrl,
+    pub(super) headers: HeaderMap,
+    pub(super) start: u64,
+    pub(super) body_len: Option<u64>,
+    pub(super) total: Option<u64>,
+    /// The body is a part, whatever the status says.
+    pub(super) is_partial: bool,
+    pub(super) asked: Option<ByteRange>,
+}
+
+impl ResponseHead {
+    pub(super) fn new(head: Head) -> Self {
+        Self(Arc::new(head))
+    }
+
+    /// 200, 206, or 203: a whole that a proxy has transformed.
+    pub fn status(&self) -> u16 {
+        self.0.status
+    }
+
+    /// The URL that answered, after redirects.
+    pub fn url(&self) -> &SafeUrl {
+        &self.0.url
+    }
+
+    /// A header's value; the first one if there are several. `None` if it is not there or not ASCII.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.0.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// Offset in the resource of the body's first byte. 0 if the server sends the whole, whatever was asked for.
+    pub fn start(&self) -> u64 {
+        self.0.start
+    }
+
+    /// Bytes of body, if announced.
+    pub fn body_len(&self) -> Option<u64> {
+        self.0.body_len
+    }
+
+    /// Bytes of the whole resource, if told.
+    pub fn total(&self) -> Option<u64> {
+        self.0.total
+    }
+
+    /// True if the body is the part that was asked for, or its beginning; false if it is the whole. Tells more than the
+    /// status: some servers send the part, and its `Content-Range`, with status 200.
+    pub fn is_partial(&self) -> bool {
+        self.0.is_partial
+    }
+
+    /// True if the body is a part that ends before the range does that was asked for, although the resource goes on there.
+    /// A server may do that (RFC 9110, section 15.3.7.2); the rest has to be fetched by itself. Where the server does not
+    /// tell [`total`](Self::total), true also if the resource may go on there.
+    pub fn is_shorter_than_asked(&self) -> bool {
+        let wanted = self.0.asked.map_or(u64::MAX, |asked| asked.end).min(self.0.total.unwrap_or(u64::MAX));
+        let end = self.0.body_len.map_or(u64::MAX, |len| self.0.start.saturating_add(len));
+        self.0.is_partial && end < wanted
+    }
+
+    /// All header fields, in no particular order: the name in lower case, and the value, which may hold bytes that are
+    /// not ASCII. A field that was sent several times is returned several times.
+    ///
+    /// ```no_run
+    /// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+    /// let response = peer.execute(windway::Fetch::get("https://example.com/a.mp3")?)?;
+    /// for (name, value) in response.head().headers() {
+    ///     println!("{name}: {}", String::from_utf8_lossy(value));
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+    }
+
+    /// The content type.
+    pub fn content_type(&self) -> Option<&str> {
+        self.header("content-type")
+    }
+
+    /// The strong entity tag, else the date of the last change, else nothing.
+    pub fn validator(&self) -> Option<Validator> {
+        let strong = self.header("etag").filter(|tag| tag.starts_with('"'));
+        strong
+            .map(|tag| Validator::ETag(tag.to_owned()))
+            .or_else(|| self.header("last-modified").map(|date| Validator::LastModified(date.to_owned())))
+    }
+
+    /// What `If-Range` may carry: a strong tag, else a date that is sure to be of this version: at least a minute before
+    /// that of the answer (RFC 9110, sections 13.1.5 and 8.8.2.2; the minute is RFC 7232's).
+    pub(crate) fn strong_validator(&self) -> Option<Validator> {
+        let validator = self.validator()?;
+        let Validator::LastModified(changed) = &validator else { return Some(validator) };
+        let changed = httpdate::parse_http_date(changed).ok()?;
+        let sent = httpdate::parse_http_date(self.header("date")?).ok()?;
+        (sent >= changed + Duration::from_secs(60)).then_some(validator)
+    }
+}
+
+/// An entity tag without the mark of a weak one (RFC 9110, section 8.8.3).
+pub(super) fn opaque_tag(tag: &str) -> &str {
+    tag.strip_prefix("W/").unwrap_or(tag)
+}
+
+#[cfg(test)]
+impl ResponseHead {
+    /// A head without header fields.
+    pub(crate) fn for_tests(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> Self {
+        Self::new(Head {
+            status,
+            url: "http://host/a".into(),
+            headers: HeaderMap::new(),
+            start: part.start,
+            body_len: Some(part.end - part.start),
+            total,
+            is_partial: status == 206,
+            asked: None,
+        })
+    }
+
+    pub(crate) fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
+        Arc::make_mut(&mut self.0)
+            .headers
+            .insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        self
+    }
+}
+
+impl fmt::Debug for ResponseHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseHead")
+            .field("status", &self.0.status)
+            .field("url", &self.0.url)
+            .field("start", &self.0.start)
+            .field("body_len", &self.0.body_len)
+            .field("total", &self.0.total)
+            .finish_non_exhaustive()
+    }
+}
