@@ -14,6 +14,7 @@
 //! | `windway-sequential` | 1 for each stream of a server without ranges | as long as its body |
 //! | `windway-disk` | 1 for all streams that [`Stream::try_read`] has asked for what lies in a temporary file | until the last of them is dropped |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
+//! | `windway-hls` | 1 for each live HLS stream | until the stream ends, or its `Hls` is dropped |
 //!
 //! All of them sleep while there is nothing to do.
 //!
@@ -52,6 +53,8 @@
 //! [`SafeUrl`]. ureq, which speaks HTTP for windway, logs whole URLs and what goes over the wire at the level `Trace` of the
 //! target `ureq`, and hides secrets at every other level.
 
+#[cfg(feature = "hls")]
+pub mod abr;
 mod bandwidth;
 mod cancel;
 mod client;
@@ -96,6 +99,9 @@ pub mod hls {
         ContentSteering, DateRange, Key, KeyMethod, Map, MediaPlaylist, MediaType, MultivariantPlaylist,
         Part, Playlist, PlaylistError, PlaylistProblem, PlaylistType, PreloadHint, Rendition,
         RenditionReport, Segment, ServerControl, SessionData, Start, Uri, Variant,
+    };
+    pub use crate::source::hls::{
+        Discontinuity, Hls, HlsConfig, HlsHandle, HlsKind, LevelInfo, Quality, Section, SectionInfo,
     };
 
     /// For this crate's tests and benches.

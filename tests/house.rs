@@ -13,6 +13,8 @@ const ROWS: &[&[&str]] = &[
     &["", "open"],
     &["stream"],
     &["source"],
+    // Knows nothing of windway.
+    &["abr"],
     &["storage"],
     &["downloader"],
     &["client"],

@@ -9,7 +9,7 @@ use crate::safe_url::SafeUrl;
 pub struct Uri(Box<str>);
 
 impl Uri {
-    pub(super) fn new(text: impl Into<Box<str>>) -> Self {
+    pub(crate) fn new(text: impl Into<Box<str>>) -> Self {
         Self(text.into())
     }
 

@@ -1,0 +1,99 @@
+//! Expects the throughput of the next transfer from those that have finished.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Transfers whose prediction errors count.
+const REMEMBERED: usize = 5;
+
+/// Weight of an older second against the one after it, for the fast and the slow average.
+const HALF_LIVES: [f64; 2] = [3.0, 15.0];
+
+/// A cautious estimate: the lower of a fast and a slow average, divided by the worst recent over-prediction (as in
+/// RobustMPC: Yin et al., "A Control-Theoretic Approach for Dynamic Adaptive Video Streaming over HTTP", SIGCOMM 2015).
+///
+/// ```
+/// use std::time::Duration;
+/// use windway::abr::Estimator;
+///
+/// let mut estimator = Estimator::default();
+/// estimator.handle_transfer(125_000, Duration::from_secs(1), Duration::from_millis(40));
+/// assert_eq!(estimator.throughput().map(|rate| rate.round()), Some(1_000_000.0));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Estimator {
+    /// Bits and seconds, weighted by age, for each half-life.
+    averages: [(f64, f64); 2],
+    /// How far each prediction was above what came, as a share.
+    over_predictions: VecDeque<f64>,
+    ttfb: Option<Duration>,
+}
+
+impl Estimator {
+    /// Records a transfer of `bytes` that took `duration` from its first byte on, which came after `ttfb`.
+    ///
+    /// Bytes that came from a cache, or that the server held back, must not be recorded.
+    pub fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
+        let (bits, seconds) = (bytes as f64 * 8.0, duration.as_secs_f64().max(0.000_1));
+        if let Some(predicted) = self.plain() {
+            let error = (predicted / (bits / seconds) - 1.0).max(0.0);
+            self.over_predictions.push_back(error.min(4.0));
+            if self.over_predictions.len() > REMEMBERED {
+                self.over_predictions.pop_front();
+            }
+        }
+        for ((sum, weight), half_life) in self.averages.iter_mut().zip(HALF_LIVES) {
+            let kept = 0.5_f64.powf(seconds / half_life);
+            *sum = *sum * kept + bits;
+            *weight = *weight * kept + seconds;
+        }
+        // One slow answer says little, and a series of them much.
+        self.ttfb = Some(self.ttfb.map_or(ttfb, |known| (known * 3 + ttfb) / 4));
+    }
+
+    /// Expected throughput in bits per second. `None` before the first transfer.
+    pub fn throughput(&self) -> Option<f64> {
+        let worst = self.over_predictions.iter().copied().fold(0.0, f64::max);
+        self.plain().map(|rate| rate / (1.0 + worst))
+    }
+
+    /// Expected time to the first byte.
+    pub fn ttfb(&self) -> Duration {
+        self.ttfb.unwrap_or_default()
+    }
+
+    fn plain(&self) -> Option<f64> {
+        let rates =
+            self.averages.iter().filter(|(_, seconds)| *seconds > 0.0).map(|(bits, seconds)| bits / seconds);
+        rates.reduce(f64::min)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(rates: &[f64]) -> f64 {
+        let mut estimator = Estimator::default();
+        for rate in rates {
+            estimator.handle_transfer((rate / 8.0) as u64, Duration::from_secs(1), Duration::ZERO);
+        }
+        estimator.throughput().unwrap()
+    }
+
+    #[test]
+    fn a_steady_network_is_known() {
+        assert!((after(&[800_000.0; 10]) - 800_000.0).abs() < 1.0);
+        assert_eq!(Estimator::default().throughput(), None);
+    }
+
+    #[test]
+    fn a_drop_is_believed_at_once_and_a_rise_is_not() {
+        let mut rates = vec![800_000.0; 20];
+        rates.push(200_000.0);
+        assert!(after(&rates) < 250_000.0);
+        let mut rates = vec![200_000.0; 20];
+        rates.push(800_000.0);
+        assert!(after(&rates) < 300_000.0);
+    }
+}

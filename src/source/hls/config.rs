@@ -1,0 +1,101 @@
+//! Options of HLS.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::abr::AbrConfig;
+use crate::error::{Error, ErrorKind};
+
+/// Options of an [`Hls`](super::Hls).
+///
+/// ```
+/// use std::time::Duration;
+/// use windway::hls::{HlsConfig, Quality};
+///
+/// let mut config = HlsConfig::default();
+/// config.buffer = Duration::from_secs(30);
+/// config.quality = Quality::Fixed(0);
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct HlsConfig {
+    /// How the variant is chosen. Default: automatic.
+    pub quality: Quality,
+    /// Preferred language of the audio, as RFC 5646 writes it. Default: what the author marks as default.
+    pub language: Option<String>,
+    /// Where playback starts. Default: what the playlist says; else the beginning, or near the end of a live stream.
+    pub start: Option<Duration>,
+    /// Distance from the end at which a live stream starts. Default: what the playlist says, else three target durations.
+    pub hold_back: Option<Duration>,
+    /// How far ahead of the reader segments are fetched. Default: 120 s.
+    pub buffer: Duration,
+    /// Upper limit of the memory for fetched audio that was not read yet, in bytes. Default: 64 MiB.
+    pub buffer_bytes: usize,
+    /// Headers for requests to the origin of the playlist, and to no other. Default: none.
+    pub headers: Vec<(String, String)>,
+    /// Allows an https playlist to name http URLs. Default: false.
+    pub allow_http: bool,
+    /// Allows a playlist from a public host to name private addresses. Default: false.
+    pub allow_private: bool,
+    /// Maximum time that a call blocks without progress. Default: 30 s; `None` is forever.
+    pub read_timeout: Option<Duration>,
+}
+
+/// How the variant is chosen.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Quality {
+    /// By the measured throughput and the buffer.
+    Auto(AbrConfig),
+    /// Always this one of [`HlsHandle::levels`](super::HlsHandle::levels), as long as it can be fetched. A number that is
+    /// too large is the last one.
+    Fixed(usize),
+}
+
+impl Default for HlsConfig {
+    fn default() -> Self {
+        Self {
+            quality: Quality::Auto(AbrConfig::default()),
+            language: None,
+            start: None,
+            hold_back: None,
+            buffer: Duration::from_secs(120),
+            buffer_bytes: 64 << 20,
+            headers: Vec::new(),
+            allow_http: false,
+            allow_private: false,
+            read_timeout: Some(Duration::from_secs(30)),
+        }
+    }
+}
+
+impl HlsConfig {
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let wrong = |why: &str| Err(Error::new(ErrorKind::InvalidConfig, why));
+        if self.buffer.is_zero() {
+            return wrong("HlsConfig::buffer must not be zero");
+        }
+        if self.buffer_bytes == 0 {
+            return wrong("HlsConfig::buffer_bytes must not be 0");
+        }
+        Ok(())
+    }
+}
+
+// By hand, because values of headers must not be shown.
+impl fmt::Debug for HlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HlsConfig")
+            .field("quality", &self.quality)
+            .field("language", &self.language)
+            .field("start", &self.start)
+            .field("hold_back", &self.hold_back)
+            .field("buffer", &self.buffer)
+            .field("buffer_bytes", &self.buffer_bytes)
+            .field("headers", &format_args!("{} headers", self.headers.len()))
+            .field("allow_http", &self.allow_http)
+            .field("allow_private", &self.allow_private)
+            .field("read_timeout", &self.read_timeout)
+            .finish()
+    }
+}

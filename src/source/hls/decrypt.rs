@@ -1,0 +1,105 @@
+//! AES-128 in CBC mode with PKCS#7 padding (section 4.4.4.4), in a stream.
+
+use aes::Aes128;
+use aes::cipher::generic_array::GenericArray;
+use aes::cipher::{BlockDecryptMut, KeyIvInit};
+
+use super::pipeline::Cipher;
+use crate::error::{Error, ErrorKind};
+
+const BLOCK: usize = 16;
+
+pub(super) struct Decryptor {
+    inner: cbc::Decryptor<Aes128>,
+    /// Bytes that can't be passed on yet: less than a block, or the last block, which may be padding.
+    pending: Vec<u8>,
+}
+
+impl Decryptor {
+    pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+        let inner = cbc::Decryptor::new_from_slices(&cipher.key, &cipher.iv).map_err(|_| {
+            let why = format!("the key of a segment has {} bytes instead of 16", cipher.key.len());
+            Error::new(ErrorKind::Unsupported, why)
+        })?;
+        Ok(Self { inner, pending: Vec::new() })
+    }
+
+    /// Decrypts all blocks but the last one.
+    pub(super) fn push(&mut self, bytes: &[u8], plain: &mut Vec<u8>) {
+        self.pending.extend_from_slice(bytes);
+        let whole = self.pending.len().saturating_sub(1) / BLOCK * BLOCK;
+        let from = plain.len();
+        plain.extend(self.pending.drain(..whole));
+        for block in plain[from..].chunks_exact_mut(BLOCK) {
+            self.inner.decrypt_block_mut(GenericArray::from_mut_slice(block));
+        }
+    }
+
+    /// Decrypts the last block, and removes the padding.
+    pub(super) fn finish(&mut self, plain: &mut Vec<u8>) -> Result<(), Error> {
+        let wrong = |why: &str| Error::new(ErrorKind::Unsupported, why);
+        let mut last = std::mem::take(&mut self.pending);
+        if last.len() != BLOCK {
+            return Err(wrong("the encrypted segment is cut off: its length is not a multiple of 16"));
+        }
+        self.inner.decrypt_block_mut(GenericArray::from_mut_slice(&mut last));
+        let padding = usize::from(last[BLOCK - 1]);
+        let is_padding = (1..=BLOCK).contains(&padding)
+            && last[BLOCK - padding..].iter().all(|byte| usize::from(*byte) == padding);
+        if !is_padding {
+            return Err(wrong("the segment can't be decrypted: wrong key, or damaged"));
+        }
+        plain.extend_from_slice(&last[..BLOCK - padding]);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use aes::cipher::BlockEncryptMut;
+    use aes::cipher::block_padding::Pkcs7;
+
+    use super::*;
+    use crate::source::hls::playlist::KeyMethod;
+
+    fn cipher() -> Cipher {
+        Cipher { method: KeyMethod::Aes128, key: Arc::from([7; 16]), iv: [9; 16] }
+    }
+
+    fn encrypt(plain: &[u8]) -> Vec<u8> {
+        let cipher = cbc::Encryptor::<Aes128>::new_from_slices(&[7; 16], &[9; 16]).unwrap();
+        cipher.encrypt_padded_vec_mut::<Pkcs7>(plain)
+    }
+
+    #[test]
+    fn any_chunks_give_the_plain_text() {
+        for len in [0, 1, 15, 16, 17, 1000] {
+            let text: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            let secret = encrypt(&text);
+            for piece in [1, 7, 16, 17, 2000] {
+                let (mut decryptor, mut plain) = (Decryptor::new(&cipher()).unwrap(), Vec::new());
+                secret.chunks(piece).for_each(|piece| decryptor.push(piece, &mut plain));
+                decryptor.finish(&mut plain).unwrap();
+                assert_eq!(plain, text, "{len} bytes in pieces of {piece}");
+            }
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let secret = encrypt(&[200; 100]);
+        let end = |secret: &[u8]| {
+            let (mut decryptor, mut plain) = (Decryptor::new(&cipher()).unwrap(), Vec::new());
+            decryptor.push(secret, &mut plain);
+            decryptor.finish(&mut plain).map_err(|error| error.kind())
+        };
+        assert_eq!(end(&secret), Ok(()));
+        assert_eq!(end(&secret[..90]), Err(ErrorKind::Unsupported));
+        assert_eq!(end(&secret[..96]), Err(ErrorKind::Unsupported));
+        assert_eq!(end(&[]), Err(ErrorKind::Unsupported));
+        let short = Cipher { key: Arc::from([7; 15]), ..cipher() };
+        assert!(Decryptor::new(&short).is_err());
+    }
+}

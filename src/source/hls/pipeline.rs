@@ -1,0 +1,108 @@
+//! What turns the body of a segment into frames: decryption, then the demuxer. Streaming: the first frame is out before the
+//! segment is whole.
+
+use std::sync::Arc;
+
+use super::demux::{Demuxer, Output};
+use super::playlist::{Key, KeyMethod};
+use crate::error::{Error, ErrorKind};
+
+/// A key that was fetched, ready to decrypt one resource.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Cipher {
+    pub(super) method: KeyMethod,
+    pub(super) key: Arc<[u8]>,
+    pub(super) iv: [u8; 16],
+}
+
+/// Takes the body of one segment.
+pub(super) struct Pipeline {
+    decryptor: Option<Decryptor>,
+    demuxer: Demuxer,
+    plain: Vec<u8>,
+}
+
+impl Pipeline {
+    pub(super) fn new(cipher: Option<&Cipher>, init: Option<&[u8]>, position: u64) -> Result<Self, Error> {
+        let demuxer = match init {
+            Some(init) => Demuxer::with_init(init, position)?,
+            None => Demuxer::new(position),
+        };
+        let decryptor = cipher.map(Decryptor::new).transpose()?;
+        Ok(Self { decryptor, demuxer, plain: Vec::new() })
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Error> {
+        let Some(decryptor) = &mut self.decryptor else { return self.demuxer.push(bytes, output) };
+        self.plain.clear();
+        decryptor.push(bytes, &mut self.plain);
+        self.demuxer.push(&self.plain, output)
+    }
+
+    pub(super) fn finish(&mut self, output: &mut Output) -> Result<(), Error> {
+        if let Some(decryptor) = &mut self.decryptor {
+            self.plain.clear();
+            decryptor.finish(&mut self.plain)?;
+            self.demuxer.push(&self.plain, output)?;
+        }
+        self.demuxer.finish(output)
+    }
+}
+
+/// Decrypts a whole resource.
+pub(super) fn decrypt(cipher: &Cipher, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut decryptor = Decryptor::new(cipher)?;
+    let mut plain = Vec::with_capacity(bytes.len());
+    decryptor.push(bytes, &mut plain);
+    decryptor.finish(&mut plain)?;
+    Ok(plain)
+}
+
+/// The key to use, of those that the playlist offers for a segment. `None` if the segment is not encrypted.
+///
+/// # Errors
+///
+/// [`ErrorKind::Unsupported`] if there are keys, but none that can be used (section 6.3.6).
+pub(super) fn choose_key(keys: &[Key]) -> Result<Option<&Key>, Error> {
+    let is_usable = |key: &&Key| key.is_identity() && key.method == KeyMethod::Aes128;
+    match keys.iter().find(is_usable) {
+        Some(key) if cfg!(feature = "hls-aes") => Ok(Some(key)),
+        Some(_) => {
+            Err(Error::new(ErrorKind::Unsupported, "the segments are encrypted: enable the feature hls-aes"))
+        }
+        None if keys.is_empty() => Ok(None),
+        None => {
+            let methods: Vec<String> = keys.iter().map(|key| format!("{:?}", key.method)).collect();
+            let why = format!("the encryption is not supported: {}", methods.join(", "));
+            Err(Error::new(ErrorKind::Unsupported, why))
+        }
+    }
+}
+
+/// The initialization vector of a segment: explicit, or its media sequence number (section 5.2).
+pub(super) fn iv_of(key: &Key, sequence: u64) -> [u8; 16] {
+    key.iv.unwrap_or(u128::from(sequence)).to_be_bytes()
+}
+
+#[cfg(feature = "hls-aes")]
+use super::decrypt::Decryptor;
+
+/// Without the feature there is no cipher, so there is no value of this type.
+#[cfg(not(feature = "hls-aes"))]
+enum Decryptor {}
+
+#[cfg(not(feature = "hls-aes"))]
+impl Decryptor {
+    fn new(cipher: &Cipher) -> Result<Self, Error> {
+        let why = format!("the segment is encrypted with {:?}: enable the feature hls-aes", cipher.method);
+        Err(Error::new(ErrorKind::Unsupported, why))
+    }
+
+    fn push(&mut self, _: &[u8], _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    fn finish(&mut self, _: &mut Vec<u8>) -> Result<(), Error> {
+        match *self {}
+    }
+}

@@ -1,0 +1,130 @@
+//! Whether a playlist may send its reader to a URL.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use url::{Host, Url};
+
+use super::playlist::Uri;
+use crate::error::{Error, ErrorKind};
+
+/// Where the URIs of a playlist may lead. A playlist is input from a stranger: without limits it could make the reader
+/// request addresses of its own network, or drop the encryption that the user chose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UriPolicy {
+    /// An https playlist may name http resources.
+    pub(crate) allow_http: bool,
+    /// A playlist from a public host may name private addresses.
+    pub(crate) allow_private: bool,
+}
+
+impl UriPolicy {
+    /// Resolves `uri` against the URL of its playlist, after redirects.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`]; [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::Forbidden`].
+    pub(crate) fn resolve(self, playlist: &Url, uri: &Uri) -> Result<Url, Error> {
+        let url = playlist.join(uri.expose()).map_err(|cause| {
+            Error::new(ErrorKind::InvalidUrl, "the playlist contains an invalid URI").with_cause(cause)
+        })?;
+        self.check(playlist, &url)?;
+        Ok(url)
+    }
+
+    /// Refuses `url`, which the playlist at `playlist` names or a redirect led to.
+    pub(crate) fn check(self, playlist: &Url, url: &Url) -> Result<(), Error> {
+        let refused = |kind, why: &str| Err(Error::new(kind, why).with_url(url.as_str()));
+        if !matches!(url.scheme(), "http" | "https") {
+            return refused(ErrorKind::UnsupportedScheme, "a playlist may name http and https URLs only");
+        }
+        if playlist.scheme() == "https" && url.scheme() == "http" && !self.allow_http {
+            return refused(ErrorKind::Forbidden, "an https playlist may not name http URLs");
+        }
+        if is_private(url) && !is_private(playlist) && !self.allow_private {
+            return refused(ErrorKind::Forbidden, "a public playlist may not name private addresses");
+        }
+        Ok(())
+    }
+}
+
+/// True for addresses that only this machine or its network can reach. Host names are not looked up: a name that resolves
+/// to a private address is not detected.
+fn is_private(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost") || name.ends_with(".local")
+        }
+        Some(Host::Ipv4(address)) => is_private_v4(address),
+        Some(Host::Ipv6(address)) => match IpAddr::V6(address).to_canonical() {
+            IpAddr::V4(address) => is_private_v4(address),
+            IpAddr::V6(address) => is_private_v6(address),
+        },
+        None => false,
+    }
+}
+
+fn is_private_v4(address: Ipv4Addr) -> bool {
+    let [first, second, ..] = address.octets();
+    address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_broadcast()
+        || first == 0
+        // RFC 6598: shared address space of carriers.
+        || (first == 100 && (64..128).contains(&second))
+}
+
+fn is_private_v6(address: Ipv6Addr) -> bool {
+    let first = address.segments()[0];
+    // RFC 4193: unique local addresses. RFC 4291, 2.5.6: link-local.
+    address.is_loopback()
+        || address.is_unspecified()
+        || (first & 0xfe00) == 0xfc00
+        || (first & 0xffc0) == 0xfe80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(policy: UriPolicy, playlist: &str, uri: &str) -> Result<String, ErrorKind> {
+        let playlist = Url::parse(playlist).unwrap();
+        policy.resolve(&playlist, &Uri::new(uri)).map(String::from).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn relative_uris_refer_to_the_playlist() {
+        let policy = UriPolicy::default();
+        let from = |uri| resolve(policy, "http://host/a/b/list.m3u8?t=1", uri).unwrap();
+        assert_eq!(from("0.ts"), "http://host/a/b/0.ts");
+        assert_eq!(from("../0.ts?x=2"), "http://host/a/0.ts?x=2");
+        assert_eq!(from("//other/0.ts"), "http://other/0.ts");
+    }
+
+    #[test]
+    fn a_playlist_leads_to_http_only_and_never_to_less_privacy() {
+        let strict = UriPolicy::default();
+        let loose = UriPolicy { allow_http: true, allow_private: true };
+        let cases = [
+            ("https://host/l", "http://host/a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "https://host/a", Ok(()), true),
+            ("http://host/l", "file:///etc/passwd", Err(ErrorKind::UnsupportedScheme), false),
+            ("http://host/l", "data:text/plain,x", Err(ErrorKind::UnsupportedScheme), false),
+            ("http://host/l", "http://127.0.0.1/a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "http://0/a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "http://[::ffff:10.0.0.1]/a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "http://[fd00::1]/a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "http://[fe80::1]/a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "http://169.254.169.254/a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "http://LOCALHOST./a", Err(ErrorKind::Forbidden), true),
+            ("http://host/l", "http://100.64.0.1/a", Err(ErrorKind::Forbidden), true),
+            ("http://192.168.1.2/l", "http://127.0.0.1/a", Ok(()), true),
+            ("http://host/l", "http://8.8.8.8/a", Ok(()), true),
+        ];
+        for (playlist, uri, wanted, is_allowed) in cases {
+            assert_eq!(resolve(strict, playlist, uri).map(drop), wanted, "{uri}");
+            assert_eq!(resolve(loose, playlist, uri).is_ok(), is_allowed, "{uri}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! When to load a live playlist again (section 6.3.4).
+
+use std::time::{Duration, Instant};
+
+use super::playlist::MediaPlaylist;
+
+/// A playlist that has not changed for so many target durations is not being written any more.
+const STALE: f64 = 1.5;
+
+/// After so many target durations it is an error (as in Media3).
+const STUCK: f64 = 3.5;
+
+/// Never more often, whatever the playlist says.
+const LEAST: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reload {
+    /// When the last load began.
+    began: Instant,
+    /// When the last load that brought something began.
+    changed: Instant,
+}
+
+impl Reload {
+    /// The playlist was loaded at `now`.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { began: now, changed: now }
+    }
+
+    /// A load that began at `began` has ended.
+    pub(super) fn handle_loaded(&mut self, began: Instant, has_changed: bool) {
+        self.began = began;
+        if has_changed {
+            self.changed = began;
+        }
+    }
+
+    /// When the next load is due. It counts from the begin of the last one: else the delays of the network add up.
+    pub(super) fn due(&self, list: &MediaPlaylist) -> Instant {
+        let wait = if self.began == self.changed {
+            list.segments.last().map_or(list.target_duration, |segment| segment.duration)
+        } else {
+            list.target_duration / 2
+        };
+        self.began + wait.max(LEAST)
+    }
+
+    /// The playlist should have changed by now.
+    pub(super) fn is_stale(&self, now: Instant, list: &MediaPlaylist) -> bool {
+        now.saturating_duration_since(self.changed) >= list.target_duration.mul_f64(STALE)
+    }
+
+    /// It will not change any more.
+    pub(super) fn is_stuck(&self, now: Instant, list: &MediaPlaylist) -> bool {
+        now.saturating_duration_since(self.changed) >= list.target_duration.mul_f64(STUCK)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::hls::playlist::Playlist;
+
+    #[test]
+    fn s6_3_4_a_changed_list_is_loaded_after_a_segment_and_an_unchanged_one_after_half_a_target() {
+        let text = b"#EXTM3U\n#EXT-X-TARGETDURATION:6\n#EXTINF:5,\na\n";
+        let Ok(Playlist::Media(list)) = Playlist::parse(text, "http://host/l") else { panic!("a list") };
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut reload = Reload::new(start);
+        assert_eq!(reload.due(&list), at(5));
+        reload.handle_loaded(at(5), false);
+        assert_eq!(reload.due(&list), at(8));
+        reload.handle_loaded(at(8), false);
+        assert!(!reload.is_stale(at(8), &list) && reload.is_stale(at(9), &list));
+        assert!(!reload.is_stuck(at(20), &list) && reload.is_stuck(at(21), &list));
+        reload.handle_loaded(at(11), true);
+        assert_eq!(reload.due(&list), at(16));
+        assert!(!reload.is_stale(at(12), &list));
+    }
+}

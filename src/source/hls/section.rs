@@ -1,0 +1,198 @@
+//! The audio of one decoder: bytes that were fetched and not read yet, and what they are.
+
+use std::collections::VecDeque;
+use std::time::{Duration, SystemTime};
+
+use super::demux::{Format, Frame};
+use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
+
+/// Times of bytes that were read are kept this long: a decoder and an output hold audio back.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// What a decoder and a player have to know of a section.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct SectionInfo {
+    /// Codec of the audio.
+    pub codec: AudioCodec,
+    /// Samples per second of the core codec. HE-AAC plays at twice this rate.
+    pub sample_rate: u32,
+    /// Channels of the core codec. 0 if only the frames say it.
+    pub channels: u16,
+    /// Presentation time of the first frame.
+    pub start: Duration,
+    /// How much to drop from the decoded audio: the distance from `start` to the target of a seek.
+    pub skip: Duration,
+    /// Why the section begins.
+    pub discontinuity: Discontinuity,
+    /// Index of the level of the first frame.
+    pub level: usize,
+    /// When the first frame was broadcast, if the playlist gives dates.
+    pub date_time: Option<SystemTime>,
+}
+
+/// Why a section begins, and the decoder of the one before can't continue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Discontinuity {
+    /// It is the first one.
+    Start,
+    /// A seek, or a jump to the live edge.
+    Seek,
+    /// The codec, the rate or the channels change.
+    Format,
+    /// Audio of this length is missing: the playlist marks it as missing, or it can't be fetched.
+    Gap(Duration),
+    /// The reader was too slow or paused: audio of this length is no longer available.
+    Behind(Duration),
+    /// The server started the playlist again.
+    Reset,
+}
+
+impl SectionInfo {
+    /// The bytes as other parts of windway describe them: elementary audio without a container of its own.
+    pub fn media_info(&self) -> MediaInfo {
+        let container = match self.codec {
+            AudioCodec::Aac | AudioCodec::HeAac => Some(ContainerFormat::Adts),
+            AudioCodec::Mp3 | AudioCodec::Mp2 => Some(ContainerFormat::Mp3),
+            AudioCodec::Flac => Some(ContainerFormat::Flac),
+            _ => None,
+        };
+        MediaInfo {
+            codec: Some((self.codec, HintSource::MagicBytes)),
+            container: container.map(|container| (container, HintSource::MagicBytes)),
+        }
+    }
+}
+
+/// A section as it is stored: bytes come in at one end and are read at the other.
+#[derive(Debug)]
+pub(super) struct SectionBuffer {
+    pub(super) id: u64,
+    pub(super) info: SectionInfo,
+    pub(super) format: Format,
+    /// Discontinuity sequence number of the last frame.
+    pub(super) discontinuity_sequence: u64,
+    chunks: VecDeque<Vec<u8>>,
+    /// Bytes of the first chunk that were read.
+    front: usize,
+    /// Offset of the next byte to read, and of the next one to come.
+    read: u64,
+    written: u64,
+    marks: VecDeque<Mark>,
+    /// Nothing more will come.
+    pub(super) is_closed: bool,
+    /// Its reader is gone: what comes is thrown away.
+    is_dropped: bool,
+}
+
+/// Where a frame begins.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    offset: u64,
+    time: Duration,
+    end: Duration,
+}
+
+impl SectionBuffer {
+    pub(super) fn new(id: u64, info: SectionInfo, format: Format, discontinuity_sequence: u64) -> Self {
+        let head = format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
+        Self {
+            id,
+            info,
+            format,
+            discontinuity_sequence,
+            written: head.len() as u64,
+            chunks: VecDeque::from([head]),
+            front: 0,
+            read: 0,
+            marks: VecDeque::new(),
+            is_closed: false,
+            is_dropped: false,
+        }
+    }
+
+    pub(super) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
+        self.marks.push_back(Mark { offset: self.written, time, end: time + frame.duration });
+        self.written += bytes.len() as u64;
+        if self.is_dropped {
+            self.read = self.written;
+            self.forget_read();
+            return;
+        }
+        /// Frames are collected in chunks of about this size.
+        const CHUNK: usize = 32 * 1024;
+        match self.chunks.back_mut().filter(|chunk| chunk.len() + bytes.len() <= CHUNK) {
+            Some(chunk) => chunk.extend_from_slice(bytes),
+            None => {
+                let mut chunk = Vec::with_capacity(CHUNK.max(bytes.len()));
+                chunk.extend_from_slice(bytes);
+                self.chunks.push_back(chunk);
+            }
+        }
+    }
+
+    /// Copies bytes that are there. 0 if there are none.
+    pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
+        let mut done = 0;
+        while done < buf.len() {
+            let Some(chunk) = self.chunks.front() else { break };
+            let rest = &chunk[self.front..];
+            let len = rest.len().min(buf.len() - done);
+            buf[done..done + len].copy_from_slice(&rest[..len]);
+            done += len;
+            self.front += len;
+            if self.front == chunk.len() {
+                // The last chunk may still grow, but its bytes were all read.
+                self.chunks.pop_front();
+                self.front = 0;
+            }
+        }
+        self.read += done as u64;
+        self.forget_read();
+        done
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.read
+    }
+
+    /// Bytes that were not read yet.
+    pub(super) fn len(&self) -> usize {
+        (self.written - self.read) as usize
+    }
+
+    /// Presentation time of the next byte to read: the end of what was read.
+    pub(super) fn reader_time(&self) -> Duration {
+        let next = self.marks.partition_point(|mark| mark.offset < self.read);
+        match (self.marks.get(next), next.checked_sub(1).and_then(|last| self.marks.get(last))) {
+            (Some(next), _) => next.time,
+            (None, Some(last)) => last.end,
+            (None, None) => self.info.start,
+        }
+    }
+
+    /// Presentation time of the frame that the byte at `offset` belongs to.
+    pub(super) fn time_of(&self, offset: u64) -> Option<Duration> {
+        let behind = self.marks.partition_point(|mark| mark.offset <= offset);
+        match behind.checked_sub(1) {
+            Some(index) => self.marks.get(index).map(|mark| mark.time),
+            // The head belongs to the first frame.
+            None => self.marks.front().filter(|mark| mark.time == self.info.start).map(|mark| mark.time),
+        }
+    }
+
+    pub(super) fn drop_reader(&mut self) {
+        self.is_dropped = true;
+        self.chunks = VecDeque::new();
+        self.front = 0;
+        self.read = self.written;
+    }
+
+    fn forget_read(&mut self) {
+        let now = self.reader_time();
+        while self.marks.front().is_some_and(|mark| mark.offset < self.read && mark.end + KEPT < now) {
+            self.marks.pop_front();
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The state behind its lock, and the calls that block on it.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::config::HlsConfig;
+use super::section::SectionInfo;
+use super::state::{ReadResult, SectionResult, State};
+use crate::client::Request;
+use crate::downloader::{Epoch, Waker};
+use crate::error::{Error, ErrorKind};
+use crate::types::{Priority, RequestId};
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: HlsConfig,
+    /// The URL that the caller gave. Shows no password.
+    pub(super) request: Request,
+    /// Variables of the multivariant playlist, which media playlists may import.
+    variables: OnceLock<BTreeMap<String, String>>,
+    link: OnceLock<Link>,
+    inner: Mutex<Inner>,
+    /// Notified after each change of the state, by whoever made it.
+    changed: Condvar,
+    /// Notified by `close`. Apart from `changed`, so that the reloading thread sleeps while audio arrives.
+    closed: Condvar,
+}
+
+/// What connects it with the downloader, from the opening on.
+#[derive(Debug)]
+struct Link {
+    waker: Waker,
+    /// Above the epochs between two seeks.
+    epoch: Epoch,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// `None` while it is being opened.
+    state: Option<State>,
+    /// That of all segments until the next seek.
+    epoch: Option<Epoch>,
+    /// Interrupts so far, and whether the last one still holds.
+    interrupts: u64,
+    is_interrupted: bool,
+    is_closed: bool,
+}
+
+impl Shared {
+    pub(super) fn new(request: Request, config: HlsConfig) -> Self {
+        let inner =
+            Inner { state: None, epoch: None, interrupts: 0, is_interrupted: false, is_closed: false };
+        let (variables, link) = (OnceLock::new(), OnceLock::new());
+        let (inner, changed, closed) = (Mutex::new(inner), Condvar::new(), Condvar::new());
+        Self { config, request, variables, link, inner, changed, closed }
+    }
+
+    /// Notes the variables that media playlists may import.
+    pub(super) fn set_variables(&self, variables: BTreeMap<String, String>) {
+        // Set once, by the opening.
+        let _ = self.variables.set(variables);
+    }
+
+    pub(super) fn variables(&self) -> &BTreeMap<String, String> {
+        static NONE: BTreeMap<String, String> = BTreeMap::new();
+        self.variables.get().unwrap_or(&NONE)
+    }
+
+    /// Starts fetching.
+    pub(super) fn start(&self, state: State, waker: Waker, epoch: Epoch) {
+        {
+            let mut inner = self.inner.lock();
+            inner.state = Some(state);
+            inner.epoch = Some(epoch.child());
+        }
+        // Set once: nothing else starts it.
+        let _ = self.link.set(Link { waker, epoch });
+        self.wake(Priority::High);
+    }
+
+    pub(super) fn wake(&self, priority: Priority) {
+        if let Some(link) = self.link.get() {
+            link.waker.wake(priority);
+        }
+    }
+
+    fn promote(&self, request: RequestId) {
+        if let Some(link) = self.link.get() {
+            link.waker.promote(request, Priority::High);
+        }
+    }
+
+    /// Measured throughput in bytes a second, and the time to the first byte.
+    pub(super) fn network(&self) -> (Option<f64>, Option<Duration>) {
+        self.link.get().map_or((None, None), |link| link.waker.network())
+    }
+
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.inner.lock().epoch.clone()
+    }
+
+    /// Looks at the state, or does nothing while it is being opened.
+    pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> Option<T> {
+        self.inner.lock().state.as_mut().map(look)
+    }
+
+    /// Changes the state, wakes who waits for it, and fetches what it needs now.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let changed = self.with(|state| (change(state), state.next_priority()));
+        self.changed.notify_all();
+        let (changed, priority) = changed?;
+        self.wake(priority);
+        Some(changed)
+    }
+
+    /// Changes the state and wakes who waits for it, where no other fetch is needed because of it.
+    pub(super) fn store<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
+        let changed = self.with(change);
+        self.changed.notify_all();
+        changed
+    }
+
+    /// Blocks until at least one byte of the section is there, or its end.
+    pub(super) fn read(&self, section: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        self.wait("read", |state| match state.read(section, buf) {
+            ReadResult::Bytes(got) => Turn::Done(Ok(got)),
+            ReadResult::End => Turn::Done(Ok(0)),
+            ReadResult::Failed(error) => Turn::Done(Err(error)),
+            ReadResult::Wait(request) => Turn::Wait(request),
+        })
+    }
+
+    /// Blocks until the next section begins. `None` at the end of the presentation.
+    pub(super) fn next_section(&self) -> Result<Option<(u64, SectionInfo)>, Error> {
+        self.wait("next_section", |state| match state.next_section() {
+            SectionResult::Section(id, info) => Turn::Done(Ok(Some((id, info)))),
+            SectionResult::End => Turn::Done(Ok(None)),
+            SectionResult::Failed(error) => Turn::Done(Err(error)),
+            SectionResult::Wait(request) => Turn::Wait(request),
+        })
+    }
+
+    /// Asks the state again after each change.
+    fn wait<T>(&self, call: &str, mut ask: impl FnMut(&mut State) -> Turn<T>) -> Result<T, Error> {
+        Error::check_may_block(call).map_err(|error| self.locate(error))?;
+        let deadline = self.config.read_timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let mut inner = self.inner.lock();
+        let interrupts = inner.interrupts;
+        loop {
+            let Some(state) = &mut inner.state else { return Err(self.locate(closed())) };
+            let turn = ask(state);
+            let wake = state.take_wake().then(|| state.next_priority());
+            let request = match turn {
+                Turn::Done(result) => {
+                    drop(inner);
+                    // After an error fetching continues: the caller has been told.
+                    if let Some(priority) = wake.or(result.is_err().then_some(Priority::High)) {
+                        self.wake(priority);
+                    }
+                    return result.map_err(|error| self.locate(error));
+                }
+                Turn::Wait(request) => request,
+            };
+            if inner.is_closed {
+                return Err(self.locate(closed()));
+            }
+            if let Some(reason) = self.link.get().and_then(|link| link.epoch.reason()) {
+                return Err(self.locate(Error::cancelled(reason)));
+            }
+            if inner.is_interrupted || inner.interrupts != interrupts {
+                return Err(self.locate(Error::new(ErrorKind::Interrupted, "the call was interrupted")));
+            }
+            if request.is_some() || wake.is_some() {
+                // Outside of the lock: the schedule may run user code.
+                drop(inner);
+                request.into_iter().for_each(|request| self.promote(request));
+                wake.into_iter().for_each(|priority| self.wake(priority));
+                inner = self.inner.lock();
+                continue;
+            }
+            let timed_out = match deadline {
+                Some(deadline) => self.changed.wait_until(&mut inner, deadline).timed_out(),
+                None => {
+                    self.changed.wait(&mut inner);
+                    false
+                }
+            };
+            if timed_out {
+                let limit = self.config.read_timeout.unwrap_or_default();
+                let why = format!("{call} timed out: no data for {limit:?}");
+                return Err(self.locate(Error::new(ErrorKind::TimedOut, why)));
+            }
+        }
+    }
+
+    /// Cancels what is fetched for the old position, and continues at `target`.
+    pub(super) fn seek(&self, target: Duration) -> Result<Duration, Error> {
+        let (landed, old) = {
+            let mut inner = self.inner.lock();
+            let Some(state) = &mut inner.state else { return Err(self.locate(closed())) };
+            let landed = state.seek(target).map_err(|error| self.locate(error))?;
+            let next = self.link.get().map(|link| link.epoch.child());
+            (landed, std::mem::replace(&mut inner.epoch, next))
+        };
+        // Outside of the lock: it runs the ends of what it cancels.
+        if let Some(old) = old {
+            old.cancel();
+        }
+        self.changed.notify_all();
+        self.wake(Priority::High);
+        Ok(landed)
+    }
+
+    pub(super) fn interrupt(&self) {
+        {
+            let mut inner = self.inner.lock();
+            inner.interrupts += 1;
+            inner.is_interrupted = true;
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn resume(&self) {
+        self.inner.lock().is_interrupted = false;
+    }
+
+    /// Ends all calls and transfers.
+    pub(super) fn cancel(&self) {
+        if let Some(link) = self.link.get() {
+            link.epoch.cancel();
+        }
+        self.close();
+    }
+
+    pub(super) fn close(&self) {
+        self.inner.lock().is_closed = true;
+        self.changed.notify_all();
+        self.closed.notify_all();
+    }
+
+    /// Blocks until `due`. False once it is closed.
+    pub(super) fn sleep_until(&self, due: Instant) -> bool {
+        let mut inner = self.inner.lock();
+        while !inner.is_closed {
+            if self.closed.wait_until(&mut inner, due).timed_out() {
+                return !inner.is_closed;
+            }
+        }
+        false
+    }
+
+    pub(super) fn locate(&self, error: Error) -> Error {
+        error.with_url(self.request.url())
+    }
+}
+
+/// What a blocking call does next.
+enum Turn<T> {
+    Done(Result<T, Error>),
+    /// Waits. This fetch has to become urgent.
+    Wait(Option<RequestId>),
+}
+
+fn closed() -> Error {
+    Error::new(ErrorKind::Cancelled(crate::cancel::CancelReason::Peer), "the HLS player was closed")
+}

@@ -1,0 +1,349 @@
+//! Presentation time: of the segments of a playlist, and of the frames in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use super::demux::{Frame, MediaTime};
+use super::playlist::{MediaPlaylist, Segment};
+
+/// A media playlist on the time axis of the presentation.
+#[derive(Clone, Debug)]
+pub(super) struct Timeline {
+    pub(super) list: Arc<MediaPlaylist>,
+    /// Where the playlist came from, after redirects.
+    pub(super) url: Url,
+    /// Start of each segment, and the end of the last one.
+    starts: Vec<Duration>,
+}
+
+impl Timeline {
+    /// The first segment starts at `start`.
+    pub(super) fn new(list: MediaPlaylist, url: Url, start: Duration) -> Self {
+        let mut starts = Vec::with_capacity(list.segments.len() + 1);
+        let mut at = start;
+        starts.push(at);
+        for segment in &list.segments {
+            at = at.saturating_add(segment.duration);
+            starts.push(at);
+        }
+        Self { list: Arc::new(list), url, starts }
+    }
+
+    /// How another version of this playlist relates to it.
+    pub(super) fn compare(&self, list: &MediaPlaylist) -> Version {
+        let own = &self.list;
+        let is_behind = list.end_sequence() < own.end_sequence() || list.media_sequence < own.media_sequence;
+        if is_behind && !own.is_ended {
+            // A cache may send an old version. Other resources under the same numbers are another playlist; a query that
+            // changes is a token.
+            let is_same = |segment: &Segment, sequence: u64| {
+                own.segment(sequence).is_none_or(|known| known.uri.path() == segment.uri.path())
+            };
+            let mut numbered = list.segments.iter().zip(list.media_sequence..);
+            let has_common = list.end_sequence() > own.media_sequence;
+            return if has_common && numbered.all(|(segment, sequence)| is_same(segment, sequence)) {
+                Version::Older
+            } else {
+                Version::Restarted
+            };
+        }
+        let has_changed = list.end_sequence() > own.end_sequence()
+            || list.is_ended != own.is_ended
+            || list.parts.len() != own.parts.len();
+        Version::Newer { has_changed }
+    }
+
+    /// The next version of this playlist: segments that both have keep their times.
+    pub(super) fn update(&self, list: MediaPlaylist, url: Url) -> Self {
+        let start = self.start_of(list.media_sequence);
+        // Without a common segment nothing is known but that the new ones are later.
+        let start = start.or_else(|| self.start_by_date(&list)).unwrap_or_else(|| self.end());
+        Self::new(list, url, start)
+    }
+
+    /// The playlist of another level. Media sequence numbers of different playlists can't be compared (section 6.3.2): the
+    /// dates decide; else a finished playlist begins where this one does, and a live one ends where this one does.
+    pub(super) fn other(&self, list: MediaPlaylist, url: Url) -> Self {
+        let start = self.start_by_date(&list).unwrap_or_else(|| {
+            if list.is_ended || list.playlist_type.is_some() {
+                return self.starts[0];
+            }
+            self.end().saturating_sub(list.duration())
+        });
+        Self::new(list, url, start)
+    }
+
+    fn start_by_date(&self, list: &MediaPlaylist) -> Option<Duration> {
+        let (own, other) = (self.list.date_time_at(0)?, list.date_time_at(0)?);
+        match other.duration_since(own) {
+            Ok(later) => self.starts[0].checked_add(later),
+            Err(earlier) => self.starts[0].checked_sub(earlier.duration()),
+        }
+    }
+
+    pub(super) fn start(&self) -> Duration {
+        self.starts[0]
+    }
+
+    pub(super) fn end(&self) -> Duration {
+        self.starts.last().copied().unwrap_or_default()
+    }
+
+    /// Start of the segment with this media sequence number, or the end of the last one.
+    pub(super) fn start_of(&self, sequence: u64) -> Option<Duration> {
+        let index = sequence.checked_sub(self.list.media_sequence)?;
+        self.starts.get(usize::try_from(index).ok()?).copied()
+    }
+
+    pub(super) fn segment(&self, sequence: u64) -> Option<&Segment> {
+        self.list.segment(sequence)
+    }
+
+    /// Media sequence number of the segment that plays at `time`; the last one behind the end.
+    pub(super) fn sequence_at(&self, time: Duration) -> u64 {
+        let index = self.starts.partition_point(|start| *start <= time).saturating_sub(1);
+        self.list.media_sequence + index.min(self.list.segments.len().saturating_sub(1)) as u64
+    }
+
+    /// Media sequence number of the segment to continue with at `time`, after segments of another level. Their borders
+    /// need not be the same: a segment that plays at `time` for less than half its length was mostly played.
+    pub(super) fn sequence_from(&self, time: Duration) -> u64 {
+        let sequence = self.sequence_at(time);
+        let (Some(start), Some(end)) = (self.start_of(sequence), self.start_of(sequence + 1)) else {
+            return sequence;
+        };
+        let is_mostly_played = time > start && time - start > end.saturating_sub(time);
+        if is_mostly_played { sequence + 1 } else { sequence }
+    }
+}
+
+/// How one version of a playlist relates to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Newer {
+        has_changed: bool,
+    },
+    Older,
+    /// Numbers start again.
+    Restarted,
+}
+
+/// 33 bits at 90 kHz, in nanoseconds: times of MPEG-TS and packed audio start again after this span.
+const ROLLOVER: MediaTime = ((1_i128 << 33) * 100_000 / 9) as MediaTime;
+
+/// A frame that is further from its segment's place in the playlist than this has a time of another epoch.
+const PLAUSIBLE: MediaTime = 10_000_000_000;
+
+/// Gives frames their presentation times.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    anchor: Option<Anchor>,
+    /// End of the last frame.
+    next: Option<Duration>,
+    /// Segment of the last frame.
+    segment: Option<u64>,
+}
+
+/// A media time whose presentation time is known.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    discontinuity_sequence: u64,
+    media: MediaTime,
+    presentation: Duration,
+}
+
+/// Where a frame belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placement {
+    At(Duration),
+    /// It was played already, from a segment of another level.
+    Duplicate,
+}
+
+impl Clock {
+    /// The next frame does not follow the last one: after a seek, or a gap.
+    pub(super) fn restart(&mut self) {
+        self.next = None;
+        self.segment = None;
+    }
+
+    /// Places a frame of the segment `segment`, which the playlist starts at `start`.
+    pub(super) fn place(
+        &mut self,
+        segment: u64,
+        start: Duration,
+        discontinuity: u64,
+        frame: &Frame,
+    ) -> Placement {
+        let is_first = self.segment.replace(segment) != Some(segment);
+        let time = match frame.time {
+            Some(media) => self.by_media_time(media, start, discontinuity, is_first),
+            // Without times of its own a segment follows the one before.
+            None => self.next.unwrap_or(start),
+        };
+        // Half a frame: the times of two encodings differ by roundings.
+        let is_played = self.next.is_some_and(|next| time + frame.duration / 2 < next);
+        if is_played {
+            return Placement::Duplicate;
+        }
+        self.next = Some(time + frame.duration);
+        Placement::At(time)
+    }
+
+    fn by_media_time(
+        &mut self,
+        media: MediaTime,
+        start: Duration,
+        discontinuity: u64,
+        is_first: bool,
+    ) -> Duration {
+        if let Some(anchor) = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity) {
+            let expected = nanoseconds(start) - nanoseconds(anchor.presentation);
+            let mut passed = media - anchor.media;
+            // The nearest time, over any number of rollovers.
+            let turns = (expected - passed + ROLLOVER / 2).div_euclid(ROLLOVER);
+            if (expected - passed - turns * ROLLOVER).abs() < PLAUSIBLE {
+                passed += turns * ROLLOVER;
+            }
+            let is_plausible = !is_first || (passed - expected).abs() < PLAUSIBLE;
+            if is_plausible {
+                return shift(anchor.presentation, passed);
+            }
+        }
+        // The first frame of a discontinuity, or times that jump without one: they follow what was played.
+        let follows = self.next.filter(|next| next.abs_diff(start) < Duration::from_nanos(PLAUSIBLE as u64));
+        let presentation = follows.unwrap_or(start);
+        self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
+        presentation
+    }
+}
+
+fn nanoseconds(time: Duration) -> MediaTime {
+    MediaTime::try_from(time.as_nanos()).unwrap_or(MediaTime::MAX / 4)
+}
+
+fn shift(time: Duration, by: MediaTime) -> Duration {
+    let by_abs = Duration::from_nanos(by.unsigned_abs());
+    if by < 0 { time.saturating_sub(by_abs) } else { time.saturating_add(by_abs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::media::AudioCodec;
+    use crate::source::hls::demux::Format;
+    use crate::source::hls::playlist::Playlist;
+
+    fn list(text: &str) -> MediaPlaylist {
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:6\n{text}\n");
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+            panic!("a list")
+        };
+        list
+    }
+
+    fn url() -> Url {
+        Url::parse("http://host/l").unwrap()
+    }
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn frame(time: Option<MediaTime>) -> Frame {
+        let format = Format { codec: AudioCodec::Aac, sample_rate: 48_000, channels: 2, head: None };
+        Frame { time, duration: Duration::from_millis(20), len: 1, format }
+    }
+
+    #[test]
+    fn segments_are_found_by_time() {
+        let timeline = Timeline::new(
+            list("#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:6,\na\n#EXTINF:4,\nb\n#EXTINF:6,\nc"),
+            url(),
+            seconds(10),
+        );
+        let at = |time| timeline.sequence_at(seconds(time));
+        assert_eq!((at(0), at(10), at(15), at(16), at(20), at(99)), (7, 7, 7, 8, 9, 9));
+        assert_eq!((timeline.start(), timeline.end()), (seconds(10), seconds(26)));
+        assert_eq!(
+            (timeline.start_of(8), timeline.start_of(10), timeline.start_of(11)),
+            (Some(seconds(16)), Some(seconds(26)), None)
+        );
+        let from = |time| timeline.sequence_from(seconds(time));
+        assert_eq!((from(16), from(17), from(19)), (8, 8, 9));
+    }
+
+    #[test]
+    fn an_update_keeps_the_times_of_common_segments() {
+        let old =
+            Timeline::new(list("#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:6,\na\n#EXTINF:4,\nb"), url(), seconds(0));
+        let new = old.update(list("#EXT-X-MEDIA-SEQUENCE:8\n#EXTINF:4,\nb\n#EXTINF:6,\nc"), url());
+        assert_eq!((new.start(), new.end()), (seconds(6), seconds(16)));
+        let later = old.update(list("#EXT-X-MEDIA-SEQUENCE:99\n#EXTINF:4,\nz"), url());
+        assert_eq!(later.start(), seconds(10));
+    }
+
+    #[test]
+    fn s6_3_4_versions_are_told_apart() {
+        let old =
+            Timeline::new(list("#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:6,\na?1\n#EXTINF:4,\nb"), url(), seconds(0));
+        let compare = |text: &str| old.compare(&list(text));
+        assert_eq!(
+            compare("#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:6,\na?2\n#EXTINF:4,\nb"),
+            Version::Newer { has_changed: false }
+        );
+        assert_eq!(
+            compare("#EXT-X-MEDIA-SEQUENCE:8\n#EXTINF:4,\nb\n#EXTINF:4,\nc"),
+            Version::Newer { has_changed: true }
+        );
+        assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:6\n#EXTINF:6,\nz\n#EXTINF:6,\na?3"), Version::Older);
+        assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:6,\na"), Version::Restarted);
+        assert_eq!(compare("#EXT-X-MEDIA-SEQUENCE:7\n#EXTINF:6,\nx"), Version::Restarted);
+    }
+
+    #[test]
+    fn s6_3_2_levels_are_aligned_by_date_else_by_their_end() {
+        let dated = |second: u64| {
+            format!("#EXTINF:6,\n#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:{second:02}Z\na\n#EXTINF:6,\nb")
+        };
+        let own = Timeline::new(list(&dated(10)), url(), seconds(100));
+        assert_eq!(own.other(list(&dated(16)), url()).start(), seconds(106));
+        assert_eq!(own.other(list(&dated(4)), url()).start(), seconds(94));
+        assert_eq!(own.other(list("#EXTINF:4,\na"), url()).start(), seconds(108));
+        assert_eq!(own.other(list("#EXTINF:4,\na\n#EXT-X-ENDLIST"), url()).start(), seconds(100));
+    }
+
+    #[test]
+    fn media_times_place_frames_over_rollovers_and_wrong_durations() {
+        let mut clock = Clock::default();
+        let at = |time: u64| Placement::At(Duration::from_millis(time));
+        let ms = 1_000_000;
+        let end = ROLLOVER - 20 * ms;
+        assert_eq!(clock.place(0, seconds(50), 0, &frame(Some(end))), at(50_000));
+        // The playlist is 100 ms off.
+        assert_eq!(clock.place(1, Duration::from_millis(50_120), 0, &frame(Some(0))), at(50_020));
+        assert_eq!(clock.place(1, Duration::from_millis(50_120), 0, &frame(Some(20 * ms))), at(50_040));
+        // Another discontinuity follows what was played, whatever its times are.
+        assert_eq!(clock.place(2, Duration::from_millis(50_150), 1, &frame(Some(5000 * ms))), at(50_060));
+        // No time at all.
+        assert_eq!(clock.place(3, Duration::from_millis(50_150), 1, &frame(None)), at(50_080));
+    }
+
+    #[test]
+    fn frames_that_were_played_are_duplicates() {
+        let mut clock = Clock::default();
+        let ms = 1_000_000;
+        assert_eq!(clock.place(0, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
+        assert_eq!(clock.place(1, seconds(0), 0, &frame(Some(0))), Placement::Duplicate);
+        assert_eq!(
+            clock.place(1, seconds(0), 0, &frame(Some(21 * ms))),
+            Placement::At(Duration::from_millis(21))
+        );
+        clock.restart();
+        assert_eq!(clock.place(2, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
+    }
+}

@@ -1,0 +1,580 @@
+//! HLS: exact frames from every container, over seeks, levels, keys, gaps and a live window.
+#![cfg(feature = "hls")]
+
+#[path = "support/mux.rs"]
+mod mux;
+mod support;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mux::{Entry, Random, Ts, aac_frames, adts, fragment, id3};
+use support::{Answer, Asked, Content, Origin};
+use windway::hls::{Discontinuity, Hls, HlsConfig, HlsKind, Quality, Section};
+use windway::{AudioCodec, Downloader, DownloaderConfig, ErrorKind};
+
+/// AAC frames in a segment of two seconds at 48 kHz.
+const FRAMES: u64 = 94;
+
+/// Exact duration of such a segment.
+const SEGMENT: f64 = FRAMES as f64 * 1024.0 / 48_000.0;
+
+fn open(origin: &Origin, path: &str, change: impl FnOnce(&mut HlsConfig)) -> Hls {
+    let mut config = HlsConfig::default();
+    config.read_timeout = Some(Duration::from_secs(60));
+    change(&mut config);
+    downloader().open_hls(&origin.url(path), config).unwrap()
+}
+
+fn downloader() -> Downloader {
+    let mut config = DownloaderConfig::default();
+    config.max_retries = 1;
+    Downloader::new(config).unwrap()
+}
+
+/// Files by path. A query is ignored.
+#[derive(Clone, Default)]
+struct Site(HashMap<String, Content>);
+
+impl Site {
+    fn with(mut self, path: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        self.0.insert(path.to_owned(), Content::bytes(bytes.into()));
+        self
+    }
+
+    fn answer(&self, asked: &Asked) -> Answer {
+        let path = asked.path.split('?').next().unwrap_or_default();
+        self.0.get(path).map_or_else(|| Answer::status(404), |content| Answer::file(asked, content))
+    }
+
+    fn serve(self) -> Origin {
+        Origin::start(move |asked| self.answer(asked))
+    }
+}
+
+/// A finished media playlist of these lines.
+fn vod(lines: &str) -> String {
+    format!("#EXTM3U\n#EXT-X-TARGETDURATION:3\n{lines}#EXT-X-ENDLIST\n")
+}
+
+fn extinf(uri: &str) -> String {
+    format!("#EXTINF:{SEGMENT:.6},\n{uri}\n")
+}
+
+/// Frames of segment `index`, with ADTS headers.
+fn segment_frames(index: u64) -> Vec<Vec<u8>> {
+    aac_frames(index * FRAMES, FRAMES).iter().map(|frame| adts(frame, 3)).collect()
+}
+
+/// Time of the first frame of segment `index`, in units of 90 kHz.
+fn ticks(index: u64) -> u64 {
+    900_000 + index * FRAMES * 1920
+}
+
+fn packed(index: u64) -> Vec<u8> {
+    [id3(ticks(index)), segment_frames(index).concat()].concat()
+}
+
+fn ts(index: u64) -> Vec<u8> {
+    Ts::new(0x0f).segment(&segment_frames(index), ticks(index), 1920.0)
+}
+
+fn mp4(index: u64) -> Vec<u8> {
+    fragment(&aac_frames(index * FRAMES, FRAMES), 480_000 + index * FRAMES * 1024)
+}
+
+fn all(section: &mut Section) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    section.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Numbers of the AAC frames in a stream of ADTS.
+fn numbers(mut bytes: &[u8]) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    while !bytes.is_empty() {
+        assert_eq!(bytes[0], 0xff, "a frame begins here");
+        let len = usize::from(bytes[3] & 3) << 11 | usize::from(bytes[4]) << 3 | usize::from(bytes[5] >> 5);
+        numbers.push(u64::from_be_bytes(bytes[7..15].try_into().unwrap()));
+        bytes = &bytes[len..];
+    }
+    numbers
+}
+
+/// Reads everything, as one list of frame numbers for each section.
+fn play(hls: &mut Hls) -> Vec<(Discontinuity, Vec<u64>)> {
+    let mut sections = Vec::new();
+    while let Some(mut section) = hls.next_section().unwrap() {
+        let frames = numbers(&all(&mut section));
+        sections.push((section.info().discontinuity, frames));
+    }
+    sections
+}
+
+/// A presentation of `count` segments of each kind.
+fn site(count: u64) -> Site {
+    let list = |extension: &str, head: &str| {
+        let lines: String = (0..count).map(|index| extinf(&format!("{index}.{extension}"))).collect();
+        vod(&format!("{head}{lines}"))
+    };
+    let mut site = Site::default()
+        .with("/aac.m3u8", list("aac", ""))
+        .with("/ts.m3u8", list("ts", ""))
+        .with("/mp4.m3u8", list("m4s", "#EXT-X-MAP:URI=\"init.mp4\"\n"))
+        .with("/init.mp4", mux::init(&Entry::Aac(3), 48_000, 0));
+    let mut whole = mux::init(&Entry::Aac(3), 48_000, 0);
+    let mut ranges = format!("#EXT-X-MAP:URI=\"whole.mp4\",BYTERANGE=\"{}@0\"\n", whole.len());
+    for index in 0..count {
+        site = site
+            .with(&format!("/{index}.aac"), packed(index))
+            .with(&format!("/{index}.ts"), ts(index))
+            .with(&format!("/{index}.m4s"), mp4(index));
+        let bytes = mp4(index);
+        ranges.push_str(&format!(
+            "#EXT-X-BYTERANGE:{}@{}\n{}",
+            bytes.len(),
+            whole.len(),
+            extinf("whole.mp4")
+        ));
+        whole.extend(bytes);
+    }
+    site.with("/ranges.m3u8", vod(&ranges)).with("/whole.mp4", whole)
+}
+
+#[test]
+fn every_container_gives_each_frame_once() {
+    let origin = site(5).serve();
+    for path in ["/aac.m3u8", "/ts.m3u8", "/mp4.m3u8", "/ranges.m3u8"] {
+        let mut hls = open(&origin, path, |_| ());
+        let handle = hls.handle();
+        assert_eq!(handle.kind(), HlsKind::Vod);
+        let mut section = hls.next_section().unwrap().unwrap();
+        let info = section.info().clone();
+        assert_eq!((info.codec, info.sample_rate, info.channels), (AudioCodec::Aac, 48_000, 2), "{path}");
+        assert_eq!((info.start, info.discontinuity), (Duration::ZERO, Discontinuity::Start));
+        assert_eq!(numbers(&all(&mut section)), (0..5 * FRAMES).collect::<Vec<_>>(), "{path}");
+        assert!(hls.next_section().unwrap().is_none());
+        let duration = handle.duration().unwrap().as_secs_f64();
+        assert!((duration - 5.0 * SEGMENT).abs() < 0.001);
+        assert!((handle.position().as_secs_f64() - duration).abs() < 0.001, "{path}");
+    }
+    assert!(origin.log().asked.iter().all(|asked| asked.method == "GET"));
+}
+
+#[test]
+fn times_of_bytes_are_exact() {
+    let origin = site(4).serve();
+    for path in ["/aac.m3u8", "/ts.m3u8", "/mp4.m3u8"] {
+        let mut hls = open(&origin, path, |_| ());
+        let mut section = hls.next_section().unwrap().unwrap();
+        let mut bytes = vec![0; 1];
+        section.read_exact(&mut bytes).unwrap();
+        bytes.extend(all(&mut section));
+        let mut offset = 0;
+        for (index, number) in numbers(&bytes).into_iter().enumerate() {
+            let frame = adts(&aac_frames(number, 1)[0], 3);
+            let time = section.time_of(offset).unwrap().as_secs_f64();
+            // One tick of 90 kHz.
+            assert!(
+                (time - index as f64 * 1024.0 / 48_000.0).abs() < 0.000_012,
+                "{path}: frame {index} at {time}"
+            );
+            offset += frame.len() as u64;
+        }
+    }
+}
+
+#[test]
+fn a_seek_lands_on_its_segment_and_says_what_to_drop() {
+    let origin = site(20).serve();
+    let mut random = Random(11);
+    for path in ["/ts.m3u8", "/mp4.m3u8"] {
+        let mut hls = open(&origin, path, |_| ());
+        let mut old = hls.next_section().unwrap().unwrap();
+        let mut byte = [0];
+        old.read_exact(&mut byte).unwrap();
+        for _ in 0..20 {
+            let target = Duration::from_millis(random.below((20.0 * SEGMENT * 1000.0) as usize - 1) as u64);
+            let landed = hls.seek(target).unwrap();
+            assert_eq!(old.read(&mut byte).unwrap(), 0, "the section before the seek ends");
+            let mut section = hls.next_section().unwrap().unwrap();
+            let info = section.info().clone();
+            assert_eq!(info.discontinuity, Discontinuity::Seek);
+            assert!(landed.abs_diff(info.start) < Duration::from_millis(1), "{landed:?} {:?}", info.start);
+            assert_eq!(info.start + info.skip, target);
+            let index = (info.start.as_secs_f64() / SEGMENT).round() as u64;
+            let mut head = vec![0; 15];
+            section.read_exact(&mut head).unwrap();
+            assert_eq!(
+                u64::from_be_bytes(head[7..15].try_into().unwrap()),
+                index * FRAMES,
+                "{path} at {target:?}"
+            );
+            old = section;
+        }
+        assert_eq!(hls.seek(Duration::from_secs(3600)).unwrap_err().kind(), ErrorKind::OutOfWindow);
+    }
+}
+
+#[test]
+fn after_the_end_a_seek_plays_again() {
+    let origin = site(3).serve();
+    let mut hls = open(&origin, "/ts.m3u8", |_| ());
+    assert_eq!(play(&mut hls).len(), 1);
+    hls.seek(Duration::ZERO).unwrap();
+    assert_eq!(play(&mut hls), [(Discontinuity::Seek, (0..3 * FRAMES).collect())]);
+}
+
+#[test]
+fn a_multivariant_playlist_leads_to_the_level_that_was_asked_for() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=256000,CODECS=\"mp4a.40.2\"\nhi/list.m3u8\n\
+                  #EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\nlo/list.m3u8\n";
+    let lines: String = (0..3).map(|index| extinf(&format!("../{index}.ts"))).collect();
+    let site =
+        site(3).with("/a/master.m3u8", master).with("/a/lo/list.m3u8", vod(&lines.replace("../", "../../")));
+    let site = site.with("/a/hi/list.m3u8", vod(&lines.replace("../", "../../")));
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        // Relative URIs refer to the URL after redirects.
+        "/master.m3u8" => Answer::redirect(302, "/a/master.m3u8"),
+        _ => site.answer(asked),
+    });
+    for (quality, path) in [(0, "/a/lo/list.m3u8"), (1, "/a/hi/list.m3u8"), (9, "/a/hi/list.m3u8")] {
+        let before = origin.log().asked.len();
+        let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(quality));
+        assert_eq!(
+            hls.handle().levels().iter().map(|level| level.bandwidth).collect::<Vec<_>>(),
+            [64_000, 256_000]
+        );
+        assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..3 * FRAMES).collect())]);
+        let lists =
+            origin.log().asked[before..].iter().filter(|asked| asked.path.ends_with("list.m3u8")).count();
+        assert_eq!(lists, 1, "section 6.3.2: only the list that is played is loaded");
+        assert!(origin.log().asked[before..].iter().any(|asked| asked.path == path));
+    }
+}
+
+#[test]
+fn a_change_of_level_loses_and_repeats_no_frame() {
+    let master =
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n/mp4.m3u8\n";
+    let origin = site(12).with("/master.m3u8", master).serve();
+    let mut hls = open(&origin, "/master.m3u8", |config| {
+        config.quality = Quality::Fixed(0);
+        config.buffer = Duration::from_secs(5);
+    });
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let mut bytes = vec![0; 30_000];
+    section.read_exact(&mut bytes).unwrap();
+    handle.set_quality(Quality::Fixed(1));
+    bytes.extend(all(&mut section));
+    assert_eq!(numbers(&bytes), (0..12 * FRAMES).collect::<Vec<_>>());
+    assert!(
+        origin.log().asked.iter().any(|asked| asked.path.ends_with(".m4s")),
+        "the other level was fetched"
+    );
+    assert!(hls.next_section().unwrap().is_none());
+}
+
+#[test]
+fn a_segment_that_expired_is_fetched_by_the_new_playlist() {
+    // Tokens are good for four requests.
+    let token = Arc::new(AtomicUsize::new(0));
+    let site = site(10);
+    let origin = Origin::start(move |asked| {
+        let current = token.load(Ordering::Relaxed);
+        if asked.path == "/list.m3u8" {
+            let lines: String =
+                (0..10).map(|index| extinf(&format!("{index}.ts?t={}", current / 4))).collect();
+            return Answer::whole(&Content::bytes(vod(&lines).into_bytes()));
+        }
+        if !asked.path.ends_with(&format!("t={}", current / 4)) {
+            return Answer::status(403);
+        }
+        token.fetch_add(1, Ordering::Relaxed);
+        site.answer(asked)
+    });
+    let mut hls = open(&origin, "/list.m3u8", |_| ());
+    assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..10 * FRAMES).collect())]);
+}
+
+#[test]
+fn a_bad_segment_is_played_from_another_level_or_skipped() {
+    let master =
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n/mp4.m3u8\n";
+    let mut site = site(8).with("/master.m3u8", master).with("/3.ts", *b"<html>not audio</html>");
+    site.0.remove("/5.ts");
+    let origin = site.clone().serve();
+    let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(0));
+    assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..8 * FRAMES).collect())]);
+
+    let mut hls = open(&origin, "/ts.m3u8", |_| ());
+    let sections = play(&mut hls);
+    let gap = |sections: &[(Discontinuity, Vec<u64>)], index: usize| match sections[index].0 {
+        Discontinuity::Gap(gap) => (gap.as_secs_f64() - SEGMENT).abs() < 0.001,
+        _ => false,
+    };
+    assert!(
+        gap(&sections, 1) && gap(&sections, 2),
+        "{:?}",
+        sections.iter().map(|section| section.0).collect::<Vec<_>>()
+    );
+    let wanted: Vec<Vec<u64>> = vec![
+        (0..3 * FRAMES).collect(),
+        (4 * FRAMES..5 * FRAMES).collect(),
+        (6 * FRAMES..8 * FRAMES).collect(),
+    ];
+    assert_eq!(sections.into_iter().map(|section| section.1).collect::<Vec<_>>(), wanted);
+}
+
+#[test]
+fn a_gap_of_the_playlist_is_not_fetched() {
+    let lines = format!("{}#EXT-X-GAP\n{}{}", extinf("0.ts"), extinf("1.ts"), extinf("2.ts"));
+    let origin = site(3).with("/gap.m3u8", vod(&lines)).serve();
+    let mut hls = open(&origin, "/gap.m3u8", |_| ());
+    let sections = play(&mut hls);
+    assert_eq!(sections.len(), 2);
+    assert!(matches!(sections[1].0, Discontinuity::Gap(_)));
+    assert_eq!(sections[1].1, (2 * FRAMES..3 * FRAMES).collect::<Vec<_>>());
+    assert!(origin.log().asked.iter().all(|asked| asked.path != "/1.ts"));
+}
+
+#[test]
+fn a_discontinuity_ends_a_section_only_if_the_decoder_has_to_change() {
+    // The second part begins at another time, in another container; the third has another rate.
+    let other: Vec<Vec<u8>> = aac_frames(0, FRAMES).iter().map(|frame| adts(frame, 4)).collect();
+    let lines = format!(
+        "{}#EXT-X-DISCONTINUITY\n{}#EXT-X-DISCONTINUITY\n{}",
+        extinf("0.ts"),
+        extinf("9.aac"),
+        extinf("other.aac")
+    );
+    let site = site(10).with("/other.aac", other.concat()).with("/list.m3u8", vod(&lines));
+    let origin = site.serve();
+    let mut hls = open(&origin, "/list.m3u8", |_| ());
+    let sections = play(&mut hls);
+    let joined: Vec<u64> = (0..FRAMES).chain(9 * FRAMES..10 * FRAMES).collect();
+    assert_eq!(sections, [(Discontinuity::Start, joined), (Discontinuity::Format, (0..FRAMES).collect())]);
+}
+
+#[test]
+fn flac_is_native_and_begins_with_its_head() {
+    let frames = |index: u64| aac_frames(index * 10, 10);
+    let lines = format!("#EXT-X-MAP:URI=\"flac.mp4\"\n{}{}", extinf("0.flac"), extinf("1.flac"));
+    let origin = Site::default()
+        .with("/list.m3u8", vod(&lines))
+        .with("/flac.mp4", mux::init(&Entry::Flac, 44_100, 0))
+        .with("/0.flac", fragment(&frames(0), 0))
+        .with("/1.flac", fragment(&frames(1), 10 * 1024))
+        .serve();
+    let mut hls = open(&origin, "/list.m3u8", |_| ());
+    let mut section = hls.next_section().unwrap().unwrap();
+    assert_eq!(section.info().codec, AudioCodec::Flac);
+    let bytes = all(&mut section);
+    assert!(bytes.starts_with(b"fLaC\x80\0\0\x22"));
+    assert!(bytes[42..] == [frames(0), frames(1)].concat().concat());
+}
+
+#[test]
+fn a_playlist_can_not_lead_to_other_schemes() {
+    for uri in ["file:///etc/passwd", "ftp://host/a.ts"] {
+        let origin = Site::default().with("/list.m3u8", vod(&extinf(uri))).serve();
+        let mut hls = open(&origin, "/list.m3u8", |_| ());
+        // The only segment is skipped.
+        assert!(hls.next_section().unwrap().is_none());
+        assert_eq!(origin.log().asked.len(), 1);
+    }
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nfile:///etc/passwd\n";
+    let origin = Site::default().with("/master.m3u8", master).serve();
+    let error = downloader().open_hls(&origin.url("/master.m3u8"), HlsConfig::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedScheme);
+}
+
+#[test]
+fn headers_go_to_the_origin_of_the_playlist_only() {
+    let other = site(2).serve();
+    let lines = format!("{}{}", extinf("0.ts"), extinf(&other.url("/1.ts")));
+    let origin = site(2).with("/list.m3u8", vod(&lines)).serve();
+    let mut hls =
+        open(&origin, "/list.m3u8", |config| config.headers = vec![("x-token".into(), "secret".into())]);
+    play(&mut hls);
+    assert!(origin.log().asked.iter().all(|asked| asked.header("x-token") == Some("secret")));
+    assert!(other.log().asked.iter().all(|asked| asked.header("x-token").is_none()));
+    assert_eq!(other.log().asked.len(), 1);
+}
+
+#[test]
+fn what_is_no_playlist_has_a_typed_error() {
+    let origin = Site::default().with("/page", *b"<html></html>").serve();
+    let kind =
+        |path: &str| downloader().open_hls(&origin.url(path), HlsConfig::default()).unwrap_err().kind();
+    assert_eq!(kind("/page"), ErrorKind::InvalidPlaylist);
+    assert_eq!(kind("/nothing"), ErrorKind::Status(404));
+}
+
+#[test]
+fn a_blocked_read_ends_by_interrupt_cancel_and_drop() {
+    let lines: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/list.m3u8" => Answer::whole(&Content::bytes(vod(&lines).into_bytes())),
+        _ => Answer::status(200).latency_until_released(),
+    });
+    for end in 0..3 {
+        let hls = open(&origin, "/list.m3u8", |_| ());
+        let handle = hls.handle();
+        let hls = Arc::new(Mutex::new(hls));
+        let reader = Arc::clone(&hls);
+        let before = origin.log().asked.len();
+        let thread = std::thread::spawn(move || reader.lock().unwrap().next_section().map(drop));
+        origin.wait_until("the segment", |log| log.asked.len() > before);
+        match end {
+            0 => handle.interrupt(),
+            _ => handle.cancel(),
+        }
+        let kind = thread.join().unwrap().unwrap_err().kind();
+        let wanted = matches!(kind, ErrorKind::Interrupted) == (end == 0);
+        assert!(wanted && (end == 0 || matches!(kind, ErrorKind::Cancelled(_))), "{kind:?}");
+    }
+}
+
+/// A live stream: its window moves by a segment with each request for the playlist.
+struct Live {
+    first: usize,
+    window: usize,
+    end: usize,
+    head: &'static str,
+}
+
+impl Live {
+    fn playlist(&self, request: usize) -> String {
+        let start = (self.first + request).min(self.end - self.window);
+        let mut text =
+            format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n{}#EXT-X-MEDIA-SEQUENCE:{start}\n", self.head);
+        (start..start + self.window).for_each(|index| text.push_str(&format!("#EXTINF:0.2,\n{index}.ts\n")));
+        if start + self.window == self.end {
+            text.push_str("#EXT-X-ENDLIST\n");
+        }
+        text
+    }
+}
+
+/// Ten frames, 0.2133 s.
+fn short_ts(index: u64) -> Vec<u8> {
+    let frames: Vec<Vec<u8>> = aac_frames(index * 10, 10).iter().map(|frame| adts(frame, 3)).collect();
+    Ts::new(0x0f).segment(&frames, 900_000 + index * 19_200, 1920.0)
+}
+
+fn live_site(count: u64) -> Site {
+    (0..count).fold(Site::default(), |site, index| site.with(&format!("/{index}.ts"), short_ts(index)))
+}
+
+#[test]
+fn a_live_stream_plays_each_segment_once_until_it_ends() {
+    let live = Live { first: 3, window: 20, end: 40, head: "" };
+    let site = live_site(40);
+    let requests = AtomicUsize::new(0);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/live.m3u8" => {
+            let text = live.playlist(requests.fetch_add(1, Ordering::Relaxed));
+            Answer::whole(&Content::bytes(text.into_bytes()))
+        }
+        _ => site.answer(asked),
+    });
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let handle = hls.handle();
+    assert_eq!(handle.kind(), HlsKind::Live);
+    // Three target durations before the end: 3 s of 0.2 s each.
+    assert!(handle.latency().unwrap().abs_diff(Duration::from_secs(3)) < Duration::from_millis(201));
+    let sections = play(&mut hls);
+    assert_eq!(sections, [(Discontinuity::Start, (80..400).collect())]);
+    assert_eq!(handle.kind(), HlsKind::Vod);
+}
+
+#[test]
+fn a_reader_that_falls_out_of_the_window_continues_near_the_edge() {
+    // After the first request the window jumps far ahead.
+    let site = live_site(100);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/live.m3u8" => {
+            let live = Live { first: if asked.again == 0 { 0 } else { 80 }, window: 5, end: 100, head: "" };
+            Answer::whole(&Content::bytes(live.playlist(0).into_bytes()))
+        }
+        _ => site.answer(asked),
+    });
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let first = numbers(&all(&mut hls.next_section().unwrap().unwrap()));
+    assert_eq!(first, (0..50).collect::<Vec<_>>());
+    let section = hls.next_section().unwrap().unwrap();
+    assert!(matches!(section.info().discontinuity, Discontinuity::Behind(_)), "{:?}", section.info());
+}
+
+#[test]
+fn a_server_that_starts_again_is_followed() {
+    let site = live_site(100);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/live.m3u8" => {
+            let live = Live { first: if asked.again == 0 { 80 } else { 0 }, window: 5, end: 100, head: "" };
+            Answer::whole(&Content::bytes(live.playlist(0).into_bytes()))
+        }
+        _ => site.answer(asked),
+    });
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let first = numbers(&all(&mut hls.next_section().unwrap().unwrap()));
+    assert_eq!(first, (800..850).collect::<Vec<_>>());
+    let section = hls.next_section().unwrap().unwrap();
+    assert_eq!(section.info().discontinuity, Discontinuity::Reset);
+}
+
+#[cfg(feature = "hls-aes")]
+mod encrypted {
+    use aes::cipher::block_padding::Pkcs7;
+    use aes::cipher::{BlockEncryptMut, KeyIvInit};
+
+    use super::*;
+
+    fn encrypt(key: [u8; 16], iv: u128, plain: &[u8]) -> Vec<u8> {
+        let cipher = cbc::Encryptor::<aes::Aes128>::new(&key.into(), &iv.to_be_bytes().into());
+        cipher.encrypt_padded_vec_mut::<Pkcs7>(plain)
+    }
+
+    #[test]
+    fn rotating_keys_with_implied_and_explicit_ivs_and_an_encrypted_init() {
+        let mut lines =
+            String::from("#EXT-X-MEDIA-SEQUENCE:7\n#EXT-X-KEY:METHOD=AES-128,URI=\"k/map\",IV=0x99\n");
+        lines.push_str("#EXT-X-MAP:URI=\"init\"\n");
+        let init = encrypt([99; 16], 0x99, &mux::init(&Entry::Aac(3), 48_000, 0));
+        let mut site = Site::default().with("/init", init).with("/k/map", [99; 16]);
+        for index in 0..6_u64 {
+            let key = [index as u8; 16];
+            site = site.with(&format!("/k/{index}"), key);
+            // The media sequence number, or a value of the playlist.
+            let (iv, text) =
+                if index % 2 == 0 { (u128::from(7 + index), String::new()) } else { (5, ",IV=0x05".into()) };
+            lines.push_str(&format!(
+                "#EXT-X-KEY:METHOD=AES-128,URI=\"k/{index}\"{text}\n{}",
+                extinf(&index.to_string())
+            ));
+            site = site.with(&format!("/{index}"), encrypt(key, iv, &mp4(index)));
+        }
+        let origin = site.with("/list.m3u8", vod(&lines)).serve();
+        let mut hls = open(&origin, "/list.m3u8", |_| ());
+        assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..6 * FRAMES).collect())]);
+        let keys = origin.log().asked.iter().filter(|asked| asked.path.starts_with("/k/")).count();
+        assert_eq!(keys, 7, "each key is fetched once");
+    }
+
+    #[test]
+    fn a_method_that_is_not_supported_is_a_typed_error_or_another_level() {
+        let master =
+            "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/drm.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n/ts.m3u8\n";
+        let drm = "#EXT-X-KEY:METHOD=SAMPLE-AES-CTR,URI=\"skd://x\",KEYFORMAT=\"com.example\"\n";
+        let lines: String = (0..3).map(|index| extinf(&format!("{index}.ts"))).collect();
+        let site = site(3).with("/master.m3u8", master).with("/drm.m3u8", vod(&format!("{drm}{lines}")));
+        let origin = site.serve();
+        let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(0));
+        assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..3 * FRAMES).collect())]);
+    }
+}
