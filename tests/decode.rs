@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use support::decoding::{Decoding, Source, decode_with_seeks};
 use support::{Answer, Asked, Content, Origin};
 use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::io::MediaSource;
 use windway::{
     AudioCodec, ContainerFormat, Downloader, DownloaderConfig, ErrorKind, FileConfig, HintSource,
     StorageConfig,
@@ -102,10 +103,38 @@ fn samples_are_those_of_the_file_from_a_slow_server() {
     check(|asked, content| Answer::file(asked, content).rate(1_000_000), FileConfig::default(), 4096);
 }
 
+/// A source whose length is not known at first: the tags at the end, which a silent server never sends, are not looked for.
+struct Unmeasured {
+    source: Source,
+    has_len: Arc<AtomicBool>,
+}
+
+impl Read for Unmeasured {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.source.read(buf)
+    }
+}
+
+impl Seek for Unmeasured {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.source.seek(to)
+    }
+}
+
+impl MediaSource for Unmeasured {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        self.has_len.load(Ordering::Acquire).then(|| self.source.byte_len()).flatten()
+    }
+}
+
 /// The server falls silent in the middle of a packet; the read times out; a seek later all is as from the file.
 #[test]
 fn a_decoder_goes_on_after_a_timeout_and_a_seek() {
-    for (name, track) in [TRACKS[0], TRACKS[1]] {
+    for (name, track) in [TRACKS[0], TRACKS[2]] {
         let content = Content::bytes(track);
         let silent_at = track.len() as u64 / 2;
         let is_silent = Arc::new(AtomicBool::new(true));
@@ -127,7 +156,10 @@ fn a_decoder_goes_on_after_a_timeout_and_a_seek() {
         file.read_timeout = Some(Duration::from_millis(150));
         let stream = downloader.open_with(&origin.url("/track"), file).unwrap();
 
-        let mut decoding = Decoding::open(Box::new(Source { stream, most: usize::MAX }));
+        let source = Source { stream, most: usize::MAX };
+        let has_len = Arc::new(AtomicBool::new(false));
+        let mut decoding = Decoding::open(Box::new(Unmeasured { source, has_len: Arc::clone(&has_len) }));
+        has_len.store(true, Ordering::Release);
         let Err(SymphoniaError::IoError(error)) = decoding.packets(usize::MAX) else {
             panic!("{name}: not an I/O error");
         };

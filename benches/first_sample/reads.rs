@@ -1,0 +1,146 @@
+//! What a decoder reads of a local file.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use symphonia::core::io::MediaSource;
+
+/// A local file that records which of its bytes are read.
+pub(crate) struct Recorder {
+    file: File,
+    at: u64,
+    len: u64,
+    reads: Recorded,
+}
+
+/// What has been recorded since it was taken last.
+#[derive(Clone)]
+pub(crate) struct Recorded(Arc<Mutex<Reads>>);
+
+/// Ranges in the order in which they were read. One that goes on where the last one ended is part of it.
+#[derive(Clone)]
+pub(crate) struct Reads {
+    /// Bytes in the file.
+    len: u64,
+    ranges: Vec<Range<u64>>,
+}
+
+impl Recorder {
+    pub(crate) fn new(path: &Path) -> Self {
+        let file = File::open(path).expect("a file that was just made");
+        let len = file.metadata().expect("a file's length").len();
+        let reads = Recorded(Arc::new(Mutex::new(Reads { len, ranges: Vec::new() })));
+        Self { file, at: 0, len, reads }
+    }
+
+    pub(crate) fn reads(&self) -> Recorded {
+        self.reads.clone()
+    }
+}
+
+impl Read for Recorder {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read(buf)?;
+        let end = self.at + got as u64;
+        self.reads.0.lock().expect("no panic under this lock").add(self.at..end);
+        self.at = end;
+        Ok(got)
+    }
+}
+
+impl Seek for Recorder {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.at = self.file.seek(to)?;
+        Ok(self.at)
+    }
+}
+
+impl MediaSource for Recorder {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        Some(self.len)
+    }
+}
+
+impl Recorded {
+    pub(crate) fn take(&self) -> Reads {
+        let mut reads = self.0.lock().expect("no panic under this lock");
+        let ranges = std::mem::take(&mut reads.ranges);
+        Reads { len: reads.len, ranges }
+    }
+}
+
+impl Reads {
+    fn add(&mut self, range: Range<u64>) {
+        match self.ranges.last_mut() {
+            Some(last) if last.end == range.start => last.end = range.end,
+            _ if range.is_empty() => {}
+            _ => self.ranges.push(range),
+        }
+    }
+
+    /// Bytes in the file.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The ranges by their place, those that touch joined.
+    fn merged(&self) -> Vec<Range<u64>> {
+        let mut sorted = self.ranges.clone();
+        sorted.sort_by_key(|range| range.start);
+        let mut merged: Vec<Range<u64>> = Vec::new();
+        for range in sorted {
+            match merged.last_mut() {
+                Some(last) if last.end >= range.start => last.end = last.end.max(range.end),
+                _ => merged.push(range),
+            }
+        }
+        merged
+    }
+
+    /// Different bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.merged().iter().map(|range| range.end - range.start).sum()
+    }
+
+    /// Bytes of the longest range.
+    pub(crate) fn longest(&self) -> u64 {
+        self.merged().iter().map(|range| range.end - range.start).max().unwrap_or(1)
+    }
+
+    /// What was not read before.
+    pub(crate) fn without(&self, before: &Self) -> Self {
+        let mut left = self.ranges.clone();
+        for known in before.merged() {
+            let cut = |range: Range<u64>| {
+                [range.start..range.end.min(known.start), range.start.max(known.end)..range.end]
+            };
+            left = left.into_iter().flat_map(cut).filter(|range| !range.is_empty()).collect();
+        }
+        Self { len: self.len, ranges: left }
+    }
+}
+
+/// Each range as where it begins, from the end if it is nearer, and its length.
+impl fmt::Display for Reads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, range) in self.ranges.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            let len = range.end - range.start;
+            let from_end = self.len - range.start;
+            if from_end < range.start && from_end < 1 << 20 {
+                write!(f, "{separator}-{from_end}+{len}")?;
+            } else {
+                write!(f, "{separator}{}+{len}", range.start)?;
+            }
+        }
+        Ok(())
+    }
+}
