@@ -502,7 +502,7 @@ fn nginx_with_an_unknown_certificate_is_refused() {
 
 #[test]
 #[ignore = "needs nginx, openssl and squid"]
-fn nginx_behind_squid_is_as_the_disk() {
+fn a_file_behind_squid_is_as_the_disk() {
     let proxy = squid();
     for (mut server, trusted) in [(nginx(""), Vec::new()), with_its_certificate(nginx_with_tls())] {
         put_behind(&mut server, &proxy, trusted);
