@@ -19,6 +19,7 @@
 //!
 //! 1. A free worker takes what is first in the order of the classes; a reserved one takes urgent work only.
 //! 2. A prefetch has *aged* when its last full turn, or its arrival, is `aging_threshold` ago. The oldest goes before all classes.
+//!    What a peer has announced ages from the announcement on, also while the peer is woken for urgent work.
 //! 3. What goes first by its age is *protected*: urgent work does not interrupt it for [`PROTECTED`] or 256 KiB. At most half
 //!    of the workers that are not reserved are in a protected turn at once, but at least one may be.
 //! 4. After a protected turn was granted, and while a running prefetch is asked to preempt, urgent work that waits goes first,
@@ -209,8 +210,8 @@ pub(super) struct Schedule {
     rotations: [BTreeMap<i64, PeerKey>; 4],
     /// Where each waiting fetch is. A fetch is here or on a worker, never both.
     waiting: HashMap<RequestId, Waiting>,
-    /// What is queued with priority Low, by its age: since when it has waited for a full turn.
-    aging: BTreeSet<(Instant, PeerKey, i64)>,
+    /// What is queued and has Low work to give, by its age: since when that has waited for a full turn.
+    aging: BTreeSet<(Instant, PeerKey, Priority, i64)>,
     /// Peers that are asked again at a time.
     pauses: BTreeSet<(Instant, PeerKey)>,
     /// Fetches whose next attempt has a time; each is in `waiting` too.
@@ -249,6 +250,9 @@ struct PeerState {
     /// How many of `elsewhere` wait for their origin. Such a peer is not asked for more Low work.
     blocked: usize,
     pull: Pull,
+    /// Since when the Low work that it has announced has waited for a question. It goes on while the pull is in the High
+    /// queue: else the prefetches of a peer that is woken for urgent work again and again would never age.
+    low_since: Option<Instant>,
     /// What its fetches cost that brought nothing, since one did.
     cost: u32,
 }
@@ -256,8 +260,9 @@ struct PeerState {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     queued: Queued,
-    /// Of what is Low: since when it has waited for a full turn.
-    since: Instant,
+    /// Since when it has waited for a full turn: a Low fetch, or the Low work of a peer that has a pull in either queue.
+    /// None of a High fetch, and of a pull for urgent work alone.
+    since: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -277,8 +282,8 @@ enum Pull {
     Blocked,
     /// It has Low work, and is asked for it at this time: what it gave last brought nothing.
     Paused(Instant),
-    /// A worker is asking. What wakes it meanwhile is kept.
-    Asking { woken: Option<Priority> },
+    /// A worker is asking: in the turn of its urgent work, or of its Low work. What wakes it meanwhile is kept.
+    Asking { turn: Priority, woken: Option<Priority> },
     /// It panicked, or was cancelled.
     Gone,
 }
@@ -325,8 +330,8 @@ struct Running {
 struct Choice {
     peer: PeerKey,
     priority: Priority,
-    /// Its place in the queue, if it is not the first.
-    place: Option<i64>,
+    /// It is next by the age of its Low work; if so, its place in the queue, where it may not be the first.
+    aged: Option<i64>,
     protected: bool,
 }
 
@@ -336,6 +341,13 @@ struct OriginState {
     active: usize,
     /// Low fetches that wait for that to go down; none, while it is less than the limit.
     blocked: VecDeque<RequestId>,
+}
+
+impl Choice {
+    /// Whose turn it is: that of urgent work, or of Low work.
+    fn turn(&self) -> Priority {
+        if self.aged.is_some() { Priority::Low } else { self.priority }
+    }
 }
 
 fn class(peer: Priority, fetch: Priority) -> usize {
@@ -382,6 +394,7 @@ impl Schedule {
             elsewhere: BTreeSet::new(),
             blocked: 0,
             pull: Pull::Resting,
+            low_since: None,
             cost: 0,
         });
         PeerKey { index, serial }
@@ -428,8 +441,18 @@ impl Schedule {
     /// Notes that `peer` has work of its own, the next piece of it of this priority.
     pub(super) fn handle_woken(&mut self, peer: PeerKey, priority: Priority, now: Instant) {
         let Some(state) = self.peer(peer) else { return };
+        let has_low = match state.pull {
+            Pull::Blocked => priority == Priority::High,
+            Pull::Asking { .. } | Pull::Gone => false,
+            Pull::Resting | Pull::Queued(..) | Pull::Paused(_) => priority == Priority::Low,
+        };
+        if has_low {
+            state.low_since.get_or_insert(now);
+        }
         match &mut state.pull {
-            Pull::Resting if priority == Priority::Low && state.blocked > 0 => state.pull = Pull::Blocked,
+            Pull::Resting if priority == Priority::Low && state.blocked > 0 => {
+                (state.pull, state.low_since) = (Pull::Blocked, None);
+            }
             Pull::Blocked if priority == Priority::Low => {}
             Pull::Resting | Pull::Blocked => self.queue_pull(peer, priority, now),
             Pull::Paused(until) => {
@@ -437,12 +460,17 @@ impl Schedule {
                 self.pauses.remove(&pause);
                 self.queue_pull(peer, priority, now);
             }
-            Pull::Queued(queued, _) if *queued < priority => {
-                self.unqueue_pull(peer);
-                self.queue_pull(peer, priority, now);
+            Pull::Queued(queued, place) => {
+                let (queue, place) = ((*queued).max(priority), *place);
+                if queue > *queued {
+                    self.unqueue_pull(peer);
+                    self.queue_pull(peer, queue, now);
+                } else {
+                    self.note_age_of_pull(peer, queue, place);
+                }
             }
-            Pull::Asking { woken } => *woken = (*woken).max(Some(priority)),
-            Pull::Queued(..) | Pull::Gone => {}
+            Pull::Asking { woken, .. } => *woken = (*woken).max(Some(priority)),
+            Pull::Gone => {}
         }
     }
 
@@ -451,15 +479,7 @@ impl Schedule {
         let Some(Running { peer, priority: asked, .. }) = self.workers[worker] else {
             return Admission::Refused;
         };
-        let woken = match self.peer(peer).map(|state| &mut state.pull) {
-            Some(pull @ Pull::Asking { .. }) => {
-                let Pull::Asking { woken } = std::mem::replace(pull, Pull::Resting) else {
-                    return Admission::Refused;
-                };
-                woken
-            }
-            _ => None,
-        };
+        let woken = self.end_question(peer, asked, answer);
         let (admission, more) = match answer {
             Answer::Fetch { fetch_info, more } => (self.run_or_queue(worker, peer, fetch_info, now), more),
             Answer::Ended { why, more } => {
@@ -480,6 +500,9 @@ impl Schedule {
                 return Admission::Refused;
             }
         };
+        if let Some(state) = self.peer(peer).filter(|_| more) {
+            state.low_since.get_or_insert(now);
+        }
         match woken {
             Some(priority) => self.handle_woken(peer, priority, now),
             None if more => self.ask_again(peer, now),
@@ -560,7 +583,7 @@ impl Schedule {
 
     /// Drops a fetch that waits. False if it does not: it runs, or has ended.
     pub(super) fn handle_cancelled(&mut self, request: RequestId, now: Instant) -> bool {
-        let Some(place) = self.take_out(request) else { return false };
+        let Some(place) = self.take_out(request, now) else { return false };
         self.leave_place(&place, now);
         self.unblock_pull(place.peer, now);
         true
@@ -595,7 +618,7 @@ impl Schedule {
                 }
             }
             Some(_) => {
-                let Some(place) = self.take_out(request) else { return };
+                let Some(place) = self.take_out(request, now) else { return };
                 self.leave_place(&place, now);
                 let Waiting { peer, has_body, .. } = place;
                 // It keeps its body, which goes on counting.
@@ -621,7 +644,7 @@ impl Schedule {
             let choice = self.choose(self.has_room(), now)?;
             let Some(assignment) = self.take(choice, worker, now) else { continue };
             self.idle.pop();
-            if choice.priority == Priority::High {
+            if choice.turn() == Priority::High {
                 self.throttle.handle_urgent(now);
                 self.urgent_is_next = false;
             } else if choice.protected || self.urgent() > 0 {
@@ -759,17 +782,17 @@ impl Schedule {
     fn choose(&self, room: bool, now: Instant) -> Option<Choice> {
         let first = |peer, priority| {
             let (_, next) = self.rotations[class(peer, priority)].first_key_value()?;
-            Some(Choice { peer: *next, priority, place: None, protected: false })
+            Some(Choice { peer: *next, priority, aged: None, protected: false })
         };
         let urgent = |peer| first(peer, Priority::High);
         if self.urgent_is_next && self.urgent() > 0 {
             return urgent(Priority::High).or_else(|| urgent(Priority::Low));
         }
         let aged = self.aging.first().filter(|_| room && self.has_aged(now));
-        if let Some((_, peer, place)) = aged {
+        if let Some((_, peer, queue, place)) = aged {
             let protected = self.may_protect(now);
             if protected || self.urgent() == 0 {
-                return Some(Choice { peer: *peer, priority: Priority::Low, place: Some(*place), protected });
+                return Some(Choice { peer: *peer, priority: *queue, aged: Some(*place), protected });
             }
         }
         let low_allowed = room && self.throttle.is_open(now);
@@ -784,18 +807,18 @@ impl Schedule {
     fn take(&mut self, choice: Choice, worker: WorkerId, now: Instant) -> Option<Assignment> {
         let Choice { peer, priority, protected, .. } = choice;
         let queue = &self.peers[peer.index].queues[priority.rank()];
-        let (place, entry) = match choice.place {
+        let (place, entry) = match choice.aged {
             Some(place) => (place, *queue.get(&place)?),
             None => queue.first_key_value().map(|(place, entry)| (*place, *entry))?,
         };
         self.dequeue(peer, priority, place);
         self.move_to_back(peer, priority);
-        // As Low work it has not waited yet.
-        let age = if priority == Priority::Low { entry.since } else { now };
         let Queued::Fetch(request) = entry.queued else {
             // Who is asked may answer with anything admissible: room for it is taken beforehand.
             let admissible = if self.has_room() { Priority::Low } else { Priority::High };
-            self.peers[peer.index].pull = Pull::Asking { woken: None };
+            let state = &mut self.peers[peer.index];
+            state.pull = Pull::Asking { turn: choice.turn(), woken: None };
+            let age = state.low_since.unwrap_or(now);
             self.occupy(worker, Running { age, protected, ..Running::asking(peer, admissible, now) });
             return Some(Assignment::Ask { peer, admissible });
         };
@@ -805,6 +828,8 @@ impl Schedule {
             return None;
         }
         self.preempted -= usize::from(place.has_body);
+        // As Low work it has not waited yet.
+        let age = entry.since.unwrap_or(now);
         let fetch = Some((request, place.origin));
         self.occupy(worker, Running { fetch, age, protected, ..Running::asking(peer, priority, now) });
         Some(Assignment::Run { request, protected })
@@ -912,19 +937,24 @@ impl Schedule {
         }
         let Some(request) = next else { return };
         let Some(waiting) = self.waiting.get(&request).copied() else { return };
-        self.forget_blocked(request, waiting.peer);
+        self.forget_blocked(request, waiting.peer, now);
         let at = self.front_place(waiting.peer, waiting.priority);
         self.enqueue(waiting.peer, waiting.priority, at, Queued::Fetch(request), now);
         self.waiting.insert(request, Waiting { at: Location::Queue(at), has_place: true, ..waiting });
         self.unblock_pull(waiting.peer, now);
     }
 
-    /// Asks a peer again that was not asked because of what it had blocked, once it has nothing blocked any more: wherever that
-    /// went.
+    /// Asks a peer for Low work again that was not asked because of what it had blocked, once it has nothing blocked any more:
+    /// wherever that went.
     fn unblock_pull(&mut self, peer: PeerKey, now: Instant) {
         let state = &self.peers[peer.index];
-        if state.pull == Pull::Blocked && state.blocked == 0 {
-            self.queue_pull(peer, Priority::Low, now);
+        if state.blocked > 0 {
+            return;
+        }
+        match state.pull {
+            Pull::Blocked => self.queue_pull(peer, Priority::Low, now),
+            Pull::Queued(queue, place) => self.note_age_of_pull(peer, queue, place),
+            Pull::Resting | Pull::Paused(_) | Pull::Asking { .. } | Pull::Gone => {}
         }
     }
 
@@ -945,15 +975,19 @@ impl Schedule {
         state.blocked += 1;
     }
 
-    fn forget_blocked(&mut self, request: RequestId, peer: PeerKey) {
+    fn forget_blocked(&mut self, request: RequestId, peer: PeerKey, now: Instant) {
         self.blocked -= 1;
         let state = &mut self.peers[peer.index];
         state.elsewhere.remove(&request);
         state.blocked -= 1;
+        // Until now it was not to be asked.
+        if state.blocked == 0 && !matches!(state.pull, Pull::Queued(Priority::Low, _)) {
+            state.low_since = state.low_since.map(|_| now);
+        }
     }
 
     /// Takes a fetch from where it waits.
-    fn take_out(&mut self, request: RequestId) -> Option<Waiting> {
+    fn take_out(&mut self, request: RequestId, now: Instant) -> Option<Waiting> {
         let place = self.waiting.remove(&request)?;
         match place.at {
             Location::Queue(at) => self.dequeue(place.peer, place.priority, at),
@@ -965,7 +999,7 @@ impl Schedule {
                 if let Some(state) = self.origins.get_mut(&place.origin) {
                     state.blocked.retain(|blocked| *blocked != request);
                 }
-                self.forget_blocked(request, place.peer);
+                self.forget_blocked(request, place.peer, now);
             }
         }
         Some(place)
@@ -984,11 +1018,13 @@ impl Schedule {
     fn enqueue(&mut self, peer: PeerKey, priority: Priority, place: i64, queued: Queued, since: Instant) {
         let state = &mut self.peers[peer.index];
         let class = class(state.priority, priority);
+        let since = match queued {
+            Queued::Pull => state.low_since.filter(|_| state.blocked == 0),
+            Queued::Fetch(_) => Some(since).filter(|_| priority == Priority::Low),
+        };
         state.queues[priority.rank()].insert(place, Entry { queued, since });
         self.queued[class] += 1;
-        if priority == Priority::Low {
-            self.aging.insert((since, peer, place));
-        }
+        self.aging.extend(since.map(|since| (since, peer, priority, place)));
         if state.turns[priority.rank()].is_none() {
             state.turns[priority.rank()] = Some(self.next_turn);
             self.rotations[class].insert(self.next_turn, peer);
@@ -1002,8 +1038,8 @@ impl Schedule {
         let queue = &mut state.queues[priority.rank()];
         let Some(entry) = queue.remove(&place) else { return };
         self.queued[class] -= 1;
-        if priority == Priority::Low {
-            self.aging.remove(&(entry.since, peer, place));
+        if let Some(since) = entry.since {
+            self.aging.remove(&(since, peer, priority, place));
         }
         if queue.is_empty() {
             if let Some(turn) = state.turns[priority.rank()].take() {
@@ -1032,10 +1068,23 @@ impl Schedule {
         }
     }
 
-    fn queue_pull(&mut self, peer: PeerKey, priority: Priority, since: Instant) {
+    fn queue_pull(&mut self, peer: PeerKey, priority: Priority, now: Instant) {
         let place = self.last_place();
-        self.enqueue(peer, priority, place, Queued::Pull, since);
+        if priority == Priority::Low {
+            self.peers[peer.index].low_since.get_or_insert(now);
+        }
+        self.enqueue(peer, priority, place, Queued::Pull, now);
         self.peers[peer.index].pull = Pull::Queued(priority, place);
+    }
+
+    /// Lets a pull that is queued age from when the peer has announced Low work on.
+    fn note_age_of_pull(&mut self, peer: PeerKey, queue: Priority, place: i64) {
+        let state = &mut self.peers[peer.index];
+        let Some(entry) = state.queues[queue.rank()].get_mut(&place) else { return };
+        if let (None, Some(since), 0) = (entry.since, state.low_since, state.blocked) {
+            entry.since = Some(since);
+            self.aging.insert((since, peer, queue, place));
+        }
     }
 
     fn unqueue_pull(&mut self, peer: PeerKey) {
@@ -1063,6 +1112,23 @@ impl Schedule {
         if let Some(state) = self.peer(peer) {
             state.cost = state.cost.saturating_add(why.cost());
         }
+    }
+
+    /// Notes what an answer says of the Low work that the peer has announced. Returns what woke the peer meanwhile.
+    fn end_question(&mut self, peer: PeerKey, asked: Priority, answer: Answer) -> Option<Priority> {
+        let state = self.peer(peer)?;
+        let Pull::Asking { turn, woken } = state.pull else { return None };
+        state.pull = Pull::Resting;
+        let is_waiting = match answer {
+            Answer::Fetch { fetch_info: FetchInfo { priority: Priority::Low, .. }, .. } => false,
+            // A turn of its Low work is used up, also by urgent work, or by what has ended already: else a peer with a
+            // thousand of these would be the oldest all the time, and keep the others back.
+            Answer::Fetch { more, .. } | Answer::Ended { more, .. } => more && turn == Priority::High,
+            Answer::Wait => asked == Priority::High,
+            Answer::Gone => false,
+        };
+        state.low_since = state.low_since.filter(|_| is_waiting);
+        woken
     }
 
     /// Never asks the peer again.
@@ -1225,6 +1291,29 @@ mod tests {
         schedule.promote(request(1), Priority::High, Instant::now());
         schedule.promote(request(4), Priority::Low, Instant::now());
         assert_eq!(served(&mut schedule), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_prefetches_of_a_peer_that_is_woken_for_urgent_work_all_the_time_age() {
+        let mut schedule = Schedule::new(Limits { aging_threshold: Duration::from_secs(1), ..limits(1, 0) });
+        let [busy, other] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
+        let start = Instant::now();
+        // An urgent fetch has the worker, and more of them wait all the time.
+        schedule.handle_submitted(other, fetch_info(1, Priority::High), start);
+        assert_eq!(schedule.poll_assignment(start), Some((0, run(1))));
+        schedule.handle_woken(busy, Priority::Low, start);
+        for number in 2..6 {
+            schedule.handle_submitted(other, fetch_info(number, Priority::High), start);
+        }
+        schedule.handle_woken(busy, Priority::High, start + Duration::from_millis(500));
+        let aged = start + Duration::from_secs(1);
+        schedule.handle_finished(0, aged);
+        assert_eq!(
+            schedule.poll_assignment(aged),
+            Some((0, Assignment::Ask { peer: busy, admissible: Priority::Low }))
+        );
+        let answer = Answer::Fetch { fetch_info: fetch_info(9, Priority::Low), more: true };
+        assert_eq!(schedule.handle_answered(0, answer, aged), Admission::Run { protected: true });
     }
 
     #[test]
