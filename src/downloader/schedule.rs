@@ -134,10 +134,12 @@ pub(super) enum Answer {
     Gone,
 }
 
-/// Why a pulled fetch brought nothing.
+/// Why a pulled fetch, or a question, brought nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fruitless {
     Cancelled,
+    /// The peer was woken while it was asked, and gave no fetch.
+    Nothing,
     /// It may have gone to a server, which should not be asked without end.
     Failed,
 }
@@ -145,7 +147,7 @@ pub(super) enum Fruitless {
 impl Fruitless {
     fn cost(self) -> u32 {
         match self {
-            Self::Cancelled => 1,
+            Self::Cancelled | Self::Nothing => 1,
             Self::Failed => 64,
         }
     }
@@ -280,8 +282,8 @@ enum Pull {
     Queued(Priority, i64),
     /// It has Low work, and what it gave last waits for its origin.
     Blocked,
-    /// It has Low work, and is asked for it at this time: what it gave last brought nothing.
-    Paused(Instant),
+    /// It has work of this priority, and is asked for it at this time: what it gave last brought nothing.
+    Paused(Instant, Priority),
     /// A worker is asking: in the turn of its urgent work, or of its Low work. What wakes it meanwhile is kept.
     Asking { turn: Priority, woken: Option<Priority> },
     /// It panicked, or was cancelled.
@@ -444,7 +446,7 @@ impl Schedule {
         let has_low = match state.pull {
             Pull::Blocked => priority == Priority::High,
             Pull::Asking { .. } | Pull::Gone => false,
-            Pull::Resting | Pull::Queued(..) | Pull::Paused(_) => priority == Priority::Low,
+            Pull::Resting | Pull::Queued(..) | Pull::Paused(..) => priority == Priority::Low,
         };
         if has_low {
             state.low_since.get_or_insert(now);
@@ -455,8 +457,8 @@ impl Schedule {
             }
             Pull::Blocked if priority == Priority::Low => {}
             Pull::Resting | Pull::Blocked => self.queue_pull(peer, priority, now),
-            Pull::Paused(until) => {
-                let pause = (*until, peer);
+            Pull::Paused(until, paused) => {
+                let (pause, priority) = ((*until, peer), priority.max(*paused));
                 self.pauses.remove(&pause);
                 self.queue_pull(peer, priority, now);
             }
@@ -504,8 +506,13 @@ impl Schedule {
             state.low_since.get_or_insert(now);
         }
         match woken {
+            Some(priority) if answer == Answer::Wait => {
+                // A peer may wake itself in each question, and would be asked without end.
+                self.count(peer, Fruitless::Nothing);
+                self.ask_again(peer, priority, now);
+            }
             Some(priority) => self.handle_woken(peer, priority, now),
-            None if more => self.ask_again(peer, now),
+            None if more => self.ask_again(peer, Priority::Low, now),
             None => {}
         }
         admission
@@ -954,7 +961,7 @@ impl Schedule {
         match state.pull {
             Pull::Blocked => self.queue_pull(peer, Priority::Low, now),
             Pull::Queued(queue, place) => self.note_age_of_pull(peer, queue, place),
-            Pull::Resting | Pull::Paused(_) | Pull::Asking { .. } | Pull::Gone => {}
+            Pull::Resting | Pull::Paused(..) | Pull::Asking { .. } | Pull::Gone => {}
         }
     }
 
@@ -1094,16 +1101,16 @@ impl Schedule {
         }
     }
 
-    /// Asks a peer that may have more Low work, now or after a pause.
-    fn ask_again(&mut self, peer: PeerKey, now: Instant) {
+    /// Asks a peer that may have more work, the next piece of it of this priority: now or after a pause.
+    fn ask_again(&mut self, peer: PeerKey, priority: Priority, now: Instant) {
         let Some(state) = self.peer(peer) else { return };
         let Some(cost) = state.cost.checked_sub(FREE_COST) else {
-            return self.handle_woken(peer, Priority::Low, now);
+            return self.handle_woken(peer, priority, now);
         };
         if state.pull == Pull::Resting {
             let [first, longest] = PAUSES;
             let pause = first.saturating_mul(2_u32.saturating_pow(cost / DOUBLING_COST)).min(longest);
-            state.pull = Pull::Paused(now + pause);
+            state.pull = Pull::Paused(now + pause, priority);
             self.pauses.insert((now + pause, peer));
         }
     }
@@ -1134,7 +1141,7 @@ impl Schedule {
     /// Never asks the peer again.
     fn stop_asking(&mut self, peer: PeerKey) {
         self.unqueue_pull(peer);
-        if let Pull::Paused(until) = self.peers[peer.index].pull {
+        if let Pull::Paused(until, _) = self.peers[peer.index].pull {
             self.pauses.remove(&(until, peer));
         }
         self.peers[peer.index].pull = Pull::Gone;
@@ -1143,8 +1150,9 @@ impl Schedule {
     fn end_pauses(&mut self, now: Instant) {
         while let Some((until, peer)) = self.pauses.first().copied().filter(|(until, _)| *until <= now) {
             self.pauses.remove(&(until, peer));
+            let Pull::Paused(_, priority) = self.peers[peer.index].pull else { continue };
             self.peers[peer.index].pull = Pull::Resting;
-            self.handle_woken(peer, Priority::Low, now);
+            self.handle_woken(peer, priority, now);
         }
     }
 
@@ -1777,6 +1785,29 @@ mod tests {
         assert!(schedule.poll_assignment(now).is_some());
         assert_eq!(schedule.next_deadline(now), None);
         asked
+    }
+
+    #[test]
+    fn a_peer_that_wakes_itself_and_has_nothing_is_asked_less_and_less_often() {
+        let mut schedule = new(1, 0);
+        let peer = schedule.handle_registered(Priority::High);
+        let start = Instant::now();
+        let mut now = start;
+        schedule.handle_woken(peer, Priority::High, now);
+        let mut asked = 0;
+        while now < start + Duration::from_secs(60) {
+            while let Some((worker, _)) = schedule.poll_assignment(now) {
+                asked += 1;
+                assert!(asked < 10_000, "asked without end");
+                schedule.handle_woken(peer, Priority::High, now);
+                schedule.handle_answered(worker, Answer::Wait, now);
+            }
+            now = schedule.next_deadline(now).unwrap();
+        }
+        assert!((1024..2000).contains(&asked), "{asked}");
+        // A wake from outside cuts the pause short, and it is asked for urgent work still.
+        schedule.handle_woken(peer, Priority::Low, now);
+        assert!(schedule.poll_assignment(now).is_some());
     }
 
     #[test]

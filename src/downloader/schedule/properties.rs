@@ -927,7 +927,7 @@ impl Sim {
                 Pull::Queued(..) | Pull::Asking { turn: Priority::High, .. } => {
                     queued.push((Item::Pull(index), *since));
                 }
-                Pull::Resting | Pull::Blocked | Pull::Paused(_) | Pull::Asking { .. } | Pull::Gone => {}
+                Pull::Resting | Pull::Blocked | Pull::Paused(..) | Pull::Asking { .. } | Pull::Gone => {}
             }
         }
         let is_there = |item: &Item| queued.iter().any(|(queued, _)| queued == item);
