@@ -1,25 +1,29 @@
-//! No thread of windway wakes while nothing changes. Alone in its process: it looks at all threads in it.
+//! No thread of windway wakes while nothing changes. Alone in its process, and one test after another: they look at all
+//! threads in it.
 #![cfg(target_os = "linux")]
 
 mod support;
 
 use std::collections::HashMap;
-use std::sync::mpsc;
+use std::io::Read;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use support::peers::{Collect, List, downloader};
 use support::{Answer, Content, Origin};
 use windway::{Event, Fetch, PeerHandle, Priority, Subscriber};
 
-/// How often each of windway's threads has been woken so far.
-fn wakes() -> HashMap<String, u64> {
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// How often each of the threads whose names begin with `prefix` has been woken so far.
+fn wakes_of(prefix: &str) -> HashMap<String, u64> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let status = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
     let field = |status: &str, name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
     };
     status
-        .filter(|status| field(status, "Name:").is_some_and(|name| name.starts_with("windway")))
+        .filter(|status| field(status, "Name:").is_some_and(|name| name.starts_with(prefix)))
         .filter_map(|status| {
             let wakes = field(&status, "voluntary_ctxt_switches:")?.parse().ok()?;
             Some((field(&status, "Pid:")?, wakes))
@@ -33,7 +37,7 @@ fn assert_still(events: &Subscriber) {
     let mut restless = Vec::new();
     for _ in 0..5 {
         while events.try_recv().is_some() {}
-        let before = wakes();
+        let before = wakes_of("windway");
         let event = events.recv_timeout(Duration::from_secs(2));
         assert!(event.is_none(), "{event:?}");
         let woken = |(thread, wakes): (String, u64)| {
@@ -41,7 +45,7 @@ fn assert_still(events: &Subscriber) {
             // Once a second at most.
             (woken > 2).then_some((thread, woken))
         };
-        restless = wakes().into_iter().filter_map(woken).collect();
+        restless = wakes_of("windway").into_iter().filter_map(woken).collect();
         if restless.is_empty() {
             return;
         }
@@ -50,7 +54,29 @@ fn assert_still(events: &Subscriber) {
 }
 
 #[test]
+fn an_urgent_body_that_flows_wakes_only_its_reader() {
+    let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
+    let content = Content::pattern(1_100_000);
+    // Five and a half seconds of it.
+    let origin =
+        Origin::start(move |asked| Answer::file(asked, &content).trickle(4000, Duration::from_millis(20)));
+    let downloader = downloader(|_| ());
+    let peer = downloader.register((), Priority::High).unwrap();
+    let mut body = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
+    let mut buf = vec![0; 300_000];
+    // In this time the thread is told that the head has come.
+    body.read_exact(&mut buf).unwrap();
+    let woken = || wakes_of("windway-hedge").values().sum::<u64>();
+    let before = woken();
+    buf.resize(800_000, 0);
+    body.read_exact(&mut buf).unwrap();
+    let woken = woken().saturating_sub(before);
+    assert!(woken <= 2, "{woken} times in four seconds");
+}
+
+#[test]
 fn nobody_wakes_while_nothing_changes() {
+    let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
     let downloader = downloader(|config| {

@@ -145,17 +145,6 @@ impl Alarms {
     }
 }
 
-impl Alarm {
-    /// Calls at `at`, whatever was set before.
-    pub(super) fn set_at(&self, at: Instant) {
-        let mut state = self.alarms.state.lock();
-        if let Some(entry) = state.alarms.get_mut(self.key) {
-            entry.at = Some(at);
-            self.alarms.wake_by(&mut state, at);
-        }
-    }
-}
-
 impl Drop for Alarm {
     fn drop(&mut self) {
         let entry = self.alarms.state.lock().alarms.remove(self.key);

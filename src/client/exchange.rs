@@ -6,15 +6,16 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use ureq::unversioned::transport::{NextTimeout, time};
 
+use super::silence_watch::SilenceWatch;
 use crate::cancel::CancelReason;
-use crate::client::h1::transport::Tcp;
+use crate::client::h1::lending::Lending;
 use crate::client::net::socket::ShutdownHandle;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -26,6 +27,9 @@ pub(super) struct Exchange {
     pub(super) over: Over,
     /// Where the request goes. `None` where a connection is opened ahead of one.
     pub(super) origin: Option<Origin>,
+    /// The TCP connection, while the body's reader has it.
+    pub(super) lending: Lending,
+    silence: OnceLock<SilenceWatch>,
     /// Addresses that others of the same request wait for. A new connection tries them last.
     away_from: Vec<SocketAddr>,
 }
@@ -68,25 +72,8 @@ struct Binding {
     has_head: bool,
     /// Another exchange for the same request was faster.
     superseded: bool,
-    direct: Direct,
     /// While a connection is made: dropped when it is to be given up.
     holder: Option<Sender<()>>,
-}
-
-/// Who reads a body from its TCP connection.
-#[derive(Default)]
-enum Direct {
-    /// ureq.
-    #[default]
-    No,
-    /// ureq, which may leave the rest to the body's reader.
-    Allowed,
-    /// The body's reader, which has not taken the connection yet.
-    Lent(Tcp),
-    /// The body's reader, which has it.
-    Taken,
-    /// Nobody: all was read, and the connection can serve another request.
-    Returned(Tcp),
 }
 
 thread_local! {
@@ -272,46 +259,22 @@ impl Exchange {
         NextTimeout { after: timeout.after.min(time::Duration::Exact(left)), ..timeout }
     }
 
-    /// Lets the body's reader take what has not arrived yet from the connection itself, or not. Only where nothing but the
-    /// body comes.
-    pub(super) fn allow_direct(&self, is_allowed: bool) {
-        self.binding.lock().direct = if is_allowed { Direct::Allowed } else { Direct::No };
+    /// Tells of silences of its body from now on.
+    pub(super) fn watch(&self, watch: SilenceWatch) {
+        // A body is watched once.
+        let _ = self.silence.set(watch);
     }
 
-    pub(super) fn allows_direct(&self) -> bool {
-        matches!(self.binding.lock().direct, Direct::Allowed)
+    /// What is told of silences of its body.
+    pub(super) fn silence(&self) -> Option<&SilenceWatch> {
+        self.silence.get()
     }
+}
 
-    /// Leaves the rest of the body to its reader.
-    pub(super) fn lend(&self, tcp: Tcp) {
-        self.binding.lock().direct = Direct::Lent(tcp);
-    }
-
-    /// The connection to read the rest of the body from, if that was left to its reader.
-    pub(super) fn take_lent(&self) -> Option<Tcp> {
-        match &mut self.binding.lock().direct {
-            lent @ Direct::Lent(_) => match std::mem::replace(lent, Direct::Taken) {
-                Direct::Lent(tcp) => Some(tcp),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// Gives a connection back from which all was read, and which can serve another request.
-    pub(super) fn give_back(&self, tcp: Tcp) {
-        self.binding.lock().direct = Direct::Returned(tcp);
-    }
-
-    /// The connection that was given back.
-    pub(super) fn take_back(&self) -> Option<Tcp> {
-        match &mut self.binding.lock().direct {
-            returned @ Direct::Returned(_) => match std::mem::replace(returned, Direct::No) {
-                Direct::Returned(tcp) => Some(tcp),
-                _ => None,
-            },
-            _ => None,
-        }
+impl Error {
+    /// Of an exchange that another one for the same request was faster than. Nobody but the hedge sees it.
+    pub(super) fn superseded() -> Self {
+        Self::new(ErrorKind::Disconnected, "another connection was faster")
     }
 }
 

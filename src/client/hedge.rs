@@ -17,108 +17,18 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::alarm::Call;
 use super::exchange::{Exchange, Over};
+use super::hedge_policy::{HedgePolicy, Hedging, Urgency, Waiting};
 use super::request::Request;
 use super::{Answer, HttpClient};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::safe_url::HttpUrl;
-
-/// New connections for one request, beside its first one. Each waits twice as long for the one before.
-const MAX_NEW: u32 = 3;
-
-/// Whether somebody waits for what is requested. Changes while it is under way.
-pub(crate) trait Urgency: Send + Sync {
-    fn is_urgent(&self) -> bool;
-}
-
-/// How a request is hedged.
-#[derive(Clone)]
-pub(crate) struct Hedging {
-    /// How long its connection may be silent before another one is tried.
-    pub(crate) delay: Duration,
-    pub(crate) urgency: Arc<dyn Urgency>,
-}
-
-/// Decides when a request is sent once more, and over what. Reads no clock.
-#[derive(Debug)]
-struct HedgePolicy {
-    delay: Duration,
-    /// It was sent over a proven connection beside the first one.
-    over_proven: bool,
-    /// How many new connections it was sent over beside the first one.
-    over_new: u32,
-    /// The silence at which the next of those may follow.
-    new_at: Duration,
-}
-
-/// What is known of a request that waits.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    /// How long its connection has been silent.
-    silence: Duration,
-    /// Its connection has answered another request before.
-    is_reused: bool,
-    /// Its connection is reused or was opened ahead: it may have died before the request was sent.
-    is_pooled: bool,
-    is_urgent: bool,
-    /// A connection is idle that has answered before.
-    has_proven: bool,
-    /// The origin answers one connection at a time.
-    is_single_connection: bool,
-}
-
-impl HedgePolicy {
-    fn new(delay: Duration) -> Self {
-        Self { delay, over_proven: false, over_new: 0, new_at: delay }
-    }
-
-    /// Over what to send the request once more now, if so.
-    fn poll(&mut self, waiting: Waiting) -> Option<Over> {
-        if self.may_use_proven(waiting) && waiting.has_proven && waiting.silence >= self.delay / 2 {
-            self.over_proven = true;
-            return Some(Over::Proven);
-        }
-        if self.new_at(waiting).is_some_and(|at| waiting.silence >= at) {
-            // After this one, however late it is: it has to have its time.
-            self.new_at = waiting.silence + self.delay * 2_u32.pow(self.over_new);
-            self.over_new += 1;
-            return Some(Over::New);
-        }
-        None
-    }
-
-    /// The silence at which to decide again. `None` if nothing follows unless the request becomes urgent.
-    fn next_silence(&self, waiting: Waiting) -> Option<Duration> {
-        // A proven connection may become idle at any time.
-        let half = (self.delay / 2).max(Duration::from_millis(1));
-        let steps = u32::try_from(waiting.silence.as_nanos() / half.as_nanos()).unwrap_or(u32::MAX);
-        let proven = self.may_use_proven(waiting).then(|| half.saturating_mul(steps.saturating_add(1)));
-        proven.into_iter().chain(self.new_at(waiting)).min()
-    }
-
-    /// One that has answered before tells a server that answers one at a time from one that is gone.
-    fn may_use_proven(&self, waiting: Waiting) -> bool {
-        !self.over_proven && !waiting.is_reused
-    }
-
-    fn new_at(&self, waiting: Waiting) -> Option<Duration> {
-        // Bulk on a new connection has no reason to suspect it, and one more request may be what a slow server lacks least.
-        let most = match (waiting.is_urgent, waiting.is_pooled) {
-            (true, _) => MAX_NEW,
-            (false, true) => 1,
-            (false, false) => 0,
-        };
-        // Another new one would wait for the same connection to be closed.
-        let is_useless = waiting.is_single_connection && !waiting.is_reused;
-        (self.over_new < most && !is_useless).then_some(self.new_at)
-    }
-}
 
 /// What an attempt came to.
 pub(super) type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
@@ -268,7 +178,7 @@ impl Hedge {
             // Another request took the connection first. It will be idle again, and nothing else may ever answer: an origin
             // that serves one connection at a time leaves new ones waiting.
             Err((_, unused)) if !unused.was_connected() => {
-                state.policy.over_proven = false;
+                state.policy.handle_proven_taken();
                 is_to_decide = true;
             }
             Err(_) => {}
@@ -354,33 +264,7 @@ mod tests {
     use crate::config::ClientConfig;
     use std::io::{Read, Write};
     use std::net::{IpAddr, TcpListener};
-
-    const DELAY: Duration = Duration::from_secs(1);
-
-    fn waiting(silence_ms: u64) -> Waiting {
-        Waiting {
-            silence: Duration::from_millis(silence_ms),
-            is_reused: true,
-            is_pooled: true,
-            is_urgent: true,
-            has_proven: true,
-            is_single_connection: false,
-        }
-    }
-
-    /// Runs it for a minute. What is sent, and at which silence in milliseconds.
-    fn run(change: impl Fn(Waiting) -> Waiting) -> Vec<(u128, Over)> {
-        let mut policy = HedgePolicy::new(DELAY);
-        let (mut sent, mut now) = (Vec::new(), Some(DELAY / 2));
-        while let Some(silence) = now.filter(|now| *now < 60 * DELAY) {
-            let waiting = change(Waiting { silence, ..waiting(0) });
-            sent.extend(policy.poll(waiting).map(|over| (silence.as_millis(), over)));
-            let next = policy.next_silence(waiting);
-            assert!(next.is_none_or(|next| next > silence), "{next:?} after {silence:?}");
-            now = next;
-        }
-        sent
-    }
+    use std::time::Duration;
 
     struct Urgent;
 
@@ -426,45 +310,5 @@ mod tests {
         drop(response);
         server.join().unwrap();
         client.close();
-    }
-
-    #[test]
-    fn an_urgent_request_gets_new_connections_at_growing_intervals() {
-        let new = [(1000, Over::New), (2000, Over::New), (4000, Over::New)];
-        assert_eq!(run(|it| it), new);
-        let fresh = |it| Waiting { is_reused: false, is_pooled: false, has_proven: false, ..it };
-        assert_eq!(run(fresh), new);
-    }
-
-    #[test]
-    fn a_connection_that_never_answered_is_held_against_a_proven_one_first() {
-        let ahead = |it| Waiting { is_reused: false, ..it };
-        let sent = run(ahead);
-        assert_eq!(sent[..2], [(500, Over::Proven), (1000, Over::New)]);
-        // One that becomes idle later is found.
-        let later = |it: Waiting| Waiting { has_proven: it.silence > 7 * DELAY, ..ahead(it) };
-        assert_eq!(run(later).last(), Some(&(7500, Over::Proven)));
-    }
-
-    #[test]
-    fn where_one_connection_is_served_at_a_time_no_new_one_is_opened_beside_a_new_one() {
-        let single_connection = |it| Waiting { is_reused: false, is_single_connection: true, ..it };
-        assert_eq!(run(single_connection), [(500, Over::Proven)]);
-        assert_eq!(run(|it| Waiting { is_single_connection: true, ..it }).len(), 3);
-    }
-
-    #[test]
-    fn bulk_is_hedged_once_and_only_where_its_connection_may_have_died_before() {
-        assert_eq!(run(|it| Waiting { is_urgent: false, ..it }), [(1000, Over::New)]);
-        let fresh =
-            |it| Waiting { is_urgent: false, is_reused: false, is_pooled: false, has_proven: false, ..it };
-        assert_eq!(run(fresh), []);
-        let mut policy = HedgePolicy::new(DELAY);
-        assert_eq!(policy.poll(fresh(waiting(5000))), None);
-        // Somebody has come to wait for it.
-        let urgent = Waiting { is_urgent: true, ..fresh(waiting(5000)) };
-        assert_eq!(policy.poll(urgent), Some(Over::New));
-        assert_eq!(policy.poll(urgent), None);
-        assert_eq!(policy.new_at(urgent), Some(6 * DELAY));
     }
 }

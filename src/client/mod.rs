@@ -5,11 +5,13 @@
 //! an error.
 
 mod alarm;
+mod body;
 mod continuation;
 mod exchange;
 mod h1;
 mod head;
 mod hedge;
+mod hedge_policy;
 mod min_rate;
 mod net;
 mod pool;
@@ -17,8 +19,10 @@ mod range;
 pub(crate) mod representation;
 mod request;
 mod response;
+mod rest;
 pub(crate) mod retry;
 mod silence;
+mod silence_watch;
 mod tls;
 
 use crate::types::ByteRange;
@@ -27,10 +31,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use ureq::Agent;
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
-use ureq::{Agent, Body, Timeout};
 
 use self::alarm::Alarms;
+use self::body::Body;
 use self::exchange::{Exchange, Over};
 use self::head::Head;
 use self::hedge::{Attempt, Hedge};
@@ -38,10 +43,11 @@ use self::min_rate::MinRateMonitor;
 use self::pool::ConnectionPool;
 use self::range::{ContentRange, Meaning, check_partial, read_200};
 use self::request::parse_headers;
-use self::response::Framing;
 use self::tls::Tls;
 use crate::cancel::{CancelGuard, CancelToken};
+use crate::client::h1::body::{Framing, H1Body};
 use crate::client::h1::connector::{Connect, NoAddresses};
+use crate::client::h1::error::describe;
 use crate::client::h1::proxy::HttpProxy;
 use crate::client::h1::transport::Counters;
 use crate::client::net::dial::Dialer;
@@ -51,14 +57,15 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 
+pub(crate) use self::body::BRIEF;
 pub(crate) use self::pool::PreconnectGuard;
-pub(crate) use self::response::{BRIEF, Response};
+pub(crate) use self::response::Response;
 pub(crate) use continuation::Continuation;
-pub(crate) use hedge::{Hedging, Urgency};
+pub(crate) use hedge_policy::{Hedging, Urgency};
 
 pub use head::{ResponseHead, Validator};
 pub(crate) use request::Request;
-pub(crate) use silence::Rest;
+pub(crate) use rest::Rest;
 
 /// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
 const SMALL_BODY: u64 = 64 * 1024;
@@ -103,7 +110,7 @@ pub(crate) struct ClientStats {
 
 /// An answer that was not looked at yet.
 struct Answer {
-    response: http::Response<Body>,
+    response: http::Response<ureq::Body>,
     exchange: Arc<Exchange>,
     on_cancel: CancelGuard,
     /// When its own request was sent.
@@ -529,12 +536,10 @@ impl HttpClient {
             is_partial: part.is_some(),
             asked: request.range,
         });
-        let asked = request.url().clone();
         let (min_rate, window) = self.0.min_rate;
         let min_rate = MinRateMonitor::new(min_rate, request.held().unwrap_or(window));
-        let body = body.into_reader();
-        let response = Response::new(head, body, exchange, on_cancel, min_rate, asked, request.range);
-        Ok(Some(Box::new(response.framed(framing))))
+        let body = Body::Http1(H1Body::new(body.into_reader(), &exchange, framing));
+        Ok(Some(Box::new(Response::new(head, body, exchange, on_cancel, min_rate, request))))
     }
 }
 
@@ -635,7 +640,7 @@ fn is_targets_own(error: &Error) -> bool {
 }
 
 /// Where an answer redirects to, if it does.
-fn redirect(from: &HttpUrl, response: &http::Response<Body>) -> Result<Option<HttpUrl>, Error> {
+fn redirect(from: &HttpUrl, response: &http::Response<ureq::Body>) -> Result<Option<HttpUrl>, Error> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
@@ -706,56 +711,4 @@ fn refusal(status: u16, headers: &HeaderMap) -> Error {
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
-}
-
-/// ureq's error as ours. Those that began as ours come back as they were.
-fn describe(error: ureq::Error) -> Error {
-    let (kind, what) = match &error {
-        ureq::Error::Io(_) => {
-            let ureq::Error::Io(io) = error else { unreachable!("just matched") };
-            return describe_io(io);
-        }
-        ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-            (ErrorKind::ConnectTimedOut, "the connection was not there in time")
-        }
-        ureq::Error::Timeout(_) => (ErrorKind::Silent, "the server fell silent"),
-        ureq::Error::HostNotFound => (ErrorKind::HostNotFound, "the host was not found"),
-        ureq::Error::BadUri(_) => (ErrorKind::InvalidUrl, "the URL can't be asked for"),
-        ureq::Error::LargeResponseHeader(..) => (ErrorKind::Protocol, "the head of the answer is too large"),
-        _ => (ErrorKind::Protocol, "the answer is not valid HTTP"),
-    };
-    let shown = Error::new(kind, what);
-    // These hold the URL, or a text from who knows where.
-    let may_hold_secrets =
-        matches!(error, ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) | ureq::Error::Other(_));
-    if may_hold_secrets { shown } else { shown.with_cause(error) }
-}
-
-fn describe_io(error: io::Error) -> Error {
-    let ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());
-    if ours {
-        return Error::from(error);
-    }
-    let error = match error.downcast::<ureq::Error>() {
-        Ok(wrapped) => return describe(wrapped),
-        Err(error) => error,
-    };
-    let (kind, what) = match error.kind() {
-        // What rustls makes of a certificate or of bytes that are no TLS.
-        io::ErrorKind::InvalidData => (ErrorKind::Tls, "TLS failed"),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (ErrorKind::Silent, "the server fell silent"),
-        _ => (ErrorKind::Disconnected, "the connection broke"),
-    };
-    Error::new(kind, what).with_cause(error)
-}
-
-impl Error {
-    /// Of an exchange that another one for the same request was faster than. Nobody but the hedge sees it.
-    fn superseded() -> Self {
-        Self::new(ErrorKind::Disconnected, "another connection was faster")
-    }
-
-    pub(super) fn from_ureq(error: ureq::Error) -> Self {
-        describe(error)
-    }
 }

@@ -1,56 +1,37 @@
-//! The body of an answer, read by blocking: every break is an error, and an end is the end.
+//! A response and its body, read by blocking: every break is an error, and an end is the end.
 
 use std::fmt;
-use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ureq::BodyReader;
 use ureq::http::HeaderMap;
 
+use super::body::Body;
 use super::exchange::Exchange;
 use super::head::{Head, ResponseHead};
-use super::hedge::Hedging;
 use super::min_rate::MinRateMonitor;
 use super::request::Request;
-use super::silence::{Rest, SilenceHedge};
-use super::{HttpClient, describe, describe_io};
+use super::silence::SilenceHedge;
 use crate::bandwidth::{ReadMeter, Sample};
 use crate::cancel::{CancelGuard, CancelToken};
-use crate::client::h1::transport::{Tcp, timed_out};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
-/// Who has such a buffer reads into it by a system call of its own; what goes into smaller ones is buffered by ureq.
-const LARGE: usize = 16 * 1024;
-
 /// A body of fewer bytes is short.
 const SHORT: u64 = 16 * 1024;
 
-/// So long a brief read waits. The system may make a few of its ticks of it.
-pub(crate) const BRIEF: Duration = Duration::from_millis(1);
-
-/// An answer with its body open.
+/// A response with its body open.
 pub(crate) struct Response {
     head: ResponseHead,
-    /// Owns the connection. `None` once it was let go of.
-    body: Option<BodyReader<'static>>,
-    /// Where the rest of the body comes from, once ureq has given out what it had buffered: straight into the asker's
-    /// buffer, for a body that nothing but a length frames. Moved here from where ureq reads; nobody else reads it.
-    direct: Option<Tcp>,
-    /// While the last read was a brief one: the limit that the socket has for others.
-    limit: Option<Option<Duration>>,
-    /// It was read into a large buffer once. A small one since is the rest of such a one.
-    is_read_large: bool,
+    body: Body,
     exchange: Arc<Exchange>,
     /// Offset in the resource of the next byte.
     position: u64,
     /// Bytes to come, if announced.
     left: Option<u64>,
     is_over: bool,
-    framing: Framing,
     min_rate: MinRateMonitor,
     meter: ReadMeter,
     /// What the last read showed of the network, until it is taken.
@@ -61,58 +42,39 @@ pub(crate) struct Response {
     /// How long other connections had been waited for before its own request was sent.
     lost: Duration,
     /// Asks for the rest beside this body while it is silent.
-    silence: Option<SilenceHedge>,
+    silence: Option<SilenceHedge<Box<Response>>>,
     /// What cancels this body, if nobody else holds on to it.
     token: Option<CancelToken>,
 }
 
-/// What is known of the way a body ends.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Framing {
-    /// Nothing but its announced bytes is sent.
-    pub(super) by_length: bool,
-    /// The connection serves other requests after it.
-    pub(super) keeps_alive: bool,
-}
-
 impl Response {
+    /// An answer to `request` with this head, whose exchange ends with `on_cancel`.
     pub(super) fn new(
         head: ResponseHead,
-        body: BodyReader<'static>,
+        body: Body,
         exchange: Arc<Exchange>,
         on_cancel: CancelGuard,
         min_rate: MinRateMonitor,
-        url: HttpUrl,
-        range: Option<ByteRange>,
+        request: &Request,
     ) -> Self {
         let (position, left) = (head.start(), head.body_len());
         Self {
             head,
-            body: Some(body),
-            direct: None,
-            limit: None,
-            is_read_large: false,
+            body,
             exchange,
             position,
             left,
             is_over: false,
-            framing: Framing::default(),
             min_rate,
             meter: ReadMeter::default(),
             sample: None,
-            url,
-            range,
+            url: request.url().clone(),
+            range: request.byte_range(),
             _on_cancel: on_cancel,
             lost: Duration::ZERO,
             silence: None,
             token: None,
         }
-    }
-
-    /// Tells how the body ends.
-    pub(super) fn framed(mut self, framing: Framing) -> Self {
-        self.framing = framing;
-        self
     }
 
     /// Adds time in which other connections had been waited for.
@@ -138,10 +100,15 @@ impl Response {
             is_partial: false,
             asked: None,
         });
-        let body = ureq::Body::builder().data(Vec::new()).into_reader();
         let on_cancel = cancel.on_cancel(|_| ());
-        let min_rate = MinRateMonitor::new(0, Duration::MAX);
-        Self::new(head, body, Arc::default(), on_cancel, min_rate, request.url().clone(), None)
+        Self::new(
+            head,
+            Body::Closed,
+            Arc::default(),
+            on_cancel,
+            MinRateMonitor::new(0, Duration::MAX),
+            request,
+        )
     }
 
     /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.
@@ -154,10 +121,9 @@ impl Response {
         self.head.body_len().is_some_and(|len| len > SHORT)
     }
 
-    /// Requests the rest over a new connection beside this one while it is silent and its reader waits. To be called once
-    /// a continuation has begun with this body, which holds on to its token.
-    pub(crate) fn hedge(&mut self, client: &HttpClient, hedging: &Hedging, request: &Request, rest: Rest) {
-        self.silence = SilenceHedge::watch(client, hedging, request, rest, self, &self.exchange);
+    /// Has its silences watched by what `watch` makes of its exchange.
+    pub(super) fn watch_silence(&mut self, watch: impl FnOnce(&Arc<Exchange>) -> SilenceHedge<Box<Self>>) {
+        self.silence = Some(watch(&self.exchange));
     }
 
     /// After a read has failed: the body that goes on with this one, if it was requested beside it and was faster.
@@ -202,30 +168,40 @@ impl Response {
     /// Reads what there is; blocks until a byte is there, for the silence limit at most. 0 says that the body is complete,
     /// or `buf` empty.
     pub(crate) fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        self.read(buf, false)
-            .map(|got| got.unwrap_or_else(|| unreachable!("only brief reads come to nothing")))
+        if let Some(silence) = &self.silence {
+            silence.begin_wait(self.position);
+        }
+        let result = self.read(buf, |body, buf| body.read(buf).map(Some));
+        if let Some(silence) = &self.silence {
+            silence.end_wait(result.is_ok());
+        }
+        result.map(|got| got.unwrap_or_else(|| unreachable!("only brief reads come to nothing")))
     }
 
     /// As [`read_chunk`](Self::read_chunk), but blocks for a moment only: `None` if nothing came. To be used where
     /// [`can_be_brief`](Self::can_be_brief).
     pub(crate) fn read_briefly(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
-        self.read(buf, true)
+        self.read(buf, Body::read_briefly)
     }
 
-    /// True if the next read is one of the socket itself, whose limit can be changed for it.
+    /// True if the next read can be a brief one.
     pub(crate) fn can_be_brief(&self) -> bool {
-        self.direct.is_some()
+        self.body.can_be_brief()
     }
 
-    fn read(&mut self, buf: &mut [u8], is_brief: bool) -> Result<Option<usize>, Error> {
+    fn read(
+        &mut self,
+        buf: &mut [u8],
+        read: impl FnOnce(&mut Body, &mut [u8]) -> Result<Option<usize>, Error>,
+    ) -> Result<Option<usize>, Error> {
         if self.is_over || buf.is_empty() {
             return Ok(Some(0));
         }
         if self.left == Some(0) {
-            self.release();
+            self.finish();
             return Ok(Some(0));
         }
-        match self.limit_reads(is_brief).and_then(|()| self.read_watched(buf, is_brief)) {
+        match self.read_some(buf, read) {
             Ok(got) => {
                 self.is_over |= got == Some(0);
                 Ok(got)
@@ -241,40 +217,17 @@ impl Response {
         }
     }
 
-    /// Gives the socket the limit of brief reads, or its own one back.
-    fn limit_reads(&mut self, is_brief: bool) -> Result<(), Error> {
-        let Some(tcp) = &mut self.direct else { return Ok(()) };
-        match (is_brief, self.limit) {
-            (true, None) => {
-                self.limit = Some(tcp.read_timeout());
-                tcp.set_read_timeout(Some(BRIEF)).map_err(describe_io)
-            }
-            (false, Some(limit)) => {
-                tcp.set_read_timeout(limit).map_err(describe_io)?;
-                self.limit = None;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn read_watched(&mut self, buf: &mut [u8], is_brief: bool) -> Result<Option<usize>, Error> {
-        let Some(silence) = self.silence.as_ref().filter(|_| !is_brief) else { return self.read_some(buf) };
-        silence.begin_wait(self.position, Instant::now());
-        let result = self.read_some(buf);
-        if let Some(silence) = &self.silence {
-            silence.end_wait(result.is_ok());
-        }
-        result
-    }
-
-    fn read_some(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
+    fn read_some(
+        &mut self,
+        buf: &mut [u8],
+        read: impl FnOnce(&mut Body, &mut [u8]) -> Result<Option<usize>, Error>,
+    ) -> Result<Option<usize>, Error> {
         // What lies behind the announced bytes is nobody's.
         let most = self
             .left
             .map_or(buf.len(), |left| usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len())));
         let began = Instant::now();
-        let read = self.read_body(&mut buf[..most]);
+        let read = read(&mut self.body, &mut buf[..most]);
         let ended = Instant::now();
         self.sample = match &read {
             Ok(got) => self.meter.handle_read(began, ended, got.unwrap_or(0)),
@@ -297,47 +250,15 @@ impl Response {
             return Err(Error::new(ErrorKind::Disconnected, format!("the body ended {left} bytes early")));
         }
         if left == 0 && got > 0 {
-            self.release();
+            self.finish();
         }
         Ok(Some(got))
     }
 
-    /// Reads by ureq what it has buffered or has to decode, and the rest from the socket where nothing is to be decoded and
-    /// the buffer is worth it.
-    fn read_body(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
-        if self.direct.is_none() {
-            let Some(body) = &mut self.body else { return Ok(Some(0)) };
-            self.is_read_large |= buf.len() >= LARGE;
-            self.exchange.allow_direct(self.framing.by_length && self.is_read_large);
-            let result = body.read(buf);
-            self.direct = self.exchange.take_lent();
-            if self.direct.is_none() {
-                return result.map(Some).map_err(|error| describe(ureq::Error::from(error)));
-            }
-        }
-        let Some(tcp) = &mut self.direct else { return Ok(Some(0)) };
-        match tcp.read_unbuffered(buf) {
-            Err(error) if timed_out(&error) && self.limit.is_some() => Ok(None),
-            result => result.map(Some).map_err(describe_io),
-        }
-    }
-
-    /// Ends the body, and lets go of its connection: into stock, if it can serve others. That does not block where a length
-    /// frames the body; else the end may not have been sent, and the connection is closed.
-    fn release(&mut self) {
+    /// Ends the body, all of which has come.
+    fn finish(&mut self) {
         self.is_over = true;
-        let has_its_limit = self.limit_reads(false).is_ok();
-        let Some(mut body) = self.body.take() else { return };
-        match self.direct.take() {
-            Some(tcp) if self.framing.keeps_alive && has_its_limit => self.exchange.give_back(tcp),
-            Some(_) => {}
-            None if self.framing.by_length => {
-                // ureq lets go of the connection when a read returns nothing. What comes of it does not matter: all bytes
-                // are there.
-                drop(body.read(&mut [0]));
-            }
-            None => {}
-        }
+        self.body.finish();
     }
 }
 
@@ -353,7 +274,7 @@ mod tests {
     use crate::cancel::CancelReason;
     use crate::client::HttpClient;
     use crate::config::ClientConfig;
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::thread;
 

@@ -21,14 +21,15 @@ use ureq::config::Config;
 use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport,
+    Buffers, ConnectionDetails, Connector, LazyBuffers, NextTimeout, Transport, time,
 };
 
 use super::connection::{Connection, Link};
 use super::status_line::Beginning;
-use super::transport::carry;
+use super::transport::{carry, timed_out};
 use crate::client::exchange::{Exchange, Over};
 use crate::client::pool::ConnectionPool;
+use crate::client::silence_watch::SilenceWatch;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
@@ -130,7 +131,7 @@ impl Watched {
     /// Moves the TCP connection to the body's reader, if there is one with nothing around it and the reader may have it: it
     /// then reads the rest without a copy in between.
     fn lend(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.allows_direct()) else {
+        let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.lending.is_allowed()) else {
             return Ok(());
         };
         let Some(connection) = &mut self.connection else { return Ok(()) };
@@ -142,19 +143,38 @@ impl Watched {
         // Lazy ones take no memory until they are used.
         let lent = std::mem::replace(&mut connection.link, Link::Lent(LazyBuffers::new(1, 1)));
         if let Link::Direct(tcp) = lent {
-            exchange.lend(tcp);
+            exchange.lending.lend(tcp);
         }
         Ok(())
     }
 
     /// Takes the TCP connection back that was lent, if all of the body was read from it.
     fn take_back(&mut self) {
-        let returned = self.exchange.as_ref().and_then(|exchange| exchange.take_back());
+        let returned = self.exchange.as_ref().and_then(|exchange| exchange.lending.take_back());
         if let (Some(tcp), Some(connection)) = (returned, &mut self.connection) {
             connection.link = Link::Direct(tcp);
             self.is_fit = true;
         }
     }
+}
+
+/// Waits for more of a body that is watched for silence.
+fn await_watched(
+    transport: &mut dyn Transport,
+    timeout: NextTimeout,
+    silence: &SilenceWatch,
+) -> Result<bool, ureq::Error> {
+    let timeout = timeout.for_read();
+    let limit = timeout.not_zero().map(|limit| *limit);
+    let is_timeout = |error: &ureq::Error| match error {
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(error) => timed_out(error),
+        _ => false,
+    };
+    silence.wait(limit, is_timeout, |limit| {
+        let after = limit.map_or(time::Duration::NotHappening, time::Duration::Exact);
+        transport.await_input(NextTimeout { after, per_read: None, ..timeout })
+    })
 }
 
 fn is_break(error: &io::Error) -> bool {
@@ -197,16 +217,21 @@ impl Transport for Watched {
         self.lend(timeout)?;
         let Self { connection, pool, origin, exchange, beginning, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
-        let result = beginning.await_input(connection.link.transport()?, timeout, |transport| {
-            let came = transport.await_input(timeout)?;
-            // At its first byte: all of the head may take long, and an answer that has begun is not superseded.
-            if let Some(exchange) = exchange.as_ref().filter(|_| came) {
-                if exchange.note_answer() && !exchange.is_reused() {
-                    pool.note_answered(origin);
+        let transport = connection.link.transport()?;
+        let silence = exchange.as_ref().and_then(|exchange| exchange.silence());
+        let result = match silence.filter(|_| beginning.is_over()) {
+            Some(silence) => await_watched(transport, timeout, silence),
+            None => beginning.await_input(transport, timeout, |transport| {
+                let came = transport.await_input(timeout)?;
+                // At its first byte: all of the head may take long, and an answer that has begun is not superseded.
+                if let Some(exchange) = exchange.as_ref().filter(|_| came) {
+                    if exchange.note_answer() && !exchange.is_reused() {
+                        pool.note_answered(origin);
+                    }
                 }
-            }
-            Ok(came)
-        });
+                Ok(came)
+            }),
+        };
         self.explain(result)
     }
 

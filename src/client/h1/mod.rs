@@ -1,8 +1,11 @@
 //! HTTP/1 over ureq: its connector and transport, status lines that are not HTTP, and proxies.
 
+pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod connector;
+pub(crate) mod error;
 pub(crate) mod head;
+pub(crate) mod lending;
 pub(crate) mod proxy;
 pub(crate) mod status_line;
 pub(crate) mod transport;

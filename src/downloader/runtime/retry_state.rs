@@ -117,7 +117,7 @@ impl RetryState {
                 (Arc::clone(urgency) as _, Rest::Continuation(continuation))
             }
         };
-        body.hedge(&core.client, &Hedging { delay, urgency }, &self.request, rest);
+        core.client.hedge_body(body, &Hedging { delay, urgency }, &self.request, rest);
     }
 
     /// Goes on with the body that was faster than the silent one before it.

@@ -1,0 +1,174 @@
+//! When a request is sent once more over another connection, and over which. Pure: reads no clock and sends nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::exchange::Over;
+
+/// New connections for one request, beside its first one. Each waits twice as long for the one before.
+const MAX_NEW: u32 = 3;
+
+/// Whether somebody waits for what is requested. Changes while it is under way.
+pub(crate) trait Urgency: Send + Sync {
+    fn is_urgent(&self) -> bool;
+}
+
+/// How a request is hedged.
+#[derive(Clone)]
+pub(crate) struct Hedging {
+    /// How long its connection may be silent before another one is tried.
+    pub(crate) delay: Duration,
+    pub(crate) urgency: Arc<dyn Urgency>,
+}
+
+/// Decides when a request is sent once more, and over what. Reads no clock.
+#[derive(Debug)]
+pub(super) struct HedgePolicy {
+    pub(super) delay: Duration,
+    /// It was sent over a proven connection beside the first one.
+    over_proven: bool,
+    /// How many new connections it was sent over beside the first one.
+    over_new: u32,
+    /// The silence at which the next of those may follow.
+    new_at: Duration,
+}
+
+/// What is known of a request that waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting {
+    /// How long its connection has been silent.
+    pub(super) silence: Duration,
+    /// Its connection has answered another request before.
+    pub(super) is_reused: bool,
+    /// Its connection is reused or was opened ahead: it may have died before the request was sent.
+    pub(super) is_pooled: bool,
+    pub(super) is_urgent: bool,
+    /// A connection is idle that has answered before.
+    pub(super) has_proven: bool,
+    /// The origin answers one connection at a time.
+    pub(super) is_single_connection: bool,
+}
+
+impl HedgePolicy {
+    pub(super) fn new(delay: Duration) -> Self {
+        Self { delay, over_proven: false, over_new: 0, new_at: delay }
+    }
+
+    /// Over what to send the request once more now, if so.
+    pub(super) fn poll(&mut self, waiting: Waiting) -> Option<Over> {
+        if self.may_use_proven(waiting) && waiting.has_proven && waiting.silence >= self.delay / 2 {
+            self.over_proven = true;
+            return Some(Over::Proven);
+        }
+        if self.new_at(waiting).is_some_and(|at| waiting.silence >= at) {
+            // After this one, however late it is: it has to have its time.
+            self.new_at = waiting.silence + self.delay * 2_u32.pow(self.over_new);
+            self.over_new += 1;
+            return Some(Over::New);
+        }
+        None
+    }
+
+    /// The silence at which to decide again. `None` if nothing follows unless the request becomes urgent.
+    pub(super) fn next_silence(&self, waiting: Waiting) -> Option<Duration> {
+        // A proven connection may become idle at any time.
+        let half = (self.delay / 2).max(Duration::from_millis(1));
+        let steps = u32::try_from(waiting.silence.as_nanos() / half.as_nanos()).unwrap_or(u32::MAX);
+        let proven = self.may_use_proven(waiting).then(|| half.saturating_mul(steps.saturating_add(1)));
+        proven.into_iter().chain(self.new_at(waiting)).min()
+    }
+
+    /// Notes that the proven connection was taken by another request first.
+    pub(super) fn handle_proven_taken(&mut self) {
+        self.over_proven = false;
+    }
+
+    /// One that has answered before tells a server that answers one at a time from one that is gone.
+    fn may_use_proven(&self, waiting: Waiting) -> bool {
+        !self.over_proven && !waiting.is_reused
+    }
+
+    fn new_at(&self, waiting: Waiting) -> Option<Duration> {
+        // Bulk on a new connection has no reason to suspect it, and one more request may be what a slow server lacks least.
+        let most = match (waiting.is_urgent, waiting.is_pooled) {
+            (true, _) => MAX_NEW,
+            (false, true) => 1,
+            (false, false) => 0,
+        };
+        // Another new one would wait for the same connection to be closed.
+        let is_useless = waiting.is_single_connection && !waiting.is_reused;
+        (self.over_new < most && !is_useless).then_some(self.new_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(1);
+
+    fn waiting(silence_ms: u64) -> Waiting {
+        Waiting {
+            silence: Duration::from_millis(silence_ms),
+            is_reused: true,
+            is_pooled: true,
+            is_urgent: true,
+            has_proven: true,
+            is_single_connection: false,
+        }
+    }
+
+    /// Runs it for a minute. What is sent, and at which silence in milliseconds.
+    fn run(change: impl Fn(Waiting) -> Waiting) -> Vec<(u128, Over)> {
+        let mut policy = HedgePolicy::new(DELAY);
+        let (mut sent, mut now) = (Vec::new(), Some(DELAY / 2));
+        while let Some(silence) = now.filter(|now| *now < 60 * DELAY) {
+            let waiting = change(Waiting { silence, ..waiting(0) });
+            sent.extend(policy.poll(waiting).map(|over| (silence.as_millis(), over)));
+            let next = policy.next_silence(waiting);
+            assert!(next.is_none_or(|next| next > silence), "{next:?} after {silence:?}");
+            now = next;
+        }
+        sent
+    }
+
+    #[test]
+    fn an_urgent_request_gets_new_connections_at_growing_intervals() {
+        let new = [(1000, Over::New), (2000, Over::New), (4000, Over::New)];
+        assert_eq!(run(|it| it), new);
+        let fresh = |it| Waiting { is_reused: false, is_pooled: false, has_proven: false, ..it };
+        assert_eq!(run(fresh), new);
+    }
+
+    #[test]
+    fn a_connection_that_never_answered_is_held_against_a_proven_one_first() {
+        let ahead = |it| Waiting { is_reused: false, ..it };
+        let sent = run(ahead);
+        assert_eq!(sent[..2], [(500, Over::Proven), (1000, Over::New)]);
+        // One that becomes idle later is found.
+        let later = |it: Waiting| Waiting { has_proven: it.silence > 7 * DELAY, ..ahead(it) };
+        assert_eq!(run(later).last(), Some(&(7500, Over::Proven)));
+    }
+
+    #[test]
+    fn where_one_connection_is_served_at_a_time_no_new_one_is_opened_beside_a_new_one() {
+        let single_connection = |it| Waiting { is_reused: false, is_single_connection: true, ..it };
+        assert_eq!(run(single_connection), [(500, Over::Proven)]);
+        assert_eq!(run(|it| Waiting { is_single_connection: true, ..it }).len(), 3);
+    }
+
+    #[test]
+    fn bulk_is_hedged_once_and_only_where_its_connection_may_have_died_before() {
+        assert_eq!(run(|it| Waiting { is_urgent: false, ..it }), [(1000, Over::New)]);
+        let fresh =
+            |it| Waiting { is_urgent: false, is_reused: false, is_pooled: false, has_proven: false, ..it };
+        assert_eq!(run(fresh), []);
+        let mut policy = HedgePolicy::new(DELAY);
+        assert_eq!(policy.poll(fresh(waiting(5000))), None);
+        // Somebody has come to wait for it.
+        let urgent = Waiting { is_urgent: true, ..fresh(waiting(5000)) };
+        assert_eq!(policy.poll(urgent), Some(Over::New));
+        assert_eq!(policy.poll(urgent), None);
+        assert_eq!(policy.new_at(urgent), Some(6 * DELAY));
+    }
+}

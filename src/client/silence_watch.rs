@@ -1,0 +1,88 @@
+//! Waits for more of a body, in two parts: after the first one somebody is told that nothing has come.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+/// Called when a wait for more of a body lasts.
+pub(super) trait OnSilence: Send + Sync {
+    /// Nothing has come since `since`, and the reader goes on waiting.
+    fn handle_silence(self: Arc<Self>, since: Instant);
+}
+
+/// How long a wait for more of a body goes on before somebody is told, and who.
+pub(super) struct SilenceWatch {
+    pub(super) after: Duration,
+    pub(super) then: Weak<dyn OnSilence>,
+}
+
+impl SilenceWatch {
+    /// Waits by `wait`, for `limit` at most: at once, or in two parts with the call between them. `is_timeout` tells errors
+    /// that say that a limit has passed from all others.
+    pub(super) fn wait<T, E>(
+        &self,
+        limit: Option<Duration>,
+        is_timeout: impl Fn(&E) -> bool,
+        mut wait: impl FnMut(Option<Duration>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        if limit.is_some_and(|limit| limit <= self.after) {
+            return wait(limit);
+        }
+        match wait(Some(self.after)) {
+            Err(error) if is_timeout(&error) => {}
+            result => return result,
+        }
+        if let Some(then) = self.then.upgrade() {
+            let now = Instant::now();
+            then.handle_silence(now.checked_sub(self.after).unwrap_or(now));
+        }
+        wait(limit.map(|limit| limit - self.after))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    #[derive(Default)]
+    struct Told(Mutex<u32>);
+
+    impl OnSilence for Told {
+        fn handle_silence(self: Arc<Self>, _: Instant) {
+            *self.0.lock() += 1;
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// What the waits are limited to, and how often somebody is told, where the first `silent` waits bring nothing.
+    fn run(limit: Option<Duration>, silent: usize) -> (Vec<Option<Duration>>, u32) {
+        let (told, mut waits) = (Arc::new(Told::default()), Vec::new());
+        let then = Arc::downgrade(&told) as Weak<dyn OnSilence>;
+        let result = SilenceWatch { after: SECOND, then }.wait(
+            limit,
+            |_: &()| true,
+            |limit| {
+                waits.push(limit);
+                if waits.len() > silent { Ok(()) } else { Err(()) }
+            },
+        );
+        assert_eq!(result.is_ok(), silent < waits.len());
+        let told = *told.0.lock();
+        (waits, told)
+    }
+
+    #[test]
+    fn somebody_is_told_only_of_a_wait_that_lasts() {
+        let limit = Some(10 * SECOND);
+        assert_eq!(run(limit, 0), (vec![Some(SECOND)], 0));
+        assert_eq!(run(limit, 1), (vec![Some(SECOND), Some(9 * SECOND)], 1));
+        assert_eq!(run(limit, 2), (vec![Some(SECOND), Some(9 * SECOND)], 1));
+        assert_eq!(run(None, 1), (vec![Some(SECOND), None], 1));
+    }
+
+    #[test]
+    fn a_limit_that_comes_first_ends_the_wait() {
+        assert_eq!(run(Some(SECOND), 1), (vec![Some(SECOND)], 0));
+    }
+}
