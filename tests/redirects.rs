@@ -57,6 +57,67 @@ fn a_new_target_is_asked_first_once_the_original_led_to_it() {
     }
 }
 
+#[test]
+fn a_target_that_answers_a_page_is_left_for_where_the_original_leads_now() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/song" if asked.again == 0 => Answer::redirect(302, "/signed1"),
+        "/song" => Answer::redirect(302, "/signed2"),
+        "/signed1" if asked.again > 0 => login(),
+        _ => Answer::file(asked, &content),
+    });
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    for position in [1_000_000, 1_500_000, 2_000_000, 2_500_000] {
+        read_at(&mut stream, position, 1000);
+    }
+    let paths = paths(&origin);
+    let asked = |path: &str| paths.iter().filter(|asked| *asked == path).count();
+    assert!(asked("/signed1") <= 3 && asked("/song") <= 3 && asked("/signed2") >= 4, "{paths:?}");
+}
+
+#[test]
+fn a_page_to_which_the_original_leads_as_well_is_an_error() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/song" => Answer::redirect(302, "/signed"),
+        "/signed" if asked.again > 0 => login(),
+        _ => Answer::file(asked, &content),
+    });
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    stream.seek(SeekFrom::Start(2_000_000)).unwrap();
+    let error = stream.read(&mut [0; 1000]).unwrap_err();
+    let error = windway::Error::from(error);
+    assert_eq!(error.kind(), ErrorKind::NotMedia);
+}
+
+/// Of a script that takes the part for all there is.
+#[test]
+fn a_length_that_ends_with_each_part_is_no_length() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        match asked.range() {
+            Some((first, last)) if first < LEN => {
+                let end = last.map_or(LEN, |last| LEN.min(last + 1));
+                answer.header("Content-Range", &format!("bytes {first}-{}/{end}", end - 1))
+            }
+            _ => answer,
+        }
+    });
+    let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
+    let mut body = Vec::new();
+    stream.read_to_end(&mut body).unwrap();
+    assert_eq!((body.len() as u64, stream.len()), (LEN, Some(LEN)));
+    assert_pattern(0, &body);
+}
+
+/// A page in the place of bytes.
+fn login() -> Answer {
+    Answer::raw(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 19\r\nConnection: close\r\n\r\n<html>Log in</html>",
+    )
+}
+
 /// How a node that has served before fails.
 #[derive(Clone, Copy, Debug)]
 enum Death {

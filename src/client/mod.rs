@@ -274,15 +274,24 @@ impl HttpClient {
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
     ) -> Result<Option<Box<Response>>, Error> {
-        match request.remembered_target() {
-            None => self.follow(request, &request.url, None, cancel, hedging),
-            Some(target) => match self.follow(request, target, None, cancel, hedging) {
-                Err(error) if is_targets_own(&error) => {
-                    log::debug!("the remembered target on {} failed: {error}", target.origin().host);
-                    self.follow(request, &request.url, Some((target, &error)), cancel, hedging)
-                }
-                result => result,
-            },
+        let Some(target) = request.remembered_target() else {
+            return self.follow(request, &request.url, None, cancel, hedging);
+        };
+        let (page, error) = match self.follow(request, target, None, cancel, hedging) {
+            Err(error) if is_targets_own(&error) => (None, error),
+            // Where a signature has expired, many answer a page and call it 200.
+            Ok(Some(response)) if representation::is_html(response.head()) => {
+                let error = representation::html_page(response.head());
+                (Some(response), error)
+            }
+            result => return result,
+        };
+        log::debug!("the remembered target on {} failed: {error}", target.origin().host);
+        let failed = Some((target, &error));
+        match (self.follow(request, &request.url, failed, cancel, hedging), page) {
+            // The original URL still leads to the page: that is what it serves.
+            (Err(error), Some(page)) if error.kind() == ErrorKind::NotMedia => Ok(Some(page)),
+            (result, _) => result,
         }
     }
 
@@ -515,11 +524,11 @@ impl HttpClient {
             (206, Some(asked)) => {
                 let (range, total) = check_partial(asked, content_range, body_len)
                     .map_err(|why| Error::new(ErrorKind::WrongRange, why))?;
-                (Some(range), total)
+                (Some(range), request.believe(total))
             }
             (_, Some(asked)) => match read_200(asked, content_range, body_len) {
                 Meaning::Whole => (None, body_len),
-                Meaning::Part { range, total } => (Some(range), total),
+                Meaning::Part { range, total } => (Some(range), request.believe(total)),
                 Meaning::Unclear => return Ok(None),
             },
             _ => (None, body_len),

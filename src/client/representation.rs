@@ -46,7 +46,7 @@ pub(crate) enum Likeness {
 }
 
 /// True if the response calls itself a page.
-fn is_html(head: &ResponseHead) -> bool {
+pub(super) fn is_html(head: &ResponseHead) -> bool {
     media::looks_like_html_page(head.content_type(), &[])
 }
 

@@ -36,6 +36,8 @@ pub(crate) struct Parts {
     /// Which connection it goes over.
     pub(super) over: Over,
     requires_range: bool,
+    /// See [`doubt_total`](Request::doubt_total).
+    doubts_total: bool,
     /// Limit on silence of a long poll, instead of the client's.
     held: Option<Duration>,
 }
@@ -56,6 +58,7 @@ impl Request {
             if_range: None,
             over: Over::Any,
             requires_range: false,
+            doubts_total: false,
             held: None,
         })))
     }
@@ -114,6 +117,19 @@ impl Request {
     /// Takes no whole resource instead of the range.
     pub(crate) fn require_range(&mut self) {
         self.parts().requires_range = true;
+    }
+
+    /// Takes a length of the resource that ends where the range ends for no length: some servers tell that of the part. For
+    /// those who do not know the length, and ask on until a part is shorter than asked or is refused.
+    pub(crate) fn doubt_total(mut self) -> Self {
+        self.parts().doubts_total = true;
+        self
+    }
+
+    /// The length of the resource that a part tells, as far as it is believed.
+    pub(super) fn believe(&self, total: Option<u64>) -> Option<u64> {
+        let end = self.range.map(|range| range.end).filter(|_| self.doubts_total);
+        total.filter(|total| Some(*total) != end)
     }
 
     /// Fails if `head` is that of a whole resource, and a range is required.

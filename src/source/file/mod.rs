@@ -656,6 +656,7 @@ impl Peer for FilePeer {
         let request = shared.request(sink.target());
         let whole = range == (0..u64::MAX);
         let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
+        let request = if shared.len().is_none() { request.doubt_total() } else { request };
         let mut fetch = Fetch::new(request).priority(priority).epoch(&epoch).handoff(&shared.handoff);
         if endless {
             fetch = fetch.max_retries(u32::MAX);
