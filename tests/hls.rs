@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mux::{Entry, Random, Ts, aac_frames, adts, fragment, id3};
 use support::{Answer, Asked, Content, Origin};
+use windway::abr::AbrConfig;
 use windway::hls::{Discontinuity, Hls, HlsConfig, HlsKind, Quality, Section};
 use windway::{AudioCodec, Downloader, DownloaderConfig, ErrorKind};
 
@@ -277,6 +278,29 @@ fn a_change_of_level_loses_and_repeats_no_frame() {
         "the other level was fetched"
     );
     assert!(hls.next_section().unwrap().is_none());
+}
+
+#[test]
+fn a_segment_that_would_arrive_too_late_is_replaced_by_a_lower_level() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=900000\n/mp4.m3u8\n";
+    let site = site(4).with("/master.m3u8", master);
+    let origin = Origin::start(move |asked| match asked.path.ends_with(".m4s") {
+        // The first bytes come, and the rest would take minutes.
+        true => site.answer(asked).rate(2000),
+        false => site.answer(asked),
+    });
+    let mut hls = open(&origin, "/master.m3u8", |config| {
+        let mut abr = AbrConfig::default();
+        abr.start = 1_000_000;
+        config.quality = Quality::Auto(abr);
+    });
+    assert_eq!(hls.handle().level(), 1);
+    let sections = play(&mut hls);
+    assert_eq!(sections, [(Discontinuity::Start, (0..4 * FRAMES).collect())]);
+    assert!(
+        origin.log().asked.iter().any(|asked| asked.path.ends_with("/0.ts")),
+        "the lower level was fetched"
+    );
 }
 
 #[test]

@@ -6,12 +6,12 @@
 //! ```
 
 mod estimator;
-mod horizon;
+mod hybrid;
 
 use std::time::{Duration, Instant};
 
 pub use estimator::Estimator;
-pub use horizon::Horizon;
+pub use hybrid::Hybrid;
 
 /// Options of the choice.
 ///

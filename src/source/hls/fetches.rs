@@ -23,6 +23,9 @@ pub(super) const MOST_PLAYLIST: usize = 16 << 20;
 /// Bytes of a key or an initialization section, at most.
 const MOST_RESOURCE: usize = 4 << 20;
 
+/// How often a segment that arrives is compared with what a lower level would cost.
+const WATCHED: Duration = Duration::from_millis(500);
+
 /// Bytes of a segment that are held while its key or its initialization section is missing.
 const MOST_PARKED: usize = 64 << 20;
 
@@ -266,7 +269,11 @@ struct SegmentSink {
     raw: Vec<u8>,
     output: Output,
     received: u64,
+    /// Bytes of the body, if the server has announced them.
+    len: Option<u64>,
     began: Option<Instant>,
+    /// When the progress was looked at last.
+    watched: Option<Instant>,
 }
 
 impl SegmentSink {
@@ -281,7 +288,9 @@ impl SegmentSink {
             raw: Vec::new(),
             output: Output::default(),
             received: 0,
+            len: None,
             began: None,
+            watched: None,
         }
     }
 
@@ -304,7 +313,7 @@ impl SegmentSink {
 
     fn deliver(&mut self) {
         if !self.output.frames.is_empty() {
-            self.shared.store(|state| state.handle_frames(self.slot, &mut self.output));
+            self.shared.store_frames(self.slot, &mut self.output);
         }
     }
 
@@ -324,6 +333,26 @@ impl SegmentSink {
         self.deliver();
         self.shared.change(|state| state.handle_segment_complete(self.slot));
         Ok(())
+    }
+
+    /// Gives the segment up if it would arrive too late, and another level is faster.
+    fn watch(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let (Some(began), Some(watched), Some(len)) = (self.began, self.watched, self.len) else {
+            return Ok(());
+        };
+        if now.saturating_duration_since(watched) < WATCHED {
+            return Ok(());
+        }
+        self.watched = Some(now);
+        let left = len.saturating_sub(self.received);
+        let rate = self.received as f64 / now.saturating_duration_since(began).as_secs_f64();
+        match self.shared.change(|state| state.abandon(now, self.slot, left, rate)) {
+            Some(true) => {
+                Err(Error::new(ErrorKind::Refusal, "the segment arrives too late: a lower level replaces it"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Reports what the transfer has shown of the network.
@@ -349,7 +378,9 @@ impl Sink for SegmentSink {
         final_url(&self.shared, head, &self.url)?;
         if self.began.is_none() {
             self.position = head.start();
+            self.len = head.body_len();
             self.began = Some(Instant::now());
+            self.watched = self.began;
         }
         Ok(Flow::Stream)
     }
@@ -362,7 +393,7 @@ impl Sink for SegmentSink {
             None => collect(&mut self.raw, bytes, MOST_PARKED)?,
         }
         self.deliver();
-        Ok(())
+        self.watch()
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {

@@ -280,6 +280,11 @@ impl HlsHandle {
         self.shared.with(|state| state.buffered()).unwrap_or_default()
     }
 
+    /// Number of calls that were blocked because no audio was there, and their total time. That for the first section counts.
+    pub fn stalls(&self) -> (u64, Duration) {
+        self.shared.stalls()
+    }
+
     /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.
     pub fn latency(&self) -> Option<Duration> {
         let position = self.position();

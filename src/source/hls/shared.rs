@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::HlsConfig;
+use super::demux::Output;
 use super::section::SectionInfo;
 use super::state::{ReadResult, SectionResult, State};
+use crate::cancel::CancelReason;
 use crate::client::Request;
 use crate::downloader::{Epoch, Waker};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
+use crate::source::wait::{TimeLimit, WaitState};
 use crate::types::{Priority, RequestId};
 
 #[derive(Debug)]
@@ -43,16 +46,13 @@ struct Inner {
     state: Option<State>,
     /// That of all segments until the next seek.
     epoch: Option<Epoch>,
-    /// Interrupts so far, and whether the last one still holds.
-    interrupts: u64,
-    is_interrupted: bool,
+    waits: WaitState,
     is_closed: bool,
 }
 
 impl Shared {
     pub(super) fn new(request: Request, config: HlsConfig) -> Self {
-        let inner =
-            Inner { state: None, epoch: None, interrupts: 0, is_interrupted: false, is_closed: false };
+        let inner = Inner { state: None, epoch: None, waits: WaitState::default(), is_closed: false };
         let (variables, link) = (OnceLock::new(), OnceLock::new());
         let (inner, changed, closed) = (Mutex::new(inner), Condvar::new(), Condvar::new());
         Self { config, request, variables, link, inner, changed, closed }
@@ -123,6 +123,18 @@ impl Shared {
         changed
     }
 
+    /// Stores frames that have arrived: the limits of blocked calls start again.
+    pub(super) fn store_frames(&self, slot: u64, output: &mut Output) {
+        {
+            let mut inner = self.inner.lock();
+            inner.waits.progress(Instant::now());
+            if let Some(state) = &mut inner.state {
+                state.handle_frames(slot, output);
+            }
+        }
+        self.changed.notify_all();
+    }
+
     /// Blocks until at least one byte of the section is there, or its end.
     pub(super) fn read(&self, section: u64, buf: &mut [u8]) -> Result<usize, Error> {
         self.wait("read", |state| match state.read(section, buf) {
@@ -146,54 +158,57 @@ impl Shared {
     /// Asks the state again after each change.
     fn wait<T>(&self, call: &str, mut ask: impl FnMut(&mut State) -> Turn<T>) -> Result<T, Error> {
         Error::check_may_block(call).map_err(|error| self.locate(error))?;
-        let deadline = self.config.read_timeout.and_then(|limit| Instant::now().checked_add(limit));
+        let began = Instant::now();
+        let mut limit = TimeLimit::new(self.config.read_timeout, began);
         let mut inner = self.inner.lock();
-        let interrupts = inner.interrupts;
-        loop {
-            let Some(state) = &mut inner.state else { return Err(self.locate(closed())) };
+        let begun = inner.waits.begin();
+        let mut was_blocked = false;
+        let result = loop {
+            let Some(state) = &mut inner.state else { break Err(closed()) };
             let turn = ask(state);
             let wake = state.take_wake().then(|| state.next_priority());
             let request = match turn {
                 Turn::Done(result) => {
-                    drop(inner);
                     // After an error fetching continues: the caller has been told.
-                    if let Some(priority) = wake.or(result.is_err().then_some(Priority::High)) {
-                        self.wake(priority);
-                    }
-                    return result.map_err(|error| self.locate(error));
+                    let wake = wake.or(result.is_err().then_some(Priority::High));
+                    MutexGuard::unlocked(&mut inner, || {
+                        wake.into_iter().for_each(|priority| self.wake(priority))
+                    });
+                    break result;
                 }
                 Turn::Wait(request) => request,
             };
-            if inner.is_closed {
-                return Err(self.locate(closed()));
-            }
-            if let Some(reason) = self.link.get().and_then(|link| link.epoch.reason()) {
-                return Err(self.locate(Error::cancelled(reason)));
-            }
-            if inner.is_interrupted || inner.interrupts != interrupts {
-                return Err(self.locate(Error::new(ErrorKind::Interrupted, "the call was interrupted")));
+            let cancelled = self.link.get().and_then(|link| link.epoch.reason());
+            let cancelled = cancelled.or(inner.is_closed.then_some(CancelReason::Peer));
+            if let Some(error) = inner.waits.broken_off(begun, cancelled) {
+                break Err(error);
             }
             if request.is_some() || wake.is_some() {
-                // Outside of the lock: the schedule may run user code.
-                drop(inner);
-                request.into_iter().for_each(|request| self.promote(request));
-                wake.into_iter().for_each(|priority| self.wake(priority));
-                inner = self.inner.lock();
+                MutexGuard::unlocked(&mut inner, || {
+                    request.into_iter().for_each(|request| self.promote(request));
+                    wake.into_iter().for_each(|priority| self.wake(priority));
+                });
                 continue;
             }
-            let timed_out = match deadline {
+            was_blocked = true;
+            limit.extend(inner.waits.last_progress());
+            let is_late = match limit.deadline() {
                 Some(deadline) => self.changed.wait_until(&mut inner, deadline).timed_out(),
                 None => {
                     self.changed.wait(&mut inner);
                     false
                 }
             };
-            if timed_out {
-                let limit = self.config.read_timeout.unwrap_or_default();
-                let why = format!("{call} timed out: no data for {limit:?}");
-                return Err(self.locate(Error::new(ErrorKind::TimedOut, why)));
+            limit.extend(inner.waits.last_progress());
+            if is_late && limit.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+                break Err(inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default()));
             }
+        };
+        if was_blocked {
+            inner.waits.add_stall(began.elapsed());
         }
+        drop(inner);
+        result.map_err(|error| self.locate(error))
     }
 
     /// Cancels what is fetched for the old position, and continues at `target`.
@@ -215,16 +230,18 @@ impl Shared {
     }
 
     pub(super) fn interrupt(&self) {
-        {
-            let mut inner = self.inner.lock();
-            inner.interrupts += 1;
-            inner.is_interrupted = true;
-        }
+        self.inner.lock().waits.interrupt();
         self.changed.notify_all();
     }
 
     pub(super) fn resume(&self) {
-        self.inner.lock().is_interrupted = false;
+        self.inner.lock().waits.resume();
+    }
+
+    /// Number of calls that were blocked, and their total time.
+    pub(super) fn stalls(&self) -> (u64, Duration) {
+        let stalls = self.inner.lock().waits.stalls();
+        (stalls.count, stalls.time)
     }
 
     /// Ends all calls and transfers.
@@ -265,5 +282,5 @@ enum Turn<T> {
 }
 
 fn closed() -> Error {
-    Error::new(ErrorKind::Cancelled(crate::cancel::CancelReason::Peer), "the HLS player was closed")
+    Error::cancelled(CancelReason::Peer)
 }

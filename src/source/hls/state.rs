@@ -22,7 +22,7 @@ use super::playlist::{Key, KeyMethod, MediaPlaylist, Segment};
 use super::policy::UriPolicy;
 use super::section::{Discontinuity, SectionBuffer, SectionInfo};
 use super::timeline::{Clock, Placement, Timeline, Version};
-use crate::abr::{Abr, Estimator, Horizon, Situation};
+use crate::abr::{Abr, Estimator, Hybrid, Running, Situation};
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 use crate::types::{ByteRange, Priority, RequestId};
@@ -197,7 +197,7 @@ impl State {
     pub(super) fn new(config: HlsConfig, levels: Vec<Level>, level: usize, timeline: Timeline) -> Self {
         let policy = UriPolicy { allow_http: config.allow_http, allow_private: config.allow_private };
         let abr: Option<Box<dyn Abr>> = match &config.quality {
-            Quality::Auto(abr) => Some(Box::new(Horizon::new(abr.clone()))),
+            Quality::Auto(abr) => Some(Box::new(Hybrid::new(abr.clone()))),
             Quality::Fixed(_) => None,
         };
         let start = start_of(&timeline, &config);
@@ -238,7 +238,7 @@ impl State {
             Quality::Fixed(index) => *index,
             Quality::Auto(abr) => {
                 let situation = Situation::new(&bitrates, Duration::from_secs(6), config.buffer);
-                Horizon::new(abr.clone()).choose(Instant::now(), &situation)
+                Hybrid::new(abr.clone()).choose(Instant::now(), &situation)
             }
         };
         chosen.min(levels.len() - 1)
@@ -364,14 +364,10 @@ impl State {
     }
 
     fn choose(&mut self, now: Instant) -> usize {
-        let segment = self.timelines[self.level]
-            .as_ref()
-            .map_or(Duration::ZERO, |timeline| timeline.list.target_duration);
-        let mut situation = Situation::new(&self.bitrates, segment, self.config.buffer);
-        situation.current = self.follows.map(|_| self.level);
-        situation.buffered = self.cursor.saturating_sub(self.reader_time());
-        situation.throughput = self.estimator.throughput();
-        situation.ttfb = self.estimator.ttfb();
+        let current = self.follows.map(|_| self.level);
+        let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let buffered = self.cursor.saturating_sub(self.reader_time());
+        let situation = Situation { current, buffered, ..situation };
         let chosen = match (&mut self.abr.0, &self.config.quality) {
             (Some(abr), _) => abr.choose(now, &situation).min(self.levels.len() - 1),
             (None, Quality::Fixed(index)) => (*index).min(self.levels.len() - 1),
@@ -382,6 +378,27 @@ impl State {
         } else {
             self.nearest_usable(chosen, now).unwrap_or(self.level)
         }
+    }
+
+    fn target_duration(&self) -> Duration {
+        self.timelines[self.level].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
+    }
+
+    /// A lower level from whose segment the reader gets audio earlier than from the one that is arriving, of which so many
+    /// bytes are left at so many bytes a second. It is used from here on. True if there is one.
+    pub(super) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
+        let Some(slot) = self.slots.iter().find(|known| known.id == slot) else { return false };
+        let (start, level) = (slot.start, slot.level);
+        let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let buffered = start.saturating_sub(self.reader_time());
+        let situation = Situation { current: Some(level), buffered, ..situation };
+        let Some(abr) = &mut self.abr.0 else { return false };
+        let running = Running::new(left, rate * 8.0);
+        let other = abr.abandon(now, &situation, &running).filter(|other| *other < level);
+        let Some(other) = other.filter(|other| self.levels[*other].is_usable(now)) else { return false };
+        self.estimator.handle_transfer(rate as u64, Duration::from_secs(1), self.estimator.ttfb());
+        self.restart_at(start, other);
+        true
     }
 
     /// The usable level that is nearest to `level`; a lower one if two are.
@@ -444,6 +461,19 @@ impl State {
         let sections: usize = self.sections.iter().map(SectionBuffer::len).sum();
         sections + self.slots.iter().map(|slot| slot.output.data.len()).sum::<usize>()
     }
+}
+
+/// What is known without regard to a segment.
+fn situation<'a>(
+    bitrates: &'a [u64],
+    segment: Duration,
+    config: &HlsConfig,
+    estimator: &Estimator,
+) -> Situation<'a> {
+    let mut situation = Situation::new(bitrates, segment, config.buffer);
+    situation.throughput = estimator.throughput();
+    situation.ttfb = estimator.ttfb();
+    situation
 }
 
 impl Needs {
@@ -924,7 +954,7 @@ impl State {
 
     pub(super) fn set_quality(&mut self, quality: Quality) {
         self.abr = Choice(match &quality {
-            Quality::Auto(config) => Some(Box::new(Horizon::new(config.clone()))),
+            Quality::Auto(config) => Some(Box::new(Hybrid::new(config.clone()))),
             Quality::Fixed(_) => None,
         });
         self.config.quality = quality;

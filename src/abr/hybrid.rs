@@ -1,29 +1,30 @@
-//! The default choice: the highest variant with which the buffer lasts over a horizon.
+//! The default choice: spends the buffer on quality while it is large, and keeps what the network sustains while it is not.
 
 use std::time::{Duration, Instant};
 
 use super::{Abr, AbrConfig, Running, Situation};
 
-/// How far ahead the current variant has to last.
-const STAY: f64 = 20.0;
+/// A rate is sustained if its segments arrive in this share of their duration.
+const SUSTAINED: f64 = 0.9;
 
-/// How far ahead a higher variant has to last. Longer than [`STAY`], so that the choice does not go to and fro.
-const RISE: f64 = 60.0;
+/// A variant that is not sustained is kept while the buffer stays above this share of its capacity, at most so many seconds.
+const KEEP: (f64, f64) = (0.2, 10.0);
 
-/// Audio that must stay buffered over the horizon, in seconds, once there was so much.
-const RESERVE: f64 = 6.0;
+/// A higher variant that is not sustained is chosen when the buffer has reached a share of its capacity: the first for the
+/// one above those that are sustained, the second for the highest. Above [`KEEP`], so that the choice does not go to and fro.
+const RISE: (f64, f64) = (0.25, 0.6);
 
 /// A segment whose rest takes more than this share of the buffer is given up.
 const ABANDON: f64 = 0.8;
 
-/// Chooses the highest variant with which the buffer would last over a horizon at the expected throughput. A higher variant
-/// has to last longer than the current one.
+/// Chooses the highest variant that the network sustains, and a higher one while the buffer is large. A full buffer is spent
+/// on quality, and the choice changes rarely.
 #[derive(Clone, Debug, Default)]
-pub struct Horizon {
+pub struct Hybrid {
     config: AbrConfig,
 }
 
-impl Horizon {
+impl Hybrid {
     /// With these options.
     pub fn new(config: AbrConfig) -> Self {
         Self { config }
@@ -45,7 +46,7 @@ impl Horizon {
     }
 }
 
-impl Abr for Horizon {
+impl Abr for Hybrid {
     fn choose(&mut self, _: Instant, situation: &Situation<'_>) -> usize {
         let (lowest, highest) = self.bounds(situation.bitrates);
         let Some(throughput) = situation.throughput else {
@@ -53,12 +54,8 @@ impl Abr for Horizon {
                 situation.bitrates.partition_point(|rate| *rate <= self.config.start).saturating_sub(1);
             return situation.current.unwrap_or(start).clamp(lowest, highest);
         };
-        let lasts = |level: &usize| {
-            let horizon =
-                if situation.current.is_some_and(|current| *level <= current) { STAY } else { RISE };
-            lasts(situation, situation.bitrates[*level], throughput, horizon)
-        };
-        (lowest..=highest).rev().find(lasts).unwrap_or(lowest)
+        let fits = |level: &usize| fits(situation, *level, throughput);
+        (lowest..=highest).rev().find(fits).unwrap_or(lowest)
     }
 
     fn abandon(&mut self, _: Instant, situation: &Situation<'_>, running: &Running) -> Option<usize> {
@@ -79,26 +76,29 @@ impl Abr for Horizon {
     }
 }
 
-/// True if the buffer stays above the reserve while segments of this rate are fetched one after the other.
-fn lasts(situation: &Situation<'_>, bitrate: u64, throughput: f64, horizon: f64) -> bool {
+/// True if the buffer allows to fetch the next segment at this level.
+fn fits(situation: &Situation<'_>, level: usize, throughput: f64) -> bool {
     let segment = situation.segment.max(Duration::from_millis(100)).as_secs_f64();
-    let fetch = situation.ttfb.as_secs_f64() + bitrate as f64 * segment / throughput.max(1.0);
     let capacity = situation.capacity.as_secs_f64();
-    // Near the live edge there is no room for a reserve of its usual size.
-    let reserve = RESERVE.min(capacity / 2.0);
-    let mut buffered = situation.buffered.as_secs_f64();
-    for _ in 0..(horizon / segment).ceil() as u32 {
-        buffered -= fetch;
-        // Below the reserve the buffer has to grow.
-        if buffered < reserve && fetch > segment * 0.9 {
-            return false;
-        }
-        buffered = buffered.max(0.0) + segment;
-        if buffered >= capacity {
-            return true;
-        }
+    let buffered = situation.buffered.as_secs_f64();
+    let fetch = |rate: u64| situation.ttfb.as_secs_f64() + rate as f64 * segment / throughput.max(1.0);
+    let is_sustained = |rate: u64| fetch(rate) <= segment * SUSTAINED;
+    let bitrate = situation.bitrates[level];
+    let keep = (capacity * KEEP.0).min(KEEP.1);
+    // Segments that arrive faster than they play fill the buffer: it only has to last until the next one is there.
+    if is_sustained(bitrate) && buffered >= fetch(bitrate).min(keep) {
+        return true;
     }
-    true
+    let is_rise = situation.current.is_none_or(|current| level > current);
+    let needed = if is_rise {
+        let last = situation.bitrates.len() - 1;
+        let sustained = situation.bitrates.partition_point(|rate| is_sustained(*rate)).saturating_sub(1);
+        let above = level.saturating_sub(sustained) as f64 / (last - sustained).max(1) as f64;
+        (capacity - segment).max(0.0) * (RISE.0 + (RISE.1 - RISE.0) * above)
+    } else {
+        keep
+    };
+    buffered >= needed && buffered - fetch(bitrate) >= keep
 }
 
 #[cfg(test)]
@@ -113,7 +113,7 @@ mod tests {
         let mut situation = Situation::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
         situation.buffered = Duration::from_secs(buffered);
         (situation.current, situation.throughput) = (current, throughput);
-        Horizon::new(config).choose(Instant::now(), &situation)
+        Hybrid::new(config).choose(Instant::now(), &situation)
     }
 
     #[test]
@@ -138,7 +138,7 @@ mod tests {
     fn a_segment_that_would_starve_the_buffer_is_given_up() {
         let mut situation = Situation::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
         (situation.current, situation.buffered) = (Some(3), Duration::from_secs(5));
-        let mut abr = Horizon::default();
+        let mut abr = Hybrid::default();
         let mut abandon = |left, rate| abr.abandon(Instant::now(), &situation, &Running::new(left, rate));
         assert_eq!(abandon(200_000, 100_000.0), Some(0));
         assert_eq!(abandon(20_000, 100_000.0), None);

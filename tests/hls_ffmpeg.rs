@@ -1,0 +1,178 @@
+//! HLS as ffmpeg writes it: the bytes are those of ffmpeg's own elementary stream, and the samples those of the source.
+//!
+//! `cargo test --test hls_ffmpeg --features hls-aes -- --ignored`. Needs `ffmpeg`.
+#![cfg(feature = "hls")]
+
+mod support;
+
+use std::fs;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use support::decoding::Decoding;
+use support::{Answer, Content, Origin};
+use windway::hls::{Discontinuity, Hls, HlsConfig};
+use windway::{AudioCodec, Downloader, DownloaderConfig};
+
+/// A folder with what ffmpeg has written, removed at the end.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Twenty seconds of a chord that changes all the time.
+    fn ffmpeg(&self, arguments: &str) {
+        let source =
+            "aevalsrc=0.3*sin(2*PI*(300+20*t)*t)+0.2*sin(2*PI*1900*t)|0.4*sin(2*PI*(700-9*t)*t):d=20:s=44100";
+        let mut command = Command::new("ffmpeg");
+        command.args(["-v", "error", "-f", "lavfi", "-i", source, "-bitexact"]);
+        self.run(command.args(arguments.split_whitespace()));
+    }
+
+    fn convert(&self, from: &str, arguments: &str) {
+        let mut command = Command::new("ffmpeg");
+        let from = ["-v", "error", "-allowed_extensions", "ALL", "-i", from];
+        self.run(command.args(from).args(arguments.split_whitespace()));
+    }
+
+    fn run(&self, command: &mut Command) {
+        let done = command.current_dir(self.path()).output().expect("ffmpeg is installed");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path().join(name)).unwrap()
+    }
+
+    fn serve(&self) -> Origin {
+        let root = PathBuf::from(self.path());
+        Origin::start(move |asked| match fs::read(root.join(asked.path.trim_start_matches('/'))) {
+            Ok(bytes) => Answer::file(asked, &Content::bytes(bytes)),
+            Err(_) => Answer::status(404),
+        })
+    }
+}
+
+fn open(origin: &Origin, path: &str) -> Hls {
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    downloader.open_hls(&origin.url(path), HlsConfig::default()).unwrap()
+}
+
+/// The only section, whole.
+fn play(folder: &Folder, path: &str) -> (AudioCodec, Vec<u8>) {
+    let origin = folder.serve();
+    let mut hls = open(&origin, path);
+    let mut section = hls.next_section().unwrap().unwrap();
+    assert_eq!(section.info().discontinuity, Discontinuity::Start);
+    let mut bytes = Vec::new();
+    section.read_to_end(&mut bytes).unwrap();
+    assert!(hls.next_section().unwrap().is_none(), "{path}: one section");
+    let position = hls.handle().position();
+    assert!(
+        position.abs_diff(Duration::from_secs(20)) < Duration::from_millis(200),
+        "{path}: ends at {position:?}"
+    );
+    (section.info().codec, bytes)
+}
+
+fn samples(bytes: Vec<u8>) -> Vec<f32> {
+    let mut decoding = Decoding::open(Box::new(Cursor::new(bytes)));
+    let mut all = Vec::new();
+    while let Some(samples) = decoding.samples().unwrap() {
+        all.extend(samples);
+    }
+    all
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn elementary_streams_are_those_of_ffmpeg() {
+    let folder = Folder::new();
+    let list = "-f hls -hls_time 3 -hls_playlist_type vod";
+    fs::write(folder.path().join("key"), [7; 16]).unwrap();
+    fs::write(folder.path().join("keyinfo"), "key\nkey\n").unwrap();
+    let sets: [(&str, String, &str); 8] = [
+        ("aac-ts", format!("-c:a aac -b:a 128k {list}"), "adts"),
+        (
+            "aac-mp4",
+            format!("-c:a aac -b:a 128k {list} -hls_segment_type fmp4 -hls_fmp4_init_filename aac.mp4"),
+            "adts",
+        ),
+        (
+            "aac-one",
+            format!("-c:a aac -b:a 128k {list} -hls_segment_type fmp4 -hls_flags single_file"),
+            "adts",
+        ),
+        ("mp3-ts", format!("-c:a libmp3lame -b:a 128k {list}"), "mp3"),
+        ("ac3-ts", format!("-c:a ac3 -b:a 192k {list}"), "ac3"),
+        (
+            "eac3-mp4",
+            format!("-c:a eac3 -b:a 192k {list} -hls_segment_type fmp4 -hls_fmp4_init_filename eac3.mp4"),
+            "eac3",
+        ),
+        (
+            "mp3-mp4",
+            format!(
+                "-c:a libmp3lame -b:a 128k {list} -hls_segment_type fmp4 -hls_fmp4_init_filename mp3.mp4"
+            ),
+            "mp3",
+        ),
+        ("aac-crypt", format!("-c:a aac -b:a 128k {list} -hls_key_info_file keyinfo"), "adts"),
+    ];
+    for (name, arguments, format) in sets {
+        if name == "aac-crypt" && !cfg!(feature = "hls-aes") {
+            continue;
+        }
+        folder.ffmpeg(&format!("{arguments} {name}.m3u8"));
+        folder.convert(
+            &format!("{name}.m3u8"),
+            &format!("-c copy -f {format} -write_xing 0 -id3v2_version 0 {name}.raw"),
+        );
+        let wanted = folder.read(&format!("{name}.raw"));
+        let (codec, bytes) = play(&folder, &format!("/{name}.m3u8"));
+        assert!(bytes.len() > 100_000, "{name}: {codec} {} bytes", bytes.len());
+        assert!(bytes == wanted, "{name}: {} bytes instead of {}", bytes.len(), wanted.len());
+    }
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn flac_is_decoded_to_the_samples_of_the_source() {
+    let folder = Folder::new();
+    folder.ffmpeg("-c:a flac -strict -2 -sample_fmt s16 -f hls -hls_time 3 -hls_playlist_type vod -hls_segment_type fmp4 flac.m3u8");
+    folder.ffmpeg("-c:a flac -sample_fmt s16 whole.flac");
+    let (codec, bytes) = play(&folder, "/flac.m3u8");
+    assert_eq!(codec, AudioCodec::Flac);
+    let wanted = samples(folder.read("whole.flac"));
+    assert_eq!(wanted.len(), 20 * 44_100 * 2);
+    assert!(samples(bytes) == wanted, "other samples");
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn symphonia_decodes_sections_as_it_decodes_the_whole() {
+    let folder = Folder::new();
+    // Without noise substitution, for which a decoder draws random numbers.
+    folder.ffmpeg("-c:a aac -b:a 128k -aac_pns 0 -f hls -hls_time 3 -hls_playlist_type vod aac.m3u8");
+    folder.convert("aac.m3u8", "-c copy -f adts aac.raw");
+    let (_, bytes) = play(&folder, "/aac.m3u8");
+    let decoded = samples(bytes);
+    assert!(decoded.len() > 19 * 44_100 * 2 && decoded == samples(folder.read("aac.raw")));
+    // From the middle: the same packets, but for the first one, which overlaps with the one before.
+    let origin = folder.serve();
+    let mut hls = open(&origin, "/aac.m3u8");
+    hls.seek(Duration::from_secs(10)).unwrap();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let mut bytes = Vec::new();
+    section.read_to_end(&mut bytes).unwrap();
+    let rest = samples(bytes);
+    assert!(decoded.ends_with(&rest[2048 * 2..]), "the rest after a seek");
+}
