@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use measure::Quantiles;
 use support::peers::{Collect, List};
 use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, Event, Fetch, Priority};
+use windway::event::Event;
+use windway::{Downloader, DownloaderConfig, Fetch, Priority};
 
 const TIMES: usize = 300;
 

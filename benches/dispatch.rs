@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use measure::{Quantiles, cpu, report};
 use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, Error, Event, Fetch, Next, Outcome, Peer, Priority, Sink};
+use windway::downloader::{Next, Outcome, Peer, Sink};
+use windway::event::Event;
+use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority};
 
 fn main() {
     nothing_but_dispatch();
@@ -207,7 +209,7 @@ fn eight_at_a_time(url: &str) {
         let mut response = agent.get(url).call().expect("an answer");
         response.body_mut().read_to_vec().expect("a body");
     };
-    let by_windway = |url: &str, peer: &windway::PeerHandle| {
+    let by_windway = |url: &str, peer: &windway::downloader::PeerHandle| {
         let mut response = peer.execute(Fetch::get(url).expect("an URL")).expect("an answer");
         response.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
     };

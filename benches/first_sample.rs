@@ -38,7 +38,8 @@ use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::units::Time;
-use windway::{Downloader, DownloaderConfig, FileConfig, ReadAhead};
+use windway::config::ReadAhead;
+use windway::{Downloader, DownloaderConfig, FileConfig};
 
 /// Little enough that the place of the seek is not there before it.
 const READ_AHEAD: u64 = 1 << 20;

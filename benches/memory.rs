@@ -10,7 +10,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use support::{Content, Origin};
-use windway::{Downloader, DownloaderConfig, FileConfig, StorageConfig, Stream};
+use windway::config::StorageConfig;
+use windway::{Downloader, DownloaderConfig, FileConfig, Stream};
 
 const MIB: u64 = 1 << 20;
 

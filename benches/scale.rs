@@ -8,7 +8,8 @@ mod support;
 
 use measure::report;
 use support::{Answer, Origin};
-use windway::{Downloader, DownloaderConfig, Fetch, PeerHandle, Priority};
+use windway::downloader::PeerHandle;
+use windway::{Downloader, DownloaderConfig, Fetch, Priority};
 
 fn main() {
     let origin = Origin::start(|_| Answer::status(404));

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use measure::cpu;
 use support::{Content, Origin};
-use windway::{Downloader, DownloaderConfig, FileConfig, ReadAhead, StorageConfig};
+use windway::config::{ReadAhead, StorageConfig};
+use windway::{Downloader, DownloaderConfig, FileConfig};
 
 const LEN: u64 = 512 << 20;
 const CHUNK: usize = 64 * 1024;

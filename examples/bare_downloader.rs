@@ -13,7 +13,8 @@ use std::ops::Range;
 use std::sync::mpsc;
 
 use support::{Content, Origin};
-use windway::{ByteRange, Downloader, DownloaderConfig, Error, Fetch, Next, Outcome, Peer, Priority, Sink};
+use windway::downloader::{Next, Outcome, Peer, Sink};
+use windway::{ByteRange, Downloader, DownloaderConfig, Error, Fetch, Priority};
 
 const PART: u64 = 256 * 1024;
 

@@ -24,10 +24,10 @@ use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
-use windway::{
-    Downloader, DownloaderConfig, OnDiscontinuity, Radio, RadioConfig, RadioEvent, RadioHandle, Subscriber,
-    Title,
-};
+use windway::config::OnDiscontinuity;
+use windway::event::Subscriber;
+use windway::radio::{RadioEvent, RadioHandle, Title};
+use windway::{Downloader, DownloaderConfig, Radio, RadioConfig};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -103,7 +103,7 @@ fn play(options: Options) -> Result<bool, Failure> {
     // Whatever the station sends: each connection is decoded from its headers on.
     let mut config = RadioConfig::default();
     config.on_discontinuity = OnDiscontinuity::EndOfStream;
-    let mut radio = Radio::open(&downloader, &url, config)?;
+    let mut radio = downloader.open_radio(&url, config)?;
     let handle = radio.handle();
     let interrupted = Arc::new(AtomicBool::new(false));
     ctrlc::set_handler({

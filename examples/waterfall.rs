@@ -14,7 +14,9 @@ use std::io::{Read, Seek, SeekFrom};
 use std::time::{Duration, Instant};
 
 use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, Event, RequestId, Subscriber};
+use windway::downloader::RequestId;
+use windway::event::{Event, Subscriber};
+use windway::{Downloader, DownloaderConfig};
 
 const WIDTH: usize = 100;
 

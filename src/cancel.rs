@@ -43,7 +43,7 @@ impl fmt::Display for CancelReason {
 
 /// A node in a tree of cancellation. Cheap to clone; the clones are the same token.
 ///
-/// Not public: users get an [`Epoch`](crate::Epoch), which lies below its peer's token by construction.
+/// Not public: users get an [`Epoch`](crate::downloader::Epoch), which lies below its peer's token by construction.
 #[derive(Clone)]
 pub(crate) struct CancelToken(Arc<Node>);
 
@@ -191,7 +191,7 @@ impl fmt::Debug for CancelToken {
     }
 }
 
-/// Takes a hook back when dropped. See [`Epoch::on_cancel`](crate::Epoch::on_cancel).
+/// Takes a hook back when dropped. See [`Epoch::on_cancel`](crate::downloader::Epoch::on_cancel).
 #[must_use = "dropping the guard takes the hook back"]
 pub struct CancelGuard {
     node: Weak<Node>,

@@ -6,7 +6,8 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use windway::{ClientConfig, DownloaderConfig, FileConfig, ReadAhead};
+//! use windway::config::ReadAhead;
+//! use windway::{ClientConfig, DownloaderConfig, FileConfig};
 //!
 //! let client = ClientConfig::new().user_agent("my-player/1.0").connect_timeout(Duration::from_secs(3));
 //! let downloader = DownloaderConfig::new().client(client).max_concurrent(4);
@@ -230,7 +231,8 @@ impl fmt::Debug for HeaderNames<'_> {
 /// Credentials for the `Authorization` header.
 ///
 /// ```
-/// use windway::{Auth, ClientConfig};
+/// use windway::config::Auth;
+/// use windway::ClientConfig;
 ///
 /// let auth = Auth::Bearer("token".into());
 /// let config = ClientConfig::new().auth([("https://example.com".into(), auth)]);
@@ -308,18 +310,18 @@ pub struct DownloaderConfig {
     /// limit is reached. Default: 32.
     pub peer_capacity: usize,
     /// Maximum number of response bodies that callers, and sinks that detached them, hold open. Beyond it `execute` and
-    /// detaching fail with [`ErrorKind::TooManyOpenBodies`], and a [`Batch`](crate::Batch) sends no more requests until
+    /// detaching fail with [`ErrorKind::TooManyOpenBodies`], and a [`Batch`](crate::downloader::Batch) sends no more requests until
     /// a body is closed. Requests that a batch has already sent may exceed the limit by up to `peer_capacity`. Default:
     /// 64.
     pub max_open_bodies: usize,
     /// Maximum number of retries of a fetch. The count starts again when an attempt has received 64 KiB, or new bytes
     /// over at least one second. A fetch can override it. Default: 5.
     pub max_retries: u32,
-    /// Publishes [`Event::Slow`](crate::Event::Slow) once when a fetch has run this long. The fetch is not interrupted.
+    /// Publishes [`Event::Slow`](crate::event::Event::Slow) once when a fetch has run this long. The fetch is not interrupted.
     /// Default: 2 s.
     pub soft_timeout: Duration,
     /// A fetch on a worker that makes no progress for this long is reported as stalled, by an
-    /// [`Event::Hang`](crate::Event::Hang) and an error in the log. Default: 60 s, more than the client's limits let
+    /// [`Event::Hang`](crate::event::Event::Hang) and an error in the log. Default: 60 s, more than the client's limits let
     /// one request take without a byte.
     ///
     /// A value of 60 s or more is raised, if necessary, to the sum of `resolve_timeout`, `connect_timeout`, twice
@@ -389,7 +391,7 @@ impl HangPolicy {
     /// Calls `on_hang` once for each stall, on the watchdog's thread. A panic in it is caught and logged.
     ///
     /// ```
-    /// let policy = windway::HangPolicy::on_hang(|hang| eprintln!("{hang}"));
+    /// let policy = windway::config::HangPolicy::on_hang(|hang| eprintln!("{hang}"));
     /// let config = windway::DownloaderConfig::new().hang_policy(policy);
     /// ```
     pub fn on_hang(on_hang: impl Fn(&Hang) + Send + Sync + 'static) -> Self {
@@ -491,7 +493,8 @@ impl DownloaderConfig {
 /// Options of a [`Stream`](crate::Stream).
 ///
 /// ```no_run
-/// use windway::{Downloader, FileConfig, StorageConfig};
+/// use windway::config::StorageConfig;
+/// use windway::{Downloader, FileConfig};
 ///
 /// let config = FileConfig::new().storage(StorageConfig::TempFile(None)).server_pools(false);
 /// let stream = Downloader::global()?.open_with("https://example.com/a.flac", config)?;
@@ -587,7 +590,8 @@ impl fmt::Debug for FileConfig {
 /// Options of a [`Radio`](crate::Radio).
 ///
 /// ```
-/// use windway::{AfterPause, RadioConfig};
+/// use windway::config::AfterPause;
+/// use windway::RadioConfig;
 ///
 /// let config = RadioConfig::new().ahead(512 * 1024).after_pause(AfterPause::Continue);
 /// ```
@@ -742,7 +746,7 @@ pub enum OnDiscontinuity {
     /// independent, so a decoder searches for the next one.
     Continue,
     /// Returns 0, as at the end of a file, until
-    /// [`RadioHandle::pass_discontinuity`](crate::RadioHandle::pass_discontinuity) is called. For Ogg, FLAC and other
+    /// [`RadioHandle::pass_discontinuity`](crate::radio::RadioHandle::pass_discontinuity) is called. For Ogg, FLAC and other
     /// formats that begin with headers: each connection is read as a separate file by a new decoder.
     EndOfStream,
 }

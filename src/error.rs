@@ -70,7 +70,7 @@ struct Report {
 /// | `TooManyOpenBodies` | `execute`, or detaching a body | by the caller | read or drop open responses, then try again |
 /// | `WouldDeadlock` | a blocking call in a callback | no | make the call on another thread |
 /// | `Panicked` | a callback | no | correct the callback |
-/// | `Stalled` | a fetch without progress, with [`HangPolicy::CancelStalled`](crate::HangPolicy::CancelStalled) | no | find what blocks, for example a sink |
+/// | `Stalled` | a fetch without progress, with [`HangPolicy::CancelStalled`](crate::config::HangPolicy::CancelStalled) | no | find what blocks, for example a sink |
 /// | `Storage` | writing or reading stored bytes | no | free disk space or memory, then open the URL again |
 /// | `Refusal` | a sink | no | depends on the sink |
 /// | `Io` | any time | no | depends on the error |

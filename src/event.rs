@@ -1,4 +1,4 @@
-//! What happens, told to whoever subscribed, by a bus that never blocks its publisher.
+//! What happens to fetches, as [`Event`]s, and the [`Subscriber`] that receives them. Publishing never blocks.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -310,7 +310,8 @@ impl<E> fmt::Debug for Bus<E> {
 /// keep up loses the oldest events, and receives how many: [`Event::Lagged`].
 ///
 /// ```no_run
-/// use windway::{Downloader, Event};
+/// use windway::event::Event;
+/// use windway::Downloader;
 ///
 /// let downloader = Downloader::global()?;
 /// let subscriber = downloader.subscribe();

@@ -22,12 +22,12 @@
 //!
 //! | your code | runs on |
 //! |---|---|
-//! | [`Peer::next_fetch`] | a worker |
-//! | [`Sink`]: `accepted`, `head`, `write`, `write_block`, `retrying`, `detached` | a worker |
-//! | [`Sink::finish`] | a worker or the scheduler's thread; never inside another callback |
+//! | [`Peer::next_fetch`](downloader::Peer::next_fetch) | a worker |
+//! | [`Sink`](downloader::Sink): `accepted`, `head`, `write`, `write_block`, `retrying`, `detached` | a worker |
+//! | [`Sink::finish`](downloader::Sink::finish) | a worker or the scheduler's thread; never inside another callback |
 //! | [`Fetch::validate`] | a worker; the caller of `execute`; for a body that is asked for again, its reader |
-//! | [`Epoch::on_cancel`] | the thread that cancels, or stops, or drops the last handle |
-//! | [`HangPolicy::on_hang`] | the watchdog's thread |
+//! | [`Epoch::on_cancel`](downloader::Epoch::on_cancel) | the thread that cancels, or stops, or drops the last handle |
+//! | [`HangPolicy::on_hang`](config::HangPolicy::on_hang) | the watchdog's thread |
 //! | the drop of a peer, a sink, a closure, or the cause of an [`Error`] | any of these, and whoever drops the last handle or error |
 //!
 //! windway holds no lock while it runs a callback, so a callback may make all calls that do not block. A call that blocks could
@@ -36,13 +36,13 @@
 //!
 //! | in a callback | |
 //! |---|---|
-//! | [`PeerHandle::execute`], the answers of a [`Batch`], [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
+//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the answers of a [`Batch`](downloader::Batch), [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
 //! | `read` of a [`Stream`] or a [`Radio`]; [`Stream`]'s `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
-//! | `wait_buffered`, `wait_range` of a [`StreamHandle`] or a [`RadioHandle`] | [`ErrorKind::WouldDeadlock`] |
+//! | `wait_buffered`, `wait_range` of a [`StreamHandle`] or a [`RadioHandle`](radio::RadioHandle) | [`ErrorKind::WouldDeadlock`] |
 //! | [`Downloader::stop`]; the drop of the last handle, of a [`Stream`] or of a [`Radio`] | takes effect, and does not wait for the threads |
-//! | [`Subscriber::recv`], `recv_timeout` | do not wait: as [`Subscriber::try_recv`] |
+//! | [`Subscriber::recv`](event::Subscriber::recv), `recv_timeout`, `recv_deadline` | do not wait: as [`Subscriber::try_recv`](event::Subscriber::try_recv) |
 //! | `read` of a [`Response`] | allowed: it waits for its own connection and nothing else. On a worker it keeps that worker. |
-//! | all others, such as [`Stream::try_read`], [`PeerHandle::wake`], [`Epoch::cancel`], [`Downloader::register`], [`Downloader::open_later`], [`Radio::open`] | allowed |
+//! | all others, such as [`Stream::try_read`], [`PeerHandle::wake`](downloader::PeerHandle::wake), [`Epoch::cancel`](downloader::Epoch::cancel), [`Downloader::register`], [`Downloader::open_later`], [`Downloader::open_radio`] | allowed |
 //!
 //! A callback that panics fails its fetch, or ends its peer, with [`ErrorKind::Panicked`]. A panic in the drop of a value is
 //! caught and logged. As always in Rust, a drop that panics while another panic unwinds aborts the process.
@@ -58,39 +58,32 @@ pub mod abr;
 mod bandwidth;
 mod cancel;
 mod client;
-mod config;
-mod downloader;
+pub mod config;
+pub mod downloader;
 mod error;
-mod event;
+pub mod event;
 mod foreign;
-mod media;
+pub mod media;
 mod origin;
 mod phase;
 mod safe_url;
 mod source;
 mod storage;
-mod stream;
+pub mod stream;
 mod types;
 
-pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
-pub use crate::source::{Pending, Source, StreamStats, TryRead};
-pub use cancel::{CancelGuard, CancelReason};
-pub use client::{ResponseHead, Validator};
-pub use config::{
-    AfterPause, Auth, ClientConfig, DownloaderConfig, FileConfig, HangPolicy, OnDiscontinuity, OnHang,
-    RadioConfig, ReadAhead, StorageConfig,
-};
-pub use downloader::{
-    Batch, Downloader, Epoch, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Response, Sink, Stats, Totals,
-    Waker,
-};
+/// Internet radio: Icecast, SHOUTcast and other endless bodies. [`Downloader::open_radio`] opens a station.
+pub mod radio {
+    pub use crate::source::radio::{Radio, RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
+}
+
+pub use config::{ClientConfig, DownloaderConfig, FileConfig, RadioConfig};
+pub use downloader::{Downloader, Fetch, Response};
 pub use error::{Error, ErrorKind};
-pub use event::{Event, Hang, HangCause, Subscriber};
-pub use media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
-pub use phase::Phase;
+pub use radio::Radio;
 pub use safe_url::SafeUrl;
 pub use stream::{Stream, StreamHandle, open};
-pub use types::{ByteRange, Priority, RequestId};
+pub use types::{ByteRange, Priority};
 
 /// HTTP Live Streaming. Needs the feature `hls`.
 #[cfg(feature = "hls")]

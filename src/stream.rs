@@ -1,4 +1,4 @@
-//! [`Stream`], which callers read (`Read + Seek + Send + Sync`), and [`StreamHandle`], for use from other threads.
+//! Files, as values to read: [`Stream`] (`Read + Seek + Send + Sync`), and [`StreamHandle`] for use from other threads.
 //!
 //! Both are the same types for every [`Source`]: they keep the position and the result of the last read, and ask the
 //! source for everything else.
@@ -14,18 +14,21 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::cancel::CancelReason;
-use crate::config::{FileConfig, ReadAhead};
+use crate::config::{FileConfig, RadioConfig, ReadAhead};
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::media::MediaInfo;
-use crate::phase::{Phase, Reads};
+use crate::phase::Reads;
 use crate::safe_url::SafeUrl;
 use crate::source::file::{FileReader, HttpFile};
 use crate::source::local::LocalFile;
 use crate::source::memory::Memory;
-use crate::source::{Source, StreamStats, TryRead};
+use crate::source::radio::Radio;
 use crate::types::{ByteRange, Priority};
+
+pub use crate::phase::Phase;
+pub use crate::source::{Pending, Source, StreamStats, TryRead};
 
 /// Positions that a file can have: what `lseek` takes.
 const MAX_POSITION: u64 = i64::MAX as u64;
@@ -159,6 +162,24 @@ impl Downloader {
     pub fn open_later(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
         HttpFile::open(self, url, config, false).map(FileReader::new).map(Stream::new)
     }
+
+    /// Opens the station at `url`. Does not block: the radio's thread connects, and the first read returns the error if
+    /// that fails.
+    ///
+    /// ```no_run
+    /// use windway::{Downloader, RadioConfig};
+    ///
+    /// let radio = Downloader::global()?.open_radio("http://example.com:8000/stream", RadioConfig::default())?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the
+    /// field; [`ErrorKind::Cancelled`] once the downloader has stopped; [`ErrorKind::Io`] if a thread can't be started.
+    pub fn open_radio(&self, url: &str, config: RadioConfig) -> Result<Radio, Error> {
+        Radio::open(self, url, config)
+    }
 }
 
 impl Stream {
@@ -166,7 +187,8 @@ impl Stream {
     ///
     /// ```
     /// use std::io::Read;
-    /// use windway::{Error, Source, Stream};
+    /// use windway::stream::Source;
+    /// use windway::{Error, Stream};
     ///
     /// struct Zeros(u64);
     ///
@@ -253,7 +275,7 @@ impl Stream {
     /// Reads stored bytes without blocking. Meant for audio callbacks.
     ///
     /// Bytes that are not stored are fetched as urgently as for a blocked read. Takes no lock that is held during I/O.
-    /// Bytes in a temporary file are [`Pending::OnDisk`](crate::Pending::OnDisk) until the disk thread has loaded them
+    /// Bytes in a temporary file are [`Pending::OnDisk`](crate::stream::Pending::OnDisk) until the disk thread has loaded them
     /// into memory; after that, the next bytes are loaded ahead of the reader. The first such read starts the disk
     /// thread. There is one for the process, and it ends with the last stream that needed it.
     ///
@@ -261,7 +283,7 @@ impl Stream {
     ///
     /// The same as for a blocking read: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], [`ErrorKind::Storage`],
     /// and permanent errors of the fetch. The error is repeated for one second; then the request is retried. A
-    /// transient error is [`Pending::Retrying`](crate::Pending::Retrying) for as long as it lasts:
+    /// transient error is [`Pending::Retrying`](crate::stream::Pending::Retrying) for as long as it lasts:
     /// [`FileConfig::read_timeout`] does not apply here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
         if buf.is_empty() {
@@ -515,8 +537,8 @@ impl StreamHandle {
     /// # let stream = windway::open("https://example.com/episode.mp3")?;
     /// let handle = stream.handle();
     /// match handle.phase() {
-    ///     windway::Phase::Ended => println!("over"),
-    ///     windway::Phase::Failed => println!("stopped: {:?}", handle.last_error()),
+    ///     windway::stream::Phase::Ended => println!("over"),
+    ///     windway::stream::Phase::Failed => println!("stopped: {:?}", handle.last_error()),
     ///     _ => {}
     /// }
     /// # Ok::<(), windway::Error>(())

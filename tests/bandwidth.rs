@@ -10,7 +10,9 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin, Station};
-use windway::{Downloader, Fetch, Outcome, PeerHandle, Priority, Radio, RadioConfig, ReadAhead};
+use windway::config::ReadAhead;
+use windway::downloader::{Outcome, PeerHandle};
+use windway::{Downloader, Fetch, Priority, RadioConfig};
 
 const RATE: f64 = 4e6;
 
@@ -90,7 +92,7 @@ fn a_radio_takes_nothing_from_the_rate_of_what_comes_beside_it() {
     let radio_origin = Origin::start(move |asked| Answer::station(asked, &station).rate(16_000));
     let origin = serve(RATE, 2_000_000);
     let downloader = downloader(|_| ());
-    let mut radio = Radio::open(&downloader, &radio_origin.url("/live"), RadioConfig::default()).unwrap();
+    let mut radio = downloader.open_radio(&radio_origin.url("/live"), RadioConfig::default()).unwrap();
     radio.read_exact(&mut [0; 1000]).unwrap();
     transfer(&downloader, &origin);
     radio.read_exact(&mut vec![0; 48_000]).unwrap();

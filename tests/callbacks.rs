@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use support::peers::{List, downloader};
 use support::{Answer, Content, Origin};
-use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Flow, HangPolicy, Next, Outcome, Peer,
-    PeerHandle, Priority, Radio, RadioConfig, RequestId, Response, ResponseHead, Sink, Stream,
-};
+use windway::config::HangPolicy;
+use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Radio, RadioConfig, Response, Stream};
 
 /// Where users' code runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -278,7 +277,7 @@ fn calls_that_block_fail_in_every_callback_and_the_others_work() {
         let mut stream = other.open(&other_origin.url("/a")).unwrap();
         stream.handle().wait_buffered(1000, None).unwrap();
         let mut endless = other.open_later(&other_origin.url("/endless"), FileConfig::default()).unwrap();
-        let mut radio = Radio::open(&other, &other_origin.url("/a"), RadioConfig::default()).unwrap();
+        let mut radio = other.open_radio(&other_origin.url("/a"), RadioConfig::default()).unwrap();
         radio.handle().wait_buffered(1, None).unwrap();
         let (results, result) = mpsc::channel();
         let quiet = Downloader::new(DownloaderConfig::default()).unwrap().subscribe();

@@ -8,10 +8,9 @@ use std::thread;
 
 use support::peers::{Got, List, collect};
 use support::{Answer, Asked, Content, Origin};
-use windway::{
-    CancelReason, Downloader, DownloaderConfig, Epoch, Error, ErrorKind, Event, Fetch, Outcome, PeerHandle,
-    Priority, Subscriber,
-};
+use windway::downloader::{CancelReason, Epoch, Outcome, PeerHandle};
+use windway::event::{Event, Subscriber};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
 /// Where the fetch is when it is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin};
-use windway::{
-    Downloader, Error, ErrorKind, Event, Fetch, Flow, Next, Outcome, Peer, PeerHandle, Priority, RequestId,
-    ResponseHead, Sink, Subscriber, Waker,
-};
+use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Waker};
+use windway::event::{Event, Subscriber};
+use windway::{Downloader, Error, ErrorKind, Fetch, Priority};
 
 /// A downloader with one worker, which is held by a request whose head does not come.
 struct Held {

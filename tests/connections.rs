@@ -11,10 +11,9 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Asked, Content, Origin};
-use windway::{
-    Auth, ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Outcome, PeerHandle,
-    Priority, Radio, RadioConfig, Response,
-};
+use windway::config::Auth;
+use windway::downloader::{Outcome, PeerHandle};
+use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Response};
 
 /// Longer than any test: what has to wait for it hangs.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -694,7 +693,7 @@ fn headers_that_windway_sets_itself_are_refused_by_name() {
             config.headers = headers();
             says_so(
                 ErrorKind::InvalidConfig,
-                Radio::open(&downloader, "http://127.0.0.1/", config).unwrap_err(),
+                downloader.open_radio("http://127.0.0.1/", config).unwrap_err(),
             );
             let mut config = DownloaderConfig::default();
             config.client.default_headers = headers();

@@ -11,10 +11,9 @@ use support::decoding::{Decoding, Source, decode_with_seeks};
 use support::{Answer, Asked, Content, Origin};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
-use windway::{
-    AudioCodec, ContainerFormat, Downloader, DownloaderConfig, ErrorKind, FileConfig, HintSource,
-    StorageConfig,
-};
+use windway::config::StorageConfig;
+use windway::media::{AudioCodec, ContainerFormat, HintSource};
+use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig};
 
 const TRACKS: [(&str, &[u8]); 5] = [
     ("flac", include_bytes!("data/track.flac")),

@@ -10,10 +10,10 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::{Collect, List, collect, downloader};
 use support::{Answer, Content, Origin};
-use windway::{
-    ByteRange, CancelReason, Error, ErrorKind, Event, Fetch, Flow, HangPolicy, Next, Outcome, Peer, Priority,
-    Response, ResponseHead, Sink,
-};
+use windway::config::HangPolicy;
+use windway::downloader::{CancelReason, Flow, Next, Outcome, Peer, ResponseHead, Sink};
+use windway::event::Event;
+use windway::{ByteRange, Error, ErrorKind, Fetch, Priority, Response};
 
 #[test]
 fn execute_returns_the_open_body() {
@@ -221,7 +221,7 @@ trait TakeEnqueued {
     fn take_enqueued(&self, number: usize) -> usize;
 }
 
-impl TakeEnqueued for windway::Subscriber {
+impl TakeEnqueued for windway::event::Subscriber {
     /// Blocks until so many fetches were accepted.
     fn take_enqueued(&self, number: usize) -> usize {
         let is_enqueued = |event: &Event| matches!(event, Event::Enqueued { .. });
@@ -352,7 +352,7 @@ fn a_batch_may_be_larger_than_the_peers_credit() {
 
 #[test]
 fn execute_on_a_thread_of_windway_fails_instead_of_waiting_for_itself() {
-    struct Nested(windway::PeerHandle, String, mpsc::Sender<Error>);
+    struct Nested(windway::downloader::PeerHandle, String, mpsc::Sender<Error>);
     impl Sink for Nested {
         fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
             self.2.send(self.0.execute(Fetch::get(&self.1)?).unwrap_err()).unwrap();

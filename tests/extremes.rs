@@ -10,10 +10,9 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::{List, collect};
 use support::{Answer, Content, Origin, Station};
-use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Outcome, Priority, Radio, RadioConfig,
-    ReadAhead, StorageConfig,
-};
+use windway::config::{ReadAhead, StorageConfig};
+use windway::downloader::Outcome;
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig};
 
 const LEN: usize = 300_000;
 
@@ -222,7 +221,7 @@ fn numbers_of_a_radio_are_refused_by_name_or_work() {
         let origin = std::sync::Arc::clone(&origin);
         let used = ends(&case, move || -> Result<(), Error> {
             let downloader = Downloader::new(DownloaderConfig::default())?;
-            let mut radio = Radio::open(&downloader, &origin.url("/live"), config)?;
+            let mut radio = downloader.open_radio(&origin.url("/live"), config)?;
             radio.read_exact(&mut vec![0; 50_000])?;
             let window = radio.handle().window();
             radio.seek(SeekFrom::Start(window.start))?;

@@ -14,10 +14,9 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::{Collect, List};
 use support::{Answer, Asked, Content, Origin};
-use windway::{
-    ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Outcome, Priority,
-    StorageConfig,
-};
+use windway::config::StorageConfig;
+use windway::downloader::Outcome;
+use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority};
 
 const LEN: u64 = 400_000;
 

@@ -10,10 +10,10 @@ use support::content::assert_pattern;
 use support::peers::{Collect, List};
 use support::steps::{run, steps, temp_file};
 use support::{Answer, Asked, Content, Origin};
-use windway::{
-    Downloader, DownloaderConfig, ErrorKind, Event, FileConfig, Pending, Phase, Priority, ReadAhead,
-    StorageConfig, TryRead,
-};
+use windway::config::{ReadAhead, StorageConfig};
+use windway::event::Event;
+use windway::stream::{Pending, Phase, TryRead};
+use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, Priority};
 
 fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()

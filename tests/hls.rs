@@ -15,7 +15,8 @@ use mux::{Entry, Random, Ts, aac_frames, adts, fragment, id3};
 use support::{Answer, Asked, Content, Origin};
 use windway::abr::AbrConfig;
 use windway::hls::{Discontinuity, Hls, HlsConfig, HlsKind, Quality, Section};
-use windway::{AudioCodec, Downloader, DownloaderConfig, ErrorKind};
+use windway::media::AudioCodec;
+use windway::{Downloader, DownloaderConfig, ErrorKind};
 
 /// AAC frames in a segment of two seconds at 48 kHz.
 const FRAMES: u64 = 94;

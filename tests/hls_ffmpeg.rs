@@ -14,7 +14,8 @@ use std::time::Duration;
 use support::decoding::Decoding;
 use support::{Answer, Content, Origin};
 use windway::hls::{Discontinuity, Hls, HlsConfig};
-use windway::{AudioCodec, Downloader, DownloaderConfig};
+use windway::media::AudioCodec;
+use windway::{Downloader, DownloaderConfig};
 
 /// A folder with what ffmpeg has written, removed at the end.
 struct Folder(tempfile::TempDir);

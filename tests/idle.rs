@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use support::peers::{Collect, List, downloader};
 use support::{Answer, Content, Origin};
-use windway::{Event, Fetch, PeerHandle, Priority, Subscriber};
+use windway::downloader::PeerHandle;
+use windway::event::{Event, Subscriber};
+use windway::{Fetch, Priority};
 
 static ALONE: Mutex<()> = Mutex::new(());
 

@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin};
-use windway::{
-    CancelReason, Error, ErrorKind, Event, Fetch, Next, Outcome, Peer, Priority, Sink, Subscriber,
-};
+use windway::downloader::{CancelReason, Next, Outcome, Peer, Sink};
+use windway::event::{Event, Subscriber};
+use windway::{Error, ErrorKind, Fetch, Priority};
 
 fn get(origin: &Origin, path: &str) -> Fetch {
     Fetch::get(&origin.url(path)).unwrap()

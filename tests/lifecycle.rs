@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin, Station};
-use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Event, Fetch, FileConfig, Flow, Next, Outcome, Peer,
-    Priority, Radio, RadioConfig, RequestId, Response, ResponseHead, Sink,
-};
+use windway::downloader::{Flow, Next, Outcome, Peer, RequestId, ResponseHead, Sink};
+use windway::event::Event;
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Response};
 
 /// Tests here count the process's threads and descriptors: one at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -86,7 +85,7 @@ fn radios_leave_nothing_behind() {
     for round in 0..300 {
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
         let path = ["/live", "/breaking", "/silent", "/gone"][round % 4];
-        let mut radio = Radio::open(&downloader, &origin.url(path), RadioConfig::default()).unwrap();
+        let mut radio = downloader.open_radio(&origin.url(path), RadioConfig::default()).unwrap();
         let handle = radio.handle();
         let heard = radio.read_exact(&mut [0; 5000]);
         assert_eq!(heard.is_ok(), path != "/gone", "{heard:?}");
@@ -122,7 +121,7 @@ fn stopping_releases_a_reader() {
     origin.wait_until("bytes", |log| log.sent >= 10_000);
     downloader.stop();
     let (error, all) = reader.join().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Cancelled(windway::CancelReason::Shutdown));
+    assert_eq!(error.kind(), ErrorKind::Cancelled(windway::downloader::CancelReason::Shutdown));
     assert_pattern(0, &all);
     assert!(downloader.open(&origin.url("/a")).unwrap_err().is_cancelled());
 }
@@ -396,7 +395,7 @@ fn a_fetch_with_a_validator_ends_after_the_downloader_was_stopped() {
     });
     for _ in 0..2 {
         let error = end.recv_timeout(Duration::from_secs(60)).unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Cancelled(windway::CancelReason::Shutdown));
+        assert_eq!(error.kind(), ErrorKind::Cancelled(windway::downloader::CancelReason::Shutdown));
     }
 }
 

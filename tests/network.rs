@@ -13,7 +13,10 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Asked, Content, Origin, Station};
-use windway::{Event, Fetch, Outcome, PeerHandle, Priority, Radio, RadioConfig, RadioEvent};
+use windway::downloader::{Outcome, PeerHandle};
+use windway::event::Event;
+use windway::radio::RadioEvent;
+use windway::{Fetch, Priority, RadioConfig};
 
 /// Longer than any test: what has to wait for it hangs.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -359,7 +362,7 @@ fn a_radio_whose_connection_dies_in_silence_plays_on_from_a_new_one() {
         _ => Answer::station(asked, &station),
     });
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
-    let mut radio = Radio::open(&downloader, &origin.url("/live"), RadioConfig::default()).unwrap();
+    let mut radio = downloader.open_radio(&origin.url("/live"), RadioConfig::default()).unwrap();
     let events = radio.handle().subscribe();
     let mut audio = vec![0; 200_000];
     radio.read_exact(&mut audio).unwrap();

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::{Answer, Asked, Content, Origin, Station};
-use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Event, FileConfig, Phase, Radio, RadioConfig, RadioEvent,
-    ReadAhead, StorageConfig, Stream, Subscriber, TryRead,
-};
+use windway::config::{ReadAhead, StorageConfig};
+use windway::event::{Event, Subscriber};
+use windway::radio::RadioEvent;
+use windway::stream::{Phase, TryRead};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio, RadioConfig, Stream};
 
 const LEN: u64 = 1 << 20;
 
@@ -209,7 +210,7 @@ fn a_downloader_that_stops_closes_its_streams() {
     let stream = downloader.open(&origin.url("/a")).unwrap();
     let station = Station { audio: Content::endless(), interval: 0, every: 1, titles: Vec::new() };
     let live = Origin::start(move |asked| Answer::station(asked, &station));
-    let mut radio = Radio::open(&downloader, &live.url("/live"), RadioConfig::default()).unwrap();
+    let mut radio = downloader.open_radio(&live.url("/live"), RadioConfig::default()).unwrap();
     radio.read_exact(&mut [0; 1000]).unwrap();
     downloader.stop();
     assert_eq!((stream.handle().phase(), radio.handle().phase()), (Phase::Closed, Phase::Closed));
@@ -263,7 +264,7 @@ fn a_radio_tells_failed_from_closed_too() {
     let downloader = Downloader::new(config).unwrap();
     let mut config = RadioConfig::default();
     config.read_timeout = Some(Duration::from_millis(50));
-    let mut radio = Radio::open(&downloader, &origin.url("/live"), config).unwrap();
+    let mut radio = downloader.open_radio(&origin.url("/live"), config).unwrap();
     let handle = radio.handle();
     let events = handle.subscribe();
     assert!(matches!(handle.phase(), Phase::Opening | Phase::Fetching | Phase::Stalled));

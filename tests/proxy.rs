@@ -10,7 +10,8 @@ use support::content::assert_pattern;
 use support::peers::downloader;
 use support::proxy::{Proxy, Reply};
 use support::{Answer, Asked, Content, Origin};
-use windway::{Downloader, Error, ErrorKind, Fetch, PeerHandle, Priority, Response};
+use windway::downloader::PeerHandle;
+use windway::{Downloader, Error, ErrorKind, Fetch, Priority, Response};
 
 /// Longer than all buffers on its way.
 const LONG: u64 = 3_000_000;

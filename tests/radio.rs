@@ -12,10 +12,9 @@ use support::decoding::{Decoding, LentSource, LiveSource};
 use support::{Answer, Asked, Content, Origin, Station};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
-use windway::{
-    AfterPause, Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, OnDiscontinuity, Radio,
-    RadioConfig, RadioEvent, RadioHandle,
-};
+use windway::config::{AfterPause, OnDiscontinuity};
+use windway::radio::{RadioEvent, RadioHandle};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio, RadioConfig};
 
 const TITLES: [&str; 3] = ["One - First", "It's; the 'second'", "Drei - Größer"];
 
@@ -45,7 +44,7 @@ fn station(interval: u64, every: u64) -> Station {
 }
 
 fn open(downloader: &Downloader, origin: &Origin, change: impl FnOnce(&mut RadioConfig)) -> Radio {
-    Radio::open(downloader, &origin.url("/live"), config(change)).unwrap()
+    downloader.open_radio(&origin.url("/live"), config(change)).unwrap()
 }
 
 /// A radio that receives what `answer` makes of a station.
@@ -74,7 +73,7 @@ fn read_to_error(radio: &mut Radio) -> (Vec<u8>, Error) {
 
 /// The next event that `look` makes something of.
 fn await_event<T>(
-    events: &windway::Subscriber<RadioEvent>,
+    events: &windway::event::Subscriber<RadioEvent>,
     mut look: impl FnMut(RadioEvent) -> Option<T>,
 ) -> T {
     loop {
@@ -207,7 +206,7 @@ fn what_servers_send_is_understood_over_tls_too() {
         for (number, (server, _)) in HEADS.iter().enumerate() {
             // SHOUTcast has its stream there, and a page for browsers at the root.
             let url = origin.url(&format!("/;{number}"));
-            let mut radio = Radio::open(&trusting, &url, config(|_| ())).unwrap();
+            let mut radio = trusting.open_radio(&url, config(|_| ())).unwrap();
             assert_pattern(0, &read_exactly(&mut radio, 150_000));
             let info = radio.handle().info().unwrap();
             assert_eq!(info.name.as_deref(), Some("Scripted"), "{server}");
@@ -688,7 +687,7 @@ fn a_drop_is_prompt_wherever_the_thread_is() {
     for path in ["/head", "/body", "/full", "/away"] {
         for _ in 0..50 {
             let before = origin.log().asked.len();
-            let radio = Radio::open(&downloader, &origin.url(path), RadioConfig::default()).unwrap();
+            let radio = downloader.open_radio(&origin.url(path), RadioConfig::default()).unwrap();
             let handle = radio.handle();
             match path {
                 "/body" => handle.wait_buffered(4000, PATIENCE).unwrap(),
@@ -716,7 +715,10 @@ fn stopping_the_downloader_ends_the_radio() {
     radio.handle().wait_buffered(1000, None).unwrap();
     downloader.stop();
     let (audio, error) = read_to_error(&mut radio);
-    assert_eq!((audio.len(), error.kind()), (1000, ErrorKind::Cancelled(windway::CancelReason::Shutdown)));
+    assert_eq!(
+        (audio.len(), error.kind()),
+        (1000, ErrorKind::Cancelled(windway::downloader::CancelReason::Shutdown))
+    );
 }
 
 #[test]
@@ -724,7 +726,7 @@ fn a_password_in_the_url_is_sent_and_not_shown() {
     let station = station(1000, 100);
     let origin = Origin::start(move |asked| Answer::station(asked, &station).close_after(10_000));
     let url = origin.url("/live").replace("//", "//user:secret@");
-    let mut radio = Radio::open(&downloader(), &url, config(|_| ())).unwrap();
+    let mut radio = downloader().open_radio(&url, config(|_| ())).unwrap();
     read_exactly(&mut radio, 20_000);
     let asked = origin.log().asked;
     let sent = |number: usize| asked[number].header("authorization").is_some();
@@ -737,7 +739,7 @@ fn a_password_in_the_url_is_sent_and_not_shown() {
 fn senseless_input_is_refused_at_once() {
     let downloader = downloader();
     let kind = |url: &str, change: fn(&mut RadioConfig)| {
-        Radio::open(&downloader, url, config(change)).unwrap_err().kind()
+        downloader.open_radio(url, config(change)).unwrap_err().kind()
     };
     assert_eq!(kind("nonsense", |_| ()), ErrorKind::InvalidUrl);
     assert_eq!(kind("icy://host/", |_| ()), ErrorKind::UnsupportedScheme);

@@ -11,7 +11,8 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::downloader;
 use support::{Answer, Asked, Content, Origin};
-use windway::{ErrorKind, Fetch, FileConfig, Priority, ReadAhead, Stream};
+use windway::config::ReadAhead;
+use windway::{ErrorKind, Fetch, FileConfig, Priority, Stream};
 
 const LEN: u64 = 3_000_000;
 

@@ -10,10 +10,10 @@ use std::thread;
 use std::time::Duration;
 
 use support::{Content, Origin, Station};
-use windway::{
-    Downloader, DownloaderConfig, ErrorKind, FileConfig, Phase, Radio, RadioConfig, RadioEvent, ReadAhead,
-    StorageConfig,
-};
+use windway::config::{ReadAhead, StorageConfig};
+use windway::radio::RadioEvent;
+use windway::stream::Phase;
+use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, RadioConfig};
 
 const LEN: u64 = 4 << 20;
 const STREAMS: usize = 8;
@@ -66,7 +66,7 @@ fn radio_handles_keep_no_audio() {
     let origin = Origin::start(move |asked| support::Answer::station(asked, &station));
     let mut handles = Vec::new();
     for _ in 0..STREAMS {
-        let mut radio = Radio::open(&downloader, &origin.url("/live"), RadioConfig::default()).unwrap();
+        let mut radio = downloader.open_radio(&origin.url("/live"), RadioConfig::default()).unwrap();
         radio.read_exact(&mut [0; 200_000]).unwrap();
         let handle = radio.handle();
         handle.wait_buffered(3 << 20, PATIENCE).unwrap();

@@ -11,9 +11,9 @@ use std::time::Duration;
 use support::content::assert_pattern;
 use support::peers::{Collect, List, downloader};
 use support::{Answer, Asked, Content, Origin};
-use windway::{
-    ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Outcome, Priority, ReadAhead, StorageConfig,
-};
+use windway::config::{ReadAhead, StorageConfig};
+use windway::downloader::Outcome;
+use windway::{ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Priority};
 
 const LEN: u64 = 400_000;
 

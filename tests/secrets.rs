@@ -11,10 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use support::{Answer, Asked, Content, Origin, Station};
-use windway::{
-    Auth, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, MediaInfo, Next, Outcome,
-    Priority, Radio, RadioConfig, RadioEvent, Sink,
-};
+use windway::config::Auth;
+use windway::downloader::{Next, Outcome, Sink};
+use windway::media::MediaInfo;
+use windway::radio::RadioEvent;
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig};
 
 /// Part of each secret. The host may be shown, the path, names, and nothing else of what is secret.
 const SECRET: &str = "S3CR3T";
@@ -172,7 +173,7 @@ fn assert_radio_clean(downloader: &Downloader, url: &str) -> Option<ErrorKind> {
         assert_error_clean(&error);
         kind = Some(error.kind());
     };
-    match Radio::open(downloader, url, radio_config()) {
+    match downloader.open_radio(url, radio_config()) {
         Err(error) => note(error),
         Ok(mut radio) => {
             let handle = radio.handle();
@@ -388,7 +389,7 @@ fn what_is_configured_shows_no_secret() {
         assert_error_clean(&downloader.open_with(&url, file.clone()).unwrap_err());
         let mut radio = radio_config();
         radio.headers.push(header());
-        assert_error_clean(&Radio::open(&downloader, &url, radio.clone()).unwrap_err());
+        assert_error_clean(&downloader.open_radio(&url, radio.clone()).unwrap_err());
         let error = Fetch::get(&url).unwrap().header(&name, &value).unwrap_err();
         assert_error_clean(&error);
         assert_debug_clean(&(file, radio));

@@ -23,10 +23,11 @@ use support::content::assert_pattern;
 use support::decoding::{Decoding, LentSource, LiveSource, Source, decode_with_seeks};
 use symphonia::core::errors::Error as SymphoniaError;
 use tempfile::TempDir;
-use windway::{
-    ByteRange, ContainerFormat, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, OnDiscontinuity,
-    PeerHandle, Priority, Radio, RadioConfig, RadioEvent, StorageConfig, Stream,
-};
+use windway::config::{OnDiscontinuity, StorageConfig};
+use windway::downloader::PeerHandle;
+use windway::media::ContainerFormat;
+use windway::radio::RadioEvent;
+use windway::{ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Stream};
 
 /// How long a server may take to what it does at once, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -607,7 +608,7 @@ fn icecast_is_heard_again_whenever_its_source_is_back() {
     let mut encoder = Some(LiveEncoder::start(&server, MP3));
     server.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
 
-    let radio = Radio::open(&server.downloader, &url, RadioConfig::default()).unwrap();
+    let radio = server.downloader.open_radio(&url, RadioConfig::default()).unwrap();
     let handle = radio.handle();
     let events = handle.subscribe();
     let (decoded, heard) = mpsc::channel();
@@ -691,7 +692,7 @@ fn hear_ogg(programme: Programme, on_discontinuity: OnDiscontinuity) {
     server.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
     let mut config = RadioConfig::default();
     config.on_discontinuity = on_discontinuity;
-    let mut radio = Radio::open(&server.downloader, &url, config).unwrap();
+    let mut radio = server.downloader.open_radio(&url, config).unwrap();
     let handle = radio.handle();
     let events = handle.subscribe();
     let (decoded, heard) = mpsc::channel();

@@ -15,10 +15,9 @@ use std::time::{Duration, Instant};
 use support::content::assert_pattern;
 use support::proxy::Proxy;
 use support::{Answer, Asked, Content, Origin};
-use windway::{
-    ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Next, Outcome, Peer,
-    Priority, ReadAhead, Sink, StorageConfig, Stream,
-};
+use windway::config::{ReadAhead, StorageConfig};
+use windway::downloader::{Next, Outcome, Peer, Sink};
+use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Stream};
 
 const LEN: u64 = 40_000_000;
 

@@ -13,10 +13,10 @@ use support::content::assert_pattern;
 use support::decoding::decode_with_seeks;
 use support::steps::{run, steps, temp_file};
 use support::{Answer, Content, Origin};
-use windway::{
-    ContainerFormat, Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, HintSource, Phase, Priority,
-    ReadAhead, Source, Stream, StreamStats, TryRead,
-};
+use windway::config::ReadAhead;
+use windway::media::{ContainerFormat, HintSource};
+use windway::stream::{Phase, Source, StreamStats, TryRead};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Priority, Stream};
 
 const LEN: u64 = 700_001;
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));

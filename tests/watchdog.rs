@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin};
-use windway::{
-    Event, Fetch, FileConfig, Hang, HangCause, HangPolicy, Next, Outcome, Peer, Priority, ReadAhead,
-    Subscriber,
-};
+use windway::config::{HangPolicy, ReadAhead};
+use windway::downloader::{Next, Outcome, Peer};
+use windway::event::{Event, Hang, HangCause, Subscriber};
+use windway::{Fetch, FileConfig, Priority};
 
 const HANG: Duration = Duration::from_millis(150);
 

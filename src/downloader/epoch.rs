@@ -6,7 +6,7 @@ use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 
 /// Some of a peer's fetches, to be cancelled together: those of a track, or those up to the next seek.
 ///
-/// Only its peer makes one ([`PeerHandle::epoch`](crate::PeerHandle::epoch)), so what carries it is always within reach of
+/// Only its peer makes one ([`PeerHandle::epoch`](crate::downloader::PeerHandle::epoch)), so what carries it is always within reach of
 /// the peer's end and of [`Downloader::stop`](crate::Downloader::stop). Cheap to clone; the clones are the same epoch. It ends
 /// only when it is cancelled: dropping it cancels nothing.
 ///

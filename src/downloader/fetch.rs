@@ -109,7 +109,7 @@ impl Fetch {
     /// changed. `limit` replaces `silence_timeout` of the [`ClientConfig`](crate::ClientConfig) for the response head
     /// and the body.
     ///
-    /// It holds no worker: [`PeerHandle::execute`](crate::PeerHandle::execute) makes the request on the calling thread. A
+    /// It holds no worker: [`PeerHandle::execute`](crate::downloader::PeerHandle::execute) makes the request on the calling thread. A
     /// batch or a peer that returns such a fetch gets [`ErrorKind::InvalidInput`], and so does a `limit` of zero. It is
     /// never hedged or reported as slow or stalled, and its times count neither for the TTFB nor for the bandwidth.
     ///
@@ -183,7 +183,7 @@ impl Fetch {
         self
     }
 
-    /// Cancels this fetch with `epoch`, which [`PeerHandle::epoch`](crate::PeerHandle::epoch) of its own peer made. With an epoch
+    /// Cancels this fetch with `epoch`, which [`PeerHandle::epoch`](crate::downloader::PeerHandle::epoch) of its own peer made. With an epoch
     /// of another peer it fails with [`ErrorKind::InvalidInput`], and is not sent.
     #[must_use]
     pub fn epoch(mut self, epoch: &Epoch) -> Self {

@@ -1,4 +1,14 @@
-//! Decides which fetch runs next, and runs it: the only owner of HTTP in a process.
+//! Fetches with priorities, on a fixed number of threads: the only owner of HTTP in a process.
+//!
+//! A program that only reads files or radios needs [`Downloader`] alone. One that has its own protocol or its own storage
+//! [registers](Downloader::register) a peer:
+//!
+//! - *By itself*: [`PeerHandle::execute`] and [`PeerHandle::batch`] block until response heads arrive. The caller reads the
+//!   bodies. This work is always urgent.
+//! - *When asked*: after [`PeerHandle::wake`], the downloader calls [`Peer::next_fetch`] each time a worker is free. So
+//!   what is fetched is decided as late as possible. A worker writes the body into the fetch's [`Sink`].
+//!
+//! # Threads
 //!
 //! | thread | count | what it does | what it waits for |
 //! |---|---|---|---|
@@ -6,10 +16,10 @@
 //! | `windway-watchdog` | 1 | reports a fetch that is stalled on a worker | its signal, with the next time to look |
 //! | `windway-fetch-N` | `max_concurrent` | asks peers, runs fetches, writes into sinks | its one-shot; the network, with a limit |
 //!
-//! Callers, workers and the scheduler thread share one [`Schedule`](schedule) behind a [combiner](runtime::combiner). A
-//! thread posts its message and, if no other thread holds the machine, applies all posted messages itself: it moves
-//! submissions from the peers' channels into the queues and gives the workers their tasks. So a fetch costs two thread
-//! switches, to the worker and back, and a worker that is done gets its next task without another one.
+//! Callers, workers and the scheduler thread share one schedule behind a combiner. A thread posts its message and, if no
+//! other thread holds the schedule, applies all posted messages itself: it moves submissions from the peers' channels into
+//! the queues and gives the workers their tasks. So a fetch costs two thread switches, to the worker and back, and a worker
+//! that is done gets its next task without another one.
 //!
 //! ```text
 //!  execute ──▶ peer's channel ─┐                     ┌─▶ task 1 ─▶ windway-fetch-1 ─┐
@@ -18,8 +28,8 @@
 //!                                     └────────── finished, answered, retry ────────┘
 //! ```
 //!
-//! User code runs on these threads, and on callers' threads within `execute`, a read, a cancel or a drop. It is kept in
-//! [`Foreign`] and called without a lock. The crate's documentation lists what it may call.
+//! User code runs on these threads, and on callers' threads within `execute`, a read, a cancel or a drop. It is called
+//! without a lock. The [crate's documentation](crate) lists what it may call.
 
 mod batch;
 mod bodies;
@@ -39,7 +49,6 @@ use std::thread::{self, JoinHandle};
 use parking_lot::{Condvar, Mutex};
 
 use self::stats::PeerStats;
-use crate::cancel::CancelReason;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
 use crate::downloader::runtime::core::Core;
@@ -51,8 +60,11 @@ use crate::foreign::{Foreign, in_callback};
 use crate::safe_url::HttpUrl;
 
 pub use self::stats::Totals;
+pub use crate::cancel::{CancelGuard, CancelReason};
+pub use crate::client::{ResponseHead, Validator};
 pub(crate) use crate::downloader::runtime::handoff::Handoff;
 pub(crate) use crate::downloader::runtime::own_thread::enter_own_thread;
+pub use crate::types::RequestId;
 pub use batch::Batch;
 pub use epoch::Epoch;
 pub(crate) use fetch::OtherTags;

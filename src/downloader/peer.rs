@@ -44,7 +44,8 @@ pub trait Peer: Send {
 /// What a [`Peer`] wants next.
 ///
 /// ```
-/// use windway::{Error, Fetch, Next, Outcome, Peer, Priority, Sink};
+/// use windway::downloader::{Next, Outcome, Peer, Sink};
+/// use windway::{Error, Fetch, Priority};
 ///
 /// struct Discard;
 ///

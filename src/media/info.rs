@@ -18,7 +18,7 @@ pub enum HintSource {
 /// Detected container and codec.
 ///
 /// ```
-/// use windway::{ContainerFormat, HintSource, MediaInfo};
+/// use windway::media::{ContainerFormat, HintSource, MediaInfo};
 ///
 /// let info = MediaInfo::detect(Some("audio/mpeg"), "http://host/track.mp3", b"fLaC\0\0\0\x22");
 /// assert_eq!(info.container, Some((ContainerFormat::Flac, HintSource::MagicBytes)));

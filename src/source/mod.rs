@@ -50,7 +50,8 @@ use crate::types::Priority;
 /// ```
 /// use std::io::{Read, Seek, SeekFrom};
 /// use std::sync::Arc;
-/// use windway::{Error, Source, Stream};
+/// use windway::stream::Source;
+/// use windway::{Error, Stream};
 ///
 /// /// Decrypts what another source reads.
 /// struct Decrypted {

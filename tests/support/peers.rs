@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, mpsc};
 
-use windway::{Downloader, DownloaderConfig, Error, Fetch, Next, Outcome, Peer, Priority, Sink};
+use windway::downloader::{Next, Outcome, Peer, Sink};
+use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority};
 
 /// A downloader with options that a test changes.
 pub fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {

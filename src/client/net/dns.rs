@@ -437,7 +437,7 @@ mod tests {
     fn a_cancelled_waiter_is_released() {
         let lookups = lookups();
         let exchange = Exchange::default();
-        exchange.abort(crate::CancelReason::Fetch);
+        exchange.abort(crate::cancel::CancelReason::Fetch);
         assert!(lookups.resolve("localhost", Some(&exchange)).unwrap_err().is_cancelled());
     }
 

@@ -9,8 +9,8 @@ use crate::safe_url::SafeUrl;
 /// An event of a [`Radio`](crate::Radio).
 ///
 /// Positions count bytes of audio since the radio's start. An event is published when its bytes arrive, which is before
-/// they are heard: compare its position with [`RadioHandle::position`](crate::RadioHandle::position), or use
-/// [`now_playing`](crate::RadioHandle::now_playing).
+/// they are heard: compare its position with [`RadioHandle::position`](crate::radio::RadioHandle::position), or use
+/// [`now_playing`](crate::radio::RadioHandle::now_playing).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RadioEvent {

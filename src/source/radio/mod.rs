@@ -63,7 +63,7 @@ pub use self::titles::Title;
 /// use windway::{Downloader, DownloaderConfig, Radio, RadioConfig};
 ///
 /// let downloader = Downloader::new(DownloaderConfig::default())?;
-/// let mut radio = Radio::open(&downloader, "http://example.com:8000/stream", RadioConfig::default())?;
+/// let mut radio = downloader.open_radio("http://example.com:8000/stream", RadioConfig::default())?;
 /// let handle = radio.handle();
 /// let mut audio = vec![0; 64 * 1024];
 /// radio.read_exact(&mut audio)?;
@@ -81,13 +81,14 @@ pub use self::titles::Title;
 ///
 /// ```no_run
 /// # use std::io::{self, Read};
-/// use windway::{OnDiscontinuity, Downloader, Radio, RadioConfig};
+/// use windway::config::OnDiscontinuity;
+/// use windway::{Downloader, Radio, RadioConfig};
 ///
 /// # fn play(part: impl Read) -> io::Result<()> { Ok(()) }
 /// let mut config = RadioConfig::default();
 /// config.on_discontinuity = OnDiscontinuity::EndOfStream;
 /// let downloader = Downloader::global()?;
-/// let mut radio = Radio::open(&downloader, "http://example.com:8000/stream.ogg", config)?;
+/// let mut radio = downloader.open_radio("http://example.com:8000/stream.ogg", config)?;
 /// loop {
 ///     // Makes a decoder, for symphonia with `MediaSourceStream::new(Box::new(&mut radio), ..)`, and plays it to its end.
 ///     play(&mut radio)?;
@@ -115,14 +116,8 @@ pub struct Radio {
 }
 
 impl Radio {
-    /// Opens the station at `url`. Does not block: the radio's thread connects, and the first read returns the error if
-    /// that fails.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the
-    /// field; [`ErrorKind::Cancelled`] once the downloader has stopped; [`ErrorKind::Io`] if a thread can't be started.
-    pub fn open(downloader: &Downloader, url: &str, config: RadioConfig) -> Result<Self, Error> {
+    /// See [`Downloader::open_radio`].
+    pub(crate) fn open(downloader: &Downloader, url: &str, config: RadioConfig) -> Result<Self, Error> {
         let config = config.checked()?;
         // Also sent to the hosts that the station redirects to.
         let request = Request::get(url)?
@@ -230,10 +225,11 @@ impl symphonia_core::io::MediaSource for Radio {
 /// blocks.
 ///
 /// ```no_run
-/// use windway::{Downloader, Radio, RadioConfig, RadioEvent};
+/// use windway::radio::RadioEvent;
+/// use windway::{Downloader, Radio, RadioConfig};
 ///
 /// let downloader = Downloader::global()?;
-/// let radio = Radio::open(&downloader, "http://example.com:8000/stream", RadioConfig::default())?;
+/// let radio = downloader.open_radio("http://example.com:8000/stream", RadioConfig::default())?;
 /// let events = radio.handle().subscribe();
 /// std::thread::spawn(move || {
 ///     for event in events {
