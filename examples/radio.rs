@@ -331,7 +331,7 @@ impl Display {
                 self.print(&format!("connected to {name} at byte {position}: {kind}{bitrate}"));
             }
             RadioEvent::Reconnecting { error, after } => {
-                let buffered = self.handle.buffered();
+                let buffered = self.handle.buffered_ahead();
                 self.print(&format!("{error}; again in {after:.1?}, {buffered} bytes in the buffer"));
             }
             RadioEvent::Discontinuity { position } => {
@@ -356,7 +356,7 @@ impl Display {
             return;
         }
         self.shown = Instant::now();
-        let (position, buffered) = (self.handle.position(), self.handle.buffered());
+        let (position, buffered) = (self.handle.position(), self.handle.buffered_ahead());
         let cells = "━".repeat((buffered / 8192).min(60) as usize);
         bar.set_message(format!("{position:>10} {:>5} KiB ahead {cells}", buffered / 1024));
         bar.tick();

@@ -329,6 +329,15 @@ pub struct Subscriber<E = Event> {
     bus: Weak<Subscribers<E>>,
 }
 
+impl Subscriber {
+    /// One that receives nothing, and knows it.
+    pub(crate) fn closed() -> Self {
+        let bus = Bus::new(1);
+        bus.close();
+        bus.subscribe()
+    }
+}
+
 impl<E> Subscriber<E> {
     /// The next event, if there is one. Never blocks.
     pub fn try_recv(&self) -> Option<E> {

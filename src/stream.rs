@@ -275,7 +275,7 @@ impl Stream {
     /// Reads stored bytes without blocking. Meant for audio callbacks.
     ///
     /// Bytes that are not stored are fetched as urgently as for a blocked read. Takes no lock that is held during I/O.
-    /// Bytes in a temporary file are [`Pending::OnDisk`](crate::stream::Pending::OnDisk) until the disk thread has loaded them
+    /// Bytes in a temporary file are [`Pending::OnDisk`] until the disk thread has loaded them
     /// into memory; after that, the next bytes are loaded ahead of the reader. The first such read starts the disk
     /// thread. There is one for the process, and it ends with the last stream that needed it.
     ///
@@ -283,7 +283,7 @@ impl Stream {
     ///
     /// The same as for a blocking read: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], [`ErrorKind::Storage`],
     /// and permanent errors of the fetch. The error is repeated for one second; then the request is retried. A
-    /// transient error is [`Pending::Retrying`](crate::stream::Pending::Retrying) for as long as it lasts:
+    /// transient error is [`Pending::Retrying`] for as long as it lasts:
     /// [`FileConfig::read_timeout`] does not apply here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
         if buf.is_empty() {
@@ -493,6 +493,13 @@ impl StreamHandle {
         self.source().map(|source| source.buffered()).unwrap_or_default()
     }
 
+    /// Number of stored bytes from the stream's position on, up to the first that is not stored.
+    pub fn buffered_ahead(&self) -> u64 {
+        let position = self.position();
+        let ranges = self.buffered().into_iter();
+        ranges.filter(|range| range.contains(&position)).map(|range| range.end - position).sum()
+    }
+
     /// Blocks until `bytes` are stored from the stream's position on, or all bytes up to the end of the file. They are
     /// fetched urgently, as for a blocked read, even if they are more than the read-ahead.
     ///
@@ -572,10 +579,10 @@ impl StreamHandle {
         self.source().map_or(Ok(()), |source| source.set_read_ahead(read_ahead))
     }
 
-    /// Subscribes to the events of the stream's fetches, from now on. `None` if its source fetches nothing, and once the
-    /// stream was dropped.
-    pub fn subscribe(&self) -> Option<Subscriber> {
-        self.source()?.subscribe()
+    /// Subscribes to the events of the stream's fetches, from now on. The subscription
+    /// [is closed](Subscriber::is_closed) if the source fetches nothing, and once the stream was dropped.
+    pub fn subscribe(&self) -> Subscriber {
+        self.source().and_then(|source| source.subscribe()).unwrap_or_else(Subscriber::closed)
     }
 
     /// Adds another reader of the same source; see [`Stream::reader`]. `None` once the stream was dropped.

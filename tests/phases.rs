@@ -82,7 +82,7 @@ fn a_403_that_ends_a_file_is_a_failure_with_its_error_and_position() {
     };
     let (mut stream, _origin) = open(refuses, |_| ());
     let handle = stream.handle();
-    let events = handle.subscribe().unwrap();
+    let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
     let error = Error::from(stream.read_exact(&mut [0; 10]).unwrap_err());
     assert_eq!(error.status(), Some(403));
@@ -112,7 +112,7 @@ fn a_download_that_nobody_reads_fails_and_says_where() {
         config.read_ahead = ReadAhead::Bytes(1);
     });
     let handle = stream.handle();
-    let events = handle.subscribe().unwrap();
+    let events = handle.subscribe();
     handle.set_read_ahead(ReadAhead::Whole).unwrap();
     let (position, error) = await_failure(&events);
     assert_eq!(error.status(), Some(403));
@@ -134,7 +134,7 @@ fn a_wait_that_fails_leaves_the_stream_failed_too() {
     };
     let (stream, _origin) = open(refuses, |_| ());
     let handle = stream.handle();
-    let events = handle.subscribe().unwrap();
+    let events = handle.subscribe();
     assert_eq!(handle.wait_range(900_000..900_010, Some(PATIENCE)).unwrap_err().status(), Some(403));
     assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
     assert_eq!(await_failure(&events).1.status(), Some(403));
@@ -150,7 +150,7 @@ fn after_a_read_that_timed_out_the_next_one_tries_again() {
     };
     let (mut stream, _origin) = open(answer, |config| config.read_timeout = Some(Duration::from_millis(100)));
     let handle = stream.handle();
-    let events = handle.subscribe().unwrap();
+    let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
     let error = Error::from(stream.read(&mut [0; 10]).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -174,7 +174,7 @@ fn a_try_read_that_failed_tells_of_it_once_while_it_repeats_it() {
     };
     let (mut stream, _origin) = open(refuses, |_| ());
     let handle = stream.handle();
-    let events = handle.subscribe().unwrap();
+    let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
     assert!(matches!(stream.try_read(&mut [0; 10]), Ok(TryRead::Pending(_))));
     assert_eq!(handle.wait_range(900_000..900_010, Some(PATIENCE)).unwrap_err().status(), Some(403));
@@ -190,7 +190,7 @@ fn what_was_interrupted_has_not_failed_and_what_was_cancelled_is_closed() {
     let stalls = |asked: &Asked, content: &Content| Answer::file(asked, content).stall_after(300_000);
     let (mut stream, _origin) = open(stalls, |_| ());
     let handle = stream.handle();
-    let events = handle.subscribe().unwrap();
+    let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
     handle.interrupt();
     stream.read(&mut [0; 10]).unwrap_err();
@@ -238,7 +238,7 @@ fn a_sequential_body_that_is_gone_after_a_break_is_a_failure() {
     };
     let (mut stream, _origin) = open(answer, |_| ());
     let handle = stream.handle();
-    let events = handle.subscribe().unwrap();
+    let events = handle.subscribe();
     let error = Error::from(std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err());
     assert_eq!(error.status(), Some(410));
     assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(410)));

@@ -129,7 +129,7 @@ fn assert_failures_clean(downloader: &Downloader, url: &str) -> Vec<ErrorKind> {
         Ok(mut stream) => {
             assert_debug_clean(&stream);
             let handle = stream.handle();
-            let fetches = handle.subscribe().unwrap();
+            let fetches = handle.subscribe();
             if let Err(error) = io::copy(&mut stream, &mut io::sink()) {
                 assert_clean(&format!("{error} {error:?}"));
                 note(Error::from(error));

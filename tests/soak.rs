@@ -96,7 +96,7 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
         let Some(open) = stream.as_mut() else {
             figures.reopened.fetch_add(1, Ordering::Relaxed);
             stream = open(&mut dice);
-            events = stream.as_ref().and_then(|stream| stream.handle().subscribe());
+            events = stream.as_ref().map(|stream| stream.handle().subscribe());
             continue;
         };
         // As a player, which has something to do with what it has read.

@@ -276,8 +276,9 @@ pub trait Sink: Send {
     /// Takes the next bytes, which lie at `offset` of the resource. An error ends the fetch with it.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error>;
 
-    /// Takes the next bytes where they fill the buffer that they came in: 256 KiB, which lie at a multiple of that. A sink may
-    /// keep this buffer instead of copying it, and leave another one in its place, or an empty one.
+    /// Takes the next bytes, like [`write`](Self::write), in the buffer that they fill. A sink may keep the buffer instead
+    /// of copying it, and leave another or an empty one in its place. Do not rely on a length: which parts of a body come
+    /// in this way, and how long they are, may change in any version.
     fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
         self.write(offset, block)
     }

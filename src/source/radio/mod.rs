@@ -256,9 +256,15 @@ impl RadioHandle {
         self.shared.window()
     }
 
-    /// Number of bytes that are stored ahead of the reader.
-    pub fn buffered(&self) -> u64 {
-        self.shared.buffered()
+    /// Ranges of the bytes that are stored and can be read at once: the [`window`](Self::window), unless it is empty.
+    pub fn buffered(&self) -> Vec<Range<u64>> {
+        let window = self.window();
+        if window.is_empty() { Vec::new() } else { vec![window] }
+    }
+
+    /// Number of stored bytes from the radio's position on.
+    pub fn buffered_ahead(&self) -> u64 {
+        self.shared.buffered_ahead()
     }
 
     /// The current phase of the radio. [`Phase::Closed`] after it was dropped or cancelled; [`Phase::Failed`] after it

@@ -324,7 +324,7 @@ impl Shared {
         window(&self.state.lock())
     }
 
-    pub(crate) fn buffered(&self) -> u64 {
+    pub(crate) fn buffered_ahead(&self) -> u64 {
         let state = self.state.lock();
         state.end - state.position
     }
