@@ -1,19 +1,34 @@
 #![doc = include_str!("../README.md")]
 //!
+//! ## Where to find what
+//!
+//! | module | for |
+//! |---|---|
+//! | crate root | opening and reading: [`open`], [`Stream`], [`Radio`], [`Downloader`], their configurations, [`Error`] |
+//! | [`stream`] | what a stream returns, and the trait for sources of your own |
+//! | [`radio`] | titles, events and counters of a radio |
+//! | [`media`] | the detected format |
+//! | [`config`] | all options |
+//! | [`downloader`] | fetches of your own: peers, sinks, priorities, cancellation |
+//! | [`event`] | events of fetches, and how to receive them |
+//! | `hls`, `abr` | HTTP Live Streaming and adaptive bitrate, with the feature `hls` |
+//!
 //! ## Threads
 //!
-//! | thread | how many | lives |
+//! | thread | number | lives |
 //! |---|---|---|
-//! | `windway-fetch-N` | `max_concurrent` | from the first registered peer to the downloader's end |
-//! | `windway-scheduler` | 1 | likewise |
-//! | `windway-watchdog` | 1 | likewise |
-//! | `windway-lookup` | up to 4 | while names are being looked up |
-//! | `windway-dial` | up to 2 | while connections are opened ahead of their use |
-//! | `windway-connect` | 1 for each address that is tried | until it has answered, or another one has |
-//! | `windway-race` | 1 for each request that its connection leaves unanswered for a second | until a head is there |
-//! | `windway-sequential` | 1 for each stream of a server without ranges | as long as its body |
-//! | `windway-disk` | 1 for all streams that [`Stream::try_read`] has asked for what lies in a temporary file | until the last of them is dropped |
-//! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended for good |
+//! | `windway-fetch-N` | `max_concurrent` | from the first stream, radio or peer to the downloader's end |
+//! | `windway-scheduler` | 1 | the same |
+//! | `windway-watchdog` | 1 | the same |
+//! | `windway-lookup` | up to 4; up to 32 while some are slow | while names are looked up |
+//! | `windway-connect` | 1 for each address that is tried | until it or another address has answered |
+//! | `windway-dial` | up to 2; up to 8 while some are slow | while connections are preconnected |
+//! | `windway-idle` | 1 | while there are idle connections, which it closes after `max_idle_age` |
+//! | `windway-hedge` | 1 | while requests wait for their response, and 5 s longer; it decides when to hedge one |
+//! | `windway-hedged` | 1 for each hedged request | until one of the responses has arrived |
+//! | `windway-sequential` | 1 for each stream of a server without ranges | as long as the response body |
+//! | `windway-disk` | 1 for the process | from the first file I/O for a temporary file until the last stream with one is dropped |
+//! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended permanently |
 //! | `windway-hls` | 1 for each live HLS stream | until the stream ends, or its `Hls` is dropped |
 //!
 //! All of them sleep while there is nothing to do.
@@ -25,33 +40,38 @@
 //! | [`Peer::next_fetch`](downloader::Peer::next_fetch) | a worker |
 //! | [`Sink`](downloader::Sink): `accepted`, `head`, `write`, `write_block`, `retrying`, `detached` | a worker |
 //! | [`Sink::finish`](downloader::Sink::finish) | a worker or the scheduler's thread; never inside another callback |
-//! | [`Fetch::validate`] | a worker; the caller of `execute`; for a body that is asked for again, its reader |
-//! | [`Epoch::on_cancel`](downloader::Epoch::on_cancel) | the thread that cancels, or stops, or drops the last handle |
+//! | [`Fetch::validate`] | a worker; the caller of `execute`; the reader of a [`Response`] that requests the rest of a broken body |
+//! | [`Epoch::on_cancel`](downloader::Epoch::on_cancel) | the thread that cancels, stops, or drops the last handle |
 //! | [`HangPolicy::on_hang`](config::HangPolicy::on_hang) | the watchdog's thread |
-//! | the drop of a peer, a sink, a closure, or the cause of an [`Error`] | any of these, and whoever drops the last handle or error |
+//! | [`Source`](stream::Source) | the thread that calls the [`Stream`] or its handle; this is not a callback in the sense below |
+//! | the drop of a peer, a sink, a closure, or the cause of an [`Error`] | any of these threads, and the one that drops the last handle or error |
 //!
-//! windway holds no lock while it runs a callback, so a callback may make all calls that do not block. A call that blocks could
-//! wait for the thread that the callback runs on. The rule is the same in every callback, for calls to any downloader, and also
-//! when the call would not have to wait this time:
+//! windway holds no lock while it runs a callback, so a callback may make all calls that do not block. A call that blocks
+//! could wait for the thread that the callback runs on. So it fails in every callback, for every downloader, and also if it
+//! would not have to wait this time:
 //!
 //! | in a callback | |
 //! |---|---|
-//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the answers of a [`Batch`](downloader::Batch), [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
-//! | `read` of a [`Stream`] or a [`Radio`]; [`Stream`]'s `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
-//! | `wait_buffered`, `wait_range` of a [`StreamHandle`] or a [`RadioHandle`](radio::RadioHandle) | [`ErrorKind::WouldDeadlock`] |
+//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the responses of a [`Batch`](downloader::Batch), [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
+//! | `read` of a [`Stream`] over HTTP or of a [`Radio`]; `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
+//! | `wait_buffered` and `wait_range` of a [`StreamHandle`] over HTTP or a [`RadioHandle`](radio::RadioHandle) | [`ErrorKind::WouldDeadlock`] |
 //! | [`Downloader::stop`]; the drop of the last handle, of a [`Stream`] or of a [`Radio`] | takes effect, and does not wait for the threads |
-//! | [`Subscriber::recv`](event::Subscriber::recv), `recv_timeout`, `recv_deadline` | do not wait: as [`Subscriber::try_recv`](event::Subscriber::try_recv) |
-//! | `read` of a [`Response`] | allowed: it waits for its own connection and nothing else. On a worker it keeps that worker. |
+//! | [`Subscriber::recv`](event::Subscriber::recv), `recv_timeout`, `recv_deadline` | do not wait: the same as [`Subscriber::try_recv`](event::Subscriber::try_recv) |
+//! | `read` of a [`Response`] | allowed: it waits for its own connection only. On a worker it keeps that worker busy. |
+//! | `read` of a [`Stream`] over a local file or memory | allowed |
 //! | all others, such as [`Stream::try_read`], [`PeerHandle::wake`](downloader::PeerHandle::wake), [`Epoch::cancel`](downloader::Epoch::cancel), [`Downloader::register`], [`Downloader::open_later`], [`Downloader::open_radio`] | allowed |
 //!
 //! A callback that panics fails its fetch, or ends its peer, with [`ErrorKind::Panicked`]. A panic in the drop of a value is
 //! caught and logged. As always in Rust, a drop that panics while another panic unwinds aborts the process.
 //!
+//! An audio callback is not a callback of windway, but must not block either: decode on another thread and hand the samples
+//! over in a ring buffer, or use [`Stream::try_read`].
+//!
 //! ## Secrets
 //!
-//! No error, event, log line or `Debug` output of windway shows a password, the values of a URL's query, or a header's value: see
-//! [`SafeUrl`]. ureq, which speaks HTTP for windway, logs whole URLs and what goes over the wire at the level `Trace` of the
-//! target `ureq`, and hides secrets at every other level.
+//! No error, event, log line or `Debug` output of windway shows a password, the values of a URL's query, or a header's value:
+//! see [`SafeUrl`]. ureq, the HTTP library below windway, logs whole URLs and the bytes of requests at the level `Trace` of
+//! the target `ureq`. At every other level it hides secrets.
 
 #[cfg(feature = "hls")]
 pub mod abr;
