@@ -1,7 +1,7 @@
-//! Cancellation: a tree of tokens whose hooks act at once.
+//! Cancellation: a tree of tokens with hooks.
 //!
-//! A token is asked (`is_cancelled`) by those who run and *acts* on those who wait: cancelling runs its hooks, which
-//! close a socket or wake a waiter. Cancelling a token cancels everything below it; nothing climbs up.
+//! Running code checks a token (`is_cancelled`). Blocked threads can't, so cancelling a token runs its hooks, which close a
+//! socket or wake the thread. Cancelling a token cancels its descendants, never its ancestors.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,17 +12,23 @@ use slab::Slab;
 
 use crate::foreign::Foreign;
 
-/// Who cancelled.
+/// Why a fetch was cancelled.
+///
+/// ```
+/// use windway::downloader::CancelReason;
+///
+/// assert_eq!(CancelReason::Shutdown.to_string(), "the downloader stopped");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CancelReason {
     /// The peer's last handle was dropped, or the peer was cancelled.
     Peer,
-    /// The peer's epoch ended: a seek, a new track.
+    /// Its epoch was cancelled, for example by a seek or for another track.
     Epoch,
     /// The downloader stopped.
     Shutdown,
-    /// This one fetch was cancelled, or its caller gave up.
+    /// This fetch alone was cancelled, for example because its response was dropped.
     Fetch,
 }
 
@@ -33,31 +39,31 @@ impl CancelReason {
 impl fmt::Display for CancelReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Peer => "by its peer",
-            Self::Epoch => "its epoch ended",
+            Self::Peer => "the stream or peer was closed",
+            Self::Epoch => "superseded, for example by a seek",
             Self::Shutdown => "the downloader stopped",
-            Self::Fetch => "by its caller",
+            Self::Fetch => "no longer needed",
         })
     }
 }
 
-/// A node in a tree of cancellation. Cheap to clone; the clones are the same token.
+/// A node of the tree. Cheap to clone; the clones are the same token.
 ///
-/// Not public: users get an [`Epoch`](crate::downloader::Epoch), which lies below its peer's token by construction.
+/// Not public: users get an [`Epoch`](crate::downloader::Epoch), which is always a descendant of its peer's token.
 #[derive(Clone)]
 pub(crate) struct CancelToken(Arc<Node>);
 
 struct Node {
-    /// What `cancel` on this very token is recorded as.
+    /// The reason that `cancel` of this token sets.
     reason: CancelReason,
-    /// Zero, or one more than the index of the reason that came first. Set once.
+    /// 0, or one more than the index of the first reason. Set once.
     cancelled: AtomicU8,
     below: Mutex<Below>,
-    /// Keeps the parent's entry for this node from outliving it.
+    /// The parent, and this node's key there, under which the drop removes it.
     parent: Option<(Arc<Node>, usize)>,
 }
 
-/// What cancelling acts on. Empty once `cancelled` is set, and stays so.
+/// What a cancel acts on. Empty from the moment when `cancelled` is set.
 #[derive(Default)]
 struct Below {
     children: Slab<Weak<Node>>,
@@ -66,21 +72,21 @@ struct Below {
 
 type Hook = Foreign<Box<dyn FnOnce(CancelReason) + Send>>;
 
-/// Runs `hook`. A panic in it is logged, and ends there: there are others to be run.
+/// Runs `hook`. A panic in it is logged and stopped here, because other hooks have to run too.
 fn run(hook: Hook, reason: CancelReason) {
     let _ = hook.consume("on_cancel", |hook| hook(reason));
 }
 
 impl CancelToken {
-    /// The root of a tree of its own; cancelling it is recorded as `reason`.
+    /// The root of a new tree. Its `cancel` sets `reason`.
     pub(crate) fn new(reason: CancelReason) -> Self {
         Self(Arc::new(Node { reason, cancelled: AtomicU8::new(0), below: Mutex::default(), parent: None }))
     }
 
-    /// A token below this one: cancelled with it, and for itself as `reason`.
+    /// A child of this token. It is cancelled with this token, and its own `cancel` sets `reason`.
     pub(crate) fn child(&self, reason: CancelReason) -> Self {
         let mut below = self.0.below.lock();
-        // Read under the lock, which `cancel_as` takes after it has set the reason.
+        // Under the lock: `cancel_as` sets this and takes the children in one go, so that no child is missed.
         let cancelled = self.0.cancelled.load(Ordering::Acquire);
         if cancelled != 0 {
             return Self(Arc::new(Node {
@@ -101,19 +107,19 @@ impl CancelToken {
         Self(child)
     }
 
-    /// Cancels this token and everything below it. The first to cancel gives the reason; later calls do nothing.
+    /// Cancels this token and its descendants. The first cancel sets the reason; later ones do nothing.
     ///
     /// Runs the hooks on this thread. Does not block on the network.
     pub(crate) fn cancel(&self) {
         Node::cancel_as(&self.0, self.0.reason);
     }
 
-    /// True once this token or one above it was cancelled.
+    /// True once this token or an ancestor was cancelled.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.reason().is_some()
     }
 
-    /// Who cancelled first, if anybody did.
+    /// The reason of the first cancel.
     pub(crate) fn reason(&self) -> Option<CancelReason> {
         match self.0.cancelled.load(Ordering::Acquire) {
             0 => None,
@@ -121,14 +127,14 @@ impl CancelToken {
         }
     }
 
-    /// True if this is the same token, not just one cancelled with it.
+    /// True if both are clones of one token.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Runs `hook` when this token is cancelled, on the cancelling thread, or now if it already is.
+    /// Runs `hook` when this token is cancelled, on the cancelling thread. If it is already cancelled, runs `hook` now.
     ///
-    /// The hook must not block. Dropping the guard takes it back; a hook that is being run just then still ends.
+    /// The hook must not block. The drop of the guard removes it, but does not wait for one that is running.
     pub(crate) fn on_cancel(&self, hook: impl FnOnce(CancelReason) + Send + 'static) -> CancelGuard {
         let hook: Hook = Foreign::new(Box::new(hook));
         let mut below = self.0.below.lock();
@@ -155,7 +161,7 @@ impl Node {
                 }
                 std::mem::take(&mut *below)
             };
-            // Outside the lock: hooks are foreign code, and a child's drop takes the parent's lock.
+            // Outside of the lock: hooks are foreign code, and a child's drop takes the parent's lock.
             pending.extend(below.children.into_iter().filter_map(|(_, child)| child.upgrade()));
             hooks.extend(below.hooks.into_iter().map(|(_, hook)| hook));
         }
@@ -173,13 +179,13 @@ impl Drop for Node {
         while let Some((parent, key)) = entry {
             {
                 let mut below = parent.below.lock();
-                // A cancelled parent has already let go of its children, and takes no new ones.
+                // A cancelled parent has no children any more.
                 if parent.cancelled.load(Ordering::Acquire) == 0 {
                     below.children.remove(key);
                 }
             }
-            // A parent that nobody else holds goes here, without its own parent: each level of drops within drops would
-            // take its share of the stack, and a chain may be long.
+            // If this was the last reference to the parent, continue with the grandparent in this loop. A recursive drop of a
+            // long chain would overflow the stack.
             entry = Arc::into_inner(parent).and_then(|mut last| last.parent.take());
         }
     }
@@ -191,8 +197,17 @@ impl fmt::Debug for CancelToken {
     }
 }
 
-/// Takes a hook back when dropped. See [`Epoch::on_cancel`](crate::downloader::Epoch::on_cancel).
-#[must_use = "dropping the guard takes the hook back"]
+/// Keeps a hook of [`Epoch::on_cancel`](crate::downloader::Epoch::on_cancel). Its drop removes the hook.
+///
+/// ```
+/// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+/// let epoch = peer.epoch();
+/// let guard = epoch.on_cancel(|| println!("cancelled"));
+/// drop(guard);
+/// epoch.cancel(); // prints nothing
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[must_use = "dropping the guard removes the hook"]
 pub struct CancelGuard {
     node: Weak<Node>,
     key: usize,
@@ -225,7 +240,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn cancelling_goes_down_and_never_up() {
+    fn a_cancel_reaches_descendants_and_no_ancestors() {
         let root = CancelToken::new(CancelReason::Shutdown);
         let peer = root.child(CancelReason::Peer);
         let sibling = root.child(CancelReason::Peer);
@@ -245,14 +260,14 @@ mod tests {
     }
 
     #[test]
-    fn a_child_of_a_cancelled_token_is_born_cancelled() {
+    fn a_child_of_a_cancelled_token_is_cancelled() {
         let root = CancelToken::new(CancelReason::Peer);
         root.cancel();
         assert_eq!(root.child(CancelReason::Fetch).reason(), Some(CancelReason::Peer));
     }
 
     #[test]
-    fn hooks_run_once_and_only_while_guarded() {
+    fn a_hook_runs_once_and_only_while_its_guard_lives() {
         let (ran, runs) = mpsc::channel();
         let token = CancelToken::new(CancelReason::Fetch);
         let kept = token.on_cancel({
@@ -261,7 +276,7 @@ mod tests {
         });
         drop(token.on_cancel({
             let ran = ran.clone();
-            move |_| ran.send("taken back").unwrap()
+            move |_| ran.send("removed").unwrap()
         }));
         token.cancel();
         token.cancel();
@@ -271,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_child_leaves_nothing_behind() {
+    fn a_dropped_child_leaves_no_entry_in_its_parent() {
         let root = CancelToken::new(CancelReason::Peer);
         for _ in 0..1000 {
             drop(root.child(CancelReason::Fetch));
@@ -295,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_that_panics_leaves_nothing_uncancelled() {
+    fn a_hook_that_panics_does_not_stop_the_other_hooks() {
         let root = CancelToken::new(CancelReason::Peer);
         let (ran, runs) = mpsc::channel();
         let children: Vec<_> = (0..3).map(|_| root.child(CancelReason::Fetch)).collect();
@@ -313,7 +328,7 @@ mod tests {
         root.cancel();
         assert!(children.iter().all(CancelToken::is_cancelled));
         assert_eq!(runs.try_iter().count(), hooks.len());
-        // Also where it runs at once.
+        // Also if it runs at once.
         let _late = root.on_cancel(|_| panic!("as the test wants"));
     }
 }

@@ -375,6 +375,13 @@ impl Default for DownloaderConfig {
 }
 
 /// What happens to a stalled fetch, in addition to the report.
+///
+/// ```
+/// use windway::DownloaderConfig;
+/// use windway::config::HangPolicy;
+///
+/// let config = DownloaderConfig::new().hang_policy(HangPolicy::CancelStalled);
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum HangPolicy {
@@ -400,6 +407,13 @@ impl HangPolicy {
 }
 
 /// Function that is called for each stall. See [`HangPolicy::on_hang`].
+///
+/// ```
+/// use windway::config::{HangPolicy, OnHang};
+///
+/// let policy = HangPolicy::on_hang(|hang| eprintln!("{hang}"));
+/// assert!(matches!(policy, HangPolicy::Call(OnHang { .. })));
+/// ```
 #[derive(Clone)]
 pub struct OnHang(Arc<Foreign<CallOnHang>>);
 
@@ -727,6 +741,13 @@ impl fmt::Debug for RadioConfig {
 }
 
 /// What a radio's reader gets after a pause that was longer than the buffer.
+///
+/// ```
+/// use windway::RadioConfig;
+/// use windway::config::AfterPause;
+///
+/// let config = RadioConfig::new().after_pause(AfterPause::Continue);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AfterPause {
@@ -739,6 +760,13 @@ pub enum AfterPause {
 }
 
 /// What a radio's `read` does at a discontinuity: where one connection's audio ends and another's begins.
+///
+/// ```
+/// use windway::RadioConfig;
+/// use windway::config::OnDiscontinuity;
+///
+/// let config = RadioConfig::new().on_discontinuity(OnDiscontinuity::EndOfStream);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnDiscontinuity {
@@ -752,6 +780,13 @@ pub enum OnDiscontinuity {
 }
 
 /// Where a stream's bytes are stored.
+///
+/// ```
+/// use windway::FileConfig;
+/// use windway::config::StorageConfig;
+///
+/// let config = FileConfig::new().storage(StorageConfig::TempFile(None));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StorageConfig {
@@ -774,6 +809,13 @@ impl StorageConfig {
 }
 
 /// How far ahead of the reader to fetch.
+///
+/// ```
+/// use windway::FileConfig;
+/// use windway::config::{ReadAhead, StorageConfig};
+///
+/// let download = FileConfig::new().read_ahead(ReadAhead::Whole).storage(StorageConfig::TempFile(None));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReadAhead {

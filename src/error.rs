@@ -74,6 +74,17 @@ struct Report {
 /// | `Storage` | writing or reading stored bytes | no | free disk space or memory, then open the URL again |
 /// | `Refusal` | a sink | no | depends on the sink |
 /// | `Io` | any time | no | depends on the error |
+///
+/// ```no_run
+/// use windway::ErrorKind;
+///
+/// match windway::open("https://example.com/episode.mp3") {
+///     Ok(stream) => println!("{:?} bytes", stream.len()),
+///     Err(error) if error.kind() == ErrorKind::Status(404) => println!("there is no such file"),
+///     Err(error) if error.is_retryable() => println!("try again later: {error}"),
+///     Err(error) => println!("{error}"),
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {

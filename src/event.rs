@@ -14,113 +14,128 @@ use crate::error::Error;
 use crate::foreign::in_callback;
 use crate::types::RequestId;
 
-/// What happened to a fetch.
+/// What happened to a fetch, a stream or a peer.
 ///
-/// For each fetch, in this order: `Enqueued`, `Started`, `FirstByte`, any number of `Retrying` (each followed by another
-/// `Started`) and `Preempted` (each followed by `Resumed`), one `Slow` if it takes long, and one of `Completed`, `Failed` and `Cancelled`. One that never started has `Enqueued` and an end only.
+/// The events of a fetch are, in this order: `Enqueued`; `Started`; `FirstByte`; any number of `Retrying`, each followed by
+/// another `Started`, and of `Preempted`, each followed by `Resumed`; and one of `Completed`, `Failed` and `Cancelled`. In
+/// between there may be one `Slow`. A fetch that was never started has `Enqueued` and its last event only.
+///
+/// ```no_run
+/// use windway::event::Event;
+///
+/// let downloader = windway::Downloader::global()?;
+/// for event in downloader.subscribe() {
+///     match event {
+///         Event::Retrying { request, error, after } => println!("{request}: {error}; retried in {after:?}"),
+///         Event::Completed { request, bytes, duration, .. } => println!("{request}: {bytes} bytes in {duration:?}"),
+///         _ => {}
+///     }
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// It was accepted, or its peer asked for it.
+    /// The fetch was accepted.
     Enqueued {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
     },
-    /// A worker took it up.
+    /// A worker, or the caller of `execute`, starts an attempt.
     Started {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
-        /// How long it had waited.
+        /// Time since the fetch was accepted.
         wait: Duration,
     },
-    /// The head of the answer came, and is valid.
+    /// A valid response head arrived.
     FirstByte {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
-        /// From the start to the head.
+        /// Time from the start of the attempt to the response head.
         ttfb: Duration,
-        /// 200 or 206.
+        /// HTTP status: 200, 203 or 206.
         status: u16,
     },
-    /// It has run for longer than `soft_timeout`, head and body, and goes on. Comes once.
+    /// The fetch has run for longer than `soft_timeout`. It continues. Published once.
     Slow {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
     },
-    /// Something has stood still for longer than `hang_timeout`. Once for each standstill.
+    /// Something has made no progress for `hang_timeout`. Published once for each stall.
     Hang(Hang),
-    /// It made room for awaited work, or for a prefetch that had waited longer, and goes on later.
+    /// The fetch gave its worker to urgent work, or to a prefetch that has aged. It continues later.
     Preempted {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
-        /// Bytes of body that had come.
+        /// Bytes of body that had arrived.
         bytes: u64,
     },
-    /// It goes on after it was set aside.
+    /// The fetch continues after it was preempted.
     Resumed {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
     },
-    /// It failed and will be tried again.
+    /// An attempt failed. The fetch is retried.
     Retrying {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
-        /// What it failed of.
+        /// Why the attempt failed.
         error: Error,
-        /// How long it will wait.
+        /// Delay before the next attempt.
         after: Duration,
     },
     /// The whole body arrived.
     Completed {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
         /// Bytes of body.
         bytes: u64,
-        /// From the first start to the end.
+        /// Time from the first start to the end.
         duration: Duration,
-        /// Bytes a second that all transfers together achieved lately; `None` until enough was seen.
+        /// Rate of all transfers together, in bytes a second: see [`Downloader::bandwidth`](crate::Downloader::bandwidth).
         bandwidth: Option<f64>,
     },
-    /// It failed for good.
+    /// The fetch failed, after all retries.
     Failed {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
-        /// Of what.
+        /// Why it failed.
         error: Error,
-        /// Bytes of body that had come.
+        /// Bytes of body that had arrived.
         bytes: u64,
     },
-    /// It was cancelled.
+    /// The fetch was cancelled.
     Cancelled {
-        /// Which fetch.
+        /// The fetch.
         request: RequestId,
-        /// By whom.
+        /// Why it was cancelled.
         reason: CancelReason,
-        /// Bytes of body that had come.
+        /// Bytes of body that had arrived.
         bytes: u64,
     },
-    /// A read of a [`Stream`](crate::Stream) failed, other than by being interrupted or cancelled; or fetching ended with this
-    /// error while no read waited. The next read tries again.
+    /// A read of a [`Stream`](crate::Stream) failed, but not because it was interrupted or cancelled; or fetching stopped
+    /// with this error while no read was blocked. The next read retries.
     StreamFailed {
-        /// The first byte that could not be had.
+        /// Position of the first byte that is missing.
         position: u64,
-        /// Why, with the URL.
+        /// The error, with the URL.
         error: Error,
     },
-    /// A peer panicked when it was asked for work. It is cancelled, and asked no more.
+    /// A peer panicked when it was asked for a fetch. It was cancelled.
     PeerFailed {
-        /// What happened, of kind `Panicked`.
+        /// An error of the kind `Panicked`.
         error: Error,
     },
-    /// This subscriber was too slow: so many events before the next one are lost to it.
+    /// This subscriber was too slow, and lost the events before the next one.
     Lagged {
-        /// How many.
+        /// Number of events.
         lost: u64,
     },
 }
 
 impl Event {
-    /// The fetch that it is about, if it is about one.
+    /// The fetch that the event is about, if any.
     pub fn request(&self) -> Option<RequestId> {
         match self {
             Self::Enqueued { request }
@@ -141,56 +156,76 @@ impl Event {
         }
     }
 
-    /// True for the last event of a fetch.
+    /// True for the last event of a fetch: `Completed`, `Failed` or `Cancelled`.
     pub fn is_end(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
     }
 }
 
-/// A standstill, as the watchdog found it.
+/// A stall that the watchdog found. Its `Display` is one line for a log.
+///
+/// ```no_run
+/// use windway::Downloader;
+/// use windway::event::Event;
+///
+/// for event in Downloader::global()?.subscribe() {
+///     if let Event::Hang(hang) = event {
+///         log::error!("{hang}");
+///     }
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Hang {
-    /// What stands still.
+    /// What makes no progress.
     pub cause: HangCause,
-    /// Since its last sign of life.
+    /// Time since its last progress.
     pub silence: Duration,
-    /// What each busy worker has, in words.
+    /// What each busy worker runs, as text.
     pub holders: Vec<String>,
 }
 
-/// What stands still.
+/// What makes no progress.
+///
+/// ```
+/// use windway::event::{Event, HangCause};
+///
+/// fn is_bug_of_windway(event: &Event) -> bool {
+///     matches!(event, Event::Hang(hang) if hang.cause == HangCause::Queue)
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HangCause {
-    /// A fetch on a worker: no byte and no other step.
+    /// A fetch on a worker.
     Fetch(RequestId),
-    /// A peer that was asked for work and does not answer.
+    /// A peer that was asked for a fetch and has not returned.
     Peer,
-    /// Work that may run waits beside an idle worker: a fault of windway.
+    /// Work that may run, while a worker is idle. A bug of windway.
     Queue,
 }
 
 impl fmt::Display for Hang {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
-            HangCause::Fetch(request) => write!(f, "fetch {request} has not moved")?,
-            HangCause::Peer => write!(f, "a peer has not answered")?,
-            HangCause::Queue => write!(f, "work has waited beside an idle worker")?,
+            HangCause::Fetch(request) => write!(f, "fetch {request} made no progress")?,
+            HangCause::Peer => write!(f, "a peer did not return a fetch")?,
+            HangCause::Queue => write!(f, "work waited while a worker was idle")?,
         }
-        write!(f, " for {:?}; on the workers: {}", self.silence, self.holders.join(", "))
+        write!(f, " for {:?}; the workers run: {}", self.silence, self.holders.join(", "))
     }
 }
 
-/// Hands each event to each subscriber.
+/// Publishes each event to each subscriber.
 pub(crate) struct Bus<E = Event>(Arc<Subscribers<E>>);
 
 struct Subscribers<E> {
-    /// Length of `queues`, so that publishing to nobody takes no lock.
+    /// Length of `queues`. Read without the lock, so that publishing without a subscriber takes none.
     count: AtomicUsize,
     queues: Mutex<Queues<E>>,
     capacity: usize,
-    /// Makes the event that tells how many were lost.
+    /// Makes the event with the number of lost events.
     lagged: fn(u64) -> E,
 }
 
@@ -210,29 +245,29 @@ struct Queue<E> {
 struct Backlog<E> {
     /// At most `capacity`.
     events: VecDeque<E>,
-    /// Dropped from the front since the subscriber last looked.
+    /// Number of events dropped from the front since the subscriber last received one.
     lost: u64,
-    /// Nothing more will come.
+    /// Nothing more will be published.
     closed: bool,
     /// The channel of [`Subscriber::ready`], once it was asked for.
     signal: Option<(Sender<()>, Receiver<()>)>,
 }
 
 impl Bus {
-    /// A bus whose subscribers may lag `capacity` events behind.
+    /// A bus that keeps up to `capacity` events for each subscriber.
     pub(crate) fn new(capacity: usize) -> Self {
         Self::of(capacity, |lost| Event::Lagged { lost })
     }
 }
 
 impl<E> Bus<E> {
-    /// As `new`, for events of another type; `lagged` makes the one that tells how many were lost.
+    /// As `new`, for events of another type. `lagged` makes the event with the number of lost events.
     pub(crate) fn of(capacity: usize, lagged: fn(u64) -> E) -> Self {
         let queues = Mutex::new(Queues { open: Vec::new(), closed: false });
         Self(Arc::new(Subscribers { count: AtomicUsize::new(0), queues, capacity, lagged }))
     }
 
-    /// Everything published from now on.
+    /// Subscribes to the events from now on.
     pub(crate) fn subscribe(&self) -> Subscriber<E> {
         let mut queues = self.0.queues.lock();
         let backlog = Backlog { events: VecDeque::new(), lost: 0, closed: queues.closed, signal: None };
@@ -245,21 +280,21 @@ impl<E> Bus<E> {
         Subscriber { queue, bus: Arc::downgrade(&self.0) }
     }
 
-    /// Says that nothing more will be published, to those who subscribe later too.
+    /// Ends all subscriptions, and those that are made later.
     pub(crate) fn close(&self) {
         self.0.close();
     }
 }
 
 impl<E: Clone> Bus<E> {
-    /// Tells everybody. Never waits for a subscriber.
+    /// Publishes to all subscribers. Never waits for one.
     pub(crate) fn publish(&self, event: &E) {
         drop(self.push(event));
     }
 
-    /// As [`publish`](Self::publish), for one who holds a lock. Returns what lagging subscribers lose by it, to be dropped
-    /// without locks: an event's error may hold a user's value, whose drop may call back.
-    #[must_use = "to be dropped where nothing is locked"]
+    /// As [`publish`](Self::publish), for callers that hold a lock. Returns the events that subscribers lose by it. They must
+    /// be dropped outside of the lock: an error may hold a user's value, whose drop may call windway.
+    #[must_use = "drop this outside of all locks"]
     pub(crate) fn push(&self, event: &E) -> Vec<E> {
         let mut lost = Vec::new();
         if self.0.count.load(Ordering::Acquire) == 0 {
@@ -497,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lagging_subscriber_loses_the_oldest_and_is_told() {
+    fn a_lagging_subscriber_loses_the_oldest_and_learns_how_many() {
         let bus = Bus::new(2);
         let subscriber = bus.subscribe();
         for number in 1..=5 {
@@ -510,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_is_released_when_the_bus_goes() {
+    fn a_blocked_subscriber_returns_when_the_bus_is_dropped() {
         let bus = Bus::new(2);
         let subscriber = bus.subscribe();
         bus.publish(&enqueued(1));
@@ -520,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_bus_holds_nobody() {
+    fn a_closed_bus_ends_old_and_new_subscriptions() {
         let bus = Bus::new(2);
         let subscriber = bus.subscribe();
         bus.publish(&enqueued(1));
@@ -571,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_subscriber_is_forgotten() {
+    fn a_dropped_subscriber_is_removed_from_the_bus() {
         let bus = Bus::new(2);
         drop(bus.subscribe());
         assert_eq!(bus.0.count.load(Ordering::Acquire), 0);

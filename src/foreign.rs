@@ -1,30 +1,29 @@
-//! Foreign code: what users give to windway to be called and, in the end, dropped.
+//! Foreign code: values of the user that windway calls and drops.
 //!
 //! Peers, sinks, `validate` closures, cancel hooks, `on_hang` and the causes of errors are foreign. Each may panic when it is
-//! called *and when it is dropped*, and each may call back into windway. So none is kept but in a [`Foreign`], whose calls
-//! and whose drop catch a panic, log it, and mark the thread for as long as they last. A worker can't be lost to a value that
-//! somebody forgot to guard, for the bare value is not there to be called or dropped.
+//! called *and when it is dropped*, and each may call windway. So each is kept in a [`Foreign`]. Its calls and its drop catch
+//! and log a panic, and mark the thread while they run. No code can forget this, because it can't reach the bare value.
 //!
-//! While foreign code runs, nothing of windway is locked, so every call that does not block is allowed in it. A call that
-//! blocks could wait for the very thread that it blocks, and so for ever. Those return
-//! [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a callback, whether or not they would have had to wait this time:
-//! an error that comes each time is found in the first test. The table of both is in the crate's documentation.
+//! windway holds no lock while foreign code runs, so foreign code may make every call that does not block. A call that blocks
+//! could wait for its own thread, which is forever. So in a callback these calls return
+//! [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock), also if they would not have to wait this time: an error that
+//! is returned each time is found by the first test. The crate's documentation lists both groups of calls.
 //!
-//! A value whose drop panics while a panic unwinds through it aborts the process. That is Rust's rule, and can't be caught.
+//! If the drop of a value panics while another panic unwinds, Rust aborts the process. That can't be caught.
 
 use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A value of a user's. See the module.
+/// A value of the user. See the module.
 #[derive(Debug)]
 pub(crate) struct Foreign<T> {
     /// `None` only while it is being dropped or consumed.
     value: Option<T>,
 }
 
-/// That something panicked, and was logged: what, and with which words.
+/// The message of a panic, which was caught and logged.
 #[derive(Debug)]
 pub(crate) struct Panic(String);
 
@@ -39,38 +38,40 @@ impl<T> Foreign<T> {
         Self { value: Some(value) }
     }
 
-    /// Calls it. `name` is the callback's, as users know it.
+    /// Calls the value. `name` is the public name of the callback.
     ///
     /// # Errors
     ///
-    /// That it panicked.
+    /// The panic of the callback.
     pub(crate) fn call<R>(&mut self, name: &str, call: impl FnOnce(&mut T) -> R) -> Result<R, Panic> {
-        let value = self.value.as_mut().unwrap_or_else(|| unreachable!("it is there until it is dropped"));
+        let value =
+            self.value.as_mut().unwrap_or_else(|| unreachable!("it is some until it is dropped or consumed"));
         guard(name, || call(value))
     }
 
-    /// As [`call`](Self::call), for what may be called by several threads at once.
+    /// As [`call`](Self::call), for a value that several threads may call at once.
     pub(crate) fn call_shared<R>(&self, name: &str, call: impl FnOnce(&T) -> R) -> Result<R, Panic> {
         let value = self.get();
         guard(name, || call(value))
     }
 
-    /// As [`call`](Self::call), for what is used up by it.
+    /// As [`call`](Self::call), for a value that the call consumes.
     pub(crate) fn consume<R>(mut self, name: &str, call: impl FnOnce(T) -> R) -> Result<R, Panic> {
-        let value = self.value.take().unwrap_or_else(|| unreachable!("it is there until it is dropped"));
+        let value =
+            self.value.take().unwrap_or_else(|| unreachable!("it is some until it is dropped or consumed"));
         guard(name, || call(value))
     }
 
-    /// The bare value, to be handed back to its user: for code that runs in the user's own calls.
+    /// The bare value, for calls in which the user gets it back.
     pub(crate) fn get(&self) -> &T {
-        self.value.as_ref().unwrap_or_else(|| unreachable!("it is there until it is dropped"))
+        self.value.as_ref().unwrap_or_else(|| unreachable!("it is some until it is dropped or consumed"))
     }
 }
 
 impl<T> Drop for Foreign<T> {
     fn drop(&mut self) {
         if let Some(value) = self.value.take() {
-            // It was logged, and nobody waits for what a drop has to say.
+            // A panic was logged. A drop has no caller that could receive it.
             let _ = guard("drop", || drop(value));
         }
     }
@@ -86,11 +87,11 @@ pub(crate) fn in_callback() -> bool {
     DEPTH.get() > 0
 }
 
-/// Runs code of windway's that must not take its thread down, whatever happens in it.
+/// Runs code of windway that must not end its thread by a panic.
 ///
 /// # Errors
 ///
-/// That `what` panicked.
+/// The panic of `what`.
 pub(crate) fn contain<R>(what: &str, code: impl FnOnce() -> R) -> Result<R, Panic> {
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| report(what, payload))
 }
@@ -103,7 +104,7 @@ fn guard<R>(name: &str, code: impl FnOnce() -> R) -> Result<R, Panic> {
         }
     }
     DEPTH.set(DEPTH.get() + 1);
-    // Until what was thrown is dropped, too: it is as foreign as what threw it.
+    // Until the payload of a panic is dropped too: it is as foreign as the code that panicked.
     let _inside = Inside;
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| report(&format!("the callback {name}"), payload))
 }
@@ -116,10 +117,10 @@ fn report(what: &str, payload: Box<dyn Any + Send>) -> Panic {
         None => format!("{what} panicked"),
     });
     if let Err(thrown_again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // Somebody who throws what throws when it is dropped may go on like that for ever.
+        // The drop of this payload may panic again, and so on forever.
         std::mem::forget(thrown_again);
     }
-    // A logger is foreign, too.
+    // A logger is foreign code too.
     let _ = catch_unwind(AssertUnwindSafe(|| log::error!("{panic}"))).map_err(std::mem::forget);
     panic
 }
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_call_is_an_error_that_says_what_was_thrown() {
+    fn a_panic_in_a_call_is_an_error_with_its_message() {
         let mut foreign = Foreign::new(5);
         let error = foreign.call("validate", |_| -> () { panic!("as the test wants") }).unwrap_err();
         assert_eq!(error.to_string(), "the callback validate panicked: as the test wants");
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_panics_when_it_is_dropped_is_dropped_all_the_same() {
+    fn a_value_whose_drop_panics_is_dropped() {
         drop(Foreign::new(Hydra(1)));
         drop(Foreign::new(Hydra(9)));
         assert!(Foreign::new(Hydra(2)).consume("finish", drop).is_err());
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_knows_that_it_is_in_a_callback_until_it_is_not() {
+    fn a_thread_is_in_a_callback_until_the_outermost_one_returns() {
         assert!(!in_callback());
         let inner = Foreign::new(()).consume("finish", |()| {
             let nested = Foreign::new(()).consume("finish", |()| -> () { panic!("as the test wants") });

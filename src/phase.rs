@@ -21,6 +21,19 @@ use crate::error::{Error, ErrorKind};
 ///
 /// A radio is never `Ended` or `Complete`. If several streams read one file, `Ended` and the first `Failed` describe
 /// the stream whose handle is asked. All other phases describe the file.
+///
+/// ```no_run
+/// use windway::stream::Phase;
+///
+/// # let stream = windway::open("https://example.com/episode.mp3")?;
+/// let label = match stream.handle().phase() {
+///     Phase::Opening | Phase::Stalled => "buffering",
+///     Phase::Retrying => "reconnecting",
+///     Phase::Failed => "failed",
+///     _ => "",
+/// };
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {

@@ -130,6 +130,12 @@ struct Failed {
 /// The reason why opening failed, with the URL: [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`],
 /// [`ErrorKind::HostNotFound`], [`ErrorKind::Refused`], [`ErrorKind::Tls`], [`ErrorKind::Status`],
 /// [`ErrorKind::NotMedia`], [`ErrorKind::Empty`], [`ErrorKind::Redirect`], [`ErrorKind::TimedOut`] and the like.
+///
+/// ```no_run
+/// let stream = windway::open("https://example.com/episode.mp3")?;
+/// println!("{:?} bytes", stream.len());
+/// # Ok::<(), windway::Error>(())
+/// ```
 pub fn open(url: &str) -> Result<Stream, Error> {
     Downloader::global()?.open(url)
 }
@@ -444,6 +450,17 @@ fn locate(error: Error, url: Option<SafeUrl>) -> Error {
 ///
 /// After the stream was dropped, the handle still returns its position, length, counters and last error as they were
 /// then. Nothing is buffered any more, waiting fails with [`ErrorKind::Cancelled`], and other calls do nothing.
+///
+/// ```no_run
+/// use std::io::Read;
+///
+/// let mut stream = windway::open("https://example.com/episode.mp3")?;
+/// let handle = stream.handle();
+/// let decoder = std::thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+/// println!("{:?}, {} bytes ahead", handle.phase(), handle.buffered_ahead());
+/// handle.cancel(); // ends a blocked read
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct StreamHandle {
     source: Weak<OpenSource>,

@@ -1,15 +1,24 @@
-//! The types that every part of windway names: ranges of bytes, priorities, ids. Imports nothing of windway.
+//! Small types that all modules use: byte ranges, priorities, ids. Imports no other module.
 
 use std::fmt;
 use std::num::NonZeroU64;
 
-/// How urgent something is: a peer beside other peers, a fetch beside the others of its peer.
+/// How urgent a peer is relative to other peers, and a fetch relative to the other fetches of its peer.
+///
+/// The schedule serves the classes (peer, fetch) in this order: High/High, High/Low, Low/High, Low/Low. One type has both
+/// meanings, because each is the answer to the same question: is somebody blocked on these bytes?
+///
+/// ```
+/// use windway::Priority;
+///
+/// assert!(Priority::High > Priority::Low);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Priority {
-    /// Nobody waits for it yet.
+    /// Nobody is blocked on it. A fetch is a *prefetch*.
     Low,
-    /// Somebody waits for it: it is *urgent*.
+    /// Somebody is blocked on it. A fetch is *urgent*.
     #[default]
     High,
 }
@@ -17,7 +26,7 @@ pub enum Priority {
 impl Priority {
     pub(crate) const BOTH: [Self; 2] = [Self::High, Self::Low];
 
-    /// 0 for `High`: what is served first comes first.
+    /// 0 for `High`, which is served first.
     pub(crate) fn rank(self) -> usize {
         match self {
             Self::High => 0,
@@ -26,7 +35,14 @@ impl Priority {
     }
 }
 
-/// Names one fetch in every event about it. Unique and increasing within a downloader.
+/// Identifies a fetch in all its events. Unique and increasing within a downloader.
+///
+/// ```no_run
+/// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+/// let response = peer.execute(windway::Fetch::get("https://example.com/a.flac")?)?;
+/// println!("fetch {}", response.request_id());
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(NonZeroU64);
 
@@ -47,19 +63,26 @@ impl fmt::Display for RequestId {
     }
 }
 
-/// A half-open range of bytes of a resource: `start` is in it, `end` is not.
+/// A half-open range of bytes of a resource: `start` is included, `end` is not.
 ///
-/// Displayed as HTTP writes it, with the last byte included: `0-99` is `ByteRange::new(0, 100)`.
+/// It is displayed like in HTTP, with an inclusive last byte (RFC 9110, section 14.1.2).
+///
+/// ```
+/// use windway::ByteRange;
+///
+/// assert_eq!(ByteRange::new(0, 100).to_string(), "0-99");
+/// assert_eq!(ByteRange::from_start(500).to_string(), "500-");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ByteRange {
-    /// The first byte.
+    /// Position of the first byte.
     pub start: u64,
-    /// One past the last byte; `u64::MAX` is the end of the resource, wherever that is.
+    /// Position after the last byte. `u64::MAX` stands for the end of the resource.
     pub end: u64,
 }
 
 impl ByteRange {
-    /// The bytes from `start` up to, not including, `end`.
+    /// The bytes from `start` up to `end`, which is not included.
     pub const fn new(start: u64, end: u64) -> Self {
         Self { start, end }
     }
@@ -69,12 +92,12 @@ impl ByteRange {
         Self { start, end: u64::MAX }
     }
 
-    /// How many bytes; saturated where the end is open.
+    /// Number of bytes. Very large if the end is open.
     pub const fn len(&self) -> u64 {
         self.end.saturating_sub(self.start)
     }
 
-    /// True if there is no byte in it. No such range can be asked for: that fails with
+    /// True if the range has no bytes. A fetch of such a range fails with
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput).
     pub const fn is_empty(&self) -> bool {
         self.end <= self.start

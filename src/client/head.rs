@@ -12,6 +12,18 @@ use crate::safe_url::SafeUrl;
 use crate::types::ByteRange;
 
 /// By what two answers are known to be of the same resource, byte for byte.
+///
+/// ```no_run
+/// use windway::downloader::Validator;
+/// use windway::{ByteRange, Downloader, Fetch, Priority};
+///
+/// // Continues a download of an earlier run, if the file is still the same.
+/// let tag = Validator::ETag("\"v1\"".into());
+/// let rest = Fetch::get("https://example.com/a.flac")?.range(ByteRange::from_start(5000)).if_range(tag);
+/// let response = Downloader::global()?.register((), Priority::High)?.execute(rest)?;
+/// println!("continues at byte {}", response.head().start());
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Validator {
@@ -32,6 +44,14 @@ impl Validator {
 /// The head of an answer: valid, and an answer to what was asked.
 ///
 /// Cheap to clone.
+///
+/// ```no_run
+/// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+/// let response = peer.execute(windway::Fetch::get("https://example.com/a.flac")?)?;
+/// let head = response.head();
+/// println!("{} from {}: {:?}, {:?} bytes", head.status(), head.url(), head.content_type(), head.total());
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ResponseHead(Arc<Head>);
 

@@ -1,4 +1,4 @@
-//! Several fetches side by side, and their answers in order.
+//! Several fetches at once, with their responses in order.
 
 use std::collections::VecDeque;
 use std::iter::FusedIterator;
@@ -10,23 +10,37 @@ use super::peer::{PeerHandle, Pending};
 use super::response::Response;
 use crate::error::Error;
 
-/// The answers to a [`PeerHandle::batch`], in the order of its fetches.
+/// The responses to the fetches of [`PeerHandle::batch`], in the order of the fetches.
 ///
-/// Each is handed out with its body open. The next fetches are sent as earlier ones are answered and their bodies are closed,
-/// so that a batch may have any length. [`next`](Iterator::next) blocks until the head of the next answer is there, or its
-/// fetch has failed; [`PeerHandle::execute`] tells with what. Dropping it cancels the fetches that were not handed out.
+/// [`next`](Iterator::next) blocks until the next response head arrives or its fetch fails, with an error as from
+/// [`PeerHandle::execute`]. Each response has an open body. A batch may have any length: it sends the next fetches as
+/// responses arrive and bodies are closed. Its drop cancels the fetches whose responses were not taken.
 ///
-/// Read, or drop, each body before you take many more. While `max_open_bodies` of the
-/// [`DownloaderConfig`](crate::DownloaderConfig) are open, a batch waits for one to be closed. If for the client's
-/// `silence_timeout` none is closed or read from, they are held by who waits for this batch: then the fetch fails with
-/// [`ErrorKind::TooManyOpenBodies`](crate::ErrorKind::TooManyOpenBodies). So does whoever collects more answers than that.
-#[must_use = "what is not handed out is cancelled when the batch is dropped"]
+/// Read or drop each body before you take many more. While [`max_open_bodies`](crate::DownloaderConfig::max_open_bodies)
+/// are open, the batch waits until one is closed. If none is read or closed for
+/// [`silence_timeout`](crate::ClientConfig::silence_timeout), their holder may be the thread that waits here, so the fetch
+/// fails with [`ErrorKind::TooManyOpenBodies`](crate::ErrorKind::TooManyOpenBodies). Collecting more responses than the
+/// limit fails in the same way.
+///
+/// ```no_run
+/// use windway::{Downloader, Fetch, Priority};
+///
+/// let peer = Downloader::global()?.register((), Priority::High)?;
+/// let urls = ["https://example.com/1.ts", "https://example.com/2.ts"];
+/// let fetches = urls.into_iter().map(Fetch::get).collect::<Result<_, _>>()?;
+/// for (url, response) in urls.iter().zip(peer.batch(fetches)) {
+///     println!("{url}: {} bytes", response?.bytes(16 << 20)?.len());
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[must_use = "dropping the batch cancels the fetches whose responses were not taken"]
 pub struct Batch {
     peer: PeerHandle,
     left: vec::IntoIter<Fetch>,
-    /// Sent and not handed out, oldest first.
+    /// Sent, with responses that were not taken, oldest first.
     pending: VecDeque<Result<Pending, Error>>,
-    /// What had happened to the open bodies when this gave up waiting for room.
+    /// What had happened to the open bodies when the last wait for room failed. If it is the same, the next wait fails at
+    /// once.
     stuck: Option<Progress>,
 }
 
@@ -37,7 +51,7 @@ impl Batch {
         batch
     }
 
-    /// Sends what may be sent without waiting.
+    /// Sends as many fetches as the limits allow now.
     fn send_ahead(&mut self) {
         let most = self.peer.capacity();
         let unanswered = self.pending.iter().flatten().filter(|pending| !pending.is_answered()).count();
@@ -50,7 +64,7 @@ impl Batch {
         }
     }
 
-    /// Sends one, and waits for room first.
+    /// Waits for room, then sends one fetch.
     fn send_next(&mut self, fetch: Fetch) -> Result<Pending, Error> {
         self.peer.send_patiently(fetch, &mut self.stuck)
     }

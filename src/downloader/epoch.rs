@@ -4,11 +4,11 @@ use std::fmt;
 
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 
-/// Some of a peer's fetches, to be cancelled together: those of a track, or those up to the next seek.
+/// Cancels some fetches of a peer together, for example those of a track, or those up to the next seek.
 ///
-/// Only its peer makes one ([`PeerHandle::epoch`](crate::downloader::PeerHandle::epoch)), so what carries it is always within reach of
-/// the peer's end and of [`Downloader::stop`](crate::Downloader::stop). Cheap to clone; the clones are the same epoch. It ends
-/// only when it is cancelled: dropping it cancels nothing.
+/// [`PeerHandle::epoch`](crate::downloader::PeerHandle::epoch) makes one. So the end of the peer and
+/// [`Downloader::stop`](crate::Downloader::stop) cancel it too. Cheap to clone; the clones are the same epoch. Dropping it
+/// cancels nothing.
 ///
 /// ```no_run
 /// use windway::{Downloader, DownloaderConfig, Fetch};
@@ -25,7 +25,7 @@ use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 #[derive(Clone)]
 pub struct Epoch {
     token: CancelToken,
-    /// The token of the peer that it is of. Above `token`.
+    /// Of the peer. An ancestor of `token`.
     peer: CancelToken,
 }
 
@@ -35,7 +35,7 @@ impl Epoch {
         Self { token: peer.child(CancelReason::Epoch), peer: peer.clone() }
     }
 
-    /// An epoch within this one: cancelled with it, and by itself.
+    /// An epoch inside this one. It is cancelled with this one, and can be cancelled alone.
     #[must_use]
     pub fn child(&self) -> Self {
         self.child_as(CancelReason::Epoch)
@@ -46,29 +46,29 @@ impl Epoch {
         Self { token: self.token.child(reason), peer: self.peer.clone() }
     }
 
-    /// Cancels all fetches that carry this epoch or one within it, and those that will. Runs what was registered by
+    /// Cancels all fetches that carry this epoch or a child of it, including those that are submitted later. Runs the hooks of
     /// [`on_cancel`](Self::on_cancel) on this thread. Does not block on the network.
     pub fn cancel(&self) {
         self.token.cancel();
     }
 
-    /// True once it was cancelled, by whomever.
+    /// True once this epoch, its peer or its downloader was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// The first reason for which it was cancelled. Not public: a program knows why it cancels, and errors and events say
-    /// why a fetch ended.
+    /// The reason of the first cancel. Not public: a program knows why it cancels, and errors and events give the reason for
+    /// which a fetch ended.
     pub(crate) fn reason(&self) -> Option<CancelReason> {
         self.token.reason()
     }
 
-    /// Runs `hook` when this epoch is cancelled, on the thread that cancels it, or now if it already is. A panic in it is
-    /// caught and logged.
+    /// Runs `hook` when this epoch is cancelled, on the thread that cancels it. If it is already cancelled, runs `hook` now.
+    /// A panic in it is caught and logged.
     ///
-    /// The hook must not block: what else is to be cancelled waits for it. Blocking calls of windway's fail in it with
-    /// [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock). Dropping the guard takes it back; a hook that is being
-    /// run just then still ends.
+    /// The hook must not block: other fetches are cancelled only after it returns. Blocking calls of windway fail in it with
+    /// [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock). The drop of the guard removes the hook, but does not
+    /// wait for one that is running.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> CancelGuard {
         self.token.on_cancel(|_| hook())
     }
@@ -77,7 +77,7 @@ impl Epoch {
         &self.token
     }
 
-    /// True if it is of the peer whose token this is.
+    /// True if it was made by the peer that `peer` is the token of.
     pub(super) fn is_of(&self, peer: &CancelToken) -> bool {
         self.peer.is_same(peer)
     }

@@ -1,4 +1,4 @@
-//! What a peer asks for, where its bytes go, and how it ends: once.
+//! A fetch: the request, the sink that receives its body, and its outcome. Each fetch ends exactly once.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,9 @@ use crate::error::{Error, ErrorKind};
 use crate::foreign::Foreign;
 use crate::types::{ByteRange, Priority, RequestId};
 
-/// One thing to fetch over HTTP, by GET.
+/// A GET request over HTTP, with its priority and its rules for retries.
+///
+/// A clone fetches the same again.
 ///
 /// ```
 /// use windway::{ByteRange, Fetch, Priority};
@@ -33,18 +35,18 @@ pub struct Fetch {
     pub(super) validate: Option<Validate>,
     pub(super) handoff: Option<Arc<Handoff>>,
     pub(super) measured: Measured,
-    /// See [`redial`](Self::redial).
+    /// Asks whether a live stream is about to run out of bytes: see [`redial`](Self::redial).
     pub(super) redial: Option<Arc<dyn Urgency>>,
     pub(super) other_tags: OtherTags,
 }
 
-/// What becomes of a body that broke where its rest comes with another entity tag, beside the same length and date.
+/// What to do if the rest of a broken body has another entity tag, but the same length and date.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum OtherTags {
     /// The fetch fails with [`ErrorKind::Changed`].
     #[default]
     Change,
-    /// The sink's `head` judges. Without `If-Range` the rest is asked for whatever the tag.
+    /// The sink's `head` decides. Without `If-Range` the server sends the rest whatever its tag.
     AskSink { has_if_range: bool },
 }
 
@@ -151,57 +153,59 @@ impl Fetch {
         Err(error.with_url(self.request.url()))
     }
 
-    /// Sends a header along. It stays behind where a redirect leads to another origin.
+    /// Adds a header to the request. It is not sent to another origin that a redirect leads to.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidInput`] if HTTP does not allow the name or the value, or if windway sets the header itself: the
-    /// range and its conditions, the encoding, and what concerns the connection or the proxy. The error names it.
+    /// [`ErrorKind::InvalidInput`], naming the header, if HTTP does not allow the name or the value, or if windway sets the
+    /// header itself: the range and its conditions, the accepted encodings, and headers of the connection or the proxy.
     pub fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         self.request = self.request.header(name, value)?;
         Ok(self)
     }
 
-    /// Asks for the range only if the resource is still this one; else the whole comes, with status 200.
+    /// Requests the range only if the resource still has this validator. Otherwise the server sends the whole resource, with
+    /// status 200.
     #[must_use]
     pub fn if_range(mut self, validator: Validator) -> Self {
         self.request.set_if_range(validator);
         self
     }
 
-    /// Of a live stream, to be read by [`Response::read_live`]: while it is silent and `urgency` says so, it is requested
-    /// again beside itself.
+    /// For a live stream that is read by [`Response::read_live`]: while it sends nothing and `urgency` is true, the same
+    /// request is sent over another connection too.
     pub(crate) fn redial(mut self, urgency: Arc<dyn Urgency>) -> Self {
         self.redial = Some(urgency);
         self
     }
 
-    /// How urgent it is beside the peer's other fetches. Default: `Low`; what `execute` and `batch` run is `High`.
+    /// Priority relative to the peer's other fetches. Default: `Low`. `execute` and `batch` always use `High`.
     #[must_use]
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
     }
 
-    /// Cancels this fetch with `epoch`, which [`PeerHandle::epoch`](crate::downloader::PeerHandle::epoch) of its own peer made. With an epoch
-    /// of another peer it fails with [`ErrorKind::InvalidInput`], and is not sent.
+    /// Cancels this fetch with `epoch`, which must be made by
+    /// [`PeerHandle::epoch`](crate::downloader::PeerHandle::epoch) of its own peer. With an epoch of another peer it fails
+    /// with [`ErrorKind::InvalidInput`], and no request is sent.
     #[must_use]
     pub fn epoch(mut self, epoch: &Epoch) -> Self {
         self.epoch = Some(epoch.clone());
         self
     }
 
-    /// Fails if it carries an epoch of another peer than that whose token this is, which could not cancel it then.
+    /// Fails if its epoch is not of the peer that `peer` is the token of: that peer could not cancel it.
     pub(super) fn check_epoch(&self, peer: &CancelToken) -> Result<(), Error> {
         if self.epoch.as_ref().is_none_or(|epoch| epoch.is_of(peer)) {
             return Ok(());
         }
-        let error = Error::new(ErrorKind::InvalidInput, "the fetch carries an epoch of another peer");
+        let error = Error::new(ErrorKind::InvalidInput, "the epoch of the fetch was made by another peer");
         Err(error.with_url(self.request.url()))
     }
 
-    /// How many attempts in a row may fail without 64 KiB, or a second, of new bytes in between; `u32::MAX` is for ever. Default: `max_retries` of
-    /// [`DownloaderConfig`](crate::DownloaderConfig).
+    /// Maximum number of retries. The count starts again when an attempt has received 64 KiB, or new bytes over at least one
+    /// second. `u32::MAX` retries forever. Default: [`DownloaderConfig::max_retries`](crate::DownloaderConfig::max_retries).
     #[must_use]
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = Some(retries);
@@ -219,21 +223,21 @@ impl Fetch {
         self
     }
 
-    /// Who judges a rest with another entity tag.
+    /// What to do if the rest of a broken body has another entity tag.
     pub(crate) fn other_tags(mut self, other_tags: OtherTags) -> Self {
         self.other_tags = other_tags;
         self
     }
 
-    /// Lets who waits for the bytes that the sink stores read the body by himself. The sink's `write` and `write_block` run on
-    /// his thread then, one at a time as ever.
+    /// Lets the reader that waits for the sink's bytes drive the transfer. The sink's `write` and `write_block` then run on
+    /// the reader's thread, still one call at a time.
     pub(crate) fn handoff(mut self, handoff: &Arc<Handoff>) -> Self {
         self.handoff = Some(Arc::clone(handoff));
         self
     }
 
-    /// Its bytes are sent at the pace of their source, as a station's are: what they show of the network counts for its peer
-    /// only.
+    /// The server sends at the rate of a live source, such as a station. So its rate says nothing about the network, and
+    /// counts for the peer only.
     pub(crate) fn live(mut self) -> Self {
         self.measured = Measured::ForPeer;
         self
@@ -249,31 +253,56 @@ impl fmt::Debug for Fetch {
     }
 }
 
-/// Bytes that a worker reads at once, at most.
+/// Maximum number of bytes that a worker reads at once.
 pub(super) const BLOCK: usize = 256 * 1024;
 
-/// Where the bytes of a pulled fetch go. Its methods run on a worker thread and must not block; what they may call is listed
-/// in the documentation of the crate.
+/// Receives the body of a fetch that a [`Peer`](crate::downloader::Peer) returned.
+///
+/// Its methods run on a worker thread, one call at a time, and must not block: the worker would be lost to others. The
+/// [crate's documentation](crate) lists the calls that they may make.
+///
+/// ```
+/// use std::fs::File;
+/// use std::io::Write;
+/// use windway::downloader::{Outcome, Sink};
+/// use windway::{Error, ErrorKind};
+///
+/// struct IntoFile(File);
+///
+/// impl Sink for IntoFile {
+///     fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
+///         let written = self.0.write_all(bytes);
+///         written.map_err(|cause| Error::new(ErrorKind::Storage, "the file can't be written").with_cause(cause))
+///     }
+///
+///     fn finish(self: Box<Self>, outcome: Outcome) {
+///         if let Outcome::Failed(error) = outcome {
+///             eprintln!("{error}");
+///         }
+///     }
+/// }
+/// ```
 pub trait Sink: Send {
-    /// The fetch was accepted under this id, by which it can be promoted. Called first, once.
+    /// The fetch was accepted and has this id, which events and [`promote`](crate::downloader::PeerHandle::promote) use.
+    /// Called once, before all other methods.
     fn accepted(&mut self, request: RequestId) {
         let _ = request; // Most sinks have no use for it.
     }
 
-    /// A head came and is valid; its body begins at [`ResponseHead::start`]. Called again when the fetch was interrupted and
-    /// goes on. An error ends the fetch with it, before a byte of the body is read.
+    /// A valid response head arrived. Its body begins at [`ResponseHead::start`]. Called again each time the fetch continues
+    /// on another connection. An error ends the fetch before a byte of the body is read.
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         let _ = head; // Most sinks know what they asked for.
         Ok(Flow::Stream)
     }
 
-    /// The open body, which `head` asked for with [`Flow::Detach`]; `finish` will not come. The fetch ends when the
-    /// body ends, fails or is dropped, and holds no worker until then.
+    /// Takes the open body, after `head` returned [`Flow::Detach`]. `finish` is not called then. The fetch holds no worker
+    /// from now on, and ends when the body ends, fails or is dropped.
     fn detached(self: Box<Self>, body: Response) {
         drop(body);
     }
 
-    /// Takes the next bytes, which lie at `offset` of the resource. An error ends the fetch with it.
+    /// Takes the next bytes of the body. `offset` is their position in the resource. An error ends the fetch.
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error>;
 
     /// Takes the next bytes, like [`write`](Self::write), in the buffer that they fill. A sink may keep the buffer instead
@@ -283,34 +312,61 @@ pub trait Sink: Send {
         self.write(offset, block)
     }
 
-    /// The fetch met `error` and will be tried again at `at`.
+    /// An attempt failed with `error`, and the fetch is retried at `at`.
     fn retrying(&mut self, error: &Error, at: Instant) {
         let _ = (error, at); // Most sinks just wait.
     }
 
-    /// The one end. Comes exactly once, whatever happens, on one of windway's threads.
+    /// The fetch has ended. Called exactly once, on one of windway's threads, also if the downloader stops or another method
+    /// panics.
     fn finish(self: Box<Self>, outcome: Outcome);
 }
 
-/// What a sink wants done with a body.
+/// What happens to the body of a response, as [`Sink::head`] decides.
+///
+/// ```
+/// use windway::downloader::{Flow, Outcome, ResponseHead, Sink};
+/// use windway::{Error, Response};
+///
+/// /// Reads each body on a thread of its own.
+/// struct OnOwnThread;
+///
+/// impl Sink for OnOwnThread {
+///     fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
+///         Ok(Flow::Detach)
+///     }
+///
+///     fn detached(self: Box<Self>, response: Response) {
+///         std::thread::spawn(move || response.bytes(1 << 20));
+///     }
+///
+///     fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+///         Ok(())
+///     }
+///
+///     fn finish(self: Box<Self>, _: Outcome) {}
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Flow {
-    /// The worker reads it and writes it to the sink.
+    /// A worker reads it and writes it into the sink.
     Stream,
-    /// The sink gets it as a value, to be read at its own pace on a thread of its own.
+    /// [`Sink::detached`] gets it as a value, to be read at any rate on a thread of the sink's own.
     Detach,
 }
 
 /// How a fetch ended.
+///
+/// [`Sink`] shows an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The whole body arrived.
     Done,
-    /// It failed, after what retries were allowed.
+    /// It failed, after all retries.
     Failed(Error),
-    /// It was cancelled, and by whom.
+    /// It was cancelled, for this reason.
     Cancelled(CancelReason),
 }
 
@@ -326,7 +382,7 @@ impl From<Result<(), Error>> for Outcome {
     }
 }
 
-/// A sink that is finished exactly once, and whose panics end its fetch and nothing else.
+/// A sink whose `finish` is called exactly once, and whose panics end its fetch only.
 pub(super) struct GuardedSink(Option<Foreign<Box<dyn Sink>>>);
 
 impl GuardedSink {
@@ -335,11 +391,11 @@ impl GuardedSink {
     }
 
     pub(super) fn accepted(&mut self, request: RequestId) -> Result<(), Error> {
-        let told = self.call("accepted", |sink| {
+        self.call("accepted", |sink| {
             sink.accepted(request);
             Ok(())
-        });
-        told.map(|_| ())
+        })
+        .map(|_| ())
     }
 
     pub(super) fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
@@ -348,7 +404,7 @@ impl GuardedSink {
 
     pub(super) fn detached(mut self, body: Response) {
         let Some(sink) = self.0.take() else { return };
-        // A panic is logged. The body ends the fetch where it is dropped.
+        // A panic was logged. The drop of the body ends the fetch.
         let _ = sink.consume("detached", |sink| sink.detached(body));
     }
 
@@ -361,11 +417,11 @@ impl GuardedSink {
     }
 
     pub(super) fn retrying(&mut self, error: &Error, at: Instant) -> Result<(), Error> {
-        let told = self.call("retrying", |sink| {
+        self.call("retrying", |sink| {
             sink.retrying(error, at);
             Ok(())
-        });
-        told.map(|_| ())
+        })
+        .map(|_| ())
     }
 
     fn call<T>(
@@ -383,7 +439,7 @@ impl GuardedSink {
 
     fn finish_as(&mut self, outcome: Outcome) {
         let Some(sink) = self.0.take() else { return };
-        // A panic is logged. There is nothing more to be ended.
+        // A panic was logged. The fetch has ended.
         let _ = sink.consume("finish", |sink| sink.finish(outcome));
     }
 }
@@ -394,10 +450,10 @@ impl Drop for GuardedSink {
     }
 }
 
-/// Why a fetch ends that nobody has ended: what held it is gone with the downloader, or was unwound.
+/// The error of a fetch that was dropped before its end: the downloader is gone, or the thread that ran it panics.
 pub(super) fn abandoned() -> Error {
     if thread::panicking() {
-        Error::new(ErrorKind::Panicked, "what ran the fetch panicked")
+        Error::new(ErrorKind::Panicked, "the thread that ran the fetch panicked")
     } else {
         Error::cancelled(CancelReason::Shutdown)
     }
@@ -415,7 +471,7 @@ mod tests {
 
     impl Sink for Probe {
         fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
-            assert!(!self.panics, "as asked");
+            assert!(!self.panics, "as the test wants");
             Ok(())
         }
 
@@ -425,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_sink_is_finished_as_cancelled() {
+    fn a_dropped_sink_is_finished_as_cancelled() {
         let (ends, end) = mpsc::channel();
         drop(GuardedSink::new(Box::new(Probe { ends, panics: false })));
         let outcomes: Vec<_> = end.iter().collect();

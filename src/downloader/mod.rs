@@ -72,71 +72,77 @@ pub use fetch::{Fetch, Flow, Outcome, Sink};
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
 
-/// The sole owner of HTTP in a process: make one, clone it, share it.
+/// Opens streams and radios, and runs all fetches of a process. Make one, clone it, and share it.
 ///
-/// Making one starts nothing; the first registered peer starts the threads. They end with [`stop`](Self::stop), or when
-/// the last handle is gone: this, its clones, its peers' handles, streams and open responses.
+/// [`new`](Self::new) starts no thread; the first stream, radio or peer does. The threads end with [`stop`](Self::stop), or
+/// when the last handle is dropped: the downloader, its clones, its peers' handles, streams, radios and open responses.
 ///
-/// ```
+/// ```no_run
 /// use windway::{Downloader, DownloaderConfig};
 ///
-/// let downloader = Downloader::new(DownloaderConfig::default())?;
-/// assert_eq!(downloader.stats().busy_workers, 0);
+/// let downloader = Downloader::new(DownloaderConfig::new().max_concurrent(4))?;
+/// let stream = downloader.open("https://example.com/a.flac")?;
 /// # Ok::<(), windway::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct Downloader(Arc<Handle>);
 
-/// What all handles hold. Its drop ends the threads, which hold only the core.
+/// Shared by all handles. Its drop stops the threads, which hold the core only.
 pub(crate) struct Handle {
     core: Arc<Core>,
     threads: Mutex<Threads>,
-    /// Notified when the threads have ended, for other calls of `stop`.
+    /// Notified when the threads have ended. Other calls of `stop` wait here.
     ended: Condvar,
 }
 
-/// Where the threads are. Only goes forward.
+/// State of the threads. It only changes from a variant to a later one.
 #[derive(Default)]
 enum Threads {
     /// No peer was registered yet.
     #[default]
-    Unborn,
+    NotStarted,
     Running(Vec<JoinHandle<()>>),
-    /// A call of `stop` waits for them, without the lock: what they run may register a peer, and take it.
+    /// A call of `stop` joins them, without the lock: a callback on them may register a peer, which takes it.
     Ending,
     Ended,
 }
 
-/// What a downloader is doing and has done.
+/// Numbers of a downloader: what runs and waits now, and totals since its start. From [`Downloader::stats`].
+///
+/// ```
+/// let downloader = windway::Downloader::new(windway::DownloaderConfig::default())?;
+/// assert_eq!(downloader.stats().busy_workers, 0);
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Fetches and peers with work that wait for a worker, by class: High/High, High/Low, Low/High, Low/Low (peer, fetch).
+    /// Queued fetches, and peers that have not been asked since they were woken, by class of (peer, fetch): High/High,
+    /// High/Low, Low/High, Low/Low.
     pub queued: [usize; 4],
-    /// Low fetches that wait for others of their origin.
+    /// Prefetches that are blocked on the origin limit, `max_per_origin`.
     pub blocked: usize,
     /// Fetches that wait for their next attempt.
     pub retrying: usize,
-    /// Low fetches that made room for others and wait to go on with the connection that they have kept; counted in `queued`
-    /// too.
+    /// Preempted prefetches that keep their connection. Also counted in `queued`.
     pub preempted: usize,
     /// Workers that run a fetch.
     pub busy_workers: usize,
-    /// Workers that wait for one.
+    /// Workers that run nothing.
     pub idle_workers: usize,
-    /// Response bodies open in the hands of callers and sinks.
+    /// Response bodies that callers and sinks hold open.
     pub open_bodies: usize,
     /// Registered peers.
     pub peers: usize,
-    /// Requests sent, redirects and retries included.
+    /// Requests sent, including redirects and retries.
     pub requests: u64,
-    /// Connections opened, those ahead of their use included.
+    /// Connections opened, including preconnected ones.
     pub connections_dialled: u64,
-    /// Connections opened ahead of their use.
+    /// Connections that were preconnected: opened before a request needed them.
     pub connections_preconnected: u64,
-    /// Connections that are ready and serve nobody: kept alive, or opened ahead.
+    /// Idle connections: kept alive, or preconnected.
     pub connections_idle: usize,
-    /// How fetches ended.
+    /// Numbers of fetches by outcome, and their bytes.
     pub totals: Totals,
 }
 
@@ -152,7 +158,7 @@ struct Global {
 static GLOBAL: Mutex<Global> = Mutex::new(Global { config: None, is_used: false, handle: Weak::new() });
 
 impl Downloader {
-    /// A downloader of its own. Starts no thread and opens no connection.
+    /// A new downloader. Starts no thread and opens no connection.
     ///
     /// # Errors
     ///
@@ -232,7 +238,15 @@ impl Downloader {
         Ok(())
     }
 
-    /// Adds a peer; `()` is one that only executes. Starts the threads if this is the first.
+    /// Adds a peer. `()` is a peer that fetches by `execute` and `batch` only. The first peer starts the threads.
+    ///
+    /// ```no_run
+    /// use windway::{Downloader, Fetch, Priority};
+    ///
+    /// let peer = Downloader::global()?.register((), Priority::High)?;
+    /// let cover = peer.execute(Fetch::get("https://example.com/cover.jpg")?)?.bytes(8 << 20)?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -242,7 +256,7 @@ impl Downloader {
         let core = &self.0.core;
         let token = core.root.child(CancelReason::Peer);
         let stats = Arc::new(PeerStats::new(core.config.event_capacity));
-        // What lies in it is limited by the peer's credits. A bounded channel would take the memory for all of them now.
+        // Its length is limited by the peer's credits. A bounded channel would allocate memory for all of them now.
         let (sender, channel) = crossbeam_channel::unbounded();
         let entry = Arc::new(PeerEntry {
             peer: Mutex::new(Foreign::new(Box::new(peer))),
@@ -255,15 +269,21 @@ impl Downloader {
         }
     }
 
-    /// Cancels everything, wakes everybody, and blocks until the threads have ended; also if another call has stopped it
-    /// before and still waits. In a callback, where it could wait for itself, it cancels and wakes, and does not wait: a later
-    /// call outside of callbacks does.
+    /// Cancels all fetches, wakes all blocked threads, and blocks until the downloader's threads have ended, also if another
+    /// call has stopped it and still waits. In a callback it does not wait for the threads, because the callback may run on
+    /// one of them; a later call outside of callbacks does.
     pub fn stop(&self) {
         self.0.stop();
     }
 
-    /// Opens connections to where `url` leads until so many are ready, TCP and TLS done, and again as they are taken, for as
-    /// long as the origin is used. Does not block. Nothing happens behind a proxy.
+    /// Keeps this number of connections to the origin of `url` ready, with TCP and TLS established, for as long as the origin
+    /// is used. Does not block. Does nothing if a proxy is configured.
+    ///
+    /// ```no_run
+    /// let downloader = windway::Downloader::global()?;
+    /// downloader.preconnect("https://cdn.example.com/", 2)?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
     ///
     /// # Errors
     ///
@@ -281,35 +301,35 @@ impl Downloader {
         self.0.core.client.await_preconnects();
     }
 
-    /// Says that the network has changed: a new Wi-Fi, a wake-up from sleep. Connections that serve nobody are closed, and
-    /// names are looked up again. What runs goes on, and finds out by itself.
+    /// Call this when the network has changed, for example after sleep or a change of Wi-Fi. Closes idle connections and
+    /// repeats DNS lookups. Running fetches continue, and detect by themselves whether their connection still works.
     pub fn network_changed(&self) {
         self.0.core.client.network_changed();
     }
 
-    /// The events of all fetches, from now on.
+    /// Subscribes to the events of all fetches, from now on.
     pub fn subscribe(&self) -> Subscriber {
         self.0.core.stats.bus.subscribe()
     }
 
-    /// Bytes a second, all transfers together, over the last seconds in which one of them waited for the network. `None`
-    /// until enough was transferred. The time in which a body is held back by its reader does not count, nor what comes at
-    /// the pace of a station to a [`Radio`](crate::Radio).
+    /// Rate of all transfers together, in bytes a second, over the last seconds in which one of them waited for the network.
+    /// `None` until enough was transferred. Time in which a reader holds a body back does not count, nor do the bytes of a
+    /// [`Radio`](crate::Radio), which arrive at the rate of the station.
     ///
-    /// A server that is slower than the network is part of it: see [`bandwidth_of`](Self::bandwidth_of).
+    /// A slow server lowers the result: see [`bandwidth_of`](Self::bandwidth_of).
     pub fn bandwidth(&self) -> Option<f64> {
         self.0.core.stats.rate()
     }
 
-    /// As [`bandwidth`](Self::bandwidth), of what the origin of `url` sent: its scheme, host and port. Where a URL
-    /// redirects elsewhere, it is the origin of the target. Kept for the 64 origins that sent something last; `None` for
-    /// others, and for what is no URL.
+    /// As [`bandwidth`](Self::bandwidth), for the origin of `url` alone: its scheme, host and port. After a redirect the bytes
+    /// count for the origin of the target. Kept for the 64 origins that sent bytes last. `None` for other origins, and if
+    /// `url` is not a URL.
     pub fn bandwidth_of(&self, url: &str) -> Option<f64> {
         let url = HttpUrl::of(&url.into())?;
         self.0.core.stats.rate_of(url.origin())
     }
 
-    /// Counts of what waits, runs and was done.
+    /// Numbers of what runs and waits now, and totals.
     pub fn stats(&self) -> Stats {
         let core = &self.0.core;
         let counts = core.counts();
@@ -346,7 +366,7 @@ impl Handle {
     fn start(&self) -> Result<(), Error> {
         let mut threads = self.threads.lock();
         match &*threads {
-            Threads::Unborn => {}
+            Threads::NotStarted => {}
             Threads::Running(_) => return Ok(()),
             Threads::Ending | Threads::Ended => return Err(Error::cancelled(CancelReason::Shutdown)),
         }
@@ -389,7 +409,7 @@ impl Handle {
             let mut threads = self.threads.lock();
             match std::mem::replace(&mut *threads, Threads::Ending) {
                 Threads::Running(running) => running,
-                Threads::Unborn => Vec::new(),
+                Threads::NotStarted => Vec::new(),
                 Threads::Ending => {
                     while matches!(*threads, Threads::Ending) {
                         self.ended.wait(&mut threads);
@@ -405,7 +425,7 @@ impl Handle {
         self.core.client.await_closed();
         for thread in running {
             if thread.join().is_err() {
-                log::error!("a thread of windway had panicked");
+                log::error!("a thread of windway panicked");
             }
         }
         *self.threads.lock() = Threads::Ended;

@@ -1,4 +1,4 @@
-//! A peer: somebody who wants things fetched, by asking for them or by being asked.
+//! A peer: a part of a program that fetches, by itself (`execute`, `batch`) or when it is asked (`Peer`).
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -29,15 +29,17 @@ use crate::error::Error;
 use crate::event::{Event, Subscriber};
 use crate::types::{Priority, RequestId};
 
-/// Somebody who knows what to fetch next, and says so when a worker is free.
+/// Decides what to fetch next, at the moment when a worker is free.
 ///
-/// Not asked before it was woken ([`PeerHandle::wake`]), nor after it said [`Next::Wait`] until it is woken again, nor once it
-/// was cancelled. One whose fetches are cancelled or fail without a byte, a thousand or sixteen of them in a row, is asked after
-/// a pause that grows up to 250 ms, until it is woken or one of them brings something.
+/// It is asked after [`PeerHandle::wake`], and again until it returns [`Next::Wait`] or is cancelled. If 16 of its fetches
+/// in a row fail, or 1000 are cancelled, without a byte received, it is asked after a pause. The pause grows up to 250 ms,
+/// and ends when the peer is woken or a fetch receives a byte.
+///
+/// [`Next`] shows an example.
 pub trait Peer: Send {
-    /// The next fetch; nothing below `admissible`, which the free worker may not run. Called on a worker thread, one call
-    /// at a time. Must not block. A panic ends the peer, and no other: its fetches are
-    /// cancelled, an [`Event::PeerFailed`] is published.
+    /// The next fetch. It must not be less urgent than `admissible`: the free worker may not run it then. Called on a
+    /// worker thread, one call at a time, and must not block. If it panics, the peer is cancelled and
+    /// [`Event::PeerFailed`] is published. Other peers are not affected.
     fn next_fetch(&mut self, admissible: Priority) -> Next;
 }
 
@@ -103,51 +105,48 @@ impl fmt::Debug for Next {
     }
 }
 
-/// A peer that is never asked: all it wants goes through `execute` and `batch`.
+/// A peer that is never asked. It fetches by `execute` and `batch` only.
 impl Peer for () {
     fn next_fetch(&mut self, _: Priority) -> Next {
         Next::Wait
     }
 }
 
-/// The owner's end of a registered peer. Cheap to clone; when the last clone is dropped the peer's fetches are cancelled
-/// and the peer is freed. Keeps the downloader running.
+/// Fetches for a registered peer, and controls it. Cheap to clone. The drop of the last clone cancels the peer's fetches
+/// and frees the peer. A handle keeps the downloader running.
 ///
 /// ```no_run
-/// use std::io::Read;
-/// use windway::{Downloader, DownloaderConfig, Fetch};
+/// use windway::{Downloader, Fetch, Priority};
 ///
-/// let downloader = Downloader::new(DownloaderConfig::default())?;
-/// let peer = downloader.register((), Default::default())?;
-/// let mut playlist = String::new();
-/// peer.execute(Fetch::get("https://example.com/list.m3u")?)?.read_to_string(&mut playlist)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// let peer = Downloader::global()?.register((), Priority::High)?;
+/// let playlist = peer.execute(Fetch::get("https://example.com/list.m3u")?)?.text(1 << 20)?;
+/// # Ok::<(), windway::Error>(())
 /// ```
 #[derive(Clone)]
 pub struct PeerHandle(Arc<Registration>);
 
-/// A registered peer. Its drop is its end.
+/// A registered peer, until its last handle is dropped.
 struct Registration {
     key: PeerKey,
     token: CancelToken,
     stats: Arc<PeerStats>,
     channel: Sender<Box<Job>>,
     credits: Arc<Credits>,
-    /// Tells the schedule when the peer is cancelled: it is not asked any more.
+    /// Tells the schedule that the peer is cancelled and must not be asked any more.
     on_cancel: Option<CancelGuard>,
     /// Last, so that the downloader stops after the peer is gone.
     downloader: Arc<Handle>,
 }
 
-/// How many more fetches a peer may have accepted. A body in its caller's hands does not count: a caller that holds some
-/// and asks for more would wait for itself.
+/// How many more fetches of a peer may wait for their response. Open bodies do not count: a caller that holds bodies and
+/// asks for more would wait for itself.
 struct Credits {
     left: Mutex<usize>,
-    /// Notified when a credit comes back and when one who waits is cancelled.
+    /// Notified when a credit comes back, and when a waiting call is cancelled.
     changed: Condvar,
 }
 
-/// One accepted fetch that has no answer yet.
+/// Held by a fetch that has no response yet. Its drop gives the credit back.
 pub(super) struct Credit(Arc<Credits>);
 
 impl PeerHandle {
@@ -174,19 +173,19 @@ impl PeerHandle {
         self.0.downloader.core()
     }
 
-    /// Fetches at once, as urgent work. Blocks until the head of the answer is there; the body is read by the caller.
-    /// While a worker is idle the request is made on the calling thread, in that worker's place.
+    /// Fetches as urgent work. Blocks until the response head arrives; the caller then reads the body. If a worker is idle,
+    /// the request is made on the calling thread in place of that worker, which saves two thread switches.
     ///
     /// # Errors
     ///
-    /// What the fetch failed of, after its retries; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled);
-    /// [`ErrorKind::TooManyOpenBodies`](crate::ErrorKind::TooManyOpenBodies); [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a callback;
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an epoch of another peer.
+    /// The error of the last attempt, after all retries; [`Cancelled`](crate::ErrorKind::Cancelled);
+    /// [`TooManyOpenBodies`](crate::ErrorKind::TooManyOpenBodies); [`WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a
+    /// callback; [`InvalidInput`](crate::ErrorKind::InvalidInput) for an epoch of another peer.
     pub fn execute(&self, fetch: Fetch) -> Result<Response, Error> {
         self.check(&fetch)?;
         let url = fetch.request.url().clone();
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token);
-        // Before a request is sent in vain, but decided again when its head comes.
+        // So that no request is sent in vain. Checked again when the response head arrives.
         self.bodies().check_room().map_err(|error| error.with_url(&url))?;
         let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
         if fetch.is_held() {
@@ -200,8 +199,8 @@ impl PeerHandle {
         pending.wait()
     }
 
-    /// Makes the request of a held fetch on this thread. The schedule does not know of it: it has no worker, and never waits
-    /// for one.
+    /// Makes the request of a held fetch on this thread. The schedule does not know the fetch, which neither has a worker nor
+    /// waits for one.
     fn execute_held(&self, fetch: Fetch) -> Result<Response, Error> {
         fetch.check_hold()?;
         let core = self.core();
@@ -225,27 +224,25 @@ impl PeerHandle {
         }
     }
 
-    /// Fetches all of these side by side. The answers come in the order of the fetches, as they are asked for; each fails by
-    /// itself, as [`execute`](Self::execute) does. Sends the first ones, and does not block; taking an answer does.
+    /// Runs all of these fetches at once, as far as workers and limits allow. The returned iterator yields the responses in
+    /// the order of the fetches. Each fetch fails by itself, with the errors of [`execute`](Self::execute). This call does
+    /// not block, but taking a response does.
     ///
     /// ```no_run
-    /// use std::io::Read;
-    /// use windway::{Downloader, DownloaderConfig, Fetch};
+    /// use windway::{Downloader, Fetch, Priority};
     ///
-    /// let downloader = Downloader::new(DownloaderConfig::default())?;
-    /// let peer = downloader.register((), Default::default())?;
+    /// let peer = Downloader::global()?.register((), Priority::High)?;
     /// let parts = (0..1000).map(|part| Fetch::get(&format!("https://example.com/{part}.ts")));
-    /// for answer in peer.batch(parts.collect::<Result<_, _>>()?) {
-    ///     let mut part = Vec::new();
-    ///     answer?.read_to_end(&mut part)?;
+    /// for response in peer.batch(parts.collect::<Result<_, _>>()?) {
+    ///     let part = response?.bytes(16 << 20)?;
     /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # Ok::<(), windway::Error>(())
     /// ```
     pub fn batch(&self, fetches: Vec<Fetch>) -> Batch {
         Batch::new(self.clone(), fetches)
     }
 
-    /// How many fetches may be under way at once.
+    /// Maximum number of fetches without a response.
     pub(super) fn capacity(&self) -> usize {
         self.core().config.peer_capacity
     }
@@ -282,13 +279,13 @@ impl PeerHandle {
         self.send(fetch, credit)
     }
 
-    /// Fails where `fetch` can't be sent, or waited for, at all.
+    /// Fails if `fetch` can't be sent, or if this thread must not wait for it.
     fn check(&self, fetch: &Fetch) -> Result<(), Error> {
         Error::check_may_block("execute").map_err(|error| error.with_url(fetch.request.url()))?;
         fetch.check_epoch(&self.0.token)
     }
 
-    /// Puts a fetch into the channel. The scheduler has to be told.
+    /// Puts a fetch into the peer's channel. The caller still has to post it to the core.
     fn submit(&self, fetch: Fetch, credit: Credit, without_room: WithoutRoom) -> (Pending, RequestId) {
         let core = self.core();
         let slot = Arc::new(OneShot::default());
@@ -296,54 +293,56 @@ impl PeerHandle {
         let fetch = fetch.priority(Priority::High);
         let job = Box::new(Job::new(core, &self.0.token, &self.0.stats, fetch, target));
         let (request, token) = (job.record.id, job.token.clone());
-        // It fails once the downloader is gone. A dropped job answers its caller itself.
+        // Fails once the downloader is gone. The drop of the job then answers its caller.
         drop(self.0.channel.send(job));
         (Pending { slot, token: Some(token), peer: self.clone() }, request)
     }
 
-    /// Says that the peer has work, its next piece of this urgency. Never blocks.
+    /// Lets the downloader ask the peer for fetches. `priority` is that of the next one. Never blocks.
     pub fn wake(&self, priority: Priority) {
         self.core().post(Message::Woken(self.0.key, priority));
     }
 
-    /// A way to wake the peer that does not keep it alive.
+    /// A handle that can wake the peer, and does not keep it alive.
     pub fn waker(&self) -> Waker {
         let stats = Arc::downgrade(&self.0.stats);
         Waker { core: Arc::downgrade(self.core()), key: self.0.key, stats }
     }
 
-    /// Gives the peer another priority beside other peers; what it has queued moves along.
+    /// Changes the peer's priority relative to other peers. Also applies to its queued and running fetches.
     pub fn set_priority(&self, priority: Priority) {
         self.core().post(Message::Prioritised(self.0.key, priority));
     }
 
-    /// Gives one fetch another priority: queued, it goes to the front of its new class, or to the back of a lower one.
+    /// Changes the priority of one fetch, which may be queued or running. A queued fetch that was
+    /// raised is the next of the peer's fetches of its new priority; one that was lowered is the last of them.
     pub fn promote(&self, request: RequestId, priority: Priority) {
         self.core().post(Message::Promoted(request, priority));
     }
 
-    /// A new epoch: its cancelling ends the fetches that carry it, and no others.
+    /// A new epoch, which cancels the fetches that carry it and no others.
     pub fn epoch(&self) -> Epoch {
         Epoch::new(&self.0.token)
     }
 
-    /// Cancels all the peer's fetches, now and for ever.
+    /// Cancels all fetches of the peer, including those that it submits later.
     pub fn cancel(&self) {
         self.0.token.cancel();
     }
 
-    /// The events of this peer's fetches, from now on.
+    /// Subscribes to the events of this peer's fetches, from now on.
     pub fn subscribe(&self) -> Subscriber {
         self.0.stats.bus.subscribe()
     }
 
-    /// Bytes a second that this peer's transfers achieve together, over the last seconds in which one of them waited for the
-    /// network. `None` until enough was transferred. What the network can do is told by [`Downloader::bandwidth`](crate::Downloader::bandwidth).
+    /// Rate of this peer's transfers together, in bytes a second, over the last seconds in which one of them waited for the
+    /// network. `None` until enough was transferred. [`Downloader::bandwidth`](crate::Downloader::bandwidth) includes the
+    /// other peers.
     pub fn bandwidth(&self) -> Option<f64> {
         self.0.stats.rate()
     }
 
-    /// How this peer's fetches ended.
+    /// Numbers of this peer's fetches by outcome, and their bytes.
     pub fn totals(&self) -> Totals {
         self.0.stats.totals()
     }
@@ -364,24 +363,33 @@ impl Drop for Registration {
     }
 }
 
-/// Wakes a peer without keeping it, or the downloader, alive.
+/// Wakes a peer. Keeps neither the peer nor the downloader alive.
+///
+/// ```no_run
+/// use windway::{Downloader, Priority};
+///
+/// let handle = Downloader::global()?.register((), Priority::High)?;
+/// let waker = handle.waker();
+/// std::thread::spawn(move || waker.wake(Priority::Low));
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Waker {
     core: Weak<Core>,
     key: PeerKey,
-    /// The peer's own.
+    /// Of the peer.
     stats: Weak<PeerStats>,
 }
 
 impl Waker {
-    /// As [`PeerHandle::wake`]; does nothing once the peer or the downloader is gone.
+    /// As [`PeerHandle::wake`]. Does nothing once the peer or the downloader is gone.
     pub fn wake(&self, priority: Priority) {
         if let Some(core) = self.core.upgrade() {
             core.post(Message::Woken(self.key, priority));
         }
     }
 
-    /// As [`PeerHandle::promote`]; does nothing once the peer or the downloader is gone.
+    /// As [`PeerHandle::promote`]. Does nothing once the peer or the downloader is gone.
     pub fn promote(&self, request: RequestId, priority: Priority) {
         if let Some(core) = self.core.upgrade() {
             core.post(Message::Promoted(request, priority));
@@ -398,13 +406,13 @@ impl Waker {
         }
     }
 
-    /// Keeps a connection to where `request` goes ready while the result lives.
+    /// Keeps a connection to the origin of `request` ready while the guard lives.
     pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
         self.core.upgrade()?.client.keep_preconnected(request)
     }
 
-    /// What the network has shown: bytes a second, and the time to a first byte. Of this peer's own transfers, which are all
-    /// from where it fetches and may go further than others; until they have shown enough, of all of them together.
+    /// Measured rate in bytes a second, and TTFB. Of this peer's transfers, whose origin may be further away than others; of
+    /// all transfers until the peer has enough of its own.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
         let Some(core) = self.core.upgrade() else { return (None, None) };
         let own = self.stats.upgrade();
@@ -420,10 +428,10 @@ impl fmt::Debug for Waker {
     }
 }
 
-/// A submitted fetch, until its head is there.
+/// A submitted fetch that has no response yet.
 pub(super) struct Pending {
     slot: Arc<OneShot<Result<Response, Error>>>,
-    /// The fetch's own, until it was waited for: nobody else would take its answer.
+    /// Of the fetch. `None` once its response was taken: until then the drop of this cancels the fetch.
     token: Option<CancelToken>,
     peer: PeerHandle,
 }
@@ -449,7 +457,7 @@ impl Drop for Pending {
 }
 
 impl Credits {
-    /// Blocks until a credit is free or `token`, of the peer or of an epoch of it, is cancelled.
+    /// Blocks until a credit is free, or `token` is cancelled: the peer's, or that of an epoch of it.
     fn take(self: &Arc<Self>, token: &CancelToken) -> Result<Credit, Error> {
         let credits = Arc::clone(self);
         let _on_cancel = token.on_cancel(move |_| credits.wake_all());
@@ -471,7 +479,7 @@ impl Credits {
     }
 
     fn wake_all(&self) {
-        // Under the lock, so that nobody is between the look at the token and the wait.
+        // Under the lock: a thread between its check of the token and its wait would miss the notification.
         let _left = self.left.lock();
         self.changed.notify_all();
     }

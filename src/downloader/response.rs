@@ -1,4 +1,4 @@
-//! An answer whose body is open, in a caller's hands.
+//! A response with an open body, which a caller or a sink reads at its own rate.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -19,27 +19,39 @@ use crate::error::{Error, ErrorKind};
 /// Most bytes that are reserved for a body before one has arrived: the announced length may be wrong.
 const FIRST_CAPACITY: u64 = 1024 * 1024;
 
-/// The answer to a fetch, with its body open: read it at your own pace; it holds no worker.
+/// The response to a fetch. Its body is open and holds no worker, so it can be read at any rate.
 ///
-/// The fetch ends when the body was read to its end or up to its last announced byte, fails, or the response is dropped.
-/// Reading blocks until a byte is there; an [`io::Error`] from it carries an [`Error`]. Keeps its peer, and so the
-/// downloader, alive.
+/// `read` blocks until at least one byte is available; its [`io::Error`] carries an [`Error`]. The fetch ends when the last
+/// byte was read, when reading fails, or when the response is dropped. An open response keeps its peer and the downloader
+/// alive.
+///
+/// ```no_run
+/// use std::io::Read;
+/// use windway::{Downloader, Fetch, Priority};
+///
+/// let peer = Downloader::global()?.register((), Priority::High)?;
+/// let mut response = peer.execute(Fetch::get("https://example.com/a.mp3")?)?;
+/// println!("{} bytes of {:?}", response.head().body_len().unwrap_or(0), response.head().content_type());
+/// let mut start = [0; 4096];
+/// response.read_exact(&mut start)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Response {
     body: Box<client::Response>,
     record: Record,
     core: Arc<Core>,
     retry_state: RetryState,
-    /// The fetch's own.
+    /// Of the fetch.
     token: CancelToken,
-    /// The first head, if the body was asked for again.
+    /// The first response head, if the body was requested again.
     first: Option<ResponseHead>,
     /// Some until the end was published.
     meter: Option<BodyMeter>,
-    /// How it ended, as every later read tells again.
+    /// How it ended. Every later read returns this.
     end: Result<(), Error>,
     /// Some while it is open.
     open: Option<OpenBody>,
-    /// What an imperative response holds while it is open.
+    /// Of a response to `execute` or `batch`, while it is open: keeps the peer alive.
     peer: Option<PeerHandle>,
 }
 
@@ -60,37 +72,36 @@ impl Response {
     }
 
     pub(super) fn keep(mut self, peer: PeerHandle) -> Self {
-        // One that has ended already keeps nothing.
+        // A response that has already ended keeps nothing alive.
         self.peer = self.open.is_some().then_some(peer);
         self
     }
 
-    /// The head of the first answer.
+    /// The response head: status, headers, URL and range. If the body was requested again, that of the first response.
     pub fn head(&self) -> &ResponseHead {
         self.first.as_ref().unwrap_or_else(|| self.body.head())
     }
 
-    /// The fetch's id, as events tell it.
+    /// The fetch's id in events.
     pub fn request_id(&self) -> crate::types::RequestId {
         self.record.id
     }
 
-    /// Offset in the resource of the next byte.
+    /// Position of the next byte in the resource.
     pub fn position(&self) -> u64 {
         self.retry_state.offset().unwrap_or_else(|| self.body.position())
     }
 
-    /// Reads as [`Read::read`] does, with the error typed. 0 is the end of the whole body, never of a broken one.
+    /// Reads like [`Read::read`], with a typed error. Blocks until at least one byte is available. 0 means the end of the
+    /// body, and never that the connection broke.
     ///
-    /// A body that breaks off is asked for again from where it broke, on this thread, as often as the fetch may be tried
-    /// again.
+    /// If the connection breaks, this thread requests the rest of the body, up to the fetch's number of retries.
     ///
     /// # Errors
     ///
-    /// What the last attempt failed of, such as [`ErrorKind::Disconnected`],
-    /// [`ErrorKind::Silent`], or [`ErrorKind::Truncated`] if what came
-    /// ended before what the first answer had promised; [`ErrorKind::Changed`] if what came
-    /// then was of something else; [`ErrorKind::Cancelled`].
+    /// The error of the last attempt, such as [`ErrorKind::Disconnected`],
+    /// [`ErrorKind::Silent`], or [`ErrorKind::Truncated`] if the
+    /// body is shorter than the first response announced; [`ErrorKind::Changed`] if the resource has changed; [`ErrorKind::Cancelled`].
     pub fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| 0);
@@ -102,7 +113,7 @@ impl Response {
             Ok(0) => self.end(Ok(())),
             Ok(bytes) => {
                 self.record.received += *bytes as u64;
-                // A caller that reads exactly what was announced never comes to see the 0 behind it.
+                // A caller that reads exactly the announced bytes never sees the 0 after them.
                 if self.retry_state.is_complete() {
                     self.end(Ok(()));
                 }
@@ -144,8 +155,8 @@ impl Response {
         Ok(bytes)
     }
 
-    /// As [`bytes`](Self::bytes), for text in UTF-8. A byte order mark at its beginning is removed. The charset of the
-    /// content type is not looked at.
+    /// Reads the rest of the body like [`bytes`](Self::bytes), as text in UTF-8. A byte order mark at its start is removed.
+    /// The `charset` of the content type is ignored.
     ///
     /// ```no_run
     /// # let peer = windway::Downloader::global()?.register((), Default::default())?;
@@ -166,14 +177,15 @@ impl Response {
         Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
     }
 
-    /// True if a body that called itself the whole may have ended where the range ended that was asked for. To be asked at its
-    /// end.
+    /// True if the body may have ended with the requested range, although its response announced the whole resource. To be
+    /// called at its end.
     pub(crate) fn is_doubtful_end(&self) -> bool {
         self.retry_state.is_doubtful_end()
     }
 
-    /// As [`read_chunk`](Self::read_chunk), of a fetch that is [redialled](super::Fetch::redial). `None` says that another connection is read
-    /// from now on, whose bytes do not join those before: [`head`](Self::head) is its.
+    /// As [`read_chunk`](Self::read_chunk), for a fetch with [`redial`](super::Fetch::redial). `None` means that the next bytes
+    /// are from another connection and do not continue the ones before. [`head`](Self::head) is then that of the other
+    /// connection.
     pub(crate) fn read_live(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
         if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| Some(0));
@@ -201,7 +213,7 @@ impl Response {
         Ok(Some(got))
     }
 
-    /// Reads until something new is there.
+    /// Reads until there are bytes that were not received before.
     fn read_on(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         loop {
             if self.retry_state.is_complete() {
@@ -228,7 +240,7 @@ impl Response {
             let (offset, new) = self.retry_state.take(at, &buf[..got])?;
             let new = new.len();
             if new > 0 {
-                // Behind bytes that had come before; and before bytes that nobody asked for.
+                // A response may repeat bytes that were received before, and send some that were not requested.
                 let first = (offset - at) as usize;
                 buf.copy_within(first..first + new, 0);
                 return Ok(new);
@@ -236,7 +248,7 @@ impl Response {
         }
     }
 
-    /// Goes on with the body that was requested beside this one while it was silent.
+    /// Continues with the body that was requested over another connection while this one was silent.
     fn go_on(&mut self, mut body: Box<client::Response>) -> Result<(), Error> {
         self.retry_state.go_on(&self.core, &mut body, &self.record.control)?;
         let silent = std::mem::replace(&mut self.body, body);
@@ -244,7 +256,7 @@ impl Response {
         Ok(())
     }
 
-    /// Asks for the rest of a body that broke off. Blocks until it has begun, or can't be had.
+    /// Requests the rest of a broken body. Blocks until its response head arrives, or all retries have failed.
     fn open_again(&mut self, error: Error) -> Result<(), Error> {
         await_retry(&mut self.record, &mut self.retry_state, &self.token, error)?;
         let mut body = open_body(&self.core, &mut self.record, &mut self.retry_state, &self.token)?;
@@ -325,19 +337,19 @@ impl fmt::Debug for Response {
     }
 }
 
-/// The worker's end of an `execute`: answered exactly once. Holds the fetch's credit until then.
+/// Where a worker puts the result for a caller of `execute` or `batch`, exactly once. Holds the fetch's credit until then.
 pub(super) struct Reply {
     slot: Option<Arc<OneShot<Result<Response, Error>>>>,
     credit: Option<Credit>,
     without_room: WithoutRoom,
 }
 
-/// What becomes of an answer that comes when as many bodies are open as may be.
+/// What happens to a response that arrives while `max_open_bodies` are open.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum WithoutRoom {
-    /// It fails: that of `execute`.
+    /// It fails. For `execute`.
     Fail,
-    /// Its body is opened all the same: that of a batch, which had seen room and is about to wait for it.
+    /// Its body is opened anyway. For a batch, which sent the request while there was room, and waits for the response.
     Open,
 }
 
@@ -350,7 +362,7 @@ impl Reply {
         Self { slot: Some(Arc::clone(slot)), credit: Some(credit), without_room }
     }
 
-    /// Opens the body of the answer.
+    /// Counts the body of the response as open.
     pub(super) fn open(&self, bodies: &Arc<OpenBodies>) -> Result<OpenBody, Error> {
         match self.without_room {
             WithoutRoom::Fail => bodies.open(),
@@ -364,7 +376,7 @@ impl Reply {
 
     fn answer(&mut self, result: Result<Response, Error>) {
         let Some(slot) = self.slot.take() else { return };
-        // Before the caller goes on, who may ask for more at once.
+        // Before the caller continues: its next call may need the credit.
         self.credit = None;
         slot.put(result);
     }

@@ -1,4 +1,4 @@
-//! What is told and counted: one account for each peer, and one for all of them together.
+//! Events, rates and counters: one set for each peer, and one for all peers together.
 
 use std::time::Duration;
 
@@ -9,23 +9,31 @@ use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Event};
 use crate::origin::Origin;
 
-/// How many fetches came to which end, and what they brought.
+/// Numbers of fetches by outcome, and their bytes. From [`PeerHandle::totals`](crate::downloader::PeerHandle::totals) and
+/// [`Stats::totals`](crate::downloader::Stats::totals).
+///
+/// ```no_run
+/// # let peer = windway::Downloader::global()?.register((), Default::default())?;
+/// let totals = peer.totals();
+/// println!("{} of {} fetches failed", totals.failed, totals.completed + totals.failed + totals.cancelled);
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Totals {
     /// Fetches whose whole body arrived.
     pub completed: u64,
-    /// Fetches that failed for good.
+    /// Fetches that failed after all retries.
     pub failed: u64,
     /// Fetches that were cancelled.
     pub cancelled: u64,
-    /// Attempts that failed and were made again.
+    /// Attempts that failed and were repeated.
     pub retries: u64,
-    /// Bytes of body that arrived, those of fetches that came to nothing included.
+    /// Bytes of bodies that arrived, including those of failed and cancelled fetches.
     pub bytes: u64,
 }
 
-/// The events, the throughput and the totals of some fetches.
+/// Events, rates and totals of one peer's fetches, or of all fetches.
 #[derive(Debug)]
 pub(super) struct PeerStats {
     pub(super) bus: Bus,
@@ -35,12 +43,12 @@ pub(super) struct PeerStats {
 #[derive(Debug)]
 struct Counters {
     bandwidth: Bandwidth,
-    /// Rates by the origin that sent the bytes. Kept of all peers together only.
+    /// Rates by the origin that sent the bytes. Filled for all peers together only.
     origins: RatesBy<Origin>,
     totals: Totals,
 }
 
-/// Origins whose rate is kept: more than a playlist and its segments come from.
+/// Number of origins whose rate is kept: more than a playlist and its segments come from.
 const ORIGINS: usize = 64;
 
 impl PeerStats {
@@ -53,12 +61,13 @@ impl PeerStats {
         Self { bus: Bus::new(event_capacity), counters: Mutex::new(counters) }
     }
 
-    /// A head arrived, `ttfb` after its request was sent.
+    /// Records that a response head arrived, `ttfb` after its request was sent.
     pub(super) fn record_head(&self, ttfb: Duration) {
         self.counters.lock().bandwidth.handle_head(ttfb);
     }
 
-    /// Bytes of body arrived, and the read that brought them may have shown how fast the network is. `origin` sent them.
+    /// Records that `origin` sent bytes of a body. `sample` is the time that the read took, if it says something about the
+    /// network.
     pub(super) fn record_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&Origin>) {
         let mut counters = self.counters.lock();
         counters.totals.bytes += bytes as u64;
@@ -86,22 +95,22 @@ impl PeerStats {
         self.bus.publish(event);
     }
 
-    /// Bytes a second, if enough has been seen.
+    /// Rate in bytes a second. `None` until enough was transferred.
     pub(super) fn rate(&self) -> Option<f64> {
         self.counters.lock().bandwidth.rate()
     }
 
-    /// Bytes a second that came from `origin`, if enough has been seen.
+    /// Rate of `origin` in bytes a second. `None` until enough was transferred.
     pub(super) fn rate_of(&self, origin: &Origin) -> Option<f64> {
         self.counters.lock().origins.rate(origin)
     }
 
-    /// Time from request to head, the recent ones counting most.
+    /// Weighted mean of the TTFB, in which recent requests count most.
     pub(super) fn ttfb(&self) -> Option<Duration> {
         self.counters.lock().bandwidth.ttfb()
     }
 
-    /// Time from request to head where nothing is in the way.
+    /// Shortest recent TTFB: that of a request that waits for nothing but the network.
     pub(super) fn least_ttfb(&self) -> Option<Duration> {
         self.counters.lock().bandwidth.least_ttfb()
     }

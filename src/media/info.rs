@@ -4,6 +4,12 @@ use super::kinds::{AudioCodec, ContainerFormat, Guess, guess_of};
 use super::{names, sniff};
 
 /// Source of a hint, weakest first.
+///
+/// ```
+/// use windway::media::HintSource;
+///
+/// assert!(HintSource::MagicBytes > HintSource::Extension);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum HintSource {

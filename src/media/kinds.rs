@@ -3,6 +3,13 @@
 use std::fmt;
 
 /// Audio codec.
+///
+/// ```
+/// use windway::media::{AudioCodec, MediaInfo};
+///
+/// let info = MediaInfo::detect(Some("audio/mpeg"), "http://host/stream", b"");
+/// assert!(matches!(info.codec, Some((AudioCodec::Mp3, _))));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AudioCodec {
@@ -33,6 +40,13 @@ pub enum AudioCodec {
 }
 
 /// Container format.
+///
+/// ```
+/// use windway::media::{ContainerFormat, MediaInfo};
+///
+/// let info = MediaInfo::detect(None, "http://host/track", b"OggS");
+/// assert!(matches!(info.container, Some((ContainerFormat::Ogg, _))));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ContainerFormat {

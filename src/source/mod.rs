@@ -277,6 +277,17 @@ pub trait Source: Send + Sync + 'static {
 }
 
 /// Result of a read that does not block.
+///
+/// ```
+/// use windway::Stream;
+/// use windway::stream::TryRead;
+///
+/// let mut buf = [0; 3];
+/// let mut stream = Stream::from_bytes("abc");
+/// assert_eq!(stream.try_read(&mut buf)?, TryRead::Bytes(3));
+/// assert_eq!(stream.try_read(&mut buf)?, TryRead::End);
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TryRead {
@@ -289,6 +300,20 @@ pub enum TryRead {
 }
 
 /// The reason why no bytes are available yet.
+///
+/// ```no_run
+/// use windway::stream::{Pending, TryRead};
+///
+/// # let mut stream = windway::open("https://example.com/episode.mp3")?;
+/// let mut buf = [0; 1024];
+/// match stream.try_read(&mut buf)? {
+///     TryRead::Bytes(count) => println!("{count} bytes"),
+///     TryRead::Pending(Pending::Retrying) => println!("reconnecting"),
+///     TryRead::Pending(_) => println!("buffering"),
+///     _ => println!("the end"),
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pending {
@@ -302,6 +327,13 @@ pub enum Pending {
 }
 
 /// Counters of a stream.
+///
+/// ```no_run
+/// # let stream = windway::open("https://example.com/episode.mp3")?;
+/// let stats = stream.handle().stats();
+/// println!("{} stalls of {:?} in total, {} requests", stats.stalls, stats.stalled, stats.requests);
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {

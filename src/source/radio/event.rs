@@ -11,6 +11,20 @@ use crate::safe_url::SafeUrl;
 /// Positions count bytes of audio since the radio's start. An event is published when its bytes arrive, which is before
 /// they are heard: compare its position with [`RadioHandle::position`](crate::radio::RadioHandle::position), or use
 /// [`now_playing`](crate::radio::RadioHandle::now_playing).
+///
+/// ```no_run
+/// use windway::radio::RadioEvent;
+///
+/// # let radio = windway::Downloader::global()?.open_radio("http://example.com:8000/", Default::default())?;
+/// for event in radio.handle().subscribe() {
+///     match event {
+///         RadioEvent::Reconnecting { error, after } => println!("{error}; reconnecting in {after:?}"),
+///         RadioEvent::Ended { error, .. } => println!("ended: {error}"),
+///         _ => {}
+///     }
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RadioEvent {

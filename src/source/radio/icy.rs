@@ -202,6 +202,14 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// A radio station's description of itself, from its response headers. Missing and empty fields are `None`.
+///
+/// ```no_run
+/// # let radio = windway::Downloader::global()?.open_radio("http://example.com:8000/", Default::default())?;
+/// if let Some(info) = radio.handle().info() {
+///     println!("{} ({} kbit/s)", info.name.unwrap_or_default(), info.bitrate.unwrap_or(0));
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RadioInfo {

@@ -84,6 +84,13 @@ struct State {
 }
 
 /// Counters of a radio.
+///
+/// ```no_run
+/// # let radio = windway::Downloader::global()?.open_radio("http://example.com:8000/", Default::default())?;
+/// let stats = radio.handle().stats();
+/// println!("{} connections, {} bytes", stats.connections, stats.bytes_received);
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RadioStats {

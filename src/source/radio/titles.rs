@@ -10,6 +10,14 @@ use crate::safe_url::SafeUrl;
 const MOST: usize = 1024;
 
 /// The title that a station announces, and the position from which it applies.
+///
+/// ```no_run
+/// # let radio = windway::Downloader::global()?.open_radio("http://example.com:8000/", Default::default())?;
+/// if let Some(playing) = radio.handle().now_playing() {
+///     println!("{}", playing.title.as_deref().unwrap_or("no title"));
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Title {
