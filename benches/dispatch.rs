@@ -40,7 +40,7 @@ fn nothing_but_dispatch() {
     let downloader = Downloader::without_network(DownloaderConfig::default()).expect("sound options");
     let peer = downloader.register((), Priority::High).expect("a running downloader");
     report("no transport, execute", 20_000, || {
-        peer.execute(Fetch::get(NOWHERE).expect("an URL")).expect("an answer");
+        peer.execute(Fetch::get(NOWHERE).expect("a URL")).expect("an answer");
     });
     let (ends, end) = mpsc::channel();
     let pulled = downloader.register(Pulled { url: NOWHERE.into(), ends }, Priority::High);
@@ -89,7 +89,7 @@ fn saturated() {
                 let peer = downloader.register((), Priority::High).expect("a running downloader");
                 thread::spawn(move || {
                     for _ in 0..FETCHES / workers {
-                        peer.execute(Fetch::get(NOWHERE).expect("an URL")).expect("an answer");
+                        peer.execute(Fetch::get(NOWHERE).expect("a URL")).expect("an answer");
                     }
                 })
             })
@@ -165,7 +165,7 @@ impl Peer for Plenty {
             return Next::Wait;
         }
         self.left -= 1;
-        let fetch = Fetch::get(&self.url).expect("an URL").priority(Priority::High);
+        let fetch = Fetch::get(&self.url).expect("a URL").priority(Priority::High);
         Next::fetch(fetch, Box::new(Counts(Arc::clone(&self.ends))))
     }
 }
@@ -189,7 +189,7 @@ fn one_after_another() {
         });
         report("1 KiB GET, execute", 3000, || {
             body.clear();
-            let mut response = peer.execute(Fetch::get(&url).expect("an URL")).expect("an answer");
+            let mut response = peer.execute(Fetch::get(&url).expect("a URL")).expect("an answer");
             response.read_to_end(&mut body).expect("a body");
         });
         report("1 KiB GET, woken and pulled by a worker", 3000, || {
@@ -210,7 +210,7 @@ fn eight_at_a_time(url: &str) {
         response.body_mut().read_to_vec().expect("a body");
     };
     let by_windway = |url: &str, peer: &windway::downloader::PeerHandle| {
-        let mut response = peer.execute(Fetch::get(url).expect("an URL")).expect("an answer");
+        let mut response = peer.execute(Fetch::get(url).expect("a URL")).expect("an answer");
         response.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
     };
     for _ in 0..2 {
@@ -238,7 +238,7 @@ struct Pulled {
 
 impl Peer for Pulled {
     fn next_fetch(&mut self, _: Priority) -> Next {
-        let fetch = Fetch::get(&self.url).expect("an URL").priority(Priority::High);
+        let fetch = Fetch::get(&self.url).expect("a URL").priority(Priority::High);
         Next::last(fetch, Box::new(Ends(self.ends.clone())))
     }
 }
@@ -302,7 +302,7 @@ fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
     origin.wait_until("bulk on all workers", |log| log.asked.len() == workers - reserved);
     let urgent = downloader.register((), Priority::High).expect("a running downloader");
     let events = urgent.subscribe();
-    let fetches = (0..workers).map(|_| Fetch::get(&origin.url("/urgent")).expect("an URL"));
+    let fetches = (0..workers).map(|_| Fetch::get(&origin.url("/urgent")).expect("a URL"));
     let answers: Vec<_> = urgent.batch(fetches.collect()).collect();
     assert!(answers.iter().all(Result::is_ok));
     std::iter::from_fn(|| events.try_recv())
@@ -320,7 +320,7 @@ impl Peer for Bulk {
     fn next_fetch(&mut self, _: Priority) -> Next {
         let Some(url) = self.0.take() else { return Next::Wait };
         let (ends, _) = mpsc::channel();
-        Next::last(Fetch::get(&url).expect("an URL"), Box::new(Ends(ends)))
+        Next::last(Fetch::get(&url).expect("a URL"), Box::new(Ends(ends)))
     }
 }
 
@@ -373,7 +373,7 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
     // Urgent work for a while preempts all of them, one after the other.
     let began = Instant::now();
     while began.elapsed() < 3 * AGING {
-        let short = Fetch::get(&origins[0].url("/short")).expect("an URL");
+        let short = Fetch::get(&origins[0].url("/short")).expect("a URL");
         if peer.execute(short).is_err() {
             return vec![GIVE_UP; urgent];
         }
@@ -381,7 +381,7 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
     let (events, url) = (peer.subscribe(), origins[0].url("/urgent"));
     let caller = thread::spawn(move || {
         // All of them: a batch that is dropped cancels what it has not answered.
-        peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("an URL")).collect()).count()
+        peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("a URL")).collect()).count()
     });
     let started = std::iter::from_fn(|| events.recv()).filter_map(|event| match event {
         Event::Started { wait, .. } => Some(wait),

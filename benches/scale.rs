@@ -22,7 +22,7 @@ fn main() {
         let each = if idle < 1000 { 0 } else { resident().saturating_sub(before) / idle };
         let busy = downloader.register((), Priority::High).expect("a running downloader");
         report(&format!("a fetch beside {idle} idle peers"), 3000, || {
-            let refused = busy.execute(Fetch::get(&origin.url("/a")).expect("an URL"));
+            let refused = busy.execute(Fetch::get(&origin.url("/a")).expect("a URL"));
             assert_eq!(refused.expect_err("a refusal").status(), Some(404));
         });
         if each > 0 {

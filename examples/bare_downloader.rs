@@ -1,14 +1,13 @@
-//! The downloader without files: a peer of one's own that is pulled, and a fetch that is asked for.
+//! The downloader without streams: a peer that the downloader asks for fetches, and a fetch that the caller waits for.
 //!
 //! cargo run --release --example bare_downloader [URL]
 //!
-//! Without a URL it serves a file of its own. Fetches the file's parts in the background, as a peer that is asked for its
-//! next part whenever a worker is free; and in the midst of it the file's last bytes, as somebody who waits for them.
+//! Fetches the parts of a file in the background: when a worker is free, the peer returns the next part. Meanwhile the
+//! main thread fetches the last bytes of the file as urgent work. Without a URL it starts a server with a file.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::io::Read;
 use std::ops::Range;
 use std::sync::mpsc;
 
@@ -18,7 +17,7 @@ use windway::{ByteRange, Downloader, DownloaderConfig, Error, Fetch, Priority};
 
 const PART: u64 = 256 * 1024;
 
-/// Wants a file's parts, one after another.
+/// Returns the parts of a file, in order.
 struct Parts {
     url: String,
     left: Range<u64>,
@@ -33,12 +32,12 @@ impl Peer for Parts {
             Ok(fetch) => {
                 Next::fetch(fetch.range(range), Box::new(Part { bytes: 0, ends: self.ends.clone() }))
             }
-            Err(_) => Next::Wait, // It was parsed before, in main.
+            Err(_) => Next::Wait, // `main` has parsed the same URL.
         }
     }
 }
 
-/// Counts a part's bytes. Another sink would keep them.
+/// Counts the bytes of a part. A real sink would store them.
 struct Part {
     bytes: u64,
     ends: mpsc::Sender<(u64, Outcome)>,
@@ -51,7 +50,7 @@ impl Sink for Part {
     }
 
     fn finish(self: Box<Self>, outcome: Outcome) {
-        drop(self.ends.send((self.bytes, outcome))); // If main has ended, nobody needs to know.
+        drop(self.ends.send((self.bytes, outcome))); // Fails if `main` has ended.
     }
 }
 
@@ -69,9 +68,8 @@ fn main() -> Result<(), Error> {
     let (ends, ended) = mpsc::channel();
     let pulled = downloader.register(Parts { url: url.clone(), left: 0..parts, ends }, Priority::Low)?;
     pulled.wake(Priority::Low);
-    let mut tail = asking.execute(Fetch::get(&url)?.range(ByteRange::new(len.saturating_sub(10), len)))?;
-    let mut last = Vec::new();
-    tail.read_to_end(&mut last)?;
+    let tail = Fetch::get(&url)?.range(ByteRange::new(len.saturating_sub(10), len));
+    let last = asking.execute(tail)?.bytes(10)?;
     println!("the last bytes: {last:02x?}");
 
     let bytes: u64 = ended.iter().take(parts as usize).map(|(bytes, _)| bytes).sum();

@@ -1,9 +1,9 @@
-//! From a URL to decoded audio: streams, seeks and decodes, and says how it went.
+//! From a URL to decoded audio: streams, seeks and decodes, and prints statistics.
 //!
 //! cargo run --release --example play [URL] [--seek SECONDS]... [--out FILE.wav]
 //!
-//! Without a URL it serves a track of its own from an embedded server, 40 ms away and not too fast. It decodes as fast as
-//! the bytes come, a second of audio before each seek, and to the end after the last one.
+//! It decodes as fast as the bytes arrive: one second of audio before each seek, and to the end after the last one. Without
+//! a URL it starts a server with a track, a round-trip time of 40 ms and a limited rate.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -82,9 +82,9 @@ impl Options {
     }
 }
 
-/// Plays what was asked for. False if it was ended by Ctrl-C.
+/// Runs the program. False if Ctrl-C ended it.
 fn play(mut options: Options) -> Result<bool, Failure> {
-    // Lives until the end: its drop is the server's end.
+    // Lives until the end: its drop stops the server.
     let origin = options.url.is_none().then(embedded_origin);
     let url = match (&options.url, &origin) {
         (Some(url), _) => url.clone(),
@@ -122,7 +122,7 @@ fn play(mut options: Options) -> Result<bool, Failure> {
     Ok(!was_interrupted)
 }
 
-/// A server on this machine that behaves as if it were 40 ms away, at four times the speed that the track plays at.
+/// A server on this machine with a round-trip time of 40 ms, which sends at four times the bit rate of the track.
 fn embedded_origin() -> Origin {
     let content = Content::bytes(TRACK);
     let rate = TRACK.len() as u64 / 8 * 4;
@@ -142,7 +142,7 @@ fn describe(stream: &Stream) -> String {
     format!("{kind}, {len}, {seeks}")
 }
 
-/// A stream as symphonia takes it. With the feature `symphonia` a [`Stream`] is one by itself.
+/// A stream as symphonia's `MediaSource`. With the feature `symphonia`, [`Stream`] implements it itself.
 struct Source(Stream);
 
 impl Read for Source {
@@ -175,7 +175,7 @@ struct Player {
     channels: usize,
     out: Option<WavWriter>,
     samples: Vec<f32>,
-    /// Frames decoded.
+    /// Number of decoded frames.
     frames: u64,
     checksum: u64,
     first_sample: Option<Duration>,
@@ -191,9 +191,9 @@ impl Player {
         let source = MediaSourceStream::new(Box::new(Source(stream)), Default::default());
         let probe = symphonia::default::get_probe();
         let format = probe.probe(&hint, source, Default::default(), Default::default())?;
-        let track = format.default_track(TrackType::Audio).ok_or("there is no audio in it")?;
+        let track = format.default_track(TrackType::Audio).ok_or("the file has no audio track")?;
         let params = track.codec_params.as_ref().and_then(|params| params.audio());
-        let params = params.ok_or("its audio is of a kind that symphonia does not know")?;
+        let params = params.ok_or("symphonia does not know the audio codec")?;
         let decoder =
             symphonia::default::get_codecs().make_audio_decoder(params, &AudioDecoderOptions::default())?;
         Ok(Self {
@@ -211,7 +211,7 @@ impl Player {
         })
     }
 
-    /// Decodes a second before each seek, and to the end after the last one.
+    /// Decodes one second before each seek, and to the end after the last one.
     fn run(&mut self, began: Instant, seeks: &[f64], line: &mut StatusLine) -> Result<(), Failure> {
         for seconds in seeks {
             let until = self.frames + u64::from(self.sample_rate);
@@ -227,7 +227,7 @@ impl Player {
         Ok(())
     }
 
-    /// Decodes a packet. False at the end.
+    /// Decodes one packet. False at the end.
     fn decode(&mut self, began: Instant, line: &mut StatusLine) -> Result<bool, Failure> {
         loop {
             let Some(packet) = self.format.next_packet()? else { return Ok(false) };
@@ -288,7 +288,7 @@ fn fnv1a(sum: u64, sample: f32) -> u64 {
     sample.to_le_bytes().iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
 }
 
-/// Where the stream is, what is buffered, how fast it comes. Nothing on a pipe.
+/// Shows position, buffered ranges and rate on a terminal.
 struct StatusLine {
     bar: Option<ProgressBar>,
     shown: Instant,
@@ -345,7 +345,7 @@ impl StatusLine {
     }
 }
 
-/// Writes 16-bit PCM. The header tells the truth once `finish` has written it.
+/// Writes 16-bit PCM. `finish` writes the header again, with the final length.
 struct WavWriter {
     path: String,
     file: BufWriter<File>,

@@ -1,10 +1,10 @@
-//! Plays a list without gaps: while a track plays, the next one is opened and its beginning fetched, at low priority; when
-//! it starts it becomes important.
+//! Plays several tracks without gaps: while one plays, the next one is opened and its start is fetched at low priority.
+//! When it starts to play, its priority becomes high.
 //!
 //! cargo run --release --example queue [URL]...
 //!
-//! Without URLs it plays three tracks of its own from an embedded server, 40 ms away and not too fast, eight times as fast
-//! as they sound. "Playing" is decoding at that pace: what a sound card would wait for is told as a gap or a wait.
+//! "Plays" means that it decodes at eight times the speed of a sound card, and reports the time for which the sound card
+//! would have no samples. Without URLs it starts a server with three tracks, a round-trip time of 40 ms and a limited rate.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -19,10 +19,10 @@ use windway::{Downloader, DownloaderConfig, Error, FileConfig, Priority, Stream,
 
 type Failure = Box<dyn std::error::Error>;
 
-/// So much faster than it sounds.
+/// Playback speed, as a multiple of real time.
 const SPEED: f64 = 8.0;
 
-/// A track that is being opened, on a thread of its own: opening blocks.
+/// A track that is being opened, on its own thread because opening blocks.
 struct Preload(JoinHandle<Result<Stream, Error>>);
 
 impl Preload {
@@ -33,7 +33,7 @@ impl Preload {
         Self(thread::spawn(move || downloader.open_with(&url, config)))
     }
 
-    /// The stream, important from now on.
+    /// The stream, with high priority from now on.
     fn take(self) -> Result<Stream, Failure> {
         let stream = self.0.join().map_err(|_| "the thread that opened a track panicked")??;
         stream.set_priority(Priority::High);
@@ -91,7 +91,7 @@ fn play(urls: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Decodes to the end at the pace of a sound card. Returns seconds of audio, and how long the card had to wait.
+/// Decodes to the end at the playback speed. Returns the seconds of audio, and the time without samples.
 fn play_out(decoding: &mut Decoding, first: Option<Vec<f32>>) -> Result<(f64, Duration), Failure> {
     let rate = decoding.samples_a_second();
     let mut due = Instant::now();

@@ -1,10 +1,9 @@
-//! A radio station, decoded as it comes: says what is playing when it is heard, and how the connection is doing.
+//! Decodes a radio station: prints each title when it is heard, and what happens to the connection.
 //!
 //! cargo run --release --example radio [URL] [--seconds N]
 //!
-//! Without a URL it plays a station of its own from an embedded server, for 10 s: one that changes its titles, breaks the
-//! connection and is away for a moment. Audio is taken at the speed at which it would be heard, and its samples are
-//! counted. Ctrl-C ends it.
+//! It decodes in real time and counts the samples. Ctrl-C ends it. Without a URL it starts a server with a station, for 10 s:
+//! its title changes, its connection breaks, and for a moment its source is offline.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -33,14 +32,14 @@ type Failure = Box<dyn std::error::Error>;
 
 static TRACK: &[u8] = include_bytes!("../tests/data/track.mp3");
 
-/// Bytes a second at which the track plays.
+/// Bit rate of the track, in bytes a second.
 const TRACK_RATE: u64 = 12_000;
 
 const USAGE: &str = "usage: radio [URL] [--seconds N]";
 
 struct Options {
     url: Option<String>,
-    /// For ever, if not told.
+    /// `None` plays forever.
     seconds: Option<f64>,
 }
 
@@ -90,9 +89,9 @@ impl Options {
     }
 }
 
-/// Plays what was asked for. False if it was ended by Ctrl-C.
+/// Runs the program. False if Ctrl-C ended it.
 fn play(options: Options) -> Result<bool, Failure> {
-    // Lives until the end: its drop is the server's end.
+    // Lives until the end: its drop stops the server.
     let origin = options.url.is_none().then(embedded_station);
     let url = match (&options.url, &origin) {
         (Some(url), _) => url.clone(),
@@ -100,7 +99,7 @@ fn play(options: Options) -> Result<bool, Failure> {
         (None, None) => unreachable!("without a URL there is an origin"),
     };
     let downloader = Downloader::new(DownloaderConfig::default())?;
-    // Whatever the station sends: each connection is decoded from its headers on.
+    // Each connection gets its own decoder. This works for all formats.
     let mut config = RadioConfig::default();
     config.on_discontinuity = OnDiscontinuity::EndOfStream;
     let mut radio = downloader.open_radio(&url, config)?;
@@ -114,7 +113,7 @@ fn play(options: Options) -> Result<bool, Failure> {
         }
     })?;
 
-    println!("tuning in to {url}");
+    println!("connecting to {url}");
     let mut display = Display::new(&handle);
     let mut player = Player::new(options.seconds);
     let result = player.run(&mut radio, &interrupted, &mut display);
@@ -128,8 +127,8 @@ fn play(options: Options) -> Result<bool, Failure> {
     Ok(!was_interrupted)
 }
 
-/// A station on this machine as Icecast would send it, a few seconds at once and then as it plays. Its first connection
-/// breaks, and its source is away for a moment.
+/// A station on this machine that sends like Icecast. Its first connection breaks, and then its source is offline for a
+/// moment.
 fn embedded_station() -> Origin {
     let titles = vec!["Scripted Origin - Prelude", "Scripted Origin - Interlude", "Scripted Origin - Finale"];
     let station = Station { audio: Content::looped(TRACK), interval: 8192, every: 4, titles };
@@ -141,7 +140,7 @@ fn embedded_station() -> Origin {
 }
 
 struct Player {
-    /// Of audio, to be played; for ever, if not told.
+    /// Seconds of audio to play. `None` plays forever.
     seconds: Option<f64>,
     began: Instant,
     heard: Duration,
@@ -151,7 +150,7 @@ struct Player {
     loudest: f32,
 }
 
-/// What decodes the audio from one discontinuity to the next.
+/// The decoder of the audio from one discontinuity to the next.
 struct Part<'a> {
     format: Box<dyn FormatReader + 'a>,
     decoder: Box<dyn AudioDecoder>,
@@ -173,11 +172,11 @@ impl<'a> Part<'a> {
 }
 
 fn decoder(format: &(dyn FormatReader + '_)) -> Result<(u32, Box<dyn AudioDecoder>), SymphoniaError> {
-    let unknown = SymphoniaError::Unsupported("its audio is of a kind that symphonia does not know");
+    let unknown = SymphoniaError::Unsupported("the audio codec");
     let Some(track) = format.default_track(TrackType::Audio) else { return Err(unknown) };
     let params = track.codec_params.as_ref().and_then(|params| params.audio());
     let Some(params) = params else { return Err(unknown) };
-    // A station may send files as they are, whose tags say where they end: the first one's is not the station's.
+    // A station may send whole files one after another. The length in the first one's tag is not that of the station.
     let options = AudioDecoderOptions::default().gapless(false);
     Ok((track.id, symphonia::default::get_codecs().make_audio_decoder(params, &options)?))
 }
@@ -199,7 +198,7 @@ impl Player {
         self.seconds.is_some_and(|seconds| self.heard.as_secs_f64() >= seconds)
     }
 
-    /// Decodes at the speed of hearing, from discontinuity to discontinuity.
+    /// Decodes in real time, from discontinuity to discontinuity.
     fn run(
         &mut self,
         radio: &mut Radio,
@@ -208,12 +207,12 @@ impl Player {
     ) -> Result<(), Failure> {
         let handle = radio.handle();
         while !self.is_done() && !interrupted.load(Ordering::Acquire) {
-            // The header tells what the probe would have to guess.
+            // So that the content type is known, which the probe would otherwise have to guess.
             handle.wait_buffered(4096, None)?;
             let played = Part::open(radio).and_then(|mut part| self.play(&mut part, interrupted, display));
             match (played, handle.pass_discontinuity()) {
                 (Ok(()), _) => {}
-                // A frame was cut, or the headers.
+                // The discontinuity truncated a frame or the headers.
                 (Err(_), true) => self.damaged += 1,
                 (Err(error), false) => return Err(error.into()),
             }
@@ -221,7 +220,7 @@ impl Player {
         Ok(())
     }
 
-    /// Plays up to the discontinuity, or to the end of what was asked for.
+    /// Plays up to the discontinuity, or until the requested seconds are over.
     fn play(
         &mut self,
         part: &mut Part<'_>,
@@ -232,7 +231,7 @@ impl Player {
             let packet = match part.format.next_packet() {
                 Ok(Some(packet)) => packet,
                 Ok(None) => return Ok(()),
-                // Ogg begins a new stream, mostly with a new title.
+                // Ogg starts a new stream, usually at a new title.
                 Err(SymphoniaError::ResetRequired) => {
                     (part.track, part.decoder) = decoder(&*part.format)?;
                     continue;
@@ -250,7 +249,7 @@ impl Player {
                     audio.copy_to_vec_interleaved(&mut self.samples);
                 }
                 Ok(_) => continue,
-                // What cannot be decoded is skipped, as players do.
+                // A damaged packet is skipped, as players do.
                 Err(SymphoniaError::DecodeError(_)) => {
                     self.damaged += 1;
                     continue;
@@ -265,14 +264,14 @@ impl Player {
         Ok(())
     }
 
-    /// A sound card takes its time.
+    /// Waits for as long as a sound card would play.
     fn listen(&mut self) {
         let due = self.began + self.heard;
         let now = Instant::now();
         if due > now {
             thread::sleep(due - now);
         } else {
-            // It was silent for want of audio, and does not catch up.
+            // A sound card without samples is silent, and does not play faster later.
             self.began = now - self.heard;
         }
     }
@@ -288,7 +287,7 @@ impl Player {
     }
 }
 
-/// Tells what happens, and on a terminal what is in the buffer.
+/// Prints events, and shows the buffer on a terminal.
 struct Display {
     handle: RadioHandle,
     events: Subscriber<RadioEvent>,
@@ -309,7 +308,7 @@ impl Display {
 
     fn update(&mut self) {
         while let Some(event) = self.events.try_recv() {
-            self.tell(&event);
+            self.print_event(&event);
         }
         let playing = self.handle.now_playing();
         if playing != self.title {
@@ -320,7 +319,7 @@ impl Display {
         self.show_buffer();
     }
 
-    fn tell(&self, event: &RadioEvent) {
+    fn print_event(&self, event: &RadioEvent) {
         match event {
             RadioEvent::Connected { info, position } => {
                 let name = info.name.as_deref().unwrap_or("a station without a name");
@@ -332,13 +331,13 @@ impl Display {
             }
             RadioEvent::Reconnecting { error, after } => {
                 let buffered = self.handle.buffered_ahead();
-                self.print(&format!("{error}; again in {after:.1?}, {buffered} bytes in the buffer"));
+                self.print(&format!("{error}; reconnecting in {after:.1?}, {buffered} bytes buffered"));
             }
             RadioEvent::Discontinuity { position } => {
                 self.print(&format!("a discontinuity at byte {position}"))
             }
-            RadioEvent::Ended { error, .. } => self.print(&format!("over: {error}")),
-            // Titles are shown when they are heard.
+            RadioEvent::Ended { error, .. } => self.print(&format!("ended: {error}")),
+            // `update` prints titles when they are heard.
             _ => {}
         }
     }

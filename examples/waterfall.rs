@@ -1,10 +1,11 @@
-//! Draws what a downloader does: a line for each request, from its being queued to its end.
+//! Draws the requests of a downloader: one line for each, from the queue to its end.
 //!
 //! cargo run --release --example waterfall [URL]
 //!
-//! Opens a file, reads on, seeks far, reads, seeks to the end, reads; without an URL on an embedded server, 40 ms away.
+//! Opens a file and reads; seeks to the middle and reads; seeks to near the end and reads. Without a URL it starts a server
+//! with a round-trip time of 40 ms.
 //!
-//! `·` queued, `-` waiting for the head, `=` body, `z` set aside, `|` the end
+//! `·` queued, `-` waiting for the response head, `=` body, `z` preempted, `|` end
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -20,7 +21,7 @@ use windway::{Downloader, DownloaderConfig};
 
 const WIDTH: usize = 100;
 
-/// A request's line: from when on it is drawn how.
+/// The line of one request: the marks, each with the time from which on it is drawn.
 #[derive(Default)]
 struct Line {
     marks: Vec<(Duration, char)>,
@@ -55,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Notes what happens until there is nobody left for it to happen to.
+/// Records events until the downloader is gone.
 fn note(events: &Subscriber, began: Instant) -> BTreeMap<RequestId, Line> {
     let mut lines: BTreeMap<RequestId, Line> = BTreeMap::new();
     while let Some(event) = events.recv() {
@@ -74,7 +75,9 @@ fn note(events: &Subscriber, began: Instant) -> BTreeMap<RequestId, Line> {
         match event {
             Event::Completed { bytes, .. } => line.end = format!("{bytes} bytes"),
             Event::Failed { error, .. } => line.end = error.to_string(),
-            Event::Cancelled { bytes, reason, .. } => line.end = format!("{bytes} bytes, cancelled {reason}"),
+            Event::Cancelled { bytes, reason, .. } => {
+                line.end = format!("{bytes} bytes, cancelled: {reason}")
+            }
             _ => {}
         }
     }

@@ -1,4 +1,4 @@
-//! What callbacks may do: every callback of windway's with every call that blocks. The table is in the crate's documentation.
+//! Every callback of windway combined with every blocking call. The crate's documentation has the same table.
 
 mod support;
 
@@ -12,9 +12,12 @@ use support::peers::{List, downloader};
 use support::{Answer, Content, Origin};
 use windway::config::HangPolicy;
 use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink};
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Radio, RadioConfig, Response, Stream};
+use windway::{
+    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Radio, RadioConfig,
+    Response, Stream,
+};
 
-/// Where users' code runs.
+/// The callbacks of windway.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Callback {
     NextFetch,
@@ -50,7 +53,7 @@ const CALLBACKS: [Callback; 14] = [
     Callback::DropOfClosure,
 ];
 
-/// What is done in the callback, the first time it is called.
+/// What a callback does the first time it is called.
 #[derive(Clone)]
 struct Ask(Arc<Mutex<Option<Once>>>);
 
@@ -62,7 +65,7 @@ impl Ask {
     }
 
     fn run(&self) {
-        // Not under the lock: what is asked may lead to another callback.
+        // Outside of the lock: it may lead to another callback.
         let ask = self.0.lock().unwrap().take();
         if let Some(ask) = ask {
             ask();
@@ -99,7 +102,7 @@ impl Sink for AskingSink {
     }
     fn detached(self: Box<Self>, mut body: Response) {
         self.at(Callback::Detached);
-        // Allowed: it waits for nothing but its own connection. Once the downloader has stopped it fails, and does not hang.
+        // Allowed: it waits for its own connection only. Once the downloader has stopped it fails, and does not hang.
         let mut all = Vec::new();
         match body.read_to_end(&mut all) {
             Ok(_) => assert_eq!(all.len(), 1000),
@@ -137,7 +140,7 @@ fn answer(asked: &support::Asked) -> Answer {
     }
 }
 
-/// Calls `ask` in `callback` of `downloader`, which has one worker; on this thread, if that is where it is called.
+/// Calls `ask` in `callback` of `downloader`, which has one worker. Some callbacks run on this thread.
 fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &Ask) {
     let get = |path: &str| Fetch::get(&origin.url(path)).unwrap();
     let list = List::default();
@@ -181,7 +184,7 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
                 Ok(())
             };
             let mut body = peer.execute(get("/breaking").validate(second)).unwrap();
-            let _ = body.read_to_end(&mut Vec::new()); // Cancelled, where it is stopped in between.
+            let _ = body.read_to_end(&mut Vec::new()); // Fails if the downloader was stopped meanwhile.
         }
         Callback::OnCancel => {
             let peer = downloader.register((), Priority::High).unwrap();
@@ -189,14 +192,14 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
             let _guard = epoch.on_cancel(move || asks.run());
             epoch.cancel();
         }
-        // Of the downloader's own configuration.
+        // `prepare` has configured it.
         Callback::OnHang => pulled(get("/silent")),
         Callback::DropOfPeer => {
             let asking = AskingPeer(list, ask.clone());
             struct Dropped(AskingPeer, AsksWhenDropped);
             impl Peer for Dropped {
                 fn next_fetch(&mut self, admissible: Priority) -> Next {
-                    let _ = &self.1; // Held, not used.
+                    let _ = &self.1; // Keeps it alive.
                     self.0.0.next_fetch(admissible)
                 }
             }
@@ -205,20 +208,20 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
         Callback::DropOfClosure => {
             let held = AsksWhenDropped(ask.clone());
             pulled(get("/a").validate(move |_| {
-                let _ = &held; // Held, not used.
+                let _ = &held; // Keeps it alive.
                 Ok(())
             }));
         }
     }
 }
 
-/// Handles that are to outlive the test that made them.
+/// Handles that outlive the test that made them.
 fn kept() -> &'static Mutex<Vec<PeerHandle>> {
     static KEPT: Mutex<Vec<PeerHandle>> = Mutex::new(Vec::new());
     &KEPT
 }
 
-/// One worker, and the callback that it may have of its own.
+/// A downloader with one worker and, if needed, the callback in its configuration.
 fn prepare(callback: Callback, ask: &Ask) -> Downloader {
     downloader(|config| {
         config.max_concurrent = 1;
@@ -230,14 +233,14 @@ fn prepare(callback: Callback, ask: &Ask) -> Downloader {
     })
 }
 
-/// Fails where `work` does not end: what is looked for here are hangs.
+/// Fails if `work` does not end: these tests look for hangs.
 fn ends<T: Send + 'static>(case: String, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = mpsc::channel();
     thread::spawn(move || done.send(work()));
     ended.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{case}: {error}"))
 }
 
-/// All that may block and returns an error.
+/// Every call that may block and returns an error.
 fn blocking_calls(
     origin: &Origin,
     peer: &PeerHandle,
@@ -263,9 +266,8 @@ fn blocking_calls(
 }
 
 #[test]
-fn calls_that_block_fail_in_every_callback_and_the_others_work() {
-    // What is asked for in the callbacks belongs to another downloader: the rule is the same, and every one of them could
-    // be answered at once but for it.
+fn blocking_calls_fail_in_every_callback_and_others_work() {
+    // The calls are to another downloader, which could answer all of them at once: the rule is the same.
     let content = Content::pattern(1000);
     let other_origin = Origin::start(move |asked| match asked.path.as_str() {
         "/endless" => Answer::whole(&content).no_length().stall_after(100),
@@ -285,9 +287,9 @@ fn calls_that_block_fail_in_every_callback_and_the_others_work() {
         let asked = Arc::clone(&origin);
         let ask = Ask::new(move || {
             let blocking = blocking_calls(&asked, &nested, &mut stream, &mut endless, &mut radio);
-            // Not `None` for ever after: just now.
+            // `None` means that there is no event now, not that the source is gone.
             assert!(quiet.recv().is_none() && quiet.recv_timeout(Duration::MAX).is_none());
-            // What does not block, and drops of what would wait for its thread.
+            // Calls that do not block, and drops that outside of callbacks wait for a thread.
             nested.wake(Priority::Low);
             nested.set_priority(Priority::Low);
             assert!(other.register((), Priority::High).is_ok());
@@ -314,7 +316,7 @@ fn calls_that_block_fail_in_every_callback_and_the_others_work() {
 }
 
 #[test]
-fn stopping_in_every_callback_stops_without_waiting_for_itself() {
+fn stop_in_a_callback_does_not_wait_for_itself() {
     for callback in CALLBACKS {
         let origin = Arc::new(Origin::start(answer));
         let own: Arc<Mutex<Option<Downloader>>> = Arc::default();
@@ -333,7 +335,7 @@ fn stopping_in_every_callback_stops_without_waiting_for_itself() {
         let (called, within) = (downloader.clone(), Arc::clone(&origin));
         ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &ask));
         assert_eq!(stopped.recv_timeout(Duration::from_secs(60)), Ok(true), "{callback:?}");
-        // Where it may, it does wait.
+        // Outside of callbacks it waits.
         let waits = downloader.clone();
         ends(format!("stop after {callback:?}"), move || waits.stop());
         assert_eq!(downloader.stats().busy_workers, 0, "{callback:?}");

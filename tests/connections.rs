@@ -13,7 +13,10 @@ use support::peers::{List, collect, downloader};
 use support::{Answer, Asked, Content, Origin};
 use windway::config::Auth;
 use windway::downloader::{Outcome, PeerHandle};
-use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Response};
+use windway::{
+    ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig,
+    Response,
+};
 
 /// Longer than any test: what has to wait for it hangs.
 const NEVER: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! The downloader by itself: peers, both ways of asking, and how fetches end.
+//! The downloader without streams: peers, `execute`, `batch` and `next_fetch`, and how fetches end.
 
 mod support;
 
@@ -29,7 +29,7 @@ fn execute_returns_the_open_body() {
 }
 
 #[test]
-fn a_batch_answers_in_its_order_and_each_fails_by_itself() {
+fn a_batch_returns_responses_in_order_and_each_fetch_fails_by_itself() {
     let content = Content::pattern(100);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/3" => Answer::status(404),
@@ -51,7 +51,7 @@ fn a_batch_answers_in_its_order_and_each_fails_by_itself() {
 }
 
 #[test]
-fn a_woken_peer_is_asked_and_its_sink_gets_the_body() {
+fn a_woken_peer_is_asked_and_its_sink_receives_the_body() {
     let origin = Origin::serving(Content::pattern(1_000_000));
     let list = List::default();
     let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
@@ -65,7 +65,7 @@ fn a_woken_peer_is_asked_and_its_sink_gets_the_body() {
 }
 
 #[test]
-fn a_body_that_breaks_goes_on_from_its_offset() {
+fn a_broken_body_continues_from_its_offset() {
     let content = Content::pattern(500_000);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
@@ -82,13 +82,13 @@ fn a_body_that_breaks_goes_on_from_its_offset() {
     assert_pattern(0, &got.bytes);
     let asked = origin.log().asked;
     assert_eq!(asked.len(), 6);
-    // The last 64 bytes once more.
+    // The last 64 bytes again, for the overlap check.
     assert_eq!(asked[1].range(), Some((59_936, None)));
     assert_eq!(asked[1].header("if-range"), Some("\"v1-500000\""));
 }
 
 #[test]
-fn a_server_without_ranges_is_skipped_to_the_offset() {
+fn a_broken_body_without_ranges_is_requested_again_and_skipped_to_its_offset() {
     let content = Content::pattern(300_000);
     let origin = Origin::start(move |asked| {
         let answer = Answer::whole(&content);
@@ -106,7 +106,7 @@ fn a_server_without_ranges_is_skipped_to_the_offset() {
 }
 
 #[test]
-fn a_resource_that_changed_is_never_joined() {
+fn a_changed_resource_is_never_joined_with_the_old_one() {
     let origin = Origin::start(|asked| {
         let content = Content::pattern(500_000);
         let answer = Answer::file(asked, &content);
@@ -123,7 +123,7 @@ fn a_resource_that_changed_is_never_joined() {
 }
 
 #[test]
-fn a_status_that_may_pass_is_tried_again_and_one_that_will_not_is_not() {
+fn a_transient_status_is_retried_and_a_permanent_one_is_not() {
     let content = Content::pattern(100);
     let origin = Origin::start(move |asked| match (asked.path.as_str(), asked.number) {
         ("/busy", 0) => Answer::status(503).header("Retry-After", "0"),
@@ -138,7 +138,7 @@ fn a_status_that_may_pass_is_tried_again_and_one_that_will_not_is_not() {
 }
 
 #[test]
-fn events_tell_a_fetch_from_its_beginning_to_its_one_end() {
+fn events_follow_a_fetch_from_the_queue_to_its_one_end() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::status(503).header("Retry-After", "0"),
@@ -222,7 +222,7 @@ trait TakeEnqueued {
 }
 
 impl TakeEnqueued for windway::event::Subscriber {
-    /// Blocks until so many fetches were accepted.
+    /// Blocks until this number of fetches was accepted.
     fn take_enqueued(&self, number: usize) -> usize {
         let is_enqueued = |event: &Event| matches!(event, Event::Enqueued { .. });
         std::iter::from_fn(|| self.recv()).filter(is_enqueued).take(number).count()
@@ -230,7 +230,7 @@ impl TakeEnqueued for windway::event::Subscriber {
 }
 
 #[test]
-fn a_sink_that_panics_fails_its_fetch_and_the_worker_lives_on() {
+fn a_sink_that_panics_fails_its_fetch_and_costs_no_worker() {
     struct Panics(mpsc::Sender<Outcome>);
     impl Sink for Panics {
         fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
@@ -253,7 +253,7 @@ fn a_sink_that_panics_fails_its_fetch_and_the_worker_lives_on() {
 }
 
 #[test]
-fn a_sink_may_refuse_the_head_before_a_byte_is_read() {
+fn a_sink_may_refuse_a_response_head_before_a_byte_is_read() {
     struct Refuses(mpsc::Sender<Outcome>);
     impl Sink for Refuses {
         fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
@@ -308,7 +308,7 @@ fn a_detached_body_holds_no_worker() {
 }
 
 #[test]
-fn the_last_handle_frees_the_peer() {
+fn the_drop_of_the_last_handle_frees_the_peer() {
     struct Held(Arc<()>);
     impl Peer for Held {
         fn next_fetch(&mut self, _: Priority) -> Next {
@@ -340,7 +340,7 @@ fn too_many_open_bodies_fail_at_once() {
 }
 
 #[test]
-fn a_batch_may_be_larger_than_the_peers_credit() {
+fn a_batch_may_be_larger_than_the_peer_capacity() {
     let origin = Origin::serving(Content::pattern(1000));
     let peer = downloader(|config| config.peer_capacity = 2).register((), Priority::High).unwrap();
     let fetches = (0..50).map(|_| Fetch::get(&origin.url("/a")).unwrap());
@@ -351,7 +351,7 @@ fn a_batch_may_be_larger_than_the_peers_credit() {
 }
 
 #[test]
-fn execute_on_a_thread_of_windway_fails_instead_of_waiting_for_itself() {
+fn execute_in_a_callback_fails_instead_of_waiting_for_itself() {
     struct Nested(windway::downloader::PeerHandle, String, mpsc::Sender<Error>);
     impl Sink for Nested {
         fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
@@ -371,7 +371,7 @@ fn execute_on_a_thread_of_windway_fails_instead_of_waiting_for_itself() {
 }
 
 #[test]
-fn every_fetch_ends_once_when_the_downloader_stops_in_the_midst() {
+fn every_fetch_ends_once_when_the_downloader_stops() {
     let content = Content::pattern(300_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content));
     for _ in 0..20 {
@@ -395,19 +395,21 @@ fn every_fetch_ends_once_when_the_downloader_stops_in_the_midst() {
         for caller in callers {
             caller.join().unwrap();
         }
-        // What was never handed out is dropped with the list, and never comes as an end.
+        // Fetches that the list never returned are dropped with it, and have no end.
         let left = list.clear();
         drop((peer, downloader, list, ends));
         assert_eq!(end.iter().count() + 1 + left, 30);
     }
 }
 
-/// Six bodies as told, on all workers; then as many awaited fetches as there are workers.
-fn awaited_work_overtakes(reserved: usize, bulk: fn(Answer) -> Answer) {
+/// Starts six prefetches that occupy all workers, then as many urgent fetches as there are workers.
+fn urgent_fetches_preempt(reserved: usize, prefetch: fn(Answer) -> Answer) {
     const WORKERS: u64 = 4;
     let content = Content::pattern(400_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/bulk" if asked.range().is_none_or(|(first, _)| first == 0) => bulk(Answer::file(asked, &content)),
+        "/prefetch" if asked.range().is_none_or(|(first, _)| first == 0) => {
+            prefetch(Answer::file(asked, &content))
+        }
         _ => Answer::file(asked, &content),
     });
     let downloader = downloader(|config| {
@@ -422,17 +424,17 @@ fn awaited_work_overtakes(reserved: usize, bulk: fn(Answer) -> Answer) {
     let running = WORKERS - reserved as u64;
     for _ in 0..running {
         let sink = Collect::new(0, &ends);
-        list.put(Fetch::get(&origin.url("/bulk")).unwrap(), sink);
+        list.put(Fetch::get(&origin.url("/prefetch")).unwrap(), sink);
     }
     peer.wake(Priority::Low);
-    origin.wait_until("bulk body", |log| log.sent >= running * 1000);
+    origin.wait_until("prefetch body", |log| log.sent >= running * 1000);
     let urgent: Vec<Fetch> = (0..WORKERS).map(|_| Fetch::get(&origin.url("/urgent")).unwrap()).collect();
     for answer in peer.batch(urgent) {
         let mut body = Vec::new();
         answer.unwrap().read_to_end(&mut body).unwrap();
         assert_eq!(body.len(), 400_000);
     }
-    // A reserved worker may have served them all; without one, a bulk body had to make room.
+    // A reserved worker may have served them all. Without one, a prefetch had to be preempted.
     let is_preempted = |event: &Event| matches!(event, Event::Preempted { .. });
     assert!(reserved > 0 || std::iter::from_fn(|| events.try_recv()).any(|event| is_preempted(&event)));
     origin.release();
@@ -445,21 +447,21 @@ fn awaited_work_overtakes(reserved: usize, bulk: fn(Answer) -> Answer) {
 }
 
 #[test]
-fn awaited_work_overtakes_slow_bodies() {
+fn urgent_fetches_preempt_slow_bodies() {
     for reserved in [0, 1] {
-        awaited_work_overtakes(reserved, |answer| answer.rate(1_000_000));
+        urgent_fetches_preempt(reserved, |answer| answer.rate(1_000_000));
     }
 }
 
 #[test]
-fn awaited_work_overtakes_silent_bodies() {
+fn urgent_fetches_preempt_silent_bodies() {
     for reserved in [0, 1] {
-        awaited_work_overtakes(reserved, |answer| answer.stall_after(1000));
+        urgent_fetches_preempt(reserved, |answer| answer.stall_after(1000));
     }
 }
 
 #[test]
-fn a_body_set_aside_goes_on_without_a_byte_lost_or_twice() {
+fn a_preempted_body_continues_without_a_lost_or_repeated_byte() {
     let content = Content::pattern(3_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(20_000_000));
     let downloader = downloader(|config| {
@@ -470,9 +472,9 @@ fn a_body_set_aside_goes_on_without_a_byte_lost_or_twice() {
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     let events = peer.subscribe();
     let (sink, end) = collect(0);
-    list.put(Fetch::get(&origin.url("/bulk")).unwrap(), sink);
+    list.put(Fetch::get(&origin.url("/prefetch")).unwrap(), sink);
     peer.wake(Priority::Low);
-    origin.wait_until("bulk body", |log| log.sent > 10_000);
+    origin.wait_until("prefetch body", |log| log.sent > 10_000);
     for _ in 0..5 {
         drop(peer.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
     }
@@ -487,7 +489,7 @@ fn a_body_set_aside_goes_on_without_a_byte_lost_or_twice() {
 }
 
 #[test]
-fn an_origin_does_not_take_all_workers() {
+fn one_origin_does_not_take_all_workers() {
     let content = Content::pattern(10_000);
     let slow = Origin::start({
         let content = content.clone();
@@ -517,7 +519,7 @@ fn an_origin_does_not_take_all_workers() {
 }
 
 #[test]
-fn a_fetch_that_takes_long_is_told_as_slow_once_and_goes_on() {
+fn a_slow_fetch_is_reported_once_and_continues() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(500));
     let downloader = downloader(|config| config.soft_timeout = Duration::from_millis(50));
@@ -535,7 +537,7 @@ fn a_fetch_that_takes_long_is_told_as_slow_once_and_goes_on() {
 }
 
 #[test]
-fn a_silent_fetch_is_reported_once_and_ended_if_so_wanted() {
+fn a_stalled_fetch_is_reported_once_and_cancelled_if_configured() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/silent" => Answer::file(asked, &content).stall_after(500),
@@ -560,8 +562,8 @@ fn a_silent_fetch_is_reported_once_and_ended_if_so_wanted() {
 }
 
 #[test]
-fn a_head_that_its_sink_refuses_for_now_changes_nothing_of_what_is_asked() {
-    /// Takes parts only, and says of the whole that it may pass.
+fn a_refused_response_head_does_not_change_the_next_request() {
+    /// Accepts partial responses only. Its error for a whole resource is retryable.
     struct Parts(Collect);
     impl Sink for Parts {
         fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
@@ -596,7 +598,7 @@ fn a_head_that_its_sink_refuses_for_now_changes_nothing_of_what_is_asked() {
 }
 
 #[test]
-fn a_body_whose_announced_bytes_were_all_read_is_complete() {
+fn a_body_is_complete_once_all_announced_bytes_were_read() {
     let origin = Origin::serving(Content::pattern(1000));
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let whole = Fetch::get(&origin.url("/a")).unwrap();
@@ -605,7 +607,7 @@ fn a_body_whose_announced_bytes_were_all_read_is_complete() {
         let before = peer.totals();
         let mut response = peer.execute(fetch).unwrap();
         response.read_exact(&mut vec![0; len]).unwrap();
-        // By then, and not by its drop: what follows may hold it for long.
+        // By the last read, and not by the drop: a caller may keep the response for long.
         assert_eq!(peer.totals().completed, before.completed + 1);
         assert_eq!(response.read(&mut [0; 10]).unwrap(), 0);
         drop(response);
@@ -634,7 +636,7 @@ fn a_batch_may_be_larger_than_the_number_of_open_bodies() {
 }
 
 #[test]
-fn callers_that_wait_for_a_head_are_no_open_bodies() {
+fn a_caller_that_waits_for_a_response_head_holds_no_open_body() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/held" => Answer::file(asked, &content).latency_until_released(),
@@ -662,7 +664,7 @@ fn callers_that_wait_for_a_head_are_no_open_bodies() {
 }
 
 #[test]
-fn a_detached_body_is_an_open_one() {
+fn a_detached_body_counts_as_open() {
     struct Detaches(mpsc::Sender<Result<Response, Outcome>>);
     impl Sink for Detaches {
         fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
@@ -698,7 +700,7 @@ fn a_detached_body_is_an_open_one() {
 }
 
 #[test]
-fn a_batch_waits_for_others_bodies_to_be_closed() {
+fn a_batch_waits_until_other_callers_close_bodies() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.max_open_bodies = 1);
     let peer = downloader.register((), Priority::High).unwrap();
@@ -733,7 +735,7 @@ fn a_batch_waits_for_others_bodies_to_be_closed() {
 }
 
 #[test]
-fn a_batch_whose_caller_holds_all_bodies_fails_instead_of_waiting_for_him() {
+fn a_batch_whose_caller_holds_all_bodies_fails_instead_of_waiting_forever() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| {
         config.max_open_bodies = 2;
@@ -744,7 +746,7 @@ fn a_batch_whose_caller_holds_all_bodies_fails_instead_of_waiting_for_him() {
     let kinds: Vec<_> = answers.iter().map(|answer| answer.as_ref().map_err(Error::kind).err()).collect();
     assert_eq!(kinds[..2], [None, None]);
     assert!(kinds[2..].iter().all(|kind| *kind == Some(ErrorKind::TooManyOpenBodies)), "{kinds:?}");
-    // Two batches that hold half of the bodies each, and wait for the other's.
+    // Two batches of which each holds half of the bodies and waits for the other half.
     drop(answers);
     let both: Vec<_> = (0..2)
         .map(|_| {
@@ -761,7 +763,7 @@ fn a_batch_whose_caller_holds_all_bodies_fails_instead_of_waiting_for_him() {
 }
 
 #[test]
-fn a_batch_that_is_dropped_cancels_what_it_did_not_hand_out() {
+fn the_drop_of_a_batch_cancels_the_fetches_whose_responses_were_not_taken() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::file(asked, &content),
@@ -774,7 +776,7 @@ fn a_batch_that_is_dropped_cancels_what_it_did_not_hand_out() {
     let first = batch.next().unwrap().unwrap();
     origin.wait_until("the second request", |log| log.asked.len() == 2);
     drop(batch);
-    // The worker is free again, and nothing of the others is sent.
+    // The worker is free again, and no request of the other fetches is sent.
     drop(first);
     origin.release();
     peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
@@ -805,7 +807,7 @@ fn a_body_is_read_as_bytes_or_text_up_to_a_limit() {
         assert!(error.to_string().contains("the limit is 9 bytes"), "{error}");
         assert!(error.url().is_some());
     }
-    // Only what is left of it counts.
+    // Only the bytes that were not read yet count.
     let mut response = get("/announced");
     response.read_exact(&mut [0; 4]).unwrap();
     assert_eq!(response.bytes(6).unwrap(), b"456789");
@@ -840,7 +842,7 @@ fn a_clone_of_a_fetch_fetches_the_same_again() {
 fn a_required_range_that_is_ignored_fails_before_the_body_is_read() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
-        // A 200 as long as the range: it may be the range or the whole.
+        // A 200 as long as the range may be the range or the whole resource.
         "/unclear" => Answer::whole(&Content::pattern(10)),
         "/whole" => Answer::whole(&content).stall_after(0),
         _ => Answer::file(asked, &content),
@@ -881,7 +883,7 @@ fn a_held_fetch_holds_no_worker_and_outlasts_the_silence_limit() {
     });
     origin.wait_until("the held request", |log| log.asked.len() == 1);
     assert_eq!(downloader.stats().busy_workers, 0);
-    // The only worker is free, and a request that is silent for the limit fails beside it.
+    // The only worker is free. Meanwhile another request fails after the silence limit.
     assert_eq!(peer.execute(get("/a")).unwrap().bytes(1000).unwrap().len(), 1000);
     assert_eq!(peer.execute(get("/silent")).unwrap_err().kind(), ErrorKind::Silent);
     origin.release();

@@ -1,4 +1,4 @@
-//! What goes wrong at opening is told apart, with the URL and the cause.
+//! Errors of opening: each has its kind, the URL and the cause.
 
 mod support;
 
@@ -22,14 +22,14 @@ fn open(url: &str) -> Error {
     error
 }
 
-fn answered_with(answer: Answer) -> Error {
+fn open_error(answer: Answer) -> Error {
     let origin = Origin::start(move |_| answer.clone());
     open(&origin.url("/track"))
 }
 
 #[test]
-fn a_refused_connection() {
-    // Bound, so that nobody else gets the port, and not listening.
+fn a_refused_connection_is_refused() {
+    // Bound, so that no other program gets the port, but not listening.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
@@ -39,13 +39,13 @@ fn a_refused_connection() {
 }
 
 #[test]
-fn a_server_that_asks_for_more_patience_than_there_is() {
-    let error = answered_with(Answer::status(503).header("Retry-After", "3600"));
+fn a_retry_after_beyond_the_limit_ends_the_opening() {
+    let error = open_error(Answer::status(503).header("Retry-After", "3600"));
     assert_eq!((error.status(), error.retry_after()), (Some(503), Some(Duration::from_secs(3600))));
 }
 
 #[test]
-fn a_redirect_that_is_not_escaped_is_followed() {
+fn a_redirect_with_an_unescaped_target_is_followed() {
     let origin = Origin::start(|asked| match asked.path.as_str() {
         "/track" => Answer::redirect(302, "/st\u{FC}ck.mp3"),
         _ => Answer::status(410),
@@ -55,8 +55,8 @@ fn a_redirect_that_is_not_escaped_is_followed() {
 }
 
 #[test]
-fn a_host_that_does_not_exist() {
-    // A machine without a name server may take its time to say so.
+fn a_host_that_does_not_exist_is_not_found() {
+    // Without a name server the lookup may take long.
     let mut config = DownloaderConfig::default();
     config.client.resolve_timeout = Duration::from_secs(60);
     let mut file = FileConfig::default();
@@ -69,7 +69,7 @@ fn a_host_that_does_not_exist() {
 }
 
 #[test]
-fn a_server_that_speaks_no_tls() {
+fn a_server_without_tls_fails_the_handshake() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = thread::spawn(move || {
@@ -84,16 +84,16 @@ fn a_server_that_speaks_no_tls() {
 }
 
 #[test]
-fn statuses_that_refuse() {
+fn a_refusing_status_is_kept_in_the_error() {
     for status in [401, 403, 404, 410] {
-        let error = answered_with(Answer::status(status));
+        let error = open_error(Answer::status(status));
         assert_eq!((error.kind(), error.status()), (ErrorKind::Status(status), Some(status)));
         assert!(!error.is_retryable());
     }
 }
 
 #[test]
-fn a_page_with_status_200_is_not_audio() {
+fn an_html_page_with_status_200_is_not_media() {
     let page = Content::bytes(*b"<!DOCTYPE html><title>Log in</title>");
     for (content_type, content) in [
         ("text/html; charset=utf-8", page.clone()),
@@ -101,7 +101,7 @@ fn a_page_with_status_200_is_not_audio() {
         ("text/html", Content::pattern(1_000_000)),
     ] {
         let answer = Answer::whole(&content).header("Content-Type", content_type);
-        assert_eq!(answered_with(answer).kind(), ErrorKind::NotMedia, "{content_type}");
+        assert_eq!(open_error(answer).kind(), ErrorKind::NotMedia, "{content_type}");
         let origin = Origin::start({
             move |asked| Answer::file(asked, &content).header("Content-Type", content_type)
         });
@@ -110,7 +110,7 @@ fn a_page_with_status_200_is_not_audio() {
 }
 
 #[test]
-fn audio_under_a_wrong_content_type_is_audio() {
+fn audio_with_a_wrong_content_type_is_opened() {
     let mut bytes = b"fLaC".to_vec();
     Content::pattern(1000).append(&mut bytes, 0..1000);
     let content = Content::bytes(bytes);
@@ -121,29 +121,26 @@ fn audio_under_a_wrong_content_type_is_audio() {
 }
 
 #[test]
-fn an_empty_file() {
-    assert_eq!(answered_with(Answer::whole(&Content::pattern(0))).kind(), ErrorKind::Empty);
+fn an_empty_file_is_an_error() {
+    assert_eq!(open_error(Answer::whole(&Content::pattern(0))).kind(), ErrorKind::Empty);
     let unsatisfied = Answer::status(416).header("Content-Range", "bytes */0");
-    assert_eq!(answered_with(unsatisfied).kind(), ErrorKind::Empty);
-    assert_eq!(answered_with(Answer::whole(&Content::pattern(0)).chunked()).kind(), ErrorKind::Empty);
+    assert_eq!(open_error(unsatisfied).kind(), ErrorKind::Empty);
+    assert_eq!(open_error(Answer::whole(&Content::pattern(0)).chunked()).kind(), ErrorKind::Empty);
 }
 
 #[test]
-fn redirects_that_lead_nowhere() {
-    let circle = answered_with(Answer::redirect(302, "/track"));
+fn redirects_without_a_valid_target_fail() {
+    let circle = open_error(Answer::redirect(302, "/track"));
     assert_eq!(circle.kind(), ErrorKind::Redirect);
     let origin = Origin::start(|asked| Answer::redirect(302, &format!("{}x", asked.path)));
     assert_eq!(open(&origin.url("/")).kind(), ErrorKind::Redirect);
     assert_eq!(origin.log().asked.len(), 11);
-    assert_eq!(answered_with(Answer::status(301)).kind(), ErrorKind::Redirect);
-    assert_eq!(
-        answered_with(Answer::redirect(307, "file:///etc/passwd")).kind(),
-        ErrorKind::UnsupportedScheme
-    );
+    assert_eq!(open_error(Answer::status(301)).kind(), ErrorKind::Redirect);
+    assert_eq!(open_error(Answer::redirect(307, "file:///etc/passwd")).kind(), ErrorKind::UnsupportedScheme);
 }
 
 #[test]
-fn urls_that_are_none_of_ours() {
+fn invalid_urls_and_other_schemes_are_refused() {
     for (url, kind) in [
         ("file:///etc/passwd", ErrorKind::UnsupportedScheme),
         ("ftp://host/track", ErrorKind::UnsupportedScheme),
@@ -157,28 +154,28 @@ fn urls_that_are_none_of_ours() {
 }
 
 #[test]
-fn an_answer_that_is_not_http() {
-    let error = answered_with(Answer::raw(*b"220 mail.example ESMTP\r\n\r\n"));
+fn a_response_that_is_not_http_is_a_protocol_error() {
+    let error = open_error(Answer::raw(*b"220 mail.example ESMTP\r\n\r\n"));
     assert_eq!(error.kind(), ErrorKind::Protocol);
 }
 
 #[test]
-fn an_encoded_body_nobody_asked_for() {
+fn an_encoded_body_is_refused() {
     let gzip = Answer::whole(&Content::pattern(1000)).header("Content-Encoding", "gzip");
-    assert_eq!(answered_with(gzip).kind(), ErrorKind::Encoded);
+    assert_eq!(open_error(gzip).kind(), ErrorKind::Encoded);
 }
 
 #[test]
-fn an_answer_to_another_range() {
+fn a_response_with_another_range_is_refused() {
     let content = Content::pattern(1_000_000);
     for range in ["bytes 100-262243/1000000", "items 0-262143/1000000", "bytes 278076-278075/278076"] {
         let answer = Answer::whole(&content).partial(0..262_144).header("Content-Range", range);
-        assert_eq!(answered_with(answer).kind(), ErrorKind::WrongRange, "{range}");
+        assert_eq!(open_error(answer).kind(), ErrorKind::WrongRange, "{range}");
     }
 }
 
 #[test]
-fn a_limit_may_be_as_long_as_can_be_said() {
+fn a_limit_may_be_the_longest_duration() {
     let origin = Origin::serving(Content::pattern(400_000));
     let mut config = DownloaderConfig::default();
     let forever = Duration::MAX;

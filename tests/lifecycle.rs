@@ -1,4 +1,4 @@
-//! Nothing is left behind: no thread, no descriptor, no waiter.
+//! No thread, no descriptor and no blocked thread is left after the end of streams, radios and downloaders.
 
 mod support;
 
@@ -11,16 +11,18 @@ use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin, Station};
 use windway::downloader::{Flow, Next, Outcome, Peer, RequestId, ResponseHead, Sink};
 use windway::event::Event;
-use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Response};
+use windway::{
+    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Response,
+};
 
-/// Tests here count the process's threads and descriptors: one at a time.
+/// The tests count threads and descriptors of the process, so they run one at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Threads of a downloader with default options and a linear stream or a radio, with the one for hedges and the one for idle
-/// connections.
+/// Threads of a downloader with default options: workers, scheduler, watchdog, one for hedging, one for idle connections, and one
+/// of a sequential stream or a radio.
 #[cfg(target_os = "linux")]
 const ONE_DOWNLOADER: usize = 11;
 
@@ -35,7 +37,7 @@ fn census() -> (Vec<String>, usize) {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_thousand_streams_leave_nothing_behind() {
+fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
     let _alone = alone();
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
@@ -45,7 +47,7 @@ fn a_thousand_streams_leave_nothing_behind() {
     });
     let (threads, _) = census();
     assert!(threads.is_empty(), "{threads:?}");
-    // The first ones make what stays: the lookup of a name, say.
+    // The first streams start what stays, such as a DNS lookup.
     let mut open = 0;
     for round in 0..1000 {
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -57,7 +59,7 @@ fn a_thousand_streams_leave_nothing_behind() {
             _ => downloader.stop(),
         }
         drop(stream);
-        // The kernel lists a thread for a moment after it was joined. What were left behind would pile up.
+        // The kernel lists a thread for a moment after it was joined. Leaked threads would accumulate.
         let (threads, _) = census();
         assert!(threads.len() <= ONE_DOWNLOADER, "{threads:?} after stream {round}");
         if round == 10 {
@@ -71,7 +73,7 @@ fn a_thousand_streams_leave_nothing_behind() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn radios_leave_nothing_behind() {
+fn radios_leave_no_thread_and_no_descriptor() {
     let _alone = alone();
     let station =
         Station { audio: Content::endless(), interval: 8192, every: 2, titles: vec!["One", "Another"] };
@@ -107,7 +109,7 @@ fn radios_leave_nothing_behind() {
 }
 
 #[test]
-fn stopping_releases_a_reader() {
+fn stop_ends_a_blocked_read() {
     let _alone = alone();
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(10_000));
@@ -127,7 +129,7 @@ fn stopping_releases_a_reader() {
 }
 
 #[test]
-fn a_dead_server_is_an_error_and_the_stream_goes_on_when_it_is_back() {
+fn a_read_fails_while_the_server_is_down_and_continues_when_it_is_back() {
     let _alone = alone();
     let content = Content::pattern(3_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content));
@@ -154,7 +156,7 @@ fn a_dead_server_is_an_error_and_the_stream_goes_on_when_it_is_back() {
     while all.len() < 3_000_000 {
         match stream.read(&mut buf) {
             Ok(got) => all.extend_from_slice(&buf[..got]),
-            // Its next attempt may be further off than the read's patience.
+            // The next attempt may start later than `read_timeout`.
             Err(error) => assert_eq!(windway::Error::from(error).kind(), ErrorKind::TimedOut),
         }
     }
@@ -162,7 +164,7 @@ fn a_dead_server_is_an_error_and_the_stream_goes_on_when_it_is_back() {
 }
 
 #[test]
-fn the_process_wide_downloader_ends_with_its_last_stream() {
+fn the_global_downloader_ends_with_its_last_stream() {
     let _alone = alone();
     let origin = Origin::serving(Content::pattern(100_000));
     for _ in 0..3 {
@@ -178,7 +180,7 @@ fn the_process_wide_downloader_ends_with_its_last_stream() {
     }
 }
 
-/// Fails where `work` does not end: what is looked for here are hangs.
+/// Fails if `work` does not end: these tests look for hangs.
 fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = mpsc::channel();
     std::thread::spawn(move || done.send(work()));
@@ -209,7 +211,7 @@ fn one_worker() -> Downloader {
     downloader(|config| config.max_concurrent = 1)
 }
 
-/// True if the one worker still works, and the downloader ends.
+/// Checks that the one worker still works, and that the downloader ends.
 fn assert_unharmed(downloader: Downloader, origin: &Origin) {
     let url = origin.url("/after");
     ends(move || {
@@ -221,7 +223,7 @@ fn assert_unharmed(downloader: Downloader, origin: &Origin) {
         assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
         peer.execute(Fetch::get(&url).unwrap()).unwrap().read_to_end(&mut Vec::new()).unwrap();
         downloader.stop();
-        // Each that began has ended, once.
+        // Each fetch that was accepted has ended once.
         let totals = downloader.stats().totals;
         assert_eq!((downloader.stats().busy_workers, totals.completed >= 2), (0, true));
     });
@@ -229,13 +231,13 @@ fn assert_unharmed(downloader: Downloader, origin: &Origin) {
 
 #[test]
 fn a_peer_whose_drop_panics_costs_no_worker() {
-    /// Asked once; its handle is gone before it answers, so the worker drops it.
+    /// Asked once. Its handle is dropped before it answers, so the worker drops the peer.
     struct Fragile(mpsc::Sender<()>, mpsc::Receiver<()>, PanicsWhenDropped);
     impl Peer for Fragile {
         fn next_fetch(&mut self, _: Priority) -> Next {
             self.0.send(()).unwrap();
             self.1.recv().unwrap();
-            let _ = &self.2; // Held, not used.
+            let _ = &self.2; // Keeps it alive.
             Next::Wait
         }
     }
@@ -249,7 +251,7 @@ fn a_peer_whose_drop_panics_costs_no_worker() {
     is_asked.recv().unwrap();
     drop(peer);
     go.send(()).unwrap();
-    // And one that its own handle's drop frees, on this thread.
+    // And a peer that the drop of its handle frees, on this thread.
     let (asked, _) = mpsc::channel();
     let (_, going) = mpsc::channel();
     drop(downloader.register(Fragile(asked, going, PanicsWhenDropped), Priority::High).unwrap());
@@ -266,7 +268,7 @@ fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
     let events = downloader.subscribe();
     let fragile = PanicsWhenDropped;
     let fetch = Fetch::get(&origin.url("/a")).unwrap().validate(move |_| {
-        let _ = &fragile; // Held, not used.
+        let _ = &fragile; // Keeps it alive.
         Ok(())
     });
     let (sink, end) = collect(0);
@@ -274,10 +276,10 @@ fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
     peer.wake(Priority::High);
     let got = ends(move || (end.recv().unwrap(), end.recv().is_err()));
     assert!(matches!(got.0.outcome, Outcome::Done) && got.1, "{got:?}");
-    // On the caller's thread, in the worker's place, and refusing.
+    // On the caller's thread in place of the worker, with a refusal.
     let fragile = PanicsWhenDropped;
     let fetch = Fetch::get(&origin.url("/a")).unwrap().validate(move |_| {
-        let _ = &fragile; // Held, not used.
+        let _ = &fragile; // Keeps it alive.
         Err(Error::new(ErrorKind::Refusal, "not this one").with_cause(PanicsWhenDropped))
     });
     let executes = peer.clone();
@@ -290,7 +292,7 @@ fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
 }
 
 #[test]
-fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once() {
+fn a_callback_whose_panic_payload_panics_costs_no_worker_and_ends_its_fetch_once() {
     #[derive(Clone, Copy, PartialEq)]
     enum At {
         Accepted,
@@ -349,7 +351,7 @@ fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once(
         list.put(Fetch::get(&origin.url(path)).unwrap(), Breaks(at, end.clone()));
     }
     drop(end);
-    // Once: also behind one that ends where it is accepted the peer is asked for more.
+    // Each once: after a fetch that ends in `accepted` the peer is asked again.
     peer.wake(Priority::High);
     ends(move || all.iter().for_each(|_| ended.recv().unwrap()));
     let mut told = 0;
@@ -366,13 +368,13 @@ fn callbacks_that_panic_with_what_panics_cost_no_worker_and_end_each_fetch_once(
 }
 
 #[test]
-fn the_process_wide_downloader_is_made_anew_once_it_was_stopped() {
+fn the_global_downloader_is_made_again_after_it_was_stopped() {
     let _alone = alone();
     let origin = Origin::serving(Content::pattern(1000));
     let shared = Downloader::global().unwrap();
     let mut stopped = windway::open(&origin.url("/a")).unwrap();
     shared.stop();
-    // While the stopped one lives on in its handles.
+    // While handles of the stopped one are alive.
     let mut all = Vec::new();
     windway::open(&origin.url("/b")).unwrap().read_to_end(&mut all).unwrap();
     assert_eq!(all.len(), 1000);
@@ -386,7 +388,7 @@ fn a_fetch_with_a_validator_ends_after_the_downloader_was_stopped() {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let peer = downloader.register((), Priority::High).unwrap();
     downloader.stop();
-    // It used to wait for the scheduler thread, which alone drops foreign closures, and which has ended.
+    // Closures are dropped by the scheduler thread. It has ended, so the caller's thread has to drop this one.
     let validated = || Fetch::get("http://127.0.0.1:1/").unwrap().validate(|_| Ok(()));
     let (ends, end) = mpsc::channel();
     std::thread::spawn(move || {
@@ -400,8 +402,8 @@ fn a_fetch_with_a_validator_ends_after_the_downloader_was_stopped() {
 }
 
 #[test]
-fn a_second_stop_waits_as_the_first_one_does() {
-    /// Keeps its worker until told otherwise.
+fn a_second_stop_waits_like_the_first() {
+    /// Occupies its worker until it is released.
     struct Slow(mpsc::Sender<()>, mpsc::Receiver<()>);
     impl Peer for Slow {
         fn next_fetch(&mut self, _: Priority) -> Next {
@@ -425,7 +427,7 @@ fn a_second_stop_waits_as_the_first_one_does() {
             stopped.send(()).unwrap();
         });
     }
-    // Time for one that does not wait to show it.
+    // Gives a second stop that does not wait the time to return.
     assert!(
         is_stopped.recv_timeout(Duration::from_millis(300)).is_err(),
         "it returned while a worker was busy"
@@ -436,8 +438,7 @@ fn a_second_stop_waits_as_the_first_one_does() {
     }
 }
 
-/// Whoever waits for a peer's events is released when the peer is gone, whatever still runs of other peers and however long
-/// the limits are.
+/// A blocked subscriber of a peer returns when the peer is gone, whatever other peers do and however long the limits are.
 #[test]
 fn the_events_of_a_peer_end_with_the_peer() {
     let _alone = alone();

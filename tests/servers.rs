@@ -27,7 +27,9 @@ use windway::config::{OnDiscontinuity, StorageConfig};
 use windway::downloader::PeerHandle;
 use windway::media::ContainerFormat;
 use windway::radio::RadioEvent;
-use windway::{ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Stream};
+use windway::{
+    ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Stream,
+};
 
 /// How long a server may take to what it does at once, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);

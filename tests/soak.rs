@@ -17,7 +17,9 @@ use support::proxy::Proxy;
 use support::{Answer, Asked, Content, Origin};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::{Next, Outcome, Peer, Sink};
-use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Stream};
+use windway::{
+    ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Stream,
+};
 
 const LEN: u64 = 40_000_000;
 

@@ -40,7 +40,7 @@ fn a_callback_is_told_who_holds_what() {
     let hang = told.recv().unwrap();
     assert!(matches!(hang.cause, HangCause::Fetch(_)) && hang.silence >= HANG, "{hang:?}");
     assert_eq!(hang.holders.len(), 1);
-    assert!(hang.to_string().contains("has not moved"), "{hang}");
+    assert!(hang.to_string().contains("made no progress"), "{hang}");
     // It was left alone, and goes on.
     origin.release();
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
