@@ -42,6 +42,36 @@ struct State {
 pub(super) struct Progress {
     closed: u64,
     reads: u64,
+    /// A read has begun that has not ended.
+    is_being_read: bool,
+}
+
+/// Decides when a wait for room is given up. Reads no clock.
+#[derive(Debug)]
+struct Patience {
+    limit: Duration,
+    seen: Progress,
+    /// When the last progress was seen.
+    since: Instant,
+}
+
+impl Patience {
+    fn new(limit: Duration, seen: Progress, now: Instant) -> Self {
+        Self { limit, seen, since: now }
+    }
+
+    /// True if nothing has happened to any body for the limit.
+    fn is_over(&mut self, progress: Progress, now: Instant) -> bool {
+        if progress != self.seen || progress.is_being_read {
+            (self.seen, self.since) = (progress, now);
+        }
+        now.saturating_duration_since(self.since) >= self.limit
+    }
+
+    /// When to look again, if nothing wakes the waiting thread before.
+    fn deadline(&self) -> Instant {
+        self.since + self.limit
+    }
 }
 
 /// One open body. Its drop closes it.
@@ -117,7 +147,7 @@ impl OpenBodies {
             bodies.changed.notify_all();
         });
         let mut state = self.state.lock();
-        let (mut seen, mut since) = (state.progress(), Instant::now());
+        let mut patience = Patience::new(self.patience, state.progress(), Instant::now());
         loop {
             if let Some(reason) = token.reason() {
                 return Err(Error::cancelled(reason));
@@ -129,13 +159,11 @@ impl OpenBodies {
             if *stuck == Some(now) {
                 return Err(self.too_many());
             }
-            if now != seen || state.is_being_read() {
-                (seen, since) = (now, Instant::now());
-            } else if since.elapsed() >= self.patience {
+            if patience.is_over(now, Instant::now()) {
                 *stuck = Some(now);
                 return Err(self.too_many());
             }
-            self.changed.wait_until(&mut state, since + self.patience);
+            self.changed.wait_until(&mut state, patience.deadline());
         }
     }
 
@@ -147,13 +175,14 @@ impl OpenBodies {
 
 impl State {
     fn progress(&self) -> Progress {
-        let reads = self.open.iter().map(|(_, reads)| reads.load(Ordering::Relaxed));
-        Progress { closed: self.closed, reads: reads.sum() }
-    }
-
-    fn is_being_read(&self) -> bool {
-        // In a read, it is odd.
-        self.open.iter().any(|(_, reads)| reads.load(Ordering::Relaxed) % 2 == 1)
+        let (mut sum, mut is_being_read) = (0, false);
+        for (_, reads) in &self.open {
+            let reads = reads.load(Ordering::Relaxed);
+            sum += reads;
+            // In a read, it is odd.
+            is_being_read |= reads % 2 == 1;
+        }
+        Progress { closed: self.closed, reads: sum, is_being_read }
     }
 }
 
@@ -178,18 +207,36 @@ mod tests {
     use super::*;
     use crate::cancel::CancelReason;
 
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    fn progress(reads: u64) -> Progress {
+        Progress { closed: 0, reads, is_being_read: reads % 2 == 1 }
+    }
+
     #[test]
-    fn a_wait_goes_on_while_a_body_is_being_read_and_ends_when_it_is_closed() {
-        let bodies = OpenBodies::new(1, Duration::from_millis(1));
+    fn a_wait_goes_on_while_a_body_is_being_read() {
+        let start = Instant::now();
+        let mut patience = Patience::new(LIMIT, progress(0), start);
+        for looks in 1..5 {
+            assert!(!patience.is_over(progress(1), start + looks * LIMIT));
+        }
+        let ended = start + 5 * LIMIT;
+        assert!(!patience.is_over(progress(2), ended));
+        assert_eq!(patience.deadline(), ended + LIMIT);
+        assert!(!patience.is_over(progress(2), ended + LIMIT / 2));
+        assert!(patience.is_over(progress(2), ended + LIMIT));
+    }
+
+    #[test]
+    fn a_wait_ends_when_a_body_is_closed() {
+        let bodies = OpenBodies::new(1, Duration::from_secs(365 * 24 * 3600));
         let body = bodies.open().unwrap();
         assert!(bodies.open().is_err());
-        body.note_read();
         let waits = std::thread::spawn({
             let bodies = Arc::clone(&bodies);
             move || bodies.await_room(&CancelToken::new(CancelReason::Peer), &mut None)
         });
-        // Many times its patience, or none, as the machine likes: it must not fail.
-        (0..100).for_each(|_| std::thread::yield_now());
+        // Before or after the thread has begun to wait: it ends in either case.
         drop(body);
         waits.join().unwrap().unwrap();
         assert_eq!(bodies.room(), 1);
@@ -203,7 +250,7 @@ mod tests {
         let body = bodies.open().unwrap();
         let error = bodies.await_room(&token, &mut stuck).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooManyOpenBodies);
-        assert_eq!(stuck, Some(Progress { closed: 0, reads: 0 }));
+        assert_eq!(stuck, Some(progress(0)));
         // With a year of patience, but for that.
         let patient = OpenBodies::new(1, Duration::from_secs(365 * 24 * 3600));
         let _held = patient.open().unwrap();

@@ -191,7 +191,12 @@ impl Response {
             return self.end.clone().map(|()| Some(0));
         }
         let at = self.body.position();
-        let got = match self.body.read_chunk(buf) {
+        let read = self.body.read_chunk(buf);
+        if let Some(meter) = &self.meter {
+            // Also of a read that failed or brought nothing: it has waited for the network.
+            meter.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
+        }
+        let got = match read {
             Ok(got) => got,
             Err(error) => {
                 let Some(mut body) = self.body.take_winner() else {
@@ -203,12 +208,12 @@ impl Response {
                 return Ok(None);
             }
         };
+        self.record.received += got as u64;
         if got == 0 {
             self.end(Ok(()));
-        } else if let Some(meter) = &self.meter {
-            meter.advance(&mut self.body, got);
-            self.record.received += got as u64;
-            self.retry_state.take(at, &buf[..got])?;
+        } else if let Err(error) = self.retry_state.take(at, &buf[..got]) {
+            self.end(Err(error.clone()));
+            return Err(error);
         }
         Ok(Some(got))
     }
