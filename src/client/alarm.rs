@@ -20,6 +20,16 @@ pub(super) trait Call: Send + Sync {
     fn call(self: Arc<Self>, now: Instant) -> Option<Instant>;
 }
 
+/// A call that has one deadline.
+pub(super) struct AtDeadline<F>(pub(super) F);
+
+impl<F: Fn() + Send + Sync> Call for AtDeadline<F> {
+    fn call(self: Arc<Self>, _: Instant) -> Option<Instant> {
+        (self.0)();
+        None
+    }
+}
+
 /// The alarms of a client.
 #[derive(Default)]
 pub(super) struct Alarms {

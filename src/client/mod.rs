@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ureq::Agent;
 use ureq::http::{self, HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 
-use self::alarm::Alarms;
+use self::alarm::{Alarms, AtDeadline};
 use self::body::Body;
 use self::exchange::{Exchange, Over};
 use self::head::Head;
@@ -57,6 +57,7 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 
+pub(crate) use self::alarm::Alarm;
 pub(crate) use self::body::BRIEF;
 pub(crate) use self::pool::PreconnectGuard;
 pub(crate) use self::response::Response;
@@ -211,6 +212,11 @@ impl HttpClient {
     /// Looks again at requests that were not urgent when they could have been hedged.
     pub(crate) fn recheck_urgency(&self) {
         self.0.alarms.recheck();
+    }
+
+    /// Calls `call` at `at`, and may call it again, until the result is dropped. `call` must not block.
+    pub(crate) fn call_at(&self, at: Instant, call: impl Fn() + Send + Sync + 'static) -> Alarm {
+        self.0.alarms.set(at, Arc::new(AtDeadline(call)))
     }
 
     /// Blocks until the threads have ended that `close` has told to.

@@ -34,6 +34,8 @@ pub struct Fetch {
     pub(super) max_retries: Option<u32>,
     pub(super) validate: Option<Validate>,
     pub(super) handoff: Option<Arc<Handoff>>,
+    /// See [`demanded_while`](Self::demanded_while).
+    pub(super) is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     pub(super) measured: Measured,
     /// Asks whether a live stream is about to run out of bytes: see [`redial`](Self::redial).
     pub(super) redial: Option<Arc<dyn Urgency>>,
@@ -85,6 +87,7 @@ impl Fetch {
             max_retries: None,
             validate: None,
             handoff: None,
+            is_demanded: None,
             measured: Measured::Fully,
             redial: None,
             other_tags: OtherTags::Change,
@@ -226,6 +229,13 @@ impl Fetch {
     /// What to do if the rest of a broken body has another entity tag.
     pub(crate) fn other_tags(mut self, other_tags: OtherTags) -> Self {
         self.other_tags = other_tags;
+        self
+    }
+
+    /// Asked at a chunk, if it is urgent and other urgent work waits for its worker: once `is_demanded` says that nobody waits
+    /// for its bytes any more, it is a prefetch. Without this it is urgent to its end.
+    pub(crate) fn demanded_while(mut self, is_demanded: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        self.is_demanded = Some(Arc::new(is_demanded));
         self
     }
 

@@ -20,6 +20,7 @@ use crate::client::{PreconnectGuard, Request};
 use crate::downloader::runtime::control::Control;
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::job::{Job, Target};
+use crate::downloader::runtime::lend::Lent;
 use crate::downloader::runtime::message::Message;
 use crate::downloader::runtime::one_shot::OneShot;
 use crate::downloader::runtime::record::Record;
@@ -393,6 +394,18 @@ impl Waker {
     pub fn promote(&self, request: RequestId, priority: Priority) {
         if let Some(core) = self.core.upgrade() {
             core.post(Message::Promoted(request, priority));
+        }
+    }
+
+    /// Lends the current thread, which is about to block, for urgent work of the peer: see [`Lent`].
+    pub(crate) fn lend(&self, wake: impl Fn() + Send + Sync + 'static) -> Option<Lent> {
+        Some(Lent::new(self.core.upgrade()?, self.key, wake))
+    }
+
+    /// Makes lent threads of the peer return.
+    pub(crate) fn interrupt_lent(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.post(Message::Interrupted(self.key));
         }
     }
 

@@ -35,6 +35,9 @@
 //!    for urgent work only, waits in the queue, unless its turn is protected.
 //! 10. A peer whose fetches bring nothing is asked again after a pause, which grows; it can cut that short by a wake.
 //!
+//! 11. Urgent work that finds no worker goes to a thread that a blocked reader of its peer lends ([`lent`]). Such a thread is not
+//!     of the pool: no rule above counts it.
+//!
 //! Prefetches of one origin are limited; what a limit holds back is *blocked* beside the queues, so that work for other origins
 //! overtakes it. Its age counts from when it is queued again.
 
@@ -225,6 +228,10 @@ pub(super) struct Schedule {
     idle: Vec<WorkerId>,
     /// The workers that are busy with something of priority Low; more than allowed only after a demotion.
     low: usize,
+    /// Peers that have urgent work queued, and a blocked reader that lends its thread.
+    lent_ready: BTreeSet<PeerKey>,
+    /// Numbers of lent threads that run nothing.
+    free_lent: Vec<WorkerId>,
     queued: [usize; 4],
     preempted: usize,
     blocked: usize,
@@ -257,6 +264,8 @@ struct PeerState {
     low_since: Option<Instant>,
     /// What its fetches cost that brought nothing, since one did.
     cost: u32,
+    /// A blocked reader of it lends its thread.
+    is_lent: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -371,6 +380,8 @@ impl Schedule {
             workers: vec![None; limits.workers],
             idle: (0..limits.workers).rev().collect(),
             low: 0,
+            lent_ready: BTreeSet::new(),
+            free_lent: Vec::new(),
             queued: [0; 4],
             preempted: 0,
             blocked: 0,
@@ -398,6 +409,7 @@ impl Schedule {
             pull: Pull::Resting,
             low_since: None,
             cost: 0,
+            is_lent: false,
         });
         PeerKey { index, serial }
     }
@@ -672,7 +684,8 @@ impl Schedule {
             self.urgent_is_next = true;
         }
         let wanted = wanted.max(usize::from(self.is_preempted_by_age(now)));
-        wanted.min(self.workers.iter().flatten().filter(|running| running.is_interruptible()).count())
+        // An urgent body may yield as well: if nobody waits for it any more, which only its worker can find out.
+        wanted.min(self.pool().filter(|running| running.fetch.is_some() && !running.aborted).count())
     }
 
     /// A worker whose Low fetch is to be closed, because none has yielded in time: the one that moved longest ago. Ask
@@ -703,7 +716,7 @@ impl Schedule {
     pub(super) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let retry = self.retries.first().map(|(at, _)| *at);
         let pause = self.pauses.first().map(|(at, _)| *at);
-        let running = || self.workers.iter().flatten().filter(|running| running.is_interruptible());
+        let running = || self.pool().filter(|running| running.is_interruptible());
         let abort = self.preempting_since.and_then(|pressed| {
             let open = running().filter(|running| running.is_preemptible(now));
             open.map(|running| running.since.max(pressed) + PREEMPTION_LIMIT).filter(|at| *at > now).min()
@@ -743,7 +756,7 @@ impl Schedule {
             blocked: self.blocked,
             retrying: self.retries.len(),
             preempted: self.preempted,
-            running: self.workers.iter().flatten().count(),
+            running: self.pool().count(),
             idle: self.idle.len(),
             peers: self.peers.len(),
         }
@@ -776,7 +789,7 @@ impl Schedule {
 
     /// True if one more turn may be protected.
     fn may_protect(&self, now: Instant) -> bool {
-        let protected = self.workers.iter().flatten().filter(|running| running.is_protected(now)).count();
+        let protected = self.pool().filter(|running| running.is_protected(now)).count();
         protected < self.limits.max_protected()
     }
 
@@ -822,7 +835,8 @@ impl Schedule {
         self.move_to_back(peer, priority);
         let Queued::Fetch(request) = entry.queued else {
             // Who is asked may answer with anything admissible: room for it is taken beforehand.
-            let admissible = if self.has_room() { Priority::Low } else { Priority::High };
+            let admissible =
+                if self.has_room() && !self.is_lent(worker) { Priority::Low } else { Priority::High };
             let state = &mut self.peers[peer.index];
             state.pull = Pull::Asking { turn: choice.turn(), woken: None };
             let age = state.low_since.unwrap_or(now);
@@ -857,7 +871,7 @@ impl Schedule {
         // Urgent work of a class before this one waits for this worker, or the peer gave what only other workers may run.
         let is_before = !protected && self.is_before_low_of(peer) && self.preemption_need(now).0 > 0;
         let is_for_others = asked.priority == Priority::High && !self.has_room();
-        let is_out_of_turn = is_low && (is_before || is_for_others);
+        let is_out_of_turn = is_low && (is_before || is_for_others || self.is_lent(worker));
         if !is_out_of_turn && (!is_low || self.enter_origin(origin)) {
             let fetch = Some((request, origin));
             let running =
@@ -883,15 +897,21 @@ impl Schedule {
 
     /// Makes `worker` busy with something, maybe in the place of something else.
     fn occupy(&mut self, worker: WorkerId, running: Running) {
-        self.low += usize::from(running.priority == Priority::Low);
-        if let Some(old) = self.workers[worker].replace(running) {
-            self.low -= usize::from(old.priority == Priority::Low);
+        let old = self.workers[worker].replace(running);
+        if self.is_lent(worker) {
+            return;
         }
+        self.low += usize::from(running.priority == Priority::Low);
+        self.low -= usize::from(old.is_some_and(|old| old.priority == Priority::Low));
     }
 
     /// Makes `worker` idle.
     fn release(&mut self, worker: WorkerId) -> Option<Running> {
         let running = self.workers[worker].take()?;
+        if self.is_lent(worker) {
+            self.free_lent.push(worker);
+            return Some(running);
+        }
         self.low -= usize::from(running.priority == Priority::Low);
         self.idle.push(worker);
         Some(running)
@@ -918,8 +938,8 @@ impl Schedule {
     /// How many urgent fetches wait for a worker in vain, less those that get one by an eviction; and how many Low
     /// bodies could yield.
     fn preemption_need(&self, now: Instant) -> (usize, usize) {
-        let aborted = self.workers.iter().flatten().filter(|running| running.aborted).count();
-        let open = self.workers.iter().flatten().filter(|running| running.is_preemptible(now)).count();
+        let aborted = self.pool().filter(|running| running.aborted).count();
+        let open = self.pool().filter(|running| running.is_preemptible(now)).count();
         (self.urgent().saturating_sub(aborted + self.idle.len()), open)
     }
 
@@ -1037,6 +1057,9 @@ impl Schedule {
             self.rotations[class].insert(self.next_turn, peer);
             self.next_turn += 1;
         }
+        if state.is_lent && priority == Priority::High {
+            self.lent_ready.insert(peer);
+        }
     }
 
     fn dequeue(&mut self, peer: PeerKey, priority: Priority, place: i64) {
@@ -1051,6 +1074,9 @@ impl Schedule {
         if queue.is_empty() {
             if let Some(turn) = state.turns[priority.rank()].take() {
                 self.rotations[class].remove(&turn);
+            }
+            if priority == Priority::High {
+                self.lent_ready.remove(&peer);
             }
         }
     }
@@ -1201,6 +1227,7 @@ impl Running {
     }
 }
 
+mod lent;
 #[cfg(test)]
 mod properties;
 mod throttle;

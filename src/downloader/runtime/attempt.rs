@@ -11,6 +11,7 @@ use crate::cancel::CancelReason;
 use crate::client;
 use crate::downloader::fetch::Flow;
 use crate::downloader::response::Response;
+use crate::downloader::schedule::WorkerId;
 use crate::error::{Error, ErrorKind};
 
 /// What became of an attempt.
@@ -21,16 +22,23 @@ pub(super) enum Attempt {
         job: Box<Job>,
         by_itself: bool,
     },
+    /// A lent thread has left it at a chunk, with its body open.
+    Left(Box<Job>),
     /// The target has the open body, and its end.
     HandedOver,
 }
 
 /// Runs one attempt of `job`. `chunk` is the buffer of this thread for bodies.
-pub(super) fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Attempt {
+pub(super) fn attempt(
+    core: &Arc<Core>,
+    worker: WorkerId,
+    mut job: Box<Job>,
+    chunk: &mut Box<[u8]>,
+) -> Attempt {
     // Cancelled with the fetch, and by an eviction.
     let token = job.token.child(CancelReason::Fetch);
     if let Some(body) = job.body.take() {
-        return stream(core, job, body, chunk);
+        return stream(core, worker, job, body, chunk);
     }
     job.control.arm(&token);
     let sent = Instant::now();
@@ -73,7 +81,7 @@ pub(super) fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>
         Ok(None) => {
             body.keep(token);
             job.retry_state.hedge(core, &mut body, &job.control);
-            stream(core, job, body, chunk)
+            stream(core, worker, job, body, chunk)
         }
         Err(error) => {
             let url = job.retry_state.request().url().clone();
@@ -83,14 +91,27 @@ pub(super) fn attempt(core: &Arc<Core>, mut job: Box<Job>, chunk: &mut Box<[u8]>
 }
 
 /// Reads a body into the sink, up to its end or until it has to make room.
-fn stream(core: &Arc<Core>, job: Box<Job>, body: Box<client::Response>, chunk: &mut Box<[u8]>) -> Attempt {
+fn stream(
+    core: &Arc<Core>,
+    worker: WorkerId,
+    job: Box<Job>,
+    body: Box<client::Response>,
+    chunk: &mut Box<[u8]>,
+) -> Attempt {
     let meter = BodyMeter::new(&job.control);
-    let core = Arc::clone(core);
+    let (core, is_lent) = (Arc::clone(core), core.is_lent(worker));
     let mut transfer = Box::new(Transfer { core, job, body, meter, chunk: std::mem::take(chunk) });
     let result = loop {
         let step;
-        (transfer, step) = transfer.step_or_offer();
+        (transfer, step) = if is_lent { transfer.step_alone() } else { transfer.step_or_offer() };
         match step {
+            // The reader that lends its thread has its bytes, and goes on. The body keeps its connection.
+            Ok(Step::Moved | Step::Preempt)
+                if is_lent && transfer.job.demote_unless_demanded(&transfer.core) =>
+            {
+                break Ok(Streamed::Left);
+            }
+            Ok(Step::Preempt) if is_lent => {}
             Ok(Step::Moved | Step::WouldBlock) => {}
             Ok(Step::Preempt) => {
                 if transfer.core.claim_preemption() {
@@ -108,6 +129,10 @@ fn stream(core: &Arc<Core>, job: Box<Job>, body: Box<client::Response>, chunk: &
         Ok(Streamed::Preempted) => {
             job.body = Some(body);
             Attempt::Preempted { job, by_itself: true }
+        }
+        Ok(Streamed::Left) => {
+            job.body = Some(body);
+            Attempt::Left(job)
         }
         Err(error) => ended(job, Err(error)),
     }
@@ -133,4 +158,6 @@ enum Streamed {
     Eof,
     /// Up to a chunk at which it makes room for urgent work.
     Preempted,
+    /// Up to a chunk at which nobody waits for more.
+    Left,
 }

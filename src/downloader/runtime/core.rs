@@ -72,6 +72,7 @@ impl Core {
                 }),
                 assigned: (0..workers).map(|_| None).collect(),
                 early: HashMap::new(),
+                lent: HashMap::new(),
                 slow: VecDeque::new(),
                 slow_most: 64,
                 watched: false,
@@ -185,6 +186,25 @@ impl Core {
         own.unwrap_or_else(|| self.take_task(worker))
     }
 
+    /// Tells the machine what a lent thread has to say as `worker`. Returns what it is to do next, which is at most to run what
+    /// its peer has just given.
+    pub(super) fn finish_lent(&self, worker: WorkerId, message: Message) -> Option<Task> {
+        let mut own = None;
+        let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
+        self.combiner.post_and_combine(message, step, |mut actions| {
+            if let Some(index) = actions.tasks.iter().position(|(to, _)| *to == worker) {
+                own = Some(actions.tasks.swap_remove(index).1);
+            }
+            self.act(actions);
+        });
+        own
+    }
+
+    /// True if `worker` is a lent thread.
+    pub(super) fn is_lent(&self, worker: WorkerId) -> bool {
+        worker >= self.config.max_concurrent
+    }
+
     /// Adds a peer. `None` once the downloader has stopped.
     pub(crate) fn register(
         &self,
@@ -231,6 +251,11 @@ impl Core {
     fn act(&self, actions: Actions) {
         for (worker, task) in actions.tasks {
             self.slots[worker].put(task);
+        }
+        for (peer, thread, worker, task) in actions.lent {
+            if let Err(task) = thread.give(worker, task) {
+                self.give_back(peer, worker, task);
+            }
         }
         for control in actions.aborts {
             control.abort();

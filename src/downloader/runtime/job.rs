@@ -27,6 +27,7 @@ use crate::downloader::schedule::{FetchInfo, Origin};
 use crate::downloader::stats::PeerStats;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
+use crate::types::Priority;
 
 /// A fetch on its way, from its acceptance to its one end.
 pub(crate) struct Job {
@@ -37,12 +38,22 @@ pub(crate) struct Job {
     pub(crate) target: Target,
     /// Where its body may be left to who reads what the sink stores.
     pub(crate) handoff: Option<Arc<Handoff>>,
+    /// False once nobody waits for what it brings. It is a prefetch from then on.
+    is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     /// The open body, if it was set aside with it.
     pub(super) body: Option<Box<client::Response>>,
-    /// Set aside, and not run since.
-    pub(super) is_preempted: bool,
+    /// Why it has left its last worker in the middle of an attempt, if it has.
+    pub(super) pause: Option<Pause>,
     /// Takes the job out of the schedule when it is cancelled.
     _on_cancel: CancelGuard,
+}
+
+/// Why a job was left in the middle of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pause {
+    Preempted,
+    /// The lent thread that ran it had its bytes.
+    Left,
 }
 
 /// Where a body goes.
@@ -75,13 +86,14 @@ impl Job {
         record.publish(Event::Enqueued { request: id });
         Self {
             handoff: fetch.handoff.clone(),
+            is_demanded: fetch.is_demanded.clone(),
             retry_state: RetryState::new(fetch, core.config.max_retries),
             token,
             record,
             control,
             target,
             body: None,
-            is_preempted: false,
+            pause: None,
             _on_cancel: on_cancel,
         }
     }
@@ -89,6 +101,18 @@ impl Job {
     pub(crate) fn fetch_info(&self) -> FetchInfo {
         let origin = Origin(self.retry_state.request().origin().key());
         FetchInfo { request: self.record.id, priority: self.control.priority(), origin }
+    }
+
+    /// Makes an urgent fetch a prefetch if nobody waits for it any more. True if it is a prefetch, or is about to be.
+    pub(super) fn demote_unless_demanded(&self, core: &Core) -> bool {
+        if self.control.priority() == Priority::Low {
+            return true;
+        }
+        let is_unwanted = self.is_demanded.as_ref().is_some_and(|is_demanded| !is_demanded());
+        if is_unwanted {
+            core.post(Message::Promoted(self.record.id, Priority::Low));
+        }
+        is_unwanted
     }
 
     /// True if it was preempted with its body open.

@@ -9,6 +9,7 @@ use crossbeam_channel::Receiver;
 
 use super::control::Control;
 use super::job::Job;
+use super::lend::LentThread;
 use super::message::{Asked, Message, PeerEntry, Task};
 use crate::cancel::CancelReason;
 use crate::client;
@@ -25,6 +26,8 @@ pub(crate) struct Machine {
     pub(super) jobs: HashMap<RequestId, Box<Job>>,
     /// What each busy worker has, as far as others may have a say in it.
     pub(super) assigned: Vec<Option<Assigned>>,
+    /// The threads that blocked readers of a peer lend, as far as they have no task. Some may have gone on without one.
+    pub(super) lent: HashMap<PeerKey, Vec<Weak<LentThread>>>,
     /// Priorities given to fetches that are not known. One that a peer is about to give may be among them: its sink and the
     /// subscribers know its id first. Empty while no peer is being asked.
     pub(super) early: HashMap<RequestId, Priority>,
@@ -57,9 +60,13 @@ pub(crate) enum Assigned {
 #[derive(Default)]
 pub(super) struct Actions {
     pub(super) tasks: Vec<(WorkerId, Task)>,
+    /// Tasks for lent threads.
+    pub(super) lent: Vec<(PeerKey, Arc<LentThread>, WorkerId, Task)>,
     pub(super) endings: Vec<Ending>,
     /// To be dropped outside the turn: foreign code.
     pub(super) peers: Vec<Arc<PeerEntry>>,
+    /// To be dropped outside the turn: what wakes them is foreign here.
+    pub(super) threads: Vec<Arc<LentThread>>,
     /// To be dropped outside the turn, for that closes a connection.
     pub(super) bodies: Vec<client::Response>,
     /// To be closed: none of them has yielded in time.
@@ -129,7 +136,9 @@ impl Machine {
             }
             Message::Preempted(worker, mut job, _) => {
                 self.assigned[worker] = None;
-                let how = Preemption { has_body: job.has_body(), had_share: job.control.had_share() };
+                // A body that a reader has left is no preempted one, of which only some may stay open.
+                let has_body = job.has_body() && !self.schedule.is_lent(worker);
+                let how = Preemption { has_body, had_share: job.control.had_share() };
                 let requeued = self.schedule.handle_preempted(worker, how, now);
                 if requeued == Requeued::Aborted {
                     actions.bodies.extend(job.take_body().map(|body| *body));
@@ -144,6 +153,12 @@ impl Machine {
             Message::PeerCancelled(peer) => self.schedule.handle_peer_cancelled(peer),
             Message::Prioritised(peer, priority) => self.schedule.set_priority(peer, priority),
             Message::Promoted(request, priority) => self.promote(request, priority, now, actions),
+            Message::Lent(peer, thread) => self.lend(peer, thread),
+            Message::Interrupted(peer) => {
+                let lent = self.schedule.lent_workers_of(peer);
+                let controls = lent.filter_map(|worker| self.assigned.get(worker)?.as_ref()?.control());
+                actions.aborts.extend(controls.cloned());
+            }
             Message::Due => self.alarm = None,
             Message::Stopped => {
                 self.stopped = true;
@@ -183,6 +198,7 @@ impl Machine {
     /// Forgets a peer; what it had waiting ends.
     pub(super) fn unregister(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
         self.drain(peer, now, actions);
+        self.lent.remove(&peer);
         for request in self.schedule.handle_unregistered(peer, now) {
             self.end(request, actions);
         }
@@ -276,6 +292,47 @@ impl Machine {
             match self.task(worker, assignment, now) {
                 Some(task) => actions.tasks.push((worker, task)),
                 None => self.schedule.handle_finished(worker, now),
+            }
+        }
+        self.assign_lent(now, actions);
+    }
+
+    fn lend(&mut self, peer: PeerKey, thread: Weak<LentThread>) {
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        let threads = self.lent.entry(peer).or_default();
+        // Those that have gone on, or are about to. One that is being dropped is not dropped here: `wake` is its owner's.
+        threads.retain(|thread| thread.strong_count() > 0);
+        threads.push(thread);
+        self.schedule.set_lent(peer, true);
+    }
+
+    /// Gives the urgent work that found no worker to the blocked readers of its peers.
+    fn assign_lent(&mut self, now: Instant, actions: &mut Actions) {
+        while let Some(peer) = self.schedule.next_lent() {
+            let Some(thread) = self.lent.get_mut(&peer).and_then(Vec::pop) else {
+                self.lent.remove(&peer);
+                self.schedule.set_lent(peer, false);
+                continue;
+            };
+            let Some(thread) = thread.upgrade() else { continue };
+            if !thread.is_free() {
+                actions.threads.push(thread);
+                continue;
+            }
+            let Some((worker, assignment)) = self.schedule.assign_lent(peer, now) else {
+                self.lent.entry(peer).or_default().push(Arc::downgrade(&thread));
+                actions.threads.push(thread);
+                continue;
+            };
+            self.assigned.resize(self.assigned.len().max(worker + 1), None);
+            match self.task(worker, assignment, now) {
+                Some(task) => actions.lent.push((peer, thread, worker, task)),
+                None => {
+                    self.schedule.handle_finished(worker, now);
+                    actions.threads.push(thread);
+                }
             }
         }
     }

@@ -1,11 +1,12 @@
 //! What the threads of a downloader tell each other: messages to the machine, and tasks for the workers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::job::Job;
+use super::lend::LentThread;
 use crate::cancel::CancelToken;
 use crate::downloader::peer::Peer;
 use crate::downloader::schedule::{Answer, Fruitless, PeerKey, WorkerId};
@@ -32,6 +33,10 @@ pub(crate) enum Message {
     PeerCancelled(PeerKey),
     Prioritised(PeerKey, Priority),
     Promoted(RequestId, Priority),
+    /// A blocked reader of the peer lends its thread.
+    Lent(PeerKey, Weak<LentThread>),
+    /// The readers of the peer stop waiting: what their lent threads run is given back.
+    Interrupted(PeerKey),
     /// A deadline that the schedule announced has come.
     Due,
     Stopped,

@@ -1,15 +1,47 @@
 //! The threads of a downloader, and how they hand work to each other.
 //!
 //! ```text
-//!  any thread ── post ──▶ combiner ─▶ core: schedule, jobs ── task ──▶ worker 1..N
+//!  any thread ── post ──▶ combiner ─▶ machine: schedule, jobs ── task ──▶ worker 1..N, or a lent reader
 //!                                        │                              │
 //!                                        └─ deadline ─▶ scheduler       └─ transfer ─▶ sink
 //!                                        └─ what runs ─▶ watchdog            └─ hand-off ─▶ reader
 //! ```
 //!
-//! Whoever has a message for the core posts it and, if nobody else is at it, applies all that are posted
-//! ([combiner]): no thread is woken for it. A worker sleeps on its one-shot until it has a task. The scheduler thread sleeps
-//! until the next deadline of the schedule. The watchdog sleeps while nothing runs.
+//! # Who wakes whom
+//!
+//! No thread polls. Each sleeps on one thing, and whoever changes what it waits for wakes it:
+//!
+//! | thread | sleeps on | woken by |
+//! |---|---|---|
+//! | worker | its one-shot | [`Core::act`](core::Core), which puts its next task there |
+//! | scheduler | the signal, until the machine's next deadline | `act`: an earlier deadline, an ending to run, the stop |
+//! | watchdog | its signal, until its next look | `act`: work although nothing was watched, the stop |
+//! | caller of `execute`, `batch` | the one-shot of its reply | the worker that has the response head, or drops the job |
+//! | caller beyond `peer_capacity`, `max_open_bodies` | a condvar beside the count | the drop of a credit or of a body; cancellation |
+//! | blocked reader | the condvar of its storage | a sink that writes; an offered transfer; a task for its lent thread |
+//! | worker that has offered a transfer | the condvar of the hand-off | the reader that gives it back; cancellation; 5 ms |
+//!
+//! # Why no wake-up is lost
+//!
+//! - *A message is posted while another thread applies messages.* The poster finds the machine locked and returns. The other
+//!   thread looks for messages again after it has unlocked the machine, so it finds this one ([combiner]).
+//! - *A value is put between the look and the sleep.* A one-shot looks and sleeps under one mutex, and keeps the value until it is
+//!   taken. So a task or a signal that comes before its thread sleeps ends that sleep at once ([one_shot]).
+//! - *An earlier deadline arises while the scheduler is on its way to sleep.* It reads the deadline with the machine locked. A
+//!   later change finds the old deadline in the machine, sees that its own is earlier, and puts the
+//!   signal, which is kept for a thread that does not sleep yet.
+//! - *The answer to a message goes to another thread.* A worker that would sleep for its next task posts its message only after
+//!   it has locked the machine, so no other thread applies it (`post_and_combine`).
+//! - *Work arises when the watchdog has seen none.* The machine keeps `watched`. Only the watchdog clears it, in the look that
+//!   finds nothing pending; the next message that leaves something pending sets it and puts the signal.
+//! - *A transfer is offered to a reader that is about to block.* The reader notes its position under the lock of the hand-off when
+//!   it finds no offer; the worker looks for such a note under that lock. Then it notifies the storage, under whose lock the
+//!   reader looks for an offer once more before it sleeps.
+//! - *A task is given to a lent thread that goes on.* The thread closes itself under the lock under which a task is put. What is
+//!   put before is found by the close and given back; what comes later is refused and given back by who would have put it
+//!   ([lend]).
+//! - *A wait is cancelled between the look at the token and the sleep.* Each cancel hook takes the lock of the condvar that it
+//!   notifies.
 
 pub(crate) mod attempt;
 pub(crate) mod combiner;
@@ -17,6 +49,7 @@ pub(crate) mod control;
 pub(crate) mod core;
 pub(crate) mod handoff;
 pub(crate) mod job;
+pub(crate) mod lend;
 pub(crate) mod liveness;
 pub(crate) mod machine;
 pub(crate) mod message;

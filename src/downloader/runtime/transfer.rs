@@ -85,8 +85,12 @@ impl Transfer {
             // Our own storage took it: only a user's sink can hold a body back.
             self.body.note_stored();
         }
-        let must_preempt = self.core.must_preempt() && self.job.control.is_preemptible();
-        Ok(if must_preempt { Step::Preempt } else { Step::Moved })
+        if !self.core.must_preempt() {
+            return Ok(Step::Moved);
+        }
+        // What nobody waits for any more is no urgent work, and makes room for what is.
+        self.job.demote_unless_demanded(&self.core);
+        Ok(if self.job.control.is_preemptible() { Step::Preempt } else { Step::Moved })
     }
 
     /// Goes on with the body that was requested beside this one while it was silent, if that is why it failed.
@@ -106,6 +110,12 @@ impl Transfer {
     /// True if its next byte is the one at `position`.
     pub(super) fn is_at(&self, position: u64) -> bool {
         self.body.position() == position
+    }
+
+    /// A step that is not offered to a reader.
+    pub(crate) fn step_alone(mut self: Box<Self>) -> (Box<Self>, Result<Step, Error>) {
+        let step = self.step(By::Worker);
+        (self, step)
     }
 
     /// A worker's step. Blocks while the reader drives the transfer, if it is offered.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::attempt::{Attempt, attempt};
 use super::core::Core;
-use super::job::{Job, Target};
+use super::job::{Job, Pause, Target};
 use super::message::{Asked, Message, PeerEntry, Task};
 use super::own_thread::enter_own_thread;
 use crate::downloader::fetch::GuardedSink;
@@ -20,13 +20,27 @@ pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
     let mut chunk = Box::default();
     let mut task = core.take_task(worker);
     loop {
-        let message = match task {
-            Task::Run(job) => run_job(core, worker, job, &mut chunk),
-            Task::Ask(asked) => contain("asking a peer", || ask(core, worker, &asked))
-                .unwrap_or(Message::Answered(worker, Answer::Gone)),
-            Task::Stop => break core.post(Message::Left),
+        let Some(message) = run_task(core, worker, task, &mut chunk) else {
+            return core.post(Message::Left);
         };
         task = core.next_task(worker, message);
+    }
+}
+
+/// Runs `task` as `worker`, and returns what the machine has to be told then. `None` if it was to stop.
+pub(super) fn run_task(
+    core: &Arc<Core>,
+    worker: WorkerId,
+    task: Task,
+    chunk: &mut Box<[u8]>,
+) -> Option<Message> {
+    match task {
+        Task::Run(job) => Some(run_job(core, worker, job, chunk)),
+        Task::Ask(asked) => Some(
+            contain("asking a peer", || ask(core, worker, &asked))
+                .unwrap_or(Message::Answered(worker, Answer::Gone)),
+        ),
+        Task::Stop => None,
     }
 }
 
@@ -76,18 +90,23 @@ pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: 
 }
 
 fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Message {
-    if std::mem::take(&mut job.is_preempted) {
-        job.record.publish(Event::Resumed { request: job.record.id });
-    } else {
-        job.record.start();
+    match job.pause.take() {
+        None => job.record.start(),
+        Some(Pause::Preempted) => job.record.publish(Event::Resumed { request: job.record.id }),
+        Some(Pause::Left) => {}
     }
-    match attempt(core, job, chunk) {
+    match attempt(core, worker, job, chunk) {
         Attempt::HandedOver => Message::Finished(worker),
         Attempt::Preempted { mut job, by_itself } => {
             job.control.leave();
-            job.is_preempted = true;
+            job.pause = Some(Pause::Preempted);
             job.record.publish(Event::Preempted { request: job.record.id, bytes: job.record.received });
             Message::Preempted(worker, job, by_itself)
+        }
+        Attempt::Left(mut job) => {
+            job.control.leave();
+            job.pause = Some(Pause::Left);
+            Message::Preempted(worker, job, false)
         }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
             Some(at) => {

@@ -28,7 +28,7 @@ use self::state::State;
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Downloader, Epoch, Fetch, Handoff, Next, OtherTags, Peer, PeerHandle, Waker};
+use crate::downloader::{Downloader, Epoch, Fetch, Handoff, Lent, Next, OtherTags, Peer, PeerHandle, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::in_callback;
@@ -99,6 +99,13 @@ enum Wait {
     Ready,
     End,
     Failed(Error),
+}
+
+/// Why a blocked thread wakes.
+enum Woken {
+    Over(Wait),
+    /// It is to run a fetch itself.
+    ToRun,
 }
 
 impl HttpFile {
@@ -247,6 +254,9 @@ impl Shared {
         let mut state = self.state.lock();
         state.waits.interrupt();
         drop(state);
+        if let Some(link) = self.link.get() {
+            link.waker.interrupt_lent();
+        }
         self.resource.notify();
     }
 
@@ -507,16 +517,29 @@ impl Shared {
     fn block(&self, position: u64, begun: Begun, or: impl Fn(&State) -> Option<Wait>) -> Wait {
         let limit = TimeLimit::new(self.config.read_timeout, Instant::now());
         let ended = limit.block(|limit| {
-            self.resource.wait(limit.deadline(), |view| {
+            // While all workers are busy this thread does what one of them would do for it.
+            let resource = Arc::clone(&self.resource);
+            let lent = self.link.get().and_then(|link| link.waker.lend(move || resource.notify()));
+            let woken = self.resource.wait(limit.deadline(), |view| {
                 if view.ranges.contains(position) {
-                    return Some(Wait::Ready);
+                    return Some(Woken::Over(Wait::Ready));
                 }
                 let state = self.state.lock();
                 limit.extend(state.waits.last_progress());
                 or(&state)
                     .or_else(|| state.waits.broken_off(begun, self.cancel_reason()).map(Wait::Failed))
                     .or_else(|| self.handoff.has(position).then_some(Wait::Ready))
-            })
+                    .map(Woken::Over)
+                    .or_else(|| lent.as_ref().is_some_and(Lent::has_task).then_some(Woken::ToRun))
+            })?;
+            match (woken, lent) {
+                (Woken::Over(wait), _) => return Some(wait),
+                (Woken::ToRun, Some(lent)) => lent.run(limit.deadline(), || {
+                    self.state.lock().waits.broken_off(begun, self.cancel_reason()).is_some()
+                }),
+                (Woken::ToRun, None) => {}
+            }
+            None
         });
         ended.unwrap_or_else(|limit| Wait::Failed(self.state.lock().waits.read_timed_out(limit)))
     }
@@ -657,7 +680,11 @@ impl Peer for FilePeer {
         let whole = range == (0..u64::MAX);
         let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
         let request = if shared.len().is_none() { request.doubt_total() } else { request };
-        let mut fetch = Fetch::new(request).priority(priority).epoch(&epoch).handoff(&shared.handoff);
+        let fetch = Fetch::new(request).priority(priority).epoch(&epoch).handoff(&shared.handoff);
+        let weak = Arc::downgrade(shared);
+        let mut fetch = fetch.demanded_while(move || {
+            weak.upgrade().is_some_and(|shared| shared.state.lock().is_demanded(key))
+        });
         if endless {
             fetch = fetch.max_retries(u32::MAX);
         }

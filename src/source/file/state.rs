@@ -479,6 +479,15 @@ impl State {
         self.readers.iter().any(|(_, reader)| needs(reader))
     }
 
+    /// True if somebody is blocked on what the piece is to bring. If not, it is a prefetch from now on.
+    pub(crate) fn is_demanded(&mut self, key: usize) -> bool {
+        let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
+        if let Some(in_flight) = self.pieces.get_mut(key).filter(|_| !is_urgent) {
+            in_flight.priority = Priority::Low;
+        }
+        is_urgent
+    }
+
     /// The Low pieces that a reader has come to wait for: they are High from now on.
     pub(crate) fn promote_urgent(&mut self) -> Vec<RequestId> {
         let urgent: Vec<usize> = self

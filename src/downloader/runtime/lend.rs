@@ -1,0 +1,154 @@
+//! A blocked reader lends its thread: while no worker is free, it runs its own urgent fetch (the caller-runs policy of thread
+//! pools).
+//!
+//! The pool stays small, so that prefetches do not crowd the network. But urgent fetches would queue behind each other then: a
+//! hundred readers that open a file each, or thirty whose servers are slow. Each of them has a thread that is blocked anyway.
+//!
+//! ```text
+//!  blocked reader                              machine
+//!  Lent::new ───────── Message::Lent ─────────▶ is no worker idle, and does urgent work of its peer wait?
+//!      ▲ wakes ◀────── give: (worker, task) ──── yes: the work gets a worker number above those of the pool
+//!  Lent::run: ask or attempt, at most while
+//!  somebody waits for the bytes ── message ───▶ finished, retry, preempted: as from any worker
+//! ```
+//!
+//! A fetch that is left when its reader has its bytes keeps its connection. It is queued as a prefetch, for a worker that becomes
+//! idle, or for the same reader when it blocks again. Meanwhile the kernel receives what the server sends.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::control::Control;
+use super::core::Core;
+use super::message::{Message, Task};
+use super::worker::run_task;
+use crate::downloader::schedule::{Answer, PeerKey, WorkerId};
+use crate::types::Priority;
+
+/// A thread that is lent, as the machine sees it.
+pub(crate) struct LentThread {
+    state: Mutex<State>,
+    /// Wakes the thread, which is blocked on something of its owner's.
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+enum State {
+    /// The machine may give it a task, once.
+    Free,
+    /// To be run, or to be given back.
+    Given(WorkerId, Task),
+    /// It has taken its task, or takes none any more.
+    Closed,
+}
+
+impl LentThread {
+    /// True if it still takes a task.
+    pub(super) fn is_free(&self) -> bool {
+        matches!(*self.state.lock(), State::Free)
+    }
+
+    /// Gives it a task to run as `worker`, and wakes it. Returns the task if the thread has gone on without one.
+    pub(super) fn give(&self, worker: WorkerId, task: Task) -> Result<(), Task> {
+        let mut state = self.state.lock();
+        if !matches!(*state, State::Free) {
+            return Err(task);
+        }
+        *state = State::Given(worker, task);
+        drop(state);
+        (self.wake)();
+        Ok(())
+    }
+
+    fn take(&self) -> Option<(WorkerId, Task)> {
+        match std::mem::replace(&mut *self.state.lock(), State::Closed) {
+            State::Given(worker, task) => Some((worker, task)),
+            State::Free | State::Closed => None,
+        }
+    }
+}
+
+/// The current thread, lent to the downloader while it is blocked. Its drop ends that.
+pub(crate) struct Lent {
+    core: Arc<Core>,
+    peer: PeerKey,
+    thread: Arc<LentThread>,
+}
+
+impl Lent {
+    /// Lends the current thread for urgent work of `peer`. Does not block. `wake` is called, on any thread and without a lock,
+    /// when there is a [task](Self::has_task).
+    pub(in crate::downloader) fn new(
+        core: Arc<Core>,
+        peer: PeerKey,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let thread = Arc::new(LentThread { state: Mutex::new(State::Free), wake: Box::new(wake) });
+        core.post(Message::Lent(peer, Arc::downgrade(&thread)));
+        Self { core, peer, thread }
+    }
+
+    /// True if the current thread should call [`run`](Self::run).
+    pub(crate) fn has_task(&self) -> bool {
+        matches!(*self.thread.state.lock(), State::Given(..))
+    }
+
+    /// Runs the task, if there is one. Blocks on the network while somebody waits for the bytes, until `deadline` at most, and
+    /// until the peer's lent threads are [interrupted](Message::Interrupted). `is_over` says that the thread has nothing to
+    /// wait for any more; it is asked before each request.
+    pub(crate) fn run(self, deadline: Option<Instant>, is_over: impl Fn() -> bool) {
+        let Some((worker, mut task)) = self.thread.take() else { return };
+        let mut chunk = Box::default();
+        loop {
+            if is_over() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return self.core.give_back(self.peer, worker, task);
+            }
+            let control = match &task {
+                Task::Run(job) => Some(Arc::clone(&job.control)),
+                Task::Ask(_) | Task::Stop => None,
+            };
+            let alarm = deadline.zip(control).map(|(at, control)| self.abort_at(at, control));
+            let Some(message) = run_task(&self.core, worker, task, &mut chunk) else { return };
+            drop(alarm);
+            match self.core.finish_lent(worker, message) {
+                Some(next) => task = next,
+                None => return,
+            }
+        }
+    }
+
+    fn abort_at(&self, deadline: Instant, control: Arc<Control>) -> crate::client::Alarm {
+        self.core.client.call_at(deadline, move || control.abort())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some((worker, task)) = self.thread.take() {
+            self.core.give_back(self.peer, worker, task);
+        }
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// Gives back what a lent thread has not run.
+    pub(super) fn give_back(&self, peer: PeerKey, worker: WorkerId, task: Task) {
+        match task {
+            Task::Run(job) => self.post(Message::Preempted(worker, job, false)),
+            Task::Ask(_) => {
+                // Before the answer: another reader of the peer may wait for the work that it was to be asked for.
+                self.post(Message::Woken(peer, Priority::High));
+                self.post(Message::Answered(worker, Answer::Wait));
+            }
+            Task::Stop => {}
+        }
+    }
+}

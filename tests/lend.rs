@@ -1,0 +1,157 @@
+//! Readers that are blocked while all workers are busy run their fetches themselves.
+
+mod support;
+
+use std::io::Read;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use support::peers::downloader;
+use support::{Answer, Content, Origin};
+use windway::{Downloader, Error, ErrorKind, Fetch, FileConfig, Priority, Stream};
+
+const LEN: u64 = 100_000;
+
+/// A downloader with one worker, which is busy with a request whose response head does not come.
+struct Busy {
+    origin: Origin,
+    downloader: Downloader,
+    blocker: JoinHandle<()>,
+}
+
+fn busy() -> Busy {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        match asked.path.as_str() {
+            "/blocker" | "/held" => answer.latency_until_released(),
+            "/trickle" => answer.trickle(10_000, Duration::from_millis(1)),
+            _ => answer,
+        }
+    });
+    let downloader = downloader(|config| {
+        config.max_concurrent = 1;
+        // No silence ends what a test waits for.
+        config.client.silence_timeout = Duration::from_secs(3600);
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    let fetch = Fetch::get(&origin.url("/blocker")).unwrap();
+    let blocker = thread::spawn(move || drop(peer.execute(fetch).unwrap()));
+    origin.wait_until("the blocker", |log| log.asked.len() == 1);
+    Busy { origin, downloader, blocker }
+}
+
+impl Busy {
+    fn open_later(&self, path: &str, config: FileConfig) -> Stream {
+        self.downloader.open_later(&self.origin.url(path), config).unwrap()
+    }
+
+    fn end(self) {
+        self.origin.release();
+        self.blocker.join().unwrap();
+    }
+}
+
+/// Reads on a thread of its own, which returns the error.
+fn read(mut stream: Stream) -> JoinHandle<ErrorKind> {
+    thread::spawn(move || {
+        let error = stream.read(&mut [0; 100]).unwrap_err();
+        error.get_ref().and_then(|error| error.downcast_ref::<Error>()).unwrap().kind()
+    })
+}
+
+#[test]
+fn readers_do_not_wait_for_a_worker() {
+    let busy = busy();
+    let streams: Vec<_> = (0..10).map(|number| busy.origin.url(&format!("/{number}"))).collect();
+    let readers: Vec<_> = streams
+        .into_iter()
+        .map(|url| {
+            let downloader = busy.downloader.clone();
+            thread::spawn(move || {
+                let mut bytes = Vec::new();
+                downloader.open(&url).unwrap().read_to_end(&mut bytes).unwrap();
+                support::content::assert_pattern(0, &bytes);
+                bytes.len() as u64
+            })
+        })
+        .collect();
+    for reader in readers {
+        assert_eq!(reader.join().unwrap(), LEN);
+    }
+    assert_eq!(busy.downloader.stats().busy_workers, 1);
+    busy.end();
+}
+
+#[test]
+fn a_body_that_its_reader_leaves_keeps_its_connection() {
+    let busy = busy();
+    let mut stream = busy.downloader.open(&busy.origin.url("/trickle")).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len() as u64, LEN);
+    // The blocker's, and one for the whole file.
+    assert_eq!(busy.origin.log().asked.len(), 2);
+    busy.end();
+}
+
+#[test]
+fn an_interrupt_ends_what_a_reader_runs_itself() {
+    let busy = busy();
+    let stream = busy.open_later("/held", FileConfig::default());
+    let handle = stream.handle();
+    let reader = read(stream);
+    busy.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+    handle.interrupt();
+    assert_eq!(reader.join().unwrap(), ErrorKind::Interrupted);
+    busy.end();
+}
+
+#[test]
+fn a_cancel_ends_what_a_reader_runs_itself() {
+    let busy = busy();
+    let stream = busy.open_later("/held", FileConfig::default());
+    let handle = stream.handle();
+    let reader = read(stream);
+    busy.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+    handle.cancel();
+    assert!(matches!(reader.join().unwrap(), ErrorKind::Cancelled(_)));
+    busy.end();
+}
+
+#[test]
+fn a_stop_ends_what_a_reader_runs_itself() {
+    let busy = busy();
+    let stream = busy.open_later("/held", FileConfig::default());
+    let reader = read(stream);
+    busy.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+    busy.downloader.stop();
+    assert!(matches!(reader.join().unwrap(), ErrorKind::Cancelled(_)));
+    assert!(busy.blocker.join().is_err());
+}
+
+#[test]
+fn the_time_limit_of_a_read_holds_for_what_its_reader_runs_itself() {
+    let busy = busy();
+    let config = FileConfig::default().read_timeout(Some(Duration::from_millis(100)));
+    let reader = read(busy.open_later("/held", config));
+    // The limits of the client would let it wait for an hour.
+    assert_eq!(reader.join().unwrap(), ErrorKind::TimedOut);
+    busy.end();
+}
+
+#[test]
+fn a_body_that_nobody_waits_for_makes_room_for_urgent_work() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        // At this rate the file takes longer than any test.
+        if asked.path == "/slow" { answer.trickle(100, Duration::from_millis(500)) } else { answer }
+    });
+    let downloader = downloader(|config| config.max_concurrent = 1);
+    let mut stream = downloader.open(&origin.url("/slow")).unwrap();
+    stream.read_exact(&mut [0; 100]).unwrap();
+    let peer = downloader.register((), Priority::High).unwrap();
+    drop(peer.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
+    assert!(stream.handle().stats().bytes_fetched < LEN);
+}
