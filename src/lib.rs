@@ -76,6 +76,7 @@
 #[cfg(feature = "hls")]
 pub mod abr;
 mod bandwidth;
+mod buffer;
 mod cancel;
 mod client;
 pub mod config;

@@ -22,7 +22,7 @@ const ROWS: &[&[&str]] = &[
     &["config"],
     &["event", "phase"],
     &["error"],
-    &["foreign", "cancel", "types", "origin", "safe_url", "bandwidth"],
+    &["buffer", "foreign", "cancel", "types", "origin", "safe_url", "bandwidth"],
 ];
 
 /// The modules of the crate, by their path: `a::b`. The root is the empty path.

@@ -6,6 +6,7 @@ use std::{fmt, thread};
 
 use super::epoch::Epoch;
 use super::response::Response;
+use crate::buffer::Buffer;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{Request, ResponseHead, Urgency, Validator};
 use crate::downloader::runtime::handoff::Handoff;
@@ -263,9 +264,6 @@ impl fmt::Debug for Fetch {
     }
 }
 
-/// Maximum number of bytes that a worker reads at once.
-pub(super) const BLOCK: usize = 256 * 1024;
-
 /// Receives the body of a fetch that a [`Peer`](crate::downloader::Peer) returned.
 ///
 /// Its methods run on a worker thread, one call at a time, and must not block: the worker would be lost to others. The
@@ -318,7 +316,7 @@ pub trait Sink: Send {
     /// Takes the next bytes, like [`write`](Self::write), in the buffer that they fill. A sink may keep the buffer instead
     /// of copying it, and leave another or an empty one in its place. Do not rely on a length: which parts of a body come
     /// in this way, and how long they are, may change in any version.
-    fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+    fn write_block(&mut self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
         self.write(offset, block)
     }
 
@@ -422,7 +420,7 @@ impl GuardedSink {
         self.call("write", |sink| sink.write(offset, bytes)).map(|_| ())
     }
 
-    pub(super) fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+    pub(super) fn write_block(&mut self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
         self.call("write_block", |sink| sink.write_block(offset, block)).map(|_| ())
     }
 

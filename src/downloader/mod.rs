@@ -52,7 +52,7 @@ use self::stats::PeerStats;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
 use crate::downloader::runtime::core::Core;
-use crate::downloader::runtime::message::{Message, PeerEntry};
+use crate::downloader::runtime::message::{Channel, Message, PeerEntry};
 use crate::downloader::runtime::own_thread::on_own_thread;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
@@ -60,6 +60,7 @@ use crate::foreign::{Foreign, in_callback};
 use crate::safe_url::HttpUrl;
 
 pub use self::stats::Totals;
+pub use crate::buffer::Buffer;
 pub use crate::cancel::{CancelGuard, CancelReason};
 pub use crate::client::{ResponseHead, Validator};
 pub(crate) use crate::downloader::runtime::handoff::Handoff;
@@ -257,8 +258,8 @@ impl Downloader {
         let core = &self.0.core;
         let token = core.root.child(CancelReason::Peer);
         let stats = Arc::new(PeerStats::new(core.config.event_capacity));
-        // Its length is limited by the peer's credits. A bounded channel would allocate memory for all of them now.
-        let (sender, channel) = crossbeam_channel::unbounded();
+        let channel = Arc::new(Channel::default());
+        let sender = Arc::downgrade(&channel);
         let entry = Arc::new(PeerEntry {
             peer: Mutex::new(Foreign::new(Box::new(peer))),
             token: token.clone(),

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex};
 
 use super::Handle;
@@ -21,7 +20,7 @@ use crate::downloader::runtime::control::Control;
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::job::{Job, Target};
 use crate::downloader::runtime::lend::Lent;
-use crate::downloader::runtime::message::Message;
+use crate::downloader::runtime::message::{Channel, Message};
 use crate::downloader::runtime::one_shot::OneShot;
 use crate::downloader::runtime::record::Record;
 use crate::downloader::runtime::retry_state::RetryState;
@@ -131,7 +130,8 @@ struct Registration {
     key: PeerKey,
     token: CancelToken,
     stats: Arc<PeerStats>,
-    channel: Sender<Box<Job>>,
+    /// Gone once the scheduler has dropped the peer.
+    channel: Weak<Channel>,
     credits: Arc<Credits>,
     /// Tells the schedule that the peer is cancelled and must not be asked any more.
     on_cancel: Option<CancelGuard>,
@@ -156,7 +156,7 @@ impl PeerHandle {
         key: PeerKey,
         token: CancelToken,
         stats: Arc<PeerStats>,
-        channel: Sender<Box<Job>>,
+        channel: Weak<Channel>,
     ) -> Self {
         let capacity = downloader.core().config.peer_capacity;
         let credits = Arc::new(Credits { left: Mutex::new(capacity), changed: Condvar::new() });
@@ -294,8 +294,11 @@ impl PeerHandle {
         let fetch = fetch.priority(Priority::High);
         let job = Box::new(Job::new(core, &self.0.token, &self.0.stats, fetch, target));
         let (request, token) = (job.record.id, job.token.clone());
-        // Fails once the downloader is gone. The drop of the job then answers its caller.
-        drop(self.0.channel.send(job));
+        match self.0.channel.upgrade() {
+            Some(channel) => channel.send(job),
+            // The downloader has stopped. A dropped job answers its caller itself.
+            None => drop(job),
+        }
         (Pending { slot, token: Some(token), peer: self.clone() }, request)
     }
 

@@ -5,31 +5,28 @@ use std::sync::Arc;
 
 use super::disk::{Disk, DiskWork};
 use super::layout::{BLOCK, bytes_of};
-use super::memory::{Block, new_block};
+use super::memory::Block;
 use super::ranges::RangeSet;
 use super::resource::Resource;
-use super::write_behind::Buffer;
+use super::write_behind::Unwritten;
+use crate::buffer::Buffer;
 use crate::error::Error;
 
 impl Resource {
-    /// Stores a whole block as [`write_at`](Self::write_at) does, and keeps its memory, if the store can use it, or until
-    /// the block has been written. `block` has the same length afterwards, and any content. A block that can't be
-    /// written later is stored no more, and the next write returns the error.
-    pub(crate) fn write_block(self: &Arc<Self>, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+    /// Stores a whole block as [`write_at`](Self::write_at) does. Takes its memory if the store can use it, or else until
+    /// the block has been written; then `block` is empty afterwards. A block that can't be written later is stored no
+    /// more, and the next write returns the error.
+    pub(crate) fn write_block(self: &Arc<Self>, offset: u64, block: &mut Buffer) -> Result<(), Error> {
         let is_whole = offset % BLOCK == 0 && block.len() as u64 == BLOCK;
         if !is_whole || !(self.keep(offset, block)? || self.write_behind(offset, block)?) {
             return self.write_at(offset, block);
         }
         self.changed.notify_all();
-        if block.is_empty() {
-            *block = new_block();
-        }
         Ok(())
     }
 
-    /// Makes `block` the one at `offset`, and leaves free memory in its place, or nothing. False if the store does not
-    /// keep memory.
-    fn keep(&self, offset: u64, block: &mut Box<[u8]>) -> Result<bool, Error> {
+    /// Makes `block` the one at `offset`. False if the store does not keep memory.
+    fn keep(&self, offset: u64, block: &mut Buffer) -> Result<bool, Error> {
         let mut state = self.state.lock();
         let is_kept = state.writable()?.keep(offset / BLOCK, block);
         if is_kept {
@@ -39,13 +36,13 @@ impl Resource {
     }
 
     /// Leaves a block in memory for the disk thread to write. False if too many blocks wait already.
-    fn write_behind(self: &Arc<Self>, offset: u64, block: &mut Box<[u8]>) -> Result<bool, Error> {
-        let Some(buffer) = self.shared_disk()?.buffers().take(block) else { return Ok(false) };
+    fn write_behind(self: &Arc<Self>, offset: u64, block: &mut Buffer) -> Result<bool, Error> {
+        let Some(block) = self.shared_disk()?.backlog().take(block) else { return Ok(false) };
         {
             let mut state = self.state.lock();
             let index = offset / BLOCK;
             state.writable()?.entry(index);
-            state.write_behind.add(index, buffer);
+            state.write_behind.add(index, block);
             // What was loaded of the block before is less than the block.
             state.block_cache.forget(index);
             state.ranges.insert(offset..offset + BLOCK);
@@ -101,13 +98,13 @@ impl Resource {
         Ok(())
     }
 
-    fn write_buffer(&self, index: u64, buffer: &Arc<Buffer>) {
+    fn write_unwritten(&self, index: u64, block: &Arc<Unwritten>) {
         let place = self.state.lock().store.as_ref().and_then(|store| store.get(index));
         let Some(place) = place else { return };
-        let written = place.write(0, buffer);
+        let written = place.write(0, block.bytes());
         let mut state = self.state.lock();
         // A block that was evicted or replaced meanwhile is no concern of this write.
-        if !state.write_behind.handle_written(index, buffer) {
+        if !state.write_behind.handle_written(index, block) {
             return;
         }
         if let Err(error) = written {
@@ -136,8 +133,8 @@ impl DiskWork for Resource {
                 self.state.lock().block_cache.fail(index, error);
             }
         }
-        if let Some((index, buffer)) = unwritten {
-            self.write_buffer(index, &buffer);
+        if let Some((index, block)) = unwritten {
+            self.write_unwritten(index, &block);
         }
         let mut state = self.state.lock();
         // Under the same lock as the look: whoever adds work after it notifies the thread again.

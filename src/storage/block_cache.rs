@@ -76,7 +76,7 @@ impl BlockCache {
             let Some(at) = used.or(is_full.then_some(0)) else { break };
             self.held.remove(at);
         }
-        let block = Arc::new(Block::zeroed());
+        let block = Arc::new(Block::new());
         self.held.push_back(Held {
             index,
             block: Arc::clone(&block),

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::write_behind::Buffers;
+use super::write_behind::Backlog;
 use crate::error::{Error, ErrorKind};
 
 /// Something that needs file I/O.
@@ -29,8 +29,8 @@ static SHARED: Mutex<Weak<Disk>> = Mutex::new(Weak::new());
 #[derive(Debug)]
 pub(super) struct Disk {
     queue: Arc<Queue>,
-    /// For blocks that wait to be written.
-    buffers: Arc<Buffers>,
+    /// Counts the blocks that wait to be written.
+    backlog: Arc<Backlog>,
     id: ThreadId,
     /// Taken by the drop only.
     thread: Option<JoinHandle<()>>,
@@ -71,12 +71,12 @@ impl Disk {
                 Error::new(ErrorKind::Io(error.kind()), why).with_cause(error)
             },
         )?;
-        Ok(Self { queue, buffers: Arc::default(), id: thread.thread().id(), thread: Some(thread) })
+        Ok(Self { queue, backlog: Arc::default(), id: thread.thread().id(), thread: Some(thread) })
     }
 
-    /// Memory for blocks that wait to be written.
-    pub(super) fn buffers(&self) -> &Arc<Buffers> {
-        &self.buffers
+    /// The blocks that wait to be written, of all resources together.
+    pub(super) fn backlog(&self) -> &Arc<Backlog> {
+        &self.backlog
     }
 
     /// Calls [`DiskWork::work`] on the thread until it returns false. The caller must not request it again before.

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use crate::buffer::BUFFER;
+
 /// Bytes in a block: what a worker reads at once, so that storage can keep its buffer as a block.
-pub(super) const BLOCK: u64 = 256 * 1024;
+pub(super) const BLOCK: u64 = BUFFER as u64;
 
 /// The part of some bytes that lies in one block.
 pub(super) struct Part {

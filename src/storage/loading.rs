@@ -64,7 +64,7 @@ impl State {
     fn find_in_memory(&mut self, offset: u64) -> Option<(Arc<dyn Place>, u64)> {
         let index = offset / BLOCK;
         let found = match self.write_behind.get(index) {
-            Some(buffer) => Some((Arc::clone(buffer) as Arc<dyn Place>, bytes_of(index).end)),
+            Some(block) => Some((Arc::clone(block) as Arc<dyn Place>, bytes_of(index).end)),
             None => self.block_cache.get(offset).map(|(block, end)| (block as Arc<dyn Place>, end)),
         };
         let needed = index + u64::from(found.is_some());

@@ -6,21 +6,18 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::layout::BLOCK;
 use super::store::{BlockStore, Place};
+use crate::buffer::Buffer;
 use crate::error::Error;
-
-/// Removed blocks whose memory is kept for new bytes.
-const MAX_FREE: usize = 64;
 
 /// A block's bytes. Locked for as long as a copy takes.
 #[derive(Debug)]
-pub(super) struct Block(RwLock<Box<[u8]>>);
+pub(super) struct Block(RwLock<Buffer>);
 
 impl Block {
-    /// A block of zeros.
-    pub(super) fn zeroed() -> Self {
-        Self(RwLock::new(new_block()))
+    /// A block with any content.
+    pub(super) fn new() -> Self {
+        Self(RwLock::new(Buffer::new()))
     }
 
     pub(super) fn copy_to(&self, within: u64, buf: &mut [u8]) {
@@ -50,23 +47,11 @@ impl Place for Block {
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
     blocks: BTreeMap<u64, Arc<Block>>,
-    /// At most [`MAX_FREE`].
-    free: Vec<Box<[u8]>>,
-}
-
-impl MemoryStore {
-    /// Keeps a block's memory for another one, unless somebody is copying from or to it.
-    fn recycle(&mut self, block: Arc<Block>) {
-        let free = Arc::into_inner(block).filter(|_| self.free.len() < MAX_FREE);
-        self.free.extend(free.map(|block| block.0.into_inner()));
-    }
 }
 
 impl BlockStore for MemoryStore {
     fn entry(&mut self, index: u64) -> Arc<dyn Place> {
-        let free = &mut self.free;
-        let new = || Arc::new(Block(RwLock::new(free.pop().unwrap_or_else(new_block))));
-        let block: &Arc<Block> = self.blocks.entry(index).or_insert_with(new);
+        let block = self.blocks.entry(index).or_insert_with(|| Arc::new(Block::new()));
         Arc::clone(block) as Arc<dyn Place>
     }
 
@@ -79,26 +64,15 @@ impl BlockStore for MemoryStore {
     }
 
     fn remove(&mut self, index: u64) {
-        if let Some(block) = self.blocks.remove(&index) {
-            self.recycle(block);
-        }
+        self.blocks.remove(&index);
     }
 
-    fn keep(&mut self, index: u64, block: &mut Box<[u8]>) -> bool {
-        let kept = Arc::new(Block(RwLock::new(std::mem::take(block))));
-        if let Some(old) = self.blocks.insert(index, kept) {
-            self.recycle(old);
-        }
-        *block = self.free.pop().unwrap_or_default();
+    fn keep(&mut self, index: u64, block: &mut Buffer) -> bool {
+        self.blocks.insert(index, Arc::new(Block(RwLock::new(std::mem::take(block)))));
         true
     }
 
     fn is_in_memory(&self) -> bool {
         true
     }
-}
-
-/// Memory for a block.
-pub(super) fn new_block() -> Box<[u8]> {
-    vec![0; BLOCK as usize].into_boxed_slice()
 }

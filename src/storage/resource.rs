@@ -215,7 +215,7 @@ impl State {
     /// Where the block of this index lies now: in memory while it waits to be written.
     pub(super) fn get(&self, index: u64) -> Option<Arc<dyn Place>> {
         match self.write_behind.get(index) {
-            Some(buffer) => Some(Arc::clone(buffer) as Arc<dyn Place>),
+            Some(block) => Some(Arc::clone(block) as Arc<dyn Place>),
             None => self.store.as_ref()?.get(index),
         }
     }

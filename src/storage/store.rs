@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::buffer::Buffer;
 use crate::error::Error;
 
 /// The blocks of one resource. A store only finds places: it is called under the resource's lock, and does no I/O.
@@ -20,9 +21,8 @@ pub(super) trait BlockStore: fmt::Debug + Send {
     /// Forgets a block. Its place is given to another block once nobody holds it.
     fn remove(&mut self, index: u64);
 
-    /// Keeps the memory of a whole block, and leaves other memory or none in `block`. False if blocks do not lie in
-    /// memory; then nothing changes.
-    fn keep(&mut self, _index: u64, _block: &mut Box<[u8]>) -> bool {
+    /// Takes the memory of a whole block. False if blocks do not lie in memory; then nothing changes.
+    fn keep(&mut self, _index: u64, _block: &mut Buffer) -> bool {
         false
     }
 

@@ -14,6 +14,7 @@ use super::disk::{
 use super::layout::BLOCK;
 use super::temp_file::TempFileStore;
 use super::{Resource, TryStored};
+use crate::buffer::Buffer;
 use crate::config::StorageConfig;
 use crate::error::ErrorKind;
 
@@ -86,14 +87,14 @@ fn a_block_that_a_full_disk_refuses_is_stored_no_more_and_the_next_write_fails()
     };
     let resource = Arc::new(Resource::over(TempFileStore::over(full)));
     *resource.disk.lock() = Some(own_disk());
-    let mut block = bytes(0..BLOCK).into_boxed_slice();
-    resource.write_block(0, &mut block).unwrap();
+    let block = || Buffer::from(bytes(0..BLOCK));
+    resource.write_block(0, &mut block()).unwrap();
     await_disk(&resource);
     assert_eq!(resource.read_at(0, &mut [0; 10]).unwrap(), 0);
-    let error = resource.write_block(BLOCK, &mut block).unwrap_err();
+    let error = resource.write_block(BLOCK, &mut block()).unwrap_err();
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Storage, false));
     // The error is returned once: the disk may have room again.
-    resource.write_block(BLOCK, &mut block).unwrap();
+    resource.write_block(BLOCK, &mut block()).unwrap();
 }
 
 #[test]
@@ -102,8 +103,8 @@ fn a_block_that_waits_to_be_written_serves_all_readers_and_is_read_from_the_file
     let disk = own_disk();
     *resource.disk.lock() = Some(Arc::clone(&disk));
     let (release, _work) = hold(&disk);
-    resource.write_block(BLOCK, &mut bytes(BLOCK..2 * BLOCK).into_boxed_slice()).unwrap();
-    resource.write_block(2 * BLOCK, &mut bytes(2 * BLOCK..3 * BLOCK).into_boxed_slice()).unwrap();
+    resource.write_block(BLOCK, &mut Buffer::from(bytes(BLOCK..2 * BLOCK))).unwrap();
+    resource.write_block(2 * BLOCK, &mut Buffer::from(bytes(2 * BLOCK..3 * BLOCK))).unwrap();
     // It is complete, so these bytes are nothing new.
     resource.write_at(BLOCK + 5, &bytes(BLOCK + 5..BLOCK + 10)).unwrap();
     resource.evict(&[BLOCK..2 * BLOCK]);
@@ -198,7 +199,7 @@ fn a_closed_resource_holds_no_block_and_takes_none_in() {
     assert_eq!(resource.read_at(0, &mut buf).unwrap(), 0);
     assert_eq!(resource.try_read_at(0, &mut buf).unwrap(), TryStored::Nothing);
     assert!(resource.write_at(0, &buf).unwrap_err().is_cancelled());
-    let mut block = bytes(0..BLOCK).into_boxed_slice();
+    let mut block = Buffer::from(bytes(0..BLOCK));
     assert!(resource.write_block(0, &mut block).unwrap_err().is_cancelled());
     resource.evict(&[]);
     assert!(resource.with_ranges(|ranges| ranges.iter().next().is_none()));
@@ -244,9 +245,8 @@ proptest! {
                     }
                     Step::WriteBlock(index) => {
                         let own = index * BLOCK..(index + 1) * BLOCK;
-                        let mut block = bytes(own.clone()).into_boxed_slice();
+                        let mut block = Buffer::from(bytes(own.clone()));
                         resource.write_block(own.start, &mut block).unwrap();
-                        prop_assert_eq!(block.len() as u64, BLOCK);
                         own.for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
                     }
                     Step::Read(at, len) => {
@@ -328,7 +328,7 @@ fn no_race_delivers_a_byte_of_another_offset() {
                 let offset = (round * 7919) % (31 * BLOCK);
                 resource.write_at(offset, &bytes(offset..offset + BLOCK)).unwrap();
                 let own = offset.next_multiple_of(BLOCK)..offset.next_multiple_of(BLOCK) + BLOCK;
-                let mut block = bytes(own.clone()).into_boxed_slice();
+                let mut block = Buffer::from(bytes(own.clone()));
                 resource.write_block(own.start, &mut block).unwrap();
                 resource.evict(&[offset.saturating_sub(2 * BLOCK)..offset + 3 * BLOCK]);
             }

@@ -6,85 +6,62 @@
 //! thread would be woken for each chunk.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
-
-use super::memory::new_block;
 use super::store::Place;
+use crate::buffer::Buffer;
 use crate::error::Error;
 
 /// Maximum number of blocks of all resources that wait to be written, 8 MiB: some milliseconds of a disk's work, so
 /// that a burst does not wait for it.
-const MAX_BUFFERS: usize = 32;
+const MAX_BACKLOG: usize = 32;
 
-/// Memory for the blocks that wait to be written, of all resources together.
+/// How many blocks of all resources wait to be written.
 #[derive(Debug, Default)]
-pub(super) struct Buffers(Mutex<Free>);
+pub(super) struct Backlog(AtomicUsize);
 
-#[derive(Debug, Default)]
-struct Free {
-    /// Buffers that are full. At most [`MAX_BUFFERS`].
-    in_use: usize,
-    /// Memory of earlier buffers. Together with those in use there are at most [`MAX_BUFFERS`].
-    free: Vec<Box<[u8]>>,
-}
-
-/// A block that waits to be written. Its bytes do not change. Whoever drops the last handle returns the memory.
+/// A block that waits to be written. Its bytes do not change.
 #[derive(Debug)]
-pub(super) struct Buffer {
-    /// Empty in the drop only.
-    bytes: Box<[u8]>,
-    buffers: Arc<Buffers>,
+pub(super) struct Unwritten {
+    bytes: Buffer,
+    backlog: Arc<Backlog>,
 }
 
 /// The blocks of one resource that wait to be written.
 #[derive(Debug, Default)]
 pub(super) struct WriteBehind {
     /// By the block's index. Each byte of each is stored.
-    blocks: BTreeMap<u64, Arc<Buffer>>,
+    blocks: BTreeMap<u64, Arc<Unwritten>>,
     /// Those that the disk thread has not begun to write, in the order in which they came.
     order: VecDeque<u64>,
 }
 
-impl Buffers {
-    /// Takes a whole block, and leaves other memory in its place. `None` if too many blocks wait already; then nothing
-    /// changes.
-    pub(super) fn take(self: &Arc<Self>, block: &mut Box<[u8]>) -> Option<Buffer> {
-        let free = {
-            let mut state = self.0.lock();
-            if state.in_use == MAX_BUFFERS {
-                return None;
-            }
-            state.in_use += 1;
-            state.free.pop()
-        };
-        let bytes = std::mem::replace(block, free.unwrap_or_else(new_block));
-        Some(Buffer { bytes, buffers: Arc::clone(self) })
+impl Backlog {
+    /// Takes a whole block. `None` if too many wait already; then nothing changes.
+    pub(super) fn take(self: &Arc<Self>, block: &mut Buffer) -> Option<Unwritten> {
+        let more = |waiting: usize| (waiting < MAX_BACKLOG).then_some(waiting + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Unwritten { bytes: std::mem::take(block), backlog: Arc::clone(self) })
     }
 }
 
-impl Deref for Buffer {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl Unwritten {
+    pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 }
 
-impl Drop for Buffer {
+impl Drop for Unwritten {
     fn drop(&mut self) {
-        let mut state = self.buffers.0.lock();
-        state.in_use -= 1;
-        state.free.push(std::mem::take(&mut self.bytes));
+        self.backlog.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-impl Place for Buffer {
+impl Place for Unwritten {
     fn read(&self, within: u64, buf: &mut [u8]) -> Result<(), Error> {
         let at = within as usize;
-        buf.copy_from_slice(&self[at..at + buf.len()]);
+        buf.copy_from_slice(&self.bytes[at..at + buf.len()]);
         Ok(())
     }
 
@@ -96,13 +73,13 @@ impl Place for Buffer {
 
 impl WriteBehind {
     /// Adds a block. One of this index that waits already is forgotten.
-    pub(super) fn add(&mut self, index: u64, block: Buffer) {
+    pub(super) fn add(&mut self, index: u64, block: Unwritten) {
         self.forget(index);
         self.blocks.insert(index, Arc::new(block));
         self.order.push_back(index);
     }
 
-    pub(super) fn get(&self, index: u64) -> Option<&Arc<Buffer>> {
+    pub(super) fn get(&self, index: u64) -> Option<&Arc<Unwritten>> {
         self.blocks.get(&index)
     }
 
@@ -111,13 +88,13 @@ impl WriteBehind {
     }
 
     /// The block to be written next. It stays until [`handle_written`](Self::handle_written).
-    pub(super) fn poll(&mut self) -> Option<(u64, Arc<Buffer>)> {
+    pub(super) fn poll(&mut self) -> Option<(u64, Arc<Unwritten>)> {
         let index = self.order.pop_front()?;
         Some((index, Arc::clone(self.blocks.get(&index)?)))
     }
 
     /// Notes that a block was written. False if it was forgotten or replaced meanwhile.
-    pub(super) fn handle_written(&mut self, index: u64, block: &Arc<Buffer>) -> bool {
+    pub(super) fn handle_written(&mut self, index: u64, block: &Arc<Unwritten>) -> bool {
         let is_current = self.blocks.get(&index).is_some_and(|current| Arc::ptr_eq(current, block));
         if is_current {
             self.blocks.remove(&index);
@@ -137,41 +114,37 @@ mod tests {
     use super::*;
     use crate::storage::layout::BLOCK;
 
-    fn buffer(buffers: &Arc<Buffers>, byte: u8) -> Option<Buffer> {
-        buffers.take(&mut vec![byte; BLOCK as usize].into_boxed_slice())
+    fn waiting(backlog: &Arc<Backlog>, byte: u8) -> Option<Unwritten> {
+        backlog.take(&mut Buffer::from(vec![byte; BLOCK as usize]))
     }
 
     #[test]
-    fn the_memory_of_written_blocks_is_used_again_and_limited() {
-        let buffers = Arc::new(Buffers::default());
-        let mut held: Vec<Buffer> = (0..MAX_BUFFERS).map(|_| buffer(&buffers, 1).unwrap()).collect();
-        let mut block = vec![2; BLOCK as usize].into_boxed_slice();
-        assert!(buffers.take(&mut block).is_none());
-        assert!(block.iter().all(|byte| *byte == 2));
-        let memory = held[0].as_ptr();
-        held.remove(0);
-        assert!(buffers.take(&mut block).is_some());
-        assert_eq!((block.as_ptr(), block.len() as u64), (memory, BLOCK));
-        drop(held);
-        assert!(buffers.0.lock().free.len() <= MAX_BUFFERS);
+    fn the_blocks_that_wait_are_limited() {
+        let backlog = Arc::new(Backlog::default());
+        let mut full: Vec<Unwritten> = (0..MAX_BACKLOG).map(|_| waiting(&backlog, 1).unwrap()).collect();
+        let mut refused = Buffer::from(vec![2; BLOCK as usize]);
+        assert!(backlog.take(&mut refused).is_none());
+        assert!(refused.iter().all(|byte| *byte == 2));
+        full.pop();
+        assert!(backlog.take(&mut refused).is_some() && refused.is_empty());
     }
 
     #[test]
     fn blocks_are_written_once_in_order_and_readable_until_then() {
-        let buffers = Arc::new(Buffers::default());
+        let backlog = Arc::new(Backlog::default());
         let mut behind = WriteBehind::default();
         for index in [7, 3, 5] {
-            behind.add(index, buffer(&buffers, index as u8).unwrap());
+            behind.add(index, waiting(&backlog, index as u8).unwrap());
         }
         behind.forget(3);
         let (index, block) = behind.poll().unwrap();
-        assert_eq!((index, behind.get(7).unwrap()[0], behind.get(3).is_none()), (7, 7, true));
+        assert_eq!((index, behind.get(7).unwrap().bytes[0], behind.get(3).is_none()), (7, 7, true));
         assert!(behind.handle_written(7, &block) && behind.get(7).is_none());
         let (index, block) = behind.poll().unwrap();
         assert_eq!((index, behind.has_unwritten()), (5, false));
         // It is written anew, with other bytes, before the first write has ended.
-        behind.add(5, buffer(&buffers, 55).unwrap());
-        assert!(!behind.handle_written(5, &block) && behind.get(5).unwrap()[0] == 55);
+        behind.add(5, waiting(&backlog, 55).unwrap());
+        assert!(!behind.handle_written(5, &block) && behind.get(5).unwrap().bytes[0] == 55);
         let (_, block) = behind.poll().unwrap();
         assert!(behind.handle_written(5, &block) && behind.poll().is_none());
     }

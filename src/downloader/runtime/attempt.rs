@@ -7,6 +7,7 @@ use super::core::Core;
 use super::job::{Job, Target};
 use super::record::BodyMeter;
 use super::transfer::{Step, Transfer};
+use crate::buffer::Buffer;
 use crate::cancel::CancelReason;
 use crate::client;
 use crate::downloader::fetch::Flow;
@@ -29,12 +30,7 @@ pub(super) enum Attempt {
 }
 
 /// Runs one attempt of `job`. `chunk` is the buffer of this thread for bodies.
-pub(super) fn attempt(
-    core: &Arc<Core>,
-    worker: WorkerId,
-    mut job: Box<Job>,
-    chunk: &mut Box<[u8]>,
-) -> Attempt {
+pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Attempt {
     // Cancelled with the fetch, and by an eviction.
     let token = job.token.child(CancelReason::Fetch);
     if let Some(body) = job.body.take() {
@@ -96,7 +92,7 @@ fn stream(
     worker: WorkerId,
     job: Box<Job>,
     body: Box<client::Response>,
-    chunk: &mut Box<[u8]>,
+    chunk: &mut Buffer,
 ) -> Attempt {
     let meter = BodyMeter::new(&job.control);
     let (core, is_lent) = (Arc::clone(core), core.is_lent(worker));

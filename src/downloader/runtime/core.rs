@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
 use super::combiner::Combiner;
 use super::job::Job;
 use super::liveness::Observation;
 use super::machine::{Actions, Assigned, Ending, Machine};
-use super::message::{Message, PeerEntry, Task};
+use super::message::{Channel, Message, PeerEntry, Task};
 use super::one_shot::OneShot;
 use super::own_thread::on_own_thread;
 use crate::cancel::{CancelReason, CancelToken};
@@ -209,7 +208,7 @@ impl Core {
     pub(crate) fn register(
         &self,
         entry: Arc<PeerEntry>,
-        channel: Receiver<Box<Job>>,
+        channel: Arc<Channel>,
         priority: Priority,
     ) -> Option<PeerKey> {
         self.with(|machine| {

@@ -5,12 +5,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
-
 use super::control::Control;
 use super::job::Job;
 use super::lend::LentThread;
-use super::message::{Asked, Message, PeerEntry, Task};
+use super::message::{Asked, Channel, Message, PeerEntry, Task};
 use crate::cancel::CancelReason;
 use crate::client;
 use crate::downloader::schedule::{
@@ -21,7 +19,7 @@ use crate::types::{Priority, RequestId};
 /// The state behind the turnstile: the schedule, and what it speaks of.
 pub(crate) struct Machine {
     pub(super) schedule: Schedule,
-    pub(super) peers: HashMap<PeerKey, (Arc<PeerEntry>, Receiver<Box<Job>>)>,
+    pub(super) peers: HashMap<PeerKey, (Arc<PeerEntry>, Arc<Channel>)>,
     /// The jobs that wait, exactly those that wait in the schedule.
     pub(super) jobs: HashMap<RequestId, Box<Job>>,
     /// What each busy worker has, as far as others may have a say in it.
@@ -255,9 +253,8 @@ impl Machine {
 
     /// Takes in all that is in the peer's channel.
     fn drain(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
-        let Some((_, channel)) = self.peers.get(&peer) else { return };
-        let submitted: Vec<Box<Job>> = channel.try_iter().collect();
-        for job in submitted {
+        let Some(channel) = self.peers.get(&peer).map(|(_, channel)| Arc::clone(channel)) else { return };
+        for job in channel.take_all() {
             let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.fetch_info(), now);
             self.keep(job, accepted, now, actions);
         }

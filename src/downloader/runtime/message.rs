@@ -1,8 +1,9 @@
 //! What the threads of a downloader tell each other: messages to the machine, and tasks for the workers.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
+use crossbeam_channel::{Receiver, Sender};
 use parking_lot::Mutex;
 
 use super::job::Job;
@@ -42,6 +43,28 @@ pub(crate) enum Message {
     Stopped,
     /// A worker has ended, after `Stopped`.
     Left,
+}
+
+/// The fetches that a peer's callers have submitted and the machine has not taken in. The peer's credits limit them.
+///
+/// The channel is made by the first fetch: its first block takes more than a kibibyte, most peers submit nothing, and there may
+/// be very many of them.
+#[derive(Default)]
+pub(crate) struct Channel(OnceLock<Ends>);
+
+type Ends = (Sender<Box<Job>>, Receiver<Box<Job>>);
+
+impl Channel {
+    pub(crate) fn send(&self, job: Box<Job>) {
+        let (sender, _) = self.0.get_or_init(crossbeam_channel::unbounded);
+        // It has a receiver: this channel.
+        drop(sender.send(job));
+    }
+
+    /// Takes out what is there. Never blocks.
+    pub(crate) fn take_all(&self) -> impl Iterator<Item = Box<Job>> + '_ {
+        self.0.get().into_iter().flat_map(|(_, receiver)| receiver.try_iter())
+    }
 }
 
 /// What a worker is told.

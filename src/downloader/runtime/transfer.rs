@@ -6,8 +6,8 @@ use std::time::Instant;
 use super::core::Core;
 use super::job::{Job, Target};
 use super::record::BodyMeter;
+use crate::buffer::{BUFFER, Buffer};
 use crate::client;
-use crate::downloader::fetch::BLOCK;
 use crate::error::Error;
 
 /// A body on its way into its sink.
@@ -17,7 +17,7 @@ pub(crate) struct Transfer {
     pub(crate) body: Box<client::Response>,
     pub(crate) meter: BodyMeter,
     /// As long as a block, or empty where a sink has kept it.
-    pub(crate) chunk: Box<[u8]>,
+    pub(crate) chunk: Buffer,
 }
 
 /// The outcome of a step.
@@ -49,12 +49,12 @@ impl Transfer {
         if self.job.retry_state.is_complete() {
             return Ok(Step::Eof);
         }
-        if self.chunk.len() != BLOCK {
-            self.chunk = vec![0; BLOCK].into_boxed_slice();
+        if self.chunk.len() != BUFFER {
+            self.chunk = Buffer::new();
         }
         let at = self.body.position();
         // Up to where a block ends, so that the next one may come whole.
-        let most = BLOCK - (at % BLOCK as u64) as usize;
+        let most = BUFFER - (at % BUFFER as u64) as usize;
         let buf = &mut self.chunk[..most];
         let read = match by {
             By::Worker => self.body.read_chunk(buf).map(Some),
@@ -77,7 +77,7 @@ impl Transfer {
         match new_bytes {
             // Sent once more: by a server without ranges, or for the overlap check.
             0 => return Ok(Step::Moved),
-            BLOCK => sink.write_block(offset, &mut self.chunk)?,
+            BUFFER => sink.write_block(offset, &mut self.chunk)?,
             _ => sink.write(offset, new)?,
         }
         self.job.record.received += new_bytes as u64;

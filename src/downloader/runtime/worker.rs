@@ -7,6 +7,7 @@ use super::core::Core;
 use super::job::{Job, Pause, Target};
 use super::message::{Asked, Message, PeerEntry, Task};
 use super::own_thread::enter_own_thread;
+use crate::buffer::Buffer;
 use crate::downloader::fetch::GuardedSink;
 use crate::downloader::peer::Next;
 use crate::downloader::schedule::{Answer, Fruitless, WorkerId};
@@ -17,7 +18,7 @@ use crate::foreign::contain;
 /// The worker thread. Returns when it is told to.
 pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
     enter_own_thread();
-    let mut chunk = Box::default();
+    let mut chunk = Buffer::default();
     let mut task = core.take_task(worker);
     loop {
         let Some(message) = run_task(core, worker, task, &mut chunk) else {
@@ -32,7 +33,7 @@ pub(super) fn run_task(
     core: &Arc<Core>,
     worker: WorkerId,
     task: Task,
-    chunk: &mut Box<[u8]>,
+    chunk: &mut Buffer,
 ) -> Option<Message> {
     match task {
         Task::Run(job) => Some(run_job(core, worker, job, chunk)),
@@ -84,12 +85,12 @@ fn end_peer(core: &Core, entry: &PeerEntry, error: Error) {
 /// the machine has to be told then. `chunk` is not used where a caller waits for the body.
 ///
 /// Never unwinds: whatever panics in it ends the job, and the worker is free again.
-pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Box<[u8]>) -> Message {
+pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Buffer) -> Message {
     contain("running a fetch", || run_unguarded(core, worker, job, chunk))
         .unwrap_or(Message::Finished(worker))
 }
 
-fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Box<[u8]>) -> Message {
+fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Message {
     match job.pause.take() {
         None => job.record.start(),
         Some(Pause::Preempted) => job.record.publish(Event::Resumed { request: job.record.id }),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::plan::{self, Piece};
 use super::state::{Accepted, InFlight, State};
 use super::{Shared, sequential};
+use crate::buffer::Buffer;
 use crate::client::ResponseHead;
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Flow, Outcome, Response, Sink};
@@ -200,7 +201,7 @@ impl Shared {
     }
 
     /// As `store`, for a block whose memory may be kept.
-    fn store_block(&self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+    fn store_block(&self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
         let is_wanted = self.state.lock().take_in(offset, block);
         if is_wanted { self.resource.write_block(offset, block) } else { Ok(()) }
     }
@@ -363,7 +364,7 @@ impl Sink for PieceSink {
         }
     }
 
-    fn write_block(&mut self, offset: u64, block: &mut Box<[u8]>) -> Result<(), Error> {
+    fn write_block(&mut self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
         if self.overlap.is_some() || self.unclear.is_some() {
             return self.write(offset, block);
         }
