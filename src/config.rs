@@ -334,6 +334,10 @@ pub struct DownloaderConfig {
     pub hang_policy: HangPolicy,
     /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 1024.
     pub event_capacity: usize,
+    /// The network is paid for by the byte, so bytes are fetched only when they are needed: a file is opened without a
+    /// second request for its last bytes. [`Downloader::set_metered`](crate::Downloader::set_metered) changes it later.
+    /// Default: false.
+    pub metered: bool,
 }
 
 setters!(DownloaderConfig {
@@ -350,6 +354,7 @@ setters!(DownloaderConfig {
     hang_timeout: Duration,
     hang_policy: HangPolicy,
     event_capacity: usize,
+    metered: bool,
 } into {
     max_preempted: Option<usize>,
 });
@@ -371,6 +376,7 @@ impl Default for DownloaderConfig {
             hang_timeout: HANG_TIMEOUT,
             hang_policy: HangPolicy::Report,
             event_capacity: 1024,
+            metered: false,
         }
     }
 }

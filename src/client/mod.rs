@@ -41,7 +41,7 @@ use self::head::Head;
 use self::hedge::{Attempt, Hedge};
 use self::min_rate::MinRateMonitor;
 use self::pool::ConnectionPool;
-use self::range::{ContentRange, Meaning, check_partial, read_200};
+use self::range::{ContentRange, Meaning, check_partial, check_suffix, read_200};
 use self::request::parse_headers;
 use self::tls::Tls;
 use crate::cancel::{CancelGuard, CancelToken};
@@ -182,6 +182,11 @@ impl HttpClient {
     /// Keeps a connection to where `request` goes ready while the result lives.
     pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
         (!self.0.hollow).then(|| self.0.pool.keep_preconnected(request.origin()))
+    }
+
+    /// True if where `request` goes is known to answer one connection at a time.
+    pub(crate) fn is_single_connection(&self, request: &Request) -> bool {
+        self.0.pool.is_single_connection(request.origin())
     }
 
     /// Opens connections to where `request` goes until so many are ready, in the background, and again as they are used.
@@ -450,9 +455,9 @@ impl HttpClient {
             request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
         }
-        if let Some(range) = request.range {
-            let value = HeaderValue::try_from(format!("bytes={range}"))
-                .map_err(|error| ureq::Error::Http(error.into()))?;
+        let asked = request.range.map(|range| format!("bytes={range}"));
+        if let Some(asked) = asked.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}"))) {
+            let value = HeaderValue::try_from(asked).map_err(|error| ureq::Error::Http(error.into()))?;
             headers.insert(header::RANGE, value);
             if let Some(validator) = &request.if_range {
                 let value = HeaderValue::from_str(validator.as_str())
@@ -519,6 +524,12 @@ impl HttpClient {
             keeps_alive: keeps_alive(answer.response.version(), headers),
         };
         let (part, total) = match (status, request.range) {
+            (206, None) if request.suffix.is_some() => {
+                let suffix = request.suffix.unwrap_or_default();
+                let (range, total) = check_suffix(suffix, content_range, body_len)
+                    .map_err(|why| Error::new(ErrorKind::WrongRange, why))?;
+                (Some(range), total)
+            }
             // Caches and scripts that slice everything call the whole a part, from its first byte to its last.
             (206, None) => match check_partial(ByteRange::from_start(0), content_range, body_len) {
                 Ok((range, Some(total))) if range.end == total => (None, Some(total)),

@@ -63,6 +63,27 @@ pub(super) fn check_partial(
     }
 }
 
+/// What a partial answer brings, if it is an answer to a request for the last `asked` bytes; else what is wrong with it.
+pub(super) fn check_suffix(
+    asked: u64,
+    header: Option<&str>,
+    body_len: Option<u64>,
+) -> Result<(ByteRange, Option<u64>), String> {
+    let (range, total) = check_partial(ByteRange::from_start(suffix_start(asked, header)), header, body_len)?;
+    if range.len() > asked || total != Some(range.end) {
+        return Err(format!("the server sent bytes {range} of {total:?}, asked for the last {asked}"));
+    }
+    Ok((range, total))
+}
+
+/// Where the bytes begin that an answer to a request for the last `asked` bytes has to bring.
+fn suffix_start(asked: u64, header: Option<&str>) -> u64 {
+    match header.and_then(ContentRange::parse) {
+        Some(ContentRange::Bytes { total: Some(total), .. }) => total.saturating_sub(asked),
+        _ => 0,
+    }
+}
+
 /// What a 200 brings that answers a request for a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
@@ -148,6 +169,28 @@ mod tests {
             (Some("bytes */1000"), None),
         ] {
             assert!(check_partial(asked, header, len).is_err(), "{header:?}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_has_to_be_the_end_of_the_resource() {
+        let suffix = |header, len| check_suffix(100, header, len);
+        assert_eq!(
+            suffix(Some("bytes 900-999/1000"), Some(100)),
+            Ok((ByteRange::new(900, 1000), Some(1000)))
+        );
+        assert_eq!(suffix(Some("bytes 0-49/50"), None), Ok((ByteRange::new(0, 50), Some(50))));
+        for (header, len) in [
+            (None, Some(100)),
+            (Some("bytes 0-99/1000"), Some(100)),
+            (Some("bytes 900-998/1000"), Some(99)),
+            (Some("bytes 950-999/1000"), Some(50)),
+            (Some("bytes 899-999/1000"), Some(101)),
+            (Some("bytes 900-999/*"), Some(100)),
+            (Some("bytes 900-999/1000"), Some(99)),
+            (Some("bytes */1000"), None),
+        ] {
+            assert!(suffix(header, len).is_err(), "{header:?}");
         }
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Parts {
     /// Where redirects led last time, to be asked first. Never the URL itself.
     pub(super) shortcut: Option<HttpUrl>,
     pub(super) range: Option<ByteRange>,
+    /// Asks for this many of the last bytes. Never beside `range`.
+    pub(super) suffix: Option<u64>,
     pub(super) headers: HeaderMap,
     /// Those that other origins get too, where a redirect leads to one.
     pub(super) open_headers: HeaderMap,
@@ -53,6 +55,7 @@ impl Request {
             url,
             shortcut: None,
             range: None,
+            suffix: None,
             headers,
             open_headers: HeaderMap::new(),
             if_range: None,
@@ -105,13 +108,22 @@ impl Request {
         self
     }
 
+    /// Asks for the last bytes, or for all if there are no more than these (RFC 9110, section 14.1.2). Only a 206 is
+    /// of use: a server that does not know suffix ranges sends everything.
+    pub(crate) fn suffix(mut self, bytes: u64) -> Self {
+        let parts = self.parts();
+        (parts.range, parts.suffix) = (None, Some(bytes));
+        self
+    }
+
     /// Dials a connection of its own.
     pub(crate) fn over_new_connection(self) -> Self {
         self.over(Over::New)
     }
 
     pub(crate) fn set_range(&mut self, range: ByteRange) {
-        self.parts().range = Some(range);
+        let parts = self.parts();
+        (parts.range, parts.suffix) = (Some(range), None);
     }
 
     /// Takes no whole resource instead of the range.
@@ -164,7 +176,8 @@ impl Request {
 
     /// Asks for all there is.
     pub(crate) fn set_whole(&mut self) {
-        self.parts().range = None;
+        let parts = self.parts();
+        (parts.range, parts.suffix) = (None, None);
     }
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {

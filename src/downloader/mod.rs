@@ -35,6 +35,7 @@ mod batch;
 mod bodies;
 mod epoch;
 mod fetch;
+mod origins;
 mod peer;
 mod response;
 mod runtime;
@@ -71,6 +72,7 @@ pub use batch::Batch;
 pub use epoch::Epoch;
 pub(crate) use fetch::OtherTags;
 pub use fetch::{Fetch, Flow, Outcome, Sink};
+pub(crate) use origins::BesideOpening;
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
 
@@ -307,6 +309,16 @@ impl Downloader {
     /// repeats DNS lookups. Running fetches continue, and detect by themselves whether their connection still works.
     pub fn network_changed(&self) {
         self.0.core.client.network_changed();
+    }
+
+    /// Says whether the network is metered from now on: see [`DownloaderConfig::metered`].
+    pub fn set_metered(&self, metered: bool) {
+        self.0.core.set_metered(metered);
+    }
+
+    /// True if the network is metered.
+    pub fn is_metered(&self) -> bool {
+        self.0.core.is_metered()
     }
 
     /// Subscribes to the events of all fetches, from now on.

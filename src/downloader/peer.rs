@@ -11,6 +11,7 @@ use super::batch::Batch;
 use super::bodies::{OpenBodies, Progress};
 use super::epoch::Epoch;
 use super::fetch::{Fetch, Sink};
+use super::origins::BesideOpening;
 use super::response::{Reply, Response, WithoutRoom, open_body};
 use super::schedule::PeerKey;
 use super::stats::{PeerStats, Totals};
@@ -409,6 +410,31 @@ impl Waker {
     pub(crate) fn interrupt_lent(&self) {
         if let Some(core) = self.core.upgrade() {
             core.post(Message::Interrupted(self.key));
+        }
+    }
+
+    /// What to do beside the opening of a file. Nothing if the network is metered, or if the origin is known for
+    /// something that makes it useless.
+    pub(crate) fn beside_opening(&self, request: &Request) -> BesideOpening {
+        match self.core.upgrade() {
+            Some(core) if !core.is_metered() && !core.client.is_single_connection(request) => {
+                core.origins.beside_opening(request.origin().key())
+            }
+            _ => BesideOpening::Nothing,
+        }
+    }
+
+    /// Records whether the origin answered the opening of a file with a range.
+    pub(crate) fn note_ranges(&self, request: &Request, has_ranges: bool) {
+        if let Some(core) = self.core.upgrade() {
+            core.origins.note_ranges(request.origin().key(), has_ranges);
+        }
+    }
+
+    /// Records that the origin does not serve suffix ranges.
+    pub(crate) fn note_suffix_refused(&self, request: &Request) {
+        if let Some(core) = self.core.upgrade() {
+            core.origins.note_suffix_refused(request.origin().key());
         }
     }
 

@@ -70,6 +70,7 @@ impl Planner for Windway {
             readers: &readers,
             available: &world.available,
             in_flight: &in_flight,
+            suffix: None,
             len: Some(world.len),
             network,
             read_ahead: self.read_ahead,

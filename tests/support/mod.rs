@@ -41,7 +41,7 @@ pub struct Asked {
     pub connection: usize,
     /// Which request of its connection it is, from 0.
     pub on_connection: usize,
-    /// Which request of all it is, from 0.
+    /// Which request of all it is, from 0, without the suffix requests. `usize::MAX` for those.
     pub number: usize,
     /// How many had asked for this path before.
     pub again: usize,
@@ -62,6 +62,11 @@ impl Asked {
         let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
         let (first, last) = (first.parse().ok()?, last.parse().ok());
         last.is_none_or(|last| first <= last).then_some((first, last))
+    }
+
+    /// How many of the last bytes are asked for. A stream asks for them once, beside its opening; nobody else does.
+    pub fn suffix(&self) -> Option<u64> {
+        self.header("range")?.strip_prefix("bytes=-")?.parse().ok()
     }
 }
 
@@ -199,8 +204,11 @@ impl Answer {
     /// What a good server says: the range that was asked for, 416 behind the end, an entity tag.
     pub fn file(asked: &Asked, content: &Content) -> Self {
         let answer = Self::whole(content).header("ETag", &content.etag()).header("Accept-Ranges", "bytes");
-        let Some((first, last)) = asked.range() else { return answer };
         let len = content.len();
+        if let Some(suffix) = asked.suffix().filter(|_| len > 0) {
+            return answer.partial(len.saturating_sub(suffix)..len);
+        }
+        let Some((first, last)) = asked.range() else { return answer };
         if first >= len {
             let range = format!("bytes */{len}");
             return Self::status(416).header("Content-Range", &range);
@@ -450,7 +458,9 @@ impl Answer {
 /// What the server was asked and has done.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
+    /// Without the suffix requests: when they come beside the others is left to chance.
     pub asked: Vec<Asked>,
+    pub suffixes: Vec<Asked>,
     /// Connections accepted.
     pub connections: usize,
     /// Connections open now.
@@ -747,11 +757,16 @@ impl Shared {
             asked.on_connection = on_connection;
             {
                 let mut state = self.lock();
-                asked.number = state.forgotten + state.log.asked.len();
-                let seen = state.seen.entry(asked.path.clone()).or_default();
-                asked.again = *seen;
-                *seen += 1;
-                state.log.asked.push(asked.clone());
+                if asked.suffix().is_some() {
+                    asked.number = usize::MAX;
+                    state.log.suffixes.push(asked.clone());
+                } else {
+                    asked.number = state.forgotten + state.log.asked.len();
+                    let seen = state.seen.entry(asked.path.clone()).or_default();
+                    asked.again = *seen;
+                    *seen += 1;
+                    state.log.asked.push(asked.clone());
+                }
                 self.changed.notify_all();
             }
             let answer = if self.serves(connection) { (self.handler)(&asked) } else { Answer::status(503) };

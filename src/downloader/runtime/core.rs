@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -19,6 +19,7 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
 use crate::downloader::bodies::OpenBodies;
+use crate::downloader::origins::Origins;
 use crate::downloader::schedule::{Counts, Limits, PeerKey, Schedule, WorkerId};
 use crate::downloader::stats::PeerStats;
 use crate::foreign::in_callback;
@@ -34,6 +35,10 @@ pub(crate) struct Core {
     pub(crate) root: CancelToken,
     /// In the hands of callers and sinks.
     pub(crate) bodies: Arc<OpenBodies>,
+    /// What origins have shown about ranges.
+    pub(crate) origins: Origins,
+    /// See [`DownloaderConfig::metered`].
+    metered: AtomicBool,
     /// Low bodies that are to yield at their next chunk, and have not been found yet.
     preemptions: AtomicUsize,
     /// Low bodies that are about to yield: found, and the machine not told yet.
@@ -57,6 +62,8 @@ impl Core {
             stats: Arc::new(PeerStats::new(config.event_capacity)),
             root: CancelToken::new(CancelReason::Shutdown),
             bodies: OpenBodies::new(config.max_open_bodies, config.client.silence_timeout),
+            origins: Origins::default(),
+            metered: AtomicBool::new(config.metered),
             preemptions: AtomicUsize::new(0),
             preempting: AtomicUsize::new(0),
             next_request: AtomicU64::new(1),
@@ -134,6 +141,14 @@ impl Core {
             machine.watched = true;
             actions.watch = true;
         }
+    }
+
+    pub(crate) fn is_metered(&self) -> bool {
+        self.metered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_metered(&self, metered: bool) {
+        self.metered.store(metered, Ordering::Relaxed);
     }
 
     /// True if a running Low body is to yield.

@@ -12,6 +12,7 @@ mod probe;
 mod reader;
 mod sequential;
 mod state;
+mod suffix;
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -25,10 +26,13 @@ use self::plan::{Network, Plan, ReaderView};
 use self::pool::{Proof, ServerPool};
 use self::probe::ProbeSink;
 use self::state::State;
+use self::suffix::{SUFFIX, Suffix, SuffixSink};
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Downloader, Epoch, Fetch, Handoff, Lent, Next, OtherTags, Peer, PeerHandle, Waker};
+use crate::downloader::{
+    BesideOpening, Downloader, Epoch, Fetch, Handoff, Lent, Next, OtherTags, Peer, PeerHandle, Waker,
+};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::foreign::in_callback;
@@ -145,7 +149,12 @@ impl HttpFile {
                 shared.resource.notify();
             }
         });
-        shared.link.get_or_init(|| Link { waker: peer.waker(), epoch });
+        let link = shared.link.get_or_init(|| Link { waker: peer.waker(), epoch });
+        match link.waker.beside_opening(&shared.request) {
+            BesideOpening::Suffix => shared.state.lock().suffix = Suffix::Due,
+            BesideOpening::Preconnect => shared.preconnect(),
+            BesideOpening::Nothing => {}
+        }
         let file = Arc::new(Self { shared, _on_cancel: on_cancel, peer });
         let reader = file.shared.add_reader();
         if wait {
@@ -503,7 +512,7 @@ impl Shared {
         let network = self.network();
         let (unwanted, urgent) = self.resource.with_ranges(|ranges| {
             let mut state = self.state.lock();
-            (state.unwanted(ranges, network), state.promote_urgent())
+            (state.unwanted(ranges, network), state.promote_urgent(ranges))
         });
         for token in unwanted {
             token.cancel();
@@ -556,6 +565,7 @@ impl Shared {
         match plan {
             Plan::Fetch { priority, .. } => link.waker.wake(priority),
             Plan::Probe => link.waker.wake(Priority::High),
+            Plan::Suffix => link.waker.wake(Priority::Low),
             Plan::Idle => {}
         }
     }
@@ -570,9 +580,18 @@ impl Shared {
     /// Keeps a connection ready from now on, if there is more to come than the opening brings.
     fn keep_preconnected(&self) {
         let has_more = |info: &state::Info| info.ranged && info.len.is_none_or(|len| len > plan::OPENING);
-        if !self.state.lock().info.as_ref().is_some_and(has_more) {
-            return;
+        {
+            let state = self.state.lock();
+            // The connection of the suffix request is about to be the one that is ready.
+            if state.suffix.is_running() || !state.info.as_ref().is_some_and(has_more) {
+                return;
+            }
         }
+        self.preconnect();
+    }
+
+    /// Keeps a connection ready from now on.
+    fn preconnect(&self) {
         let target = self.state.lock().target().cloned();
         let mut preconnect = self.preconnect.lock();
         if let Preconnect::Undecided = *preconnect {
@@ -615,9 +634,17 @@ enum Planned {
         superseded: Vec<CancelToken>,
     },
     Probe(Proof, Range<u64>),
+    Suffix(Epoch),
 }
 
 impl Shared {
+    /// The suffix request. What it fails of is nobody's error, so it is tried once.
+    fn suffix(self: &Arc<Self>, epoch: &Epoch) -> Next {
+        let request = self.request(None).suffix(SUFFIX);
+        let fetch = Fetch::new(request).priority(Priority::Low).epoch(epoch).max_retries(0);
+        Next::fetch(fetch, Box::new(SuffixSink::new(Arc::clone(self))))
+    }
+
     /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept
     /// alive would always meet the same server.
     fn probe(self: &Arc<Self>, link: &Link, proof: Proof, range: Range<u64>) -> Next {
@@ -644,6 +671,7 @@ impl Peer for FilePeer {
         let shared = &self.0;
         let Some(link) = shared.link.get() else { return Next::Wait };
         let network = shared.network();
+        let mut is_suffix_due = false;
         let planned = shared.resource.with_ranges(|ranges| {
             let mut state = shared.state.lock();
             match state.plan(ranges, network, admissible) {
@@ -657,7 +685,13 @@ impl Peer for FilePeer {
                     let endless = (for_reader || is_download) && !state.is_opening();
                     let (key, superseded) =
                         state.add_piece(&range, priority, epoch.token().clone(), endless && for_reader);
+                    is_suffix_due = state.suffix.is_due();
                     Some(Planned::Piece { key, range, priority, epoch, endless, superseded })
+                }
+                Plan::Suffix => {
+                    let epoch = link.epoch.child();
+                    state.suffix.begin(epoch.token().clone());
+                    Some(Planned::Suffix(epoch))
                 }
                 Plan::Probe => state.begin_probe(ranges).map(|(proof, range)| Planned::Probe(proof, range)),
                 _ => None,
@@ -668,8 +702,13 @@ impl Peer for FilePeer {
                 (key, range, priority, epoch, endless, superseded)
             }
             Some(Planned::Probe(proof, range)) => return shared.probe(link, proof, range),
+            Some(Planned::Suffix(epoch)) => return shared.suffix(&epoch),
             None => return Next::Wait,
         };
+        if is_suffix_due {
+            // This worker may be one that may not run it.
+            link.waker.wake(Priority::Low);
+        }
         for piece in superseded {
             piece.cancel();
         }

@@ -156,6 +156,7 @@ impl PieceSink {
         }
         self.shared.refuse_html_page(&held)?;
         self.store(0, &held)?;
+        self.shared.store_tail()?;
         // What is waited for elsewhere could not be asked for before, or not with success.
         self.shared.replan(Priority::High);
         Ok(())
@@ -312,6 +313,9 @@ impl Sink for PieceSink {
         }
         // A head is no progress: they may come for ever with nothing behind them.
         let flow = state.accept_part(head)?;
+        if let Some(link) = self.shared.link.get().filter(|_| self.unclear.is_some()) {
+            link.waker.note_ranges(&self.shared.request, flow == Flow::Stream);
+        }
         // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was
         // asked for: another piece may have found that it does not serve any more.
         if self.target() != Some(head.url()) {
@@ -334,10 +338,14 @@ impl Sink for PieceSink {
     }
 
     fn detached(self: Box<Self>, body: Response) {
-        {
+        let suffix = {
             let mut state = self.shared.state.lock();
             state.pieces.try_remove(self.key);
             state.sequential = true;
+            state.suffix.give_up()
+        };
+        if let Some(suffix) = suffix {
+            suffix.cancel();
         }
         sequential::start(&self.shared, body);
     }

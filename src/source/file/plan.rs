@@ -75,6 +75,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) readers: &'a [ReaderView],
     pub(crate) available: &'a RangeSet,
     pub(crate) in_flight: &'a [Piece],
+    /// The bytes that the suffix request brings, until they are stored.
+    pub(crate) suffix: Option<Range<u64>>,
     /// Bytes in the file, once known.
     pub(crate) len: Option<u64>,
     pub(crate) network: Network,
@@ -125,6 +127,8 @@ pub(crate) struct Network {
 pub(crate) enum Plan {
     /// Fetch these bytes. What is in flight at or behind the start, up to the end, is superseded.
     Fetch { range: Range<u64>, priority: Priority },
+    /// Request the last bytes of the file, beside its opening.
+    Suffix,
     /// Fetch some stored bytes once more, to learn whether another server sends the same ones.
     Probe,
     /// Nothing until something changes.
@@ -244,6 +248,9 @@ impl Snapshot<'_> {
     /// What a waiting reader needs and nothing in flight brings soon.
     fn urgent(&self, reader: &ReaderView) -> Option<Range<u64>> {
         let position = reader.urgent(self.available)?;
+        if self.suffix.as_ref().is_some_and(|suffix| suffix.contains(&position)) {
+            return None;
+        }
         if self.len.is_some_and(|len| position >= len) {
             return None;
         }
@@ -268,7 +275,8 @@ impl Snapshot<'_> {
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
         // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
-        let end = ahead.map(|piece| piece.next).min().unwrap_or(u64::MAX).min(gap.end);
+        let suffix = self.suffix.as_ref().map(|suffix| suffix.start).filter(|start| *start > position);
+        let end = ahead.map(|piece| piece.next).chain(suffix).min().unwrap_or(u64::MAX).min(gap.end);
         Some(position..end)
     }
 
@@ -334,12 +342,12 @@ impl Snapshot<'_> {
         let mut from = within.start;
         loop {
             let gap = self.available.next_gap(from..within.end)?;
-            let over = |piece: &&Piece| piece.next < gap.end && piece.end > gap.start;
-            let Some(first) = self.in_flight.iter().filter(over).min_by_key(|piece| piece.next) else {
-                return Some(gap);
-            };
-            if first.next > gap.start {
-                return Some(gap.start..first.next);
+            let over = |coming: &Range<u64>| coming.start < gap.end && coming.end > gap.start;
+            let in_flight = self.in_flight.iter().map(|piece| piece.next..piece.end);
+            let coming = in_flight.chain(self.suffix.clone()).filter(over);
+            let Some(first) = coming.min_by_key(|coming| coming.start) else { return Some(gap) };
+            if first.start > gap.start {
+                return Some(gap.start..first.start);
             }
             from = first.end;
             if from >= within.end {
@@ -451,6 +459,7 @@ mod tests {
             readers,
             available: &available,
             in_flight,
+            suffix: None,
             len: Some(100 * MIB),
             network: network(1e6, 40),
             read_ahead,
@@ -498,6 +507,7 @@ mod tests {
             readers: &[ReaderView { filling: false, ..waiting(stored, MIB) }],
             available: &available,
             in_flight: &[lags],
+            suffix: None,
             len: Some(100 * MIB),
             network: near,
             read_ahead: ReadAhead::Bytes(16 * MIB),
@@ -584,7 +594,7 @@ mod tests {
             let stored = [at..at + ahead];
             match plan_with(&readers, &stored, &[], ReadAhead::Bytes(read_ahead), Priority::Low) {
                 Plan::Fetch { range, .. } => range.end - range.start,
-                Plan::Idle | Plan::Probe => 0,
+                Plan::Idle | Plan::Probe | Plan::Suffix => 0,
             }
         };
         assert!(size(2 * MIB, MIB) <= MIB && size(512 * 1024, 200 * 1024) <= MIB);
@@ -636,6 +646,7 @@ mod tests {
                 readers: &[reader],
                 available: &available,
                 in_flight,
+                suffix: None,
                 len,
                 network,
                 read_ahead,
@@ -662,8 +673,16 @@ mod tests {
             available.insert(0..MIB);
             let (read_ahead, admissible) = (ReadAhead::Bytes(16 * MIB), Priority::High);
             let (len, network) = (Some(100 * MIB), network(1e6, 40));
-            let snapshot =
-                Snapshot { readers, available: &available, in_flight, len, network, read_ahead, admissible };
+            let snapshot = Snapshot {
+                readers,
+                available: &available,
+                in_flight,
+                suffix: None,
+                len,
+                network,
+                read_ahead,
+                admissible,
+            };
             snapshot.poll_unwanted()
         };
         let left_behind = piece(MIB, 2 * MIB);

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Snapshot};
 use super::pool::{self, Probed, Proof, ServerPool, Verdict};
+use super::suffix::Suffix;
 use crate::cancel::CancelToken;
 use crate::client::ResponseHead;
 use crate::client::representation::{self, Likeness, Representation};
@@ -26,6 +27,15 @@ use crate::types::{Priority, RequestId};
 
 /// So often a server that has served ranges may ignore one before it is taken for one that serves none.
 const MAX_IGNORED_RANGES: u32 = 3;
+
+/// Bytes at the beginning of a file that stay stored, whatever the window around its readers: decoders come back to a
+/// file's headers after a look at its end.
+const KEPT_HEAD: u64 = OPENING;
+
+/// Bytes at the end of a file that stay stored: tags, the last page of an Ogg file, small indices.
+///
+/// Storage keeps whole blocks of 256 KiB, so head and tail take 768 KiB at most, beside the windows.
+const KEPT_TAIL: u64 = 128 * 1024;
 
 /// What the first answer told.
 #[derive(Clone, Debug)]
@@ -68,6 +78,8 @@ pub(crate) struct State {
     pub(crate) tries_whole: bool,
     /// A piece was asked for beside the opening. It is not asked for again before the head has come.
     pub(crate) asked_beside: bool,
+    /// The request for the last bytes, beside the opening.
+    pub(crate) suffix: Suffix,
     /// A thread reads the one body of a server without ranges.
     pub(crate) sequential: bool,
     /// How far any reading of the one body has come, and the readings that broke off.
@@ -108,6 +120,7 @@ impl State {
             ignored_ranges: 0,
             tries_whole: false,
             asked_beside: false,
+            suffix: Suffix::Off,
             sequential: false,
             linear_best: 0,
             sequential_backoff: Backoff::default(),
@@ -181,7 +194,7 @@ impl State {
             info if self.tries_whole => {
                 self.plan_sequential(available, info.as_ref().and_then(|info| info.len))
             }
-            None => self.plan_opening(),
+            None => self.plan_opening(admissible),
             Some(info) if info.ranged && self.pool.has_suspect() => {
                 if self.pool.is_probing() {
                     Plan::Idle
@@ -197,11 +210,15 @@ impl State {
         }
     }
 
-    fn plan_opening(&self) -> Plan {
+    fn plan_opening(&self, admissible: Priority) -> Plan {
         let nothing = RangeSet::default();
         let is_urgent = |reader: &ReaderView| reader.urgent(&nothing).is_some();
         let is_wanted = self.preload || self.readers.iter().any(|(_, reader)| is_urgent(reader));
         let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
+        // Not before the opening was asked for: it is the one that has to come first.
+        if is_asked_for && self.suffix.is_due() && admissible == Priority::Low {
+            return Plan::Suffix;
+        }
         let range = match (is_asked_for, self.asked_beside) {
             (false, _) => is_wanted.then_some(0..OPENING),
             (true, false) => plan::beside_opening(&self.readers()),
@@ -235,6 +252,7 @@ impl State {
             readers: &readers,
             available,
             in_flight: &in_flight,
+            suffix: self.suffix.range(len, !self.first.is_empty()),
             len,
             network,
             read_ahead,
@@ -307,6 +325,7 @@ impl State {
             readers: &readers,
             available,
             in_flight: &in_flight,
+            suffix: self.suffix.range(len, !self.first.is_empty()),
             len,
             network,
             read_ahead: self.read_ahead,
@@ -453,11 +472,13 @@ impl State {
     /// What storage has to keep; `None` is all.
     pub(crate) fn windows(&self) -> Option<Vec<Range<u64>>> {
         let behind = self.behind?;
+        let len = self.len().unwrap_or(u64::MAX);
+        let kept = [0..KEPT_HEAD, len.saturating_sub(KEPT_TAIL)..len];
         let window = |reader: &ReaderView| {
             let ahead = reader.position.saturating_add(plan::prefetch_limit(self.read_ahead));
             reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
-        Some(self.readers.iter().map(|(_, reader)| window(reader)).collect())
+        Some(self.readers.iter().map(|(_, reader)| window(reader)).chain(kept).collect())
     }
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.
@@ -488,8 +509,16 @@ impl State {
         is_urgent
     }
 
+    /// True if a reader is blocked on bytes that the suffix request brings.
+    fn needs_suffix(&self, available: &RangeSet) -> bool {
+        let Some(suffix) = self.suffix.range(self.len(), !self.first.is_empty()) else { return false };
+        let urgent = |reader: &ReaderView| reader.urgent(available).is_some_and(|at| suffix.contains(&at));
+        self.readers.iter().any(|(_, reader)| urgent(reader))
+    }
+
     /// The Low pieces that a reader has come to wait for: they are High from now on.
-    pub(crate) fn promote_urgent(&mut self) -> Vec<RequestId> {
+    pub(crate) fn promote_urgent(&mut self, available: &RangeSet) -> Vec<RequestId> {
+        let suffix = if self.needs_suffix(available) { self.suffix.promote() } else { None };
         let urgent: Vec<usize> = self
             .pieces
             .iter()
@@ -501,7 +530,7 @@ impl State {
             in_flight.priority = Priority::High;
             in_flight.request
         };
-        urgent.into_iter().filter_map(promote).collect()
+        urgent.into_iter().filter_map(promote).chain(suffix).collect()
     }
 
     /// The file's phase, without regard to its readers' last reads.
