@@ -970,3 +970,21 @@ fn who_asks_elsewhere_for_a_file_that_is_none_is_told() {
         assert!(origin.log().asked.len() <= 30, "{} requests for {kind:?}", origin.log().asked.len());
     }
 }
+
+/// As somebody drags a slider, or a decoder searches: a few bytes at each place.
+#[test]
+fn ten_far_seeks_take_few_requests_and_connections() {
+    let content = Content::pattern(1 << 30);
+    // Far enough away for a connection to be worth the rest of a piece.
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).latency(Duration::from_millis(10)));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let mut buf = [0; 4096];
+    for step in 0..10 {
+        let position = (1 << 30) / 16 * (step * 7 % 10);
+        stream.seek(SeekFrom::Start(position)).unwrap();
+        stream.read_exact(&mut buf).unwrap();
+        assert_pattern(position, &buf);
+    }
+    let log = origin.log();
+    assert!(log.asked.len() + log.suffixes.len() <= 15 && log.connections <= 6, "{log:?}");
+}

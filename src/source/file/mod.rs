@@ -47,7 +47,7 @@ use crate::types::{ByteRange, Priority};
 pub(crate) use self::reader::FileReader;
 
 /// After so many bytes read the plan is looked at again: the sooner, the less is read ahead and the shorter the run.
-const LOOK_AGAIN: Range<u64> = 32 * 1024..256 * 1024;
+const LOOK_AGAIN: Range<u64> = 16 * 1024..256 * 1024;
 
 /// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
 const OVERLAP: u64 = 64;

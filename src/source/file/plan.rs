@@ -23,6 +23,11 @@ pub(crate) const OPENING: u64 = 256 * 1024;
 /// The first piece after a jump; the next ones grow with what is read on in sequence.
 const FIRST_PIECE: u64 = 64 * 1024;
 
+/// A reader that has read no more than this after a jump may jump again: nothing beyond its first piece is fetched for
+/// it. A decoder that searches reads a page or a frame at each place. What was fetched beyond it would have to be read to
+/// its end, or would cost the connection.
+const LOOK: u64 = FIRST_PIECE / 4;
+
 /// Bounds of a piece, which otherwise is what the network gives in `PIECE_TIME`.
 const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
 
@@ -155,7 +160,7 @@ impl Network {
 
     /// True if what is `left` of a body comes sooner than a new connection would be there.
     pub(crate) fn drains(self, left: u64) -> bool {
-        left <= SMALL_REMAINDER.min(self.in_one_ttfb())
+        left <= self.rate.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
     }
 
     /// How far from a running piece a reader had better wait for it than ask anew.
@@ -364,6 +369,10 @@ pub(crate) fn prefetch_target(read_ahead: ReadAhead, position: u64, run: u64) ->
         return full;
     }
     let has_jumped = run < position;
+    if has_jumped && run < LOOK {
+        // Up to the end of the first piece, and no further.
+        return full.min(FIRST_PIECE - run);
+    }
     let ahead = if has_jumped { run } else { run * FROM_THE_START };
     full.min(FIRST_PIECE.max(ahead))
 }
@@ -620,7 +629,7 @@ mod tests {
         );
         assert_eq!(
             (prefetch_target(MIB, 0), prefetch_target(MIB, 4096), prefetch_target(MIB, 131_072)),
-            (FIRST_PIECE, FIRST_PIECE, 131_072)
+            (FIRST_PIECE, FIRST_PIECE - 4096, 131_072)
         );
         assert_eq!(prefetch_target(MIB, SEQUENTIAL), 16 * MIB);
     }
