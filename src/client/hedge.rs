@@ -25,17 +25,33 @@ use super::alarm::Call;
 use super::exchange::{Exchange, Over};
 use super::hedge_policy::{HedgePolicy, Hedging, Urgency, Waiting};
 use super::request::Request;
-use super::{Answer, HttpClient};
+use super::sender::{Answer, Attempt, Sender};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::safe_url::HttpUrl;
 
-/// What an attempt came to.
-pub(super) type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
+/// Sends `request` to `url`, hedged if `hedging` says how. Blocks until a head is there, an error, or a cancel.
+pub(super) fn send(
+    sender: &Arc<Sender>,
+    request: &Request,
+    url: &HttpUrl,
+    cancel: &CancelToken,
+    hedging: Option<&Hedging>,
+    over: Over,
+) -> Attempt {
+    let exchange = Arc::new(Exchange::to(url.origin(), over));
+    let Some(hedging) = hedging else { return sender.send(request, url, cancel, &exchange) };
+    let hedge = Hedge::new(sender, request, url, cancel, hedging, &exchange);
+    let alarm = sender.alarms.set(hedge.began + hedging.delay / 2, Arc::clone(&hedge) as _);
+    let first = sender.send(request, url, cancel, &exchange);
+    let attempt = hedge.end(first, cancel);
+    drop(alarm);
+    attempt
+}
 
 /// A request that may be hedged, from its sending to its head.
-pub(super) struct Hedge {
-    client: HttpClient,
+struct Hedge {
+    sender: Arc<Sender>,
     request: Request,
     url: HttpUrl,
     urgency: Arc<dyn Urgency>,
@@ -72,8 +88,8 @@ struct Hedged {
 }
 
 impl Hedge {
-    pub(super) fn new(
-        client: &HttpClient,
+    fn new(
+        sender: &Arc<Sender>,
         request: &Request,
         url: &HttpUrl,
         cancel: &CancelToken,
@@ -92,7 +108,7 @@ impl Hedge {
             failure: None,
         };
         Arc::new(Self {
-            client: client.clone(),
+            sender: Arc::clone(sender),
             request: request.clone(),
             url: url.clone(),
             urgency: Arc::clone(&hedging.urgency),
@@ -102,11 +118,6 @@ impl Hedge {
             state: Mutex::new(state),
             ended: Condvar::new(),
         })
-    }
-
-    /// When the first request was about to be sent.
-    pub(super) fn began(&self) -> Instant {
-        self.began
     }
 
     /// Sends the request once more if it is time. Returns when to look again.
@@ -120,7 +131,7 @@ impl Hedge {
             return Some(now + state.policy.delay);
         };
         let origin = self.url.origin();
-        let pool = &self.client.0.pool;
+        let pool = &self.sender.pool;
         let waiting = Waiting {
             silence: now.saturating_duration_since(since),
             is_reused,
@@ -144,7 +155,7 @@ impl Hedge {
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());
         let spawned = named.spawn(move || {
-            let attempt = hedge.client.send_once(&hedge.request, &hedge.url, &token, &own);
+            let attempt = hedge.sender.send(&hedge.request, &hedge.url, &token, &own);
             hedge.end_hedged(&own, attempt);
         });
         match spawned {
@@ -190,14 +201,14 @@ impl Hedge {
         self.ended.notify_all();
         drop(state);
         if is_to_decide {
-            self.client.recheck_urgency();
+            self.sender.alarms.recheck();
         }
     }
 
     /// What it says of the other connections that one was silent while another answered.
     fn note_win(&self, exchange: &Exchange, mute: &[SocketAddr]) {
         let origin = self.url.origin();
-        let pool = &self.client.0.pool;
+        let pool = &self.sender.pool;
         if exchange.over == Over::Proven {
             return pool.note_unanswered(origin);
         }
@@ -205,12 +216,12 @@ impl Hedge {
         pool.forget_older(origin, self.began);
         let Some(good) = exchange.peer() else { return };
         for mute in mute.iter().filter(|mute| mute.ip() != good.ip()) {
-            self.client.0.lookups.note_mute(mute.ip());
+            self.sender.lookups.note_mute(mute.ip());
         }
     }
 
     /// Ends it: the winner's answer, or the failure of all. Blocks until its threads have ended.
-    pub(super) fn end(&self, first: Attempt, cancel: &CancelToken) -> Attempt {
+    fn end(&self, first: Attempt, cancel: &CancelToken) -> Attempt {
         let mut state = self.state.lock();
         if first.is_err() {
             while state.running > 0 && state.winner.is_none() {
@@ -238,7 +249,7 @@ impl Hedge {
         let Err(failed) = first else { return first };
         match winner.or(refusal) {
             Some(mut answer) => {
-                answer.on_cancel = self.client.abort_on(cancel, &answer.exchange);
+                answer.on_cancel = self.sender.abort_on(cancel, &answer.exchange);
                 answer.lost = answer.sent.saturating_duration_since(self.began);
                 Ok(answer)
             }
@@ -261,6 +272,7 @@ fn is_refusal(answer: &Answer) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::HttpClient;
     use crate::config::ClientConfig;
     use std::io::{Read, Write};
     use std::net::{IpAddr, TcpListener};
@@ -295,7 +307,7 @@ mod tests {
         });
         let client = HttpClient::new(&ClientConfig::default()).unwrap();
         let [first, second] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
-        client.0.lookups.preset("two.test", &[first, second]);
+        client.opener.sender.lookups.preset("two.test", &[first, second]);
         let request = Request::get(&format!("http://two.test:{port}/")).unwrap();
         let token = CancelToken::new(CancelReason::Fetch);
         let hedging = Hedging { delay: Duration::from_millis(100), urgency: Arc::new(Urgent) };

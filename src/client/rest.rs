@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::HttpClient;
 use super::continuation::Continuation;
 use super::exchange::Over;
 use super::hedge_policy::Hedging;
+use super::opener::Opener;
 use super::request::Request;
 use super::response::Response;
 use super::silence::{SilenceHedge, Successor};
@@ -20,33 +20,37 @@ pub(crate) enum Rest {
     Live(Option<String>),
 }
 
-impl HttpClient {
-    /// Requests the rest of `body` over a new connection beside it while it is silent and its reader waits. To be called once
-    /// a continuation has begun with this body, which holds on to its token. Does nothing for a body that can't be resumed.
-    pub(crate) fn hedge_body(&self, body: &mut Response, hedging: &Hedging, request: &Request, rest: Rest) {
-        if matches!(&rest, Rest::Continuation(continuation) if !continuation.can_resume(body.head())) {
-            return;
-        }
-        let Some(token) = body.token().cloned() else { return };
-        let (client, pool) = (self.clone(), Arc::clone(&self.0.pool));
-        let (request, origin) = (request.clone().over(Over::New), request.origin().clone());
-        let successor = Successor {
-            is_live: matches!(rest, Rest::Live(_)),
-            open: Box::new(move |position, token| rest.open(&client, request.clone(), position, token)),
-            // Those that lay idle beside the silent one are as dead.
-            handle_win: Box::new(move |since| pool.forget_older(&origin, since)),
-        };
-        body.watch_silence(|exchange| {
-            SilenceHedge::watch(&self.0.alarms, hedging, successor, token, exchange)
-        });
+/// Requests the rest of `body` over a new connection beside it while it is silent and its reader waits. To be called once a
+/// continuation has begun with this body, which holds on to its token. Does nothing for a body that can't be resumed.
+pub(super) fn hedge_body(
+    opener: &Arc<Opener>,
+    body: &mut Response,
+    hedging: &Hedging,
+    request: &Request,
+    rest: Rest,
+) {
+    if matches!(&rest, Rest::Continuation(continuation) if !continuation.can_resume(body.head())) {
+        return;
     }
+    let Some(token) = body.token().cloned() else { return };
+    let (own, pool) = (Arc::clone(opener), Arc::clone(&opener.sender.pool));
+    let (request, origin) = (request.clone().over(Over::New), request.origin().clone());
+    let successor = Successor {
+        is_live: matches!(rest, Rest::Live(_)),
+        open: Box::new(move |position, token| rest.open(&own, request.clone(), position, token)),
+        // Those that lay idle beside the silent one are as dead.
+        handle_win: Box::new(move |since| pool.forget_older(&origin, since)),
+    };
+    body.watch_silence(|exchange| {
+        SilenceHedge::watch(&opener.sender.alarms, hedging, successor, token, exchange)
+    });
 }
 
 impl Rest {
     /// Opens what goes on from `position`. `None` if what came can't go on with the body. Blocks for the limits of a request.
     fn open(
         &self,
-        client: &HttpClient,
+        opener: &Opener,
         mut request: Request,
         position: u64,
         token: &CancelToken,
@@ -54,7 +58,7 @@ impl Rest {
         let continuation = match self {
             Self::Continuation(continuation) => continuation.at(position),
             Self::Live(content_type) => {
-                let response = client.open(&request, token, None)?;
+                let response = opener.open(&request, token, None)?;
                 // A login page is none of a station's.
                 let is_same = response.head().content_type() == content_type.as_deref();
                 return Ok(Some(response).filter(|_| is_same).map(|response| held(response, token)));
@@ -66,7 +70,7 @@ impl Rest {
         if let Some(validator) = continuation.if_range() {
             request.set_if_range(validator.clone());
         }
-        let response = client.open(&request, token, None)?;
+        let response = opener.open(&request, token, None)?;
         continuation.check(response.head())?;
         // A whole body would bring again all that has come.
         let part = Some(response).filter(|response| response.head().is_partial());

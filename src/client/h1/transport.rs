@@ -1,6 +1,5 @@
 //! A TCP connection as ureq's transport.
 
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -14,15 +13,6 @@ use crate::error::Error;
 /// Our error as ureq's. As an I/O error of kind `Other`, or ureq would take some kinds for the clean end of a body.
 pub(crate) fn carry(error: Error) -> ureq::Error {
     ureq::Error::Io(io::Error::other(error))
-}
-
-/// Connections opened and in use.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) dialled: AtomicU64,
-    /// Of those, the ones that were opened ahead.
-    pub(crate) preconnected: AtomicU64,
-    pub(crate) requests: AtomicU64,
 }
 
 /// What a connection may run over: a transport that can take in what has arrived without waiting.

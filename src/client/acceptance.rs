@@ -1,0 +1,208 @@
+//! Whether an answer answers what was asked, and what its head says. Pure: sends nothing and reads no body.
+
+use std::time::SystemTime;
+
+use ureq::http::{HeaderMap, HeaderName, StatusCode, Version, header};
+
+use super::h1::body::Framing;
+use super::head::{Head, ResponseHead};
+use super::range::{ContentRange, Meaning, check_partial, check_suffix, read_200};
+use super::request::Request;
+use super::retry;
+use crate::error::{Error, ErrorKind};
+use crate::safe_url::{HttpUrl, SafeUrl};
+use crate::types::ByteRange;
+
+/// What an answer brings.
+pub(super) struct Accepted {
+    /// `None` for the whole.
+    part: Option<ByteRange>,
+    /// Bytes of the whole resource, if told and believed.
+    total: Option<u64>,
+    /// Bytes of body, if announced.
+    len: Option<u64>,
+    pub(super) framing: Framing,
+}
+
+/// The part, and the length of the whole.
+type Extent = (Option<ByteRange>, Option<u64>);
+
+/// What of an answer's head tells about its body.
+struct Body<'a> {
+    content_range: Option<&'a str>,
+    /// Codings of the transfer, `identity` left out.
+    codings: Vec<&'a str>,
+    /// Bytes, if announced.
+    len: Option<u64>,
+}
+
+/// Holds the head of an answer against `request`. `None` if it does not tell whether it is the range that was asked for or the
+/// whole.
+///
+/// # Errors
+///
+/// What is wrong with the answer, or what its status says.
+pub(super) fn accept(
+    request: &Request,
+    status: StatusCode,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<Option<Accepted>, Error> {
+    let (status, body) = (status.as_u16(), Body::of(headers));
+    check_status(request, status, headers, &body)?;
+    check_coding(headers, &body)?;
+    let Some((part, total)) = extent(request, status, &body)? else { return Ok(None) };
+    let framing = Framing { by_length: body.len.is_some(), keeps_alive: keeps_alive(version, headers) };
+    Ok(Some(Accepted { part, total, len: body.len, framing }))
+}
+
+impl Accepted {
+    /// The head of the answer, which came from `url`.
+    pub(super) fn head(
+        &self,
+        request: &Request,
+        url: &HttpUrl,
+        status: StatusCode,
+        headers: HeaderMap,
+    ) -> ResponseHead {
+        ResponseHead::new(Head {
+            status: status.as_u16(),
+            url: SafeUrl::from(url),
+            headers,
+            start: self.part.map_or(0, |part| part.start),
+            body_len: self.part.map_or(self.len.or(self.total), |part| Some(part.len())),
+            total: self.total,
+            is_partial: self.part.is_some(),
+            asked: request.range,
+        })
+    }
+}
+
+impl<'a> Body<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let codings = codings(headers);
+        // Where a body comes in chunks, a length beside it means nothing (RFC 9112, section 6.3).
+        let length = text(headers, &header::CONTENT_LENGTH).filter(|_| codings.is_empty());
+        let content_range = text(headers, &header::CONTENT_RANGE);
+        Self { content_range, codings, len: length.and_then(parse_len) }
+    }
+}
+
+fn check_status(request: &Request, status: u16, headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
+    if status == 416 {
+        if let Some(error) = contradiction(request.range, body.content_range) {
+            return Err(error);
+        }
+    }
+    // RFC 9110, 15.3.4: a 203 is the 200 of an origin, transformed by a proxy on the way.
+    if matches!(status, 200 | 203 | 206) { Ok(()) } else { Err(refusal(status, headers)) }
+}
+
+/// Refuses bodies whose bytes are not those of the resource.
+fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
+    let encoding =
+        text(headers, &header::CONTENT_ENCODING).map(str::trim).filter(|encoding| !encoding.is_empty());
+    if let Some(encoding) = encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        let why = format!("the body is encoded as {encoding}, although that was not asked for");
+        return Err(Error::new(ErrorKind::Encoded, why));
+    }
+    if let Some(coding) = body.codings.iter().find(|coding| !coding.eq_ignore_ascii_case("chunked")) {
+        let why =
+            format!("the body is encoded as {coding} for its transfer, although that was not asked for");
+        return Err(Error::new(ErrorKind::Encoded, why));
+    }
+    let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    // RFC 9110, 15.3.7.2: an answer to several ranges. Boundaries and headers are no content.
+    if media_type.eq_ignore_ascii_case("multipart/byteranges") {
+        let why = "the body is in several parts (multipart/byteranges), although one range was asked for";
+        return Err(Error::new(ErrorKind::WrongRange, why));
+    }
+    Ok(())
+}
+
+/// The part that it brings, `None` for the whole; and the length of the whole. `None` if it does not tell which of both it is.
+fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Extent>, Error> {
+    let wrong = |why: String| Error::new(ErrorKind::WrongRange, why);
+    let (part, total) = match (status, request.range) {
+        (206, None) if request.suffix.is_some() => {
+            let suffix = request.suffix.unwrap_or_default();
+            let (range, total) = check_suffix(suffix, body.content_range, body.len).map_err(wrong)?;
+            (Some(range), total)
+        }
+        // Caches and scripts that slice everything call the whole a part, from its first byte to its last.
+        (206, None) => match check_partial(ByteRange::from_start(0), body.content_range, body.len) {
+            Ok((range, Some(total))) if range.end == total => (None, Some(total)),
+            _ => return Err(wrong("the answer is partial, although the whole was asked for".into())),
+        },
+        (206, Some(asked)) => {
+            let (range, total) = check_partial(asked, body.content_range, body.len).map_err(wrong)?;
+            (Some(range), request.believe(total))
+        }
+        (_, Some(asked)) => match read_200(asked, body.content_range, body.len) {
+            Meaning::Whole => (None, body.len),
+            Meaning::Part { range, total } => (Some(range), request.believe(total)),
+            Meaning::Unclear => return Ok(None),
+        },
+        _ => (None, body.len),
+    };
+    Ok(Some((part, total)))
+}
+
+/// What is wrong with a 416 that tells the length (RFC 9110, section 15.5.17), if it is not that the range begins behind it.
+fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Option<Error> {
+    let Some(ContentRange::Unsatisfied { total }) = content_range.and_then(ContentRange::parse) else {
+        return None;
+    };
+    if total == 0 {
+        return Some(Error::new(ErrorKind::Empty, "the resource has no bytes"));
+    }
+    let asked = asked.filter(|asked| asked.start < total)?;
+    let why = format!("the server refuses the range {asked} of a resource that it says has {total} bytes");
+    Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
+}
+
+/// A length that is told more than once in one header is that length (RFC 9110, section 8.6).
+fn parse_len(value: &str) -> Option<u64> {
+    let mut lens = value.split(',').map(|len| len.trim().parse().ok());
+    let first = lens.next()??;
+    lens.all(|len| len == Some(first)).then_some(first)
+}
+
+/// How a body is encoded for its transfer.
+pub(super) fn codings(headers: &HeaderMap) -> Vec<&str> {
+    let values =
+        headers.get_all(header::TRANSFER_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
+    let codings = values.flat_map(|value| value.split(',')).map(str::trim);
+    codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).collect()
+}
+
+/// True if the connection serves other requests after this answer (RFC 9112, section 9.3).
+fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
+    let options = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    let mut options = options.flat_map(|value| value.split(',')).map(str::trim);
+    match version {
+        Version::HTTP_11 => !options.any(|option| option.eq_ignore_ascii_case("close")),
+        _ => options.any(|option| option.eq_ignore_ascii_case("keep-alive")),
+    }
+}
+
+fn refusal(status: u16, headers: &HeaderMap) -> Error {
+    if status < 400 {
+        return Error::new(
+            ErrorKind::Protocol,
+            format!("the server answered with status {status}, which is no answer"),
+        );
+    }
+    let error = Error::new(ErrorKind::Status(status), format!("the server answered with status {status}"));
+    let retry_after = text(headers, &header::RETRY_AFTER)
+        .and_then(|value| retry::parse_retry_after(value, SystemTime::now()));
+    match retry_after {
+        Some(after) => error.with_retry_after(after),
+        None => error,
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

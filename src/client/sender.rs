@@ -1,0 +1,162 @@
+//! One request over one connection, up to the head of its answer. What comes of it is left to others.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ureq::Agent;
+use ureq::http::{self, HeaderMap, HeaderValue, header};
+
+use super::acceptance::codings;
+use super::alarm::Alarms;
+use super::exchange::Exchange;
+use super::pool::ConnectionPool;
+use super::request::Request;
+use super::stats::Counters;
+use crate::cancel::{CancelGuard, CancelToken};
+use crate::client::h1::error::describe;
+use crate::client::net::dns::Lookups;
+use crate::error::Error;
+use crate::origin::Origin;
+use crate::safe_url::HttpUrl;
+
+/// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
+const SMALL_BODY: u64 = 64 * 1024;
+
+/// The least and the most that its end is waited for. The least is what a busy server takes between two writes; the most is
+/// less than a new connection costs on a slow mobile link.
+const DRAIN_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
+
+/// So many times the limit on silence a head may take, however it comes.
+pub(super) const HEAD_PATIENCE: u32 = 3;
+
+/// Sends requests. Shared by the threads that hedge one.
+pub(super) struct Sender {
+    pub(super) agent: Agent,
+    pub(super) pool: Arc<ConnectionPool>,
+    pub(super) lookups: Arc<Lookups>,
+    pub(super) counters: Arc<Counters>,
+    /// What a request does that waits for too long.
+    pub(super) alarms: Arc<Alarms>,
+    /// What goes with every request.
+    pub(super) headers: HeaderMap,
+    /// What each origin, and no other, gets as `Authorization`.
+    pub(super) auth: Vec<(Origin, HeaderValue)>,
+}
+
+/// An answer that was not looked at yet.
+pub(super) struct Answer {
+    pub(super) response: http::Response<ureq::Body>,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) on_cancel: CancelGuard,
+    /// When its own request was sent.
+    pub(super) sent: Instant,
+    /// How long other connections had been waited for before that.
+    pub(super) lost: Duration,
+}
+
+/// What an attempt came to.
+pub(super) type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
+
+impl Sender {
+    /// Sends `request` to `url` as `exchange`. Blocks until the head of an answer is there, an error, or a cancel.
+    pub(super) fn send(
+        &self,
+        request: &Request,
+        url: &HttpUrl,
+        cancel: &CancelToken,
+        exchange: &Arc<Exchange>,
+    ) -> Attempt {
+        let exchange = Arc::clone(exchange);
+        let sent = Instant::now();
+        let on_cancel = self.abort_on(cancel, &exchange);
+        if let Some(cancelled) = exchange.cancelled() {
+            return Err((cancelled, exchange));
+        }
+        self.counters.requests.fetch_add(1, Ordering::Relaxed);
+        let run = |sent| exchange.enter(|| self.agent.run(self.with_limits(request, sent)));
+        let result = self.request(request, url).and_then(run);
+        match (result, exchange.cancelled()) {
+            (_, Some(cancelled)) => Err((cancelled, exchange)),
+            (Err(error), None) => Err((describe(error), exchange)),
+            (Ok(response), None) if exchange.note_head() => {
+                Ok(Answer { response, exchange, on_cancel, sent, lost: Duration::ZERO })
+            }
+            (Ok(_), None) => Err((Error::superseded(), exchange)),
+        }
+    }
+
+    /// Ends `exchange` when `cancel` is cancelled, whatever it waits for.
+    pub(super) fn abort_on(&self, cancel: &CancelToken, exchange: &Arc<Exchange>) -> CancelGuard {
+        let (exchange, lookups) = (Arc::clone(exchange), Arc::clone(&self.lookups));
+        cancel.on_cancel(move |reason| {
+            exchange.abort(reason);
+            lookups.wake_all();
+        })
+    }
+
+    /// Gives a long poll its own limit on silence.
+    fn with_limits(&self, request: &Request, sent: http::Request<()>) -> http::Request<()> {
+        let Some(limit) = request.held() else { return sent };
+        let limits = self.agent.configure_request(sent).timeout_per_read(Some(limit));
+        limits.timeout_recv_response(Some(limit.saturating_mul(HEAD_PATIENCE))).build()
+    }
+
+    /// What is sent of `request` where it goes to `url`. Secrets stay with their origin (RFC 9110, section 15.4).
+    fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, ureq::Error> {
+        let uri = url.expose_uri().ok_or_else(|| ureq::Error::BadUri("too long".into()))?;
+        let mut sent = http::Request::new(());
+        *sent.uri_mut() = uri.clone();
+        let headers = sent.headers_mut();
+        *headers = self.headers.clone();
+        if !request.open_headers.is_empty() {
+            headers.extend(request.open_headers.clone());
+        }
+        let origin = url.origin();
+        let secrets = self.auth.iter().find(|(secret_of, _)| secret_of == origin);
+        if let Some((_, authorization)) = secrets {
+            headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        if !request.headers.is_empty() && origin == request.url.origin() {
+            // A name that is in both is the request's.
+            request.headers.keys().for_each(|name| drop(headers.remove(name)));
+            headers.extend(request.headers.clone());
+        }
+        let asked = request.range.map(|range| format!("bytes={range}"));
+        if let Some(asked) = asked.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}"))) {
+            let value = HeaderValue::try_from(asked).map_err(|error| ureq::Error::Http(error.into()))?;
+            headers.insert(header::RANGE, value);
+            if let Some(validator) = &request.if_range {
+                let value = HeaderValue::from_str(validator.as_str())
+                    .map_err(|error| ureq::Error::Http(error.into()))?;
+                headers.insert(header::IF_RANGE, value);
+            }
+        }
+        Ok(sent)
+    }
+}
+
+impl Answer {
+    /// Reads a small body to its end, so that the connection can be used again, if it comes about as fast as the head did. A new
+    /// connection costs a few round trips: to wait for longer is worth nothing.
+    pub(super) fn drain(&mut self) {
+        let has_codings = !codings(self.response.headers()).is_empty();
+        let is_small = self.response.body().content_length().map_or(has_codings, |len| len <= SMALL_BODY);
+        if is_small {
+            let limit = self.exchange.ttfb().unwrap_or_default().clamp(DRAIN_LIMITS.0, DRAIN_LIMITS.1);
+            self.exchange.read_until(Instant::now() + limit);
+            // Whether it worked does not matter: a connection that is not drained is closed.
+            let body = &mut self.response.body_mut().as_reader();
+            drop(io::copy(&mut body.take(SMALL_BODY + 1), &mut io::sink()));
+        }
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Headers may hold secrets.
+        f.debug_struct("Sender").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
