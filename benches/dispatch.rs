@@ -170,8 +170,13 @@ impl Peer for Plenty {
     }
 }
 
-/// One 1 KiB GET after another. Three rounds: which core the server's thread lands on decides a factor of eight in each.
+/// Rounds of measurements that are compared with ureq's; the middle ratio is printed. Which core the server's thread lands on
+/// decides a factor of eight in each, so that those who are compared take turns.
+const ROUNDS: usize = 5;
+
+/// One 1 KiB GET after another.
 fn one_after_another() {
+    const GETS: usize = 3000;
     let origin = Origin::serving(Content::pattern(1024));
     let url = origin.url("/a");
     let mut body = Vec::with_capacity(1024);
@@ -180,54 +185,108 @@ fn one_after_another() {
     let (ends, end) = mpsc::channel();
     let pulled = downloader.register(Pulled { url: url.clone(), ends }, Priority::High);
     let pulled = pulled.expect("a running downloader");
-    for _ in 0..3 {
+    let mut ratios = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
         let agent = ureq::Agent::new_with_defaults();
-        report("1 KiB GET, plain ureq", 3000, || {
+        let (ureq, ureq_cpu) = report("1 KiB GET, plain ureq", GETS, || {
             body.clear();
             let mut response = agent.get(&url).call().expect("an answer");
             response.body_mut().as_reader().read_to_end(&mut body).expect("a body");
         });
-        report("1 KiB GET, execute", 3000, || {
+        let (execute, execute_cpu) = report("1 KiB GET, execute", GETS, || {
             body.clear();
             let mut response = peer.execute(Fetch::get(&url).expect("a URL")).expect("an answer");
             response.read_to_end(&mut body).expect("a body");
         });
-        report("1 KiB GET, woken and pulled by a worker", 3000, || {
+        let (pulled, _) = report("1 KiB GET, woken and pulled by a worker", GETS, || {
             pulled.wake(Priority::High);
             end.recv().expect("an end");
         });
+        let each = [(execute, ureq), (execute_cpu, ureq_cpu), (pulled, ureq)];
+        for (ratios, (time, of)) in ratios.iter_mut().zip(each) {
+            ratios.push(time.as_secs_f64() / of.as_secs_f64());
+        }
     }
+    let [execute, cpu, pulled] = ratios.map(middle);
+    println!(
+        "1 KiB GET beside plain ureq: execute {execute:.2} (its thread's cpu {cpu:.2}), pulled {pulled:.2}"
+    );
     eight_at_a_time(&url);
 }
 
-/// 1 KiB GETs by eight threads: through the downloader with eight workers, and by ureq.
+fn middle(mut ratios: Vec<f64>) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios[ratios.len() / 2]
+}
+
+/// 1 KiB GETs, eight at a time: by ureq, and through the downloader in each way.
 fn eight_at_a_time(url: &str) {
-    const GETS: usize = 16_000;
-    let shared = downloader(|config| config.max_concurrent = 8);
+    const GETS: usize = 2000;
+    let shared = downloader(|config| {
+        config.max_concurrent = 8;
+        config.max_per_origin = 8;
+        config.reserved = 0;
+    });
     let agent = ureq::Agent::new_with_defaults();
-    let by_ureq = |url: &str| {
+    let by_ureq = || {
         let mut response = agent.get(url).call().expect("an answer");
         response.body_mut().read_to_vec().expect("a body");
     };
-    let by_windway = |url: &str, peer: &windway::downloader::PeerHandle| {
-        let mut response = peer.execute(Fetch::get(url).expect("a URL")).expect("an answer");
-        response.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
-    };
-    for _ in 0..2 {
-        let (began, cpu_before) = (Instant::now(), cpu());
-        thread::scope(|scope| {
-            (0..8).for_each(|_| drop(scope.spawn(|| (0..GETS / 8).for_each(|_| by_ureq(url)))));
+    let peers: Vec<_> =
+        (0..8).map(|_| shared.register((), Priority::High).expect("a running downloader")).collect();
+    let mut ratios = [const { Vec::new() }; 3];
+    for round in 0..=ROUNDS {
+        let ureq = timed("1 KiB GET, 8 threads with plain ureq", GETS, || {
+            thread::scope(|scope| {
+                (0..8).for_each(|_| drop(scope.spawn(|| (0..GETS / 8).for_each(|_| by_ureq()))));
+            });
         });
-        rate("1 KiB GET, 8 threads with plain ureq", GETS, began, cpu_before);
-        let (began, cpu_before) = (Instant::now(), cpu());
-        thread::scope(|scope| {
-            for _ in 0..8 {
-                let peer = shared.register((), Priority::High).expect("a running downloader");
-                scope.spawn(move || (0..GETS / 8).for_each(|_| by_windway(url, &peer)));
+        let execute = timed("1 KiB GET, 8 threads with execute", GETS, || {
+            thread::scope(|scope| {
+                for peer in &peers {
+                    scope.spawn(move || {
+                        for _ in 0..GETS / 8 {
+                            let fetch = Fetch::get(url).expect("a URL");
+                            let mut response = peer.execute(fetch).expect("an answer");
+                            response.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
+                        }
+                    });
+                }
+            });
+        });
+        let batch = timed("1 KiB GET, batch, 8 workers", GETS, || {
+            let fetches = (0..GETS).map(|_| Fetch::get(url).expect("a URL")).collect();
+            for answer in peers[0].batch(fetches) {
+                let mut answer = answer.expect("an answer");
+                answer.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
             }
         });
-        rate("1 KiB GET, 8 threads with execute", GETS, began, cpu_before);
+        let (all, end) = mpsc::channel();
+        let ends = Arc::new(CountDown::new(GETS, all));
+        let pulled = timed("1 KiB GET, pulled by 8 workers", GETS, || {
+            let plenty = Plenty { url: url.to_owned(), left: GETS, ends: Arc::clone(&ends) };
+            let peer = shared.register(plenty, Priority::High).expect("a running downloader");
+            peer.wake(Priority::High);
+            end.recv().expect("the last end");
+        });
+        // The first round opens the connections.
+        if round > 0 {
+            for (ratios, time) in ratios.iter_mut().zip([execute, batch, pulled]) {
+                ratios.push(ureq.as_secs_f64() / time.as_secs_f64());
+            }
+        }
     }
+    let [execute, batch, pulled] = ratios.map(middle);
+    println!("8 at a time, rate beside ureq's: execute {execute:.2}, batch {batch:.2}, pulled {pulled:.2}");
+}
+
+/// Runs `all`, which makes so many fetches, and prints their rate. Returns how long it took.
+fn timed(name: &str, fetches: usize, all: impl FnOnce()) -> Duration {
+    let (began, cpu_before) = (Instant::now(), cpu());
+    all();
+    let elapsed = began.elapsed();
+    rate(name, fetches, began, cpu_before);
+    elapsed
 }
 
 /// Fetches one thing for each wake.

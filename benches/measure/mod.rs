@@ -17,10 +17,11 @@ impl Quantiles {
     }
 }
 
-/// Runs `call` so many times, after some that do not count, and prints p50, p99 and CPU for each.
-pub(crate) fn report(name: &str, times: usize, mut call: impl FnMut()) {
+/// Runs `call` so many times, after some that do not count, and prints p50, p99 and CPU for each. Returns the p50, and the CPU
+/// time of the calling thread for each.
+pub(crate) fn report(name: &str, times: usize, mut call: impl FnMut()) -> (Duration, Duration) {
     (0..times / 10).for_each(|_| call());
-    let cpu = cpu();
+    let (cpu, own) = (cpu(), thread_cpu());
     let each = (0..times).map(|_| {
         let began = Instant::now();
         call();
@@ -28,8 +29,16 @@ pub(crate) fn report(name: &str, times: usize, mut call: impl FnMut()) {
     });
     let quantiles = Quantiles::new(each.collect());
     let cpu = (self::cpu() - cpu) / times as u32;
+    let own = (thread_cpu() - own) / times as u32;
     let (p50, p99) = (quantiles.at(0.5), quantiles.at(0.99));
-    println!("{name:<44} p50 {p50:>9.1?}  p99 {p99:>9.1?}  cpu {cpu:>9.1?}");
+    println!("{name:<44} p50 {p50:>9.1?}  p99 {p99:>9.1?}  cpu {cpu:>9.1?}  own thread {own:>9.1?}");
+    (p50, own)
+}
+
+/// CPU time of this thread so far; zero where the system does not tell it this way.
+pub(crate) fn thread_cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(stat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }
 
 /// CPU time of this process so far, in steps of 10 ms; zero where the system does not tell it this way.
