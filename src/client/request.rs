@@ -131,8 +131,9 @@ impl Request {
         self.parts().requires_range = true;
     }
 
-    /// Takes a length of the resource that ends where the range ends for no length: some servers tell that of the part. For
-    /// those who do not know the length, and ask on until a part is shorter than asked or is refused.
+    /// Takes a length of the resource that ends where the range ends for no length: some servers send the end of the part as the
+    /// total. For requests whose range does not end where the resource is known to end: where the length is not known, the
+    /// asker asks on until a part is shorter than asked or is refused.
     pub(crate) fn doubt_total(mut self) -> Self {
         self.parts().doubts_total = true;
         self

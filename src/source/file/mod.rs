@@ -718,7 +718,7 @@ impl Peer for FilePeer {
         let request = shared.request(sink.target());
         let whole = range == (0..u64::MAX);
         let request = if whole { request } else { request.range(ByteRange::new(start, range.end)) };
-        let request = if shared.len().is_none() { request.doubt_total() } else { request };
+        let request = if shared.len() != Some(range.end) { request.doubt_total() } else { request };
         let fetch = Fetch::new(request).priority(priority).epoch(&epoch).handoff(&shared.handoff);
         let weak = Arc::downgrade(shared);
         let mut fetch = fetch.demanded_while(move || {
