@@ -9,30 +9,17 @@ use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
-use support::peers::{List, collect, downloader};
+use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
 use support::{Answer, Asked, Content, Origin};
 use windway::config::Auth;
-use windway::downloader::{Outcome, PeerHandle};
+use windway::downloader::Outcome;
 use windway::{
     ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig,
     Response,
 };
 
-/// Longer than any test: what has to wait for it hangs.
-const NEVER: Duration = Duration::from_secs(3600);
-
-fn get(origin: &Origin, path: &str) -> Fetch {
-    Fetch::get(&origin.url(path)).unwrap()
-}
-
-fn read_all(peer: &PeerHandle, fetch: Fetch) -> Vec<u8> {
-    let mut body = Vec::new();
-    peer.execute(fetch).unwrap().read_to_end(&mut body).unwrap();
-    body
-}
-
 #[test]
-fn a_warm_connection_spares_the_handshake_and_is_replaced() {
+fn a_preconnected_connection_spares_the_handshake_and_is_replaced() {
     for origin in [
         Origin::serving(Content::pattern(1000)),
         Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000))),
@@ -159,7 +146,7 @@ fn nothing_is_opened_ahead_for_who_is_not_there() {
 }
 
 #[test]
-fn a_file_keeps_one_connection_warm_and_seeks_over_it() {
+fn a_file_keeps_one_connection_preconnected_and_seeks_over_it() {
     let origin = Origin::serving(Content::pattern(100_000_000));
     let downloader = downloader(|_| ());
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -175,18 +162,12 @@ fn a_file_keeps_one_connection_warm_and_seeks_over_it() {
 }
 
 #[test]
-fn an_awaited_request_on_a_connection_that_died_in_silence_is_raced() {
+fn an_urgent_request_on_a_connection_that_died_in_silence_is_hedged() {
     for tls in [false, true] {
         let content = Content::pattern(1000);
         let handler = move |asked: &support::Asked| Answer::file(asked, &content);
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
-        let downloader = downloader(|config| {
-            config.client.silence_timeout = NEVER;
-            config.max_retries = 0;
-            if tls {
-                config.client.extra_roots.push(origin.root_pem());
-            }
-        });
+        let downloader = patient_downloader(&origin);
         let peer = downloader.register((), Priority::High).unwrap();
         read_all(&peer, get(&origin, "/first"));
         origin.black_hole();
@@ -195,7 +176,7 @@ fn an_awaited_request_on_a_connection_that_died_in_silence_is_raced() {
 }
 
 #[test]
-fn a_slow_head_wins_its_race_if_it_comes_first() {
+fn a_slow_head_wins_against_its_hedge_if_it_comes_first() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
@@ -254,10 +235,7 @@ fn a_race_without_a_rival_leaves_the_failure_as_it_is() {
 #[test]
 fn a_changed_network_lets_go_of_its_connections() {
     let origin = Origin::serving(Content::pattern(1000));
-    let downloader = downloader(|config| {
-        config.client.silence_timeout = NEVER;
-        config.max_retries = 0;
-    });
+    let downloader = patient_downloader(&origin);
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     read_all(&peer, get(&origin, "/first"));

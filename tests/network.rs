@@ -11,25 +11,12 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use support::content::assert_pattern;
-use support::peers::{List, collect, downloader};
+use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
 use support::{Answer, Asked, Content, Origin, Station};
-use windway::downloader::{Outcome, PeerHandle};
+use windway::downloader::Outcome;
 use windway::event::Event;
 use windway::radio::RadioEvent;
 use windway::{Fetch, Priority, RadioConfig};
-
-/// Longer than any test: what has to wait for it hangs.
-const NEVER: Duration = Duration::from_secs(3600);
-
-fn get(origin: &Origin, path: &str) -> Fetch {
-    Fetch::get(&origin.url(path)).unwrap()
-}
-
-fn read_all(peer: &PeerHandle, fetch: Fetch) -> Vec<u8> {
-    let mut body = Vec::new();
-    std::io::Read::read_to_end(&mut peer.execute(fetch).unwrap(), &mut body).unwrap();
-    body
-}
 
 /// An address at which nobody accepts and the queue is full: a connect to it hangs.
 struct BlackHole {
@@ -112,13 +99,7 @@ fn connections_from_before_a_change_of_network_cost_a_second_and_are_let_go() {
         let content = Content::pattern(1000);
         let handler = move |asked: &Asked| Answer::file(asked, &content);
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
-        let downloader = downloader(|config| {
-            config.client.silence_timeout = NEVER;
-            config.max_retries = 0;
-            if tls {
-                config.client.extra_roots.push(origin.root_pem());
-            }
-        });
+        let downloader = patient_downloader(&origin);
         let peer = downloader.register((), Priority::High).unwrap();
         read_all(&peer, get(&origin, "/first"));
         // One that has answered, and two that were opened ahead.
@@ -146,10 +127,7 @@ fn an_urgent_request_on_a_new_connection_that_is_mute_is_hedged() {
         0 | 1 => Answer::file(asked, &content).latency_until_released(),
         _ => Answer::file(asked, &content),
     });
-    let downloader = downloader(|config| {
-        config.client.silence_timeout = NEVER;
-        config.max_retries = 0;
-    });
+    let downloader = patient_downloader(&origin);
     let peer = downloader.register((), Priority::High).unwrap();
     let body = read_all(&peer, get(&origin, "/a"));
     assert_eq!(body.len(), 100_000);
@@ -215,10 +193,7 @@ fn the_wait_for_a_connection_that_did_not_answer_puts_off_no_later_hedge() {
         0 => Answer::file(asked, &content),
         _ => Answer::file(asked, &content).latency_until_released(),
     });
-    let downloader = downloader(|config| {
-        config.client.silence_timeout = NEVER;
-        config.max_retries = 0;
-    });
+    let downloader = patient_downloader(&origin);
     let peer = downloader.register((), Priority::High).unwrap();
     let began = Instant::now();
     for _ in 0..5 {
@@ -251,13 +226,7 @@ fn a_body_that_falls_silent_goes_on_over_a_new_connection() {
             _ => Answer::file(asked, &content),
         };
         let origin = if tls { Origin::start_tls(handler) } else { Origin::start(handler) };
-        let downloader = downloader(|config| {
-            config.client.silence_timeout = NEVER;
-            config.max_retries = 0;
-            if tls {
-                config.client.extra_roots.push(origin.root_pem());
-            }
-        });
+        let downloader = patient_downloader(&origin);
         let peer = downloader.register((), Priority::High).unwrap();
         let body = read_all(&peer, get(&origin, "/a"));
         assert_eq!(body.len(), 2_000_000);
@@ -293,10 +262,7 @@ fn a_silent_body_that_speaks_first_is_read_on() {
         0 => Answer::file(asked, &content).trickle(50_000, Duration::from_millis(1600)),
         _ => Answer::file(asked, &content).latency_until_released(),
     });
-    let downloader = downloader(|config| {
-        config.client.silence_timeout = NEVER;
-        config.max_retries = 0;
-    });
+    let downloader = patient_downloader(&origin);
     let peer = downloader.register((), Priority::High).unwrap();
     let body = read_all(&peer, get(&origin, "/a"));
     assert_eq!(body.len(), 100_000);

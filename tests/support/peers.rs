@@ -1,16 +1,46 @@
 //! Peers and sinks for tests of the downloader by itself.
 
 use std::collections::VecDeque;
+use std::io::Read;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
-use windway::downloader::{Next, Outcome, Peer, Sink};
+use windway::downloader::{Next, Outcome, Peer, PeerHandle, Sink};
 use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority};
+
+use super::Origin;
+
+/// Longer than any test: what has to wait for it hangs.
+pub const NEVER: Duration = Duration::from_secs(3600);
 
 /// A downloader with options that a test changes.
 pub fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
     let mut config = DownloaderConfig::default();
     change(&mut config);
     Downloader::new(config).unwrap()
+}
+
+/// A downloader that trusts `origin`, waits for ever for what is silent and tries nothing again: where one connection is
+/// mute, only another one beside it helps.
+pub fn patient_downloader(origin: &Origin) -> Downloader {
+    downloader(|config| {
+        config.client.silence_timeout = NEVER;
+        config.max_retries = 0;
+        if origin.url("").starts_with("https") {
+            config.client.extra_roots.push(origin.root_pem());
+        }
+    })
+}
+
+pub fn get(origin: &Origin, path: &str) -> Fetch {
+    Fetch::get(&origin.url(path)).unwrap()
+}
+
+/// The whole body of a fetch.
+pub fn read_all(peer: &PeerHandle, fetch: Fetch) -> Vec<u8> {
+    let mut body = Vec::new();
+    peer.execute(fetch).unwrap().read_to_end(&mut body).unwrap();
+    body
 }
 
 /// What a sink got, sent when it has ended.
