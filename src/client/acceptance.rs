@@ -103,19 +103,18 @@ fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
     let encoding =
         text(headers, &header::CONTENT_ENCODING).map(str::trim).filter(|encoding| !encoding.is_empty());
     if let Some(encoding) = encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        let why = format!("the body is encoded as {encoding}, although that was not asked for");
+        let why = format!("the body is encoded as {encoding}, which was not requested");
         return Err(Error::new(ErrorKind::Encoded, why));
     }
     if let Some(coding) = body.codings.iter().find(|coding| !coding.eq_ignore_ascii_case("chunked")) {
-        let why =
-            format!("the body is encoded as {coding} for its transfer, although that was not asked for");
+        let why = format!("the body has the transfer coding {coding}, which was not requested");
         return Err(Error::new(ErrorKind::Encoded, why));
     }
     let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     // RFC 9110, 15.3.7.2: an answer to several ranges. Boundaries and headers are no content.
     if media_type.eq_ignore_ascii_case("multipart/byteranges") {
-        let why = "the body is in several parts (multipart/byteranges), although one range was asked for";
+        let why = "the body has several parts (multipart/byteranges), but one range was requested";
         return Err(Error::new(ErrorKind::WrongRange, why));
     }
     Ok(())
@@ -133,7 +132,7 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
         // Caches and scripts that slice everything call the whole a part, from its first byte to its last.
         (206, None) => match check_partial(ByteRange::from_start(0), body.content_range, body.len) {
             Ok((range, Some(total))) if range.end == total => (None, Some(total)),
-            _ => return Err(wrong("the answer is partial, although the whole was asked for".into())),
+            _ => return Err(wrong("the response is partial, but the whole resource was requested".into())),
         },
         (206, Some(asked)) => {
             let (range, total) = check_partial(asked, body.content_range, body.len).map_err(wrong)?;
@@ -158,7 +157,9 @@ fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Optio
         return Some(Error::new(ErrorKind::Empty, "the resource has no bytes"));
     }
     let asked = asked.filter(|asked| asked.start < total)?;
-    let why = format!("the server refuses the range {asked} of a resource that it says has {total} bytes");
+    let why = format!(
+        "the server refuses the range {asked}, which lies within the {total} bytes that it announces"
+    );
     Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
 }
 
@@ -191,10 +192,10 @@ fn refusal(status: u16, headers: &HeaderMap) -> Error {
     if status < 400 {
         return Error::new(
             ErrorKind::Protocol,
-            format!("the server answered with status {status}, which is no answer"),
+            format!("the server sent status {status}, which is no final response to a GET"),
         );
     }
-    let error = Error::new(ErrorKind::Status(status), format!("the server answered with status {status}"));
+    let error = Error::new(ErrorKind::Status(status), format!("the server sent status {status}"));
     let retry_after = text(headers, &header::RETRY_AFTER)
         .and_then(|value| retry::parse_retry_after(value, SystemTime::now()));
     match retry_after {

@@ -120,18 +120,21 @@ impl Continuation {
             Likeness::OtherTag(_) | Likeness::Confirmed | Likeness::Unconfirmed => {}
         }
         if !head.is_partial() && begun.representation.is_known() && !Representation::of(head).is_known() {
-            return Err(representation::changed(head, "answer, with nothing that tells it is the same"));
+            return Err(representation::changed(
+                head,
+                "response, which nothing identifies as the same resource",
+            ));
         }
         if head.total().is_some_and(|total| total < begun.end.unwrap_or(begun.offset)) {
             return Err(representation::changed(head, "length"));
         }
         let wrong = |why: &str| Err(Error::new(ErrorKind::WrongRange, why).with_url(head.url()));
         if head.start() > begun.offset {
-            return wrong("the answer begins behind what was asked for");
+            return wrong("the response begins after the requested offset");
         }
         let end = head.body_len().map(|len| head.start().saturating_add(len));
         if head.is_partial() && matches!((end, begun.end), (Some(end), Some(promised)) if end > promised) {
-            return wrong("the answer ends behind what the first one promised");
+            return wrong("the response ends after the end that the first response announced");
         }
         Ok(())
     }
@@ -180,21 +183,23 @@ impl Continuation {
         let Some(begun) = &self.begun else { return Ok(()) };
         let offset = begun.offset;
         if !begun.is_partial && at < offset {
-            let why = format!("the resource changed in mid-transfer: it ends at {at}, and {offset} had come");
+            let why = format!(
+                "the resource changed during the transfer: it ends at {at}, but {offset} bytes had been received"
+            );
             return Err(Error::new(ErrorKind::Changed, why));
         }
         if let Some(end) = begun.end {
-            let why = || format!("the body ended at {offset}, and the first answer had promised {end}");
+            let why = || format!("the body ended at {offset}, but the first response announced {end}");
             return if offset == end { Ok(()) } else { Err(Error::new(ErrorKind::Truncated, why())) };
         }
         // A part of unknown length is no proof that the resource ends there (RFC 9110, section 15.3.7.2: it may be shorter
         // than asked), unless nothing follows the bytes that were there already.
         if begun.is_partial && (begun.has_advanced || at < offset) {
-            let why = format!("a part ended at {offset}, and nothing told that the resource ends there");
+            let why = format!("a part ended at {offset}, and no response told that the resource ends there");
             return Err(Error::new(ErrorKind::Truncated, why));
         }
         if self.is_doubtful_end() && self.asked.is_some_and(|asked| asked.start > 0) {
-            let why = "the answer is as long as the range that was asked for, but calls itself the whole";
+            let why = "the response is as long as the requested range, but its status says that it is the whole resource";
             return Err(Error::new(ErrorKind::WrongRange, why));
         }
         Ok(())
@@ -224,7 +229,8 @@ impl Begun {
         if came == there {
             return Ok(());
         }
-        let why = format!("the resource changed in mid-transfer: other bytes before {}", self.offset);
+        let why =
+            format!("the resource changed during the transfer: the bytes before {} differ", self.offset);
         Err(Error::new(ErrorKind::Changed, why))
     }
 }

@@ -37,12 +37,12 @@ pub(super) struct Exchange {
 /// Which connection a request goes over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Over {
-    /// One from stock, or else a new one.
+    /// One from the pool, or else a new one.
     #[default]
     Any,
-    /// A new one, whatever is in stock.
+    /// A new one, whatever is in the pool.
     New,
-    /// One from stock that has served others, or none.
+    /// One from the pool that has served others, or none.
     Proven,
 }
 
@@ -114,7 +114,7 @@ impl Exchange {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Releases whoever is blocked on this exchange's socket, now and from now on.
+    /// Releases the thread that is blocked on this exchange's socket, now and from now on.
     pub(super) fn abort(&self, reason: CancelReason) {
         let mut binding = self.binding.lock();
         binding.cancelled.get_or_insert(reason);
@@ -145,7 +145,7 @@ impl Exchange {
         binding.has_head
     }
 
-    /// Since when its connection has been silent, whether that is reused, and whether it comes from stock. `None` while
+    /// Since when its connection has been silent, whether that is reused, and whether it comes from the pool. `None` while
     /// there is no connection.
     pub(super) fn silent_since(&self) -> Option<(Instant, bool, bool)> {
         let binding = self.binding.lock();

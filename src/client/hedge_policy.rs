@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::exchange::Over;
 
-/// New connections for one request, beside its first one. Each waits twice as long for the one before.
+/// New connections for one request, beside its first one. Each waits twice as long for the one before, so the last one begins
+/// after four delays; more would be load on a server that is down.
 const MAX_NEW: u32 = 3;
 
 /// Whether somebody waits for what is requested. Changes while it is under way.

@@ -48,7 +48,7 @@ impl Opener {
         hedging: Option<&Hedging>,
     ) -> Result<Box<Response>, Error> {
         if let Some(range) = request.range.filter(ByteRange::is_empty) {
-            let why = format!("a range of {} bytes to {} has no byte in it", range.start, range.end);
+            let why = format!("the range from {} to {} is empty", range.start, range.end);
             return Err(Error::new(ErrorKind::InvalidInput, why).with_url(request.url()));
         }
         let answered = self.open_as_asked(request, cancel, hedging).and_then(|response| match response {
@@ -75,11 +75,16 @@ impl Opener {
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
     ) -> Result<Box<Response>, Error> {
-        log::debug!("a 200 may be the range that was asked for: the whole is asked for instead");
+        log::debug!("a 200 may be the requested range; requesting the whole resource instead");
         let mut whole = request.clone();
         whole.set_whole();
         let response = self.open_as_asked(&whole, cancel, hedging)?;
-        response.ok_or_else(|| Error::new(ErrorKind::Protocol, "the answer is neither a part nor the whole"))
+        response.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Protocol,
+                "the response is neither the requested range nor the whole resource",
+            )
+        })
     }
 
     /// `None` if the answer does not tell whether it is the range that was asked for or the whole.
@@ -141,13 +146,10 @@ impl Opener {
             }
             visited.push(url);
             if visited.contains(&next) {
-                return Err(Error::new(
-                    ErrorKind::Redirect,
-                    format!("redirected in a circle, back to {next}"),
-                ));
+                return Err(Error::new(ErrorKind::Redirect, format!("redirect loop: back to {next}")));
             }
             if visited.len() > self.max_redirects as usize {
-                let why = format!("redirected more than {} times, last to {next}", self.max_redirects);
+                let why = format!("more than {} redirects, the last one to {next}", self.max_redirects);
                 return Err(Error::new(ErrorKind::Redirect, why));
             }
             url = next;

@@ -47,13 +47,15 @@ pub(super) fn check_partial(
     body_len: Option<u64>,
 ) -> Result<(ByteRange, Option<u64>), String> {
     let Some(header) = header else {
-        return Err(format!("the answer is partial but does not say which part; asked for {asked}"));
+        return Err(format!(
+            "the response is partial but does not say which part it is; bytes {asked} were requested"
+        ));
     };
     let Some(ContentRange::Bytes { range, total }) = ContentRange::parse(header) else {
-        return Err(format!("the server sent the range {header:?}, asked for bytes {asked}"));
+        return Err(format!("the server sent the range {header:?}; bytes {asked} were requested"));
     };
     if range.start != asked.start || range.end > asked.end {
-        return Err(format!("the server sent bytes {range}, asked for {asked}"));
+        return Err(format!("the server sent bytes {range}; bytes {asked} were requested"));
     }
     match body_len {
         Some(len) if len != range.len() => {

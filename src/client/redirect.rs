@@ -21,15 +21,15 @@ pub(super) fn target(
     // Many send what should be escaped as it is.
     let location = headers.get(header::LOCATION).map(|value| value.as_bytes());
     let Some(location) = location.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
-        return Err(Error::new(ErrorKind::Redirect, format!("{from} redirects but does not say where to")));
+        return Err(Error::new(ErrorKind::Redirect, format!("{from} redirects without a valid Location")));
     };
     let to = from.join(location).map_err(|cause| {
         let location = SafeUrl::from(location);
-        Error::new(ErrorKind::Redirect, format!("{from} redirects to what is no URL: {location}"))
+        Error::new(ErrorKind::Redirect, format!("{from} redirects to an invalid URL: {location}"))
             .with_cause(cause)
     })?;
     let Some(target) = HttpUrl::of(&to) else {
-        let why = format!("{from} redirects to {to}, and only http and https are streamed");
+        let why = format!("{from} redirects to {to}, but only http and https are supported");
         return Err(Error::new(ErrorKind::UnsupportedScheme, why));
     };
     Ok(Some(target))

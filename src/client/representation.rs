@@ -128,13 +128,13 @@ impl Marks {
 
 /// The error of a response that is of another representation.
 pub(crate) fn changed(head: &ResponseHead, what: &str) -> Error {
-    let why = format!("the resource changed while it was read: it has another {what}");
+    let why = format!("the resource changed while it was read: it has a different {what}");
     Error::new(ErrorKind::Changed, why).with_url(head.url())
 }
 
 /// The error of a page in the place of bytes.
 pub(crate) fn html_page(head: &ResponseHead) -> Error {
-    let why = "an HTML page came instead of bytes of the resource";
+    let why = "the server sent an HTML page instead of the resource";
     Error::new(ErrorKind::NotMedia, why).with_url(head.url())
 }
 

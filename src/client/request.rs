@@ -331,7 +331,7 @@ impl HttpUrl {
             Error::new(ErrorKind::InvalidUrl, "not a valid URL").with_url(text).with_cause(cause)
         })?;
         Self::of(&url).ok_or_else(|| {
-            let why = "only http and https are streamed";
+            let why = "only http and https URLs are supported";
             Error::new(ErrorKind::UnsupportedScheme, why).with_url(url)
         })
     }

@@ -19,7 +19,7 @@ use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
-/// A body of fewer bytes is short.
+/// A body of fewer bytes is short: a server sends about this much (10 segments, RFC 6928) before it waits for an acknowledgement.
 const SHORT: u64 = 16 * 1024;
 
 /// A response with its body open.
@@ -237,7 +237,7 @@ impl Response {
         };
         let Some(got) = read? else { return Ok(None) };
         if got > 0 && self.min_rate.is_below(got, ended - began) {
-            return Err(Error::new(ErrorKind::Silent, "the server sends too slowly to go on with it"));
+            return Err(Error::new(ErrorKind::Silent, "the body came more slowly than the minimum rate"));
         }
         if let Some(cancelled) = self.exchange.cancelled() {
             return Err(cancelled);
@@ -247,7 +247,10 @@ impl Response {
         let left = left.saturating_sub(got as u64);
         self.left = Some(left);
         if got == 0 && left > 0 {
-            return Err(Error::new(ErrorKind::Disconnected, format!("the body ended {left} bytes early")));
+            return Err(Error::new(
+                ErrorKind::Disconnected,
+                format!("the connection was closed {left} bytes before the end of the body"),
+            ));
         }
         if left == 0 && got > 0 {
             self.finish();

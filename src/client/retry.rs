@@ -6,12 +6,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Error;
 
+/// Longest first wait: a few round trips, in which a restarted server or a switched network is back.
 const FIRST: Duration = Duration::from_millis(250);
+/// Longest wait: less than a listener's patience, and few enough requests that a server under load recovers.
 const LONGEST: Duration = Duration::from_secs(8);
 /// A server may ask for more patience than this, and does not get it.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
-/// So many bytes show that a server delivers again: the waits begin anew.
+/// So many bytes show that a server delivers again: the waits begin anew. More than a server sends before it looks at what
+/// comes back (an initial window is about 14 KiB, RFC 6928).
 const REAL_FLOW: u64 = 64 * 1024;
 
 /// And so does an attempt that brought bytes over this time: a slow one is no dead one.

@@ -22,14 +22,16 @@ use crate::error::Error;
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
-/// A redirect's body is read to its end, to keep the connection, if it is not longer than this.
+/// Longest body of a redirect or an error that is read to its end so that the connection can be kept. It fits into the input
+/// buffer, so most of it has arrived with the head.
 const SMALL_BODY: u64 = 64 * 1024;
 
 /// The least and the most that its end is waited for. The least is what a busy server takes between two writes; the most is
 /// less than a new connection costs on a slow mobile link.
 const DRAIN_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// So many times the limit on silence a head may take, however it comes.
+/// A whole head may take this many times the limit on silence. A server that sends a byte now and then is never silent, so that
+/// limit alone would hold a worker for ever; a head in three packets, each lost once, still passes.
 pub(super) const HEAD_PATIENCE: u32 = 3;
 
 /// Sends requests. Shared by the threads that hedge one.

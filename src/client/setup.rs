@@ -62,6 +62,7 @@ fn default_headers(config: &ClientConfig, user_agent: HeaderValue) -> Result<Hea
 
 fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::config::Config {
     Agent::config_builder()
+        // Statuses and redirects are judged by the opener: secrets must not follow a redirect to another origin.
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
@@ -73,9 +74,11 @@ fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::conf
         .timeout_per_write(Some(config.silence_timeout))
         .timeout_connect(Some(config.resolve_timeout + config.connect_timeout))
         .max_response_header_size(config.max_head)
+        // As large as the largest head by default, which has to fit in; and as a chunk of a TLS record, four times over.
         .input_buffer_size(64 * 1024)
+        // Requests have no body: one buffer takes all header fields of all but the strangest requests.
         .output_buffer_size(16 * 1024)
-        // What would go into ureq's pool goes into our stock.
+        // What would go into ureq's pool goes into our pool.
         .max_idle_connections(0)
         .max_idle_connections_per_host(0)
         .build()
@@ -84,7 +87,8 @@ fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::conf
 fn authorizations(config: &ClientConfig) -> Result<Vec<(Origin, HeaderValue)>, Error> {
     let authorize = |(origin, auth): &(String, Auth)| {
         let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::auth {why}"));
-        let url = HttpUrl::parse(origin).map_err(|cause| wrong("names no origin").with_cause(cause))?;
+        let url = HttpUrl::parse(origin)
+            .map_err(|cause| wrong("has an entry without a valid origin").with_cause(cause))?;
         let value = auth.header().ok_or_else(|| wrong("has characters that HTTP does not allow"))?;
         Ok((url.origin().clone(), value))
     };
@@ -96,7 +100,7 @@ fn proxy(config: &ClientConfig) -> Result<Option<ureq::Proxy>, Error> {
     let Some(url) = &config.proxy else { return Ok(None) };
     let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::proxy {why}"));
     if !url.starts_with("http://") {
-        return Err(wrong("is no http:// URL"));
+        return Err(wrong("is not an http:// URL"));
     }
     ureq::Proxy::new(url).map(Some).map_err(|cause| wrong("can't be used").with_cause(cause))
 }

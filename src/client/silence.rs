@@ -21,7 +21,8 @@ use super::silence_watch::{OnSilence, SilenceWatch};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 
-/// New connections beside one that is silent, one after another.
+/// New connections beside one that is silent, one after another. Each waits twice as long for the one before, so the last one
+/// begins after seven delays, which is about the limit on silence.
 const MAX_HEDGES: u32 = 3;
 
 /// Watches the reads of one body, which goes on with an `R`. Its drop ends what it has begun.

@@ -94,7 +94,7 @@ impl Tls {
     ) -> Result<TlsTransport<T>, ureq::Error> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned()).map_err(|cause| {
-            let why = format!("{host} is no name that a certificate can have");
+            let why = format!("{host} is not a name that a certificate can have");
             carry(Error::new(ErrorKind::Tls, why).with_cause(cause))
         })?;
         let mut connection = ClientConnection::new(self.config().map_err(carry)?, name)
@@ -108,7 +108,7 @@ impl Tls {
 fn describe_handshake(error: io::Error) -> ureq::Error {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => {
-            let why = "the server hung up during the TLS handshake";
+            let why = "the server closed the connection during the TLS handshake";
             carry(Error::new(ErrorKind::Tls, why).with_cause(error))
         }
         // What rustls makes of a certificate, or of bytes that are no TLS.

@@ -14,7 +14,8 @@ use super::transport::{Tcp, timed_out};
 use crate::client::exchange::Exchange;
 use crate::error::Error;
 
-/// A buffer of this size is read into by a system call of its own. What goes into smaller ones is buffered by ureq.
+/// A buffer of this size is read into by a system call of its own, about as long as a copy of so many bytes takes. What goes
+/// into smaller ones is buffered by ureq.
 const LARGE: usize = 16 * 1024;
 
 /// What is known of the way a body ends.

@@ -1,15 +1,15 @@
-//! Connections as ureq sees them: taken from stock or opened, aborted from any thread, watched for how they end, and put
-//! back into stock.
+//! Connections as ureq sees them: taken from the pool or opened, aborted from any thread, watched for how they end, and put
+//! back into the pool.
 //!
 //! ```text
-//!  agent.run ─▶ Connect: from stock? ── no ──▶ Dialer: TCP ─▶ a proxy's tunnel ─▶ TLS, for https
+//!  agent.run ─▶ Connect: from the pool? no ──▶ Dialer: TCP ─▶ a proxy's tunnel ─▶ TLS, for https
 //!                  │                             │
 //!                  ▼                             ▼
 //!               Watched ◀────────────────────────┘
 //! ```
 //!
 //! ureq's own pool holds nothing: what it would keep it drops, and a connection that is dropped while it is fit for
-//! another request goes back into windway's stock, where those opened ahead lie too.
+//! another request goes back into windway's pool, where preconnected ones lie too.
 //!
 //! The rest of a long body that is plain bytes of a known length does not pass ureq: once its buffer is empty, the TCP
 //! connection moves to the body's reader, and comes back when all was read. Only a [`Link::Direct`] can be moved.
@@ -236,7 +236,7 @@ impl Transport for Watched {
     }
 
     /// Asked once its request is served, before it would go into ureq's pool. Whether it is open is looked at when it is
-    /// taken out of stock.
+    /// taken out of the pool.
     fn is_open(&mut self) -> bool {
         self.unbind();
         self.is_fit = true;

@@ -14,13 +14,17 @@ pub(crate) fn describe(error: ureq::Error) -> Error {
             return describe_io(io);
         }
         ureq::Error::Timeout(Timeout::Connect | Timeout::Resolve) => {
-            (ErrorKind::ConnectTimedOut, "the connection was not there in time")
+            (ErrorKind::ConnectTimedOut, "connecting timed out")
         }
-        ureq::Error::Timeout(_) => (ErrorKind::Silent, "the server fell silent"),
+        ureq::Error::Timeout(_) => {
+            (ErrorKind::Silent, "read timed out: the server sent nothing for the silence limit")
+        }
         ureq::Error::HostNotFound => (ErrorKind::HostNotFound, "the host was not found"),
-        ureq::Error::BadUri(_) => (ErrorKind::InvalidUrl, "the URL can't be asked for"),
-        ureq::Error::LargeResponseHeader(..) => (ErrorKind::Protocol, "the head of the answer is too large"),
-        _ => (ErrorKind::Protocol, "the answer is not valid HTTP"),
+        ureq::Error::BadUri(_) => (ErrorKind::InvalidUrl, "the URL can't be requested"),
+        ureq::Error::LargeResponseHeader(..) => {
+            (ErrorKind::Protocol, "the response head is larger than allowed")
+        }
+        _ => (ErrorKind::Protocol, "the response is not valid HTTP"),
     };
     let shown = Error::new(kind, what);
     // These hold the URL, or a text from who knows where.
@@ -41,7 +45,9 @@ pub(crate) fn describe_io(error: io::Error) -> Error {
     let (kind, what) = match error.kind() {
         // What rustls makes of a certificate or of bytes that are no TLS.
         io::ErrorKind::InvalidData => (ErrorKind::Tls, "TLS failed"),
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => (ErrorKind::Silent, "the server fell silent"),
+        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
+            (ErrorKind::Silent, "read timed out: the server sent nothing for the silence limit")
+        }
         _ => (ErrorKind::Disconnected, "the connection broke"),
     };
     Error::new(kind, what).with_cause(error)

@@ -73,14 +73,12 @@ impl HttpProxy {
                     return Ok(Tunnel(tcp));
                 }
                 Ok(Some((_, status))) => {
-                    let why = format!(
-                        "the proxy {} answered status {status} to a request for a tunnel to {target}",
-                        self.name()
-                    );
+                    let why =
+                        format!("the proxy {} sent status {status} for a tunnel to {target}", self.name());
                     return Err(carry(Error::new(ErrorKind::Status(status), why)));
                 }
                 Err(NoHttp) => {
-                    let why = format!("the proxy {} answered what is not valid HTTP", self.name());
+                    let why = format!("the response of the proxy {} is not valid HTTP", self.name());
                     return Err(carry(Error::new(ErrorKind::Protocol, why)));
                 }
             }
@@ -89,13 +87,14 @@ impl HttpProxy {
 
     fn await_more(&self, tcp: &mut Tcp, target: &str, limit: HandshakeLimit) -> Result<(), ureq::Error> {
         if tcp.buffers().input_append_buf().is_empty() {
-            let why = format!("the head of the answer of the proxy {} is too large", self.name());
+            let why = format!("the response head of the proxy {} is larger than allowed", self.name());
             return Err(carry(Error::new(ErrorKind::Protocol, why)));
         }
         if tcp.await_input(limit.left())? {
             return Ok(());
         }
-        let why = format!("the proxy {} hung up on a request for a tunnel to {target}", self.name());
+        let why =
+            format!("the proxy {} closed the connection on a request for a tunnel to {target}", self.name());
         Err(carry(Error::new(ErrorKind::Disconnected, why)))
     }
 }

@@ -105,7 +105,7 @@ impl Beginning {
             }
         }
         if !came && !transport.buffers().input().is_empty() {
-            let why = "the connection was closed in the head of the answer";
+            let why = "the connection was closed in the response head";
             return Err(carry(Error::new(ErrorKind::Disconnected, why)));
         }
         self.is_due = false;
@@ -134,7 +134,7 @@ impl Beginning {
 }
 
 fn too_large() -> ureq::Error {
-    carry(Error::new(ErrorKind::Protocol, "the head of the answer is too large"))
+    carry(Error::new(ErrorKind::Protocol, "the response head is larger than allowed"))
 }
 
 /// What is left of a limit that began to count then: a head that comes a byte at a time is no sign of life.

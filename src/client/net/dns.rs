@@ -210,7 +210,7 @@ impl Lookups {
                     Some(known) if !known.addresses.is_empty() => Ok(known.addresses.clone()),
                     _ => Err(Error::new(
                         ErrorKind::ConnectTimedOut,
-                        format!("the name {host} was not found in time"),
+                        format!("looking up the name {host} timed out"),
                     )),
                 };
             }

@@ -99,7 +99,7 @@ pub(crate) fn connect(
                     left = addresses[..addresses.len().min(REDIALLED)].iter();
                 }
             }
-            recv(released) -> _ => return Err(Error::new(ErrorKind::Unreachable, "the connect was let go")),
+            recv(released) -> _ => return Err(Error::new(ErrorKind::Unreachable, "connecting was cancelled")),
         }
     }
 }

@@ -21,7 +21,8 @@ pub(crate) struct Limits {
 /// closed in one has to be opened again for the next.
 const SURPLUS_AGE: Duration = Duration::from_secs(2);
 
-/// Connections opened ahead at once that are not slow.
+/// Connections opened ahead at once that are not slow. Each is a thread; a dial takes a round trip or two, so that two at a time
+/// prepare a few origins within a second.
 const MAX_PROMPT_DIALS: usize = 2;
 
 /// Connections opened ahead at once, slow ones included: so many black-holed origins have to come together to hold up the
@@ -32,7 +33,8 @@ const MAX_DIALS: usize = 8;
 /// prompt, and its origin gets no second one.
 const SLOW_DIAL: Duration = Duration::from_secs(1);
 
-/// An origin that refuses connections for being too many gets none ahead for this long.
+/// An origin that refuses connections for being too many gets none ahead for this long: about what servers count by
+/// (nginx `limit_conn`, fail2ban and the like work in minutes).
 const REFUSED: Duration = Duration::from_secs(60);
 
 /// The connections.
@@ -55,7 +57,7 @@ pub(crate) struct Dial {
 struct OriginPool<C> {
     /// Those that have been idle longest come first.
     ready: VecDeque<(C, Instant)>,
-    /// How many should be ready for those who keep the origin warm.
+    /// How many should be ready for those who keep the origin preconnected.
     preconnect_holders: usize,
     /// How many should be ready while the origin is used.
     wanted: usize,
@@ -175,7 +177,7 @@ impl<C> IdleConnections<C> {
         origin_pool.failed = false;
     }
 
-    /// One more, or one less, who keeps the origin warm: one connection stands ready for all of them. Returns what becomes
+    /// One more, or one less, who keeps the origin preconnected: one connection stands ready for all of them. Returns what becomes
     /// true if the origin is found to answer one connection at a time.
     pub(crate) fn keep_preconnected(&mut self, origin: &Origin, keep: bool, now: Instant) -> Arc<AtomicBool> {
         let origin_pool = self.origin_pool(origin, now);
@@ -462,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_stock_gives_all_back_and_is_filled_again() {
+    fn a_cleared_pool_gives_all_back_and_is_filled_again() {
         let now = Instant::now();
         let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
         idle.want(&a, 1, now);

@@ -1,10 +1,10 @@
 //! Keeps connections ready: those that have served a request, and those opened ahead of one.
 //!
-//! What is wanted and what is there is the [stock](self::idle)'s business; here are its lock, and the threads that open
+//! What is wanted and what is there is the business of [idle]; here are its lock, and the threads that open
 //! what is lacking. They begin when something is lacking and end when nothing is.
 //!
 //! What is idle for too long has to be closed though nobody asks for it. A thread sees to that: it sleeps up to the next
-//! deadline of the stock, and ends when nothing is idle.
+//! deadline of [idle], and ends when nothing is idle.
 pub(crate) mod idle;
 
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const LINGER: Duration = Duration::from_secs(5);
 /// The connections that are ready, and those who open more.
 pub(crate) struct ConnectionPool {
     state: Mutex<PoolState>,
-    /// Notified when a thread of the keeper has ended.
+    /// Notified when a dial thread has ended.
     ended: Condvar,
     /// Where the thread waits that keeps the deadlines. Notified when there is an earlier one, and by the close.
     deadline: Condvar,
@@ -156,7 +156,7 @@ impl ConnectionPool {
     /// Notes that a new connection to `origin` got no answer while one that had served others did.
     pub(crate) fn note_unanswered(&self, origin: &Origin) {
         if self.state.lock().idle.note_unanswered(origin) {
-            log::debug!("{} answers one connection at a time", origin.host);
+            log::debug!("{} serves one connection at a time", origin.host);
         }
     }
 
@@ -299,7 +299,7 @@ impl ConnectionPool {
         self.state.lock().idle.handle_dialled(dial, is_opened);
     }
 
-    /// Sees to it that a thread wakes at the next deadline of the stock.
+    /// Sees to it that a thread wakes at the next deadline of [idle].
     fn keep_deadlines(self: &Arc<Self>, state: &mut PoolState) {
         let Some(at) = state.idle.next_deadline(Instant::now()).filter(|_| !state.closed) else {
             return;
