@@ -3,11 +3,13 @@
 //! The result is a hint for choosing a decoder, and distinguishes an HTML page from audio. Servers often send a wrong content
 //! type or none, so the first bytes take precedence. The rest of a file is not checked.
 
+mod ebml;
 mod first_bytes;
 mod fourcc;
 mod html;
 mod info;
 mod kinds;
+mod layout;
 mod mp4;
 mod names;
 mod sniff;
@@ -17,6 +19,7 @@ pub(crate) use first_bytes::FirstBytes;
 pub(crate) use html::looks_like_html_page;
 pub use info::{HintSource, MediaInfo};
 pub use kinds::{AudioCodec, ContainerFormat};
+pub(crate) use layout::upcoming;
 
 #[cfg(test)]
 mod tests;

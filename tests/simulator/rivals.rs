@@ -74,6 +74,7 @@ impl Planner for Windway {
             len: Some(world.len),
             network,
             read_ahead: self.read_ahead,
+            upcoming: &[],
             admissible: if low >= 4 { Priority::High } else { Priority::Low },
         };
         let is_cut = |piece: &Piece| {

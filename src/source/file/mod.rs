@@ -459,6 +459,7 @@ impl Shared {
         view.waiting = false;
         view.position = position + bytes;
         view.run = run + bytes;
+        state.note_run(&(position - run..position + bytes));
         if !look_again {
             return;
         }

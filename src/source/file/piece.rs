@@ -12,7 +12,7 @@ use crate::client::ResponseHead;
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{Flow, Outcome, Response, Sink};
 use crate::error::{Error, ErrorKind};
-use crate::media;
+use crate::media::{self, FirstBytes};
 use crate::safe_url::SafeUrl;
 use crate::source::radio::RadioInfo;
 use crate::storage::RangeSet;
@@ -102,13 +102,17 @@ impl PieceSink {
         self.target.as_ref()
     }
 
-    /// Notes that all up to `end` is stored. Asks for the next piece when this one is about to end, and ends it where
+    /// Notes that these bytes are stored, and all before them. Asks for the next piece when this one is about to end, and ends it where
     /// nobody wants more.
-    fn get_on(&mut self, end: u64) {
+    fn get_on(&mut self, stored: Range<u64>) {
+        if stored.start < FirstBytes::MOST as u64 {
+            // They may tell what else is to be fetched.
+            self.shared.replan(Priority::Low);
+        }
         let mut state = self.shared.state.lock();
         state.note_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
-        in_flight.piece.next = in_flight.piece.next.max(end);
+        in_flight.piece.next = in_flight.piece.next.max(stored.end);
         in_flight.piece.retrying = None;
         let piece = in_flight.piece;
         let is_too_far = state.is_too_far(&piece);
@@ -143,7 +147,7 @@ impl PieceSink {
     fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.shared.store(offset, bytes)?;
         // Not before the bytes are stored, or the plan would see them as missing in between.
-        self.get_on(offset + bytes.len() as u64);
+        self.get_on(offset..offset + bytes.len() as u64);
         Ok(())
     }
 
@@ -191,7 +195,7 @@ impl Shared {
             state.info = None;
             return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url()));
         }
-        state.first.add(0, first);
+        state.add_first(0, first);
         Ok(())
     }
 
@@ -261,7 +265,7 @@ impl State {
 
     /// Notes that bytes have come. True if some reader may want them.
     fn take_in(&mut self, offset: u64, bytes: &[u8]) -> bool {
-        self.first.add(offset, bytes);
+        self.add_first(offset, bytes);
         let bytes = bytes.len() as u64;
         // A body that is read again from its start makes no progress before it gets to where it was.
         let is_new = offset + bytes > self.linear_best;
@@ -378,7 +382,7 @@ impl Sink for PieceSink {
         }
         let end = offset + block.len() as u64;
         self.shared.store_block(offset, block)?;
-        self.get_on(end);
+        self.get_on(offset..end);
         Ok(())
     }
 
@@ -424,6 +428,10 @@ impl Sink for PieceSink {
         };
         let unreturned = self.shared.resource.with_ranges(|available| {
             let mut state = self.shared.state.lock();
+            if matches!(outcome, Outcome::Failed(_)) {
+                // Whoever waits for them has them fetched again.
+                state.upcoming.clear();
+            }
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
             let missing = available.run_from(piece.map_or(self.range.start, |piece| piece.next));
             match (outcome, piece) {

@@ -86,6 +86,8 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) len: Option<u64>,
     pub(crate) network: Network,
     pub(crate) read_ahead: ReadAhead,
+    /// What a decoder reads next, as far as the file's first bytes tell.
+    pub(crate) upcoming: &'a [Range<u64>],
     /// Nothing below may be asked for.
     pub(crate) admissible: Priority,
 }
@@ -228,7 +230,8 @@ impl Snapshot<'_> {
         if self.admissible == Priority::High {
             return Plan::Idle;
         }
-        let ahead = self.readers.iter().find_map(|reader| self.ahead(reader)).or_else(|| self.left_out());
+        let ahead = || self.readers.iter().find_map(|reader| self.ahead(reader));
+        let ahead = self.upcoming().or_else(ahead).or_else(|| self.left_out());
         ahead.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::Low })
     }
 
@@ -245,7 +248,8 @@ impl Snapshot<'_> {
         let wants =
             |piece: &Piece, reader: &ReaderView| piece.end > reader.position && piece.next <= reach(reader);
         self.in_flight.iter().position(|piece| {
-            let is_wanted = self.readers.iter().any(|reader| wants(piece, reader));
+            let is_wanted =
+                is_upcoming(piece, self.upcoming) || self.readers.iter().any(|reader| wants(piece, reader));
             !is_wanted && !self.network.drains(piece.end.saturating_sub(piece.next))
         })
     }
@@ -283,6 +287,14 @@ impl Snapshot<'_> {
         let suffix = self.suffix.as_ref().map(|suffix| suffix.start).filter(|start| *start > position);
         let end = ahead.map(|piece| piece.next).chain(suffix).min().unwrap_or(u64::MAX).min(gap.end);
         Some(position..end)
+    }
+
+    /// What is missing of the ranges that a decoder reads next.
+    fn upcoming(&self) -> Option<Range<u64>> {
+        if self.network.single_connection && !self.in_flight.is_empty() {
+            return None;
+        }
+        self.upcoming.iter().find_map(|range| self.first_gap(range.clone()))
     }
 
     /// The next piece to read ahead for a reader, if it is time for one.
@@ -421,6 +433,11 @@ pub(crate) fn is_too_far<'a>(
     behind.peek().is_some() && !behind.any(wants)
 }
 
+/// True if `piece` brings some of what a decoder reads next.
+pub(crate) fn is_upcoming(piece: &Piece, upcoming: &[Range<u64>]) -> bool {
+    upcoming.iter().any(|range| piece.next < range.end && range.start < piece.end)
+}
+
 /// The read-ahead of a storage that keeps a window only.
 pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
     match read_ahead {
@@ -472,6 +489,7 @@ mod tests {
             len: Some(100 * MIB),
             network: network(1e6, 40),
             read_ahead,
+            upcoming: &[],
             admissible,
         };
         snapshot.plan()
@@ -487,6 +505,35 @@ mod tests {
 
     fn piece(next: u64, end: u64) -> Piece {
         Piece { next, end, retrying: None }
+    }
+
+    #[test]
+    fn what_a_decoder_reads_next_is_prefetched_behind_what_is_waited_for() {
+        let mut available = RangeSet::default();
+        available.insert(0..MIB);
+        let tail = 99 * MIB..100 * MIB;
+        let snapshot = |readers, in_flight, upcoming| Snapshot {
+            readers,
+            available: &available,
+            in_flight,
+            suffix: None,
+            len: Some(100 * MIB),
+            network: network(1e6, 40),
+            read_ahead: ReadAhead::Bytes(16 * MIB),
+            upcoming,
+            admissible: Priority::Low,
+        };
+        let (upcoming, near) = ([tail.clone()], [playing(0, 0)]);
+        let low = |range| Plan::Fetch { range, priority: Priority::Low };
+        assert_eq!(snapshot(&near, &[], &upcoming).plan(), low(tail.clone()));
+        let far = [waiting(50 * MIB, 0)];
+        let urgent = snapshot(&far, &[], &upcoming).plan();
+        assert!(matches!(urgent, Plan::Fetch { priority: Priority::High, range } if range.start == 50 * MIB));
+        // It is not in the way of what is waited for, and not fetched twice.
+        let running = [piece(tail.start, tail.end)];
+        assert_eq!(snapshot(&far, &running, &upcoming).poll_unwanted(), None);
+        assert_eq!(snapshot(&far, &running, &[]).poll_unwanted(), Some(0));
+        assert_ne!(snapshot(&near, &running, &upcoming).plan(), low(tail));
     }
 
     #[test]
@@ -517,6 +564,7 @@ mod tests {
             available: &available,
             in_flight: &[lags],
             suffix: None,
+            upcoming: &[],
             len: Some(100 * MIB),
             network: near,
             read_ahead: ReadAhead::Bytes(16 * MIB),
@@ -659,6 +707,7 @@ mod tests {
                 len,
                 network,
                 read_ahead,
+                upcoming: &[],
                 admissible,
             }
             .plan()
@@ -690,6 +739,7 @@ mod tests {
                 len,
                 network,
                 read_ahead,
+                upcoming: &[],
                 admissible,
             };
             snapshot.poll_unwanted()

@@ -17,7 +17,7 @@ use crate::client::retry::Backoff;
 use crate::config::ReadAhead;
 use crate::downloader::Flow;
 use crate::error::{Error, ErrorKind};
-use crate::media::{FirstBytes, MediaInfo};
+use crate::media::{self, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
 use crate::safe_url::SafeUrl;
 use crate::source::StreamStats;
@@ -93,6 +93,8 @@ pub(crate) struct State {
     pub(crate) opening: bool,
     /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
     pub(crate) first: FirstBytes,
+    /// What they tell that a decoder reads next. Storage keeps it until it was read.
+    pub(crate) upcoming: Vec<Range<u64>>,
     /// What they told, once the stream is gone and they with it.
     pub(crate) media: Option<MediaInfo>,
     pub(crate) read_ahead: ReadAhead,
@@ -128,6 +130,7 @@ impl State {
             preload: false,
             opening: true,
             first: FirstBytes::default(),
+            upcoming: Vec::new(),
             media: None,
             read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
             behind,
@@ -256,6 +259,7 @@ impl State {
             len,
             network,
             read_ahead,
+            upcoming: &self.upcoming,
             admissible,
         };
         snapshot.plan()
@@ -300,7 +304,8 @@ impl State {
 
     /// True if a piece has come farther than anybody wants it.
     pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
-        plan::is_too_far(piece, self.readers.iter().map(|(_, reader)| reader), self.read_ahead)
+        !plan::is_upcoming(piece, &self.upcoming)
+            && plan::is_too_far(piece, self.readers.iter().map(|(_, reader)| reader), self.read_ahead)
     }
 
     /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
@@ -329,6 +334,7 @@ impl State {
             len,
             network,
             read_ahead: self.read_ahead,
+            upcoming: &self.upcoming,
             admissible: Priority::High,
         };
         snapshot.poll_unwanted().map(|index| keys[index])
@@ -374,6 +380,26 @@ impl State {
             info.len = info.len.or(head.total());
         }
         Ok(Accepted::Taken)
+    }
+
+    /// Keeps the file's first bytes, and what they tell.
+    pub(crate) fn add_first(&mut self, offset: u64, bytes: &[u8]) {
+        let known = self.first.as_slice().len();
+        self.first.add(offset, bytes);
+        let len = self.info.as_ref().filter(|info| info.ranged).and_then(|info| info.len);
+        let Some(len) = len.filter(|_| self.read_ahead != ReadAhead::Bytes(0)) else { return };
+        if self.first.as_slice().len() > known {
+            self.upcoming = media::upcoming(self.first.as_slice(), len);
+        }
+    }
+
+    /// Notes what a reader has read in sequence up to now. A range of which it has read the last half is removed. It comes
+    /// back to one of which it has read less: a decoder looks for a tag at a file's end before it reads the index there.
+    pub(crate) fn note_run(&mut self, run: &Range<u64>) {
+        self.upcoming.retain(|range| {
+            let half = range.start + (range.end - range.start) / 2;
+            run.end < range.end || half < run.start
+        });
     }
 
     /// The next probe, and what it asks for.
@@ -478,7 +504,8 @@ impl State {
             let ahead = reader.position.saturating_add(plan::prefetch_limit(self.read_ahead));
             reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
-        Some(self.readers.iter().map(|(_, reader)| window(reader)).chain(kept).collect())
+        let windows = self.readers.iter().map(|(_, reader)| window(reader));
+        Some(windows.chain(kept).chain(self.upcoming.iter().cloned()).collect())
     }
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.
@@ -611,6 +638,20 @@ mod tests {
         state.want_all(&(100..8 << 20));
         state.set_read_ahead(ReadAhead::Bytes(64 << 10));
         assert_eq!(state.windows().unwrap()[0], 0..8 << 20);
+    }
+
+    #[test]
+    fn what_a_decoder_reads_next_is_kept_until_it_was_read() {
+        let mut state = State::new(ReadAhead::Bytes(1 << 20), Some(1 << 20));
+        let index = 5_000_000..6_000_000;
+        state.upcoming = vec![index.clone()];
+        // A tag at the end, the headers, and the index itself.
+        for (run, is_kept) in
+            [(5_999_872..6_000_000, true), (0..300_000, true), (5_000_000..6_000_000, false)]
+        {
+            state.note_run(&run);
+            assert_eq!(state.windows().unwrap().contains(&index), is_kept, "{run:?}");
+        }
     }
 
     #[test]

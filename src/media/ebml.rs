@@ -1,0 +1,77 @@
+//! EBML: elements in elements (RFC 8794), of which the first bytes of a Matroska file have some (RFC 9559).
+
+pub(super) const SEGMENT: u32 = 0x1853_8067;
+const SEEK_HEAD: u32 = 0x114d_9b74;
+pub(super) const CLUSTER: u32 = 0x1f43_b675;
+pub(super) const CUES: u32 = 0x1c53_bb6b;
+const SEEK: u32 = 0x4dbb;
+const SEEK_ID: u32 = 0x53ab;
+const SEEK_POSITION: u32 = 0x53ac;
+
+/// An element whose header is here. Its body may not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Element {
+    /// With its length marker, as the specification writes it.
+    pub(super) id: u32,
+    /// Where the body begins.
+    pub(super) body: u64,
+    /// `u64::MAX` for one whose size is unknown: it goes on to the end.
+    size: u64,
+}
+
+impl Element {
+    /// The element that begins at `at` in `bytes`.
+    pub(super) fn read(bytes: &[u8], at: u64) -> Option<Self> {
+        let rest = bytes.get(usize::try_from(at).ok()?..)?;
+        let id_len = vint_len(rest, 4)?;
+        let id = number(&rest[..id_len]);
+        let rest = &rest[id_len..];
+        let size_len = vint_len(rest, 8)?;
+        // The marker is the highest bit.
+        let values = u64::MAX >> (64 - 7 * size_len);
+        let size = number(&rest[..size_len]) & values;
+        let size = if size == values { u64::MAX } else { size };
+        Some(Self { id: u32::try_from(id).ok()?, body: at + (id_len + size_len) as u64, size })
+    }
+
+    /// One past the last byte.
+    pub(super) fn end(&self) -> u64 {
+        self.body.saturating_add(self.size)
+    }
+
+    /// The elements in this one whose headers are here.
+    fn children<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Self> + use<'a> {
+        let (mut at, end) = (self.body, self.end());
+        std::iter::from_fn(move || {
+            // Each one is at least 2 bytes long, so this ends.
+            let child = Self::read(bytes, at).filter(|_| at < end)?;
+            at = child.end();
+            Some(child)
+        })
+    }
+
+    /// The number that the body is, if it is here.
+    fn value(&self, bytes: &[u8]) -> Option<u64> {
+        let start = usize::try_from(self.body).ok()?;
+        let len = usize::try_from(self.size).ok().filter(|len| *len <= 8)?;
+        Some(number(bytes.get(start..start + len)?))
+    }
+}
+
+/// The position of the element `id`, counted from the segment's body, if `element` is a SeekHead that tells it.
+pub(super) fn seek_position(bytes: &[u8], element: &Element, id: u32) -> Option<u64> {
+    let child = |of: &Element, id: u32| of.children(bytes).find(|child| child.id == id)?.value(bytes);
+    let is_of = |seek: &Element| child(seek, SEEK_ID) == Some(id.into());
+    let mut seeks = element.children(bytes).filter(|child| element.id == SEEK_HEAD && child.id == SEEK);
+    child(&seeks.find(is_of)?, SEEK_POSITION)
+}
+
+/// Bytes of the variable-size number that `bytes` begin with: as many as it has zeros before its marker, and one.
+fn vint_len(bytes: &[u8], most: usize) -> Option<usize> {
+    let len = bytes.first()?.leading_zeros() as usize + 1;
+    (len <= most && len <= bytes.len()).then_some(len)
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
