@@ -225,11 +225,14 @@ fn over(content: &Content, rtt: Duration, extension: &str, minutes: u32) -> [Run
     let origin = Origin::start(move |asked: &Asked| Answer::file(asked, &served));
     let link = Link::start(origin.address(), LinkConfig::with_rtt(rtt));
     let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
-    let so_far = |began: Instant| Run {
-        time: began.elapsed(),
-        requests: origin.log().asked.len(),
-        connections: link.connections(),
-        fetched: link.delivered(),
+    let so_far = |began: Instant| {
+        let log = origin.log();
+        Run {
+            time: began.elapsed(),
+            requests: log.asked.len() + log.suffixes.len(),
+            connections: link.connections(),
+            fetched: link.delivered(),
+        }
     };
     let began = Instant::now();
     let config = FileConfig::default().read_ahead(ReadAhead::Bytes(READ_AHEAD));
