@@ -5,6 +5,9 @@
 #[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]
 mod plan;
+#[path = "../src/source/prefetch.rs"]
+#[allow(dead_code, reason = "the file's state uses the rest")]
+mod prefetch;
 #[path = "../src/storage/ranges.rs"]
 #[allow(dead_code, unused_imports, reason = "storage uses the rest")]
 mod ranges;
@@ -18,6 +21,9 @@ mod config {
         Bytes(u64),
         Whole,
     }
+}
+mod source {
+    pub(crate) use crate::prefetch;
 }
 mod types {
     pub(crate) use windway::Priority;

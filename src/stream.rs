@@ -156,7 +156,7 @@ impl Downloader {
     ///
     /// The same as for [`open`], and [`ErrorKind::InvalidConfig`], which names the field.
     pub fn open_with(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
-        HttpFile::open(self, url, config, true).map(FileReader::new).map(Stream::new)
+        HttpFile::open(self, url, config).map(FileReader::new).map(Stream::new)
     }
 
     /// Opens `url` like [`open_with`](Self::open_with), but does not block. The first bytes are fetched in the
@@ -166,7 +166,7 @@ impl Downloader {
     ///
     /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`], [`ErrorKind::InvalidConfig`].
     pub fn open_later(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
-        HttpFile::open(self, url, config, false).map(FileReader::new).map(Stream::new)
+        HttpFile::open_later(self, url, config).map(FileReader::new).map(Stream::new)
     }
 
     /// Opens the station at `url`. Does not block: the radio's thread connects, and the first read returns the error if

@@ -6,6 +6,7 @@ use super::traces::Trace;
 use super::{Action, Figures, Net, Planner, Reader, Time, World};
 use crate::config::ReadAhead;
 use crate::plan::{self, Network, Piece, Plan, ReaderView, Snapshot};
+use crate::prefetch;
 use crate::storage::RangeSet;
 use crate::types::Priority;
 
@@ -186,7 +187,7 @@ fn ideal(net: Net, len: u64, traces: &[Trace], foresees: bool) -> Figures {
             course.run = vec![(begins, from, 0)];
         }
         let within = |(_, position, run): &&(Time, u64, u64)| {
-            from < position + plan::prefetch_target(ReadAhead::Bytes(16 << 20), *position, *run)
+            from < position + prefetch::target(ReadAhead::Bytes(16 << 20), *position, *run)
         };
         let asked = course.run.iter().find(within).map_or(begins, |(at, ..)| *at);
         let new: u64 = gaps(&stored, from, to);

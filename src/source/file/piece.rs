@@ -4,18 +4,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::plan::{self, Piece};
-use super::state::{Accepted, InFlight, State};
-use super::{Shared, sequential};
+use super::overlap::Overlap;
+use super::plan;
+use super::sequential;
+use super::shared::Shared;
+use super::state::Accepted;
 use crate::buffer::Buffer;
 use crate::client::ResponseHead;
-use crate::config::{FileConfig, ReadAhead};
+use crate::config::FileConfig;
 use crate::downloader::{Flow, Outcome, Response, Sink};
 use crate::error::{Error, ErrorKind};
-use crate::media::{self, FirstBytes};
+use crate::media::FirstBytes;
 use crate::safe_url::SafeUrl;
 use crate::source::radio::RadioInfo;
-use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
 
 /// So many first bytes are looked at to tell a page from audio.
@@ -50,27 +51,6 @@ pub(crate) struct PieceSink {
     target: Option<SafeUrl>,
 }
 
-/// Stored bytes, and where they lie.
-pub(crate) struct Overlap {
-    pub(crate) start: u64,
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl Overlap {
-    /// Holds what came at `offset` against what is stored. Returns what lies behind the joint, and whether all of the
-    /// joint has come.
-    fn compare<'a>(&self, offset: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8], bool), Error> {
-        let there =
-            &self.bytes[usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len())..];
-        let known = there.len().min(bytes.len());
-        if there[..known] != bytes[..known] {
-            let why = format!("the file changed while it was read: other bytes at {offset}");
-            return Err(Error::new(ErrorKind::Changed, why));
-        }
-        Ok((offset + known as u64, &bytes[known..], known == there.len()))
-    }
-}
-
 impl PieceSink {
     pub(crate) fn new(shared: Arc<Shared>, key: usize, range: Range<u64>, overlap: Option<Overlap>) -> Self {
         let start = range.start;
@@ -78,7 +58,7 @@ impl PieceSink {
             let state = shared.state.lock();
             let target = state.target().cloned();
             let relies = start > 0 && state.has_validator();
-            (start == 0 && state.first.is_empty(), start > 0 && state.info.is_none(), relies, target)
+            (start == 0 && state.first.is_empty(), start > 0 && state.mode.is_opening(), relies, target)
         };
         Self {
             shared,
@@ -183,112 +163,6 @@ fn refuse_titles(head: &ResponseHead, config: &FileConfig) -> Result<(), Error> 
     Err(Error::new(ErrorKind::Encoded, why).with_url(head.url()))
 }
 
-impl Shared {
-    /// Fails if these first bytes are those of a page; else notes them.
-    pub(crate) fn refuse_html_page(&self, first: &[u8]) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        let content_type = state.info.as_ref().and_then(|info| info.content_type.as_deref());
-        if media::looks_like_html_page(content_type, first) {
-            let what = content_type.unwrap_or("none").to_owned();
-            let why = format!("the response is an HTML page or a list, not media (content type: {what})");
-            // The next try may get something else: do not hold that against this answer.
-            state.info = None;
-            return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url()));
-        }
-        state.add_first(0, first);
-        Ok(())
-    }
-
-    /// Stores bytes, or drops them if no reader's window holds them.
-    pub(crate) fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let is_wanted = self.state.lock().take_in(offset, bytes);
-        if is_wanted { self.resource.write_at(offset, bytes) } else { Ok(()) }
-    }
-
-    /// As `store`, for a block whose memory may be kept.
-    fn store_block(&self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
-        let is_wanted = self.state.lock().take_in(offset, block);
-        if is_wanted { self.resource.write_block(offset, block) } else { Ok(()) }
-    }
-}
-
-impl State {
-    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored
-    /// bytes do.
-    fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
-        let is_behind_end =
-            error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
-        let Some(info) = self.info.as_mut().filter(|info| info.len.is_none() && is_behind_end) else {
-            return false;
-        };
-        info.len = Some(piece.next);
-        true
-    }
-
-    /// Notes that an answer ended where the stored bytes do: of a file of unknown length, that is its end.
-    fn note_nothing_more(&mut self, piece: &Piece) {
-        if let Some(info) = &mut self.info {
-            info.len.get_or_insert(piece.next);
-        }
-    }
-
-    /// Returns the error if fetching ends with it, and no read returns it.
-    fn note_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
-        match outcome {
-            // Given up, or nobody waits for it. Whoever does later has it fetched again.
-            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
-                let is_download = self.read_ahead == ReadAhead::Whole;
-                self.waits.retry(error.clone());
-                if is_download && error.is_retryable() {
-                    self.waits.restart();
-                    return None;
-                }
-                self.halt(error)
-            }
-            Outcome::Failed(error) => self.fail(error),
-            Outcome::Done => {
-                self.waits.recover();
-                None
-            }
-            Outcome::Cancelled(_) => None,
-        }
-    }
-
-    /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the
-    /// piece that runs ahead of it is none.
-    fn note_progress(&mut self, key: usize) {
-        let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
-        if is_urgent {
-            self.waits.progress(Instant::now());
-        }
-    }
-
-    /// Notes that bytes have come. True if some reader may want them.
-    fn take_in(&mut self, offset: u64, bytes: &[u8]) -> bool {
-        self.add_first(offset, bytes);
-        let bytes = bytes.len() as u64;
-        // A body that is read again from its start makes no progress before it gets to where it was.
-        let is_new = offset + bytes > self.linear_best;
-        if self.sequential && is_new {
-            let now = Instant::now();
-            self.waits.progress(now);
-            let new = offset + bytes - self.linear_best.max(offset);
-            self.sequential_backoff.handle_bytes(new, now);
-            self.linear_best = offset + bytes;
-        }
-        let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
-        if (is_new || !self.sequential) && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
-            self.waits.recover();
-        }
-        self.stats.bytes_fetched += bytes;
-        let is_wanted = self.is_wanted(&(offset..offset + bytes));
-        if !is_wanted {
-            self.stats.bytes_dropped += bytes;
-        }
-        is_wanted
-    }
-}
-
 impl Sink for PieceSink {
     fn accepted(&mut self, request: RequestId) {
         if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
@@ -345,7 +219,7 @@ impl Sink for PieceSink {
         let suffix = {
             let mut state = self.shared.state.lock();
             state.pieces.try_remove(self.key);
-            state.sequential = true;
+            state.one_body.begin();
             state.suffix.give_up()
         };
         if let Some(suffix) = suffix {
@@ -446,7 +320,7 @@ impl Sink for PieceSink {
                 }
                 (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => {
                     // An opening in the background goes on, though nobody waits.
-                    state.preload |= state.info.is_none();
+                    state.preload |= state.mode.is_opening();
                     None
                 }
                 (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
@@ -459,6 +333,7 @@ impl Sink for PieceSink {
                         && !state.has_validator() =>
                 {
                     // Nothing that comes from elsewhere in the file can be told from the new one's.
+                    state.mode.make_unusable();
                     state.waits.end(error.clone());
                     state.fail(error).map(|error| (error, missing))
                 }

@@ -14,6 +14,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::config::ReadAhead;
+use crate::source::prefetch;
 use crate::storage::RangeSet;
 use crate::types::Priority;
 
@@ -21,12 +22,7 @@ use crate::types::Priority;
 pub(crate) const OPENING: u64 = 256 * 1024;
 
 /// The first piece after a jump; the next ones grow with what is read on in sequence.
-const FIRST_PIECE: u64 = 64 * 1024;
-
-/// A reader that has read no more than this after a jump may jump again: nothing beyond its first piece is fetched for
-/// it. A decoder that searches reads a page or a frame at each place. What was fetched beyond it would have to be read to
-/// its end, or would cost the connection.
-const LOOK: u64 = FIRST_PIECE / 4;
+const FIRST_PIECE: u64 = prefetch::FIRST_TARGET;
 
 /// Bounds of a piece, which otherwise is what the network gives in `PIECE_TIME`.
 const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
@@ -41,19 +37,12 @@ const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 /// So long such a piece takes at most: it holds a worker.
 const STREAMING_TIME: Duration = Duration::from_secs(4);
 
-/// Who has no more than this before it drains what comes.
-const STREAMING_RUN: u64 = 1024 * 1024;
+/// Bytes that a new connection sends before the first acknowledgement (RFC 6928): ten segments of 1,448. A network that
+/// carries no more in a round trip is filled by them at once.
+const INITIAL_WINDOW: u64 = 14_480;
 
 /// The piece size until the network's rate is known.
 const UNKNOWN_PIECE: u64 = 512 * 1024;
-
-/// So much read in sequence, and the reader is taken to go on: read-ahead goes to the mark.
-const SEQUENTIAL: u64 = 256 * 1024;
-
-/// So many bytes are read ahead for each one read from the file's start on. Who begins there mostly goes on, and what
-/// is there before it is played is what a bad minute of the network can't take away; a look at what the file is costs
-/// little.
-const FROM_THE_START: u64 = 256;
 
 /// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
 /// connection each; on a slow network a larger one would cost seconds.
@@ -70,9 +59,6 @@ const MIN_LEAD: u64 = 4 * 1024;
 
 /// And no sooner.
 pub(crate) const MAX_LEAD: u64 = PIECE.end;
-
-/// The mark where all is to be read ahead but storage is windowed.
-const WINDOWED_TARGET: u64 = 16 << 20;
 
 /// What the plan is made from.
 #[derive(Debug)]
@@ -154,6 +140,12 @@ impl Network {
         self.rate.map_or(0, |rate| (rate * STREAMING_TIME.as_secs_f64()) as u64).min(STREAMING_PIECE)
     }
 
+    /// True if a new connection needs several round trips to fill the network, and a measured rate may be that of
+    /// such a beginning.
+    fn has_slow_start(self) -> bool {
+        self.rate.is_none() || self.in_one_ttfb() > 2 * INITIAL_WINDOW
+    }
+
     /// What arrives in the time that a new request takes to its first byte.
     fn in_one_ttfb(self) -> u64 {
         let ttfb = self.ttfb.unwrap_or(Duration::from_millis(100));
@@ -209,14 +201,13 @@ impl ReaderView {
     /// in between.
     pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
         let end = covered_to(self.position, available, in_flight);
-        let prefetch_target = prefetch_target(read_ahead, self.position, self.run);
-        let enough = if self.filling { prefetch_target } else { prefetch_target / 2 };
-        self.filling = end < self.until || end - self.position < enough;
+        let target = prefetch::target(read_ahead, self.position, self.run);
+        self.filling = end < self.until || prefetch::refill(self.filling, end - self.position, target);
     }
 
     /// How far bytes should be there.
     fn target_end(&self, read_ahead: ReadAhead) -> u64 {
-        self.position.saturating_add(prefetch_target(read_ahead, self.position, self.run)).max(self.until)
+        self.position.saturating_add(prefetch::target(read_ahead, self.position, self.run)).max(self.until)
     }
 }
 
@@ -241,12 +232,15 @@ impl Snapshot<'_> {
         if !self.readers.iter().any(|reader| reader.urgent(self.available).is_some()) {
             return None;
         }
-        let reach = |reader: &ReaderView| {
-            covered_to(reader.position, self.available, self.in_flight)
-                .max(reader.target_end(self.read_ahead))
+        let reach = |reader: &ReaderView, read_ahead| {
+            covered_to(reader.position, self.available, self.in_flight).max(reader.target_end(read_ahead))
         };
-        let wants =
-            |piece: &Piece, reader: &ReaderView| piece.end > reader.position && piece.next <= reach(reader);
+        let wants = |piece: &Piece, reader: &ReaderView| {
+            // A download wants everything, but a long piece that goes on elsewhere can do so later.
+            let is_long = piece.end.saturating_sub(piece.next) > PIECE.end;
+            let read_ahead = if is_long { prefetch::windowed(self.read_ahead) } else { self.read_ahead };
+            piece.end > reader.position && piece.next <= reach(reader, read_ahead)
+        };
         self.in_flight.iter().position(|piece| {
             let is_wanted =
                 is_upcoming(piece, self.upcoming) || self.readers.iter().any(|reader| wants(piece, reader));
@@ -279,8 +273,8 @@ impl Snapshot<'_> {
             return None;
         }
         let ahead = reader.until.saturating_sub(position);
-        let size =
-            FIRST_PIECE.max(reader.run).max(ahead).min(self.network.piece().max(self.streaming_size(reader)));
+        let most = self.network.piece().max(self.streaming_size(reader));
+        let size = FIRST_PIECE.max(reader.run).max(ahead).min(most).max(self.cold_size(reader));
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
         // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
@@ -308,7 +302,9 @@ impl Snapshot<'_> {
         if self.network.single_connection && !self.in_flight.is_empty() {
             return None;
         }
-        let lead = self.network.pipeline_lead();
+        let cold_size = self.cold_size(reader);
+        // It is to go over the connection of the piece before it, which has left its slow start behind.
+        let lead = if cold_size > 0 { 0 } else { self.network.pipeline_lead() };
         let busy = |piece: &&Piece| piece.next < prefetch_target && piece.end > from;
         let mut running = self.in_flight.iter().filter(busy);
         let full = running.clone().count() >= 2
@@ -319,7 +315,7 @@ impl Snapshot<'_> {
         let ahead = reader.until.saturating_sub(gap.start);
         // As much again as there is from where the run began.
         let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
-        let streaming_size = self.streaming_size(reader);
+        let streaming_size = self.streaming_size(reader).max(cold_size);
         let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);
         // Not for one that drains: should it stop, the piece is cut where it has enough.
         let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
@@ -332,12 +328,22 @@ impl Snapshot<'_> {
     /// How large a piece may be because of what this reader has drained.
     fn streaming_size(&self, reader: &ReaderView) -> u64 {
         let ahead = self.available.run_from(reader.position) - reader.position;
-        let full = full_target(self.read_ahead);
-        // Half a mark is what a reader that does not drain has before more is asked for.
-        if full < STREAMING_RUN || ahead > STREAMING_RUN.min(full / 4) || self.network.single_connection {
+        if !prefetch::is_streaming(self.read_ahead, ahead) || self.network.single_connection {
             return 0;
         }
         reader.run.min(self.network.streaming_piece())
+    }
+
+    /// How large a piece may be for a reader that streams from the start of the file, or for a download, while the
+    /// network's rate is that of a connection's beginning: to the end, so that the first connection, once it is fast,
+    /// serves all of it. The piece is cut where its reader has enough.
+    fn cold_size(&self, reader: &ReaderView) -> u64 {
+        let (end, position) = (self.available.run_from(reader.position), reader.position);
+        let streams = prefetch::streams_from_start(position, reader.run, end - position);
+        let is_download = self.read_ahead == ReadAhead::Whole && reader.run >= position;
+        let is_large = prefetch::full_target(self.read_ahead) >= prefetch::STREAMING_AHEAD;
+        let is_cold = end <= PIECE.end && self.network.has_slow_start() && !self.network.single_connection;
+        if is_cold && is_large && (streams || is_download) { STREAMING_PIECE } else { 0 }
     }
 
     /// With everything wanted: the first of what the readers' read-ahead leaves out, one piece at a time.
@@ -374,24 +380,9 @@ impl Snapshot<'_> {
     }
 }
 
-/// How far ahead of a reader, which has read `run` bytes in sequence up to `position`, bytes should be there.
-pub(crate) fn prefetch_target(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
-    let full = full_target(read_ahead);
-    if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole {
-        return full;
-    }
-    let has_jumped = run < position;
-    if has_jumped && run < LOOK {
-        // Up to the end of the first piece, and no further.
-        return full.min(FIRST_PIECE - run);
-    }
-    let ahead = if has_jumped { run } else { run * FROM_THE_START };
-    full.min(FIRST_PIECE.max(ahead))
-}
-
 /// How far ahead of a reader bytes may be asked for.
 pub(crate) fn prefetch_limit(read_ahead: ReadAhead) -> u64 {
-    full_target(read_ahead).max(OPENING)
+    prefetch::full_target(read_ahead).max(OPENING)
 }
 
 /// What a reader waits for far from the opening, to be asked for beside it: before the first head has come, nothing
@@ -403,13 +394,6 @@ pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
         Some(position..position.checked_add(FIRST_PIECE)?)
     };
     readers.iter().find_map(far)
-}
-
-fn full_target(read_ahead: ReadAhead) -> u64 {
-    match read_ahead {
-        ReadAhead::Bytes(bytes) => bytes,
-        ReadAhead::Whole => u64::MAX,
-    }
 }
 
 /// True if a piece that has lasted for so long, and has so much left, is to be cut: the network was faster when it was
@@ -436,14 +420,6 @@ pub(crate) fn is_too_far<'a>(
 /// True if `piece` brings some of what a decoder reads next.
 pub(crate) fn is_upcoming(piece: &Piece, upcoming: &[Range<u64>]) -> bool {
     upcoming.iter().any(|range| piece.next < range.end && range.start < piece.end)
-}
-
-/// The read-ahead of a storage that keeps a window only.
-pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
-    match read_ahead {
-        ReadAhead::Whole => ReadAhead::Bytes(WINDOWED_TARGET),
-        bytes => bytes,
-    }
 }
 
 /// The end of what is stored or on its way without a gap from `position` on.
@@ -613,10 +589,13 @@ mod tests {
             let Plan::Fetch { range, .. } = plan(&[playing(at, run)], &stored, &[]) else { panic!("idle") };
             range.end - range.start
         };
-        assert_eq!((size(STREAMING_RUN, 2 * MIB), size(STREAMING_RUN, 3 * MIB)), (2 * MIB, 3 * MIB));
+        assert_eq!(
+            (size(prefetch::STREAMING_AHEAD, 2 * MIB), size(prefetch::STREAMING_AHEAD, 3 * MIB)),
+            (2 * MIB, 3 * MIB)
+        );
         // Four seconds of this network.
-        assert_eq!(size(STREAMING_RUN, 30 * MIB), 4_000_000);
-        assert_eq!(size(STREAMING_RUN + 1, 30 * MIB), 1_500_000);
+        assert_eq!(size(prefetch::STREAMING_AHEAD, 30 * MIB), 4_000_000);
+        assert_eq!(size(prefetch::STREAMING_AHEAD + 1, 30 * MIB), 1_500_000);
     }
 
     #[test]
@@ -669,20 +648,6 @@ mod tests {
     }
 
     #[test]
-    fn who_plays_from_the_start_is_taken_to_go_on_sooner_than_who_has_jumped() {
-        let prefetch_target = |position, run| prefetch_target(ReadAhead::Bytes(16 * MIB), position, run);
-        assert_eq!(
-            (prefetch_target(0, 0), prefetch_target(4096, 4096), prefetch_target(65_536, 65_536)),
-            (FIRST_PIECE, MIB, 16 * MIB)
-        );
-        assert_eq!(
-            (prefetch_target(MIB, 0), prefetch_target(MIB, 4096), prefetch_target(MIB, 131_072)),
-            (FIRST_PIECE, FIRST_PIECE - 4096, 131_072)
-        );
-        assert_eq!(prefetch_target(MIB, SEQUENTIAL), 16 * MIB);
-    }
-
-    #[test]
     fn the_next_piece_is_asked_for_shortly_before_the_last_one_ends() {
         let readers = [playing(MIB / 2, MIB / 2)];
         assert_eq!(plan(&readers, &[0..MIB], &[piece(MIB, 2 * MIB)]), Plan::Idle);
@@ -690,6 +655,48 @@ mod tests {
             plan(&readers, &[0..2 * MIB - 1000], &[piece(2 * MIB - 1000, 2 * MIB)]),
             Plan::Fetch { range: 2 * MIB..2 * MIB + 1_500_000, priority: Priority::Low }
         );
+    }
+
+    #[test]
+    fn a_reader_that_streams_from_the_start_gets_the_rest_over_the_connection_of_the_opening() {
+        let at = |position| waiting(position, position);
+        // While the opening is on its way its connection is waited for, although a player would prefetch by now.
+        assert_eq!(plan(&[at(200_000)], &[0..200_000], &[piece(200_000, OPENING)]), Plan::Idle);
+        let rest = |readers: &[ReaderView]| match plan(readers, &[0..OPENING], &[]) {
+            Plan::Fetch { range, .. } => range.end - range.start,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(rest(&[at(OPENING)]), STREAMING_PIECE);
+        assert!(rest(&[playing(200_000, 200_000)]) > STREAMING_PIECE - MIB);
+        // A player, and one that has jumped.
+        assert!(rest(&[playing(100_000, 100_000)]) < MIB);
+        assert!(rest(&[ReaderView { run: 100_000, ..at(OPENING) }]) < MIB);
+    }
+
+    #[test]
+    fn a_download_gets_the_rest_over_the_connection_of_the_opening() {
+        let download = |stored, in_flight: &[Piece]| {
+            plan_with(&[playing(0, 0)], &[0..stored], in_flight, ReadAhead::Whole, Priority::Low)
+        };
+        assert_eq!(download(200_000, &[piece(200_000, OPENING)]), Plan::Idle);
+        let range = OPENING..OPENING + STREAMING_PIECE;
+        assert_eq!(download(OPENING, &[]), Plan::Fetch { range, priority: Priority::Low });
+    }
+
+    #[test]
+    fn a_long_piece_of_a_download_does_not_share_the_network_with_a_seek() {
+        let mut available = RangeSet::default();
+        available.insert(0..MIB);
+        let unwanted = |in_flight: &[Piece]| {
+            let readers = &[waiting(10 * MIB, 0)];
+            let (read_ahead, admissible) = (ReadAhead::Whole, Priority::High);
+            let (len, network, available) = (Some(100 * MIB), network(1e6, 40), &available);
+            let (suffix, upcoming) = (None, &[][..]);
+            Snapshot { readers, available, in_flight, suffix, len, network, read_ahead, upcoming, admissible }
+                .poll_unwanted()
+        };
+        assert_eq!(unwanted(&[piece(30 * MIB, 80 * MIB)]), Some(0));
+        assert_eq!(unwanted(&[piece(30 * MIB, 33 * MIB)]), None);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::Shared;
 use super::pool::{Probed, Proof};
+use super::shared::Shared;
 use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::{Error, ErrorKind};

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::{HttpFile, ReaderId, Shared};
+use super::http_file::HttpFile;
+use super::shared::{ReaderId, Shared};
 use crate::config::ReadAhead;
 use crate::error::Error;
 use crate::event::Subscriber;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use super::Shared;
+use super::shared::Shared;
 use super::state::FlowControl;
 use crate::client::{ResponseHead, retry};
 use crate::config::ReadAhead;
@@ -29,16 +29,19 @@ pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
         let result = contain("reading a sequential body", || run(&reads, body))
             .unwrap_or_else(|panic| Err(panic.into()));
         if let Err(error) = &result {
-            reads.pause_after(error);
+            pause_after(&reads, error);
         }
-        reads.sequential_ended(result);
+        sequential_ended(&reads, result);
     });
     match spawned {
         // The thread before it has ended, or is about to: it said so before this one was asked for.
         Ok(thread) => *shared.sequential.lock() = Some(thread),
         Err(error) => {
             let kind = ErrorKind::Io(error.kind());
-            shared.sequential_ended(Err(Error::new(kind, "a thread could not be started").with_cause(error)));
+            sequential_ended(
+                shared,
+                Err(Error::new(kind, "a thread could not be started").with_cause(error)),
+            );
         }
     }
 }
@@ -48,7 +51,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
     let mut offset = 0_u64;
     // The first bytes, while it is not clear that they are media.
     let mut first = shared.state.lock().first.is_empty().then(Vec::new);
-    while shared.flow_control(offset) == FlowControl::Go {
+    while flow_control(shared, offset) == FlowControl::Go {
         let got = body.read_chunk(&mut chunk)?;
         if let Some(mut held) = first.take() {
             held.extend_from_slice(&chunk[..got]);
@@ -72,107 +75,105 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
             if body.is_doubtful_end() {
                 return Ok(());
             }
-            return shared.found_end(offset, body.head());
+            return found_end(shared, offset, body.head());
         }
-        shared.compare_with_stored(offset, &chunk[..got])?;
+        compare_with_stored(shared, offset, &chunk[..got])?;
         shared.store(offset, &chunk[..got])?;
         offset += got as u64;
     }
     Ok(())
 }
 
-impl Shared {
-    /// Fails if what came at `offset` is not what is stored there, from an earlier reading of the body.
-    fn compare_with_stored(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let end = offset + bytes.len() as u64;
-        // Any part of them may be stored: a window begins and ends anywhere.
-        let both = |range: Range<u64>| range.start.max(offset)..range.end.min(end);
-        let stored: Vec<Range<u64>> = self
-            .resource
-            .with_ranges(|ranges| ranges.iter().map(both).filter(|range| range.start < range.end).collect());
-        for range in stored {
-            let came = &bytes[(range.start - offset) as usize..(range.end - offset) as usize];
-            let mut there = vec![0; came.len()];
-            // What was evicted meanwhile is nobody's any more.
-            let got = self.resource.read_at(range.start, &mut there)?;
-            if there[..got] != came[..got] {
-                let why = format!("the file changed while it was read: other bytes from {} on", range.start);
-                return Err(Error::new(ErrorKind::Changed, why).with_url(self.url()));
-            }
+/// Fails if what came at `offset` is not what is stored there, from an earlier reading of the body.
+fn compare_with_stored(shared: &Shared, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    let end = offset + bytes.len() as u64;
+    // Any part of them may be stored: a window begins and ends anywhere.
+    let both = |range: Range<u64>| range.start.max(offset)..range.end.min(end);
+    let stored: Vec<Range<u64>> = shared
+        .resource
+        .with_ranges(|ranges| ranges.iter().map(both).filter(|range| range.start < range.end).collect());
+    for range in stored {
+        let came = &bytes[(range.start - offset) as usize..(range.end - offset) as usize];
+        let mut there = vec![0; came.len()];
+        // What was evicted meanwhile is nobody's any more.
+        let got = shared.resource.read_at(range.start, &mut there)?;
+        if there[..got] != came[..got] {
+            let why = format!("the file changed while it was read: other bytes from {} on", range.start);
+            return Err(Error::new(ErrorKind::Changed, why).with_url(shared.url()));
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Blocks until the body may be read on from `offset`, or will not be.
-    fn flow_control(&self, offset: u64) -> FlowControl {
-        let decided = self.resource.wait(None, |view| {
-            if self.link.get().is_none_or(|link| link.epoch.is_cancelled()) {
-                return Some(FlowControl::Leave);
-            }
-            self.state.lock().flow_control(offset, view.ranges)
-        });
-        decided.unwrap_or(FlowControl::Leave)
-    }
-
-    /// Notes that the body behind `head` ended at `offset`. Fails if the file is known to be longer.
-    fn found_end(&self, offset: u64, head: &ResponseHead) -> Result<(), Error> {
-        let stored = self.resource.with_ranges(|ranges| ranges.iter().last().map_or(0, |last| last.end));
-        {
-            let mut state = self.state.lock();
-            let known = stored.max(state.linear_best).max(state.len().unwrap_or(0));
-            if offset < known {
-                // Without a framing a lost connection looks like an end (RFC 9112, section 8). With one it is an end.
-                let is_framed = head.body_len().is_some() || head.header("transfer-encoding").is_some();
-                let kind = if is_framed { ErrorKind::Changed } else { ErrorKind::Truncated };
-                let why = format!("the body ended at {offset}, and the file has {known} bytes or more");
-                return Err(Error::new(kind, why).with_url(head.url()));
-            }
-            if let Some(info) = &mut state.info {
-                info.len = Some(offset);
-            }
+/// Blocks until the body may be read on from `offset`, or will not be.
+fn flow_control(shared: &Shared, offset: u64) -> FlowControl {
+    let decided = shared.resource.wait(None, |view| {
+        if shared.link.get().is_none_or(|link| link.epoch.is_cancelled()) {
+            return Some(FlowControl::Leave);
         }
-        self.resource.notify();
-        Ok(())
-    }
+        shared.state.lock().flow_control(offset, view.ranges)
+    });
+    decided.unwrap_or(FlowControl::Leave)
+}
 
-    /// Waits before the body is asked for again, unless the reading that broke off had got further than any before.
-    fn pause_after(&self, error: &Error) {
-        if !error.is_retryable() {
-            return;
+/// Notes that the body behind `head` ended at `offset`. Fails if the file is known to be longer.
+fn found_end(shared: &Shared, offset: u64, head: &ResponseHead) -> Result<(), Error> {
+    let stored = shared.resource.with_ranges(|ranges| ranges.iter().last().map_or(0, |last| last.end));
+    {
+        let mut state = shared.state.lock();
+        let known = stored.max(state.one_body.best()).max(state.len().unwrap_or(0));
+        if offset < known {
+            // Without a framing a lost connection looks like an end (RFC 9112, section 8). With one it is an end.
+            let is_framed = head.body_len().is_some() || head.header("transfer-encoding").is_some();
+            let kind = if is_framed { ErrorKind::Changed } else { ErrorKind::Truncated };
+            let why = format!("the body ended at {offset}, and the file has {known} bytes or more");
+            return Err(Error::new(kind, why).with_url(head.url()));
         }
-        let after = {
-            let mut state = self.state.lock();
+        if let Some(info) = state.mode.info_mut() {
+            info.len = Some(offset);
+        }
+    }
+    shared.resource.notify();
+    Ok(())
+}
+
+/// Waits before the body is asked for again, unless the reading that broke off had got further than any before.
+fn pause_after(shared: &Shared, error: &Error) {
+    if !error.is_retryable() {
+        return;
+    }
+    let after = {
+        let mut state = shared.state.lock();
+        state.waits.retry(error.clone());
+        state.one_body.handle_failure(error, retry::random())
+    };
+    let Some(after) = after else { return };
+    let is_cancelled = || shared.link.get().is_none_or(|link| link.epoch.is_cancelled());
+    shared.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
+}
+
+fn sequential_ended(shared: &Shared, result: Result<(), Error>) {
+    let mut state = shared.state.lock();
+    state.one_body.end();
+    let unreturned = match result {
+        Ok(()) => None,
+        Err(error) if error.is_retryable() => {
+            let target = state.target().cloned();
+            state.leave_target(target.as_ref());
             state.waits.retry(error.clone());
-            state.sequential_backoff.handle_failure(error, u32::MAX, retry::random())
-        };
-        let Some(after) = after else { return };
-        let is_cancelled = || self.link.get().is_none_or(|link| link.epoch.is_cancelled());
-        self.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
-    }
-
-    fn sequential_ended(&self, result: Result<(), Error>) {
-        let mut state = self.state.lock();
-        state.sequential = false;
-        let unreturned = match result {
-            Ok(()) => None,
-            Err(error) if error.is_retryable() => {
-                let target = state.target().cloned();
-                state.leave_target(target.as_ref());
-                state.waits.retry(error.clone());
-                // Else it is asked for again at once.
-                let is_wanted = state.read_ahead == ReadAhead::Whole
-                    || state.readers.iter().any(|(_, reader)| reader.waits());
-                if is_wanted { None } else { state.halt(error) }
-            }
-            Err(error) if error.is_cancelled() => None,
-            Err(error) => state.fail(error),
-        };
-        let position = state.linear_best;
-        drop(state);
-        if let Some(error) = unreturned {
-            self.report(error, position);
+            // Else it is asked for again at once.
+            let is_wanted = state.read_ahead == ReadAhead::Whole
+                || state.readers.iter().any(|(_, reader)| reader.waits());
+            if is_wanted { None } else { state.halt(error) }
         }
-        self.resource.notify();
-        self.replan(Priority::High);
+        Err(error) if error.is_cancelled() => None,
+        Err(error) => state.fail(error),
+    };
+    let position = state.one_body.best();
+    drop(state);
+    if let Some(error) = unreturned {
+        shared.report(error, position);
     }
+    shared.resource.notify();
+    shared.replan(Priority::High);
 }

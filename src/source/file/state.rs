@@ -4,23 +4,26 @@
 //! does I/O or calls foreign code.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use slab::Slab;
 
+use super::mode::Mode;
+use super::one_body::OneBody;
 use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Snapshot};
 use super::pool::{self, Probed, Proof, ServerPool, Verdict};
-use super::suffix::Suffix;
+use super::suffix::{Suffix, Tail};
 use crate::cancel::CancelToken;
 use crate::client::ResponseHead;
-use crate::client::representation::{self, Likeness, Representation};
-use crate::client::retry::Backoff;
+use crate::client::representation::{self, Likeness};
 use crate::config::ReadAhead;
-use crate::downloader::Flow;
+use crate::downloader::{Flow, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::media::{self, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
 use crate::safe_url::SafeUrl;
 use crate::source::StreamStats;
+use crate::source::prefetch;
 use crate::source::wait::WaitState;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
@@ -36,23 +39,6 @@ const KEPT_HEAD: u64 = OPENING;
 ///
 /// Storage keeps whole blocks of 256 KiB, so head and tail take 768 KiB at most, beside the windows.
 const KEPT_TAIL: u64 = 128 * 1024;
-
-/// What the first answer told.
-#[derive(Clone, Debug)]
-pub(crate) struct Info {
-    /// Bytes in the file. A body without an announced length tells it when it has ended.
-    pub(crate) len: Option<u64>,
-    /// The server serves ranges; else the one body is read from its start to its end.
-    pub(crate) ranged: bool,
-    /// Where redirects led last, if what is there has served since. It is asked first.
-    pub(crate) target: Option<SafeUrl>,
-    pub(crate) content_type: Option<String>,
-    /// What all its bytes are of.
-    pub(crate) representation: Representation,
-    /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the
-    /// others. Else bytes have to be compared.
-    pub(crate) has_validator: bool,
-}
 
 /// A piece that was asked for and has not ended.
 #[derive(Debug)]
@@ -70,21 +56,18 @@ pub(crate) struct InFlight {
 pub(crate) struct State {
     pub(crate) readers: Slab<ReaderView>,
     pub(crate) pieces: Slab<InFlight>,
-    /// Known once the first head has come; changes no more but for a length that is found out, and its target.
-    pub(crate) info: Option<Info>,
+    /// How the file is read, and what is known of it.
+    pub(crate) mode: Mode,
     /// Ranges that were answered with the whole, one after another.
-    pub(crate) ignored_ranges: u32,
+    ignored_ranges: u32,
     /// A range was refused with a status that a request for the whole may not meet: that one is made next, and tells.
-    pub(crate) tries_whole: bool,
+    tries_whole: bool,
     /// A piece was asked for beside the opening. It is not asked for again before the head has come.
-    pub(crate) asked_beside: bool,
+    asked_beside: bool,
     /// The request for the last bytes, beside the opening.
     pub(crate) suffix: Suffix,
-    /// A thread reads the one body of a server without ranges.
-    pub(crate) sequential: bool,
-    /// How far any reading of the one body has come, and the readings that broke off.
-    pub(crate) linear_best: u64,
-    pub(crate) sequential_backoff: Backoff,
+    /// The body of a server without ranges, which a thread reads.
+    pub(crate) one_body: OneBody,
     /// Why blocked calls end. It has ended if the file changed, and nothing tells its old bytes from its new ones.
     pub(crate) waits: WaitState,
     /// The opening is fetched although nobody waits for it.
@@ -118,21 +101,19 @@ impl State {
         Self {
             readers: Slab::new(),
             pieces: Slab::new(),
-            info: None,
+            mode: Mode::Opening,
             ignored_ranges: 0,
             tries_whole: false,
             asked_beside: false,
             suffix: Suffix::Off,
-            sequential: false,
-            linear_best: 0,
-            sequential_backoff: Backoff::default(),
+            one_body: OneBody::default(),
             waits: WaitState::default(),
             preload: false,
             opening: true,
             first: FirstBytes::default(),
             upcoming: Vec::new(),
             media: None,
-            read_ahead: if behind.is_some() { plan::windowed(read_ahead) } else { read_ahead },
+            read_ahead: if behind.is_some() { prefetch::windowed(read_ahead) } else { read_ahead },
             behind,
             stats: StreamStats::default(),
             pool: ServerPool::new(true),
@@ -148,7 +129,7 @@ impl State {
     /// Changes how far to read ahead.
     pub(crate) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
         self.waits.restart();
-        self.read_ahead = if self.behind.is_some() { plan::windowed(read_ahead) } else { read_ahead };
+        self.read_ahead = if self.behind.is_some() { prefetch::windowed(read_ahead) } else { read_ahead };
     }
 
     /// Notes that `reader` wants the byte at `position` now.
@@ -168,21 +149,21 @@ impl State {
     }
 
     pub(crate) fn len(&self) -> Option<u64> {
-        self.info.as_ref().and_then(|info| info.len)
+        self.mode.len()
     }
 
     /// True if `position` is behind the last byte; not before the first bytes have shown that it is no page that ends
     /// there.
     pub(crate) fn is_past_end(&self, position: u64) -> bool {
         let opens = |in_flight: &InFlight| in_flight.piece.next == 0;
-        let is_unclear =
-            self.first.is_empty() && (self.sequential || self.pieces.iter().any(|(_, piece)| opens(piece)));
+        let is_unclear = self.first.is_empty()
+            && (self.one_body.is_running() || self.pieces.iter().any(|(_, piece)| opens(piece)));
         !is_unclear && self.len().is_some_and(|len| position >= len)
     }
 
     /// True if the one body is read from its start to its end: nothing is asked for ahead of a reader.
     pub(crate) fn is_sequential(&self) -> bool {
-        self.info.as_ref().is_some_and(|info| !info.ranged)
+        self.mode.is_sequential()
     }
 
     /// True while the caller of `open` waits.
@@ -192,24 +173,14 @@ impl State {
 
     /// What to fetch next.
     pub(crate) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
-        match &self.info {
-            _ if self.waits.ended().is_some() => Plan::Idle,
-            info if self.tries_whole => {
-                self.plan_sequential(available, info.as_ref().and_then(|info| info.len))
-            }
-            None => self.plan_opening(admissible),
-            Some(info) if info.ranged && self.pool.has_suspect() => {
-                if self.pool.is_probing() {
-                    Plan::Idle
-                } else {
-                    Plan::Probe
-                }
-            }
-            Some(info) if info.ranged => self.plan_pieces(available, network, admissible),
-            Some(info) => {
-                let len = info.len;
-                self.plan_sequential(available, len)
-            }
+        match &self.mode {
+            Mode::Unusable(_) => Plan::Idle,
+            mode if self.tries_whole => self.plan_sequential(available, mode.len()),
+            Mode::Opening => self.plan_opening(admissible),
+            Mode::Ranged(_) if self.pool.is_probing() => Plan::Idle,
+            Mode::Ranged(_) if self.pool.has_suspect() => Plan::Probe,
+            Mode::Ranged(_) => self.plan_pieces(available, network, admissible),
+            Mode::Sequential(info) => self.plan_sequential(available, info.len),
         }
     }
 
@@ -237,7 +208,7 @@ impl State {
             && self.waits.halted().is_none()
             && len.is_none_or(|len| available.run_from(0) < len);
         let is_wanted = self.preload || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
-        if self.sequential || !self.pieces.is_empty() || !is_wanted {
+        if self.one_body.is_running() || !self.pieces.is_empty() || !is_wanted {
             return Plan::Idle;
         }
         Plan::Fetch { range: 0..u64::MAX, priority: Priority::High }
@@ -271,7 +242,7 @@ impl State {
 
     /// True if an answer's head proves that it is of the same file.
     pub(crate) fn has_validator(&self) -> bool {
-        self.info.as_ref().is_none_or(|info| info.has_validator || !info.ranged)
+        !self.mode.is_ranged() || self.mode.info().is_none_or(|info| info.has_validator)
     }
 
     /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
@@ -297,7 +268,7 @@ impl State {
                 superseded.push(in_flight.token.clone());
             }
         }
-        self.asked_beside |= self.info.is_none() && range.start > 0;
+        self.asked_beside |= self.mode.is_opening() && range.start > 0;
         let piece = Piece { next: range.start, end: range.end, retrying: None };
         (self.pieces.insert(InFlight { piece, priority, token, request: None, for_reader }), superseded)
     }
@@ -322,7 +293,7 @@ impl State {
 
     fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
         // The opening tells what the file is, wherever its reader has gone.
-        let len = self.info.as_ref().filter(|info| info.ranged)?.len;
+        let len = self.mode.info().filter(|_| self.mode.is_ranged())?.len;
         let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
             self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
         let readers = self.readers();
@@ -347,22 +318,16 @@ impl State {
         if head.total() == Some(0) {
             return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
         }
-        let Some(info) = &mut self.info else {
-            self.info = Some(Info {
-                len: head.total(),
-                ranged: head.is_partial(),
-                target: None,
-                content_type: head.content_type().map(str::to_owned),
-                has_validator: Representation::of(head).strong_validator().is_some(),
-                representation: Representation::of(head),
-            });
+        let is_ranged = self.mode.is_ranged();
+        let Some(info) = self.mode.info_mut() else {
+            self.mode.open(head);
             return Ok(Accepted::Taken);
         };
         let has_first = self.first.as_slice().len() as u64 >= pool::PROOF.min(info.len.unwrap_or(u64::MAX));
         match info.representation.compare(head) {
             Likeness::HtmlPage => return Err(representation::html_page(head)),
             Likeness::Changed(what) => return Err(representation::changed(head, what)),
-            Likeness::OtherTag(tag) => match self.pool.judge(&tag, start, info.ranged && has_first) {
+            Likeness::OtherTag(tag) => match self.pool.judge(&tag, start, is_ranged && has_first) {
                 Verdict::Same => {}
                 Verdict::Unproved => return Ok(Accepted::Unproved),
                 Verdict::Changed => return Err(representation::changed(head, "entity tag")),
@@ -376,8 +341,7 @@ impl State {
         }
         if head.is_partial() {
             // A whole that comes instead may be refused yet.
-            info.representation.learn_total(head);
-            info.len = info.len.or(head.total());
+            info.learn_total(head);
         }
         Ok(Accepted::Taken)
     }
@@ -386,7 +350,7 @@ impl State {
     pub(crate) fn add_first(&mut self, offset: u64, bytes: &[u8]) {
         let known = self.first.as_slice().len();
         self.first.add(offset, bytes);
-        let len = self.info.as_ref().filter(|info| info.ranged).and_then(|info| info.len);
+        let len = self.len().filter(|_| self.mode.is_ranged());
         let Some(len) = len.filter(|_| self.read_ahead != ReadAhead::Bytes(0)) else { return };
         if self.first.as_slice().len() > known {
             self.upcoming = media::upcoming(self.first.as_slice(), len);
@@ -418,7 +382,7 @@ impl State {
     /// What the head of a probe's answer tells; of one with the suspect's tag the bytes have to be compared.
     pub(crate) fn read_probe(&mut self, head: &ResponseHead, proof: Proof) -> Probed {
         self.stats.requests += 1;
-        let Some(info) = &self.info else { return Probed::Nothing };
+        let Some(info) = self.mode.info() else { return Probed::Nothing };
         match info.representation.compare(head) {
             Likeness::Confirmed => Probed::EarlierTag,
             Likeness::OtherTag(tag) if self.pool.is_cleared(&tag) => Probed::EarlierTag,
@@ -438,7 +402,7 @@ impl State {
             self.tries_whole &= head.start() == 0;
             return Ok(Flow::Stream);
         }
-        let has_served_ranges = self.info.as_ref().is_some_and(|info| info.ranged);
+        let has_served_ranges = self.mode.is_ranged();
         let tells_nothing = head.total().is_none() && head.validator().is_none();
         if has_served_ranges && tells_nothing {
             let why =
@@ -454,15 +418,13 @@ impl State {
             return Err(Error::new(ErrorKind::RangeIgnored, why).with_url(head.url()));
         }
         // One body with all of it: a thread of the file reads it at the readers' pace.
-        if let Some(info) = &mut self.info {
-            info.ranged = false;
-        }
+        self.mode.make_sequential();
         Ok(Flow::Detach)
     }
 
     /// Notes that the answer from `url` was taken: what is fetched from now on is asked for there.
     pub(crate) fn adopt_target(&mut self, url: &SafeUrl) {
-        if let Some(info) = &mut self.info {
+        if let Some(info) = self.mode.info_mut() {
             info.target = Some(url.clone());
         }
     }
@@ -470,13 +432,13 @@ impl State {
     /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the
     /// original URL, which may lead elsewhere by now.
     pub(crate) fn leave_target(&mut self, target: Option<&SafeUrl>) {
-        if let Some(info) = self.info.as_mut().filter(|info| info.target.as_ref() == target) {
+        if let Some(info) = self.mode.info_mut().filter(|info| info.target.as_ref() == target) {
             info.target = None;
         }
     }
 
     pub(crate) fn target(&self) -> Option<&SafeUrl> {
-        self.info.as_ref()?.target.as_ref()
+        self.mode.info()?.target.as_ref()
     }
 
     /// Notes what the request for `range` failed of. True if the whole is to be asked for instead: some servers refuse
@@ -488,8 +450,8 @@ impl State {
             return false;
         }
         // Where the length is not known, a piece may have been asked for behind the end.
-        let may_be_end = error.kind() == ErrorKind::Status(416)
-            && self.info.as_ref().is_some_and(|info| info.len.is_none());
+        let may_be_end =
+            error.kind() == ErrorKind::Status(416) && self.mode.info().is_some_and(|info| info.len.is_none());
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
         self.tries_whole |= is_refused;
         is_refused
@@ -504,8 +466,8 @@ impl State {
             let ahead = reader.position.saturating_add(plan::prefetch_limit(self.read_ahead));
             reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
-        let windows = self.readers.iter().map(|(_, reader)| window(reader));
-        Some(windows.chain(kept).chain(self.upcoming.iter().cloned()).collect())
+        let windows = self.readers.iter().map(|(_, reader)| window(reader)).chain(kept);
+        Some(windows.chain(self.upcoming.iter().cloned()).collect())
     }
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.
@@ -523,7 +485,7 @@ impl State {
     /// True if somebody is blocked on a byte that this piece is to bring.
     pub(crate) fn is_urgent(&self, piece: &Piece) -> bool {
         // Before the first head has come nothing else can be had.
-        let needs = |reader: &ReaderView| reader.needs(piece) || (self.info.is_none() && reader.waits());
+        let needs = |reader: &ReaderView| reader.needs(piece) || (self.mode.is_opening() && reader.waits());
         self.readers.iter().any(|(_, reader)| needs(reader))
     }
 
@@ -566,11 +528,11 @@ impl State {
         let facts = Facts {
             is_cancelled,
             is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
-            has_failed: self.waits.halted().is_some() || self.waits.ended().is_some(),
-            is_known: self.info.is_some(),
+            has_failed: self.waits.halted().is_some() || self.mode.is_unusable(),
+            is_known: !self.mode.is_opening(),
             is_retrying: self.is_retrying(available),
             is_urgent: self.readers.iter().any(|(_, reader)| waits(reader)),
-            is_fetching: !self.pieces.is_empty() || self.sequential,
+            is_fetching: !self.pieces.is_empty() || self.one_body.is_running(),
         };
         facts.phase()
     }
@@ -609,11 +571,96 @@ impl State {
             return Some(FlowControl::Restart);
         }
         let within = |reader: &ReaderView| {
-            let prefetch_target =
-                plan::prefetch_target(self.read_ahead, reader.position, reader.run).max(OPENING);
+            let prefetch_target = prefetch::target(self.read_ahead, reader.position, reader.run).max(OPENING);
             reader.waiting || offset < reader.position.saturating_add(prefetch_target).max(reader.until)
         };
         self.readers.iter().any(|(_, reader)| within(reader)).then_some(FlowControl::Go)
+    }
+
+    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored
+    /// bytes do.
+    pub(crate) fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
+        let is_behind_end =
+            error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
+        let Some(info) = self.mode.info_mut().filter(|info| info.len.is_none() && is_behind_end) else {
+            return false;
+        };
+        info.len = Some(piece.next);
+        true
+    }
+
+    /// Notes that an answer ended where the stored bytes do: of a file of unknown length, that is its end.
+    pub(crate) fn note_nothing_more(&mut self, piece: &Piece) {
+        if let Some(info) = self.mode.info_mut() {
+            info.len.get_or_insert(piece.next);
+        }
+    }
+
+    /// Returns the error if fetching ends with it, and no read returns it.
+    pub(crate) fn note_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
+        match outcome {
+            // Given up, or nobody waits for it. Whoever does later has it fetched again.
+            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
+                let is_download = self.read_ahead == ReadAhead::Whole;
+                self.waits.retry(error.clone());
+                if is_download && error.is_retryable() {
+                    self.waits.restart();
+                    return None;
+                }
+                self.halt(error)
+            }
+            Outcome::Failed(error) => self.fail(error),
+            Outcome::Done => {
+                self.waits.recover();
+                None
+            }
+            Outcome::Cancelled(_) => None,
+        }
+    }
+
+    /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the
+    /// piece that runs ahead of it is none.
+    pub(crate) fn note_progress(&mut self, key: usize) {
+        let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
+        if is_urgent {
+            self.waits.progress(Instant::now());
+        }
+    }
+
+    /// Notes that bytes have come. True if some reader may want them.
+    pub(crate) fn take_in(&mut self, offset: u64, bytes: &[u8]) -> bool {
+        self.add_first(offset, bytes);
+        let bytes = bytes.len() as u64;
+        let (now, end) = (Instant::now(), offset + bytes);
+        let is_progress = !self.one_body.is_running() || self.one_body.handle_bytes(offset, end, now);
+        if is_progress && self.one_body.is_running() {
+            self.waits.progress(now);
+        }
+        let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
+        if is_progress && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
+            self.waits.recover();
+        }
+        self.stats.bytes_fetched += bytes;
+        let is_wanted = self.is_wanted(&(offset..offset + bytes));
+        if !is_wanted {
+            self.stats.bytes_dropped += bytes;
+        }
+        is_wanted
+    }
+
+    /// The tail that has arrived, once the opening has shown what the file is. It is dropped if it is of another version
+    /// of the file: what the opening says counts.
+    pub(crate) fn poll_tail(&mut self) -> Option<(u64, Vec<u8>)> {
+        if self.first.is_empty() {
+            return None;
+        }
+        let Tail { head, bytes } = self.suffix.take_held()?;
+        let is_ranged = self.mode.is_ranged();
+        let info = self.mode.info_mut().filter(|info| is_ranged && info.is_of_same(&head, &self.pool))?;
+        info.learn_total(&head);
+        // Or a reader would request them again before they are stored.
+        self.suffix = Suffix::Storing;
+        Some((head.start(), bytes))
     }
 }
 

@@ -12,16 +12,10 @@
 //! It is a prefetch and never an error. An answer other than a 206 is closed at its head, and the origin is remembered.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::Shared;
-use super::state::State;
 use crate::cancel::CancelToken;
 use crate::client::ResponseHead;
-use crate::client::representation::Likeness;
-use crate::downloader::{Flow, Outcome, Sink};
-use crate::error::{Error, ErrorKind};
-use crate::types::{Priority, RequestId};
+use crate::types::RequestId;
 
 /// Bytes that are requested. With their response head they fit into the first flight of a new connection: ten segments
 /// of 1,448 bytes (RFC 6928), less a head of 600 bytes.
@@ -55,8 +49,8 @@ pub(crate) struct Running {
 /// The last bytes of a file, and the response head that they came with.
 #[derive(Debug)]
 pub(crate) struct Tail {
-    head: ResponseHead,
-    bytes: Vec<u8>,
+    pub(crate) head: ResponseHead,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl Suffix {
@@ -105,19 +99,19 @@ impl Suffix {
         }
     }
 
-    fn accepted(&mut self, request: RequestId) {
+    pub(crate) fn accepted(&mut self, request: RequestId) {
         if let Self::Running(running) = self {
             running.request = Some(request);
         }
     }
 
-    fn hold(&mut self, tail: Tail) {
+    pub(crate) fn hold(&mut self, tail: Tail) {
         if self.is_running() {
             *self = Self::Held(tail);
         }
     }
 
-    fn take_held(&mut self) -> Option<Tail> {
+    pub(crate) fn take_held(&mut self) -> Option<Tail> {
         match std::mem::take(self) {
             Self::Held(tail) => Some(tail),
             other => {
@@ -126,122 +120,10 @@ impl Suffix {
             }
         }
     }
-
     /// Records that the bytes are stored.
-    fn stored(&mut self) {
+    pub(crate) fn stored(&mut self) {
         if let Self::Storing = self {
             *self = Self::Off;
         }
-    }
-}
-
-impl State {
-    /// The tail that has arrived, once the opening has shown what the file is. It is dropped if it is of another version
-    /// of the file: what the opening says counts.
-    pub(crate) fn poll_tail(&mut self) -> Option<(u64, Vec<u8>)> {
-        if self.first.is_empty() {
-            return None;
-        }
-        let Tail { head, bytes } = self.suffix.take_held()?;
-        let info = self.info.as_mut().filter(|info| info.ranged)?;
-        let is_same = match info.representation.compare(&head) {
-            Likeness::Confirmed => true,
-            // Without any validator a far piece proves no more.
-            Likeness::Unconfirmed => !info.has_validator,
-            Likeness::OtherTag(tag) => self.pool.is_cleared(&tag),
-            Likeness::Changed(_) | Likeness::HtmlPage => false,
-        };
-        let has_same_len = info.len.is_none() || info.len == head.total();
-        if !is_same || !has_same_len {
-            return None;
-        }
-        info.representation.learn_total(&head);
-        info.len = info.len.or(head.total());
-        // Or a reader would request them again before they are stored.
-        self.suffix = Suffix::Storing;
-        Some((head.start(), bytes))
-    }
-}
-
-/// The sink of the suffix request.
-pub(crate) struct SuffixSink {
-    shared: Arc<Shared>,
-    tail: Option<Tail>,
-    /// The answer was another one than the bytes that were asked for.
-    is_refused: bool,
-}
-
-impl SuffixSink {
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, tail: None, is_refused: false }
-    }
-}
-
-impl Sink for SuffixSink {
-    fn accepted(&mut self, request: RequestId) {
-        self.shared.state.lock().suffix.accepted(request);
-    }
-
-    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
-        self.shared.state.lock().stats.requests += 1;
-        if !head.is_partial() {
-            self.is_refused = true;
-            return Err(Error::new(ErrorKind::Refusal, "the whole came instead of the last bytes"));
-        }
-        self.tail = Some(Tail { head: head.clone(), bytes: Vec::new() });
-        Ok(Flow::Stream)
-    }
-
-    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
-        if let Some(tail) = &mut self.tail {
-            tail.bytes.extend_from_slice(bytes);
-        }
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>, outcome: Outcome) {
-        let Self { shared, tail, is_refused } = *self;
-        let is_done = matches!(outcome, Outcome::Done);
-        if is_refused || matches!(&outcome, Outcome::Failed(error) if is_refusal(error)) {
-            if let Some(link) = shared.link.get() {
-                link.waker.note_suffix_refused(&shared.request);
-            }
-        }
-        {
-            let mut state = shared.state.lock();
-            match tail.filter(|_| is_done) {
-                Some(tail) => state.suffix.hold(tail),
-                None => drop(state.suffix.give_up()),
-            }
-        }
-        // Without the last bytes a reader may be blocked on what nothing brings.
-        let stored = shared.store_tail();
-        if let Err(error) = stored {
-            log::debug!("the last bytes of {} can't be stored: {error}", shared.url());
-        }
-        shared.keep_preconnected();
-        shared.resource.notify();
-        shared.replan(Priority::High);
-    }
-}
-
-/// True if a request for all of the file may be served where this one was not.
-fn is_refusal(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::WrongRange => true,
-        // These are about the file, and its opening gets them too.
-        ErrorKind::Status(401 | 404 | 410) => false,
-        ErrorKind::Status(400..=499) => !error.is_retryable(),
-        _ => false,
-    }
-}
-
-impl Shared {
-    /// Stores the tail that has arrived, once the opening has shown what the file is.
-    pub(crate) fn store_tail(&self) -> Result<(), Error> {
-        let Some((start, bytes)) = self.state.lock().poll_tail() else { return Ok(()) };
-        let stored = self.store(start, &bytes);
-        self.state.lock().suffix.stored();
-        stored
     }
 }

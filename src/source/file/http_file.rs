@@ -1,0 +1,98 @@
+//! A file that is being streamed: opens it, and ends its transfers when it is dropped.
+
+use std::sync::Arc;
+
+use super::peer::FilePeer;
+use super::shared::{Link, ReaderId, Shared};
+use super::suffix::Suffix;
+use crate::cancel::{CancelGuard, CancelReason};
+use crate::config::FileConfig;
+use crate::downloader::{BesideOpening, Downloader, PeerHandle};
+use crate::error::Error;
+use crate::foreign::in_callback;
+use crate::types::Priority;
+
+/// A file that is being streamed. Keeps its peer, and so the downloader, alive.
+#[derive(Debug)]
+pub(crate) struct HttpFile {
+    shared: Arc<Shared>,
+    _on_cancel: CancelGuard,
+    /// Last: everything is cancelled before the drop waits for the sequential thread.
+    peer: PeerHandle,
+}
+
+impl HttpFile {
+    /// Opens `url`. Blocks until its first bytes have shown that it is media, and returns the error if that fails.
+    pub(crate) fn open(
+        downloader: &Downloader,
+        url: &str,
+        config: FileConfig,
+    ) -> Result<(Arc<Self>, ReaderId), Error> {
+        Error::check_may_block("open")?;
+        let file = Self::register(downloader, url, config)?;
+        let reader = file.shared.add_reader();
+        file.shared.await_opening(reader)?;
+        file.shared.state.lock().opening = false;
+        Ok((file, reader))
+    }
+
+    /// Opens `url` in the background.
+    pub(crate) fn open_later(
+        downloader: &Downloader,
+        url: &str,
+        config: FileConfig,
+    ) -> Result<(Arc<Self>, ReaderId), Error> {
+        let file = Self::register(downloader, url, config)?;
+        let reader = file.shared.add_reader();
+        {
+            let mut state = file.shared.state.lock();
+            state.opening = false;
+            state.preload = true;
+        }
+        file.shared.replan(Priority::High);
+        Ok((file, reader))
+    }
+
+    /// A file that requests nothing yet.
+    fn register(downloader: &Downloader, url: &str, config: FileConfig) -> Result<Arc<Self>, Error> {
+        let shared = Arc::new(Shared::new(url, config.checked()?)?);
+        let peer = downloader.register(FilePeer(Arc::clone(&shared)), shared.config.priority)?;
+        let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        let weak = Arc::downgrade(&shared);
+        let on_cancel = epoch.on_cancel(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.resource.notify();
+            }
+        });
+        let link = shared.link.get_or_init(|| Link { waker: peer.waker(), epoch });
+        match link.waker.beside_opening(&shared.request) {
+            BesideOpening::Suffix => shared.state.lock().suffix = Suffix::Due,
+            BesideOpening::Preconnect => shared.preconnect(),
+            BesideOpening::Nothing => {}
+        }
+        Ok(Arc::new(Self { shared, _on_cancel: on_cancel, peer }))
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn peer(&self) -> &PeerHandle {
+        &self.peer
+    }
+}
+
+impl Drop for HttpFile {
+    fn drop(&mut self) {
+        self.peer.cancel();
+        let sequential = self.shared.sequential.lock().take();
+        // In a callback it ends by itself: it could be what this very thread works for.
+        if in_callback() {
+            return;
+        }
+        if sequential.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread of a sequential body panicked");
+        }
+        self.shared.close();
+    }
+}

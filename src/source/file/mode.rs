@@ -1,0 +1,136 @@
+//! How a file is read, by what its responses have shown of its server, and which resource it is.
+//!
+//! ```text
+//!   Opening ── 206 ──▶ Ranged ── changed, and no validator tells its bytes apart ──▶ Unusable
+//!      │                  │ the whole, again and again
+//!      └── 200 ──▶ Sequential ◀──────┘
+//! ```
+
+use super::pool::ServerPool;
+use crate::client::ResponseHead;
+use crate::client::representation::{Likeness, Representation};
+use crate::safe_url::SafeUrl;
+
+#[derive(Debug, Default)]
+pub(crate) enum Mode {
+    /// No response was accepted yet.
+    #[default]
+    Opening,
+    /// In pieces, anywhere.
+    Ranged(Info),
+    /// In one body from its start, because the server has no ranges.
+    Sequential(Info),
+    /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
+    Unusable(Info),
+}
+
+/// What the accepted responses have told of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Info {
+    /// Bytes in the file. A body without an announced length tells it when it has ended.
+    pub(crate) len: Option<u64>,
+    /// Where redirects led last, if what is there has served since. It is asked first.
+    pub(crate) target: Option<SafeUrl>,
+    pub(crate) content_type: Option<String>,
+    /// What all its bytes are of.
+    pub(crate) representation: Representation,
+    /// Every response so far has repeated the same strong validator: it alone proves that a piece belongs to the
+    /// others. Else bytes have to be compared.
+    pub(crate) has_validator: bool,
+}
+
+impl Mode {
+    /// Takes in the first response.
+    pub(crate) fn open(&mut self, head: &ResponseHead) {
+        let info = Info::of(head);
+        *self = if head.is_partial() { Self::Ranged(info) } else { Self::Sequential(info) };
+    }
+
+    /// Forgets a response that was no media: the next one may be.
+    pub(crate) fn reopen(&mut self) {
+        *self = Self::Opening;
+    }
+
+    /// The server sends the whole only.
+    pub(crate) fn make_sequential(&mut self) {
+        *self = match std::mem::take(self) {
+            Self::Ranged(info) => Self::Sequential(info),
+            other => other,
+        };
+    }
+
+    pub(crate) fn make_unusable(&mut self) {
+        *self = match std::mem::take(self) {
+            Self::Ranged(info) | Self::Sequential(info) => Self::Unusable(info),
+            other => other,
+        };
+    }
+
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self, Self::Opening)
+    }
+
+    /// True if the server has served ranges, and has not stopped to.
+    pub(crate) fn is_ranged(&self) -> bool {
+        matches!(self, Self::Ranged(_) | Self::Unusable(_))
+    }
+
+    pub(crate) fn is_sequential(&self) -> bool {
+        matches!(self, Self::Sequential(_))
+    }
+
+    pub(crate) fn is_unusable(&self) -> bool {
+        matches!(self, Self::Unusable(_))
+    }
+
+    pub(crate) fn info(&self) -> Option<&Info> {
+        match self {
+            Self::Opening => None,
+            Self::Ranged(info) | Self::Sequential(info) | Self::Unusable(info) => Some(info),
+        }
+    }
+
+    pub(crate) fn info_mut(&mut self) -> Option<&mut Info> {
+        match self {
+            Self::Opening => None,
+            Self::Ranged(info) | Self::Sequential(info) | Self::Unusable(info) => Some(info),
+        }
+    }
+
+    pub(crate) fn len(&self) -> Option<u64> {
+        self.info()?.len
+    }
+}
+
+impl Info {
+    fn of(head: &ResponseHead) -> Self {
+        let representation = Representation::of(head);
+        Self {
+            len: head.total(),
+            target: None,
+            content_type: head.content_type().map(str::to_owned),
+            has_validator: representation.strong_validator().is_some(),
+            representation,
+        }
+    }
+
+    /// True if an answer beside the opening is of the same version of the file. Changes nothing: what the opening says
+    /// counts.
+    pub(crate) fn is_of_same(&self, head: &ResponseHead, servers: &ServerPool) -> bool {
+        let has_same_len = self.len.is_none() || self.len == head.total();
+        has_same_len
+            && match self.representation.compare(head) {
+                Likeness::Confirmed => true,
+                // Without any validator a far piece proves no more.
+                Likeness::Unconfirmed => !self.has_validator,
+                Likeness::OtherTag(tag) => servers.is_cleared(&tag),
+                Likeness::Changed(_) | Likeness::HtmlPage => false,
+            }
+    }
+
+    /// Takes in the length that a later response of the same representation tells.
+    pub(crate) fn learn_total(&mut self, head: &ResponseHead) {
+        self.representation.learn_total(head);
+        self.len = self.len.or(head.total());
+    }
+}

@@ -1,0 +1,144 @@
+//! What the scheduler asks a file for: turns the plan's answer into a fetch and its sink.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::piece::PieceSink;
+use super::plan::Plan;
+use super::pool::Proof;
+use super::probe::ProbeSink;
+use super::shared::{Link, Shared};
+use super::state::State;
+use super::suffix::SUFFIX;
+use super::suffix_sink::SuffixSink;
+use crate::cancel::CancelToken;
+use crate::config::ReadAhead;
+use crate::downloader::{Epoch, Fetch, Next, OtherTags, Peer};
+use crate::types::{ByteRange, Priority};
+
+/// What the scheduler asks.
+pub(super) struct FilePeer(pub(super) Arc<Shared>);
+
+/// What the plan came to, noted in the state.
+enum Planned {
+    Piece(PlannedPiece),
+    Probe(Proof, Range<u64>),
+    Suffix(Epoch),
+}
+
+struct PlannedPiece {
+    /// Its entry among the state's pieces.
+    key: usize,
+    range: Range<u64>,
+    priority: Priority,
+    epoch: Epoch,
+    /// It is retried for as long as somebody waits.
+    is_endless: bool,
+    /// The pieces that it makes useless.
+    superseded: Vec<CancelToken>,
+    is_suffix_due: bool,
+}
+
+impl Peer for FilePeer {
+    fn next_fetch(&mut self, admissible: Priority) -> Next {
+        let Some(link) = self.0.link.get() else { return Next::Wait };
+        match self.plan(link, admissible) {
+            Some(Planned::Piece(piece)) => self.piece(link, piece),
+            Some(Planned::Probe(proof, range)) => self.probe(link, proof, range),
+            Some(Planned::Suffix(epoch)) => self.suffix(&epoch),
+            None => Next::Wait,
+        }
+    }
+}
+
+impl FilePeer {
+    /// Asks the plan, and notes what it answers: from then on it counts as in flight.
+    fn plan(&self, link: &Link, admissible: Priority) -> Option<Planned> {
+        let network = self.0.network();
+        self.0.resource.with_ranges(|ranges| {
+            let mut state = self.0.state.lock();
+            match state.plan(ranges, network, admissible) {
+                Plan::Fetch { range, .. } if state.awaits_overlap(range.start, ranges) => None,
+                Plan::Fetch { range, priority } if priority >= admissible => {
+                    Some(Planned::Piece(PlannedPiece::new(&mut state, range, priority, link.epoch.child())))
+                }
+                Plan::Suffix => {
+                    let epoch = link.epoch.child();
+                    state.suffix.begin(epoch.token().clone());
+                    Some(Planned::Suffix(epoch))
+                }
+                Plan::Probe => state.begin_probe(ranges).map(|(proof, range)| Planned::Probe(proof, range)),
+                _ => None,
+            }
+        })
+    }
+
+    fn piece(&self, link: &Link, piece: PlannedPiece) -> Next {
+        let shared = &self.0;
+        let PlannedPiece { key, range, priority, epoch, is_endless, superseded, is_suffix_due } = piece;
+        if is_suffix_due {
+            // This worker may be one that may not run it.
+            link.waker.wake(Priority::Low);
+        }
+        superseded.into_iter().for_each(|piece| piece.cancel());
+        let overlap = shared.overlap(range.start);
+        let start = overlap.as_ref().map_or(range.start, |overlap| overlap.start);
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), overlap));
+        let request = shared.request(sink.target());
+        let request = if shared.len() != Some(range.end) { request.doubt_total() } else { request };
+        let is_whole = range == (0..u64::MAX);
+        let request = if is_whole { request } else { request.range(ByteRange::new(start, range.end)) };
+        let fetch = Fetch::new(request).priority(priority).epoch(&epoch).handoff(&shared.handoff);
+        let weak = Arc::downgrade(shared);
+        let mut fetch = fetch.demanded_while(move || {
+            weak.upgrade().is_some_and(|shared| shared.state.lock().is_demanded(key))
+        });
+        if is_endless {
+            fetch = fetch.max_retries(u32::MAX);
+        }
+        if shared.config.server_pools {
+            let has_if_range = !shared.state.lock().pool.is_proven();
+            fetch = fetch.other_tags(OtherTags::AskSink { has_if_range });
+        }
+        Next::fetch(fetch, sink)
+    }
+
+    /// The suffix request. Its failure is nobody's error, so it is tried once.
+    fn suffix(&self, epoch: &Epoch) -> Next {
+        let request = self.0.request(None).suffix(SUFFIX);
+        let fetch = Fetch::new(request).priority(Priority::Low).epoch(epoch).max_retries(0);
+        Next::fetch(fetch, Box::new(SuffixSink::new(Arc::clone(&self.0))))
+    }
+
+    /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept
+    /// alive would always meet the same server.
+    fn probe(&self, link: &Link, proof: Proof, range: Range<u64>) -> Next {
+        let shared = &self.0;
+        let mut stored = vec![0; (range.end - range.start) as usize];
+        let got = match proof {
+            // Kept when storage has dropped them.
+            Proof::Head => shared.state.lock().copy_first(&mut stored),
+            Proof::Join => shared.resource.read_at(range.start, &mut stored).unwrap_or(0),
+        };
+        stored.truncate(got);
+        let range = ByteRange::new(range.start, range.start + got as u64);
+        let sink = Box::new(ProbeSink::new(Arc::clone(shared), proof, stored));
+        let target = shared.state.lock().target().cloned();
+        let request = shared.request(target.as_ref()).range(range).over_new_connection();
+        Next::fetch(Fetch::new(request).priority(Priority::High).epoch(&link.epoch.child()), sink)
+    }
+}
+
+impl PlannedPiece {
+    fn new(state: &mut State, range: Range<u64>, priority: Priority, epoch: Epoch) -> Self {
+        let is_preload = std::mem::take(&mut state.preload);
+        let is_download = state.read_ahead == ReadAhead::Whole;
+        let for_reader = priority == Priority::High && !is_preload && !is_download;
+        // The caller of `open` gets the error; `read_timeout` decides what a reader's read returns.
+        let is_endless = (for_reader || is_download) && !state.is_opening();
+        let (key, superseded) =
+            state.add_piece(&range, priority, epoch.token().clone(), is_endless && for_reader);
+        let is_suffix_due = state.suffix.is_due();
+        Self { key, range, priority, epoch, is_endless, superseded, is_suffix_due }
+    }
+}

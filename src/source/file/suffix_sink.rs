@@ -1,0 +1,84 @@
+//! The sink of the suffix request: holds its bytes until the opening has shown what the file is. See
+//! [`suffix`](super::suffix).
+
+use std::sync::Arc;
+
+use super::shared::Shared;
+use super::suffix::Tail;
+use crate::client::ResponseHead;
+use crate::downloader::{Flow, Outcome, Sink};
+use crate::error::{Error, ErrorKind};
+use crate::types::{Priority, RequestId};
+
+/// The sink of the suffix request.
+pub(crate) struct SuffixSink {
+    shared: Arc<Shared>,
+    tail: Option<Tail>,
+    /// The answer was another one than the bytes that were asked for.
+    is_refused: bool,
+}
+
+impl SuffixSink {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, tail: None, is_refused: false }
+    }
+}
+
+impl Sink for SuffixSink {
+    fn accepted(&mut self, request: RequestId) {
+        self.shared.state.lock().suffix.accepted(request);
+    }
+
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
+        self.shared.state.lock().stats.requests += 1;
+        if !head.is_partial() {
+            self.is_refused = true;
+            return Err(Error::new(ErrorKind::Refusal, "the whole came instead of the last bytes"));
+        }
+        self.tail = Some(Tail { head: head.clone(), bytes: Vec::new() });
+        Ok(Flow::Stream)
+    }
+
+    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+        if let Some(tail) = &mut self.tail {
+            tail.bytes.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Outcome) {
+        let Self { shared, tail, is_refused } = *self;
+        let is_done = matches!(outcome, Outcome::Done);
+        if is_refused || matches!(&outcome, Outcome::Failed(error) if is_refusal(error)) {
+            if let Some(link) = shared.link.get() {
+                link.waker.note_suffix_refused(&shared.request);
+            }
+        }
+        {
+            let mut state = shared.state.lock();
+            match tail.filter(|_| is_done) {
+                Some(tail) => state.suffix.hold(tail),
+                None => drop(state.suffix.give_up()),
+            }
+        }
+        // Without the last bytes a reader may be blocked on what nothing brings.
+        let stored = shared.store_tail();
+        if let Err(error) = stored {
+            log::debug!("the last bytes of {} can't be stored: {error}", shared.url());
+        }
+        shared.keep_preconnected();
+        shared.resource.notify();
+        shared.replan(Priority::High);
+    }
+}
+
+/// True if a request for all of the file may be served where this one was not.
+fn is_refusal(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::WrongRange => true,
+        // These are about the file, and its opening gets them too.
+        ErrorKind::Status(401 | 404 | 410) => false,
+        ErrorKind::Status(400..=499) => !error.is_retryable(),
+        _ => false,
+    }
+}

@@ -1,0 +1,145 @@
+//! How far ahead of a reader to fetch, by how it has read so far. Pure; knows nothing of URLs, pieces or storage.
+//!
+//! ```text
+//!   jump     run: read in sequence      ahead: stored without a gap          prefetch target
+//!    │▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓░░░░░░░░░░░░░░░░┊
+//!                                   position
+//! ```
+//!
+//! A *sequential run* is what a reader has read without a jump. The longer it is, the further ahead is fetched.
+
+use std::ops::Range;
+
+use crate::config::ReadAhead;
+
+/// The least prefetch target, and the first piece after a jump.
+pub(crate) const FIRST_TARGET: u64 = 64 * 1024;
+
+/// A reader that has read no more than this after a jump may jump again: nothing beyond its first piece is fetched for
+/// it. A decoder that searches reads a page or a frame at each place. What was fetched beyond it would have to be read to
+/// its end, or would cost the connection.
+const LOOK: u64 = FIRST_TARGET / 4;
+
+/// After a run of so many bytes a reader is taken to go on: the target is the whole read-ahead.
+const SEQUENTIAL: u64 = 256 * 1024;
+
+/// Bytes of target for each one read from the start on. A reader that begins there mostly goes on, and what is stored
+/// before it is played is what a bad minute of the network can't take away; a look at what the file is costs little.
+const FROM_THE_START: u64 = 256;
+
+/// A streaming reader has no more than this stored ahead: it takes bytes as they come.
+pub(crate) const STREAMING_AHEAD: u64 = 1024 * 1024;
+
+/// As [`STREAMING_AHEAD`], but in the first moments of a file. A player has the rest of the opening ahead by then.
+const STREAMING_AHEAD_AT_START: u64 = 128 * 1024;
+
+/// The target where all is to be fetched, but storage keeps a window only.
+const WINDOWED_TARGET: u64 = 16 << 20;
+
+/// After so many bytes of a run the target is looked at again: the shorter the run and the target, the sooner.
+const LOOK_AGAIN: Range<u64> = 16 * 1024..256 * 1024;
+
+/// How many bytes should be stored ahead of a reader that has read `run` bytes in sequence up to `position`.
+pub(crate) fn target(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
+    let full = full_target(read_ahead);
+    if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole {
+        return full;
+    }
+    let has_jumped = run < position;
+    if has_jumped && run < LOOK {
+        // Up to the end of the first piece, and no further.
+        return full.min(FIRST_TARGET - run);
+    }
+    let ahead = if has_jumped { run } else { run * FROM_THE_START };
+    full.min(FIRST_TARGET.max(ahead))
+}
+
+/// The target of a reader that goes on.
+pub(crate) fn full_target(read_ahead: ReadAhead) -> u64 {
+    match read_ahead {
+        ReadAhead::Bytes(bytes) => bytes,
+        ReadAhead::Whole => u64::MAX,
+    }
+}
+
+/// The read-ahead of a storage that keeps a window only.
+pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
+    match read_ahead {
+        ReadAhead::Whole => ReadAhead::Bytes(WINDOWED_TARGET),
+        bytes => bytes,
+    }
+}
+
+/// True if bytes are to be fetched ahead: up to the target, then not before half of it is used up, so that a mobile
+/// radio can sleep in between. `was_filling` is the last answer.
+pub(crate) fn refill(was_filling: bool, ahead: u64, target: u64) -> bool {
+    ahead < if was_filling { target } else { target / 2 }
+}
+
+/// True if a reader with `ahead` bytes stored takes bytes as they come. Half a target is what another one has before
+/// more is fetched.
+pub(crate) fn is_streaming(read_ahead: ReadAhead, ahead: u64) -> bool {
+    let full = full_target(read_ahead);
+    full >= STREAMING_AHEAD && ahead <= STREAMING_AHEAD.min(full / 4)
+}
+
+/// True if a reader has read everything from the start up to `position`, and takes bytes as they come.
+pub(crate) fn streams_from_start(position: u64, run: u64, ahead: u64) -> bool {
+    run >= position && run >= FIRST_TARGET && ahead <= STREAMING_AHEAD_AT_START
+}
+
+/// True if a run of `run` bytes that grows by `bytes` changes enough for another look at the target. `limit` is how far
+/// ahead may be fetched.
+pub(crate) fn is_look_due(run: u64, bytes: u64, limit: u64) -> bool {
+    let most = run.min(limit) / 16;
+    // A power of two: a step that grew with each byte read would never be passed.
+    let step = 1_u64 << most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end).ilog2();
+    run == 0 || run / step != (run + bytes) / step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const AHEAD: ReadAhead = ReadAhead::Bytes(16 * MIB);
+
+    #[test]
+    fn who_plays_from_the_start_is_taken_to_go_on_sooner_than_who_has_jumped() {
+        let target = |position, run| target(AHEAD, position, run);
+        assert_eq!((target(0, 0), target(4096, 4096), target(65_536, 65_536)), (FIRST_TARGET, MIB, 16 * MIB));
+        assert_eq!(
+            (target(MIB, 0), target(MIB, 4096), target(MIB, 131_072)),
+            (FIRST_TARGET, FIRST_TARGET - 4096, 131_072)
+        );
+        assert_eq!(target(MIB, SEQUENTIAL), 16 * MIB);
+    }
+
+    #[test]
+    fn it_fills_to_the_target_and_drains_to_half() {
+        assert!(refill(true, 15 * MIB, 16 * MIB) && !refill(true, 16 * MIB, 16 * MIB));
+        assert!(!refill(false, 9 * MIB, 16 * MIB) && refill(false, 8 * MIB - 1, 16 * MIB));
+    }
+
+    #[test]
+    fn the_target_is_looked_at_again_and_again() {
+        for bytes in [1, 1000, 4096, 300_000] {
+            let (mut run, mut last) = (0, 0);
+            while run < 20 * MIB {
+                if is_look_due(run, bytes, 16 * MIB) {
+                    last = run;
+                }
+                run += bytes;
+                assert!(run - last <= LOOK_AGAIN.end + bytes, "{bytes}: {last}, {run}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_player_does_not_stream() {
+        assert!(is_streaming(AHEAD, MIB) && !is_streaming(AHEAD, MIB + 1));
+        assert!(!is_streaming(ReadAhead::Bytes(2 * MIB), MIB) && !is_streaming(ReadAhead::Bytes(MIB / 2), 0));
+        assert!(streams_from_start(MIB, MIB, 0) && !streams_from_start(MIB, MIB, MIB));
+        assert!(!streams_from_start(MIB, MIB - 1, 0) && !streams_from_start(4096, 4096, 0));
+    }
+}
