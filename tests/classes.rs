@@ -575,3 +575,34 @@ fn a_fetch_that_is_promoted_when_it_is_accepted_is_urgent() {
     // As a prefetch it would wait for the first one, which does not end.
     assert!(matches!(ended.recv_timeout(Duration::from_secs(60)), Ok(Outcome::Done)));
 }
+
+/// Asks for one fetch each time that it is woken, and sends the name of the thread that asks.
+struct Named {
+    url: String,
+    threads: mpsc::Sender<String>,
+    ends: mpsc::Sender<support::peers::Got>,
+}
+
+impl Peer for Named {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        self.threads.send(thread::current().name().unwrap_or_default().into()).unwrap();
+        let sink = support::peers::Collect::from_first(&self.ends);
+        Next::last(Fetch::get(&self.url).unwrap(), Box::new(sink))
+    }
+}
+
+#[test]
+fn a_thread_that_is_woken_by_the_end_of_a_fetch_finds_its_worker_idle() {
+    let origin = Origin::serving(Content::pattern(100));
+    let ((threads, asked), (ends, end)) = (mpsc::channel(), mpsc::channel());
+    let named = Named { url: origin.url("/"), threads, ends };
+    let peer = downloader(|_| ()).register(named, Priority::High).unwrap();
+    for _ in 0..20 {
+        peer.wake(Priority::High);
+        assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
+    }
+    let mut threads: Vec<String> = asked.try_iter().collect();
+    assert_eq!(threads.len(), 20);
+    threads.dedup();
+    assert_eq!(threads.len(), 1, "{threads:?}");
+}

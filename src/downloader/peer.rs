@@ -195,8 +195,8 @@ impl PeerHandle {
         }
         let (pending, request) = self.submit(fetch, credit, WithoutRoom::Fail);
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
-            let message = run_job(self.core(), worker, job, &mut Box::default());
-            self.core().post(message);
+            let report = run_job(self.core(), worker, job, &mut Box::default());
+            report.send(|message| self.core().post(message));
         }
         pending.wait()
     }

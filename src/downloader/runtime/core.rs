@@ -187,22 +187,8 @@ impl Core {
         claimed
     }
 
-    /// Tells the machine what `worker` has to say, and returns the worker's next task. Blocks until there is one.
-    pub(crate) fn next_task(&self, worker: WorkerId, message: Message) -> Task {
-        let mut own = None;
-        let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
-        self.combiner.post_and_combine(message, step, |mut actions| {
-            if let Some(index) = actions.tasks.iter().position(|(to, _)| *to == worker) {
-                own = Some(actions.tasks.swap_remove(index).1);
-            }
-            self.act(actions);
-        });
-        own.unwrap_or_else(|| self.take_task(worker))
-    }
-
-    /// Tells the machine what a lent thread has to say as `worker`. Returns what it is to do next, which is at most to run what
-    /// its peer has just given.
-    pub(super) fn finish_lent(&self, worker: WorkerId, message: Message) -> Option<Task> {
+    /// Tells the machine what `worker` has to say. Returns the worker's next task if there is one already.
+    pub(super) fn report(&self, worker: WorkerId, message: Message) -> Option<Task> {
         let mut own = None;
         let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
         self.combiner.post_and_combine(message, step, |mut actions| {

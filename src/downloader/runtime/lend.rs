@@ -110,9 +110,9 @@ impl Lent {
                 Task::Ask(_) | Task::Stop => None,
             };
             let alarm = deadline.zip(control).map(|(at, control)| self.abort_at(at, control));
-            let Some(message) = run_task(&self.core, worker, task, &mut chunk) else { return };
+            let Some(report) = run_task(&self.core, worker, task, &mut chunk) else { return };
             drop(alarm);
-            match self.core.finish_lent(worker, message) {
+            match report.send(|message| self.core.report(worker, message)) {
                 Some(next) => task = next,
                 None => return,
             }

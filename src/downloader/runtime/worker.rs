@@ -21,27 +21,47 @@ pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
     let mut chunk = Buffer::default();
     let mut task = core.take_task(worker);
     loop {
-        let Some(message) = run_task(core, worker, task, &mut chunk) else {
+        let Some(report) = run_task(core, worker, task, &mut chunk) else {
             return core.post(Message::Left);
         };
-        task = core.next_task(worker, message);
+        let next = report.send(|message| core.report(worker, message));
+        task = next.unwrap_or_else(|| core.take_task(worker));
     }
 }
 
 /// Runs `task` as `worker`, and returns what the machine has to be told then. `None` if it was to stop.
-pub(super) fn run_task(
-    core: &Arc<Core>,
-    worker: WorkerId,
-    task: Task,
-    chunk: &mut Buffer,
-) -> Option<Message> {
+pub(super) fn run_task(core: &Arc<Core>, worker: WorkerId, task: Task, chunk: &mut Buffer) -> Option<Report> {
     match task {
         Task::Run(job) => Some(run_job(core, worker, job, chunk)),
-        Task::Ask(asked) => Some(
+        Task::Ask(asked) => Some(Report::of(
             contain("asking a peer", || ask(core, worker, &asked))
                 .unwrap_or(Message::Answered(worker, Answer::Gone)),
-        ),
+        )),
         Task::Stop => None,
+    }
+}
+
+/// What a worker reports about its task.
+pub(crate) struct Report {
+    message: Message,
+    /// A job that has ended with this result. Its sink does not know yet.
+    ended: Option<(Box<Job>, Result<(), Error>)>,
+}
+
+impl Report {
+    fn of(message: Message) -> Self {
+        Self { message, ended: None }
+    }
+
+    /// Sends the message by `send`, and then ends the job. In the other order, a thread that is woken by the end would find this
+    /// worker busy, and the work that it asks for would wake another worker.
+    pub(crate) fn send<T>(self, send: impl FnOnce(Message) -> T) -> T {
+        let sent = send(self.message);
+        if let Some((job, result)) = self.ended {
+            // A panic is logged.
+            let _ = contain("ending a fetch", || job.end(result));
+        }
+        sent
     }
 }
 
@@ -81,22 +101,22 @@ fn end_peer(core: &Core, entry: &PeerEntry, error: Error) {
     entry.token.cancel();
 }
 
-/// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. Returns what
-/// the machine has to be told then. `chunk` is not used where a caller waits for the body.
+/// Runs `job` in the place of `worker`, up to its end, its next attempt, or the hand-over of its open body. Returns
+/// the report to send at once. `chunk` is not used where a caller waits for the body.
 ///
 /// Never unwinds: whatever panics in it ends the job, and the worker is free again.
-pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Buffer) -> Message {
+pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Buffer) -> Report {
     contain("running a fetch", || run_unguarded(core, worker, job, chunk))
-        .unwrap_or(Message::Finished(worker))
+        .unwrap_or(Report::of(Message::Finished(worker)))
 }
 
-fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Message {
+fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Report {
     match job.pause.take() {
         None => job.record.start(),
         Some(Pause::Preempted) => job.record.publish(Event::Resumed { request: job.record.id }),
         Some(Pause::Left) => {}
     }
-    match attempt(core, worker, job, chunk) {
+    Report::of(match attempt(core, worker, job, chunk) {
         Attempt::HandedOver => Message::Finished(worker),
         Attempt::Preempted { mut job, by_itself } => {
             job.control.leave();
@@ -117,11 +137,12 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
             None => {
                 let error = result.as_ref().err().filter(|_| job.is_pulled() && job.record.received == 0);
                 let fruitless = error.map(Fruitless::from);
-                job.end(result);
-                fruitless.map_or(Message::Finished(worker), |why| Message::Fruitless(worker, why))
+                let message =
+                    fruitless.map_or(Message::Finished(worker), |why| Message::Fruitless(worker, why));
+                return Report { message, ended: Some((job, result)) };
             }
         },
-    }
+    })
 }
 
 impl From<&Error> for Fruitless {
