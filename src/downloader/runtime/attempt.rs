@@ -110,7 +110,7 @@ fn stream(
             Ok(Step::Preempt) if is_lent => {}
             Ok(Step::Moved | Step::WouldBlock) => {}
             Ok(Step::Preempt) => {
-                if transfer.core.claim_preemption() {
+                if transfer.core.preemptions.claim() {
                     break Ok(Streamed::Preempted);
                 }
             }

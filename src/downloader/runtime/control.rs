@@ -6,16 +6,13 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::preemption::Turn;
 use crate::cancel::CancelToken;
 use crate::client::Urgency;
 use crate::downloader::fetch::{Fetch, Measured};
-use crate::downloader::schedule::PROTECTED;
 use crate::downloader::stats::PeerStats;
 use crate::event::Event;
 use crate::types::{Priority, RequestId};
-
-/// So many bytes end the protection of a prefetch that had aged.
-const PROTECTED_BYTES: u64 = 256 * 1024;
 
 /// What others see of a running fetch, and may do to it.
 pub(crate) struct Control {
@@ -29,17 +26,13 @@ pub(crate) struct Control {
 }
 
 struct ControlState {
-    /// Over all attempts, wherever the fetch waits between them. The schedule's is the same.
-    priority: Priority,
+    /// Its priority and its protection, as the schedule decided them.
+    turn: Turn,
     /// Closes the running attempt.
     attempt: Option<CancelToken>,
     evicted: bool,
     /// The watchdog ended it.
     stalled: bool,
-    /// Until when it does not yield, unless it had its share before.
-    protected: Option<Instant>,
-    /// The progress at which it had its share of bytes in this turn.
-    share: u64,
     moved: Instant,
     /// A worker has taken it up before.
     begun: bool,
@@ -50,12 +43,10 @@ struct ControlState {
 impl Control {
     pub(crate) fn new(request: RequestId, fetch: &Fetch, all_stats: [Arc<PeerStats>; 2]) -> Self {
         let state = ControlState {
-            priority: fetch.priority,
+            turn: Turn::new(fetch.priority),
             attempt: None,
             evicted: false,
             stalled: false,
-            protected: None,
-            share: PROTECTED_BYTES,
             moved: Instant::now(),
             begun: false,
             ended: false,
@@ -70,17 +61,16 @@ impl Control {
         let now = Instant::now();
         state.evicted = false;
         state.stalled = false;
-        state.protected = protected.then_some(now + PROTECTED);
-        state.share = self.progress.load(Ordering::Relaxed) + PROTECTED_BYTES;
+        state.turn.begin(protected, self.progress.load(Ordering::Relaxed), now);
         state.moved = now;
     }
 
     pub(super) fn priority(&self) -> Priority {
-        self.state.lock().priority
+        self.state.lock().turn.priority()
     }
 
     pub(crate) fn set_priority(&self, priority: Priority) {
-        self.state.lock().priority = priority;
+        self.state.lock().turn.set_priority(priority);
     }
 
     /// A worker takes it up. True if it is the first one to.
@@ -156,7 +146,7 @@ impl Control {
     pub(crate) fn describe(&self, now: Instant) -> String {
         let state = self.state.lock();
         let silence = now.saturating_duration_since(state.moved);
-        format!("{} ({:?}, silent for {silence:?})", self.request, state.priority)
+        format!("{} ({:?}, silent for {silence:?})", self.request, state.turn.priority())
     }
 
     pub(super) fn was_stalled(&self) -> bool {
@@ -198,20 +188,17 @@ impl Control {
 
     /// True if urgent work may interrupt it.
     pub(crate) fn is_preemptible(&self) -> bool {
-        let state = self.state.lock();
-        let has_share = self.progress.load(Ordering::Relaxed) >= state.share;
-        let is_protected = state.protected.is_some_and(|until| Instant::now() < until) && !has_share;
-        state.priority == Priority::Low && !is_protected
+        self.state.lock().turn.is_preemptible(self.progress.load(Ordering::Relaxed), Instant::now())
     }
 
     /// True if it had as many bytes in this turn as a protected one may have.
     pub(crate) fn had_share(&self) -> bool {
-        self.progress.load(Ordering::Relaxed) >= self.state.lock().share
+        self.state.lock().turn.had_share(self.progress.load(Ordering::Relaxed))
     }
 }
 
 impl Urgency for Control {
     fn is_urgent(&self) -> bool {
-        self.state.lock().priority == Priority::High
+        self.priority() == Priority::High
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use super::machine::{Actions, Assigned, Ending, Machine};
 use super::message::{Channel, Message, PeerEntry, Task};
 use super::one_shot::OneShot;
 use super::own_thread::on_own_thread;
+use super::preemption::Preemptions;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
@@ -39,10 +40,7 @@ pub(crate) struct Core {
     pub(crate) origins: Origins,
     /// See [`DownloaderConfig::metered`].
     metered: AtomicBool,
-    /// Low bodies that are to yield at their next chunk, and have not been found yet.
-    preemptions: AtomicUsize,
-    /// Low bodies that are about to yield: found, and the machine not told yet.
-    preempting: AtomicUsize,
+    pub(super) preemptions: Preemptions,
     next_request: AtomicU64,
     combiner: Combiner<Machine, Message>,
     /// Where each worker waits for its next task.
@@ -64,8 +62,7 @@ impl Core {
             bodies: OpenBodies::new(config.max_open_bodies, config.client.silence_timeout),
             origins: Origins::default(),
             metered: AtomicBool::new(config.metered),
-            preemptions: AtomicUsize::new(0),
-            preempting: AtomicUsize::new(0),
+            preemptions: Preemptions::default(),
             next_request: AtomicU64::new(1),
             combiner: Combiner::new(Machine {
                 schedule: Schedule::new(Limits {
@@ -117,7 +114,7 @@ impl Core {
         let now = Instant::now();
         for message in messages.drain(..) {
             if let Message::Preempted(.., true) = &message {
-                self.preempting.fetch_sub(1, Ordering::AcqRel);
+                self.preemptions.handle_claimed();
             }
             machine.handle(message, now, &mut actions);
         }
@@ -133,9 +130,9 @@ impl Core {
             machine.early.clear();
         }
         machine.assign(now, actions);
-        let preempting = self.preempting.load(Ordering::Acquire);
-        let wanted = machine.preempt(now, preempting, actions);
-        self.preemptions.store(wanted.saturating_sub(preempting), Ordering::Release);
+        let claimed = self.preemptions.claimed();
+        let wanted = machine.preempt(now, claimed, actions);
+        self.preemptions.set_wanted(wanted.saturating_sub(claimed));
         machine.set_alarm(now, actions);
         if !machine.watched && machine.is_pending() {
             machine.watched = true;
@@ -149,24 +146,6 @@ impl Core {
 
     pub(crate) fn set_metered(&self, metered: bool) {
         self.metered.store(metered, Ordering::Relaxed);
-    }
-
-    /// True if a running Low body is to yield.
-    pub(crate) fn must_preempt(&self) -> bool {
-        self.preemptions.load(Ordering::Relaxed) > 0
-    }
-
-    /// True if a running Low body is to yield, and the one that asks is taken for it.
-    pub(crate) fn claim_preemption(&self) -> bool {
-        self.preempting.fetch_add(1, Ordering::AcqRel);
-        let claimed = self
-            .preemptions
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |wanted| wanted.checked_sub(1))
-            .is_ok();
-        if !claimed {
-            self.preempting.fetch_sub(1, Ordering::AcqRel);
-        }
-        claimed
     }
 
     /// Tells the machine that `request` lies in `peer`'s channel. If it was assigned to a worker at once, by this very

@@ -55,6 +55,7 @@ pub(crate) mod machine;
 pub(crate) mod message;
 pub(crate) mod one_shot;
 pub(crate) mod own_thread;
+pub(crate) mod preemption;
 pub(crate) mod record;
 pub(crate) mod retry_state;
 pub(crate) mod scheduler;

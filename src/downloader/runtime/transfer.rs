@@ -85,7 +85,7 @@ impl Transfer {
             // Our own storage took it: only a user's sink can hold a body back.
             self.body.note_stored();
         }
-        if !self.core.must_preempt() {
+        if !self.core.preemptions.is_wanted() {
             return Ok(Step::Moved);
         }
         // What nobody waits for any more is no urgent work, and makes room for what is.

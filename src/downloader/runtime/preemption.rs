@@ -1,0 +1,130 @@
+//! How a running prefetch makes room for urgent work, and whether it may have to.
+//!
+//! The schedule decides how many should. Which ones do is decided where their bytes arrive: the first that get a chunk, since a
+//! body can be left at a chunk without a loss. A thread that takes a step looks at [`Preemptions`], which costs one load, and at
+//! the [`Turn`] of its fetch.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::downloader::schedule::PROTECTED;
+use crate::types::Priority;
+
+/// So many bytes end the protection of a prefetch that had aged.
+const PROTECTED_BYTES: u64 = 256 * 1024;
+
+/// How many running fetches of the pool are to make room.
+#[derive(Debug, Default)]
+pub(crate) struct Preemptions {
+    /// Those that have not been found yet.
+    wanted: AtomicUsize,
+    /// Those that were found, and that the machine has not been told of.
+    claimed: AtomicUsize,
+}
+
+impl Preemptions {
+    /// True if a fetch that may be preempted should [claim](Self::claim) one.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes one preemption. True if there was one left: then the caller reports to the machine that its fetch made room.
+    pub(super) fn claim(&self) -> bool {
+        // Before `wanted` goes down: in between the machine would see a need that nobody meets, and ask for one more.
+        self.claimed.fetch_add(1, Ordering::AcqRel);
+        let take = |wanted: usize| wanted.checked_sub(1);
+        let has_claimed = self.wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
+        if !has_claimed {
+            self.claimed.fetch_sub(1, Ordering::AcqRel);
+        }
+        has_claimed
+    }
+
+    /// The machine was told that a fetch made room which had claimed it.
+    pub(super) fn handle_claimed(&self) {
+        self.claimed.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// How many are about to make room.
+    pub(super) fn claimed(&self) -> usize {
+        self.claimed.load(Ordering::Acquire)
+    }
+
+    /// Asks for so many more than are about to make room.
+    pub(super) fn set_wanted(&self, more: usize) {
+        self.wanted.store(more, Ordering::Release);
+    }
+}
+
+/// The priority of a fetch, and its turn on a worker. The schedule decides both; this is what its worker and others see of it.
+/// Only the machine changes it.
+#[derive(Debug)]
+pub(super) struct Turn {
+    /// Over all attempts, wherever the fetch waits between them.
+    priority: Priority,
+    /// Until when it is not preempted, unless it had its share before.
+    protected: Option<Instant>,
+    /// The progress at which it had its share of bytes in this turn.
+    share: u64,
+}
+
+impl Turn {
+    pub(super) fn new(priority: Priority) -> Self {
+        Self { priority, protected: None, share: PROTECTED_BYTES }
+    }
+
+    /// A turn begins at `now`, with this much progress made before.
+    pub(super) fn begin(&mut self, protected: bool, progress: u64, now: Instant) {
+        self.protected = protected.then_some(now + PROTECTED);
+        self.share = progress + PROTECTED_BYTES;
+    }
+
+    pub(super) fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    pub(super) fn set_priority(&mut self, priority: Priority) {
+        self.priority = priority;
+    }
+
+    /// True if urgent work may preempt it.
+    pub(super) fn is_preemptible(&self, progress: u64, now: Instant) -> bool {
+        let is_protected = self.protected.is_some_and(|until| now < until) && !self.had_share(progress);
+        self.priority == Priority::Low && !is_protected
+    }
+
+    /// True if it had as many bytes in this turn as a protected one may have.
+    pub(super) fn had_share(&self, progress: u64) -> bool {
+        progress >= self.share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_preemption_is_claimed_once() {
+        let preemptions = Preemptions::default();
+        assert!(!preemptions.is_wanted() && !preemptions.claim());
+        preemptions.set_wanted(2);
+        assert!(preemptions.is_wanted() && preemptions.claim() && preemptions.claim());
+        assert!(!preemptions.claim());
+        assert_eq!(preemptions.claimed(), 2);
+        preemptions.handle_claimed();
+        assert_eq!(preemptions.claimed(), 1);
+    }
+
+    #[test]
+    fn a_protected_turn_ends_with_its_time_or_its_bytes() {
+        let now = Instant::now();
+        let mut turn = Turn::new(Priority::Low);
+        assert!(turn.is_preemptible(0, now));
+        turn.begin(true, 1000, now);
+        assert!(!turn.is_preemptible(1000 + PROTECTED_BYTES - 1, now));
+        assert!(turn.is_preemptible(1000 + PROTECTED_BYTES, now));
+        assert!(turn.is_preemptible(1000, now + PROTECTED));
+        turn.set_priority(Priority::High);
+        assert!(!turn.is_preemptible(1000 + PROTECTED_BYTES, now + PROTECTED));
+    }
+}
