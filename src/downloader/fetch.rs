@@ -233,8 +233,8 @@ impl Fetch {
         self
     }
 
-    /// Asked at a chunk, if it is urgent and other urgent work waits for its worker: once `is_demanded` says that nobody waits
-    /// for its bytes any more, it is a prefetch. Without this it is urgent to its end.
+    /// Lets an urgent fetch become a prefetch when no reader waits for its bytes any more. `is_demanded` is called at a chunk
+    /// while other urgent work waits for a worker. Without it the fetch stays urgent to its end.
     pub(crate) fn demanded_while(mut self, is_demanded: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         self.is_demanded = Some(Arc::new(is_demanded));
         self

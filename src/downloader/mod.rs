@@ -311,7 +311,7 @@ impl Downloader {
         self.0.core.client.network_changed();
     }
 
-    /// Says whether the network is metered from now on: see [`DownloaderConfig::metered`].
+    /// Sets whether the network is metered, from now on: see [`DownloaderConfig::metered`].
     pub fn set_metered(&self, metered: bool) {
         self.0.core.set_metered(metered);
     }

@@ -297,7 +297,7 @@ impl PeerHandle {
         let (request, token) = (job.record.id, job.token.clone());
         match self.0.channel.upgrade() {
             Some(channel) => channel.send(job),
-            // The downloader has stopped. A dropped job answers its caller itself.
+            // The downloader has stopped. The drop of the job answers its caller.
             None => drop(job),
         }
         (Pending { slot, token: Some(token), peer: self.clone() }, request)
@@ -401,20 +401,20 @@ impl Waker {
         }
     }
 
-    /// Lends the current thread, which is about to block, for urgent work of the peer: see [`Lent`].
+    /// Lends the current thread, which would otherwise block, to the peer's urgent fetches: see [`Lent`].
     pub(crate) fn lend(&self, wake: impl Fn() + Send + Sync + 'static) -> Option<Lent> {
         Some(Lent::new(self.core.upgrade()?, self.key, wake))
     }
 
-    /// Makes lent threads of the peer return.
+    /// Makes the threads that are lent to the peer return.
     pub(crate) fn interrupt_lent(&self) {
         if let Some(core) = self.core.upgrade() {
             core.post(Message::Interrupted(self.key));
         }
     }
 
-    /// What to do beside the opening of a file. Nothing if the network is metered, or if the origin is known for
-    /// something that makes it useless.
+    /// What to request in addition while a file is opened. Nothing if the network is metered, or if the origin is known not to
+    /// support it.
     pub(crate) fn beside_opening(&self, request: &Request) -> BesideOpening {
         match self.core.upgrade() {
             Some(core) if !core.is_metered() && !core.client.is_single_connection(request) => {
