@@ -122,23 +122,3 @@ pub mod hls {
     #[doc(hidden)]
     pub use crate::source::hls::demux::{Demuxer, Format, Frame, MediaTime, Output};
 }
-
-/// Old places of what is in the modules above, while code moves there.
-mod moved {
-    pub use crate::cancel::{CancelGuard, CancelReason};
-    pub use crate::client::{ResponseHead, Validator};
-    pub use crate::config::{
-        AfterPause, Auth, HangPolicy, OnDiscontinuity, OnHang, ReadAhead, StorageConfig,
-    };
-    pub use crate::downloader::{
-        Batch, Epoch, Flow, Next, Outcome, Peer, PeerHandle, Sink, Stats, Totals, Waker,
-    };
-    pub use crate::event::{Event, Hang, HangCause, Subscriber};
-    pub use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
-    pub use crate::phase::Phase;
-    pub use crate::source::radio::{RadioEvent, RadioHandle, RadioInfo, RadioStats, Title};
-    pub use crate::source::{Pending, Source, StreamStats, TryRead};
-    pub use crate::types::RequestId;
-}
-#[doc(hidden)]
-pub use moved::*;
