@@ -1,4 +1,4 @@
-//! AES-128 in CBC mode with PKCS#7 padding (section 4.4.4.4), in a stream.
+//! AES-128 in CBC mode: of a whole segment in a stream, with PKCS#7 padding (section 4.4.4.4), or of each frame.
 
 use aes::Aes128;
 use aes::cipher::generic_array::GenericArray;
@@ -6,6 +6,7 @@ use aes::cipher::{BlockDecryptMut, KeyIvInit};
 
 use super::pipeline::Cipher;
 use crate::error::{Error, ErrorKind};
+use crate::media::AudioCodec;
 
 const BLOCK: usize = 16;
 
@@ -51,6 +52,32 @@ impl Decryptor {
         }
         plain.extend_from_slice(&last[..BLOCK - padding]);
         Ok(())
+    }
+}
+
+/// Decrypts frames by SAMPLE-AES (Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming").
+pub(super) struct FrameDecryptor(cbc::Decryptor<Aes128>);
+
+/// Bytes at the beginning of a frame that are not encrypted, so that decoders of encrypted streams can find the frames.
+const CLEAR: usize = 16;
+
+impl FrameDecryptor {
+    pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+        Decryptor::new(cipher).map(|decryptor| Self(decryptor.inner))
+    }
+
+    /// Each frame begins with the initialization vector again. What is left behind its last whole block is not encrypted.
+    pub(super) fn decrypt(&self, codec: AudioCodec, frame: &mut [u8]) {
+        let header = match codec {
+            // With a checksum the header of ADTS has two bytes more.
+            AudioCodec::Aac | AudioCodec::HeAac if frame.get(1).is_some_and(|byte| byte & 1 == 0) => 9,
+            AudioCodec::Aac | AudioCodec::HeAac => 7,
+            _ => 0,
+        };
+        let mut inner = self.0.clone();
+        for block in frame.get_mut(header + CLEAR..).unwrap_or_default().chunks_exact_mut(BLOCK) {
+            inner.decrypt_block_mut(GenericArray::from_mut_slice(block));
+        }
     }
 }
 

@@ -17,9 +17,16 @@ pub(super) struct Cipher {
 
 /// Takes the body of one segment.
 pub(super) struct Pipeline {
-    decryptor: Option<Decryptor>,
+    decryption: Decryption,
     demuxer: Demuxer,
     plain: Vec<u8>,
+}
+
+enum Decryption {
+    None,
+    Whole(Decryptor),
+    /// Of each frame by itself.
+    Frames(FrameDecryptor),
 }
 
 impl Pipeline {
@@ -28,24 +35,58 @@ impl Pipeline {
             Some(init) => Demuxer::with_init(init, position)?,
             None => Demuxer::new(position),
         };
-        let decryptor = cipher.map(Decryptor::new).transpose()?;
-        Ok(Self { decryptor, demuxer, plain: Vec::new() })
+        let decryption = match cipher {
+            None => Decryption::None,
+            Some(cipher) if cipher.method == KeyMethod::SampleAes => {
+                Decryption::Frames(FrameDecryptor::new(cipher)?)
+            }
+            Some(cipher) => Decryption::Whole(Decryptor::new(cipher)?),
+        };
+        Ok(Self { decryption, demuxer, plain: Vec::new() })
     }
 
     pub(super) fn push(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Error> {
-        let Some(decryptor) = &mut self.decryptor else { return self.demuxer.push(bytes, output) };
-        self.plain.clear();
-        decryptor.push(bytes, &mut self.plain);
-        self.demuxer.push(&self.plain, output)
+        let known = (output.frames.len(), output.data.len());
+        match &mut self.decryption {
+            Decryption::Whole(decryptor) => {
+                self.plain.clear();
+                decryptor.push(bytes, &mut self.plain);
+                self.demuxer.push(&self.plain, output)?;
+            }
+            Decryption::None | Decryption::Frames(_) => self.demuxer.push(bytes, output)?,
+        }
+        self.decrypt_frames(output, known)
     }
 
     pub(super) fn finish(&mut self, output: &mut Output) -> Result<(), Error> {
-        if let Some(decryptor) = &mut self.decryptor {
+        let known = (output.frames.len(), output.data.len());
+        if let Decryption::Whole(decryptor) = &mut self.decryption {
             self.plain.clear();
             decryptor.finish(&mut self.plain)?;
             self.demuxer.push(&self.plain, output)?;
         }
-        self.demuxer.finish(output)
+        self.demuxer.finish(output)?;
+        self.decrypt_frames(output, known)
+    }
+
+    /// Decrypts the frames behind those that are known.
+    fn decrypt_frames(&self, output: &mut Output, known: (usize, usize)) -> Result<(), Error> {
+        let Decryption::Frames(decryptor) = &self.decryption else {
+            if self.demuxer.is_sample_encrypted() {
+                return Err(Error::new(
+                    ErrorKind::Unsupported,
+                    "the frames are encrypted, but the playlist has no key",
+                ));
+            }
+            return Ok(());
+        };
+        let mut rest = &mut output.data[known.1..];
+        for frame in &output.frames[known.0..] {
+            let (bytes, more) = rest.split_at_mut(frame.len);
+            decryptor.decrypt(frame.format.codec, bytes);
+            rest = more;
+        }
+        Ok(())
     }
 }
 
@@ -64,7 +105,8 @@ pub(super) fn decrypt(cipher: &Cipher, bytes: &[u8]) -> Result<Vec<u8>, Error> {
 ///
 /// [`ErrorKind::Unsupported`] if there are keys, but none that can be used (section 6.3.6).
 pub(super) fn choose_key(keys: &[Key]) -> Result<Option<&Key>, Error> {
-    let is_usable = |key: &&Key| key.is_identity() && key.method == KeyMethod::Aes128;
+    let is_usable =
+        |key: &&Key| key.is_identity() && matches!(key.method, KeyMethod::Aes128 | KeyMethod::SampleAes);
     match keys.iter().find(is_usable) {
         Some(key) if cfg!(feature = "hls-aes") => Ok(Some(key)),
         Some(_) => {
@@ -85,24 +127,48 @@ pub(super) fn iv_of(key: &Key, sequence: u64) -> [u8; 16] {
 }
 
 #[cfg(feature = "hls-aes")]
-use super::decrypt::Decryptor;
-
-/// Without the feature there is no cipher, so there is no value of this type.
-#[cfg(not(feature = "hls-aes"))]
-enum Decryptor {}
+use super::decrypt::{Decryptor, FrameDecryptor};
 
 #[cfg(not(feature = "hls-aes"))]
-impl Decryptor {
-    fn new(cipher: &Cipher) -> Result<Self, Error> {
+use without_cipher::{Decryptor, FrameDecryptor};
+
+/// Without the feature there is no cipher, so there are no values of these types.
+#[cfg(not(feature = "hls-aes"))]
+mod without_cipher {
+    use super::Cipher;
+    use crate::error::{Error, ErrorKind};
+    use crate::media::AudioCodec;
+
+    pub(super) enum Decryptor {}
+
+    pub(super) enum FrameDecryptor {}
+
+    fn unsupported(cipher: &Cipher) -> Error {
         let why = format!("the segment is encrypted with {:?}: enable the feature hls-aes", cipher.method);
-        Err(Error::new(ErrorKind::Unsupported, why))
+        Error::new(ErrorKind::Unsupported, why)
     }
 
-    fn push(&mut self, _: &[u8], _: &mut Vec<u8>) {
-        match *self {}
+    impl Decryptor {
+        pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+            Err(unsupported(cipher))
+        }
+
+        pub(super) fn push(&mut self, _: &[u8], _: &mut Vec<u8>) {
+            match *self {}
+        }
+
+        pub(super) fn finish(&mut self, _: &mut Vec<u8>) -> Result<(), Error> {
+            match *self {}
+        }
     }
 
-    fn finish(&mut self, _: &mut Vec<u8>) -> Result<(), Error> {
-        match *self {}
+    impl FrameDecryptor {
+        pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+            Err(unsupported(cipher))
+        }
+
+        pub(super) fn decrypt(&self, _: AudioCodec, _: &mut [u8]) {
+            match *self {}
+        }
     }
 }

@@ -156,6 +156,11 @@ impl Demuxer {
         }
     }
 
+    /// True if the segment says that its frames are encrypted: those that it gives have to be decrypted.
+    pub(crate) fn is_sample_encrypted(&self) -> bool {
+        matches!(&self.state, State::Ts(ts) if ts.is_sample_encrypted())
+    }
+
     fn begin(&mut self, container: Container, output: &mut Output) -> Result<(), Error> {
         let state = match container {
             Container::Ts => State::Ts(Box::default()),

@@ -53,6 +53,11 @@ impl TsDemuxer {
         self.audio.is_some()
     }
 
+    /// The tables say that the frames are encrypted.
+    pub(super) fn is_sample_encrypted(&self) -> bool {
+        self.audio.as_ref().is_some_and(|audio| audio.is_sample_encrypted)
+    }
+
     pub(super) fn push(&mut self, bytes: &[u8], output: &mut Output) -> Result<(), Error> {
         self.partial.extend_from_slice(bytes);
         self.take_packets(false, output)
@@ -173,9 +178,6 @@ impl Audio {
         payload: &[u8],
         output: &mut Output,
     ) -> Result<(), Error> {
-        if self.is_sample_encrypted {
-            return Err(Error::new(ErrorKind::Unsupported, "SAMPLE-AES in MPEG-TS is not supported"));
-        }
         match self.counter.replace(counter) {
             // 2.4.3.3: a packet may be sent twice.
             Some(last) if last == counter => return Ok(()),
