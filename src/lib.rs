@@ -115,7 +115,7 @@ pub mod hls {
         RenditionReport, Segment, ServerControl, SessionData, Start, Uri, Variant,
     };
     pub use crate::source::hls::{
-        Discontinuity, Hls, HlsConfig, HlsHandle, HlsKind, LevelInfo, Quality, Section, SectionInfo,
+        Discontinuity, Hls, HlsConfig, HlsEvent, HlsHandle, HlsKind, LevelInfo, Quality, Section, SectionInfo,
     };
 
     /// For this crate's tests and benches.

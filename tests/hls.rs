@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mux::{Entry, Random, Ts, aac_frames, adts, fragment, id3};
 use support::{Answer, Asked, Content, Origin};
 use windway::abr::AbrConfig;
-use windway::hls::{Discontinuity, Hls, HlsConfig, HlsKind, Quality, Section};
+use windway::hls::{Discontinuity, Hls, HlsConfig, HlsEvent, HlsKind, Quality, Section};
 use windway::media::AudioCodec;
 use windway::{Downloader, DownloaderConfig, ErrorKind};
 
@@ -296,7 +296,10 @@ fn a_segment_that_would_arrive_too_late_is_replaced_by_a_lower_level() {
         config.quality = Quality::Auto(abr);
     });
     assert_eq!(hls.handle().level(), 1);
+    let events = hls.handle().subscribe();
     let sections = play(&mut hls);
+    let is_given_up = |event: &HlsEvent| matches!(event, HlsEvent::Abandoned { level: 1, .. });
+    assert!(std::iter::from_fn(|| events.try_recv()).any(|event| is_given_up(&event)));
     assert_eq!(sections, [(Discontinuity::Start, (0..4 * FRAMES).collect())]);
     assert!(
         origin.log().asked.iter().any(|asked| asked.path.ends_with("/0.ts")),
@@ -553,6 +556,94 @@ fn a_server_that_starts_again_is_followed() {
     assert_eq!(section.info().discontinuity, Discontinuity::Reset);
 }
 
+/// A low-latency stream: parts of ten frames, four of them in a segment, and the last one at the end.
+struct LowLatency {
+    began: Instant,
+    end: u64,
+}
+
+impl LowLatency {
+    const PART: f64 = 10.0 * 1024.0 / 48_000.0;
+    /// Parts that are there at the beginning.
+    const FIRST: u64 = 26;
+
+    fn available(&self) -> u64 {
+        let passed = (self.began.elapsed().as_secs_f64() / Self::PART) as u64;
+        (Self::FIRST + passed).min(self.end)
+    }
+
+    fn answer(&self, asked: &Asked) -> Answer {
+        let parameter = |name: &str| {
+            let (_, query) = asked.path.split_once('?')?;
+            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+        };
+        if asked.path.starts_with("/live.m3u8") {
+            let wanted = parameter("_HLS_msn").map(|msn| msn * 4 + parameter("_HLS_part").unwrap_or(0) + 1);
+            let count = self.available().max(wanted.unwrap_or(0)).min(self.end);
+            let due = Duration::from_secs_f64(count.saturating_sub(Self::FIRST) as f64 * Self::PART);
+            let text = self.playlist(count, asked.path.contains("_HLS_skip=YES"));
+            let wait = due.saturating_sub(self.began.elapsed());
+            return Answer::whole(&Content::bytes(text.into_bytes())).latency(wait);
+        }
+        let path = asked.path.trim_start_matches('/');
+        let part = |number: u64| fragment(&aac_frames(number * 10, 10), number * 10_240);
+        let bytes = match path.strip_prefix('p').and_then(|number| number.parse().ok()) {
+            Some(number) => part(number),
+            None if path == "init" => mux::init(&Entry::Aac(3), 48_000, 0),
+            None => (0..4).flat_map(|index| part(path.parse::<u64>().unwrap() * 4 + index)).collect(),
+        };
+        Answer::file(asked, &Content::bytes(bytes))
+    }
+
+    fn playlist(&self, count: u64, skips: bool) -> String {
+        let part = |number: u64| format!("#EXT-X-PART:DURATION={:.6},URI=\"p{number}\"\n", Self::PART);
+        let mut text = String::from(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-PART-INF:PART-TARGET=0.22\n\
+             #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.66,CAN-SKIP-UNTIL=6\n",
+        );
+        let segments = count / 4;
+        let first = segments.saturating_sub(10);
+        text.push_str(&format!("#EXT-X-MEDIA-SEQUENCE:{first}\n"));
+        let kept = if skips { segments.saturating_sub(3) } else { first };
+        match skips {
+            true => text.push_str(&format!("#EXT-X-SKIP:SKIPPED-SEGMENTS={}\n", kept - first)),
+            false => text.push_str("#EXT-X-MAP:URI=\"init\"\n"),
+        }
+        for segment in kept..segments {
+            if segment + 2 >= segments {
+                (0..4).for_each(|index| text.push_str(&part(segment * 4 + index)));
+            }
+            text.push_str(&format!("#EXTINF:{:.6},\n{segment}\n", 4.0 * Self::PART));
+        }
+        (segments * 4..count).for_each(|number| text.push_str(&part(number)));
+        if count == self.end {
+            text.push_str("#EXT-X-ENDLIST\n");
+        }
+        text
+    }
+}
+
+#[test]
+fn a_low_latency_stream_is_played_by_parts_near_its_edge() {
+    let live = LowLatency { began: Instant::now(), end: 60 };
+    let origin = Origin::start(move |asked| live.answer(asked));
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let handle = hls.handle();
+    assert_eq!(handle.kind(), HlsKind::LowLatency);
+    // PART-HOLD-BACK, and up to the length of a part.
+    assert!(handle.latency().unwrap() <= Duration::from_millis(880), "{:?}", handle.latency());
+    let sections = play(&mut hls);
+    let first = sections[0].1[0];
+    assert_eq!(sections, [(Discontinuity::Start, (first..600).collect())]);
+    let asked = origin.log().asked;
+    let lists: Vec<&str> =
+        asked.iter().map(|asked| asked.path.as_str()).filter(|path| path.contains("m3u8")).collect();
+    let reloads =
+        lists.iter().filter(|path| path.contains("_HLS_msn=") && path.contains("_HLS_skip=YES")).count();
+    assert!(reloads + 3 >= lists.len() && lists.len() <= 40, "one request for each part: {lists:?}");
+    assert!(asked.iter().filter(|asked| asked.path.starts_with("/p")).count() >= 20, "parts are fetched");
+}
+
 #[cfg(feature = "hls-aes")]
 mod encrypted {
     use aes::cipher::block_padding::Pkcs7;
@@ -589,6 +680,39 @@ mod encrypted {
         assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..6 * FRAMES).collect())]);
         let keys = origin.log().asked.iter().filter(|asked| asked.path.starts_with("/k/")).count();
         assert_eq!(keys, 7, "each key is fetched once");
+    }
+
+    /// Encrypts what SAMPLE-AES encrypts of a frame with a clear part of this length.
+    fn encrypt_frame(frame: &mut [u8], clear: usize) {
+        let mut cipher = cbc::Encryptor::<aes::Aes128>::new(&[7; 16].into(), &[9; 16].into());
+        frame[clear..].chunks_exact_mut(16).for_each(|block| cipher.encrypt_block_mut(block.into()));
+    }
+
+    #[test]
+    fn frames_of_sample_aes_are_decrypted() {
+        let ac3 = mux::ac3_frames(0, 50);
+        let aac = segment_frames(0);
+        let encrypted = |frames: &[Vec<u8>], clear: usize| {
+            let mut frames = frames.to_vec();
+            frames.iter_mut().for_each(|frame| encrypt_frame(frame, clear));
+            frames
+        };
+        let key = "#EXT-X-KEY:METHOD=SAMPLE-AES,URI=\"key\",IV=0x09090909090909090909090909090909\n";
+        let segments = [
+            ("aac.ts", Ts::new(0xcf).segment(&encrypted(&aac, 23), 0, 1920.0), aac.clone()),
+            ("ac3.ts", Ts::new(0xc1).segment(&encrypted(&ac3, 16), 0, 2880.0), ac3),
+            ("aac.aac", encrypted(&aac, 23).concat(), aac),
+        ];
+        for (name, bytes, frames) in segments {
+            let list = vod(&format!("{key}{}", extinf(name)));
+            let site = Site::default()
+                .with("/list.m3u8", list)
+                .with("/key", [7; 16])
+                .with(&format!("/{name}"), bytes);
+            let origin = site.serve();
+            let mut hls = open(&origin, "/list.m3u8", |_| ());
+            assert!(all(&mut hls.next_section().unwrap().unwrap()) == frames.concat(), "{name}");
+        }
     }
 
     #[test]

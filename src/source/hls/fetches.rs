@@ -47,9 +47,18 @@ pub(super) fn policy(shared: &Shared) -> UriPolicy {
     UriPolicy { allow_http: shared.config.allow_http, allow_private: shared.config.allow_private }
 }
 
-/// Fetches a playlist on this thread. Blocks.
-pub(super) fn load(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<(Vec<u8>, Url), Error> {
-    let response = peer.execute(Fetch::new(request(shared, url)?))?;
+/// Fetches a playlist on this thread. Blocks: with `hold`, the server may wait so long before it answers.
+pub(super) fn load(
+    shared: &Shared,
+    peer: &PeerHandle,
+    url: &Url,
+    hold: Option<Duration>,
+) -> Result<(Vec<u8>, Url), Error> {
+    let mut fetch = Fetch::new(request(shared, url)?);
+    if let Some(hold) = hold {
+        fetch = fetch.held(hold);
+    }
+    let response = peer.execute(fetch)?;
     let from = final_url(shared, response.head(), url)?;
     Ok((response.bytes(MOST_PLAYLIST)?, from))
 }
@@ -311,10 +320,11 @@ impl SegmentSink {
         Ok(())
     }
 
-    fn deliver(&mut self) {
-        if !self.output.frames.is_empty() {
-            self.shared.store_frames(self.slot, &mut self.output);
+    fn deliver(&mut self) -> Result<(), Error> {
+        if self.output.frames.is_empty() || self.shared.store_frames(self.slot, &mut self.output) {
+            return Ok(());
         }
+        Err(Error::new(ErrorKind::Refusal, "the segment is not needed any more"))
     }
 
     fn complete(&mut self) -> Result<(), Error> {
@@ -330,7 +340,7 @@ impl SegmentSink {
             return Ok(());
         };
         pipeline.finish(&mut self.output)?;
-        self.deliver();
+        self.deliver()?;
         self.shared.change(|state| state.handle_segment_complete(self.slot));
         Ok(())
     }
@@ -392,7 +402,7 @@ impl Sink for SegmentSink {
             Some(pipeline) => pipeline.push(bytes, &mut self.output)?,
             None => collect(&mut self.raw, bytes, MOST_PARKED)?,
         }
-        self.deliver();
+        self.deliver()?;
         self.watch()
     }
 

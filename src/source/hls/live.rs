@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
@@ -12,6 +12,9 @@ use super::reload::Reload;
 use super::shared::Shared;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
+
+/// A held request is given at least so long, whatever the playlist says of its target duration.
+const LEAST_HOLD: Duration = Duration::from_secs(3);
 
 /// Starts the thread. It ends with the playlist, or when the player is closed.
 pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
@@ -29,14 +32,15 @@ fn run(shared: &Shared, peer: &PeerHandle) {
             return;
         }
         let began = Instant::now();
-        match load_again(shared, peer, &url, &list) {
+        let directives = Directives::new(&reload, began, &list);
+        match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
                 let has_changed = shared.change(|state| state.handle_playlist(level, list, url));
                 reload.handle_loaded(began, has_changed == Some(true));
             }
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
-                log::warn!("a live playlist can't be loaded: {error}");
+                shared.with(|state| state.handle_reload_failed(level, error));
                 reload.handle_loaded(began, false);
             }
         }
@@ -51,13 +55,69 @@ fn run(shared: &Shared, peer: &PeerHandle) {
     }
 }
 
+/// What a request for a playlist asks of the server (section 6.2.5).
+#[derive(Clone, Copy, Debug, Default)]
+struct Directives {
+    /// Answer once the playlist has this segment, and this part of it.
+    wait_for: Option<(u64, Option<usize>)>,
+    /// Leave out what the last version contains.
+    skips: bool,
+}
+
+impl Directives {
+    fn new(reload: &Reload, now: Instant, list: &MediaPlaylist) -> Self {
+        let part = list.part_target.map(|_| list.parts.len());
+        let wait_for = reload.may_block(list).then_some((list.end_sequence(), part));
+        Self { wait_for, skips: reload.may_skip(now, list) }
+    }
+
+    fn apply(self, url: &Url) -> Url {
+        let mut url = url.clone();
+        let mut query: Vec<String> = url.query().map(str::to_owned).into_iter().collect();
+        // Section 6.2.5: in this order, which is that of UTF-8, so that caches see one URL.
+        if let Some((sequence, part)) = self.wait_for {
+            query.push(format!("_HLS_msn={sequence}"));
+            query.extend(part.map(|part| format!("_HLS_part={part}")));
+        }
+        query.extend(self.skips.then(|| "_HLS_skip=YES".to_owned()));
+        if !query.is_empty() {
+            url.set_query(Some(&query.join("&")));
+        }
+        url
+    }
+}
+
 fn load_again(
     shared: &Shared,
     peer: &PeerHandle,
     url: &Url,
     previous: &MediaPlaylist,
+    directives: Directives,
 ) -> Result<(MediaPlaylist, Url), Error> {
-    let (bytes, from) = load(shared, peer, url)?;
-    let list = parse_media(shared, &bytes, &from, Some(previous))?;
-    Ok((list, from))
+    // Section 6.2.5.2: a server gives up after three target durations.
+    let hold = directives.wait_for.map(|_| (previous.target_duration * 3).max(LEAST_HOLD));
+    let (bytes, from) = load(shared, peer, &directives.apply(url), hold)?;
+    match parse_media(shared, &bytes, &from, Some(previous)) {
+        Ok(list) => Ok((list, from)),
+        // Section 6.3.7: an update that does not fit is replaced by the whole playlist.
+        Err(_) if directives.skips => {
+            load_again(shared, peer, url, previous, Directives { wait_for: None, skips: false })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s6_2_5_directives_are_added_to_the_query() {
+        let url = Url::parse("http://host/l.m3u8?token=1").unwrap();
+        let apply = |wait_for, skips| Directives { wait_for, skips }.apply(&url).to_string();
+        assert_eq!(apply(None, false), "http://host/l.m3u8?token=1");
+        assert_eq!(apply(Some((7, None)), false), "http://host/l.m3u8?token=1&_HLS_msn=7");
+        let all = "http://host/l.m3u8?token=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=YES";
+        assert_eq!(apply(Some((7, Some(2))), true), all);
+    }
 }

@@ -14,6 +14,7 @@ mod config;
 #[cfg(feature = "hls-aes")]
 mod decrypt;
 pub(crate) mod demux;
+mod event;
 mod fetches;
 mod levels;
 mod live;
@@ -38,16 +39,18 @@ use self::fetches::HlsPeer;
 use self::playlist::PlaylistType;
 use self::shared::Shared;
 use crate::cancel::CancelReason;
-use crate::client::Request;
+use crate::client::{PreconnectGuard, Request};
 use crate::downloader::{Downloader, PeerHandle};
 use crate::error::Error;
 #[cfg(doc)]
 use crate::error::ErrorKind;
+use crate::event::Subscriber;
 use crate::foreign::in_callback;
 use crate::safe_url::SafeUrl;
 use crate::types::Priority;
 
 pub use self::config::{HlsConfig, Quality};
+pub use self::event::HlsEvent;
 pub use self::levels::LevelInfo;
 pub use self::section::{Discontinuity, SectionInfo};
 
@@ -86,6 +89,8 @@ pub struct Hls {
     shared: Arc<Shared>,
     /// Of a live stream. Taken by `drop`, which joins it.
     thread: Option<JoinHandle<()>>,
+    /// Keeps a connection to the origin ready, so that a seek costs one round trip.
+    _ready: Option<PreconnectGuard>,
     /// Last, so that the downloader ends after the thread.
     peer: PeerHandle,
 }
@@ -100,6 +105,8 @@ pub enum HlsKind {
     Event,
     /// Live: the oldest segments are removed.
     Live,
+    /// Live, with parts of segments that are fetched before the segment is complete.
+    LowLatency,
 }
 
 impl Hls {
@@ -109,11 +116,13 @@ impl Hls {
         let request = Request::get(url)?.headers("HlsConfig::headers", &config.headers)?;
         let shared = Arc::new(Shared::new(request, config));
         let peer = downloader.register(HlsPeer(Arc::clone(&shared)), Priority::High)?;
+        // While the playlists load, a connection is opened for what the first segment needs beside itself.
+        let ready = peer.waker().keep_preconnected(&shared.request);
         let state = open::open(&shared, &peer)?;
         let is_live = state.is_live();
         shared.start(state, peer.waker(), peer.epoch().child_as(CancelReason::Fetch));
         let thread = if is_live { Some(live::start(&shared, &peer)?) } else { None };
-        Ok(Self { shared, thread, peer })
+        Ok(Self { shared, thread, _ready: ready, peer })
     }
 
     /// Blocks until the next section begins. `None` at the end of the presentation; after a seek there are sections again.
@@ -255,6 +264,7 @@ impl HlsHandle {
         let kind = self.timeline(|timeline| match (timeline.list.is_ended, timeline.list.playlist_type) {
             (true, _) => HlsKind::Vod,
             (false, Some(PlaylistType::Event)) => HlsKind::Event,
+            (false, _) if timeline.list.part_target.is_some() => HlsKind::LowLatency,
             (false, _) => HlsKind::Live,
         });
         kind.unwrap_or(HlsKind::Vod)
@@ -288,7 +298,7 @@ impl HlsHandle {
     /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.
     pub fn latency(&self) -> Option<Duration> {
         let position = self.position();
-        self.timeline(|timeline| (!timeline.list.is_ended).then(|| timeline.end().saturating_sub(position)))
+        self.timeline(|timeline| (!timeline.list.is_ended).then(|| timeline.edge().saturating_sub(position)))
             .flatten()
     }
 
@@ -326,6 +336,11 @@ impl HlsHandle {
     /// Those of [`seek`](Self::seek).
     pub fn go_live(&self) -> Result<Duration, Error> {
         self.shared.seek(self.seekable().end)
+    }
+
+    /// Subscribes to the events from now on. The subscription ends with the presentation.
+    pub fn subscribe(&self) -> Subscriber<HlsEvent> {
+        self.shared.subscribe()
     }
 
     /// Makes blocked calls fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no call blocks: it fails

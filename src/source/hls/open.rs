@@ -16,7 +16,7 @@ use crate::error::Error;
 /// Loads what is needed to start. Blocks.
 pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
     let url = shared.request.url().expose().clone();
-    let (bytes, from) = load(shared, peer, &url)?;
+    let (bytes, from) = load(shared, peer, &url, None)?;
     let context = Context { url: &from, variables: shared.variables(), previous: None };
     let parsed = Playlist::parse_in(&bytes, context);
     let list = match parsed.map_err(|error| shared.locate(error.into()))? {
@@ -56,7 +56,7 @@ fn load_first(
 }
 
 fn load_timeline(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<Timeline, Error> {
-    let (bytes, from) = load(shared, peer, url)?;
+    let (bytes, from) = load(shared, peer, url, None)?;
     let list = parse_media(shared, &bytes, &from, None)?;
     Ok(Timeline::new(list, from, Duration::ZERO))
 }

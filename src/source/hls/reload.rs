@@ -35,12 +35,28 @@ impl Reload {
         }
     }
 
+    /// True if the next load may be held by the server until the playlist has changed: not after it has failed to do so.
+    pub(super) fn may_block(&self, list: &MediaPlaylist) -> bool {
+        list.server_control.can_block_reload && self.began == self.changed
+    }
+
+    /// True if an update may leave out what the last version contains: that must not be too old (section 6.3.7).
+    pub(super) fn may_skip(&self, now: Instant, list: &MediaPlaylist) -> bool {
+        let age = now.saturating_duration_since(self.changed);
+        list.server_control.can_skip_until.is_some_and(|until| age < until / 2)
+    }
+
     /// When the next load is due. It counts from the begin of the last one: else the delays of the network add up.
     pub(super) fn due(&self, list: &MediaPlaylist) -> Instant {
+        if self.may_block(list) {
+            // The server decides when it answers.
+            return self.began;
+        }
+        let step = list.part_target.unwrap_or(list.target_duration);
         let wait = if self.began == self.changed {
-            list.segments.last().map_or(list.target_duration, |segment| segment.duration)
+            list.part_target.or(list.segments.last().map(|segment| segment.duration)).unwrap_or(step)
         } else {
-            list.target_duration / 2
+            step / 2
         };
         self.began + wait.max(LEAST)
     }

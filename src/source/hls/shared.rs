@@ -8,14 +8,19 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::HlsConfig;
 use super::demux::Output;
+use super::event::HlsEvent;
 use super::section::SectionInfo;
 use super::state::{ReadResult, SectionResult, State};
 use crate::cancel::CancelReason;
 use crate::client::Request;
 use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
+use crate::event::{Bus, Subscriber};
 use crate::source::wait::{TimeLimit, WaitState};
 use crate::types::{Priority, RequestId};
+
+/// Events that are kept for a slow subscriber.
+const EVENTS: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -24,6 +29,7 @@ pub(super) struct Shared {
     pub(super) request: Request,
     /// Variables of the multivariant playlist, which media playlists may import.
     variables: OnceLock<BTreeMap<String, String>>,
+    events: Bus<HlsEvent>,
     link: OnceLock<Link>,
     inner: Mutex<Inner>,
     /// Notified after each change of the state, by whoever made it.
@@ -55,7 +61,8 @@ impl Shared {
         let inner = Inner { state: None, epoch: None, waits: WaitState::default(), is_closed: false };
         let (variables, link) = (OnceLock::new(), OnceLock::new());
         let (inner, changed, closed) = (Mutex::new(inner), Condvar::new(), Condvar::new());
-        Self { config, request, variables, link, inner, changed, closed }
+        let events = Bus::of(EVENTS, |lost| HlsEvent::Lagged { lost });
+        Self { config, request, variables, events, link, inner, changed, closed }
     }
 
     /// Notes the variables that media playlists may import.
@@ -104,7 +111,17 @@ impl Shared {
 
     /// Looks at the state, or does nothing while it is being opened.
     pub(super) fn with<T>(&self, look: impl FnOnce(&mut State) -> T) -> Option<T> {
-        self.inner.lock().state.as_mut().map(look)
+        let (result, events) = {
+            let mut inner = self.inner.lock();
+            let state = inner.state.as_mut()?;
+            (look(state), state.take_events())
+        };
+        events.iter().for_each(|event| self.events.publish(event));
+        Some(result)
+    }
+
+    pub(super) fn subscribe(&self) -> Subscriber<HlsEvent> {
+        self.events.subscribe()
     }
 
     /// Changes the state, wakes who waits for it, and fetches what it needs now.
@@ -123,16 +140,15 @@ impl Shared {
         changed
     }
 
-    /// Stores frames that have arrived: the limits of blocked calls start again.
-    pub(super) fn store_frames(&self, slot: u64, output: &mut Output) {
-        {
+    /// Stores frames that have arrived: the limits of blocked calls start again. False if they are not needed any more.
+    pub(super) fn store_frames(&self, slot: u64, output: &mut Output) -> bool {
+        let is_needed = {
             let mut inner = self.inner.lock();
             inner.waits.progress(Instant::now());
-            if let Some(state) = &mut inner.state {
-                state.handle_frames(slot, output);
-            }
-        }
+            inner.state.as_mut().is_some_and(|state| state.handle_frames(slot, output))
+        };
         self.changed.notify_all();
+        is_needed
     }
 
     /// Blocks until at least one byte of the section is there, or its end.
@@ -256,6 +272,7 @@ impl Shared {
         self.inner.lock().is_closed = true;
         self.changed.notify_all();
         self.closed.notify_all();
+        self.events.close();
     }
 
     /// Blocks until `due`. False once it is closed.

@@ -16,12 +16,13 @@ use url::Url;
 
 use super::config::{HlsConfig, Quality};
 use super::demux::{Frame, Output};
+use super::event::HlsEvent;
 use super::levels::Level;
 use super::pipeline::{Cipher, Pipeline, choose_key, decrypt, iv_of};
 use super::playlist::{Key, KeyMethod, MediaPlaylist, Segment};
 use super::policy::UriPolicy;
 use super::section::{Discontinuity, SectionBuffer, SectionInfo};
-use super::timeline::{Clock, Placement, Timeline, Version};
+use super::timeline::{Clock, Piece, Place, Placement, Timeline, Version};
 use crate::abr::{Abr, Estimator, Hybrid, Running, Situation};
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
@@ -55,8 +56,8 @@ pub(super) struct State {
     wanted: Option<(usize, bool)>,
     /// Where the next slot starts.
     cursor: Duration,
-    /// Media sequence number behind the last slot, in the playlist of its level.
-    follows: Option<(usize, u64)>,
+    /// The place behind the last slot, in the playlist of its level.
+    follows: Option<(usize, Place)>,
     slots: VecDeque<Slot>,
     next_slot: u64,
     resources: HashMap<ResourceKey, Loadable>,
@@ -78,6 +79,8 @@ pub(super) struct State {
     is_idle: bool,
     abr: Choice,
     estimator: Estimator,
+    /// What has to be published once the lock is released.
+    events: Vec<HlsEvent>,
 }
 
 /// What chooses the level.
@@ -88,7 +91,9 @@ struct Choice(Option<Box<dyn Abr>>);
 struct Slot {
     id: u64,
     level: usize,
-    sequence: u64,
+    place: Place,
+    /// What follows it in its playlist.
+    next: Place,
     start: Duration,
     segment: Segment,
     needs: Needs,
@@ -228,6 +233,7 @@ impl State {
             is_idle: false,
             abr: Choice(abr),
             estimator: Estimator::default(),
+            events: Vec::new(),
         }
     }
 
@@ -248,7 +254,7 @@ impl State {
 /// Where to start: the caller's wish, then the playlist's (section 4.4.2.2), then the beginning or the live edge.
 fn start_of(timeline: &Timeline, config: &HlsConfig) -> Duration {
     let list = &timeline.list;
-    let end = timeline.end();
+    let end = timeline.edge();
     let live_edge = end.saturating_sub(hold_back(list, config)).max(timeline.start());
     let start = match (config.start, list.start) {
         (Some(start), _) => start,
@@ -264,8 +270,9 @@ fn start_of(timeline: &Timeline, config: &HlsConfig) -> Duration {
 
 /// Distance from the end of a live stream (section 4.4.3.8).
 pub(super) fn hold_back(list: &MediaPlaylist, config: &HlsConfig) -> Duration {
-    let advised = config.hold_back.or(list.server_control.hold_back);
-    advised.unwrap_or(list.target_duration * 3)
+    let control = list.server_control;
+    let for_parts = list.part_target.and(control.part_hold_back);
+    config.hold_back.or(for_parts).or(control.hold_back).unwrap_or(list.target_duration * 3)
 }
 
 /// Planning.
@@ -276,6 +283,7 @@ impl State {
             return None;
         }
         self.extend(now);
+        self.want_reload();
         if let Some((level, is_fetching @ false)) = &mut self.wanted {
             *is_fetching = true;
             let level = *level;
@@ -301,6 +309,15 @@ impl State {
         }
     }
 
+    /// Asks for the playlist of a segment that has expired. That of a live level is loaded again anyway.
+    fn want_reload(&mut self) {
+        let (level, is_live) = (self.level, self.is_live());
+        let is_due = |slot: &&Slot| slot.phase == SlotPhase::Reloading && (!is_live || slot.level != level);
+        if self.wanted.is_none() {
+            self.wanted = self.slots.iter().find(is_due).map(|slot| (slot.level, false));
+        }
+    }
+
     fn priority_of(&self, index: usize) -> Priority {
         let is_urgent = self.slots[index].start.saturating_sub(self.reader_time()) < URGENT;
         if is_urgent { Priority::High } else { Priority::Low }
@@ -322,7 +339,7 @@ impl State {
         let slot = &self.slots[index];
         let timeline = self.timelines[slot.level].as_ref();
         let base = timeline.map_or(&self.levels[slot.level].url, |timeline| &timeline.url).clone();
-        let needs = needs_of(&slot.segment, slot.sequence, &base, self.policy)?;
+        let needs = needs_of(&slot.segment, slot.place.sequence, &base, self.policy)?;
         let url = self.policy.resolve(&base, &slot.segment.uri)?;
         for key in needs.resources() {
             if !self.resources.contains_key(&key) {
@@ -343,7 +360,7 @@ impl State {
         while self.has_room() {
             let chosen = self.choose(now);
             if self.timelines[chosen].is_some() {
-                self.level = chosen;
+                self.switch(chosen);
             } else {
                 self.wanted.get_or_insert((chosen, false));
                 // Until its playlist is there, the last level continues, unless it has failed.
@@ -397,6 +414,7 @@ impl State {
         let other = abr.abandon(now, &situation, &running).filter(|other| *other < level);
         let Some(other) = other.filter(|other| self.levels[*other].is_usable(now)) else { return false };
         self.estimator.handle_transfer(rate as u64, Duration::from_secs(1), self.estimator.ttfb());
+        self.events.push(HlsEvent::Abandoned { level, at: start });
         self.restart_at(start, other);
         true
     }
@@ -412,21 +430,20 @@ impl State {
     fn add_slot(&mut self) -> bool {
         let Some(timeline) = &self.timelines[self.level] else { return false };
         let list = Arc::clone(&timeline.list);
-        let mut sequence = match self.follows {
-            Some((level, sequence)) if level == self.level => sequence,
+        let mut place = match self.follows {
+            Some((level, place)) if level == self.level => place,
             // Behind the end of a finished playlist nothing follows.
-            _ if self.cursor >= timeline.end() => return false,
-            Some(_) => timeline.sequence_from(self.cursor),
-            None => timeline.sequence_at(self.cursor),
+            _ if self.cursor >= timeline.edge() => return false,
+            Some(_) => Place { sequence: timeline.sequence_from(self.cursor), part: 0 },
+            None => timeline.place_at(self.cursor),
         };
-        if sequence < list.media_sequence {
+        if place.sequence < list.media_sequence {
             // Section 6.3.5: the segment has left the playlist.
             let start = start_of(timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.pending = Some(Discontinuity::Behind(start.saturating_sub(self.cursor)));
-            sequence = timeline.sequence_at(start);
+            place = timeline.place_at(start);
         }
-        let (Some(segment), Some(start)) = (timeline.segment(sequence).cloned(), timeline.start_of(sequence))
-        else {
+        let Some(Piece { segment, start, next }) = timeline.piece(place) else {
             if list.is_ended {
                 // The levels end at slightly different times.
                 self.cursor = self.cursor.max(timeline.end());
@@ -435,14 +452,15 @@ impl State {
             return false;
         };
         self.cursor = start + segment.duration;
-        self.follows = Some((self.level, sequence + 1));
+        self.follows = Some((self.level, next));
         let phase = if segment.is_gap { SlotPhase::Skipped } else { SlotPhase::Planned };
         let id = self.next_slot;
         self.next_slot += 1;
         self.slots.push_back(Slot {
             id,
             level: self.level,
-            sequence,
+            place,
+            next,
             start,
             segment,
             needs: Needs::default(),
@@ -492,7 +510,8 @@ fn needs_of(segment: &Segment, sequence: u64, base: &Url, policy: UriPolicy) -> 
     };
     let init = match &segment.map {
         Some(map) => {
-            let key = key_use(&map.keys)?.map(Box::new);
+            // Of these methods only AES-128 encrypts the initialization section (section 4.4.4.4).
+            let key = key_use(&map.keys)?.filter(|key| key.method == KeyMethod::Aes128).map(Box::new);
             Some(ResourceKey { url: policy.resolve(base, &map.uri)?, range: map.byte_range, key })
         }
         None => None,
@@ -543,14 +562,17 @@ impl State {
         }
     }
 
-    /// Takes frames of a segment. Leaves `output` empty.
-    pub(super) fn handle_frames(&mut self, slot: u64, output: &mut Output) {
-        if let Some(slot) = self.slot(slot) {
+    /// Takes frames of a segment. Leaves `output` empty. False if the segment is not needed any more.
+    pub(super) fn handle_frames(&mut self, slot: u64, output: &mut Output) -> bool {
+        let slot = self.slot(slot);
+        let is_needed = slot.is_some();
+        if let Some(slot) = slot {
             slot.output.data.append(&mut output.data);
             slot.output.frames.append(&mut output.frames);
         }
         output.clear();
         self.commit();
+        is_needed
     }
 
     /// All frames of a segment have come.
@@ -607,7 +629,6 @@ impl State {
     /// A segment can't be fetched or read. In this order: its playlist is loaded again, because URLs expire; another level is
     /// used from here on; the segment is skipped. An error of the network stops fetching until a call has returned it.
     pub(super) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
-        let is_live = self.is_live();
         let Some(slot) = self.slot(slot) else { return };
         (slot.request, slot.parked) = (None, None);
         slot.output.clear();
@@ -621,9 +642,6 @@ impl State {
         if is_expired && !slot.is_reloaded {
             slot.is_reloaded = true;
             slot.phase = SlotPhase::Reloading;
-            if !is_live {
-                self.wanted.get_or_insert((level, false));
-            }
             return;
         }
         self.levels[level].excluded_until = now.checked_add(EXCLUSION);
@@ -638,19 +656,32 @@ impl State {
     fn restart_at(&mut self, start: Duration, level: usize) {
         self.slots.retain(|slot| slot.start < start);
         self.cursor = start;
-        self.follows = self.slots.back().map(|slot| (slot.level, slot.sequence + 1));
+        self.follows = self.slots.back().map(|slot| (slot.level, slot.next));
         if self.timelines[level].is_some() {
-            self.level = level;
+            self.switch(level);
         } else {
             self.wanted = Some((level, false));
         }
     }
 
+    /// Fetches another level from the next slot on.
+    fn switch(&mut self, to: usize) {
+        let from = std::mem::replace(&mut self.level, to);
+        if from != to {
+            self.events.push(HlsEvent::Switched { from, to, at: self.cursor });
+        }
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<HlsEvent> {
+        std::mem::take(&mut self.events)
+    }
+
     fn skip(&mut self, start: Duration, error: Error) {
         self.skipped += 1;
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.start == start) {
-            log::warn!("a segment at {start:?} is skipped: {error}");
             slot.phase = SlotPhase::Skipped;
+            let duration = slot.segment.duration;
+            self.events.push(HlsEvent::Skipped { at: start, duration, error: error.clone() });
         }
         if self.skipped > MOST_SKIPPED {
             self.skipped = 0;
@@ -681,8 +712,8 @@ impl State {
             self.slots.iter_mut().filter(|slot| slot.level == level && slot.phase == SlotPhase::Reloading)
         {
             slot.phase = SlotPhase::Planned;
-            if let Some(segment) = timeline.segment(slot.sequence) {
-                slot.segment = segment.clone();
+            if let Some(piece) = timeline.piece(slot.place) {
+                slot.segment = piece.segment;
             }
         }
         self.timelines[level] = Some(timeline);
@@ -731,8 +762,13 @@ impl State {
     fn commit(&mut self) {
         while let Some(slot) = self.slots.front_mut() {
             let output = std::mem::take(&mut slot.output);
-            let (phase, duration) = (slot.phase, slot.segment.duration);
+            let (phase, duration, end) =
+                (slot.phase, slot.segment.duration, slot.start + slot.segment.duration);
             if phase == SlotPhase::Skipped {
+                if self.sections.iter().all(|section| section.len() == 0) {
+                    // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
+                    self.reader_time = self.reader_time.max(end);
+                }
                 self.close_section();
                 self.clock.restart();
                 let before = match self.pending {
@@ -810,7 +846,7 @@ impl State {
 
     fn date_time(&self, slot: &Slot) -> Option<std::time::SystemTime> {
         let list = &self.timelines[slot.level].as_ref()?.list;
-        let index = usize::try_from(slot.sequence.checked_sub(list.media_sequence)?).ok()?;
+        let index = usize::try_from(slot.place.sequence.checked_sub(list.media_sequence)?).ok()?;
         list.date_time_at(index)
     }
 
@@ -943,13 +979,18 @@ impl State {
         self.sections.iter().find(|section| section.id == id)
     }
 
-    /// True once after the reader has made room.
+    /// True once after the reader has made room, and once when a segment that waits for a worker becomes urgent.
     pub(super) fn take_wake(&mut self) -> bool {
-        let is_due = self.is_idle && self.has_room();
-        if is_due {
+        let has_room = self.is_idle && self.has_room();
+        if has_room {
             self.is_idle = false;
         }
-        is_due
+        let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
+        let urgent = waiting.filter(|index| self.priority_of(*index) > self.slots[*index].priority);
+        if let Some(index) = urgent {
+            self.slots[index].priority = Priority::High;
+        }
+        has_room || urgent.is_some()
     }
 
     pub(super) fn set_quality(&mut self, quality: Quality) {
@@ -979,6 +1020,11 @@ impl State {
         self.levels[level].excluded_until = now.checked_add(EXCLUSION);
     }
 
+    /// A live playlist could not be loaded again.
+    pub(super) fn handle_reload_failed(&mut self, level: usize, error: Error) {
+        self.events.push(HlsEvent::PlaylistFailed { level, error });
+    }
+
     /// No level has changed for too long.
     pub(super) fn handle_stuck(&mut self, error: Error) {
         self.error.get_or_insert(error);
@@ -989,8 +1035,11 @@ impl State {
         let Some(timeline) = self.timeline() else { return Duration::ZERO..Duration::ZERO };
         let end = match timeline.list.is_ended {
             true => timeline.end(),
-            false => timeline.end().saturating_sub(hold_back(&timeline.list, &self.config)),
+            false => timeline.edge().saturating_sub(hold_back(&timeline.list, &self.config)),
         };
         timeline.start()..end.max(timeline.start())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,6 +101,59 @@ impl Timeline {
         self.list.segment(sequence)
     }
 
+    /// End of the last part: the live edge.
+    pub(super) fn edge(&self) -> Duration {
+        self.list.parts.iter().fold(self.end(), |edge, part| edge.saturating_add(part.duration))
+    }
+
+    /// What to fetch at this place. A segment of which no part was fetched is fetched as a whole; the one that is not
+    /// complete yet comes in parts (section 6.2.2).
+    pub(super) fn piece(&self, at: Place) -> Option<Piece> {
+        let whole = self.list.segment(at.sequence);
+        let start = self.start_of(at.sequence)?;
+        let after = Place { sequence: at.sequence + 1, part: 0 };
+        let parts = match whole {
+            // Old segments lose their parts. What of the segment was played already is dropped by its time.
+            Some(segment) if at.part == 0 || segment.parts.is_empty() => {
+                return Some(Piece {
+                    segment: Segment { parts: Vec::new(), ..segment.clone() },
+                    start,
+                    next: after,
+                });
+            }
+            Some(segment) if at.part >= segment.parts.len() => return self.piece(after),
+            Some(segment) => &segment.parts,
+            None => &self.list.parts,
+        };
+        let part = parts.get(at.part)?;
+        let start = parts[..at.part].iter().fold(start, |start, part| start.saturating_add(part.duration));
+        // A part has the key and the initialization section of its segment.
+        let parent = whole.or(self.list.segments.last())?;
+        let segment = Segment {
+            uri: part.uri.clone(),
+            duration: part.duration,
+            byte_range: part.byte_range,
+            is_gap: part.is_gap,
+            parts: Vec::new(),
+            ..parent.clone()
+        };
+        Some(Piece { segment, start, next: Place { part: at.part + 1, ..at } })
+    }
+
+    /// The place that plays at `time`: within a segment the part, if the playlist lists its parts.
+    pub(super) fn place_at(&self, time: Duration) -> Place {
+        let is_incomplete = time >= self.end() && !self.list.parts.is_empty();
+        let sequence = if is_incomplete { self.list.end_sequence() } else { self.sequence_at(time) };
+        let parts = self.segment(sequence).map_or(&self.list.parts, |segment| &segment.parts);
+        let mut end = self.start_of(sequence).unwrap_or_default();
+        let is_over = |part: &&super::playlist::Part| {
+            end = end.saturating_add(part.duration);
+            end <= time
+        };
+        let part = parts.iter().take_while(is_over).count();
+        Place { sequence, part: part.min(parts.len().saturating_sub(1)) }
+    }
+
     /// Media sequence number of the segment that plays at `time`; the last one behind the end.
     pub(super) fn sequence_at(&self, time: Duration) -> u64 {
         let index = self.starts.partition_point(|start| *start <= time).saturating_sub(1);
@@ -117,6 +170,25 @@ impl Timeline {
         let is_mostly_played = time > start && time - start > end.saturating_sub(time);
         if is_mostly_played { sequence + 1 } else { sequence }
     }
+}
+
+/// Where to continue in a playlist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Media sequence number.
+    pub(super) sequence: u64,
+    /// Parts of the segment that come before.
+    pub(super) part: usize,
+}
+
+/// A segment or a part.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    /// The segment; or the part, as if it were one.
+    pub(super) segment: Segment,
+    pub(super) start: Duration,
+    /// What follows.
+    pub(super) next: Place,
 }
 
 /// How one version of a playlist relates to another.
@@ -275,6 +347,31 @@ mod tests {
         );
         let from = |time| timeline.sequence_from(seconds(time));
         assert_eq!((from(16), from(17), from(19)), (8, 8, 9));
+    }
+
+    #[test]
+    fn s6_2_2_a_segment_that_is_not_complete_comes_in_parts() {
+        let part = |uri: &str| format!("#EXT-X-PART:DURATION=1,URI=\"{uri}\"\n");
+        let text = format!("#EXTINF:2,\na\n{}{}#EXTINF:2,\nb\n{}", part("b0"), part("b1"), part("c0"));
+        let timeline = Timeline::new(list(&text), url(), seconds(0));
+        assert_eq!((timeline.end(), timeline.edge()), (seconds(4), seconds(5)));
+        let place = |sequence, part| Place { sequence, part };
+        let piece = |sequence, part| {
+            let piece = timeline.piece(place(sequence, part))?;
+            Some((piece.segment.uri.expose().to_owned(), piece.start.as_secs(), piece.next))
+        };
+        assert_eq!(piece(0, 0), Some(("a".into(), 0, place(1, 0))));
+        assert_eq!(piece(0, 1), Some(("a".into(), 0, place(1, 0))));
+        assert_eq!(piece(1, 0), Some(("b".into(), 2, place(2, 0))));
+        assert_eq!(piece(1, 1), Some(("b1".into(), 3, place(1, 2))));
+        assert_eq!(piece(1, 2), Some(("c0".into(), 4, place(2, 1))));
+        assert_eq!(piece(2, 0), Some(("c0".into(), 4, place(2, 1))));
+        assert_eq!(piece(2, 1), None);
+        let at = |millis| timeline.place_at(Duration::from_millis(millis));
+        assert_eq!(
+            (at(0), at(2500), at(3000), at(4500)),
+            (place(0, 0), place(1, 0), place(1, 1), place(2, 0))
+        );
     }
 
     #[test]

@@ -1,0 +1,48 @@
+//! What a player may want to show or log.
+
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// What happened to an [`Hls`](super::Hls).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum HlsEvent {
+    /// Segments of another level are fetched from a presentation time on.
+    Switched {
+        /// Index of the last level.
+        from: usize,
+        /// Index of the new level.
+        to: usize,
+        /// Presentation time of the first segment of the new level.
+        at: Duration,
+    },
+    /// A segment would have arrived too late, and was given up for one of a lower level.
+    Abandoned {
+        /// Index of the level that was too slow.
+        level: usize,
+        /// Presentation time of the segment.
+        at: Duration,
+    },
+    /// A segment could be had from no level, and is left out.
+    Skipped {
+        /// Presentation time of the segment.
+        at: Duration,
+        /// How long it plays.
+        duration: Duration,
+        /// Why the last attempt failed.
+        error: Error,
+    },
+    /// A playlist could not be loaded or parsed. It is tried again, or another level is used.
+    PlaylistFailed {
+        /// Index of the level.
+        level: usize,
+        /// Why.
+        error: Error,
+    },
+    /// This subscriber was too slow: events before the next one are lost to it.
+    Lagged {
+        /// How many.
+        lost: u64,
+    },
+}
