@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use mux::{Entry, Random, Ts, aac_frames, adts, fragment, id3};
 use support::{Answer, Asked, Content, Origin};
-use windway::abr::AbrConfig;
-use windway::hls::{Discontinuity, Hls, HlsConfig, HlsEvent, HlsKind, Quality, Section};
+use windway::abr::{Abr, AbrConfig, Situation};
+use windway::hls::{Discontinuity, Hls, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality, Section};
 use windway::media::AudioCodec;
 use windway::{Downloader, DownloaderConfig, ErrorKind};
 
@@ -386,6 +386,48 @@ fn a_discontinuity_ends_a_section_only_if_the_decoder_has_to_change() {
     let sections = play(&mut hls);
     let joined: Vec<u64> = (0..FRAMES).chain(9 * FRAMES..10 * FRAMES).collect();
     assert_eq!(sections, [(Discontinuity::Start, joined), (Discontinuity::Format, (0..FRAMES).collect())]);
+}
+
+#[test]
+fn segments_that_are_cut_inside_of_frames_are_joined() {
+    let frames = mux::mp3_frames(0, 300);
+    let bytes = frames.concat();
+    let mut site = Site::default();
+    let mut lines = String::new();
+    for (index, piece) in bytes.chunks(10_000).enumerate() {
+        site = site.with(&format!("/{index}.mp3"), piece);
+        lines.push_str(&format!("#EXTINF:{:.3},\n{index}.mp3\n", piece.len() as f64 / 16_000.0));
+    }
+    let origin = site.with("/list.m3u8", vod(&lines)).serve();
+    let mut hls = open(&origin, "/list.m3u8", |_| ());
+    let mut section = hls.next_section().unwrap().unwrap();
+    assert!(all(&mut section) == bytes);
+    let end = hls.handle().position().as_secs_f64();
+    assert!((end - 300.0 * 1152.0 / 44_100.0).abs() < 0.001, "{end}");
+}
+
+#[test]
+fn an_application_chooses_the_level_itself() {
+    struct Alternating(usize);
+    impl Abr for Alternating {
+        fn choose(&mut self, _: Instant, situation: &Situation<'_>) -> usize {
+            assert_eq!(situation.bitrates, [1, 2]);
+            self.0 += 1;
+            self.0 % 2
+        }
+    }
+    let master =
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n/mp4.m3u8\n";
+    let origin = site(8).with("/master.m3u8", master).serve();
+    let mut hls = open(&origin, "/master.m3u8", |config| {
+        config.quality = Quality::Custom(MakeAbr::new(|| Box::new(Alternating(0))));
+    });
+    assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..8 * FRAMES).collect())]);
+    let asked = origin.log().asked;
+    assert!(
+        asked.iter().any(|asked| asked.path.ends_with(".ts"))
+            && asked.iter().any(|asked| asked.path.ends_with(".m4s"))
+    );
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Options of HLS.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::abr::AbrConfig;
+use crate::abr::{Abr, AbrConfig};
 use crate::error::{Error, ErrorKind};
 
 /// Options of an [`Hls`](super::Hls).
@@ -50,6 +51,38 @@ pub enum Quality {
     /// Always this one of [`HlsHandle::levels`](super::HlsHandle::levels), as long as it can be fetched. A number that is
     /// too large is the last one.
     Fixed(usize),
+    /// By a choice of the application.
+    Custom(MakeAbr),
+}
+
+/// Makes the [`Abr`] of an application.
+///
+/// It runs under the lock of the player: it must not block, and must not call the player.
+///
+/// ```
+/// use windway::abr::{Abr, AbrConfig, Hybrid, Situation};
+/// use windway::hls::{MakeAbr, Quality};
+///
+/// let quality = Quality::Custom(MakeAbr::new(|| Box::new(Hybrid::new(AbrConfig::default()))));
+/// ```
+#[derive(Clone)]
+pub struct MakeAbr(Arc<dyn Fn() -> Box<dyn Abr> + Send + Sync>);
+
+impl MakeAbr {
+    /// `make` is called when playing begins, and when the quality is set.
+    pub fn new(make: impl Fn() -> Box<dyn Abr> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(make))
+    }
+
+    pub(super) fn make(&self) -> Box<dyn Abr> {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for MakeAbr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MakeAbr")
+    }
 }
 
 impl Default for HlsConfig {

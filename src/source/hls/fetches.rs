@@ -321,7 +321,8 @@ impl SegmentSink {
     }
 
     fn deliver(&mut self) -> Result<(), Error> {
-        if self.output.frames.is_empty() || self.shared.store_frames(self.slot, &mut self.output) {
+        let is_empty = self.output.frames.is_empty() && self.output.tail.is_empty();
+        if is_empty || self.shared.store_frames(self.slot, &mut self.output) {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Refusal, "the segment is not needed any more"))

@@ -49,7 +49,7 @@ use crate::foreign::in_callback;
 use crate::safe_url::SafeUrl;
 use crate::types::Priority;
 
-pub use self::config::{HlsConfig, Quality};
+pub use self::config::{HlsConfig, MakeAbr, Quality};
 pub use self::event::HlsEvent;
 pub use self::levels::LevelInfo;
 pub use self::section::{Discontinuity, SectionInfo};

@@ -80,6 +80,9 @@ impl Pipeline {
             }
             return Ok(());
         };
+        // Parts of frames can't be decrypted.
+        output.head.clear();
+        output.tail.clear();
         let mut rest = &mut output.data[known.1..];
         for frame in &output.frames[known.0..] {
             let (bytes, more) = rest.split_at_mut(frame.len);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::config::{HlsConfig, Quality};
-use super::demux::{Frame, Output};
+use super::demux::{Frame, Output, join};
 use super::event::HlsEvent;
 use super::levels::Level;
 use super::pipeline::{Cipher, Pipeline, choose_key, decrypt, iv_of};
@@ -62,6 +62,8 @@ pub(super) struct State {
     next_slot: u64,
     resources: HashMap<ResourceKey, Loadable>,
     clock: Clock,
+    /// The beginning of a frame that ends in the slot at this place of this level.
+    carried: Option<(usize, Place, Vec<u8>)>,
     sections: VecDeque<SectionBuffer>,
     next_section: u64,
     /// The next section to hand out.
@@ -86,6 +88,16 @@ pub(super) struct State {
 /// What chooses the level.
 struct Choice(Option<Box<dyn Abr>>);
 
+impl Choice {
+    fn new(quality: &Quality) -> Self {
+        Self(match quality {
+            Quality::Auto(config) => Some(Box::new(Hybrid::new(config.clone()))),
+            Quality::Custom(make) => Some(make.make()),
+            Quality::Fixed(_) => None,
+        })
+    }
+}
+
 /// A segment to play.
 #[derive(Debug)]
 struct Slot {
@@ -102,6 +114,8 @@ struct Slot {
     priority: Priority,
     /// Frames that wait for the slots before.
     output: Output,
+    /// The beginning of a frame that ends in the next slot.
+    tail: Vec<u8>,
     /// Its playlist was loaded again because of it.
     is_reloaded: bool,
     parked: Option<Parked>,
@@ -116,6 +130,14 @@ enum SlotPhase {
     Complete,
     /// Nothing of it will be played.
     Skipped,
+}
+
+/// What places the frames of a slot in time.
+#[derive(Clone, Copy, Debug)]
+struct SlotTime {
+    id: u64,
+    start: Duration,
+    discontinuity: u64,
 }
 
 /// A body that arrived before the key or the initialization section that it needs.
@@ -201,10 +223,7 @@ impl State {
     /// A player of `levels`, with the playlist of one of them.
     pub(super) fn new(config: HlsConfig, levels: Vec<Level>, level: usize, timeline: Timeline) -> Self {
         let policy = UriPolicy { allow_http: config.allow_http, allow_private: config.allow_private };
-        let abr: Option<Box<dyn Abr>> = match &config.quality {
-            Quality::Auto(abr) => Some(Box::new(Hybrid::new(abr.clone()))),
-            Quality::Fixed(_) => None,
-        };
+        let abr = Choice::new(&config.quality);
         let start = start_of(&timeline, &config);
         let mut timelines: Vec<Option<Timeline>> = levels.iter().map(|_| None).collect();
         timelines[level] = Some(timeline);
@@ -222,6 +241,7 @@ impl State {
             next_slot: 0,
             resources: HashMap::new(),
             clock: Clock::default(),
+            carried: None,
             sections: VecDeque::new(),
             next_section: 0,
             handed: 0,
@@ -231,7 +251,7 @@ impl State {
             skipped: 0,
             error: None,
             is_idle: false,
-            abr: Choice(abr),
+            abr,
             estimator: Estimator::default(),
             events: Vec::new(),
         }
@@ -242,9 +262,10 @@ impl State {
         let bitrates: Vec<u64> = levels.iter().map(|level| level.info.bandwidth).collect();
         let chosen = match &config.quality {
             Quality::Fixed(index) => *index,
-            Quality::Auto(abr) => {
+            Quality::Auto(_) | Quality::Custom(_) => {
                 let situation = Situation::new(&bitrates, Duration::from_secs(6), config.buffer);
-                Hybrid::new(abr.clone()).choose(Instant::now(), &situation)
+                let abr = Choice::new(&config.quality).0;
+                abr.map_or(0, |mut abr| abr.choose(Instant::now(), &situation))
             }
         };
         chosen.min(levels.len() - 1)
@@ -388,7 +409,7 @@ impl State {
         let chosen = match (&mut self.abr.0, &self.config.quality) {
             (Some(abr), _) => abr.choose(now, &situation).min(self.levels.len() - 1),
             (None, Quality::Fixed(index)) => (*index).min(self.levels.len() - 1),
-            (None, Quality::Auto(_)) => self.level,
+            (None, Quality::Auto(_) | Quality::Custom(_)) => self.level,
         };
         if self.levels[chosen].is_usable(now) {
             chosen
@@ -468,6 +489,7 @@ impl State {
             request: None,
             priority: Priority::Low,
             output: Output::default(),
+            tail: Vec::new(),
             is_reloaded: false,
             parked: None,
         });
@@ -569,6 +591,8 @@ impl State {
         if let Some(slot) = slot {
             slot.output.data.append(&mut output.data);
             slot.output.frames.append(&mut output.frames);
+            slot.output.head.append(&mut output.head);
+            slot.tail.append(&mut output.tail);
         }
         output.clear();
         self.commit();
@@ -632,6 +656,7 @@ impl State {
         let Some(slot) = self.slot(slot) else { return };
         (slot.request, slot.parked) = (None, None);
         slot.output.clear();
+        slot.tail.clear();
         let (start, level) = (slot.start, slot.level);
         if error.is_cancelled() || (error.is_retryable() && error.status().is_none()) {
             slot.phase = SlotPhase::Planned;
@@ -787,7 +812,9 @@ impl State {
             if phase != SlotPhase::Complete {
                 return;
             }
-            self.slots.pop_front();
+            let slot = self.slots.pop_front();
+            self.carried =
+                slot.map(|slot| (slot.level, slot.next, slot.tail)).filter(|(_, _, tail)| !tail.is_empty());
         }
         if self.is_finished() {
             self.close_section();
@@ -798,18 +825,38 @@ impl State {
     fn place(&mut self, output: &Output) {
         let Some(slot) = self.slots.front() else { return };
         let (id, start, discontinuity) = (slot.id, slot.start, slot.segment.discontinuity_sequence);
+        let at = SlotTime { id, start, discontinuity };
+        if let Some((frame, bytes)) = self.join(&output.head) {
+            self.place_frame(at, &frame, &bytes);
+            // The time of the segment may be that of its first byte, which is inside of this frame.
+            self.clock.follow();
+        }
         let mut data = output.data.as_slice();
         for frame in &output.frames {
             let (bytes, rest) = data.split_at(frame.len);
             data = rest;
-            let Placement::At(time) = self.clock.place(id, start, discontinuity, frame) else { continue };
-            if self.needs_section(frame, discontinuity) {
-                self.open_section(time, frame, discontinuity);
-            }
-            if let Some(section) = self.sections.back_mut() {
-                section.discontinuity_sequence = discontinuity;
-                section.push(time, frame, bytes);
-            }
+            self.place_frame(at, frame, bytes);
+        }
+    }
+
+    /// The frame that the first slot shares with the one before, if they were cut inside of a frame.
+    fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
+        let (level, place, tail) = self.carried.take()?;
+        let slot = self.slots.front().filter(|slot| (slot.level, slot.place) == (level, place))?;
+        let is_continued =
+            self.sections.back()?.discontinuity_sequence == slot.segment.discontinuity_sequence;
+        if is_continued { join(&tail, head) } else { None }
+    }
+
+    fn place_frame(&mut self, at: SlotTime, frame: &Frame, bytes: &[u8]) {
+        let SlotTime { id, start, discontinuity } = at;
+        let Placement::At(time) = self.clock.place(id, start, discontinuity, frame) else { return };
+        if self.needs_section(frame, discontinuity) {
+            self.open_section(time, frame, discontinuity);
+        }
+        if let Some(section) = self.sections.back_mut() {
+            section.discontinuity_sequence = discontinuity;
+            section.push(time, frame, bytes);
         }
     }
 
@@ -951,6 +998,7 @@ impl State {
         self.sections.clear();
         self.handed = self.next_section;
         self.clock.restart();
+        self.carried = None;
         self.pending = Some(Discontinuity::Seek);
         (self.target, self.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
@@ -994,10 +1042,7 @@ impl State {
     }
 
     pub(super) fn set_quality(&mut self, quality: Quality) {
-        self.abr = Choice(match &quality {
-            Quality::Auto(config) => Some(Box::new(Hybrid::new(config.clone()))),
-            Quality::Fixed(_) => None,
-        });
+        self.abr = Choice::new(&quality);
         self.config.quality = quality;
     }
 

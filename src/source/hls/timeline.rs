@@ -241,6 +241,11 @@ impl Clock {
         self.segment = None;
     }
 
+    /// The next frame follows the last one, whatever its time is.
+    pub(super) fn follow(&mut self) {
+        self.anchor = None;
+    }
+
     /// Places a frame of the segment `segment`, which the playlist starts at `start`.
     pub(super) fn place(
         &mut self,

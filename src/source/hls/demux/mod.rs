@@ -30,10 +30,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::headers::Family;
 use self::mp4::Mp4Demuxer;
 use self::mp4_boxes::Track;
 use self::packed::PackedDemuxer;
 use self::sniff::Container;
+use self::splitter::nanoseconds;
 use self::ts::TsDemuxer;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
@@ -76,6 +78,11 @@ pub struct Output {
     pub data: Vec<u8>,
     /// What the frames are.
     pub frames: Vec<Frame>,
+    /// Bytes before the first frame of the segment: the end of a frame that begins in the segment before, if that was cut
+    /// inside of a frame.
+    pub head: Vec<u8>,
+    /// The beginning of a frame whose rest is in the next segment.
+    pub tail: Vec<u8>,
 }
 
 impl Output {
@@ -83,7 +90,21 @@ impl Output {
     pub fn clear(&mut self) {
         self.data.clear();
         self.frames.clear();
+        self.head.clear();
+        self.tail.clear();
     }
+}
+
+/// The frame that two segments share: `tail` ends the first one, `head` begins the second one. `None` if they do not fit.
+pub(crate) fn join(tail: &[u8], head: &[u8]) -> Option<(Frame, Vec<u8>)> {
+    let bytes = [tail, head].concat();
+    let families = [Family::Adts, Family::Mpeg, Family::Ac3];
+    let header = families.into_iter().find_map(|family| family.parse(&bytes))?;
+    if header.len != bytes.len() || tail.is_empty() {
+        return None;
+    }
+    let duration = Duration::from_nanos(nanoseconds(u64::from(header.samples), header.format.sample_rate));
+    Some((Frame { time: None, duration, len: header.len, format: header.format }, bytes))
 }
 
 /// Takes the audio out of one segment.

@@ -31,7 +31,12 @@ pub(super) struct Splitter {
     marks: VecDeque<(usize, MediaTime)>,
     clock: Option<Clock>,
     has_output: bool,
+    /// Bytes before the first frame.
+    head: Vec<u8>,
 }
+
+/// Bytes of a frame, at most: those of ADTS.
+const LONGEST_FRAME: usize = 1 << 13;
 
 /// Counts samples from the last known time, so that roundings do not add up.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +67,7 @@ impl Splitter {
             marks: VecDeque::new(),
             clock: None,
             has_output: false,
+            head: Vec::new(),
         }
     }
 
@@ -77,13 +83,28 @@ impl Splitter {
 
     /// Bytes before this point are missing: what is left of a frame is no frame.
     pub(super) fn lose(&mut self, output: &mut Output) {
-        self.finish(output);
+        self.flush(output);
         self.is_locked = false;
         self.clock = None;
     }
 
-    /// Adds a frame that waited for the header behind it, and drops the rest.
+    /// Ends the segment: what is left may be the beginning of a frame that ends in the next one.
     pub(super) fn finish(&mut self, output: &mut Output) {
+        self.split(false, output);
+        let rest = &self.buffer[self.at..];
+        let is_cut = match self.family.parse(rest) {
+            Some(header) => header.len > rest.len(),
+            // Not even a header. Whether it is the beginning of one shows in the next segment.
+            None => rest.len() < self.family.header_len(),
+        };
+        if self.is_locked && is_cut {
+            output.tail = rest.to_vec();
+        }
+        self.flush(output);
+    }
+
+    /// Adds a frame that waited for the header behind it, and drops the rest.
+    fn flush(&mut self, output: &mut Output) {
         self.split(true, output);
         self.buffer.clear();
         self.marks.clear();
@@ -93,6 +114,9 @@ impl Splitter {
     fn split(&mut self, is_end: bool, output: &mut Output) {
         loop {
             let skipped = self.skip.min(self.buffer.len() - self.at);
+            if !self.has_output && self.head.len() + skipped <= LONGEST_FRAME {
+                self.head.extend_from_slice(&self.buffer[self.at..self.at + skipped]);
+            }
             self.at += skipped;
             self.skip -= skipped;
             match self.next(is_end) {
@@ -157,6 +181,9 @@ impl Splitter {
         self.at += header.len;
         self.is_locked = true;
         let is_first = !std::mem::replace(&mut self.has_output, true);
+        if is_first {
+            output.head = std::mem::take(&mut self.head);
+        }
         if is_first && header.format.codec == AudioCodec::Mp3 && is_seek_table(bytes) {
             return;
         }

@@ -182,6 +182,26 @@ fn a_frame_that_is_cut_off_is_dropped() {
 }
 
 #[test]
+fn a_frame_that_two_segments_share_is_put_together() {
+    for stream in [adts_frames(0, 20), mux::mp3_frames(0, 20), mux::ac3_frames(0, 20)] {
+        let bytes = stream.concat();
+        for cut in [
+            stream[..7].concat().len() + 100,
+            stream[..10].concat().len() + 1,
+            stream[..10].concat().len() + 13,
+        ] {
+            let (first, second) = (frames(&bytes[..cut]), frames(&bytes[cut..]));
+            let (frame, joined) = join(&first.tail, &second.head).expect("the two halves fit");
+            assert_eq!(frame.len, joined.len());
+            assert!([first.data, joined, second.data].concat() == bytes, "cut at {cut}");
+        }
+        // What is not cut has neither.
+        let whole = frames(&bytes);
+        assert!(whole.head.is_empty() && whole.tail.is_empty());
+    }
+}
+
+#[test]
 fn a_table_for_seeking_is_no_audio() {
     let mut table = mux::mp3_frames(99, 1).remove(0);
     table[36..40].copy_from_slice(b"Info");
