@@ -338,6 +338,11 @@ pub struct DownloaderConfig {
     /// second request for its last bytes. [`Downloader::set_metered`](crate::Downloader::set_metered) changes it later.
     /// Default: false.
     pub metered: bool,
+    /// Memory in bytes for what all streams with [`StorageConfig::Memory`] buffer together. While their windows (`behind`
+    /// and the read-ahead) fit, each has its own. Beyond it, streams that are read go before those that are not, and high
+    /// priority before low; the others get equal shares and drop what they hold beyond. Each stream keeps its first 256
+    /// KiB, the end of its file and the blocks around its reader in any case. Default: 256 MiB.
+    pub max_buffered: u64,
 }
 
 setters!(DownloaderConfig {
@@ -355,6 +360,7 @@ setters!(DownloaderConfig {
     hang_policy: HangPolicy,
     event_capacity: usize,
     metered: bool,
+    max_buffered: u64,
 } into {
     max_preempted: Option<usize>,
 });
@@ -377,6 +383,7 @@ impl Default for DownloaderConfig {
             hang_policy: HangPolicy::Report,
             event_capacity: 1024,
             metered: false,
+            max_buffered: 256 << 20,
         }
     }
 }
@@ -827,8 +834,9 @@ impl StorageConfig {
 #[non_exhaustive]
 pub enum ReadAhead {
     /// Prefetches up to this many bytes. After a seek the target grows with the bytes read, and is full after 256 KiB;
-    /// from the start of the file it grows 256 times as fast. For a streaming reader more bytes are requested at once;
-    /// bytes that it does not reach are not fetched.
+    /// from the start of the file it grows 256 times as fast. It is no more than lasts the reader for a minute, at the
+    /// rate at which it reads, or 256 KiB. For a streaming reader more bytes are requested at once; bytes that it does
+    /// not reach are not fetched.
     Bytes(u64),
     /// Prefetches up to the end of the file, then the gaps that seeks left, even if nothing is read: a download.
     /// Transient errors are retried. A permanent error stops the download until the next blocking call, which returns

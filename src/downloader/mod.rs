@@ -33,6 +33,7 @@
 
 mod batch;
 mod bodies;
+mod budget;
 mod epoch;
 mod fetch;
 mod origins;
@@ -40,6 +41,7 @@ mod peer;
 mod response;
 mod runtime;
 mod schedule;
+mod shared_budget;
 mod stats;
 
 use crate::types::Priority;
@@ -49,6 +51,7 @@ use std::thread::{self, JoinHandle};
 
 use parking_lot::{Condvar, Mutex};
 
+use self::shared_budget::SharedBudget;
 use self::stats::PeerStats;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
@@ -75,6 +78,7 @@ pub use fetch::{Fetch, Flow, Outcome, Sink};
 pub(crate) use origins::BesideOpening;
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
+pub(crate) use shared_budget::{BudgetShare, Buffering};
 
 /// Opens streams and radios, and runs all fetches of a process. Make one, clone it, and share it.
 ///
@@ -94,6 +98,8 @@ pub struct Downloader(Arc<Handle>);
 /// Shared by all handles. Its drop stops the threads, which hold the core only.
 pub(crate) struct Handle {
     core: Arc<Core>,
+    /// Memory for what streams buffer.
+    budget: Arc<SharedBudget>,
     threads: Mutex<Threads>,
     /// Notified when the threads have ended. Other calls of `stop` wait here.
     ended: Condvar,
@@ -184,8 +190,14 @@ impl Downloader {
     }
 
     fn over(client: HttpClient, config: DownloaderConfig) -> Self {
+        let budget = Arc::new(SharedBudget::new(config.max_buffered));
         let core = Arc::new(Core::new(config, client));
-        Self(Arc::new(Handle { core, threads: Mutex::default(), ended: Condvar::new() }))
+        Self(Arc::new(Handle { core, budget, threads: Mutex::default(), ended: Condvar::new() }))
+    }
+
+    /// Adds a stream to those that share the memory for buffered bytes.
+    pub(crate) fn join_budget(&self, stream: Weak<dyn Buffering>) -> BudgetShare {
+        self.0.budget.join(stream)
     }
 
     /// The downloader that the whole process shares, which [`open`](crate::open) uses. It is made by the first call, and

@@ -17,6 +17,7 @@
 //! A [radio] is not behind `Source`: after a long pause its reads continue at the live edge, so a read may move the
 //! position.
 
+pub(crate) mod consumption;
 pub(crate) mod file;
 #[cfg(feature = "hls")]
 pub(crate) mod hls;

@@ -6,7 +6,7 @@ use super::peer::FilePeer;
 use super::shared::{Link, ReaderId, Shared};
 use super::suffix::Suffix;
 use crate::cancel::{CancelGuard, CancelReason};
-use crate::config::FileConfig;
+use crate::config::{FileConfig, StorageConfig};
 use crate::downloader::{BesideOpening, Downloader, PeerHandle};
 use crate::error::Error;
 use crate::foreign::in_callback;
@@ -31,6 +31,7 @@ impl HttpFile {
         Error::check_may_block("open")?;
         let file = Self::register(downloader, url, config)?;
         let reader = file.shared.add_reader();
+        file.shared.request_memory();
         file.shared.await_opening(reader)?;
         file.shared.state.lock().opening = false;
         Ok((file, reader))
@@ -44,6 +45,7 @@ impl HttpFile {
     ) -> Result<(Arc<Self>, ReaderId), Error> {
         let file = Self::register(downloader, url, config)?;
         let reader = file.shared.add_reader();
+        file.shared.request_memory();
         {
             let mut state = file.shared.state.lock();
             state.opening = false;
@@ -64,7 +66,9 @@ impl HttpFile {
                 shared.resource.notify();
             }
         });
-        let link = shared.link.get_or_init(|| Link { waker: peer.waker(), epoch });
+        let buffers = shared.config.storage == StorageConfig::Memory;
+        let share = buffers.then(|| downloader.join_budget(Arc::downgrade(&shared) as _));
+        let link = shared.link.get_or_init(|| Link { waker: peer.waker(), epoch, share });
         match link.waker.beside_opening(&shared.request) {
             BesideOpening::Suffix => shared.state.lock().suffix = Suffix::Due,
             BesideOpening::Preconnect => shared.preconnect(),

@@ -6,6 +6,7 @@
 //! end](sequential).
 
 mod http_file;
+mod limits;
 mod mode;
 mod one_body;
 mod overlap;

@@ -132,7 +132,7 @@ impl FilePeer {
 impl PlannedPiece {
     fn new(state: &mut State, range: Range<u64>, priority: Priority, epoch: Epoch) -> Self {
         let is_preload = std::mem::take(&mut state.preload);
-        let is_download = state.read_ahead == ReadAhead::Whole;
+        let is_download = state.limits.configured() == ReadAhead::Whole;
         let for_reader = priority == Priority::High && !is_preload && !is_download;
         // The caller of `open` gets the error; `read_timeout` decides what a reader's read returns.
         let is_endless = (for_reader || is_download) && !state.is_opening();

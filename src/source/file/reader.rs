@@ -116,6 +116,7 @@ impl Source for FileReader {
     fn set_priority(&self, priority: Priority) {
         if let Some(file) = self.file() {
             file.peer().set_priority(priority);
+            self.shared.state.lock().priority = priority;
         }
     }
 

@@ -162,7 +162,7 @@ fn sequential_ended(shared: &Shared, result: Result<(), Error>) {
             state.leave_target(target.as_ref());
             state.waits.retry(error.clone());
             // Else it is asked for again at once.
-            let is_wanted = state.read_ahead == ReadAhead::Whole
+            let is_wanted = state.limits.configured() == ReadAhead::Whole
                 || state.readers.iter().any(|(_, reader)| reader.waits());
             if is_wanted { None } else { state.halt(error) }
         }

@@ -15,7 +15,7 @@ use crate::buffer::Buffer;
 use crate::cancel::CancelReason;
 use crate::client::{PreconnectGuard, Request};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{Epoch, Handoff, Lent, Waker};
+use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Lent, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::media::{self, MediaInfo};
@@ -63,6 +63,8 @@ pub(super) struct Link {
     pub(super) waker: Waker,
     /// Above that of every piece.
     pub(super) epoch: Epoch,
+    /// `None` where storage does not buffer in a window of memory.
+    pub(super) share: Option<BudgetShare>,
 }
 
 /// Names one reader of a file.
@@ -87,6 +89,7 @@ impl Shared {
         let behind = config.storage.is_windowed().then_some(config.behind);
         let mut state = State::new(config.read_ahead, behind);
         state.pool = ServerPool::new(config.server_pools);
+        state.priority = config.priority;
         let resource = Arc::new(Resource::new(&config.storage)?);
         let woken = Arc::clone(&resource);
         Ok(Self {
@@ -353,8 +356,9 @@ impl Shared {
     /// Notes that a reader got bytes from storage, and asks for more when it is time.
     fn advance(&self, reader: ReaderId, position: u64, bytes: u64) {
         let mut state = self.state.lock();
-        let read_ahead = state.read_ahead;
+        let read_ahead = state.limits.target();
         state.stats.bytes_read += bytes;
+        state.limits.handle_read(bytes, Instant::now());
         let view = &mut state.readers[reader];
         let run = if view.position == position { view.run } else { 0 };
         let look_again = prefetch::is_look_due(run, bytes, plan::prefetch_limit(read_ahead));
@@ -369,8 +373,10 @@ impl Shared {
         if state.waits.halted().is_some_and(Error::is_retryable) && !state.is_sequential() {
             state.waits.restart();
         }
-        let (windows, sequential) = (state.windows(), state.one_body.is_running());
+        let sequential = state.one_body.is_running();
         drop(state);
+        self.request_memory();
+        let windows = self.state.lock().windows();
         if let Some(windows) = windows {
             self.resource.evict(&windows);
         }
@@ -379,6 +385,17 @@ impl Shared {
             self.resource.notify();
         }
         self.replan(Priority::Low);
+    }
+
+    /// Requests memory for what the readers would like to have around them.
+    pub(super) fn request_memory(&self) {
+        let Some(share) = self.link.get().and_then(|link| link.share.as_ref()) else { return };
+        let (wanted, priority) = {
+            let state = self.state.lock();
+            (state.wanted_memory(), state.priority)
+        };
+        share.request(wanted, priority);
+        self.state.lock().set_granted(share);
     }
 
     fn await_byte(&self, reader: ReaderId, position: u64, begun: Begun) -> Wait {
@@ -558,5 +575,19 @@ impl Shared {
         let stored = self.store(start, &bytes);
         self.state.lock().suffix.stored();
         stored
+    }
+}
+
+impl Buffering for Shared {
+    fn handle_reduced(&self) {
+        let Some(share) = self.link.get().and_then(|link| link.share.as_ref()) else { return };
+        let windows = {
+            let mut state = self.state.lock();
+            state.set_granted(share);
+            state.granted_windows()
+        };
+        if let Some(windows) = windows {
+            self.resource.evict(&windows);
+        }
     }
 }

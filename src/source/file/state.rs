@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::limits::Limits;
 use super::mode::Mode;
 use super::one_body::OneBody;
 use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Snapshot};
@@ -17,7 +18,7 @@ use crate::cancel::CancelToken;
 use crate::client::ResponseHead;
 use crate::client::representation::{self, Likeness};
 use crate::config::ReadAhead;
-use crate::downloader::{Flow, Outcome};
+use crate::downloader::{BudgetShare, Flow, Outcome};
 use crate::error::{Error, ErrorKind};
 use crate::media::{self, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
@@ -80,9 +81,10 @@ pub(crate) struct State {
     pub(crate) upcoming: Vec<Range<u64>>,
     /// What they told, once the stream is gone and they with it.
     pub(crate) media: Option<MediaInfo>,
-    pub(crate) read_ahead: ReadAhead,
-    /// Bytes kept behind a reader; `None` where storage keeps all.
-    pub(crate) behind: Option<u64>,
+    /// How far ahead to fetch, and what to keep.
+    pub(crate) limits: Limits,
+    /// That of the file's peer, for its share of memory.
+    pub(crate) priority: Priority,
     pub(crate) stats: StreamStats,
     /// The servers behind the URL, by their entity tags.
     pub(crate) pool: ServerPool,
@@ -113,8 +115,8 @@ impl State {
             first: FirstBytes::default(),
             upcoming: Vec::new(),
             media: None,
-            read_ahead: if behind.is_some() { prefetch::windowed(read_ahead) } else { read_ahead },
-            behind,
+            limits: Limits::new(read_ahead, behind),
+            priority: Priority::Low,
             stats: StreamStats::default(),
             pool: ServerPool::new(true),
         }
@@ -129,7 +131,17 @@ impl State {
     /// Changes how far to read ahead.
     pub(crate) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
         self.waits.restart();
-        self.read_ahead = if self.behind.is_some() { prefetch::windowed(read_ahead) } else { read_ahead };
+        self.limits.configure(read_ahead);
+    }
+
+    /// What the readers would like to hold in memory.
+    pub(crate) fn wanted_memory(&self) -> u64 {
+        self.limits.wanted(self.readers.iter().map(|(_, reader)| reader), self.len())
+    }
+
+    /// Takes in how much memory the budget grants. It is asked under this lock, so that the last answer holds.
+    pub(crate) fn set_granted(&mut self, share: &BudgetShare) {
+        self.limits.set_granted(share.granted(), self.readers.len());
     }
 
     /// Notes that `reader` wants the byte at `position` now.
@@ -204,7 +216,7 @@ impl State {
     fn plan_sequential(&self, available: &RangeSet, len: Option<u64>) -> Plan {
         let wants =
             |reader: &ReaderView| reader.urgent(available).is_some_and(|at| len.is_none_or(|len| at < len));
-        let downloads = self.read_ahead == ReadAhead::Whole
+        let downloads = self.limits.configured() == ReadAhead::Whole
             && self.waits.halted().is_none()
             && len.is_none_or(|len| available.run_from(0) < len);
         let is_wanted = self.preload || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
@@ -215,7 +227,7 @@ impl State {
     }
 
     fn plan_pieces(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
-        let (read_ahead, len) = (self.read_ahead, self.len());
+        let (read_ahead, len) = (self.limits.target(), self.len());
         let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
         for (_, reader) in &mut self.readers {
             reader.refill(available, &in_flight, read_ahead);
@@ -276,7 +288,7 @@ impl State {
     /// True if a piece has come farther than anybody wants it.
     pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
         !plan::is_upcoming(piece, &self.upcoming)
-            && plan::is_too_far(piece, self.readers.iter().map(|(_, reader)| reader), self.read_ahead)
+            && plan::is_too_far(piece, self.readers.iter().map(|(_, reader)| reader), self.limits.kept())
     }
 
     /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
@@ -304,7 +316,7 @@ impl State {
             suffix: self.suffix.range(len, !self.first.is_empty()),
             len,
             network,
-            read_ahead: self.read_ahead,
+            read_ahead: self.limits.kept(),
             upcoming: &self.upcoming,
             admissible: Priority::High,
         };
@@ -351,7 +363,7 @@ impl State {
         let known = self.first.as_slice().len();
         self.first.add(offset, bytes);
         let len = self.len().filter(|_| self.mode.is_ranged());
-        let Some(len) = len.filter(|_| self.read_ahead != ReadAhead::Bytes(0)) else { return };
+        let Some(len) = len.filter(|_| self.limits.configured() != ReadAhead::Bytes(0)) else { return };
         if self.first.as_slice().len() > known {
             self.upcoming = media::upcoming(self.first.as_slice(), len);
         }
@@ -459,11 +471,26 @@ impl State {
 
     /// What storage has to keep; `None` is all.
     pub(crate) fn windows(&self) -> Option<Vec<Range<u64>>> {
-        let behind = self.behind?;
+        self.windows_of(plan::prefetch_limit(self.limits.kept()))
+    }
+
+    /// What storage has to keep of what was granted, and no more.
+    pub(crate) fn granted_windows(&self) -> Option<Vec<Range<u64>>> {
+        self.windows_of(prefetch::full_target(self.limits.kept()))
+    }
+
+    fn windows_of(&self, ahead: u64) -> Option<Vec<Range<u64>>> {
+        let behind = self.limits.behind()?;
+        // Bytes ahead of the reader of a sequential body would come back only with all bytes before them.
+        let ahead = if self.is_sequential() {
+            ahead.max(plan::prefetch_limit(self.limits.configured()))
+        } else {
+            ahead
+        };
         let len = self.len().unwrap_or(u64::MAX);
         let kept = [0..KEPT_HEAD, len.saturating_sub(KEPT_TAIL)..len];
         let window = |reader: &ReaderView| {
-            let ahead = reader.position.saturating_add(plan::prefetch_limit(self.read_ahead));
+            let ahead = reader.position.saturating_add(ahead);
             reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
         let windows = self.readers.iter().map(|(_, reader)| window(reader)).chain(kept);
@@ -472,7 +499,7 @@ impl State {
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.
     pub(crate) fn most_buffered(&self) -> Option<u64> {
-        self.behind.map(|_| plan::prefetch_limit(self.read_ahead))
+        self.limits.behind().map(|_| plan::prefetch_limit(self.limits.configured()))
     }
 
     /// True if some reader may want some of these bytes.
@@ -571,7 +598,8 @@ impl State {
             return Some(FlowControl::Restart);
         }
         let within = |reader: &ReaderView| {
-            let prefetch_target = prefetch::target(self.read_ahead, reader.position, reader.run).max(OPENING);
+            let prefetch_target =
+                prefetch::target(self.limits.target(), reader.position, reader.run).max(OPENING);
             reader.waiting || offset < reader.position.saturating_add(prefetch_target).max(reader.until)
         };
         self.readers.iter().any(|(_, reader)| within(reader)).then_some(FlowControl::Go)
@@ -601,7 +629,7 @@ impl State {
         match outcome {
             // Given up, or nobody waits for it. Whoever does later has it fetched again.
             Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
-                let is_download = self.read_ahead == ReadAhead::Whole;
+                let is_download = self.limits.configured() == ReadAhead::Whole;
                 self.waits.retry(error.clone());
                 if is_download && error.is_retryable() {
                     self.waits.restart();
