@@ -311,7 +311,7 @@ fn await_retry(
     token: &CancelToken,
     error: Error,
 ) -> Result<(), Error> {
-    let after = retry_state.plan_retry(&error).filter(|_| !token.is_cancelled());
+    let after = retry_state.plan_retry(&error, token, false);
     let Some(after) = after else { return Err(error) };
     record.retry(&error, after);
     pause(token, after);

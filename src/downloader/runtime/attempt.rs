@@ -138,7 +138,10 @@ fn stream(
 fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
     let was_cut = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
     if was_cut && job.control.was_stalled() {
-        let stalled = Error::new(ErrorKind::Stalled, "the meter stood still and was ended by the watchdog");
+        let stalled = Error::new(
+            ErrorKind::Stalled,
+            "the fetch made no progress, and the watchdog ended it (hang_timeout)",
+        );
         let stalled = stalled.with_url(job.retry_state.request().url());
         return Attempt::Ended(job, Err(stalled));
     }

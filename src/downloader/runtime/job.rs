@@ -25,7 +25,7 @@ use crate::downloader::fetch::{Fetch, GuardedSink, Outcome};
 use crate::downloader::response::Reply;
 use crate::downloader::schedule::{FetchInfo, Origin};
 use crate::downloader::stats::PeerStats;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::event::Event;
 use crate::types::Priority;
 
@@ -138,14 +138,8 @@ impl Job {
     /// When to try again, if so; prepares the job for it.
     pub(super) fn plan_retry(&mut self, result: &Result<(), Error>) -> Option<Instant> {
         let Err(error) = result else { return None };
-        if self.token.is_cancelled() {
-            return None;
-        }
-        if !self.is_pulled() && error.kind() == ErrorKind::TooManyOpenBodies {
-            // Its caller may be who holds them.
-            return None;
-        }
-        let after = self.retry_state.plan_retry(error)?;
+        // A sink that detaches bodies gets one when another is closed. The caller of `execute` may hold all of them itself.
+        let after = self.retry_state.plan_retry(error, &self.token, self.is_pulled())?;
         let at = Instant::now() + after;
         if let Target::Sink(sink) = &mut self.target {
             if sink.retrying(error, at).is_err() {

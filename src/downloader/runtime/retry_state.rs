@@ -203,10 +203,16 @@ impl RetryState {
         Ok((offset, new))
     }
 
-    /// How long to wait before the next attempt, if there is to be one after `error`.
-    pub(crate) fn plan_retry(&mut self, error: &Error) -> Option<Duration> {
-        // A sink that detaches bodies gets one when another body is closed.
-        if !error.is_retryable() && error.kind() != ErrorKind::TooManyOpenBodies {
+    /// How long to wait before the next attempt, or `None` if `error` ends the fetch: the only place where that is decided.
+    /// `token` is the fetch's. `waits_for_room` says that other bodies may be closed meanwhile, which helps if too many are open.
+    pub(crate) fn plan_retry(
+        &mut self,
+        error: &Error,
+        token: &CancelToken,
+        waits_for_room: bool,
+    ) -> Option<Duration> {
+        let lacks_room = error.kind() == ErrorKind::TooManyOpenBodies && waits_for_room;
+        if token.is_cancelled() || !(error.is_retryable() || lacks_room) {
             return None;
         }
         // A node that gives heads, but no bytes behind them, is as dead as one that gives none; and one that fell silent
