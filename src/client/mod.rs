@@ -1,8 +1,15 @@
-//! One HTTP exchange: a request, its redirects, a valid head, an open body. Knows nothing of scheduling.
+//! One HTTP exchange: a request, its redirects, a valid response head, an open body. Knows nothing of scheduling.
 //!
-//! ureq speaks HTTP/1 ([h1]). What surrounds it is here: idle connections ([pool]), names and sockets ([net]), TLS ([tls]),
-//! hedged requests ([hedge]), the rules for what a response may be, and the [body](response) that never ends early without
-//! an error.
+//! ```text
+//!  HttpClient::open ─▶ opener: redirects, remembered targets, stale connections; acceptance: does it answer the request?
+//!                        └▶ hedge: the same request over another connection, after a delay
+//!                             └▶ sender: one request over one connection, by ureq (h1)
+//!                                  └▶ pool: idle and preconnected connections ─▶ net, tls: new ones
+//!  Response::read_chunk ─▶ body ─▶ h1: ureq, or the socket     silence, rest: what goes on with a body that falls silent
+//! ```
+//!
+//! Upper parts use lower ones, never the other way round. The [body](response) never ends early without an error, and a [continuation] says how a
+//! broken one goes on.
 
 mod acceptance;
 mod alarm;
