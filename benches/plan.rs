@@ -44,7 +44,7 @@ fn with(net: Net, scene: &Scene, planner: &mut dyn Planner) -> Figures {
 
 fn main() {
     let plans: [(&str, Run); 5] = [
-        ("windway", |net, scene| with(net, scene, &mut Windway::new())),
+        ("windway", |net, scene| with(net, scene, &mut Windway::new(scene))),
         ("one request, anew at each seek", |net, scene| with(net, scene, &mut OneRequest)),
         ("fixed pieces of 64 KiB", |net, scene| with(net, scene, &mut FixedPieces)),
         ("the best, if jumps are not foreseen", |net, scene| {

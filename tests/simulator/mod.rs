@@ -1,5 +1,8 @@
-//! A network, a reader and a plan in virtual time: what the plan of `src/file/plan.rs` makes of a reader's trace, beside
-//! other plans. Jumps from event to event, never sleeps, and gives the same figures each time.
+//! A network, a reader and a plan in virtual time: what the plan of `src/source/file/plan.rs` makes of a reader's trace,
+//! beside other plans. Jumps from event to event, never sleeps, and gives the same figures each time.
+//!
+//! The network has slow start: a connection sends no more than its window in a round trip, and the window doubles. As in
+//! `tests/support/link.rs`, no packet is lost. The suffix request is a transfer beside the opening.
 //!
 //! Used by `tests/plan.rs`, which holds the plan to its aims, and `benches/plan.rs`, which prints the table.
 #![allow(dead_code, unreachable_pub, reason = "the test and the bench use a part of it each")]
@@ -7,6 +10,7 @@
 pub mod rivals;
 pub mod traces;
 
+use std::f64::consts::LN_2;
 use std::ops::Range;
 
 use crate::storage::RangeSet;
@@ -43,6 +47,18 @@ pub struct Transfer {
     /// When its first byte comes.
     begins: Time,
     has_begun: bool,
+    /// Bytes that its connection may have in flight.
+    window: f64,
+    /// The part of a byte that has arrived.
+    partial: f64,
+}
+
+/// A connection that serves nobody.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    /// Since when it is there; later than now for one that is being opened.
+    since: Time,
+    window: f64,
 }
 
 /// A reader, as a plan sees it.
@@ -62,8 +78,8 @@ pub struct World {
     pub len: u64,
     pub net: Net,
     pub now: Time,
-    /// Connections that serve nobody, by when they are there: what transfers that ended have left, and what was opened ahead.
-    idle: Vec<Time>,
+    /// What transfers that ended have left, and what was opened ahead.
+    idle: Vec<Idle>,
     next_id: usize,
     dice: u64,
 }
@@ -110,6 +126,12 @@ struct Playing<'a> {
 const WORKERS: usize = 6;
 const ARRIVAL: u64 = 1460;
 
+/// The window of a new connection (RFC 6928).
+pub const INITIAL_WINDOW: f64 = 10.0 * 1448.0;
+
+/// A window is halved for each of these, and a round trip, without traffic (RFC 5681, 4.1, the way of Linux).
+const RETRANSMISSION_TIMEOUT: Time = 0.2;
+
 impl World {
     fn roll(&mut self) -> f64 {
         // A sequential congruential generator is random enough for jitter.
@@ -121,16 +143,27 @@ impl World {
         match action {
             Action::Cancel { transfer } => self.transfers.retain(|other| other.id != transfer),
             Action::Start { range, urgent } => {
-                let ready = self.idle.iter().rposition(|since| *since <= self.now);
-                let is_new = ready.map(|at| self.idle.remove(at)).is_none();
-                figures.connections += u32::from(is_new);
-                let trips = if is_new { 2.0 } else { 1.0 };
+                let ready = self.idle.iter().rposition(|idle| idle.since <= self.now);
+                let ready = ready.map(|at| self.idle.remove(at));
+                figures.connections += u32::from(ready.is_none());
+                let trips = if ready.is_none() { 2.0 } else { 1.0 };
+                let window = ready.map_or(INITIAL_WINDOW, |idle| self.rested(idle));
                 let begins = self.now + self.net.rtt * trips + self.net.jitter * self.roll();
                 figures.requests += 1;
                 let id = self.next_id;
                 self.next_id += 1;
                 let (next, end) = (range.start, range.end.min(self.len));
-                self.transfers.push(Transfer { id, next, end, urgent, begins, has_begun: false });
+                let has_begun = false;
+                self.transfers.push(Transfer {
+                    id,
+                    next,
+                    end,
+                    urgent,
+                    begins,
+                    has_begun,
+                    window,
+                    partial: 0.0,
+                });
             }
         }
     }
@@ -138,40 +171,67 @@ impl World {
     /// Opens a connection if none is idle or about to be.
     fn preconnect(&mut self, figures: &mut Figures) {
         if self.idle.is_empty() {
-            self.idle.push(self.now + self.net.rtt);
+            self.idle.push(Idle { since: self.now + self.net.rtt, window: INITIAL_WINDOW });
             figures.connections += 1;
         }
     }
 
+    /// The window of a connection after its rest.
+    fn rested(&self, idle: Idle) -> f64 {
+        let timeouts = ((self.now - idle.since) / (self.net.rtt + RETRANSMISSION_TIMEOUT)).floor();
+        (idle.window / timeouts.exp2()).max(INITIAL_WINDOW)
+    }
+
+    /// Bytes a second of each transfer: an equal share of the link, but for those whose window allows less.
+    fn rates(&self) -> Vec<f64> {
+        let allowed = |transfer: &Transfer| {
+            if transfer.has_begun { transfer.window / self.net.rtt } else { 0.0 }
+        };
+        let mut order: Vec<(usize, f64)> = self.transfers.iter().map(allowed).enumerate().collect();
+        order.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+        let (mut rates, mut left, count) = (vec![0.0; order.len()], self.net.rate, order.len());
+        for (done, (index, allowed)) in order.into_iter().enumerate() {
+            rates[index] = allowed.min(left / (count - done) as f64);
+            left -= rates[index];
+        }
+        rates
+    }
+
     /// When the next bytes arrive, if any are on their way.
     fn next_arrival(&self) -> Option<Time> {
-        let running = self.transfers.iter().filter(|transfer| transfer.has_begun);
-        let begin =
-            self.transfers.iter().filter(|transfer| !transfer.has_begun).map(|transfer| transfer.begins);
-        let share = self.net.rate / running.clone().count().max(1) as f64;
-        // The last packet of a transfer is a short one, and the link is free for the others behind it.
-        let packet = running.map(|transfer| ARRIVAL.min(transfer.end - transfer.next)).min();
-        let arrival = packet.map(|bytes| self.now + bytes as f64 / share);
-        begin.chain(arrival).min_by(f64::total_cmp)
+        let arrival = |(transfer, rate): (&Transfer, f64)| {
+            // The last packet of a transfer is a short one, and the link is free for the others behind it.
+            let bytes = ARRIVAL.min(transfer.end - transfer.next) as f64 - transfer.partial;
+            if transfer.has_begun { self.now + bytes.max(0.0) / rate } else { transfer.begins }
+        };
+        self.transfers.iter().zip(self.rates()).map(arrival).min_by(f64::total_cmp)
     }
 
     /// Lets time pass up to `until`, and bytes arrive meanwhile.
     fn pass(&mut self, until: Time, figures: &mut Figures) {
-        let running = self.transfers.iter().filter(|transfer| transfer.has_begun).count();
-        let bytes = (self.net.rate / running.max(1) as f64 * (until - self.now)).round() as u64;
-        for transfer in self.transfers.iter_mut().filter(|transfer| transfer.has_begun) {
-            let end = (transfer.next + bytes).min(transfer.end);
+        let rates = self.rates();
+        for (transfer, rate) in
+            self.transfers.iter_mut().zip(rates).filter(|(transfer, _)| transfer.has_begun)
+        {
+            // A millionth of a byte is what the times are rounded by.
+            transfer.partial += rate * (until - self.now) + 1e-6;
+            let end = (transfer.next + transfer.partial as u64).min(transfer.end);
+            transfer.partial = transfer.partial.fract();
             figures.fetched += end - transfer.next;
             self.available.insert(transfer.next..end);
+            // It doubles each round trip. RFC 7661: one that is not used does not grow.
+            if rate >= transfer.window / self.net.rtt {
+                transfer.window += (end - transfer.next) as f64 * LN_2;
+            }
             transfer.next = end;
         }
         self.now = until;
         let now = self.now;
         self.transfers.iter_mut().for_each(|transfer| transfer.has_begun |= transfer.begins <= now);
-        let before = self.transfers.len();
-        self.transfers.retain(|transfer| transfer.next < transfer.end);
         // A transfer that came to its end leaves its connection.
-        self.idle.extend((self.transfers.len()..before).map(|_| now));
+        let ended = self.transfers.iter().filter(|transfer| transfer.next >= transfer.end);
+        self.idle.extend(ended.map(|transfer| Idle { since: now, window: transfer.window }));
+        self.transfers.retain(|transfer| transfer.next < transfer.end);
     }
 }
 

@@ -1,8 +1,9 @@
 //! Plans to compare with: what most players do, fixed pieces, the plan of windway, and the best that is possible.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use super::traces::Trace;
+use super::traces::{Scene, Trace};
 use super::{Action, Figures, Net, Planner, Reader, Time, World};
 use crate::config::ReadAhead;
 use crate::plan::{self, Network, Piece, Plan, ReaderView, Snapshot};
@@ -10,22 +11,34 @@ use crate::prefetch;
 use crate::storage::RangeSet;
 use crate::types::Priority;
 
-/// windway's own: `src/file/plan.rs`, fed as `src/file/state.rs` feeds it.
+/// Bytes of the suffix request, as in `src/source/file/suffix.rs`.
+const SUFFIX: u64 = 13_824;
+
+/// windway's own: `src/source/file/plan.rs`, fed as `src/source/file/state.rs` feeds it.
 pub struct Windway {
     read_ahead: ReadAhead,
     filling: Vec<bool>,
+    upcoming: Option<Range<u64>>,
+    /// To be asked for beside the opening.
+    suffix: Option<Range<u64>>,
     opened: bool,
 }
 
 impl Windway {
-    pub fn new() -> Self {
-        Self { read_ahead: ReadAhead::Bytes(16 << 20), filling: Vec::new(), opened: false }
+    pub fn new(scene: &Scene) -> Self {
+        Self {
+            read_ahead: ReadAhead::Bytes(16 << 20),
+            filling: Vec::new(),
+            upcoming: scene.upcoming.clone(),
+            suffix: Some(scene.len - SUFFIX..scene.len),
+            opened: false,
+        }
     }
 }
 
 impl Windway {
     fn beside_opening(&self, world: &World) -> Option<Action> {
-        if world.transfers.len() > 1 {
+        if world.transfers.len() > 2 {
             return None;
         }
         let view = |reader: &Reader| {
@@ -43,7 +56,10 @@ impl Planner for Windway {
             self.opened = true;
             return Some(Action::Start { range: 0..plan::OPENING, urgent: true });
         }
-        if world.available.iter().next().is_none() {
+        if let Some(range) = self.suffix.take() {
+            return Some(Action::Start { range, urgent: false });
+        }
+        if !world.available.contains(0) {
             // Before the head has come nothing is known of the file.
             return self.beside_opening(world);
         }
@@ -75,11 +91,13 @@ impl Planner for Windway {
             len: Some(world.len),
             network,
             read_ahead: self.read_ahead,
-            upcoming: &[],
+            upcoming: self.upcoming.as_slice(),
             admissible: if low >= 4 { Priority::High } else { Priority::Low },
         };
         let is_cut = |piece: &Piece| {
-            plan::is_too_far(piece, &readers, self.read_ahead) && !network.drains(piece.end - piece.next)
+            !plan::is_upcoming(piece, self.upcoming.as_slice())
+                && plan::is_too_far(piece, &readers, self.read_ahead)
+                && !network.drains(piece.end - piece.next)
         };
         let unwanted = snapshot.poll_unwanted().or_else(|| in_flight.iter().position(is_cut));
         if let Some(unwanted) = unwanted {
