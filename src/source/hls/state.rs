@@ -40,6 +40,9 @@ const EXCLUSION: Duration = Duration::from_secs(60);
 /// Segments that are skipped one after the other, before the error is returned to the reader.
 const MOST_SKIPPED: u32 = 3;
 
+/// How often a playlist is loaded again because of one segment: a URL may expire again before it is used.
+const MOST_RELOADS: u32 = 3;
+
 /// Keys and initialization sections that are kept.
 const MOST_RESOURCES: usize = 64;
 
@@ -54,6 +57,8 @@ pub(super) struct State {
     timelines: Vec<Option<Timeline>>,
     /// A playlist that is needed, and whether it is being fetched.
     wanted: Option<(usize, bool)>,
+    /// Number of playlists that `plan` has requested.
+    requested: u64,
     /// Where the next slot starts.
     cursor: Duration,
     /// The place behind the last slot, in the playlist of its level.
@@ -116,8 +121,10 @@ struct Slot {
     output: Output,
     /// The beginning of a frame that ends in the next slot.
     tail: Vec<u8>,
-    /// Its playlist was loaded again because of it.
-    is_reloaded: bool,
+    /// How often its playlist was loaded again because of it.
+    reloads: u32,
+    /// Playlists requested before it failed: what they bring may have expired as well.
+    requested_before: u64,
     parked: Option<Parked>,
 }
 
@@ -235,6 +242,7 @@ impl State {
             level,
             timelines,
             wanted: None,
+            requested: 0,
             cursor: start,
             follows: None,
             slots: VecDeque::new(),
@@ -307,6 +315,7 @@ impl State {
         self.want_reload();
         if let Some((level, is_fetching @ false)) = &mut self.wanted {
             *is_fetching = true;
+            self.requested += 1;
             let level = *level;
             return Some(Planned::Playlist { level, url: self.levels[level].url.clone() });
         }
@@ -490,7 +499,8 @@ impl State {
             priority: Priority::Low,
             output: Output::default(),
             tail: Vec::new(),
-            is_reloaded: false,
+            reloads: 0,
+            requested_before: 0,
             parked: None,
         });
         self.commit();
@@ -653,6 +663,7 @@ impl State {
     /// A segment can't be fetched or read. In this order: its playlist is loaded again, because URLs expire; another level is
     /// used from here on; the segment is skipped. An error of the network stops fetching until a call has returned it.
     pub(super) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
+        let requested = self.requested;
         let Some(slot) = self.slot(slot) else { return };
         (slot.request, slot.parked) = (None, None);
         slot.output.clear();
@@ -664,8 +675,9 @@ impl State {
             return;
         }
         let is_expired = matches!(error.status(), Some(401 | 403 | 404 | 410));
-        if is_expired && !slot.is_reloaded {
-            slot.is_reloaded = true;
+        if is_expired && slot.reloads < MOST_RELOADS {
+            slot.reloads += 1;
+            slot.requested_before = requested;
             slot.phase = SlotPhase::Reloading;
             return;
         }
@@ -717,8 +729,11 @@ impl State {
 
     /// A playlist has arrived. True if it brings something new.
     pub(super) fn handle_playlist(&mut self, level: usize, list: MediaPlaylist, url: Url) -> bool {
+        // The thread of a live stream requests playlists too, and those are not counted.
+        let mut number = u64::MAX;
         if self.wanted.is_some_and(|(wanted, _)| wanted == level) {
             self.wanted = None;
+            number = self.requested;
         }
         let mut is_new = true;
         let timeline = match (&self.timelines[level], &self.timelines[self.level]) {
@@ -733,9 +748,10 @@ impl State {
             (None, Some(current)) => current.other(list, url),
             (None, None) => Timeline::new(list, url, self.cursor),
         };
-        for slot in
-            self.slots.iter_mut().filter(|slot| slot.level == level && slot.phase == SlotPhase::Reloading)
-        {
+        let is_fresh = |slot: &&mut Slot| {
+            slot.level == level && slot.phase == SlotPhase::Reloading && slot.requested_before < number
+        };
+        for slot in self.slots.iter_mut().filter(is_fresh) {
             slot.phase = SlotPhase::Planned;
             if let Some(piece) = timeline.piece(slot.place) {
                 slot.segment = piece.segment;
