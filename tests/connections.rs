@@ -256,7 +256,7 @@ fn a_final_url_that_expires_is_replaced_by_the_original() {
         let origin = Origin::start(move |asked| match asked.path.as_str() {
             "/song" if asked.number == 0 => Answer::redirect(302, "/signed1"),
             "/song" => Answer::redirect(302, "/signed2"),
-            "/signed1" if asked.number > 2 => Answer::status(status),
+            "/signed1" if asked.number > 1 => Answer::status(status),
             _ => Answer::file(asked, &content),
         });
         let mut config = FileConfig::default();

@@ -443,8 +443,8 @@ fn a_second_stop_waits_like_the_first() {
 fn the_events_of_a_peer_end_with_the_peer() {
     let _alone = alone();
     let origin = Origin::start(|asked| match asked.path.as_str() {
-        "/stalled" => Answer::whole(&Content::pattern(100_000)).stall_after(1000),
-        _ => Answer::whole(&Content::pattern(1000)),
+        "/" => Answer::whole(&Content::pattern(1000)),
+        _ => Answer::whole(&Content::pattern(100_000)).stall_after(1000),
     });
     let downloader = downloader(|config| {
         config.soft_timeout = Duration::from_secs(3600);
