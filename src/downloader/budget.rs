@@ -22,6 +22,9 @@ pub(crate) const MIN_SHARE: u64 = 256 * 1024;
 /// 32 KiB.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
 
+/// A larger request counts as this, so that no sum of requests overflows. No memory has room for it.
+const MAX_REQUEST: u64 = 1 << 40;
+
 /// Names a stream of a budget.
 pub(crate) type StreamId = usize;
 
@@ -94,12 +97,18 @@ impl Budget {
         self.take_out(id, &stream);
     }
 
-    /// How much the stream may hold.
-    pub(crate) fn granted(&self, id: StreamId) -> u64 {
+    /// How much the stream may hold, if that is less than it requested.
+    pub(crate) fn reduced(&self, id: StreamId) -> Option<u64> {
+        let Stream { requested, granted, .. } = self.streams[id];
+        (granted < requested).then_some(granted)
+    }
+
+    #[cfg(test)]
+    fn granted(&self, id: StreamId) -> u64 {
         self.streams[id].granted
     }
 
-    /// Requests that a stream, which is read at this moment, may hold so many bytes. [`granted`](Self::granted) is the
+    /// Requests that a stream, which is read at this moment, may hold so many bytes. [`reduced`](Self::reduced) is the
     /// answer. Returns the streams whose grants were reduced for it.
     pub(crate) fn request(
         &mut self,
@@ -110,10 +119,10 @@ impl Budget {
     ) -> Vec<StreamId> {
         self.note_idle(now);
         let standing = if priority == Priority::High { Standing::PlaysHigh } else { Standing::PlaysLow };
-        let (held, limit) = (self.streams[id].granted, self.limit);
+        let held = self.streams[id].granted;
         // As a stream without a grant, so that its own grant is not in the way of its share.
         self.change(id, |stream| {
-            *stream = Stream { standing, requested: bytes.min(limit), granted: 0, read_at: now };
+            *stream = Stream { standing, requested: bytes, granted: 0, read_at: now };
         });
         let share = bytes.min(self.share(standing));
         let mut reduced = Vec::new();
@@ -202,16 +211,18 @@ impl Budget {
 impl Class {
     fn add(&mut self, id: StreamId, stream: &Stream) {
         self.by_grant.insert((stream.granted, id));
-        let requests = &mut self.requests[size_of_request(stream.requested)];
+        let bytes = stream.requested.min(MAX_REQUEST);
+        let requests = &mut self.requests[size_of_request(bytes)];
         requests.streams += 1;
-        requests.bytes += stream.requested;
+        requests.bytes += bytes;
     }
 
     fn remove(&mut self, id: StreamId, stream: &Stream) {
         self.by_grant.remove(&(stream.granted, id));
-        let requests = &mut self.requests[size_of_request(stream.requested)];
+        let bytes = stream.requested.min(MAX_REQUEST);
+        let requests = &mut self.requests[size_of_request(bytes)];
         requests.streams -= 1;
-        requests.bytes -= stream.requested;
+        requests.bytes -= bytes;
     }
 
     /// Shares out `bytes`: from the smallest requests on each is granted, until the rest gets equal parts of what is

@@ -47,7 +47,7 @@ impl SharedBudget {
 }
 
 impl BudgetShare {
-    /// Requests that the stream, which is read at this moment, may hold so many bytes. [`granted`](Self::granted) is the
+    /// Requests that the stream, which is read at this moment, may hold so many bytes. [`reduced`](Self::reduced) is the
     /// answer. Others may have to drop bytes for it: not to be called under a lock.
     pub(crate) fn request(&self, bytes: u64, priority: Priority) {
         let reduced: Vec<Weak<dyn Buffering>> = {
@@ -60,9 +60,9 @@ impl BudgetShare {
         }
     }
 
-    /// How much the stream may hold now.
-    pub(crate) fn granted(&self) -> u64 {
-        self.shared.0.lock().budget.granted(self.id)
+    /// How much the stream may hold now, if that is less than it requested.
+    pub(crate) fn reduced(&self) -> Option<u64> {
+        self.shared.0.lock().budget.reduced(self.id)
     }
 }
 
@@ -105,11 +105,11 @@ mod tests {
             streams.each_ref().map(|stream| budget.join(Arc::downgrade(stream) as Weak<dyn Buffering>));
         first.request(8 << 20, Priority::Low);
         second.request(8 << 20, Priority::High);
-        assert_eq!((first.granted(), second.granted()), (2 << 20, 8 << 20));
+        assert_eq!((first.reduced(), second.reduced()), (Some(2 << 20), None));
         let reductions = streams.each_ref().map(|stream| stream.0.load(Ordering::Relaxed));
         assert_eq!(reductions, [1, 0]);
         drop(second);
         first.request(8 << 20, Priority::Low);
-        assert_eq!(first.granted(), 8 << 20);
+        assert_eq!(first.reduced(), None);
     }
 }

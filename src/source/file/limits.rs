@@ -23,7 +23,7 @@ pub(crate) struct Limits {
     configured: ReadAhead,
     /// Bytes kept behind a reader; `None` where storage keeps all.
     behind: Option<u64>,
-    /// What the budget grants for the window of each reader.
+    /// What the budget grants for the window of each reader; `u64::MAX` if it grants all that is wanted.
     granted: u64,
     consumption: Consumption,
 }
@@ -45,10 +45,11 @@ impl Limits {
         self.consumption.handle_read(bytes, now);
     }
 
-    /// Records how much the budget grants for all readers.
-    pub(crate) fn set_granted(&mut self, bytes: u64, readers: usize) {
+    /// Records how much the budget grants for all readers; `None` is all that was wanted.
+    pub(crate) fn set_granted(&mut self, reduced: Option<u64>, readers: usize) {
         // The file's beginning is kept in any case.
-        self.granted = bytes.saturating_sub(OPENING) / readers.max(1) as u64;
+        let each = |bytes: u64| bytes.saturating_sub(OPENING) / readers.max(1) as u64;
+        self.granted = reduced.map_or(u64::MAX, each);
     }
 
     /// What the readers would like to hold, if the budget grants it.
@@ -124,10 +125,12 @@ mod tests {
     #[test]
     fn a_grant_is_split_among_readers_and_between_both_sides_of_each() {
         let mut limits = Limits::new(ReadAhead::Bytes(16 * MIB), Some(MIB));
-        limits.set_granted(4 * MIB + OPENING, 2);
+        limits.set_granted(Some(4 * MIB + OPENING), 2);
         assert_eq!((limits.behind(), limits.target()), (Some(MIB / 2), ReadAhead::Bytes(2 * MIB - MIB / 2)));
-        limits.set_granted(0, 1);
+        limits.set_granted(Some(0), 1);
         assert_eq!((limits.behind(), limits.kept()), (Some(0), ReadAhead::Bytes(MIN_GRANTED)));
+        limits.set_granted(None, 1);
+        assert_eq!((limits.behind(), limits.kept()), (Some(MIB), ReadAhead::Bytes(16 * MIB)));
     }
 
     #[test]

@@ -141,7 +141,7 @@ impl State {
 
     /// Takes in how much memory the budget grants. It is asked under this lock, so that the last answer holds.
     pub(crate) fn set_granted(&mut self, share: &BudgetShare) {
-        self.limits.set_granted(share.granted(), self.readers.len());
+        self.limits.set_granted(share.reduced(), self.readers.len());
     }
 
     /// Notes that `reader` wants the byte at `position` now.
