@@ -29,6 +29,8 @@ pub(crate) enum Mode {
 pub(crate) struct Info {
     /// Bytes in the file. A body without an announced length tells it when it has ended.
     pub(crate) len: Option<u64>,
+    /// The file has at least this many bytes: responses have promised them.
+    pub(crate) promised: u64,
     /// Where redirects led last, if what is there has served since. It is asked first.
     pub(crate) target: Option<SafeUrl>,
     pub(crate) content_type: Option<String>,
@@ -107,6 +109,7 @@ impl Info {
         let representation = Representation::of(head);
         Self {
             len: head.total(),
+            promised: 0,
             target: None,
             content_type: head.content_type().map(str::to_owned),
             has_validator: representation.strong_validator().is_some(),

@@ -9,7 +9,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::limits::Limits;
-use super::mode::Mode;
+use super::mode::{Info, Mode};
 use super::one_body::OneBody;
 use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Snapshot};
 use super::pool::{self, Probed, Proof, ServerPool, Verdict};
@@ -412,6 +412,9 @@ impl State {
             self.ignored_ranges = 0;
             // What refused another one had another reason.
             self.tries_whole &= head.start() == 0;
+            if let (Some(info), Some(len)) = (self.mode.info_mut(), head.body_len()) {
+                info.promised = info.promised.max(head.start().saturating_add(len));
+            }
             return Ok(Flow::Stream);
         }
         let has_served_ranges = self.mode.is_ranged();
@@ -610,7 +613,9 @@ impl State {
     pub(crate) fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
         let is_behind_end =
             error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
-        let Some(info) = self.mode.info_mut().filter(|info| info.len.is_none() && is_behind_end) else {
+        // Short of what a response has promised a 416 is no end: that body broke off, and the server contradicts itself.
+        let may_end = |info: &&mut Info| info.len.is_none() && piece.next >= info.promised;
+        let Some(info) = self.mode.info_mut().filter(|info| is_behind_end && may_end(info)) else {
             return false;
         };
         info.len = Some(piece.next);
