@@ -334,9 +334,9 @@ pub struct DownloaderConfig {
     pub hang_policy: HangPolicy,
     /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 1024.
     pub event_capacity: usize,
-    /// The network is paid for by the byte, so bytes are fetched only when they are needed: a file is opened without a
-    /// second request for its last bytes. [`Downloader::set_metered`](crate::Downloader::set_metered) changes it later.
-    /// Default: false.
+    /// The network is paid for by the byte: a file is opened without a second request for its last bytes. What is fetched
+    /// ahead of readers is limited by [`FileConfig::read_ahead`] only.
+    /// [`Downloader::set_metered`](crate::Downloader::set_metered) changes it later. Default: false.
     pub metered: bool,
     /// Memory in bytes for what all streams with [`StorageConfig::Memory`] buffer together. While their windows (`behind`
     /// and the read-ahead) fit, each has its own. Beyond it, streams that are read go before those that are not, and high
