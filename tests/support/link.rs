@@ -256,7 +256,7 @@ impl Link {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the client's sockets have taken so far.
+    /// Bytes that were given to the client's sockets so far.
     pub fn delivered(&self) -> u64 {
         self.shared.delivered.load(Ordering::Relaxed)
     }
@@ -401,9 +401,10 @@ impl Shared {
             if bytes.is_empty() {
                 return connection.client.shutdown(Shutdown::Write);
             }
-            (&connection.client).write_all(&bytes)?;
             let len = bytes.len() as u64;
+            // Before the client has them: it may look at once.
             self.delivered.fetch_add(len, Ordering::Relaxed);
+            (&connection.client).write_all(&bytes)?;
             // A late wake-up of this thread is not the network's.
             let now = self.now();
             let taken = if now > arrives + RECEIVER_IS_FULL { now } else { arrives };
