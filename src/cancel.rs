@@ -74,6 +74,7 @@ type Hook = Foreign<Box<dyn FnOnce(CancelReason) + Send>>;
 
 /// Runs `hook`. A panic in it is logged and stopped here, because other hooks have to run too.
 fn run(hook: Hook, reason: CancelReason) {
+    // The panic is logged already, and no caller waits for the hook.
     let _ = hook.consume("on_cancel", |hook| hook(reason));
 }
 

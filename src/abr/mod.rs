@@ -88,7 +88,7 @@ pub trait Abr: Send {
 
     /// A variant to fetch instead of the segment that is being fetched, if that would arrive too late. Default: none.
     fn abandon(&mut self, now: Instant, situation: &Situation<'_>, running: &Running) -> Option<usize> {
-        let _ = (now, situation, running); // Most choices wait for the segment.
+        let _ = (now, situation, running); // Unused by default: most rules wait for the segment.
         None
     }
 }

@@ -17,7 +17,7 @@ use crate::types::ByteRange;
 pub(super) struct Accepted {
     /// `None` for the whole.
     part: Option<ByteRange>,
-    /// Bytes of the whole resource, if told and believed.
+    /// Bytes of the whole resource, if the response contains it and it is believed.
     total: Option<u64>,
     /// Bytes of body, if announced.
     len: Option<u64>,
@@ -163,7 +163,7 @@ fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Optio
     Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
 }
 
-/// A length that is told more than once in one header is that length (RFC 9110, section 8.6).
+/// A length that stands more than once in one header is that length (RFC 9110, section 8.6).
 fn parse_len(value: &str) -> Option<u64> {
     let mut lens = value.split(',').map(|len| len.trim().parse().ok());
     let first = lens.next()??;

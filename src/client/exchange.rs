@@ -259,13 +259,13 @@ impl Exchange {
         NextTimeout { after: timeout.after.min(time::Duration::Exact(left)), ..timeout }
     }
 
-    /// Tells of silences of its body from now on.
+    /// Reports silences of its body from now on.
     pub(super) fn watch(&self, watch: SilenceWatch) {
-        // A body is watched once.
+        // A second watch fails to be set: each body is watched once, and the first watch stays.
         let _ = self.silence.set(watch);
     }
 
-    /// What is told of silences of its body.
+    /// What silences of its body are reported to.
     pub(super) fn silence(&self) -> Option<&SilenceWatch> {
         self.silence.get()
     }

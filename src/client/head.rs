@@ -98,7 +98,7 @@ impl ResponseHead {
         self.0.body_len
     }
 
-    /// Bytes of the whole resource, if told.
+    /// Bytes of the whole resource, if the response contains it.
     pub fn total(&self) -> Option<u64> {
         self.0.total
     }

@@ -135,7 +135,7 @@ impl HttpClient {
         self.sender().alarms.set(at, Arc::new(AtDeadline(call)))
     }
 
-    /// Blocks until the threads have ended that `close` has told to.
+    /// Blocks until the threads that `close` ends have ended.
     pub(crate) fn await_closed(&self) {
         self.sender().pool.await_closed();
     }

@@ -12,7 +12,7 @@ use crate::media;
 pub(crate) struct Representation {
     /// Of the first response.
     head: ResponseHead,
-    /// Bytes of all of it, once a response told.
+    /// Bytes of all of it, once a response contained that.
     total: Option<u64>,
     /// What `head` tells. Read when another response is held against it: most bodies come in one.
     marks: OnceLock<Box<Marks>>,

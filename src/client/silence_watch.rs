@@ -1,4 +1,4 @@
-//! Waits for more of a body, in two parts: after the first one somebody is told that nothing has come.
+//! Waits for more of a body, in two parts: after the first one the silence is reported.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};

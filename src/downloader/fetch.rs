@@ -294,13 +294,13 @@ pub trait Sink: Send {
     /// The fetch was accepted and has this id, which events and [`promote`](crate::downloader::PeerHandle::promote) use.
     /// Called once, before all other methods.
     fn accepted(&mut self, request: RequestId) {
-        let _ = request; // Most sinks have no use for it.
+        let _ = request; // Unused by default: most sinks need no id.
     }
 
     /// A valid response head arrived. Its body begins at [`ResponseHead::start`]. Called again each time the fetch continues
     /// on another connection. An error ends the fetch before a byte of the body is read.
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
-        let _ = head; // Most sinks know what they asked for.
+        let _ = head; // Unused by default: most sinks know what they requested.
         Ok(Flow::Stream)
     }
 

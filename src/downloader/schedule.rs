@@ -85,7 +85,7 @@ pub(super) struct Limits {
     pub(super) workers: usize,
     /// Workers that take nothing of priority Low; less than `workers`.
     pub(super) reserved: usize,
-    /// Low fetches of one origin, running and set aside.
+    /// Low fetches of one origin, running and preempted.
     pub(super) max_per_origin: usize,
     /// Low work waits so long after the last urgent dispatch.
     pub(super) prefetch_delay: Duration,
@@ -348,7 +348,7 @@ struct Choice {
 
 #[derive(Debug, Default)]
 struct OriginState {
-    /// Low fetches running, set aside, or next: never 0.
+    /// Low fetches running, preempted, or next: never 0.
     active: usize,
     /// Low fetches that wait for that to go down; none, while it is less than the limit.
     blocked: VecDeque<RequestId>,
@@ -935,7 +935,7 @@ impl Schedule {
         }
     }
 
-    /// How many urgent fetches wait for a worker in vain, less those that get one by an eviction; and how many Low
+    /// How many urgent fetches wait for a worker in vain, less those that get one by an abort; and how many Low
     /// bodies could yield.
     fn preemption_need(&self, now: Instant) -> (usize, usize) {
         let aborted = self.pool().filter(|running| running.aborted).count();

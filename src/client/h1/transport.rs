@@ -24,7 +24,7 @@ pub(crate) trait Carrier: Transport {
 /// Limit on all that comes before the first request: a proxy's answer, the handshake of TLS.
 #[derive(Clone, Copy)]
 pub(crate) struct HandshakeLimit {
-    /// `None` where that is too far away to be told.
+    /// `None` where that is too far away to be represented.
     until: Option<Instant>,
     timeout: NextTimeout,
 }

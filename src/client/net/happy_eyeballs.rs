@@ -36,7 +36,7 @@ const RELEASABLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Connects under way.
 struct Attempts {
-    /// `None` where that is too far away to be told.
+    /// `None` where that is too far away to be represented.
     limit: Option<Instant>,
     under_way: Vec<(ShutdownHandle, JoinHandle<()>)>,
     done: Sender<Ended>,

@@ -232,7 +232,7 @@ impl ConnectionPool {
         self.deadline.notify_all();
     }
 
-    /// Blocks until the threads have ended that `close` has told to.
+    /// Blocks until the threads that `close` ends have ended.
     pub(crate) fn await_closed(&self) {
         let mut state = self.state.lock();
         while state.diallers > 0 || state.wakes_at.is_some() {

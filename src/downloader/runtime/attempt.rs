@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind};
 /// What became of an attempt.
 pub(super) enum Attempt {
     Ended(Box<Job>, Result<(), Error>),
-    /// It made room for urgent work; by itself, or because it was evicted.
+    /// It made room for urgent work; by itself, or because it was aborted.
     Preempted {
         job: Box<Job>,
         by_itself: bool,
@@ -31,7 +31,7 @@ pub(super) enum Attempt {
 
 /// Runs one attempt of `job`. `chunk` is the buffer of this thread for bodies.
 pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Attempt {
-    // Cancelled with the fetch, and by an eviction.
+    // Cancelled with the fetch, and by an abort.
     let token = job.token.child(CancelReason::Fetch);
     if let Some(body) = job.body.take() {
         return stream(core, worker, job, body, chunk);
@@ -134,7 +134,7 @@ fn stream(
     }
 }
 
-/// An attempt that was cut off by an eviction, and by nobody else, has not failed.
+/// An attempt that ended by an abort only, has not failed.
 fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
     let was_cut = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
     if was_cut && job.control.was_stalled() {

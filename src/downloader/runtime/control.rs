@@ -123,7 +123,7 @@ impl Control {
         }
     }
 
-    /// Publishes that it stands still, and ends it for that if `ends`. False if it does not: it has ended, or moved or left its
+    /// Publishes that it is stalled, and ends it for that if `ends`. False if it does not: it has ended, or moved or left its
     /// worker since it gave its last sign of life at `seen`.
     pub(crate) fn report_stall(&self, seen: Instant, hang: &Event, ends: bool) -> bool {
         let attempt = {
@@ -153,7 +153,7 @@ impl Control {
         self.state.lock().stalled
     }
 
-    /// Lets an eviction close `attempt`. One that came before closes it now.
+    /// Lets an abort close `attempt`. One that came before closes it now.
     pub(super) fn arm(&self, attempt: &CancelToken) {
         let is_late = {
             let mut state = self.state.lock();

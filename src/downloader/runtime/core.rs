@@ -122,7 +122,7 @@ impl Core {
         actions
     }
 
-    /// What follows from what the machine was told.
+    /// What follows from the messages to the machine.
     fn decide(&self, machine: &mut Machine, now: Instant, actions: &mut Actions) {
         machine.tell_slow(now, actions);
         if !machine.early.is_empty() && !machine.is_asking() {

@@ -40,7 +40,7 @@ pub(crate) struct Job {
     pub(crate) handoff: Option<Arc<Handoff>>,
     /// False once nobody waits for what it brings. It is a prefetch from then on.
     is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-    /// The open body, if it was set aside with it.
+    /// The open body, if it was preempted with it.
     pub(super) body: Option<Box<client::Response>>,
     /// Why it has left its last worker in the middle of an attempt, if it has.
     pub(super) pause: Option<Pause>,

@@ -27,21 +27,21 @@ enum Liveness {
     Stalled(Duration),
 }
 
-/// What stands still.
+/// What is stalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stall {
     Worker(WorkerId, Duration),
     Queue(Duration),
 }
 
-/// What was seen, and what of it was told.
+/// What was seen, and what of it was reported.
 #[derive(Debug)]
 pub(crate) struct LivenessMonitor {
     hang_timeout: Duration,
     observation: Observation,
     /// Since when work was overlooked.
     overlooked_since: Option<Instant>,
-    /// The sign of life after which each worker stood still and was told to.
+    /// The sign of life after which each worker was stalled and reported.
     told: Vec<Option<Instant>>,
     /// The same of the queue.
     queue_told: Option<Instant>,
@@ -96,7 +96,7 @@ impl LivenessMonitor {
             return None;
         }
         let workers = self.observation.workers.iter().zip(&self.told);
-        // One that was told may move again, and stand still again.
+        // One that was reported may progress again, and stall again.
         let since = workers.filter(|(moved, told)| moved != told).filter_map(|(moved, _)| *moved);
         Some(since.min().unwrap_or(now).min(now) + self.hang_timeout)
     }

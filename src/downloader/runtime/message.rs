@@ -15,7 +15,7 @@ use crate::downloader::stats::PeerStats;
 use crate::foreign::Foreign;
 use crate::types::{Priority, RequestId};
 
-/// What the machine is told.
+/// A message to the machine.
 pub(crate) enum Message {
     /// There is something in the peer's channel.
     Submitted(PeerKey),
@@ -67,7 +67,7 @@ impl Channel {
     }
 }
 
-/// What a worker is told.
+/// What a worker has to do.
 pub(crate) enum Task {
     Run(Box<Job>),
     Ask(Asked),

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::types::RequestId;
 
-/// What is told about a fetch: its id, its times, and its one end.
+/// What is reported about a fetch: its id, its times, and its one end.
 pub(crate) struct Record {
     pub(crate) id: RequestId,
     /// Bytes of body that have arrived.

@@ -223,7 +223,7 @@ impl RetryState {
         self.backoff.handle_failure(error, self.max_retries, retry::random())
     }
 
-    /// Fails with the first error that may pass: whoever reads the body asks again by himself.
+    /// Fails with the first error that may pass: the reader of the body retries by itself.
     pub(crate) fn without_retries(mut self) -> Self {
         // The sink has gone that could have judged.
         self.continuation.refuse_other_tags();

@@ -71,7 +71,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// What is published when a fetch that was seen to stand still is reported after something happened to it.
+    /// What is published when a fetch that was seen stalled is reported after something happened to it.
     fn reported_after(happen: impl FnOnce(&Arc<Control>)) -> Vec<Event> {
         let config = DownloaderConfig { hang_policy: HangPolicy::CancelStalled, ..Default::default() };
         let downloader = Downloader::without_network(config).unwrap();

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::foreign::contain;
 
-/// The worker thread. Returns when it is told to.
+/// The worker thread. Returns after `Task::Stop`.
 pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
     enter_own_thread();
     let mut chunk = Buffer::default();

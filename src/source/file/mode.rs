@@ -24,7 +24,7 @@ pub(crate) enum Mode {
     Unusable(Info),
 }
 
-/// What the accepted responses have told of the file.
+/// What the accepted responses have shown of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Info {
     /// Bytes in the file. A body without an announced length tells it when it has ended.

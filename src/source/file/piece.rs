@@ -45,7 +45,7 @@ pub(crate) struct PieceSink {
     is_unproved: bool,
     /// A head was accepted: there are bytes here.
     has_begun: bool,
-    /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has told.
+    /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has shown.
     is_beside: bool,
     /// Where it is asked for first; from its head on, where that came from.
     target: Option<SafeUrl>,

@@ -35,7 +35,7 @@ const MOST_REFUSED: u32 = 8;
 pub(crate) enum Verdict {
     /// Its tag was cleared.
     Same,
-    /// Not to be taken, and asked for again when the probes have told.
+    /// Not to be taken, and asked for again when the probes have shown whether they may be.
     Unproved,
     /// The file has changed.
     Changed,

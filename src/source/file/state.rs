@@ -79,7 +79,7 @@ pub(crate) struct State {
     pub(crate) first: FirstBytes,
     /// What they tell that a decoder reads next. Storage keeps it until it was read.
     pub(crate) upcoming: Vec<Range<u64>>,
-    /// What they told, once the stream is gone and they with it.
+    /// What they showed, once the stream and they are dropped.
     pub(crate) media: Option<MediaInfo>,
     /// How far ahead to fetch, and what to keep.
     pub(crate) limits: Limits,
@@ -347,7 +347,7 @@ impl State {
             Likeness::Confirmed => self.pool.handle_first_tag(),
             Likeness::Unconfirmed => info.has_validator = false,
         }
-        // The length may have been found out without a head that told it.
+        // The length may have been found out without a response head that contains it.
         if matches!((info.len, head.total()), (Some(old), Some(new)) if old != new) {
             return Err(representation::changed(head, "length"));
         }

@@ -185,7 +185,7 @@ impl Shared {
             let wake = state.take_wake().then(|| state.next_priority());
             let request = match turn {
                 Turn::Done(result) => {
-                    // After an error fetching continues: the caller has been told.
+                    // After an error fetching continues: the caller has got it.
                     let wake = wake.or(result.is_err().then_some(Priority::High));
                     MutexGuard::unlocked(&mut inner, || {
                         wake.into_iter().for_each(|priority| self.wake(priority))

@@ -42,7 +42,7 @@ struct Receiver<'a> {
 enum Received {
     /// Another one took its place.
     Replaced,
-    /// It was let go in a pause.
+    /// The connection was closed in a pause.
     LetGo,
 }
 
@@ -77,7 +77,7 @@ impl Receiver<'_> {
     }
 
     /// One connection, from its making to its failure, and those that take its place while it is silent. Returns
-    /// without one if it was let go in a pause.
+    /// without one if it was closed in a pause.
     fn receive(&mut self, reconnect: &mut Reconnect) -> Result<(), Error> {
         let FlowControl::Read(mut room) = self.flow_control(reconnect)? else { return Ok(()) };
         let mut body = self.peer.execute(self.fetch())?;

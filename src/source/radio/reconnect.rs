@@ -40,7 +40,7 @@ struct Policy {
     source_away: Duration,
     min_audio_rate: u64,
     audio_rate_window: Duration,
-    /// After so long a pause the connection is let go.
+    /// Pause of the reader after which the connection is closed.
     let_go_after: Option<Duration>,
 }
 
@@ -129,7 +129,7 @@ impl Reconnect {
         }
     }
 
-    /// Notes that the connection was let go during a pause, which is nobody's failure.
+    /// Notes that the connection was closed during a pause, which is no failure.
     pub(crate) fn handle_let_go(&mut self) {
         self.flowing_since = None;
         self.starving = None;

@@ -68,12 +68,12 @@ struct State {
     /// Where the audio of the last connection begins, and its first bytes, for telling their type.
     connected_at: u64,
     first: FirstBytes,
-    /// What they told, once the radio is gone and they with it.
+    /// What they showed, once the radio and they are dropped.
     media: Option<MediaInfo>,
     /// The reader is blocked: all that was stored is read.
     waiting: bool,
     last_read: Instant,
-    /// The connection was let go in a long pause. The receiver waits for the reader.
+    /// The connection was closed in a long pause. The receiver waits for the reader.
     let_go: bool,
     /// Why blocked calls end. It retries from a failed connection to the next byte.
     waits: WaitState,
