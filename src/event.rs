@@ -392,7 +392,7 @@ impl<E> Subscriber<E> {
         self.recv_until(Instant::now().checked_add(timeout))
     }
 
-    /// As [`recv`](Self::recv), but blocks until `deadline` at most. [`is_closed`](Self::is_closed) tells whether `None`
+    /// As [`recv`](Self::recv), but blocks until `deadline` at most. [`is_closed`](Self::is_closed) shows whether `None`
     /// is the end.
     pub fn recv_deadline(&self, deadline: Instant) -> Option<E> {
         self.recv_until(Some(deadline))

@@ -1,4 +1,4 @@
-//! Where a URL leads: scheme, host and port (RFC 6454, section 4). Also tells URLs that are in canonical form.
+//! Where a URL leads: scheme, host and port (RFC 6454, section 4). Also recognises URLs in canonical form.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;

@@ -1,4 +1,4 @@
-//! Whether an answer answers what was asked, and what its head says. Pure: sends nothing and reads no body.
+//! Whether an answer answers what was asked, and what its head means. Pure: sends nothing and reads no body.
 
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ pub(super) struct Accepted {
 /// The part, and the length of the whole.
 type Extent = (Option<ByteRange>, Option<u64>);
 
-/// What of an answer's head tells about its body.
+/// What an answer's head shows of its body.
 struct Body<'a> {
     content_range: Option<&'a str>,
     /// Codings of the transfer, `identity` left out.
@@ -148,7 +148,7 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
     Ok(Some((part, total)))
 }
 
-/// What is wrong with a 416 that tells the length (RFC 9110, section 15.5.17), if it is not that the range begins behind it.
+/// What is wrong with a 416 that contains the length (RFC 9110, section 15.5.17), if it is not that the range begins behind it.
 fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Option<Error> {
     let Some(ContentRange::Unsatisfied { total }) = content_range.and_then(ContentRange::parse) else {
         return None;

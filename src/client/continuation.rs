@@ -177,7 +177,7 @@ impl Continuation {
         Ok(new)
     }
 
-    /// Notes that a body ended at `at`, as its framing tells. Fails if that is not where all ends that was promised:
+    /// Notes that a body ended at `at`, as its framing shows. Fails if that is not where all ends that was promised:
     /// with [`ErrorKind::Truncated`] if the rest may come yet.
     pub(crate) fn check_end(&self, at: u64) -> Result<(), Error> {
         let Some(begun) = &self.begun else { return Ok(()) };
@@ -333,7 +333,7 @@ mod tests {
                 if continuation.is_complete() {
                     break;
                 }
-                // A whole that tells nothing is refused.
+                // A whole response without length and validator is refused.
                 let total = (is_whole || tells_total).then_some(body.len() as u64);
                 let asked = continuation.range().unwrap();
                 let from = if is_whole { 0 } else { asked.start as usize };

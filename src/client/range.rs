@@ -5,7 +5,7 @@ use crate::types::ByteRange;
 /// What a `Content-Range` header says (RFC 9110, section 14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContentRange {
-    /// These bytes, of so many if it tells.
+    /// These bytes, and the length of the whole if it is known.
     Bytes { range: ByteRange, total: Option<u64> },
     /// The range can't be had; the resource has so many bytes.
     Unsatisfied { total: u64 },

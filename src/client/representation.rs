@@ -14,7 +14,7 @@ pub(crate) struct Representation {
     head: ResponseHead,
     /// Bytes of all of it, once a response contained that.
     total: Option<u64>,
-    /// What `head` tells. Read when another response is held against it: most bodies come in one.
+    /// What `head` contains. Read when another response is held against it: most bodies come in one.
     marks: OnceLock<Box<Marks>>,
 }
 
@@ -73,7 +73,7 @@ impl Representation {
         self.total.is_some() || self.marks().etag.is_some() || self.marks().modified.is_some()
     }
 
-    /// Takes in the length that a later response of the same representation tells.
+    /// Takes in the length that a later response of the same representation contains.
     pub(crate) fn learn_total(&mut self, head: &ResponseHead) {
         self.total = self.total.or(head.total());
     }

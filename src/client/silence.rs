@@ -166,7 +166,7 @@ impl<R: Send + 'static> Shared<R> {
     /// Asks beside the silent connection if it is time. Returns when to look again.
     fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         if !self.urgency.is_urgent() {
-            // Looked at again when it becomes so; but nobody tells that the buffer of a live stream runs low.
+            // Looked at again when it becomes so; but no call reports that the buffer of a live stream runs low.
             return self.successor.is_live.then(|| now + self.delay);
         }
         let mut state = self.state.lock();

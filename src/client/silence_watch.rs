@@ -16,8 +16,8 @@ pub(super) struct SilenceWatch {
 }
 
 impl SilenceWatch {
-    /// Waits by `wait`, for `limit` at most: at once, or in two parts with the call between them. `is_timeout` tells errors
-    /// that say that a limit has passed from all others.
+    /// Waits by `wait`, for `limit` at most: at once, or in two parts with the call between them. `is_timeout` recognises errors
+    /// that mean that a limit has passed.
     pub(super) fn wait<T, E>(
         &self,
         limit: Option<Duration>,

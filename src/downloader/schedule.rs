@@ -689,7 +689,7 @@ impl Schedule {
     }
 
     /// A worker whose Low fetch is to be closed, because none has yielded in time: the one that moved longest ago. Ask
-    /// again until there is none. `claimed` is how many are about to yield; `moved` tells when a worker's fetch moved last.
+    /// again until there is none. `claimed` is how many are about to yield; `moved` returns when a worker's fetch progressed last.
     pub(super) fn poll_abort<M: Ord>(
         &mut self,
         now: Instant,
@@ -1147,7 +1147,7 @@ impl Schedule {
         }
     }
 
-    /// Notes what an answer says of the Low work that the peer has announced. Returns what woke the peer meanwhile.
+    /// Records what an answer shows of the Low work that the peer has announced. Returns what woke the peer meanwhile.
     fn end_question(&mut self, peer: PeerKey, asked: Priority, answer: Answer) -> Option<Priority> {
         let state = self.peer(peer)?;
         let Pull::Asking { turn, woken } = state.pull else { return None };

@@ -58,7 +58,7 @@ impl Element {
     }
 }
 
-/// The position of the element `id`, counted from the segment's body, if `element` is a SeekHead that tells it.
+/// The position of the element `id`, counted from the segment's body, if `element` is a SeekHead that contains it.
 pub(super) fn seek_position(bytes: &[u8], element: &Element, id: u32) -> Option<u64> {
     let child = |of: &Element, id: u32| of.children(bytes).find(|child| child.id == id)?.value(bytes);
     let is_of = |seek: &Element| child(seek, SEEK_ID) == Some(id.into());

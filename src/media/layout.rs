@@ -50,7 +50,7 @@ const GLANCE: u64 = 64 * 1024;
 /// Most bytes of Cues, with what follows them.
 const CUES: u64 = 1 << 20;
 
-/// The largest page of Ogg (RFC 3533, section 6): 27 + 255 + 255 × 255. The last one tells the duration.
+/// The largest page of Ogg (RFC 3533, section 6): 27 + 255 + 255 × 255. The last one contains the duration.
 const OGG_PAGE: u64 = 65_307;
 
 /// Steps of a walk from element to element. No file has so many before its audio.

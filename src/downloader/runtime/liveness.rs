@@ -47,7 +47,7 @@ pub(crate) struct LivenessMonitor {
     queue_told: Option<Instant>,
 }
 
-/// What a last sign of life says.
+/// What a last sign of life shows.
 fn classify(moved: Option<Instant>, now: Instant, limit: Duration) -> Liveness {
     let Some(moved) = moved else { return Liveness::Idle };
     let silence = now.saturating_duration_since(moved);

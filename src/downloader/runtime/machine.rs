@@ -223,7 +223,7 @@ impl Machine {
                 return;
             }
             let control = self.slow.pop_front().and_then(|(_, control)| control.upgrade());
-            // One that has ended meanwhile says nothing, and is dropped outside the turn.
+            // One that has ended meanwhile publishes nothing, and is dropped outside the turn.
             actions.slow.extend(control);
         }
     }

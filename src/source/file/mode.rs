@@ -27,7 +27,7 @@ pub(crate) enum Mode {
 /// What the accepted responses have shown of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Info {
-    /// Bytes in the file. A body without an announced length tells it when it has ended.
+    /// Bytes in the file. Of a body without an announced length it is known once the body has ended.
     pub(crate) len: Option<u64>,
     /// The file has at least this many bytes: responses have promised them.
     pub(crate) promised: u64,
@@ -131,7 +131,7 @@ impl Info {
             }
     }
 
-    /// Takes in the length that a later response of the same representation tells.
+    /// Takes in the length that a later response of the same representation contains.
     pub(crate) fn learn_total(&mut self, head: &ResponseHead) {
         self.representation.learn_total(head);
         self.len = self.len.or(head.total());

@@ -18,7 +18,7 @@ use crate::source::prefetch;
 use crate::storage::RangeSet;
 use crate::types::Priority;
 
-/// The first fetch of all: tells length, type and range support along with the first bytes.
+/// The first fetch of all: shows length, type and range support along with the first bytes.
 pub(crate) const OPENING: u64 = 256 * 1024;
 
 /// The first piece after a jump; the next ones grow with what is read on in sequence.

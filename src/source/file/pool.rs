@@ -57,7 +57,7 @@ pub(crate) enum Probed {
     EarlierTag,
     /// The suspect's bytes, and whether they were the stored ones.
     Suspects(Proof, bool),
-    /// Nothing that tells.
+    /// Nothing that decides.
     Nothing,
 }
 

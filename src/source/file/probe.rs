@@ -17,7 +17,7 @@ pub(crate) struct ProbeSink {
     stored: Vec<u8>,
     /// What came of them.
     came: Vec<u8>,
-    /// What the head tells, once it has come.
+    /// What the response head shows, once it has arrived.
     seen: Probed,
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct State {
     pub(crate) mode: Mode,
     /// Ranges that were answered with the whole, one after another.
     ignored_ranges: u32,
-    /// A range was refused with a status that a request for the whole may not meet: that one is made next, and tells.
+    /// A range was refused with a status that a request for the whole may not meet: that one is made next, and decides.
     tries_whole: bool,
     /// A piece was asked for beside the opening. It is not asked for again before the head has come.
     asked_beside: bool,
@@ -304,7 +304,7 @@ impl State {
     }
 
     fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
-        // The opening tells what the file is, wherever its reader has gone.
+        // The opening shows what the file is, wherever its reader has gone.
         let len = self.mode.info().filter(|_| self.mode.is_ranged())?.len;
         let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
             self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
@@ -323,7 +323,7 @@ impl State {
         snapshot.poll_unwanted().map(|index| keys[index])
     }
 
-    /// Takes in what the first answer tells, or holds a later one against it: parts of two files are never joined.
+    /// Takes in what the first answer contains, or holds a later one against it: parts of two files are never joined.
     /// `start` is where the first byte would be stored.
     pub(crate) fn accept(&mut self, head: &ResponseHead, start: u64) -> Result<Accepted, Error> {
         self.stats.requests += 1;
@@ -391,7 +391,7 @@ impl State {
         len
     }
 
-    /// What the head of a probe's answer tells; of one with the suspect's tag the bytes have to be compared.
+    /// What the head of a probe's answer shows; of one with the suspect's tag the bytes have to be compared.
     pub(crate) fn read_probe(&mut self, head: &ResponseHead, proof: Proof) -> Probed {
         self.stats.requests += 1;
         let Some(info) = self.mode.info() else { return Probed::Nothing };

@@ -176,7 +176,7 @@ impl Shared {
         self.read_some(buf, begun).inspect_err(|error| self.note_failure(error))
     }
 
-    /// Notes that a read has failed, for the phase, and tells of it, unless the radio's end was told of.
+    /// Notes that a read has failed, for the phase, and publishes it, unless the radio's end was published.
     fn note_failure(&self, error: &Error) {
         let (is_news, position) = {
             let mut state = self.state.lock();
@@ -565,7 +565,7 @@ impl Shared {
         }
     }
 
-    /// Lets go of what has left the window, and tells of what has come.
+    /// Drops what has left the window, and publishes what has arrived.
     pub(crate) fn trim(&self) {
         let mut state = self.state.lock();
         state.start = state.start.max(state.position.saturating_sub(self.config.behind));

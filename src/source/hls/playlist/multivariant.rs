@@ -115,7 +115,7 @@ pub struct SessionData {
     pub language: Option<Box<str>>,
 }
 
-/// The server that tells clients which pathway to use (section 7).
+/// The server that selects the pathway for clients (section 7).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ContentSteering {
