@@ -490,9 +490,10 @@ fn a_preempted_body_whose_connection_is_closed_goes_on_without_a_byte_lost_or_tw
     let preempted = count(|event| matches!(event, Event::Preempted { .. }), &events);
     let resumed = count(|event| matches!(event, Event::Resumed { .. }), &events);
     assert!(preempted > 0 && preempted == resumed, "{events:?}");
-    // Each time by a request of its own.
+    // Each time by a request of its own. An attempt may be preempted again before its request is sent, so the origin may
+    // see fewer.
     let asked = origin.log().asked.iter().filter(|asked| asked.path == "/prefetch").count();
-    assert_eq!(asked, 1 + resumed);
+    assert!((2..=1 + resumed).contains(&asked), "{asked} requests, resumed {resumed} times");
 }
 
 #[test]
