@@ -1,66 +1,65 @@
-//! The ICY protocol of SHOUTcast and Icecast: what a station's headers say, and the metadata in between the audio.
+//! The ICY protocol of SHOUTcast and Icecast: a station's headers, and the metadata between its audio.
 //!
-//! A server that was asked with `Icy-MetaData: 1` may answer with `icy-metaint: N`. Its body is then
+//! A server may answer a request with `Icy-MetaData: 1` by `icy-metaint: N`. Its body is then
 //!
 //! ```text
 //! N bytes of audio | length / 16 | block | N bytes of audio | length / 16 | block | ..
 //! ```
 //!
-//! where the length is one byte, mostly 0, and the block is text, filled up with NULs:
-//! `StreamTitle='Artist - Title';StreamUrl='';`. There is no specification; what is accepted here is what servers send.
-//! Nothing here does I/O or knows when the audio is heard: that is left to the caller.
+//! where the length is one byte, mostly 0, and the block is text, padded with NULs:
+//! `StreamTitle='Artist - Title';StreamUrl='';`. There is no specification; this parser accepts what servers send.
+//! It does no I/O and does not know when the audio is heard.
 
 use std::num::NonZeroUsize;
 
 use crate::safe_url::SafeUrl;
 
-/// The length byte counts in units of so many bytes.
+/// The length byte of a block counts units of this many bytes.
 const BLOCK_UNIT: usize = 16;
-/// Servers say 8 to 64 KiB. Nobody would hear of a title after more than this, so it is no interval.
+/// Larger intervals are ignored. Servers use 8 to 64 KiB; at 16 MiB a title would arrive after a quarter of an hour.
 const LONGEST_INTERVAL: usize = 16 << 20;
 
-/// Takes the metadata out of the body of one connection. The next connection begins with audio again, and needs a new
-/// one.
+/// Separates the metadata from the audio of one connection. Each connection begins with audio and needs a new splitter.
 #[derive(Debug)]
 pub(crate) struct IcySplitter {
     /// Audio bytes between two blocks; `u64::MAX` if there are no blocks.
     interval: u64,
-    /// What the next byte belongs to.
+    /// The part that the next byte belongs to.
     inside: Inside,
-    /// The block so far: empty but inside a block, and never more than 255 units.
+    /// The received part of the current block. Empty outside a block, and at most 255 units.
     block: Vec<u8>,
-    /// Audio bytes given out so far.
+    /// Audio bytes returned so far.
     position: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Inside {
-    /// So many bytes are left, at least one.
+    /// This many bytes of audio are left, at least one.
     Audio(u64),
     Length,
-    /// So many bytes are missing, at least one.
+    /// This many bytes of the block are missing, at least one.
     Block(usize),
 }
 
-/// A part of the body, in the order in which they come.
+/// A part of the body. Parts are returned in the order of the body.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum IcyPart<'a> {
     /// Never empty.
     Audio(&'a [u8]),
-    /// A complete block, for [`IcyMetadata::parse`]. It holds from the audio byte at `position` on, which is the next
-    /// one to come, counted from the start of the connection.
+    /// A complete block, for [`IcyMetadata::parse`]. It applies from the audio byte at `position` on, counted from the
+    /// start of the connection. That byte follows the block.
     Metadata { position: u64, block: Vec<u8> },
 }
 
 impl IcySplitter {
-    /// For a body with blocks at `interval` (see [`RadioInfo::metadata_interval`]), or one without any.
+    /// For a body with a block after every `interval` bytes of audio (see [`RadioInfo::metadata_interval`]), or without
+    /// blocks.
     pub(crate) fn new(interval: Option<NonZeroUsize>) -> Self {
         let interval = interval.map_or(u64::MAX, |interval| interval.get() as u64);
         Self { interval, inside: Inside::Audio(interval), block: Vec::new(), position: 0 }
     }
 
-    /// The next part, which is taken from the front of `input`. `None` once `input` is used up: come back with what
-    /// was read next.
+    /// The next part, taken from the front of `input`. `None` when `input` is empty: call again with the next bytes.
     pub(crate) fn next_part<'a>(&mut self, input: &mut &'a [u8]) -> Option<IcyPart<'a>> {
         while !input.is_empty() {
             match self.inside {
@@ -112,22 +111,22 @@ fn take<'a>(input: &mut &'a [u8], len: usize) -> &'a [u8] {
     taken
 }
 
-/// What a metadata block says. A field that is there but empty is `Some("")`: the station took the title back.
+/// The content of a metadata block. A field that is present but empty is `Some("")`: the station cleared it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct IcyMetadata {
     /// `StreamTitle`, by custom "Artist - Title".
     pub(crate) title: Option<String>,
-    /// `StreamUrl`, of the station, the cover or nothing that can be opened.
+    /// `StreamUrl`: a URL of the station or the cover, or any text.
     pub(crate) url: Option<SafeUrl>,
     /// The fields with other names, in the order of the block.
     pub(crate) others: Vec<(String, String)>,
 }
 
 impl IcyMetadata {
-    /// As much as can be made out: what is no field is passed over, a value without an end goes to the end of the
-    /// block. Of fields with the same name the last one counts.
+    /// Parses leniently: text that is not a field is skipped, and a value without an end reaches to the end of the block.
+    /// The last of several fields with the same name applies.
     pub(crate) fn parse(block: &[u8]) -> Self {
-        // What follows the first NUL is filling, which some servers leave full of an older title.
+        // Padding begins at the first NUL. Some servers leave an older title in it.
         let mut rest = block.split(|&byte| byte == 0).next().unwrap_or_default();
         let mut metadata = Self::default();
         while let Some((key, value)) = next_field(&mut rest) {
@@ -147,7 +146,7 @@ impl IcyMetadata {
     }
 }
 
-/// Takes the next `key='value';` off the front of `rest`, and what stands before it.
+/// Takes the next `key='value';` from the front of `rest`, with the text before it.
 fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     loop {
         let (before, after) = split_once(rest, b"='")?;
@@ -162,9 +161,9 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     }
 }
 
-/// The value at the front, and what follows its end.
+/// The value at the front, and the text after its end.
 fn split_value(bytes: &[u8]) -> (&[u8], &[u8]) {
-    // Titles are not escaped, so the first `';` need not be the end.
+    // Titles are not escaped, so the first `';` may be a part of the title.
     let ends = bytes.windows(2).enumerate().filter(|(_, pair)| pair == b"';").map(|(at, _)| at);
     for end in ends {
         let next = &bytes[end + 2..];
@@ -172,11 +171,11 @@ fn split_value(bytes: &[u8]) -> (&[u8], &[u8]) {
             return (&bytes[..end], next);
         }
     }
-    // Some servers leave out the last semicolon.
+    // Some servers omit the last semicolon.
     (bytes.strip_suffix(b"'").unwrap_or(bytes), &[])
 }
 
-/// True of a field, of one that the end of the block cuts short, and of nothing at all.
+/// True if a field begins here, also if the block cuts it short, and at the end of the block.
 fn begins_field(bytes: &[u8]) -> bool {
     let bytes = bytes.trim_ascii_start();
     let key_len = bytes.iter().take_while(is_key).count();
@@ -193,7 +192,7 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8; 2]) -> Option<(&'a [u8], &'a
     Some((&bytes[..at], &bytes[at + 2..]))
 }
 
-/// UTF-8 if it can be, else Latin-1, in which any byte is a character.
+/// Decodes UTF-8, and Latin-1 if it is not valid UTF-8.
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
@@ -231,8 +230,8 @@ pub struct RadioInfo {
 }
 
 impl RadioInfo {
-    /// Reads the headers of an answer, their names in any case. Of headers with the same name the first that makes
-    /// sense counts.
+    /// Reads the headers of a response. Names are compared without case. The first valid one of several headers with the
+    /// same name applies.
     pub(crate) fn from_headers<'a>(headers: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let mut info = Self::default();
         let mut audio_info_bitrate = None;
@@ -264,7 +263,7 @@ fn not_empty(value: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-/// The first number: Icecast joins what the source and the mount say, as in "128,128".
+/// The first number. Icecast joins the values of the source and the mount: "128,128".
 fn parse_bitrate(value: &str) -> Option<u32> {
     let digits = value.split(|char: char| !char.is_ascii_digit()).next()?;
     digits.parse().ok().filter(|&bitrate| bitrate > 0)
@@ -297,7 +296,7 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    /// What came out of a splitter.
+    /// The parts that a splitter returned, joined.
     #[derive(Debug, Default, PartialEq, Eq)]
     struct Output {
         audio: Vec<u8>,
@@ -311,7 +310,7 @@ mod tests {
         }
     }
 
-    /// Brings `bytes` to a new splitter in reads of the given lengths, over and over.
+    /// Passes `bytes` to a new splitter in reads of the given lengths, repeated.
     fn split(interval: usize, bytes: &[u8], reads: &[usize]) -> Output {
         let mut splitter = IcySplitter::new(NonZeroUsize::new(interval));
         let mut output = Output::default();
@@ -330,14 +329,14 @@ mod tests {
         output
     }
 
-    /// `text` filled up with NULs.
+    /// `text` padded with NULs.
     fn padded(text: &[u8]) -> Vec<u8> {
         let mut block = text.to_vec();
         block.resize(text.len().next_multiple_of(BLOCK_UNIT), 0);
         block
     }
 
-    /// What a server sends: the blocks in their order, then empty ones.
+    /// The body that a server sends: the blocks in order, then empty ones.
     fn encode(audio: &[u8], interval: usize, blocks: &[Vec<u8>]) -> Vec<u8> {
         let mut blocks = blocks.iter();
         let mut bytes = Vec::new();
@@ -576,7 +575,7 @@ mod tests {
         vec(1..60_usize, 1..8)
     }
 
-    /// Without `=`, so that no part of a title is a field by itself.
+    /// Without `=`, so that no part of a title looks like a field.
     const TITLE: &str = "[a-zäß音 ';:\\-]{0,30}";
 
     proptest! {

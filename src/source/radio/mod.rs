@@ -10,6 +10,7 @@
 //! Each radio has its own thread that reads the body: the body never ends, so it would occupy a worker forever. The
 //! thread stops reading while the window is full, so TCP flow control slows the server down.
 
+mod description;
 mod event;
 mod icy;
 mod playlist;
@@ -17,6 +18,7 @@ mod receiver;
 mod reconnect;
 mod shared;
 mod titles;
+mod window;
 
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};

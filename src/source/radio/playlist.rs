@@ -4,17 +4,17 @@ use std::fmt;
 
 use crate::safe_url::SafeUrl;
 
-/// A list of URLs in place of audio.
+/// A list of URLs, returned instead of audio.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Playlist {
-    /// It is of HLS, whose entries are pieces.
+    /// An HLS playlist, whose entries are segments.
     is_hls: bool,
     /// The first URL in it.
     first: Option<SafeUrl>,
 }
 
 impl Playlist {
-    /// Looks at an answer's content type and its first bytes: M3U, PLS, ASX, XSPF, or URLs alone.
+    /// Detects M3U, PLS, ASX, XSPF and bare URLs by a response's content type and first bytes.
     pub(crate) fn detect(content_type: Option<&str>, first: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(first);
         let text = text.trim_start_matches('\u{FEFF}').trim_start();
@@ -37,7 +37,7 @@ fn is_text(text: &str) -> bool {
 }
 
 fn first_url(text: &str) -> Option<&str> {
-    // XSPF names itself by an URL, too.
+    // The namespace of XSPF is a URL, too.
     let text = text.split_once("<location>").map_or(text, |(_, rest)| rest);
     let at = ["http://", "https://"].into_iter().filter_map(|scheme| text.find(scheme)).min()?;
     let is_end = |char: char| char.is_whitespace() || char.is_control() || "\"'<>".contains(char);
@@ -47,11 +47,11 @@ fn first_url(text: &str) -> Option<&str> {
 impl fmt::Display for Playlist {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.first {
-            _ if self.is_hls => f.write_str("the answer is an HLS playlist, not audio"),
+            _ if self.is_hls => f.write_str("the response is an HLS playlist, not audio"),
             Some(first) => {
-                write!(f, "the answer is a playlist, not audio; the first stream in it is {first}")
+                write!(f, "the response is a playlist, not audio; the first stream in it is {first}")
             }
-            None => f.write_str("the answer is a playlist, not audio"),
+            None => f.write_str("the response is a playlist, not audio"),
         }
     }
 }
@@ -84,11 +84,11 @@ mod tests {
             ),
         ] {
             let expected =
-                "the answer is a playlist, not audio; the first stream in it is http://h:8000/a?b=…";
+                "the response is a playlist, not audio; the first stream in it is http://h:8000/a?b=…";
             assert_eq!(said(content_type, list).as_deref(), Some(expected), "{list}");
         }
         let hls = said("application/vnd.apple.mpegurl", "#EXTM3U\n#EXT-X-VERSION:3\nhttp://h/1.ts\n");
-        assert_eq!(hls.as_deref(), Some("the answer is an HLS playlist, not audio"));
+        assert_eq!(hls.as_deref(), Some("the response is an HLS playlist, not audio"));
         assert!(said("audio/x-scpls", "nothing").is_some());
     }
 

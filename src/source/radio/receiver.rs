@@ -8,17 +8,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use super::icy::{IcyMetadata, IcyPart, IcySplitter, RadioInfo};
-use super::reconnect::{Reconnect, Verdict};
-use super::shared::{CHUNK, FlowControl, Shared};
+use super::reconnect::{Decision, Reconnect};
+use super::shared::{FlowControl, Shared};
+use super::window::CHUNK;
 use crate::client::retry;
 use crate::downloader::{Fetch, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 
-/// So many bytes tell a page from audio.
-const TELLING: usize = 64;
+/// Bytes that are needed to distinguish audio from an HTML page or a playlist.
+const RECOGNIZABLE: usize = 64;
 
-/// Starts the thread. It ends when the radio is cancelled, or has ended for good.
+/// Starts the thread. It ends when the radio is cancelled or has ended permanently.
 pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
     let named = thread::Builder::new().name("windway-radio".into());
@@ -38,22 +39,22 @@ struct Receiver<'a> {
     chunk: Vec<u8>,
 }
 
-/// How the receiving from a connection ended, if not by its failure.
+/// How a connection ended without an error.
 enum Received {
-    /// Another one took its place.
+    /// A hedged connection answered first and replaced it.
     Replaced,
-    /// The connection was closed in a pause.
-    LetGo,
+    /// The connection was closed because the reader was away.
+    Closed,
 }
 
 impl Receiver<'_> {
-    /// Receives until nothing more will come, and returns why.
+    /// Receives until the radio ends, and returns the reason.
     fn run(mut self) -> Error {
         let mut reconnect = Reconnect::new(&self.shared.config, Instant::now());
         loop {
             let failed = match self.receive(&mut reconnect) {
                 Ok(()) => {
-                    reconnect.handle_let_go();
+                    reconnect.handle_close();
                     self.shared.await_reader()
                 }
                 Err(error) => self.recover(&mut reconnect, error),
@@ -64,11 +65,11 @@ impl Receiver<'_> {
         }
     }
 
-    /// Waits for the next attempt, if there is to be one.
+    /// Blocks until the next attempt is due. Fails if there is to be none.
     fn recover(&self, reconnect: &mut Reconnect, error: Error) -> Result<(), Error> {
         match reconnect.handle_failure(&error, Instant::now(), retry::random()) {
-            Verdict::End(error) => Err(error),
-            Verdict::Retry(after) => {
+            Decision::End(error) => Err(error),
+            Decision::Retry(after) => {
                 log::debug!("the radio reconnects in {after:?}: {error}");
                 self.shared.reconnecting(error, after);
                 self.shared.pause(after)
@@ -76,12 +77,12 @@ impl Receiver<'_> {
         }
     }
 
-    /// One connection, from its making to its failure, and those that take its place while it is silent. Returns
-    /// without one if it was closed in a pause.
+    /// Receives from one connection, and from those that replace it while it is silent. Fails when the connection does;
+    /// returns `Ok` if it was closed because the reader was away.
     fn receive(&mut self, reconnect: &mut Reconnect) -> Result<(), Error> {
         let FlowControl::Read(mut room) = self.flow_control(reconnect)? else { return Ok(()) };
         let mut body = self.peer.execute(self.fetch())?;
-        // While it is silent and the buffer runs low, another one may take its place.
+        // While the connection is silent and the buffer runs low, the downloader opens another one.
         while let Received::Replaced = self.receive_from(&mut body, &mut room, reconnect)? {
             log::debug!("another connection to the radio was faster than a silent one");
         }
@@ -109,11 +110,11 @@ impl Receiver<'_> {
             reconnect.handle_audio(got as u64, starved, Instant::now())?;
             *room = match self.flow_control(reconnect)? {
                 FlowControl::Read(room) => room,
-                FlowControl::LetGo => return Ok(Received::LetGo),
+                FlowControl::Close => return Ok(Received::Closed),
             };
             got = match body.read_live(&mut self.chunk[..*room])? {
                 Some(0) => {
-                    return Err(Error::new(ErrorKind::Disconnected, "the station ended its answer"));
+                    return Err(Error::new(ErrorKind::Disconnected, "the station ended the response"));
                 }
                 Some(got) => got,
                 None => return Ok(Received::Replaced),
@@ -122,11 +123,11 @@ impl Receiver<'_> {
     }
 
     fn flow_control(&self, reconnect: &Reconnect) -> Result<FlowControl, Error> {
-        self.shared.flow_control(|idle_since| reconnect.let_go_at(idle_since))
+        self.shared.flow_control(|idle_since| reconnect.close_at(idle_since))
     }
 
     fn fetch(&self) -> Fetch {
-        // It is tried again here, not by the downloader: for as long as the user wishes, and while the buffer plays on.
+        // `Reconnect` retries, not the downloader: the user chooses for how long, and the buffer plays on meanwhile.
         Fetch::new(self.shared.request.clone())
             .epoch(&self.shared.epoch)
             .max_retries(0)
@@ -134,17 +135,17 @@ impl Receiver<'_> {
             .redial(Arc::clone(self.shared) as _)
     }
 
-    /// Reads as many bytes as tell a page from audio, up to the first metadata, or fewer if there are no more. `None`
-    /// if another connection took the place of this one.
+    /// Reads enough bytes to distinguish audio from a page, but not beyond the first metadata. Fewer if the body ends.
+    /// `None` if a hedged connection replaced this one.
     fn read_first(
         &mut self,
         body: &mut Response,
         room: usize,
         interval: Option<NonZeroUsize>,
     ) -> Result<Option<usize>, Error> {
-        let telling = interval.map_or(TELLING, |interval| interval.get().min(TELLING)).min(room);
+        let wanted = interval.map_or(RECOGNIZABLE, |interval| interval.get().min(RECOGNIZABLE)).min(room);
         let mut got = 0;
-        while got < telling {
+        while got < wanted {
             match body.read_live(&mut self.chunk[got..room])? {
                 Some(0) if got == 0 => {
                     return Err(Error::new(ErrorKind::Disconnected, "the station sent no audio"));
@@ -157,7 +158,7 @@ impl Receiver<'_> {
         Ok(Some(got))
     }
 
-    /// Stores the first bytes of the chunk, of a connection whose audio begins at `base`.
+    /// Stores the first `got` bytes of the chunk. The connection's audio begins at `base`.
     fn store(&self, splitter: &mut IcySplitter, base: u64, got: usize) -> Result<(), Error> {
         let mut input = &self.chunk[..got];
         while let Some(part) = splitter.next_part(&mut input) {

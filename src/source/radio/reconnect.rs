@@ -9,31 +9,31 @@ use crate::client::retry;
 use crate::config::{AfterPause, RadioConfig};
 use crate::error::{Error, ErrorKind};
 
-/// Audio for so long, and the connection was a good one: the waits begin anew. A station that sends a burst and hangs
-/// up each time is not asked without a pause.
+/// A connection that delivered audio for this long was a good one: the delays start from the shortest again. Without this
+/// time, a station that sends a burst and disconnects each time would be asked again without a pause.
 const STEADY: Duration = Duration::from_secs(10);
 
-/// How long after a break the station is likely to be back at any moment.
+/// For this long after a break, delays are at most [`MAX_DELAY_WHILE_BRIEF`]: most stations are back within two minutes.
 const BRIEF: Duration = Duration::from_secs(120);
-/// The longest wait in that time, unless the server asks for more: whoever listens hears soon that the station is back.
-const LONGEST_WHILE_BRIEF: Duration = Duration::from_millis(1500);
+/// The longest delay in that time, unless the server asks for more. The listener hears a returned station this soon.
+const MAX_DELAY_WHILE_BRIEF: Duration = Duration::from_millis(1500);
 
-/// What happened so far to the connections of one radio.
+/// The history of one radio's connections, as far as it matters for the next decision.
 #[derive(Debug)]
 pub(crate) struct Reconnect {
     policy: Policy,
-    /// Connections that failed, since the last steady one.
+    /// Connections that failed since the last steady one.
     failures: u32,
-    /// True once a byte of audio came, over any connection.
+    /// True once a byte of audio has arrived, over any connection.
     heard: bool,
-    /// When this connection brought its first byte; `None` while it has not.
+    /// When this connection delivered its first byte. `None` before that.
     flowing_since: Option<Instant>,
-    /// When the first failure since the last byte of audio was met, or the radio was begun and never heard.
+    /// When the first failure after the last byte of audio happened. Until the first byte, when the radio was opened.
     troubled_since: Option<Instant>,
     starving: Option<Starving>,
 }
 
-/// The knobs that decide.
+/// The fields of [`RadioConfig`] that decide.
 #[derive(Debug)]
 struct Policy {
     give_up: Option<Duration>,
@@ -41,10 +41,10 @@ struct Policy {
     min_audio_rate: u64,
     audio_rate_window: Duration,
     /// Pause of the reader after which the connection is closed.
-    let_go_after: Option<Duration>,
+    close_after: Option<Duration>,
 }
 
-/// A time in which the reader waited for each byte.
+/// A time during which the reader was blocked whenever bytes arrived.
 #[derive(Clone, Copy, Debug)]
 struct Starving {
     since: Instant,
@@ -53,10 +53,10 @@ struct Starving {
 
 /// What to do after a connection has ended.
 #[derive(Debug)]
-pub(crate) enum Verdict {
-    /// Ask again after this time.
+pub(crate) enum Decision {
+    /// Reconnect after this delay.
     Retry(Duration),
-    /// The radio has ended, with this.
+    /// The radio ends with this error.
     End(Error),
 }
 
@@ -67,7 +67,7 @@ impl Reconnect {
             source_away: config.source_away,
             min_audio_rate: config.min_audio_rate,
             audio_rate_window: config.audio_rate_window,
-            let_go_after: (config.after_pause == AfterPause::LiveEdge).then_some(config.pause_limit),
+            close_after: (config.after_pause == AfterPause::LiveEdge).then_some(config.pause_limit),
         };
         Self {
             policy,
@@ -79,8 +79,8 @@ impl Reconnect {
         }
     }
 
-    /// Notes that `bytes` of audio came. `starved` says that the reader had nothing left and waited for them. An error
-    /// says that the connection is too slow, and is to be given up with it.
+    /// Records that `bytes` of audio arrived. `starved` is true if the reader was blocked on them. Fails if the connection
+    /// is too slow and has to be replaced.
     pub(crate) fn handle_audio(&mut self, bytes: u64, starved: bool, now: Instant) -> Result<(), Error> {
         self.heard = true;
         self.troubled_since = None;
@@ -108,47 +108,47 @@ impl Reconnect {
         Ok(())
     }
 
-    /// Decides what follows from `error`, which ended the connection or kept it from coming about. `random` is any
-    /// number.
-    pub(crate) fn handle_failure(&mut self, error: &Error, now: Instant, random: u64) -> Verdict {
+    /// Decides what to do after `error`, which ended the connection or prevented it. `random` is any number; it spreads the
+    /// delays.
+    pub(crate) fn handle_failure(&mut self, error: &Error, now: Instant, random: u64) -> Decision {
         let flowed = self.flowing_since.take().is_some();
         self.starving = None;
         let troubled_for = now.saturating_duration_since(*self.troubled_since.get_or_insert(now));
         if !self.is_passing(error, troubled_for) {
-            return Verdict::End(error.clone());
+            return Decision::End(error.clone());
         }
         let mut after = retry::delay(error, self.failures, flowed, random);
         let is_away = self.heard && !flowed;
         if is_away && troubled_for < BRIEF && error.retry_after().is_none() {
-            after = after.min(LONGEST_WHILE_BRIEF);
+            after = after.min(MAX_DELAY_WHILE_BRIEF);
         }
         self.failures = self.failures.saturating_add(1);
         match self.policy.give_up {
-            Some(limit) if troubled_for + after > limit => Verdict::End(error.clone()),
-            _ => Verdict::Retry(after),
+            Some(limit) if troubled_for + after > limit => Decision::End(error.clone()),
+            _ => Decision::Retry(after),
         }
     }
 
-    /// Notes that the connection was closed during a pause, which is no failure.
-    pub(crate) fn handle_let_go(&mut self) {
+    /// Records that the connection was closed because the reader was away. This is not a failure.
+    pub(crate) fn handle_close(&mut self) {
         self.flowing_since = None;
         self.starving = None;
         self.failures = 0;
     }
 
-    /// When to let the connection go, if nothing has been read from `idle_since` on, although the buffer is full.
-    pub(crate) fn let_go_at(&self, idle_since: Instant) -> Option<Instant> {
-        idle_since.checked_add(self.policy.let_go_after?)
+    /// When to close the connection, if nothing has been read since `idle_since` and the window is full.
+    pub(crate) fn close_at(&self, idle_since: Instant) -> Option<Instant> {
+        idle_since.checked_add(self.policy.close_after?)
     }
 
-    /// True if another attempt may do better.
+    /// True if another attempt may succeed.
     fn is_passing(&self, error: &Error, troubled_for: Duration) -> bool {
         match error.kind() {
-            // The source is away, or there is no such station.
+            // Icecast answers 404 while a station's source is offline, and also for a station that does not exist.
             ErrorKind::Status(404) => self.heard && troubled_for < self.policy.source_away,
-            // What a network does that wants a login, or a proxy in trouble; the station was good before.
+            // A network that wants a login, or a broken proxy, causes these. The station worked before.
             ErrorKind::Tls | ErrorKind::Protocol | ErrorKind::Redirect | ErrorKind::Stalled => self.heard,
-            // Other parts of the program hold the bodies, and may close them.
+            // Other parts of the program hold the bodies, and may close them soon.
             ErrorKind::TooManyOpenBodies => true,
             _ => error.is_retryable(),
         }
@@ -180,8 +180,8 @@ mod tests {
     /// The longest wait that this failure can lead to; `None` if it is the end.
     fn longest_wait(radio: &mut Reconnect, error: &Error, now: Instant) -> Option<Duration> {
         match radio.handle_failure(error, now, u64::MAX) {
-            Verdict::Retry(after) => Some(after),
-            Verdict::End(_) => None,
+            Decision::Retry(after) => Some(after),
+            Decision::End(_) => None,
         }
     }
 
@@ -303,16 +303,16 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_let_go_in_a_long_pause_only_for_the_live_edge() {
+    fn a_connection_is_closed_in_a_long_pause_only_for_the_live_edge() {
         let (live, now) = radio(|config| config.pause_limit = 3 * SECOND);
-        assert_eq!(live.let_go_at(now), Some(now + 3 * SECOND));
+        assert_eq!(live.close_at(now), Some(now + 3 * SECOND));
         let (patient, now) = radio(|config| config.after_pause = AfterPause::Continue);
-        assert_eq!(patient.let_go_at(now), None);
+        assert_eq!(patient.close_at(now), None);
     }
 
     proptest! {
-        /// Whatever happens, in whatever order: no wait is longer than the longest, and without a limit nothing that
-        /// passes is the end.
+        /// Whatever happens, in any order: no delay is longer than 8 s, and without a limit a transient error never ends
+        /// the radio.
         #[test]
         fn it_never_stops_by_itself(facts in proptest::collection::vec((0..4_u8, 0..100_000_u64, any::<u64>()), 0..100)) {
             let (mut radio, mut now) = radio(|_| ());
@@ -320,10 +320,10 @@ mod tests {
                 now += Duration::from_millis(number);
                 match fact {
                     0 => drop(radio.handle_audio(number, random % 2 == 0, now)),
-                    1 => radio.handle_let_go(),
+                    1 => radio.handle_close(),
                     _ => match radio.handle_failure(&broken(), now, random) {
-                        Verdict::Retry(after) => prop_assert!(after <= Duration::from_secs(8)),
-                        Verdict::End(error) => prop_assert!(false, "ended with {error}"),
+                        Decision::Retry(after) => prop_assert!(after <= Duration::from_secs(8)),
+                        Decision::End(error) => prop_assert!(false, "ended with {error}"),
                     },
                 }
             }

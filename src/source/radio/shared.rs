@@ -1,86 +1,74 @@
-//! The state that a radio's reader, receiver and handles share: the window of stored audio, and what describes it.
+//! The state that a radio's reader, receiver and handles share, and the waits between them.
 //!
-//! Offsets count bytes of audio since the radio's start. Bytes are added at the window's end and removed at its start.
+//! ```text
+//!   who blocks                     until                                  woken by
+//!   reader (read, wait_buffered)   bytes are stored, or the radio ended   receiver: store, trim, ended · handles: interrupt, cancel
+//!   receiver (flow_control)        the window has room                    reader: advance, seek
+//!   receiver (await_reader)        the reader is back from its pause      reader: read, seek
+//!   receiver (pause)               the delay before a reconnect is over   the clock · handles: cancel
+//! ```
+//!
+//! All of them block on the condition variable of the storage.
 
-use std::collections::VecDeque;
 use std::io::SeekFrom;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::description::Description;
 use super::event::RadioEvent;
 use super::icy::{IcyMetadata, RadioInfo};
 use super::playlist::Playlist;
-use super::titles::{Title, Titles};
+use super::titles::Title;
+use super::window::Window;
 use crate::client::{Request, ResponseHead, Urgency};
-use crate::config::{OnDiscontinuity, RadioConfig, StorageConfig};
+use crate::config::{RadioConfig, StorageConfig};
 use crate::downloader::Epoch;
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Subscriber};
-use crate::media::{self, FirstBytes, MediaInfo};
+use crate::media::{self, MediaInfo};
 use crate::phase::{Facts, Phase, Reads};
 use crate::safe_url::SafeUrl;
 use crate::source::wait::{Begun, TimeLimit, WaitState};
 use crate::storage::Resource;
-use crate::types::ByteRange;
-
-/// Bytes read from a body at once, at most.
-pub(crate) const CHUNK: usize = 32 * 1024;
-
-/// A buffer of fewer bytes runs low: four seconds at 128 kbit/s.
-const LOW: u64 = 64 * 1024;
-
-/// So many bytes have left the window, and their memory is taken back.
-const TRIM: u64 = 64 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// What is sent for each connection. Its URL shows no password.
+    /// The request of each connection. Its URL has no password.
     pub(crate) request: Request,
     pub(crate) config: RadioConfig,
-    /// Above every connection's.
+    /// Parent of the epochs of all connections.
     pub(crate) epoch: Epoch,
     resource: Resource,
-    /// Taken inside the resource's lock, never around it.
+    /// Locked inside the resource's lock, never around it: conditions of waits read it.
     state: Mutex<State>,
     events: Bus<RadioEvent>,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The next byte to be read. Always in the window, or at its end.
-    position: u64,
-    /// The first byte of the window. Never goes back; all bytes from here to `end` are stored.
-    start: u64,
-    /// One past the last byte that was stored.
-    end: u64,
-    /// Before this byte all memory was taken back.
-    trimmed: u64,
-    /// Where a connection begins that is not the first one, as far as it lies in the window or at its end. Ascending.
-    discontinuities: VecDeque<u64>,
-    /// The discontinuity that was passed last, or the byte that was sought to: no read ends there.
-    begun: u64,
-    titles: Titles,
-    /// What the station last said of itself.
-    info: Option<RadioInfo>,
-    content_type: Option<String>,
-    /// Where the audio of the last connection begins, and its first bytes, for telling their type.
-    connected_at: u64,
-    first: FirstBytes,
-    /// What they showed, once the radio and they are dropped.
-    media: Option<MediaInfo>,
-    /// The reader is blocked: all that was stored is read.
-    waiting: bool,
+    window: Window,
+    description: Description,
+    reader: Reader,
     last_read: Instant,
-    /// The connection was closed in a long pause. The receiver waits for the reader.
-    let_go: bool,
-    /// Why blocked calls end. It retries from a failed connection to the next byte.
+    /// Why blocked calls end. `retrying` is set from a failed connection to the next byte.
     waits: WaitState,
     reads: Reads,
-    /// Gets all events from the start on, until it is asked for.
+    /// Receives all events from the start on, until the first user takes it.
     subscriber: Option<Subscriber<RadioEvent>>,
     stats: RadioStats,
+}
+
+/// What the reader does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    /// It reads stored bytes, now and then.
+    Active,
+    /// It has read everything that was stored, and is blocked.
+    Blocked,
+    /// It has not read for so long that the connection was closed. The receiver waits for it.
+    Away,
 }
 
 /// Counters of a radio.
@@ -107,31 +95,20 @@ pub struct RadioStats {
 /// What the receiver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlowControl {
-    /// There is room for so many bytes.
+    /// Read up to this many bytes.
     Read(usize),
-    /// Nobody has read for so long that the connection is of no use any more.
-    LetGo,
+    /// Close the connection: the reader has been away for too long.
+    Close,
 }
 
 impl Shared {
     pub(crate) fn new(request: Request, config: RadioConfig, epoch: Epoch) -> Result<Self, Error> {
         let events = Bus::of(config.event_capacity, |lost| RadioEvent::Lagged { lost });
         let state = State {
-            position: 0,
-            start: 0,
-            end: 0,
-            trimmed: 0,
-            discontinuities: VecDeque::new(),
-            begun: 0,
-            titles: Titles::default(),
-            info: None,
-            content_type: None,
-            connected_at: 0,
-            first: FirstBytes::default(),
-            media: None,
-            waiting: false,
+            window: Window::new(&config),
+            description: Description::default(),
+            reader: Reader::Active,
             last_read: Instant::now(),
-            let_go: false,
             waits: WaitState::default(),
             reads: Reads::default(),
             subscriber: Some(events.subscribe()),
@@ -145,24 +122,23 @@ impl Shared {
         self.request.url().into()
     }
 
-    /// Lets everybody who waits look again.
+    /// Makes all blocked threads check their conditions again.
     pub(crate) fn notify(&self) {
         self.resource.notify();
     }
 }
 
 impl Urgency for Shared {
-    /// While its reader runs out of audio a silent connection is not waited for alone.
+    /// True while the reader runs out of audio: then a silent connection is hedged by a second one.
     fn is_urgent(&self) -> bool {
         let state = self.state.lock();
-        state.waiting || state.end - state.position < LOW
+        state.reader == Reader::Blocked || state.window.is_low()
     }
 }
 
 /// For the reader.
 impl Shared {
-    /// Blocks until at least one byte is there, or will not be. 0 says that a discontinuity was reached, where reads
-    /// end.
+    /// Blocks until at least one byte is stored, or no byte will come. Returns 0 at a discontinuity where reads end.
     pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() {
             return Ok(0);
@@ -176,11 +152,11 @@ impl Shared {
         self.read_some(buf, begun).inspect_err(|error| self.note_failure(error))
     }
 
-    /// Notes that a read has failed, for the phase, and publishes it, unless the radio's end was published.
+    /// Records for the phase that a read failed, and publishes it, unless the radio has ended: that was published.
     fn note_failure(&self, error: &Error) {
         let (is_news, position) = {
             let mut state = self.state.lock();
-            (state.reads.fail(error) && state.waits.ended().is_none(), state.position)
+            (state.reads.fail(error) && state.waits.ended().is_none(), state.window.position())
         };
         if is_news {
             self.events.publish(&RadioEvent::ReadFailed { position, error: error.clone() });
@@ -198,58 +174,39 @@ impl Shared {
         }
     }
 
-    /// Where to read: where the last read ended, or at the live edge after a long pause.
+    /// Position of this read: where the last one ended, or the live edge after a long pause.
     fn begin_read(&self) -> u64 {
         let mut state = self.state.lock();
         state.last_read = Instant::now();
-        // After the end there is no live edge; what is stored is all there is.
-        if !std::mem::take(&mut state.let_go) || self.epoch.is_cancelled() {
-            return state.position;
+        let was_away = std::mem::replace(&mut state.reader, Reader::Active) == Reader::Away;
+        // After the end there is no live edge, so the reader gets all that is stored.
+        if !was_away || self.epoch.is_cancelled() {
+            return state.window.position();
         }
-        let (from, to) = (state.position, state.end);
-        state.position = to;
+        let Range { start: from, end: to } = state.window.skip_to_live_edge();
         drop(state);
         self.events.publish(&RadioEvent::Skipped { from, to });
         self.notify();
         to
     }
 
-    /// Takes what was read, up to a discontinuity if reads end there. Returns how many bytes that is.
+    /// Moves the reader over the bytes that were read, up to a discontinuity if reads end there. Returns their number.
     fn advance(&self, got: usize) -> usize {
+        // Only after the bytes were read: a discontinuity is recorded before the bytes behind it are stored.
         let mut state = self.state.lock();
-        // Asked after the bytes were read: a discontinuity is there before the bytes behind it are.
-        let taken = match self.next_end(&state) {
-            Some(end) => usize::try_from(end - state.position).map_or(got, |left| left.min(got)),
-            None => got,
-        };
-        if taken == 0 {
-            return 0;
-        }
-        let was_full = self.room(&state).is_none();
-        state.position += taken as u64;
-        // What is being stored just now may be read before `store` says that it is there.
-        state.end = state.end.max(state.position);
-        let is_full = self.room(&state).is_none();
+        let was_full = state.window.room().is_none();
+        let taken = state.window.advance(got);
+        let is_full = state.window.room().is_none();
         drop(state);
         if was_full && !is_full {
-            // The receiver waits for room.
+            // The receiver may be waiting for room.
             self.notify();
         }
         taken
     }
 
-    /// The discontinuity, from the reader's position on, at which a read ends.
-    fn next_end(&self, state: &State) -> Option<u64> {
-        if self.config.on_discontinuity != OnDiscontinuity::EndOfStream {
-            return None;
-        }
-        let is_ahead =
-            |discontinuity: &u64| *discontinuity >= state.position && *discontinuity != state.begun;
-        state.discontinuities.iter().copied().find(is_ahead)
-    }
-
     fn await_byte(&self, position: u64, begun: Begun) -> Result<(), Error> {
-        self.state.lock().waiting = true;
+        self.state.lock().reader = Reader::Blocked;
         let began = Instant::now();
         let ended = TimeLimit::new(self.config.read_timeout, began).block(|limit| {
             self.resource.wait(limit.deadline(), |view| {
@@ -260,37 +217,17 @@ impl Shared {
             })
         });
         let mut state = self.state.lock();
-        state.waiting = false;
+        state.reader = Reader::Active;
         state.waits.add_stall(began.elapsed());
         ended.unwrap_or_else(|limit| Err(state.waits.read_timed_out(limit)))
     }
 
-    /// Goes to a byte of the window, or its end.
+    /// Moves the reader to a byte of the window, or to its end.
     pub(crate) fn seek(&self, to: SeekFrom) -> Result<u64, Error> {
         let mut state = self.state.lock();
-        let window = window(&state);
-        let target = match to {
-            SeekFrom::Start(target) => Some(target),
-            SeekFrom::Current(by) => state.position.checked_add_signed(by),
-            SeekFrom::End(_) => {
-                let why = "can't seek from the end: a radio has none";
-                return Err(self.locate(Error::new(ErrorKind::InvalidInput, why)));
-            }
-        };
-        let Some(target) = target.filter(|target| window.start <= *target && *target <= window.end) else {
-            let Range { start, end } = window;
-            let why = format!("the radio keeps bytes {start} to {end} only");
-            return Err(
-                self.locate(Error::new(ErrorKind::OutOfWindow, why).with_range(ByteRange::new(start, end)))
-            );
-        };
-        state.position = target;
-        // Who asks where it is has begun nothing.
-        if to != SeekFrom::Current(0) {
-            state.begun = target;
-        }
-        // Who seeks has come back from a pause, and wants what is stored.
-        state.let_go = false;
+        let target = state.window.seek(to).map_err(|error| self.locate(error))?;
+        // After a long pause a seek asks for stored audio, not for the live edge.
+        state.reader = Reader::Active;
         state.last_read = Instant::now();
         drop(state);
         self.notify();
@@ -304,18 +241,14 @@ impl Shared {
 
 /// For the drop.
 impl Shared {
-    /// Drops the audio, whichever handles are left. What is known of the radio stays known. To be called once nothing
-    /// receives any more.
+    /// Drops the audio, also if handles are left. They keep what is known of the radio. To be called after the receiver
+    /// has ended.
     pub(crate) fn close(&self) {
-        let media = self.media_info();
+        let url = self.url();
         let mut state = self.state.lock();
-        let position = state.position;
-        (state.start, state.end) = (position, position);
+        state.window.clear();
+        state.description.close(&url);
         state.reads.drop_reader();
-        state.discontinuities.clear();
-        state.titles.forget_before(position);
-        state.first = FirstBytes::default();
-        state.media = Some(media);
         drop(state);
         self.resource.close();
     }
@@ -324,30 +257,31 @@ impl Shared {
 /// For handles.
 impl Shared {
     pub(crate) fn position(&self) -> u64 {
-        self.state.lock().position
+        self.state.lock().window.position()
     }
 
     pub(crate) fn window(&self) -> Range<u64> {
-        window(&self.state.lock())
+        self.state.lock().window.range()
     }
 
     pub(crate) fn buffered_ahead(&self) -> u64 {
-        let state = self.state.lock();
-        state.end - state.position
+        self.state.lock().window.buffered_ahead()
     }
 
     pub(crate) fn wait_buffered(&self, bytes: u64, timeout: Option<Duration>) -> Result<(), Error> {
         Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error))?;
-        let most = self.config.ahead - self.worth();
+        let (most, begun) = {
+            let state = self.state.lock();
+            (state.window.most_ahead(), state.waits.begin())
+        };
         if bytes > most {
             let why = format!("can't wait for {bytes} bytes: the radio stores at most {most} ahead");
             return Err(self.locate(Error::new(ErrorKind::InvalidInput, why)));
         }
-        let begun = self.state.lock().waits.begin();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = self.resource.wait(deadline, |_| {
             let state = self.state.lock();
-            if state.end - state.position >= bytes {
+            if state.window.buffered_ahead() >= bytes {
                 return Some(Ok(()));
             }
             state.waits.broken_off(begun, self.epoch.reason()).map(Err)
@@ -365,8 +299,10 @@ impl Shared {
             has_failed: is_ended(false),
             is_known: state.stats.connections > 0,
             is_retrying: state.waits.retrying().is_some(),
-            is_urgent: state.waiting && state.waits.ended().is_none(),
-            is_fetching: state.waits.ended().is_none() && !state.let_go && self.room(&state).is_some(),
+            is_urgent: state.reader == Reader::Blocked && state.waits.ended().is_none(),
+            is_fetching: state.waits.ended().is_none()
+                && state.reader != Reader::Away
+                && state.window.room().is_some(),
         };
         facts.phase().after(state.reads.last())
     }
@@ -379,32 +315,24 @@ impl Shared {
 
     /// As [`window`](Self::window), unless the state is locked.
     pub(crate) fn try_window(&self) -> Option<Range<u64>> {
-        self.state.try_lock().map(|state| window(&state))
+        self.state.try_lock().map(|state| state.window.range())
     }
 
     pub(crate) fn info(&self) -> Option<RadioInfo> {
-        self.state.lock().info.clone()
+        self.state.lock().description.info.clone()
     }
 
     pub(crate) fn media_info(&self) -> MediaInfo {
-        let state = self.state.lock();
-        if let Some(media) = &state.media {
-            return media.clone();
-        }
-        MediaInfo::detect(
-            state.content_type.as_deref(),
-            self.request.url().expose().as_str(),
-            state.first.as_slice(),
-        )
+        self.state.lock().description.media_info(&self.url())
     }
 
     pub(crate) fn title_at(&self, position: u64) -> Option<Title> {
-        self.state.lock().titles.at(position).cloned()
+        self.state.lock().window.title_at(position).cloned()
     }
 
     pub(crate) fn now_playing(&self) -> Option<Title> {
         let state = self.state.lock();
-        state.titles.at(state.position).cloned()
+        state.window.title_at(state.window.position()).cloned()
     }
 
     pub(crate) fn stats(&self) -> RadioStats {
@@ -419,12 +347,7 @@ impl Shared {
     }
 
     pub(crate) fn pass_discontinuity(&self) -> bool {
-        let mut state = self.state.lock();
-        let is_at_end = self.next_end(&state) == Some(state.position);
-        if is_at_end {
-            state.begun = state.position;
-        }
-        is_at_end
+        self.state.lock().window.pass_discontinuity()
     }
 
     pub(crate) fn interrupt(&self) {
@@ -442,67 +365,61 @@ impl Shared {
 /// For the receiver.
 impl Shared {
     pub(crate) fn end(&self) -> u64 {
-        self.state.lock().end
+        self.state.lock().window.end()
     }
 
-    /// True while the reader has nothing left and waits.
+    /// True while the reader is blocked and nothing is stored for it.
     pub(crate) fn is_starved(&self) -> bool {
-        self.state.lock().waiting
+        self.state.lock().reader == Reader::Blocked
     }
 
-    /// Blocks until there is room, or nothing was read for too long: until when is told by `let_go_at`, from the time
-    /// on since when nothing was read.
+    /// Blocks until there is room, or nothing was read for too long. `close_at` maps the time of the last read to the time
+    /// at which the connection is to be closed, if ever.
     pub(crate) fn flow_control(
         &self,
-        let_go_at: impl Fn(Instant) -> Option<Instant>,
+        close_at: impl Fn(Instant) -> Option<Instant>,
     ) -> Result<FlowControl, Error> {
         let began = Instant::now();
         loop {
             let idle_since = self.state.lock().last_read.max(began);
-            let decided = self.resource.wait(let_go_at(idle_since), |_| {
+            let decided = self.resource.wait(close_at(idle_since), |_| {
                 if let Some(reason) = self.epoch.reason() {
                     return Some(Err(Error::cancelled(reason)));
                 }
-                self.room(&self.state.lock()).map(|room| Ok(FlowControl::Read(room)))
+                self.state.lock().window.room().map(|room| Ok(FlowControl::Read(room)))
             });
             if let Some(decided) = decided {
                 return decided;
             }
-            let position = {
-                let mut state = self.state.lock();
-                // Small reads make no room, and are reads all the same.
-                state.let_go = state.last_read <= idle_since;
-                state.let_go.then_some(state.position)
-            };
-            if let Some(position) = position {
+            if let Some(position) = self.end_idle_connection(idle_since) {
                 self.events.publish(&RadioEvent::Paused { position });
-                return Ok(FlowControl::LetGo);
+                return Ok(FlowControl::Close);
             }
         }
     }
 
-    /// How many bytes may come; `None` while it is not worth a read.
-    fn room(&self, state: &State) -> Option<usize> {
-        let room = self.config.ahead.saturating_sub(state.end - state.position);
-        (room >= self.worth()).then(|| usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK))
+    /// Declares the reader away, unless it has read since `idle_since`: small reads do not make room, so the wait does not
+    /// end by them. Returns its position.
+    fn end_idle_connection(&self, idle_since: Instant) -> Option<u64> {
+        let mut state = self.state.lock();
+        if state.last_read > idle_since {
+            return None;
+        }
+        state.reader = Reader::Away;
+        Some(state.window.position())
     }
 
-    /// How much room is worth a read.
-    fn worth(&self) -> u64 {
-        (self.config.ahead / 4).clamp(1, CHUNK as u64)
-    }
-
-    /// Blocks until the reader has come back from its pause.
+    /// Blocks until the reader is back from its pause.
     pub(crate) fn await_reader(&self) -> Result<(), Error> {
-        self.block(None, |state| !state.let_go)
+        self.block(None, |state| state.reader != Reader::Away)
     }
 
-    /// Blocks for this time.
+    /// Blocks for `time`, or until the radio is cancelled.
     pub(crate) fn pause(&self, time: Duration) -> Result<(), Error> {
         self.block(Instant::now().checked_add(time), |_| false)
     }
 
-    /// Blocks until `over`, or the deadline. An error says that the radio was cancelled.
+    /// Blocks until `over`, or the deadline. Fails if the radio was cancelled.
     fn block(&self, deadline: Option<Instant>, over: impl Fn(&State) -> bool) -> Result<(), Error> {
         let ended = self.resource.wait(deadline, |_| match self.epoch.reason() {
             Some(reason) => Some(Err(Error::cancelled(reason))),
@@ -511,7 +428,7 @@ impl Shared {
         ended.unwrap_or(Ok(()))
     }
 
-    /// Refuses what is no audio, by its head and its first bytes.
+    /// Fails if the response is a playlist or an HTML page, by its headers and its first bytes.
     pub(crate) fn refuse_html_page(&self, head: &ResponseHead, first: &[u8]) -> Result<(), Error> {
         let content_type = head.content_type();
         let why = match Playlist::detect(content_type, first) {
@@ -525,19 +442,12 @@ impl Shared {
         Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()))
     }
 
-    /// Notes that a connection brings audio, from the window's end on.
+    /// Records that a connection delivers audio, from the window's end on.
     pub(crate) fn connected(&self, head: &ResponseHead, info: RadioInfo) {
         let mut state = self.state.lock();
-        let position = state.end;
-        state.info = Some(info.clone());
-        state.content_type = head.content_type().map(str::to_owned);
-        state.connected_at = position;
-        state.first = FirstBytes::default();
+        let (position, is_discontinuity) = state.window.begin_connection();
+        state.description = Description::of(head, info.clone(), position);
         state.stats.connections += 1;
-        let is_discontinuity = position > 0;
-        if is_discontinuity {
-            state.discontinuities.push_back(position);
-        }
         drop(state);
         self.events.publish(&RadioEvent::Connected { info, position });
         if is_discontinuity {
@@ -547,43 +457,31 @@ impl Shared {
 
     /// Stores audio at the window's end.
     pub(crate) fn store(&self, audio: &[u8]) -> Result<(), Error> {
-        let end = self.end();
-        self.resource.write_at(end, audio)?;
+        let position = self.end();
+        self.resource.write_at(position, audio)?;
         let mut state = self.state.lock();
-        let offset = end - state.connected_at;
-        state.first.add(offset, audio);
-        state.end = end + audio.len() as u64;
+        state.description.handle_audio(position, audio);
+        state.window.append(position + audio.len() as u64);
         state.stats.bytes_received += audio.len() as u64;
         state.waits.recover();
         Ok(())
     }
 
     pub(crate) fn add_metadata(&self, position: u64, metadata: IcyMetadata) {
-        let new = self.state.lock().titles.add(position, metadata);
+        let new = self.state.lock().window.add_metadata(position, metadata);
         if let Some(Title { position, title, url }) = new {
             self.events.publish(&RadioEvent::Title { position, title, url });
         }
     }
 
-    /// Drops what has left the window, and publishes what has arrived.
+    /// Removes what has left the window, and wakes the calls that wait for the window to grow.
     pub(crate) fn trim(&self) {
-        let mut state = self.state.lock();
-        state.start = state.start.max(state.position.saturating_sub(self.config.behind));
-        let start = state.start;
-        state.titles.forget_before(start);
-        while state.discontinuities.front().is_some_and(|discontinuity| *discontinuity < start) {
-            state.discontinuities.pop_front();
-        }
-        let due = start - state.trimmed >= TRIM;
-        if due {
-            state.trimmed = start;
-        }
-        drop(state);
-        if due {
+        let freed = self.state.lock().window.trim();
+        if let Some(start) = freed {
             let keep = start..u64::MAX;
             self.resource.evict(std::slice::from_ref(&keep));
         }
-        // Those who wait for the window to grow were woken by the store before it had.
+        // The write has woken the waiting calls before the window had grown, so they need another notification.
         self.notify();
     }
 
@@ -592,20 +490,16 @@ impl Shared {
         self.events.publish(&RadioEvent::Reconnecting { error, after });
     }
 
-    /// Notes that nothing more will come.
+    /// Records that no more audio will arrive.
     pub(crate) fn ended(&self, error: Error) {
         let error = self.locate(error);
         let position = {
             let mut state = self.state.lock();
             state.waits.end(error.clone());
-            state.end
+            state.window.end()
         };
         self.events.publish(&RadioEvent::Ended { position, error });
         self.events.close();
         self.notify();
     }
-}
-
-fn window(state: &State) -> Range<u64> {
-    state.start..state.end
 }

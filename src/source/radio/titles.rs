@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use super::icy::IcyMetadata;
 use crate::safe_url::SafeUrl;
 
-/// Titles kept at most, the latest. No station plays so many in a window; one that says so many is not to fill the
-/// memory.
-const MOST: usize = 1024;
+/// Maximum number of titles; the oldest are dropped first. No real station sends so many in one window, so only a faulty or
+/// hostile one meets this limit on memory.
+const MAX_TITLES: usize = 1024;
 
 /// The title that a station announces, and the position from which it applies.
 ///
@@ -32,17 +32,16 @@ pub struct Title {
 /// The titles of the window.
 #[derive(Debug, Default)]
 pub(crate) struct Titles {
-    /// In the order of their positions, which all differ, as each title does from the one before it. At most `MOST`.
+    /// Ascending positions. Each title differs from the one before it. At most `MAX_TITLES`.
     titles: VecDeque<Title>,
 }
 
 impl Titles {
-    /// Takes in a metadata block that holds from `position` on, which never goes back. Returns the title if it is a new
-    /// one.
+    /// Records a metadata block that applies from `position` on. Positions never decrease. Returns the title if it is new.
     pub(crate) fn add(&mut self, position: u64, metadata: IcyMetadata) -> Option<Title> {
         let current = self.titles.back();
         let title = match (metadata.title, &metadata.url) {
-            // Only what a player has no use for.
+            // The block has only fields that players do not use.
             (None, None) => return None,
             (None, Some(_)) => current.and_then(|current| current.title.clone()),
             (Some(title), _) => not_empty(title),
@@ -55,11 +54,11 @@ impl Titles {
         if is_known {
             return None;
         }
-        // Of two blocks without audio in between, the first held for nothing.
+        // No audio between two blocks: the first one applied to nothing.
         if current.is_some_and(|current| current.position == position) {
             self.titles.pop_back();
         }
-        if self.titles.len() == MOST {
+        if self.titles.len() == MAX_TITLES {
             self.titles.pop_front();
         }
         self.titles.push_back(new.clone());
@@ -71,7 +70,7 @@ impl Titles {
         self.titles.iter().rev().find(|title| title.position <= position)
     }
 
-    /// Forgets the titles that hold for nothing from `start` on.
+    /// Drops the titles that apply to no byte from `start` on.
     pub(crate) fn forget_before(&mut self, start: u64) {
         while self.titles.get(1).is_some_and(|second| second.position <= start) {
             self.titles.pop_front();
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_holds_from_its_position_up_to_the_next() {
+    fn a_title_applies_from_its_position_up_to_the_next() {
         let mut titles = Titles::default();
         add(&mut titles, 100, "StreamTitle='a';").unwrap();
         add(&mut titles, 200, "StreamTitle='b';StreamUrl='u';").unwrap();
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_again_is_not_new() {
+    fn a_repeated_title_is_not_new() {
         let mut titles = Titles::default();
         assert_eq!(add(&mut titles, 0, "StreamTitle='';"), None);
         assert!(add(&mut titles, 100, "StreamTitle='a';").is_some());
@@ -116,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_title_is_taken_back_and_an_url_alone_leaves_it() {
+    fn a_title_is_cleared_and_a_url_alone_keeps_it() {
         let mut titles = Titles::default();
         add(&mut titles, 1, "StreamTitle='a';").unwrap();
         let with_url = add(&mut titles, 2, "StreamUrl='u';").unwrap();
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_holds_in_the_window_is_kept() {
+    fn only_titles_of_the_window_are_kept() {
         let mut titles = Titles::default();
         for position in 0..100 {
             add(&mut titles, position * 10, &format!("StreamTitle='{position}';")).unwrap();
@@ -136,12 +135,12 @@ mod tests {
     }
 
     #[test]
-    fn a_station_that_says_too_much_is_not_kept_whole() {
+    fn the_number_of_titles_is_limited() {
         let mut titles = Titles::default();
         for position in 0..5000 {
             add(&mut titles, position, &format!("StreamTitle='{position}';")).unwrap();
         }
-        assert_eq!(titles.titles.len(), MOST);
+        assert_eq!(titles.titles.len(), MAX_TITLES);
         assert_eq!(title_at(&titles, 4998), Some("4998"));
     }
 }
