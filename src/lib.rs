@@ -85,6 +85,8 @@ mod error;
 pub mod event;
 mod foreign;
 pub mod media;
+#[cfg(any(feature = "symphonia", feature = "symphonia-0_5"))]
+mod media_source;
 mod origin;
 mod phase;
 mod safe_url;

@@ -427,17 +427,6 @@ impl fmt::Debug for Stream {
     }
 }
 
-#[cfg(feature = "symphonia")]
-impl symphonia_core::io::MediaSource for Stream {
-    fn is_seekable(&self) -> bool {
-        Stream::is_seekable(self)
-    }
-
-    fn byte_len(&self) -> Option<u64> {
-        self.len()
-    }
-}
-
 fn locate(error: Error, url: Option<SafeUrl>) -> Error {
     match url {
         Some(url) => error.with_url(url),

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// From the top to the bottom. The first segment of a module's path gives its row.
 const ROWS: &[&[&str]] = &[
-    &["", "open"],
+    &["", "open", "media_source"],
     &["stream"],
     &["source"],
     // Knows nothing of windway.

@@ -225,28 +225,6 @@ impl fmt::Debug for Section {
     }
 }
 
-/// For symphonia, which wants it of every source. A section can't be sought in: see [`HlsHandle::seek`].
-#[cfg(feature = "symphonia")]
-impl io::Seek for Section {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        match to {
-            io::SeekFrom::Current(0) => Ok(self.position()),
-            _ => Err(io::Error::new(io::ErrorKind::Unsupported, "a section of HLS is read in one direction")),
-        }
-    }
-}
-
-#[cfg(feature = "symphonia")]
-impl symphonia_core::io::MediaSource for Section {
-    fn is_seekable(&self) -> bool {
-        false
-    }
-
-    fn byte_len(&self) -> Option<u64> {
-        None
-    }
-}
-
 /// Observes and controls an [`Hls`] from other threads. Cheap to clone. No call blocks.
 #[derive(Clone)]
 pub struct HlsHandle {

@@ -200,29 +200,6 @@ impl fmt::Debug for Radio {
     }
 }
 
-/// Lets a decoder borrow the radio up to the next discontinuity: see [`OnDiscontinuity`].
-#[cfg(feature = "symphonia")]
-impl symphonia_core::io::MediaSource for &mut Radio {
-    fn is_seekable(&self) -> bool {
-        false
-    }
-
-    fn byte_len(&self) -> Option<u64> {
-        None
-    }
-}
-
-#[cfg(feature = "symphonia")]
-impl symphonia_core::io::MediaSource for Radio {
-    fn is_seekable(&self) -> bool {
-        false
-    }
-
-    fn byte_len(&self) -> Option<u64> {
-        None
-    }
-}
-
 /// Observes and controls a [`Radio`] from other threads. Cheap to clone. Only [`wait_buffered`](Self::wait_buffered)
 /// blocks.
 ///
