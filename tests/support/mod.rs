@@ -600,6 +600,7 @@ impl Origin {
         let mut state = self.shared.lock();
         state.forgotten += state.log.asked.len();
         state.log.asked = Vec::new();
+        state.log.suffixes = Vec::new();
     }
 
     /// What happened so far.
