@@ -11,6 +11,7 @@
 //! | [`config`] | all options |
 //! | [`downloader`] | fetches of your own: peers, sinks, priorities, cancellation |
 //! | [`event`] | events of fetches, and how to receive them |
+//! | [`guide`] | rodio, symphonia, kira, C decoders, windows, radio, storage, troubleshooting |
 //! | `hls`, `abr` | HTTP Live Streaming and adaptive bitrate, with the feature `hls` |
 //!
 //! ## Threads
@@ -84,6 +85,7 @@ pub mod downloader;
 mod error;
 pub mod event;
 mod foreign;
+pub mod guide;
 pub mod media;
 #[cfg(any(feature = "symphonia", feature = "symphonia-0_5"))]
 mod media_source;
