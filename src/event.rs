@@ -156,9 +156,47 @@ impl Event {
         }
     }
 
+    /// The level at which the event of a fetch is logged. `None`: another line of the log has it, and more.
+    pub(crate) fn log_level(&self) -> Option<log::Level> {
+        match self {
+            // The line of the response head has the URL too; the watchdog logs what hangs.
+            Self::FirstByte { .. } | Self::Hang(_) => None,
+            Self::Enqueued { .. } | Self::Started { .. } => Some(log::Level::Trace),
+            _ => Some(log::Level::Debug),
+        }
+    }
+
     /// True for the last event of a fetch: `Completed`, `Failed` or `Cancelled`.
     pub fn is_end(&self) -> bool {
         matches!(self, Self::Completed { .. } | Self::Failed { .. } | Self::Cancelled { .. })
+    }
+}
+
+/// One line for a log. Shows no password and no query value.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enqueued { request } => write!(f, "{request} is queued"),
+            Self::Started { request, wait } => write!(f, "{request} starts, {wait:.1?} after it was queued"),
+            Self::FirstByte { request, ttfb, status } => write!(f, "{request}: {status} after {ttfb:.1?}"),
+            Self::Slow { request } => write!(f, "{request} is slow"),
+            Self::Hang(hang) => hang.fmt(f),
+            Self::Preempted { request, bytes } => write!(f, "{request} is preempted at {bytes} bytes"),
+            Self::Resumed { request } => write!(f, "{request} continues"),
+            Self::Retrying { request, error, after } => {
+                write!(f, "{request} failed and is retried in {after:.1?}: {error}")
+            }
+            Self::Completed { request, bytes, duration, .. } => {
+                write!(f, "{request} is complete: {bytes} bytes in {duration:.1?}")
+            }
+            Self::Failed { request, error, bytes } => write!(f, "{request} failed at {bytes} bytes: {error}"),
+            Self::Cancelled { request, reason, bytes } => {
+                write!(f, "{request} is cancelled at {bytes} bytes: {reason}")
+            }
+            Self::StreamFailed { position, error } => write!(f, "no data for byte {position}: {error}"),
+            Self::PeerFailed { error } => write!(f, "a peer failed: {error}"),
+            Self::Lagged { lost } => write!(f, "{lost} events were lost"),
+        }
     }
 }
 

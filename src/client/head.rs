@@ -73,6 +73,13 @@ impl ResponseHead {
         Self(Arc::new(head))
     }
 
+    /// For the log: which bytes the body has, of how many.
+    pub(crate) fn extent(&self) -> String {
+        let end = self.0.body_len.map_or(u64::MAX, |len| self.0.start.saturating_add(len));
+        let total = self.0.total.map(|total| format!(" of {total}")).unwrap_or_default();
+        format!("bytes {}{total}", ByteRange::new(self.0.start, end))
+    }
+
     /// 200, 206, or 203: a whole that a proxy has transformed.
     pub fn status(&self) -> u16 {
         self.0.status

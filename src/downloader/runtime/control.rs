@@ -101,7 +101,11 @@ impl Control {
         drop(lost);
     }
 
+    /// Publishes an event of the fetch, and logs it.
     pub(crate) fn publish(&self, event: &Event) {
+        if let Some(level) = event.log_level() {
+            log::log!(level, "{event}");
+        }
         self.all_stats.iter().for_each(|stats| stats.publish(event));
     }
 

@@ -36,12 +36,13 @@ impl Record {
         if self.control.measured != Measured::Not {
             self.control.all_stats.iter().for_each(|stats| stats.record_head(own));
         }
-        self.publish(Event::FirstByte { request: self.id, ttfb, status: body.head().status() });
+        let head = body.head();
+        log::debug!("{}: {} after {ttfb:.1?}: {}, {}", self.id, head.status(), head.url(), head.extent());
+        self.publish(Event::FirstByte { request: self.id, ttfb, status: head.status() });
     }
 
     /// Tells that it failed and will be tried again.
     pub(crate) fn retry(&self, error: &Error, after: Duration) {
-        log::debug!("{} failed and is tried again in {after:?}: {error}", self.id);
         self.control.all_stats.iter().for_each(|stats| stats.record_retry());
         self.publish(Event::Retrying { request: self.id, error: error.clone(), after });
     }
