@@ -45,13 +45,14 @@ fn each_request_of_a_playback_has_a_line_for_its_response_and_one_for_its_end() 
     let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
     assert!(lines.iter().all(|(level, _)| *level <= log::Level::Debug), "{lines:#?}");
     assert!(lines.iter().all(|(_, line)| !line.contains("secret") && !line.contains('\n')), "{lines:#?}");
-    let requests = lines.iter().filter(|(_, line)| line.contains(": 206 after ")).count();
+    // A request that is cancelled before its response head arrives has no line for it, but one for its end.
+    let responses = lines.iter().filter(|(_, line)| line.contains(": 206 after ")).count();
     let log = origin.log();
-    assert_eq!(requests, log.asked.len() + log.suffixes.len(), "{lines:#?}");
+    assert!((2..=log.asked.len() + log.suffixes.len()).contains(&responses), "{lines:#?}");
     assert!(
         lines.iter().any(|(_, line)| line.contains("/episode") && line.contains(" of 8000000")),
         "{lines:#?}"
     );
-    let ended = |line: &str| line.contains(" is complete: ") || line.contains(" is cancelled at ");
-    assert_eq!(lines.iter().filter(|(_, line)| ended(line)).count(), requests, "{lines:#?}");
+    let is_end = |line: &str| line.contains(" is complete: ") || line.contains(" is cancelled at ");
+    assert!(lines.iter().filter(|(_, line)| is_end(line)).count() >= responses, "{lines:#?}");
 }
