@@ -8,70 +8,44 @@ use super::job::{Job, Target};
 use super::record::BodyMeter;
 use super::transfer::{Step, Transfer};
 use crate::buffer::Buffer;
-use crate::cancel::CancelReason;
+use crate::cancel::{CancelReason, CancelToken};
 use crate::client;
+use crate::downloader::bodies::OpenBody;
 use crate::downloader::fetch::Flow;
 use crate::downloader::response::Response;
 use crate::downloader::schedule::WorkerId;
 use crate::error::{Error, ErrorKind};
 
-/// What became of an attempt.
+/// The outcome of an attempt.
 pub(super) enum Attempt {
     Ended(Box<Job>, Result<(), Error>),
-    /// It made room for urgent work; by itself, or because it was aborted.
+    /// Its worker is free for urgent work. `by_itself` if it claimed a preemption at a chunk, false if it was aborted.
     Preempted {
         job: Box<Job>,
         by_itself: bool,
     },
-    /// A lent thread has left it at a chunk, with its body open.
+    /// A lent thread stopped reading it at a chunk. Its body is open.
     Left(Box<Job>),
-    /// The target has the open body, and its end.
+    /// The target has the open body. The fetch ends when that body ends or is dropped.
     HandedOver,
 }
 
-/// Runs one attempt of `job`. `chunk` is the buffer of this thread for bodies.
+/// Runs one attempt of `job`: sends its request, or continues the open body that it kept. `chunk` is the buffer of this thread
+/// for bodies.
 pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Attempt {
-    // Cancelled with the fetch, and by an abort.
-    let token = job.token.child(CancelReason::Fetch);
     if let Some(body) = job.body.take() {
         return stream(core, worker, job, body, chunk);
     }
-    job.control.arm(&token);
-    let sent = Instant::now();
-    let mut body = match job.retry_state.open(core, &token, &job.control) {
+    // Cancelled together with the fetch, and by an abort.
+    let token = job.token.child(CancelReason::Fetch);
+    let mut body = match send(core, &mut job, &token) {
         Ok(body) => body,
         Err(error) => return ended(job, Err(error)),
     };
-    job.control.advance();
-    job.record.record_head(sent.elapsed(), &body);
-    let flow = match &mut job.target {
-        Target::Caller(_) => Ok(Flow::Detach),
-        Target::Sink(sink) => sink.head(body.head()),
-    };
-    let open = match (&flow, &job.target) {
-        (Ok(Flow::Detach), Target::Caller(reply)) => reply.open(&core.bodies).map(Some),
-        (Ok(Flow::Detach), Target::Sink(_)) => core.bodies.open().map(Some),
-        _ => Ok(None),
-    };
-    let open = flow.and(open);
-    if open.is_ok() {
-        job.retry_state.begin(body.head());
-    }
-    match open {
+    match accept_head(core, &mut job, &body) {
         Ok(Some(open)) => {
-            // Nobody evicts a body that holds no worker.
-            job.control.disarm();
             body.keep(token);
-            let Job { target, record, retry_state, token, .. } = *job;
-            match target {
-                Target::Caller(reply) => {
-                    reply.put(Ok(Response::new(Arc::clone(core), body, open, record, retry_state, token)));
-                }
-                Target::Sink(sink) => {
-                    let retry_state = retry_state.without_retries();
-                    sink.detached(Response::new(Arc::clone(core), body, open, record, retry_state, token));
-                }
-            }
+            hand_over(core, job, body, open);
             Attempt::HandedOver
         }
         Ok(None) => {
@@ -86,7 +60,47 @@ pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chu
     }
 }
 
-/// Reads a body into the sink, up to its end or until it has to make room.
+/// Sends the request. Blocks until the response head arrives.
+fn send(core: &Arc<Core>, job: &mut Job, token: &CancelToken) -> Result<Box<client::Response>, Error> {
+    job.control.arm(token);
+    let sent = Instant::now();
+    let body = job.retry_state.open(core, token, &job.control)?;
+    job.control.advance();
+    job.record.record_head(sent.elapsed(), &body);
+    Ok(body)
+}
+
+/// Shows the response head to the target. `Some` if the target takes the open body, which is then counted as open.
+fn accept_head(core: &Core, job: &mut Job, body: &client::Response) -> Result<Option<OpenBody>, Error> {
+    let open = match &mut job.target {
+        Target::Caller(reply) => Some(reply.open(&core.bodies)?),
+        Target::Sink(sink) => match sink.head(body.head())? {
+            Flow::Detach => Some(core.bodies.open()?),
+            Flow::Stream => None,
+        },
+    };
+    // Only now: a response that the target refused must not become the one that later attempts continue.
+    job.retry_state.begin(body.head());
+    Ok(open)
+}
+
+/// Gives the open body to the target. From here on it holds no worker.
+fn hand_over(core: &Arc<Core>, job: Box<Job>, body: Box<client::Response>, open: OpenBody) {
+    // An abort would free no worker.
+    job.control.disarm();
+    let Job { target, record, retry_state, token, .. } = *job;
+    match target {
+        Target::Caller(reply) => {
+            reply.put(Ok(Response::new(Arc::clone(core), body, open, record, retry_state, token)));
+        }
+        Target::Sink(sink) => {
+            let retry_state = retry_state.without_retries();
+            sink.detached(Response::new(Arc::clone(core), body, open, record, retry_state, token));
+        }
+    }
+}
+
+/// Reads a body into the sink: up to its end, or up to the chunk at which it is preempted or left.
 fn stream(
     core: &Arc<Core>,
     worker: WorkerId,
@@ -101,12 +115,13 @@ fn stream(
         let step;
         (transfer, step) = if is_lent { transfer.step_alone() } else { transfer.step_or_offer() };
         match step {
-            // The reader that lends its thread has its bytes, and goes on. The body keeps its connection.
+            // The reader that lends its thread has its bytes and continues. The body keeps its connection.
             Ok(Step::Moved | Step::Preempt)
                 if is_lent && transfer.job.demote_unless_demanded(&transfer.core) =>
             {
                 break Ok(Streamed::Left);
             }
+            // A lent thread claims no preemption: it would free no worker of the pool.
             Ok(Step::Preempt) if is_lent => {}
             Ok(Step::Moved | Step::WouldBlock) => {}
             Ok(Step::Preempt) => {
@@ -134,10 +149,10 @@ fn stream(
     }
 }
 
-/// An attempt that ended by an abort only, has not failed.
+/// An attempt whose only error is that it was aborted has not failed: it continues later.
 fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
-    let was_cut = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
-    if was_cut && job.control.was_stalled() {
+    let is_aborted = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
+    if is_aborted && job.control.was_stalled() {
         let stalled = Error::new(
             ErrorKind::Stalled,
             "the fetch made no progress, and the watchdog ended it (hang_timeout)",
@@ -145,18 +160,18 @@ fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
         let stalled = stalled.with_url(job.retry_state.request().url());
         return Attempt::Ended(job, Err(stalled));
     }
-    if was_cut {
-        // Evicted; by now it may have made room by itself, and be on another worker.
+    if is_aborted {
         return Attempt::Preempted { job, by_itself: false };
     }
     Attempt::Ended(job, result)
 }
 
-/// How far a body was read.
+/// Where the reading of a body stopped.
 enum Streamed {
+    /// At its end.
     Eof,
-    /// Up to a chunk at which it makes room for urgent work.
+    /// At a chunk: it claimed a preemption.
     Preempted,
-    /// Up to a chunk at which nobody waits for more.
+    /// At a chunk: no reader waits for more.
     Left,
 }
