@@ -9,7 +9,7 @@
 //!
 //! - *Urgent work begins.* While urgent work waits and runs on fewer workers than there are, some of it begins within 10 ms if
 //!   a worker has something else than a protected turn, and within [`PROTECTED`] and 10 ms in any case. (10 ms are
-//!   [`PREEMPTION_LIMIT`], and what a peer takes to answer and a connection to close.)
+//!   [`PREEMPTION_LIMIT`](super::preemption::PREEMPTION_LIMIT), and what a peer takes to answer and a connection to close.)
 //! - *Prefetches begin.* One that has aged, with `k` before it that are as old, begins within `k + 1` times [`PROTECTED`] plus
 //!   the longest urgent turn; so does what a peer has announced only, whatever it is woken for meanwhile. To a turn belongs the time until the one before it has made room: 10 ms, or, as
 //!   aged work aborts no other, the longest silence of a running prefetch.
@@ -21,6 +21,10 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::pull::State;
 use super::*;
 
 const MICRO: Duration = Duration::from_micros(1);
@@ -392,7 +396,7 @@ impl Sim {
                 }
                 work = Work { peer, admissible, priority: admissible, age, ..work };
                 // The schedule does not say so before the answer, but keeps the place free.
-                work.protected = self.schedule.workers[worker].is_some_and(|running| running.protected);
+                work.protected = self.schedule.workers.get(worker).is_some_and(|running| running.protected);
                 self.workers[worker] = Some(work);
                 let after = MICRO * self.random.below(500) as u32;
                 self.after(after, Happening::Answer(worker, work.turn));
@@ -742,8 +746,8 @@ impl Sim {
     /// ended already: what is left waits for another turn.
     fn note_taken(&mut self, peer: usize, priority: Priority) {
         let key = self.peers[peer].key;
-        let pull = self.schedule.peers.get(key.index).map(|state| state.pull);
-        let was_of_low = matches!(pull, Some(Pull::Asking { turn: Priority::Low, .. }));
+        let pull = self.schedule.backlog.pull(key).map(Pull::state);
+        let was_of_low = matches!(pull, Some(State::Asking { turn: Priority::Low, .. }));
         let state = &mut self.peers[peer];
         if priority == Priority::Low || was_of_low || !state.has_low() {
             state.low_since = state.has_low().then_some(self.now);
@@ -903,31 +907,25 @@ impl Sim {
     /// Notes which prefetches wait in a queue, and which of them have aged.
     fn note_prefetches(&mut self) {
         for (request, fetch) in &mut self.fetches {
-            let place = self.schedule.waiting.get(request);
-            fetch.was_parked |= place.is_some_and(|place| matches!(place.at, Location::Blocked));
+            fetch.was_parked |= self.schedule.backlog.is_blocked(*request);
         }
-        let is_queued = |request: &RequestId| {
-            let place = self.schedule.waiting.get(request);
-            place.is_some_and(|place| {
-                place.priority == Priority::Low && matches!(place.at, Location::Queue(_))
-            })
-        };
+        let is_queued = |request: &RequestId| self.schedule.backlog.is_queued_prefetch(*request);
         let fetches = self.fetches.iter().filter(|(request, _)| is_queued(request));
         let mut queued: Vec<(Item, Instant)> =
             fetches.map(|(request, fetch)| (Item::Fetch(*request), fetch.age)).collect();
         for (index, peer) in self.peers.iter_mut().enumerate().filter(|(_, peer)| !peer.is_gone) {
             let Some(since) = &mut peer.low_since else { continue };
-            let state = &self.schedule.peers[peer.key.index];
+            let pull = self.schedule.backlog.pull(peer.key).unwrap();
             // What is blocked has not waited in the queue yet.
-            if std::mem::replace(&mut peer.was_blocked, state.blocked > 0) {
+            if std::mem::replace(&mut peer.was_blocked, pull.has_blocked()) {
                 *since = self.now;
             }
-            match state.pull {
-                _ if state.blocked > 0 => {}
-                Pull::Queued(..) | Pull::Asking { turn: Priority::High, .. } => {
+            match pull.state() {
+                _ if pull.has_blocked() => {}
+                State::Queued(_) | State::Asking { turn: Priority::High, .. } => {
                     queued.push((Item::Pull(index), *since));
                 }
-                Pull::Resting | Pull::Blocked | Pull::Paused(..) | Pull::Asking { .. } | Pull::Gone => {}
+                State::Resting | State::Blocked | State::Paused(..) | State::Asking { .. } | State::Gone => {}
             }
         }
         let is_there = |item: &Item| queued.iter().any(|(queued, _)| queued == item);
@@ -1035,11 +1033,9 @@ impl Sim {
         let planned: Vec<_> = self.peers.iter().flat_map(|peer| &peer.plan).collect();
         prop_assert!(planned.is_empty(), "peers were not asked for {planned:?}");
         let counts = self.schedule.counts();
-        let peers = self.schedule.peers.len();
+        let peers = counts.peers;
         prop_assert_eq!(counts, Counts { idle: self.workers.len(), peers, ..Counts::default() });
-        let Schedule { waiting, aging, retries, pauses, origins, .. } = &self.schedule;
-        prop_assert!(waiting.is_empty() && aging.is_empty() && retries.is_empty() && pauses.is_empty());
-        prop_assert!(origins.is_empty(), "{origins:?}");
+        prop_assert!(self.schedule.backlog.is_empty(), "{:?}", self.schedule.backlog);
         // Of each turn before it, and of its own.
         let room = AT_ONCE.max(self.longest_silence);
         for (waited, before) in &self.waited {

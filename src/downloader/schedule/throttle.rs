@@ -7,18 +7,18 @@ use std::time::{Duration, Instant};
 pub(crate) struct Throttle {
     quiet: Duration,
     /// The last time that urgent work was dispatched.
-    last_awaited: Option<Instant>,
+    last_urgent: Option<Instant>,
 }
 
 impl Throttle {
     /// Low work waits until urgent work was quiet for so long; zero is no throttle.
     pub(crate) fn new(quiet: Duration) -> Self {
-        Self { quiet, last_awaited: None }
+        Self { quiet, last_urgent: None }
     }
 
     /// Notes that urgent work was dispatched: a quiet spell is over.
     pub(crate) fn handle_urgent(&mut self, now: Instant) {
-        self.last_awaited = Some(now);
+        self.last_urgent = Some(now);
     }
 
     /// True if Low work may go: once the spell is long enough all of it may, until urgent work comes again.
@@ -28,7 +28,7 @@ impl Throttle {
 
     /// When Low work may go, unless urgent work comes first; `None` if it may at any time.
     pub(crate) fn opens_at(&self) -> Option<Instant> {
-        self.last_awaited.filter(|_| !self.quiet.is_zero()).map(|last| last + self.quiet)
+        self.last_urgent.filter(|_| !self.quiet.is_zero()).map(|last| last + self.quiet)
     }
 }
 

@@ -1,0 +1,225 @@
+//! When a peer is asked for work of its own.
+//!
+//! ```text
+//!               woken                       its turn
+//!  Resting ──────────────▶ Queued ─────────────────────▶ Asking ─▶ an answer ─▶ Resting
+//!     │                      ▲  ▲                          │
+//!     │ woken for prefetches │  │ woken, or the pause is over  it has more, but brought nothing too often
+//!     └──▶ Blocked ──────────┘  └──────── Paused ◀─────────┘
+//!          its fetches are blocked        Gone: it panicked, or was cancelled
+//!          on the origin limit
+//! ```
+//!
+//! The [schedule](super::Schedule) puts the pull into the queue that [`place`](Pull::place) names after each change.
+
+use std::time::{Duration, Instant};
+
+use super::queues::PullPlace;
+use super::types::{Answer, FetchInfo, Fruitless};
+use crate::types::Priority;
+
+/// What fetches that bring nothing may cost in a row before their peer is asked only after a pause. Enough for a thousand fetches
+/// of an epoch that is over, which a peer has to hand out before it comes to others, or for some dead tracks of a playlist.
+const FREE_COST: u32 = 1024;
+
+/// Each time that this cost is reached again, the pause doubles.
+const DOUBLING_COST: u32 = 64;
+
+/// The first pause, and the longest.
+const PAUSES: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(250)];
+
+/// What a peer has announced, and whether it is asked for it.
+#[derive(Debug, Default)]
+pub(super) struct Pull {
+    state: State,
+    /// Since when the prefetches that the peer announced have waited for a question. Goes on while the pull is in the queue for
+    /// urgent work: otherwise the prefetches of a peer that is woken for urgent work again and again would never age.
+    low_since: Option<Instant>,
+    /// Fetches of the peer that are blocked on the origin limit. While there are any, its prefetches do not age and it is not
+    /// asked for more of them.
+    blocked: usize,
+    /// Cost of its fetches that brought nothing, since the last one that brought something.
+    cost: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum State {
+    /// The peer has announced nothing since it was asked.
+    #[default]
+    Resting,
+    /// It is in the queue of this priority.
+    Queued(Priority),
+    /// The peer has prefetches, and those that it gave before are blocked on the origin limit.
+    Blocked,
+    /// The peer has work of this priority and is asked at this time.
+    Paused(Instant, Priority),
+    /// A worker asks, in the turn of the peer's urgent work or of its prefetches. What wakes the peer meanwhile is kept.
+    Asking { turn: Priority, woken: Option<Priority> },
+    /// The peer panicked, or was cancelled.
+    Gone,
+}
+
+impl Pull {
+    /// The peer has work. The next piece has this priority.
+    pub(super) fn handle_woken(&mut self, priority: Priority, now: Instant) {
+        let announces_low = match self.state {
+            State::Resting | State::Queued(_) | State::Paused(..) => priority == Priority::Low,
+            // The wake for urgent work lets it be asked for the prefetches, too.
+            State::Blocked => priority == Priority::High,
+            State::Asking { .. } | State::Gone => false,
+        };
+        if announces_low {
+            self.low_since.get_or_insert(now);
+        }
+        match &mut self.state {
+            State::Resting if priority == Priority::Low && self.blocked > 0 => {
+                (self.state, self.low_since) = (State::Blocked, None);
+            }
+            State::Blocked if priority == Priority::Low => {}
+            State::Resting | State::Blocked => self.state = State::Queued(priority),
+            State::Paused(_, queue) | State::Queued(queue) => {
+                self.state = State::Queued((*queue).max(priority))
+            }
+            State::Asking { woken, .. } => *woken = (*woken).max(Some(priority)),
+            State::Gone => {}
+        }
+    }
+
+    /// A worker asks the peer, in the turn of its urgent work or of its prefetches. Returns since when the prefetches wait.
+    pub(super) fn handle_asked(&mut self, turn: Priority) -> Option<Instant> {
+        self.state = State::Asking { turn, woken: None };
+        self.low_since
+    }
+
+    /// The peer has answered. It was asked for work of at least the priority `asked`.
+    pub(super) fn handle_answered(&mut self, asked: Priority, answer: Answer, now: Instant) {
+        let woken = self.end_question(asked, answer);
+        let more = match answer {
+            Answer::Fetch { more, .. } => more,
+            Answer::Ended { why, more } => {
+                self.add_cost(why);
+                more
+            }
+            // Asked for urgent work only, it may still have prefetches.
+            Answer::Wait => asked == Priority::High,
+            Answer::Gone => return self.stop(),
+        };
+        if more {
+            self.low_since.get_or_insert(now);
+        }
+        match woken {
+            Some(priority) if answer == Answer::Wait => {
+                // A peer may wake itself in each question, and would be asked without end.
+                self.add_cost(Fruitless::Nothing);
+                self.ask_again(priority, now);
+            }
+            Some(priority) => self.handle_woken(priority, now),
+            None if more => self.ask_again(Priority::Low, now),
+            None => {}
+        }
+    }
+
+    /// A fetch of the peer brought bytes.
+    pub(super) fn handle_fruitful(&mut self) {
+        self.cost = 0;
+    }
+
+    /// A fetch that the peer gave ended without a byte.
+    pub(super) fn handle_fruitless(&mut self, why: Fruitless) {
+        self.add_cost(why);
+    }
+
+    /// A fetch of the peer is blocked on the origin limit from now on.
+    pub(super) fn handle_blocked(&mut self) {
+        self.blocked += 1;
+    }
+
+    /// A blocked fetch of the peer is not blocked any more, for whatever reason.
+    pub(super) fn handle_unblocked(&mut self, now: Instant) {
+        self.blocked -= 1;
+        if self.blocked > 0 {
+            return;
+        }
+        if self.state != State::Queued(Priority::Low) {
+            // It could not be asked before, so it has not waited either.
+            self.low_since = self.low_since.map(|_| now);
+        }
+        if self.state == State::Blocked {
+            self.low_since = Some(now);
+            self.state = State::Queued(Priority::Low);
+        }
+    }
+
+    /// Ends its pause if that is over.
+    pub(super) fn handle_time(&mut self, now: Instant) {
+        if let State::Paused(until, priority) = self.state {
+            if until <= now {
+                self.state = State::Resting;
+                self.handle_woken(priority, now);
+            }
+        }
+    }
+
+    /// The peer is never asked again.
+    pub(super) fn stop(&mut self) {
+        self.state = State::Gone;
+    }
+
+    /// The queue that the pull belongs into, if any.
+    pub(super) fn place(&self) -> Option<PullPlace> {
+        let State::Queued(queue) = self.state else { return None };
+        Some(PullPlace { queue, since: self.low_since.filter(|_| self.blocked == 0) })
+    }
+
+    /// When its pause is over.
+    pub(super) fn paused_until(&self) -> Option<Instant> {
+        if let State::Paused(until, _) = self.state { Some(until) } else { None }
+    }
+
+    /// Records what an answer shows of the announced prefetches. Returns what woke the peer meanwhile.
+    fn end_question(&mut self, asked: Priority, answer: Answer) -> Option<Priority> {
+        let State::Asking { turn, woken } = self.state else { return None };
+        self.state = State::Resting;
+        let is_waiting = match answer {
+            Answer::Fetch { fetch_info: FetchInfo { priority: Priority::Low, .. }, .. } => false,
+            // Urgent work, and a fetch that has ended already, use up a turn of its prefetches, too. Otherwise a peer with a
+            // thousand of these would always be the oldest one, and keep the others back.
+            Answer::Fetch { more, .. } | Answer::Ended { more, .. } => more && turn == Priority::High,
+            Answer::Wait => asked == Priority::High,
+            Answer::Gone => false,
+        };
+        self.low_since = self.low_since.filter(|_| is_waiting);
+        woken
+    }
+
+    /// Asks a peer that may have more work of this priority: now, or after a pause.
+    fn ask_again(&mut self, priority: Priority, now: Instant) {
+        let Some(cost) = self.cost.checked_sub(FREE_COST) else {
+            return self.handle_woken(priority, now);
+        };
+        if self.state == State::Resting {
+            let [first, longest] = PAUSES;
+            let pause = first.saturating_mul(2_u32.saturating_pow(cost / DOUBLING_COST)).min(longest);
+            self.state = State::Paused(now + pause, priority);
+        }
+    }
+
+    fn add_cost(&mut self, why: Fruitless) {
+        self.cost = self.cost.saturating_add(match why {
+            Fruitless::Cancelled | Fruitless::Nothing => 1,
+            // It may have reached a server, which should not be asked without end.
+            Fruitless::Failed => 64,
+        });
+    }
+}
+
+#[cfg(test)]
+impl Pull {
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    pub(super) fn has_blocked(&self) -> bool {
+        self.blocked > 0
+    }
+}

@@ -1,0 +1,188 @@
+//! The workers: what each of them runs, and which are idle.
+//!
+//! Lent threads are beside the pool. A lent thread has an index after those of the pool while it runs something, is never idle,
+//! counts for no limit of the pool, and is never preempted or aborted for other work, because that would free no worker.
+
+use std::time::{Duration, Instant};
+
+use super::types::{FetchInfo, Limits, Origin, PeerKey, WorkerId};
+use crate::types::{Priority, RequestId};
+
+/// How long a prefetch that has aged keeps its worker, unless it gets its share of bytes earlier.
+///
+/// Long enough for a connection to get up to speed, and short enough that urgent work on a saturated pool waits 1 s at most.
+pub(crate) const PROTECTED: Duration = Duration::from_secs(1);
+
+/// What a worker runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Running {
+    pub(super) peer: PeerKey,
+    /// Of the fetch; or what the peer may be asked for at least.
+    pub(super) priority: Priority,
+    /// `None` while the worker asks the peer.
+    pub(super) fetch: Option<(RequestId, Origin)>,
+    /// Its connection is being closed for urgent work.
+    pub(super) is_aborted: bool,
+    /// When it got its worker.
+    pub(super) since: Instant,
+    /// Of a prefetch: since when it has waited for a full turn, which this one may become.
+    pub(super) age: Instant,
+    /// Its turn is protected at the beginning.
+    pub(super) protected: bool,
+}
+
+impl Running {
+    /// What it runs. `None` while it asks the peer.
+    pub(super) fn fetch_info(&self) -> Option<FetchInfo> {
+        let (request, origin) = self.fetch?;
+        Some(FetchInfo { request, priority: self.priority, origin })
+    }
+
+    /// The end of a full turn, unless it gets its share of bytes earlier.
+    pub(super) fn full_turn(&self) -> Instant {
+        self.since + PROTECTED
+    }
+
+    pub(super) fn had_full_turn(&self, now: Instant) -> bool {
+        self.full_turn() <= now
+    }
+
+    /// True while urgent work must not interrupt it. A question is protected as long as it takes, so that its answer still is.
+    pub(super) fn is_protected(&self, now: Instant) -> bool {
+        self.protected && (self.fetch.is_none() || !self.had_full_turn(now))
+    }
+
+    /// True if it is a prefetch that runs and is not being closed.
+    pub(super) fn is_interruptible(&self) -> bool {
+        self.priority == Priority::Low && self.fetch.is_some() && !self.is_aborted
+    }
+
+    /// True if urgent work may interrupt it now.
+    pub(super) fn is_preemptible(&self, now: Instant) -> bool {
+        self.is_interruptible() && !self.is_protected(now)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Workers {
+    /// Workers of the pool. Those behind are lent threads.
+    pool: usize,
+    unreserved: usize,
+    max_protected: usize,
+    all: Vec<Option<Running>>,
+    /// The workers of the pool that are `None` in `all`. The last one to become idle is the first to be used: its caches are warm.
+    idle: Vec<WorkerId>,
+    /// The same of the lent threads: indices to be used again.
+    free_lent: Vec<WorkerId>,
+    /// Workers of the pool that have something of priority Low. More than `unreserved` only after a demotion.
+    low: usize,
+}
+
+impl Workers {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            pool: limits.workers,
+            unreserved: limits.unreserved(),
+            max_protected: limits.max_protected(),
+            all: vec![None; limits.workers],
+            idle: (0..limits.workers).rev().collect(),
+            free_lent: Vec::new(),
+            low: 0,
+        }
+    }
+
+    /// The idle worker to be used next.
+    pub(super) fn next_idle(&self) -> Option<WorkerId> {
+        self.idle.last().copied()
+    }
+
+    /// The index that the next lent thread gets.
+    pub(super) fn next_lent(&self) -> WorkerId {
+        self.free_lent.last().copied().unwrap_or(self.all.len())
+    }
+
+    /// Gives `worker` something to run: the [next](Self::next_idle) idle one, the [next](Self::next_lent) lent one, or one whose
+    /// last task this replaces.
+    pub(super) fn occupy(&mut self, worker: WorkerId, running: Running) {
+        if worker == self.all.len() {
+            self.all.push(None);
+            self.free_lent.push(worker);
+        }
+        let old = self.all[worker].replace(running);
+        if old.is_none() {
+            let taken = if self.is_lent(worker) { self.free_lent.pop() } else { self.idle.pop() };
+            debug_assert_eq!(taken, Some(worker), "not the worker that was next");
+        }
+        if !self.is_lent(worker) {
+            self.low += usize::from(running.priority == Priority::Low);
+            self.low -= usize::from(old.is_some_and(|old| old.priority == Priority::Low));
+        }
+    }
+
+    /// Makes `worker` idle. Returns what it had.
+    pub(super) fn release(&mut self, worker: WorkerId) -> Option<Running> {
+        let running = self.all[worker].take()?;
+        if self.is_lent(worker) {
+            self.free_lent.push(worker);
+        } else {
+            self.low -= usize::from(running.priority == Priority::Low);
+            self.idle.push(worker);
+        }
+        Some(running)
+    }
+
+    /// Notes that the connection of what `worker` runs is being closed.
+    pub(super) fn set_aborted(&mut self, worker: WorkerId) {
+        if let Some(running) = &mut self.all[worker] {
+            running.is_aborted = true;
+        }
+    }
+
+    /// Takes the idle workers out of service.
+    pub(super) fn retire_idle(&mut self) -> impl Iterator<Item = WorkerId> + '_ {
+        self.idle.drain(..)
+    }
+
+    pub(super) fn get(&self, worker: WorkerId) -> Option<Running> {
+        self.all[worker]
+    }
+
+    /// The worker, of the pool or lent, that runs a fetch.
+    pub(super) fn find(&self, request: RequestId) -> Option<(WorkerId, Running)> {
+        let is_it = |running: &Running| running.fetch.is_some_and(|(running, _)| running == request);
+        let mut busy =
+            self.all.iter().enumerate().filter_map(|(worker, running)| Some((worker, (*running)?)));
+        busy.find(|(_, running)| is_it(running))
+    }
+
+    /// True if a worker that is idle may run a prefetch.
+    pub(super) fn has_room(&self) -> bool {
+        self.low < self.unreserved
+    }
+
+    /// True if one more turn may be protected.
+    pub(super) fn may_protect(&self, now: Instant) -> bool {
+        self.pool().filter(|(_, running)| running.is_protected(now)).count() < self.max_protected
+    }
+
+    pub(super) fn idle(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// What the workers of the pool run.
+    pub(super) fn pool(&self) -> impl Iterator<Item = (WorkerId, &Running)> {
+        let pool = self.all.iter().take(self.pool).enumerate();
+        pool.filter_map(|(worker, running)| Some((worker, running.as_ref()?)))
+    }
+
+    pub(super) fn is_lent(&self, worker: WorkerId) -> bool {
+        worker >= self.pool
+    }
+
+    /// The lent threads that run something of `peer`.
+    pub(super) fn lent_of(&self, peer: PeerKey) -> impl Iterator<Item = WorkerId> + '_ {
+        let lent = self.all.iter().enumerate().skip(self.pool);
+        let is_of = move |running: &Option<Running>| running.is_some_and(|running| running.peer == peer);
+        lent.filter(move |(_, running)| is_of(running)).map(|(worker, _)| worker)
+    }
+}
