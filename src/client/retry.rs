@@ -7,18 +7,18 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::error::Error;
 
 /// Longest first wait: a few round trips, in which a restarted server or a switched network is back.
-const FIRST: Duration = Duration::from_millis(250);
+const BASE_DELAY: Duration = Duration::from_millis(250);
 /// Longest wait: less than a listener's patience, and few enough requests that a server under load recovers.
-const LONGEST: Duration = Duration::from_secs(8);
+const MAX_DELAY: Duration = Duration::from_secs(8);
 /// A server may ask for more patience than this, and does not get it.
-const LONGEST_ASKED: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// So many bytes show that a server delivers again: the waits begin anew. More than a server sends before it looks at what
 /// comes back (an initial window is about 14 KiB, RFC 6928).
-const REAL_FLOW: u64 = 64 * 1024;
+const RESET_BYTES: u64 = 64 * 1024;
 
 /// And so does an attempt that brought bytes over this time: a slow one is no dead one.
-const REAL_FLOW_TIME: Duration = Duration::from_secs(1);
+const RESET_TIME: Duration = Duration::from_secs(1);
 
 /// Counts attempts that failed, for the waits between them and the limit on them.
 ///
@@ -38,7 +38,7 @@ impl Backoff {
     pub(crate) fn handle_bytes(&mut self, bytes: u64, now: Instant) {
         let since = *self.flowing_since.get_or_insert(now);
         self.bytes = self.bytes.saturating_add(bytes);
-        if self.bytes >= REAL_FLOW || now.saturating_duration_since(since) >= REAL_FLOW_TIME {
+        if self.bytes >= RESET_BYTES || now.saturating_duration_since(since) >= RESET_TIME {
             self.failures = 0;
             self.bytes = 0;
         }
@@ -66,12 +66,12 @@ impl Backoff {
 /// had delivered bytes; what the server asked for, if it did; else full jitter: anything up to 250 ms·2ⁿ, 8 s at most
 /// (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is any number.
 pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
-    let most = FIRST.saturating_mul(1_u32 << failures.min(16)).min(LONGEST);
+    let most = BASE_DELAY.saturating_mul(1_u32 << failures.min(16)).min(MAX_DELAY);
     let jittered = most.mul_f64(random as f64 / u64::MAX as f64);
     match error.retry_after() {
         // A server that asks for no patience, and fails again, gets some all the same.
-        Some(asked) if failures > 0 => asked.min(LONGEST_ASKED).max(jittered),
-        Some(asked) => asked.min(LONGEST_ASKED),
+        Some(asked) if failures > 0 => asked.min(MAX_RETRY_AFTER).max(jittered),
+        Some(asked) => asked.min(MAX_RETRY_AFTER),
         None if flowed && failures == 0 => Duration::ZERO,
         None => jittered,
     }
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn the_first_retry_is_at_once_only_if_bytes_had_flowed() {
         assert_eq!(delay(&broken(), 0, true, u64::MAX), Duration::ZERO);
-        assert_eq!(delay(&broken(), 0, false, u64::MAX), FIRST);
+        assert_eq!(delay(&broken(), 0, false, u64::MAX), BASE_DELAY);
     }
 
     #[test]
@@ -140,16 +140,16 @@ mod tests {
         };
         let wait = |backoff: &mut Backoff| backoff.handle_failure(&broken(), 5, u64::MAX);
         let mut by_bytes = failed();
-        by_bytes.handle_bytes(REAL_FLOW, now);
+        by_bytes.handle_bytes(RESET_BYTES, now);
         assert_eq!(wait(&mut by_bytes), Some(Duration::ZERO));
         let mut by_bytes_of_several = failed();
-        by_bytes_of_several.handle_bytes(REAL_FLOW - 1, now);
-        assert_eq!(wait(&mut by_bytes_of_several), Some(8 * FIRST));
+        by_bytes_of_several.handle_bytes(RESET_BYTES - 1, now);
+        assert_eq!(wait(&mut by_bytes_of_several), Some(8 * BASE_DELAY));
         by_bytes_of_several.handle_bytes(1, now);
         assert_eq!(wait(&mut by_bytes_of_several), Some(Duration::ZERO));
         let mut by_time = failed();
         by_time.handle_bytes(1, now);
-        by_time.handle_bytes(1, now + REAL_FLOW_TIME);
+        by_time.handle_bytes(1, now + RESET_TIME);
         assert_eq!(wait(&mut by_time), Some(Duration::ZERO));
     }
 
@@ -158,7 +158,7 @@ mod tests {
         let error = broken().with_retry_after(Duration::from_secs(7));
         assert_eq!(delay(&error, 0, true, 0), Duration::from_secs(7));
         let error = broken().with_retry_after(Duration::from_secs(86_400));
-        assert_eq!(delay(&error, 0, true, 0), LONGEST_ASKED);
+        assert_eq!(delay(&error, 0, true, 0), MAX_RETRY_AFTER);
     }
 
     #[test]
@@ -179,7 +179,7 @@ mod tests {
 
         #[test]
         fn jitter_never_leaves_its_bounds(failures in any::<u32>(), random in any::<u64>()) {
-            prop_assert!(delay(&broken(), failures, false, random) <= LONGEST);
+            prop_assert!(delay(&broken(), failures, false, random) <= MAX_DELAY);
         }
     }
 }
