@@ -1,4 +1,4 @@
-//! Whether an answer answers what was asked, and what its head means. Pure: sends nothing and reads no body.
+//! Checks whether a response answers the request, and works out what its head means. Pure: no I/O.
 
 use std::time::SystemTime;
 
@@ -13,35 +13,35 @@ use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
-/// What an answer brings.
+/// What an accepted response contains.
 pub(super) struct Accepted {
-    /// `None` for the whole.
+    /// Range of the body in the resource. `None` if the body is the whole resource.
     part: Option<ByteRange>,
-    /// Bytes of the whole resource, if the response contains it and it is believed.
+    /// Length of the whole resource in bytes, if the response contains it and [`Request::believe`] accepts it.
     total: Option<u64>,
-    /// Bytes of body, if announced.
+    /// Length of the body in bytes, if announced.
     len: Option<u64>,
     pub(super) framing: Framing,
 }
 
-/// The part, and the length of the whole.
+/// Range of the body (`None`: the whole resource), and length of the whole resource if known.
 type Extent = (Option<ByteRange>, Option<u64>);
 
-/// What an answer's head shows of its body.
+/// What a response head says about its body.
 struct Body<'a> {
     content_range: Option<&'a str>,
-    /// Codings of the transfer, `identity` left out.
+    /// Transfer codings, without `identity`.
     codings: Vec<&'a str>,
-    /// Bytes, if announced.
+    /// Length in bytes, if announced.
     len: Option<u64>,
 }
 
-/// Holds the head of an answer against `request`. `None` if it does not tell whether it is the range that was asked for or the
-/// whole.
+/// Checks a response head against `request`. `None` if it does not show whether the body is the requested range or the whole
+/// resource.
 ///
 /// # Errors
 ///
-/// What is wrong with the answer, or what its status says.
+/// Says what is wrong with the response, or what its status means.
 pub(super) fn accept(
     request: &Request,
     status: StatusCode,
@@ -57,7 +57,7 @@ pub(super) fn accept(
 }
 
 impl Accepted {
-    /// The head of the answer, which came from `url`.
+    /// The head of the response, which came from `url`.
     pub(super) fn head(
         &self,
         request: &Request,
@@ -81,7 +81,7 @@ impl Accepted {
 impl<'a> Body<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let codings = codings(headers);
-        // Where a body comes in chunks, a length beside it means nothing (RFC 9112, section 6.3).
+        // RFC 9112, section 6.3: with a transfer coding, Content-Length is ignored.
         let length = text(headers, &header::CONTENT_LENGTH).filter(|_| codings.is_empty());
         let content_range = text(headers, &header::CONTENT_RANGE);
         Self { content_range, codings, len: length.and_then(parse_len) }
@@ -94,11 +94,11 @@ fn check_status(request: &Request, status: u16, headers: &HeaderMap, body: &Body
             return Err(error);
         }
     }
-    // RFC 9110, 15.3.4: a 203 is the 200 of an origin, transformed by a proxy on the way.
+    // RFC 9110, section 15.3.4: a 203 is the origin's 200, transformed by a proxy.
     if matches!(status, 200 | 203 | 206) { Ok(()) } else { Err(refusal(status, headers)) }
 }
 
-/// Refuses bodies whose bytes are not those of the resource.
+/// Refuses encoded and multipart bodies: their offsets are not those of the resource.
 fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
     let encoding =
         text(headers, &header::CONTENT_ENCODING).map(str::trim).filter(|encoding| !encoding.is_empty());
@@ -112,7 +112,8 @@ fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
     }
     let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    // RFC 9110, 15.3.7.2: an answer to several ranges. Boundaries and headers are no content.
+    // RFC 9110, section 15.3.7.2: this type answers a request for several ranges. Its boundaries and part headers are not
+    // content.
     if media_type.eq_ignore_ascii_case("multipart/byteranges") {
         let why = "the body has several parts (multipart/byteranges), but one range was requested";
         return Err(Error::new(ErrorKind::WrongRange, why));
@@ -120,7 +121,8 @@ fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// The part that it brings, `None` for the whole; and the length of the whole. `None` if it does not tell which of both it is.
+/// The range of the body, and the length of the whole resource. `None` if the head does not show whether the body is the range
+/// or the whole.
 fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Extent>, Error> {
     let wrong = |why: String| Error::new(ErrorKind::WrongRange, why);
     let (part, total) = match (status, request.range) {
@@ -129,7 +131,8 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
             let (range, total) = check_suffix(suffix, body.content_range, body.len).map_err(wrong)?;
             (Some(range), total)
         }
-        // Caches and scripts that slice everything call the whole a part, from its first byte to its last.
+        // Some caches and scripts send the whole resource as a 206 from its first byte to its last, though no range was
+        // requested.
         (206, None) => match check_partial(ByteRange::from_start(0), body.content_range, body.len) {
             Ok((range, Some(total))) if range.end == total => (None, Some(total)),
             _ => return Err(wrong("the response is partial, but the whole resource was requested".into())),
@@ -148,7 +151,7 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
     Ok(Some((part, total)))
 }
 
-/// What is wrong with a 416 that contains the length (RFC 9110, section 15.5.17), if it is not that the range begins behind it.
+/// The error for a 416 whose length (RFC 9110, section 15.5.17) contradicts it: the requested range begins before that length.
 fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Option<Error> {
     let Some(ContentRange::Unsatisfied { total }) = content_range.and_then(ContentRange::parse) else {
         return None;
@@ -163,14 +166,14 @@ fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Optio
     Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
 }
 
-/// A length that stands more than once in one header is that length (RFC 9110, section 8.6).
+/// RFC 9110, section 8.6: a Content-Length that repeats one value in a list has that value.
 fn parse_len(value: &str) -> Option<u64> {
     let mut lens = value.split(',').map(|len| len.trim().parse().ok());
     let first = lens.next()??;
     lens.all(|len| len == Some(first)).then_some(first)
 }
 
-/// How a body is encoded for its transfer.
+/// The transfer codings of a body, without `identity`.
 pub(super) fn codings(headers: &HeaderMap) -> Vec<&str> {
     let values =
         headers.get_all(header::TRANSFER_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
@@ -178,7 +181,7 @@ pub(super) fn codings(headers: &HeaderMap) -> Vec<&str> {
     codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).collect()
 }
 
-/// True if the connection serves other requests after this answer (RFC 9112, section 9.3).
+/// True if the connection can be reused after this response (RFC 9112, section 9.3).
 fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
     let options = headers.get_all(header::CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
     let mut options = options.flat_map(|value| value.split(',')).map(str::trim);

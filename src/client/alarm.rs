@@ -1,7 +1,7 @@
-//! Calls at deadlines, on one thread: what a thread that blocks on the network can't do for itself.
+//! Calls functions at deadlines, on one thread, for threads that are blocked on the network and can't do it themselves.
 //!
-//! The thread begins with the first alarm and ends when none has been set for a while. It wakes at the next deadline only:
-//! an alarm that was taken back costs at most the one wake that it was due for.
+//! The thread starts with the first alarm and ends when none has been set for [`LINGER`]. It only wakes at the next deadline: a
+//! removed alarm costs at most one wake-up, at its deadline.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,16 +11,17 @@ use std::{fmt, thread};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use slab::Slab;
 
-/// How long the thread stays without an alarm: a request a second should not start a thread a second.
+/// Time after which the thread ends if no alarm is set. A program that sends one request a second must not start one thread a
+/// second.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// What is done at a deadline.
+/// A function that is called at a deadline.
 pub(super) trait Call: Send + Sync {
     /// Returns the next deadline; `None` waits for [`Alarms::recheck`]. Must not block.
     fn call(self: Arc<Self>, now: Instant) -> Option<Instant>;
 }
 
-/// A call that has one deadline.
+/// Calls its function at one deadline, and at each recheck after it.
 pub(super) struct AtDeadline<F>(pub(super) F);
 
 impl<F: Fn() + Send + Sync> Call for AtDeadline<F> {
@@ -34,32 +35,33 @@ impl<F: Fn() + Send + Sync> Call for AtDeadline<F> {
 #[derive(Default)]
 pub(super) struct Alarms {
     state: Mutex<State>,
-    /// Where the thread waits. Notified of an earlier deadline and of the close; and of the thread's end, for the close.
+    /// The alarm thread waits here; notified when an earlier deadline is set and by `close`. `close` waits here too; notified
+    /// when the thread ends.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     alarms: Slab<Entry>,
-    /// When the thread wakes next. `None` while there is no thread.
+    /// Next wake-up of the thread. `None` while there is no thread.
     wakes_at: Option<Instant>,
     closed: bool,
 }
 
 struct Entry {
-    /// `None` until the next recheck.
+    /// Deadline. `None`: called at the next recheck.
     at: Option<Instant>,
     call: Arc<dyn Call>,
 }
 
-/// Its drop takes the alarm back. A call that is under way then still ends.
+/// Removes the alarm when it is dropped. A call that is running at that moment still completes.
 pub(crate) struct Alarm {
     alarms: Arc<Alarms>,
     key: usize,
 }
 
 impl Alarms {
-    /// Calls `call` at `at`, and then when it says.
+    /// Calls `call` at `at`, and then at each deadline that it returns.
     pub(super) fn set(self: &Arc<Self>, at: Instant, call: Arc<dyn Call>) -> Alarm {
         let mut state = self.state.lock();
         let key = state.alarms.insert(Entry { at: Some(at), call });
@@ -68,7 +70,7 @@ impl Alarms {
         Alarm { alarms: Arc::clone(self), key }
     }
 
-    /// Calls those soon that wait for nothing else.
+    /// Calls every alarm that has no deadline, soon.
     pub(super) fn recheck(self: &Arc<Self>) {
         let mut state = self.state.lock();
         let now = Instant::now();
@@ -82,7 +84,7 @@ impl Alarms {
         }
     }
 
-    /// Calls nobody any more, and blocks until the thread has ended.
+    /// Stops all calls. Blocks until the thread has ended.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -104,7 +106,7 @@ impl Alarms {
                 let named = thread::Builder::new().name("windway-hedge".into());
                 match named.spawn(move || alarms.run()) {
                     Ok(_waited_for_by_close) => state.wakes_at = Some(at),
-                    Err(error) => log::warn!("no thread for alarms: {error}"),
+                    Err(error) => log::warn!("can't start the alarm thread: {error}"),
                 }
             }
         }
@@ -134,19 +136,19 @@ impl Alarms {
     fn call_due(&self, state: &mut MutexGuard<'_, State>, now: Instant) {
         let mut due: Vec<(usize, Arc<dyn Call>)> = Vec::new();
         for (key, entry) in &mut state.alarms {
-            // Without a deadline during its call: one that is set meanwhile, because what the call looks at has changed, is not
-            // lost then.
+            // The entry has no deadline during its call, so that a recheck in that time sets one: the call may have read the
+            // state before it changed.
             if entry.at.take_if(|at| *at <= now).is_some() {
                 due.push((key, Arc::clone(&entry.call)));
             }
         }
         for (key, call) in due {
-            // Without the lock: it may take a while, and what it drops may take the lock.
+            // Without the lock: the call may take a while, and dropping an `Alarm` inside it takes the lock.
             let (next, call) = MutexGuard::unlocked(state, move || {
                 let next = catch_unwind(AssertUnwindSafe(|| Arc::clone(&call).call(now)));
                 (next.unwrap_or_default(), call)
             });
-            // Another alarm may have its key by now.
+            // The slab may have given this key to another alarm meanwhile.
             if let Some(entry) = state.alarms.get_mut(key).filter(|entry| Arc::ptr_eq(&entry.call, &call)) {
                 entry.at = [next, entry.at].into_iter().flatten().min();
             }

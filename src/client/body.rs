@@ -1,23 +1,24 @@
-//! Bodies of responses, whatever brings them. What reads them knows of no socket.
+//! Response bodies, independent of the protocol that carries them. Their reader does not know about sockets.
 
 use std::time::Duration;
 
 use super::h1::body::H1Body;
 use crate::error::Error;
 
-/// How long a brief read waits. The system may make a few of its ticks of it.
+/// Longest wait of a brief read: so short that it does not delay a reader that is interrupted. The system may round it up to a
+/// few timer ticks.
 pub(crate) const BRIEF: Duration = Duration::from_millis(1);
 
-/// The bytes of a response, and what they come over.
+/// The body of a response, with the connection that carries it.
 #[expect(clippy::large_enum_variant, reason = "a response has one, and lies in a box of its own")]
 pub(super) enum Body {
     Http1(H1Body),
-    /// All bytes have come, or none will: nothing is held any more.
+    /// Complete, or without content. Holds no connection.
     Closed,
 }
 
 impl Body {
-    /// Reads what there is. Blocks until a byte is there, for the silence limit at most. 0 is the end.
+    /// Reads the available bytes. Blocks until at least one byte arrives, for at most the silence limit. 0 means the end.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         match self {
             Self::Http1(body) => body.read(buf),
@@ -25,8 +26,8 @@ impl Body {
         }
     }
 
-    /// As [`read`](Self::read), but blocks for a moment only: `None` if nothing came. Only where
-    /// [`can_be_brief`](Self::can_be_brief).
+    /// As [`read`](Self::read), but blocks for at most [`BRIEF`]: `None` if nothing arrived. Only call it if
+    /// [`can_be_brief`](Self::can_be_brief) is true.
     pub(super) fn read_briefly(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
         match self {
             Self::Http1(body) => body.read_briefly(buf, BRIEF),
@@ -34,7 +35,7 @@ impl Body {
         }
     }
 
-    /// True if the next read can be a brief one.
+    /// True if the next read can be brief.
     pub(super) fn can_be_brief(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_direct(),
@@ -42,7 +43,7 @@ impl Body {
         }
     }
 
-    /// Lets what it came over serve other requests, if it can. Called when all bytes have come. Does not block.
+    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block.
     pub(super) fn finish(&mut self) {
         match std::mem::replace(self, Self::Closed) {
             Self::Http1(body) => body.finish(),

@@ -1,7 +1,7 @@
-//! How a broken body goes on. Does no I/O.
+//! How a fetch resumes a broken body. Does no I/O.
 //!
-//! The first response promises a body: these bytes, of this representation. Whatever later attempts bring, the fetch delivers
-//! the promised bytes, each once and in order, or ends with an error. This type is the one owner of that promise.
+//! The first response promises a body: these bytes of this representation. Whatever later attempts deliver, the fetch delivers
+//! the promised bytes, each once and in order, or ends with an error. Only this type decides that.
 //!
 //! ```text
 //!   first response   [start ────────────── offset ······················ end)
@@ -14,38 +14,39 @@ use super::representation::{self, Likeness, Representation};
 use crate::error::{Error, ErrorKind};
 use crate::types::ByteRange;
 
-/// Bytes that every attempt after a break fetches again, to be compared with those that came before it.
+/// Length of the overlap check: every attempt after a break fetches this many bytes again and compares them with those received
+/// before.
 ///
-/// Also where the server repeats a strong validator: some keep an entity tag or a date over a change (tags made from a size
-/// and a date in seconds, files replaced with their dates, caches that serve old heads with new bodies). A break has cost a
-/// round trip and two heads of several hundred bytes, so 64 bytes more cost nothing that can be measured. Pieces of a file
-/// that were requested apart are different: the neighbour may not have arrived yet, and waiting for it would end pipelining,
-/// so they rely on a strong validator where each response repeats it.
+/// The check is also made if the server repeats a strong validator: some servers keep an entity tag or a date although the file
+/// changed (tags made from a size and a date in seconds, files replaced with their dates, caches that serve old heads with new
+/// bodies). A break costs a round trip and two heads of several hundred bytes, so 64 more bytes can't be measured. Pieces of a
+/// file that are requested separately are different: the neighbouring piece may not have arrived yet, and waiting for it would
+/// end pipelining, so they rely on a strong validator that each response repeats.
 const OVERLAP: usize = 64;
 
 /// A fetch's body over all its attempts.
 #[derive(Clone, Debug)]
 pub(crate) struct Continuation {
-    /// What was asked for.
+    /// The requested range. `None` for the whole resource.
     asked: Option<ByteRange>,
-    /// `None` until a response was accepted.
+    /// `None` until a response is accepted.
     begun: Option<Begun>,
-    /// Another entity tag beside the same length and date is left to the asker.
+    /// Accepts another entity tag with the same length and date. The caller checks each head itself.
     tolerates_other_tags: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Begun {
     representation: Representation,
-    /// The next byte that is new. Never beyond `end`.
+    /// Position of the next new byte. Never beyond `end`.
     offset: u64,
-    /// Where the promised body ends; `None` while no response told, which is the resource's end then.
+    /// End of the promised body. `None` until a response announces it: then the body ends where the resource ends.
     end: Option<u64>,
-    /// The last bytes before `offset`, `OVERLAP` at most.
+    /// The last bytes before `offset`, at most [`OVERLAP`], for the overlap check.
     tail: Vec<u8>,
-    /// The body that is read now is a part, and not the whole.
+    /// The current body is a part of the resource, not the whole.
     is_partial: bool,
-    /// It has brought a new byte.
+    /// The current body has delivered a new byte.
     has_advanced: bool,
 }
 
@@ -54,42 +55,42 @@ impl Continuation {
         Self { asked, begun: None, tolerates_other_tags: false }
     }
 
-    /// Leaves responses with another entity tag, but of the same length and date, to the asker, who has to judge each head.
+    /// Accepts responses with another entity tag but the same length and date. The caller has to check each head.
     pub(crate) fn tolerate_other_tags(&mut self) {
         self.tolerates_other_tags = true;
     }
 
-    /// Takes another entity tag for a change from now on, as nobody judges it.
+    /// Treats another entity tag as a change from now on: the caller no longer checks the heads.
     pub(crate) fn refuse_other_tags(&mut self) {
         self.tolerates_other_tags = false;
     }
 
-    /// True if a body that begins with `head` can be gone on with from anywhere, as far as the server says.
+    /// True if, according to `head`, the server can resume the body from any position.
     pub(crate) fn can_resume(&self, head: &ResponseHead) -> bool {
         let has_ranges = head.header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
         let has_end = self.begun.as_ref().is_some_and(|begun| begun.end.is_some());
         has_end && (head.is_partial() || has_ranges)
     }
 
-    /// As it is once all up to `position` has come; good for asking for the rest, and for looking at the head that answers,
-    /// but not for its bytes.
+    /// The state once all bytes before `position` have arrived. Use it to request the rest and to check the response head, not
+    /// for the bytes: their overlap is not known.
     pub(crate) fn at(&self, position: u64) -> Option<Self> {
         let mut later = self.clone();
-        // The asker does not see the head of a body that was faster than a silent one.
+        // The caller does not see the head of a hedged request.
         later.refuse_other_tags();
         let begun = later.begun.as_mut()?;
         let come = usize::try_from(position.saturating_sub(begun.offset)).unwrap_or(usize::MAX);
         begun.offset = begun.offset.max(position);
-        // What the bytes were does not matter, but how many are compared.
+        // Only the length of the tail matters here: it decides where the overlap begins.
         begun.tail.resize(begun.tail.len().saturating_add(come).min(OVERLAP), 0);
         Some(later)
     }
 
-    /// What the next attempt has to ask for; `None` before the first response was accepted.
+    /// The range that the next attempt requests. `None` until a response is accepted.
     pub(crate) fn range(&self) -> Option<ByteRange> {
         let begun = self.begun.as_ref()?;
         let start = begun.offset - begun.tail.len() as u64;
-        // Up to the end of the resource as most servers know it best.
+        // If the body ends with the resource, request an open range: every server that has ranges supports it.
         let end = begun.end.filter(|end| begun.representation.total() != Some(*end));
         Some(ByteRange::new(start, end.unwrap_or(u64::MAX)))
     }
@@ -98,17 +99,17 @@ impl Continuation {
         self.begun.as_ref()?.representation.strong_validator()
     }
 
-    /// Offset of the next new byte, once a response was accepted.
+    /// Position of the next new byte. `None` until a response is accepted.
     pub(crate) fn offset(&self) -> Option<u64> {
         Some(self.begun.as_ref()?.offset)
     }
 
-    /// True if all promised bytes have come.
+    /// True if all promised bytes have arrived.
     pub(crate) fn is_complete(&self) -> bool {
         self.begun.as_ref().is_some_and(|begun| begun.end == Some(begun.offset))
     }
 
-    /// Fails unless the response can go on with what came before.
+    /// Fails if the response can't continue the body.
     pub(crate) fn check(&self, head: &ResponseHead) -> Result<(), Error> {
         let Some(begun) = &self.begun else { return Ok(()) };
         match begun.representation.compare(head) {
@@ -139,8 +140,8 @@ impl Continuation {
         Ok(())
     }
 
-    /// Notes that the body behind `head` is read from now on. The first one is the promise. A head that was refused must not
-    /// come here, or the next attempt would ask for what nobody wanted.
+    /// Records that the body of `head` is read from now on. The first head is the promise. Do not pass a refused head: the next
+    /// attempt would resume a body that the caller did not accept.
     pub(crate) fn begin(&mut self, head: &ResponseHead) {
         let begun = self.begun.get_or_insert_with(|| Begun {
             representation: Representation::of(head),
@@ -152,15 +153,15 @@ impl Continuation {
         });
         begun.representation.learn_total(head);
         if begun.end.is_none() {
-            // The first was the whole, and did not tell how long that is.
+            // The first response was the whole resource, without its length.
             begun.end = begun.representation.total();
         }
         begun.is_partial = head.is_partial();
         begun.has_advanced = false;
     }
 
-    /// Takes `bytes` that came from `at` on, and returns the new ones among them, none beyond the promise. Those that had come
-    /// already have to be the same, as far as they are remembered.
+    /// Takes `bytes` that begin at position `at`, and returns the new ones among them, none beyond the promised end. Fails if
+    /// bytes that were received before differ, as far as the tail remembers them.
     pub(crate) fn take<'a>(&mut self, at: u64, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
         let Some(begun) = &mut self.begun else { return Ok(bytes) };
         let to_len = |len: u64| usize::try_from(len).unwrap_or(usize::MAX);
@@ -177,8 +178,8 @@ impl Continuation {
         Ok(new)
     }
 
-    /// Notes that a body ended at `at`, as its framing shows. Fails if that is not where all ends that was promised:
-    /// with [`ErrorKind::Truncated`] if the rest may come yet.
+    /// Checks that a body which ended at `at`, according to its framing, ended at the promised end. Otherwise fails: with
+    /// [`ErrorKind::Truncated`] if another attempt may deliver the rest.
     pub(crate) fn check_end(&self, at: u64) -> Result<(), Error> {
         let Some(begun) = &self.begun else { return Ok(()) };
         let offset = begun.offset;
@@ -192,10 +193,10 @@ impl Continuation {
             let why = || format!("the body ended at {offset}, but the first response announced {end}");
             return if offset == end { Ok(()) } else { Err(Error::new(ErrorKind::Truncated, why())) };
         }
-        // A part of unknown length is no proof that the resource ends there (RFC 9110, section 15.3.7.2: it may be shorter
-        // than asked), unless nothing follows the bytes that were there already.
+        // RFC 9110, section 15.3.7.2: a part may be shorter than requested, so the end of a part of unknown length does not
+        // prove that the resource ends there. If it adds nothing after the known bytes, the resource does end there.
         if begun.is_partial && (begun.has_advanced || at < offset) {
-            let why = format!("a part ended at {offset}, and no response told that the resource ends there");
+            let why = format!("a part ended at {offset}, but no response said that the resource ends there");
             return Err(Error::new(ErrorKind::Truncated, why));
         }
         if self.is_doubtful_end() && self.asked.is_some_and(|asked| asked.start > 0) {
@@ -205,8 +206,8 @@ impl Continuation {
         Ok(())
     }
 
-    /// True if a body that called itself the whole without telling its length, and ended here, is exactly as long as the range
-    /// that was asked for. It may be that range: of a server that forgets status 206.
+    /// True if the body, which the status says is the whole resource of unknown length, has exactly the length of the requested
+    /// range. It may be that range: some servers send it with status 200 instead of 206.
     pub(crate) fn is_doubtful_end(&self) -> bool {
         let Some(begun) = &self.begun else { return false };
         !begun.is_partial
@@ -223,7 +224,7 @@ impl Begun {
         if from >= until {
             return Ok(());
         }
-        // Both lie within 64 bytes, or within what came at once.
+        // No overflow: both differences are at most `OVERLAP`, or the length of `old`.
         let came = &old[(from - at) as usize..];
         let there = &self.tail[(from - tail_at) as usize..(until - tail_at) as usize];
         if came == there {
@@ -240,7 +241,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// A head with these fields.
+    /// A response head with these values.
     fn head(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> ResponseHead {
         ResponseHead::for_tests(status, part, total)
     }
@@ -315,8 +316,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever parts and wholes later attempts bring, and wherever they break: each promised byte comes once, in order,
-        /// none beyond, and the fetch is complete exactly when all have come.
+        /// Whatever parts and wholes later attempts deliver, and wherever they break: each promised byte is delivered once, in
+        /// order, none beyond the end, and the fetch is complete exactly when all have arrived.
         #[test]
         fn each_promised_byte_comes_once(
             body in proptest::collection::vec(any::<u8>(), 1..1000),

@@ -1,8 +1,7 @@
-//! One request, as its connection and its canceller see it.
+//! The state of one request that its connection, its timeouts and its cancellation share.
 //!
-//! ureq's connector learns of the request that it works for through a thread-local, set around ureq's call. A connection
-//! is bound to its request while it serves it, and unbound before it serves anybody else: a late cancel can't kill the
-//! socket's next user.
+//! A thread-local, set around ureq's call, tells ureq's connector which request it serves. A connection is bound to its request
+//! while it serves it, and unbound before it is reused, so a late cancel can't close the connection of the next request.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -20,59 +19,59 @@ use crate::client::net::socket::ShutdownHandle;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
-/// A request on its way.
+/// A request that is being sent or answered.
 #[derive(Default)]
 pub(super) struct Exchange {
     binding: Mutex<Binding>,
     pub(super) over: Over,
-    /// Where the request goes. `None` where a connection is opened ahead of one.
+    /// Origin of the request. `None` for a preconnect.
     pub(super) origin: Option<Origin>,
-    /// The TCP connection, while the body's reader has it.
+    /// The TCP connection while the reader of the body borrows it.
     pub(super) lending: Lending,
     silence: OnceLock<SilenceWatch>,
-    /// Addresses that others of the same request wait for. A new connection tries them last.
+    /// Addresses on which other attempts of the same request already wait. A new connection tries them last.
     away_from: Vec<SocketAddr>,
 }
 
-/// Which connection a request goes over.
+/// Which connection a request uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Over {
-    /// One from the pool, or else a new one.
+    /// A pooled connection, or a new one if there is none.
     #[default]
     Any,
-    /// A new one, whatever is in the pool.
+    /// A new connection, even if the pool has one.
     New,
-    /// One from the pool that has served others, or none.
+    /// A pooled connection that has answered a request before. Fails if there is none.
     Proven,
 }
 
 #[derive(Default)]
 struct Binding {
-    /// Set once, and then no socket is bound any more.
+    /// Set once. From then on `bind` fails.
     cancelled: Option<CancelReason>,
-    /// Ends the connection that this exchange uses, and nobody else.
+    /// Shuts the connection down. Only set while the connection serves this exchange.
     handle: Option<ShutdownHandle>,
-    /// The connection is complete, with its handshake.
+    /// The connection is complete, including its TLS handshake.
     connected: bool,
     /// The connection had served another request before.
     reused: bool,
-    /// The connection was complete before the request was made: reused, or opened ahead.
+    /// The connection was complete before the request was made: reused or preconnected.
     pooled: bool,
-    /// When a socket was bound last: nothing has come back over it since, unless `answered`.
+    /// When a socket was bound last. No byte has arrived on it since, unless `answered`.
     bound_at: Option<Instant>,
     /// When the request was sent.
     sent: Option<Instant>,
-    /// Something came back.
+    /// The first byte of the response has arrived.
     answered: bool,
-    /// How long that took.
+    /// Time from sending the request to the first byte of the response.
     ttfb: Option<Duration>,
-    /// No wait for more of the answer goes on for longer.
+    /// Deadline of every read of the response, besides the usual limits.
     read_until: Option<Instant>,
-    /// All of the response head came.
+    /// The response head is complete.
     has_head: bool,
-    /// Another exchange for the same request was faster.
+    /// Another exchange of the same hedged request was faster.
     superseded: bool,
-    /// While a connection is made: dropped when it is to be given up.
+    /// Set while a connection is being opened. Dropping it makes the dialling thread stop.
     holder: Option<Sender<()>>,
 }
 
@@ -85,7 +84,7 @@ impl Exchange {
         Self { over, origin: Some(origin.clone()), ..Self::default() }
     }
 
-    /// Lets a new connection try these addresses after all others.
+    /// Makes a new connection try these addresses last.
     pub(super) fn away_from(self, addresses: Vec<SocketAddr>) -> Self {
         Self { away_from: addresses, ..self }
     }
@@ -97,7 +96,7 @@ impl Exchange {
         ordered
     }
 
-    /// Runs `call` with this as the current exchange of the thread.
+    /// Runs `call` with this exchange as the thread's current one.
     pub(super) fn enter<T>(self: &Arc<Self>, call: impl FnOnce() -> T) -> T {
         struct Leave;
         impl Drop for Leave {
@@ -114,14 +113,14 @@ impl Exchange {
         CURRENT.with_borrow(Clone::clone)
     }
 
-    /// Releases the thread that is blocked on this exchange's socket, now and from now on.
+    /// Shuts the socket of this exchange down, which wakes the thread that is blocked on it. No socket can be bound afterwards.
     pub(super) fn abort(&self, reason: CancelReason) {
         let mut binding = self.binding.lock();
         binding.cancelled.get_or_insert(reason);
         binding.shut_down();
     }
 
-    /// Releases whoever is blocked on this exchange, unless its response head is complete. False if it is.
+    /// Ends this exchange because another one was faster, unless its response head is complete. Returns false if it is.
     pub(super) fn supersede(&self) -> bool {
         let mut binding = self.binding.lock();
         binding.superseded |= !binding.has_head;
@@ -131,40 +130,40 @@ impl Exchange {
         !binding.has_head
     }
 
-    /// Releases whoever reads the body, because another exchange goes on with it.
+    /// Ends the read of the body with an error, because another exchange continues it.
     pub(super) fn break_off(&self) {
         let mut binding = self.binding.lock();
         binding.superseded = true;
         binding.shut_down();
     }
 
-    /// Notes that all of the response head has come. False if another exchange was faster.
+    /// Records that the response head is complete. False if another exchange was faster.
     pub(super) fn note_head(&self) -> bool {
         let mut binding = self.binding.lock();
         binding.has_head = !binding.superseded;
         binding.has_head
     }
 
-    /// Since when its connection has been silent, whether that is reused, and whether it comes from the pool. `None` while
-    /// there is no connection.
+    /// When the socket was bound, whether the connection is reused, and whether it is pooled. `None` while there is no
+    /// connection.
     pub(super) fn silent_since(&self) -> Option<(Instant, bool, bool)> {
         let binding = self.binding.lock();
         Some((binding.bound_at?, binding.reused, binding.pooled))
     }
 
-    /// The address that its connection leads to, while it has one.
+    /// The remote address of its connection, while it has one.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         self.binding.lock().handle.as_ref().and_then(ShutdownHandle::peer)
     }
 
-    /// Why it was aborted, if it was.
+    /// The reason of the abort, as an error.
     pub(super) fn cancelled(&self) -> Option<Error> {
         self.binding.lock().cancelled.map(Error::cancelled)
     }
 
-    /// True if the request went over a connection that had served another one before, and `error` may be of that
-    /// connection alone: only an answer proves that it still served. What came in place of one was no answer to this
-    /// request, but bytes from before it.
+    /// True if the request used a reused connection and `error` may only mean that the server had closed it: without a response
+    /// there is no proof that the connection still worked. An invalid response counts as well: its bytes were sent before this
+    /// request.
     pub(super) fn was_stale(&self, error: &Error) -> bool {
         let is_no_answer =
             matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected | ErrorKind::Tls);
@@ -173,12 +172,12 @@ impl Exchange {
         binding.reused && is_alone && (is_no_answer || !binding.answered)
     }
 
-    /// True if it got as far as a complete connection.
+    /// True if the exchange had a complete connection.
     pub(super) fn was_connected(&self) -> bool {
         self.binding.lock().connected
     }
 
-    /// True if its connection had served others before.
+    /// True if its connection had served another request before.
     pub(super) fn is_reused(&self) -> bool {
         self.binding.lock().reused
     }
@@ -198,7 +197,7 @@ impl Exchange {
         Ok(())
     }
 
-    /// Keeps `holder` while a connection is made, and drops it when this is aborted; at once if it was.
+    /// Keeps `holder` while a connection is being opened, and drops it on an abort; at once if the exchange is already aborted.
     pub(super) fn hold(&self, holder: Sender<()>) {
         let mut binding = self.binding.lock();
         binding.holder = Some(holder).filter(|_| binding.cancelled.is_none() && !binding.superseded);
@@ -211,7 +210,7 @@ impl Exchange {
         }
     }
 
-    /// Notes that the connection is complete that was opened for this. An error if this was aborted meanwhile.
+    /// Records that the connection which was opened for this exchange is complete. Fails if the exchange was aborted meanwhile.
     pub(super) fn complete(&self, handle: &ShutdownHandle) -> Result<(), Error> {
         let mut binding = self.binding.lock();
         binding.connected = binding.handle.as_ref().is_some_and(|bound| bound.is_same(handle));
@@ -221,19 +220,19 @@ impl Exchange {
         Err(binding.cancelled.map_or_else(Error::superseded, Error::cancelled))
     }
 
-    /// It goes over a connection that was complete before.
+    /// Records that the exchange uses a connection from the pool.
     pub(super) fn note_connected(&self) {
         let mut binding = self.binding.lock();
         binding.connected = true;
         binding.pooled = true;
     }
 
-    /// Notes that the request is being sent.
+    /// Records the time at which the request is sent.
     pub(super) fn note_sent(&self) {
         self.binding.lock().sent = Some(Instant::now());
     }
 
-    /// Notes that something came back. True the first time.
+    /// Records the first byte of the response. True the first time.
     pub(super) fn note_answer(&self) -> bool {
         let mut binding = self.binding.lock();
         if !binding.answered {
@@ -242,37 +241,37 @@ impl Exchange {
         !std::mem::replace(&mut binding.answered, true)
     }
 
-    /// How long the first byte of the answer took.
+    /// Time from sending the request to the first byte of the response.
     pub(super) fn ttfb(&self) -> Option<Duration> {
         self.binding.lock().ttfb
     }
 
-    /// Lets no wait for more of the answer go on for longer.
+    /// Limits every read of the response to this deadline.
     pub(super) fn read_until(&self, until: Instant) {
         self.binding.lock().read_until = Some(until);
     }
 
-    /// What is left of a wait for more of the answer.
+    /// Shortens `timeout` to the deadline of [`read_until`](Self::read_until).
     pub(super) fn limit(&self, timeout: NextTimeout) -> NextTimeout {
         let Some(until) = self.binding.lock().read_until else { return timeout };
         let left = until.saturating_duration_since(Instant::now());
         NextTimeout { after: timeout.after.min(time::Duration::Exact(left)), ..timeout }
     }
 
-    /// Reports silences of its body from now on.
+    /// Reports silences of the body to `watch` from now on.
     pub(super) fn watch(&self, watch: SilenceWatch) {
         // A second watch fails to be set: each body is watched once, and the first watch stays.
         let _ = self.silence.set(watch);
     }
 
-    /// What silences of its body are reported to.
+    /// The watch to which silences of the body are reported.
     pub(super) fn silence(&self) -> Option<&SilenceWatch> {
         self.silence.get()
     }
 }
 
 impl Error {
-    /// Of an exchange that another one for the same request was faster than. Nobody but the hedge sees it.
+    /// The error of an exchange that lost to another one of the same hedged request. Only the hedge sees it.
     pub(super) fn superseded() -> Self {
         Self::new(ErrorKind::Disconnected, "another connection was faster")
     }

@@ -1,4 +1,4 @@
-//! Heads of answers, as far as they were found to answer what was asked, and what identifies a resource in them.
+//! Heads of accepted responses, and the validators in them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ureq::http::{HeaderName, HeaderValue};
 use crate::safe_url::SafeUrl;
 use crate::types::ByteRange;
 
-/// By what two answers are known to be of the same resource, byte for byte.
+/// Identifies one version of a resource: two responses with the same validator have the same bytes.
 ///
 /// ```no_run
 /// use windway::downloader::Validator;
@@ -29,7 +29,7 @@ use crate::types::ByteRange;
 pub enum Validator {
     /// A strong entity tag, quotes included.
     ETag(String),
-    /// The date of the last change, as the server wrote it.
+    /// The value of `Last-Modified`, as the server wrote it.
     LastModified(String),
 }
 
@@ -41,7 +41,7 @@ impl Validator {
     }
 }
 
-/// The head of an answer: valid, and an answer to what was asked.
+/// The head of a response that was checked against its request: status, header fields, and which bytes its body contains.
 ///
 /// Cheap to clone.
 ///
@@ -63,7 +63,7 @@ pub(super) struct Head {
     pub(super) start: u64,
     pub(super) body_len: Option<u64>,
     pub(super) total: Option<u64>,
-    /// The body is a part, whatever the status says.
+    /// The body is a part of the resource, whatever the status says.
     pub(super) is_partial: bool,
     pub(super) asked: Option<ByteRange>,
 }
@@ -73,14 +73,14 @@ impl ResponseHead {
         Self(Arc::new(head))
     }
 
-    /// For the log: which bytes the body has, of how many.
+    /// The range of the body and the length of the resource, for the log.
     pub(crate) fn extent(&self) -> String {
         let end = self.0.body_len.map_or(u64::MAX, |len| self.0.start.saturating_add(len));
         let total = self.0.total.map(|total| format!(" of {total}")).unwrap_or_default();
         format!("bytes {}{total}", ByteRange::new(self.0.start, end))
     }
 
-    /// 200, 206, or 203: a whole that a proxy has transformed.
+    /// Status code: 200, 206, or 203, which is a 200 that a proxy has transformed.
     pub fn status(&self) -> u16 {
         self.0.status
     }
@@ -90,43 +90,43 @@ impl ResponseHead {
         &self.0.url
     }
 
-    /// A header's value; the first one if there are several. `None` if it is not there or not ASCII.
+    /// Value of a header field, the first one if there are several. `None` if it is missing or not ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.0.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// Offset in the resource of the body's first byte. 0 if the server sends the whole, whatever was asked for.
+    /// Position of the body's first byte in the resource. 0 if the server sends the whole, even if a range was requested.
     pub fn start(&self) -> u64 {
         self.0.start
     }
 
-    /// Bytes of body, if announced.
+    /// Length of the body in bytes, if announced.
     pub fn body_len(&self) -> Option<u64> {
         self.0.body_len
     }
 
-    /// Bytes of the whole resource, if the response contains it.
+    /// Length of the whole resource in bytes, if the response contains it.
     pub fn total(&self) -> Option<u64> {
         self.0.total
     }
 
-    /// True if the body is the part that was asked for, or its beginning; false if it is the whole. Tells more than the
-    /// status: some servers send the part, and its `Content-Range`, with status 200.
+    /// True if the body is the requested part, or the beginning of it; false if it is the whole resource. Do not rely on the
+    /// status instead: some servers send the part, with its `Content-Range`, as a 200.
     pub fn is_partial(&self) -> bool {
         self.0.is_partial
     }
 
-    /// True if the body is a part that ends before the range does that was asked for, although the resource goes on there.
-    /// A server may do that (RFC 9110, section 15.3.7.2); the rest has to be fetched by itself. Where the server does not
-    /// tell [`total`](Self::total), true also if the resource may go on there.
+    /// True if the body is a part that ends before the requested range, although the resource continues. A server may do that
+    /// (RFC 9110, section 15.3.7.2); request the rest separately. If [`total`](Self::total) is unknown, this is also true if
+    /// the resource may continue.
     pub fn is_shorter_than_asked(&self) -> bool {
         let wanted = self.0.asked.map_or(u64::MAX, |asked| asked.end).min(self.0.total.unwrap_or(u64::MAX));
         let end = self.0.body_len.map_or(u64::MAX, |len| self.0.start.saturating_add(len));
         self.0.is_partial && end < wanted
     }
 
-    /// All header fields, in no particular order: the name in lower case, and the value, which may hold bytes that are
-    /// not ASCII. A field that was sent several times is returned several times.
+    /// All header fields, in no particular order: the name in lower case, and the value, which may contain bytes that are not
+    /// ASCII. A field that was sent several times is returned several times.
     ///
     /// ```no_run
     /// # let peer = windway::Downloader::global()?.register((), Default::default())?;
@@ -140,12 +140,12 @@ impl ResponseHead {
         self.0.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
     }
 
-    /// The content type.
+    /// Value of `Content-Type`.
     pub fn content_type(&self) -> Option<&str> {
         self.header("content-type")
     }
 
-    /// The strong entity tag, else the date of the last change, else nothing.
+    /// The strong entity tag, otherwise the value of `Last-Modified`, otherwise `None`.
     pub fn validator(&self) -> Option<Validator> {
         let strong = self.header("etag").filter(|tag| tag.starts_with('"'));
         strong
@@ -153,8 +153,9 @@ impl ResponseHead {
             .or_else(|| self.header("last-modified").map(|date| Validator::LastModified(date.to_owned())))
     }
 
-    /// What `If-Range` may carry: a strong tag, else a date that is sure to be of this version: at least a minute before
-    /// that of the answer (RFC 9110, sections 13.1.5 and 8.8.2.2; the minute is RFC 7232's).
+    /// A validator that is allowed in `If-Range`: a strong entity tag, otherwise a date at least 60 s before that of the
+    /// response, which is sure to be of this version (RFC 9110, sections 13.1.5 and 8.8.2.2; the 60 s are from RFC 7232,
+    /// section 2.2.2).
     pub(crate) fn strong_validator(&self) -> Option<Validator> {
         let validator = self.validator()?;
         let Validator::LastModified(changed) = &validator else { return Some(validator) };
@@ -164,7 +165,7 @@ impl ResponseHead {
     }
 }
 
-/// An entity tag without the mark of a weak one (RFC 9110, section 8.8.3).
+/// An entity tag without the weak mark `W/` (RFC 9110, section 8.8.3).
 pub(super) fn opaque_tag(tag: &str) -> &str {
     tag.strip_prefix("W/").unwrap_or(tag)
 }

@@ -1,9 +1,9 @@
-//! Hedged requests: when a request has waited too long for its response head, the same request is sent over another
-//! connection beside it, and the first head wins (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
+//! Hedged requests: when a request has waited too long for its response head, the same request is also sent over another
+//! connection, and the first head wins (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
 //!
-//! After a change of network (sleep, Wi-Fi, a NAT that forgot) a pooled connection swallows what is sent and says nothing.
-//! Some servers accept a connection and never answer on it; some answer one connection at a time, and leave a new one
-//! waiting for as long as another is kept alive.
+//! After a change of network (sleep, Wi-Fi, an expired NAT entry) a pooled connection accepts bytes but never delivers them or
+//! fails. Some servers accept a connection and never answer on it; some serve one connection at a time, and let a new one wait
+//! as long as another is kept alive.
 //!
 //! ```text
 //!  request ──▶ first connection ········ silent ·········▶ superseded: its socket is shut down
@@ -11,8 +11,8 @@
 //!                      └──▶ windway-hedge: another ──▶ head ─────┘
 //! ```
 //!
-//! The request's own thread may be blocked in a connect, a handshake or a read; so an [alarm](super::alarm) decides, each
-//! hedged request runs on a thread of its own, and the request's thread joins them all before it returns.
+//! The thread of the request may be blocked in a connect, a handshake or a read. So an [alarm](super::alarm) decides when to
+//! hedge, each hedged request runs on a thread of its own, and the request's thread joins them all before it returns.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::safe_url::HttpUrl;
 
-/// Sends `request` to `url`, hedged if `hedging` says how. Blocks until a head is there, an error, or a cancel.
+/// Sends `request` to `url`, hedged if `hedging` is set. Blocks until a response head arrives, all attempts fail, or a cancel.
 pub(super) fn send(
     sender: &Arc<Sender>,
     request: &Request,
@@ -49,39 +49,39 @@ pub(super) fn send(
     attempt
 }
 
-/// A request that may be hedged, from its sending to its head.
+/// A request that may be hedged, from sending it until its response head.
 struct Hedge {
     sender: Arc<Sender>,
     request: Request,
     url: HttpUrl,
     urgency: Arc<dyn Urgency>,
-    /// The request's own.
+    /// The token of the request.
     cancel: CancelToken,
     first: Arc<Exchange>,
     began: Instant,
     state: Mutex<State>,
-    /// Notified when a hedged request has ended.
+    /// Notified when a hedged request has ended; the request's thread waits here.
     ended: Condvar,
 }
 
 struct State {
     policy: HedgePolicy,
-    /// Cancels the hedged requests, and lies below the request's own. Made with the first of them.
+    /// Cancels the hedged requests. A child of the request's token, made with the first of them.
     hedged: Option<CancelToken>,
     hedges: Vec<Hedged>,
-    /// Addresses whose connections gave no head.
+    /// Addresses whose connections did not answer.
     mute: Vec<SocketAddr>,
-    /// Of those, the ones that have not ended.
+    /// Number of `hedges` that have not ended.
     running: usize,
-    /// The request has its head, or has failed: nothing is begun any more, and nothing wins.
+    /// The request has its head, or has failed: no hedged request starts or wins any more.
     is_over: bool,
     winner: Option<Answer>,
-    /// The server's refusal of a connection more.
+    /// A response by which the server refused another connection.
     refusal: Option<Answer>,
     failure: Option<(Error, Arc<Exchange>)>,
 }
 
-/// The request on another connection.
+/// A hedged request.
 struct Hedged {
     exchange: Arc<Exchange>,
     thread: JoinHandle<()>,
@@ -120,14 +120,14 @@ impl Hedge {
         })
     }
 
-    /// Sends the request once more if it is time. Returns when to look again.
+    /// Sends a hedged request if one is due. Returns when to check again.
     fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         let mut state = self.state.lock();
         if state.is_over || state.winner.is_some() {
             return None;
         }
         let Some((since, is_reused, is_pooled)) = self.first.silent_since() else {
-            // No connection yet. To the addresses that are tried another one would be tried as well.
+            // No connection yet: happy eyeballs already tries all addresses, and another connection would try the same ones.
             return Some(now + state.policy.delay);
         };
         let origin = self.url.origin();
@@ -163,16 +163,16 @@ impl Hedge {
                 state.running += 1;
                 state.hedges.push(Hedged { exchange, thread });
             }
-            Err(error) => log::warn!("no thread to hedge with: {error}"),
+            Err(error) => log::warn!("can't start a thread for a hedged request: {error}"),
         }
     }
 
-    /// Takes what a hedged request came to.
+    /// Takes the result of a hedged request.
     fn end_hedged(&self, exchange: &Arc<Exchange>, attempt: Attempt) {
         let mut state = self.state.lock();
         let (mut has_won, mut is_to_decide) = (false, false);
         match attempt {
-            // A server that limits connections refuses the second one: that is no answer to the first.
+            // A server that limits connections refuses the second one. The first attempt may still succeed.
             Ok(answer) if is_refusal(&answer) => state.refusal = Some(answer),
             Ok(answer) if !state.is_over && state.winner.is_none() && self.first.supersede() => {
                 has_won = true;
@@ -182,12 +182,12 @@ impl Hedge {
                     other.exchange.supersede();
                 }
             }
-            // Too late.
+            // Another attempt won.
             Ok(answer) => drop(answer),
-            // One that found no connection to go over says nothing of the server.
+            // Only an attempt over a new connection says something about the server.
             Err(failure) if exchange.over == Over::New => state.failure = Some(failure),
-            // Another request took the connection first. It will be idle again, and nothing else may ever answer: an origin
-            // that serves one connection at a time leaves new ones waiting.
+            // Another request took the pooled connection first. Try it again when it is idle: if the origin serves one
+            // connection at a time, no new connection is ever answered.
             Err((_, unused)) if !unused.was_connected() => {
                 state.policy.handle_proven_taken();
                 is_to_decide = true;
@@ -205,14 +205,14 @@ impl Hedge {
         }
     }
 
-    /// What it says of the other connections that one was silent while another answered.
+    /// Records what the win of one connection shows about the silent ones.
     fn note_win(&self, exchange: &Exchange, mute: &[SocketAddr]) {
         let origin = self.url.origin();
         let pool = &self.sender.pool;
         if exchange.over == Over::Proven {
             return pool.note_unanswered(origin);
         }
-        // Those that lay idle beside the silent one are as dead, wherever the path broke.
+        // The connections that were idle in that time used the same broken path: close them.
         pool.forget_older(origin, self.began);
         let Some(good) = exchange.peer() else { return };
         for mute in mute.iter().filter(|mute| mute.ip() != good.ip()) {
@@ -220,7 +220,8 @@ impl Hedge {
         }
     }
 
-    /// Ends it: the winner's answer, or the failure of all. Blocks until its threads have ended.
+    /// Ends the hedge. Returns the response of the winner, or the error if all attempts failed. Blocks until all its threads
+    /// have ended.
     fn end(&self, first: Attempt, cancel: &CancelToken) -> Attempt {
         let mut state = self.state.lock();
         if first.is_err() {
@@ -240,7 +241,7 @@ impl Hedge {
             hedged.iter().for_each(CancelToken::cancel);
         }
         for Hedged { exchange, thread } in hedges {
-            // The winner's body outlives this, and is cancelled with the request.
+            // `supersede` does not touch the winner: its head is complete. Its body is cancelled with the request.
             exchange.supersede();
             if thread.join().is_err() {
                 log::error!("a hedged request panicked");
@@ -264,7 +265,7 @@ impl Call for Hedge {
     }
 }
 
-/// Servers, and what stands before them, answer a connection too many in these ways.
+/// True for the statuses by which servers and the proxies in front of them refuse one connection too many.
 fn is_refusal(answer: &Answer) -> bool {
     matches!(answer.response.status().as_u16(), 403 | 429 | 500..)
 }
@@ -286,7 +287,7 @@ mod tests {
         }
     }
 
-    /// Two addresses of one host, the first of which accepts and never answers.
+    /// A host with two addresses, of which the first accepts connections but never answers.
     #[test]
     fn another_address_of_the_host_is_tried_first() {
         let mute = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -316,7 +317,7 @@ mod tests {
         assert_eq!(response.read_chunk(&mut body).unwrap(), 2);
         let lost = response.lost();
         assert!(lost >= hedging.delay, "{lost:?}");
-        // The next connection goes to the one that answered.
+        // The next connection uses the address that answered.
         let response = client.open(&request, &token, None).unwrap();
         assert_eq!(response.lost(), Duration::ZERO);
         drop(response);

@@ -1,15 +1,15 @@
-//! When a request is sent once more over another connection, and over which. Pure: reads no clock and sends nothing.
+//! Decides when a request is hedged, and over which connection. Pure: no clock, no I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::exchange::Over;
 
-/// New connections for one request, beside its first one. Each waits twice as long for the one before, so the last one begins
-/// after four delays; more would be load on a server that is down.
+/// Maximum number of hedged requests over new connections for one request. The pauses between them double, so the last one
+/// starts after four delays. More would only add load to a server that is down.
 const MAX_NEW: u32 = 3;
 
-/// Whether somebody waits for what is requested. Changes while it is under way.
+/// Whether a reader is blocked on the requested bytes. This changes while the request runs.
 pub(crate) trait Urgency: Send + Sync {
     fn is_urgent(&self) -> bool;
 }
@@ -17,36 +17,36 @@ pub(crate) trait Urgency: Send + Sync {
 /// How a request is hedged.
 #[derive(Clone)]
 pub(crate) struct Hedging {
-    /// How long its connection may be silent before another one is tried.
+    /// Silence of the connection after which the request is hedged.
     pub(crate) delay: Duration,
     pub(crate) urgency: Arc<dyn Urgency>,
 }
 
-/// Decides when a request is sent once more, and over what. Reads no clock.
+/// Decides when one request is hedged, and over which connection. Reads no clock.
 #[derive(Debug)]
 pub(super) struct HedgePolicy {
     pub(super) delay: Duration,
-    /// It was sent over a proven connection beside the first one.
+    /// A hedged request was sent over a proven connection.
     over_proven: bool,
-    /// How many new connections it was sent over beside the first one.
+    /// Number of hedged requests that were sent over new connections.
     over_new: u32,
-    /// The silence at which the next of those may follow.
+    /// Silence of the first connection at which the next one may use a new connection.
     new_at: Duration,
 }
 
-/// What is known of a request that waits.
+/// What is known about a waiting request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
-    /// How long its connection has been silent.
+    /// Time for which its connection has been silent.
     pub(super) silence: Duration,
     /// Its connection has answered another request before.
     pub(super) is_reused: bool,
-    /// Its connection is reused or was opened ahead: it may have died before the request was sent.
+    /// Its connection is reused or preconnected: it may have died before the request was sent.
     pub(super) is_pooled: bool,
     pub(super) is_urgent: bool,
-    /// A connection is idle that has answered before.
+    /// The pool has an idle connection that has answered before.
     pub(super) has_proven: bool,
-    /// The origin answers one connection at a time.
+    /// The origin serves one connection at a time.
     pub(super) is_single_connection: bool,
 }
 
@@ -55,14 +55,14 @@ impl HedgePolicy {
         Self { delay, over_proven: false, over_new: 0, new_at: delay }
     }
 
-    /// Over what to send the request once more now, if so.
+    /// The connection over which to send a hedged request now. `None` if none is due.
     pub(super) fn poll(&mut self, waiting: Waiting) -> Option<Over> {
         if self.may_use_proven(waiting) && waiting.has_proven && waiting.silence >= self.delay / 2 {
             self.over_proven = true;
             return Some(Over::Proven);
         }
         if self.new_at(waiting).is_some_and(|at| waiting.silence >= at) {
-            // After this one, however late it is: it has to have its time.
+            // Counted from now, even if this one is late: each attempt gets its whole time.
             self.new_at = waiting.silence + self.delay * 2_u32.pow(self.over_new);
             self.over_new += 1;
             return Some(Over::New);
@@ -79,24 +79,25 @@ impl HedgePolicy {
         proven.into_iter().chain(self.new_at(waiting)).min()
     }
 
-    /// Notes that the proven connection was taken by another request first.
+    /// Records that another request took the proven connection first.
     pub(super) fn handle_proven_taken(&mut self) {
         self.over_proven = false;
     }
 
-    /// One that has answered before tells a server that answers one at a time from one that is gone.
+    /// If a proven connection answers although a new one does not, the server is alive but serves one connection at a time.
     fn may_use_proven(&self, waiting: Waiting) -> bool {
         !self.over_proven && !waiting.is_reused
     }
 
     fn new_at(&self, waiting: Waiting) -> Option<Duration> {
-        // Bulk on a new connection has no reason to suspect it, and one more request may be what a slow server lacks least.
+        // A prefetch on a new connection is not hedged: the connection can't have died in the pool, and a slow server needs no
+        // more load.
         let most = match (waiting.is_urgent, waiting.is_pooled) {
             (true, _) => MAX_NEW,
             (false, true) => 1,
             (false, false) => 0,
         };
-        // Another new one would wait for the same connection to be closed.
+        // Such an origin would let another new connection wait as well.
         let is_useless = waiting.is_single_connection && !waiting.is_reused;
         (self.over_new < most && !is_useless).then_some(self.new_at)
     }
@@ -119,7 +120,7 @@ mod tests {
         }
     }
 
-    /// Runs it for a minute. What is sent, and at which silence in milliseconds.
+    /// Runs the policy for a minute of silence. Returns what is sent, with the silence in milliseconds.
     fn run(change: impl Fn(Waiting) -> Waiting) -> Vec<(u128, Over)> {
         let mut policy = HedgePolicy::new(DELAY);
         let (mut sent, mut now) = (Vec::new(), Some(DELAY / 2));
@@ -146,7 +147,7 @@ mod tests {
         let ahead = |it| Waiting { is_reused: false, ..it };
         let sent = run(ahead);
         assert_eq!(sent[..2], [(500, Over::Proven), (1000, Over::New)]);
-        // One that becomes idle later is found.
+        // A connection that becomes idle later is used.
         let later = |it: Waiting| Waiting { has_proven: it.silence > 7 * DELAY, ..ahead(it) };
         assert_eq!(run(later).last(), Some(&(7500, Over::Proven)));
     }
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(run(fresh), []);
         let mut policy = HedgePolicy::new(DELAY);
         assert_eq!(policy.poll(fresh(waiting(5000))), None);
-        // Somebody has come to wait for it.
+        // A reader has begun to wait for it.
         let urgent = Waiting { is_urgent: true, ..fresh(waiting(5000)) };
         assert_eq!(policy.poll(urgent), Some(Over::New));
         assert_eq!(policy.poll(urgent), None);

@@ -1,11 +1,11 @@
-//! Tells a trickle from a slow body. Reads no clock: the time that was waited for bytes comes with them.
+//! Detects bodies below the minimum rate. Reads no clock: the caller passes the time that each read waited.
 
 use std::time::Duration;
 
-/// How a body has come lately. Time in which nobody waited for it does not count.
+/// Measures the rate of a body over a window. Only the time in which a reader waited for bytes counts.
 #[derive(Debug)]
 pub(super) struct MinRateMonitor {
-    /// Bytes that have to come in a window.
+    /// Minimum number of bytes in a window.
     least: u64,
     window: Duration,
     waited: Duration,
@@ -13,13 +13,13 @@ pub(super) struct MinRateMonitor {
 }
 
 impl MinRateMonitor {
-    /// Less than `min_rate` bytes a second over a `window` of waiting is a trickle; 0 takes anything.
+    /// `min_rate` is in bytes a second, over a `window` of waiting. 0 accepts any rate.
     pub(super) fn new(min_rate: u64, window: Duration) -> Self {
         let least = (min_rate as f64 * window.as_secs_f64()) as u64;
         Self { least, window, waited: Duration::ZERO, came: 0 }
     }
 
-    /// Notes that so many bytes came after so long a wait. True if it has become a trickle.
+    /// Records a read of `bytes` that took `waited`. True if the window that ends now was below the minimum rate.
     pub(super) fn is_below(&mut self, bytes: usize, waited: Duration) -> bool {
         self.came += bytes as u64;
         self.waited += waited;

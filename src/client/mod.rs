@@ -5,11 +5,11 @@
 //!                        └▶ hedge: the same request over another connection, after a delay
 //!                             └▶ sender: one request over one connection, by ureq (h1)
 //!                                  └▶ pool: idle and preconnected connections ─▶ net, tls: new ones
-//!  Response::read_chunk ─▶ body ─▶ h1: ureq, or the socket     silence, rest: what goes on with a body that falls silent
+//!  Response::read_chunk ─▶ body ─▶ h1: ureq, or the socket     silence, rest: hedged requests for a silent body
 //! ```
 //!
-//! Upper parts use lower ones, never the other way round. The [body](response) never ends early without an error, and a [continuation] says how a
-//! broken one goes on.
+//! Upper parts use lower ones, never the other way round. A [response] whose body ends early returns an error, and a
+//! [continuation] decides how the next attempt resumes the body.
 
 mod acceptance;
 mod alarm;
@@ -60,23 +60,23 @@ pub(crate) use request::Request;
 pub(crate) use rest::Rest;
 pub(crate) use stats::ClientStats;
 
-/// Makes exchanges over connections that are kept alive. Cheap to clone.
+/// Sends requests over a pool of kept-alive connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpClient {
     opener: Arc<Opener>,
-    /// Every request is answered at once with nothing, for benches of what is around it.
+    /// Every request returns an empty body at once, without I/O. For tests and benches of the layers above.
     has_no_network: bool,
 }
 
 impl HttpClient {
-    /// Starts no thread and opens nothing.
+    /// Starts no thread and opens no connection.
     pub(crate) fn new(config: &ClientConfig) -> Result<Self, Error> {
         let min_rate = (config.min_rate, config.silence_timeout);
         let opener = Opener::new(setup::sender(config)?, config.max_redirects, min_rate);
         Ok(Self { opener: Arc::new(opener), has_no_network: false })
     }
 
-    /// As [`new`](Self::new), with nothing behind it: every answer is an empty body, and there at once.
+    /// As [`new`](Self::new), but without a network: every request returns an empty body at once.
     #[cfg(any(test, feature = "bench"))]
     pub(crate) fn without_network(config: &ClientConfig) -> Result<Self, Error> {
         Ok(Self { has_no_network: true, ..Self::new(config)? })
@@ -90,24 +90,25 @@ impl HttpClient {
         self.sender().counters.stats(self.sender().pool.idle())
     }
 
-    /// Keeps a connection to where `request` goes ready while the result lives.
+    /// Keeps a connection to the origin of `request` ready until the guard is dropped. `None` without a network.
     pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
         (!self.has_no_network).then(|| self.sender().pool.keep_preconnected(request.origin()))
     }
 
-    /// True if where `request` goes is known to answer one connection at a time.
+    /// True if the origin of `request` is known to serve one connection at a time.
     pub(crate) fn is_single_connection(&self, request: &Request) -> bool {
         self.sender().pool.is_single_connection(request.origin())
     }
 
-    /// Opens connections to where `request` goes until so many are ready, in the background, and again as they are used.
+    /// Preconnects to the origin of `request` in the background until `ready` connections are idle, and again whenever one is
+    /// used.
     pub(crate) fn preconnect(&self, request: &Request, ready: usize) {
         if !self.has_no_network {
             self.sender().pool.want(request.origin(), ready);
         }
     }
 
-    /// Lets go of all connections that serve nobody, and of the addresses that were looked up.
+    /// Closes all idle connections and forgets the resolved addresses: both may be wrong on the new network.
     pub(crate) fn network_changed(&self) {
         self.sender().lookups.outdate();
         self.sender().pool.change_network();
@@ -119,32 +120,33 @@ impl HttpClient {
         self.sender().pool.await_preconnects();
     }
 
-    /// Closes what serves nobody, and opens nothing ahead any more. Does not block.
+    /// Closes the idle connections and stops preconnecting. Blocks only until the alarm thread has ended, which it does at
+    /// once.
     pub(crate) fn close(&self) {
         self.sender().pool.close();
         self.sender().alarms.close();
     }
 
-    /// Looks again at requests that were not urgent when they could have been hedged.
+    /// Checks again whether requests that were due to be hedged, but were not urgent, are urgent now.
     pub(crate) fn recheck_urgency(&self) {
         self.sender().alarms.recheck();
     }
 
-    /// Calls `call` at `at`, and may call it again, until the result is dropped. `call` must not block.
+    /// Calls `call` at `at`, and maybe again later, until the returned alarm is dropped. `call` must not block.
     pub(crate) fn call_at(&self, at: Instant, call: impl Fn() + Send + Sync + 'static) -> Alarm {
         self.sender().alarms.set(at, Arc::new(AtDeadline(call)))
     }
 
-    /// Blocks until the threads that `close` ends have ended.
+    /// Blocks until the threads that [`close`](Self::close) stopped have ended.
     pub(crate) fn await_closed(&self) {
         self.sender().pool.await_closed();
     }
 
-    /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With
-    /// `hedging`, a connection that gives no head for too long is not waited for alone: see [hedge].
+    /// Sends `request` and follows redirects. Blocks until a valid response head arrives, the request fails or is cancelled.
+    /// With `hedging`, a request whose connection stays silent for too long is hedged: see [hedge].
     ///
-    /// A request with a remembered target goes there first, and at once to its own URL if the target does not serve it:
-    /// that URL may lead to another target by now. The error is that of the request's own URL then.
+    /// A request with a remembered redirect target goes there first. If the target fails, the request goes to its own URL at
+    /// once, since that may redirect elsewhere by now; if that fails too, its error is returned.
     pub(crate) fn open(
         &self,
         request: &Request,
@@ -157,8 +159,8 @@ impl HttpClient {
         self.opener.open(request, cancel, hedging)
     }
 
-    /// Requests the rest of `body` over a new connection beside it while it is silent and its reader waits. To be called once
-    /// a continuation has begun with this body, which holds on to its token. Does nothing for a body that can't be resumed.
+    /// From now on, while `body` is silent and its reader waits, requests the rest over a new connection. Call this after the
+    /// continuation has begun with this body and the body keeps its token. Does nothing if the body can't be resumed.
     pub(crate) fn hedge_body(&self, body: &mut Response, hedging: &Hedging, request: &Request, rest: Rest) {
         rest::hedge_body(&self.opener, body, hedging, request, rest);
     }

@@ -26,21 +26,21 @@ use crate::types::ByteRange;
 pub(super) struct Opener {
     pub(super) sender: Arc<Sender>,
     max_redirects: u32,
-    /// What makes a body a trickle: bytes a second, over a while.
+    /// Minimum rate of a body in bytes a second, and the window over which it is measured.
     min_rate: (u64, Duration),
 }
 
 impl Opener {
-    /// `min_rate` is in bytes a second, over a while.
+    /// `min_rate`: bytes a second, and the window over which the rate is measured.
     pub(super) fn new(sender: Sender, max_redirects: u32, min_rate: (u64, Duration)) -> Self {
         Self { sender: Arc::new(sender), max_redirects, min_rate }
     }
 
-    /// Sends `request` and follows where it leads. Blocks until a valid head is there, an error, or a cancel. With
-    /// `hedging`, a connection that gives no head for too long is not waited for alone: see [hedge].
+    /// Sends `request` and follows redirects. Blocks until a valid response head arrives, the request fails or is cancelled.
+    /// With `hedging`, a request whose connection stays silent for too long is hedged: see [hedge].
     ///
-    /// A request with a remembered target goes there first, and at once to its own URL if the target does not serve it:
-    /// that URL may lead to another target by now. The error is that of the request's own URL then.
+    /// A request with a remembered redirect target goes there first. If the target fails, the request goes to its own URL at
+    /// once, since that may redirect elsewhere by now; if that fails too, its error is returned.
     pub(super) fn open(
         &self,
         request: &Request,
@@ -67,8 +67,7 @@ impl Opener {
         })
     }
 
-    /// Asks without a range, after an answer that did not tell whether it was the part or the whole: what comes now is the
-    /// whole.
+    /// Requests the whole resource, after a response that did not show whether it was the requested range or the whole.
     fn open_whole(
         &self,
         request: &Request,
@@ -87,7 +86,7 @@ impl Opener {
         })
     }
 
-    /// `None` if the answer does not tell whether it is the range that was asked for or the whole.
+    /// `None` if the response does not show whether it is the requested range or the whole resource.
     fn open_as_asked(
         &self,
         request: &Request,
@@ -99,7 +98,7 @@ impl Opener {
         };
         let (page, error) = match self.follow(request, target, None, cancel, hedging) {
             Err(error) if redirect::is_targets_own(&error) => (None, error),
-            // Where a signature has expired, many answer a page and call it 200.
+            // If the signature of the target's URL has expired, many servers send an HTML page with status 200.
             Ok(Some(response)) if representation::is_html(response.head()) => {
                 let error = representation::html_page(response.head());
                 (Some(response), error)
@@ -109,14 +108,14 @@ impl Opener {
         log::debug!("the remembered target on {} failed: {error}", target.origin().host);
         let failed = Some((target, &error));
         match (self.follow(request, &request.url, failed, cancel, hedging), page) {
-            // The original URL still leads to the page: that is what it serves.
+            // The original URL still redirects to the page, so the page is what it serves.
             (Err(error), Some(page)) if error.kind() == ErrorKind::NotMedia => Ok(Some(page)),
             (result, _) => result,
         }
     }
 
-    /// Follows where `start` leads. `failed` is a target that has just failed: it is not asked again, and its error is the
-    /// answer if `start` still leads there.
+    /// Follows redirects from `start`. `failed` is a target that has just failed: it is not requested again, and if `start`
+    /// still redirects there, its error is returned.
     fn follow(
         &self,
         request: &Request,
@@ -126,7 +125,7 @@ impl Opener {
         hedging: Option<&Hedging>,
     ) -> Result<Option<Box<Response>>, Error> {
         let mut url = start.clone();
-        // Where it was before. Most answers are no redirects, and need no list.
+        // URLs that were already requested. Stays empty, without an allocation, for most requests.
         let mut visited = Vec::new();
         let mut lost = Duration::ZERO;
         loop {
@@ -156,7 +155,8 @@ impl Opener {
         }
     }
 
-    /// One request and the head of its answer. A kept-alive connection that turns out to be gone is replaced.
+    /// Sends one request and returns its response. Repeats it once over a new connection if the pooled one turns out to be
+    /// closed.
     fn send(
         &self,
         request: &Request,
@@ -168,7 +168,8 @@ impl Opener {
         let first = hedge::send(&self.sender, request, url, cancel, hedging, request.over);
         let is_stale = match &first {
             Err((error, exchange)) => exchange.was_stale(error),
-            // RFC 9110, 15.5.9: what a server sends that closes an idle connection. The request crossed it.
+            // RFC 9110, section 15.5.9: a server sends 408 when it closes an idle connection. It sent this one before the
+            // request arrived.
             Ok(answer) => {
                 answer.response.status() == StatusCode::REQUEST_TIMEOUT && answer.exchange.is_reused()
             }
@@ -177,14 +178,15 @@ impl Opener {
             return first.map_err(|(error, _)| error);
         }
         drop(first);
-        // Those that lie beside it may be gone as well.
+        // The other idle connections of this origin may be closed as well.
         self.sender.pool.forget(url.origin());
         let lost = began.elapsed();
         let again = hedge::send(&self.sender, request, url, cancel, hedging, Over::New);
         again.map(|answer| Answer { lost: answer.lost + lost, ..answer }).map_err(|(error, _)| error)
     }
 
-    /// Holds an answer against what was asked. `None` if it does not tell whether it is the range or the whole.
+    /// Checks a response against its request. `None` if it does not show whether it is the requested range or the whole
+    /// resource.
     fn accept(
         &self,
         request: &Request,
@@ -200,10 +202,10 @@ impl Opener {
                     answer.drain();
                 }
                 if matches!(status.as_u16(), 429 | 503) {
-                    // Its own connection is idle by then, and goes with the others.
+                    // Returns its own connection to the pool first, so that it is closed with the others.
                     drop(answer);
-                    // Some servers serve a few connections of a client, the oldest mostly, and refuse the others: one of
-                    // ours that is idle may hold the place of the one that asks.
+                    // Some servers serve only a few connections of each client, usually the oldest, and refuse the others: one
+                    // of our idle connections may occupy the slot that this request needs.
                     self.sender.pool.note_refused(url.origin());
                 }
                 return Err(error);

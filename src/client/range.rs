@@ -1,18 +1,18 @@
-//! Byte ranges: asked for in `Range`, answered in `Content-Range`.
+//! Parses `Content-Range` and compares it with the requested range.
 
 use crate::types::ByteRange;
 
-/// What a `Content-Range` header says (RFC 9110, section 14.4).
+/// A `Content-Range` header (RFC 9110, section 14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContentRange {
-    /// These bytes, and the length of the whole if it is known.
+    /// The body contains this range; `total` is the length of the whole resource in bytes, if known.
     Bytes { range: ByteRange, total: Option<u64> },
-    /// The range can't be had; the resource has so many bytes.
+    /// The range is unsatisfiable; the resource has `total` bytes.
     Unsatisfied { total: u64 },
 }
 
 impl ContentRange {
-    /// `None` if it is not about bytes, or makes no sense.
+    /// `None` if the unit is not bytes or the value is invalid.
     pub(super) fn parse(value: &str) -> Option<Self> {
         let (unit, rest) = value.trim().split_once([' ', '\t', '='])?;
         if !unit.eq_ignore_ascii_case("bytes") {
@@ -32,7 +32,7 @@ impl ContentRange {
     }
 }
 
-/// Digits only: no sign, no space, no overflow.
+/// Accepts digits only. `str::parse` also accepts a plus sign, which HTTP does not allow.
 fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -40,7 +40,8 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
-/// What a partial answer brings, if it is an answer to `asked`; else what is wrong with it.
+/// The range of a partial response, and the length of the resource if known. If the response does not answer a request for
+/// `asked`, the error says why.
 pub(super) fn check_partial(
     asked: ByteRange,
     header: Option<&str>,
@@ -65,7 +66,7 @@ pub(super) fn check_partial(
     }
 }
 
-/// What a partial answer brings, if it is an answer to a request for the last `asked` bytes; else what is wrong with it.
+/// As [`check_partial`], for a request for the last `asked` bytes (RFC 9110, section 14.1.2).
 pub(super) fn check_suffix(
     asked: u64,
     header: Option<&str>,
@@ -73,12 +74,12 @@ pub(super) fn check_suffix(
 ) -> Result<(ByteRange, Option<u64>), String> {
     let (range, total) = check_partial(ByteRange::from_start(suffix_start(asked, header)), header, body_len)?;
     if range.len() > asked || total != Some(range.end) {
-        return Err(format!("the server sent bytes {range} of {total:?}, asked for the last {asked}"));
+        return Err(format!("the server sent bytes {range}, which are not the last {asked} of the resource"));
     }
     Ok((range, total))
 }
 
-/// Where the bytes begin that an answer to a request for the last `asked` bytes has to bring.
+/// Position at which the response to a request for the last `asked` bytes has to begin.
 fn suffix_start(asked: u64, header: Option<&str>) -> u64 {
     match header.and_then(ContentRange::parse) {
         Some(ContentRange::Bytes { total: Some(total), .. }) => total.saturating_sub(asked),
@@ -86,29 +87,29 @@ fn suffix_start(asked: u64, header: Option<&str>) -> u64 {
     }
 }
 
-/// What a 200 brings that answers a request for a range.
+/// What the body of a 200 contains if a range was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// The whole, as 200 says (RFC 9110, section 15.3.1).
+    /// The whole resource, as the status says (RFC 9110, section 15.3.1).
     Whole,
-    /// The part that was asked for, from a server that forgets status 206.
+    /// The requested range: the server should have sent status 206.
     Part { range: ByteRange, total: Option<u64> },
-    /// Either. It has to be asked for without a range.
+    /// The range or the whole: the head does not show which. Request the whole resource instead.
     Unclear,
 }
 
-/// Tells what a 200 means. `Content-Range` means nothing beside it (RFC 9110, section 14.4), and yet there are scripts that send
-/// the part with it; others send the part and say nothing.
+/// What a 200 contains. RFC 9110, section 14.4, gives `Content-Range` no meaning in a 200, but some scripts send the range with
+/// that header, and others send it without.
 pub(super) fn read_200(asked: ByteRange, header: Option<&str>, body_len: Option<u64>) -> Meaning {
     let Some(ContentRange::Bytes { range, total }) = header.and_then(ContentRange::parse) else {
-        // As long as the range: the part, or a whole that happens to be as long.
+        // A body as long as the range may be the range, or a whole resource of the same length.
         return if body_len == Some(asked.len()) { Meaning::Unclear } else { Meaning::Whole };
     };
     let fits = range.start == asked.start && range.end <= asked.end;
     match body_len {
         Some(len) if total == Some(len) => Meaning::Whole,
         Some(len) if fits && len == range.len() => Meaning::Part { range, total },
-        // From the first byte on, part and whole begin with the same bytes, and the rest is asked for later.
+        // From position 0 on, the range and the whole begin with the same bytes, and the rest is requested later.
         None if fits && range.start == 0 => Meaning::Part { range, total },
         _ => Meaning::Unclear,
     }

@@ -1,15 +1,15 @@
-//! Where answers lead. Pure.
+//! Where responses redirect to. Pure.
 
 use ureq::http::{HeaderMap, StatusCode, header};
 
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::{HttpUrl, SafeUrl};
 
-/// Where an answer from `from` redirects to, if it does (RFC 9110, section 15.4).
+/// The URL to which a response from `from` redirects. `None` if it is no redirect (RFC 9110, section 15.4).
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Redirect`] if it does not say where to; [`ErrorKind::UnsupportedScheme`].
+/// [`ErrorKind::Redirect`] if `Location` is missing or invalid; [`ErrorKind::UnsupportedScheme`] if it is no HTTP URL.
 pub(super) fn target(
     from: &HttpUrl,
     status: StatusCode,
@@ -18,7 +18,7 @@ pub(super) fn target(
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }
-    // Many send what should be escaped as it is.
+    // Read as UTF-8: many servers send unescaped characters, although RFC 9110, section 10.2.2, only allows a URI reference.
     let location = headers.get(header::LOCATION).map(|value| value.as_bytes());
     let Some(location) = location.and_then(|bytes| std::str::from_utf8(bytes).ok()) else {
         return Err(Error::new(ErrorKind::Redirect, format!("{from} redirects without a valid Location")));
@@ -35,11 +35,13 @@ pub(super) fn target(
     Ok(Some(target))
 }
 
-/// True if this error of a remembered target may be the target's alone, so that the original URL has to be asked: it is
-/// gone, its signature has expired, its host is down or overloaded. Else the original URL would say the same.
+/// True if this error of a remembered target may concern the target alone, so that the original URL should be requested: the
+/// target is gone, its signature has expired, its host is down or overloaded. Otherwise the original URL would fail in the same
+/// way.
 pub(super) fn is_targets_own(error: &Error) -> bool {
     match error.kind() {
-        // 408, 425 and 429 ask for patience, and 416 is about the bytes. An expired signature is a 400 with some stores.
+        // 408, 425 and 429 ask the client to wait, and 416 is about the range. All others may be the target's own: some object
+        // stores answer 400 if a signature has expired.
         ErrorKind::Status(408 | 416 | 425 | 429) => false,
         ErrorKind::Status(_)
         | ErrorKind::HostNotFound

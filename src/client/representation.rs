@@ -1,5 +1,5 @@
-//! Which representation a body belongs to (RFC 9110, section 3.2), and whether another response is of the same one. The one
-//! owner of that question: bytes of two representations are never joined. Does no I/O.
+//! Decides whether two responses are of the same representation (RFC 9110, section 3.2). No other module decides that, so bytes
+//! of two representations are never joined. Does no I/O.
 
 use std::sync::OnceLock;
 
@@ -7,14 +7,14 @@ use super::head::{ResponseHead, Validator, opaque_tag};
 use crate::error::{Error, ErrorKind};
 use crate::media;
 
-/// What response heads tell of one representation.
+/// What is known about one representation from its response heads.
 #[derive(Clone, Debug)]
 pub(crate) struct Representation {
-    /// Of the first response.
+    /// Head of the first response.
     head: ResponseHead,
-    /// Bytes of all of it, once a response contained that.
+    /// Length of the whole representation in bytes, once a response has contained it.
     total: Option<u64>,
-    /// What `head` contains. Read when another response is held against it: most bodies come in one.
+    /// The validators in `head`. Parsed at the first comparison, because most bodies need only one response.
     marks: OnceLock<Box<Marks>>,
 }
 
@@ -23,29 +23,29 @@ pub(crate) struct Representation {
 struct Marks {
     /// Its strong entity tag.
     etag: Option<String>,
-    /// The date of its last change, as the server wrote it.
+    /// Its `Last-Modified`, as the server wrote it.
     modified: Option<String>,
-    /// What `If-Range` may carry; its repetition alone confirms that a response is of this representation.
+    /// A validator that is allowed in `If-Range`. Only a response that repeats it is confirmed to be of this representation.
     strong: Option<Validator>,
     is_html: bool,
 }
 
-/// What a response's head says about another representation's identity.
+/// Result of comparing a response head with a representation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Likeness {
-    /// It repeats a strong validator.
+    /// The response repeats a strong validator.
     Confirmed,
-    /// Nothing contradicts, and nothing confirms: bytes have to be compared.
+    /// Nothing contradicts and nothing confirms: the bytes have to be compared.
     Unconfirmed,
-    /// Another entity tag, beside the same length and the same date.
+    /// The entity tag differs, but the length and the date are the same.
     OtherTag(String),
-    /// It is another representation: this differs.
+    /// It is another representation: this property differs.
     Changed(&'static str),
-    /// It is an HTML page and not media: a login, an error.
+    /// It is an HTML page instead of media, such as a login or error page.
     HtmlPage,
 }
 
-/// True if the response calls itself a page.
+/// True if the response head says that the body is an HTML page.
 pub(super) fn is_html(head: &ResponseHead) -> bool {
     media::looks_like_html_page(head.content_type(), &[])
 }
@@ -63,17 +63,17 @@ impl Representation {
         self.total
     }
 
-    /// What `If-Range` may carry.
+    /// A validator that is allowed in `If-Range`.
     pub(crate) fn strong_validator(&self) -> Option<&Validator> {
         self.marks().strong.as_ref()
     }
 
-    /// True if there is anything that another response could be held against.
+    /// True if there is a length or a validator with which another response can be compared.
     pub(crate) fn is_known(&self) -> bool {
         self.total.is_some() || self.marks().etag.is_some() || self.marks().modified.is_some()
     }
 
-    /// Takes in the length that a later response of the same representation contains.
+    /// Takes the length from a later response of the same representation, if it was not known.
     pub(crate) fn learn_total(&mut self, head: &ResponseHead) {
         self.total = self.total.or(head.total());
     }
@@ -89,7 +89,7 @@ impl Representation {
         }
         let date = head.header("last-modified");
         let has_same_date = modified.is_some() && modified.as_deref() == date;
-        // Only like is compared with like: Apache calls a tag weak until its file is a second old, and strong from then on.
+        // The weak mark is ignored: Apache marks a tag as weak until its file is one second old, and as strong from then on.
         if let (Some(old), Some(new)) = (etag, head.header("etag")) {
             let new = opaque_tag(new);
             if new == old {
@@ -103,7 +103,7 @@ impl Representation {
         if modified.is_some() && date.is_some() && !has_same_date {
             return Likeness::Changed("date");
         }
-        // A tag that does not come again leaves the date, which is weak beside it.
+        // If the entity tag is missing this time, the date alone does not confirm: it is weaker than the tag.
         match strong {
             Some(Validator::LastModified(_)) if has_same_date => Likeness::Confirmed,
             _ => Likeness::Unconfirmed,
@@ -126,13 +126,13 @@ impl Marks {
     }
 }
 
-/// The error of a response that is of another representation.
+/// The error for a response of another representation. `what` is the property that differs.
 pub(crate) fn changed(head: &ResponseHead, what: &str) -> Error {
     let why = format!("the resource changed while it was read: it has a different {what}");
     Error::new(ErrorKind::Changed, why).with_url(head.url())
 }
 
-/// The error of a page in the place of bytes.
+/// The error for an HTML page instead of the resource.
 pub(crate) fn html_page(head: &ResponseHead) -> Error {
     let why = "the server sent an HTML page instead of the resource";
     Error::new(ErrorKind::NotMedia, why).with_url(head.url())
@@ -163,7 +163,7 @@ mod tests {
             (vec![], vec![tag], Likeness::Unconfirmed),
             (vec![date, sent], vec![date, sent], Likeness::Confirmed),
             (vec![date, sent], vec![], Likeness::Unconfirmed),
-            // Of the same minute: it may have been changed again since (RFC 9110, section 8.8.2.2).
+            // Changed in the minute before the response: it may have changed again since (RFC 9110, section 8.8.2.2).
             (vec![date, ("date", DATE)], vec![date], Likeness::Unconfirmed),
             (vec![date], vec![date], Likeness::Unconfirmed),
         ] {

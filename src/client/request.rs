@@ -1,4 +1,4 @@
-//! Requests: what is asked of a server, and which header fields a caller may set.
+//! Requests to be sent, and which header fields a caller may set.
 
 use std::fmt;
 use std::ops::Deref;
@@ -16,31 +16,32 @@ use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
-/// Far beyond every long poll, and small enough for every sum of durations.
+/// Longest silence limit of a long poll. Servers answer long polls within minutes; the limit keeps sums of durations from
+/// overflowing.
 const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
 
-/// A GET, yet to be sent. Cheap to clone: the threads that hedge it hold it too.
+/// A GET request to be sent. Cheap to clone, because hedged requests share it.
 #[derive(Clone)]
 pub(crate) struct Request(Arc<Parts>);
 
 #[derive(Clone)]
 pub(crate) struct Parts {
     pub(super) url: HttpUrl,
-    /// Where redirects led last time, to be asked first. Never the URL itself.
+    /// The remembered redirect target, which is requested first. Never equal to `url`.
     pub(super) shortcut: Option<HttpUrl>,
     pub(super) range: Option<ByteRange>,
-    /// Asks for this many of the last bytes. Never beside `range`.
+    /// Requests this many bytes from the end. Never set together with `range`.
     pub(super) suffix: Option<u64>,
     pub(super) headers: HeaderMap,
-    /// Those that other origins get too, where a redirect leads to one.
+    /// Header fields that are also sent to other origins after a redirect.
     pub(super) open_headers: HeaderMap,
     pub(super) if_range: Option<Validator>,
-    /// Which connection it goes over.
+    /// Which connection the request uses.
     pub(super) over: Over,
     requires_range: bool,
     /// See [`doubt_total`](Request::doubt_total).
     doubts_total: bool,
-    /// Limit on silence of a long poll, instead of the client's.
+    /// Silence limit of a long poll, instead of the client's.
     held: Option<Duration>,
 }
 
@@ -70,7 +71,7 @@ impl Request {
         Arc::make_mut(&mut self.0)
     }
 
-    /// Goes to where redirects led last time, and to its own URL only if that does not serve any more.
+    /// Sends the request to the remembered redirect target `url` first, and to its own URL only if that fails.
     pub(crate) fn shortcut(mut self, url: &SafeUrl) -> Self {
         let shortcut = HttpUrl::of(url).filter(|shortcut| *shortcut != self.url);
         self.parts().shortcut = shortcut;
@@ -81,7 +82,7 @@ impl Request {
         self.shortcut.as_ref()
     }
 
-    /// Of a request that goes to a remembered target first: goes to `url` first from now on, which has just served it.
+    /// Remembers `url`, which has just answered, as the new target. Does nothing if the request has no remembered target.
     pub(crate) fn adopt_target(&mut self, url: &SafeUrl) {
         if self.shortcut.is_some() {
             let target = HttpUrl::of(url).filter(|target| *target != self.url);
@@ -91,14 +92,14 @@ impl Request {
         }
     }
 
-    /// Goes to its own URL, wherever redirects led.
+    /// Sends the request to its own URL, without a remembered target.
     pub(crate) fn forget_target(&mut self) {
         if self.shortcut.is_some() {
             self.parts().shortcut = None;
         }
     }
 
-    /// Where it goes first.
+    /// The URL that is requested first: the remembered target, or else its own.
     pub(super) fn start(&self) -> &HttpUrl {
         self.shortcut.as_ref().unwrap_or(&self.url)
     }
@@ -108,15 +109,15 @@ impl Request {
         self
     }
 
-    /// Asks for the last bytes, or for all if there are no more than these (RFC 9110, section 14.1.2). Only a 206 is
-    /// of use: a server that does not know suffix ranges sends everything.
+    /// Requests the last `bytes` bytes, or all if the resource has fewer (RFC 9110, section 14.1.2). The caller should accept
+    /// only a 206: a server without suffix ranges sends the whole resource.
     pub(crate) fn suffix(mut self, bytes: u64) -> Self {
         let parts = self.parts();
         (parts.range, parts.suffix) = (None, Some(bytes));
         self
     }
 
-    /// Dials a connection of its own.
+    /// Uses a new connection, even if the pool has one.
     pub(crate) fn over_new_connection(self) -> Self {
         self.over(Over::New)
     }
@@ -126,26 +127,26 @@ impl Request {
         (parts.range, parts.suffix) = (Some(range), None);
     }
 
-    /// Takes no whole resource instead of the range.
+    /// Refuses a response with the whole resource instead of the range.
     pub(crate) fn require_range(&mut self) {
         self.parts().requires_range = true;
     }
 
-    /// Takes a length of the resource that ends where the range ends for no length: some servers send the end of the part as the
-    /// total. For requests whose range does not end where the resource is known to end: where the length is not known, the
-    /// asker asks on until a part is shorter than asked or is refused.
+    /// Ignores a resource length that equals the end of the range: some servers send the end of the part as the total. Use it
+    /// if the resource is not known to end at the end of the range; then the caller requests further ranges until a part is
+    /// shorter than requested or is refused.
     pub(crate) fn doubt_total(mut self) -> Self {
         self.parts().doubts_total = true;
         self
     }
 
-    /// The length of the resource that a part tells, as far as it is believed.
+    /// The resource length from a partial response. `None` if it is doubtful: see [`doubt_total`](Self::doubt_total).
     pub(super) fn believe(&self, total: Option<u64>) -> Option<u64> {
         let end = self.range.map(|range| range.end).filter(|_| self.doubts_total);
         total.filter(|total| Some(*total) != end)
     }
 
-    /// Fails if `head` is that of a whole resource, and a range is required.
+    /// Fails if `head` is that of a whole resource although a range is required.
     ///
     /// # Errors
     ///
@@ -160,12 +161,12 @@ impl Request {
         Err(error.with_url(&self.url).with_range(range))
     }
 
-    /// Makes it a long poll, whose server may be silent for `limit`.
+    /// Makes the request a long poll: the server may be silent for `limit`.
     pub(crate) fn hold(&mut self, limit: Duration) {
         self.parts().held = Some(limit.min(LONGEST_HOLD));
     }
 
-    /// The limit on silence of a long poll.
+    /// Silence limit of a long poll. `None` for other requests.
     pub(crate) fn held(&self) -> Option<Duration> {
         self.held
     }
@@ -175,7 +176,7 @@ impl Request {
         self
     }
 
-    /// Asks for all there is.
+    /// Requests the whole resource.
     pub(crate) fn set_whole(&mut self) {
         let parts = self.parts();
         (parts.range, parts.suffix) = (None, None);
@@ -187,13 +188,13 @@ impl Request {
         Ok(self)
     }
 
-    /// Those in a configuration's `field`.
+    /// Adds the header fields of the configuration field named `field`.
     pub(crate) fn headers(mut self, field: &str, headers: &[(String, String)]) -> Result<Self, Error> {
         self.parts().headers.extend(parse_headers(field, headers)?);
         Ok(self)
     }
 
-    /// A header that is no secret: it goes along to other origins.
+    /// Adds a header field that is not secret, so that it is also sent to other origins.
     pub(crate) fn open_header(mut self, name: &'static str, value: &'static str) -> Self {
         self.parts().open_headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         self
@@ -213,7 +214,7 @@ impl Request {
 }
 
 impl Request {
-    /// Where it goes first.
+    /// Origin of the URL that is requested first.
     pub(crate) fn origin(&self) -> &Origin {
         self.start().origin()
     }
@@ -229,7 +230,7 @@ impl Deref for Request {
 
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Values may be secrets.
+        // Values may be secrets, so only the names are shown.
         let headers: Vec<&HeaderName> = self.headers.keys().chain(self.open_headers.keys()).collect();
         f.debug_struct("Request")
             .field("url", &self.url)
@@ -239,10 +240,10 @@ impl fmt::Debug for Request {
     }
 }
 
-/// Takes a user and a password out of a URL: they are sent as a header, to its origin.
+/// Removes user and password from a URL. They are sent in the `Authorization` header, and only to the URL's origin.
 fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
     if !url.expose_text().contains('@') {
-        // Most have neither, and do without the parse that follows.
+        // Most URLs have neither, and skip the parse below.
         return None;
     }
     let (user, password) = {
@@ -253,7 +254,7 @@ fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
         let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         (plain(url.username()), plain(url.password().unwrap_or_default()))
     };
-    // Both can be set on every http URL.
+    // Neither can fail: every http URL has a host.
     *url = url.edit(|url| {
         let removed = url.set_username("").and_then(|()| url.set_password(None));
         debug_assert!(removed.is_ok());
@@ -261,17 +262,16 @@ fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
     Auth::Basic { user, password }.header()
 }
 
-/// Header fields that a caller can't set: windway sets them itself, or what they ask for would break what it promises.
-/// Beside each group, why.
+/// Header fields that a caller can't set. The comment above each group says why.
 const RESERVED: [&str; 17] = [
-    // Which bytes come, and of which version: the fetch says that, and its answer is held against it.
+    // They decide which bytes of which version are sent. The fetch sets them itself and checks the response against them.
     "range",
     "if-range",
     "if-none-match",
     "if-modified-since",
-    // Offsets of an encoded body mean nothing.
+    // Positions in an encoded body are not positions in the resource.
     "accept-encoding",
-    // Of the connection, which is not the caller's (RFC 9110, section 7.6.1).
+    // They control the connection, which windway owns (RFC 9110, section 7.6.1).
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -279,23 +279,23 @@ const RESERVED: [&str; 17] = [
     "trailer",
     "upgrade",
     "http2-settings",
-    // They frame a request that has no body.
+    // They frame a request body, and windway's requests have none.
     "content-length",
     "transfer-encoding",
     "expect",
-    // Where the request goes is in its URL; what a proxy gets is in the proxy's, and an origin would get it here.
+    // The URL decides the host. Credentials for a proxy belong into the proxy's URL: here they would be sent to the origin.
     "host",
     "proxy-authorization",
 ];
 
-/// A header that a caller may set.
+/// Parses a header field that a caller sets.
 pub(super) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
     let wrong = |why: String| Error::new(ErrorKind::InvalidInput, why);
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|cause| {
-        // Not shown: whoever takes "Authorization: Bearer .." for a name has put a secret there.
+        // The name is not shown: callers sometimes pass a whole line such as "Authorization: Bearer .." as the name.
         wrong(format!("HTTP does not allow a header of this name ({} bytes)", name.len())).with_cause(cause)
     })?;
-    // Names are in lower case by now.
+    // `HeaderName` is always in lower case, as `RESERVED` is.
     if RESERVED.contains(&parsed.as_str()) {
         return Err(wrong(format!(
             "the header {parsed} can't be set: windway sets it itself, or sends none"
@@ -304,12 +304,12 @@ pub(super) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, Heade
     let mut value = HeaderValue::from_str(value).map_err(|cause| {
         wrong(format!("HTTP does not allow the value of the header {parsed}")).with_cause(cause)
     })?;
-    // Nobody's `Debug` shows it.
+    // Hides the value in every `Debug` output.
     value.set_sensitive(true);
     Ok((parsed, value))
 }
 
-/// The headers in a configuration's `field`.
+/// Parses the header fields of the configuration field named `field`.
 pub(super) fn parse_headers(field: &str, headers: &[(String, String)]) -> Result<HeaderMap, Error> {
     let mut parsed = HeaderMap::new();
     for (name, value) in headers {
@@ -321,7 +321,7 @@ pub(super) fn parse_headers(field: &str, headers: &[(String, String)]) -> Result
 }
 
 impl HttpUrl {
-    /// The URL that `text` is.
+    /// Parses `text` as an absolute http or https URL.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! A response and its body, read by blocking: every break is an error, and an end is the end.
+//! A response and its body, for blocking reads. A body that ends early is always an error.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,36 +19,36 @@ use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
 
-/// A body of fewer bytes is short: a server sends about this much (10 segments, RFC 6928) before it waits for an acknowledgement.
+/// A body of fewer bytes is short: a server sends about 14 KiB before it waits for an acknowledgement (10 segments, RFC 6928).
 const SHORT: u64 = 16 * 1024;
 
-/// A response with its body open.
+/// A response whose body is open.
 pub(crate) struct Response {
     head: ResponseHead,
     body: Body,
     exchange: Arc<Exchange>,
-    /// Offset in the resource of the next byte.
+    /// Position of the next byte in the resource.
     position: u64,
-    /// Bytes to come, if announced.
+    /// Bytes that have not arrived yet, if the length was announced.
     left: Option<u64>,
     is_over: bool,
     min_rate: MinRateMonitor,
     meter: ReadMeter,
-    /// What the last read showed of the network, until it is taken.
+    /// Bandwidth sample of the last read, until it is taken.
     sample: Option<Sample>,
     url: HttpUrl,
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
-    /// How long other connections had been waited for before its own request was sent.
+    /// Time spent waiting for other connections before the request that was answered was sent.
     lost: Duration,
-    /// Asks for the rest beside this body while it is silent.
+    /// Requests the rest of this body while it is silent.
     silence: Option<SilenceHedge<Box<Response>>>,
-    /// What cancels this body, if nobody else holds on to it.
+    /// Token that cancels this body, if the body has to keep it alive.
     token: Option<CancelToken>,
 }
 
 impl Response {
-    /// An answer to `request` with this head, whose exchange ends with `on_cancel`.
+    /// A response to `request`. Dropping `on_cancel` ends the cancellation of its exchange.
     pub(super) fn new(
         head: ResponseHead,
         body: Body,
@@ -77,18 +77,18 @@ impl Response {
         }
     }
 
-    /// Adds time in which other connections had been waited for.
+    /// Adds time spent waiting for other connections.
     pub(super) fn add_lost(&mut self, lost: Duration) {
         self.lost += lost;
     }
 
-    /// How long other connections, which did not answer, had been waited for before the request was sent that did: no part
-    /// of the time that a request takes.
+    /// Time spent waiting for connections that did not answer, before the request that was answered was sent. It must not count
+    /// as TTFB: each hedge would start later than the one before.
     pub(crate) fn lost(&self) -> Duration {
         self.lost
     }
 
-    /// An empty body that no server sent.
+    /// An empty response without a server.
     pub(super) fn hollow(request: &Request, cancel: &CancelToken) -> Self {
         let head = ResponseHead::new(Head {
             status: 200,
@@ -111,27 +111,27 @@ impl Response {
         )
     }
 
-    /// Holds on to the token that cancels this body: a token that nobody holds hears nothing from above.
+    /// Keeps the token that cancels this body alive: a dropped token no longer gets the cancels of its parent.
     pub(crate) fn keep(&mut self, token: CancelToken) {
         self.token = Some(token);
     }
 
-    /// True if it is worth a watch for silence: most shorter ones come in one piece with their heads.
+    /// True if silences of the body are worth watching. Most shorter bodies arrive together with their heads.
     pub(crate) fn is_long(&self) -> bool {
         self.head.body_len().is_some_and(|len| len > SHORT)
     }
 
-    /// Has its silences watched by what `watch` makes of its exchange.
+    /// Watches the silences of the body with the hedge that `watch` makes for its exchange.
     pub(super) fn watch_silence(&mut self, watch: impl FnOnce(&Arc<Exchange>) -> SilenceHedge<Box<Self>>) {
         self.silence = Some(watch(&self.exchange));
     }
 
-    /// After a read has failed: the body that goes on with this one, if it was requested beside it and was faster.
+    /// Call it after a read has failed. Returns the response that continues this body, if a hedged request was faster.
     pub(crate) fn take_winner(&mut self) -> Option<Box<Self>> {
         self.silence.take()?.take_winner()
     }
 
-    /// The token that was to be held on to.
+    /// The token passed to [`keep`](Self::keep).
     pub(crate) fn token(&self) -> Option<&CancelToken> {
         self.token.as_ref()
     }
@@ -140,33 +140,33 @@ impl Response {
         &self.head
     }
 
-    /// Offset in the resource of the next byte.
+    /// Position of the next byte in the resource.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Offset in the resource of its end, if announced.
+    /// Position of the body's end in the resource, if announced.
     pub(crate) fn end(&self) -> Option<u64> {
         Some(self.position + self.left?)
     }
 
-    /// What the last read showed of the network, if anything, and if nobody has taken it.
+    /// Takes the bandwidth sample of the last read, if it gave one.
     pub(crate) fn take_sample(&mut self) -> Option<Sample> {
         self.sample.take()
     }
 
-    /// Notes that what the last read brought was stored, and that nobody has held the body back by now.
+    /// Records that the bytes of the last read are stored. Time before this call was spent in the sink, not in the network.
     pub(crate) fn note_stored(&mut self) {
         self.meter.handle_stored(Instant::now());
     }
 
-    /// Where the bytes come from, after redirects.
+    /// The origin that sends the body, after redirects.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.exchange.origin.as_ref()
     }
 
-    /// Reads what there is; blocks until a byte is there, for the silence limit at most. 0 says that the body is complete,
-    /// or `buf` empty.
+    /// Reads the available bytes. Blocks until at least one byte arrives, for at most the silence limit. 0 means that the body
+    /// is complete, or that `buf` is empty.
     pub(crate) fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         if let Some(silence) = &self.silence {
             silence.begin_wait(self.position);
@@ -178,13 +178,13 @@ impl Response {
         result.map(|got| got.unwrap_or_else(|| unreachable!("only brief reads come to nothing")))
     }
 
-    /// As [`read_chunk`](Self::read_chunk), but blocks for a moment only: `None` if nothing came. To be used where
-    /// [`can_be_brief`](Self::can_be_brief).
+    /// As [`read_chunk`](Self::read_chunk), but blocks for at most [`BRIEF`](super::body::BRIEF): `None` if nothing arrived.
+    /// Only call it if [`can_be_brief`](Self::can_be_brief) is true.
     pub(crate) fn read_briefly(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
         self.read(buf, Body::read_briefly)
     }
 
-    /// True if the next read can be a brief one.
+    /// True if the next read can be brief.
     pub(crate) fn can_be_brief(&self) -> bool {
         self.body.can_be_brief()
     }
@@ -222,7 +222,7 @@ impl Response {
         buf: &mut [u8],
         read: impl FnOnce(&mut Body, &mut [u8]) -> Result<Option<usize>, Error>,
     ) -> Result<Option<usize>, Error> {
-        // What lies behind the announced bytes is nobody's.
+        // Bytes after the announced length do not belong to this body.
         let most = self
             .left
             .map_or(buf.len(), |left| usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len())));
@@ -231,7 +231,7 @@ impl Response {
         let ended = Instant::now();
         self.sample = match &read {
             Ok(got) => self.meter.handle_read(began, ended, got.unwrap_or(0)),
-            // So long nothing came: that is what the network gave.
+            // A read that timed out is a sample too: no bytes in that time.
             Err(error) if error.kind() == ErrorKind::Silent => self.meter.handle_read(began, ended, 0),
             Err(_) => None,
         };
@@ -258,7 +258,7 @@ impl Response {
         Ok(Some(got))
     }
 
-    /// Ends the body, all of which has come.
+    /// Ends the body, which is complete, and releases its connection.
     fn finish(&mut self) {
         self.is_over = true;
         self.body.finish();
@@ -293,7 +293,7 @@ mod tests {
         head
     }
 
-    /// An origin, and a proxy that is the origin's own end of its tunnels.
+    /// Serves one connection as an origin, or as a proxy that plays the origin at the end of its tunnel.
     fn serve(listener: &TcpListener) {
         let (mut socket, _) = listener.accept().unwrap();
         if read_head(&socket).starts_with(b"CONNECT") {

@@ -1,4 +1,4 @@
-//! What is requested beside a body that is silent: the rest of it, or a live stream anew.
+//! Hedged requests for a silent body: for the rest of it, or for a live stream again.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use super::silence::{SilenceHedge, Successor};
 use crate::cancel::CancelToken;
 use crate::error::Error;
 
-/// What can go on with a silent body.
+/// What to request if a body is silent.
 pub(crate) enum Rest {
-    /// The bytes that have not come. As it was when the body began.
+    /// The bytes that have not arrived. The state is that of the beginning of the body.
     Continuation(Continuation),
-    /// What is sent now: a live stream of this content type. It does not join.
+    /// A live stream of this content type from its current position. There is a discontinuity.
     Live(Option<String>),
 }
 
-/// Requests the rest of `body` over a new connection beside it while it is silent and its reader waits. To be called once a
-/// continuation has begun with this body, which holds on to its token. Does nothing for a body that can't be resumed.
+/// From now on, while `body` is silent and its reader waits, requests the rest over a new connection. Call this after the
+/// continuation has begun with this body and the body keeps its token. Does nothing if the body can't be resumed.
 pub(super) fn hedge_body(
     opener: &Arc<Opener>,
     body: &mut Response,
@@ -38,7 +38,7 @@ pub(super) fn hedge_body(
     let successor = Successor {
         is_live: matches!(rest, Rest::Live(_)),
         open: Box::new(move |position, token| rest.open(&own, request.clone(), position, token)),
-        // Those that lay idle beside the silent one are as dead.
+        // The connections that were idle in that time used the same broken path: close them.
         handle_win: Box::new(move |since| pool.forget_older(&origin, since)),
     };
     body.watch_silence(|exchange| {
@@ -47,7 +47,7 @@ pub(super) fn hedge_body(
 }
 
 impl Rest {
-    /// Opens what goes on from `position`. `None` if what came can't go on with the body. Blocks for the limits of a request.
+    /// Opens a response that continues the body at `position`. `None` if the response can't. Blocks like a request.
     fn open(
         &self,
         opener: &Opener,
@@ -59,7 +59,7 @@ impl Rest {
             Self::Continuation(continuation) => continuation.at(position),
             Self::Live(content_type) => {
                 let response = opener.open(&request, token, None)?;
-                // A login page is none of a station's.
+                // Another content type is no continuation: it may be a login page.
                 let is_same = response.head().content_type() == content_type.as_deref();
                 return Ok(Some(response).filter(|_| is_same).map(|response| held(response, token)));
             }
@@ -72,7 +72,7 @@ impl Rest {
         }
         let response = opener.open(&request, token, None)?;
         continuation.check(response.head())?;
-        // A whole body would bring again all that has come.
+        // A whole body would deliver all received bytes again.
         let part = Some(response).filter(|response| response.head().is_partial());
         Ok(part.map(|response| held(response, token)))
     }

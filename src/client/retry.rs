@@ -1,4 +1,4 @@
-//! Whether a failed request is tried again, and how long to wait before.
+//! Decides whether a failed request is retried, and after which delay.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -6,35 +6,36 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::Error;
 
-/// Longest first wait: a few round trips, in which a restarted server or a switched network is back.
+/// Maximum of the first delay: a few round trips, enough for a restarted server or a changed network to return.
 const BASE_DELAY: Duration = Duration::from_millis(250);
-/// Longest wait: less than a listener's patience, and few enough requests that a server under load recovers.
+/// Maximum of every delay: short enough that a listener still waits, and long enough that an overloaded server can recover.
 const MAX_DELAY: Duration = Duration::from_secs(8);
-/// A server may ask for more patience than this, and does not get it.
+/// Maximum delay that a `Retry-After` can ask for. Longer ones are shortened to this.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// So many bytes show that a server delivers again: the waits begin anew. More than a server sends before it looks at what
-/// comes back (an initial window is about 14 KiB, RFC 6928).
+/// After this many new bytes the server counts as working again, and the delays start from the beginning. It is more than a
+/// server sends before the first acknowledgement (about 14 KiB, RFC 6928).
 const RESET_BYTES: u64 = 64 * 1024;
 
-/// And so does an attempt that brought bytes over this time: a slow one is no dead one.
+/// An attempt that delivered bytes for this long also resets the delays: a slow server is not a dead one.
 const RESET_TIME: Duration = Duration::from_secs(1);
 
-/// Counts attempts that failed, for the waits between them and the limit on them.
+/// Counts failed attempts, for the delays between them and their limit.
 ///
-/// The count begins anew only after real flow, or a server that sends a byte and hangs up would be asked without a pause.
+/// The count is only reset after [`RESET_BYTES`] or [`RESET_TIME`]. Otherwise a server that sends one byte and closes the
+/// connection would be retried without a pause.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Backoff {
-    /// Failed attempts since the last real flow.
+    /// Failed attempts since the last reset.
     failures: u32,
-    /// New bytes since then, or since the first attempt; over all attempts.
+    /// New bytes since the last reset, over all attempts.
     bytes: u64,
-    /// When this attempt brought its first new byte.
+    /// When this attempt delivered its first new byte. `None` if it has delivered none.
     flowing_since: Option<Instant>,
 }
 
 impl Backoff {
-    /// Notes that `bytes` new bytes came at `now`.
+    /// Records that `bytes` new bytes arrived at `now`.
     pub(crate) fn handle_bytes(&mut self, bytes: u64, now: Instant) {
         let since = *self.flowing_since.get_or_insert(now);
         self.bytes = self.bytes.saturating_add(bytes);
@@ -44,8 +45,8 @@ impl Backoff {
         }
     }
 
-    /// Notes that the attempt failed with `error`. Returns how long to wait before the next one, or `None` if `max_retries`
-    /// attempts have failed already. `random` is any number.
+    /// Records that the attempt failed with `error`. Returns the delay before the next one, or `None` if `max_retries` attempts
+    /// had already failed. `random` is a random number.
     pub(crate) fn handle_failure(
         &mut self,
         error: &Error,
@@ -62,14 +63,15 @@ impl Backoff {
     }
 }
 
-/// The wait before the next attempt, after `failures` failed ones since the last real flow. At once if the failed attempt
-/// had delivered bytes; what the server asked for, if it did; else full jitter: anything up to 250 ms·2ⁿ, 8 s at most
-/// (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is any number.
+/// Delay before the next attempt, after `failures` failed ones since the last reset. It is the server's `Retry-After` if there
+/// is one; zero after the first failure if that attempt had delivered bytes; otherwise exponential backoff with full jitter:
+/// between 0 and 250 ms·2ⁿ, at most 8 s (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is a
+/// random number.
 pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
     let most = BASE_DELAY.saturating_mul(1_u32 << failures.min(16)).min(MAX_DELAY);
     let jittered = most.mul_f64(random as f64 / u64::MAX as f64);
     match error.retry_after() {
-        // A server that asks for no patience, and fails again, gets some all the same.
+        // `Retry-After: 0` still backs off after a repeated failure.
         Some(asked) if failures > 0 => asked.min(MAX_RETRY_AFTER).max(jittered),
         Some(asked) => asked.min(MAX_RETRY_AFTER),
         None if flowed && failures == 0 => Duration::ZERO,
@@ -77,7 +79,7 @@ pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> 
     }
 }
 
-/// The wait that a `Retry-After` header asks for: seconds or a date (RFC 9110, section 10.2.3).
+/// The delay in a `Retry-After` header: seconds or a date (RFC 9110, section 10.2.3).
 pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
@@ -87,7 +89,8 @@ pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration
     Some(date.duration_since(now).unwrap_or_default())
 }
 
-/// A number nobody can guess. Good enough to keep clients from retrying in step.
+/// A random number, from the seed of the standard library's hash maps. Good enough to keep clients from retrying in step; do
+/// not use it for secrets.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

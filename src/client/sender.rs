@@ -1,4 +1,4 @@
-//! One request over one connection, up to the head of its answer. What comes of it is left to others.
+//! Sends one request over one connection, up to the response head. Redirects, checks and retries are left to others.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -22,48 +22,48 @@ use crate::error::Error;
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
-/// Longest body of a redirect or an error that is read to its end so that the connection can be kept. It fits into the input
-/// buffer, so most of it has arrived with the head.
+/// Longest body of a redirect or an error, in bytes, that is drained so that the connection can be reused. It fits into the
+/// input buffer, so most of it has arrived with the head.
 const SMALL_BODY: u64 = 64 * 1024;
 
-/// The least and the most that its end is waited for. The least is what a busy server takes between two writes; the most is
-/// less than a new connection costs on a slow mobile link.
+/// Minimum and maximum of the time for which draining waits. The minimum is the pause of a busy server between two writes; the
+/// maximum is less than a new connection costs on a slow mobile link.
 const DRAIN_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// A whole head may take this many times the limit on silence. A server that sends a byte now and then is never silent, so that
-/// limit alone would hold a worker for ever; a head in three packets, each lost once, still passes.
+/// A whole response head may take this many times the silence limit. A server that sends a byte now and then never reaches the
+/// silence limit, and would block a worker forever; a head in three packets, each lost once, still arrives in time.
 pub(super) const HEAD_PATIENCE: u32 = 3;
 
-/// Sends requests. Shared by the threads that hedge one.
+/// Sends requests. Shared with the threads of hedged requests.
 pub(super) struct Sender {
     pub(super) agent: Agent,
     pub(super) pool: Arc<ConnectionPool>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) counters: Arc<Counters>,
-    /// What a request does that waits for too long.
+    /// Runs the checks of requests that wait too long.
     pub(super) alarms: Arc<Alarms>,
-    /// What goes with every request.
+    /// Header fields of every request.
     pub(super) headers: HeaderMap,
-    /// What each origin, and no other, gets as `Authorization`.
+    /// `Authorization` value of each origin. No other origin gets it.
     pub(super) auth: Vec<(Origin, HeaderValue)>,
 }
 
-/// An answer that was not looked at yet.
+/// A response that was not checked yet.
 pub(super) struct Answer {
     pub(super) response: http::Response<ureq::Body>,
     pub(super) exchange: Arc<Exchange>,
     pub(super) on_cancel: CancelGuard,
-    /// When its own request was sent.
+    /// When the request that was answered was sent.
     pub(super) sent: Instant,
-    /// How long other connections had been waited for before that.
+    /// Time spent waiting for other connections before that.
     pub(super) lost: Duration,
 }
 
-/// What an attempt came to.
+/// Result of one attempt. The exchange of a failed one shows whether its connection was stale.
 pub(super) type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
 
 impl Sender {
-    /// Sends `request` to `url` as `exchange`. Blocks until the head of an answer is there, an error, or a cancel.
+    /// Sends `request` to `url` as `exchange`. Blocks until a response head arrives, the request fails or is cancelled.
     pub(super) fn send(
         &self,
         request: &Request,
@@ -90,7 +90,7 @@ impl Sender {
         }
     }
 
-    /// Ends `exchange` when `cancel` is cancelled, whatever it waits for.
+    /// Aborts `exchange` when `cancel` is cancelled, also while it waits for a lookup or a connect.
     pub(super) fn abort_on(&self, cancel: &CancelToken, exchange: &Arc<Exchange>) -> CancelGuard {
         let (exchange, lookups) = (Arc::clone(exchange), Arc::clone(&self.lookups));
         cancel.on_cancel(move |reason| {
@@ -99,14 +99,14 @@ impl Sender {
         })
     }
 
-    /// Gives a long poll its own limit on silence.
+    /// Sets the silence limit of a long poll.
     fn with_limits(&self, request: &Request, sent: http::Request<()>) -> http::Request<()> {
         let Some(limit) = request.held() else { return sent };
         let limits = self.agent.configure_request(sent).timeout_per_read(Some(limit));
         limits.timeout_recv_response(Some(limit.saturating_mul(HEAD_PATIENCE))).build()
     }
 
-    /// What is sent of `request` where it goes to `url`. Secrets stay with their origin (RFC 9110, section 15.4).
+    /// The HTTP request that is sent to `url` for `request`. Secrets are only sent to their origin (RFC 9110, section 15.4).
     fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, ureq::Error> {
         let uri = url.expose_uri().ok_or_else(|| ureq::Error::BadUri("too long".into()))?;
         let mut sent = http::Request::new(());
@@ -122,7 +122,7 @@ impl Sender {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
         if !request.headers.is_empty() && origin == request.url.origin() {
-            // A name that is in both is the request's.
+            // The request's own fields replace the defaults of the same name.
             request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
         }
@@ -141,15 +141,15 @@ impl Sender {
 }
 
 impl Answer {
-    /// Reads a small body to its end, so that the connection can be used again, if it comes about as fast as the head did. A new
-    /// connection costs a few round trips: to wait for longer is worth nothing.
+    /// Drains a small body, so that the connection can be reused. Waits about as long as the head took, since a new connection
+    /// only costs a few round trips.
     pub(super) fn drain(&mut self) {
         let has_codings = !codings(self.response.headers()).is_empty();
         let is_small = self.response.body().content_length().map_or(has_codings, |len| len <= SMALL_BODY);
         if is_small {
             let limit = self.exchange.ttfb().unwrap_or_default().clamp(DRAIN_LIMITS.0, DRAIN_LIMITS.1);
             self.exchange.read_until(Instant::now() + limit);
-            // Whether it worked does not matter: a connection that is not drained is closed.
+            // The result does not matter: a connection that is not drained is closed.
             let body = &mut self.response.body_mut().as_reader();
             drop(io::copy(&mut body.take(SMALL_BODY + 1), &mut io::sink()));
         }

@@ -1,4 +1,4 @@
-//! What a client is made of, from its configuration.
+//! Builds a client from its configuration.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
-/// Starts no thread and opens nothing.
+/// Builds the sender. Starts no thread and opens no connection.
 pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     let user_agent = HeaderValue::from_str(&config.user_agent).map_err(|_| {
         let why = "ClientConfig::user_agent has characters that HTTP does not allow";
@@ -48,37 +48,38 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     Ok(Sender { agent, pool, lookups, counters, alarms: Arc::default(), headers, auth })
 }
 
-/// What goes with every request. All that ureq would add by itself is here: it would make each value anew.
+/// Header fields of every request. Includes those that ureq would add itself, because ureq would build each value again for
+/// every request.
 fn default_headers(config: &ClientConfig, user_agent: HeaderValue) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
-    // The offsets of an encoded body mean nothing.
+    // Positions in an encoded body are not positions in the resource.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(header::USER_AGENT, user_agent);
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
-    // Those of a configuration replace ours: each of its names takes the place of the same name here.
+    // Configured fields replace the defaults of the same name.
     headers.extend(parse_headers("ClientConfig::default_headers", &config.default_headers)?);
     Ok(headers)
 }
 
 fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::config::Config {
     Agent::config_builder()
-        // Statuses and redirects are judged by the opener: secrets must not follow a redirect to another origin.
+        // The opener handles statuses and redirects, because secrets must not follow a redirect to another origin.
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        // With one set, ureq looks no origin's name up. The tunnel is opened here.
+        // With a proxy set, ureq does not resolve the origin's name. Our own connector opens the tunnel.
         .proxy(proxy)
         .timeout_per_read(Some(config.silence_timeout))
-        // A head that comes a byte at a time is no sign of life.
+        // A head that arrives one byte at a time never reaches the limit on a single read.
         .timeout_recv_response(Some(config.silence_timeout.saturating_mul(HEAD_PATIENCE)))
         .timeout_per_write(Some(config.silence_timeout))
         .timeout_connect(Some(config.resolve_timeout + config.connect_timeout))
         .max_response_header_size(config.max_head)
-        // As large as the largest head by default, which has to fit in; and as a chunk of a TLS record, four times over.
+        // The default of `max_head`, which has to fit in. Also four TLS records of 16 KiB.
         .input_buffer_size(64 * 1024)
-        // Requests have no body: one buffer takes all header fields of all but the strangest requests.
+        // Requests have no body, so this only has to hold a request head.
         .output_buffer_size(16 * 1024)
-        // What would go into ureq's pool goes into our pool.
+        // Idle connections are kept in our pool, not in ureq's.
         .max_idle_connections(0)
         .max_idle_connections_per_host(0)
         .build()
@@ -95,7 +96,7 @@ fn authorizations(config: &ClientConfig) -> Result<Vec<(Origin, HeaderValue)>, E
     config.auth.iter().map(authorize).collect()
 }
 
-/// The proxy, if one is set; none is taken from the environment.
+/// The configured proxy. Environment variables such as `http_proxy` are ignored.
 fn proxy(config: &ClientConfig) -> Result<Option<ureq::Proxy>, Error> {
     let Some(url) = &config.proxy else { return Ok(None) };
     let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::proxy {why}"));

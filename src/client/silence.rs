@@ -1,11 +1,11 @@
-//! Bodies that fall silent in mid-flow: while a reader waits, the rest is requested over a new connection beside it, and
-//! whichever speaks first goes on.
+//! Bodies that become silent: while the reader waits, the rest is also requested over a new connection, and the connection that
+//! delivers first continues the body.
 //!
-//! A body on a connection that died without a word (a change of network, a NAT that forgot) would be waited for up to the
-//! limit on silence. So the first part of each wait ends after a delay, which costs nothing while the body flows. From then
-//! on the thread that reads is blocked for the rest of the wait, and an [alarm](super::alarm) decides; the request runs on a
-//! thread of its own. The head of a response that goes on with the body shuts down the silent connection, which ends the
-//! read with an error, and its reader finds what to go on with. If the silent one speaks first, the other is cancelled.
+//! If a connection dies without an error (a change of network, an expired NAT entry), its reader would wait for the whole
+//! silence limit. So the first part of each wait ends after a delay, which costs nothing while bytes arrive. Then the reading
+//! thread is blocked for the rest of the wait, an [alarm](super::alarm) decides when to hedge, and the hedged request runs on a
+//! thread of its own. When the head of a response that can continue the body arrives, the silent connection is shut down; its
+//! read fails, and the reader takes the new response. If the silent connection delivers first, the hedged request is cancelled.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -21,24 +21,24 @@ use super::silence_watch::{OnSilence, SilenceWatch};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 
-/// New connections beside one that is silent, one after another. Each waits twice as long for the one before, so the last one
-/// begins after seven delays, which is about the limit on silence.
+/// Maximum number of hedged requests in one silence. The pauses between them double, so the last one starts after four delays.
 const MAX_HEDGES: u32 = 3;
 
-/// Watches the reads of one body, which goes on with an `R`. Its drop ends what it has begun.
+/// Watches the reads of one body, which an `R` can continue. Dropping it cancels its hedged requests and waits for their
+/// threads.
 pub(super) struct SilenceHedge<R: Send + 'static>(Arc<Shared<R>>);
 
 /// See [`Successor::open`].
 type Open<R> = dyn Fn(u64, &CancelToken) -> Result<Option<R>, Error> + Send + Sync;
 
-/// What goes on with a silent body, and how.
+/// How to continue a silent body.
 pub(super) struct Successor<R> {
-    /// Requests what comes from a position on, under a token. `None` if what came can't go on with the body. Blocks for the
-    /// limits of a request.
+    /// Requests the bytes from a position on, under a token. `None` if the response can't continue the body. Blocks like a
+    /// request.
     pub(super) open: Box<Open<R>>,
-    /// Called with the beginning of the silence when an opened one goes on with the body.
+    /// Called when a hedged request wins, with the beginning of the silence.
     pub(super) handle_win: Box<dyn Fn(Instant) + Send + Sync>,
-    /// A live stream: its reader becomes urgent without a word when its buffer runs low.
+    /// The body is a live stream: it becomes urgent without a notification when its buffer runs low.
     pub(super) is_live: bool,
 }
 
@@ -47,31 +47,31 @@ struct Shared<R> {
     delay: Duration,
     urgency: Arc<dyn Urgency>,
     successor: Successor<R>,
-    /// What cancels the body.
+    /// Token that cancels the body.
     token: CancelToken,
     exchange: Arc<Exchange>,
-    /// Offset in the resource of the byte that is waited for.
+    /// Position in the resource of the byte that the reader waits for.
     position: AtomicU64,
-    /// The wait that goes on, or the one before it, has lasted for the delay.
+    /// The current wait, or the one before it, has lasted longer than the delay.
     was_silent: AtomicBool,
     state: Mutex<State<R>>,
 }
 
 struct State<R> {
-    /// Since when a read has been waiting, if that is longer than the delay.
+    /// Start of the current wait, if it has lasted longer than the delay.
     since: Option<Instant>,
-    /// Set during a silence.
+    /// Only set during a silence.
     alarm: Option<Alarm>,
     begun: u32,
-    /// The silence at which the next one may begin, beyond the first.
+    /// Silence after which the next hedged request may start.
     next_at: Duration,
     hedges: Vec<Hedged>,
-    /// Nothing is begun any more, and nothing wins.
+    /// No hedged request starts or wins any more.
     is_over: bool,
     winner: Option<(u32, R)>,
 }
 
-/// The request for the rest, on a thread.
+/// A hedged request for the rest, on a thread of its own.
 struct Hedged {
     number: u32,
     token: CancelToken,
@@ -107,26 +107,26 @@ impl<R: Send + 'static> SilenceHedge<R> {
             was_silent: AtomicBool::new(false),
             state: Mutex::new(state),
         });
-        // Weak, for the watch is part of the exchange.
+        // Weak, because the exchange owns the watch and `shared` owns the exchange: an `Arc` would leak both.
         let then = Arc::downgrade(&shared) as Weak<dyn OnSilence>;
         exchange.watch(SilenceWatch { after: hedging.delay, then });
         Self(shared)
     }
 
-    /// A read begins to wait for the byte at `position`.
+    /// Records that a read begins to wait for the byte at `position`.
     pub(super) fn begin_wait(&self, position: u64) {
         self.0.position.store(position, Ordering::Relaxed);
     }
 
-    /// The read has ended. If it brought bytes, the silence is over.
+    /// Records that the read has ended. If it returned bytes, the silence is over.
     pub(super) fn end_wait(&self, has_moved: bool) {
-        // Set by this very thread, in the read.
+        // Relaxed is enough: the same thread sets it, during the read.
         if has_moved && self.0.was_silent.swap(false, Ordering::Relaxed) {
             self.0.stop(false);
         }
     }
 
-    /// What to go on with, if it was faster.
+    /// The response that continues the body, if a hedged request was faster.
     pub(super) fn take_winner(&self) -> Option<R> {
         self.0.stop(true);
         self.0.state.lock().winner.take().map(|(_, winner)| winner)
@@ -149,7 +149,7 @@ impl<R: Send + 'static> OnSilence for Shared<R> {
             state.since = Some(since);
             state.alarm.take()
         };
-        // Outside the lock: its call may be waiting for the lock.
+        // Without the lock: dropping an alarm locks the alarms, and a running call waits for our lock.
         drop(alarm);
         let alarm = self.alarms.set(since + self.delay, Arc::clone(&self) as _);
         self.state.lock().alarm = Some(alarm);
@@ -163,10 +163,11 @@ impl<R: Send + 'static> Call for Shared<R> {
 }
 
 impl<R: Send + 'static> Shared<R> {
-    /// Asks beside the silent connection if it is time. Returns when to look again.
+    /// Starts a hedged request if one is due. Returns when to check again.
     fn poll(self: &Arc<Self>, now: Instant) -> Option<Instant> {
         if !self.urgency.is_urgent() {
-            // Looked at again when it becomes so; but no call reports that the buffer of a live stream runs low.
+            // A recheck follows when the fetch becomes urgent. Nothing reports that the buffer of a live stream runs low, so
+            // poll that.
             return self.successor.is_live.then(|| now + self.delay);
         }
         let mut state = self.state.lock();
@@ -188,27 +189,29 @@ impl<R: Send + 'static> Shared<R> {
 
     fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) {
         let position = self.position.load(Ordering::Relaxed);
-        log::debug!("a body is silent at byte {position}; the rest is requested beside it");
+        log::debug!("a body is silent at byte {position}; requesting the rest over a new connection");
         let token = self.token.child(CancelReason::Fetch);
         let (shared, own, number) = (Arc::clone(self), token.clone(), state.begun);
         let named = thread::Builder::new().name("windway-hedged".into());
         match named.spawn(move || shared.ask(number, position, &own, since)) {
             Ok(thread) => state.hedges.push(Hedged { number, token, thread }),
-            Err(error) => log::warn!("no thread to hedge with: {error}"),
+            Err(error) => log::warn!("can't start a thread for a hedged request: {error}"),
         }
     }
 
-    /// Asks for what comes from `position` on. Blocks for the limits of a request.
+    /// Requests the bytes from `position` on. Blocks like a request.
     fn ask(&self, number: u32, position: u64, token: &CancelToken, since: Instant) {
         let opened = match (self.successor.open)(position, token) {
             Ok(Some(opened)) => opened,
             Ok(None) => return,
-            Err(error) => return log::debug!("nothing beside the silent connection: {error}"),
+            Err(error) => {
+                return log::debug!("a hedged request for the rest of a silent body failed: {error}");
+            }
         };
         let mut state = self.state.lock();
         if state.is_over || state.winner.is_some() {
             drop(state);
-            // Outside the lock: its drop closes a connection.
+            // Without the lock: the drop closes a connection.
             return drop(opened);
         }
         state.winner = Some((number, opened));
@@ -217,12 +220,13 @@ impl<R: Send + 'static> Shared<R> {
         self.exchange.break_off();
     }
 
-    /// Ends what was begun, but for what has won; for good, or until the next silence.
+    /// Cancels and joins the hedged requests, except the winner's body. `for_good`: none starts any more; otherwise the next
+    /// silence may start new ones.
     fn stop(&self, for_good: bool) {
         let mut state = self.state.lock();
         state.is_over |= for_good;
         if state.winner.is_some() && !for_good {
-            // The read that comes next ends with an error, and this is what goes on.
+            // The next read fails, and the winner continues the body.
             return;
         }
         let is_over = std::mem::replace(&mut state.is_over, true);
@@ -232,7 +236,7 @@ impl<R: Send + 'static> Shared<R> {
         drop(state);
         drop(alarm);
         for Hedged { number, token, thread } in hedges {
-            // The winner's token is that of its body.
+            // The winner's token is its body's token: cancelling it would end the body.
             if winner != Some(number) {
                 token.cancel();
             }

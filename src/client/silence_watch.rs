@@ -1,23 +1,23 @@
-//! Waits for more of a body, in two parts: after the first one the silence is reported.
+//! Splits a wait for body bytes into two parts. After the first part the silence is reported.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-/// Called when a wait for more of a body lasts.
+/// Handles a wait for body bytes that lasts long.
 pub(super) trait OnSilence: Send + Sync {
-    /// Nothing has come since `since`, and the reader goes on waiting.
+    /// Called on the reading thread: no byte has arrived since `since`, and the reader continues to wait.
     fn handle_silence(self: Arc<Self>, since: Instant);
 }
 
-/// How long a wait for more of a body goes on before somebody is told, and who.
+/// Length of the first part, and the handler of the silence.
 pub(super) struct SilenceWatch {
     pub(super) after: Duration,
     pub(super) then: Weak<dyn OnSilence>,
 }
 
 impl SilenceWatch {
-    /// Waits by `wait`, for `limit` at most: at once, or in two parts with the call between them. `is_timeout` recognises errors
-    /// that mean that a limit has passed.
+    /// Calls `wait` with `limit`, or twice, with the report between the two parts, if `limit` is longer than the first part.
+    /// `is_timeout` is true for errors that mean that a wait has timed out.
     pub(super) fn wait<T, E>(
         &self,
         limit: Option<Duration>,
@@ -55,7 +55,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// What the waits are limited to, and how often somebody is told, where the first `silent` waits bring nothing.
+    /// Runs a watch whose first `silent` waits time out. Returns the limit of each wait, and the number of reports.
     fn run(limit: Option<Duration>, silent: usize) -> (Vec<Option<Duration>>, u32) {
         let (told, mut waits) = (Arc::new(Told::default()), Vec::new());
         let then = Arc::downgrade(&told) as Weak<dyn OnSilence>;

@@ -1,17 +1,17 @@
-//! What a client has done: counts of requests and connections.
+//! Counters of a client: requests and connections.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counts of a client, shared by its threads.
+/// Counters of a client, shared by its threads.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) dialled: AtomicU64,
-    /// Of those, the ones that were opened ahead.
+    /// Those of `dialled` that were preconnected.
     pub(crate) preconnected: AtomicU64,
     pub(crate) requests: AtomicU64,
 }
 
-/// What a client has done.
+/// Snapshot of a client's counters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientStats {
     pub(crate) requests: u64,
@@ -21,7 +21,7 @@ pub(crate) struct ClientStats {
 }
 
 impl Counters {
-    /// The counts, beside so many idle connections.
+    /// A snapshot of the counters, with the given number of idle connections.
     pub(super) fn stats(&self, idle: usize) -> ClientStats {
         ClientStats {
             requests: self.requests.load(Ordering::Relaxed),

@@ -1,6 +1,6 @@
-//! TLS: whom a client believes, and the connections that it speaks it over. All of windway's policy on TLS is here.
+//! TLS: which certificates a client trusts, and connections that carry TLS. All of windway's TLS policy is in this module.
 //!
-//! Certificates are always verified: there is no way to turn that off.
+//! Certificates are always verified. There is no option to turn that off.
 mod certificate;
 
 use std::fmt;
@@ -24,25 +24,29 @@ use self::certificate::Certificate;
 use crate::client::h1::transport::{Carrier, HandshakeLimit, buffers, carry};
 use crate::error::{Error, ErrorKind};
 
-/// Opens TLS over connections.
+/// Opens TLS on top of connections.
 pub(super) struct Tls {
-    /// Certificates that are trusted besides the web's roots.
+    /// Certificates that are trusted in addition to the public roots.
     extra_roots: Vec<CertificateDer<'static>>,
-    /// Made when TLS is spoken first: the roots take a while to read.
+    /// Made at the first use of TLS, because parsing the roots takes a while.
     config: OnceLock<Arc<rustls::ClientConfig>>,
 }
 
-/// A connection that carries TLS. It owns the connection below, whose bytes nobody else can read.
+/// A connection that carries TLS. It owns the connection below, so nothing else can read the encrypted bytes.
 pub(super) struct TlsTransport<T: Carrier> {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, Limited<T>>,
 }
 
 impl Tls {
-    /// Trusts the web's roots and the certificates in each of `extra_roots`, in PEM.
+    /// Trusts the public roots and the certificates in each of `extra_roots`, which are PEM texts.
     pub(super) fn new(extra_roots: &[Vec<u8>]) -> Result<Self, Error> {
-        let no_certificate =
-            || Error::new(ErrorKind::InvalidConfig, "ClientConfig::extra_roots holds no certificate in PEM");
+        let no_certificate = || {
+            Error::new(
+                ErrorKind::InvalidConfig,
+                "ClientConfig::extra_roots has an entry without a PEM certificate",
+            )
+        };
         let mut certificates = Vec::new();
         for pem in extra_roots {
             let before = certificates.len();
@@ -56,18 +60,19 @@ impl Tls {
         Ok(Self { extra_roots: certificates, config: OnceLock::new() })
     }
 
-    /// What all of a client's connections share, resumption included.
+    /// The rustls configuration that all connections of the client share, with its cache for session resumption.
     fn config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
         if let Some(config) = self.config.get() {
             return Ok(Arc::clone(config));
         }
-        // An application that has chosen a provider for its process has its reasons.
+        // If the application installed a provider for the process, use that one.
         let provider = CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
         let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|cause| Error::new(ErrorKind::Tls, "TLS can't be set up").with_cause(cause))?
-            // rustls calls every verifier of one's own dangerous. This one asks rustls's, or is stricter.
+            // rustls calls every custom verifier dangerous. Ours uses the one of rustls, except for certificates that are
+            // trusted byte for byte.
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(self.verifier(provider)?))
             .with_no_client_auth();
@@ -84,7 +89,7 @@ impl Tls {
         Ok(Verifier { by_roots, trusted: self.extra_roots.clone() })
     }
 
-    /// Speaks TLS over `carrier`, to `host`. Blocks until the handshake is done, for the limit of the connection.
+    /// Opens TLS to `host` over `carrier`. Blocks until the handshake is done, for at most `limit`.
     pub(super) fn open<T: Carrier>(
         &self,
         carrier: T,
@@ -111,7 +116,7 @@ fn describe_handshake(error: io::Error) -> ureq::Error {
             let why = "the server closed the connection during the TLS handshake";
             carry(Error::new(ErrorKind::Tls, why).with_cause(error))
         }
-        // What rustls makes of a certificate, or of bytes that are no TLS.
+        // rustls reports an invalid certificate, and bytes that are not TLS, as invalid data.
         io::ErrorKind::InvalidData => carry(failed(error)),
         _ => error.into(),
     }
@@ -127,7 +132,7 @@ impl<T: Carrier> Carrier for TlsTransport<T> {
         let carrier = &mut stream.sock.carrier;
         let is_open = carrier.take_arrived();
         loop {
-            // On an idle connection only session tickets and the like are expected, which leave nothing to read.
+            // On an idle connection only records such as session tickets are expected, which contain no plaintext.
             let Ok(state) = stream.conn.process_new_packets() else { return false };
             if state.plaintext_bytes_to_read() > 0 {
                 match stream.conn.reader().read(buffers.input_append_buf()) {
@@ -167,7 +172,8 @@ impl<T: Carrier> Transport for TlsTransport<T> {
         Ok(got > 0)
     }
 
-    /// Judged by hang-up. Nothing may have come unasked either: it would be taken for the next answer.
+    /// False if the server has closed the connection, or has sent plaintext without a request: that would be taken for the next
+    /// response.
     fn is_open(&mut self) -> bool {
         self.take_arrived() && self.buffers.input().is_empty()
     }
@@ -177,7 +183,7 @@ impl<T: Carrier> Transport for TlsTransport<T> {
     }
 }
 
-/// A carrier as rustls reads and writes it, with what is left of a limit.
+/// Lets rustls read and write a carrier, within a time limit.
 struct Limited<T> {
     carrier: T,
     timeout: NextTimeout,
@@ -191,7 +197,7 @@ impl<T: Carrier> Limited<T> {
         self.since = Instant::now();
     }
 
-    /// A record may take many reads and writes, which share the limit.
+    /// What is left of the limit. A record may take many reads and writes, which share it.
     fn left(&self) -> NextTimeout {
         let time::Duration::Exact(limit) = self.timeout.after else { return self.timeout };
         let left = limit.saturating_sub(self.since.elapsed());
@@ -228,12 +234,12 @@ impl<T: Carrier> Write for Limited<T> {
     }
 }
 
-/// Believes a server whose certificate a root vouches for, or that was given itself.
+/// Trusts a server whose certificate has a chain to a root, or is itself in `extra_roots`.
 #[derive(Debug)]
 struct Verifier {
     by_roots: Arc<WebPkiServerVerifier>,
-    /// Believed byte for byte, if name and time are right. rustls refuses a certificate that says that it is an authority's
-    /// in a server's place, and that is what plain `openssl req -x509` makes.
+    /// Certificates that are trusted byte for byte, if name and time are valid. rustls refuses a CA certificate as a server's,
+    /// but plain `openssl req -x509` makes such a certificate for a server.
     trusted: Vec<CertificateDer<'static>>,
 }
 
@@ -275,7 +281,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Checks what is to be checked of a certificate that nobody has to vouch for.
+/// Checks the time and the name of a certificate that needs no chain, because it is trusted itself.
 fn verify_itself(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,

@@ -1,20 +1,20 @@
-//! What a certificate says of its time and its name (RFC 5280, section 4.1), where no chain is checked.
+//! Reads the validity and the name of a certificate (RFC 5280, section 4.1) that is trusted without a chain.
 //!
-//! rustls checks chains, and refuses a certificate of an authority in a server's place. One that is trusted for itself is
-//! compared byte for byte; what is left to check is read here.
+//! rustls checks chains, and refuses a CA certificate as a server's. A certificate that is trusted itself is compared byte for
+//! byte; this module reads what is left to check.
 
 use std::net::IpAddr;
 
-/// Parts of a certificate.
+/// The parts of a certificate that windway checks.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Certificate<'a> {
-    /// When it begins to be valid, in seconds since 1970.
+    /// Beginning of the validity, in seconds since 1970.
     pub(crate) not_before: i64,
-    /// The last second in which it is.
+    /// Last second of the validity, in seconds since 1970.
     pub(crate) not_after: i64,
-    /// The last common name of its subject, if that is text.
+    /// Last common name of the subject, if it is text.
     pub(crate) common_name: Option<&'a str>,
-    /// It has the extension that names what it is for. A common name means nothing then.
+    /// It has the extension subjectAltName. Then the common name must be ignored.
     pub(crate) has_alternative_names: bool,
 }
 
@@ -28,16 +28,16 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
-/// Of a certificate: its version, and its extensions.
+/// Context-specific tags of the version and the extensions of a certificate.
 const VERSION: u8 = 0xA0;
 const EXTENSIONS: u8 = 0xA3;
 
-/// id-at-commonName and id-ce-subjectAltName.
+/// Object identifiers in DER: id-at-commonName (2.5.4.3) and id-ce-subjectAltName (2.5.29.17).
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1D, 0x11];
 
 impl<'a> Certificate<'a> {
-    /// Reads a certificate in DER. `None` for what is none.
+    /// Parses a certificate in DER. `None` if it is not one.
     pub(crate) fn parse(der: &'a [u8]) -> Option<Self> {
         let body = Der(Der(Der(der).take(SEQUENCE)?).take(SEQUENCE)?);
         let mut fields = body;
@@ -49,7 +49,7 @@ impl<'a> Certificate<'a> {
             (times.take_time()?, times.take_time()?)
         };
         let mut has_alternative_names = false;
-        // Between the key and the extensions, two unique ids may lie.
+        // RFC 5280, section 4.1: up to two unique identifiers may stand between the key and the extensions.
         while !fields.0.is_empty() {
             let (tag, content) = fields.take_any()?;
             if tag == EXTENSIONS {
@@ -59,8 +59,8 @@ impl<'a> Certificate<'a> {
         Some(Self { not_before, not_after, common_name: common_name(Der(subject))?, has_alternative_names })
     }
 
-    /// True if the subject's common name is `name`, in a certificate that says in no other way what it is for. What is for
-    /// everybody to see has needed alternative names since RFC 2818; plain `openssl req -x509` makes none.
+    /// True if the certificate has no alternative names and its common name is `name`. RFC 2818, section 3.1, deprecates such
+    /// names, but plain `openssl req -x509` makes no others.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         let Some(common_name) = self.common_name.filter(|_| !self.has_alternative_names) else {
             return false;
@@ -77,7 +77,7 @@ impl<'a> Certificate<'a> {
     }
 }
 
-/// The last one, which is the most specific.
+/// The last common name, which is the most specific one.
 fn common_name(mut subject: Der<'_>) -> Option<Option<&str>> {
     let mut found = None;
     while !subject.0.is_empty() {
@@ -106,7 +106,7 @@ fn has_extension(mut extensions: Der<'_>, wanted: &[u8]) -> Option<bool> {
     Some(false)
 }
 
-/// What is left of some DER (X.690).
+/// The unread rest of DER-encoded data (X.690).
 #[derive(Clone, Copy)]
 struct Der<'a>(&'a [u8]);
 
@@ -118,7 +118,7 @@ impl<'a> Der<'a> {
         let len = if first < 0x80 {
             usize::from(first)
         } else {
-            // A certificate of more than 64 KiB is none.
+            // At most two length bytes: no real certificate has more than 64 KiB.
             let (bytes, after) =
                 rest.split_at_checked(usize::from(first & 0x7F)).filter(|_| first <= 0x82)?;
             rest = after;
@@ -133,7 +133,7 @@ impl<'a> Der<'a> {
         self.take_any().filter(|(found, _)| *found == tag).map(|(_, content)| content)
     }
 
-    /// As `take`, but leaves what has another tag.
+    /// As `take`, but does not consume an element with another tag.
     fn take_if(&mut self, tag: u8) -> Option<&'a [u8]> {
         if self.0.first() == Some(&tag) { self.take(tag) } else { None }
     }
@@ -146,14 +146,14 @@ impl<'a> Der<'a> {
         Some(contents)
     }
 
-    /// A time, in seconds since 1970.
+    /// Reads a time, in seconds since 1970.
     fn take_time(&mut self) -> Option<i64> {
         let (tag, text) = self.take_any()?;
         let text = text.strip_suffix(b"Z")?;
         let (year, rest) = match tag {
             UTC_TIME => {
                 let (year, rest) = text.split_at_checked(2)?;
-                // RFC 5280, section 4.1.2.5.1.
+                // RFC 5280, section 4.1.2.5.1: two-digit years are 1950 to 2049.
                 let year = number(year)?;
                 (year + if year < 50 { 2000 } else { 1900 }, rest)
             }
@@ -180,11 +180,13 @@ fn number(digits: &[u8]) -> Option<i64> {
         .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
 }
 
-/// Of a date of the Gregorian calendar. A year that begins in March has its leap day at its end.
+/// Days from 1 January 1970 to a date of the Gregorian calendar. Counts years from March, so that the leap day is the last day
+/// of a year.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    // Five months from March, or from August, have 153 days. 719,468 days lead to 1970.
+    // From March and from August on, five months have 153 days. 719,468 is the number of days from 1 March of the year 0 to 1
+    // January 1970.
     year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
