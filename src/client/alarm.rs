@@ -200,23 +200,23 @@ mod tests {
     }
 
     #[test]
-    fn alarms_are_called_in_time_and_again_when_they_say() {
+    fn alarms_are_called_at_each_deadline_they_return() {
         let alarms = Arc::new(Alarms::default());
-        let (tell, told) = unbounded();
+        let (calls_tx, calls) = unbounded();
         let now = Instant::now();
         let late = alarms.set_fn(now + Duration::from_secs(3600), |_| None);
-        let (again, is_first) = (tell.clone(), AtomicBool::new(true));
+        let (again, is_first) = (calls_tx.clone(), AtomicBool::new(true));
         let _first = alarms.set_fn(now + Duration::from_millis(20), move |_| {
             again.send(1).unwrap_or_default();
             is_first.swap(false, Ordering::Relaxed).then_some(now + Duration::from_millis(40))
         });
         let _second = alarms.set_fn(now, move |_| {
-            tell.send(2).unwrap_or_default();
+            calls_tx.send(2).unwrap_or_default();
             None
         });
-        assert_eq!(told.iter().take(3).collect::<Vec<_>>(), [2, 1, 1]);
+        assert_eq!(calls.iter().take(3).collect::<Vec<_>>(), [2, 1, 1]);
         alarms.recheck();
-        let mut last: Vec<_> = told.iter().take(2).collect();
+        let mut last: Vec<_> = calls.iter().take(2).collect();
         last.sort_unstable();
         assert_eq!(last, [1, 2]);
         drop(late);
@@ -227,39 +227,39 @@ mod tests {
     #[test]
     fn a_recheck_during_a_call_is_not_lost() {
         let alarms = Arc::new(Alarms::default());
-        let (tell, told) = unbounded();
+        let (calls_tx, calls) = unbounded();
         let (own, is_first) = (Arc::downgrade(&alarms), AtomicBool::new(true));
         let _alarm = alarms.set_fn(Instant::now(), move |_| {
             if is_first.swap(false, Ordering::Relaxed) {
                 own.upgrade().expect("not closed").recheck();
             }
-            tell.send(()).unwrap_or_default();
+            calls_tx.send(()).unwrap_or_default();
             None
         });
         for _ in 0..2 {
-            told.recv_timeout(Duration::from_secs(60)).expect("called once, and once more");
+            calls.recv_timeout(Duration::from_secs(60)).expect("called once, and once more");
         }
         alarms.close();
     }
 
     #[test]
-    fn an_alarm_that_was_taken_back_is_not_called() {
+    fn a_removed_alarm_is_not_called() {
         let alarms = Arc::new(Alarms::default());
-        let (tell, told) = unbounded();
+        let (calls_tx, calls) = unbounded();
         let soon = Instant::now() + Duration::from_millis(20);
         let panics = alarms.set_fn(soon, |_| panic!("a call of a test that panics"));
-        let taken = tell.clone();
+        let removed = calls_tx.clone();
         drop(alarms.set_fn(soon, move |_| {
-            taken.send(1).unwrap_or_default();
+            removed.send(1).unwrap_or_default();
             None
         }));
         let _other = alarms.set_fn(soon, move |_| {
-            tell.send(2).unwrap_or_default();
+            calls_tx.send(2).unwrap_or_default();
             None
         });
-        assert_eq!(told.recv(), Ok(2));
+        assert_eq!(calls.recv(), Ok(2));
         drop(panics);
         alarms.close();
-        assert!(told.is_empty());
+        assert!(calls.is_empty());
     }
 }

@@ -196,7 +196,8 @@ impl Continuation {
         // RFC 9110, section 15.3.7.2: a part may be shorter than requested, so the end of a part of unknown length does not
         // prove that the resource ends there. If it adds nothing after the known bytes, the resource does end there.
         if begun.is_partial && (begun.has_advanced || at < offset) {
-            let why = format!("a part ended at {offset}, but no response said that the resource ends there");
+            let why =
+                format!("a part ended at {offset}, but no response said that the resource ends expected");
             return Err(Error::new(ErrorKind::Truncated, why));
         }
         if self.is_doubtful_end() && self.asked.is_some_and(|asked| asked.start > 0) {
@@ -225,9 +226,9 @@ impl Begun {
             return Ok(());
         }
         // No overflow: both differences are at most `OVERLAP`, or the length of `old`.
-        let came = &old[(from - at) as usize..];
-        let there = &self.tail[(from - tail_at) as usize..(until - tail_at) as usize];
-        if came == there {
+        let received = &old[(from - at) as usize..];
+        let expected = &self.tail[(from - tail_at) as usize..(until - tail_at) as usize];
+        if received == expected {
             return Ok(());
         }
         let why =
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn every_resumption_overlaps_what_came() {
+    fn every_attempt_overlaps_the_received_bytes() {
         let mut continuation = begun(206, 100..500, Some(1000));
         assert_eq!(continuation.range(), Some(ByteRange::new(100, 500)));
         continuation.take(100, &[7; 10]).unwrap();
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_can_be_asked_for_while_the_body_is_read() {
+    fn the_rest_can_be_requested_while_the_body_is_read() {
         let mut continuation = begun(206, 100..500, Some(1000));
         let snapshot = continuation.clone();
         for bytes in [10, 20, 100, 200] {
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_promise_stands() {
+    fn the_first_response_decides_the_end() {
         let mut continuation = begun(206, 100..200, Some(1000));
         continuation.take(100, &[1; 50]).unwrap();
         assert_eq!(continuation.check_end(150).unwrap_err().kind(), ErrorKind::Truncated);
@@ -319,23 +320,23 @@ mod tests {
         /// Whatever parts and wholes later attempts deliver, and wherever they break: each promised byte is delivered once, in
         /// order, none beyond the end, and the fetch is complete exactly when all have arrived.
         #[test]
-        fn each_promised_byte_comes_once(
+        fn each_promised_byte_is_delivered_once(
             body in proptest::collection::vec(any::<u8>(), 1..1000),
             promise in (0..1000_usize, 1..1000_usize),
-            tells_total in any::<bool>(),
+            has_total in any::<bool>(),
             attempts in proptest::collection::vec((0..1100_usize, 1..200_usize, any::<bool>(), any::<bool>()), 1..20),
         ) {
             let start = promise.0 % body.len();
             let end = (start + promise.1).min(body.len());
-            let total = tells_total.then_some(body.len() as u64);
+            let total = has_total.then_some(body.len() as u64);
             let mut continuation = begun(206, start as u64..end as u64, total);
             let mut got = Vec::new();
-            for (until, chunk, is_whole, tells_total) in attempts {
+            for (until, chunk, is_whole, has_total) in attempts {
                 if continuation.is_complete() {
                     break;
                 }
                 // A whole response without length and validator is refused.
-                let total = (is_whole || tells_total).then_some(body.len() as u64);
+                let total = (is_whole || has_total).then_some(body.len() as u64);
                 let asked = continuation.range().unwrap();
                 let from = if is_whole { 0 } else { asked.start as usize };
                 let most = if is_whole { body.len() } else { asked.end.min(end as u64) as usize };

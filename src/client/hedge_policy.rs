@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_never_answered_is_held_against_a_proven_one_first() {
+    fn a_connection_that_never_answered_is_hedged_over_a_proven_one_first() {
         let ahead = |it| Waiting { is_reused: false, ..it };
         let sent = run(ahead);
         assert_eq!(sent[..2], [(500, Over::Proven), (1000, Over::New)]);
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn bulk_is_hedged_once_and_only_where_its_connection_may_have_died_before() {
+    fn a_prefetch_is_hedged_once_and_only_if_its_connection_may_have_died_before() {
         assert_eq!(run(|it| Waiting { is_urgent: false, ..it }), [(1000, Over::New)]);
         let fresh =
             |it| Waiting { is_urgent: false, is_reused: false, is_pooled: false, has_proven: false, ..it };

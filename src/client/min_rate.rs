@@ -9,25 +9,25 @@ pub(super) struct MinRateMonitor {
     least: u64,
     window: Duration,
     waited: Duration,
-    came: u64,
+    received: u64,
 }
 
 impl MinRateMonitor {
     /// `min_rate` is in bytes a second, over a `window` of waiting. 0 accepts any rate.
     pub(super) fn new(min_rate: u64, window: Duration) -> Self {
         let least = (min_rate as f64 * window.as_secs_f64()) as u64;
-        Self { least, window, waited: Duration::ZERO, came: 0 }
+        Self { least, window, waited: Duration::ZERO, received: 0 }
     }
 
     /// Records a read of `bytes` that took `waited`. True if the window that ends now was below the minimum rate.
     pub(super) fn is_below(&mut self, bytes: usize, waited: Duration) -> bool {
-        self.came += bytes as u64;
+        self.received += bytes as u64;
         self.waited += waited;
         if self.waited < self.window {
             return false;
         }
-        let is_below = self.came < self.least;
-        (self.waited, self.came) = (Duration::ZERO, 0);
+        let is_below = self.received < self.least;
+        (self.waited, self.received) = (Duration::ZERO, 0);
         is_below
     }
 }
@@ -39,15 +39,15 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn a_byte_a_second_is_a_trickle() {
+    fn a_byte_a_second_is_below_the_minimum_rate() {
         let mut min_rate = MinRateMonitor::new(128, 10 * SECOND);
-        let told: Vec<bool> = (0..20).map(|_| min_rate.is_below(1, SECOND)).collect();
-        assert_eq!(told.iter().position(|told| *told), Some(9));
-        assert!(told[19]);
+        let below: Vec<bool> = (0..20).map(|_| min_rate.is_below(1, SECOND)).collect();
+        assert_eq!(below.iter().position(|below| *below), Some(9));
+        assert!(below[19]);
     }
 
     #[test]
-    fn a_slow_body_and_one_that_nobody_waits_for_are_none() {
+    fn a_slow_body_and_one_without_a_waiting_reader_are_not_below_the_minimum_rate() {
         let mut min_rate = MinRateMonitor::new(128, 10 * SECOND);
         assert!((0..100).all(|_| !min_rate.is_below(130, SECOND)));
         assert!((0..100).all(|_| !min_rate.is_below(1, Duration::ZERO)));

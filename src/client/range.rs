@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn well_formed_ranges_are_understood() {
+    fn valid_ranges_are_parsed() {
         assert_eq!(ContentRange::parse("bytes 0-99/200"), bytes(0, 100, Some(200)));
         assert_eq!(ContentRange::parse("bytes 5-5/*"), bytes(5, 6, None));
         assert_eq!(ContentRange::parse("bytes */200"), Some(ContentRange::Unsatisfied { total: 200 }));
@@ -134,8 +134,8 @@ mod tests {
     }
 
     #[test]
-    fn senseless_ranges_are_refused() {
-        let senseless = [
+    fn invalid_ranges_are_refused() {
+        let invalid = [
             "",
             "bytes",
             "bytes 0-99",
@@ -152,13 +152,13 @@ mod tests {
             "bytes */*",
             "bytes a-b/c",
         ];
-        for value in senseless {
+        for value in invalid {
             assert_eq!(ContentRange::parse(value), None, "{value}");
         }
     }
 
     #[test]
-    fn a_part_has_to_be_the_one_asked_for() {
+    fn a_part_has_to_be_the_requested_range() {
         let asked = ByteRange::new(100, 200);
         assert!(check_partial(asked, Some("bytes 100-199/1000"), Some(100)).is_ok());
         assert!(check_partial(asked, Some("bytes 100-149/1000"), None).is_ok());
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_200_is_a_part_only_if_all_about_it_says_so() {
+    fn a_200_is_a_part_only_if_all_header_fields_say_so() {
         let part = |start, end, total| Meaning::Part { range: ByteRange::new(start, end), total };
         let (first, later) = (ByteRange::new(0, 100), ByteRange::new(100, 200));
         for (asked, header, len, meaning) in [

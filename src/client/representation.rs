@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_contradicts_is_a_change() {
+    fn a_contradiction_is_a_change() {
         let (tag, other) = (("etag", "\"a\""), ("etag", "\"b\""));
         let (date, later) = (("last-modified", DATE), ("last-modified", LATER));
         for (first, then, what) in [
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn another_tag_beside_the_same_length_and_date_is_told_apart() {
+    fn another_tag_with_the_same_length_and_date_is_reported_as_such() {
         let representation = Representation::of(&head(100, &[("etag", "\"a\""), ("last-modified", DATE)]));
         let other = head(100, &[("etag", "\"b\""), ("last-modified", DATE)]);
         assert_eq!(representation.compare(&other), Likeness::OtherTag("\"b\"".into()));

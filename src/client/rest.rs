@@ -61,7 +61,7 @@ impl Rest {
                 let response = opener.open(&request, token, None)?;
                 // Another content type is no continuation: it may be a login page.
                 let is_same = response.head().content_type() == content_type.as_deref();
-                return Ok(Some(response).filter(|_| is_same).map(|response| held(response, token)));
+                return Ok(Some(response).filter(|_| is_same).map(|response| with_token(response, token)));
             }
         };
         let Some(continuation) = continuation else { return Ok(None) };
@@ -74,11 +74,11 @@ impl Rest {
         continuation.check(response.head())?;
         // A whole body would deliver all received bytes again.
         let part = Some(response).filter(|response| response.head().is_partial());
-        Ok(part.map(|response| held(response, token)))
+        Ok(part.map(|response| with_token(response, token)))
     }
 }
 
-fn held(mut response: Box<Response>, token: &CancelToken) -> Box<Response> {
+fn with_token(mut response: Box<Response>, token: &CancelToken) -> Box<Response> {
     response.keep(token.clone());
     response
 }

@@ -106,13 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn the_first_retry_is_at_once_only_if_bytes_had_flowed() {
+    fn the_first_retry_is_immediate_only_if_bytes_were_received() {
         assert_eq!(delay(&broken(), 0, true, u64::MAX), Duration::ZERO);
         assert_eq!(delay(&broken(), 0, false, u64::MAX), BASE_DELAY);
     }
 
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn delays_double_up_to_the_maximum() {
         let waits: Vec<_> =
             (0..8).map(|failures| delay(&broken(), failures, false, u64::MAX).as_millis()).collect();
         assert_eq!(waits, [250, 500, 1000, 2000, 4000, 8000, 8000, 8000]);
@@ -121,7 +121,7 @@ mod tests {
     const START: Duration = Duration::from_secs(1000);
 
     #[test]
-    fn a_byte_each_does_not_end_the_count() {
+    fn one_byte_in_each_attempt_does_not_reset_the_count() {
         let (mut backoff, mut now) = (Backoff::default(), Instant::now());
         let mut waits = Vec::new();
         loop {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn real_flow_ends_the_count() {
+    fn enough_bytes_or_time_reset_the_count() {
         let now = Instant::now() + START;
         let failed = || {
             let mut backoff = Backoff::default();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_heard_within_reason() {
+    fn retry_after_is_obeyed_up_to_its_maximum() {
         let error = broken().with_retry_after(Duration::from_secs(7));
         assert_eq!(delay(&error, 0, true, 0), Duration::from_secs(7));
         let error = broken().with_retry_after(Duration::from_secs(86_400));

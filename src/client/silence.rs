@@ -193,14 +193,14 @@ impl<R: Send + 'static> Shared<R> {
         let token = self.token.child(CancelReason::Fetch);
         let (shared, own, number) = (Arc::clone(self), token.clone(), state.begun);
         let named = thread::Builder::new().name("windway-hedged".into());
-        match named.spawn(move || shared.ask(number, position, &own, since)) {
+        match named.spawn(move || shared.request_rest(number, position, &own, since)) {
             Ok(thread) => state.hedges.push(Hedged { number, token, thread }),
             Err(error) => log::warn!("can't start a thread for a hedged request: {error}"),
         }
     }
 
     /// Requests the bytes from `position` on. Blocks like a request.
-    fn ask(&self, number: u32, position: u64, token: &CancelToken, since: Instant) {
+    fn request_rest(&self, number: u32, position: u64, token: &CancelToken, since: Instant) {
         let opened = match (self.successor.open)(position, token) {
             Ok(Some(opened)) => opened,
             Ok(None) => return,

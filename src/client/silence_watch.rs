@@ -45,9 +45,9 @@ mod tests {
     use parking_lot::Mutex;
 
     #[derive(Default)]
-    struct Told(Mutex<u32>);
+    struct Reports(Mutex<u32>);
 
-    impl OnSilence for Told {
+    impl OnSilence for Reports {
         fn handle_silence(self: Arc<Self>, _: Instant) {
             *self.0.lock() += 1;
         }
@@ -57,8 +57,8 @@ mod tests {
 
     /// Runs a watch whose first `silent` waits time out. Returns the limit of each wait, and the number of reports.
     fn run(limit: Option<Duration>, silent: usize) -> (Vec<Option<Duration>>, u32) {
-        let (told, mut waits) = (Arc::new(Told::default()), Vec::new());
-        let then = Arc::downgrade(&told) as Weak<dyn OnSilence>;
+        let (reports, mut waits) = (Arc::new(Reports::default()), Vec::new());
+        let then = Arc::downgrade(&reports) as Weak<dyn OnSilence>;
         let result = SilenceWatch { after: SECOND, then }.wait(
             limit,
             |_: &()| true,
@@ -68,12 +68,12 @@ mod tests {
             },
         );
         assert_eq!(result.is_ok(), silent < waits.len());
-        let told = *told.0.lock();
-        (waits, told)
+        let reports = *reports.0.lock();
+        (waits, reports)
     }
 
     #[test]
-    fn somebody_is_told_only_of_a_wait_that_lasts() {
+    fn only_a_wait_that_lasts_is_reported() {
         let limit = Some(10 * SECOND);
         assert_eq!(run(limit, 0), (vec![Some(SECOND)], 0));
         assert_eq!(run(limit, 1), (vec![Some(SECOND), Some(9 * SECOND)], 1));

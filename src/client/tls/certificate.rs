@@ -232,7 +232,7 @@ FrFblw0jM3knQJ8Q/x/QqmcL/cxHiTv/57zR2U0=
     }
 
     #[test]
-    fn what_openssl_makes_is_understood() {
+    fn certificates_from_openssl_are_parsed() {
         assert_eq!(
             Certificate::parse(&der(PLAIN)).unwrap(),
             Certificate {
@@ -254,7 +254,7 @@ FrFblw0jM3knQJ8Q/x/QqmcL/cxHiTv/57zR2U0=
     }
 
     #[test]
-    fn a_common_name_counts_where_there_is_no_other_and_as_a_whole() {
+    fn a_common_name_counts_only_without_alternative_names_and_as_a_whole() {
         let named = |common_name, has_alternative_names, name: &str| {
             let certificate = Certificate {
                 not_before: 0,
@@ -292,7 +292,7 @@ FrFblw0jM3knQJ8Q/x/QqmcL/cxHiTv/57zR2U0=
     }
 
     #[test]
-    fn times_that_make_no_sense_are_refused() {
+    fn invalid_times_are_refused() {
         let time =
             |tag: u8, text: &str| Der(&[&[tag, text.len() as u8], text.as_bytes()].concat()).take_time();
         assert_eq!(time(UTC_TIME, "700101000000Z"), Some(0));
