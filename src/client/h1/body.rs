@@ -1,7 +1,7 @@
 //! The body of a response over HTTP/1.
 //!
-//! ureq gives out what it has buffered, and decodes chunks. The rest of a body of a known length is read from the socket,
-//! straight into a large buffer: the TCP connection is [lent](super::lending) by the connector and given back at the end.
+//! ureq returns what it has buffered, and decodes chunked bodies. The rest of a body of known length is read from the socket
+//! directly into the caller's buffer: the connector [lends](super::lending) the TCP connection, and gets it back at the end.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use super::transport::{Tcp, timed_out};
 use crate::client::exchange::Exchange;
 use crate::error::Error;
 
-/// A buffer of this size is read into by a system call of its own, about as long as a copy of so many bytes takes. What goes
-/// into smaller ones is buffered by ureq.
+/// Minimum size of a buffer for direct reads: copying this many bytes takes about as long as a system call. Smaller reads use
+/// ureq's buffer.
 const LARGE: usize = 16 * 1024;
 
-/// What is known of the way a body ends.
+/// How a body ends, and what happens to its connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Framing {
-    /// Nothing but its announced bytes is sent.
+    /// The body is framed by Content-Length, without a transfer coding.
     pub(crate) by_length: bool,
-    /// The connection serves other requests after it.
+    /// The connection can be reused after the body.
     pub(crate) keeps_alive: bool,
 }
 
@@ -31,9 +31,9 @@ pub(crate) struct Framing {
 pub(crate) struct H1Body {
     /// Owns the connection.
     reader: BodyReader<'static>,
-    /// Where the rest comes from once ureq has given out what it had buffered. Nobody else reads it.
+    /// The lent connection, once ureq has returned all that it had buffered. Only this body reads it.
     direct: Option<Direct>,
-    /// It was read into a large buffer once. A small one since is the rest of such a one.
+    /// A large buffer was used once. A small one after that is the rest of a large one.
     is_read_large: bool,
     exchange: Arc<Exchange>,
     framing: Framing,
@@ -41,7 +41,7 @@ pub(crate) struct H1Body {
 
 struct Direct {
     tcp: Tcp,
-    /// Limit on the silence of each read.
+    /// Silence limit of each read.
     limit: Option<Duration>,
 }
 
@@ -50,7 +50,7 @@ impl H1Body {
         Self { reader, direct: None, is_read_large: false, exchange: Arc::clone(exchange), framing }
     }
 
-    /// Reads what there is. Blocks until a byte is there, for the silence limit at most.
+    /// Reads the available bytes. Blocks until at least one byte arrives, for at most the silence limit.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         if self.direct.is_none() {
             self.is_read_large |= buf.len() >= LARGE;
@@ -73,7 +73,8 @@ impl H1Body {
         result.map_err(describe_io)
     }
 
-    /// As [`read`](Self::read), but for `brief` at most: `None` if nothing came. Only where [`is_direct`](Self::is_direct).
+    /// As [`read`](Self::read), but blocks for at most `brief`: `None` if nothing arrived. Only call it if
+    /// [`is_direct`](Self::is_direct) is true.
     pub(crate) fn read_briefly(&mut self, buf: &mut [u8], brief: Duration) -> Result<Option<usize>, Error> {
         let Some(Direct { tcp, .. }) = &mut self.direct else { return self.read(buf).map(Some) };
         match tcp.set_read_timeout(Some(brief)).and_then(|()| tcp.read_unbuffered(buf)) {
@@ -82,21 +83,20 @@ impl H1Body {
         }
     }
 
-    /// True if the next read is one of the socket itself, whose limit can be changed for it.
+    /// True if the next read is a direct one from the socket, whose time limit can be changed.
     pub(crate) fn is_direct(&self) -> bool {
         self.direct.is_some()
     }
 
-    /// Lets the connection serve other requests, if it can. Called when all bytes have come. Does not block: where no length
-    /// frames the body, its end may not have been sent, and the connection is closed.
+    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block: without a
+    /// length the end of the body may not have been sent yet, so such a connection is closed.
     pub(crate) fn finish(mut self) {
         match self.direct.take() {
-            // Taken back by the connector when the reader is dropped.
+            // The connector takes it back when `reader` is dropped.
             Some(Direct { tcp, .. }) if self.framing.keeps_alive => self.exchange.lending.give_back(tcp),
             Some(_) => {}
             None if self.framing.by_length => {
-                // ureq lets go of the connection when a read returns nothing. What comes of it does not matter: all bytes
-                // are there.
+                // ureq releases the connection when a read returns 0. The result does not matter: the body is complete.
                 drop(self.reader.read(&mut [0]));
             }
             None => {}

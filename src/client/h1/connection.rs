@@ -1,7 +1,7 @@
-//! A connection of HTTP/1 and what its bytes go over, apart from any request.
+//! An HTTP/1 connection and its transport, independent of requests.
 //!
-//! Only a [`Link::Direct`] has a TCP connection that can be moved elsewhere: what carries TLS, or leads through a proxy, has it
-//! inside, and never gives it out. So nothing can read the bytes of TLS past TLS.
+//! Only the TCP connection of a [`Link::Direct`] can be moved elsewhere. TLS and tunnels own theirs and never give it away, so
+//! no code can read the encrypted bytes below TLS.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use crate::client::exchange::Exchange;
 use crate::client::net::socket::ShutdownHandle;
 use crate::error::{Error, ErrorKind};
 
-/// What the bytes of a connection go over.
+/// The transport of a connection.
 #[derive(Debug)]
 pub(crate) enum Link {
-    /// TCP to the origin itself, and nothing else. The only kind whose TCP connection can be had.
+    /// Plain TCP to the origin. The only kind whose TCP connection can be lent.
     Direct(Tcp),
-    /// It was direct, and the body's reader has it. The buffers are empty.
+    /// It was direct, and its TCP connection is lent to the reader of the body. The buffers are empty.
     Lent(LazyBuffers),
-    /// TLS, or a proxy's tunnel, or one in the other.
+    /// TLS, a tunnel through a proxy, or TLS inside a tunnel.
     Layered(Box<dyn Transport>),
 }
 
@@ -32,8 +32,10 @@ impl Link {
         match self {
             Self::Direct(tcp) => Ok(tcp),
             Self::Layered(transport) => Ok(&mut **transport),
-            // Whoever reads the body asks the exchange, and does not look at this.
-            Self::Lent(_) => Err(carry(Error::new(ErrorKind::Protocol, "the rest is read from the socket"))),
+            // Never happens: the reader of the body uses the lent connection.
+            Self::Lent(_) => {
+                Err(carry(Error::new(ErrorKind::Protocol, "the connection is lent to its body")))
+            }
         }
     }
 
@@ -50,23 +52,23 @@ impl Link {
     }
 }
 
-/// A connection that serves nobody.
+/// A connection that is not bound to a request.
 pub(crate) struct Connection {
     pub(super) link: Link,
     pub(super) handle: ShutdownHandle,
-    /// Requests it has served, the current one included.
+    /// Number of requests sent on it, including the current one.
     pub(super) requests: u64,
-    /// The network that it was opened on.
+    /// Number of the network on which it was opened.
     pub(crate) network: u64,
 }
 
 impl Connection {
-    /// A connection that was just opened for the current exchange.
+    /// A connection that was just opened and has sent no request.
     pub(crate) fn new((link, handle): (Link, ShutdownHandle), network: u64) -> Self {
         Self { link, handle, requests: 0, network }
     }
 
-    /// Lets go of the exchange that it was opened for.
+    /// Unbinds the connection from the exchange for which it was opened.
     pub(crate) fn unbind(&self, exchange: &Exchange) {
         exchange.unbind(&self.handle);
     }
@@ -76,7 +78,7 @@ impl Connection {
         self.requests > 0
     }
 
-    /// Judged by hang-up: nothing is sent.
+    /// False if the server has closed the connection or sent bytes without a request. Sends nothing.
     pub(crate) fn is_open(&mut self) -> bool {
         self.link.transport().is_ok_and(Transport::is_open)
     }

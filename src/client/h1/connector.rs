@@ -1,5 +1,5 @@
-//! Connections as ureq sees them: taken from the pool or opened, aborted from any thread, watched for how they end, and put
-//! back into the pool.
+//! ureq's view of our connections: taken from the pool or opened, aborted from any thread, checked for how they end, and
+//! returned to the pool.
 //!
 //! ```text
 //!  agent.run ─▶ Connect: from the pool? no ──▶ Dialer: TCP ─▶ a proxy's tunnel ─▶ TLS, for https
@@ -8,11 +8,11 @@
 //!               Watched ◀────────────────────────┘
 //! ```
 //!
-//! ureq's own pool holds nothing: what it would keep it drops, and a connection that is dropped while it is fit for
-//! another request goes back into windway's pool, where preconnected ones lie too.
+//! ureq's own pool is empty: ureq drops each connection after its request, and a dropped connection that can be reused returns
+//! to windway's pool, which also has the preconnected ones.
 //!
-//! The rest of a long body that is plain bytes of a known length does not pass ureq: once its buffer is empty, the TCP
-//! connection moves to the body's reader, and comes back when all was read. Only a [`Link::Direct`] can be moved.
+//! The rest of a long body of known length, without TLS, is not read through ureq: once ureq's buffer is empty, the TCP
+//! connection moves to the reader of the body, and returns when the body is complete. Only a [`Link::Direct`] can be moved.
 
 use std::sync::Arc;
 use std::{fmt, io};
@@ -33,8 +33,8 @@ use crate::client::silence_watch::SilenceWatch;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
-/// What ureq asks for addresses. Knows none: most requests go over a connection that is ready, and the dialer looks names up
-/// for those that do not.
+/// A resolver for ureq that returns no addresses: most requests use a pooled connection, and for the others the dialer resolves
+/// the name.
 #[derive(Debug)]
 pub(crate) struct NoAddresses;
 
@@ -44,7 +44,7 @@ impl Resolver for NoAddresses {
     }
 }
 
-/// What ureq asks for connections.
+/// The connector of ureq: takes connections from the pool, or opens them.
 #[derive(Debug)]
 pub(crate) struct Connect(pub(crate) Arc<ConnectionPool>);
 
@@ -57,7 +57,7 @@ impl Connector<()> for Connect {
         _: Option<()>,
     ) -> Result<Option<Watched>, ureq::Error> {
         let pool = &self.0;
-        // ureq is called by an exchange that has an origin, and by nothing else.
+        // Only an exchange with an origin calls ureq, so these errors never happen.
         let exchange = Exchange::current().ok_or(ureq::Error::ConnectionFailed)?;
         let origin = exchange.origin.clone().ok_or(ureq::Error::ConnectionFailed)?;
         let ready = match exchange.over {
@@ -87,19 +87,19 @@ impl Connector<()> for Connect {
     }
 }
 
-/// A connection bound to the request that uses it, whose breaks no layer above can take for ends.
+/// A connection bound to the request that uses it. Turns breaks into errors that ureq can't mistake for the end of a body.
 pub(crate) struct Watched {
     /// `None` only while it is dropped.
     connection: Option<Connection>,
     pool: Arc<ConnectionPool>,
     origin: Origin,
-    /// What it serves. `None` once it is idle again.
+    /// The request that it serves. `None` once it is idle again.
     exchange: Option<Arc<Exchange>>,
-    /// The request, or its beginning, was sent.
+    /// At least the beginning of the request was sent.
     is_sent: bool,
-    /// It has served its request and can serve another one.
+    /// It has served its request and can be reused.
     is_fit: bool,
-    /// How its answer begins.
+    /// Translates the response head if ureq would not accept it.
     beginning: Beginning,
 }
 
@@ -115,7 +115,7 @@ impl Watched {
         }
     }
 
-    /// What really happened: a cancel shows as an end, and ureq takes a reset or an abort for a clean end.
+    /// Finds the real cause of an error: a cancel looks like an end, and ureq takes a reset or an abort for a clean end.
     fn explain<R>(&self, result: Result<R, ureq::Error>) -> Result<R, ureq::Error> {
         if let Some(cancelled) = self.exchange.as_ref().and_then(|exchange| exchange.cancelled()) {
             return Err(carry(cancelled));
@@ -128,8 +128,8 @@ impl Watched {
         })
     }
 
-    /// Moves the TCP connection to the body's reader, if there is one with nothing around it and the reader may have it: it
-    /// then reads the rest without a copy in between.
+    /// Moves the TCP connection to the reader of the body, if the link is direct and the reader accepts it. The reader then
+    /// reads the rest without a copy in between.
     fn lend(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
         let Some(exchange) = self.exchange.as_ref().filter(|exchange| exchange.lending.is_allowed()) else {
             return Ok(());
@@ -140,7 +140,7 @@ impl Watched {
             return Ok(());
         }
         tcp.limit_reads(timeout)?;
-        // Lazy ones take no memory until they are used.
+        // Lazy buffers allocate nothing until they are used.
         let lent = std::mem::replace(&mut connection.link, Link::Lent(LazyBuffers::new(1, 1)));
         if let Link::Direct(tcp) = lent {
             exchange.lending.lend(tcp);
@@ -148,7 +148,7 @@ impl Watched {
         Ok(())
     }
 
-    /// Takes the TCP connection back that was lent, if all of the body was read from it.
+    /// Takes the lent TCP connection back, if the whole body was read from it.
     fn take_back(&mut self) {
         let returned = self.exchange.as_ref().and_then(|exchange| exchange.lending.take_back());
         if let (Some(tcp), Some(connection)) = (returned, &mut self.connection) {
@@ -158,7 +158,7 @@ impl Watched {
     }
 }
 
-/// Waits for more of a body that is watched for silence.
+/// Waits for more bytes of a body whose silences are watched.
 fn await_watched(
     transport: &mut dyn Transport,
     timeout: NextTimeout,
@@ -223,7 +223,8 @@ impl Transport for Watched {
             Some(silence) => await_watched(transport, timeout, silence),
             None => beginning.await_input(transport, timeout, |transport| {
                 let came = transport.await_input(timeout)?;
-                // At its first byte: all of the head may take long, and an answer that has begun is not superseded.
+                // At the first byte, not at the end of the head: a whole head may take long, and a response that has begun
+                // counts as an answer.
                 if let Some(exchange) = exchange.as_ref().filter(|_| came) {
                     if exchange.note_answer() && !exchange.is_reused() {
                         pool.note_answered(origin);
@@ -235,8 +236,8 @@ impl Transport for Watched {
         self.explain(result)
     }
 
-    /// Asked once its request is served, before it would go into ureq's pool. Whether it is open is looked at when it is
-    /// taken out of the pool.
+    /// ureq calls this when the request is served, before it would pool the connection. Our pool checks whether it is open when
+    /// it is taken out.
     fn is_open(&mut self) -> bool {
         self.unbind();
         self.is_fit = true;

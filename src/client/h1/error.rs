@@ -1,4 +1,4 @@
-//! Errors of ureq and of sockets, as windway tells them.
+//! Converts errors of ureq and of sockets into windway's.
 
 use std::io;
 
@@ -6,7 +6,7 @@ use ureq::Timeout;
 
 use crate::error::{Error, ErrorKind};
 
-/// ureq's error as ours. Those that began as ours come back as they were.
+/// Converts an error of ureq. One that wraps an error of windway is unwrapped.
 pub(crate) fn describe(error: ureq::Error) -> Error {
     let (kind, what) = match &error {
         ureq::Error::Io(_) => {
@@ -27,7 +27,7 @@ pub(crate) fn describe(error: ureq::Error) -> Error {
         _ => (ErrorKind::Protocol, "the response is not valid HTTP"),
     };
     let shown = Error::new(kind, what);
-    // These hold the URL, or a text from who knows where.
+    // These contain the URL, or a text of unknown origin.
     let may_hold_secrets =
         matches!(error, ureq::Error::BadUri(_) | ureq::Error::RequireHttpsOnly(_) | ureq::Error::Other(_));
     if may_hold_secrets { shown } else { shown.with_cause(error) }
@@ -43,7 +43,7 @@ pub(crate) fn describe_io(error: io::Error) -> Error {
         Err(error) => error,
     };
     let (kind, what) = match error.kind() {
-        // What rustls makes of a certificate or of bytes that are no TLS.
+        // rustls reports an invalid certificate, and bytes that are not TLS, as invalid data.
         io::ErrorKind::InvalidData => (ErrorKind::Tls, "TLS failed"),
         io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
             (ErrorKind::Silent, "read timed out: the server sent nothing for the silence limit")

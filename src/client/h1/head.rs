@@ -1,15 +1,15 @@
-//! The head of an answer of HTTP/1, as bytes: where it ends, what it is, and what a parser would not take.
+//! The bytes of an HTTP/1 response head: where it ends, its status, and the forms that ureq's parser does not accept.
 
-/// A complete head.
+/// A complete response head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
-    /// Bytes, the empty line included.
+    /// Length in bytes, including the empty line.
     pub(crate) len: usize,
-    /// One of its lines goes on with the next one (RFC 9112, section 5.2).
+    /// A field value is continued on the next line (RFC 9112, section 5.2).
     pub(crate) is_folded: bool,
 }
 
-/// The head that `bytes` begin with. `None` if it is not complete. A lone LF ends a line too (RFC 9112, section 2.2).
+/// The head at the beginning of `bytes`. `None` if it is not complete. A single LF ends a line too (RFC 9112, section 2.2).
 pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
     let mut is_folded = false;
     for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
@@ -23,23 +23,24 @@ pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
     None
 }
 
-/// The status of a head of HTTP/1; `None` for what is no such head.
+/// The status of an HTTP/1 head. `None` if it is not one.
 pub(crate) fn status(head: &[u8]) -> Option<u16> {
     let rest = head.strip_prefix(b"HTTP/1.")?;
     let [minor, b' ', rest @ ..] = rest else { return None };
     let (code, after) = rest.split_at_checked(3)?;
-    // The reason may be missing, and with it the space.
+    // The reason phrase may be missing, with the space before it.
     let is_code = code.iter().all(u8::is_ascii_digit) && matches!(after, [b' ' | b'\r' | b'\n', ..]);
     let code = std::str::from_utf8(code).ok()?.parse().ok()?;
     (minor.is_ascii_digit() && is_code && code >= 100).then_some(code)
 }
 
-/// True for the head of an answer that comes before the answer (RFC 9110, section 15.2). A 101 is one that ends HTTP.
+/// True for an interim response, which precedes the final one (RFC 9110, section 15.2). Not for 101, after which the connection
+/// no longer speaks HTTP (section 15.2.2).
 pub(crate) fn is_interim(head: &[u8]) -> bool {
     matches!(status(head), Some(100 | 102..=199))
 }
 
-/// A head with each of its lines on one line, of the same length. What was folded is joined by spaces (RFC 9112, section 5.2).
+/// Replaces line folding by spaces (RFC 9112, section 5.2). The length does not change.
 pub(crate) fn unfold(head: &[u8]) -> Vec<u8> {
     let mut unfolded = head.to_vec();
     for at in 0..head.len() {
@@ -53,9 +54,9 @@ pub(crate) fn unfold(head: &[u8]) -> Vec<u8> {
     unfolded
 }
 
-/// A head of HTTP/1.0 that announces a transfer coding, as HTTP/1.1 would say it; `None` for all others. 1.0 knows no such
-/// codings, and ureq would give out the sizes of chunks as content. Such a framing is faulty, and the connection is not used
-/// again (RFC 9112, section 6.1).
+/// Turns an HTTP/1.0 head with a transfer coding into one of HTTP/1.1; `None` for all other heads. HTTP/1.0 has no transfer
+/// codings, so ureq would return the chunk sizes as content. RFC 9112, section 6.1: such framing is faulty, and the connection
+/// must be closed afterwards.
 pub(crate) fn with_codings_of_1_1(head: &[u8]) -> Option<Vec<u8>> {
     let rest = head.strip_prefix(b"HTTP/1.0")?;
     let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
@@ -131,7 +132,7 @@ mod tests {
             unfolded("HTTP/1.1 200 OK\r\nA: b\r\n c\n\td\r\n \r\nE: f\r\n\r\n").as_deref(),
             Some("HTTP/1.1 200 OK\r\nA: b   c \td   \r\nE: f\r\n\r\n")
         );
-        // RFC 9112, 2.2: such a line belongs to no field, and is taken together with the status line.
+        // RFC 9112, section 2.2: a folded line after the status line belongs to no field. It is joined with the status line.
         assert_eq!(unfolded("HTTP/1.1 200 OK\n A: b\n\n").as_deref(), Some("HTTP/1.1 200 OK  A: b\n\n"));
     }
 }

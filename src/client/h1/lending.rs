@@ -1,30 +1,30 @@
-//! The TCP connection of a body that its reader reads past ureq, on its way between the two.
+//! Passes the TCP connection of a body from ureq's connector to the reader of the body, and back.
 
 use parking_lot::Mutex;
 
 use super::transport::Tcp;
 
-/// Who reads a body from its TCP connection.
+/// Which side owns the TCP connection of a body.
 #[derive(Default)]
 pub(crate) struct Lending(Mutex<State>);
 
 #[derive(Default)]
 enum State {
-    /// ureq.
+    /// ureq owns it.
     #[default]
     No,
-    /// ureq, which may leave the rest to the body's reader.
+    /// ureq owns it, and may lend it to the reader of the body.
     Allowed,
-    /// The body's reader, which has not taken the connection yet.
+    /// Lent: the reader of the body has not taken it yet.
     Lent(Tcp),
-    /// The body's reader, which has it.
+    /// The reader of the body owns it.
     Taken,
-    /// Nobody: all was read, and the connection can serve another request.
+    /// The reader has returned it: the body is complete, and the connection can be reused.
     Returned(Tcp),
 }
 
 impl Lending {
-    /// Lets the body's reader take what has not arrived yet from the connection itself. Only where nothing but the body comes.
+    /// Allows the connector to lend the connection. Only if the connection carries nothing but the announced bytes of the body.
     pub(crate) fn allow(&self) {
         *self.0.lock() = State::Allowed;
     }
@@ -33,12 +33,12 @@ impl Lending {
         matches!(*self.0.lock(), State::Allowed)
     }
 
-    /// Leaves the rest of the body to its reader.
+    /// Lends the connection to the reader of the body.
     pub(crate) fn lend(&self, tcp: Tcp) {
         *self.0.lock() = State::Lent(tcp);
     }
 
-    /// The connection to read the rest of the body from, if that was left to its reader.
+    /// Takes the lent connection, to read the rest of the body from it.
     pub(crate) fn take_lent(&self) -> Option<Tcp> {
         let mut state = self.0.lock();
         match std::mem::take(&mut *state) {
@@ -53,12 +53,12 @@ impl Lending {
         }
     }
 
-    /// Gives a connection back from which all was read, and which can serve another request.
+    /// Returns a connection after the whole body, if it can be reused.
     pub(crate) fn give_back(&self, tcp: Tcp) {
         *self.0.lock() = State::Returned(tcp);
     }
 
-    /// The connection that was given back.
+    /// Takes the returned connection.
     pub(crate) fn take_back(&self) -> Option<Tcp> {
         let mut state = self.0.lock();
         match std::mem::take(&mut *state) {

@@ -1,4 +1,4 @@
-//! HTTP/1 over ureq: its connector and transport, status lines that are not HTTP, and proxies.
+//! HTTP/1 by ureq: its connector and transport, heads that ureq does not accept, and proxies.
 
 pub(crate) mod body;
 pub(crate) mod connection;

@@ -11,15 +11,15 @@ use super::transport::{Carrier, HandshakeLimit, Tcp, carry};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
-/// The proxy that all connections go through.
+/// The proxy through which all connections are opened.
 pub(crate) struct HttpProxy {
     origin: Origin,
-    /// What goes with each request for a tunnel.
+    /// Header fields of each CONNECT request.
     headers: String,
 }
 
-/// A connection that a proxy forwards, from the first byte behind its answer on. It owns the connection to the proxy, so
-/// that nothing but its bytes can be read from there.
+/// A tunnel: the connection to the proxy after the proxy's response to CONNECT. It owns that connection, so no other code can
+/// read its bytes.
 #[derive(Debug)]
 pub(crate) struct Tunnel(Tcp);
 
@@ -35,7 +35,7 @@ impl HttpProxy {
         Self { origin: Origin::new(false, proxy.host(), proxy.port()), headers }
     }
 
-    /// Where it is.
+    /// Origin of the proxy.
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -45,8 +45,7 @@ impl HttpProxy {
         format!("{}:{}", self.origin.host, self.origin.port)
     }
 
-    /// Asks for a tunnel to `origin`, over a connection to this proxy that was just opened. Blocks until it answers, for
-    /// the limit of the connection.
+    /// Requests a tunnel to `origin` over a new connection to this proxy. Blocks until the proxy answers, for at most `limit`.
     pub(crate) fn open(
         &self,
         mut tcp: Tcp,
@@ -65,9 +64,9 @@ impl HttpProxy {
             let input = tcp.buffers().input();
             match status(input) {
                 Ok(None) => self.await_more(&mut tcp, &target, limit)?,
-                // Interim answers come before the answer.
+                // RFC 9110, section 15.2: interim responses precede the final one.
                 Ok(Some((len, 100..=199))) => tcp.buffers().input_consume(len),
-                // Any success opens it, and a length in its head means nothing.
+                // RFC 9110, section 9.3.6: any 2xx opens the tunnel, and Content-Length in it must be ignored.
                 Ok(Some((len, 200..=299))) => {
                     tcp.buffers().input_consume(len);
                     return Ok(Tunnel(tcp));
@@ -99,10 +98,10 @@ impl HttpProxy {
     }
 }
 
-/// It is no head of HTTP/1.
+/// The bytes are not an HTTP/1 head.
 struct NoHttp;
 
-/// Length and status of the head that `input` begins with, once it is complete.
+/// Length and status of the head at the beginning of `input`. `None` if it is not complete.
 fn status(input: &[u8]) -> Result<Option<(usize, u16)>, NoHttp> {
     const BEGINNING: &[u8] = b"HTTP/1.";
     let known = input.len().min(BEGINNING.len());
@@ -143,7 +142,7 @@ impl Transport for Tunnel {
 
 impl std::fmt::Debug for HttpProxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Its URL and headers hold credentials.
+        // The URL and the header fields contain credentials.
         f.debug_struct("HttpProxy").field("origin", &self.origin).finish_non_exhaustive()
     }
 }

@@ -1,11 +1,10 @@
-//! The beginnings of answers, made into what ureq takes.
+//! Translates response heads that ureq does not accept.
 //!
-//! SHOUTcast's heads say `ICY` where HTTP says its version. There is no specification. They come with line ends without a
-//! CR, spaces around the names of headers and lines that are no headers; what no parser of HTTP would take is mended or left
-//! out.
+//! SHOUTcast servers send `ICY` in place of the HTTP version. There is no specification. Their heads also have line ends
+//! without CR, spaces around header names, and lines that are not header fields. These are corrected or left out.
 //!
-//! Of HTTP, interim answers are left out, for ureq refuses a 100 that has headers, folded headers are unfolded, and what
-//! HTTP/1.0 sends in chunks is called HTTP/1.1. All else passes as it is.
+//! In HTTP responses, interim responses are removed, because ureq refuses a 100 with header fields; folded fields are unfolded;
+//! and a chunked HTTP/1.0 response becomes an HTTP/1.1 one. All other bytes pass unchanged.
 
 use std::time::Instant;
 
@@ -18,43 +17,45 @@ use crate::error::{Error, ErrorKind};
 const ICY: &[u8] = b"ICY ";
 const HTTP: &[u8] = b"HTTP/1.";
 
-/// Bytes of interim answers that may come before an answer.
+/// Maximum length of all interim responses before the final one, in bytes. Four times the largest head that is allowed by
+/// default.
 const MAX_INTERIM: usize = 256 * 1024;
 
-/// The beginnings of the answers of one connection.
+/// Translates the response heads of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Beginning {
-    /// An answer is due, and how it begins has not been looked at.
+    /// A request was sent, and its response head is not classified yet.
     is_due: bool,
-    /// What of a translated beginning found no room yet.
+    /// Rest of the translated input that did not fit into the buffer yet.
     translated: Vec<u8>,
 }
 
-/// What the first bytes of an answer are.
+/// What the first bytes of a response are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Look {
-    /// Too few to tell, or a head that is not complete.
+    /// Too few bytes to decide, or an incomplete head.
     Cut,
-    /// A head of SHOUTcast's, of so many bytes.
+    /// A SHOUTcast head of this many bytes.
     Icy(usize),
-    /// A head of HTTP/1.
+    /// A complete HTTP/1 head.
     Http(Extent),
     /// Anything else.
     Other,
 }
 
 impl Beginning {
-    /// Notes that a request was sent.
+    /// Records that a request was sent, so a response head follows.
     pub(crate) fn expect(&mut self) {
         self.is_due = true;
     }
 
-    /// True if an answer has begun, and all of its beginning was given out.
+    /// True if the response head was classified and all translated bytes were delivered.
     pub(crate) fn is_over(&self) -> bool {
         !self.is_due && self.translated.is_empty()
     }
 
-    /// Waits for input as `transport` does, with `first` for the first bytes of an answer, and translates what they are.
+    /// Waits for input as `transport` does, and translates a response head. Calls `first` to wait for the first bytes of a
+    /// response.
     pub(crate) fn await_input(
         &mut self,
         transport: &mut dyn Transport,
@@ -62,7 +63,7 @@ impl Beginning {
         first: impl FnOnce(&mut dyn Transport) -> Result<bool, ureq::Error>,
     ) -> Result<bool, ureq::Error> {
         if transport.buffers().input_append_buf().is_empty() {
-            // ureq would take a read into nothing for the end.
+            // ureq would take a read of 0 bytes for the end.
             return Err(too_large());
         }
         if !self.translated.is_empty() {
@@ -92,7 +93,7 @@ impl Beginning {
                 Look::Http(extent) => {
                     let len = extent.len;
                     let Some(mended) = mend(&buffers.input()[..len], extent.is_folded) else {
-                        // An end that was seen behind the head is seen again.
+                        // The head is complete: if the connection has ended after it, the next read returns the end again.
                         came = true;
                         break;
                     };
@@ -112,7 +113,7 @@ impl Beginning {
         Ok(came)
     }
 
-    /// Takes all that came, of which the first `len` bytes are a head that is to be `head`.
+    /// Takes all input and replaces its first `len` bytes, the head, by `head`.
     fn translate(&mut self, buffers: &mut dyn Buffers, len: usize, head: Vec<u8>) {
         self.is_due = false;
         self.translated = head;
@@ -121,7 +122,7 @@ impl Beginning {
         buffers.input_consume(came);
     }
 
-    /// Gives out what was translated, as far as there is room: it may be longer than what came.
+    /// Copies translated bytes into the buffer as far as they fit: they may be longer than the input.
     fn deliver(&mut self, transport: &mut dyn Transport) -> bool {
         let buffers = transport.buffers();
         let room = buffers.input_append_buf();
@@ -137,7 +138,7 @@ fn too_large() -> ureq::Error {
     carry(Error::new(ErrorKind::Protocol, "the response head is larger than allowed"))
 }
 
-/// What is left of a limit that began to count then: a head that comes a byte at a time is no sign of life.
+/// What is left of a limit that started at `began`. Without it, a head that arrives one byte at a time would never time out.
 fn left(timeout: NextTimeout, began: Instant) -> Result<NextTimeout, ureq::Error> {
     let time::Duration::Exact(limit) = timeout.after else { return Ok(timeout) };
     let left = limit.saturating_sub(began.elapsed());
@@ -159,13 +160,13 @@ fn look(bytes: &[u8]) -> Look {
     if ICY.starts_with(bytes) || HTTP.starts_with(bytes) { Look::Cut } else { Look::Other }
 }
 
-/// A complete head of HTTP/1 that ureq would not take, or not as it is meant, as it would; `None` for all others.
+/// Converts a complete HTTP/1 head that ureq refuses or misreads. `None` if no change is needed.
 fn mend(head: &[u8], is_folded: bool) -> Option<Vec<u8>> {
     let unfolded = is_folded.then(|| head::unfold(head));
     head::with_codings_of_1_1(unfolded.as_deref().unwrap_or(head)).or(unfolded)
 }
 
-/// A complete head as HTTP/1.0 would say it: the body ends with the connection.
+/// Converts a complete SHOUTcast head to HTTP/1.0, in which the body ends with the connection.
 fn to_http(head: &[u8]) -> Vec<u8> {
     let mut lines = head[ICY.len()..].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let mut http = [b"HTTP/1.0 ", status(lines.next().unwrap_or_default()), b"\r\n"].concat();
@@ -179,11 +180,11 @@ fn to_http(head: &[u8]) -> Vec<u8> {
     http
 }
 
-/// The status code of what follows `ICY`.
+/// The HTTP status code for the rest of the line after `ICY`.
 fn status(line: &[u8]) -> &[u8] {
     let code = line.split(u8::is_ascii_whitespace).next().unwrap_or_default();
     match code {
-        // "401 Service Unavailable" while the source is away, "400 Server Full": both pass.
+        // SHOUTcast sends "401 Service Unavailable" while the source is offline, and "400 Server Full". Both are temporary.
         b"400" | b"401" => b"503",
         _ => code,
     }
@@ -195,7 +196,7 @@ fn parse_header(line: &[u8]) -> Option<(&[u8], &[u8])> {
     (!name.is_empty() && name.iter().all(is_in_name)).then_some((name, value))
 }
 
-/// RFC 9110, section 5.6.2.
+/// Characters of a token (RFC 9110, section 5.6.2).
 fn is_in_name(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
 }
@@ -211,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
     use ureq::unversioned::transport::LazyBuffers;
 
-    /// A connection on which these bytes come, in reads of these lengths over and over, and then the end.
+    /// A connection that delivers `bytes` in reads of the lengths in `reads`, repeated, and then ends.
     #[derive(Debug)]
     struct Scripted {
         buffers: LazyBuffers,
@@ -247,7 +248,7 @@ mod tests {
         }
     }
 
-    /// What comes out where `bytes` come in, taken in pieces of `most` bytes.
+    /// The output for the input `bytes`, consumed in pieces of `most` bytes.
     fn pass(bytes: &[u8], reads: &[usize], room: usize, most: usize) -> Result<Vec<u8>, Error> {
         let buffers = LazyBuffers::new(room, room);
         let mut transport =
@@ -273,7 +274,7 @@ mod tests {
         }
     }
 
-    /// What has to come out of an answer that comes whole; `None` if it ends in the head.
+    /// The expected output for a response that arrives in one read. `None` if it ends within the head.
     fn expected(bytes: &[u8]) -> Option<Vec<u8>> {
         match look(bytes) {
             Look::Icy(len) => Some([&to_http(&bytes[..len]), &bytes[len..]].concat()),
@@ -372,7 +373,7 @@ mod tests {
             }
         }
 
-        /// Whatever a head holds, a parser of HTTP takes its headers.
+        /// Whatever a head contains, an HTTP parser accepts the translated header fields.
         #[test]
         fn a_translated_head_has_a_status_line_and_headers_alone(lines in vec(line(), 0..8)) {
             let mut head = b"ICY 200 OK".to_vec();

@@ -1,4 +1,4 @@
-//! A TCP connection as ureq's transport.
+//! A TCP connection as a transport of ureq.
 
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -10,21 +10,21 @@ use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport,
 use crate::client::net::socket::Socket;
 use crate::error::Error;
 
-/// Our error as ureq's. As an I/O error of kind `Other`, or ureq would take some kinds for the clean end of a body.
+/// Wraps our error in one of ureq. Its I/O kind is `Other`, because ureq takes some kinds for the clean end of a body.
 pub(crate) fn carry(error: Error) -> ureq::Error {
     ureq::Error::Io(io::Error::other(error))
 }
 
-/// What a connection may run over: a transport that can take in what has arrived without waiting.
+/// A transport that can carry TLS: it can read the bytes that have arrived without waiting.
 pub(crate) trait Carrier: Transport {
-    /// Takes what has arrived into the input buffer. False if the connection is closed or has failed.
+    /// Reads the bytes that have arrived into the input buffer. False if the connection is closed or has failed.
     fn take_arrived(&mut self) -> bool;
 }
 
-/// Limit on all that comes before the first request: a proxy's answer, the handshake of TLS.
+/// Time limit of the steps before the first request: the response of a proxy and the TLS handshake.
 #[derive(Clone, Copy)]
 pub(crate) struct HandshakeLimit {
-    /// `None` where that is too far away to be represented.
+    /// Deadline of all steps. `None` if an `Instant` can't represent it.
     until: Option<Instant>,
     timeout: NextTimeout,
 }
@@ -34,7 +34,7 @@ impl HandshakeLimit {
         Self { until, timeout }
     }
 
-    /// What is left of it for the next wait.
+    /// What is left of the limit for the next wait.
     pub(crate) fn left(&self) -> NextTimeout {
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         match left.map(time::Duration::Exact).filter(|left| *left < self.timeout.after) {
@@ -44,7 +44,7 @@ impl HandshakeLimit {
     }
 }
 
-/// A TCP connection. The sole owner of its socket.
+/// A TCP connection. The only owner of its socket.
 pub(crate) struct Tcp {
     socket: Socket,
     buffers: LazyBuffers,
@@ -52,7 +52,7 @@ pub(crate) struct Tcp {
     write_timeout: Option<Duration>,
 }
 
-/// An error if `timeout` has passed.
+/// Fails if `timeout` has passed.
 fn check(timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
     if timeout.after.is_zero() { Err(ureq::Error::Timeout(timeout.reason)) } else { Ok(timeout) }
 }
@@ -62,14 +62,14 @@ impl Tcp {
         Self { socket, buffers: buffers(config), read_timeout: None, write_timeout: None }
     }
 
-    /// Limits each read from the socket from now on, as `await_input` would.
+    /// Sets the limit of each read from the socket, as `await_input` does.
     pub(crate) fn limit_reads(&mut self, timeout: NextTimeout) -> Result<(), ureq::Error> {
         let timeout = check(timeout.for_read())?;
         self.set_read_timeout(timeout.not_zero().map(|after| *after))?;
         Ok(())
     }
 
-    /// What a read from the socket is limited to.
+    /// Limit of each read from the socket. `None` means no limit.
     pub(crate) fn read_timeout(&self) -> Option<Duration> {
         self.read_timeout
     }
@@ -91,19 +91,19 @@ impl Tcp {
         Ok(())
     }
 
-    /// Reads from the socket, past the input buffer.
+    /// Reads from the socket directly, without the input buffer.
     pub(crate) fn read_unbuffered(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         debug_assert!(self.buffers.input().is_empty(), "buffered bytes come first");
         self.socket.read(buf)
     }
 }
 
-/// Buffers of the sizes that all connections have.
+/// Buffers of the configured sizes.
 pub(crate) fn buffers(config: &Config) -> LazyBuffers {
     LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size())
 }
 
-/// True if a limit on reads or writes has passed.
+/// True if a read or write has reached its time limit. Unix reports `WouldBlock` for that, Windows `TimedOut`.
 pub(crate) fn timed_out(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
@@ -114,7 +114,7 @@ impl Carrier for Tcp {
             return false;
         }
         let is_open = loop {
-            // A full buffer reads nothing, as the end does.
+            // A full buffer also returns 0, and then counts as closed.
             match self.socket.read(self.buffers.input_append_buf()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break true,
                 Ok(got) if got > 0 => self.buffers.input_appended(got),
@@ -153,7 +153,8 @@ impl Transport for Tcp {
         }
     }
 
-    /// Judged by hang-up. Nothing may have come unasked either: it would be taken for the next answer.
+    /// False if the server has closed the connection, or has sent bytes without a request: they would be taken for the next
+    /// response.
     fn is_open(&mut self) -> bool {
         self.buffers.input().is_empty() && self.socket.is_open_and_silent()
     }

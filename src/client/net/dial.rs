@@ -1,4 +1,4 @@
-//! Opens connections: TCP, the tunnel of a proxy if one is set, TLS for https.
+//! Opens connections: TCP, the tunnel through a proxy if one is set, and TLS for https.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,21 +22,20 @@ use crate::origin::Origin;
 
 /// Opens connections to origins.
 ///
-/// ureq could open a proxy's tunnel by a connector of its own, and would ask ours for the connection to the proxy, as if
-/// that were one to an origin: it would be kept as one, and read as one. Here each step gets what the step before it made,
-/// and is the only one to have it.
+/// ureq has a connector for proxies, but it would request the connection to the proxy from our connector as if the proxy were
+/// an origin, and that connection would then be pooled and read like one to an origin. Here each layer owns the layer below.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) lookups: Arc<Lookups>,
     pub(crate) counters: Arc<Counters>,
-    /// Limit on all that comes before the first request: TCP, a proxy's answer, the handshake of TLS.
+    /// Limit for everything before the first request together: the TCP connect, the proxy's response and the TLS handshake.
     pub(crate) connect_timeout: Duration,
     pub(crate) proxy: Option<HttpProxy>,
     pub(crate) tls: Tls,
 }
 
 impl Dialer {
-    /// Opens a connection to `origin`, bound to `exchange`. Blocks for the limits of its parts.
+    /// Opens a connection to `origin`, bound to `exchange`. Blocks for at most the limits of the lookup and of the connect.
     pub(crate) fn open(
         &self,
         origin: &Origin,
@@ -64,7 +63,7 @@ impl Dialer {
         Ok((link, handle))
     }
 
-    /// Connects to one of the addresses. Bound to `exchange`, which releases it from then on.
+    /// Connects to one of the addresses and binds the socket to `exchange`, so that an abort shuts it down.
     fn connect(&self, addresses: &[SocketAddr], exchange: &Exchange) -> Result<Socket, Error> {
         let (holder, released) = crossbeam_channel::bounded(0);
         exchange.hold(holder);

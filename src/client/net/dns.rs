@@ -1,11 +1,11 @@
-//! Looks names up, and remembers.
+//! Resolves host names, and caches the results.
 //!
-//! `getaddrinfo` can't be interrupted, so lookups run on a few detached threads that hold nothing but the cache and end
-//! when there is nothing left to look up. Whoever waits for one is released by the answer, its limit, or a cancel.
+//! `getaddrinfo` can't be interrupted, so lookups run on a few detached threads that own only the cache and end when the queue
+//! is empty. A thread that waits for a lookup returns with its result, at its time limit, or after a cancel.
 //!
-//! A name that hangs must not keep the others waiting: a lookup that takes long does not count against the few that run at
-//! once any more. No thread watches for that: whoever waits for a queued name wakes when the next lookup becomes slow, and
-//! starts the thread itself.
+//! A name that hangs must not delay the others: a slow lookup no longer counts against the limit of lookups that run at once.
+//! No thread watches for that: a thread that waits for a queued name wakes when the next lookup becomes slow, and starts the
+//! lookup thread itself.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -20,30 +20,31 @@ use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 use crate::origin::Origin;
 
-/// Lookups at once that are not slow.
+/// Maximum number of concurrent lookups that are not slow. An application talks to a few hosts at a time.
 const MAX_PROMPT: usize = 4;
 
-/// Lookups at once, slow ones included. A hung name server costs this many threads at most.
+/// Maximum number of concurrent lookups, including slow ones. A hung name server costs at most this many threads.
 const MAX_THREADS: usize = 32;
 
-/// A lookup that has run for this long is slow. Name servers mostly answer within 100 ms.
+/// A lookup that has run for this long is slow. Most name servers answer within 100 ms.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Hosts remembered; the cache is emptied beyond it.
+/// Maximum number of cached hosts. When it is reached, the cache is emptied.
 const MAX_HOSTS: usize = 1024;
 
-/// Addresses of one name that are tried: each is a thread and a socket for as long as none answers.
+/// Maximum number of addresses of one name that are tried. Each costs a thread and a socket until one answers.
 const MAX_ADDRESSES: usize = 16;
 
-/// The addresses of a name. Blocks for as long as the system likes.
+/// Resolves a name. Blocks without a limit.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 /// The cache, and the lookups that fill it.
 pub(crate) struct Lookups {
     state: Mutex<State>,
-    /// Notified by each answer, and by `wake_all` after a cancel or a change of network.
+    /// Waiting threads block here. Notified after each result, by `outdate`, and by `wake_all` after a cancel or a change of
+    /// network.
     changed: Condvar,
-    /// How long an answer is used before the name is looked up again.
+    /// Time for which a result is used before the name is looked up again.
     max_age: Duration,
     limit: Duration,
     look_up: Box<LookUp>,
@@ -52,23 +53,23 @@ pub(crate) struct Lookups {
 #[derive(Debug, Default)]
 struct State {
     known: HashMap<String, Known>,
-    /// Names that no thread has taken up.
+    /// Names that wait for a thread.
     queue: VecDeque<String>,
-    /// One for each thread.
+    /// Running lookups, one for each thread.
     running: Vec<Running>,
-    /// Lookups that were started so far.
+    /// Number of lookups started so far. The next id.
     started: u64,
-    /// Names in `queue` or looked up on the network of now.
+    /// Names in `queue`, and names whose lookup runs on the current network.
     pending: HashSet<String>,
-    /// How many wait for each name.
+    /// Number of threads that wait for each name. Never zero.
     waiters: HashMap<String, usize>,
-    /// Grows when the network has changed: what an older lookup finds is not used.
+    /// Number of the current network. Grows with each change; results of lookups that started before are not used.
     network: u64,
-    /// Addresses that accepted a connection and did not answer on it, and when that was found out.
+    /// Addresses that accepted a connection but did not answer on it, and when that was noticed.
     mute: HashMap<IpAddr, Instant>,
 }
 
-/// A name on a thread.
+/// A running lookup.
 #[derive(Debug)]
 struct Running {
     id: u64,
@@ -76,10 +77,10 @@ struct Running {
     network: u64,
 }
 
-/// What may be started now.
+/// What may start now.
 #[derive(Debug, PartialEq, Eq)]
 enum Start {
-    /// A lookup of this name, which is running from now on under this id.
+    /// A lookup of this name. It counts as running from now on, under this id.
     Name(String, u64),
     /// Nothing before this time.
     At(Instant),
@@ -89,13 +90,13 @@ enum Start {
 
 #[derive(Debug)]
 struct Known {
-    /// The last good answer; empty if there never was one.
+    /// Addresses of the last successful lookup. Empty if there was none.
     addresses: Vec<IpAddr>,
-    /// The last answer, if it was a failure.
+    /// Error of the last lookup. `None` if it succeeded.
     failure: Option<Error>,
-    /// When the last answer came, good or not.
+    /// End of the last lookup, successful or not.
     at: Instant,
-    /// It was found on another network.
+    /// The result is from another network.
     is_outdated: bool,
 }
 
@@ -117,29 +118,30 @@ impl Lookups {
         Arc::new(Self { state, changed, max_age, limit, look_up: Box::new(look_up) })
     }
 
-    /// Takes these for the addresses of `host`.
+    /// Uses `addresses` for `host`, without a lookup.
     #[cfg(test)]
     pub(crate) fn preset(&self, host: &str, addresses: &[IpAddr]) {
         self.state.lock().learn(host.into(), Ok(addresses.to_vec()));
     }
 
-    /// Lets every waiter look again whether it was cancelled.
+    /// Wakes all waiting threads, which check whether they were cancelled.
     pub(crate) fn wake_all(&self) {
-        // Under the lock, so that nobody is between the look and the wait.
+        // Under the lock: a thread between its check and its wait would miss the notification.
         let _state = self.state.lock();
         self.changed.notify_all();
     }
 
-    /// Forgets what was found out so far, except as the last good answer. Lookups that began before hang on a network that
-    /// is gone, or tell what was true there: names that are waited for are looked up again beside them.
+    /// Marks all results as outdated, after a change of network. They are only used if a new lookup does not end in time.
+    /// Running lookups may hang on the old network or return addresses of it, so names that threads wait for are looked up
+    /// again in parallel.
     pub(crate) fn outdate(&self) {
         let mut state = self.state.lock();
         state.change_network();
-        // Those who wait start the threads.
+        // The waiting threads start the new lookups.
         self.changed.notify_all();
     }
 
-    /// Notes that `address` accepted a connection and did not answer on it, while another address of the host did.
+    /// Records that `address` accepted a connection but did not answer on it, while another address of the host did.
     pub(crate) fn note_mute(&self, address: IpAddr) {
         let mut state = self.state.lock();
         let now = Instant::now();
@@ -150,8 +152,8 @@ impl Lookups {
         }
     }
 
-    /// Addresses of `origin`, in the order in which to try them. Blocks until they are known, for the limit at most; a cancel of
-    /// `exchange` ends the wait.
+    /// Addresses of `origin`, in the order in which to try them. Blocks until they are known, for at most the limit. A cancel
+    /// of `exchange` ends the wait.
     pub(crate) fn addresses(
         self: &Arc<Self>,
         origin: &Origin,
@@ -163,7 +165,7 @@ impl Lookups {
         Ok(addresses.into_iter().map(|address| SocketAddr::new(address, origin.port)).collect())
     }
 
-    /// Puts those behind that were found mute, for as long as an answer is remembered.
+    /// Moves unresponsive addresses to the end. They are remembered as long as a lookup result.
     fn order(&self, addresses: &mut [IpAddr]) {
         let state = self.state.lock();
         let is_mute =
@@ -171,7 +173,7 @@ impl Lookups {
         addresses.sort_by_key(is_mute);
     }
 
-    /// The addresses of `host`. Blocks until they are known, for the limit at most.
+    /// The addresses of `host`. Blocks until they are known, for at most the limit.
     fn resolve(self: &Arc<Self>, host: &str, exchange: Option<&Exchange>) -> Result<Vec<IpAddr>, Error> {
         if let Ok(address) = host.trim_matches(['[', ']']).parse() {
             return Ok(vec![address]);
@@ -205,7 +207,7 @@ impl Lookups {
                 return known.answer();
             }
             if asked.elapsed() >= self.limit {
-                // The last good answer is better than none.
+                // Outdated addresses are better than none.
                 return match known {
                     Some(known) if !known.addresses.is_empty() => Ok(known.addresses.clone()),
                     _ => Err(Error::new(
@@ -220,7 +222,7 @@ impl Lookups {
         }
     }
 
-    /// Starts the lookups that may run now. Returns when to try again, if names are left.
+    /// Starts the lookups that may run now. If names are left in the queue, returns when to call this again.
     fn start(self: &Arc<Self>, state: &mut State) -> Result<Option<Instant>, Error> {
         loop {
             let (host, id) = match state.poll_start(Instant::now()) {
@@ -235,21 +237,21 @@ impl Lookups {
                 state.running.pop();
                 if state.running.is_empty() {
                     state.pending.remove(&host);
-                    let why = "a thread for a name lookup could not be started";
+                    let why = "can't start a thread for a name lookup";
                     return Err(Error::new(ErrorKind::Io(error.kind()), why).with_cause(error));
                 }
-                // Those that run will get to it.
+                // A running lookup thread takes it from the queue.
                 state.queue.push_front(host);
                 return Ok(None);
             }
         }
     }
 
-    /// A lookup thread.
+    /// Main function of a lookup thread.
     fn run(&self, first: String, id: u64) {
         let mut next = Some((first, id));
         while let Some((host, id)) = next {
-            // A panic must not keep its place for ever.
+            // Without this, a panic would leave its entry in `running` forever.
             let answer = contain("a name lookup", || (self.look_up)(&host))
                 .unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
             let mut state = self.state.lock();
@@ -283,16 +285,16 @@ impl State {
         }
     }
 
-    /// Sees to it that `host` is looked up, or queued for it.
+    /// Queues a lookup of `host`, unless one is queued or running.
     fn request(&mut self, host: &str) {
         if self.pending.insert(host.to_owned()) {
             self.queue.push_back(host.to_owned());
         }
     }
 
-    /// The next name to look up, if a lookup may begin now.
+    /// The next name to look up, if a lookup may start now.
     fn poll_start(&mut self, now: Instant) -> Start {
-        // Whoever waited for it has given up.
+        // No thread waits for it any more.
         while self.queue.front().is_some_and(|host| !self.waiters.contains_key(host)) {
             if let Some(given_up) = self.queue.pop_front() {
                 self.pending.remove(&given_up);
@@ -311,7 +313,7 @@ impl State {
         Start::Name(host, self.started)
     }
 
-    /// Notes what a lookup has found.
+    /// Records the result of a lookup.
     fn end(&mut self, host: &str, id: u64, answer: io::Result<Vec<IpAddr>>) {
         let at = self.running.iter().position(|running| running.id == id);
         let Some(running) = at.map(|at| self.running.remove(at)) else { return };
@@ -326,7 +328,7 @@ impl State {
         self.mute.clear();
         self.known.values_mut().for_each(|known| known.is_outdated = true);
         let queued = self.queue.iter().cloned().collect();
-        // What runs is not pending any more: it is asked for again by those who wait for it.
+        // Running lookups are no longer pending, so that the waiting threads request them again.
         self.pending = queued;
     }
 
@@ -367,7 +369,8 @@ impl Known {
     }
 }
 
-/// The families by turns, beginning with that of the first address, so that one dead family costs one attempt.
+/// Alternates the address families, beginning with that of the first address (RFC 8305, section 4), so that a broken family
+/// costs only one attempt.
 fn interleave(addresses: &[IpAddr]) -> Vec<IpAddr> {
     let first_is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
     let (a, b): (Vec<&IpAddr>, Vec<&IpAddr>) =
@@ -441,7 +444,7 @@ mod tests {
         assert!(lookups.resolve("localhost", Some(&exchange)).unwrap_err().is_cancelled());
     }
 
-    /// Lookups of names that begin with "hang" say that they began, and hang until the sender is dropped.
+    /// Lookups of names that begin with "hang" report their start and then hang until the sender is dropped.
     fn hanging(limit: Duration) -> (Arc<Lookups>, Sender<()>, Receiver<()>) {
         let (release, released) = crossbeam_channel::bounded::<()>(0);
         let (begin, begun) = crossbeam_channel::unbounded();
@@ -455,7 +458,7 @@ mod tests {
         (lookups, release, begun)
     }
 
-    /// Waits for it on a thread of its own.
+    /// Resolves `host` on another thread.
     fn ask(lookups: &Arc<Lookups>, host: &str) -> thread::JoinHandle<Result<Vec<IpAddr>, Error>> {
         let (lookups, host) = (Arc::clone(lookups), host.to_owned());
         thread::spawn(move || lookups.resolve(&host, None))
@@ -465,7 +468,8 @@ mod tests {
     fn names_that_hang_keep_no_other_name_waiting() {
         const LONG: Duration = Duration::from_secs(3600);
         let (lookups, release, begun) = hanging(LONG);
-        let hanging: Vec<_> = (0..6).map(|name| ask(&lookups, &format!("hang{name}"))).collect();
+        let hanging: Vec<_> =
+            (0..6).map(|name| resolve_on_thread(&lookups, &format!("hang{name}"))).collect();
         begun.iter().take(MAX_PROMPT).for_each(drop);
         assert_eq!(lookups.resolve("other", None).unwrap().len(), 1);
         drop(release);

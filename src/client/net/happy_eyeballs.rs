@@ -1,7 +1,7 @@
-//! Happy eyeballs: connects to whichever address answers first (RFC 8305, section 5).
+//! Happy eyeballs: connects to the address that answers first (RFC 8305, section 5).
 //!
-//! Each address is tried on a thread of its own, for a connect can be waited for in no other way that lets several be under
-//! way, nor be left alone where a shutdown of its socket does not release it.
+//! Each address is tried on a thread of its own: a blocking connect is the only portable one, and where a shutdown of the
+//! socket does not end it, it has to be left to its thread.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,44 +14,44 @@ use super::socket::{ShutdownHandle, Socket};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 
-/// How long an address is waited for before the next one is tried beside it.
+/// Pause before the next address is tried in parallel: the connection attempt delay that RFC 8305, section 8, recommends.
 const STAGGER: Duration = Duration::from_millis(250);
 
-/// After so long without an answer the first addresses are tried once more, beside the attempts that wait. The system sends
-/// its SYN again after 1, 3 and 7 s, and for ever from the address of the network that it was begun on.
+/// After this long without an answer the first addresses are tried again, in parallel to the attempts that wait. The system
+/// repeats a lost SYN only after 1, 3 and 7 s, and always from the source address of the network on which the attempt began.
 const REDIAL: Duration = Duration::from_millis(2500);
 
-/// So many times.
+/// Maximum number of such rounds, so that an unreachable host gets few packets.
 const MAX_REDIALS: u32 = 3;
 
-/// So many addresses.
+/// Number of addresses that are tried again in each round.
 const REDIALLED: usize = 2;
 
-/// What a connect is limited to where no other limit makes sense.
+/// Upper bound of a connect's time limit, so that every system can represent it.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Connects are released by a shutdown of their sockets; elsewhere they end when they like, holding their socket and nothing
-/// else.
+/// On these systems a shutdown of the socket ends a blocking connect. On others the connect ends later, by itself; its thread
+/// then owns only the socket.
 const RELEASABLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
-/// Connects under way.
+/// The running connects.
 struct Attempts {
-    /// `None` where that is too far away to be represented.
+    /// Deadline of all attempts. `None` if an `Instant` can't represent it.
     limit: Option<Instant>,
     under_way: Vec<(ShutdownHandle, JoinHandle<()>)>,
     done: Sender<Ended>,
     ended: Receiver<Ended>,
 }
 
-/// What became of one.
+/// Result of one attempt.
 struct Ended {
     address: SocketAddr,
     result: io::Result<Socket>,
 }
 
-/// Connects to the first of `addresses` that answers. They are tried in their order: the next one when the one before has
-/// failed or has not answered for 250 ms; and the first ones again while none has answered for 2.5 s. Blocks until one is connected, all have failed, `timeout` has passed, or
-/// `released` has lost its sender. `begun` is called for each attempt.
+/// Connects to the first of `addresses` that answers. Tries them in order: the next one when the one before has failed or has
+/// not answered for 250 ms, and the first ones again if none has answered for 2.5 s. Blocks until one is connected, all have
+/// failed, `timeout` has passed, or the sender of `released` is dropped. Calls `begun` for each attempt.
 pub(crate) fn connect(
     addresses: &[SocketAddr],
     timeout: Duration,
@@ -114,15 +114,15 @@ impl Attempts {
     fn try_begin(&mut self, address: SocketAddr) -> io::Result<()> {
         let mut socket = Socket::new(address)?;
         let (handle, done) = (socket.shutdown_handle(), self.done.clone());
-        // Zero is not allowed, and would be over at once.
+        // `connect_timeout` refuses a limit of zero.
         let left = self.limit.map_or(LONGEST, |limit| limit.saturating_duration_since(Instant::now()));
         let limit = left.clamp(Duration::from_millis(1), LONGEST);
         let connect = move || {
-            // Who waits for it has to hear of it, whatever happens.
+            // `connect` counts results, so each attempt must send one, even after a panic.
             let result = contain("a connect", || socket.connect(address, limit));
             let result = result.unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
             let result = result.map(|()| socket);
-            // Nobody listens any more if another one was faster.
+            // The send fails if another attempt was faster: then nothing receives it.
             done.send(Ended { address, result }).unwrap_or_default();
         };
         let thread = thread::Builder::new().name("windway-connect".to_owned()).spawn(connect)?;
@@ -163,7 +163,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// One at which nobody accepts and the queue is full: a connect to it hangs.
+    /// An address whose accept queue is full, so that a connect to it hangs.
     struct Hanging {
         address: SocketAddr,
         _listener: socket2::Socket,
@@ -203,7 +203,7 @@ mod tests {
         ] {
             let (socket, begun) = connect_to(&addresses, LONG);
             assert_eq!(begun, attempts);
-            // Not shut down with the others.
+            // The winner was not shut down with the others.
             socket.unwrap().write_all(b"a").unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             accepted.read_exact(&mut [0]).unwrap();
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(connect_to(&[], LONG).0.unwrap_err().kind(), ErrorKind::Unreachable);
     }
 
-    /// A SYN that was lost is sent again by the system after 1, 3 and 7 s, and by a new attempt at once.
+    /// The system repeats a lost SYN only after 1, 3 and 7 s; a new attempt sends one at once.
     #[test]
     fn an_address_that_does_not_answer_is_tried_again() {
         let hanging = Hanging::new();

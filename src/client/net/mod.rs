@@ -1,4 +1,4 @@
-//! Names, addresses and sockets: what comes before the first byte.
+//! Name resolution, connects and sockets: everything before the first byte is sent.
 
 pub(crate) mod dial;
 pub(crate) mod dns;

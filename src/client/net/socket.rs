@@ -1,8 +1,7 @@
 //! A TCP socket with one owner.
 //!
-//! The owner of a [`Socket`] reads and writes. A [`ShutdownHandle`] ends the connection from any thread, and can neither
-//! read nor write. So nobody can read past the owner: the socket of a connection that carries TLS belongs to TLS, and
-//! there is no second way to its bytes.
+//! The owner of a [`Socket`] reads and writes. A [`ShutdownHandle`] ends the connection from any thread, but can't read or
+//! write. So only the owner can read: the socket below TLS belongs to the TLS layer, and no other code can take its bytes.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -14,7 +13,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Type};
 
-/// Flags of `recv`, from the system's `sys/socket.h`: look at what has arrived and leave it there; do not wait.
+/// Flags of `recv`, from the system's `sys/socket.h`: return the next bytes but leave them in the queue; do not wait.
 #[cfg(unix)]
 const MSG_PEEK: i32 = 2;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -22,21 +21,21 @@ const MSG_DONTWAIT: i32 = 0x40;
 #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
 const MSG_DONTWAIT: i32 = 0x80;
 
-/// Reads and writes. Not `Clone`, and lends its stream to nobody.
+/// Reads and writes a TCP connection. Not `Clone`, and never gives its stream away.
 pub(crate) struct Socket(Arc<TcpStream>);
 
-/// Ends a connection.
+/// Ends a connection from any thread.
 #[derive(Clone)]
 pub(crate) struct ShutdownHandle(Arc<TcpStream>);
 
 impl Socket {
-    /// An unconnected socket of the address's family.
+    /// An unconnected socket of the family of `address`.
     pub(crate) fn new(address: SocketAddr) -> io::Result<Self> {
         let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         Ok(Self(Arc::new(socket.into())))
     }
 
-    /// Blocks until it is connected, for the limit at most.
+    /// Blocks until the socket is connected, for at most `limit`.
     pub(crate) fn connect(&mut self, address: SocketAddr, limit: Duration) -> io::Result<()> {
         SockRef::from(&*self.0).connect_timeout(&SockAddr::from(address), limit)
     }
@@ -45,7 +44,7 @@ impl Socket {
         ShutdownHandle(Arc::clone(&self.0))
     }
 
-    /// Sends small writes at once.
+    /// Turns Nagle's algorithm off, so that small writes are sent at once.
     pub(crate) fn set_nodelay(&mut self) -> io::Result<()> {
         self.0.set_nodelay(true)
     }
@@ -62,12 +61,12 @@ impl Socket {
         self.0.set_nonblocking(is_nonblocking)
     }
 
-    /// True if the connection is open and nothing has arrived that was not read. Sends nothing and does not wait.
+    /// True if the connection is open and no unread byte has arrived. Sends nothing and does not block.
     pub(crate) fn is_open_and_silent(&mut self) -> bool {
         matches!(self.peek(), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
-    /// One system call where the flag for it is known: this is asked before each request.
+    /// A single system call where the flag is known, because this runs before each request on a pooled connection.
     #[cfg(unix)]
     fn peek(&mut self) -> io::Result<usize> {
         SockRef::from(&*self.0).recv_with_flags(&mut [MaybeUninit::uninit()], MSG_PEEK | MSG_DONTWAIT)
@@ -81,7 +80,7 @@ impl Socket {
         peeked
     }
 
-    /// Reads what there is; a signal does not end the wait.
+    /// Reads the available bytes. Repeats the read if a signal interrupts it.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match (&*self.0).read(buf) {
@@ -97,25 +96,25 @@ impl Socket {
 }
 
 impl ShutdownHandle {
-    /// Releases whoever is blocked on the socket. Nothing goes either way any more.
+    /// Shuts down both directions, which ends a blocked read or write on the socket.
     pub(crate) fn shut_down(&self) {
         drop(self.0.shutdown(Shutdown::Both));
     }
 
-    /// As [`shut_down`](Self::shut_down), and the close that follows resets the connection.
+    /// As [`shut_down`](Self::shut_down), and makes the following close reset the connection.
     pub(crate) fn reset(&self) {
-        // A server that is blocked on a full window would hear of a mere end only when the kernel forgets the socket, a
-        // minute later. Errors say that it is down already.
+        // A server that is blocked on a full window would notice a normal close only when the kernel forgets the socket, a
+        // minute later. An error means that the connection is already down.
         drop(SockRef::from(&*self.0).set_linger(Some(Duration::ZERO)));
         self.shut_down();
     }
 
-    /// The address at its other end.
+    /// The remote address. `None` if the connection is already down.
     pub(crate) fn peer(&self) -> Option<SocketAddr> {
         self.0.peer_addr().ok()
     }
 
-    /// True if both end the same connection.
+    /// True if both handles end the same connection.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

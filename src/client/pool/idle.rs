@@ -1,5 +1,5 @@
-//! Connections that serve nobody just now, by origin: kept alive after a request, or opened before one. Opens nothing,
-//! closes nothing and reads no clock: what it no longer keeps it returns, to be closed outside every lock.
+//! Idle connections by origin: kept alive after a request, or preconnected. Pure: opens and closes nothing and reads no clock.
+//! Connections that it no longer keeps are returned, so that the caller closes them outside its lock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,45 +8,46 @@ use std::time::{Duration, Instant};
 
 use crate::origin::Origin;
 
-/// How much is kept. More is kept for [`SURPLUS_AGE`], unless a limit is zero.
+/// How many idle connections are kept, and for how long. Connections beyond the limits are kept for [`SURPLUS_AGE`], unless a
+/// limit is zero.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) per_origin: usize,
     pub(crate) over_all: usize,
-    /// A connection idle for longer is closed; common servers close theirs after a minute.
+    /// Maximum idle time of a connection. Common servers close theirs after a minute.
     pub(crate) max_age: Duration,
 }
 
-/// How long connections beyond the limits are kept. Where many are in use at once they become idle in bursts, and each that is
-/// closed in one has to be opened again for the next.
+/// Maximum idle time of connections beyond the limits. If many requests run at once, their connections become idle in bursts,
+/// and each one that is closed after a burst has to be opened again for the next one.
 const SURPLUS_AGE: Duration = Duration::from_secs(2);
 
-/// Connections opened ahead at once that are not slow. Each is a thread; a dial takes a round trip or two, so that two at a time
-/// prepare a few origins within a second.
+/// Maximum number of concurrent preconnects that are not slow. Each needs a thread. A dial takes one or two round trips, so two
+/// at a time prepare a few origins within a second.
 const MAX_PROMPT_DIALS: usize = 2;
 
-/// Connections opened ahead at once, slow ones included: so many black-holed origins have to come together to hold up the
-/// others, for the limit of a connect.
+/// Maximum number of concurrent preconnects, including slow ones. Only if this many origins drop all packets do they delay the
+/// preconnects of others, for the connect timeout.
 const MAX_DIALS: usize = 8;
 
-/// A dial that has taken this long is slow: most likely nobody answers. It then no longer counts against those that are
-/// prompt, and its origin gets no second one.
+/// A dial that has taken this long is slow: most likely the host does not answer. It no longer counts against
+/// [`MAX_PROMPT_DIALS`], and its origin gets no second one.
 const SLOW_DIAL: Duration = Duration::from_secs(1);
 
-/// An origin that refuses connections for being too many gets none ahead for this long: about what servers count by
-/// (nginx `limit_conn`, fail2ban and the like work in minutes).
+/// Time without preconnects after an origin has refused a connection as one too many. Servers limit connections over about this
+/// time (nginx `limit_conn`, fail2ban and others work in minutes).
 const REFUSED: Duration = Duration::from_secs(60);
 
-/// The connections.
+/// The idle connections of all origins, and what is wanted for each.
 #[derive(Debug)]
 pub(crate) struct IdleConnections<C> {
     limits: Limits,
     origins: HashMap<Origin, OriginPool<C>>,
-    /// Dials that were begun so far.
+    /// Number of dials started so far. The id of the last one.
     dials: u64,
 }
 
-/// A connection to be opened ahead.
+/// A connection to preconnect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dial {
     pub(crate) origin: Origin,
@@ -55,28 +56,28 @@ pub(crate) struct Dial {
 
 #[derive(Debug)]
 struct OriginPool<C> {
-    /// Those that have been idle longest come first.
+    /// Idle connections, and since when. The one that has been idle longest comes first.
     ready: VecDeque<(C, Instant)>,
-    /// How many should be ready for those who keep the origin preconnected.
+    /// Number of [`PreconnectGuard`](super::PreconnectGuard)s of this origin.
     preconnect_holders: usize,
-    /// How many should be ready while the origin is used.
+    /// Number of connections that should be ready while the origin is in use.
     wanted: usize,
-    /// Connections being opened for here on the network of now: their ids, and when they began.
+    /// Dials to this origin on the current network: their ids, and when they began.
     dialling: Vec<(u64, Instant)>,
-    /// The last time that somebody wanted a connection. Long unused, an origin is not dialled any more.
+    /// Last time that a connection was requested. An origin that has not been used for `max_age` is no longer dialled.
     used: Instant,
-    /// Opening one failed, and nobody has used the origin since.
+    /// The last dial failed, and no connection was requested since.
     failed: bool,
-    /// Until when it is taken to refuse connections for being too many.
+    /// End of the time without preconnects after a refusal.
     refused_until: Option<Instant>,
-    /// New connections in a row that got no answer while one that had served others did.
+    /// New connections in a row that got no answer while a proven one did.
     unanswered: u32,
-    /// The origin answers one connection at a time: others wait until it is closed. It is not found out again.
+    /// The origin serves one connection at a time: others wait until that one is closed. Never reset.
     single_connection: Arc<AtomicBool>,
 }
 
-/// So many new connections without an answer, and the origin is taken for one that answers one at a time: a single one may
-/// have lost a packet.
+/// After this many new connections without an answer, the origin counts as serving one connection at a time. A single one may
+/// only have lost a packet.
 const UNANSWERED: u32 = 2;
 
 impl<C> IdleConnections<C> {
@@ -98,8 +99,8 @@ impl<C> IdleConnections<C> {
         })
     }
 
-    /// The connection to `origin` that became idle last and is as `is_wanted`, if there is one; and those that have grown
-    /// too old.
+    /// Takes the connection to `origin` that became idle last and for which `is_wanted` is true. Also returns the connections
+    /// that are too old.
     pub(crate) fn checkout(
         &mut self,
         origin: &Origin,
@@ -108,7 +109,7 @@ impl<C> IdleConnections<C> {
     ) -> (Option<C>, Vec<C>) {
         let limits = self.limits;
         let Some(origin_pool) = self.origins.get_mut(origin) else { return (None, Vec::new()) };
-        // Those of other origins are left to the deadline.
+        // Old connections to other origins are closed at the deadline: checking all here would cost time in each request.
         let old = origin_pool.expire(now, limits);
         origin_pool.used = now;
         origin_pool.failed = false;
@@ -116,41 +117,41 @@ impl<C> IdleConnections<C> {
         (last.and_then(|at| origin_pool.ready.remove(at)).map(|(connection, _)| connection), old)
     }
 
-    /// True if a connection to `origin` is ready and as `is_wanted`.
+    /// True if an idle connection to `origin` satisfies `is_wanted`.
     pub(crate) fn has(&self, origin: &Origin, is_wanted: impl Fn(&C) -> bool) -> bool {
         self.origins
             .get(origin)
             .is_some_and(|origin_pool| origin_pool.ready.iter().any(|(connection, _)| is_wanted(connection)))
     }
 
-    /// True if somebody wants connections to `origin` ready.
+    /// True if connections to `origin` should be ready.
     pub(crate) fn is_wanted(&self, origin: &Origin) -> bool {
         self.origins.get(origin).is_some_and(|origin_pool| origin_pool.wanted() > 0)
     }
 
-    /// True if `origin` is known to answer one connection at a time.
+    /// True if `origin` is known to serve one connection at a time.
     pub(crate) fn is_single_connection(&self, origin: &Origin) -> bool {
         self.origins
             .get(origin)
             .is_some_and(|origin_pool| origin_pool.single_connection.load(Ordering::Relaxed))
     }
 
-    /// Notes that a new connection to `origin` got no answer while one that had served others did. True if the origin is
-    /// now known to answer one at a time.
+    /// Records that a new connection to `origin` got no answer while a proven one did. True if this shows that the origin
+    /// serves one connection at a time, which was not known before.
     pub(crate) fn note_unanswered(&mut self, origin: &Origin) -> bool {
         let Some(origin_pool) = self.origins.get_mut(origin) else { return false };
         origin_pool.unanswered += 1;
         origin_pool.unanswered == UNANSWERED && !origin_pool.single_connection.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that a new connection to `origin` got an answer.
+    /// Records that a new connection to `origin` got an answer.
     pub(crate) fn note_answered(&mut self, origin: &Origin) {
         if let Some(origin_pool) = self.origins.get_mut(origin) {
             origin_pool.unanswered = 0;
         }
     }
 
-    /// Keeps an idle connection. Returns what has to go for it.
+    /// Adds an idle connection. Returns the connections to close.
     pub(crate) fn put(&mut self, origin: &Origin, connection: C, now: Instant) -> Vec<C> {
         let limits = self.limits;
         if limits.per_origin == 0 || limits.over_all == 0 {
@@ -162,13 +163,13 @@ impl<C> IdleConnections<C> {
         gone
     }
 
-    /// True if more connections are idle than are to be kept for long: to `origin`, or over all.
+    /// True if more connections are idle than the limits allow, to `origin` or in total.
     pub(crate) fn has_surplus(&self, origin: &Origin) -> bool {
         let ready = self.origins.get(origin).map_or(0, |origin_pool| origin_pool.ready.len());
         ready > self.limits.per_origin || self.idle() > self.limits.over_all
     }
 
-    /// Wants so many connections to `origin` ready while it is used.
+    /// Sets the number of connections to `origin` that should be ready while it is in use.
     pub(crate) fn want(&mut self, origin: &Origin, ready: usize, now: Instant) {
         let ready = ready.min(self.limits.per_origin);
         let origin_pool = self.origin_pool(origin, now);
@@ -177,8 +178,8 @@ impl<C> IdleConnections<C> {
         origin_pool.failed = false;
     }
 
-    /// One more, or one less, who keeps the origin preconnected: one connection stands ready for all of them. Returns what becomes
-    /// true if the origin is found to answer one connection at a time.
+    /// Adds or removes a holder that keeps `origin` preconnected. One ready connection serves all holders. Returns the flag
+    /// that becomes true if the origin turns out to serve one connection at a time.
     pub(crate) fn keep_preconnected(&mut self, origin: &Origin, keep: bool, now: Instant) -> Arc<AtomicBool> {
         let origin_pool = self.origin_pool(origin, now);
         if keep {
@@ -190,7 +191,7 @@ impl<C> IdleConnections<C> {
         Arc::clone(&origin_pool.single_connection)
     }
 
-    /// A connection to open now; [`handle_dialled`](Self::handle_dialled) says what became of it.
+    /// A connection to open now. Report its result to [`handle_dialled`](Self::handle_dialled).
     pub(crate) fn poll_dial(&mut self, now: Instant) -> Option<Dial> {
         let max_age = self.limits.max_age;
         if !self.has_room_to_dial() || self.prompt_dials(now).count() >= MAX_PROMPT_DIALS {
@@ -208,13 +209,13 @@ impl<C> IdleConnections<C> {
         dialling < MAX_DIALS && self.idle() + dialling < self.limits.over_all
     }
 
-    /// When each dial that is not slow becomes so.
+    /// The time at which each dial that is not slow yet becomes slow.
     fn prompt_dials(&self, now: Instant) -> impl Iterator<Item = Instant> + '_ {
         let dials = self.origins.values().flat_map(|origin_pool| &origin_pool.dialling);
         dials.map(|(_, began)| *began + SLOW_DIAL).filter(move |slow_at| *slow_at > now)
     }
 
-    /// Notes that the opening of a connection has ended. One that was begun on another network says nothing of this one.
+    /// Records the result of a dial. A dial that began on another network is ignored.
     pub(crate) fn handle_dialled(&mut self, dial: &Dial, opened: bool) {
         let Some(origin_pool) = self.origins.get_mut(&dial.origin) else { return };
         let at = origin_pool.dialling.iter().position(|(id, _)| *id == dial.id);
@@ -224,8 +225,8 @@ impl<C> IdleConnections<C> {
         }
     }
 
-    /// When there is something to do that nobody will ask for: to [expire](Self::expire) what is too old, or to dial what
-    /// was left waiting for dials that are slow by then.
+    /// Next time at which there is work that no request causes: to [`expire`](Self::expire) old connections, or to start dials
+    /// that wait until running ones are slow.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         let max_age = self.limits.max_age;
         let surplus_age = if self.idle() > self.limits.over_all { SURPLUS_AGE } else { Duration::MAX };
@@ -240,14 +241,14 @@ impl<C> IdleConnections<C> {
         expires.into_iter().chain(dials).min()
     }
 
-    /// Notes that `origin` refused a request for coming over one connection too many, as far as can be told. What is idle
-    /// may hold the place of the one that is used, and is returned; none is opened ahead for a while.
+    /// Records that `origin` seems to have refused a connection as one too many. Returns its idle connections, because they may
+    /// occupy the slot of the one in use, and stops preconnecting for a while.
     pub(crate) fn note_refused(&mut self, origin: &Origin, now: Instant) -> Vec<C> {
         self.origin_pool(origin, now).refused_until = Some(now + REFUSED);
         self.clear(Some(origin))
     }
 
-    /// Forgets what was true on another network. Returns all connections, which are of no use on this one.
+    /// Forgets what was learned on the old network. Returns all connections, which do not work on the new one.
     pub(crate) fn change_network(&mut self) -> Vec<C> {
         for origin_pool in self.origins.values_mut() {
             origin_pool.failed = false;
@@ -258,14 +259,14 @@ impl<C> IdleConnections<C> {
         self.clear(None)
     }
 
-    /// Lets go of what leads to `origin` and has been idle since before `since`.
+    /// Removes and returns the connections to `origin` that became idle before `since`.
     pub(crate) fn clear_older(&mut self, origin: &Origin, since: Instant) -> Vec<C> {
         let Some(origin_pool) = self.origins.get_mut(origin) else { return Vec::new() };
         let younger = origin_pool.ready.partition_point(|(_, idle_since)| *idle_since < since);
         origin_pool.ready.drain(..younger).map(|(connection, _)| connection).collect()
     }
 
-    /// Lets go of what leads to `origin`, or of all.
+    /// Removes and returns the connections to `origin`, or all if it is `None`.
     pub(crate) fn clear(&mut self, origin: Option<&Origin>) -> Vec<C> {
         let origins = self.origins.iter_mut().filter(|(key, _)| origin.is_none_or(|origin| *key == origin));
         origins
@@ -274,12 +275,12 @@ impl<C> IdleConnections<C> {
             .collect()
     }
 
-    /// Connections that are ready, to all origins.
+    /// Number of idle connections to all origins.
     pub(crate) fn idle(&self) -> usize {
         self.origins.values().map(|origin_pool| origin_pool.ready.len()).sum()
     }
 
-    /// Takes out what has grown too old, and forgets origins that nobody uses.
+    /// Removes and returns the connections that are too old, and forgets unused origins.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<C> {
         let max_age = self.limits.max_age;
         let limits = self.limits;
@@ -297,7 +298,7 @@ impl<C> IdleConnections<C> {
         gone
     }
 
-    /// The connection that has been idle longest, if it is old enough to go for being one too many.
+    /// Removes the connection that has been idle longest, if it is older than [`SURPLUS_AGE`].
     fn pop_surplus(&mut self, now: Instant) -> Option<C> {
         let since = |origin_pool: &&mut OriginPool<C>| origin_pool.ready.front().map(|(_, since)| *since);
         let origins = self.origins.values_mut().filter(|origin_pool| !origin_pool.ready.is_empty());
@@ -310,7 +311,7 @@ impl<C> IdleConnections<C> {
 }
 
 impl<C> OriginPool<C> {
-    /// Takes out what has grown too old, or is old enough to go for being too many.
+    /// Removes and returns the connections that are too old, or too old for a surplus one.
     fn expire(&mut self, now: Instant, limits: Limits) -> Vec<C> {
         let mut gone = Vec::new();
         while self.ready.front().is_some_and(|(_, since)| *since + self.max_age(limits) <= now) {
@@ -319,7 +320,7 @@ impl<C> OriginPool<C> {
         gone
     }
 
-    /// How old the oldest one may become.
+    /// Maximum idle time of the oldest connection.
     fn max_age(&self, limits: Limits) -> Duration {
         let is_surplus = self.ready.len() > limits.per_origin;
         if is_surplus { limits.max_age.min(SURPLUS_AGE) } else { limits.max_age }
@@ -327,7 +328,7 @@ impl<C> OriginPool<C> {
 
     fn lacks(&self, now: Instant, max_age: Duration) -> bool {
         let wanted = self.wanted();
-        // One that waits for the other to be closed is of no use.
+        // A second connection would only wait until the first one is closed.
         if self.single_connection.load(Ordering::Relaxed) {
             return false;
         }
@@ -336,7 +337,7 @@ impl<C> OriginPool<C> {
         self.ready.len() + self.dialling.len() < wanted && !is_hopeless && self.used + max_age > now
     }
 
-    /// How many connections should be ready.
+    /// Number of connections that should be ready.
     fn wanted(&self) -> usize {
         self.wanted.max(self.preconnect_holders.min(1))
     }
@@ -379,7 +380,7 @@ mod tests {
             assert_eq!(idle.put(&a, connection, now), []);
         }
         assert!(!idle.has_surplus(&a));
-        // One too many goes when it was not used again for a while.
+        // A surplus connection is closed if it is not used again for a while.
         assert_eq!(idle.put(&a, 4, now), []);
         assert!(idle.has_surplus(&a));
         assert_eq!(idle.next_deadline(now), Some(now + SURPLUS_AGE));
@@ -447,7 +448,7 @@ mod tests {
         idle.handle_dialled(&first, true);
         assert!(idle.note_unanswered(&a) && single_connection.load(Ordering::Relaxed));
         assert_eq!(idle.poll_dial(now), None);
-        // A new one that is answered had the server for itself.
+        // An answer on a new connection proves nothing: no other connection was open then.
         idle.note_answered(&a);
         assert!(idle.keep_preconnected(&a, true, now).load(Ordering::Relaxed));
     }
@@ -518,7 +519,7 @@ mod tests {
         let hanging = idle.poll_dial(now).unwrap();
         assert_eq!(idle.change_network(), []);
         let good = idle.poll_dial(now).unwrap();
-        // It says nothing of this network.
+        // The dial began on the old network.
         idle.handle_dialled(&hanging, false);
         idle.handle_dialled(&good, true);
         idle.put(&a, 1, now);

@@ -1,10 +1,10 @@
-//! Keeps connections ready: those that have served a request, and those opened ahead of one.
+//! The connection pool: connections that are kept alive after a request, and preconnected ones.
 //!
-//! What is wanted and what is there is the business of [idle]; here are its lock, and the threads that open
-//! what is lacking. They begin when something is lacking and end when nothing is.
+//! [idle] decides which connections are kept and which are missing. This module has its lock, and the threads that open the
+//! missing ones. They start when a connection is missing and end when none is.
 //!
-//! What is idle for too long has to be closed though nobody asks for it. A thread sees to that: it sleeps up to the next
-//! deadline of [idle], and ends when nothing is idle.
+//! Old idle connections have to be closed even if no request comes. A thread does that: it sleeps until the next deadline of
+//! [idle], and ends when there is none.
 pub(crate) mod idle;
 
 use std::sync::Arc;
@@ -26,35 +26,36 @@ use crate::error::Error;
 use crate::foreign::contain;
 use crate::origin::Origin;
 
-/// How long the thread of the deadlines stays where there are none. A thread costs about as much as ten small requests.
+/// Time after which the deadline thread ends if there is no deadline. Starting a thread costs about as much as ten small
+/// requests.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The connections that are ready, and those who open more.
+/// The idle connections, and the threads that open more.
 pub(crate) struct ConnectionPool {
     state: Mutex<PoolState>,
-    /// Notified when a dial thread has ended.
+    /// `await_closed` waits here. Notified when a dial thread or the deadline thread has ended.
     ended: Condvar,
-    /// Where the thread waits that keeps the deadlines. Notified when there is an earlier one, and by the close.
+    /// The deadline thread waits here. Notified when there is an earlier deadline, and by `close`.
     deadline: Condvar,
     dialer: Dialer,
     config: Config,
-    /// Which network it is: grows when the network has changed, and what was opened before is not used again.
+    /// Number of the current network. Grows with each change; connections that were opened before are not used again.
     network: AtomicU64,
     /// Cancelled when the client closes.
     closing: CancelToken,
-    /// Ends the dials of this network: cancelled when it has changed.
+    /// Token of the dials on the current network. Cancelled when the network changes.
     dials: Mutex<CancelToken>,
 }
 
 struct PoolState {
     idle: IdleConnections<Connection>,
     diallers: usize,
-    /// When the thread that keeps the deadlines wakes next. `None` while there is none.
+    /// Next wake-up of the deadline thread. `None` while there is no such thread.
     wakes_at: Option<Instant>,
     closed: bool,
 }
 
-/// Keeps a connection to an origin ready for as long as it lives.
+/// Keeps a connection to an origin ready until it is dropped.
 pub(crate) struct PreconnectGuard {
     pool: Arc<ConnectionPool>,
     origin: Origin,
@@ -78,8 +79,8 @@ impl ConnectionPool {
         })
     }
 
-    /// A connection to `origin` that is ready, alive, and as `is_wanted`. Those found dead are closed, and what is lacking
-    /// after it is opened in the background.
+    /// Takes an open idle connection to `origin` that satisfies `is_wanted`. Closes dead ones on the way, and opens the
+    /// connections that are missing afterwards in the background.
     pub(crate) fn checkout(
         self: &Arc<Self>,
         origin: &Origin,
@@ -96,7 +97,7 @@ impl ConnectionPool {
                 let is_fit = self.is_usable(&connection) && connection.is_open();
                 is_fit.then_some(connection)
             });
-            // A dead one is closed, and the next one looked at.
+            // A dead connection was closed: check the next one.
             if let None | Some(Some(_)) = found {
                 if is_wanted_ahead {
                     self.refill();
@@ -110,7 +111,7 @@ impl ConnectionPool {
         connection.network == self.network.load(Ordering::Acquire)
     }
 
-    /// Takes a connection that is fit for another request.
+    /// Returns a connection that can serve another request to the pool.
     pub(crate) fn put_back(self: &Arc<Self>, origin: &Origin, connection: Connection) {
         if !self.is_usable(&connection) {
             return;
@@ -121,7 +122,7 @@ impl ConnectionPool {
                 vec![connection]
             } else {
                 let gone = state.idle.put(origin, connection, Instant::now());
-                // A thread that waits for a deadline wakes before this connection is too old.
+                // Otherwise a deadline thread is running, and it wakes before this connection is too old.
                 if state.wakes_at.is_none() || state.idle.has_surplus(origin) {
                     self.keep_deadlines(&mut state);
                 }
@@ -131,7 +132,7 @@ impl ConnectionPool {
         drop(gone);
     }
 
-    /// Opens a connection to `origin`, bound to `exchange`. Blocks for the limits of its parts.
+    /// Opens a connection to `origin`, bound to `exchange`. Blocks for at most the limits of the lookup and of the connect.
     pub(crate) fn open(
         &self,
         origin: &Origin,
@@ -143,73 +144,73 @@ impl ConnectionPool {
         Ok(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network))
     }
 
-    /// True if a connection to `origin` is ready that has served a request.
+    /// True if a proven connection to `origin`, which has served a request, is idle.
     pub(crate) fn has_proven(&self, origin: &Origin) -> bool {
         self.state.lock().idle.has(origin, Connection::is_proven)
     }
 
-    /// True if `origin` is known to answer one connection at a time.
+    /// True if `origin` is known to serve one connection at a time.
     pub(crate) fn is_single_connection(&self, origin: &Origin) -> bool {
         self.state.lock().idle.is_single_connection(origin)
     }
 
-    /// Notes that a new connection to `origin` got no answer while one that had served others did.
+    /// Records that a new connection to `origin` got no answer while a proven one did.
     pub(crate) fn note_unanswered(&self, origin: &Origin) {
         if self.state.lock().idle.note_unanswered(origin) {
             log::debug!("{} serves one connection at a time", origin.host);
         }
     }
 
-    /// Notes that a new connection to `origin` got an answer.
+    /// Records that a new connection to `origin` got an answer.
     pub(crate) fn note_answered(&self, origin: &Origin) {
         self.state.lock().idle.note_answered(origin);
     }
 
-    /// Wants so many connections ready, for as long as the origin is used.
+    /// Preconnects until `ready` connections to `origin` are idle, and again as they are used, while the origin is in use.
     pub(crate) fn want(self: &Arc<Self>, origin: &Origin, ready: usize) {
         self.state.lock().idle.want(origin, ready, Instant::now());
         self.refill();
     }
 
-    /// Keeps a connection ready while the result lives.
+    /// Keeps a connection to `origin` ready until the guard is dropped.
     pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: &Origin) -> PreconnectGuard {
         let single_connection = self.state.lock().idle.keep_preconnected(origin, true, Instant::now());
         self.refill();
         PreconnectGuard { pool: Arc::clone(self), origin: origin.clone(), single_connection }
     }
 
-    /// Lets go of what leads to `origin`.
+    /// Closes the idle connections to `origin`.
     pub(crate) fn forget(&self, origin: &Origin) {
         let gone = self.state.lock().idle.clear(Some(origin));
         drop(gone);
     }
 
-    /// Lets go of what leads to `origin` and has been idle since before `since`.
+    /// Closes the connections to `origin` that became idle before `since`.
     pub(crate) fn forget_older(&self, origin: &Origin, since: Instant) {
         let gone = self.state.lock().idle.clear_older(origin, since);
         drop(gone);
     }
 
-    /// Lets go of what leads to `origin`, which refuses more connections than it serves, and opens none ahead for a while.
+    /// Closes the idle connections to `origin`, which refused another connection, and stops preconnecting to it for a while.
     pub(crate) fn note_refused(&self, origin: &Origin) {
         let gone = self.state.lock().idle.note_refused(origin, Instant::now());
         drop(gone);
     }
 
-    /// Lets go of all that was opened so far, and of what is being opened ahead.
+    /// Closes all idle connections and cancels the running preconnects.
     pub(crate) fn change_network(self: &Arc<Self>) {
         let network = self.network.fetch_add(1, Ordering::AcqRel) + 1;
         log::debug!("the network has changed ({network})");
         let gone = self.state.lock().idle.change_network();
         drop(gone);
         let old = std::mem::replace(&mut *self.dials.lock(), self.closing.child(CancelReason::Fetch));
-        // Before the new ones begin: each thread that dials on the old network is one less for them.
+        // Before the new dials start: the old ones count against their limit.
         old.cancel();
         self.dialer.lookups.wake_all();
         self.refill();
     }
 
-    /// Connections that are ready.
+    /// Number of idle connections, without those that are too old.
     pub(crate) fn idle(&self) -> usize {
         let mut state = self.state.lock();
         let old = state.idle.expire(Instant::now());
@@ -219,7 +220,7 @@ impl ConnectionPool {
         idle
     }
 
-    /// Closes all, and opens no more. Does not block.
+    /// Closes all idle connections, and opens none any more. Does not block.
     pub(crate) fn close(&self) {
         let gone = {
             let mut state = self.state.lock();
@@ -232,7 +233,7 @@ impl ConnectionPool {
         self.deadline.notify_all();
     }
 
-    /// Blocks until the threads that `close` ends have ended.
+    /// Blocks until the threads that [`close`](Self::close) stopped have ended.
     pub(crate) fn await_closed(&self) {
         let mut state = self.state.lock();
         while state.diallers > 0 || state.wakes_at.is_some() {
@@ -249,7 +250,7 @@ impl ConnectionPool {
         }
     }
 
-    /// Sees to it that somebody opens what is lacking.
+    /// Starts a thread for each dial that may start now.
     fn refill(self: &Arc<Self>) {
         loop {
             let dial = {
@@ -266,22 +267,23 @@ impl ConnectionPool {
             let (dialler, first) = (Dialler(Arc::clone(self)), dial.clone());
             let named = thread::Builder::new().name("windway-dial".into());
             if let Err(error) = named.spawn(move || dialler.0.run_dialler(first)) {
-                log::warn!("no thread to open connections ahead: {error}");
+                log::warn!("can't start a thread to preconnect: {error}");
                 self.end_dial(&dial, None);
                 return;
             }
         }
     }
 
-    /// A thread that opens connections, until nothing is lacking.
+    /// Main function of a dial thread: opens connections until none is missing.
     fn run_dialler(self: &Arc<Self>, first: Dial) {
         let mut next = Some(first);
         while let Some(dial) = next {
-            // Or the origin counted as being dialled, and got no connection ahead any more.
+            // Catches panics: otherwise the dial would count as running forever, and the origin would never be preconnected
+            // again.
             let opened = contain("opening a connection ahead", || self.open_ahead(&dial.origin))
                 .unwrap_or_else(|panic| Err(panic.into()));
             if let Err(error) = &opened {
-                log::debug!("no connection to {} ahead: {error}", dial.origin.host);
+                log::debug!("preconnecting to {} failed: {error}", dial.origin.host);
             }
             self.end_dial(&dial, opened.ok());
             let mut state = self.state.lock();
@@ -291,7 +293,7 @@ impl ConnectionPool {
 
     fn end_dial(self: &Arc<Self>, dial: &Dial, opened: Option<Connection>) {
         let is_opened = opened.is_some();
-        // Ready before it counts as dialled, or another one would seem to be lacking in between.
+        // First make it ready, then end the dial: in the other order a connection would seem to be missing in between.
         if let Some(connection) = opened {
             self.dialer.counters.preconnected.fetch_add(1, Ordering::Relaxed);
             self.put_back(&dial.origin, connection);
@@ -299,7 +301,7 @@ impl ConnectionPool {
         self.state.lock().idle.handle_dialled(dial, is_opened);
     }
 
-    /// Sees to it that a thread wakes at the next deadline of [idle].
+    /// Makes a thread wake at the next deadline of [idle].
     fn keep_deadlines(self: &Arc<Self>, state: &mut PoolState) {
         let Some(at) = state.idle.next_deadline(Instant::now()).filter(|_| !state.closed) else {
             return;
@@ -314,22 +316,23 @@ impl ConnectionPool {
                 let named = thread::Builder::new().name("windway-idle".into());
                 match named.spawn(move || pool.run_deadlines()) {
                     Ok(_waited_for_by_close) => state.wakes_at = Some(at),
-                    // What is too old is closed at the next use then.
-                    Err(error) => log::warn!("no thread to close idle connections: {error}"),
+                    // Old connections are then closed at the next use of their origin.
+                    Err(error) => log::warn!("can't start a thread to close idle connections: {error}"),
                 }
             }
         }
     }
 
-    /// The thread that closes what is idle for too long and opens what waited for slow dials, until there is neither.
+    /// Main function of the deadline thread: closes old idle connections and starts dials that waited for slow ones, until
+    /// there are no deadlines.
     fn run_deadlines(self: &Arc<Self>) {
         let mut state = self.state.lock();
         let mut had_none = false;
         while !state.closed {
             let old = state.idle.expire(Instant::now());
-            // A close may block, and a dial takes the lock.
+            // Without the lock: a close may block, and `refill` takes the lock.
             MutexGuard::unlocked(&mut state, || {
-                // Whoever closes the client waits for this thread, so that a panic must not end it.
+                // A panic must not end this thread: `await_closed` waits until `wakes_at` is `None`.
                 let _ = contain("closing idle connections", || drop(old));
                 self.refill();
             });
@@ -339,7 +342,7 @@ impl ConnectionPool {
                 break;
             }
             had_none = next.is_none();
-            // No connection is idle while the only one serves a request, and in a moment it is again.
+            // Wait a while without a deadline: often the only connection serves a request now and is idle again in a moment.
             let at = next.unwrap_or(now + LINGER);
             state.wakes_at = Some(at);
             self.deadline.wait_until(&mut state, at);
@@ -363,13 +366,12 @@ impl ConnectionPool {
     }
 }
 
-/// A thread that opens connections ahead, as the count of them sees it. `close` waits until there is none, so that each has
-/// to leave, however it ends.
+/// Counts a dial thread down when it is dropped, even after a panic, because `await_closed` waits until the count is zero.
 struct Dialler(Arc<ConnectionPool>);
 
 impl Drop for Dialler {
     fn drop(&mut self) {
-        // Under the lock, so that nobody is between the look and the wait.
+        // Under the lock: a thread between its check and its wait would miss the notification.
         let mut state = self.0.state.lock();
         state.diallers -= 1;
         self.0.ended.notify_all();
@@ -377,7 +379,7 @@ impl Drop for Dialler {
 }
 
 impl PreconnectGuard {
-    /// True if the origin was found to answer one connection at a time.
+    /// True if the origin has turned out to serve one connection at a time.
     pub(crate) fn is_single_connection(&self) -> bool {
         self.single_connection.load(Ordering::Relaxed)
     }
