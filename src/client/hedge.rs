@@ -70,7 +70,7 @@ struct State {
     hedged: Option<CancelToken>,
     hedges: Vec<Hedged>,
     /// Addresses whose connections did not answer.
-    mute: Vec<SocketAddr>,
+    unresponsive: Vec<SocketAddr>,
     /// Number of `hedges` that have not ended.
     running: usize,
     /// The request has its head, or has failed: no hedged request starts or wins any more.
@@ -100,7 +100,7 @@ impl Hedge {
             policy: HedgePolicy::new(hedging.delay),
             hedged: None,
             hedges: Vec::new(),
-            mute: Vec::new(),
+            unresponsive: Vec::new(),
             running: 0,
             is_over: false,
             winner: None,
@@ -149,8 +149,8 @@ impl Hedge {
     fn begin(self: &Arc<Self>, state: &mut State, over: Over) {
         log::debug!("{} waits for its response head; hedging it over another connection", self.url);
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
-        state.mute.extend(last.peer());
-        let exchange = Arc::new(Exchange::to(self.url.origin(), over).away_from(state.mute.clone()));
+        state.unresponsive.extend(last.peer());
+        let exchange = Arc::new(Exchange::to(self.url.origin(), over).away_from(state.unresponsive.clone()));
         let token = state.hedged.get_or_insert_with(|| self.cancel.child(CancelReason::Fetch)).clone();
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());
@@ -195,7 +195,7 @@ impl Hedge {
             Err(_) => {}
         }
         if has_won {
-            self.note_win(exchange, &state.mute);
+            self.note_win(exchange, &state.unresponsive);
         }
         state.running -= 1;
         self.ended.notify_all();
@@ -206,7 +206,7 @@ impl Hedge {
     }
 
     /// Records what the win of one connection shows about the silent ones.
-    fn note_win(&self, exchange: &Exchange, mute: &[SocketAddr]) {
+    fn note_win(&self, exchange: &Exchange, unresponsive: &[SocketAddr]) {
         let origin = self.url.origin();
         let pool = &self.sender.pool;
         if exchange.over == Over::Proven {
@@ -215,8 +215,8 @@ impl Hedge {
         // The connections that were idle in that time used the same broken path: close them.
         pool.forget_older(origin, self.began);
         let Some(good) = exchange.peer() else { return };
-        for mute in mute.iter().filter(|mute| mute.ip() != good.ip()) {
-            self.sender.lookups.note_mute(mute.ip());
+        for unresponsive in unresponsive.iter().filter(|unresponsive| unresponsive.ip() != good.ip()) {
+            self.sender.lookups.record_unresponsive(unresponsive.ip());
         }
     }
 
@@ -290,8 +290,8 @@ mod tests {
     /// A host with two addresses, of which the first accepts connections but never answers.
     #[test]
     fn another_address_of_the_host_is_tried_first() {
-        let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = mute.local_addr().unwrap().port();
+        let unresponsive = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = unresponsive.local_addr().unwrap().port();
         let good = TcpListener::bind(("127.0.0.2", port)).unwrap();
         let server = thread::spawn(move || {
             for socket in good.incoming().take(2) {

@@ -25,7 +25,7 @@ use ureq::unversioned::transport::{
 };
 
 use super::connection::{Connection, Link};
-use super::status_line::Beginning;
+use super::status_line::HeadTranslator;
 use super::transport::{carry, timed_out};
 use crate::client::exchange::{Exchange, Over};
 use crate::client::pool::ConnectionPool;
@@ -82,7 +82,7 @@ impl Connector<()> for Connect {
             exchange: Some(exchange),
             is_sent: false,
             is_fit: false,
-            beginning: Beginning::default(),
+            translator: HeadTranslator::default(),
         }))
     }
 }
@@ -100,7 +100,7 @@ pub(crate) struct Watched {
     /// It has served its request and can be reused.
     is_fit: bool,
     /// Translates the response head if ureq would not accept it.
-    beginning: Beginning,
+    translator: HeadTranslator,
 }
 
 impl Watched {
@@ -136,7 +136,7 @@ impl Watched {
         };
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let Link::Direct(tcp) = &mut connection.link else { return Ok(()) };
-        if !tcp.buffers().input().is_empty() || !self.beginning.is_over() {
+        if !tcp.buffers().input().is_empty() || !self.translator.is_over() {
             return Ok(());
         }
         tcp.limit_reads(timeout)?;
@@ -203,7 +203,7 @@ impl Transport for Watched {
                 exchange.note_sent();
             }
         }
-        self.beginning.expect();
+        self.translator.expect();
         let result =
             self.connection().link.transport().and_then(|link| link.transmit_output(amount, timeout));
         self.explain(result)
@@ -215,22 +215,22 @@ impl Transport for Watched {
             return Err(ureq::Error::Timeout(timeout.reason));
         }
         self.lend(timeout)?;
-        let Self { connection, pool, origin, exchange, beginning, .. } = self;
+        let Self { connection, pool, origin, exchange, translator, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
         let transport = connection.link.transport()?;
         let silence = exchange.as_ref().and_then(|exchange| exchange.silence());
-        let result = match silence.filter(|_| beginning.is_over()) {
+        let result = match silence.filter(|_| translator.is_over()) {
             Some(silence) => await_watched(transport, timeout, silence),
-            None => beginning.await_input(transport, timeout, |transport| {
-                let came = transport.await_input(timeout)?;
+            None => translator.await_input(transport, timeout, |transport| {
+                let received = transport.await_input(timeout)?;
                 // At the first byte, not at the end of the head: a whole head may take long, and a response that has begun
                 // counts as an answer.
-                if let Some(exchange) = exchange.as_ref().filter(|_| came) {
+                if let Some(exchange) = exchange.as_ref().filter(|_| received) {
                     if exchange.note_answer() && !exchange.is_reused() {
                         pool.note_answered(origin);
                     }
                 }
-                Ok(came)
+                Ok(received)
             }),
         };
         self.explain(result)

@@ -57,7 +57,7 @@ pub(crate) fn unfold(head: &[u8]) -> Vec<u8> {
 /// Turns an HTTP/1.0 head with a transfer coding into one of HTTP/1.1; `None` for all other heads. HTTP/1.0 has no transfer
 /// codings, so ureq would return the chunk sizes as content. RFC 9112, section 6.1: such framing is faulty, and the connection
 /// must be closed afterwards.
-pub(crate) fn with_codings_of_1_1(head: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn chunked_1_0_as_1_1(head: &[u8]) -> Option<Vec<u8>> {
     let rest = head.strip_prefix(b"HTTP/1.0")?;
     let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
     let has_coding =
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_of_http_1_alone_is_understood() {
+    fn only_the_status_of_http_1_is_parsed() {
         for (head, expected) in [
             (&b"HTTP/1.1 200 OK\r\n\r\n"[..], Some(200)),
             (b"HTTP/1.0 407\r\n\r\n", Some(407)),
@@ -103,22 +103,22 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_before_the_answer_is_told_from_it() {
+    fn interim_responses_are_recognised() {
         let is_interim = |status: &str| is_interim(format!("HTTP/1.1 {status}\r\n\r\n").as_bytes());
         assert!(is_interim("100 Continue") && is_interim("102") && is_interim("103 Early Hints"));
         assert!(!is_interim("101 Switching Protocols") && !is_interim("200 OK") && !is_interim("1000 OK"));
     }
 
     #[test]
-    fn a_transfer_coding_makes_an_answer_one_of_http_1_1() {
-        let mended =
-            |head: &str| with_codings_of_1_1(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
+    fn a_transfer_coding_makes_a_response_http_1_1() {
+        let converted =
+            |head: &str| chunked_1_0_as_1_1(head.as_bytes()).map(|head| String::from_utf8(head).unwrap());
         assert_eq!(
-            mended("HTTP/1.0 200 OK\r\nA: b\r\ntransfer-Encoding: chunked\r\n\r\n").as_deref(),
+            converted("HTTP/1.0 200 OK\r\nA: b\r\ntransfer-Encoding: chunked\r\n\r\n").as_deref(),
             Some("HTTP/1.1 200 OK\r\nConnection: close\r\nA: b\r\ntransfer-Encoding: chunked\r\n\r\n")
         );
-        assert_eq!(mended("HTTP/1.0 200 OK\r\nA: Transfer-Encoding: chunked\r\n\r\n"), None);
-        assert_eq!(mended("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), None);
+        assert_eq!(converted("HTTP/1.0 200 OK\r\nA: Transfer-Encoding: chunked\r\n\r\n"), None);
+        assert_eq!(converted("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"), None);
     }
 
     #[test]

@@ -23,7 +23,7 @@ const MAX_INTERIM: usize = 256 * 1024;
 
 /// Translates the response heads of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Beginning {
+pub(crate) struct HeadTranslator {
     /// A request was sent, and its response head is not classified yet.
     is_due: bool,
     /// Rest of the translated input that did not fit into the buffer yet.
@@ -32,9 +32,9 @@ pub(crate) struct Beginning {
 
 /// What the first bytes of a response are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum HeadKind {
     /// Too few bytes to decide, or an incomplete head.
-    Cut,
+    Incomplete,
     /// A SHOUTcast head of this many bytes.
     Icy(usize),
     /// A complete HTTP/1 head.
@@ -43,7 +43,7 @@ enum Look {
     Other,
 }
 
-impl Beginning {
+impl HeadTranslator {
     /// Records that a request was sent, so a response head follows.
     pub(crate) fn expect(&mut self) {
         self.is_due = true;
@@ -73,44 +73,46 @@ impl Beginning {
             return transport.await_input(timeout);
         }
         let (began, mut interim) = (Instant::now(), 0);
-        let mut came = first(transport)?;
+        let mut received = first(transport)?;
         loop {
             let buffers = transport.buffers();
-            match look(buffers.input()) {
-                Look::Other => break,
-                Look::Icy(len) => {
-                    let http = to_http(&buffers.input()[..len]);
+            match classify(buffers.input()) {
+                HeadKind::Other => break,
+                HeadKind::Icy(len) => {
+                    let http = icy_to_http(&buffers.input()[..len]);
                     self.translate(buffers, len, http);
                     return Ok(self.deliver(transport));
                 }
-                Look::Http(Extent { len, .. }) if head::is_interim(&buffers.input()[..len]) => {
+                HeadKind::Http(Extent { len, .. }) if head::is_interim(&buffers.input()[..len]) => {
                     interim += len;
                     if interim > MAX_INTERIM {
                         return Err(too_large());
                     }
                     buffers.input_consume(len);
                 }
-                Look::Http(extent) => {
+                HeadKind::Http(extent) => {
                     let len = extent.len;
-                    let Some(mended) = mend(&buffers.input()[..len], extent.is_folded) else {
+                    let Some(converted) = convert(&buffers.input()[..len], extent.is_folded) else {
                         // The head is complete: if the connection has ended after it, the next read returns the end again.
-                        came = true;
+                        received = true;
                         break;
                     };
-                    self.translate(buffers, len, mended);
+                    self.translate(buffers, len, converted);
                     return Ok(self.deliver(transport));
                 }
-                Look::Cut if !came => break,
-                Look::Cut if transport.buffers().input_append_buf().is_empty() => return Err(too_large()),
-                Look::Cut => came = transport.await_input(left(timeout, began)?)?,
+                HeadKind::Incomplete if !received => break,
+                HeadKind::Incomplete if transport.buffers().input_append_buf().is_empty() => {
+                    return Err(too_large());
+                }
+                HeadKind::Incomplete => received = transport.await_input(left(timeout, began)?)?,
             }
         }
-        if !came && !transport.buffers().input().is_empty() {
+        if !received && !transport.buffers().input().is_empty() {
             let why = "the connection was closed in the response head";
             return Err(carry(Error::new(ErrorKind::Disconnected, why)));
         }
         self.is_due = false;
-        Ok(came)
+        Ok(received)
     }
 
     /// Takes all input and replaces its first `len` bytes, the head, by `head`.
@@ -118,8 +120,8 @@ impl Beginning {
         self.is_due = false;
         self.translated = head;
         self.translated.extend_from_slice(&buffers.input()[len..]);
-        let came = buffers.input().len();
-        buffers.input_consume(came);
+        let received = buffers.input().len();
+        buffers.input_consume(received);
     }
 
     /// Copies translated bytes into the buffer as far as they fit: they may be longer than the input.
@@ -148,26 +150,26 @@ fn left(timeout: NextTimeout, began: Instant) -> Result<NextTimeout, ureq::Error
     Ok(NextTimeout { after: time::Duration::Exact(left), ..timeout })
 }
 
-fn look(bytes: &[u8]) -> Look {
-    let is = |beginning: &[u8]| bytes.starts_with(beginning);
+fn classify(bytes: &[u8]) -> HeadKind {
+    let is = |prefix: &[u8]| bytes.starts_with(prefix);
     if is(ICY) || is(HTTP) {
         return match head::complete(bytes) {
-            Some(extent) if is(ICY) => Look::Icy(extent.len),
-            Some(extent) => Look::Http(extent),
-            None => Look::Cut,
+            Some(extent) if is(ICY) => HeadKind::Icy(extent.len),
+            Some(extent) => HeadKind::Http(extent),
+            None => HeadKind::Incomplete,
         };
     }
-    if ICY.starts_with(bytes) || HTTP.starts_with(bytes) { Look::Cut } else { Look::Other }
+    if ICY.starts_with(bytes) || HTTP.starts_with(bytes) { HeadKind::Incomplete } else { HeadKind::Other }
 }
 
 /// Converts a complete HTTP/1 head that ureq refuses or misreads. `None` if no change is needed.
-fn mend(head: &[u8], is_folded: bool) -> Option<Vec<u8>> {
+fn convert(head: &[u8], is_folded: bool) -> Option<Vec<u8>> {
     let unfolded = is_folded.then(|| head::unfold(head));
-    head::with_codings_of_1_1(unfolded.as_deref().unwrap_or(head)).or(unfolded)
+    head::chunked_1_0_as_1_1(unfolded.as_deref().unwrap_or(head)).or(unfolded)
 }
 
 /// Converts a complete SHOUTcast head to HTTP/1.0, in which the body ends with the connection.
-fn to_http(head: &[u8]) -> Vec<u8> {
+fn icy_to_http(head: &[u8]) -> Vec<u8> {
     let mut lines = head[ICY.len()..].split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let mut http = [b"HTTP/1.0 ", status(lines.next().unwrap_or_default()), b"\r\n"].concat();
     for (name, value) in lines.filter_map(parse_header) {
@@ -253,12 +255,12 @@ mod tests {
         let buffers = LazyBuffers::new(room, room);
         let mut transport =
             Scripted { buffers, bytes: bytes.to_vec(), at: 0, reads: reads.to_vec(), asked: 0 };
-        let mut beginning = Beginning::default();
-        beginning.expect();
+        let mut translator = HeadTranslator::default();
+        translator.expect();
         let mut out = Vec::new();
         loop {
             let timeout = NextTimeout::default();
-            let came = beginning
+            let received = translator
                 .await_input(&mut transport, timeout, |transport| transport.await_input(timeout))
                 .map_err(Error::from_ureq)?;
             let buffers = transport.buffers();
@@ -267,8 +269,8 @@ mod tests {
                 out.extend_from_slice(&buffers.input()[..taken]);
                 buffers.input_consume(taken);
             }
-            if !came {
-                assert!(beginning.translated.is_empty());
+            if !received {
+                assert!(translator.translated.is_empty());
                 return Ok(out);
             }
         }
@@ -276,25 +278,25 @@ mod tests {
 
     /// The expected output for a response that arrives in one read. `None` if it ends within the head.
     fn expected(bytes: &[u8]) -> Option<Vec<u8>> {
-        match look(bytes) {
-            Look::Icy(len) => Some([&to_http(&bytes[..len]), &bytes[len..]].concat()),
-            Look::Http(Extent { len, .. }) if head::is_interim(&bytes[..len]) => expected(&bytes[len..]),
-            Look::Http(Extent { len, is_folded }) => {
-                let mended = mend(&bytes[..len], is_folded).unwrap_or_else(|| bytes[..len].to_vec());
-                Some([&mended, &bytes[len..]].concat())
+        match classify(bytes) {
+            HeadKind::Icy(len) => Some([&icy_to_http(&bytes[..len]), &bytes[len..]].concat()),
+            HeadKind::Http(Extent { len, .. }) if head::is_interim(&bytes[..len]) => expected(&bytes[len..]),
+            HeadKind::Http(Extent { len, is_folded }) => {
+                let converted = convert(&bytes[..len], is_folded).unwrap_or_else(|| bytes[..len].to_vec());
+                Some([&converted, &bytes[len..]].concat())
             }
-            Look::Other => Some(bytes.to_vec()),
-            Look::Cut => bytes.is_empty().then(Vec::new),
+            HeadKind::Other => Some(bytes.to_vec()),
+            HeadKind::Incomplete => bytes.is_empty().then(Vec::new),
         }
     }
 
     fn http(head: &[u8]) -> String {
-        assert_eq!(look(head), Look::Icy(head.len()));
-        String::from_utf8_lossy(&to_http(head)).into_owned()
+        assert_eq!(classify(head), HeadKind::Icy(head.len()));
+        String::from_utf8_lossy(&icy_to_http(head)).into_owned()
     }
 
     #[test]
-    fn a_head_of_shoutcasts_becomes_one_of_http() {
+    fn a_shoutcast_head_becomes_an_http_head() {
         let head = b"ICY 200 OK\r\nicy-notice1:<BR>This stream requires <a href=\"http://www.winamp.com/\">Winamp</a><BR>\
             \r\nicy-name:Radio: One\r\nicy-metaint:8192\r\n\r\n";
         let expected = "HTTP/1.0 200\r\nicy-notice1: <BR>This stream requires <a href=\"http://www.winamp.com/\">Winamp</a>\
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_http_would_not_take_is_mended_or_left_out() {
+    fn invalid_lines_are_corrected_or_left_out() {
         let head = b"ICY  200\n icy-name : a\x01b \nno header\nno name: x\n: x\nicy-br:\n\xFF: x\n\n";
         assert_eq!(http(head), "HTTP/1.0 200\r\nicy-name: a b\r\nicy-br: \r\n\r\n");
     }
@@ -316,14 +318,14 @@ mod tests {
     }
 
     #[test]
-    fn only_what_may_become_a_head_is_waited_for() {
+    fn only_the_beginning_of_a_head_is_incomplete() {
         for cut in
             [&b""[..], b"I", b"ICY", b"ICY ", b"ICY 200 OK\r\na: b\r\n\r", b"H", b"HTTP/1.1 200 OK\r\n"]
         {
-            assert_eq!(look(cut), Look::Cut);
+            assert_eq!(classify(cut), HeadKind::Incomplete);
         }
         for other in [&b"HX"[..], b"HTTP/2 200", b"ICX", b"ICYcle", b"\n"] {
-            assert_eq!(look(other), Look::Other);
+            assert_eq!(classify(other), HeadKind::Other);
         }
     }
 
@@ -358,7 +360,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_answer_in_any_reads_is_translated_or_left_as_it_is(
+        fn any_response_in_any_reads_is_translated_or_unchanged(
             bytes in prop_oneof![answer(), vec(any::<u8>(), 0..200), vec(prop_oneof![Just(b'I'), Just(b'C'), Just(b'Y'), Just(b' '), Just(b'\n')], 0..30)],
             cut in any::<prop::sample::Index>(),
             is_cut in any::<bool>(),
@@ -375,15 +377,15 @@ mod tests {
 
         /// Whatever a head contains, an HTTP parser accepts the translated header fields.
         #[test]
-        fn a_translated_head_has_a_status_line_and_headers_alone(lines in vec(line(), 0..8)) {
+        fn a_translated_head_has_only_a_status_line_and_header_fields(lines in vec(line(), 0..8)) {
             let mut head = b"ICY 200 OK".to_vec();
             for line in &lines {
                 head.push(b'\n');
                 head.extend(line);
             }
             head.extend_from_slice(b"\n\n");
-            let Look::Icy(len) = look(&head) else { panic!("a whole head") };
-            let http = to_http(&head[..len]);
+            let HeadKind::Icy(len) = classify(&head) else { panic!("a whole head") };
+            let http = icy_to_http(&head[..len]);
             prop_assert!(http.ends_with(b"\r\n\r\n"));
             let mut lines = http[..http.len() - 4].split(|byte| *byte == b'\n').map(|line| line.trim_ascii_end());
             prop_assert_eq!(lines.next(), Some(&b"HTTP/1.0 200"[..]));

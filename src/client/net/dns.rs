@@ -66,7 +66,7 @@ struct State {
     /// Number of the current network. Grows with each change; results of lookups that started before are not used.
     network: u64,
     /// Addresses that accepted a connection but did not answer on it, and when that was noticed.
-    mute: HashMap<IpAddr, Instant>,
+    unresponsive: HashMap<IpAddr, Instant>,
 }
 
 /// A running lookup.
@@ -142,13 +142,13 @@ impl Lookups {
     }
 
     /// Records that `address` accepted a connection but did not answer on it, while another address of the host did.
-    pub(crate) fn note_mute(&self, address: IpAddr) {
+    pub(crate) fn record_unresponsive(&self, address: IpAddr) {
         let mut state = self.state.lock();
         let now = Instant::now();
         let max_age = self.max_age;
-        state.mute.retain(|_, since| now.saturating_duration_since(*since) < max_age);
-        if state.mute.len() < MAX_HOSTS {
-            state.mute.insert(address, now);
+        state.unresponsive.retain(|_, since| now.saturating_duration_since(*since) < max_age);
+        if state.unresponsive.len() < MAX_HOSTS {
+            state.unresponsive.insert(address, now);
         }
     }
 
@@ -168,9 +168,10 @@ impl Lookups {
     /// Moves unresponsive addresses to the end. They are remembered as long as a lookup result.
     fn order(&self, addresses: &mut [IpAddr]) {
         let state = self.state.lock();
-        let is_mute =
-            |address: &IpAddr| state.mute.get(address).is_some_and(|since| since.elapsed() < self.max_age);
-        addresses.sort_by_key(is_mute);
+        let is_unresponsive = |address: &IpAddr| {
+            state.unresponsive.get(address).is_some_and(|since| since.elapsed() < self.max_age)
+        };
+        addresses.sort_by_key(is_unresponsive);
     }
 
     /// The addresses of `host`. Blocks until they are known, for at most the limit.
@@ -325,7 +326,7 @@ impl State {
 
     fn change_network(&mut self) {
         self.network += 1;
-        self.mute.clear();
+        self.unresponsive.clear();
         self.known.values_mut().for_each(|known| known.is_outdated = true);
         let queued = self.queue.iter().cloned().collect();
         // Running lookups are no longer pending, so that the waiting threads request them again.
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_panics_is_an_answer_and_costs_no_thread() {
+    fn a_lookup_that_panics_fails_and_costs_no_thread() {
         let limit = Duration::from_secs(60);
         let lookups = Lookups::with(limit, limit, |host: &str| match host {
             "good" => Ok(vec![IpAddr::from([192, 0, 2, 7])]),
@@ -426,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_good_answer_is_used_while_a_lookup_fails() {
+    fn the_last_addresses_are_used_while_a_lookup_fails() {
         let mut state = State::default();
         let good: IpAddr = "192.0.2.7".parse().unwrap();
         state.learn("host".into(), Ok(vec![good]));
@@ -459,13 +460,16 @@ mod tests {
     }
 
     /// Resolves `host` on another thread.
-    fn ask(lookups: &Arc<Lookups>, host: &str) -> thread::JoinHandle<Result<Vec<IpAddr>, Error>> {
+    fn resolve_on_thread(
+        lookups: &Arc<Lookups>,
+        host: &str,
+    ) -> thread::JoinHandle<Result<Vec<IpAddr>, Error>> {
         let (lookups, host) = (Arc::clone(lookups), host.to_owned());
         thread::spawn(move || lookups.resolve(&host, None))
     }
 
     #[test]
-    fn names_that_hang_keep_no_other_name_waiting() {
+    fn names_that_hang_do_not_delay_other_names() {
         const LONG: Duration = Duration::from_secs(3600);
         let (lookups, release, begun) = hanging(LONG);
         let hanging: Vec<_> =
@@ -527,10 +531,10 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_was_mute_comes_last_until_the_network_changes() {
+    fn an_unresponsive_address_comes_last_until_the_network_changes() {
         let lookups = lookups();
         let [first, second, third] = [1, 2, 3].map(|last| IpAddr::from([192, 0, 2, last]));
-        lookups.note_mute(first);
+        lookups.record_unresponsive(first);
         let order = |lookups: &Lookups| {
             let mut addresses = [first, second, third];
             lookups.order(&mut addresses);
@@ -542,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_alternate() {
         let parse = |text: &str| text.parse::<IpAddr>().unwrap();
         let given = ["::1", "::2", "127.0.0.1"].map(parse);
         assert_eq!(interleave(&given), ["::1", "127.0.0.1", "::2"].map(parse));

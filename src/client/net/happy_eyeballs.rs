@@ -15,24 +15,24 @@ use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 
 /// Pause before the next address is tried in parallel: the connection attempt delay that RFC 8305, section 8, recommends.
-const STAGGER: Duration = Duration::from_millis(250);
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// After this long without an answer the first addresses are tried again, in parallel to the attempts that wait. The system
 /// repeats a lost SYN only after 1, 3 and 7 s, and always from the source address of the network on which the attempt began.
-const REDIAL: Duration = Duration::from_millis(2500);
+const REDIAL_DELAY: Duration = Duration::from_millis(2500);
 
 /// Maximum number of such rounds, so that an unreachable host gets few packets.
 const MAX_REDIALS: u32 = 3;
 
 /// Number of addresses that are tried again in each round.
-const REDIALLED: usize = 2;
+const REDIAL_ADDRESSES: usize = 2;
 
 /// Upper bound of a connect's time limit, so that every system can represent it.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const MAX_LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 /// On these systems a shutdown of the socket ends a blocking connect. On others the connect ends later, by itself; its thread
 /// then owns only the socket.
-const RELEASABLE: bool = cfg!(any(target_os = "linux", target_os = "android"));
+const SHUTDOWN_ENDS_CONNECT: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The running connects.
 struct Attempts {
@@ -76,8 +76,8 @@ pub(crate) fn connect(
         }
         let is_round_over = left.as_slice().is_empty();
         let next = match is_round_over {
-            false => crossbeam_channel::after(STAGGER),
-            true if redials < MAX_REDIALS => crossbeam_channel::after(REDIAL),
+            false => crossbeam_channel::after(ATTEMPT_DELAY),
+            true if redials < MAX_REDIALS => crossbeam_channel::after(REDIAL_DELAY),
             true => never(),
         };
         select! {
@@ -96,7 +96,7 @@ pub(crate) fn connect(
             recv(next) -> _ => {
                 if is_round_over {
                     redials += 1;
-                    left = addresses[..addresses.len().min(REDIALLED)].iter();
+                    left = addresses[..addresses.len().min(REDIAL_ADDRESSES)].iter();
                 }
             }
             recv(released) -> _ => return Err(Error::new(ErrorKind::Unreachable, "connecting was cancelled")),
@@ -115,8 +115,8 @@ impl Attempts {
         let mut socket = Socket::new(address)?;
         let (handle, done) = (socket.shutdown_handle(), self.done.clone());
         // `connect_timeout` refuses a limit of zero.
-        let left = self.limit.map_or(LONGEST, |limit| limit.saturating_duration_since(Instant::now()));
-        let limit = left.clamp(Duration::from_millis(1), LONGEST);
+        let left = self.limit.map_or(MAX_LIMIT, |limit| limit.saturating_duration_since(Instant::now()));
+        let limit = left.clamp(Duration::from_millis(1), MAX_LIMIT);
         let connect = move || {
             // `connect` counts results, so each attempt must send one, even after a panic.
             let result = contain("a connect", || socket.connect(address, limit));
@@ -135,7 +135,7 @@ impl Drop for Attempts {
     fn drop(&mut self) {
         for (socket, thread) in self.under_way.drain(..) {
             socket.shut_down();
-            if RELEASABLE && thread.join().is_err() {
+            if SHUTDOWN_ENDS_CONNECT && thread.join().is_err() {
                 log::error!("a connect panicked");
             }
         }
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn who_answers_is_taken_whoever_refuses_or_hangs() {
+    fn the_address_that_answers_is_taken_if_others_refuse_or_hang() {
         let (listener, hanging) = (TcpListener::bind("127.0.0.1:0").unwrap(), Hanging::new());
         let good = listener.local_addr().unwrap();
         for (addresses, attempts) in [
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_failure_is_told() {
+    fn the_last_failure_is_returned() {
         let gone = refusing();
         let (error, begun) = connect_to(&[gone, gone], LONG);
         let error = error.unwrap_err();
@@ -227,13 +227,13 @@ mod tests {
     #[test]
     fn an_address_that_does_not_answer_is_tried_again() {
         let hanging = Hanging::new();
-        let timeout = REDIAL + Duration::from_millis(500);
+        let timeout = REDIAL_DELAY + Duration::from_millis(500);
         let (error, begun) = connect_to(&[hanging.address], timeout);
         assert_eq!((error.unwrap_err().kind(), begun), (ErrorKind::ConnectTimedOut, 2));
     }
 
     #[test]
-    fn what_hangs_is_let_go() {
+    fn a_cancel_ends_hanging_connects() {
         let hanging = Hanging::new();
         let (held, released) = bounded(0);
         let addresses = [hanging.address; 3];
