@@ -1,12 +1,13 @@
-//! How fast the network is: bytes over the time spent in blocking reads of it, all transfers together.
+//! Bandwidth of the network: bytes divided by the time spent in blocking reads, over all transfers together.
 //!
-//! Per-connection figures lie: of N transfers side by side each looks N times slower than the network is. Here time
-//! counts once, however many transfers share it. The wait for a head is kept apart, and what holds a body back is left out:
+//! The rate of one connection is misleading: of N parallel transfers each seems N times slower than the network. Here each
+//! moment counts once, however many transfers share it. The wait for a response head is measured separately, and time in which
+//! a body is held back by its reader is left out:
 //!
 //! ```text
 //!  reads of one body     ▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓                  ░░░░░░▓▓▓▓▓▓▓▓▓▓
-//!                        blocked, or nearly   held back   │     blocked again: from here on it is the network
-//!                                                         bytes that had arrived meanwhile: no sample
+//!                        blocked, or nearly   held back   │     blocked again: a sample from here on
+//!                                                         bytes that had arrived in that time: no sample
 //!  samples ── union over all bodies ──▶ [Bandwidth] of a peer, of an origin, of all
 //! ```
 //!
@@ -14,31 +15,32 @@
 
 use std::time::{Duration, Instant};
 
-/// Busy time after which what came before counts half.
+/// Busy time after which older samples count half, in seconds.
 const HALF_LIFE: f64 = 2.0;
 
-/// Less than this says nothing.
+/// Minimum number of bytes for a rate. Fewer arrive within the initial window of TCP (about 14 KiB, RFC 6928) and show only the
+/// latency.
 const ENOUGH_BYTES: f64 = 16.0 * 1024.0;
 
-/// A pause between two reads that is shorter is what taking the bytes costs; more arrive in it, and it counts as time of the
-/// transfer. In a longer one the body is held back.
+/// Minimum pause between two reads that counts as holding the body back. A shorter one is the cost of processing the bytes:
+/// more bytes arrive in it, so it counts as transfer time.
 const HELD_BACK: Duration = Duration::from_millis(1);
 
-/// A read that lasts so long has waited: nothing was there when it began. One of bytes that are there is a copy.
+/// A read that lasts this long has waited: no byte was available when it began. A read of available bytes only copies them.
 const WAITED: Duration = Duration::from_millis(1);
 
-/// Bytes that may have arrived while a body was held back: Linux grows a socket's buffer up to 6 MiB by default
-/// (`net.ipv4.tcp_rmem`), and seldom does for one that nobody reads.
+/// Maximum number of bytes that arrive while a body is held back. Linux grows a socket's buffer up to 6 MiB by default
+/// (`net.ipv4.tcp_rmem`), but rarely for a socket that is not read.
 const BACKLOG: usize = 4 * 1024 * 1024;
 
-/// Bytes that may have arrived along with a head: what the client's buffer holds.
+/// Maximum number of bytes that arrive together with a response head: the size of the client's input buffer.
 const WITH_HEAD: usize = 64 * 1024;
 
-/// Stretches of busy time that are remembered one by one. Reads that began before the oldest of them are rare: a read ends
-/// with the next byte.
+/// Maximum number of separate busy intervals that are remembered. A read that began before the oldest of them is rare, because
+/// a read ends with the next byte.
 const STRETCHES: usize = 32;
 
-/// What a read showed of the network: these bytes came in this time.
+/// Bandwidth sample of one read: `bytes` arrived between `from` and `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
     pub(crate) from: Instant,
@@ -46,14 +48,14 @@ pub(crate) struct Sample {
     pub(crate) bytes: usize,
 }
 
-/// Tells which reads of one body show something of the network, and what.
+/// Decides which reads of one body are bandwidth samples.
 #[derive(Debug)]
 pub(crate) struct ReadMeter {
-    /// End of the last read, which is where the next sample begins if the body is not held back.
+    /// End of the last read. The next sample begins there if the body was not held back.
     read_until: Option<Instant>,
-    /// Until when its reader has done nothing but to read it and to store what came.
+    /// End of the last read, or of storing its bytes. Time after that is time in which the body is held back.
     taken_until: Option<Instant>,
-    /// Bytes to come that may have arrived while nobody read.
+    /// Maximum number of unread bytes that arrived while the body was not read.
     backlog: usize,
 }
 
@@ -64,7 +66,7 @@ impl Default for ReadMeter {
 }
 
 impl ReadMeter {
-    /// A read began and ended, and brought some bytes, or none before its limit.
+    /// Records a read that returned `bytes`, or 0 if it timed out. Returns its sample, if it is one.
     pub(crate) fn handle_read(&mut self, began: Instant, ended: Instant, bytes: usize) -> Option<Sample> {
         let is_held_back =
             self.taken_until.is_some_and(|until| began.saturating_duration_since(until) >= HELD_BACK);
@@ -75,7 +77,7 @@ impl ReadMeter {
         }
         let was_in_backlog = self.backlog > 0;
         if ended.saturating_duration_since(began) >= WAITED {
-            // Nothing was left: all that it brought came while it waited.
+            // The backlog was empty: all these bytes arrived during the read.
             self.backlog = 0;
             let from = if was_in_backlog { began } else { from };
             return Some(Sample { from, to: ended, bytes });
@@ -84,13 +86,13 @@ impl ReadMeter {
         (!was_in_backlog).then_some(Sample { from, to: ended, bytes })
     }
 
-    /// What came was stored: that took as long as it took, and was no holding back.
+    /// Records that the bytes of the last read are stored. Time spent on that does not hold the body back.
     pub(crate) fn handle_stored(&mut self, now: Instant) {
         self.taken_until = Some(now);
     }
 }
 
-/// Bytes over busy time, older ones fading out.
+/// Bytes divided by busy time, in which older samples count less.
 #[derive(Debug, Default)]
 pub(crate) struct Bandwidth {
     bytes: f64,
@@ -99,17 +101,17 @@ pub(crate) struct Bandwidth {
     heads: Heads,
 }
 
-/// Busy time that was counted: each moment once.
+/// Busy time that was counted, so that each moment counts once.
 #[derive(Debug, Default)]
 struct Stretches {
-    /// In order, apart from each other.
+    /// In ascending order, without overlaps.
     known: Vec<(Instant, Instant)>,
-    /// All before this is taken for counted.
+    /// All time before this is treated as counted.
     floor: Option<Instant>,
 }
 
 impl Stretches {
-    /// Adds a stretch. Returns how much of it is new.
+    /// Adds an interval. Returns the part of it that was not counted before.
     fn add(&mut self, from: Instant, to: Instant) -> Duration {
         let from = self.floor.map_or(from, |floor| from.max(floor));
         if to <= from {
@@ -129,19 +131,19 @@ impl Stretches {
     }
 }
 
-/// The times of recent heads.
+/// Times to the response heads of recent requests.
 #[derive(Debug, Default)]
 struct Heads {
     mean: Option<Duration>,
-    /// The last ones, in any order.
+    /// The last times, in any order.
     last: [Option<Duration>; 8],
-    /// The shortest of those.
+    /// The shortest of the last times.
     least: Option<Duration>,
     count: usize,
 }
 
 impl Bandwidth {
-    /// A head arrived, `ttfb` after its request was sent.
+    /// Records a response head that arrived `ttfb` after its request was sent.
     pub(crate) fn handle_head(&mut self, ttfb: Duration) {
         let Heads { mean, last, least, count } = &mut self.heads;
         *mean = Some((mean.unwrap_or(ttfb) * 3 + ttfb) / 4);
@@ -150,38 +152,37 @@ impl Bandwidth {
         *count = count.wrapping_add(1);
     }
 
-    /// A read of some body showed this.
+    /// Records a sample of any body.
     pub(crate) fn handle_sample(&mut self, sample: &Sample) {
         self.busy += self.counted.add(sample.from, sample.to).as_secs_f64();
         self.bytes += sample.bytes as f64;
-        // The sums fade alike, so the rate is that of the last few seconds.
+        // Both sums are halved, so the rate does not jump and the last few seconds count most.
         if self.busy > 2.0 * HALF_LIFE {
             self.bytes /= 2.0;
             self.busy /= 2.0;
         }
     }
 
-    /// Bytes a second, once enough has been seen.
+    /// Bandwidth in bytes a second. `None` until enough bytes have arrived.
     pub(crate) fn rate(&self) -> Option<f64> {
         (self.bytes >= ENOUGH_BYTES && self.busy > 0.0).then(|| self.bytes / self.busy)
     }
 
-    /// Time from request to head, the recent ones counting most.
+    /// Mean time from request to response head, in which recent ones count most.
     pub(crate) fn ttfb(&self) -> Option<Duration> {
         self.heads.mean
     }
 
-    /// The shortest of the last few: the time that a request takes when no connection has to be made for it and nothing
-    /// else, of ours least of all, is in its way.
+    /// Shortest of the last few times: that of a request over an open connection, without other transfers in parallel.
     pub(crate) fn least_ttfb(&self) -> Option<Duration> {
         self.heads.least
     }
 }
 
-/// Rates by a key, of the keys that were used last.
+/// Bandwidth by key, for the keys that were used last.
 #[derive(Debug)]
 pub(crate) struct RatesBy<K> {
-    /// The one that was used last comes first. As many as may be at most.
+    /// The key that was used last comes first. At most `most` entries.
     rates: Vec<(K, Bandwidth)>,
     most: usize,
 }
@@ -222,7 +223,7 @@ mod tests {
         Sample { from, to, bytes }
     }
 
-    /// Of what comes within the sums' memory.
+    /// Rate of samples whose busy time is within twice the half-life.
     fn rate_of(samples: impl IntoIterator<Item = Sample>) -> Option<f64> {
         let mut bandwidth = Bandwidth::default();
         samples.into_iter().for_each(|sample| bandwidth.handle_sample(&sample));
@@ -234,7 +235,7 @@ mod tests {
         let at = clock();
         let rate = rate_of([sample(at(0), at(500), 50_000), sample(at(0), at(1000), 50_000)]);
         assert_eq!(rate, Some(100_000.0));
-        // In whatever order their reads end.
+        // The order in which the reads end does not matter.
         let rate = rate_of([
             sample(at(200), at(300), 50_000),
             sample(at(500), at(600), 50_000),
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!(meter.handle_read(at(0), at(0), 14_000), None);
         assert_eq!(meter.handle_read(at(0), at(20), 10_000), Some(sample(at(0), at(20), 10_000)));
         assert_eq!(meter.handle_read(at(20), at(25), 10_000), Some(sample(at(20), at(25), 10_000)));
-        // Storing it is no holding back: more arrives in that time.
+        // Storing the bytes does not hold the body back: more arrive in that time.
         meter.handle_stored(at(40));
         assert_eq!(meter.handle_read(at(40), at(40), 30_000), Some(sample(at(25), at(40), 30_000)));
     }
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(meter.handle_read(at(5000), at(5000), 100_000), None);
         let waits = meter.handle_read(at(5000), at(5010), 10_000);
         assert_eq!(waits, Some(sample(at(5000), at(5010), 10_000)));
-        // As much as the system can have kept has passed: what comes so fast is the network.
+        // More than the system can have buffered has been read: the rest arrives from the network.
         assert_eq!(meter.handle_read(at(9000), at(9000), BACKLOG), None);
         assert_eq!(meter.handle_read(at(9000), at(9000), 1000), Some(sample(at(9000), at(9000), 1000)));
     }
@@ -302,7 +303,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each moment counts once, in whatever order the reads end.
+        /// Each moment counts once, whatever the order in which the reads end.
         #[test]
         fn busy_time_is_the_union_of_the_reads(
             reads in proptest::collection::vec((0..200_u64, 0..50_u64), 1..30),

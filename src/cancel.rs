@@ -87,7 +87,7 @@ impl CancelToken {
     /// A child of this token. It is cancelled with this token, and its own `cancel` sets `reason`.
     pub(crate) fn child(&self, reason: CancelReason) -> Self {
         let mut below = self.0.below.lock();
-        // Under the lock: `cancel_as` sets this and takes the children in one go, so that no child is missed.
+        // Under the lock: `cancel_as` sets this and takes the children under the same lock, so it can't miss this child.
         let cancelled = self.0.cancelled.load(Ordering::Acquire);
         if cancelled != 0 {
             return Self(Arc::new(Node {
@@ -166,8 +166,8 @@ impl Node {
             pending.extend(below.children.into_iter().filter_map(|(_, child)| child.upgrade()));
             hooks.extend(below.hooks.into_iter().map(|(_, hook)| hook));
         }
-        // The lowest first: those shut down the sockets that threads are blocked on. Those above post messages, which may take
-        // a few microseconds to be applied.
+        // Descendants first: their hooks shut down the sockets on which threads are blocked. Hooks of ancestors post messages,
+        // which may take a few microseconds to be applied.
         for hook in hooks.into_iter().rev() {
             run(hook, reason);
         }

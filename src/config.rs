@@ -36,7 +36,7 @@ const MOST_WORKERS: usize = 1024;
 /// Upper bound of all durations: adding a very large one to an `Instant` overflows, and sockets refuse it.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The default of [`DownloaderConfig::hang_timeout`].
+/// The default of [`DownloaderConfig::hang_timeout`]. Longer than the sum that `checked` computes for the default client: 45 s.
 const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Margin between the longest silence that the client's limits allow and `hang_timeout`.
@@ -125,9 +125,8 @@ pub struct ClientConfig {
     pub max_idle: usize,
     /// How long an idle connection is kept open. Default: 45 s, less than common servers keep theirs.
     pub max_idle_age: Duration,
-    /// Certificates trusted in addition to the web's roots, as PEM; each entry may hold several. A certificate may be
-    /// that of an authority, or of the server itself, as `openssl req -x509` makes one. Names and dates are still
-    /// checked. Default: none.
+    /// Certificates trusted in addition to the public roots, as PEM; each entry may contain several. A certificate may be a CA
+    /// certificate, or the server's own, such as `openssl req -x509` makes. Names and dates are still checked. Default: none.
     pub extra_roots: Vec<Vec<u8>>,
 }
 

@@ -403,7 +403,7 @@ pub struct Subscriber<E = Event> {
 }
 
 impl Subscriber {
-    /// One that receives nothing, and knows it.
+    /// A subscriber that is closed from the beginning.
     pub(crate) fn closed() -> Self {
         let bus = Bus::new(1);
         bus.close();
@@ -547,14 +547,14 @@ impl<E> Backlog<E> {
         self.signal = None;
     }
 
-    /// Lets the channel hold a message exactly while there is an event. Under the lock, or a message could be removed that
-    /// announces a newer event. Neither operation blocks.
+    /// Makes the channel hold a message exactly while there is an event. Call it under the lock: otherwise it could remove a
+    /// message that announces a newer event. Neither operation blocks.
     fn update_signal(&self) {
         let Some((sender, receiver)) = &self.signal else { return };
         if self.events.is_empty() && self.lost == 0 {
             let _ = receiver.try_recv();
         } else {
-            // It may hold one already.
+            // Fails if the channel holds a message already.
             let _ = sender.try_send(());
         }
     }

@@ -78,7 +78,7 @@ impl<T> Drop for Foreign<T> {
 }
 
 thread_local! {
-    /// How many callbacks this thread is in, one inside another.
+    /// Number of nested callbacks that this thread is running.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -104,7 +104,7 @@ fn guard<R>(name: &str, code: impl FnOnce() -> R) -> Result<R, Panic> {
         }
     }
     DEPTH.set(DEPTH.get() + 1);
-    // Until the payload of a panic is dropped too: it is as foreign as the code that panicked.
+    // Lives until the payload of a panic is dropped too: that drop is also foreign code.
     let _inside = Inside;
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| report(&format!("the callback {name}"), payload))
 }

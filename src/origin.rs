@@ -1,4 +1,4 @@
-//! Where a URL leads: scheme, host and port (RFC 6454, section 4). Also recognises URLs in canonical form.
+//! The origin of a URL: scheme, host and port (RFC 6454, section 4). Also recognises URLs in canonical form.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
@@ -7,11 +7,11 @@ use std::sync::Arc;
 /// Scheme, host and port of an http or https URL. Cheap to clone and to hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
-    /// Of all the other fields. Kept because each fetch is counted for its origin, and its connection looked up by it.
+    /// Hash of the other fields. Stored because each fetch looks its origin up several times.
     key: u64,
     pub(crate) is_tls: bool,
     pub(crate) port: u16,
-    /// In lower case; an IPv6 address in brackets.
+    /// Host in lower case. An IPv6 address is in brackets.
     pub(crate) host: Arc<str>,
 }
 
@@ -22,10 +22,10 @@ impl Origin {
         Self { key: hasher.finish(), is_tls, port, host: host.into() }
     }
 
-    /// The origin of `text`, if that is an http or https URL that a parser of URLs would leave as it is. `None` for all
-    /// others, also for URLs that are in canonical form but hard to tell.
+    /// The origin of `text`, if it is an http or https URL that a URL parser would not change. `None` for all others, and also
+    /// for canonical URLs that this check does not recognise.
     ///
-    /// A parse takes four times as long as this, and most URLs are as their servers wrote them.
+    /// Parsing takes four times as long as this check, and most URLs are in canonical form.
     pub(crate) fn of_canonical(text: &str) -> Option<Self> {
         let (is_tls, rest) = match text.strip_prefix("http://") {
             Some(rest) => (false, rest),
@@ -40,7 +40,7 @@ impl Origin {
         (is_canonical_host(host) && is_canonical_path(path)).then(|| Self::new(is_tls, host, port))
     }
 
-    /// A number that equal origins have in common.
+    /// A hash of the origin: equal origins have equal keys.
     pub(crate) fn key(&self) -> u64 {
         self.key
     }
@@ -52,7 +52,7 @@ impl Hash for Origin {
     }
 }
 
-/// A port as it is written in canonical form.
+/// Parses a port in canonical form, without leading zeros.
 fn parse_port(text: &str) -> Option<u16> {
     let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
     text.parse().ok().filter(|_| is_canonical)
@@ -63,7 +63,7 @@ fn is_canonical_host(host: &str) -> bool {
     if host.is_empty() || !host.bytes().all(is_usual) || host.contains("xn--") {
         return false;
     }
-    // WHATWG URL, "ends in a number": such a host is an IPv4 address, in one of many notations.
+    // WHATWG URL, "ends in a number": such a host is parsed as an IPv4 address, in one of several notations.
     let last = host.strip_suffix('.').unwrap_or(host).rsplit('.').next().unwrap_or_default();
     if last.starts_with(|first: char| first.is_ascii_digit()) {
         return host.parse::<Ipv4Addr>().is_ok();
@@ -71,14 +71,14 @@ fn is_canonical_host(host: &str) -> bool {
     !last.is_empty()
 }
 
-/// Path and query, without what a parser would escape, resolve or cut off.
+/// True for a path and query without anything that a parser would escape, resolve or cut off.
 fn is_canonical_path(path: &str) -> bool {
     let mut before = [0; 2];
     path.bytes().all(|byte| {
         let is_fine = match byte {
-            // It may begin a segment that leads up, which is resolved.
+            // A dot after a slash may begin the segment "." or "..", which a parser resolves.
             b'.' => before[1] != b'/',
-            // "%2e" is a dot.
+            // "%2e" is an escaped dot, which a parser resolves too.
             b'e' | b'E' => before != *b"%2",
             _ => byte.is_ascii_alphanumeric() || b"/-_~!$&()*+,;=:@%?".contains(&byte),
         };

@@ -35,7 +35,7 @@ pub struct SafeUrl(Text);
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Text {
     Http(HttpUrl),
-    /// With another scheme.
+    /// A URL with another scheme.
     Url(Arc<Url>),
     /// Not a URL.
     Other(Arc<str>),
@@ -49,9 +49,9 @@ pub(crate) struct HttpUrl(Arc<Parts>);
 struct Parts {
     text: Box<str>,
     origin: Origin,
-    /// What is requested. `None` if it is longer than ureq allows.
+    /// The URI that is requested. `None` if it is longer than ureq allows.
     uri: Option<Uri>,
-    /// The same once more, parsed when it is needed: a request does without.
+    /// The parsed URL. Parsed when it is first needed; sending a request does not need it.
     url: OnceLock<Url>,
 }
 
@@ -141,7 +141,7 @@ impl HttpUrl {
         Some(Self(Arc::new(Parts { text: text.into(), origin, uri, url: OnceLock::new() })))
     }
 
-    /// Gives a URL back that can't be requested.
+    /// Returns the URL as the error if it can't be requested.
     fn of_parsed(url: Url) -> Result<Self, Url> {
         let is_tls = match url.scheme() {
             "http" => false,
@@ -179,12 +179,12 @@ impl HttpUrl {
         &self.0.text
     }
 
-    /// What is requested, with all its secrets. `None` if the URL is longer than ureq allows.
+    /// The URI that is requested, with all its secrets. `None` if the URL is longer than ureq allows.
     pub(crate) fn expose_uri(&self) -> Option<&Uri> {
         self.0.uri.as_ref()
     }
 
-    /// Where it leads.
+    /// Scheme, host and port.
     pub(crate) fn origin(&self) -> &Origin {
         &self.0.origin
     }
@@ -239,7 +239,7 @@ fn redact_query(query: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("&")?;
         }
         match field.split_once('=') {
-            // Without a value the name may be the secret; so it may be in "c2VjcmV0==", which is base64.
+            // Without a value the name may be the secret, for example in "c2VjcmV0==", which is base64.
             Some((name, value)) if is_name(name) && value.bytes().any(|byte| byte != b'=') => {
                 write!(f, "{name}=…")?;
             }
@@ -255,7 +255,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(is_usual)
 }
 
-/// RFC 3986, section 3.1; of a usual length.
+/// True for a scheme (RFC 3986, section 3.1) of at most 8 characters: a longer text may be a secret.
 fn is_scheme(text: &str) -> bool {
     let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     text.len() <= 8

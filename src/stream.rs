@@ -30,7 +30,7 @@ use crate::types::{ByteRange, Priority};
 pub use crate::phase::Phase;
 pub use crate::source::{Pending, Source, StreamStats, TryRead};
 
-/// Positions that a file can have: what `lseek` takes.
+/// Maximum position in a file: that of `lseek`.
 const MAX_POSITION: u64 = i64::MAX as u64;
 
 /// A file on a server, a local file, bytes in memory, or any other [`Source`], read like a local file.
@@ -110,8 +110,8 @@ impl FinalState {
     }
 }
 
-/// How long `try_read` repeats an error before it sends a new request. Callers may poll it at any rate, and each
-/// call must not cause a request.
+/// Time for which `try_read` repeats an error before it sends a new request. Callers may poll at any rate, and not every call
+/// may cause a request.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -270,9 +270,9 @@ impl Stream {
         }
     }
 
-    /// The stream's source, for example for another source that wraps it. Handles of this stream return what they do
-    /// after a drop. The caller becomes responsible for [`Source::close`]: it is called by no stream any more, but by
-    /// one that is made from the returned source.
+    /// The stream's source, for example for another source that wraps it. From then on the handles of this stream behave as
+    /// after a drop. The caller becomes responsible for [`Source::close`]: only a stream that is made from the returned source
+    /// calls it.
     pub fn into_source(self) -> Arc<dyn Source> {
         self.source.is_given_away.store(true, Ordering::Relaxed);
         Arc::clone(&self.source.source)
@@ -412,7 +412,7 @@ impl Seek for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Before the source goes: a handle that finds no source returns this.
+        // Before the source is dropped: a handle that finds no source returns this.
         *self.cursor.final_state.lock() = Some(FinalState::of(self.source()));
         self.cursor.reads.lock().drop_reader();
     }
@@ -462,12 +462,13 @@ impl StreamHandle {
         if self.cursor.final_state.lock().is_some() { None } else { self.source.upgrade() }
     }
 
-    /// The source alone: who holds an `OpenSource` during a blocking call would keep the stream's drop from closing it.
+    /// Without the `OpenSource`: a handle that kept it during a blocking call would prevent the stream's drop from closing the
+    /// source.
     fn source(&self) -> Option<Arc<dyn Source>> {
         self.open_source().map(|open| Arc::clone(&open.source))
     }
 
-    /// Asks the source, or what remains of it.
+    /// Asks the source, or the final state after the stream was dropped.
     fn ask<T>(
         &self,
         source: impl FnOnce(&dyn Source) -> T,

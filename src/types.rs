@@ -6,7 +6,7 @@ use std::num::NonZeroU64;
 /// How urgent a peer is relative to other peers, and a fetch relative to the other fetches of its peer.
 ///
 /// The schedule serves the classes (peer, fetch) in this order: High/High, High/Low, Low/High, Low/Low. One type has both
-/// meanings, because each is the answer to the same question: is somebody blocked on these bytes?
+/// meanings, because both answer the same question: is a reader blocked on these bytes?
 ///
 /// ```
 /// use windway::Priority;
@@ -16,9 +16,9 @@ use std::num::NonZeroU64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Priority {
-    /// Nobody is blocked on it. A fetch is a *prefetch*.
+    /// No reader is blocked on the bytes. A fetch is a *prefetch*.
     Low,
-    /// Somebody is blocked on it. A fetch is *urgent*.
+    /// A reader is blocked on the bytes. A fetch is *urgent*.
     #[default]
     High,
 }

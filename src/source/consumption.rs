@@ -1,28 +1,28 @@
-//! How fast the readers of a stream take its bytes. Reads no clock.
+//! The rate at which the readers of a stream consume its bytes. Reads no clock.
 //!
-//! The rate is what a pause does not change: a player that was paused goes on as fast as before.
+//! Pauses do not count: after a pause a player continues at the same rate.
 
 use std::time::{Duration, Instant};
 
-/// The rate is that of the last two spans of this length, whichever is faster: what a decoder takes varies with the
-/// music, and is more while it fills its own buffers.
+/// Length of a span. The rate is the higher one of the last two spans, because a decoder's rate varies with the music, and is
+/// higher while it fills its own buffers.
 const SPAN: Duration = Duration::from_secs(15);
 
-/// Shortest time that a rate is measured over: a first burst is no rate.
+/// Minimum time over which a rate is measured, so that the first burst of reads is not taken for a rate.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// A reader that comes back later than this has paused. Players read several times a second.
+/// A longer time between two reads is a pause. Players read several times a second.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Bytes that were read, over the time in which they were.
+/// Bytes read, divided by the time in which they were read.
 #[derive(Debug, Default)]
 pub(crate) struct Consumption {
     last_read: Option<Instant>,
-    /// Of the current span, without pauses.
+    /// Time of the current span, without pauses.
     active: Duration,
     /// Bytes read in the current span.
     bytes: u64,
-    /// Bytes per second of the span before.
+    /// Rate of the previous span, in bytes per second.
     previous: f64,
 }
 
@@ -39,7 +39,7 @@ impl Consumption {
         self.bytes += bytes;
     }
 
-    /// Bytes that last the readers for `time`. `None` before the first read.
+    /// Number of bytes that the readers consume in `time`. `None` before the first read.
     pub(crate) fn bytes_for(&self, time: Duration) -> Option<u64> {
         self.last_read.map(|_| (self.previous.max(self.current()) * time.as_secs_f64()) as u64)
     }
@@ -55,7 +55,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// Reads `rate` bytes a second for so many seconds, ten times a second.
+    /// Reads `rate` bytes a second for `seconds`, ten times a second.
     fn play(consumption: &mut Consumption, now: &mut Instant, rate: u64, seconds: u64) {
         for _ in 0..seconds * 10 {
             *now += Duration::from_millis(100);

@@ -19,9 +19,9 @@ pub(crate) struct LocalFile {
 }
 
 impl LocalFile {
-    /// Opens the file and reads its first bytes, which tell what kind of media it is.
+    /// Opens the file and detects the kind of media from its first bytes.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        // Asked before the file is opened: opening a named pipe blocks until something writes to it.
+        // Checked before the file is opened: opening a named pipe blocks until another process writes to it.
         let metadata = fs::metadata(path).map_err(|error| failed("open", path, error))?;
         if !metadata.is_file() {
             let why = format!("can't open {}: it is not a regular file", path.display());

@@ -1,4 +1,4 @@
-//! The sources of a reader's bytes: files over HTTP, radio, local files, memory, and what users implement.
+//! The sources of a reader's bytes: files over HTTP, radio, local files, memory, and sources of users.
 //!
 //! ```text
 //!   Stream ──── position, result of the last read
@@ -41,10 +41,9 @@ use crate::types::Priority;
 
 /// Where a [`Stream`](crate::Stream) gets its bytes from.
 ///
-/// Only [`read_at`](Self::read_at) and [`len`](Self::len) are required. All other methods have a default, and so will
-/// every method that is added later. The defaults describe a source that has all its bytes at hand: it is seekable and
-/// complete, and no call blocks. A source that wraps another one returns it from [`inner`](Self::inner); then the
-/// defaults ask the wrapped source.
+/// Only [`read_at`](Self::read_at) and [`len`](Self::len) are required. All other methods have a default, and so will every
+/// method that is added later. The defaults describe a source that has all its bytes: it is seekable and complete, and no call
+/// blocks. A source that wraps another one returns it from [`inner`](Self::inner); then the defaults ask the wrapped source.
 ///
 /// Methods take `&self`, because handles call them from other threads while a read is blocked. But of `read_at`,
 /// [`try_read_at`](Self::try_read_at) and [`wait_len`](Self::wait_len), a stream makes one call at a time.

@@ -1,4 +1,4 @@
-//! How far ahead of a reader to fetch, by how it has read so far. Pure; knows nothing of URLs, pieces or storage.
+//! Decides how far ahead of a reader to prefetch, from how it has read so far. Pure; independent of URLs, pieces and storage.
 //!
 //! ```text
 //!   jump     run: read in sequence      ahead: stored without a gap          prefetch target
@@ -6,40 +6,44 @@
 //!                                   position
 //! ```
 //!
-//! A *sequential run* is what a reader has read without a jump. The longer it is, the further ahead is fetched.
+//! A *sequential run* is the number of bytes that a reader has read without a jump. The longer it is, the larger is the
+//! prefetch target.
 
 use std::ops::Range;
 
 use crate::config::ReadAhead;
 
-/// The least prefetch target, and the first piece after a jump.
+/// Minimum prefetch target, and size of the first piece after a jump, in bytes.
 pub(crate) const FIRST_TARGET: u64 = 64 * 1024;
 
-/// A reader that has read no more than this after a jump may jump again: nothing beyond its first piece is fetched for
-/// it. A decoder that searches reads a page or a frame at each place. What was fetched beyond it would have to be read to
-/// its end, or would cost the connection.
+/// A reader that has read less than this after a jump may jump again, so only its first piece is fetched. A decoder that
+/// searches reads one page or frame at each position. Further bytes would have to be drained, or their connection would be
+/// lost.
 const LOOK: u64 = FIRST_TARGET / 4;
 
-/// After a run of so many bytes a reader is taken to go on: the target is the whole read-ahead.
+/// After a run of this many bytes a reader is expected to continue: the target is the whole read-ahead.
 const SEQUENTIAL: u64 = 256 * 1024;
 
-/// Bytes of target for each one read from the start on. A reader that begins there mostly goes on, and what is stored
-/// before it is played is what a bad minute of the network can't take away; a look at what the file is costs little.
+/// Bytes of target for each byte read from the start of the file. A reader that begins there usually continues, and bytes that
+/// are stored early protect against a bad minute of the network. A program that only detects the format reads few bytes, so it
+/// causes few.
 const FROM_THE_START: u64 = 256;
 
-/// A streaming reader has no more than this stored ahead: it takes bytes as they come.
+/// A streaming reader has at most this many bytes stored ahead, because it takes bytes as fast as they arrive.
 pub(crate) const STREAMING_AHEAD: u64 = 1024 * 1024;
 
-/// As [`STREAMING_AHEAD`], but in the first moments of a file. A player has the rest of the opening ahead by then.
+/// As [`STREAMING_AHEAD`], but at the start of a file. It is lower because a player then already has the rest of the opening
+/// response ahead.
 const STREAMING_AHEAD_AT_START: u64 = 128 * 1024;
 
-/// The target where all is to be fetched, but storage keeps a window only.
+/// The target of [`ReadAhead::Whole`] with windowed storage. The default of `FileConfig::read_ahead`.
 const WINDOWED_TARGET: u64 = 16 << 20;
 
-/// After so many bytes of a run the target is looked at again: the shorter the run and the target, the sooner.
+/// Minimum and maximum number of bytes of a run after which the target is computed again. The shorter the run and the target,
+/// the sooner.
 const LOOK_AGAIN: Range<u64> = 16 * 1024..256 * 1024;
 
-/// How many bytes should be stored ahead of a reader that has read `run` bytes in sequence up to `position`.
+/// Number of bytes that should be stored ahead of a reader that has read `run` bytes in sequence up to `position`.
 pub(crate) fn target(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
     let full = full_target(read_ahead);
     if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole {
@@ -47,14 +51,14 @@ pub(crate) fn target(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
     }
     let has_jumped = run < position;
     if has_jumped && run < LOOK {
-        // Up to the end of the first piece, and no further.
+        // Up to the end of the first piece only.
         return full.min(FIRST_TARGET - run);
     }
     let ahead = if has_jumped { run } else { run * FROM_THE_START };
     full.min(FIRST_TARGET.max(ahead))
 }
 
-/// The target of a reader that goes on.
+/// The target of a reader that continues.
 pub(crate) fn full_target(read_ahead: ReadAhead) -> u64 {
     match read_ahead {
         ReadAhead::Bytes(bytes) => bytes,
@@ -62,7 +66,7 @@ pub(crate) fn full_target(read_ahead: ReadAhead) -> u64 {
     }
 }
 
-/// The read-ahead of a storage that keeps a window only.
+/// The read-ahead with windowed storage.
 pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
     match read_ahead {
         ReadAhead::Whole => ReadAhead::Bytes(WINDOWED_TARGET),
@@ -70,29 +74,29 @@ pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
     }
 }
 
-/// True if bytes are to be fetched ahead: up to the target, then not before half of it is used up, so that a mobile
-/// radio can sleep in between. `was_filling` is the last answer.
+/// True if bytes should be prefetched: up to the target, and then again when less than half of it is left, so that a mobile
+/// radio can sleep in between. `was_filling` is the last result.
 pub(crate) fn refill(was_filling: bool, ahead: u64, target: u64) -> bool {
     ahead < if was_filling { target } else { target / 2 }
 }
 
-/// True if a reader with `ahead` bytes stored takes bytes as they come. Half a target is what another one has before
-/// more is fetched.
+/// True if a reader with `ahead` bytes stored is a streaming reader. Any other reader has at least half of the target ahead,
+/// since more is fetched then.
 pub(crate) fn is_streaming(read_ahead: ReadAhead, ahead: u64) -> bool {
     let full = full_target(read_ahead);
     full >= STREAMING_AHEAD && ahead <= STREAMING_AHEAD.min(full / 4)
 }
 
-/// True if a reader has read everything from the start up to `position`, and takes bytes as they come.
+/// True for a streaming reader that has read everything from the start up to `position`.
 pub(crate) fn streams_from_start(position: u64, run: u64, ahead: u64) -> bool {
     run >= position && run >= FIRST_TARGET && ahead <= STREAMING_AHEAD_AT_START
 }
 
-/// True if a run of `run` bytes that grows by `bytes` changes enough for another look at the target. `limit` is how far
-/// ahead may be fetched.
+/// True if a run of `run` bytes that grows by `bytes` changes enough to compute the target again. `limit` is the maximum of the
+/// target.
 pub(crate) fn is_look_due(run: u64, bytes: u64, limit: u64) -> bool {
     let most = run.min(limit) / 16;
-    // A power of two: a step that grew with each byte read would never be passed.
+    // Rounded to a power of two: a step that grows with each byte read would never be reached.
     let step = 1_u64 << most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end).ilog2();
     run == 0 || run / step != (run + bytes) / step
 }

@@ -1,10 +1,10 @@
-//! What the blocked calls of every source have in common: why they end early, how long they may last, the error that
-//! explains them, and the stall statistics.
+//! Shared by the blocking calls of all sources: why they end early, how long they may last, the error that explains them, and
+//! the stall statistics.
 //!
 //! ```text
 //!   source's state ──▶ WaitState: interrupts, errors, progress, stalls    facts, under the source's mutex
 //!   one call       ──▶ Begun: which interrupts and failures are older     makes the call end for newer ones only
-//!                  ──▶ TimeLimit: no progress for so long                 moves its deadline with the progress
+//!                  ──▶ TimeLimit: maximum time without progress           moves its deadline with the progress
 //! ```
 //!
 //! A source keeps one [`WaitState`] in the state that its mutex guards, and notifies its own condition variable after
@@ -53,15 +53,15 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
-    /// As if the call had begun at `later`, but only as far as failures are concerned: the call is about to ask again
-    /// for what failed before.
+    /// Ignores the failures before `later`, but not the interrupts: the call is about to request again what failed before.
     pub(crate) fn after_failures_of(self, later: Self) -> Self {
         Self { failures: later.failures, ..self }
     }
 }
 
 impl WaitState {
-    /// To be called when a blocking call begins, before its first look at the source.
+    /// Call this when a blocking call begins, before it first checks the state of the source: an interrupt in between would be
+    /// lost.
     pub(crate) fn begin(&self) -> Begun {
         Begun { interrupts: self.interrupts, failures: self.failures }
     }
@@ -92,7 +92,7 @@ impl WaitState {
         self.is_interrupted
     }
 
-    /// Lets calls block again.
+    /// Allows calls to block again.
     pub(crate) fn resume(&mut self) {
         self.is_interrupted = false;
     }
@@ -205,13 +205,12 @@ impl TimeLimit {
 
     /// When the call ends, unless there is progress. `None` is never.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        // A limit beyond the clock's range is none.
+        // A limit that an `Instant` can't represent counts as no limit.
         self.since.checked_add(self.limit?)
     }
 
-    /// Calls `wait` until it answers, or until the limit has passed: then it returns that limit as the error. `wait`
-    /// blocks until the [`deadline`](Self::deadline) at most, and [extends](Self::extend) the limit when it sees
-    /// progress.
+    /// Calls `wait` until it returns a value, or until the limit has passed: then the error is that limit. `wait` must not
+    /// block beyond the [`deadline`](Self::deadline), and has to [extend](Self::extend) the limit when it sees progress.
     pub(crate) fn block<T>(mut self, mut wait: impl FnMut(&mut Self) -> Option<T>) -> Result<T, Duration> {
         loop {
             if let Some(answer) = wait(&mut self) {

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 use crate::origin::Origin;
 
-/// Maximum number of concurrent lookups that are not slow. An application talks to a few hosts at a time.
+/// Maximum number of concurrent lookups that are not slow.
 const MAX_PROMPT: usize = 4;
 
 /// Maximum number of concurrent lookups, including slow ones. A hung name server costs at most this many threads.
@@ -46,6 +46,7 @@ pub(crate) struct Lookups {
     changed: Condvar,
     /// Time for which a result is used before the name is looked up again.
     max_age: Duration,
+    /// Longest time for which a request waits for a lookup.
     limit: Duration,
     look_up: Box<LookUp>,
 }
