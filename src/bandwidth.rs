@@ -38,7 +38,7 @@ const WITH_HEAD: usize = 64 * 1024;
 
 /// Maximum number of separate busy intervals that are remembered. A read that began before the oldest of them is rare, because
 /// a read ends with the next byte.
-const STRETCHES: usize = 32;
+const MAX_INTERVALS: usize = 32;
 
 /// Bandwidth sample of one read: `bytes` arrived between `from` and `to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,20 +97,20 @@ impl ReadMeter {
 pub(crate) struct Bandwidth {
     bytes: f64,
     busy: f64,
-    counted: Stretches,
+    counted: Intervals,
     heads: Heads,
 }
 
 /// Busy time that was counted, so that each moment counts once.
 #[derive(Debug, Default)]
-struct Stretches {
+struct Intervals {
     /// In ascending order, without overlaps.
     known: Vec<(Instant, Instant)>,
     /// All time before this is treated as counted.
     floor: Option<Instant>,
 }
 
-impl Stretches {
+impl Intervals {
     /// Adds an interval. Returns the part of it that was not counted before.
     fn add(&mut self, from: Instant, to: Instant) -> Duration {
         let from = self.floor.map_or(from, |floor| from.max(floor));
@@ -124,7 +124,7 @@ impl Stretches {
         let start = touched.first().map_or(from, |(start, _)| from.min(*start));
         let end = touched.last().map_or(to, |(_, end)| to.max(*end));
         self.known.splice(first..behind, [(start, end)]);
-        if self.known.len() > STRETCHES {
+        if self.known.len() > MAX_INTERVALS {
             self.floor = Some(self.known.remove(0).1);
         }
         to - from - known
@@ -252,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn too_little_says_nothing() {
+    fn too_few_bytes_give_no_rate() {
         let at = clock();
         assert_eq!(rate_of([sample(at(0), at(1), 1000)]), None);
     }
 
     #[test]
-    fn a_read_that_waits_shows_what_came_while_it_waited() {
+    fn a_read_that_waits_is_a_sample() {
         let at = clock();
         let mut meter = ReadMeter::default();
         assert_eq!(meter.handle_read(at(0), at(0), 14_000), None);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrived_while_a_body_was_held_back_shows_nothing() {
+    fn bytes_that_arrived_while_a_body_was_held_back_are_no_sample() {
         let at = clock();
         let mut meter = ReadMeter::default();
         assert_eq!(meter.handle_read(at(0), at(20), 10_000), Some(sample(at(0), at(20), 10_000)));
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_along_with_a_head_shows_nothing() {
+    fn bytes_that_arrived_with_a_head_are_no_sample() {
         let at = clock();
         let mut meter = ReadMeter::default();
         assert_eq!(meter.handle_read(at(0), at(0), WITH_HEAD), None);
@@ -309,16 +309,16 @@ mod tests {
             reads in proptest::collection::vec((0..200_u64, 0..50_u64), 1..30),
         ) {
             let at = clock();
-            let mut stretches = Stretches::default();
+            let mut intervals = Intervals::default();
             let mut is_busy = [false; 300];
             let mut counted = Duration::ZERO;
             for (from, len) in reads {
-                counted += stretches.add(at(from), at(from + len));
+                counted += intervals.add(at(from), at(from + len));
                 is_busy[from as usize..(from + len) as usize].fill(true);
             }
             let busy = is_busy.iter().filter(|busy| **busy).count() as u128;
             prop_assert_eq!(counted.as_millis(), busy);
-            prop_assert!(stretches.known.windows(2).all(|two| two[0].1 < two[1].0));
+            prop_assert!(intervals.known.windows(2).all(|two| two[0].1 < two[1].0));
         }
     }
 

@@ -31,7 +31,7 @@ use crate::safe_url::SafeUrl;
 use crate::types::Priority;
 
 /// Maximum of `max_concurrent`. Each worker is a thread: more concurrent fetches need another design.
-const MOST_WORKERS: usize = 1024;
+const MAX_WORKERS: usize = 1024;
 
 /// Upper bound of all durations: adding a very large one to an `Instant` overflows, and sockets refuse it.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -477,7 +477,7 @@ impl DownloaderConfig {
         if self.max_concurrent == 0 {
             return wrong("max_concurrent", "is 0: no fetch would ever run");
         }
-        if self.max_concurrent > MOST_WORKERS {
+        if self.max_concurrent > MAX_WORKERS {
             return wrong("max_concurrent", "is more than 1024, the maximum number of threads");
         }
         if self.reserved >= self.max_concurrent && self.max_concurrent > 1 {

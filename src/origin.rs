@@ -94,7 +94,7 @@ mod tests {
     use url::Url;
 
     #[test]
-    fn usual_urls_are_told_without_a_parse() {
+    fn usual_urls_are_recognised_without_a_parse() {
         for (text, host, port) in [
             ("http://host/", "host", 80),
             ("https://cdn-7.example.com/a/b.mp3?token=x%20y&e=9", "cdn-7.example.com", 443),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_parser_would_change_or_refuse_is_left_to_it() {
+    fn urls_that_a_parser_would_change_or_refuse_are_not_recognised() {
         for text in [
             "http://host",
             "HTTP://host/",
@@ -137,7 +137,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_canonical_url_is_its_own_parse(
+        fn a_parser_does_not_change_a_canonical_url(
             text in "https?://[a-z0-9.:x-]{1,16}(/[a-z0-9.%2eE?=&'~^|`{}\\[\\]\"@:;,-]{0,6}){0,4}",
         ) {
             if let Some(origin) = Origin::of_canonical(&text) {

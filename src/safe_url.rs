@@ -13,7 +13,7 @@ use url::{ParseError, Position, Url};
 use crate::origin::Origin;
 
 /// Maximum length of a query field's name that is shown. A longer one may be a value.
-const LONGEST_NAME: usize = 32;
+const MAX_NAME_LEN: usize = 32;
 
 /// A URL, or a text that is not a valid URL, whose `Display` and `Debug` show no secret.
 ///
@@ -252,7 +252,7 @@ fn redact_query(query: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
 fn is_name(name: &str) -> bool {
     let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
-    !name.is_empty() && name.len() <= LONGEST_NAME && name.bytes().all(is_usual)
+    !name.is_empty() && name.len() <= MAX_NAME_LEN && name.bytes().all(is_usual)
 }
 
 /// True for a scheme (RFC 3986, section 3.1) of at most 8 characters: a longer text may be a secret.
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_no_url_the_scheme_alone_is_shown() {
+    fn of_an_invalid_url_only_the_scheme_is_shown() {
         for (text, expected) in [
             ("http://user:pass@", "http://…"),
             ("http://user:pa?ss@host:99999/", "http://…"),

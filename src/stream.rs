@@ -112,7 +112,7 @@ impl FinalState {
 
 /// Time for which `try_read` repeats an error before it sends a new request. Callers may poll at any rate, and not every call
 /// may cause a request.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const REPEAT_ERROR: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Failed {
@@ -296,7 +296,7 @@ impl Stream {
             return Ok(TryRead::Bytes(0));
         }
         let position = self.cursor.position();
-        let repeats = |failed: &&Failed| failed.position == position && failed.at.elapsed() < ASK_AGAIN;
+        let repeats = |failed: &&Failed| failed.position == position && failed.at.elapsed() < REPEAT_ERROR;
         if let Some(failed) = self.failed.as_ref().filter(repeats) {
             if !self.source().is_buffered(position) {
                 return Err(failed.error.clone());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const SPAN: Duration = Duration::from_secs(15);
 
 /// Minimum time over which a rate is measured, so that the first burst of reads is not taken for a rate.
-const SHORTEST: Duration = Duration::from_secs(1);
+const MIN_TIME: Duration = Duration::from_secs(1);
 
 /// A longer time between two reads is a pause. Players read several times a second.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -45,7 +45,7 @@ impl Consumption {
     }
 
     fn current(&self) -> f64 {
-        self.bytes as f64 / self.active.max(SHORTEST).as_secs_f64()
+        self.bytes as f64 / self.active.max(MIN_TIME).as_secs_f64()
     }
 }
 

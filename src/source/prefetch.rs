@@ -19,15 +19,15 @@ pub(crate) const FIRST_TARGET: u64 = 64 * 1024;
 /// A reader that has read less than this after a jump may jump again, so only its first piece is fetched. A decoder that
 /// searches reads one page or frame at each position. Further bytes would have to be drained, or their connection would be
 /// lost.
-const LOOK: u64 = FIRST_TARGET / 4;
+const MIN_RUN: u64 = FIRST_TARGET / 4;
 
 /// After a run of this many bytes a reader is expected to continue: the target is the whole read-ahead.
-const SEQUENTIAL: u64 = 256 * 1024;
+const FULL_TARGET_RUN: u64 = 256 * 1024;
 
 /// Bytes of target for each byte read from the start of the file. A reader that begins there usually continues, and bytes that
 /// are stored early protect against a bad minute of the network. A program that only detects the format reads few bytes, so it
 /// causes few.
-const FROM_THE_START: u64 = 256;
+const GROWTH_FROM_START: u64 = 256;
 
 /// A streaming reader has at most this many bytes stored ahead, because it takes bytes as fast as they arrive.
 pub(crate) const STREAMING_AHEAD: u64 = 1024 * 1024;
@@ -41,20 +41,20 @@ const WINDOWED_TARGET: u64 = 16 << 20;
 
 /// Minimum and maximum number of bytes of a run after which the target is computed again. The shorter the run and the target,
 /// the sooner.
-const LOOK_AGAIN: Range<u64> = 16 * 1024..256 * 1024;
+const REPLAN_STEP: Range<u64> = 16 * 1024..256 * 1024;
 
 /// Number of bytes that should be stored ahead of a reader that has read `run` bytes in sequence up to `position`.
 pub(crate) fn target(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
     let full = full_target(read_ahead);
-    if run >= SEQUENTIAL || read_ahead == ReadAhead::Whole {
+    if run >= FULL_TARGET_RUN || read_ahead == ReadAhead::Whole {
         return full;
     }
     let has_jumped = run < position;
-    if has_jumped && run < LOOK {
+    if has_jumped && run < MIN_RUN {
         // Up to the end of the first piece only.
         return full.min(FIRST_TARGET - run);
     }
-    let ahead = if has_jumped { run } else { run * FROM_THE_START };
+    let ahead = if has_jumped { run } else { run * GROWTH_FROM_START };
     full.min(FIRST_TARGET.max(ahead))
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn streams_from_start(position: u64, run: u64, ahead: u64) -> bool {
 pub(crate) fn is_look_due(run: u64, bytes: u64, limit: u64) -> bool {
     let most = run.min(limit) / 16;
     // Rounded to a power of two: a step that grows with each byte read would never be reached.
-    let step = 1_u64 << most.clamp(LOOK_AGAIN.start, LOOK_AGAIN.end).ilog2();
+    let step = 1_u64 << most.clamp(REPLAN_STEP.start, REPLAN_STEP.end).ilog2();
     run == 0 || run / step != (run + bytes) / step
 }
 
@@ -109,24 +109,24 @@ mod tests {
     const AHEAD: ReadAhead = ReadAhead::Bytes(16 * MIB);
 
     #[test]
-    fn who_plays_from_the_start_is_taken_to_go_on_sooner_than_who_has_jumped() {
+    fn the_target_grows_faster_from_the_start_than_after_a_jump() {
         let target = |position, run| target(AHEAD, position, run);
         assert_eq!((target(0, 0), target(4096, 4096), target(65_536, 65_536)), (FIRST_TARGET, MIB, 16 * MIB));
         assert_eq!(
             (target(MIB, 0), target(MIB, 4096), target(MIB, 131_072)),
             (FIRST_TARGET, FIRST_TARGET - 4096, 131_072)
         );
-        assert_eq!(target(MIB, SEQUENTIAL), 16 * MIB);
+        assert_eq!(target(MIB, FULL_TARGET_RUN), 16 * MIB);
     }
 
     #[test]
-    fn it_fills_to_the_target_and_drains_to_half() {
+    fn prefetching_fills_to_the_target_and_pauses_until_half_is_left() {
         assert!(refill(true, 15 * MIB, 16 * MIB) && !refill(true, 16 * MIB, 16 * MIB));
         assert!(!refill(false, 9 * MIB, 16 * MIB) && refill(false, 8 * MIB - 1, 16 * MIB));
     }
 
     #[test]
-    fn the_target_is_looked_at_again_and_again() {
+    fn the_target_is_computed_again_as_the_run_grows() {
         for bytes in [1, 1000, 4096, 300_000] {
             let (mut run, mut last) = (0, 0);
             while run < 20 * MIB {
@@ -134,7 +134,7 @@ mod tests {
                     last = run;
                 }
                 run += bytes;
-                assert!(run - last <= LOOK_AGAIN.end + bytes, "{bytes}: {last}, {run}");
+                assert!(run - last <= REPLAN_STEP.end + bytes, "{bytes}: {last}, {run}");
             }
         }
     }

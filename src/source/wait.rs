@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_source_says_so_whatever_else_happened() {
+    fn a_cancelled_source_returns_that_error_whatever_else_happened() {
         let mut waits = WaitState::default();
         let begun = waits.begin();
         waits.interrupt();
