@@ -262,6 +262,7 @@ impl Auth {
             Self::Bearer(token) => format!("Bearer {token}"),
         };
         let mut value = HeaderValue::try_from(text).ok()?;
+        // Hides the value in every `Debug` output.
         value.set_sensitive(true);
         Some(value)
     }
@@ -464,6 +465,7 @@ impl DownloaderConfig {
         } = &mut self.client;
         bound([resolve_timeout, resolve_cache, connect_timeout, silence_timeout, max_idle_age]);
         if self.hang_timeout >= HANG_TIMEOUT {
+            // Twice: the first request may use a pooled connection that is dead.
             let silence = *resolve_timeout + *connect_timeout + 2 * *silence_timeout;
             self.hang_timeout = self.hang_timeout.max(silence + HANG_MARGIN);
         }

@@ -340,6 +340,7 @@ impl<E: Clone> Bus<E> {
         }
         for queue in &self.0.queues.lock().open {
             lost.extend(queue.backlog.lock().push(event.clone(), self.0.capacity));
+            // One event can be received by one thread only.
             queue.arrived.notify_one();
         }
         lost
@@ -533,6 +534,7 @@ impl<E> Backlog<E> {
 
     /// Adds an event. Returns the oldest one if there were `capacity`.
     fn push(&mut self, event: E, capacity: usize) -> Option<E> {
+        // A capacity of 0 counts as 1.
         let is_full = self.events.len() >= capacity.max(1);
         let lost = if is_full { self.events.pop_front() } else { None };
         self.lost += u64::from(lost.is_some());

@@ -297,6 +297,7 @@ impl Stream {
         }
         let position = self.cursor.position();
         let repeats = |failed: &&Failed| failed.position == position && failed.at.elapsed() < REPEAT_ERROR;
+        // Stored bytes can be read whatever failed before.
         if let Some(failed) = self.failed.as_ref().filter(repeats) {
             if !self.source().is_buffered(position) {
                 return Err(failed.error.clone());
@@ -305,6 +306,7 @@ impl Stream {
         self.cursor.reads.lock().begin();
         let read = self.source().try_read_at(position, buf).inspect_err(|error| {
             self.note_failure(position, error);
+            // An interrupt ends with `resume`: repeating its error would delay the next read.
             let is_lasting = error.kind() != ErrorKind::Interrupted;
             self.failed = is_lasting.then(|| Failed { position, at: Instant::now(), error: error.clone() });
         })?;
@@ -373,6 +375,7 @@ impl Read for Stream {
         }
         let position = self.cursor.position();
         self.cursor.reads.lock().begin();
+        // Without the lock of `reads`: handles ask for the phase while this blocks.
         let read = self.source().read_at(position, buf);
         let got = read.inspect_err(|error| self.note_failure(position, error))?;
         if got == 0 {

@@ -112,7 +112,7 @@ fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
     }
     let content_type = text(headers, &header::CONTENT_TYPE).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    // RFC 9110, section 15.3.7.2: this type answers a request for several ranges. Its boundaries and part headers are not
+    // RFC 9110, section 15.3.7.2: a server must not send this type for a single range. Its boundaries and part headers are not
     // content.
     if media_type.eq_ignore_ascii_case("multipart/byteranges") {
         let why = "the body has several parts (multipart/byteranges), but one range was requested";
@@ -126,6 +126,7 @@ fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
 fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Extent>, Error> {
     let wrong = |why: String| Error::new(ErrorKind::WrongRange, why);
     let (part, total) = match (status, request.range) {
+        // RFC 9110, section 14.1.2: only the response shows where a suffix range begins.
         (206, None) if request.suffix.is_some() => {
             let suffix = request.suffix.unwrap_or_default();
             let (range, total) = check_suffix(suffix, body.content_range, body.len).map_err(wrong)?;
@@ -141,6 +142,7 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
             let (range, total) = check_partial(asked, body.content_range, body.len).map_err(wrong)?;
             (Some(range), request.believe(total))
         }
+        // RFC 9110, section 14.2: a server may ignore `Range` and send the whole resource.
         (_, Some(asked)) => match read_200(asked, body.content_range, body.len) {
             Meaning::Whole => (None, body.len),
             Meaning::Part { range, total } => (Some(range), request.believe(total)),
@@ -160,9 +162,7 @@ fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Optio
         return Some(Error::new(ErrorKind::Empty, "the resource has no bytes"));
     }
     let asked = asked.filter(|asked| asked.start < total)?;
-    let why = format!(
-        "the server refuses the range {asked}, which lies within the {total} bytes that it announces"
-    );
+    let why = format!("the server refused the range {asked}, although it announced {total} bytes");
     Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
 }
 
@@ -192,6 +192,7 @@ fn keeps_alive(version: Version, headers: &HeaderMap) -> bool {
 }
 
 fn refusal(status: u16, headers: &HeaderMap) -> Error {
+    // For example 204, 300 or 304, which do not answer a GET without conditions.
     if status < 400 {
         return Error::new(
             ErrorKind::Protocol,

@@ -10,7 +10,7 @@ use crate::error::Error;
 pub(crate) const BRIEF: Duration = Duration::from_millis(1);
 
 /// The body of a response, with the connection that carries it.
-#[expect(clippy::large_enum_variant, reason = "a response has one, and lies in a box of its own")]
+#[expect(clippy::large_enum_variant, reason = "each response has one body, and is boxed")]
 pub(super) enum Body {
     Http1(H1Body),
     /// Complete, or without content. Holds no connection.

@@ -120,6 +120,8 @@ impl Continuation {
             }
             Likeness::OtherTag(_) | Likeness::Confirmed | Likeness::Unconfirmed => {}
         }
+        // A 200 without length and validator may be another resource, for example a page of a proxy, and only the overlap of 64
+        // bytes would be compared.
         if !head.is_partial() && begun.representation.is_known() && !Representation::of(head).is_known() {
             return Err(representation::changed(
                 head,
@@ -151,6 +153,7 @@ impl Continuation {
             is_partial: head.is_partial(),
             has_advanced: false,
         });
+        // Later responses may contain the length that the first one did not.
         begun.representation.learn_total(head);
         if begun.end.is_none() {
             // The first response was the whole resource, without its length.
@@ -172,6 +175,7 @@ impl Continuation {
         let new = &new[..new.len().min(room)];
         begun.offset += new.len() as u64;
         begun.has_advanced |= !new.is_empty();
+        // The last `OVERLAP` bytes of the old tail followed by `new`.
         let kept = OVERLAP.saturating_sub(new.len()).min(begun.tail.len());
         begun.tail.drain(..begun.tail.len() - kept);
         begun.tail.extend_from_slice(&new[new.len().saturating_sub(OVERLAP)..]);
@@ -193,8 +197,8 @@ impl Continuation {
             let why = || format!("the body ended at {offset}, but the first response announced {end}");
             return if offset == end { Ok(()) } else { Err(Error::new(ErrorKind::Truncated, why())) };
         }
-        // RFC 9110, section 15.3.7.2: a part may be shorter than requested, so the end of a part of unknown length does not
-        // prove that the resource ends there. If it adds nothing after the known bytes, the resource does end there.
+        // RFC 9110, section 15.3.7: a part may be shorter than requested, so the end of a part of unknown length does not prove
+        // that the resource ends there. If it adds nothing after the known bytes, the resource does end there.
         if begun.is_partial && (begun.has_advanced || at < offset) {
             let why =
                 format!("a part ended at {offset}, but no response said that the resource ends expected");

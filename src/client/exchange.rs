@@ -1,6 +1,6 @@
 //! The state of one request that its connection, its timeouts and its cancellation share.
 //!
-//! A thread-local, set around ureq's call, tells ureq's connector which request it serves. A connection is bound to its request
+//! A thread-local, set around ureq's call, names the request that ureq's connector serves. A connection is bound to its request
 //! while it serves it, and unbound before it is reused, so a late cancel can't close the connection of the next request.
 
 use std::cell::RefCell;
@@ -91,6 +91,7 @@ impl Exchange {
 
     /// The addresses in the order in which to try them.
     pub(super) fn order(&self, addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+        // The sort is stable: within both groups the order of the lookup stays.
         let mut ordered = addresses.to_vec();
         ordered.sort_by_key(|address| self.away_from.contains(address));
         ordered
@@ -123,6 +124,7 @@ impl Exchange {
     /// Ends this exchange because another one was faster, unless its response head is complete. Returns false if it is.
     pub(super) fn supersede(&self) -> bool {
         let mut binding = self.binding.lock();
+        // Under the same lock as `note_head`: only one of the two exchanges can win.
         binding.superseded |= !binding.has_head;
         if !binding.has_head {
             binding.shut_down();
@@ -168,6 +170,7 @@ impl Exchange {
         let is_no_answer =
             matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected | ErrorKind::Tls);
         let binding = self.binding.lock();
+        // A cancel, or a faster exchange, has shut the socket down: that error says nothing about the server.
         let is_alone = binding.cancelled.is_none() && !binding.superseded;
         binding.reused && is_alone && (is_no_answer || !binding.answered)
     }
@@ -184,6 +187,7 @@ impl Exchange {
 
     pub(super) fn bind(&self, handle: &ShutdownHandle, reused: bool) -> Result<(), Error> {
         let mut binding = self.binding.lock();
+        // Under the lock: an abort before this point found no socket to shut down.
         if let Some(reason) = binding.cancelled {
             return Err(Error::cancelled(reason));
         }

@@ -117,8 +117,8 @@ impl ResponseHead {
     }
 
     /// True if the body is a part that ends before the requested range, although the resource continues. A server may do that
-    /// (RFC 9110, section 15.3.7.2); request the rest separately. If [`total`](Self::total) is unknown, this is also true if
-    /// the resource may continue.
+    /// (RFC 9110, section 15.3.7); request the rest separately. If [`total`](Self::total) is unknown, this is also true if the
+    /// resource may continue.
     pub fn is_shorter_than_asked(&self) -> bool {
         let wanted = self.0.asked.map_or(u64::MAX, |asked| asked.end).min(self.0.total.unwrap_or(u64::MAX));
         let end = self.0.body_len.map_or(u64::MAX, |len| self.0.start.saturating_add(len));
@@ -147,6 +147,7 @@ impl ResponseHead {
 
     /// The strong entity tag, otherwise the value of `Last-Modified`, otherwise `None`.
     pub fn validator(&self) -> Option<Validator> {
+        // Without weak tags, which begin with `W/`: they do not promise equal bytes (RFC 9110, section 8.8.1).
         let strong = self.header("etag").filter(|tag| tag.starts_with('"'));
         strong
             .map(|tag| Validator::ETag(tag.to_owned()))

@@ -163,6 +163,7 @@ impl Hedge {
                 state.running += 1;
                 state.hedges.push(Hedged { exchange, thread });
             }
+            // The first attempt continues without a hedge.
             Err(error) => log::warn!("can't start a thread for a hedged request: {error}"),
         }
     }
@@ -224,6 +225,7 @@ impl Hedge {
     /// have ended.
     fn end(&self, first: Attempt, cancel: &CancelToken) -> Attempt {
         let mut state = self.state.lock();
+        // A response on the first connection is the answer. If it failed, a hedged request may still succeed.
         if first.is_err() {
             while state.running > 0 && state.winner.is_none() {
                 self.ended.wait(&mut state);
@@ -237,6 +239,7 @@ impl Hedge {
         if hedges.is_empty() {
             return first;
         }
+        // A cancel would also abort the winner, whose exchange belongs to this token until `on_cancel` is replaced below.
         if winner.is_none() {
             hedged.iter().for_each(CancelToken::cancel);
         }

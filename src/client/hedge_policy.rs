@@ -72,7 +72,8 @@ impl HedgePolicy {
 
     /// The silence at which to decide again. `None` if nothing follows unless the request becomes urgent.
     pub(super) fn next_silence(&self, waiting: Waiting) -> Option<Duration> {
-        // A proven connection may become idle at any time.
+        // A proven connection may become idle at any time. So poll in steps of half a delay. At least 1 ms: a delay of zero
+        // would divide by zero.
         let half = (self.delay / 2).max(Duration::from_millis(1));
         let steps = u32::try_from(waiting.silence.as_nanos() / half.as_nanos()).unwrap_or(u32::MAX);
         let proven = self.may_use_proven(waiting).then(|| half.saturating_mul(steps.saturating_add(1)));

@@ -23,6 +23,7 @@ impl MinRateMonitor {
     pub(super) fn is_below(&mut self, bytes: usize, waited: Duration) -> bool {
         self.received += bytes as u64;
         self.waited += waited;
+        // A shorter window would take a pause of the network for a slow server.
         if self.waited < self.window {
             return false;
         }

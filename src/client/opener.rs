@@ -143,6 +143,7 @@ impl Opener {
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
                 return Err(error.clone());
             }
+            // Before the comparison: a URL may redirect to itself.
             visited.push(url);
             if visited.contains(&next) {
                 return Err(Error::new(ErrorKind::Redirect, format!("redirect loop: back to {next}")));
@@ -198,6 +199,7 @@ impl Opener {
             Ok(Some(accepted)) => accepted,
             Ok(None) => return Ok(None),
             Err(error) => {
+                // A success has a long body: its connection is closed instead.
                 if !status.is_success() {
                     answer.drain();
                 }

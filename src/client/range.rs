@@ -14,6 +14,7 @@ pub(super) enum ContentRange {
 impl ContentRange {
     /// `None` if the unit is not bytes or the value is invalid.
     pub(super) fn parse(value: &str) -> Option<Self> {
+        // Some servers write "bytes=0-99/200", as in `Range`.
         let (unit, rest) = value.trim().split_once([' ', '\t', '='])?;
         if !unit.eq_ignore_ascii_case("bytes") {
             return None;
@@ -55,6 +56,7 @@ pub(super) fn check_partial(
     let Some(ContentRange::Bytes { range, total }) = ContentRange::parse(header) else {
         return Err(format!("the server sent the range {header:?}; bytes {asked} were requested"));
     };
+    // RFC 9110, section 15.3.7: it may end earlier than requested.
     if range.start != asked.start || range.end > asked.end {
         return Err(format!("the server sent bytes {range}; bytes {asked} were requested"));
     }

@@ -15,6 +15,7 @@ pub(super) fn target(
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Result<Option<HttpUrl>, Error> {
+    // RFC 9110, section 15.4: not 300 (a choice), 304 (no other target) and 305 (deprecated).
     if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
         return Ok(None);
     }

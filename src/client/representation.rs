@@ -84,6 +84,7 @@ impl Representation {
             return Likeness::HtmlPage;
         }
         let agrees = |old: Option<u64>| matches!((old, head.total()), (Some(old), Some(new)) if old == new);
+        // Before the entity tags: two lengths can't be the same bytes, whatever the tag says.
         if self.total.is_some() && head.total().is_some() && !agrees(self.total) {
             return Likeness::Changed("length");
         }

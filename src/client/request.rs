@@ -73,6 +73,7 @@ impl Request {
 
     /// Sends the request to the remembered redirect target `url` first, and to its own URL only if that fails.
     pub(crate) fn shortcut(mut self, url: &SafeUrl) -> Self {
+        // A target equal to the URL would be requested twice if it fails.
         let shortcut = HttpUrl::of(url).filter(|shortcut| *shortcut != self.url);
         self.parts().shortcut = shortcut;
         self
@@ -113,6 +114,7 @@ impl Request {
     /// only a 206: a server without suffix ranges sends the whole resource.
     pub(crate) fn suffix(mut self, bytes: u64) -> Self {
         let parts = self.parts();
+        // Only one of both: they share the `Range` header field.
         (parts.range, parts.suffix) = (None, Some(bytes));
         self
     }

@@ -197,6 +197,7 @@ impl Response {
         if self.is_over || buf.is_empty() {
             return Ok(Some(0));
         }
+        // Without a read, which would block: the server sends nothing more.
         if self.left == Some(0) {
             self.finish();
             return Ok(Some(0));
@@ -208,6 +209,7 @@ impl Response {
             }
             Err(error) => {
                 self.is_over = true;
+                // A cancel shuts the socket down, so the read fails with another error. Return the cancel.
                 let error = self.exchange.cancelled().unwrap_or(error).with_url(&self.url);
                 Err(match self.range {
                     Some(range) => error.with_range(range),
@@ -236,9 +238,11 @@ impl Response {
             Err(_) => None,
         };
         let Some(got) = read? else { return Ok(None) };
+        // Not at the end: a complete body is never too slow.
         if got > 0 && self.min_rate.is_below(got, ended - began) {
-            return Err(Error::new(ErrorKind::Silent, "the body came more slowly than the minimum rate"));
+            return Err(Error::new(ErrorKind::Silent, "the body arrives below the minimum rate"));
         }
+        // No bytes after a cancel, even if they had already arrived.
         if let Some(cancelled) = self.exchange.cancelled() {
             return Err(cancelled);
         }

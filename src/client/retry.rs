@@ -53,6 +53,7 @@ impl Backoff {
         max_retries: u32,
         random: u64,
     ) -> Option<Duration> {
+        // Taken: the next attempt measures its own time.
         let flowed = self.flowing_since.take().is_some();
         if self.failures >= max_retries {
             return None;
@@ -68,6 +69,7 @@ impl Backoff {
 /// between 0 and 250 ms·2ⁿ, at most 8 s (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). `random` is a
 /// random number.
 pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> Duration {
+    // At most 2^16, which is far above the maximum: a larger shift would overflow.
     let most = BASE_DELAY.saturating_mul(1_u32 << failures.min(16)).min(MAX_DELAY);
     let jittered = most.mul_f64(random as f64 / u64::MAX as f64);
     match error.retry_after() {

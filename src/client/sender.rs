@@ -74,6 +74,7 @@ impl Sender {
         let exchange = Arc::clone(exchange);
         let sent = Instant::now();
         let on_cancel = self.abort_on(cancel, &exchange);
+        // `abort_on` runs the hook at once if the token was cancelled before.
         if let Some(cancelled) = exchange.cancelled() {
             return Err((cancelled, exchange));
         }
@@ -81,6 +82,7 @@ impl Sender {
         let run = |sent| exchange.enter(|| self.agent.run(self.with_limits(request, sent)));
         let result = self.request(request, url).and_then(run);
         match (result, exchange.cancelled()) {
+            // First: a cancel shuts the socket down, so ureq's error is only a consequence.
             (_, Some(cancelled)) => Err((cancelled, exchange)),
             (Err(error), None) => Err((describe(error), exchange)),
             (Ok(response), None) if exchange.note_head() => {
@@ -119,6 +121,7 @@ impl Sender {
         let origin = url.origin();
         let secrets = self.auth.iter().find(|(secret_of, _)| secret_of == origin);
         if let Some((_, authorization)) = secrets {
+            // Compared with the origin of this hop: after a redirect to another origin the credentials are not sent.
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
         if !request.headers.is_empty() && origin == request.url.origin() {
@@ -151,6 +154,8 @@ impl Answer {
             self.exchange.read_until(Instant::now() + limit);
             // The result does not matter: a connection that is not drained is closed.
             let body = &mut self.response.body_mut().as_reader();
+            // One byte more, so that the end of a body of the maximum length is read too: that makes ureq release the
+            // connection.
             drop(io::copy(&mut body.take(SMALL_BODY + 1), &mut io::sink()));
         }
     }

@@ -229,6 +229,7 @@ impl<R: Send + 'static> Shared<R> {
             // The next read fails, and the winner continues the body.
             return;
         }
+        // Set while the threads are joined, so that none of them wins in that time.
         let is_over = std::mem::replace(&mut state.is_over, true);
         let hedges = std::mem::take(&mut state.hedges);
         let alarm = state.alarm.take();

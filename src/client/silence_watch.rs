@@ -32,6 +32,7 @@ impl SilenceWatch {
             result => return result,
         }
         if let Some(then) = self.then.upgrade() {
+            // The first part has just timed out, so the silence began that long ago.
             let now = Instant::now();
             then.handle_silence(now.checked_sub(self.after).unwrap_or(now));
         }

@@ -97,6 +97,7 @@ impl Tls {
         config: &Config,
         limit: HandshakeLimit,
     ) -> Result<TlsTransport<T>, ureq::Error> {
+        // A URL has IPv6 addresses in brackets (RFC 3986, section 3.2.2), a certificate does not.
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(bare.to_owned()).map_err(|cause| {
             let why = format!("{host} is not a name that a certificate can have");

@@ -69,6 +69,7 @@ impl WaitState {
     /// The reason why a call has to end without its bytes. `cancelled` is the reason why the source was cancelled, if it
     /// was.
     pub(crate) fn broken_off(&self, begun: Begun, cancelled: Option<CancelReason>) -> Option<Error> {
+        // First: a cancel is permanent, and often the reason for the other errors.
         if let Some(reason) = cancelled {
             return Some(Error::cancelled(reason));
         }
@@ -200,6 +201,7 @@ impl TimeLimit {
 
     /// Extends the limit if there was progress since.
     pub(crate) fn extend(&mut self, last_progress: Option<Instant>) {
+        // Progress from before the call does not count.
         self.since = last_progress.map_or(self.since, |progress| progress.max(self.since));
     }
 

@@ -54,6 +54,7 @@ impl H1Body {
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         if self.direct.is_none() {
             self.is_read_large |= buf.len() >= LARGE;
+            // ureq has to decode chunked bodies, so they are never read directly.
             if self.framing.by_length && self.is_read_large {
                 self.exchange.lending.allow();
             }

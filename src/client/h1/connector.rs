@@ -251,6 +251,8 @@ impl Transport for Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
+        // First the socket, then the binding, then the pool: a late cancel must not shut down the connection of the next
+        // request.
         self.take_back();
         self.unbind();
         if let Some(connection) = self.connection.take().filter(|_| self.is_fit) {

@@ -85,6 +85,7 @@ impl HeadTranslator {
                 }
                 HeadKind::Http(Extent { len, .. }) if head::is_interim(&buffers.input()[..len]) => {
                     interim += len;
+                    // An endless sequence of interim responses never reaches the limit of a single head.
                     if interim > MAX_INTERIM {
                         return Err(too_large());
                     }

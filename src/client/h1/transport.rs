@@ -75,6 +75,7 @@ impl Tcp {
     }
 
     pub(crate) fn set_read_timeout(&mut self, wanted: Option<Duration>) -> io::Result<()> {
+        // Saves a system call for most reads.
         if wanted != self.read_timeout {
             self.socket.set_read_timeout(wanted)?;
             self.read_timeout = wanted;

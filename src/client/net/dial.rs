@@ -45,6 +45,7 @@ impl Dialer {
     ) -> Result<(Link, ShutdownHandle), ureq::Error> {
         let next_hop = self.proxy.as_ref().map_or(origin, HttpProxy::origin);
         let addresses = self.lookups.addresses(next_hop, exchange).map_err(carry)?;
+        // After the lookup, which has its own limit.
         let began = Instant::now();
         let socket = self.connect(&addresses, exchange).map_err(carry)?;
         let handle = socket.shutdown_handle();
@@ -71,10 +72,12 @@ impl Dialer {
             happy_eyeballs::connect(&exchange.order(addresses), self.connect_timeout, &released, || {
                 self.counters.dialled.fetch_add(1, Ordering::Relaxed);
             });
+        // A cancel drops the holder, which ends `connect` with another error. Return the cancel.
         if let Some(cancelled) = exchange.cancelled() {
             return Err(cancelled);
         }
         let mut socket = connected?;
+        // Nagle's algorithm would hold small writes back until an acknowledgement arrives, for example in a TLS handshake.
         socket.set_nodelay().map_err(|error| {
             Error::new(ErrorKind::Unreachable, "the connection was lost").with_cause(error)
         })?;

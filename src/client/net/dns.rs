@@ -177,11 +177,13 @@ impl Lookups {
 
     /// The addresses of `host`. Blocks until they are known, for at most the limit.
     fn resolve(self: &Arc<Self>, host: &str, exchange: Option<&Exchange>) -> Result<Vec<IpAddr>, Error> {
+        // An IP address needs no lookup. IPv6 addresses are in brackets (RFC 3986, section 3.2.2).
         if let Ok(address) = host.trim_matches(['[', ']']).parse() {
             return Ok(vec![address]);
         }
         let mut state = self.state.lock();
         if let Some(known) = state.known.get(host) {
+            // A failure is not reused: the next request looks the name up again.
             if known.failure.is_none() && !known.is_outdated && known.at.elapsed() < self.max_age {
                 return Ok(known.addresses.clone());
             }
@@ -205,6 +207,7 @@ impl Lookups {
                 return Err(cancelled);
             }
             let known = state.known.get(host);
+            // Only a result that is newer than this wait: `resolve` has already rejected an older one.
             if let Some(known) = known.filter(|known| known.at >= asked && !known.is_outdated) {
                 return known.answer();
             }
@@ -236,6 +239,7 @@ impl Lookups {
             let spawned =
                 thread::Builder::new().name("windway-lookup".into()).spawn(move || lookups.run(first, id));
             if let Err(error) = spawned {
+                // `poll_start` has already counted it as running.
                 state.running.pop();
                 if state.running.is_empty() {
                     state.pending.remove(&host);
@@ -356,6 +360,7 @@ impl State {
         known.at = at;
         known.is_outdated = false;
         known.failure = failure;
+        // After a failure the addresses of an earlier lookup stay: they often still work.
         if known.failure.is_none() {
             known.addresses = addresses;
         }

@@ -84,6 +84,7 @@ pub(crate) fn connect(
             recv(attempts.ended) -> ended => match ended {
                 Ok(Ended { result: Ok(socket), .. }) => {
                     let winner = socket.shutdown_handle();
+                    // The drop of `attempts` shuts down all that are left in it.
                     attempts.under_way.retain(|(other, _)| !other.is_same(&winner));
                     return Ok(socket);
                 }
@@ -107,6 +108,7 @@ pub(crate) fn connect(
 impl Attempts {
     fn begin(&mut self, address: SocketAddr) {
         if let Err(error) = self.try_begin(address) {
+            // Sent like the result of a thread, so that the next address is tried.
             self.done.send(Ended { address, result: Err(error) }).unwrap_or_default();
         }
     }
@@ -135,6 +137,7 @@ impl Drop for Attempts {
     fn drop(&mut self) {
         for (socket, thread) in self.under_way.drain(..) {
             socket.shut_down();
+            // Elsewhere the join would block until the system gives up the connect.
             if SHUTDOWN_ENDS_CONNECT && thread.join().is_err() {
                 log::error!("a connect panicked");
             }

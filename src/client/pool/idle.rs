@@ -113,6 +113,7 @@ impl<C> IdleConnections<C> {
         let old = origin_pool.expire(now, limits);
         origin_pool.used = now;
         origin_pool.failed = false;
+        // The last one: the server has had the least time to close it.
         let last = origin_pool.ready.iter().rposition(|(connection, _)| is_wanted(connection));
         (last.and_then(|at| origin_pool.ready.remove(at)).map(|(connection, _)| connection), old)
     }
@@ -171,6 +172,7 @@ impl<C> IdleConnections<C> {
 
     /// Sets the number of connections to `origin` that should be ready while it is in use.
     pub(crate) fn want(&mut self, origin: &Origin, ready: usize, now: Instant) {
+        // More would be closed again as surplus.
         let ready = ready.min(self.limits.per_origin);
         let origin_pool = self.origin_pool(origin, now);
         origin_pool.wanted = ready;
@@ -291,6 +293,7 @@ impl<C> IdleConnections<C> {
             gone.push(surplus);
         }
         self.origins.retain(|_, origin_pool| {
+            // A refusal is remembered even if the origin is unused: otherwise it would be preconnected again.
             let is_in_use = origin_pool.preconnect_holders + origin_pool.dialling.len() > 0
                 || origin_pool.used + max_age > now;
             is_in_use || !origin_pool.ready.is_empty() || origin_pool.is_refused(now)
