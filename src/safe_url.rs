@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn host_path_and_names_are_shown_and_no_value_is() {
+    fn host_path_and_names_are_shown_but_no_values() {
         for (text, expected) in [
             ("http://host", "http://host/"),
             ("https://u:p@host:8443/a/b.mp3?token=s&e=1#f", "https://host:8443/a/b.mp3?token=…&e=…#…"),

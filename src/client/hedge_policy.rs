@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn where_one_connection_is_served_at_a_time_no_new_one_is_opened_beside_a_new_one() {
+    fn a_single_connection_origin_gets_no_second_new_connection() {
         let single_connection = |it| Waiting { is_reused: false, is_single_connection: true, ..it };
         assert_eq!(run(single_connection), [(500, Over::Proven)]);
         assert_eq!(run(|it| Waiting { is_single_connection: true, ..it }).len(), 3);

@@ -232,7 +232,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read_back(start in 0..u64::MAX / 2, len in 1..1_000_000_u64, more in 0..1_000_000_u64) {
+        fn a_formatted_range_is_parsed_back(start in 0..u64::MAX / 2, len in 1..1_000_000_u64, more in 0..1_000_000_u64) {
             let range = ByteRange::new(start, start + len);
             let total = range.end + more;
             let parsed = ContentRange::parse(&format!("bytes {range}/{total}"));

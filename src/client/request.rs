@@ -18,7 +18,7 @@ use crate::types::ByteRange;
 
 /// Longest silence limit of a long poll. Servers answer long polls within minutes; the limit keeps sums of durations from
 /// overflowing.
-const LONGEST_HOLD: Duration = Duration::from_secs(24 * 3600);
+const MAX_HOLD: Duration = Duration::from_secs(24 * 3600);
 
 /// A GET request to be sent. Cheap to clone, because hedged requests share it.
 #[derive(Clone)]
@@ -165,7 +165,7 @@ impl Request {
 
     /// Makes the request a long poll: the server may be silent for `limit`.
     pub(crate) fn hold(&mut self, limit: Duration) {
-        self.parts().held = Some(limit.min(LONGEST_HOLD));
+        self.parts().held = Some(limit.min(MAX_HOLD));
     }
 
     /// Silence limit of a long poll. `None` for other requests.

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_with_nothing_in_between_is_read_past_ureq() {
+    fn only_a_direct_connection_is_read_without_ureq() {
         for is_proxied in [false, true] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let url = format!("http://{}/", listener.local_addr().unwrap());

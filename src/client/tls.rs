@@ -254,7 +254,8 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if self.trusted.contains(end_entity) {
-            return verify_itself(end_entity, server_name, now).map(|()| ServerCertVerified::assertion());
+            return verify_without_chain(end_entity, server_name, now)
+                .map(|()| ServerCertVerified::assertion());
         }
         self.by_roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
@@ -283,7 +284,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// Checks the time and the name of a certificate that needs no chain, because it is trusted itself.
-fn verify_itself(
+fn verify_without_chain(
     certificate: &CertificateDer<'_>,
     server_name: &ServerName<'_>,
     now: UnixTime,

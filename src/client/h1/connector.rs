@@ -5,7 +5,7 @@
 //!  agent.run ─▶ Connect: from the pool? no ──▶ Dialer: TCP ─▶ a proxy's tunnel ─▶ TLS, for https
 //!                  │                             │
 //!                  ▼                             ▼
-//!               Watched ◀────────────────────────┘
+//!               BoundConnection ◀────────────────┘
 //! ```
 //!
 //! ureq's own pool is empty: ureq drops each connection after its request, and a dropped connection that can be reused returns
@@ -49,13 +49,13 @@ impl Resolver for NoAddresses {
 pub(crate) struct Connect(pub(crate) Arc<ConnectionPool>);
 
 impl Connector<()> for Connect {
-    type Out = Watched;
+    type Out = BoundConnection;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
         _: Option<()>,
-    ) -> Result<Option<Watched>, ureq::Error> {
+    ) -> Result<Option<BoundConnection>, ureq::Error> {
         let pool = &self.0;
         // Only an exchange with an origin calls ureq, so these errors never happen.
         let exchange = Exchange::current().ok_or(ureq::Error::ConnectionFailed)?;
@@ -75,7 +75,7 @@ impl Connector<()> for Connect {
             }
             None => pool.open(&origin, &exchange, details.config, details.timeout)?,
         };
-        Ok(Some(Watched {
+        Ok(Some(BoundConnection {
             connection: Some(connection),
             pool: Arc::clone(pool),
             origin,
@@ -88,7 +88,7 @@ impl Connector<()> for Connect {
 }
 
 /// A connection bound to the request that uses it. Turns breaks into errors that ureq can't mistake for the end of a body.
-pub(crate) struct Watched {
+pub(crate) struct BoundConnection {
     /// `None` only while it is dropped.
     connection: Option<Connection>,
     pool: Arc<ConnectionPool>,
@@ -103,7 +103,7 @@ pub(crate) struct Watched {
     translator: HeadTranslator,
 }
 
-impl Watched {
+impl BoundConnection {
     fn connection(&mut self) -> &mut Connection {
         self.connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"))
     }
@@ -159,7 +159,7 @@ impl Watched {
 }
 
 /// Waits for more bytes of a body whose silences are watched.
-fn await_watched(
+fn await_body(
     transport: &mut dyn Transport,
     timeout: NextTimeout,
     silence: &SilenceWatch,
@@ -188,7 +188,7 @@ fn is_break(error: &io::Error) -> bool {
     )
 }
 
-impl Transport for Watched {
+impl Transport for BoundConnection {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.connection().link.buffers()
     }
@@ -220,7 +220,7 @@ impl Transport for Watched {
         let transport = connection.link.transport()?;
         let silence = exchange.as_ref().and_then(|exchange| exchange.silence());
         let result = match silence.filter(|_| translator.is_over()) {
-            Some(silence) => await_watched(transport, timeout, silence),
+            Some(silence) => await_body(transport, timeout, silence),
             None => translator.await_input(transport, timeout, |transport| {
                 let received = transport.await_input(timeout)?;
                 // At the first byte, not at the end of the head: a whole head may take long, and a response that has begun
@@ -249,7 +249,7 @@ impl Transport for Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for BoundConnection {
     fn drop(&mut self) {
         // First the socket, then the binding, then the pool: a late cancel must not shut down the connection of the next
         // request.
@@ -261,8 +261,8 @@ impl Drop for Watched {
     }
 }
 
-impl fmt::Debug for Watched {
+impl fmt::Debug for BoundConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watched").field("connection", &self.connection).finish_non_exhaustive()
+        f.debug_struct("BoundConnection").field("connection", &self.connection).finish_non_exhaustive()
     }
 }

@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_for_names_that_hang_are_limited_and_those_given_up_need_none() {
+    fn lookup_threads_are_limited_and_abandoned_names_need_none() {
         let now = Instant::now();
         let mut state = State::default();
         for name in 0..100 {
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lookup_that_hangs_since_before_the_network_changed_is_not_waited_for() {
+    fn a_hanging_lookup_of_the_old_network_is_not_waited_for() {
         let now = Instant::now();
         let mut state = State::default();
         state.begin_wait("host");

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_one_that_became_idle_is_taken_and_old_ones_go() {
+    fn the_connection_that_became_idle_last_is_taken_and_old_ones_are_removed() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         assert_eq!(idle.checkout(&a, |_| true, now), (None, vec![]));
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_dialled_once_and_again_after_a_checkout() {
+    fn missing_connections_are_dialled_once_and_again_after_a_checkout() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         assert_eq!(idle.poll_dial(now), None);
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_dialled_for_an_origin_that_fails_or_that_nobody_uses() {
+    fn nothing_is_dialled_for_an_origin_that_fails_or_is_unused() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         idle.keep_preconnected(&a, true, now);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_dialled_for_an_origin_that_answers_one_at_a_time() {
+    fn nothing_is_dialled_for_an_origin_that_serves_one_connection_at_a_time() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         let single_connection = idle.keep_preconnected(&a, true, now);
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wanted_is_taken_from_behind_what_is_not() {
+    fn a_checkout_skips_connections_that_do_not_match() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         drop(idle.put(&a, 1, now));
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_pool_gives_all_back_and_is_filled_again() {
+    fn a_cleared_pool_returns_all_connections_and_is_filled_again() {
         let now = Instant::now();
         let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
         idle.want(&a, 1, now);
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_dials_hold_up_no_other_origin_and_are_limited() {
+    fn slow_dials_delay_no_other_origin_and_are_limited() {
         let now = Instant::now();
         let limits = Limits { per_origin: 3, over_all: 100, max_age: AGE };
         let mut idle = IdleConnections::<u32>::new(limits);
@@ -535,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_that_refuses_loses_what_is_idle_and_gets_nothing_ahead_for_a_while() {
+    fn an_origin_that_refuses_loses_its_idle_connections_and_is_not_preconnected_for_a_while() {
         let now = Instant::now();
         let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
         idle.keep_preconnected(&a, true, now);
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn what_became_idle_before_a_time_can_be_let_go() {
+    fn connections_that_became_idle_before_a_time_are_removed() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         idle.put(&a, 1, now);

@@ -312,7 +312,7 @@ FrFblw0jM3knQJ8Q/x/QqmcL/cxHiTv/57zR2U0=
         }
 
         #[test]
-        fn nor_does_a_certificate_that_is_cut_or_damaged(
+        fn no_cut_or_damaged_certificate_makes_it_panic(
             at in any::<prop::sample::Index>(), byte in any::<u8>(), is_cut in any::<bool>(),
         ) {
             let mut bytes = der(WITH_ALTERNATIVE_NAMES).to_vec();
