@@ -125,6 +125,7 @@ impl Intervals {
         let end = touched.last().map_or(to, |(_, end)| to.max(*end));
         self.known.splice(first..behind, [(start, end)]);
         if self.known.len() > MAX_INTERVALS {
+            // The gaps before it are lost: a late read of that time counts as already counted.
             self.floor = Some(self.known.remove(0).1);
         }
         to - from - known
@@ -146,6 +147,7 @@ impl Bandwidth {
     /// Records a response head that arrived `ttfb` after its request was sent.
     pub(crate) fn handle_head(&mut self, ttfb: Duration) {
         let Heads { mean, last, least, count } = &mut self.heads;
+        // An exponentially weighted mean, in which each new time has a quarter of the weight.
         *mean = Some((mean.unwrap_or(ttfb) * 3 + ttfb) / 4);
         last[*count % last.len()] = Some(ttfb);
         *least = last.iter().flatten().min().copied();

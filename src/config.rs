@@ -482,6 +482,7 @@ impl DownloaderConfig {
         if self.max_concurrent > MAX_WORKERS {
             return wrong("max_concurrent", "is more than 1024, the maximum number of threads");
         }
+        // A single worker is never reserved, whatever the option says: see `effective_reserved`.
         if self.reserved >= self.max_concurrent && self.max_concurrent > 1 {
             return wrong("reserved", "is not less than max_concurrent: no prefetch would ever run");
         }

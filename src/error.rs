@@ -226,6 +226,7 @@ impl Error {
     }
 
     fn edit(mut self, change: impl FnOnce(&mut Report)) -> Self {
+        // Usually not shared yet: an error is completed where it is made.
         match Arc::get_mut(&mut self.0) {
             Some(report) => change(report),
             None => {
@@ -293,6 +294,8 @@ impl Error {
             | ErrorKind::Disconnected
             | ErrorKind::Truncated
             | ErrorKind::RangeIgnored => true,
+            // RFC 9110, section 15.5.9 (408), RFC 8470, section 5.2 (425), RFC 6585, section 4 (429): the client may repeat the
+            // request.
             ErrorKind::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => false,
         }

@@ -400,6 +400,7 @@ impl<E> fmt::Debug for Bus<E> {
 /// ```
 pub struct Subscriber<E = Event> {
     queue: Arc<Queue<E>>,
+    /// Weak, because the drop of the bus ends the subscription.
     bus: Weak<Subscribers<E>>,
 }
 
@@ -488,6 +489,7 @@ impl<E> Subscriber<E> {
     pub fn ready(&self) -> Receiver<()> {
         let mut backlog = self.queue.backlog.lock();
         if backlog.closed {
+            // Its sender is dropped, so the channel is disconnected.
             return crossbeam_channel::bounded(1).1;
         }
         let (_, receiver) = backlog.signal.get_or_insert_with(|| crossbeam_channel::bounded(1));

@@ -274,6 +274,7 @@ impl Stream {
     /// after a drop. The caller becomes responsible for [`Source::close`]: only a stream that is made from the returned source
     /// calls it.
     pub fn into_source(self) -> Arc<dyn Source> {
+        // Relaxed: only the drop of the last `Arc` reads it, which happens after this store.
         self.source.is_given_away.store(true, Ordering::Relaxed);
         Arc::clone(&self.source.source)
     }

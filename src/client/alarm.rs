@@ -118,6 +118,7 @@ impl Alarms {
         while !state.closed {
             let now = Instant::now();
             self.call_due(&mut state, now);
+            // No alarm was set in the last `LINGER`.
             if is_idle && state.alarms.is_empty() {
                 break;
             }

@@ -99,6 +99,7 @@ impl Exchange {
 
     /// Runs `call` with this exchange as the thread's current one.
     pub(super) fn enter<T>(self: &Arc<Self>, call: impl FnOnce() -> T) -> T {
+        // A guard, so that a panic in `call` can't leave the exchange to the thread's next request.
         struct Leave;
         impl Drop for Leave {
             fn drop(&mut self) {

@@ -120,6 +120,7 @@ impl ResponseHead {
     /// (RFC 9110, section 15.3.7); request the rest separately. If [`total`](Self::total) is unknown, this is also true if the
     /// resource may continue.
     pub fn is_shorter_than_asked(&self) -> bool {
+        // A range may end beyond the resource: then the end of the resource counts.
         let wanted = self.0.asked.map_or(u64::MAX, |asked| asked.end).min(self.0.total.unwrap_or(u64::MAX));
         let end = self.0.body_len.map_or(u64::MAX, |len| self.0.start.saturating_add(len));
         self.0.is_partial && end < wanted
@@ -197,6 +198,7 @@ impl ResponseHead {
 
 impl fmt::Debug for ResponseHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the header fields: their values may be secrets, such as cookies.
         f.debug_struct("ResponseHead")
             .field("status", &self.0.status)
             .field("url", &self.0.url)

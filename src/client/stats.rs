@@ -24,6 +24,7 @@ impl Counters {
     /// A snapshot of the counters, with the given number of idle connections.
     pub(super) fn stats(&self, idle: usize) -> ClientStats {
         ClientStats {
+            // Relaxed: no other memory depends on the counters, so they may be of slightly different times.
             requests: self.requests.load(Ordering::Relaxed),
             dialled: self.dialled.load(Ordering::Relaxed),
             preconnected: self.preconnected.load(Ordering::Relaxed),

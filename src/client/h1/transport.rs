@@ -54,6 +54,7 @@ pub(crate) struct Tcp {
 
 /// Fails if `timeout` has passed.
 fn check(timeout: NextTimeout) -> Result<NextTimeout, ureq::Error> {
+    // The limit has passed. `NextTimeout::not_zero` would make a second of it, because sockets refuse a limit of zero.
     if timeout.after.is_zero() { Err(ureq::Error::Timeout(timeout.reason)) } else { Ok(timeout) }
 }
 

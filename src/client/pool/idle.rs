@@ -142,6 +142,7 @@ impl<C> IdleConnections<C> {
     pub(crate) fn note_unanswered(&mut self, origin: &Origin) -> bool {
         let Some(origin_pool) = self.origins.get_mut(origin) else { return false };
         origin_pool.unanswered += 1;
+        // Equal, not at least: the caller logs it once.
         origin_pool.unanswered == UNANSWERED && !origin_pool.single_connection.swap(true, Ordering::Relaxed)
     }
 
@@ -264,6 +265,7 @@ impl<C> IdleConnections<C> {
     /// Removes and returns the connections to `origin` that became idle before `since`.
     pub(crate) fn clear_older(&mut self, origin: &Origin, since: Instant) -> Vec<C> {
         let Some(origin_pool) = self.origins.get_mut(origin) else { return Vec::new() };
+        // `ready` is in the order in which the connections became idle.
         let younger = origin_pool.ready.partition_point(|(_, idle_since)| *idle_since < since);
         origin_pool.ready.drain(..younger).map(|(connection, _)| connection).collect()
     }
