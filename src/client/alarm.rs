@@ -238,7 +238,7 @@ mod tests {
             None
         });
         for _ in 0..2 {
-            calls.recv_timeout(Duration::from_secs(60)).expect("called once, and once more");
+            calls.recv_timeout(Duration::from_secs(60)).expect("called twice");
         }
         alarms.close();
     }

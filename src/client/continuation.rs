@@ -200,8 +200,7 @@ impl Continuation {
         // RFC 9110, section 15.3.7: a part may be shorter than requested, so the end of a part of unknown length does not prove
         // that the resource ends there. If it adds nothing after the known bytes, the resource does end there.
         if begun.is_partial && (begun.has_advanced || at < offset) {
-            let why =
-                format!("a part ended at {offset}, but no response said that the resource ends expected");
+            let why = format!("a part ended at {offset}, but no response said that the resource ends there");
             return Err(Error::new(ErrorKind::Truncated, why));
         }
         if self.is_doubtful_end() && self.asked.is_some_and(|asked| asked.start > 0) {

@@ -175,7 +175,7 @@ impl Response {
         if let Some(silence) = &self.silence {
             silence.end_wait(result.is_ok());
         }
-        result.map(|got| got.unwrap_or_else(|| unreachable!("only brief reads come to nothing")))
+        result.map(|got| got.unwrap_or_else(|| unreachable!("only brief reads return `None`")))
     }
 
     /// As [`read_chunk`](Self::read_chunk), but blocks for at most [`BRIEF`](super::body::BRIEF): `None` if nothing arrived.

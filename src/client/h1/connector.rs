@@ -105,7 +105,7 @@ pub(crate) struct BoundConnection {
 
 impl BoundConnection {
     fn connection(&mut self) -> &mut Connection {
-        self.connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"))
+        self.connection.as_mut().unwrap_or_else(|| unreachable!("set until the drop"))
     }
 
     fn unbind(&mut self) {
@@ -216,7 +216,7 @@ impl Transport for BoundConnection {
         }
         self.lend(timeout)?;
         let Self { connection, pool, origin, exchange, translator, .. } = self;
-        let connection = connection.as_mut().unwrap_or_else(|| unreachable!("there until the drop"));
+        let connection = connection.as_mut().unwrap_or_else(|| unreachable!("set until the drop"));
         let transport = connection.link.transport()?;
         let silence = exchange.as_ref().and_then(|exchange| exchange.silence());
         let result = match silence.filter(|_| translator.is_over()) {

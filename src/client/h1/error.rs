@@ -22,7 +22,7 @@ pub(crate) fn describe(error: ureq::Error) -> Error {
         ureq::Error::HostNotFound => (ErrorKind::HostNotFound, "the host was not found"),
         ureq::Error::BadUri(_) => (ErrorKind::InvalidUrl, "the URL can't be requested"),
         ureq::Error::LargeResponseHeader(..) => {
-            (ErrorKind::Protocol, "the response head is larger than allowed")
+            (ErrorKind::Protocol, "the response head is larger than ClientConfig::max_head")
         }
         _ => (ErrorKind::Protocol, "the response is not valid HTTP"),
     };

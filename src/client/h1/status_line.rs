@@ -109,7 +109,7 @@ impl HeadTranslator {
             }
         }
         if !received && !transport.buffers().input().is_empty() {
-            let why = "the connection was closed in the response head";
+            let why = "the connection was closed within the response head";
             return Err(carry(Error::new(ErrorKind::Disconnected, why)));
         }
         self.is_due = false;

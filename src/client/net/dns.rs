@@ -217,7 +217,7 @@ impl Lookups {
                     Some(known) if !known.addresses.is_empty() => Ok(known.addresses.clone()),
                     _ => Err(Error::new(
                         ErrorKind::ConnectTimedOut,
-                        format!("looking up the name {host} timed out"),
+                        format!("looking up the name {host} timed out after {:?}", self.limit),
                     )),
                 };
             }

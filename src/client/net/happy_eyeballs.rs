@@ -92,7 +92,7 @@ pub(crate) fn connect(
                     pending -= 1;
                     last = describe(address, error);
                 }
-                Err(_) => unreachable!("there is a sender in the same place"),
+                Err(_) => unreachable!("`attempts` owns a sender of this channel"),
             },
             recv(next) -> _ => {
                 if is_round_over {
