@@ -30,7 +30,7 @@ pub(super) struct HedgePolicy {
     over_proven: bool,
     /// Number of hedged requests that were sent over new connections.
     over_new: u32,
-    /// Silence of the first connection at which the next one may use a new connection.
+    /// Silence of the first connection at which the next hedged request over a new connection may start.
     new_at: Duration,
 }
 
