@@ -285,7 +285,7 @@ const RESERVED: [&str; 17] = [
     "content-length",
     "transfer-encoding",
     "expect",
-    // The URL decides the host. Credentials for a proxy belong into the proxy's URL: here they would be sent to the origin.
+    // The URL decides the host. Credentials for a proxy belong in the proxy's URL: here they would be sent to the origin.
     "host",
     "proxy-authorization",
 ];

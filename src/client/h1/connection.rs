@@ -32,7 +32,7 @@ impl Link {
         match self {
             Self::Direct(tcp) => Ok(tcp),
             Self::Layered(transport) => Ok(&mut **transport),
-            // Never happens: the reader of the body uses the lent connection.
+            // Ends the read of ureq that lent the connection. `H1Body` ignores this error and reads from the lent connection.
             Self::Lent(_) => {
                 Err(carry(Error::new(ErrorKind::Protocol, "the connection is lent to its body")))
             }

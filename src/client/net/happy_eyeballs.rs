@@ -1,7 +1,7 @@
 //! Happy eyeballs: connects to the address that answers first (RFC 8305, section 5).
 //!
-//! Each address is tried on a thread of its own: a blocking connect is the only portable one, and where a shutdown of the
-//! socket does not end it, it has to be left to its thread.
+//! Each address is tried on a thread of its own, so that several blocking connects run in parallel. Where a shutdown of the
+//! socket does not end a connect, it is left to its thread.
 
 use std::io;
 use std::net::SocketAddr;
