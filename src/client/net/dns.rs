@@ -58,7 +58,7 @@ struct State {
     queue: VecDeque<String>,
     /// Running lookups, one for each thread.
     running: Vec<Running>,
-    /// Number of lookups started so far. The next id.
+    /// Number of lookups started so far, which is the id of the last one.
     started: u64,
     /// Names in `queue`, and names whose lookup runs on the current network.
     pending: HashSet<String>,
@@ -132,7 +132,7 @@ impl Lookups {
         self.changed.notify_all();
     }
 
-    /// Marks all results as outdated, after a change of network. They are only used if a new lookup does not end in time.
+    /// Marks all results as outdated, after a change of network. They are only used if a new lookup does not succeed in time.
     /// Running lookups may hang on the old network or return addresses of it, so names that threads wait for are looked up
     /// again in parallel.
     pub(crate) fn outdate(&self) {
