@@ -90,7 +90,7 @@ impl Continuation {
     pub(crate) fn range(&self) -> Option<ByteRange> {
         let begun = self.begun.as_ref()?;
         let start = begun.offset - begun.tail.len() as u64;
-        // If the body ends with the resource, request an open range: every server that has ranges supports it.
+        // If the body ends with the resource, request an open range: servers support that form best.
         let end = begun.end.filter(|end| begun.representation.total() != Some(*end));
         Some(ByteRange::new(start, end.unwrap_or(u64::MAX)))
     }

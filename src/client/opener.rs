@@ -199,7 +199,7 @@ impl Opener {
             Ok(Some(accepted)) => accepted,
             Ok(None) => return Ok(None),
             Err(error) => {
-                // A success has a long body: its connection is closed instead.
+                // A success may have a long body: its connection is closed instead.
                 if !status.is_success() {
                     answer.drain();
                 }
