@@ -303,9 +303,11 @@ pub struct DownloaderConfig {
     pub max_preempted: Option<usize>,
     /// Delay after the last urgent fetch starts before a prefetch may start. Default: zero.
     pub prefetch_delay: Duration,
-    /// A prefetch that has waited this long runs before urgent work, for one second or 256 KiB, so prefetches never
-    /// starve. At most half of the workers that are not reserved, but at least one, run aged prefetches at the same
-    /// time. Between two of them, urgent work that waits is served. Default: 10 s.
+    /// A prefetch that has waited this long goes before urgent work on the next free worker that is not reserved, and is not
+    /// preempted for one second or 256 KiB, so prefetches do not starve. The time counts from when it was queued, or from its
+    /// last turn of that length. `prefetch_delay` does not hold it up; it may preempt other prefetches, but never urgent
+    /// work. At most half of the workers that are not reserved, but at least one, are protected in this way at the same
+    /// time. Between two such turns, urgent work that waits is served. Default: 10 s.
     pub aging_threshold: Duration,
     /// Maximum number of submitted fetches of one peer that have no response yet. `execute` and `batch` block while the
     /// limit is reached. Default: 32.

@@ -266,7 +266,7 @@ impl fmt::Debug for Fetch {
 
 /// Receives the body of a fetch that a [`Peer`](crate::downloader::Peer) returned.
 ///
-/// Its methods run on a worker thread, one call at a time, and must not block: the worker would be lost to others. The
+/// Its methods run on a worker thread (`finish` on any of windway's threads), one call at a time, and must not block: the worker would be lost to others. The
 /// [crate's documentation](crate) lists the calls that they may make.
 ///
 /// ```
