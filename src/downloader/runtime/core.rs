@@ -231,9 +231,9 @@ impl Core {
         for (worker, task) in actions.tasks {
             self.slots[worker].put(task);
         }
-        for (peer, thread, worker, task) in actions.lent {
+        for (thread, worker, task) in actions.lent {
             if let Err(task) = thread.give(worker, task) {
-                self.give_back(peer, worker, task);
+                self.give_back(worker, task);
             }
         }
         for control in actions.aborts {

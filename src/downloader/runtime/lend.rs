@@ -25,8 +25,7 @@ use super::control::Control;
 use super::core::Core;
 use super::message::{Message, Task};
 use super::worker::run_task;
-use crate::downloader::schedule::{Answer, PeerKey, WorkerId};
-use crate::types::Priority;
+use crate::downloader::schedule::{PeerKey, WorkerId};
 
 /// A thread that is lent, as the machine sees it.
 pub(crate) struct LentThread {
@@ -73,7 +72,6 @@ impl LentThread {
 /// The current thread, lent to the downloader while it is blocked. Its drop ends that.
 pub(crate) struct Lent {
     core: Arc<Core>,
-    peer: PeerKey,
     thread: Arc<LentThread>,
 }
 
@@ -87,7 +85,7 @@ impl Lent {
     ) -> Self {
         let thread = Arc::new(LentThread { state: Mutex::new(State::Free), wake: Box::new(wake) });
         core.post(Message::Lent(peer, Arc::downgrade(&thread)));
-        Self { core, peer, thread }
+        Self { core, thread }
     }
 
     /// True if the current thread should call [`run`](Self::run).
@@ -103,7 +101,7 @@ impl Lent {
         let mut chunk = Box::default();
         loop {
             if is_over() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return self.core.give_back(self.peer, worker, task);
+                return self.core.give_back(worker, task);
             }
             let control = match &task {
                 Task::Run(job) => Some(Arc::clone(&job.control)),
@@ -127,27 +125,23 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some((worker, task)) = self.thread.take() {
-            self.core.give_back(self.peer, worker, task);
+            self.core.give_back(worker, task);
         }
     }
 }
 
 impl fmt::Debug for Lent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lent").field("peer", &self.peer).finish_non_exhaustive()
+        f.debug_struct("Lent").finish_non_exhaustive()
     }
 }
 
 impl Core {
     /// Gives back what a lent thread has not run.
-    pub(super) fn give_back(&self, peer: PeerKey, worker: WorkerId, task: Task) {
+    pub(super) fn give_back(&self, worker: WorkerId, task: Task) {
         match task {
             Task::Run(job) => self.post(Message::Preempted(worker, job, false)),
-            Task::Ask(_) => {
-                // Before the answer: another reader of the peer may wait for the work that it was to be asked for.
-                self.post(Message::Woken(peer, Priority::High));
-                self.post(Message::Answered(worker, Answer::Wait));
-            }
+            Task::Ask(_) => self.post(Message::NotAsked(worker)),
             Task::Stop => {}
         }
     }

@@ -59,7 +59,7 @@ pub(crate) enum Assigned {
 pub(super) struct Actions {
     pub(super) tasks: Vec<(WorkerId, Task)>,
     /// Tasks for lent threads.
-    pub(super) lent: Vec<(PeerKey, Arc<LentThread>, WorkerId, Task)>,
+    pub(super) lent: Vec<(Arc<LentThread>, WorkerId, Task)>,
     pub(super) endings: Vec<Ending>,
     /// To be dropped outside the turn: foreign code.
     pub(super) peers: Vec<Arc<PeerEntry>>,
@@ -114,6 +114,10 @@ impl Machine {
         match message {
             Message::Submitted(peer) => self.drain(peer, now, actions),
             Message::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
+            Message::NotAsked(worker) => {
+                self.assigned[worker] = None;
+                self.schedule.handle_not_asked(worker, now);
+            }
             Message::Answered(worker, answer) => {
                 self.assigned[worker] = None;
                 self.schedule.handle_answered(worker, answer, now);
@@ -325,7 +329,7 @@ impl Machine {
             };
             self.assigned.resize(self.assigned.len().max(worker + 1), None);
             match self.task(worker, assignment, now) {
-                Some(task) => actions.lent.push((peer, thread, worker, task)),
+                Some(task) => actions.lent.push((thread, worker, task)),
                 None => {
                     self.schedule.handle_finished(worker, now);
                     actions.threads.push(thread);

@@ -20,6 +20,8 @@ pub(crate) enum Message {
     /// There is something in the peer's channel.
     Submitted(PeerKey),
     Woken(PeerKey, Priority),
+    /// The worker did not ask the peer that it should ask.
+    NotAsked(WorkerId),
     /// The peer that the worker asked gave nothing.
     Answered(WorkerId, Answer),
     /// The peer that the worker asked gave this, and maybe has more.

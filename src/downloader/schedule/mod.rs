@@ -15,7 +15,8 @@
 //!    first fetch is first. Prefetches need an unreserved worker, and `prefetch_delay` since the last urgent fetch began.
 //!
 //! Urgent work without a worker *preempts* a running prefetch that is not protected: the first one that reaches a chunk. After 5 ms
-//! the one that has been silent longest is *aborted*: its connection is closed. Aged work preempts prefetches too, but only while
+//! the one that has been silent longest is *aborted*: its connection is closed. If that frees no worker in time, because a sink
+//! blocks, another one has to make room. Aged work preempts prefetches too, but only while
 //! no urgent work waits, and it aborts none: two slow prefetches would abort each other forever. A preempted prefetch continues
 //! before the rest of its class, and keeps its age unless it had a full turn. A peer that was asked may answer with a prefetch out of
 //! its turn; then that is queued.
@@ -27,6 +28,7 @@
 //! | guarantee | tested in |
 //! |---|---|
 //! | urgent work begins within 10 ms if a worker has anything but a protected turn, and within [`PROTECTED`] in any case | `properties` |
+//! | urgent work whose reader lends its thread begins at once, and holds no worker | `properties` |
 //! | an aged prefetch begins after a bounded time for each one that is as old | `properties` |
 //! | between two protected turns, waiting urgent work is served | `tests::aging` |
 //! | every fetch ends once; nothing of it is left | `properties` |
@@ -160,6 +162,13 @@ impl Schedule {
         admission
     }
 
+    /// `worker` did not ask the peer that it should ask, and is idle again.
+    pub(super) fn handle_not_asked(&mut self, worker: WorkerId, now: Instant) {
+        if let Some(asking) = self.workers.release(worker) {
+            self.backlog.update_pull(asking.peer, |pull| pull.handle_not_asked(asking.priority, now));
+        }
+    }
+
     /// `worker` has finished its fetch.
     pub(super) fn handle_finished(&mut self, worker: WorkerId, now: Instant) {
         if let Some((running, _)) = self.release(worker, now) {
@@ -252,7 +261,10 @@ impl Schedule {
         let wanted = missing.max(usize::from(self.is_preempted_by_age(now)));
         // An urgent fetch may make room, too, if no reader waits for it any more. Only its worker can find that out.
         wanted.min(
-            self.workers.pool().filter(|(_, running)| running.fetch.is_some() && !running.is_aborted).count(),
+            self.workers
+                .pool()
+                .filter(|(_, running)| running.fetch.is_some() && running.aborted.is_none())
+                .count(),
         )
     }
 
@@ -266,7 +278,7 @@ impl Schedule {
     ) -> Option<WorkerId> {
         let urgent = self.backlog.queues().urgent();
         let worker = self.preemptor.poll_abort(urgent, claimed, &self.workers, now, progressed)?;
-        self.workers.set_aborted(worker);
+        self.workers.set_aborted(worker, now);
         Some(worker)
     }
 
@@ -284,7 +296,7 @@ impl Schedule {
         // Beside an idle worker, a prefetch waits for the throttle, or for room.
         let throttle = self.throttle.opens_at().filter(|_| has_idle && !aging.is_empty());
         let aged = aging.next_deadline().filter(|_| throttle.is_some() || interruptible().next().is_some());
-        let abort = self.preemptor.next_deadline(&self.workers, now);
+        let abort = self.preemptor.next_deadline(self.backlog.queues().urgent(), &self.workers, now);
         let due = [self.backlog.next_deadline(), abort, throttle, aged];
         due.into_iter().flatten().chain(protected.map(Running::full_turn)).filter(|at| *at > now).min()
     }
@@ -362,7 +374,7 @@ impl Schedule {
             peer,
             priority: queue,
             fetch: Some((request, origin)),
-            is_aborted: false,
+            aborted: None,
             since: now,
             // If it is demoted, it has not waited as a prefetch yet.
             age: since.unwrap_or(now),
@@ -379,15 +391,8 @@ impl Schedule {
         let may_prefetch = self.workers.has_room() && !self.workers.is_lent(worker);
         let admissible = if may_prefetch { Priority::Low } else { Priority::High };
         let age = self.backlog.update_pull(peer, |pull| pull.handle_asked(choice.turn()))?.unwrap_or(now);
-        let asking = Running {
-            peer,
-            priority: admissible,
-            fetch: None,
-            is_aborted: false,
-            since: now,
-            age,
-            protected,
-        };
+        let asking =
+            Running { peer, priority: admissible, fetch: None, aborted: None, since: now, age, protected };
         self.workers.occupy(worker, asking);
         Some(Assignment::Ask { peer, admissible })
     }
@@ -397,7 +402,7 @@ impl Schedule {
         let FetchInfo { request, priority, origin } = fetch_info;
         let is_low = priority == Priority::Low;
         let protected = is_low && asking.protected;
-        if is_low && self.is_out_of_turn(worker, asking) {
+        if is_low && self.is_out_of_turn(worker, asking, now) {
             self.workers.release(worker);
             let is_queued = self.backlog.push(asking.peer, fetch_info, asking.age);
             return if is_queued { Admission::Waits } else { Admission::Refused };
@@ -412,12 +417,12 @@ impl Schedule {
     }
 
     /// True if a prefetch must not run now on the worker that asked for it.
-    fn is_out_of_turn(&self, worker: WorkerId, asking: Running) -> bool {
+    fn is_out_of_turn(&self, worker: WorkerId, asking: Running, now: Instant) -> bool {
         let priority = self.backlog.priority(asking.peer).unwrap_or(Priority::Low);
         // Urgent work came meanwhile, which goes before it and needs this worker.
         let is_passed = !asking.protected
             && self.backlog.queues().has_urgent_before_prefetches(priority)
-            && missing_workers(self.backlog.queues().urgent(), &self.workers) > 0;
+            && missing_workers(self.backlog.queues().urgent(), &self.workers, now) > 0;
         // The peer was asked for urgent work only, because no other worker may run a prefetch.
         let has_no_room = asking.priority == Priority::High && !self.workers.has_room();
         is_passed || has_no_room || self.workers.is_lent(worker)

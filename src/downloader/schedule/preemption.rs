@@ -20,7 +20,7 @@ impl Preemptor {
     /// Updates what waits. `urgent` fetches are queued. Returns how many running prefetches should make room, and whether one
     /// can be asked now.
     pub(super) fn update(&mut self, urgent: usize, workers: &Workers, now: Instant) -> (usize, bool) {
-        let missing = missing_workers(urgent, workers);
+        let missing = missing_workers(urgent, workers, now);
         let is_asking = missing > 0 && workers.pool().any(|(_, running)| running.is_preemptible(now));
         self.since = if is_asking { self.since.or(Some(now)) } else { None };
         (missing, is_asking)
@@ -37,7 +37,7 @@ impl Preemptor {
         progressed: impl Fn(WorkerId) -> M,
     ) -> Option<WorkerId> {
         let is_due = self.since.is_some_and(|since| since + PREEMPTION_LIMIT <= now);
-        if !is_due || missing_workers(urgent, workers) <= claimed {
+        if !is_due || missing_workers(urgent, workers, now) <= claimed {
             return None;
         }
         // What has just begun has not had the time to reach a chunk.
@@ -48,16 +48,22 @@ impl Preemptor {
     }
 
     /// When the next connection may be closed.
-    pub(super) fn next_deadline(&self, workers: &Workers, now: Instant) -> Option<Instant> {
-        let since = self.since?;
+    pub(super) fn next_deadline(&self, urgent: usize, workers: &Workers, now: Instant) -> Option<Instant> {
         let preemptible = workers.pool().filter(|(_, running)| running.is_preemptible(now));
-        let due = preemptible.map(|(_, running)| running.since.max(since) + PREEMPTION_LIMIT);
-        due.filter(|at| *at > now).min()
+        let since = |running: &Running| Some(running.since.max(self.since?) + PREEMPTION_LIMIT);
+        let abort = preemptible.filter_map(|(_, running)| since(running));
+        // Then urgent work asks others to make room.
+        let is_lacking = urgent > workers.idle();
+        let overdue = workers.pool().filter_map(|(_, running)| running.aborted.filter(|_| is_lacking));
+        abort.chain(overdue.map(|aborted| aborted + PREEMPTION_LIMIT)).filter(|at| *at > now).min()
     }
 }
 
-/// How many workers the queued urgent work lacks, beside those that are idle or are about to be, by an abort.
-pub(super) fn missing_workers(urgent: usize, workers: &Workers) -> usize {
-    let aborted = workers.pool().filter(|(_, running)| running.is_aborted).count();
-    urgent.saturating_sub(aborted + workers.idle())
+/// How many workers the queued urgent work lacks, beside those that are idle, or are about to be because of an abort.
+pub(super) fn missing_workers(urgent: usize, workers: &Workers, now: Instant) -> usize {
+    // Closing a connection ends all that a worker may be blocked on, except the user's sink. A worker that is not idle in time
+    // is in such a sink: others have to make room.
+    let is_leaving = |running: &Running| running.aborted.is_some_and(|at| now < at + PREEMPTION_LIMIT);
+    let leaving = workers.pool().filter(|(_, running)| is_leaving(running)).count();
+    urgent.saturating_sub(leaving + workers.idle())
 }

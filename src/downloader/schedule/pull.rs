@@ -119,6 +119,15 @@ impl Pull {
         }
     }
 
+    /// The peer was not asked after all, and waits as before. This costs nothing: it gave no fruitless answer.
+    pub(super) fn handle_not_asked(&mut self, asked: Priority, now: Instant) {
+        let State::Asking { woken, .. } = self.state else { return };
+        self.state = State::Queued(asked);
+        if let Some(priority) = woken {
+            self.handle_woken(priority, now);
+        }
+    }
+
     /// A fetch of the peer brought bytes.
     pub(super) fn handle_fruitful(&mut self) {
         self.cost = 0;

@@ -21,8 +21,8 @@ pub(super) struct Running {
     pub(super) priority: Priority,
     /// `None` while the worker asks the peer.
     pub(super) fetch: Option<(RequestId, Origin)>,
-    /// Its connection is being closed for urgent work.
-    pub(super) is_aborted: bool,
+    /// When its connection was closed for urgent work.
+    pub(super) aborted: Option<Instant>,
     /// When it got its worker.
     pub(super) since: Instant,
     /// Of a prefetch: since when it has waited for a full turn, which this one may become.
@@ -54,7 +54,7 @@ impl Running {
 
     /// True if it is a prefetch that runs and is not being closed.
     pub(super) fn is_interruptible(&self) -> bool {
-        self.priority == Priority::Low && self.fetch.is_some() && !self.is_aborted
+        self.priority == Priority::Low && self.fetch.is_some() && self.aborted.is_none()
     }
 
     /// True if urgent work may interrupt it now.
@@ -132,9 +132,9 @@ impl Workers {
     }
 
     /// Notes that the connection of what `worker` runs is being closed.
-    pub(super) fn set_aborted(&mut self, worker: WorkerId) {
+    pub(super) fn set_aborted(&mut self, worker: WorkerId, now: Instant) {
         if let Some(running) = &mut self.all[worker] {
-            running.is_aborted = true;
+            running.aborted = Some(now);
         }
     }
 

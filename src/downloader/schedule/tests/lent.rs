@@ -76,6 +76,19 @@ fn what_a_lent_thread_leaves_is_a_prefetch_and_frees_no_worker() {
 }
 
 #[test]
+fn a_question_that_is_given_back_again_and_again_is_not_paused() {
+    let now = Instant::now();
+    let (mut schedule, peer) = saturated(now);
+    schedule.handle_woken(peer, Priority::High, now);
+    for _ in 0..2000 {
+        let (worker, assignment) = schedule.assign_lent(peer, now).unwrap();
+        assert_eq!(assignment, Assignment::Ask { peer, admissible: Priority::High });
+        schedule.handle_not_asked(worker, now);
+        assert_eq!(schedule.next_lent(), Some(peer));
+    }
+}
+
+#[test]
 fn a_lent_thread_is_not_aborted_for_urgent_work_of_others() {
     let now = Instant::now();
     let mut schedule = new(1, 0);

@@ -27,6 +27,32 @@ fn urgent_work_preempts_a_prefetch_and_in_time_aborts_the_most_silent_one() {
 }
 
 #[test]
+fn if_an_abort_takes_effect_late_another_prefetch_makes_room() {
+    let mut schedule = new(2, 0);
+    let peer = schedule.handle_registered(Priority::High);
+    let start = Instant::now();
+    for number in [1, 2] {
+        schedule.handle_submitted(peer, fetch_info(number, Priority::Low), start);
+        schedule.poll_assignment(start).unwrap();
+    }
+    schedule.handle_submitted(peer, fetch_info(3, Priority::High), start);
+    assert_eq!(schedule.poll_preemptions(start), 1);
+    let mut now = start + PREEMPTION_LIMIT;
+    assert_eq!(schedule.poll_abort(now, 0, |worker| worker), Some(0));
+    assert_eq!(schedule.poll_preemptions(now), 0);
+    // The sink of this fetch blocks, so its worker stays busy.
+    assert_eq!(schedule.next_deadline(now), Some(now + PREEMPTION_LIMIT));
+    now += PREEMPTION_LIMIT;
+    assert_eq!(schedule.poll_preemptions(now), 1);
+    assert_eq!(schedule.next_deadline(now), Some(now + PREEMPTION_LIMIT));
+    now += PREEMPTION_LIMIT;
+    assert_eq!(schedule.poll_abort(now, 0, |worker| worker), Some(1));
+    assert_eq!(schedule.poll_abort(now, 0, |worker| worker), None);
+    schedule.handle_preempted(1, AT_CHUNK, now);
+    assert_eq!(schedule.poll_assignment(now), Some((1, run(3))));
+}
+
+#[test]
 fn a_preempted_prefetch_continues_before_new_work_of_its_class() {
     let mut schedule = new(1, 0);
     let [a, b] = [(); 2].map(|()| schedule.handle_registered(Priority::High));
