@@ -1,4 +1,4 @@
-//! A running fetch as other threads see it: its priority, its progress, and how its attempt is closed.
+//! A running fetch as other threads see it: its priority, its progress, and how to abort its attempt.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,29 +14,31 @@ use crate::downloader::stats::PeerStats;
 use crate::event::Event;
 use crate::types::{Priority, RequestId};
 
-/// What others see of a running fetch, and may do to it.
+/// What other threads see of a running fetch, and may do to it.
 pub(crate) struct Control {
     pub(crate) request: RequestId,
-    /// Its peer's, and that of all.
+    /// Those of its peer, and those over all peers.
     pub(super) all_stats: [Arc<PeerStats>; 2],
     pub(super) measured: Measured,
     state: Mutex<ControlState>,
-    /// Bytes of body so far, and steps before them: grows with every sign of life.
+    /// Bytes of the body so far, and steps before them. Grows whenever the fetch progresses.
     progress: AtomicU64,
 }
 
 struct ControlState {
-    /// Its priority and its protection, as the schedule decided them.
+    /// Its priority, and whether its turn is protected. The schedule decides both.
     turn: Turn,
-    /// Closes the running attempt.
+    /// Cancels the running attempt.
     attempt: Option<CancelToken>,
-    evicted: bool,
-    /// The watchdog ended it.
+    /// The attempt was aborted in this turn.
+    aborted: bool,
+    /// The watchdog ended the fetch in this turn.
     stalled: bool,
+    /// The last time at which it progressed.
     moved: Instant,
-    /// A worker has taken it up before.
-    begun: bool,
-    /// Its end was published, or is about to be.
+    /// It was on a worker before.
+    started: bool,
+    /// Its end is published, or is about to be.
     ended: bool,
 }
 
@@ -45,21 +47,21 @@ impl Control {
         let state = ControlState {
             turn: Turn::new(fetch.priority),
             attempt: None,
-            evicted: false,
+            aborted: false,
             stalled: false,
             moved: Instant::now(),
-            begun: false,
+            started: false,
             ended: false,
         };
         let (measured, state) = (fetch.measured, Mutex::new(state));
         Self { request, all_stats, measured, state, progress: AtomicU64::new(0) }
     }
 
-    /// A worker takes the fetch up.
+    /// A turn on a worker begins.
     pub(crate) fn begin(&self, protected: bool) {
         let mut state = self.state.lock();
         let now = Instant::now();
-        state.evicted = false;
+        state.aborted = false;
         state.stalled = false;
         state.turn.begin(protected, self.progress.load(Ordering::Relaxed), now);
         state.moved = now;
@@ -73,12 +75,12 @@ impl Control {
         self.state.lock().turn.set_priority(priority);
     }
 
-    /// A worker takes it up. True if it is the first one to.
-    pub(crate) fn take_up(&self) -> bool {
-        !std::mem::replace(&mut self.state.lock().begun, true)
+    /// Notes that it is on a worker. True the first time.
+    pub(crate) fn mark_started(&self) -> bool {
+        !std::mem::replace(&mut self.state.lock().started, true)
     }
 
-    /// Notes the end, and gives back what the last attempt could have been closed by. `None` if it has ended before.
+    /// Notes the end. Returns the token of the last attempt, for the caller to drop. `None` if it has ended before.
     pub(super) fn end(&self) -> Option<Option<CancelToken>> {
         let mut state = self.state.lock();
         let is_first = !std::mem::replace(&mut state.ended, true);
@@ -89,8 +91,8 @@ impl Control {
         self.state.lock().ended
     }
 
-    /// Tells that it takes long, unless it has ended: nothing comes after an end.
-    pub(crate) fn tell_slow(&self) {
+    /// Publishes [`Event::Slow`], unless it has ended: no event may follow the end.
+    pub(crate) fn report_slow(&self) {
         let event = Event::Slow { request: self.request };
         let state = self.state.lock();
         if state.ended {
@@ -109,33 +111,33 @@ impl Control {
         self.all_stats.iter().for_each(|stats| stats.publish(event));
     }
 
-    /// When it gave its last sign of life.
+    /// The last time at which it progressed.
     pub(crate) fn moved(&self) -> Instant {
         self.state.lock().moved
     }
 
-    /// Closes the running attempt; the fetch goes on from its offset later.
+    /// Closes the connection of the running attempt. The fetch continues from its offset later.
     pub(crate) fn abort(&self) {
         let attempt = {
             let mut state = self.state.lock();
-            state.evicted = true;
+            state.aborted = true;
             state.attempt.take()
         };
-        // Outside the lock: its hooks are foreign here.
+        // Outside the lock: the hooks of the token may be user code.
         if let Some(attempt) = attempt {
             attempt.cancel();
         }
     }
 
-    /// Publishes that it is stalled, and ends it for that if `ends`. False if it does not: it has ended, or moved or left its
-    /// worker since it gave its last sign of life at `seen`.
+    /// Publishes that it is stalled, and ends it if `ends`. Returns false and does nothing if it has ended, or has progressed or left
+    /// its worker since `seen`.
     pub(crate) fn report_stall(&self, seen: Instant, hang: &Event, ends: bool) -> bool {
         let attempt = {
             let mut state = self.state.lock();
             if state.ended || state.moved != seen {
                 return false;
             }
-            // Under the lock: nothing comes after an end.
+            // Under the lock: otherwise the end could be published first, and no event may follow it.
             self.publish(hang);
             state.stalled = ends;
             if ends { state.attempt.take() } else { None }
@@ -146,38 +148,40 @@ impl Control {
         true
     }
 
-    /// Who it is and how it is getting on.
+    /// Its id, its priority and how long it has been silent.
     pub(crate) fn describe(&self, now: Instant) -> String {
         let state = self.state.lock();
         let silence = now.saturating_duration_since(state.moved);
         format!("{} ({:?}, silent for {silence:?})", self.request, state.turn.priority())
     }
 
+    /// True if the watchdog ended it in this turn.
     pub(super) fn was_stalled(&self) -> bool {
         self.state.lock().stalled
     }
 
-    /// Lets an abort close `attempt`. One that came before closes it now.
+    /// Makes `attempt` the one that an abort cancels. If the turn was aborted before, cancels it now.
     pub(super) fn arm(&self, attempt: &CancelToken) {
         let is_late = {
             let mut state = self.state.lock();
             state.attempt = Some(attempt.clone());
-            state.evicted || state.stalled
+            state.aborted || state.stalled
         };
         if is_late {
             attempt.cancel();
         }
     }
 
-    /// Notes that the fetch holds no worker any more, and nobody ends it for standing still.
+    /// Notes that the fetch holds no worker any more. Neither an abort nor the watchdog can end it.
     pub(super) fn disarm(&self) {
         let mut state = self.state.lock();
         state.attempt = None;
         state.moved = Instant::now();
     }
 
-    /// Notes that the fetch leaves its worker, to go on later.
+    /// Notes that the fetch leaves its worker, to continue later.
     pub(super) fn leave(&self) {
+        // The watchdog may have seen it on its worker just now: a new time shows that it has left.
         self.state.lock().moved = Instant::now();
     }
 
@@ -190,12 +194,12 @@ impl Control {
         self.state.lock().moved = Instant::now();
     }
 
-    /// True if urgent work may interrupt it.
+    /// True if urgent work may preempt it.
     pub(crate) fn is_preemptible(&self) -> bool {
         self.state.lock().turn.is_preemptible(self.progress.load(Ordering::Relaxed), Instant::now())
     }
 
-    /// True if it had as many bytes in this turn as a protected one may have.
+    /// True if it got as many bytes in this turn as a protected turn may have.
     pub(crate) fn had_share(&self) -> bool {
         self.state.lock().turn.had_share(self.progress.load(Ordering::Relaxed))
     }

@@ -77,7 +77,7 @@ impl Core {
                 early: HashMap::new(),
                 lent: HashMap::new(),
                 slow: VecDeque::new(),
-                slow_most: 64,
+                slow_limit: 64,
                 watched: false,
                 peers: HashMap::new(),
                 jobs: HashMap::new(),
@@ -124,7 +124,7 @@ impl Core {
 
     /// What follows from the messages to the machine.
     fn decide(&self, machine: &mut Machine, now: Instant, actions: &mut Actions) {
-        machine.tell_slow(now, actions);
+        machine.take_slow(now, actions);
         if !machine.early.is_empty() && !machine.is_asking() {
             // They were of fetches that have ended.
             machine.early.clear();
@@ -240,7 +240,7 @@ impl Core {
             control.abort();
         }
         for control in actions.slow {
-            control.tell_slow();
+            control.report_slow();
         }
         if actions.urgent {
             self.client.recheck_urgency();

@@ -1,29 +1,29 @@
 //! Distinguishes a stalled worker from one that makes progress or has no work. Reads no clock and owns no thread:
-//! the watchdog passes in its observations.
+//! the watchdog passes in what it observes.
 
 use std::time::{Duration, Instant};
 
 use crate::downloader::schedule::WorkerId;
 
-/// What is seen at one look.
+/// What the watchdog observes at one time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Observation {
-    /// The last sign of life of what each worker has; `None` for a worker that has nothing.
+    /// When the task of each worker last progressed. `None` for a worker without a task.
     pub(crate) workers: Vec<Option<Instant>>,
-    /// Work that may run waits although a worker is idle.
+    /// Work waits that an idle worker may run.
     pub(crate) overlooked: bool,
-    /// Something waits, or is on a worker.
+    /// Something waits for a worker or is on one.
     pub(crate) pending: bool,
 }
 
-/// How something is getting on.
+/// Whether something progresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Liveness {
     /// There is nothing to do.
     Idle,
-    /// It gave a sign of life in time.
+    /// It progressed within the limit.
     Advanced,
-    /// It has been silent for so long.
+    /// It has not progressed for this long.
     Stalled(Duration),
 }
 
@@ -34,20 +34,20 @@ pub(crate) enum Stall {
     Queue(Duration),
 }
 
-/// What was seen, and what of it was reported.
+/// The last observation, and what of it was reported.
 #[derive(Debug)]
 pub(crate) struct LivenessMonitor {
     hang_timeout: Duration,
     observation: Observation,
-    /// Since when work was overlooked.
+    /// Since when each observation was overlooked work.
     overlooked_since: Option<Instant>,
-    /// The sign of life after which each worker was stalled and reported.
-    told: Vec<Option<Instant>>,
-    /// The same of the queue.
-    queue_told: Option<Instant>,
+    /// For each worker the last progress before the stall that was reported.
+    reported: Vec<Option<Instant>>,
+    /// The `overlooked_since` that was reported.
+    queue_reported: Option<Instant>,
 }
 
-/// What a last sign of life shows.
+/// What the time of the last progress shows.
 fn classify(moved: Option<Instant>, now: Instant, limit: Duration) -> Liveness {
     let Some(moved) = moved else { return Liveness::Idle };
     let silence = now.saturating_duration_since(moved);
@@ -60,24 +60,24 @@ impl LivenessMonitor {
             hang_timeout,
             observation: Observation::default(),
             overlooked_since: None,
-            told: Vec::new(),
-            queue_told: None,
+            reported: Vec::new(),
+            queue_reported: None,
         }
     }
 
     pub(crate) fn handle_observation(&mut self, observation: Observation, now: Instant) {
         let since = self.overlooked_since.unwrap_or(now);
         self.overlooked_since = observation.overlooked.then_some(since);
-        self.told.resize(observation.workers.len(), None);
+        self.reported.resize(observation.workers.len(), None);
         self.observation = observation;
     }
 
-    /// What has stood still for too long. Each standstill comes once.
+    /// The next one that is stalled. Returns each stall once.
     pub(crate) fn poll_stalled(&mut self, now: Instant) -> Option<Stall> {
         for (worker, moved) in self.observation.workers.iter().enumerate() {
             if let Liveness::Stalled(silence) = classify(*moved, now, self.hang_timeout) {
-                if self.told[worker] != *moved {
-                    self.told[worker] = *moved;
+                if self.reported[worker] != *moved {
+                    self.reported[worker] = *moved;
                     return Some(Stall::Worker(worker, silence));
                 }
             }
@@ -85,19 +85,19 @@ impl LivenessMonitor {
         let Liveness::Stalled(silence) = classify(self.overlooked_since, now, self.hang_timeout) else {
             return None;
         };
-        let is_new = self.queue_told != self.overlooked_since;
-        self.queue_told = self.overlooked_since;
+        let is_new = self.queue_reported != self.overlooked_since;
+        self.queue_reported = self.overlooked_since;
         is_new.then_some(Stall::Queue(silence))
     }
 
-    /// When to look again; never, if nothing is pending.
+    /// When to observe again. `None` if nothing is pending.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
         if !self.observation.pending {
             return None;
         }
-        let workers = self.observation.workers.iter().zip(&self.told);
-        // One that was reported may progress again, and stall again.
-        let since = workers.filter(|(moved, told)| moved != told).filter_map(|(moved, _)| *moved);
+        let workers = self.observation.workers.iter().zip(&self.reported);
+        // One that was reported is skipped: only its progress makes another report possible.
+        let since = workers.filter(|(moved, reported)| moved != reported).filter_map(|(moved, _)| *moved);
         Some(since.min().unwrap_or(now).min(now) + self.hang_timeout)
     }
 }
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_of_the_last_sign_of_life() {
+    fn the_last_progress_shows_whether_a_worker_is_stalled() {
         let start = Instant::now();
         let at = |moved, after| classify(moved, start + after, LIMIT);
         for after in [Duration::ZERO, LIMIT - SHORT, LIMIT, 10 * LIMIT] {
@@ -129,12 +129,12 @@ mod tests {
         assert_eq!(at(Some(start), LIMIT - SHORT), Liveness::Advanced);
         assert_eq!(at(Some(start), LIMIT), Liveness::Stalled(LIMIT));
         assert_eq!(at(Some(start), 10 * LIMIT), Liveness::Stalled(10 * LIMIT));
-        // A sign of life that came after the clock was read.
+        // Progress after the clock was read.
         assert_eq!(at(Some(start + LIMIT), Duration::ZERO), Liveness::Advanced);
     }
 
     #[test]
-    fn a_standstill_is_told_once() {
+    fn a_stall_is_reported_once() {
         let start = Instant::now();
         let mut monitor = LivenessMonitor::new(LIMIT);
         monitor.handle_observation(observation(&[Some(start)]), start);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_moves_does_not_hide_one_that_does_not() {
+    fn a_worker_that_progresses_does_not_hide_one_that_is_stalled() {
         let start = Instant::now();
         let mut monitor = LivenessMonitor::new(LIMIT);
         let later = start + LIMIT;
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_moved_again_is_told_again() {
+    fn a_worker_that_progresses_and_stalls_again_is_reported_again() {
         let start = Instant::now();
         let mut monitor = LivenessMonitor::new(LIMIT);
         monitor.handle_observation(observation(&[Some(start)]), start);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_pending_is_nothing_to_look_at() {
+    fn without_pending_work_there_is_no_deadline() {
         let start = Instant::now();
         let mut monitor = LivenessMonitor::new(LIMIT);
         monitor.handle_observation(observation(&[Some(start)]), start);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn work_beside_an_idle_worker_is_told_once_if_it_stays() {
+    fn work_that_stays_beside_an_idle_worker_is_reported_once() {
         let start = Instant::now();
         let mut monitor = LivenessMonitor::new(LIMIT);
         monitor.handle_observation(overlooked(), start);

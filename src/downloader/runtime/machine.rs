@@ -1,5 +1,5 @@
-//! The state that all threads share: the [`Schedule`], the jobs that wait in it, and what each worker has. Applies messages and
-//! says what has to be done; does none of it itself.
+//! The state that all threads share: the [`Schedule`], the jobs that wait in it, and what each worker has. Applies messages, and
+//! returns [`Actions`] for its caller to carry out.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -16,28 +16,28 @@ use crate::downloader::schedule::{
 };
 use crate::types::{Priority, RequestId};
 
-/// The state behind the turnstile: the schedule, and what it speaks of.
+/// The state behind the combiner: the schedule, and the jobs and threads that its ids stand for.
 pub(crate) struct Machine {
     pub(super) schedule: Schedule,
     pub(super) peers: HashMap<PeerKey, (Arc<PeerEntry>, Arc<Channel>)>,
-    /// The jobs that wait, exactly those that wait in the schedule.
+    /// The jobs that wait: exactly those that wait in the schedule.
     pub(super) jobs: HashMap<RequestId, Box<Job>>,
-    /// What each busy worker has, as far as others may have a say in it.
+    /// What each worker runs. `None` if it is idle.
     pub(super) assigned: Vec<Option<Assigned>>,
-    /// The threads that blocked readers of a peer lend, as far as they have no task. Some may have gone on without one.
+    /// The threads without a task that blocked readers of a peer lend. Some of the readers may have continued.
     pub(super) lent: HashMap<PeerKey, Vec<Weak<LentThread>>>,
-    /// Priorities given to fetches that are not known. One that a peer is about to give may be among them: its sink and the
-    /// subscribers know its id first. Empty while no peer is being asked.
+    /// Priorities that were set for unknown fetches. One of these may be a fetch that a peer is about to give: its sink and the
+    /// subscribers know its id before the machine does. Empty while no peer is being asked.
     pub(super) early: HashMap<RequestId, Priority>,
-    /// When each fetch that was taken up is told as slow, unless it has ended. In the order of the times; the first one has
-    /// not ended, as far as was known after the last turn.
-    /// Weak, or a peer's events would go on until what began before its last fetch is slow.
+    /// When each fetch that has started is reported as slow, in the order of the times. The first one had not ended when the
+    /// last message was applied.
+    /// Weak: a strong reference would keep the peer's subscribers waiting for events after its last fetch.
     pub(super) slow: VecDeque<(Instant, Weak<Control>)>,
-    /// When it is that long, it is looked through for others that have ended.
-    pub(super) slow_most: usize,
-    /// The watchdog looks again by itself. Else it sleeps until a worker gets something to do.
+    /// At this length, fetches that have ended are removed from `slow`.
+    pub(super) slow_limit: usize,
+    /// The watchdog observes again by itself. Otherwise it sleeps until a worker gets a task.
     pub(super) watched: bool,
-    /// When the scheduler thread will wake by itself.
+    /// When the scheduler thread wakes by itself.
     pub(super) alarm: Option<Instant>,
     pub(super) stopped: bool,
     pub(super) workers_left: usize,
@@ -54,29 +54,32 @@ pub(crate) enum Assigned {
     },
 }
 
-/// What is to be done after a turn.
+/// What has to be done after messages were applied, without the lock.
 #[derive(Default)]
 pub(super) struct Actions {
     pub(super) tasks: Vec<(WorkerId, Task)>,
     /// Tasks for lent threads.
     pub(super) lent: Vec<(Arc<LentThread>, WorkerId, Task)>,
     pub(super) endings: Vec<Ending>,
-    /// To be dropped outside the turn: foreign code.
+    /// To be dropped without the lock: they are user code.
     pub(super) peers: Vec<Arc<PeerEntry>>,
-    /// To be dropped outside the turn: what wakes them is foreign here.
+    /// To be dropped without the lock: the callback that wakes the thread belongs to the reader.
     pub(super) threads: Vec<Arc<LentThread>>,
-    /// To be dropped outside the turn, for that closes a connection.
+    /// To be dropped without the lock: that closes a connection.
     pub(super) bodies: Vec<client::Response>,
-    /// To be closed: none of them has yielded in time.
+    /// To be aborted: no prefetch made room in time.
     pub(super) aborts: Vec<Arc<Control>>,
+    /// To be reported as slow.
     pub(super) slow: Vec<Arc<Control>>,
-    /// A fetch that runs has become urgent: it may be hedged now.
+    /// A running fetch has become urgent: it may be hedged now.
     pub(super) urgent: bool,
+    /// The scheduler thread has something to do.
     pub(super) signal: bool,
+    /// The watchdog has something to observe.
     pub(super) watch: bool,
 }
 
-/// A job that ends without having run to its end.
+/// A job that is ended while it waits.
 pub(super) struct Ending {
     pub(super) job: Box<Job>,
     pub(super) reason: CancelReason,
@@ -90,7 +93,7 @@ impl Assigned {
         }
     }
 
-    /// When it gave its last sign of life.
+    /// The last time at which it progressed.
     pub(super) fn moved(&self) -> Instant {
         match self {
             Self::Fetch(control) => control.moved(),
@@ -98,7 +101,7 @@ impl Assigned {
         }
     }
 
-    /// What it is and how it is getting on.
+    /// What it is, and how long it has been silent.
     pub(crate) fn describe(&self, now: Instant) -> String {
         match self {
             Self::Fetch(control) => control.describe(now),
@@ -138,7 +141,7 @@ impl Machine {
             }
             Message::Preempted(worker, mut job, _) => {
                 self.assigned[worker] = None;
-                // A body that a reader has left is no preempted one, of which only some may stay open.
+                // The body that a lent thread leaves is not counted as preempted: its reader is likely to continue it soon.
                 let has_body = job.has_body() && !self.schedule.is_lent(worker);
                 let how = Preemption { has_body, had_share: job.control.had_share() };
                 let requeued = self.schedule.handle_preempted(worker, how, now);
@@ -179,7 +182,7 @@ impl Machine {
         }
     }
 
-    /// A peer gave a fetch: the worker that asked runs it, or it waits.
+    /// A peer gave a fetch. The worker that asked runs it, or it waits.
     fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
         self.assigned[worker] = None;
         if let Some(priority) = self.early.remove(&job.record.id) {
@@ -189,7 +192,7 @@ impl Machine {
         {
             Admission::Run { protected } => {
                 job.control.begin(protected);
-                self.stand_up(worker, &job, now);
+                self.set_running(worker, &job, now);
                 actions.tasks.push((worker, Task::Run(job)));
             }
             Admission::Waits => self.keep(job, true, now, actions),
@@ -197,7 +200,7 @@ impl Machine {
         }
     }
 
-    /// Forgets a peer; what it had waiting ends.
+    /// Removes a peer. Its fetches that wait end.
     pub(super) fn unregister(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
         self.drain(peer, now, actions);
         self.lent.remove(&peer);
@@ -208,26 +211,26 @@ impl Machine {
     }
 
     /// Notes that `worker` runs `job` from now on.
-    fn stand_up(&mut self, worker: WorkerId, job: &Job, now: Instant) {
+    fn set_running(&mut self, worker: WorkerId, job: &Job, now: Instant) {
         self.assigned[worker] = Some(Assigned::Fetch(Arc::clone(&job.control)));
-        if job.control.take_up() {
-            if self.slow.len() >= self.slow_most {
-                // The first one runs on, and those behind it have ended, most of them.
+        if job.control.mark_started() {
+            if self.slow.len() >= self.slow_limit {
+                // The first one still runs; most of those behind it have ended.
                 self.slow.retain(|(_, control)| control.strong_count() > 0);
-                self.slow_most = 64.max(2 * self.slow.len());
+                self.slow_limit = 64.max(2 * self.slow.len());
             }
             self.slow.push_back((now + self.soft_timeout, Arc::downgrade(&job.control)));
         }
     }
 
-    /// Tells of the fetches that have taken long.
-    pub(super) fn tell_slow(&mut self, now: Instant, actions: &mut Actions) {
+    /// Takes out the fetches that are slow by now.
+    pub(super) fn take_slow(&mut self, now: Instant, actions: &mut Actions) {
         while let Some((at, control)) = self.slow.front() {
             if *at > now && control.strong_count() > 0 {
                 return;
             }
             let control = self.slow.pop_front().and_then(|(_, control)| control.upgrade());
-            // One that has ended meanwhile publishes nothing, and is dropped outside the turn.
+            // One that has ended meanwhile publishes nothing, and is dropped without the lock.
             actions.slow.extend(control);
         }
     }
@@ -255,7 +258,7 @@ impl Machine {
         self.assigned.iter().flatten().any(|assigned| matches!(assigned, Assigned::Asking { .. }))
     }
 
-    /// Takes in all that is in the peer's channel.
+    /// Queues all that is in the peer's channel.
     fn drain(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
         let Some(channel) = self.peers.get(&peer).map(|(_, channel)| Arc::clone(channel)) else { return };
         for job in channel.take_all() {
@@ -264,8 +267,8 @@ impl Machine {
         }
     }
 
-    /// Keeps a job that waits in the schedule. One that was cancelled before it got here, when there was nothing yet to
-    /// take out, ends.
+    /// Keeps a job that waits in the schedule, if it `waits`. Ends one that does not, and one that was cancelled earlier: its cancel
+    /// found nothing to take out.
     fn keep(&mut self, job: Box<Job>, waits: bool, now: Instant, actions: &mut Actions) {
         let request = job.record.id;
         let reason = job.token.reason();
@@ -303,13 +306,14 @@ impl Machine {
             return;
         }
         let threads = self.lent.entry(peer).or_default();
-        // Those that have gone on, or are about to. One that is being dropped is not dropped here: `wake` is its owner's.
+        // Forgets those whose reader has continued. By their weak count: an upgrade could make this the last reference, whose drop
+        // runs code of the reader.
         threads.retain(|thread| thread.strong_count() > 0);
         threads.push(thread);
         self.schedule.set_lent(peer, true);
     }
 
-    /// Gives the urgent work that found no worker to the blocked readers of its peers.
+    /// Gives urgent work that found no worker to threads that blocked readers of its peer lend.
     fn assign_lent(&mut self, now: Instant, actions: &mut Actions) {
         while let Some(peer) = self.schedule.next_lent() {
             let Some(thread) = self.lent.get_mut(&peer).and_then(Vec::pop) else {
@@ -338,12 +342,12 @@ impl Machine {
         }
     }
 
-    /// Makes Low bodies yield to urgent work that found no worker. Returns how many should, at their next chunk; those
-    /// that had time enough are closed. `preempting` of them are on their way.
-    pub(super) fn preempt(&mut self, now: Instant, preempting: usize, actions: &mut Actions) -> usize {
+    /// Lets prefetches make room for urgent work that found no worker. Returns how many should at their next chunk, and aborts those
+    /// that had enough time for that. `claimed` of them are about to make room.
+    pub(super) fn preempt(&mut self, now: Instant, claimed: usize, actions: &mut Actions) -> usize {
         let assigned = &self.assigned;
         let moved = |worker: WorkerId| assigned[worker].as_ref().map(Assigned::moved);
-        while let Some(worker) = self.schedule.poll_abort(now, preempting, moved) {
+        while let Some(worker) = self.schedule.poll_abort(now, claimed, moved) {
             actions.aborts.extend(assigned[worker].as_ref().and_then(Assigned::control).cloned());
         }
         self.schedule.poll_preemptions(now)
@@ -354,6 +358,7 @@ impl Machine {
         self.schedule.has_queued() || self.assigned.iter().any(Option::is_some)
     }
 
+    /// Wakes the scheduler thread if the next deadline is earlier than the one that it knows.
     pub(super) fn set_alarm(&mut self, now: Instant, actions: &mut Actions) {
         let slow = self.slow.front().map(|(at, _)| *at);
         let due = [self.schedule.next_deadline(now), slow].into_iter().flatten().min();
@@ -363,12 +368,13 @@ impl Machine {
         }
     }
 
+    /// The task for an assignment. `None` if what it names is gone.
     fn task(&mut self, worker: WorkerId, assignment: Assignment, now: Instant) -> Option<Task> {
         match assignment {
             Assignment::Run { request, protected } => {
                 let job = self.jobs.remove(&request)?;
                 job.control.begin(protected);
-                self.stand_up(worker, &job, now);
+                self.set_running(worker, &job, now);
                 Some(Task::Run(job))
             }
             Assignment::Ask { peer, admissible } => {

@@ -1,4 +1,4 @@
-//! What a fetch reports: its events, its times, what it counts in the statistics, and its one end.
+//! What a fetch reports: its events, its times, its statistics, and its one end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::types::RequestId;
 
-/// What is reported about a fetch: its id, its times, and its one end.
+/// Reports what happens to a fetch.
 pub(crate) struct Record {
     pub(crate) id: RequestId,
-    /// Bytes of body that have arrived.
+    /// Bytes of the body that have arrived.
     pub(crate) received: u64,
     enqueued: Instant,
     started: Option<Instant>,
@@ -29,9 +29,9 @@ impl Record {
         self.control.publish(&event);
     }
 
-    /// Tells that the head of `body` has come, `ttfb` after it was asked for.
+    /// Reports that the response head of `body` arrived, `ttfb` after the request was sent.
     pub(crate) fn record_head(&self, ttfb: Duration, body: &client::Response) {
-        // The wait for a connection that did not answer says nothing of those that do, and would put off the next hedge.
+        // Without the wait for a connection that never answered: it is not typical, and would delay the next hedged request.
         let own = ttfb.saturating_sub(body.lost());
         if self.control.measured != Measured::Not {
             self.control.all_stats.iter().for_each(|stats| stats.record_head(own));
@@ -41,23 +41,24 @@ impl Record {
         self.publish(Event::FirstByte { request: self.id, ttfb, status: head.status() });
     }
 
-    /// Tells that it failed and will be tried again.
+    /// Reports that it failed and is retried.
     pub(crate) fn retry(&self, error: &Error, after: Duration) {
         self.control.all_stats.iter().for_each(|stats| stats.record_retry());
         self.publish(Event::Retrying { request: self.id, error: error.clone(), after });
     }
 
+    /// Reports that it starts on a worker.
     pub(crate) fn start(&mut self) {
         let now = Instant::now();
         self.started.get_or_insert(now);
         self.publish(Event::Started { request: self.id, wait: now - self.enqueued });
     }
 
-    /// Publishes the end. Does nothing the second time.
+    /// Reports the end. Has no effect the second time.
     pub(crate) fn end(&self, result: &Result<(), Error>) {
         let Some(attempt) = self.control.end() else { return };
-        // Here, and not with the last reference to the control: that may be dropped in a turn, and with the token may go
-        // hooks of the user's.
+        // Here, and not with the last reference to the control, which may be dropped with the machine locked: the token may
+        // own hooks that are user code.
         drop(attempt);
         self.control.all_stats.iter().for_each(|stats| stats.record_end(result));
         let (request, bytes) = (self.id, self.received);
@@ -75,7 +76,7 @@ impl Record {
     }
 }
 
-/// Every fetch ends, also one that nobody has ended.
+/// Every fetch ends, also one that is dropped in a panic.
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.control.has_ended() {
@@ -84,7 +85,7 @@ impl Drop for Record {
     }
 }
 
-/// A body on its way, as the accounts see it.
+/// Counts the bytes of a body in the statistics.
 pub(crate) struct BodyMeter(Arc<Control>);
 
 impl BodyMeter {
@@ -92,7 +93,7 @@ impl BodyMeter {
         Self(Arc::clone(control))
     }
 
-    /// Counts what a read of `body` brought, and the time that it took.
+    /// Counts the `bytes` of a read of `body`, and the time that the read took.
     pub(crate) fn advance(&self, body: &mut client::Response, bytes: usize) {
         let measured = self.0.measured;
         let sample = body.take_sample().filter(|_| measured != Measured::Not);

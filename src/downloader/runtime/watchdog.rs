@@ -22,7 +22,7 @@ pub(crate) fn run(core: &Core) {
         while let Some(stall) = monitor.poll_stalled(now) {
             report(core, stall, &assigned, now);
         }
-        // Before the wait: what a worker has keeps the events of its peer open.
+        // Before the wait: while it exists, the subscribers of its peer wait for more events.
         drop(assigned);
         core.wait_to_watch(monitor.next_deadline(now));
     }
@@ -41,14 +41,14 @@ fn report(core: &Core, stall: Stall, assigned: &[Option<Assigned>], now: Instant
     let hang = Hang { cause, silence, holders };
     let event = Event::Hang(hang.clone());
     let ends = matches!(core.config.hang_policy, HangPolicy::CancelStalled);
-    let stands_still = match culprit {
+    let is_stalled = match culprit {
         Some(Assigned::Fetch(control)) => control.report_stall(now - silence, &event, ends),
         _ => {
             core.stats.publish(&event);
             true
         }
     };
-    if !stands_still {
+    if !is_stalled {
         return;
     }
     log::error!("{hang}");
@@ -71,7 +71,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// What is published when a fetch that was seen stalled is reported after something happened to it.
+    /// The events when `happen` is called between the observation of a stalled fetch and its report.
     fn reported_after(happen: impl FnOnce(&Arc<Control>)) -> Vec<Event> {
         let config = DownloaderConfig { hang_policy: HangPolicy::CancelStalled, ..Default::default() };
         let downloader = Downloader::without_network(config).unwrap();
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standstill_is_reported() {
+    fn a_stall_is_reported() {
         assert!(has_hang(&reported_after(|_| ())));
     }
 
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_moved_since_it_was_seen_is_not_reported() {
+    fn a_fetch_that_has_progressed_since_it_was_observed_is_not_reported() {
         assert!(!has_hang(&reported_after(|control| control.advance_by(1))));
     }
 }
