@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench plan`. Virtual time: the figures are the same on every machine.
 
+#[path = "../src/source/file/bisection.rs"]
+mod bisection;
 #[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]
 mod plan;

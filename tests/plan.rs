@@ -1,5 +1,7 @@
 //! The plan of `src/source/file/plan.rs` in the simulator: held to its aims over 20 networks and 8 scenes.
 
+#[path = "../src/source/file/bisection.rs"]
+mod bisection;
 #[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]
 mod plan;

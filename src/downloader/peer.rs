@@ -453,6 +453,11 @@ impl Waker {
         self.core.upgrade()?.client.keep_preconnected(request)
     }
 
+    /// True if the network is metered.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.core.upgrade().is_some_and(|core| core.is_metered())
+    }
+
     /// Measured rate in bytes a second, and TTFB. Of this peer's transfers, whose origin may be further away than others; of
     /// all transfers until the peer has enough of its own.
     pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {

@@ -21,6 +21,8 @@
 //! | ADTS | 63 KiB at the start and at each quarter | all up to the place | 32 KiB | all up to the place |
 //! | Matroska | attachments with their picture + Cues + 1 KiB | a cluster, 128 KiB | attachments, 32 KiB | Cues + 32 KiB |
 //!
+//! Where a decoder bisects is told by [`bisected`](super::bisected).
+//!
 //! Everything here is untrusted: a file may claim anything of itself. What comes out is bounded by [`MAX_RANGES`] and
 //! [`MAX_BYTES`].
 
@@ -173,12 +175,12 @@ impl Ranges {
 }
 
 /// The bytes from `at` on. None if that is behind them.
-fn tail(bytes: &[u8], at: u64) -> &[u8] {
+pub(super) fn tail(bytes: &[u8], at: u64) -> &[u8] {
     usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default()
 }
 
 /// The end of the ID3v2 tag that `bytes` begin with, 0 if there is none. Its size has 7 bits in each byte.
-fn id3_end(bytes: &[u8]) -> u64 {
+pub(super) fn id3_end(bytes: &[u8]) -> u64 {
     match *bytes {
         [b'I', b'D', b'3', _, _, flags, a, b, c, d, ..] => {
             let size = [a, b, c, d].iter().fold(0, |size, byte| size << 7 | u64::from(byte & 0x7f));
@@ -190,7 +192,7 @@ fn id3_end(bytes: &[u8]) -> u64 {
 }
 
 /// Where the frames begin, at least (RFC 9639, section 8.1).
-fn flac_head(bytes: &[u8]) -> u64 {
+pub(super) fn flac_head(bytes: &[u8]) -> u64 {
     let mut at = 4_u64;
     loop {
         let Some([kind, size @ ..]) = tail(bytes, at).first_chunk::<4>() else { return at };
@@ -230,7 +232,7 @@ fn box_header(bytes: &[u8]) -> Option<(&[u8; 4], u64)> {
 }
 
 /// Where the comments of the second packet end, at least, which have the picture. 0 if that is not told.
-fn ogg_head(bytes: &[u8]) -> u64 {
+pub(super) fn ogg_head(bytes: &[u8]) -> u64 {
     let packets = ogg_packets(bytes);
     let names = [&b"\x03vorbis"[..], b"OpusTags"];
     let Some((start, name)) =

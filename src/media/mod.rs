@@ -3,6 +3,7 @@
 //! The result is a hint for choosing a decoder, and distinguishes an HTML page from audio. Servers often send a wrong content
 //! type or none, so the first bytes take precedence. The rest of a file is not checked.
 
+mod bisected;
 mod ebml;
 mod first_bytes;
 mod fourcc;
@@ -15,6 +16,7 @@ mod names;
 mod sniff;
 mod ts;
 
+pub(crate) use bisected::{Bisected, bisected};
 pub(crate) use first_bytes::FirstBytes;
 pub(crate) use html::looks_like_html_page;
 pub use info::{HintSource, MediaInfo};

@@ -88,6 +88,9 @@ pub struct World {
 pub trait Planner {
     fn plan(&mut self, world: &World) -> Option<Action>;
 
+    /// Called when a reader goes to where its last read did not end.
+    fn handle_jump(&mut self, _reader: usize, _to: u64) {}
+
     /// True if a connection is to be opened ahead whenever none is idle, from the first answer on.
     fn keeps_warm(&self) -> bool {
         false
@@ -236,6 +239,12 @@ impl World {
 }
 
 impl Playing<'_> {
+    /// Where it is about to read, if its last read did not end there.
+    fn jump(&self, reader: &Reader, now: Time) -> Option<u64> {
+        let step = self.trace.steps.get(self.step).filter(|_| now + 1e-9 >= self.begins)?;
+        Some(step.at + self.done).filter(|at| *at != reader.position)
+    }
+
     /// Reads what it can. True if it got on.
     fn advance(&mut self, reader: &mut Reader, world: (&RangeSet, u64, Time), figures: &mut Figures) -> bool {
         let (available, file_len, now) = world;
@@ -297,8 +306,14 @@ pub fn simulate(net: Net, len: u64, traces: &[Trace], planner: &mut dyn Planner)
     let mut playing: Vec<Playing<'_>> = traces.iter().map(begin).collect();
     while playing.iter().any(|reader| reader.step < reader.trace.steps.len()) {
         let mut moved = false;
-        for (reader, playing) in world.readers.iter_mut().zip(&mut playing) {
-            while playing.advance(reader, (&world.available, len, world.now), &mut figures) {
+        for (index, (reader, playing)) in world.readers.iter_mut().zip(&mut playing).enumerate() {
+            loop {
+                if let Some(to) = playing.jump(reader, world.now) {
+                    planner.handle_jump(index, to);
+                }
+                if !playing.advance(reader, (&world.available, len, world.now), &mut figures) {
+                    break;
+                }
                 moved = true;
             }
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::traces::{Scene, Trace};
 use super::{Action, Figures, Net, Planner, Reader, Time, World};
+use crate::bisection::{Bisection, Hint};
 use crate::config::ReadAhead;
 use crate::plan::{self, Network, Piece, Plan, ReaderView, Snapshot};
 use crate::prefetch;
@@ -22,6 +23,9 @@ pub struct Windway {
     /// To be asked for beside the opening.
     suffix: Option<Range<u64>>,
     opened: bool,
+    asked_beside: bool,
+    bisections: Vec<Bisection>,
+    hint: Option<Hint>,
 }
 
 impl Windway {
@@ -32,13 +36,16 @@ impl Windway {
             upcoming: scene.upcoming.clone(),
             suffix: Some(scene.len - SUFFIX..scene.len),
             opened: false,
+            asked_beside: false,
+            bisections: vec![Bisection::default(); scene.readers.len()],
+            hint: scene.hint.clone(),
         }
     }
 }
 
 impl Windway {
-    fn beside_opening(&self, world: &World) -> Option<Action> {
-        if world.transfers.len() > 2 {
+    fn beside_opening(&mut self, world: &World) -> Option<Action> {
+        if self.asked_beside {
             return None;
         }
         let view = |reader: &Reader| {
@@ -46,7 +53,9 @@ impl Windway {
             ReaderView { position, waiting, run, ..ReaderView::default() }
         };
         let readers: Vec<ReaderView> = world.readers.iter().map(view).collect();
-        plan::beside_opening(&readers).map(|range| Action::Start { range, urgent: true })
+        let range = plan::beside_opening(&readers)?;
+        self.asked_beside = true;
+        Some(Action::Start { range, urgent: true })
     }
 }
 
@@ -56,6 +65,11 @@ impl Planner for Windway {
             self.opened = true;
             return Some(Action::Start { range: 0..plan::OPENING, urgent: true });
         }
+        let network = Network {
+            rate: Some(world.net.rate),
+            ttfb: Some(Duration::from_secs_f64(world.net.rtt)),
+            ..Network::default()
+        };
         if let Some(range) = self.suffix.take() {
             return Some(Action::Start { range, urgent: false });
         }
@@ -63,11 +77,6 @@ impl Planner for Windway {
             // Before the head has come nothing is known of the file.
             return self.beside_opening(world);
         }
-        let network = Network {
-            rate: Some(world.net.rate),
-            ttfb: Some(Duration::from_secs_f64(world.net.rtt)),
-            single_connection: false,
-        };
         let in_flight: Vec<Piece> = world
             .transfers
             .iter()
@@ -75,9 +84,12 @@ impl Planner for Windway {
             .collect();
         self.filling.resize(world.readers.len(), false);
         let mut readers = Vec::new();
-        for (reader, filling) in world.readers.iter().zip(&mut self.filling) {
+        for ((reader, filling), bisection) in
+            world.readers.iter().zip(&mut self.filling).zip(&self.bisections)
+        {
             let (position, waiting, run) = (reader.position, reader.waiting, reader.run);
-            let mut view = ReaderView { position, waiting, run, filling: *filling, until: 0 };
+            let bisection = *bisection;
+            let mut view = ReaderView { position, waiting, run, filling: *filling, until: 0, bisection };
             view.refill(&world.available, &in_flight, self.read_ahead);
             *filling = view.filling;
             readers.push(view);
@@ -96,6 +108,7 @@ impl Planner for Windway {
         };
         let is_cut = |piece: &Piece| {
             !plan::is_upcoming(piece, self.upcoming.as_slice())
+                && !readers.iter().any(|reader| plan::is_candidate(piece, reader))
                 && plan::is_too_far(piece, &readers, self.read_ahead)
                 && !network.drains(piece.end - piece.next)
         };
@@ -112,6 +125,10 @@ impl Planner for Windway {
             return Some(Action::Cancel { transfer: transfer.id });
         }
         Some(Action::Start { range, urgent: priority == Priority::High })
+    }
+
+    fn handle_jump(&mut self, reader: usize, to: u64) {
+        self.bisections[reader].handle_jump(to, self.hint.as_ref());
     }
 
     fn keeps_warm(&self) -> bool {

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use crate::bisection::Hint;
+
 /// One read, of all of `len` bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
@@ -23,6 +25,8 @@ pub struct Scene {
     pub len: u64,
     /// What the file's first bytes tell of what is read next (`src/media/layout.rs`).
     pub upcoming: Option<Range<u64>>,
+    /// What they tell of a bisection (`src/media/bisected.rs`).
+    pub hint: Option<Hint>,
     pub readers: Vec<Trace>,
 }
 
@@ -45,7 +49,7 @@ fn steady(at: u64, chunks: u64, rate: f64) -> Vec<Step> {
 }
 
 fn playing(name: &'static str, len: u64, rate: f64) -> Scene {
-    Scene { name, len, upcoming: None, readers: vec![Trace { steps: steady(0, 100, rate) }] }
+    Scene { name, len, upcoming: None, hint: None, readers: vec![Trace { steps: steady(0, 100, rate) }] }
 }
 
 /// Drags a slider: a short look at twelve places, half a second each, and then plays on.
@@ -58,19 +62,21 @@ fn scrubbing() -> Scene {
         steps.push(Step { at: at + CHUNK, len: CHUNK, after: 0.0 });
     }
     steps.extend(steady(30_000_000, 20, 16_000.0));
-    Scene { name: "a scrubbing user", len, upcoming: None, readers: vec![Trace { steps }] }
+    Scene { name: "a scrubbing user", len, upcoming: None, hint: None, readers: vec![Trace { steps }] }
 }
 
 fn two_readers() -> Scene {
     let rate = 16_000.0;
     let readers = [0, 20_000_000].map(|at| Trace { steps: steady(at, 40, rate) });
-    Scene { name: "two readers", len: 40_000_000, upcoming: None, readers: readers.into() }
+    Scene { name: "two readers", len: 40_000_000, upcoming: None, hint: None, readers: readers.into() }
 }
 
 /// Lines of offset, length and seconds before it; the first line is the file's length.
 ///
 /// The last so many bytes are upcoming.
-fn recorded(name: &'static str, last: u64, text: &str) -> Scene {
+///
+/// A reader that bisects looks at `look` bytes in each place.
+fn recorded(name: &'static str, last: u64, look: Option<u64>, text: &str) -> Scene {
     let mut lines = text.lines();
     let len = lines.next().and_then(|line| line.parse().ok()).expect("a length");
     let step = |line: &str| {
@@ -80,7 +86,8 @@ fn recorded(name: &'static str, last: u64, text: &str) -> Scene {
         Step { at, len, after: field().parse().expect("seconds") }
     };
     let upcoming = (last > 0).then_some(len - last..len);
-    Scene { name, len, upcoming, readers: vec![Trace { steps: lines.map(step).collect() }] }
+    let hint = look.map(|look| Hint { first: len / 2..len / 2 + 64 * 1024, end: len, look });
+    Scene { name, len, upcoming, hint, readers: vec![Trace { steps: lines.map(step).collect() }] }
 }
 
 pub fn scenes() -> Vec<Scene> {
@@ -89,9 +96,9 @@ pub fn scenes() -> Vec<Scene> {
         playing("playing 1411 kbit/s", 100_000_000, 176_400.0),
         scrubbing(),
         two_readers(),
-        recorded("symphonia, m4a, index at the end", 169_723, include_str!("traces/m4a.txt")),
-        recorded("symphonia, ogg, bisecting", 65_307, include_str!("traces/ogg.txt")),
-        recorded("symphonia, flac", 0, include_str!("traces/flac.txt")),
-        recorded("symphonia, mp3", 0, include_str!("traces/mp3.txt")),
+        recorded("symphonia, m4a, index at the end", 169_723, None, include_str!("traces/m4a.txt")),
+        recorded("symphonia, ogg, bisecting", 65_307, Some(63 * 1024), include_str!("traces/ogg.txt")),
+        recorded("symphonia, flac", 0, Some(13_824), include_str!("traces/flac.txt")),
+        recorded("symphonia, mp3", 0, None, include_str!("traces/mp3.txt")),
     ]
 }

@@ -5,6 +5,7 @@
 //! storage, which wakes the reader. If the server has no ranges, a thread of the file reads the body [from start to
 //! end](sequential).
 
+mod bisection;
 mod http_file;
 mod limits;
 mod mode;

@@ -36,14 +36,15 @@ struct PlannedPiece {
     is_endless: bool,
     /// The pieces that it makes useless.
     superseded: Vec<CancelToken>,
-    is_suffix_due: bool,
+    /// There is something to prefetch beside it.
+    has_beside: bool,
 }
 
 impl Peer for FilePeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
         let Some(link) = self.0.link.get() else { return Next::Wait };
         match self.plan(link, admissible) {
-            Some(Planned::Piece(piece)) => self.piece(link, piece),
+            Some(Planned::Piece(piece)) => self.piece(piece),
             Some(Planned::Probe(proof, range)) => self.probe(link, proof, range),
             Some(Planned::Suffix(epoch)) => self.suffix(&epoch),
             None => Next::Wait,
@@ -73,17 +74,13 @@ impl FilePeer {
         })
     }
 
-    fn piece(&self, link: &Link, piece: PlannedPiece) -> Next {
+    fn piece(&self, piece: PlannedPiece) -> Next {
         let shared = &self.0;
-        let PlannedPiece { key, range, priority, epoch, is_endless, superseded, is_suffix_due } = piece;
-        if is_suffix_due {
-            // This worker may be one that may not run it.
-            link.waker.wake(Priority::Low);
-        }
+        let PlannedPiece { key, range, priority, epoch, is_endless, superseded, has_beside } = piece;
         superseded.into_iter().for_each(|piece| piece.cancel());
         let overlap = shared.overlap(range.start);
         let start = overlap.as_ref().map_or(range.start, |overlap| overlap.start);
-        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), overlap));
+        let sink = Box::new(PieceSink::new(Arc::clone(shared), key, range.clone(), overlap, has_beside));
         let request = shared.request(sink.target());
         let request = if shared.len() != Some(range.end) { request.doubt_total() } else { request };
         let is_whole = range == (0..u64::MAX);
@@ -138,7 +135,7 @@ impl PlannedPiece {
         let is_endless = (for_reader || is_download) && !state.is_opening();
         let (key, superseded) =
             state.add_piece(&range, priority, epoch.token().clone(), is_endless && for_reader);
-        let is_suffix_due = state.suffix.is_due();
-        Self { key, range, priority, epoch, is_endless, superseded, is_suffix_due }
+        let has_beside = state.suffix.is_due() || state.may_jump();
+        Self { key, range, priority, epoch, is_endless, superseded, has_beside }
     }
 }

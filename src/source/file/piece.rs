@@ -45,6 +45,8 @@ pub(crate) struct PieceSink {
     is_unproved: bool,
     /// A head was accepted: there are bytes here.
     has_begun: bool,
+    /// There is something to prefetch beside it.
+    has_beside: bool,
     /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has shown.
     is_beside: bool,
     /// Where it is asked for first; from its head on, where that came from.
@@ -52,7 +54,13 @@ pub(crate) struct PieceSink {
 }
 
 impl PieceSink {
-    pub(crate) fn new(shared: Arc<Shared>, key: usize, range: Range<u64>, overlap: Option<Overlap>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        key: usize,
+        range: Range<u64>,
+        overlap: Option<Overlap>,
+        has_beside: bool,
+    ) -> Self {
         let start = range.start;
         let (is_first, is_beside, relies_on_validator, target) = {
             let state = shared.state.lock();
@@ -72,6 +80,7 @@ impl PieceSink {
             relies_on_validator,
             is_unproved: false,
             has_begun: false,
+            has_beside,
             is_beside,
             target,
         }
@@ -167,6 +176,10 @@ impl Sink for PieceSink {
     fn accepted(&mut self, request: RequestId) {
         if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
             in_flight.request = Some(request);
+        }
+        // Another worker runs that, since this one is about to take a ready connection, which is not to be taken before.
+        if let Some(link) = self.shared.link.get().filter(|_| self.has_beside) {
+            link.waker.wake(Priority::Low);
         }
     }
 

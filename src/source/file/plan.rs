@@ -13,6 +13,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use super::bisection::{Bisection, Hint};
 use crate::config::ReadAhead;
 use crate::source::prefetch;
 use crate::storage::RangeSet;
@@ -91,6 +92,8 @@ pub(crate) struct ReaderView {
     pub(crate) filling: bool,
     /// Somebody waits until all from the position up to here is there.
     pub(crate) until: u64,
+    /// Its jumps, as far as they may be those of a bisection.
+    pub(crate) bisection: Bisection,
 }
 
 /// A fetch on its way.
@@ -113,6 +116,8 @@ pub(crate) struct Network {
     pub(crate) ttfb: Option<Duration>,
     /// The server answers one connection at a time.
     pub(crate) single_connection: bool,
+    /// It is paid for by the byte: nothing is fetched on a guess.
+    pub(crate) is_metered: bool,
 }
 
 /// What to do.
@@ -152,6 +157,13 @@ impl Network {
         (self.rate.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
     }
 
+    /// True if two fetches beside an urgent one, of which a reader needs half of `look` bytes, cost less than the round trip
+    /// that one of them saves: the three share the network.
+    fn foresees(self, look: u64) -> bool {
+        let is_fast = self.rate.is_none() || self.in_one_ttfb() >= look / 2;
+        is_fast && !self.single_connection && !self.is_metered
+    }
+
     /// True if what is `left` of a body comes sooner than a new connection would be there.
     pub(crate) fn drains(self, left: u64) -> bool {
         left <= self.rate.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
@@ -178,6 +190,13 @@ impl Network {
 }
 
 impl ReaderView {
+    /// Moves to `position`, which is not where the last read ended. Nobody waits there yet.
+    pub(crate) fn jump(&mut self, position: u64, hint: Option<&Hint>) {
+        let mut bisection = self.bisection;
+        bisection.handle_jump(position, hint);
+        *self = Self { position, bisection, ..Self::default() };
+    }
+
     /// The first missing byte that is waited for.
     pub(crate) fn urgent(&self, available: &RangeSet) -> Option<u64> {
         let missing = available.run_from(self.position);
@@ -201,13 +220,20 @@ impl ReaderView {
     /// in between.
     pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
         let end = covered_to(self.position, available, in_flight);
+        self.filling =
+            end < self.until || prefetch::refill(self.filling, end - self.position, self.target(read_ahead));
+    }
+
+    /// How many bytes should be stored ahead of it.
+    fn target(&self, read_ahead: ReadAhead) -> u64 {
         let target = prefetch::target(read_ahead, self.position, self.run);
-        self.filling = end < self.until || prefetch::refill(self.filling, end - self.position, target);
+        // One that bisects is about to jump again.
+        self.bisection.at_probe(self.position).map_or(target, |probe| target.min(probe.end - self.position))
     }
 
     /// How far bytes should be there.
     fn target_end(&self, read_ahead: ReadAhead) -> u64 {
-        self.position.saturating_add(prefetch::target(read_ahead, self.position, self.run)).max(self.until)
+        self.position.saturating_add(self.target(read_ahead)).max(self.until)
     }
 }
 
@@ -222,7 +248,7 @@ impl Snapshot<'_> {
             return Plan::Idle;
         }
         let ahead = || self.readers.iter().find_map(|reader| self.ahead(reader));
-        let ahead = self.upcoming().or_else(ahead).or_else(|| self.left_out());
+        let ahead = self.candidate().or_else(|| self.upcoming()).or_else(ahead).or_else(|| self.left_out());
         ahead.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::Low })
     }
 
@@ -241,9 +267,10 @@ impl Snapshot<'_> {
             let read_ahead = if is_long { prefetch::windowed(self.read_ahead) } else { self.read_ahead };
             piece.end > reader.position && piece.next <= reach(reader, read_ahead)
         };
+        let is_candidate = |piece: &Piece, reader| self.candidates(reader).any(|range| brings(piece, &range));
         self.in_flight.iter().position(|piece| {
-            let is_wanted =
-                is_upcoming(piece, self.upcoming) || self.readers.iter().any(|reader| wants(piece, reader));
+            let is_wanted = is_upcoming(piece, self.upcoming)
+                || self.readers.iter().any(|reader| wants(piece, reader) || is_candidate(piece, reader));
             !is_wanted && !self.network.drains(piece.end.saturating_sub(piece.next))
         })
     }
@@ -275,12 +302,27 @@ impl Snapshot<'_> {
         let ahead = reader.until.saturating_sub(position);
         let most = self.network.piece().max(self.streaming_size(reader));
         let size = FIRST_PIECE.max(reader.run).max(ahead).min(most).max(self.cold_size(reader));
+        let probe = reader.bisection.at_probe(position).filter(|_| reader.until <= position);
+        let size = probe.map_or(size, |probe| probe.end - position);
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
         // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
         let suffix = self.suffix.as_ref().map(|suffix| suffix.start).filter(|start| *start > position);
         let end = ahead.map(|piece| piece.next).chain(suffix).min().unwrap_or(u64::MAX).min(gap.end);
         Some(position..end)
+    }
+
+    /// What is missing where a reader that bisects, and waits, jumps next.
+    fn candidate(&self) -> Option<Range<u64>> {
+        let waits = |reader: &&ReaderView| reader.urgent(self.available).is_some();
+        let candidates = self.readers.iter().filter(waits).flat_map(|reader| self.candidates(reader));
+        candidates.map(|range| range.start..self.clip(range.end)).find_map(|range| self.first_gap(range))
+    }
+
+    /// Where `reader` jumps next, if that is worth fetching on this network.
+    fn candidates(&self, reader: &ReaderView) -> impl Iterator<Item = Range<u64>> + use<> {
+        let is_worth_it = self.network.foresees(reader.bisection.look());
+        reader.bisection.candidates().filter(move |_| is_worth_it)
     }
 
     /// What is missing of the ranges that a decoder reads next.
@@ -419,7 +461,16 @@ pub(crate) fn is_too_far<'a>(
 
 /// True if `piece` brings some of what a decoder reads next.
 pub(crate) fn is_upcoming(piece: &Piece, upcoming: &[Range<u64>]) -> bool {
-    upcoming.iter().any(|range| piece.next < range.end && range.start < piece.end)
+    upcoming.iter().any(|range| brings(piece, range))
+}
+
+/// True if `piece` brings some of where a reader that bisects jumps next.
+pub(crate) fn is_candidate(piece: &Piece, reader: &ReaderView) -> bool {
+    reader.bisection.candidates().any(|range| brings(piece, &range))
+}
+
+fn brings(piece: &Piece, range: &Range<u64>) -> bool {
+    piece.next < range.end && range.start < piece.end
 }
 
 /// The end of what is stored or on its way without a gap from `position` on.
@@ -439,7 +490,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn network(rate: f64, ttfb_ms: u64) -> Network {
-        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), single_connection: false }
+        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
     }
 
     fn plan(readers: &[ReaderView], stored: &[Range<u64>], in_flight: &[Piece]) -> Plan {
@@ -472,11 +523,11 @@ mod tests {
     }
 
     fn waiting(position: u64, run: u64) -> ReaderView {
-        ReaderView { position, waiting: true, run, filling: true, until: 0 }
+        ReaderView { position, waiting: true, run, filling: true, ..ReaderView::default() }
     }
 
     fn playing(position: u64, run: u64) -> ReaderView {
-        ReaderView { position, waiting: false, run, filling: true, until: 0 }
+        ReaderView { position, waiting: false, run, filling: true, ..ReaderView::default() }
     }
 
     fn piece(next: u64, end: u64) -> Piece {
@@ -510,6 +561,63 @@ mod tests {
         assert_eq!(snapshot(&far, &running, &upcoming).poll_unwanted(), None);
         assert_eq!(snapshot(&far, &running, &[]).poll_unwanted(), Some(0));
         assert_ne!(snapshot(&near, &running, &upcoming).plan(), low(tail));
+    }
+
+    /// A reader that waits at the first probe of a bisection.
+    fn bisecting() -> ReaderView {
+        let middle = 50 * MIB;
+        let hint = Hint { first: middle..middle + MIB, end: 100 * MIB, look: 14_000 };
+        let mut reader = ReaderView::default();
+        reader.jump(middle, Some(&hint));
+        ReaderView { waiting: true, ..reader }
+    }
+
+    fn bisection_on(network: Network, reader: ReaderView, in_flight: &[Piece]) -> (Plan, Option<usize>) {
+        let mut available = RangeSet::default();
+        available.insert(0..MIB);
+        let snapshot = Snapshot {
+            readers: &[reader],
+            available: &available,
+            in_flight,
+            suffix: None,
+            len: Some(100 * MIB),
+            network,
+            read_ahead: ReadAhead::Bytes(16 * MIB),
+            upcoming: &[],
+            admissible: Priority::Low,
+        };
+        (snapshot.plan(), snapshot.poll_unwanted())
+    }
+
+    #[test]
+    fn where_a_reader_that_bisects_jumps_next_is_prefetched_while_it_waits() {
+        let (near, probe) = (network(2e6, 40), 50 * MIB);
+        let plan = |in_flight: &[Piece]| bisection_on(near, bisecting(), in_flight);
+        // What it waits for comes first, and is as small as what it looks at.
+        let urgent = Plan::Fetch { range: probe..probe + 14_000, priority: Priority::High };
+        assert_eq!(plan(&[]), (urgent, None));
+        let mut in_flight = vec![piece(probe, probe + 14_000)];
+        for candidate in [25 * MIB, 75 * MIB] {
+            let (Plan::Fetch { range, priority: Priority::Low }, None) = plan(&in_flight) else {
+                panic!("a candidate was due");
+            };
+            assert!(range.contains(&candidate) && range.end - range.start < 15_000, "{range:?}");
+            in_flight.push(piece(range.start, range.end));
+        }
+        // Nothing else, and none of them is in the way of the urgent one.
+        assert_eq!(plan(&in_flight), (Plan::Idle, None));
+        let moved = ReaderView { waiting: false, ..bisecting() };
+        assert_eq!(bisection_on(near, moved, &in_flight[..1]).0, Plan::Idle);
+    }
+
+    #[test]
+    fn candidates_are_not_fetched_where_they_would_hold_up_what_is_waited_for() {
+        let probe = piece(50 * MIB, 50 * MIB + 14_000);
+        let metered = Network { is_metered: true, ..network(2e6, 40) };
+        let single = Network { single_connection: true, ..network(2e6, 40) };
+        for network in [network(100e3, 40), metered, single] {
+            assert_eq!(bisection_on(network, bisecting(), &[probe]).0, Plan::Idle, "{network:?}");
+        }
     }
 
     #[test]

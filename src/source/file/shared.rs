@@ -359,14 +359,8 @@ impl Shared {
         let read_ahead = state.limits.target();
         state.stats.bytes_read += bytes;
         state.limits.handle_read(bytes, Instant::now());
-        let view = &mut state.readers[reader];
-        let run = if view.position == position { view.run } else { 0 };
-        let look_again = prefetch::is_look_due(run, bytes, plan::prefetch_limit(read_ahead));
-        view.waiting = false;
-        view.position = position + bytes;
-        view.run = run + bytes;
-        state.note_run(&(position - run..position + bytes));
-        if !look_again {
+        let run = state.move_on(reader, position, bytes);
+        if !prefetch::is_look_due(run, bytes, plan::prefetch_limit(read_ahead)) {
             return;
         }
         // A reader that continues needs it requested again before the reader gets there.
@@ -430,9 +424,9 @@ impl Shared {
     fn request_urgent(&self) {
         let Some(link) = self.link.get() else { return };
         let network = self.network();
-        let (unwanted, urgent) = self.resource.with_ranges(|ranges| {
+        let (unwanted, urgent, may_jump) = self.resource.with_ranges(|ranges| {
             let mut state = self.state.lock();
-            (state.unwanted(ranges, network), state.promote_urgent(ranges))
+            (state.unwanted(ranges, network), state.promote_urgent(ranges), state.may_jump())
         });
         for token in unwanted {
             token.cancel();
@@ -440,7 +434,8 @@ impl Shared {
         urgent.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
         // A sequential body's thread may have to read on, or start again.
         self.resource.notify();
-        self.replan(Priority::High);
+        // What is waited for may be on its way already, and where its reader jumps next is not.
+        self.replan(if may_jump { Priority::Low } else { Priority::High });
     }
 
     fn block(&self, position: u64, begun: Begun, or: impl Fn(&State) -> Option<Wait>) -> Wait {
@@ -493,8 +488,9 @@ impl Shared {
     /// What the network has shown.
     pub(super) fn network(&self) -> Network {
         let (rate, ttfb) = self.link.get().map(|link| link.waker.network()).unwrap_or_default();
+        let is_metered = self.link.get().is_some_and(|link| link.waker.is_metered());
         let single_connection = matches!(&*self.preconnect.lock(), Preconnect::Decided(Some(preconnect)) if preconnect.is_single_connection());
-        Network { rate, ttfb, single_connection }
+        Network { rate, ttfb, single_connection, is_metered }
     }
 
     /// Keeps a connection ready from now on, if there is more to come than the opening brings.

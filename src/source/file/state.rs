@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use slab::Slab;
 
+use super::bisection::Hint;
 use super::limits::Limits;
 use super::mode::{Info, Mode};
 use super::one_body::OneBody;
@@ -20,7 +21,7 @@ use crate::client::representation::{self, Likeness};
 use crate::config::ReadAhead;
 use crate::downloader::{BudgetShare, Flow, Outcome};
 use crate::error::{Error, ErrorKind};
-use crate::media::{self, FirstBytes, MediaInfo};
+use crate::media::{self, Bisected, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
 use crate::safe_url::SafeUrl;
 use crate::source::StreamStats;
@@ -79,6 +80,8 @@ pub(crate) struct State {
     pub(crate) first: FirstBytes,
     /// What they tell that a decoder reads next. Storage keeps it until it was read.
     pub(crate) upcoming: Vec<Range<u64>>,
+    /// What they tell of a decoder that bisects.
+    hint: Option<Hint>,
     /// What they showed, once the stream and they are dropped.
     pub(crate) media: Option<MediaInfo>,
     /// How far ahead to fetch, and what to keep.
@@ -114,6 +117,7 @@ impl State {
             opening: true,
             first: FirstBytes::default(),
             upcoming: Vec::new(),
+            hint: None,
             media: None,
             limits: Limits::new(read_ahead, behind),
             priority: Priority::Low,
@@ -148,10 +152,25 @@ impl State {
     pub(crate) fn want(&mut self, reader: usize, position: u64) {
         let view = &mut self.readers[reader];
         if view.position != position {
-            *view = ReaderView { position, ..ReaderView::default() };
+            view.jump(position, self.hint.as_ref());
         }
         view.waiting = true;
         self.waits.restart();
+    }
+
+    /// Notes that `reader` has read `bytes` at `position`. Returns its sequential run before that.
+    pub(crate) fn move_on(&mut self, reader: usize, position: u64, bytes: u64) -> u64 {
+        let view = &mut self.readers[reader];
+        let mut run = view.run;
+        if view.position != position {
+            view.bisection.handle_jump(position, self.hint.as_ref());
+            run = 0;
+        }
+        view.waiting = false;
+        view.position = position + bytes;
+        view.run = run + bytes;
+        self.note_run(&(position - run..position + bytes));
+        run
     }
 
     /// Notes that somebody waits for all bytes of `range`, until `remove_reader`.
@@ -248,6 +267,12 @@ impl State {
         snapshot.plan()
     }
 
+    /// True if a reader waits for bytes, and may be foreseen to jump elsewhere next.
+    pub(crate) fn may_jump(&self) -> bool {
+        let may = |reader: &ReaderView| reader.waits() && reader.bisection.candidates().next().is_some();
+        self.readers.iter().any(|(_, reader)| may(reader))
+    }
+
     fn readers(&self) -> Vec<ReaderView> {
         self.readers.iter().map(|(_, reader)| *reader).collect()
     }
@@ -287,8 +312,10 @@ impl State {
 
     /// True if a piece has come farther than anybody wants it.
     pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
+        let readers = || self.readers.iter().map(|(_, reader)| reader);
         !plan::is_upcoming(piece, &self.upcoming)
-            && plan::is_too_far(piece, self.readers.iter().map(|(_, reader)| reader), self.limits.kept())
+            && !readers().any(|reader| plan::is_candidate(piece, reader))
+            && plan::is_too_far(piece, readers(), self.limits.kept())
     }
 
     /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
@@ -366,6 +393,8 @@ impl State {
         let Some(len) = len.filter(|_| self.limits.configured() != ReadAhead::Bytes(0)) else { return };
         if self.first.as_slice().len() > known {
             self.upcoming = media::upcoming(self.first.as_slice(), len);
+            let hint = |bisected: Bisected| Hint { first: bisected.first, end: len, look: bisected.look };
+            self.hint = media::bisected(self.first.as_slice(), len).map(hint);
         }
     }
 
@@ -497,7 +526,8 @@ impl State {
             reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
         let windows = self.readers.iter().map(|(_, reader)| window(reader)).chain(kept);
-        Some(windows.chain(self.upcoming.iter().cloned()).collect())
+        let candidates = self.readers.iter().flat_map(|(_, reader)| reader.bisection.candidates());
+        Some(windows.chain(self.upcoming.iter().cloned()).chain(candidates).collect())
     }
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.
