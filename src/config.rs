@@ -336,8 +336,9 @@ pub struct DownloaderConfig {
     pub hang_policy: HangPolicy,
     /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 1024.
     pub event_capacity: usize,
-    /// The network is paid for by the byte: a file is opened without a second request for its last bytes. What is fetched
-    /// ahead of readers is limited by [`FileConfig::read_ahead`] only.
+    /// The network is paid for by the byte: nothing is fetched on a guess. A file is opened without a second request for its
+    /// last bytes, what its first bytes tell of an index or a last page is left to the reader, and so is the next place of
+    /// a reader that bisects. Reads, and the read-ahead that [`FileConfig::read_ahead`] limits, stay as they are.
     /// [`Downloader::set_metered`](crate::Downloader::set_metered) changes it later. Default: false.
     pub metered: bool,
     /// Memory in bytes for what all streams with [`StorageConfig::Memory`] buffer together. While their windows (`behind`

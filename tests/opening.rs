@@ -188,6 +188,25 @@ fn a_metered_network_is_spared_the_suffix_request() {
     drop(downloader.open(&origin.url("/a.mp3")).unwrap());
 }
 
+/// The index of this MP4 lies behind 5.7 MB of audio, as its first bytes tell.
+#[test]
+fn a_metered_network_is_spared_what_the_first_bytes_tell() {
+    const AUDIO: u64 = 5_700_000;
+    let head = [&b"\0\0\0\x10ftypM4A \0\0\0\0"[..], &(AUDIO as u32).to_be_bytes(), b"mdat"].concat();
+    for is_metered in [false, true] {
+        let origin = Origin::serving(Content::padded(&head[..], AUDIO + 100_000, &[1][..]));
+        let downloader = Downloader::new(DownloaderConfig::new().metered(is_metered)).unwrap();
+        let mut stream = downloader.open(&origin.url("/a.m4a")).unwrap();
+        stream.read_exact(&mut [0; 70_000]).unwrap();
+        // What follows the opening is prefetched, behind what the first bytes tell.
+        let begins = |asked: &Asked, at: u64| asked.range().is_some_and(|(first, _)| first == at);
+        origin.wait_until("read-ahead", |log| log.asked.iter().any(|asked| begins(asked, 256 << 10)));
+        let index = 16 + AUDIO - (64 << 10);
+        let has_index = origin.log().asked.iter().any(|asked| begins(asked, index));
+        assert_eq!(has_index, !is_metered);
+    }
+}
+
 #[test]
 fn a_server_without_ranges_is_asked_for_an_end_once_at_most() {
     let content = Content::pattern(1_000_000);

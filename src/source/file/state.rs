@@ -261,7 +261,7 @@ impl State {
             len,
             network,
             read_ahead,
-            upcoming: &self.upcoming,
+            upcoming: if network.is_metered { &[] } else { &self.upcoming },
             admissible,
         };
         snapshot.plan()
