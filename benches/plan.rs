@@ -3,6 +3,7 @@
 //! `cargo bench --bench plan`. Virtual time: the figures are the same on every machine.
 
 #[path = "../src/source/file/bisection.rs"]
+#[allow(dead_code, reason = "its tests, which do not run here")]
 mod bisection;
 #[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]

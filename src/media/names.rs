@@ -72,6 +72,12 @@ fn from_codec_name(name: &str) -> Option<AudioCodec> {
     }
 }
 
+/// True if decoders read more than tags at the end of the file that `url` names, before they play it: an index, a last page.
+pub(crate) fn reads_end(url: &str) -> bool {
+    use ContainerFormat::{Aiff, Matroska, Mp4, Ogg, WebM};
+    matches!(from_url(url).container, Some(Aiff | Matroska | Mp4 | Ogg | WebM))
+}
+
 /// By the extension of the last part of the URL's path.
 pub(super) fn from_url(url: &str) -> Guess {
     extension(url).map(|extension| from_extension(&extension)).unwrap_or_default()

@@ -254,6 +254,14 @@ fn a_tag_longer_than_the_first_bytes_is_audio_of_the_kind_that_the_server_says()
 }
 
 #[test]
+fn the_extension_tells_whether_the_end_is_read() {
+    let url = |name| format!("http://host/{name}?a=b.mp4");
+    let reads = |name| reads_end(&url(name));
+    assert!(["a.m4a", "a.ogg", "a.OPUS", "a.mka", "a.aiff"].into_iter().all(reads));
+    assert!(!["a.mp3", "a.flac", "a.wav", "a", ""].into_iter().any(reads));
+}
+
+#[test]
 fn a_text_is_a_page_by_its_type() {
     for content_type in [
         "text/html",

@@ -12,8 +12,9 @@ use crate::prefetch;
 use crate::storage::RangeSet;
 use crate::types::Priority;
 
-/// Bytes of the suffix request, as in `src/source/file/suffix.rs`.
+/// Bytes of the suffix request, and of one for tags only, as in `src/source/file/suffix.rs`.
 const SUFFIX: u64 = 13_824;
+const TAGS: u64 = 512;
 
 /// windway's own: `src/source/file/plan.rs`, fed as `src/source/file/state.rs` feeds it.
 pub struct Windway {
@@ -70,7 +71,10 @@ impl Planner for Windway {
             ttfb: Some(Duration::from_secs_f64(world.net.rtt)),
             ..Network::default()
         };
-        if let Some(range) = self.suffix.take() {
+        if let Some(mut range) = self.suffix.take() {
+            if self.upcoming.is_none() && !network.can_share_opening(SUFFIX) {
+                range.start = range.end - TAGS;
+            }
             return Some(Action::Start { range, urgent: false });
         }
         if !world.available.contains(0) {

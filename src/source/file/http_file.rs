@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use super::peer::FilePeer;
 use super::shared::{Link, ReaderId, Shared};
-use super::suffix::Suffix;
+use super::suffix::{self, Suffix};
 use crate::cancel::{CancelGuard, CancelReason};
 use crate::config::{FileConfig, StorageConfig};
 use crate::downloader::{BesideOpening, Downloader, PeerHandle};
 use crate::error::Error;
 use crate::foreign::in_callback;
+use crate::media;
 use crate::types::Priority;
 
 /// A file that is being streamed. Keeps its peer, and so the downloader, alive.
@@ -70,7 +71,10 @@ impl HttpFile {
         let share = buffers.then(|| downloader.join_budget(Arc::downgrade(&shared) as _));
         let link = shared.link.get_or_init(|| Link { waker: peer.waker(), epoch, share });
         match link.waker.beside_opening(&shared.request) {
-            BesideOpening::Suffix => shared.state.lock().suffix = Suffix::Due,
+            BesideOpening::Suffix => {
+                let bytes = suffix::size(shared.network(), media::reads_end(url));
+                shared.state.lock().suffix = Suffix::Due(bytes);
+            }
             BesideOpening::Preconnect => shared.preconnect(),
             BesideOpening::Nothing => {}
         }

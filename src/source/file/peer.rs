@@ -9,7 +9,6 @@ use super::pool::Proof;
 use super::probe::ProbeSink;
 use super::shared::{Link, Shared};
 use super::state::State;
-use super::suffix::SUFFIX;
 use super::suffix_sink::SuffixSink;
 use crate::cancel::CancelToken;
 use crate::config::ReadAhead;
@@ -23,7 +22,7 @@ pub(super) struct FilePeer(pub(super) Arc<Shared>);
 enum Planned {
     Piece(PlannedPiece),
     Probe(Proof, Range<u64>),
-    Suffix(Epoch),
+    Suffix(Epoch, u64),
 }
 
 struct PlannedPiece {
@@ -46,7 +45,7 @@ impl Peer for FilePeer {
         match self.plan(link, admissible) {
             Some(Planned::Piece(piece)) => self.piece(piece),
             Some(Planned::Probe(proof, range)) => self.probe(link, proof, range),
-            Some(Planned::Suffix(epoch)) => self.suffix(&epoch),
+            Some(Planned::Suffix(epoch, bytes)) => self.suffix(&epoch, bytes),
             None => Next::Wait,
         }
     }
@@ -65,8 +64,8 @@ impl FilePeer {
                 }
                 Plan::Suffix => {
                     let epoch = link.epoch.child();
-                    state.suffix.begin(epoch.token().clone());
-                    Some(Planned::Suffix(epoch))
+                    let bytes = state.suffix.begin(epoch.token().clone())?;
+                    Some(Planned::Suffix(epoch, bytes))
                 }
                 Plan::Probe => state.begin_probe(ranges).map(|(proof, range)| Planned::Probe(proof, range)),
                 _ => None,
@@ -100,9 +99,9 @@ impl FilePeer {
         Next::fetch(fetch, sink)
     }
 
-    /// The suffix request. Its failure is nobody's error, so it is tried once.
-    fn suffix(&self, epoch: &Epoch) -> Next {
-        let request = self.0.request(None).suffix(SUFFIX);
+    /// The suffix request for the last `bytes`. Its failure is nobody's error, so it is tried once.
+    fn suffix(&self, epoch: &Epoch, bytes: u64) -> Next {
+        let request = self.0.request(None).suffix(bytes);
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(epoch).max_retries(0);
         Next::fetch(fetch, Box::new(SuffixSink::new(Arc::clone(&self.0))))
     }

@@ -55,6 +55,9 @@ const UNKNOWN_JOIN_DISTANCE: u64 = 64 * 1024;
 /// Rests of bodies up to this are read for the sake of their connections.
 const SMALL_REMAINDER: u64 = 64 * 1024;
 
+/// An opening that takes this much longer is not noticed.
+const UNNOTICED: Duration = Duration::from_millis(10);
+
 /// The next piece is asked for no later than this before the last one ends.
 const MIN_LEAD: u64 = 4 * 1024;
 
@@ -162,6 +165,12 @@ impl Network {
     fn foresees(self, look: u64) -> bool {
         let is_fast = self.rate.is_none() || self.in_one_ttfb() >= look / 2;
         is_fast && !self.single_connection && !self.is_metered
+    }
+
+    /// True if `bytes` requested beside the opening of a file come while that waits for its window to grow, or in no time.
+    /// Else they hold it up for longer than the round trip of a later request for them.
+    pub(crate) fn can_share_opening(self, bytes: u64) -> bool {
+        self.has_slow_start() || self.rate.is_some_and(|rate| bytes as f64 <= rate * UNNOTICED.as_secs_f64())
     }
 
     /// True if what is `left` of a body comes sooner than a new connection would be there.

@@ -719,10 +719,12 @@ impl State {
         }
         let Tail { head, bytes } = self.suffix.take_held()?;
         let is_ranged = self.mode.is_ranged();
-        let info = self.mode.info_mut().filter(|info| is_ranged && info.is_of_same(&head, &self.pool))?;
+        let info = self.mode.info_mut().filter(|info| is_ranged && info.is_of_same(&head, &self.pool));
+        let Some(info) = info else {
+            self.suffix.stored();
+            return None;
+        };
         info.learn_total(&head);
-        // Or a reader would request them again before they are stored.
-        self.suffix = Suffix::Storing;
         Some((head.start(), bytes))
     }
 }

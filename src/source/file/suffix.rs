@@ -13,13 +13,22 @@
 
 use std::ops::Range;
 
+use super::plan::Network;
 use crate::cancel::CancelToken;
 use crate::client::ResponseHead;
 use crate::types::RequestId;
 
 /// Bytes that are requested. With their response head they fit into the first flight of a new connection: ten segments
 /// of 1,448 bytes (RFC 6928), less a head of 600 bytes.
-pub(crate) const SUFFIX: u64 = 13_824;
+const SUFFIX: u64 = 13_824;
+
+/// Bytes that are requested where more would hold up the opening: a tag of ID3v1 has 128 bytes, the footer of an APE tag 32.
+const TAGS: u64 = 512;
+
+/// How many bytes of a file to request. `reads_end` if decoders read more than tags at its end.
+pub(crate) fn size(network: Network, reads_end: bool) -> u64 {
+    if reads_end || network.can_share_opening(SUFFIX) { SUFFIX } else { TAGS }
+}
 
 /// How far the suffix request of a file has come.
 #[derive(Debug, Default)]
@@ -27,18 +36,19 @@ pub(crate) enum Suffix {
     /// It is not wanted, or over.
     #[default]
     Off,
-    /// It is to be sent once the opening was.
-    Due,
+    /// It is to be sent once the opening was, for so many bytes.
+    Due(u64),
     /// It was sent.
     Running(Running),
     /// All its bytes have arrived. They are stored once the opening has shown what the file is.
     Held(Tail),
-    /// Its bytes are being copied into storage.
-    Storing,
+    /// Its bytes, so many, are being copied into storage.
+    Storing(u64),
 }
 
 #[derive(Debug)]
 pub(crate) struct Running {
+    bytes: u64,
     token: CancelToken,
     /// Known once the downloader has accepted it.
     request: Option<RequestId>,
@@ -55,7 +65,7 @@ pub(crate) struct Tail {
 
 impl Suffix {
     pub(crate) fn is_due(&self) -> bool {
-        matches!(self, Self::Due)
+        matches!(self, Self::Due(_))
     }
 
     /// True while it may still bring bytes, over a connection that other requests can use afterwards.
@@ -63,20 +73,22 @@ impl Suffix {
         matches!(self, Self::Running(_))
     }
 
-    pub(crate) fn begin(&mut self, token: CancelToken) {
-        *self = Self::Running(Running { token, request: None, is_urgent: false });
+    /// Records that it is sent, if it is due. Returns how many bytes it requests.
+    pub(crate) fn begin(&mut self, token: CancelToken) -> Option<u64> {
+        let Self::Due(bytes) = *self else { return None };
+        *self = Self::Running(Running { bytes, token, request: None, is_urgent: false });
+        Some(bytes)
     }
 
     /// The bytes that it is about to store, of a file of `len` bytes. `is_shown` if the opening has shown what the file
     /// is. Before that held bytes are not: the opening may have been given up.
     pub(crate) fn range(&self, len: Option<u64>, is_shown: bool) -> Option<Range<u64>> {
-        let is_coming = match self {
-            Self::Running(_) | Self::Storing => true,
-            Self::Held(_) => is_shown,
-            Self::Off | Self::Due => false,
+        let bytes = match self {
+            Self::Running(Running { bytes, .. }) | Self::Storing(bytes) => *bytes,
+            Self::Held(tail) if is_shown => tail.bytes.len() as u64,
+            Self::Off | Self::Due(_) | Self::Held(_) => return None,
         };
-        let len = len.filter(|_| is_coming)?;
-        Some(len.saturating_sub(SUFFIX)..len)
+        len.map(|len| len.saturating_sub(bytes)..len)
     }
 
     /// Gives it up. Returns the token of a request that is running.
@@ -111,19 +123,44 @@ impl Suffix {
         }
     }
 
+    /// Takes the bytes, which are to be stored at once: or a reader would request them again before.
     pub(crate) fn take_held(&mut self) -> Option<Tail> {
         match std::mem::take(self) {
-            Self::Held(tail) => Some(tail),
+            Self::Held(tail) => {
+                *self = Self::Storing(tail.bytes.len() as u64);
+                Some(tail)
+            }
             other => {
                 *self = other;
                 None
             }
         }
     }
-    /// Records that the bytes are stored.
+
+    /// Records that the bytes are stored, or of no use.
     pub(crate) fn stored(&mut self) {
-        if let Self::Storing = self {
+        if let Self::Storing(_) = self {
             *self = Self::Off;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn network(rate: f64, ttfb_ms: u64) -> Network {
+        Network { rate: Some(rate), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
+    }
+
+    #[test]
+    fn where_it_would_hold_up_the_opening_only_tags_are_requested() {
+        // 60 kB/s: 13.8 kB take longer than a later round trip.
+        let narrow = network(60e3, 40);
+        assert_eq!((size(narrow, false), size(narrow, true)), (TAGS, SUFFIX));
+        for wide in [Network::default(), network(2.5e6, 40), network(600e3, 100), network(20e6, 1)] {
+            assert_eq!(size(wide, false), SUFFIX, "{wide:?}");
         }
     }
 }
