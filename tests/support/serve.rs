@@ -1,0 +1,202 @@
+//! How the scripted origin serves a connection: reads requests, and sends answers at their pace up to their end.
+
+use std::io::{self, Read};
+use std::net::TcpStream;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::answer::{Answer, Cut, Ending, Framing, Pace};
+use super::asked::read_request;
+use super::framing::append;
+use super::origin::Shared;
+use super::wire::{Line, Wire};
+
+/// Between the halves of a head, so that they are not read as one.
+const SPLIT_GAP: Duration = Duration::from_millis(5);
+
+impl Shared {
+    pub(super) fn serve(&self, connection: usize, socket: &TcpStream) -> io::Result<()> {
+        let accepted = Instant::now();
+        socket.set_nodelay(true)?;
+        let line = Line { socket, connection, black_holed: &self.black_holed };
+        let mut wire = match &self.identity {
+            None => Wire::Plain(line),
+            Some(identity) => {
+                self.pause(2 * self.rtt)?;
+                identity.accept(line)?
+            }
+        };
+        let mut unread = Vec::new();
+        for on_connection in 0.. {
+            let Some(mut asked) = read_request(&mut wire, &mut unread)? else { return Ok(()) };
+            asked.connection = connection;
+            asked.on_connection = on_connection;
+            {
+                let mut state = self.lock();
+                if asked.suffix().is_some() {
+                    asked.number = usize::MAX;
+                    state.log.suffixes.push(asked.clone());
+                } else {
+                    asked.number = state.forgotten + state.log.asked.len();
+                    let seen = state.seen.entry(asked.path.clone()).or_default();
+                    asked.again = *seen;
+                    *seen += 1;
+                    state.log.asked.push(asked.clone());
+                }
+                self.changed.notify_all();
+            }
+            let answer = if self.serves(connection) { (self.handler)(&asked) } else { Answer::status(503) };
+            let is_first = on_connection == 0 && self.identity.is_none();
+            // A connection that was opened ahead has had its round trip.
+            let handshake =
+                if is_first { self.rtt.saturating_sub(accepted.elapsed()) } else { Duration::ZERO };
+            self.pause(handshake)?;
+            if !answer.interim.is_empty() {
+                wire.send(answer.interim_heads().as_bytes())?;
+            }
+            self.pause(answer.latency)?;
+            if answer.holds_head && !self.stall(socket) {
+                return Ok(());
+            }
+            if !self.send(&mut wire, &answer)? {
+                return hang_up(&mut wire, &answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// False for all but the oldest open connection of a server that serves no other.
+    fn serves(&self, connection: usize) -> bool {
+        let state = self.lock();
+        !state.serves_oldest || state.sockets.keys().all(|other| *other >= connection)
+    }
+
+    /// Sends an answer. False if the connection is to end with it.
+    fn send(&self, wire: &mut Wire<'_>, answer: &Answer) -> io::Result<bool> {
+        if let Some(raw) = &answer.raw {
+            self.send_raw(wire, raw, answer.pace)?;
+            return Ok(false);
+        }
+        let mut out = answer.head().into_bytes();
+        if let Ending::InHead(bytes, cut) = answer.end {
+            let rest = out.split_off(bytes.min(out.len()));
+            wire.send(&out)?;
+            if cut != Cut::Stall || !self.stall(wire.socket()) {
+                return Ok(false);
+            }
+            out = rest;
+        }
+        if let Some(at) = answer.split {
+            let rest = out.split_off(at.min(out.len()));
+            wire.send(&out)?;
+            self.pause(SPLIT_GAP)?;
+            out = rest;
+        }
+        self.send_body(wire, answer, out)
+    }
+
+    fn send_raw(&self, wire: &mut Wire<'_>, raw: &[u8], pace: Pace) -> io::Result<()> {
+        let (mut sent, began) = (0, Instant::now());
+        for slice in raw.chunks(pace.slice() as usize) {
+            self.pause(pace.wait(sent, began.elapsed()))?;
+            wire.send(slice)?;
+            sent += slice.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Sends the body behind what is in `out` already: head and first bytes go together, as most servers send them.
+    fn send_body(&self, wire: &mut Wire<'_>, answer: &Answer, mut out: Vec<u8>) -> io::Result<bool> {
+        let mut at = answer.part.start;
+        let limit = match answer.end {
+            Ending::Whole | Ending::InHead(..) => u64::MAX,
+            Ending::InBody(bytes, _) | Ending::InChunk(bytes) => bytes,
+        };
+        let stop = at.saturating_add(limit).min(answer.part.end);
+        let began = Instant::now();
+        loop {
+            let end = stop.min(at.saturating_add(answer.pace.slice()));
+            let is_cut = end == stop && matches!(answer.end, Ending::InChunk(_));
+            append(&mut out, answer, at..end, is_cut);
+            if end == answer.part.end && answer.framing != Framing::Chunked {
+                answer.append_extra(&mut out);
+            }
+            wire.send(&out)?;
+            out.clear();
+            self.lock().log.sent += end - at;
+            self.changed.notify_all();
+            at = end;
+            if at == stop {
+                break;
+            }
+            self.pause(answer.pace.wait(at - answer.part.start, began.elapsed()))?;
+        }
+        match answer.end {
+            Ending::InBody(_, Cut::Close | Cut::Reset) | Ending::InChunk(_) => return Ok(false),
+            Ending::InBody(_, Cut::Stall) => {
+                if self.stall(wire.socket()) {
+                    append(&mut out, answer, stop..answer.part.end, false);
+                    wire.send(&out)?;
+                }
+                return Ok(false);
+            }
+            Ending::Whole | Ending::InHead(..) => {}
+        }
+        if answer.framing == Framing::Chunked {
+            wire.send(&answer.chunked_end())?;
+        }
+        Ok(answer.keeps_connection())
+    }
+
+    /// Waits, unless the server stops meanwhile.
+    fn pause(&self, time: Duration) -> io::Result<()> {
+        if time.is_zero() {
+            return Ok(());
+        }
+        let deadline = Instant::now() + time;
+        let mut state = self.lock();
+        loop {
+            if state.stopping {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            state = self.changed.wait_timeout(state, left).expect("no panic under this lock").0;
+        }
+    }
+
+    /// Keeps a connection that is in the black hole open, for as long as nobody shuts it down.
+    pub(super) fn outlast_black_hole(&self, connection: usize) {
+        if connection >= self.black_holed.load(Ordering::Acquire) {
+            return;
+        }
+        let mut state = self.lock();
+        while state.sockets.contains_key(&connection) {
+            state = self.changed.wait(state).expect("no panic under this lock");
+        }
+    }
+
+    /// Waits to be released; false if the client goes away or the server stops instead.
+    fn stall(&self, mut socket: &TcpStream) -> bool {
+        if !self.lock().released {
+            // `release` shuts the reading half down. A client that waits sends nothing.
+            while matches!(socket.read(&mut [0; 256]), Ok(got) if got > 0) {}
+        }
+        let state = self.lock();
+        state.released && !state.stopping && state.listening
+    }
+}
+
+/// The end of a connection after its last answer. The socket's drop does the rest: a shutdown would send the end that
+/// a reset goes without.
+fn hang_up(wire: &mut Wire<'_>, answer: &Answer) -> io::Result<()> {
+    match answer.end {
+        Ending::InHead(_, Cut::Reset) | Ending::InBody(_, Cut::Reset) => {
+            socket2::SockRef::from(wire.socket()).set_linger(Some(Duration::ZERO))
+        }
+        _ if answer.notifies_close => wire.notify_close(),
+        _ => Ok(()),
+    }
+}
