@@ -42,7 +42,7 @@ fn assert_near(rate: Option<f64>, expected: f64) {
 }
 
 #[test]
-fn a_body_that_its_caller_holds_back_takes_nothing_from_the_rate() {
+fn a_body_that_its_caller_pauses_does_not_lower_the_rate() {
     let origin = serve(RATE, 2_000_000);
     let downloader = downloader(|_| ());
     let peer = downloader.register((), Priority::High).unwrap();
@@ -59,7 +59,7 @@ fn a_body_that_its_caller_holds_back_takes_nothing_from_the_rate() {
 }
 
 #[test]
-fn a_caller_that_reads_slower_than_the_network_says_nothing_of_it() {
+fn a_caller_that_reads_slower_than_the_network_does_not_lower_the_rate() {
     let origin = serve(RATE, 2_000_000);
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
@@ -75,7 +75,7 @@ fn a_caller_that_reads_slower_than_the_network_says_nothing_of_it() {
 }
 
 #[test]
-fn a_caller_that_reads_on_shows_the_rate() {
+fn a_caller_that_reads_without_pauses_measures_the_rate() {
     let origin = serve(RATE, 2_000_000);
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     let mut response = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
@@ -84,7 +84,7 @@ fn a_caller_that_reads_on_shows_the_rate() {
 }
 
 #[test]
-fn a_radio_takes_nothing_from_the_rate_of_what_comes_beside_it() {
+fn a_radio_does_not_lower_the_rate_of_parallel_transfers() {
     let station =
         Station { audio: Content::endless(), interval: 16_000, every: 1, titles: vec!["Artist - Title"] };
     // 128 kbit/s.
@@ -100,7 +100,7 @@ fn a_radio_takes_nothing_from_the_rate_of_what_comes_beside_it() {
 }
 
 #[test]
-fn a_file_that_is_read_in_one_body_at_its_readers_pace_takes_nothing_from_the_rate() {
+fn a_file_that_its_reader_pauses_does_not_lower_the_rate() {
     let content = Content::pattern(4_000_000);
     let origin = Origin::start(move |_| Answer::whole(&content).rate(RATE as u64));
     let downloader = downloader(|_| ());
@@ -117,7 +117,7 @@ fn a_file_that_is_read_in_one_body_at_its_readers_pace_takes_nothing_from_the_ra
 }
 
 #[test]
-fn a_rate_is_kept_for_each_origin() {
+fn a_rate_is_measured_for_each_origin() {
     let (fast, slow) = (serve(RATE, 2_000_000), serve(RATE / 10.0, 200_000));
     let downloader = downloader(|_| ());
     assert_eq!(downloader.bandwidth_of(&fast.url("/")), None);
@@ -130,7 +130,7 @@ fn a_rate_is_kept_for_each_origin() {
 }
 
 #[test]
-fn the_origin_of_a_rate_is_the_one_that_sent_the_bytes() {
+fn after_a_redirect_the_rate_belongs_to_the_origin_that_sent_the_bytes() {
     let target = serve(RATE, 2_000_000);
     let to = target.url("/there");
     let origin = Origin::start(move |_| Answer::redirect(302, &to));

@@ -127,7 +127,7 @@ fn hold(state: State) -> Held {
 }
 
 #[test]
-fn every_state_ends_once_with_who_did_it() {
+fn a_fetch_cancelled_in_any_state_ends_once_with_the_reason() {
     for state in STATES {
         for by in By::ALL {
             let Held { origin, downloader, peer, epoch, end, events, blocker } = hold(state);
@@ -167,7 +167,7 @@ fn every_state_ends_once_with_who_did_it() {
 }
 
 #[test]
-fn callers_are_released_in_every_state_with_who_did_it() {
+fn a_caller_cancelled_in_any_state_returns_with_the_reason() {
     for by in By::ALL {
         for path in ["/head", "/body", "/busy"] {
             let origin = Origin::start(answer);
@@ -200,7 +200,7 @@ fn callers_are_released_in_every_state_with_who_did_it() {
 }
 
 #[test]
-fn cancels_and_completions_that_meet_end_each_fetch_once() {
+fn a_cancel_that_races_with_a_completion_ends_each_fetch_once() {
     let content = Content::pattern(2000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -233,7 +233,7 @@ fn cancels_and_completions_that_meet_end_each_fetch_once() {
 }
 
 #[test]
-fn an_epoch_drops_all_that_is_queued_and_starts_none_of_it() {
+fn a_cancelled_epoch_drops_all_its_queued_fetches_and_starts_none() {
     let origin = Origin::start(answer);
     let mut config = DownloaderConfig::default();
     config.max_concurrent = 1;
@@ -264,7 +264,7 @@ fn an_epoch_drops_all_that_is_queued_and_starts_none_of_it() {
 }
 
 #[test]
-fn a_fetch_that_carries_another_peers_epoch_is_refused() {
+fn a_fetch_with_the_epoch_of_another_peer_is_refused() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let other = downloader.register((), Priority::High).unwrap();

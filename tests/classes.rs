@@ -84,7 +84,7 @@ impl Held {
 }
 
 #[test]
-fn classes_are_served_in_their_order() {
+fn priorities_are_served_in_order() {
     let held = hold();
     let all = held.downloader.subscribe();
     let (low_low, last) = held.low(Priority::Low, "/low-low");
@@ -127,7 +127,7 @@ fn peers_take_turns_and_each_is_first_in_first_out() {
 }
 
 #[test]
-fn a_peers_new_priority_moves_what_it_has_queued() {
+fn a_new_priority_of_a_peer_moves_its_queued_fetches() {
     let held = hold();
     let (a, b) = (held.peer(Priority::High), held.peer(Priority::Low));
     let order = [(&a, "/a1"), (&b, "/b1"), (&b, "/b2")];
@@ -138,7 +138,7 @@ fn a_peers_new_priority_moves_what_it_has_queued() {
 }
 
 #[test]
-fn one_that_is_demoted_goes_behind_and_promoted_again_in_front() {
+fn a_demoted_fetch_runs_last_and_a_promoted_one_first() {
     let held = hold();
     let peer = held.peer(Priority::High);
     let queued = ["/1", "/2", "/3"].map(|path| queue(&peer, &held.origin, path));
@@ -168,7 +168,7 @@ impl Peer for WakesItself {
 }
 
 #[test]
-fn a_wake_during_the_question_is_never_lost_and_wait_is_not_asked_again() {
+fn a_wake_during_next_fetch_is_never_lost_and_a_waiting_peer_is_not_polled() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|_| ());
     let (waker, asked) = (Arc::new(Mutex::new(None)), Arc::new(AtomicUsize::new(0)));
@@ -186,7 +186,7 @@ fn a_wake_during_the_question_is_never_lost_and_wait_is_not_asked_again() {
 }
 
 #[test]
-fn a_peer_that_panics_ends_and_no_other() {
+fn a_peer_that_panics_ends_and_other_peers_go_on() {
     struct Panics;
     impl Peer for Panics {
         fn next_fetch(&mut self, _: Priority) -> Next {
@@ -233,7 +233,7 @@ fn a_retry_waits_in_the_schedule_and_holds_no_worker() {
 }
 
 #[test]
-fn throughput_adds_up_over_transfers_and_is_told_for_each_peer() {
+fn the_rates_of_parallel_transfers_add_up_for_each_peer() {
     const RATE: u64 = 1_000_000;
     let content = Content::pattern(500_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(RATE));
@@ -321,7 +321,7 @@ fn prefetches_before(events: &Subscriber, own: &Subscriber, urgent: usize, most:
 }
 
 #[test]
-fn an_urgent_fetch_waits_for_one_prefetch_that_has_aged_and_not_for_twelve() {
+fn an_urgent_fetch_waits_for_one_aged_prefetch_and_not_for_twelve() {
     let origin = prefetched_from();
     let downloader = downloader(|config| {
         config.max_concurrent = 1;
@@ -345,7 +345,7 @@ fn an_urgent_fetch_waits_for_one_prefetch_that_has_aged_and_not_for_twelve() {
 }
 
 #[test]
-fn six_urgent_fetches_begin_beside_eighty_prefetches_that_have_aged() {
+fn six_urgent_fetches_start_beside_eighty_aged_prefetches() {
     let origins: Vec<_> = (0..20).map(|_| prefetched_from()).collect();
     let downloader = downloader(|config| config.aging_threshold = Duration::ZERO);
     let events = downloader.subscribe();
@@ -398,7 +398,7 @@ fn pass_time(downloader: &Downloader, origin: &Origin) {
 }
 
 #[test]
-fn a_cancelled_peer_is_asked_no_more() {
+fn a_cancelled_peer_is_not_polled_again() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|_| ());
     let events = downloader.subscribe();
@@ -416,7 +416,7 @@ fn a_cancelled_peer_is_asked_no_more() {
 }
 
 #[test]
-fn a_peer_whose_epoch_is_over_is_not_asked_without_end() {
+fn a_peer_whose_epoch_was_cancelled_is_not_polled_forever() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|_| ());
     let epoch = Arc::new(Mutex::new(None));
@@ -439,7 +439,7 @@ fn a_peer_whose_epoch_is_over_is_not_asked_without_end() {
 }
 
 #[test]
-fn a_peer_whose_sinks_refuse_all_does_not_ask_a_server_without_end() {
+fn a_peer_whose_sinks_refuse_everything_does_not_send_requests_forever() {
     struct Refuses;
     impl Sink for Refuses {
         fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
@@ -463,7 +463,7 @@ fn a_peer_whose_sinks_refuse_all_does_not_ask_a_server_without_end() {
 }
 
 #[test]
-fn a_preempted_body_whose_connection_is_closed_goes_on_without_a_byte_lost_or_twice() {
+fn a_body_aborted_by_preemption_continues_without_a_lost_or_repeated_byte() {
     let content = Content::pattern(3_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(20_000_000));
     let downloader = downloader(|config| {
@@ -557,7 +557,7 @@ impl Sink for PromotesItself {
 }
 
 #[test]
-fn a_fetch_that_is_promoted_when_it_is_accepted_is_urgent() {
+fn a_fetch_promoted_when_it_is_accepted_is_urgent() {
     let content = Content::pattern(10_000);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
@@ -593,7 +593,7 @@ impl Peer for Named {
 }
 
 #[test]
-fn a_thread_that_is_woken_by_the_end_of_a_fetch_finds_its_worker_idle() {
+fn a_worker_is_idle_before_the_end_of_its_fetch_is_reported() {
     let origin = Origin::serving(Content::pattern(100));
     let ((threads, asked), (ends, end)) = (mpsc::channel(), mpsc::channel());
     let named = Named { url: origin.url("/"), threads, ends };

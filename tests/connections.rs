@@ -19,7 +19,7 @@ use windway::{
 };
 
 #[test]
-fn a_preconnected_connection_spares_the_handshake_and_is_replaced() {
+fn a_preconnected_connection_saves_the_handshake_and_is_replaced() {
     for origin in [
         Origin::serving(Content::pattern(1000)),
         Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000))),
@@ -74,7 +74,7 @@ fn connections_for_two(handler: impl Fn(&support::Asked) -> Answer + Send + Sync
 }
 
 #[test]
-fn a_connection_serves_again_after_a_long_body_where_both_sides_keep_it() {
+fn a_connection_is_reused_after_a_long_body_if_both_sides_keep_it() {
     let long = || Answer::whole(&Content::pattern(LONG as u64));
     assert_eq!(connections_for_two(move |_| long()), 1);
     assert_eq!(connections_for_two(move |_| long().chunked()), 1);
@@ -87,7 +87,7 @@ fn a_connection_serves_again_after_a_long_body_where_both_sides_keep_it() {
 }
 
 #[test]
-fn a_length_that_is_told_twice_in_one_header_is_that_length() {
+fn a_content_length_repeated_in_one_field_is_accepted() {
     const LEN: u64 = 1_000_000;
     for (sent, is_whole) in [(LEN, true), (600_000, false)] {
         let content = Content::pattern(LEN);
@@ -103,7 +103,7 @@ fn a_length_that_is_told_twice_in_one_header_is_that_length() {
 }
 
 #[test]
-fn a_long_body_that_falls_silent_or_breaks_ends_in_an_error_that_says_so() {
+fn a_long_body_that_falls_silent_or_breaks_ends_with_a_typed_error() {
     let long = || Answer::whole(&Content::pattern(LONG as u64));
     let silent = Origin::start(move |_| long().stall_after(500_000));
     let closed = Origin::start(move |_| long().close_after(500_000));
@@ -122,7 +122,7 @@ fn a_long_body_that_falls_silent_or_breaks_ends_in_an_error_that_says_so() {
 }
 
 #[test]
-fn a_warm_connection_that_died_is_replaced_unseen() {
+fn a_dead_preconnected_connection_is_replaced_without_an_error() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.max_retries = 0);
     let peer = downloader.register((), Priority::High).unwrap();
@@ -135,7 +135,7 @@ fn a_warm_connection_that_died_is_replaced_unseen() {
 }
 
 #[test]
-fn nothing_is_opened_ahead_for_who_is_not_there() {
+fn preconnecting_to_a_server_that_is_down_opens_nothing() {
     let origin = Origin::serving(Content::pattern(1000));
     origin.stop_listening();
     let downloader = downloader(|_| ());
@@ -146,7 +146,7 @@ fn nothing_is_opened_ahead_for_who_is_not_there() {
 }
 
 #[test]
-fn a_file_keeps_one_connection_preconnected_and_seeks_over_it() {
+fn a_file_keeps_one_connection_preconnected_for_seeks() {
     let origin = Origin::serving(Content::pattern(100_000_000));
     let downloader = downloader(|_| ());
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -162,7 +162,7 @@ fn a_file_keeps_one_connection_preconnected_and_seeks_over_it() {
 }
 
 #[test]
-fn an_urgent_request_on_a_connection_that_died_in_silence_is_hedged() {
+fn an_urgent_request_on_a_silently_dead_connection_is_hedged() {
     for tls in [false, true] {
         let content = Content::pattern(1000);
         let handler = move |asked: &support::Asked| Answer::file(asked, &content);
@@ -176,7 +176,7 @@ fn an_urgent_request_on_a_connection_that_died_in_silence_is_hedged() {
 }
 
 #[test]
-fn a_slow_head_wins_against_its_hedge_if_it_comes_first() {
+fn a_slow_response_head_wins_over_its_hedged_request_if_it_arrives_first() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
@@ -194,7 +194,7 @@ fn a_slow_head_wins_against_its_hedge_if_it_comes_first() {
 
 /// It leaves other connections waiting for as long as one is kept alive.
 #[test]
-fn a_server_that_answers_one_connection_at_a_time_is_found_out() {
+fn a_server_that_serves_one_connection_at_a_time_is_detected() {
     let content = Content::pattern(8_000_000);
     let origin = Origin::start_single_connection(move |asked| Answer::file(asked, &content));
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
@@ -214,7 +214,7 @@ fn a_server_that_answers_one_connection_at_a_time_is_found_out() {
 
 /// As where a server restarts: the one that lay idle is gone, and the new one breaks.
 #[test]
-fn a_race_without_a_rival_leaves_the_failure_as_it_is() {
+fn a_hedged_request_that_finds_no_connection_does_not_change_the_error() {
     let content = Content::pattern(200_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/a" => Answer::file(asked, &content).rate(500_000).close_when_idle(),
@@ -233,7 +233,7 @@ fn a_race_without_a_rival_leaves_the_failure_as_it_is() {
 }
 
 #[test]
-fn a_changed_network_lets_go_of_its_connections() {
+fn a_network_change_closes_idle_connections() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = patient_downloader(&origin);
     let list = List::default();
@@ -250,7 +250,7 @@ fn a_changed_network_lets_go_of_its_connections() {
 }
 
 #[test]
-fn a_final_url_that_expires_is_replaced_by_the_original() {
+fn an_expired_redirect_target_is_replaced_by_the_original_url() {
     for status in [401, 403, 404, 410] {
         let content = Content::pattern(5_000_000);
         let origin = Origin::start(move |asked| match asked.path.as_str() {
@@ -273,7 +273,7 @@ fn a_final_url_that_expires_is_replaced_by_the_original() {
 }
 
 #[test]
-fn a_user_and_a_password_in_an_url_are_sent_and_shown_to_nobody() {
+fn a_user_and_a_password_in_a_url_are_sent_and_never_shown() {
     let content = Content::pattern(1000);
     let other = Origin::serving(content.clone());
     let elsewhere = other.url("/b");
@@ -298,7 +298,7 @@ fn a_user_and_a_password_in_an_url_are_sent_and_shown_to_nobody() {
 }
 
 #[test]
-fn what_shows_one_origin_is_shown_to_no_other() {
+fn credentials_of_one_origin_are_sent_to_no_other() {
     let content = Content::pattern(1000);
     let other = Origin::serving(content.clone());
     let elsewhere = other.url("/b");
@@ -347,7 +347,7 @@ fn proxy() -> (String, thread::JoinHandle<Vec<String>>) {
 }
 
 #[test]
-fn a_proxy_is_gone_through_if_it_is_set() {
+fn a_configured_proxy_is_used() {
     let origin = Origin::serving(Content::pattern(100_000));
     let (url, proxy) = proxy();
     let downloader = downloader(|config| config.client.proxy = Some(url));
@@ -362,7 +362,7 @@ fn a_proxy_is_gone_through_if_it_is_set() {
 }
 
 #[test]
-fn a_senseless_proxy_or_authorization_is_named() {
+fn an_invalid_proxy_or_authorization_is_refused_by_name() {
     let fails = |change: fn(&mut windway::DownloaderConfig)| {
         let mut config = windway::DownloaderConfig::default();
         change(&mut config);
@@ -380,7 +380,7 @@ fn a_senseless_proxy_or_authorization_is_named() {
 }
 
 #[test]
-fn a_trickle_counts_as_silence() {
+fn a_body_below_the_minimum_rate_counts_as_silent() {
     let content = Content::pattern(100_000);
     let origin =
         Origin::start(move |asked| Answer::file(asked, &content).trickle(1, Duration::from_millis(10)));
@@ -399,7 +399,7 @@ fn a_trickle_counts_as_silence() {
 }
 
 #[test]
-fn a_body_in_a_callers_hands_goes_on_from_where_it_broke() {
+fn a_body_read_by_its_caller_continues_where_it_broke() {
     for ranges in [true, false] {
         let content = Content::pattern(500_000);
         let origin = Origin::start(move |asked| {
@@ -422,7 +422,7 @@ fn a_body_in_a_callers_hands_goes_on_from_where_it_broke() {
 }
 
 #[test]
-fn a_body_that_changed_between_its_parts_is_never_joined() {
+fn parts_of_a_changed_body_are_never_joined() {
     // Another tag; another date; the same length and nothing else, but other bytes at the joint.
     for vouched in ["ETag", "Last-Modified", "nothing"] {
         let origin = Origin::start(move |asked| {
@@ -448,7 +448,7 @@ fn a_body_that_changed_between_its_parts_is_never_joined() {
 
 /// As networks do that want a login.
 #[test]
-fn a_page_in_place_of_the_rest_is_no_change() {
+fn an_html_page_in_place_of_the_rest_is_not_a_change() {
     let content = Content::pattern(100_000);
     let page = Content::bytes(b"<html>log in</html>".to_vec());
     let origin = Origin::start(move |asked| match asked.number {
@@ -463,7 +463,7 @@ fn a_page_in_place_of_the_rest_is_no_change() {
 }
 
 #[test]
-fn pieces_of_a_file_that_nothing_vouches_for_are_held_against_each_other() {
+fn pieces_of_a_file_without_a_validator_are_compared_where_they_overlap() {
     let origin = Origin::start(|asked| {
         let old: Vec<u8> = (0..1_000_000_u32).map(|at| (at % 251) as u8).collect();
         let new: Vec<u8> = old.iter().map(|byte| !byte).collect();
@@ -490,7 +490,7 @@ fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
 
 /// The limit on silence is none here: who waits for such a body waits for ever.
 #[test]
-fn a_redirect_or_a_refusal_whose_body_does_not_come_holds_nobody_up() {
+fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
     let slow = |answer: Answer, path: &str| match path.as_bytes()[1] {
         b'n' => answer.stall_after(0),
         b'c' => answer.chunked().stall_after(3),
@@ -525,7 +525,7 @@ fn a_redirect_or_a_refusal_whose_body_does_not_come_holds_nobody_up() {
 }
 
 #[test]
-fn a_connection_serves_again_after_a_redirect_or_a_refusal_with_a_short_body() {
+fn a_connection_is_reused_after_a_redirect_or_an_error_with_a_short_body() {
     let plain: fn(Answer) -> Answer = |answer| answer;
     for framed in [plain, |answer| answer.chunked(), |answer| answer.split_head(20)] {
         let origin = Origin::start(move |asked| match asked.path.as_str() {
@@ -543,7 +543,7 @@ fn a_connection_serves_again_after_a_redirect_or_a_refusal_with_a_short_body() {
 }
 
 #[test]
-fn what_is_no_answer_on_a_connection_that_served_before_means_a_new_connection() {
+fn garbage_on_a_reused_connection_is_retried_on_a_new_one() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n".as_slice();
     let timed_out = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     for stray in [&b"stray bytes\r\n\r\n"[..], b"\0", head, timed_out, b"HTTP/1.1 abc\r\n\r\n"] {
@@ -570,7 +570,7 @@ fn what_is_no_answer_on_a_connection_that_served_before_means_a_new_connection()
 }
 
 #[test]
-fn what_is_no_answer_on_a_new_connection_is_an_error_at_once() {
+fn garbage_on_a_new_connection_is_an_error_at_once() {
     let origin = Origin::start(|_| Answer::raw(b"stray bytes\r\n\r\n"));
     let peer = downloader(|_| ()).register((), Priority::High).unwrap();
     assert_eq!(peer.execute(get(&origin, "/a")).unwrap_err().kind(), ErrorKind::Protocol);
@@ -578,7 +578,7 @@ fn what_is_no_answer_on_a_new_connection_is_an_error_at_once() {
 }
 
 #[test]
-fn what_comes_behind_a_body_is_no_answer_to_the_next_request() {
+fn bytes_after_a_body_are_never_the_response_to_the_next_request() {
     let mut both = Vec::new();
     Content::pattern(5_000).append(&mut both, 0..5_000);
     both.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nWRONG");
@@ -609,7 +609,7 @@ fn what_comes_behind_a_body_is_no_answer_to_the_next_request() {
 }
 
 #[test]
-fn a_body_of_several_parts_is_no_content() {
+fn a_multipart_body_is_refused() {
     let parts =
         b"--x\r\nContent-Type: audio/flac\r\nContent-Range: bytes 0-9/50000\r\n\r\n0123456789\r\n--x--\r\n";
     for content_type in ["multipart/byteranges; boundary=x", "Multipart/ByteRanges;boundary=x"] {
@@ -691,7 +691,7 @@ fn headers_that_windway_sets_itself_are_refused_by_name() {
 
 /// RFC 9110, section 15.2, and RFC 9112, section 5.2.
 #[test]
-fn interim_answers_with_headers_and_folded_headers_are_understood() {
+fn interim_responses_and_folded_headers_are_understood() {
     let interim = "HTTP/1.1 100 Continue\r\nServer: x\r\nX-Note: a\r\n\t folded\r\n\r\n";
     let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\nLink: </b>;\r\n rel=preload\r\n\r\n";
     let answer = "HTTP/1.1 200 OK\r\nX-Folded: one\r\n  two\r\n\tthree\r\nX-Next: \r\n \r\n four\r\nContent-Length: 10\r\n\r\n\

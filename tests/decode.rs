@@ -51,7 +51,7 @@ fn with(storage: StorageConfig) -> FileConfig {
 }
 
 #[test]
-fn a_track_is_known_by_its_bytes_whatever_the_server_says() {
+fn a_track_is_recognised_by_its_bytes_whatever_the_server_says() {
     let kinds = [
         (ContainerFormat::Flac, Some(AudioCodec::Flac)),
         (ContainerFormat::Ogg, Some(AudioCodec::Vorbis)),
@@ -132,7 +132,7 @@ impl MediaSource for Unmeasured {
 
 /// The server falls silent in the middle of a packet; the read times out; a seek later all is as from the file.
 #[test]
-fn a_decoder_goes_on_after_a_timeout_and_a_seek() {
+fn a_decoder_continues_after_a_timeout_and_a_seek() {
     for (name, track) in [TRACKS[0], TRACKS[2]] {
         let content = Content::bytes(track);
         let silent_at = track.len() as u64 / 2;

@@ -881,10 +881,10 @@ fn hop(asked: &Asked, content: &Content, hops: u32) -> Answer {
 }
 
 #[test]
-fn a_tls_end_without_its_close() {
+fn a_tls_connection_that_ends_without_close_notify() {
     check_over(
         Trap {
-            name: "a_tls_end_without_its_close",
+            name: "a_tls_connection_that_ends_without_close_notify",
             answer: |_, content| {
                 Answer::whole(content).no_length().close_after(100_000).without_close_notify()
             },
@@ -895,10 +895,10 @@ fn a_tls_end_without_its_close() {
 }
 
 #[test]
-fn a_tls_end_without_its_close_in_turn() {
+fn a_tls_connection_that_ends_without_close_notify_now_and_then() {
     check_over(
         Trap {
-            name: "a_tls_end_without_its_close_in_turn",
+            name: "a_tls_connection_that_ends_without_close_notify_now_and_then",
             answer: |asked, content| {
                 let answer = Answer::whole(content).no_length().without_close_notify();
                 if asked.number % 2 == 0 { answer.close_after(100_000) } else { answer.chunked() }
@@ -910,10 +910,10 @@ fn a_tls_end_without_its_close_in_turn() {
 }
 
 #[test]
-fn a_tls_end_of_a_part_without_its_close() {
+fn a_part_over_tls_that_ends_without_close_notify() {
     check_over(
         Trap {
-            name: "a_tls_end_of_a_part_without_its_close",
+            name: "a_part_over_tls_that_ends_without_close_notify",
             answer: |asked, content| file(asked, content).no_length().without_close_notify(),
             expect: &[Right, Untried, Right],
         },
@@ -922,7 +922,7 @@ fn a_tls_end_of_a_part_without_its_close() {
 }
 
 #[test]
-fn a_redirect_to_another_origin_leaves_headers_behind() {
+fn a_redirect_to_another_origin_drops_the_callers_headers() {
     let mut cases = Cases::default();
     for (from_tls, to_tls) in [(false, false), (false, true), (true, false), (true, true)] {
         for way in Way::ALL {
@@ -1012,7 +1012,7 @@ fn read_at(downloader: &Downloader, url: &str, way: Way, part: Range<u64>, len: 
 }
 
 #[test]
-fn heads_without_bytes_do_not_keep_a_read_waiting() {
+fn responses_without_a_byte_do_not_keep_a_read_waiting() {
     let without_bytes: fn(&Asked, &Content) -> Answer = |asked, content| match part(asked) {
         Some(part) if part.start > 0 => file(asked, content).close_after(0),
         _ => file(asked, content),
@@ -1036,7 +1036,7 @@ fn heads_without_bytes_do_not_keep_a_read_waiting() {
 }
 
 #[test]
-fn a_lying_length_in_a_temporary_file() {
+fn a_wrong_length_with_temporary_file_storage() {
     let content = Content::pattern(LEN);
     let lying = |answer: Answer| answer.header("Content-Length", &(1_u64 << 62).to_string());
     let origin = Origin::start(move |_| lying(Answer::whole(&content)));

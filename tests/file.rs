@@ -131,7 +131,7 @@ fn it_is_as_a_file_for_two_readers_over_a_network_that_fails() {
 }
 
 #[test]
-fn more_than_the_window_is_not_waited_for() {
+fn waiting_for_more_than_the_window_is_refused() {
     let origin = Origin::serving(Content::pattern(5_000_000));
     let stream = downloader().open_with(&origin.url("/a"), small_window()).unwrap();
     let error = stream.handle().wait_buffered(1_000_000, None).unwrap_err();
@@ -161,12 +161,12 @@ fn it_is_as_a_file_from_a_server_without_ranges_with_a_small_window() {
 }
 
 #[test]
-fn it_is_as_a_file_from_a_server_that_tells_no_length() {
+fn it_is_as_a_file_from_a_server_that_sends_no_length() {
     compare(400_000, stored_in(StorageConfig::TempFile(None)), |_, content| Answer::whole(content).chunked());
 }
 
 #[test]
-fn a_server_that_does_not_tell_the_total_is_read_to_its_end() {
+fn a_file_whose_total_length_is_never_sent_is_read_to_its_end() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
@@ -187,7 +187,7 @@ fn a_server_that_does_not_tell_the_total_is_read_to_its_end() {
 }
 
 #[test]
-fn a_body_that_always_ends_early_is_a_timeout_and_not_an_endless_loop() {
+fn a_body_that_always_ends_early_times_out_and_is_not_requested_forever() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |_| Answer::whole(&content).close_after(100_000));
     let mut config = FileConfig::default();
@@ -231,7 +231,7 @@ fn a_far_seek_sends_one_urgent_request() {
 }
 
 #[test]
-fn reading_slower_than_the_network_never_waits_after_the_start() {
+fn reading_slower_than_the_network_never_blocks_after_the_start() {
     let origin = Origin::serving(Content::pattern(3_000_000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let handle = stream.handle();
@@ -252,7 +252,7 @@ fn reading_slower_than_the_network_never_waits_after_the_start() {
 }
 
 #[test]
-fn a_read_returns_what_there_is() {
+fn a_read_returns_the_bytes_that_are_there() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
@@ -266,7 +266,7 @@ fn a_read_returns_what_there_is() {
 }
 
 #[test]
-fn nothing_is_wrong_after_many_backward_seeks() {
+fn many_backward_seeks_read_the_right_bytes() {
     let origin = Origin::serving(Content::pattern(30_000_000));
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -308,7 +308,7 @@ fn two_streams_of_different_priority_are_both_read() {
 }
 
 #[test]
-fn a_file_that_changes_is_never_spliced() {
+fn parts_of_a_changed_file_are_never_joined() {
     let origin = Origin::start(move |asked| {
         // The second request finds another file of the same length.
         let answer = Answer::file(asked, &Content::pattern(10_000_000));
@@ -356,7 +356,7 @@ fn cancelling_releases_a_read_for_good() {
 }
 
 #[test]
-fn a_read_that_does_not_wait_asks_and_gets() {
+fn a_try_read_requests_bytes_and_gets_them_later() {
     let origin = Origin::serving(Content::pattern(1_000_000));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let handle = stream.handle();
@@ -376,7 +376,7 @@ fn a_read_that_does_not_wait_asks_and_gets() {
 }
 
 #[test]
-fn who_waits_for_bytes_to_be_buffered_has_them_fetched() {
+fn waiting_for_bytes_to_be_buffered_fetches_them() {
     const LEN: u64 = 3_000_000;
     for ranges in [true, false] {
         let content = Content::pattern(LEN);
@@ -414,7 +414,7 @@ fn try_read_all(stream: &mut windway::Stream) -> Vec<u8> {
 }
 
 #[test]
-fn what_lies_on_disk_is_brought_to_who_does_not_wait() {
+fn a_try_read_loads_blocks_from_disk() {
     let origin = Origin::serving(Content::pattern(4_000_000));
     for storage in [StorageConfig::TempFile(None), StorageConfig::WindowedTempFile(None)] {
         let mut config = FileConfig::default();
@@ -438,7 +438,7 @@ fn what_lies_on_disk_is_brought_to_who_does_not_wait() {
 }
 
 #[test]
-fn bytes_on_disk_do_not_wait_for_a_network_worker() {
+fn blocks_on_disk_are_loaded_while_all_workers_are_busy() {
     let content = Content::pattern(4_000_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/silent" => Answer::status(200).latency_until_released(),
@@ -487,7 +487,7 @@ fn two_readers_of_one_file_have_windows_of_their_own() {
 }
 
 #[test]
-fn a_handle_tells_what_its_stream_is_at() {
+fn a_handle_reports_the_state_of_its_stream() {
     let origin = Origin::serving(Content::pattern(300_000));
     let mut config = FileConfig::default();
     config.storage = StorageConfig::WholeMemory;
@@ -509,7 +509,7 @@ fn a_handle_tells_what_its_stream_is_at() {
 }
 
 #[test]
-fn a_cable_that_is_pulled_and_put_back_costs_no_byte() {
+fn a_network_outage_loses_no_byte() {
     let origin = Origin::serving(Content::pattern(60_000_000));
     let mut config = DownloaderConfig::default();
     config.client.silence_timeout = Duration::from_millis(200);
@@ -539,7 +539,7 @@ fn a_cable_that_is_pulled_and_put_back_costs_no_byte() {
 
 /// As an audio callback does, that asks again a few milliseconds later.
 #[test]
-fn who_asks_again_and_again_without_waiting_keeps_to_the_waits_between_attempts() {
+fn repeated_try_reads_respect_the_delay_between_attempts() {
     let content = Content::pattern(600_000);
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::file(asked, &content).close_after(90_000),
@@ -559,7 +559,7 @@ fn who_asks_again_and_again_without_waiting_keeps_to_the_waits_between_attempts(
 }
 
 #[test]
-fn who_asks_again_and_again_for_what_is_gone_is_told_each_time_and_asks_once() {
+fn repeated_try_reads_of_a_missing_part_return_the_error_each_time_and_request_it_once() {
     let content = Content::pattern(600_000);
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::file(asked, &content),
@@ -579,7 +579,7 @@ fn who_asks_again_and_again_for_what_is_gone_is_told_each_time_and_asks_once() {
 }
 
 #[test]
-fn bytes_on_disk_are_no_error_after_an_interrupt() {
+fn bytes_on_disk_are_readable_after_an_interrupt() {
     let origin = Origin::serving(Content::pattern(1_000_000));
     let mut config = FileConfig::default();
     config.storage = StorageConfig::TempFile(None);
@@ -592,7 +592,7 @@ fn bytes_on_disk_are_no_error_after_an_interrupt() {
 }
 
 #[test]
-fn the_last_block_of_the_longest_file_comes_and_goes() {
+fn the_last_block_of_the_longest_file_is_stored_and_evicted() {
     let content = Content::pattern(u64::MAX);
     let origin = Origin::start(move |asked| Answer::file(asked, &content));
     let mut config = FileConfig::default();
@@ -607,7 +607,7 @@ fn the_last_block_of_the_longest_file_comes_and_goes() {
 
 /// Nothing but a 64-byte joint tells that a range belongs to the file, and no answer tells how long it is.
 #[test]
-fn a_file_of_unknown_length_that_nothing_vouches_for_ends_where_it_ends() {
+fn a_file_without_a_length_or_a_validator_is_read_to_its_end() {
     for tells_at_last in [false, true] {
         let content = Content::pattern(600_000);
         let origin = Origin::start(move |asked| {
@@ -632,7 +632,7 @@ fn a_file_of_unknown_length_that_nothing_vouches_for_ends_where_it_ends() {
 }
 
 #[test]
-fn a_file_that_changed_unvouched_for_is_not_read_on_elsewhere() {
+fn a_changed_file_without_a_validator_is_not_read_after_a_seek_either() {
     let (old, new) = (Content::pattern(5_000_000), Content::bytes(vec![7; 5_000_000]));
     let origin = Origin::start(move |asked| {
         let content = if asked.number == 0 { &old } else { &new };
@@ -651,7 +651,7 @@ fn a_file_that_changed_unvouched_for_is_not_read_on_elsewhere() {
 }
 
 #[test]
-fn reading_on_in_sequence_takes_few_connections() {
+fn a_sequential_run_takes_few_connections() {
     let content = Content::pattern(12_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(6_000_000));
     let downloader = downloader();
@@ -661,7 +661,7 @@ fn reading_on_in_sequence_takes_few_connections() {
 }
 
 #[test]
-fn a_passing_whole_neither_cuts_a_file_short_nor_spoils_it() {
+fn one_wrong_200_neither_truncates_a_file_nor_makes_it_unusable() {
     for ending in [Answer::chunked, |answer: Answer| answer] {
         let content = Content::pattern(1_000_000);
         let busy = Content::bytes(vec![b'x'; 500]);
@@ -686,7 +686,7 @@ fn a_passing_whole_neither_cuts_a_file_short_nor_spoils_it() {
 }
 
 #[test]
-fn a_download_from_a_server_without_ranges_outlasts_a_break() {
+fn a_download_from_a_server_without_ranges_survives_a_break() {
     let content = Content::pattern(3_000_000);
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::whole(&content).close_after(1_000_000),
@@ -701,7 +701,7 @@ fn a_download_from_a_server_without_ranges_outlasts_a_break() {
 }
 
 #[test]
-fn a_page_in_the_middle_of_a_file_is_a_page_and_passes() {
+fn an_html_page_in_the_middle_of_a_file_is_an_error_that_passes() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| match asked.number {
         1 => Answer::whole(&Content::bytes(b"<html>log in</html>".to_vec()))
@@ -720,7 +720,7 @@ fn a_page_in_the_middle_of_a_file_is_a_page_and_passes() {
 }
 
 #[test]
-fn what_is_opened_later_comes_by_itself() {
+fn a_file_opened_later_is_fetched_without_a_read() {
     let origin = Origin::serving(Content::pattern(1_000_000));
     let downloader = downloader();
     let mut config = FileConfig::default();
@@ -734,7 +734,7 @@ fn what_is_opened_later_comes_by_itself() {
 }
 
 #[test]
-fn a_download_needs_no_reader_and_outlasts_an_outage() {
+fn a_download_needs_no_reader_and_survives_an_outage() {
     let content = Content::pattern(3_000_000);
     let origin = Origin::start(move |asked| match asked.number {
         // More than are tried for reading ahead, of which none is tried again.
@@ -768,7 +768,7 @@ fn a_server_that_ignores_a_range_now_and_then_stays_seekable() {
 }
 
 #[test]
-fn a_server_that_serves_ranges_no_more_is_read_from_start_to_end() {
+fn a_server_that_stops_serving_ranges_is_read_sequentially() {
     let content = Content::pattern(2_000_000);
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::file(asked, &content),
@@ -796,7 +796,7 @@ fn drain(stream: &mut windway::Stream, offset: u64, len: u64) {
 }
 
 #[test]
-fn who_stops_draining_a_body_is_read_ahead_for() {
+fn a_streaming_reader_that_stops_is_prefetched_for() {
     let origin = Origin::serving(Content::pattern(64 << 20));
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
@@ -810,7 +810,7 @@ fn who_stops_draining_a_body_is_read_ahead_for() {
 }
 
 #[test]
-fn no_more_is_fetched_for_who_stops_draining_than_its_read_ahead() {
+fn a_streaming_reader_that_stops_gets_no_more_than_its_read_ahead() {
     const READ_AHEAD: u64 = 4 << 20;
     let origin = Origin::serving(Content::pattern(256 << 20));
     let downloader = downloader();
@@ -835,7 +835,7 @@ fn no_more_is_fetched_for_who_stops_draining_than_its_read_ahead() {
 }
 
 #[test]
-fn a_drained_body_that_falls_silent_or_breaks_is_waited_for_as_any() {
+fn a_streaming_reader_waits_for_a_silent_or_broken_body() {
     const SILENT: u64 = 41_000_000;
     let content = Content::pattern(64 << 20);
     let origin = Origin::start(move |asked| match asked.range() {
@@ -863,7 +863,7 @@ fn a_drained_body_that_falls_silent_or_breaks_is_waited_for_as_any() {
 }
 
 #[test]
-fn two_readers_that_drain_one_file_get_its_bytes() {
+fn two_streaming_readers_of_one_file_get_its_bytes() {
     let origin = Origin::serving(Content::pattern(64 << 20));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let mut second = stream.reader();
@@ -876,7 +876,7 @@ fn two_readers_that_drain_one_file_get_its_bytes() {
 }
 
 #[test]
-fn a_reader_that_is_sent_elsewhere_at_once_does_not_wait_for_the_opening() {
+fn a_seek_before_the_first_read_does_not_wait_for_the_opening() {
     let content = Content::pattern(5_000_000);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
@@ -895,7 +895,7 @@ fn a_reader_that_is_sent_elsewhere_at_once_does_not_wait_for_the_opening() {
 }
 
 #[test]
-fn what_is_asked_for_beside_the_opening_may_come_to_nothing() {
+fn a_failed_request_beside_the_opening_is_harmless() {
     let serves = |content: Content| move |asked: &Asked| Answer::file(asked, &content);
     let whole = |content: Content| move |_: &Asked| Answer::whole(&content);
     let fails = |content: Content| {
@@ -938,7 +938,7 @@ fn what_is_asked_for_beside_the_opening_may_come_to_nothing() {
 }
 
 #[test]
-fn a_window_moves_with_who_reads_in_small_steps() {
+fn a_window_moves_with_a_reader_of_small_steps() {
     const BEHIND: u64 = 256 << 10;
     let origin = Origin::serving(Content::pattern(64 << 20));
     let mut config = FileConfig::default();
@@ -954,7 +954,7 @@ fn a_window_moves_with_who_reads_in_small_steps() {
 }
 
 #[test]
-fn who_asks_elsewhere_for_a_file_that_is_none_is_told() {
+fn a_seek_in_a_resource_that_is_no_media_file_returns_the_error() {
     let page = "<!DOCTYPE html><html><body>Nothing here but a page, and a rather long one.</body></html>";
     let page = Answer::whole(&Content::bytes(page.as_bytes())).header("Content-Type", "text/html");
     let answers = [400, 403, 404, 410].map(|status| (Answer::status(status), ErrorKind::Status(status)));

@@ -56,7 +56,7 @@ fn assert_still(events: &Subscriber) {
 }
 
 #[test]
-fn an_urgent_body_that_flows_wakes_only_its_reader() {
+fn a_steady_urgent_body_wakes_only_its_reader() {
     let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
     let content = Content::pattern(1_100_000);
     // Five and a half seconds of it.
@@ -77,7 +77,7 @@ fn an_urgent_body_that_flows_wakes_only_its_reader() {
 }
 
 #[test]
-fn nobody_wakes_while_nothing_changes() {
+fn no_thread_wakes_while_nothing_changes() {
     let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));

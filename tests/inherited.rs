@@ -11,7 +11,7 @@
 //! - retries without jitter or patience: `jitter_never_leaves_its_bounds`, `the_server_is_heard_within_reason`;
 //! - the priority that stays behind: `a_promotion_goes_to_the_front_and_a_demotion_to_the_back`;
 //! - a seek that waits for the linear run: `a_far_seek_sends_one_urgent_request`;
-//! - a read that waits for the whole buffer: `a_read_returns_what_there_is`;
+//! - a read that waits for the whole buffer: `a_read_returns_the_bytes_that_are_there`;
 //! - a core burnt while the pool is full: `tests/idle.rs`.
 
 mod support;
@@ -45,7 +45,7 @@ fn stalling() -> Origin {
 
 /// It drained all demand into a batch of its own: urgent work then waited for the batch.
 #[test]
-fn a_peer_is_asked_once_for_each_free_worker_and_never_ahead() {
+fn a_peer_is_polled_once_for_each_free_worker_and_never_ahead() {
     struct Endless(Arc<AtomicUsize>, Fetches);
     type Fetches = Arc<dyn Fn() -> Fetch + Send + Sync>;
     impl Peer for Endless {
@@ -73,7 +73,7 @@ fn a_peer_is_asked_once_for_each_free_worker_and_never_ahead() {
 
 /// The throttle's end could be told only by the task that slept.
 #[test]
-fn awaited_work_ends_the_throttle_at_once() {
+fn an_urgent_wake_ends_the_prefetch_delay_at_once() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.prefetch_delay = Duration::from_secs(3600));
     let list = List::default();
@@ -90,7 +90,7 @@ fn awaited_work_ends_the_throttle_at_once() {
 
 /// Urgent work starved the rest for ever.
 #[test]
-fn low_work_gets_its_worker_under_endless_awaited_work() {
+fn a_prefetch_gets_a_worker_under_endless_urgent_fetches() {
     for workers in [1, 2, 3] {
         let content = Content::pattern(1000);
         let origin = Origin::start(move |asked| Answer::file(asked, &content));
@@ -123,7 +123,7 @@ fn low_work_gets_its_worker_under_endless_awaited_work() {
 
 /// All peers were polled on each wake-up.
 #[test]
-fn a_peer_that_was_not_woken_is_never_asked() {
+fn a_peer_that_was_not_woken_is_never_polled() {
     struct Counts(Arc<AtomicUsize>);
     impl Peer for Counts {
         fn next_fetch(&mut self, _: Priority) -> Next {
@@ -145,7 +145,7 @@ fn a_peer_that_was_not_woken_is_never_asked() {
 
 /// The channel's bound was emptied into slots without one.
 #[test]
-fn a_peers_credit_is_a_bound() {
+fn the_capacity_of_a_peer_is_a_limit() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).latency_until_released());
     let downloader = downloader(|config| config.peer_capacity = 2);
@@ -175,7 +175,7 @@ fn a_peers_credit_is_a_bound() {
 
 /// With a full pool no peer was asked, and none could say that its work was urgent.
 #[test]
-fn a_peer_woken_for_awaited_work_is_asked_although_the_pool_is_full() {
+fn a_peer_woken_for_urgent_work_is_polled_although_all_workers_are_busy() {
     let origin = stalling();
     let downloader = downloader(|config| {
         config.max_concurrent = 2;
@@ -196,7 +196,7 @@ fn a_peer_woken_for_awaited_work_is_asked_although_the_pool_is_full() {
 
 /// Silence in a body counted as its end.
 #[test]
-fn a_body_that_falls_silent_has_not_ended() {
+fn a_silent_body_has_not_ended() {
     let origin = stalling();
     let downloader = downloader(|config| {
         config.client.silence_timeout = Duration::from_millis(100);
@@ -214,7 +214,7 @@ fn a_body_that_falls_silent_has_not_ended() {
 
 /// A full disk became an HTTP error, and was tried again in vain.
 #[test]
-fn a_sinks_own_error_ends_its_fetch_and_is_not_tried_again() {
+fn an_error_of_a_sink_ends_its_fetch_and_is_not_retried() {
     struct Full(mpsc::Sender<Outcome>);
     impl Sink for Full {
         fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
@@ -238,7 +238,7 @@ fn a_sinks_own_error_ends_its_fetch_and_is_not_tried_again() {
 
 /// The imperative way ignored its own cancelling and reported no end; what failed or was cancelled reported no bytes.
 #[test]
-fn a_body_in_a_callers_hands_hears_its_cancel_and_its_bytes_are_counted() {
+fn a_body_read_by_its_caller_is_cancelled_and_its_bytes_are_counted() {
     let origin = stalling();
     let downloader = downloader(|_| ());
     let peer = downloader.register((), Priority::High).unwrap();
@@ -265,7 +265,7 @@ fn a_body_in_a_callers_hands_hears_its_cancel_and_its_bytes_are_counted() {
 
 /// The bus came after the registration, and the first events were lost.
 #[test]
-fn the_first_event_of_a_peer_is_there_for_who_subscribed_before_it_was_woken() {
+fn a_subscriber_from_before_the_first_wake_gets_the_first_event() {
     let origin = Origin::serving(Content::pattern(1000));
     let list = List::default();
     let (sink, end) = collect(0);

@@ -84,7 +84,7 @@ fn readers_do_not_wait_for_a_worker() {
 }
 
 #[test]
-fn a_body_that_its_reader_leaves_keeps_its_connection() {
+fn a_body_handed_back_by_its_reader_keeps_its_connection() {
     let busy = busy();
     let mut stream = busy.downloader.open(&busy.origin.url("/trickle")).unwrap();
     let mut bytes = Vec::new();
@@ -96,7 +96,7 @@ fn a_body_that_its_reader_leaves_keeps_its_connection() {
 }
 
 #[test]
-fn an_interrupt_ends_what_a_reader_runs_itself() {
+fn an_interrupt_ends_a_fetch_that_its_reader_drives() {
     let busy = busy();
     let stream = busy.open_later("/held", FileConfig::default());
     let handle = stream.handle();
@@ -108,7 +108,7 @@ fn an_interrupt_ends_what_a_reader_runs_itself() {
 }
 
 #[test]
-fn a_cancel_ends_what_a_reader_runs_itself() {
+fn a_cancel_ends_a_fetch_that_its_reader_drives() {
     let busy = busy();
     let stream = busy.open_later("/held", FileConfig::default());
     let handle = stream.handle();
@@ -120,7 +120,7 @@ fn a_cancel_ends_what_a_reader_runs_itself() {
 }
 
 #[test]
-fn a_stop_ends_what_a_reader_runs_itself() {
+fn a_stop_ends_a_fetch_that_its_reader_drives() {
     let busy = busy();
     let stream = busy.open_later("/held", FileConfig::default());
     let reader = read(stream);
@@ -131,7 +131,7 @@ fn a_stop_ends_what_a_reader_runs_itself() {
 }
 
 #[test]
-fn the_time_limit_of_a_read_holds_for_what_its_reader_runs_itself() {
+fn the_read_timeout_holds_for_a_fetch_that_its_reader_drives() {
     let busy = busy();
     let config = FileConfig::default().read_timeout(Some(Duration::from_millis(100)));
     let reader = read(busy.open_later("/held", config));
@@ -141,7 +141,7 @@ fn the_time_limit_of_a_read_holds_for_what_its_reader_runs_itself() {
 }
 
 #[test]
-fn a_body_that_nobody_waits_for_makes_room_for_urgent_work() {
+fn a_body_that_no_reader_waits_for_is_preempted_by_urgent_work() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);

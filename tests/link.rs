@@ -29,7 +29,7 @@ fn a_window_doubles_each_round_trip() {
 }
 
 #[test]
-fn a_long_transfer_takes_what_the_rate_says_and_its_slow_start() {
+fn a_long_transfer_takes_its_slow_start_and_its_bytes_at_the_rate() {
     for mbit in [10.0, 100.0, 1000.0] {
         for rtt in [10, 40, 100].map(Duration::from_millis) {
             let config = LinkConfig::with_rate(rtt, mbit);
@@ -60,7 +60,7 @@ fn a_full_queue_ends_the_growth() {
 }
 
 #[test]
-fn a_window_that_is_not_used_does_not_grow_and_one_that_rests_shrinks() {
+fn an_unused_window_does_not_grow_and_an_idle_one_shrinks() {
     let mut window = SlowStart::new(RTT);
     let mut now = Duration::ZERO;
     let mut exchange = |window: &mut SlowStart, bytes| {

@@ -154,7 +154,7 @@ fn model(preemptions: Option<usize>, check: impl Fn() + Send + Sync + 'static) {
 }
 
 #[test]
-fn no_fact_is_left_lying() {
+fn no_message_is_lost() {
     model(None, || {
         let sum = Arc::new(Sum::new(0));
         let other = {
@@ -168,7 +168,7 @@ fn no_fact_is_left_lying() {
 }
 
 #[test]
-fn no_fact_of_three_tellers_is_left_lying() {
+fn no_message_of_three_threads_is_lost() {
     model(Some(3), || {
         let sum = Arc::new(Sum::new(0));
         let others = [1, 10].map(|message| {
@@ -184,7 +184,7 @@ fn no_fact_of_three_tellers_is_left_lying() {
 }
 
 #[test]
-fn no_fact_is_left_lying_beside_one_that_waits_for_its_turn() {
+fn no_message_is_lost_beside_a_thread_that_waits_for_the_lock() {
     model(Some(3), || {
         let sum = Arc::new(Sum::new(0));
         let others = [1, 10].map(|message| {
@@ -203,7 +203,7 @@ fn no_fact_is_left_lying_beside_one_that_waits_for_its_turn() {
 }
 
 #[test]
-fn who_waits_for_its_turn_gets_the_answer_to_its_fact() {
+fn post_and_combine_applies_its_own_message() {
     model(Some(3), || {
         let sum = Arc::new(Sum::new(0));
         let other = {
@@ -223,7 +223,7 @@ fn who_waits_for_its_turn_gets_the_answer_to_its_fact() {
 }
 
 #[test]
-fn a_fact_told_from_within_an_action_is_told_too() {
+fn a_message_posted_by_an_action_is_applied() {
     model(Some(3), || {
         let sum = Arc::new(Sum::new(0));
         let other = {
@@ -244,7 +244,7 @@ fn a_fact_told_from_within_an_action_is_told_too() {
 }
 
 #[test]
-fn a_look_shuts_no_fact_out() {
+fn a_message_posted_beside_with_is_applied() {
     model(None, || {
         let sum = Arc::new(Sum::new(0));
         let other = {
@@ -259,7 +259,7 @@ fn a_look_shuts_no_fact_out() {
 }
 
 #[test]
-fn a_signal_between_the_look_and_the_sleep_is_kept() {
+fn a_signal_between_the_check_and_the_sleep_is_kept() {
     model(Some(3), || {
         let (sum, signal) = (Arc::new(Sum::new(0)), Arc::new(OneShot::default()));
         let sleeper = {
@@ -290,7 +290,7 @@ fn a_value_is_handed_over_once() {
 }
 
 #[test]
-fn a_value_that_comes_with_the_deadline_is_not_lost() {
+fn a_value_put_at_the_deadline_is_not_lost() {
     model(None, || {
         let slot = Arc::new(OneShot::default());
         let putter = {
@@ -327,7 +327,7 @@ impl Forgetful {
 
 #[test]
 #[should_panic(expected = "a message was left lying")]
-fn a_turnstile_that_does_not_look_again_is_found_out() {
+fn loom_finds_the_lost_message_of_a_combiner_that_does_not_check_again() {
     model(None, || {
         let sum = Arc::new(Forgetful::default());
         let other = {

@@ -40,7 +40,7 @@ impl BlackHole {
 }
 
 #[test]
-fn idle_connections_are_closed_at_their_age_though_nobody_asks_for_anything() {
+fn idle_connections_are_closed_at_their_age_without_a_request() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.client.max_idle_age = Duration::from_millis(300));
     let peer = downloader.register((), Priority::High).unwrap();
@@ -55,7 +55,7 @@ fn idle_connections_are_closed_at_their_age_though_nobody_asks_for_anything() {
 }
 
 #[test]
-fn what_failed_before_the_network_changed_is_tried_again() {
+fn a_failed_preconnect_is_retried_after_a_network_change() {
     let origin = Origin::serving(Content::pattern(1000));
     origin.stop_listening();
     let downloader = downloader(|_| ());
@@ -69,7 +69,7 @@ fn what_failed_before_the_network_changed_is_tried_again() {
 }
 
 #[test]
-fn origins_that_never_accept_hold_up_no_connection_to_others() {
+fn origins_that_never_accept_do_not_delay_connections_to_others() {
     let holes: Vec<BlackHole> = (0..3).map(|_| BlackHole::new()).collect();
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.client.connect_timeout = NEVER);
@@ -80,7 +80,7 @@ fn origins_that_never_accept_hold_up_no_connection_to_others() {
 }
 
 #[test]
-fn an_idle_connection_does_not_hold_the_place_of_the_one_that_a_server_would_serve() {
+fn an_idle_connection_does_not_block_the_next_one_to_a_server_of_one_connection() {
     let content = Content::pattern(50_000_000);
     let origin = Origin::start_for_oldest(move |asked| Answer::file(asked, &content).rate(4_000_000));
     let downloader = downloader(|config| config.max_retries = 3);
@@ -94,7 +94,7 @@ fn an_idle_connection_does_not_hold_the_place_of_the_one_that_a_server_would_ser
 }
 
 #[test]
-fn connections_from_before_a_change_of_network_cost_a_second_and_are_let_go() {
+fn dead_connections_cost_one_hedging_delay_and_are_closed() {
     for tls in [false, true] {
         let content = Content::pattern(1000);
         let handler = move |asked: &Asked| Answer::file(asked, &content);
@@ -121,7 +121,7 @@ fn connections_from_before_a_change_of_network_cost_a_second_and_are_let_go() {
 }
 
 #[test]
-fn an_urgent_request_on_a_new_connection_that_is_mute_is_hedged() {
+fn an_urgent_request_on_a_silent_new_connection_is_hedged() {
     let content = Content::pattern(100_000);
     let origin = Origin::start(move |asked| match asked.connection {
         0 | 1 => Answer::file(asked, &content).latency_until_released(),
@@ -159,7 +159,7 @@ fn a_handshake_that_is_never_answered_is_hedged() {
 }
 
 #[test]
-fn bulk_on_a_new_connection_is_hedged_once_somebody_waits_for_it() {
+fn a_prefetch_on_a_silent_new_connection_is_hedged_when_it_becomes_urgent() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.connection {
         0 => Answer::file(asked, &content).latency_until_released(),
@@ -186,7 +186,7 @@ fn bulk_on_a_new_connection_is_hedged_once_somebody_waits_for_it() {
 }
 
 #[test]
-fn the_wait_for_a_connection_that_did_not_answer_puts_off_no_later_hedge() {
+fn a_connection_that_did_not_answer_delays_no_later_hedged_request() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.on_connection {
         // Each connection answers once.
@@ -205,7 +205,7 @@ fn the_wait_for_a_connection_that_did_not_answer_puts_off_no_later_hedge() {
 }
 
 #[test]
-fn a_refusal_of_a_second_connection_is_no_answer_to_the_first() {
+fn an_error_of_the_hedged_request_does_not_end_the_first_one() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::file(asked, &content).latency(Duration::from_millis(2500)),
@@ -218,7 +218,7 @@ fn a_refusal_of_a_second_connection_is_no_answer_to_the_first() {
 
 /// As after a change of network in mid-body.
 #[test]
-fn a_body_that_falls_silent_goes_on_over_a_new_connection() {
+fn a_silent_body_continues_over_a_new_connection() {
     for tls in [false, true] {
         let content = Content::pattern(2_000_000);
         let handler = move |asked: &Asked| match asked.connection {
@@ -241,7 +241,7 @@ fn a_body_that_falls_silent_goes_on_over_a_new_connection() {
 }
 
 #[test]
-fn a_file_whose_connection_dies_in_mid_body_plays_on() {
+fn a_file_whose_connection_dies_within_a_body_is_read_to_its_end() {
     let content = Content::pattern(5_000_000);
     let origin = Origin::start(move |asked| match asked.connection {
         0 => Answer::file(asked, &content).stall_after(100_000),
@@ -256,7 +256,7 @@ fn a_file_whose_connection_dies_in_mid_body_plays_on() {
 }
 
 #[test]
-fn a_silent_body_that_speaks_first_is_read_on() {
+fn a_silent_body_that_resumes_before_its_hedged_request_is_kept() {
     let content = Content::pattern(100_000);
     let origin = Origin::start(move |asked| match asked.connection {
         0 => Answer::file(asked, &content).trickle(50_000, Duration::from_millis(1600)),
@@ -273,7 +273,7 @@ fn a_silent_body_that_speaks_first_is_read_on() {
 }
 
 #[test]
-fn a_silent_body_is_not_requested_beside_itself_while_nobody_waits() {
+fn a_silent_body_is_not_hedged_while_no_reader_waits() {
     let content = Content::pattern(100_000);
     let origin = Origin::start(move |asked| match asked.connection {
         0 => Answer::file(asked, &content).stall_after(50_000),
@@ -301,7 +301,7 @@ fn a_silent_body_is_not_requested_beside_itself_while_nobody_waits() {
 }
 
 #[test]
-fn a_silent_body_and_what_is_requested_beside_it_are_cancelled_at_once() {
+fn a_silent_body_and_its_hedged_request_are_cancelled_at_once() {
     let content = Content::pattern(100_000);
     let origin = Origin::start(move |asked| match asked.connection {
         0 => Answer::file(asked, &content).stall_after(50_000),
@@ -318,7 +318,7 @@ fn a_silent_body_and_what_is_requested_beside_it_are_cancelled_at_once() {
 }
 
 #[test]
-fn a_radio_whose_connection_dies_in_silence_plays_on_from_a_new_one() {
+fn a_radio_whose_connection_dies_silently_continues_on_a_new_one() {
     let station =
         Station { audio: Content::endless(), interval: 1000, every: 100, titles: vec!["One", "Two"] };
     let origin = Origin::start(move |asked| match asked.connection {

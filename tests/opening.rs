@@ -46,7 +46,7 @@ fn wait_for_end(stream: &Stream) {
 }
 
 #[test]
-fn the_end_is_requested_before_the_beginning_has_come() {
+fn the_end_is_requested_before_the_beginning_arrives() {
     let content = Content::pattern(LEN);
     let origin = slow_origin(move |asked| Answer::file(asked, &content));
     let mut stream = downloader().open(&origin.url("/a.mp3")).unwrap();
@@ -55,7 +55,7 @@ fn the_end_is_requested_before_the_beginning_has_come() {
 
 /// As symphonia opens an MP3: the first bytes, a tag at the end, the first bytes again.
 #[test]
-fn a_look_at_the_end_and_back_takes_no_more_requests() {
+fn reading_the_end_and_the_beginning_again_takes_no_more_requests() {
     let content = Content::pattern(LEN);
     let origin = slow_origin(move |asked| Answer::file(asked, &content));
     let mut stream = downloader().open(&origin.url("/a.mp3")).unwrap();
@@ -84,7 +84,7 @@ fn a_far_seek_takes_the_connection_of_the_suffix_request() {
 }
 
 #[test]
-fn beginning_and_end_stay_stored_wherever_a_window_goes() {
+fn the_beginning_and_the_end_stay_stored_wherever_the_window_moves() {
     let origin = Origin::serving(Content::pattern(LEN));
     let mut config = FileConfig::default();
     config.behind = 20_000;
@@ -112,7 +112,7 @@ fn beginning_and_end_stay_stored_wherever_a_window_goes() {
 }
 
 #[test]
-fn an_end_that_is_not_served_is_no_error_and_not_requested_again() {
+fn a_refused_suffix_request_is_no_error_and_is_not_repeated() {
     let answers: [fn(&Content) -> Answer; 5] = [
         Answer::whole,
         |_| Answer::status(416),
@@ -137,7 +137,7 @@ fn an_end_that_is_not_served_is_no_error_and_not_requested_again() {
 }
 
 #[test]
-fn an_end_that_breaks_off_is_fetched_as_any_other_piece() {
+fn an_end_that_breaks_off_is_fetched_like_any_other_piece() {
     let answers: [fn(Answer) -> Answer; 4] = [
         |answer| answer.close_after(1000),
         |answer| answer.reset_after(0),
@@ -175,7 +175,7 @@ fn the_end_of_another_version_is_not_joined_to_the_beginning() {
 }
 
 #[test]
-fn a_metered_network_is_spared_the_suffix_request() {
+fn no_suffix_request_is_sent_on_a_metered_network() {
     let downloader = Downloader::new(DownloaderConfig::new().metered(true)).unwrap();
     assert!(downloader.is_metered());
     let origin = Origin::serving(Content::pattern(LEN));
@@ -208,7 +208,7 @@ fn a_metered_network_is_spared_what_the_first_bytes_tell() {
 }
 
 #[test]
-fn a_server_without_ranges_is_asked_for_an_end_once_at_most() {
+fn a_server_without_ranges_gets_one_suffix_request_at_most() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |_| Answer::whole(&content));
     let downloader = downloader();

@@ -36,7 +36,7 @@ const HEAD: &str = "HTTP/1.1 200 whatever\r\nContent-Length: 10\r\n\r\n";
 const CHUNKED: &str = "HTTP/1.1 200 whatever\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 #[test]
-fn a_head_is_closed_or_reset_where_wanted() {
+fn a_response_head_is_closed_or_reset_at_any_byte() {
     assert_eq!(answered_with(digits().close_in_head(12)), ("HTTP/1.1 200".into(), None));
     assert_eq!(answered_with(digits().close_in_head(0)), (String::new(), None));
     let reset = Some(ErrorKind::ConnectionReset);
@@ -45,7 +45,7 @@ fn a_head_is_closed_or_reset_where_wanted() {
 }
 
 #[test]
-fn a_head_that_stalls_goes_on_when_released() {
+fn a_stalled_response_head_continues_when_it_is_released() {
     let origin = Origin::start(|_| digits().stall_in_head(12));
     let mut socket = ask(&origin);
     let mut bytes = [0; 12];
@@ -55,7 +55,7 @@ fn a_head_that_stalls_goes_on_when_released() {
 }
 
 #[test]
-fn a_split_head_comes_in_two_segments() {
+fn a_split_response_head_is_sent_in_two_segments() {
     let origin = Origin::start(|_| digits().split_head(2).icy().close_when_idle());
     assert_eq!(rest(ask(&origin)).0, "ICY 200 OK\r\nContent-Length: 10\r\n\r\n0123456789");
     // A reader that is late finds both at once.
@@ -63,7 +63,7 @@ fn a_split_head_comes_in_two_segments() {
 }
 
 #[test]
-fn chunks_trickle_end_with_trailers_and_are_cut() {
+fn chunks_are_paced_end_with_trailers_and_can_be_cut() {
     let few = digits().trickle(4, Duration::from_millis(1)).close_when_idle();
     let whole = few.clone().trailers(&[("X-Sum", "45"), ("X-End", "")]);
     let expected = format!("{CHUNKED}4\r\n0123\r\n4\r\n4567\r\n2\r\n89\r\n0\r\nX-Sum: 45\r\nX-End: \r\n\r\n");
@@ -74,28 +74,28 @@ fn chunks_trickle_end_with_trailers_and_are_cut() {
 }
 
 #[test]
-fn bytes_follow_that_were_not_announced() {
+fn bytes_beyond_the_content_length_are_sent() {
     let more = digits().extra_bytes(3).close_when_idle();
     assert_eq!(answered_with(more.clone()), (format!("{HEAD}0123456789xxx"), None));
     assert_eq!(answered_with(more.chunked()), (format!("{CHUNKED}a\r\n0123456789\r\n0\r\n\r\nxxx"), None));
 }
 
 #[test]
-fn a_chunk_follows_that_lies_behind_the_part() {
+fn a_chunk_beyond_the_range_is_sent() {
     let more = digits().extra_chunk(3).close_when_idle();
     let expected = format!("{CHUNKED}a\r\n0123456789\r\n3\r\nxxx\r\n0\r\n\r\n");
     assert_eq!(answered_with(more), (expected, None));
 }
 
 #[test]
-fn raw_bytes_come_as_they_are_at_any_pace() {
+fn raw_bytes_are_sent_unchanged_at_any_pace() {
     assert_eq!(answered_with(Answer::raw("no head")), ("no head".into(), None));
     let trickle = Answer::raw("no head").trickle(2, Duration::from_millis(1));
     assert_eq!(answered_with(trickle), ("no head".into(), None));
 }
 
 #[test]
-fn a_range_that_makes_no_sense_is_none() {
+fn an_invalid_range_is_ignored() {
     let asked = |range: &str| {
         let headers = vec![("range".into(), range.into())];
         let path = String::new();
@@ -110,14 +110,14 @@ fn a_range_that_makes_no_sense_is_none() {
 }
 
 #[test]
-fn interim_answers_come_before_the_head() {
+fn interim_responses_are_sent_before_the_response_head() {
     let (text, _) = answered_with(digits().interim(100).interim(103).close_when_idle());
     let statuses: Vec<_> = text.split("\r\n").filter(|line| line.starts_with("HTTP/")).collect();
     assert_eq!(statuses, ["HTTP/1.1 100 whatever", "HTTP/1.1 103 Early Hints", "HTTP/1.1 200 whatever"]);
 }
 
 #[test]
-fn a_kept_connection_of_http_1_0_takes_another_request() {
+fn a_kept_connection_of_http_1_0_serves_another_request() {
     let origin = Origin::start(|asked| {
         let answer = digits().keep_alive_http10();
         if asked.on_connection == 0 { answer } else { answer.close_when_idle() }
@@ -129,7 +129,7 @@ fn a_kept_connection_of_http_1_0_takes_another_request() {
 }
 
 #[test]
-fn what_is_in_the_black_hole_hears_nothing_and_new_connections_do() {
+fn connections_in_the_black_hole_get_nothing_and_new_connections_work() {
     let origin = Origin::start(|asked| match asked.connection {
         0 => digits().stall_after(5),
         _ => digits().close_when_idle(),

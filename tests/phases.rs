@@ -53,7 +53,7 @@ fn count_failures(events: &Subscriber) -> usize {
 }
 
 #[test]
-fn a_reader_at_the_end_has_ended_until_it_goes_elsewhere() {
+fn a_reader_at_the_end_has_ended_until_it_seeks() {
     let (mut stream, _origin) = open(Answer::file, |_| ());
     let handle = stream.handle();
     std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
@@ -75,7 +75,7 @@ fn a_reader_at_the_end_has_ended_until_it_goes_elsewhere() {
 }
 
 #[test]
-fn a_403_that_ends_a_file_is_a_failure_with_its_error_and_position() {
+fn a_403_fails_a_stream_with_its_error_and_position() {
     let refuses = |asked: &Asked, content: &Content| match asked.range() {
         Some((0, _)) => Answer::file(asked, content),
         _ => Answer::status(403),
@@ -100,7 +100,7 @@ fn a_403_that_ends_a_file_is_a_failure_with_its_error_and_position() {
 }
 
 #[test]
-fn a_download_that_nobody_reads_fails_and_says_where() {
+fn a_download_without_a_reader_fails_with_its_position() {
     let is_down = Arc::new(AtomicBool::new(true));
     let down = Arc::clone(&is_down);
     let answer = move |asked: &Asked, content: &Content| match asked.range() {
@@ -127,7 +127,7 @@ fn a_download_that_nobody_reads_fails_and_says_where() {
 }
 
 #[test]
-fn a_wait_that_fails_leaves_the_stream_failed_too() {
+fn a_wait_that_fails_leaves_the_stream_failed() {
     let refuses = |asked: &Asked, content: &Content| match asked.range() {
         Some((0, _)) => Answer::file(asked, content),
         _ => Answer::status(403),
@@ -141,7 +141,7 @@ fn a_wait_that_fails_leaves_the_stream_failed_too() {
 }
 
 #[test]
-fn after_a_read_that_timed_out_the_next_one_tries_again() {
+fn a_read_after_a_timed_out_one_retries() {
     let is_silent = Arc::new(AtomicBool::new(true));
     let silent = Arc::clone(&is_silent);
     let answer = move |asked: &Asked, content: &Content| match asked.range() {
@@ -167,7 +167,7 @@ fn after_a_read_that_timed_out_the_next_one_tries_again() {
 }
 
 #[test]
-fn a_try_read_that_failed_tells_of_it_once_while_it_repeats_it() {
+fn a_failure_that_try_read_repeats_is_published_once() {
     let refuses = |asked: &Asked, content: &Content| match asked.range() {
         Some((0, _)) => Answer::file(asked, content),
         _ => Answer::status(403),
@@ -186,7 +186,7 @@ fn a_try_read_that_failed_tells_of_it_once_while_it_repeats_it() {
 }
 
 #[test]
-fn what_was_interrupted_has_not_failed_and_what_was_cancelled_is_closed() {
+fn an_interrupted_stream_has_not_failed_and_a_cancelled_one_is_closed() {
     let stalls = |asked: &Asked, content: &Content| Answer::file(asked, content).stall_after(300_000);
     let (mut stream, _origin) = open(stalls, |_| ());
     let handle = stream.handle();
@@ -217,7 +217,7 @@ fn a_downloader_that_stops_closes_its_streams() {
 }
 
 #[test]
-fn a_file_that_opens_in_the_background_and_is_not_there_has_failed() {
+fn a_missing_file_opened_in_the_background_has_failed() {
     let origin = Origin::start(|_| Answer::status(404));
     let downloader = downloader();
     let events = downloader.subscribe();
@@ -231,7 +231,7 @@ fn a_file_that_opens_in_the_background_and_is_not_there_has_failed() {
 }
 
 #[test]
-fn a_sequential_body_that_is_gone_after_a_break_is_a_failure() {
+fn a_sequential_body_that_is_missing_after_a_break_has_failed() {
     let answer = |asked: &Asked, content: &Content| match asked.number {
         0 => Answer::whole(content).close_after(400_000),
         _ => Answer::status(410),
@@ -253,7 +253,7 @@ fn next_failure(radio: &mut Radio) -> Error {
 }
 
 #[test]
-fn a_radio_tells_failed_from_closed_too() {
+fn a_radio_distinguishes_failed_from_closed() {
     let station = Station { audio: Content::endless(), interval: 0, every: 1, titles: Vec::new() };
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::station(asked, &station).stall_after(100_000),

@@ -43,7 +43,7 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::units::Time;
 
 #[test]
-fn the_plan_keeps_to_its_aims() {
+fn the_plan_stalls_and_wastes_no_more_than_allowed() {
     let mut missed = Vec::new();
     for scene in scenes() {
         for net in networks() {

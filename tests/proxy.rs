@@ -51,7 +51,7 @@ fn read_in(response: &mut Response, len: usize) -> (Vec<u8>, Result<(), Error>) 
 }
 
 #[test]
-fn a_body_through_a_proxy_is_right_in_reads_of_any_length() {
+fn a_body_through_a_proxy_is_exact_in_reads_of_any_length() {
     for origin in both() {
         let proxy = Proxy::start();
         let downloader = through(&proxy, &[&origin]);
@@ -70,7 +70,7 @@ fn a_body_through_a_proxy_is_right_in_reads_of_any_length() {
 }
 
 #[test]
-fn a_file_through_a_proxy_is_right_wherever_it_is_read() {
+fn a_file_through_a_proxy_is_exact_at_any_position() {
     for origin in both() {
         let proxy = Proxy::start();
         let mut stream = through(&proxy, &[&origin]).open(&origin.url("/a")).unwrap();
@@ -91,7 +91,7 @@ fn a_file_through_a_proxy_is_right_wherever_it_is_read() {
 }
 
 #[test]
-fn of_a_proxy_that_rewrites_a_tunnel_of_tls_not_a_byte_is_delivered() {
+fn no_byte_of_a_tls_tunnel_that_its_proxy_rewrites_is_delivered() {
     for from in [0, 100, 1500, 5_000, 100_000, 1_000_000, 2_900_000] {
         for len in [700, 64 * 1024] {
             let origin = Origin::start_tls(serve_long);
@@ -112,7 +112,7 @@ fn of_a_proxy_that_rewrites_a_tunnel_of_tls_not_a_byte_is_delivered() {
 }
 
 #[test]
-fn a_file_behind_a_proxy_that_rewrites_fails_and_has_no_byte_of_the_proxys() {
+fn a_file_that_its_proxy_rewrites_fails_without_a_wrong_byte() {
     for from in [5_000, 500_000] {
         let origin = Origin::start_tls(serve_long);
         let proxy = Proxy::rewriting(from);
@@ -129,7 +129,7 @@ fn a_file_behind_a_proxy_that_rewrites_fails_and_has_no_byte_of_the_proxys() {
 }
 
 #[test]
-fn a_tunnel_serves_its_own_origin_and_no_other() {
+fn a_tunnel_is_reused_for_its_own_origin_only() {
     let first = Origin::start_tls(serve_long);
     let second = Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(40_000)));
     let proxy = Proxy::start();
@@ -149,7 +149,7 @@ fn a_tunnel_serves_its_own_origin_and_no_other() {
 
 /// What is asked of the proxy's own address must not find a tunnel of the proxy's.
 #[test]
-fn an_origin_at_the_proxys_own_address_gets_no_tunnel_that_leads_elsewhere() {
+fn an_origin_at_the_address_of_the_proxy_gets_no_tunnel_to_another() {
     let origin = Origin::start(serve_long);
     let proxy = Proxy::start();
     let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
@@ -165,7 +165,7 @@ fn an_origin_at_the_proxys_own_address_gets_no_tunnel_that_leads_elsewhere() {
 }
 
 #[test]
-fn connections_through_a_proxy_are_opened_ahead() {
+fn connections_through_a_proxy_are_preconnected() {
     for origin in both() {
         let proxy = Proxy::start();
         let downloader = through(&proxy, &[&origin]);
@@ -202,7 +202,7 @@ fn a_proxy_that_refuses_is_an_error_with_its_status() {
 }
 
 #[test]
-fn what_a_proxy_answers_that_is_no_http_or_ends_early_is_a_typed_error() {
+fn an_invalid_or_truncated_answer_of_a_proxy_is_a_typed_error() {
     let endless = [b"HTTP/1.1 200 OK\r\nX: ".to_vec(), vec![b'x'; 1_000_000]].concat();
     for (answer, kind) in [
         (b"".to_vec(), ErrorKind::Disconnected),
@@ -223,7 +223,7 @@ fn what_a_proxy_answers_that_is_no_http_or_ends_early_is_a_typed_error() {
 }
 
 #[test]
-fn a_tunnel_is_open_whatever_success_its_proxy_says_in_whatever_head() {
+fn any_2xx_answer_of_a_proxy_opens_a_tunnel() {
     let many = (0..60).map(|number| format!("X-{number}: y\r\n")).collect::<String>();
     for answer in [
         "HTTP/1.0 200\r\n\r\n".to_owned(),
@@ -262,7 +262,7 @@ fn only_the_proxy_sees_its_credentials() {
 }
 
 #[test]
-fn a_proxy_that_is_gone_or_mute_is_an_error_in_time() {
+fn a_proxy_that_is_down_or_silent_is_an_error_in_time() {
     for (answer, is_gone) in [(None, true), (Some(""), false), (Some("HTTP/1.1 200"), false)] {
         let origin = Origin::start_tls(serve_long);
         let proxy = Proxy::replying(move |_| Reply::Mute(answer.unwrap_or_default().as_bytes().to_vec()));
@@ -282,7 +282,7 @@ fn a_proxy_that_is_gone_or_mute_is_an_error_in_time() {
 }
 
 #[test]
-fn a_cancel_releases_who_waits_for_a_proxy_or_for_what_comes_through_it() {
+fn a_cancel_ends_a_wait_for_a_proxy_or_for_its_tunnel() {
     let origin = Origin::start_tls(|asked| match asked.path.as_str() {
         "/head" => serve_long(asked).stall_in_head(10),
         _ => serve_long(asked).stall_after(1000),

@@ -96,7 +96,7 @@ fn playing(handle: &RadioHandle) -> Option<String> {
 }
 
 #[test]
-fn audio_is_exact_and_titles_stand_at_their_places_at_any_interval() {
+fn audio_and_title_positions_are_exact_at_any_interval() {
     for (interval, every) in [(1, 200), (7, 60), (255, 3), (1000, 2), (8192, 1), (16_000, 2), (65_537, 1)] {
         let station = station(interval, every);
         let origin = Origin::start(move |asked| Answer::station(asked, &station));
@@ -117,7 +117,7 @@ fn audio_is_exact_and_titles_stand_at_their_places_at_any_interval() {
 }
 
 #[test]
-fn what_plays_is_the_title_where_the_reader_is() {
+fn now_playing_is_the_title_at_the_reader() {
     let station = station(1000, 3);
     let origin = Origin::start(move |asked| Answer::station(asked, &station));
     let mut radio = open(&downloader(), &origin, |config| config.ahead = 200_000);
@@ -141,7 +141,7 @@ fn what_plays_is_the_title_where_the_reader_is() {
 }
 
 #[test]
-fn shoutcasts_own_status_line_is_understood() {
+fn the_icy_status_line_of_shoutcast_is_understood() {
     let (mut radio, _origin) = tune(|asked, station| Answer::station(asked, station).icy(), |_| ());
     assert_pattern(0, &read_exactly(&mut radio, 100_000));
     assert_eq!(radio.handle().info().unwrap().metadata_interval.map(usize::from), Some(1000));
@@ -195,7 +195,7 @@ const HEADS: [(&str, &str); 7] = [
 ];
 
 #[test]
-fn what_servers_send_is_understood_over_tls_too() {
+fn response_heads_of_real_servers_are_understood_also_over_tls() {
     let mut body = Vec::new();
     Content::icy(&Content::endless(), 1000, 10, &TITLES).append(&mut body, 0..200_000);
     let answers = HEADS.map(|(_, head)| Answer::raw([head.as_bytes(), &body].concat()));
@@ -233,7 +233,7 @@ fn a_station_behind_a_redirect_to_tls_has_titles() {
 
 /// SHOUTcast says 401 while it has no source, and 400 while it is full.
 #[test]
-fn shoutcast_without_a_source_is_asked_again() {
+fn shoutcast_without_a_source_is_retried() {
     let (mut radio, origin) = tune(
         |asked, station| match asked.number {
             0 => Answer::station(asked, station).icy().close_after(40_000),
@@ -257,7 +257,7 @@ fn a_station_without_titles_is_all_audio() {
 }
 
 #[test]
-fn titles_come_from_another_host_too_and_the_users_headers_do_not_get_there() {
+fn titles_are_requested_from_another_host_without_the_users_headers() {
     let station = station(1000, 100);
     let cdn = Origin::start(move |asked| Answer::station(asked, &station));
     let to = cdn.url("/edge");
@@ -274,7 +274,7 @@ fn titles_come_from_another_host_too_and_the_users_headers_do_not_get_there() {
 
 /// Three breaks of different kinds; after each the audio begins anew, at a place that is told.
 #[test]
-fn after_a_drop_comes_a_discontinuity_and_more_audio() {
+fn a_lost_connection_is_followed_by_a_discontinuity_and_more_audio() {
     let (mut radio, origin) = tune(
         |asked, station| {
             let answer = Answer::station(asked, station);
@@ -302,7 +302,7 @@ fn after_a_drop_comes_a_discontinuity_and_more_audio() {
 }
 
 #[test]
-fn a_body_with_an_end_is_no_end() {
+fn the_end_of_a_body_does_not_end_a_radio() {
     let (mut radio, origin) = tune(|_, _| Answer::whole(&Content::pattern(50_000)), |_| ());
     let audio = read_exactly(&mut radio, 150_000);
     audio.chunks(50_000).for_each(|part| assert_pattern(0, part));
@@ -310,7 +310,7 @@ fn a_body_with_an_end_is_no_end() {
 }
 
 #[test]
-fn silence_leads_to_another_connection_while_the_buffer_plays() {
+fn a_silent_connection_is_replaced_while_the_buffer_plays() {
     let station = station(1000, 100);
     let origin = Origin::start(move |asked| {
         let answer = Answer::station(asked, &station);
@@ -331,7 +331,7 @@ fn silence_leads_to_another_connection_while_the_buffer_plays() {
 }
 
 #[test]
-fn a_trickle_that_starves_the_reader_leads_to_another_connection() {
+fn a_connection_below_the_minimum_rate_is_replaced_when_the_reader_stalls() {
     let (mut radio, origin) = tune(
         |asked, station| {
             let answer = Answer::station(asked, station);
@@ -381,7 +381,7 @@ fn ends_after_the_buffer(answer: Answer, change: impl FnOnce(&mut RadioConfig)) 
 }
 
 #[test]
-fn permanent_answers_end_it_after_the_buffered_audio() {
+fn a_permanent_status_ends_a_radio_after_the_buffered_audio() {
     for status in [400, 401, 403, 410] {
         let error = ends_after_the_buffer(Answer::status(status), |_| ());
         assert_eq!(error.kind(), ErrorKind::Status(status));
@@ -390,20 +390,20 @@ fn permanent_answers_end_it_after_the_buffered_audio() {
 }
 
 #[test]
-fn a_404_ends_it_after_the_buffered_audio_where_no_source_is_waited_for() {
+fn a_404_without_a_grace_period_ends_a_radio_after_the_buffered_audio() {
     let error = ends_after_the_buffer(Answer::status(404), |config| config.source_away = Duration::ZERO);
     assert_eq!(error.kind(), ErrorKind::Status(404));
 }
 
 #[test]
-fn a_page_ends_it_after_the_buffered_audio() {
+fn an_html_page_ends_a_radio_after_the_buffered_audio() {
     let page = Content::bytes(b"<!DOCTYPE html><html>Log in to the Wi-Fi of this hotel</html>".to_vec());
     let error = ends_after_the_buffer(Answer::whole(&page).header("Content-Type", "text/html"), |_| ());
     assert_eq!(error.kind(), ErrorKind::NotMedia);
 }
 
 #[test]
-fn a_station_that_is_not_there_is_an_error_at_once() {
+fn a_missing_station_is_an_error_at_once() {
     let page = Content::bytes(b"#EXTM3U\nhttp://host/stream\n".to_vec());
     for (answer, kind) in [
         (Answer::status(404), ErrorKind::Status(404)),
@@ -419,7 +419,7 @@ fn a_station_that_is_not_there_is_an_error_at_once() {
 }
 
 #[test]
-fn a_source_that_comes_back_is_heard_again() {
+fn a_station_whose_source_returns_is_received_again() {
     let (mut radio, origin) = tune(
         |asked, station| match asked.number {
             0 => Answer::station(asked, station).close_after(40_000),
@@ -433,7 +433,7 @@ fn a_source_that_comes_back_is_heard_again() {
 }
 
 #[test]
-fn a_server_that_asks_for_patience_gets_it() {
+fn retry_after_is_respected_between_connections() {
     let (mut radio, _origin) = tune(
         |asked, station| match asked.number {
             0 => Answer::status(503).header("Retry-After", "1"),
@@ -459,7 +459,7 @@ fn a_server_that_asks_for_patience_gets_it() {
 }
 
 #[test]
-fn it_gives_up_when_it_was_told_to() {
+fn a_radio_gives_up_after_the_configured_time() {
     let origin = Origin::start(|_| Answer::status(500));
     let mut radio = open(&downloader(), &origin, |config| {
         config.give_up = Some(Duration::from_millis(100));
@@ -469,7 +469,7 @@ fn it_gives_up_when_it_was_told_to() {
 
 /// Audio that nobody reads: the server is held back, and nothing is lost.
 #[test]
-fn a_reader_that_pauses_holds_the_server_back() {
+fn a_paused_reader_slows_the_server_down() {
     const SYSTEM_BUFFERS: u64 = 24 << 20;
     let ahead = 1 << 20;
     let (mut radio, origin) = tune(Answer::station, |config| {
@@ -496,7 +496,7 @@ fn a_reader_that_pauses_holds_the_server_back() {
 }
 
 #[test]
-fn after_a_long_pause_the_live_edge_is_heard() {
+fn a_long_pause_continues_at_the_live_edge() {
     let (mut radio, origin) = tune(Answer::station, |config| {
         config.ahead = 100_000;
         config.pause_limit = Duration::from_millis(500);
@@ -531,7 +531,7 @@ fn after_a_long_pause_the_live_edge_is_heard() {
 }
 
 #[test]
-fn a_long_pause_goes_on_where_it_was_if_that_is_wanted() {
+fn a_long_pause_continues_where_it_was_if_configured() {
     let (mut radio, origin) = tune(Answer::station, |config| {
         config.ahead = 100_000;
         config.pause_limit = Duration::ZERO;
@@ -543,7 +543,7 @@ fn a_long_pause_goes_on_where_it_was_if_that_is_wanted() {
 }
 
 #[test]
-fn seeking_moves_within_the_window_and_nowhere_else() {
+fn a_seek_moves_within_the_window_only() {
     let (mut radio, _origin) = tune(Answer::station, |config| {
         config.behind = 200_000;
         config.ahead = 300_000;
@@ -612,7 +612,7 @@ fn silent_origin() -> Origin {
 }
 
 #[test]
-fn interrupting_releases_a_read_and_the_radio_goes_on() {
+fn an_interrupt_ends_a_read_and_the_radio_continues() {
     let origin = silent_origin();
     let downloader = downloader();
     let mut radio = silent_radio(&origin, &downloader);
@@ -635,7 +635,7 @@ fn interrupting_releases_a_read_and_the_radio_goes_on() {
 }
 
 #[test]
-fn cancelling_ends_it_for_good_and_what_is_stored_is_served() {
+fn a_cancelled_radio_serves_its_stored_audio_and_ends() {
     let origin = silent_origin();
     let downloader = downloader();
     let mut radio = silent_radio(&origin, &downloader);
@@ -649,7 +649,7 @@ fn cancelling_ends_it_for_good_and_what_is_stored_is_served() {
 }
 
 #[test]
-fn a_read_that_gets_nothing_times_out_with_the_reason_and_the_radio_goes_on() {
+fn a_read_that_times_out_names_the_cause_and_the_radio_continues() {
     let is_there = Arc::new(AtomicBool::new(false));
     let station = station(1000, 100);
     let there = Arc::clone(&is_there);
@@ -672,7 +672,7 @@ fn a_read_that_gets_nothing_times_out_with_the_reason_and_the_radio_goes_on() {
 
 /// Wherever its thread is, a radio's drop ends it: with limits that no test outlasts.
 #[test]
-fn a_drop_is_prompt_wherever_the_thread_is() {
+fn a_drop_returns_at_once_whatever_the_thread_does() {
     let downloader = downloader_with(|config| {
         config.client.silence_timeout = Duration::from_secs(3600);
         config.client.connect_timeout = Duration::from_secs(3600);
@@ -722,7 +722,7 @@ fn stopping_the_downloader_ends_the_radio() {
 }
 
 #[test]
-fn a_password_in_the_url_is_sent_and_not_shown() {
+fn a_password_in_a_url_is_sent_and_not_shown() {
     let station = station(1000, 100);
     let origin = Origin::start(move |asked| Answer::station(asked, &station).close_after(10_000));
     let url = origin.url("/live").replace("//", "//user:secret@");
@@ -736,7 +736,7 @@ fn a_password_in_the_url_is_sent_and_not_shown() {
 }
 
 #[test]
-fn senseless_input_is_refused_at_once() {
+fn invalid_input_is_refused_at_once() {
     let downloader = downloader();
     let kind = |url: &str, change: fn(&mut RadioConfig)| {
         downloader.open_radio(url, config(change)).unwrap_err().kind()
@@ -784,7 +784,7 @@ fn decode<'s>(source: Box<dyn MediaSource + 's>) -> Result<Vec<f32>, SymphoniaEr
 
 /// Cuts in headers, in pages and frames, between them, and none.
 #[test]
-fn each_connection_is_decoded_as_a_file_of_its_own_where_reads_end_at_seams() {
+fn each_connection_is_decoded_as_its_own_file_if_reads_end_at_discontinuities() {
     // Side by side: most of it is waits before new connections.
     std::thread::scope(|scope| {
         scope.spawn(|| decode_between_cuts(OGG, [20_000, 2000, 30_000, OGG.len(), 100]));
@@ -811,7 +811,7 @@ fn decode_between_cuts(track: &'static [u8], cuts: [usize; 5]) {
 
 /// A new Ogg stream begins on each connection, as it does at each title: decoders know that.
 #[test]
-fn ogg_is_played_on_over_seams_by_a_decoder_that_takes_new_streams() {
+fn a_decoder_of_chained_ogg_plays_across_discontinuities() {
     const CUTS: &[usize] = &[20_000, 10_100, 30_000, OGG.len()];
     let origin = cut_station(OGG, CUTS);
     let radio = open(&downloader(), &origin, |_| ());
@@ -831,7 +831,7 @@ fn ogg_is_played_on_over_seams_by_a_decoder_that_takes_new_streams() {
 }
 
 #[test]
-fn reads_end_at_each_seam_until_it_is_passed() {
+fn reads_end_at_each_discontinuity_until_it_is_passed() {
     const CUTS: &[usize] = &[30_000, 1000, 50_000];
     let origin = cut_station(FLAC, CUTS);
     let mut radio =
@@ -865,7 +865,7 @@ fn reads_end_at_each_seam_until_it_is_passed() {
 }
 
 #[test]
-fn the_live_edge_after_a_pause_is_a_seam_that_a_read_ends_at() {
+fn a_read_ends_at_the_discontinuity_after_a_pause() {
     let (mut radio, _origin) = tune(Answer::station, |config| {
         config.ahead = 100_000;
         config.pause_limit = Duration::from_millis(500);
@@ -880,7 +880,7 @@ fn the_live_edge_after_a_pause_is_a_seam_that_a_read_ends_at() {
 }
 
 #[test]
-fn a_file_with_titles_in_it_that_nobody_asked_for_is_refused_with_advice() {
+fn a_file_with_unrequested_titles_in_it_is_refused_with_advice() {
     type Handler = Box<dyn Fn(&Asked) -> Answer + Send + Sync>;
     let audio = Content::pattern(1 << 40);
     let station = Content::icy(&audio, 16_000, 2, &["Artist - Title"]);
@@ -909,7 +909,7 @@ fn a_file_with_titles_in_it_that_nobody_asked_for_is_refused_with_advice() {
 }
 
 #[test]
-fn a_file_whose_header_names_no_interval_or_was_asked_for_plays() {
+fn a_file_with_requested_titles_or_without_an_interval_is_read() {
     let content = Content::pattern(300_000);
     for (interval, asks) in [("0", false), ("none", false), ("16000", true)] {
         let content = content.clone();

@@ -36,7 +36,7 @@ fn paths(origin: &Origin) -> Vec<String> {
 }
 
 #[test]
-fn a_new_target_is_asked_first_once_the_original_led_to_it() {
+fn a_new_redirect_target_is_requested_first_from_then_on() {
     for status in [400, 401, 403, 404, 410] {
         assert_leaves_target(&format!("status {status}"), move || Answer::status(status));
     }
@@ -65,7 +65,7 @@ fn assert_leaves_target(how: &str, expired: impl Fn() -> Answer + Send + Sync + 
 }
 
 #[test]
-fn a_page_to_which_the_original_leads_as_well_is_an_error() {
+fn an_html_page_at_the_new_redirect_target_is_an_error() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/song" => Answer::redirect(302, "/signed"),
@@ -81,7 +81,7 @@ fn a_page_to_which_the_original_leads_as_well_is_an_error() {
 
 /// Of a script that takes the part for all there is.
 #[test]
-fn a_length_that_ends_with_each_part_is_no_length() {
+fn a_total_length_that_ends_with_each_part_is_ignored() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| {
         let answer = Answer::file(asked, &content);
@@ -119,7 +119,7 @@ enum Death {
 }
 
 #[test]
-fn a_target_that_dies_is_left_at_once_for_where_the_original_leads_now() {
+fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
     for death in
         [Death::Refuses, Death::IsMute, Death::Breaks, Death::Has(500), Death::Has(502), Death::Has(503)]
     {
@@ -165,7 +165,7 @@ fn a_target_that_dies_is_left_at_once_for_where_the_original_leads_now() {
 }
 
 #[test]
-fn a_target_whose_bodies_fall_silent_is_left() {
+fn a_redirect_target_whose_bodies_fall_silent_is_replaced() {
     let content = Content::pattern(LEN);
     let is_dead = Arc::new(AtomicBool::new(false));
     let first = {
@@ -188,7 +188,7 @@ fn a_target_whose_bodies_fall_silent_is_left() {
 }
 
 #[test]
-fn the_error_of_a_dead_target_is_that_of_the_original_if_it_fails_too() {
+fn the_error_of_the_original_url_is_returned_if_it_fails_after_its_target() {
     let content = Content::pattern(LEN);
     let target = Origin::serving(content);
     let to = target.url("/a");
@@ -207,7 +207,7 @@ fn the_error_of_a_dead_target_is_that_of_the_original_if_it_fails_too() {
 }
 
 #[test]
-fn a_dead_target_that_the_original_still_leads_to_is_not_asked_twice_in_a_row() {
+fn a_dead_redirect_target_is_not_requested_twice_in_a_row() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/song" => Answer::redirect(302, "/target"),
@@ -224,7 +224,7 @@ fn a_dead_target_that_the_original_still_leads_to_is_not_asked_twice_in_a_row() 
 }
 
 #[test]
-fn a_page_that_the_original_leads_to_is_not_remembered() {
+fn an_html_page_is_not_remembered_as_a_redirect_target() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/song" if asked.again == 1 => Answer::redirect(302, "/login"),
@@ -252,7 +252,7 @@ fn refuses_ranges(asked: &Asked, content: &Content, from: u64, status: u16) -> A
 }
 
 #[test]
-fn a_file_whose_ranges_are_refused_plays_by_one_request_for_the_whole() {
+fn a_file_whose_ranges_are_refused_is_read_by_one_request_for_the_whole() {
     for from in [0, 1] {
         for status in [400, 403, 404, 405, 406, 416] {
             let content = Content::pattern(LEN);
@@ -270,7 +270,7 @@ fn a_file_whose_ranges_are_refused_plays_by_one_request_for_the_whole() {
 }
 
 #[test]
-fn a_seek_whose_range_is_refused_is_served_by_the_whole() {
+fn a_seek_whose_range_is_refused_is_served_from_the_whole() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| refuses_ranges(asked, &content, 1, 403));
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
@@ -279,7 +279,7 @@ fn a_seek_whose_range_is_refused_is_served_by_the_whole() {
 }
 
 #[test]
-fn what_is_forbidden_fails_with_its_status_after_one_request_more() {
+fn a_forbidden_file_fails_with_its_status_after_one_more_request() {
     for status in [400, 401, 403, 404, 410] {
         let origin = Origin::start(move |_| Answer::status(status));
         let error = downloader(|_| ()).open(&origin.url("/song")).unwrap_err();
@@ -302,7 +302,7 @@ fn what_is_forbidden_fails_with_its_status_after_one_request_more() {
 }
 
 #[test]
-fn a_whole_that_a_proxy_transformed_plays() {
+fn a_whole_file_transformed_by_a_proxy_is_read() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |_| Answer::whole(&content).with_status(203));
     let downloader = downloader(|_| ());
@@ -321,7 +321,7 @@ fn a_whole_that_a_proxy_transformed_plays() {
 }
 
 #[test]
-fn a_transformed_whole_that_is_cut_is_no_end() {
+fn a_truncated_transformed_file_has_not_ended() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |_| Answer::whole(&content).with_status(203).close_after(1000));
     let downloader = downloader(|config| config.max_retries = 0);
@@ -332,7 +332,7 @@ fn a_transformed_whole_that_is_cut_is_no_end() {
 }
 
 #[test]
-fn a_body_that_breaks_goes_on_by_the_whole_where_its_rest_is_refused() {
+fn a_broken_body_whose_rest_is_refused_continues_from_the_whole() {
     for status in [403, 416] {
         let content = Content::pattern(LEN);
         let origin = Origin::start(move |asked| {

@@ -86,7 +86,7 @@ fn radio_handles_keep_no_audio() {
 }
 
 #[test]
-fn who_waits_on_a_handle_is_released_when_the_stream_is_dropped() {
+fn dropping_the_stream_ends_every_wait_on_its_handle() {
     let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| support::Answer::file(asked, &content).stall_after(100_000));

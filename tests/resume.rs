@@ -96,7 +96,7 @@ fn without_total(answer: Answer, part: &Range<u64>) -> Answer {
 // The first response's promise.
 
 #[test]
-fn a_resumed_range_answered_by_the_whole_ends_where_it_was_promised_to() {
+fn a_resumed_range_answered_by_the_whole_ends_at_its_promised_end() {
     for read in READERS {
         let content = Content::pattern(1000);
         let origin = Origin::start(move |asked| match asked.number {
@@ -142,7 +142,7 @@ fn a_resumed_range_that_always_ends_too_early_is_truncated() {
 }
 
 #[test]
-fn a_body_that_breaks_again_and_again_comes_whole_and_once() {
+fn a_body_that_breaks_repeatedly_is_delivered_whole_and_once() {
     for read in READERS {
         let content = Content::pattern(LEN);
         let origin = Origin::start(move |asked| match asked.number {
@@ -155,7 +155,7 @@ fn a_body_that_breaks_again_and_again_comes_whole_and_once() {
 }
 
 #[test]
-fn a_first_part_that_is_shorter_than_asked_says_so() {
+fn a_first_part_that_is_shorter_than_requested_reports_its_range() {
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| {
         let end = if asked.path == "/short" { 150 } else { 1000 };
@@ -179,7 +179,7 @@ fn a_first_part_that_is_shorter_than_asked_says_so() {
 }
 
 #[test]
-fn a_file_goes_on_where_shorter_parts_than_asked_end() {
+fn a_file_continues_after_parts_that_are_shorter_than_requested() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| {
         let asked_for = part(asked, LEN);
@@ -190,7 +190,7 @@ fn a_file_goes_on_where_shorter_parts_than_asked_end() {
 }
 
 #[test]
-fn a_body_without_a_length_goes_on_to_the_end_that_a_later_response_tells() {
+fn a_body_without_a_length_continues_to_the_end_that_a_later_response_names() {
     for read in READERS {
         for tells_total in [true, false] {
             let content = Content::pattern(1000);
@@ -231,7 +231,7 @@ fn a_total_that_changes_between_two_resumptions_is_a_change() {
 }
 
 #[test]
-fn a_resumption_beyond_the_promise_is_refused() {
+fn a_resumed_part_beyond_the_promised_end_is_refused() {
     for read in READERS {
         let content = Content::pattern(1000);
         let origin = Origin::start(move |asked| match asked.number {
@@ -247,7 +247,7 @@ fn a_resumption_beyond_the_promise_is_refused() {
 }
 
 #[test]
-fn a_416_in_mid_piece_is_no_end_of_a_file() {
+fn a_416_within_a_piece_does_not_end_a_file() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| {
         let part = part(asked, LEN);
@@ -261,7 +261,7 @@ fn a_416_in_mid_piece_is_no_end_of_a_file() {
 }
 
 #[test]
-fn a_416_that_tells_of_more_bytes_is_no_end_of_a_file() {
+fn a_416_that_reports_more_bytes_does_not_end_a_file() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| {
         let part = part(asked, LEN);
@@ -277,7 +277,7 @@ fn a_416_that_tells_of_more_bytes_is_no_end_of_a_file() {
 // Waits between attempts.
 
 #[test]
-fn attempts_that_bring_a_byte_each_are_counted_as_failures() {
+fn attempts_that_receive_one_byte_each_are_counted_as_failures() {
     for read in READERS {
         let content = Content::pattern(1000);
         let origin = Origin::start(move |asked| {
@@ -293,7 +293,7 @@ fn attempts_that_bring_a_byte_each_are_counted_as_failures() {
 }
 
 #[test]
-fn attempts_that_bring_a_byte_each_of_a_body_without_ranges_are_not_made_in_a_circle() {
+fn attempts_that_receive_one_byte_each_without_ranges_are_not_repeated_forever() {
     let content = Content::pattern(LEN);
     let origin =
         Origin::start(move |asked| Answer::whole(&content).close_after(70_000 + asked.number as u64));
@@ -307,7 +307,7 @@ fn attempts_that_bring_a_byte_each_of_a_body_without_ranges_are_not_made_in_a_ci
 }
 
 #[test]
-fn a_lost_connection_is_no_end_of_a_body_that_came_farther_before() {
+fn a_lost_connection_does_not_end_a_body_that_was_longer_before() {
     let content = Content::pattern(LEN);
     for announces in [false, true] {
         let content = content.clone();
@@ -324,7 +324,7 @@ fn a_lost_connection_is_no_end_of_a_body_that_came_farther_before() {
 }
 
 #[test]
-fn a_body_that_is_complete_and_shorter_than_what_came_before_is_a_change() {
+fn a_complete_body_that_is_shorter_than_before_is_a_change() {
     let (content, shorter) = (Content::pattern(LEN), Content::pattern(100_000));
     let origin = Origin::start(move |asked| match asked.number {
         0 => Answer::whole(&content).cut_chunk_after(200_000),
@@ -337,7 +337,7 @@ fn a_body_that_is_complete_and_shorter_than_what_came_before_is_a_change() {
 // Parts that are called the whole.
 
 #[test]
-fn a_whole_that_calls_itself_a_part_is_the_whole() {
+fn a_whole_file_labelled_as_a_part_is_the_whole() {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| match asked.range() {
         Some(_) => Answer::file(asked, &content),
@@ -408,7 +408,7 @@ fn a_file_without_ranges_as_long_as_the_opening_ends_where_it_ends() {
 }
 
 #[test]
-fn a_whole_with_a_range_beside_it_is_the_whole() {
+fn a_whole_file_with_a_content_range_is_the_whole() {
     for read in READERS {
         let content = Content::pattern(LEN);
         let origin = Origin::start(move |asked| {
@@ -433,7 +433,7 @@ fn changed_from(from: u64, len: u64) -> Content {
 }
 
 #[test]
-fn other_bytes_after_a_break_are_found_whatever_the_validators_say() {
+fn different_bytes_after_a_break_are_detected_whatever_the_validators_say() {
     for read in READERS {
         for keeps_tag in [true, false] {
             let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
@@ -449,7 +449,7 @@ fn other_bytes_after_a_break_are_found_whatever_the_validators_say() {
 }
 
 #[test]
-fn a_piece_whose_response_confirms_nothing_is_compared_with_the_bytes_before_it() {
+fn a_piece_without_a_validator_is_compared_with_the_bytes_before_it() {
     let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
     let origin = Origin::start(move |asked| match part(asked, LEN).start {
         0 => Answer::file(asked, &content),
@@ -460,7 +460,7 @@ fn a_piece_whose_response_confirms_nothing_is_compared_with_the_bytes_before_it(
 }
 
 #[test]
-fn pieces_whose_responses_confirm_nothing_are_joined_if_their_bytes_agree() {
+fn pieces_without_validators_are_joined_if_their_bytes_agree() {
     let content = Content::pattern(2_000_000);
     let origin = Origin::start(move |asked| match part(asked, 2_000_000).start {
         0 => Answer::file(asked, &content),
@@ -485,7 +485,7 @@ fn a_date_that_may_be_of_two_versions_does_not_join_pieces() {
 }
 
 #[test]
-fn a_body_read_anew_is_compared_where_only_its_end_is_stored() {
+fn a_body_read_again_is_compared_where_only_its_end_is_stored() {
     // Windowed storage has dropped its first block by the time that the body breaks.
     let (content, changed) = (Content::pattern(LEN), changed_from(262_144, LEN));
     let origin = Origin::start(move |asked| match asked.number {
@@ -605,7 +605,7 @@ fn servers_with_other_bytes_are_a_change_whatever_their_date() {
 // Ranges that make no sense.
 
 #[test]
-fn a_range_without_a_byte_in_it_is_not_sent() {
+fn an_empty_range_is_not_requested() {
     for read in READERS {
         let origin = Origin::serving(Content::pattern(1000));
         for range in [

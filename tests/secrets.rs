@@ -216,7 +216,7 @@ fn assert_log_clean() {
 }
 
 #[test]
-fn a_url_that_is_none_shows_nothing_of_its_text() {
+fn an_invalid_url_shows_nothing_of_its_text() {
     install_log();
     let downloader = Downloader::new(config(|_| ())).unwrap();
     for text in [
@@ -243,7 +243,7 @@ fn assert_log_clean_if_any() {
 }
 
 #[test]
-fn what_servers_answer_shows_no_secret() {
+fn errors_of_servers_show_no_secret() {
     install_log();
     let to = |location: String| move |_: &Asked| Answer::redirect(302, &location);
     let secrets = format!("user:{SECRET}@127.0.0.1:9/x?token={SECRET}#{SECRET}");
@@ -317,7 +317,7 @@ fn answering(answer: String) -> SocketAddr {
 }
 
 #[test]
-fn what_the_network_does_shows_no_secret() {
+fn errors_of_the_network_show_no_secret() {
     install_log();
     let refused = {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -363,7 +363,7 @@ fn what_the_network_does_shows_no_secret() {
 }
 
 #[test]
-fn what_is_configured_shows_no_secret() {
+fn configurations_show_no_secret() {
     install_log();
     let wrong = |change: &dyn Fn(&mut DownloaderConfig)| {
         let error = Downloader::new(config(|config| change(config))).unwrap_err();
@@ -423,7 +423,7 @@ impl Sink for Nowhere {
 }
 
 #[test]
-fn what_goes_well_shows_no_secret_either() {
+fn successful_fetches_show_no_secret() {
     install_log();
     let content = Content::pattern(300_000);
     let station = Station {

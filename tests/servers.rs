@@ -450,32 +450,32 @@ fn assert_as_from_disk(server: &Server) {
 
 #[test]
 #[ignore = "needs nginx"]
-fn nginx_is_as_the_disk() {
+fn nginx_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx(""));
 }
 
 #[test]
 #[ignore = "needs nginx"]
-fn nginx_that_closes_connections_is_as_the_disk() {
+fn nginx_that_closes_connections_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx("keepalive_requests 2;"));
 }
 
 /// Closing at once, it races with the next request on the connection.
 #[test]
 #[ignore = "needs nginx"]
-fn nginx_that_keeps_no_idle_connection_is_as_the_disk() {
+fn nginx_without_keep_alive_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx("keepalive_timeout 1ms;"));
 }
 
 #[test]
 #[ignore = "needs nginx"]
-fn nginx_that_limits_the_rate_is_as_the_disk() {
+fn nginx_that_limits_the_rate_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx("limit_rate 2m;"));
 }
 
 #[test]
 #[ignore = "needs nginx"]
-fn nginx_that_compresses_is_as_the_disk() {
+fn nginx_that_compresses_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx(COMPRESSING));
 }
 
@@ -490,7 +490,7 @@ fn nginx_that_sends_compressed_bytes_is_refused() {
 
 #[test]
 #[ignore = "needs nginx and openssl"]
-fn nginx_with_tls_is_as_the_disk() {
+fn nginx_with_tls_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx_with_tls());
 }
 
@@ -505,7 +505,7 @@ fn nginx_with_an_unknown_certificate_is_refused() {
 
 #[test]
 #[ignore = "needs nginx, openssl and squid"]
-fn a_file_behind_squid_is_as_the_disk() {
+fn squid_passes_the_bytes_of_the_disk() {
     let proxy = squid();
     for (mut server, trusted) in [(nginx(""), Vec::new()), with_its_certificate(nginx_with_tls())] {
         put_behind(&mut server, &proxy, trusted);
@@ -530,7 +530,7 @@ fn a_file_behind_squid_is_as_the_disk() {
 
 #[test]
 #[ignore = "needs apache2"]
-fn apache_is_as_the_disk() {
+fn apache_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&apache());
 }
 
@@ -538,7 +538,7 @@ fn apache_is_as_the_disk() {
 /// file has a strong one later.
 #[test]
 #[ignore = "needs apache2"]
-fn apache_with_a_file_just_written_is_as_the_disk() {
+fn apache_serves_the_bytes_of_a_file_just_written() {
     let mut server = apache();
     let file = File::options().append(true).open(server.directory.path().join("www/pattern.bin")).unwrap();
     file.set_modified(SystemTime::now()).unwrap();
@@ -557,14 +557,14 @@ fn apache_with_a_file_just_written_is_as_the_disk() {
 
 #[test]
 #[ignore = "needs lighttpd"]
-fn lighttpd_is_as_the_disk() {
+fn lighttpd_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&lighttpd());
 }
 
 /// It knows no ranges: what lies behind is asked for again from the start, what lies ahead is read up to.
 #[test]
 #[ignore = "needs python3"]
-fn python_is_as_the_disk() {
+fn python_serves_the_bytes_of_the_disk() {
     let server = python();
     assert_read_as_from_disk(&server, &StorageConfig::Memory);
     assert_decoded_as_from_disk(&server);
@@ -573,7 +573,7 @@ fn python_is_as_the_disk() {
 
 #[test]
 #[ignore = "needs python3"]
-fn python_is_read_once_where_all_is_stored() {
+fn python_sends_the_file_once_if_all_of_it_is_stored() {
     let server = python();
     assert_read_as_from_disk(&server, &StorageConfig::WholeMemory);
 }
@@ -603,7 +603,7 @@ fn hear(heard: &Heard, seconds: f64, mut is_so: impl FnMut() -> bool) {
 /// Twice the encoder is killed and comes back. Icecast answers 404 in between. Takes as long as what is heard, a minute.
 #[test]
 #[ignore = "needs icecast2 and ffmpeg"]
-fn icecast_is_heard_again_whenever_its_source_is_back() {
+fn icecast_is_received_again_whenever_its_source_returns() {
     let mut server = icecast();
     let (url, admin) = (server.url("live"), server.url("admin/metadata"));
     let peer = server.downloader.register((), Priority::High).unwrap();
@@ -675,7 +675,7 @@ fn icecast_is_heard_again_whenever_its_source_is_back() {
 /// What Icecast serves to decoders that need headers: it sends them to each listener first.
 #[test]
 #[ignore = "needs icecast2 and ffmpeg"]
-fn icecast_with_ogg_is_decoded_anew_whenever_its_source_is_back() {
+fn icecast_with_ogg_is_decoded_again_whenever_its_source_returns() {
     for (options, content_type) in
         [("-c:a libvorbis -f ogg", "audio/ogg"), ("-c:a flac -f ogg -page_duration 200000", "audio/ogg")]
     {

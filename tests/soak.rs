@@ -289,7 +289,7 @@ fn urgent_beside_prefetches(seed: u64, over: &AtomicBool) -> Beside {
 
 #[test]
 #[ignore = "takes ten minutes"]
-fn no_wrong_byte_no_hang_and_no_growth_in_ten_minutes_of_misbehaviour() {
+fn ten_minutes_of_misbehaviour_cause_no_wrong_byte_no_hang_and_no_growth() {
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
     let seed = number("WINDWAY_SEED").unwrap_or(clock.as_nanos() as u64);
     let seconds = number("WINDWAY_SECONDS").unwrap_or(600);

@@ -297,7 +297,7 @@ fn a_wrapper_passes_on_what_it_does_not_implement() {
 }
 
 #[test]
-fn a_failure_below_a_wrapper_is_its_failure() {
+fn a_failure_of_the_inner_source_is_one_of_its_wrapper() {
     let content = Content::bytes(encrypt(&pattern(LEN)));
     let origin = Origin::start(move |asked| match asked.range() {
         Some((0, _)) => Answer::file(asked, &content),
@@ -314,7 +314,7 @@ fn a_failure_below_a_wrapper_is_its_failure() {
 }
 
 #[test]
-fn the_kind_of_a_local_file_is_known_by_its_bytes_and_its_extension() {
+fn the_kind_of_a_local_file_is_recognised_by_its_bytes_and_its_extension() {
     let container = |stream: Stream| stream.handle().media_info().container;
     let by_bytes = Some((ContainerFormat::Flac, HintSource::MagicBytes));
     assert_eq!(container(Stream::open_file(local_file(TRACK, ".ogg").path()).unwrap()), by_bytes);
@@ -324,7 +324,7 @@ fn the_kind_of_a_local_file_is_known_by_its_bytes_and_its_extension() {
 }
 
 #[test]
-fn a_local_file_that_can_not_be_read_says_which() {
+fn the_error_of_a_local_file_names_its_path() {
     let folder = tempfile::tempdir().unwrap();
     let error = Stream::open_file(folder.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
@@ -334,7 +334,7 @@ fn a_local_file_that_can_not_be_read_says_which() {
 }
 
 #[test]
-fn no_url_leads_to_a_local_file() {
+fn no_url_opens_a_local_file() {
     let file = local_file(TRACK, ".flac");
     let url = format!("file://{}", file.path().display());
     assert_eq!(downloader().open(&url).unwrap_err().kind(), ErrorKind::UnsupportedScheme);

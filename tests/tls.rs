@@ -19,7 +19,7 @@ fn trusting(origin: &Origin) -> Downloader {
 }
 
 #[test]
-fn it_is_right_over_tls() {
+fn a_stream_over_tls_reads_the_right_bytes() {
     let content = Content::pattern(3_000_000);
     let origin = Origin::start_tls(move |asked| Answer::file(asked, &content));
     let mut stream = trusting(&origin).open(&origin.url("/a")).unwrap();
@@ -65,7 +65,7 @@ fn start_self_signed(alternative_names: &[&str], common_name: &str, last_year: i
 
 /// As `openssl req -x509` makes one: it says that it is an authority's, and is used as a server's.
 #[test]
-fn a_certificate_that_signed_itself_is_trusted_for_its_names_alone_if_it_is_given() {
+fn a_configured_self_signed_certificate_is_trusted_for_its_names_only() {
     for (alternative_names, common_name, right, wrong) in [
         (
             &["localhost", "127.0.0.1"][..],
@@ -112,7 +112,7 @@ fn a_certificate_that_signed_itself_is_trusted_for_its_names_alone_if_it_is_give
 }
 
 #[test]
-fn a_certificate_that_has_expired_is_refused_even_if_it_is_given() {
+fn an_expired_certificate_is_refused_even_if_configured() {
     for names in [&["localhost"][..], &[]] {
         let origin = start_self_signed(names, "localhost", 2001);
         let error = open_at(&origin, "localhost", &[origin.root_pem()]).unwrap_err();
@@ -123,7 +123,7 @@ fn a_certificate_that_has_expired_is_refused_even_if_it_is_given() {
 }
 
 #[test]
-fn what_holds_no_certificate_is_an_invalid_configuration() {
+fn a_root_without_a_certificate_is_an_invalid_configuration() {
     for pem in [&b""[..], b"no certificate", b"-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
         let mut config = DownloaderConfig::default();
         config.client.extra_roots.push(pem.to_vec());
@@ -134,7 +134,7 @@ fn what_holds_no_certificate_is_an_invalid_configuration() {
 }
 
 #[test]
-fn a_tls_end_without_close_notify_is_a_break_and_not_an_end() {
+fn a_tls_connection_without_close_notify_broke_and_did_not_end() {
     let content = Content::pattern(100_000);
     let origin = Origin::start_tls(move |asked| {
         let answer = Answer::whole(&content).no_length();
@@ -157,7 +157,7 @@ fn a_tls_end_without_close_notify_is_a_break_and_not_an_end() {
 }
 
 #[test]
-fn a_reader_blocked_in_a_silent_tls_body_is_released_by_cancel() {
+fn a_cancel_ends_a_read_of_a_silent_tls_body() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start_tls(move |asked| Answer::file(asked, &content).stall_after(1000));
     let mut stream = trusting(&origin).open(&origin.url("/a")).unwrap();
@@ -177,7 +177,7 @@ fn a_reader_blocked_in_a_silent_tls_body_is_released_by_cancel() {
 
 /// A byte now and then is no handshake.
 #[test]
-fn a_handshake_that_drips_is_over_when_the_connect_limit_is() {
+fn a_slow_handshake_ends_at_the_connect_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("https://{}/a", listener.local_addr().unwrap());
     let (_end, ended) = mpsc::channel::<()>();

@@ -21,7 +21,7 @@ fn hangs(events: &Subscriber) -> Vec<Hang> {
 }
 
 #[test]
-fn a_callback_is_told_who_holds_what() {
+fn a_callback_gets_the_fetch_and_its_thread() {
     let content = Content::pattern(100_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(500));
     let (tell, told) = mpsc::channel();
@@ -47,7 +47,7 @@ fn a_callback_is_told_who_holds_what() {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_is_told() {
+fn a_peer_that_does_not_return_is_reported() {
     struct Blocks(mpsc::Receiver<()>);
     impl Peer for Blocks {
         fn next_fetch(&mut self, _: Priority) -> Next {
@@ -70,7 +70,7 @@ fn a_peer_that_does_not_answer_is_told() {
 }
 
 #[test]
-fn one_that_moves_hides_no_one_that_does_not() {
+fn a_running_transfer_does_not_hide_a_stalled_one() {
     let content = Content::pattern(300_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/silent" => Answer::file(asked, &content).stall_after(500),
@@ -90,7 +90,7 @@ fn one_that_moves_hides_no_one_that_does_not() {
 }
 
 #[test]
-fn what_is_slow_or_waits_is_no_standstill() {
+fn a_slow_or_waiting_fetch_is_not_stalled() {
     let content = Content::pattern(300_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/busy" => Answer::status(503).header("Retry-After", "60"),
