@@ -35,7 +35,7 @@ mod storage {
     pub(crate) use crate::ranges::RangeSet;
 }
 
-use simulator::rivals::{FixedPieces, OneRequest, Windway, best, best_unforeseeing};
+use simulator::planners::{FixedPieces, OneRequest, Windway, best, best_unforeseeing};
 use simulator::traces::{Scene, scenes};
 use simulator::{Figures, Net, Planner, networks, simulate};
 

@@ -55,36 +55,36 @@ const CALLBACKS: [Callback; 14] = [
 
 /// What a callback does the first time it is called.
 #[derive(Clone)]
-struct Ask(Arc<Mutex<Option<Once>>>);
+struct Action(Arc<Mutex<Option<Once>>>);
 
 type Once = Box<dyn FnOnce() + Send>;
 
-impl Ask {
-    fn new(ask: impl FnOnce() + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(Some(Box::new(ask)))))
+impl Action {
+    fn new(action: impl FnOnce() + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(Some(Box::new(action)))))
     }
 
     fn run(&self) {
         // Outside of the lock: it may lead to another callback.
-        let ask = self.0.lock().unwrap().take();
-        if let Some(ask) = ask {
-            ask();
+        let action = self.0.lock().unwrap().take();
+        if let Some(action) = action {
+            action();
         }
     }
 }
 
-/// Calls `ask` when it is dropped.
-struct AsksWhenDropped(Ask);
+/// Calls `action` when it is dropped.
+struct RunsWhenDropped(Action);
 
-impl Drop for AsksWhenDropped {
+impl Drop for RunsWhenDropped {
     fn drop(&mut self) {
         self.0.run();
     }
 }
 
-struct AskingSink(Callback, Ask);
+struct ActingSink(Callback, Action);
 
-impl AskingSink {
+impl ActingSink {
     fn at(&self, callback: Callback) {
         if self.0 == callback {
             self.1.run();
@@ -92,7 +92,7 @@ impl AskingSink {
     }
 }
 
-impl Sink for AskingSink {
+impl Sink for ActingSink {
     fn accepted(&mut self, _: RequestId) {
         self.at(Callback::Accepted);
     }
@@ -121,9 +121,9 @@ impl Sink for AskingSink {
     }
 }
 
-struct AskingPeer(List, Ask);
+struct ActingPeer(List, Action);
 
-impl Peer for AskingPeer {
+impl Peer for ActingPeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
         self.1.run();
         self.0.next_fetch(admissible)
@@ -140,24 +140,24 @@ fn answer(asked: &support::Asked) -> Answer {
     }
 }
 
-/// Calls `ask` in `callback` of `downloader`, which has one worker. Some callbacks run on this thread.
-fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &Ask) {
+/// Calls `action` in `callback` of `downloader`, which has one worker. Some callbacks run on this thread.
+fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action: &Action) {
     let get = |path: &str| Fetch::get(&origin.url(path)).unwrap();
     let list = List::default();
-    let asks = ask.clone();
+    let in_validate = action.clone();
     let validate = move |_: &ResponseHead| {
-        asks.run();
+        in_validate.run();
         Ok(())
     };
-    let pulled = |fetch: Fetch| {
-        list.put(fetch, AskingSink(callback, ask.clone()));
+    let fetch_by_peer = |fetch: Fetch| {
+        list.put(fetch, ActingSink(callback, action.clone()));
         let peer = downloader.register(list.clone(), Priority::High).unwrap();
         peer.wake(Priority::High);
         kept().lock().unwrap().push(peer);
     };
     match callback {
         Callback::NextFetch => {
-            let peer = downloader.register(AskingPeer(list, ask.clone()), Priority::High).unwrap();
+            let peer = downloader.register(ActingPeer(list, action.clone()), Priority::High).unwrap();
             peer.wake(Priority::High);
             kept().lock().unwrap().push(peer);
         }
@@ -166,20 +166,20 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
         | Callback::Detached
         | Callback::Write
         | Callback::Finish => {
-            pulled(get("/a"));
+            fetch_by_peer(get("/a"));
         }
-        Callback::Retrying => pulled(get("/busy")),
-        Callback::ValidateOnWorker => pulled(get("/a").validate(validate)),
+        Callback::Retrying => fetch_by_peer(get("/busy")),
+        Callback::ValidateOnWorker => fetch_by_peer(get("/a").validate(validate)),
         Callback::ValidateInExecute => {
             let peer = downloader.register((), Priority::High).unwrap();
             drop(peer.execute(get("/a").validate(validate)));
         }
         Callback::ValidateInRead => {
             let peer = downloader.register((), Priority::High).unwrap();
-            let (asks, heads) = (ask.clone(), AtomicUsize::new(0));
+            let (action, heads) = (action.clone(), AtomicUsize::new(0));
             let second = move |_: &ResponseHead| {
                 if heads.fetch_add(1, Ordering::Relaxed) == 1 {
-                    asks.run();
+                    action.run();
                 }
                 Ok(())
             };
@@ -188,26 +188,30 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, ask: &A
         }
         Callback::OnCancel => {
             let peer = downloader.register((), Priority::High).unwrap();
-            let (epoch, asks) = (peer.epoch(), ask.clone());
-            let _guard = epoch.on_cancel(move || asks.run());
+            let (epoch, action) = (peer.epoch(), action.clone());
+            let _guard = epoch.on_cancel(move || action.run());
             epoch.cancel();
         }
         // `prepare` has configured it.
-        Callback::OnHang => pulled(get("/silent")),
+        Callback::OnHang => fetch_by_peer(get("/silent")),
         Callback::DropOfPeer => {
-            let asking = AskingPeer(list, ask.clone());
-            struct Dropped(AskingPeer, AsksWhenDropped);
+            let acting = ActingPeer(list, action.clone());
+            struct Dropped(ActingPeer, RunsWhenDropped);
             impl Peer for Dropped {
                 fn next_fetch(&mut self, admissible: Priority) -> Next {
                     let _ = &self.1; // Keeps it alive.
                     self.0.0.next_fetch(admissible)
                 }
             }
-            drop(downloader.register(Dropped(asking, AsksWhenDropped(ask.clone())), Priority::High).unwrap());
+            drop(
+                downloader
+                    .register(Dropped(acting, RunsWhenDropped(action.clone())), Priority::High)
+                    .unwrap(),
+            );
         }
         Callback::DropOfClosure => {
-            let held = AsksWhenDropped(ask.clone());
-            pulled(get("/a").validate(move |_| {
+            let held = RunsWhenDropped(action.clone());
+            fetch_by_peer(get("/a").validate(move |_| {
                 let _ = &held; // Keeps it alive.
                 Ok(())
             }));
@@ -222,13 +226,13 @@ fn kept() -> &'static Mutex<Vec<PeerHandle>> {
 }
 
 /// A downloader with one worker and, if needed, the callback in its configuration.
-fn prepare(callback: Callback, ask: &Ask) -> Downloader {
+fn prepare(callback: Callback, action: &Action) -> Downloader {
     downloader(|config| {
         config.max_concurrent = 1;
         if callback == Callback::OnHang {
-            let ask = ask.clone();
+            let action = action.clone();
             config.hang_timeout = Duration::from_millis(50);
-            config.hang_policy = HangPolicy::on_hang(move |_| ask.run());
+            config.hang_policy = HangPolicy::on_hang(move |_| action.run());
         }
     })
 }
@@ -285,7 +289,7 @@ fn blocking_calls_fail_in_every_callback_and_others_work() {
         let quiet = Downloader::new(DownloaderConfig::default()).unwrap().subscribe();
         let nested = other.register((), Priority::High).unwrap();
         let asked = Arc::clone(&origin);
-        let ask = Ask::new(move || {
+        let action = Action::new(move || {
             let blocking = blocking_calls(&asked, &nested, &mut stream, &mut endless, &mut radio);
             // `None` means that there is no event now, not that the source is gone.
             assert!(quiet.recv().is_none() && quiet.recv_timeout(Duration::MAX).is_none());
@@ -301,9 +305,9 @@ fn blocking_calls_fail_in_every_callback_and_others_work() {
             drop((stream, endless, radio, nested, other));
             results.send(blocking).unwrap();
         });
-        let downloader = prepare(callback, &ask);
+        let downloader = prepare(callback, &action);
         let (called, within) = (downloader.clone(), Arc::clone(&origin));
-        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &ask));
+        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
         let got = result
             .recv_timeout(Duration::from_secs(60))
             .unwrap_or_else(|error| panic!("{callback:?}: {error}"));
@@ -321,7 +325,7 @@ fn stop_in_a_callback_does_not_wait_for_itself() {
         let origin = Arc::new(Origin::start(answer));
         let own: Arc<Mutex<Option<Downloader>>> = Arc::default();
         let (stops, stopped) = mpsc::channel();
-        let ask = Ask::new({
+        let action = Action::new({
             let own = Arc::clone(&own);
             move || {
                 let downloader = own.lock().unwrap().clone().unwrap();
@@ -330,10 +334,10 @@ fn stop_in_a_callback_does_not_wait_for_itself() {
                 stops.send(refused.is_cancelled()).unwrap();
             }
         });
-        let downloader = prepare(callback, &ask);
+        let downloader = prepare(callback, &action);
         *own.lock().unwrap() = Some(downloader.clone());
         let (called, within) = (downloader.clone(), Arc::clone(&origin));
-        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &ask));
+        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
         assert_eq!(stopped.recv_timeout(Duration::from_secs(60)), Ok(true), "{callback:?}");
         // Outside of callbacks it waits.
         let waits = downloader.clone();

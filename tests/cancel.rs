@@ -27,14 +27,14 @@ const STATES: [State; 5] =
 
 /// Who cancels it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum By {
+enum Canceller {
     Epoch,
     Peer,
     LastHandle,
     Stop,
 }
 
-impl By {
+impl Canceller {
     const ALL: [Self; 4] = [Self::Epoch, Self::Peer, Self::LastHandle, Self::Stop];
 
     fn reason(self) -> CancelReason {
@@ -52,7 +52,7 @@ fn answer(asked: &Asked) -> Answer {
     match asked.path.as_str() {
         "/head" => answer.latency_until_released(),
         "/body" => answer.stall_after(1000),
-        "/bulk" => answer.rate(2_000_000),
+        "/prefetch" => answer.rate(2_000_000),
         _ => Answer::status(503).header("Retry-After", "60"),
     }
 }
@@ -94,7 +94,7 @@ fn hold(state: State) -> Held {
     let path = match state {
         State::AwaitingHead => "/head",
         State::InBody => "/body",
-        State::Queued | State::Preempted => "/bulk",
+        State::Queued | State::Preempted => "/prefetch",
         State::Retrying => "/busy",
     };
     let (sink, end) = collect(0);
@@ -129,16 +129,16 @@ fn hold(state: State) -> Held {
 #[test]
 fn a_fetch_cancelled_in_any_state_ends_once_with_the_reason() {
     for state in STATES {
-        for by in By::ALL {
+        for canceller in Canceller::ALL {
             let Held { origin, downloader, peer, epoch, end, events, blocker } = hold(state);
             let mut kept = Some(peer);
-            match by {
-                By::Epoch => epoch.cancel(),
-                By::Peer => kept.iter().for_each(PeerHandle::cancel),
-                By::LastHandle => kept = None,
-                By::Stop => downloader.stop(),
+            match canceller {
+                Canceller::Epoch => epoch.cancel(),
+                Canceller::Peer => kept.iter().for_each(PeerHandle::cancel),
+                Canceller::LastHandle => kept = None,
+                Canceller::Stop => downloader.stop(),
             }
-            let case = format!("{state:?} by {by:?}");
+            let case = format!("{state:?} by {canceller:?}");
             // A peer that has not been asked yet has nothing that could end: its work goes with it.
             if state == State::Queued {
                 drop((kept.take(), epoch));
@@ -148,11 +148,11 @@ fn a_fetch_cancelled_in_any_state_ends_once_with_the_reason() {
             } else {
                 let got = end.recv().unwrap();
                 let Outcome::Cancelled(reason) = got.outcome else { panic!("{case}: {:?}", got.outcome) };
-                assert_eq!(reason, by.reason(), "{case}");
+                assert_eq!(reason, canceller.reason(), "{case}");
                 let ended = std::iter::from_fn(|| events.recv()).find(Event::is_end).unwrap();
                 assert!(
                     matches!(ended, Event::Cancelled { reason, bytes, .. }
-                        if reason == by.reason() && bytes == got.bytes.len() as u64),
+                        if reason == canceller.reason() && bytes == got.bytes.len() as u64),
                     "{case}: {ended:?}"
                 );
                 drop((kept, epoch));
@@ -168,7 +168,7 @@ fn a_fetch_cancelled_in_any_state_ends_once_with_the_reason() {
 
 #[test]
 fn a_caller_cancelled_in_any_state_returns_with_the_reason() {
-    for by in By::ALL {
+    for canceller in Canceller::ALL {
         for path in ["/head", "/body", "/busy"] {
             let origin = Origin::start(answer);
             let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
@@ -189,12 +189,16 @@ fn a_caller_cancelled_in_any_state_returns_with_the_reason() {
                 "/body" => origin.wait_until("the body", |log| log.sent == 1000),
                 _ => await_event(&events, |event| matches!(event, Event::Retrying { .. })),
             }
-            match by {
-                By::Epoch => epoch.cancel(),
-                By::Peer | By::LastHandle => peer.cancel(),
-                By::Stop => downloader.stop(),
+            match canceller {
+                Canceller::Epoch => epoch.cancel(),
+                Canceller::Peer | Canceller::LastHandle => peer.cancel(),
+                Canceller::Stop => downloader.stop(),
             }
-            assert_eq!(blocked.join().unwrap(), ErrorKind::Cancelled(by.reason()), "{path} by {by:?}");
+            assert_eq!(
+                blocked.join().unwrap(),
+                ErrorKind::Cancelled(canceller.reason()),
+                "{path} by {canceller:?}"
+            );
         }
     }
 }
@@ -223,9 +227,9 @@ fn a_cancel_that_races_with_a_completion_ends_each_fetch_once() {
     drop(peer);
     downloader.stop();
     assert!(ends.iter().all(|(end, _)| end.try_recv().is_err()));
-    let told = std::iter::from_fn(|| everything.try_recv());
+    let published = std::iter::from_fn(|| everything.try_recv());
     let (mut begun, mut over) = (0, 0);
-    for event in told {
+    for event in published {
         begun += u32::from(matches!(event, Event::Enqueued { .. }));
         over += u32::from(event.is_end());
     }

@@ -44,7 +44,7 @@ enum Expect {
 
 impl Expect {
     /// True if nothing but a limit ends it: that comes soon then, and else leaves time on a busy machine.
-    fn ends_in_patience(self) -> bool {
+    fn ends_at_a_limit(self) -> bool {
         let passes = |kind: ErrorKind| Error::new(kind, "").is_retryable();
         match self {
             Fails(kinds) => kinds.iter().any(|kind| passes(*kind)),
@@ -54,7 +54,7 @@ impl Expect {
     }
 
     /// What comes right does so after any silence; else it is an error's kind.
-    fn may_meet_silence(self) -> bool {
+    fn may_be_silent(self) -> bool {
         match self {
             Right => true,
             Fails(kinds) => kinds.contains(&ErrorKind::Silent),
@@ -107,10 +107,10 @@ impl Trap {
 fn config(origins: &[&Origin], expected: Expect) -> DownloaderConfig {
     let mut config = DownloaderConfig::default();
     // Where silence is no part of the trap, what a busy machine adds must not pass for it.
-    let limit = if expected.may_meet_silence() { 200 } else { 10_000 };
+    let limit = if expected.may_be_silent() { 200 } else { 10_000 };
     config.client.silence_timeout = Duration::from_millis(limit);
     config.client.min_rate = 5_000;
-    config.max_retries = if expected.ends_in_patience() { 1 } else { 8 };
+    config.max_retries = if expected.ends_at_a_limit() { 1 } else { 8 };
     let with_tls = origins.iter().filter(|origin| origin.url("").starts_with("https"));
     config.client.extra_roots = with_tls.map(|origin| origin.root_pem()).collect();
     config
@@ -175,28 +175,29 @@ fn check_one(trap: Trap, tls: bool, way: Way) {
     let url = origin.url("/track.flac");
     let ask = || fetch(&downloader, &url, way, expected, &[]);
     // A machine that was too busy to get as far as the trap gets there the next time.
-    let was_too_short = |came: &Result<(), Error>| {
-        !is_as(came, expected) && came.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
+    let was_too_short = |result: &Result<(), Error>| {
+        !is_expected(result, expected)
+            && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
     };
-    let mut came = ask();
+    let mut result = ask();
     for _ in 0..4 {
-        if was_too_short(&came) {
-            came = ask();
+        if was_too_short(&result) {
+            result = ask();
         }
     }
-    assert_as(&came, expected);
-    assert_modest(&origin);
+    assert_result(&result, expected);
+    assert_few_valid_requests(&origin);
 }
 
-fn assert_as(came: &Result<(), Error>, expected: Expect) {
-    assert!(is_as(came, expected), "{came:?} instead of {expected:?}");
+fn assert_result(result: &Result<(), Error>, expected: Expect) {
+    assert!(is_expected(result, expected), "{result:?} instead of {expected:?}");
 }
 
-fn is_as(came: &Result<(), Error>, expected: Expect) -> bool {
+fn is_expected(result: &Result<(), Error>, expected: Expect) -> bool {
     let failed_of =
-        |kind| came.as_ref().is_err_and(|error| error.kind() == kind || cause_of(error).kind() == kind);
+        |kind| result.as_ref().is_err_and(|error| error.kind() == kind || cause_of(error).kind() == kind);
     match expected {
-        Right => came.is_ok(),
+        Right => result.is_ok(),
         Fails(kinds) => kinds.iter().any(|kind| failed_of(*kind)),
         Status(status) => failed_of(ErrorKind::Status(status)),
         Untried => true,
@@ -213,7 +214,7 @@ fn cause_of(error: &Error) -> &Error {
 }
 
 /// No HEAD, no range that makes no sense, and not one request after the other.
-fn assert_modest(origin: &Origin) {
+fn assert_few_valid_requests(origin: &Origin) {
     let asked = origin.log().asked;
     assert!(asked.len() < MAX_ASKED, "{} requests", asked.len());
     for asked in asked {
@@ -243,7 +244,7 @@ fn fetch(
 
 fn file_config(way: Way, expected: Expect, headers: &[(&str, &str)]) -> FileConfig {
     let mut config = FileConfig::default();
-    let patience = if expected.ends_in_patience() { 500 } else { 30_000 };
+    let patience = if expected.ends_at_a_limit() { 500 } else { 30_000 };
     config.read_timeout = Some(Duration::from_millis(patience));
     if way == Way::Whole {
         config.storage = StorageConfig::WholeMemory;
@@ -308,9 +309,9 @@ fn read_by_caller(downloader: &Downloader, fetch: Fetch, wanted: Range<u64>) -> 
 
 /// A part is all that was asked for and nothing else, or the whole.
 fn assert_covers(start: u64, bytes: &[u8], wanted: Range<u64>) {
-    let came = start..start + bytes.len() as u64;
-    let is_whole = came.start == 0 && came.end >= wanted.end && came.end <= LEN;
-    assert!(came == wanted || is_whole, "{came:?} instead of {wanted:?}");
+    let delivered = start..start + bytes.len() as u64;
+    let is_whole = delivered.start == 0 && delivered.end >= wanted.end && delivered.end <= LEN;
+    assert!(delivered == wanted || is_whole, "{delivered:?} instead of {wanted:?}");
 }
 
 /// One test for each trap.
@@ -349,7 +350,7 @@ fn is_first(asked: &Asked) -> bool {
 }
 
 /// A good answer to the second request, and from the fourth on.
-fn in_turn(asked: &Asked, content: &Content, trap: impl FnOnce(Answer) -> Answer) -> Answer {
+fn now_and_then(asked: &Asked, content: &Content, trap: impl FnOnce(Answer) -> Answer) -> Answer {
     let answer = file(asked, content);
     if matches!(asked.number, 0 | 2) { trap(answer) } else { answer }
 }
@@ -419,7 +420,7 @@ traps! {
 
     // Ranges.
     a_range_answered_by_200: [Right], |_, content| Answer::whole(content);
-    a_range_answered_by_200_in_turn: [Right], |asked, content| {
+    a_range_answered_by_200_now_and_then: [Right], |asked, content| {
         if asked.number % 2 == 1 { Answer::whole(content) } else { file(asked, content) }
     };
     a_range_answered_by_200_that_breaks_behind_it: [Untried, Untried, Right], |asked, content| {
@@ -451,22 +452,22 @@ traps! {
     an_absurd_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
         with_range(asked, content, |_| "bytes 278076-278075/278076".into())
     };
-    a_range_that_is_none: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
+    an_unsatisfied_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
         with_range(asked, content, |_| "bytes */400000".into())
     };
     a_range_of_another_length_than_the_body: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
         with_range(asked, content, |part| format!("bytes {}-{}/{LEN}", part.start, part.end - 2))
     };
-    a_partial_answer_without_its_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
+    a_partial_response_without_its_range: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| {
         file(asked, content).without_header("Content-Range")
     };
-    a_partial_answer_to_no_range: [Right, WRONG_RANGE, Right], |asked, content| {
+    a_partial_response_to_no_range: [Right, WRONG_RANGE, Right], |asked, content| {
         if asked.range().is_some() { file(asked, content) } else { Answer::whole(content).partial(0..LEN / 2) }
     };
-    all_bytes_in_a_partial_answer_to_no_range: [Right], |asked, content| {
+    all_bytes_in_a_partial_response_to_no_range: [Right], |asked, content| {
         if asked.range().is_some() { file(asked, content) } else { Answer::whole(content).partial(0..LEN) }
     };
-    all_bytes_in_a_partial_answer_without_its_length_to_no_range: [Right], |asked, content| {
+    all_bytes_in_a_partial_response_without_its_length_to_no_range: [Right], |asked, content| {
         let whole = Answer::whole(content).partial(0..LEN);
         if asked.range().is_some() { file(asked, content) } else { whole.no_length() }
     };
@@ -489,21 +490,21 @@ traps! {
         None if asked.range().is_some() => Answer::status(416),
         _ => with_range(asked, content, |part| format!("bytes {}-{}/*", part.start, part.end - 1)),
     };
-    a_lying_total: [CHANGED, Right], |asked, content| {
+    a_wrong_total: [CHANGED, Right], |asked, content| {
         with_range(asked, content, |part| format!("bytes {}-{}/{}", part.start, part.end - 1, 1_u64 << 62))
     };
-    a_partial_answer_without_bytes: [BROKEN, Right, BROKEN], |asked, content| match part(asked) {
+    a_partial_response_without_bytes: [BROKEN, Right, BROKEN], |asked, content| match part(asked) {
         Some(part) if part.start > 0 => file(asked, content).close_after(0),
         _ => file(asked, content),
     };
-    a_partial_answer_of_length_0: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| match part(asked) {
+    a_partial_response_of_length_0: [WRONG_RANGE, Right, WRONG_RANGE], |asked, content| match part(asked) {
         Some(part) if part.start > 0 => file(asked, content).header("Content-Length", "0").close_after(0),
         _ => file(asked, content),
     };
-    a_416_where_there_are_bytes: [Right, Right, Status(416)], |asked, content| {
+    a_416_for_an_existing_range: [Right, Right, Status(416)], |asked, content| {
         refused(asked, content, Answer::status(416))
     };
-    a_416_that_tells_the_length: [Right, Right, WRONG_RANGE], |asked, content| {
+    a_416_with_the_length: [Right, Right, WRONG_RANGE], |asked, content| {
         refused(asked, content, Answer::status(416).header("Content-Range", &format!("bytes */{LEN}")))
     };
 
@@ -514,10 +515,10 @@ traps! {
     chunked_without_ranges: [Right], |_, content| Answer::whole(content).chunked();
     chunked_with_trailers: [Right], |asked, content| file(asked, content).trailers(&[("x-sum", "7")]);
     chunked_and_cut_short: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.cut_chunk_after(100_000))
+        now_and_then(asked, content, |answer| answer.cut_chunk_after(100_000))
     };
     chunked_and_cut_at_the_end: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.cut_chunk_after(LEN))
+        now_and_then(asked, content, |answer| answer.cut_chunk_after(LEN))
     };
     chunked_and_always_cut_short: [BROKEN], |_, content| Answer::whole(content).cut_chunk_after(100_000);
     chunked_and_of_a_length: [Right], |asked, content| {
@@ -535,7 +536,7 @@ traps! {
         Some(_) => file(asked, content).no_length().extra_bytes(1000),
         None => file(asked, content),
     };
-    a_chunk_of_a_senseless_length: [NO_HTTP], |_, _| {
+    a_chunk_of_an_invalid_length: [NO_HTTP], |_, _| {
         Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\nbytes\r\n")
     };
     a_chunk_of_an_absurd_length: [BROKEN], |_, _| {
@@ -545,25 +546,25 @@ traps! {
         Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n")
     };
     closed_before_the_length: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.close_after(100_000))
+        now_and_then(asked, content, |answer| answer.close_after(100_000))
     };
     always_closed_before_the_length: [BROKEN], |_, content| Answer::whole(content).close_after(100_000);
     a_reset_where_the_close_is_the_end: [BROKEN], |_, content| {
         Answer::whole(content).no_length().reset_after(100_000)
     };
-    a_reset_in_turn_where_the_close_is_the_end: [Right], |asked, content| {
+    a_reset_now_and_then_where_the_close_is_the_end: [Right], |asked, content| {
         let answer = Answer::whole(content).no_length();
         if asked.number % 2 == 0 { answer.reset_after(100_000) } else { answer }
     };
     a_reset_behind_the_last_byte: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.no_length().reset_after(LEN))
+        now_and_then(asked, content, |answer| answer.no_length().reset_after(LEN))
     };
     more_bytes_than_the_length: [Right], |asked, content| file(asked, content).extra_bytes(100);
     many_more_bytes_than_the_length: [Right], |asked, content| file(asked, content).extra_bytes(200_000);
-    a_lying_length: [SILENT, SILENT, Untried], |_, content| {
+    a_wrong_length: [SILENT, SILENT, Untried], |_, content| {
         Answer::whole(content).header("Content-Length", &(1_u64 << 62).to_string())
     };
-    a_lying_length_and_a_close: [BROKEN, BROKEN, Untried], |_, content| {
+    a_wrong_length_and_a_close: [BROKEN, BROKEN, Untried], |_, content| {
         Answer::whole(content).header("Content-Length", &(1_u64 << 62).to_string()).close_when_idle()
     };
     a_negative_length: [NO_HTTP], |_, content| Answer::whole(content).header("Content-Length", "-5");
@@ -575,44 +576,44 @@ traps! {
     };
 
     // Connections.
-    a_reset_before_the_head: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.reset_in_head(0))
+    a_reset_before_the_response_head: [Right], |asked, content| {
+        now_and_then(asked, content, |answer| answer.reset_in_head(0))
     };
-    a_reset_in_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.reset_in_head(20));
-    a_reset_in_every_head: [BROKEN], |asked, content| file(asked, content).reset_in_head(20);
-    a_close_before_the_head: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.close_in_head(0))
+    a_reset_in_the_response_head: [Right], |asked, content| now_and_then(asked, content, |answer| answer.reset_in_head(20));
+    a_reset_in_every_response_head: [BROKEN], |asked, content| file(asked, content).reset_in_head(20);
+    a_close_before_the_response_head: [Right], |asked, content| {
+        now_and_then(asked, content, |answer| answer.close_in_head(0))
     };
-    a_close_in_the_protocol: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.close_in_head(2))
+    a_close_in_the_protocol_version: [Right], |asked, content| {
+        now_and_then(asked, content, |answer| answer.close_in_head(2))
     };
-    a_close_in_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.close_in_head(20));
-    a_close_in_every_head: [BROKEN], |asked, content| file(asked, content).close_in_head(20);
-    nothing_at_all: [BROKEN], |_, _| Answer::raw("");
+    a_close_in_the_response_head: [Right], |asked, content| now_and_then(asked, content, |answer| answer.close_in_head(20));
+    a_close_in_every_response_head: [BROKEN], |asked, content| file(asked, content).close_in_head(20);
+    a_close_without_a_byte: [BROKEN], |_, _| Answer::raw("");
     a_reset_in_the_body: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.reset_after(50_000))
+        now_and_then(asked, content, |answer| answer.reset_after(50_000))
     };
-    silence_before_the_head: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.stall_in_head(0))
+    silence_before_the_response_head: [Right], |asked, content| {
+        now_and_then(asked, content, |answer| answer.stall_in_head(0))
     };
-    silence_in_the_head: [Right], |asked, content| in_turn(asked, content, |answer| answer.stall_in_head(30));
+    silence_in_the_response_head: [Right], |asked, content| now_and_then(asked, content, |answer| answer.stall_in_head(30));
     silence_in_the_body: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.stall_after(50_000))
+        now_and_then(asked, content, |answer| answer.stall_after(50_000))
     };
-    silence_before_every_head: [SILENT], |asked, content| file(asked, content).stall_in_head(0);
-    silence_in_every_head: [SILENT], |asked, content| file(asked, content).stall_in_head(30);
-    silence_after_every_head: [SILENT], |asked, content| file(asked, content).stall_after(0);
-    a_trickle: [Right], |asked, content| in_turn(asked, content, |answer| answer.trickle(1, TRICKLE));
-    nothing_but_a_trickle: [SILENT], |_, content| Answer::whole(content).trickle(1, TRICKLE);
-    a_trickle_in_the_head: [SILENT_OR_LATE, Untried], |_, _| trickling_head();
-    a_trickle_in_the_head_of_a_fetch: [Untried, SILENT_OR_LATE], |_, _| trickling_head();
-    informational_answers_for_ever: [SILENT_OR_LATE, Untried], |_, _| endless_hints();
-    informational_answers_for_ever_to_a_fetch: [Untried, SILENT_OR_LATE], |_, _| endless_hints();
+    silence_before_every_response_head: [SILENT], |asked, content| file(asked, content).stall_in_head(0);
+    silence_in_every_response_head: [SILENT], |asked, content| file(asked, content).stall_in_head(30);
+    silence_after_every_response_head: [SILENT], |asked, content| file(asked, content).stall_after(0);
+    a_body_below_the_minimum_rate: [Right], |asked, content| now_and_then(asked, content, |answer| answer.trickle(1, TRICKLE));
+    a_body_always_below_the_minimum_rate: [SILENT], |_, content| Answer::whole(content).trickle(1, TRICKLE);
+    a_response_head_byte_by_byte: [SILENT_OR_LATE, Untried], |_, _| byte_by_byte();
+    a_response_head_of_a_fetch_byte_by_byte: [Untried, SILENT_OR_LATE], |_, _| byte_by_byte();
+    interim_responses_forever: [SILENT_OR_LATE, Untried], |_, _| endless_hints();
+    interim_responses_forever_to_a_fetch: [Untried, SILENT_OR_LATE], |_, _| endless_hints();
     closed_between_two_requests: [Right], |asked, content| file(asked, content).close_when_idle();
     http_1_0: [Right], |asked, content| file(asked, content).http10();
     http_1_0_in_chunks: [Right], |asked, content| file(asked, content).chunked().http10();
     http_1_0_in_chunks_kept_alive: [Right], |asked, content| file(asked, content).chunked().keep_alive_http10();
-    http_1_0_that_only_says_chunks: [NO_HTTP], |asked, content| {
+    http_1_0_with_a_false_transfer_encoding: [NO_HTTP], |asked, content| {
         file(asked, content).http10().header("Transfer-Encoding", "chunked")
     };
     http_1_0_without_a_length: [Right], |_, content| Answer::whole(content).no_length().http10();
@@ -622,31 +623,31 @@ traps! {
     };
     icy_200_ok: [Right], |_, content| Answer::whole(content).icy();
     icy_200_ok_without_a_length: [Right], |_, content| Answer::whole(content).no_length().icy();
-    icy_200_ok_split_in_its_protocol: [Right], |_, content| Answer::whole(content).icy().split_head(2);
-    icy_200_ok_split_behind_its_protocol: [Right], |_, content| Answer::whole(content).icy().split_head(3);
+    icy_200_ok_split_in_its_protocol_version: [Right], |_, content| Answer::whole(content).icy().split_head(2);
+    icy_200_ok_split_after_its_protocol_version: [Right], |_, content| Answer::whole(content).icy().split_head(3);
     icy_200_ok_split_in_its_status: [Right], |_, content| Answer::whole(content).icy().split_head(5);
     icy_200_ok_split_in_its_end: [Right], |_, content| Answer::whole(content).icy().split_head(11);
-    icy_200_ok_cut_in_its_protocol: [Right], |asked, content| {
+    icy_200_ok_cut_in_its_protocol_version: [Right], |asked, content| {
         let answer = Answer::whole(content).icy();
         if asked.number % 2 == 0 { answer.close_in_head(2) } else { answer }
     };
-    icy_200_ok_always_cut_in_its_protocol: [BROKEN], |_, content| {
+    icy_200_ok_always_cut_in_its_protocol_version: [BROKEN], |_, content| {
         Answer::whole(content).icy().close_in_head(2)
     };
-    a_head_split_over_packets: [Right], |asked, content| file(asked, content).split_head(7);
+    a_response_head_split_over_packets: [Right], |asked, content| file(asked, content).split_head(7);
     // One byte before its end, which is known: 23 bytes of status line, 24 of length, an empty line.
-    a_head_split_in_its_end: [Right], |_, content| Answer::whole(content).split_head(48);
-    informational_answers_first: [Right], |asked, content| file(asked, content).interim(103).interim(100);
-    informational_answers_nobody_knows: [Right], |asked, content| {
+    a_response_head_split_in_its_end: [Right], |_, content| Answer::whole(content).split_head(48);
+    interim_responses_first: [Right], |asked, content| file(asked, content).interim(103).interim(100);
+    unknown_interim_responses: [Right], |asked, content| {
         file(asked, content).interim(102).interim(199)
     };
-    many_informational_answers: [Right], |asked, content| {
+    many_interim_responses: [Right], |asked, content| {
         (0..20).fold(file(asked, content), |answer, _| answer.interim(103))
     };
 
     // Representations.
     an_encoded_body: [ENCODED], |asked, content| file(asked, content).header("Content-Encoding", "gzip");
-    an_encoded_page_that_is_called_audio: [ENCODED], |_, _| {
+    an_encoded_html_page_that_is_called_audio: [ENCODED], |_, _| {
         Answer::whole(&page()).header("Content-Encoding", "br").header("Content-Type", "audio/flac")
     };
     an_encoded_body_in_mid_stream: [ENCODED], |asked, content| {
@@ -675,13 +676,13 @@ traps! {
         if is_first(asked) { return Answer::whole(content).close_after(100_000) }
         Answer::whole(&Content::pattern(LEN + 1))
     };
-    other_bytes_after_a_break_and_nothing_that_tells: [Untried, CHANGED], |asked, content| {
+    other_bytes_after_a_break_without_a_validator: [Untried, CHANGED], |asked, content| {
         if is_first(asked) { Answer::whole(content).close_after(100_000) } else { Answer::whole(&other()) }
     };
     other_bytes_of_a_file_without_ranges_after_a_break: [CHANGED, Untried], |asked, content| {
         if is_first(asked) { Answer::whole(content).close_after(100_000) } else { Answer::whole(&other()) }
     };
-    other_bytes_of_a_part_after_a_break_and_nothing_that_tells: [Untried, CHANGED], |asked, content| {
+    other_bytes_of_a_part_after_a_break_without_a_validator: [Untried, CHANGED], |asked, content| {
         let answer = if is_first(asked) {
             file(asked, content).close_after(100_000)
         } else {
@@ -690,10 +691,10 @@ traps! {
         answer.without_header("ETag")
     };
     a_weak_tag: [Right], |asked, content| {
-        in_turn(asked, content, |answer| answer.close_after(100_000)).header("ETag", "W/\"same\"")
+        now_and_then(asked, content, |answer| answer.close_after(100_000)).header("ETag", "W/\"same\"")
     };
     another_weak_tag_of_the_same_bytes: [Right], |asked, content| {
-        let answer = in_turn(asked, content, |answer| answer.close_after(100_000));
+        let answer = now_and_then(asked, content, |answer| answer.close_after(100_000));
         answer.header("ETag", &format!("W/\"{}\"", asked.number))
     };
     another_weak_tag_of_other_bytes: [Untried, CHANGED], |asked, content| {
@@ -704,34 +705,34 @@ traps! {
         };
         answer.header("ETag", &format!("W/\"{}\"", asked.number))
     };
-    a_page_with_200: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page()).header("Content-Type", "text/html");
-    a_page_with_200_without_its_type: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page());
-    a_page_with_200_that_is_called_audio: [NOT_MEDIA, Untried], |_, _| {
+    an_html_page_with_200: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page()).header("Content-Type", "text/html");
+    an_html_page_with_200_without_its_type: [NOT_MEDIA, Untried], |_, _| Answer::whole(&page());
+    an_html_page_with_200_that_is_called_audio: [NOT_MEDIA, Untried], |_, _| {
         Answer::whole(&page()).header("Content-Type", "audio/flac")
     };
-    a_page_without_length: [NOT_MEDIA, Untried], |_, _| {
+    an_html_page_without_length: [NOT_MEDIA, Untried], |_, _| {
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
-    a_page_with_206: [NOT_MEDIA, Untried], |asked, _| {
+    an_html_page_with_206: [NOT_MEDIA, Untried], |asked, _| {
         file(asked, &page()).header("Content-Type", "text/html")
     };
-    a_page_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
+    an_html_page_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
         if is_first(asked) { return file(asked, content) }
         Answer::whole(&page()).header("Content-Type", "text/html")
     };
-    a_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
+    an_html_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
         if is_first(asked) { return file(asked, content) }
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
-    a_long_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
+    a_long_html_page_without_length_in_mid_stream: [PAGE, Right, Untried], |asked, content| {
         if is_first(asked) { return file(asked, content) }
         Answer::whole(&long_page()).chunked().header("Content-Type", "text/html")
     };
-    a_page_after_a_break: [PAGE], |asked, content| {
+    an_html_page_after_a_break: [PAGE], |asked, content| {
         if is_first(asked) { return file(asked, content).close_after(100_000) }
         Answer::whole(&page()).header("Content-Type", "text/html")
     };
-    a_page_without_length_after_a_break: [Untried, PAGE], |asked, content| {
+    an_html_page_without_length_after_a_break: [Untried, PAGE], |asked, content| {
         if is_first(asked) { return file(asked, content).close_after(100_000) }
         Answer::whole(&page()).chunked().header("Content-Type", "text/html")
     };
@@ -762,29 +763,29 @@ traps! {
         "/real" => file(asked, content),
         _ => Answer::whole(content).with_status(302).header("Location", "/real"),
     };
-    redirected_ten_times: [Right], |asked, content| hop(asked, content, 10);
-    redirected_eleven_times: [REDIRECT], |asked, content| hop(asked, content, 11);
-    redirected_for_ever: [REDIRECT], |asked, _| Answer::redirect(302, &format!("/{}", asked.number));
+    redirected_ten_times: [Right], |asked, content| redirects(asked, content, 10);
+    redirected_eleven_times: [REDIRECT], |asked, content| redirects(asked, content, 11);
+    redirected_forever: [REDIRECT], |asked, _| Answer::redirect(302, &format!("/{}", asked.number));
     redirected_in_a_circle: [REDIRECT], |asked, _| {
         Answer::redirect(302, if asked.path == "/a" { "/b" } else { "/a" })
     };
     redirected_to_itself: [REDIRECT], |asked, _| Answer::redirect(307, &asked.path);
-    redirected_to_a_disk: [NO_SCHEME], |_, _| Answer::redirect(302, "file:///etc/passwd");
-    redirected_to_no_url: [REDIRECT], |_, _| Answer::redirect(302, "http://[");
-    redirected_nowhere: [REDIRECT], |_, _| Answer::status(302);
-    redirected_to_what_expires_with_401: [Right], |asked, content| expiring(asked, content, 401);
-    redirected_to_what_expires_with_403: [Right], |asked, content| expiring(asked, content, 403);
-    redirected_to_what_expires_with_404: [Right], |asked, content| expiring(asked, content, 404);
-    redirected_to_what_expires_with_410: [Right], |asked, content| expiring(asked, content, 410);
-    redirected_to_what_breaks_and_expires: [Right], |asked, content| {
+    redirected_to_a_local_file: [NO_SCHEME], |_, _| Answer::redirect(302, "file:///etc/passwd");
+    redirected_to_an_invalid_url: [REDIRECT], |_, _| Answer::redirect(302, "http://[");
+    redirected_without_a_location: [REDIRECT], |_, _| Answer::status(302);
+    redirected_to_a_target_that_expires_with_401: [Right], |asked, content| expiring(asked, content, 401);
+    redirected_to_a_target_that_expires_with_403: [Right], |asked, content| expiring(asked, content, 403);
+    redirected_to_a_target_that_expires_with_404: [Right], |asked, content| expiring(asked, content, 404);
+    redirected_to_a_target_that_expires_with_410: [Right], |asked, content| expiring(asked, content, 410);
+    redirected_to_a_target_that_breaks_and_expires: [Right], |asked, content| {
         let answer = expiring(asked, content, 403);
         if asked.number < 4 { answer.close_after(50_000) } else { answer }
     };
-    redirected_to_what_is_gone_later: [Status(410), Right], |asked, content| match asked.path.as_str() {
+    redirected_to_a_target_that_is_gone_later: [Status(410), Right], |asked, content| match asked.path.as_str() {
         "/real" if asked.again > 0 => Answer::status(410),
         _ => redirected(asked, content, 302, "/real"),
     };
-    redirected_to_what_is_gone_after_a_break: [Status(404)], |asked, content| match asked.path.as_str() {
+    redirected_to_a_target_that_is_gone_after_a_break: [Status(404)], |asked, content| match asked.path.as_str() {
         "/real" if asked.again > 0 => Answer::status(404),
         "/real" => file(asked, content).close_after(50_000),
         _ => redirected(asked, content, 302, "/real"),
@@ -798,7 +799,7 @@ traps! {
     busy_502_once: [Right], |asked, content| once(asked, content, 502);
     busy_503_once: [Right], |asked, content| once(asked, content, 503);
     busy_504_once: [Right], |asked, content| once(asked, content, 504);
-    busy_once_and_silent_about_how_long: [Right], |asked, content| {
+    busy_once_without_retry_after: [Right], |asked, content| {
         if is_first(asked) { Answer::status(503) } else { file(asked, content) }
     };
     busy_in_mid_stream: [Right], |asked, content| match asked.number {
@@ -806,37 +807,37 @@ traps! {
         1 => busy(503),
         _ => file(asked, content),
     };
-    busy_408_for_ever: [Status(408)], |_, _| Answer::status(408);
-    busy_425_for_ever: [Status(425)], |_, _| Answer::status(425);
-    busy_429_for_ever: [Status(429)], |_, _| Answer::status(429);
-    busy_500_for_ever: [Status(500)], |_, _| Answer::status(500);
-    busy_502_for_ever: [Status(502)], |_, _| Answer::status(502);
-    busy_503_for_ever: [Status(503)], |_, _| Answer::status(503);
-    busy_504_for_ever: [Status(504)], |_, _| Answer::status(504);
-    busy_for_ever_with_no_wait_in_between: [Status(503)], |_, _| busy(503);
-    busy_for_ever_in_mid_stream: [Status(503)], |asked, content| {
+    busy_408_forever: [Status(408)], |_, _| Answer::status(408);
+    busy_425_forever: [Status(425)], |_, _| Answer::status(425);
+    busy_429_forever: [Status(429)], |_, _| Answer::status(429);
+    busy_500_forever: [Status(500)], |_, _| Answer::status(500);
+    busy_502_forever: [Status(502)], |_, _| Answer::status(502);
+    busy_503_forever: [Status(503)], |_, _| Answer::status(503);
+    busy_504_forever: [Status(504)], |_, _| Answer::status(504);
+    busy_forever_without_a_delay: [Status(503)], |_, _| busy(503);
+    busy_forever_in_mid_stream: [Status(503)], |asked, content| {
         if is_first(asked) { file(asked, content).close_after(100_000) } else { Answer::status(503) }
     };
-    busy_for_ever_in_mid_stream_with_no_wait_in_between: [Untried, Status(503)], |asked, content| {
+    busy_forever_in_mid_stream_without_a_delay: [Untried, Status(503)], |asked, content| {
         if is_first(asked) { file(asked, content).close_after(100_000) } else { busy(503) }
     };
-    busy_for_ever_in_mid_file_with_no_wait_in_between: [Status(503), Untried], |asked, content| {
+    busy_forever_in_mid_file_without_a_delay: [Status(503), Untried], |asked, content| {
         if is_first(asked) { file(asked, content).close_after(100_000) } else { busy(503) }
     };
     busy_until_tomorrow: [Status(503), Untried], |_, _| Answer::status(503).header("Retry-After", "86400");
     unauthorized: [Status(401)], |_, _| Answer::status(401).header("WWW-Authenticate", "Basic");
     forbidden: [Status(403)], |_, _| Answer::status(403);
     not_found: [Status(404)], |_, _| Answer::status(404);
-    not_found_with_a_page: [Status(404)], |_, _| {
+    not_found_with_an_html_page: [Status(404)], |_, _| {
         Answer::whole(&page()).with_status(404).header("Content-Type", "text/html")
     };
     gone: [Status(410)], |_, _| Answer::status(410);
-    a_status_that_answers_nothing: [NO_HTTP], |_, _| Answer::status(204);
-    not_modified_though_nobody_asked: [NO_HTTP], |_, _| Answer::status(304);
-    another_protocol_though_nobody_asked: [NO_HTTP], |_, _| Answer::status(101);
+    a_status_without_a_body: [NO_HTTP], |_, _| Answer::status(204);
+    not_modified_without_a_condition: [NO_HTTP], |_, _| Answer::status(304);
+    another_protocol_without_an_upgrade_request: [NO_HTTP], |_, _| Answer::status(101);
 
     // Heads.
-    a_head_too_large: [NO_HTTP], |asked, content| {
+    a_response_head_too_large: [NO_HTTP], |asked, content| {
         file(asked, content).header("X-Large", &"x".repeat(200_000))
     };
     too_many_headers: [NO_HTTP], |asked, content| {
@@ -844,12 +845,12 @@ traps! {
     };
     no_status_line: [NO_HTTP], |_, _| Answer::raw("Content-Length: 5\r\n\r\n12345");
     no_status: [NO_HTTP], |_, _| Answer::raw("HTTP/1.1 OK\r\nContent-Length: 5\r\n\r\n12345");
-    a_status_beyond_all: [NO_HTTP], |_, _| Answer::raw("HTTP/1.1 9999 OK\r\nContent-Length: 5\r\n\r\n12345");
+    a_status_out_of_range: [NO_HTTP], |_, _| Answer::raw("HTTP/1.1 9999 OK\r\nContent-Length: 5\r\n\r\n12345");
     a_header_without_a_colon: [NO_HTTP], |_, _| {
         Answer::raw("HTTP/1.1 200 OK\r\nContent-Length 5\r\n\r\n12345")
     };
     binary_garbage: [NO_HTTP], |_, _| Answer::raw((0..=255).rev().cycle().take(5000).collect::<Vec<u8>>());
-    audio_without_a_head: [NO_HTTP], |_, content| {
+    audio_without_a_response_head: [NO_HTTP], |_, content| {
         let mut bytes = Vec::new();
         content.append(&mut bytes, 0..LEN);
         Answer::raw(bytes)
@@ -859,7 +860,7 @@ traps! {
 /// A byte each time.
 const TRICKLE: Duration = Duration::from_millis(50);
 
-fn trickling_head() -> Answer {
+fn byte_by_byte() -> Answer {
     Answer::raw(format!("HTTP/1.1 200 OK\r\nX-Long: {}", "y".repeat(60_000))).trickle(1, TRICKLE)
 }
 
@@ -875,7 +876,7 @@ fn dated(asked: &Asked, content: &Content) -> Answer {
 }
 
 /// So many redirects in front of the file.
-fn hop(asked: &Asked, content: &Content, hops: u32) -> Answer {
+fn redirects(asked: &Asked, content: &Content, hops: u32) -> Answer {
     let at = asked.path.trim_start_matches('/').parse().unwrap_or(0);
     if at == hops { file(asked, content) } else { Answer::redirect(302, &format!("/{}", at + 1)) }
 }
@@ -935,22 +936,23 @@ fn a_redirect_to_another_origin_drops_the_callers_headers() {
 
 fn redirect_elsewhere(from_tls: bool, to_tls: bool, way: Way) {
     let content = Content::pattern(LEN);
-    let other = start(to_tls, move |asked| in_turn(asked, &content, |answer| answer.close_after(50_000)));
+    let other =
+        start(to_tls, move |asked| now_and_then(asked, &content, |answer| answer.close_after(50_000)));
     let elsewhere = other.url("/b");
     let origin = start(from_tls, move |_| Answer::redirect(302, &elsewhere));
     let downloader = Downloader::new(config(&[&origin, &other], Right)).unwrap();
     let secrets = [("Authorization", "Bearer secret"), ("Cookie", "id=secret"), ("X-Secret", "secret")];
     let url = origin.url("/a");
-    let came = fetch(&downloader, &url, way, Right, &secrets);
-    assert_as(&came, Right);
+    let result = fetch(&downloader, &url, way, Right, &secrets);
+    assert_result(&result, Right);
     for (name, _) in secrets {
         let name = name.to_ascii_lowercase();
         assert!(origin.log().asked[0].header(&name).is_some_and(|value| value.ends_with("secret")));
         assert!(other.log().asked.iter().all(|asked| asked.header(&name).is_none()), "{name} went along");
     }
     assert!(other.log().asked.len() > 1);
-    assert_modest(&origin);
-    assert_modest(&other);
+    assert_few_valid_requests(&origin);
+    assert_few_valid_requests(&other);
 }
 
 #[test]
@@ -963,7 +965,7 @@ fn a_file_of_one_byte() {
                 let origin = start(tls, move |asked| Answer::file(asked, &content));
                 let downloader = Downloader::new(config(&[&origin], Right)).unwrap();
                 read_at(&downloader, &origin.url("/a"), way, 0..1, 1);
-                assert_modest(&origin);
+                assert_few_valid_requests(&origin);
             });
         }
     }
@@ -977,13 +979,14 @@ fn a_file_beyond_four_gigabytes() {
         for way in [Way::Window, Way::Whole, Way::SinkOfPart, Way::CallerOfPart] {
             cases.start(format!("TLS: {tls}, {way:?}"), move || {
                 let content = Content::pattern(5 << 30);
-                let origin =
-                    start(tls, move |asked| in_turn(asked, &content, |answer| answer.close_after(10_000)));
+                let origin = start(tls, move |asked| {
+                    now_and_then(asked, &content, |answer| answer.close_after(10_000))
+                });
                 let downloader = Downloader::new(config(&[&origin], Right)).unwrap();
                 for at in [(1 << 31) - 5000, (1 << 32) - 5000, (5 << 30) - 20_000] {
                     read_at(&downloader, &origin.url("/a"), way, at..at + 20_000, 5 << 30);
                 }
-                assert_modest(&origin);
+                assert_few_valid_requests(&origin);
             });
         }
     }
@@ -1028,8 +1031,8 @@ fn responses_without_a_byte_do_not_keep_a_read_waiting() {
             let mut config = file_config(Way::Window, BROKEN, &[]);
             // Longer than any wait between two attempts, which is 8 s at most.
             config.read_timeout = Some(Duration::from_secs(9));
-            assert_as(&read_file(&downloader, &origin.url("/a"), config), BROKEN);
-            assert_modest(&origin);
+            assert_result(&read_file(&downloader, &origin.url("/a"), config), BROKEN);
+            assert_few_valid_requests(&origin);
         });
     }
     cases.end();
@@ -1043,5 +1046,5 @@ fn a_wrong_length_with_temporary_file_storage() {
     let downloader = Downloader::new(config(&[&origin], SILENT)).unwrap();
     let mut config = file_config(Way::Whole, SILENT, &[]);
     config.storage = StorageConfig::TempFile(None);
-    assert_as(&read_file(&downloader, &origin.url("/a"), config), SILENT);
+    assert_result(&read_file(&downloader, &origin.url("/a"), config), SILENT);
 }

@@ -783,7 +783,7 @@ fn a_server_that_stops_serving_ranges_is_read_sequentially() {
 }
 
 /// Reads `len` bytes from `offset` on, as fast as they come: from a near server faster than threads hand them over.
-fn drain(stream: &mut windway::Stream, offset: u64, len: u64) {
+fn read_fast(stream: &mut windway::Stream, offset: u64, len: u64) {
     let mut bytes = vec![0; 64 * 1024];
     let mut at = offset;
     while at < offset + len {
@@ -800,9 +800,9 @@ fn a_streaming_reader_that_stops_is_prefetched_for() {
     let origin = Origin::serving(Content::pattern(64 << 20));
     let downloader = downloader();
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
-    drain(&mut stream, 0, 20_000_000);
+    read_fast(&mut stream, 0, 20_000_000);
     stream.handle().wait_range(20_000_000..28_000_000, None).unwrap();
-    drain(&mut stream, 20_000_000, 20_000_000);
+    read_fast(&mut stream, 20_000_000, 20_000_000);
     // With a body half read by its reader.
     drop(stream);
     downloader.stop();
@@ -818,7 +818,7 @@ fn a_streaming_reader_that_stops_gets_no_more_than_its_read_ahead() {
     let mut config = FileConfig::default();
     config.read_ahead = ReadAhead::Bytes(READ_AHEAD);
     let mut stream = downloader.open_with(&origin.url("/a"), config).unwrap();
-    drain(&mut stream, 0, 40_000_000);
+    read_fast(&mut stream, 0, 40_000_000);
     let mut running = 0;
     loop {
         let event = events.recv().unwrap();
@@ -831,7 +831,7 @@ fn a_streaming_reader_that_stops_gets_no_more_than_its_read_ahead() {
     }
     let fetched = stream.handle().stats().bytes_fetched;
     assert!(fetched <= 40_000_000 + READ_AHEAD + 1_000_000, "{fetched}");
-    drain(&mut stream, 40_000_000, 20_000_000);
+    read_fast(&mut stream, 40_000_000, 20_000_000);
 }
 
 #[test]
@@ -846,7 +846,7 @@ fn a_streaming_reader_waits_for_a_silent_or_broken_body() {
         _ => Answer::file(asked, &content),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
-    drain(&mut stream, 0, 40_000_000);
+    read_fast(&mut stream, 0, 40_000_000);
     let handle = stream.handle();
     let reader = std::thread::spawn(move || {
         let error = std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err();
@@ -869,9 +869,9 @@ fn two_streaming_readers_of_one_file_get_its_bytes() {
     let mut second = stream.reader();
     let other = std::thread::spawn(move || {
         second.seek(SeekFrom::Start(30_000_001)).unwrap();
-        drain(&mut second, 30_000_001, 30_000_000);
+        read_fast(&mut second, 30_000_001, 30_000_000);
     });
-    drain(&mut stream, 0, 60_000_000);
+    read_fast(&mut stream, 0, 60_000_000);
     other.join().unwrap();
 }
 

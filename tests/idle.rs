@@ -92,23 +92,23 @@ fn no_thread_wakes_while_nothing_changes() {
 
     // All workers stand still, and a thousand fetches and peers with work are queued behind them.
     let (ends, _end) = mpsc::channel();
-    let bulk: Vec<PeerHandle> = (0..1000)
+    let prefetches: Vec<PeerHandle> = (0..1000)
         .map(|_| {
             let list = List::default();
-            list.put(Fetch::get(&origin.url("/bulk")).unwrap(), Collect::new(0, &ends));
+            list.put(Fetch::get(&origin.url("/prefetch")).unwrap(), Collect::new(0, &ends));
             let peer = downloader.register(list, Priority::High).unwrap();
             peer.wake(Priority::Low);
             peer
         })
         .collect();
     let unreserved = 5;
-    origin.wait_until("bulk on all workers", |log| log.sent == unreserved * 1000);
+    origin.wait_until("prefetches on all workers", |log| log.sent == unreserved * 1000);
     // What was sent may not have been told of yet.
     let heads = std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::FirstByte { .. }));
     assert_eq!(heads.take(unreserved as usize).count(), unreserved as usize);
     let queued: usize = downloader.stats().queued.iter().sum();
     // Those that run may have more to give, and are queued for it too.
-    assert!(queued + unreserved as usize >= bulk.len(), "{queued}");
+    assert!(queued + unreserved as usize >= prefetches.len(), "{queued}");
     assert_still(&events);
     origin.release();
 }

@@ -181,11 +181,11 @@ fn a_peer_woken_for_urgent_work_is_polled_although_all_workers_are_busy() {
         config.max_concurrent = 2;
         config.reserved = 0;
     });
-    let bulk = List::default();
+    let prefetches = List::default();
     let urgent = List::default();
-    let filling = downloader.register(bulk.clone(), Priority::High).unwrap();
+    let filling = downloader.register(prefetches.clone(), Priority::High).unwrap();
     let waiting = downloader.register(urgent.clone(), Priority::Low).unwrap();
-    (0..2).for_each(|_| bulk.put(get(&origin, "/bulk"), collect(0).0));
+    (0..2).for_each(|_| prefetches.put(get(&origin, "/prefetch"), collect(0).0));
     filling.wake(Priority::Low);
     origin.wait_until("two bodies", |log| log.sent == 2000);
     urgent.put(get(&origin, "/urgent").priority(Priority::High), collect(0).0);

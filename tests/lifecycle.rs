@@ -42,7 +42,7 @@ fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
     let content = Content::pattern(1_000_000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/ranged" => Answer::file(asked, &content),
-        "/linear" => Answer::whole(&content),
+        "/sequential" => Answer::whole(&content),
         _ => Answer::file(asked, &content).stall_after(10_000),
     });
     let (threads, _) = census();
@@ -51,7 +51,7 @@ fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
     let mut open = 0;
     for round in 0..1000 {
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
-        let path = ["/ranged", "/linear", "/silent"][round % 3];
+        let path = ["/ranged", "/sequential", "/silent"][round % 3];
         let mut stream = downloader.open(&origin.url(path)).unwrap();
         stream.read_exact(&mut [0; 1000]).unwrap();
         match round % 2 {
@@ -354,10 +354,10 @@ fn a_callback_whose_panic_payload_panics_costs_no_worker_and_ends_its_fetch_once
     // Each once: after a fetch that ends in `accepted` the peer is asked again.
     peer.wake(Priority::High);
     ends(move || all.iter().for_each(|_| ended.recv().unwrap()));
-    let mut told = 0;
+    let mut published = 0;
     let ids = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(30)));
     let ids: Vec<_> = ids
-        .inspect(|event| told += usize::from(event.is_end()))
+        .inspect(|event| published += usize::from(event.is_end()))
         .filter(Event::is_end)
         .filter_map(|event| event.request())
         .take(all.len())

@@ -134,7 +134,7 @@ mod shim {
     }
 }
 
-/// Sums up what it is told.
+/// Adds up the messages.
 type Sum = Combiner<u32, u32>;
 
 fn add(sum: &mut u32, messages: &mut Vec<u32>) {
@@ -142,7 +142,7 @@ fn add(sum: &mut u32, messages: &mut Vec<u32>) {
 }
 
 /// The sum, looked at without taking facts in.
-fn told(sum: &Sum) -> u32 {
+fn sum_of(sum: &Sum) -> u32 {
     sum.with(|sum| *sum, |_, _| unreachable!("a message was left lying"), |()| ())
 }
 
@@ -163,7 +163,7 @@ fn no_message_is_lost() {
         };
         sum.post(10, add, |()| ());
         other.join().unwrap();
-        assert_eq!(told(&sum), 11);
+        assert_eq!(sum_of(&sum), 11);
     });
 }
 
@@ -179,7 +179,7 @@ fn no_message_of_three_threads_is_lost() {
         for other in others {
             other.join().unwrap();
         }
-        assert_eq!(told(&sum), 111);
+        assert_eq!(sum_of(&sum), 111);
     });
 }
 
@@ -198,7 +198,7 @@ fn no_message_is_lost_beside_a_thread_that_waits_for_the_lock() {
         for other in others {
             other.join().unwrap();
         }
-        assert_eq!(told(&sum), 111);
+        assert_eq!(sum_of(&sum), 111);
     });
 }
 
@@ -211,12 +211,12 @@ fn post_and_combine_applies_its_own_message() {
             thread::spawn(move || sum.post(1, add, |()| ()))
         };
         let mut answers = Vec::new();
-        let told = |sum: &mut u32, messages: &mut Vec<u32>| {
+        let apply = |sum: &mut u32, messages: &mut Vec<u32>| {
             let own = messages.contains(&100);
             add(sum, messages);
             own
         };
-        sum.post_and_combine(100, told, |own| answers.push(own));
+        sum.post_and_combine(100, apply, |own| answers.push(own));
         assert!(answers.contains(&true));
         other.join().unwrap();
     });
@@ -239,7 +239,7 @@ fn a_message_posted_by_an_action_is_applied() {
         };
         sum.post(100, add, |()| ());
         other.join().unwrap();
-        assert!(matches!(told(&sum), 101 | 111));
+        assert!(matches!(sum_of(&sum), 101 | 111));
     });
 }
 
@@ -254,7 +254,7 @@ fn a_message_posted_beside_with_is_applied() {
         let seen = sum.with(|sum| *sum, add, |()| ());
         assert!(seen <= 1);
         other.join().unwrap();
-        assert_eq!(told(&sum), 1);
+        assert_eq!(sum_of(&sum), 1);
     });
 }
 

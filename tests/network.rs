@@ -139,8 +139,8 @@ fn an_urgent_request_on_a_silent_new_connection_is_hedged() {
 
 #[test]
 fn a_handshake_that_is_never_answered_is_hedged() {
-    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://{}/", mute.local_addr().unwrap());
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", silent.local_addr().unwrap());
     let downloader = downloader(|config| {
         config.client.connect_timeout = NEVER;
         config.max_retries = 0;
@@ -149,7 +149,7 @@ fn a_handshake_that_is_never_answered_is_hedged() {
     let (other, epoch) = (peer.clone(), peer.epoch());
     let fetch = Fetch::get(&url).unwrap().epoch(&epoch);
     let asker = thread::spawn(move || other.execute(fetch).map(drop));
-    let accepted: Vec<TcpStream> = mute.incoming().take(2).map(Result::unwrap).collect();
+    let accepted: Vec<TcpStream> = silent.incoming().take(2).map(Result::unwrap).collect();
     // Both are released at once.
     epoch.cancel();
     assert!(asker.join().unwrap().unwrap_err().is_cancelled());
@@ -323,7 +323,7 @@ fn a_radio_whose_connection_dies_silently_continues_on_a_new_one() {
         Station { audio: Content::endless(), interval: 1000, every: 100, titles: vec!["One", "Two"] };
     let origin = Origin::start(move |asked| match asked.connection {
         0 => Answer::station(asked, &station).stall_after(40_000),
-        // It answers, and is mute: the next one is.
+        // It answers, and is silent: the next one is.
         1 => Answer::station(asked, &station).stall_after(0),
         _ => Answer::station(asked, &station),
     });

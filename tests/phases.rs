@@ -87,8 +87,8 @@ fn a_403_fails_a_stream_with_its_error_and_position() {
     let error = Error::from(stream.read_exact(&mut [0; 10]).unwrap_err());
     assert_eq!(error.status(), Some(403));
     assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
-    let (position, told) = await_failure(&events);
-    assert_eq!((position, told.status(), told.url()), (900_000, Some(403), error.url()));
+    let (position, failure) = await_failure(&events);
+    assert_eq!((position, failure.status(), failure.url()), (900_000, Some(403), error.url()));
     assert_eq!(count_failures(&events), 0);
     // What is stored is read, and the next read where nothing is fails again, and tells of it again.
     stream.seek(SeekFrom::Start(900_000)).unwrap();

@@ -34,7 +34,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex};
 
-use simulator::rivals::{Windway, best_unforeseeing};
+use simulator::planners::{Windway, best_unforeseeing};
 use simulator::traces::scenes;
 use simulator::{INITIAL_WINDOW, networks, simulate};
 use symphonia::core::codecs::audio::AudioDecoderOptions;

@@ -265,7 +265,7 @@ fn only_the_proxy_sees_its_credentials() {
 fn a_proxy_that_is_down_or_silent_is_an_error_in_time() {
     for (answer, is_gone) in [(None, true), (Some(""), false), (Some("HTTP/1.1 200"), false)] {
         let origin = Origin::start_tls(serve_long);
-        let proxy = Proxy::replying(move |_| Reply::Mute(answer.unwrap_or_default().as_bytes().to_vec()));
+        let proxy = Proxy::replying(move |_| Reply::Silent(answer.unwrap_or_default().as_bytes().to_vec()));
         let downloader = downloader(|config| {
             config.client.proxy = Some(proxy.url());
             config.client.connect_timeout = Duration::from_millis(300);
@@ -287,9 +287,9 @@ fn a_cancel_ends_a_wait_for_a_proxy_or_for_its_tunnel() {
         "/head" => serve_long(asked).stall_in_head(10),
         _ => serve_long(asked).stall_after(1000),
     });
-    let mute = Proxy::replying(|_| Reply::Mute(Vec::new()));
+    let silent = Proxy::replying(|_| Reply::Silent(Vec::new()));
     let proxy = Proxy::start();
-    for (proxy, path) in [(&mute, "/a"), (&proxy, "/head"), (&proxy, "/a")] {
+    for (proxy, path) in [(&silent, "/a"), (&proxy, "/head"), (&proxy, "/a")] {
         let peer = through(proxy, &[&origin]).register((), Priority::High).unwrap();
         let before = (proxy.log().connects.len(), origin.log().asked.len(), origin.log().sent);
         let (waiting, url) = (peer.clone(), origin.url(path));

@@ -629,9 +629,9 @@ fn icecast_is_received_again_whenever_its_source_returns() {
         ["Künstler - Stück 2", "Künstler - ';StreamUrl"],
         ["Künstler - Stück 3", "'"],
     ];
-    let (mut told, mut discontinuities) = (Vec::new(), 0);
+    let (mut received, mut discontinuities) = (Vec::new(), 0);
     let mut note = |event| match event {
-        RadioEvent::Title { title, .. } => told.extend(title),
+        RadioEvent::Title { title, .. } => received.extend(title),
         RadioEvent::Discontinuity { .. } => discontinuities += 1,
         _ => {}
     };
@@ -669,7 +669,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
     assert_eq!(handle.info().unwrap().name.as_deref(), Some("Live from the test"));
     events.into_iter().for_each(note);
     assert_eq!(discontinuities, 2);
-    assert_eq!(told, titles.concat());
+    assert_eq!(received, titles.concat());
 }
 
 /// What Icecast serves to decoders that need headers: it sends them to each listener first.
@@ -753,6 +753,6 @@ fn announce(peer: &PeerHandle, admin: &str, title: &str) -> bool {
     // source:secret
     let fetch = Fetch::get(&url).unwrap().header("Authorization", "Basic c291cmNlOnNlY3JldA==").unwrap();
     let mut answer = String::new();
-    peer.execute(fetch).is_ok_and(|mut told| told.read_to_string(&mut answer).is_ok())
+    peer.execute(fetch).is_ok_and(|mut response| response.read_to_string(&mut answer).is_ok())
         && answer.contains("successful")
 }

@@ -121,8 +121,8 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
         let is_in_time = took < READ_TIMEOUT + SLACK || !open.is_seekable();
         if !is_in_time {
             let handle = open.handle();
-            let told: Vec<_> = std::iter::from_fn(|| events.as_ref()?.try_recv()).collect();
-            let last = &told[told.len().saturating_sub(60)..];
+            let events: Vec<_> = std::iter::from_fn(|| events.as_ref()?.try_recv()).collect();
+            let last = &events[events.len().saturating_sub(60)..];
             panic!(
                 "a read at {position} took {took:?}, {:?}, {:?}, {:?}; the last events: {last:#?}",
                 handle.phase(),

@@ -24,11 +24,11 @@ fn hangs(events: &Subscriber) -> Vec<Hang> {
 fn a_callback_gets_the_fetch_and_its_thread() {
     let content = Content::pattern(100_000);
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(500));
-    let (tell, told) = mpsc::channel();
+    let (reports, reported) = mpsc::channel();
     let downloader = downloader(|config| {
         config.hang_timeout = HANG;
         config.hang_policy = HangPolicy::on_hang(move |hang| {
-            tell.send(hang.clone()).unwrap_or_default();
+            reports.send(hang.clone()).unwrap_or_default();
             panic!("and a panic in it harms nobody");
         });
     });
@@ -37,7 +37,7 @@ fn a_callback_gets_the_fetch_and_its_thread() {
     list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
     let peer = downloader.register(list, Priority::High).unwrap();
     peer.wake(Priority::Low);
-    let hang = told.recv().unwrap();
+    let hang = reported.recv().unwrap();
     assert!(matches!(hang.cause, HangCause::Fetch(_)) && hang.silence >= HANG, "{hang:?}");
     assert_eq!(hang.holders.len(), 1);
     assert!(hang.to_string().contains("made no progress"), "{hang}");
@@ -95,7 +95,7 @@ fn a_slow_or_waiting_fetch_is_not_stalled() {
     let origin = Origin::start(move |asked| match asked.path.as_str() {
         "/busy" => Answer::status(503).header("Retry-After", "60"),
         "/moving" => Answer::file(asked, &content).rate(300_000),
-        "/linear" => Answer::whole(&content),
+        "/sequential" => Answer::whole(&content),
         _ => Answer::file(asked, &content),
     });
     let downloader = downloader(|config| config.hang_timeout = HANG);
@@ -110,13 +110,13 @@ fn a_slow_or_waiting_fetch_is_not_stalled() {
     // A source without ranges whose reader pauses.
     let mut config = FileConfig::default();
     config.read_ahead = ReadAhead::Bytes(10_000);
-    let mut linear = downloader.open_with(&origin.url("/linear"), config).unwrap();
-    linear.read_exact(&mut [0; 100]).unwrap();
+    let mut sequential = downloader.open_with(&origin.url("/sequential"), config).unwrap();
+    sequential.read_exact(&mut [0; 100]).unwrap();
     // A transfer that takes six times as long as a standstill may, and moves.
     let (moving, end) = collect(0);
     list.put(Fetch::get(&origin.url("/moving")).unwrap(), moving);
     peer.wake(Priority::Low);
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
     assert!(hangs(&events).is_empty());
-    drop((unread, linear));
+    drop((unread, sequential));
 }

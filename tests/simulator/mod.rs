@@ -7,7 +7,7 @@
 //! Used by `tests/plan.rs`, which holds the plan to its aims, and `benches/plan.rs`, which prints the table.
 #![allow(dead_code, unreachable_pub, reason = "the test and the bench use a part of it each")]
 
-pub mod rivals;
+pub mod planners;
 pub mod traces;
 
 use std::f64::consts::LN_2;

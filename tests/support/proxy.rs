@@ -19,7 +19,7 @@ pub enum Reply {
     /// Opens no tunnel: sends these bytes and closes the connection.
     Refuse(Vec<u8>),
     /// Sends these bytes, then nothing.
-    Mute(Vec<u8>),
+    Silent(Vec<u8>),
 }
 
 /// A request for a tunnel, as the proxy saw it.
@@ -205,7 +205,7 @@ impl Shared {
             Reply::Tunnel => b"HTTP/1.1 200 Connection established\r\n\r\n".to_vec(),
             Reply::TunnelWith(answer) => answer,
             Reply::Refuse(answer) => return client.write_all(&answer),
-            Reply::Mute(answer) => {
+            Reply::Silent(answer) => {
                 client.write_all(&answer)?;
                 // Ends when the client goes, or this is dropped.
                 return io::copy(&mut client, &mut io::sink()).map(drop);
