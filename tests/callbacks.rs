@@ -5,11 +5,10 @@ mod support;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use support::peers::{List, downloader};
-use support::{Answer, Content, Origin};
+use support::{Answer, Content, Origin, PATIENCE, in_time};
 use windway::config::HangPolicy;
 use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink};
 use windway::{
@@ -237,13 +236,6 @@ fn prepare(callback: Callback, action: &Action) -> Downloader {
     })
 }
 
-/// Fails if `work` does not end: these tests look for hangs.
-fn ends<T: Send + 'static>(case: String, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, ended) = mpsc::channel();
-    thread::spawn(move || done.send(work()));
-    ended.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{case}: {error}"))
-}
-
 /// Every call that may block and returns an error.
 fn blocking_calls(
     origin: &Origin,
@@ -307,15 +299,13 @@ fn blocking_calls_fail_in_every_callback_and_others_work() {
         });
         let downloader = prepare(callback, &action);
         let (called, within) = (downloader.clone(), Arc::clone(&origin));
-        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
-        let got = result
-            .recv_timeout(Duration::from_secs(60))
-            .unwrap_or_else(|error| panic!("{callback:?}: {error}"));
+        in_time(&format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
+        let got = result.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{callback:?}: {error}"));
         for (call, kind) in got {
             assert_eq!(kind, ErrorKind::WouldDeadlock, "{call} in {callback:?}");
         }
         origin.release();
-        ends(format!("stop after {callback:?}"), move || downloader.stop());
+        in_time(&format!("stop after {callback:?}"), move || downloader.stop());
     }
 }
 
@@ -337,11 +327,11 @@ fn stop_in_a_callback_does_not_wait_for_itself() {
         let downloader = prepare(callback, &action);
         *own.lock().unwrap() = Some(downloader.clone());
         let (called, within) = (downloader.clone(), Arc::clone(&origin));
-        ends(format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
-        assert_eq!(stopped.recv_timeout(Duration::from_secs(60)), Ok(true), "{callback:?}");
+        in_time(&format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
+        assert_eq!(stopped.recv_timeout(PATIENCE), Ok(true), "{callback:?}");
         // Outside of callbacks it waits.
         let waits = downloader.clone();
-        ends(format!("stop after {callback:?}"), move || waits.stop());
+        in_time(&format!("stop after {callback:?}"), move || waits.stop());
         assert_eq!(downloader.stats().busy_workers, 0, "{callback:?}");
         let last = own.lock().unwrap().take();
         drop((last, downloader));

@@ -4,13 +4,12 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Asked, Content, Origin, in_time};
 use windway::config::Auth;
 use windway::downloader::Outcome;
 use windway::{
@@ -481,13 +480,6 @@ fn start(is_tls: bool, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'stati
     if is_tls { Origin::start_tls(handler) } else { Origin::start(handler) }
 }
 
-/// Runs `work`. Panics if that takes absurdly long.
-fn in_time<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, ended) = mpsc::channel();
-    thread::spawn(move || drop(done.send(work())));
-    ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for ever")
-}
-
 /// The limit on silence is none here: who waits for such a body waits for ever.
 #[test]
 fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
@@ -514,7 +506,7 @@ fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
         let redirects = kinds.iter().cycle().take(20).map(|kind| get(&origin, &format!("{kind}-redirect")));
         let refusals = kinds.iter().cycle().take(20).map(|kind| get(&origin, kind));
         let fetches: Vec<Fetch> = redirects.chain(refusals).collect();
-        let answers = in_time(move || peer.batch(fetches));
+        let answers = in_time("a batch", move || peer.batch(fetches));
         for (number, answer) in answers.into_iter().enumerate() {
             match answer {
                 Ok(response) => assert_eq!((number < 20, response.head().body_len()), (true, Some(50_000))),

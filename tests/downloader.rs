@@ -461,34 +461,6 @@ fn urgent_fetches_preempt_silent_bodies() {
 }
 
 #[test]
-fn a_preempted_body_continues_without_a_lost_or_repeated_byte() {
-    let content = Content::pattern(3_000_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(20_000_000));
-    let downloader = downloader(|config| {
-        config.max_concurrent = 1;
-        config.reserved = 0;
-    });
-    let list = List::default();
-    let peer = downloader.register(list.clone(), Priority::High).unwrap();
-    let events = peer.subscribe();
-    let (sink, end) = collect(0);
-    list.put(Fetch::get(&origin.url("/prefetch")).unwrap(), sink);
-    peer.wake(Priority::Low);
-    origin.wait_until("prefetch body", |log| log.sent > 10_000);
-    for _ in 0..5 {
-        drop(peer.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
-    }
-    let got = end.recv().unwrap();
-    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
-    assert_eq!(got.bytes.len(), 3_000_000);
-    assert_pattern(0, &got.bytes);
-    let events: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
-    let preempted = events.iter().filter(|event| matches!(event, Event::Preempted { .. })).count();
-    let resumed = events.iter().filter(|event| matches!(event, Event::Resumed { .. })).count();
-    assert!(preempted > 0 && preempted == resumed, "{events:?}");
-}
-
-#[test]
 fn one_origin_does_not_take_all_workers() {
     let content = Content::pattern(10_000);
     let slow = Origin::start({

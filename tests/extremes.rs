@@ -3,25 +3,16 @@
 mod support;
 
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::{List, collect};
-use support::{Answer, Content, Origin, Station};
+use support::{Answer, Content, Origin, Station, in_time};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::Outcome;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig};
 
 const LEN: usize = 300_000;
-
-/// Fails where `work` does not end or panics.
-fn ends<T: Send + 'static>(case: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, ended) = mpsc::channel();
-    thread::spawn(move || done.send(work()));
-    ended.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|error| panic!("{case}: {error}"))
-}
 
 fn origin() -> Origin {
     let content = Content::pattern(LEN as u64);
@@ -124,7 +115,7 @@ fn numbers_of_a_downloader_are_refused_by_name_or_work() {
         change(&mut config);
         match Downloader::new(config) {
             Ok(downloader) => {
-                let used = ends(&case, move || {
+                let used = in_time(&case, move || {
                     let origin = origin();
                     use_all_ways(&downloader, &origin).map_err(|error| format!("{error:?}"))
                 });
@@ -163,7 +154,7 @@ fn numbers_of_a_file_are_refused_by_name_or_work() {
             config.storage = storage.clone();
             change(&mut config);
             let origin = std::sync::Arc::clone(&origin);
-            let used = ends(&case, move || -> Result<(), Error> {
+            let used = in_time(&case, move || -> Result<(), Error> {
                 let downloader = Downloader::new(DownloaderConfig::default())?;
                 let mut stream = downloader.open_with(&origin.url("/a"), config)?;
                 let mut all = Vec::new();
@@ -219,7 +210,7 @@ fn numbers_of_a_radio_are_refused_by_name_or_work() {
         let mut config = RadioConfig::default();
         change(&mut config);
         let origin = std::sync::Arc::clone(&origin);
-        let used = ends(&case, move || -> Result<(), Error> {
+        let used = in_time(&case, move || -> Result<(), Error> {
             let downloader = Downloader::new(DownloaderConfig::default())?;
             let mut radio = downloader.open_radio(&origin.url("/live"), config)?;
             radio.read_exact(&mut vec![0; 50_000])?;

@@ -52,6 +52,14 @@ fn count_failures(events: &Subscriber) -> usize {
     std::iter::from_fn(|| events.try_recv()).filter(is_failure).count()
 }
 
+/// Serves the first piece of a file, and answers 403 to all others.
+fn forbidden_beyond_the_start(asked: &Asked, content: &Content) -> Answer {
+    match asked.range() {
+        Some((0, _)) => Answer::file(asked, content),
+        _ => Answer::status(403),
+    }
+}
+
 #[test]
 fn a_reader_at_the_end_has_ended_until_it_seeks() {
     let (mut stream, _origin) = open(Answer::file, |_| ());
@@ -76,11 +84,7 @@ fn a_reader_at_the_end_has_ended_until_it_seeks() {
 
 #[test]
 fn a_403_fails_a_stream_with_its_error_and_position() {
-    let refuses = |asked: &Asked, content: &Content| match asked.range() {
-        Some((0, _)) => Answer::file(asked, content),
-        _ => Answer::status(403),
-    };
-    let (mut stream, _origin) = open(refuses, |_| ());
+    let (mut stream, _origin) = open(forbidden_beyond_the_start, |_| ());
     let handle = stream.handle();
     let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
@@ -168,11 +172,7 @@ fn a_read_after_a_timed_out_one_retries() {
 
 #[test]
 fn a_failure_that_try_read_repeats_is_published_once() {
-    let refuses = |asked: &Asked, content: &Content| match asked.range() {
-        Some((0, _)) => Answer::file(asked, content),
-        _ => Answer::status(403),
-    };
-    let (mut stream, _origin) = open(refuses, |_| ());
+    let (mut stream, _origin) = open(forbidden_beyond_the_start, |_| ());
     let handle = stream.handle();
     let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();

@@ -24,6 +24,12 @@ fn read_at(stream: &mut Stream, position: u64, len: usize) {
     assert_pattern(position, &buf);
 }
 
+/// The error of a read at `position`.
+fn error_at(stream: &mut Stream, position: u64) -> windway::Error {
+    stream.seek(SeekFrom::Start(position)).unwrap();
+    windway::Error::from(stream.read(&mut [0; 100]).unwrap_err())
+}
+
 /// No more than a look at what is asked for, so that each seek is a request.
 fn short_config() -> FileConfig {
     let mut config = FileConfig::default();
@@ -110,10 +116,10 @@ fn login() -> Answer {
 /// How a node that has served before fails.
 #[derive(Clone, Copy, Debug)]
 enum Death {
-    /// It listens no more.
+    /// It does not listen any more.
     Refuses,
-    /// It accepts, and gives no head.
-    IsMute,
+    /// It accepts, and sends no response head.
+    IsSilent,
     Breaks,
     Has(u16),
 }
@@ -121,7 +127,7 @@ enum Death {
 #[test]
 fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
     for death in
-        [Death::Refuses, Death::IsMute, Death::Breaks, Death::Has(500), Death::Has(502), Death::Has(503)]
+        [Death::Refuses, Death::IsSilent, Death::Breaks, Death::Has(500), Death::Has(502), Death::Has(503)]
     {
         let content = Content::pattern(LEN);
         let is_dead = Arc::new(AtomicBool::new(false));
@@ -131,7 +137,7 @@ fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
                 let answer = Answer::file(asked, &content);
                 match death {
                     _ if !is_dead.load(Ordering::Acquire) => answer,
-                    Death::IsMute => answer.latency_until_released(),
+                    Death::IsSilent => answer.latency_until_released(),
                     Death::Has(status) => Answer::status(status).header("Retry-After", "30"),
                     Death::Refuses | Death::Breaks => answer.close_in_head(0),
                 }
@@ -201,8 +207,7 @@ fn the_error_of_the_original_url_is_returned_if_it_fails_after_its_target() {
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     read_at(&mut stream, 0, 1000);
     target.stop_listening();
-    stream.seek(SeekFrom::Start(2_000_000)).unwrap();
-    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    let error = error_at(&mut stream, 2_000_000);
     assert_eq!(error.status(), Some(404), "{error:?}");
 }
 
@@ -216,8 +221,7 @@ fn a_dead_redirect_target_is_not_requested_twice_in_a_row() {
     });
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     read_at(&mut stream, 0, 1000);
-    stream.seek(SeekFrom::Start(2_000_000)).unwrap();
-    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    let error = error_at(&mut stream, 2_000_000);
     assert_eq!(error.status(), Some(403), "{error:?}");
     let paths = paths(&origin);
     assert!(!paths.windows(3).any(|three| three == ["/target", "/target", "/target"]), "{paths:?}");
@@ -236,8 +240,7 @@ fn an_html_page_is_not_remembered_as_a_redirect_target() {
     });
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
     read_at(&mut stream, 0, 1000);
-    stream.seek(SeekFrom::Start(1_000_000)).unwrap();
-    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    let error = error_at(&mut stream, 1_000_000);
     assert_eq!(error.kind(), ErrorKind::NotMedia, "{error:?}");
     read_at(&mut stream, 1_000_000, 1000);
 }
@@ -295,8 +298,7 @@ fn a_forbidden_file_fails_with_its_status_after_one_more_request() {
             },
         );
     let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), short_config()).unwrap();
-    stream.seek(SeekFrom::Start(2_000_000)).unwrap();
-    let error = windway::Error::from(stream.read(&mut [0; 100]).unwrap_err());
+    let error = error_at(&mut stream, 2_000_000);
     assert_eq!(error.status(), Some(403), "{error:?}");
     assert!(origin.log().asked.len() <= 4, "{:?}", origin.log().asked);
 }
@@ -317,6 +319,7 @@ fn a_whole_file_transformed_by_a_proxy_is_read() {
     assert_eq!((response.head().status(), response.head().total()), (203, Some(LEN)));
     let mut body = Vec::new();
     response.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len() as u64, LEN);
     assert_pattern(0, &body);
 }
 

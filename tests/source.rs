@@ -8,10 +8,8 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use proptest::test_runner::{Config, TestRunner};
 use support::content::assert_pattern;
 use support::decoding::decode_with_seeks;
-use support::steps::{run, steps, temp_file};
 use support::{Answer, Content, Origin};
 use windway::config::ReadAhead;
 use windway::media::{ContainerFormat, HintSource};
@@ -119,27 +117,8 @@ impl Source for Stalls {
     }
 }
 
-/// Drives a file and the stream that `open` returns with the same steps.
 fn compare(open: impl Fn() -> Stream) {
-    let mut runner = TestRunner::new(Config { cases: 48, failure_persistence: None, ..Config::default() });
-    let result = runner.run(&steps(LEN as i64), |steps| {
-        let (mut file, mut stream) = (temp_file(LEN), open());
-        for step in &steps {
-            let (expected, found) = (run(&mut file, step), run(&mut stream, step));
-            proptest::prop_assert!(
-                expected == found,
-                "after {step:?}: {:?} at {} instead of {:?} at {}",
-                found.0,
-                found.2,
-                expected.0,
-                expected.2
-            );
-        }
-        Ok(())
-    });
-    if let Err(error) = result {
-        panic!("{error}");
-    }
+    support::steps::compare(LEN, 48, open);
 }
 
 /// A named file that holds `bytes`.

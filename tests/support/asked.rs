@@ -59,9 +59,6 @@ pub(super) fn read_request(wire: &mut Wire<'_>, unread: &mut Vec<u8>) -> io::Res
     let mut words = lines.next().unwrap_or_default().split(' ');
     let mut word = || words.next().unwrap_or_default().to_owned();
     let (method, path) = (word(), word());
-    let headers = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
+    let headers = super::header_fields(lines);
     Ok(Some(Asked { connection: 0, on_connection: 0, number: 0, again: 0, method, path, headers }))
 }

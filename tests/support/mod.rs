@@ -20,7 +20,9 @@ mod serve;
 pub mod steps;
 mod wire;
 
-use std::time::Duration;
+use std::sync::{Condvar, MutexGuard, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use answer::{Answer, Station};
 pub use asked::Asked;
@@ -28,5 +30,37 @@ pub use content::Content;
 pub use origin::{Log, Origin};
 pub use wire::Identity;
 
-/// How long a test waits for what should come at once on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of a wait for something that takes milliseconds. Reached only by a hang, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs `work` on a thread of its own and returns its result. Panics with the name of the `case` if `work` panics or hangs.
+pub fn in_time<T: Send + 'static>(case: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (results, result) = mpsc::channel();
+    thread::spawn(move || drop(results.send(work())));
+    result.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{case}: {error}"))
+}
+
+/// Blocks until `wanted` holds for the log in the state of a server, which notifies `changed`. Panics with the log when
+/// `PATIENCE` is over.
+fn wait_until<S, L: std::fmt::Debug>(
+    mut state: MutexGuard<'_, S>,
+    changed: &Condvar,
+    log: fn(&S) -> &L,
+    what: &str,
+    mut wanted: impl FnMut(&L) -> bool,
+) {
+    let deadline = Instant::now() + PATIENCE;
+    while !wanted(log(&state)) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        assert!(!left.is_zero(), "still no {what}: {:?}", log(&state));
+        state = changed.wait_timeout(state, left).expect("no panic under this lock").0;
+    }
+}
+
+/// The fields of a request head, from the lines behind its first one. Names in lower case.
+fn header_fields<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<(String, String)> {
+    lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        .collect()
+}

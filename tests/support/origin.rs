@@ -5,9 +5,9 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{Answer, Asked, Content, Identity, PATIENCE};
+use super::{Answer, Asked, Content, Identity};
 
 /// What the server was asked and has done.
 #[derive(Clone, Debug, Default)]
@@ -162,15 +162,9 @@ impl Origin {
         self.shared.lock().log.clone()
     }
 
-    /// Blocks until the log is as wanted. Panics with the log if that takes absurdly long.
-    pub fn wait_until(&self, what: &str, mut wanted: impl FnMut(&Log) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        let mut state = self.shared.lock();
-        while !wanted(&state.log) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "still no {what}: {:?}", state.log);
-            state = self.shared.changed.wait_timeout(state, left).expect("no panic under this lock").0;
-        }
+    /// Blocks until `wanted` holds for the log. Panics with the log when `PATIENCE` is over.
+    pub fn wait_until(&self, what: &str, wanted: impl FnMut(&Log) -> bool) {
+        super::wait_until(self.shared.lock(), &self.shared.changed, |state| &state.log, what, wanted);
     }
 
     /// Lets stalled answers go on; their connections end with them.

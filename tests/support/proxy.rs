@@ -4,10 +4,6 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
-
-/// How long a test waits for what should come at once on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the proxy does with a request for a tunnel.
 #[derive(Clone, Debug)]
@@ -124,15 +120,9 @@ impl Proxy {
         self.shared.lock().log.clone()
     }
 
-    /// Blocks until the log is as wanted. Panics with the log if that takes absurdly long.
-    pub fn wait_until(&self, what: &str, mut wanted: impl FnMut(&ProxyLog) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        let mut state = self.shared.lock();
-        while !wanted(&state.log) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "still no {what}: {:?}", state.log);
-            state = self.shared.changed.wait_timeout(state, left).expect("no panic under this lock").0;
-        }
+    /// Blocks until `wanted` holds for the log. Panics with the log when `PATIENCE` is over.
+    pub fn wait_until(&self, what: &str, wanted: impl FnMut(&ProxyLog) -> bool) {
+        super::wait_until(self.shared.lock(), &self.shared.changed, |state| &state.log, what, wanted);
     }
 }
 
@@ -261,9 +251,6 @@ fn read_connect(mut client: &TcpStream) -> io::Result<Option<Connect>> {
     let mut lines = head.split("\r\n");
     let target = lines.next().and_then(|line| line.strip_prefix("CONNECT ")?.strip_suffix(" HTTP/1.1"));
     let Some(target) = target else { return Err(io::ErrorKind::InvalidData.into()) };
-    let headers = lines
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
-        .collect();
+    let headers = super::header_fields(lines);
     Ok(Some(Connect { target: target.to_owned(), headers }))
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::Content;
 
@@ -61,6 +62,30 @@ pub fn run(subject: &mut (impl Read + Seek), step: &Step) -> Outcome {
     };
     let position = subject.stream_position().unwrap();
     (result.map_err(|error| error.kind()), bytes, position)
+}
+
+/// Drives a file of `len` bytes of the pattern, and what `open` returns, with the same random steps. Panics with the fewest
+/// steps after which the two differ.
+pub fn compare<S: Read + Seek>(len: u64, cases: u32, open: impl Fn() -> S) {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let result = TestRunner::new(config).run(&steps(len as i64), |steps| {
+        let (mut file, mut subject) = (temp_file(len), open());
+        for step in &steps {
+            let (expected, found) = (run(&mut file, step), run(&mut subject, step));
+            prop_assert!(
+                expected == found,
+                "after {step:?}: {:?} at {} instead of {:?} at {}",
+                found.0,
+                found.2,
+                expected.0,
+                expected.2
+            );
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
 }
 
 /// A file that holds so many bytes of the pattern.
