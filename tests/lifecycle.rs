@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
-use support::{Answer, Content, Origin, Station};
+use support::{Answer, Content, Origin, PATIENCE, Station, in_time};
 use windway::downloader::{Flow, Next, Outcome, Peer, RequestId, ResponseHead, Sink};
 use windway::event::Event;
 use windway::{
@@ -35,6 +35,44 @@ fn census() -> (Vec<String>, usize) {
     (ours, std::fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
+/// Blocks until windway has no thread in this process. The kernel lists a thread for a moment after it was joined, and a
+/// downloader whose last owner was one of its own threads ends by itself a moment later.
+#[cfg(target_os = "linux")]
+fn await_no_threads() {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (threads, _) = census();
+        if threads.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{threads:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Runs all rounds. Checks that threads do not accumulate, that none is left at the end, and that the last round leaves no more
+/// descriptors than the eleventh: the first rounds start what stays, such as a DNS lookup.
+#[cfg(target_os = "linux")]
+fn assert_leaves_nothing(origin: &Origin, rounds: usize, run: impl Fn(usize)) {
+    let descriptors = || {
+        origin.wait_until("closed connection", |log| log.open == 0);
+        census().1
+    };
+    let mut before = 0;
+    await_no_threads();
+    for round in 0..rounds {
+        run(round);
+        // Some of them may have ended already. Leaked threads would accumulate.
+        let (threads, _) = census();
+        assert!(threads.len() <= ONE_DOWNLOADER, "{threads:?} after round {round}");
+        if round == 10 {
+            before = descriptors();
+        }
+    }
+    await_no_threads();
+    assert_eq!(descriptors(), before);
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
@@ -45,11 +83,7 @@ fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
         "/sequential" => Answer::whole(&content),
         _ => Answer::file(asked, &content).stall_after(10_000),
     });
-    let (threads, _) = census();
-    assert!(threads.is_empty(), "{threads:?}");
-    // The first streams start what stays, such as a DNS lookup.
-    let mut open = 0;
-    for round in 0..1000 {
+    assert_leaves_nothing(&origin, 1000, |round| {
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
         let path = ["/ranged", "/sequential", "/silent"][round % 3];
         let mut stream = downloader.open(&origin.url(path)).unwrap();
@@ -59,16 +93,7 @@ fn a_thousand_streams_leave_no_thread_and_no_descriptor() {
             _ => downloader.stop(),
         }
         drop(stream);
-        // The kernel lists a thread for a moment after it was joined. Leaked threads would accumulate.
-        let (threads, _) = census();
-        assert!(threads.len() <= ONE_DOWNLOADER, "{threads:?} after stream {round}");
-        if round == 10 {
-            origin.wait_until("closed connection", |log| log.open == 0);
-            open = census().1;
-        }
-    }
-    origin.wait_until("closed connection", |log| log.open == 0);
-    assert_eq!(census().1, open);
+    });
 }
 
 #[test]
@@ -83,8 +108,7 @@ fn radios_leave_no_thread_and_no_descriptor() {
         "/silent" => Answer::station(asked, &station).stall_after(10_000),
         _ => Answer::status(404),
     });
-    let mut open = 0;
-    for round in 0..300 {
+    assert_leaves_nothing(&origin, 300, |round| {
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
         let path = ["/live", "/breaking", "/silent", "/gone"][round % 4];
         let mut radio = downloader.open_radio(&origin.url(path), RadioConfig::default()).unwrap();
@@ -97,15 +121,7 @@ fn radios_leave_no_thread_and_no_descriptor() {
             _ => handle.cancel(),
         }
         drop(radio);
-        let (threads, _) = census();
-        assert!(threads.len() <= ONE_DOWNLOADER, "{threads:?} after radio {round}");
-        if round == 10 {
-            origin.wait_until("closed connection", |log| log.open == 0);
-            open = census().1;
-        }
-    }
-    origin.wait_until("closed connection", |log| log.open == 0);
-    assert_eq!(census().1, open);
+    });
 }
 
 #[test]
@@ -180,13 +196,6 @@ fn the_global_downloader_ends_with_its_last_stream() {
     }
 }
 
-/// Fails if `work` does not end: these tests look for hangs.
-fn ends<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, ended) = mpsc::channel();
-    std::thread::spawn(move || done.send(work()));
-    ended.recv_timeout(Duration::from_secs(60)).expect("it hangs, or has panicked")
-}
-
 /// Panics when it is dropped.
 #[derive(Debug)]
 struct PanicsWhenDropped;
@@ -214,7 +223,7 @@ fn one_worker() -> Downloader {
 /// Checks that the one worker still works, and that the downloader ends.
 fn assert_unharmed(downloader: Downloader, origin: &Origin) {
     let url = origin.url("/after");
-    ends(move || {
+    in_time("the worker", move || {
         let list = List::default();
         let peer = downloader.register(list.clone(), Priority::High).unwrap();
         let (sink, end) = collect(0);
@@ -274,7 +283,7 @@ fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
     let (sink, end) = collect(0);
     list.put(fetch, sink);
     peer.wake(Priority::High);
-    let got = ends(move || (end.recv().unwrap(), end.recv().is_err()));
+    let got = in_time("the end", move || (end.recv().unwrap(), end.recv().is_err()));
     assert!(matches!(got.0.outcome, Outcome::Done) && got.1, "{got:?}");
     // On the caller's thread in place of the worker, with a refusal.
     let fragile = PanicsWhenDropped;
@@ -283,7 +292,7 @@ fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
         Err(Error::new(ErrorKind::Refusal, "not this one").with_cause(PanicsWhenDropped))
     });
     let executes = peer.clone();
-    let kind = ends(move || executes.execute(fetch).unwrap_err().kind());
+    let kind = in_time("execute", move || executes.execute(fetch).unwrap_err().kind());
     assert_eq!(kind, ErrorKind::Refusal);
     let ended = std::iter::from_fn(|| events.try_recv()).filter(Event::is_end).count();
     assert_eq!(ended, 2);
@@ -353,7 +362,7 @@ fn a_callback_whose_panic_payload_panics_costs_no_worker_and_ends_its_fetch_once
     drop(end);
     // Each once: after a fetch that ends in `accepted` the peer is asked again.
     peer.wake(Priority::High);
-    ends(move || all.iter().for_each(|_| ended.recv().unwrap()));
+    in_time("all ends", move || all.iter().for_each(|_| ended.recv().unwrap()));
     let mut published = 0;
     let ids = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(30)));
     let ids: Vec<_> = ids
