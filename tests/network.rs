@@ -6,7 +6,7 @@ mod support;
 use std::io::{Read, Seek, SeekFrom};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -94,7 +94,7 @@ fn an_idle_connection_does_not_block_the_next_one_to_a_server_of_one_connection(
 }
 
 #[test]
-fn dead_connections_cost_one_hedging_delay_and_are_closed() {
+fn dead_connections_cost_one_hedging_delay_and_are_not_used_again() {
     for tls in [false, true] {
         let content = Content::pattern(1000);
         let handler = move |asked: &Asked| Answer::file(asked, &content);
@@ -110,13 +110,13 @@ fn dead_connections_cost_one_hedging_delay_and_are_closed() {
         let dead = origin.log().connections;
         assert_pattern(0, &read_all(&peer, get(&origin, "/second")));
         assert!(origin.log().asked[1].connection >= dead);
-        // None of the dead ones is tried once more.
-        let began = Instant::now();
         for _ in 0..3 {
             assert_pattern(0, &read_all(&peer, get(&origin, "/third")));
         }
-        assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
         assert_eq!(origin.log().asked.len(), 5);
+        // The second request was lost on a connection that had never answered, and on the one that had. The third dead one is
+        // closed unused.
+        assert_eq!(origin.lost_requests(), 2);
     }
 }
 
@@ -195,12 +195,18 @@ fn a_connection_that_did_not_answer_delays_no_later_hedged_request() {
     });
     let downloader = patient_downloader(&origin);
     let peer = downloader.register((), Priority::High).unwrap();
-    let began = Instant::now();
+    let events = peer.subscribe();
     for _ in 0..5 {
         assert_pattern(0, &read_all(&peer, get(&origin, "/a")));
     }
-    // Four waits of a second; it was 1 s, 1 s, 1.8 s, 2.4 s and so on.
-    assert!(began.elapsed() < Duration::from_millis(5500), "{:?}", began.elapsed());
+    let ttfbs = std::iter::from_fn(|| events.try_recv()).filter_map(|event| match event {
+        Event::FirstByte { ttfb, .. } => Some(ttfb),
+        _ => None,
+    });
+    // Hedged after 1 s each. With the bug it was 1 s, 1 s, 1.8 s, 2.4 s and so on: a busy machine may delay one of the last
+    // two that much, but not both.
+    let least = ttfbs.skip(3).min().unwrap();
+    assert!(least < Duration::from_millis(1500), "{least:?}");
     assert_eq!(origin.log().asked.len(), 9);
 }
 

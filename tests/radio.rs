@@ -923,6 +923,7 @@ fn a_file_with_requested_titles_or_without_an_interval_is_read() {
         let mut stream = downloader.open_with(&origin.url("/file"), config).unwrap();
         let mut body = Vec::new();
         stream.read_to_end(&mut body).unwrap();
+        assert_eq!(body.len(), 300_000);
         assert_pattern(0, &body);
     }
 }

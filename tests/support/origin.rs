@@ -36,6 +36,7 @@ pub(super) struct Shared {
     pub(super) identity: Option<Identity>,
     /// Connections before this one are in the black hole. Only grows.
     pub(super) black_holed: AtomicUsize,
+    pub(super) lost: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -123,6 +124,7 @@ impl Origin {
             rtt,
             identity,
             black_holed: AtomicUsize::new(0),
+            lost: AtomicUsize::new(0),
         });
         let origin = Self { shared, acceptor: Mutex::default() };
         origin.accept_on(listener);
@@ -182,6 +184,12 @@ impl Origin {
     pub fn black_hole(&self) {
         let state = self.shared.lock();
         self.shared.black_holed.store(state.log.connections, Ordering::Release);
+    }
+
+    /// Number of connections in the black hole on which a request was sent. A client that sends one gets no answer, so it has
+    /// been counted by the time that another connection answers instead.
+    pub fn lost_requests(&self) -> usize {
+        self.shared.lost.load(Ordering::Relaxed)
     }
 
     /// Closes what is in the black hole, so that it does not pile up for ever.

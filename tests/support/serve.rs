@@ -18,7 +18,7 @@ impl Shared {
     pub(super) fn serve(&self, connection: usize, socket: &TcpStream) -> io::Result<()> {
         let accepted = Instant::now();
         socket.set_nodelay(true)?;
-        let line = Line { socket, connection, black_holed: &self.black_holed };
+        let line = Line { socket, connection, black_holed: &self.black_holed, lost: &self.lost };
         let mut wire = match &self.identity {
             None => Wire::Plain(line),
             Some(identity) => {

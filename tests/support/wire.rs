@@ -70,7 +70,12 @@ pub struct Line<'a> {
     pub connection: usize,
     /// Connections before this one are in the black hole.
     pub black_holed: &'a AtomicUsize,
+    /// Counts the connections of the black hole on which the client sent something.
+    pub lost: &'a AtomicUsize,
 }
+
+/// Length of the TLS 1.3 record with which a client closes a connection: header, alert, content type, tag (RFC 8446, 5.2).
+const CLOSE_NOTIFY: usize = 5 + 2 + 1 + 16;
 
 impl Line<'_> {
     fn check(&self) -> io::Result<()> {
@@ -84,7 +89,11 @@ impl Line<'_> {
 impl Read for Line<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let got = self.socket.read(buf)?;
-        self.check().map(|()| got)
+        let alive = self.check();
+        if alive.is_err() && got > CLOSE_NOTIFY {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        alive.map(|()| got)
     }
 }
 
