@@ -52,6 +52,7 @@ fn a_body_that_its_caller_pauses_does_not_lower_the_rate() {
     thread::sleep(HELD_BACK);
     let mut rest = Vec::new();
     held.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len(), 1_999_000);
     assert_pattern(1000, &rest);
     transfer(&downloader, &origin);
     assert_near(other.bandwidth(), RATE);

@@ -304,6 +304,7 @@ fn a_detached_body_holds_no_worker() {
     assert!(peer.execute(Fetch::get(&origin.url("/b")).unwrap()).is_ok());
     let mut all = Vec::new();
     body.read_to_end(&mut all).unwrap();
+    assert_eq!(all.len(), 1000);
     assert_pattern(0, &all);
 }
 
@@ -504,6 +505,7 @@ fn a_slow_fetch_is_reported_once_and_continues() {
     origin.release();
     let mut body = Vec::new();
     response.read_to_end(&mut body).unwrap();
+    assert_eq!(body.len(), 1000);
     assert_pattern(0, &body);
     assert!(std::iter::from_fn(|| events.try_recv()).all(|event| !is_slow(&event)));
 }

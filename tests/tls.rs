@@ -54,6 +54,7 @@ fn open_at(origin: &Origin, host: &str, trusted: &[Vec<u8>]) -> Result<(), Error
     let url = format!("https://{host}:{}/a", origin.address().port());
     let mut body = Vec::new();
     Downloader::new(config)?.open(&url)?.read_to_end(&mut body)?;
+    assert_eq!(body.len(), 1000);
     assert_pattern(0, &body);
     Ok(())
 }
