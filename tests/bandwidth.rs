@@ -1,5 +1,5 @@
-//! The measured rate is that of the network: nobody who holds a body back makes it less, and nobody who comes late to
-//! bytes that have arrived meanwhile makes it more.
+//! The measured rate is that of the network. A caller that pauses a body does not lower it, and a caller that reads late what
+//! has arrived meanwhile does not raise it.
 
 mod support;
 
@@ -16,7 +16,7 @@ use windway::{Downloader, Fetch, Priority, RadioConfig};
 
 const RATE: f64 = 4e6;
 
-/// So long somebody holds back: by far longer than the transfers beside it take.
+/// How long a reader pauses: much longer than the transfers beside it take.
 const HELD_BACK: Duration = Duration::from_secs(3);
 
 fn serve(rate: f64, len: u64) -> Origin {
@@ -24,7 +24,7 @@ fn serve(rate: f64, len: u64) -> Origin {
     Origin::start(move |asked| Answer::file(asked, &content).rate(rate as u64))
 }
 
-/// Brings all of it into a sink. Returns the peer, for its rate.
+/// Fetches the whole file into a sink. Returns the peer, which has measured the rate.
 fn transfer(downloader: &Downloader, origin: &Origin) -> PeerHandle {
     let list = List::default();
     let (sink, end) = collect(0);
@@ -35,7 +35,7 @@ fn transfer(downloader: &Downloader, origin: &Origin) -> PeerHandle {
     peer
 }
 
-/// What a busy machine takes away is allowed for; what was held back would be far more.
+/// Leaves room for a busy machine. A pause that counted would change the rate by far more.
 fn assert_near(rate: Option<f64>, expected: f64) {
     let rate = rate.expect("enough was transferred");
     assert!(rate > expected / 2.5 && rate < expected * 2.5, "{rate}, expected {expected}");
@@ -69,7 +69,7 @@ fn a_caller_that_reads_slower_than_the_network_does_not_lower_the_rate() {
         response.read_exact(&mut buf).unwrap();
         thread::sleep(Duration::from_millis(40));
     }
-    // Half a megabyte a second was read, from what had arrived at eight times that. On a busy machine the origin sends
+    // The caller read half a megabyte a second, and the bytes arrived eight times as fast. On a busy machine the origin sends
     // in bursts, which are faster than its rate.
     assert!(peer.bandwidth().is_none_or(|rate| rate > RATE / 2.5), "{:?}", peer.bandwidth());
     assert_eq!(peer.totals().bytes, 800_000);

@@ -64,7 +64,7 @@ impl Action {
     }
 
     fn run(&self) {
-        // Outside of the lock: it may lead to another callback.
+        // Outside of the lock: the action may cause another callback.
         let action = self.0.lock().unwrap().take();
         if let Some(action) = action {
             action();
@@ -101,7 +101,7 @@ impl Sink for ActingSink {
     }
     fn detached(self: Box<Self>, mut body: Response) {
         self.at(Callback::Detached);
-        // Allowed: it waits for its own connection only. Once the downloader has stopped it fails, and does not hang.
+        // Allowed, because it waits for its own connection only. After a stop of the downloader it fails and does not hang.
         let mut all = Vec::new();
         match body.read_to_end(&mut all) {
             Ok(_) => assert_eq!(all.len(), 1000),
@@ -183,7 +183,7 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action:
                 Ok(())
             };
             let mut body = peer.execute(get("/breaking").validate(second)).unwrap();
-            let _ = body.read_to_end(&mut Vec::new()); // Fails if the downloader was stopped meanwhile.
+            let _ = body.read_to_end(&mut Vec::new()); // Fails if the downloader was stopped in between.
         }
         Callback::OnCancel => {
             let peer = downloader.register((), Priority::High).unwrap();
@@ -191,7 +191,7 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action:
             let _guard = epoch.on_cancel(move || action.run());
             epoch.cancel();
         }
-        // `prepare` has configured it.
+        // `prepare` put the callback into the configuration.
         Callback::OnHang => fetch_by_peer(get("/silent")),
         Callback::DropOfPeer => {
             let acting = ActingPeer(list, action.clone());
@@ -263,7 +263,7 @@ fn blocking_calls(
 
 #[test]
 fn blocking_calls_fail_in_every_callback_and_others_work() {
-    // The calls are to another downloader, which could answer all of them at once: the rule is the same.
+    // The calls go to another downloader, which could answer all of them at once. The rule is the same for it.
     let content = Content::pattern(1000);
     let other_origin = Origin::start(move |asked| match asked.path.as_str() {
         "/endless" => Answer::whole(&content).no_length().stall_after(100),
@@ -283,9 +283,9 @@ fn blocking_calls_fail_in_every_callback_and_others_work() {
         let asked = Arc::clone(&origin);
         let action = Action::new(move || {
             let blocking = blocking_calls(&asked, &nested, &mut stream, &mut endless, &mut radio);
-            // `None` means that there is no event now, not that the source is gone.
+            // Here `None` means that there is no event now, not that the source of the events is gone.
             assert!(quiet.recv().is_none() && quiet.recv_timeout(Duration::MAX).is_none());
-            // Calls that do not block, and drops that outside of callbacks wait for a thread.
+            // Calls that do not block, and drops that join a thread outside of callbacks.
             nested.wake(Priority::Low);
             nested.set_priority(Priority::Low);
             assert!(other.register((), Priority::High).is_ok());
@@ -329,7 +329,7 @@ fn stop_in_a_callback_does_not_wait_for_itself() {
         let (called, within) = (downloader.clone(), Arc::clone(&origin));
         in_time(&format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
         assert_eq!(stopped.recv_timeout(PATIENCE), Ok(true), "{callback:?}");
-        // Outside of callbacks it waits.
+        // Outside of callbacks stop() waits.
         let waits = downloader.clone();
         in_time(&format!("stop after {callback:?}"), move || waits.stop());
         assert_eq!(downloader.stats().busy_workers, 0, "{callback:?}");

@@ -1,4 +1,4 @@
-//! Cancelling: in each state a fetch can be in, by each who may. Each fetch ends once, at once, and says who did it.
+//! Cancelling: in each state of a fetch, by each call that cancels. Each fetch ends once, at once, with the reason.
 
 mod support;
 
@@ -12,7 +12,7 @@ use windway::downloader::{CancelReason, Epoch, Outcome, PeerHandle};
 use windway::event::{Event, Subscriber};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
-/// Where the fetch is when it is cancelled.
+/// State of the fetch when it is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Queued,
@@ -25,7 +25,7 @@ enum State {
 const STATES: [State; 5] =
     [State::Queued, State::AwaitingHead, State::InBody, State::Preempted, State::Retrying];
 
-/// Who cancels it.
+/// What cancels the fetch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Canceller {
     Epoch,
@@ -57,7 +57,7 @@ fn answer(asked: &Asked) -> Answer {
     }
 }
 
-/// A fetch in a state, with what holds it there.
+/// A fetch that stays in a state, and what keeps it there.
 struct Held {
     origin: Origin,
     downloader: Downloader,
@@ -65,7 +65,7 @@ struct Held {
     epoch: Epoch,
     end: mpsc::Receiver<Got>,
     events: Subscriber,
-    /// Who keeps the one worker busy.
+    /// The thread whose fetch occupies the only worker.
     blocker: Option<thread::JoinHandle<()>>,
 }
 
@@ -139,7 +139,7 @@ fn a_fetch_cancelled_in_any_state_ends_once_with_the_reason() {
                 Canceller::Stop => downloader.stop(),
             }
             let case = format!("{state:?} by {canceller:?}");
-            // A peer that has not been asked yet has nothing that could end: its work goes with it.
+            // The peer was not polled yet, so no fetch was accepted that could end. Its work is dropped with it.
             if state == State::Queued {
                 drop((kept.take(), epoch));
                 downloader.stop();
@@ -175,7 +175,7 @@ fn a_caller_cancelled_in_any_state_returns_with_the_reason() {
             let peer = downloader.register((), Priority::High).unwrap();
             let (events, epoch) = (peer.subscribe(), peer.epoch());
             let fetch = Fetch::get(&origin.url(path)).unwrap().epoch(&epoch);
-            // The last handle can't be dropped while its own call runs: its cancel does the same.
+            // The last handle cannot be dropped while its own call runs. Its cancel() does the same.
             let caller = peer.clone();
             let blocked = thread::spawn(move || {
                 let answer = caller.execute(fetch).and_then(|mut response| {
@@ -217,7 +217,7 @@ fn a_cancel_that_races_with_a_completion_ends_each_fetch_once() {
         let (sink, end) = collect(0);
         list.put(Fetch::get(&origin.url("/a")).unwrap().epoch(&epoch), sink);
         peer.wake(if round % 2 == 0 { Priority::High } else { Priority::Low });
-        // A bit later each time: from before the question to after the end.
+        // A bit later each time: from before the peer is polled to after the end of the fetch.
         (0..round * 50).for_each(|_| std::hint::spin_loop());
         epoch.cancel();
         ends.push((end, epoch));
@@ -274,7 +274,7 @@ fn a_fetch_with_the_epoch_of_another_peer_is_refused() {
     let other = downloader.register((), Priority::High).unwrap();
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
-    // Neither its peer nor `stop` of its own downloader could reach it, were the other peer of another downloader.
+    // If the other peer belonged to another downloader, neither the fetch's own peer nor `stop` could cancel the fetch.
     let get = || Fetch::get(&origin.url("/a")).unwrap().epoch(&other.epoch());
     assert_eq!(peer.execute(get()).unwrap_err().kind(), ErrorKind::InvalidInput);
     let (sink, end) = collect(0);

@@ -1,4 +1,4 @@
-//! Who is served when: classes, turns, promotions, limits, and peers that are asked late.
+//! The order in which fetches run: priorities, turns of peers, promotion, preemption, limits, and late polling of peers.
 
 mod support;
 
@@ -14,7 +14,7 @@ use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, Resp
 use windway::event::{Event, Subscriber};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
-/// A downloader with one worker, which is held by a request whose head does not come.
+/// A downloader with one worker, which is busy with a request whose response head does not arrive.
 struct Held {
     origin: Origin,
     downloader: Downloader,
@@ -33,16 +33,16 @@ fn hold() -> Held {
     Held { origin, downloader, blocker }
 }
 
-/// Executes on a thread of its own.
+/// Calls `execute` on a new thread.
 fn execute(peer: &PeerHandle, origin: &Origin, path: &str) -> JoinHandle<()> {
     let (peer, fetch) = (peer.clone(), Fetch::get(&origin.url(path)).unwrap());
     thread::spawn(move || drop(peer.execute(fetch).unwrap()))
 }
 
-/// What is asked for behind each fetch that is queued: once it is accepted, the one before it is in the schedule.
+/// Path of the fetch that follows each queued one: when it is accepted, the one before it is in the schedule.
 const MARKER: &str = "-marker";
 
-/// Asks for it on a thread of its own, and blocks until it is queued.
+/// Calls `execute` on a new thread, and blocks until the fetch is queued.
 fn queue(peer: &PeerHandle, origin: &Origin, path: &str) -> (JoinHandle<()>, RequestId) {
     let (events, own) = (peer.subscribe(), peer.clone());
     let fetches = ["", MARKER].map(|end| Fetch::get(&origin.url(&format!("{path}{end}"))).unwrap());
@@ -61,7 +61,7 @@ impl Held {
         self.downloader.register((), priority).unwrap()
     }
 
-    /// A peer of this priority that has one Low fetch.
+    /// A peer of this priority with one prefetch.
     fn low(&self, priority: Priority, path: &str) -> (PeerHandle, mpsc::Receiver<support::peers::Got>) {
         let list = List::default();
         let (sink, end) = collect(0);
@@ -71,7 +71,7 @@ impl Held {
         (peer, end)
     }
 
-    /// Lets the worker go on, and returns what was asked for, in order.
+    /// Lets the worker continue. Returns the requested paths, in order.
     fn served(self, callers: Vec<JoinHandle<()>>) -> Vec<String> {
         self.served_with_markers(callers).into_iter().filter(|path| !path.ends_with(MARKER)).collect()
     }
@@ -102,7 +102,8 @@ fn priorities_are_served_in_order() {
     held.served(vec![low_high, high_high]);
     let started = |event| if let Event::Started { request, .. } = event { Some(request) } else { None };
     let own = own.map(|own| std::iter::from_fn(|| own.try_recv()).filter_map(started).collect::<Vec<_>>());
-    // What each began with. The awaited one of the Low peer may interrupt the High peer's Low one, which begins again.
+    // The first request of each fetch. The urgent fetch of the Low peer may preempt the prefetch of the High peer, which is then
+    // requested again.
     let mut order = Vec::new();
     for request in std::iter::from_fn(|| all.try_recv()).filter_map(started) {
         let peer = own.iter().position(|own| own.contains(&request));
@@ -118,7 +119,7 @@ fn peers_take_turns_and_each_is_first_in_first_out() {
     let order = [(&a, "/a1"), (&a, "/a2"), (&a, "/a3"), (&b, "/b1"), (&b, "/b2")];
     let callers = order.map(|(peer, path)| queue(peer, &held.origin, path).0);
     let served = held.served_with_markers(callers.into());
-    // Both have three at least, whatever has become of the last markers.
+    // Each has three at least. The last markers may or may not be among them.
     let turns: String = served.iter().take(6).map(|path| &path[1..2]).collect();
     assert_eq!(turns, "ababab");
     for own in [["/a1", "/a2", "/a3"].as_slice(), &["/b1", "/b2"]] {
@@ -151,7 +152,7 @@ fn a_demoted_fetch_runs_last_and_a_promoted_one_first() {
     assert_eq!(held.served(callers.into()), ["/3", "/2", "/1"]);
 }
 
-/// Wakes itself while it is asked, so many times, and then has a fetch.
+/// Wakes itself within `next_fetch` three times, and then returns a fetch.
 struct WakesItself {
     waker: Arc<Mutex<Option<Waker>>>,
     asked: Arc<AtomicUsize>,
@@ -180,7 +181,7 @@ fn a_wake_during_next_fetch_is_never_lost_and_a_waiting_peer_is_not_polled() {
     *waker.lock().unwrap() = Some(peer.waker());
     peer.wake(Priority::Low);
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
-    // Other work passes through the same workers, and the peer is not asked for it.
+    // The same workers run other work, for which the peer is not polled.
     let other = downloader.register((), Priority::High).unwrap();
     other.execute(Fetch::get(&origin.url("/b")).unwrap()).unwrap();
     assert_eq!(asked.load(Ordering::SeqCst), 4);
@@ -256,13 +257,13 @@ fn the_rates_of_parallel_transfers_add_up_for_each_peer() {
         assert!(own < 1.7 * RATE as f64, "{own}");
         assert_eq!(peer.totals().bytes, 500_000);
     }
-    // Side by side they are twice as fast as one; the bound leaves a slow machine room.
+    // Two parallel transfers are twice as fast as one. The bound leaves room for a slow machine.
     let all = downloader.bandwidth().unwrap();
     assert!(all > 0.9 * peers[0].0.bandwidth().unwrap(), "{all}");
     assert_eq!(downloader.stats().totals.completed, 2);
 }
 
-/// Prefetches one body that never ends, and throws its bytes away.
+/// Prefetches one endless body and discards its bytes.
 struct Endless(Option<Fetch>);
 
 impl Peer for Endless {
@@ -281,8 +282,8 @@ impl Sink for Discard {
     fn finish(self: Box<Self>, _: Outcome) {}
 }
 
-/// Sends its prefetches at a rate at which a protected turn, of 256 KiB, takes a tenth of a second. Holds the heads of urgent
-/// fetches back until it is released.
+/// Sends prefetches at a rate at which a protected turn of 256 KiB takes a tenth of a second. Delays the response heads of urgent
+/// fetches until it is released.
 fn prefetched_from() -> Origin {
     let (endless, small) = (Content::pattern(8 << 30), Content::pattern(1000));
     Origin::start(move |asked| match asked.path.as_str() {
@@ -299,8 +300,8 @@ fn prefetch(downloader: &Downloader, origin: &Origin) -> PeerHandle {
     peer
 }
 
-/// How many prefetches got a worker between the moment when `urgent` fetches of `peer` were queued and the start of the last
-/// of them. Gives up when it is more than `most`.
+/// Number of prefetches that got a worker after the `urgent` fetches of a peer were queued, and before the last of these started.
+/// Gives up above `most`.
 fn prefetches_before(events: &Subscriber, own: &Subscriber, urgent: usize, most: usize) -> usize {
     let (mut queued, mut ids, mut granted) = (false, Vec::new(), 0);
     let mut left = urgent;
@@ -337,7 +338,7 @@ fn an_urgent_fetch_waits_for_one_aged_prefetch_and_not_for_twelve() {
         let caller = execute(&urgent, &origin, "/urgent");
         let granted = prefetches_before(&events, &own, 1, 3);
         if granted > 3 {
-            // Its caller may wait for ever.
+            // Its caller could wait forever.
             downloader.stop();
         }
         assert!(granted <= 1, "{granted} prefetches went before an urgent fetch");
@@ -365,7 +366,7 @@ fn six_urgent_fetches_start_beside_eighty_aged_prefetches() {
     assert!(caller.join().unwrap());
 }
 
-/// Counts how often it is asked. What it gives is made by `give`.
+/// Counts how often it is polled. `give` makes what it returns.
 struct Counting<F> {
     asked: Arc<AtomicUsize>,
     give: F,
@@ -378,7 +379,7 @@ impl<F: FnMut() -> Next + Send> Peer for Counting<F> {
     }
 }
 
-/// Registers a peer that always has another fetch, with what the test makes of it, and wakes it.
+/// Registers and wakes a peer that always has another fetch; `give` makes what it returns of it.
 fn counting(
     downloader: &Downloader,
     url: &str,
@@ -390,7 +391,7 @@ fn counting(
     (downloader.register(peer, Priority::High).unwrap(), asked)
 }
 
-/// Lets time pass: as much as a hundred fetches of somebody else take.
+/// Lets time pass: as much as a hundred fetches of another peer take.
 fn pass_time(downloader: &Downloader, origin: &Origin) {
     let other = downloader.register((), Priority::High).unwrap();
     for _ in 0..100 {
@@ -411,7 +412,7 @@ fn a_cancelled_peer_is_not_polled_again() {
     let asked_before = asked.load(Ordering::SeqCst);
     peer.wake(Priority::High);
     pass_time(&downloader, &origin);
-    // One question may have been on its way.
+    // A worker may have been about to poll it.
     let asked_after = asked.load(Ordering::SeqCst) - asked_before;
     assert!(asked_after <= 1, "asked {asked_after} times after its cancellation");
 }
@@ -432,7 +433,7 @@ fn a_peer_whose_epoch_was_cancelled_is_not_polled_forever() {
     (0..20).for_each(|_| pass_time(&downloader, &origin));
     let asked = asked.load(Ordering::SeqCst);
     assert!(asked < 1500, "asked {asked} times");
-    // It is heeded all the same, as soon as it has something.
+    // The peer is polled again as soon as it has a fetch.
     let events = peer.subscribe();
     *epoch.lock().unwrap() = Some(peer.epoch());
     peer.wake(Priority::Low);
@@ -533,11 +534,11 @@ fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
     let request = events.recv().and_then(|event| event.request()).unwrap();
     peer.promote(request, Priority::High);
     origin.release();
-    // The second attempt has its head.
+    // The second attempt got its response head.
     let heads = std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::FirstByte { .. }));
     assert_eq!(heads.take(2).count(), 2);
     let _prefetch = low("/prefetch");
-    // They find no worker. The prefetch has to make room, and not the promoted one, which comes to a chunk much sooner.
+    // No worker is free. The prefetch has to be preempted, and not the promoted fetch, although that one ends a chunk much sooner.
     let caller = downloader.register((), Priority::High).unwrap();
     for _ in 0..10 {
         drop(caller.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
@@ -547,7 +548,7 @@ fn a_promoted_fetch_stays_urgent_when_it_is_retried() {
     assert!(!left.any(|event| matches!(event, Event::Preempted { .. })));
 }
 
-/// Promotes its fetch as soon as it knows its id.
+/// Promotes its fetch as soon as it knows the request ID.
 struct PromotesItself {
     waker: Arc<Mutex<Option<Waker>>>,
     end: mpsc::Sender<Outcome>,
@@ -584,11 +585,11 @@ fn a_fetch_promoted_when_it_is_accepted_is_urgent() {
     let peer = downloader.register(list, Priority::High).unwrap();
     *waker.lock().unwrap() = Some(peer.waker());
     peer.wake(Priority::Low);
-    // As a prefetch it would wait for the first one, which does not end.
+    // As a prefetch it would wait for the first fetch, which does not end.
     assert!(matches!(ended.recv_timeout(Duration::from_secs(60)), Ok(Outcome::Done)));
 }
 
-/// Asks for one fetch each time that it is woken, and sends the name of the thread that asks.
+/// Returns one fetch each time that it is woken, and sends the name of the thread that polls it.
 struct Named {
     url: String,
     threads: mpsc::Sender<String>,

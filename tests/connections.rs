@@ -1,4 +1,4 @@
-//! Connections: opened ahead, kept, lost in silence, authorised; and what is done when they break.
+//! Connections: preconnected, pooled, silently dead, broken; proxies and credentials.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn a_preconnected_connection_saves_the_handshake_and_is_replaced() {
         assert_eq!(downloader.stats().connections_idle, 2);
         let mut response = peer.execute(get(&origin, "/a")).unwrap();
         assert!(origin.log().asked[0].connection < 2);
-        // The one that serves is replaced.
+        // The connection that serves the request is replaced.
         origin.wait_until("a third connection", |log| log.connections == 3);
         response.read_to_end(&mut Vec::new()).unwrap();
         downloader.await_preconnects();
@@ -45,7 +45,7 @@ fn a_preconnected_connection_saves_the_handshake_and_is_replaced() {
     }
 }
 
-/// Longer than what is buffered of it: the rest is read from the socket.
+/// Longer than the buffer of a connection: the rest is read from the socket.
 const LONG: usize = 1_000_000;
 
 /// Reads in large buffers to the end, or to an error.
@@ -81,7 +81,7 @@ fn a_connection_is_reused_after_a_long_body_if_both_sides_keep_it() {
     assert_eq!(connections_for_two(move |_| long().http10()), 2);
     assert_eq!(connections_for_two(move |_| long().header("Connection", "close")), 2);
     assert_eq!(connections_for_two(move |_| long().no_length()), 2);
-    // What lies behind the announced bytes is nobody's, and no beginning of the next answer.
+    // Bytes beyond the length belong to no response. They must not be read as the next one.
     assert_eq!(connections_for_two(move |_| long().extra_bytes(100)), 2);
 }
 
@@ -139,7 +139,7 @@ fn preconnecting_to_a_server_that_is_down_opens_nothing() {
     origin.stop_listening();
     let downloader = downloader(|_| ());
     downloader.preconnect(&origin.url("/"), 4).unwrap();
-    // Ends those who open connections, and waits for them.
+    // Ends the threads that open connections, and waits for them.
     downloader.stop();
     assert_eq!(downloader.stats().connections_idle, 0);
 }
@@ -191,7 +191,7 @@ fn a_slow_response_head_wins_over_its_hedged_request_if_it_arrives_first() {
     assert_eq!(origin.log().asked.len(), 3);
 }
 
-/// It leaves other connections waiting for as long as one is kept alive.
+/// The server lets other connections wait for as long as one is kept alive.
 #[test]
 fn a_server_that_serves_one_connection_at_a_time_is_detected() {
     let content = Content::pattern(8_000_000);
@@ -204,14 +204,14 @@ fn a_server_that_serves_one_connection_at_a_time_is_detected() {
         assert_pattern(0, &bytes);
     };
     (0..8).for_each(|file| read(&format!("/{file}")));
-    // One that serves, one that was to be warm, and two that were left waiting: a single one may be bad luck. A race may
-    // still be on when the second is found out.
+    // One that serves, one preconnected, and two that were left waiting, because one alone may be chance. A hedged request may
+    // still run when the second is detected.
     let dialled = downloader.stats().connections_dialled;
     assert!(dialled <= 5, "{dialled} connections");
     assert!(origin.log().asked.iter().all(|asked| asked.connection == 0));
 }
 
-/// As where a server restarts: the one that lay idle is gone, and the new one breaks.
+/// As when a server restarts: the idle connection is closed, and the new one breaks.
 #[test]
 fn a_hedged_request_that_finds_no_connection_does_not_change_the_error() {
     let content = Content::pattern(200_000);
@@ -241,7 +241,7 @@ fn a_network_change_closes_idle_connections() {
     origin.black_hole();
     downloader.network_changed();
     assert_eq!(downloader.stats().connections_idle, 0);
-    // Not awaited, it is not raced either.
+    // A prefetch, so it is not hedged.
     let (sink, end) = collect(0);
     list.put(get(&origin, "/second"), sink);
     peer.wake(Priority::Low);
@@ -314,7 +314,7 @@ fn credentials_of_one_origin_are_sent_to_no_other() {
     assert_eq!(other.log().asked[0].header("authorization"), None);
 }
 
-/// A proxy for one tunnel after another. Returns its URL; ends with its last client.
+/// A proxy for one tunnel after another. Returns its URL. Ends with its last client.
 fn proxy() -> (String, thread::JoinHandle<Vec<String>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -336,7 +336,7 @@ fn proxy() -> (String, thread::JoinHandle<Vec<String>>) {
         back.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").unwrap();
         let mut answers = server.try_clone().unwrap();
         let down = thread::spawn(move || std::io::copy(&mut answers, &mut back));
-        // Either end may go first.
+        // Either end may close first.
         drop(std::io::copy(&mut lines, &mut server));
         drop(server.shutdown(std::net::Shutdown::Both));
         drop(down.join());
@@ -392,7 +392,7 @@ fn a_body_below_the_minimum_rate_counts_as_silent() {
     let mut response = peer.execute(get(&origin, "/a")).unwrap();
     let error = windway::Error::from(response.read_to_end(&mut Vec::new()).unwrap_err());
     assert_eq!(error.kind(), ErrorKind::Silent);
-    // And again, for who asks again.
+    // The next read returns the same error.
     let again = windway::Error::from(response.read(&mut [0; 10]).unwrap_err());
     assert_eq!(again.kind(), ErrorKind::Silent);
 }
@@ -422,7 +422,7 @@ fn a_body_read_by_its_caller_continues_where_it_broke() {
 
 #[test]
 fn parts_of_a_changed_body_are_never_joined() {
-    // Another tag; another date; the same length and nothing else, but other bytes at the joint.
+    // Another ETag; another date; no validator, but other bytes where the parts overlap.
     for vouched in ["ETag", "Last-Modified", "nothing"] {
         let origin = Origin::start(move |asked| {
             let old: Vec<u8> = (0..100_000_u32).map(|at| (at % 251) as u8).collect();
@@ -445,7 +445,7 @@ fn parts_of_a_changed_body_are_never_joined() {
     }
 }
 
-/// As networks do that want a login.
+/// As a captive portal sends it.
 #[test]
 fn an_html_page_in_place_of_the_rest_is_not_a_change() {
     let content = Content::pattern(100_000);
@@ -480,7 +480,7 @@ fn start(is_tls: bool, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'stati
     if is_tls { Origin::start_tls(handler) } else { Origin::start(handler) }
 }
 
-/// The limit on silence is none here: who waits for such a body waits for ever.
+/// Without a silence timeout: a caller that waits for such a body would wait forever.
 #[test]
 fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
     let slow = |answer: Answer, path: &str| match path.as_bytes()[1] {
@@ -502,7 +502,7 @@ fn a_redirect_or_an_error_whose_body_never_arrives_blocks_no_caller() {
         });
         let peer = downloader.register((), Priority::High).unwrap();
         let kinds = ["/never", "/chunked", "/dripping"];
-        // More than there are workers.
+        // More fetches than workers.
         let redirects = kinds.iter().cycle().take(20).map(|kind| get(&origin, &format!("{kind}-redirect")));
         let refusals = kinds.iter().cycle().take(20).map(|kind| get(&origin, kind));
         let fetches: Vec<Fetch> = redirects.chain(refusals).collect();
@@ -578,7 +578,7 @@ fn bytes_after_a_body_are_never_the_response_to_the_next_request() {
     let both = Content::bytes(both);
     for is_tls in [false, true] {
         let both = both.clone();
-        // The second part comes when the connection is idle.
+        // The second part arrives when the connection is idle.
         let origin = start(is_tls, move |asked| match asked.number {
             0 => Answer::whole(&both)
                 .header("Content-Length", "5000")
@@ -673,7 +673,7 @@ fn headers_that_windway_sets_itself_are_refused_by_name() {
             says_so(ErrorKind::InvalidConfig, Downloader::new(config).unwrap_err());
         }
     }
-    // What is the caller's own business goes through.
+    // All other fields are sent.
     for name in
         ["Accept", "Authorization", "Cookie", "Referer", "Origin", "User-Agent", "X-Token", "If-Match"]
     {

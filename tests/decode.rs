@@ -1,4 +1,4 @@
-//! What a decoder makes of a file over HTTP is what it makes of the file.
+//! A decoder makes the same samples of a file over HTTP as of the local file.
 
 mod support;
 
@@ -102,7 +102,7 @@ fn samples_are_those_of_the_file_from_a_slow_server() {
     check(|asked, content| Answer::file(asked, content).rate(1_000_000), FileConfig::default(), 4096);
 }
 
-/// A source whose length is not known at first: the tags at the end, which a silent server never sends, are not looked for.
+/// A source that hides its length at first, so that the probe does not look for tags at the end, which a silent server never sends.
 struct Unmeasured {
     source: Source,
     has_len: Arc<AtomicBool>,
@@ -130,7 +130,7 @@ impl MediaSource for Unmeasured {
     }
 }
 
-/// The server falls silent in the middle of a packet; the read times out; a seek later all is as from the file.
+/// The server falls silent within a packet and the read times out. After a seek the samples are those of the file.
 #[test]
 fn a_decoder_continues_after_a_timeout_and_a_seek() {
     for (name, track) in [TRACKS[0], TRACKS[2]] {
@@ -138,7 +138,7 @@ fn a_decoder_continues_after_a_timeout_and_a_seek() {
         let silent_at = track.len() as u64 / 2;
         let is_silent = Arc::new(AtomicBool::new(true));
         let silent = Arc::clone(&is_silent);
-        // Until it is back, nothing from the middle on is ever sent.
+        // Until the server is back, it sends nothing beyond the middle.
         let origin = Origin::start(move |asked| {
             let answer = Answer::file(asked, &content);
             let start = asked.range().map_or(0, |(first, _)| first);
@@ -168,7 +168,7 @@ fn a_decoder_continues_after_a_timeout_and_a_seek() {
         let sought = |decoding: &mut Decoding| loop {
             match decoding.seek(1.0).and_then(|()| decoding.packets(usize::MAX)) {
                 Ok(samples) => break samples,
-                // The silent connection may still be waited for: try again, as a player would.
+                // The fetch over the silent connection may still run. A player would try again, too.
                 Err(SymphoniaError::IoError(error)) if error.kind() == io::ErrorKind::TimedOut => {}
                 Err(error) => panic!("{name}: {error}"),
             }
@@ -183,7 +183,7 @@ fn an_index_at_the_end_of_a_large_file_costs_little_more_than_itself() {
     const PADDING: u64 = 200_000_000;
     let track = TRACKS[4].1;
     let index = track.windows(4).position(|name| name == b"moov").unwrap() - 4;
-    // A box of nothing between the audio and its index.
+    // An empty box between the audio and its index.
     let mut front = track[..index].to_vec();
     front.extend_from_slice(&(PADDING as u32 + 8).to_be_bytes());
     front.extend_from_slice(b"free");

@@ -1,4 +1,4 @@
-//! Every number of a configuration at its least and at its most: refused by name, or it works.
+//! Every number of a configuration at its smallest and its largest: it is refused by name, or it works.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn origin() -> Origin {
     })
 }
 
-/// A field and what it is set to.
+/// Name of a field, and a change that sets it.
 type Case<C> = (&'static str, fn(&mut C));
 
 fn use_all_ways(downloader: &Downloader, origin: &Origin) -> Result<(), Error> {

@@ -1,6 +1,6 @@
-//! What servers do wrong, one test for each trap: plain and over TLS, into a file's reader, into a sink, and into a
-//! caller's hands, all of it or a part. Every byte that is delivered is checked by its offset; what can't be delivered
-//! is an error that names the trap. No trap hangs, and none leads to more than a bounded number of requests.
+//! What servers do wrong, one test for each trap: plain and over TLS, read by a file, a sink and a caller, as a whole and in part.
+//! Every delivered byte is checked by its offset. Bytes that cannot be delivered are an error that names the trap. No trap causes a
+//! hang or an unbounded number of requests.
 
 mod support;
 
@@ -20,30 +20,30 @@ use windway::{ByteRange, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, 
 
 const LEN: u64 = 400_000;
 
-/// What is asked for where a part is.
+/// The range that fetches of a part request.
 const PART: Range<u64> = 1000..301_000;
 
-/// After which a case counts as hanging. Far beyond what any takes on a busy machine.
+/// A case that takes longer hangs. No case takes as long on a busy machine.
 const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// Requests to one origin; what asks in a circle has sent more by the time that it gives up.
+/// Limit of requests to one origin. A client that repeats requests in a circle sends more before it gives up.
 const MAX_ASKED: usize = 40;
 
-/// What comes of a trap.
+/// The result of a trap.
 #[derive(Clone, Copy, Debug)]
 enum Expect {
-    /// All bytes, and the right ones.
+    /// All bytes are delivered, and are the right ones.
     Right,
     /// An error of one of these kinds, or a read that timed out because of one.
     Fails(&'static [ErrorKind]),
-    /// The same, of a status.
+    /// The same with an HTTP status.
     Status(u16),
-    /// Not asked this way: anything may come of it, or it takes too long.
+    /// Not tried: several results are right, or it takes too long.
     Untried,
 }
 
 impl Expect {
-    /// True if nothing but a limit ends it: that comes soon then, and else leaves time on a busy machine.
+    /// True if only a limit ends the case. That limit is short then. In all other cases it leaves time for a busy machine.
     fn ends_at_a_limit(self) -> bool {
         let passes = |kind: ErrorKind| Error::new(kind, "").is_retryable();
         match self {
@@ -53,7 +53,7 @@ impl Expect {
         }
     }
 
-    /// What comes right does so after any silence; else it is an error's kind.
+    /// True if the silence timeout may end an attempt of the case.
     fn may_be_silent(self) -> bool {
         match self {
             Right => true,
@@ -65,12 +65,12 @@ impl Expect {
 
 use Expect::{Fails, Right, Status, Untried};
 
-/// How the bytes are asked for.
+/// The way in which the bytes are requested.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
-    /// By a file's reader that seeks, with a window in memory.
+    /// By a file that is read with seeks and keeps a window in memory.
     Window,
-    /// The same, with all of it in memory.
+    /// The same with the whole file in memory.
     Whole,
     Sink,
     Caller,
@@ -83,13 +83,13 @@ impl Way {
         [Self::Window, Self::Whole, Self::Sink, Self::Caller, Self::SinkOfPart, Self::CallerOfPart];
 }
 
-/// A server in which something is wrong.
+/// A server with one fault.
 #[derive(Clone, Copy)]
 struct Trap {
     name: &'static str,
     answer: fn(&Asked, &Content) -> Answer,
-    /// For the reader of a file, which asks for pieces; for one fetch of all; for one fetch of a part. What is not
-    /// told is as what stands before it.
+    /// For a file, which requests pieces; for one fetch of the whole; for one fetch of a part. A missing entry equals the one
+    /// before it.
     expect: &'static [Expect],
 }
 
@@ -106,7 +106,7 @@ impl Trap {
 
 fn config(origins: &[&Origin], expected: Expect) -> DownloaderConfig {
     let mut config = DownloaderConfig::default();
-    // Where silence is no part of the trap, what a busy machine adds must not pass for it.
+    // Long where silence is no part of the trap: a delay of a busy machine must not count as silence.
     let limit = if expected.may_be_silent() { 200 } else { 10_000 };
     config.client.silence_timeout = Duration::from_millis(limit);
     config.client.min_rate = 5_000;
@@ -135,12 +135,12 @@ fn check_over(trap: Trap, transports: &[bool]) {
     cases.end();
 }
 
-/// Cases side by side: most of the time is spent waiting for limits.
+/// Cases run in parallel: most of their time is spent waiting for limits.
 #[derive(Default)]
 struct Cases(Vec<(String, thread::JoinHandle<()>, mpsc::Receiver<()>)>);
 
 impl Cases {
-    /// Starts one on a thread of that name, which a panic tells.
+    /// Starts a case on a thread of its name, which a panic message shows.
     fn start(&mut self, name: String, case: impl FnOnce() + Send + 'static) {
         let (alive, ended) = mpsc::channel();
         let run = move || {
@@ -150,7 +150,7 @@ impl Cases {
         self.0.push((name.clone(), thread::Builder::new().name(name).spawn(run).unwrap(), ended));
     }
 
-    /// Panics with the names of those that failed, or with that of one that hangs.
+    /// Panics with the names of the cases that failed, or of the first that hangs.
     fn end(self) {
         let mut failed = Vec::new();
         for (name, thread, ended) in self.0 {
@@ -174,7 +174,7 @@ fn check_one(trap: Trap, tls: bool, way: Way) {
     let downloader = Downloader::new(config(&[&origin], expected)).unwrap();
     let url = origin.url("/track.flac");
     let ask = || fetch(&downloader, &url, way, expected, &[]);
-    // A machine that was too busy to get as far as the trap gets there the next time.
+    // Repeated if a busy machine did not get as far as the trap.
     let was_too_short = |result: &Result<(), Error>| {
         !is_expected(result, expected)
             && result.as_ref().is_err_and(|error| error.kind() == ErrorKind::TimedOut)
@@ -204,7 +204,7 @@ fn is_expected(result: &Result<(), Error>, expected: Expect) -> bool {
     }
 }
 
-/// What a read that timed out had waited for in vain; else the error itself.
+/// The cause of a read that timed out; any other error itself.
 fn cause_of(error: &Error) -> &Error {
     error
         .source()
@@ -213,7 +213,7 @@ fn cause_of(error: &Error) -> &Error {
         .unwrap_or(error)
 }
 
-/// No HEAD, no range that makes no sense, and not one request after the other.
+/// Checks that there is no HEAD, no invalid range, and no unbounded number of requests.
 fn assert_few_valid_requests(origin: &Origin) {
     let asked = origin.log().asked;
     assert!(asked.len() < MAX_ASKED, "{} requests", asked.len());
@@ -223,7 +223,7 @@ fn assert_few_valid_requests(origin: &Origin) {
     }
 }
 
-/// Asks one way, with headers.
+/// Fetches `url` in one way, with headers.
 fn fetch(
     downloader: &Downloader,
     url: &str,
@@ -253,7 +253,7 @@ fn file_config(way: Way, expected: Expect, headers: &[(&str, &str)]) -> FileConf
     config
 }
 
-/// Reads in the middle, at the beginning, and then all.
+/// Reads near the end, at the beginning, and then everything.
 fn read_file(downloader: &Downloader, url: &str, config: FileConfig) -> Result<(), Error> {
     let mut stream = downloader.open_with(url, config)?;
     let mut buf = [0; 3000];
@@ -278,7 +278,7 @@ fn read_into_sink(downloader: &Downloader, fetch: Fetch, wanted: Range<u64>) -> 
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High)?;
     let (ends, end) = mpsc::channel();
-    // A server without ranges sends the whole.
+    // A server without ranges sends the whole file.
     let sink = Collect::from_first(&ends);
     list.put(fetch, sink);
     peer.wake(Priority::High);
@@ -307,7 +307,7 @@ fn read_by_caller(downloader: &Downloader, fetch: Fetch, wanted: Range<u64>) -> 
     Ok(())
 }
 
-/// A part is all that was asked for and nothing else, or the whole.
+/// Checks that exactly the wanted part was delivered, or the whole file.
 fn assert_covers(start: u64, bytes: &[u8], wanted: Range<u64>) {
     let delivered = start..start + bytes.len() as u64;
     let is_whole = delivered.start == 0 && delivered.end >= wanted.end && delivered.end <= LEN;
@@ -331,7 +331,7 @@ const WRONG_RANGE: Expect = Fails(&[ErrorKind::WrongRange]);
 const CHANGED: Expect = Fails(&[ErrorKind::Changed]);
 const BROKEN: Expect = Fails(&[ErrorKind::Disconnected]);
 const SILENT: Expect = Fails(&[ErrorKind::Silent]);
-/// Not a body's silence: a reader's own limit comes first.
+/// The response head never ends. The read timeout may end before the limit of a silent body.
 const SILENT_OR_LATE: Expect = Fails(&[ErrorKind::Silent, ErrorKind::Protocol, ErrorKind::TimedOut]);
 const NO_HTTP: Expect = Fails(&[ErrorKind::Protocol]);
 const ENCODED: Expect = Fails(&[ErrorKind::Encoded]);
@@ -349,20 +349,20 @@ fn is_first(asked: &Asked) -> bool {
     asked.number == 0
 }
 
-/// A good answer to the second request, and from the fourth on.
+/// The trap in the first and the third response. All others are good.
 fn now_and_then(asked: &Asked, content: &Content, trap: impl FnOnce(Answer) -> Answer) -> Answer {
     let answer = file(asked, content);
     if matches!(asked.number, 0 | 2) { trap(answer) } else { answer }
 }
 
-/// What is asked for, clipped to the file, if it lies in it.
+/// The requested range, clipped to the file. `None` if there is none within it.
 fn part(asked: &Asked) -> Option<Range<u64>> {
     let (first, last) = asked.range()?;
     let end = last.map_or(LEN, |last| LEN.min(last + 1));
     (first < end).then_some(first..end)
 }
 
-/// The answer, with another `Content-Range` where it has one.
+/// A good response with another `Content-Range`, if it has one.
 fn with_range(asked: &Asked, content: &Content, range: impl FnOnce(Range<u64>) -> String) -> Answer {
     let answer = file(asked, content);
     match part(asked) {
@@ -371,7 +371,7 @@ fn with_range(asked: &Asked, content: &Content, range: impl FnOnce(Range<u64>) -
     }
 }
 
-/// A good answer after the first, which has this status.
+/// This status first, then good responses.
 fn once(asked: &Asked, content: &Content, status: u16) -> Answer {
     if is_first(asked) { busy(status) } else { file(asked, content) }
 }
@@ -380,7 +380,7 @@ fn busy(status: u16) -> Answer {
     Answer::status(status).header("Retry-After", "0")
 }
 
-/// 416 for all but the beginning.
+/// `answer` for every range that does not begin at 0.
 fn refused(asked: &Asked, content: &Content, answer: Answer) -> Answer {
     if asked.range().is_some_and(|(first, _)| first > 0) { answer } else { file(asked, content) }
 }
@@ -397,17 +397,17 @@ fn long_page() -> Content {
     Content::bytes(PAGE_TEXT.repeat(10_000).into_bytes())
 }
 
-/// Of the same length, with other bytes.
+/// A file of the same length with other bytes.
 fn other() -> Content {
     Content::bytes(vec![b'?'; LEN as usize])
 }
 
-/// What lies at `to`, behind a redirect.
+/// The file behind a redirect to `to`.
 fn redirected(asked: &Asked, content: &Content, status: u16, to: &str) -> Answer {
     if asked.path.starts_with("/real") { file(asked, content) } else { Answer::redirect(status, to) }
 }
 
-/// Behind a redirect to a place that is good for one request and then has this status.
+/// The file behind a redirect to a target that serves one request and then answers with this status.
 fn expiring(asked: &Asked, content: &Content, status: u16) -> Answer {
     if asked.path == "/track.flac" {
         return Answer::redirect(302, &format!("/real-{}", asked.number));
@@ -635,7 +635,7 @@ traps! {
         Answer::whole(content).icy().close_in_head(2)
     };
     a_response_head_split_over_packets: [Right], |asked, content| file(asked, content).split_head(7);
-    // One byte before its end, which is known: 23 bytes of status line, 24 of length, an empty line.
+    // One byte before its end: 23 bytes of status line, 24 of Content-Length, an empty line.
     a_response_head_split_in_its_end: [Right], |_, content| Answer::whole(content).split_head(48);
     interim_responses_first: [Right], |asked, content| file(asked, content).interim(103).interim(100);
     unknown_interim_responses: [Right], |asked, content| {
@@ -836,7 +836,7 @@ traps! {
     not_modified_without_a_condition: [NO_HTTP], |_, _| Answer::status(304);
     another_protocol_without_an_upgrade_request: [NO_HTTP], |_, _| Answer::status(101);
 
-    // Heads.
+    // Response heads.
     a_response_head_too_large: [NO_HTTP], |asked, content| {
         file(asked, content).header("X-Large", &"x".repeat(200_000))
     };
@@ -857,7 +857,7 @@ traps! {
     };
 }
 
-/// A byte each time.
+/// Delay between two bytes.
 const TRICKLE: Duration = Duration::from_millis(50);
 
 fn byte_by_byte() -> Answer {
@@ -869,13 +869,13 @@ fn endless_hints() -> Answer {
     Answer::raw(hints.repeat(100_000)).trickle(hints.len() as u64, TRICKLE)
 }
 
-/// The file without a tag, and with a new date each time.
+/// The file without an ETag, and with a new date in each response.
 fn dated(asked: &Asked, content: &Content) -> Answer {
     let date = format!("Sun, {:02} Nov 1994 08:49:37 GMT", asked.number % 28 + 1);
     file(asked, content).without_header("ETag").header("Last-Modified", &date)
 }
 
-/// So many redirects in front of the file.
+/// The file behind `hops` redirects.
 fn redirects(asked: &Asked, content: &Content, hops: u32) -> Answer {
     let at = asked.path.trim_start_matches('/').parse().unwrap_or(0);
     if at == hops { file(asked, content) } else { Answer::redirect(302, &format!("/{}", at + 1)) }
@@ -1029,7 +1029,7 @@ fn responses_without_a_byte_do_not_keep_a_read_waiting() {
             let origin = Origin::start(move |asked| answer(asked, &content));
             let downloader = Downloader::new(config(&[&origin], BROKEN)).unwrap();
             let mut config = file_config(Way::Window, BROKEN, &[]);
-            // Longer than any wait between two attempts, which is 8 s at most.
+            // Longer than any delay between two attempts, which is 8 s at most.
             config.read_timeout = Some(Duration::from_secs(9));
             assert_result(&read_file(&downloader, &origin.url("/a"), config), BROKEN);
             assert_few_valid_requests(&origin);

@@ -1,4 +1,4 @@
-//! A stream is indistinguishable from a file of the same bytes.
+//! A stream reads like a local file of the same bytes.
 
 mod support;
 
@@ -31,7 +31,7 @@ fn stored_in(storage: StorageConfig) -> FileConfig {
     config
 }
 
-/// Drives a stream and a file with the same steps.
+/// Compares a stream with a local file of the same bytes.
 fn compare(
     len: u64,
     config: FileConfig,
@@ -94,7 +94,7 @@ fn it_is_as_a_file_for_two_readers_over_a_network_that_fails() {
         let mut second = first.reader();
         let mut buf = vec![0; 20_000];
         for step in 0..60_u64 {
-            // One in sequence, the other one to and fro.
+            // One reader reads in sequence, the other one seeks to and fro.
             first.read_exact(&mut buf[..10_000]).unwrap();
             assert_pattern(step * 10_000, &buf[..10_000]);
             let at = step * 131_071 % 680_000;
@@ -213,7 +213,7 @@ fn reading_slower_than_the_network_never_blocks_after_the_start() {
     let mut buf = vec![0; 10_000];
     let mut position = 0;
     loop {
-        // A reader that is slower than the network: what it reads next has come.
+        // The reader is slower than the network, so the bytes that it reads next have arrived.
         handle.wait_buffered(65_536, Some(Duration::from_secs(60))).unwrap();
         let stalls = handle.stats().stalls;
         let got = stream.read(&mut buf).unwrap() as u64;
@@ -285,7 +285,7 @@ fn two_streams_of_different_priority_are_both_read() {
 #[test]
 fn parts_of_a_changed_file_are_never_joined() {
     let origin = Origin::start(move |asked| {
-        // The second request finds another file of the same length.
+        // From the second request on there is another file of the same length.
         let answer = Answer::file(asked, &Content::pattern(10_000_000));
         if asked.number == 0 { answer } else { answer.header("ETag", "\"v2\"") }
     });
@@ -376,7 +376,7 @@ fn waiting_for_bytes_to_be_buffered_fetches_them() {
     }
 }
 
-/// As an audio callback does: comes back for what is not there yet.
+/// Polls for bytes that are not there yet, as an audio callback does.
 fn try_read_all(stream: &mut windway::Stream) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), [0; 1000]);
     loop {
@@ -403,7 +403,7 @@ fn a_try_read_loads_blocks_from_disk() {
         let all = try_read_all(&mut stream);
         assert_eq!(all.len(), 4_000_000);
         assert_pattern(0, &all);
-        // What is stored stays readable, whoever reads it.
+        // Stored bytes stay readable after a cancel.
         stream.handle().cancel();
         stream.rewind().unwrap();
         assert_eq!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(Pending::OnDisk));
@@ -477,7 +477,7 @@ fn a_handle_reports_the_state_of_its_stream() {
     assert_eq!((handle.buffered().len(), handle.buffered_ahead()), (1, 0));
     stream.seek(SeekFrom::Start(100_000)).unwrap();
     assert_eq!(handle.buffered_ahead(), 200_000);
-    // The bytes are there a bit before the end is told.
+    // The end is published shortly after the last byte is stored.
     assert!(std::iter::from_fn(|| events.recv()).any(|event| event.is_end()));
     assert_eq!(handle.set_read_ahead(ReadAhead::Bytes(0)).unwrap_err().kind(), ErrorKind::InvalidConfig);
     handle.set_read_ahead(ReadAhead::Bytes(100_000)).unwrap();
@@ -499,7 +499,7 @@ fn a_network_outage_loses_no_byte() {
     let events = handle.subscribe();
     let mut buf = vec![0; 500_000];
     stream.read_exact(&mut buf).unwrap();
-    // Nothing comes over what is open, and nothing can be opened.
+    // Open connections deliver nothing, and no new one can be opened.
     origin.black_hole();
     origin.stop_listening();
     let reader = std::thread::spawn(move || {
@@ -508,13 +508,13 @@ fn a_network_outage_loses_no_byte() {
     });
     let mut failures =
         std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::Retrying { .. }));
-    // It is tried again, and again.
+    // At least two attempts fail.
     assert!(failures.by_ref().take(2).count() == 2);
     origin.listen_again();
     assert_pattern(500_000, &reader.join().unwrap());
 }
 
-/// As an audio callback does, that asks again a few milliseconds later.
+/// As an audio callback that asks again every few milliseconds.
 #[test]
 fn repeated_try_reads_respect_the_delay_between_attempts() {
     let content = Content::pattern(600_000);
@@ -531,7 +531,7 @@ fn repeated_try_reads_respect_the_delay_between_attempts() {
             [nothing, TryRead::Pending(Pending::Fetching)].contains(&stream.try_read(&mut [0; 10]).unwrap())
         );
     }
-    // Read ahead, which was given up; and for whoever waits.
+    // The opening, the prefetch that failed, and one request for the waiting reader.
     assert!(origin.log().asked.len() <= 3, "{:?}", origin.log().asked);
 }
 
@@ -582,7 +582,7 @@ fn the_last_block_of_the_longest_file_is_stored_and_evicted() {
     assert_pattern(0, &start);
 }
 
-/// Nothing but a 64-byte joint tells that a range belongs to the file, and no answer tells how long it is.
+/// Only the overlap of 64 bytes shows that a range belongs to the file, and no response but perhaps the last contains the length.
 #[test]
 fn a_file_without_a_length_or_a_validator_is_read_to_its_end() {
     for tells_at_last in [false, true] {
@@ -715,7 +715,7 @@ fn a_file_opened_later_is_fetched_without_a_read() {
 fn a_download_needs_no_reader_and_survives_an_outage() {
     let content = Content::pattern(3_000_000);
     let origin = Origin::start(move |asked| match asked.number {
-        // More than are tried for reading ahead, of which none is tried again.
+        // More failures than prefetching tolerates, and no fetch is retried.
         1..6 => Answer::status(500),
         _ => Answer::file(asked, &content),
     });
@@ -760,7 +760,7 @@ fn a_server_that_stops_serving_ranges_is_read_sequentially() {
     assert_eq!((body.len(), stream.is_seekable()), (500_000, false));
 }
 
-/// Reads `len` bytes from `offset` on, as fast as they come: from a near server faster than threads hand them over.
+/// Reads `len` bytes from `offset` on as fast as they arrive: from a near server that is faster than a hand-over between threads.
 fn read_fast(stream: &mut windway::Stream, offset: u64, len: u64) {
     let mut bytes = vec![0; 64 * 1024];
     let mut at = offset;
@@ -781,7 +781,7 @@ fn a_streaming_reader_that_stops_is_prefetched_for() {
     read_fast(&mut stream, 0, 20_000_000);
     stream.handle().wait_range(20_000_000..28_000_000, None).unwrap();
     read_fast(&mut stream, 20_000_000, 20_000_000);
-    // With a body half read by its reader.
+    // While its reader drives a body that is half read.
     drop(stream);
     downloader.stop();
     assert_eq!(downloader.stats().busy_workers, 0);
@@ -802,7 +802,7 @@ fn a_streaming_reader_that_stops_gets_no_more_than_its_read_ahead() {
         let event = events.recv().unwrap();
         running += i32::from(matches!(event, Event::Enqueued { .. })) - i32::from(event.is_end());
         let buffered = stream.handle().buffered().last().map_or(0, |range| range.end);
-        // It is filled up again when half of it is used up.
+        // Prefetching continues when half of the read-ahead is used up.
         if running == 0 && buffered >= 40_000_000 + READ_AHEAD / 2 {
             break;
         }
@@ -944,16 +944,16 @@ fn a_seek_in_a_resource_that_is_no_media_file_returns_the_error() {
             let error = stream.read(&mut [0; 100]).unwrap_err();
             assert_eq!(windway::Error::from(error).kind(), kind);
         }
-        // The opening, and a piece beside it, once each.
+        // The opening and one piece beside it for each stream.
         assert!(origin.log().asked.len() <= 30, "{} requests for {kind:?}", origin.log().asked.len());
     }
 }
 
-/// As somebody drags a slider, or a decoder searches: a few bytes at each place.
+/// As when a user drags a slider, or a decoder bisects: a few bytes at each position.
 #[test]
 fn ten_far_seeks_take_few_requests_and_connections() {
     let content = Content::pattern(1 << 30);
-    // Far enough away for a connection to be worth the rest of a piece.
+    // The latency makes it worth reading the rest of a piece to keep its connection.
     let origin = Origin::start(move |asked| Answer::file(asked, &content).latency(Duration::from_millis(10)));
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     let mut buf = [0; 4096];

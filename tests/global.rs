@@ -1,4 +1,4 @@
-//! The downloader that a process shares. In a test of its own: it has one for all its tests.
+//! The global downloader. In a file of its own, because a process has only one.
 
 use windway::{Downloader, DownloaderConfig, ErrorKind};
 
@@ -16,6 +16,6 @@ fn the_global_downloader_is_configured_before_its_first_use_and_not_after() {
     assert_eq!(workers(), 2);
     let late = Downloader::configure_global(DownloaderConfig::default()).unwrap_err();
     assert_eq!(late.kind(), ErrorKind::InvalidInput);
-    // Its last handle was dropped: it is made again, with the same options.
+    // The last handle was dropped, so the downloader is made again, with the same options.
     assert_eq!(workers(), 2);
 }

@@ -1,5 +1,5 @@
-//! No thread of windway wakes while nothing changes. Alone in its process, and one test after another: they look at all
-//! threads in it.
+//! No thread of windway wakes while nothing changes. These tests have a process of their own and run one after another, because
+//! they look at all threads of the process.
 #![cfg(target_os = "linux")]
 
 mod support;
@@ -17,7 +17,7 @@ use windway::{Fetch, Priority};
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// How often each of the threads whose names begin with `prefix` has been woken so far.
+/// Number of wake-ups so far of each thread whose name begins with `prefix`.
 fn wakes_of(prefix: &str) -> HashMap<String, u64> {
     let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let status = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
@@ -33,8 +33,8 @@ fn wakes_of(prefix: &str) -> HashMap<String, u64> {
         .collect()
 }
 
-/// Looks at two seconds in which nothing happens; a few times, for on a busy machine what had happened before may take its
-/// time to settle. Who wakes again and again is seen each time.
+/// Counts wake-ups in two seconds in which nothing happens. Repeats that a few times, because on a busy machine earlier work may
+/// take its time to settle. A thread that keeps waking is seen each time.
 fn assert_still(events: &Subscriber) {
     let mut restless = Vec::new();
     for _ in 0..5 {
@@ -59,14 +59,14 @@ fn assert_still(events: &Subscriber) {
 fn a_steady_urgent_body_wakes_only_its_reader() {
     let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
     let content = Content::pattern(1_100_000);
-    // Five and a half seconds of it.
+    // It lasts five and a half seconds.
     let origin =
         Origin::start(move |asked| Answer::file(asked, &content).trickle(4000, Duration::from_millis(20)));
     let downloader = downloader(|_| ());
     let peer = downloader.register((), Priority::High).unwrap();
     let mut body = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
     let mut buf = vec![0; 300_000];
-    // In this time the thread is told that the head has come.
+    // In this time the thread learns that the response head has arrived.
     body.read_exact(&mut buf).unwrap();
     let woken = || wakes_of("windway-hedge").values().sum::<u64>();
     let before = woken();
@@ -83,14 +83,14 @@ fn no_thread_wakes_while_nothing_changes() {
     let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
     let downloader = downloader(|config| {
         config.max_per_origin = 100;
-        // What is told as slow is an event, and wakes somebody.
+        // A report of a slow fetch would wake the subscriber.
         config.soft_timeout = Duration::from_secs(3600);
     });
     let events = downloader.subscribe();
     let _idle: Vec<PeerHandle> = (0..100).map(|_| downloader.register((), Priority::High).unwrap()).collect();
     assert_still(&events);
 
-    // All workers stand still, and a thousand fetches and peers with work are queued behind them.
+    // All workers are stalled, and a thousand peers with work are queued behind them.
     let (ends, _end) = mpsc::channel();
     let prefetches: Vec<PeerHandle> = (0..1000)
         .map(|_| {
@@ -103,11 +103,11 @@ fn no_thread_wakes_while_nothing_changes() {
         .collect();
     let unreserved = 5;
     origin.wait_until("prefetches on all workers", |log| log.sent == unreserved * 1000);
-    // What was sent may not have been told of yet.
+    // The events of what was sent may still be on their way.
     let heads = std::iter::from_fn(|| events.recv()).filter(|event| matches!(event, Event::FirstByte { .. }));
     assert_eq!(heads.take(unreserved as usize).count(), unreserved as usize);
     let queued: usize = downloader.stats().queued.iter().sum();
-    // Those that run may have more to give, and are queued for it too.
+    // Peers whose fetches run may have more to give, and are queued for that, too.
     assert!(queued + unreserved as usize >= prefetches.len(), "{queued}");
     assert_still(&events);
     origin.release();

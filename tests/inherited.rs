@@ -1,18 +1,19 @@
-//! What windway's ancestor got wrong, a test for each fault: those that need a downloader and sockets. The others are held
-//! by tests beside the code:
+//! Faults of windway's ancestor, one test for each: here are those that need a downloader and sockets. Other tests cover the rest:
 //!
 //! - strict priority without aging: `low_work_that_has_waited_too_long_comes_first_and_is_protected`, and here;
-//! - a full pool that asks nobody: `awaited_work_overtakes_silent_bodies`, and here;
-//! - ends without a writer, queued callbacks dropped: `every_fetch_ends_once_when_the_downloader_stops_in_the_midst`;
-//! - the loop that owns its handle: `the_last_handle_frees_the_peer`, `a_thousand_streams_leave_nothing_behind`;
-//! - a 2xx body at the wrong offset: `an_answer_to_another_range`, `a_server_without_ranges_is_skipped_to_the_offset`;
-//! - throughput measured for each fetch: `parallel_transfers_add_up`;
-//! - a watchdog that runs only with the loop: `a_silent_fetch_is_reported_once_and_ended_if_so_wanted`;
-//! - retries without jitter or patience: `jitter_never_leaves_its_bounds`, `the_server_is_heard_within_reason`;
-//! - the priority that stays behind: `a_promotion_goes_to_the_front_and_a_demotion_to_the_back`;
-//! - a seek that waits for the linear run: `a_far_seek_sends_one_urgent_request`;
-//! - a read that waits for the whole buffer: `a_read_returns_the_bytes_that_are_there`;
-//! - a core burnt while the pool is full: `tests/idle.rs`.
+//! - no peer is polled while all workers are busy: `urgent_fetches_preempt_silent_bodies`, and here;
+//! - fetches that never end, dropped callbacks: `every_fetch_ends_once_when_the_downloader_stops`;
+//! - a thread that owns the handle which would end it: `the_drop_of_the_last_handle_frees_the_peer`,
+//!   `a_thousand_streams_leave_no_thread_and_no_descriptor`;
+//! - a 2xx body at the wrong offset: `a_response_with_another_range_is_refused`,
+//!   `a_broken_body_without_ranges_is_requested_again_and_skipped_to_its_offset`;
+//! - throughput measured for each fetch alone: `parallel_transfers_add_up`;
+//! - a watchdog on the thread that it watches: `a_stalled_fetch_is_reported_once_and_cancelled_if_configured`;
+//! - retries without jitter and without `Retry-After`: `jitter_never_leaves_its_bounds`, `the_server_is_heard_within_reason`;
+//! - a new priority that queued fetches do not get: `a_promotion_goes_to_the_front_and_a_demotion_to_the_back`;
+//! - a seek that waits for the end of a sequential body: `a_far_seek_sends_one_urgent_request`;
+//! - a read that waits until its whole buffer is full: `a_read_returns_the_bytes_that_are_there`;
+//! - a busy loop while all workers are busy: `tests/idle.rs`.
 
 mod support;
 
@@ -32,18 +33,18 @@ fn get(origin: &Origin, path: &str) -> Fetch {
     Fetch::get(&origin.url(path)).unwrap()
 }
 
-/// Blocks until an event is as wanted.
+/// Blocks until an event is `wanted`. Returns it.
 fn await_event(events: &Subscriber, mut wanted: impl FnMut(&Event) -> bool) -> Event {
     std::iter::from_fn(|| events.recv()).find(|event| wanted(event)).unwrap()
 }
 
-/// Holds every body after 1000 bytes, until it is released.
+/// Stalls every body after 1000 bytes, until it is released.
 fn stalling() -> Origin {
     let content = Content::pattern(1_000_000);
     Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000))
 }
 
-/// It drained all demand into a batch of its own: urgent work then waited for the batch.
+/// All fetches of all peers were taken into one batch, and urgent work waited for the batch.
 #[test]
 fn a_peer_is_polled_once_for_each_free_worker_and_never_ahead() {
     struct Endless(Arc<AtomicUsize>, Fetches);
@@ -71,7 +72,7 @@ fn a_peer_is_polled_once_for_each_free_worker_and_never_ahead() {
     origin.release();
 }
 
-/// The throttle's end could be told only by the task that slept.
+/// Only the sleeping task could end the delay of prefetches.
 #[test]
 fn an_urgent_wake_ends_the_prefetch_delay_at_once() {
     let origin = Origin::serving(Content::pattern(1000));
@@ -85,10 +86,10 @@ fn an_urgent_wake_ends_the_prefetch_delay_at_once() {
     assert!(peer.execute(get(&origin, "/second")).is_ok());
     list.put(get(&origin, "/third"), collect(0).0);
     peer.wake(Priority::High);
-    origin.wait_until("the low one with the awaited wake", |log| log.asked.len() >= 3);
+    origin.wait_until("the prefetch after the urgent wake", |log| log.asked.len() >= 3);
 }
 
-/// Urgent work starved the rest for ever.
+/// Urgent work starved prefetches forever.
 #[test]
 fn a_prefetch_gets_a_worker_under_endless_urgent_fetches() {
     for workers in [1, 2, 3] {
@@ -121,7 +122,7 @@ fn a_prefetch_gets_a_worker_under_endless_urgent_fetches() {
     }
 }
 
-/// All peers were polled on each wake-up.
+/// Each wake-up polled all peers.
 #[test]
 fn a_peer_that_was_not_woken_is_never_polled() {
     struct Counts(Arc<AtomicUsize>);
@@ -143,7 +144,7 @@ fn a_peer_that_was_not_woken_is_never_polled() {
     assert_eq!((idle.len(), asked.load(Ordering::SeqCst)), (100, 0));
 }
 
-/// The channel's bound was emptied into slots without one.
+/// A bounded channel was emptied into an unbounded queue.
 #[test]
 fn the_capacity_of_a_peer_is_a_limit() {
     let content = Content::pattern(1000);
@@ -164,7 +165,7 @@ fn the_capacity_of_a_peer_is_a_limit() {
     for event in std::iter::from_fn(|| events.try_recv()) {
         match event {
             Event::Enqueued { .. } => accepted += 1,
-            // The credit comes back with the answer.
+            // The response head gives the place back.
             Event::FirstByte { .. } => accepted -= 1,
             _ => {}
         }
@@ -173,7 +174,7 @@ fn the_capacity_of_a_peer_is_a_limit() {
     assert_eq!((accepted, most), (0, 2));
 }
 
-/// With a full pool no peer was asked, and none could say that its work was urgent.
+/// While all workers were busy no peer was polled, so none could report urgent work.
 #[test]
 fn a_peer_woken_for_urgent_work_is_polled_although_all_workers_are_busy() {
     let origin = stalling();
@@ -194,7 +195,7 @@ fn a_peer_woken_for_urgent_work_is_polled_although_all_workers_are_busy() {
     origin.release();
 }
 
-/// Silence in a body counted as its end.
+/// A silent body counted as one that had ended.
 #[test]
 fn a_silent_body_has_not_ended() {
     let origin = stalling();
@@ -212,7 +213,7 @@ fn a_silent_body_has_not_ended() {
     assert_eq!(got.bytes.len(), 1000);
 }
 
-/// A full disk became an HTTP error, and was tried again in vain.
+/// A full disk became an HTTP error, which was retried in vain.
 #[test]
 fn an_error_of_a_sink_ends_its_fetch_and_is_not_retried() {
     struct Full(mpsc::Sender<Outcome>);
@@ -236,7 +237,7 @@ fn an_error_of_a_sink_ends_its_fetch_and_is_not_retried() {
     assert_eq!(origin.log().asked.len(), 1);
 }
 
-/// The imperative way ignored its own cancelling and reported no end; what failed or was cancelled reported no bytes.
+/// Bodies read by their caller ignored a cancel and reported no end. Failed and cancelled ones reported no bytes.
 #[test]
 fn a_body_read_by_its_caller_is_cancelled_and_its_bytes_are_counted() {
     let origin = stalling();
@@ -263,7 +264,7 @@ fn a_body_read_by_its_caller_is_cancelled_and_its_bytes_are_counted() {
     assert_eq!(peer.totals(), stats.totals);
 }
 
-/// The bus came after the registration, and the first events were lost.
+/// A peer got its event bus after its registration, so the first events were lost.
 #[test]
 fn a_subscriber_from_before_the_first_wake_gets_the_first_event() {
     let origin = Origin::serving(Content::pattern(1000));

@@ -12,7 +12,7 @@ use windway::{Downloader, Error, ErrorKind, Fetch, FileConfig, Priority, Stream}
 
 const LEN: u64 = 100_000;
 
-/// A downloader with one worker, which is busy with a request whose response head does not come.
+/// A downloader with one worker, which is busy with a request whose response head does not arrive.
 struct Busy {
     origin: Origin,
     downloader: Downloader,
@@ -31,7 +31,7 @@ fn busy() -> Busy {
     });
     let downloader = downloader(|config| {
         config.max_concurrent = 1;
-        // No silence ends what a test waits for.
+        // No silence timeout may end the fetches of these tests.
         config.client.silence_timeout = Duration::from_secs(3600);
     });
     let peer = downloader.register((), Priority::High).unwrap();
@@ -52,7 +52,7 @@ impl Busy {
     }
 }
 
-/// Reads on a thread of its own, which returns the error.
+/// Reads on a new thread, which returns the error.
 fn read(mut stream: Stream) -> JoinHandle<ErrorKind> {
     thread::spawn(move || {
         let error = stream.read(&mut [0; 100]).unwrap_err();
@@ -90,7 +90,7 @@ fn a_body_handed_back_by_its_reader_keeps_its_connection() {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes.len() as u64, LEN);
-    // The blocker's, and one for the whole file.
+    // One request of the busy worker, and one for the whole file.
     assert_eq!(busy.origin.log().asked.len(), 2);
     busy.end();
 }
@@ -135,7 +135,7 @@ fn the_read_timeout_holds_for_a_fetch_that_its_reader_drives() {
     let busy = busy();
     let config = FileConfig::default().read_timeout(Some(Duration::from_millis(100)));
     let reader = read(busy.open_later("/held", config));
-    // The limits of the client would let it wait for an hour.
+    // The timeouts of the client would let the read wait for an hour.
     assert_eq!(reader.join().unwrap(), ErrorKind::TimedOut);
     busy.end();
 }

@@ -1,4 +1,4 @@
-//! The link in front of the scripted origin: its arithmetic in virtual time, and that the relay keeps to it.
+//! The link in front of the scripted origin: its arithmetic in virtual time, and a relay that is never faster.
 
 mod support;
 
@@ -84,7 +84,7 @@ fn connections_share_the_bottleneck() {
     let mut bottleneck = Bottleneck::new(config);
     let second = |bytes: u64| Duration::from_secs_f64(bytes as f64 / config.rate);
     bottleneck.send(10_000, Duration::ZERO);
-    // The second one's bytes stand behind the first one's; after a rest there is nobody in front.
+    // The bytes of the second connection queue behind those of the first. After a pause the queue is empty.
     assert_eq!(bottleneck.send(5_000, Duration::ZERO), second(10_000) + second(5_000));
     assert_eq!(bottleneck.send(5_000, Duration::from_secs(1)), Duration::from_secs(1) + second(5_000));
 }
@@ -113,7 +113,7 @@ fn a_relay_is_never_faster_than_its_arithmetic_and_changes_no_byte() {
     assert_pattern(0, &get(&mut socket, MIB as usize));
     // The handshake's round trip, and half of one for the request.
     assert!(began.elapsed() >= RTT + RTT / 2 + transfer_time(config, MIB));
-    // The connection is kept, and costs no handshake again.
+    // The connection is reused, so there is no second handshake.
     assert_pattern(0, &get(&mut socket, MIB as usize));
     assert_eq!((link.connections(), origin.log().connections), (1, 1));
     assert!(link.delivered() > 2 * MIB);

@@ -1,18 +1,18 @@
-//! The wait-and-wake protocol of the downloader, tried in every interleaving: `combiner.rs` and `one_shot.rs` of
+//! The wait-and-wake protocol of the downloader in every interleaving of its threads: `combiner.rs` and `one_shot.rs` of
 //! `src/downloader/runtime/`, compiled here with loom's locks.
 //!
-//! Excluded by it, each by the test of its name:
+//! The faults that it excludes, each by tests of a similar name:
 //!
-//! - *The fact left lying.* A holds the turn and has emptied the mailbox; B leaves a fact, finds the turn taken and goes
-//!   away; A gives the turn back. A must look into the mailbox after that, not before: a turnstile that looks only
-//!   before is tried too, and loom finds this interleaving.
-//! - *The answer that goes to another.* A waits for its turn (`post_and_combine`) while others come and go: whoever has the turn
-//!   must not take A's fact along, or A sleeps until another thread has carried out what was for A to do.
-//! - *The look that shuts out.* The same with a look at the machine (`with`) in A's place, which has no fact of its own.
-//! - *The signal between the look and the sleep.* The scheduler thread reads the state, somebody changes it and signals,
-//!   the thread goes to sleep: the signal has to be kept in the slot.
-//! - *The value that comes with the deadline.* A value put just as the taker's time runs out is taken then, or stays for
-//!   the next one; it is never lost.
+//! - *The lost message.* Thread A combines and has emptied the queue. B posts a message, finds the lock taken and returns. A
+//!   unlocks. A has to check the queue after it unlocks, not before. A combiner that checks only before is tried as well, and
+//!   loom finds this interleaving.
+//! - *The message applied by another thread.* A waits for the lock (`post_and_combine`) while others post. The thread that holds
+//!   the lock must not apply A's message, or A would sleep until that thread has carried out the actions meant for A.
+//! - *The message posted beside `with`.* The same with A in `with`, which posts no message of its own.
+//! - *The signal between the check and the sleep.* The scheduler thread reads the state, another thread changes it and signals,
+//!   and the scheduler thread goes to sleep. The one-shot has to keep the signal.
+//! - *The value put at the deadline.* A value that is put when the time of the taker is over is taken then, or by the next
+//!   take. It is never lost.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -38,21 +38,21 @@ mod shim {
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T> {
         inner: loom::sync::Mutex<T>,
-        /// As `inner` is held, where `try_lock` looks. loom does not switch threads before an unlock, which only a
-        /// `try_lock` could tell from one that comes a bit later; before a store it does.
+        /// True while `inner` is locked; `try_lock` reads it. loom switches threads before a store, but not before an unlock, and
+        /// a `try_lock` has to be tried between the two.
         held: AtomicBool,
     }
 
     pub(crate) struct MutexGuard<'a, T> {
         mutex: &'a Mutex<T>,
-        /// Empty only while its thread waits.
+        /// `None` only while the thread waits on a condvar.
         guard: Option<loom::sync::MutexGuard<'a, T>>,
     }
 
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(loom::sync::Condvar);
 
-    /// What a wait with a deadline says.
+    /// Result of a wait with a deadline.
     pub(crate) struct TimedOut;
 
     impl TimedOut {
@@ -99,13 +99,13 @@ mod shim {
         type Target = T;
 
         fn deref(&self) -> &T {
-            self.guard.as_deref().expect("not while it waits")
+            self.guard.as_deref().expect("no access during a wait")
         }
     }
 
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.guard.as_deref_mut().expect("not while it waits")
+            self.guard.as_deref_mut().expect("no access during a wait")
         }
     }
 
@@ -123,7 +123,7 @@ mod shim {
             guard.mutex.held.store(true, Ordering::SeqCst);
         }
 
-        /// The deadline comes while anybody may run, and before any notification.
+        /// Times out before any notification, after any other thread may have run.
         pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> TimedOut {
             drop(guard.release());
             loom::thread::yield_now();
@@ -141,12 +141,12 @@ fn add(sum: &mut u32, messages: &mut Vec<u32>) {
     *sum += messages.drain(..).sum::<u32>();
 }
 
-/// The sum, looked at without taking facts in.
+/// The sum. Panics if a message was not applied.
 fn sum_of(sum: &Sum) -> u32 {
-    sum.with(|sum| *sum, |_, _| unreachable!("a message was left lying"), |()| ())
+    sum.with(|sum| *sum, |_, _| unreachable!("a message was lost"), |()| ())
 }
 
-/// Tries every interleaving with so many switches at places where a thread could have gone on; all, if `None`.
+/// Tries every interleaving with up to `preemptions` switches away from a thread that could continue; all of them if `None`.
 fn model(preemptions: Option<usize>, check: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = preemptions;
@@ -304,17 +304,17 @@ fn a_value_put_at_the_deadline_is_not_lost() {
     });
 }
 
-/// Looks into the mailbox before it gives the turn back, and not after: what the real one must not be.
+/// A wrong combiner: it checks the queue before it unlocks, and not afterwards.
 #[derive(Default)]
 struct Forgetful {
     posted: shim::Mutex<Vec<u32>>,
-    turn: shim::Mutex<u32>,
+    sum: shim::Mutex<u32>,
 }
 
 impl Forgetful {
     fn post(&self, message: u32) {
         self.posted.lock().push(message);
-        let Some(mut sum) = self.turn.try_lock() else { return };
+        let Some(mut sum) = self.sum.try_lock() else { return };
         loop {
             let mut messages = std::mem::take(&mut *self.posted.lock());
             if messages.is_empty() {
@@ -326,7 +326,7 @@ impl Forgetful {
 }
 
 #[test]
-#[should_panic(expected = "a message was left lying")]
+#[should_panic(expected = "a message was lost")]
 fn loom_finds_the_lost_message_of_a_combiner_that_does_not_check_again() {
     model(None, || {
         let sum = Arc::new(Forgetful::default());
@@ -336,6 +336,6 @@ fn loom_finds_the_lost_message_of_a_combiner_that_does_not_check_again() {
         };
         sum.post(10);
         other.join().unwrap();
-        assert!(sum.posted.lock().is_empty(), "a message was left lying");
+        assert!(sum.posted.lock().is_empty(), "a message was lost");
     });
 }

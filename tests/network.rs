@@ -1,5 +1,5 @@
-//! The network changes, swallows and holds back: connections that die in silence, hosts and names that never answer. What
-//! waits for them goes on over others, and nothing is left behind.
+//! Network changes, silently dead connections, and hosts that never answer. Fetches continue over other connections, and no
+//! connection is left behind.
 
 mod support;
 
@@ -18,7 +18,7 @@ use windway::event::Event;
 use windway::radio::RadioEvent;
 use windway::{Fetch, Priority, RadioConfig};
 
-/// An address at which nobody accepts and the queue is full: a connect to it hangs.
+/// An address whose accept queue is full and never emptied: a connect to it hangs.
 struct BlackHole {
     address: SocketAddr,
     _listener: Socket,
@@ -48,7 +48,7 @@ fn idle_connections_are_closed_at_their_age_without_a_request() {
     downloader.preconnect(&origin.url("/"), 2).unwrap();
     origin.wait_until("its connections", |log| log.connections >= 2);
     origin.wait_until("the end of all", |log| log.open == 0);
-    // Served again, by a new one, which ends as well.
+    // A new connection serves the next request, and is closed at its age, too.
     let before = origin.log().connections;
     read_all(&peer, get(&origin, "/a"));
     origin.wait_until("the end of all, once more", |log| log.connections > before && log.open == 0);
@@ -102,7 +102,7 @@ fn dead_connections_cost_one_hedging_delay_and_are_not_used_again() {
         let downloader = patient_downloader(&origin);
         let peer = downloader.register((), Priority::High).unwrap();
         read_all(&peer, get(&origin, "/first"));
-        // One that has answered, and two that were opened ahead.
+        // One that has answered, and two preconnected ones.
         downloader.preconnect(&origin.url("/"), 3).unwrap();
         downloader.await_preconnects();
         assert_eq!(downloader.stats().connections_idle, 3);
@@ -133,7 +133,7 @@ fn an_urgent_request_on_a_silent_new_connection_is_hedged() {
     assert_eq!(body.len(), 100_000);
     assert_pattern(0, &body);
     assert_eq!(origin.log().asked.len(), 3);
-    // The losers are closed.
+    // The superseded connections are closed.
     origin.wait_until("one connection", |log| log.open == 1);
 }
 
@@ -150,7 +150,7 @@ fn a_handshake_that_is_never_answered_is_hedged() {
     let fetch = Fetch::get(&url).unwrap().epoch(&epoch);
     let asker = thread::spawn(move || other.execute(fetch).map(drop));
     let accepted: Vec<TcpStream> = silent.incoming().take(2).map(Result::unwrap).collect();
-    // Both are released at once.
+    // Both attempts end at once.
     epoch.cancel();
     assert!(asker.join().unwrap().unwrap_err().is_cancelled());
     for mut socket in accepted {
@@ -173,7 +173,7 @@ fn a_prefetch_on_a_silent_new_connection_is_hedged_when_it_becomes_urgent() {
     list.put(get(&origin, "/a"), sink);
     peer.wake(Priority::Low);
     origin.wait_until("the request", |log| log.asked.len() == 1);
-    // Longer than an urgent one would have waited.
+    // An urgent request would have been hedged in this time.
     assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
     assert_eq!(origin.log().asked.len(), 1);
     let request = std::iter::from_fn(|| events.try_recv()).find_map(|event| match event {
@@ -222,7 +222,7 @@ fn an_error_of_the_hedged_request_does_not_end_the_first_one() {
     assert_eq!(origin.log().asked.len(), 3);
 }
 
-/// As after a change of network in mid-body.
+/// As after a network change within a body.
 #[test]
 fn a_silent_body_continues_over_a_new_connection() {
     for tls in [false, true] {
@@ -274,7 +274,7 @@ fn a_silent_body_that_resumes_before_its_hedged_request_is_kept() {
     assert_eq!(body.len(), 100_000);
     assert_pattern(0, &body);
     assert_eq!(origin.log().asked.len(), 2);
-    // The other one is closed.
+    // The hedged request's connection is closed.
     origin.wait_until("one connection", |log| log.open == 1);
 }
 
@@ -329,7 +329,7 @@ fn a_radio_whose_connection_dies_silently_continues_on_a_new_one() {
         Station { audio: Content::endless(), interval: 1000, every: 100, titles: vec!["One", "Two"] };
     let origin = Origin::start(move |asked| match asked.connection {
         0 => Answer::station(asked, &station).stall_after(40_000),
-        // It answers, and is silent: the next one is.
+        // This connection answers and falls silent as well. The next one is fine.
         1 => Answer::station(asked, &station).stall_after(0),
         _ => Answer::station(asked, &station),
     });
@@ -348,6 +348,6 @@ fn a_radio_whose_connection_dies_silently_continues_on_a_new_one() {
     assert_pattern(0, &audio[..discontinuity]);
     assert_pattern(0, &audio[discontinuity..]);
     assert_eq!(origin.log().asked.len(), 3);
-    // The silent ones are closed.
+    // The silent connections are closed.
     origin.wait_until("one connection", |log| log.open == 1);
 }

@@ -1,4 +1,4 @@
-//! What a file is opened with: its beginning and its end, side by side, and both stay.
+//! Opening a file requests its beginning and its end in parallel. Both stay stored.
 
 mod support;
 
@@ -24,7 +24,7 @@ fn read_at(stream: &mut Stream, position: u64, len: usize) {
     assert_pattern(position, &bytes);
 }
 
-/// Answers the first request when the suffix request has come, so that it is the first one that has to wait.
+/// Answers the first request after the suffix request has arrived, so that the first one has to wait.
 fn slow_origin(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
     let (has_come, changed) = (Mutex::new(false), Condvar::new());
     Origin::start(move |asked| {

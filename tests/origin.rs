@@ -1,4 +1,4 @@
-//! The scripted server misbehaves as it was told to, byte for byte: what other tests rest on.
+//! The scripted server misbehaves exactly as configured, byte for byte. The other tests depend on that.
 
 mod support;
 
@@ -16,7 +16,7 @@ fn ask(origin: &Origin) -> TcpStream {
     socket
 }
 
-/// All that comes until the connection ends, and how it ends.
+/// All bytes until the connection ends, and the error that ended it.
 fn rest(mut socket: TcpStream) -> (String, Option<ErrorKind>) {
     let mut bytes = Vec::new();
     let end = socket.read_to_end(&mut bytes).err().map(|error| error.kind());
@@ -58,7 +58,7 @@ fn a_stalled_response_head_continues_when_it_is_released() {
 fn a_split_response_head_is_sent_in_two_segments() {
     let origin = Origin::start(|_| digits().split_head(2).icy().close_when_idle());
     assert_eq!(rest(ask(&origin)).0, "ICY 200 OK\r\nContent-Length: 10\r\n\r\n0123456789");
-    // A reader that is late finds both at once.
+    // A late reader gets both segments at once.
     assert!((0..100).any(|_| ask(&origin).read(&mut [0; 100]).unwrap() == 2));
 }
 

@@ -1,4 +1,4 @@
-//! A player can tell what has ended from what has failed from what was closed.
+//! A player can distinguish a stream that ended, one that failed, and one that was closed.
 
 mod support;
 
@@ -16,7 +16,7 @@ use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio,
 
 const LEN: u64 = 1 << 20;
 
-/// Longer than anything takes on any machine.
+/// Time limit of waits, reached only by a hang.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn downloader() -> Downloader {
@@ -37,7 +37,7 @@ fn open(
     (downloader().open_with(&origin.url("/a"), config).unwrap(), origin)
 }
 
-/// Waits for the event of a failure.
+/// Blocks until a failure is published. Returns its position and error.
 fn await_failure(events: &Subscriber) -> (u64, Error) {
     while let Some(event) = events.recv_timeout(PATIENCE) {
         if let Event::StreamFailed { position, error } = event {
@@ -66,7 +66,7 @@ fn a_reader_at_the_end_has_ended_until_it_seeks() {
     let handle = stream.handle();
     std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
     assert_eq!(handle.phase(), Phase::Ended);
-    // A seek to where it is goes nowhere.
+    // A seek to the same position changes nothing.
     stream.seek(SeekFrom::Start(LEN)).unwrap();
     assert_eq!((stream.read(&mut []).unwrap(), handle.phase()), (0, Phase::Ended));
     stream.seek(SeekFrom::Start(5)).unwrap();
@@ -94,7 +94,7 @@ fn a_403_fails_a_stream_with_its_error_and_position() {
     let (position, failure) = await_failure(&events);
     assert_eq!((position, failure.status(), failure.url()), (900_000, Some(403), error.url()));
     assert_eq!(count_failures(&events), 0);
-    // What is stored is read, and the next read where nothing is fails again, and tells of it again.
+    // The next read of a part that is not stored fails again, and publishes it again.
     stream.seek(SeekFrom::Start(900_000)).unwrap();
     assert_eq!(handle.phase(), Phase::Failed);
     stream.read_exact(&mut [0; 10]).unwrap_err();
@@ -122,7 +122,7 @@ fn a_download_without_a_reader_fails_with_its_position() {
     assert_eq!(error.status(), Some(403));
     assert_eq!(handle.buffered().first().map(|stored| stored.end), Some(position));
     assert_eq!((handle.phase(), handle.last_error().unwrap().status()), (Phase::Failed, Some(403)));
-    // Reading what is stored changes nothing; a wait has it fetched again.
+    // Reading stored bytes changes nothing. A wait requests the rest again.
     stream.read_exact(&mut [0; 100]).unwrap();
     assert_eq!(handle.phase(), Phase::Failed);
     is_down.store(false, Ordering::Release);
@@ -162,7 +162,7 @@ fn a_read_after_a_timed_out_one_retries() {
     assert_eq!(await_failure(&events).1.kind(), ErrorKind::TimedOut);
     is_silent.store(false, Ordering::Release);
     let mut got = 0;
-    // However slow the machine is.
+    // Repeated, because a slow machine may exceed the read timeout.
     while got == 0 {
         got = stream.read(&mut [0; 10]).unwrap_or(0);
     }

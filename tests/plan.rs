@@ -1,4 +1,5 @@
-//! The plan of `src/source/file/plan.rs` in the simulator: held to its aims over 20 networks and 8 scenes.
+//! The plan of `src/source/file/plan.rs` in the simulator, over 20 networks and 8 scenes: how long readers stall, and how many
+//! bytes are fetched in vain.
 
 #[path = "../src/source/file/bisection.rs"]
 mod bisection;
@@ -54,13 +55,13 @@ fn the_plan_stalls_and_wastes_no_more_than_allowed() {
             let piece = net.rate.clamp(65_536.0, 4_194_304.0);
             let spare = (16 << 20) as f64 * scene.readers.len() as f64 + piece * jumps;
             let wasted = ours.fetched.saturating_sub(ours.read) as f64;
-            // Readers that wait at once share the network, where the best serves one after the other.
+            // Readers that wait at the same time share the network. The ideal plan serves one after the other.
             let shared = best.stalled * scene.readers.len() as f64;
-            // A round trip for each jump; and the best knows where each run ends: up to there a plan can't, and what it asks
-            // for beyond shares the network. That is the least piece once, and the least lead for each jump.
+            // A round trip for each jump. The ideal plan knows where each sequential run ends. A real plan does not, and what it
+            // requests beyond the end shares the network: the smallest piece once, and the smallest pipeline lead for each jump.
             let beyond = (65_536.0 + 16_384.0 * jumps) / net.rate;
-            // The best has one connection that is past its slow start. Here the pieces of a sequence take turns on two, and on a
-            // new one the first 64 KiB come in three flights, unless the link is full before.
+            // The ideal plan has one connection that is past its slow start. Here the pieces of a run alternate between two, and on
+            // a new connection the first 64 KiB take three flights, unless fewer fill the link.
             let flights = 2.0 * (net.rate * net.rtt / INITIAL_WINDOW).log2().clamp(0.0, 2.0);
             let allowed = shared + (net.rtt * (1.0 + flights) + net.jitter) * jumps + beyond;
             if ours.stalled > allowed + 1e-6 {
@@ -81,7 +82,7 @@ fn the_plan_stalls_and_wastes_no_more_than_allowed() {
     assert!(missed.is_empty(), "{} missed:\n{}", missed.len(), missed.join("\n"));
 }
 
-/// A file that notes what is read of it.
+/// A file that records its reads.
 struct Noting {
     file: File,
     at: u64,

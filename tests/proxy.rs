@@ -1,4 +1,4 @@
-//! Streams through an HTTP proxy: the same bytes, and none of the proxy's choosing.
+//! Streams through an HTTP proxy deliver the same bytes, and none that the proxy has changed.
 
 mod support;
 
@@ -13,7 +13,7 @@ use support::{Answer, Asked, Content, Origin};
 use windway::downloader::PeerHandle;
 use windway::{Downloader, Error, ErrorKind, Fetch, Priority, Response};
 
-/// Longer than all buffers on its way.
+/// Longer than all buffers between the origin and the caller.
 const LONG: u64 = 3_000_000;
 
 fn through(proxy: &Proxy, origins: &[&Origin]) -> Downloader {
@@ -38,7 +38,7 @@ fn get(peer: &PeerHandle, origin: &Origin, path: &str) -> Result<Response, Error
     peer.execute(Fetch::get(&origin.url(path)).unwrap())
 }
 
-/// Reads in buffers of so many bytes to the end, or to an error.
+/// Reads with buffers of `len` bytes, to the end or an error.
 fn read_in(response: &mut Response, len: usize) -> (Vec<u8>, Result<(), Error>) {
     let (mut body, mut buf) = (Vec::new(), vec![0; len]);
     loop {
@@ -62,7 +62,7 @@ fn a_body_through_a_proxy_is_exact_in_reads_of_any_length() {
             assert_eq!(body.len() as u64, LONG);
             assert_pattern(0, &body);
         }
-        // One tunnel served them all.
+        // One tunnel served all of them.
         assert_eq!(proxy.log().connects.len(), 1);
         assert_eq!(origin.log().connections, 1);
         assert_eq!(downloader.stats().connections_dialled, 1);
@@ -147,7 +147,7 @@ fn a_tunnel_is_reused_for_its_own_origin_only() {
     assert_eq!(downloader.stats().connections_idle, 2);
 }
 
-/// What is asked of the proxy's own address must not find a tunnel of the proxy's.
+/// A request to the address of the proxy must not use a tunnel through the proxy.
 #[test]
 fn an_origin_at_the_address_of_the_proxy_gets_no_tunnel_to_another() {
     let origin = Origin::start(serve_long);
@@ -155,7 +155,7 @@ fn an_origin_at_the_address_of_the_proxy_gets_no_tunnel_to_another() {
     let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
     let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), 64 * 1024);
     assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
-    // The proxy takes no request of this kind, but it is asked for a tunnel to itself.
+    // The proxy serves no such request, but it is asked for a tunnel to itself.
     get(&peer, &origin, "/a").unwrap();
     let to_itself = peer.execute(Fetch::get(&format!("{}/a", proxy.url())).unwrap());
     assert!(to_itself.is_err());

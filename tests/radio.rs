@@ -1,4 +1,4 @@
-//! Radio: exact audio, titles at their places, and no end that the station did not mean.
+//! Radio: exact audio, exact title positions, and no end but the one that the station means.
 
 mod support;
 
@@ -18,7 +18,7 @@ use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio,
 
 const TITLES: [&str; 3] = ["One - First", "It's; the 'second'", "Drei - Größer"];
 
-/// Longer than anything takes on any machine.
+/// Time limit of waits, reached only by a hang.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
 fn downloader() -> Downloader {
@@ -47,7 +47,7 @@ fn open(downloader: &Downloader, origin: &Origin, change: impl FnOnce(&mut Radio
     downloader.open_radio(&origin.url("/live"), config(change)).unwrap()
 }
 
-/// A radio that receives what `answer` makes of a station.
+/// A radio of a station whose responses are made by `answer`.
 fn tune(
     answer: impl Fn(&Asked, &Station) -> Answer + Send + Sync + 'static,
     change: impl FnOnce(&mut RadioConfig),
@@ -64,14 +64,14 @@ fn read_exactly(radio: &mut Radio, len: usize) -> Vec<u8> {
     audio
 }
 
-/// Reads up to the error that ends it.
+/// Reads to the next error.
 fn read_to_error(radio: &mut Radio) -> (Vec<u8>, Error) {
     let mut audio = Vec::new();
     let error = radio.read_to_end(&mut audio).unwrap_err();
     (audio, Error::from(error))
 }
 
-/// The next event that `look` makes something of.
+/// Blocks until `look` returns something for an event.
 fn await_event<T>(
     events: &windway::event::Subscriber<RadioEvent>,
     mut look: impl FnMut(RadioEvent) -> Option<T>,
@@ -122,7 +122,7 @@ fn now_playing_is_the_title_at_the_reader() {
     let origin = Origin::start(move |asked| Answer::station(asked, &station));
     let mut radio = open(&downloader(), &origin, |config| config.ahead = 200_000);
     let handle = radio.handle();
-    // All is there long before it is read.
+    // The audio is stored before it is read.
     handle.wait_buffered(100_000, PATIENCE).unwrap();
     assert_eq!(playing(&handle), None);
     read_exactly(&mut radio, 999);
@@ -148,7 +148,7 @@ fn the_icy_status_line_of_shoutcast_is_understood() {
     assert!(playing(&radio.handle()).is_some());
 }
 
-/// What servers send ahead of a body with a block after each 1000 bytes.
+/// Response heads of servers that send a metadata block after each 1000 bytes.
 const HEADS: [(&str, &str); 7] = [
     (
         "SHOUTcast 1.9",
@@ -204,7 +204,7 @@ fn response_heads_of_real_servers_are_understood_also_over_tls() {
     let trusting = downloader_with(|config| config.client.extra_roots.push(tls.root_pem()));
     for origin in [Origin::start(answer), tls] {
         for (number, (server, _)) in HEADS.iter().enumerate() {
-            // SHOUTcast has its stream there, and a page for browsers at the root.
+            // SHOUTcast serves its stream at this path, and an HTML page for browsers at the root.
             let url = origin.url(&format!("/;{number}"));
             let mut radio = trusting.open_radio(&url, config(|_| ())).unwrap();
             assert_pattern(0, &read_exactly(&mut radio, 150_000));
@@ -218,7 +218,7 @@ fn response_heads_of_real_servers_are_understood_also_over_tls() {
     }
 }
 
-/// As AzuraCast and panels do it: from a pretty name to where the stream is, over TLS, in chunks.
+/// As AzuraCast does: a redirect from a short name to the stream, which is sent over TLS in chunks.
 #[test]
 fn a_station_behind_a_redirect_to_tls_has_titles() {
     let station = station(1000, 100);
@@ -231,7 +231,7 @@ fn a_station_behind_a_redirect_to_tls_has_titles() {
     assert!(playing(&radio.handle()).is_some());
 }
 
-/// SHOUTcast says 401 while it has no source, and 400 while it is full.
+/// SHOUTcast answers 401 while it has no source, and 400 while it is full.
 #[test]
 fn shoutcast_without_a_source_is_retried() {
     let (mut radio, origin) = tune(
@@ -272,7 +272,7 @@ fn titles_are_requested_from_another_host_without_the_users_headers() {
     assert_eq!((asked[0].header("x-secret"), asked[0].header("icy-metadata")), (None, Some("1")));
 }
 
-/// Three breaks of different kinds; after each the audio begins anew, at a place that is told.
+/// Three breaks of different kinds. After each the audio begins again, at the position that is published.
 #[test]
 fn a_lost_connection_is_followed_by_a_discontinuity_and_more_audio() {
     let (mut radio, origin) = tune(
@@ -343,7 +343,7 @@ fn a_connection_below_the_minimum_rate_is_replaced_when_the_reader_stalls() {
         },
     );
     let events = radio.handle().subscribe();
-    // Nobody waits for it: it may be as slow as it likes.
+    // No reader waits, so the connection may be slow.
     radio.handle().wait_buffered(2000, PATIENCE).unwrap();
     assert_eq!(origin.log().asked.len(), 1);
     read_exactly(&mut radio, 200_000);
@@ -355,7 +355,7 @@ fn a_connection_below_the_minimum_rate_is_replaced_when_the_reader_stalls() {
     assert_eq!(origin.log().asked.len(), 2);
 }
 
-/// What is permanent comes after what is stored, and again with every read.
+/// A permanent error is returned after the stored audio, and by every later read.
 fn ends_after_the_buffer(answer: Answer, change: impl FnOnce(&mut RadioConfig)) -> Error {
     let (mut radio, _origin) = tune(
         move |asked, station| match asked.number {
@@ -467,7 +467,7 @@ fn a_radio_gives_up_after_the_configured_time() {
     assert_eq!(read_to_error(&mut radio).1.kind(), ErrorKind::Status(500));
 }
 
-/// Audio that nobody reads: the server is held back, and nothing is lost.
+/// Flow control slows the server while its audio is not read, and no byte is lost.
 #[test]
 fn a_paused_reader_slows_the_server_down() {
     const SYSTEM_BUFFERS: u64 = 24 << 20;
@@ -478,7 +478,7 @@ fn a_paused_reader_slows_the_server_down() {
     });
     let handle = radio.handle();
     handle.wait_buffered(ahead - 32 * 1024, PATIENCE).unwrap();
-    // Meanwhile a stream takes a hundred megabytes: the server would have sent as much here.
+    // Meanwhile a file of a hundred megabytes is read. The station would have sent as much without flow control.
     let elsewhere = Origin::serving(Content::pattern(100_000_000));
     let mut file = downloader().open(&elsewhere.url("/file")).unwrap();
     assert_eq!(std::io::copy(&mut file, &mut std::io::sink()).unwrap(), 100_000_000);
@@ -509,10 +509,10 @@ fn a_long_pause_continues_at_the_live_edge() {
         _ => None,
     };
     assert_eq!(await_event(&events, paused), 1000);
-    origin.wait_until("connection let go", |log| log.open == 0);
+    origin.wait_until("closed connection", |log| log.open == 0);
     let edge = handle.window().end;
 
-    // The first byte of another connection, at the place that is told.
+    // The first byte of another connection, at the published position.
     assert_pattern(0, &read_exactly(&mut radio, 50_000));
     let skipped = await_event(&events, |event| match event {
         RadioEvent::Skipped { from, to } => Some((from, to)),
@@ -522,7 +522,7 @@ fn a_long_pause_continues_at_the_live_edge() {
     assert_eq!(await_event(&events, discontinuity), edge);
     assert_eq!(handle.position(), edge + 50_000);
 
-    // Who seeks instead wants what is stored.
+    // A seek reads the stored audio instead.
     await_event(&events, paused);
     let from = handle.position();
     radio.seek(SeekFrom::Current(-40_000)).unwrap();
@@ -579,7 +579,7 @@ fn a_seek_moves_within_the_window_only() {
     assert_pattern(window.start + 21_000, &read_exactly(&mut radio, 2_000_000));
 }
 
-/// A seek into what is just being forgotten is refused or served, never another byte.
+/// A seek to bytes that are about to be evicted is refused or served, but never with wrong bytes.
 #[test]
 fn a_window_that_moves_on_never_serves_a_wrong_byte() {
     let (mut radio, _origin) = tune(Answer::station, |config| {
@@ -621,7 +621,7 @@ fn an_interrupt_ends_a_read_and_the_radio_continues() {
     let reader = std::thread::spawn(move || {
         let (audio, error) = read_to_error(&mut radio);
         assert_eq!((audio.len(), error.kind()), (1000, ErrorKind::Interrupted));
-        // None waits until it is resumed, and what is stored is served.
+        // No read waits until it is resumed, and stored audio is served.
         assert_eq!(read_to_error(&mut radio).1.kind(), ErrorKind::Interrupted);
         radio.seek(SeekFrom::Start(0)).unwrap();
         assert_pattern(0, &read_exactly(&mut radio, 1000));
@@ -670,7 +670,7 @@ fn a_read_that_times_out_names_the_cause_and_the_radio_continues() {
     assert_pattern(0, &audio);
 }
 
-/// Wherever its thread is, a radio's drop ends it: with limits that no test outlasts.
+/// With timeouts of an hour, so that only the drop can end the radio.
 #[test]
 fn a_drop_returns_at_once_whatever_the_thread_does() {
     let downloader = downloader_with(|config| {
@@ -695,14 +695,14 @@ fn a_drop_returns_at_once_whatever_the_thread_does() {
                 _ => origin.wait_until("request", |log| log.asked.len() > before),
             }
             drop(radio);
-            // Its handles do not wait for it, nor for what a window never holds.
+            // Waits of its handles end, and none waits for more than the window can hold.
             let ended = handle.wait_buffered(4_161_536, None);
             assert!(ended.map_or_else(|error| error.is_cancelled(), |()| path == "/full"));
             assert_eq!(handle.wait_buffered(4_161_537, None).unwrap_err().kind(), ErrorKind::InvalidInput);
             assert!(matches!(handle.subscribe().last(), Some(RadioEvent::Ended { .. })));
         }
     }
-    // An answer that was read to its end has left its connection for the next one.
+    // The connection of a response that was read to its end is in the pool.
     drop(downloader);
     origin.wait_until("closed connection", |log| log.open == 0);
 }
@@ -751,7 +751,7 @@ const OGG: &[u8] = include_bytes!("data/track.ogg");
 const FLAC: &[u8] = include_bytes!("data/track.flac");
 const MP3: &[u8] = include_bytes!("data/track.mp3");
 
-/// A station that plays a track from its start on each connection: up to these bytes of it in turn, and then no more.
+/// A station that plays a track from its start on each connection, up to the next of `cuts`, and answers 410 after the last.
 fn cut_station(track: &'static [u8], cuts: &[usize]) -> Origin {
     let (content, cuts) = (Content::bytes(track), cuts.to_vec());
     Origin::start(move |asked| {
@@ -763,7 +763,7 @@ fn cut_station(track: &'static [u8], cuts: &[usize]) -> Origin {
     })
 }
 
-/// All that a decoder makes of a source, up to its end or where it is cut.
+/// All samples of a source, up to its end or to the cut.
 fn decode<'s>(source: Box<dyn MediaSource + 's>) -> Result<Vec<f32>, SymphoniaError> {
     let is_cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
     let mut decoding = match Decoding::try_open(source) {
@@ -782,10 +782,10 @@ fn decode<'s>(source: Box<dyn MediaSource + 's>) -> Result<Vec<f32>, SymphoniaEr
     }
 }
 
-/// Cuts in headers, in pages and frames, between them, and none.
+/// Cuts within headers, within and between pages and frames, and no cut.
 #[test]
 fn each_connection_is_decoded_as_its_own_file_if_reads_end_at_discontinuities() {
-    // Side by side: most of it is waits before new connections.
+    // In parallel: most of the time is delays before new connections.
     std::thread::scope(|scope| {
         scope.spawn(|| decode_between_cuts(OGG, [20_000, 2000, 30_000, OGG.len(), 100]));
         scope.spawn(|| decode_between_cuts(FLAC, [20_000, 100, 100_000, FLAC.len(), 100]));
@@ -798,18 +798,18 @@ fn decode_between_cuts(track: &'static [u8], cuts: [usize; 5]) {
     let mut radio =
         open(&downloader(), &origin, |config| config.on_discontinuity = OnDiscontinuity::EndOfStream);
     for (number, cut) in cuts.iter().enumerate().take(cuts.len() - 1) {
-        // Headers that are cut may be an error, of the file too.
+        // Cut headers may be an error, also for the file.
         let heard = decode(Box::new(LentSource(&mut radio))).unwrap_or_default();
         let expected = decode(Box::new(Cursor::new(&track[..*cut]))).unwrap_or_default();
         assert!(heard == expected, "{} samples, not {}, up to {cut}", heard.len(), expected.len());
         assert_eq!(radio.handle().position(), cuts[..=number].iter().sum::<usize>() as u64);
         assert!(radio.handle().pass_discontinuity());
     }
-    // What ends the radio is no cut.
+    // The end of the radio is an error and not another discontinuity.
     assert!(matches!(decode(Box::new(LentSource(&mut radio))), Err(SymphoniaError::IoError(_))));
 }
 
-/// A new Ogg stream begins on each connection, as it does at each title: decoders know that.
+/// A new Ogg stream begins on each connection, as at each title of chained Ogg, which decoders support.
 #[test]
 fn a_decoder_of_chained_ogg_plays_across_discontinuities() {
     const CUTS: &[usize] = &[20_000, 10_100, 30_000, OGG.len()];
@@ -850,7 +850,7 @@ fn reads_end_at_each_discontinuity_until_it_is_passed() {
     read_part(&mut radio, &FLAC[..1000]);
     assert_eq!(handle.position(), 31_000);
 
-    // Over both discontinuities once more; who asks where it is changes nothing, who goes to a discontinuity begins there.
+    // Across both discontinuities again. A seek to the current position changes nothing. A seek to a discontinuity passes it.
     assert_eq!(radio.seek(SeekFrom::Start(29_990)).unwrap(), 29_990);
     read_part(&mut radio, &FLAC[29_990..30_000]);
     let nowhere = SeekFrom::Current(0);
@@ -896,7 +896,7 @@ fn a_file_with_unrequested_titles_in_it_is_refused_with_advice() {
             let short = short.clone();
             Box::new(move |_| Answer::whole(&short).header("Icy-MetaInt", "16000"))
         }),
-        // Where the titles of a part lie can't even be told.
+        // The positions of the titles in a part cannot even be known.
         ("a part", Box::new(move |asked| Answer::file(asked, &short).header("icy-metaint", "16000"))),
     ];
     for (what, answer) in answers {

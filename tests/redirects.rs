@@ -1,5 +1,4 @@
-//! Where a redirect led is remembered, and left when it does not serve any more; and servers that play by one request for
-//! the whole, but not by ranges.
+//! The target of a redirect is remembered, and replaced when it fails. And servers that refuse ranges, but serve the whole file.
 
 mod support;
 
@@ -16,7 +15,7 @@ use windway::{ErrorKind, Fetch, FileConfig, Priority, Stream};
 
 const LEN: u64 = 3_000_000;
 
-/// What is asked for in pieces, some of them at places that nobody has fetched before.
+/// Reads `len` bytes at `position`, and checks them.
 fn read_at(stream: &mut Stream, position: u64, len: usize) {
     stream.seek(SeekFrom::Start(position)).unwrap();
     let mut buf = vec![0; len];
@@ -30,7 +29,7 @@ fn error_at(stream: &mut Stream, position: u64) -> windway::Error {
     windway::Error::from(stream.read(&mut [0; 100]).unwrap_err())
 }
 
-/// No more than a look at what is asked for, so that each seek is a request.
+/// A short read-ahead, so that each seek causes a request.
 fn short_config() -> FileConfig {
     let mut config = FileConfig::default();
     config.read_ahead = ReadAhead::Bytes(64 * 1024);
@@ -49,7 +48,7 @@ fn a_new_redirect_target_is_requested_first_from_then_on() {
     assert_leaves_target("a page", login);
 }
 
-/// The first target answers as `expired` does from its second request on, and the original URL leads to another one by then.
+/// The first target answers with `expired` from its second request on. The original URL redirects to another target then.
 fn assert_leaves_target(how: &str, expired: impl Fn() -> Answer + Send + Sync + 'static) {
     let content = Content::pattern(LEN);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
@@ -64,7 +63,7 @@ fn assert_leaves_target(how: &str, expired: impl Fn() -> Answer + Send + Sync + 
     }
     let paths = paths(&origin);
     let asked = |path: &str| paths.iter().filter(|asked| *asked == path).count();
-    // The opening, and the one request that finds it expired: pieces that run side by side may both find out.
+    // The opening, and the request that finds the target expired. Two parallel pieces may both find that.
     assert!(asked("/signed1") <= 3, "{how}: {paths:?}");
     assert!(asked("/song") <= 3, "{how}: {paths:?}");
     assert!(asked("/signed2") >= 4, "{how}: {paths:?}");
@@ -85,7 +84,7 @@ fn an_html_page_at_the_new_redirect_target_is_an_error() {
     assert_eq!(error.kind(), ErrorKind::NotMedia);
 }
 
-/// Of a script that takes the part for all there is.
+/// As of a script that takes each part for the whole file.
 #[test]
 fn a_total_length_that_ends_with_each_part_is_ignored() {
     let content = Content::pattern(LEN);
@@ -106,14 +105,14 @@ fn a_total_length_that_ends_with_each_part_is_ignored() {
     assert_pattern(0, &body);
 }
 
-/// A page in the place of bytes.
+/// An HTML page in place of the file.
 fn login() -> Answer {
     Answer::raw(
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 19\r\nConnection: close\r\n\r\n<html>Log in</html>",
     )
 }
 
-/// How a node that has served before fails.
+/// The failure of a target that has served before.
 #[derive(Clone, Copy, Debug)]
 enum Death {
     /// It does not listen any more.
@@ -151,7 +150,7 @@ fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
         });
         let downloader = downloader(|config| config.client.silence_timeout = Duration::from_millis(500));
         let mut config = short_config();
-        // No retry, and no limit, comes to its aid.
+        // Neither a retry nor a timeout may help.
         config.read_timeout = Some(Duration::from_secs(20));
         let mut stream = downloader.open_with(&origin.url("/song"), config).unwrap();
         read_at(&mut stream, 0, 1000);
@@ -164,7 +163,7 @@ fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
         }
         let (asked, log) = (first.log().asked.len(), second.log().asked.len());
         assert!(log >= 3, "{death:?}: {log}");
-        // Left after the first failure: one for each piece that was on its way, with what replaces a stale connection.
+        // Replaced after the first failure: one request for each running piece, and one in place of each stale connection.
         assert!(asked <= 6, "{death:?}: {asked}");
         assert!(origin.log().asked.len() <= 4, "{death:?}: {:?}", origin.log().asked);
     }
@@ -245,7 +244,7 @@ fn an_html_page_is_not_remembered_as_a_redirect_target() {
     read_at(&mut stream, 1_000_000, 1000);
 }
 
-/// Not this status for the part from a byte on, but the whole for who asks for it.
+/// Answers `status` to ranges from a byte on, and serves the whole file.
 fn refuses_ranges(asked: &Asked, content: &Content, from: u64, status: u16) -> Answer {
     match asked.range() {
         Some((first, _)) if first >= from => Answer::status(status),
@@ -266,7 +265,7 @@ fn a_file_whose_ranges_are_refused_is_read_by_one_request_for_the_whole() {
             stream.read_to_end(&mut body).unwrap_or_else(|error| panic!("{from} {status}: {error:?}"));
             assert_eq!(body.len() as u64, LEN, "{from} {status}");
             assert_pattern(0, &body);
-            // Back, and on from there.
+            // Back, and forward from there.
             read_at(&mut stream, 500_000, 1000);
         }
     }
@@ -289,7 +288,7 @@ fn a_forbidden_file_fails_with_its_status_after_one_more_request() {
         assert_eq!(error.status(), Some(status), "{error:?}");
         assert!(origin.log().asked.len() <= 2, "{status}: {:?}", origin.log().asked);
     }
-    // And so does what is forbidden later.
+    // The same for a file that is forbidden later.
     let content = Content::pattern(LEN);
     let origin =
         Origin::start(

@@ -1,6 +1,6 @@
-//! A handle keeps what is known of its stream, and none of the bytes, once the stream is dropped.
+//! After its stream is dropped, a handle keeps the statistics and none of the bytes.
 //!
-//! That the blocks are freed is shown beside the storage, which can count them.
+//! Unit tests of the storage show that blocks are freed: the storage can count them.
 
 mod support;
 
@@ -19,7 +19,7 @@ const LEN: u64 = 4 << 20;
 const STREAMS: usize = 8;
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(60));
 
-/// Temporary files that this process has open.
+/// Number of temporary files that this process has open.
 fn open_temporary_files() -> usize {
     let Ok(files) = std::fs::read_dir("/proc/self/fd") else { return 0 };
     let target = |file: std::fs::DirEntry| std::fs::read_link(file.path()).ok();

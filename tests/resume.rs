@@ -1,4 +1,4 @@
-//! How a broken body goes on: never beyond what its first response promised, never short of it, and never with bytes of
+//! How a broken body continues: never beyond the end that its first response promised, never short of it, and never with bytes of
 //! another representation. Every delivered byte is compared with the right one.
 
 mod support;
@@ -18,7 +18,7 @@ use windway::{ByteRange, Downloader, Error, ErrorKind, Fetch, FileConfig, Priori
 
 const LEN: u64 = 400_000;
 
-/// Who reads a fetched body.
+/// The reader of a fetched body.
 const READERS: [Reader; 2] = [by_caller, by_sink];
 
 type Reader = fn(&Downloader, Fetch, u64) -> (Vec<u8>, Result<(), Error>);
@@ -27,7 +27,7 @@ fn fetch(origin: &Origin) -> Fetch {
     Fetch::get(&origin.url("/a.flac")).unwrap()
 }
 
-/// Reads a body on this thread. All bytes are the pattern's from `start` on.
+/// Reads a body on this thread. Checks that its bytes are the pattern from `start` on.
 fn by_caller(downloader: &Downloader, fetch: Fetch, start: u64) -> (Vec<u8>, Result<(), Error>) {
     let peer = downloader.register((), Priority::High).unwrap();
     let mut body = Vec::new();
@@ -41,7 +41,7 @@ fn by_caller(downloader: &Downloader, fetch: Fetch, start: u64) -> (Vec<u8>, Res
     (body, result)
 }
 
-/// The same by a sink.
+/// Reads a body by a sink, with the same checks.
 fn by_sink(downloader: &Downloader, fetch: Fetch, start: u64) -> (Vec<u8>, Result<(), Error>) {
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
@@ -64,7 +64,7 @@ fn config() -> FileConfig {
     config
 }
 
-/// Reads a file from its start to its end. All bytes are the pattern's.
+/// Reads a file from its start to its end. Checks that its bytes are the pattern.
 fn read_file(downloader: &Downloader, origin: &Origin, config: FileConfig) -> Result<u64, Error> {
     let mut stream = downloader.open_with(&origin.url("/a.flac"), config)?;
     let (mut at, mut buf) = (0, vec![0; 10_000]);
@@ -78,7 +78,7 @@ fn read_file(downloader: &Downloader, origin: &Origin, config: FileConfig) -> Re
     }
 }
 
-/// What the request asks for, clipped to a file of `len` bytes.
+/// The requested range, clipped to a file of `len` bytes.
 fn part(asked: &Asked, len: u64) -> Range<u64> {
     let (first, last) = asked.range().unwrap_or((0, None));
     first..last.map_or(len, |last| len.min(last + 1))
@@ -198,7 +198,7 @@ fn a_body_without_a_length_continues_to_the_end_that_a_later_response_names() {
                 if asked.number == 0 {
                     return Answer::whole(&content).chunked().cut_chunk_after(300);
                 }
-                // Twice too short.
+                // The first two parts are too short.
                 let part = part(asked, [500, 800, 1000, 1000][asked.number - 1]);
                 let answer = Answer::file(asked, &content).without_header("ETag").partial(part.clone());
                 if tells_total { answer } else { without_total(answer, &part) }
@@ -270,7 +270,7 @@ fn a_416_that_reports_more_bytes_does_not_end_a_file() {
             _ => Answer::status(416).header("Content-Range", &format!("bytes */{LEN}")),
         }
     });
-    // The whole is asked for instead.
+    // The whole file is requested instead.
     assert_eq!(read_file(&downloader(|_| ()), &origin, config()).unwrap(), LEN);
 }
 
@@ -281,7 +281,7 @@ fn attempts_that_receive_one_byte_each_are_counted_as_failures() {
     for read in READERS {
         let content = Content::pattern(1000);
         let origin = Origin::start(move |asked| {
-            // One byte more than the attempt before.
+            // One byte more than in the attempt before.
             let new = asked.number as u64 + 1 - part(asked, 1000).start;
             Answer::file(asked, &content).close_after(new)
         });
@@ -301,7 +301,7 @@ fn attempts_that_receive_one_byte_each_without_ranges_are_not_repeated_forever()
     config.read_timeout = Some(Duration::from_millis(1500));
     let result = read_file(&downloader(|_| ()), &origin, config);
     assert_eq!(kind(result), Some(ErrorKind::TimedOut));
-    // At once, and then after 0.25, 0.5, 1, 2 s at most, each of them half as long in the mean; a reader waits 1.5 s for each byte.
+    // At once, then after at most 0.25, 0.5, 1 and 2 s, half as long on average. A reader waits 1.5 s for each byte.
     let asked = origin.log().asked.len();
     assert!(asked < 40, "{asked} requests");
 }
@@ -314,7 +314,7 @@ fn a_lost_connection_does_not_end_a_body_that_was_longer_before() {
         let origin = Origin::start(move |asked| match asked.number {
             0 if announces => Answer::whole(&content).close_after(200_000),
             0 => Answer::whole(&content).cut_chunk_after(200_000),
-            // Without a length this looks like an end.
+            // Without a length this looks like the end.
             1 => Answer::whole(&content).no_length().close_after(100_000),
             _ => Answer::whole(&content).no_length(),
         });
@@ -352,7 +352,7 @@ fn a_whole_file_labelled_as_a_part_is_the_whole() {
     }
 }
 
-/// How a script that forgets 206 answers.
+/// The response of a script that sends 200 in place of 206.
 fn forgetful(asked: &Asked, content: &Content) -> Answer {
     Answer::file(asked, content).with_status(200).without_header("Accept-Ranges").without_header("ETag")
 }
@@ -387,7 +387,7 @@ fn a_part_with_status_200_and_nothing_else_is_not_taken_for_the_beginning() {
     for read in READERS {
         let content = Content::pattern(LEN);
         let origin = Origin::start(move |asked| forgetful(asked, &content).without_header("Content-Range"));
-        // The whole comes instead.
+        // The whole file is sent instead.
         let range = ByteRange::new(1000, 301_000);
         let (bytes, result) = read(&downloader(|_| ()), fetch(&origin).range(range), 0);
         assert_eq!((bytes.len() as u64, kind(result)), (LEN, None));
@@ -476,7 +476,7 @@ fn a_date_that_may_be_of_two_versions_does_not_join_pieces() {
     let (content, changed) = (Content::pattern(LEN), changed_from(0, LEN));
     let origin = Origin::start(move |asked| {
         let content = if part(asked, LEN).start == 0 { &content } else { &changed };
-        // Changed within the second in which it was sent.
+        // Last changed within the second in which it was sent, so the date is weak.
         let answer = Answer::file(asked, content).without_header("ETag");
         answer.header("Last-Modified", CHANGED_ON).header("Date", CHANGED_ON)
     });
@@ -486,10 +486,10 @@ fn a_date_that_may_be_of_two_versions_does_not_join_pieces() {
 
 #[test]
 fn a_body_read_again_is_compared_where_only_its_end_is_stored() {
-    // Windowed storage has dropped its first block by the time that the body breaks.
+    // Windowed storage has evicted the first block before the body breaks.
     let (content, changed) = (Content::pattern(LEN), changed_from(262_144, LEN));
     let origin = Origin::start(move |asked| match asked.number {
-        // No chunk begins where a block of the storage does.
+        // No chunk begins at the start of a storage block.
         0 => Answer::whole(&content).trickle(30_007, Duration::from_millis(1)).close_after(265_000),
         _ => Answer::whole(&changed).trickle(30_007, Duration::from_millis(1)),
     });
@@ -503,7 +503,7 @@ fn a_body_read_again_is_compared_where_only_its_end_is_stored() {
 
 // Servers behind one name.
 
-/// One of two servers that give the file different tags, and the same date.
+/// One of two servers that send different ETags and the same date for the file.
 fn server(asked: &Asked, content: &Content, number: usize) -> Answer {
     let tag = ["\"a-1\"", "\"b-1\""][number % 2];
     Answer::file(asked, content).header("ETag", tag).header("Last-Modified", CHANGED_ON)
@@ -552,7 +552,7 @@ fn servers_with_different_tags_are_a_change_where_pools_are_switched_off() {
 #[test]
 fn a_tag_that_changes_and_stays_is_a_change() {
     for breaks_after in [1000, 100_000, u64::MAX] {
-        // The bytes that could be compared are the same.
+        // The bytes that can be compared are the same.
         let (content, changed) = (Content::pattern(POOL_LEN), changed_from(300_000, POOL_LEN));
         let origin = Origin::start(move |asked| match asked.number {
             0 => server(asked, &content, 0).close_after(breaks_after),
@@ -584,7 +584,7 @@ fn servers_with_other_bytes_are_a_change_whatever_their_date() {
             let (content, changed) = (Content::pattern(POOL_LEN), changed_from(from, POOL_LEN));
             let opened_over = OnceLock::new();
             let origin = Origin::start(move |asked| {
-                // The opening may come over the second connection. It is of the first server in any case.
+                // The opening may use the second connection. The first server answers it in any case.
                 if asked.number == 0 {
                     let _ = opened_over.set(asked.connection);
                 }
@@ -596,7 +596,7 @@ fn servers_with_other_bytes_are_a_change_whatever_their_date() {
                 server(asked, if number % 2 == 0 { &content } else { &changed }, number)
             });
             let result = read_file(&downloader(|_| ()), &origin, config());
-            // Or all of it comes from the servers that the first bytes came from.
+            // Or one server sent all bytes.
             assert!(matches!(kind(result), None | Some(ErrorKind::Changed)), "from {from}");
         }
     }

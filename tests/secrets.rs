@@ -1,4 +1,4 @@
-//! No password, no signed query, no token and no header value shows in an error, an event, a log line or a `Debug`.
+//! No error, event, log line or `Debug` shows a password, a signed query, a token or a header value.
 
 mod support;
 
@@ -17,19 +17,19 @@ use windway::media::MediaInfo;
 use windway::radio::RadioEvent;
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig};
 
-/// Part of each secret. The host may be shown, the path, names, and nothing else of what is secret.
+/// Part of each secret. Hosts, paths and names may be shown.
 const SECRET: &str = "S3CR3T";
 /// `user:S3CR3T-password` in base64.
 const BASIC: &str = "dXNlcjpTM0NSM1QtcGFzc3dvcmQ";
 
-/// Lines of the log.
+/// Lines of the log so far.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Lines;
 
 impl log::Log for Lines {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // At `Trace` ureq logs what goes over the wire, and nothing else can keep it from that.
+        // At `Trace` ureq logs all bytes that it sends. Only the level can prevent that.
         metadata.target().starts_with("windway") || metadata.level() <= log::Level::Debug
     }
 
@@ -44,7 +44,7 @@ impl log::Log for Lines {
 
 fn install_log() {
     static LOGGER: Lines = Lines;
-    // Another test of this process was first.
+    // Another test of this process may have installed it already.
     drop(log::set_logger(&LOGGER));
     log::set_max_level(log::LevelFilter::Trace);
 }
@@ -61,7 +61,7 @@ fn assert_debug_clean(value: &impl Debug) {
     assert_clean(&format!("{value:#?}"));
 }
 
-/// Looks at all that an error shows, with all that caused it.
+/// Checks all texts of an error and of its causes.
 #[track_caller]
 fn assert_error_clean(error: &Error) {
     assert_clean(&format!("{error}\n{error:#}"));
@@ -80,7 +80,7 @@ fn assert_error_is_ours(io: &io::Error) {
     assert!(io.get_ref().is_some_and(|inner| inner.is::<Error>()));
 }
 
-/// A URL of `origin` with a secret wherever one may be.
+/// A URL of `origin` with a secret in each part that may contain one.
 fn secret_url(origin: &Origin, path: &str) -> String {
     with_secrets(&origin.url(path))
 }
@@ -115,7 +115,7 @@ fn radio_config() -> RadioConfig {
     config
 }
 
-/// What goes wrong with `url`, in all the ways to ask for it. Returns the kinds.
+/// Fetches `url` in all ways, and checks what the failures show. Returns their kinds.
 #[track_caller]
 fn assert_failures_clean(downloader: &Downloader, url: &str) -> Vec<ErrorKind> {
     let mut kinds = Vec::new();
@@ -165,7 +165,7 @@ fn assert_failures_clean(downloader: &Downloader, url: &str) -> Vec<ErrorKind> {
     kinds
 }
 
-/// As `assert_failures_clean`, of a radio alone, of which 50,000 bytes are read.
+/// As `assert_failures_clean`, for a radio alone, of which 50,000 bytes are read.
 #[track_caller]
 fn assert_radio_clean(downloader: &Downloader, url: &str) -> Option<ErrorKind> {
     let mut kind = None;
@@ -195,7 +195,7 @@ fn assert_radio_clean(downloader: &Downloader, url: &str) -> Option<ErrorKind> {
     kind
 }
 
-/// As `assert_failures_clean`, of a server that answers like this; each way fails, and at least one like that.
+/// As `assert_failures_clean`, for a server with these responses. Each way has to fail, and at least one with `kind`.
 #[track_caller]
 fn assert_answers_clean(kind: ErrorKind, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) {
     let origin = Origin::start(answer);
@@ -303,7 +303,7 @@ fn errors_of_servers_show_no_secret() {
     assert_log_clean();
 }
 
-/// A server that answers whatever comes with `answer`, whether it is HTTP or not. Returns its address.
+/// A server that answers every request with the bytes of `answer`, HTTP or not. Returns its address.
 fn answering(answer: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -402,7 +402,7 @@ fn configurations_show_no_secret() {
     assert_debug_clean(&with_roots.client);
     let shown = format!("{with_roots:?}");
     assert!(shown.contains("x-everywhere") && shown.contains("host:1"), "{shown}");
-    // Its text says nothing to anybody, and may be long.
+    // The text of an invalid value may be long, and helps no reader.
     with_roots.client.extra_roots = vec![vec![7; 1 << 20]];
     assert!(format!("{with_roots:?}").len() < 4000);
     with_roots.client.proxy = Some(SECRET.into());

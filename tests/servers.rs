@@ -1,8 +1,8 @@
-//! What real servers serve is read, sought in and decoded as if it lay on the disk.
+//! Files of real servers are read, sought and decoded like local files.
 //!
-//! Each test starts a server of its own, unprivileged or as root alike, from a configuration in a temporary directory.
-//! They need what a bare machine lacks and so run on demand: `cargo test --test servers -- --ignored`. A server that is
-//! not installed fails its tests, naming Debian's package.
+//! Each test starts a server of its own, as root or not, with a configuration in a temporary directory. The tests need servers that
+//! must be installed, so they run on demand: `cargo test --test servers -- --ignored`. If a server is missing, its tests fail and
+//! name the Debian package.
 #![cfg(unix)]
 
 mod support;
@@ -31,22 +31,22 @@ use windway::{
     ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Stream,
 };
 
-/// How long a server may take to what it does at once, on any machine.
+/// Time limit of waits for a server, reached only by a hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const TRACKS: [(&str, &[u8]); 2] =
     [("track.flac", include_bytes!("data/track.flac")), ("track.mp3", include_bytes!("data/track.mp3"))];
 
-/// The length of `pattern.bin`.
+/// Length of `pattern.bin`.
 const PATTERN: u64 = 20_000_000;
 
-/// What makes nginx compress whatever it is asked to.
+/// Directives with which nginx compresses every response.
 const COMPRESSING: &str = "gzip on; gzip_types *; gzip_min_length 0;";
 
-/// A running server, killed when dropped.
+/// A running server. Its drop kills it.
 struct Server {
     process: Child,
-    /// Configuration and logs, and in `www` what is served.
+    /// Contains the configuration and logs, and in `www` the served files.
     directory: TempDir,
     port: Port,
     scheme: &'static str,
@@ -54,8 +54,8 @@ struct Server {
 }
 
 impl Server {
-    /// Starts what `configure` makes of a directory and a port, a process that stays in the foreground. Blocks until it
-    /// takes connections.
+    /// Starts the process that `configure` returns for a directory and a port. It has to stay in the foreground. Blocks until it
+    /// accepts connections.
     fn start(package: &str, configure: impl FnOnce(&Path, u16) -> Command) -> Self {
         let directory = directory_to_serve();
         let port = Port::reserve();
@@ -69,13 +69,13 @@ impl Server {
         server
     }
 
-    /// Servers have no common way to say that they are ready: tries to connect until one of them is, or has ended.
+    /// Tries to connect until the server accepts or has ended. Servers have no common way to report that they are ready.
     fn await_connection(&mut self) {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number));
         self.wait_until("takes connections", || TcpStream::connect(address).is_ok());
     }
 
-    /// Asks again and again, with a short wait in between, while the server runs.
+    /// Polls `is_so` while the server runs. An external process offers nothing to wait on.
     fn wait_until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_so() {
@@ -99,7 +99,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the server has ended already.
         drop(self.process.kill());
         drop(self.process.wait());
         if thread::panicking() {
@@ -111,11 +111,11 @@ impl Drop for Server {
     }
 }
 
-/// A port of the loopback interface that nobody else gets.
+/// A port of the loopback interface that no other process gets.
 struct Port {
     number: u16,
-    /// Bound and never listening, it lets those share its port who set SO_REUSEADDR and name the port. Servers do; the
-    /// system, looking for a free one, does not.
+    /// Bound, but never listening. Servers that set SO_REUSEADDR can bind the same port. The system does not choose it when another
+    /// process asks for a free port.
     _reservation: Socket,
 }
 
@@ -129,7 +129,7 @@ impl Port {
     }
 }
 
-/// A directory that any user may read, with the files to serve in `www`, written an hour ago.
+/// A directory that any user may read, with the served files in `www`, whose dates are an hour ago.
 fn directory_to_serve() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
@@ -146,7 +146,7 @@ fn directory_to_serve() -> TempDir {
     directory
 }
 
-/// A program, also one of those that only root has on its path.
+/// Path of a program, also in the directories that only root has in its PATH.
 fn program(name: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut command = Command::new(name);
@@ -154,20 +154,20 @@ fn program(name: &str) -> Command {
     command
 }
 
-/// Runs a program of Debian's `package`.
+/// Runs a program. Panics with the name of its Debian `package` if it is not installed.
 fn run<T>(mut command: Command, package: &str, how: impl FnOnce(&mut Command) -> io::Result<T>) -> T {
     how(&mut command).unwrap_or_else(|error| {
         panic!("can't run {:?} (apt-get install {package}): {error}", command.get_program())
     })
 }
 
-/// nginx with these directives in its `server` block, for the port `listen` with these words behind it.
+/// nginx with `directives` in its `server` block, and `listen` behind the port of its `listen` directive.
 fn nginx_listening(listen: &str, directives: &str) -> Server {
     Server::start("nginx-light", |directory, port| {
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map(|what| format!("{what}_temp_path {what};"))
             .join(" ");
-        // One process: its end is the end of all.
+        // A single process, so that killing it ends the server.
         let configuration = format!(
             "daemon off; master_process off; pid nginx.pid; error_log error.log;
              events {{}}
@@ -191,7 +191,7 @@ fn nginx(directives: &str) -> Server {
     nginx_listening("", directives)
 }
 
-/// Where a server with TLS has its certificate, in its directory.
+/// Path of a server's certificate within its directory.
 const CERTIFICATE: &str = "trusted.pem";
 
 fn with_its_certificate(server: Server) -> (Server, Vec<Vec<u8>>) {
@@ -225,7 +225,7 @@ fn nginx_with_tls() -> Server {
 /// squid, which opens tunnels to any port.
 fn squid() -> Server {
     Server::start("squid", |directory, port| {
-        // The user is for root only: squid does not run as root. It writes nothing then.
+        // The user matters only to root: squid does not run as root, and then it writes no files.
         let configuration = format!(
             "http_port 127.0.0.1:{port}
              http_access allow localhost
@@ -240,13 +240,13 @@ fn squid() -> Server {
         let file = directory.join("squid.conf");
         fs::write(&file, configuration).unwrap();
         let mut command = program("squid");
-        // One process: its end is the end of all.
+        // A single process, so that killing it ends the server.
         command.arg("-N").arg("-d").arg("1").arg("-f").arg(file);
         command
     })
 }
 
-/// The server's downloader goes through the proxy from now on.
+/// Makes the server's downloader use the proxy from now on.
 fn put_behind(server: &mut Server, proxy: &Server, trusted: Vec<Vec<u8>>) {
     let mut config = DownloaderConfig::default();
     config.client.proxy = Some(proxy.url(""));
@@ -260,7 +260,7 @@ fn apache() -> Server {
             .map(|name| format!("LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n"))
             .concat();
         let root = directory.display();
-        // The user is for root only: Apache serves nothing as root.
+        // The user matters only to root: Apache serves nothing as root.
         let configuration = format!(
             "ServerName localhost
              ServerRoot {root}
@@ -280,7 +280,7 @@ fn apache() -> Server {
         let file = directory.join("apache.conf");
         fs::write(&file, configuration).unwrap();
         let mut command = program("apache2");
-        // One process: its end is the end of all.
+        // A single process, so that killing it ends the server.
         command.arg("-X").arg("-f").arg(file);
         command
     })
@@ -306,13 +306,13 @@ fn lighttpd() -> Server {
     })
 }
 
-/// Icecast, with a mount for whoever knows the password.
+/// Icecast, with a mount for sources that know the password.
 fn icecast() -> Server {
     Server::start("icecast2", |directory, port| {
         let logs = directory.join("logs");
         fs::create_dir(&logs).unwrap();
         fs::set_permissions(&logs, Permissions::from_mode(0o777)).unwrap();
-        // The owner is for root only: Icecast does not run as root. Without a burst all that is heard is live.
+        // The owner matters only to root: Icecast does not run as root. Without a burst all audio is live.
         let configuration = format!(
             "<icecast>
                <limits><burst-size>0</burst-size></limits>
@@ -336,7 +336,7 @@ fn icecast() -> Server {
     })
 }
 
-/// What an encoder makes of a track for Icecast.
+/// Format in which an encoder sends a track to Icecast.
 #[derive(Clone, Copy, Debug)]
 struct Programme {
     track: &'static str,
@@ -351,7 +351,7 @@ const MP3: Programme = Programme {
     options: "-c:a copy -f mp3 -write_xing 0 -id3v2_version 0",
 };
 
-/// What plays into Icecast's mount `live`, at the speed at which it is heard. Killed when dropped.
+/// An ffmpeg that sends to the mount `live` of Icecast in real time. Its drop kills it.
 struct LiveEncoder(Child);
 
 impl LiveEncoder {
@@ -383,7 +383,7 @@ fn python() -> Server {
     })
 }
 
-/// Reads the tracks and the pattern as a whole, and the pattern at 100 places, around its end and behind it.
+/// Reads the tracks and the pattern as a whole, and the pattern at 100 positions, around its end and beyond it.
 fn assert_read_as_from_disk(server: &Server, storage: &StorageConfig) {
     for (name, track) in TRACKS {
         let mut all = Vec::new();
@@ -397,7 +397,7 @@ fn assert_read_as_from_disk(server: &Server, storage: &StorageConfig) {
     assert_eq!(all.len() as u64, PATTERN);
     assert_pattern(0, &all);
 
-    // Another stream, which has nothing stored yet.
+    // A new stream, which has nothing stored.
     let mut stream = server.open("pattern.bin", storage);
     for (position, len) in places() {
         let mut part = vec![0; len];
@@ -441,7 +441,7 @@ fn assert_decoded_as_from_disk(server: &Server) {
     }
 }
 
-/// All of the above, from a server that serves ranges.
+/// Reads and decodes all files of a server that serves ranges.
 fn assert_as_from_disk(server: &Server) {
     assert_read_as_from_disk(server, &StorageConfig::Memory);
     assert_decoded_as_from_disk(server);
@@ -460,7 +460,7 @@ fn nginx_that_closes_connections_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx("keepalive_requests 2;"));
 }
 
-/// Closing at once, it races with the next request on the connection.
+/// The close of a connection races with the next request on it.
 #[test]
 #[ignore = "needs nginx"]
 fn nginx_without_keep_alive_serves_the_bytes_of_the_disk() {
@@ -479,7 +479,7 @@ fn nginx_that_compresses_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&nginx(COMPRESSING));
 }
 
-/// Nobody asked for it. What is decoded has other offsets than what is sent.
+/// windway does not request compression: offsets in the decoded bytes are not those in the sent ones.
 #[test]
 #[ignore = "needs nginx"]
 fn nginx_that_sends_compressed_bytes_is_refused() {
@@ -511,7 +511,7 @@ fn squid_passes_the_bytes_of_the_disk() {
         put_behind(&mut server, &proxy, trusted);
         assert_as_from_disk(&server);
         let peer = server.downloader.register((), Priority::High).unwrap();
-        // In reads of any length, over connections that are kept.
+        // With reads of any length, over connections that are reused.
         for len in [1_000, 16 * 1024, 300_000] {
             let mut response = peer.execute(Fetch::get(&server.url("pattern.bin")).unwrap()).unwrap();
             let (mut buf, mut at) = (vec![0; len], 0);
@@ -534,8 +534,8 @@ fn apache_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&apache());
 }
 
-/// Apache calls the entity tag of a file weak for as long as the file could change within the same second, so the same
-/// file has a strong one later.
+/// Apache sends a weak entity tag as long as the file could change within the same second, and a strong one of the same file
+/// later.
 #[test]
 #[ignore = "needs apache2"]
 fn apache_serves_the_bytes_of_a_file_just_written() {
@@ -561,7 +561,7 @@ fn lighttpd_serves_the_bytes_of_the_disk() {
     assert_as_from_disk(&lighttpd());
 }
 
-/// It knows no ranges: what lies behind is asked for again from the start, what lies ahead is read up to.
+/// It has no ranges: a seek backwards requests the file again, and a seek forwards reads up to the target.
 #[test]
 #[ignore = "needs python3"]
 fn python_serves_the_bytes_of_the_disk() {
@@ -578,17 +578,17 @@ fn python_sends_the_file_once_if_all_of_it_is_stored() {
     assert_read_as_from_disk(&server, &StorageConfig::WholeMemory);
 }
 
-/// For how long each of the three parts is heard.
+/// Playing time of each of the three parts.
 const PART: f64 = 20.0;
 
-/// How long after the encoder's return it has to be heard. The one figure of a clock that is asserted on: it is what
-/// whoever listens gets.
+/// Longest time from the return of the encoder to its audio. The only figure of a clock that a test asserts, because a listener
+/// notices it.
 const RETURN: Duration = Duration::from_secs(3);
 
-/// What comes out of a decoder.
+/// Samples of a decoder, and their rate.
 type Heard = mpsc::Receiver<Vec<f32>>;
 
-/// Hears `seconds` of sound while `is_so`, after as much else as a listener's buffer can hold.
+/// Plays until there were `seconds` of sound that is `is_so`, after as much other sound as a buffer can hold.
 fn hear(heard: &Heard, seconds: f64, mut is_so: impl FnMut() -> bool) {
     let (mut left, mut patience) = (seconds, 30.0);
     while left > 0.0 {
@@ -600,7 +600,7 @@ fn hear(heard: &Heard, seconds: f64, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Twice the encoder is killed and comes back. Icecast answers 404 in between. Takes as long as what is heard, a minute.
+/// The encoder is killed and started again twice. Icecast answers 404 in between. Takes a minute, the playing time.
 #[test]
 #[ignore = "needs icecast2 and ffmpeg"]
 fn icecast_is_received_again_whenever_its_source_returns() {
@@ -618,7 +618,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
         let mut decoding = Decoding::open(Box::new(LiveSource(radio)));
         loop {
             match decoding.packets(1) {
-                // The test may have heard enough.
+                // Fails if the test has ended.
                 Ok(samples) => drop(decoded.send(samples)),
                 Err(error) => break error,
             }
@@ -638,7 +638,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
     for part in titles {
         let is_first = encoder.is_some();
         let encoder = encoder.take().unwrap_or_else(|| {
-            // Away for so long that the radio no longer asks at once.
+            // Offline for so long that the radio waits before its next attempt.
             let mut asked = 0;
             while asked < 5 {
                 let event = events.recv_timeout(PATIENCE).expect("an attempt in time");
@@ -672,7 +672,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
     assert_eq!(received, titles.concat());
 }
 
-/// What Icecast serves to decoders that need headers: it sends them to each listener first.
+/// Ogg needs headers, which Icecast sends to each listener first.
 #[test]
 #[ignore = "needs icecast2 and ffmpeg"]
 fn icecast_with_ogg_is_decoded_again_whenever_its_source_returns() {
@@ -734,7 +734,7 @@ fn decode_streams(decoding: &mut Decoding<'_>, decoded: &mpsc::Sender<Vec<f32>>)
     let mut more = 0;
     loop {
         match decoding.samples() {
-            // The test may have heard enough.
+            // Fails if the test has ended.
             Ok(Some(samples)) => drop(decoded.send(samples)),
             Err(SymphoniaError::ResetRequired) => {
                 decoding.reset().unwrap();
@@ -746,7 +746,7 @@ fn decode_streams(decoding: &mut Decoding<'_>, decoded: &mpsc::Sender<Vec<f32>>)
     }
 }
 
-/// Tells Icecast what its source plays. False while it has none.
+/// Sets the title of the source at Icecast. False while it has no source.
 fn announce(peer: &PeerHandle, admin: &str, title: &str) -> bool {
     let title: String = title.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let url = format!("{admin}?mount=/live&mode=updinfo&charset=UTF-8&song={title}");

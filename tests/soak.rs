@@ -1,6 +1,6 @@
-//! Readers with random seeks against servers that misbehave at random, for ten minutes: plain HTTP, TLS through a CONNECT
-//! proxy, a balancer whose servers send different entity tags for the same bytes. Beside them prefetches age while urgent
-//! fetches come, and the network changes: connections die without a word.
+//! Readers with random seeks against servers that misbehave at random, for ten minutes: plain HTTP, TLS through a CONNECT proxy, and
+//! a load balancer whose servers send different entity tags for the same bytes. Meanwhile prefetches age beside urgent fetches, and
+//! the network changes, so that connections die silently.
 //!
 //! `cargo test --release --test soak -- --ignored --nocapture`. `WINDWAY_SEED` repeats a run, `WINDWAY_SECONDS` shortens it.
 
@@ -23,14 +23,14 @@ use windway::{
 
 const LEN: u64 = 40_000_000;
 
-/// A read may take no longer than its own limit and those of one attempt together.
+/// Longest time of a read: its own timeout and those of one attempt together.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(10);
 
-/// How often the census is taken, and the network changes.
+/// Number of times that threads are counted and the network changes.
 const LOOKS: u32 = 20;
 
-/// Small, fast, and the same for the same seed (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+/// A small and fast generator, deterministic for a seed (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
 #[derive(Clone)]
 struct Dice(u64);
 
@@ -81,7 +81,7 @@ struct Figures {
     reopened: AtomicU64,
 }
 
-/// Reads and seeks until `over`. Panics at a wrong byte, or a read that takes longer than it may.
+/// Reads and seeks until `over`. Panics at a wrong byte, or a read that takes too long.
 fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool, figures: &Figures) {
     let mut buf = vec![0; 64 * 1024];
     let open = |dice: &mut Dice| -> Option<Stream> {
@@ -101,7 +101,7 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
             events = stream.as_ref().map(|stream| stream.handle().subscribe());
             continue;
         };
-        // As a player, which has something to do with what it has read.
+        // As a player that works on the bytes.
         thread::sleep(Duration::from_micros(dice.roll(1000)));
         if dice.roll(2000) == 0 {
             stream = None;
@@ -117,7 +117,7 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
         let began = Instant::now();
         let result = open.read(&mut buf[..len]);
         let took = began.elapsed();
-        // A server that answered its first range with the whole is read from the start: that takes as long as it takes.
+        // A server that answered the first range with the whole file is read sequentially, which has no time limit.
         let is_in_time = took < READ_TIMEOUT + SLACK || !open.is_seekable();
         if !is_in_time {
             let handle = open.handle();
@@ -143,7 +143,7 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
             Err(error) => {
                 figures.errors.fetch_add(1, Ordering::Relaxed);
                 let error = Error::from(error);
-                // The server lies at times, and says so typed; what may pass is waited for.
+                // Wrong responses of the server are typed errors. After an error that may pass the read is repeated.
                 if !error.is_retryable() && error.kind() != ErrorKind::TimedOut || dice.roll(10) == 0 {
                     stream = None;
                 }
@@ -152,7 +152,7 @@ fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool
     }
 }
 
-/// The library's threads, and the open descriptors and resident KiB of this process.
+/// Number of windway's threads, and of open descriptors and resident KiB of this process.
 fn census() -> [u64; 3] {
     let count = |path: &str| std::fs::read_dir(path).map_or(0, |entries| entries.count() as u64);
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -167,7 +167,7 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// A server that misbehaves at random, the same for the same seed.
+/// A server that misbehaves at random, deterministic for a seed.
 fn random_server(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
     let content = Content::pattern(LEN);
     move |asked| {
@@ -176,8 +176,8 @@ fn random_server(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static
     }
 }
 
-/// Two servers behind one address: the same bytes and date, each with an entity tag of its own. An `If-Range` with the
-/// other one's tag gets the whole file, as RFC 9110, section 13.1.5, asks for.
+/// Two servers behind one address: the same bytes and date, but each sends an entity tag of its own. An `If-Range` with the tag of
+/// the other server gets the whole file (RFC 9110, section 13.1.5).
 fn balancer(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
     let content = Content::pattern(LEN);
     move |asked| {
@@ -190,7 +190,7 @@ fn balancer(seed: u64) -> impl Fn(&Asked) -> Answer + Send + Sync + 'static {
     }
 }
 
-/// Always has another prefetch, of a body that takes seconds: what waits for a worker ages.
+/// Always has another prefetch, of a body that takes seconds, so that waiting prefetches age.
 struct Prefetching {
     urls: Vec<String>,
     next: usize,
@@ -224,12 +224,12 @@ impl Sink for Discard {
     }
 
     fn finish(self: Box<Self>, outcome: Outcome) {
-        // The test may be over.
+        // Fails if the test has ended.
         drop(self.ends.send(outcome));
     }
 }
 
-/// What aged prefetches and urgent fetches did beside each other.
+/// Figures of aged prefetches and urgent fetches beside each other.
 #[derive(Debug, Default)]
 struct Beside {
     urgent: u64,
@@ -238,8 +238,8 @@ struct Beside {
     failed: u64,
 }
 
-/// Six prefetches for each worker on slow bodies, and an urgent fetch now and then: it may wait for a protected turn of
-/// each worker, and never for the prefetches that wait.
+/// Six prefetches of slow bodies for each worker, and an urgent fetch now and then. It may wait for one protected turn of each
+/// worker, but never for queued prefetches.
 fn urgent_beside_prefetches(seed: u64, over: &AtomicBool) -> Beside {
     let content = Content::pattern(LEN);
     let slow = Origin::start(move |asked| Answer::file(asked, &content).rate(300_000));
@@ -271,7 +271,7 @@ fn urgent_beside_prefetches(seed: u64, over: &AtomicBool) -> Beside {
         assert_pattern(0, &body);
         beside.urgent += 1;
         beside.slowest = beside.slowest.max(began.elapsed());
-        // A protected turn lasts a second; the rest is for a busy machine.
+        // A protected turn lasts a second. The rest is for a busy machine.
         assert!(beside.slowest < Duration::from_secs(10), "an urgent fetch took {:?}", beside.slowest);
     }
     drop(peers);
@@ -336,10 +336,10 @@ fn ten_minutes_of_misbehaviour_cause_no_wrong_byte_no_hang_and_no_growth() {
             let origins = [&plain, &tls, &pool];
             for origin in origins {
                 origin.forget();
-                // Dead for some seconds at least: the library has long given it up.
+                // Dead for some seconds at least, so windway does not use these connections any more.
                 origin.empty_black_hole();
             }
-            // The network changes: what is open is dead from now on. The application may hear of it, or not.
+            // The network changes, and open connections are dead from now on. The application may or may not learn of it.
             origins[dice.roll(3) as usize].black_hole();
             if dice.roll(2) == 0 {
                 direct.network_changed();
@@ -364,7 +364,7 @@ fn ten_minutes_of_misbehaviour_cause_no_wrong_byte_no_hang_and_no_growth() {
         over.store(true, Ordering::Relaxed);
         println!("beside: {:?}", beside.join().expect("no urgent fetch was starved"));
     });
-    // After the first fifth all is there that there will be; streams come and go, so there is some play.
+    // After the first fifth all threads and buffers exist. Streams come and go, so there is some tolerance.
     let (early, last) = (looks[LOOKS as usize / 5], looks[looks.len() - 1]);
     for (what, (early, last)) in ["threads", "descriptors", "KiB"].iter().zip(early.iter().zip(&last)) {
         assert!(

@@ -30,7 +30,7 @@ fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()
 }
 
-/// The least that a user implements. Counts how often it was closed.
+/// Implements only the required methods, and counts how often it was closed.
 struct InMemory {
     bytes: Vec<u8>,
     closed: Arc<AtomicUsize>,
@@ -91,7 +91,7 @@ impl Source for Decrypted {
     }
 }
 
-/// A source that has the first 1000 bytes, and waits for an interrupt instead of the others.
+/// A source that has 1000 bytes. A read beyond them waits for an interrupt.
 struct Stalls {
     interrupts: mpsc::SyncSender<()>,
     interrupted: std::sync::Mutex<mpsc::Receiver<()>>,
@@ -232,7 +232,7 @@ fn a_source_is_closed_once_by_its_last_reader() {
     assert!(handle.reader().is_none() && handle.buffered().is_empty());
     second.seek(SeekFrom::Start(3)).unwrap();
     second.read_exact(&mut [0; 7]).unwrap();
-    // Whoever takes the source closes it, or reads it through another stream.
+    // The new owner of the source closes it, or reads it through another stream.
     let source = second.into_source();
     assert_eq!(closed.load(Ordering::Relaxed), 0);
     drop(Stream::from_source(source));

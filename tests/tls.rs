@@ -1,4 +1,4 @@
-//! A stream over TLS is as one without: the same bytes, and no end but the real one.
+//! A stream over TLS delivers the same bytes as one without, and ends only at the real end.
 
 mod support;
 
@@ -64,7 +64,7 @@ fn start_self_signed(alternative_names: &[&str], common_name: &str, last_year: i
     Origin::start_tls_as(identity, |asked| Answer::file(asked, &Content::pattern(1000)))
 }
 
-/// As `openssl req -x509` makes one: it says that it is an authority's, and is used as a server's.
+/// As `openssl req -x509` makes it: a certificate authority that is used as a server's certificate.
 #[test]
 fn a_configured_self_signed_certificate_is_trusted_for_its_names_only() {
     for (alternative_names, common_name, right, wrong) in [
@@ -77,7 +77,7 @@ fn a_configured_self_signed_certificate_is_trusted_for_its_names_only() {
         (&["localhost"], "127.0.0.1", &["localhost"], &["127.0.0.1"]),
         (&["127.0.0.1"], "localhost", &["127.0.0.1"], &["localhost"]),
         (&["other.example"], "localhost", &[], &["localhost", "127.0.0.1"]),
-        // Without alternative names, the common name is all there is.
+        // Without alternative names only the common name can match.
         (&[], "localhost", &["localhost", "LOCALHOST"], &["127.0.0.1"]),
         (&[], "127.0.0.1", &["127.0.0.1"], &["localhost"]),
         (&[], "other.example", &[], &["localhost", "127.0.0.1"]),
@@ -86,14 +86,14 @@ fn a_configured_self_signed_certificate_is_trusted_for_its_names_only() {
         let also = start_self_signed(alternative_names, common_name, 2099);
         for host in right {
             open_at(&origin, host, &[origin.root_pem()]).unwrap();
-            // Several in one file, and in any order.
+            // Several certificates in one file, in any order.
             let both = [also.root_pem(), origin.root_pem()];
             open_at(&origin, host, &[both.concat()]).unwrap();
             open_at(&origin, host, &both).unwrap();
         }
         let asked = origin.log().asked.len();
         let given = [origin.root_pem()];
-        // One like it is another one.
+        // Another certificate with the same names is not trusted.
         let cases =
             wrong.iter().map(|host| (host, &given[..])).chain(right.iter().map(|host| (host, &[][..])));
         for (host, trusted) in cases {
@@ -176,7 +176,7 @@ fn a_cancel_ends_a_read_of_a_silent_tls_body() {
     origin.wait_until("closed connection", |log| log.open == 0);
 }
 
-/// A byte now and then is no handshake.
+/// A handshake that gets one byte now and then.
 #[test]
 fn a_slow_handshake_ends_at_the_connect_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -184,7 +184,7 @@ fn a_slow_handshake_ends_at_the_connect_timeout() {
     let (_end, ended) = mpsc::channel::<()>();
     let server = thread::spawn(move || {
         let (mut socket, _) = listener.accept().unwrap();
-        // The head of a record of 16 KiB.
+        // The header of a record of 16 KiB.
         socket.write_all(&[22, 3, 3, 64, 0]).unwrap();
         while socket.write_all(&[2]).is_ok() {
             assert!(ended.recv_timeout(Duration::from_millis(10)).is_err());

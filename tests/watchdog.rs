@@ -1,4 +1,4 @@
-//! What stands still is told once, with who holds what; what only takes long or waits is not.
+//! A stalled fetch is reported once, with what each worker runs. A slow or waiting one is not reported.
 
 mod support;
 
@@ -29,7 +29,7 @@ fn a_callback_gets_the_fetch_and_its_thread() {
         config.hang_timeout = HANG;
         config.hang_policy = HangPolicy::on_hang(move |hang| {
             reports.send(hang.clone()).unwrap_or_default();
-            panic!("and a panic in it harms nobody");
+            panic!("a panic in the callback is harmless");
         });
     });
     let list = List::default();
@@ -41,7 +41,7 @@ fn a_callback_gets_the_fetch_and_its_thread() {
     assert!(matches!(hang.cause, HangCause::Fetch(_)) && hang.silence >= HANG, "{hang:?}");
     assert_eq!(hang.holders.len(), 1);
     assert!(hang.to_string().contains("made no progress"), "{hang}");
-    // It was left alone, and goes on.
+    // The fetch was not interrupted, and continues.
     origin.release();
     assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
 }
@@ -51,7 +51,7 @@ fn a_peer_that_does_not_return_is_reported() {
     struct Blocks(mpsc::Receiver<()>);
     impl Peer for Blocks {
         fn next_fetch(&mut self, _: Priority) -> Next {
-            // Ends when the test drops the other end.
+            // Ends when the test drops the sender.
             self.0.recv().unwrap_or_default();
             Next::Wait
         }
@@ -102,17 +102,17 @@ fn a_slow_or_waiting_fetch_is_not_stalled() {
     let events = downloader.subscribe();
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
-    // A retry that waits for a minute.
+    // A retry with a delay of a minute.
     let (busy, _busy_end) = collect(0);
     list.put(Fetch::get(&origin.url("/busy")).unwrap(), busy);
     // A body that its caller does not read.
     let unread = peer.execute(Fetch::get(&origin.url("/unread")).unwrap()).unwrap();
-    // A source without ranges whose reader pauses.
+    // A sequential source whose reader pauses.
     let mut config = FileConfig::default();
     config.read_ahead = ReadAhead::Bytes(10_000);
     let mut sequential = downloader.open_with(&origin.url("/sequential"), config).unwrap();
     sequential.read_exact(&mut [0; 100]).unwrap();
-    // A transfer that takes six times as long as a standstill may, and moves.
+    // A transfer that takes six times as long as `hang_timeout`, and makes progress.
     let (moving, end) = collect(0);
     list.put(Fetch::get(&origin.url("/moving")).unwrap(), moving);
     peer.wake(Priority::Low);
