@@ -1,10 +1,10 @@
-//! A network, a reader and a plan in virtual time: what the plan of `src/source/file/plan.rs` makes of a reader's trace,
-//! beside other plans. Jumps from event to event, never sleeps, and gives the same figures each time.
+//! A network, readers and a plan in virtual time, to compare the plan of `src/source/file/plan.rs` with others on recorded traces. The
+//! simulator jumps from event to event, never sleeps, and returns the same figures each time.
 //!
 //! The network has slow start: a connection sends no more than its window in a round trip, and the window doubles. As in
 //! `tests/support/link.rs`, no packet is lost. The suffix request is a transfer beside the opening.
 //!
-//! Used by `tests/plan.rs`, which holds the plan to its aims, and `benches/plan.rs`, which prints the table.
+//! Used by `tests/plan.rs`, which checks limits, and by `benches/plan.rs`, which prints a table.
 #![allow(dead_code, unreachable_pub, reason = "the test and the bench use a part of it each")]
 
 pub mod planners;
@@ -19,18 +19,18 @@ use traces::Trace;
 /// Seconds since the beginning.
 pub type Time = f64;
 
-/// How the simulated network is.
+/// Properties of the simulated network.
 #[derive(Clone, Copy, Debug)]
 pub struct Net {
-    /// From a request to its first byte over a connection that is there; a new one costs as much again.
+    /// Seconds from a request to its first byte over an open connection. A new connection takes as long again.
     pub rtt: Time,
-    /// Bytes a second, shared alike by all transfers.
+    /// Bytes a second, shared equally by all transfers.
     pub rate: f64,
-    /// Up to so much is added to each request's round trip.
+    /// Most seconds that are added to the round trip of a request.
     pub jitter: Time,
 }
 
-/// What a plan wants done.
+/// What a plan decides.
 #[derive(Clone, Debug)]
 pub enum Action {
     Start { range: Range<u64>, urgent: bool },
@@ -44,19 +44,19 @@ pub struct Transfer {
     pub next: u64,
     pub end: u64,
     pub urgent: bool,
-    /// When its first byte comes.
+    /// Time at which its first byte arrives.
     begins: Time,
     has_begun: bool,
     /// Bytes that its connection may have in flight.
     window: f64,
-    /// The part of a byte that has arrived.
+    /// The fraction of a byte that has arrived.
     partial: f64,
 }
 
-/// A connection that serves nobody.
+/// A connection without a transfer.
 #[derive(Clone, Copy, Debug)]
 struct Idle {
-    /// Since when it is there; later than now for one that is being opened.
+    /// Time from which it can be used. In the future while it is being opened.
     since: Time,
     window: f64,
 }
@@ -70,7 +70,7 @@ pub struct Reader {
     pub run: u64,
 }
 
-/// What a plan looks at.
+/// The state that a plan sees.
 pub struct World {
     pub readers: Vec<Reader>,
     pub available: RangeSet,
@@ -78,66 +78,66 @@ pub struct World {
     pub len: u64,
     pub net: Net,
     pub now: Time,
-    /// What transfers that ended have left, and what was opened ahead.
+    /// Connections of transfers that ended, and preconnected ones.
     idle: Vec<Idle>,
     next_id: usize,
     dice: u64,
 }
 
-/// Somebody who decides what to fetch. Asked after each event, until there is nothing more.
+/// Decides what to fetch. Asked after each event, until it returns `None`.
 pub trait Planner {
     fn plan(&mut self, world: &World) -> Option<Action>;
 
-    /// Called when a reader goes to where its last read did not end.
+    /// Called when a reader seeks: its next read does not begin where the last one ended.
     fn handle_jump(&mut self, _reader: usize, _to: u64) {}
 
-    /// True if a connection is to be opened ahead whenever none is idle, from the first answer on.
+    /// True if a connection is to be preconnected whenever none is idle, from the first response on.
     fn keeps_warm(&self) -> bool {
         false
     }
 }
 
-/// What came of it.
+/// Results of a simulation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Figures {
-    /// Reads that had to wait, and for how long together.
+    /// Number of reads that had to wait, and the sum of their seconds.
     pub stalls: u32,
     pub stalled: Time,
     /// The longest wait for a byte.
     pub worst: Time,
     pub fetched: u64,
-    /// Different bytes that were read.
+    /// Number of different bytes that were read.
     pub read: u64,
     pub requests: u32,
     pub connections: u32,
 }
 
-/// A reader at work.
+/// A reader and its progress in its trace.
 struct Playing<'a> {
     trace: &'a Trace,
     step: usize,
     /// Bytes of the current step that were read.
     done: u64,
-    /// When the current step begins, if it has not.
+    /// Time at which the current step begins, if it has not begun.
     begins: Time,
     waits_since: Option<Time>,
-    /// The current step has had to wait.
+    /// True if the current step had to wait.
     has_waited: bool,
 }
 
-/// Transfers at once, and bytes by which they arrive: a packet.
+/// Most parallel transfers, and the bytes that arrive together: a packet.
 const WORKERS: usize = 6;
 const ARRIVAL: u64 = 1460;
 
 /// The window of a new connection (RFC 6928).
 pub const INITIAL_WINDOW: f64 = 10.0 * 1448.0;
 
-/// A window is halved for each of these, and a round trip, without traffic (RFC 5681, 4.1, the way of Linux).
+/// A window is halved for each such time, and a round trip, without traffic (RFC 5681, 4.1, as Linux does it).
 const RETRANSMISSION_TIMEOUT: Time = 0.2;
 
 impl World {
     fn roll(&mut self) -> f64 {
-        // A sequential congruential generator is random enough for jitter.
+        // A linear congruential generator is random enough for jitter.
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33) as f64 / (1_u64 << 31) as f64
     }
@@ -179,13 +179,13 @@ impl World {
         }
     }
 
-    /// The window of a connection after its rest.
+    /// The window of a connection after its idle time.
     fn rested(&self, idle: Idle) -> f64 {
         let timeouts = ((self.now - idle.since) / (self.net.rtt + RETRANSMISSION_TIMEOUT)).floor();
         (idle.window / timeouts.exp2()).max(INITIAL_WINDOW)
     }
 
-    /// Bytes a second of each transfer: an equal share of the link, but for those whose window allows less.
+    /// Bytes a second of each transfer: an equal share of the link, or less if its window allows less.
     fn rates(&self) -> Vec<f64> {
         let allowed = |transfer: &Transfer| {
             if transfer.has_begun { transfer.window / self.net.rtt } else { 0.0 }
@@ -200,29 +200,29 @@ impl World {
         rates
     }
 
-    /// When the next bytes arrive, if any are on their way.
+    /// Time at which the next bytes arrive, if any are in flight.
     fn next_arrival(&self) -> Option<Time> {
         let arrival = |(transfer, rate): (&Transfer, f64)| {
-            // The last packet of a transfer is a short one, and the link is free for the others behind it.
+            // The last packet of a transfer is short. After it the link is free for other transfers.
             let bytes = ARRIVAL.min(transfer.end - transfer.next) as f64 - transfer.partial;
             if transfer.has_begun { self.now + bytes.max(0.0) / rate } else { transfer.begins }
         };
         self.transfers.iter().zip(self.rates()).map(arrival).min_by(f64::total_cmp)
     }
 
-    /// Lets time pass up to `until`, and bytes arrive meanwhile.
+    /// Advances the time to `until`, and stores the bytes that arrive.
     fn pass(&mut self, until: Time, figures: &mut Figures) {
         let rates = self.rates();
         for (transfer, rate) in
             self.transfers.iter_mut().zip(rates).filter(|(transfer, _)| transfer.has_begun)
         {
-            // A millionth of a byte is what the times are rounded by.
+            // A millionth of a byte makes up for the rounding of times.
             transfer.partial += rate * (until - self.now) + 1e-6;
             let end = (transfer.next + transfer.partial as u64).min(transfer.end);
             transfer.partial = transfer.partial.fract();
             figures.fetched += end - transfer.next;
             self.available.insert(transfer.next..end);
-            // It doubles each round trip. RFC 7661: one that is not used does not grow.
+            // The window doubles each round trip. RFC 7661: an unused window does not grow.
             if rate >= transfer.window / self.net.rtt {
                 transfer.window += (end - transfer.next) as f64 * LN_2;
             }
@@ -231,7 +231,7 @@ impl World {
         self.now = until;
         let now = self.now;
         self.transfers.iter_mut().for_each(|transfer| transfer.has_begun |= transfer.begins <= now);
-        // A transfer that came to its end leaves its connection.
+        // A transfer that has ended leaves its connection idle.
         let ended = self.transfers.iter().filter(|transfer| transfer.next >= transfer.end);
         self.idle.extend(ended.map(|transfer| Idle { since: now, window: transfer.window }));
         self.transfers.retain(|transfer| transfer.next < transfer.end);
@@ -239,13 +239,13 @@ impl World {
 }
 
 impl Playing<'_> {
-    /// Where it is about to read, if its last read did not end there.
+    /// Target of the reader's seek, if its next read does not begin where the last one ended.
     fn jump(&self, reader: &Reader, now: Time) -> Option<u64> {
         let step = self.trace.steps.get(self.step).filter(|_| now + 1e-9 >= self.begins)?;
         Some(step.at + self.done).filter(|at| *at != reader.position)
     }
 
-    /// Reads what it can. True if it got on.
+    /// Reads the bytes that are there. True if the reader made progress.
     fn advance(&mut self, reader: &mut Reader, world: (&RangeSet, u64, Time), figures: &mut Figures) -> bool {
         let (available, file_len, now) = world;
         let Some(step) = self.trace.steps.get(self.step) else {
@@ -287,7 +287,7 @@ impl Playing<'_> {
     }
 }
 
-/// Plays the traces, one reader each, against a plan.
+/// Runs the traces, one reader each, with a plan.
 pub fn simulate(net: Net, len: u64, traces: &[Trace], planner: &mut dyn Planner) -> Figures {
     let mut world = World {
         readers: vec![Reader::default(); traces.len()],

@@ -1,4 +1,4 @@
-//! Plans to compare with: what most players do, fixed pieces, the plan of windway, and the best that is possible.
+//! The plans to compare: what most players do, fixed pieces, the plan of windway, and the best that is possible.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::types::Priority;
 const SUFFIX: u64 = 13_824;
 const TAGS: u64 = 512;
 
-/// windway's own: `src/source/file/plan.rs`, fed as `src/source/file/state.rs` feeds it.
+/// The plan of windway, `src/source/file/plan.rs`, used as in `src/source/file/state.rs`.
 pub struct Windway {
     read_ahead: ReadAhead,
     filling: Vec<bool>,
     upcoming: Option<Range<u64>>,
-    /// To be asked for beside the opening.
+    /// Range of the suffix request beside the opening, until it is sent.
     suffix: Option<Range<u64>>,
     opened: bool,
     asked_beside: bool,
@@ -78,7 +78,7 @@ impl Planner for Windway {
             return Some(Action::Start { range, urgent: false });
         }
         if !world.available.contains(0) {
-            // Before the head has come nothing is known of the file.
+            // Nothing is known of the file before the response head arrives.
             return self.beside_opening(world);
         }
         let in_flight: Vec<Piece> = world
@@ -140,7 +140,7 @@ impl Planner for Windway {
     }
 }
 
-/// One open-ended request, made anew at each seek: what most players do.
+/// One open-ended request, repeated at each seek, as most players do.
 pub struct OneRequest;
 
 impl Planner for OneRequest {
@@ -150,7 +150,7 @@ impl Planner for OneRequest {
         if world.available.contains(position) || position >= world.len {
             return None;
         }
-        // Near enough, and it waits.
+        // Close enough to wait for the running transfer.
         let is_coming = |next: u64, end: u64| next <= position && position < end && position - next < 1 << 20;
         let readers = world.readers.len();
         let running = &world.transfers;
@@ -164,7 +164,7 @@ impl Planner for OneRequest {
     }
 }
 
-/// Pieces of 64 KiB, the next one asked for when the last one is there.
+/// Pieces of 64 KiB. The next one is requested when the last one is complete.
 pub struct FixedPieces;
 
 impl Planner for FixedPieces {
@@ -185,24 +185,24 @@ impl Planner for FixedPieces {
     }
 }
 
-/// The best there can be: the trace is known beforehand, and what is needed comes in that order over one connection, each
-/// byte once, without a pause.
+/// The best possible plan: it knows the trace, and fetches the bytes in that order over one connection, each byte once, without a
+/// pause.
 pub fn best(net: Net, len: u64, traces: &[Trace]) -> Figures {
     ideal(net, len, traces, true)
 }
 
-/// The best for who can't foresee a jump, and reads ahead no further than windway's rule lets it: to what was read in
-/// sequence, and to the mark once that is 256 KiB. Each byte once, and without a pause.
+/// The best plan that does not foresee jumps, and that prefetches no further than the prefetch target of windway. Each byte once, and
+/// without a pause.
 pub fn best_unforeseeing(net: Net, len: u64, traces: &[Trace]) -> Figures {
     ideal(net, len, traces, false)
 }
 
-/// Where a reader has been, for the ideal plans.
+/// Progress of a reader, for the ideal plans.
 #[derive(Default)]
 struct Course {
     step: usize,
     now: Time,
-    /// Of the run that it is in: when it was where, and how much of the run it had read then.
+    /// The current sequential run: times, positions at these times, and bytes of the run read by then.
     run: Vec<(Time, u64, u64)>,
 }
 
@@ -210,10 +210,10 @@ fn ideal(net: Net, len: u64, traces: &[Trace], foresees: bool) -> Figures {
     let mut figures = Figures::default();
     let mut stored = RangeSet::default();
     let mut courses: Vec<Course> = traces.iter().map(|_| Course::default()).collect();
-    // When the link is free; a connection has to be there first.
+    // Time at which the link is free. The connection has to be opened first.
     let mut sent = 2.0 * net.rtt;
     loop {
-        // Of several readers the one that is behind in time is served.
+        // The reader that is furthest behind in time is served first.
         let unread = courses.iter().zip(traces).enumerate();
         let unread = unread.filter(|(_, (course, trace))| course.step < trace.steps.len());
         let next = unread.min_by(|(_, (a, _)), (_, (b, _))| a.now.total_cmp(&b.now)).map(|(index, _)| index);
@@ -234,7 +234,7 @@ fn ideal(net: Net, len: u64, traces: &[Trace], foresees: bool) -> Figures {
         figures.fetched += new;
         let mut there = begins;
         if new > 0 {
-            // What was not asked for before takes its round trip.
+            // Bytes that were not requested before take a round trip.
             let first = if foresees || asked <= 0.0 { 0.0 } else { asked + net.rtt };
             sent = sent.max(first) + new as f64 / net.rate;
             there = there.max(sent);

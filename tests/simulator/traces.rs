@@ -1,16 +1,16 @@
-//! What readers read, and when. Those of symphonia were recorded from symphonia 0.6 over files of ten minutes, by
-//! `record_a_trace` in `tests/plan.rs`: open, play 5 s, seek to 60 %, play 5 s, seek to 20 %, play 5 s.
+//! Positions and times of reads. Those of symphonia 0.6 were recorded with files of ten minutes by `record_a_trace` in
+//! `tests/plan.rs`: open, play 5 s, seek to 60 %, play 5 s, seek to 20 %, play 5 s.
 
 use std::ops::Range;
 
 use crate::bisection::Hint;
 
-/// One read, of all of `len` bytes.
+/// One read of exactly `len` bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     pub at: u64,
     pub len: u64,
-    /// Seconds from the end of the step before to this one.
+    /// Seconds from the end of the previous step to this one.
     pub after: f64,
 }
 
@@ -19,19 +19,19 @@ pub struct Trace {
     pub steps: Vec<Step>,
 }
 
-/// Some readers of one file.
+/// The readers of one file.
 pub struct Scene {
     pub name: &'static str,
     pub len: u64,
-    /// What the file's first bytes tell of what is read next (`src/media/layout.rs`).
+    /// The range that will be read next according to the first bytes of the file (`src/media/layout.rs`).
     pub upcoming: Option<Range<u64>>,
-    /// What they tell of a bisection (`src/media/bisected.rs`).
+    /// How the file is bisected, according to its first bytes (`src/media/bisected.rs`).
     pub hint: Option<Hint>,
     pub readers: Vec<Trace>,
 }
 
 impl Scene {
-    /// Reads that do not go on where the one before ended.
+    /// Number of reads that do not begin where the previous one ended.
     pub fn jumps(&self) -> usize {
         let jumps = |trace: &Trace| {
             trace.steps.windows(2).filter(|pair| pair[0].at + pair[0].len != pair[1].at).count()
@@ -42,7 +42,7 @@ impl Scene {
 
 const CHUNK: u64 = 32 * 1024;
 
-/// Plays on from `at` for so many chunks at so many bytes a second.
+/// Plays `chunks` from `at` on at `rate` bytes a second.
 fn steady(at: u64, chunks: u64, rate: f64) -> Vec<Step> {
     let after = |chunk| if chunk == 0 { 0.0 } else { CHUNK as f64 / rate };
     (0..chunks).map(|chunk| Step { at: at + chunk * CHUNK, len: CHUNK, after: after(chunk) }).collect()
@@ -52,7 +52,7 @@ fn playing(name: &'static str, len: u64, rate: f64) -> Scene {
     Scene { name, len, upcoming: None, hint: None, readers: vec![Trace { steps: steady(0, 100, rate) }] }
 }
 
-/// Drags a slider: a short look at twelve places, half a second each, and then plays on.
+/// A user drags a slider: short reads at twelve positions, half a second apart, then steady playing.
 fn scrubbing() -> Scene {
     let len = 40_000_000;
     let mut steps = steady(0, 10, 16_000.0);
@@ -71,11 +71,8 @@ fn two_readers() -> Scene {
     Scene { name: "two readers", len: 40_000_000, upcoming: None, hint: None, readers: readers.into() }
 }
 
-/// Lines of offset, length and seconds before it; the first line is the file's length.
-///
-/// The last so many bytes are upcoming.
-///
-/// A reader that bisects looks at `look` bytes in each place.
+/// Parses lines of offset, length and preceding seconds. The first line is the length of the file. The last `last` bytes are
+/// upcoming. A reader that bisects reads `look` bytes at each position.
 fn recorded(name: &'static str, last: u64, look: Option<u64>, text: &str) -> Scene {
     let mut lines = text.lines();
     let len = lines.next().and_then(|line| line.parse().ok()).expect("a length");

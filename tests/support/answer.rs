@@ -1,10 +1,10 @@
-//! What the scripted origin answers, as tests describe it.
+//! Answers of the scripted origin: a response, how fast it is sent, and where it ends.
 
 use std::time::Duration;
 
 use super::{Asked, Content};
 
-/// What the server answers, and how it sends it.
+/// A response, and how the server sends it.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub(super) status: u16,
@@ -17,16 +17,16 @@ pub struct Answer {
     pub(super) holds_head: bool,
     pub(super) pace: Pace,
     pub(super) end: Ending,
-    /// Statuses of the answers before this one.
+    /// Statuses of the interim responses before this one.
     pub(super) interim: Vec<u16>,
-    /// Where the head is split.
+    /// Length of the first segment of the response head, if it is sent in two.
     pub(super) split: Option<usize>,
     pub(super) trailers: Vec<(String, String)>,
-    /// Bytes more than announced.
+    /// Number of bytes beyond the announced length.
     pub(super) extra: usize,
-    /// They are a chunk of a chunked body, and not what follows it.
+    /// True if the extra bytes are a chunk of a chunked body. Else they follow the body.
     pub(super) extra_is_chunk: bool,
-    /// Sent instead of all the above.
+    /// Bytes that are sent in place of everything above.
     pub(super) raw: Option<Vec<u8>>,
     pub(super) version: &'static str,
     pub(super) notifies_close: bool,
@@ -41,15 +41,15 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// A radio station: what it plays, and how often it says so.
+/// A radio station: its audio, and its titles.
 #[derive(Clone, Debug)]
 pub struct Station {
     pub audio: Content,
-    /// Bytes of audio between two metadata blocks; 0 for a station that says nothing.
+    /// Bytes of audio between two metadata blocks. 0 for a station without titles.
     pub interval: u64,
-    /// One block in so many says a title, the others are empty.
+    /// One block in this many contains a title. The others are empty.
     pub every: u64,
-    /// Said in turn.
+    /// Sent in turn.
     pub titles: Vec<&'static str>,
 }
 
@@ -59,22 +59,22 @@ pub(super) enum Pace {
     Full,
     /// Bytes a second.
     Rate(u64),
-    /// So many bytes, each time.
+    /// Number of bytes that are sent together, and the delay after them.
     Trickle(u64, Duration),
 }
 
 impl Pace {
-    /// How many bytes go out together.
+    /// Number of bytes that are sent together.
     pub(super) fn slice(self) -> u64 {
         match self {
             Self::Full => 256 * 1024,
-            // A slow server sends small pieces, ten a second or more.
+            // A slow server sends small pieces, fifty a second or more.
             Self::Rate(rate) => (rate / 50).clamp(1, 64 * 1024),
             Self::Trickle(bytes, _) => bytes.max(1),
         }
     }
 
-    /// How long to wait when `sent` bytes went out in `taken`.
+    /// Delay after `sent` bytes were sent in `taken`.
     pub(super) fn wait(self, sent: u64, taken: Duration) -> Duration {
         match self {
             Self::Full => Duration::ZERO,
@@ -84,19 +84,19 @@ impl Pace {
     }
 }
 
-/// How far an answer comes.
+/// Where a response ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
     Whole,
-    /// So many bytes of head.
+    /// After this many bytes of the response head.
     InHead(usize, Cut),
-    /// So many bytes of body.
+    /// After this many bytes of body.
     InBody(u64, Cut),
-    /// So many bytes of body, the last chunk without its end.
+    /// After this many bytes of body, within a chunk.
     InChunk(u64),
 }
 
-/// What happens where an answer ends early.
+/// What happens to the connection where a response ends early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
     Close,
@@ -111,7 +111,7 @@ impl Answer {
         Self::whole(&body).with_status(status)
     }
 
-    /// All of `content`, whatever was asked for.
+    /// All of `content`, whatever was requested.
     pub fn whole(content: &Content) -> Self {
         Self {
             status: 200,
@@ -135,7 +135,7 @@ impl Answer {
         }
     }
 
-    /// What a good server says: the range that was asked for, 416 behind the end, an entity tag.
+    /// As a good server answers: the requested range, 416 beyond the end, an entity tag.
     pub fn file(asked: &Asked, content: &Content) -> Self {
         let answer = Self::whole(content).header("ETag", &content.etag()).header("Accept-Ranges", "bytes");
         let len = content.len();
@@ -151,7 +151,7 @@ impl Answer {
         answer.partial(first..end)
     }
 
-    /// What Icecast says: no length, and titles for those who ask for them.
+    /// As Icecast answers: no length, and titles if they are requested.
     pub fn station(asked: &Asked, station: &Station) -> Self {
         let Station { audio, interval, every, titles } = station;
         let answer =
@@ -176,7 +176,7 @@ impl Answer {
         Self::status(status).header("Location", location)
     }
 
-    /// These bytes as they are, at the pace of a body, and then the end of the connection.
+    /// These bytes unchanged, at the pace of a body, then the end of the connection.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self { raw: Some(bytes.into()), ..Self::status(200) }
     }
@@ -197,25 +197,25 @@ impl Answer {
         self
     }
 
-    /// Waits so long before the head.
+    /// Delays the response head.
     pub fn latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
         self
     }
 
-    /// Waits with the head until the origin is released or dropped.
+    /// Delays the response head until the origin is released or dropped.
     pub fn latency_until_released(mut self) -> Self {
         self.holds_head = true;
         self
     }
 
-    /// Sends the body at so many bytes a second.
+    /// Sends the body at this rate.
     pub fn rate(mut self, bytes_per_second: u64) -> Self {
         self.pace = Pace::Rate(bytes_per_second);
         self
     }
 
-    /// Sends so many bytes of body at a time, each as a chunk or a segment of its own, and waits after each.
+    /// Sends the body in pieces of `bytes_per_chunk`, each as its own chunk or segment, and waits `every` after each.
     pub fn trickle(mut self, bytes_per_chunk: u64, every: Duration) -> Self {
         self.pace = Pace::Trickle(bytes_per_chunk, every);
         self
@@ -238,13 +238,13 @@ impl Answer {
         self.chunked()
     }
 
-    /// Sends so many bytes more than announced, together with the last ones.
+    /// Sends more bytes than announced, together with the last ones.
     pub fn extra_bytes(mut self, bytes: usize) -> Self {
         self.extra = bytes;
         self
     }
 
-    /// Sends so many bytes more than announced, as a chunk of their own before the last one.
+    /// Sends more bytes than announced, as an additional chunk before the last one.
     pub fn extra_chunk(mut self, bytes: usize) -> Self {
         self.extra_is_chunk = true;
         self.extra_bytes(bytes).chunked()
@@ -255,7 +255,7 @@ impl Answer {
         self
     }
 
-    /// HTTP/1.0 with a connection that is kept, and says so.
+    /// HTTP/1.0 with `Connection: keep-alive`.
     pub fn keep_alive_http10(self) -> Self {
         self.http10().header("Connection", "keep-alive")
     }
@@ -266,67 +266,67 @@ impl Answer {
         self.with_status(200)
     }
 
-    /// Answers with this status first, 100 or 103, before any latency; one more for each call.
+    /// Sends an interim response with this status, 100 or 103, before any latency. Each call adds one.
     pub fn interim(mut self, status: u16) -> Self {
         self.interim.push(status);
         self
     }
 
-    /// Sends the head in two segments, the first one of so many bytes.
+    /// Sends the response head in two segments. `at` is the length of the first one.
     pub fn split_head(mut self, at: usize) -> Self {
         self.split = Some(at);
         self
     }
 
-    /// Closes the connection after so many bytes of head.
+    /// Closes the connection after this many bytes of the response head.
     pub fn close_in_head(mut self, after_bytes: usize) -> Self {
         self.end = Ending::InHead(after_bytes, Cut::Close);
         self
     }
 
-    /// Resets the connection after so many bytes of head.
+    /// Resets the connection after this many bytes of the response head.
     pub fn reset_in_head(mut self, after_bytes: usize) -> Self {
         self.end = Ending::InHead(after_bytes, Cut::Reset);
         self
     }
 
-    /// Falls silent after so many bytes of head, until the origin is released or dropped.
+    /// Falls silent after this many bytes of the response head, until the origin is released or dropped.
     pub fn stall_in_head(mut self, after_bytes: usize) -> Self {
         self.end = Ending::InHead(after_bytes, Cut::Stall);
         self
     }
 
-    /// Closes the connection after so many bytes of body.
+    /// Closes the connection after this many bytes of body.
     pub fn close_after(mut self, bytes: u64) -> Self {
         self.end = Ending::InBody(bytes, Cut::Close);
         self
     }
 
-    /// Closes the connection after so many bytes of body, in the middle of a chunk.
+    /// Closes the connection after this many bytes of body, in the middle of a chunk.
     pub fn cut_chunk_after(mut self, bytes: u64) -> Self {
         self.end = Ending::InChunk(bytes);
         self.chunked()
     }
 
-    /// Resets the connection after so many bytes of body.
+    /// Resets the connection after this many bytes of body.
     pub fn reset_after(mut self, bytes: u64) -> Self {
         self.end = Ending::InBody(bytes, Cut::Reset);
         self
     }
 
-    /// Falls silent after so many bytes of body, until the origin is released or dropped.
+    /// Falls silent after this many bytes of body, until the origin is released or dropped.
     pub fn stall_after(mut self, bytes: u64) -> Self {
         self.end = Ending::InBody(bytes, Cut::Stall);
         self
     }
 
-    /// Closes the connection after the whole answer without having said so, as when a keep-alive runs out.
+    /// Closes the connection after the response without `Connection: close`, as when a keep-alive time is over.
     pub fn close_when_idle(mut self) -> Self {
         self.closes_when_idle = true;
         self
     }
 
-    /// Over TLS, a connection that is closed after this just ends, as if it were cut.
+    /// Over TLS: closes the connection without a close_notify alert, as if it were cut.
     pub fn without_close_notify(mut self) -> Self {
         self.notifies_close = false;
         self

@@ -7,13 +7,13 @@ use super::wire::Wire;
 /// A request, as the server saw it.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Which connection it came on, from 0.
+    /// Number of its connection, from 0.
     pub connection: usize,
-    /// Which request of its connection it is, from 0.
+    /// Number of the request on its connection, from 0.
     pub on_connection: usize,
-    /// Which request of all it is, from 0, without the suffix requests. `usize::MAX` for those.
+    /// Number of the request among all, from 0. Suffix requests do not count and have `usize::MAX`.
     pub number: usize,
-    /// How many had asked for this path before.
+    /// Number of earlier requests for the same path.
     pub again: usize,
     pub method: String,
     pub path: String,
@@ -26,7 +26,7 @@ impl Asked {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The first byte asked for, and the last one if it is told. A range that makes no sense is none (RFC 9110, section
+    /// First byte of the requested range, and its last byte if there is one. `None` for an invalid range (RFC 9110, section
     /// 14.1.1).
     pub fn range(&self) -> Option<(u64, Option<u64>)> {
         let (first, last) = self.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
@@ -34,13 +34,13 @@ impl Asked {
         last.is_none_or(|last| first <= last).then_some((first, last))
     }
 
-    /// How many of the last bytes are asked for. A stream asks for them once, beside its opening; nobody else does.
+    /// Length of the requested suffix. Only a stream sends such a request, once, beside its opening.
     pub fn suffix(&self) -> Option<u64> {
         self.header("range")?.strip_prefix("bytes=-")?.parse().ok()
     }
 }
 
-/// The next request on a connection; `None` at its end.
+/// The next request on a connection. `None` at its end.
 pub(super) fn read_request(wire: &mut Wire<'_>, unread: &mut Vec<u8>) -> io::Result<Option<Asked>> {
     let end = loop {
         if let Some(end) = unread.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -1,20 +1,20 @@
-//! Bodies whose every byte follows from its offset.
+//! Bodies in which each byte is computed from its offset.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
-/// What a file holds.
+/// The bytes of a file.
 #[derive(Clone, Debug)]
 pub struct Content(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    /// So many bytes of the pattern; costs no memory, whatever the length.
+    /// The pattern up to this length. Takes no memory.
     Pattern(u64),
     Bytes(Arc<[u8]>),
-    /// These bytes, over and over.
+    /// These bytes, repeated forever.
     Loop(Arc<[u8]>),
-    /// These bytes, so many zeros, and these.
+    /// The first bytes, this number of zeros, the last bytes.
     Padded(Arc<[u8]>, u64, Arc<[u8]>),
     Icy(Arc<Icy>),
 }
@@ -25,9 +25,9 @@ struct Icy {
     audio: Content,
     /// Bytes of audio between two blocks.
     interval: u64,
-    /// A block in so many, from the first one on, says the next title.
+    /// One block in this many, from the first one on, contains the next title.
     every: u64,
-    /// Said in turn. All of one length, so that every byte's place can be told from its offset.
+    /// Sent in turn. All of the same length, so that each byte can be computed from its offset.
     blocks: Vec<Vec<u8>>,
 }
 
@@ -46,7 +46,7 @@ impl Content {
         Self(Kind::Bytes(bytes.into()))
     }
 
-    /// Some bytes, so many zeros that cost no memory, and some more bytes.
+    /// `front`, then `zeros` bytes of 0 that take no memory, then `back`.
     pub fn padded(front: impl Into<Arc<[u8]>>, zeros: u64, back: impl Into<Arc<[u8]>>) -> Self {
         Self(Kind::Padded(front.into(), zeros, back.into()))
     }
@@ -56,13 +56,13 @@ impl Content {
         Self::pattern(ENDLESS)
     }
 
-    /// These bytes without an end: when they are over, they begin again.
+    /// These bytes, repeated forever.
     pub fn looped(bytes: impl Into<Arc<[u8]>>) -> Self {
         Self(Kind::Loop(bytes.into()))
     }
 
     /// Endless audio with a metadata block after each `interval` bytes of it. The first block and every `every`th after
-    /// it say the next of the titles, which begin again when they are over; the others are empty.
+    /// it contain the next title, in turn. The others are empty.
     pub fn icy(audio: &Self, interval: u64, every: u64, titles: &[&str]) -> Self {
         let text = |title: &&str| format!("StreamTitle='{title}';StreamUrl='';").into_bytes();
         let mut blocks: Vec<Vec<u8>> = titles.iter().map(text).collect();
@@ -127,11 +127,11 @@ impl Content {
 }
 
 impl Icy {
-    /// Appends the bytes from the front of `part` up to where something else begins. Returns how many.
+    /// Appends the bytes from the front of `part` up to the next audio or block. Returns their number.
     fn append_some(&self, out: &mut Vec<u8>, part: Range<u64>) -> u64 {
         let len = part.end - part.start;
         let block_len = self.blocks.first().map_or(0, Vec::len) as u64;
-        // A round is the intervals of one title, of which the first one's block is not empty.
+        // A round is the intervals of one title. Only the block after the first interval is not empty.
         let round_len = self.every * (self.interval + 1) + block_len;
         let (round, within) = (part.start / round_len, part.start % round_len);
         let first_len = self.interval + 1 + block_len;
@@ -162,7 +162,7 @@ fn byte_at(offset: u64) -> u8 {
     period()[(offset % PERIOD) as usize]
 }
 
-/// Panics at the first byte that is not the pattern's.
+/// Panics at the first byte that differs from the pattern.
 pub fn assert_pattern(offset: u64, bytes: &[u8]) {
     let mut expected = Vec::with_capacity(bytes.len());
     Content::endless().append(&mut expected, offset..offset + bytes.len() as u64);

@@ -1,4 +1,4 @@
-//! A decoder over a stream, sought through and held against one over the bytes themselves.
+//! A decoder over any source, with seeks, to compare the samples of a stream with those of the local bytes.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -9,13 +9,13 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::units::Time;
 use windway::{Radio, Stream};
 
-/// Times that are sought, in seconds; all tracks are longer.
+/// Targets of the seeks, in seconds. All tracks are longer.
 const SEEKS: [f64; 6] = [2.0, 0.5, 3.5, 0.0, 1.25, 3.0];
 
-/// A stream as symphonia takes it, whose reads may be cut short.
+/// A stream as a `MediaSource` of symphonia, with short reads if wanted.
 pub struct Source {
     pub stream: Stream,
-    /// No read brings more.
+    /// Most bytes of a read.
     pub most: usize,
 }
 
@@ -42,7 +42,7 @@ impl MediaSource for Source {
     }
 }
 
-/// A radio as symphonia takes it.
+/// A radio as a `MediaSource` of symphonia.
 pub struct LiveSource(pub Radio);
 
 impl Read for LiveSource {
@@ -67,7 +67,7 @@ impl MediaSource for LiveSource {
     }
 }
 
-/// A radio lent to a decoder, for as long as that lives.
+/// A radio that a decoder borrows.
 pub struct LentSource<'a>(pub &'a mut Radio);
 
 impl Read for LentSource<'_> {
@@ -92,7 +92,7 @@ impl MediaSource for LentSource<'_> {
     }
 }
 
-/// A decoder at work.
+/// A decoder and its format reader.
 pub struct Decoding<'s> {
     format: Box<dyn FormatReader + 's>,
     decoder: Box<dyn AudioDecoder>,
@@ -113,13 +113,13 @@ impl<'s> Decoding<'s> {
         Ok(Self { track, format, decoder })
     }
 
-    /// Takes the tracks that begin where the format asked for a reset.
+    /// Continues with the tracks that begin where the format returned `ResetRequired`.
     pub fn reset(&mut self) -> Result<(), SymphoniaError> {
         (self.track, self.decoder) = decoder(&*self.format)?;
         Ok(())
     }
 
-    /// The next samples, interleaved; `None` at the end.
+    /// The next samples, interleaved. `None` at the end.
     pub fn samples(&mut self) -> Result<Option<Vec<f32>>, SymphoniaError> {
         while let Some(packet) = self.format.next_packet()? {
             let mut samples: Vec<f32> = Vec::new();
@@ -135,7 +135,7 @@ impl<'s> Decoding<'s> {
         Ok(None)
     }
 
-    /// Interleaved samples in a second of audio; 0 if the file does not tell.
+    /// Interleaved samples in a second of audio. 0 if the file does not contain the rate.
     pub fn samples_a_second(&self) -> f64 {
         let params = self.decoder.codec_params();
         let channels = params.channels.as_ref().map_or(0, |channels| channels.count());
@@ -149,7 +149,7 @@ impl<'s> Decoding<'s> {
         Ok(())
     }
 
-    /// Up to so many packets, decoded; all that are left if there are fewer.
+    /// The samples of up to `most` packets.
     pub fn packets(&mut self, most: usize) -> Result<Vec<f32>, SymphoniaError> {
         let mut samples = Vec::new();
         for _ in 0..most {
@@ -168,7 +168,7 @@ impl<'s> Decoding<'s> {
     }
 }
 
-/// What decodes a format's audio.
+/// The default audio track of a format, and its decoder.
 fn decoder(format: &(dyn FormatReader + '_)) -> Result<(u32, Box<dyn AudioDecoder>), SymphoniaError> {
     let track = format.default_track(TrackType::Audio).ok_or(SymphoniaError::Unsupported("no audio"))?;
     let params = track.codec_params.as_ref().and_then(|params| params.audio());
@@ -177,7 +177,7 @@ fn decoder(format: &(dyn FormatReader + '_)) -> Result<(u32, Box<dyn AudioDecode
     Ok((track.id, symphonia::default::get_codecs().make_audio_decoder(params, &options)?))
 }
 
-/// Some packets after each seek, then all that are left.
+/// The samples of some packets after each seek, then of all that are left.
 pub fn decode_with_seeks(source: Box<dyn MediaSource>) -> Vec<Vec<f32>> {
     let mut decoding = Decoding::open(source);
     let mut parts = vec![decoding.packets(5).unwrap()];

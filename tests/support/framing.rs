@@ -24,7 +24,7 @@ impl Answer {
         head
     }
 
-    /// The answers before this one.
+    /// The heads of the interim responses.
     pub(super) fn interim_heads(&self) -> String {
         let head = |status: &u16| match status {
             103 => "HTTP/1.1 103 Early Hints\r\nLink: </cover.jpg>; rel=preload\r\n\r\n".into(),
@@ -33,7 +33,7 @@ impl Answer {
         self.interim.iter().map(head).collect()
     }
 
-    /// What follows the last chunk.
+    /// The bytes after the last chunk of content.
     pub(super) fn chunked_end(&self) -> Vec<u8> {
         let mut end = String::new();
         if self.extra_is_chunk {
@@ -55,14 +55,14 @@ impl Answer {
         out.resize(out.len() + self.extra, b'x');
     }
 
-    /// True if another answer can follow on the same connection.
+    /// True if another response can follow on the same connection.
     pub(super) fn keeps_connection(&self) -> bool {
         let is_kept = self.headers.contains(&("Connection".into(), "keep-alive".into()));
         self.framing != Framing::Close && !self.closes_when_idle && (self.version == "HTTP/1.1" || is_kept)
     }
 }
 
-/// Frames a part of the body. A chunk that is cut announces a byte more than comes.
+/// Appends a part of the body with its framing. A cut chunk announces one byte more than it has.
 pub(super) fn append(out: &mut Vec<u8>, answer: &Answer, part: Range<u64>, is_cut: bool) {
     if answer.framing != Framing::Chunked {
         return answer.body.append(out, part);

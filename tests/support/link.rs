@@ -1,12 +1,12 @@
 //! A slow network in front of the scripted origin: a TCP relay with a round trip, a rate that all its connections share, slow
 //! start on each of them, and a bounded queue.
 //!
-//! `SlowStart` and `Bottleneck` decide and are pure: time is an argument, counted from the link's start. The threads of `Link`
-//! wait for the deadlines that those give. They may wake late, never early: a transfer takes at least `transfer_time`.
+//! `SlowStart` and `Bottleneck` are pure: time is an argument, counted from the start of the link. The threads of `Link` wait for
+//! the deadlines that these return. They may wake late, but never early: a transfer takes at least `transfer_time`.
 //!
-//! What differs from a real network: no segment is lost (a full queue holds the sender back, which ends slow start as a loss
-//! would), what the client sends is delayed but not limited, `connect` returns at once and the round trip of the handshake
-//! is paid by the first bytes, and the end of the client's side ends the whole connection.
+//! Differences from a real network: no segment is lost (a full queue blocks the sender, which ends slow start as a loss would);
+//! bytes of the client are delayed, but not limited; `connect` returns at once, and the first bytes wait for the round trip of the
+//! handshake; when the client closes its side, the whole connection ends.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -28,13 +28,13 @@ const MIN_RETRANSMISSION_TIMEOUT: Duration = Duration::from_millis(200);
 /// A write that ends this long after its bytes arrived was held back by a full receive buffer, not by a late wake-up.
 const RECEIVER_IS_FULL: Duration = Duration::from_millis(5);
 
-/// What the network is like.
+/// Properties of the network.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkConfig {
     /// Bytes a second from the origin to the client, over all connections. Infinite for no limit.
     pub rate: f64,
     pub rtt: Duration,
-    /// Most bytes that wait before the bottleneck.
+    /// Capacity of the queue before the bottleneck, in bytes.
     pub queue: u64,
 }
 
@@ -52,7 +52,7 @@ impl LinkConfig {
         Self { rate, rtt, queue: (queue as u64).max(INITIAL_WINDOW) }
     }
 
-    /// Bytes that go out together: a segment, or a millisecond's worth on a fast link, where waking a thread for each
+    /// Bytes that are sent together: a segment, or those of a millisecond on a fast link, where a thread that wakes for each
     /// segment would be slower than the link.
     fn slice(&self) -> u64 {
         ((self.rate / 1000.0) as u64).clamp(SEGMENT, 64 * 1024)
@@ -64,12 +64,12 @@ impl LinkConfig {
 pub struct SlowStart {
     window: u64,
     in_flight: u64,
-    /// Most bytes in flight since none were.
+    /// Most bytes in flight since the connection was last idle.
     peak: u64,
     /// When the last bytes were sent.
     last_sent: Duration,
     retransmission_timeout: Duration,
-    /// A full queue has ended the growth.
+    /// True after a full queue has ended the growth.
     is_over: bool,
 }
 
@@ -105,7 +105,7 @@ impl SlowStart {
     }
 
     pub fn handle_acknowledged(&mut self, bytes: u64) {
-        // RFC 7661: a window that is not used proves nothing. Linux asks for half of it (`tcp_is_cwnd_limited`).
+        // RFC 7661: a window grows only if it is used. Linux requires that half of it is (`tcp_is_cwnd_limited`).
         if !self.is_over && self.peak * 2 >= self.window {
             self.window += bytes;
         }
@@ -119,11 +119,11 @@ impl SlowStart {
     }
 }
 
-/// The slowest hop, which all connections share.
+/// The slowest hop of the path, which all connections share.
 #[derive(Clone, Copy, Debug)]
 pub struct Bottleneck {
     config: LinkConfig,
-    /// When everything in the queue has left it.
+    /// Time at which the queue is empty.
     free_at: Duration,
 }
 
@@ -132,7 +132,7 @@ impl Bottleneck {
         Self { config, free_at: Duration::ZERO }
     }
 
-    /// When `bytes` find room in the queue.
+    /// Time at which the queue has room for `bytes`.
     pub fn room_at(&self, bytes: u64) -> Duration {
         let most = self.config.queue.saturating_sub(bytes);
         let drain = most as f64 / self.config.rate;
@@ -146,8 +146,8 @@ impl Bottleneck {
     }
 }
 
-/// How long `bytes` take over an idle link, from the moment when a new connection's window may be used to their arrival, the
-/// half round trip included. Virtual: nothing waits.
+/// Time that `bytes` take over an idle link, from the first use of a new connection's window to their arrival, with the half round
+/// trip. Computed in virtual time, without waiting.
 pub fn transfer_time(config: LinkConfig, bytes: u64) -> Duration {
     let (mut window, mut bottleneck) = (SlowStart::new(config.rtt), Bottleneck::new(config));
     let mut acknowledged: VecDeque<(Duration, u64)> = VecDeque::new();
@@ -205,7 +205,7 @@ struct State {
 struct Connection {
     client: TcpStream,
     origin: TcpStream,
-    /// When the client's handshake is over.
+    /// Time at which the handshake of the client is complete.
     established: Duration,
     flows: Mutex<Flows>,
     /// Notified when `flows` changes.
@@ -216,12 +216,12 @@ struct Flows {
     up: Flow,
     down: Flow,
     window: SlowStart,
-    /// When which bytes are acknowledged, in order.
+    /// Numbers of bytes, and the times at which they are acknowledged, in order.
     acknowledged: VecDeque<(Duration, u64)>,
     is_closed: bool,
 }
 
-/// Bytes on their way, by when they arrive. Empty bytes are the end.
+/// Bytes in flight, and the times at which they arrive. Empty bytes are the end of the stream.
 type Flow = VecDeque<(Duration, Vec<u8>)>;
 
 impl Link {
@@ -256,7 +256,7 @@ impl Link {
         self.shared.connections.load(Ordering::Relaxed)
     }
 
-    /// Bytes that were given to the client's sockets so far.
+    /// Bytes that were written to the sockets of clients so far.
     pub fn delivered(&self) -> u64 {
         self.shared.delivered.load(Ordering::Relaxed)
     }
@@ -265,7 +265,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.shared.stop();
-        // Wakes the acceptor, which sees that it is to stop.
+        // Wakes the acceptor, which then stops.
         drop(TcpStream::connect(self.shared.address));
         if let Some(acceptor) = self.acceptor.take() {
             drop(acceptor.join());
@@ -336,11 +336,11 @@ impl Shared {
         state.connections.push(connection);
     }
 
-    /// Takes what the client sends.
+    /// Reads the bytes of the client.
     fn send_up(&self, connection: &Connection) -> io::Result<()> {
         let mut buf = [0; 16 * 1024];
         loop {
-            // A reset arrives as late as an end does.
+            // A reset is delayed like an end.
             let got = (&connection.client).read(&mut buf).unwrap_or(0);
             let arrives = self.now().max(connection.established) + self.config.rtt / 2;
             connection.with_flows(|flows| flows.up.push_back((arrives, buf[..got].to_vec())))?;
@@ -360,7 +360,7 @@ impl Shared {
         }
     }
 
-    /// Takes what the origin sends, as fast as the window and the queue allow.
+    /// Reads the bytes of the origin as fast as the window and the queue allow.
     fn send_down(&self, connection: &Connection) -> io::Result<()> {
         let mut buf = vec![0; self.config.slice() as usize];
         loop {
@@ -375,7 +375,7 @@ impl Shared {
         }
     }
 
-    /// Blocks until the queue has taken `bytes`. Returns when they leave it.
+    /// Blocks until the queue has room for `bytes`. Returns the time at which they leave it.
     fn pass_bottleneck(&self, connection: &Connection, bytes: u64) -> io::Result<Duration> {
         loop {
             let mut bottleneck = lock(&self.bottleneck);
@@ -402,10 +402,10 @@ impl Shared {
                 return connection.client.shutdown(Shutdown::Write);
             }
             let len = bytes.len() as u64;
-            // Before the client has them: it may look at once.
+            // Before the write: the client may read the counter as soon as it has the bytes.
             self.delivered.fetch_add(len, Ordering::Relaxed);
             (&connection.client).write_all(&bytes)?;
-            // A late wake-up of this thread is not the network's.
+            // A late wake-up of this thread must not count as a delay of the network.
             let now = self.now();
             let taken = if now > arrives + RECEIVER_IS_FULL { now } else { arrives };
             connection

@@ -1,4 +1,4 @@
-//! A scripted origin server: real sockets, std threads, deterministic bodies, and any misbehaviour a test asks for.
+//! A scripted origin server: real sockets, std threads, deterministic bodies, and any misbehaviour that a test configures.
 //!
 //! ```no_run
 //! let origin = Origin::serving(Content::pattern(1 << 20));

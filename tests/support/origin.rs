@@ -1,4 +1,4 @@
-//! The scripted origin as tests hold it: start, log, stop, network faults.
+//! The scripted origin: start and stop, the log of its requests, faults of its network.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::{Answer, Asked, Content, Identity};
 
-/// What the server was asked and has done.
+/// Requests that the server got, and what it has done.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
-    /// Without the suffix requests: when they come beside the others is left to chance.
+    /// All requests but the suffix requests, whose order beside the others is random.
     pub asked: Vec<Asked>,
     pub suffixes: Vec<Asked>,
     /// Connections accepted.
@@ -30,9 +30,9 @@ pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
     pub(super) address: SocketAddr,
-    /// What a new connection costs; over TLS, twice.
+    /// Delay of a new connection. Twice as long over TLS.
     pub(super) rtt: Duration,
-    /// For TLS.
+    /// Certificate of a server with TLS.
     pub(super) identity: Option<Identity>,
     /// Connections before this one are in the black hole. Only grows.
     pub(super) black_holed: AtomicUsize,
@@ -42,11 +42,11 @@ pub(super) struct Shared {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) log: Log,
-    /// Requests that the log does not hold any more.
+    /// Number of requests that `forget` removed from the log.
     pub(super) forgotten: usize,
-    /// How often each path was asked for.
+    /// Number of requests for each path.
     pub(super) seen: HashMap<String, usize>,
-    /// Second handles of the connections that nobody has shut down.
+    /// Second handles of the open connections, to shut them down.
     pub(super) sockets: HashMap<usize, TcpStream>,
     pub(super) threads: Vec<JoinHandle<()>>,
     pub(super) listening: bool,
@@ -64,27 +64,27 @@ pub struct Origin {
 
 struct Acceptor {
     thread: JoinHandle<()>,
-    /// Keeps the port ours until the thread has ended, or its wake-up call could reach somebody else.
+    /// Keeps the port until the thread has ended. Else another process could get the connection that wakes the thread.
     _listener: TcpListener,
 }
 
 impl Origin {
-    /// A server that answers as `handler` says.
+    /// A server whose answers are made by `handler`.
     pub fn start(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_with_rtt(Duration::ZERO, handler)
     }
 
-    /// As `start`; a new connection costs one `rtt`, as its handshake would on a network.
+    /// As `start`, with a delay of one `rtt` for each new connection, as for its handshake on a network.
     pub fn start_with_rtt(rtt: Duration, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_as(None, rtt, Box::new(handler))
     }
 
-    /// As `start`, over TLS with a certificate of its own: see `root_pem`.
+    /// As `start`, over TLS with a new certificate: see `root_pem`.
     pub fn start_tls(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         Self::start_tls_with_rtt(Duration::ZERO, handler)
     }
 
-    /// As `start_tls`, with a certificate that the test has made.
+    /// As `start_tls`, with a certificate of the test.
     pub fn start_tls_as(
         identity: Identity,
         handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
@@ -92,7 +92,7 @@ impl Origin {
         Self::start_as(Some(identity), Duration::ZERO, Box::new(handler))
     }
 
-    /// As `start_tls`; a new connection costs two `rtt`, one for TCP and one for TLS 1.3.
+    /// As `start_tls`, with a delay of two `rtt` for each new connection, one for TCP and one for TLS 1.3.
     pub fn start_tls_with_rtt(
         rtt: Duration,
         handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
@@ -100,14 +100,14 @@ impl Origin {
         Self::start_as(Some(Identity::new()), rtt, Box::new(handler))
     }
 
-    /// As `start`, but it accepts a connection only when the one before it was closed.
+    /// As `start`, but a connection is accepted only after the one before it was closed.
     pub fn start_single_connection(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let origin = Self::start(handler);
         origin.shared.lock().is_single_connection = true;
         origin
     }
 
-    /// As `start`, but of the connections that are open it serves the oldest only; the others get a 503.
+    /// As `start`, but only the oldest open connection is served. The others get a 503.
     pub fn start_for_oldest(handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
         let origin = Self::start(handler);
         origin.shared.lock().serves_oldest = true;
@@ -151,7 +151,7 @@ impl Origin {
         self.shared.address
     }
 
-    /// Lets go of the requests in the log, so that it does not grow for ever.
+    /// Removes the requests from the log, so that it does not grow forever.
     pub fn forget(&self) {
         let mut state = self.shared.lock();
         state.forgotten += state.log.asked.len();
@@ -159,7 +159,7 @@ impl Origin {
         state.log.suffixes = Vec::new();
     }
 
-    /// What happened so far.
+    /// The log so far.
     pub fn log(&self) -> Log {
         self.shared.lock().log.clone()
     }
@@ -169,7 +169,7 @@ impl Origin {
         super::wait_until(self.shared.lock(), &self.shared.changed, |state| &state.log, what, wanted);
     }
 
-    /// Lets stalled answers go on; their connections end with them.
+    /// Continues stalled responses. Their connections end with them.
     pub fn release(&self) {
         let mut state = self.shared.lock();
         state.released = true;
@@ -179,8 +179,8 @@ impl Origin {
         }
     }
 
-    /// Forgets the connections that are open now, as a NAT does: they stay open, but no byte goes either way any more,
-    /// except those that the system was given before. New ones work.
+    /// Kills the open connections silently, as a NAT that forgets them: they stay open, but transfer no more bytes, except those
+    /// that the system already has. New connections work.
     pub fn black_hole(&self) {
         let state = self.shared.lock();
         self.shared.black_holed.store(state.log.connections, Ordering::Release);
@@ -192,14 +192,14 @@ impl Origin {
         self.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// Closes what is in the black hole, so that it does not pile up for ever.
+    /// Closes the connections in the black hole, so that they do not accumulate.
     pub fn empty_black_hole(&self) {
         let black_holed = self.shared.black_holed.load(Ordering::Acquire);
         let mut state = self.shared.lock();
         state.sockets.retain(|connection, socket| {
             let is_kept = *connection >= black_holed;
             if !is_kept {
-                // It may be closed already, which is what is wanted.
+                // Fails if it is closed already, which is the aim.
                 drop(socket.shutdown(Shutdown::Both));
             }
             is_kept
@@ -213,13 +213,13 @@ impl Origin {
             let mut state = self.shared.lock();
             state.listening = false;
             for (_, socket) in state.sockets.drain() {
-                // It may be closed already, which is what is wanted.
+                // Fails if it is closed already, which is the aim.
                 drop(socket.shutdown(Shutdown::Both));
             }
-            // For those in the black hole.
+            // Ends the threads of connections in the black hole.
             self.shared.changed.notify_all();
         }
-        // Wakes the acceptor, which sees that it is to stop. One that has stopped has given its port away.
+        // Wakes the acceptor, which then stops. After that the port is free for other processes.
         if self.acceptor.lock().expect("no panic under this lock").is_some() {
             drop(TcpStream::connect(self.shared.address));
         }
@@ -228,7 +228,7 @@ impl Origin {
         }
     }
 
-    /// Comes back on the same port.
+    /// Listens on the same port again.
     pub fn listen_again(&self) {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
@@ -255,7 +255,7 @@ impl Drop for Origin {
         self.stop_listening();
         let threads = std::mem::take(&mut self.shared.lock().threads);
         for thread in threads {
-            // A handler that panicked has failed its test by closing the connection; its message is printed.
+            // A panic of a handler closed its connection, which fails the test, and its message was printed.
             drop(thread.join());
         }
     }
@@ -279,7 +279,7 @@ impl Shared {
             state.sockets.insert(connection, socket.try_clone().expect("a descriptor is left"));
             let open = Open { shared: Arc::clone(self), connection };
             let thread = thread::spawn(move || {
-                // A client that goes away in mid-answer is its own business.
+                // Fails if the client closes its connection within a response, which it may do.
                 drop(open.shared.serve(connection, &socket));
                 open.shared.outlast_black_hole(connection);
                 drop(socket);
@@ -297,7 +297,7 @@ impl Shared {
     }
 }
 
-/// A connection that counts as open until this is dropped, by a handler's panic too.
+/// Counts a connection as open until it is dropped, also by a panic of a handler.
 struct Open {
     shared: Arc<Shared>,
     connection: usize,

@@ -1,4 +1,4 @@
-//! Peers and sinks for tests of the downloader by itself.
+//! Peers and sinks for tests of the downloader without streams.
 
 use std::collections::VecDeque;
 use std::io::Read;
@@ -10,18 +10,18 @@ use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority};
 
 use super::Origin;
 
-/// Longer than any test: what has to wait for it hangs.
+/// A timeout that is longer than any test, so that a wait for it is a hang.
 pub const NEVER: Duration = Duration::from_secs(3600);
 
-/// A downloader with options that a test changes.
+/// A downloader whose default options are changed by `change`.
 pub fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
     let mut config = DownloaderConfig::default();
     change(&mut config);
     Downloader::new(config).unwrap()
 }
 
-/// A downloader that trusts `origin`, waits for ever for what is silent and tries nothing again: where one connection is
-/// mute, only another one beside it helps.
+/// A downloader that trusts `origin`, has no silence timeout and does not retry. If a connection is silent, only a hedged request
+/// over another one helps.
 pub fn patient_downloader(origin: &Origin) -> Downloader {
     downloader(|config| {
         config.client.silence_timeout = NEVER;
@@ -43,18 +43,18 @@ pub fn read_all(peer: &PeerHandle, fetch: Fetch) -> Vec<u8> {
     body
 }
 
-/// What a sink got, sent when it has ended.
+/// The bytes and the outcome of a sink. Sent at its end.
 #[derive(Debug)]
 pub struct Got {
-    /// Where the first byte lies, if one came.
+    /// Offset of the first byte, if there was one.
     pub start: Option<u64>,
     pub bytes: Vec<u8>,
     pub outcome: Outcome,
 }
 
-/// Sends what it got when it ends. Panics if a byte is missing or comes twice.
+/// A sink that sends its bytes when it ends. Panics if a byte is missing or repeated.
 pub struct Collect {
-    /// `None` until the first bytes have told.
+    /// `None` until the first bytes arrive.
     start: Option<u64>,
     bytes: Vec<u8>,
     ends: mpsc::Sender<Got>,
@@ -82,14 +82,14 @@ impl Sink for Collect {
 
     fn finish(self: Box<Self>, outcome: Outcome) {
         let Self { start, bytes, ends } = *self;
-        // The test may have seen enough and gone.
+        // Fails if the test has ended.
         drop(ends.send(Got { start, bytes, outcome }));
     }
 }
 
 type Waiting = VecDeque<(Fetch, Box<dyn Sink>)>;
 
-/// Hands out what is put into its list.
+/// A peer that returns the fetches of a list.
 #[derive(Clone, Default)]
 pub struct List(Arc<Mutex<Waiting>>);
 
@@ -100,7 +100,7 @@ impl List {
 }
 
 impl List {
-    /// Drops what was not asked for, and tells how much it was.
+    /// Drops the fetches that are left. Returns their number.
     pub fn clear(&self) -> usize {
         let left = std::mem::take(&mut *self.0.lock().unwrap());
         left.len()
@@ -109,12 +109,12 @@ impl List {
 
 impl Peer for List {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
-        let _ = admissible; // All in the list may run on any worker: tests with reserved workers say so.
+        let _ = admissible; // Tests with reserved workers give the fetches their priority.
         self.0.lock().unwrap().pop_front().map_or(Next::Wait, |(fetch, sink)| Next::fetch(fetch, sink))
     }
 }
 
-/// A sink for a body that begins at `start`, and where it tells its end.
+/// A sink for a body that begins at `start`, and the receiver of what it got.
 pub fn collect(start: u64) -> (Collect, mpsc::Receiver<Got>) {
     let (ends, end) = mpsc::channel();
     (Collect::new(start, &ends), end)

@@ -14,7 +14,7 @@ pub enum Reply {
     TunnelWith(Vec<u8>),
     /// Opens no tunnel: sends these bytes and closes the connection.
     Refuse(Vec<u8>),
-    /// Sends these bytes, then nothing.
+    /// Sends these bytes and falls silent.
     Silent(Vec<u8>),
 }
 
@@ -42,7 +42,7 @@ pub struct ProxyLog {
     pub open: usize,
 }
 
-/// Changes bytes on their way to the client. Gets the offset in the tunnel of the first one.
+/// Changes bytes on their way to the client. The argument is the offset of the first one in the tunnel.
 type Tamper = dyn Fn(u64, &mut [u8]) + Send + Sync;
 
 struct Shared {
@@ -66,12 +66,12 @@ struct State {
 pub struct Proxy {
     shared: Arc<Shared>,
     acceptor: Option<JoinHandle<()>>,
-    /// Keeps the port ours until the acceptor has ended.
+    /// Keeps the port until the acceptor has ended.
     _listener: TcpListener,
 }
 
 impl Proxy {
-    /// Forwards all bytes as they are.
+    /// Forwards all bytes unchanged.
     pub fn start() -> Self {
         Self::start_as(|_| Reply::Tunnel, |_, _| ())
     }
@@ -80,7 +80,7 @@ impl Proxy {
         Self::start_as(reply, |_, _| ())
     }
 
-    /// Overwrites what an origin sends from the byte `from` of a tunnel on.
+    /// Overwrites the bytes of an origin from offset `from` of a tunnel on.
     pub fn rewriting(from: u64) -> Self {
         Self::start_as(
             |_| Reply::Tunnel,
@@ -134,7 +134,7 @@ impl Drop for Proxy {
             std::mem::take(&mut state.sockets)
         };
         for (_, socket) in sockets {
-            // It may be closed already, which is what is wanted.
+            // Fails if it is closed already, which is the aim.
             drop(socket.shutdown(Shutdown::Both));
         }
         // Wakes the acceptor.
@@ -168,7 +168,7 @@ impl Shared {
             self.changed.notify_all();
             let shared = Arc::clone(self);
             let thread = thread::spawn(move || {
-                // A client that goes away is its own business.
+                // Fails if the client closes its connection, which it may do.
                 drop(shared.serve(connection, &socket));
                 // The second handle keeps the socket open.
                 drop(socket.shutdown(Shutdown::Both));
@@ -197,7 +197,7 @@ impl Shared {
             Reply::Refuse(answer) => return client.write_all(&answer),
             Reply::Silent(answer) => {
                 client.write_all(&answer)?;
-                // Ends when the client goes, or this is dropped.
+                // Ends when the client closes its connection, or the proxy is dropped.
                 return io::copy(&mut client, &mut io::sink()).map(drop);
             }
         };
@@ -222,7 +222,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Forwards what an origin sends.
+    /// Forwards the bytes of an origin.
     fn forward(&self, mut origin: &TcpStream, mut client: &TcpStream) -> io::Result<()> {
         let (mut buf, mut offset) = (vec![0; 32 * 1024], 0);
         loop {
@@ -237,7 +237,7 @@ impl Shared {
     }
 }
 
-/// The head of a request for a tunnel; `None` if none came. What is no such request is an error.
+/// A request for a tunnel. `None` if the client sent nothing. Any other request is an error.
 fn read_connect(mut client: &TcpStream) -> io::Result<Option<Connect>> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

@@ -1,4 +1,4 @@
-//! How the scripted origin serves a connection: reads requests, and sends answers at their pace up to their end.
+//! One connection of the scripted origin: reads requests, and sends each answer at its pace up to its end.
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use super::framing::append;
 use super::origin::Shared;
 use super::wire::{Line, Wire};
 
-/// Between the halves of a head, so that they are not read as one.
+/// Delay between the parts of a split response head, so that the client does not read them as one.
 const SPLIT_GAP: Duration = Duration::from_millis(5);
 
 impl Shared {
@@ -47,7 +47,7 @@ impl Shared {
             }
             let answer = if self.serves(connection) { (self.handler)(&asked) } else { Answer::status(503) };
             let is_first = on_connection == 0 && self.identity.is_none();
-            // A connection that was opened ahead has had its round trip.
+            // A preconnected connection has had its round trip already.
             let handshake =
                 if is_first { self.rtt.saturating_sub(accepted.elapsed()) } else { Duration::ZERO };
             self.pause(handshake)?;
@@ -65,7 +65,7 @@ impl Shared {
         Ok(())
     }
 
-    /// False for all but the oldest open connection of a server that serves no other.
+    /// False if the server serves only its oldest open connection, and this is another one.
     fn serves(&self, connection: usize) -> bool {
         let state = self.lock();
         !state.serves_oldest || state.sockets.keys().all(|other| *other >= connection)
@@ -105,7 +105,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends the body behind what is in `out` already: head and first bytes go together, as most servers send them.
+    /// Sends `out`, the response head, together with the first bytes of the body, as most servers do, and then the rest.
     fn send_body(&self, wire: &mut Wire<'_>, answer: &Answer, mut out: Vec<u8>) -> io::Result<bool> {
         let mut at = answer.part.start;
         let limit = match answer.end {
@@ -148,7 +148,7 @@ impl Shared {
         Ok(answer.keeps_connection())
     }
 
-    /// Waits, unless the server stops meanwhile.
+    /// Waits for `time`. Fails if the server stops in between.
     fn pause(&self, time: Duration) -> io::Result<()> {
         if time.is_zero() {
             return Ok(());
@@ -167,7 +167,7 @@ impl Shared {
         }
     }
 
-    /// Keeps a connection that is in the black hole open, for as long as nobody shuts it down.
+    /// Keeps a connection of the black hole open until it is shut down.
     pub(super) fn outlast_black_hole(&self, connection: usize) {
         if connection >= self.black_holed.load(Ordering::Acquire) {
             return;
@@ -178,10 +178,10 @@ impl Shared {
         }
     }
 
-    /// Waits to be released; false if the client goes away or the server stops instead.
+    /// Blocks until the origin is released. False if the client closes the connection or the server stops first.
     fn stall(&self, mut socket: &TcpStream) -> bool {
         if !self.lock().released {
-            // `release` shuts the reading half down. A client that waits sends nothing.
+            // `release` shuts the reading half down. A waiting client sends nothing.
             while matches!(socket.read(&mut [0; 256]), Ok(got) if got > 0) {}
         }
         let state = self.lock();
@@ -189,8 +189,8 @@ impl Shared {
     }
 }
 
-/// The end of a connection after its last answer. The socket's drop does the rest: a shutdown would send the end that
-/// a reset goes without.
+/// Prepares the end of a connection after its last response. The drop of the socket closes it: a shutdown would send a FIN before a
+/// reset.
 fn hang_up(wire: &mut Wire<'_>, answer: &Answer) -> io::Result<()> {
     match answer.end {
         Ending::InHead(_, Cut::Reset) | Ending::InBody(_, Cut::Reset) => {

@@ -1,4 +1,4 @@
-//! What callers do with a file, step by step, for comparing a stream with a file of the same bytes.
+//! Random reads and seeks, to compare a stream with a local file of the same bytes.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -16,14 +16,14 @@ pub enum Step {
     Seek(SeekFrom),
 }
 
-/// Steps for a file of `len` bytes, with a liking for its end.
+/// Steps for a file of `len` bytes, with many near its end.
 pub fn steps(len: i64) -> impl Strategy<Value = Vec<Step>> {
     let near = -len / 8..len + len / 8;
     let seek = prop_oneof![
         6 => near.clone().prop_map(|to| SeekFrom::Start(to.unsigned_abs())),
         3 => near.clone().prop_map(move |by| SeekFrom::Current(by - len / 2)),
         3 => near.prop_map(move |by| SeekFrom::End(by - len)),
-        // Huge ones, but for those where a file system's own limit would show.
+        // Huge positions, except those beyond the limits of a file system.
         1 => (1_u64 << 63..).prop_map(SeekFrom::Start),
         1 => (0..1_u64 << 43).prop_map(SeekFrom::Start),
         1 => (i64::MIN..1 << 43).prop_map(SeekFrom::Current),
@@ -38,21 +38,21 @@ pub fn steps(len: i64) -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..16)
 }
 
-/// What a step came to: its result, the bytes, the position after it.
+/// Outcome of a step: its result, the bytes, and the position after it.
 pub type Outcome = (Result<u64, io::ErrorKind>, Vec<u8>, u64);
 
 pub fn run(subject: &mut (impl Read + Seek), step: &Step) -> Outcome {
     let mut bytes = Vec::new();
     let result = match step {
         Step::Read(len) => {
-            // One read may bring less than another: read on until it is full or nothing comes.
+            // A single read may return fewer bytes, so the step reads until the buffer is full or the end is reached.
             subject.by_ref().take(*len as u64).read_to_end(&mut bytes).map(|read| read as u64)
         }
         Step::ReadExact(len) => {
             bytes = vec![0; *len];
             let result = subject.read_exact(&mut bytes).map(|()| *len as u64);
             if result.is_err() {
-                // How much was read of what is not there in full is nobody's promise.
+                // The contents of the buffer after a failed `read_exact` are not specified.
                 bytes.clear();
             }
             result
@@ -88,7 +88,7 @@ pub fn compare<S: Read + Seek>(len: u64, cases: u32, open: impl Fn() -> S) {
     }
 }
 
-/// A file that holds so many bytes of the pattern.
+/// A local file with `len` bytes of the pattern.
 pub fn temp_file(len: u64) -> File {
     let mut bytes = Vec::new();
     Content::pattern(len).append(&mut bytes, 0..len);

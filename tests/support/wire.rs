@@ -9,14 +9,14 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedN
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// Who a server with TLS is: a certificate for `127.0.0.1` and `localhost`, and the root that vouches for it.
+/// Certificate of a server for `127.0.0.1` and `localhost`, and the root that signed it.
 pub struct Identity {
     pub root_pem: String,
     config: Arc<ServerConfig>,
 }
 
 impl Identity {
-    /// A new one. It shares its root with no other.
+    /// A new certificate with a root of its own.
     pub fn new() -> Self {
         let key = || KeyPair::generate().expect("a key of the default kind");
         let mut root = CertificateParams::default();
@@ -30,8 +30,8 @@ impl Identity {
         Self::of(root.pem(), certificate.into(), key)
     }
 
-    /// One as `openssl req -x509` makes it: a certificate that signs itself, says that it is an authority's, and is a server's.
-    /// `alternative_names` may be none. Valid to the end of the year `last_year`.
+    /// A certificate as `openssl req -x509` makes it: self-signed, marked as an authority, and used by a server.
+    /// `alternative_names` may be empty. Valid to the end of the year `last_year`.
     pub fn self_signed(alternative_names: &[&str], common_name: &str, last_year: i32) -> Self {
         let key = KeyPair::generate().expect("a key of the default kind");
         let names: Vec<String> = alternative_names.iter().map(|name| (*name).to_owned()).collect();
@@ -64,13 +64,13 @@ impl Identity {
     }
 }
 
-/// A socket whose every use fails from the moment on when its connection falls into the black hole.
+/// A socket whose reads and writes fail once its connection is in the black hole.
 pub struct Line<'a> {
     pub socket: &'a TcpStream,
     pub connection: usize,
     /// Connections before this one are in the black hole.
     pub black_holed: &'a AtomicUsize,
-    /// Counts the connections of the black hole on which the client sent something.
+    /// Number of connections in the black hole on which the client sent a request.
     pub lost: &'a AtomicUsize,
 }
 
@@ -115,7 +115,7 @@ pub enum Wire<'a> {
 }
 
 impl Wire<'_> {
-    /// What lies below: for options, and for waiting.
+    /// The TCP socket, for options and for waiting.
     pub fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(line) => line.socket,
@@ -123,7 +123,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Blocks until something comes. 0 is the client's end.
+    /// Blocks until bytes arrive. 0 at the end of the client's side.
     pub fn receive(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(line) => line.read(buf),
@@ -131,7 +131,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Blocks until the system has taken all of it.
+    /// Blocks until the system has taken all bytes.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
             Self::Plain(line) => line.write_all(bytes),
@@ -142,7 +142,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Tells the client that nothing more comes, where TLS can.
+    /// Sends a close_notify alert over TLS. Does nothing without TLS.
     pub fn notify_close(&mut self) -> io::Result<()> {
         match self {
             Self::Plain(_) => Ok(()),
