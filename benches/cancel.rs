@@ -1,4 +1,4 @@
-//! How soon a blocked call returns after its cancel, in each state a fetch can be in.
+//! Time from a cancel to the return of the blocked call, in each state of a fetch.
 //!
 //! `cargo bench --bench cancel`. From just before the cancel to just after the return, on the thread that was blocked.
 
@@ -91,7 +91,7 @@ fn print(
                 };
                 origin.wait_until("the request", is_there);
             }
-            // The last thing that is waited for comes a bit before the thread blocks.
+            // The awaited event happens shortly before the thread blocks.
             thread::sleep(Duration::from_millis(1));
             let cancelled = Instant::now();
             epoch.cancel();
@@ -107,7 +107,7 @@ fn print(
     }
 }
 
-/// A fetch that waits for its next attempt, and holds no worker.
+/// A fetch that waits for its next attempt and occupies no worker.
 fn retrying() -> Duration {
     let origin = Origin::start(|_| Answer::status(503).header("Retry-After", "30"));
     let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
@@ -126,22 +126,22 @@ fn retrying() -> Duration {
     blocked.join().expect("no panic") - cancelled
 }
 
-/// A Low body that made room for awaited work, up to its sink's `finish`.
+/// A prefetch that was preempted by an urgent fetch, up to `finish` of its sink.
 fn preempted() -> Duration {
     let content = Content::pattern(8 << 20);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/bulk" => Answer::file(asked, &content).rate(1_000_000),
+        "/prefetch" => Answer::file(asked, &content).rate(1_000_000),
         _ => Answer::file(asked, &content).latency_until_released(),
     });
     let mut config = DownloaderConfig::default();
     config.max_concurrent = 1;
     let downloader = Downloader::new(config).expect("sound options");
     let list = List::default();
-    let bulk = downloader.register(list.clone(), Priority::High).expect("a running downloader");
-    let (events, epoch) = (bulk.subscribe(), bulk.epoch());
+    let prefetching = downloader.register(list.clone(), Priority::High).expect("a running downloader");
+    let (events, epoch) = (prefetching.subscribe(), prefetching.epoch());
     let (ends, end) = mpsc::channel();
-    list.put(Fetch::get(&origin.url("/bulk")).expect("an URL").epoch(&epoch), Collect::new(0, &ends));
-    bulk.wake(Priority::Low);
+    list.put(Fetch::get(&origin.url("/prefetch")).expect("an URL").epoch(&epoch), Collect::new(0, &ends));
+    prefetching.wake(Priority::Low);
     while !matches!(events.recv(), Some(Event::FirstByte { .. })) {}
     let urgent = downloader.register((), Priority::High).expect("a running downloader");
     let url = origin.url("/urgent");
@@ -157,7 +157,7 @@ fn preempted() -> Duration {
     took
 }
 
-/// In connect or in the handshake: an address that swallows, or a listener that accepts nobody.
+/// In connect or in the handshake: an address that drops packets, or a listener that does not accept.
 fn connecting(how: &str) -> Duration {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -2,9 +2,9 @@
 //!
 //! `cargo bench --bench cold -- [--mib 4,64] [--mbit 10,100,1000] [--rtt 10,40,100] [--times 5] [--whole]`
 //!
-//! Both start without a connection. The link has slow start and a bounded queue (`tests/support/link.rs`). The aim is 0.95
-//! of the GET's speed for 64 MiB, and 0.90 for 4 MiB. `--whole` reads ahead without a limit. Without arguments, 64 MiB over
-//! 10 Mbit/s is left out, since it takes a minute each time.
+//! Both start without a connection. The link has slow start and a bounded queue (`tests/support/link.rs`). The aim is 0.95 of the
+//! speed of the GET for 64 MiB, and 0.90 for 4 MiB. `--whole` prefetches without a limit. Without arguments, 64 MiB over 10 Mbit/s
+//! is left out, because it takes a minute each time.
 
 mod measure;
 #[path = "../tests/support/mod.rs"]
@@ -68,7 +68,7 @@ fn options() -> Result<Options, String> {
             text.split(',').map(number).collect::<Result<Vec<u64>, String>>()
         };
         match arg.as_str() {
-            // cargo says what it runs.
+            // cargo passes this argument to benches.
             "--bench" => continue,
             "--mib" => options.mib = list()?,
             "--mbit" => options.mbit = list()?,

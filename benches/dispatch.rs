@@ -1,4 +1,4 @@
-//! What the way through the downloader costs, and how soon awaited work begins while all workers are in bulk.
+//! The cost of a fetch in the downloader, and the delay of urgent fetches while all workers run prefetches.
 //!
 //! `cargo bench --bench dispatch`. The server runs in the same process: its CPU time is in all figures alike.
 
@@ -22,7 +22,7 @@ fn main() {
     nothing_but_dispatch();
     saturated();
     one_after_another();
-    awaited_while_in_bulk();
+    urgent_beside_prefetches();
     urgent_beside_aged_prefetches();
 }
 
@@ -32,10 +32,10 @@ fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
     Downloader::new(config).expect("sound options")
 }
 
-/// Where nothing has to be fetched really.
+/// A URL for transports that fetch nothing.
 const NOWHERE: &str = "http://nowhere.invalid/a";
 
-/// One fetch after another whose transport does nothing, from idle; beside the floor, two wake-ups by channels.
+/// One fetch after another with a transport that does nothing, from idle. Compared with the minimum: two wake-ups by channels.
 fn nothing_but_dispatch() {
     let downloader = Downloader::without_network(DownloaderConfig::default()).expect("sound options");
     let peer = downloader.register((), Priority::High).expect("a running downloader");
@@ -60,8 +60,8 @@ fn nothing_but_dispatch() {
     echo.join().expect("no panic");
 }
 
-/// How many fetches a second whose transport does nothing, while there are always more; beside a bare channel with as
-/// many threads.
+/// Fetches a second with a transport that does nothing, while there are always more. Compared with a bare channel with as many
+/// threads.
 fn saturated() {
     const FETCHES: usize = 480_000;
     const PEERS: usize = 64;
@@ -122,14 +122,14 @@ fn rate(name: &str, fetches: usize, began: Instant, cpu_before: Duration) {
     println!("{name:<44} {rate:>9.0} a second  cpu {each:>9.1?}");
 }
 
-/// Has so many fetches, all awaited.
+/// A peer with this number of urgent fetches.
 struct Plenty {
     url: String,
     left: usize,
     ends: Arc<CountDown>,
 }
 
-/// Tells when so many things have ended.
+/// Sends a message when this number of fetches has ended.
 struct CountDown {
     left: AtomicUsize,
     all: Mutex<mpsc::Sender<()>>,
@@ -170,8 +170,8 @@ impl Peer for Plenty {
     }
 }
 
-/// Rounds of measurements that are compared with ureq's; the middle ratio is printed. Which core the server's thread lands on
-/// decides a factor of eight in each, so that those who are compared take turns.
+/// Rounds of measurements that are compared with ureq. The median of the ratios is printed. The core on which the server's thread
+/// runs makes a factor of up to eight, so the compared measurements alternate.
 const ROUNDS: usize = 5;
 
 /// One 1 KiB GET after another.
@@ -219,7 +219,7 @@ fn middle(mut ratios: Vec<f64>) -> f64 {
     ratios[ratios.len() / 2]
 }
 
-/// 1 KiB GETs, eight at a time: by ureq, and through the downloader in each way.
+/// GETs of 1 KiB, eight in parallel: by ureq, and by each way through the downloader.
 fn eight_at_a_time(url: &str) {
     const GETS: usize = 2000;
     let shared = downloader(|config| {
@@ -269,7 +269,7 @@ fn eight_at_a_time(url: &str) {
             peer.wake(Priority::High);
             end.recv().expect("the last end");
         });
-        // The first round opens the connections.
+        // The first round opens connections and does not count.
         if round > 0 {
             for (ratios, time) in ratios.iter_mut().zip([execute, batch, pulled]) {
                 ratios.push(ureq.as_secs_f64() / time.as_secs_f64());
@@ -280,7 +280,7 @@ fn eight_at_a_time(url: &str) {
     println!("8 at a time, rate beside ureq's: execute {execute:.2}, batch {batch:.2}, pulled {pulled:.2}");
 }
 
-/// Runs `all`, which makes so many fetches, and prints their rate. Returns how long it took.
+/// Runs `all`, which makes this number of fetches, and prints their rate. Returns the time that it took.
 fn timed(name: &str, fetches: usize, all: impl FnOnce()) -> Duration {
     let (began, cpu_before) = (Instant::now(), cpu());
     all();
@@ -289,7 +289,7 @@ fn timed(name: &str, fetches: usize, all: impl FnOnce()) -> Duration {
     elapsed
 }
 
-/// Fetches one thing for each wake.
+/// A peer with one fetch for each wake.
 struct Pulled {
     url: String,
     ends: mpsc::Sender<()>,
@@ -310,16 +310,16 @@ impl Sink for Ends {
     }
 
     fn finish(self: Box<Self>, _: Outcome) {
-        // An error says that the bench has seen enough.
+        // Fails if the bench has ended.
         self.0.send(()).unwrap_or_default();
     }
 }
 
-/// What a server makes of a good answer.
+/// Changes a good response of the server.
 type Kind = fn(Answer) -> Answer;
 
-/// All workers in bulk; as many awaited fetches at once as there are workers. How long each waits for its start.
-fn awaited_while_in_bulk() {
+/// All workers run prefetches, then as many urgent fetches as workers are made at once: how long each waits for its start.
+fn urgent_beside_prefetches() {
     const WORKERS: usize = 6;
     let kinds: [(&str, Kind); 3] = [
         ("fast", |answer| answer),
@@ -332,17 +332,17 @@ fn awaited_while_in_bulk() {
             let waits = Quantiles::new(waits);
             let (p50, p99) = (waits.at(0.5), waits.at(0.99));
             println!(
-                "awaited beside bulk, {name:<8}, {reserved} reserved     start p50 {p50:>9.1?}  p99 {p99:>9.1?}"
+                "urgent beside prefetches, {name:<8}, {reserved} reserved start p50 {p50:>9.1?}  p99 {p99:>9.1?}"
             );
         }
     }
 }
 
 fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
-    let bulk = Content::pattern(8 << 30);
+    let large = Content::pattern(8 << 30);
     let small = Content::pattern(1024);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
-        "/bulk" => kind(Answer::file(asked, &bulk)),
+        "/prefetch" => kind(Answer::file(asked, &large)),
         _ => Answer::file(asked, &small),
     });
     let downloader = downloader(|config| {
@@ -350,15 +350,15 @@ fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
         config.reserved = reserved;
         config.max_per_origin = workers;
     });
-    let _bulk: Vec<_> = (reserved..workers)
+    let _prefetches: Vec<_> = (reserved..workers)
         .map(|_| {
-            let peer = downloader.register(Bulk(Some(origin.url("/bulk"))), Priority::High);
+            let peer = downloader.register(Prefetch(Some(origin.url("/prefetch"))), Priority::High);
             let peer = peer.expect("a running downloader");
             peer.wake(Priority::Low);
             peer
         })
         .collect();
-    origin.wait_until("bulk on all workers", |log| log.asked.len() == workers - reserved);
+    origin.wait_until("prefetches on all workers", |log| log.asked.len() == workers - reserved);
     let urgent = downloader.register((), Priority::High).expect("a running downloader");
     let events = urgent.subscribe();
     let fetches = (0..workers).map(|_| Fetch::get(&origin.url("/urgent")).expect("a URL"));
@@ -372,10 +372,10 @@ fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
         .collect()
 }
 
-/// Fetches one endless thing, at low priority.
-struct Bulk(Option<String>);
+/// A peer with one endless prefetch.
+struct Prefetch(Option<String>);
 
-impl Peer for Bulk {
+impl Peer for Prefetch {
     fn next_fetch(&mut self, _: Priority) -> Next {
         let Some(url) = self.0.take() else { return Next::Wait };
         let (ends, _) = mpsc::channel();
@@ -383,9 +383,8 @@ impl Peer for Bulk {
     }
 }
 
-/// Urgent fetches, whose heads come only when all of them have begun, beside more prefetches than workers, all of which were
-/// preempted and have aged: how long they wait for their start. A rate of 64 KiB/s gives each prefetch that is protected its
-/// whole second.
+/// How long urgent fetches wait for their start beside more prefetches than workers, all of which were preempted and have aged. The
+/// response heads are sent when all urgent fetches have started. A rate of 64 KiB/s gives each protected prefetch its whole second.
 fn urgent_beside_aged_prefetches() {
     for (workers, hosts, prefetches, urgent) in [(1, 1, 12, 1), (6, 20, 80, 6)] {
         let mut waits = aged_waits(workers, hosts, prefetches, urgent);
@@ -398,11 +397,11 @@ fn urgent_beside_aged_prefetches() {
 fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) -> Vec<Duration> {
     const AGING: Duration = Duration::from_secs(1);
     const GIVE_UP: Duration = Duration::from_secs(20);
-    let (bulk, small) = (Content::pattern(8 << 30), Content::pattern(1024));
+    let (large, small) = (Content::pattern(8 << 30), Content::pattern(1024));
     let start = || {
-        let (bulk, small) = (bulk.clone(), small.clone());
+        let (large, small) = (large.clone(), small.clone());
         Origin::start(move |asked| match asked.path.as_str() {
-            "/bulk" => Answer::file(asked, &bulk).rate(64 * 1024),
+            "/prefetch" => Answer::file(asked, &large).rate(64 * 1024),
             "/short" => Answer::file(asked, &small),
             _ => Answer::file(asked, &small).latency_until_released(),
         })
@@ -413,10 +412,11 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
         config.max_per_origin = config.max_per_origin.max(prefetches / hosts);
         config.aging_threshold = AGING;
     });
-    let _bulk: Vec<_> = (0..prefetches)
+    let _prefetches: Vec<_> = (0..prefetches)
         .map(|number| {
-            let url = origins[number % hosts].url("/bulk");
-            let peer = downloader.register(Bulk(Some(url)), Priority::High).expect("a running downloader");
+            let url = origins[number % hosts].url("/prefetch");
+            let peer =
+                downloader.register(Prefetch(Some(url)), Priority::High).expect("a running downloader");
             peer.wake(Priority::Low);
             peer
         })
@@ -425,11 +425,11 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
     let (all, begun) = mpsc::channel();
     let timer = thread::spawn(move || match begun.recv_timeout(GIVE_UP) {
         Ok(()) => {}
-        // Ends the wait for a start that does not come.
+        // Ends the wait for a start that does not happen.
         Err(_) => give_up.stop(),
     });
     let peer = downloader.register((), Priority::High).expect("a running downloader");
-    // Urgent work for a while preempts all of them, one after the other.
+    // Urgent work preempts all prefetches, one after the other.
     let began = Instant::now();
     while began.elapsed() < 3 * AGING {
         let short = Fetch::get(&origins[0].url("/short")).expect("a URL");
@@ -439,7 +439,7 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
     }
     let (events, url) = (peer.subscribe(), origins[0].url("/urgent"));
     let caller = thread::spawn(move || {
-        // All of them: a batch that is dropped cancels what it has not answered.
+        // All responses are taken, because the drop of a batch cancels the others.
         peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("a URL")).collect()).count()
     });
     let started = std::iter::from_fn(|| events.recv()).filter_map(|event| match event {

@@ -1,4 +1,4 @@
-//! How long after an opening, and after a seek, symphonia has its first packet, beside the same file on disk.
+//! Time from an opening, and from a seek, to the first packet of symphonia, compared with the same file on disk.
 //!
 //! `cargo bench --bench first_sample -- [--rtt 0,20,40,80] [--minutes 4,60] [--cover no,yes] [--times 3] [--reads] [kinds..]`
 //!
@@ -41,13 +41,13 @@ use symphonia::core::units::Time;
 use windway::config::ReadAhead;
 use windway::{Downloader, DownloaderConfig, FileConfig};
 
-/// Little enough that the place of the seek is not there before it.
+/// Small enough that the target of the seek is not stored before the seek.
 const READ_AHEAD: u64 = 1 << 20;
 
-/// Where the seek goes, as a share of the file's time.
+/// Target of the seek, as a fraction of the duration.
 const SEEK: f64 = 0.6;
 
-/// Time that is not the network's.
+/// Time that does not depend on the network.
 const SPARE: Duration = Duration::from_millis(10);
 
 struct Options {
@@ -59,7 +59,7 @@ struct Options {
     kinds: Vec<String>,
 }
 
-/// What was measured once.
+/// One measurement.
 #[derive(Clone, Copy)]
 struct Run {
     time: Duration,
@@ -68,12 +68,12 @@ struct Run {
     fetched: u64,
 }
 
-/// What is to be read, and what that costs at least.
+/// Bytes that have to be read, and the least cost of that.
 struct Task<'a> {
     what: &'a str,
     reads: &'a Reads,
     on_disk: Duration,
-    /// Round trips before the first byte can be there.
+    /// Round trips before the first byte can arrive.
     trips: u32,
     /// Dependent round trips after that.
     dependent: u32,
@@ -123,7 +123,7 @@ fn options() -> Result<Options, String> {
         let mut list = || args.next().ok_or_else(|| format!("{arg} needs a list"));
         let number = |text: &str| text.parse::<u32>().map_err(|error| format!("{text}: {error}"));
         match arg.as_str() {
-            // cargo says what it runs.
+            // cargo passes this argument to benches.
             "--bench" => {}
             "--rtt" => {
                 let rtts: Result<Vec<u32>, String> = list()?.split(',').map(number).collect();
@@ -164,7 +164,7 @@ impl<'s> Decoder<'s> {
         assert!(self.0.next_packet().expect("a packet").is_some(), "the file ended");
     }
 
-    /// Roughly, as players seek: an accurate seek in MPEG audio reads the whole file up to there.
+    /// Coarse, as players seek: an accurate seek in MPEG audio reads the whole file up to the target.
     fn seek(&mut self, minutes: u32) {
         let seconds = f64::from(60 * minutes) * SEEK;
         let time = Time::try_from_secs_f64(seconds).expect("a time");
@@ -174,7 +174,7 @@ impl<'s> Decoder<'s> {
     }
 }
 
-/// Measures one file over all round trips. Returns how often it missed its target.
+/// Measures one file over all round trips. Returns the number of missed targets.
 fn compare(options: &Options, kind: &Kind, minutes: u32, path: &Path) -> usize {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     let recorder = Recorder::new(path);
@@ -239,7 +239,7 @@ fn over(content: &Content, rtt: Duration, extension: &str, minutes: u32) -> [Run
     let stream = downloader.open_with(&link.url(&format!("/a.{extension}")), config).expect("a stream");
     let mut decoder = Decoder::open(Box::new(Source { stream, most: usize::MAX }), extension);
     let opened = so_far(began);
-    // The read-ahead comes to its end, and the connection that is kept ready is there.
+    // Waits until prefetching has ended and the preconnected connection is open.
     thread::sleep(12 * rtt + Duration::from_millis(50));
     let began = Instant::now();
     let before = so_far(began);
@@ -258,7 +258,7 @@ impl Run {
     }
 }
 
-/// Flights after the first that slow start needs for so many bytes.
+/// Flights after the first one that slow start needs for this number of bytes.
 fn flights(bytes: u64) -> u32 {
     bytes.div_ceil(INITIAL_WINDOW).max(1).ilog2()
 }

@@ -22,7 +22,7 @@ const OPENS: usize = 100;
 const PLAYERS: usize = 30;
 /// Bytes a second that a player reads.
 const PLAYED: u64 = 32_000;
-/// Bytes a second that the server gives to each response.
+/// Bytes a second of each response.
 const SERVED: u64 = 60_000;
 const PERIOD: Duration = Duration::from_millis(100);
 /// Reads of each player after the first one: 30 s.
@@ -38,7 +38,7 @@ fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).expect("sound options")
 }
 
-/// Runs `player` on so many threads that begin together.
+/// Runs `player` on this number of threads, which begin together.
 fn side_by_side<T: Send>(players: usize, player: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let barrier = Barrier::new(players);
     thread::scope(|scope| {

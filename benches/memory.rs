@@ -1,6 +1,6 @@
-//! How much memory open streams hold that somebody has read from and left, and how much comes back when they close.
+//! Memory of open streams that were read for a while, and the memory that is freed when they close.
 //!
-//! `cargo bench --bench memory`. The server runs in the same process, and holds some 10 KiB for each connection.
+//! `cargo bench --bench memory`. The server runs in the same process and uses about 10 KiB for each connection.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -26,7 +26,7 @@ fn main() {
     whole();
 }
 
-/// Streams that are read for 64 KiB each, and then no more.
+/// Streams of which 64 KiB each are read.
 fn measure(name: &str, streams: usize, len: u64, storage: StorageConfig) {
     let origin = Origin::serving(Content::pattern(len));
     let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
@@ -51,7 +51,7 @@ fn measure(name: &str, streams: usize, len: u64, storage: StorageConfig) {
     );
 }
 
-/// One file that is kept as a whole, and then closed.
+/// One file that is stored as a whole, and then closed.
 fn whole() {
     let origin = Origin::serving(Content::pattern(512 * MIB));
     let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
@@ -69,7 +69,7 @@ fn whole() {
     );
 }
 
-/// Blocks until nothing has been fetched for a while.
+/// Blocks until no byte was fetched for a while.
 fn settle(downloader: &Downloader) {
     let mut quiet = 0;
     while quiet < 10 {
@@ -80,7 +80,7 @@ fn settle(downloader: &Downloader) {
     }
 }
 
-/// Resident memory of this process in bytes; zero where the system does not tell it this way.
+/// Resident memory of this process in bytes; 0 where the system has no `/proc`.
 fn resident() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! What opening and seeking cost in round trips, and how many connections; beside plain ureq doing the same by hand.
+//! Round trips and connections of opening and seeking, compared with the same requests made with plain ureq.
 //!
 //! `cargo bench --bench open_and_seek`. The origin takes a round trip for a connection, one more for its TLS handshake,
 //! and one for each answer.
@@ -48,8 +48,7 @@ fn read_at(stream: &mut (impl Read + Seek), at: u64) {
 fn by_windway(name: &str, rtt: Duration, tls: bool) {
     let mut figures: [Vec<Duration>; 5] = Default::default();
     let mut connections = [0; 5];
-    // The connection kept warm is waited for, and the round trip that the server takes for it: what is measured is what it
-    // is good for.
+    // Waits for the preconnected connection and its round trip at the server: the bench measures what it saves.
     let settle = |downloader: &Downloader| {
         downloader.await_preconnects();
         std::thread::sleep(rtt);

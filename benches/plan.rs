@@ -1,4 +1,4 @@
-//! What plans make of readers' traces, over 20 simulated networks: stalls, what was fetched for what was read, requests.
+//! Compares plans on the traces of readers, over 20 simulated networks: stalls, bytes fetched and read, requests.
 //!
 //! `cargo bench --bench plan`. Virtual time: the figures are the same on every machine.
 

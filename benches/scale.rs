@@ -1,6 +1,6 @@
-//! What a fetch costs beside many peers that have nothing to do, and what such a peer costs.
+//! The cost of a fetch beside many idle peers, and the memory of such a peer.
 //!
-//! `cargo bench --bench scale`. The server refuses each request at once, so that little but the downloader is measured.
+//! `cargo bench --bench scale`. The server refuses each request at once, so that mainly the downloader is measured.
 
 mod measure;
 #[path = "../tests/support/mod.rs"]
@@ -32,7 +32,7 @@ fn main() {
     }
 }
 
-/// Resident memory of this process in bytes; zero where the system does not tell it this way.
+/// Resident memory of this process in bytes; 0 where the system has no `/proc`.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);

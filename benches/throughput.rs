@@ -1,5 +1,5 @@
-//! One large body to its end, through `Stream::read`, for each storage; beside plain ureq and a raw socket. And what is
-//! stored already, read again.
+//! Reading one large body to its end by `Stream::read`, for each storage, compared with plain ureq and a raw socket. And reading
+//! stored bytes again.
 //!
 //! `cargo bench --bench throughput`. The server runs in the same process: its CPU time and memory are in all figures alike.
 
@@ -42,7 +42,7 @@ fn main() {
     stored(&origin);
 }
 
-/// Reads to the end. Returns how much it was.
+/// Reads to the end. Returns the number of bytes.
 fn drain(from: &mut impl Read) -> u64 {
     let mut buf = vec![0; CHUNK];
     let mut len = 0;
@@ -76,7 +76,7 @@ fn measure(name: &str, run: impl FnOnce() -> u64) {
     println!("{name:<36} {rate:>6.0} MB/s  cpu {:>5.2} s  {peak:>4} MiB more at the peak", cpu.as_secs_f64());
 }
 
-/// Bytes that are stored, read again and again.
+/// Stored bytes that are read repeatedly.
 fn stored(origin: &Origin) {
     for (name, storage) in [
         ("stored bytes, memory", StorageConfig::WholeMemory),
@@ -102,20 +102,20 @@ fn stored(origin: &Origin) {
     }
 }
 
-/// Reads that this process has asked the system for so far.
+/// Number of read system calls of this process so far.
 fn system_calls() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
     io.lines().find_map(|line| line.strip_prefix("syscr: ")?.parse().ok()).unwrap_or(0)
 }
 
-/// A figure in KiB of what the system says of this process; zero where it does not.
+/// A field of `/proc/self/status` in KiB. 0 where the system has no `/proc`.
 fn status(field: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
 }
 
-/// Lets the peak begin again where memory is now; does nothing where the system has no way to.
+/// Resets the peak of the resident memory to its current size. Does nothing where the system has no `/proc`.
 fn reset_peak() {
     drop(std::fs::write("/proc/self/clear_refs", "5"));
 }

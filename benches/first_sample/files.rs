@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use crate::{flac, picture};
 
-/// How a container finds the bytes for a position.
+/// How a container finds the bytes of a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Seek {
     /// From a table, an index or the bit rate.
@@ -120,11 +120,11 @@ impl Audio {
     }
 }
 
-/// Where the files are, and the only one who makes them.
+/// Directory of the files. Only its owner makes files in it.
 pub(crate) struct Files(PathBuf);
 
 impl Files {
-    /// Fails with what is missing.
+    /// Fails with the name of a missing program or directory.
     pub(crate) fn new() -> Result<Self, String> {
         let tool = Command::new("ffmpeg").arg("-encoders").stderr(Stdio::null()).output();
         let encoders = tool.map_err(|error| format!("ffmpeg makes the files, and can't be run: {error}"))?;
@@ -250,7 +250,7 @@ fn run(command: &mut Command) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(text()) }
 }
 
-/// Lets `write` make the file, and gives it its name once it is whole: a run may be interrupted.
+/// Lets `write` make the file, and renames it when it is complete, because a run may be interrupted.
 fn write(path: &Path, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!("partial-{name}"));

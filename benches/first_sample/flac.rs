@@ -1,7 +1,7 @@
 //! Adds a seek table to a FLAC file: ffmpeg writes none (RFC 9639, sections 8.5 and 9.1).
 
 const STREAM_INFO: usize = 4 + 4 + 34;
-/// A point for so many seconds, as the reference encoder sets them.
+/// Seconds between two seek points, as in the reference encoder.
 const SECONDS: u64 = 10;
 
 /// The file with a seek table behind its stream information.
@@ -34,7 +34,7 @@ fn first_frame(file: &[u8]) -> usize {
     }
 }
 
-/// Where each frame begins: at a sync code that is followed by the expected number and the right checksum.
+/// Positions of the frames: each begins with a sync code that is followed by the expected number and the right checksum.
 fn frames(file: &[u8], first: usize) -> Vec<u64> {
     let mut frames = Vec::new();
     for at in first..file.len().saturating_sub(16) {
@@ -51,7 +51,7 @@ fn is_frame(bytes: &[u8], number: u32) -> bool {
     let mut buf = [0; 4];
     let coded = number.encode_utf8(&mut buf).as_bytes();
     let end = 4 + coded.len();
-    // The sizes that are told behind the number.
+    // The sizes that follow the number.
     let extra = match bytes[2] >> 4 {
         6 => 1,
         7 => 2,

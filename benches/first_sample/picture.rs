@@ -11,7 +11,7 @@ pub(crate) fn metadata(jpeg: &[u8]) -> String {
     block.extend(FRONT_COVER.to_be_bytes());
     block.extend((TYPE.len() as u32).to_be_bytes());
     block.extend(TYPE);
-    // No description; width, height, depth and colours are not told.
+    // No description. Width, height, depth and number of colours are left at 0, unknown.
     block.extend([0; 4 * 5]);
     block.extend((jpeg.len() as u32).to_be_bytes());
     block.extend(jpeg);

@@ -1,4 +1,4 @@
-//! What a decoder reads of a local file.
+//! Records which bytes of a local file a decoder reads.
 
 use std::fmt;
 use std::fs::File;
@@ -17,11 +17,11 @@ pub(crate) struct Recorder {
     reads: Recorded,
 }
 
-/// What has been recorded since it was taken last.
+/// Access to the recorded reads.
 #[derive(Clone)]
 pub(crate) struct Recorded(Arc<Mutex<Reads>>);
 
-/// Ranges in the order in which they were read. One that goes on where the last one ended is part of it.
+/// Ranges in the order of the reads. A read that begins where the last one ended extends its range.
 #[derive(Clone)]
 pub(crate) struct Reads {
     /// Bytes in the file.
@@ -91,7 +91,7 @@ impl Reads {
         self.len
     }
 
-    /// The ranges by their place, those that touch joined.
+    /// The ranges in the order of their positions. Adjacent ones are joined.
     fn merged(&self) -> Vec<Range<u64>> {
         let mut sorted = self.ranges.clone();
         sorted.sort_by_key(|range| range.start);
@@ -105,7 +105,7 @@ impl Reads {
         merged
     }
 
-    /// Different bytes.
+    /// Number of different bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.merged().iter().map(|range| range.end - range.start).sum()
     }
@@ -115,7 +115,7 @@ impl Reads {
         self.merged().iter().map(|range| range.end - range.start).max().unwrap_or(1)
     }
 
-    /// What was not read before.
+    /// The ranges without those of `before`.
     pub(crate) fn without(&self, before: &Self) -> Self {
         let mut left = self.ranges.clone();
         for known in before.merged() {
@@ -128,7 +128,7 @@ impl Reads {
     }
 }
 
-/// Each range as where it begins, from the end if it is nearer, and its length.
+/// Prints each range as its start, counted from the end if that is nearer, and its length.
 impl fmt::Display for Reads {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, range) in self.ranges.iter().enumerate() {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Middle and tail of some times.
+/// Sorted times, for their quantiles.
 pub(crate) struct Quantiles(Vec<Duration>);
 
 impl Quantiles {
@@ -17,8 +17,8 @@ impl Quantiles {
     }
 }
 
-/// Runs `call` so many times, after some that do not count, and prints p50, p99 and CPU for each. Returns the p50, and the CPU
-/// time of the calling thread for each.
+/// Runs `call` this number of times, after some for warm-up, and prints p50, p99 and CPU time of a call. Returns the p50, and the CPU
+/// time of a call on its thread.
 pub(crate) fn report(name: &str, times: usize, mut call: impl FnMut()) -> (Duration, Duration) {
     (0..times / 10).for_each(|_| call());
     let (cpu, own) = (cpu(), thread_cpu());
@@ -35,13 +35,13 @@ pub(crate) fn report(name: &str, times: usize, mut call: impl FnMut()) -> (Durat
     (p50, own)
 }
 
-/// CPU time of this thread so far; zero where the system does not tell it this way.
+/// CPU time of this thread so far; 0 where the system has no `/proc`.
 pub(crate) fn thread_cpu() -> Duration {
     let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     Duration::from_nanos(stat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
 }
 
-/// CPU time of this process so far, in steps of 10 ms; zero where the system does not tell it this way.
+/// CPU time of this process so far, in steps of 10 ms; 0 where the system has no `/proc`.
 pub(crate) fn cpu() -> Duration {
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return Duration::ZERO };
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
