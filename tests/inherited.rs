@@ -1,18 +1,13 @@
 //! Faults of windway's ancestor, one test for each: here are those that need a downloader and sockets. Other tests cover the rest:
 //!
-//! - strict priority without aging: `low_work_that_has_waited_too_long_comes_first_and_is_protected`, and here;
-//! - no peer is polled while all workers are busy: `urgent_fetches_preempt_silent_bodies`, and here;
-//! - fetches that never end, dropped callbacks: `every_fetch_ends_once_when_the_downloader_stops`;
-//! - a thread that owns the handle which would end it: `the_drop_of_the_last_handle_frees_the_peer`,
-//!   `a_thousand_streams_leave_no_thread_and_no_descriptor`;
-//! - a 2xx body at the wrong offset: `a_response_with_another_range_is_refused`,
-//!   `a_broken_body_without_ranges_is_requested_again_and_skipped_to_its_offset`;
-//! - throughput measured for each fetch alone: `parallel_transfers_add_up`;
-//! - a watchdog on the thread that it watches: `a_stalled_fetch_is_reported_once_and_cancelled_if_configured`;
-//! - retries without jitter and without `Retry-After`: `jitter_never_leaves_its_bounds`, `the_server_is_heard_within_reason`;
-//! - a new priority that queued fetches do not get: `a_promotion_goes_to_the_front_and_a_demotion_to_the_back`;
-//! - a seek that waits for the end of a sequential body: `a_far_seek_sends_one_urgent_request`;
-//! - a read that waits until its whole buffer is full: `a_read_returns_the_bytes_that_are_there`;
+//! - strict priority without aging; a new priority that queued fetches do not get: `src/downloader/schedule/tests/`, and here;
+//! - no peer is polled while all workers are busy; fetches that never end; a thread that owns the handle which would end it; a
+//!   watchdog on the thread that it watches: `tests/downloader.rs`, and here;
+//! - a 2xx body at the wrong offset: `tests/errors.rs`;
+//! - throughput measured for each fetch alone: `src/bandwidth.rs`;
+//! - retries without jitter and without `Retry-After`: `src/client/retry.rs`;
+//! - a seek that waits for the end of a sequential body; a read that waits until its whole buffer is full: `tests/file.rs`;
+//! - threads and descriptors that are left: `tests/lifecycle.rs`;
 //! - a busy loop while all workers are busy: `tests/idle.rs`.
 
 mod support;
