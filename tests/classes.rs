@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use support::content::assert_pattern;
 use support::peers::{List, collect, downloader};
 use support::{Answer, Content, Origin};
 use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink, Waker};
@@ -484,9 +483,7 @@ fn preempt(change: fn(&mut DownloaderConfig)) -> (usize, usize) {
         drop(peer.execute(Fetch::get(&origin.url("/urgent")).unwrap()).unwrap());
     }
     let got = end.recv().unwrap();
-    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
-    assert_eq!(got.bytes.len(), 3_000_000);
-    assert_pattern(0, &got.bytes);
+    got.assert_done(0..3_000_000);
     let events: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
     let preempted = events.iter().filter(|event| matches!(event, Event::Preempted { .. })).count();
     let resumed = events.iter().filter(|event| matches!(event, Event::Resumed { .. })).count();

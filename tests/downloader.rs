@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
-use support::peers::{Collect, List, collect, downloader};
+use support::peers::{Collect, List, collect, downloader, fetch_by_peer};
 use support::{Answer, Content, Origin};
 use windway::config::HangPolicy;
 use windway::downloader::{CancelReason, Flow, Next, Outcome, Peer, ResponseHead, Sink};
@@ -53,15 +53,12 @@ fn a_batch_returns_responses_in_order_and_each_fetch_fails_by_itself() {
 #[test]
 fn a_woken_peer_is_asked_and_its_sink_receives_the_body() {
     let origin = Origin::serving(Content::pattern(1_000_000));
-    let list = List::default();
-    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
-    let (sink, end) = collect(1000);
-    list.put(Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(1000, 700_000)), sink);
-    peer.wake(Priority::Low);
-    let got = end.recv().unwrap();
-    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
-    assert_eq!(got.bytes.len(), 699_000);
-    assert_pattern(1000, &got.bytes);
+    let got = fetch_by_peer(
+        &downloader(|_| ()),
+        Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(1000, 700_000)),
+        1000,
+    );
+    got.assert_done(1_000..700_000);
 }
 
 #[test]
@@ -71,15 +68,8 @@ fn a_broken_body_continues_from_its_offset() {
         let answer = Answer::file(asked, &content);
         if asked.number < 5 { answer.close_after(60_000) } else { answer }
     });
-    let list = List::default();
-    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
-    let (sink, end) = collect(0);
-    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
-    peer.wake(Priority::Low);
-    let got = end.recv().unwrap();
-    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
-    assert_eq!(got.bytes.len(), 500_000);
-    assert_pattern(0, &got.bytes);
+    let got = fetch_by_peer(&downloader(|_| ()), Fetch::get(&origin.url("/a")).unwrap(), 0);
+    got.assert_done(0..500_000);
     let asked = origin.log().asked;
     assert_eq!(asked.len(), 6);
     // The last 64 bytes again, for the overlap check.
@@ -94,15 +84,8 @@ fn a_broken_body_without_ranges_is_requested_again_and_skipped_to_its_offset() {
         let answer = Answer::whole(&content);
         if asked.number == 0 { answer.close_after(100_000) } else { answer }
     });
-    let list = List::default();
-    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
-    let (sink, end) = collect(0);
-    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
-    peer.wake(Priority::Low);
-    let got = end.recv().unwrap();
-    assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
-    assert_eq!(got.bytes.len(), 300_000);
-    assert_pattern(0, &got.bytes);
+    let got = fetch_by_peer(&downloader(|_| ()), Fetch::get(&origin.url("/a")).unwrap(), 0);
+    got.assert_done(0..300_000);
 }
 
 #[test]
@@ -112,12 +95,7 @@ fn a_changed_resource_is_never_joined_with_the_old_one() {
         let answer = Answer::file(asked, &content);
         if asked.number == 0 { answer.close_after(60_000) } else { answer.header("ETag", "\"v2\"") }
     });
-    let list = List::default();
-    let peer = downloader(|_| ()).register(list.clone(), Priority::High).unwrap();
-    let (sink, end) = collect(0);
-    list.put(Fetch::get(&origin.url("/a")).unwrap(), sink);
-    peer.wake(Priority::Low);
-    let got = end.recv().unwrap();
+    let got = fetch_by_peer(&downloader(|_| ()), Fetch::get(&origin.url("/a")).unwrap(), 0);
     assert!(matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Changed));
     assert_eq!(got.bytes.len(), 60_000);
 }
@@ -441,9 +419,7 @@ fn urgent_fetches_preempt(reserved: usize, prefetch: fn(Answer) -> Answer) {
     origin.release();
     for _ in 0..running {
         let got = end.recv().unwrap();
-        assert!(matches!(got.outcome, Outcome::Done), "{:?}", got.outcome);
-        assert_eq!(got.bytes.len(), 400_000);
-        assert_pattern(0, &got.bytes);
+        got.assert_done(0..400_000);
     }
 }
 

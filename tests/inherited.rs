@@ -18,7 +18,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use support::peers::{List, collect, downloader};
+use support::peers::{List, collect, downloader, fetch_by_peer};
 use support::{Answer, Content, Origin};
 use windway::downloader::{CancelReason, Next, Outcome, Peer, Sink};
 use windway::event::{Event, Subscriber};
@@ -198,12 +198,7 @@ fn a_silent_body_has_not_ended() {
         config.client.silence_timeout = Duration::from_millis(100);
         config.max_retries = 0;
     });
-    let list = List::default();
-    let peer = downloader.register(list.clone(), Priority::High).unwrap();
-    let (sink, end) = collect(0);
-    list.put(get(&origin, "/a"), sink);
-    peer.wake(Priority::Low);
-    let got = end.recv().unwrap();
+    let got = fetch_by_peer(&downloader, get(&origin, "/a"), 0);
     assert!(matches!(&got.outcome, Outcome::Failed(error) if error.kind() == ErrorKind::Silent), "{got:?}");
     assert_eq!(got.bytes.len(), 1000);
 }

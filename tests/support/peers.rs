@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use windway::downloader::{Next, Outcome, Peer, PeerHandle, Sink};
 use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority};
 
 use super::Origin;
+use super::content::assert_pattern;
 
 /// A timeout that is longer than any test, so that a wait for it is a hang.
 pub const NEVER: Duration = Duration::from_secs(3600);
@@ -50,6 +52,16 @@ pub struct Got {
     pub start: Option<u64>,
     pub bytes: Vec<u8>,
     pub outcome: Outcome,
+}
+
+impl Got {
+    /// Panics unless the fetch is done, and delivered exactly the bytes of the pattern in `range`.
+    #[track_caller]
+    pub fn assert_done(&self, range: Range<u64>) {
+        assert!(matches!(self.outcome, Outcome::Done), "{:?}", self.outcome);
+        assert_eq!(self.bytes.len() as u64, range.end - range.start);
+        assert_pattern(range.start, &self.bytes);
+    }
 }
 
 /// A sink that sends its bytes when it ends. Panics if a byte is missing or repeated.
@@ -118,4 +130,14 @@ impl Peer for List {
 pub fn collect(start: u64) -> (Collect, mpsc::Receiver<Got>) {
     let (ends, end) = mpsc::channel();
     (Collect::new(start, &ends), end)
+}
+
+/// Runs a fetch of a new peer into a sink for a body that begins at `start`. Blocks until it has ended.
+pub fn fetch_by_peer(downloader: &Downloader, fetch: Fetch, start: u64) -> Got {
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(start);
+    list.put(fetch, sink);
+    peer.wake(Priority::Low);
+    end.recv().unwrap()
 }
