@@ -195,7 +195,7 @@ fn a_peer_woken_for_urgent_work_is_polled_although_all_workers_are_busy() {
 fn a_silent_body_has_not_ended() {
     let origin = stalling();
     let downloader = downloader(|config| {
-        config.client.silence_timeout = Duration::from_millis(100);
+        config.client.silence_timeout = Duration::from_secs(1);
         config.max_retries = 0;
     });
     let got = fetch_by_peer(&downloader, get(&origin, "/a"), 0);
