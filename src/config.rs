@@ -24,6 +24,8 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use ureq::http::{HeaderName, HeaderValue};
 
+#[cfg(feature = "cache")]
+use crate::cache::CacheUse;
 use crate::error::{Error, ErrorKind};
 use crate::event::Hang;
 use crate::foreign::Foreign;
@@ -554,6 +556,22 @@ pub struct FileConfig {
     /// length and date must agree, and either an earlier ETag comes back, or 4 KiB agree at the start of the file and
     /// where the bytes are joined. If false, another ETag always fails with [`ErrorKind::Changed`]. Default: true.
     pub server_pools: bool,
+    /// Persistent cache that keeps what is fetched, and serves it to later streams, also in other processes. Blocks that the
+    /// cache has taken need no memory and are not counted for `behind`; `storage` takes what the cache does not. If the cache
+    /// fails, the stream goes on without it: see [`Event::CacheOff`](crate::event::Event::CacheOff). Needs the feature
+    /// `cache`. Default: none.
+    #[cfg(feature = "cache")]
+    pub cache: Option<CacheUse>,
+}
+
+#[cfg(feature = "cache")]
+impl FileConfig {
+    /// Sets [`cache`](Self#structfield.cache). A [`Cache`](crate::cache::Cache) will do.
+    #[must_use]
+    pub fn cache(mut self, cache: impl Into<Option<CacheUse>>) -> Self {
+        self.cache = cache.into();
+        self
+    }
 }
 
 setters!(FileConfig {
@@ -577,6 +595,8 @@ impl Default for FileConfig {
             read_timeout: Some(Duration::from_secs(30)),
             headers: Vec::new(),
             server_pools: true,
+            #[cfg(feature = "cache")]
+            cache: None,
         }
     }
 }
@@ -607,16 +627,29 @@ impl FileConfig {
 
 impl fmt::Debug for FileConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { priority, storage, read_ahead, behind, read_timeout, headers, server_pools } = self;
-        f.debug_struct("FileConfig")
+        let Self {
+            priority,
+            storage,
+            read_ahead,
+            behind,
+            read_timeout,
+            headers,
+            server_pools,
+            #[cfg(feature = "cache")]
+            cache,
+        } = self;
+        let mut shown = f.debug_struct("FileConfig");
+        shown
             .field("priority", priority)
             .field("storage", storage)
             .field("read_ahead", read_ahead)
             .field("behind", behind)
             .field("read_timeout", read_timeout)
             .field("headers", &HeaderNames(headers))
-            .field("server_pools", server_pools)
-            .finish()
+            .field("server_pools", server_pools);
+        #[cfg(feature = "cache")]
+        shown.field("cache", cache);
+        shown.finish()
     }
 }
 

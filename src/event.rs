@@ -122,6 +122,12 @@ pub enum Event {
         /// The error, with the URL.
         error: Error,
     },
+    /// Nothing more of a stream's file is stored in the persistent cache: it can't be written, or has no room. The stream goes
+    /// on, and what is stored already stays. Published once for each stream.
+    CacheOff {
+        /// The error, with the URL.
+        error: Error,
+    },
     /// A peer panicked when it was asked for a fetch. It was cancelled.
     PeerFailed {
         /// An error of the kind `Panicked`.
@@ -152,7 +158,10 @@ impl Event {
                 HangCause::Fetch(request) => Some(request),
                 HangCause::Peer | HangCause::Queue => None,
             },
-            Self::StreamFailed { .. } | Self::PeerFailed { .. } | Self::Lagged { .. } => None,
+            Self::StreamFailed { .. }
+            | Self::CacheOff { .. }
+            | Self::PeerFailed { .. }
+            | Self::Lagged { .. } => None,
         }
     }
 
@@ -194,6 +203,7 @@ impl fmt::Display for Event {
                 write!(f, "{request} is cancelled at {bytes} bytes: {reason}")
             }
             Self::StreamFailed { position, error } => write!(f, "no data for byte {position}: {error}"),
+            Self::CacheOff { error } => write!(f, "the rest of a file is not cached: {error}"),
             Self::PeerFailed { error } => write!(f, "a peer failed: {error}"),
             Self::Lagged { lost } => write!(f, "{lost} events were lost"),
         }

@@ -12,6 +12,7 @@
 //! | [`downloader`] | fetches of your own: peers, sinks, priorities, cancellation |
 //! | [`event`] | events of fetches, and how to receive them |
 //! | [`guide`] | rodio, symphonia, kira, C decoders, windows, radio, storage, troubleshooting |
+//! | `cache` | media on disk that outlive the process, with the feature `cache` |
 //! | `hls`, `abr` | HTTP Live Streaming and adaptive bitrate, with the feature `hls` |
 //!
 //! ## Threads
@@ -29,6 +30,7 @@
 //! | `windway-hedged` | 1 for each hedged request | until one of the responses has arrived |
 //! | `windway-sequential` | 1 for each stream of a server without ranges | as long as the response body |
 //! | `windway-disk` | 1 for the process | from the first file I/O for a temporary file until the last stream with one is dropped |
+//! | `windway-cache` | 1 for each opened `Cache` | while the entries of its directory are counted, and evicted down to its limit |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended permanently |
 //! | `windway-hls` | 1 for each live HLS stream | until the stream ends, or its `Hls` is dropped |
 //!
@@ -78,6 +80,8 @@
 pub mod abr;
 mod bandwidth;
 mod buffer;
+#[cfg(feature = "cache")]
+pub mod cache;
 mod cancel;
 mod client;
 pub mod config;

@@ -20,6 +20,7 @@ const ROWS: &[&[&str]] = &[
     &["client"],
     &["media"],
     &["config"],
+    &["cache"],
     &["event", "phase"],
     &["error"],
     &["buffer", "foreign", "cancel", "types", "origin", "safe_url", "bandwidth"],

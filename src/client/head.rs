@@ -68,9 +68,37 @@ pub(super) struct Head {
     pub(super) asked: Option<ByteRange>,
 }
 
+/// What was kept of the head of a response, from which a file was stored.
+#[cfg(feature = "cache")]
+pub(crate) struct StoredHead<'a> {
+    pub(crate) url: SafeUrl,
+    pub(crate) len: u64,
+    /// Names and values. An empty value is none.
+    pub(crate) fields: [(&'static str, &'a str); 4],
+}
+
 impl ResponseHead {
     pub(super) fn new(head: Head) -> Self {
         Self(Arc::new(head))
+    }
+
+    /// A head of a part, with what was kept of one.
+    #[cfg(feature = "cache")]
+    pub(crate) fn stored(stored: StoredHead<'_>) -> Self {
+        let valid = |(name, value): &(&'static str, &str)| {
+            let value = ureq::http::HeaderValue::from_str(value).ok().filter(|value| !value.is_empty());
+            Some((ureq::http::HeaderName::from_static(name), value?))
+        };
+        Self::new(Head {
+            status: 206,
+            url: stored.url,
+            headers: stored.fields.iter().filter_map(valid).collect(),
+            start: 0,
+            body_len: None,
+            total: Some(stored.len),
+            is_partial: true,
+            asked: None,
+        })
     }
 
     /// The range of the body and the length of the resource, for the log.

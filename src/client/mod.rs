@@ -55,6 +55,8 @@ pub(crate) use self::response::Response;
 pub(crate) use continuation::Continuation;
 pub(crate) use hedge_policy::{Hedging, Urgency};
 
+#[cfg(feature = "cache")]
+pub(crate) use head::StoredHead;
 pub use head::{ResponseHead, Validator};
 pub(crate) use request::Request;
 pub(crate) use rest::Rest;
@@ -98,6 +100,15 @@ impl HttpClient {
     /// True if the origin of `request` is known to serve one connection at a time.
     pub(crate) fn is_single_connection(&self, request: &Request) -> bool {
         self.sender().pool.is_single_connection(request.origin())
+    }
+
+    /// True if `request` may go out with `Authorization`.
+    #[cfg(feature = "cache")]
+    pub(crate) fn is_authorized(&self, request: &Request) -> bool {
+        let Sender { headers, auth, .. } = self.sender();
+        request.has_authorization()
+            || headers.contains_key(ureq::http::header::AUTHORIZATION)
+            || auth.iter().any(|(origin, _)| origin == request.origin())
     }
 
     /// Preconnects to the origin of `request` in the background until `ready` connections are idle, and again whenever one is

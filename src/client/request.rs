@@ -216,6 +216,12 @@ impl Request {
 }
 
 impl Request {
+    /// True if it has credentials of its own.
+    #[cfg(feature = "cache")]
+    pub(super) fn has_authorization(&self) -> bool {
+        self.headers.contains_key(header::AUTHORIZATION)
+    }
+
     /// Origin of the URL that is requested first.
     pub(crate) fn origin(&self) -> &Origin {
         self.start().origin()

@@ -424,6 +424,12 @@ impl Waker {
         }
     }
 
+    /// True if `request` may go out with `Authorization`.
+    #[cfg(feature = "cache")]
+    pub(crate) fn is_authorized(&self, request: &Request) -> bool {
+        self.core.upgrade().is_some_and(|core| core.client.is_authorized(request))
+    }
+
     /// Records whether the origin answered the opening of a file with a range.
     pub(crate) fn note_ranges(&self, request: &Request, has_ranges: bool) {
         if let Some(core) = self.core.upgrade() {

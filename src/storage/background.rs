@@ -91,7 +91,13 @@ impl Resource {
         for part in parts {
             // Not straight into the block: it must not be locked while a disk is waited for.
             let mut bytes = vec![0; (part.end - part.start) as usize];
-            place.read(part.start % BLOCK, &mut bytes)?;
+            if !place.read(part.start % BLOCK, &mut bytes)? {
+                self.forget(index, &place);
+                self.state.lock().block_cache.forget(index);
+                // A reader that was told that they are there has to ask again.
+                self.changed.notify_all();
+                return Ok(());
+            }
             block.copy_from(part.start % BLOCK, &bytes);
             self.state.lock().block_cache.note(block, part);
         }
@@ -107,13 +113,23 @@ impl Resource {
         if !state.write_behind.handle_written(index, block) {
             return;
         }
-        if let Err(error) = written {
+        let Err(error) = written else { return };
+        let on_failure = state.store.as_mut().and_then(|store| store.handle_failure(index));
+        if let Some(on_failure) = on_failure {
+            // Stored again by the next line: the place that it gets now is another one.
             state.ranges.remove(bytes_of(index));
-            if let Some(store) = &mut state.store {
-                store.remove(index);
+            drop(state);
+            on_failure(error);
+            if let Err(error) = self.write_at(index * BLOCK, block.bytes()) {
+                self.state.lock().write_failure = Some(error);
             }
-            state.write_failure = Some(error);
+            return;
         }
+        state.ranges.remove(bytes_of(index));
+        if let Some(store) = &mut state.store {
+            store.remove(index);
+        }
+        state.write_failure = Some(error);
     }
 }
 

@@ -32,9 +32,9 @@ impl Block {
 }
 
 impl Place for Block {
-    fn read(&self, within: u64, buf: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, within: u64, buf: &mut [u8]) -> Result<bool, Error> {
         self.copy_to(within, buf);
-        Ok(())
+        Ok(true)
     }
 
     fn write(&self, within: u64, bytes: &[u8]) -> Result<(), Error> {

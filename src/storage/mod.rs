@@ -7,7 +7,7 @@
 //!   disk          the thread for file I/O
 //!   write_behind  blocks that wait to be written, held in memory
 //!   block_cache   blocks of a file on disk, held in memory
-//!   store         trait BlockStore: memory | temp_file
+//!   store         trait BlockStore: memory | temp_file | cached
 //!   layout        how bytes are divided into blocks
 //!   ranges        a set of byte ranges
 //! ```
@@ -16,6 +16,8 @@
 
 mod background;
 mod block_cache;
+#[cfg(feature = "cache")]
+mod cached;
 mod disk;
 mod layout;
 mod loading;

@@ -85,7 +85,10 @@ impl Resource {
             let range = from..from + part.bytes.len() as u64;
             let cached = loop {
                 let place = self.state.lock().entry(part.index)?;
-                place.write(part.within, &bytes[part.bytes.clone()])?;
+                if let Err(error) = place.write(part.within, &bytes[part.bytes.clone()]) {
+                    self.handle_failure(part.index, error)?;
+                    continue;
+                }
                 let mut state = self.state.lock();
                 // An eviction may have removed the block while it was written.
                 if state.is_current(part.index, &place) {
@@ -125,12 +128,41 @@ impl Resource {
                 _ => return Ok(0),
             }
         };
-        place.read(offset % BLOCK, &mut buf[..len])?;
-        Ok(len)
+        if place.read(offset % BLOCK, &mut buf[..len])? {
+            return Ok(len);
+        }
+        self.forget(offset / BLOCK, &place);
+        Ok(0)
+    }
+
+    /// Forgets a block whose bytes are lost, unless it lies elsewhere by now.
+    pub(super) fn forget(&self, index: u64, place: &Arc<dyn Place>) {
+        let mut state = self.state.lock();
+        if state.is_current(index, place) {
+            state.ranges.remove(bytes_of(index));
+        }
+    }
+
+    /// Forgets a block that could not be written, if it can be stored elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// `error`, if it can't.
+    fn handle_failure(&self, index: u64, error: Error) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let Some(on_failure) = state.store.as_mut().and_then(|store| store.handle_failure(index)) else {
+            return Err(error);
+        };
+        state.ranges.remove(bytes_of(index));
+        state.block_cache.forget(index);
+        drop(state);
+        on_failure(error);
+        Ok(())
     }
 
     /// Drops all bytes permanently: frees the memory, closes the temporary file, and gives back the share of the disk
-    /// thread, whoever still holds the resource. Later writes fail.
+    /// thread, whoever still holds the resource. Later writes fail. Blocks for the disk if a persistent store has not got
+    /// all its blocks.
     pub(crate) fn close(&self) {
         let dropped = {
             let mut state = self.state.lock();
@@ -141,8 +173,11 @@ impl Resource {
                 std::mem::take(&mut state.block_cache),
             )
         };
-        // Outside of the lock: there may be much to free.
-        drop(dropped);
+        // Outside of the lock: there may be much to free, or to write.
+        let (store, write_behind, _) = dropped;
+        if let Some(store) = store.filter(|store| store.outlives_resource()) {
+            write_behind.write_all(&*store);
+        }
         let disk = self.disk.lock().take();
         drop(disk);
         self.notify();

@@ -30,13 +30,33 @@ pub(super) trait BlockStore: fmt::Debug + Send {
     fn is_in_memory(&self) -> bool {
         false
     }
+
+    /// Takes in that a write to the block of this index has failed. `None` if there is no other way to store it. Otherwise the
+    /// block is forgotten, and gets another place; the result is to be called with the error, without a lock.
+    fn handle_failure(&mut self, _index: u64) -> Option<OnFailure> {
+        None
+    }
+
+    /// True if what is stored is of use when the resource is gone.
+    fn outlives_resource(&self) -> bool {
+        false
+    }
+
+    /// The store that takes what this one can't. Nothing is in it, and this one is of no use afterwards. `None` if there is none.
+    #[cfg(feature = "cache")]
+    fn take_fallback(&mut self) -> Option<Box<dyn BlockStore>> {
+        None
+    }
 }
+
+/// Gets the error of a store that goes on without what has failed.
+pub(crate) type OnFailure = Box<dyn FnOnce(Error) + Send>;
 
 /// Where one block lies. It belongs to that block for as long as somebody holds it, also after the block was removed.
 /// So bytes are read and written without the resource's lock, and never end up in another block.
 pub(super) trait Place: fmt::Debug + Send + Sync {
-    /// Fills `buf` with the block's bytes from the offset `within` on.
-    fn read(&self, within: u64, buf: &mut [u8]) -> Result<(), Error>;
+    /// Fills `buf` with the block's bytes from the offset `within` on. False if they are lost, and have to be stored again.
+    fn read(&self, within: u64, buf: &mut [u8]) -> Result<bool, Error>;
 
     /// Stores `bytes` at the offset `within` of the block.
     fn write(&self, within: u64, bytes: &[u8]) -> Result<(), Error>;

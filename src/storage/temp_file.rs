@@ -81,7 +81,7 @@ impl BlockStore for TempFileStore {
 }
 
 impl Place for Slot {
-    fn read(&self, within: u64, mut buf: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, within: u64, mut buf: &mut [u8]) -> Result<bool, Error> {
         let mut at = self.number * BLOCK + within;
         while !buf.is_empty() {
             match read_some(&self.file, buf, at) {
@@ -97,7 +97,7 @@ impl Place for Slot {
                 Err(error) => return Err(storage_error("the temporary file can't be read", error)),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn write(&self, within: u64, mut bytes: &[u8]) -> Result<(), Error> {

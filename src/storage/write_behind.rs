@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::store::Place;
+use super::store::{BlockStore, Place};
 use crate::buffer::Buffer;
 use crate::error::Error;
 
@@ -59,10 +59,10 @@ impl Drop for Unwritten {
 }
 
 impl Place for Unwritten {
-    fn read(&self, within: u64, buf: &mut [u8]) -> Result<(), Error> {
+    fn read(&self, within: u64, buf: &mut [u8]) -> Result<bool, Error> {
         let at = within as usize;
         buf.copy_from_slice(&self.bytes[at..at + buf.len()]);
-        Ok(())
+        Ok(true)
     }
 
     /// Does nothing: all bytes of the block are stored, and whoever writes a byte again writes the same one.
@@ -100,6 +100,17 @@ impl WriteBehind {
             self.blocks.remove(&index);
         }
         is_current
+    }
+
+    /// Writes all blocks into their places in `store`. Nobody waits for them, so a failure is nobody's.
+    pub(super) fn write_all(self, store: &dyn BlockStore) {
+        for (index, block) in self.blocks {
+            let written = store.get(index).map(|place| place.write(0, block.bytes()));
+            if let Some(Err(error)) = written {
+                log::debug!("the last blocks of a closed file are not stored: {error}");
+                return;
+            }
+        }
     }
 
     pub(super) fn forget(&mut self, index: u64) {

@@ -50,7 +50,8 @@ impl HttpFile {
         {
             let mut state = file.shared.state.lock();
             state.opening = false;
-            state.preload = true;
+            // Not one that was opened from the cache.
+            state.preload = state.mode.is_opening();
         }
         file.shared.replan(Priority::High);
         Ok((file, reader))
@@ -70,6 +71,13 @@ impl HttpFile {
         let buffers = shared.config.storage == StorageConfig::Memory;
         let share = buffers.then(|| downloader.join_budget(Arc::downgrade(&shared) as _));
         let link = shared.link.get_or_init(|| Link { waker: peer.waker(), epoch, share });
+        #[cfg(feature = "cache")]
+        shared.open_from_cache();
+        if !shared.state.lock().mode.is_opening() {
+            // Something may be missing, or to be confirmed.
+            shared.replan(Priority::Low);
+            return Ok(Arc::new(Self { shared, _on_cancel: on_cancel, peer }));
+        }
         match link.waker.beside_opening(&shared.request) {
             BesideOpening::Suffix => {
                 let bytes = suffix::size(shared.network(), media::reads_end(url));

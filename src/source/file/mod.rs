@@ -6,6 +6,10 @@
 //! end](sequential).
 
 mod bisection;
+#[cfg(feature = "cache")]
+mod cached;
+#[cfg(feature = "cache")]
+mod caching;
 mod http_file;
 mod limits;
 mod mode;

@@ -105,7 +105,7 @@ impl Mode {
 }
 
 impl Info {
-    fn of(head: &ResponseHead) -> Self {
+    pub(super) fn of(head: &ResponseHead) -> Self {
         let representation = Representation::of(head);
         Self {
             len: head.total(),

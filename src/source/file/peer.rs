@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+#[cfg(feature = "cache")]
+use super::caching::ConfirmSink;
 use super::piece::PieceSink;
 use super::plan::Plan;
 use super::pool::Proof;
@@ -23,6 +25,8 @@ enum Planned {
     Piece(PlannedPiece),
     Probe(Proof, Range<u64>),
     Suffix(Epoch, u64),
+    #[cfg(feature = "cache")]
+    Confirm,
 }
 
 struct PlannedPiece {
@@ -46,6 +50,8 @@ impl Peer for FilePeer {
             Some(Planned::Piece(piece)) => self.piece(piece),
             Some(Planned::Probe(proof, range)) => self.probe(link, proof, range),
             Some(Planned::Suffix(epoch, bytes)) => self.suffix(&epoch, bytes),
+            #[cfg(feature = "cache")]
+            Some(Planned::Confirm) => self.confirm(link),
             None => Next::Wait,
         }
     }
@@ -66,6 +72,11 @@ impl FilePeer {
                     let epoch = link.epoch.child();
                     let bytes = state.suffix.begin(epoch.token().clone())?;
                     Some(Planned::Suffix(epoch, bytes))
+                }
+                #[cfg(feature = "cache")]
+                Plan::Confirm => {
+                    state.was_asked_to_confirm = true;
+                    Some(Planned::Confirm)
                 }
                 Plan::Probe => state.begin_probe(ranges).map(|(proof, range)| Planned::Probe(proof, range)),
                 _ => None,
@@ -104,6 +115,14 @@ impl FilePeer {
         let request = self.0.request(None).suffix(bytes);
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(epoch).max_retries(0);
         Next::fetch(fetch, Box::new(SuffixSink::new(Arc::clone(&self.0))))
+    }
+
+    /// The request that only confirms the entry of the cache: for one byte, as it needs no more than the head.
+    #[cfg(feature = "cache")]
+    fn confirm(&self, link: &Link) -> Next {
+        let request = self.0.request(None).range(ByteRange::new(0, 1));
+        let fetch = Fetch::new(request).priority(Priority::Low).epoch(&link.epoch.child()).max_retries(1);
+        Next::fetch(fetch, Box::new(ConfirmSink(Arc::clone(&self.0))))
     }
 
     /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept

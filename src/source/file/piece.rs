@@ -172,18 +172,9 @@ fn refuse_titles(head: &ResponseHead, config: &FileConfig) -> Result<(), Error> 
     Err(Error::new(ErrorKind::Encoded, why).with_url(head.url()))
 }
 
-impl Sink for PieceSink {
-    fn accepted(&mut self, request: RequestId) {
-        if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
-            in_flight.request = Some(request);
-        }
-        // Another worker runs that, since this one is about to take a ready connection, which is not to be taken before.
-        if let Some(link) = self.shared.link.get().filter(|_| self.has_beside) {
-            link.waker.wake(Priority::Low);
-        }
-    }
-
-    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
+impl PieceSink {
+    /// Takes in the head, or refuses it.
+    fn accept(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         let mut state = self.shared.state.lock();
         if self.is_beside && !head.is_partial() {
             // The opening's body is the one to read.
@@ -226,6 +217,26 @@ impl Sink for PieceSink {
         self.has_begun = true;
         self.shared.keep_preconnected();
         Ok(Flow::Stream)
+    }
+}
+
+impl Sink for PieceSink {
+    fn accepted(&mut self, request: RequestId) {
+        if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
+            in_flight.request = Some(request);
+        }
+        // Another worker runs that, since this one is about to take a ready connection, which is not to be taken before.
+        if let Some(link) = self.shared.link.get().filter(|_| self.has_beside) {
+            link.waker.wake(Priority::Low);
+        }
+    }
+
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
+        let flow = self.accept(head)?;
+        // Before the first byte is stored.
+        #[cfg(feature = "cache")]
+        self.shared.handle_cache_head(head);
+        Ok(flow)
     }
 
     fn detached(self: Box<Self>, body: Response) {
@@ -313,6 +324,12 @@ impl Sink for PieceSink {
             (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
             (_, outcome) => outcome,
         };
+        #[cfg(feature = "cache")]
+        if let Outcome::Failed(error) = &outcome {
+            if error.kind() == ErrorKind::Changed {
+                self.shared.handle_changed(error);
+            }
+        }
         let unreturned = self.shared.resource.with_ranges(|available| {
             let mut state = self.shared.state.lock();
             if matches!(outcome, Outcome::Failed(_)) {

@@ -132,6 +132,9 @@ pub(crate) enum Plan {
     Suffix,
     /// Fetch some stored bytes once more, to learn whether another server sends the same ones.
     Probe,
+    /// Ask for the response head, which tells whether the cache has the server's version.
+    #[cfg(feature = "cache")]
+    Confirm,
     /// Nothing until something changes.
     Idle,
 }
@@ -747,7 +750,7 @@ mod tests {
             let stored = [at..at + ahead];
             match plan_with(&readers, &stored, &[], ReadAhead::Bytes(read_ahead), Priority::Low) {
                 Plan::Fetch { range, .. } => range.end - range.start,
-                Plan::Idle | Plan::Probe | Plan::Suffix => 0,
+                _ => 0,
             }
         };
         assert!(size(2 * MIB, MIB) <= MIB && size(512 * 1024, 200 * 1024) <= MIB);

@@ -45,6 +45,9 @@ pub(crate) struct Shared {
     pub(super) preconnect: Mutex<Preconnect>,
     /// Where workers leave bodies to readers that wait for them.
     pub(super) handoff: Arc<Handoff>,
+    /// Held while the entry of the cache is opened that the file is stored in.
+    #[cfg(feature = "cache")]
+    pub(super) attaching: Mutex<()>,
 }
 
 /// A connection that is kept ready, so that a seek costs one round trip.
@@ -101,6 +104,8 @@ impl Shared {
             sequential: Mutex::default(),
             preconnect: Mutex::default(),
             handoff: Arc::new(Handoff::new(move || woken.notify())),
+            #[cfg(feature = "cache")]
+            attaching: Mutex::default(),
         })
     }
 
@@ -481,6 +486,8 @@ impl Shared {
             Plan::Fetch { priority, .. } => link.waker.wake(priority),
             Plan::Probe => link.waker.wake(Priority::High),
             Plan::Suffix => link.waker.wake(Priority::Low),
+            #[cfg(feature = "cache")]
+            Plan::Confirm => link.waker.wake(Priority::Low),
             Plan::Idle => {}
         }
     }
@@ -547,6 +554,9 @@ impl Shared {
             let why = format!("the response is an HTML page or a list, not media (content type: {what})");
             // The next try may get something else: do not hold that against this answer.
             state.mode.reopen();
+            drop(state);
+            #[cfg(feature = "cache")]
+            self.leave_entry();
             return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url()));
         }
         state.add_first(0, first);

@@ -9,6 +9,8 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::bisection::Hint;
+#[cfg(feature = "cache")]
+use super::cached::Cached;
 use super::limits::Limits;
 use super::mode::{Info, Mode};
 use super::one_body::OneBody;
@@ -91,6 +93,12 @@ pub(crate) struct State {
     pub(crate) stats: StreamStats,
     /// The servers behind the URL, by their entity tags.
     pub(crate) pool: ServerPool,
+    /// The file's entry in the cache.
+    #[cfg(feature = "cache")]
+    pub(super) cached: Cached,
+    /// A request was sent whose answer only confirms the entry. It is sent once.
+    #[cfg(feature = "cache")]
+    pub(super) was_asked_to_confirm: bool,
 }
 
 /// What is done with a head that does not contradict the file.
@@ -123,6 +131,10 @@ impl State {
             priority: Priority::Low,
             stats: StreamStats::default(),
             pool: ServerPool::new(true),
+            #[cfg(feature = "cache")]
+            cached: Cached::default(),
+            #[cfg(feature = "cache")]
+            was_asked_to_confirm: false,
         }
     }
 
@@ -130,6 +142,10 @@ impl State {
     pub(crate) fn close(&mut self, media: MediaInfo) {
         self.media = Some(media);
         self.first = FirstBytes::default();
+        #[cfg(feature = "cache")]
+        {
+            self.cached = Cached::Off;
+        }
     }
 
     /// Changes how far to read ahead.
@@ -210,7 +226,14 @@ impl State {
             Mode::Opening => self.plan_opening(admissible),
             Mode::Ranged(_) if self.pool.is_probing() => Plan::Idle,
             Mode::Ranged(_) if self.pool.has_suspect() => Plan::Probe,
-            Mode::Ranged(_) => self.plan_pieces(available, network, admissible),
+            Mode::Ranged(_) => {
+                let plan = self.plan_pieces(available, network, admissible);
+                #[cfg(feature = "cache")]
+                if plan == Plan::Idle && admissible == Priority::Low && self.needs_confirmation() {
+                    return Plan::Confirm;
+                }
+                plan
+            }
             Mode::Sequential(info) => self.plan_sequential(available, info.len),
         }
     }
@@ -358,6 +381,8 @@ impl State {
             return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
         }
         let is_ranged = self.mode.is_ranged();
+        #[cfg(feature = "cache")]
+        let is_unconfirmed = self.is_unconfirmed();
         let Some(info) = self.mode.info_mut() else {
             self.mode.open(head);
             return Ok(Accepted::Taken);
@@ -366,6 +391,10 @@ impl State {
         match info.representation.compare(head) {
             Likeness::HtmlPage => return Err(representation::html_page(head)),
             Likeness::Changed(what) => return Err(representation::changed(head, what)),
+            #[cfg(feature = "cache")]
+            Likeness::OtherTag(_) if is_unconfirmed => {
+                return Err(representation::changed(head, "entity tag"));
+            }
             Likeness::OtherTag(tag) => match self.pool.judge(&tag, start, is_ranged && has_first) {
                 Verdict::Same => {}
                 Verdict::Unproved => return Ok(Accepted::Unproved),

@@ -1,0 +1,273 @@
+//! The directory of a cache: how entries' files are found, made and removed while other processes do the same.
+//!
+//! ```text
+//!   DIR/windway-cache-1/                mode 0700
+//!     ab/abcdef…(32)-(16)               an entry: digest of its key, and identity of the representation
+//!     ab/.new-…                         an entry before its header is written
+//!     pins/abcdef…(32)                  a pinned key
+//!     evict.lock                        held while entries are evicted
+//! ```
+//!
+//! Whoever has an entry open holds a shared lock on its file, and only a file that can be locked exclusively is evicted. A new
+//! entry gets its name when its header is written, so no other process sees one without.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::format::{KeyDigest, VERSION, key_name};
+use super::freshness::seconds;
+use super::sys::{Folder, Lock, is_removed, try_lock};
+
+/// A file that was begun and not named for so long is of a process that has ended.
+const ABANDONED: u64 = 3600;
+
+/// How often an opener that met an eviction tries again.
+const ATTEMPTS: usize = 5;
+
+/// The directory of one version of the format.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    root: Folder,
+    pins: Folder,
+}
+
+/// A file that a scan has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) name: String,
+    /// Bytes on disk.
+    pub(crate) bytes: u64,
+    /// When it was last used, in seconds since 1970.
+    pub(crate) used_at: u64,
+}
+
+impl Directory {
+    /// Opens the directory in `parent`, and makes it if it does not exist.
+    pub(crate) fn open(parent: &Path) -> io::Result<Self> {
+        let root = Folder::open_own(parent, &format!("windway-cache-{VERSION}"))?;
+        let pins = root.subfolder("pins")?;
+        Ok(Self { root, pins })
+    }
+
+    /// Names of the entries of a key: one for each version of the file.
+    pub(crate) fn find(&self, key: &KeyDigest) -> Vec<String> {
+        let name = key_name(key);
+        let Ok(folder) = self.root.existing(&name[..2]) else { return Vec::new() };
+        let mut names = folder.names().unwrap_or_default();
+        names.retain(|found| is_entry(found) && found.starts_with(&name));
+        names
+    }
+
+    /// Opens an entry's file, and locks it against eviction. `None` if there is none.
+    pub(crate) fn open_entry(&self, name: &str) -> io::Result<Option<File>> {
+        for _ in 0..ATTEMPTS {
+            let opened = self.folder_of(name).and_then(|folder| folder.open_file(name));
+            let file = match opened {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            // If somebody removes it just now there will be none.
+            if try_lock(&file, Lock::Shared)? && !is_removed(&file.metadata()?) {
+                return Ok(Some(file));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes an entry's file, which `write` fills first. `None` if another process was faster.
+    pub(crate) fn create_entry(
+        &self,
+        name: &str,
+        write: impl FnOnce(&File) -> io::Result<()>,
+    ) -> io::Result<Option<File>> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let folder = self.root.subfolder(&name[..2])?;
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let new = format!(".new-{}-{number}-{}", std::process::id(), nanos());
+        let file = folder.create_new(&new)?;
+        let written = try_lock(&file, Lock::Shared).and_then(|is_locked| {
+            if is_locked { write(&file) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
+        let named = written.and_then(|()| folder.rename_new(&new, name));
+        match named {
+            Ok(()) => Ok(Some(file)),
+            Err(error) => {
+                let _ = folder.remove(&new);
+                if error.kind() == io::ErrorKind::AlreadyExists { Ok(None) } else { Err(error) }
+            }
+        }
+    }
+
+    /// All entries. Removes what crashed processes have left behind.
+    pub(crate) fn scan(&self, now: SystemTime) -> io::Result<Vec<Found>> {
+        let mut all = Vec::new();
+        for folder_name in self.root.names()?.iter().filter(|name| name.len() == 2) {
+            let Ok(folder) = self.root.existing(folder_name) else { continue };
+            for name in folder.names()? {
+                let Some((bytes, used_at)) = folder.stat(&name) else { continue };
+                if is_entry(&name) {
+                    all.push(Found { name, bytes, used_at });
+                } else if name.starts_with(".new-") && used_at + ABANDONED < seconds(now) {
+                    let _ = folder.remove(&name);
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Removes an entry that nobody has open. False if somebody has.
+    pub(crate) fn evict(&self, name: &str) -> io::Result<bool> {
+        let folder = self.folder_of(name)?;
+        let file = folder.open_file(name)?;
+        if !try_lock(&file, Lock::Exclusive)? {
+            return Ok(false);
+        }
+        // Before the lock ends with the file: an opener that comes later finds that the file was removed.
+        folder.remove(name)?;
+        Ok(true)
+    }
+
+    /// Removes an entry's name, whoever has it open. They keep the file until they close it.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        match self.folder_of(name).and_then(|folder| folder.remove(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The lock that is held while entries are evicted. `None` if another process holds it.
+    pub(crate) fn lock_eviction(&self) -> io::Result<Option<File>> {
+        let file = self.root.open_or_create("evict.lock")?;
+        Ok(try_lock(&file, Lock::Exclusive)?.then_some(file))
+    }
+
+    /// The pinned keys, by the names of their entries' files up to the hyphen.
+    pub(crate) fn pins(&self) -> io::Result<Vec<String>> {
+        self.pins.names()
+    }
+
+    pub(crate) fn pin(&self, key: &KeyDigest) -> io::Result<()> {
+        self.pins.open_or_create(&key_name(key))?;
+        self.pins.sync()
+    }
+
+    pub(crate) fn unpin(&self, key: &KeyDigest) -> io::Result<()> {
+        match self.pins.remove(&key_name(key)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes that may still be written to the file system.
+    pub(crate) fn free(&self) -> Option<u64> {
+        self.root.free()
+    }
+
+    /// Waits until the name of an entry is on the disk.
+    pub(crate) fn sync(&self, name: &str) -> io::Result<()> {
+        self.folder_of(name)?.sync()?;
+        self.root.sync()
+    }
+
+    fn folder_of(&self, name: &str) -> io::Result<Folder> {
+        self.root.existing(&name[..2])
+    }
+}
+
+/// True if this is the name of an entry's file.
+fn is_entry(name: &str) -> bool {
+    let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    name.split_once('-').is_some_and(|(key, identity)| {
+        key.len() == 32 && identity.len() == 16 && is_hex(key) && is_hex(identity)
+    })
+}
+
+fn nanos() -> u32 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).subsec_nanos()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+    use crate::cache::format::tests::header;
+
+    fn with_entry() -> (tempfile::TempDir, Directory, String) {
+        let temporary = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&temporary.path().join("made/for it")).unwrap();
+        let name = header(1000).file_name();
+        assert!(directory.open_entry(&name).unwrap().is_none());
+        let made = directory.create_entry(&name, |file| std::io::Write::write_all(&mut &*file, b"entry"));
+        drop(made.unwrap().unwrap());
+        (temporary, directory, name)
+    }
+
+    #[test]
+    fn an_entry_is_found_by_its_key_and_gone_once_evicted() {
+        let (_temporary, directory, name) = with_entry();
+        assert_eq!(directory.find(&header(1000).key), [name.clone()]);
+        assert!(directory.find(&[7; 32]).is_empty());
+        let found = directory.scan(SystemTime::now()).unwrap();
+        assert_eq!((found.len(), &found[0].name), (1, &name));
+        assert!(found[0].bytes > 0);
+        // Another one of the same name is not made.
+        assert!(directory.create_entry(&name, |_| Ok(())).unwrap().is_none());
+        let file = directory.open_entry(&name).unwrap().unwrap();
+        assert!(!directory.evict(&name).unwrap());
+        drop(file);
+        assert!(directory.evict(&name).unwrap());
+        assert!(directory.open_entry(&name).unwrap().is_none() && directory.find(&[0; 32]).is_empty());
+        assert!(directory.scan(SystemTime::now()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_failed_or_crashed_creation_leaves_is_removed() {
+        let (_temporary, directory, name) = with_entry();
+        directory.remove(&name).unwrap();
+        directory.create_entry(&name, |_| Err(io::ErrorKind::StorageFull.into())).unwrap_err();
+        let folder = directory.folder_of(&name).unwrap();
+        assert!(folder.names().unwrap().is_empty());
+        folder.create_new(".new-1-1-1").unwrap();
+        directory.scan(SystemTime::now()).unwrap();
+        assert_eq!(folder.names().unwrap().len(), 1);
+        directory.scan(SystemTime::now() + Duration::from_secs(ABANDONED + 60)).unwrap();
+        assert!(folder.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_the_user_may_look_inside() {
+        let (temporary, directory, name) = with_entry();
+        let root = temporary.path().join("made/for it/windway-cache-1");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let entry = root.join(&name[..2]).join(&name);
+        assert_eq!((mode(&root), mode(&root.join(&name[..2])), mode(&entry)), (0o700, 0o700, 0o600));
+        drop(directory);
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Directory::open(&temporary.path().join("made/for it")).unwrap();
+        assert_eq!(mode(&root), 0o700);
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let (temporary, directory, name) = with_entry();
+        let root = temporary.path().join("made/for it/windway-cache-1");
+        let target = temporary.path().join("target");
+        std::fs::write(&target, b"precious").unwrap();
+        let entry = root.join(&name[..2]).join(&name);
+        std::fs::remove_file(&entry).unwrap();
+        symlink(&target, &entry).unwrap();
+        assert!(directory.open_entry(&name).is_err() && directory.evict(&name).is_err());
+        assert!(directory.create_entry(&name, |_| Ok(())).unwrap().is_none());
+        assert!(directory.scan(SystemTime::now()).unwrap().is_empty());
+        // Nor a directory's.
+        let elsewhere = tempfile::tempdir().unwrap();
+        symlink(elsewhere.path(), temporary.path().join("windway-cache-1")).unwrap();
+        assert!(Directory::open(temporary.path()).is_err());
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+    }
+}

@@ -1,0 +1,329 @@
+//! One entry while it is open: which bytes it vouches for, how they are read and written.
+//!
+//! A block is checked when it is first read or written: the filled part is read whole and held against its slot's checksum.
+//! From then on the entry trusts it until it is closed. Bytes that this entry wrote itself are trusted from the start.
+//! Whoever else has the file open writes equal bytes to equal offsets, so it can make a part unknown, but never wrong.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+use super::format::{BLOCK, Header, PAGE, Slot, Stamp, block_seed, decode_slots, slot_at};
+use super::layer::{FileLayer, read_full, write_full};
+use crate::buffer::Buffer;
+
+/// The files of an entry. For the cache both are the same one.
+#[derive(Clone, Debug)]
+pub(crate) struct Files {
+    /// Header, stamp and slots.
+    pub(crate) meta: Arc<dyn FileLayer>,
+    /// The blocks.
+    pub(crate) data: Arc<dyn FileLayer>,
+    /// Where block 0 begins in `data`.
+    pub(crate) data_start: u64,
+}
+
+/// An open entry. Shared by all streams of the process that read or write it.
+#[derive(Debug)]
+pub(crate) struct EntryFile {
+    files: Files,
+    header: Header,
+    identity: u64,
+    stamp: Mutex<Stamp>,
+    blocks: Box<[Mutex<Block>]>,
+    /// A write has failed: nothing more is written.
+    is_read_only: AtomicBool,
+}
+
+/// What is known of a block.
+#[derive(Debug, Default)]
+struct Block {
+    /// The slot in the file, as far as this entry knows: what it read when it was opened, or wrote since.
+    slot: Option<Slot>,
+    /// The bytes of `slot` have been held against its checksum, or come from this entry. Then they are in one of `parts`.
+    is_checked: bool,
+    /// The parts that may be read, each with its checksum. They neither overlap nor touch.
+    parts: Vec<Slot>,
+    growing: Option<Growing>,
+}
+
+/// The state after hashing a part that grows at its end, so that no byte is hashed twice.
+struct Growing {
+    from: u32,
+    to: u32,
+    hasher: Box<Xxh3>,
+}
+
+impl fmt::Debug for Growing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Growing({}..{})", self.from, self.to)
+    }
+}
+
+/// What a write did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Bytes that were not stored before.
+    pub(crate) new: u64,
+}
+
+impl EntryFile {
+    /// Opens what `files` holds. `None` if it is no valid entry.
+    pub(crate) fn open(files: Files) -> Option<Self> {
+        let mut page = [0; PAGE];
+        let got = read_full(&*files.meta, &mut page, 0).ok()?;
+        let header = Header::decode(&page[..got])?;
+        let mut table = vec![0; (slot_at(header.blocks()) - slot_at(0)) as usize];
+        let got = read_full(&*files.meta, &mut table, slot_at(0)).unwrap_or(0);
+        let stamp = Stamp::decode(&page, header.identity());
+        let slots = decode_slots(&table[..got], &header);
+        Some(Self::new(files, header, stamp, slots))
+    }
+
+    /// Writes the header of a new entry into empty files.
+    pub(crate) fn create(files: Files, header: Header, stamp: Stamp) -> io::Result<Self> {
+        let Some(mut page) = header.encode() else { return Err(io::ErrorKind::InvalidInput.into()) };
+        let encoded = stamp.encode(header.identity());
+        page[PAGE - encoded.len()..].copy_from_slice(&encoded);
+        write_full(&*files.meta, &page, 0)?;
+        Ok(Self::new(files, header, stamp, Vec::new()))
+    }
+
+    fn new(files: Files, header: Header, stamp: Stamp, slots: Vec<(u64, Slot)>) -> Self {
+        let mut blocks: Box<[Mutex<Block>]> = (0..header.blocks()).map(|_| Mutex::default()).collect();
+        for (index, slot) in slots {
+            blocks[index as usize].get_mut().slot = Some(slot);
+        }
+        let identity = header.identity();
+        let stamp = Mutex::new(stamp);
+        Self { files, header, identity, stamp, blocks, is_read_only: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn stamp(&self) -> Stamp {
+        *self.stamp.lock()
+    }
+
+    /// Notes that a response confirmed the entry.
+    pub(crate) fn set_stamp(&self, stamp: Stamp) {
+        let mut known = self.stamp.lock();
+        *known = stamp;
+        if !self.is_read_only() {
+            // One that is lost makes the entry look older, so it is validated once more.
+            let _ = write_full(&*self.files.meta, &stamp.encode(self.identity), Stamp::AT);
+        }
+    }
+
+    /// True once a write has failed.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.is_read_only.load(Ordering::Acquire)
+    }
+
+    /// Stops all writing. What is stored stays readable.
+    pub(crate) fn make_read_only(&self) {
+        self.is_read_only.store(true, Ordering::Release);
+    }
+
+    /// The bytes that the entry may have: each that is not checked yet may turn out to be lost.
+    pub(crate) fn stored(&self) -> Vec<Range<u64>> {
+        let mut stored = Vec::new();
+        for (index, block) in (0..).zip(&self.blocks) {
+            let block = block.lock();
+            let start = index * BLOCK;
+            let within = |part: &Range<u32>| start + u64::from(part.start)..start + u64::from(part.end);
+            if block.is_checked || block.slot.is_none() {
+                stored.extend(block.parts.iter().map(|part| within(&part.range())));
+            } else if let Some(slot) = block.slot {
+                stored.push(within(&slot.range()));
+            }
+        }
+        stored
+    }
+
+    /// Fills `buf` with bytes of a block, from `within` on. False if one of them is not stored, or not what was stored.
+    pub(crate) fn read(&self, index: u64, within: u64, buf: &mut [u8]) -> bool {
+        let Some(block) = self.blocks.get(index as usize) else { return false };
+        let Ok(from) = u32::try_from(within) else { return false };
+        let wanted = from..from.saturating_add(buf.len() as u32);
+        {
+            let mut block = block.lock();
+            if !block.is_checked && block.slot.is_some() {
+                let Some(filled) = self.check(index, &mut block) else { return false };
+                let Some(slot) = block.slot.filter(|slot| slot.covers(&wanted)) else { return false };
+                // From the very bytes that were checked.
+                let at = (wanted.start - slot.from) as usize;
+                buf.copy_from_slice(&filled[at..at + buf.len()]);
+                return true;
+            }
+            if !block.has(&wanted) {
+                return false;
+            }
+        }
+        // Without the lock: nobody changes bytes that are stored.
+        self.read_data(index, wanted.start, buf)
+    }
+
+    /// Stores bytes of a block: first the bytes, then the slot that vouches for them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file. Then nothing more is written, and what was stored before is still there.
+    pub(crate) fn write(&self, index: u64, within: u64, bytes: &[u8]) -> io::Result<Written> {
+        let written = self.try_write(index, within, bytes);
+        if written.is_err() {
+            self.make_read_only();
+        }
+        written
+    }
+
+    fn try_write(&self, index: u64, within: u64, bytes: &[u8]) -> io::Result<Written> {
+        let is_inside = within + bytes.len() as u64 <= u64::from(self.header.block_len(index));
+        let Some(block) = self.blocks.get(index as usize).filter(|_| is_inside && !self.is_read_only())
+        else {
+            return Err(io::ErrorKind::Other.into());
+        };
+        let range = within as u32..within as u32 + bytes.len() as u32;
+        let mut block = block.lock();
+        if !block.is_checked && block.slot.is_some() {
+            // The slot that is about to be written has to vouch for what is there already.
+            self.check(index, &mut block);
+        }
+        if bytes.is_empty() || block.has(&range) {
+            return Ok(Written::default());
+        }
+        write_full(&*self.files.data, bytes, self.files.data_start + index * BLOCK + within)?;
+        let before = block.filled();
+        self.add(index, &mut block, &range, bytes);
+        let new = block.filled().saturating_sub(before);
+        let longest = block.parts.iter().max_by_key(|part| part.len()).copied();
+        if let Some(slot) = longest.filter(|_| longest != block.slot) {
+            write_full(&*self.files.meta, &slot.encode(block_seed(self.identity, index)), slot_at(index))?;
+            (block.slot, block.is_checked) = (Some(slot), true);
+        }
+        Ok(Written { new })
+    }
+
+    /// Holds the filled part of a block against its slot, and returns it. If they disagree the block is empty.
+    fn check(&self, index: u64, block: &mut Block) -> Option<Filled> {
+        let slot = block.slot?;
+        let filled =
+            self.read_part(index, &slot.range()).filter(|filled| self.is_right(index, &slot, filled));
+        *block = Block::default();
+        if filled.is_some() {
+            *block = Block { slot: Some(slot), is_checked: true, parts: vec![slot], growing: None };
+        }
+        filled
+    }
+
+    fn is_right(&self, index: u64, part: &Slot, bytes: &[u8]) -> bool {
+        xxh3_64_with_seed(bytes, block_seed(self.identity, index)) == part.sum
+    }
+
+    /// Adds bytes that were just written, and joins them with the parts that they touch.
+    fn add(&self, index: u64, block: &mut Block, range: &Range<u32>, bytes: &[u8]) {
+        let seed = block_seed(self.identity, index);
+        let touching = block.touching(range);
+        let growing = block.growing.take();
+        if let ([part], Some(growing)) = (&touching[..], growing) {
+            let is_its = part.from == growing.from && part.to == growing.to;
+            if is_its && part.from <= range.start && part.to < range.end {
+                let Growing { mut hasher, .. } = growing;
+                hasher.update(&bytes[(part.to - range.start) as usize..]);
+                return self.replace(index, block, &touching, part.from..range.end, hasher);
+            }
+        }
+        if touching.is_empty() && range.len() as u32 == self.header.block_len(index) {
+            let sum = xxh3_64_with_seed(bytes, seed);
+            block.parts.push(Slot { from: range.start, to: range.end, sum });
+            return;
+        }
+        let joined =
+            touching.iter().fold(range.clone(), |all, part| all.start.min(part.from)..all.end.max(part.to));
+        let mut hasher = Box::new(Xxh3::with_seed(seed));
+        if touching.is_empty() {
+            hasher.update(bytes);
+            return self.replace(index, block, &touching, joined, hasher);
+        }
+        // Read back, and not believed: the new checksum must not vouch for what the old ones do not.
+        let filled = self.read_part(index, &joined);
+        let is_right = |part: &Slot| {
+            filled.as_ref().is_some_and(|filled| {
+                let at = (part.from - joined.start) as usize;
+                self.is_right(index, part, &filled[at..at + part.len() as usize])
+            })
+        };
+        let lost: Vec<Slot> = touching.iter().filter(|part| !is_right(part)).copied().collect();
+        match filled {
+            Some(filled) if lost.is_empty() => {
+                hasher.update(&filled);
+                self.replace(index, block, &touching, joined, hasher);
+            }
+            _ => {
+                block.parts.retain(|part| !lost.contains(part));
+                self.add(index, block, range, bytes);
+            }
+        }
+    }
+
+    /// Puts the part that `hasher` has seen in the place of those that are in it.
+    fn replace(&self, index: u64, block: &mut Block, old: &[Slot], new: Range<u32>, hasher: Box<Xxh3>) {
+        block.parts.retain(|part| !old.contains(part));
+        block.parts.push(Slot { from: new.start, to: new.end, sum: hasher.digest() });
+        let is_whole = new.end == self.header.block_len(index);
+        block.growing = (!is_whole).then_some(Growing { from: new.start, to: new.end, hasher });
+    }
+
+    fn read_part(&self, index: u64, part: &Range<u32>) -> Option<Filled> {
+        let mut filled = Filled { buffer: Buffer::new(), len: (part.end - part.start) as usize };
+        let is_read = self.read_data(index, part.start, &mut filled.buffer[..filled.len]);
+        is_read.then_some(filled)
+    }
+
+    /// An error of the file is a miss as well: the bytes come from the network instead.
+    fn read_data(&self, index: u64, within: u32, buf: &mut [u8]) -> bool {
+        let at = self.files.data_start + index * BLOCK + u64::from(within);
+        read_full(&*self.files.data, buf, at).is_ok_and(|got| got == buf.len())
+    }
+}
+
+/// A part of a block, read for a check.
+#[derive(Debug)]
+struct Filled {
+    buffer: Buffer,
+    len: usize,
+}
+
+impl std::ops::Deref for Filled {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+}
+
+impl Block {
+    fn filled(&self) -> u64 {
+        self.parts.iter().map(|part| u64::from(part.len())).sum()
+    }
+
+    fn has(&self, wanted: &Range<u32>) -> bool {
+        self.parts.iter().any(|part| part.covers(wanted))
+    }
+
+    fn touching(&self, range: &Range<u32>) -> Vec<Slot> {
+        let touches = |part: &&Slot| part.from <= range.end && range.start <= part.to;
+        self.parts.iter().filter(touches).copied().collect()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of ranges, some of one")]
+mod tests;

@@ -1,0 +1,220 @@
+//! What may be stored, and for how long it is used without asking (RFC 9111). Pure: header fields and times in, a decision out.
+//!
+//! windway's cache is a private one: it belongs to one user. There are no heuristics: a response without `max-age` and
+//! `Expires` is stale at once, which means that it is played and validated by its first request.
+//!
+//! | response | what happens |
+//! |---|---|
+//! | `no-store` | not stored, unless [`keep_no_store`](Policy::keep_no_store) |
+//! | answer to a request with `Authorization`, without `public` | not stored, unless [`keep_authorized`](Policy::keep_authorized) |
+//! | neither strong `ETag` nor `Last-Modified` | not stored, unless [`keep_unvalidated`](Policy::keep_unvalidated) |
+//! | `Vary: *`, or a field that the application sends, or `Cookie`, `Authorization` | not stored: the answer is for one request |
+//! | `Vary` with other fields | stored: windway sends the same ones, or none, with every request of a program |
+//! | `private` | stored |
+//! | `max-age`, else `Expires` less `Date`, less `Age` | fresh for so long; `s-maxage` is for shared caches |
+//! | `no-cache` | used only after the server has confirmed it |
+//! | `must-revalidate` | the same once it is stale |
+
+use std::time::{Duration, SystemTime};
+
+use super::format::Stamp;
+
+/// What the application allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) keep_no_store: bool,
+    pub(crate) keep_authorized: bool,
+    pub(crate) keep_unvalidated: bool,
+}
+
+/// What a response and its request say about storing it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Exchange<'a> {
+    /// All `Cache-Control` fields, joined by commas.
+    pub(crate) cache_control: &'a str,
+    /// All `Vary` fields, joined by commas.
+    pub(crate) vary: &'a str,
+    pub(crate) expires: Option<&'a str>,
+    pub(crate) date: Option<&'a str>,
+    pub(crate) age: Option<&'a str>,
+    /// A strong entity tag or a date of the last change.
+    pub(crate) has_validator: bool,
+    /// The request had `Authorization`.
+    pub(crate) is_authorized: bool,
+    /// Names, in lower case, of header fields that the application has added to the request.
+    pub(crate) added: &'a [String],
+}
+
+/// How an entry may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Without asking.
+    Fresh,
+    /// At once, and it is validated meanwhile.
+    Stale,
+    /// Not before the server has confirmed it.
+    Confirmed,
+}
+
+impl Exchange<'_> {
+    /// Why the response may not be stored.
+    pub(crate) fn refusal(&self, policy: Policy) -> Option<&'static str> {
+        if self.directive("no-store").is_some() && !policy.keep_no_store {
+            return Some("no-store");
+        }
+        let is_public = self.directive("public").is_some();
+        if self.is_authorized && !is_public && !policy.keep_authorized {
+            return Some("an answer to a request with Authorization");
+        }
+        if !self.has_validator && !policy.keep_unvalidated {
+            return Some("neither a strong entity tag nor a date");
+        }
+        let is_ours = |name: &str| {
+            name == "*"
+                || ["cookie", "authorization"].contains(&name)
+                || self.added.iter().any(|added| added == name)
+        };
+        list(self.vary).any(|name| is_ours(&name.to_ascii_lowercase())).then_some("Vary")
+    }
+
+    /// For how long the response is fresh, from `now` on.
+    pub(crate) fn stamp(&self, now: SystemTime) -> Stamp {
+        let is_unusable = self.directive("no-cache").is_some();
+        let fresh_for = self.lifetime().saturating_sub(self.current_age(now));
+        Stamp {
+            validated_at: seconds(now),
+            fresh_for: if is_unusable { 0 } else { fresh_for },
+            must_revalidate: is_unusable || self.directive("must-revalidate").is_some(),
+        }
+    }
+
+    /// RFC 9111, section 4.2.1.
+    fn lifetime(&self) -> u64 {
+        if let Some(max_age) = self.directive("max-age") {
+            // One that is no number makes the response stale.
+            return max_age.trim_matches('"').parse().unwrap_or(0);
+        }
+        let Some(expires) = self.expires.and_then(parse_date) else { return 0 };
+        let date = self.date.and_then(parse_date).unwrap_or(expires);
+        expires.duration_since(date).map_or(0, |fresh| fresh.as_secs())
+    }
+
+    /// RFC 9111, section 4.2.3.
+    fn current_age(&self, now: SystemTime) -> u64 {
+        let age = self.age.and_then(|age| age.trim().parse().ok()).unwrap_or(0);
+        let apparent = self.date.and_then(parse_date).and_then(|date| now.duration_since(date).ok());
+        apparent.map_or(0, |apparent| apparent.as_secs()).max(age)
+    }
+
+    /// The value of a directive. Of one that came several times the first is taken.
+    fn directive(&self, name: &str) -> Option<&str> {
+        list(self.cache_control).find_map(|directive| {
+            let (found, value) = directive.split_once('=').unwrap_or((directive, ""));
+            found.trim().eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+impl Stamp {
+    /// How the entry may be used at `now`. `max_age` limits how long ago it was confirmed.
+    pub(crate) fn usable(&self, now: SystemTime, max_age: Option<Duration>) -> Use {
+        // Of a clock that was set back nothing is known.
+        let Some(age) = seconds(now).checked_sub(self.validated_at) else { return Use::Confirmed };
+        if age < self.fresh_for {
+            return Use::Fresh;
+        }
+        let is_too_old = max_age.is_some_and(|max_age| age > max_age.as_secs());
+        if self.must_revalidate || is_too_old { Use::Confirmed } else { Use::Stale }
+    }
+}
+
+fn parse_date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}
+
+/// The members of a list (RFC 9110, section 5.6.1).
+fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|member| !member.is_empty())
+}
+
+/// Seconds since 1970.
+pub(crate) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const HOUR_LATER: &str = "Sun, 06 Nov 1994 09:49:37 GMT";
+
+    fn at(seconds_later: u64) -> SystemTime {
+        parse_date(DATE).unwrap() + Duration::from_secs(seconds_later)
+    }
+
+    fn exchange(cache_control: &str) -> Exchange<'_> {
+        Exchange { cache_control, date: Some(DATE), has_validator: true, ..Exchange::default() }
+    }
+
+    #[test]
+    fn freshness_is_what_the_server_says_and_no_more() {
+        let fresh_for = |exchange: Exchange<'_>, later| exchange.stamp(at(later)).fresh_for;
+        assert_eq!(fresh_for(exchange("max-age=600"), 0), 600);
+        assert_eq!(fresh_for(exchange("public, Max-Age=600"), 100), 500);
+        assert_eq!(fresh_for(exchange("max-age=600"), 1000), 0);
+        assert_eq!(fresh_for(Exchange { age: Some("450"), ..exchange("max-age=600") }, 100), 150);
+        // For shared caches.
+        assert_eq!(fresh_for(exchange("s-maxage=600"), 0), 0);
+        assert_eq!(fresh_for(exchange("max-age=soon"), 0), 0);
+        let expires = |expires| Exchange { expires: Some(expires), ..exchange("") };
+        assert_eq!(fresh_for(expires(HOUR_LATER), 0), 3600);
+        assert_eq!(fresh_for(expires(HOUR_LATER), 600), 3000);
+        assert_eq!((fresh_for(expires("0"), 0), fresh_for(expires(DATE), 0)), (0, 0));
+        let both = Exchange { expires: Some(HOUR_LATER), ..exchange("max-age=5") };
+        assert_eq!(fresh_for(both, 0), 5);
+        assert_eq!(fresh_for(exchange(""), 0), 0);
+    }
+
+    #[test]
+    fn a_stale_entry_is_used_unless_the_server_or_the_application_forbids_it() {
+        let hour = Some(Duration::from_secs(3600));
+        let usable = |control, later, max_age| exchange(control).stamp(at(0)).usable(at(later), max_age);
+        assert_eq!(usable("max-age=600", 599, hour), Use::Fresh);
+        assert_eq!(usable("max-age=600", 600, hour), Use::Stale);
+        assert_eq!(usable("max-age=600", 3601, hour), Use::Confirmed);
+        assert_eq!(usable("max-age=7200", 3601, hour), Use::Fresh);
+        assert_eq!(usable("max-age=600", 1 << 40, None), Use::Stale);
+        assert_eq!(usable("", 0, hour), Use::Stale);
+        assert_eq!(usable("no-cache, max-age=600", 0, hour), Use::Confirmed);
+        assert_eq!(usable("max-age=600, must-revalidate", 0, hour), Use::Fresh);
+        assert_eq!(usable("max-age=600, must-revalidate", 600, hour), Use::Confirmed);
+        let stamp = exchange("max-age=600").stamp(at(100));
+        assert_eq!(stamp.usable(at(99), None), Use::Confirmed);
+    }
+
+    #[test]
+    fn what_is_not_for_a_cache_is_not_stored_unless_the_application_wants_it() {
+        let refusal = |exchange: Exchange<'_>| exchange.refusal(Policy::default());
+        let anything = Policy { keep_no_store: true, keep_authorized: true, keep_unvalidated: true };
+        for (exchange, is_for_good) in [
+            (exchange("max-age=5, No-Store"), false),
+            (Exchange { is_authorized: true, ..exchange("private") }, false),
+            (Exchange { has_validator: false, ..exchange("") }, false),
+            (Exchange { vary: "Accept-Encoding, *", ..exchange("") }, true),
+            (Exchange { vary: "Cookie", ..exchange("") }, true),
+            (Exchange { vary: "X-Player", added: &["x-player".into()], ..exchange("") }, true),
+        ] {
+            assert!(refusal(exchange.clone()).is_some(), "{exchange:?}");
+            assert_eq!(exchange.refusal(anything).is_some(), is_for_good, "{exchange:?}");
+        }
+        for exchange in [
+            exchange("private"),
+            exchange("no-cache"),
+            Exchange { is_authorized: true, ..exchange("public") },
+            Exchange { vary: "Accept-Encoding, Origin, User-Agent", ..exchange("") },
+        ] {
+            assert_eq!(refusal(exchange.clone()), None, "{exchange:?}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! How much a cache may hold: what it holds, when to look again, and which entries go.
+//!
+//! What the directory holds is counted by a scan, and from then on by what this process writes. After a sixteenth of the limit
+//! it is scanned again, since other processes write and evict, too. [`Usage`] and [`victims`] are pure.
+
+use std::collections::HashSet;
+
+use super::directory::Found;
+
+/// The part of the limit that may be written between two scans, and that an eviction frees.
+const PART: u64 = 16;
+
+/// How much is used.
+#[derive(Debug, Default)]
+pub(crate) struct Usage {
+    /// Bytes on disk, as of the last scan, and what this process has written since.
+    used: u64,
+    /// Bytes written since the last scan.
+    since_scan: u64,
+    /// A scan has been made.
+    is_scanned: bool,
+}
+
+/// The limits of a cache.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_bytes: u64,
+    pub(crate) keep_free: u64,
+}
+
+impl Limits {
+    fn part(self) -> u64 {
+        self.max_bytes / PART
+    }
+
+    /// How many bytes the entries may have, if they have `used` now and the file system has room for `free` more.
+    fn most(self, used: u64, free: Option<u64>) -> u64 {
+        let room = free.map_or(u64::MAX, |free| (used.saturating_add(free)).saturating_sub(self.keep_free));
+        self.max_bytes.min(room)
+    }
+}
+
+impl Usage {
+    pub(crate) fn used(&self) -> u64 {
+        self.used
+    }
+
+    pub(crate) fn is_scanned(&self) -> bool {
+        self.is_scanned
+    }
+
+    /// Counts `bytes` that are about to be written. False if the directory has to be scanned first.
+    pub(crate) fn admit(&mut self, bytes: u64, limits: Limits) -> bool {
+        let is_due = self.since_scan + bytes > limits.part().max(1);
+        if !self.is_scanned || is_due || self.used + bytes > limits.max_bytes {
+            return false;
+        }
+        self.add(bytes);
+        true
+    }
+
+    /// Counts `bytes` after a scan. False if there is no room for them.
+    pub(crate) fn admit_after_scan(&mut self, bytes: u64, limits: Limits, free: Option<u64>) -> bool {
+        if self.used.saturating_add(bytes) > limits.most(self.used, free) {
+            return false;
+        }
+        self.add(bytes);
+        true
+    }
+
+    fn add(&mut self, bytes: u64) {
+        self.used += bytes;
+        self.since_scan += bytes;
+    }
+
+    /// Takes in what a scan, and the eviction after it, have left.
+    pub(crate) fn handle_scan(&mut self, used: u64) {
+        *self = Self { used, since_scan: 0, is_scanned: true };
+    }
+}
+
+/// The entries to remove before `bytes` more are written, in the order in which to try them, and how many bytes they should free.
+/// Those of a pinned key are not among them.
+pub(crate) fn victims(
+    mut found: Vec<Found>,
+    pins: &HashSet<String>,
+    bytes: u64,
+    limits: Limits,
+    free: Option<u64>,
+) -> (Vec<Found>, u64) {
+    let used = found.iter().map(|found| found.bytes).sum::<u64>();
+    let most = limits.most(used, free);
+    if used.saturating_add(bytes) <= most {
+        return (Vec::new(), 0);
+    }
+    // Some more, so that the next scan is not due at once.
+    let low = most.saturating_sub(limits.part());
+    found.retain(|found| !found.name.split_once('-').is_some_and(|(key, _)| pins.contains(key)));
+    found.sort_by_key(|found| found.used_at);
+    (found, used.saturating_add(bytes).saturating_sub(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_bytes: 1600, keep_free: 500 };
+
+    fn found(name: &str, bytes: u64, used_at: u64) -> Found {
+        Found { name: format!("{name}-0"), bytes, used_at }
+    }
+
+    fn names(victims: &[Found]) -> Vec<&str> {
+        victims.iter().map(|found| found.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_goes_first_and_pins_stay() {
+        let entries = || vec![found("new", 500, 30), found("old", 500, 10), found("pinned", 600, 5)];
+        let pins = HashSet::from(["pinned".to_owned()]);
+        assert_eq!(victims(entries(), &pins, 0, LIMITS, None), (Vec::new(), 0));
+        let (first, bytes) = victims(entries(), &pins, 1, LIMITS, None);
+        assert_eq!((names(&first), bytes), (vec!["old-0", "new-0"], 101));
+        // The disk is nearly full: of 2,000 bytes there are 500 to be left.
+        let (_, bytes) = victims(entries(), &pins, 1, LIMITS, Some(400));
+        assert_eq!(bytes, 1601 - 1400);
+    }
+
+    #[test]
+    fn a_scan_is_due_after_each_sixteenth_and_at_the_limit() {
+        let mut usage = Usage::default();
+        assert!(!usage.admit(1, LIMITS));
+        usage.handle_scan(1000);
+        assert!(usage.admit(60, LIMITS) && usage.admit(40, LIMITS) && !usage.admit(1, LIMITS));
+        assert_eq!(usage.used(), 1100);
+        usage.handle_scan(1590);
+        assert!(usage.admit(10, LIMITS) && !usage.admit(1, LIMITS));
+        assert!(!usage.admit_after_scan(1, LIMITS, None));
+        usage.handle_scan(1000);
+        assert!(usage.admit_after_scan(600, LIMITS, None));
+        usage.handle_scan(1000);
+        assert!(
+            usage.admit_after_scan(10, LIMITS, Some(510)) && !usage.admit_after_scan(1, LIMITS, Some(500))
+        );
+    }
+}

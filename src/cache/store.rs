@@ -1,0 +1,321 @@
+//! What the handles of a cache share: its directory, the open entries, and how much may be written.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+use super::config::CacheConfig;
+use super::directory::{Directory, Found};
+use super::entry::{EntryFile, Files};
+use super::format::{Header, KeyDigest, Stamp};
+use super::freshness::{Use, seconds};
+use super::layer::FileLayer;
+use super::quota::{Limits, Usage, victims};
+use crate::error::{Error, ErrorKind};
+
+/// An entry counts as used again after so many seconds.
+const TOUCH_INTERVAL: u64 = 60;
+
+/// A cache.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(super) config: CacheConfig,
+    pub(super) directory: Directory,
+    /// By the names of their files. So the streams of this process share what has been checked.
+    open: Mutex<HashMap<String, Weak<Entry>>>,
+    usage: Mutex<Usage>,
+    /// Held while the directory is scanned, so that one thread does it for all.
+    scanning: Mutex<()>,
+}
+
+/// An open entry, and the lock that keeps it from being evicted.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    core: EntryFile,
+    file: Arc<File>,
+    /// `None` if nothing limits what is written.
+    store: Option<Arc<Store>>,
+    /// When it was last noted that the entry is used, in seconds since 1970.
+    touched_at: AtomicU64,
+}
+
+impl Store {
+    /// Opens the directory. Does not look at its entries.
+    pub(super) fn open(path: &Path, config: CacheConfig) -> io::Result<Self> {
+        let directory = Directory::open(path)?;
+        Ok(Self {
+            config,
+            directory,
+            open: Mutex::default(),
+            usage: Mutex::default(),
+            scanning: Mutex::default(),
+        })
+    }
+
+    /// The entry of a key that was confirmed last, if it may be used without asking first.
+    pub(crate) fn lookup(self: &Arc<Self>, key: &KeyDigest, now: SystemTime) -> Option<(Arc<Entry>, Use)> {
+        let names = self.directory.find(key);
+        let entries = names.iter().filter_map(|name| self.open_entry(name).ok().flatten());
+        // A prefix of the digest is in the name.
+        let entries = entries.filter(|entry| entry.header().key == *key);
+        let entry = entries.max_by_key(|entry| entry.core.stamp().validated_at)?;
+        let usable = entry.core.stamp().usable(now, self.config.max_age);
+        (usable != Use::Confirmed).then_some((entry, usable))
+    }
+
+    /// The entry for the representation that a response has just shown. Makes it if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system, and that nothing more may be written.
+    pub(crate) fn enter(self: &Arc<Self>, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
+        let name = header.file_name();
+        let key = header.key;
+        let entry = match self.open_entry(&name)? {
+            Some(entry) => entry,
+            None => self.create_entry(&name, header, stamp)?,
+        };
+        entry.core.set_stamp(stamp);
+        for older in self.directory.find(&key).iter().filter(|found| **found != name) {
+            // Somebody may still play it.
+            let _ = self.directory.evict(older);
+        }
+        Ok(entry)
+    }
+
+    fn open_entry(self: &Arc<Self>, name: &str) -> io::Result<Option<Arc<Entry>>> {
+        if let Some(entry) = self.open.lock().get(name).and_then(Weak::upgrade) {
+            return Ok(Some(entry));
+        }
+        let Some(file) = self.directory.open_entry(name)?.map(Arc::new) else { return Ok(None) };
+        let core = Header::read(&file).and_then(|header| EntryFile::open(files(&file, &header)));
+        match core.filter(|core| core.header().file_name() == *name) {
+            Some(core) => Ok(Some(self.register(name, Entry::new(core, file, Some(Arc::clone(self)))))),
+            None => {
+                log::debug!("a damaged entry of the cache is removed: {name}");
+                drop(file);
+                self.directory.evict(name)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn create_entry(self: &Arc<Self>, name: &str, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
+        if !self.admit(header.data_start()) {
+            return Err(no_room());
+        }
+        let written =
+            |file: &File| EntryFile::create(files_of(file.try_clone()?, &header), header.clone(), stamp);
+        let made = self.directory.create_entry(name, |file| written(file).map(drop))?;
+        let opened = match made {
+            Some(file) => {
+                let file = Arc::new(file);
+                let core = EntryFile::open(files(&file, &header));
+                core.map(|core| self.register(name, Entry::new(core, file, Some(Arc::clone(self)))))
+            }
+            // Another process has made it at the same time.
+            None => self.open_entry(name)?,
+        };
+        opened.ok_or_else(|| io::Error::other("a new entry of the cache can't be read"))
+    }
+
+    /// The one entry of this name in the process: `entry`, unless another thread was faster.
+    fn register(&self, name: &str, entry: Entry) -> Arc<Entry> {
+        let entry = Arc::new(entry);
+        let mut open = self.open.lock();
+        if let Some(other) = open.get(name).and_then(Weak::upgrade) {
+            drop(open);
+            return other;
+        }
+        open.retain(|_, entry| entry.strong_count() > 0);
+        open.insert(name.to_owned(), Arc::downgrade(&entry));
+        entry
+    }
+
+    /// Counts bytes that are about to be written. Scans the directory and evicts entries when that is due. False if there is no
+    /// room for them.
+    pub(super) fn admit(&self, bytes: u64) -> bool {
+        let limits = self.limits();
+        if self.usage.lock().admit(bytes, limits) {
+            return true;
+        }
+        // File I/O under a lock: whoever waits for it needs what comes of it.
+        let _scanning = self.scanning.lock();
+        if self.usage.lock().admit(bytes, limits) {
+            return true;
+        }
+        match self.scan_and_evict(bytes) {
+            Ok((used, free, limits)) => {
+                let mut usage = self.usage.lock();
+                usage.handle_scan(used);
+                usage.admit_after_scan(bytes, limits, free)
+            }
+            Err(error) => {
+                log::warn!("the directory of the cache can't be read: {error}");
+                false
+            }
+        }
+    }
+
+    /// Makes room for `bytes`. Returns how many bytes the entries have afterwards, how many are free, and the limits to hold
+    /// them against.
+    fn scan_and_evict(&self, bytes: u64) -> io::Result<(u64, Option<u64>, Limits)> {
+        let limits = self.limits();
+        let found = self.directory.scan(SystemTime::now())?;
+        let used: u64 = found.iter().map(|found| found.bytes).sum();
+        let free = self.directory.free();
+        let pins: HashSet<String> = self.directory.pins()?.into_iter().collect();
+        let (victims, needed) = victims(found, &pins, bytes, limits, free);
+        if needed == 0 {
+            return Ok((used, free, limits));
+        }
+        let Some(_lock) = self.directory.lock_eviction()? else {
+            // Another process makes room just now.
+            let limits = Limits { max_bytes: limits.max_bytes + limits.max_bytes / 16, ..limits };
+            return Ok((used, free, limits));
+        };
+        let freed = self.evict(victims, needed);
+        Ok((used - freed, free.map(|free| free + freed), limits))
+    }
+
+    fn evict(&self, victims: Vec<Found>, needed: u64) -> u64 {
+        let mut freed = 0;
+        for victim in victims {
+            if freed >= needed {
+                break;
+            }
+            // One that somebody has open, or that another process has removed, frees nothing.
+            if self.directory.evict(&victim.name).unwrap_or(false) {
+                freed += victim.bytes;
+            }
+        }
+        freed
+    }
+
+    /// Bytes on disk. Waits for the first scan of the directory.
+    pub(super) fn used(&self) -> u64 {
+        if !self.usage.lock().is_scanned() {
+            self.admit(0);
+        }
+        self.usage.lock().used()
+    }
+
+    /// Removes an entry, whoever has it open. A stream that is opened from now on does not find it.
+    pub(super) fn remove_entry(&self, name: &str) -> io::Result<()> {
+        self.open.lock().remove(name);
+        self.directory.remove(name)
+    }
+
+    /// Removes an entry of which the server has a newer version.
+    pub(crate) fn remove_outdated(&self, entry: &Entry) {
+        if let Err(error) = self.remove_entry(&entry.header().file_name()) {
+            log::debug!("an outdated entry of the cache can't be removed: {error}");
+        }
+    }
+
+    /// Makes the next write scan the directory: entries were removed.
+    pub(super) fn forget_usage(&self) {
+        *self.usage.lock() = Usage::default();
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { max_bytes: self.config.max_bytes, keep_free: self.config.keep_free }
+    }
+}
+
+impl Entry {
+    pub(super) fn new(core: EntryFile, file: Arc<File>, store: Option<Arc<Store>>) -> Self {
+        Self { core, file, store, touched_at: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn header(&self) -> &Header {
+        self.core.header()
+    }
+
+    pub(crate) fn set_stamp(&self, stamp: Stamp) {
+        self.core.set_stamp(stamp);
+    }
+
+    /// The bytes that may be there. One that turns out not to be there is missed when it is read.
+    pub(crate) fn stored(&self) -> Vec<Range<u64>> {
+        self.core.stored()
+    }
+
+    /// True if nothing more is written.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.core.is_read_only()
+    }
+
+    /// Fills `buf` with bytes of the block of this index, from `within` on. False if they are not there.
+    pub(crate) fn read(&self, index: u64, within: u64, buf: &mut [u8]) -> bool {
+        self.touch();
+        self.core.read(index, within, buf)
+    }
+
+    /// Stores bytes of the block of this index.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Storage`] if the file can't be written, or there is no room. Then nothing more is written.
+    pub(crate) fn write(&self, index: u64, within: u64, bytes: &[u8]) -> Result<(), Error> {
+        if self.store.as_ref().is_some_and(|store| !store.admit(bytes.len() as u64)) {
+            self.core.make_read_only();
+            return Err(storage_error("the cache has no room", no_room()));
+        }
+        let written = self.core.write(index, within, bytes);
+        written.map(drop).map_err(|error| storage_error("the file can't be written", error))
+    }
+
+    /// Notes that the entry is used.
+    fn touch(&self) {
+        let now = SystemTime::now();
+        let before = self.touched_at.load(Ordering::Relaxed);
+        let now_seconds = seconds(now);
+        if self.store.is_none() || now_seconds < before + TOUCH_INTERVAL {
+            return;
+        }
+        if self.touched_at.swap(now_seconds, Ordering::Relaxed) == before {
+            // If it fails the entry is evicted sooner.
+            let _ = self.file.set_modified(now);
+        }
+    }
+}
+
+impl Header {
+    /// The header at the beginning of a file.
+    pub(super) fn read(file: &File) -> Option<Self> {
+        let mut page = [0; super::format::PAGE];
+        let got = super::layer::read_full(file, &mut page, 0).ok()?;
+        Self::decode(&page[..got])
+    }
+}
+
+/// Header, slots and blocks in one file.
+pub(super) fn files(file: &Arc<File>, header: &Header) -> Files {
+    let layer: Arc<dyn FileLayer> = Arc::clone(file) as _;
+    Files { meta: Arc::clone(&layer), data: layer, data_start: header.data_start() }
+}
+
+fn files_of(file: File, header: &Header) -> Files {
+    files(&Arc::new(file), header)
+}
+
+fn no_room() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "nothing can be evicted")
+}
+
+pub(super) fn storage_error(what: &str, cause: io::Error) -> Error {
+    Error::new(ErrorKind::Storage, what).with_cause(cause)
+}
+
+/// Time since 1970, for the API.
+pub(super) fn time(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
+}

@@ -1,0 +1,11 @@
+//! Directories and locks of the system, as far as the cache needs them.
+
+#[cfg(not(unix))]
+mod other;
+#[cfg(unix)]
+mod unix;
+
+#[cfg(not(unix))]
+pub(crate) use other::{Folder, Lock, is_removed, try_lock};
+#[cfg(unix)]
+pub(crate) use unix::{Folder, Lock, is_removed, try_lock};

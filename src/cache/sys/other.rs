@@ -1,0 +1,82 @@
+//! Systems without `flock` and directories as descriptors. There is no cache on them: the lock of Windows forbids its holder to
+//! write, so entries would need locks of another kind.
+
+use std::convert::Infallible;
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+
+/// None can be opened.
+#[derive(Debug)]
+pub(crate) struct Folder(Infallible);
+
+/// Who else may have a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lock {
+    Shared,
+    Exclusive,
+}
+
+impl Folder {
+    /// # Errors
+    ///
+    /// Always.
+    pub(crate) fn open_own(_: &Path, _: &str) -> io::Result<Self> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "the cache needs a Unix system"))
+    }
+
+    pub(crate) fn subfolder(&self, _: &str) -> io::Result<Self> {
+        match self.0 {}
+    }
+
+    pub(crate) fn existing(&self, _: &str) -> io::Result<Self> {
+        match self.0 {}
+    }
+
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        match self.0 {}
+    }
+
+    pub(crate) fn stat(&self, _: &str) -> Option<(u64, u64)> {
+        match self.0 {}
+    }
+
+    pub(crate) fn open_file(&self, _: &str) -> io::Result<File> {
+        match self.0 {}
+    }
+
+    pub(crate) fn open_or_create(&self, _: &str) -> io::Result<File> {
+        match self.0 {}
+    }
+
+    pub(crate) fn create_new(&self, _: &str) -> io::Result<File> {
+        match self.0 {}
+    }
+
+    pub(crate) fn rename_new(&self, _: &str, _: &str) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn remove(&self, _: &str) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn free(&self) -> Option<u64> {
+        match self.0 {}
+    }
+
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        match self.0 {}
+    }
+}
+
+/// # Errors
+///
+/// Always.
+pub(crate) fn try_lock(_: &File, _: Lock) -> io::Result<bool> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn is_removed(_: &Metadata) -> bool {
+    false
+}

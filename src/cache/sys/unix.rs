@@ -1,0 +1,155 @@
+//! By file descriptors: what lies below an open directory is found whatever happens to the path above it, and no symbolic
+//! link in it is followed.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+/// An open directory.
+#[derive(Debug)]
+pub(crate) struct Folder(OwnedFd);
+
+/// Who else may have a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lock {
+    Shared,
+    Exclusive,
+}
+
+const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+impl Folder {
+    /// Opens the directory `name` in `parent`, for this user alone. Makes both if they do not exist.
+    ///
+    /// # Errors
+    ///
+    /// Also if the directory is a link or belongs to another user.
+    pub(crate) fn open_own(parent: &Path, name: &str) -> io::Result<Self> {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        // The path up to here is the application's, links and all.
+        let parent = rustix::fs::open(parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let folder = Self(parent).subfolder(name)?;
+        let file = File::from(folder.0.try_clone()?);
+        let metadata = file.metadata()?;
+        if metadata.uid() != rustix::process::geteuid().as_raw() {
+            let why = "the directory of the cache belongs to another user";
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+        }
+        if metadata.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(std::fs::Permissions::from_mode(0o700))?;
+        }
+        Ok(folder)
+    }
+
+    /// The directory `name` in this one. Makes it if it does not exist.
+    pub(crate) fn subfolder(&self, name: &str) -> io::Result<Self> {
+        match self.existing(name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        match rustix::fs::mkdirat(&self.0, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => self.existing(name),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The directory `name` in this one.
+    pub(crate) fn existing(&self, name: &str) -> io::Result<Self> {
+        Ok(Self(rustix::fs::openat(&self.0, name, FOLDER, Mode::empty())?))
+    }
+
+    /// The names in this directory, in no particular order. Names that are no UTF-8 are none of windway's.
+    pub(crate) fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&self.0)? {
+            if let Ok(name) = entry?.file_name().to_str() {
+                if name != "." && name != ".." {
+                    names.push(name.to_owned());
+                }
+            }
+        }
+        Ok(names)
+    }
+
+    /// Size on disk and time of the last use of a regular file, in seconds since 1970. `None` of anything else.
+    pub(crate) fn stat(&self, name: &str) -> Option<(u64, u64)> {
+        let stat = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
+        // The types of these fields differ from system to system.
+        #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
+        let (blocks, modified) = (stat.st_blocks as u64, u64::try_from(stat.st_mtime).unwrap_or(0));
+        is_file.then_some((blocks * 512, modified))
+    }
+
+    /// Opens a regular file for reading and writing.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
+        // A named pipe would block.
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+
+    /// Opens a regular file for reading and writing. Makes it if it does not exist.
+    pub(crate) fn open_or_create(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE;
+        Ok(File::from(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    /// Makes a new file.
+    pub(crate) fn create_new(&self, name: &str) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL;
+        Ok(File::from(rustix::fs::openat(&self.0, name, flags, Mode::RUSR | Mode::WUSR)?))
+    }
+
+    /// Gives the file `from` the name `to`, which must not exist.
+    pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        match rustix::fs::linkat(&self.0, from, &self.0, to, AtFlags::empty()) {
+            Ok(()) => Ok(rustix::fs::unlinkat(&self.0, from, AtFlags::empty())?),
+            // File systems without hard links, such as FAT. Two processes that make the same entry at once lose one's.
+            Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::ACCESS) => {
+                Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a file.
+    pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Bytes that this user may still write to the file system. `None` if it does not tell.
+    pub(crate) fn free(&self) -> Option<u64> {
+        let system = rustix::fs::fstatvfs(&self.0).ok()?;
+        Some(system.f_bavail.saturating_mul(system.f_frsize))
+    }
+
+    /// Waits until the names in this directory are on the disk.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.0)?)
+    }
+}
+
+/// Locks a file against other processes, and other opens of it in this one, until it is closed. False if somebody has a lock
+/// that excludes this one.
+pub(crate) fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
+    let operation = match lock {
+        Lock::Shared => FlockOperation::NonBlockingLockShared,
+        Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    match rustix::fs::flock(file, operation) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// True if the file has been removed, and is only there for those who have it open.
+pub(crate) fn is_removed(metadata: &Metadata) -> bool {
+    metadata.nlink() == 0
+}

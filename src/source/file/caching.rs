@@ -1,0 +1,261 @@
+//! A file and its entry in the persistent cache: opens the file from it, fills it, and holds it against the server's answers.
+//!
+//! ```text
+//!   open ── fresh entry ──▶ Confirmed                      no request for what is stored
+//!     │ ─── stale entry ──▶ Unconfirmed ── same ──▶ Confirmed    played meanwhile
+//!     │                          └── changed ──▶ the stream ends, the entry is removed
+//!     └── none, or one that must not be used unasked: the first response's representation names the entry
+//! ```
+//!
+//! An unconfirmed file is confirmed by the response of the first piece that it needs. If it needs none, a request for its first
+//! bytes is sent, whose body is not read.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::cached::Cached;
+use super::mode::{Info, Mode};
+use super::shared::Shared;
+use super::state::State;
+use crate::cache::{CacheUse, Entry, Exchange, Header, Use, seconds};
+use crate::client::representation::{self, Likeness};
+use crate::client::{ResponseHead, StoredHead};
+use crate::downloader::{Flow, Outcome, Sink};
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::media::FirstBytes;
+use crate::types::Priority;
+
+impl Shared {
+    /// Opens the file from its entry, if there is one that may be used before the server is asked, with the file's first byte.
+    pub(super) fn open_from_cache(self: &Arc<Self>) {
+        let Some(uses) = &self.config.cache else { return };
+        let key = self.cache_key(uses);
+        let Some((entry, usable)) = uses.cache.store().lookup(&key, SystemTime::now()) else { return };
+        let header = entry.header();
+        let is_whole = entry.stored().iter().map(|range| range.end - range.start).sum::<u64>() == header.len;
+        if !header.has_ranges && !is_whole {
+            return;
+        }
+        let mut first = vec![0; FirstBytes::MOST.min(header.len as usize)];
+        if !entry.read(0, 0, &mut first) {
+            return;
+        }
+        self.attach(&entry);
+        let mut state = self.state.lock();
+        state.mode = Mode::Ranged(Info::stored(self.request.url().into(), header));
+        state.add_first(0, &first);
+        state.cached = Cached::Unconfirmed { entry, is_fresh: usable == Use::Fresh };
+    }
+
+    /// The key of the file's entry.
+    fn cache_key(&self, uses: &CacheUse) -> [u8; 32] {
+        uses.key.unwrap_or_else(|| uses.cache.key_of(self.request.url().expose_text())).0
+    }
+
+    fn attach(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let weak = Arc::downgrade(self);
+        let on_failure = move |error| {
+            if let Some(shared) = weak.upgrade() {
+                shared.leave_cache(error);
+            }
+        };
+        self.resource.attach(Arc::clone(entry), Box::new(on_failure));
+    }
+
+    /// Takes in the head of an accepted response, before its first byte is stored.
+    pub(super) fn handle_cache_head(self: &Arc<Self>, head: &ResponseHead) {
+        let Some(uses) = &self.config.cache else { return };
+        // One after another: a piece beside the opening must not store a byte before the entry is attached.
+        let _attaching = self.attaching.lock();
+        let cached = std::mem::take(&mut self.state.lock().cached);
+        let cached = match cached {
+            Cached::Unconfirmed { entry, .. } => {
+                entry.set_stamp(self.exchange(head, |exchange| exchange.stamp(SystemTime::now())));
+                Cached::Confirmed(entry)
+            }
+            Cached::Unknown => self.enter(uses, head),
+            known => known,
+        };
+        self.state.lock().cached = cached;
+    }
+
+    /// The entry for the representation of `head`.
+    fn enter(self: &Arc<Self>, uses: &CacheUse, head: &ResponseHead) -> Cached {
+        let now = SystemTime::now();
+        let policy = uses.cache.policy();
+        let (refusal, stamp) =
+            self.exchange(head, |exchange| (exchange.refusal(policy), exchange.stamp(now)));
+        let header = self.header(uses, head, now);
+        let Some(header) = header.filter(|_| refusal.is_none()) else {
+            log::debug!("{} is not cached: {}", self.url(), refusal.unwrap_or("no length, or too long"));
+            return Cached::Off;
+        };
+        match uses.cache.store().enter(header, stamp) {
+            Ok(entry) => {
+                self.attach(&entry);
+                Cached::Confirmed(entry)
+            }
+            Err(error) => {
+                let why = "the file can't be entered into the cache";
+                self.leave_cache(Error::new(ErrorKind::Storage, why).with_cause(error));
+                Cached::Off
+            }
+        }
+    }
+
+    fn header(&self, uses: &CacheUse, head: &ResponseHead, now: SystemTime) -> Option<Header> {
+        let field = |name: &str| head.header(name).unwrap_or_default().to_owned();
+        let etag = field("etag");
+        let header = Header {
+            key: self.cache_key(uses),
+            len: head.total()?,
+            stored_at: seconds(now),
+            has_ranges: head.is_partial(),
+            // A weak one says nothing of the bytes (RFC 9110, section 8.8.1).
+            etag: if etag.starts_with('"') { etag } else { String::new() },
+            last_modified: field("last-modified"),
+            date: field("date"),
+            media_type: field("content-type"),
+            label: uses.label.clone(),
+        };
+        header.encode().is_some().then_some(header)
+    }
+
+    fn exchange<T>(&self, head: &ResponseHead, look: impl FnOnce(&Exchange<'_>) -> T) -> T {
+        let all = |name: &str| {
+            let fields = head.headers().filter(|(field, _)| *field == name);
+            fields.map(|(_, value)| String::from_utf8_lossy(value)).collect::<Vec<_>>().join(",")
+        };
+        let added: Vec<String> =
+            self.config.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        let has_secret = |request: &crate::client::Request| {
+            self.link.get().is_some_and(|link| link.waker.is_authorized(request))
+        };
+        let is_authorized = added.iter().any(|name| name == "authorization")
+            || has_secret(&self.request)
+            || has_secret(&self.request(Some(head.url())));
+        look(&Exchange {
+            cache_control: &all("cache-control"),
+            vary: &all("vary"),
+            expires: head.header("expires"),
+            date: head.header("date"),
+            age: head.header("age"),
+            has_validator: head.validator().is_some(),
+            is_authorized,
+            added: &added,
+        })
+    }
+
+    /// Removes the entry of a file that has changed on the server. If the file was opened from it, none of its bytes are served
+    /// any more.
+    pub(super) fn handle_changed(&self, error: &Error) {
+        let Some(uses) = &self.config.cache else { return };
+        let (entry, was_opened_from) = {
+            let mut state = self.state.lock();
+            match std::mem::replace(&mut state.cached, Cached::Off) {
+                Cached::Unconfirmed { entry, .. } => {
+                    state.mode.make_unusable();
+                    state.waits.end(error.clone());
+                    (entry, true)
+                }
+                Cached::Confirmed(entry) => (entry, false),
+                Cached::Unknown | Cached::Off => return,
+            }
+        };
+        if was_opened_from {
+            self.resource.detach();
+        }
+        uses.cache.store().remove_outdated(&entry);
+    }
+
+    /// Forgets the entry of a response that was no media. The next one names another entry.
+    pub(super) fn leave_entry(&self) {
+        if self.config.cache.is_some() {
+            self.state.lock().cached = Cached::Unknown;
+            self.resource.detach();
+        }
+    }
+
+    /// Publishes that nothing more of the file is stored in the cache.
+    fn leave_cache(&self, error: Error) {
+        let error = error.with_url(self.url());
+        log::warn!("the rest of the file is not cached: {error}");
+        if let Some(link) = self.link.get() {
+            link.waker.publish(&Event::CacheOff { error });
+        }
+    }
+}
+
+impl State {
+    /// True if a request is to be sent whose answer only confirms the entry.
+    pub(super) fn needs_confirmation(&self) -> bool {
+        let is_stale = matches!(self.cached, Cached::Unconfirmed { is_fresh: false, .. });
+        is_stale && !self.was_asked_to_confirm && self.pieces.is_empty()
+    }
+
+    /// True until a response has shown that the entry from which the file was opened is the server's version.
+    pub(super) fn is_unconfirmed(&self) -> bool {
+        matches!(self.cached, Cached::Unconfirmed { .. })
+    }
+
+    /// Holds the head of an answer against the entry. False if it says nothing.
+    fn confirm(&mut self, head: &ResponseHead) -> Result<bool, Error> {
+        self.stats.requests += 1;
+        let Some(info) = self.mode.info() else { return Ok(false) };
+        match info.representation.compare(head) {
+            Likeness::Confirmed | Likeness::Unconfirmed => Ok(true),
+            // A login page, for example.
+            Likeness::HtmlPage => Ok(false),
+            Likeness::OtherTag(_) => Err(representation::changed(head, "entity tag")),
+            Likeness::Changed(what) => Err(representation::changed(head, what)),
+        }
+    }
+}
+
+impl Info {
+    /// What an entry of the cache tells of a file.
+    fn stored(url: crate::safe_url::SafeUrl, header: &Header) -> Self {
+        let head = ResponseHead::stored(StoredHead {
+            url,
+            len: header.len,
+            fields: [
+                ("etag", header.etag.as_str()),
+                ("last-modified", &header.last_modified),
+                ("date", &header.date),
+                ("content-type", &header.media_type),
+            ],
+        });
+        Self::of(&head)
+    }
+}
+
+/// The sink of a request whose response head is all that is of interest.
+pub(super) struct ConfirmSink(pub(super) Arc<Shared>);
+
+impl Sink for ConfirmSink {
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
+        let shared = &self.0;
+        let accepted = shared.state.lock().confirm(head);
+        match accepted {
+            Ok(true) => shared.handle_cache_head(head),
+            Ok(false) => {}
+            Err(error) => shared.handle_changed(&error),
+        }
+        Err(Error::new(ErrorKind::Refusal, "the head was all that was asked for"))
+    }
+
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, outcome: Outcome) {
+        if let Outcome::Failed(error) = &outcome {
+            if error.kind() != ErrorKind::Refusal {
+                log::debug!("{} is played from the cache, unconfirmed: {error}", self.0.url());
+            }
+        }
+        self.0.resource.notify();
+        self.0.replan(Priority::Low);
+    }
+}
