@@ -13,6 +13,7 @@
 //! | [`event`] | events of fetches, and how to receive them |
 //! | [`guide`] | rodio, symphonia, kira, C decoders, windows, radio, storage, troubleshooting |
 //! | `cache` | media on disk that outlive the process, with the feature `cache` |
+//! | `download` | downloads to named files, with the feature `cache` |
 //! | `hls`, `abr` | HTTP Live Streaming and adaptive bitrate, with the feature `hls` |
 //!
 //! ## Threads
@@ -31,6 +32,7 @@
 //! | `windway-sequential` | 1 for each stream of a server without ranges | as long as the response body |
 //! | `windway-disk` | 1 for the process | from the first file I/O for a temporary file until the last stream with one is dropped |
 //! | `windway-cache` | 1 for each opened `Cache` | while the entries of its directory are counted, and evicted down to its limit |
+//! | `windway-download` | 1 for each download to a file | until the file is whole, or the download has failed or was cancelled |
 //! | `windway-radio` | 1 for each radio | until its [`Radio`] is dropped, or has ended permanently |
 //! | `windway-hls` | 1 for each live HLS stream | until the stream ends, or its `Hls` is dropped |
 //!
@@ -85,6 +87,8 @@ pub mod cache;
 mod cancel;
 mod client;
 pub mod config;
+#[cfg(feature = "cache")]
+pub mod download;
 pub mod downloader;
 mod error;
 pub mod event;

@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn an_entry_is_found_by_its_key_and_gone_once_evicted() {
         let (_temporary, directory, name) = with_entry();
-        assert_eq!(directory.find(&header(1000).key), [name.clone()]);
+        assert!(directory.find(&header(1000).key) == std::slice::from_ref(&name));
         assert!(directory.find(&[7; 32]).is_empty());
         let found = directory.scan(SystemTime::now()).unwrap();
         assert_eq!((found.len(), &found[0].name), (1, &name));

@@ -38,6 +38,7 @@ mod format;
 mod freshness;
 mod handle;
 mod layer;
+mod part;
 mod quota;
 mod store;
 mod sys;
@@ -47,6 +48,7 @@ pub use config::{CacheConfig, CacheKey, SIGNING_FIELDS};
 pub use handle::{Cache, CacheEntry};
 pub use uses::CacheUse;
 
-pub(crate) use format::{BLOCK, Header};
+pub(crate) use format::{BLOCK, Header, KeyDigest, key_digest};
 pub(crate) use freshness::{Exchange, Use, seconds};
+pub(crate) use part::PartFile;
 pub(crate) use store::Entry;

@@ -104,6 +104,21 @@ impl Resource {
         Ok(())
     }
 
+    /// Writes all blocks that wait for the disk thread. Blocks for the disk.
+    ///
+    /// # Errors
+    ///
+    /// The reason why a block could not be written; it is stored no more.
+    #[cfg(feature = "cache")]
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        // A block that the disk thread writes just now is among them: written twice, it is the same.
+        let waiting = self.state.lock().write_behind.all();
+        for (index, block) in waiting {
+            self.write_unwritten(index, &block);
+        }
+        self.state.lock().write_failure.take().map_or(Ok(()), Err)
+    }
+
     fn write_unwritten(&self, index: u64, block: &Arc<Unwritten>) {
         let place = self.state.lock().store.as_ref().and_then(|store| store.get(index));
         let Some(place) = place else { return };

@@ -102,6 +102,12 @@ impl WriteBehind {
         is_current
     }
 
+    /// All blocks, also those that are being written.
+    #[cfg(feature = "cache")]
+    pub(super) fn all(&self) -> Vec<(u64, Arc<Unwritten>)> {
+        self.blocks.iter().map(|(index, block)| (*index, Arc::clone(block))).collect()
+    }
+
     /// Writes all blocks into their places in `store`. Nobody waits for them, so a failure is nobody's.
     pub(super) fn write_all(self, store: &dyn BlockStore) {
         for (index, block) in self.blocks {

@@ -73,6 +73,27 @@ impl Folder {
 /// # Errors
 ///
 /// Always.
+pub(crate) fn open_plain(_: &Path, _: bool) -> io::Result<File> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "a download to a file needs a Unix system"))
+}
+
+/// # Errors
+///
+/// Always.
+pub(crate) fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// # Errors
+///
+/// Always.
+pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// # Errors
+///
+/// Always.
 pub(crate) fn try_lock(_: &File, _: Lock) -> io::Result<bool> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -135,6 +135,33 @@ impl Folder {
     }
 }
 
+/// Opens a file at a path of the application's for reading and writing, and makes it if it does not exist. `is_new` if it must
+/// not exist. A link in the place of the file is not followed.
+pub(crate) fn open_plain(path: &Path, is_new: bool) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::CREATE;
+    let flags = if is_new { flags | OFlags::EXCL } else { flags };
+    // Less the user's mask: it is the user's file.
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+}
+
+/// Gives a file another name, which must not exist.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    match std::fs::hard_link(from, to) {
+        Ok(()) => std::fs::remove_file(from),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // File systems without hard links, such as FAT.
+        Err(_) if !to.try_exists()? => std::fs::rename(from, to),
+        Err(_) => Err(io::ErrorKind::AlreadyExists.into()),
+    }
+}
+
+/// Waits until the names in the directory of `path` are on the disk.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 /// Locks a file against other processes, and other opens of it in this one, until it is closed. False if somebody has a lock
 /// that excludes this one.
 pub(crate) fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {

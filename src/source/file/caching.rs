@@ -10,14 +10,16 @@
 //! An unconfirmed file is confirmed by the response of the first piece that it needs. If it needs none, a request for its first
 //! bytes is sent, whose body is not read.
 
+use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::backing::Backing;
 use super::cached::Cached;
 use super::mode::{Info, Mode};
 use super::shared::Shared;
 use super::state::State;
-use crate::cache::{CacheUse, Entry, Exchange, Header, Use, seconds};
+use crate::cache::{CacheUse, Entry, Exchange, Header, KeyDigest, Use, key_digest, seconds};
 use crate::client::representation::{self, Likeness};
 use crate::client::{ResponseHead, StoredHead};
 use crate::downloader::{Flow, Outcome, Sink};
@@ -29,7 +31,7 @@ use crate::types::Priority;
 impl Shared {
     /// Opens the file from its entry, if there is one that may be used before the server is asked, with the file's first byte.
     pub(super) fn open_from_cache(self: &Arc<Self>) {
-        let Some(uses) = &self.config.cache else { return };
+        let Some(Backing::Cache(uses)) = &self.backing else { return };
         let key = self.cache_key(uses);
         let Some((entry, usable)) = uses.cache.store().lookup(&key, SystemTime::now()) else { return };
         let header = entry.header();
@@ -49,7 +51,7 @@ impl Shared {
     }
 
     /// The key of the file's entry.
-    fn cache_key(&self, uses: &CacheUse) -> [u8; 32] {
+    fn cache_key(&self, uses: &CacheUse) -> KeyDigest {
         uses.key.unwrap_or_else(|| uses.cache.key_of(self.request.url().expose_text())).0
     }
 
@@ -57,7 +59,7 @@ impl Shared {
         let weak = Arc::downgrade(self);
         let on_failure = move |error| {
             if let Some(shared) = weak.upgrade() {
-                shared.leave_cache(error);
+                shared.leave_backing(error);
             }
         };
         self.resource.attach(Arc::clone(entry), Box::new(on_failure));
@@ -65,7 +67,7 @@ impl Shared {
 
     /// Takes in the head of an accepted response, before its first byte is stored.
     pub(super) fn handle_cache_head(self: &Arc<Self>, head: &ResponseHead) {
-        let Some(uses) = &self.config.cache else { return };
+        let Some(backing) = &self.backing else { return };
         // One after another: a piece beside the opening must not store a byte before the entry is attached.
         let _attaching = self.attaching.lock();
         let cached = std::mem::take(&mut self.state.lock().cached);
@@ -74,50 +76,62 @@ impl Shared {
                 entry.set_stamp(self.exchange(head, |exchange| exchange.stamp(SystemTime::now())));
                 Cached::Confirmed(entry)
             }
-            Cached::Unknown => self.enter(uses, head),
+            Cached::Unknown => self.enter(backing, head),
             known => known,
         };
         self.state.lock().cached = cached;
     }
 
     /// The entry for the representation of `head`.
-    fn enter(self: &Arc<Self>, uses: &CacheUse, head: &ResponseHead) -> Cached {
-        let now = SystemTime::now();
-        let policy = uses.cache.policy();
-        let (refusal, stamp) =
-            self.exchange(head, |exchange| (exchange.refusal(policy), exchange.stamp(now)));
-        let header = self.header(uses, head, now);
-        let Some(header) = header.filter(|_| refusal.is_none()) else {
-            log::debug!("{} is not cached: {}", self.url(), refusal.unwrap_or("no length, or too long"));
-            return Cached::Off;
+    fn enter(self: &Arc<Self>, backing: &Backing, head: &ResponseHead) -> Cached {
+        let entered = match backing {
+            Backing::Cache(uses) => self.enter_cache(uses, head),
+            Backing::Part(part) => {
+                let header = self.header(key_digest(self.request.url().expose_text()), "", head);
+                header.map(|header| part.enter(header)).transpose()
+            }
         };
-        match uses.cache.store().enter(header, stamp) {
-            Ok(entry) => {
+        match entered {
+            Ok(Some(entry)) => {
                 self.attach(&entry);
                 Cached::Confirmed(entry)
             }
+            Ok(None) => Cached::Off,
             Err(error) => {
-                let why = "the file can't be entered into the cache";
-                self.leave_cache(Error::new(ErrorKind::Storage, why).with_cause(error));
+                let why = "the file to store it in can't be opened";
+                self.leave_backing(Error::new(ErrorKind::Storage, why).with_cause(error));
                 Cached::Off
             }
         }
     }
 
-    fn header(&self, uses: &CacheUse, head: &ResponseHead, now: SystemTime) -> Option<Header> {
+    fn enter_cache(&self, uses: &CacheUse, head: &ResponseHead) -> io::Result<Option<Arc<Entry>>> {
+        let policy = uses.cache.policy();
+        let (refusal, stamp) =
+            self.exchange(head, |exchange| (exchange.refusal(policy), exchange.stamp(SystemTime::now())));
+        let header = self.header(self.cache_key(uses), &uses.label, head);
+        let Some(header) = header.filter(|_| refusal.is_none()) else {
+            log::debug!("{} is not cached: {}", self.url(), refusal.unwrap_or("no length, or too long"));
+            return Ok(None);
+        };
+        uses.cache.store().enter(header, stamp).map(Some)
+    }
+
+    /// What an entry says of the representation of `head`. `None` if its length is not known, or too long.
+    fn header(&self, key: KeyDigest, label: &str, head: &ResponseHead) -> Option<Header> {
         let field = |name: &str| head.header(name).unwrap_or_default().to_owned();
         let etag = field("etag");
         let header = Header {
-            key: self.cache_key(uses),
+            key,
             len: head.total()?,
-            stored_at: seconds(now),
+            stored_at: seconds(SystemTime::now()),
             has_ranges: head.is_partial(),
             // A weak one says nothing of the bytes (RFC 9110, section 8.8.1).
             etag: if etag.starts_with('"') { etag } else { String::new() },
             last_modified: field("last-modified"),
             date: field("date"),
             media_type: field("content-type"),
-            label: uses.label.clone(),
+            label: label.to_owned(),
         };
         header.encode().is_some().then_some(header)
     }
@@ -150,7 +164,7 @@ impl Shared {
     /// Removes the entry of a file that has changed on the server. If the file was opened from it, none of its bytes are served
     /// any more.
     pub(super) fn handle_changed(&self, error: &Error) {
-        let Some(uses) = &self.config.cache else { return };
+        let Some(backing) = &self.backing else { return };
         let (entry, was_opened_from) = {
             let mut state = self.state.lock();
             match std::mem::replace(&mut state.cached, Cached::Off) {
@@ -166,20 +180,26 @@ impl Shared {
         if was_opened_from {
             self.resource.detach();
         }
-        uses.cache.store().remove_outdated(&entry);
+        // What was downloaded of the old version is removed when the new one is begun.
+        if let Backing::Cache(uses) = backing {
+            uses.cache.store().remove_outdated(&entry);
+        }
     }
 
     /// Forgets the entry of a response that was no media. The next one names another entry.
     pub(super) fn leave_entry(&self) {
-        if self.config.cache.is_some() {
+        if self.backing.is_some() {
             self.state.lock().cached = Cached::Unknown;
             self.resource.detach();
         }
     }
 
-    /// Publishes that nothing more of the file is stored in the cache.
-    fn leave_cache(&self, error: Error) {
+    /// Reports that nothing more of the file is stored in its entry.
+    fn leave_backing(&self, error: Error) {
         let error = error.with_url(self.url());
+        let Some(Backing::Cache(_)) = &self.backing else {
+            return log::warn!("the rest of the download goes to a temporary file: {error}");
+        };
         log::warn!("the rest of the file is not cached: {error}");
         if let Some(link) = self.link.get() {
             link.waker.publish(&Event::CacheOff { error });

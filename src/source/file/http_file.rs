@@ -30,7 +30,7 @@ impl HttpFile {
         config: FileConfig,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
         Error::check_may_block("open")?;
-        let file = Self::register(downloader, url, config)?;
+        let file = Self::register(downloader, Shared::new(url, config.checked()?)?)?;
         let reader = file.shared.add_reader();
         file.shared.request_memory();
         file.shared.await_opening(reader)?;
@@ -44,7 +44,12 @@ impl HttpFile {
         url: &str,
         config: FileConfig,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
-        let file = Self::register(downloader, url, config)?;
+        Self::begin(downloader, Shared::new(url, config.checked()?)?)
+    }
+
+    /// Opens a file in the background.
+    pub(super) fn begin(downloader: &Downloader, shared: Shared) -> Result<(Arc<Self>, ReaderId), Error> {
+        let file = Self::register(downloader, shared)?;
         let reader = file.shared.add_reader();
         file.shared.request_memory();
         {
@@ -58,8 +63,8 @@ impl HttpFile {
     }
 
     /// A file that requests nothing yet.
-    fn register(downloader: &Downloader, url: &str, config: FileConfig) -> Result<Arc<Self>, Error> {
-        let shared = Arc::new(Shared::new(url, config.checked()?)?);
+    fn register(downloader: &Downloader, shared: Shared) -> Result<Arc<Self>, Error> {
+        let shared = Arc::new(shared);
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), shared.config.priority)?;
         let epoch = peer.epoch().child_as(CancelReason::Fetch);
         let weak = Arc::downgrade(&shared);
@@ -80,7 +85,8 @@ impl HttpFile {
         }
         match link.waker.beside_opening(&shared.request) {
             BesideOpening::Suffix => {
-                let bytes = suffix::size(shared.network(), media::reads_end(url));
+                let bytes =
+                    suffix::size(shared.network(), media::reads_end(shared.request.url().expose_text()));
                 shared.state.lock().suffix = Suffix::Due(bytes);
             }
             BesideOpening::Preconnect => shared.preconnect(),

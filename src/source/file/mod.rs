@@ -5,11 +5,15 @@
 //! storage, which wakes the reader. If the server has no ranges, a thread of the file reads the body [from start to
 //! end](sequential).
 
+#[cfg(feature = "cache")]
+mod backing;
 mod bisection;
 #[cfg(feature = "cache")]
 mod cached;
 #[cfg(feature = "cache")]
 mod caching;
+#[cfg(feature = "cache")]
+mod download;
 mod http_file;
 mod limits;
 mod mode;

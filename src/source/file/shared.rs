@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+#[cfg(feature = "cache")]
+use super::backing::Backing;
 use super::overlap::Overlap;
 use super::plan::{self, Network, Plan, ReaderView};
 use super::pool::ServerPool;
@@ -45,7 +47,10 @@ pub(crate) struct Shared {
     pub(super) preconnect: Mutex<Preconnect>,
     /// Where workers leave bodies to readers that wait for them.
     pub(super) handoff: Arc<Handoff>,
-    /// Held while the entry of the cache is opened that the file is stored in.
+    /// Where the file is kept beyond the stream.
+    #[cfg(feature = "cache")]
+    pub(super) backing: Option<Backing>,
+    /// Held while the entry is opened that the file is stored in.
     #[cfg(feature = "cache")]
     pub(super) attaching: Mutex<()>,
 }
@@ -95,6 +100,8 @@ impl Shared {
         state.priority = config.priority;
         let resource = Arc::new(Resource::new(&config.storage)?);
         let woken = Arc::clone(&resource);
+        #[cfg(feature = "cache")]
+        let backing = config.cache.clone().map(Backing::Cache);
         Ok(Self {
             request,
             resource,
@@ -104,6 +111,8 @@ impl Shared {
             sequential: Mutex::default(),
             preconnect: Mutex::default(),
             handoff: Arc::new(Handoff::new(move || woken.notify())),
+            #[cfg(feature = "cache")]
+            backing,
             #[cfg(feature = "cache")]
             attaching: Mutex::default(),
         })
@@ -473,7 +482,7 @@ impl Shared {
         ended.unwrap_or_else(|limit| Wait::Failed(self.state.lock().waits.read_timed_out(limit)))
     }
 
-    fn cancel_reason(&self) -> Option<CancelReason> {
+    pub(super) fn cancel_reason(&self) -> Option<CancelReason> {
         self.link.get()?.epoch.reason()
     }
 

@@ -1,0 +1,51 @@
+//! Keeps what is played in a cache, and plays it again without a network.
+//!
+//! ```text
+//! cargo run --example offline --features cache -- DIRECTORY           lists what is there
+//! cargo run --example offline --features cache -- DIRECTORY URL       reads it, from the cache as far as it is there
+//! ```
+//!
+//! Run it with a URL, switch the network off, and run it again.
+
+use std::error::Error;
+use std::io;
+use std::time::Instant;
+
+use windway::cache::{Cache, CacheConfig, CacheUse};
+use windway::config::ReadAhead;
+use windway::{Downloader, FileConfig};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    env_logger::init();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(directory) = arguments.first() else { return Err("usage: offline DIRECTORY [URL]".into()) };
+    let cache = Cache::open(directory, CacheConfig::new())?;
+    match arguments.get(1) {
+        Some(url) => read(&cache, url),
+        None => list(&cache),
+    }
+}
+
+fn list(cache: &Cache) -> Result<(), Box<dyn Error>> {
+    for entry in cache.entries()? {
+        println!(
+            "{}  {} of {} bytes  {}  {}",
+            entry.key, entry.stored, entry.len, entry.media_type, entry.label
+        );
+    }
+    println!("{} bytes on disk", cache.size());
+    Ok(())
+}
+
+fn read(cache: &Cache, url: &str) -> Result<(), Box<dyn Error>> {
+    let began = Instant::now();
+    let downloader = Downloader::global()?;
+    // A label is stored as it is. This one says no more than the file's name.
+    let label = url.rsplit('/').next().unwrap_or_default().split(['?', '#']).next().unwrap_or_default();
+    let config = FileConfig::new().read_ahead(ReadAhead::Whole).cache(CacheUse::of(cache).label(label));
+    let mut stream = downloader.open_with(url, config)?;
+    println!("opened after {:.1?}, with {} requests", began.elapsed(), downloader.stats().requests);
+    let bytes = io::copy(&mut stream, &mut io::sink())?;
+    println!("{bytes} bytes after {:.1?}, {} requests", began.elapsed(), downloader.stats().requests);
+    Ok(())
+}

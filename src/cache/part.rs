@@ -1,0 +1,213 @@
+//! A file that is being downloaded to a path of the application's: the bytes in `PATH.part`, header and slots in `PATH.part.meta`.
+//!
+//! The same checksums as the cache's make it safe to continue after a crash: bytes that no slot vouches for are fetched again.
+//! The lock on `PATH.part.meta` keeps a second process, and a second download of this one, away.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use super::entry::{EntryFile, Files};
+use super::format::{Header, Stamp};
+use super::store::Entry;
+use super::sys::{Lock, is_removed, open_plain, rename_new, sync_folder, try_lock};
+
+/// How often an opener tries again that met the end of another download.
+const ATTEMPTS: usize = 5;
+
+/// A download's files, for as long as it runs.
+#[derive(Debug)]
+pub(crate) struct PartFile {
+    path: PathBuf,
+    /// Locked.
+    meta: Arc<File>,
+    /// `PATH.part`, once its entry was opened.
+    data: Mutex<Option<Arc<File>>>,
+    /// An earlier run has left something: it has to be read before the file counts as whole.
+    was_continued: AtomicBool,
+}
+
+impl PartFile {
+    /// Opens the files of the download to `path`, or makes them, and locks them.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::WouldBlock`] if another download has the lock; [`io::ErrorKind::AlreadyExists`] if there is a `PATH.part`
+    /// of another program. Others of the file system.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        for _ in 0..ATTEMPTS {
+            let meta = with_suffix(path, ".part.meta");
+            if with_suffix(path, ".part").exists() && !meta.exists() {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "a file of another program has its name",
+                ));
+            }
+            let meta = open_plain(&meta, false)?;
+            if !try_lock(&meta, Lock::Exclusive)? {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "another download writes to it"));
+            }
+            // A download that ended in between has removed the file.
+            if !is_removed(&meta.metadata()?) {
+                return Ok(Self {
+                    path: path.to_owned(),
+                    meta: Arc::new(meta),
+                    data: Mutex::default(),
+                    was_continued: AtomicBool::new(false),
+                });
+            }
+        }
+        Err(io::Error::other("the file of the lock is removed again and again"))
+    }
+
+    /// The entry for the representation that a response has shown: what an earlier run has left of the same one, or an empty
+    /// one.
+    pub(crate) fn enter(&self, header: Header) -> io::Result<Arc<Entry>> {
+        let part = self.part();
+        let is_same = |old: &Header| {
+            // Without a validator nothing tells whether the bytes are of this version.
+            let has_validator = !header.etag.is_empty() || !header.last_modified.is_empty();
+            has_validator && old.identity() == header.identity()
+        };
+        let left = Header::read(&self.meta).filter(is_same).filter(|_| part.exists());
+        let (data, core) = match left {
+            Some(_) => {
+                let data = Arc::new(open_plain(&part, false)?);
+                let core = EntryFile::open(self.files(&data));
+                (data, core.ok_or(io::ErrorKind::InvalidData)?)
+            }
+            None => {
+                self.meta.set_len(0)?;
+                // A new file: a stream of the old version may still have the other one open.
+                remove_if_there(&part)?;
+                let data = Arc::new(open_plain(&part, true)?);
+                let core = EntryFile::create(self.files(&data), header, Stamp::default())?;
+                (data, core)
+            }
+        };
+        *self.data.lock() = Some(Arc::clone(&data));
+        self.was_continued.store(!core.stored().is_empty(), Ordering::Release);
+        Ok(Arc::new(Entry::new(core, data, None)))
+    }
+
+    /// True if there are bytes that an earlier run has written.
+    pub(crate) fn was_continued(&self) -> bool {
+        self.was_continued.load(Ordering::Acquire)
+    }
+
+    fn files(&self, data: &Arc<File>) -> Files {
+        Files { meta: Arc::clone(&self.meta) as _, data: Arc::clone(data) as _, data_start: 0 }
+    }
+
+    /// Opens an empty `PATH.part`, for bytes that come without a length and can't be continued.
+    pub(crate) fn start_over(&self) -> io::Result<Arc<File>> {
+        self.meta.set_len(0)?;
+        remove_if_there(&self.part())?;
+        let data = Arc::new(open_plain(&self.part(), true)?);
+        *self.data.lock() = Some(Arc::clone(&data));
+        Ok(data)
+    }
+
+    /// Gives the whole file its name: waits until its bytes are on the disk, renames it, and waits until the name is.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::AlreadyExists`] if there is a file at the path, unless `overwrite`.
+    pub(crate) fn finish(&self, len: u64, overwrite: bool) -> io::Result<()> {
+        let data = self.data.lock().clone().ok_or(io::ErrorKind::NotFound)?;
+        if data.metadata()?.len() != len {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file has another length"));
+        }
+        data.sync_data()?;
+        if overwrite {
+            std::fs::rename(self.part(), &self.path)?;
+        } else {
+            rename_new(&self.part(), &self.path)?;
+        }
+        // If a crash has left both names, the renaming has left them, too.
+        remove_if_there(&self.part())?;
+        sync_folder(&self.path)?;
+        remove_if_there(&with_suffix(&self.path, ".part.meta"))
+    }
+
+    /// Removes both files.
+    pub(crate) fn discard(&self) -> io::Result<()> {
+        remove_if_there(&self.part())?;
+        remove_if_there(&with_suffix(&self.path, ".part.meta"))
+    }
+
+    fn part(&self) -> PathBuf {
+        with_suffix(&self.path, ".part")
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::cache::format::BLOCK;
+    use crate::cache::format::tests::header;
+
+    const LEN: u64 = BLOCK + 100;
+
+    #[test]
+    fn what_an_earlier_run_has_left_of_the_same_version_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.flac");
+        {
+            let part = PartFile::open(&path).unwrap();
+            let entry = part.enter(header(LEN)).unwrap();
+            entry.write(0, 0, &[7; BLOCK as usize]).unwrap();
+            assert_eq!(PartFile::open(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        }
+        let part = PartFile::open(&path).unwrap();
+        let entry = part.enter(header(LEN)).unwrap();
+        assert_eq!(entry.stored().len(), 1);
+        let mut buf = [0; 10];
+        assert!(entry.read(0, 5, &mut buf) && buf == [7; 10]);
+        assert!(part.finish(LEN, false).is_err());
+        entry.write(1, 0, &[8; 100]).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        assert_eq!(part.finish(LEN, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        part.finish(LEN, true).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap().len() as u64, LEN);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn another_version_or_one_without_a_validator_begins_from_the_start() {
+        let other = Header { etag: "\"v2\"".into(), ..header(LEN) };
+        let unknown = Header { etag: String::new(), ..header(LEN) };
+        for (first, then) in [(header(LEN), other), (unknown.clone(), unknown)] {
+            let directory = tempfile::tempdir().unwrap();
+            let part = PartFile::open(&directory.path().join("a")).unwrap();
+            let old = part.enter(first).unwrap();
+            old.write(0, 0, &[7; 1000]).unwrap();
+            let new = part.enter(then).unwrap();
+            assert!(new.stored().is_empty());
+            // Who still writes the old version writes it elsewhere.
+            new.write(0, 0, &[9; 1000]).unwrap();
+            old.write(0, 0, &[7; 2000]).unwrap();
+            assert!(new.read(0, 0, &mut [0; 1000]));
+            assert_eq!(std::fs::read(directory.path().join("a.part")).unwrap(), [9; 1000]);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Options and progress of a download.
+
+use crate::error::Error;
+
+/// Options of a download.
+///
+/// ```
+/// let config = windway::download::DownloadConfig::new().overwrite(true);
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct DownloadConfig {
+    /// Replaces a file at the path when the download is whole. Default: false, which refuses to begin.
+    pub overwrite: bool,
+    /// SHA-256 digest that the file has to have. The whole file is read for it. Default: none.
+    pub sha256: Option<[u8; 32]>,
+    /// Headers sent to the URL's origin, and to no other. Default: none.
+    pub headers: Vec<(String, String)>,
+}
+
+impl DownloadConfig {
+    /// The default options.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`overwrite`](Self#structfield.overwrite).
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// Sets [`sha256`](Self#structfield.sha256).
+    #[must_use]
+    pub fn sha256(mut self, sha256: impl Into<Option<[u8; 32]>>) -> Self {
+        self.sha256 = sha256.into();
+        self
+    }
+
+    /// Sets [`headers`](Self#structfield.headers).
+    #[must_use]
+    pub fn headers(mut self, headers: impl Into<Vec<(String, String)>>) -> Self {
+        self.headers = headers.into();
+        self
+    }
+}
+
+// Not the values of headers.
+impl std::fmt::Debug for DownloadConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { overwrite, sha256, headers } = self;
+        f.debug_struct("DownloadConfig")
+            .field("overwrite", overwrite)
+            .field("sha256", sha256)
+            .field("headers", &format_args!("{}", headers.len()))
+            .finish()
+    }
+}
+
+/// How far a download has come.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What it does.
+    pub phase: DownloadPhase,
+    /// Bytes that are there.
+    pub stored: u64,
+    /// Bytes in the file, once known.
+    pub len: Option<u64>,
+    /// Why it has failed, or the error that is being retried.
+    pub error: Option<Error>,
+}
+
+/// What a download does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DownloadPhase {
+    /// Bytes are requested, or arrive.
+    Fetching,
+    /// It was paused.
+    Paused,
+    /// All bytes are there. They are checked, synced and renamed.
+    Finishing,
+    /// The file is at its path.
+    Done,
+    /// It has failed.
+    Failed,
+    /// It was cancelled.
+    Cancelled,
+}

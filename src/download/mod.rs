@@ -1,0 +1,124 @@
+//! Downloads to named files: continued after a crash, checked, and renamed when they are whole. Needs the feature `cache`.
+//!
+//! [`Downloader::download`] fetches a file in the background, below everything that is played. Until it is whole it lies in
+//! `PATH.part`, and `PATH.part.meta` beside it says which of its bytes are there. Both are locked against a second download.
+//!
+//! | what happens | what follows |
+//! |---|---|
+//! | the process ends, or crashes | the next download to the same path continues; each block is held against its checksum |
+//! | the file has changed on the server, or it has no validator, or no ranges | from the start |
+//! | the network fails | it is retried for as long as the download is not cancelled |
+//! | there is a file at the path | it is refused, unless [`overwrite`](DownloadConfig::overwrite) is set |
+//! | the server sends an HTML page | it fails with [`ErrorKind::NotMedia`](crate::ErrorKind::NotMedia): a login, an error |
+//! | it is whole | length and [`sha256`](DownloadConfig::sha256) are checked, the bytes are synced, the file is renamed, and the directory synced |
+//!
+//! [`Download::stream`] plays the file while it is fetched, from the same bytes. The name that a server suggests
+//! (`Content-Disposition`) is never used.
+
+mod config;
+mod run;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use self::run::Running;
+use crate::downloader::Downloader;
+use crate::error::Error;
+use crate::stream::Stream;
+
+pub use config::{DownloadConfig, DownloadPhase, Progress};
+
+/// A file that is being downloaded. Its drop stops the download; what was fetched stays, for the next one.
+///
+/// ```no_run
+/// use windway::Downloader;
+/// use windway::download::DownloadConfig;
+///
+/// let url = "https://example.com/episode.mp3";
+/// let download = Downloader::global()?.download(url, "/home/me/episode.mp3", DownloadConfig::new())?;
+/// let bytes = download.wait()?;
+/// println!("{bytes} bytes");
+/// # Ok::<(), windway::Error>(())
+/// ```
+pub struct Download(Arc<Running>);
+
+impl Downloader {
+    /// Downloads `url` to the file `path`. Does not wait for the network: a thread of the download, `windway-download`, waits for
+    /// the bytes and finishes the file. Continues what an earlier download to this path has left.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`](crate::ErrorKind::InvalidUrl),
+    /// [`ErrorKind::UnsupportedScheme`](crate::ErrorKind::UnsupportedScheme),
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig);
+    /// [`ErrorKind::Storage`](crate::ErrorKind::Storage) if there is a file at the path, if another download writes to it, or if
+    /// its files can't be opened; [`ErrorKind::Io`](crate::ErrorKind::Io) if the thread can't be started.
+    pub fn download(
+        &self,
+        url: &str,
+        path: impl AsRef<Path>,
+        config: DownloadConfig,
+    ) -> Result<Download, Error> {
+        Running::start(self, url, path.as_ref(), config).map(Download)
+    }
+}
+
+impl Download {
+    /// How far it has come.
+    pub fn progress(&self) -> Progress {
+        self.0.progress()
+    }
+
+    /// Blocks until the download has ended. Returns the length of the file. Waits for as long as it is paused.
+    ///
+    /// # Errors
+    ///
+    /// Why it has failed: those of [`open`](crate::open);
+    /// [`ErrorKind::WrongDigest`](crate::ErrorKind::WrongDigest), after which nothing of it is kept;
+    /// [`ErrorKind::Storage`](crate::ErrorKind::Storage) if the file can't be written or renamed;
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled);
+    /// [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock) in a callback.
+    pub fn wait(&self) -> Result<u64, Error> {
+        self.0.wait()
+    }
+
+    /// Fetches no more, but for what its streams need, until [`resume`](Self::resume). Does not block.
+    pub fn pause(&self) {
+        self.0.set_paused(true);
+    }
+
+    /// Fetches on. Does not block.
+    pub fn resume(&self) {
+        self.0.set_paused(false);
+    }
+
+    /// Ends the download, and the streams of it. What was fetched stays, for the next download to the same path. Does not block.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+
+    /// A stream of the file, from the bytes that are there and those that come. While there is one, the download has the priority
+    /// of what is played. It ends with [`ErrorKind::Changed`](crate::ErrorKind::Changed) if the file has changed and is fetched
+    /// from the start.
+    ///
+    /// # Errors
+    ///
+    /// Why the download has failed.
+    pub fn stream(&self) -> Result<Stream, Error> {
+        self.0.stream().map(Stream::new)
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.0.cancel();
+        self.0.join();
+    }
+}
+
+impl fmt::Debug for Download {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Download").field("progress", &self.progress()).finish_non_exhaustive()
+    }
+}

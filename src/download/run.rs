@@ -1,0 +1,319 @@
+//! The thread of a download: waits until all bytes are there, begins again if the file has changed, and finishes the file.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle, ThreadId};
+
+use parking_lot::{Condvar, Mutex};
+use ring::digest::{Context, SHA256};
+
+use super::config::{DownloadConfig, DownloadPhase, Progress};
+use crate::cache::PartFile;
+use crate::cancel::CancelReason;
+use crate::config::{FileConfig, ReadAhead, StorageConfig};
+use crate::downloader::Downloader;
+use crate::error::{Error, ErrorKind};
+use crate::foreign::{contain, in_callback};
+use crate::source::Source;
+use crate::source::file::{FileReader, HttpFile};
+use crate::types::Priority;
+
+/// A file that changes so often while it is fetched never gets whole.
+const MAX_RESTARTS: u32 = 3;
+
+/// A download, as its handle, its thread and its streams share it.
+pub(super) struct Running {
+    downloader: Downloader,
+    url: String,
+    config: DownloadConfig,
+    part: Arc<PartFile>,
+    state: Mutex<State>,
+    applying: Mutex<()>,
+    /// Notified when the download has ended.
+    ended: Condvar,
+    thread: Mutex<Option<(ThreadId, JoinHandle<()>)>>,
+}
+
+#[derive(Default)]
+struct State {
+    file: Option<Arc<HttpFile>>,
+    /// Fetches all there is. `None` while the download is paused.
+    fetcher: Option<FileReader>,
+    is_paused: bool,
+    is_cancelled: bool,
+    is_finishing: bool,
+    /// Streams of the file.
+    players: usize,
+    /// The length of the file, or why there is none.
+    end: Option<Result<u64, Error>>,
+}
+
+impl Running {
+    pub(super) fn start(
+        downloader: &Downloader,
+        url: &str,
+        path: &Path,
+        config: DownloadConfig,
+    ) -> Result<Arc<Self>, Error> {
+        if !config.overwrite && path.symlink_metadata().is_ok() {
+            let error = io::Error::from(io::ErrorKind::AlreadyExists);
+            return Err(storage_error("there is a file at the path of the download", error));
+        }
+        let part = PartFile::open(path)
+            .map_err(|error| storage_error("the files of the download can't be opened", error))?;
+        let running = Arc::new(Self {
+            downloader: downloader.clone(),
+            url: url.to_owned(),
+            config,
+            part: Arc::new(part),
+            state: Mutex::default(),
+            applying: Mutex::default(),
+            ended: Condvar::new(),
+            thread: Mutex::default(),
+        });
+        running.open(path)?;
+        let (runs, path) = (Arc::clone(&running), path.to_owned());
+        let spawned = thread::Builder::new().name("windway-download".into()).spawn(move || runs.run(&path));
+        let thread = spawned.map_err(|error| {
+            let why = "the thread of a download could not be started";
+            Error::new(ErrorKind::Io(error.kind()), why).with_cause(error)
+        })?;
+        *running.thread.lock() = Some((thread.thread().id(), thread));
+        Ok(running)
+    }
+
+    /// Begins to fetch, in the place of an earlier version.
+    fn open(&self, path: &Path) -> Result<Arc<HttpFile>, Error> {
+        // Only a body without a length goes there, and what its file does not take.
+        let folder = path.parent().map(PathBuf::from).filter(|folder| !folder.as_os_str().is_empty());
+        let config = FileConfig::new()
+            .priority(Priority::Low)
+            .read_ahead(ReadAhead::Whole)
+            .storage(StorageConfig::TempFile(Some(folder.unwrap_or_else(|| PathBuf::from(".")))))
+            .headers(self.config.headers.clone());
+        let (file, reader) = HttpFile::download(&self.downloader, &self.url, config, Arc::clone(&self.part))?;
+        let fetcher = FileReader::new((Arc::clone(&file), reader));
+        let replaced = {
+            let mut state = self.state.lock();
+            (state.file.replace(Arc::clone(&file)), state.fetcher.replace(fetcher))
+        };
+        // Outside of the lock: it waits for a thread.
+        drop(replaced);
+        self.apply();
+        Ok(file)
+    }
+
+    fn run(&self, path: &Path) {
+        let end = contain("a download", || self.fetch(path)).unwrap_or_else(|panic| Err(panic.into()));
+        let fetcher = {
+            let mut state = self.state.lock();
+            state.is_finishing = false;
+            state.end = Some(end);
+            state.fetcher.take()
+        };
+        drop(fetcher);
+        self.ended.notify_all();
+    }
+
+    fn fetch(&self, path: &Path) -> Result<u64, Error> {
+        let mut restarts = 0;
+        let first = self.state.lock().file.clone();
+        let mut file = first.ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
+        loop {
+            let len = match file.shared().await_whole() {
+                Err(error) if error.kind() == ErrorKind::Changed && restarts < MAX_RESTARTS => {
+                    restarts += 1;
+                    log::info!("a download begins from the start: {error}");
+                    file = self.open(path)?;
+                    continue;
+                }
+                ended => ended?,
+            };
+            self.state.lock().is_finishing = true;
+            if self.finish(&file, len)? {
+                return Ok(len);
+            }
+            self.state.lock().is_finishing = false;
+        }
+    }
+
+    /// Checks the whole file and gives it its name. False if a part of it was lost on the disk.
+    fn finish(&self, file: &HttpFile, len: u64) -> Result<bool, Error> {
+        let is_in_place = file.shared().flush()?;
+        let mut digest = self.config.sha256.map(|_| Context::new(&SHA256));
+        let storage = |error| storage_error("the download can't be written", error);
+        let mut copy: Option<Arc<File>> =
+            if is_in_place { None } else { Some(self.part.start_over().map_err(storage)?) };
+        if digest.is_some() || copy.is_some() || self.part.was_continued() {
+            let is_whole = file.shared().read_whole(len, |bytes| {
+                if let Some(digest) = &mut digest {
+                    digest.update(bytes);
+                }
+                copy.as_mut().map_or(Ok(()), |copy| (&**copy).write_all(bytes)).map_err(storage)
+            })?;
+            if !is_whole {
+                return Ok(false);
+            }
+        }
+        let digest = digest.map(Context::finish);
+        if digest
+            .is_some_and(|digest| Some(digest.as_ref()) != self.config.sha256.as_ref().map(|sum| &sum[..]))
+        {
+            self.part.discard().map_err(storage)?;
+            let why = "the downloaded file does not have the SHA-256 digest that it should have";
+            return Err(Error::new(ErrorKind::WrongDigest, why).with_url(file.shared().url()));
+        }
+        let finished = self.part.finish(len, self.config.overwrite);
+        finished.map_err(|error| storage_error("the downloaded file can't be given its name", error))?;
+        Ok(true)
+    }
+
+    pub(super) fn wait(&self) -> Result<u64, Error> {
+        Error::check_may_block("waiting for a download")?;
+        let mut state = self.state.lock();
+        loop {
+            match &state.end {
+                Some(end) => return end.clone(),
+                None => self.ended.wait(&mut state),
+            }
+        }
+    }
+
+    pub(super) fn progress(&self) -> Progress {
+        let (file, phase, end) = {
+            let state = self.state.lock();
+            (state.file.clone(), state.phase(), state.end.clone())
+        };
+        let shared = file.as_ref().map(|file| file.shared());
+        let buffered = shared.map(|shared| shared.buffered()).unwrap_or_default();
+        Progress {
+            phase,
+            stored: buffered.iter().map(|range| range.end - range.start).sum(),
+            len: shared.and_then(|shared| shared.len()),
+            error: match end {
+                Some(end) => end.err(),
+                None => shared.and_then(|shared| shared.last_error()),
+            },
+        }
+    }
+
+    pub(super) fn set_paused(&self, is_paused: bool) {
+        self.state.lock().is_paused = is_paused;
+        self.apply();
+    }
+
+    pub(super) fn cancel(&self) {
+        self.state.lock().is_cancelled = true;
+        self.apply();
+    }
+
+    /// Makes the file do what the state says.
+    fn apply(&self) {
+        // One after another, or an earlier state could be applied last.
+        let _applying = self.applying.lock();
+        let (file, is_paused, is_cancelled, priority) = {
+            let state = self.state.lock();
+            let Some(file) = state.file.clone() else { return };
+            let is_running = !state.is_finishing && state.end.is_none();
+            let priority = if state.players > 0 { Priority::High } else { Priority::Low };
+            (file, state.is_paused, state.is_cancelled && is_running, priority)
+        };
+        if is_cancelled {
+            return file.shared().cancel();
+        }
+        file.peer().set_priority(priority);
+        self.set_fetcher(&file, !is_paused);
+        // Of a paused download only what its streams are about to need.
+        let read_ahead = if is_paused { FileConfig::default().read_ahead } else { ReadAhead::Whole };
+        if let Err(error) = file.shared().set_read_ahead(read_ahead) {
+            log::debug!("the read-ahead of a download can't be changed: {error}");
+        }
+    }
+
+    /// Adds the reader that fetches all there is, or removes it.
+    fn set_fetcher(&self, file: &Arc<HttpFile>, is_wanted: bool) {
+        let has_one = self.state.lock().fetcher.is_some();
+        let fetcher =
+            (is_wanted && !has_one).then(|| FileReader::new((Arc::clone(file), file.shared().add_reader())));
+        let replaced = {
+            let mut state = self.state.lock();
+            let is_over = state.end.is_some() || !is_wanted;
+            if is_over {
+                state.fetcher.take()
+            } else {
+                fetcher.and_then(|fetcher| state.fetcher.replace(fetcher))
+            }
+        };
+        drop(replaced);
+    }
+
+    pub(super) fn stream(self: &Arc<Self>) -> Result<Player, Error> {
+        let reader = {
+            let mut state = self.state.lock();
+            if let Some(Err(error)) = &state.end {
+                return Err(error.clone());
+            }
+            let file = state.file.clone().ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
+            state.players += 1;
+            let id = file.shared().add_reader();
+            FileReader::new((file, id))
+        };
+        self.apply();
+        Ok(Player { reader, download: Arc::clone(self) })
+    }
+
+    /// Waits for the thread, unless it is the calling one, or that could wait for it.
+    pub(super) fn join(&self) {
+        let thread = self.thread.lock().take();
+        let Some((id, thread)) = thread.filter(|(id, _)| *id != thread::current().id()) else { return };
+        if !in_callback() && thread.join().is_err() {
+            log::error!("the thread {id:?} of a download panicked");
+        }
+    }
+}
+
+impl State {
+    fn phase(&self) -> DownloadPhase {
+        match &self.end {
+            Some(Ok(_)) => DownloadPhase::Done,
+            Some(Err(error)) if error.is_cancelled() => DownloadPhase::Cancelled,
+            Some(Err(_)) => DownloadPhase::Failed,
+            None if self.is_finishing => DownloadPhase::Finishing,
+            None if self.is_paused => DownloadPhase::Paused,
+            None => DownloadPhase::Fetching,
+        }
+    }
+}
+
+/// A reader of a file that is downloaded.
+pub(super) struct Player {
+    reader: FileReader,
+    download: Arc<Running>,
+}
+
+impl Source for Player {
+    fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        self.reader.read_at(position, buf)
+    }
+
+    fn len(&self) -> Option<u64> {
+        self.reader.len()
+    }
+
+    fn inner(&self) -> Option<&dyn Source> {
+        Some(&self.reader)
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.download.state.lock().players -= 1;
+        self.download.apply();
+    }
+}
+
+fn storage_error(what: &str, cause: io::Error) -> Error {
+    Error::new(ErrorKind::Storage, what).with_cause(cause)
+}

@@ -1,0 +1,14 @@
+//! Where a file is kept beyond the stream.
+
+use std::sync::Arc;
+
+use crate::cache::{CacheUse, PartFile};
+
+/// Where a file is kept beyond the stream.
+#[derive(Debug)]
+pub(super) enum Backing {
+    /// In an entry of a cache.
+    Cache(CacheUse),
+    /// In a file that the application has named.
+    Part(Arc<PartFile>),
+}

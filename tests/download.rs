@@ -1,0 +1,370 @@
+//! Downloads to named files: whole or not there, continued after any end, and played meanwhile from the same bytes.
+#![cfg(all(feature = "cache", unix))]
+
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use support::content::assert_pattern;
+use support::{Answer, Asked, Content, Origin};
+use windway::download::{Download, DownloadConfig, DownloadPhase};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
+
+const LEN: u64 = 1_500_001;
+const CHILD: &str = "WINDWAY_DOWNLOAD_CHILD";
+
+/// SHA-256 of some bytes, by the program of the system.
+fn sha256(path: &Path) -> [u8; 32] {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
+}
+
+fn downloader() -> Downloader {
+    Downloader::new(DownloaderConfig::default()).unwrap()
+}
+
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("a.flac")
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(self.0.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Fails unless the file, and nothing else, is there.
+    fn check(&self) {
+        let bytes = fs::read(self.path()).unwrap();
+        assert_eq!(bytes.len() as u64, LEN);
+        assert_pattern(0, &bytes);
+        assert_eq!(self.names(), ["a.flac"]);
+    }
+}
+
+fn serving(answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static) -> Origin {
+    let content = Content::pattern(LEN);
+    Origin::start(move |asked| answer(asked, &content))
+}
+
+/// Serves everything up to the middle, and falls silent there, until it is told to go on.
+fn stalling() -> (Origin, Arc<AtomicUsize>) {
+    let goes_on = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&goes_on);
+    let origin = serving(move |asked, content| {
+        let answer = Answer::file(asked, content);
+        let start = asked.range().map_or(0, |(start, _)| start);
+        if told.load(Ordering::SeqCst) == 0 && asked.suffix().is_none() {
+            return answer.stall_after((LEN / 2).saturating_sub(start));
+        }
+        answer
+    });
+    (origin, goes_on)
+}
+
+fn start(url: &str, place: &Place, config: DownloadConfig) -> Result<Download, Error> {
+    downloader().download(url, place.path(), config)
+}
+
+fn wait_until(mut ready: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !ready() {
+        assert!(began.elapsed() < Duration::from_secs(60), "it did not happen");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_file_is_there_when_it_is_whole_and_nothing_beside_it() {
+    let (place, origin) = (Place::new(), serving(Answer::file));
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    assert_eq!(download.wait().unwrap(), LEN);
+    place.check();
+    let progress = download.progress();
+    assert_eq!((progress.phase, progress.stored, progress.len), (DownloadPhase::Done, LEN, Some(LEN)));
+    // It is still played from the file.
+    let mut bytes = Vec::new();
+    download.stream().unwrap().read_to_end(&mut bytes).unwrap();
+    assert_pattern(0, &bytes);
+}
+
+#[test]
+fn an_interrupted_download_goes_on_with_what_is_missing() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        wait_until(|| download.progress().stored >= LEN / 2);
+    }
+    assert_eq!(place.names(), ["a.flac.part", "a.flac.part.meta"]);
+    goes_on.store(1, Ordering::SeqCst);
+    let before = origin.log().asked.len();
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    assert_eq!(download.wait().unwrap(), LEN);
+    place.check();
+    let starts: Vec<u64> =
+        origin.log().asked[before..].iter().filter_map(Asked::range).map(|at| at.0).collect();
+    // The opening shows which version it is. Then it goes on in the block that was not whole.
+    assert!(starts.iter().skip(1).all(|start| *start >= LEN / 2 - 262_144), "{starts:?}");
+}
+
+#[test]
+#[ignore = "a process that another test starts"]
+fn child() {
+    let Ok(told) = std::env::var(CHILD) else { return };
+    let (path, url) = told.split_once('|').unwrap();
+    drop(downloader().download(url, path, DownloadConfig::new()).and_then(|download| download.wait()));
+}
+
+#[test]
+fn a_download_of_a_killed_process_goes_on() {
+    let place = Place::new();
+    let origin = serving(|asked, content| Answer::file(asked, content).rate(3_000_000));
+    let mut rounds = 0;
+    while !place.path().exists() && rounds < 5 {
+        let told = format!("{}|{}", place.path().display(), origin.url("/a"));
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["child", "--exact", "--ignored"]).env(CHILD, told).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let part = place.0.path().join("a.flac.part");
+        let len = || fs::metadata(&part).map_or(0, |metadata| metadata.len());
+        let before = len();
+        wait_until(|| len() > before || child.try_wait().unwrap().is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        rounds += 1;
+    }
+    if !place.path().exists() {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        assert_eq!(download.wait().unwrap(), LEN);
+    }
+    place.check();
+}
+
+#[test]
+fn a_file_that_is_there_is_kept_unless_it_is_to_be_replaced() {
+    let (place, origin) = (Place::new(), serving(Answer::file));
+    fs::write(place.path(), "precious").unwrap();
+    let error = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap_err();
+    assert_eq!((error.kind(), place.names()), (ErrorKind::Storage, vec!["a.flac".to_owned()]));
+    assert_eq!(
+        start(&origin.url("/a"), &place, DownloadConfig::new().overwrite(true)).unwrap().wait().unwrap(),
+        LEN
+    );
+    place.check();
+    // One that comes while it is fetched.
+    fs::remove_file(place.path()).unwrap();
+    let (origin, goes_on) = stalling();
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    wait_until(|| download.progress().stored >= LEN / 2);
+    fs::write(place.path(), "precious").unwrap();
+    goes_on.store(1, Ordering::SeqCst);
+    origin.release();
+    assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::Storage);
+    assert_eq!(fs::read(place.path()).unwrap(), b"precious");
+    assert_eq!(download.progress().phase, DownloadPhase::Failed);
+}
+
+#[test]
+fn a_file_of_another_program_is_left_alone() {
+    let (place, origin) = (Place::new(), serving(Answer::file));
+    fs::write(place.0.path().join("a.flac.part"), "a browser's").unwrap();
+    assert_eq!(
+        start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap_err().kind(),
+        ErrorKind::Storage
+    );
+    fs::remove_file(place.0.path().join("a.flac.part")).unwrap();
+    let target = place.0.path().join("target");
+    fs::write(&target, "precious").unwrap();
+    std::os::unix::fs::symlink(&target, place.0.path().join("a.flac.part.meta")).unwrap();
+    assert!(start(&origin.url("/a"), &place, DownloadConfig::new()).is_err());
+    assert_eq!(fs::read(&target).unwrap(), b"precious");
+}
+
+#[test]
+fn two_downloads_do_not_write_one_file() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    assert_eq!(
+        start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap_err().kind(),
+        ErrorKind::Storage
+    );
+    drop(download);
+    assert!(start(&origin.url("/a"), &place, DownloadConfig::new()).is_ok());
+}
+
+#[test]
+fn a_file_that_has_changed_is_fetched_from_the_start() {
+    // Between two runs, and during one.
+    for is_running in [false, true] {
+        let (place, version) = (Place::new(), Arc::new(AtomicUsize::new(1)));
+        let served = Arc::clone(&version);
+        let origin = Origin::start(move |asked| {
+            if served.load(Ordering::SeqCst) == 1 {
+                let old = Content::bytes(vec![0; LEN as usize]);
+                let start = asked.range().map_or(0, |(start, _)| start);
+                let answer = Answer::file(asked, &old).header("ETag", "\"old\"");
+                return answer.reset_after((LEN / 2).saturating_sub(start));
+            }
+            Answer::file(asked, &Content::pattern(LEN))
+        });
+        let mut download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        wait_until(|| download.progress().stored >= LEN / 3);
+        if !is_running {
+            drop(download);
+            version.store(2, Ordering::SeqCst);
+            download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        }
+        version.store(2, Ordering::SeqCst);
+        assert_eq!(download.wait().unwrap(), LEN);
+        place.check();
+    }
+}
+
+#[test]
+fn servers_without_ranges_validators_or_lengths_serve_downloads_too() {
+    type Make = fn(&Asked, &Content) -> Answer;
+    let cases: [(&str, Make); 4] = [
+        ("no ranges", |_, content| Answer::whole(content).header("ETag", "\"1\"")),
+        ("nothing", |_, content| Answer::whole(content)),
+        ("no validator", |asked, content| Answer::file(asked, content).without_header("ETag")),
+        ("chunked", |_, content| Answer::whole(content).chunked()),
+    ];
+    for (what, answer) in cases {
+        let (place, origin) = (Place::new(), serving(answer));
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        assert_eq!(download.wait().unwrap(), LEN, "{what}");
+        place.check();
+    }
+}
+
+#[test]
+fn a_wrong_digest_is_an_error_and_leaves_nothing() {
+    let (place, origin) = (Place::new(), serving(Answer::file));
+    let wrong = DownloadConfig::new().sha256([7; 32]);
+    let error = start(&origin.url("/a"), &place, wrong).unwrap().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongDigest);
+    assert!(place.names().is_empty(), "{:?}", place.names());
+    assert_eq!(start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap().wait().unwrap(), LEN);
+    let digest = sha256(&place.path());
+    fs::remove_file(place.path()).unwrap();
+    let right = DownloadConfig::new().sha256(digest);
+    assert_eq!(start(&origin.url("/a"), &place, right).unwrap().wait().unwrap(), LEN);
+    place.check();
+}
+
+#[test]
+fn damaged_parts_are_fetched_again() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        wait_until(|| download.progress().stored >= LEN / 2);
+    }
+    let part = place.0.path().join("a.flac.part");
+    let mut bytes = fs::read(&part).unwrap();
+    bytes[300_000] ^= 1;
+    fs::write(&part, bytes).unwrap();
+    goes_on.store(1, Ordering::SeqCst);
+    assert_eq!(start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap().wait().unwrap(), LEN);
+    place.check();
+}
+
+#[test]
+fn it_is_played_meanwhile_without_a_second_transfer() {
+    let (place, origin) = (Place::new(), serving(Answer::file));
+    let downloader = downloader();
+    let download = downloader.download(&origin.url("/a"), place.path(), DownloadConfig::new()).unwrap();
+    let mut stream = download.stream().unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert_pattern(0, &bytes);
+    assert_eq!((bytes.len() as u64, download.wait().unwrap()), (LEN, LEN));
+    place.check();
+    // The suffix request may bring the end once more.
+    let fetched = stream.handle().stats().bytes_fetched;
+    assert!((LEN..LEN + 20_000).contains(&fetched), "{fetched} bytes were fetched");
+}
+
+#[test]
+fn a_paused_download_asks_for_nothing_and_goes_on_where_it_was() {
+    let place = Place::new();
+    let origin = serving(|asked, content| Answer::file(asked, content).rate(2_000_000));
+    let downloader = downloader();
+    let download = downloader.download(&origin.url("/a"), place.path(), DownloadConfig::new()).unwrap();
+    wait_until(|| download.progress().stored > 100_000);
+    download.pause();
+    assert_eq!(download.progress().phase, DownloadPhase::Paused);
+    // What is on its way ends.
+    wait_until(|| downloader.stats().busy_workers == 0);
+    assert!(download.progress().stored < LEN, "all of it came");
+    let asked = origin.log().asked.len();
+    download.resume();
+    assert_eq!(download.wait().unwrap(), LEN);
+    assert!(origin.log().asked.len() > asked);
+    place.check();
+}
+
+#[test]
+fn what_can_not_be_had_fails_with_its_reason() {
+    let place = Place::new();
+    let origin = Origin::start(|_| Answer::status(404));
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::Status(404));
+    assert!(download.stream().is_err());
+    let error = start("ftp://host/a", &Place::new(), DownloadConfig::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedScheme);
+    let (origin, _) = stalling();
+    let place = Place::new();
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    download.cancel();
+    assert!(download.wait().unwrap_err().is_cancelled());
+    assert_eq!(download.progress().phase, DownloadPhase::Cancelled);
+}
+
+#[test]
+fn many_downloads_run_at_once() {
+    let origin = serving(Answer::file);
+    let (downloader, place) = (downloader(), tempfile::tempdir().unwrap());
+    let downloads: Vec<Download> = (0..20)
+        .map(|number| {
+            let path = place.path().join(number.to_string());
+            downloader.download(&origin.url(&format!("/{number}")), path, DownloadConfig::new()).unwrap()
+        })
+        .collect();
+    for (number, download) in downloads.iter().enumerate() {
+        assert_eq!(download.wait().unwrap(), LEN);
+        assert_pattern(0, &fs::read(place.path().join(number.to_string())).unwrap());
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 20);
+}
+
+#[test]
+fn no_url_is_written_beside_the_file() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    let url = format!("{}?token=hush", origin.url("/secret-name"));
+    {
+        let download = start(&url, &place, DownloadConfig::new()).unwrap();
+        wait_until(|| download.progress().stored >= LEN / 2);
+    }
+    let meta = fs::read(place.0.path().join("a.flac.part.meta")).unwrap();
+    let text = String::from_utf8_lossy(&meta);
+    for secret in ["secret", "token", "hush", "127.0.0.1", "http"] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+}
