@@ -123,7 +123,8 @@ impl Directory {
     pub(crate) fn evict(&self, name: &str) -> io::Result<bool> {
         let folder = self.folder_of(name)?;
         let file = folder.open_file(name)?;
-        if !try_lock(&file, Lock::Exclusive)? {
+        // One that was removed by somebody else: its name may be that of a new one by now.
+        if !try_lock(&file, Lock::Exclusive)? || is_removed(&file.metadata()?) {
             return Ok(false);
         }
         // Before the lock ends with the file: an opener that comes later finds that the file was removed.

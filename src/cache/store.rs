@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -19,6 +20,9 @@ use super::freshness::{Use, seconds};
 use super::layer::FileLayer;
 use super::quota::{Limits, Usage, victims};
 use crate::error::{Error, ErrorKind};
+
+/// How often an entry that other processes make or remove meanwhile is opened anew.
+const ATTEMPTS: usize = 20;
 
 /// An entry counts as used again after so many seconds.
 const TOUCH_INTERVAL: u64 = 60;
@@ -78,10 +82,7 @@ impl Store {
     pub(crate) fn enter(self: &Arc<Self>, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
         let name = header.file_name();
         let key = header.key;
-        let entry = match self.open_entry(&name)? {
-            Some(entry) => entry,
-            None => self.create_entry(&name, header, stamp)?,
-        };
+        let entry = self.open_or_create(&name, header, stamp)?;
         entry.core.set_stamp(stamp);
         for older in self.directory.find(&key).iter().filter(|found| **found != name) {
             // Somebody may still play it.
@@ -107,23 +108,36 @@ impl Store {
         }
     }
 
-    fn create_entry(self: &Arc<Self>, name: &str, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
+    fn open_or_create(self: &Arc<Self>, name: &str, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
+        for _ in 0..ATTEMPTS {
+            if let Some(entry) = self.open_entry(name)? {
+                return Ok(entry);
+            }
+            if let Some(entry) = self.create_entry(name, &header, stamp)? {
+                return Ok(entry);
+            }
+            // Another process has made it at the same time, or removes it.
+            thread::yield_now();
+        }
+        Err(io::Error::other("an entry of the cache is made and removed again and again"))
+    }
+
+    /// `None` if there is one.
+    fn create_entry(
+        self: &Arc<Self>,
+        name: &str,
+        header: &Header,
+        stamp: Stamp,
+    ) -> io::Result<Option<Arc<Entry>>> {
         if !self.admit(header.data_start()) {
             return Err(no_room());
         }
         let written =
-            |file: &File| EntryFile::create(files_of(file.try_clone()?, &header), header.clone(), stamp);
+            |file: &File| EntryFile::create(files_of(file.try_clone()?, header), header.clone(), stamp);
         let made = self.directory.create_entry(name, |file| written(file).map(drop))?;
-        let opened = match made {
-            Some(file) => {
-                let file = Arc::new(file);
-                let core = EntryFile::open(files(&file, &header));
-                core.map(|core| self.register(name, Entry::new(core, file, Some(Arc::clone(self)))))
-            }
-            // Another process has made it at the same time.
-            None => self.open_entry(name)?,
-        };
-        opened.ok_or_else(|| io::Error::other("a new entry of the cache can't be read"))
+        let Some(file) = made.map(Arc::new) else { return Ok(None) };
+        let core = EntryFile::open(files(&file, header)).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Some(self.register(name, Entry::new(core, file, Some(Arc::clone(self))))))
     }
 
     /// The one entry of this name in the process: `entry`, unless another thread was faster.

@@ -72,7 +72,7 @@ impl Shared {
         let _attaching = self.attaching.lock();
         let cached = std::mem::take(&mut self.state.lock().cached);
         let cached = match cached {
-            Cached::Unconfirmed { entry, .. } => {
+            Cached::Unconfirmed { entry, .. } if confirms(entry.header(), head) => {
                 entry.set_stamp(self.exchange(head, |exchange| exchange.stamp(SystemTime::now())));
                 Cached::Confirmed(entry)
             }
@@ -205,6 +205,16 @@ impl Shared {
             link.waker.publish(&Event::CacheOff { error });
         }
     }
+}
+
+/// True if a response has the validator of the entry, or the length where that has none. Nothing in it contradicts.
+fn confirms(stored: &Header, head: &ResponseHead) -> bool {
+    let field = |name: &str| head.header(name).unwrap_or_default();
+    if stored.etag.is_empty() {
+        return field("last-modified") == stored.last_modified && head.total() == Some(stored.len);
+    }
+    // A weak comparison (RFC 9110, section 8.8.3.2): some servers call a tag weak at times.
+    field("etag").trim_start_matches("W/") == stored.etag
 }
 
 impl State {
