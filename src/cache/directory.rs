@@ -1,7 +1,8 @@
 //! The directory of a cache: how entries' files are found, made and removed while other processes do the same.
 //!
 //! ```text
-//!   DIR/windway-cache-1/                mode 0700
+//!   DIR/windway-cache-1/                mode 0700; the number is the version of the format
+//!     lock                              held by all processes that use this version
 //!     ab/abcdef…(32)-(16)               an entry: digest of its key, and identity of the representation
 //!     ab/.new-…                         an entry before its header is written
 //!     pins/abcdef…(32)                  a pinned key
@@ -9,11 +10,13 @@
 //! ```
 //!
 //! Whoever has an entry open holds a shared lock on its file, and only a file that can be locked exclusively is evicted. A new
-//! entry gets its name when its header is written, so no other process sees one without.
+//! entry gets its name when its header is written, so no other process sees one without. Other versions' directories count for the
+//! limit, too. A newer version removes those of older ones that no process uses.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -27,11 +30,19 @@ const ABANDONED: u64 = 3600;
 /// How often an opener that met an eviction tries again.
 const ATTEMPTS: usize = 5;
 
+/// What the name of each version's directory begins with.
+const PREFIX: &str = "windway-cache-";
+
 /// The directory of one version of the format.
 #[derive(Debug)]
 pub(crate) struct Directory {
+    version: u32,
+    /// What the application has named.
+    parent: Folder,
     root: Folder,
     pins: Folder,
+    /// Keeps newer versions from removing the directory.
+    _in_use: File,
 }
 
 /// A file that a scan has found.
@@ -47,9 +58,38 @@ pub(crate) struct Found {
 impl Directory {
     /// Opens the directory in `parent`, and makes it if it does not exist.
     pub(crate) fn open(parent: &Path) -> io::Result<Self> {
-        let root = Folder::open_own(parent, &format!("windway-cache-{VERSION}"))?;
+        Self::open_version(parent, VERSION)
+    }
+
+    fn open_version(parent: &Path, version: u32) -> io::Result<Self> {
+        let (parent, root) = Folder::open_own(parent, &format!("{PREFIX}{version}"))?;
         let pins = root.subfolder("pins")?;
-        Ok(Self { root, pins })
+        let in_use = root.open_or_create("lock")?;
+        if !try_lock(&in_use, Lock::Shared)? {
+            let why = "a newer version removes the directory of this one";
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, why));
+        }
+        Ok(Self { version, parent, root, pins, _in_use: in_use })
+    }
+
+    /// Bytes on disk of the directories of other versions. Removes those of older ones that no process uses.
+    pub(crate) fn scan_others(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        for name in self.parent.names()? {
+            let version = name.strip_prefix(PREFIX).and_then(|version| version.parse::<u32>().ok());
+            let Some(version) = version.filter(|version| *version != self.version) else { continue };
+            let Ok(other) = self.parent.existing(&name) else { continue };
+            let lock = if version < self.version { lock_unused(&other) } else { None };
+            if lock.is_some() {
+                clear(&other)?;
+                self.parent.remove_folder(&name)?;
+                continue;
+            }
+            for (folder, file) in files_in(&other) {
+                bytes += folder.stat(&file).map_or(0, |(bytes, _)| bytes);
+            }
+        }
+        Ok(bytes)
     }
 
     /// Names of the entries of a key: one for each version of the file.
@@ -179,6 +219,32 @@ impl Directory {
     }
 }
 
+/// The lock of a version's directory that no process uses.
+fn lock_unused(root: &Folder) -> Option<File> {
+    let lock = root.open_or_create("lock").ok()?;
+    try_lock(&lock, Lock::Exclusive).unwrap_or(false).then_some(lock)
+}
+
+/// The files in the folders of a version's directory.
+fn files_in(root: &Folder) -> impl Iterator<Item = (Rc<Folder>, String)> + '_ {
+    let folders = root.names().unwrap_or_default().into_iter().filter_map(|name| root.existing(&name).ok());
+    folders.map(Rc::new).flat_map(|folder| {
+        let names = folder.names().unwrap_or_default().into_iter();
+        names.map(move |name| (Rc::clone(&folder), name))
+    })
+}
+
+/// Removes all files and folders in a version's directory.
+fn clear(root: &Folder) -> io::Result<()> {
+    for (folder, file) in files_in(root) {
+        folder.remove(&file)?;
+    }
+    for name in root.names()? {
+        root.remove(&name).or_else(|_| root.remove_folder(&name))?;
+    }
+    Ok(())
+}
+
 /// True if this is the name of an entry's file.
 fn is_entry(name: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -238,6 +304,24 @@ mod tests {
         assert_eq!(folder.names().unwrap().len(), 1);
         directory.scan(SystemTime::now() + Duration::from_secs(ABANDONED + 60)).unwrap();
         assert!(folder.names().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_newer_version_counts_older_ones_and_removes_those_that_nobody_uses() {
+        let (temporary, directory, name) = with_entry();
+        let parent = temporary.path().join("made/for it");
+        let newer = Directory::open_version(&parent, VERSION + 1).unwrap();
+        assert!(newer.scan_others().unwrap() > 0 && directory.open_entry(&name).unwrap().is_some());
+        // Files of others are none of the cache's.
+        std::fs::write(parent.join("windway-cache-mine"), "precious").unwrap();
+        assert_eq!(directory.scan_others().unwrap(), 0);
+        drop(directory);
+        assert_eq!(newer.scan_others().unwrap(), 0);
+        assert!(!parent.join("windway-cache-1").exists() && parent.join("windway-cache-mine").exists());
+        // An older one removes nothing.
+        drop(newer);
+        Directory::open(&parent).unwrap().scan_others().unwrap();
+        assert!(parent.join(format!("{PREFIX}{}", VERSION + 1)).exists());
     }
 
     #[test]

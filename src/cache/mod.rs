@@ -3,7 +3,7 @@
 //!
 //! [`FileConfig::cache`](crate::FileConfig::cache) gives a [`Cache`] to a stream. What the stream fetches is stored, in part or
 //! whole. The next stream of the same URL serves it without waiting for the network, and fetches what is missing. A server
-//! that has a newer version ends the stream with [`ErrorKind::Changed`], and opening the URL again plays the new one. What is
+//! that has a newer version ends the stream with [`ErrorKind::Changed`](crate::ErrorKind::Changed), and opening the URL again plays the new one. What is
 //! stored and for how long it is fresh follows RFC 9111.
 //!
 //! | stored entry | with network | offline |

@@ -181,7 +181,8 @@ impl Store {
     /// Makes room for `bytes`. Returns how many bytes the entries have afterwards, how many are free, and the limits to hold
     /// them against.
     fn scan_and_evict(&self, bytes: u64) -> io::Result<(u64, Option<u64>, Limits)> {
-        let limits = self.limits();
+        let mut limits = self.limits();
+        limits.max_bytes = limits.max_bytes.saturating_sub(self.directory.scan_others()?);
         let found = self.directory.scan(SystemTime::now())?;
         let used: u64 = found.iter().map(|found| found.bytes).sum();
         let free = self.directory.free();

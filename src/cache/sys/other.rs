@@ -21,7 +21,7 @@ impl Folder {
     /// # Errors
     ///
     /// Always.
-    pub(crate) fn open_own(_: &Path, _: &str) -> io::Result<Self> {
+    pub(crate) fn open_own(_: &Path, _: &str) -> io::Result<(Self, Self)> {
         Err(io::Error::new(io::ErrorKind::Unsupported, "the cache needs a Unix system"))
     }
 
@@ -58,6 +58,10 @@ impl Folder {
     }
 
     pub(crate) fn remove(&self, _: &str) -> io::Result<()> {
+        match self.0 {}
+    }
+
+    pub(crate) fn remove_folder(&self, _: &str) -> io::Result<()> {
         match self.0 {}
     }
 

@@ -24,16 +24,16 @@ pub(crate) enum Lock {
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Folder {
-    /// Opens the directory `name` in `parent`, for this user alone. Makes both if they do not exist.
+    /// Opens `parent`, and the directory `name` in it, which is for this user alone. Makes both if they do not exist.
     ///
     /// # Errors
     ///
     /// Also if the directory is a link or belongs to another user.
-    pub(crate) fn open_own(parent: &Path, name: &str) -> io::Result<Self> {
+    pub(crate) fn open_own(parent: &Path, name: &str) -> io::Result<(Self, Self)> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         // The path up to here is the application's, links and all.
-        let parent = rustix::fs::open(parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let folder = Self(parent).subfolder(name)?;
+        let parent = Self(rustix::fs::open(parent, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
+        let folder = parent.subfolder(name)?;
         let file = File::from(folder.0.try_clone()?);
         let metadata = file.metadata()?;
         if metadata.uid() != rustix::process::geteuid().as_raw() {
@@ -43,7 +43,7 @@ impl Folder {
         if metadata.permissions().mode() & 0o077 != 0 {
             file.set_permissions(std::fs::Permissions::from_mode(0o700))?;
         }
-        Ok(folder)
+        Ok((parent, folder))
     }
 
     /// The directory `name` in this one. Makes it if it does not exist.
@@ -121,6 +121,11 @@ impl Folder {
     /// Removes a file.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Removes an empty directory.
+    pub(crate) fn remove_folder(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
     /// Bytes that this user may still write to the file system. `None` if it does not tell.
