@@ -17,7 +17,7 @@ use support::{Answer, Asked, Content, Origin};
 use windway::cache::{Cache, CacheConfig, CacheEntry, CacheKey, CacheUse, SIGNING_FIELDS};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::event::Event;
-use windway::stream::Phase;
+use windway::stream::{Pending, Phase, TryRead};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Stream};
 
 const LEN: u64 = 900_001;
@@ -431,6 +431,50 @@ fn read_all_or_again(stream: &mut Stream) -> bool {
             true
         }
     }
+}
+
+#[test]
+fn what_the_cache_keeps_has_no_window() {
+    let (place, len) = (place(), 20 << 20);
+    let content = Content::pattern(len);
+    let origin = Origin::start(move |asked| fresh(asked, &content));
+    // In memory it would be 16 MiB ahead and 1 MiB behind the reader.
+    let stream = downloader().open_with(&origin.url("/a"), config(&place.open())).unwrap();
+    stream.handle().wait_range(0..len, None).unwrap();
+    assert!(stream.handle().buffered() == std::slice::from_ref(&(0..len)));
+    drop(stream);
+    assert_eq!(place.entries()[0].stored, len);
+    // Without room the window is there again.
+    let place = Place::new(CacheConfig::new().max_bytes(4 << 20));
+    let config = config(&place.open()).read_ahead(ReadAhead::Bytes(1 << 20)).behind(1 << 20);
+    let mut stream = downloader().open_with(&origin.url("/b"), config).unwrap();
+    assert_eq!(read_all(&mut stream).unwrap(), len);
+    let held: u64 = stream.handle().buffered().iter().map(|range| range.end - range.start).sum();
+    assert!(held < 9 << 20, "{held} bytes are held");
+}
+
+#[test]
+fn a_cached_file_is_read_without_waiting_for_the_disk() {
+    let (place, origin) = (place(), serving(fresh));
+    let url = origin.url("/a");
+    assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+    origin.stop_listening();
+    let mut stream = downloader().open_with(&url, config(&place.open())).unwrap();
+    let (mut buf, mut offset) = (vec![0; 10_000], 0);
+    wait_until(|| match stream.try_read(&mut buf).unwrap() {
+        TryRead::Bytes(got) => {
+            assert_pattern(offset, &buf[..got]);
+            offset += got as u64;
+            false
+        }
+        TryRead::End => true,
+        TryRead::Pending(pending) => {
+            assert_eq!(pending, Pending::OnDisk);
+            false
+        }
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(offset, LEN);
 }
 
 #[test]

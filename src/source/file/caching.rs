@@ -63,6 +63,13 @@ impl Shared {
             }
         };
         self.resource.attach(Arc::clone(entry), Box::new(on_failure));
+        self.set_kept(true);
+    }
+
+    /// Notes whether an entry keeps what is fetched.
+    fn set_kept(&self, is_kept: bool) {
+        self.state.lock().limits.set_kept(is_kept);
+        self.request_memory();
     }
 
     /// Takes in the head of an accepted response, before its first byte is stored.
@@ -179,6 +186,7 @@ impl Shared {
         };
         if was_opened_from {
             self.resource.detach();
+            self.set_kept(false);
         }
         // What was downloaded of the old version is removed when the new one is begun.
         if let Backing::Cache(uses) = backing {
@@ -191,12 +199,14 @@ impl Shared {
         if self.backing.is_some() {
             self.state.lock().cached = Cached::Unknown;
             self.resource.detach();
+            self.set_kept(false);
         }
     }
 
     /// Reports that nothing more of the file is stored in its entry.
     fn leave_backing(&self, error: Error) {
         let error = error.with_url(self.url());
+        self.set_kept(false);
         let Some(Backing::Cache(_)) = &self.backing else {
             return log::warn!("the rest of the download goes to a temporary file: {error}");
         };

@@ -23,6 +23,9 @@ pub(crate) struct Limits {
     configured: ReadAhead,
     /// Bytes kept behind a reader; `None` where storage keeps all.
     behind: Option<u64>,
+    /// An entry of the cache keeps what is fetched: there is no window, and memory is not asked for.
+    #[cfg(feature = "cache")]
+    is_kept: bool,
     /// What the budget grants for the window of each reader; `u64::MAX` if it grants all that is wanted.
     granted: u64,
     consumption: Consumption,
@@ -30,14 +33,34 @@ pub(crate) struct Limits {
 
 impl Limits {
     pub(crate) fn new(configured: ReadAhead, behind: Option<u64>) -> Self {
-        let mut limits = Self { configured, behind, granted: u64::MAX, consumption: Consumption::default() };
-        limits.configure(configured);
-        limits
+        Self {
+            configured,
+            behind,
+            #[cfg(feature = "cache")]
+            is_kept: false,
+            granted: u64::MAX,
+            consumption: Consumption::default(),
+        }
+    }
+
+    /// Records whether an entry of the cache keeps what is fetched.
+    #[cfg(feature = "cache")]
+    pub(crate) fn set_kept(&mut self, is_kept: bool) {
+        self.is_kept = is_kept;
+    }
+
+    /// Bytes kept behind a reader, before the budget; `None` where all is kept.
+    fn window(&self) -> Option<u64> {
+        #[cfg(feature = "cache")]
+        if self.is_kept {
+            return None;
+        }
+        self.behind
     }
 
     /// Changes how far ahead may be fetched.
     pub(crate) fn configure(&mut self, read_ahead: ReadAhead) {
-        self.configured = if self.behind.is_some() { prefetch::windowed(read_ahead) } else { read_ahead };
+        self.configured = read_ahead;
     }
 
     /// Records that a reader took bytes.
@@ -54,6 +77,10 @@ impl Limits {
 
     /// What the readers would like to hold, if the budget grants it.
     pub(crate) fn wanted<'a>(&self, readers: impl Iterator<Item = &'a ReaderView>, len: Option<u64>) -> u64 {
+        if self.window().is_none() {
+            // Nothing of it lies in memory.
+            return OPENING;
+        }
         let (behind, ahead) = (self.behind.unwrap_or(0), self.within_a_minute());
         let window = |reader: &ReaderView| {
             let left = len.map_or(u64::MAX, |len| len.saturating_sub(reader.position));
@@ -65,7 +92,7 @@ impl Limits {
 
     /// What is configured.
     pub(crate) fn configured(&self) -> ReadAhead {
-        self.configured
+        if self.window().is_some() { prefetch::windowed(self.configured) } else { self.configured }
     }
 
     /// How far ahead to fetch.
@@ -75,21 +102,24 @@ impl Limits {
 
     /// How far ahead to keep what was fetched. Not less because the readers are slow: it is there already.
     pub(crate) fn kept(&self) -> ReadAhead {
-        at_most(self.configured, self.granted_ahead())
+        at_most(self.configured(), self.granted_ahead())
     }
 
     /// Bytes kept behind a reader; `None` where storage keeps all.
     pub(crate) fn behind(&self) -> Option<u64> {
-        self.behind.map(|behind| behind.min(self.granted / 4))
+        self.window().map(|behind| behind.min(self.granted / 4))
     }
 
     fn within_a_minute(&self) -> ReadAhead {
         let lasting = self.consumption.bytes_for(LASTS).unwrap_or(u64::MAX);
-        at_most(self.configured, lasting.max(MIN_TARGET))
+        at_most(self.configured(), lasting.max(MIN_TARGET))
     }
 
     fn granted_ahead(&self) -> u64 {
-        (self.granted - self.behind().unwrap_or(0)).max(MIN_GRANTED)
+        match self.behind() {
+            Some(behind) => (self.granted - behind).max(MIN_GRANTED),
+            None => u64::MAX,
+        }
     }
 }
 
