@@ -211,6 +211,31 @@ fn a_server_that_serves_one_connection_at_a_time_is_detected() {
     assert!(origin.log().asked.iter().all(|asked| asked.connection == 0));
 }
 
+#[test]
+fn an_urgent_fetch_gets_the_connection_of_a_prefetch_from_a_server_that_serves_one() {
+    let content = Content::pattern(8_000_000);
+    let origin = Origin::start_single_connection(move |asked| {
+        let answer = Answer::file(asked, &content);
+        if asked.path == "/slow" && asked.again == 0 { answer.stall_after(20_000) } else { answer }
+    });
+    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
+    // The downloader learns what kind of server this is.
+    for file in 0..8 {
+        let mut stream = downloader.open(&origin.url(&format!("/{file}"))).unwrap();
+        stream.read_to_end(&mut Vec::new()).unwrap();
+    }
+    let list = List::default();
+    let peer = downloader.register(list.clone(), Priority::High).unwrap();
+    let (sink, end) = collect(0);
+    list.put(get(&origin, "/slow"), sink);
+    peer.wake(Priority::Low);
+    origin.wait_until("the prefetch", |log| log.asked.iter().any(|asked| asked.path == "/slow"));
+    assert_pattern(0, &read_all(&peer, get(&origin, "/urgent")));
+    let end = end.recv().unwrap();
+    assert!(matches!(end.outcome, Outcome::Done));
+    assert_pattern(0, &end.bytes);
+}
+
 /// As when a server restarts: the idle connection is closed, and the new one breaks.
 #[test]
 fn a_hedged_request_that_finds_no_connection_does_not_change_the_error() {

@@ -99,7 +99,7 @@ impl HttpClient {
 
     /// True if the origin of `request` is known to serve one connection at a time.
     pub(crate) fn is_single_connection(&self, request: &Request) -> bool {
-        self.sender().pool.is_single_connection(request.origin())
+        !self.has_no_network && self.sender().pool.is_single_connection(request.origin())
     }
 
     /// True if `request` may go out with `Authorization`.

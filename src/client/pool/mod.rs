@@ -41,6 +41,8 @@ pub(crate) struct ConnectionPool {
     config: Config,
     /// Number of the current network. Grows with each change; connections that were opened before are not used again.
     network: AtomicU64,
+    /// An origin that serves one connection at a time was found. Spares most requests the lock.
+    has_single_connections: AtomicBool,
     /// Cancelled when the client closes.
     closing: CancelToken,
     /// Token of the dials on the current network. Cancelled when the network changes.
@@ -74,6 +76,7 @@ impl ConnectionPool {
             dialer,
             config,
             network: AtomicU64::new(0),
+            has_single_connections: AtomicBool::new(false),
             dials: Mutex::new(closing.child(CancelReason::Fetch)),
             closing,
         })
@@ -151,12 +154,14 @@ impl ConnectionPool {
 
     /// True if `origin` is known to serve one connection at a time.
     pub(crate) fn is_single_connection(&self, origin: &Origin) -> bool {
-        self.state.lock().idle.is_single_connection(origin)
+        self.has_single_connections.load(Ordering::Relaxed)
+            && self.state.lock().idle.is_single_connection(origin)
     }
 
     /// Records that a new connection to `origin` got no answer while a proven one did.
     pub(crate) fn note_unanswered(&self, origin: &Origin) {
         if self.state.lock().idle.note_unanswered(origin) {
+            self.has_single_connections.store(true, Ordering::Relaxed);
             log::debug!("{} serves one connection at a time", origin.host);
         }
     }

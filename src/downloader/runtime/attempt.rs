@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::core::Core;
 use super::job::{Job, Target};
+use super::message::Message;
 use super::record::BodyMeter;
 use super::transfer::{Step, Transfer};
 use crate::buffer::Buffer;
@@ -63,6 +64,10 @@ pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chu
 /// Sends the request. Blocks until the response head arrives.
 fn send(core: &Arc<Core>, job: &mut Job, token: &CancelToken) -> Result<Box<client::Response>, Error> {
     job.control.arm(token);
+    if core.client.is_single_connection(job.retry_state.request()) {
+        // Before the request: if it is urgent, the origin answers only when no prefetch has a connection.
+        core.post(Message::SingleConnection(job.origin()));
+    }
     let sent = Instant::now();
     let body = job.retry_state.open(core, token, &job.control)?;
     job.control.advance();

@@ -99,8 +99,11 @@ impl Job {
     }
 
     pub(crate) fn fetch_info(&self) -> FetchInfo {
-        let origin = Origin(self.retry_state.request().origin().key());
-        FetchInfo { request: self.record.id, priority: self.control.priority(), origin }
+        FetchInfo { request: self.record.id, priority: self.control.priority(), origin: self.origin() }
+    }
+
+    pub(super) fn origin(&self) -> Origin {
+        Origin(self.retry_state.request().origin().key())
     }
 
     /// Makes an urgent fetch a prefetch if nobody waits for it any more. True if it is a prefetch, or is about to be.

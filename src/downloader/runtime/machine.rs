@@ -12,7 +12,7 @@ use super::message::{Asked, Channel, Message, PeerEntry, Task};
 use crate::cancel::CancelReason;
 use crate::client;
 use crate::downloader::schedule::{
-    Admission, Answer, Assignment, PeerKey, Preemption, Requeued, Schedule, WorkerId,
+    Admission, Answer, Assignment, Origin, PeerKey, Preemption, Requeued, Schedule, WorkerId,
 };
 use crate::types::{Priority, RequestId};
 
@@ -145,11 +145,12 @@ impl Machine {
                 let has_body = job.has_body() && !self.schedule.is_lent(worker);
                 let how = Preemption { has_body, had_share: job.control.had_share() };
                 let requeued = self.schedule.handle_preempted(worker, how, now);
-                if requeued == Requeued::Aborted {
+                if requeued == Requeued::Aborted || self.schedule.is_reserved(job.origin()) {
                     actions.bodies.extend(job.take_body().map(|body| *body));
                 }
                 self.keep(job, requeued != Requeued::Refused, now, actions);
             }
+            Message::SingleConnection(origin) => self.schedule.handle_single_connection(origin),
             Message::Cancelled(request) => {
                 if self.schedule.handle_cancelled(request, now) {
                     self.end(request, actions);
@@ -350,7 +351,21 @@ impl Machine {
         while let Some(worker) = self.schedule.poll_abort(now, claimed, moved) {
             actions.aborts.extend(assigned[worker].as_ref().and_then(Assigned::control).cloned());
         }
+        while let Some(origin) = self.schedule.poll_reserved() {
+            self.close_bodies(origin, actions);
+        }
         self.schedule.poll_preemptions(now)
+    }
+
+    /// Closes the open bodies of the prefetches of an origin that wait.
+    fn close_bodies(&mut self, origin: Origin, actions: &mut Actions) {
+        let is_affected = |job: &Job| job.origin() == origin && job.control.priority() == Priority::Low;
+        for (request, job) in self.jobs.iter_mut().filter(|(_, job)| is_affected(job)) {
+            if let Some(body) = job.take_body() {
+                actions.bodies.push(*body);
+                self.schedule.handle_body_closed(*request);
+            }
+        }
     }
 
     /// True if something is on a worker or waits for one.

@@ -10,7 +10,7 @@ use super::job::Job;
 use super::lend::LentThread;
 use crate::cancel::CancelToken;
 use crate::downloader::peer::Peer;
-use crate::downloader::schedule::{Answer, Fruitless, PeerKey, WorkerId};
+use crate::downloader::schedule::{Answer, Fruitless, Origin, PeerKey, WorkerId};
 use crate::downloader::stats::PeerStats;
 use crate::foreign::Foreign;
 use crate::types::{Priority, RequestId};
@@ -32,6 +32,8 @@ pub(crate) enum Message {
     Retry(WorkerId, Box<Job>, Instant),
     /// The worker's Low fetch makes room for urgent work. True if it was found by `preemptions`.
     Preempted(WorkerId, Box<Job>, bool),
+    /// The origin serves one connection at a time.
+    SingleConnection(Origin),
     Cancelled(RequestId),
     PeerCancelled(PeerKey),
     Prioritised(PeerKey, Priority),

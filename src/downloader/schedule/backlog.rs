@@ -108,7 +108,8 @@ impl Backlog {
         true
     }
 
-    /// Puts a preempted fetch before the rest of its class. A prefetch stays active at its origin, and waits since `since`.
+    /// Puts a preempted fetch before the rest of its class. A prefetch stays active at its origin, and waits since `since`; but if the
+    /// origin is reserved, it is blocked.
     pub(super) fn requeue(
         &mut self,
         peer: PeerKey,
@@ -119,12 +120,15 @@ impl Backlog {
     ) -> Requeued {
         let FetchInfo { request, priority, origin } = fetch_info;
         let is_active = priority == Priority::Low;
-        let Some(state) = self.peers.get_mut(peer) else {
-            if is_active {
-                self.leave_origin(origin, now);
-            }
-            return Requeued::Refused;
-        };
+        if is_active && (self.peers.get(peer).is_none() || self.origins.is_reserved(origin)) {
+            self.leave_origin(origin, now);
+            return match self.block(peer, fetch_info) {
+                false => Requeued::Refused,
+                true if has_body => Requeued::Aborted,
+                true => Requeued::Kept,
+            };
+        }
+        let Some(state) = self.peers.get_mut(peer) else { return Requeued::Refused };
         let at = Location::Queue(self.queues.push_front(&mut state.queues, priority, request, since));
         self.queues.move_to_front(&mut state.queues, priority);
         let keeps_body = has_body && self.bodies.keep(priority);
@@ -147,15 +151,28 @@ impl Backlog {
         let Queued::Fetch(request) = entry.queued else { return Some(Popped::Pull) };
         let waiting = self.waiting.remove(&request)?;
         let Waiting { origin, is_active, has_body, .. } = waiting;
+        if queue == Priority::Low && is_active && self.origins.is_reserved(origin) {
+            self.origins.leave(origin);
+            self.block_again(request, waiting);
+            return Some(Popped::Blocked);
+        }
         if queue == Priority::Low && !is_active && !self.origins.try_enter(origin) {
-            let at = self.block_at(peer, request, origin)?;
-            self.waiting.insert(request, Waiting { at, ..waiting });
+            self.block_again(request, waiting);
             return Some(Popped::Blocked);
         }
         if has_body {
             self.bodies.release();
         }
         Some(Popped::Fetch { request, origin, since: entry.since })
+    }
+
+    /// Closes the body of a fetch that waits.
+    pub(super) fn close_body(&mut self, request: RequestId) {
+        if let Some(waiting) = self.waiting.get_mut(&request) {
+            if std::mem::take(&mut waiting.has_body) {
+                self.bodies.release();
+            }
+        }
     }
 
     /// Drops a fetch. False if it does not wait.
@@ -222,7 +239,27 @@ impl Backlog {
 
     /// Ends the activity of a prefetch at its origin. The one that was blocked longest is queued, before all else of its peer.
     pub(super) fn leave_origin(&mut self, origin: Origin, now: Instant) {
-        let Some(request) = self.origins.leave(origin) else { return };
+        self.origins.leave(origin);
+        self.unblock(origin, now);
+    }
+
+    /// Reserves an origin for urgent work: its prefetches are blocked. Or ends that.
+    pub(super) fn set_reserved(&mut self, origin: Origin, is_reserved: bool, now: Instant) {
+        self.origins.set_reserved(origin, is_reserved);
+        self.unblock(origin, now);
+    }
+
+    pub(super) fn is_reserved(&self, origin: Origin) -> bool {
+        self.origins.is_reserved(origin)
+    }
+
+    fn unblock(&mut self, origin: Origin, now: Instant) {
+        while let Some(request) = self.origins.unblock(origin) {
+            self.queue_unblocked(request, now);
+        }
+    }
+
+    fn queue_unblocked(&mut self, request: RequestId, now: Instant) {
         let Some(waiting) = self.waiting.get_mut(&request) else { return };
         let Some(state) = self.peers.get_mut(waiting.peer) else { return };
         state.elsewhere.remove(&request);
@@ -305,6 +342,12 @@ impl Backlog {
             }
         }
         Some(waiting)
+    }
+
+    fn block_again(&mut self, request: RequestId, waiting: Waiting) {
+        if let Some(at) = self.block_at(waiting.peer, request, waiting.origin) {
+            self.waiting.insert(request, Waiting { at, is_active: false, ..waiting });
+        }
     }
 
     /// Blocks a fetch on its origin. `None` if its peer is gone.

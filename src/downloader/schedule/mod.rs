@@ -21,7 +21,8 @@
 //! before the rest of its class, and keeps its age unless it had a full turn. A peer that was asked may answer with a prefetch out of
 //! its turn; then that is queued.
 //!
-//! Urgent work that finds no worker also goes to a thread that a blocked reader of its peer *lends*. See [`workers`].
+//! Urgent work that finds no worker also goes to a thread that a blocked reader of its peer *lends*. See [`workers`]. An origin that
+//! serves one connection at a time is *reserved* while urgent work of it runs. See [`single_connection`].
 //!
 //! # What holds
 //!
@@ -31,6 +32,7 @@
 //! | urgent work whose reader lends its thread begins at once, and holds no worker | `properties` |
 //! | an aged prefetch begins after a bounded time for each one that is as old | `properties` |
 //! | between two protected turns, waiting urgent work is served | `tests::aging` |
+//! | no prefetch keeps the connection of a reserved origin | `properties` |
 //! | every fetch ends once; nothing of it is left | `properties` |
 //! | no worker is idle beside work that it may run; all limits hold | `properties` |
 //! | a deadline is announced for everything that time alone changes | `properties` |
@@ -39,12 +41,14 @@
 //!
 //! | file | |
 //! |---|---|
+//! | [`backlog`] | all that waits, and where |
 //! | [`queues`], [`rotations`] | what waits for a worker, and in which order |
 //! | [`aging`] | which queued prefetches go first |
 //! | [`pull`] | when a peer is asked for work |
 //! | [`origin_limit`] | prefetches of one origin, and those that are blocked on the limit |
+//! | [`single_connection`] | origins that serve one connection at a time |
 //! | [`workers`] | what runs, what is idle, what is lent |
-//! | [`preemption`] | which running prefetches make room |
+//! | [`preemption`], [`preempted`] | which running prefetches make room, and whose bodies stay open |
 //! | [`throttle`] | when prefetches wait for urgent work to pause |
 //!
 //! Each operation costs O(log n) at most, plus a step for each worker. A peer is looked at only when something about it changes.
@@ -54,6 +58,7 @@ use std::time::Instant;
 use self::backlog::{Backlog, Popped};
 use self::preemption::{Preemptor, missing_workers};
 use self::pull::Pull;
+use self::single_connection::SingleConnections;
 use self::throttle::Throttle;
 use self::workers::{Running, Workers};
 use crate::types::{Priority, RequestId};
@@ -70,6 +75,7 @@ mod properties;
 mod pull;
 mod queues;
 mod rotations;
+mod single_connection;
 #[cfg(test)]
 mod tests;
 mod throttle;
@@ -89,6 +95,9 @@ pub(super) struct Schedule {
     backlog: Backlog,
     workers: Workers,
     preemptor: Preemptor,
+    single_connections: SingleConnections,
+    /// Reserved origins that were not polled yet.
+    newly_reserved: Vec<Origin>,
     throttle: Throttle,
     /// Urgent work that waits goes before aged work. Ends when urgent work is served.
     urgent_is_next: bool,
@@ -119,6 +128,8 @@ impl Schedule {
             backlog: Backlog::new(limits),
             workers: Workers::new(limits),
             preemptor: Preemptor::default(),
+            single_connections: SingleConnections::default(),
+            newly_reserved: Vec::new(),
             throttle: Throttle::new(limits.prefetch_delay),
             urgent_is_next: false,
         }
@@ -192,6 +203,8 @@ impl Schedule {
     /// The fetch on `worker` was preempted. It continues before the rest of its class.
     pub(super) fn handle_preempted(&mut self, worker: WorkerId, how: Preemption, now: Instant) -> Requeued {
         let Some(running) = self.workers.release(worker) else { return Requeued::Refused };
+        // An origin that was reserved for this fetch is not any more.
+        self.update_reserved(now);
         let Some(fetch_info) = running.fetch_info() else { return Requeued::Refused };
         let had_turn = how.had_share || running.had_full_turn(now);
         let since = if had_turn { now } else { running.age };
@@ -215,6 +228,16 @@ impl Schedule {
         }
     }
 
+    /// `origin` serves one connection at a time.
+    pub(super) fn handle_single_connection(&mut self, origin: Origin) {
+        self.single_connections.insert(origin);
+    }
+
+    /// The open body of a fetch that waits was closed.
+    pub(super) fn handle_body_closed(&mut self, request: RequestId) {
+        self.backlog.close_body(request);
+    }
+
     /// Notes whether a blocked reader of `peer` lends its thread.
     pub(super) fn set_lent(&mut self, peer: PeerKey, is_lent: bool) {
         self.backlog.set_lending(peer, is_lent);
@@ -223,6 +246,7 @@ impl Schedule {
     /// The next thing to do, and the worker that does it. Call until it returns `None`.
     pub(super) fn poll_assignment(&mut self, now: Instant) -> Option<(WorkerId, Assignment)> {
         self.backlog.queue_due(now);
+        self.update_reserved(now);
         loop {
             let worker = self.workers.next_idle()?;
             let choice = self.choose(now)?;
@@ -268,7 +292,19 @@ impl Schedule {
         )
     }
 
-    /// A worker whose connection is to be closed, because no running prefetch made room in time. Call until it returns `None`.
+    /// An origin that is reserved for urgent work from now on, because it serves one connection at a time. The caller closes the open
+    /// bodies of its prefetches that wait. Call after [`poll_abort`](Self::poll_abort), until it returns `None`.
+    pub(super) fn poll_reserved(&mut self) -> Option<Origin> {
+        self.newly_reserved.pop()
+    }
+
+    /// True if an origin is reserved for urgent work: none of its prefetches may keep a connection.
+    pub(super) fn is_reserved(&self, origin: Origin) -> bool {
+        self.backlog.is_reserved(origin)
+    }
+
+    /// A worker whose connection is to be closed: it prefetches from a reserved origin, or no running prefetch made room in time.
+    /// Call until it returns `None`.
     /// `claimed` of them are about to make room; `progressed` returns when a worker last progressed.
     pub(super) fn poll_abort<M: Ord>(
         &mut self,
@@ -276,8 +312,14 @@ impl Schedule {
         claimed: usize,
         progressed: impl Fn(WorkerId) -> M,
     ) -> Option<WorkerId> {
+        self.update_reserved(now);
         let urgent = self.backlog.queues().urgent();
-        let worker = self.preemptor.poll_abort(urgent, claimed, &self.workers, now, progressed)?;
+        let prefetching =
+            self.single_connections.reserved().find_map(|origin| self.workers.prefetching(origin));
+        let worker = match prefetching {
+            Some(worker) => worker,
+            None => self.preemptor.poll_abort(urgent, claimed, &self.workers, now, progressed)?,
+        };
         self.workers.set_aborted(worker, now);
         Some(worker)
     }
@@ -329,6 +371,13 @@ impl Schedule {
     pub(super) fn counts(&self) -> Counts {
         let (running, idle) = (self.workers.pool().count(), self.workers.idle());
         Counts { running, idle, ..self.backlog.counts() }
+    }
+
+    fn update_reserved(&mut self, now: Instant) {
+        while let Some((origin, is_reserved)) = self.single_connections.poll_change(&self.workers) {
+            self.backlog.set_reserved(origin, is_reserved, now);
+            self.newly_reserved.extend(Some(origin).filter(|_| is_reserved));
+        }
     }
 
     /// What an idle worker runs next. The [module](self) says why.

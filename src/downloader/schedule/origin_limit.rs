@@ -2,7 +2,7 @@
 //!
 //! A server that gets many requests at once answers each of them slowly, and urgent work may need the same server.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::types::Origin;
 use crate::types::RequestId;
@@ -11,12 +11,14 @@ use crate::types::RequestId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BlockedAt(u64);
 
-/// The origins that have prefetches, and no others.
+/// The origins that have active or blocked prefetches, and no others.
 #[derive(Debug)]
 pub(super) struct OriginLimit {
     /// `max_per_origin`.
     max: usize,
     origins: HashMap<Origin, Active>,
+    /// Origins of which no prefetch may become active.
+    reserved: HashSet<Origin>,
     /// Blocked prefetches of all origins.
     blocked: usize,
     next: u64,
@@ -24,23 +26,24 @@ pub(super) struct OriginLimit {
 
 #[derive(Debug, Default)]
 struct Active {
-    /// Prefetches that run, were preempted, or got the place of one that left. Never 0. More than the limit only after a
-    /// demotion.
+    /// Prefetches that run, were preempted, or got the place of one that left. More than the limit only after a demotion.
     active: usize,
-    /// In the order of their arrival. Empty while `active` is below the limit.
+    /// In the order of their arrival. Empty while one of them may become active.
     blocked: BTreeMap<BlockedAt, RequestId>,
 }
 
 impl OriginLimit {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, origins: HashMap::new(), blocked: 0, next: 0 }
+        Self { max, origins: HashMap::new(), reserved: HashSet::new(), blocked: 0, next: 0 }
     }
 
     /// Makes a prefetch of `origin` active. False if it has to be blocked, because enough others are.
     pub(super) fn try_enter(&mut self, origin: Origin) -> bool {
-        let state = self.origins.entry(origin).or_default();
-        let may_enter = state.active < self.max;
-        state.active += usize::from(may_enter);
+        let active = self.origins.get(&origin).map_or(0, |state| state.active);
+        let may_enter = active < self.max && !self.is_reserved(origin);
+        if may_enter {
+            self.origins.entry(origin).or_default().active += 1;
+        }
         may_enter
     }
 
@@ -49,21 +52,38 @@ impl OriginLimit {
         self.origins.entry(origin).or_default().active += 1;
     }
 
-    /// Ends the activity of a prefetch. Returns the blocked one that gets its place, and is active from now on.
+    /// Ends the activity of a prefetch. Then [`unblock`](Self::unblock) gives its place to another one.
+    pub(super) fn leave(&mut self, origin: Origin) {
+        if let Some(state) = self.origins.get_mut(&origin) {
+            state.active -= 1;
+            self.forget_unused(origin);
+        }
+    }
+
+    /// The prefetch that was blocked longest, if one may become active. It is, from now on. Call until it returns `None`.
     ///
     /// The place is given away here, and not when a worker is free for it: in between, later prefetches would pass those
     /// that are blocked, and if the first of these was cancelled, nothing would unblock the others.
-    #[must_use]
-    pub(super) fn leave(&mut self, origin: Origin) -> Option<RequestId> {
-        let state = self.origins.get_mut(&origin)?;
-        state.active -= 1;
-        let next = if state.active < self.max { state.blocked.pop_first() } else { None };
-        state.active += usize::from(next.is_some());
-        if state.active == 0 {
-            self.origins.remove(&origin);
+    pub(super) fn unblock(&mut self, origin: Origin) -> Option<RequestId> {
+        let is_reserved = self.is_reserved(origin);
+        let state = self.origins.get_mut(&origin).filter(|state| state.active < self.max && !is_reserved)?;
+        let (_, request) = state.blocked.pop_first()?;
+        state.active += 1;
+        self.blocked -= 1;
+        Some(request)
+    }
+
+    /// Reserves an origin for urgent work: no prefetch becomes active. Or ends that.
+    pub(super) fn set_reserved(&mut self, origin: Origin, is_reserved: bool) {
+        if is_reserved {
+            self.reserved.insert(origin);
+        } else {
+            self.reserved.remove(&origin);
         }
-        self.blocked -= usize::from(next.is_some());
-        next.map(|(_, request)| request)
+    }
+
+    pub(super) fn is_reserved(&self, origin: Origin) -> bool {
+        !self.reserved.is_empty() && self.reserved.contains(&origin)
     }
 
     /// Blocks a prefetch that could not [enter](Self::try_enter).
@@ -80,6 +100,13 @@ impl OriginLimit {
         let state = self.origins.get_mut(&origin);
         if state.is_some_and(|state| state.blocked.remove(&at).is_some()) {
             self.blocked -= 1;
+            self.forget_unused(origin);
+        }
+    }
+
+    fn forget_unused(&mut self, origin: Origin) {
+        if self.origins.get(&origin).is_some_and(|state| state.active == 0 && state.blocked.is_empty()) {
+            self.origins.remove(&origin);
         }
     }
 
@@ -104,6 +131,11 @@ mod tests {
         RequestId::new(number).unwrap()
     }
 
+    fn leave(limit: &mut OriginLimit, origin: Origin) -> Option<RequestId> {
+        limit.leave(origin);
+        limit.unblock(origin)
+    }
+
     #[test]
     fn a_place_goes_to_the_blocked_one_that_came_first() {
         let mut limit = OriginLimit::new(1);
@@ -113,11 +145,11 @@ mod tests {
             limit.block(ORIGIN, request(number))
         });
         limit.forget(ORIGIN, places[0]);
-        assert_eq!(limit.blocked(), 2);
-        assert_eq!(limit.leave(ORIGIN), Some(request(3)));
+        assert_eq!((limit.blocked(), limit.unblock(ORIGIN)), (2, None));
+        assert_eq!(leave(&mut limit, ORIGIN), Some(request(3)));
         assert!(!limit.try_enter(ORIGIN));
-        assert_eq!([(); 2].map(|()| limit.leave(ORIGIN)), [Some(request(4)), None]);
-        assert_eq!((limit.leave(Origin(2)), limit.blocked(), limit.is_empty()), (None, 0, true));
+        assert_eq!([(); 2].map(|()| leave(&mut limit, ORIGIN)), [Some(request(4)), None]);
+        assert_eq!((leave(&mut limit, Origin(2)), limit.blocked(), limit.is_empty()), (None, 0, true));
     }
 
     #[test]
@@ -126,6 +158,19 @@ mod tests {
         assert!(limit.try_enter(ORIGIN));
         limit.block(ORIGIN, request(2));
         limit.enter_running(ORIGIN);
-        assert_eq!([(); 2].map(|()| limit.leave(ORIGIN)), [None, Some(request(2))]);
+        assert_eq!([(); 2].map(|()| leave(&mut limit, ORIGIN)), [None, Some(request(2))]);
+    }
+
+    #[test]
+    fn of_a_reserved_origin_no_prefetch_becomes_active() {
+        let mut limit = OriginLimit::new(2);
+        limit.set_reserved(ORIGIN, true);
+        assert!(!limit.try_enter(ORIGIN) && limit.is_empty());
+        for number in 1..=3 {
+            limit.block(ORIGIN, request(number));
+        }
+        assert_eq!(limit.unblock(ORIGIN), None);
+        limit.set_reserved(ORIGIN, false);
+        assert_eq!([(); 3].map(|()| limit.unblock(ORIGIN)), [Some(request(1)), Some(request(2)), None]);
     }
 }

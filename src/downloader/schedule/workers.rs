@@ -155,6 +155,21 @@ impl Workers {
         busy.find(|(_, running)| is_it(running))
     }
 
+    /// True if a worker, of the pool or lent, runs a fetch of this origin and priority.
+    pub(super) fn runs(&self, origin: Origin, priority: Priority) -> bool {
+        let mut busy = self.all.iter().flatten();
+        busy.any(|running| running.priority == priority && running.fetch.is_some_and(|(_, at)| at == origin))
+    }
+
+    /// A worker, of the pool or lent, that runs a prefetch of `origin` whose connection is not being closed.
+    pub(super) fn prefetching(&self, origin: Origin) -> Option<WorkerId> {
+        self.all.iter().position(|running| {
+            running.is_some_and(|running| {
+                running.is_interruptible() && running.fetch.is_some_and(|(_, at)| at == origin)
+            })
+        })
+    }
+
     /// True if a worker that is idle may run a prefetch.
     pub(super) fn has_room(&self) -> bool {
         self.low < self.unreserved

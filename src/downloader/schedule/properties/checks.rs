@@ -92,7 +92,9 @@ impl Sim {
         let backlog = &self.schedule.backlog;
         let mut queued = Vec::new();
         for (request, fetch) in &mut self.fetches {
-            fetch.was_blocked |= backlog.is_blocked(*request);
+            if backlog.is_blocked(*request) {
+                (fetch.was_blocked, fetch.is_preempted) = (true, false);
+            }
             if !backlog.is_queued_prefetch(*request) {
                 continue;
             }
@@ -194,6 +196,25 @@ impl Sim {
         Ok(())
     }
 
+    /// True if the origin serves one connection at a time, and urgent work of it is on a worker.
+    pub(super) fn is_reserved(&self, origin: Origin) -> bool {
+        let is_urgent = |fetch: &SimFetch| fetch.is_running && fetch.priority == Priority::High;
+        origin.0 < self.scenario.single_connections
+            && self.fetches.values().any(|fetch| fetch.origin == origin && is_urgent(fetch))
+    }
+
+    /// No prefetch of a reserved origin has a connection.
+    pub(super) fn check_single_connections(&self) -> Checked {
+        for work in
+            self.workers.iter().flatten().filter(|work| work.priority == Priority::Low && !work.is_aborted)
+        {
+            let fetch = work.request.and_then(|request| self.fetches.get(&request));
+            let is_reserved = fetch.is_some_and(|fetch| self.is_reserved(fetch.origin));
+            prop_assert!(!is_reserved, "a prefetch runs although its origin is reserved");
+        }
+        Ok(())
+    }
+
     /// No worker is idle beside what it may run.
     pub(super) fn check_idle(&self) -> Checked {
         if self.pool().all(|work| work.is_some()) {
@@ -207,6 +228,7 @@ impl Sim {
         }
         for (request, fetch) in self.fetches.iter().filter(|(_, fetch)| !fetch.is_running) {
             let waits = fetch.retry.is_some_and(|at| at > self.now)
+                || self.is_reserved(fetch.origin)
                 || self.active(fetch.origin) >= max_per_origin && !fetch.is_preempted;
             prop_assert!(waits, "{request} waits beside an idle worker");
         }

@@ -12,6 +12,8 @@
 //!   worker has anything but a protected turn, and within [`PROTECTED`] and [`AT_ONCE`] in any case.
 //! - *Urgent work whose reader lends its thread begins at once*, whatever the workers run. It holds no worker. A lent thread runs
 //!   urgent work of its own peer only, is never aborted for other work, and nothing else gets its index before it is back.
+//! - *Urgent work has a single connection for itself.* While urgent work of an origin that serves one connection at a time is on a
+//!   worker, no prefetch of it runs or keeps its body.
 //! - *Prefetches begin.* One that has aged, with `k` others that are as old, begins within `k + 1` times [`PROTECTED`] plus the
 //!   longest urgent turn; so does one that a peer has only announced, for whatever work the peer is woken meanwhile. A turn includes
 //!   the time until the turn before it has made room: [`AT_ONCE`], or, because aged work aborts none, the longest silence of a
@@ -73,6 +75,8 @@ struct Scenario {
     churn_every: u64,
     /// Percentage of answers of peers that are fetches that have ended already.
     dead: u64,
+    /// Origins that serve one connection at a time.
+    single_connections: u64,
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -99,8 +103,11 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
     let dead = prop_oneof![3 => Just(10_u64), 1 => Just(100)];
     let silent = prop_oneof![Just(0_u64), 1..20_u64];
     let churn_every = prop_oneof![Just(0_u64), 10..500_u64];
-    (limits(), any::<u64>(), urgent, prefetch, (silent, stuck, churn_every, dead)).prop_map(
-        |(limits, seed, urgent, prefetch, (silent, stuck, churn_every, dead))| {
+    let single_connections = prop_oneof![2 => Just(0_u64), 1 => 1..4_u64];
+    let trouble = (silent, stuck, churn_every, dead, single_connections);
+    (limits(), any::<u64>(), urgent, prefetch, trouble).prop_map(
+        |(limits, seed, urgent, prefetch, trouble)| {
+            let (silent, stuck, churn_every, dead, single_connections) = trouble;
             let (urgent_every, longest_urgent, lend_every) = urgent;
             let (backlog, prefetch_every, chunks, longest_gap) = prefetch;
             Scenario {
@@ -118,6 +125,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                 stuck,
                 churn_every,
                 dead,
+                single_connections,
             }
         },
     )

@@ -77,6 +77,9 @@ impl Sim {
         for _ in 0..4 {
             sim.register();
         }
+        for origin in 0..sim.scenario.single_connections {
+            sim.schedule.handle_single_connection(Origin(origin));
+        }
         sim.after(Duration::ZERO, Event::Urgent);
         sim.after(Duration::ZERO, Event::Prefetch);
         for (every, event) in
@@ -139,6 +142,7 @@ impl Sim {
             self.decisions += 1;
             self.abort(worker)?;
         }
+        self.close_bodies();
         let preemptions = self.schedule.poll_preemptions(self.now);
         self.decisions += u64::from(preemptions != self.preemptions);
         self.preemptions = preemptions;
@@ -148,6 +152,7 @@ impl Sim {
         self.note()?;
         self.check_limits()?;
         self.check_lent()?;
+        self.check_single_connections()?;
         self.check_idle()
     }
 
@@ -172,6 +177,16 @@ impl Sim {
             }
         }
         Ok(())
+    }
+
+    /// Closes the bodies of the prefetches that wait for a reserved origin.
+    fn close_bodies(&mut self) {
+        let origins: Vec<_> = std::iter::from_fn(|| self.schedule.poll_reserved()).collect();
+        for (request, fetch) in &self.fetches {
+            if origins.contains(&fetch.origin) && fetch.priority == Priority::Low && !fetch.is_running {
+                self.schedule.handle_body_closed(*request);
+            }
+        }
     }
 
     pub(super) fn index(&self, key: PeerKey) -> Result<usize, TestCaseError> {

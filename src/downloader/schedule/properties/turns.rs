@@ -78,6 +78,8 @@ impl Sim {
             prop_assert!(!protected);
             self.urgent_begins(worker)?;
         }
+        let is_reserved = self.is_reserved(self.fetches[&request].origin);
+        prop_assert!(is_urgent || !is_reserved, "a prefetch begins although its origin is reserved");
         prop_assert!(is_urgent || !self.is_lent(worker), "a lent thread runs a prefetch");
         self.serial += 1;
         self.workers[worker] = Some(Work {
@@ -111,11 +113,14 @@ impl Sim {
     }
 
     pub(super) fn abort(&mut self, worker: WorkerId) -> Checked {
-        prop_assert!(!self.is_lent(worker), "a lent thread is aborted");
+        let request = self.workers[worker].and_then(|work| work.request);
+        let origin = request.and_then(|request| self.fetches.get(&request)).map(|fetch| fetch.origin);
+        let is_reserved = origin.is_some_and(|origin| self.is_reserved(origin));
+        prop_assert!(is_reserved || !self.is_lent(worker), "a lent thread is aborted");
         let is_stuck = self.random.chance(self.scenario.stuck);
         let Some(work) = &mut self.workers[worker] else { return fail("an idle worker is aborted") };
         prop_assert!(!work.is_aborted && !work.is_urgent() && work.request.is_some());
-        prop_assert!(!work.is_protected(self.now), "a protected turn is aborted");
+        prop_assert!(is_reserved || !work.is_protected(self.now), "a protected turn is aborted");
         (work.is_aborted, work.is_stuck) = (true, is_stuck);
         let turn = work.turn;
         let after = if is_stuck {

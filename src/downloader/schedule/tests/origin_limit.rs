@@ -84,3 +84,26 @@ fn a_blocked_prefetch_is_not_forgotten_when_the_one_before_it_is_cancelled() {
     assert!(schedule.handle_cancelled(request(2), now));
     assert_eq!(schedule.poll_assignment(now).map(|(_, assignment)| assignment), Some(run(3)));
 }
+
+#[test]
+fn the_connection_of_a_single_connection_origin_goes_to_urgent_work() {
+    let mut schedule = new(3, 0);
+    let peer = schedule.handle_registered(Priority::High);
+    let now = Instant::now();
+    let elsewhere = FetchInfo { origin: Origin(7), ..fetch_info(2, Priority::Low) };
+    for fetch_info in [fetch_info(1, Priority::Low), elsewhere, fetch_info(3, Priority::High)] {
+        schedule.handle_submitted(peer, fetch_info, now);
+    }
+    let assigned: Vec<_> = std::iter::from_fn(|| schedule.poll_assignment(now)).collect();
+    assert_eq!(assigned, [(0, run(3)), (1, run(1)), (2, run(2))]);
+    assert_eq!(schedule.poll_abort(now, 0, |worker| worker), None);
+    schedule.handle_single_connection(Origin(0));
+    assert_eq!(schedule.poll_abort(now, 0, |worker| worker), Some(1));
+    assert_eq!(schedule.poll_abort(now, 0, |worker| worker), None);
+    assert_eq!((schedule.poll_reserved(), schedule.poll_reserved()), (Some(Origin(0)), None));
+    // At a chunk that came before the abort: its body must not stay open.
+    assert_eq!(schedule.handle_preempted(1, AT_CHUNK, now), Requeued::Aborted);
+    assert_eq!((schedule.poll_assignment(now), schedule.counts().blocked), (None, 1));
+    schedule.handle_finished(0, now);
+    assert_eq!(schedule.poll_assignment(now), Some((0, run(1))));
+}
