@@ -8,9 +8,10 @@ use crate::error::{Error, ErrorKind};
 ///
 /// | phase | condition | until |
 /// |---|---|---|
-/// | `Closed` | the stream was dropped or cancelled, or its downloader has stopped | forever |
-/// | `Ended` | the last read returned 0, at the end of the file | a seek elsewhere, or a read |
-/// | `Failed` | the last read failed, unless it was interrupted | the next read, which retries, or a seek |
+/// | `Closed` | the stream was cancelled, or its downloader has stopped | forever |
+/// | `Ended` | the last read returned 0, at the end of the file | a seek elsewhere, or a read; forever if the stream was dropped |
+/// | `Failed` | the last read failed, unless it was interrupted | the next read, which retries, or a seek; forever if the stream was dropped |
+/// | `Closed` | the stream was dropped, and neither `Ended` nor `Failed` applied | forever |
 /// | `Complete` | all of the file is stored | some of it is evicted |
 /// | `Failed` | fetching has failed, nothing is fetched, and no call is blocked | a read or wait restarts fetching |
 /// | `Opening` | no response for the file yet, or no audio from the station yet | the first response |
@@ -19,7 +20,9 @@ use crate::error::{Error, ErrorKind};
 /// | `Fetching` | bytes are requested or arriving | the prefetch target is reached |
 /// | `Idle` | nothing is fetched: the prefetch target is reached, or a radio is paused | the readers continue |
 ///
-/// A radio is never `Ended` or `Complete`. If several streams read one file, `Ended` and the first `Failed` describe
+/// So a player can tell how a track ended, although its decoder has dropped the stream.
+///
+/// A radio is never `Ended` or `Complete`, and is always `Closed` after its drop. If several streams read one file, `Ended` and the first `Failed` describe
 /// the stream whose handle is asked. All other phases describe the file.
 ///
 /// ```no_run
@@ -54,7 +57,7 @@ pub enum Phase {
     /// The last request failed, and is not retried before the next read.
     /// [`StreamHandle::last_error`](crate::StreamHandle::last_error) returns the reason.
     Failed,
-    /// The stream was dropped or cancelled, or its downloader has stopped.
+    /// The stream was cancelled or dropped before its end, or its downloader has stopped.
     Closed,
 }
 
@@ -118,7 +121,7 @@ pub(crate) enum LastRead {
     /// It returned 0 at the end of the file.
     Ended,
     Failed,
-    /// The stream was dropped.
+    /// The stream was dropped while it was open.
     Dropped,
 }
 
@@ -169,9 +172,12 @@ impl Reads {
         is_failure
     }
 
-    /// Records that the stream was dropped.
+    /// Records that the stream was dropped. How its last read ended stays known: decoders drop the stream at the end of a track,
+    /// and only this distinguishes an end from a failure then.
     pub(crate) fn drop_reader(&mut self) {
-        self.last = LastRead::Dropped;
+        if self.last == LastRead::Open {
+            self.last = LastRead::Dropped;
+        }
     }
 }
 
@@ -208,6 +214,20 @@ mod tests {
         assert_eq!(Phase::Fetching.after(LastRead::Failed), Phase::Failed);
         assert_eq!(Phase::Fetching.after(LastRead::Open), Phase::Fetching);
         assert_eq!(Phase::Complete.after(LastRead::Ended), Phase::Ended);
+    }
+
+    #[test]
+    fn the_end_of_the_last_read_outlives_the_stream() {
+        let last_after = |act: fn(&mut Reads)| {
+            let mut reads = Reads::default();
+            act(&mut reads);
+            reads.drop_reader();
+            reads.last()
+        };
+        assert_eq!(last_after(|_| ()), LastRead::Dropped);
+        assert_eq!(last_after(Reads::end), LastRead::Ended);
+        let fail = |reads: &mut Reads| assert!(reads.fail(&Error::new(ErrorKind::TimedOut, "too late")));
+        assert_eq!(last_after(fail), LastRead::Failed);
     }
 
     #[test]

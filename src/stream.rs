@@ -123,7 +123,13 @@ struct Failed {
 
 /// Opens `url` with the process's downloader and default options.
 ///
-/// Blocks until the response headers arrive. Sends one request.
+/// Blocks until the first bytes arrive, or at most for [`read_timeout`](crate::FileConfig::read_timeout), 30 s, without progress.
+/// To cancel it meanwhile, use [`Downloader::open_later`]. Sends a request for the first 256 KiB, and beside it, over a second
+/// connection, one for the last KiB of the file, which many decoders read first.
+///
+/// A host that can't be reached fails at once: [`ErrorKind::HostNotFound`], [`ErrorKind::Refused`],
+/// [`ErrorKind::Unreachable`] and [`ErrorKind::ConnectTimedOut`] are not retried here. Other errors that are
+/// [retryable](Error::is_retryable) are.
 ///
 /// # Errors
 ///
@@ -141,7 +147,7 @@ pub fn open(url: &str) -> Result<Stream, Error> {
 }
 
 impl Downloader {
-    /// Opens `url` with default options. Blocks until the response headers arrive.
+    /// Opens `url` with default options, like [`open`].
     ///
     /// # Errors
     ///
@@ -150,7 +156,7 @@ impl Downloader {
         self.open_with(url, FileConfig::default())
     }
 
-    /// Opens `url`. Blocks until the response headers arrive.
+    /// Opens `url`. Blocks until the first bytes arrive: see [`open`].
     ///
     /// # Errors
     ///
@@ -160,7 +166,8 @@ impl Downloader {
     }
 
     /// Opens `url` like [`open_with`](Self::open_with), but does not block. The first bytes are fetched in the
-    /// background. If that fails, the first read retries, and returns the error if the retry fails too.
+    /// background. If that fails, the first read retries, and returns the error if the retry fails too. Length, seekability
+    /// and media info are unknown before the first bytes: [`StreamHandle::wait_buffered`]`(1, ..)` waits for them.
     ///
     /// # Errors
     ///
@@ -544,7 +551,11 @@ impl StreamHandle {
     /// The current phase of the stream.
     pub fn phase(&self) -> Phase {
         let last = self.cursor.reads.lock().last();
-        self.source().map_or(Phase::Closed, |source| source.phase().after(last))
+        match self.source() {
+            Some(source) => source.phase().after(last),
+            // Dropped: what is left is how the last read ended.
+            None => Phase::Idle.after(last),
+        }
     }
 
     /// The most recent error. The first of these that exists: the error of the last read; the error that stopped

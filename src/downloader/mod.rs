@@ -204,6 +204,20 @@ impl Downloader {
     /// again if its last handle was dropped or it was stopped. It has default options, or those of
     /// [`configure_global`](Self::configure_global).
     ///
+    /// It ends with its last handle, stream and peer, and what was set on it ends too: its connections, its subscriptions,
+    /// [`preconnect`](Self::preconnect), [`set_metered`](Self::set_metered). A player that opens one stream after another
+    /// keeps a handle for as long as it runs:
+    ///
+    /// ```no_run
+    /// # fn play(stream: windway::Stream) {}
+    /// let downloader = windway::Downloader::global()?;
+    /// downloader.set_metered(true);
+    /// for url in ["https://example.com/1.mp3", "https://example.com/2.mp3"] {
+    ///     play(downloader.open(url)?); // the second track uses the connection of the first
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
     /// [`stop`](Self::stop) ends the streams of everybody who shares it, but no stream that is opened later.
     ///
     /// # Errors
