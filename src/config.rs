@@ -32,6 +32,9 @@ use crate::foreign::Foreign;
 use crate::safe_url::SafeUrl;
 use crate::types::Priority;
 
+/// What `ClientConfig::user_agent` is by default.
+pub(crate) const DEFAULT_USER_AGENT: &str = concat!("windway/", env!("CARGO_PKG_VERSION"));
+
 /// Maximum of `max_concurrent`. Each worker is a thread: more concurrent fetches need another design.
 const MAX_WORKERS: usize = 1024;
 
@@ -154,7 +157,7 @@ setters!(ClientConfig {
 impl Default for ClientConfig {
     fn default() -> Self {
         Self {
-            user_agent: concat!("windway/", env!("CARGO_PKG_VERSION")).into(),
+            user_agent: DEFAULT_USER_AGENT.into(),
             default_headers: Vec::new(),
             resolve_timeout: Duration::from_secs(5),
             resolve_cache: Duration::from_secs(60),

@@ -315,6 +315,11 @@ impl<E> Bus<E> {
         Self(Arc::new(Subscribers { count: AtomicUsize::new(0), queues, capacity, lagged }))
     }
 
+    /// True if somebody receives what is published.
+    pub(crate) fn has_subscribers(&self) -> bool {
+        self.0.count.load(Ordering::Acquire) > 0
+    }
+
     /// Subscribes to the events from now on.
     pub(crate) fn subscribe(&self) -> Subscriber<E> {
         let mut queues = self.0.queues.lock();
@@ -345,7 +350,7 @@ impl<E: Clone> Bus<E> {
     #[must_use = "drop this outside of all locks"]
     pub(crate) fn push(&self, event: &E) -> Vec<E> {
         let mut lost = Vec::new();
-        if self.0.count.load(Ordering::Acquire) == 0 {
+        if !self.has_subscribers() {
             return lost;
         }
         for queue in &self.0.queues.lock().open {

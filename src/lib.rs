@@ -94,6 +94,7 @@ mod error;
 pub mod event;
 mod foreign;
 pub mod guide;
+mod id_map;
 pub mod media;
 #[cfg(any(feature = "symphonia", feature = "symphonia-0_5"))]
 mod media_source;

@@ -59,8 +59,9 @@ fn parse_port(text: &str) -> Option<u16> {
 }
 
 fn is_canonical_host(host: &str) -> bool {
-    let is_usual = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-    if host.is_empty() || !host.bytes().all(is_usual) || host.contains("xn--") {
+    let bytes = host.as_bytes();
+    let is_usual = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    if bytes.is_empty() || !bytes.iter().all(is_usual) || bytes.windows(4).any(|label| label == b"xn--") {
         return false;
     }
     // WHATWG URL, "ends in a number": such a host is parsed as an IPv4 address, in one of several notations.
@@ -80,7 +81,9 @@ fn is_canonical_path(path: &str) -> bool {
             b'.' => before[1] != b'/',
             // "%2e" is an escaped dot, which a parser resolves too.
             b'e' | b'E' => before != *b"%2",
-            _ => byte.is_ascii_alphanumeric() || b"/-_~!$&()*+,;=:@%?".contains(&byte),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'-' | b'_' | b'~' | b'!' | b'$' | b'&' => true,
+            b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' | b':' | b'@' | b'%' | b'?' => true,
+            _ => false,
         };
         before = [before[1], byte];
         is_fine

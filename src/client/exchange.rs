@@ -59,8 +59,8 @@ struct Binding {
     pooled: bool,
     /// When a socket was bound last. No byte has arrived on it since, unless `answered`.
     bound_at: Option<Instant>,
-    /// When the request was sent.
-    sent: Option<Instant>,
+    /// The request is being sent, or was.
+    is_sent: bool,
     /// The first byte of the response has arrived.
     answered: bool,
     /// Time from sending the request to the first byte of the response.
@@ -234,14 +234,15 @@ impl Exchange {
 
     /// Records the time at which the request is sent.
     pub(super) fn note_sent(&self) {
-        self.binding.lock().sent = Some(Instant::now());
+        self.binding.lock().is_sent = true;
     }
 
     /// Records the first byte of the response. True the first time.
     pub(super) fn note_answer(&self) -> bool {
         let mut binding = self.binding.lock();
         if !binding.answered {
-            binding.ttfb = binding.sent.map(|sent| sent.elapsed());
+            // A connection is bound to its request right before that is sent.
+            binding.ttfb = binding.bound_at.filter(|_| binding.is_sent).map(|sent| sent.elapsed());
         }
         !std::mem::replace(&mut binding.answered, true)
     }

@@ -30,7 +30,7 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::safe_url::HttpUrl;
 
-/// Sends `request` to `url`, hedged if `hedging` is set. Blocks until a response head arrives, all attempts fail, or a cancel.
+/// Sends `request` to `url` at `now`, hedged if `hedging` is set. Blocks until a response head arrives, all attempts fail, or a cancel.
 pub(super) fn send(
     sender: &Arc<Sender>,
     request: &Request,
@@ -38,12 +38,13 @@ pub(super) fn send(
     cancel: &CancelToken,
     hedging: Option<&Hedging>,
     over: Over,
+    now: Instant,
 ) -> Attempt {
     let exchange = Arc::new(Exchange::to(url.origin(), over));
-    let Some(hedging) = hedging else { return sender.send(request, url, cancel, &exchange) };
-    let hedge = Hedge::new(sender, request, url, cancel, hedging, &exchange);
-    let alarm = sender.alarms.set(hedge.began + hedging.delay / 2, Arc::clone(&hedge) as _);
-    let first = sender.send(request, url, cancel, &exchange);
+    let Some(hedging) = hedging else { return sender.send(request, url, cancel, &exchange, now) };
+    let hedge = Hedge::new(sender, request, url, cancel, hedging, &exchange, now);
+    let alarm = sender.alarms.set(now + hedging.delay / 2, Arc::clone(&hedge) as _);
+    let first = sender.send(request, url, cancel, &exchange, now);
     let attempt = hedge.end(first, cancel);
     drop(alarm);
     attempt
@@ -75,9 +76,9 @@ struct State {
     running: usize,
     /// The request has its head, or has failed: no hedged request starts or wins any more.
     is_over: bool,
-    winner: Option<Answer>,
+    winner: Option<Box<Answer>>,
     /// A response by which the server refused another connection.
-    refusal: Option<Answer>,
+    refusal: Option<Box<Answer>>,
     failure: Option<(Error, Arc<Exchange>)>,
 }
 
@@ -95,6 +96,7 @@ impl Hedge {
         cancel: &CancelToken,
         hedging: &Hedging,
         first: &Arc<Exchange>,
+        now: Instant,
     ) -> Arc<Self> {
         let state = State {
             policy: HedgePolicy::new(hedging.delay),
@@ -114,7 +116,7 @@ impl Hedge {
             urgency: Arc::clone(&hedging.urgency),
             cancel: cancel.clone(),
             first: Arc::clone(first),
-            began: Instant::now(),
+            began: now,
             state: Mutex::new(state),
             ended: Condvar::new(),
         })
@@ -155,7 +157,7 @@ impl Hedge {
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());
         let spawned = named.spawn(move || {
-            let attempt = hedge.sender.send(&hedge.request, &hedge.url, &token, &own);
+            let attempt = hedge.sender.send(&hedge.request, &hedge.url, &token, &own, Instant::now());
             hedge.end_hedged(&own, attempt);
         });
         match spawned {

@@ -164,9 +164,9 @@ impl Opener {
         url: &HttpUrl,
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Box<Answer>, Error> {
         let began = Instant::now();
-        let first = hedge::send(&self.sender, request, url, cancel, hedging, request.over);
+        let first = hedge::send(&self.sender, request, url, cancel, hedging, request.over, began);
         let is_stale = match &first {
             Err((error, exchange)) => exchange.was_stale(error),
             // RFC 9110, section 15.5.9: a server sends 408 when it closes an idle connection. It sent this one before the
@@ -182,8 +182,9 @@ impl Opener {
         // The other idle connections of this origin may be closed as well.
         self.sender.pool.forget(url.origin());
         let lost = began.elapsed();
-        let again = hedge::send(&self.sender, request, url, cancel, hedging, Over::New);
-        again.map(|answer| Answer { lost: answer.lost + lost, ..answer }).map_err(|(error, _)| error)
+        let again = hedge::send(&self.sender, request, url, cancel, hedging, Over::New, Instant::now());
+        let again = again.map_err(|(error, _)| error)?;
+        Ok(Box::new(Answer { lost: again.lost + lost, ..*again }))
     }
 
     /// Checks a response against its request. `None` if it does not show whether it is the requested range or the whole
@@ -192,7 +193,7 @@ impl Opener {
         &self,
         request: &Request,
         url: &HttpUrl,
-        mut answer: Answer,
+        mut answer: Box<Answer>,
     ) -> Result<Option<Box<Response>>, Error> {
         let (status, version) = (answer.response.status(), answer.response.version());
         let accepted = match acceptance::accept(request, status, version, answer.response.headers()) {
@@ -213,7 +214,7 @@ impl Opener {
                 return Err(error);
             }
         };
-        let Answer { response, exchange, on_cancel, .. } = answer;
+        let Answer { response, exchange, on_cancel, .. } = *answer;
         let (parts, body) = response.into_parts();
         let head = accepted.head(request, url, status, parts.headers);
         let (min_rate, window) = self.min_rate;

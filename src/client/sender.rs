@@ -60,19 +60,19 @@ pub(super) struct Answer {
 }
 
 /// Result of one attempt. The exchange of a failed one shows whether its connection was stale.
-pub(super) type Attempt = Result<Answer, (Error, Arc<Exchange>)>;
+pub(super) type Attempt = Result<Box<Answer>, (Error, Arc<Exchange>)>;
 
 impl Sender {
-    /// Sends `request` to `url` as `exchange`. Blocks until a response head arrives, the request fails or is cancelled.
+    /// Sends `request` to `url` as `exchange`, at `now`. Blocks until a response head arrives, the request fails or is cancelled.
     pub(super) fn send(
         &self,
         request: &Request,
         url: &HttpUrl,
         cancel: &CancelToken,
         exchange: &Arc<Exchange>,
+        now: Instant,
     ) -> Attempt {
         let exchange = Arc::clone(exchange);
-        let sent = Instant::now();
         let on_cancel = self.abort_on(cancel, &exchange);
         // `abort_on` runs the hook at once if the token was cancelled before.
         if let Some(cancelled) = exchange.cancelled() {
@@ -86,7 +86,7 @@ impl Sender {
             (_, Some(cancelled)) => Err((cancelled, exchange)),
             (Err(error), None) => Err((describe(error), exchange)),
             (Ok(response), None) if exchange.note_head() => {
-                Ok(Answer { response, exchange, on_cancel, sent, lost: Duration::ZERO })
+                Ok(Box::new(Answer { response, exchange, on_cancel, sent: now, lost: Duration::ZERO }))
             }
             (Ok(_), None) => Err((Error::superseded(), exchange)),
         }

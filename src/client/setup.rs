@@ -15,17 +15,14 @@ use super::request::parse_headers;
 use super::sender::{HEAD_PATIENCE, Sender};
 use super::stats::Counters;
 use super::tls::Tls;
-use crate::config::{Auth, ClientConfig};
+use crate::config::{Auth, ClientConfig, DEFAULT_USER_AGENT};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
 /// Builds the sender. Starts no thread and opens no connection.
 pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
-    let user_agent = HeaderValue::from_str(&config.user_agent).map_err(|_| {
-        let why = "ClientConfig::user_agent has characters that HTTP does not allow";
-        Error::new(ErrorKind::InvalidConfig, why)
-    })?;
+    let user_agent = user_agent(&config.user_agent)?;
     let counters = Arc::new(Counters::default());
     let lookups = Lookups::new(config.resolve_cache, config.resolve_timeout);
     let proxy = proxy(config)?;
@@ -46,6 +43,17 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     let agent = Agent::with_parts(options, Connect(Arc::clone(&pool)), NoAddresses);
     let (headers, auth) = (default_headers(config, user_agent)?, authorizations(config)?);
     Ok(Sender { agent, pool, lookups, counters, alarms: Arc::default(), headers, auth })
+}
+
+fn user_agent(name: &str) -> Result<HeaderValue, Error> {
+    // Each request clones it. The clone of a static value changes no reference count, which the threads would share.
+    if name == DEFAULT_USER_AGENT {
+        return Ok(HeaderValue::from_static(DEFAULT_USER_AGENT));
+    }
+    HeaderValue::from_str(name).map_err(|_| {
+        let why = "ClientConfig::user_agent has characters that HTTP does not allow";
+        Error::new(ErrorKind::InvalidConfig, why)
+    })
 }
 
 /// Header fields of every request. Includes those that ureq would add itself, because ureq would build each value again for

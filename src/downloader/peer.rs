@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -209,8 +209,9 @@ impl PeerHandle {
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token).child(CancelReason::Fetch);
         let all_stats = [Arc::clone(&self.0.stats), Arc::clone(&core.stats)];
         let fetch = fetch.priority(Priority::High);
-        let control = Arc::new(Control::new(core.next_request(), &fetch, all_stats));
-        let mut record = Record::new(Arc::clone(&control));
+        let now = Instant::now();
+        let control = Arc::new(Control::new(core.next_request(), &fetch, all_stats, now));
+        let mut record = Record::new(Arc::clone(&control), now);
         record.publish(Event::Enqueued { request: record.id });
         let mut retry_state = RetryState::new(fetch, core.config.max_retries);
         record.start();
@@ -512,6 +513,9 @@ impl Drop for Pending {
 impl Credits {
     /// Blocks until a credit is free, or `token` is cancelled: the peer's, or that of an epoch of it.
     fn take(self: &Arc<Self>, token: &CancelToken) -> Result<Credit, Error> {
+        if let Some(credit) = self.try_take() {
+            return Ok(credit);
+        }
         let credits = Arc::clone(self);
         let _on_cancel = token.on_cancel(move |_| credits.wake_all());
         let mut left = self.left.lock();

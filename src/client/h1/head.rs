@@ -11,16 +11,16 @@ pub(crate) struct Extent {
 
 /// The head at the beginning of `bytes`. `None` if it is not complete. A single LF ends a line too (RFC 9112, section 2.2).
 pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
-    let mut is_folded = false;
-    for (at, _) in bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-        match bytes[at + 1..] {
-            [b'\n', ..] => return Some(Extent { len: at + 2, is_folded }),
-            [b'\r', b'\n', ..] => return Some(Extent { len: at + 3, is_folded }),
+    let (mut is_folded, mut line) = (false, 0);
+    loop {
+        line += 1 + bytes[line..].iter().position(|byte| *byte == b'\n')?;
+        match bytes[line..] {
+            [b'\n', ..] => return Some(Extent { len: line + 1, is_folded }),
+            [b'\r', b'\n', ..] => return Some(Extent { len: line + 2, is_folded }),
             [b' ' | b'\t', ..] => is_folded = true,
             _ => {}
         }
     }
-    None
 }
 
 /// The status of an HTTP/1 head. `None` if it is not one.

@@ -1,11 +1,12 @@
 //! Idle connections by origin: kept alive after a request, or preconnected. Pure: opens and closes nothing and reads no clock.
 //! Connections that it no longer keeps are returned, so that the caller closes them outside its lock.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::id_map::IdMap;
 use crate::origin::Origin;
 
 /// How many idle connections are kept, and for how long. Connections beyond the limits are kept for [`SURPLUS_AGE`], unless a
@@ -42,7 +43,7 @@ const REFUSED: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct IdleConnections<C> {
     limits: Limits,
-    origins: HashMap<Origin, OriginPool<C>>,
+    origins: IdMap<Origin, OriginPool<C>>,
     /// Number of dials started so far. The id of the last one.
     dials: u64,
 }
@@ -82,7 +83,7 @@ const UNANSWERED: u32 = 2;
 
 impl<C> IdleConnections<C> {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits, origins: HashMap::new(), dials: 0 }
+        Self { limits, origins: IdMap::default(), dials: 0 }
     }
 
     fn origin_pool(&mut self, origin: &Origin, now: Instant) -> &mut OriginPool<C> {

@@ -70,8 +70,9 @@ fn send(core: &Arc<Core>, job: &mut Job, token: &CancelToken) -> Result<Box<clie
     }
     let sent = Instant::now();
     let body = job.retry_state.open(core, token, &job.control)?;
-    job.control.advance();
-    job.record.record_head(sent.elapsed(), &body);
+    let came = Instant::now();
+    job.control.advance_by(1, came);
+    job.record.record_head(came - sent, &body);
     Ok(body)
 }
 

@@ -1,11 +1,12 @@
 //! How windway's threads share the scheduling core: a combiner around a machine.
 //!
 //! **The combiner** (flat combining: Hendler, Incze, Shavit, Tzafrir, SPAA 2010). A thread that has a message for the machine
-//! posts it, and then tries to lock the machine. If no other thread holds the lock, it applies all posted messages, unlocks
-//! the machine, carries out what the machine answered, and *looks for posted messages again*. If another thread holds the
-//! lock, it returns: the holder applies the message. Only a thread that would sleep for the answer anyway waits for the lock.
+//! tries to lock the machine. If no other thread holds the lock, it applies all posted messages and its own, unlocks the
+//! machine, carries out what the machine answered, and *looks for posted messages again*. If another thread holds the lock,
+//! it posts the message, tries the lock once more, and returns if it is still held: the holder applies the message. Only a
+//! thread that would sleep for the answer anyway waits for the lock.
 //!
-//! No message is left unapplied. A thread that finds the machine locked had posted its message before it tried the lock. The
+//! No message is left unapplied. A thread that returns had posted its message before it found the machine locked. The
 //! holder looks for messages after it has unlocked the machine. Both look under the lock of the messages. Either the holder is
 //! second, and sees the message; or the poster is second, and then the machine was unlocked before it tried.
 //!
@@ -36,11 +37,24 @@ impl<M, F> Combiner<M, F> {
         Self { posted: Mutex::default(), combined: Mutex::new(Combined { machine, inbox: Vec::new() }) }
     }
 
-    /// Posts `message`, and applies messages until none is left or another thread holds the machine. Does not block.
+    /// Has `message` applied, by this thread or by the one that holds the machine. Then applies messages until none is left or
+    /// another thread holds the machine. Does not block.
     ///
     /// `step` runs with the machine locked: it must be short, and call no user code. `act` runs without the lock.
-    pub(crate) fn post<A>(&self, message: F, step: impl FnMut(&mut M, &mut Vec<F>) -> A, act: impl FnMut(A)) {
-        self.posted.lock().push(message);
+    pub(crate) fn post<A>(
+        &self,
+        message: F,
+        mut step: impl FnMut(&mut M, &mut Vec<F>) -> A,
+        mut act: impl FnMut(A),
+    ) {
+        match self.combined.try_lock() {
+            Some(mut combined) => {
+                let answer = self.apply_messages(&mut combined, Some(message), &mut step);
+                drop(combined);
+                answer.into_iter().for_each(&mut act);
+            }
+            None => self.posted.lock().push(message),
+        }
         self.combine(step, act);
     }
 
@@ -53,10 +67,9 @@ impl<M, F> Combiner<M, F> {
         mut act: impl FnMut(A),
     ) {
         let answer = {
+            // Not posted before the lock, or the thread that holds it would apply this message.
             let mut combined = self.combined.lock();
-            // Not before the lock, or the thread that holds it would apply this message.
-            self.posted.lock().push(message);
-            self.apply_messages(&mut combined, &mut step)
+            self.apply_messages(&mut combined, Some(message), &mut step)
         };
         answer.into_iter().for_each(&mut act);
         self.combine(step, act);
@@ -78,20 +91,23 @@ impl<M, F> Combiner<M, F> {
     fn combine<A>(&self, mut step: impl FnMut(&mut M, &mut Vec<F>) -> A, mut act: impl FnMut(A)) {
         while !self.posted.lock().is_empty() {
             let Some(mut combined) = self.combined.try_lock() else { return };
-            let answer = self.apply_messages(&mut combined, &mut step);
+            let answer = self.apply_messages(&mut combined, None, &mut step);
             drop(combined);
             answer.into_iter().for_each(&mut act);
         }
     }
 
-    /// Applies the posted messages. `None` if there are none.
+    /// Applies the posted messages and then `own`. `None` if there is nothing to apply.
     fn apply_messages<A>(
         &self,
         combined: &mut Combined<M, F>,
+        own: Option<F>,
         step: &mut impl FnMut(&mut M, &mut Vec<F>) -> A,
     ) -> Option<A> {
         let Combined { machine, inbox } = combined;
         mem::swap(&mut *self.posted.lock(), inbox);
+        // Last, because this thread may have posted some of the others before.
+        inbox.extend(own);
         if inbox.is_empty() {
             return None;
         }

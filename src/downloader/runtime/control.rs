@@ -43,13 +43,19 @@ struct ControlState {
 }
 
 impl Control {
-    pub(crate) fn new(request: RequestId, fetch: &Fetch, all_stats: [Arc<PeerStats>; 2]) -> Self {
+    /// Of a fetch that is accepted at `now`.
+    pub(crate) fn new(
+        request: RequestId,
+        fetch: &Fetch,
+        all_stats: [Arc<PeerStats>; 2],
+        now: Instant,
+    ) -> Self {
         let state = ControlState {
             turn: Turn::new(fetch.priority),
             attempt: None,
             aborted: false,
             stalled: false,
-            moved: Instant::now(),
+            moved: now,
             started: false,
             ended: false,
         };
@@ -58,9 +64,8 @@ impl Control {
     }
 
     /// A turn on a worker begins.
-    pub(crate) fn begin(&self, protected: bool) {
+    pub(crate) fn begin(&self, protected: bool, now: Instant) {
         let mut state = self.state.lock();
-        let now = Instant::now();
         state.aborted = false;
         state.stalled = false;
         state.turn.begin(protected, self.progress.load(Ordering::Relaxed), now);
@@ -101,6 +106,12 @@ impl Control {
         let lost = self.all_stats.each_ref().map(|stats| stats.bus.push(&event));
         drop(state);
         drop(lost);
+    }
+
+    /// True if its events have a subscriber, or may be logged.
+    pub(super) fn is_observed(&self) -> bool {
+        log::max_level() > log::LevelFilter::Off
+            || self.all_stats.iter().any(|stats| stats.bus.has_subscribers())
     }
 
     /// Publishes an event of the fetch, and logs it.
@@ -185,13 +196,9 @@ impl Control {
         self.state.lock().moved = Instant::now();
     }
 
-    pub(super) fn advance(&self) {
-        self.advance_by(1);
-    }
-
-    pub(crate) fn advance_by(&self, steps: u64) {
+    pub(crate) fn advance_by(&self, steps: u64, now: Instant) {
         self.progress.fetch_add(steps, Ordering::Relaxed);
-        self.state.lock().moved = Instant::now();
+        self.state.lock().moved = now;
     }
 
     /// True if urgent work may preempt it.

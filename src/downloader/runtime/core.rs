@@ -1,7 +1,7 @@
 //! What all threads of a downloader share: the machine behind its combiner, and what wakes each thread. Carries out what the
 //! machine answers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -24,6 +24,7 @@ use crate::downloader::origins::Origins;
 use crate::downloader::schedule::{Counts, Limits, PeerKey, Schedule, WorkerId};
 use crate::downloader::stats::PeerStats;
 use crate::foreign::in_callback;
+use crate::id_map::IdMap;
 use crate::types::{Priority, RequestId};
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
@@ -74,13 +75,13 @@ impl Core {
                     max_preempted: config.effective_max_preempted(),
                 }),
                 assigned: (0..workers).map(|_| None).collect(),
-                early: HashMap::new(),
-                lent: HashMap::new(),
+                early: IdMap::default(),
+                lent: IdMap::default(),
                 slow: VecDeque::new(),
                 slow_limit: 64,
                 watched: false,
-                peers: HashMap::new(),
-                jobs: HashMap::new(),
+                peers: IdMap::default(),
+                jobs: IdMap::default(),
                 alarm: None,
                 stopped: false,
                 workers_left: workers,

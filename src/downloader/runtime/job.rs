@@ -81,8 +81,9 @@ impl Job {
                 core.post(Message::Cancelled(id));
             }
         });
-        let control = Arc::new(Control::new(id, &fetch, [Arc::clone(stats), Arc::clone(&core.stats)]));
-        let record = Record::new(Arc::clone(&control));
+        let (now, all_stats) = (Instant::now(), [Arc::clone(stats), Arc::clone(&core.stats)]);
+        let control = Arc::new(Control::new(id, &fetch, all_stats, now));
+        let record = Record::new(Arc::clone(&control), now);
         record.publish(Event::Enqueued { request: id });
         Self {
             handoff: fetch.handoff.clone(),

@@ -1,7 +1,7 @@
 //! The state that all threads share: the [`Schedule`], the jobs that wait in it, and what each worker has. Applies messages, and
 //! returns [`Actions`] for its caller to carry out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -14,21 +14,22 @@ use crate::client;
 use crate::downloader::schedule::{
     Admission, Answer, Assignment, Origin, PeerKey, Preemption, Requeued, Schedule, WorkerId,
 };
+use crate::id_map::IdMap;
 use crate::types::{Priority, RequestId};
 
 /// The state behind the combiner: the schedule, and the jobs and threads that its ids stand for.
 pub(crate) struct Machine {
     pub(super) schedule: Schedule,
-    pub(super) peers: HashMap<PeerKey, (Arc<PeerEntry>, Arc<Channel>)>,
+    pub(super) peers: IdMap<PeerKey, (Arc<PeerEntry>, Arc<Channel>)>,
     /// The jobs that wait: exactly those that wait in the schedule.
-    pub(super) jobs: HashMap<RequestId, Box<Job>>,
+    pub(super) jobs: IdMap<RequestId, Box<Job>>,
     /// What each worker runs. `None` if it is idle.
     pub(super) assigned: Vec<Option<Assigned>>,
     /// The threads without a task that blocked readers of a peer lend. Some of the readers may have continued.
-    pub(super) lent: HashMap<PeerKey, Vec<Weak<LentThread>>>,
+    pub(super) lent: IdMap<PeerKey, Vec<Weak<LentThread>>>,
     /// Priorities that were set for unknown fetches. One of these may be a fetch that a peer is about to give: its sink and the
     /// subscribers know its id before the machine does. Empty while no peer is being asked.
-    pub(super) early: HashMap<RequestId, Priority>,
+    pub(super) early: IdMap<RequestId, Priority>,
     /// When each fetch that has started is reported as slow, in the order of the times. The first one had not ended when the
     /// last message was applied.
     /// Weak: a strong reference would keep the peer's subscribers waiting for events after its last fetch.
@@ -192,7 +193,7 @@ impl Machine {
         match self.schedule.handle_answered(worker, Answer::Fetch { fetch_info: job.fetch_info(), more }, now)
         {
             Admission::Run { protected } => {
-                job.control.begin(protected);
+                job.control.begin(protected, now);
                 self.set_running(worker, &job, now);
                 actions.tasks.push((worker, Task::Run(job)));
             }
@@ -388,7 +389,7 @@ impl Machine {
         match assignment {
             Assignment::Run { request, protected } => {
                 let job = self.jobs.remove(&request)?;
-                job.control.begin(protected);
+                job.control.begin(protected, now);
                 self.set_running(worker, &job, now);
                 Some(Task::Run(job))
             }

@@ -21,8 +21,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn new(control: Arc<Control>) -> Self {
-        Self { id: control.request, received: 0, enqueued: Instant::now(), started: None, control }
+    /// Of a fetch that is accepted at `now`.
+    pub(crate) fn new(control: Arc<Control>, now: Instant) -> Self {
+        Self { id: control.request, received: 0, enqueued: now, started: None, control }
     }
 
     pub(crate) fn publish(&self, event: Event) {
@@ -61,6 +62,9 @@ impl Record {
         // own hooks that are user code.
         drop(attempt);
         self.control.all_stats.iter().for_each(|stats| stats.record_end(result));
+        if !self.control.is_observed() {
+            return;
+        }
         let (request, bytes) = (self.id, self.received);
         self.publish(match result {
             Ok(()) => {

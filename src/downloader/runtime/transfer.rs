@@ -71,7 +71,7 @@ impl Transfer {
             self.job.retry_state.check_end(at)?;
             return Ok(Step::Eof);
         }
-        self.job.control.advance_by(got as u64);
+        self.job.control.advance_by(got as u64, Instant::now());
         let (offset, new) = self.job.retry_state.take(at, &self.chunk[..got])?;
         let new_bytes = new.len();
         match new_bytes {
@@ -102,7 +102,7 @@ impl Transfer {
             sink.head(body.head())?;
         }
         retry_state.go_on(&self.core, &mut body, control)?;
-        control.advance_by(1);
+        control.advance_by(1, Instant::now());
         self.body = body;
         Ok(Step::Moved)
     }

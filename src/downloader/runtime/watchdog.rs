@@ -79,7 +79,7 @@ mod tests {
         let events = downloader.subscribe();
         let all_stats = [Arc::clone(&core.stats), Arc::clone(&core.stats)];
         let fetch = Fetch::get("http://host/a").unwrap();
-        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), &fetch, all_stats));
+        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), &fetch, all_stats, Instant::now()));
         let now = control.moved() + LONG;
         happen(&control);
         report(core, Stall::Worker(0, LONG), &[Some(Assigned::Fetch(Arc::clone(&control)))], now);
@@ -97,12 +97,12 @@ mod tests {
 
     #[test]
     fn nothing_is_reported_after_the_end() {
-        let events = reported_after(|control| Record::new(Arc::clone(control)).end(&Ok(())));
+        let events = reported_after(|control| Record::new(Arc::clone(control), Instant::now()).end(&Ok(())));
         assert!(events.last().is_some_and(Event::is_end) && !has_hang(&events), "{events:?}");
     }
 
     #[test]
     fn a_fetch_that_has_progressed_since_it_was_observed_is_not_reported() {
-        assert!(!has_hang(&reported_after(|control| control.advance_by(1))));
+        assert!(!has_hang(&reported_after(|control| control.advance_by(1, Instant::now()))));
     }
 }
