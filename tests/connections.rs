@@ -121,6 +121,30 @@ fn a_long_body_that_falls_silent_or_breaks_ends_with_a_typed_error() {
 }
 
 #[test]
+fn a_short_body_that_came_with_its_head_holds_no_connection() {
+    const WORKERS: usize = 2;
+    let origin = Origin::serving(Content::pattern(1000));
+    let downloader = downloader(|config| config.max_concurrent = WORKERS);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let responses: Vec<_> = peer.batch((0..20).map(|_| get(&origin, "/a")).collect()).collect();
+    assert!(origin.log().connections <= WORKERS, "{}", origin.log().connections);
+    for response in responses {
+        let mut response = response.unwrap();
+        assert_eq!(response.head().body_len(), Some(1000));
+        let (mut body, mut part) = (Vec::new(), [0; 300]);
+        loop {
+            match response.read_chunk(&mut part).unwrap() {
+                0 => break,
+                got => body.extend_from_slice(&part[..got]),
+            }
+        }
+        assert_eq!(body.len(), 1000);
+        assert_pattern(0, &body);
+    }
+    assert_eq!(downloader.stats().open_bodies, 0);
+}
+
+#[test]
 fn a_dead_preconnected_connection_is_replaced_without_an_error() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.max_retries = 0);

@@ -1,5 +1,6 @@
 //! Response bodies, independent of the protocol that carries them. Their reader does not know about sockets.
 
+use std::io::{self, Read};
 use std::time::Duration;
 
 use super::h1::body::H1Body;
@@ -13,6 +14,8 @@ pub(crate) const BRIEF: Duration = Duration::from_millis(1);
 #[expect(clippy::large_enum_variant, reason = "each response has one body, and is boxed")]
 pub(super) enum Body {
     Http1(H1Body),
+    /// All bytes, which came along with the head, and where the next read begins. Their connection serves others.
+    Arrived(io::Cursor<Vec<u8>>),
     /// Complete, or without content. Holds no connection.
     Closed,
 }
@@ -22,6 +25,8 @@ impl Body {
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         match self {
             Self::Http1(body) => body.read(buf),
+            // A read from memory does not fail.
+            Self::Arrived(bytes) => Ok(bytes.read(buf).unwrap_or(0)),
             Self::Closed => Ok(0),
         }
     }
@@ -31,15 +36,27 @@ impl Body {
     pub(super) fn read_briefly(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
         match self {
             Self::Http1(body) => body.read_briefly(buf, BRIEF),
-            Self::Closed => Ok(Some(0)),
+            Self::Arrived(_) | Self::Closed => self.read(buf).map(Some),
         }
+    }
+
+    /// Takes the `len` bytes that it has out of the connection, which then serves other requests, if they came along with the
+    /// head. Does not block.
+    pub(super) fn take_arrived(&mut self, len: usize) -> Result<(), Error> {
+        let Self::Http1(body) = self else { return Ok(()) };
+        if body.has_arrived(len) {
+            let bytes = body.read_arrived(len)?;
+            self.finish();
+            *self = Self::Arrived(io::Cursor::new(bytes));
+        }
+        Ok(())
     }
 
     /// True if the next read can be brief.
     pub(super) fn can_be_brief(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_direct(),
-            Self::Closed => false,
+            Self::Arrived(_) | Self::Closed => false,
         }
     }
 
@@ -47,7 +64,7 @@ impl Body {
     pub(super) fn finish(&mut self) {
         match std::mem::replace(self, Self::Closed) {
             Self::Http1(body) => body.finish(),
-            Self::Closed => {}
+            Self::Arrived(_) | Self::Closed => {}
         }
     }
 }

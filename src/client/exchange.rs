@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ use crate::origin::Origin;
 pub(super) struct Exchange {
     binding: Mutex<Binding>,
     pub(super) over: Over,
+    /// Bytes of body that came along with the head.
+    behind_head: AtomicUsize,
     /// Origin of the request. `None` for a preconnect.
     pub(super) origin: Option<Origin>,
     /// The TCP connection while the reader of the body borrows it.
@@ -245,6 +248,16 @@ impl Exchange {
             binding.ttfb = binding.bound_at.filter(|_| binding.is_sent).map(|sent| sent.elapsed());
         }
         !std::mem::replace(&mut binding.answered, true)
+    }
+
+    /// Notes how many bytes of body came along with the head.
+    pub(super) fn note_behind_head(&self, bytes: usize) {
+        self.behind_head.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of body that came along with the head.
+    pub(super) fn behind_head(&self) -> usize {
+        self.behind_head.load(Ordering::Relaxed)
     }
 
     /// Time from sending the request to the first byte of the response.

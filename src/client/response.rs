@@ -116,6 +116,15 @@ impl Response {
         self.token = Some(token);
     }
 
+    /// Takes a short body out of its connection, which then serves other requests, if all of it came along with the head. Does
+    /// not block.
+    pub(crate) fn take_arrived(&mut self) -> Result<(), Error> {
+        match self.left.filter(|left| *left <= SHORT) {
+            Some(left) => self.body.take_arrived(left as usize),
+            None => Ok(()),
+        }
+    }
+
     /// True if silences of the body are worth watching. Most shorter bodies arrive together with their heads.
     pub(crate) fn is_long(&self) -> bool {
         self.head.body_len().is_some_and(|len| len > SHORT)

@@ -51,16 +51,24 @@ impl Batch {
         batch
     }
 
-    /// Sends as many fetches as the limits allow now.
+    /// Sends as many fetches as the limits allow now, if that is more than a few.
     fn send_ahead(&mut self) {
         let most = self.peer.capacity();
+        // Several at a time: a message to the machine for each of them would hold up the workers, which take turns with it.
+        let enough = self.peer.workers().max(most - most / 4);
+        if self.left.len() == 0 || self.pending.len() > enough {
+            return;
+        }
+        let before = self.pending.len();
         let unanswered = self.pending.iter().flatten().filter(|pending| !pending.is_answered()).count();
-        let mut room = self.peer.bodies().room().saturating_sub(unanswered);
-        while room > 0 && self.pending.len() < most && self.left.len() > 0 {
-            let Some(credit) = self.peer.try_credit() else { return };
-            let Some(fetch) = self.left.next() else { return };
-            self.pending.push_back(self.peer.send(fetch, credit));
-            room -= 1;
+        let room = self.peer.bodies().room().saturating_sub(unanswered);
+        for _ in 0..room.min(most - before) {
+            let Some(credit) = self.peer.try_credit() else { break };
+            let Some(fetch) = self.left.next() else { break };
+            self.pending.push_back(self.peer.enqueue(fetch, credit));
+        }
+        if self.pending.len() > before {
+            self.peer.announce();
         }
     }
 

@@ -250,6 +250,11 @@ impl PeerHandle {
         self.core().config.peer_capacity
     }
 
+    /// Number of workers, which is how many fetches may run at once.
+    pub(super) fn workers(&self) -> usize {
+        self.core().config.max_concurrent
+    }
+
     pub(super) fn bodies(&self) -> &Arc<OpenBodies> {
         &self.core().bodies
     }
@@ -258,16 +263,19 @@ impl PeerHandle {
         self.0.credits.try_take()
     }
 
-    /// Sends a fetch of a batch, for which there is room.
-    pub(super) fn send(&self, fetch: Fetch, credit: Credit) -> Result<Pending, Error> {
+    /// Puts a fetch of a batch, for which there is room, into the peer's channel. To be [announced](Self::announce).
+    pub(super) fn enqueue(&self, fetch: Fetch, credit: Credit) -> Result<Pending, Error> {
         self.check(&fetch)?;
         fetch.check_not_held()?;
-        let (pending, _) = self.submit(fetch, credit, WithoutRoom::Open);
-        self.core().post(Message::Submitted(self.0.key));
-        Ok(pending)
+        Ok(self.submit(fetch, credit, WithoutRoom::Open).0)
     }
 
-    /// As [`send`](Self::send), but blocks until there is room, or the fetch is cancelled. `stuck` is that of
+    /// Tells the machine that there are fetches in the peer's channel.
+    pub(super) fn announce(&self) {
+        self.core().post(Message::Submitted(self.0.key));
+    }
+
+    /// Sends a fetch of a batch. Blocks until there is room, or the fetch is cancelled. `stuck` is that of
     /// [`OpenBodies::await_room`].
     pub(super) fn send_patiently(
         &self,
@@ -279,7 +287,9 @@ impl PeerHandle {
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token);
         self.bodies().await_room(token, stuck).map_err(|error| error.with_url(&url))?;
         let credit = self.0.credits.take(token).map_err(|error| error.with_url(&url))?;
-        self.send(fetch, credit)
+        let pending = self.enqueue(fetch, credit)?;
+        self.announce();
+        Ok(pending)
     }
 
     /// Fails if `fetch` can't be sent, or if this thread must not wait for it.

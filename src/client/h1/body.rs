@@ -84,6 +84,19 @@ impl H1Body {
         }
     }
 
+    /// True if a body of `len` bytes, of which none was read, came along with its head.
+    pub(crate) fn has_arrived(&self, len: usize) -> bool {
+        self.framing.by_length && self.exchange.behind_head() >= len
+    }
+
+    /// Reads a body of `len` bytes that [has arrived](Self::has_arrived). Fewer come if the connection broke.
+    pub(crate) fn read_arrived(&mut self, len: usize) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::with_capacity(len);
+        let read = (&mut self.reader).take(len as u64).read_to_end(&mut bytes);
+        read.map_err(|error| describe(ureq::Error::from(error)))?;
+        Ok(bytes)
+    }
+
     /// True if the next read is a direct one from the socket, whose time limit can be changed.
     pub(crate) fn is_direct(&self) -> bool {
         self.direct.is_some()

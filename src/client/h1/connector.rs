@@ -233,6 +233,9 @@ impl Transport for BoundConnection {
                 Ok(received)
             }),
         };
+        if let Some(exchange) = exchange.as_ref().filter(|_| silence.is_none()) {
+            exchange.note_behind_head(translator.behind_head());
+        }
         self.explain(result)
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct HeadTranslator {
     is_due: bool,
     /// Rest of the translated input that did not fit into the buffer yet.
     translated: Vec<u8>,
+    /// Bytes that have come behind the head, if it passed as it is.
+    behind_head: usize,
 }
 
 /// What the first bytes of a response are.
@@ -47,6 +49,11 @@ impl HeadTranslator {
     /// Records that a request was sent, so a response head follows.
     pub(crate) fn expect(&mut self) {
         self.is_due = true;
+    }
+
+    /// Bytes that had come behind the head when it was complete.
+    pub(crate) fn behind_head(&self) -> usize {
+        self.behind_head
     }
 
     /// True if the response head was classified and all translated bytes were delivered.
@@ -94,6 +101,7 @@ impl HeadTranslator {
                 HeadKind::Http(extent) => {
                     let len = extent.len;
                     let Some(converted) = convert(&buffers.input()[..len], extent.is_folded) else {
+                        self.behind_head = buffers.input().len() - len;
                         // The head is complete: if the connection has ended after it, the next read returns the end again.
                         received = true;
                         break;

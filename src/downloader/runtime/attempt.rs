@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::core::Core;
 use super::job::{Job, Target};
 use super::message::Message;
+use super::own_thread::on_own_thread;
 use super::record::BodyMeter;
 use super::transfer::{Step, Transfer};
 use crate::buffer::Buffer;
@@ -43,7 +44,14 @@ pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chu
         Ok(body) => body,
         Err(error) => return ended(job, Err(error)),
     };
-    match accept_head(core, &mut job, &body) {
+    let accepted = accept_head(core, &mut job, &body).and_then(|open| {
+        // Another thread will read this body, maybe late: its connection serves others meanwhile.
+        if open.is_some() && on_own_thread() {
+            body.take_arrived()?;
+        }
+        Ok(open)
+    });
+    match accepted {
         Ok(Some(open)) => {
             body.keep(token);
             hand_over(core, job, body, open);
