@@ -1,5 +1,5 @@
-//! Reading one large body to its end by `Stream::read`, for each storage, compared with plain ureq and a raw socket. And reading
-//! stored bytes again.
+//! Reading one large body to its end by `Stream::read`, for each storage, compared with plain ureq and a raw socket. The same
+//! body into sinks of the program's own, by a pulled peer. And reading stored bytes again.
 //!
 //! `cargo bench --bench throughput`. The server runs in the same process: its CPU time and memory are in all figures alike.
 
@@ -9,12 +9,14 @@ mod support;
 
 use std::io::{Read, Seek, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use measure::cpu;
 use support::{Content, Origin};
 use windway::config::{ReadAhead, StorageConfig};
-use windway::{Downloader, DownloaderConfig, FileConfig};
+use windway::downloader::{Buffer, Next, Outcome, Peer, Sink};
+use windway::{Downloader, DownloaderConfig, Error, Fetch, FileConfig, Priority};
 
 const LEN: u64 = 512 << 20;
 const CHUNK: usize = 64 * 1024;
@@ -23,10 +25,7 @@ fn main() {
     let origin = Origin::serving(Content::pattern(LEN));
     for _ in 0..2 {
         measure("a raw socket", || raw(&origin));
-        measure("plain ureq", || {
-            let mut response = ureq::get(origin.url("/a")).call().expect("an answer");
-            drain(&mut response.body_mut().as_reader())
-        });
+        measure("plain ureq", || by_ureq(&origin));
         for (name, storage) in [
             ("windway, windowed memory", StorageConfig::Memory),
             ("windway, windowed temporary file", StorageConfig::WindowedTempFile(None)),
@@ -39,7 +38,98 @@ fn main() {
             measure(name, || drain(&mut downloader.open_with(&origin.url("/a"), config).expect("a stream")));
         }
     }
+    sinks(&origin);
     stored(&origin);
+}
+
+fn by_ureq(origin: &Origin) -> u64 {
+    let mut response = ureq::get(origin.url("/a")).call().expect("an answer");
+    drain(&mut response.body_mut().as_reader())
+}
+
+/// Into sinks of the program's own, in turn with ureq; the middle ratio is printed.
+fn sinks(origin: &Origin) {
+    const ROUNDS: usize = 5;
+    let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
+    let url = origin.url("/a");
+    let mut ratios = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        let ureq = measure("plain ureq", || by_ureq(origin));
+        let copied = measure("a sink that copies, 64 KiB at once", || copied(&downloader, &url));
+        let kept = measure("a sink that keeps blocks, and a reader", || kept(&downloader, &url));
+        for (ratios, rate) in ratios.iter_mut().zip([copied, kept]) {
+            ratios.push(rate / ureq);
+        }
+    }
+    let [copied, kept] = ratios.map(|mut ratios| {
+        ratios.sort_by(f64::total_cmp);
+        ratios[ratios.len() / 2]
+    });
+    println!("rate beside plain ureq: a sink that copies {copied:.2}, that keeps blocks {kept:.2}");
+}
+
+/// Fetches one thing into a sink.
+struct Once<S>(Option<(String, S)>);
+
+impl<S: Sink + 'static> Peer for Once<S> {
+    fn next_fetch(&mut self, _: Priority) -> Next {
+        let Some((url, sink)) = self.0.take() else { return Next::Wait };
+        Next::last(Fetch::get(&url).expect("a URL").priority(Priority::High), Box::new(sink))
+    }
+}
+
+/// Copies all bytes into a small buffer of its own, as a program does that hands them to a decoder.
+struct Copies {
+    own: Box<[u8]>,
+    len: u64,
+    end: mpsc::Sender<u64>,
+}
+
+impl Sink for Copies {
+    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+        for part in bytes.chunks(self.own.len()) {
+            self.own[..part.len()].copy_from_slice(part);
+            self.len += std::hint::black_box(&self.own[..part.len()]).len() as u64;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: Outcome) {
+        self.end.send(self.len).expect("a waiter");
+    }
+}
+
+fn copied(downloader: &Downloader, url: &str) -> u64 {
+    let (end, ended) = mpsc::channel();
+    let sink = Copies { own: vec![0; CHUNK].into(), len: 0, end };
+    let peer = downloader.register(Once(Some((url.to_owned(), sink))), Priority::High);
+    let peer = peer.expect("a running downloader");
+    peer.wake(Priority::High);
+    ended.recv().expect("an end")
+}
+
+/// Hands what it gets to a thread that reads it.
+struct Keeps(mpsc::SyncSender<Buffer>);
+
+impl Sink for Keeps {
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.write_block(offset, &mut Buffer::from(bytes.to_vec()))
+    }
+
+    fn write_block(&mut self, _: u64, block: &mut Buffer) -> Result<(), Error> {
+        self.0.send(std::mem::take(block)).expect("a reader");
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: Outcome) {}
+}
+
+fn kept(downloader: &Downloader, url: &str) -> u64 {
+    let (blocks, arrived) = mpsc::sync_channel(16);
+    let peer = downloader.register(Once(Some((url.to_owned(), Keeps(blocks)))), Priority::High);
+    let peer = peer.expect("a running downloader");
+    peer.wake(Priority::High);
+    arrived.iter().map(|block| drain(&mut &block[..])).sum()
 }
 
 /// Reads to the end. Returns the number of bytes.
@@ -65,7 +155,8 @@ fn raw(origin: &Origin) -> u64 {
     LEN
 }
 
-fn measure(name: &str, run: impl FnOnce() -> u64) {
+/// Returns the rate in MB/s.
+fn measure(name: &str, run: impl FnOnce() -> u64) -> f64 {
     reset_peak();
     let before = status("VmRSS:");
     let (began, cpu_before) = (Instant::now(), cpu());
@@ -74,6 +165,7 @@ fn measure(name: &str, run: impl FnOnce() -> u64) {
     let peak = status("VmHWM:").saturating_sub(before) / 1024;
     let rate = LEN as f64 / took.as_secs_f64() / 1e6;
     println!("{name:<36} {rate:>6.0} MB/s  cpu {:>5.2} s  {peak:>4} MiB more at the peak", cpu.as_secs_f64());
+    rate
 }
 
 /// Stored bytes that are read repeatedly.
