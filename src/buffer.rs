@@ -46,9 +46,13 @@ impl Buffer {
     /// A buffer of [`BUFFER`] bytes, with any content.
     pub(crate) fn new() -> Self {
         let free = FREE.lock().pop();
+        free.map_or_else(Self::sparse, |free| Self(Memory::Mapped(free)))
+    }
+
+    /// A buffer of [`BUFFER`] zeros, of which a page becomes resident when it is first written. All pages of a kept buffer are.
+    pub(crate) fn sparse() -> Self {
         // The system may refuse another mapping where the allocator still has memory.
-        let mapped = free.map_or_else(|| MmapMut::map_anon(BUFFER), Ok);
-        Self(mapped.map_or_else(|_| Memory::Heap(vec![0; BUFFER]), Memory::Mapped))
+        Self(MmapMut::map_anon(BUFFER).map_or_else(|_| Memory::Heap(vec![0; BUFFER]), Memory::Mapped))
     }
 }
 

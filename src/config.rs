@@ -350,6 +350,13 @@ pub struct DownloaderConfig {
     /// and the read-ahead) fit, each has its own. Beyond it, streams that are read go before those that are not, and high
     /// priority before low; the others get equal shares and drop what they hold beyond. Each stream keeps its first 256
     /// KiB, the end of its file and the blocks around its reader in any case. Default: 256 MiB.
+    ///
+    /// Outside of it, because what they hold can't be dropped and fetched again:
+    ///
+    /// - [`StorageConfig::WholeMemory`] keeps all of its file, which is what it is chosen for.
+    /// - A [`Radio`](crate::Radio) keeps `behind` and `ahead` bytes of its [`RadioConfig`]: a station sends nothing twice.
+    /// - An HLS stream keeps what its own limits allow, which are a time and a number of bytes: segments of a live playlist
+    ///   are gone after a while, and a minute of audio is 1 MiB or two.
     pub max_buffered: u64,
 }
 

@@ -20,6 +20,11 @@ impl Block {
         Self(RwLock::new(Buffer::new()))
     }
 
+    /// A block of zeros, which takes memory only where it is written.
+    fn sparse() -> Self {
+        Self(RwLock::new(Buffer::sparse()))
+    }
+
     pub(super) fn copy_to(&self, within: u64, buf: &mut [u8]) {
         let at = within as usize;
         buf.copy_from_slice(&self.0.read()[at..at + buf.len()]);
@@ -51,7 +56,11 @@ pub(super) struct MemoryStore {
 
 impl BlockStore for MemoryStore {
     fn entry(&mut self, index: u64) -> Arc<dyn Place> {
-        let block = self.blocks.entry(index).or_insert_with(|| Arc::new(Block::new()));
+        // A block that follows another one is filled soon, most likely. One that stands alone may hold a few bytes only, such
+        // as the last ones of a file.
+        let is_sequel = index.checked_sub(1).is_some_and(|before| self.blocks.contains_key(&before));
+        let new = || Arc::new(if is_sequel { Block::new() } else { Block::sparse() });
+        let block = self.blocks.entry(index).or_insert_with(new);
         Arc::clone(block) as Arc<dyn Place>
     }
 
@@ -74,5 +83,26 @@ impl BlockStore for MemoryStore {
 
     fn is_in_memory(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffer::BUFFER;
+
+    #[test]
+    fn a_block_that_stands_alone_gets_no_buffer_that_was_full_before() {
+        let is_sparse = |store: &mut MemoryStore, index| {
+            // What a closed stream leaves behind for new blocks.
+            let mut used = Buffer::new();
+            used.fill(7);
+            drop(used);
+            let mut content = vec![1; BUFFER];
+            store.entry(index).read(0, &mut content).unwrap();
+            content.iter().all(|byte| *byte == 0)
+        };
+        let mut store = MemoryStore::default();
+        assert!([0, 15, 3].into_iter().all(|index| is_sparse(&mut store, index)));
     }
 }
