@@ -25,6 +25,7 @@ mod policy;
 mod reload;
 mod section;
 mod shared;
+mod start;
 mod state;
 mod timeline;
 

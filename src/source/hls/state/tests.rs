@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::hls::demux::Format;
-use crate::source::hls::playlist::Playlist;
+use crate::error::ErrorKind;
+use crate::media::AudioCodec;
+use crate::source::hls::demux::{Format, Frame, Output};
+use crate::source::hls::playlist::{MediaPlaylist, Playlist};
 
 const SEGMENTS: u64 = 12;
 const FRAMES: u64 = 4;

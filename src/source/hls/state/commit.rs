@@ -1,0 +1,151 @@
+//! From slots to sections: frames get their times and their place in what is read.
+
+use std::time::{Duration, SystemTime};
+
+use super::State;
+use super::slot::{Slot, SlotPhase};
+use crate::media::AudioCodec;
+use crate::source::hls::demux::{Frame, Output, join};
+use crate::source::hls::section::{Discontinuity, SectionBuffer, SectionInfo};
+use crate::source::hls::timeline::{Placement, Timeline};
+
+/// What places the frames of a slot in time.
+#[derive(Clone, Copy, Debug)]
+struct SlotTime {
+    id: u64,
+    start: Duration,
+    discontinuity: u64,
+}
+
+impl State {
+    /// Moves the frames of the first slots into sections.
+    pub(in super::super) fn commit(&mut self) {
+        while let Some(slot) = self.slots.front_mut() {
+            let output = std::mem::take(&mut slot.output);
+            let (phase, duration, end) =
+                (slot.phase, slot.segment.duration, slot.start + slot.segment.duration);
+            if phase == SlotPhase::Skipped {
+                if self.sections.iter().all(|section| section.len() == 0) {
+                    // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
+                    self.reader_time = self.reader_time.max(end);
+                }
+                self.close_section();
+                self.clock.restart();
+                let before = match self.pending {
+                    Some(Discontinuity::Gap(before)) => Some(before),
+                    None => Some(Duration::ZERO),
+                    // A seek, or a start, says more than the gap behind it.
+                    Some(_) => None,
+                };
+                self.pending = before.map(|before| Discontinuity::Gap(before + duration)).or(self.pending);
+                self.slots.pop_front();
+                continue;
+            }
+            if !output.frames.is_empty() {
+                self.place(&output);
+            }
+            if phase != SlotPhase::Complete {
+                return;
+            }
+            let slot = self.slots.pop_front();
+            self.carried =
+                slot.map(|slot| (slot.level, slot.next, slot.tail)).filter(|(_, _, tail)| !tail.is_empty());
+        }
+        if self.is_finished() {
+            self.close_section();
+        }
+    }
+
+    /// Puts frames of the first slot into the last section, or into a new one.
+    fn place(&mut self, output: &Output) {
+        let Some(slot) = self.slots.front() else { return };
+        let (id, start, discontinuity) = (slot.id, slot.start, slot.segment.discontinuity_sequence);
+        let at = SlotTime { id, start, discontinuity };
+        if let Some((frame, bytes)) = self.join(&output.head) {
+            self.place_frame(at, &frame, &bytes);
+            // The time of the segment may be that of its first byte, which is inside of this frame.
+            self.clock.follow();
+        }
+        let mut data = output.data.as_slice();
+        for frame in &output.frames {
+            let (bytes, rest) = data.split_at(frame.len);
+            data = rest;
+            self.place_frame(at, frame, bytes);
+        }
+    }
+
+    /// The frame that the first slot shares with the one before, if they were cut inside of a frame.
+    fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
+        let (level, place, tail) = self.carried.take()?;
+        let slot = self.slots.front().filter(|slot| (slot.level, slot.place) == (level, place))?;
+        let is_continued =
+            self.sections.back()?.discontinuity_sequence == slot.segment.discontinuity_sequence;
+        if is_continued { join(&tail, head) } else { None }
+    }
+
+    fn place_frame(&mut self, at: SlotTime, frame: &Frame, bytes: &[u8]) {
+        let SlotTime { id, start, discontinuity } = at;
+        let Placement::At(time) = self.clock.place(id, start, discontinuity, frame) else { return };
+        if self.needs_section(frame, discontinuity) {
+            self.open_section(time, frame, discontinuity);
+        }
+        if let Some(section) = self.sections.back_mut() {
+            section.discontinuity_sequence = discontinuity;
+            section.push(time, frame, bytes);
+        }
+    }
+
+    /// True if the decoder of the last section can't continue with this frame.
+    fn needs_section(&self, frame: &Frame, discontinuity: u64) -> bool {
+        let Some(section) = self.sections.back().filter(|section| !section.is_closed) else { return true };
+        // Frames of ADTS, MP3 and AC-3 stand for themselves; those of FLAC are numbered.
+        let is_numbered = frame.format.codec == AudioCodec::Flac;
+        self.pending.is_some()
+            || section.format != frame.format
+            || (is_numbered && section.discontinuity_sequence != discontinuity)
+    }
+
+    fn open_section(
+        &mut self,
+        time: Duration,
+        frame: &Frame,
+        discontinuity_sequence: u64,
+    ) {
+        self.close_section();
+        let reason = self.pending.take().unwrap_or(Discontinuity::Format);
+        let is_sought = matches!(reason, Discontinuity::Seek | Discontinuity::Start);
+        let level = self.slots.front().map_or(self.level, |slot| slot.level);
+        let info = SectionInfo {
+            codec: frame.format.codec,
+            sample_rate: frame.format.sample_rate,
+            channels: frame.format.channels,
+            start: time,
+            skip: if is_sought { self.target.saturating_sub(time) } else { Duration::ZERO },
+            discontinuity: reason,
+            level,
+            date_time: self.slots.front().and_then(|slot| self.date_time(slot)),
+        };
+        let section =
+            SectionBuffer::new(self.next_section, info, frame.format.clone(), discontinuity_sequence);
+        self.next_section += 1;
+        self.sections.push_back(section);
+    }
+
+    fn date_time(&self, slot: &Slot) -> Option<SystemTime> {
+        let list = &self.timelines[slot.level].as_ref()?.list;
+        let index = usize::try_from(slot.place.sequence.checked_sub(list.media_sequence)?).ok()?;
+        list.date_time_at(index)
+    }
+
+    pub(in super::super) fn close_section(&mut self) {
+        if let Some(section) = self.sections.back_mut() {
+            section.is_closed = true;
+        }
+    }
+
+    /// Nothing more will be played.
+    pub(in super::super) fn is_finished(&self) -> bool {
+        let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.end();
+        self.slots.is_empty() && self.timelines[self.level].as_ref().is_some_and(is_at_end)
+    }
+}

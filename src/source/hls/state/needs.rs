@@ -1,0 +1,87 @@
+//! What a segment needs besides its own bytes: keys and initialization sections, which other segments share.
+
+use std::sync::Arc;
+
+use url::Url;
+
+use crate::error::Error;
+use crate::source::hls::pipeline::{choose_key, iv_of};
+use crate::source::hls::playlist::{Key, KeyMethod, Segment};
+use crate::source::hls::policy::UriPolicy;
+use crate::types::ByteRange;
+
+/// What a segment needs besides its own bytes.
+#[derive(Clone, Debug, Default)]
+pub(in super::super) struct Needs {
+    pub(in super::super) key: Option<KeyUse>,
+    pub(in super::super) init: Option<ResourceKey>,
+}
+
+/// A key, and how one resource uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct KeyUse {
+    pub(in super::super) url: Url,
+    pub(in super::super) method: KeyMethod,
+    pub(in super::super) iv: [u8; 16],
+}
+
+/// A resource that segments share.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in super::super) struct ResourceKey {
+    pub(in super::super) url: Url,
+    pub(in super::super) range: Option<ByteRange>,
+    /// How it is encrypted: the same bytes under another key are another resource.
+    pub(in super::super) key: Option<Box<KeyUse>>,
+}
+
+#[derive(Debug)]
+pub(in super::super) enum Loadable {
+    Fetching,
+    /// Never shown: it may be a key.
+    Ready(Secret),
+}
+
+pub(in super::super) struct Secret(pub(in crate::source::hls) Arc<[u8]>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Needs {
+    pub(in super::super) fn resources(&self) -> impl Iterator<Item = ResourceKey> {
+        let key_of = |key: &KeyUse| ResourceKey { url: key.url.clone(), range: None, key: None };
+        let init_key = self.init.as_ref().and_then(|init| init.key.as_deref().map(key_of));
+        init_key.into_iter().chain(self.init.clone()).chain(self.key.as_ref().map(key_of))
+    }
+}
+
+pub(in super::super) fn needs_of(
+    segment: &Segment,
+    sequence: u64,
+    base: &Url,
+    policy: UriPolicy,
+) -> Result<Needs, Error> {
+    let key_use = |keys: &[Key]| -> Result<Option<KeyUse>, Error> {
+        let Some(key) = choose_key(keys)? else { return Ok(None) };
+        let url = policy.resolve(base, &key.uri)?;
+        Ok(Some(KeyUse { url, method: key.method.clone(), iv: iv_of(key, sequence) }))
+    };
+    let init = match &segment.map {
+        Some(map) => {
+            // Of these methods only AES-128 encrypts the initialization section (section 4.4.4.4).
+            let key = key_use(&map.keys)?.filter(|key| key.method == KeyMethod::Aes128).map(Box::new);
+            Some(ResourceKey { url: policy.resolve(base, &map.uri)?, range: map.byte_range, key })
+        }
+        None => None,
+    };
+    Ok(Needs { key: key_use(&segment.keys)?, init })
+}
+
+/// A body that arrived before the key or the initialization section that it needs.
+#[derive(Debug)]
+pub(in super::super) struct Parked {
+    pub(in super::super) raw: Vec<u8>,
+    pub(in super::super) position: u64,
+}

@@ -1,0 +1,244 @@
+//! What to fetch next.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::needs::{Loadable, Needs, needs_of};
+use super::slot::{Slot, SlotPhase};
+use super::{Planned, State};
+use crate::abr::{Estimator, Running, Situation};
+use crate::error::Error;
+use crate::source::hls::config::{HlsConfig, Quality};
+use crate::source::hls::demux::Output;
+use crate::source::hls::event::HlsEvent;
+use crate::source::hls::section::{Discontinuity, SectionBuffer};
+use crate::source::hls::start::start_of;
+use crate::source::hls::timeline::{Piece, Place};
+use crate::types::Priority;
+
+/// A segment that the reader needs within this time is urgent.
+const URGENT: Duration = Duration::from_secs(10);
+
+/// Segments that are fetched at the same time: while one arrives, the next one's request is on its way.
+const AT_ONCE: usize = 2;
+
+impl State {
+    /// The next fetch, if there is one that is urgent enough.
+    pub(in super::super) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
+        if self.error.is_some() {
+            return None;
+        }
+        self.extend(now);
+        self.want_reload();
+        if let Some((level, is_fetching @ false)) = &mut self.wanted {
+            *is_fetching = true;
+            self.requested += 1;
+            let level = *level;
+            return Some(Planned::Playlist { level, url: self.levels[level].url.clone() });
+        }
+        let running = self.slots.iter().filter(|slot| slot.phase == SlotPhase::Fetching).count();
+        let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
+        let Some(index) = waiting.filter(|_| running < AT_ONCE) else {
+            self.is_idle = true;
+            return None;
+        };
+        let priority = self.priority_of(index);
+        if priority < admissible {
+            return None;
+        }
+        match self.plan_slot(index, priority) {
+            Ok(planned) => Some(planned),
+            Err(error) => {
+                let slot = self.slots[index].id;
+                self.handle_segment_failed(slot, error, now);
+                self.plan(now, admissible)
+            }
+        }
+    }
+
+    /// Asks for the playlist of a segment that has expired. That of a live level is loaded again anyway.
+    pub(in super::super) fn want_reload(&mut self) {
+        let (level, is_live) = (self.level, self.is_live());
+        let is_due = |slot: &&Slot| slot.phase == SlotPhase::Reloading && (!is_live || slot.level != level);
+        if self.wanted.is_none() {
+            self.wanted = self.slots.iter().find(is_due).map(|slot| (slot.level, false));
+        }
+    }
+
+    pub(in super::super) fn priority_of(&self, index: usize) -> Priority {
+        let is_urgent = self.slots[index].start.saturating_sub(self.reader_time()) < URGENT;
+        if is_urgent { Priority::High } else { Priority::Low }
+    }
+
+    /// The priority of what `plan` would return.
+    pub(in super::super) fn next_priority(&self) -> Priority {
+        let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
+        match waiting {
+            Some(index) => self.priority_of(index),
+            None if self.wanted.is_some() => Priority::High,
+            None if self.cursor.saturating_sub(self.reader_time()) < URGENT => Priority::High,
+            None => Priority::Low,
+        }
+    }
+
+    /// What a slot needs first: its key and its initialization section are requested before it, and arrive beside it.
+    pub(in super::super) fn plan_slot(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
+        let slot = &self.slots[index];
+        let timeline = self.timelines[slot.level].as_ref();
+        let base = timeline.map_or(&self.levels[slot.level].url, |timeline| &timeline.url).clone();
+        let needs = needs_of(&slot.segment, slot.place.sequence, &base, self.policy)?;
+        let url = self.policy.resolve(&base, &slot.segment.uri)?;
+        for key in needs.resources() {
+            if !self.resources.contains_key(&key) {
+                self.resources.insert(key.clone(), Loadable::Fetching);
+                return Ok(Planned::Resource { key, priority });
+            }
+        }
+        let slot = &mut self.slots[index];
+        slot.phase = SlotPhase::Fetching;
+        slot.priority = priority;
+        slot.needs = needs.clone();
+        let (slot, range) = (slot.id, slot.segment.byte_range);
+        Ok(Planned::Segment { slot, url, range, needs: Box::new(needs), priority })
+    }
+
+    /// Adds slots until enough is planned.
+    pub(in super::super) fn extend(&mut self, now: Instant) {
+        while self.has_room() {
+            let chosen = self.choose(now);
+            if self.timelines[chosen].is_some() {
+                self.switch(chosen);
+            } else {
+                self.wanted.get_or_insert((chosen, false));
+                // Until its playlist is there, the last level continues, unless it has failed.
+                if !self.levels[self.level].is_usable(now) {
+                    return;
+                }
+            }
+            if !self.add_slot() {
+                return;
+            }
+        }
+    }
+
+    pub(in super::super) fn has_room(&self) -> bool {
+        let planned = self.slots.iter().filter(|slot| slot.phase == SlotPhase::Planned).count();
+        let ahead = self.cursor.saturating_sub(self.reader_time());
+        planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
+    }
+
+    pub(in super::super) fn choose(&mut self, now: Instant) -> usize {
+        let current = self.follows.map(|_| self.level);
+        let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let buffered = self.cursor.saturating_sub(self.reader_time());
+        let situation = Situation { current, buffered, ..situation };
+        let chosen = match (&mut self.abr.0, &self.config.quality) {
+            (Some(abr), _) => abr.choose(now, &situation).min(self.levels.len() - 1),
+            (None, Quality::Fixed(index)) => (*index).min(self.levels.len() - 1),
+            (None, Quality::Auto(_) | Quality::Custom(_)) => self.level,
+        };
+        if self.levels[chosen].is_usable(now) {
+            chosen
+        } else {
+            self.nearest_usable(chosen, now).unwrap_or(self.level)
+        }
+    }
+
+    pub(in super::super) fn target_duration(&self) -> Duration {
+        self.timelines[self.level].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
+    }
+
+    /// A lower level from whose segment the reader gets audio earlier than from the one that is arriving, of which so many
+    /// bytes are left at so many bytes a second. It is used from here on. True if there is one.
+    pub(in super::super) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
+        let Some(slot) = self.slots.iter().find(|known| known.id == slot) else { return false };
+        let (start, level) = (slot.start, slot.level);
+        let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let buffered = start.saturating_sub(self.reader_time());
+        let situation = Situation { current: Some(level), buffered, ..situation };
+        let Some(abr) = &mut self.abr.0 else { return false };
+        let running = Running::new(left, rate * 8.0);
+        let other = abr.abandon(now, &situation, &running).filter(|other| *other < level);
+        let Some(other) = other.filter(|other| self.levels[*other].is_usable(now)) else { return false };
+        self.estimator.handle_transfer(rate as u64, Duration::from_secs(1), self.estimator.ttfb());
+        self.events.push(HlsEvent::Abandoned { level, at: start });
+        self.restart_at(start, other);
+        true
+    }
+
+    /// The usable level that is nearest to `level`; a lower one if two are.
+    pub(in super::super) fn nearest_usable(&self, level: usize, now: Instant) -> Option<usize> {
+        let usable =
+            (0..self.levels.len()).filter(|other| *other != level && self.levels[*other].is_usable(now));
+        usable.min_by_key(|other| (other.abs_diff(level), *other))
+    }
+
+    /// Adds the segment that follows. False if there is none yet.
+    pub(in super::super) fn add_slot(&mut self) -> bool {
+        let Some(timeline) = &self.timelines[self.level] else { return false };
+        let list = Arc::clone(&timeline.list);
+        let mut place = match self.follows {
+            Some((level, place)) if level == self.level => place,
+            // Behind the end of a finished playlist nothing follows.
+            _ if self.cursor >= timeline.edge() => return false,
+            Some(_) => Place { sequence: timeline.sequence_from(self.cursor), part: 0 },
+            None => timeline.place_at(self.cursor),
+        };
+        if place.sequence < list.media_sequence {
+            // Section 6.3.5: the segment has left the playlist.
+            let start = start_of(timeline, &HlsConfig { start: None, ..self.config.clone() });
+            self.pending = Some(Discontinuity::Behind(start.saturating_sub(self.cursor)));
+            place = timeline.place_at(start);
+        }
+        let Some(Piece { segment, start, next }) = timeline.piece(place) else {
+            if list.is_ended {
+                // The levels end at slightly different times.
+                self.cursor = self.cursor.max(timeline.end());
+                self.commit();
+            }
+            return false;
+        };
+        self.cursor = start + segment.duration;
+        self.follows = Some((self.level, next));
+        let phase = if segment.is_gap { SlotPhase::Skipped } else { SlotPhase::Planned };
+        let id = self.next_slot;
+        self.next_slot += 1;
+        self.slots.push_back(Slot {
+            id,
+            level: self.level,
+            place,
+            next,
+            start,
+            segment,
+            needs: Needs::default(),
+            phase,
+            request: None,
+            priority: Priority::Low,
+            output: Output::default(),
+            tail: Vec::new(),
+            reloads: 0,
+            requested_before: 0,
+            parked: None,
+        });
+        self.commit();
+        true
+    }
+
+    pub(in super::super) fn buffered_bytes(&self) -> usize {
+        let sections: usize = self.sections.iter().map(SectionBuffer::len).sum();
+        sections + self.slots.iter().map(|slot| slot.output.data.len()).sum::<usize>()
+    }
+}
+
+/// What is known without regard to a segment.
+fn situation<'a>(
+    bitrates: &'a [u64],
+    segment: Duration,
+    config: &HlsConfig,
+    estimator: &Estimator,
+) -> Situation<'a> {
+    let mut situation = Situation::new(bitrates, segment, config.buffer);
+    situation.throughput = estimator.throughput();
+    situation.ttfb = estimator.ttfb();
+    situation
+}

@@ -1,0 +1,140 @@
+//! What readers ask: sections, their bytes, and a seek.
+
+use std::time::Duration;
+
+use super::slot::SlotPhase;
+use super::{ReadResult, SectionResult, State};
+use crate::error::{Error, ErrorKind};
+use crate::source::hls::section::{Discontinuity, SectionBuffer};
+use crate::types::{Priority, RequestId};
+
+impl State {
+    pub(in super::super) fn read(&mut self, section: u64, buf: &mut [u8]) -> ReadResult {
+        let Some(index) = self.sections.iter().position(|known| known.id == section) else {
+            return ReadResult::End;
+        };
+        let buffer = &mut self.sections[index];
+        let got = buffer.read(buf);
+        let time = buffer.reader_time();
+        if got > 0 {
+            self.reader_time = time;
+            return ReadResult::Bytes(got);
+        }
+        if self.sections[index].is_closed {
+            self.forget_sections();
+            return ReadResult::End;
+        }
+        match self.take_error() {
+            Some(error) => ReadResult::Failed(error),
+            None => ReadResult::Wait(self.promote()),
+        }
+    }
+
+    pub(in super::super) fn next_section(&mut self) -> SectionResult {
+        let handed = self.handed;
+        if let Some(section) = self.sections.iter().find(|section| section.id >= handed) {
+            self.handed = section.id + 1;
+            return SectionResult::Section(section.id, section.info.clone());
+        }
+        if self.is_finished() {
+            return SectionResult::End;
+        }
+        match self.take_error() {
+            Some(error) => SectionResult::Failed(error),
+            None => SectionResult::Wait(self.promote()),
+        }
+    }
+
+    /// Returns the error that has stopped fetching, and lets it continue.
+    pub(in super::super) fn take_error(&mut self) -> Option<Error> {
+        self.error.take()
+    }
+
+    /// The running fetch that a reader waits for, if it has to become urgent.
+    pub(in super::super) fn promote(&mut self) -> Option<RequestId> {
+        let slot = self.slots.front_mut()?;
+        if slot.priority == Priority::High {
+            return None;
+        }
+        slot.priority = Priority::High;
+        slot.request
+    }
+
+    pub(in super::super) fn drop_section(&mut self, section: u64) {
+        if let Some(section) = self.sections.iter_mut().find(|known| known.id == section) {
+            section.drop_reader();
+            self.reader_time = self.reader_time.max(section.reader_time());
+        }
+        self.forget_sections();
+    }
+
+    /// Forgets sections that were read, but the last one.
+    pub(in super::super) fn forget_sections(&mut self) {
+        while self.sections.len() > 1
+            && self.sections.front().is_some_and(|section| section.is_closed && section.len() == 0)
+        {
+            self.sections.pop_front();
+        }
+    }
+
+    /// Continues at `target`. Returns the start of the segment there.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfWindow`] if the playlist does not contain it.
+    pub(in super::super) fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
+        let window = self.seekable();
+        if target < window.start || target > window.end {
+            let why = format!(
+                "can't seek to {target:?}: the playlist contains {:?} to {:?}",
+                window.start, window.end
+            );
+            return Err(Error::new(ErrorKind::OutOfWindow, why));
+        }
+        self.slots.clear();
+        self.sections.clear();
+        self.handed = self.next_section;
+        self.clock.restart();
+        self.carried = None;
+        self.pending = Some(Discontinuity::Seek);
+        (self.target, self.reader_time, self.cursor) = (target, target, target);
+        self.follows = None;
+        self.error = None;
+        self.skipped = 0;
+        let timeline = self.timelines[self.level].as_ref();
+        let start = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(target)));
+        Ok(start.unwrap_or(target))
+    }
+
+    pub(in super::super) fn reader_time(&self) -> Duration {
+        self.reader_time
+    }
+
+    /// End of what was fetched without a gap.
+    pub(in super::super) fn buffered(&self) -> Duration {
+        let end = self
+            .slots
+            .iter()
+            .find(|slot| slot.phase != SlotPhase::Complete)
+            .map_or(self.cursor, |slot| slot.start);
+        end.saturating_sub(self.reader_time())
+    }
+
+    pub(in super::super) fn section(&self, id: u64) -> Option<&SectionBuffer> {
+        self.sections.iter().find(|section| section.id == id)
+    }
+
+    /// True once after the reader has made room, and once when a segment that waits for a worker becomes urgent.
+    pub(in super::super) fn take_wake(&mut self) -> bool {
+        let has_room = self.is_idle && self.has_room();
+        if has_room {
+            self.is_idle = false;
+        }
+        let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
+        let urgent = waiting.filter(|index| self.priority_of(*index) > self.slots[*index].priority);
+        if let Some(index) = urgent {
+            self.slots[index].priority = Priority::High;
+        }
+        has_room || urgent.is_some()
+    }
+}

@@ -1,0 +1,96 @@
+//! Keys and initialization sections, and the segments that wait for them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::State;
+use super::needs::{KeyUse, Loadable, Needs, Parked, ResourceKey, Secret};
+use super::slot::{Slot, SlotPhase};
+use crate::error::Error;
+use crate::source::hls::pipeline::{Cipher, Pipeline, decrypt};
+
+/// Keys and initialization sections that are kept.
+const MOST_RESOURCES: usize = 64;
+
+impl State {
+    /// Starts the pipeline of a segment, if all that it needs has arrived.
+    pub(in super::super) fn pipeline(&self, needs: &Needs, position: u64) -> Result<Option<Pipeline>, Error> {
+        let cipher = |key: &KeyUse| {
+            let resource = ResourceKey { url: key.url.clone(), range: None, key: None };
+            let bytes = self.ready(&resource)?;
+            Some(Cipher { method: key.method.clone(), key: bytes, iv: key.iv })
+        };
+        let segment_cipher = match &needs.key {
+            Some(key) => match cipher(key) {
+                Some(cipher) => Some(cipher),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let Some(init) = &needs.init else {
+            return Pipeline::new(segment_cipher.as_ref(), None, position).map(Some);
+        };
+        let Some(bytes) = self.ready(init) else { return Ok(None) };
+        let plain = match &init.key {
+            Some(key) => match cipher(key) {
+                Some(cipher) => decrypt(&cipher, &bytes)?,
+                None => return Ok(None),
+            },
+            None => bytes.to_vec(),
+        };
+        Pipeline::new(segment_cipher.as_ref(), Some(&plain), position).map(Some)
+    }
+
+    pub(in super::super) fn ready(&self, key: &ResourceKey) -> Option<Arc<[u8]>> {
+        match self.resources.get(key)? {
+            Loadable::Ready(bytes) => Some(Arc::clone(&bytes.0)),
+            Loadable::Fetching => None,
+        }
+    }
+
+    /// A body has arrived that can't be read yet.
+    pub(in super::super) fn handle_parked(&mut self, slot: u64, parked: Parked) {
+        if let Some(slot) = self.slot(slot) {
+            slot.parked = Some(parked);
+        }
+    }
+
+    /// Takes a parked body back if all that it needs has arrived by now.
+    pub(in super::super) fn take_parked_if_ready(&mut self, slot: u64) -> Option<Parked> {
+        let needs = self.slot(slot)?.needs.clone();
+        let is_ready = needs.resources().all(|key| self.ready(&key).is_some());
+        if is_ready { self.slot(slot)?.parked.take() } else { None }
+    }
+
+    /// A key or an initialization section has arrived. Returns the bodies that waited for it.
+    pub(in super::super) fn handle_resource(
+        &mut self,
+        key: ResourceKey,
+        bytes: Vec<u8>,
+    ) -> Vec<(u64, Needs, Parked)> {
+        if self.resources.len() > MOST_RESOURCES {
+            let used: Vec<ResourceKey> = self.slots.iter().flat_map(|slot| slot.needs.resources()).collect();
+            self.resources
+                .retain(|key, loadable| matches!(loadable, Loadable::Fetching) || used.contains(key));
+        }
+        self.resources.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
+        let parked = |slot: &mut Slot| Some((slot.id, slot.needs.clone(), slot.parked.take()?));
+        self.slots.iter_mut().filter_map(parked).collect()
+    }
+
+    /// A key or an initialization section can't be fetched: neither can the segments that need it.
+    pub(in super::super) fn handle_resource_failed(
+        &mut self,
+        key: &ResourceKey,
+        error: &Error,
+        now: Instant,
+    ) {
+        self.resources.remove(key);
+        let needs = |slot: &&Slot| {
+            slot.phase == SlotPhase::Planned || slot.needs.resources().any(|need| need == *key)
+        };
+        if let Some(slot) = self.slots.iter().find(needs).map(|slot| slot.id) {
+            self.handle_segment_failed(slot, error.clone(), now);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A segment to play, from the plan to its last frame.
+
+use std::time::Duration;
+
+use super::needs::{Needs, Parked};
+use crate::source::hls::demux::Output;
+use crate::source::hls::playlist::Segment;
+use crate::source::hls::timeline::Place;
+use crate::types::{Priority, RequestId};
+
+/// A segment to play.
+#[derive(Debug)]
+pub(in super::super) struct Slot {
+    pub(in super::super) id: u64,
+    pub(in super::super) level: usize,
+    pub(in super::super) place: Place,
+    /// What follows it in its playlist.
+    pub(in super::super) next: Place,
+    pub(in super::super) start: Duration,
+    pub(in super::super) segment: Segment,
+    pub(in super::super) needs: Needs,
+    pub(in super::super) phase: SlotPhase,
+    pub(in super::super) request: Option<RequestId>,
+    pub(in super::super) priority: Priority,
+    /// Frames that wait for the slots before.
+    pub(in super::super) output: Output,
+    /// The beginning of a frame that ends in the next slot.
+    pub(in super::super) tail: Vec<u8>,
+    /// How often its playlist was loaded again because of it.
+    pub(in super::super) reloads: u32,
+    /// Playlists requested before it failed: what they bring may have expired as well.
+    pub(in super::super) requested_before: u64,
+    pub(in super::super) parked: Option<Parked>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum SlotPhase {
+    Planned,
+    Fetching,
+    /// Waits until its playlist was loaded again.
+    Reloading,
+    Complete,
+    /// Nothing of it will be played.
+    Skipped,
+}
