@@ -1,5 +1,6 @@
 //! Checks whether a response answers the request, and works out what its head means. Pure: no I/O.
 
+use std::net::IpAddr;
 use std::time::SystemTime;
 
 use ureq::http::{HeaderMap, HeaderName, StatusCode, Version, header};
@@ -50,7 +51,7 @@ pub(super) fn accept(
 ) -> Result<Option<Accepted>, Error> {
     let (status, body) = (status.as_u16(), Body::of(headers));
     check_status(request, status, headers, &body)?;
-    check_coding(headers, &body)?;
+    check_coding(request, headers, &body)?;
     let Some((part, total)) = extent(request, status, &body)? else { return Ok(None) };
     let framing = Framing { by_length: body.len.is_some(), keeps_alive: keeps_alive(version, headers) };
     Ok(Some(Accepted { part, total, len: body.len, framing }))
@@ -64,9 +65,11 @@ impl Accepted {
         url: &HttpUrl,
         status: StatusCode,
         headers: HeaderMap,
+        peer: Option<IpAddr>,
     ) -> ResponseHead {
         ResponseHead::new(Head {
             status: status.as_u16(),
+            peer,
             url: SafeUrl::from(url),
             headers,
             start: self.part.map_or(0, |part| part.start),
@@ -99,10 +102,15 @@ fn check_status(request: &Request, status: u16, headers: &HeaderMap, body: &Body
 }
 
 /// Refuses encoded and multipart bodies: their offsets are not those of the resource.
-fn check_coding(headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
+fn check_coding(request: &Request, headers: &HeaderMap, body: &Body<'_>) -> Result<(), Error> {
     let encoding =
         text(headers, &header::CONTENT_ENCODING).map(str::trim).filter(|encoding| !encoding.is_empty());
-    if let Some(encoding) = encoding.filter(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+    // RFC 9110, 8.4.1.3: x-gzip is gzip.
+    let is_accepted = |encoding: &&str| {
+        let is = |name: &str| encoding.eq_ignore_ascii_case(name);
+        is("identity") || (request.accepts_gzip && (is("gzip") || is("x-gzip")))
+    };
+    if let Some(encoding) = encoding.filter(|encoding| !is_accepted(encoding)) {
         let why = format!("the body is encoded as {encoding}, which was not requested");
         return Err(Error::new(ErrorKind::Encoded, why));
     }

@@ -4,7 +4,7 @@
 //! while it serves it, and unbound before it is reused, so a late cancel can't close the connection of the next request.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use ureq::unversioned::transport::{NextTimeout, time};
 use super::silence_watch::SilenceWatch;
 use crate::cancel::CancelReason;
 use crate::client::h1::lending::Lending;
+use crate::client::net::private::is_private;
 use crate::client::net::socket::ShutdownHandle;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -34,6 +35,8 @@ pub(super) struct Exchange {
     silence: OnceLock<SilenceWatch>,
     /// Addresses on which other attempts of the same request already wait. A new connection tries them last.
     away_from: Vec<SocketAddr>,
+    /// It may go to addresses of the public internet only.
+    is_public_only: bool,
 }
 
 /// Which connection a request uses.
@@ -48,12 +51,25 @@ pub(super) enum Over {
     Proven,
 }
 
+/// Which addresses a request may go to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reach {
+    #[default]
+    Any,
+    /// Any, but a public server must not redirect it to a private address.
+    NoDescent,
+    /// Addresses of the public internet.
+    Public,
+}
+
 #[derive(Default)]
 struct Binding {
     /// Set once. From then on `bind` fails.
     cancelled: Option<CancelReason>,
     /// Shuts the connection down. Only set while the connection serves this exchange.
     handle: Option<ShutdownHandle>,
+    /// The address that it was bound to last.
+    reached: Option<SocketAddr>,
     /// The connection is complete, including its TLS handshake.
     connected: bool,
     /// The connection had served another request before.
@@ -83,8 +99,14 @@ thread_local! {
 }
 
 impl Exchange {
-    pub(super) fn to(origin: &Origin, over: Over) -> Self {
-        Self { over, origin: Some(origin.clone()), ..Self::default() }
+    pub(super) fn to(origin: &Origin, over: Over, reach: Reach) -> Self {
+        let is_public_only = reach == Reach::Public;
+        Self { over, origin: Some(origin.clone()), is_public_only, ..Self::default() }
+    }
+
+    /// True if it may go over a connection to this address.
+    pub(super) fn may_reach(&self, address: Option<SocketAddr>) -> bool {
+        !self.is_public_only || address.is_some_and(|address| !is_private(address.ip()))
     }
 
     /// Makes a new connection try these addresses last.
@@ -162,6 +184,11 @@ impl Exchange {
         self.binding.lock().handle.as_ref().and_then(ShutdownHandle::peer)
     }
 
+    /// The address that has answered, also once its connection serves others.
+    pub(super) fn reached(&self) -> Option<IpAddr> {
+        self.binding.lock().reached.map(|address| address.ip())
+    }
+
     /// The reason of the abort, as an error.
     pub(super) fn cancelled(&self) -> Option<Error> {
         self.binding.lock().cancelled.map(Error::cancelled)
@@ -200,6 +227,7 @@ impl Exchange {
         }
         binding.bound_at = Some(Instant::now());
         binding.holder = None;
+        binding.reached = handle.peer();
         binding.handle = Some(handle.clone());
         binding.reused = reused;
         Ok(())

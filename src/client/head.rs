@@ -1,6 +1,7 @@
 //! Heads of accepted responses, and the validators in them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct ResponseHead(Arc<Head>);
 #[derive(Clone)]
 pub(super) struct Head {
     pub(super) status: u16,
+    /// The address that answered.
+    pub(super) peer: Option<IpAddr>,
     pub(super) url: SafeUrl,
     pub(super) headers: HeaderMap,
     pub(super) start: u64,
@@ -111,6 +114,12 @@ impl ResponseHead {
     /// Status code: 200, 206, or 203, which is a 200 that a proxy has transformed.
     pub fn status(&self) -> u16 {
         self.0.status
+    }
+
+    /// The address that answered: that of the proxy, if there is one.
+    #[cfg(feature = "hls")]
+    pub(crate) fn peer(&self) -> Option<IpAddr> {
+        self.0.peer
     }
 
     /// The URL that answered, after redirects.
@@ -205,6 +214,7 @@ impl ResponseHead {
     /// A head without header fields.
     pub(crate) fn for_tests(status: u16, part: std::ops::Range<u64>, total: Option<u64>) -> Self {
         Self::new(Head {
+            peer: None,
             status,
             url: "http://host/a".into(),
             headers: HeaderMap::new(),

@@ -40,7 +40,7 @@ pub(super) fn send(
     over: Over,
     now: Instant,
 ) -> Attempt {
-    let exchange = Arc::new(Exchange::to(url.origin(), over));
+    let exchange = Arc::new(Exchange::to(url.origin(), over, request.reach));
     let Some(hedging) = hedging else { return sender.send(request, url, cancel, &exchange, now) };
     let hedge = Hedge::new(sender, request, url, cancel, hedging, &exchange, now);
     let alarm = sender.alarms.set(now + hedging.delay / 2, Arc::clone(&hedge) as _);
@@ -152,7 +152,8 @@ impl Hedge {
         log::debug!("{} waits for its response head; hedging it over another connection", self.url);
         let last = state.hedges.last().map_or(&self.first, |hedged| &hedged.exchange);
         state.unresponsive.extend(last.peer());
-        let exchange = Arc::new(Exchange::to(self.url.origin(), over).away_from(state.unresponsive.clone()));
+        let exchange = Exchange::to(self.url.origin(), over, self.request.reach);
+        let exchange = Arc::new(exchange.away_from(state.unresponsive.clone()));
         let token = state.hedged.get_or_insert_with(|| self.cancel.child(CancelReason::Fetch)).clone();
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());

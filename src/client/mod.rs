@@ -50,6 +50,8 @@ use crate::error::Error;
 
 pub(crate) use self::alarm::Alarm;
 pub(crate) use self::body::BRIEF;
+#[cfg(feature = "hls")]
+pub(crate) use self::net::private::is_private;
 pub(crate) use self::pool::PreconnectGuard;
 pub(crate) use self::response::Response;
 pub(crate) use continuation::Continuation;
@@ -174,5 +176,66 @@ impl HttpClient {
     /// continuation has begun with this body and the body keeps its token. Does nothing if the body can't be resumed.
     pub(crate) fn hedge_body(&self, body: &mut Response, hedging: &Hedging, request: &Request, rest: Rest) {
         rest::hedge_body(&self.opener, body, hedging, request, rest);
+    }
+}
+
+#[cfg(all(test, feature = "hls"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{IpAddr, TcpListener};
+
+    use super::*;
+    use crate::cancel::CancelReason;
+    use crate::error::ErrorKind;
+
+    /// Serves one connection, and any number of requests on it.
+    fn serve() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            let mut byte = [0];
+            while matches!(socket.read(&mut byte), Ok(1)) {
+                head.extend(byte);
+                if head.ends_with(b"\r\n\r\n") {
+                    head.clear();
+                    // The test may have hung up.
+                    let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                }
+            }
+        });
+        port
+    }
+
+    #[test]
+    fn a_name_that_resolves_to_a_private_address_is_refused_where_only_public_ones_are_allowed() {
+        let port = serve();
+        let client = HttpClient::new(&ClientConfig::default()).unwrap();
+        client.sender().lookups.preset("intranet.test", &[IpAddr::from([127, 0, 0, 1])]);
+        let request = Request::get(&format!("http://intranet.test:{port}/")).unwrap();
+        let token = CancelToken::new(CancelReason::Fetch);
+        let refused = |request: &Request| client.open(request, &token, None).map(drop).unwrap_err().kind();
+        assert_eq!(refused(&request.clone().public_only()), ErrorKind::Forbidden);
+        // Nor over a connection that an allowed request has opened.
+        let mut response = client.open(&request, &token, None).unwrap();
+        assert_eq!(response.head().peer(), Some(IpAddr::from([127, 0, 0, 1])));
+        let mut body = [0; 8];
+        while response.read_chunk(&mut body).unwrap() > 0 {}
+        drop(response);
+        assert_eq!(client.stats().idle, 1);
+        assert_eq!(refused(&request.public_only()), ErrorKind::Forbidden);
+        let literal = Request::get(&format!("http://127.0.0.1:{port}/")).unwrap();
+        assert_eq!(refused(&literal.public_only()), ErrorKind::Forbidden);
+        client.close();
+    }
+
+    #[test]
+    fn a_redirect_of_a_public_server_leads_to_public_addresses_only() {
+        let request = Request::get("http://host/").unwrap().no_descent();
+        let from = |address: [u8; 4]| request.redirected_from(Some(IpAddr::from(address)));
+        assert!(from([8, 8, 8, 8]).is_public_only());
+        assert!(!from([192, 168, 1, 1]).is_public_only());
+        assert!(from([8, 8, 8, 8]).redirected_from(Some(IpAddr::from([192, 168, 1, 1]))).is_public_only());
     }
 }

@@ -125,20 +125,22 @@ impl Opener {
         hedging: Option<&Hedging>,
     ) -> Result<Option<Box<Response>>, Error> {
         let mut url = start.clone();
+        let mut request = request.clone();
         // URLs that were already requested. Stays empty, without an allocation, for most requests.
         let mut visited = Vec::new();
         let mut lost = Duration::ZERO;
         loop {
-            let mut answer = self.send(request, &url, cancel, hedging)?;
+            let mut answer = self.send(&request, &url, cancel, hedging)?;
             lost += answer.lost;
             let Some(next) = redirect::target(&url, answer.response.status(), answer.response.headers())?
             else {
-                let response = self.accept(request, &url, answer)?;
+                let response = self.accept(&request, &url, answer)?;
                 return Ok(response.map(|mut response| {
                     response.add_lost(lost);
                     response
                 }));
             };
+            request = request.redirected_from(answer.exchange.reached());
             answer.drain();
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
                 return Err(error.clone());
@@ -216,7 +218,7 @@ impl Opener {
         };
         let Answer { response, exchange, on_cancel, .. } = *answer;
         let (parts, body) = response.into_parts();
-        let head = accepted.head(request, url, status, parts.headers);
+        let head = accepted.head(request, url, status, parts.headers, exchange.reached());
         let (min_rate, window) = self.min_rate;
         let min_rate = MinRateMonitor::new(min_rate, request.held().unwrap_or(window));
         let body = Body::Http1(H1Body::new(body.into_reader(), &exchange, accepted.framing));

@@ -1,6 +1,7 @@
 //! Requests to be sent, and which header fields a caller may set.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,9 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::exchange::Over;
+use super::exchange::{Over, Reach};
 use super::head::{ResponseHead, Validator};
+use super::net::private::is_private;
 use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -43,6 +45,9 @@ pub(crate) struct Parts {
     doubts_total: bool,
     /// Silence limit of a long poll, instead of the client's.
     held: Option<Duration>,
+    /// The body may be compressed with gzip.
+    pub(super) accepts_gzip: bool,
+    pub(super) reach: Reach,
 }
 
 impl Request {
@@ -64,6 +69,8 @@ impl Request {
             requires_range: false,
             doubts_total: false,
             held: None,
+            accepts_gzip: false,
+            reach: Reach::Any,
         })))
     }
 
@@ -166,6 +173,43 @@ impl Request {
     /// Makes the request a long poll: the server may be silent for `limit`.
     pub(crate) fn hold(&mut self, limit: Duration) {
         self.parts().held = Some(limit.min(MAX_HOLD));
+    }
+
+    /// Allows the server to compress the body with gzip. Offsets and lengths are those of the compressed bytes then, so this
+    /// is for whole bodies only.
+    #[cfg(feature = "hls")]
+    pub(crate) fn accept_gzip(mut self) -> Self {
+        self.parts().accepts_gzip = true;
+        self
+    }
+
+    /// Fails with [`ErrorKind::Forbidden`] instead of connecting to a private address, also if a name resolves to one or a
+    /// redirect leads to one. Has no effect with a proxy, which looks names up itself.
+    #[cfg(feature = "hls")]
+    pub(crate) fn public_only(mut self) -> Self {
+        self.parts().reach = Reach::Public;
+        self
+    }
+
+    /// Fails with [`ErrorKind::Forbidden`] if a server at a public address redirects to a private one.
+    #[cfg(feature = "hls")]
+    pub(crate) fn no_descent(mut self) -> Self {
+        self.parts().reach = Reach::NoDescent;
+        self
+    }
+
+    #[cfg(all(test, feature = "hls"))]
+    pub(crate) fn is_public_only(&self) -> bool {
+        self.reach == Reach::Public
+    }
+
+    /// As it goes on after a redirect from a server at `peer`.
+    pub(super) fn redirected_from(&self, peer: Option<IpAddr>) -> Self {
+        let mut next = self.clone();
+        if self.reach == Reach::NoDescent && peer.is_some_and(|peer| !is_private(peer)) {
+            next.parts().reach = Reach::Public;
+        }
+        next
     }
 
     /// Silence limit of a long poll. `None` for other requests.

@@ -91,6 +91,7 @@ impl Response {
     /// An empty response without a server.
     pub(super) fn hollow(request: &Request, cancel: &CancelToken) -> Self {
         let head = ResponseHead::new(Head {
+            peer: None,
             status: 200,
             url: SafeUrl::from(request.url()),
             headers: HeaderMap::new(),

@@ -118,6 +118,9 @@ impl Sender {
         if !request.open_headers.is_empty() {
             headers.extend(request.open_headers.clone());
         }
+        if request.accepts_gzip {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+        }
         let origin = url.origin();
         let secrets = self.auth.iter().find(|(secret_of, _)| secret_of == origin);
         if let Some((_, authorization)) = secrets {

@@ -73,6 +73,11 @@ impl Connection {
         exchange.unbind(&self.handle);
     }
 
+    /// The address at its other end.
+    pub(crate) fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.handle.peer()
+    }
+
     /// True if it has served a request.
     pub(crate) fn is_proven(&self) -> bool {
         self.requests > 0

@@ -60,11 +60,13 @@ impl Connector<()> for Connect {
         // Only an exchange with an origin calls ureq, so these errors never happen.
         let exchange = Exchange::current().ok_or(ureq::Error::ConnectionFailed)?;
         let origin = exchange.origin.clone().ok_or(ureq::Error::ConnectionFailed)?;
+        let may_serve = |connection: &Connection| exchange.may_reach(connection.peer()) || pool.has_proxy();
         let ready = match exchange.over {
-            Over::Any => pool.checkout(&origin, |_| true),
+            Over::Any => pool.checkout(&origin, may_serve),
             Over::New => None,
             Over::Proven => {
-                let proven = pool.checkout(&origin, Connection::is_proven);
+                let proven =
+                    pool.checkout(&origin, |connection| connection.is_proven() && may_serve(connection));
                 Some(proven.ok_or(ureq::Error::ConnectionFailed)?)
             }
         };

@@ -44,7 +44,17 @@ impl Dialer {
         timeout: NextTimeout,
     ) -> Result<(Link, ShutdownHandle), ureq::Error> {
         let next_hop = self.proxy.as_ref().map_or(origin, HttpProxy::origin);
-        let addresses = self.lookups.addresses(next_hop, exchange).map_err(carry)?;
+        let mut addresses = self.lookups.addresses(next_hop, exchange).map_err(carry)?;
+        // Here and not before: what a name resolves to may change between a check and the connection. A proxy's own
+        // address says nothing of the origin.
+        if self.proxy.is_none() {
+            addresses.retain(|address| exchange.may_reach(Some(*address)));
+            if addresses.is_empty() {
+                let why =
+                    format!("{} has private addresses only, which may not be reached from here", origin.host);
+                return Err(carry(Error::new(ErrorKind::Forbidden, why)));
+            }
+        }
         // After the lookup, which has its own limit.
         let began = Instant::now();
         let socket = self.connect(&addresses, exchange).map_err(carry)?;

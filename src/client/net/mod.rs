@@ -3,4 +3,5 @@
 pub(crate) mod dial;
 pub(crate) mod dns;
 pub(crate) mod happy_eyeballs;
+pub(crate) mod private;
 pub(crate) mod socket;

@@ -147,6 +147,11 @@ impl ConnectionPool {
         Ok(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network))
     }
 
+    /// True if all connections lead to a proxy.
+    pub(crate) fn has_proxy(&self) -> bool {
+        self.dialer.proxy.is_some()
+    }
+
     /// True if a proven connection to `origin`, which has served a request, is idle.
     pub(crate) fn has_proven(&self, origin: &Origin) -> bool {
         self.state.lock().idle.has(origin, Connection::is_proven)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hook::Hook;
 use crate::abr::{Abr, AbrConfig};
 use crate::error::{Error, ErrorKind};
 
@@ -34,9 +35,12 @@ pub struct HlsConfig {
     pub buffer_bytes: usize,
     /// Headers for requests to the origin of the playlist, and to no other. Default: none.
     pub headers: Vec<(String, String)>,
+    /// Gives single requests headers and fresh URLs. Default: none.
+    pub hook: Option<Hook>,
     /// Allows an https playlist to name http URLs. Default: false.
     pub allow_http: bool,
-    /// Allows a playlist from a public host to name private addresses. Default: false.
+    /// Allows what a playlist from a public address names, and redirects of it, to lead to private addresses. Without it a
+    /// host name that resolves to a private address is refused too. Default: false.
     pub allow_private: bool,
     /// Maximum time that a call blocks without progress. Default: 30 s; `None` is forever.
     pub read_timeout: Option<Duration>,
@@ -95,6 +99,7 @@ impl Default for HlsConfig {
             buffer: Duration::from_secs(120),
             buffer_bytes: 64 << 20,
             headers: Vec::new(),
+            hook: None,
             allow_http: false,
             allow_private: false,
             read_timeout: Some(Duration::from_secs(30)),
@@ -126,6 +131,7 @@ impl fmt::Debug for HlsConfig {
             .field("buffer", &self.buffer)
             .field("buffer_bytes", &self.buffer_bytes)
             .field("headers", &format_args!("{} headers", self.headers.len()))
+            .field("hook", &self.hook)
             .field("allow_http", &self.allow_http)
             .field("allow_private", &self.allow_private)
             .field("read_timeout", &self.read_timeout)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::safe_url::SafeUrl;
 
 /// What happened to an [`Hls`](super::Hls).
 #[derive(Clone, Debug)]
@@ -15,6 +16,16 @@ pub enum HlsEvent {
         /// Index of the new level.
         to: usize,
         /// Presentation time of the first segment of the new level.
+        at: Duration,
+    },
+    /// Segments are fetched from another server, or by another pathway, from a presentation time on: the last one failed, or
+    /// content steering prefers the new one.
+    ServerChanged {
+        /// The media playlist on the last server.
+        from: SafeUrl,
+        /// The media playlist on the new server.
+        to: SafeUrl,
+        /// Presentation time of the first segment of the new server.
         at: Duration,
     },
     /// A segment would have arrived too late, and was given up for one of a lower level.

@@ -1,5 +1,10 @@
-//! Which media playlists can be played, and at which rates.
+//! Which media playlists can be played, at which rates, and on which servers.
+//!
+//! A *level* is one version of the audio, as the user sees it. A *mirror* is a media playlist that has it: redundant variants
+//! (section 6.2.4) and the pathways of content steering (section 7) are mirrors of one level. Mirrors of all renditions are
+//! in one list, so that their indices stay valid when the user chooses another rendition.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use url::Url;
@@ -7,6 +12,10 @@ use url::Url;
 use super::playlist::{MultivariantPlaylist, Rendition, Uri, Variant};
 use super::policy::UriPolicy;
 use crate::error::{Error, ErrorKind};
+
+/// Media playlists that are considered, at most. Each variant has one for each rendition of its group, so a hostile list could
+/// make millions.
+const MOST_MIRRORS: usize = 4096;
 
 /// One version of the audio, with its own media playlist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,63 +31,259 @@ pub struct LevelInfo {
     pub language: Option<Box<str>>,
 }
 
-#[derive(Debug)]
-pub(super) struct Level {
-    pub(super) info: LevelInfo,
+/// An alternative version of the audio, such as a language.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RenditionInfo {
+    /// Name to show, in the language of `language`.
+    pub name: Box<str>,
+    /// Language as RFC 5646 writes it.
+    pub language: Option<Box<str>>,
+    /// To be played if the user has no preference.
+    pub is_default: bool,
+    /// For example `2` or `6/-/BINAURAL`.
+    pub channels: Option<Box<str>>,
+    /// Uniform type identifiers, separated by commas. `public.accessibility.describes-video` is an audio description.
+    pub characteristics: Option<Box<str>>,
+}
+
+/// A media playlist that can be played.
+#[derive(Clone, Debug)]
+pub(super) struct Mirror {
+    /// Index in the levels of its rendition.
+    pub(super) level: usize,
+    pub(super) rendition: usize,
     pub(super) url: Url,
+    /// Content steering pathway.
+    pub(super) pathway: Box<str>,
+    /// `STABLE-VARIANT-ID` and `STABLE-RENDITION-ID`, for clones of pathways.
+    pub(super) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(super) excluded_until: Option<Instant>,
 }
 
-impl Level {
-    pub(super) fn single(url: Url) -> Self {
-        let info = LevelInfo { bandwidth: 0, codecs: Vec::new(), name: None, language: None };
-        Self { info, url, excluded_until: None }
-    }
-
+impl Mirror {
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         self.excluded_until.is_none_or(|until| until <= now)
     }
 }
 
-/// The levels of a multivariant playlist, by ascending rate.
-///
-/// # Errors
-///
-/// [`ErrorKind::Unsupported`] if no variant has audio that can be played; the error of the last URI if none is allowed.
-pub(super) fn levels(
-    list: &MultivariantPlaylist,
-    base: &Url,
+/// All that can be played.
+#[derive(Clone, Debug)]
+pub(super) struct Ladder {
+    /// Empty if the variants have no audio renditions.
+    pub(super) renditions: Vec<RenditionInfo>,
+    /// Levels of each rendition, by ascending rate. At least one list, and none is empty.
+    levels: Vec<Vec<LevelInfo>>,
+    /// Never shrinks.
+    pub(super) mirrors: Vec<Mirror>,
+    /// The rendition to start with.
+    pub(super) first: usize,
+}
+
+impl Ladder {
+    /// Of a single media playlist.
+    pub(super) fn single(url: Url) -> Self {
+        let info = LevelInfo { bandwidth: 0, codecs: Vec::new(), name: None, language: None };
+        let mirror = Mirror {
+            level: 0,
+            rendition: 0,
+            url,
+            pathway: ".".into(),
+            stable: [None, None],
+            excluded_until: None,
+        };
+        Self { renditions: Vec::new(), levels: vec![vec![info]], mirrors: vec![mirror], first: 0 }
+    }
+
+    /// Of a multivariant playlist.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if no variant has audio that can be played; the error of the last URI if none is allowed.
+    pub(super) fn new(
+        list: &MultivariantPlaylist,
+        base: &Url,
+        policy: UriPolicy,
+        language: Option<&str>,
+    ) -> Result<Self, Error> {
+        let mut builder = Builder::new(list, base, policy);
+        let first = builder.first_rendition(language);
+        for rendition in 0..builder.renditions.len().max(1) {
+            builder.add_rendition(rendition, rendition == first);
+        }
+        builder.finish(first)
+    }
+
+    pub(super) fn levels(&self, rendition: usize) -> &[LevelInfo] {
+        self.levels.get(rendition).map_or(&[], Vec::as_slice)
+    }
+
+    pub(super) fn bitrates(&self, rendition: usize) -> Vec<u64> {
+        self.levels(rendition).iter().map(|level| level.bandwidth).collect()
+    }
+}
+
+/// A playlist with the audio of a variant.
+struct Found {
+    info: LevelInfo,
+    mirror: Mirror,
+}
+
+struct Builder<'a> {
+    list: &'a MultivariantPlaylist,
+    base: &'a Url,
     policy: UriPolicy,
-    language: Option<&str>,
-) -> Result<Vec<Level>, Error> {
-    let mut levels: Vec<Level> = Vec::new();
-    let mut refused = Error::new(ErrorKind::Unsupported, "no variant has audio that is supported");
-    let has_audio_only = playable(list).any(|variant| variant.resolution.is_none());
-    for variant in playable(list).filter(|variant| variant.resolution.is_none() || !has_audio_only) {
-        let (uri, rendition) = audio_playlist(list, variant, language);
-        let url = match policy.resolve(base, uri) {
-            Ok(url) => url,
-            Err(error) => {
-                refused = error;
+    groups: HashMap<&'a str, Vec<&'a Rendition>>,
+    renditions: Vec<&'a Rendition>,
+    found: Vec<Found>,
+    refused: Error,
+}
+
+impl<'a> Builder<'a> {
+    fn new(list: &'a MultivariantPlaylist, base: &'a Url, policy: UriPolicy) -> Self {
+        let mut groups: HashMap<&str, Vec<&Rendition>> = HashMap::new();
+        let mut renditions: Vec<&Rendition> = Vec::new();
+        let used: Vec<&str> = playable(list).filter_map(|variant| variant.audio.as_deref()).collect();
+        for rendition in list.audio_renditions().filter(|rendition| used.contains(&&*rendition.group)) {
+            groups.entry(&rendition.group).or_default().push(rendition);
+            // Section 4.4.6.1.1: a rendition has the same name in each group.
+            if renditions.len() < MOST_RENDITIONS && !renditions.iter().any(|known| is_same(known, rendition))
+            {
+                renditions.push(rendition);
+            }
+        }
+        let refused = Error::new(ErrorKind::Unsupported, "no variant has audio that is supported");
+        Self { list, base, policy, groups, renditions, found: Vec::new(), refused }
+    }
+
+    /// Section 4.4.6.1: the user's language, else the default, else what may be selected automatically.
+    fn first_rendition(&self, language: Option<&str>) -> usize {
+        let find = |is_wanted: &dyn Fn(&Rendition) -> bool| {
+            self.renditions.iter().position(|rendition| is_wanted(rendition))
+        };
+        let speaks = |rendition: &Rendition| {
+            let spoken = rendition.language.as_deref().unwrap_or_default();
+            language.is_some_and(|wanted| !spoken.is_empty() && primary(spoken) == primary(wanted))
+        };
+        let chosen = find(&speaks).or_else(|| find(&|rendition| rendition.is_default));
+        chosen.or_else(|| find(&|rendition| rendition.is_autoselect)).unwrap_or(0)
+    }
+
+    fn add_rendition(&mut self, index: usize, is_first: bool) {
+        let has_audio_only = playable(self.list).any(|variant| variant.resolution.is_none());
+        let mut known: HashMap<Url, usize> = HashMap::new();
+        for variant in playable(self.list) {
+            if (variant.resolution.is_some() && has_audio_only) || self.found.len() == MOST_MIRRORS {
                 continue;
             }
-        };
-        // Variants that differ in their video only share a rendition of the audio. The cheapest one names its rate.
-        if let Some(known) = levels.iter_mut().find(|level| level.url == url) {
-            known.info.bandwidth = known.info.bandwidth.min(variant.bandwidth);
-            continue;
+            let Some((uri, rendition)) = self.playlist_of(variant, index, is_first) else { continue };
+            let url = match self.policy.resolve(self.base, uri) {
+                Ok(url) => url,
+                Err(error) => {
+                    self.refused = error;
+                    continue;
+                }
+            };
+            // Variants that differ in their video only share a rendition of the audio. The cheapest one names its rate.
+            if let Some(known) = known.get(&url) {
+                let info = &mut self.found[*known].info;
+                info.bandwidth = info.bandwidth.min(variant.bandwidth);
+                continue;
+            }
+            known.insert(url.clone(), self.found.len());
+            self.found.push(found(variant, rendition, index, url));
         }
-        let info = LevelInfo {
-            bandwidth: variant.bandwidth,
-            codecs: variant.codecs.clone(),
-            name: rendition.map(|rendition| rendition.name.clone()).or_else(|| variant.name.clone()),
-            language: rendition.and_then(|rendition| rendition.language.clone()),
-        };
-        levels.push(Level { info, url, excluded_until: None });
     }
-    levels.sort_by_key(|level| level.info.bandwidth);
-    if levels.is_empty() { Err(refused.with_url(base.as_str())) } else { Ok(levels) }
+
+    /// The playlist with this rendition of the variant's audio: its own, or that of the rendition.
+    fn playlist_of(
+        &self,
+        variant: &'a Variant,
+        index: usize,
+        is_first: bool,
+    ) -> Option<(&'a Uri, Option<&'a Rendition>)> {
+        let group = variant.audio.as_deref().and_then(|group| self.groups.get(group));
+        let (Some(group), Some(wanted)) = (group, self.renditions.get(index)) else {
+            // What has no group has one version of the audio, which nothing says the language of.
+            return is_first.then_some((&variant.uri, None));
+        };
+        let rendition = group.iter().copied().find(|rendition| is_same(rendition, wanted))?;
+        // A rendition without a URI is in the segments of the variant.
+        Some((rendition.uri.as_ref().unwrap_or(&variant.uri), Some(rendition)))
+    }
+
+    fn finish(self, first: usize) -> Result<Ladder, Error> {
+        let Self { renditions, found, refused, base, .. } = self;
+        let mut levels: Vec<Vec<LevelInfo>> = vec![Vec::new(); renditions.len().max(1)];
+        let mut mirrors: Vec<Mirror> = Vec::with_capacity(found.len());
+        let mut by_rate: Vec<Found> = found;
+        // Stable: mirrors of one level keep the order of the playlist, which is that of preference.
+        by_rate.sort_by_key(|found| (found.mirror.rendition, found.info.bandwidth));
+        for Found { info, mut mirror } in by_rate {
+            let levels = &mut levels[mirror.rendition];
+            let mut twin = mirrors.iter().rev().take_while(|known| known.rendition == mirror.rendition);
+            let twin = twin.find(|known| is_redundant(known, &levels[known.level], &mirror, &info));
+            mirror.level = match twin {
+                Some(twin) => twin.level,
+                None => {
+                    levels.push(info);
+                    levels.len() - 1
+                }
+            };
+            mirrors.push(mirror);
+        }
+        if levels[first].is_empty() {
+            return Err(refused.with_url(base.as_str()));
+        }
+        let renditions = renditions.into_iter().map(rendition_info).collect();
+        Ok(Ladder { renditions, levels, mirrors, first })
+    }
+}
+
+/// Audio renditions, at most. Real playlists have a few dozen languages.
+const MOST_RENDITIONS: usize = 256;
+
+fn is_same(a: &Rendition, b: &Rendition) -> bool {
+    a.name == b.name && a.language == b.language
+}
+
+fn primary(tag: &str) -> String {
+    tag.split('-').next().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// True if two playlists have the same audio: their variants say the same, or have one stable name.
+fn is_redundant(known: &Mirror, level: &LevelInfo, mirror: &Mirror, info: &LevelInfo) -> bool {
+    let has_stable_name = known.stable[0].is_some() && known.stable[0] == mirror.stable[0];
+    has_stable_name || level == info
+}
+
+fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Url) -> Found {
+    let info = LevelInfo {
+        bandwidth: variant.bandwidth,
+        codecs: variant.codecs.clone(),
+        name: rendition.map(|rendition| rendition.name.clone()).or_else(|| variant.name.clone()),
+        language: rendition.and_then(|rendition| rendition.language.clone()),
+    };
+    let mirror = Mirror {
+        level: 0,
+        rendition: index,
+        url,
+        pathway: variant.pathway.clone(),
+        stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
+        excluded_until: None,
+    };
+    Found { info, mirror }
+}
+
+fn rendition_info(rendition: &Rendition) -> RenditionInfo {
+    RenditionInfo {
+        name: rendition.name.clone(),
+        language: rendition.language.clone(),
+        is_default: rendition.is_default,
+        channels: rendition.channels.clone(),
+        characteristics: rendition.characteristics.clone(),
+    }
 }
 
 fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
@@ -95,29 +300,6 @@ fn may_have_audio(codecs: &[Box<str>]) -> bool {
     codecs.is_empty() || codecs.iter().any(|codec| is_supported(&codec.to_ascii_lowercase()))
 }
 
-/// The media playlist with the audio of a variant: its own, or that of a rendition.
-fn audio_playlist<'a>(
-    list: &'a MultivariantPlaylist,
-    variant: &'a Variant,
-    language: Option<&str>,
-) -> (&'a Uri, Option<&'a Rendition>) {
-    let speaks = |rendition: &&Rendition| {
-        let spoken = rendition.language.as_deref().unwrap_or_default();
-        language.is_some_and(|wanted| {
-            let primary = |tag: &str| tag.split('-').next().unwrap_or_default().to_ascii_lowercase();
-            !spoken.is_empty() && primary(spoken) == primary(wanted)
-        })
-    };
-    let renditions: Vec<&Rendition> = list.audio_of(variant).collect();
-    // Section 4.4.6.1: the user's language, else the default, else what may be selected automatically.
-    let chosen = renditions.iter().copied().find(speaks);
-    let chosen = chosen.or_else(|| renditions.iter().copied().find(|rendition| rendition.is_default));
-    let chosen = chosen.or_else(|| renditions.iter().copied().find(|rendition| rendition.is_autoselect));
-    let chosen = chosen.or_else(|| renditions.first().copied());
-    // A rendition without a URI is in the segments of the variant.
-    (chosen.and_then(|rendition| rendition.uri.as_ref()).unwrap_or(&variant.uri), chosen)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,8 +311,10 @@ mod tests {
         else {
             panic!("a multivariant playlist")
         };
-        let levels = levels(&list, &Url::parse(url).unwrap(), UriPolicy::default(), language).unwrap();
-        levels.into_iter().map(|level| (level.info.bandwidth, level.url.path().to_owned())).collect()
+        let ladder = Ladder::new(&list, &Url::parse(url).unwrap(), UriPolicy::default(), language).unwrap();
+        let mirrors = ladder.mirrors.iter().filter(|mirror| mirror.rendition == ladder.first);
+        let levels = ladder.levels(ladder.first);
+        mirrors.map(|mirror| (levels[mirror.level].bandwidth, mirror.url.path().to_owned())).collect()
     }
 
     #[test]
@@ -149,5 +333,29 @@ mod tests {
         assert_eq!(choose(text, None), [(5, "/en".into())]);
         assert_eq!(choose(text, Some("de")), [(5, "/de".into())]);
         assert_eq!(choose(text, Some("fr")), [(5, "/en".into())]);
+    }
+
+    #[test]
+    fn s6_2_4_variants_that_say_the_same_are_mirrors_of_one_level() {
+        let text = "#EXT-X-STREAM-INF:BANDWIDTH=100,PATHWAY-ID=\"A\",STABLE-VARIANT-ID=\"lo\"\nlo-a\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=200,PATHWAY-ID=\"A\"\nhi-a\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=110,PATHWAY-ID=\"B\",STABLE-VARIANT-ID=\"lo\"\nlo-b\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=200,PATHWAY-ID=\"B\"\nhi-b\n";
+        assert_eq!(
+            choose(text, None),
+            [(100, "/lo-a".into()), (100, "/lo-b".into()), (200, "/hi-a".into()), (200, "/hi-b".into())]
+        );
+    }
+
+    #[test]
+    fn a_hostile_list_makes_no_product_of_variants_and_renditions() {
+        let mut text = String::new();
+        for index in 0..3000 {
+            text.push_str(&format!(
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"{index}\",URI=\"r{index}\"\n\
+                 #EXT-X-STREAM-INF:BANDWIDTH={index},AUDIO=\"g\"\nv{index}\n"
+            ));
+        }
+        assert!(choose(&text, None).len() <= MOST_MIRRORS);
     }
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::fetches::{load, parse_media};
+use super::hook::RequestKind;
 use super::playlist::MediaPlaylist;
 use super::reload::Reload;
+use super::requests::{load, parse_media};
 use super::shared::Shared;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
@@ -27,7 +28,12 @@ pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 
 fn run(shared: &Shared, peer: &PeerHandle) {
     let mut reload = Reload::new(Instant::now());
-    while let Some((level, url, list)) = shared.with(|state| state.live_playlist()).flatten() {
+    let mut last = None;
+    while let Some((mirror, url, list)) = shared.with(|state| state.live_playlist()).flatten() {
+        if last.replace(mirror).is_some_and(|last| last != mirror) {
+            // The playlist of another mirror was just loaded. How old the last one was says nothing of it.
+            reload = Reload::new(Instant::now());
+        }
         if !shared.sleep_until(reload.due(&list)) {
             return;
         }
@@ -35,12 +41,12 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         let directives = Directives::new(&reload, began, &list);
         match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
-                let has_changed = shared.change(|state| state.handle_playlist(level, list, url));
+                let has_changed = shared.change(|state| state.handle_playlist(mirror, list, url));
                 reload.handle_loaded(began, has_changed == Some(true));
             }
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
-                shared.with(|state| state.handle_reload_failed(level, error));
+                handle_failed(shared, mirror, &url, error);
                 reload.handle_loaded(began, false);
             }
         }
@@ -48,10 +54,18 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         if reload.is_stuck(now, &list) {
             let why = format!("the playlist has not changed for {:?}", list.target_duration.mul_f64(3.5));
             let error = Error::new(ErrorKind::TimedOut, why).with_url(url.as_str());
-            shared.change(|state| state.handle_stuck(error));
+            shared.change(|state| state.handle_stuck(mirror, error, now));
         } else if reload.is_stale(now, &list) {
-            shared.change(|state| state.handle_stale(level, now));
+            shared.change(|state| state.handle_stale(mirror, now));
         }
+    }
+}
+
+fn handle_failed(shared: &Shared, mirror: usize, url: &Url, error: Error) {
+    let hook = shared.config.hook.as_ref();
+    match hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, url, &error)) {
+        Some(fresh) => drop(shared.with(|state| state.set_playlist_url(mirror, fresh))),
+        None => drop(shared.change(|state| state.handle_reload_failed(mirror, error, Instant::now()))),
     }
 }
 

@@ -16,17 +16,24 @@ mod decrypt;
 pub(crate) mod demux;
 mod event;
 mod fetches;
+mod hook;
+mod json;
 mod levels;
 mod live;
 mod open;
 mod pipeline;
 pub(crate) mod playlist;
 mod policy;
+mod preload;
 mod reload;
+mod requests;
 mod section;
+mod segment_sink;
 mod shared;
+mod sinks;
 mod start;
 mod state;
+mod steering;
 mod timeline;
 
 use std::fmt;
@@ -52,7 +59,8 @@ use crate::types::Priority;
 
 pub use self::config::{HlsConfig, MakeAbr, Quality};
 pub use self::event::HlsEvent;
-pub use self::levels::LevelInfo;
+pub use self::hook::{Hook, RequestHook, RequestKind};
+pub use self::levels::{LevelInfo, RenditionInfo};
 pub use self::section::{Discontinuity, SectionInfo};
 
 impl Downloader {
@@ -283,13 +291,33 @@ impl HlsHandle {
 
     /// The versions of the audio, by ascending rate.
     pub fn levels(&self) -> Vec<LevelInfo> {
-        let levels = self.shared.with(|state| state.levels.iter().map(|level| level.info.clone()).collect());
-        levels.unwrap_or_default()
+        self.shared.with(|state| state.levels().to_vec()).unwrap_or_default()
     }
 
     /// Index of the level that is being fetched.
     pub fn level(&self) -> usize {
-        self.shared.with(|state| state.level).unwrap_or_default()
+        self.shared.with(|state| state.level()).unwrap_or_default()
+    }
+
+    /// The alternative versions of the audio, such as languages, in the order of the playlist. Empty if there is only one.
+    pub fn renditions(&self) -> Vec<RenditionInfo> {
+        self.shared.with(|state| state.renditions().to_vec()).unwrap_or_default()
+    }
+
+    /// Index of the rendition that is played. 0 if there is only one.
+    pub fn rendition(&self) -> usize {
+        self.shared.with(|state| state.rendition()).unwrap_or_default()
+    }
+
+    /// Continues with another of the [`renditions`](Self::renditions) where the reader is. As with a seek, sections end, also
+    /// the one being read; [`Hls::next_section`] returns the one of the new rendition. [`levels`](Self::levels) are those of
+    /// the new rendition from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if there is no such rendition, or none of its playlists can be played.
+    pub fn select_rendition(&self, rendition: usize) -> Result<(), Error> {
+        self.shared.select_rendition(rendition)
     }
 
     /// Changes how the level is chosen, from the next segment on that is not requested yet.

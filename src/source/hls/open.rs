@@ -1,62 +1,107 @@
 //! Opening: the playlist, the choice of a level, and the playlist of that.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::fetches::{load, parse_media, policy};
-use super::levels::{Level, levels};
-use super::playlist::{Context, Playlist};
+use super::hook::RequestKind;
+use super::levels::Ladder;
+use super::pipeline::choose_key;
+use super::playlist::{Context, MultivariantPlaylist, Playlist};
+use super::requests::{load, parse_media, policy};
 use super::shared::Shared;
-use super::state::State;
+use super::state::{ResourceKey, State};
+use super::steering::Steering;
 use super::timeline::Timeline;
 use crate::downloader::PeerHandle;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::types::Priority;
 
 /// Loads what is needed to start. Blocks.
 pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
     let url = shared.request.url().expose().clone();
-    let (bytes, from) = load(shared, peer, &url, None)?;
+    let (bytes, from) = load_or_refresh(shared, peer, &url)?;
     let context = Context { url: &from, variables: shared.variables(), previous: None };
     let parsed = Playlist::parse_in(&bytes, context);
     let list = match parsed.map_err(|error| shared.locate(error.into()))? {
         Playlist::Media(list) => {
             let timeline = Timeline::new(list, from, Duration::ZERO);
-            return Ok(State::new(shared.config.clone(), vec![Level::single(url)], 0, timeline));
+            return Ok(State::new(shared.config.clone(), Ladder::single(url), None, 0, timeline));
         }
         Playlist::Multivariant(list) => list,
     };
-    let levels = levels(&list, &from, policy(shared), shared.config.language.as_deref())?;
+    let ladder = Ladder::new(&list, &from, policy(shared), shared.config.language.as_deref())?;
+    preload_keys(shared, peer, &list, &from);
+    let steering = steering(shared, &list, &from);
     shared.set_variables(list.variables);
-    let first = State::first_level(&shared.config, &levels);
-    let (level, timeline) = load_first(shared, peer, &levels, first)?;
-    Ok(State::new(shared.config.clone(), levels, level, timeline))
+    let (mirror, timeline) = load_first(shared, peer, &ladder, steering.as_ref())?;
+    Ok(State::new(shared.config.clone(), ladder, steering, mirror, timeline))
+}
+
+/// Section 4.4.6.5: the keys that the media playlists will name arrive beside the first of these.
+fn preload_keys(shared: &Shared, peer: &PeerHandle, list: &MultivariantPlaylist, base: &Url) {
+    let usable = list
+        .session_keys
+        .iter()
+        .filter(|key| choose_key(std::slice::from_ref(key)).is_ok_and(|chosen| chosen.is_some()));
+    // A key that may not be requested is an error only if a segment needs it.
+    let urls = usable.filter_map(|key| policy(shared).resolve(base, &key.uri).ok());
+    shared.preload(urls.map(ResourceKey::of_key));
+    if !list.session_keys.is_empty() {
+        peer.wake(Priority::High);
+    }
+}
+
+fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<Steering> {
+    let tag = list.steering.as_ref()?;
+    let url = policy(shared).resolve(base, &tag.server);
+    let url = url.map_err(|error| log::warn!("content steering is not used: {error}")).ok()?;
+    // Section 4.4.6.6: without an attribute, the pathway of the first variant.
+    let pathway =
+        tag.pathway.clone().or_else(|| list.variants.first().map(|variant| variant.pathway.clone()));
+    Some(Steering::new(url, pathway.unwrap_or_else(|| ".".into()), Instant::now()))
 }
 
 /// Loads the playlist of the first level, or of the nearest one that can be had.
 fn load_first(
     shared: &Shared,
     peer: &PeerHandle,
-    levels: &[Level],
-    first: usize,
+    ladder: &Ladder,
+    steering: Option<&Steering>,
 ) -> Result<(usize, Timeline), Error> {
-    let mut order: Vec<usize> = (0..levels.len()).collect();
-    order.sort_by_key(|level| (level.abs_diff(first), *level));
+    let first = State::first_level(&shared.config, &ladder.bitrates(ladder.first));
+    let is_wanted = |index: &usize| ladder.mirrors[*index].rendition == ladder.first;
+    let mut order: Vec<usize> = (0..ladder.mirrors.len()).filter(is_wanted).collect();
+    order.sort_by_key(|index| {
+        let mirror = &ladder.mirrors[*index];
+        let rank = steering.map_or(0, |steering| steering.rank(&mirror.pathway));
+        (rank, mirror.level.abs_diff(first), mirror.level)
+    });
     let mut failed = None;
-    for level in order {
-        match load_timeline(shared, peer, &levels[level].url) {
-            Ok(timeline) => return Ok((level, timeline)),
+    for mirror in order {
+        match load_timeline(shared, peer, &ladder.mirrors[mirror].url) {
+            Ok(timeline) => return Ok((mirror, timeline)),
             Err(error) if error.is_cancelled() => return Err(error),
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    // There is at least one level.
-    Err(failed
-        .unwrap_or_else(|| Error::new(crate::error::ErrorKind::Unsupported, "the playlist has no variants")))
+    // There is at least one mirror.
+    Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "the playlist has no variants")))
 }
 
 fn load_timeline(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<Timeline, Error> {
-    let (bytes, from) = load(shared, peer, url, None)?;
+    let (bytes, from) = load_or_refresh(shared, peer, url)?;
     let list = parse_media(shared, &bytes, &from, None)?;
     Ok(Timeline::new(list, from, Duration::ZERO))
+}
+
+/// Loads a playlist, from a fresh URL of the application if it is refused.
+fn load_or_refresh(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<(Vec<u8>, Url), Error> {
+    load(shared, peer, url, None).or_else(|error| {
+        let hook = shared.config.hook.as_ref();
+        match hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, url, &error)) {
+            Some(fresh) => load(shared, peer, &fresh, None),
+            None => Err(error),
+        }
+    })
 }

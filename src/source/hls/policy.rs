@@ -1,10 +1,9 @@
 //! Whether a playlist may send its reader to a URL.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use url::{Host, Url};
 
 use super::playlist::Uri;
+use crate::client::is_private as is_private_address;
 use crate::error::{Error, ErrorKind};
 
 /// Where the URIs of a playlist may lead. A playlist is input from a stranger: without limits it could make the reader
@@ -47,41 +46,18 @@ impl UriPolicy {
     }
 }
 
-/// True for addresses that only this machine or its network can reach. Host names are not looked up: a name that resolves
-/// to a private address is not detected.
+/// True for addresses that only this machine or its network can reach. Host names are not looked up here: a name that resolves
+/// to a private address is refused when the connection is made.
 fn is_private(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
             name == "localhost" || name.ends_with(".localhost") || name.ends_with(".local")
         }
-        Some(Host::Ipv4(address)) => is_private_v4(address),
-        Some(Host::Ipv6(address)) => match IpAddr::V6(address).to_canonical() {
-            IpAddr::V4(address) => is_private_v4(address),
-            IpAddr::V6(address) => is_private_v6(address),
-        },
+        Some(Host::Ipv4(address)) => is_private_address(address.into()),
+        Some(Host::Ipv6(address)) => is_private_address(address.into()),
         None => false,
     }
-}
-
-fn is_private_v4(address: Ipv4Addr) -> bool {
-    let [first, second, ..] = address.octets();
-    address.is_private()
-        || address.is_loopback()
-        || address.is_link_local()
-        || address.is_broadcast()
-        || first == 0
-        // RFC 6598: shared address space of carriers.
-        || (first == 100 && (64..128).contains(&second))
-}
-
-fn is_private_v6(address: Ipv6Addr) -> bool {
-    let first = address.segments()[0];
-    // RFC 4193: unique local addresses. RFC 4291, 2.5.6: link-local.
-    address.is_loopback()
-        || address.is_unspecified()
-        || (first & 0xfe00) == 0xfc00
-        || (first & 0xffc0) == 0xfe80
 }
 
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub enum Discontinuity {
     Start,
     /// A seek, or a jump to the live edge.
     Seek,
+    /// Another rendition was selected.
+    Rendition,
     /// The codec, the rate or the channels change.
     Format,
     /// Audio of this length is missing: the playlist marks it as missing, or it can't be fetched.

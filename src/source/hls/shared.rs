@@ -1,18 +1,21 @@
 //! The state behind its lock, and the calls that block on it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use url::Url;
 
 use super::config::HlsConfig;
 use super::demux::Output;
 use super::event::HlsEvent;
+use super::preload::Preload;
 use super::section::SectionInfo;
-use super::state::{ReadResult, SectionResult, State};
+use super::state::{Needs, Parked, ReadResult, ResourceKey, SectionResult, State};
 use crate::cancel::CancelReason;
-use crate::client::Request;
+use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
 use crate::event::{Bus, Subscriber};
@@ -29,6 +32,8 @@ pub(super) struct Shared {
     pub(super) request: Request,
     /// Variables of the multivariant playlist, which media playlists may import.
     variables: OnceLock<BTreeMap<String, String>>,
+    /// The first playlist came from the public internet.
+    is_public: OnceLock<bool>,
     events: Bus<HlsEvent>,
     link: OnceLock<Link>,
     inner: Mutex<Inner>,
@@ -52,17 +57,25 @@ struct Inner {
     state: Option<State>,
     /// That of all segments until the next seek.
     epoch: Option<Epoch>,
+    /// Used while it is being opened.
+    preload: Preload,
     waits: WaitState,
     is_closed: bool,
 }
 
 impl Shared {
     pub(super) fn new(request: Request, config: HlsConfig) -> Self {
-        let inner = Inner { state: None, epoch: None, waits: WaitState::default(), is_closed: false };
-        let (variables, link) = (OnceLock::new(), OnceLock::new());
+        let inner = Inner {
+            state: None,
+            epoch: None,
+            preload: Preload::default(),
+            waits: WaitState::default(),
+            is_closed: false,
+        };
+        let (variables, is_public, link) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (inner, changed, closed) = (Mutex::new(inner), Condvar::new(), Condvar::new());
         let events = Bus::of(EVENTS, |lost| HlsEvent::Lagged { lost });
-        Self { config, request, variables, events, link, inner, changed, closed }
+        Self { config, request, variables, is_public, events, link, inner, changed, closed }
     }
 
     /// Notes the variables that media playlists may import.
@@ -77,15 +90,66 @@ impl Shared {
     }
 
     /// Starts fetching.
-    pub(super) fn start(&self, state: State, waker: Waker, epoch: Epoch) {
+    pub(super) fn start(&self, mut state: State, waker: Waker, epoch: Epoch) {
         {
             let mut inner = self.inner.lock();
+            let (loaded, running) = inner.preload.finish();
+            state.set_preloaded(loaded, running);
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());
         }
         // Set once: nothing else starts it.
         let _ = self.link.set(Link { waker, epoch });
         self.wake(Priority::High);
+    }
+
+    /// Notes which address the first playlist came from: what it names may reach private ones only if it is private itself.
+    pub(super) fn note_peer(&self, peer: Option<IpAddr>) {
+        // Set once: later playlists come from where the first one allowed.
+        let _ = self.is_public.set(peer.is_some_and(|peer| !is_private(peer)));
+    }
+
+    /// Whether the first playlist came from a public address. `None` until it is there.
+    pub(super) fn is_from_public(&self) -> Option<bool> {
+        self.is_public.get().copied()
+    }
+
+    /// Loads these keys while it is being opened.
+    pub(super) fn preload(&self, keys: impl Iterator<Item = ResourceKey>) {
+        let mut inner = self.inner.lock();
+        keys.for_each(|key| inner.preload.add(key));
+    }
+
+    pub(super) fn take_preload(&self) -> Option<ResourceKey> {
+        self.inner.lock().preload.poll()
+    }
+
+    /// A key or an initialization section has arrived. Returns the bodies that waited for it.
+    pub(super) fn handle_resource(&self, key: ResourceKey, bytes: Vec<u8>) -> Vec<(u64, Needs, Parked)> {
+        {
+            let mut inner = self.inner.lock();
+            if inner.state.is_none() {
+                inner.preload.handle_loaded(key, bytes);
+                return Vec::new();
+            }
+        }
+        self.change(|state| state.handle_resource(key, bytes)).unwrap_or_default()
+    }
+
+    pub(super) fn handle_resource_failed(&self, key: &ResourceKey, fresh: Option<Url>, error: &Error) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.state.is_none() {
+                inner.preload.handle_failed(key);
+                return;
+            }
+        }
+        self.change(|state| {
+            let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_resource(key, fresh));
+            if !is_taken {
+                state.handle_resource_failed(key, error, Instant::now());
+            }
+        });
     }
 
     pub(super) fn wake(&self, priority: Priority) {
@@ -182,7 +246,7 @@ impl Shared {
         let result = loop {
             let Some(state) = &mut inner.state else { break Err(closed()) };
             let turn = ask(state);
-            let wake = state.take_wake().then(|| state.next_priority());
+            let wake = state.take_wake(Instant::now()).then(|| state.next_priority());
             let request = match turn {
                 Turn::Done(result) => {
                     // After an error fetching continues: the caller has got it.
@@ -208,7 +272,9 @@ impl Shared {
             }
             was_blocked = true;
             limit.extend(inner.waits.last_progress());
-            let is_late = match limit.deadline() {
+            let retry_at = inner.state.as_ref().and_then(State::retry_at);
+            let wakes_at = [limit.deadline(), retry_at].into_iter().flatten().min();
+            let is_late = match wakes_at {
                 Some(deadline) => self.changed.wait_until(&mut inner, deadline).timed_out(),
                 None => {
                     self.changed.wait(&mut inner);
@@ -229,10 +295,20 @@ impl Shared {
 
     /// Cancels what is fetched for the old position, and continues at `target`.
     pub(super) fn seek(&self, target: Duration) -> Result<Duration, Error> {
+        self.restart(|state| state.seek(target))
+    }
+
+    /// Continues with another rendition.
+    pub(super) fn select_rendition(&self, rendition: usize) -> Result<(), Error> {
+        self.restart(|state| state.select_rendition(rendition))
+    }
+
+    /// Changes what is fetched, and cancels what was fetched before.
+    fn restart<T>(&self, change: impl FnOnce(&mut State) -> Result<T, Error>) -> Result<T, Error> {
         let (landed, old) = {
             let mut inner = self.inner.lock();
             let Some(state) = &mut inner.state else { return Err(self.locate(closed())) };
-            let landed = state.seek(target).map_err(|error| self.locate(error))?;
+            let landed = change(state).map_err(|error| self.locate(error))?;
             let next = self.link.get().map(|link| link.epoch.child());
             (landed, std::mem::replace(&mut inner.epoch, next))
         };

@@ -10,6 +10,8 @@
 
 mod arrivals;
 mod commit;
+mod failures;
+mod mirrors;
 mod needs;
 mod plan;
 mod playlists;
@@ -26,39 +28,50 @@ use self::needs::Loadable;
 use self::slot::Slot;
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
-use super::levels::Level;
+use super::levels::Ladder;
 use super::policy::UriPolicy;
 use super::section::{Discontinuity, SectionBuffer, SectionInfo};
 use super::start::start_of;
+use super::steering::Steering;
 use super::timeline::{Clock, Place, Timeline};
 use crate::abr::{Abr, Estimator, Hybrid, Situation};
 use crate::error::Error;
 use crate::types::{ByteRange, Priority, RequestId};
 
+use self::failures::Outage;
 pub(super) use self::needs::{Needs, Parked, ResourceKey};
 
 #[derive(Debug)]
 pub(super) struct State {
     config: HlsConfig,
     policy: UriPolicy,
-    pub(super) levels: Vec<Level>,
+    ladder: Ladder,
+    /// The rendition that is played.
+    rendition: usize,
+    /// Rates of its levels.
     bitrates: Vec<u64>,
-    /// The level of the next segment.
-    pub(super) level: usize,
+    /// The mirror of the next segment. Of another rendition until the first playlist of the new one is there.
+    mirror: usize,
+    /// By mirror.
     timelines: Vec<Option<Timeline>>,
+    steering: Option<Steering>,
     /// A playlist that is needed, and whether it is being fetched.
     wanted: Option<(usize, bool)>,
     /// Number of playlists that `plan` has requested.
     requested: u64,
     /// Where the next slot starts.
     cursor: Duration,
-    /// The place behind the last slot, in the playlist of its level.
+    /// The place behind the last slot, in the playlist of its mirror.
     follows: Option<(usize, Place)>,
     slots: VecDeque<Slot>,
     next_slot: u64,
     resources: HashMap<ResourceKey, Loadable>,
+    /// URLs of the application for resources that were refused.
+    fresh_resources: HashMap<ResourceKey, Url>,
+    /// Resources to request once more.
+    planned_again: Vec<ResourceKey>,
     clock: Clock,
-    /// The beginning of a frame that ends in the slot at this place of this level.
+    /// The beginning of a frame that ends in the slot at this place of this mirror.
     carried: Option<(usize, Place, Vec<u8>)>,
     sections: VecDeque<SectionBuffer>,
     next_section: u64,
@@ -73,6 +86,10 @@ pub(super) struct State {
     skipped: u32,
     /// Fetching has stopped with this error, until a call returns it.
     error: Option<Error>,
+    /// Fetching waits, because no server can be reached.
+    outage: Option<Outage>,
+    /// Outages since something arrived.
+    outages: u32,
     /// `plan` had nothing to do.
     is_idle: bool,
     abr: Choice,
@@ -102,7 +119,8 @@ impl std::fmt::Debug for Choice {
 /// What to fetch next.
 #[derive(Debug)]
 pub(super) enum Planned {
-    Playlist { level: usize, url: Url },
+    Playlist { mirror: usize, url: Url },
+    Steering { url: Url },
     Resource { key: ResourceKey, priority: Priority },
     Segment { slot: u64, url: Url, range: Option<ByteRange>, needs: Box<Needs>, priority: Priority },
 }
@@ -127,20 +145,28 @@ pub(super) enum SectionResult {
 }
 
 impl State {
-    /// A player of `levels`, with the playlist of one of them.
-    pub(super) fn new(config: HlsConfig, levels: Vec<Level>, level: usize, timeline: Timeline) -> Self {
+    /// A player of what is on `ladder`, with the playlist of one mirror.
+    pub(super) fn new(
+        config: HlsConfig,
+        ladder: Ladder,
+        steering: Option<Steering>,
+        mirror: usize,
+        timeline: Timeline,
+    ) -> Self {
         let policy = UriPolicy { allow_http: config.allow_http, allow_private: config.allow_private };
         let abr = Choice::new(&config.quality);
         let start = start_of(&timeline, &config);
-        let mut timelines: Vec<Option<Timeline>> = levels.iter().map(|_| None).collect();
-        timelines[level] = Some(timeline);
+        let mut timelines: Vec<Option<Timeline>> = ladder.mirrors.iter().map(|_| None).collect();
+        timelines[mirror] = Some(timeline);
         Self {
             policy,
-            bitrates: levels.iter().map(|level| level.info.bandwidth).collect(),
+            rendition: ladder.first,
+            bitrates: ladder.bitrates(ladder.first),
             config,
-            levels,
-            level,
+            ladder,
+            mirror,
             timelines,
+            steering,
             wanted: None,
             requested: 0,
             cursor: start,
@@ -148,6 +174,8 @@ impl State {
             slots: VecDeque::new(),
             next_slot: 0,
             resources: HashMap::new(),
+            fresh_resources: HashMap::new(),
+            planned_again: Vec::new(),
             clock: Clock::default(),
             carried: None,
             sections: VecDeque::new(),
@@ -158,6 +186,8 @@ impl State {
             reader_time: start,
             skipped: 0,
             error: None,
+            outage: None,
+            outages: 0,
             is_idle: false,
             abr,
             estimator: Estimator::default(),
@@ -166,17 +196,16 @@ impl State {
     }
 
     /// The level to start with.
-    pub(super) fn first_level(config: &HlsConfig, levels: &[Level]) -> usize {
-        let bitrates: Vec<u64> = levels.iter().map(|level| level.info.bandwidth).collect();
+    pub(super) fn first_level(config: &HlsConfig, bitrates: &[u64]) -> usize {
         let chosen = match &config.quality {
             Quality::Fixed(index) => *index,
             Quality::Auto(_) | Quality::Custom(_) => {
-                let situation = Situation::new(&bitrates, Duration::from_secs(6), config.buffer);
+                let situation = Situation::new(bitrates, Duration::from_secs(6), config.buffer);
                 let abr = Choice::new(&config.quality).0;
                 abr.map_or(0, |mut abr| abr.choose(Instant::now(), &situation))
             }
         };
-        chosen.min(levels.len() - 1)
+        chosen.min(bitrates.len() - 1)
     }
 
     pub(super) fn take_events(&mut self) -> Vec<HlsEvent> {

@@ -126,6 +126,11 @@ pub struct ContentSteering {
 }
 
 impl MultivariantPlaylist {
+    /// Audio renditions of all groups.
+    pub fn audio_renditions(&self) -> impl Iterator<Item = &Rendition> {
+        self.renditions.iter().filter(|rendition| rendition.media_type == MediaType::Audio)
+    }
+
     /// Audio renditions of the variant's group.
     pub fn audio_of(&self, variant: &Variant) -> impl Iterator<Item = &Rendition> {
         let group = variant.audio.clone();

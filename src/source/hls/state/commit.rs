@@ -49,7 +49,7 @@ impl State {
             }
             let slot = self.slots.pop_front();
             self.carried =
-                slot.map(|slot| (slot.level, slot.next, slot.tail)).filter(|(_, _, tail)| !tail.is_empty());
+                slot.map(|slot| (slot.mirror, slot.next, slot.tail)).filter(|(_, _, tail)| !tail.is_empty());
         }
         if self.is_finished() {
             self.close_section();
@@ -76,8 +76,8 @@ impl State {
 
     /// The frame that the first slot shares with the one before, if they were cut inside of a frame.
     fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
-        let (level, place, tail) = self.carried.take()?;
-        let slot = self.slots.front().filter(|slot| (slot.level, slot.place) == (level, place))?;
+        let (mirror, place, tail) = self.carried.take()?;
+        let slot = self.slots.front().filter(|slot| (slot.mirror, slot.place) == (mirror, place))?;
         let is_continued =
             self.sections.back()?.discontinuity_sequence == slot.segment.discontinuity_sequence;
         if is_continued { join(&tail, head) } else { None }
@@ -105,16 +105,12 @@ impl State {
             || (is_numbered && section.discontinuity_sequence != discontinuity)
     }
 
-    fn open_section(
-        &mut self,
-        time: Duration,
-        frame: &Frame,
-        discontinuity_sequence: u64,
-    ) {
+    fn open_section(&mut self, time: Duration, frame: &Frame, discontinuity_sequence: u64) {
         self.close_section();
         let reason = self.pending.take().unwrap_or(Discontinuity::Format);
-        let is_sought = matches!(reason, Discontinuity::Seek | Discontinuity::Start);
-        let level = self.slots.front().map_or(self.level, |slot| slot.level);
+        let is_sought =
+            matches!(reason, Discontinuity::Seek | Discontinuity::Start | Discontinuity::Rendition);
+        let level = self.slots.front().map_or(self.level(), |slot| self.ladder.mirrors[slot.mirror].level);
         let info = SectionInfo {
             codec: frame.format.codec,
             sample_rate: frame.format.sample_rate,
@@ -132,7 +128,7 @@ impl State {
     }
 
     fn date_time(&self, slot: &Slot) -> Option<SystemTime> {
-        let list = &self.timelines[slot.level].as_ref()?.list;
+        let list = &self.timelines[slot.mirror].as_ref()?.list;
         let index = usize::try_from(slot.place.sequence.checked_sub(list.media_sequence)?).ok()?;
         list.date_time_at(index)
     }
@@ -146,6 +142,6 @@ impl State {
     /// Nothing more will be played.
     pub(in super::super) fn is_finished(&self) -> bool {
         let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.end();
-        self.slots.is_empty() && self.timelines[self.level].as_ref().is_some_and(is_at_end)
+        self.slots.is_empty() && self.timelines[self.mirror].as_ref().is_some_and(is_at_end)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::error::Error;
+use crate::source::hls::hook::RequestKind;
 use crate::source::hls::pipeline::{choose_key, iv_of};
 use crate::source::hls::playlist::{Key, KeyMethod, Segment};
 use crate::source::hls::policy::UriPolicy;
@@ -28,6 +29,7 @@ pub(in super::super) struct KeyUse {
 /// A resource that segments share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in super::super) struct ResourceKey {
+    pub(in super::super) kind: RequestKind,
     pub(in super::super) url: Url,
     pub(in super::super) range: Option<ByteRange>,
     /// How it is encrypted: the same bytes under another key are another resource.
@@ -49,9 +51,15 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+impl ResourceKey {
+    pub(in super::super) fn of_key(url: Url) -> Self {
+        Self { kind: RequestKind::Key, url, range: None, key: None }
+    }
+}
+
 impl Needs {
     pub(in super::super) fn resources(&self) -> impl Iterator<Item = ResourceKey> {
-        let key_of = |key: &KeyUse| ResourceKey { url: key.url.clone(), range: None, key: None };
+        let key_of = |key: &KeyUse| ResourceKey::of_key(key.url.clone());
         let init_key = self.init.as_ref().and_then(|init| init.key.as_deref().map(key_of));
         init_key.into_iter().chain(self.init.clone()).chain(self.key.as_ref().map(key_of))
     }
@@ -72,7 +80,12 @@ pub(in super::super) fn needs_of(
         Some(map) => {
             // Of these methods only AES-128 encrypts the initialization section (section 4.4.4.4).
             let key = key_use(&map.keys)?.filter(|key| key.method == KeyMethod::Aes128).map(Box::new);
-            Some(ResourceKey { url: policy.resolve(base, &map.uri)?, range: map.byte_range, key })
+            Some(ResourceKey {
+                kind: RequestKind::InitializationSection,
+                url: policy.resolve(base, &map.uri)?,
+                range: map.byte_range,
+                key,
+            })
         }
         None => None,
     };

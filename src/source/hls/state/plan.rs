@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
 use crate::source::hls::demux::Output;
 use crate::source::hls::event::HlsEvent;
+use crate::source::hls::levels::Mirror;
 use crate::source::hls::section::{Discontinuity, SectionBuffer};
 use crate::source::hls::start::start_of;
 use crate::source::hls::timeline::{Piece, Place};
@@ -25,16 +26,22 @@ const AT_ONCE: usize = 2;
 impl State {
     /// The next fetch, if there is one that is urgent enough.
     pub(in super::super) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
-        if self.error.is_some() {
+        if self.error.is_some() || self.is_out(now) {
             return None;
+        }
+        if let Some(url) = self.poll_steering(now) {
+            return Some(Planned::Steering { url });
+        }
+        if let Some(key) = self.planned_again.pop() {
+            return Some(Planned::Resource { key, priority: Priority::High });
         }
         self.extend(now);
         self.want_reload();
-        if let Some((level, is_fetching @ false)) = &mut self.wanted {
+        if let Some((mirror, is_fetching @ false)) = &mut self.wanted {
             *is_fetching = true;
             self.requested += 1;
-            let level = *level;
-            return Some(Planned::Playlist { level, url: self.levels[level].url.clone() });
+            let mirror = *mirror;
+            return Some(Planned::Playlist { mirror, url: self.ladder.mirrors[mirror].url.clone() });
         }
         let running = self.slots.iter().filter(|slot| slot.phase == SlotPhase::Fetching).count();
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
@@ -58,10 +65,10 @@ impl State {
 
     /// Asks for the playlist of a segment that has expired. That of a live level is loaded again anyway.
     pub(in super::super) fn want_reload(&mut self) {
-        let (level, is_live) = (self.level, self.is_live());
-        let is_due = |slot: &&Slot| slot.phase == SlotPhase::Reloading && (!is_live || slot.level != level);
+        let (mirror, is_live) = (self.mirror, self.is_live());
+        let is_due = |slot: &&Slot| slot.phase == SlotPhase::Reloading && (!is_live || slot.mirror != mirror);
         if self.wanted.is_none() {
-            self.wanted = self.slots.iter().find(is_due).map(|slot| (slot.level, false));
+            self.wanted = self.slots.iter().find(is_due).map(|slot| (slot.mirror, false));
         }
     }
 
@@ -84,10 +91,13 @@ impl State {
     /// What a slot needs first: its key and its initialization section are requested before it, and arrive beside it.
     pub(in super::super) fn plan_slot(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
         let slot = &self.slots[index];
-        let timeline = self.timelines[slot.level].as_ref();
-        let base = timeline.map_or(&self.levels[slot.level].url, |timeline| &timeline.url).clone();
+        let timeline = self.timelines[slot.mirror].as_ref();
+        let base = timeline.map_or(&self.ladder.mirrors[slot.mirror].url, |timeline| &timeline.url).clone();
         let needs = needs_of(&slot.segment, slot.place.sequence, &base, self.policy)?;
-        let url = self.policy.resolve(&base, &slot.segment.uri)?;
+        let url = match &slot.fresh {
+            Some(fresh) => fresh.clone(),
+            None => self.policy.resolve(&base, &slot.segment.uri)?,
+        };
         for key in needs.resources() {
             if !self.resources.contains_key(&key) {
                 self.resources.insert(key.clone(), Loadable::Fetching);
@@ -110,8 +120,9 @@ impl State {
                 self.switch(chosen);
             } else {
                 self.wanted.get_or_insert((chosen, false));
-                // Until its playlist is there, the last level continues, unless it has failed.
-                if !self.levels[self.level].is_usable(now) {
+                // Until its playlist is there, the last mirror continues, unless it has failed or the user does not want it.
+                let current = &self.ladder.mirrors[self.mirror];
+                if !current.is_usable(now) || current.rendition != self.rendition {
                     return;
                 }
             }
@@ -127,58 +138,50 @@ impl State {
         planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
     }
 
-    pub(in super::super) fn choose(&mut self, now: Instant) -> usize {
-        let current = self.follows.map(|_| self.level);
+    /// The mirror of the next segment.
+    fn choose(&mut self, now: Instant) -> usize {
+        let current = self.follows.map(|_| self.level());
         let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
         let buffered = self.cursor.saturating_sub(self.reader_time());
         let situation = Situation { current, buffered, ..situation };
-        let chosen = match (&mut self.abr.0, &self.config.quality) {
-            (Some(abr), _) => abr.choose(now, &situation).min(self.levels.len() - 1),
-            (None, Quality::Fixed(index)) => (*index).min(self.levels.len() - 1),
-            (None, Quality::Auto(_) | Quality::Custom(_)) => self.level,
+        let level = match (&mut self.abr.0, &self.config.quality) {
+            (Some(abr), _) => abr.choose(now, &situation),
+            (None, Quality::Fixed(index)) => *index,
+            (None, Quality::Auto(_) | Quality::Custom(_)) => self.level(),
         };
-        if self.levels[chosen].is_usable(now) {
-            chosen
-        } else {
-            self.nearest_usable(chosen, now).unwrap_or(self.level)
-        }
+        let level = level.min(self.bitrates.len() - 1);
+        self.pick(level, now, |_| true).unwrap_or_else(|| self.last_resort())
     }
 
     pub(in super::super) fn target_duration(&self) -> Duration {
-        self.timelines[self.level].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
+        self.timelines[self.mirror].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
     }
 
     /// A lower level from whose segment the reader gets audio earlier than from the one that is arriving, of which so many
     /// bytes are left at so many bytes a second. It is used from here on. True if there is one.
     pub(in super::super) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
         let Some(slot) = self.slots.iter().find(|known| known.id == slot) else { return false };
-        let (start, level) = (slot.start, slot.level);
+        let (start, level) = (slot.start, self.ladder.mirrors[slot.mirror].level);
         let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
         let buffered = start.saturating_sub(self.reader_time());
         let situation = Situation { current: Some(level), buffered, ..situation };
         let Some(abr) = &mut self.abr.0 else { return false };
         let running = Running::new(left, rate * 8.0);
         let other = abr.abandon(now, &situation, &running).filter(|other| *other < level);
-        let Some(other) = other.filter(|other| self.levels[*other].is_usable(now)) else { return false };
+        let lower = |mirror: &Mirror| mirror.level < level;
+        let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         self.estimator.handle_transfer(rate as u64, Duration::from_secs(1), self.estimator.ttfb());
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.restart_at(start, other);
         true
     }
 
-    /// The usable level that is nearest to `level`; a lower one if two are.
-    pub(in super::super) fn nearest_usable(&self, level: usize, now: Instant) -> Option<usize> {
-        let usable =
-            (0..self.levels.len()).filter(|other| *other != level && self.levels[*other].is_usable(now));
-        usable.min_by_key(|other| (other.abs_diff(level), *other))
-    }
-
     /// Adds the segment that follows. False if there is none yet.
     pub(in super::super) fn add_slot(&mut self) -> bool {
-        let Some(timeline) = &self.timelines[self.level] else { return false };
+        let Some(timeline) = &self.timelines[self.mirror] else { return false };
         let list = Arc::clone(&timeline.list);
         let mut place = match self.follows {
-            Some((level, place)) if level == self.level => place,
+            Some((mirror, place)) if mirror == self.mirror => place,
             // Behind the end of a finished playlist nothing follows.
             _ if self.cursor >= timeline.edge() => return false,
             Some(_) => Place { sequence: timeline.sequence_from(self.cursor), part: 0 },
@@ -199,13 +202,13 @@ impl State {
             return false;
         };
         self.cursor = start + segment.duration;
-        self.follows = Some((self.level, next));
+        self.follows = Some((self.mirror, next));
         let phase = if segment.is_gap { SlotPhase::Skipped } else { SlotPhase::Planned };
         let id = self.next_slot;
         self.next_slot += 1;
         self.slots.push_back(Slot {
             id,
-            level: self.level,
+            mirror: self.mirror,
             place,
             next,
             start,
@@ -218,6 +221,9 @@ impl State {
             tail: Vec::new(),
             reloads: 0,
             requested_before: 0,
+            fresh: None,
+            is_refreshed: false,
+            failing_since: None,
             parked: None,
         });
         self.commit();

@@ -1,6 +1,6 @@
 //! What readers ask: sections, their bytes, and a seek.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::slot::SlotPhase;
 use super::{ReadResult, SectionResult, State};
@@ -45,11 +45,6 @@ impl State {
         }
     }
 
-    /// Returns the error that has stopped fetching, and lets it continue.
-    pub(in super::super) fn take_error(&mut self) -> Option<Error> {
-        self.error.take()
-    }
-
     /// The running fetch that a reader waits for, if it has to become urgent.
     pub(in super::super) fn promote(&mut self) -> Option<RequestId> {
         let slot = self.slots.front_mut()?;
@@ -91,19 +86,24 @@ impl State {
             );
             return Err(Error::new(ErrorKind::OutOfWindow, why));
         }
+        self.restart(target, Discontinuity::Seek);
+        let timeline = self.timelines[self.mirror].as_ref();
+        let start = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(target)));
+        Ok(start.unwrap_or(target))
+    }
+
+    /// Drops all that is buffered, and continues at `target`.
+    pub(super) fn restart(&mut self, target: Duration, reason: Discontinuity) {
         self.slots.clear();
         self.sections.clear();
         self.handed = self.next_section;
         self.clock.restart();
         self.carried = None;
-        self.pending = Some(Discontinuity::Seek);
+        self.pending = Some(reason);
         (self.target, self.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
-        self.error = None;
+        (self.error, self.outage) = (None, None);
         self.skipped = 0;
-        let timeline = self.timelines[self.level].as_ref();
-        let start = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(target)));
-        Ok(start.unwrap_or(target))
     }
 
     pub(in super::super) fn reader_time(&self) -> Duration {
@@ -124,8 +124,9 @@ impl State {
         self.sections.iter().find(|section| section.id == id)
     }
 
-    /// True once after the reader has made room, and once when a segment that waits for a worker becomes urgent.
-    pub(in super::super) fn take_wake(&mut self) -> bool {
+    /// True once after an outage, once after the reader has made room, and once when a segment that waits for a worker becomes urgent.
+    pub(in super::super) fn take_wake(&mut self, now: Instant) -> bool {
+        let is_over = self.end_outage(now);
         let has_room = self.is_idle && self.has_room();
         if has_room {
             self.is_idle = false;
@@ -135,6 +136,6 @@ impl State {
         if let Some(index) = urgent {
             self.slots[index].priority = Priority::High;
         }
-        has_room || urgent.is_some()
+        is_over || has_room || urgent.is_some()
     }
 }

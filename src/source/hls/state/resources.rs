@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use url::Url;
+
 use super::State;
 use super::needs::{KeyUse, Loadable, Needs, Parked, ResourceKey, Secret};
 use super::slot::{Slot, SlotPhase};
@@ -16,7 +18,7 @@ impl State {
     /// Starts the pipeline of a segment, if all that it needs has arrived.
     pub(in super::super) fn pipeline(&self, needs: &Needs, position: u64) -> Result<Option<Pipeline>, Error> {
         let cipher = |key: &KeyUse| {
-            let resource = ResourceKey { url: key.url.clone(), range: None, key: None };
+            let resource = ResourceKey::of_key(key.url.clone());
             let bytes = self.ready(&resource)?;
             Some(Cipher { method: key.method.clone(), key: bytes, iv: key.iv })
         };
@@ -92,5 +94,31 @@ impl State {
         if let Some(slot) = self.slots.iter().find(needs).map(|slot| slot.id) {
             self.handle_segment_failed(slot, error.clone(), now);
         }
+    }
+
+    /// The application has a fresh URL for a key or an initialization section that was refused. False if it had one before.
+    pub(in super::super) fn handle_fresh_resource(&mut self, key: &ResourceKey, url: Url) -> bool {
+        if self.fresh_resources.contains_key(key) || self.fresh_resources.len() == MOST_RESOURCES {
+            return false;
+        }
+        self.fresh_resources.insert(key.clone(), url);
+        self.planned_again.push(key.clone());
+        true
+    }
+
+    /// Takes the keys that were loaded before playing began, and those that still are.
+    pub(in super::super) fn set_preloaded(
+        &mut self,
+        loaded: Vec<(ResourceKey, Vec<u8>)>,
+        running: Vec<ResourceKey>,
+    ) {
+        let loaded = loaded.into_iter().map(|(key, bytes)| (key, Loadable::Ready(Secret(Arc::from(bytes)))));
+        self.resources.extend(running.into_iter().map(|key| (key, Loadable::Fetching)));
+        self.resources.extend(loaded);
+    }
+
+    /// The URL that the application gave for this resource.
+    pub(in super::super) fn fresh_resource(&self, key: &ResourceKey) -> Option<Url> {
+        self.fresh_resources.get(key).cloned()
     }
 }

@@ -1,6 +1,8 @@
 //! A segment to play, from the plan to its last frame.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use url::Url;
 
 use super::needs::{Needs, Parked};
 use crate::source::hls::demux::Output;
@@ -12,7 +14,7 @@ use crate::types::{Priority, RequestId};
 #[derive(Debug)]
 pub(in super::super) struct Slot {
     pub(in super::super) id: u64,
-    pub(in super::super) level: usize,
+    pub(in super::super) mirror: usize,
     pub(in super::super) place: Place,
     /// What follows it in its playlist.
     pub(in super::super) next: Place,
@@ -30,6 +32,12 @@ pub(in super::super) struct Slot {
     pub(in super::super) reloads: u32,
     /// Playlists requested before it failed: what they bring may have expired as well.
     pub(in super::super) requested_before: u64,
+    /// A URL from the application, in place of one that was refused, for the next attempt.
+    pub(in super::super) fresh: Option<Url>,
+    /// The application was asked for one.
+    pub(in super::super) is_refreshed: bool,
+    /// When it failed first.
+    pub(in super::super) failing_since: Option<Instant>,
     pub(in super::super) parked: Option<Parked>,
 }
 

@@ -42,7 +42,8 @@ enum End {
 }
 
 fn end() -> impl Strategy<Value = End> {
-    let kinds = [ErrorKind::Status(404), ErrorKind::Unsupported, ErrorKind::Disconnected];
+    let kinds =
+        [ErrorKind::Status(404), ErrorKind::Status(503), ErrorKind::Unsupported, ErrorKind::Disconnected];
     prop_oneof![
         3 => Just(End::Whole),
         1 => (0..FRAMES, proptest::sample::select(kinds.to_vec())).prop_map(|(after, kind)| End::Broken(after, kind)),
@@ -63,9 +64,15 @@ impl Player {
     fn new(levels: usize) -> Self {
         let url = Url::parse("http://host/l").unwrap();
         let timeline = Timeline::new(list(), url.clone(), Duration::ZERO);
-        let levels = (0..levels).map(|_| Level::single(url.clone())).collect();
+        let mut ladder = Ladder::single(url.clone());
+        let variants: String =
+            (0..levels).map(|level| format!("#EXT-X-STREAM-INF:BANDWIDTH={level}\nl{level}\n")).collect();
+        let text = format!("#EXTM3U\n{variants}");
+        if let Ok(Playlist::Multivariant(list)) = Playlist::parse(text.as_bytes(), "http://host/l") {
+            ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
+        }
         let config = HlsConfig { quality: Quality::Fixed(0), ..HlsConfig::default() };
-        let state = State::new(config, levels, 0, timeline);
+        let state = State::new(config, ladder, None, 0, timeline);
         Self { state, running: Vec::new(), now: Instant::now(), played: Vec::new(), section: None, errors: 0 }
     }
 
@@ -78,10 +85,10 @@ impl Player {
             return;
         }
         match self.running.swap_remove(which % self.running.len()) {
-            Planned::Playlist { level, url } => match end {
-                End::Whole => drop(self.state.handle_playlist(level, list(), url)),
+            Planned::Playlist { mirror, url } => match end {
+                End::Whole => drop(self.state.handle_playlist(mirror, list(), url)),
                 End::Broken(_, kind) => {
-                    self.state.handle_playlist_failed(level, Error::new(kind, "as asked"), self.now)
+                    self.state.handle_playlist_failed(mirror, Error::new(kind, "as asked"), self.now)
                 }
             },
             Planned::Segment { slot, url, .. } => {
@@ -95,7 +102,7 @@ impl Player {
                     }
                 }
             }
-            Planned::Resource { .. } => unreachable!("nothing is encrypted"),
+            Planned::Resource { .. } | Planned::Steering { .. } => unreachable!("nothing is encrypted"),
         }
     }
 

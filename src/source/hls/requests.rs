@@ -1,0 +1,175 @@
+//! Requests, and where their answers may come from.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::hook::RequestKind;
+use super::playlist::{Context, MediaPlaylist, Playlist};
+use super::policy::UriPolicy;
+use super::shared::Shared;
+use crate::client::{Request, ResponseHead};
+use crate::downloader::{Fetch, Outcome, PeerHandle};
+use crate::error::{Error, ErrorKind};
+use crate::safe_url::HttpUrl;
+
+/// Bytes of a playlist, at most, before and after its decompression.
+pub(super) const MOST_PLAYLIST: usize = 16 << 20;
+
+/// A request for `url`, with the user's headers if it goes to the origin that they are for.
+pub(super) fn request(shared: &Shared, kind: RequestKind, url: &Url) -> Result<Request, Error> {
+    let mut request = Request::get(url.as_str())?;
+    if url.origin() == shared.request.url().expose().origin() {
+        request = request.headers("HlsConfig::headers", &shared.config.headers)?;
+    }
+    if let Some(hook) = &shared.config.hook {
+        request = request.headers("RequestHook::headers", &hook.headers(kind, url))?;
+    }
+    if matches!(kind, RequestKind::Playlist | RequestKind::Steering) {
+        request = request.accept_gzip();
+    }
+    Ok(match (shared.config.allow_private, shared.is_from_public()) {
+        (true, _) | (false, Some(false)) => request,
+        (false, Some(true)) => request.public_only(),
+        // The first request: the caller has chosen its host, but not where that redirects to.
+        (false, None) => request.no_descent(),
+    })
+}
+
+/// Where a response came from, after redirects, which must not lead where the playlist could not.
+pub(super) fn final_url(shared: &Shared, head: &ResponseHead, requested: &Url) -> Result<Url, Error> {
+    let url = HttpUrl::of(head.url()).map_or_else(|| requested.clone(), |url| url.expose().clone());
+    policy(shared).check(requested, &url)?;
+    Ok(url)
+}
+
+pub(super) fn policy(shared: &Shared) -> UriPolicy {
+    UriPolicy { allow_http: shared.config.allow_http, allow_private: shared.config.allow_private }
+}
+
+/// Fetches a playlist on this thread. Blocks: with `hold`, the server may wait so long before it answers.
+pub(super) fn load(
+    shared: &Shared,
+    peer: &PeerHandle,
+    url: &Url,
+    hold: Option<Duration>,
+) -> Result<(Vec<u8>, Url), Error> {
+    let mut fetch = Fetch::new(request(shared, RequestKind::Playlist, url)?);
+    if let Some(hold) = hold {
+        fetch = fetch.held(hold);
+    }
+    let response = peer.execute(fetch)?;
+    let from = final_url(shared, response.head(), url)?;
+    shared.note_peer(response.head().peer());
+    Ok((gunzip(response.bytes(MOST_PLAYLIST)?)?, from))
+}
+
+/// Decompresses what is compressed with gzip: by its first bytes, because some servers do not say so.
+///
+/// # Errors
+///
+/// [`ErrorKind::TooLarge`] if it has more than [`MOST_PLAYLIST`] bytes; [`ErrorKind::Truncated`] if it is damaged.
+pub(super) fn gunzip(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+    use std::io::Read;
+
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes);
+    }
+    let mut plain = Vec::new();
+    // RFC 1952, 2.2: several members in one body are one text.
+    let mut decoder = flate2::read::MultiGzDecoder::new(bytes.as_slice()).take(MOST_PLAYLIST as u64 + 1);
+    decoder.read_to_end(&mut plain).map_err(|cause| {
+        Error::new(ErrorKind::Truncated, "the compressed playlist is damaged").with_cause(cause)
+    })?;
+    if plain.len() > MOST_PLAYLIST {
+        let why = format!("the playlist has more than {MOST_PLAYLIST} bytes after its decompression");
+        return Err(Error::new(ErrorKind::TooLarge, why));
+    }
+    Ok(plain)
+}
+
+/// Parses a media playlist.
+pub(super) fn parse_media(
+    shared: &Shared,
+    bytes: &[u8],
+    url: &Url,
+    previous: Option<&MediaPlaylist>,
+) -> Result<MediaPlaylist, Error> {
+    let variables = shared.variables();
+    match Playlist::parse_in(bytes, Context { url, variables, previous }) {
+        Ok(Playlist::Media(list)) => Ok(list),
+        Ok(Playlist::Multivariant(_)) => {
+            let why = "a multivariant playlist names another one as a media playlist";
+            Err(Error::new(ErrorKind::InvalidPlaylist, why).with_url(url.as_str()))
+        }
+        Err(error) => Err(Error::from(error).with_url(url.as_str())),
+    }
+}
+
+/// Adds `bytes`, unless there are more than `most`.
+pub(super) fn collect(bytes: &mut Vec<u8>, more: &[u8], most: usize) -> Result<(), Error> {
+    if bytes.len() + more.len() > most {
+        return Err(Error::new(ErrorKind::TooLarge, format!("the body is longer than {most} bytes")));
+    }
+    bytes.extend_from_slice(more);
+    Ok(())
+}
+
+/// The error of a fetch that has not brought its whole body.
+pub(super) fn outcome_error(outcome: Outcome) -> Option<Error> {
+    match outcome {
+        Outcome::Done => None,
+        Outcome::Failed(error) => Some(error),
+        Outcome::Cancelled(reason) => Some(Error::cancelled(reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+    use crate::source::hls::config::HlsConfig;
+
+    fn gzip(text: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_playlist_is_limited_by_its_length_after_decompression() {
+        let bomb = gzip(&vec![b'#'; MOST_PLAYLIST + 1]);
+        assert!(bomb.len() < MOST_PLAYLIST / 100);
+        assert_eq!(gunzip(bomb).unwrap_err().kind(), ErrorKind::TooLarge);
+        assert_eq!(gunzip(gzip(b"#EXTM3U")).unwrap(), b"#EXTM3U");
+        assert_eq!(gunzip(b"#EXTM3U".to_vec()).unwrap(), b"#EXTM3U");
+        assert_eq!(gunzip([gzip(b"#EXT"), gzip(b"M3U")].concat()).unwrap(), b"#EXTM3U");
+    }
+
+    #[test]
+    fn damaged_gzip_is_an_error() {
+        let good = gzip(b"#EXTM3U");
+        let mut changed = good.clone();
+        changed[12] ^= 1;
+        for bytes in [good[..good.len() - 3].to_vec(), changed] {
+            assert_eq!(gunzip(bytes).unwrap_err().kind(), ErrorKind::Truncated);
+        }
+    }
+
+    #[test]
+    fn what_a_public_playlist_names_is_fetched_from_public_addresses_only() {
+        let url = Url::parse("http://host/a.ts").unwrap();
+        let is_limited = |allow_private, peer: [u8; 4]| {
+            let config = HlsConfig { allow_private, ..HlsConfig::default() };
+            let shared = Shared::new(Request::get("http://host/l").unwrap(), config);
+            shared.note_peer(Some(peer.into()));
+            request(&shared, RequestKind::Segment, &url).unwrap().is_public_only()
+        };
+        assert!(is_limited(false, [8, 8, 8, 8]));
+        assert!(!is_limited(false, [10, 0, 0, 1]) && !is_limited(true, [8, 8, 8, 8]));
+    }
+}

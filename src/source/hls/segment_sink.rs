@@ -1,0 +1,215 @@
+//! Takes segments: decrypts them and takes the frames out while they arrive.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use super::demux::Output;
+use super::hook::RequestKind;
+use super::pipeline::Pipeline;
+use super::requests::{collect, final_url, outcome_error};
+use super::shared::Shared;
+use super::state::{Needs, Parked};
+use crate::client::ResponseHead;
+use crate::downloader::{Flow, Outcome, Sink};
+use crate::error::{Error, ErrorKind};
+use crate::types::RequestId;
+
+/// How often a segment that arrives is compared with what a lower level would cost.
+const WATCHED: Duration = Duration::from_millis(500);
+
+/// Bytes of a segment that are held while its key or its initialization section is missing.
+const MOST_PARKED: usize = 64 << 20;
+
+/// Takes a segment: decrypts it and takes the frames out while it arrives.
+pub(super) struct SegmentSink {
+    shared: Arc<Shared>,
+    slot: u64,
+    url: Url,
+    needs: Needs,
+    /// Offset of the segment in its resource.
+    position: u64,
+    pipeline: Option<Pipeline>,
+    /// The body, as long as there is no pipeline.
+    raw: Vec<u8>,
+    output: Output,
+    received: u64,
+    /// Bytes of the body, if the server has announced them.
+    len: Option<u64>,
+    began: Option<Instant>,
+    /// When the progress was looked at last.
+    watched: Option<Instant>,
+}
+
+impl SegmentSink {
+    pub(super) fn new(shared: Arc<Shared>, slot: u64, url: Url, needs: Needs) -> Self {
+        Self {
+            shared,
+            slot,
+            url,
+            needs,
+            position: 0,
+            pipeline: None,
+            raw: Vec::new(),
+            output: Output::default(),
+            received: 0,
+            len: None,
+            began: None,
+            watched: None,
+        }
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        let hook = self.shared.config.hook.as_ref();
+        let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Segment, &self.url, &error));
+        self.shared.change(|state| {
+            let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_url(self.slot, fresh));
+            if !is_taken {
+                state.handle_segment_failed(self.slot, error, Instant::now());
+            }
+        });
+    }
+
+    /// Starts the pipeline once the key and the initialization section are there.
+    fn begin(&mut self) -> Result<(), Error> {
+        if self.pipeline.is_some() {
+            return Ok(());
+        }
+        let pipeline = self.shared.with(|state| state.pipeline(&self.needs, self.position));
+        if let Some(mut pipeline) = pipeline.transpose()?.flatten() {
+            pipeline.push(&std::mem::take(&mut self.raw), &mut self.output)?;
+            self.pipeline = Some(pipeline);
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<(), Error> {
+        let is_empty = self.output.frames.is_empty() && self.output.tail.is_empty();
+        if is_empty || self.shared.store_frames(self.slot, &mut self.output) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Refusal, "the segment is not needed any more"))
+    }
+
+    fn complete(&mut self) -> Result<(), Error> {
+        self.begin()?;
+        let Some(pipeline) = &mut self.pipeline else {
+            let parked = Parked { raw: std::mem::take(&mut self.raw), position: self.position };
+            // What it waits for may have come between the two looks: then nobody else reads the body.
+            self.shared.with(|state| state.handle_parked(self.slot, parked));
+            let parked = self.shared.with(|state| state.take_parked_if_ready(self.slot)).flatten();
+            if let Some(parked) = parked {
+                unpark(&self.shared, self.slot, &self.needs, parked);
+            }
+            return Ok(());
+        };
+        pipeline.finish(&mut self.output)?;
+        self.deliver()?;
+        self.shared.change(|state| state.handle_segment_complete(self.slot));
+        Ok(())
+    }
+
+    /// Gives the segment up if it would arrive too late, and another level is faster.
+    fn watch(&mut self) -> Result<(), Error> {
+        let now = Instant::now();
+        let (Some(began), Some(watched), Some(len)) = (self.began, self.watched, self.len) else {
+            return Ok(());
+        };
+        if now.saturating_duration_since(watched) < WATCHED {
+            return Ok(());
+        }
+        self.watched = Some(now);
+        let left = len.saturating_sub(self.received);
+        let rate = self.received as f64 / now.saturating_duration_since(began).as_secs_f64();
+        match self.shared.change(|state| state.abandon(now, self.slot, left, rate)) {
+            Some(true) => {
+                Err(Error::new(ErrorKind::Refusal, "the segment arrives too late: a lower level replaces it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reports what the transfer has shown of the network.
+    fn record_transfer(&self) {
+        let (rate, ttfb) = self.shared.network();
+        let Some(began) = self.began else { return };
+        // Two segments that arrive at the same time share the network: the rate of both together counts.
+        let duration = match rate {
+            Some(rate) if rate > 0.0 => Duration::from_secs_f64(self.received as f64 / rate),
+            _ => began.elapsed(),
+        };
+        let received = self.received;
+        self.shared.with(|state| state.handle_transfer(received, duration, ttfb.unwrap_or_default()));
+    }
+}
+
+impl Sink for SegmentSink {
+    fn accepted(&mut self, request: RequestId) {
+        self.shared.with(|state| state.handle_accepted(self.slot, request));
+    }
+
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
+        final_url(&self.shared, head, &self.url)?;
+        if self.began.is_none() {
+            self.position = head.start();
+            self.len = head.body_len();
+            self.began = Some(Instant::now());
+            self.watched = self.began;
+        }
+        Ok(Flow::Stream)
+    }
+
+    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.received += bytes.len() as u64;
+        self.begin()?;
+        match &mut self.pipeline {
+            Some(pipeline) => pipeline.push(bytes, &mut self.output)?,
+            None => collect(&mut self.raw, bytes, MOST_PARKED)?,
+        }
+        self.deliver()?;
+        self.watch()
+    }
+
+    fn finish(mut self: Box<Self>, outcome: Outcome) {
+        if let Some(error) = outcome_error(outcome) {
+            self.fail(error);
+            return;
+        }
+        self.record_transfer();
+        if let Err(error) = self.complete() {
+            self.fail(error.with_url(self.url.as_str()));
+        }
+    }
+}
+
+/// Reads a body that had to wait, if it has all that it needs by now.
+pub(super) fn unpark(shared: &Shared, slot: u64, needs: &Needs, parked: Parked) {
+    let result = match shared.with(|state| state.pipeline(needs, parked.position)) {
+        Some(Ok(Some(pipeline))) => read_whole(pipeline, &parked.raw),
+        Some(Ok(None)) => {
+            shared.with(|state| state.handle_parked(slot, parked));
+            return;
+        }
+        Some(Err(error)) => Err(error),
+        None => return,
+    };
+    shared.change(|state| match result {
+        Ok(mut output) => {
+            state.handle_frames(slot, &mut output);
+            state.handle_segment_complete(slot);
+        }
+        Err(error) => state.handle_segment_failed(slot, error, Instant::now()),
+    });
+}
+
+fn read_whole(mut pipeline: Pipeline, raw: &[u8]) -> Result<Output, Error> {
+    let mut output = Output::default();
+    pipeline.push(raw, &mut output)?;
+    pipeline.finish(&mut output)?;
+    Ok(output)
+}

@@ -1,0 +1,254 @@
+//! What happens when something can't be had: another server, another level, another attempt, and at last a gap.
+//!
+//! | what failed | what is tried, in this order |
+//! |---|---|
+//! | the network | another server; the same again after a delay |
+//! | the server (5xx) | another server; another level; the same again for [`PATIENCE`]; skip the segment |
+//! | the URL (401, 403, 404, 410) | a fresh one from the application, or from the playlist; another level; skip |
+//! | the bytes | another mirror or level; skip |
+
+use std::time::{Duration, Instant};
+
+use url::Url;
+
+use super::State;
+use super::mirrors::server;
+use super::slot::{Slot, SlotPhase};
+use crate::error::Error;
+use crate::source::hls::event::HlsEvent;
+use crate::source::hls::levels::Mirror;
+
+/// How long a mirror that failed is not used (Media3 excludes tracks for as long).
+const EXCLUSION: Duration = Duration::from_secs(60);
+
+/// How long a pathway that failed is not used while others are there. hls.js and Media3 take five minutes, which is long
+/// for a server that was only restarted.
+const PATHWAY_EXCLUSION: Duration = Duration::from_secs(120);
+
+/// Segments that are skipped one after the other, before the error is returned to the reader.
+const MOST_SKIPPED: u32 = 3;
+
+/// How often a playlist is loaded again because of one segment: a URL may expire again before it is used.
+const MOST_RELOADS: u32 = 3;
+
+/// For so long a server that answers with 5xx is asked for a segment again before it is skipped.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Delay before the first attempt after an outage, and the longest one. The downloader has retried before.
+const DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+
+/// No server can be reached.
+#[derive(Debug)]
+pub(super) struct Outage {
+    error: Error,
+    retry_at: Instant,
+    /// A reader without audio gets the error. Else it waits for the next attempt.
+    is_reported: bool,
+}
+
+/// What an error says about where to go next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    Cancelled,
+    Network,
+    Server,
+    /// The URL is not valid any more, or not yet.
+    Url,
+    Bytes,
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        match error.status() {
+            _ if error.is_cancelled() => Self::Cancelled,
+            Some(401 | 403 | 404 | 410) => Self::Url,
+            Some(408 | 425 | 429 | 500..=599) => Self::Server,
+            None if error.is_retryable() => Self::Network,
+            _ => Self::Bytes,
+        }
+    }
+}
+
+impl State {
+    /// A segment can't be fetched or read.
+    pub(in super::super) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
+        let requested = self.requested;
+        let Some(slot) = self.slot(slot) else { return };
+        (slot.request, slot.parked, slot.fresh) = (None, None, None);
+        slot.output.clear();
+        slot.tail.clear();
+        slot.phase = SlotPhase::Planned;
+        let failing_for = now.saturating_duration_since(*slot.failing_since.get_or_insert(now));
+        let (id, mirror) = (slot.id, slot.mirror);
+        match Failure::of(&error) {
+            Failure::Cancelled => drop(self.error.get_or_insert(error)),
+            Failure::Url if slot.reloads < MOST_RELOADS => {
+                slot.reloads += 1;
+                slot.requested_before = requested;
+                slot.phase = SlotPhase::Reloading;
+            }
+            failure @ (Failure::Network | Failure::Server) if self.exclude_server(mirror, failure, now) => {
+                self.move_on(id, now);
+            }
+            Failure::Network => self.pause(error, now, true),
+            Failure::Server => {
+                self.exclude(mirror, now, EXCLUSION);
+                if self.move_on(id, now) {
+                    return;
+                }
+                if failing_for < PATIENCE { self.pause(error, now, false) } else { self.skip(id, error) }
+            }
+            Failure::Url | Failure::Bytes => {
+                self.exclude(mirror, now, EXCLUSION);
+                if !self.move_on(id, now) {
+                    self.skip(id, error);
+                }
+            }
+        }
+    }
+
+    /// The application has a fresh URL for a segment that was refused. False if it had one before.
+    pub(in super::super) fn handle_fresh_url(&mut self, slot: u64, url: Url) -> bool {
+        let Some(slot) = self.slot(slot).filter(|slot| !slot.is_refreshed) else { return false };
+        (slot.fresh, slot.is_refreshed) = (Some(url), true);
+        (slot.phase, slot.request) = (SlotPhase::Planned, None);
+        true
+    }
+
+    /// A playlist can't be fetched or read.
+    pub(in super::super) fn handle_playlist_failed(&mut self, mirror: usize, error: Error, now: Instant) {
+        if self.wanted.is_some_and(|(wanted, _)| wanted == mirror) {
+            self.wanted = None;
+        }
+        self.exclude_after(mirror, &error, now);
+        self.events.push(HlsEvent::PlaylistFailed {
+            level: self.ladder.mirrors[mirror].level,
+            error: error.clone(),
+        });
+        let waiting = |slot: &&Slot| slot.mirror == mirror && slot.phase == SlotPhase::Reloading;
+        if let Some(slot) = self.slots.iter().find(waiting).map(|slot| slot.id) {
+            self.handle_segment_failed(slot, error, now);
+        } else if self.pick(self.level(), now, |_| true).is_none() && !self.can_continue() {
+            // Each attempt would fail at once, and the next one begin.
+            self.pause(error, now, true);
+        }
+    }
+
+    /// A live playlist could not be loaded again.
+    pub(in super::super) fn handle_reload_failed(&mut self, mirror: usize, error: Error, now: Instant) {
+        self.exclude_after(mirror, &error, now);
+        self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.mirrors[mirror].level, error });
+    }
+
+    /// The server does not write this playlist any more, as it seems: another one may be better (section 6.3.4).
+    pub(in super::super) fn handle_stale(&mut self, mirror: usize, now: Instant) {
+        self.exclude(mirror, now, EXCLUSION);
+    }
+
+    /// A live playlist has not changed for too long.
+    pub(in super::super) fn handle_stuck(&mut self, mirror: usize, error: Error, now: Instant) {
+        self.exclude(mirror, now, EXCLUSION);
+        if self.pick(self.level(), now, |_| true).is_none() {
+            self.error.get_or_insert(error);
+        }
+    }
+
+    /// The playlist of this mirror can be continued with, if nothing better is there.
+    fn can_continue(&self) -> bool {
+        self.timelines[self.mirror].is_some() && self.ladder.mirrors[self.mirror].rendition == self.rendition
+    }
+
+    /// Excludes what an error of a playlist says is not to be used.
+    fn exclude_after(&mut self, mirror: usize, error: &Error, now: Instant) {
+        let failure = Failure::of(error);
+        let is_far = matches!(failure, Failure::Network | Failure::Server);
+        if !(is_far && self.exclude_server(mirror, failure, now)) {
+            self.exclude(mirror, now, EXCLUSION);
+        }
+    }
+
+    fn exclude(&mut self, mirror: usize, now: Instant, time: Duration) {
+        self.ladder.mirrors[mirror].excluded_until = now.checked_add(time);
+    }
+
+    /// Excludes all mirrors on the server of this one, if there are others. False if there are none: then nothing is gained,
+    /// because the network itself may be down.
+    fn exclude_server(&mut self, mirror: usize, failure: Failure, now: Instant) -> bool {
+        let failed = self.ladder.mirrors[mirror].clone();
+        let is_same = |other: &Mirror| {
+            server(&other.url) == server(&failed.url)
+                // A server that answers may be bad for one pathway only.
+                && (failure == Failure::Network || other.pathway == failed.pathway)
+        };
+        if self.pick(failed.level, now, |other| !is_same(other)).is_none() {
+            return false;
+        }
+        let time = if self.steering.is_some() { PATHWAY_EXCLUSION } else { EXCLUSION };
+        let until = now.checked_add(time);
+        for other in self.ladder.mirrors.iter_mut().filter(|other| is_same(other)) {
+            other.excluded_until = until;
+        }
+        true
+    }
+
+    /// Continues at a segment that can't be had with another mirror. False if there is none.
+    fn move_on(&mut self, slot: u64, now: Instant) -> bool {
+        let Some(slot) = self.slot(slot) else { return true };
+        let (start, mirror) = (slot.start, slot.mirror);
+        let level = self.ladder.mirrors[mirror].level;
+        let Some(other) = self.pick(level, now, |_| true) else { return false };
+        self.restart_at(start, other);
+        true
+    }
+
+    fn skip(&mut self, slot: u64, error: Error) {
+        self.skipped += 1;
+        if let Some(slot) = self.slot(slot) {
+            slot.phase = SlotPhase::Skipped;
+            let (at, duration) = (slot.start, slot.segment.duration);
+            self.events.push(HlsEvent::Skipped { at, duration, error: error.clone() });
+        }
+        if self.skipped > MOST_SKIPPED {
+            self.skipped = 0;
+            self.error.get_or_insert(error);
+        }
+        self.commit();
+    }
+
+    /// Fetches nothing for a while.
+    fn pause(&mut self, error: Error, now: Instant, is_reported: bool) {
+        let delay = DELAYS.0.saturating_mul(1 << self.outages.min(8)).min(DELAYS.1);
+        let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, PATIENCE));
+        self.outages = self.outages.saturating_add(1);
+        self.outage = Some(Outage { error, retry_at: now + delay, is_reported });
+    }
+
+    /// True during an outage.
+    pub(super) fn is_out(&self, now: Instant) -> bool {
+        self.outage.as_ref().is_some_and(|outage| now < outage.retry_at)
+    }
+
+    /// When fetching goes on after an outage.
+    pub(in super::super) fn retry_at(&self) -> Option<Instant> {
+        self.outage.as_ref().map(|outage| outage.retry_at)
+    }
+
+    /// True once after an outage.
+    pub(super) fn end_outage(&mut self, now: Instant) -> bool {
+        let is_over = self.outage.as_ref().is_some_and(|outage| outage.retry_at <= now);
+        if is_over {
+            self.outage = None;
+        }
+        is_over
+    }
+
+    /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made at once: whoever has got
+    /// the error calls again when it should be made.
+    pub(super) fn take_error(&mut self) -> Option<Error> {
+        if self.error.is_none() && self.outage.as_ref().is_some_and(|outage| outage.is_reported) {
+            self.outages = 0;
+            return self.outage.take().map(|outage| outage.error);
+        }
+        self.error.take()
+    }
+}
