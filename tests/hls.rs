@@ -16,7 +16,7 @@ use mux::{Entry, Random, Ts, aac_frames, adts, fragment};
 use presentation::{
     FRAMES, SEGMENT, Site, all, downloader, extinf, mp4, numbers, open, play, segment_frames, site, vod,
 };
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Content, Origin};
 use windway::ErrorKind;
 use windway::abr::{Abr, AbrConfig, Situation};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
@@ -472,94 +472,6 @@ fn a_server_that_starts_again_is_followed() {
     assert_eq!(first, (800..850).collect::<Vec<_>>());
     let section = hls.next_section().unwrap().unwrap();
     assert_eq!(section.info().discontinuity, Discontinuity::Reset);
-}
-
-/// A low-latency stream: parts of ten frames, four of them in a segment, and the last one at the end.
-struct LowLatency {
-    began: Instant,
-    end: u64,
-}
-
-impl LowLatency {
-    const PART: f64 = 10.0 * 1024.0 / 48_000.0;
-    /// Parts that are there at the beginning.
-    const FIRST: u64 = 26;
-
-    fn available(&self) -> u64 {
-        let passed = (self.began.elapsed().as_secs_f64() / Self::PART) as u64;
-        (Self::FIRST + passed).min(self.end)
-    }
-
-    fn answer(&self, asked: &Asked) -> Answer {
-        let parameter = |name: &str| {
-            let (_, query) = asked.path.split_once('?')?;
-            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
-        };
-        if asked.path.starts_with("/live.m3u8") {
-            let wanted = parameter("_HLS_msn").map(|msn| msn * 4 + parameter("_HLS_part").unwrap_or(0) + 1);
-            let count = self.available().max(wanted.unwrap_or(0)).min(self.end);
-            let due = Duration::from_secs_f64(count.saturating_sub(Self::FIRST) as f64 * Self::PART);
-            let text = self.playlist(count, asked.path.contains("_HLS_skip=YES"));
-            let wait = due.saturating_sub(self.began.elapsed());
-            return Answer::whole(&Content::bytes(text.into_bytes())).latency(wait);
-        }
-        let path = asked.path.trim_start_matches('/');
-        let part = |number: u64| fragment(&aac_frames(number * 10, 10), number * 10_240);
-        let bytes = match path.strip_prefix('p').and_then(|number| number.parse().ok()) {
-            Some(number) => part(number),
-            None if path == "init" => mux::init(&Entry::Aac(3), 48_000, 0),
-            None => (0..4).flat_map(|index| part(path.parse::<u64>().unwrap() * 4 + index)).collect(),
-        };
-        Answer::file(asked, &Content::bytes(bytes))
-    }
-
-    fn playlist(&self, count: u64, skips: bool) -> String {
-        let part = |number: u64| format!("#EXT-X-PART:DURATION={:.6},URI=\"p{number}\"\n", Self::PART);
-        let mut text = String::from(
-            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-PART-INF:PART-TARGET=0.22\n\
-             #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.66,CAN-SKIP-UNTIL=6\n",
-        );
-        let segments = count / 4;
-        let first = segments.saturating_sub(10);
-        text.push_str(&format!("#EXT-X-MEDIA-SEQUENCE:{first}\n"));
-        let kept = if skips { segments.saturating_sub(3) } else { first };
-        match skips {
-            true => text.push_str(&format!("#EXT-X-SKIP:SKIPPED-SEGMENTS={}\n", kept - first)),
-            false => text.push_str("#EXT-X-MAP:URI=\"init\"\n"),
-        }
-        for segment in kept..segments {
-            if segment + 2 >= segments {
-                (0..4).for_each(|index| text.push_str(&part(segment * 4 + index)));
-            }
-            text.push_str(&format!("#EXTINF:{:.6},\n{segment}\n", 4.0 * Self::PART));
-        }
-        (segments * 4..count).for_each(|number| text.push_str(&part(number)));
-        if count == self.end {
-            text.push_str("#EXT-X-ENDLIST\n");
-        }
-        text
-    }
-}
-
-#[test]
-fn a_low_latency_stream_is_played_by_parts_near_its_edge() {
-    let live = LowLatency { began: Instant::now(), end: 60 };
-    let origin = Origin::start(move |asked| live.answer(asked));
-    let mut hls = open(&origin, "/live.m3u8", |_| ());
-    let handle = hls.handle();
-    assert_eq!(handle.kind(), HlsKind::LowLatency);
-    // PART-HOLD-BACK, and up to the length of a part.
-    assert!(handle.latency().unwrap() <= Duration::from_millis(880), "{:?}", handle.latency());
-    let sections = play(&mut hls);
-    let first = sections[0].1[0];
-    assert_eq!(sections, [(Discontinuity::Start, (first..600).collect())]);
-    let asked = origin.log().asked;
-    let lists: Vec<&str> =
-        asked.iter().map(|asked| asked.path.as_str()).filter(|path| path.contains("m3u8")).collect();
-    let reloads =
-        lists.iter().filter(|path| path.contains("_HLS_msn=") && path.contains("_HLS_skip=YES")).count();
-    assert!(reloads + 3 >= lists.len() && lists.len() <= 40, "one request for each part: {lists:?}");
-    assert!(asked.iter().filter(|asked| asked.path.starts_with("/p")).count() >= 20, "parts are fetched");
 }
 
 #[cfg(feature = "hls-aes")]

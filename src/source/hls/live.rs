@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+use super::directives::Directives;
 use super::hook::RequestKind;
 use super::playlist::MediaPlaylist;
 use super::reload::Reload;
@@ -38,10 +39,14 @@ fn run(shared: &Shared, peer: &PeerHandle) {
             return;
         }
         let began = Instant::now();
-        let directives = Directives::new(&reload, began, &list);
+        let directives = Directives {
+            wait_for: reload.may_block(&list).then(|| next_part(&list)),
+            skips: reload.may_skip(began, &list),
+        };
         match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
                 let has_changed = shared.change(|state| state.handle_playlist(mirror, list, url));
+                shared.cancel_dropped_hint();
                 reload.handle_loaded(began, has_changed == Some(true));
             }
             Err(error) if error.is_cancelled() => return,
@@ -69,36 +74,9 @@ fn handle_failed(shared: &Shared, mirror: usize, url: &Url, error: Error) {
     }
 }
 
-/// What a request for a playlist asks of the server (section 6.2.5).
-#[derive(Clone, Copy, Debug, Default)]
-struct Directives {
-    /// Answer once the playlist has this segment, and this part of it.
-    wait_for: Option<(u64, Option<usize>)>,
-    /// Leave out what the last version contains.
-    skips: bool,
-}
-
-impl Directives {
-    fn new(reload: &Reload, now: Instant, list: &MediaPlaylist) -> Self {
-        let part = list.part_target.map(|_| list.parts.len());
-        let wait_for = reload.may_block(list).then_some((list.end_sequence(), part));
-        Self { wait_for, skips: reload.may_skip(now, list) }
-    }
-
-    fn apply(self, url: &Url) -> Url {
-        let mut url = url.clone();
-        let mut query: Vec<String> = url.query().map(str::to_owned).into_iter().collect();
-        // Section 6.2.5: in this order, which is that of UTF-8, so that caches see one URL.
-        if let Some((sequence, part)) = self.wait_for {
-            query.push(format!("_HLS_msn={sequence}"));
-            query.extend(part.map(|part| format!("_HLS_part={part}")));
-        }
-        query.extend(self.skips.then(|| "_HLS_skip=YES".to_owned()));
-        if !query.is_empty() {
-            url.set_query(Some(&query.join("&")));
-        }
-        url
-    }
+/// What the playlist will bring next.
+fn next_part(list: &MediaPlaylist) -> (u64, Option<u64>) {
+    (list.end_sequence(), list.part_target.map(|_| list.parts.len() as u64))
 }
 
 fn load_again(
@@ -118,20 +96,5 @@ fn load_again(
             load_again(shared, peer, url, previous, Directives { wait_for: None, skips: false })
         }
         Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn s6_2_5_directives_are_added_to_the_query() {
-        let url = Url::parse("http://host/l.m3u8?token=1").unwrap();
-        let apply = |wait_for, skips| Directives { wait_for, skips }.apply(&url).to_string();
-        assert_eq!(apply(None, false), "http://host/l.m3u8?token=1");
-        assert_eq!(apply(Some((7, None)), false), "http://host/l.m3u8?token=1&_HLS_msn=7");
-        let all = "http://host/l.m3u8?token=1&_HLS_msn=7&_HLS_part=2&_HLS_skip=YES";
-        assert_eq!(apply(Some((7, Some(2))), true), all);
     }
 }

@@ -14,8 +14,10 @@ mod config;
 #[cfg(feature = "hls-aes")]
 mod decrypt;
 pub(crate) mod demux;
+mod directives;
 mod event;
 mod fetches;
+mod hint;
 mod hook;
 mod json;
 mod levels;
@@ -96,8 +98,8 @@ impl Downloader {
 /// ```
 pub struct Hls {
     shared: Arc<Shared>,
-    /// Of a live stream. Taken by `drop`, which joins it.
-    thread: Option<JoinHandle<()>>,
+    /// Of a live stream. Taken by `drop`, which joins them.
+    threads: Vec<JoinHandle<()>>,
     /// Keeps a connection to the origin ready, so that a seek costs one round trip.
     _ready: Option<PreconnectGuard>,
     /// Last, so that the downloader ends after the thread.
@@ -128,10 +130,16 @@ impl Hls {
         // While the playlists load, a connection is opened for what the first segment needs beside itself.
         let ready = peer.waker().keep_preconnected(&shared.request);
         let state = open::open(&shared, &peer)?;
-        let is_live = state.is_live();
+        let (is_live, has_parts) = (state.is_live(), state.has_parts());
         shared.start(state, peer.waker(), peer.epoch().child_as(CancelReason::Fetch));
-        let thread = if is_live { Some(live::start(&shared, &peer)?) } else { None };
-        Ok(Self { shared, thread, _ready: ready, peer })
+        let mut hls = Self { shared, threads: Vec::new(), _ready: ready, peer };
+        if is_live {
+            hls.threads.push(live::start(&hls.shared, &hls.peer)?);
+        }
+        if is_live && has_parts {
+            hls.threads.push(hint::start(&hls.shared, &hls.peer)?);
+        }
+        Ok(hls)
     }
 
     /// Blocks until the next section begins. `None` at the end of the presentation; after a seek there are sections again.
@@ -163,15 +171,17 @@ impl Hls {
 }
 
 impl Drop for Hls {
-    /// Ends all transfers, and blocks until the thread of a live stream has ended. In a callback it does not wait.
+    /// Ends all transfers, and blocks until the threads of a live stream have ended. In a callback it does not wait.
     fn drop(&mut self) {
         self.shared.cancel();
         self.peer.cancel();
         if in_callback() {
             return;
         }
-        if self.thread.take().map(JoinHandle::join).is_some_and(|joined| joined.is_err()) {
-            log::error!("the thread of a live stream panicked");
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of a live stream panicked");
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ pub(super) struct SegmentSink {
     began: Option<Instant>,
     /// When the progress was looked at last.
     watched: Option<Instant>,
+    is_measured: bool,
 }
 
 impl SegmentSink {
@@ -57,7 +58,13 @@ impl SegmentSink {
             len: None,
             began: None,
             watched: None,
+            is_measured: true,
         }
+    }
+
+    /// Its rate does not count.
+    pub(super) fn unmeasured(self) -> Self {
+        Self { is_measured: false, ..self }
     }
 
     pub(super) fn url(&self) -> &Url {
@@ -120,6 +127,9 @@ impl SegmentSink {
         let (Some(began), Some(watched), Some(len)) = (self.began, self.watched, self.len) else {
             return Ok(());
         };
+        if !self.is_measured {
+            return Ok(());
+        }
         if now.saturating_duration_since(watched) < WATCHED {
             return Ok(());
         }
@@ -137,7 +147,7 @@ impl SegmentSink {
     /// Reports what the transfer has shown of the network.
     fn record_transfer(&self) {
         let (rate, ttfb) = self.shared.network();
-        let Some(began) = self.began else { return };
+        let Some(began) = self.began.filter(|_| self.is_measured) else { return };
         // Two segments that arrive at the same time share the network: the rate of both together counts.
         let duration = match rate {
             Some(rate) if rate > 0.0 => Duration::from_secs_f64(self.received as f64 / rate),

@@ -13,7 +13,7 @@ use super::demux::Output;
 use super::event::HlsEvent;
 use super::preload::Preload;
 use super::section::SectionInfo;
-use super::state::{Needs, Parked, ReadResult, ResourceKey, SectionResult, State};
+use super::state::{HintedPart, Needs, Parked, ReadResult, ResourceKey, SectionResult, State};
 use crate::cancel::CancelReason;
 use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
@@ -57,6 +57,8 @@ struct Inner {
     state: Option<State>,
     /// That of all segments until the next seek.
     epoch: Option<Epoch>,
+    /// The slot of the last preload hint, and what cancels its request.
+    hint: Option<(u64, Epoch)>,
     /// Used while it is being opened.
     preload: Preload,
     waits: WaitState,
@@ -68,6 +70,7 @@ impl Shared {
         let inner = Inner {
             state: None,
             epoch: None,
+            hint: None,
             preload: Preload::default(),
             waits: WaitState::default(),
             is_closed: false,
@@ -360,6 +363,38 @@ impl Shared {
             }
         }
         false
+    }
+
+    /// Blocks until there is a part to request in advance. `None` once it is closed.
+    pub(super) fn next_hint(&self) -> Option<HintedPart> {
+        let mut inner = self.inner.lock();
+        while !inner.is_closed {
+            if let Some(part) = inner.state.as_mut().and_then(|state| state.poll_hint(Instant::now())) {
+                return Some(part);
+            }
+            self.changed.wait(&mut inner);
+        }
+        None
+    }
+
+    /// The epoch of a hinted part, which a seek cancels too.
+    pub(super) fn hint_epoch(&self, slot: u64) -> Option<Epoch> {
+        let mut inner = self.inner.lock();
+        let epoch = inner.epoch.as_ref()?.child();
+        inner.hint = Some((slot, epoch.clone()));
+        Some(epoch)
+    }
+
+    /// Section 6.3.8: cancels the request for a hinted part that the playlist does not hint at any more.
+    pub(super) fn cancel_dropped_hint(&self) {
+        let dropped = {
+            let mut inner = self.inner.lock();
+            let Inner { state, hint, .. } = &mut *inner;
+            hint.take_if(|(slot, _)| state.as_ref().is_some_and(|state| !state.needs_hint(*slot)))
+        };
+        if let Some((_, epoch)) = dropped {
+            epoch.cancel();
+        }
     }
 
     pub(super) fn locate(&self, error: Error) -> Error {

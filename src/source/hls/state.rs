@@ -11,6 +11,7 @@
 mod arrivals;
 mod commit;
 mod failures;
+mod hints;
 mod mirrors;
 mod needs;
 mod plan;
@@ -39,6 +40,7 @@ use crate::error::Error;
 use crate::types::{ByteRange, Priority, RequestId};
 
 use self::failures::Outage;
+pub(super) use self::hints::HintedPart;
 pub(super) use self::needs::{Needs, Parked, ResourceKey};
 
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub(super) struct State {
     resources: HashMap<ResourceKey, Loadable>,
     /// URLs of the application for resources that were refused.
     fresh_resources: HashMap<ResourceKey, Url>,
+    /// A preload hint that failed.
+    refused_hint: Option<(usize, Place)>,
     /// Resources to request once more.
     planned_again: Vec<ResourceKey>,
     clock: Clock,
@@ -175,6 +179,7 @@ impl State {
             next_slot: 0,
             resources: HashMap::new(),
             fresh_resources: HashMap::new(),
+            refused_hint: None,
             planned_again: Vec::new(),
             clock: Clock::default(),
             carried: None,

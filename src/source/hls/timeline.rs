@@ -70,9 +70,19 @@ impl Timeline {
             if list.is_ended || list.playlist_type.is_some() {
                 return self.starts[0];
             }
-            self.end().saturating_sub(list.duration())
+            self.start_of_live(&list)
         });
         Self::new(list, url, start)
+    }
+
+    /// Of a live playlist without dates. Its last segment may be newer or older than ours, so the ends alone would be wrong by
+    /// a segment now and then. Most servers number the segments of all levels alike: where the numbers agree with the ends as
+    /// far as this allows, they are believed.
+    fn start_of_live(&self, list: &MediaPlaylist) -> Duration {
+        let by_end = self.end().saturating_sub(list.duration());
+        let limit = self.list.target_duration.max(list.target_duration);
+        let by_number = self.start_of(list.media_sequence);
+        by_number.filter(|start| start.abs_diff(by_end) <= limit).unwrap_or(by_end)
     }
 
     fn start_by_date(&self, list: &MediaPlaylist) -> Option<Duration> {
@@ -138,6 +148,15 @@ impl Timeline {
             ..parent.clone()
         };
         Some(Piece { segment, start, next: Place { part: at.part + 1, ..at } })
+    }
+
+    /// The same place behind the last part of a segment that is complete, as the beginning of the next segment.
+    pub(super) fn normalize(&self, place: Place) -> Place {
+        let is_behind = |segment: &Segment| place.part > 0 && place.part >= segment.parts.len();
+        if self.list.segment(place.sequence).is_some_and(is_behind) {
+            return Place { sequence: place.sequence + 1, part: 0 };
+        }
+        place
     }
 
     /// The place that plays at `time`: within a segment the part, if the playlist lists its parts.

@@ -21,6 +21,10 @@ impl State {
     /// Moves the frames of the first slots into sections.
     pub(in super::super) fn commit(&mut self) {
         while let Some(slot) = self.slots.front_mut() {
+            if slot.is_hinted {
+                // Only its playlist says how it is decoded.
+                return;
+            }
             let output = std::mem::take(&mut slot.output);
             let (phase, duration, end) =
                 (slot.phase, slot.segment.duration, slot.start + slot.segment.duration);
@@ -141,7 +145,7 @@ impl State {
 
     /// Nothing more will be played.
     pub(in super::super) fn is_finished(&self) -> bool {
-        let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.end();
+        let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
         self.slots.is_empty() && self.timelines[self.mirror].as_ref().is_some_and(is_at_end)
     }
 }

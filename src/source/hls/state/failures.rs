@@ -74,10 +74,11 @@ impl State {
     pub(in super::super) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
         let requested = self.requested;
         let Some(slot) = self.slot(slot) else { return };
-        (slot.request, slot.parked, slot.fresh) = (None, None, None);
-        slot.output.clear();
-        slot.tail.clear();
-        slot.phase = SlotPhase::Planned;
+        if slot.is_hinted {
+            let id = slot.id;
+            return self.handle_hint_failed(id, &error);
+        }
+        slot.plan_again();
         let failing_for = now.saturating_duration_since(*slot.failing_since.get_or_insert(now));
         let (id, mirror) = (slot.id, slot.mirror);
         match Failure::of(&error) {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use url::Url;
+
 use super::needs::{Loadable, Needs, needs_of};
 use super::slot::{Slot, SlotPhase};
 use super::{Planned, State};
@@ -10,6 +12,7 @@ use crate::abr::{Estimator, Running, Situation};
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
 use crate::source::hls::demux::Output;
+use crate::source::hls::directives::Directives;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::levels::Mirror;
 use crate::source::hls::section::{Discontinuity, SectionBuffer};
@@ -41,9 +44,10 @@ impl State {
             *is_fetching = true;
             self.requested += 1;
             let mirror = *mirror;
-            return Some(Planned::Playlist { mirror, url: self.ladder.mirrors[mirror].url.clone() });
+            return Some(Planned::Playlist { mirror, url: self.playlist_url(mirror) });
         }
-        let running = self.slots.iter().filter(|slot| slot.phase == SlotPhase::Fetching).count();
+        let running =
+            self.slots.iter().filter(|slot| slot.phase == SlotPhase::Fetching && !slot.is_hinted).count();
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
         let Some(index) = waiting.filter(|_| running < AT_ONCE) else {
             self.is_idle = true;
@@ -60,6 +64,17 @@ impl State {
                 self.handle_segment_failed(slot, error, now);
                 self.plan(now, admissible)
             }
+        }
+    }
+
+    /// Where to load the first playlist of a mirror from.
+    fn playlist_url(&self, mirror: usize) -> Url {
+        let url = &self.ladder.mirrors[mirror].url;
+        match &self.timelines[self.mirror] {
+            Some(current) if !current.list.is_ended => {
+                Directives::of_report(&current.list, &current.url, url).apply(url)
+            }
+            _ => url.clone(),
         }
     }
 
@@ -196,7 +211,7 @@ impl State {
         let Some(Piece { segment, start, next }) = timeline.piece(place) else {
             if list.is_ended {
                 // The levels end at slightly different times.
-                self.cursor = self.cursor.max(timeline.end());
+                self.cursor = self.cursor.max(timeline.edge());
                 self.commit();
             }
             return false;
@@ -204,10 +219,16 @@ impl State {
         self.cursor = start + segment.duration;
         self.follows = Some((self.mirror, next));
         let phase = if segment.is_gap { SlotPhase::Skipped } else { SlotPhase::Planned };
-        let id = self.next_slot;
-        self.next_slot += 1;
+        self.push_slot(place, Piece { segment, start, next }, phase);
+        self.commit();
+        true
+    }
+
+    /// Adds a slot for this piece of the current playlist.
+    pub(super) fn push_slot(&mut self, place: Place, piece: Piece, phase: SlotPhase) {
+        let Piece { segment, start, next } = piece;
         self.slots.push_back(Slot {
-            id,
+            id: self.next_slot,
             mirror: self.mirror,
             place,
             next,
@@ -224,10 +245,10 @@ impl State {
             fresh: None,
             is_refreshed: false,
             failing_since: None,
+            is_hinted: false,
             parked: None,
         });
-        self.commit();
-        true
+        self.next_slot += 1;
     }
 
     pub(in super::super) fn buffered_bytes(&self) -> usize {

@@ -26,7 +26,10 @@ impl State {
         let mut is_new = true;
         let timeline = match (&self.timelines[mirror], &self.timelines[self.mirror]) {
             (Some(own), _) => match own.compare(&list) {
-                Version::Older => return false,
+                Version::Older => {
+                    self.release(mirror, number, None);
+                    return false;
+                }
                 Version::Restarted => return self.restart_playlist(mirror, list, url),
                 Version::Newer { has_changed } => {
                     is_new = has_changed;
@@ -36,22 +39,29 @@ impl State {
             (None, Some(current)) => current.other(list, url),
             (None, None) => Timeline::new(list, url, self.cursor),
         };
+        self.release(mirror, number, Some(&timeline));
+        self.check_hints(mirror, &timeline);
+        self.timelines[mirror] = Some(timeline);
+        self.commit();
+        is_new
+    }
+
+    /// Requests segments again that have waited for a new version of their playlist.
+    fn release(&mut self, mirror: usize, number: u64, timeline: Option<&Timeline>) {
         let is_fresh = |slot: &&mut Slot| {
             slot.mirror == mirror && slot.phase == SlotPhase::Reloading && slot.requested_before < number
         };
         for slot in self.slots.iter_mut().filter(is_fresh) {
             slot.phase = SlotPhase::Planned;
-            if let Some(piece) = timeline.piece(slot.place) {
-                if piece.segment.uri == slot.segment.uri {
-                    // A fresh playlist has the same URL: one more attempt, and no more reloads.
-                    slot.reloads = u32::MAX;
-                }
+            let listed = timeline.and_then(|timeline| timeline.piece(slot.place));
+            if listed.as_ref().is_none_or(|piece| piece.segment.uri == slot.segment.uri) {
+                // The URL is the same: one more attempt, and no more reloads.
+                slot.reloads = u32::MAX;
+            }
+            if let Some(piece) = listed {
                 slot.segment = piece.segment;
             }
         }
-        self.timelines[mirror] = Some(timeline);
-        self.commit();
-        is_new
     }
 
     /// The server has started its playlist again (section 6.2.2 forbids it): what is fetched is played, and then it continues
@@ -64,7 +74,7 @@ impl State {
     ) -> bool {
         let timeline = Timeline::new(list, url, self.cursor);
         if mirror == self.mirror {
-            self.slots.retain(|slot| slot.phase != SlotPhase::Reloading);
+            self.slots.retain(|slot| slot.phase != SlotPhase::Reloading && !slot.is_hinted);
             self.cursor = start_of(&timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.follows = None;
             self.pending = Some(Discontinuity::Reset);
@@ -76,6 +86,11 @@ impl State {
 
     pub(in super::super) fn is_live(&self) -> bool {
         self.timelines[self.mirror].as_ref().is_some_and(|timeline| !timeline.list.is_ended)
+    }
+
+    /// It is a low-latency stream.
+    pub(in super::super) fn has_parts(&self) -> bool {
+        self.timeline().is_some_and(|timeline| timeline.list.part_target.is_some())
     }
 
     pub(in super::super) fn timeline(&self) -> Option<&Timeline> {

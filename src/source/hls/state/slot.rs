@@ -38,6 +38,8 @@ pub(in super::super) struct Slot {
     pub(in super::super) is_refreshed: bool,
     /// When it failed first.
     pub(in super::super) failing_since: Option<Instant>,
+    /// It is fetched by a preload hint: its playlist does not list it yet.
+    pub(in super::super) is_hinted: bool,
     pub(in super::super) parked: Option<Parked>,
 }
 
@@ -50,4 +52,14 @@ pub(in super::super) enum SlotPhase {
     Complete,
     /// Nothing of it will be played.
     Skipped,
+}
+
+impl Slot {
+    /// Forgets what has come, to request it again.
+    pub(in super::super) fn plan_again(&mut self) {
+        (self.request, self.parked, self.fresh) = (None, None, None);
+        self.output.clear();
+        self.tail.clear();
+        self.phase = SlotPhase::Planned;
+    }
 }

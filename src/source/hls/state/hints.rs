@@ -1,0 +1,132 @@
+//! Preload hints (section 4.4.5.3): the next part of a low-latency stream is requested before its playlist lists it.
+//!
+//! The server holds the request until the part is there. So the part arrives as soon as it is produced, and not a reload of
+//! the playlist and a request later.
+
+use std::time::Instant;
+
+use url::Url;
+
+use super::State;
+use super::needs::{Needs, needs_of};
+use super::slot::{Slot, SlotPhase};
+use crate::error::Error;
+use crate::source::hls::playlist::{MediaPlaylist, PreloadHint, Segment};
+use crate::source::hls::timeline::{Piece, Place, Timeline};
+use crate::types::{ByteRange, Priority};
+
+/// A part to request in advance.
+#[derive(Debug)]
+pub(in super::super) struct HintedPart {
+    pub(in super::super) slot: u64,
+    pub(in super::super) url: Url,
+    pub(in super::super) range: Option<ByteRange>,
+    pub(in super::super) needs: Needs,
+}
+
+impl State {
+    /// The part to request now, if the reader has got to the live edge and the playlist hints at what follows.
+    pub(in super::super) fn poll_hint(&mut self, now: Instant) -> Option<HintedPart> {
+        if self.error.is_some() || self.is_out(now) || self.slots.iter().any(|slot| slot.is_hinted) {
+            return None;
+        }
+        let is_waiting = |slot: &Slot| !matches!(slot.phase, SlotPhase::Fetching | SlotPhase::Complete);
+        if self.slots.iter().any(is_waiting) || !self.ladder.mirrors[self.mirror].is_usable(now) {
+            return None;
+        }
+        let timeline = self.timelines[self.mirror].as_ref()?;
+        let (hinted, piece) = hinted_piece(timeline)?;
+        // The place behind the last part of a segment is the next segment's first one, once the segment is complete.
+        let (_, place) = self.follows.filter(|(mirror, _)| *mirror == self.mirror)?;
+        if timeline.normalize(place) != hinted || self.refused_hint == Some((self.mirror, hinted)) {
+            return None;
+        }
+        let needs = needs_of(&piece.segment, place.sequence, &timeline.url, self.policy).ok()?;
+        if needs.resources().any(|key| self.ready(&key).is_none()) {
+            return None;
+        }
+        let url = self.policy.resolve(&timeline.url, &piece.segment.uri).ok()?;
+        let range = piece.segment.byte_range;
+        self.cursor = piece.start + piece.segment.duration;
+        self.follows = Some((self.mirror, piece.next));
+        self.push_slot(place, piece, SlotPhase::Fetching);
+        let slot = self.slots.back_mut()?;
+        (slot.is_hinted, slot.needs, slot.priority) = (true, needs.clone(), Priority::High);
+        Some(HintedPart { slot: slot.id, url, range, needs })
+    }
+
+    /// A hinted part can't be had, or the hint was wrong: what the playlist lists in its place is fetched as any other part.
+    pub(in super::super) fn handle_hint_failed(&mut self, slot: u64, error: &Error) {
+        log::debug!("a preload hint was of no use: {error}");
+        let Some(index) = self.slots.iter().position(|known| known.id == slot) else { return };
+        if !self.slots[index].is_hinted {
+            // Its playlist lists it by now.
+            self.slots[index].plan_again();
+            return;
+        }
+        let slot = &self.slots[index];
+        let timeline = self.timelines[slot.mirror].as_ref();
+        // Once: the same request would fail again at once.
+        self.refused_hint = timeline.map(|timeline| (slot.mirror, timeline.normalize(slot.place)));
+        self.drop_hint(index);
+        self.commit();
+    }
+
+    /// True if the part of a preload hint is still needed.
+    pub(in super::super) fn needs_hint(&self, slot: u64) -> bool {
+        self.slots.iter().any(|known| known.id == slot)
+    }
+
+    /// A new version of the playlist of `mirror` lists what was hinted at, or something else.
+    pub(super) fn check_hints(&mut self, mirror: usize, timeline: &Timeline) {
+        let is_of = |slot: &Slot| slot.is_hinted && slot.mirror == mirror;
+        let Some(index) = self.slots.iter().position(is_of) else { return };
+        let slot = &mut self.slots[index];
+        match timeline.piece(slot.place) {
+            Some(piece) if is_same(&slot.segment, &piece.segment) => {
+                (slot.is_hinted, slot.start, slot.next) = (false, piece.start, piece.next);
+                slot.segment = piece.segment;
+                if index + 1 == self.slots.len() {
+                    let slot = &self.slots[index];
+                    (self.cursor, self.follows) =
+                        (slot.start + slot.segment.duration, Some((slot.mirror, slot.next)));
+                }
+            }
+            // Section 6.3.8: a hint that has vanished, or was replaced, is given up.
+            None if hinted_piece(timeline)
+                .is_some_and(|(_, piece)| is_same(&slot.segment, &piece.segment)) => {}
+            _ => self.drop_hint(index),
+        }
+    }
+
+    /// Drops the slot of a hint and all behind it, and continues in its place.
+    fn drop_hint(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        (self.cursor, self.follows) = (slot.start, Some((slot.mirror, slot.place)));
+        self.slots.truncate(index);
+    }
+}
+
+/// The part that the playlist hints at: it follows the last one.
+fn hinted_piece(timeline: &Timeline) -> Option<(Place, Piece)> {
+    let list: &MediaPlaylist = &timeline.list;
+    let hint: &PreloadHint = list.preload_hints.iter().find(|hint| !hint.is_map)?;
+    let place = Place { sequence: list.end_sequence(), part: list.parts.len() };
+    let segment = Segment {
+        uri: hint.uri.clone(),
+        duration: list.part_target?,
+        byte_range: hint.byte_range,
+        is_gap: false,
+        parts: Vec::new(),
+        ..list.segments.last()?.clone()
+    };
+    let next = Place { part: place.part + 1, ..place };
+    Some((place, Piece { segment, start: timeline.edge(), next }))
+}
+
+/// A hint may leave the end of its range open.
+fn is_same(hinted: &Segment, listed: &Segment) -> bool {
+    let start = |segment: &Segment| segment.byte_range.map(|range| range.start);
+    let is_decoded_alike = (&hinted.map, &hinted.keys) == (&listed.map, &listed.keys);
+    hinted.uri == listed.uri && start(hinted) == start(listed) && is_decoded_alike
+}

@@ -1,0 +1,157 @@
+//! Low-latency HLS: parts, preload hints, rendition reports, and the distance from live.
+#![cfg(feature = "hls")]
+
+#[path = "support/low_latency.rs"]
+mod low_latency;
+#[path = "support/mux.rs"]
+mod mux;
+#[path = "support/presentation.rs"]
+mod presentation;
+mod support;
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+use low_latency::LowLatency;
+use presentation::{open, play};
+use support::{Answer, Content, Origin};
+use windway::hls::{Discontinuity, HlsKind, Quality};
+
+#[test]
+fn a_low_latency_stream_is_played_by_parts_near_its_edge() {
+    let live = LowLatency::new(26, 60, 10);
+    let origin = Origin::start(move |asked| live.answer(asked));
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let handle = hls.handle();
+    assert_eq!(handle.kind(), HlsKind::LowLatency);
+    // PART-HOLD-BACK, and up to the length of a part.
+    let limit = Duration::from_secs_f64(4.0 * live.part() + 0.01);
+    assert!(handle.latency().unwrap() <= limit, "{:?}", handle.latency());
+    let sections = play(&mut hls);
+    let first = sections[0].1[0];
+    assert_eq!(sections, [(Discontinuity::Start, (first..600).collect())]);
+    let asked = origin.log().asked;
+    let lists: Vec<&str> =
+        asked.iter().map(|asked| asked.path.as_str()).filter(|path| path.contains("m3u8")).collect();
+    let reloads =
+        lists.iter().filter(|path| path.contains("_HLS_msn=") && path.contains("_HLS_skip=YES")).count();
+    assert!(reloads + 3 >= lists.len() && lists.len() <= 40, "one request for each part: {lists:?}");
+    assert!(asked.iter().filter(|asked| asked.path.starts_with("/p")).count() >= 20, "parts are fetched");
+}
+
+#[test]
+fn s6_3_8_a_hinted_part_is_requested_before_it_is_listed_and_once_only() {
+    let live = LowLatency { has_hints: true, ..LowLatency::new(26, 60, 10) };
+    let origin = Origin::start(move |asked| live.answer(asked));
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let sections = play(&mut hls);
+    let first = sections[0].1[0];
+    assert_eq!(sections, [(Discontinuity::Start, (first..600).collect())]);
+    let mut times: HashMap<u64, usize> = HashMap::new();
+    let mut listed = 26;
+    let mut early = 0;
+    for asked in origin.log().asked {
+        if let Some(part) = asked.path.strip_prefix("/p").and_then(|part| part.parse::<u64>().ok()) {
+            *times.entry(part).or_default() += 1;
+            early += usize::from(part >= listed);
+        } else if let Some((_, query)) = asked.path.split_once("_HLS_msn=") {
+            let number = |text: &str| text.split('&').next().unwrap().parse::<u64>().unwrap();
+            let part = query.split_once("_HLS_part=").map_or(0, |(_, part)| number(part));
+            // While this request waits, the playlist before it is the newest.
+            listed = number(query) * 4 + part;
+        }
+    }
+    assert!(times.values().all(|count| *count == 1), "{times:?}");
+    assert!(early >= 25, "parts are requested before the playlist lists them: {early} of {}", times.len());
+}
+
+#[test]
+fn s6_3_8_hints_that_fail_or_change_cost_no_sample() {
+    for lie in 0..2 {
+        let live = LowLatency { has_hints: true, ..LowLatency::new(26, 50, 10) };
+        let origin = Origin::start(move |asked| {
+            let answer = live.answer(asked);
+            match asked.path.strip_prefix("/p").and_then(|part| part.parse::<u64>().ok()) {
+                Some(part) if lie == 0 && part % 3 == 0 && asked.again == 0 => Answer::status(404),
+                Some(_) if lie == 1 && asked.again == 0 => answer.close_after(700),
+                _ => answer,
+            }
+        });
+        let mut hls = open(&origin, "/live.m3u8", |_| ());
+        let sections = play(&mut hls);
+        let first = sections[0].1[0];
+        assert!(sections == [(Discontinuity::Start, (first..500).collect())], "a frame is missing");
+    }
+}
+
+#[test]
+fn s6_3_8_a_rendition_report_is_used_for_a_change_of_level() {
+    let live = LowLatency::new(26, 70, 10);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/master.m3u8" => Answer::whole(&Content::bytes(
+            b"#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nlive.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\nother.m3u8\n"
+                .to_vec(),
+        )),
+        _ => live.answer(asked),
+    });
+    let mut hls = open(&origin, "/master.m3u8", |config| config.quality = Quality::Fixed(0));
+    let handle = hls.handle();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let mut bytes = vec![0; 3000];
+    section.read_exact(&mut bytes).unwrap();
+    handle.set_quality(Quality::Fixed(1));
+    section.read_to_end(&mut bytes).unwrap();
+    let frames = presentation::numbers(&bytes);
+    assert!(frames == (frames[0]..700).collect::<Vec<_>>(), "a frame is lost or repeated: {frames:?}");
+    let asked = origin.log().asked;
+    let other = asked.iter().find(|asked| asked.path.starts_with("/other.m3u8")).unwrap();
+    assert!(other.path.contains("_HLS_msn=") && other.path.contains("_HLS_part="), "{}", other.path);
+}
+
+/// Seconds that an output holds.
+const OUTPUT: f64 = 0.1;
+
+/// Plays in real time, so it takes twelve seconds, and the machine must be idle.
+#[test]
+#[ignore = "measures real time"]
+fn the_distance_from_live_is_the_hold_back_and_half_a_second() {
+    for has_hints in [false, true] {
+        let latency = Duration::from_millis(50);
+        // 47 frames: 1.003 s.
+        let live = LowLatency { has_hints, latency, ..LowLatency::new(26, 40, 47) };
+        let origin = Origin::start(move |asked| live.answer(asked));
+        let mut hls = open(&origin, "/live.m3u8", |_| ());
+        let mut section = hls.next_section().unwrap().unwrap();
+        let info = section.info().clone();
+        let sought = (info.start + info.skip).as_secs_f64();
+        let (mut buf, mut offset) = ([0; 64], 0_u64);
+        let mut heard = None;
+        let (mut worst, mut stalled) = (0.0_f64, 0.0_f64);
+        loop {
+            let got = section.read(&mut buf).unwrap();
+            if got == 0 {
+                break;
+            }
+            // Presentation time 0 is the first part that was produced.
+            let time = section.time_of(offset).unwrap().as_secs_f64();
+            offset += got as u64;
+            if time < sought {
+                continue;
+            }
+            // The listener hears a frame a tenth of a second after it was read, and no earlier than after all before it.
+            let (start, first, produced) =
+                *heard.get_or_insert((Instant::now(), time, live.produced() + OUTPUT));
+            let due = time - first + stalled;
+            let passed = start.elapsed().as_secs_f64() - OUTPUT;
+            stalled += (passed - due).max(0.0);
+            worst = worst.max(produced + time - first + stalled - time);
+            std::thread::sleep(Duration::from_secs_f64((due - passed - OUTPUT).max(0.0)));
+        }
+        let hold_back = 3.0 * live.part();
+        println!(
+            "hints {has_hints}: at most {worst:.3} s behind live, hold-back {hold_back:.3} s, stalled {stalled:.3} s"
+        );
+        assert!(worst <= hold_back + 0.5, "{worst}");
+    }
+}

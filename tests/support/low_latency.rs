@@ -1,0 +1,121 @@
+//! A low-latency stream of HLS that is produced in real time.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+
+use std::time::{Duration, Instant};
+
+use crate::mux::{self, Entry, aac_frames, fragment};
+use crate::support::{Answer, Asked, Content};
+
+/// Parts of some frames, four of them in a segment. The last parts come at the end, and then the playlist is complete.
+#[derive(Clone, Copy)]
+pub struct LowLatency {
+    pub began: Instant,
+    /// Parts that are there at the beginning.
+    pub first: u64,
+    /// Parts of the whole stream.
+    pub end: u64,
+    /// AAC frames of a part.
+    pub frames: u64,
+    pub has_hints: bool,
+    /// Time from a request to its answer.
+    pub latency: Duration,
+}
+
+impl LowLatency {
+    pub fn new(first: u64, end: u64, frames: u64) -> Self {
+        Self { began: Instant::now(), first, end, frames, has_hints: false, latency: Duration::ZERO }
+    }
+
+    /// Seconds of a part.
+    pub fn part(&self) -> f64 {
+        self.frames as f64 * 1024.0 / 48_000.0
+    }
+
+    fn available(&self) -> u64 {
+        let passed = (self.began.elapsed().as_secs_f64() / self.part()) as u64;
+        (self.first + passed).min(self.end)
+    }
+
+    /// Time until so many parts are there.
+    fn wait_for(&self, count: u64) -> Duration {
+        let due = Duration::from_secs_f64(count.saturating_sub(self.first) as f64 * self.part());
+        due.saturating_sub(self.began.elapsed()).max(self.latency)
+    }
+
+    /// Seconds of audio that are produced by now, with the beginning of the part that is not complete yet.
+    pub fn produced(&self) -> f64 {
+        self.first as f64 * self.part() + self.began.elapsed().as_secs_f64()
+    }
+
+    pub fn answer(&self, asked: &Asked) -> Answer {
+        let parameter = |name: &str| {
+            let (_, query) = asked.path.split_once('?')?;
+            query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+        };
+        if asked.path.contains(".m3u8") {
+            let wanted = parameter("_HLS_msn").map(|msn| msn * 4 + parameter("_HLS_part").unwrap_or(0) + 1);
+            let count = self.available().max(wanted.unwrap_or(0)).min(self.end);
+            let other = if asked.path.starts_with("/live") { "other" } else { "live" };
+            let text = self.playlist(count, asked.path.contains("_HLS_skip=YES"), other);
+            return Answer::whole(&Content::bytes(text.into_bytes())).latency(self.wait_for(count));
+        }
+        let path = asked.path.trim_start_matches('/');
+        let bytes = |number: u64| {
+            fragment(&aac_frames(number * self.frames, self.frames), number * self.frames * 1024)
+        };
+        match path.strip_prefix('p').and_then(|number| number.parse().ok()) {
+            Some(number) if number >= self.end => Answer::status(404),
+            Some(number) => {
+                Answer::file(asked, &Content::bytes(bytes(number))).latency(self.wait_for(number + 1))
+            }
+            None if path == "init" => {
+                Answer::file(asked, &Content::bytes(mux::init(&Entry::Aac(3), 48_000, 0)))
+                    .latency(self.latency)
+            }
+            None => {
+                let number: u64 = path.parse().unwrap();
+                let bytes: Vec<u8> = (0..4).flat_map(|index| bytes(number * 4 + index)).collect();
+                Answer::file(asked, &Content::bytes(bytes)).latency(self.latency)
+            }
+        }
+    }
+
+    fn playlist(&self, count: u64, skips: bool, other: &str) -> String {
+        let length = self.part();
+        let part = |number: u64| format!("#EXT-X-PART:DURATION={length:.6},URI=\"p{number}\"\n");
+        let target = (4.0 * length).ceil();
+        let mut text = format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:{target}\n#EXT-X-PART-INF:PART-TARGET={length:.6}\n\
+             #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={:.6},CAN-SKIP-UNTIL={}\n",
+            3.0 * length,
+            6.0 * target,
+        );
+        let segments = count / 4;
+        let first = segments.saturating_sub(10);
+        text.push_str(&format!("#EXT-X-MEDIA-SEQUENCE:{first}\n"));
+        let kept = if skips { segments.saturating_sub(3) } else { first };
+        match skips {
+            true => text.push_str(&format!("#EXT-X-SKIP:SKIPPED-SEGMENTS={}\n", kept - first)),
+            false => text.push_str("#EXT-X-MAP:URI=\"init\"\n"),
+        }
+        for segment in kept..segments {
+            if segment + 2 >= segments {
+                (0..4).for_each(|index| text.push_str(&part(segment * 4 + index)));
+            }
+            text.push_str(&format!("#EXTINF:{:.6},\n{segment}\n", 4.0 * length));
+        }
+        (segments * 4..count).for_each(|number| text.push_str(&part(number)));
+        if count == self.end {
+            text.push_str("#EXT-X-ENDLIST\n");
+        } else if self.has_hints {
+            text.push_str(&format!("#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"p{count}\"\n"));
+        }
+        let last = count - 1;
+        text.push_str(&format!(
+            "#EXT-X-RENDITION-REPORT:URI=\"{other}.m3u8\",LAST-MSN={},LAST-PART={}\n",
+            last / 4,
+            last % 4
+        ));
+        text
+    }
+}
