@@ -512,6 +512,34 @@ mod encrypted {
         assert_eq!(keys, 7, "each key is fetched once");
     }
 
+    #[test]
+    fn segments_sealed_by_aes_256_gcm_are_opened_and_changed_ones_are_not_played() {
+        use aes_gcm::aead::AeadInPlace;
+        use aes_gcm::{AesGcm, KeyInit as _};
+
+        let cipher = AesGcm::<aes::Aes256, aes::cipher::consts::U16>::new(&[7; 32].into());
+        let seal = |plain: &[u8]| {
+            let mut text = plain.to_vec();
+            let tag = cipher.encrypt_in_place_detached(&[9; 16].into(), b"", &mut text).unwrap();
+            [&[9; 16][..], &text, &tag].concat()
+        };
+        let mut lines = String::from("#EXT-X-KEY:METHOD=AES-256-GCM,URI=\"key\"\n#EXT-X-MAP:URI=\"init\"\n");
+        let init = seal(&mux::init(&Entry::Aac(3), 48_000, 0));
+        let mut site = Site::default().with("/key", [7; 32]).with("/init", init);
+        for index in 0..3 {
+            let mut bytes = seal(&mp4(index));
+            if index == 1 {
+                bytes[500] ^= 1;
+            }
+            site = site.with(&format!("/{index}"), bytes);
+            lines.push_str(&extinf(&index.to_string()));
+        }
+        let origin = site.with("/list.m3u8", vod(&lines)).serve();
+        let mut hls = open(&origin, "/list.m3u8", |_| ());
+        let frames: Vec<Vec<u64>> = play(&mut hls).into_iter().map(|section| section.1).collect();
+        assert_eq!(frames, [(0..FRAMES).collect::<Vec<_>>(), (2 * FRAMES..3 * FRAMES).collect()]);
+    }
+
     /// Encrypts what SAMPLE-AES encrypts of a frame with a clear part of this length.
     fn encrypt_frame(frame: &mut [u8], clear: usize) {
         let mut cipher = cbc::Encryptor::<aes::Aes128>::new(&[7; 16].into(), &[9; 16].into());

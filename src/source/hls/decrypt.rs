@@ -1,14 +1,21 @@
-//! AES-128 in CBC mode: of a whole segment in a stream, with PKCS#7 padding (section 4.4.4.4), or of each frame.
+//! AES-128 in CBC mode: of a whole segment in a stream, with PKCS#7 padding (section 4.4.4.4), or of each frame. And AES-256 in
+//! GCM mode.
 
-use aes::Aes128;
+use aes::cipher::consts::U16;
 use aes::cipher::generic_array::GenericArray;
 use aes::cipher::{BlockDecryptMut, KeyIvInit};
+use aes::{Aes128, Aes256};
+use aes_gcm::aead::AeadInPlace;
+use aes_gcm::{AesGcm, KeyInit};
 
 use super::pipeline::Cipher;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 
 const BLOCK: usize = 16;
+
+/// Bytes of a segment that has to be there as a whole, at most.
+const MOST_SEALED: usize = 64 << 20;
 
 pub(super) struct Decryptor {
     inner: cbc::Decryptor<Aes128>,
@@ -51,6 +58,52 @@ impl Decryptor {
             return Err(wrong("the segment can't be decrypted: wrong key, or damaged"));
         }
         plain.extend_from_slice(&last[..BLOCK - padding]);
+        Ok(())
+    }
+}
+
+/// Decrypts a whole segment by AES-256 in GCM mode: 16 bytes of initialization vector, the text, and a tag of 16 bytes
+/// (section 4.4.4.4).
+///
+/// Nothing is passed on before the tag has been checked, so a segment can be played only once it is there as a whole.
+pub(super) struct SealedDecryptor {
+    cipher: AesGcm<Aes256, U16>,
+    sealed: Vec<u8>,
+}
+
+impl SealedDecryptor {
+    pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+        let inner = AesGcm::new_from_slice(&cipher.key).map_err(|_| {
+            let why = format!("the key of a segment has {} bytes instead of 32", cipher.key.len());
+            Error::new(ErrorKind::Unsupported, why)
+        })?;
+        Ok(Self { cipher: inner, sealed: Vec::new() })
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.sealed.len() + bytes.len() > MOST_SEALED {
+            let why = format!("a segment that is encrypted as a whole has more than {MOST_SEALED} bytes");
+            return Err(Error::new(ErrorKind::TooLarge, why));
+        }
+        self.sealed.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self, plain: &mut Vec<u8>) -> Result<(), Error> {
+        let mut sealed = std::mem::take(&mut self.sealed);
+        let wrong = |why: &str| Error::new(ErrorKind::Unsupported, why);
+        let end = sealed.len().checked_sub(BLOCK).filter(|end| *end >= BLOCK);
+        let end = end.ok_or_else(|| wrong("the encrypted segment is cut off: it has less than 32 bytes"))?;
+        let (rest, tag) = sealed.split_at_mut(end);
+        let (iv, text) = rest.split_at_mut(BLOCK);
+        let opened = self.cipher.decrypt_in_place_detached(
+            GenericArray::from_slice(iv),
+            b"",
+            text,
+            GenericArray::from_slice(tag),
+        );
+        opened.map_err(|_| wrong("the segment can't be decrypted: wrong key, or damaged"))?;
+        plain.extend_from_slice(text);
         Ok(())
     }
 }
@@ -128,5 +181,35 @@ mod tests {
         assert_eq!(end(&[]), Err(ErrorKind::Unsupported));
         let short = Cipher { key: Arc::from([7; 15]), ..cipher() };
         assert!(Decryptor::new(&short).is_err());
+    }
+
+    fn seal(plain: &[u8]) -> Vec<u8> {
+        let cipher = AesGcm::<Aes256, U16>::new_from_slice(&[7; 32]).unwrap();
+        let (iv, mut text) = ([9; 16], plain.to_vec());
+        let tag = cipher.encrypt_in_place_detached(GenericArray::from_slice(&iv), b"", &mut text).unwrap();
+        [&iv[..], &text, &tag].concat()
+    }
+
+    #[test]
+    fn a_sealed_segment_is_opened_and_a_changed_one_is_refused() {
+        let open = |sealed: &[u8], key: &[u8]| {
+            let cipher = Cipher { method: KeyMethod::Aes256Gcm, key: Arc::from(key), iv: [0; 16] };
+            let (mut decryptor, mut plain) = (SealedDecryptor::new(&cipher)?, Vec::new());
+            sealed.chunks(7).try_for_each(|piece| decryptor.push(piece))?;
+            decryptor.finish(&mut plain)?;
+            Ok::<_, Error>(plain)
+        };
+        for len in [0, 1, 16, 1000] {
+            let text: Vec<u8> = (0..len).map(|at| at as u8).collect();
+            let sealed = seal(&text);
+            assert_eq!(open(&sealed, &[7; 32]).unwrap(), text);
+            for at in [0, 15, 16, sealed.len() - 1] {
+                let mut changed = sealed.clone();
+                changed[at] ^= 1;
+                assert_eq!(open(&changed, &[7; 32]).unwrap_err().kind(), ErrorKind::Unsupported, "byte {at}");
+            }
+            assert!(open(&sealed[..sealed.len() - 1], &[7; 32]).is_err());
+            assert!(open(&sealed, &[7; 16]).is_err() && open(&[], &[7; 32]).is_err());
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Pipeline {
 enum Decryption {
     None,
     Whole(Decryptor),
+    /// Of the whole, once it is there.
+    Sealed(Box<SealedDecryptor>),
     /// Of each frame by itself.
     Frames(FrameDecryptor),
 }
@@ -40,6 +42,9 @@ impl Pipeline {
             Some(cipher) if cipher.method == KeyMethod::SampleAes => {
                 Decryption::Frames(FrameDecryptor::new(cipher)?)
             }
+            Some(cipher) if cipher.method == KeyMethod::Aes256Gcm => {
+                Decryption::Sealed(Box::new(SealedDecryptor::new(cipher)?))
+            }
             Some(cipher) => Decryption::Whole(Decryptor::new(cipher)?),
         };
         Ok(Self { decryption, demuxer, plain: Vec::new() })
@@ -53,6 +58,7 @@ impl Pipeline {
                 decryptor.push(bytes, &mut self.plain);
                 self.demuxer.push(&self.plain, output)?;
             }
+            Decryption::Sealed(decryptor) => return decryptor.push(bytes),
             Decryption::None | Decryption::Frames(_) => self.demuxer.push(bytes, output)?,
         }
         self.decrypt_frames(output, known)
@@ -60,9 +66,13 @@ impl Pipeline {
 
     pub(super) fn finish(&mut self, output: &mut Output) -> Result<(), Error> {
         let known = (output.frames.len(), output.data.len());
-        if let Decryption::Whole(decryptor) = &mut self.decryption {
-            self.plain.clear();
-            decryptor.finish(&mut self.plain)?;
+        self.plain.clear();
+        match &mut self.decryption {
+            Decryption::Whole(decryptor) => decryptor.finish(&mut self.plain)?,
+            Decryption::Sealed(decryptor) => decryptor.finish(&mut self.plain)?,
+            Decryption::None | Decryption::Frames(_) => {}
+        }
+        if !self.plain.is_empty() {
             self.demuxer.push(&self.plain, output)?;
         }
         self.demuxer.finish(output)?;
@@ -95,8 +105,14 @@ impl Pipeline {
 
 /// Decrypts a whole resource.
 pub(super) fn decrypt(cipher: &Cipher, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut decryptor = Decryptor::new(cipher)?;
     let mut plain = Vec::with_capacity(bytes.len());
+    if cipher.method == KeyMethod::Aes256Gcm {
+        let mut decryptor = SealedDecryptor::new(cipher)?;
+        decryptor.push(bytes)?;
+        decryptor.finish(&mut plain)?;
+        return Ok(plain);
+    }
+    let mut decryptor = Decryptor::new(cipher)?;
     decryptor.push(bytes, &mut plain);
     decryptor.finish(&mut plain)?;
     Ok(plain)
@@ -108,8 +124,10 @@ pub(super) fn decrypt(cipher: &Cipher, bytes: &[u8]) -> Result<Vec<u8>, Error> {
 ///
 /// [`ErrorKind::Unsupported`] if there are keys, but none that can be used (section 6.3.6).
 pub(super) fn choose_key(keys: &[Key]) -> Result<Option<&Key>, Error> {
-    let is_usable =
-        |key: &&Key| key.is_identity() && matches!(key.method, KeyMethod::Aes128 | KeyMethod::SampleAes);
+    let is_usable = |key: &&Key| {
+        key.is_identity()
+            && matches!(key.method, KeyMethod::Aes128 | KeyMethod::SampleAes | KeyMethod::Aes256Gcm)
+    };
     match keys.iter().find(is_usable) {
         Some(key) if cfg!(feature = "hls-aes") => Ok(Some(key)),
         Some(_) => {
@@ -130,10 +148,10 @@ pub(super) fn iv_of(key: &Key, sequence: u64) -> [u8; 16] {
 }
 
 #[cfg(feature = "hls-aes")]
-use super::decrypt::{Decryptor, FrameDecryptor};
+use super::decrypt::{Decryptor, FrameDecryptor, SealedDecryptor};
 
 #[cfg(not(feature = "hls-aes"))]
-use without_cipher::{Decryptor, FrameDecryptor};
+use without_cipher::{Decryptor, FrameDecryptor, SealedDecryptor};
 
 /// Without the feature there is no cipher, so there are no values of these types.
 #[cfg(not(feature = "hls-aes"))]
@@ -146,6 +164,8 @@ mod without_cipher {
 
     pub(super) enum FrameDecryptor {}
 
+    pub(super) enum SealedDecryptor {}
+
     fn unsupported(cipher: &Cipher) -> Error {
         let why = format!("the segment is encrypted with {:?}: enable the feature hls-aes", cipher.method);
         Error::new(ErrorKind::Unsupported, why)
@@ -157,6 +177,20 @@ mod without_cipher {
         }
 
         pub(super) fn push(&mut self, _: &[u8], _: &mut Vec<u8>) {
+            match *self {}
+        }
+
+        pub(super) fn finish(&mut self, _: &mut Vec<u8>) -> Result<(), Error> {
+            match *self {}
+        }
+    }
+
+    impl SealedDecryptor {
+        pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+            Err(unsupported(cipher))
+        }
+
+        pub(super) fn push(&mut self, _: &[u8]) -> Result<(), Error> {
             match *self {}
         }
 

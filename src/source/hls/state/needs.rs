@@ -78,8 +78,8 @@ pub(in super::super) fn needs_of(
     };
     let init = match &segment.map {
         Some(map) => {
-            // Of these methods only AES-128 encrypts the initialization section (section 4.4.4.4).
-            let key = key_use(&map.keys)?.filter(|key| key.method == KeyMethod::Aes128).map(Box::new);
+            // SAMPLE-AES encrypts frames, and an initialization section has none (section 4.4.4.4).
+            let key = key_use(&map.keys)?.filter(|key| key.method != KeyMethod::SampleAes).map(Box::new);
             Some(ResourceKey {
                 kind: RequestKind::InitializationSection,
                 url: policy.resolve(base, &map.uri)?,
