@@ -129,7 +129,7 @@ pub mod hls {
     };
     pub use crate::source::hls::{
         Discontinuity, Hls, HlsConfig, HlsEvent, HlsHandle, HlsKind, Hook, LevelInfo, MakeAbr, Quality,
-        RenditionInfo, RequestHook, RequestKind, Section, SectionInfo,
+        RenditionInfo, RequestHook, RequestKind, Section, SectionInfo, is_hls,
     };
 
     /// For this crate's tests and benches.

@@ -27,6 +27,7 @@ mod pipeline;
 pub(crate) mod playlist;
 mod policy;
 mod preload;
+mod recognize;
 mod reload;
 mod requests;
 mod section;
@@ -63,6 +64,7 @@ pub use self::config::{HlsConfig, MakeAbr, Quality};
 pub use self::event::HlsEvent;
 pub use self::hook::{Hook, RequestHook, RequestKind};
 pub use self::levels::{LevelInfo, RenditionInfo};
+pub use self::recognize::is_hls;
 pub use self::section::{Discontinuity, SectionInfo};
 
 impl Downloader {
