@@ -31,7 +31,9 @@ pub struct HlsConfig {
     pub hold_back: Option<Duration>,
     /// How far ahead of the reader segments are fetched. Default: 120 s.
     pub buffer: Duration,
-    /// Upper limit of the memory for fetched audio that was not read yet, in bytes. Default: 64 MiB.
+    /// Upper limit of the memory for fetched audio that was not read yet, in bytes. Default: 64 MiB. No segment is requested
+    /// above it. One that is longer than what is left is fetched all the same, up to four times the limit; more than that is
+    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), and the segment is skipped.
     pub buffer_bytes: usize,
     /// Headers for requests to the origin of the playlist, and to no other. Default: none.
     pub headers: Vec<(String, String)>,

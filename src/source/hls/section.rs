@@ -9,6 +9,9 @@ use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 /// Times of bytes that were read are kept this long: a decoder and an output hold audio back.
 const KEPT: Duration = Duration::from_secs(60);
 
+/// Frames whose times are kept after they were read, at most. Those of a minute are 9 000 if each has 6.7 ms.
+const MOST_MARKS: usize = 1 << 16;
+
 /// What a decoder and a player have to know of a section.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -115,7 +118,7 @@ impl SectionBuffer {
     }
 
     pub(super) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
-        self.marks.push_back(Mark { offset: self.written, time, end: time + frame.duration });
+        self.marks.push_back(Mark { offset: self.written, time, end: time.saturating_add(frame.duration) });
         self.written += bytes.len() as u64;
         if self.is_dropped {
             self.read = self.written;
@@ -164,6 +167,11 @@ impl SectionBuffer {
         (self.written - self.read) as usize
     }
 
+    /// Memory of what was not read yet, in bytes, with what is known of its frames.
+    pub(super) fn memory(&self) -> usize {
+        self.len() + self.marks.len() * size_of::<Mark>()
+    }
+
     /// Presentation time of the next byte to read: the end of what was read.
     pub(super) fn reader_time(&self) -> Duration {
         let next = self.marks.partition_point(|mark| mark.offset < self.read);
@@ -193,7 +201,11 @@ impl SectionBuffer {
 
     fn forget_read(&mut self) {
         let now = self.reader_time();
-        while self.marks.front().is_some_and(|mark| mark.offset < self.read && mark.end + KEPT < now) {
+        let is_old = |mark: &Mark| mark.end.saturating_add(KEPT) < now;
+        while let Some(mark) = self.marks.front().filter(|mark| mark.offset < self.read) {
+            if !is_old(mark) && self.marks.len() <= MOST_MARKS {
+                break;
+            }
             self.marks.pop_front();
         }
     }

@@ -97,10 +97,7 @@ impl SegmentSink {
 
     fn deliver(&mut self) -> Result<(), Error> {
         let is_empty = self.output.frames.is_empty() && self.output.tail.is_empty();
-        if is_empty || self.shared.store_frames(self.slot, &mut self.output) {
-            return Ok(());
-        }
-        Err(Error::new(ErrorKind::Refusal, "the segment is not needed any more"))
+        if is_empty { Ok(()) } else { self.shared.store_frames(self.slot, &mut self.output) }
     }
 
     fn complete(&mut self) -> Result<(), Error> {
@@ -209,10 +206,10 @@ pub(super) fn unpark(shared: &Shared, slot: u64, needs: &Needs, parked: Parked) 
         None => return,
     };
     shared.change(|state| match result {
-        Ok(mut output) => {
-            state.handle_frames(slot, &mut output);
-            state.handle_segment_complete(slot);
-        }
+        Ok(mut output) => match state.handle_frames(slot, &mut output) {
+            Ok(()) => state.handle_segment_complete(slot),
+            Err(error) => state.handle_segment_failed(slot, error, Instant::now()),
+        },
         Err(error) => state.handle_segment_failed(slot, error, Instant::now()),
     });
 }

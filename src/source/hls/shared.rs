@@ -207,15 +207,15 @@ impl Shared {
         changed
     }
 
-    /// Stores frames that have arrived: the limits of blocked calls start again. False if they are not needed any more.
-    pub(super) fn store_frames(&self, slot: u64, output: &mut Output) -> bool {
-        let is_needed = {
+    /// Stores frames that have arrived: the limits of blocked calls start again.
+    pub(super) fn store_frames(&self, slot: u64, output: &mut Output) -> Result<(), Error> {
+        let stored = {
             let mut inner = self.inner.lock();
             inner.waits.progress(Instant::now());
-            inner.state.as_mut().is_some_and(|state| state.handle_frames(slot, output))
+            inner.state.as_mut().map_or_else(|| Err(closed()), |state| state.handle_frames(slot, output))
         };
         self.changed.notify_all();
-        is_needed
+        stored
     }
 
     /// Blocks until at least one byte of the section is there, or its end.

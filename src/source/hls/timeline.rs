@@ -280,11 +280,11 @@ impl Clock {
             None => self.next.unwrap_or(start),
         };
         // Half a frame: the times of two encodings differ by roundings.
-        let is_played = self.next.is_some_and(|next| time + frame.duration / 2 < next);
+        let is_played = self.next.is_some_and(|next| time.saturating_add(frame.duration / 2) < next);
         if is_played {
             return Placement::Duplicate;
         }
-        self.next = Some(time + frame.duration);
+        self.next = Some(time.saturating_add(frame.duration));
         Placement::At(time)
     }
 
@@ -297,13 +297,15 @@ impl Clock {
     ) -> Duration {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity) {
             let expected = nanoseconds(start) - nanoseconds(anchor.presentation);
-            let mut passed = media - anchor.media;
+            // Saturating: times of a hostile segment may be anything.
+            let mut passed = media.saturating_sub(anchor.media);
+            let distance = expected.saturating_sub(passed);
             // The nearest time, over any number of rollovers.
-            let turns = (expected - passed + ROLLOVER / 2).div_euclid(ROLLOVER);
-            if (expected - passed - turns * ROLLOVER).abs() < PLAUSIBLE {
-                passed += turns * ROLLOVER;
+            let turns = distance.saturating_add(ROLLOVER / 2).div_euclid(ROLLOVER).saturating_mul(ROLLOVER);
+            if distance.saturating_sub(turns).saturating_abs() < PLAUSIBLE {
+                passed = passed.saturating_add(turns);
             }
-            let is_plausible = !is_first || (passed - expected).abs() < PLAUSIBLE;
+            let is_plausible = !is_first || passed.saturating_sub(expected).saturating_abs() < PLAUSIBLE;
             if is_plausible {
                 return shift(anchor.presentation, passed);
             }

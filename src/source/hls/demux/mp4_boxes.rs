@@ -39,6 +39,10 @@ pub(super) struct Fragment {
     pub(super) samples: Vec<Sample>,
 }
 
+/// Samples of one `moof`, at most: an hour of audio has a tenth of that. A run without fields takes no bytes for a sample, so
+/// a few bytes could announce billions.
+const MOST_SAMPLES: usize = 1 << 20;
+
 /// Reads big-endian numbers.
 #[derive(Clone, Copy)]
 struct Reader<'a>(&'a [u8]);
@@ -149,6 +153,7 @@ impl Track {
         // 8.8.7.1: without a base of its own, data of the first track begins where the moof does, and data of others where
         // that of the track before ends.
         let mut next = position;
+        let mut allowed = MOST_SAMPLES;
         for (_, traf) in boxes(moof).filter(|(kind, _)| kind == b"traf") {
             let header = TrackFragment::parse(find(traf, &[b"tfhd"])?)?;
             let base = header.base.unwrap_or(if header.is_base_moof { position } else { next });
@@ -158,7 +163,7 @@ impl Track {
             }
             let mut at = base;
             for (_, trun) in boxes(traf).filter(|(kind, _)| kind == b"trun") {
-                let samples = self.parse_run(trun, &header, base, &mut at)?;
+                let samples = self.parse_run(trun, &header, base, &mut at, &mut allowed)?;
                 if is_ours {
                     fragment.samples.extend(samples);
                 }
@@ -169,7 +174,14 @@ impl Track {
     }
 
     /// The samples of a `trun` (8.8.8). `at` is where the run before ended.
-    fn parse_run(&self, trun: &[u8], header: &TrackFragment, base: u64, at: &mut u64) -> Option<Vec<Sample>> {
+    fn parse_run(
+        &self,
+        trun: &[u8],
+        header: &TrackFragment,
+        base: u64,
+        at: &mut u64,
+        allowed: &mut usize,
+    ) -> Option<Vec<Sample>> {
         let mut reader = Reader(trun);
         let (_, flags) = reader.version()?;
         let count = reader.u32()? as usize;
@@ -181,9 +193,10 @@ impl Track {
         }
         let fields = (flags >> 8 & 15).count_ones() as usize;
         // A count that does not fit is damage; where no field is present there is nothing to compare it with.
-        if fields * 4 * count > reader.0.len() || count > 1 << 20 {
+        if fields * 4 * count > reader.0.len() {
             return None;
         }
+        *allowed = allowed.checked_sub(count)?;
         let mut samples = Vec::with_capacity(count);
         for _ in 0..count {
             let duration = if flags & 0x100 != 0 {

@@ -112,8 +112,15 @@ fn take_value(text: &str) -> Result<(&str, bool, &str), PlaylistProblem> {
     }
 }
 
+/// A duration is this long at most: 100 years. The sum of all durations of a playlist is far below the limits of a clock then.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Parses a decimal number of seconds exactly, down to the nanosecond.
 pub(super) fn parse_seconds(text: &str) -> Option<Duration> {
+    parse_decimal(text).map(|duration| duration.min(LONGEST))
+}
+
+fn parse_decimal(text: &str) -> Option<Duration> {
     let text = text.trim();
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -136,7 +143,7 @@ pub(super) fn parse_signed_seconds(text: &str) -> Option<(Duration, bool)> {
 
 /// A number with digits that are dropped: some servers write `BANDWIDTH=128000.0`.
 pub(super) fn parse_rounded(text: &str) -> Option<u64> {
-    parse_seconds(text).map(|value| value.as_secs())
+    parse_decimal(text).map(|value| value.as_secs())
 }
 
 /// A hexadecimal sequence of up to 128 bits.
@@ -201,6 +208,7 @@ mod tests {
         assert_eq!(parse_seconds("9.009"), Some(Duration::from_millis(9009)));
         assert_eq!(parse_seconds("0.0000000019"), Some(Duration::from_nanos(1)));
         assert_eq!(parse_seconds(".5"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_seconds("18446744073709551615"), Some(LONGEST));
         for text in ["", ".", "1e3", "-1", "+1", "nan", "18446744073709551616"] {
             assert_eq!(parse_seconds(text), None, "{text}");
         }

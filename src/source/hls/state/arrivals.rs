@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use super::State;
 use super::slot::SlotPhase;
+use crate::error::{Error, ErrorKind};
 use crate::source::hls::demux::Output;
 use crate::types::RequestId;
+
+/// A segment that has begun may fill the buffer by this factor: some playlists have one segment of an hour.
+const OVERFLOW: usize = 4;
 
 impl State {
     pub(in super::super) fn handle_accepted(&mut self, slot: u64, request: RequestId) {
@@ -14,19 +18,28 @@ impl State {
         }
     }
 
-    /// Takes frames of a segment. Leaves `output` empty. False if the segment is not needed any more.
-    pub(in super::super) fn handle_frames(&mut self, slot: u64, output: &mut Output) -> bool {
-        let slot = self.slot(slot);
-        let is_needed = slot.is_some();
-        if let Some(slot) = slot {
-            slot.output.data.append(&mut output.data);
-            slot.output.frames.append(&mut output.frames);
-            slot.output.head.append(&mut output.head);
-            slot.tail.append(&mut output.tail);
+    /// Takes frames of a segment. Leaves `output` empty.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refusal`] if the segment is not needed any more; [`ErrorKind::TooLarge`] if it fills the memory.
+    pub(in super::super) fn handle_frames(&mut self, slot: u64, output: &mut Output) -> Result<(), Error> {
+        let is_full = self.buffered_bytes() > self.config.buffer_bytes.saturating_mul(OVERFLOW);
+        let Some(slot) = self.slot(slot) else {
+            output.clear();
+            return Err(Error::new(ErrorKind::Refusal, "the segment is not needed any more"));
+        };
+        if is_full {
+            output.clear();
+            return Err(Error::new(ErrorKind::TooLarge, "the segment is longer than the buffer may be"));
         }
+        slot.output.data.append(&mut output.data);
+        slot.output.frames.append(&mut output.frames);
+        slot.output.head.append(&mut output.head);
+        slot.tail.append(&mut output.tail);
         output.clear();
         self.commit();
-        is_needed
+        Ok(())
     }
 
     /// All frames of a segment have come.

@@ -11,7 +11,7 @@ use super::{Planned, State};
 use crate::abr::{Estimator, Running, Situation};
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
-use crate::source::hls::demux::Output;
+use crate::source::hls::demux::{Frame, Output};
 use crate::source::hls::directives::Directives;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::levels::Mirror;
@@ -252,8 +252,9 @@ impl State {
     }
 
     pub(in super::super) fn buffered_bytes(&self) -> usize {
-        let sections: usize = self.sections.iter().map(SectionBuffer::len).sum();
-        sections + self.slots.iter().map(|slot| slot.output.data.len()).sum::<usize>()
+        let sections: usize = self.sections.iter().map(SectionBuffer::memory).sum();
+        let of_slot = |slot: &Slot| slot.output.data.len() + slot.output.frames.len() * size_of::<Frame>();
+        sections + self.slots.iter().map(of_slot).sum::<usize>()
     }
 }
 

@@ -94,7 +94,7 @@ impl Player {
             Planned::Segment { slot, url, .. } => {
                 let segment = url.path().trim_start_matches('/').parse().unwrap();
                 let arrived = if let End::Broken(after, _) = end { after } else { FRAMES };
-                self.state.handle_frames(slot, &mut frames(segment, 0..arrived));
+                let _ = self.state.handle_frames(slot, &mut frames(segment, 0..arrived));
                 match end {
                     End::Whole => self.state.handle_segment_complete(slot),
                     End::Broken(_, kind) => {
