@@ -46,10 +46,14 @@ impl State {
             let mirror = *mirror;
             return Some(Planned::Playlist { mirror, url: self.playlist_url(mirror) });
         }
-        let running =
-            self.slots.iter().filter(|slot| slot.phase == SlotPhase::Fetching && !slot.is_hinted).count();
+        let is_fetching = |slot: &&Slot| slot.phase == SlotPhase::Fetching && !slot.is_hinted;
+        let mut running = self.slots.iter().filter(is_fetching);
+        // A key or an initialization section that a running segment waits for goes first: the next segment would take the
+        // connection that is ready for it, and its answer a handshake longer.
+        let waits = |slot: &Slot| slot.needs.resources().any(|key| self.ready(&key).is_none());
+        let has_room = running.clone().count() < AT_ONCE && !running.any(waits);
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
-        let Some(index) = waiting.filter(|_| running < AT_ONCE) else {
+        let Some(index) = waiting.filter(|_| has_room) else {
             self.is_idle = true;
             return None;
         };

@@ -1,0 +1,169 @@
+//! What HLS costs: round trips to the first sample and after a seek, requests and connections.
+#![cfg(feature = "hls")]
+
+#[path = "support/mux.rs"]
+mod mux;
+#[path = "support/presentation.rs"]
+mod presentation;
+mod support;
+
+use std::io::Read;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use presentation::{FRAMES, downloader, site};
+use support::Origin;
+use support::link::{Link, LinkConfig};
+use windway::Downloader;
+use windway::hls::{Hls, HlsConfig};
+
+/// Holds all answers back until a test opens it: what arrives before is one round trip.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: Vec<String>,
+    /// Times it was opened.
+    opened: usize,
+}
+
+impl Gate {
+    /// Blocks the request for `path` until the gate is opened next.
+    fn pass(&self, path: &str) {
+        let mut state = self.state.lock().unwrap();
+        let turn = state.opened;
+        state.waiting.push(path.to_owned());
+        self.changed.notify_all();
+        while state.opened == turn {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
+
+    /// Blocks until these requests wait, answers all that do, and returns them.
+    fn open_after(&self, wanted: &[&str]) -> Vec<String> {
+        let mut state = self.state.lock().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !wanted.iter().all(|path| state.waiting.iter().any(|waiting| waiting == path)) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "only {:?} wait, and not {wanted:?}", state.waiting);
+            state = self.changed.wait_timeout(state, left).unwrap().0;
+        }
+        state.opened += 1;
+        self.changed.notify_all();
+        std::mem::take(&mut state.waiting)
+    }
+
+    /// Answers everything from now on.
+    fn stay_open(self: &Arc<Self>) {
+        let gate = Arc::clone(self);
+        thread::spawn(move || {
+            loop {
+                gate.open_after(&[]);
+                thread::sleep(Duration::from_millis(1));
+            }
+        });
+    }
+}
+
+const MASTER: &str = "#EXTM3U\n#EXT-X-SESSION-KEY:METHOD=AES-128,URI=\"key\",IV=0x1\n\
+                      #EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"mp4a.40.2\"\nmp4.m3u8\n";
+
+fn gated() -> (Origin, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let own = site(20).with("/master.m3u8", MASTER).with("/key", [7; 16]);
+    let passed = Arc::clone(&gate);
+    let origin = Origin::start(move |asked| {
+        passed.pass(&asked.path);
+        own.answer(asked)
+    });
+    (origin, gate)
+}
+
+#[test]
+fn the_first_sample_takes_three_round_trips_and_five_requests() {
+    let (origin, gate) = gated();
+    let url = origin.url("/master.m3u8");
+    let player = thread::spawn(move || {
+        let mut hls = downloader().open_hls(&url, HlsConfig::default()).unwrap();
+        let mut section = hls.next_section().unwrap().unwrap();
+        let mut bytes = [0; 64];
+        section.read_exact(&mut bytes).unwrap();
+        (hls, section)
+    });
+    assert_eq!(gate.open_after(&["/master.m3u8"]), ["/master.m3u8"]);
+    // The media playlist, and beside it the session key if keys can be used.
+    let second: &[&str] = if cfg!(feature = "hls-aes") { &["/mp4.m3u8", "/key"] } else { &["/mp4.m3u8"] };
+    assert_eq!(gate.open_after(second).len(), second.len());
+    // Initialization section and segment, side by side.
+    let third = gate.open_after(&["/init.mp4", "/0.m4s"]);
+    assert_eq!(third.len(), 2, "the next segment leaves its connection to them: {third:?}");
+    gate.stay_open();
+    drop(player.join().unwrap());
+    let asked = origin.log().asked;
+    assert!(asked.iter().all(|asked| asked.method == "GET"));
+}
+
+#[test]
+fn a_seek_into_what_is_not_buffered_takes_one_round_trip() {
+    let (origin, gate) = gated();
+    let url = origin.url("/mp4.m3u8");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let player = thread::spawn(move || {
+        let mut config = HlsConfig::default();
+        config.buffer = Duration::from_secs(4);
+        let mut hls = downloader().open_hls(&url, config).unwrap();
+        let mut section = hls.next_section().unwrap().unwrap();
+        let mut bytes = [0; 64];
+        section.read_exact(&mut bytes).unwrap();
+        sender.send(()).unwrap();
+        hls.seek(Duration::from_secs(30)).unwrap();
+        let mut section = hls.next_section().unwrap().unwrap();
+        let mut frame = vec![0; 15];
+        section.read_exact(&mut frame).unwrap();
+        u64::from_be_bytes(frame[7..15].try_into().unwrap())
+    });
+    gate.open_after(&["/mp4.m3u8"]);
+    gate.open_after(&["/init.mp4", "/0.m4s"]);
+    receiver.recv().unwrap();
+    // The initialization section is known. Whatever was on its way is cancelled, or waits with it.
+    gate.open_after(&["/14.m4s"]);
+    gate.stay_open();
+    assert_eq!(player.join().unwrap(), 14 * FRAMES);
+}
+
+fn first_sample(downloader: &Downloader, link: &Link) -> (Duration, Hls) {
+    let began = Instant::now();
+    let mut hls = downloader.open_hls(&link.url("/master.m3u8"), HlsConfig::default()).unwrap();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let mut frame = vec![0; 300];
+    section.read_exact(&mut frame).unwrap();
+    (began.elapsed(), hls)
+}
+
+#[test]
+#[ignore = "measures real time"]
+fn the_first_sample_in_round_trips() {
+    const RTT: Duration = Duration::from_millis(200);
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9,CODECS=\"mp4a.40.2\"\nmp4.m3u8\n";
+    let own = site(20).with("/master.m3u8", master);
+    let origin = Origin::start(move |asked| own.answer(asked));
+    let link = Link::start(origin.address(), LinkConfig::with_rtt(RTT));
+    let downloader = downloader();
+    let in_round_trips = |time: Duration| time.as_secs_f64() / RTT.as_secs_f64();
+    let (cold, hls) = first_sample(&downloader, &link);
+    let connections = link.connections();
+    drop(hls);
+    let (warm, hls) = first_sample(&downloader, &link);
+    drop(hls);
+    println!(
+        "first sample: {:.2} RTT cold, {:.2} RTT warm, {connections} connections",
+        in_round_trips(cold),
+        in_round_trips(warm)
+    );
+    assert!(in_round_trips(cold) <= 4.2 && in_round_trips(warm) <= 3.2);
+}

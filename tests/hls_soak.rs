@@ -1,0 +1,259 @@
+//! HLS for a long time: thousands of segments, and faults of every kind.
+//!
+//! `cargo test --test hls_soak --features hls-aes -- --ignored`. `WINDWAY_SOAK` is the number of seconds for each kind of
+//! presentation, 30 by default.
+#![cfg(feature = "hls")]
+
+#[path = "support/mux.rs"]
+mod mux;
+#[path = "support/presentation.rs"]
+mod presentation;
+mod support;
+
+use std::io::Read;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use mux::{Random, Ts, aac_frames, adts};
+use presentation::{downloader, extinf};
+use support::{Answer, Asked, Content, Origin};
+use windway::ErrorKind;
+use windway::hls::{Hls, HlsConfig};
+
+/// AAC frames of a segment: 0.2133 s.
+const SHORT: u64 = 10;
+
+fn short_ts(index: u64) -> Vec<u8> {
+    let frames: Vec<Vec<u8>> = aac_frames(index * SHORT, SHORT).iter().map(|frame| adts(frame, 3)).collect();
+    Ts::new(0x0f).segment(&frames, (900_000 + index * SHORT * 1920) & ((1 << 33) - 1), 1920.0)
+}
+
+fn segment(asked: &Asked) -> Answer {
+    let name = asked.path.trim_start_matches('/').split('?').next().unwrap_or_default();
+    match name.strip_suffix(".ts").and_then(|index| index.parse().ok()) {
+        Some(index) => Answer::file(asked, &Content::bytes(short_ts(index))),
+        None => Answer::status(404),
+    }
+}
+
+fn text(text: String) -> Answer {
+    Answer::whole(&Content::bytes(text.into_bytes()))
+}
+
+/// Bytes of memory that the process has in use.
+fn resident() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or_default() * 4096
+}
+
+/// Checks frames as they are read: each is a frame of the source, and comes later than the one before.
+#[derive(Default)]
+struct Listener {
+    pending: Vec<u8>,
+    last: Option<u64>,
+    frames: u64,
+}
+
+impl Listener {
+    /// Frames of a new section.
+    fn restart(&mut self) {
+        self.pending.clear();
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        let mut at = 0;
+        while let Some(header) = self.pending.get(at..at + 15) {
+            let len =
+                usize::from(header[3] & 3) << 11 | usize::from(header[4]) << 3 | usize::from(header[5] >> 5);
+            let Some(frame) = self.pending.get(at..at + len) else { break };
+            let number = u64::from_be_bytes(header[7..15].try_into().unwrap());
+            assert!(frame == adts(&aac_frames(number, 1)[0], 3), "frame {number} is another one");
+            assert!(self.last.is_none_or(|last| last < number), "{number} after {:?}", self.last);
+            self.last = Some(number);
+            self.frames += 1;
+            at += len;
+        }
+        self.pending.drain(..at);
+    }
+}
+
+/// Plays until `until`, or the end. Errors of the network are expected; the player goes on.
+fn listen(hls: &mut Hls, listener: &mut Listener, until: Instant, mut each: impl FnMut()) -> u64 {
+    let mut errors = 0;
+    let expected = |kind: ErrorKind| {
+        assert!(!matches!(kind, ErrorKind::TimedOut | ErrorKind::Panicked), "it hangs: {kind:?}");
+    };
+    while Instant::now() < until {
+        let mut section = match hls.next_section() {
+            Ok(Some(section)) => section,
+            Ok(None) => break,
+            Err(error) => {
+                expected(error.kind());
+                errors += 1;
+                continue;
+            }
+        };
+        listener.restart();
+        let mut buf = vec![0; 5000];
+        while Instant::now() < until {
+            match section.read(&mut buf) {
+                Ok(0) => break,
+                Ok(got) => listener.push(&buf[..got]),
+                Err(error) => {
+                    let kind = error.get_ref().and_then(|error| error.downcast_ref::<windway::Error>());
+                    expected(kind.map_or(ErrorKind::Panicked, windway::Error::kind));
+                    errors += 1;
+                }
+            }
+            each();
+        }
+    }
+    errors
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn memory_does_not_grow_over_14_400_segments() {
+    const SEGMENTS: u64 = 14_400;
+    let lines: String = (0..SEGMENTS).map(|index| format!("#EXTINF:0.213333,\n{index}.ts\n")).collect();
+    let list = presentation::vod(&lines);
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        "/list.m3u8" => text(list.clone()),
+        _ => segment(asked),
+    });
+    let mut config = HlsConfig::default();
+    config.buffer = Duration::from_secs(10);
+    let mut hls = downloader().open_hls(&origin.url("/list.m3u8"), config).unwrap();
+    let mut listener = Listener::default();
+    let (mut early, mut most) = (0, 0);
+    let handle = hls.handle();
+    listen(&mut hls, &mut listener, Instant::now() + Duration::from_secs(3600), || {
+        origin.forget();
+        let passed = handle.position().as_secs_f64() / (SEGMENTS as f64 * 0.213_333);
+        let now = resident();
+        if passed < 0.1 {
+            early = early.max(now);
+        }
+        most = most.max(now);
+    });
+    assert_eq!(listener.frames, SEGMENTS * SHORT);
+    println!("{} MiB after a tenth, {} MiB at most", early >> 20, most >> 20);
+    assert!(most <= early + (8 << 20), "{early} {most}");
+}
+
+/// What a bad server does to a request.
+fn fault(random: &mut Random, answer: Answer) -> Answer {
+    match random.below(24) {
+        0 => Answer::status(503),
+        1 => Answer::status(404),
+        2 => Answer::status(403),
+        3 => Answer::status(500),
+        4 => answer.reset_after(700),
+        5 => answer.close_after(900),
+        6 => answer.close_in_head(9),
+        7 => answer.latency(Duration::from_millis(300)),
+        8 => answer.no_length(),
+        9 => answer.chunked(),
+        10 => {
+            Answer::whole(&Content::bytes(b"<html>sorry</html>".to_vec())).header("Content-Type", "text/html")
+        }
+        11 => Answer::whole(&Content::bytes(vec![0x47; 5000])),
+        12 => Answer::raw(*b"nonsense\r\n\r\n"),
+        13 => Answer::redirect(302, "/elsewhere"),
+        14 => answer.header("Content-Encoding", "br"),
+        15 => answer.trickle(200, Duration::from_millis(5)),
+        _ => answer,
+    }
+}
+
+/// A server whose answers are faulty now and then, never two requests for the same in a row for ever.
+fn bad_server(seed: u64, answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Origin {
+    let random = Mutex::new(Random(seed));
+    Origin::start(move |asked| fault(&mut random.lock().unwrap(), answer(asked)))
+}
+
+fn soak_time() -> Duration {
+    let seconds = std::env::var("WINDWAY_SOAK").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(30))
+}
+
+/// Opens a presentation whose playlists may be faulty as well.
+fn open_patiently(origin: &Origin, path: &str) -> Hls {
+    let mut config = HlsConfig::default();
+    config.buffer = Duration::from_secs(6);
+    config.read_timeout = Some(Duration::from_secs(60));
+    for _ in 0..50 {
+        if let Ok(hls) = downloader().open_hls(&origin.url(path), config.clone()) {
+            return hls;
+        }
+    }
+    panic!("it can't be opened")
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn chaos_on_demand_makes_no_wrong_sample_and_no_hang() {
+    let until = Instant::now() + soak_time();
+    let (mut rounds, mut frames, mut errors) = (0, 0, 0);
+    while Instant::now() < until {
+        const SEGMENTS: u64 = 300;
+        let lines: String = (0..SEGMENTS).map(|index| extinf(&format!("{index}.ts"))).collect();
+        let lines = lines.replace(&format!("{:.6}", presentation::SEGMENT), "0.213333");
+        let list = presentation::vod(&lines);
+        let second = bad_server(rounds * 2 + 1, {
+            let list = list.clone();
+            move |asked| if asked.path.contains("m3u8") { text(list.clone()) } else { segment(asked) }
+        });
+        let master = format!(
+            "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nlist.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{}\n#EXT-X-STREAM-INF:BANDWIDTH=20\nhigh.m3u8\n",
+            second.url("/list.m3u8")
+        );
+        let origin = bad_server(rounds * 2, move |asked| match asked.path.as_str() {
+            "/master.m3u8" => text(master.clone()),
+            path if path.contains("m3u8") => text(list.clone()),
+            _ => segment(asked),
+        });
+        let mut hls = open_patiently(&origin, "/master.m3u8");
+        let mut listener = Listener::default();
+        errors += listen(&mut hls, &mut listener, until.max(Instant::now() + Duration::from_secs(30)), || ());
+        assert!(listener.frames > SEGMENTS * SHORT / 2, "round {rounds}: only {} frames", listener.frames);
+        frames += listener.frames;
+        rounds += 1;
+    }
+    println!("{rounds} rounds, {frames} frames, {errors} errors, {} MiB", resident() >> 20);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn chaos_live_makes_no_wrong_sample_and_no_hang() {
+    let until = Instant::now() + soak_time();
+    let began = Instant::now();
+    let listed = move || {
+        // Segments of 0.2133 s in real time; the window is thirty of them.
+        let end = 40 + (began.elapsed().as_secs_f64() / 0.213_333) as u64;
+        let lines: String = (end - 30..end).map(|index| format!("#EXTINF:0.213333,\n{index}.ts\n")).collect();
+        format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{}\n{lines}", end - 30)
+    };
+    let answer =
+        move |asked: &Asked| if asked.path.contains("m3u8") { text(listed()) } else { segment(asked) };
+    let second = bad_server(8, answer);
+    let master = format!(
+        "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nlive.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{}\n",
+        second.url("/live.m3u8")
+    );
+    let origin = bad_server(7, move |asked| match asked.path.as_str() {
+        "/master.m3u8" => text(master.clone()),
+        _ => answer(asked),
+    });
+    let mut hls = open_patiently(&origin, "/master.m3u8");
+    let mut listener = Listener::default();
+    let errors = listen(&mut hls, &mut listener, until, || origin.forget());
+    let produced = began.elapsed().as_secs_f64() * 48_000.0 / 1024.0;
+    println!(
+        "{} frames of {produced:.0} that were produced, {errors} errors, {} MiB",
+        listener.frames,
+        resident() >> 20
+    );
+    assert!(listener.frames as f64 > produced * 0.7, "most of the stream is played");
+}
