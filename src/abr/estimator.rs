@@ -34,9 +34,24 @@ pub struct Estimator {
     /// How far each prediction was above what came, as a share.
     over_predictions: VecDeque<f64>,
     ttfb: Option<Duration>,
+    /// Throughput before the first transfer.
+    remembered: Option<f64>,
 }
 
 impl Estimator {
+    /// Starts with the throughput, in bits per second, that an earlier session has measured. It counts until the first
+    /// transfer.
+    ///
+    /// ```
+    /// assert_eq!(windway::abr::Estimator::remembering(2e6).throughput(), Some(2e6));
+    /// ```
+    pub fn remembering(throughput: f64) -> Self {
+        Self {
+            remembered: Some(throughput).filter(|rate| rate.is_finite() && *rate > 0.0),
+            ..Self::default()
+        }
+    }
+
     /// Records a transfer of `bytes` that took `duration` from its first byte on, which came after `ttfb`.
     ///
     /// Bytes that came from a cache, or that the server held back, must not be recorded.
@@ -73,7 +88,7 @@ impl Estimator {
     fn plain(&self) -> Option<f64> {
         let rates =
             self.averages.iter().filter(|(_, seconds)| *seconds > 0.0).map(|(bits, seconds)| bits / seconds);
-        rates.reduce(f64::min)
+        rates.reduce(f64::min).or(self.remembered)
     }
 }
 

@@ -7,6 +7,9 @@ use super::{Abr, AbrConfig, Running, Situation};
 /// A rate is sustained if its segments arrive in this share of their duration.
 const SUSTAINED: f64 = 0.9;
 
+/// The first segment is one that arrives in this share of its duration.
+const QUICK: f64 = 0.5;
+
 /// A variant that is not sustained is kept while the buffer stays above this share of its capacity, at most so many seconds.
 const KEEP: (f64, f64) = (0.2, 10.0);
 
@@ -16,6 +19,10 @@ const RISE: (f64, f64) = (0.25, 0.6);
 
 /// A segment whose rest takes more than this share of the buffer is given up.
 const ABANDON: f64 = 0.8;
+
+/// In a hole of the network a segment is given up only if the buffer is below this share of its capacity, and below this many
+/// times what the lowest variant would take.
+const WAIT: (f64, f64) = (0.2, 2.0);
 
 /// Chooses the highest variant that the network sustains, and a higher one while the buffer is large. A full buffer is spent
 /// on quality, and the choice changes rarely.
@@ -54,6 +61,12 @@ impl Abr for Hybrid {
                 situation.bitrates.partition_point(|rate| *rate <= self.config.start).saturating_sub(1);
             return situation.current.unwrap_or(start).clamp(lowest, highest);
         };
+        if situation.current.is_none() {
+            // Nothing is buffered, at the start or after a seek: the first segment has to come soon.
+            let is_quick =
+                |level: &usize| fetch_time(situation, *level, throughput) <= segment(situation) * QUICK;
+            return (lowest..=highest).rev().find(is_quick).unwrap_or(lowest);
+        }
         let fits = |level: &usize| fits(situation, *level, throughput);
         (lowest..=highest).rev().find(fits).unwrap_or(lowest)
     }
@@ -71,6 +84,13 @@ impl Abr for Hybrid {
             let bits = situation.bitrates[*level] as f64 * situation.segment.as_secs_f64();
             situation.ttfb.as_secs_f64() + bits / running.throughput.max(1.0)
         };
+        // Where not even the lowest one arrives as fast as it plays, this is a hole, and most of these end soon. There is time
+        // to wait while the buffer lasts for the lowest one twice over.
+        let is_hole = time(&lowest) > situation.segment.as_secs_f64();
+        let most = situation.capacity.as_secs_f64() * WAIT.0;
+        if is_hole && buffered > (time(&lowest) * WAIT.1).min(most) {
+            return None;
+        }
         let better = (lowest..current).rev().find(|level| time(level) < left.min(buffered * ABANDON));
         better.or_else(|| Some(lowest).filter(|lowest| time(lowest) < left))
     }
@@ -78,27 +98,37 @@ impl Abr for Hybrid {
 
 /// True if the buffer allows to fetch the next segment at this level.
 fn fits(situation: &Situation<'_>, level: usize, throughput: f64) -> bool {
-    let segment = situation.segment.max(Duration::from_millis(100)).as_secs_f64();
+    let segment = segment(situation);
     let capacity = situation.capacity.as_secs_f64();
     let buffered = situation.buffered.as_secs_f64();
-    let fetch = |rate: u64| situation.ttfb.as_secs_f64() + rate as f64 * segment / throughput.max(1.0);
-    let is_sustained = |rate: u64| fetch(rate) <= segment * SUSTAINED;
-    let bitrate = situation.bitrates[level];
+    let fetch = fetch_time(situation, level, throughput);
+    let is_sustained = |level: usize| fetch_time(situation, level, throughput) <= segment * SUSTAINED;
     let keep = (capacity * KEEP.0).min(KEEP.1);
     // Segments that arrive faster than they play fill the buffer: it only has to last until the next one is there.
-    if is_sustained(bitrate) && buffered >= fetch(bitrate).min(keep) {
+    if is_sustained(level) && buffered >= fetch.min(keep) {
         return true;
     }
     let is_rise = situation.current.is_none_or(|current| level > current);
     let needed = if is_rise {
         let last = situation.bitrates.len() - 1;
-        let sustained = situation.bitrates.partition_point(|rate| is_sustained(*rate)).saturating_sub(1);
+        let sustained = (0..=last).rev().find(|level| is_sustained(*level)).unwrap_or(0);
         let above = level.saturating_sub(sustained) as f64 / (last - sustained).max(1) as f64;
         (capacity - segment).max(0.0) * (RISE.0 + (RISE.1 - RISE.0) * above)
     } else {
         keep
     };
-    buffered >= needed && buffered - fetch(bitrate) >= keep
+    buffered >= needed && buffered - fetch >= keep
+}
+
+/// Seconds of a segment.
+fn segment(situation: &Situation<'_>) -> f64 {
+    situation.segment.max(Duration::from_millis(100)).as_secs_f64()
+}
+
+/// Seconds from the request for the next segment of a level to its last byte.
+fn fetch_time(situation: &Situation<'_>, level: usize, throughput: f64) -> f64 {
+    let bits = situation.bitrates[level] as f64 * segment(situation);
+    situation.ttfb.as_secs_f64() + bits / throughput.max(1.0)
 }
 
 #[cfg(test)]
@@ -143,6 +173,26 @@ mod tests {
         assert_eq!(abandon(200_000, 100_000.0), Some(0));
         assert_eq!(abandon(20_000, 100_000.0), None);
         assert_eq!(abandon(200_000, 1_000_000.0), None);
+    }
+
+    #[test]
+    fn a_hole_of_the_network_is_waited_out_while_the_buffer_lasts() {
+        let mut situation = Situation::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
+        situation.current = Some(3);
+        let mut abandon = |buffered, rate| {
+            situation.buffered = Duration::from_secs(buffered);
+            Hybrid::default().abandon(Instant::now(), &situation, &Running::new(200_000, rate))
+        };
+        // Not even the lowest one would come in time at 10 kbit/s, and it would at 60.
+        assert_eq!((abandon(90, 10_000.0), abandon(20, 10_000.0)), (None, Some(0)));
+        assert_eq!(abandon(20, 60_000.0), Some(1));
+    }
+
+    #[test]
+    fn with_an_estimate_the_first_segment_is_one_that_comes_soon() {
+        assert_eq!(choose(AbrConfig::default(), None, 0, Some(5e6)), 3);
+        assert_eq!(choose(AbrConfig::default(), None, 0, Some(400_000.0)), 2);
+        assert_eq!(choose(AbrConfig::default(), None, 0, Some(10_000.0)), 0);
     }
 
     proptest! {

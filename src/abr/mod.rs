@@ -24,6 +24,9 @@ pub use hybrid::Hybrid;
 pub struct AbrConfig {
     /// Highest rate to start with while nothing is known of the network, in bits per second. Default: 150 000.
     pub start: u64,
+    /// Throughput that an earlier session has measured, in bits per second. Default: none; then what the downloader has
+    /// measured counts.
+    pub throughput: Option<u64>,
     /// Lowest rate, in bits per second. Has no effect if no variant has so much. Default: none.
     pub at_least: Option<u64>,
     /// Highest rate, in bits per second. Has no effect if no variant has so little. Default: none.
@@ -32,7 +35,7 @@ pub struct AbrConfig {
 
 impl Default for AbrConfig {
     fn default() -> Self {
-        Self { start: 150_000, at_least: None, at_most: None }
+        Self { start: 150_000, throughput: None, at_least: None, at_most: None }
     }
 }
 

@@ -289,6 +289,12 @@ impl HlsHandle {
         self.shared.with(|state| state.buffered()).unwrap_or_default()
     }
 
+    /// Throughput of the network in bits per second, as the choice of the level expects it. `None` before the first segment.
+    /// An application may keep it for [`AbrConfig::throughput`](crate::abr::AbrConfig::throughput) of the next session.
+    pub fn throughput(&self) -> Option<u64> {
+        self.shared.with(|state| state.throughput()).flatten()
+    }
+
     /// Number of calls that were blocked because no audio was there, and their total time. That for the first section counts.
     pub fn stalls(&self) -> (u64, Duration) {
         self.shared.stalls()

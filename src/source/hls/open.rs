@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+use super::config::Quality;
 use super::hook::RequestKind;
 use super::levels::Ladder;
 use super::pipeline::choose_key;
@@ -13,6 +14,7 @@ use super::shared::Shared;
 use super::state::{ResourceKey, State};
 use super::steering::Steering;
 use super::timeline::Timeline;
+use crate::abr::Estimator;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 use crate::types::Priority;
@@ -26,7 +28,14 @@ pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
     let list = match parsed.map_err(|error| shared.locate(error.into()))? {
         Playlist::Media(list) => {
             let timeline = Timeline::new(list, from, Duration::ZERO);
-            return Ok(State::new(shared.config.clone(), Ladder::single(url), None, 0, timeline));
+            let first = (0, timeline);
+            return Ok(State::new(
+                shared.config.clone(),
+                Ladder::single(url),
+                None,
+                first,
+                remembered(shared, peer),
+            ));
         }
         Playlist::Multivariant(list) => list,
     };
@@ -34,8 +43,21 @@ pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
     preload_keys(shared, peer, &list, &from);
     let steering = steering(shared, &list, &from);
     shared.set_variables(list.variables);
-    let (mirror, timeline) = load_first(shared, peer, &ladder, steering.as_ref())?;
-    Ok(State::new(shared.config.clone(), ladder, steering, mirror, timeline))
+    let estimator = remembered(shared, peer);
+    let level = State::first_level(&shared.config, &ladder.bitrates(ladder.first), &estimator);
+    let first = load_first(shared, peer, &ladder, steering.as_ref(), level)?;
+    Ok(State::new(shared.config.clone(), ladder, steering, first, estimator))
+}
+
+/// What is known of the network before the first segment: by the application, or by the downloader.
+fn remembered(shared: &Shared, peer: &PeerHandle) -> Estimator {
+    let told = match &shared.config.quality {
+        Quality::Auto(config) => config.throughput.map(|rate| rate as f64),
+        Quality::Fixed(_) | Quality::Custom(_) => None,
+    };
+    let (measured, _) = peer.waker().network();
+    let known = told.or_else(|| measured.map(|rate| rate * 8.0));
+    known.map_or_else(Estimator::default, Estimator::remembering)
 }
 
 /// Section 4.4.6.5: the keys that the media playlists will name arrive beside the first of these.
@@ -68,8 +90,8 @@ fn load_first(
     peer: &PeerHandle,
     ladder: &Ladder,
     steering: Option<&Steering>,
+    first: usize,
 ) -> Result<(usize, Timeline), Error> {
-    let first = State::first_level(&shared.config, &ladder.bitrates(ladder.first));
     let is_wanted = |index: &usize| ladder.mirrors[*index].rendition == ladder.first;
     let mut order: Vec<usize> = (0..ladder.mirrors.len()).filter(is_wanted).collect();
     order.sort_by_key(|index| {

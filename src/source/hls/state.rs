@@ -154,8 +154,8 @@ impl State {
         config: HlsConfig,
         ladder: Ladder,
         steering: Option<Steering>,
-        mirror: usize,
-        timeline: Timeline,
+        (mirror, timeline): (usize, Timeline),
+        estimator: Estimator,
     ) -> Self {
         let policy = UriPolicy { allow_http: config.allow_http, allow_private: config.allow_private };
         let abr = Choice::new(&config.quality);
@@ -195,17 +195,18 @@ impl State {
             outages: 0,
             is_idle: false,
             abr,
-            estimator: Estimator::default(),
+            estimator,
             events: Vec::new(),
         }
     }
 
     /// The level to start with.
-    pub(super) fn first_level(config: &HlsConfig, bitrates: &[u64]) -> usize {
+    pub(super) fn first_level(config: &HlsConfig, bitrates: &[u64], estimator: &Estimator) -> usize {
         let chosen = match &config.quality {
             Quality::Fixed(index) => *index,
             Quality::Auto(_) | Quality::Custom(_) => {
-                let situation = Situation::new(bitrates, Duration::from_secs(6), config.buffer);
+                let mut situation = Situation::new(bitrates, Duration::from_secs(6), config.buffer);
+                situation.throughput = estimator.throughput();
                 let abr = Choice::new(&config.quality).0;
                 abr.map_or(0, |mut abr| abr.choose(Instant::now(), &situation))
             }

@@ -51,6 +51,11 @@ impl State {
         self.commit();
     }
 
+    /// Expected throughput in bits per second.
+    pub(in super::super) fn throughput(&self) -> Option<u64> {
+        self.estimator.throughput().map(|rate| rate as u64)
+    }
+
     /// A transfer has ended.
     pub(in super::super) fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
         self.estimator.handle_transfer(bytes, duration, ttfb);

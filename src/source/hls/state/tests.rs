@@ -72,7 +72,7 @@ impl Player {
             ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
         }
         let config = HlsConfig { quality: Quality::Fixed(0), ..HlsConfig::default() };
-        let state = State::new(config, ladder, None, 0, timeline);
+        let state = State::new(config, ladder, None, (0, timeline), Estimator::default());
         Self { state, running: Vec::new(), now: Instant::now(), played: Vec::new(), section: None, errors: 0 }
     }
 
