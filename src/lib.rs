@@ -128,8 +128,8 @@ pub mod hls {
         RenditionReport, Segment, ServerControl, SessionData, Start, Uri, Variant,
     };
     pub use crate::source::hls::{
-        Discontinuity, Hls, HlsConfig, HlsEvent, HlsHandle, HlsKind, Hook, LevelInfo, MakeAbr, Quality,
-        RenditionInfo, RequestHook, RequestKind, Section, SectionInfo, is_hls,
+        Discontinuity, Hls, HlsConfig, HlsEvent, HlsHandle, HlsKind, HlsSource, Hook, LevelInfo, MakeAbr,
+        Quality, RenditionInfo, RequestHook, RequestKind, Section, SectionInfo, is_hls,
     };
 
     /// For this crate's tests and benches.

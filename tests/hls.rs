@@ -7,7 +7,7 @@ mod mux;
 mod presentation;
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use presentation::{
     FRAMES, SEGMENT, Site, all, downloader, extinf, mp4, numbers, open, play, segment_frames, site, vod,
 };
 use support::{Answer, Content, Origin};
-use windway::ErrorKind;
 use windway::abr::{Abr, AbrConfig, Situation};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
 use windway::media::AudioCodec;
+use windway::{ErrorKind, Stream};
 
 #[test]
 fn every_container_gives_each_frame_once() {
@@ -280,6 +280,46 @@ fn segments_that_are_cut_inside_of_frames_are_joined() {
     assert!(all(&mut section) == bytes);
     let end = hls.handle().position().as_secs_f64();
     assert!((end - 300.0 * 1152.0 / 44_100.0).abs() < 0.001, "{end}");
+}
+
+#[test]
+fn a_presentation_is_read_as_one_stream_of_bytes() {
+    // A gap, and FLAC whose sections have a head each.
+    let frames = |index: u64| aac_frames(index * 10, 10);
+    let flac = format!(
+        "#EXT-X-MAP:URI=\"flac.mp4\"\n{}#EXT-X-GAP\n{}{}",
+        extinf("0.flac"),
+        extinf("1.flac"),
+        extinf("2.flac")
+    );
+    let change = format!("{}#EXT-X-DISCONTINUITY\n{}", extinf("0.ts"), extinf("other.aac"));
+    let other: Vec<Vec<u8>> = aac_frames(0, FRAMES).iter().map(|frame| adts(frame, 4)).collect();
+    let origin = site(6)
+        .with("/flac.m3u8", vod(&flac))
+        .with("/flac.mp4", mux::init(&Entry::Flac, 44_100, 0))
+        .with("/0.flac", fragment(&frames(0), 0))
+        .with("/2.flac", fragment(&frames(2), 20 * 1024))
+        .with("/change.m3u8", vod(&change))
+        .with("/other.aac", other.concat())
+        .serve();
+    let stream = |path: &str| Stream::new(open(&origin, path, |_| ()).into_source().unwrap());
+
+    let mut bytes = Vec::new();
+    let mut aac = stream("/mp4.m3u8");
+    aac.read_to_end(&mut bytes).unwrap();
+    assert_eq!(numbers(&bytes), (0..6 * FRAMES).collect::<Vec<_>>());
+    assert_eq!(aac.seek(SeekFrom::Current(-1000)).unwrap(), bytes.len() as u64 - 1000);
+    let mut again = vec![0; 1000];
+    aac.read_exact(&mut again).unwrap();
+    assert!(bytes.ends_with(&again));
+
+    bytes.clear();
+    stream("/flac.m3u8").read_to_end(&mut bytes).unwrap();
+    assert!(bytes.starts_with(b"fLaC") && bytes[42..] == [frames(0), frames(2)].concat().concat());
+
+    let error = stream("/change.m3u8").read_to_end(&mut bytes).unwrap_err();
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<windway::Error>()).unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
 
 #[test]

@@ -1,15 +1,17 @@
 //! HLS as ffmpeg writes it: the bytes are those of ffmpeg's own elementary stream, and the samples those of the source.
 //!
-//! `cargo test --test hls_ffmpeg --features hls-aes -- --ignored`. Needs `ffmpeg`.
+//! `cargo test --test hls_ffmpeg --features hls-aes -- --ignored`. Needs `ffmpeg`, and `nginx` for the live stream.
 #![cfg(feature = "hls")]
 
 mod support;
 
 use std::fs;
 use std::io::{Cursor, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Duration;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use support::decoding::Decoding;
 use support::{Answer, Content, Origin};
@@ -176,4 +178,104 @@ fn symphonia_decodes_sections_as_it_decodes_the_whole() {
     section.read_to_end(&mut bytes).unwrap();
     let rest = samples(bytes);
     assert!(decoded.ends_with(&rest[2048 * 2..]), "the rest after a seek");
+}
+
+/// A program that runs until this is dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let path = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{path}:/usr/sbin:/sbin")).stdin(Stdio::null());
+        Self(command.spawn().expect("the program is installed"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Asks again and again, with a short wait in between.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// nginx, which serves the folder on the port. With gzip for playlists, if nginx has it.
+fn nginx(folder: &Path, port: u16) -> Running {
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|what| format!("{what}_temp_path {what};"))
+        .join(" ");
+    let configuration = format!(
+        "daemon off; master_process off; user root; pid nginx.pid; error_log error.log;
+         events {{}}
+         http {{ {temporary} access_log off;
+             types {{ application/vnd.apple.mpegurl m3u8; video/mp2t ts; }}
+             gzip on; gzip_min_length 1; gzip_types application/vnd.apple.mpegurl;
+             server {{ listen 127.0.0.1:{port}; root {}; }} }}",
+        folder.display()
+    );
+    fs::write(folder.join("nginx.conf"), configuration).unwrap();
+    let server = Running::start(
+        Command::new("nginx")
+            .arg("-p")
+            .arg(folder)
+            .arg("-c")
+            .arg(folder.join("nginx.conf"))
+            .stderr(Stdio::null()),
+    );
+    wait_until("nginx takes connections", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    server
+}
+
+#[test]
+#[ignore = "needs ffmpeg and nginx"]
+fn a_live_stream_of_ffmpeg_behind_nginx_loses_no_byte() {
+    let folder = Folder::new();
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let _server = nginx(folder.path(), port);
+    let outputs = "-t 15 -c:a aac -b:a 96k -f hls -hls_time 1 -hls_list_size 5 \
+                   -hls_flags delete_segments+program_date_time live.m3u8 -t 15 -c:a aac -b:a 96k -bitexact -f adts whole.aac";
+    let mut encoder = Running::start(
+        Command::new("ffmpeg")
+            .args([
+                "-v",
+                "error",
+                "-re",
+                "-f",
+                "lavfi",
+                "-i",
+                "sine=frequency=440:sample_rate=44100",
+                "-bitexact",
+            ])
+            .args(outputs.split_whitespace())
+            .current_dir(folder.path()),
+    );
+    let list = || fs::read_to_string(folder.path().join("live.m3u8")).unwrap_or_default();
+    wait_until("the playlist has four segments", || list().matches("#EXTINF").count() >= 4);
+
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let url = format!("http://127.0.0.1:{port}/live.m3u8");
+    let mut hls = downloader.open_hls(&url, HlsConfig::default()).unwrap();
+    let mut section = hls.next_section().unwrap().unwrap();
+    assert!(section.info().date_time.is_some());
+    let mut played = Vec::new();
+    section.read_to_end(&mut played).unwrap();
+    let next = hls.next_section().unwrap();
+    assert!(next.is_none(), "one section: {next:?}");
+    assert!(encoder.0.wait().unwrap().success());
+    let whole = folder.read("whole.aac");
+    assert!(
+        played.len() > whole.len() / 2 && whole.ends_with(&played),
+        "{} of {}",
+        played.len(),
+        whole.len()
+    );
 }

@@ -19,6 +19,7 @@ mod event;
 mod fetches;
 mod hint;
 mod hook;
+mod joined;
 mod json;
 mod levels;
 mod live;
@@ -63,6 +64,7 @@ use crate::types::Priority;
 pub use self::config::{HlsConfig, MakeAbr, Quality};
 pub use self::event::HlsEvent;
 pub use self::hook::{Hook, RequestHook, RequestKind};
+pub use self::joined::HlsSource;
 pub use self::levels::{LevelInfo, RenditionInfo};
 pub use self::recognize::is_hls;
 pub use self::section::{Discontinuity, SectionInfo};
@@ -160,6 +162,18 @@ impl Hls {
     /// A handle for other threads.
     pub fn handle(&self) -> HlsHandle {
         HlsHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// All sections as one run of bytes, for a [`Stream`](crate::stream::Stream). Blocks until the first section begins.
+    ///
+    /// It fits presentations whose sections one decoder can read, as most on demand are. Where the codec, the rate or the
+    /// channels change, reads fail with [`ErrorKind::Unsupported`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`next_section`](Self::next_section); [`ErrorKind::Empty`] if there is no audio.
+    pub fn into_source(self) -> Result<HlsSource, Error> {
+        HlsSource::new(self)
     }
 
     /// As [`HlsHandle::seek`].

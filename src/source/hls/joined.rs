@@ -1,0 +1,192 @@
+//! All sections of a presentation as one run of bytes, for decoders that know nothing of sections.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use parking_lot::Mutex;
+
+use super::section::SectionInfo;
+use super::{Hls, HlsHandle, HlsKind, Section};
+use crate::error::{Error, ErrorKind};
+use crate::media::{AudioCodec, MediaInfo};
+use crate::safe_url::SafeUrl;
+use crate::source::Source;
+
+/// Bytes behind the reader that can be read again: a decoder that looks at the beginning goes back to it.
+const KEPT: usize = 256 * 1024;
+
+/// `fLaC`, and the STREAMINFO block with its header (RFC 9639, section 8): where sections join, a decoder has it already.
+const FLAC_HEAD: usize = 42;
+
+/// The audio of an [`Hls`] as one run of bytes, for a [`Stream`](crate::Stream). [`Hls::into_source`] makes it.
+///
+/// It is read in one direction, and up to 256 KiB back. Where audio is missing, what follows joins what was before. Seeks by
+/// time, levels and events are those of its [`handle`](Self::handle).
+///
+/// ```no_run
+/// use windway::Stream;
+/// use windway::hls::HlsConfig;
+///
+/// let downloader = windway::Downloader::global()?;
+/// let hls = downloader.open_hls("https://example.com/episode.m3u8", HlsConfig::default())?;
+/// let mut stream = Stream::new(hls.into_source()?);
+/// std::io::copy(&mut stream, &mut std::fs::File::create("episode.aac")?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct HlsSource {
+    handle: HlsHandle,
+    first: SectionInfo,
+    /// Locked by reads alone, of which a stream makes one at a time; so it may block.
+    reader: Mutex<Reader>,
+}
+
+struct Reader {
+    hls: Hls,
+    section: Option<Section>,
+    /// The last bytes up to `position`.
+    kept: VecDeque<u8>,
+    position: u64,
+    is_ended: bool,
+}
+
+impl HlsSource {
+    pub(super) fn new(mut hls: Hls) -> Result<Self, Error> {
+        let section = hls.next_section()?.ok_or_else(|| {
+            Error::new(ErrorKind::Empty, "the presentation has no audio").with_url(hls.shared.request.url())
+        })?;
+        let first = section.info().clone();
+        let (handle, section) = (hls.handle(), Some(section));
+        let reader = Reader { hls, section, kept: VecDeque::new(), position: 0, is_ended: false };
+        Ok(Self { handle, first, reader: Mutex::new(reader) })
+    }
+
+    /// The handle of the presentation.
+    pub fn handle(&self) -> &HlsHandle {
+        &self.handle
+    }
+
+    /// What the first section is. All that follow have the same codec, rate and channels.
+    pub fn info(&self) -> &SectionInfo {
+        &self.first
+    }
+}
+
+impl Reader {
+    fn read_at(&mut self, position: u64, buf: &mut [u8], first: &SectionInfo) -> Result<usize, Error> {
+        let behind = self.position.checked_sub(position).and_then(|behind| usize::try_from(behind).ok());
+        if let Some(behind) = behind.filter(|behind| *behind > 0) {
+            let from = self.kept.len().checked_sub(behind).ok_or_else(|| {
+                let why = format!(
+                    "byte {position} is more than {KEPT} bytes behind what was read of an HLS stream"
+                );
+                Error::new(ErrorKind::InvalidInput, why)
+            })?;
+            let again = self.kept.range(from..).zip(buf);
+            return Ok(again.map(|(byte, into)| *into = *byte).count());
+        }
+        while self.position < position {
+            let left = usize::try_from(position - self.position).unwrap_or(usize::MAX);
+            let mut skipped = vec![0; left.min(32 * 1024)];
+            if self.read_next(&mut skipped, first)? == 0 {
+                return Ok(0);
+            }
+        }
+        self.read_next(buf, first)
+    }
+
+    fn read_next(&mut self, buf: &mut [u8], first: &SectionInfo) -> Result<usize, Error> {
+        while !self.is_ended {
+            let Some(section) = &self.section else {
+                self.open_section(first)?;
+                continue;
+            };
+            let got = section.shared.read(section.id, buf)?;
+            if got > 0 {
+                self.keep(&buf[..got]);
+                return Ok(got);
+            }
+            self.section = None;
+        }
+        Ok(0)
+    }
+
+    fn open_section(&mut self, first: &SectionInfo) -> Result<(), Error> {
+        let Some(section) = self.hls.next_section()? else {
+            self.is_ended = true;
+            return Ok(());
+        };
+        let kind = |info: &SectionInfo| (info.codec, info.sample_rate, info.channels);
+        if kind(section.info()) != kind(first) {
+            let why = format!(
+                "the audio changes from {:?} to {:?}, which needs another decoder: read the presentation by its sections",
+                kind(first),
+                kind(section.info())
+            );
+            return Err(Error::new(ErrorKind::Unsupported, why).with_url(self.hls.shared.request.url()));
+        }
+        if first.codec == AudioCodec::Flac {
+            let mut head = [0; FLAC_HEAD];
+            let mut left = &mut head[..];
+            while !left.is_empty() {
+                // A section has its head from its beginning on, unless a seek has ended it.
+                match section.shared.read(section.id, left)? {
+                    0 => return Ok(()),
+                    got => left = &mut left[got..],
+                }
+            }
+        }
+        self.section = Some(section);
+        Ok(())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.position += bytes.len() as u64;
+        self.kept.extend(bytes);
+        self.kept.drain(..self.kept.len().saturating_sub(KEPT));
+    }
+}
+
+impl Source for HlsSource {
+    fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        self.reader.lock().read_at(position, buf, &self.first)
+    }
+
+    fn len(&self) -> Option<u64> {
+        // While a read is blocked the end has not been reached.
+        self.reader.try_lock().and_then(|reader| reader.is_ended.then_some(reader.position))
+    }
+
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn is_live(&self) -> bool {
+        self.handle.kind() != HlsKind::Vod
+    }
+
+    fn url(&self) -> Option<SafeUrl> {
+        Some(self.handle.url())
+    }
+
+    fn interrupt(&self) {
+        self.handle.interrupt();
+    }
+
+    fn resume(&self) {
+        self.handle.resume();
+    }
+
+    fn cancel(&self) {
+        self.handle.cancel();
+    }
+
+    fn media_info(&self) -> MediaInfo {
+        self.first.media_info()
+    }
+}
+
+impl fmt::Debug for HlsSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HlsSource").field("url", &self.handle.url()).finish_non_exhaustive()
+    }
+}
