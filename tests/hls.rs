@@ -283,6 +283,41 @@ fn segments_that_are_cut_inside_of_frames_are_joined() {
 }
 
 #[test]
+fn opus_comes_in_pages_of_ogg_that_continue_over_segments() {
+    // Packets of one frame of 20 ms.
+    let packets = |index: u64| -> Vec<Vec<u8>> {
+        aac_frames(index * 10, 10).into_iter().map(|rest| [&[31 << 3][..], &rest].concat()).collect()
+    };
+    let lines = format!("#EXT-X-MAP:URI=\"opus.mp4\"\n{}{}", extinf("0.opus"), extinf("1.opus"));
+    let origin = Site::default()
+        .with("/list.m3u8", vod(&lines))
+        .with("/opus.mp4", mux::init(&Entry::Opus, 48_000, 0))
+        .with("/0.opus", fragment(&packets(0), 0))
+        .with("/1.opus", fragment(&packets(1), 10 * 1024))
+        .serve();
+    let mut hls = open(&origin, "/list.m3u8", |_| ());
+    let mut section = hls.next_section().unwrap().unwrap();
+    assert_eq!((section.info().codec, section.info().sample_rate), (AudioCodec::Opus, 48_000));
+    let bytes = all(&mut section);
+    let mut rest = &bytes[..];
+    let mut pages = Vec::new();
+    while !rest.is_empty() {
+        assert!(rest.starts_with(b"OggS\0"));
+        let segments = usize::from(rest[26]);
+        let len = rest[27..27 + segments].iter().map(|len| usize::from(*len)).sum::<usize>();
+        let number = u32::from_le_bytes(rest[18..22].try_into().unwrap());
+        let granule = u64::from_le_bytes(rest[6..14].try_into().unwrap());
+        pages.push((number, granule, rest[27 + segments..27 + segments + len].to_vec()));
+        rest = &rest[27 + segments + len..];
+    }
+    assert!(pages[0].2.starts_with(b"OpusHead") && pages[1].2.starts_with(b"OpusTags"));
+    let audio: Vec<Vec<u8>> = pages[2..].iter().map(|page| page.2.clone()).collect();
+    assert!(audio == [packets(0), packets(1)].concat());
+    assert!((0..).zip(&pages).all(|(index, page)| page.0 == index));
+    assert_eq!(pages[21].1, 20 * 960);
+}
+
+#[test]
 fn a_presentation_is_read_as_one_stream_of_bytes() {
     // A gap, and FLAC whose sections have a head each.
     let frames = |index: u64| aac_frames(index * 10, 10);

@@ -42,8 +42,10 @@ impl Folder {
 
     fn convert(&self, from: &str, arguments: &str) {
         let mut command = Command::new("ffmpeg");
-        let from = ["-v", "error", "-allowed_extensions", "ALL", "-i", from];
-        self.run(command.args(from).args(arguments.split_whitespace()));
+        let of_hls: &[&str] = if from.ends_with("m3u8") { &["-allowed_extensions", "ALL"] } else { &[] };
+        self.run(
+            command.args(["-v", "error"]).args(of_hls).args(["-i", from]).args(arguments.split_whitespace()),
+        );
     }
 
     fn run(&self, command: &mut Command) {
@@ -178,6 +180,24 @@ fn symphonia_decodes_sections_as_it_decodes_the_whole() {
     section.read_to_end(&mut bytes).unwrap();
     let rest = samples(bytes);
     assert!(decoded.ends_with(&rest[2048 * 2..]), "the rest after a seek");
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn opus_in_ogg_has_the_packets_of_ffmpeg() {
+    let folder = Folder::new();
+    folder.ffmpeg("-c:a libopus -ar 48000 -b:a 96k -f hls -hls_time 3 -hls_playlist_type vod -hls_segment_type fmp4 opus.m3u8");
+    let (codec, bytes) = play(&folder, "/opus.m3u8");
+    assert_eq!(codec, AudioCodec::Opus);
+    fs::write(folder.path().join("played.ogg"), bytes).unwrap();
+    let packets = |name: &str| {
+        folder.convert(name, &format!("-c copy -f framemd5 {name}.md5"));
+        let text = String::from_utf8(folder.read(&format!("{name}.md5"))).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(',').nth(5).unwrap().trim().to_owned()).collect::<Vec<_>>()
+    };
+    let wanted = packets("opus.m3u8");
+    assert!(wanted.len() >= 1000 && packets("played.ogg") == wanted);
 }
 
 /// A program that runs until this is dropped.

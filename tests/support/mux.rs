@@ -184,6 +184,7 @@ pub enum Entry {
     Aac(u8),
     Flac,
     Opus,
+    Alac,
 }
 
 /// STREAMINFO of 44.1 kHz, stereo, 16 bits.
@@ -207,7 +208,8 @@ pub fn init(entry: &Entry, timescale: u32, start: i64) -> Vec<u8> {
         Entry::Flac => {
             (b"fLaC", timescale, full_box(b"dfLa", 0, 0, &[&[0x80, 0, 0, 34][..], &streaminfo()].concat()))
         }
-        Entry::Opus => (b"Opus", 48_000, mp4_box(b"dOps", &[0; 11])),
+        Entry::Alac => (b"alac", timescale, mp4_box(b"alac", &[0; 28])),
+        Entry::Opus => (b"Opus", 48_000, mp4_box(b"dOps", &[0, 2, 1, 0x38, 0, 0, 0xbb, 0x80, 0, 0, 0])),
     };
     let mut sample = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 16, 0, 0, 0, 0];
     sample.extend((channels_and_rate << 16).to_be_bytes());

@@ -153,7 +153,12 @@ impl<'a> Builder<'a> {
                 renditions.push(rendition);
             }
         }
-        let refused = Error::new(ErrorKind::Unsupported, "no variant has audio that is supported");
+        let mut codecs: Vec<&str> =
+            list.variants.iter().flat_map(|variant| &variant.codecs).map(|codec| &**codec).take(16).collect();
+        codecs.sort_unstable();
+        codecs.dedup();
+        let why = format!("no variant has audio that is supported: {}", codecs.join(", "));
+        let refused = Error::new(ErrorKind::Unsupported, why);
         Self { list, base, policy, groups, renditions, found: Vec::new(), refused }
     }
 
@@ -292,8 +297,18 @@ fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
 
 /// Without codecs nothing is known, and the segments decide.
 fn may_have_audio(codecs: &[Box<str>]) -> bool {
-    const AUDIO: [&str; 9] =
-        ["mp4a.40.2", "mp4a.40.5", "mp4a.40.29", "mp4a.40.34", "mp4a.6", "mp3", "ac-3", "ec-3", "flac"];
+    const AUDIO: [&str; 10] = [
+        "mp4a.40.2",
+        "mp4a.40.5",
+        "mp4a.40.29",
+        "mp4a.40.34",
+        "mp4a.6",
+        "mp3",
+        "ac-3",
+        "ec-3",
+        "flac",
+        "opus",
+    ];
     let is_supported = |codec: &str| {
         AUDIO.iter().any(|known| codec == *known || (*known == "mp4a.6" && codec.starts_with(known)))
     };
@@ -320,7 +335,7 @@ mod tests {
     #[test]
     fn levels_are_audio_that_can_be_played_by_ascending_rate() {
         let text = "#EXT-X-STREAM-INF:BANDWIDTH=300,CODECS=\"fLaC\"\nc\n#EXT-X-STREAM-INF:BANDWIDTH=100,CODECS=\"mp4a.40.5\"\na\n\
-                    #EXT-X-STREAM-INF:BANDWIDTH=200,CODECS=\"opus\"\nb\n#EXT-X-STREAM-INF:BANDWIDTH=50,CODECS=\"mp4a.40.2,avc1\",RESOLUTION=1x1\nv\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=200,CODECS=\"alac\"\nb\n#EXT-X-STREAM-INF:BANDWIDTH=50,CODECS=\"mp4a.40.2,avc1\",RESOLUTION=1x1\nv\n\
                     #EXT-X-STREAM-INF:BANDWIDTH=20,CODECS=\"avc1\"\nw\n";
         assert_eq!(choose(text, None), [(100, "/a".into()), (300, "/c".into())]);
     }

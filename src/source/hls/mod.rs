@@ -208,7 +208,7 @@ impl fmt::Debug for Hls {
     }
 }
 
-/// The audio for one decoder, as elementary frames: ADTS, MP3, AC-3, or FLAC with its head.
+/// The audio for one decoder, as elementary frames: ADTS, MP3, AC-3, or FLAC with its head. Opus comes in pages of Ogg.
 ///
 /// `read` blocks until at least one byte is there. It returns 0 at the end of the section, and after a seek.
 pub struct Section {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use super::demux::{Format, Frame};
+use super::demux::{Format, Frame, OggPages};
 use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
 
 /// Times of bytes that were read are kept this long: a decoder and an output hold audio back.
@@ -61,6 +61,7 @@ impl SectionInfo {
             AudioCodec::Aac | AudioCodec::HeAac => Some(ContainerFormat::Adts),
             AudioCodec::Mp3 | AudioCodec::Mp2 => Some(ContainerFormat::Mp3),
             AudioCodec::Flac => Some(ContainerFormat::Flac),
+            AudioCodec::Opus => Some(ContainerFormat::Ogg),
             _ => None,
         };
         MediaInfo {
@@ -85,6 +86,8 @@ pub(super) struct SectionBuffer {
     read: u64,
     written: u64,
     marks: VecDeque<Mark>,
+    /// Frames of Opus are read in Ogg.
+    pages: Option<OggPages>,
     /// Nothing more will come.
     pub(super) is_closed: bool,
     /// Its reader is gone: what comes is thrown away.
@@ -102,6 +105,7 @@ struct Mark {
 impl SectionBuffer {
     pub(super) fn new(id: u64, info: SectionInfo, format: Format, discontinuity_sequence: u64) -> Self {
         let head = format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
+        let pages = (format.codec == AudioCodec::Opus).then(OggPages::default);
         Self {
             id,
             info,
@@ -112,12 +116,25 @@ impl SectionBuffer {
             front: 0,
             read: 0,
             marks: VecDeque::new(),
+            pages,
             is_closed: false,
             is_dropped: false,
         }
     }
 
     pub(super) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
+        match &mut self.pages {
+            None => self.push_bytes(time, frame, bytes),
+            // What is no packet of Opus is left out: a decoder could not play it.
+            Some(pages) => {
+                if let Some(page) = pages.page(bytes) {
+                    self.push_bytes(time, frame, &page);
+                }
+            }
+        }
+    }
+
+    fn push_bytes(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
         self.marks.push_back(Mark { offset: self.written, time, end: time.saturating_add(frame.duration) });
         self.written += bytes.len() as u64;
         if self.is_dropped {

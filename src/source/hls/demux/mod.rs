@@ -14,6 +14,7 @@ mod headers;
 mod id3;
 mod mp4;
 mod mp4_boxes;
+mod ogg;
 mod packed;
 mod sniff;
 mod splitter;
@@ -40,6 +41,8 @@ use self::ts::TsDemuxer;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 
+pub(crate) use self::ogg::OggPages;
+
 /// A timestamp of the media, in nanoseconds. Only differences have a meaning: where 0 lies is up to the muxer.
 pub type MediaTime = i64;
 
@@ -53,7 +56,7 @@ pub struct Format {
     pub sample_rate: u32,
     /// Channels of the core codec. 0 if the frames say it themselves.
     pub channels: u16,
-    /// What precedes the first frame: for FLAC `fLaC` and the STREAMINFO block.
+    /// What precedes the first frame: for FLAC `fLaC` and the STREAMINFO block, for Opus the header pages of Ogg.
     pub head: Option<Arc<[u8]>>,
 }
 

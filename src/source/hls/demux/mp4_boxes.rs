@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Format;
 use super::adts::AacConfig;
+use super::ogg;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 
@@ -309,6 +310,13 @@ fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<(Format, Option<AacConfig
         b"fLaC" => {
             let dfla = find(extensions, &[b"dfLa"]).ok_or_else(unsupported)?;
             Ok((parse_flac(dfla).ok_or_else(unsupported)?, None))
+        }
+        b"Opus" => {
+            let (channels, head) =
+                find(extensions, &[b"dOps"]).and_then(ogg::head).ok_or_else(unsupported)?;
+            // Decoders of Opus play at 48 kHz, whatever the source had.
+            let head = Some(Arc::from(head));
+            Ok((Format { codec: AudioCodec::Opus, sample_rate: 48_000, channels, head }, None))
         }
         b".mp3" => Ok((format(AudioCodec::Mp3), None)),
         b"ac-3" => Ok((format(AudioCodec::Ac3), None)),

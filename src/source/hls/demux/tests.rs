@@ -232,7 +232,7 @@ fn flac_has_a_head_that_promises_no_length() {
 fn what_is_not_supported_has_a_typed_error() {
     let kind = |result: Result<Output, Error>| result.unwrap_err().kind();
     assert_eq!(
-        Demuxer::with_init(&mux::init(&Entry::Opus, 48_000, 0), 0).unwrap_err().kind(),
+        Demuxer::with_init(&mux::init(&Entry::Alac, 48_000, 0), 0).unwrap_err().kind(),
         ErrorKind::Unsupported
     );
     for bytes in [&b""[..], b"WEBVTT\n", b"<html>", &[0x47; 10]] {
