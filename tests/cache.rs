@@ -402,6 +402,31 @@ fn a_server_without_ranges_fills_the_cache_too() {
 }
 
 #[test]
+fn a_server_that_calls_two_versions_by_one_name_is_found_out_by_its_bytes() {
+    let place = place();
+    let version = Arc::new(AtomicUsize::new(1));
+    let served = Arc::clone(&version);
+    let origin = serving(move |_, content| {
+        let old = Content::bytes(vec![0; LEN as usize]);
+        let answer =
+            if served.load(Ordering::SeqCst) == 1 { Answer::whole(&old) } else { Answer::whole(content) };
+        answer.header("ETag", "\"1\"")
+    });
+    let url = origin.url("/a");
+    {
+        let mut stream = downloader().open_with(&url, FileConfig::new().cache(place.open())).unwrap();
+        stream.read_exact(&mut [0; 300_000]).unwrap();
+    }
+    version.store(2, Ordering::SeqCst);
+    // The server has no ranges, so all of it comes once more, and is held against what is stored.
+    let mut stream = downloader().open_with(&url, config(&place.open())).unwrap();
+    let ended = std::io::copy(&mut stream, &mut std::io::sink()).map_err(Error::from);
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Changed);
+    drop(stream);
+    assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+}
+
+#[test]
 fn a_login_page_does_not_get_into_the_entry_of_the_file() {
     let place = place();
     let has_shown = Mutex::new(false);

@@ -238,6 +238,28 @@ fn a_file_that_has_changed_is_fetched_from_the_start() {
 }
 
 #[test]
+fn a_file_that_has_changed_under_the_same_validator_is_fetched_from_the_start() {
+    let (place, version) = (Place::new(), Arc::new(AtomicUsize::new(1)));
+    let served = Arc::clone(&version);
+    let origin = serving(move |_, content| {
+        let old = Content::bytes(vec![0; LEN as usize]);
+        match served.load(Ordering::SeqCst) {
+            1 => Answer::whole(&old).stall_after(LEN / 2),
+            _ => Answer::whole(content),
+        }
+        .header("ETag", "\"1\"")
+    });
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        wait_until(|| download.progress().stored >= LEN / 3);
+    }
+    version.store(2, Ordering::SeqCst);
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    assert_eq!(download.wait().unwrap(), LEN);
+    place.check();
+}
+
+#[test]
 fn servers_without_ranges_validators_or_lengths_serve_downloads_too() {
     type Make = fn(&Asked, &Content) -> Answer;
     let cases: [(&str, Make); 4] = [

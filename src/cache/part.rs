@@ -104,6 +104,14 @@ impl PartFile {
         Files { meta: Arc::clone(&self.meta) as _, data: Arc::clone(data) as _, data_start: 0 }
     }
 
+    /// Makes the next [`enter`](Self::enter) begin from the start: the server has shown that the bytes are of another version,
+    /// whatever it calls that.
+    pub(crate) fn forget(&self) {
+        if let Err(error) = self.meta.set_len(0) {
+            log::debug!("an outdated download can't be forgotten: {error}");
+        }
+    }
+
     /// Opens an empty `PATH.part`, for bytes that come without a length and can't be continued.
     pub(crate) fn start_over(&self) -> io::Result<Arc<File>> {
         self.meta.set_len(0)?;

@@ -188,9 +188,9 @@ impl Shared {
             self.resource.detach();
             self.set_kept(false);
         }
-        // What was downloaded of the old version is removed when the new one is begun.
-        if let Backing::Cache(uses) = backing {
-            uses.cache.store().remove_outdated(&entry);
+        match backing {
+            Backing::Cache(uses) => uses.cache.store().remove_outdated(&entry),
+            Backing::Part(part) => part.forget(),
         }
     }
 

@@ -153,6 +153,10 @@ fn pause_after(shared: &Shared, error: &Error) {
 }
 
 fn sequential_ended(shared: &Shared, result: Result<(), Error>) {
+    #[cfg(feature = "cache")]
+    if let Some(error) = result.as_ref().err().filter(|error| error.kind() == ErrorKind::Changed) {
+        shared.handle_changed(error);
+    }
     let mut state = shared.state.lock();
     state.one_body.end();
     let unreturned = match result {
