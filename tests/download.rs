@@ -377,6 +377,28 @@ fn many_downloads_run_at_once() {
 }
 
 #[test]
+fn playing_goes_before_downloads() {
+    let origin = serving(|asked, content| {
+        let answer = Answer::file(asked, content);
+        if asked.path == "/played" { answer } else { answer.stall_after(70_000) }
+    });
+    let downloader = Downloader::new(DownloaderConfig::new().max_concurrent(2).reserved(0)).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let downloads: Vec<Download> = (0..6)
+        .map(|number| {
+            let path = place.path().join(number.to_string());
+            downloader.download(&origin.url(&format!("/{number}")), path, DownloadConfig::new()).unwrap()
+        })
+        .collect();
+    wait_until(|| downloads.iter().any(|download| download.progress().stored > 0));
+    // All workers wait for servers that send nothing.
+    let mut bytes = Vec::new();
+    downloader.open(&origin.url("/played")).unwrap().read_to_end(&mut bytes).unwrap();
+    assert_pattern(0, &bytes);
+    assert!(downloads.iter().all(|download| download.progress().phase == DownloadPhase::Fetching));
+}
+
+#[test]
 fn no_url_is_written_beside_the_file() {
     let (place, (origin, _)) = (Place::new(), stalling());
     let url = format!("{}?token=hush", origin.url("/secret-name"));
