@@ -10,6 +10,7 @@
 //! | [`gui`] | windows: opening, the buffered bar, cancelling |
 //! | [`radio`] | stations, titles, pauses, recording |
 //! | [`storage_and_read_ahead`] | memory, disk, metered links |
+//! | `offline` | a cache on disk, and downloads, with the feature `cache` |
 //! | [`events_and_logs`] | watching a playback |
 //! | [`troubleshooting`] | what to tell the user, and where to look |
 //! | [`glossary`] | the words of this documentation |
@@ -47,6 +48,12 @@ pub mod gui {}
 ///
 #[doc = include_str!("guide/storage_and_read_ahead.md")]
 pub mod storage_and_read_ahead {}
+
+/// A cache on disk, and downloads. Needs the feature `cache`.
+///
+#[cfg(feature = "cache")]
+#[doc = include_str!("guide/offline.md")]
+pub mod offline {}
 
 /// Internet radio.
 ///

@@ -65,13 +65,6 @@ impl fmt::Debug for Growing {
     }
 }
 
-/// What a write did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Written {
-    /// Bytes that were not stored before.
-    pub(crate) new: u64,
-}
-
 impl EntryFile {
     /// Opens what `files` holds. `None` if it is no valid entry.
     pub(crate) fn open(files: Files) -> Option<Self> {
@@ -176,7 +169,7 @@ impl EntryFile {
     /// # Errors
     ///
     /// Those of the file. Then nothing more is written, and what was stored before is still there.
-    pub(crate) fn write(&self, index: u64, within: u64, bytes: &[u8]) -> io::Result<Written> {
+    pub(crate) fn write(&self, index: u64, within: u64, bytes: &[u8]) -> io::Result<()> {
         let written = self.try_write(index, within, bytes);
         if written.is_err() {
             self.make_read_only();
@@ -184,7 +177,7 @@ impl EntryFile {
         written
     }
 
-    fn try_write(&self, index: u64, within: u64, bytes: &[u8]) -> io::Result<Written> {
+    fn try_write(&self, index: u64, within: u64, bytes: &[u8]) -> io::Result<()> {
         let is_inside = within + bytes.len() as u64 <= u64::from(self.header.block_len(index));
         let Some(block) = self.blocks.get(index as usize).filter(|_| is_inside && !self.is_read_only())
         else {
@@ -197,18 +190,16 @@ impl EntryFile {
             self.check(index, &mut block);
         }
         if bytes.is_empty() || block.has(&range) {
-            return Ok(Written::default());
+            return Ok(());
         }
         write_full(&*self.files.data, bytes, self.files.data_start + index * BLOCK + within)?;
-        let before = block.filled();
         self.add(index, &mut block, &range, bytes);
-        let new = block.filled().saturating_sub(before);
         let longest = block.parts.iter().max_by_key(|part| part.len()).copied();
         if let Some(slot) = longest.filter(|_| longest != block.slot) {
             write_full(&*self.files.meta, &slot.encode(block_seed(self.identity, index)), slot_at(index))?;
             (block.slot, block.is_checked) = (Some(slot), true);
         }
-        Ok(Written { new })
+        Ok(())
     }
 
     /// Holds the filled part of a block against its slot, and returns it. If they disagree the block is empty.
@@ -262,7 +253,9 @@ impl EntryFile {
         };
         let lost: Vec<Slot> = touching.iter().filter(|part| !is_right(part)).copied().collect();
         match filled {
-            Some(filled) if lost.is_empty() => {
+            Some(mut filled) if lost.is_empty() => {
+                let at = (range.start - joined.start) as usize;
+                filled.buffer[at..at + bytes.len()].copy_from_slice(bytes);
                 hasher.update(&filled);
                 self.replace(index, block, &touching, joined, hasher);
             }
@@ -310,10 +303,6 @@ impl std::ops::Deref for Filled {
 }
 
 impl Block {
-    fn filled(&self) -> u64 {
-        self.parts.iter().map(|part| u64::from(part.len())).sum()
-    }
-
     fn has(&self, wanted: &Range<u32>) -> bool {
         self.parts.iter().any(|part| part.covers(wanted))
     }

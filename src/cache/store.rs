@@ -285,7 +285,7 @@ impl Entry {
             return Err(storage_error("the cache has no room", no_room()));
         }
         let written = self.core.write(index, within, bytes);
-        written.map(drop).map_err(|error| storage_error("the file can't be written", error))
+        written.map_err(|error| storage_error("the file can't be written", error))
     }
 
     /// Notes that the entry is used.
