@@ -94,6 +94,7 @@ impl ResponseHead {
         };
         Self::new(Head {
             status: 206,
+            peer: None,
             url: stored.url,
             headers: stored.fields.iter().filter_map(valid).collect(),
             start: 0,
