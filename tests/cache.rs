@@ -274,8 +274,11 @@ fn what_has_to_be_confirmed_is_not_played_before() {
 #[test]
 fn a_cache_without_room_is_an_event_and_the_stream_goes_on() {
     for storage in [StorageConfig::Memory, StorageConfig::TempFile(None)] {
-        for max_bytes in [1, 300_000] {
-            let (place, origin) = (Place::new(CacheConfig::new().max_bytes(max_bytes)), serving(fresh));
+        // The last one has to leave more free than any disk has.
+        for (max_bytes, keep_free) in [(1, 0), (300_000, 0), (1 << 30, 1 << 59)] {
+            let mut place = Place::new(CacheConfig::new().max_bytes(max_bytes));
+            place.config.keep_free = keep_free;
+            let origin = serving(fresh);
             let (downloader, cache) = (downloader(), place.open());
             let events = downloader.subscribe();
             let config = config(&cache).storage(storage.clone());
@@ -408,8 +411,11 @@ fn a_server_that_calls_two_versions_by_one_name_is_found_out_by_its_bytes() {
     let served = Arc::clone(&version);
     let origin = serving(move |_, content| {
         let old = Content::bytes(vec![0; LEN as usize]);
-        let answer =
-            if served.load(Ordering::SeqCst) == 1 { Answer::whole(&old) } else { Answer::whole(content) };
+        let answer = if served.load(Ordering::SeqCst) == 1 {
+            Answer::whole(&old).stall_after(LEN / 2)
+        } else {
+            Answer::whole(content)
+        };
         answer.header("ETag", "\"1\"")
     });
     let url = origin.url("/a");

@@ -54,7 +54,7 @@ pub struct CacheConfig {
     /// longest ago are removed. Each process may exceed it by a sixteenth. Default: 1 GiB.
     pub max_bytes: u64,
     /// Free bytes to leave on the file system: entries are removed, and nothing is stored, while there are fewer. Looked at
-    /// each time a sixteenth of `max_bytes` was written. Default: 256 MiB.
+    /// when the cache is opened, and each time a sixteenth of `max_bytes` was written. Default: 256 MiB.
     pub keep_free: u64,
     /// Maximum time since a server has confirmed a stale entry for which it is played without waiting for the server, which is
     /// also how long it can be played offline. `None` is no limit. Default: 30 days.

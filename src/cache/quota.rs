@@ -17,6 +17,8 @@ pub(crate) struct Usage {
     used: u64,
     /// Bytes written since the last scan.
     since_scan: u64,
+    /// What `used` may become, as of the last scan.
+    most: u64,
     /// A scan has been made.
     is_scanned: bool,
 }
@@ -52,30 +54,22 @@ impl Usage {
     /// Counts `bytes` that are about to be written. False if the directory has to be scanned first.
     pub(crate) fn admit(&mut self, bytes: u64, limits: Limits) -> bool {
         let is_due = self.since_scan + bytes > limits.part().max(1);
-        if !self.is_scanned || is_due || self.used + bytes > limits.max_bytes {
-            return false;
-        }
-        self.add(bytes);
-        true
+        self.is_scanned && !is_due && self.admit_after_scan(bytes)
     }
 
     /// Counts `bytes` after a scan. False if there is no room for them.
-    pub(crate) fn admit_after_scan(&mut self, bytes: u64, limits: Limits, free: Option<u64>) -> bool {
-        if self.used.saturating_add(bytes) > limits.most(self.used, free) {
+    pub(crate) fn admit_after_scan(&mut self, bytes: u64) -> bool {
+        if self.used.saturating_add(bytes) > self.most {
             return false;
         }
-        self.add(bytes);
+        self.used += bytes;
+        self.since_scan += bytes;
         true
     }
 
-    fn add(&mut self, bytes: u64) {
-        self.used += bytes;
-        self.since_scan += bytes;
-    }
-
-    /// Takes in what a scan, and the eviction after it, have left.
-    pub(crate) fn handle_scan(&mut self, used: u64) {
-        *self = Self { used, since_scan: 0, is_scanned: true };
+    /// Takes in what a scan, and the eviction after it, have left, and how much is free.
+    pub(crate) fn handle_scan(&mut self, used: u64, limits: Limits, free: Option<u64>) {
+        *self = Self { used, since_scan: 0, most: limits.most(used, free), is_scanned: true };
     }
 }
 
@@ -130,17 +124,16 @@ mod tests {
     fn a_scan_is_due_after_each_sixteenth_and_at_the_limit() {
         let mut usage = Usage::default();
         assert!(!usage.admit(1, LIMITS));
-        usage.handle_scan(1000);
+        usage.handle_scan(1000, LIMITS, None);
         assert!(usage.admit(60, LIMITS) && usage.admit(40, LIMITS) && !usage.admit(1, LIMITS));
         assert_eq!(usage.used(), 1100);
-        usage.handle_scan(1590);
+        usage.handle_scan(1590, LIMITS, None);
         assert!(usage.admit(10, LIMITS) && !usage.admit(1, LIMITS));
-        assert!(!usage.admit_after_scan(1, LIMITS, None));
-        usage.handle_scan(1000);
-        assert!(usage.admit_after_scan(600, LIMITS, None));
-        usage.handle_scan(1000);
-        assert!(
-            usage.admit_after_scan(10, LIMITS, Some(510)) && !usage.admit_after_scan(1, LIMITS, Some(500))
-        );
+        assert!(!usage.admit_after_scan(1));
+        usage.handle_scan(1000, LIMITS, None);
+        assert!(usage.admit_after_scan(600));
+        // Ten bytes more than are to be left free.
+        usage.handle_scan(1000, LIMITS, Some(510));
+        assert!(usage.admit(10, LIMITS) && !usage.admit(1, LIMITS));
     }
 }

@@ -168,8 +168,8 @@ impl Store {
         match self.scan_and_evict(bytes) {
             Ok((used, free, limits)) => {
                 let mut usage = self.usage.lock();
-                usage.handle_scan(used);
-                usage.admit_after_scan(bytes, limits, free)
+                usage.handle_scan(used, limits, free);
+                usage.admit_after_scan(bytes)
             }
             Err(error) => {
                 log::warn!("the directory of the cache can't be read: {error}");
