@@ -9,6 +9,8 @@
 //!
 //! An unconfirmed file is confirmed by the response of the first piece that it needs. If it needs none, a request for its first
 //! bytes is sent, whose body is not read.
+//!
+//! The file of a download has an entry, too, beside it. It is opened by the first response only.
 
 use std::io;
 use std::sync::Arc;
