@@ -481,7 +481,8 @@ fn what_the_cache_keeps_has_no_window() {
     let mut stream = downloader().open_with(&origin.url("/b"), config).unwrap();
     assert_eq!(read_all(&mut stream).unwrap(), len);
     let held: u64 = stream.handle().buffered().iter().map(|range| range.end - range.start).sum();
-    assert!(held < 9 << 20, "{held} bytes are held");
+    // In the cache 4 MiB, in the window 1 MiB, and up to 8 MiB that waited for the disk when the cache was full.
+    assert!(held < 15 << 20, "{held} bytes are held");
 }
 
 #[test]
