@@ -453,6 +453,30 @@ fn a_login_page_does_not_get_into_the_entry_of_the_file() {
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
 }
 
+#[test]
+fn a_login_page_does_not_take_the_place_of_a_stored_file() {
+    let place = place();
+    let is_portal = Arc::new(AtomicUsize::new(0));
+    let portal = Arc::clone(&is_portal);
+    let origin = serving(move |asked, content| {
+        if portal.load(Ordering::SeqCst) == 1 {
+            let page = Content::bytes(
+                &b"<!doctype html><html><body>Log in, please, and pay for it.</body></html>"[..],
+            );
+            return Answer::whole(&page).header("ETag", "\"page\"");
+        }
+        fresh(asked, content).header("Cache-Control", "no-cache")
+    });
+    let url = origin.url("/a");
+    assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+    is_portal.store(1, Ordering::SeqCst);
+    assert_eq!(play(&url, &place.open()).unwrap_err().kind(), ErrorKind::NotMedia);
+    assert!(place.entries().iter().any(|entry| entry.stored == LEN));
+    is_portal.store(0, Ordering::SeqCst);
+    assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+    assert_eq!((place.files().len(), place.entries()[0].stored), (1, LEN));
+}
+
 /// False once all was read. True if it was no media.
 fn read_all_or_again(stream: &mut Stream) -> bool {
     match read_all(stream) {

@@ -81,14 +81,18 @@ impl Store {
     /// Those of the file system, and that nothing more may be written.
     pub(crate) fn enter(self: &Arc<Self>, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
         let name = header.file_name();
-        let key = header.key;
         let entry = self.open_or_create(&name, header, stamp)?;
         entry.core.set_stamp(stamp);
-        for older in self.directory.find(&key).iter().filter(|found| **found != name) {
-            // Somebody may still play it.
-            let _ = self.directory.evict(older);
-        }
         Ok(entry)
+    }
+
+    /// Removes the other entries of the key of `entry`, which is the server's version.
+    pub(crate) fn evict_others(&self, entry: &Entry) {
+        let (key, name) = (entry.header().key, entry.header().file_name());
+        for other in self.directory.find(&key).iter().filter(|found| **found != name) {
+            // Somebody may still play it.
+            let _ = self.directory.evict(other);
+        }
     }
 
     fn open_entry(self: &Arc<Self>, name: &str) -> io::Result<Option<Arc<Entry>>> {

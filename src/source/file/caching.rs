@@ -196,6 +196,16 @@ impl Shared {
         }
     }
 
+    /// Removes what the cache has of other versions, now that the first bytes have shown that this one is media.
+    pub(super) fn evict_other_versions(&self) {
+        let Some(Backing::Cache(uses)) = &self.backing else { return };
+        let entry = match &self.state.lock().cached {
+            Cached::Confirmed(entry) => Arc::clone(entry),
+            _ => return,
+        };
+        uses.cache.store().evict_others(&entry);
+    }
+
     /// Forgets the entry of a response that was no media. The next one names another entry.
     pub(super) fn leave_entry(&self) {
         if self.backing.is_some() {

@@ -569,6 +569,9 @@ impl Shared {
             return Err(Error::new(ErrorKind::NotMedia, why).with_url(self.url()));
         }
         state.add_first(0, first);
+        drop(state);
+        #[cfg(feature = "cache")]
+        self.evict_other_versions();
         Ok(())
     }
 
