@@ -283,13 +283,12 @@ impl Schedule {
         let (missing, is_asking) = self.preemptor.update(self.backlog.queues().urgent(), &self.workers, now);
         self.urgent_is_next |= is_asking;
         let wanted = missing.max(usize::from(self.is_preempted_by_age(now)));
+        if wanted == 0 {
+            return 0;
+        }
         // An urgent fetch may make room, too, if no reader waits for it any more. Only its worker can find that out.
-        wanted.min(
-            self.workers
-                .pool()
-                .filter(|(_, running)| running.fetch.is_some() && running.aborted.is_none())
-                .count(),
-        )
+        let may_make_room = |running: &Running| running.fetch.is_some() && running.aborted.is_none();
+        wanted.min(self.workers.pool().filter(|(_, running)| may_make_room(running)).count())
     }
 
     /// An origin that is reserved for urgent work from now on, because it serves one connection at a time. The caller closes the open
@@ -334,13 +333,14 @@ impl Schedule {
             || self.workers.pool().map(|(_, running)| running).filter(|it| it.is_interruptible());
         // At its end, urgent work may preempt it, or other aged work may be protected.
         let is_waiting = self.backlog.queues().urgent() > 0 && !has_idle || aging.oldest_aged(now).is_some();
-        let protected = interruptible().filter(|running| is_waiting && running.is_protected(now));
+        let protected = interruptible().filter(|running| running.is_protected(now)).map(Running::full_turn);
+        let protected = if is_waiting { protected.filter(|at| *at > now).min() } else { None };
         // Beside an idle worker, a prefetch waits for the throttle, or for room.
         let throttle = self.throttle.opens_at().filter(|_| has_idle && !aging.is_empty());
         let aged = aging.next_deadline().filter(|_| throttle.is_some() || interruptible().next().is_some());
         let abort = self.preemptor.next_deadline(self.backlog.queues().urgent(), &self.workers, now);
-        let due = [self.backlog.next_deadline(), abort, throttle, aged];
-        due.into_iter().flatten().chain(protected.map(Running::full_turn)).filter(|at| *at > now).min()
+        let due = [self.backlog.next_deadline(), abort, throttle, aged, protected];
+        due.into_iter().flatten().filter(|at| *at > now).min()
     }
 
     /// Takes the idle workers out of service.

@@ -20,6 +20,11 @@ impl Preemptor {
     /// Updates what waits. `urgent` fetches are queued. Returns how many running prefetches should make room, and whether one
     /// can be asked now.
     pub(super) fn update(&mut self, urgent: usize, workers: &Workers, now: Instant) -> (usize, bool) {
+        if urgent <= workers.idle() {
+            // Most of the time. Spares the look at each worker.
+            self.since = None;
+            return (0, false);
+        }
         let missing = missing_workers(urgent, workers, now);
         let is_asking = missing > 0 && workers.pool().any(|(_, running)| running.is_preemptible(now));
         self.since = if is_asking { self.since.or(Some(now)) } else { None };
@@ -49,11 +54,14 @@ impl Preemptor {
 
     /// When the next connection may be closed.
     pub(super) fn next_deadline(&self, urgent: usize, workers: &Workers, now: Instant) -> Option<Instant> {
+        // Then urgent work asks others to make room.
+        let is_lacking = urgent > workers.idle();
+        if self.since.is_none() && !is_lacking {
+            return None;
+        }
         let preemptible = workers.pool().filter(|(_, running)| running.is_preemptible(now));
         let since = |running: &Running| Some(running.since.max(self.since?) + PREEMPTION_LIMIT);
         let abort = preemptible.filter_map(|(_, running)| since(running));
-        // Then urgent work asks others to make room.
-        let is_lacking = urgent > workers.idle();
         let overdue = workers.pool().filter_map(|(_, running)| running.aborted.filter(|_| is_lacking));
         abort.chain(overdue.map(|aborted| aborted + PREEMPTION_LIMIT)).filter(|at| *at > now).min()
     }

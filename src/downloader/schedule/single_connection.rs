@@ -20,6 +20,9 @@ impl SingleConnections {
 
     /// An origin whose reservation begins, or ends, with what runs now. Returns each change once.
     pub(super) fn poll_change(&mut self, workers: &Workers) -> Option<(Origin, bool)> {
+        if self.0.is_empty() {
+            return None;
+        }
         self.0.iter_mut().find_map(|(origin, is_reserved)| {
             let has_urgent = workers.runs(*origin, Priority::High);
             let has_changed = std::mem::replace(is_reserved, has_urgent) != has_urgent;

@@ -61,7 +61,8 @@ impl Sim {
         let waits = self.has_urgent() && self.pool().any(|work| is_other(&work));
         let could = waits && self.pool().filter(is_other).any(is_free);
         self.urgent_waits = waits.then(|| self.urgent_waits.unwrap_or(self.now));
-        self.urgent_could_begin = could.then(|| self.urgent_could_begin.unwrap_or(self.now));
+        let begin = self.now.max(self.stuck_until);
+        self.urgent_could_begin = could.then(|| self.urgent_could_begin.unwrap_or(begin));
         Ok(())
     }
 

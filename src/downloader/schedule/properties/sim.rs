@@ -33,6 +33,8 @@ pub(super) struct Sim {
     /// See [`note_urgent`](Self::note_urgent).
     pub(super) urgent_waits: Option<Instant>,
     pub(super) urgent_could_begin: Option<Instant>,
+    /// Until then the schedule relies on an abort that takes effect late.
+    pub(super) stuck_until: Instant,
     pub(super) waits: BTreeMap<Item, Wait>,
     pub(super) longest_urgent: Duration,
     pub(super) longest_silence: Duration,
@@ -65,6 +67,7 @@ impl Sim {
             last_urgent: None,
             urgent_waits: None,
             urgent_could_begin: None,
+            stuck_until: now,
             waits: BTreeMap::new(),
             longest_urgent: Duration::ZERO,
             longest_silence: Duration::ZERO,

@@ -125,9 +125,9 @@ impl Sim {
         let turn = work.turn;
         let after = if is_stuck {
             // Others are asked to make room only when this one has had its time.
-            let over = self.now + PREEMPTION_LIMIT;
-            self.urgent_could_begin = self.urgent_could_begin.map(|_| over);
-            self.urgent_waits = self.urgent_waits.map(|at| at.max(over - PROTECTED));
+            self.stuck_until = self.now + PREEMPTION_LIMIT;
+            self.urgent_could_begin = self.urgent_could_begin.map(|_| self.stuck_until);
+            self.urgent_waits = self.urgent_waits.map(|at| at.max(self.stuck_until - PROTECTED));
             self.random.millis(3000)
         } else {
             MICRO * self.random.below(500) as u32
