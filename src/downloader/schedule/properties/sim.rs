@@ -113,7 +113,7 @@ impl Sim {
             self.check_nothing_before(next)?;
             self.is_draining |= next > self.start + self.scenario.length;
             self.now = next;
-            let decisions = self.decisions;
+            let before = (self.decisions, self.schedule.counts());
             if event == Some(next) {
                 let Some((_, event)) = self.events.pop_first() else { break };
                 if matches!(event, Event::Look) && deadline != Some(next) {
@@ -125,7 +125,8 @@ impl Sim {
                 self.idle_deadlines = 0;
             } else {
                 self.settle()?;
-                self.idle_deadlines = if decisions == self.decisions { self.idle_deadlines + 1 } else { 0 };
+                let has_effect = before != (self.decisions, self.schedule.counts());
+                self.idle_deadlines = if has_effect { 0 } else { self.idle_deadlines + 1 };
                 prop_assert!(self.idle_deadlines < 16, "deadlines pass and nothing comes of it");
             }
         }
