@@ -8,7 +8,7 @@
 //!
 //! [`Schedule::choose`] answers this for a free worker:
 //!
-//! 1. Urgent work, if a protected turn was granted before, or if a running prefetch is asked to make room.
+//! 1. Urgent work, if a protected turn was granted before, if the turn of a prefetch is over, or if one is asked to make room.
 //! 2. The oldest prefetch that has *aged*: it was queued, or had its last full turn, `aging_threshold` ago. Its turn is *protected*:
 //!    urgent work does not preempt it for 1 s or 256 KiB. At most half of the unreserved workers are in a protected turn at once.
 //! 3. The classes (peer, fetch): High/High, High/Low, Low/High, Low/Low. Within a class the peers take turns; within a peer the
@@ -203,6 +203,7 @@ impl Schedule {
     /// The fetch on `worker` was preempted. It continues before the rest of its class.
     pub(super) fn handle_preempted(&mut self, worker: WorkerId, how: Preemption, now: Instant) -> Requeued {
         let Some(running) = self.workers.release(worker) else { return Requeued::Refused };
+        self.handle_turn_over(&running);
         // An origin that was reserved for this fetch is not any more.
         self.update_reserved(now);
         let Some(fetch_info) = running.fetch_info() else { return Requeued::Refused };
@@ -480,11 +481,19 @@ impl Schedule {
     /// Makes the worker of a fetch idle, and ends the activity of the fetch at its origin. `None` if it had no fetch.
     fn release(&mut self, worker: WorkerId, now: Instant) -> Option<(Running, FetchInfo)> {
         let running = self.workers.release(worker)?;
+        self.handle_turn_over(&running);
         let fetch_info = running.fetch_info()?;
         if running.priority == Priority::Low {
             self.backlog.leave_origin(fetch_info.origin, now);
         }
         Some((running, fetch_info))
+    }
+
+    /// Urgent work that waited through the turn of a prefetch goes before the next one, even if other urgent work was served in
+    /// between: otherwise it could wait for two protected turns.
+    fn handle_turn_over(&mut self, running: &Running) {
+        let is_prefetch = running.priority == Priority::Low && running.fetch.is_some();
+        self.urgent_is_next |= is_prefetch && self.backlog.queues().urgent() > 0;
     }
 
     fn promote_running(&mut self, request: RequestId, priority: Priority, now: Instant) {

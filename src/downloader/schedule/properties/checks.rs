@@ -60,8 +60,8 @@ impl Sim {
         let is_free = |work: Option<&Work>| !work.is_some_and(|work| work.is_protected(self.now));
         let waits = self.has_urgent() && self.pool().any(|work| is_other(&work));
         let could = waits && self.pool().filter(is_other).any(is_free);
-        self.urgent_waits = waits.then(|| self.urgent_waits.unwrap_or(self.now));
         let begin = self.now.max(self.stuck_until);
+        self.urgent_waits = waits.then(|| self.urgent_waits.unwrap_or(begin));
         self.urgent_could_begin = could.then(|| self.urgent_could_begin.unwrap_or(begin));
         Ok(())
     }

@@ -124,10 +124,10 @@ impl Sim {
         (work.is_aborted, work.is_stuck) = (true, is_stuck);
         let turn = work.turn;
         let after = if is_stuck {
-            // Others are asked to make room only when this one has had its time.
+            // Others are asked to make room only when this one has had its time. They may be in protected turns by then.
             self.stuck_until = self.now + PREEMPTION_LIMIT;
             self.urgent_could_begin = self.urgent_could_begin.map(|_| self.stuck_until);
-            self.urgent_waits = self.urgent_waits.map(|at| at.max(self.stuck_until - PROTECTED));
+            self.urgent_waits = self.urgent_waits.map(|_| self.stuck_until);
             self.random.millis(3000)
         } else {
             MICRO * self.random.below(500) as u32

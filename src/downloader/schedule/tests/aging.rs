@@ -148,3 +148,26 @@ fn aged_work_preempts_a_prefetch_but_aborts_none() {
     let assigned = schedule.poll_assignment(aged).map(|(_, assignment)| assignment);
     assert_eq!(assigned, Some(Assignment::Run { request: request(2), protected: true }));
 }
+
+#[test]
+fn urgent_work_that_waited_through_a_protected_turn_goes_before_the_next_one() {
+    let mut schedule = Schedule::new(Limits { aging_threshold: Duration::ZERO, ..limits(2, 0) });
+    let peer = schedule.handle_registered(Priority::High);
+    let now = Instant::now();
+    schedule.handle_submitted(peer, fetch_info(1, Priority::Low), now);
+    let protected = Assignment::Run { request: request(1), protected: true };
+    assert_eq!(schedule.poll_assignment(now), Some((0, protected)));
+    // This is served between the two turns, but those behind it wait through the first one.
+    for number in [2, 3, 4] {
+        schedule.handle_submitted(peer, fetch_info(number, Priority::High), now);
+    }
+    assert_eq!(schedule.poll_assignment(now), Some((1, run(2))));
+    schedule.handle_submitted(peer, fetch_info(5, Priority::Low), now);
+    assert_eq!((schedule.poll_assignment(now), schedule.poll_preemptions(now)), (None, 2));
+    schedule.handle_finished(0, now);
+    assert_eq!(schedule.poll_assignment(now), Some((0, run(3))));
+    // Then it is the prefetch's turn again, so that neither starves.
+    schedule.handle_finished(0, now);
+    let protected = Assignment::Run { request: request(5), protected: true };
+    assert_eq!(schedule.poll_assignment(now), Some((0, protected)));
+}
