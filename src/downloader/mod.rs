@@ -42,6 +42,7 @@ mod response;
 mod runtime;
 mod schedule;
 mod shared_budget;
+mod sink;
 mod stats;
 
 use crate::types::Priority;
@@ -73,12 +74,13 @@ pub(crate) use crate::downloader::runtime::own_thread::enter_own_thread;
 pub use crate::types::RequestId;
 pub use batch::Batch;
 pub use epoch::Epoch;
+pub use fetch::Fetch;
 pub(crate) use fetch::OtherTags;
-pub use fetch::{Fetch, Flow, Outcome, Sink};
 pub(crate) use origins::BesideOpening;
 pub use peer::{Next, Peer, PeerHandle, Waker};
 pub use response::Response;
 pub(crate) use shared_budget::{BudgetShare, Buffering};
+pub use sink::{Flow, Outcome, Sink};
 
 /// Opens streams and radios, and runs all fetches of a process. Make one, clone it, and share it.
 ///

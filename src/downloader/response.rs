@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bodies::{OpenBodies, OpenBody};
-use super::fetch::abandoned;
 use super::peer::{Credit, PeerHandle};
+use super::sink::abandoned;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, ResponseHead};
 use crate::downloader::runtime::core::Core;

@@ -13,9 +13,9 @@ use crate::buffer::Buffer;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client;
 use crate::downloader::bodies::OpenBody;
-use crate::downloader::fetch::Flow;
 use crate::downloader::response::Response;
 use crate::downloader::schedule::WorkerId;
+use crate::downloader::sink::Flow;
 use crate::error::{Error, ErrorKind};
 
 /// The outcome of an attempt.
