@@ -217,7 +217,20 @@ fn no_module_imports_from_a_row_above() {
 }
 
 /// Files that import from each other in a circle, by the module that they are part of. To be emptied.
-const KNOWN_CIRCLES: &[&str] = &["downloader", "source::hls"];
+///
+/// That of the downloader is one of types: a sink may get the open response, a response goes on through the core when its body
+/// breaks, and the core runs fetches, which name their sinks.
+const KNOWN_CIRCLES: &[&str] = &[
+    "downloader::batch",
+    "downloader::fetch",
+    "downloader::handle",
+    "downloader::peer",
+    "downloader::response",
+    "downloader::runtime",
+    "downloader::sink",
+    "downloader::schedule::properties",
+    "source::hls",
+];
 
 #[test]
 fn no_files_of_one_row_import_from_each_other_in_a_circle() {

@@ -36,6 +36,7 @@ mod bodies;
 mod budget;
 mod epoch;
 mod fetch;
+mod handle;
 mod origins;
 mod peer;
 mod response;
@@ -48,20 +49,19 @@ mod stats;
 use crate::types::Priority;
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
+use self::handle::Handle;
 use self::shared_budget::SharedBudget;
 use self::stats::PeerStats;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
 use crate::downloader::runtime::core::Core;
-use crate::downloader::runtime::message::{Channel, Message, PeerEntry};
-use crate::downloader::runtime::own_thread::on_own_thread;
+use crate::downloader::runtime::message::{Channel, PeerEntry};
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
-use crate::foreign::{Foreign, in_callback};
+use crate::foreign::Foreign;
 use crate::safe_url::HttpUrl;
 
 pub use self::stats::Totals;
@@ -96,28 +96,6 @@ pub use sink::{Flow, Outcome, Sink};
 /// ```
 #[derive(Clone)]
 pub struct Downloader(Arc<Handle>);
-
-/// Shared by all handles. Its drop stops the threads, which hold the core only.
-pub(crate) struct Handle {
-    core: Arc<Core>,
-    /// Memory for what streams buffer.
-    budget: Arc<SharedBudget>,
-    threads: Mutex<Threads>,
-    /// Notified when the threads have ended. Other calls of `stop` wait here.
-    ended: Condvar,
-}
-
-/// State of the threads. It only changes from a variant to a later one.
-#[derive(Default)]
-enum Threads {
-    /// No peer was registered yet.
-    #[default]
-    NotStarted,
-    Running(Vec<JoinHandle<()>>),
-    /// A call of `stop` joins them, without the lock: a callback on them may register a peer, which takes it.
-    Ending,
-    Ended,
-}
 
 /// Numbers of a downloader: what runs and waits now, and totals since its start. From [`Downloader::stats`].
 ///
@@ -194,7 +172,7 @@ impl Downloader {
     fn over(client: HttpClient, config: DownloaderConfig) -> Self {
         let budget = Arc::new(SharedBudget::new(config.max_buffered));
         let core = Arc::new(Core::new(config, client));
-        Self(Arc::new(Handle { core, budget, threads: Mutex::default(), ended: Condvar::new() }))
+        Self(Arc::new(Handle::new(core, budget)))
     }
 
     /// Adds a stream to those that share the memory for buffered bytes.
@@ -397,86 +375,5 @@ impl Downloader {
 impl fmt::Debug for Downloader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Downloader").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-impl Handle {
-    fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    fn start(&self) -> Result<(), Error> {
-        let mut threads = self.threads.lock();
-        match &*threads {
-            Threads::NotStarted => {}
-            Threads::Running(_) => return Ok(()),
-            Threads::Ending | Threads::Ended => return Err(Error::cancelled(CancelReason::Shutdown)),
-        }
-        let mut running = Vec::new();
-        let started = self.start_all(&mut running);
-        *threads = Threads::Running(running);
-        drop(threads);
-        if started.is_err() {
-            self.stop();
-        }
-        started
-    }
-
-    fn start_all(&self, running: &mut Vec<JoinHandle<()>>) -> Result<(), Error> {
-        let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
-        };
-        for worker in 0..self.core.config.max_concurrent {
-            let core = Arc::clone(&self.core);
-            let named = thread::Builder::new().name(format!("windway-fetch-{}", worker + 1));
-            running.push(named.spawn(move || runtime::worker::run(&core, worker)).map_err(failed)?);
-        }
-        let core = Arc::clone(&self.core);
-        let named = thread::Builder::new().name("windway-scheduler".into());
-        running.push(named.spawn(move || runtime::scheduler::run(&core)).map_err(failed)?);
-        let core = Arc::clone(&self.core);
-        let named = thread::Builder::new().name("windway-watchdog".into());
-        running.push(named.spawn(move || runtime::watchdog::run(&core)).map_err(failed)?);
-        Ok(())
-    }
-
-    fn stop(&self) {
-        self.core.root.cancel();
-        self.core.post(Message::Stopped);
-        self.core.client.close();
-        if on_own_thread() || in_callback() {
-            return;
-        }
-        let running = {
-            let mut threads = self.threads.lock();
-            match std::mem::replace(&mut *threads, Threads::Ending) {
-                Threads::Running(running) => running,
-                Threads::NotStarted => Vec::new(),
-                Threads::Ending => {
-                    while matches!(*threads, Threads::Ending) {
-                        self.ended.wait(&mut threads);
-                    }
-                    return;
-                }
-                Threads::Ended => {
-                    *threads = Threads::Ended;
-                    return;
-                }
-            }
-        };
-        self.core.client.await_closed();
-        for thread in running {
-            if thread.join().is_err() {
-                log::error!("a thread of windway panicked");
-            }
-        }
-        *self.threads.lock() = Threads::Ended;
-        self.ended.notify_all();
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.stop();
     }
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::Handle;
 use super::batch::Batch;
 use super::bodies::{OpenBodies, Progress};
 use super::epoch::Epoch;
 use super::fetch::Fetch;
+use super::handle::Handle;
 use super::origins::BesideOpening;
 use super::response::{Reply, Response, WithoutRoom, open_body};
 use super::schedule::PeerKey;
@@ -415,7 +415,7 @@ impl Waker {
 
     /// Lends the current thread, which would otherwise block, to the peer's urgent fetches: see [`Lent`].
     pub(crate) fn lend(&self, wake: impl Fn() + Send + Sync + 'static) -> Option<Lent> {
-        Some(Lent::new(self.core.upgrade()?, self.key, wake))
+        Some(self.core.upgrade()?.lend(self.key, wake))
     }
 
     /// Makes the threads that are lent to the peer return.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  blocked reader                              machine
-//!  Lent::new ───────── Message::Lent ─────────▶ is no worker idle, and does urgent work of its peer wait?
+//!  Core::lend ──────── Message::Lent ─────────▶ is no worker idle, and does urgent work of its peer wait?
 //!      ▲ wakes ◀────── give: (worker, task) ──── yes: the work gets a worker number above those of the pool
 //!  Lent::run: ask or attempt, at most while
 //!  somebody waits for the bytes ── message ───▶ finished, retry, preempted: as from any worker
@@ -76,18 +76,6 @@ pub(crate) struct Lent {
 }
 
 impl Lent {
-    /// Lends the current thread for urgent work of `peer`. Does not block. `wake` is called, on any thread and without a lock,
-    /// when there is a [task](Self::has_task).
-    pub(in crate::downloader) fn new(
-        core: Arc<Core>,
-        peer: PeerKey,
-        wake: impl Fn() + Send + Sync + 'static,
-    ) -> Self {
-        let thread = Arc::new(LentThread { state: Mutex::new(State::Free), wake: Box::new(wake) });
-        core.post(Message::Lent(peer, Arc::downgrade(&thread)));
-        Self { core, thread }
-    }
-
     /// True if the current thread should call [`run`](Self::run).
     pub(crate) fn has_task(&self) -> bool {
         matches!(*self.thread.state.lock(), State::Given(..))
@@ -137,6 +125,14 @@ impl fmt::Debug for Lent {
 }
 
 impl Core {
+    /// Lends the current thread for urgent work of `peer`. Does not block. `wake` is called, on any thread and without a lock,
+    /// when there is a [task](Lent::has_task).
+    pub(crate) fn lend(self: Arc<Self>, peer: PeerKey, wake: impl Fn() + Send + Sync + 'static) -> Lent {
+        let thread = Arc::new(LentThread { state: Mutex::new(State::Free), wake: Box::new(wake) });
+        self.post(Message::Lent(peer, Arc::downgrade(&thread)));
+        Lent { core: self, thread }
+    }
+
     /// Gives back what a lent thread has not run.
     pub(super) fn give_back(&self, worker: WorkerId, task: Task) {
         match task {
