@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::peer::FilePeer;
 use super::shared::{Link, ReaderId, Shared};
+use super::state::OpenCall;
 use super::suffix::{self, Suffix};
 use crate::cancel::{CancelGuard, CancelReason};
 use crate::config::{FileConfig, StorageConfig};
@@ -34,7 +35,7 @@ impl HttpFile {
         let reader = file.shared.add_reader();
         file.shared.request_memory();
         file.shared.await_opening(reader)?;
-        file.shared.state.lock().opening = false;
+        file.shared.state.lock().open_call = OpenCall::Over;
         Ok((file, reader))
     }
 
@@ -54,9 +55,8 @@ impl HttpFile {
         file.shared.request_memory();
         {
             let mut state = file.shared.state.lock();
-            state.opening = false;
             // Not one that was opened from the cache.
-            state.preload = state.mode.is_opening();
+            state.open_call = if state.mode.is_opening() { OpenCall::Background } else { OpenCall::Over };
         }
         file.shared.replan(Priority::High);
         Ok((file, reader))

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   Opening ── 206 ──▶ Ranged ── changed, and no validator tells its bytes apart ──▶ Unusable
-//!      │                  │ the whole, again and again
-//!      └── 200 ──▶ Sequential ◀──────┘
+//!      │  │              │  │ the whole, again and again
+//!      │  └── refused ─▶ TriesWhole ── the whole ──▶ Sequential
+//!      └── 200 ──────────────────────────────────────▲
 //! ```
 
 use super::pool::ServerPool;
@@ -18,6 +19,9 @@ pub(crate) enum Mode {
     Opening,
     /// In pieces, anywhere.
     Ranged(Info),
+    /// A range was refused with a status that a request for the whole may not meet: that one is made next, and decides.
+    /// `None` if no response was accepted yet.
+    TriesWhole(Option<Info>),
     /// In one body from its start, because the server has no ranges.
     Sequential(Info),
     /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
@@ -45,36 +49,65 @@ impl Mode {
     /// Takes in the first response.
     pub(crate) fn open(&mut self, head: &ResponseHead) {
         let info = Info::of(head);
-        *self = if head.is_partial() { Self::Ranged(info) } else { Self::Sequential(info) };
+        *self = match self {
+            _ if !head.is_partial() => Self::Sequential(info),
+            Self::TriesWhole(_) => Self::TriesWhole(Some(info)),
+            _ => Self::Ranged(info),
+        };
     }
 
     /// Forgets a response that was no media: the next one may be.
     pub(crate) fn reopen(&mut self) {
-        *self = Self::Opening;
+        *self = if self.tries_whole() { Self::TriesWhole(None) } else { Self::Opening };
+    }
+
+    /// A range was refused: the whole is requested next.
+    pub(crate) fn try_whole(&mut self) {
+        *self = match std::mem::take(self) {
+            Self::Opening => Self::TriesWhole(None),
+            Self::Ranged(info) => Self::TriesWhole(Some(info)),
+            other => other,
+        };
+    }
+
+    /// The whole was refused too, or a range was served.
+    pub(crate) fn leave_whole(&mut self) {
+        *self = match std::mem::take(self) {
+            Self::TriesWhole(None) => Self::Opening,
+            Self::TriesWhole(Some(info)) => Self::Ranged(info),
+            other => other,
+        };
     }
 
     /// The server sends the whole only.
     pub(crate) fn make_sequential(&mut self) {
         *self = match std::mem::take(self) {
-            Self::Ranged(info) => Self::Sequential(info),
+            Self::Ranged(info) | Self::TriesWhole(Some(info)) => Self::Sequential(info),
             other => other,
         };
     }
 
     pub(crate) fn make_unusable(&mut self) {
         *self = match std::mem::take(self) {
-            Self::Ranged(info) | Self::Sequential(info) => Self::Unusable(info),
+            Self::Ranged(info) | Self::TriesWhole(Some(info)) | Self::Sequential(info) => {
+                Self::Unusable(info)
+            }
             other => other,
         };
     }
 
+    /// True if no response was accepted yet.
     pub(crate) fn is_opening(&self) -> bool {
-        matches!(self, Self::Opening)
+        matches!(self, Self::Opening | Self::TriesWhole(None))
     }
 
     /// True if the server has served ranges, and has not stopped to.
     pub(crate) fn is_ranged(&self) -> bool {
-        matches!(self, Self::Ranged(_) | Self::Unusable(_))
+        matches!(self, Self::Ranged(_) | Self::TriesWhole(Some(_)) | Self::Unusable(_))
+    }
+
+    pub(crate) fn tries_whole(&self) -> bool {
+        matches!(self, Self::TriesWhole(_))
     }
 
     pub(crate) fn is_sequential(&self) -> bool {
@@ -87,15 +120,21 @@ impl Mode {
 
     pub(crate) fn info(&self) -> Option<&Info> {
         match self {
-            Self::Opening => None,
-            Self::Ranged(info) | Self::Sequential(info) | Self::Unusable(info) => Some(info),
+            Self::Opening | Self::TriesWhole(None) => None,
+            Self::Ranged(info)
+            | Self::TriesWhole(Some(info))
+            | Self::Sequential(info)
+            | Self::Unusable(info) => Some(info),
         }
     }
 
     pub(crate) fn info_mut(&mut self) -> Option<&mut Info> {
         match self {
-            Self::Opening => None,
-            Self::Ranged(info) | Self::Sequential(info) | Self::Unusable(info) => Some(info),
+            Self::Opening | Self::TriesWhole(None) => None,
+            Self::Ranged(info)
+            | Self::TriesWhole(Some(info))
+            | Self::Sequential(info)
+            | Self::Unusable(info) => Some(info),
         }
     }
 

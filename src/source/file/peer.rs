@@ -146,7 +146,7 @@ impl FilePeer {
 
 impl PlannedPiece {
     fn new(state: &mut State, range: Range<u64>, priority: Priority, epoch: Epoch) -> Self {
-        let is_preload = std::mem::take(&mut state.preload);
+        let is_preload = state.take_preload();
         let is_download = state.limits.configured() == ReadAhead::Whole;
         let for_reader = priority == Priority::High && !is_preload && !is_download;
         // The caller of `open` gets the error; `read_timeout` decides what a reader's read returns.

@@ -348,11 +348,7 @@ impl Sink for PieceSink {
                 {
                     None
                 }
-                (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => {
-                    // An opening in the background goes on, though nobody waits.
-                    state.preload |= state.mode.is_opening();
-                    None
-                }
+                (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => None,
                 (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
                     state.note_nothing_more(&piece);
                     None

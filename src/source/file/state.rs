@@ -56,6 +56,17 @@ pub(crate) struct InFlight {
     pub(crate) for_reader: bool,
 }
 
+/// How the file is being opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenCall {
+    /// The caller of `open` is blocked, and gets at once the error that the host can't be reached.
+    Blocked,
+    /// In the background: the opening is to be requested although nobody waits.
+    Background,
+    /// It was opened, or requested in the background. Only readers decide what is fetched.
+    Over,
+}
+
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) readers: Slab<ReaderView>,
@@ -64,8 +75,6 @@ pub(crate) struct State {
     pub(crate) mode: Mode,
     /// Ranges that were answered with the whole, one after another.
     ignored_ranges: u32,
-    /// A range was refused with a status that a request for the whole may not meet: that one is made next, and decides.
-    tries_whole: bool,
     /// A piece was asked for beside the opening. It is not asked for again before the head has come.
     asked_beside: bool,
     /// The request for the last bytes, beside the opening.
@@ -74,10 +83,7 @@ pub(crate) struct State {
     pub(crate) one_body: OneBody,
     /// Why blocked calls end. It has ended if the file changed, and nothing tells its old bytes from its new ones.
     pub(crate) waits: WaitState,
-    /// The opening is fetched although nobody waits for it.
-    pub(crate) preload: bool,
-    /// The caller of `open` waits, and is told at once that the host can't be reached.
-    pub(crate) opening: bool,
+    pub(crate) open_call: OpenCall,
     /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
     pub(crate) first: FirstBytes,
     /// What they tell that a decoder reads next. Storage keeps it until it was read.
@@ -116,13 +122,11 @@ impl State {
             pieces: Slab::new(),
             mode: Mode::Opening,
             ignored_ranges: 0,
-            tries_whole: false,
             asked_beside: false,
             suffix: Suffix::Off,
             one_body: OneBody::default(),
             waits: WaitState::default(),
-            preload: false,
-            opening: true,
+            open_call: OpenCall::Blocked,
             first: FirstBytes::default(),
             upcoming: Vec::new(),
             hint: None,
@@ -213,16 +217,30 @@ impl State {
         self.mode.is_sequential()
     }
 
+    /// True if the opening is to be fetched although nobody waits for it.
+    fn is_preload(&self) -> bool {
+        self.open_call == OpenCall::Background
+    }
+
+    /// Records that the opening is requested. True if nobody waits for it.
+    pub(crate) fn take_preload(&mut self) -> bool {
+        let is_preload = self.is_preload();
+        if is_preload {
+            self.open_call = OpenCall::Over;
+        }
+        is_preload
+    }
+
     /// True while the caller of `open` waits.
     pub(crate) fn is_opening(&self) -> bool {
-        self.opening && self.first.is_empty()
+        self.open_call == OpenCall::Blocked && self.first.is_empty()
     }
 
     /// What to fetch next.
     pub(crate) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
         match &self.mode {
             Mode::Unusable(_) => Plan::Idle,
-            mode if self.tries_whole => self.plan_sequential(available, mode.len()),
+            mode @ Mode::TriesWhole(_) => self.plan_sequential(available, mode.len()),
             Mode::Opening => self.plan_opening(admissible),
             Mode::Ranged(_) if self.pool.is_probing() => Plan::Idle,
             Mode::Ranged(_) if self.pool.has_suspect() => Plan::Probe,
@@ -241,7 +259,7 @@ impl State {
     fn plan_opening(&self, admissible: Priority) -> Plan {
         let nothing = RangeSet::default();
         let is_urgent = |reader: &ReaderView| reader.urgent(&nothing).is_some();
-        let is_wanted = self.preload || self.readers.iter().any(|(_, reader)| is_urgent(reader));
+        let is_wanted = self.is_preload() || self.readers.iter().any(|(_, reader)| is_urgent(reader));
         let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
         // Not before the opening was asked for: it is the one that has to come first.
         if is_asked_for && self.suffix.is_due() && admissible == Priority::Low {
@@ -261,7 +279,8 @@ impl State {
         let downloads = self.limits.configured() == ReadAhead::Whole
             && self.waits.halted().is_none()
             && len.is_none_or(|len| available.run_from(0) < len);
-        let is_wanted = self.preload || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
+        let is_wanted =
+            self.is_preload() || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
         if self.one_body.is_running() || !self.pieces.is_empty() || !is_wanted {
             return Plan::Idle;
         }
@@ -469,7 +488,9 @@ impl State {
         if head.is_partial() {
             self.ignored_ranges = 0;
             // What refused another one had another reason.
-            self.tries_whole &= head.start() == 0;
+            if head.start() > 0 {
+                self.mode.leave_whole();
+            }
             if let (Some(info), Some(len)) = (self.mode.info_mut(), head.body_len()) {
                 info.promised = info.promised.max(head.start().saturating_add(len));
             }
@@ -484,7 +505,7 @@ impl State {
         }
         // The opening itself says how the file is to be read, whatever came beside it.
         let is_opening = self.first.is_empty();
-        let is_asked_for = std::mem::take(&mut self.tries_whole);
+        let is_asked_for = self.mode.tries_whole();
         if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
             self.ignored_ranges += 1;
             let why = "the whole came instead of a range, from a server that had served ranges";
@@ -519,14 +540,22 @@ impl State {
     /// is refused too, its status is the file's failure.
     pub(crate) fn note_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
         if *range == (0..u64::MAX) {
-            self.tries_whole &= error.is_retryable();
+            if !error.is_retryable() {
+                self.mode.leave_whole();
+            }
             return false;
         }
         // Where the length is not known, a piece may have been asked for behind the end.
         let may_be_end =
             error.kind() == ErrorKind::Status(416) && self.mode.info().is_some_and(|info| info.len.is_none());
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
-        self.tries_whole |= is_refused;
+        if is_refused {
+            self.mode.try_whole();
+            // An opening in the background goes on, though nobody waits.
+            if self.mode.is_opening() && self.open_call == OpenCall::Over {
+                self.open_call = OpenCall::Background;
+            }
+        }
         is_refused
     }
 
