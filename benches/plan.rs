@@ -5,6 +5,9 @@
 #[path = "../src/source/file/bisection.rs"]
 #[allow(dead_code, reason = "its tests, which do not run here")]
 mod bisection;
+#[path = "../src/source/file/network.rs"]
+#[allow(dead_code, reason = "the file's state uses the rest")]
+mod network;
 #[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]
 mod plan;
@@ -14,6 +17,9 @@ mod prefetch;
 #[path = "../src/storage/ranges.rs"]
 #[allow(dead_code, unused_imports, reason = "storage uses the rest")]
 mod ranges;
+#[path = "../src/source/file/reader_view.rs"]
+#[allow(dead_code, reason = "the file's state uses the rest")]
+mod reader_view;
 #[path = "../tests/simulator/mod.rs"]
 mod simulator;
 

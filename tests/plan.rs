@@ -3,6 +3,9 @@
 
 #[path = "../src/source/file/bisection.rs"]
 mod bisection;
+#[path = "../src/source/file/network.rs"]
+#[allow(dead_code, reason = "the file's state uses the rest")]
+mod network;
 #[path = "../src/source/file/plan.rs"]
 #[allow(dead_code, reason = "the file's state uses the rest")]
 mod plan;
@@ -11,6 +14,9 @@ mod plan;
 mod prefetch;
 #[path = "../src/storage/ranges.rs"]
 mod ranges;
+#[path = "../src/source/file/reader_view.rs"]
+#[allow(dead_code, reason = "the file's state uses the rest")]
+mod reader_view;
 mod simulator;
 
 /// What the plan imports, as the library names it.

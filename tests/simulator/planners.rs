@@ -7,8 +7,10 @@ use super::traces::{Scene, Trace};
 use super::{Action, Figures, Net, Planner, Reader, Time, World};
 use crate::bisection::{Bisection, Hint};
 use crate::config::ReadAhead;
-use crate::plan::{self, Network, Piece, Plan, ReaderView, Snapshot};
+use crate::network::Network;
+use crate::plan::{self, Plan, Snapshot};
 use crate::prefetch;
+use crate::reader_view::{self, Piece, ReaderView};
 use crate::storage::RangeSet;
 use crate::types::Priority;
 
@@ -112,7 +114,7 @@ impl Planner for Windway {
         };
         let is_cut = |piece: &Piece| {
             !plan::is_upcoming(piece, self.upcoming.as_slice())
-                && !readers.iter().any(|reader| plan::is_candidate(piece, reader))
+                && !readers.iter().any(|reader| reader_view::is_candidate(piece, reader))
                 && plan::is_too_far(piece, &readers, self.read_ahead)
                 && !network.drains(piece.end - piece.next)
         };

@@ -69,8 +69,10 @@ pub struct SlowStart {
     /// When the last bytes were sent.
     last_sent: Duration,
     retransmission_timeout: Duration,
-    /// True after a full queue has ended the growth.
+    /// A full queue has ended slow start: from then on the window grows by a segment for each window that is acknowledged.
     is_over: bool,
+    /// Bytes acknowledged since it last grew by a segment.
+    acknowledged: u64,
 }
 
 impl SlowStart {
@@ -82,6 +84,7 @@ impl SlowStart {
             last_sent: Duration::ZERO,
             retransmission_timeout: rtt + MIN_RETRANSMISSION_TIMEOUT,
             is_over: false,
+            acknowledged: 0,
         }
     }
 
@@ -106,13 +109,27 @@ impl SlowStart {
 
     pub fn handle_acknowledged(&mut self, bytes: u64) {
         // RFC 7661: a window grows only if it is used. Linux requires that half of it is (`tcp_is_cwnd_limited`).
-        if !self.is_over && self.peak * 2 >= self.window {
-            self.window += bytes;
+        if self.peak * 2 >= self.window {
+            if self.is_over {
+                self.avoid_congestion(bytes);
+            } else {
+                self.window += bytes;
+            }
         }
         self.in_flight -= bytes;
     }
 
-    /// Ends the growth: the queue is full.
+    /// RFC 5681, 3.1: a segment for each window that was acknowledged. Two transfers that shared the link leave each with
+    /// half of its window, and the one that goes on alone gets back to all of it.
+    fn avoid_congestion(&mut self, bytes: u64) {
+        self.acknowledged += bytes;
+        if self.acknowledged >= self.window {
+            self.acknowledged -= self.window;
+            self.window += SEGMENT;
+        }
+    }
+
+    /// Ends slow start: the queue is full.
     pub fn handle_full_queue(&mut self) {
         self.is_over = true;
         self.window = self.in_flight.max(INITIAL_WINDOW);

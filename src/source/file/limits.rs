@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::plan::{OPENING, ReaderView};
+use super::plan::OPENING;
+use super::reader_view::ReaderView;
 use crate::config::ReadAhead;
 use crate::source::consumption::Consumption;
 use crate::source::prefetch;

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::network;
 use super::overlap::Overlap;
 use super::plan;
 use super::sequential;
@@ -110,7 +111,7 @@ impl PieceSink {
         if self.opened.is_some_and(|opened| plan::is_too_long(left, opened.elapsed())) {
             return self.cut();
         }
-        if !is_too_far && (self.led || left > plan::MAX_LEAD) {
+        if !is_too_far && (self.led || left > network::MAX_LEAD) {
             return;
         }
         let network = self.shared.network();

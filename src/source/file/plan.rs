@@ -13,7 +13,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::bisection::{Bisection, Hint};
+use super::network::{Network, PIECE, STREAMING_PIECE, STREAMING_TIME};
+use super::reader_view::{Piece, ReaderView, brings, covered_to};
 use crate::config::ReadAhead;
 use crate::source::prefetch;
 use crate::storage::RangeSet;
@@ -24,45 +25,6 @@ pub(crate) const OPENING: u64 = 256 * 1024;
 
 /// The first piece after a jump; the next ones grow with what is read on in sequence.
 const FIRST_PIECE: u64 = prefetch::FIRST_TARGET;
-
-/// Bounds of a piece, which otherwise is what the network gives in `PIECE_TIME`.
-const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
-
-/// So long a piece takes. Where one ends it shares the network with the next one; a longer one holds its worker longer.
-const PIECE_TIME: Duration = Duration::from_millis(1500);
-
-/// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken
-/// as they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
-const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
-
-/// So long such a piece takes at most: it holds a worker.
-const STREAMING_TIME: Duration = Duration::from_secs(4);
-
-/// Bytes that a new connection sends before the first acknowledgement (RFC 6928): ten segments of 1,448. A network that
-/// carries no more in a round trip is filled by them at once.
-const INITIAL_WINDOW: u64 = 14_480;
-
-/// The piece size until the network's rate is known.
-const UNKNOWN_PIECE: u64 = 512 * 1024;
-
-/// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
-/// connection each; on a slow network a larger one would cost seconds.
-const JOIN_DISTANCE: Range<u64> = 8 * 1024..1024 * 1024;
-
-/// How far, until the network's rate is known.
-const UNKNOWN_JOIN_DISTANCE: u64 = 64 * 1024;
-
-/// Rests of bodies up to this are read for the sake of their connections.
-const SMALL_REMAINDER: u64 = 64 * 1024;
-
-/// An opening that takes this much longer is not noticed.
-const UNNOTICED: Duration = Duration::from_millis(10);
-
-/// The next piece is asked for no later than this before the last one ends.
-const MIN_LEAD: u64 = 4 * 1024;
-
-/// And no sooner.
-pub(crate) const MAX_LEAD: u64 = PIECE.end;
 
 /// What the plan is made from.
 #[derive(Debug)]
@@ -82,47 +44,6 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) admissible: Priority,
 }
 
-/// A reader, as the plan sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ReaderView {
-    /// The next byte it will read.
-    pub(crate) position: u64,
-    /// It is blocked on that byte.
-    pub(crate) waiting: bool,
-    /// Bytes it has read in sequence up to its position.
-    pub(crate) run: u64,
-    /// Read-ahead is filling up towards the mark; false while it drains down to half.
-    pub(crate) filling: bool,
-    /// Somebody waits until all from the position up to here is there.
-    pub(crate) until: u64,
-    /// Its jumps, as far as they may be those of a bisection.
-    pub(crate) bisection: Bisection,
-}
-
-/// A fetch on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    /// The next byte that will arrive.
-    pub(crate) next: u64,
-    /// One past the last one.
-    pub(crate) end: u64,
-    /// It failed and waits for its next attempt, which is as urgent as this. Nobody should wait for one of Low.
-    pub(crate) retrying: Option<Priority>,
-}
-
-/// What the network has shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Network {
-    /// Bytes a second.
-    pub(crate) rate: Option<f64>,
-    /// From a request to its first byte.
-    pub(crate) ttfb: Option<Duration>,
-    /// The server answers one connection at a time.
-    pub(crate) single_connection: bool,
-    /// It is paid for by the byte: nothing is fetched on a guess.
-    pub(crate) is_metered: bool,
-}
-
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Plan {
@@ -137,116 +58,6 @@ pub(crate) enum Plan {
     Confirm,
     /// Nothing until something changes.
     Idle,
-}
-
-impl Network {
-    /// The largest piece.
-    fn piece(self) -> u64 {
-        let piece = |rate| (rate * PIECE_TIME.as_secs_f64()) as u64;
-        self.rate.map_or(UNKNOWN_PIECE, piece).clamp(PIECE.start, PIECE.end)
-    }
-
-    /// The largest piece for a reader that drains.
-    fn streaming_piece(self) -> u64 {
-        self.rate.map_or(0, |rate| (rate * STREAMING_TIME.as_secs_f64()) as u64).min(STREAMING_PIECE)
-    }
-
-    /// True if a new connection needs several round trips to fill the network, and a measured rate may be that of
-    /// such a beginning.
-    fn has_slow_start(self) -> bool {
-        self.rate.is_none() || self.in_one_ttfb() > 2 * INITIAL_WINDOW
-    }
-
-    /// What arrives in the time that a new request takes to its first byte.
-    fn in_one_ttfb(self) -> u64 {
-        let ttfb = self.ttfb.unwrap_or(Duration::from_millis(100));
-        (self.rate.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
-    }
-
-    /// True if two fetches beside an urgent one, of which a reader needs half of `look` bytes, cost less than the round trip
-    /// that one of them saves: the three share the network.
-    fn foresees(self, look: u64) -> bool {
-        let is_fast = self.rate.is_none() || self.in_one_ttfb() >= look / 2;
-        is_fast && !self.single_connection && !self.is_metered
-    }
-
-    /// True if `bytes` requested beside the opening of a file come while that waits for its window to grow, or in no time.
-    /// Else they hold it up for longer than the round trip of a later request for them.
-    pub(crate) fn can_share_opening(self, bytes: u64) -> bool {
-        self.has_slow_start() || self.rate.is_some_and(|rate| bytes as f64 <= rate * UNNOTICED.as_secs_f64())
-    }
-
-    /// True if what is `left` of a body comes sooner than a new connection would be there.
-    pub(crate) fn drains(self, left: u64) -> bool {
-        left <= self.rate.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
-    }
-
-    /// How far from a running piece a reader had better wait for it than ask anew.
-    fn join_distance(self) -> u64 {
-        // Asking anew costs the time to a first byte, and what the abandoned piece had under way.
-        self.rate.map_or(UNKNOWN_JOIN_DISTANCE, |_| {
-            (2 * self.in_one_ttfb()).clamp(JOIN_DISTANCE.start, JOIN_DISTANCE.end)
-        })
-    }
-
-    /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the
-    /// two share the network, and what is wanted sooner comes later.
-    pub(crate) fn pipeline_lead(self) -> u64 {
-        if self.single_connection {
-            return 0;
-        }
-        // Half as much again as a request takes when nothing is in its way, for one that is late.
-        let lead = self.in_one_ttfb() / 2 * 3;
-        self.rate.map_or(PIECE.start, |_| lead.clamp(MIN_LEAD, self.piece()))
-    }
-}
-
-impl ReaderView {
-    /// Moves to `position`, which is not where the last read ended. Nobody waits there yet.
-    pub(crate) fn jump(&mut self, position: u64, hint: Option<&Hint>) {
-        let mut bisection = self.bisection;
-        bisection.handle_jump(position, hint);
-        *self = Self { position, bisection, ..Self::default() };
-    }
-
-    /// The first missing byte that is waited for.
-    pub(crate) fn urgent(&self, available: &RangeSet) -> Option<u64> {
-        let missing = available.run_from(self.position);
-        let is_urgent = missing < self.until || (self.waiting && missing == self.position);
-        is_urgent.then_some(missing)
-    }
-
-    /// True if something is waited for.
-    pub(crate) fn waits(&self) -> bool {
-        self.waiting || self.until > self.position
-    }
-
-    /// True if this piece is to bring what is waited for.
-    pub(crate) fn needs(&self, piece: &Piece) -> bool {
-        let end = self.until.max(self.position.saturating_add(u64::from(self.waiting)));
-        // A piece without an end brings the last byte, wherever that is.
-        self.waits() && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
-    }
-
-    /// Decides whether to read ahead: up to the mark, then not before half of it is used up, so that a radio can sleep
-    /// in between.
-    pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
-        let end = covered_to(self.position, available, in_flight);
-        self.filling =
-            end < self.until || prefetch::refill(self.filling, end - self.position, self.target(read_ahead));
-    }
-
-    /// How many bytes should be stored ahead of it.
-    fn target(&self, read_ahead: ReadAhead) -> u64 {
-        let target = prefetch::target(read_ahead, self.position, self.run);
-        // One that bisects is about to jump again.
-        self.bisection.at_probe(self.position).map_or(target, |probe| target.min(probe.end - self.position))
-    }
-
-    /// How far bytes should be there.
-    fn target_end(&self, read_ahead: ReadAhead) -> u64 {
-        self.position.saturating_add(self.target(read_ahead)).max(self.until)
-    }
 }
 
 impl Snapshot<'_> {
@@ -476,27 +287,10 @@ pub(crate) fn is_upcoming(piece: &Piece, upcoming: &[Range<u64>]) -> bool {
     upcoming.iter().any(|range| brings(piece, range))
 }
 
-/// True if `piece` brings some of where a reader that bisects jumps next.
-pub(crate) fn is_candidate(piece: &Piece, reader: &ReaderView) -> bool {
-    reader.bisection.candidates().any(|range| brings(piece, &range))
-}
-
-fn brings(piece: &Piece, range: &Range<u64>) -> bool {
-    piece.next < range.end && range.start < piece.end
-}
-
-/// The end of what is stored or on its way without a gap from `position` on.
-pub(crate) fn covered_to(position: u64, available: &RangeSet, in_flight: &[Piece]) -> u64 {
-    let mut end = available.run_from(position);
-    while let Some(piece) = in_flight.iter().find(|piece| piece.next <= end && end < piece.end) {
-        end = available.run_from(piece.end);
-    }
-    end
-}
-
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "lists of stored ranges, some of one")]
 mod tests {
+    use super::super::bisection::Hint;
     use super::*;
 
     const MIB: u64 = 1 << 20;

@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 
 #[cfg(feature = "cache")]
 use super::backing::Backing;
+use super::network::Network;
 use super::overlap::Overlap;
-use super::plan::{self, Network, Plan, ReaderView};
+use super::plan::{self, Plan};
 use super::pool::ServerPool;
+use super::reader_view::ReaderView;
 use super::state::State;
 use crate::buffer::Buffer;
 use crate::cancel::CancelReason;

@@ -13,9 +13,11 @@ use super::bisection::Hint;
 use super::cached::Cached;
 use super::limits::Limits;
 use super::mode::{Info, Mode};
+use super::network::Network;
 use super::one_body::OneBody;
-use super::plan::{self, Network, OPENING, Piece, Plan, ReaderView, Snapshot};
+use super::plan::{self, OPENING, Plan, Snapshot};
 use super::pool::{self, Probed, Proof, ServerPool, Verdict};
+use super::reader_view::{self, Piece, ReaderView};
 use super::suffix::{Suffix, Tail};
 use crate::cancel::CancelToken;
 use crate::client::ResponseHead;
@@ -356,7 +358,7 @@ impl State {
     pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
         let readers = || self.readers.iter().map(|(_, reader)| reader);
         !plan::is_upcoming(piece, &self.upcoming)
-            && !readers().any(|reader| plan::is_candidate(piece, reader))
+            && !readers().any(|reader| reader_view::is_candidate(piece, reader))
             && plan::is_too_far(piece, readers(), self.limits.kept())
     }
 

@@ -13,7 +13,7 @@
 
 use std::ops::Range;
 
-use super::plan::Network;
+use super::network::Network;
 use crate::cancel::CancelToken;
 use crate::client::ResponseHead;
 use crate::types::RequestId;

@@ -1,0 +1,118 @@
+//! What the network has shown, and how much may be requested over it at once. Pure; reads no clock.
+
+use std::ops::Range;
+use std::time::Duration;
+
+/// Bounds of a piece, which otherwise is what the network gives in `PIECE_TIME`.
+pub(super) const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
+
+/// So long a piece takes. Where one ends it shares the network with the next one; a longer one holds its worker longer.
+const PIECE_TIME: Duration = Duration::from_millis(1500);
+
+/// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken
+/// as they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
+pub(super) const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
+
+/// So long such a piece takes at most: it holds a worker.
+pub(super) const STREAMING_TIME: Duration = Duration::from_secs(4);
+
+/// Bytes that a new connection sends before the first acknowledgement (RFC 6928): ten segments of 1,448. A network that
+/// carries no more in a round trip is filled by them at once.
+const INITIAL_WINDOW: u64 = 14_480;
+
+/// The piece size until the network's rate is known.
+const UNKNOWN_PIECE: u64 = 512 * 1024;
+
+/// Bounds of how far a reader waits for a running piece to get to it. The lower one keeps small jumps from costing a
+/// connection each; on a slow network a larger one would cost seconds.
+const JOIN_DISTANCE: Range<u64> = 8 * 1024..1024 * 1024;
+
+/// How far, until the network's rate is known.
+const UNKNOWN_JOIN_DISTANCE: u64 = 64 * 1024;
+
+/// Rests of bodies up to this are read for the sake of their connections.
+const SMALL_REMAINDER: u64 = 64 * 1024;
+
+/// An opening that takes this much longer is not noticed.
+const UNNOTICED: Duration = Duration::from_millis(10);
+
+/// The next piece is asked for no later than this before the last one ends.
+const MIN_LEAD: u64 = 4 * 1024;
+
+/// And no sooner.
+pub(super) const MAX_LEAD: u64 = PIECE.end;
+
+/// What the network has shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Network {
+    /// Bytes a second.
+    pub(crate) rate: Option<f64>,
+    /// From a request to its first byte.
+    pub(crate) ttfb: Option<Duration>,
+    /// The server answers one connection at a time.
+    pub(crate) single_connection: bool,
+    /// It is paid for by the byte: nothing is fetched on a guess.
+    pub(crate) is_metered: bool,
+}
+
+impl Network {
+    /// The largest piece.
+    pub(super) fn piece(self) -> u64 {
+        let piece = |rate| (rate * PIECE_TIME.as_secs_f64()) as u64;
+        self.rate.map_or(UNKNOWN_PIECE, piece).clamp(PIECE.start, PIECE.end)
+    }
+
+    /// The largest piece for a reader that drains.
+    pub(super) fn streaming_piece(self) -> u64 {
+        self.rate.map_or(0, |rate| (rate * STREAMING_TIME.as_secs_f64()) as u64).min(STREAMING_PIECE)
+    }
+
+    /// True if a new connection needs several round trips to fill the network, and a measured rate may be that of
+    /// such a beginning.
+    pub(super) fn has_slow_start(self) -> bool {
+        self.rate.is_none() || self.in_one_ttfb() > 2 * INITIAL_WINDOW
+    }
+
+    /// What arrives in the time that a new request takes to its first byte.
+    pub(super) fn in_one_ttfb(self) -> u64 {
+        let ttfb = self.ttfb.unwrap_or(Duration::from_millis(100));
+        (self.rate.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
+    }
+
+    /// True if two fetches beside an urgent one, of which a reader needs half of `look` bytes, cost less than the round trip
+    /// that one of them saves: the three share the network.
+    pub(super) fn foresees(self, look: u64) -> bool {
+        let is_fast = self.rate.is_none() || self.in_one_ttfb() >= look / 2;
+        is_fast && !self.single_connection && !self.is_metered
+    }
+
+    /// True if `bytes` requested beside the opening of a file come while that waits for its window to grow, or in no time.
+    /// Else they hold it up for longer than the round trip of a later request for them.
+    pub(crate) fn can_share_opening(self, bytes: u64) -> bool {
+        self.has_slow_start() || self.rate.is_some_and(|rate| bytes as f64 <= rate * UNNOTICED.as_secs_f64())
+    }
+
+    /// True if what is `left` of a body comes sooner than a new connection would be there.
+    pub(crate) fn drains(self, left: u64) -> bool {
+        left <= self.rate.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
+    }
+
+    /// How far from a running piece a reader had better wait for it than ask anew.
+    pub(super) fn join_distance(self) -> u64 {
+        // Asking anew costs the time to a first byte, and what the abandoned piece had under way.
+        self.rate.map_or(UNKNOWN_JOIN_DISTANCE, |_| {
+            (2 * self.in_one_ttfb()).clamp(JOIN_DISTANCE.start, JOIN_DISTANCE.end)
+        })
+    }
+
+    /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the
+    /// two share the network, and what is wanted sooner comes later.
+    pub(crate) fn pipeline_lead(self) -> u64 {
+        if self.single_connection {
+            return 0;
+        }
+        // Half as much again as a request takes when nothing is in its way, for one that is late.
+        let lead = self.in_one_ttfb() / 2 * 3;
+        self.rate.map_or(PIECE.start, |_| lead.clamp(MIN_LEAD, self.piece()))
+    }
+}
