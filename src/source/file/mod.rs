@@ -5,9 +5,11 @@
 //! storage, which wakes the reader. If the server has no ranges, a thread of the file reads the body [from start to
 //! end](sequential).
 
+mod acceptance;
 #[cfg(feature = "cache")]
 mod backing;
 mod bisection;
+mod blocking;
 #[cfg(feature = "cache")]
 mod cached;
 #[cfg(feature = "cache")]
@@ -32,6 +34,7 @@ mod shared;
 mod state;
 mod suffix;
 mod suffix_sink;
+mod windows;
 
 pub(crate) use self::http_file::HttpFile;
 pub(crate) use self::reader::FileReader;

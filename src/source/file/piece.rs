@@ -4,12 +4,12 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::acceptance::Accepted;
 use super::network;
 use super::overlap::Overlap;
 use super::plan;
 use super::sequential;
 use super::shared::Shared;
-use super::state::Accepted;
 use crate::buffer::Buffer;
 use crate::client::ResponseHead;
 use crate::config::FileConfig;

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -19,16 +18,14 @@ use crate::buffer::Buffer;
 use crate::cancel::CancelReason;
 use crate::client::{PreconnectGuard, Request};
 use crate::config::{FileConfig, ReadAhead};
-use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Lent, Waker};
+use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::media::{self, MediaInfo};
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
-use crate::source::prefetch;
-use crate::source::wait::{Begun, TimeLimit};
-use crate::source::{Pending, StreamStats, TryRead};
-use crate::storage::{Resource, TryStored};
+use crate::source::StreamStats;
+use crate::storage::Resource;
 use crate::types::{ByteRange, Priority};
 
 /// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
@@ -79,19 +76,6 @@ pub(super) struct Link {
 
 /// Names one reader of a file.
 pub(crate) type ReaderId = usize;
-
-enum Wait {
-    Ready,
-    End,
-    Failed(Error),
-}
-
-/// Why a blocked thread wakes.
-enum Woken {
-    Over(Wait),
-    /// It is to run a fetch itself.
-    ToRun,
-}
 
 impl Shared {
     pub(super) fn new(url: &str, config: FileConfig) -> Result<Self, Error> {
@@ -197,84 +181,6 @@ impl Shared {
         self.state.lock().waits.resume();
     }
 
-    /// Copies what is stored at `position`, without waiting.
-    pub(crate) fn read_stored(
-        &self,
-        reader: ReaderId,
-        position: u64,
-        buf: &mut [u8],
-    ) -> Result<usize, Error> {
-        let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error, position))?;
-        if got > 0 {
-            self.advance(reader, position, got as u64);
-        }
-        Ok(got)
-    }
-
-    /// Reads at `position`: blocks until at least one byte is there, the end, or an error.
-    pub(crate) fn read(&self, reader: ReaderId, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        Error::check_may_block("read").map_err(|error| self.locate(error, position))?;
-        let (begun, interrupted) = {
-            let state = self.state.lock();
-            (state.waits.begin(), state.waits.is_interrupted())
-        };
-        loop {
-            let got = self.read_stored(reader, position, buf)?;
-            if got > 0 {
-                return Ok(got);
-            }
-            if !interrupted && self.handoff.drive(position) {
-                continue;
-            }
-            match self.await_byte(reader, position, begun) {
-                Wait::Ready => {}
-                Wait::End => return Ok(0),
-                Wait::Failed(error) => return Err(self.locate(error, position)),
-            }
-        }
-    }
-
-    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `returned` are the
-    /// failures of the file that this reader has returned.
-    pub(crate) fn try_read(
-        &self,
-        reader: ReaderId,
-        position: u64,
-        buf: &mut [u8],
-        returned: &mut Begun,
-    ) -> Result<TryRead, Error> {
-        if buf.is_empty() {
-            return Ok(TryRead::Bytes(0));
-        }
-        let stored =
-            self.resource.try_read_at(position, buf).map_err(|error| self.locate(error, position))?;
-        if let TryStored::Bytes(got) = stored {
-            self.advance(reader, position, got as u64);
-            return Ok(TryRead::Bytes(got));
-        }
-        let pending = {
-            if stored == TryStored::OnDisk {
-                return Ok(TryRead::Pending(Pending::OnDisk));
-            }
-            let mut state = self.state.lock();
-            if state.is_past_end(position) {
-                return Ok(TryRead::End);
-            }
-            let now = state.waits.begin();
-            let begun = now.after_failures_of(std::mem::replace(returned, now));
-            if let Some(error) = state.waits.broken_off(begun, self.cancel_reason()) {
-                return Err(self.locate(error, position));
-            }
-            state.want(reader, position);
-            if state.waits.retrying().is_some() { Pending::Retrying } else { Pending::Fetching }
-        };
-        self.request_urgent();
-        Ok(TryRead::Pending(pending))
-    }
-
     /// The file's phase, without regard to its readers' last reads.
     pub(crate) fn phase(&self) -> Phase {
         let is_cancelled = self.link.get().is_some_and(|link| link.epoch.is_cancelled());
@@ -307,94 +213,9 @@ impl Shared {
         Ok(())
     }
 
-    /// Blocks until the length is known, reading on to the end if the server does not tell it.
-    pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
-        let begun = self.state.lock().waits.begin();
-        loop {
-            if let Some(len) = self.len() {
-                return Ok(len);
-            }
-            Error::check_may_block("seek").map_err(|error| self.locate(error, u64::MAX))?;
-            if let Wait::Failed(error) = self.await_byte(reader, u64::MAX, begun) {
-                return Err(self.locate(error, u64::MAX));
-            }
-        }
-    }
-
-    /// Blocks until `bytes` are stored from `position` on, or all up to the end.
-    pub(crate) fn wait_buffered(
-        &self,
-        position: u64,
-        bytes: u64,
-        timeout: Option<Duration>,
-    ) -> Result<(), Error> {
-        Error::check_may_block("waiting for bytes").map_err(|error| self.locate(error, position))?;
-        let (begun, most) = {
-            let state = self.state.lock();
-            (state.waits.begin(), state.most_buffered())
-        };
-        if most.is_some_and(|most| bytes > most) {
-            let why = format!("can't wait for {bytes} bytes: storage keeps fewer ahead of a reader");
-            return Err(self.locate(Error::new(ErrorKind::InvalidInput, why), position));
-        }
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let end = position.saturating_add(bytes);
-        let waiter = self.state.lock().want_all(&(position..end));
-        self.request_urgent();
-        let ended = self.resource.wait(deadline, |view| {
-            let state = self.state.lock();
-            if view.ranges.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
-                return Some(Ok(()));
-            }
-            state.waits.broken_off(begun, self.cancel_reason()).map(Err)
-        });
-        let mut state = self.state.lock();
-        state.readers.remove(waiter);
-        let ended = ended.unwrap_or_else(|| Err(state.waits.wait_timed_out(timeout.unwrap_or_default())));
-        drop(state);
-        ended.map_err(|error| self.locate(error, position))
-    }
-
-    pub(super) fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
-        // Not before the first bytes have shown that it is no page.
-        let known = |state: &State| (!state.first.is_empty()).then_some(Wait::Ready);
-        match self.wait_as(reader, 0, Begun::default(), known) {
-            Wait::Failed(error) => Err(self.locate(error, 0)),
-            _ => Ok(()),
-        }
-    }
-
-    fn locate(&self, error: Error, position: u64) -> Error {
+    pub(super) fn locate(&self, error: Error, position: u64) -> Error {
         let error = error.with_url(self.request.url());
         if position == u64::MAX { error } else { error.with_range(ByteRange::from_start(position)) }
-    }
-
-    /// Notes that a reader got bytes from storage, and asks for more when it is time.
-    fn advance(&self, reader: ReaderId, position: u64, bytes: u64) {
-        let mut state = self.state.lock();
-        let read_ahead = state.limits.target();
-        state.stats.bytes_read += bytes;
-        state.limits.handle_read(bytes, Instant::now());
-        let run = state.move_on(reader, position, bytes);
-        if !prefetch::is_look_due(run, bytes, plan::prefetch_limit(read_ahead)) {
-            return;
-        }
-        // A reader that continues needs it requested again before the reader gets there.
-        if state.waits.halted().is_some_and(Error::is_retryable) && !state.is_sequential() {
-            state.waits.restart();
-        }
-        let sequential = state.one_body.is_running();
-        drop(state);
-        self.request_memory();
-        let windows = self.state.lock().windows();
-        if let Some(windows) = windows {
-            self.resource.evict(&windows);
-        }
-        if sequential {
-            // The thread that reads the sequential body waits for readers to get on.
-            self.resource.notify();
-        }
-        self.replan(Priority::Low);
     }
 
     /// Requests memory for what the readers would like to have around them.
@@ -406,82 +227,6 @@ impl Shared {
         };
         share.request(wanted, priority);
         self.state.lock().set_granted(share);
-    }
-
-    fn await_byte(&self, reader: ReaderId, position: u64, begun: Begun) -> Wait {
-        self.wait_as(reader, position, begun, |state| state.is_past_end(position).then_some(Wait::End))
-    }
-
-    /// Blocks `reader` on the byte at `position`, until it is there, `or` says so, or it can't be waited for.
-    fn wait_as(
-        &self,
-        reader: ReaderId,
-        position: u64,
-        begun: Begun,
-        or: impl Fn(&State) -> Option<Wait>,
-    ) -> Wait {
-        let begun = {
-            let mut state = self.state.lock();
-            state.want(reader, position);
-            begun.after_failures_of(state.waits.begin())
-        };
-        self.request_urgent();
-        let began = Instant::now();
-        let wait = self.block(position, begun, or);
-        let mut state = self.state.lock();
-        state.readers[reader].waiting = false;
-        if !matches!(wait, Wait::End) {
-            state.waits.add_stall(began.elapsed());
-        }
-        wait
-    }
-
-    /// Makes what is waited for come: clears its way, makes it urgent, and asks for what is not on its way.
-    fn request_urgent(&self) {
-        let Some(link) = self.link.get() else { return };
-        let network = self.network();
-        let (unwanted, urgent, may_jump) = self.resource.with_ranges(|ranges| {
-            let mut state = self.state.lock();
-            (state.unwanted(ranges, network), state.promote_urgent(ranges), state.may_jump())
-        });
-        for token in unwanted {
-            token.cancel();
-        }
-        urgent.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
-        // A sequential body's thread may have to read on, or start again.
-        self.resource.notify();
-        // What is waited for may be on its way already, and where its reader jumps next is not.
-        self.replan(if may_jump { Priority::Low } else { Priority::High });
-    }
-
-    fn block(&self, position: u64, begun: Begun, or: impl Fn(&State) -> Option<Wait>) -> Wait {
-        let limit = TimeLimit::new(self.config.read_timeout, Instant::now());
-        let ended = limit.block(|limit| {
-            // While all workers are busy this thread does what one of them would do for it.
-            let resource = Arc::clone(&self.resource);
-            let lent = self.link.get().and_then(|link| link.waker.lend(move || resource.notify()));
-            let woken = self.resource.wait(limit.deadline(), |view| {
-                if view.ranges.contains(position) {
-                    return Some(Woken::Over(Wait::Ready));
-                }
-                let state = self.state.lock();
-                limit.extend(state.waits.last_progress());
-                or(&state)
-                    .or_else(|| state.waits.broken_off(begun, self.cancel_reason()).map(Wait::Failed))
-                    .or_else(|| self.handoff.has(position).then_some(Wait::Ready))
-                    .map(Woken::Over)
-                    .or_else(|| lent.as_ref().is_some_and(Lent::has_task).then_some(Woken::ToRun))
-            })?;
-            match (woken, lent) {
-                (Woken::Over(wait), _) => return Some(wait),
-                (Woken::ToRun, Some(lent)) => lent.run(limit.deadline(), || {
-                    self.state.lock().waits.broken_off(begun, self.cancel_reason()).is_some()
-                }),
-                (Woken::ToRun, None) => {}
-            }
-            None
-        });
-        ended.unwrap_or_else(|limit| Wait::Failed(self.state.lock().waits.read_timed_out(limit)))
     }
 
     pub(super) fn cancel_reason(&self) -> Option<CancelReason> {

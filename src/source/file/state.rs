@@ -12,39 +12,24 @@ use super::bisection::Hint;
 #[cfg(feature = "cache")]
 use super::cached::Cached;
 use super::limits::Limits;
-use super::mode::{Info, Mode};
+use super::mode::Mode;
 use super::network::Network;
 use super::one_body::OneBody;
 use super::plan::{self, OPENING, Plan, Snapshot};
-use super::pool::{self, Probed, Proof, ServerPool, Verdict};
+use super::pool::ServerPool;
 use super::reader_view::{self, Piece, ReaderView};
-use super::suffix::{Suffix, Tail};
+use super::suffix::Suffix;
 use crate::cancel::CancelToken;
-use crate::client::ResponseHead;
-use crate::client::representation::{self, Likeness};
 use crate::config::ReadAhead;
-use crate::downloader::{BudgetShare, Flow, Outcome};
-use crate::error::{Error, ErrorKind};
+use crate::downloader::Outcome;
+use crate::error::Error;
 use crate::media::{self, Bisected, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
-use crate::safe_url::SafeUrl;
 use crate::source::StreamStats;
 use crate::source::prefetch;
 use crate::source::wait::WaitState;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
-
-/// So often a server that has served ranges may ignore one before it is taken for one that serves none.
-const MAX_IGNORED_RANGES: u32 = 3;
-
-/// Bytes at the beginning of a file that stay stored, whatever the window around its readers: decoders come back to a
-/// file's headers after a look at its end.
-const KEPT_HEAD: u64 = OPENING;
-
-/// Bytes at the end of a file that stay stored: tags, the last page of an Ogg file, small indices.
-///
-/// Storage keeps whole blocks of 256 KiB, so head and tail take 768 KiB at most, beside the windows.
-const KEPT_TAIL: u64 = 128 * 1024;
 
 /// A piece that was asked for and has not ended.
 #[derive(Debug)]
@@ -76,7 +61,7 @@ pub(crate) struct State {
     /// How the file is read, and what is known of it.
     pub(crate) mode: Mode,
     /// Ranges that were answered with the whole, one after another.
-    ignored_ranges: u32,
+    pub(super) ignored_ranges: u32,
     /// A piece was asked for beside the opening. It is not asked for again before the head has come.
     asked_beside: bool,
     /// The request for the last bytes, beside the opening.
@@ -107,14 +92,6 @@ pub(crate) struct State {
     /// A request was sent whose answer only confirms the entry. It is sent once.
     #[cfg(feature = "cache")]
     pub(super) was_asked_to_confirm: bool,
-}
-
-/// What is done with a head that does not contradict the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Accepted {
-    Taken,
-    /// It may be of another server's copy of the file. That has to be proved first.
-    Unproved,
 }
 
 impl State {
@@ -158,16 +135,6 @@ impl State {
     pub(crate) fn set_read_ahead(&mut self, read_ahead: ReadAhead) {
         self.waits.restart();
         self.limits.configure(read_ahead);
-    }
-
-    /// What the readers would like to hold in memory.
-    pub(crate) fn wanted_memory(&self) -> u64 {
-        self.limits.wanted(self.readers.iter().map(|(_, reader)| reader), self.len())
-    }
-
-    /// Takes in how much memory the budget grants. It is asked under this lock, so that the last answer holds.
-    pub(crate) fn set_granted(&mut self, share: &BudgetShare) {
-        self.limits.set_granted(share.reduced(), self.readers.len());
     }
 
     /// Notes that `reader` wants the byte at `position` now.
@@ -321,11 +288,6 @@ impl State {
         self.readers.iter().map(|(_, reader)| *reader).collect()
     }
 
-    /// True if an answer's head proves that it is of the same file.
-    pub(crate) fn has_validator(&self) -> bool {
-        !self.mode.is_ranged() || self.mode.info().is_none_or(|info| info.has_validator)
-    }
-
     /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
     pub(crate) fn awaits_overlap(&self, start: u64, available: &RangeSet) -> bool {
         let Some(before) = start.checked_sub(1).filter(|_| !self.has_validator()) else { return false };
@@ -394,47 +356,6 @@ impl State {
         snapshot.poll_unwanted().map(|index| keys[index])
     }
 
-    /// Takes in what the first answer contains, or holds a later one against it: parts of two files are never joined.
-    /// `start` is where the first byte would be stored.
-    pub(crate) fn accept(&mut self, head: &ResponseHead, start: u64) -> Result<Accepted, Error> {
-        self.stats.requests += 1;
-        if head.total() == Some(0) {
-            return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
-        }
-        let is_ranged = self.mode.is_ranged();
-        #[cfg(feature = "cache")]
-        let is_unconfirmed = self.is_unconfirmed();
-        let Some(info) = self.mode.info_mut() else {
-            self.mode.open(head);
-            return Ok(Accepted::Taken);
-        };
-        let has_first = self.first.as_slice().len() as u64 >= pool::PROOF.min(info.len.unwrap_or(u64::MAX));
-        match info.representation.compare(head) {
-            Likeness::HtmlPage => return Err(representation::html_page(head)),
-            Likeness::Changed(what) => return Err(representation::changed(head, what)),
-            #[cfg(feature = "cache")]
-            Likeness::OtherTag(_) if is_unconfirmed => {
-                return Err(representation::changed(head, "entity tag"));
-            }
-            Likeness::OtherTag(tag) => match self.pool.judge(&tag, start, is_ranged && has_first) {
-                Verdict::Same => {}
-                Verdict::Unproved => return Ok(Accepted::Unproved),
-                Verdict::Changed => return Err(representation::changed(head, "entity tag")),
-            },
-            Likeness::Confirmed => self.pool.handle_first_tag(),
-            Likeness::Unconfirmed => info.has_validator = false,
-        }
-        // The length may have been found out without a response head that contains it.
-        if matches!((info.len, head.total()), (Some(old), Some(new)) if old != new) {
-            return Err(representation::changed(head, "length"));
-        }
-        if head.is_partial() {
-            // A whole that comes instead may be refused yet.
-            info.learn_total(head);
-        }
-        Ok(Accepted::Taken)
-    }
-
     /// Keeps the file's first bytes, and what they tell.
     pub(crate) fn add_first(&mut self, offset: u64, bytes: &[u8]) {
         let known = self.first.as_slice().len();
@@ -455,151 +376,6 @@ impl State {
             let half = range.start + (range.end - range.start) / 2;
             run.end < range.end || half < run.start
         });
-    }
-
-    /// The next probe, and what it asks for.
-    pub(crate) fn begin_probe(&mut self, available: &RangeSet) -> Option<(Proof, Range<u64>)> {
-        self.pool.poll_probe(available, self.first.as_slice().len() as u64)
-    }
-
-    /// Copies the file's first bytes, as many as there are. Returns how many.
-    pub(crate) fn copy_first(&self, buf: &mut [u8]) -> usize {
-        let first = self.first.as_slice();
-        let len = first.len().min(buf.len());
-        buf[..len].copy_from_slice(&first[..len]);
-        len
-    }
-
-    /// What the head of a probe's answer shows; of one with the suspect's tag the bytes have to be compared.
-    pub(crate) fn read_probe(&mut self, head: &ResponseHead, proof: Proof) -> Probed {
-        self.stats.requests += 1;
-        let Some(info) = self.mode.info() else { return Probed::Nothing };
-        match info.representation.compare(head) {
-            Likeness::Confirmed => Probed::EarlierTag,
-            Likeness::OtherTag(tag) if self.pool.is_cleared(&tag) => Probed::EarlierTag,
-            Likeness::OtherTag(tag) if self.pool.is_suspect(&tag) && head.is_partial() => {
-                Probed::Suspects(proof, false)
-            }
-            _ => Probed::Nothing,
-        }
-    }
-
-    /// Notes that a head brought the part that was asked for, or the whole. A server that has served ranges may fail to
-    /// once or twice: one among many behind one name, perhaps.
-    pub(crate) fn accept_part(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
-        if head.is_partial() {
-            self.ignored_ranges = 0;
-            // What refused another one had another reason.
-            if head.start() > 0 {
-                self.mode.leave_whole();
-            }
-            if let (Some(info), Some(len)) = (self.mode.info_mut(), head.body_len()) {
-                info.promised = info.promised.max(head.start().saturating_add(len));
-            }
-            return Ok(Flow::Stream);
-        }
-        let has_served_ranges = self.mode.is_ranged();
-        let tells_nothing = head.total().is_none() && head.validator().is_none();
-        if has_served_ranges && tells_nothing {
-            let why =
-                "the file changed while it was read: the whole came, with nothing that tells it is the same";
-            return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
-        }
-        // The opening itself says how the file is to be read, whatever came beside it.
-        let is_opening = self.first.is_empty();
-        let is_asked_for = self.mode.tries_whole();
-        if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
-            self.ignored_ranges += 1;
-            let why = "the whole came instead of a range, from a server that had served ranges";
-            return Err(Error::new(ErrorKind::RangeIgnored, why).with_url(head.url()));
-        }
-        // One body with all of it: a thread of the file reads it at the readers' pace.
-        self.mode.make_sequential();
-        Ok(Flow::Detach)
-    }
-
-    /// Notes that the answer from `url` was taken: what is fetched from now on is asked for there.
-    pub(crate) fn adopt_target(&mut self, url: &SafeUrl) {
-        if let Some(info) = self.mode.info_mut() {
-            info.target = Some(url.clone());
-        }
-    }
-
-    /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the
-    /// original URL, which may lead elsewhere by now.
-    pub(crate) fn leave_target(&mut self, target: Option<&SafeUrl>) {
-        if let Some(info) = self.mode.info_mut().filter(|info| info.target.as_ref() == target) {
-            info.target = None;
-        }
-    }
-
-    pub(crate) fn target(&self) -> Option<&SafeUrl> {
-        self.mode.info()?.target.as_ref()
-    }
-
-    /// Notes what the request for `range` failed of. True if the whole is to be asked for instead: some servers refuse
-    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve who asks for none. If the whole
-    /// is refused too, its status is the file's failure.
-    pub(crate) fn note_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
-        if *range == (0..u64::MAX) {
-            if !error.is_retryable() {
-                self.mode.leave_whole();
-            }
-            return false;
-        }
-        // Where the length is not known, a piece may have been asked for behind the end.
-        let may_be_end =
-            error.kind() == ErrorKind::Status(416) && self.mode.info().is_some_and(|info| info.len.is_none());
-        let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
-        if is_refused {
-            self.mode.try_whole();
-            // An opening in the background goes on, though nobody waits.
-            if self.mode.is_opening() && self.open_call == OpenCall::Over {
-                self.open_call = OpenCall::Background;
-            }
-        }
-        is_refused
-    }
-
-    /// What storage has to keep; `None` is all.
-    pub(crate) fn windows(&self) -> Option<Vec<Range<u64>>> {
-        self.windows_of(plan::prefetch_limit(self.limits.kept()))
-    }
-
-    /// What storage has to keep of what was granted, and no more.
-    pub(crate) fn granted_windows(&self) -> Option<Vec<Range<u64>>> {
-        self.windows_of(prefetch::full_target(self.limits.kept()))
-    }
-
-    fn windows_of(&self, ahead: u64) -> Option<Vec<Range<u64>>> {
-        let behind = self.limits.behind()?;
-        // Bytes ahead of the reader of a sequential body would come back only with all bytes before them.
-        let ahead = if self.is_sequential() {
-            ahead.max(plan::prefetch_limit(self.limits.configured()))
-        } else {
-            ahead
-        };
-        let len = self.len().unwrap_or(u64::MAX);
-        let kept = [0..KEPT_HEAD, len.saturating_sub(KEPT_TAIL)..len];
-        let window = |reader: &ReaderView| {
-            let ahead = reader.position.saturating_add(ahead);
-            reader.position.saturating_sub(behind)..ahead.max(reader.until)
-        };
-        let windows = self.readers.iter().map(|(_, reader)| window(reader)).chain(kept);
-        let candidates = self.readers.iter().flat_map(|(_, reader)| reader.bisection.candidates());
-        Some(windows.chain(self.upcoming.iter().cloned()).chain(candidates).collect())
-    }
-
-    /// How many bytes can be stored from a reader's position on; `None` is any number.
-    pub(crate) fn most_buffered(&self) -> Option<u64> {
-        self.limits.behind().map(|_| plan::prefetch_limit(self.limits.configured()))
-    }
-
-    /// True if some reader may want some of these bytes.
-    pub(crate) fn is_wanted(&self, bytes: &Range<u64>) -> bool {
-        self.windows().is_none_or(|windows| {
-            windows.iter().any(|window| bytes.start < window.end && window.start < bytes.end)
-        })
     }
 
     /// True if somebody is blocked on a byte that this piece is to bring.
@@ -698,27 +474,6 @@ impl State {
         self.readers.iter().any(|(_, reader)| within(reader)).then_some(FlowControl::Go)
     }
 
-    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored
-    /// bytes do.
-    pub(crate) fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
-        let is_behind_end =
-            error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
-        // Short of what a response has promised a 416 is no end: that body broke off, and the server contradicts itself.
-        let may_end = |info: &&mut Info| info.len.is_none() && piece.next >= info.promised;
-        let Some(info) = self.mode.info_mut().filter(|info| is_behind_end && may_end(info)) else {
-            return false;
-        };
-        info.len = Some(piece.next);
-        true
-    }
-
-    /// Notes that an answer ended where the stored bytes do: of a file of unknown length, that is its end.
-    pub(crate) fn note_nothing_more(&mut self, piece: &Piece) {
-        if let Some(info) = self.mode.info_mut() {
-            info.len.get_or_insert(piece.next);
-        }
-    }
-
     /// Returns the error if fetching ends with it, and no read returns it.
     pub(crate) fn note_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
         match outcome {
@@ -770,23 +525,6 @@ impl State {
         }
         is_wanted
     }
-
-    /// The tail that has arrived, once the opening has shown what the file is. It is dropped if it is of another version
-    /// of the file: what the opening says counts.
-    pub(crate) fn poll_tail(&mut self) -> Option<(u64, Vec<u8>)> {
-        if self.first.is_empty() {
-            return None;
-        }
-        let Tail { head, bytes } = self.suffix.take_held()?;
-        let is_ranged = self.mode.is_ranged();
-        let info = self.mode.info_mut().filter(|info| is_ranged && info.is_of_same(&head, &self.pool));
-        let Some(info) = info else {
-            self.suffix.stored();
-            return None;
-        };
-        info.learn_total(&head);
-        Some((head.start(), bytes))
-    }
 }
 
 /// What the reader of a sequential body does next.
@@ -803,6 +541,7 @@ pub(crate) enum FlowControl {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ErrorKind;
 
     #[test]
     fn a_window_holds_what_is_waited_for() {

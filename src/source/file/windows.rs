@@ -1,0 +1,71 @@
+//! Which bytes of a file storage keeps: around its readers, at both ends, and what is foreseen to be read.
+
+use std::ops::Range;
+
+use super::plan::{self, OPENING};
+use super::reader_view::ReaderView;
+use super::state::State;
+use crate::downloader::BudgetShare;
+use crate::source::prefetch;
+
+/// Bytes at the beginning of a file that stay stored, whatever the window around its readers: decoders come back to a
+/// file's headers after a look at its end.
+const KEPT_HEAD: u64 = OPENING;
+
+/// Bytes at the end of a file that stay stored: tags, the last page of an Ogg file, small indices.
+///
+/// Storage keeps whole blocks of 256 KiB, so head and tail take 768 KiB at most, beside the windows.
+const KEPT_TAIL: u64 = 128 * 1024;
+
+impl State {
+    /// What the readers would like to hold in memory.
+    pub(crate) fn wanted_memory(&self) -> u64 {
+        self.limits.wanted(self.readers.iter().map(|(_, reader)| reader), self.len())
+    }
+
+    /// Takes in how much memory the budget grants. It is asked under this lock, so that the last answer holds.
+    pub(crate) fn set_granted(&mut self, share: &BudgetShare) {
+        self.limits.set_granted(share.reduced(), self.readers.len());
+    }
+
+    /// What storage has to keep; `None` is all.
+    pub(crate) fn windows(&self) -> Option<Vec<Range<u64>>> {
+        self.windows_of(plan::prefetch_limit(self.limits.kept()))
+    }
+
+    /// What storage has to keep of what was granted, and no more.
+    pub(crate) fn granted_windows(&self) -> Option<Vec<Range<u64>>> {
+        self.windows_of(prefetch::full_target(self.limits.kept()))
+    }
+
+    fn windows_of(&self, ahead: u64) -> Option<Vec<Range<u64>>> {
+        let behind = self.limits.behind()?;
+        // Bytes ahead of the reader of a sequential body would come back only with all bytes before them.
+        let ahead = if self.is_sequential() {
+            ahead.max(plan::prefetch_limit(self.limits.configured()))
+        } else {
+            ahead
+        };
+        let len = self.len().unwrap_or(u64::MAX);
+        let kept = [0..KEPT_HEAD, len.saturating_sub(KEPT_TAIL)..len];
+        let window = |reader: &ReaderView| {
+            let ahead = reader.position.saturating_add(ahead);
+            reader.position.saturating_sub(behind)..ahead.max(reader.until)
+        };
+        let windows = self.readers.iter().map(|(_, reader)| window(reader)).chain(kept);
+        let candidates = self.readers.iter().flat_map(|(_, reader)| reader.bisection.candidates());
+        Some(windows.chain(self.upcoming.iter().cloned()).chain(candidates).collect())
+    }
+
+    /// How many bytes can be stored from a reader's position on; `None` is any number.
+    pub(crate) fn most_buffered(&self) -> Option<u64> {
+        self.limits.behind().map(|_| plan::prefetch_limit(self.limits.configured()))
+    }
+
+    /// True if some reader may want some of these bytes.
+    pub(crate) fn is_wanted(&self, bytes: &Range<u64>) -> bool {
+        self.windows().is_none_or(|windows| {
+            windows.iter().any(|window| bytes.start < window.end && window.start < bytes.end)
+        })
+    }
+}
