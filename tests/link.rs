@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
-use support::link::{Bottleneck, INITIAL_WINDOW, Link, LinkConfig, SlowStart, transfer_time};
+use support::link::{Bottleneck, INITIAL_WINDOW, Link, LinkConfig, SEGMENT, SlowStart, transfer_time};
 use support::{Content, Origin};
 
 const RTT: Duration = Duration::from_millis(40);
@@ -42,7 +42,7 @@ fn a_long_transfer_takes_its_slow_start_and_its_bytes_at_the_rate() {
 }
 
 #[test]
-fn a_full_queue_ends_the_growth() {
+fn a_full_queue_ends_slow_start() {
     let config = LinkConfig::with_rate(RTT, 10.0);
     let mut bottleneck = Bottleneck::new(config);
     assert_eq!(bottleneck.room_at(INITIAL_WINDOW), Duration::ZERO);
@@ -55,8 +55,11 @@ fn a_full_queue_ends_the_growth() {
     let mut window = SlowStart::new(RTT);
     window.handle_sent(INITIAL_WINDOW, Duration::ZERO);
     window.handle_full_queue();
-    window.handle_acknowledged(INITIAL_WINDOW);
-    assert_eq!(window.room(RTT), INITIAL_WINDOW);
+    // From then on it grows by a segment for each window.
+    window.handle_acknowledged(INITIAL_WINDOW / 2);
+    assert_eq!(window.room(RTT), INITIAL_WINDOW / 2);
+    window.handle_acknowledged(INITIAL_WINDOW / 2);
+    assert_eq!(window.room(RTT), INITIAL_WINDOW + SEGMENT);
 }
 
 #[test]

@@ -13,8 +13,15 @@ const PIECE_TIME: Duration = Duration::from_millis(1500);
 /// as they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
 pub(super) const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 
-/// So long such a piece takes at most: it holds a worker.
-pub(super) const STREAMING_TIME: Duration = Duration::from_secs(4);
+/// So long such a piece takes at most, near the server: it holds a worker.
+const STREAMING_TIME: Duration = Duration::from_secs(4);
+
+/// Far from the server it may take so many round trips. Where a piece ends, the next one begins with a small window: up to six
+/// of them are lost before it fills the network and its queue. This keeps that to a twentieth.
+const STREAMING_TRIPS: u32 = 120;
+
+/// And no longer than this.
+const MAX_STREAMING_TIME: Duration = Duration::from_secs(12);
 
 /// Bytes that a new connection sends before the first acknowledgement (RFC 6928): ten segments of 1,448. A network that
 /// carries no more in a round trip is filled by them at once.
@@ -64,7 +71,17 @@ impl Network {
 
     /// The largest piece for a reader that drains.
     pub(super) fn streaming_piece(self) -> u64 {
-        self.rate.map_or(0, |rate| (rate * STREAMING_TIME.as_secs_f64()) as u64).min(STREAMING_PIECE)
+        self.rate.map_or(0, |rate| (rate * self.streaming_time().as_secs_f64()) as u64).min(STREAMING_PIECE)
+    }
+
+    fn streaming_time(self) -> Duration {
+        (self.ttfb.unwrap_or_default() * STREAMING_TRIPS).clamp(STREAMING_TIME, MAX_STREAMING_TIME)
+    }
+
+    /// True if a piece that has lasted for so long is to be cut, if it [may be](may_be_too_long): the network was faster when it
+    /// was asked for, or others have come to share it, and it holds a worker.
+    pub(super) fn is_too_long(self, lasted: Duration) -> bool {
+        lasted >= 2 * self.streaming_time()
     }
 
     /// True if a new connection needs several round trips to fill the network, and a measured rate may be that of
@@ -114,5 +131,36 @@ impl Network {
         // Half as much again as a request takes when nothing is in its way, for one that is late.
         let lead = self.in_one_ttfb() / 2 * 3;
         self.rate.map_or(PIECE.start, |_| lead.clamp(MIN_LEAD, self.piece()))
+    }
+}
+
+/// True if a piece that has lasted for so long, and has so much left, may be too long on some network.
+pub(super) fn may_be_too_long(left: u64, lasted: Duration) -> bool {
+    left > PIECE.end && lasted >= 2 * STREAMING_TIME
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn network(ttfb_ms: u64) -> Network {
+        Network { rate: Some(1e6), ttfb: Some(Duration::from_millis(ttfb_ms)), ..Network::default() }
+    }
+
+    #[test]
+    fn a_piece_that_lasts_is_cut_if_it_is_long() {
+        let long = 2 * STREAMING_TIME;
+        assert!(may_be_too_long(PIECE.end + 1, long) && !may_be_too_long(PIECE.end, long));
+        assert!(!may_be_too_long(64 * MIB, long / 2));
+        assert!(network(30).is_too_long(long));
+    }
+
+    #[test]
+    fn far_from_the_server_a_streaming_piece_lasts_longer() {
+        let sizes = [10, 30, 80, 10_000].map(|ttfb| network(ttfb).streaming_piece());
+        assert_eq!(sizes, [4_000_000, 4_000_000, 9_600_000, 12_000_000]);
+        assert!(!network(100).is_too_long(2 * STREAMING_TIME));
     }
 }

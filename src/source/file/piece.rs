@@ -2,12 +2,11 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::acceptance::Accepted;
 use super::network;
 use super::overlap::Overlap;
-use super::plan;
 use super::sequential;
 use super::shared::Shared;
 use crate::buffer::Buffer;
@@ -108,7 +107,7 @@ impl PieceSink {
         let is_too_far = state.is_too_far(&piece);
         drop(state);
         let left = piece.end.saturating_sub(piece.next);
-        if self.opened.is_some_and(|opened| plan::is_too_long(left, opened.elapsed())) {
+        if self.opened.is_some_and(|opened| self.is_too_long(left, opened.elapsed())) {
             return self.cut();
         }
         if !is_too_far && (self.led || left > network::MAX_LEAD) {
@@ -122,6 +121,12 @@ impl PieceSink {
             self.led = true;
             self.shared.replan(Priority::Low);
         }
+    }
+
+    /// True if it holds its worker for too long.
+    fn is_too_long(&self, left: u64, lasted: Duration) -> bool {
+        // The network is asked late, since this is called for each chunk.
+        network::may_be_too_long(left, lasted) && self.shared.network().is_too_long(lasted)
     }
 
     fn cut(&self) {

@@ -11,9 +11,8 @@
 //! streaming reader gets larger pieces, which are cut if they turn out to be too large.
 
 use std::ops::Range;
-use std::time::Duration;
 
-use super::network::{Network, PIECE, STREAMING_PIECE, STREAMING_TIME};
+use super::network::{Network, PIECE, STREAMING_PIECE};
 use super::reader_view::{Piece, ReaderView, brings, covered_to};
 use crate::config::ReadAhead;
 use crate::source::prefetch;
@@ -261,12 +260,6 @@ pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     readers.iter().find_map(far)
 }
 
-/// True if a piece that has lasted for so long, and has so much left, is to be cut: the network was faster when it was
-/// asked for, or others have come to share it, and it holds a worker.
-pub(crate) fn is_too_long(left: u64, lasted: Duration) -> bool {
-    left > PIECE.end && lasted >= 2 * STREAMING_TIME
-}
-
 /// True if `piece` has come as far ahead of every reader as may be asked for. It is to be cut, unless it
 /// [drains](Network::drains): its reader has stopped to drain, or has gone back.
 pub(crate) fn is_too_far<'a>(
@@ -290,6 +283,8 @@ pub(crate) fn is_upcoming(piece: &Piece, upcoming: &[Range<u64>]) -> bool {
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "lists of stored ranges, some of one")]
 mod tests {
+    use std::time::Duration;
+
     use super::super::bisection::Hint;
     use super::*;
 
@@ -507,8 +502,8 @@ mod tests {
             (size(prefetch::STREAMING_AHEAD, 2 * MIB), size(prefetch::STREAMING_AHEAD, 3 * MIB)),
             (2 * MIB, 3 * MIB)
         );
-        // Four seconds of this network.
-        assert_eq!(size(prefetch::STREAMING_AHEAD, 30 * MIB), 4_000_000);
+        // 120 round trips of this network.
+        assert_eq!(size(prefetch::STREAMING_AHEAD, 30 * MIB), 4_800_000);
         assert_eq!(size(prefetch::STREAMING_AHEAD + 1, 30 * MIB), 1_500_000);
     }
 
@@ -527,13 +522,6 @@ mod tests {
         // Who is past it has no say; where all are, it ends by itself.
         assert!(is_too_far(long(17 * MIB), &[playing(MIB, MIB), playing(90 * MIB, MIB)]));
         assert!(!is_too_far(long(17 * MIB), &[playing(90 * MIB, MIB)]));
-    }
-
-    #[test]
-    fn a_piece_that_lasts_is_cut_if_it_is_long() {
-        let long = 2 * STREAMING_TIME;
-        assert!(is_too_long(PIECE.end + 1, long) && !is_too_long(PIECE.end, long));
-        assert!(!is_too_long(64 * MIB, long / 2));
     }
 
     #[test]
