@@ -296,7 +296,7 @@ pub struct DownloaderConfig {
     /// Options of HTTP requests and connections.
     pub client: ClientConfig,
     /// Number of worker threads, which is the maximum number of fetches that run at once, apart from those of blocked reads:
-    /// while all workers are busy, a read that blocks runs its fetch on its own thread. At most 1024. Default: 6.
+    /// while all workers are busy, a read or a wait for bytes that blocks runs its fetch on its own thread. At most 1024. Default: 6.
     pub max_concurrent: usize,
     /// Number of workers that run urgent fetches only. Must be less than `max_concurrent`; with one worker it counts as
     /// 0. Default: 1.

@@ -84,6 +84,24 @@ fn readers_do_not_wait_for_a_worker() {
 }
 
 #[test]
+fn a_wait_for_bytes_runs_its_fetch() {
+    let busy = busy();
+    let stream = busy.open_later("/file", FileConfig::default());
+    stream.handle().wait_range(0..LEN, Some(Duration::from_secs(30))).unwrap();
+    assert_eq!(busy.downloader.stats().busy_workers, 1);
+    busy.end();
+}
+
+#[test]
+fn the_time_limit_of_a_wait_for_bytes_holds_for_what_it_runs_itself() {
+    let busy = busy();
+    let stream = busy.open_later("/held", FileConfig::default());
+    let error = stream.handle().wait_range(0..LEN, Some(Duration::from_millis(100))).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    busy.end();
+}
+
+#[test]
 fn a_body_handed_back_by_its_reader_keeps_its_connection() {
     let busy = busy();
     let mut stream = busy.downloader.open(&busy.origin.url("/trickle")).unwrap();

@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::source::prefetch;
 use crate::source::wait::{Begun, TimeLimit};
 use crate::source::{Pending, TryRead};
-use crate::storage::TryStored;
+use crate::storage::{RangeSet, TryStored};
 use crate::types::Priority;
 
 enum Wait {
@@ -25,8 +25,8 @@ enum Wait {
 }
 
 /// Why a blocked thread wakes.
-enum Woken {
-    Over(Wait),
+enum Woken<T> {
+    Over(T),
     /// It is to run a fetch itself.
     ToRun,
 }
@@ -144,13 +144,18 @@ impl Shared {
         let end = position.saturating_add(bytes);
         let waiter = self.state.lock().want_all(&(position..end));
         self.request_urgent();
-        let ended = self.resource.wait(deadline, |view| {
-            let state = self.state.lock();
-            if view.ranges.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
-                return Some(Ok(()));
+        let ended = loop {
+            let ended = self.wait_or_run(deadline, begun, |stored| {
+                let state = self.state.lock();
+                if stored.run_from(position) >= end.min(state.len().unwrap_or(u64::MAX)) {
+                    return Some(Ok(()));
+                }
+                state.waits.broken_off(begun, self.cancel_reason()).map(Err)
+            });
+            if ended.is_some() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                break ended;
             }
-            state.waits.broken_off(begun, self.cancel_reason()).map(Err)
-        });
+        };
         let mut state = self.state.lock();
         state.readers.remove(waiter);
         let ended = ended.unwrap_or_else(|| Err(state.waits.wait_timed_out(timeout.unwrap_or_default())));
@@ -244,30 +249,41 @@ impl Shared {
     fn block(&self, position: u64, begun: Begun, or: impl Fn(&State) -> Option<Wait>) -> Wait {
         let limit = TimeLimit::new(self.config.read_timeout, Instant::now());
         let ended = limit.block(|limit| {
-            // While all workers are busy this thread does what one of them would do for it.
-            let resource = Arc::clone(&self.resource);
-            let lent = self.link.get().and_then(|link| link.waker.lend(move || resource.notify()));
-            let woken = self.resource.wait(limit.deadline(), |view| {
-                if view.ranges.contains(position) {
-                    return Some(Woken::Over(Wait::Ready));
+            let deadline = limit.deadline();
+            self.wait_or_run(deadline, begun, |stored| {
+                if stored.contains(position) {
+                    return Some(Wait::Ready);
                 }
                 let state = self.state.lock();
                 limit.extend(state.waits.last_progress());
                 or(&state)
                     .or_else(|| state.waits.broken_off(begun, self.cancel_reason()).map(Wait::Failed))
                     .or_else(|| self.handoff.has(position).then_some(Wait::Ready))
-                    .map(Woken::Over)
-                    .or_else(|| lent.as_ref().is_some_and(Lent::has_task).then_some(Woken::ToRun))
-            })?;
-            match (woken, lent) {
-                (Woken::Over(wait), _) => return Some(wait),
-                (Woken::ToRun, Some(lent)) => lent.run(limit.deadline(), || {
-                    self.state.lock().waits.broken_off(begun, self.cancel_reason()).is_some()
-                }),
-                (Woken::ToRun, None) => {}
-            }
-            None
+            })
         });
         ended.unwrap_or_else(|limit| Wait::Failed(self.state.lock().waits.read_timed_out(limit)))
+    }
+
+    /// Waits until `ended` answers. While all workers are busy this thread does what one of them would do for it: then there
+    /// is no answer yet, and none if `deadline` has passed.
+    fn wait_or_run<T>(
+        &self,
+        deadline: Option<Instant>,
+        begun: Begun,
+        mut ended: impl FnMut(&RangeSet) -> Option<T>,
+    ) -> Option<T> {
+        let resource = Arc::clone(&self.resource);
+        let lent = self.link.get().and_then(|link| link.waker.lend(move || resource.notify()));
+        let woken = self.resource.wait(deadline, |view| {
+            let has_task = || lent.as_ref().is_some_and(Lent::has_task).then_some(Woken::ToRun);
+            ended(view.ranges).map(Woken::Over).or_else(has_task)
+        })?;
+        match (woken, lent) {
+            (Woken::Over(answer), _) => return Some(answer),
+            (Woken::ToRun, Some(lent)) => lent
+                .run(deadline, || self.state.lock().waits.broken_off(begun, self.cancel_reason()).is_some()),
+            (Woken::ToRun, None) => {}
+        }
+        None
     }
 }
