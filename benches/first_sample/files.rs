@@ -114,7 +114,8 @@ impl Audio {
             Self::Mp3Constant => vec!["-c:a", "libmp3lame", "-b:a", rate],
             Self::Mp3Variable => vec!["-c:a", "libmp3lame", "-q:a", "0"],
             Self::Flac => vec!["-c:a", "flac"],
-            Self::Vorbis => vec!["-c:a", "libvorbis", "-b:a", rate],
+            // By quality: libvorbis refuses such a rate for one channel at 22.05 kHz.
+            Self::Vorbis => vec!["-c:a", "libvorbis", "-q:a", "6"],
             Self::Aac => vec!["-c:a", "aac", "-b:a", rate],
         }
     }
