@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Media playlists that are considered, at most. Each variant has one for each rendition of its group, so a hostile list could
 /// make millions.
-const MOST_MIRRORS: usize = 4096;
+pub(super) const MOST_MIRRORS: usize = 4096;
 
 /// One version of the audio, with its own media playlist.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use super::State;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
 use crate::source::hls::event::HlsEvent;
-use crate::source::hls::levels::{LevelInfo, Mirror, RenditionInfo};
+use crate::source::hls::levels::{LevelInfo, MOST_MIRRORS, Mirror, RenditionInfo};
 use crate::source::hls::section::Discontinuity;
 use crate::source::hls::steering::Manifest;
 
@@ -149,7 +149,9 @@ impl State {
             if is_known {
                 continue;
             }
-            let of_base = mirrors.iter().filter(|mirror| mirror.pathway == clone.base);
+            // Each manifest may name new pathways, for ever.
+            let room = MOST_MIRRORS.saturating_sub(mirrors.len());
+            let of_base = mirrors.iter().filter(|mirror| mirror.pathway == clone.base).take(room);
             let cloned: Vec<Mirror> = of_base
                 .filter_map(|mirror| {
                     let url = clone.apply(&mirror.url, &mirror.stable)?;

@@ -6,7 +6,9 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::media::AudioCodec;
 use crate::source::hls::demux::{Format, Frame, Output};
+use crate::source::hls::levels::MOST_MIRRORS;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
+use crate::source::hls::steering::Manifest;
 
 const SEGMENTS: u64 = 12;
 const FRAMES: u64 = 4;
@@ -159,4 +161,26 @@ proptest! {
             prop_assert_eq!(player.played.len() as u64, SEGMENTS * FRAMES, "nothing is skipped because of the network");
         }
     }
+}
+
+#[test]
+fn manifests_that_name_new_pathways_for_ever_fill_no_memory() {
+    let url = Url::parse("http://host/l").unwrap();
+    let timeline = Timeline::new(list(), url.clone(), Duration::ZERO);
+    let steering = Steering::new(url.clone(), ".".into(), Instant::now());
+    let first = (0, timeline);
+    let ladder = Ladder::single(url.clone());
+    let mut state = State::new(HlsConfig::default(), ladder, Some(steering), first, Estimator::default());
+    for round in 0..1000 {
+        let clone = |index: u32| {
+            format!(
+                r#"{{"BASE-ID":".","ID":"{round}-{index}","URI-REPLACEMENT":{{"HOST":"h{index}.example"}}}}"#
+            )
+        };
+        let clones: Vec<String> = (0..32).map(clone).collect();
+        let text = format!(r#"{{"VERSION":1,"PATHWAY-CLONES":[{}]}}"#, clones.join(","));
+        state.handle_steering(Manifest::parse(text.as_bytes()), &url, Instant::now());
+    }
+    assert_eq!(state.ladder.mirrors.len(), MOST_MIRRORS);
+    assert_eq!(state.timelines.len(), MOST_MIRRORS);
 }
