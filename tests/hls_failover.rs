@@ -133,6 +133,27 @@ fn a_server_in_trouble_is_waited_for_and_no_sample_is_lost() {
 }
 
 #[test]
+fn a_segment_is_skipped_only_if_no_mirror_has_it_however_lately_these_failed() {
+    // Each segment is bad on one of two servers, in turn.
+    let serve = |bad: u64, other: Option<String>| {
+        let own = site(8);
+        Origin::start(move |asked| match (asked.path.as_str(), &other) {
+            ("/master.m3u8", Some(other)) => text(&format!(
+                "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=9\nts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=9\n{other}\n"
+            )),
+            (path, _) if (0..8).any(|index| index % 2 == bad && path == format!("/{index}.ts")) => {
+                text("<html>sorry</html>")
+            }
+            _ => own.answer(asked),
+        })
+    };
+    let second = serve(1, None);
+    let origin = serve(0, Some(second.url("/ts.m3u8")));
+    let mut hls = open(&origin, "/master.m3u8", |_| ());
+    assert_eq!(play(&mut hls), everything(8));
+}
+
+#[test]
 fn a_segment_that_is_missing_for_good_costs_one_reload() {
     let mut own = site(6);
     own.0.remove("/2.ts");

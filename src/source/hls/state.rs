@@ -88,6 +88,8 @@ pub(super) struct State {
     /// Presentation time of the reader, while no section says it.
     reader_time: Duration,
     skipped: u32,
+    /// Where the last segment that failed starts, and the mirrors that do not have it.
+    tried: Option<(Duration, Vec<usize>)>,
     /// Fetching has stopped with this error, until a call returns it.
     error: Option<Error>,
     /// Fetching waits, because no server can be reached.
@@ -190,6 +192,7 @@ impl State {
             target: start,
             reader_time: start,
             skipped: 0,
+            tried: None,
             error: None,
             outage: None,
             outages: 0,

@@ -28,6 +28,9 @@ const PATHWAY_EXCLUSION: Duration = Duration::from_secs(120);
 /// Segments that are skipped one after the other, before the error is returned to the reader.
 const MOST_SKIPPED: u32 = 3;
 
+/// Mirrors that are tried for one segment, at most. Each costs a request, while a reader waits.
+const MOST_TRIED: usize = 8;
+
 /// How often a playlist is loaded again because of one segment: a URL may expire again before it is used.
 const MOST_RELOADS: u32 = 3;
 
@@ -192,14 +195,42 @@ impl State {
         true
     }
 
-    /// Continues at a segment that can't be had with another mirror. False if there is none.
+    /// Continues at a segment that can't be had with another mirror. False if all were tried for it.
     fn move_on(&mut self, slot: u64, now: Instant) -> bool {
         let Some(slot) = self.slot(slot) else { return true };
         let (start, mirror) = (slot.start, slot.mirror);
         let level = self.ladder.mirrors[mirror].level;
-        let Some(other) = self.pick(level, now, |_| true) else { return false };
+        self.note_tried(start, mirror);
+        let other = self.pick(level, now, |_| true).or_else(|| self.untried(level));
+        let Some(other) = other else { return false };
+        // What it was excluded for was another segment, or is over.
+        self.ladder.mirrors[other].excluded_until = None;
         self.restart_at(start, other);
         true
+    }
+
+    /// Notes that the segment at `start` can't be had from this mirror.
+    fn note_tried(&mut self, start: Duration, mirror: usize) {
+        // Levels need not have the same borders.
+        let near = self.target_duration() / 2;
+        match &mut self.tried {
+            Some((at, tried)) if at.abs_diff(start) <= near => tried.push(mirror),
+            tried => *tried = Some((start, vec![mirror])),
+        }
+    }
+
+    /// An excluded mirror that was not tried for the segment yet: better than a gap.
+    fn untried(&self, level: usize) -> Option<usize> {
+        let tried = self.tried.as_ref().map_or(&[][..], |(_, tried)| tried);
+        if tried.len() >= MOST_TRIED {
+            return None;
+        }
+        let mut mirrors = self.ladder.mirrors.iter().enumerate().collect::<Vec<_>>();
+        mirrors.retain(|(index, mirror)| mirror.rendition == self.rendition && !tried.contains(index));
+        let oldest = mirrors
+            .into_iter()
+            .min_by_key(|(_, mirror)| (mirror.level.abs_diff(level), mirror.excluded_until));
+        oldest.map(|(index, _)| index)
     }
 
     fn skip(&mut self, slot: u64, error: Error) {

@@ -53,13 +53,15 @@ impl State {
         best.map(|(index, _)| index)
     }
 
-    /// A mirror where none is usable: the one in use, because excluding it has not helped.
+    /// A mirror where none is usable: of those nearest to the level in use, the one that failed longest ago.
     pub(super) fn last_resort(&self) -> usize {
-        let is_wanted = |mirror: &Mirror| mirror.rendition == self.rendition;
-        if is_wanted(&self.ladder.mirrors[self.mirror]) {
-            return self.mirror;
-        }
-        self.ladder.mirrors.iter().position(is_wanted).unwrap_or(self.mirror)
+        let level = self.level();
+        let mirrors = self.ladder.mirrors.iter().enumerate();
+        let wanted = mirrors.filter(|(_, mirror)| mirror.rendition == self.rendition);
+        let oldest = wanted.min_by_key(|(index, mirror)| {
+            (mirror.level.abs_diff(level), mirror.excluded_until, *index != self.mirror)
+        });
+        oldest.map_or(self.mirror, |(index, _)| index)
     }
 
     /// Drops the slots from `start` on, and continues there with another mirror.
