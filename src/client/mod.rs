@@ -37,6 +37,7 @@ mod silence;
 mod silence_watch;
 mod stats;
 mod tls;
+mod uri_policy;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,6 +64,7 @@ pub use head::{ResponseHead, Validator};
 pub(crate) use request::Request;
 pub(crate) use rest::Rest;
 pub(crate) use stats::ClientStats;
+pub(crate) use uri_policy::UriPolicy;
 
 /// Sends requests over a pool of kept-alive connections. Cheap to clone.
 #[derive(Clone, Debug)]

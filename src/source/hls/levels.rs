@@ -10,7 +10,7 @@ use std::time::Instant;
 use url::Url;
 
 use super::playlist::{MultivariantPlaylist, Rendition, Uri, Variant};
-use super::policy::UriPolicy;
+use crate::client::UriPolicy;
 use crate::error::{Error, ErrorKind};
 
 /// Media playlists that are considered, at most. Each variant has one for each rendition of its group, so a hostile list could
@@ -183,7 +183,7 @@ impl<'a> Builder<'a> {
                 continue;
             }
             let Some((uri, rendition)) = self.playlist_of(variant, index, is_first) else { continue };
-            let url = match self.policy.resolve(self.base, uri) {
+            let url = match self.policy.resolve(self.base, uri.expose()) {
                 Ok(url) => url,
                 Err(error) => {
                     self.refused = error;

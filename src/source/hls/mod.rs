@@ -26,7 +26,6 @@ mod live;
 mod open;
 mod pipeline;
 pub(crate) mod playlist;
-mod policy;
 mod preload;
 mod recognize;
 mod reload;

@@ -67,7 +67,7 @@ fn preload_keys(shared: &Shared, peer: &PeerHandle, list: &MultivariantPlaylist,
         .iter()
         .filter(|key| choose_key(std::slice::from_ref(key)).is_ok_and(|chosen| chosen.is_some()));
     // A key that may not be requested is an error only if a segment needs it.
-    let urls = usable.filter_map(|key| policy(shared).resolve(base, &key.uri).ok());
+    let urls = usable.filter_map(|key| policy(shared).resolve(base, key.uri.expose()).ok());
     shared.preload(urls.map(ResourceKey::of_key));
     if !list.session_keys.is_empty() {
         peer.wake(Priority::High);
@@ -76,7 +76,7 @@ fn preload_keys(shared: &Shared, peer: &PeerHandle, list: &MultivariantPlaylist,
 
 fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<Steering> {
     let tag = list.steering.as_ref()?;
-    let url = policy(shared).resolve(base, &tag.server);
+    let url = policy(shared).resolve(base, tag.server.expose());
     let url = url.map_err(|error| log::warn!("content steering is not used: {error}")).ok()?;
     // Section 4.4.6.6: without an attribute, the pathway of the first variant.
     let pathway =

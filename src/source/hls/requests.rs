@@ -6,8 +6,8 @@ use url::Url;
 
 use super::hook::RequestKind;
 use super::playlist::{Context, MediaPlaylist, Playlist};
-use super::policy::UriPolicy;
 use super::shared::Shared;
+use crate::client::UriPolicy;
 use crate::client::{Request, ResponseHead};
 use crate::downloader::{Fetch, Outcome, PeerHandle};
 use crate::error::{Error, ErrorKind};

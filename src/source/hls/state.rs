@@ -30,12 +30,12 @@ use self::slot::Slot;
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
 use super::levels::Ladder;
-use super::policy::UriPolicy;
 use super::section::{Discontinuity, SectionBuffer, SectionInfo};
 use super::start::start_of;
 use super::steering::Steering;
 use super::timeline::{Clock, Place, Timeline};
 use crate::abr::{Abr, Estimator, Hybrid, Situation};
+use crate::client::UriPolicy;
 use crate::error::Error;
 use crate::types::{ByteRange, Priority, RequestId};
 

@@ -45,7 +45,7 @@ impl State {
         if needs.resources().any(|key| self.ready(&key).is_none()) {
             return None;
         }
-        let url = self.policy.resolve(&timeline.url, &piece.segment.uri).ok()?;
+        let url = self.policy.resolve(&timeline.url, piece.segment.uri.expose()).ok()?;
         let range = piece.segment.byte_range;
         self.cursor = piece.start + piece.segment.duration;
         self.follows = Some((self.mirror, piece.next));

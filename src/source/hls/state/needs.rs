@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use url::Url;
 
+use crate::client::UriPolicy;
 use crate::error::Error;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::pipeline::{choose_key, iv_of};
 use crate::source::hls::playlist::{Key, KeyMethod, Segment};
-use crate::source::hls::policy::UriPolicy;
 use crate::types::ByteRange;
 
 /// What a segment needs besides its own bytes.
@@ -73,7 +73,7 @@ pub(in super::super) fn needs_of(
 ) -> Result<Needs, Error> {
     let key_use = |keys: &[Key]| -> Result<Option<KeyUse>, Error> {
         let Some(key) = choose_key(keys)? else { return Ok(None) };
-        let url = policy.resolve(base, &key.uri)?;
+        let url = policy.resolve(base, key.uri.expose())?;
         Ok(Some(KeyUse { url, method: key.method.clone(), iv: iv_of(key, sequence) }))
     };
     let init = match &segment.map {
@@ -82,7 +82,7 @@ pub(in super::super) fn needs_of(
             let key = key_use(&map.keys)?.filter(|key| key.method != KeyMethod::SampleAes).map(Box::new);
             Some(ResourceKey {
                 kind: RequestKind::InitializationSection,
-                url: policy.resolve(base, &map.uri)?,
+                url: policy.resolve(base, map.uri.expose())?,
                 range: map.byte_range,
                 key,
             })

@@ -115,7 +115,7 @@ impl State {
         let needs = needs_of(&slot.segment, slot.place.sequence, &base, self.policy)?;
         let url = match &slot.fresh {
             Some(fresh) => fresh.clone(),
-            None => self.policy.resolve(&base, &slot.segment.uri)?,
+            None => self.policy.resolve(&base, slot.segment.uri.expose())?,
         };
         for key in needs.resources() {
             if !self.resources.contains_key(&key) {

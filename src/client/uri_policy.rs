@@ -2,8 +2,7 @@
 
 use url::{Host, Url};
 
-use super::playlist::Uri;
-use crate::client::is_private as is_private_address;
+use super::net::private::is_private as is_private_address;
 use crate::error::{Error, ErrorKind};
 
 /// Where the URIs of a playlist may lead. A playlist is input from a stranger: without limits it could make the reader
@@ -22,25 +21,25 @@ impl UriPolicy {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUrl`]; [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::Forbidden`].
-    pub(crate) fn resolve(self, playlist: &Url, uri: &Uri) -> Result<Url, Error> {
-        let url = playlist.join(uri.expose()).map_err(|cause| {
+    pub(crate) fn resolve(self, playlist: &Url, uri: &str) -> Result<Url, Error> {
+        let url = playlist.join(uri).map_err(|cause| {
             Error::new(ErrorKind::InvalidUrl, "the playlist contains an invalid URI").with_cause(cause)
         })?;
         self.check(playlist, &url)?;
         Ok(url)
     }
 
-    /// Refuses `url`, which the playlist at `playlist` names or a redirect led to.
+    /// Refuses `url`, which the playlist at `playlist` names, or to which `playlist` redirects.
     pub(crate) fn check(self, playlist: &Url, url: &Url) -> Result<(), Error> {
         let refused = |kind, why: &str| Err(Error::new(kind, why).with_url(url.as_str()));
         if !matches!(url.scheme(), "http" | "https") {
             return refused(ErrorKind::UnsupportedScheme, "a playlist may name http and https URLs only");
         }
         if playlist.scheme() == "https" && url.scheme() == "http" && !self.allow_http {
-            return refused(ErrorKind::Forbidden, "an https playlist may not name http URLs");
+            return refused(ErrorKind::Forbidden, "an https playlist may not lead to http URLs");
         }
         if is_private(url) && !is_private(playlist) && !self.allow_private {
-            return refused(ErrorKind::Forbidden, "a public playlist may not name private addresses");
+            return refused(ErrorKind::Forbidden, "a public playlist may not lead to private addresses");
         }
         Ok(())
     }
@@ -66,7 +65,7 @@ mod tests {
 
     fn resolve(policy: UriPolicy, playlist: &str, uri: &str) -> Result<String, ErrorKind> {
         let playlist = Url::parse(playlist).unwrap();
-        policy.resolve(&playlist, &Uri::new(uri)).map(String::from).map_err(|error| error.kind())
+        policy.resolve(&playlist, uri).map(String::from).map_err(|error| error.kind())
     }
 
     #[test]
