@@ -142,6 +142,7 @@ impl Opener {
             };
             request = request.redirected_from(answer.exchange.reached());
             answer.drain();
+            request.check_redirect(&url, &next)?;
             if let Some((_, error)) = failed.filter(|(target, _)| **target == next) {
                 return Err(error.clone());
             }

@@ -54,6 +54,7 @@ pub(super) fn is_targets_own(error: &Error) -> bool {
         | ErrorKind::Disconnected
         | ErrorKind::Protocol
         | ErrorKind::Redirect
+        | ErrorKind::Forbidden
         | ErrorKind::UnsupportedScheme
         | ErrorKind::WrongRange
         | ErrorKind::Encoded => true,

@@ -12,6 +12,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::exchange::{Over, Reach};
 use super::head::{ResponseHead, Validator};
 use super::net::private::is_private;
+use super::uri_policy::UriPolicy;
 use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -48,6 +49,8 @@ pub(crate) struct Parts {
     /// The body may be compressed with gzip.
     pub(super) accepts_gzip: bool,
     pub(super) reach: Reach,
+    /// See [`confine`](Request::confine).
+    policy: Option<UriPolicy>,
 }
 
 impl Request {
@@ -71,6 +74,7 @@ impl Request {
             held: None,
             accepts_gzip: false,
             reach: Reach::Any,
+            policy: None,
         })))
     }
 
@@ -129,6 +133,21 @@ impl Request {
     /// Uses a new connection, even if the pool has one.
     pub(crate) fn over_new_connection(self) -> Self {
         self.over(Over::New)
+    }
+
+    /// Follows redirects only where `policy` allows: its URL was named by a playlist, which is input from a stranger.
+    pub(crate) fn confine(mut self, policy: UriPolicy) -> Self {
+        self.parts().policy = Some(policy);
+        self
+    }
+
+    /// Fails if a redirect from `from` must not lead to `to`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Forbidden`].
+    pub(super) fn check_redirect(&self, from: &HttpUrl, to: &HttpUrl) -> Result<(), Error> {
+        self.policy.map_or(Ok(()), |policy| policy.check(from.expose(), to.expose()))
     }
 
     pub(crate) fn set_range(&mut self, range: ByteRange) {

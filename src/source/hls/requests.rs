@@ -18,7 +18,8 @@ pub(super) const MOST_PLAYLIST: usize = 16 << 20;
 
 /// A request for `url`, with the user's headers if it goes to the origin that they are for.
 pub(super) fn request(shared: &Shared, kind: RequestKind, url: &Url) -> Result<Request, Error> {
-    let mut request = Request::get(url.as_str())?;
+    // Redirects are checked before they are followed: the request itself could do harm in a private network.
+    let mut request = Request::get(url.as_str())?.confine(policy(shared));
     if url.origin() == shared.request.url().expose().origin() {
         request = request.headers("HlsConfig::headers", &shared.config.headers)?;
     }
