@@ -304,6 +304,17 @@ impl Error {
         }
     }
 
+    /// True if there was no connection.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::Refused
+                | ErrorKind::HostNotFound
+                | ErrorKind::Unreachable
+                | ErrorKind::ConnectTimedOut
+        )
+    }
+
     /// True if a time limit was exceeded: while connecting, by a server that sent nothing, in a read or a wait, or by a
     /// transfer that the watchdog ended.
     ///

@@ -4,7 +4,7 @@
 //!
 //! | module | for |
 //! |---|---|
-//! | crate root | opening and reading: [`open`], [`Stream`], [`Radio`], [`Downloader`], their configurations, [`Error`] |
+//! | crate root | opening and reading: [`open`], [`open_any`], [`Stream`], [`Radio`], [`Downloader`], their configurations, [`Error`] |
 //! | [`stream`] | what a stream returns, and the trait for sources of your own |
 //! | [`radio`] | titles, events and counters of a radio |
 //! | [`media`] | the detected format |
@@ -29,6 +29,7 @@
 //! | `windway-idle` | 1 | while there are idle connections, which it closes after `max_idle_age` |
 //! | `windway-hedge` | 1 | while requests wait for their response, and 5 s longer; it decides when to hedge one |
 //! | `windway-hedged` | 1 for each hedged request | until one of the responses has arrived |
+//! | `windway-opening` | 1 for each file that [`open_any`] opened | until 256 KiB have arrived |
 //! | `windway-sequential` | 1 for each stream of a server without ranges | as long as the response body |
 //! | `windway-disk` | 1 for the process | from the first file I/O for a temporary file until the last stream with one is dropped |
 //! | `windway-cache` | 1 for each opened `Cache` | while the entries of its directory are counted, and evicted down to its limit |
@@ -57,7 +58,7 @@
 //!
 //! | in a callback | |
 //! |---|---|
-//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the responses of a [`Batch`](downloader::Batch), [`open`], [`Downloader::open`], `open_with` | [`ErrorKind::WouldDeadlock`] |
+//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the responses of a [`Batch`](downloader::Batch), [`open`], [`open_any`], [`Downloader::open`], `open_with`, `open_any`, `open_any_with` | [`ErrorKind::WouldDeadlock`] |
 //! | `read` of a [`Stream`] over HTTP or of a [`Radio`]; `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
 //! | `wait_buffered` and `wait_range` of a [`StreamHandle`] over HTTP or a [`RadioHandle`](radio::RadioHandle) | [`ErrorKind::WouldDeadlock`] |
 //! | [`Downloader::stop`]; the drop of the last handle, of a [`Stream`] or of a [`Radio`] | takes effect, and does not wait for the threads |
@@ -98,6 +99,7 @@ mod id_map;
 pub mod media;
 #[cfg(any(feature = "symphonia", feature = "symphonia-0_5"))]
 mod media_source;
+mod open;
 mod origin;
 mod phase;
 mod safe_url;
@@ -114,6 +116,7 @@ pub mod radio {
 pub use config::{ClientConfig, DownloaderConfig, FileConfig, RadioConfig};
 pub use downloader::{Downloader, Fetch, Response};
 pub use error::{Error, ErrorKind};
+pub use open::{Media, OpenConfig, open_any};
 pub use radio::Radio;
 pub use safe_url::SafeUrl;
 pub use stream::{Stream, StreamHandle, open};

@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 ///
 /// So a player can tell how a track ended, although its decoder has dropped the stream.
 ///
-/// A radio is never `Ended` or `Complete`, and is always `Closed` after its drop. If several streams read one file, `Ended` and the first `Failed` describe
+/// A radio is never `Ended` or `Complete`, unless its URL leads to a file, and is always `Closed` after its drop. If several streams read one file, `Ended` and the first `Failed` describe
 /// the stream whose handle is asked. All other phases describe the file.
 ///
 /// ```no_run

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::cancel::CancelReason;
+use crate::client::Request;
 use crate::config::{FileConfig, RadioConfig, ReadAhead};
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
@@ -162,7 +163,7 @@ impl Downloader {
     ///
     /// The same as for [`open`], and [`ErrorKind::InvalidConfig`], which names the field.
     pub fn open_with(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
-        HttpFile::open(self, url, config).map(FileReader::new).map(Stream::new)
+        HttpFile::open(self, Request::get(url)?, config).map(FileReader::new).map(Stream::new)
     }
 
     /// Opens `url` like [`open_with`](Self::open_with), but does not block. The first bytes are fetched in the
@@ -173,7 +174,7 @@ impl Downloader {
     ///
     /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`], [`ErrorKind::InvalidConfig`].
     pub fn open_later(&self, url: &str, config: FileConfig) -> Result<Stream, Error> {
-        HttpFile::open_later(self, url, config).map(FileReader::new).map(Stream::new)
+        HttpFile::open_later(self, Request::get(url)?, config).map(FileReader::new).map(Stream::new)
     }
 
     /// Opens the station at `url`. Does not block: the radio's thread connects, and the first read returns the error if

@@ -302,8 +302,9 @@ fn a_lost_connection_is_followed_by_a_discontinuity_and_more_audio() {
 }
 
 #[test]
-fn the_end_of_a_body_does_not_end_a_radio() {
-    let (mut radio, origin) = tune(|_, _| Answer::whole(&Content::pattern(50_000)), |_| ());
+fn the_end_of_a_stations_body_does_not_end_a_radio() {
+    let answer = || Answer::whole(&Content::pattern(50_000)).header("icy-name", "Scripted");
+    let (mut radio, origin) = tune(move |_, _| answer(), |_| ());
     let audio = read_exactly(&mut radio, 150_000);
     audio.chunks(50_000).for_each(|part| assert_pattern(0, part));
     assert!(origin.log().asked.len() >= 3);

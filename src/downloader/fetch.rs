@@ -39,6 +39,8 @@ pub struct Fetch {
     /// Asks whether a live stream is about to run out of bytes: see [`redial`](Self::redial).
     pub(super) redial: Option<Arc<dyn Urgency>>,
     pub(super) other_tags: OtherTags,
+    /// See [`fail_fast`](Self::fail_fast).
+    pub(super) patience: Option<Duration>,
 }
 
 /// What to do if the rest of a broken body has another entity tag, but the same length and date.
@@ -90,6 +92,7 @@ impl Fetch {
             measured: Measured::Fully,
             redial: None,
             other_tags: OtherTags::Change,
+            patience: None,
         }
     }
 
@@ -222,6 +225,13 @@ impl Fetch {
         validate: impl Fn(&ResponseHead) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
         self.validate = Some(Arc::new(Foreign::new(Box::new(validate))));
+        self
+    }
+
+    /// Does not retry while there is no response: if the host can't be reached, or if it asks to wait for longer than
+    /// `patience`. For a caller that a user waits for. `None` is any time.
+    pub(crate) fn fail_fast(mut self, patience: Option<Duration>) -> Self {
+        self.patience = Some(patience.unwrap_or(Duration::MAX));
         self
     }
 

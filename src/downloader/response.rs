@@ -1,5 +1,6 @@
 //! A response with an open body, which a caller or a sink reads at its own rate.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use super::bodies::{OpenBodies, OpenBody};
 use super::peer::{Credit, PeerHandle};
 use super::sink::abandoned;
 use crate::cancel::{CancelReason, CancelToken};
-use crate::client::{self, ResponseHead};
+use crate::client::{self, ResponseHead, Urgency};
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::one_shot::OneShot;
 use crate::downloader::runtime::record::{BodyMeter, Record};
@@ -53,6 +54,8 @@ pub struct Response {
     open: Option<OpenBody>,
     /// Of a response to `execute` or `batch`, while it is open: keeps the peer alive.
     peer: Option<PeerHandle>,
+    /// Bytes that come first: they were read before, to find out what the body is.
+    unread: VecDeque<u8>,
 }
 
 impl Response {
@@ -68,13 +71,56 @@ impl Response {
         retry_state.hedge(&core, &mut body, &record.control);
         let meter = Some(BodyMeter::new(&record.control));
         let open = Some(open);
-        Self { body, record, core, retry_state, token, first: None, meter, end: Ok(()), open, peer: None }
+        Self {
+            body,
+            record,
+            core,
+            retry_state,
+            token,
+            first: None,
+            meter,
+            end: Ok(()),
+            open,
+            peer: None,
+            unread: VecDeque::new(),
+        }
     }
 
     pub(super) fn keep(mut self, peer: PeerHandle) -> Self {
         // A response that has already ended keeps nothing alive.
         self.peer = self.open.is_some().then_some(peer);
         self
+    }
+
+    /// Puts back `bytes`, the last ones that were read: the next reads return them again.
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        debug_assert!(self.unread.is_empty(), "bytes are put back once");
+        self.unread.extend(bytes);
+    }
+
+    /// Keeps the peer alive no more: its owner reads the body.
+    pub(crate) fn release_peer(&mut self) {
+        self.peer = None;
+    }
+
+    /// True once all of the body has been received.
+    pub(crate) fn is_received(&self) -> bool {
+        self.meter.is_none() && self.end.is_ok()
+    }
+
+    /// Makes it the response to a fetch that was [`live`](super::Fetch::live), without retries, and with
+    /// [`redial`](super::Fetch::redial): its body has shown that it is a station's.
+    pub(crate) fn make_live(&mut self, urgency: Arc<dyn Urgency>) {
+        self.retry_state.make_live(urgency);
+        if let Some(meter) = &mut self.meter {
+            meter.make_live();
+        }
+        self.retry_state.hedge(&self.core, &mut self.body, &self.record.control);
+    }
+
+    fn take_unread(&mut self, buf: &mut [u8]) -> usize {
+        // `VecDeque` reads without an error.
+        self.unread.read(buf).unwrap_or_default()
     }
 
     /// The response head: status, headers, URL and range. If the body was requested again, that of the first response.
@@ -89,7 +135,7 @@ impl Response {
 
     /// Position of the next byte in the resource.
     pub fn position(&self) -> u64 {
-        self.retry_state.offset().unwrap_or_else(|| self.body.position())
+        self.retry_state.offset().unwrap_or_else(|| self.body.position()) - self.unread.len() as u64
     }
 
     /// Reads like [`Read::read`], with a typed error. Blocks until at least one byte is available. 0 means the end of the
@@ -103,6 +149,9 @@ impl Response {
     /// [`ErrorKind::Silent`], or [`ErrorKind::Truncated`] if the
     /// body is shorter than the first response announced; [`ErrorKind::Changed`] if the resource has changed; [`ErrorKind::Cancelled`].
     pub fn read_chunk(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        if !self.unread.is_empty() {
+            return Ok(self.take_unread(buf));
+        }
         if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| 0);
         }
@@ -187,6 +236,9 @@ impl Response {
     /// are from another connection and do not continue the ones before. [`head`](Self::head) is then that of the other
     /// connection.
     pub(crate) fn read_live(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
+        if !self.unread.is_empty() {
+            return Ok(Some(self.take_unread(buf)));
+        }
         if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| Some(0));
         }

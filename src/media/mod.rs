@@ -4,6 +4,7 @@
 //! type or none, so the first bytes take precedence. The rest of a file is not checked.
 
 mod bisected;
+mod document;
 mod ebml;
 mod first_bytes;
 mod fourcc;
@@ -14,9 +15,13 @@ mod layout;
 mod mp4;
 mod names;
 mod sniff;
+mod text;
 mod ts;
 
 pub(crate) use bisected::{Bisected, bisected};
+#[cfg(test)]
+pub(crate) use document::ListFormat;
+pub(crate) use document::{Detected, Document, detect};
 pub(crate) use first_bytes::FirstBytes;
 pub(crate) use html::looks_like_html_page;
 pub use info::{HintSource, MediaInfo};

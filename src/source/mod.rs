@@ -23,6 +23,7 @@ pub(crate) mod file;
 pub(crate) mod hls;
 pub(crate) mod local;
 pub(crate) mod memory;
+pub(crate) mod opening;
 pub(crate) mod prefetch;
 pub(crate) mod radio;
 pub(crate) mod wait;

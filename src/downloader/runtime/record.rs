@@ -91,18 +91,26 @@ impl Drop for Record {
 }
 
 /// Counts the bytes of a body in the statistics.
-pub(crate) struct BodyMeter(Arc<Control>);
+pub(crate) struct BodyMeter {
+    control: Arc<Control>,
+    measured: Measured,
+}
 
 impl BodyMeter {
     pub(crate) fn new(control: &Arc<Control>) -> Self {
-        Self(Arc::clone(control))
+        Self { control: Arc::clone(control), measured: control.measured }
+    }
+
+    /// The body has turned out to be a live stream: see [`Fetch::live`](crate::Fetch).
+    pub(crate) fn make_live(&mut self) {
+        self.measured = Measured::ForPeer;
     }
 
     /// Counts the `bytes` of a read of `body`, and the time that the read took.
     pub(crate) fn advance(&self, body: &mut client::Response, bytes: usize) {
-        let measured = self.0.measured;
+        let measured = self.measured;
         let sample = body.take_sample().filter(|_| measured != Measured::Not);
-        let [peer, all] = &self.0.all_stats;
+        let [peer, all] = &self.control.all_stats;
         peer.record_read(bytes, sample.as_ref(), None);
         match sample.filter(|_| measured == Measured::Fully) {
             Some(sample) => all.record_read(bytes, Some(&sample), body.origin()),

@@ -37,11 +37,13 @@ pub(crate) struct RetryState {
     silent: (u32, u64),
     /// Of a live stream: whether its reader runs out of it.
     redial: Option<Arc<dyn Urgency>>,
+    /// See [`Fetch::fail_fast`].
+    patience: Option<Duration>,
 }
 
 impl RetryState {
     pub(crate) fn new(fetch: Fetch, max_retries: u32) -> Self {
-        let Fetch { request, validate, max_retries: own, other_tags, redial, .. } = fetch;
+        let Fetch { request, validate, max_retries: own, other_tags, redial, patience, .. } = fetch;
         let mut continuation = Continuation::new(request.byte_range());
         if other_tags != OtherTags::Change {
             continuation.tolerate_other_tags();
@@ -57,6 +59,7 @@ impl RetryState {
             flowed: false,
             silent: (0, 0),
             redial,
+            patience,
         }
     }
 
@@ -212,7 +215,7 @@ impl RetryState {
         waits_for_room: bool,
     ) -> Option<Duration> {
         let lacks_room = error.kind() == ErrorKind::TooManyOpenBodies && waits_for_room;
-        if token.is_cancelled() || !(error.is_retryable() || lacks_room) {
+        if token.is_cancelled() || !(error.is_retryable() || lacks_room) || self.fails_fast(error) {
             return None;
         }
         // A node that gives heads, but no bytes behind them, is as dead as one that gives none; and one that fell silent
@@ -221,6 +224,20 @@ impl RetryState {
             self.request.forget_target();
         }
         self.backoff.handle_failure(error, self.max_retries, retry::random())
+    }
+
+    /// True if the caller would rather have the error than wait.
+    fn fails_fast(&self, error: &Error) -> bool {
+        let Some(patience) = self.patience.filter(|_| self.continuation.offset().is_none()) else {
+            return false;
+        };
+        error.is_unreachable() || error.retry_after().is_some_and(|asked| asked > patience)
+    }
+
+    /// Its body is a live stream, which can't be continued: see [`Fetch::redial`].
+    pub(crate) fn make_live(&mut self, urgency: Arc<dyn Urgency>) {
+        self.max_retries = 0;
+        self.redial = Some(urgency);
     }
 
     /// Fails with the first error that may pass: the reader of the body retries by itself.

@@ -7,6 +7,7 @@ use super::cached::Cached;
 use super::http_file::HttpFile;
 use super::shared::{ReaderId, Shared};
 use crate::cache::PartFile;
+use crate::client::Request;
 use crate::config::FileConfig;
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
@@ -23,7 +24,7 @@ impl HttpFile {
         config: FileConfig,
         part: Arc<PartFile>,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
-        let mut shared = Shared::new(url, config.checked()?)?;
+        let mut shared = Shared::new(Request::get(url)?, config)?;
         shared.backing = Some(Backing::Part(part));
         Self::begin(downloader, shared)
     }

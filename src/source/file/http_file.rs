@@ -7,8 +7,9 @@ use super::shared::{Link, ReaderId, Shared};
 use super::state::OpenCall;
 use super::suffix::{self, Suffix};
 use crate::cancel::{CancelGuard, CancelReason};
+use crate::client::Request;
 use crate::config::{FileConfig, StorageConfig};
-use crate::downloader::{BesideOpening, Downloader, PeerHandle};
+use crate::downloader::{BesideOpening, Downloader, Epoch, PeerHandle};
 use crate::error::Error;
 use crate::foreign::in_callback;
 use crate::media;
@@ -24,14 +25,14 @@ pub(crate) struct HttpFile {
 }
 
 impl HttpFile {
-    /// Opens `url`. Blocks until its first bytes have shown that it is media, and returns the error if that fails.
+    /// Opens what `request` asks for. Blocks until its first bytes have shown that it is media, and returns the error if that fails.
     pub(crate) fn open(
         downloader: &Downloader,
-        url: &str,
+        request: Request,
         config: FileConfig,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
         Error::check_may_block("open")?;
-        let file = Self::register(downloader, Shared::new(url, config.checked()?)?)?;
+        let file = Self::register(downloader, Shared::new(request, config)?)?;
         let reader = file.shared.add_reader();
         file.shared.request_memory();
         file.shared.await_opening(reader)?;
@@ -39,13 +40,13 @@ impl HttpFile {
         Ok((file, reader))
     }
 
-    /// Opens `url` in the background.
+    /// Opens what `request` asks for in the background.
     pub(crate) fn open_later(
         downloader: &Downloader,
-        url: &str,
+        request: Request,
         config: FileConfig,
     ) -> Result<(Arc<Self>, ReaderId), Error> {
-        Self::begin(downloader, Shared::new(url, config.checked()?)?)
+        Self::begin(downloader, Shared::new(request, config)?)
     }
 
     /// Opens a file in the background.
@@ -67,6 +68,35 @@ impl HttpFile {
         let shared = Arc::new(shared);
         let peer = downloader.register(FilePeer(Arc::clone(&shared)), shared.config.priority)?;
         let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        let file = Self::link(downloader, Arc::clone(&shared), peer, epoch);
+        #[cfg(feature = "cache")]
+        shared.open_from_cache();
+        if !shared.state.lock().mode.is_opening() {
+            // Something may be missing, or to be confirmed.
+            shared.replan(Priority::Low);
+            return Ok(file);
+        }
+        if let Some(link) = shared.link.get() {
+            match link.waker.beside_opening(&shared.request) {
+                BesideOpening::Suffix => {
+                    let reads_end = media::reads_end(shared.request.url().expose_text());
+                    let bytes = suffix::size(shared.network(), reads_end);
+                    shared.state.lock().suffix = Suffix::Due(bytes);
+                }
+                BesideOpening::Preconnect => shared.preconnect(),
+                BesideOpening::Nothing => {}
+            }
+        }
+        Ok(file)
+    }
+
+    /// A file that fetches by `peer`. `epoch` is above everything that it fetches.
+    pub(super) fn link(
+        downloader: &Downloader,
+        shared: Arc<Shared>,
+        peer: PeerHandle,
+        epoch: Epoch,
+    ) -> Arc<Self> {
         let weak = Arc::downgrade(&shared);
         let on_cancel = epoch.on_cancel(move || {
             if let Some(shared) = weak.upgrade() {
@@ -75,24 +105,8 @@ impl HttpFile {
         });
         let buffers = shared.config.storage == StorageConfig::Memory;
         let share = buffers.then(|| downloader.join_budget(Arc::downgrade(&shared) as _));
-        let link = shared.link.get_or_init(|| Link { waker: peer.waker(), epoch, share });
-        #[cfg(feature = "cache")]
-        shared.open_from_cache();
-        if !shared.state.lock().mode.is_opening() {
-            // Something may be missing, or to be confirmed.
-            shared.replan(Priority::Low);
-            return Ok(Arc::new(Self { shared, _on_cancel: on_cancel, peer }));
-        }
-        match link.waker.beside_opening(&shared.request) {
-            BesideOpening::Suffix => {
-                let bytes =
-                    suffix::size(shared.network(), media::reads_end(shared.request.url().expose_text()));
-                shared.state.lock().suffix = Suffix::Due(bytes);
-            }
-            BesideOpening::Preconnect => shared.preconnect(),
-            BesideOpening::Nothing => {}
-        }
-        Ok(Arc::new(Self { shared, _on_cancel: on_cancel, peer }))
+        shared.link.get_or_init(|| Link { waker: peer.waker(), epoch, share });
+        Arc::new(Self { shared, _on_cancel: on_cancel, peer })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

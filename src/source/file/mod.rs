@@ -6,6 +6,7 @@
 //! end](sequential).
 
 mod acceptance;
+mod adopted;
 #[cfg(feature = "cache")]
 mod backing;
 mod bisection;
@@ -36,5 +37,7 @@ mod suffix;
 mod suffix_sink;
 mod windows;
 
+pub(crate) use self::adopted::adopt;
 pub(crate) use self::http_file::HttpFile;
+pub(crate) use self::plan::OPENING;
 pub(crate) use self::reader::FileReader;

@@ -303,18 +303,11 @@ impl Sink for PieceSink {
         in_flight.piece.retrying = Some(in_flight.priority);
         let (piece, for_reader, token) = (in_flight.piece, in_flight.for_reader, in_flight.token.clone());
         let in_vain = for_reader && !state.is_urgent(&piece);
-        let unreachable = matches!(
-            error.kind(),
-            ErrorKind::Refused
-                | ErrorKind::HostNotFound
-                | ErrorKind::Unreachable
-                | ErrorKind::ConnectTimedOut
-        );
         let limit = self.shared.config.read_timeout;
         let is_too_long = error.retry_after().is_some_and(|asked| limit.is_some_and(|limit| asked > limit));
         if self.is_beside {
             // What it is for goes on without it.
-        } else if opening && (unreachable || is_too_long) {
+        } else if opening && (error.is_unreachable() || is_too_long) {
             // The caller of `open` gets it.
             drop(state.fail(error.clone()));
         } else if !in_vain {

@@ -78,8 +78,10 @@ pub(super) struct Link {
 pub(crate) type ReaderId = usize;
 
 impl Shared {
-    pub(super) fn new(url: &str, config: FileConfig) -> Result<Self, Error> {
-        let request = Request::get(url)?.headers("FileConfig::headers", &config.headers)?;
+    /// `request` has no headers of `config` yet.
+    pub(super) fn new(request: Request, config: FileConfig) -> Result<Self, Error> {
+        let request = request.headers("FileConfig::headers", &config.headers)?;
+        let config = config.checked()?;
         let behind = config.storage.is_windowed().then_some(config.behind);
         let mut state = State::new(config.read_ahead, behind);
         state.pool = ServerPool::new(config.server_pools);

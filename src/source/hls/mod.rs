@@ -49,6 +49,7 @@ use std::time::Duration;
 use self::fetches::HlsPeer;
 use self::playlist::PlaylistType;
 use self::shared::Shared;
+use self::state::State;
 use crate::cancel::CancelReason;
 use crate::client::{PreconnectGuard, Request};
 use crate::downloader::{Downloader, PeerHandle};
@@ -58,6 +59,7 @@ use crate::error::ErrorKind;
 use crate::event::Subscriber;
 use crate::foreign::in_callback;
 use crate::safe_url::SafeUrl;
+use crate::source::opening::Opening;
 use crate::types::Priority;
 
 pub use self::config::{HlsConfig, MakeAbr, Quality};
@@ -133,6 +135,30 @@ impl Hls {
         // While the playlists load, a connection is opened for what the first segment needs beside itself.
         let ready = peer.waker().keep_preconnected(&shared.request);
         let state = open::open(&shared, &peer)?;
+        Self::start(shared, state, ready, peer)
+    }
+
+    /// Makes a presentation of an opening that has shown an HLS playlist. Blocks like [`Downloader::open_hls`].
+    pub(crate) fn adopt(opening: Opening, config: HlsConfig) -> Result<Self, Error> {
+        config.check()?;
+        let request = opening.request.clone().headers("HlsConfig::headers", &config.headers)?;
+        let shared = Arc::new(Shared::new(request, config));
+        let from = requests::final_url(&shared, opening.head(), shared.request.url().expose())?;
+        shared.note_peer(opening.head().peer());
+        let (peer, role) = (opening.peer.clone(), opening.role.clone());
+        let ready = peer.waker().keep_preconnected(&shared.request);
+        let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
+        role.assign(HlsPeer(Arc::clone(&shared)));
+        let state = open::open_loaded(&shared, &peer, (bytes, from))?;
+        Self::start(shared, state, ready, peer)
+    }
+
+    fn start(
+        shared: Arc<Shared>,
+        state: State,
+        ready: Option<PreconnectGuard>,
+        peer: PeerHandle,
+    ) -> Result<Self, Error> {
         let (is_live, has_parts) = (state.is_live(), state.has_parts());
         shared.start(state, peer.waker(), peer.epoch().child_as(CancelReason::Fetch));
         let mut hls = Self { shared, threads: Vec::new(), _ready: ready, peer };

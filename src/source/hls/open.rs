@@ -22,7 +22,17 @@ use crate::types::Priority;
 /// Loads what is needed to start. Blocks.
 pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
     let url = shared.request.url().expose().clone();
-    let (bytes, from) = load_or_refresh(shared, peer, &url)?;
+    let loaded = load_or_refresh(shared, peer, &url)?;
+    open_loaded(shared, peer, loaded)
+}
+
+/// As [`open`], with the text of the first playlist and the URL that it came from.
+pub(super) fn open_loaded(
+    shared: &Shared,
+    peer: &PeerHandle,
+    (bytes, from): (Vec<u8>, Url),
+) -> Result<State, Error> {
+    let url = shared.request.url().expose().clone();
     let context = Context { url: &from, variables: shared.variables(), previous: None };
     let parsed = Playlist::parse_in(&bytes, context);
     let list = match parsed.map_err(|error| shared.locate(error.into()))? {

@@ -83,6 +83,11 @@ pub enum RadioEvent {
         /// The reason; [`Error::is_cancelled`] is true if the radio was dropped or cancelled.
         error: Error,
     },
+    /// The URL leads to a file, and all of it has been received: the reads end after it. This is the last event.
+    Complete {
+        /// Position after the last byte.
+        position: u64,
+    },
     /// This subscriber was too slow and has lost events before the next one.
     Lagged {
         /// Number of lost events.

@@ -200,6 +200,11 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
+/// True for header fields that only stations send: those of SHOUTcast and of Icecast.
+pub(crate) fn is_station_header(name: &str) -> bool {
+    name.starts_with("icy-") || name.starts_with("ice-")
+}
+
 /// A radio station's description of itself, from its response headers. Missing and empty fields are `None`.
 ///
 /// ```no_run

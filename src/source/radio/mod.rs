@@ -31,27 +31,29 @@ use self::shared::Shared;
 use crate::cancel::{CancelGuard, CancelReason};
 use crate::client::Request;
 use crate::config::RadioConfig;
-use crate::downloader::{Downloader, PeerHandle};
+use crate::downloader::{Downloader, Epoch, PeerHandle, Response};
 use crate::error::Error;
 use crate::event::Subscriber;
 use crate::foreign::in_callback;
 use crate::media::MediaInfo;
 use crate::phase::Phase;
 use crate::safe_url::SafeUrl;
+use crate::source::opening::Opening;
 use crate::types::Priority;
 #[cfg(doc)]
 use crate::{config::OnDiscontinuity, error::ErrorKind};
 
 pub use self::event::RadioEvent;
 pub use self::icy::RadioInfo;
+pub(crate) use self::icy::is_station_header;
 pub use self::shared::RadioStats;
 pub use self::titles::Title;
 
 /// A station over HTTP, Icecast or SHOUTcast: audio without an end, and its titles.
 ///
 /// `read` blocks until at least one byte is stored, and returns the bytes that are available. It never returns
-/// [`io::ErrorKind::Interrupted`]. It returns 0 only at a discontinuity, and only with
-/// [`OnDiscontinuity::EndOfStream`]. A connection that breaks, stalls, ends or is too slow for the reader is replaced,
+/// [`io::ErrorKind::Interrupted`]. It returns 0 at a discontinuity, with [`OnDiscontinuity::EndOfStream`], and at the end of
+/// a file: of a body whose length was announced, by a server that does not call itself a station. A connection that breaks, stalls, ends or is too slow for the reader is replaced,
 /// for up to [`RadioConfig::give_up`]. Meanwhile the reader continues with the stored bytes.
 ///
 /// If a radio ends permanently (it is cancelled or refused, or it is not audio), each `read` after the stored bytes
@@ -121,12 +123,30 @@ impl Radio {
     /// See [`Downloader::open_radio`].
     pub(crate) fn open(downloader: &Downloader, url: &str, config: RadioConfig) -> Result<Self, Error> {
         let config = config.checked()?;
-        // Also sent to the hosts that the station redirects to.
-        let request = Request::get(url)?
-            .open_header("icy-metadata", "1")
-            .headers("RadioConfig::headers", &config.headers)?;
+        let request = Request::get(url)?;
         let peer = downloader.register((), Priority::High)?;
         let epoch = peer.epoch().child_as(CancelReason::Fetch);
+        Self::start(request, config, epoch, peer, None)
+    }
+
+    /// Makes a radio of an opening that has shown a station, and goes on with its response. Does not block.
+    pub(crate) fn adopt(opening: Opening, config: RadioConfig) -> Result<Self, Error> {
+        let config = config.checked()?;
+        let Opening { request, peer, epoch, mut response, first, .. } = opening;
+        response.unread(&first);
+        Self::start(request, config, epoch, peer, Some(response))
+    }
+
+    fn start(
+        request: Request,
+        config: RadioConfig,
+        epoch: Epoch,
+        peer: PeerHandle,
+        first: Option<Response>,
+    ) -> Result<Self, Error> {
+        // Also sent to the hosts that the station redirects to.
+        let request =
+            request.open_header("icy-metadata", "1").headers("RadioConfig::headers", &config.headers)?;
         let shared = Arc::new(Shared::new(request, config, epoch)?);
         let weak = Arc::downgrade(&shared);
         let on_cancel = shared.epoch.on_cancel(move || {
@@ -134,11 +154,11 @@ impl Radio {
                 shared.notify();
             }
         });
-        let thread = receiver::start(&shared, &peer)?;
+        let thread = receiver::start(&shared, &peer, first)?;
         Ok(Self { shared, thread: Some(thread), _on_cancel: on_cancel, peer })
     }
 
-    /// Always true: a radio has no end.
+    /// Always true: a station has no end, and whether a body is a file's may show only at its end.
     pub fn is_live(&self) -> bool {
         true
     }

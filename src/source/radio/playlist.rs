@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::media::{self, Detected, Document};
 use crate::safe_url::SafeUrl;
 
 /// A list of URLs, returned instead of audio.
@@ -16,24 +17,15 @@ pub(crate) struct Playlist {
 impl Playlist {
     /// Detects M3U, PLS, ASX, XSPF and bare URLs by a response's content type and first bytes.
     pub(crate) fn detect(content_type: Option<&str>, first: &[u8]) -> Option<Self> {
+        let Detected::Document(document) = media::detect(content_type, first, true) else { return None };
+        let is_hls = match document {
+            Document::Hls => true,
+            Document::List(_) => false,
+            _ => return None,
+        };
         let text = String::from_utf8_lossy(first);
-        let text = text.trim_start_matches('\u{FEFF}').trim_start();
-        let begins = |start: &str| text.get(..start.len()).is_some_and(|got| got.eq_ignore_ascii_case(start));
-        let is_list =
-            ["#EXTM3U", "[playlist]", "[reference]", "<asx", "http://", "https://"].into_iter().any(begins)
-                || (begins("<?xml") && text.contains("<playlist"))
-                || (names_list(content_type.unwrap_or_default()) && is_text(text));
-        is_list.then(|| Self { is_hls: text.contains("#EXT-X-"), first: first_url(text).map(SafeUrl::from) })
+        Some(Self { is_hls, first: first_url(&text).map(SafeUrl::from) })
     }
-}
-
-fn names_list(content_type: &str) -> bool {
-    let content_type = content_type.to_ascii_lowercase();
-    ["mpegurl", "scpls", "pls+xml", "xspf"].iter().any(|name| content_type.contains(name))
-}
-
-fn is_text(text: &str) -> bool {
-    !text.chars().any(|char| char.is_control() && !char.is_whitespace())
 }
 
 fn first_url(text: &str) -> Option<&str> {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use super::icy::{IcyMetadata, IcyPart, IcySplitter, RadioInfo};
+use super::icy::{IcyMetadata, IcyPart, IcySplitter, RadioInfo, is_station_header};
 use super::reconnect::{Decision, Reconnect};
 use super::shared::{FlowControl, Shared};
 use super::window::CHUNK;
-use crate::client::retry;
+use crate::client::{ResponseHead, retry};
 use crate::downloader::{Fetch, PeerHandle, Response};
 use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
@@ -20,13 +20,22 @@ use crate::foreign::contain;
 const RECOGNIZABLE: usize = 64;
 
 /// Starts the thread. It ends when the radio is cancelled or has ended permanently.
-pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
+///
+/// `first` is a response to the radio's request that is open already.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    peer: &PeerHandle,
+    first: Option<Response>,
+) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
     let named = thread::Builder::new().name("windway-radio".into());
     let spawned = named.spawn(move || {
-        let receiver = Receiver { shared: &shared, peer: &peer, chunk: vec![0; CHUNK] };
-        let error = contain("receiving a radio", || receiver.run()).unwrap_or_else(Error::from);
-        shared.ended(error);
+        let receiver = Receiver { shared: &shared, peer: &peer, first, chunk: vec![0; CHUNK] };
+        let ended = contain("receiving a radio", || receiver.run());
+        match ended.unwrap_or_else(|panic| Ended::Failed(panic.into())) {
+            Ended::Complete => shared.completed(),
+            Ended::Failed(error) => shared.ended(error),
+        }
     });
     spawned.map_err(|error| {
         Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
@@ -36,6 +45,8 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 struct Receiver<'a> {
     shared: &'a Arc<Shared>,
     peer: &'a PeerHandle,
+    /// The response to the first request, if that was sent before the URL was known to lead to a radio.
+    first: Option<Response>,
     chunk: Vec<u8>,
 }
 
@@ -45,22 +56,32 @@ enum Received {
     Replaced,
     /// The connection was closed because the reader was away.
     Closed,
+    /// All of a file was received.
+    Complete,
+}
+
+/// Why a radio receives no more.
+enum Ended {
+    /// It was a file, and all of it was received.
+    Complete,
+    Failed(Error),
 }
 
 impl Receiver<'_> {
     /// Receives until the radio ends, and returns the reason.
-    fn run(mut self) -> Error {
+    fn run(mut self) -> Ended {
         let mut reconnect = Reconnect::new(&self.shared.config, Instant::now());
         loop {
             let failed = match self.receive(&mut reconnect) {
-                Ok(()) => {
+                Ok(Received::Complete) => return Ended::Complete,
+                Ok(_) => {
                     reconnect.handle_close();
                     self.shared.await_reader()
                 }
                 Err(error) => self.recover(&mut reconnect, error),
             };
             if let Err(error) = failed {
-                return error;
+                return Ended::Failed(error);
             }
         }
     }
@@ -78,15 +99,26 @@ impl Receiver<'_> {
     }
 
     /// Receives from one connection, and from those that replace it while it is silent. Fails when the connection does;
-    /// returns `Ok` if it was closed because the reader was away.
-    fn receive(&mut self, reconnect: &mut Reconnect) -> Result<(), Error> {
-        let FlowControl::Read(mut room) = self.flow_control(reconnect)? else { return Ok(()) };
-        let mut body = self.peer.execute(self.fetch())?;
+    /// returns `Ok` if it was closed because the reader was away, or if all of a file was received.
+    fn receive(&mut self, reconnect: &mut Reconnect) -> Result<Received, Error> {
+        let FlowControl::Read(mut room) = self.flow_control(reconnect)? else { return Ok(Received::Closed) };
+        let mut body = self.open()?;
         // While the connection is silent and the buffer runs low, the downloader opens another one.
-        while let Received::Replaced = self.receive_from(&mut body, &mut room, reconnect)? {
-            log::debug!("another connection to the radio was faster than a silent one");
+        loop {
+            match self.receive_from(&mut body, &mut room, reconnect)? {
+                Received::Replaced => {
+                    log::debug!("another connection to the radio was faster than a silent one")
+                }
+                received => return Ok(received),
+            }
         }
-        Ok(())
+    }
+
+    /// The response that is open already, or that to a new request.
+    fn open(&mut self) -> Result<Response, Error> {
+        let Some(mut body) = self.first.take() else { return self.peer.execute(self.fetch()) };
+        body.make_live(Arc::clone(self.shared) as _);
+        Ok(body)
     }
 
     fn receive_from(
@@ -113,6 +145,7 @@ impl Receiver<'_> {
                 FlowControl::Close => return Ok(Received::Closed),
             };
             got = match body.read_live(&mut self.chunk[..*room])? {
+                Some(0) if is_file(body.head()) => return Ok(Received::Complete),
                 Some(0) => {
                     return Err(Error::new(ErrorKind::Disconnected, "the station ended the response"));
                 }
@@ -172,4 +205,11 @@ impl Receiver<'_> {
         self.shared.trim();
         Ok(())
     }
+}
+
+/// True if the body that has ended was all of a file: its length was announced. Some stations announce one as well, which
+/// players of files want, and are connected to again.
+fn is_file(head: &ResponseHead) -> bool {
+    let is_station = head.headers().any(|(name, _)| is_station_header(name));
+    head.body_len().is_some() && !is_station
 }

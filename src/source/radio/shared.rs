@@ -51,6 +51,8 @@ struct State {
     window: Window,
     description: Description,
     reader: Reader,
+    /// All of a file was received: reads end at the window's end.
+    is_complete: bool,
     last_read: Instant,
     /// Why blocked calls end. `retrying` is set from a failed connection to the next byte.
     waits: WaitState,
@@ -108,6 +110,7 @@ impl Shared {
             window: Window::new(&config),
             description: Description::default(),
             reader: Reader::Active,
+            is_complete: false,
             last_read: Instant::now(),
             waits: WaitState::default(),
             reads: Reads::default(),
@@ -125,6 +128,12 @@ impl Shared {
     /// Makes all blocked threads check their conditions again.
     pub(crate) fn notify(&self) {
         self.resource.notify();
+    }
+}
+
+impl State {
+    fn is_end(&self, position: u64) -> bool {
+        self.is_complete && position >= self.window.end()
     }
 }
 
@@ -170,8 +179,21 @@ impl Shared {
             if got > 0 {
                 return Ok(self.advance(got));
             }
+            if self.ends_at(position) {
+                return Ok(0);
+            }
             self.await_byte(position, begun).map_err(|error| self.locate(error))?;
         }
+    }
+
+    /// True if a file ends at `position`. Records for the phase that the reads have ended then.
+    fn ends_at(&self, position: u64) -> bool {
+        let mut state = self.state.lock();
+        let is_end = state.is_end(position);
+        if is_end {
+            state.reads.end();
+        }
+        is_end
     }
 
     /// Position of this read: where the last one ended, or the live edge after a long pause.
@@ -213,7 +235,9 @@ impl Shared {
                 if view.ranges.contains(position) {
                     return Some(Ok(()));
                 }
-                self.state.lock().waits.broken_off(begun, self.epoch.reason()).map(Err)
+                let state = self.state.lock();
+                let ended = state.is_end(position).then_some(Ok(()));
+                ended.or_else(|| state.waits.broken_off(begun, self.epoch.reason()).map(Err))
             })
         });
         let mut state = self.state.lock();
@@ -281,7 +305,7 @@ impl Shared {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = self.resource.wait(deadline, |_| {
             let state = self.state.lock();
-            if state.window.buffered_ahead() >= bytes {
+            if state.is_complete || state.window.buffered_ahead() >= bytes {
                 return Some(Ok(()));
             }
             state.waits.broken_off(begun, self.epoch.reason()).map(Err)
@@ -295,7 +319,7 @@ impl Shared {
         let is_ended = |cancelled: bool| state.waits.ended().is_some_and(|it| it.is_cancelled() == cancelled);
         let facts = Facts {
             is_cancelled: self.epoch.is_cancelled() || is_ended(true),
-            is_complete: false,
+            is_complete: state.is_complete,
             has_failed: is_ended(false),
             is_known: state.stats.connections > 0,
             is_retrying: state.waits.retrying().is_some(),
@@ -488,6 +512,18 @@ impl Shared {
     pub(crate) fn reconnecting(&self, error: Error, after: Duration) {
         self.state.lock().waits.retry(error.clone());
         self.events.publish(&RadioEvent::Reconnecting { error, after });
+    }
+
+    /// Records that all of a file was received.
+    pub(crate) fn completed(&self) {
+        let position = {
+            let mut state = self.state.lock();
+            state.is_complete = true;
+            state.window.end()
+        };
+        self.events.publish(&RadioEvent::Complete { position });
+        self.events.close();
+        self.notify();
     }
 
     /// Records that no more audio will arrive.

@@ -1,0 +1,278 @@
+//! Distinguishes the documents that URLs lead to instead of media: playlists, lists of tracks, manifests, pages.
+
+use super::html::looks_like_html_page;
+use super::text::decode;
+use super::{FirstBytes, names, sniff};
+
+/// A text in place of media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Document {
+    /// A playlist of HTTP Live Streaming.
+    Hls,
+    /// A list of tracks.
+    List(ListFormat),
+    /// A manifest of MPEG-DASH (ISO 23009-1).
+    Dash,
+    /// A manifest of Smooth Streaming.
+    SmoothStreaming,
+    /// A web page, a message or a text of another kind.
+    Page,
+}
+
+/// The format of a list of tracks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ListFormat {
+    /// M3U, with or without its header, in any encoding.
+    M3u,
+    /// PLS, or the `[Reference]` that Windows Media servers send.
+    Pls,
+    /// XML Shareable Playlist Format.
+    Xspf,
+    /// Advanced Stream Redirector.
+    Asx,
+    /// RSS or Atom, such as a podcast.
+    Feed,
+}
+
+/// What the first bytes show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detected {
+    /// Audio or video, or bytes of an unknown kind.
+    Media,
+    Document(Document),
+    /// More bytes are needed.
+    Unclear,
+}
+
+/// Fewer first bytes may be those of anything.
+const LEAST: usize = 64;
+
+/// Detects what begins with `first`, by the content type and these bytes. Magic bytes of media overrule the content type.
+/// `is_all` says that there are no more bytes. Not unclear for [`FirstBytes::MOST`] bytes.
+pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> Detected {
+    let is_all = is_all || first.len() >= FirstBytes::MOST;
+    if first.len() < LEAST && !is_all {
+        return Detected::Unclear;
+    }
+    if sniff::sniff(first).is_some() {
+        return Detected::Media;
+    }
+    if !is_text(first) {
+        return if looks_like_html_page(content_type, first) {
+            Detected::Document(Document::Page)
+        } else {
+            Detected::Media
+        };
+    }
+    let text = decode(first);
+    let text = text.trim_start();
+    let found = by_start(text, is_all).or_else(|| {
+        let list = by_content_type(content_type.unwrap_or_default());
+        list.map(|list| Detected::Document(Document::List(list)))
+    });
+    found.unwrap_or_else(|| {
+        if looks_like_html_page(content_type, first) {
+            Detected::Document(Document::Page)
+        } else {
+            Detected::Media
+        }
+    })
+}
+
+/// True if the bytes are text: no control characters, in any of the encodings that [`decode`] knows.
+fn is_text(bytes: &[u8]) -> bool {
+    let is_control = |char: char| char.is_control() && !char.is_whitespace();
+    // Latin-1 has control characters from 80 to 9f, at which Windows has letters.
+    !decode(bytes).chars().any(|char| is_control(char) && !('\u{80}'..='\u{9f}').contains(&char))
+}
+
+fn by_start(text: &str, is_all: bool) -> Option<Detected> {
+    let list = |format| Some(Detected::Document(Document::List(format)));
+    if begins(text, "#EXTM3U") {
+        return Some(m3u(text, is_all));
+    }
+    if begins(text, "[playlist]") || begins(text, "[reference]") {
+        return list(ListFormat::Pls);
+    }
+    if begins(text, "http://") || begins(text, "https://") {
+        return list(ListFormat::M3u);
+    }
+    if !text.starts_with('<') {
+        return None;
+    }
+    match root_element(text) {
+        Root::Cut if !is_all => Some(Detected::Unclear),
+        Root::Named(name) => by_root(&name).map(Detected::Document),
+        Root::Cut | Root::None => None,
+    }
+}
+
+/// RFC 8216, section 4.3: each playlist of HLS has a tag that begins with `#EXT-X-`; a list of tracks has none.
+fn m3u(text: &str, is_all: bool) -> Detected {
+    if text.lines().any(|line| begins(line.trim_start(), "#EXT-X-")) {
+        Detected::Document(Document::Hls)
+    } else if is_all {
+        Detected::Document(Document::List(ListFormat::M3u))
+    } else {
+        Detected::Unclear
+    }
+}
+
+enum Root {
+    /// In lower case, without its prefix.
+    Named(String),
+    /// The text ends before it.
+    Cut,
+    None,
+}
+
+/// The name of the first element of XML, behind the declaration, comments and the document type.
+fn root_element(mut text: &str) -> Root {
+    loop {
+        text = text.trim_start();
+        let Some(rest) = text.strip_prefix('<') else {
+            return if text.is_empty() { Root::Cut } else { Root::None };
+        };
+        let end = match () {
+            () if rest.starts_with("!--") => "-->",
+            () if rest.starts_with('?') => "?>",
+            () if begins(rest, "!doctype html") => return Root::Named("html".into()),
+            () if rest.starts_with('!') => ">",
+            () => break,
+        };
+        let Some((_, behind)) = rest.split_once(end) else { return Root::Cut };
+        text = behind;
+    }
+    let name: &str =
+        text[1..].split(|char: char| char.is_whitespace() || "/>".contains(char)).next().unwrap_or("");
+    if name.len() + 1 == text.len() {
+        return Root::Cut;
+    }
+    let local = name.rsplit(':').next().unwrap_or(name);
+    if local.is_empty() { Root::None } else { Root::Named(local.to_ascii_lowercase()) }
+}
+
+fn by_root(name: &str) -> Option<Document> {
+    Some(match name {
+        "asx" => Document::List(ListFormat::Asx),
+        "playlist" => Document::List(ListFormat::Xspf),
+        // RSS 0.9 and 1.0 are RDF.
+        "rss" | "feed" | "rdf" => Document::List(ListFormat::Feed),
+        "mpd" => Document::Dash,
+        "smoothstreamingmedia" => Document::SmoothStreaming,
+        _ => return None,
+    })
+}
+
+fn by_content_type(content_type: &str) -> Option<ListFormat> {
+    let essence = names::essence(content_type);
+    let has = |name: &str| essence.contains(name);
+    if has("mpegurl") {
+        Some(ListFormat::M3u)
+    } else if has("scpls") || has("pls+xml") {
+        Some(ListFormat::Pls)
+    } else if has("xspf") {
+        Some(ListFormat::Xspf)
+    } else {
+        None
+    }
+}
+
+fn begins(text: &str, start: &str) -> bool {
+    text.get(..start.len()).is_some_and(|got| got.eq_ignore_ascii_case(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RSS: &str =
+        "<?xml version=\"1.0\"?>\n<!-- a <comment> --><?xml-stylesheet x?>\n<rss version=\"2.0\"><channel>";
+
+    #[test]
+    fn documents_are_told_by_their_first_bytes() {
+        use Document::{Dash, Hls, List, Page, SmoothStreaming};
+        use ListFormat::{Asx, Feed, M3u, Pls, Xspf};
+        for (content_type, first, document) in [
+            ("audio/mpeg", "#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:4,\n0.ts\n", Hls),
+            ("application/vnd.apple.mpegurl", "\u{feff}#EXTM3U\n#EXTINF:4,a\nhttp://h/1.mp3\n", List(M3u)),
+            ("text/plain", "#extm3u x-tvg-url=\"http://h\"\n#EXTGRP:News\nhttp://h/1\n", List(M3u)),
+            ("audio/x-mpegurl", "Radio:\r\n/a.mp3\r\n", List(M3u)),
+            ("text/html", "https://h/a\r\n", List(M3u)),
+            ("audio/x-scpls", "nothing of the kind", List(Pls)),
+            ("", "\n\n[Playlist]\nFile1=http://h/a\n", List(Pls)),
+            ("video/x-ms-asf", "[Reference]\r\nRef1=http://h/a\r\n", List(Pls)),
+            ("", "<ASX version=\"3.0\"><ENTRY>", List(Asx)),
+            ("text/xml", "<?xml version='1.0'?><playlist xmlns='http://xspf.org/ns/0/'>", List(Xspf)),
+            ("application/rss+xml", RSS, List(Feed)),
+            ("", "<!DOCTYPE rss [ ]><x:RSS >", List(Feed)),
+            ("", "<feed xmlns=\"http://www.w3.org/2005/Atom\">", List(Feed)),
+            (
+                "application/dash+xml",
+                "<?xml version=\"1.0\"?><MPD xmlns=\"urn:mpeg:dash:schema:mpd:2011\">",
+                Dash,
+            ),
+            ("text/xml", "<SmoothStreamingMedia MajorVersion=\"2\">", SmoothStreaming),
+            ("text/html", "<!doctype html><a href=\"http://h\">", Page),
+            ("audio/mpeg", "<html><body>not found</body>", Page),
+            ("application/json", "{\"error\": 1}", Page),
+            ("text/xml", "<?xml version=\"1.0\"?><error>http://host/</error>", Page),
+        ] {
+            assert_eq!(
+                detect(Some(content_type), first.as_bytes(), true),
+                Detected::Document(document),
+                "{content_type} {first}"
+            );
+        }
+        let wide: Vec<u8> = "\u{feff}<asx version=\"3\">".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert_eq!(detect(None, &wide, true), Detected::Document(List(Asx)));
+    }
+
+    #[test]
+    fn media_is_media_whatever_its_content_type_says() {
+        for first in [
+            &b"ID3\x04\0\0\0\0\0\0http://h"[..],
+            b"\xff\xfb\x90\x64http://h",
+            b"OggS\0\x02",
+            b"fLaC\0\0\0\x22",
+            b"\0\x01\x02",
+        ] {
+            assert_eq!(
+                detect(Some("audio/x-mpegurl"), first, true),
+                if first[0] == 0 { Detected::Document(Document::Page) } else { Detected::Media }
+            );
+        }
+        assert_eq!(detect(Some("application/octet-stream"), &[0; 100], false), Detected::Media);
+        assert_eq!(
+            detect(None, b"some text of no kind, and nobody says which kind it would be of", true),
+            Detected::Media
+        );
+    }
+
+    #[test]
+    fn what_may_be_either_waits_for_more() {
+        let unclear = |text: &str| detect(None, text.as_bytes(), false) == Detected::Unclear;
+        assert!(unclear("") && unclear("#EXTM3U\n#EXT-X-VERSION:3\n"));
+        let comment = format!("<?xml version=\"1.0\"?><!-- {} ", "x".repeat(100));
+        assert!(unclear(&comment) && unclear(&format!("{comment} --><MPD")));
+        let list = format!("#EXTM3U\n{}", "#EXTINF:3,a\nhttp://h/a\n".repeat(10));
+        assert!(unclear(&list));
+        assert_eq!(detect(None, list.as_bytes(), true), Detected::Document(Document::List(ListFormat::M3u)));
+        let long = list.repeat(100);
+        assert_eq!(detect(None, long.as_bytes(), false), Detected::Document(Document::List(ListFormat::M3u)));
+    }
+
+    proptest! {
+        #[test]
+        fn it_never_panics_and_always_decides_at_last(
+            content_type in ".{0,20}",
+            start in "(#EXTM3U|<\\?xml|<!--|<!|<|http://|\\[playlist\\])?",
+            rest in any::<Vec<u8>>(),
+        ) {
+            let first = [start.as_bytes(), &rest].concat();
+            detect(Some(&content_type), &first, false);
+            prop_assert_ne!(detect(Some(&content_type), &first, true), Detected::Unclear);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Options of `open_any`.
+
+use std::fmt;
+
+use crate::config::{FileConfig, RadioConfig};
+#[cfg(feature = "hls")]
+use crate::source::hls::HlsConfig;
+
+/// Options of [`Downloader::open_any_with`](crate::Downloader::open_any_with), for each kind of media.
+///
+/// ```
+/// use windway::config::StorageConfig;
+/// use windway::{FileConfig, OpenConfig};
+///
+/// let mut config = OpenConfig::default();
+/// config.file = FileConfig::new().storage(StorageConfig::TempFile(None));
+/// config.headers = vec![("x-station".into(), "7".into())];
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct OpenConfig {
+    /// Options of a file. Its `read_timeout` limits also for how long the server may ask to wait before the first request is
+    /// repeated.
+    pub file: FileConfig,
+    /// Options of a station.
+    pub radio: RadioConfig,
+    /// Options of an HLS presentation.
+    #[cfg(feature = "hls")]
+    pub hls: HlsConfig,
+    /// Headers sent to the URL's origin, and to no other, with every request. Those of `file`, `radio` and `hls` are sent in
+    /// addition, but not with the first request. Default: none.
+    pub headers: Vec<(String, String)>,
+}
+
+// By hand, because values of headers must not be shown.
+impl fmt::Debug for OpenConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("OpenConfig");
+        shown.field("file", &self.file).field("radio", &self.radio);
+        #[cfg(feature = "hls")]
+        shown.field("hls", &self.hls);
+        shown.field("headers", &format_args!("{} headers", self.headers.len())).finish_non_exhaustive()
+    }
+}

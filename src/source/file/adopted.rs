@@ -1,0 +1,123 @@
+//! A file whose first response was requested before it was known to be a file: its body goes on into the file's first
+//! piece.
+
+use std::sync::Arc;
+use std::thread;
+
+use super::http_file::HttpFile;
+use super::peer::FilePeer;
+use super::piece::PieceSink;
+use super::plan::OPENING;
+use super::shared::{ReaderId, Shared};
+use crate::config::FileConfig;
+use crate::downloader::{Flow, Outcome, Response, Sink};
+use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
+use crate::source::opening::Opening;
+use crate::types::Priority;
+
+const CHUNK: usize = 64 * 1024;
+
+/// Makes a file of an opening. Blocks until the first bytes are stored, which have been received already.
+pub(crate) fn adopt(opening: Opening, config: FileConfig) -> Result<(Arc<HttpFile>, ReaderId), Error> {
+    let Opening { downloader, request, peer, role, epoch, part, mut response, first } = opening;
+    let priority = config.priority;
+    let shared = Arc::new(Shared::new(request, config)?);
+    let file = HttpFile::link(&downloader, Arc::clone(&shared), peer.clone(), epoch);
+    role.assign(FilePeer(Arc::clone(&shared)));
+    peer.set_priority(priority);
+    let reader = shared.add_reader();
+    shared.request_memory();
+    let key = {
+        let mut state = shared.state.lock();
+        // Nothing is on its way that it could supersede.
+        let (key, _) = state.add_piece(&(0..OPENING), Priority::High, part.token().clone(), false);
+        key
+    };
+    // The file holds the peer, and its drop ends the peer.
+    response.release_peer();
+    let mut sink = PieceSink::new(Arc::clone(&shared), key, 0..OPENING, None, false);
+    sink.accepted(response.request_id());
+    let delivery = Delivery { sink: Some(Box::new(sink)), outcome: None };
+    delivery.begin(&shared, response, &first)?;
+    shared.await_opening(reader)?;
+    shared.state.lock().opening = false;
+    Ok((file, reader))
+}
+
+/// The sink of the first piece, until its body has ended. Its drop ends the piece.
+struct Delivery {
+    sink: Option<Box<PieceSink>>,
+    outcome: Option<Outcome>,
+}
+
+impl Delivery {
+    /// Stores the first bytes, and lets a thread store those that follow.
+    fn begin(mut self, shared: &Arc<Shared>, mut response: Response, first: &[u8]) -> Result<(), Error> {
+        match self.accept(&response, first) {
+            Ok(Flow::Stream) => {}
+            Ok(Flow::Detach) => {
+                response.unread(first);
+                if let Some(sink) = self.sink.take() {
+                    sink.detached(response);
+                }
+                return Ok(());
+            }
+            Err(error) => {
+                self.outcome = Some(Outcome::from(Err(error.clone())));
+                return Err(error);
+            }
+        }
+        if response.is_received() {
+            self.outcome = Some(Outcome::Done);
+            return Ok(());
+        }
+        let named = thread::Builder::new().name("windway-opening".into());
+        let spawned = named.spawn(move || {
+            crate::downloader::enter_own_thread();
+            self.finish(response);
+        });
+        let thread = spawned.map_err(|error| {
+            Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
+        })?;
+        *shared.sequential.lock() = Some(thread);
+        Ok(())
+    }
+
+    fn accept(&mut self, response: &Response, first: &[u8]) -> Result<Flow, Error> {
+        let Some(sink) = &mut self.sink else { return Ok(Flow::Stream) };
+        let flow = sink.head(response.head())?;
+        if flow == Flow::Stream {
+            sink.write(0, first)?;
+        }
+        Ok(flow)
+    }
+
+    /// Stores the rest of the body, and ends the piece.
+    fn finish(mut self, response: Response) {
+        let result = contain("storing the first piece of a file", || self.store_rest(response));
+        self.outcome = Some(Outcome::from(result.unwrap_or_else(|panic| Err(panic.into()))));
+    }
+
+    fn store_rest(&mut self, mut response: Response) -> Result<(), Error> {
+        let Some(sink) = &mut self.sink else { return Ok(()) };
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let offset = response.position();
+            match response.read_chunk(&mut chunk)? {
+                0 => return Ok(()),
+                got => sink.write(offset, &chunk[..got])?,
+            }
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            let unfinished =
+                || Outcome::Failed(Error::new(ErrorKind::Panicked, "the first piece was not stored"));
+            sink.finish(self.outcome.take().unwrap_or_else(unfinished));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! URLs of an unknown kind: one request, whose response is read on as what it turns out to be.
+
+mod support;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::{Answer, Asked, Content, Origin, Station};
+use windway::config::StorageConfig;
+use windway::radio::RadioEvent;
+use windway::stream::Phase;
+use windway::{Downloader, DownloaderConfig, ErrorKind, Media, OpenConfig, Radio, RadioConfig, Stream};
+
+fn downloader() -> Downloader {
+    Downloader::new(DownloaderConfig::default()).unwrap()
+}
+
+fn file(media: Media) -> Stream {
+    match media {
+        Media::File(stream) => stream,
+        other => panic!("not a file: {other:?}"),
+    }
+}
+
+fn radio(media: Media) -> Radio {
+    match media {
+        Media::Radio(radio) => radio,
+        other => panic!("not a radio: {other:?}"),
+    }
+}
+
+fn error(media: Result<Media, windway::Error>) -> windway::Error {
+    media.expect_err("it opened")
+}
+
+/// All requests, those of a suffix too.
+fn requests(origin: &Origin) -> usize {
+    let log = origin.log();
+    log.asked.len() + log.suffixes.len()
+}
+
+/// All of the pattern from here to its end.
+fn read_pattern(stream: &mut Stream, len: u64) {
+    let position = stream.stream_position().unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len() as u64, len - position);
+    assert_pattern(position, &bytes);
+}
+
+#[test]
+fn a_short_file_takes_one_request() {
+    for len in [1, 63, 64, 5000, 16 * 1024, 200_000] {
+        let origin = Origin::serving(Content::pattern(len));
+        let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
+        assert_eq!(stream.len(), Some(len));
+        read_pattern(&mut stream, len);
+        assert_eq!(requests(&origin), 1, "{len}");
+        assert_eq!(stream.handle().phase(), Phase::Ended);
+    }
+}
+
+#[test]
+fn a_long_file_goes_on_behind_its_opening_and_can_be_sought_in() {
+    const LEN: u64 = 3_000_000;
+    let origin = Origin::serving(Content::pattern(LEN));
+    for storage in [StorageConfig::Memory, StorageConfig::TempFile(None)] {
+        origin.forget();
+        let mut config = OpenConfig::default();
+        config.file = config.file.storage(storage);
+        let mut stream = file(downloader().open_any_with(&origin.url("/a.mp3"), config).unwrap());
+        assert!(stream.is_seekable());
+        read_pattern(&mut stream, LEN);
+        let log = origin.log();
+        let first = |asked: &&Asked| asked.range().is_none_or(|(first, _)| first < 256 << 10);
+        assert_eq!(log.asked.iter().filter(first).count(), 1, "{log:?}");
+        stream.seek(SeekFrom::Start(LEN / 2)).unwrap();
+        read_pattern(&mut stream, LEN);
+    }
+}
+
+#[test]
+fn a_file_of_a_server_without_ranges_is_read_on_from_the_same_response() {
+    const LEN: u64 = 1_000_000;
+    let content = Content::pattern(LEN);
+    for answer in [Answer::whole, |content: &Content| Answer::whole(content).chunked()] {
+        let content = content.clone();
+        let origin = Origin::start(move |_| answer(&content));
+        let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
+        assert!(!stream.is_seekable());
+        read_pattern(&mut stream, LEN);
+        assert_eq!(requests(&origin), 1);
+    }
+}
+
+#[test]
+fn a_body_that_breaks_goes_on() {
+    const LEN: u64 = 200_000;
+    for at in [10, 100, 20_000, 150_000] {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| {
+            let answer = Answer::file(asked, &content);
+            if asked.number == 0 { answer.reset_after(at) } else { answer }
+        });
+        let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
+        read_pattern(&mut stream, LEN);
+    }
+}
+
+#[test]
+fn a_range_that_is_refused_is_asked_for_no_more() {
+    for status in [400, 403, 416] {
+        let content = Content::pattern(50_000);
+        let origin = Origin::start(move |asked| match asked.range() {
+            Some(_) => Answer::status(status),
+            None => Answer::whole(&content),
+        });
+        let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
+        read_pattern(&mut stream, 50_000);
+        assert_eq!(requests(&origin), 2, "{status}");
+    }
+}
+
+#[test]
+fn a_cancel_ends_an_opening_whose_body_stalls() {
+    let content = Content::pattern(200_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(20_000));
+    let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
+    let mut bytes = [0; 20_000];
+    stream.read_exact(&mut bytes).unwrap();
+    let handle = stream.handle();
+    let reader = std::thread::spawn(move || stream.read(&mut [0; 1]).map_err(windway::Error::from));
+    while handle.phase() != Phase::Stalled {
+        std::thread::yield_now();
+    }
+    handle.cancel();
+    assert!(reader.join().unwrap().unwrap_err().is_cancelled());
+    origin.wait_until("the connection was closed", |log| log.open == 0);
+}
+
+#[test]
+fn a_drop_ends_an_opening_whose_body_stalls() {
+    let content = Content::pattern(200_000);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(20_000));
+    let downloader = downloader();
+    drop(downloader.open_any(&origin.url("/a")).unwrap());
+    origin.wait_until("the connection was closed", |log| log.open == 0);
+    assert_eq!(downloader.stats().peers, 0);
+    assert_eq!(downloader.stats().open_bodies, 0);
+}
+
+#[test]
+fn a_station_is_a_radio_with_titles_and_one_connection() {
+    let audio = Content::pattern(200_000);
+    let station = Station { audio, interval: 4000, every: 1, titles: vec!["One", "Two"] };
+    let origin = Origin::start(move |asked| Answer::station(asked, &station));
+    let mut radio = radio(downloader().open_any(&origin.url("/listen")).unwrap());
+    let handle = radio.handle();
+    let mut bytes = vec![0; 100_000];
+    radio.read_exact(&mut bytes).unwrap();
+    assert_pattern(0, &bytes);
+    assert!(handle.now_playing().and_then(|title| title.title).is_some());
+    assert_eq!(handle.info().unwrap().name.as_deref(), Some("Scripted"));
+    assert_eq!(requests(&origin), 1);
+}
+
+#[test]
+fn a_station_that_breaks_is_connected_to_again_without_a_range() {
+    let audio = Content::pattern(200_000);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::whole(&audio).no_length().icy().header("icy-name", "Scripted");
+        if asked.number == 0 { answer.reset_after(50_000) } else { answer.stall_after(60_000) }
+    });
+    let mut radio = radio(downloader().open_any(&origin.url("/listen")).unwrap());
+    let mut bytes = vec![0; 100_000];
+    radio.read_exact(&mut bytes).unwrap();
+    let log = origin.log();
+    assert_eq!(log.asked.len(), 2);
+    assert_eq!(log.asked[1].header("range"), None);
+    assert_eq!(log.asked[1].header("icy-metadata"), Some("1"));
+}
+
+#[test]
+fn a_stations_bytes_do_not_count_for_the_bandwidth() {
+    let audio = Content::pattern(2_000_000);
+    let origin = Origin::start(move |_| {
+        Answer::whole(&audio).no_length().header("icy-name", "Scripted").stall_after(1_900_000)
+    });
+    let downloader = downloader();
+    let mut radio = radio(downloader.open_any(&origin.url("/listen")).unwrap());
+    radio.read_exact(&mut vec![0; 1_900_000]).unwrap();
+    assert_eq!(downloader.bandwidth(), None);
+}
+
+#[test]
+fn documents_that_are_no_media_are_named() {
+    for (content_type, body, kind, text) in [
+        ("application/dash+xml", "<?xml version=\"1.0\"?><MPD></MPD>", ErrorKind::Unsupported, "MPEG-DASH"),
+        ("text/xml", "<SmoothStreamingMedia/>", ErrorKind::Unsupported, "Smooth Streaming"),
+        ("text/html", "<!doctype html><title>Login</title>", ErrorKind::NotMedia, "text/html"),
+        ("application/json", "{\"error\":\"no\"}", ErrorKind::NotMedia, "application/json"),
+    ] {
+        let content = Content::bytes(body.as_bytes().to_vec());
+        let origin =
+            Origin::start(move |asked| Answer::file(asked, &content).header("Content-Type", content_type));
+        let downloader = downloader();
+        let error = error(downloader.open_any(&origin.url("/a?token=secret")));
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.to_string().contains(text) && !error.to_string().contains("secret"), "{error}");
+        assert!(error.url().is_some(), "{error}");
+        assert_eq!(requests(&origin), 1);
+        assert_eq!(downloader.stats().peers, 0);
+    }
+}
+
+#[test]
+fn what_is_not_there_fails_at_once() {
+    let origin = Origin::start(|asked| match &*asked.path {
+        "/404" => Answer::status(404),
+        "/401" => Answer::status(401),
+        "/empty" => Answer::whole(&Content::bytes(&b""[..])),
+        _ => Answer::status(503).header("Retry-After", "3600"),
+    });
+    for (path, kind) in [
+        ("/404", ErrorKind::Status(404)),
+        ("/401", ErrorKind::Status(401)),
+        ("/empty", ErrorKind::Empty),
+        ("/503", ErrorKind::Status(503)),
+    ] {
+        origin.forget();
+        assert_eq!(error(downloader().open_any(&origin.url(path))).kind(), kind);
+        assert_eq!(requests(&origin), 1, "{path}");
+    }
+    let url = origin.url("/a");
+    drop(origin);
+    assert_eq!(error(downloader().open_any(&url)).kind(), ErrorKind::Refused);
+    assert_eq!(error(downloader().open_any("no url")).kind(), ErrorKind::InvalidUrl);
+    assert_eq!(error(downloader().open_any("file:///etc/passwd")).kind(), ErrorKind::UnsupportedScheme);
+}
+
+#[test]
+fn headers_go_with_every_request_to_the_urls_origin_only() {
+    let elsewhere = Origin::serving(Content::pattern(1_000_000));
+    let to = elsewhere.url("/b");
+    let content = Content::pattern(1_000_000);
+    let origin = Origin::start(move |asked| match &*asked.path {
+        "/moved" => Answer::redirect(302, &to),
+        _ => Answer::file(asked, &content),
+    });
+    let mut config = OpenConfig::default();
+    config.headers = vec![("x-key".into(), "secret".into())];
+    assert!(!format!("{config:?}").contains("secret"));
+    for path in ["/a", "/moved"] {
+        let mut stream = file(downloader().open_any_with(&origin.url(path), config.clone()).unwrap());
+        read_pattern(&mut stream, 1_000_000);
+    }
+    assert!(origin.log().asked.iter().all(|asked| asked.header("x-key") == Some("secret")));
+    assert!(origin.log().asked.len() > 2);
+    assert!(elsewhere.log().asked.iter().all(|asked| asked.header("x-key").is_none()));
+}
+
+#[test]
+fn a_file_opened_as_a_radio_ends() {
+    let origin = Origin::serving(Content::pattern(150_000));
+    let mut radio = downloader().open_radio(&origin.url("/a.mp3"), RadioConfig::default()).unwrap();
+    let (handle, events) = (radio.handle(), radio.handle().subscribe());
+    let mut bytes = Vec::new();
+    radio.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len(), 150_000);
+    assert_pattern(0, &bytes);
+    assert_eq!(radio.read(&mut [0; 10]).unwrap(), 0);
+    assert_eq!(handle.phase(), Phase::Ended);
+    assert!(handle.last_error().is_none());
+    handle.wait_buffered(1, Some(Duration::from_secs(60))).unwrap();
+    let last = events.into_iter().last();
+    assert!(matches!(last, Some(RadioEvent::Complete { position: 150_000 })), "{last:?}");
+    assert_eq!(requests(&origin), 1);
+    radio.seek(SeekFrom::Start(0)).unwrap();
+    assert_eq!(radio.read(&mut [0; 10]).unwrap(), 10);
+}
+
+#[test]
+fn a_station_that_announces_a_length_is_connected_to_again() {
+    let content = Content::pattern(50_000);
+    let origin = Origin::start(move |_| Answer::whole(&content).header("icy-name", "Scripted"));
+    let mut radio = downloader().open_radio(&origin.url("/a"), RadioConfig::default()).unwrap();
+    radio.read_exact(&mut vec![0; 120_000]).unwrap();
+    assert!(requests(&origin) >= 3);
+}
+
+#[cfg(feature = "hls")]
+#[test]
+fn an_hls_playlist_is_a_presentation_and_is_requested_once() {
+    let playlist = "#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n0.aac\n#EXT-X-ENDLIST\n";
+    for content_type in ["application/vnd.apple.mpegurl", "text/plain"] {
+        let origin = Origin::start(move |asked| match &*asked.path {
+            "/dir/a.m3u8" => {
+                let content = Content::bytes(playlist.as_bytes());
+                Answer::file(asked, &content).header("Content-Type", content_type)
+            }
+            "/a" => Answer::redirect(302, "/dir/a.m3u8"),
+            _ => Answer::status(404),
+        });
+        let Media::Hls(hls) = downloader().open_any(&origin.url("/a")).unwrap() else { panic!("no HLS") };
+        assert_eq!(hls.handle().duration(), Some(Duration::from_secs(4)));
+        let lists =
+            |origin: &Origin| origin.log().asked.iter().filter(|asked| asked.path.ends_with(".m3u8")).count();
+        origin.wait_until("the segment was requested", |log| {
+            log.asked.iter().any(|asked| asked.path == "/dir/0.aac")
+        });
+        assert_eq!(lists(&origin), 1);
+    }
+}
