@@ -254,6 +254,12 @@ impl Error {
         self.0.kind
     }
 
+    /// What went wrong, without the URL and the range.
+    #[cfg(feature = "queue")]
+    pub(crate) fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     /// The URL that the error is about, if any.
     pub fn url(&self) -> Option<&SafeUrl> {
         self.0.url.as_ref()

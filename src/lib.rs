@@ -4,7 +4,7 @@
 //!
 //! | module | for |
 //! |---|---|
-//! | crate root | opening and reading: [`open`], [`open_any`], [`Stream`], [`Radio`], [`Downloader`], their configurations, [`Error`] |
+//! | crate root | opening and reading: [`open`](open()), [`open_any`], [`Stream`], [`Radio`], [`Downloader`], their configurations, [`Error`] |
 //! | [`stream`] | what a stream returns, and the trait for sources of your own |
 //! | [`radio`] | titles, events and counters of a radio |
 //! | [`media`] | the detected format |
@@ -14,6 +14,7 @@
 //! | [`guide`] | rodio, symphonia, kira, C decoders, windows, radio, storage, troubleshooting |
 //! | `cache` | media on disk that outlive the process, with the feature `cache` |
 //! | `download` | downloads to named files, with the feature `cache` |
+//! | `queue` | playlists of tracks, and queues that prefetch the next one, with the feature `queue` |
 //! | `hls`, `abr` | HTTP Live Streaming and adaptive bitrate, with the feature `hls` |
 //!
 //! ## Threads
@@ -58,8 +59,9 @@
 //!
 //! | in a callback | |
 //! |---|---|
-//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the responses of a [`Batch`](downloader::Batch), [`open`], [`open_any`], [`Downloader::open`], `open_with`, `open_any`, `open_any_with` | [`ErrorKind::WouldDeadlock`] |
+//! | [`PeerHandle::execute`](downloader::PeerHandle::execute), the responses of a [`Batch`](downloader::Batch), [`open`](open()), [`open_any`], [`Downloader::open`], `open_with`, `open_any`, `open_any_with` | [`ErrorKind::WouldDeadlock`] |
 //! | `read` of a [`Stream`] over HTTP or of a [`Radio`]; `seek` from an end that is not known yet | [`ErrorKind::WouldDeadlock`] |
+//! | `next` of a `Queue` | [`ErrorKind::WouldDeadlock`] |
 //! | `wait_buffered` and `wait_range` of a [`StreamHandle`] over HTTP or a [`RadioHandle`](radio::RadioHandle) | [`ErrorKind::WouldDeadlock`] |
 //! | [`Downloader::stop`]; the drop of the last handle, of a [`Stream`] or of a [`Radio`] | takes effect, and does not wait for the threads |
 //! | [`Subscriber::recv`](event::Subscriber::recv), `recv_timeout`, `recv_deadline` | do not wait: the same as [`Subscriber::try_recv`](event::Subscriber::try_recv) |
@@ -102,6 +104,8 @@ mod media_source;
 mod open;
 mod origin;
 mod phase;
+#[cfg(feature = "queue")]
+pub mod queue;
 mod safe_url;
 mod source;
 mod storage;

@@ -7,6 +7,12 @@ use crate::client::Request;
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
 use crate::media::Document;
+#[cfg(feature = "queue")]
+use crate::media::ListFormat;
+#[cfg(feature = "queue")]
+use crate::queue::{ListOrigin, Playlist, Remote, Track};
+#[cfg(feature = "queue")]
+use crate::safe_url::HttpUrl;
 use crate::source::file::{self, FileReader};
 #[cfg(feature = "hls")]
 use crate::source::hls::Hls;
@@ -16,6 +22,14 @@ use crate::stream::Stream;
 
 pub use self::config::OpenConfig;
 use self::kind::Kind;
+
+/// Lists that lead from one to the other, at most.
+#[cfg(feature = "queue")]
+const MOST_NESTED: u32 = 5;
+
+/// Bytes of a list, at most. Feeds of daily podcasts have some megabytes.
+#[cfg(feature = "queue")]
+const MOST_LIST: usize = 16 << 20;
 
 /// What a URL leads to.
 ///
@@ -39,6 +53,9 @@ pub enum Media {
     /// HTTP Live Streaming, on demand or live. Needs the feature `hls`.
     #[cfg(feature = "hls")]
     Hls(Hls),
+    /// A list of several tracks. Needs the feature `queue`.
+    #[cfg(feature = "queue")]
+    Playlist(Playlist),
 }
 
 /// Opens `url`, whatever it leads to, with the process's downloader and default options.
@@ -64,7 +81,8 @@ impl Downloader {
     /// | audio or video of known length, or with a validator, or chunked | [`Media::File`] |
     /// | audio from a server that calls itself a station, or without any sign of an end | [`Media::Radio`] |
     /// | a playlist of HLS | `Media::Hls`, or [`ErrorKind::Unsupported`] without the feature `hls` |
-    /// | a list of tracks: M3U, PLS, XSPF, ASX, a podcast's feed | `Media::Playlist`, or [`ErrorKind::Unsupported`] without the feature `queue` |
+    /// | a list of several tracks: M3U, PLS, XSPF, ASX, a podcast's feed | `Media::Playlist`, or [`ErrorKind::Unsupported`] without the feature `queue` |
+    /// | a list of one track | what that track is; at most five lists lead to it |
     /// | a manifest of MPEG-DASH or Smooth Streaming | [`ErrorKind::Unsupported`], which names it |
     /// | a web page or another text | [`ErrorKind::NotMedia`] |
     ///
@@ -85,42 +103,147 @@ impl Downloader {
     /// Those of [`open_any`](Self::open_any), and [`ErrorKind::InvalidConfig`], which names the field.
     pub fn open_any_with(&self, url: &str, config: OpenConfig) -> Result<Media, Error> {
         Error::check_may_block("open_any")?;
-        let request = Request::get(url)?.headers("OpenConfig::headers", &config.headers)?;
-        let mut opening = Opening::send(self, request, config.file.read_timeout)?;
+        Target::of(url)?.open(self, config)
+    }
+
+    /// Opens a track of a playlist, whatever it is: see [`open_any`](Self::open_any). A [`Queue`](crate::queue::Queue) plays
+    /// files only.
+    ///
+    /// Headers of `config` are sent to a track of the application, and to one on the playlist's own origin if the playlist got
+    /// them too.
+    ///
+    /// ```no_run
+    /// use windway::{Downloader, Media, OpenConfig};
+    ///
+    /// let downloader = Downloader::global()?;
+    /// if let Media::Playlist(stations) = downloader.open_any("https://example.com/stations.pls")? {
+    ///     let first = stations.tracks().iter().find_map(|track| downloader.open_track(track, OpenConfig::default()).ok());
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open_any_with`](Self::open_any_with); [`ErrorKind::InvalidInput`] for a track that a closure opens.
+    #[cfg(feature = "queue")]
+    pub fn open_track(&self, track: &Track, config: OpenConfig) -> Result<Media, Error> {
+        Error::check_may_block("open_track")?;
+        let remote = track
+            .as_remote()
+            .ok_or_else(|| Error::new(ErrorKind::InvalidInput, "the track has no URL: a closure opens it"))?;
+        Target::of_track(remote)?.open(self, config)
+    }
+}
+
+/// What is to be opened.
+struct Target {
+    /// Without the headers of the configuration.
+    request: Request,
+    /// The headers of the configuration may be sent there.
+    gets_headers: bool,
+    /// The URL as it was given, with its user and password.
+    #[cfg(feature = "queue")]
+    given: HttpUrl,
+    /// Lists that led to it, one in the other.
+    #[cfg(feature = "queue")]
+    depth: u32,
+}
+
+/// What a response has led to.
+enum Opened {
+    Media(Media),
+    /// The one track of a list.
+    #[cfg(feature = "queue")]
+    Next(Target),
+}
+
+impl Target {
+    fn of(url: &str) -> Result<Self, Error> {
+        Ok(Self {
+            request: Request::get(url)?,
+            gets_headers: true,
+            #[cfg(feature = "queue")]
+            given: HttpUrl::parse(url)?,
+            #[cfg(feature = "queue")]
+            depth: 0,
+        })
+    }
+
+    #[cfg(feature = "queue")]
+    fn of_track(remote: &Remote) -> Result<Self, Error> {
+        let Remote { url, gets_headers, depth, .. } = remote;
+        Ok(Self {
+            request: remote.request()?,
+            gets_headers: *gets_headers,
+            given: url.clone(),
+            depth: *depth,
+        })
+    }
+
+    fn open(self, downloader: &Downloader, config: OpenConfig) -> Result<Media, Error> {
+        let own = if self.gets_headers { config.clone() } else { config.clone().without_headers() };
+        let request = self.request.clone().headers("OpenConfig::headers", &own.headers)?;
+        let mut opening = Opening::send(downloader, request, own.file.read_timeout)?;
         let kind = opening.read_first(kind::decide)?;
-        let url = opening.request.url().clone();
-        become_kind(opening, kind, config).map_err(|error| error.with_url(&url))
-    }
-}
-
-fn become_kind(opening: Opening, kind: Kind, config: OpenConfig) -> Result<Media, Error> {
-    match kind {
-        Kind::File => {
-            let file = file::adopt(opening, config.file)?;
-            Ok(Media::File(Stream::new(FileReader::new(file))))
+        match self.open_as(opening, kind, own).map_err(|error| error.with_url(self.request.url()))? {
+            Opened::Media(media) => Ok(media),
+            #[cfg(feature = "queue")]
+            Opened::Next(next) => next.open(downloader, config),
         }
-        Kind::Radio => Radio::adopt(opening, config.radio).map(Media::Radio),
-        Kind::Document(document) => open_document(opening, document, config),
+    }
+
+    fn open_as(&self, opening: Opening, kind: Kind, config: OpenConfig) -> Result<Opened, Error> {
+        let media = match kind {
+            Kind::File => Media::File(Stream::new(FileReader::new(file::adopt(opening, config.file)?))),
+            Kind::Radio => Media::Radio(Radio::adopt(opening, config.radio)?),
+            #[cfg(feature = "hls")]
+            Kind::Document(Document::Hls) => Media::Hls(Hls::adopt(opening, config.hls)?),
+            #[cfg(feature = "queue")]
+            Kind::Document(Document::List(format)) => return self.open_list(opening, format, config),
+            Kind::Document(document) => return Err(refusal(document, opening.head().content_type())),
+        };
+        Ok(Opened::Media(media))
+    }
+
+    /// Reads a list. One with a single track is followed.
+    #[cfg(feature = "queue")]
+    fn open_list(&self, opening: Opening, format: ListFormat, config: OpenConfig) -> Result<Opened, Error> {
+        if self.depth >= MOST_NESTED {
+            let why = format!("lists of tracks are nested deeper than {MOST_NESTED}");
+            return Err(Error::new(ErrorKind::InvalidPlaylist, why));
+        }
+        let requested = opening.request.url().clone();
+        let url = HttpUrl::of(opening.head().url()).unwrap_or_else(|| requested.clone());
+        config.lists.policy().check(requested.expose(), url.expose())?;
+        let gets_headers = self.gets_headers && url.origin() == requested.origin();
+        let given = gets_headers.then(|| self.given.clone());
+        let text = opening.read_document(MOST_LIST)?;
+        let list = Playlist::read(format, &text, ListOrigin { url, depth: self.depth, given }, config.lists)?;
+        match list.tracks() {
+            [only] if list.refused().is_empty() => match only.as_remote() {
+                Some(remote) => Self::of_track(remote).map(Opened::Next),
+                None => Ok(Opened::Media(Media::Playlist(list))),
+            },
+            _ => Ok(Opened::Media(Media::Playlist(list))),
+        }
     }
 }
 
-fn open_document(opening: Opening, document: Document, config: OpenConfig) -> Result<Media, Error> {
-    let unsupported = |what: &str| Err(Error::new(ErrorKind::Unsupported, what));
+/// Why a document is not opened.
+fn refusal(document: Document, content_type: Option<&str>) -> Error {
+    let unsupported = |what: &str| Error::new(ErrorKind::Unsupported, format!("the response is {what}"));
     match document {
-        #[cfg(feature = "hls")]
-        Document::Hls => Hls::adopt(opening, config.hls).map(Media::Hls),
-        #[cfg(not(feature = "hls"))]
-        Document::Hls => unsupported("the response is an HLS playlist, which needs the feature hls"),
-        Document::List(_) => unsupported("the response is a list of tracks, which needs the feature queue"),
-        Document::Dash => unsupported("the response is a manifest of MPEG-DASH, which windway does not play"),
+        Document::Hls => unsupported("an HLS playlist, which needs the feature hls"),
+        Document::List(_) => unsupported("a list of tracks, which needs the feature queue"),
+        Document::Dash => unsupported("a manifest of MPEG-DASH, which windway does not play"),
         Document::SmoothStreaming => {
-            unsupported("the response is a manifest of Smooth Streaming, which windway does not play")
+            unsupported("a manifest of Smooth Streaming, which windway does not play")
         }
         Document::Page => {
-            let content_type = opening.head().content_type().unwrap_or("none");
+            let content_type = content_type.unwrap_or("none");
             let why =
                 format!("the response is a web page or a text, not media (content type: {content_type})");
-            Err(Error::new(ErrorKind::NotMedia, why))
+            Error::new(ErrorKind::NotMedia, why)
         }
     }
 }

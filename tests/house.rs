@@ -11,7 +11,7 @@ use std::path::Path;
 /// From the top to the bottom. The first segment of a module's path gives its row.
 const ROWS: &[&[&str]] = &[
     &["", "open", "media_source", "guide"],
-    &["download"],
+    &["download", "queue"],
     &["stream"],
     &["source"],
     // Knows nothing of windway.

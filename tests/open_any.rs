@@ -312,3 +312,187 @@ fn an_hls_playlist_is_a_presentation_and_is_requested_once() {
         assert_eq!(lists(&origin), 1);
     }
 }
+
+#[cfg(feature = "queue")]
+mod lists {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use windway::queue::{Playlist, Track};
+
+    fn playlist(media: Media) -> Playlist {
+        match media {
+            Media::Playlist(playlist) => playlist,
+            other => panic!("not a list: {other:?}"),
+        }
+    }
+
+    /// Serves `list` at `/dir/list`, and a file everywhere else.
+    fn serving(content_type: &'static str, list: &str) -> Origin {
+        let (list, content) = (Content::bytes(list.as_bytes().to_vec()), Content::pattern(50_000));
+        Origin::start(move |asked| match &*asked.path {
+            "/dir/list" => Answer::file(asked, &list).header("Content-Type", content_type),
+            _ => Answer::file(asked, &content),
+        })
+    }
+
+    #[test]
+    fn a_list_of_several_tracks_is_a_playlist_by_one_request() {
+        for (content_type, list) in [
+            ("audio/x-mpegurl", "#EXTM3U\n#EXTINF:5,One\n1.mp3\n#EXTINF:6,Two\n/2.mp3\n"),
+            ("application/vnd.apple.mpegurl", "#EXTM3U\n#EXTINF:5,One\n1.mp3\n#EXTINF:6,Two\n/2.mp3\n"),
+            ("text/plain", "[playlist]\nFile1=1.mp3\nTitle1=One\nFile2=/2.mp3\nTitle2=Two\n"),
+            (
+                "application/xspf+xml",
+                "<?xml version=\"1.0\"?><playlist><trackList><track><title>One</title><location>1.mp3</location></track>\
+                 <track><location>/2.mp3</location><title>Two</title></track></trackList></playlist>",
+            ),
+            (
+                "video/x-ms-asf",
+                "<asx><entry><title>One</title><ref href=\"1.mp3\"/></entry>\
+                 <entry><ref href=\"/2.mp3\"/><title>Two</title></entry></asx>",
+            ),
+            (
+                "application/rss+xml",
+                "<rss><channel><item><title>One</title><enclosure url=\"1.mp3\"/></item>\
+                 <item><title>Two</title><enclosure url=\"/2.mp3\"/></item></channel></rss>",
+            ),
+        ] {
+            let origin = serving(content_type, list);
+            let downloader = downloader();
+            let list = playlist(downloader.open_any(&origin.url("/dir/list")).unwrap());
+            let titles: Vec<_> = list.tracks().iter().map(Track::title).collect();
+            assert_eq!(titles, [Some("One"), Some("Two")], "{content_type}");
+            let urls: Vec<String> =
+                list.tracks().iter().map(|track| track.url().unwrap().expose().to_owned()).collect();
+            assert_eq!(urls, [origin.url("/dir/1.mp3"), origin.url("/2.mp3")]);
+            assert_eq!(requests(&origin), 1);
+            let mut stream = file(downloader.open_track(&list.tracks()[0], OpenConfig::default()).unwrap());
+            read_pattern(&mut stream, 50_000);
+        }
+    }
+
+    #[test]
+    fn a_list_of_one_track_is_followed() {
+        let origin = serving("audio/x-scpls", "[playlist]\nFile1=1.mp3\nNumberOfEntries=1\n");
+        let mut stream = file(downloader().open_any(&origin.url("/dir/list")).unwrap());
+        read_pattern(&mut stream, 50_000);
+        assert_eq!(requests(&origin), 2);
+    }
+
+    #[test]
+    fn a_long_list_is_read_to_its_end_and_a_longer_one_is_refused() {
+        let list: String = (0..40_000).map(|number| format!("{number}.mp3\n")).collect();
+        let origin = serving("audio/x-mpegurl", &list);
+        let list = playlist(downloader().open_any(&origin.url("/dir/list")).unwrap());
+        assert_eq!(list.tracks().len(), 40_000);
+        let origin = serving("audio/x-mpegurl", &"#\n".repeat(9 << 20));
+        let error = error(downloader().open_any(&origin.url("/dir/list")));
+        assert_eq!(error.kind(), ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn lists_that_lead_to_lists_end() {
+        for (loops, is_followed) in [(5, true), (6, false), (usize::MAX, false)] {
+            let count = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&count);
+            let content = Content::pattern(50_000);
+            let origin = Origin::start(move |asked| {
+                if counted.fetch_add(1, Ordering::Relaxed) < loops {
+                    return Answer::whole(&Content::bytes(&b"#EXTM3U\nnext.m3u\n"[..]));
+                }
+                Answer::file(asked, &content)
+            });
+            let opened = downloader().open_any(&origin.url("/list.m3u"));
+            if is_followed {
+                read_pattern(&mut file(opened.unwrap()), 50_000);
+            } else {
+                assert_eq!(error(opened).kind(), ErrorKind::InvalidPlaylist);
+                assert_eq!(count.load(Ordering::Relaxed), 6);
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_not_followed_to_a_file_or_to_less_privacy() {
+        let plain = Origin::serving(Content::pattern(1000));
+        let to = plain.url("/1.mp3");
+        let list = Content::bytes(format!("#EXTM3U\n{to}\n").into_bytes());
+        let local = Content::bytes(&b"#EXTM3U\nfile:///etc/passwd\n"[..]);
+        let moved = Content::bytes(&b"#EXTM3U\nmoved\n"[..]);
+        let origin = Origin::start_tls(move |asked| match &*asked.path {
+            "/plain.m3u" => Answer::whole(&list),
+            "/local.m3u" => Answer::whole(&local),
+            "/moved.m3u" => Answer::whole(&moved),
+            _ => Answer::redirect(302, &to),
+        });
+        let mut config = DownloaderConfig::default();
+        config.client.extra_roots.push(origin.root_pem());
+        let downloader = Downloader::new(config).unwrap();
+        let open = |path: &str| downloader.open_any(&origin.url(path));
+        let plainly = error(open("/plain.m3u"));
+        assert_eq!(plainly.kind(), ErrorKind::Forbidden);
+        assert!(plainly.to_string().starts_with("line 2: "), "{plainly}");
+        assert_eq!(error(open("/local.m3u")).kind(), ErrorKind::UnsupportedScheme);
+        assert_eq!(error(open("/moved.m3u")).kind(), ErrorKind::Forbidden);
+        assert_eq!(requests(&plain), 0, "a redirect is checked before it is followed");
+        // A list is held to it as well, which is not asked of a file that the user names.
+        file(open("/file").unwrap());
+        let mut loose = OpenConfig::default();
+        loose.lists.allow_http = true;
+        for path in ["/plain.m3u", "/moved.m3u"] {
+            file(downloader.open_any_with(&origin.url(path), loose.clone()).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_secret_goes_to_the_origin_of_the_url_only() {
+        let elsewhere = Origin::serving(Content::pattern(50_000));
+        let list = format!("own.mp3\n{}\n", elsewhere.url("/other.mp3"));
+        let origin = serving("audio/x-mpegurl", &list);
+        let mut config = OpenConfig::default();
+        config.headers = vec![("x-key".into(), "secret".into())];
+        config.file.headers = vec![("x-file".into(), "secret".into())];
+        let url = origin.url("/dir/list").replace("http://", "http://me:pw@");
+        let downloader = downloader();
+        let list = playlist(downloader.open_any_with(&url, config.clone()).unwrap());
+        for track in list.tracks() {
+            let mut stream = file(downloader.open_track(track, config.clone()).unwrap());
+            read_pattern(&mut stream, 50_000);
+        }
+        for asked in origin.log().asked {
+            assert_eq!(asked.header("x-key"), Some("secret"));
+            assert!(asked.header("authorization").is_some(), "{asked:?}");
+        }
+        let log = elsewhere.log();
+        assert!(!log.asked.is_empty());
+        for name in ["x-key", "x-file", "authorization"] {
+            assert!(log.asked.iter().all(|asked| asked.header(name).is_none()), "{name}");
+        }
+        let shown = format!("{list:?}");
+        assert!(!shown.contains("pw") && !shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn a_station_in_a_list_is_a_radio() {
+        let audio = Content::pattern(100_000);
+        let station = Station { audio, interval: 4000, every: 1, titles: vec!["One"] };
+        let origin = Origin::start(move |asked| match &*asked.path {
+            "/listen.pls" => Answer::whole(&Content::bytes(&b"[playlist]\nFile1=/stream\n"[..])),
+            _ => Answer::station(asked, &station),
+        });
+        let mut radio = radio(downloader().open_any(&origin.url("/listen.pls")).unwrap());
+        radio.read_exact(&mut [0; 10_000]).unwrap();
+        assert_eq!(requests(&origin), 2);
+    }
+}
+
+#[cfg(not(feature = "queue"))]
+#[test]
+fn a_list_without_the_feature_is_an_error_that_names_it() {
+    let origin = Origin::serving(Content::bytes(&b"#EXTM3U\nhttp://h/a\n"[..]));
+    let error = error(downloader().open_any(&origin.url("/a")));
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("feature queue"), "{error}");
+}

@@ -64,6 +64,7 @@ pub use head::{ResponseHead, Validator};
 pub(crate) use request::Request;
 pub(crate) use rest::Rest;
 pub(crate) use stats::ClientStats;
+#[cfg(any(feature = "hls", feature = "queue"))]
 pub(crate) use uri_policy::UriPolicy;
 
 /// Sends requests over a pool of kept-alive connections. Cheap to clone.

@@ -136,6 +136,7 @@ impl Request {
     }
 
     /// Follows redirects only where `policy` allows: its URL was named by a playlist, which is input from a stranger.
+    #[cfg(any(feature = "hls", feature = "queue"))]
     pub(crate) fn confine(mut self, policy: UriPolicy) -> Self {
         self.parts().policy = Some(policy);
         self

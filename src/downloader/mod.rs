@@ -180,7 +180,7 @@ impl Downloader {
         self.0.budget.join(stream)
     }
 
-    /// The downloader that the whole process shares, which [`open`](crate::open) uses. It is made by the first call, and
+    /// The downloader that the whole process shares, which [`open`](crate::open()) uses. It is made by the first call, and
     /// again if its last handle was dropped or it was stopped. It has default options, or those of
     /// [`configure_global`](Self::configure_global).
     ///
@@ -232,7 +232,7 @@ impl Downloader {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidConfig`], naming the field; [`ErrorKind::InvalidInput`] once `global` was called, also by
-    /// [`open`](crate::open).
+    /// [`open`](crate::open()).
     pub fn configure_global(config: DownloaderConfig) -> Result<(), Error> {
         // Finds what is wrong with the options here, and not in `global`.
         drop(Self::new(config.clone())?);

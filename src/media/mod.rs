@@ -19,8 +19,10 @@ mod text;
 mod ts;
 
 pub(crate) use bisected::{Bisected, bisected};
-#[cfg(test)]
+#[cfg(any(test, feature = "queue"))]
 pub(crate) use document::ListFormat;
+#[cfg(feature = "queue")]
+pub(crate) use document::is_text;
 pub(crate) use document::{Detected, Document, detect};
 pub(crate) use first_bytes::FirstBytes;
 pub(crate) use html::looks_like_html_page;
@@ -28,6 +30,8 @@ pub use info::{HintSource, MediaInfo};
 pub use kinds::{AudioCodec, ContainerFormat};
 pub(crate) use layout::upcoming;
 pub(crate) use names::reads_end;
+#[cfg(feature = "queue")]
+pub(crate) use text::decode;
 
 #[cfg(test)]
 mod tests;

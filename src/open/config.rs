@@ -3,6 +3,8 @@
 use std::fmt;
 
 use crate::config::{FileConfig, RadioConfig};
+#[cfg(feature = "queue")]
+use crate::queue::ListRules;
 #[cfg(feature = "hls")]
 use crate::source::hls::HlsConfig;
 
@@ -27,9 +29,24 @@ pub struct OpenConfig {
     /// Options of an HLS presentation.
     #[cfg(feature = "hls")]
     pub hls: HlsConfig,
+    /// Where entries of lists of tracks may lead.
+    #[cfg(feature = "queue")]
+    pub lists: ListRules,
     /// Headers sent to the URL's origin, and to no other, with every request. Those of `file`, `radio` and `hls` are sent in
     /// addition, but not with the first request. Default: none.
     pub headers: Vec<(String, String)>,
+}
+
+impl OpenConfig {
+    /// Without all headers: for an origin that they are not meant for.
+    pub(super) fn without_headers(mut self) -> Self {
+        self.headers.clear();
+        self.file.headers.clear();
+        self.radio.headers.clear();
+        #[cfg(feature = "hls")]
+        self.hls.headers.clear();
+        self
+    }
 }
 
 // By hand, because values of headers must not be shown.
@@ -39,6 +56,8 @@ impl fmt::Debug for OpenConfig {
         shown.field("file", &self.file).field("radio", &self.radio);
         #[cfg(feature = "hls")]
         shown.field("hls", &self.hls);
+        #[cfg(feature = "queue")]
+        shown.field("lists", &self.lists);
         shown.field("headers", &format_args!("{} headers", self.headers.len())).finish_non_exhaustive()
     }
 }

@@ -120,6 +120,7 @@ impl Opening {
     /// # Errors
     ///
     /// [`ErrorKind::TooLarge`]; those of [`Response::read_chunk`].
+    #[cfg(any(feature = "hls", feature = "queue"))]
     pub(crate) fn read_document(mut self, limit: usize) -> Result<Vec<u8>, Error> {
         let head = self.head();
         let is_cut = head.is_partial() && head.total().is_none_or(|total| total > OPENING);

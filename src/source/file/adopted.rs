@@ -41,7 +41,7 @@ pub(crate) fn adopt(opening: Opening, config: FileConfig) -> Result<(Arc<HttpFil
     let delivery = Delivery { sink: Some(Box::new(sink)), outcome: None };
     delivery.begin(&shared, response, &first)?;
     shared.await_opening(reader)?;
-    shared.state.lock().opening = false;
+    shared.state.lock().open_call = OpenCall::Over;
     Ok((file, reader))
 }
 

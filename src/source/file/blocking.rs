@@ -163,6 +163,16 @@ impl Shared {
         ended.map_err(|error| self.locate(error, position))
     }
 
+    /// As [`await_opening`](Self::await_opening), for a file that was opened in the background. Its failure is returned like
+    /// that of an opening that is waited for: at once if the host can't be reached.
+    #[cfg(feature = "queue")]
+    pub(super) fn finish_opening(&self, reader: ReaderId) -> Result<(), Error> {
+        self.state.lock().open_call = OpenCall::Blocked;
+        let opened = self.await_opening(reader);
+        self.state.lock().open_call = OpenCall::Over;
+        opened
+    }
+
     pub(super) fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
         // Not before the first bytes have shown that it is no page.
         let known = |state: &State| (!state.first.is_empty()).then_some(Wait::Ready);

@@ -35,6 +35,15 @@ impl FileReader {
         Self { shared, id, file: Mutex::new(Some(file)), returned: Mutex::default() }
     }
 
+    /// Waits for the opening of a file that was opened in the background, as urgently as [`HttpFile::open`] does. From then on
+    /// it has `priority`.
+    #[cfg(feature = "queue")]
+    pub(crate) fn finish_opening(&self, priority: Priority) -> Result<(), Error> {
+        Error::check_may_block("open")?;
+        self.set_priority(priority);
+        self.shared.finish_opening(self.id)
+    }
+
     fn file(&self) -> Option<Arc<HttpFile>> {
         self.file.lock().clone()
     }

@@ -1,0 +1,231 @@
+//! Lists in XML: XSPF, ASX and feeds. Names are compared without their prefixes and in any case, and mistakes that do not
+//! hide the structure are passed over: many ASX files are not well formed.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::reader::Reader;
+
+use super::{Entry, List, duration, not_empty};
+use crate::error::{Error, ErrorKind};
+
+/// Elements inside of each other, at most.
+const DEEPEST: usize = 64;
+
+/// Where a format has its tracks.
+#[derive(Debug)]
+pub(super) struct Format {
+    /// Elements that are a track each.
+    tracks: &'static [&'static str],
+    location: Location,
+    /// What an element inside a track, whose text is a duration, is called, and how its number is read.
+    duration: (&'static str, fn(&str) -> Option<Duration>),
+}
+
+#[derive(Debug)]
+enum Location {
+    /// In the text of this element.
+    Text(&'static str),
+    /// In an attribute of an element of the track.
+    Attribute(fn(&Element) -> Option<&str>),
+}
+
+/// XSPF version 1 (xspf.org/xspf-v1.html): `trackList/track`, durations in milliseconds.
+pub(super) static XSPF: Format = Format {
+    tracks: &["track"],
+    location: Location::Text("location"),
+    duration: ("duration", |text| duration::of_seconds(text.trim().parse::<f64>().ok()? / 1000.0)),
+};
+
+/// ASX: `entry/ref`, and `entryref` for another list.
+pub(super) static ASX: Format = Format {
+    tracks: &["entry", "entryref"],
+    location: Location::Attribute(|element| match &*element.name {
+        "ref" | "entryref" => element.attribute("href"),
+        _ => None,
+    }),
+    duration: ("duration", duration::parse),
+};
+
+/// RSS 2.0 (`item/enclosure`) and Atom (RFC 4287, section 4.2.7: `entry/link` with the relation `enclosure`).
+pub(super) static FEED: Format = Format {
+    tracks: &["item", "entry"],
+    location: Location::Attribute(|element| match &*element.name {
+        "enclosure" => element.attribute("url"),
+        "link" if element.attribute("rel") == Some("enclosure") => element.attribute("href"),
+        _ => None,
+    }),
+    duration: ("duration", duration::parse),
+};
+
+/// An element with its attributes: names in lower case and without prefixes.
+struct Element {
+    name: String,
+    attributes: Vec<(String, String)>,
+}
+
+impl Element {
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+pub(super) fn parse(text: &str, format: &Format) -> Result<List, Error> {
+    let mut reader = Reader::from_str(text);
+    let config = reader.config_mut();
+    config.expand_empty_elements = true;
+    config.check_end_names = false;
+    config.allow_unmatched_ends = true;
+    config.allow_dangling_amp = true;
+    let mut builder =
+        Builder { format, list: List::default(), open: Vec::new(), track: None, value: String::new() };
+    let mut lines = Lines { text, counted: 0, line: 1 };
+    loop {
+        let event = reader.read_event();
+        let at = reader.buffer_position().max(reader.error_position());
+        let line = lines.line_of(usize::try_from(at).unwrap_or(usize::MAX));
+        match event {
+            Ok(Event::Start(start)) => builder.start(&element(&start), line)?,
+            Ok(Event::End(_)) => builder.end()?,
+            Ok(Event::Text(text)) => builder.text(&text.decode().unwrap_or_default()),
+            Ok(Event::CData(text)) => builder.text(&text.decode().unwrap_or_default()),
+            Ok(Event::GeneralRef(reference)) => builder.text(&resolve(&reference)),
+            Ok(Event::Eof) => return builder.finish(),
+            Ok(_) => {}
+            Err(error) => return Err(invalid(line, "this is not XML").with_cause(error)),
+        }
+    }
+}
+
+fn invalid(line: usize, why: &str) -> Error {
+    Error::new(ErrorKind::InvalidPlaylist, format!("line {line}: {why}"))
+}
+
+fn element(start: &BytesStart<'_>) -> Element {
+    let name = lower(start.local_name().as_ref());
+    // Values without quotes, and twice the same name, are passed over.
+    let mut attributes = start.html_attributes();
+    let attributes = attributes.with_checks(false).flatten().map(|attribute| {
+        let raw = String::from_utf8_lossy(&attribute.value);
+        // An ampersand that is not escaped stays: queries of URLs have them.
+        let value = quick_xml::escape::unescape(&raw).map(Cow::into_owned);
+        (lower(attribute.key.local_name().as_ref()), value.unwrap_or_else(|_| raw.replace("&amp;", "&")))
+    });
+    Element { name, attributes: attributes.collect() }
+}
+
+fn lower(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).to_ascii_lowercase()
+}
+
+/// The text of a reference such as `&amp;`. One that is not known stays as it is.
+fn resolve(reference: &BytesRef<'_>) -> String {
+    if let Ok(Some(char)) = reference.resolve_char_ref() {
+        return char.into();
+    }
+    let name = reference.decode().unwrap_or_default();
+    let known = quick_xml::escape::resolve_predefined_entity(&name);
+    known.map_or_else(|| format!("&{name};"), str::to_owned)
+}
+
+/// Counts lines up to positions that only grow.
+struct Lines<'a> {
+    text: &'a str,
+    counted: usize,
+    line: usize,
+}
+
+impl Lines<'_> {
+    fn line_of(&mut self, position: usize) -> usize {
+        let end = position.min(self.text.len());
+        if let Some(new) = self.text.as_bytes().get(self.counted..end) {
+            self.line += new.iter().filter(|byte| **byte == b'\n').count();
+            self.counted = end;
+        }
+        self.line
+    }
+}
+
+/// Collects tracks from elements.
+struct Builder<'a> {
+    format: &'a Format,
+    list: List,
+    /// Names of the elements that are open.
+    open: Vec<String>,
+    /// The track that is open, and how many elements are open around it.
+    track: Option<(Entry, usize)>,
+    /// Text of the innermost element, up to the next tag.
+    value: String,
+}
+
+impl Builder<'_> {
+    fn start(&mut self, element: &Element, line: usize) -> Result<(), Error> {
+        if self.open.len() >= DEEPEST {
+            return Err(invalid(line, "elements are nested too deep: 64 levels"));
+        }
+        self.value.clear();
+        if self.track.is_none() && self.format.tracks.contains(&element.name.as_str()) {
+            self.track = Some((Entry { line, ..Entry::default() }, self.open.len()));
+        }
+        if let (Location::Attribute(location), Some((track, _))) = (&self.format.location, &mut self.track) {
+            // Further ones are other places for the same track.
+            if let Some(location) = location(element).filter(|_| track.location.is_empty()) {
+                (track.line, track.location) = (line, location.trim().to_owned());
+            }
+        }
+        if let (Location::Text(name), Some((track, _))) = (&self.format.location, &mut self.track) {
+            if element.name == *name && track.location.is_empty() {
+                track.line = line;
+            }
+        }
+        // ASX has the duration in an attribute.
+        if let Some((track, _)) = self.track.as_mut().filter(|_| element.name == self.format.duration.0) {
+            let value = element.attribute("value");
+            track.duration = track.duration.or_else(|| value.and_then(self.format.duration.1));
+        }
+        self.open.push(element.name.clone());
+        Ok(())
+    }
+
+    fn text(&mut self, text: &str) {
+        self.value.push_str(text);
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let Some(name) = self.open.pop() else { return Ok(()) };
+        let value = std::mem::take(&mut self.value);
+        match &mut self.track {
+            Some((_, depth)) if self.open.len() <= *depth => {
+                if let Some((track, _)) = self.track.take() {
+                    self.list.add(track)?;
+                }
+            }
+            Some((track, _)) => {
+                if matches!(self.format.location, Location::Text(location) if location == name)
+                    && track.location.is_empty()
+                {
+                    track.location = value.trim().to_owned();
+                } else if name == "title" && track.title.is_none() {
+                    track.title = not_empty(&value);
+                } else if name == self.format.duration.0 && track.duration.is_none() {
+                    track.duration = (self.format.duration.1)(&value);
+                }
+            }
+            // The title of the list, and not that of an image in it.
+            None if name == "title" && self.open.len() <= 2 && self.list.title.is_none() => {
+                self.list.title = not_empty(&value);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<List, Error> {
+        // The text may end inside of its last track.
+        if let Some((track, _)) = self.track.take() {
+            self.list.add(track)?;
+        }
+        Ok(self.list)
+    }
+}

@@ -1,0 +1,253 @@
+//! The order of a queue: its tracks, which one plays, and which one is next. Pure.
+
+use super::track::Track;
+
+/// Names a track of one queue. The same track can be in a queue several times, each time with another id.
+///
+/// ```
+/// use windway::queue::{Queue, QueueConfig, Track};
+///
+/// let queue = Queue::new(&windway::Downloader::global()?, QueueConfig::default());
+/// let first = queue.handle().push(Track::new("https://example.com/1.flac")?);
+/// assert_eq!(queue.handle().tracks()[0].0, first);
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TrackId(u64);
+
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    tracks: Vec<(TrackId, Track)>,
+    /// Index of the track that is next. At most the number of tracks.
+    next: usize,
+    /// The track that was taken last, unless it was removed or skipped. It is in `tracks`.
+    current: Option<TrackId>,
+    /// Number of ids that were given.
+    ids: u64,
+}
+
+impl Order {
+    pub(super) fn tracks(&self) -> &[(TrackId, Track)] {
+        &self.tracks
+    }
+
+    pub(super) fn current(&self) -> Option<TrackId> {
+        self.current
+    }
+
+    /// The track that is next.
+    pub(super) fn next(&self) -> Option<&(TrackId, Track)> {
+        self.tracks.get(self.next)
+    }
+
+    /// Takes the next track: it is the current one now.
+    pub(super) fn take_next(&mut self) -> Option<(TrackId, Track)> {
+        let taken = self.tracks.get(self.next).cloned();
+        self.current = taken.as_ref().map(|(id, _)| *id);
+        self.next += usize::from(taken.is_some());
+        taken
+    }
+
+    /// Adds a track at `index`, or at the end if there are fewer. What is next stays next, unless the new track comes right
+    /// before it.
+    pub(super) fn insert(&mut self, index: usize, track: Track) -> TrackId {
+        self.ids += 1;
+        let id = TrackId(self.ids);
+        self.insert_as(index, id, track);
+        id
+    }
+
+    /// Adds a track that is next.
+    pub(super) fn insert_next(&mut self, track: Track) -> TrackId {
+        self.insert(self.next, track)
+    }
+
+    fn insert_as(&mut self, index: usize, id: TrackId, track: Track) {
+        let index = index.min(self.tracks.len());
+        self.tracks.insert(index, (id, track));
+        self.next += usize::from(index < self.next);
+    }
+
+    /// Removes a track. Returns it, and whether it was the current one.
+    pub(super) fn remove(&mut self, id: TrackId) -> Option<(Track, bool)> {
+        let index = self.index_of(id)?;
+        let (_, track) = self.tracks.remove(index);
+        self.next -= usize::from(index < self.next);
+        let was_current = self.current == Some(id);
+        if was_current {
+            self.current = None;
+        }
+        Some((track, was_current))
+    }
+
+    /// Moves a track to `index`, or to the end if there are fewer. If it is the current one, the track behind its new place
+    /// is next. False if there is no such track.
+    pub(super) fn move_to(&mut self, id: TrackId, index: usize) -> bool {
+        let current = self.current;
+        let Some((track, was_current)) = self.remove(id) else { return false };
+        self.insert_as(index, id, track);
+        self.current = current;
+        if let Some(at) = self.index_of(id).filter(|_| was_current) {
+            self.next = at + 1;
+        }
+        true
+    }
+
+    /// Makes a track the next one, and none the current one. False if there is no such track.
+    pub(super) fn skip_to(&mut self, id: TrackId) -> bool {
+        let Some(index) = self.index_of(id) else { return false };
+        (self.next, self.current) = (index, None);
+        true
+    }
+
+    /// Ends the current track.
+    pub(super) fn skip(&mut self) {
+        self.current = None;
+    }
+
+    /// Removes all tracks. Returns them.
+    pub(super) fn clear(&mut self) -> Vec<(TrackId, Track)> {
+        (self.next, self.current) = (0, None);
+        std::mem::take(&mut self.tracks)
+    }
+
+    fn index_of(&self, id: TrackId) -> Option<usize> {
+        self.tracks.iter().position(|(found, _)| *found == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn track() -> Track {
+        Track::new("http://h/a").unwrap()
+    }
+
+    fn order(tracks: usize) -> (Order, Vec<TrackId>) {
+        let mut order = Order::default();
+        let ids = (0..tracks).map(|index| order.insert(index, track())).collect();
+        (order, ids)
+    }
+
+    fn take(order: &mut Order) -> Option<TrackId> {
+        order.take_next().map(|(id, _)| id)
+    }
+
+    #[test]
+    fn tracks_come_one_after_the_other() {
+        let (mut order, ids) = order(2);
+        assert_eq!(
+            (take(&mut order), take(&mut order), take(&mut order)),
+            (Some(ids[0]), Some(ids[1]), None)
+        );
+        assert_eq!(order.current(), None);
+        let more = order.insert(usize::MAX, track());
+        assert_eq!(take(&mut order), Some(more), "it goes on where it ended");
+    }
+
+    #[test]
+    fn a_change_behind_or_before_the_current_track_keeps_what_is_next() {
+        let (mut order, ids) = order(4);
+        take(&mut order);
+        take(&mut order);
+        order.insert(0, track());
+        assert!(order.remove(ids[0]).is_some_and(|(_, was_current)| !was_current));
+        order.insert(4, track());
+        assert_eq!(order.next().map(|(id, _)| *id), Some(ids[2]));
+        let next = order.insert_next(track());
+        assert_eq!((take(&mut order), take(&mut order)), (Some(next), Some(ids[2])));
+    }
+
+    #[test]
+    fn the_track_behind_the_current_one_is_next_wherever_that_is_moved() {
+        let (mut order, ids) = order(4);
+        take(&mut order);
+        assert!(order.move_to(ids[0], 2));
+        assert_eq!((order.current(), order.next().map(|(id, _)| *id)), (Some(ids[0]), Some(ids[3])));
+        assert!(order.move_to(ids[0], 99));
+        assert_eq!(order.next().map(|(id, _)| *id), None);
+        assert!(order.move_to(ids[0], 0));
+        assert_eq!(order.next().map(|(id, _)| *id), Some(ids[1]));
+    }
+
+    #[test]
+    fn a_skip_goes_anywhere() {
+        let (mut order, ids) = order(3);
+        take(&mut order);
+        assert!(order.skip_to(ids[2]));
+        assert_eq!((order.current(), take(&mut order)), (None, Some(ids[2])));
+        assert!(order.skip_to(ids[0]));
+        assert_eq!(take(&mut order), Some(ids[0]));
+        order.remove(ids[1]);
+        assert!(!order.skip_to(ids[1]) && !order.move_to(ids[1], 0) && order.remove(ids[1]).is_none());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Change {
+        Insert(usize),
+        InsertNext,
+        Remove(u64),
+        MoveTo(u64, usize),
+        SkipTo(u64),
+        Take,
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        prop_oneof![
+            (0..8_usize).prop_map(Change::Insert),
+            Just(Change::InsertNext),
+            (0..12_u64).prop_map(Change::Remove),
+            (0..12_u64, 0..8_usize).prop_map(|(id, to)| Change::MoveTo(id, to)),
+            (0..12_u64).prop_map(Change::SkipTo),
+            Just(Change::Take),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_changes_no_track_is_lost_and_the_current_one_lies_before_the_next(changes in vec(change(), 0..40)) {
+            let mut order = Order::default();
+            for change in changes {
+                let before: Vec<TrackId> = order.tracks.iter().map(|(id, _)| *id).collect();
+                let next = order.next().map(|(id, _)| *id);
+                match change {
+                    Change::Insert(at) => {
+                        order.insert(at, track());
+                    }
+                    Change::InsertNext => {
+                        let id = order.insert_next(track());
+                        prop_assert_eq!(order.next().map(|(next, _)| *next), Some(id));
+                    }
+                    Change::Remove(id) => {
+                        let removed = order.remove(TrackId(id)).is_some();
+                        prop_assert_eq!(removed, before.contains(&TrackId(id)));
+                        if next != Some(TrackId(id)) {
+                            prop_assert_eq!(order.next().map(|(id, _)| *id), next);
+                        }
+                    }
+                    Change::MoveTo(id, to) => {
+                        prop_assert_eq!(order.move_to(TrackId(id), to), before.contains(&TrackId(id)));
+                        prop_assert_eq!(order.tracks.len(), before.len());
+                    }
+                    Change::SkipTo(id) => {
+                        if order.skip_to(TrackId(id)) {
+                            prop_assert_eq!(order.next().map(|(id, _)| *id), Some(TrackId(id)));
+                        }
+                    }
+                    Change::Take => prop_assert_eq!(order.take_next().map(|(id, _)| id), next),
+                }
+                prop_assert!(order.next <= order.tracks.len());
+                let mut ids: Vec<u64> = order.tracks.iter().map(|(id, _)| id.0).collect();
+                ids.sort_unstable();
+                ids.dedup();
+                prop_assert_eq!(ids.len(), order.tracks.len(), "each id is there once");
+                if let Some(current) = order.current {
+                    prop_assert!(order.index_of(current).is_some_and(|index| index < order.next));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The queue as its player and other threads see it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::config::QueueConfig;
+use super::event::{QueueEvent, TrackError};
+use super::order::TrackId;
+use super::shared::{Shared, Taken};
+use super::skip::Skip;
+use super::track::Track;
+use super::track_source::TrackSource;
+use crate::downloader::Downloader;
+use crate::error::{Error, ErrorKind};
+use crate::event::Subscriber;
+use crate::source::file::FileReader;
+use crate::stream::{Stream, StreamHandle};
+
+/// Tracks that are played one after the other, the next one prefetched. See the [module](crate::queue).
+///
+/// It is an iterator over streams that blocks: see [`next`](Self::next). Other threads change it through its
+/// [`handle`](Self::handle). Dropping it ends prefetching; the stream of the current track can be read on.
+pub struct Queue {
+    shared: Arc<Shared>,
+}
+
+/// A track that is to be played, from [`Queue::next`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Playing {
+    /// Names the track in the queue.
+    pub id: TrackId,
+    /// The track.
+    pub track: Track,
+    /// Its bytes, from the beginning on. Its reads return the end once another thread skips or removes the track.
+    pub stream: Stream,
+}
+
+impl Queue {
+    /// An empty queue. Starts nothing.
+    pub fn new(downloader: &Downloader, config: QueueConfig) -> Self {
+        Self { shared: Arc::new(Shared::new(downloader, config)) }
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> QueueHandle {
+        QueueHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Opens `taken`. `None` if it was skipped meanwhile.
+    fn open(&self, taken: Taken) -> Option<Result<Playing, TrackError>> {
+        let Taken { id, track, prefetched } = taken;
+        let opened = match track.open() {
+            Some(opened) => opened.map(|stream| Skip::new(stream.into_source())),
+            None => self.open_remote(id, &track, prefetched),
+        };
+        match opened {
+            Ok(skip) => {
+                let stream = Stream::new(TrackSource::new(id, skip.clone(), &self.shared));
+                if !self.shared.handle_opened(id, &skip, stream.handle()) {
+                    return None;
+                }
+                self.shared.events.publish(&QueueEvent::Started { id });
+                Some(Ok(Playing { id, track, stream }))
+            }
+            Err(error) => self.shared.handle_failed(id).then(|| {
+                self.shared.events.publish(&QueueEvent::Failed { id, error: error.clone() });
+                Err(TrackError { id, error })
+            }),
+        }
+    }
+
+    /// Blocks until the first bytes of a track with a URL are there.
+    fn open_remote(
+        &self,
+        id: TrackId,
+        track: &Track,
+        prefetched: Option<Arc<FileReader>>,
+    ) -> Result<Skip, Error> {
+        let priority = self.shared.config.file.priority;
+        let file = match (prefetched, track.as_remote()) {
+            (Some(file), _) => file,
+            (None, Some(remote)) => self.shared.open_later(remote, priority)?,
+            (None, None) => return Err(Error::new(ErrorKind::InvalidUrl, "the track has no URL")),
+        };
+        let skip = Skip::new(Arc::clone(&file) as _);
+        if self.shared.handle_source(id, &skip) {
+            file.finish_opening(priority)?;
+        }
+        Ok(skip)
+    }
+}
+
+impl Iterator for Queue {
+    type Item = Result<Playing, TrackError>;
+
+    /// Ends the current track and opens the next one. Returns at once if its beginning was prefetched; else blocks until its
+    /// first bytes arrive. `None` if there is no next track; once there is one again, a further call returns it.
+    ///
+    /// A track that can't be opened is an error, and the next call goes on behind it. If another thread skips or removes the
+    /// track that is being opened, the call goes on with the track that is next then.
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Err(error) = Error::check_may_block("next") {
+            // Nothing is taken.
+            return self.handle().upcoming().map(|id| Err(TrackError { id, error }));
+        }
+        loop {
+            let Some(taken) = self.shared.take_next() else {
+                self.shared.events.publish(&QueueEvent::Ended);
+                return None;
+            };
+            if let Some(opened) = self.open(taken) {
+                return Some(opened);
+            }
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+/// Changes and observes a [`Queue`] from other threads, also while a track is read. Cheap to clone. No call blocks on the
+/// network.
+///
+/// ```
+/// use windway::queue::{Queue, QueueConfig, Track};
+///
+/// let queue = Queue::new(&windway::Downloader::global()?, QueueConfig::default());
+/// let handle = queue.handle();
+/// let first = handle.push(Track::new("https://example.com/1.flac")?);
+/// let second = handle.push(Track::new("https://example.com/2.flac")?);
+/// handle.move_to(second, 0);
+/// handle.remove(first);
+/// assert_eq!(handle.tracks().len(), 1);
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct QueueHandle {
+    shared: Arc<Shared>,
+}
+
+impl QueueHandle {
+    /// Adds a track at the end.
+    pub fn push(&self, track: Track) -> TrackId {
+        self.insert(usize::MAX, track)
+    }
+
+    /// Adds a track that is played after the current one.
+    pub fn insert_next(&self, track: Track) -> TrackId {
+        let id = self.shared.change(|order| order.insert_next(track));
+        self.changed();
+        id
+    }
+
+    /// Adds a track at `index` of [`tracks`](Self::tracks), or at the end if there are fewer.
+    pub fn insert(&self, index: usize, track: Track) -> TrackId {
+        let id = self.shared.change(|order| order.insert(index, track));
+        self.changed();
+        id
+    }
+
+    /// Adds tracks at the end.
+    pub fn extend(&self, tracks: impl IntoIterator<Item = Track>) {
+        // Foreign code runs without the lock.
+        let tracks: Vec<Track> = tracks.into_iter().collect();
+        self.shared.change(|order| {
+            for track in tracks {
+                order.insert(usize::MAX, track);
+            }
+        });
+        self.changed();
+    }
+
+    /// Removes a track. The current track ends. A prefetch of it is cancelled. `None` if there is no such track.
+    pub fn remove(&self, id: TrackId) -> Option<Track> {
+        let (track, _) = self.shared.change(|order| order.remove(id))?;
+        self.changed();
+        Some(track)
+    }
+
+    /// Removes all tracks. The current track ends.
+    pub fn clear(&self) {
+        let removed = self.shared.change(|order| order.clear());
+        drop(removed);
+        self.changed();
+    }
+
+    /// Moves a track to `index` of [`tracks`](Self::tracks), or to the end if there are fewer. The track behind the current
+    /// one is next. False if there is no such track.
+    pub fn move_to(&self, id: TrackId, index: usize) -> bool {
+        let is_moved = self.shared.change(|order| order.move_to(id, index));
+        self.changed();
+        is_moved
+    }
+
+    /// Ends the current track, and makes `id` the next one: one that was played before, or will be. It is requested at once.
+    /// The reads of the current track return the end, and a blocked one returns. False if there is no such track.
+    pub fn skip_to(&self, id: TrackId) -> bool {
+        self.shared.change(|order| order.skip_to(id))
+    }
+
+    /// Ends the current track. The one behind it is next, and is requested at once.
+    pub fn skip(&self) {
+        self.shared.change(|order| order.skip());
+    }
+
+    /// All tracks in their order, played ones too.
+    pub fn tracks(&self) -> Vec<(TrackId, Track)> {
+        self.shared.with_order(|order| order.tracks().to_vec())
+    }
+
+    /// The track that was taken last, if it did not end by a skip, a removal or an error.
+    pub fn current(&self) -> Option<TrackId> {
+        self.shared.with_order(|order| order.current())
+    }
+
+    /// The track that [`Queue::next`] would open.
+    pub fn upcoming(&self) -> Option<TrackId> {
+        self.shared.with_order(|order| order.next().map(|(id, _)| *id))
+    }
+
+    /// Observes the stream of the current track: its position, what is buffered, its phase. `None` while it is being opened.
+    pub fn current_stream(&self) -> Option<StreamHandle> {
+        self.shared.current_stream()
+    }
+
+    /// Subscribes to the events from now on. The subscription ends with the queue.
+    pub fn subscribe(&self) -> Subscriber<QueueEvent> {
+        self.shared.events.subscribe()
+    }
+
+    fn changed(&self) {
+        self.shared.events.publish(&QueueEvent::Changed);
+    }
+}
+
+impl fmt::Debug for QueueHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}

@@ -1,0 +1,255 @@
+//! The state that a queue, its handles and the source of its current track share.
+//!
+//! Nothing is opened, dropped or called under the lock: each method decides under it, then acts, then looks again whether
+//! the result is still wanted.
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::config::QueueConfig;
+use super::event::QueueEvent;
+use super::order::{Order, TrackId};
+use super::skip::Skip;
+use super::track::{Remote, Track};
+use crate::config::FileConfig;
+use crate::downloader::Downloader;
+use crate::error::Error;
+use crate::event::Bus;
+use crate::source::file::{FileReader, HttpFile};
+use crate::stream::StreamHandle;
+use crate::types::Priority;
+
+pub(super) struct Shared {
+    downloader: Downloader,
+    pub(super) config: QueueConfig,
+    state: Mutex<State>,
+    pub(super) events: Bus<QueueEvent>,
+}
+
+#[derive(Default)]
+struct State {
+    order: Order,
+    /// The current track, once its source is known.
+    active: Option<Active>,
+    prefetch: Prefetch,
+    /// The current track comes to its end: the next one is to be prefetched, whichever it is.
+    is_end_near: bool,
+    /// The queue was dropped.
+    is_closed: bool,
+}
+
+struct Active {
+    id: TrackId,
+    skip: Skip,
+    /// Once it is open.
+    stream: Option<StreamHandle>,
+}
+
+/// The prefetch of the next track.
+#[derive(Default)]
+enum Prefetch {
+    #[default]
+    None,
+    /// A thread is about to request it.
+    Begun(TrackId),
+    /// Its beginning is being fetched, or is stored.
+    Running(TrackId, Arc<FileReader>),
+}
+
+/// A prefetch that is to begin.
+struct Due {
+    id: TrackId,
+    remote: Remote,
+    priority: Priority,
+}
+
+/// The track that was taken from the queue, with what was prefetched of it.
+pub(super) struct Taken {
+    pub(super) id: TrackId,
+    pub(super) track: Track,
+    pub(super) prefetched: Option<Arc<FileReader>>,
+}
+
+impl Shared {
+    pub(super) fn new(downloader: &Downloader, config: QueueConfig) -> Self {
+        let events = Bus::of(config.event_capacity, |lost| QueueEvent::Lagged { lost });
+        Self { downloader: downloader.clone(), config, state: Mutex::default(), events }
+    }
+
+    /// Looks at the order.
+    pub(super) fn with_order<T>(&self, look: impl FnOnce(&Order) -> T) -> T {
+        look(&self.state.lock().order)
+    }
+
+    /// Changes the order. Ends the track that is not the current one any more, and its prefetch if another one is next.
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Order) -> T) -> T {
+        let mut state = self.state.lock();
+        let result = change(&mut state.order);
+        let skipped = state.take_skipped();
+        let outdated = state.take_outdated();
+        // After a skip the player is about to ask for it.
+        let due = self.poll_prefetch(&mut state, skipped.is_some());
+        drop(state);
+        if let Some(skipped) = skipped {
+            skipped.skip.skip();
+        }
+        drop(outdated);
+        self.begin_prefetch(due);
+        result
+    }
+
+    /// The track `id` comes to its end. False if the next one is not prefetched yet because the network is metered.
+    pub(super) fn handle_end_near(&self, id: TrackId) -> bool {
+        if self.downloader.is_metered() {
+            return false;
+        }
+        let mut state = self.state.lock();
+        state.is_end_near |= state.order.current() == Some(id);
+        let due = self.poll_prefetch(&mut state, false);
+        drop(state);
+        self.begin_prefetch(due);
+        true
+    }
+
+    /// Takes the next track. `None` at the end of the queue.
+    pub(super) fn take_next(&self) -> Option<Taken> {
+        let mut state = self.state.lock();
+        let ended = state.active.take();
+        let taken = state.order.take_next();
+        let prefetch = std::mem::take(&mut state.prefetch);
+        state.is_end_near = false;
+        drop(state);
+        drop(ended);
+        let (id, track) = taken?;
+        let prefetched = match prefetch {
+            Prefetch::Running(prefetched, file) if prefetched == id => Some(file),
+            _ => None,
+        };
+        Some(Taken { id, track, prefetched })
+    }
+
+    /// Notes where the current track comes from: a skip ends it from now on. False if it was skipped before.
+    pub(super) fn handle_source(&self, id: TrackId, skip: &Skip) -> bool {
+        self.set_active(Active { id, skip: skip.clone(), stream: None })
+    }
+
+    /// Notes that the current track is open. False if it was skipped meanwhile.
+    pub(super) fn handle_opened(&self, id: TrackId, skip: &Skip, stream: StreamHandle) -> bool {
+        self.set_active(Active { id, skip: skip.clone(), stream: Some(stream) })
+    }
+
+    fn set_active(&self, active: Active) -> bool {
+        let mut state = self.state.lock();
+        let is_current = state.order.current() == Some(active.id);
+        let replaced = if is_current { state.active.replace(active) } else { Some(active) };
+        drop(state);
+        drop(replaced);
+        is_current
+    }
+
+    /// Notes that a track could not be opened. False if it was skipped meanwhile.
+    pub(super) fn handle_failed(&self, id: TrackId) -> bool {
+        let mut state = self.state.lock();
+        let is_current = state.order.current() == Some(id);
+        let failed = if is_current { state.active.take() } else { None };
+        if is_current {
+            state.order.skip();
+        }
+        drop(state);
+        drop(failed);
+        is_current
+    }
+
+    /// The stream of the current track.
+    pub(super) fn current_stream(&self) -> Option<StreamHandle> {
+        self.state.lock().active.as_ref()?.stream.clone()
+    }
+
+    /// Ends prefetching for good. The current stream can be read on.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        let dropped = (std::mem::take(&mut state.prefetch), state.active.take());
+        drop(state);
+        drop(dropped);
+        self.events.close();
+    }
+
+    /// The next track, if it is time to prefetch it. It counts as begun.
+    fn poll_prefetch(&self, state: &mut State, is_skip: bool) -> Option<Due> {
+        let is_wanted = self.config.prefetch_before.is_some() && !self.downloader.is_metered();
+        let is_due = is_skip || (state.is_end_near && is_wanted);
+        if !is_due || state.is_closed || !matches!(state.prefetch, Prefetch::None) {
+            return None;
+        }
+        let (id, track) = state.order.next()?;
+        let priority = if is_skip { self.config.file.priority } else { Priority::Low };
+        let due = Due { id: *id, remote: track.as_remote()?.clone(), priority };
+        state.prefetch = Prefetch::Begun(due.id);
+        Some(due)
+    }
+
+    fn begin_prefetch(&self, due: Option<Due>) {
+        let Some(Due { id, remote, priority }) = due else { return };
+        let opened = self.open_later(&remote, priority);
+        let mut state = self.state.lock();
+        let is_wanted = matches!(state.prefetch, Prefetch::Begun(begun) if begun == id);
+        if is_wanted {
+            state.prefetch = Prefetch::None;
+        }
+        let outdated = match opened {
+            Ok(file) if is_wanted => {
+                state.prefetch = Prefetch::Running(id, file);
+                None
+            }
+            opened => Some(opened),
+        };
+        drop(state);
+        match outdated {
+            None => self.events.publish(&QueueEvent::Prefetching { id }),
+            // Returned when the track is taken.
+            Some(Err(error)) => log::debug!("a track can't be prefetched: {error}"),
+            Some(Ok(_)) => {}
+        }
+    }
+
+    /// Requests the beginning of a track. Does not block on the network.
+    pub(super) fn open_later(&self, remote: &Remote, priority: Priority) -> Result<Arc<FileReader>, Error> {
+        let mut config = FileConfig { priority, ..self.config.file.clone() };
+        if !remote.gets_headers {
+            config.headers = Vec::new();
+        }
+        let file = HttpFile::open_later(&self.downloader, remote.request()?, config)?;
+        Ok(Arc::new(FileReader::new(file)))
+    }
+}
+
+impl State {
+    /// The active track, if it is no longer the current one.
+    fn take_skipped(&mut self) -> Option<Active> {
+        let current = self.order.current();
+        let skipped = self.active.take_if(|active| Some(active.id) != current);
+        self.is_end_near &= skipped.is_none();
+        skipped
+    }
+
+    /// The prefetch, if another track is next.
+    fn take_outdated(&mut self) -> Prefetch {
+        let next = self.order.next().map(|(id, _)| *id);
+        match self.prefetch {
+            Prefetch::Begun(id) | Prefetch::Running(id, _) if Some(id) != next => {
+                std::mem::take(&mut self.prefetch)
+            }
+            _ => Prefetch::None,
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (tracks, current) = self.with_order(|order| (order.tracks().len(), order.current()));
+        f.debug_struct("Queue").field("tracks", &tracks).field("current", &current).finish_non_exhaustive()
+    }
+}

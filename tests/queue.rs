@@ -1,0 +1,439 @@
+//! Queues: the next track is there before its turn, a skip waits for nothing, and a track that fails ends itself only.
+#![cfg(feature = "queue")]
+
+mod support;
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use support::content::assert_pattern;
+use support::{Answer, Content, Log, Origin};
+use windway::config::StorageConfig;
+use windway::queue::{
+    ListRules, Playing, Playlist, Queue, QueueConfig, QueueEvent, QueueHandle, Track, TrackError, TrackId,
+};
+use windway::stream::{Phase, TryRead};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Stream};
+
+const LEN: u64 = 150_000;
+
+/// How long a test waits for what should come at once on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn downloader() -> Downloader {
+    Downloader::new(DownloaderConfig::default()).unwrap()
+}
+
+fn queue(downloader: &Downloader) -> (Queue, QueueHandle) {
+    let queue = Queue::new(downloader, QueueConfig::default());
+    let handle = queue.handle();
+    (queue, handle)
+}
+
+fn push(handle: &QueueHandle, origin: &Origin, path: &str) -> TrackId {
+    handle.push(Track::new(&origin.url(path)).unwrap())
+}
+
+fn play(queue: &mut Queue) -> Playing {
+    queue.next().expect("a track").expect("a track that opens")
+}
+
+fn failed(queue: &mut Queue) -> TrackError {
+    queue.next().expect("a track").expect_err("it opened")
+}
+
+fn read_all(playing: &mut Playing) {
+    let mut bytes = Vec::new();
+    playing.stream.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes.len() as u64, LEN);
+    assert_pattern(0, &bytes);
+}
+
+fn asked(log: &Log, path: &str) -> usize {
+    log.asked.iter().filter(|asked| asked.path == path).count()
+}
+
+/// Waits without a limit that a slow machine could miss.
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        thread::yield_now();
+    }
+}
+
+/// Waits until nothing is fetched.
+fn settle(downloader: &Downloader) {
+    wait_until("the end of all fetches", || {
+        let stats = downloader.stats();
+        stats.busy_workers + stats.retrying + stats.queued.iter().sum::<usize>() == 0
+    });
+}
+
+#[test]
+fn the_next_track_needs_no_network_when_its_turn_comes() {
+    for storage in [StorageConfig::Memory, StorageConfig::TempFile(None)] {
+        let origin = Origin::serving(Content::pattern(LEN));
+        let downloader = downloader();
+        let mut config = QueueConfig::default();
+        config.file = config.file.storage(storage);
+        let mut queue = Queue::new(&downloader, config);
+        let handle = queue.handle();
+        let (first, second) = (push(&handle, &origin, "/1"), push(&handle, &origin, "/2"));
+        let mut playing = play(&mut queue);
+        assert_eq!((playing.id, handle.current(), handle.upcoming()), (first, Some(first), Some(second)));
+        read_all(&mut playing);
+        origin.wait_until("the prefetch", |log| asked(log, "/2") == 1);
+        settle(&downloader);
+        origin.stop_listening();
+        let mut playing = play(&mut queue);
+        assert_eq!(playing.id, second);
+        read_all(&mut playing);
+        assert!(queue.next().is_none());
+        assert_eq!((handle.current(), asked(&origin.log(), "/2")), (None, 1));
+    }
+}
+
+#[test]
+fn a_track_is_prefetched_before_the_one_before_it_has_ended_and_no_other_one_is() {
+    let (long, short) = (Content::pattern(30_000_000), Content::pattern(LEN));
+    let origin = Origin::start(move |asked| match &*asked.path {
+        "/long" => Answer::file(asked, &long),
+        _ => Answer::file(asked, &short),
+    });
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    for path in ["/long", "/2", "/3"] {
+        push(&handle, &origin, path);
+    }
+    let mut playing = play(&mut queue);
+    let mut bytes = vec![0; 1 << 20];
+    playing.stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(asked(&origin.log(), "/2"), 0, "much is left of the first one");
+    for _ in 1..28 {
+        playing.stream.read_exact(&mut bytes).unwrap();
+    }
+    origin.wait_until("the prefetch", |log| asked(log, "/2") == 1);
+    settle(&downloader);
+    assert_eq!(asked(&origin.log(), "/3"), 0);
+    assert_eq!(handle.current_stream().unwrap().position(), 28 << 20);
+}
+
+#[test]
+fn nothing_is_prefetched_on_a_metered_network_or_if_it_is_switched_off() {
+    for metered in [true, false] {
+        let origin = Origin::serving(Content::pattern(LEN));
+        let downloader = downloader();
+        downloader.set_metered(metered);
+        let mut config = QueueConfig::default();
+        if !metered {
+            config.prefetch_before = None;
+        }
+        let mut queue = Queue::new(&downloader, config);
+        let handle = queue.handle();
+        push(&handle, &origin, "/1");
+        push(&handle, &origin, "/2");
+        read_all(&mut play(&mut queue));
+        settle(&downloader);
+        assert_eq!(asked(&origin.log(), "/2"), 0);
+        read_all(&mut play(&mut queue));
+    }
+}
+
+#[test]
+fn a_skip_ends_a_blocked_read_and_takes_what_was_prefetched() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match &*asked.path {
+        "/stalls" => Answer::file(asked, &content).stall_after(100_000),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    for path in ["/stalls", "/2"] {
+        push(&handle, &origin, path);
+    }
+    let mut playing = play(&mut queue);
+    let mut bytes = vec![0; 100_000];
+    playing.stream.read_exact(&mut bytes).unwrap();
+    // Fewer bytes are left than before which the next track is prefetched.
+    origin.wait_until("the prefetch", |log| asked(log, "/2") == 1);
+    let of_stream = playing.stream.handle();
+    let reader = thread::spawn(move || {
+        let got = playing.stream.read(&mut [0; 100]).unwrap();
+        (got, playing)
+    });
+    wait_until("the read is blocked", || of_stream.phase() == Phase::Stalled);
+    wait_until("the next track is stored", || downloader.stats().totals.completed >= 2);
+    origin.stop_listening();
+    handle.skip();
+    let (got, mut playing) = reader.join().unwrap();
+    assert_eq!((got, playing.stream.read(&mut [0; 100]).unwrap()), (0, 0));
+    assert_eq!(playing.stream.try_read(&mut [0; 100]).unwrap(), TryRead::End);
+    of_stream.resume();
+    assert_eq!(playing.stream.read(&mut [0; 100]).unwrap(), 0);
+    read_all(&mut play(&mut queue));
+}
+
+#[test]
+fn a_skip_to_any_track_requests_it_at_once() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let ids = ["/1", "/2", "/3", "/4"].map(|path| push(&handle, &origin, path));
+    let _playing = play(&mut queue);
+    assert!(handle.skip_to(ids[3]));
+    origin.wait_until("the request", |log| asked(log, "/4") == 1);
+    settle(&downloader);
+    origin.stop_listening();
+    let mut playing = play(&mut queue);
+    assert_eq!(playing.id, ids[3]);
+    read_all(&mut playing);
+    origin.listen_again();
+    assert!(handle.skip_to(ids[0]));
+    assert_eq!(play(&mut queue).id, ids[0]);
+    assert_eq!(play(&mut queue).id, ids[1]);
+}
+
+#[test]
+fn a_skip_ends_an_opening() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match &*asked.path {
+        "/silent" => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let silent = push(&handle, &origin, "/silent");
+    let second = push(&handle, &origin, "/2");
+    let player = thread::spawn(move || (play(&mut queue), queue));
+    origin.wait_until("the request", |log| asked(log, "/silent") == 1);
+    assert!(handle.skip_to(second));
+    let (mut playing, queue) = player.join().unwrap();
+    assert_eq!(playing.id, second);
+    read_all(&mut playing);
+    // The same by its removal, and by that of all.
+    for end in [|handle: &QueueHandle, id| drop(handle.remove(id)), |handle: &QueueHandle, _| handle.clear()]
+    {
+        origin.forget();
+        let mut queue = Queue::new(&downloader, QueueConfig::default());
+        let handle = queue.handle();
+        let id = push(&handle, &origin, "/silent");
+        let player = thread::spawn(move || queue.next().is_none());
+        origin.wait_until("the request", |log| asked(log, "/silent") == 1);
+        end(&handle, id);
+        assert!(player.join().unwrap());
+    }
+    assert_ne!(silent, second);
+    drop((playing, queue));
+    wait_until("the end of the peers", || downloader.stats().peers == 0);
+}
+
+#[test]
+fn a_track_that_fails_is_an_error_with_its_id_and_the_queue_goes_on() {
+    let content = Content::pattern(LEN);
+    let page = Content::bytes(&b"<!doctype html><title>Login</title>"[..]);
+    let origin = Origin::start(move |asked| match &*asked.path {
+        "/page" => Answer::whole(&page),
+        "/gone" => Answer::status(404),
+        _ => Answer::file(asked, &content),
+    });
+    let dead = Origin::serving(Content::pattern(1));
+    let url = dead.url("/a");
+    drop(dead);
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let events = handle.subscribe();
+    let ids = [
+        push(&handle, &origin, "/gone"),
+        handle.push(Track::new(&url).unwrap()),
+        push(&handle, &origin, "/1"),
+    ];
+    let more = [push(&handle, &origin, "/page"), push(&handle, &origin, "/2")];
+    let gone = failed(&mut queue);
+    assert_eq!((gone.id, gone.error.kind(), handle.current()), (ids[0], ErrorKind::Status(404), None));
+    let refused = failed(&mut queue);
+    assert_eq!((refused.id, refused.error.kind()), (ids[1], ErrorKind::Refused));
+    assert_eq!(Error::from(refused).kind(), ErrorKind::Refused);
+    read_all(&mut play(&mut queue));
+    // This one fails while it is prefetched.
+    origin.wait_until("the prefetch", |log| asked(log, "/page") >= 1);
+    settle(&downloader);
+    let page = failed(&mut queue);
+    assert_eq!((page.id, page.error.kind()), (more[0], ErrorKind::NotMedia));
+    let mut playing = play(&mut queue);
+    assert_eq!(playing.id, more[1]);
+    read_all(&mut playing);
+    assert!(queue.next().is_none());
+    drop(queue);
+    let events: Vec<String> = events.into_iter().map(|event| format!("{event:?}")).collect();
+    let count = |name: &str| events.iter().filter(|event| event.starts_with(name)).count();
+    assert_eq!(
+        (count("Failed"), count("Started"), count("Ended"), count("Changed")),
+        (3, 2, 1, 5),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn the_removal_of_a_prefetched_track_cancels_its_fetch() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match &*asked.path {
+        "/silent" => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    push(&handle, &origin, "/1");
+    let silent = push(&handle, &origin, "/silent");
+    let third = push(&handle, &origin, "/3");
+    let mut playing = play(&mut queue);
+    read_all(&mut playing);
+    origin.wait_until("the prefetch", |log| asked(log, "/silent") == 1);
+    assert_eq!(downloader.stats().peers, 2);
+    assert!(handle.remove(silent).is_some());
+    // The one behind it takes its place.
+    origin.wait_until("the other prefetch", |log| asked(log, "/3") == 1);
+    settle(&downloader);
+    assert_eq!((downloader.stats().peers, downloader.stats().totals.cancelled > 0), (2, true));
+    assert_eq!(play(&mut queue).id, third);
+}
+
+#[test]
+fn what_is_inserted_behind_the_current_track_is_prefetched_instead() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let events = handle.subscribe();
+    push(&handle, &origin, "/1");
+    let second = push(&handle, &origin, "/2");
+    let mut playing = play(&mut queue);
+    read_all(&mut playing);
+    let inserted = handle.insert_next(Track::new(&origin.url("/3")).unwrap());
+    origin.wait_until("the prefetch", |log| asked(log, "/3") == 1);
+    assert!(handle.move_to(inserted, 99));
+    assert_eq!(handle.tracks().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [playing.id, second, inserted]);
+    let prefetched: Vec<TrackId> = std::iter::from_fn(|| events.try_recv())
+        .filter_map(|event| match event {
+            QueueEvent::Prefetching { id } => Some(id),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(prefetched, [second, inserted, second]);
+    // A track that comes when the current one is at its end is prefetched, too.
+    handle.remove(second);
+    handle.remove(inserted);
+    push(&handle, &origin, "/4");
+    origin.wait_until("the prefetch", |log| asked(log, "/4") == 1);
+}
+
+#[test]
+fn a_track_may_be_opened_by_a_closure() {
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    let bytes = || Ok(Stream::from_bytes("some bytes"));
+    handle.push(Track::opened_by(bytes));
+    let no = handle.push(Track::opened_by(|| Stream::open_file("/there/is/no/such/file")));
+    handle.push(Track::opened_by(bytes).titled("Last"));
+    let mut text = String::new();
+    play(&mut queue).stream.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "some bytes");
+    assert_eq!(failed(&mut queue).id, no);
+    let mut playing = play(&mut queue);
+    assert_eq!(playing.track.title(), Some("Last"));
+    handle.remove(playing.id);
+    assert_eq!(playing.stream.read(&mut [0; 10]).unwrap(), 0);
+    assert!(queue.next().is_none());
+    assert_eq!(downloader.stats().peers, 0);
+}
+
+#[test]
+fn the_drop_of_a_queue_ends_its_prefetch_and_not_its_stream() {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| match &*asked.path {
+        "/silent" => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    });
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    push(&handle, &origin, "/1");
+    push(&handle, &origin, "/silent");
+    let mut playing = play(&mut queue);
+    let mut first = [0; 1000];
+    playing.stream.read_exact(&mut first).unwrap();
+    wait_until("the prefetch", || downloader.stats().peers == 2);
+    drop(queue);
+    assert_eq!(downloader.stats().peers, 1);
+    let mut rest = Vec::new();
+    playing.stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest.len() as u64, LEN - 1000);
+    push(&handle, &origin, "/3");
+    handle.skip();
+    assert_eq!((downloader.stats().peers, asked(&origin.log(), "/3")), (1, 0));
+}
+
+#[test]
+fn headers_go_to_tracks_of_the_application_only() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let mut config = QueueConfig::default();
+    config.file.headers = vec![("x-key".into(), "secret".into())];
+    let mut queue = Queue::new(&downloader, config);
+    let list = Playlist::parse(b"/of-list\n", &origin.url("/list.m3u"), ListRules::default()).unwrap();
+    push(&queue.handle(), &origin, "/own");
+    queue.handle().extend(list.into_tracks());
+    read_all(&mut play(&mut queue));
+    read_all(&mut play(&mut queue));
+    for asked in origin.log().asked {
+        assert_eq!(asked.header("x-key").is_some(), asked.path == "/own", "{asked:?}");
+    }
+    assert!(!format!("{queue:?} {:?}", queue.handle().tracks()).contains("secret"));
+}
+
+/// A player, and threads that change the queue at random: nothing hangs, and each byte is right.
+#[test]
+fn any_changes_from_other_threads_leave_each_stream_right() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    for path in ["/1", "/2", "/3"] {
+        push(&handle, &origin, path);
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for seed in 1..4_u64 {
+            let (handle, origin, is_over) = (handle.clone(), &origin, &is_over);
+            scope.spawn(move || {
+                let mut random = seed;
+                while !is_over.load(Ordering::Relaxed) {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(seed);
+                    let tracks = handle.tracks();
+                    let any = (random >> 33) as usize % tracks.len().max(1);
+                    match (random >> 60) % 8 {
+                        _ if tracks.len() < 3 => drop(push(&handle, origin, "/a")),
+                        0 => drop(handle.insert_next(Track::new(&origin.url("/b")).unwrap())),
+                        1 | 2 if tracks.len() > 6 => drop(handle.remove(tracks[any].0)),
+                        3 => drop(handle.move_to(tracks[any].0, any / 2)),
+                        4 => drop(handle.skip_to(tracks[any].0)),
+                        5 => handle.skip(),
+                        _ => thread::yield_now(),
+                    }
+                }
+            });
+        }
+        for _ in 0..200 {
+            let Some(playing) = queue.next() else {
+                push(&handle, &origin, "/again");
+                continue;
+            };
+            let mut playing = playing.unwrap();
+            let mut bytes = Vec::new();
+            playing.stream.read_to_end(&mut bytes).unwrap();
+            assert_pattern(0, &bytes);
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
+    drop(queue);
+    wait_until("the end of the peers", || downloader.stats().peers == 0);
+}
