@@ -1,123 +1,290 @@
-//! Plays several tracks without gaps: while one plays, the next one is opened and its start is fetched at low priority.
-//! When it starts to play, its priority becomes high.
+//! Plays several tracks without gaps: see the text of `--help` below.
 //!
-//! cargo run --release --example queue [URL]...
-//!
-//! "Plays" means that it decodes at eight times the speed of a sound card, and reports the time for which the sound card
-//! would have no samples. Without URLs it starts a server with three tracks, a round-trip time of 40 ms and a limited rate.
+//! "Plays" means that it decodes at the speed of a sound card and counts the time for which the card would have had no
+//! samples: `output` is the place for a real one.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
-
+use std::io::{self, BufRead};
 use std::process::ExitCode;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use support::decoding::{Decoding, Source};
-use support::{Answer, Content, Origin};
-use windway::{Downloader, DownloaderConfig, Error, FileConfig, Priority, Stream, StreamHandle};
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::formats::probe::Hint;
+use symphonia::core::formats::{FormatReader, TrackType};
+use symphonia::core::io::MediaSourceStream;
+use windway::queue::{Playing, Queue, QueueConfig, QueueEvent, QueueHandle, Track};
+use windway::{Downloader, Error, Media, Stream};
+
+const HELP: &str = "\
+Plays tracks one after the other, without gaps. The next one is opened before the current one has ended.
+
+    cargo run --release --features queue,symphonia --example queue [--speed N] [URL]...
+
+URL      a file, or a list: M3U, PLS, XSPF, ASX, the feed of a podcast
+--speed  times the speed of a sound card; 1 if there are URLs
+
+While it plays, type n and Enter for the next track, p for the previous one, q to quit.
+
+Without a URL it serves three tracks from 40 ms away at a limited rate, and plays them at speed 4.
+
+Exit code: 0 if all was played, 1 if a track could not be, 2 for wrong arguments.";
 
 type Failure = Box<dyn std::error::Error>;
 
-/// Playback speed, as a multiple of real time.
-const SPEED: f64 = 8.0;
-
-/// A track that is being opened, on its own thread because opening blocks.
-struct Preload(JoinHandle<Result<Stream, Error>>);
-
-impl Preload {
-    fn begin(downloader: &Downloader, url: &str) -> Self {
-        let (downloader, url) = (downloader.clone(), url.to_owned());
-        let mut config = FileConfig::default();
-        config.priority = Priority::Low;
-        Self(thread::spawn(move || downloader.open_with(&url, config)))
+fn main() -> ExitCode {
+    env_logger::init();
+    let (mut urls, mut speed) = (Vec::new(), None);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--help" | "-h" => {
+                println!("{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            "--speed" => match arguments.next().and_then(|text| text.parse::<f64>().ok()) {
+                Some(given) if given > 0.0 => speed = Some(given),
+                _ => return wrong("--speed needs a number above 0"),
+            },
+            other if other.starts_with('-') => return wrong(&format!("there is no option {other}")),
+            _ => urls.push(argument),
+        }
     }
-
-    /// The stream, with high priority from now on.
-    fn take(self) -> Result<Stream, Failure> {
-        let stream = self.0.join().map_err(|_| "the thread that opened a track panicked")??;
-        stream.set_priority(Priority::High);
-        Ok(stream)
+    let speed = speed.unwrap_or(if urls.is_empty() { 4.0 } else { 1.0 });
+    if urls.is_empty() {
+        match origin::start() {
+            Ok(served) => urls = served,
+            Err(error) => return failed(&error),
+        }
+    }
+    match run(&urls, speed) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => failed(&*error),
     }
 }
 
-fn main() -> ExitCode {
-    env_logger::init();
-    let urls: Vec<String> = std::env::args().skip(1).collect();
-    let origin = urls.is_empty().then(embedded);
-    let urls = match &origin {
-        Some(origin) => ["/1.flac", "/2.mp3", "/3.ogg"].map(|path| origin.url(path)).into(),
-        None => urls,
-    };
-    match play(&urls) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
+fn wrong(why: &str) -> ExitCode {
+    eprintln!("{why}\n\n{HELP}");
+    ExitCode::from(2)
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::FAILURE
+}
+
+/// True if all was played.
+fn run(urls: &[String], speed: f64) -> Result<bool, Failure> {
+    let downloader = Downloader::global()?;
+    let queue = Queue::new(&downloader, QueueConfig::default());
+    for url in urls {
+        queue.handle().extend(tracks(&downloader, url)?);
+    }
+    let handle = queue.handle();
+    let keys = handle.clone();
+    thread::spawn(move || obey_keys(&keys));
+    let events = handle.subscribe();
+    let mut output = Output { due: None, waited: Duration::ZERO, speed };
+    let mut is_all = true;
+    for next in queue {
+        let played = match next {
+            Ok(playing) => play(playing, &handle, &mut output),
+            Err(error) => Err(error.into()),
+        };
+        for event in std::iter::from_fn(|| events.try_recv()) {
+            if let QueueEvent::Prefetching { .. } = event {
+                println!("    the next track was fetched meanwhile");
+            }
+        }
+        if let Err(error) = played {
+            is_all = false;
+            eprintln!("    {error}");
+        }
+    }
+    Ok(is_all)
+}
+
+/// A list is opened to see its tracks. All else is opened when its turn comes.
+fn tracks(downloader: &Downloader, url: &str) -> Result<Vec<Track>, Error> {
+    let lists = [".m3u", ".m3u8", ".pls", ".xspf", ".asx", ".xml", ".rss"];
+    let path = url.split(['?', '#']).next().unwrap_or_default().to_ascii_lowercase();
+    if lists.iter().any(|end| path.ends_with(end)) {
+        if let Media::Playlist(list) = downloader.open_any(url)? {
+            list.refused().iter().for_each(|refused| eprintln!("left out: {refused}"));
+            return Ok(list.into_tracks());
+        }
+    }
+    Ok(vec![Track::new(url)?])
+}
+
+fn obey_keys(handle: &QueueHandle) {
+    for line in io::stdin().lock().lines().map_while(Result::ok) {
+        match line.trim() {
+            "n" => handle.skip(),
+            "q" => handle.clear(),
+            "p" => {
+                let tracks = handle.tracks();
+                let current = tracks.iter().position(|(id, _)| Some(*id) == handle.current());
+                let previous = current.and_then(|index| tracks.get(index.checked_sub(1)?));
+                previous.map(|(id, _)| handle.skip_to(*id));
+            }
+            _ => println!("n: next, p: previous, q: quit"),
         }
     }
 }
 
-fn embedded() -> Origin {
-    let tracks: [(&str, &[u8]); 3] = [
-        ("/1.flac", include_bytes!("../tests/data/track.flac")),
-        ("/2.mp3", include_bytes!("../tests/data/track.mp3")),
-        ("/3.ogg", include_bytes!("../tests/data/track.ogg")),
-    ];
-    let tracks = tracks.map(|(path, bytes)| (path, Content::bytes(bytes)));
-    let rtt = Duration::from_millis(40);
-    Origin::start_with_rtt(rtt, move |asked| match tracks.iter().find(|(path, _)| *path == asked.path) {
-        Some((_, content)) => Answer::file(asked, content).latency(rtt).rate(400_000),
-        None => Answer::status(404),
-    })
+/// Decodes a track to its end, or until it is skipped.
+fn play(playing: Playing, queue: &QueueHandle, output: &mut Output) -> Result<(), Failure> {
+    let id = playing.id;
+    let url = playing.track.url().map(|url| url.to_string());
+    println!("{}", playing.track.title().or(url.as_deref()).unwrap_or("a track"));
+    let handle = playing.stream.handle();
+    let played = decode(playing.stream, output);
+    let stats = handle.stats();
+    println!("    {} requests, {} bytes", stats.requests, stats.bytes_fetched);
+    // A decoder hides the error of a read behind one of its own.
+    match (played, handle.last_error()) {
+        // It was skipped: the decoder did not expect the end.
+        _ if queue.current() != Some(id) => Ok(()),
+        (Err(_), Some(error)) => Err(error.into()),
+        (played, _) => Ok(played?),
+    }
 }
 
-fn play(urls: &[String]) -> Result<(), Failure> {
-    let downloader = Downloader::new(DownloaderConfig::default())?;
-    let mut next = urls.first().map(|url| Preload::begin(&downloader, url));
-    let mut silent_since: Option<Instant> = None;
-    for (index, url) in urls.iter().enumerate() {
-        let Some(preload) = next.take() else { break };
-        let stream = preload.take()?;
-        let handle = stream.handle();
-        let mut decoding = Decoding::open(Box::new(Source { stream, most: usize::MAX }));
-        let first = decoding.samples()?;
-        let gap = silent_since.map(|since| since.elapsed()).unwrap_or_default();
-        next = urls.get(index + 1).map(|url| Preload::begin(&downloader, url));
-        let (played, waited) = play_out(&mut decoding, first)?;
-        silent_since = Some(Instant::now());
-        report(url, &handle, gap, played, waited);
+fn decode(stream: Stream, output: &mut Output) -> Result<(), SymphoniaError> {
+    let mut hint = Hint::new();
+    if let Some(extension) = stream.handle().media_info().extension() {
+        hint.with_extension(extension);
+    }
+    let source = MediaSourceStream::new(Box::new(stream), Default::default());
+    let mut format =
+        symphonia::default::get_probe().probe(&hint, source, Default::default(), Default::default())?;
+    let (track, mut decoder) = decoder(&*format)?;
+    let params = decoder.codec_params();
+    let channels = params.channels.as_ref().map_or(1, |channels| channels.count());
+    let rate = f64::from(params.sample_rate.unwrap_or(44_100)) * channels as f64;
+    let mut samples: Vec<f32> = Vec::new();
+    while let Some(packet) = format.next_packet()? {
+        if packet.track_id != track {
+            continue;
+        }
+        match decoder.decode(&packet) {
+            Ok(audio) => audio.copy_to_vec_interleaved(&mut samples),
+            // One damaged packet is passed over.
+            Err(SymphoniaError::DecodeError(_)) => continue,
+            Err(error) => return Err(error),
+        }
+        output.write(&samples, rate);
     }
     Ok(())
 }
 
-/// Decodes to the end at the playback speed. Returns the seconds of audio, and the time without samples.
-fn play_out(decoding: &mut Decoding, first: Option<Vec<f32>>) -> Result<(f64, Duration), Failure> {
-    let rate = decoding.samples_a_second();
-    let mut due = Instant::now();
-    let (mut played, mut waited) = (0.0, Duration::ZERO);
-    let mut next = first;
-    while let Some(samples) = next {
-        let seconds = samples.len() as f64 / rate;
-        played += seconds;
-        due += Duration::from_secs_f64(seconds / SPEED);
-        next = decoding.samples()?;
-        match due.checked_duration_since(Instant::now()) {
-            Some(early) => thread::sleep(early),
-            None => {
-                waited += due.elapsed();
-                due = Instant::now();
-            }
-        }
-    }
-    Ok((played, waited))
+fn decoder(format: &dyn FormatReader) -> Result<(u32, Box<dyn AudioDecoder>), SymphoniaError> {
+    let track = format.default_track(TrackType::Audio).ok_or(SymphoniaError::Unsupported("no audio"))?;
+    let params = track.codec_params.as_ref().and_then(|params| params.audio());
+    let params = params.ok_or(SymphoniaError::Unsupported("no codec"))?;
+    let options = AudioDecoderOptions::default();
+    Ok((track.id, symphonia::default::get_codecs().make_audio_decoder(params, &options)?))
 }
 
-fn report(url: &str, handle: &StreamHandle, gap: Duration, played: f64, waited: Duration) {
-    let stats = handle.stats();
-    let (gap, waited) = (gap.as_millis(), waited.as_millis());
-    println!(
-        "{url}: {played:.2} s of audio, {gap} ms after the one before, waited {waited} ms, {} requests, {} bytes",
-        stats.requests, stats.bytes_fetched
-    );
+/// What takes the samples of all tracks, as a sound card does: no track opens or closes it.
+struct Output {
+    /// When the samples that were written have been heard. `None` before the first.
+    due: Option<Instant>,
+    /// Time without samples.
+    waited: Duration,
+    speed: f64,
+}
+
+impl Output {
+    /// `rate` is in samples a second. Blocks while enough is buffered.
+    fn write(&mut self, samples: &[f32], rate: f64) {
+        let now = Instant::now();
+        if let Some(late) =
+            self.due.and_then(|due| now.checked_duration_since(due)).filter(|late| !late.is_zero())
+        {
+            self.waited += late;
+            println!("    {late:.1?} without samples, {:.1?} in all", self.waited);
+        }
+        let heard = Duration::from_secs_f64(samples.len() as f64 / rate / self.speed);
+        let due = self.due.map_or(now, |due| due.max(now)) + heard;
+        self.due = Some(due);
+        // A buffer of 200 ms is what bridges the change from one decoder to the next.
+        thread::sleep(due.saturating_duration_since(now).saturating_sub(Duration::from_millis(200)));
+    }
+}
+
+/// A small server on loopback: ranges, a delay and a limited rate. For demonstrations only.
+mod origin {
+    use std::io::{self, BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+    use std::time::Duration;
+
+    const DELAY: Duration = Duration::from_millis(40);
+    /// 400 kB/s.
+    const CHUNK: usize = 8_000;
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    /// Starts the server, which ends with the program. Returns the URLs of three tracks.
+    pub(crate) fn start() -> io::Result<Vec<String>> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        thread::spawn(move || {
+            for connection in listener.incoming().flatten() {
+                thread::spawn(move || serve(&connection));
+            }
+        });
+        Ok(["1.flac", "2.mp3", "1.flac?again"].map(|name| format!("http://{address}/{name}")).into())
+    }
+
+    fn serve(connection: &TcpStream) -> io::Result<()> {
+        let mut lines = BufReader::new(connection).lines();
+        while let Some(request) = lines.next().transpose()? {
+            let mut range = None;
+            for line in lines.by_ref() {
+                let line = line?.to_ascii_lowercase();
+                if line.is_empty() {
+                    break;
+                }
+                range = line.strip_prefix("range: bytes=").map(str::to_owned).or(range);
+            }
+            thread::sleep(DELAY);
+            answer(connection, request.split(' ').nth(1).unwrap_or_default(), range.as_deref())?;
+        }
+        Ok(())
+    }
+
+    fn answer(mut connection: &TcpStream, path: &str, range: Option<&str>) -> io::Result<()> {
+        let body: &[u8] = match path.split('?').next().unwrap_or_default() {
+            "/1.flac" => include_bytes!("../tests/data/track.flac"),
+            "/2.mp3" => include_bytes!("../tests/data/track.mp3"),
+            _ => return write!(connection, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+        };
+        let len = body.len();
+        let (start, end) = range.and_then(|range| parse(range, len)).unwrap_or((0, len));
+        write!(
+            connection,
+            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{}/{len}\r\nETag: \"1\"\r\n\r\n",
+            end - start,
+            end - 1
+        )?;
+        for chunk in body[start..end].chunks(CHUNK) {
+            connection.write_all(chunk)?;
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// The first byte and the one after the last (RFC 9110, section 14.1.2).
+    fn parse(range: &str, len: usize) -> Option<(usize, usize)> {
+        let (first, last) = range.split_once('-')?;
+        let (first, last): (Option<usize>, Option<usize>) = (first.parse().ok(), last.parse().ok());
+        match (first, last) {
+            (Some(first), last) if first < len => Some((first, last.map_or(len, |last| len.min(last + 1)))),
+            (None, Some(suffix)) => Some((len.saturating_sub(suffix), len)),
+            _ => None,
+        }
+    }
 }

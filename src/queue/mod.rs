@@ -17,7 +17,7 @@
 //! for url in ["https://example.com/1.flac", "https://example.com/2.flac"] {
 //!     queue.handle().push(Track::new(url)?);
 //! }
-//! while let Some(track) = queue.next() {
+//! for track in &mut queue {
 //!     match track {
 //!         Ok(track) => play(track.stream)?, // reads to the end, or until another thread skips
 //!         Err(error) => eprintln!("{error}"), // the queue goes on

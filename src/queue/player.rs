@@ -25,6 +25,24 @@ pub struct Queue {
 }
 
 /// A track that is to be played, from [`Queue::next`].
+///
+/// If another thread skips or removes the track, the reads of its stream return the end. A decoder may report that as an
+/// error, because it expects more: the track was skipped if [`QueueHandle::current`] is not its id any more.
+///
+/// ```no_run
+/// # use windway::queue::{Queue, QueueConfig};
+/// # fn decode(stream: windway::Stream) -> std::io::Result<()> { Ok(()) }
+/// # let mut queue = Queue::new(&windway::Downloader::global()?, QueueConfig::default());
+/// let handle = queue.handle();
+/// for playing in &mut queue {
+///     let playing = playing?;
+///     match decode(playing.stream) {
+///         Err(error) if handle.current() == Some(playing.id) => eprintln!("{error}"),
+///         _ => {} // played to its end, or skipped
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Playing {
@@ -32,7 +50,7 @@ pub struct Playing {
     pub id: TrackId,
     /// The track.
     pub track: Track,
-    /// Its bytes, from the beginning on. Its reads return the end once another thread skips or removes the track.
+    /// Its bytes, from the beginning on.
     pub stream: Stream,
 }
 
