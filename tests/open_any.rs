@@ -300,7 +300,8 @@ fn an_hls_playlist_is_a_presentation_and_is_requested_once() {
                 Answer::file(asked, &content).header("Content-Type", content_type)
             }
             "/a" => Answer::redirect(302, "/dir/a.m3u8"),
-            _ => Answer::status(404),
+            // A segment that failed would have the playlist loaded again.
+            _ => Answer::status(404).latency_until_released(),
         });
         let Media::Hls(hls) = downloader().open_any(&origin.url("/a")).unwrap() else { panic!("no HLS") };
         assert_eq!(hls.handle().duration(), Some(Duration::from_secs(4)));
