@@ -13,6 +13,9 @@ use crate::error::{Error, ErrorKind};
 /// Elements inside of each other, at most.
 const DEEPEST: usize = 64;
 
+/// Attributes of an element that are looked at. Formats have fewer than ten.
+const MOST_ATTRIBUTES: usize = 64;
+
 /// Where a format has its tracks.
 #[derive(Debug)]
 pub(super) struct Format {
@@ -106,7 +109,7 @@ fn element(start: &BytesStart<'_>) -> Element {
     let name = lower(start.local_name().as_ref());
     // Values without quotes, and twice the same name, are passed over.
     let mut attributes = start.html_attributes();
-    let attributes = attributes.with_checks(false).flatten().map(|attribute| {
+    let attributes = attributes.with_checks(false).flatten().take(MOST_ATTRIBUTES).map(|attribute| {
         let raw = String::from_utf8_lossy(&attribute.value);
         // An ampersand that is not escaped stays: queries of URLs have them.
         let value = quick_xml::escape::unescape(&raw).map(Cow::into_owned);
