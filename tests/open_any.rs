@@ -122,10 +122,21 @@ fn a_range_that_is_refused_is_asked_for_no_more() {
     }
 }
 
+/// Sends 20,000 bytes, and brings the rest over no other connection either.
+fn stalling(content: Content) -> Origin {
+    Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        match asked.range() {
+            Some((1.., _)) => answer.latency_until_released(),
+            _ => answer.stall_after(20_000),
+        }
+    })
+}
+
 #[test]
 fn a_cancel_ends_an_opening_whose_body_stalls() {
     let content = Content::pattern(200_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(20_000));
+    let origin = stalling(content);
     let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
     let mut bytes = [0; 20_000];
     stream.read_exact(&mut bytes).unwrap();
@@ -142,7 +153,7 @@ fn a_cancel_ends_an_opening_whose_body_stalls() {
 #[test]
 fn a_drop_ends_an_opening_whose_body_stalls() {
     let content = Content::pattern(200_000);
-    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(20_000));
+    let origin = stalling(content);
     let downloader = downloader();
     drop(downloader.open_any(&origin.url("/a")).unwrap());
     origin.wait_until("the connection was closed", |log| log.open == 0);
