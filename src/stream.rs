@@ -3,6 +3,9 @@
 //! Both are the same types for every [`Source`]: they keep the position and the result of the last read, and ask the
 //! source for everything else.
 
+mod progress;
+mod starvation;
+
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -13,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::starvation::Starvation;
 use crate::cancel::CancelReason;
 use crate::client::Request;
 use crate::config::{FileConfig, RadioConfig, ReadAhead};
@@ -28,6 +32,8 @@ use crate::source::memory::Memory;
 use crate::source::radio::Radio;
 use crate::types::{ByteRange, Priority};
 
+pub use self::progress::{Progress, Watch};
+pub use self::starvation::Starving;
 pub use crate::phase::Phase;
 pub use crate::source::{Pending, Source, StreamStats, TryRead};
 
@@ -77,6 +83,7 @@ impl Drop for OpenSource {
 struct Cursor {
     position: AtomicU64,
     reads: Mutex<Reads>,
+    starvation: Mutex<Starvation>,
     /// Set when the stream is dropped.
     final_state: Mutex<Option<FinalState>>,
 }
@@ -95,6 +102,12 @@ struct FinalState {
 impl Cursor {
     fn position(&self) -> u64 {
         self.position.load(Ordering::Relaxed)
+    }
+
+    /// `stats` of the source, with those of this stream's `try_read`.
+    fn complete(&self, stats: StreamStats) -> StreamStats {
+        let starvation = self.starvation.lock();
+        StreamStats { starvations: starvation.count(), starved: starvation.total(Instant::now()), ..stats }
     }
 }
 
@@ -294,6 +307,10 @@ impl Stream {
     /// into memory; after that, the next bytes are loaded ahead of the reader. The first such read starts the disk
     /// thread. There is one for the process, and it ends with the last stream that needed it.
     ///
+    /// A thread that may block calls [`Read::read`] instead: it needs no polling, and its errors come at once. Calls in a row
+    /// that find no bytes are a starvation: [`starving`](Self::starving) tells why and for how long, and
+    /// [`StreamStats::starvations`] counts them.
+    ///
     /// # Errors
     ///
     /// The same as for a blocking read: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], [`ErrorKind::Storage`],
@@ -318,13 +335,23 @@ impl Stream {
             // An interrupt ends with `resume`: repeating its error would delay the next read.
             let is_lasting = error.kind() != ErrorKind::Interrupted;
             self.failed = is_lasting.then(|| Failed { position, at: Instant::now(), error: error.clone() });
+            self.cursor.starvation.lock().handle_end(Instant::now());
         })?;
         match read {
             TryRead::Bytes(got) => self.cursor.position.store(position + got as u64, Ordering::Relaxed),
             TryRead::End => self.cursor.reads.lock().end(),
-            TryRead::Pending(_) => {}
+            TryRead::Pending(reason) => {
+                self.cursor.starvation.lock().handle_pending(reason, Instant::now());
+                return Ok(read);
+            }
         }
+        self.cursor.starvation.lock().handle_end(Instant::now());
         Ok(read)
+    }
+
+    /// Why [`try_read`](Self::try_read) finds no bytes, and for how long. `None` if its last call found some, or the end.
+    pub fn starving(&self) -> Option<Starving> {
+        self.cursor.starvation.lock().current(Instant::now())
     }
 
     /// Records for the phase that a read failed, and publishes the failure.
@@ -413,6 +440,7 @@ impl Seek for Stream {
         // Decoders seek to the current position to learn it. That begins no new read.
         if self.cursor.position.swap(position, Ordering::Relaxed) != position {
             self.cursor.reads.lock().begin();
+            self.cursor.starvation.lock().handle_end(Instant::now());
         }
         Ok(position)
     }
@@ -424,6 +452,7 @@ impl Seek for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.cursor.starvation.lock().handle_end(Instant::now());
         // Before the source is dropped: a handle that finds no source returns this.
         *self.cursor.final_state.lock() = Some(FinalState::of(self.source()));
         self.cursor.reads.lock().drop_reader();
@@ -614,9 +643,54 @@ impl StreamHandle {
         Some(open.source.reader().map_or_else(|| Stream::over(Arc::clone(&open)), Stream::from_source))
     }
 
+    /// What a user interface shows, at this moment. Does not block.
+    pub fn progress(&self) -> Progress {
+        let (position, buffered, stats) = (self.position(), self.buffered(), self.stats());
+        let ahead = buffered.iter().find(|range| range.contains(&position));
+        Progress {
+            position,
+            len: self.len(),
+            buffered_ahead: ahead.map_or(0, |range| range.end - position),
+            buffered,
+            rate: self.rate(),
+            phase: self.phase(),
+            stalls: stats.stalls,
+            stalled: stats.stalled,
+            starving: self.starving(),
+            last_error: self.last_error(),
+        }
+    }
+
+    /// Returns the [`progress`](Self::progress) now, and again after each `every`. The last one has the phase
+    /// [`Phase::Closed`]. The iterator sleeps on the thread that uses it; no other thread wakes for it.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// let stream = windway::open("https://example.com/episode.mp3")?;
+    /// let handle = stream.handle();
+    /// std::thread::spawn(move || {
+    ///     for progress in handle.watch(Duration::from_millis(200)) {
+    ///         println!("{:?} at {}", progress.phase, progress.position);
+    ///     }
+    /// });
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn watch(&self, every: Duration) -> Watch {
+        let handle = self.clone();
+        Watch::new(move || handle.progress(), every)
+    }
+
+    /// As [`Stream::starving`]. `None` once the stream was dropped.
+    pub fn starving(&self) -> Option<Starving> {
+        self.open_source()?;
+        self.cursor.starvation.lock().current(Instant::now())
+    }
+
     /// Counters of the stream since it was opened.
     pub fn stats(&self) -> StreamStats {
-        self.ask(|source| source.stats(), |last| Some(last.stats.clone())).unwrap_or_default()
+        let stats = self.ask(|source| source.stats(), |last| Some(last.stats.clone()));
+        self.cursor.complete(stats.unwrap_or_default())
     }
 
     /// The kind of media, as far as it can be detected from the response headers, the URL and the first bytes. Uses up

@@ -11,7 +11,7 @@ use support::{Answer, Asked, Content, Origin, Station};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::event::{Event, Subscriber};
 use windway::radio::RadioEvent;
-use windway::stream::{Phase, TryRead};
+use windway::stream::{Pending, Phase, TryRead};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, FileConfig, Radio, RadioConfig, Stream};
 
 const LEN: u64 = 1 << 20;
@@ -286,4 +286,54 @@ fn a_radio_distinguishes_failed_from_closed() {
     let is_end =
         |event: &RadioEvent| matches!(event, RadioEvent::Ended { error, .. } if error.status() == Some(403));
     assert!(events.last().is_some_and(is_end), "{events:?}");
+}
+
+#[test]
+fn progress_is_what_the_handle_says_also_after_the_drop() {
+    let origin = Origin::serving(Content::pattern(100_000));
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let handle = stream.handle();
+    stream.read_exact(&mut [0; 40_000]).unwrap();
+    handle.wait_range(0..100_000, None).unwrap();
+    let progress = handle.progress();
+    assert_eq!((progress.position, progress.len, progress.buffered_ahead), (40_000, Some(100_000), 60_000));
+    assert_eq!((progress.buffered.as_slice(), progress.phase), (&[0..100_000][..], Phase::Complete));
+    assert_eq!((progress.stalls, progress.starving), (handle.stats().stalls, None));
+    assert!(progress.last_error.is_none());
+    let mut watch = handle.watch(Duration::ZERO);
+    assert_eq!(watch.next().unwrap().position, 40_000);
+    stream.read_exact(&mut [0; 10_000]).unwrap();
+    assert_eq!(watch.next().unwrap().position, 50_000);
+    drop(stream);
+    let last = watch.next().unwrap();
+    assert_eq!((last.position, last.len, last.phase), (50_000, Some(100_000), Phase::Closed));
+    assert!(last.buffered.is_empty() && watch.next().is_none());
+}
+
+#[test]
+fn a_try_read_that_finds_nothing_is_counted_and_says_why() {
+    let content = Content::pattern(100_000);
+    let origin = Origin::start(move |asked| match asked.range() {
+        // Nor does another connection bring the rest.
+        Some((1.., _)) => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content).stall_after(50_000),
+    });
+    let mut stream = downloader().open(&origin.url("/a")).unwrap();
+    let handle = stream.handle();
+    stream.read_exact(&mut [0; 50_000]).unwrap();
+    assert_eq!((stream.starving(), handle.stats().starvations), (None, 0));
+    for _ in 0..3 {
+        assert!(matches!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Pending(_)));
+    }
+    let starving = stream.starving().unwrap();
+    assert_eq!(starving.reason, Pending::Fetching);
+    assert_eq!(handle.progress().starving.map(|starving| starving.reason), Some(Pending::Fetching));
+    assert_eq!(handle.stats().starvations, 1);
+    stream.seek(SeekFrom::Start(0)).unwrap();
+    assert_eq!(stream.starving(), None);
+    assert!(matches!(stream.try_read(&mut [0; 10]).unwrap(), TryRead::Bytes(10)));
+    let stats = handle.stats();
+    assert!(stats.starvations == 1 && stats.starved >= starving.duration);
+    drop(stream);
+    assert_eq!(handle.stats(), stats);
 }

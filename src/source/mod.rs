@@ -351,4 +351,8 @@ pub struct StreamStats {
     pub stalls: u64,
     /// Total time that reads were blocked.
     pub stalled: Duration,
+    /// Times that [`Stream::try_read`](crate::Stream::try_read) of this stream found no bytes. Calls in a row count once.
+    pub starvations: u64,
+    /// Total time of these, from the first call that found none to the next one that found some.
+    pub starved: Duration,
 }

@@ -1,0 +1,80 @@
+//! What a user interface shows of a stream.
+
+use std::fmt;
+use std::ops::Range;
+use std::thread;
+use std::time::Duration;
+
+use super::starvation::Starving;
+use crate::error::Error;
+use crate::phase::Phase;
+
+/// The state of a stream at one moment, from [`StreamHandle::progress`](crate::StreamHandle::progress).
+///
+/// ```no_run
+/// let stream = windway::open("https://example.com/episode.mp3")?;
+/// let progress = stream.handle().progress();
+/// if let Some(len) = progress.len {
+///     println!("{} %, {} bytes ahead", 100 * progress.position / len, progress.buffered_ahead);
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Position of the next byte to be read.
+    pub position: u64,
+    /// Length in bytes, if known.
+    pub len: Option<u64>,
+    /// Ranges of the bytes that can be read at once, in ascending order.
+    pub buffered: Vec<Range<u64>>,
+    /// Number of bytes that can be read at once from `position` on.
+    pub buffered_ahead: u64,
+    /// Measured rate of the downloader in bytes a second. `None` until enough was transferred.
+    pub rate: Option<f64>,
+    /// What the stream is doing.
+    pub phase: Phase,
+    /// Reads that blocked.
+    pub stalls: u64,
+    /// Total time that reads were blocked.
+    pub stalled: Duration,
+    /// Why [`Stream::try_read`](crate::Stream::try_read) finds no bytes now, and for how long it has found none.
+    pub starving: Option<Starving>,
+    /// The most recent error: see [`StreamHandle::last_error`](crate::StreamHandle::last_error).
+    pub last_error: Option<Error>,
+}
+
+/// Returns the [`Progress`] of a stream at an interval: see [`StreamHandle::watch`](crate::StreamHandle::watch).
+pub struct Watch {
+    look: Box<dyn Fn() -> Progress + Send>,
+    every: Duration,
+    /// Phase of the last progress that was returned.
+    last: Option<Phase>,
+}
+
+impl Watch {
+    pub(super) fn new(look: impl Fn() -> Progress + Send + 'static, every: Duration) -> Self {
+        Self { look: Box::new(look), every, last: None }
+    }
+}
+
+impl Iterator for Watch {
+    type Item = Progress;
+
+    fn next(&mut self) -> Option<Progress> {
+        match self.last {
+            None => {}
+            Some(Phase::Closed) => return None,
+            Some(_) => thread::sleep(self.every),
+        }
+        let progress = (self.look)();
+        self.last = Some(progress.phase);
+        Some(progress)
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("every", &self.every).finish_non_exhaustive()
+    }
+}
