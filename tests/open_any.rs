@@ -10,7 +10,9 @@ use support::{Answer, Asked, Content, Origin, Station};
 use windway::config::StorageConfig;
 use windway::radio::RadioEvent;
 use windway::stream::Phase;
-use windway::{Downloader, DownloaderConfig, ErrorKind, Media, OpenConfig, Radio, RadioConfig, Stream};
+use windway::{
+    Downloader, DownloaderConfig, Error, ErrorKind, Media, OpenConfig, Radio, RadioConfig, Stream,
+};
 
 fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()
@@ -105,6 +107,78 @@ fn a_body_that_breaks_goes_on() {
         });
         let mut stream = file(downloader().open_any(&origin.url("/a")).unwrap());
         read_pattern(&mut stream, LEN);
+    }
+}
+
+/// Whatever a server does: the right bytes, or an error. Nothing hangs, and nothing is left behind.
+#[test]
+fn faults_of_the_first_response_end_in_right_bytes_or_an_error() {
+    const LEN: u64 = 100_000;
+    let faults: [(&str, fn(&Asked, &Content) -> Answer); 21] = [
+        ("closed in the head", |asked, content| Answer::file(asked, content).close_in_head(30)),
+        ("reset in the head", |asked, content| Answer::file(asked, content).reset_in_head(0)),
+        ("stalled in the head", |asked, content| Answer::file(asked, content).stall_in_head(20)),
+        ("reset at once", |asked, content| Answer::file(asked, content).reset_after(0)),
+        ("closed in the first bytes", |asked, content| Answer::file(asked, content).close_after(40)),
+        ("closed behind them", |asked, content| Answer::file(asked, content).close_after(5_000)),
+        ("stalled in the first bytes", |asked, content| Answer::file(asked, content).stall_after(40)),
+        ("stalled behind them", |asked, content| Answer::file(asked, content).stall_after(20_000)),
+        ("a cut chunk", |_, content| Answer::whole(content).cut_chunk_after(20_000)),
+        ("more than announced", |asked, content| Answer::file(asked, content).extra_bytes(100)),
+        ("a part without its range", |_, content| Answer::whole(content).with_status(206)),
+        ("another part", |_, content| Answer::whole(content).partial(500..90_000)),
+        ("less than asked for", |_, content| Answer::whole(content).partial(0..10)),
+        ("no part at all", |_, content| {
+            Answer::whole(content).partial(0..10).header("Content-Range", "bytes 5-1/3")
+        }),
+        ("a range of an encoded body", |asked, content| {
+            Answer::file(asked, content).header("Content-Encoding", "gzip")
+        }),
+        ("no response", |_, _| Answer::raw(&b"garbage garbage garbage garbage\r\n\r\n"[..])),
+        ("nothing", |_, _| Answer::raw(&b""[..])),
+        ("a redirect to itself", |asked, _| Answer::redirect(302, &asked.path)),
+        ("a redirect to a file", |_, _| Answer::redirect(302, "file:///etc/passwd")),
+        ("no content", |_, content| Answer::whole(content).with_status(204)),
+        ("titles that never come", |_, content| {
+            Answer::whole(content).no_length().header("icy-metaint", "99999999999999999999")
+        }),
+    ];
+    for (name, fault) in faults {
+        for lasts in [false, true] {
+            let content = Content::pattern(LEN);
+            let origin = Origin::start(move |asked| {
+                if lasts || asked.number == 0 {
+                    fault(asked, &content)
+                } else {
+                    Answer::file(asked, &content)
+                }
+            });
+            let mut config = DownloaderConfig::default();
+            config.client.silence_timeout = Duration::from_millis(200);
+            config.max_retries = 2;
+            let downloader = Downloader::new(config).unwrap();
+            let mut options = OpenConfig::default();
+            options.file.read_timeout = Some(Duration::from_secs(1));
+            let opened = downloader.open_any_with(&origin.url("/a"), options);
+            let mut bytes = Vec::new();
+            match opened {
+                Ok(Media::File(mut stream)) => match stream.read_to_end(&mut bytes) {
+                    Ok(_) => assert_eq!(bytes.len() as u64, LEN, "{name}"),
+                    // What was read up to the error is in the buffer.
+                    // A busy machine may be slower than the limits.
+                    Err(error) => assert!(lasts || Error::from(error).is_timeout(), "{name}"),
+                },
+                Ok(Media::Radio(mut radio)) => {
+                    bytes.resize(50_000, 0);
+                    radio.read_exact(&mut bytes).unwrap();
+                }
+                Ok(other) => panic!("{name}: {other:?}"),
+                Err(error) => assert!(!error.is_cancelled(), "{name}: {error}"),
+            }
+            assert_pattern(0, &bytes);
+            let stats = downloader.stats();
+            assert_eq!((stats.peers, stats.open_bodies), (0, 0), "{name}");
+        }
     }
 }
 
