@@ -59,13 +59,13 @@ struct Report {
 /// | `Changed` | response head or body | no | open the URL again |
 /// | `NotMedia` | response head or first bytes | no | check the URL: it may be a login page or a playlist |
 /// | `Empty` | response head or body | no | skip the file |
-/// | `InvalidPlaylist` | an HLS playlist (feature `hls`) | no | report it to the server's operator; see [`Error::source`](StdError::source) |
-/// | `Unsupported` | a segment or an initialization section of HLS | no | choose another variant, or enable the feature that the message names |
+/// | `InvalidPlaylist` | an HLS playlist (feature `hls`), a list of tracks (feature `queue`) | no | report it to the server's operator; see [`Error::source`](StdError::source) |
+/// | `Unsupported` | a segment or an initialization section of HLS; a response to [`open_any`](crate::open_any()) | no | choose another variant, or enable the feature that the message names |
 /// | `Forbidden` | a URI of a playlist, or a redirect from it | no | allow it in the configuration, if you trust the playlist |
 /// | `TimedOut` | a read or a wait | by the caller | read again: the stream stays usable; see [`Error::cause`] |
 /// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
 /// | `Cancelled` | any time | no | nothing: the program asked for it |
-/// | `TooLarge` | [`Response::bytes`](crate::Response::bytes), `text` | no | raise the limit, or read the body in parts |
+/// | `TooLarge` | [`Response::bytes`](crate::Response::bytes), `text`; a playlist | no | raise the limit, or read the body in parts |
 /// | `NotText` | [`Response::text`](crate::Response::text) | no | read the bytes with [`Response::bytes`](crate::Response::bytes) |
 /// | `TooManyOpenBodies` | `execute`, or detaching a body | by the caller | read or drop open responses, then try again |
 /// | `WouldDeadlock` | a blocking call in a callback | no | make the call on another thread |
@@ -137,7 +137,7 @@ pub enum ErrorKind {
     Empty,
     /// The text is not a playlist, or violates its format. The cause names the line.
     InvalidPlaylist,
-    /// The container, the codec or the encryption is not supported.
+    /// The container, the codec or the encryption is not supported, or the kind of document that a URL leads to.
     Unsupported,
     /// A playlist leads to a URL that the configuration does not allow: an unencrypted one, or a private address.
     Forbidden,

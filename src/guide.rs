@@ -9,6 +9,7 @@
 //! | [`audio_callback`] | output that never waits for the network |
 //! | [`gui`] | windows: opening, the buffered bar, cancelling |
 //! | [`radio`] | stations, titles, pauses, recording |
+//! | `queue` | tracks without a gap, lists of tracks; with the feature `queue` |
 //! | [`storage_and_read_ahead`] | memory, disk, metered links |
 //! | `offline` | a cache on disk, and downloads, with the feature `cache` |
 //! | [`events_and_logs`] | watching a playback |
@@ -43,6 +44,12 @@ pub mod symphonia {}
 ///
 #[doc = include_str!("guide/gui.md")]
 pub mod gui {}
+
+/// Tracks one after the other, without a gap.
+///
+#[cfg(feature = "queue")]
+#[doc = include_str!("guide/queue.md")]
+pub mod queue {}
 
 /// Where bytes are kept, and how many are fetched ahead.
 ///

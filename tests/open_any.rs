@@ -114,7 +114,8 @@ fn a_body_that_breaks_goes_on() {
 #[test]
 fn faults_of_the_first_response_end_in_right_bytes_or_an_error() {
     const LEN: u64 = 100_000;
-    let faults: [(&str, fn(&Asked, &Content) -> Answer); 21] = [
+    type Fault = fn(&Asked, &Content) -> Answer;
+    let faults: [(&str, Fault); 21] = [
         ("closed in the head", |asked, content| Answer::file(asked, content).close_in_head(30)),
         ("reset in the head", |asked, content| Answer::file(asked, content).reset_in_head(0)),
         ("stalled in the head", |asked, content| Answer::file(asked, content).stall_in_head(20)),

@@ -122,6 +122,21 @@ fn a_track_is_prefetched_before_the_one_before_it_has_ended_and_no_other_one_is(
 }
 
 #[test]
+fn a_track_can_be_read_on_when_the_next_one_has_begun() {
+    let origin = Origin::serving(Content::pattern(LEN));
+    let downloader = downloader();
+    let (mut queue, handle) = queue(&downloader);
+    push(&handle, &origin, "/1");
+    let second = push(&handle, &origin, "/2");
+    let mut fading = play(&mut queue);
+    let mut playing = play(&mut queue);
+    assert_eq!(handle.current(), Some(second));
+    read_all(&mut fading);
+    handle.skip();
+    assert_eq!(playing.stream.read(&mut [0; 10]).unwrap(), 0);
+}
+
+#[test]
 fn nothing_is_prefetched_on_a_metered_network_or_if_it_is_switched_off() {
     for metered in [true, false] {
         let origin = Origin::serving(Content::pattern(LEN));

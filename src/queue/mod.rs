@@ -2,12 +2,12 @@
 //!
 //! A [`Queue`] yields one [`Stream`](crate::Stream) a track. While a track is read to its end, the first and the last bytes
 //! of the next one are fetched at low priority, so that its decoder starts without a round trip. Nothing is decoded here, so a
-//! player is gapless by its own design:
+//! player is gapless by its own design, which the [guide](crate::guide::queue) shows:
 //!
 //! 1. Take the next stream and make its decoder when the current decoder has returned its last samples, or a little before:
 //!    samples in the output buffer bridge the time that takes.
 //! 2. Write the samples of both into the same output, without closing it. Resample if the rate changes.
-//! 3. Drop encoder delay and padding: symphonia does it with `enable_gapless`.
+//! 3. Drop encoder delay and padding: symphonia 0.6 does it by default.
 //!
 //! ```no_run
 //! use windway::queue::{Queue, QueueConfig, Track};
