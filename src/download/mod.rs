@@ -74,7 +74,7 @@ impl Download {
     ///
     /// # Errors
     ///
-    /// Why it has failed: those of [`open`](crate::open);
+    /// Why it has failed: those of [`open`](crate::open());
     /// [`ErrorKind::WrongDigest`](crate::ErrorKind::WrongDigest), after which nothing of it is kept;
     /// [`ErrorKind::Storage`](crate::ErrorKind::Storage) if the file can't be written or renamed;
     /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled);
