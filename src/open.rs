@@ -86,8 +86,8 @@ impl Downloader {
     /// | a manifest of MPEG-DASH or Smooth Streaming | [`ErrorKind::Unsupported`], which names it |
     /// | a web page or another text | [`ErrorKind::NotMedia`] |
     ///
-    /// If you know that `url` leads to a file, [`open`](Self::open) is faster for some formats: it requests the end of the
-    /// file beside its beginning.
+    /// If you know that `url` leads to a file, [`open`](Self::open) is faster for some formats, because it requests the end of
+    /// the file beside its beginning, and opens a cached file without a request.
     ///
     /// # Errors
     ///

@@ -583,3 +583,28 @@ fn a_list_without_the_feature_is_an_error_that_names_it() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("feature queue"), "{error}");
 }
+
+/// The first request is sent whatever is cached: only its response tells what the URL leads to.
+#[cfg(feature = "cache")]
+#[test]
+fn a_file_is_kept_in_the_cache_and_what_is_cached_of_it_is_not_requested_again() {
+    use windway::FileConfig;
+    use windway::cache::{Cache, CacheConfig};
+
+    const LEN: u64 = 1_000_000;
+    let directory = tempfile::tempdir().unwrap();
+    let origin = {
+        let content = Content::pattern(LEN);
+        Origin::start(move |asked| Answer::file(asked, &content).header("Cache-Control", "max-age=3600"))
+    };
+    let cache = Cache::open(directory.path(), CacheConfig::new().keep_free(0)).unwrap();
+    let mut config = OpenConfig::default();
+    config.file = FileConfig::new().cache(cache);
+    for round in 0..2 {
+        origin.forget();
+        let mut stream = file(downloader().open_any_with(&origin.url("/a"), config.clone()).unwrap());
+        read_pattern(&mut stream, LEN);
+        let requests = requests(&origin);
+        assert!(if round == 0 { requests > 1 } else { requests == 1 }, "{requests} in round {round}");
+    }
+}
