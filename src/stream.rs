@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::progress::Look;
 use self::starvation::Starvation;
 use crate::cancel::CancelReason;
 use crate::client::Request;
@@ -661,8 +662,8 @@ impl StreamHandle {
         }
     }
 
-    /// Returns the [`progress`](Self::progress) now, and again after each `every`. The last one has the phase
-    /// [`Phase::Closed`]. The iterator sleeps on the thread that uses it; no other thread wakes for it.
+    /// Returns the [`progress`](Self::progress) now, and again after each `every`. The last one is that of a stream that was
+    /// dropped or cancelled. The iterator sleeps on the thread that uses it; no other thread wakes for it.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -678,7 +679,13 @@ impl StreamHandle {
     /// ```
     pub fn watch(&self, every: Duration) -> Watch {
         let handle = self.clone();
-        Watch::new(move || handle.progress(), every)
+        let look = move || {
+            // Before the look: it shows a drop that comes in between.
+            let is_dropped = handle.open_source().is_none();
+            let progress = handle.progress();
+            Look { is_last: is_dropped || progress.phase == Phase::Closed, progress }
+        };
+        Watch::new(look, every)
     }
 
     /// As [`Stream::starving`]. `None` once the stream was dropped.

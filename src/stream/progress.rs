@@ -46,15 +46,29 @@ pub struct Progress {
 
 /// Returns the [`Progress`] of a stream at an interval: see [`StreamHandle::watch`](crate::StreamHandle::watch).
 pub struct Watch {
-    look: Box<dyn Fn() -> Progress + Send>,
+    look: Box<dyn Fn() -> Look + Send>,
     every: Duration,
-    /// Phase of the last progress that was returned.
-    last: Option<Phase>,
+    state: WatchState,
+}
+
+/// A look at a stream.
+pub(super) struct Look {
+    pub(super) progress: Progress,
+    /// The stream was dropped or cancelled: no other look shows anything new.
+    pub(super) is_last: bool,
+}
+
+#[derive(Debug)]
+enum WatchState {
+    New,
+    /// The next look is due after the interval.
+    Waiting,
+    Over,
 }
 
 impl Watch {
-    pub(super) fn new(look: impl Fn() -> Progress + Send + 'static, every: Duration) -> Self {
-        Self { look: Box::new(look), every, last: None }
+    pub(super) fn new(look: impl Fn() -> Look + Send + 'static, every: Duration) -> Self {
+        Self { look: Box::new(look), every, state: WatchState::New }
     }
 }
 
@@ -62,13 +76,13 @@ impl Iterator for Watch {
     type Item = Progress;
 
     fn next(&mut self) -> Option<Progress> {
-        match self.last {
-            None => {}
-            Some(Phase::Closed) => return None,
-            Some(_) => thread::sleep(self.every),
+        match self.state {
+            WatchState::New => {}
+            WatchState::Over => return None,
+            WatchState::Waiting => thread::sleep(self.every),
         }
-        let progress = (self.look)();
-        self.last = Some(progress.phase);
+        let Look { progress, is_last } = (self.look)();
+        self.state = if is_last { WatchState::Over } else { WatchState::Waiting };
         Some(progress)
     }
 }
