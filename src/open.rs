@@ -4,6 +4,8 @@ mod config;
 mod kind;
 
 use crate::client::Request;
+#[cfg(feature = "queue")]
+use crate::client::is_private;
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
 use crate::media::Document;
@@ -217,8 +219,14 @@ impl Target {
         config.lists.policy().check(requested.expose(), url.expose())?;
         let gets_headers = self.gets_headers && url.origin() == requested.origin();
         let given = gets_headers.then(|| self.given.clone());
+        let is_public = opening.head().peer().is_some_and(|peer| !is_private(peer));
         let text = opening.read_document(MOST_LIST)?;
-        let list = Playlist::read(format, &text, ListOrigin { url, depth: self.depth, given }, config.lists)?;
+        let list = Playlist::read(
+            format,
+            &text,
+            ListOrigin { url, is_public, depth: self.depth, given },
+            config.lists,
+        )?;
         match list.tracks() {
             [only] if list.refused().is_empty() => match only.as_remote() {
                 Some(remote) => Self::of_track(remote).map(Opened::Next),

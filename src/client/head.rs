@@ -119,7 +119,7 @@ impl ResponseHead {
     }
 
     /// The address that answered: that of the proxy, if there is one.
-    #[cfg(feature = "hls")]
+    #[cfg(any(feature = "hls", feature = "queue"))]
     pub(crate) fn peer(&self) -> Option<IpAddr> {
         self.0.peer
     }
@@ -245,6 +245,7 @@ impl fmt::Debug for ResponseHead {
             .field("start", &self.0.start)
             .field("body_len", &self.0.body_len)
             .field("total", &self.0.total)
+            .field("peer", &self.0.peer)
             .finish_non_exhaustive()
     }
 }

@@ -51,7 +51,7 @@ use crate::error::Error;
 
 pub(crate) use self::alarm::Alarm;
 pub(crate) use self::body::BRIEF;
-#[cfg(feature = "hls")]
+#[cfg(any(feature = "hls", feature = "queue"))]
 pub(crate) use self::net::private::is_private;
 pub(crate) use self::pool::PreconnectGuard;
 pub(crate) use self::response::Response;

@@ -205,7 +205,7 @@ impl Request {
 
     /// Fails with [`ErrorKind::Forbidden`] instead of connecting to a private address, also if a name resolves to one or a
     /// redirect leads to one. Has no effect with a proxy, which looks names up itself.
-    #[cfg(feature = "hls")]
+    #[cfg(any(feature = "hls", feature = "queue"))]
     pub(crate) fn public_only(mut self) -> Self {
         self.parts().reach = Reach::Public;
         self

@@ -12,7 +12,8 @@ use super::track::{Remote, Track};
 ///
 /// A playlist is input from a stranger. Its entries may name http and https URLs only, and never a local file. Those of an
 /// https list may not name http URLs, and those of a public host no private addresses, unless [`ListRules`] allow it.
-/// Redirects from an entry are held to the same rules. An entry that violates them is left out, and
+/// Redirects from an entry are held to the same rules, and so are host names that resolve to private addresses, if the list
+/// itself was opened by windway from a public address. An entry that violates them is left out, and
 /// [`refused`](Self::refused) says why.
 ///
 /// ```
@@ -60,6 +61,8 @@ impl ListRules {
 pub(crate) struct ListOrigin {
     /// Where redirects led.
     pub(crate) url: HttpUrl,
+    /// The address that sent it is one of the public internet.
+    pub(crate) is_public: bool,
     /// Playlists that led to it.
     pub(crate) depth: u32,
     /// The URL that the application gave, with its user and password, if the list came from its origin. Then tracks there get
@@ -78,7 +81,7 @@ impl Playlist {
     pub fn parse(text: &[u8], url: &str, rules: ListRules) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
         let format = detect(text).map_err(|error| error.with_url(&url))?;
-        Self::read(format, text, ListOrigin { url, depth: 0, given: None }, rules)
+        Self::read(format, text, ListOrigin { url, is_public: false, depth: 0, given: None }, rules)
     }
 
     pub(crate) fn read(
@@ -98,6 +101,7 @@ impl Playlist {
                     let remote = Remote {
                         url: given.map_or_else(|| target.clone(), |given| with_user_of(given, &target)),
                         policy,
+                        is_public_only: origin.is_public && !rules.allow_private,
                         gets_headers: given.is_some(),
                         depth,
                     };
@@ -249,7 +253,7 @@ mod tests {
         let text = b"1.mp3\nhttps://other.com/2.mp3\n";
         let read = |gets: bool| {
             let url = HttpUrl::parse(PUBLIC).unwrap();
-            let origin = ListOrigin { url, depth: 2, given: gets.then(|| given.clone()) };
+            let origin = ListOrigin { url, is_public: true, depth: 2, given: gets.then(|| given.clone()) };
             Playlist::read(ListFormat::M3u, text, origin, ListRules::default()).unwrap()
         };
         let gets = |list: &Playlist| -> Vec<bool> {
@@ -260,6 +264,7 @@ mod tests {
         let url = |index: usize| list.tracks()[index].url().unwrap().expose().to_owned();
         assert_eq!((&*url(0), &*url(1)), ("https://me:pw@example.com/a/1.mp3", "https://other.com/2.mp3"));
         assert_eq!(list.tracks()[0].as_remote().unwrap().depth, 3);
+        assert!(list.tracks()[0].as_remote().unwrap().is_public_only);
     }
 
     proptest! {

@@ -42,6 +42,8 @@ pub(crate) struct Remote {
     pub(crate) url: HttpUrl,
     /// Where redirects may lead. `None` for a URL of the application.
     pub(crate) policy: Option<UriPolicy>,
+    /// A playlist from a public address has named it: no name may lead to a private address.
+    pub(crate) is_public_only: bool,
     /// The headers that the application has configured may be sent there.
     pub(crate) gets_headers: bool,
     /// Playlists that led to it, one in the other.
@@ -57,7 +59,11 @@ impl Track {
     /// [`ErrorKind::UnsupportedScheme`](crate::ErrorKind::UnsupportedScheme).
     pub fn new(url: &str) -> Result<Self, Error> {
         let url = HttpUrl::parse(url)?;
-        Ok(Self::remote(Remote { url, policy: None, gets_headers: true, depth: 0 }, None, None))
+        Ok(Self::remote(
+            Remote { url, policy: None, is_public_only: false, gets_headers: true, depth: 0 },
+            None,
+            None,
+        ))
     }
 
     /// A track that `open` opens when its turn comes, for example a local file. It is not opened before, and may be opened
@@ -114,6 +120,7 @@ impl Remote {
     /// The request for the track, without the headers of the application.
     pub(crate) fn request(&self) -> Result<Request, Error> {
         let request = Request::get(self.url.expose_text())?;
+        let request = if self.is_public_only { request.public_only() } else { request };
         Ok(match self.policy {
             Some(policy) => request.confine(policy),
             None => request,
