@@ -9,6 +9,7 @@ use super::peer::FilePeer;
 use super::piece::PieceSink;
 use super::plan::OPENING;
 use super::shared::{ReaderId, Shared};
+use super::state::OpenCall;
 use crate::config::FileConfig;
 use crate::downloader::{Flow, Outcome, Response, Sink};
 use crate::error::{Error, ErrorKind};

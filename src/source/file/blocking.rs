@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::plan;
 use super::shared::{ReaderId, Shared};
-use super::state::State;
+use super::state::{OpenCall, State};
 use crate::downloader::Lent;
 use crate::error::{Error, ErrorKind};
 use crate::source::prefetch;
