@@ -33,7 +33,7 @@ pub struct HlsConfig {
     pub buffer: Duration,
     /// Upper limit of the memory for fetched audio that was not read yet, in bytes. Default: 64 MiB. No segment is requested
     /// above it. One that is longer than what is left is fetched all the same, up to four times the limit; more than that is
-    /// [`ErrorKind::TooLarge`](crate::ErrorKind::TooLarge), and the segment is skipped.
+    /// [`ErrorKind::TooLarge`], and the segment is skipped.
     pub buffer_bytes: usize,
     /// Headers for requests to the origin of the playlist, and to no other. Default: none.
     pub headers: Vec<(String, String)>,
