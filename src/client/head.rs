@@ -60,7 +60,6 @@ pub struct ResponseHead(Arc<Head>);
 pub(super) struct Head {
     pub(super) status: u16,
     /// The address that answered.
-    #[cfg_attr(not(feature = "hls"), expect(dead_code, reason = "only playlists limit where they may lead"))]
     pub(super) peer: Option<IpAddr>,
     pub(super) url: SafeUrl,
     pub(super) headers: HeaderMap,

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::plan;
 use super::shared::{ReaderId, Shared};
-use super::state::{OpenCall, State};
+#[cfg(feature = "queue")]
+use super::state::OpenCall;
+use super::state::State;
 use crate::downloader::Lent;
 use crate::error::{Error, ErrorKind};
 use crate::source::prefetch;
