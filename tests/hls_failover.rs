@@ -79,12 +79,23 @@ fn s7_content_steering_moves_a_player_to_another_pathway() {
     let second = site(12).serve();
     let own = site(12);
     let other = second.url("/ts.m3u8");
+    let is_asked = AtomicBool::new(false);
     let origin = Origin::start(move |asked| match asked.path.split('?').next().unwrap_or_default() {
         "/master.m3u8" => text(&format!(
             "#EXTM3U\n#EXT-X-CONTENT-STEERING:SERVER-URI=\"steer?x=1\",PATHWAY-ID=\"A\"\n\
              #EXT-X-STREAM-INF:BANDWIDTH=9,PATHWAY-ID=\"B\"\n{other}\n#EXT-X-STREAM-INF:BANDWIDTH=9,PATHWAY-ID=\"A\"\nts.m3u8\n"
         )),
-        "/steer" => text(r#"{"VERSION":1,"TTL":300,"PATHWAY-PRIORITY":["B","A"]}"#),
+        "/steer" => {
+            is_asked.store(true, Ordering::Release);
+            text(r#"{"VERSION":1,"TTL":300,"PATHWAY-PRIORITY":["B","A"]}"#)
+        }
+        // The rest of this pathway waits for the manifest, which playing does not do.
+        path if path.ends_with(".ts") && !matches!(path, "/0.ts" | "/1.ts" | "/2.ts") => {
+            while !is_asked.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
+            own.answer(asked).latency(Duration::from_millis(100))
+        }
         _ => own.answer(asked),
     });
     let mut hls = open(&origin, "/master.m3u8", |config| config.buffer = Duration::from_secs(4));

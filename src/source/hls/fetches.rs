@@ -54,12 +54,11 @@ impl HlsPeer {
             Planned::Steering { url } => {
                 let sink = SteeringSink::new(Arc::clone(shared), url);
                 let request = request(shared, RequestKind::Steering, sink.url());
-                // Playing does not wait for it.
                 fetch_or_fail(
                     request,
                     sink,
                     |sink, error| sink.end(Err(error)),
-                    |fetch| fetch.priority(Priority::Low),
+                    |fetch| fetch.priority(Priority::High),
                 )
             }
             Planned::Resource { key, priority } => self.prepare_resource(key, priority),

@@ -32,9 +32,6 @@ impl State {
         if self.error.is_some() || self.is_out(now) {
             return None;
         }
-        if let Some(url) = self.poll_steering(now) {
-            return Some(Planned::Steering { url });
-        }
         if let Some(key) = self.planned_again.pop() {
             return Some(Planned::Resource { key, priority: Priority::High });
         }
@@ -54,8 +51,10 @@ impl State {
         let has_room = running.clone().count() < AT_ONCE && !running.any(waits);
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
         let Some(index) = waiting.filter(|_| has_room) else {
-            self.is_idle = true;
-            return None;
+            // Behind the segments: at the start it would take the connection that is ready for one.
+            let steering = self.poll_steering(now);
+            self.is_idle = steering.is_none();
+            return steering.map(|url| Planned::Steering { url });
         };
         let priority = self.priority_of(index);
         if priority < admissible {
