@@ -324,8 +324,11 @@ fn stop_in_a_callback_does_not_wait_for_itself() {
                 stops.send(refused.is_cancelled()).unwrap();
             }
         });
+        // Locked until it is set: some callbacks run as soon as they are prepared.
+        let mut set = own.lock().unwrap();
         let downloader = prepare(callback, &action);
-        *own.lock().unwrap() = Some(downloader.clone());
+        *set = Some(downloader.clone());
+        drop(set);
         let (called, within) = (downloader.clone(), Arc::clone(&origin));
         in_time(&format!("{callback:?}"), move || call_in(callback, &called, &within, &action));
         assert_eq!(stopped.recv_timeout(PATIENCE), Ok(true), "{callback:?}");

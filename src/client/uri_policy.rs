@@ -21,7 +21,7 @@ impl UriPolicy {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidUrl`]; [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::Forbidden`].
-    #[cfg(any(feature = "hls", feature = "queue"))]
+    #[cfg(any(feature = "hls", feature = "queue", test))]
     pub(crate) fn resolve(self, playlist: &Url, uri: &str) -> Result<Url, Error> {
         let url = playlist.join(uri).map_err(|cause| {
             Error::new(ErrorKind::InvalidUrl, "the playlist contains an invalid URI").with_cause(cause)

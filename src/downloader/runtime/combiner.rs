@@ -75,15 +75,21 @@ impl<M, F> Combiner<M, F> {
         self.combine(step, act);
     }
 
-    /// Waits for the machine's lock and shows the machine to `look`, which must be short. Then applies messages as
-    /// [`post`](Self::post) does: another thread may have posted one meanwhile and returned.
+    /// Waits for the machine's lock, applies the posted messages, and shows the machine to `look`, which must be short. Then
+    /// applies messages as [`post`](Self::post) does: another thread may have posted one meanwhile and returned.
     pub(crate) fn with<T, A>(
         &self,
         look: impl FnOnce(&mut M) -> T,
-        step: impl FnMut(&mut M, &mut Vec<F>) -> A,
-        act: impl FnMut(A),
+        mut step: impl FnMut(&mut M, &mut Vec<F>) -> A,
+        mut act: impl FnMut(A),
     ) -> T {
-        let seen = look(&mut self.combined.lock().machine);
+        let (answer, seen) = {
+            let mut combined = self.combined.lock();
+            // Before the look: this thread may have posted one while another held the lock, and relies on its effect.
+            let answer = self.apply_messages(&mut combined, None, &mut step);
+            (answer, look(&mut combined.machine))
+        };
+        answer.into_iter().for_each(&mut act);
         self.combine(step, act);
         seen
     }

@@ -45,6 +45,8 @@
 
 pub(crate) mod attempt;
 pub(crate) mod combiner;
+#[cfg(test)]
+mod combiner_tests;
 pub(crate) mod control;
 pub(crate) mod core;
 pub(crate) mod handoff;
