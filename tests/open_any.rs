@@ -113,7 +113,6 @@ fn a_body_that_breaks_goes_on() {
 /// Whatever a server does: the right bytes, or an error. Nothing hangs, and nothing is left behind.
 #[test]
 fn faults_of_the_first_response_end_in_right_bytes_or_an_error() {
-    const LEN: u64 = 100_000;
     type Fault = fn(&Asked, &Content) -> Answer;
     let faults: [(&str, Fault); 21] = [
         ("closed in the head", |asked, content| Answer::file(asked, content).close_in_head(30)),
@@ -144,43 +143,47 @@ fn faults_of_the_first_response_end_in_right_bytes_or_an_error() {
             Answer::whole(content).no_length().header("icy-metaint", "99999999999999999999")
         }),
     ];
-    for (name, fault) in faults {
-        for lasts in [false, true] {
-            let content = Content::pattern(LEN);
-            let origin = Origin::start(move |asked| {
-                if lasts || asked.number == 0 {
-                    fault(asked, &content)
-                } else {
-                    Answer::file(asked, &content)
-                }
-            });
-            let mut config = DownloaderConfig::default();
-            config.client.silence_timeout = Duration::from_millis(200);
-            config.max_retries = 2;
-            let downloader = Downloader::new(config).unwrap();
-            let mut options = OpenConfig::default();
-            options.file.read_timeout = Some(Duration::from_secs(1));
-            let opened = downloader.open_any_with(&origin.url("/a"), options);
-            let mut bytes = Vec::new();
-            match opened {
-                Ok(Media::File(mut stream)) => match stream.read_to_end(&mut bytes) {
-                    Ok(_) => assert_eq!(bytes.len() as u64, LEN, "{name}"),
-                    // What was read up to the error is in the buffer.
-                    // A busy machine may be slower than the limits.
-                    Err(error) => assert!(lasts || Error::from(error).is_timeout(), "{name}"),
-                },
-                Ok(Media::Radio(mut radio)) => {
-                    bytes.resize(50_000, 0);
-                    radio.read_exact(&mut bytes).unwrap();
-                }
-                Ok(other) => panic!("{name}: {other:?}"),
-                Err(error) => assert!(!error.is_cancelled(), "{name}: {error}"),
+    std::thread::scope(|scope| {
+        for (name, fault) in faults {
+            for lasts in [false, true] {
+                scope.spawn(move || check_fault(name, fault, lasts));
             }
-            assert_pattern(0, &bytes);
-            let stats = downloader.stats();
-            assert_eq!((stats.peers, stats.open_bodies), (0, 0), "{name}");
         }
+    });
+}
+
+/// Opens a file whose first response, or each response, has a fault. Bytes that are read are right.
+fn check_fault(name: &str, fault: fn(&Asked, &Content) -> Answer, lasts: bool) {
+    const LEN: u64 = 100_000;
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        if lasts || asked.number == 0 { fault(asked, &content) } else { Answer::file(asked, &content) }
+    });
+    let mut config = DownloaderConfig::default();
+    config.client.silence_timeout = Duration::from_millis(200);
+    config.max_retries = 2;
+    let downloader = Downloader::new(config).unwrap();
+    let mut options = OpenConfig::default();
+    options.file.read_timeout = Some(Duration::from_secs(1));
+    let opened = downloader.open_any_with(&origin.url("/a"), options);
+    let mut bytes = Vec::new();
+    match opened {
+        Ok(Media::File(mut stream)) => match stream.read_to_end(&mut bytes) {
+            Ok(_) => assert_eq!(bytes.len() as u64, LEN, "{name}"),
+            // What was read up to the error is in the buffer.
+            // A busy machine may be slower than the limits.
+            Err(error) => assert!(lasts || Error::from(error).is_timeout(), "{name}"),
+        },
+        Ok(Media::Radio(mut radio)) => {
+            bytes.resize(50_000, 0);
+            radio.read_exact(&mut bytes).unwrap();
+        }
+        Ok(other) => panic!("{name}: {other:?}"),
+        Err(error) => assert!(!error.is_cancelled(), "{name}: {error}"),
     }
+    assert_pattern(0, &bytes);
+    let stats = downloader.stats();
+    assert_eq!((stats.peers, stats.open_bodies), (0, 0), "{name}");
 }
 
 #[test]

@@ -190,7 +190,11 @@ fn a_failure_that_try_read_repeats_is_published_once() {
 
 #[test]
 fn an_interrupted_stream_has_not_failed_and_a_cancelled_one_is_closed() {
-    let stalls = |asked: &Asked, content: &Content| Answer::file(asked, content).stall_after(300_000);
+    // Beyond the start nothing arrives, or a read could return it.
+    let stalls = |asked: &Asked, content: &Content| match asked.range() {
+        Some((0, _)) => Answer::file(asked, content),
+        _ => Answer::file(asked, content).stall_after(0),
+    };
     let (mut stream, _origin) = open(stalls, |_| ());
     let handle = stream.handle();
     let events = handle.subscribe();
@@ -336,5 +340,6 @@ fn a_try_read_that_finds_nothing_is_counted_and_says_why() {
     let stats = handle.stats();
     assert!(stats.starvations == 1 && stats.starved >= starving.duration);
     drop(stream);
-    assert_eq!(handle.stats(), stats);
+    let last = handle.stats();
+    assert_eq!((last.starvations, last.starved), (stats.starvations, stats.starved));
 }

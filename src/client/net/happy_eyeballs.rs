@@ -183,8 +183,13 @@ mod tests {
         }
     }
 
+    /// A bound port on which nothing listens. It stays bound to the end of the process, so that no other test listens on it.
     fn refusing() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        std::mem::forget(socket);
+        address
     }
 
     fn connect_to(addresses: &[SocketAddr], timeout: Duration) -> (Result<Socket, Error>, usize) {

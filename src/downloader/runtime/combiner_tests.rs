@@ -24,7 +24,7 @@ fn a_thread_sees_its_own_message_when_it_looks() {
                 }
             };
             // Carries out its actions until the other thread has looked, and applies no message meanwhile.
-            sum.post(1, step, |()| drop(looked.recv()));
+            sum.post(1, step, |()| _ = looked.recv());
         });
         locked.recv().unwrap();
         // The machine is locked, so this leaves the message to the other thread.
