@@ -58,22 +58,22 @@ fn assert_still(events: &Subscriber) {
 #[test]
 fn a_steady_urgent_body_wakes_only_its_reader() {
     let _alone = ALONE.lock().unwrap_or_else(|panicked| panicked.into_inner());
-    let content = Content::pattern(1_100_000);
-    // It lasts five and a half seconds.
+    let content = Content::pattern(600_000);
+    // It lasts three seconds.
     let origin =
         Origin::start(move |asked| Answer::file(asked, &content).trickle(4000, Duration::from_millis(20)));
     let downloader = downloader(|_| ());
     let peer = downloader.register((), Priority::High).unwrap();
     let mut body = peer.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
-    let mut buf = vec![0; 300_000];
+    let mut buf = vec![0; 100_000];
     // In this time the thread learns that the response head has arrived.
     body.read_exact(&mut buf).unwrap();
     let woken = || wakes_of("windway-hedge").values().sum::<u64>();
     let before = woken();
-    buf.resize(800_000, 0);
+    buf.resize(500_000, 0);
     body.read_exact(&mut buf).unwrap();
     let woken = woken().saturating_sub(before);
-    assert!(woken <= 2, "{woken} times in four seconds");
+    assert!(woken <= 1, "{woken} times in two and a half seconds");
 }
 
 #[test]
