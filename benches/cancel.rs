@@ -37,7 +37,7 @@ fn main() {
         |answer| answer.latency_until_released(),
     );
     report("http , waiting to be tried again", (0..TIMES).map(|_| retrying()).collect());
-    report("http , set aside", (0..TIMES / 3).map(|_| preempted()).collect());
+    report("http , preempted", (0..TIMES / 3).map(|_| preempted()).collect());
     report("in the TLS handshake", (0..TIMES).map(|_| connecting("https")).collect());
     report(
         "in connect, to an address that swallows",
