@@ -64,7 +64,7 @@ fn from_codec_name(name: &str) -> Option<AudioCodec> {
         "flac" => Some(AudioCodec::Flac),
         "vorbis" => Some(AudioCodec::Vorbis),
         "opus" => Some(AudioCodec::Opus),
-        // WAV's format tags, in the way of RFC 2361.
+        // WAVE format tags (RFC 2361).
         "1" | "3" | "6" | "7" => Some(AudioCodec::Pcm),
         "2" | "11" => Some(AudioCodec::Adpcm),
         "55" => Some(AudioCodec::Mp3),

@@ -218,7 +218,7 @@ impl Core {
         self.with(|machine| machine.schedule.counts())
     }
 
-    /// The next task of `worker`, which has nothing to say. Blocks until there is one.
+    /// The next task of `worker`, which reports nothing. Blocks until there is one.
     pub(crate) fn take_task(&self, worker: WorkerId) -> Task {
         self.slots[worker].take()
     }

@@ -18,7 +18,7 @@ impl PreemptedBodies {
 
     /// Counts one more. False if it has to be closed, because enough others are open.
     pub(super) fn keep(&mut self, priority: Priority) -> bool {
-        // An urgent one was promoted while it was preempted, and continues at once.
+        // An urgent one was promoted after its preemption was claimed. It continues at once, so it may exceed the limit.
         let may_keep = priority == Priority::High || self.open < self.max;
         self.open += usize::from(may_keep);
         may_keep

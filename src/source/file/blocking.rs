@@ -176,7 +176,7 @@ impl Shared {
     }
 
     pub(super) fn await_opening(&self, reader: ReaderId) -> Result<(), Error> {
-        // Not before the first bytes have shown that it is no page.
+        // Only the first bytes show that the response is not an HTML page.
         let known = |state: &State| (!state.first.is_empty()).then_some(Wait::Ready);
         match self.wait_as(reader, 0, Begun::default(), known) {
             Wait::Failed(error) => Err(self.locate(error, 0)),

@@ -6,7 +6,8 @@ use std::time::Duration;
 /// Bounds of a piece, which otherwise is what the network gives in `PIECE_TIME`.
 pub(super) const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
 
-/// So long a piece takes. Where one ends it shares the network with the next one; a longer one holds its worker longer.
+/// Target duration of a piece. At its end a piece shares the network with the next one, so pieces should not be shorter; a longer
+/// one holds its worker longer.
 const PIECE_TIME: Duration = Duration::from_millis(1500);
 
 /// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken

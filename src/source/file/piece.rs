@@ -306,7 +306,7 @@ impl Sink for PieceSink {
         let limit = self.shared.config.read_timeout;
         let is_too_long = error.retry_after().is_some_and(|asked| limit.is_some_and(|limit| asked > limit));
         if self.is_beside {
-            // What it is for goes on without it.
+            // Not an error for the reader: it is optional, and the opening goes on without it.
         } else if opening && (error.is_unreachable() || is_too_long) {
             // The caller of `open` gets it.
             drop(state.fail(error.clone()));
@@ -339,7 +339,7 @@ impl Sink for PieceSink {
             let missing = available.run_from(piece.map_or(self.range.start, |piece| piece.next));
             match (outcome, piece) {
                 (Outcome::Failed(_), _) if self.is_beside || self.is_unproved => None,
-                // With bytes that are there, or promised: a 416 is no end, but a server that contradicts itself.
+                // A 416 is the end of the file only where no response has promised bytes there; else the server contradicts itself.
                 (Outcome::Failed(error), Some(piece))
                     if !self.has_begun
                         && self.overlap.is_none()

@@ -127,7 +127,8 @@ impl Snapshot<'_> {
         let probe = reader.bisection.at_probe(position).filter(|_| reader.until <= position);
         let size = probe.map_or(size, |probe| probe.end - position);
         let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
-        // A piece that begins further on keeps what it has; one that is on its way here from too far is superseded.
+        // Up to where a later piece begins. A piece that contains the position, but is too far from it, is cancelled when this
+        // one is added.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
         let suffix = self.suffix.as_ref().map(|suffix| suffix.start).filter(|start| *start > position);
         let end = ahead.map(|piece| piece.next).chain(suffix).min().unwrap_or(u64::MAX).min(gap.end);
@@ -177,7 +178,7 @@ impl Snapshot<'_> {
             return None;
         }
         let ahead = reader.until.saturating_sub(gap.start);
-        // As much again as there is from where the run began.
+        // Doubles what lies between the start of the sequential run and the gap.
         let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
         let streaming_size = self.streaming_size(reader).max(cold_size);
         let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);

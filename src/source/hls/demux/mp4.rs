@@ -107,7 +107,7 @@ impl Mp4Demuxer {
         let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
         let (len, kind) = (header.len() as u64, [header[4], header[5], header[6], header[7]]);
         let left = match number(&header[..4]) {
-            // To the end of the segment.
+            // Size 0: the box reaches to the end (ISO/IEC 14496-12, section 4.2).
             0 => u64::MAX,
             1 => number(&header[8..]).checked_sub(len).ok_or_else(damaged)?,
             size => size.checked_sub(len).ok_or_else(damaged)?,

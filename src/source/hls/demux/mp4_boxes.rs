@@ -193,7 +193,7 @@ impl Track {
             reader.u32()?;
         }
         let fields = (flags >> 8 & 15).count_ones() as usize;
-        // A count that does not fit is damage; where no field is present there is nothing to compare it with.
+        // A count whose fields do not fit into the box is damage. Without fields there is nothing to compare it with.
         if fields * 4 * count > reader.0.len() {
             return None;
         }

@@ -130,7 +130,7 @@ fn private_codec(descriptors: &[u8]) -> Option<&'static str> {
     while let [tag, len, more @ ..] = rest {
         let body = more.get(..usize::from(*len))?;
         match (tag, body) {
-            // ETSI EN 300 468, annex D.
+            // The descriptors 0x6a and 0x7a mark AC-3 and E-AC-3 in private data (ETSI EN 300 468, annex D).
             (0x6a | 0x7a, _) | (0x05, [b'A', b'C', b'-', b'3', ..] | [b'E', b'A', b'C', b'3', ..]) => {
                 return Some("AC-3");
             }
