@@ -13,7 +13,7 @@
 //! | [`storage_and_read_ahead`] | memory, disk, metered links |
 //! | `offline` | a cache on disk, and downloads, with the feature `cache` |
 //! | [`events_and_logs`] | watching a playback |
-//! | [`troubleshooting`] | what to tell the user, and where to look |
+//! | [`troubleshooting`] | what to show the user, and where to look |
 //! | [`glossary`] | the words of this documentation |
 //!
 //! The programs in the guides are complete. Those that use other crates are compiled in the directory `guides/` of the repository.

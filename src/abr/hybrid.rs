@@ -10,7 +10,7 @@ const SUSTAINED: f64 = 0.9;
 /// The first segment is one that arrives in this share of its duration.
 const QUICK: f64 = 0.5;
 
-/// A variant that is not sustained is kept while the buffer stays above this share of its capacity, at most so many seconds.
+/// A variant that is not sustained is kept while the buffer stays above this share of its capacity, at most this many seconds.
 const KEEP: (f64, f64) = (0.2, 10.0);
 
 /// A higher variant that is not sustained is chosen when the buffer has reached a share of its capacity: the first for the

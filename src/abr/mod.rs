@@ -78,7 +78,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// A transfer with so many bytes to come.
+    /// A transfer with this many bytes left.
     pub fn new(left: u64, throughput: f64) -> Self {
         Self { left, throughput }
     }

@@ -66,7 +66,7 @@ pub struct CacheConfig {
     pub keep_no_store: bool,
     /// Stores responses to requests with `Authorization`, too, if they are not `public`. Default: false.
     pub keep_authorized: bool,
-    /// Stores responses with neither an entity tag nor a date, too. Only their length tells whether they have changed.
+    /// Stores responses with neither an entity tag nor a date, too. Only their length shows whether they have changed.
     /// Default: false.
     pub keep_unvalidated: bool,
 }

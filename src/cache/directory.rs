@@ -9,7 +9,7 @@
 //!     evict.lock                        held while entries are evicted
 //! ```
 //!
-//! Whoever has an entry open holds a shared lock on its file, and only a file that can be locked exclusively is evicted. A new
+//! A process that has an entry open holds a shared lock on its file, and only a file that can be locked exclusively is evicted. A new
 //! entry gets its name when its header is written, so no other process sees one without. Other versions' directories count for the
 //! limit, too. A newer version removes those of older ones that no process uses.
 
@@ -24,7 +24,7 @@ use super::format::{KeyDigest, VERSION, key_name};
 use super::freshness::seconds;
 use super::sys::{Folder, Lock, is_removed, try_lock};
 
-/// A file that was begun and not named for so long is of a process that has ended.
+/// A file that has had no final name for this long belongs to a process that has ended.
 const ABANDONED: u64 = 3600;
 
 /// How often an opener that met an eviction tries again.
@@ -110,7 +110,7 @@ impl Directory {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error),
             };
-            // If somebody removes it just now there will be none.
+            // If another process removes it just now there will be none.
             if try_lock(&file, Lock::Shared)? && !is_removed(&file.metadata()?) {
                 return Ok(Some(file));
             }
@@ -136,6 +136,7 @@ impl Directory {
         match named {
             Ok(()) => Ok(Some(file)),
             Err(error) => {
+                // `error` is the one to report. A file that stays is removed by a later scan.
                 let _ = folder.remove(&new);
                 if error.kind() == io::ErrorKind::AlreadyExists { Ok(None) } else { Err(error) }
             }
@@ -152,6 +153,7 @@ impl Directory {
                 if is_entry(&name) {
                     all.push(Found { name, bytes, used_at });
                 } else if name.starts_with(".new-") && used_at + ABANDONED < seconds(now) {
+                    // Another process may have removed it already; else the next scan tries again.
                     let _ = folder.remove(&name);
                 }
             }
@@ -159,11 +161,11 @@ impl Directory {
         Ok(all)
     }
 
-    /// Removes an entry that nobody has open. False if somebody has.
+    /// Removes an entry that is not open anywhere. False if it is open.
     pub(crate) fn evict(&self, name: &str) -> io::Result<bool> {
         let folder = self.folder_of(name)?;
         let file = folder.open_file(name)?;
-        // One that was removed by somebody else: its name may be that of a new one by now.
+        // Another process may have removed it: its name may be that of a new one by now.
         if !try_lock(&file, Lock::Exclusive)? || is_removed(&file.metadata()?) {
             return Ok(false);
         }
@@ -172,7 +174,7 @@ impl Directory {
         Ok(true)
     }
 
-    /// Removes an entry's name, whoever has it open. They keep the file until they close it.
+    /// Removes an entry's name, also if it is open. The file stays until it is closed.
     pub(crate) fn remove(&self, name: &str) -> io::Result<()> {
         match self.folder_of(name).and_then(|folder| folder.remove(name)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

@@ -160,7 +160,7 @@ impl EntryFile {
                 return false;
             }
         }
-        // Without the lock: nobody changes bytes that are stored.
+        // Without the lock: stored bytes never change.
         self.read_data(index, wanted.start, buf)
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn key_digest(key: &str) -> KeyDigest {
     bytes
 }
 
-/// What identifies a stored representation, and what its response head told of it. Never changes.
+/// What identifies a stored representation, and the fields of its response head. Never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) key: KeyDigest,

@@ -11,7 +11,7 @@
 //! | `Vary: *`, or a field that the application sends, or `Cookie`, `Authorization` | not stored: the answer is for one request |
 //! | `Vary` with other fields | stored: windway sends the same ones, or none, with every request of a program |
 //! | `private` | stored |
-//! | `max-age`, else `Expires` less `Date`, less `Age` | fresh for so long; `s-maxage` is for shared caches |
+//! | `max-age`, else `Expires` less `Date`, less `Age` | fresh for this long; `s-maxage` is for shared caches |
 //! | `no-cache` | used only after the server has confirmed it |
 //! | `must-revalidate` | the same once it is stale |
 

@@ -151,7 +151,7 @@ impl Cache {
         pin().map_err(|error| storage_error("an entry of the cache can't be pinned", error))
     }
 
-    /// Lets what is stored under `key` be evicted again.
+    /// Allows what is stored under `key` to be evicted again.
     ///
     /// # Errors
     ///

@@ -70,7 +70,7 @@ impl PartFile {
     pub(crate) fn enter(&self, header: Header) -> io::Result<Arc<Entry>> {
         let part = self.part();
         let is_same = |old: &Header| {
-            // Without a validator nothing tells whether the bytes are of this version.
+            // Without a validator nothing shows whether the bytes are of this version.
             let has_validator = !header.etag.is_empty() || !header.last_modified.is_empty();
             has_validator && old.identity() == header.identity()
         };

@@ -24,7 +24,7 @@ use crate::error::{Error, ErrorKind};
 /// How often an entry that other processes make or remove meanwhile is opened anew.
 const ATTEMPTS: usize = 20;
 
-/// An entry counts as used again after so many seconds.
+/// An entry counts as used again after this many seconds.
 const TOUCH_INTERVAL: u64 = 60;
 
 /// A cache.
@@ -90,7 +90,7 @@ impl Store {
     pub(crate) fn evict_others(&self, entry: &Entry) {
         let (key, name) = (entry.header().key, entry.header().file_name());
         for other in self.directory.find(&key).iter().filter(|found| **found != name) {
-            // Somebody may still play it.
+            // It may still be open; then it is evicted later.
             let _ = self.directory.evict(other);
         }
     }
@@ -120,7 +120,8 @@ impl Store {
             if let Some(entry) = self.create_entry(name, &header, stamp)? {
                 return Ok(entry);
             }
-            // Another process has made it at the same time, or removes it.
+            // Another process has made it at the same time, or removes it. It needs microseconds, and there is no event to
+            // wait for: a blocking `flock` has no limit, and that process may hang. So this tries again, `ATTEMPTS` times.
             thread::yield_now();
         }
         Err(io::Error::other("an entry of the cache is made and removed again and again"))
@@ -164,7 +165,7 @@ impl Store {
         if self.usage.lock().admit(bytes, limits) {
             return true;
         }
-        // File I/O under a lock: whoever waits for it needs what comes of it.
+        // File I/O under a lock: threads that wait for the lock need its result.
         let _scanning = self.scanning.lock();
         if self.usage.lock().admit(bytes, limits) {
             return true;
@@ -210,7 +211,7 @@ impl Store {
             if freed >= needed {
                 break;
             }
-            // One that somebody has open, or that another process has removed, frees nothing.
+            // One that is open, or that another process has removed, frees nothing.
             if self.directory.evict(&victim.name).unwrap_or(false) {
                 freed += victim.bytes;
             }
@@ -226,7 +227,7 @@ impl Store {
         self.usage.lock().used()
     }
 
-    /// Removes an entry, whoever has it open. A stream that is opened from now on does not find it.
+    /// Removes an entry, also if it is open. A stream that is opened from now on does not find it.
     pub(super) fn remove_entry(&self, name: &str) -> io::Result<()> {
         self.open.lock().remove(name);
         self.directory.remove(name)
@@ -301,7 +302,7 @@ impl Entry {
             return;
         }
         if self.touched_at.swap(now_seconds, Ordering::Relaxed) == before {
-            // If it fails the entry is evicted sooner.
+            // A failure has one effect: the entry is evicted sooner.
             let _ = self.file.set_modified(now);
         }
     }

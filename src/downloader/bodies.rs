@@ -142,7 +142,7 @@ impl OpenBodies {
     ) -> Result<(), Error> {
         let bodies = Arc::clone(self);
         let _on_cancel = token.on_cancel(move |_| {
-            // Under the lock, so that nobody is between the look at the token and the wait.
+            // Under the lock, so that no thread is between the look at the token and the wait.
             let _state = bodies.state.lock();
             bodies.changed.notify_all();
         });
@@ -251,7 +251,7 @@ mod tests {
         let error = bodies.await_room(&token, &mut stuck).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooManyOpenBodies);
         assert_eq!(stuck, Some(progress(0)));
-        // With a year of patience, but for that.
+        // With a limit of a year, but for that.
         let patient = OpenBodies::new(1, Duration::from_secs(365 * 24 * 3600));
         let _held = patient.open().unwrap();
         assert!(patient.await_room(&token, &mut stuck).is_err());

@@ -1,7 +1,7 @@
 //! Shares out the memory in which the streams of a downloader buffer bytes. Does no I/O and reads no clock.
 //!
 //! A stream requests as much as it would like to hold. While all requests together are within the limit, each is
-//! granted. Beyond it, streams that play go before those that nobody reads, and among those that play the ones with
+//! granted. Beyond it, streams that play go before those that are not read, and among those that play the ones with
 //! high priority go first. The streams of one standing get equal shares, but none gets more than it requests. Each
 //! stream always gets [`MIN_SHARE`], so that it can work at all.
 //!
@@ -108,7 +108,7 @@ impl Budget {
         self.streams[id].granted
     }
 
-    /// Requests that a stream, which is read at this moment, may hold so many bytes. [`reduced`](Self::reduced) is the
+    /// Requests that a stream, which is read at this moment, may hold this many bytes. [`reduced`](Self::reduced) is the
     /// answer. Returns the streams whose grants were reduced for it.
     pub(crate) fn request(
         &mut self,
@@ -131,7 +131,7 @@ impl Budget {
             let Some(victim) = self.poll_excess(standing, needed) else { break };
             reduced.push(victim);
         }
-        // Bytes that it holds already and nobody else needs stay.
+        // Bytes that it holds already and no other stream needs stay.
         let bytes = share.max(held.min(bytes)).min(self.left()).max(MIN_SHARE.min(bytes));
         self.change(id, |stream| stream.granted = bytes);
         reduced
@@ -157,7 +157,7 @@ impl Budget {
             if lower > standing {
                 break;
             }
-            // One stream that nobody reads gives up all, rather than each a little: each has to drop bytes.
+            // One stream that is not read gives up all, rather than each a little: each has to drop bytes.
             let share = if lower == Standing::Idle { MIN_SHARE } else { self.share(lower).max(MIN_SHARE) };
             // Among equals not for little, or each new stream would take some bytes from each of the others; but for a
             // minimum.
@@ -297,7 +297,7 @@ mod tests {
         let reduced = budget.request(player, 16 * MIB, Priority::High, now + IDLE_AFTER);
         assert_eq!(budget.granted(player), 16 * MIB);
         assert!(!reduced.is_empty() && !reduced.contains(&player));
-        // What nobody else needs is left to them.
+        // They keep what no other stream needs.
         assert!(paused.iter().any(|id| budget.granted(*id) > 8 * MIB));
     }
 
@@ -349,7 +349,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: the sum keeps to the limit, nobody gets more than it requests or less than its minimum,
+        /// Whatever happens: the sum keeps to the limit, no stream gets more than it requests or less than its minimum,
         /// and only the grants of streams that are named are reduced.
         #[test]
         fn grants_keep_to_the_limit(steps in steps()) {

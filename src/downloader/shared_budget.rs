@@ -47,7 +47,7 @@ impl SharedBudget {
 }
 
 impl BudgetShare {
-    /// Requests that the stream, which is read at this moment, may hold so many bytes. [`reduced`](Self::reduced) is the
+    /// Requests that the stream, which is read at this moment, may hold this many bytes. [`reduced`](Self::reduced) is the
     /// answer. Others may have to drop bytes for it: not to be called under a lock.
     pub(crate) fn request(&self, bytes: u64, priority: Priority) {
         let reduced: Vec<Weak<dyn Buffering>> = {

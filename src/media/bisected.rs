@@ -1,4 +1,4 @@
-//! How a decoder bisects a file that has no index, as far as the first bytes tell.
+//! How a decoder bisects a file that has no index, as far as the first bytes show it.
 //!
 //! symphonia 0.6.1 halves what lies between the start of the audio and the end of the file: in Ogg up to two of the largest
 //! pages, in FLAC up to 16 KiB. At each place it reads up to the next page and all of that, or up to the next frame, in blocks

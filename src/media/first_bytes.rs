@@ -1,6 +1,6 @@
 //! The first bytes of a resource.
 
-/// The first bytes of something, as many as may tell what it is.
+/// The first bytes of something, as many as may show what it is.
 #[derive(Debug, Default)]
 pub(crate) struct FirstBytes(Vec<u8>);
 

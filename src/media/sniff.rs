@@ -218,7 +218,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
     })
 }
 
-/// The header of ADTS (ISO 13818-7, section 6.2). It can't tell HE-AAC from AAC, so the codec stays open.
+/// The header of ADTS (ISO 13818-7, section 6.2). It can't distinguish HE-AAC from AAC, so the codec stays open.
 fn adts_frame(bytes: &[u8]) -> Option<Frame> {
     let [_, b, c, d, e, f] = *bytes.first_chunk::<6>()?;
     let len = usize::from(d & 3) << 11 | usize::from(e) << 3 | usize::from(f >> 5);

@@ -79,6 +79,7 @@ impl Iterator for Watch {
         match self.state {
             WatchState::New => {}
             WatchState::Over => return None,
+            // Waits for the time to pass, not for an event: bytes arrive far more often than a window is drawn.
             WatchState::Waiting => thread::sleep(self.every),
         }
         let Look { progress, is_last } = (self.look)();

@@ -128,7 +128,7 @@ impl Folder {
         Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Bytes that this user may still write to the file system. `None` if it does not tell.
+    /// Bytes that this user may still write to the file system. `None` if it is unknown.
     pub(crate) fn free(&self) -> Option<u64> {
         let system = rustix::fs::fstatvfs(&self.0).ok()?;
         Some(system.f_bavail.saturating_mul(system.f_frsize))
@@ -167,7 +167,7 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Locks a file against other processes, and other opens of it in this one, until it is closed. False if somebody has a lock
+/// Locks a file against other processes, and other opens of it in this one, until it is closed. False if there is a lock
 /// that excludes this one.
 pub(crate) fn try_lock(file: &File, lock: Lock) -> io::Result<bool> {
     let operation = match lock {

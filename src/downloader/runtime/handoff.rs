@@ -157,7 +157,7 @@ impl Handoff {
                     self.changed.wait_until(&mut state, since + UNCLAIMED);
                 }
                 Holder::Taken => {
-                    // A step that leaves the transfer here notifies nobody, so check again when the offer may be unclaimed.
+                    // A step that leaves the transfer here notifies no thread, so check again when the offer may be unclaimed.
                     self.changed.wait_until(&mut state, Instant::now() + UNCLAIMED);
                 }
             }

@@ -39,7 +39,7 @@ pub(crate) struct Job {
     pub(crate) target: Target,
     /// Where its body may be left to who reads what the sink stores.
     pub(crate) handoff: Option<Arc<Handoff>>,
-    /// False once nobody waits for what it brings. It is a prefetch from then on.
+    /// False once no reader waits for its bytes. It is a prefetch from then on.
     is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     /// The open body, if it was preempted with it.
     pub(super) body: Option<Box<client::Response>>,
@@ -108,7 +108,7 @@ impl Job {
         Origin(self.retry_state.request().origin().key())
     }
 
-    /// Makes an urgent fetch a prefetch if nobody waits for it any more. True if it is a prefetch, or is about to be.
+    /// Makes an urgent fetch a prefetch if no reader waits for it any more. True if it is a prefetch, or is about to be.
     pub(super) fn demote_unless_demanded(&self, core: &Core) -> bool {
         if self.control.priority() == Priority::Low {
             return true;

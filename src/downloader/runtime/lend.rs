@@ -9,7 +9,7 @@
 //!  Core::lend ──────── Message::Lent ─────────▶ is no worker idle, and does urgent work of its peer wait?
 //!      ▲ wakes ◀────── give: (worker, task) ──── yes: the work gets a worker number above those of the pool
 //!  Lent::run: ask or attempt, at most while
-//!  somebody waits for the bytes ── message ───▶ finished, retry, preempted: as from any worker
+//!  a reader waits for the bytes ── message ───▶ finished, retry, preempted: as from any worker
 //! ```
 //!
 //! A fetch that is left when its reader has its bytes keeps its connection. It is queued as a prefetch, for a worker that becomes
@@ -81,7 +81,7 @@ impl Lent {
         matches!(*self.thread.state.lock(), State::Given(..))
     }
 
-    /// Runs the task, if there is one. Blocks on the network while somebody waits for the bytes, until `deadline` at most, and
+    /// Runs the task, if there is one. Blocks on the network while a reader waits for the bytes, until `deadline` at most, and
     /// until the peer's lent threads are [interrupted](Message::Interrupted). `is_over` says that the thread has nothing to
     /// wait for any more; it is asked before each request.
     pub(crate) fn run(self, deadline: Option<Instant>, is_over: impl Fn() -> bool) {

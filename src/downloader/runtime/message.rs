@@ -1,4 +1,4 @@
-//! What the threads of a downloader tell each other: messages to the machine, and tasks for the workers.
+//! What the threads of a downloader send each other: messages to the machine, and tasks for the workers.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;

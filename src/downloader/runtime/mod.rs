@@ -9,7 +9,7 @@
 //!
 //! # Who wakes whom
 //!
-//! No thread polls. Each sleeps on one thing, and whoever changes what it waits for wakes it:
+//! No thread polls. Each sleeps on one thing, and the thread that changes what it waits for wakes it:
 //!
 //! | thread | sleeps on | woken by |
 //! |---|---|---|

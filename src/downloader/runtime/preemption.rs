@@ -18,7 +18,7 @@ const PROTECTED_BYTES: u64 = 256 * 1024;
 pub(crate) struct Preemptions {
     /// Those that have not been found yet.
     wanted: AtomicUsize,
-    /// Those that were found, and that the machine has not been told of.
+    /// Those that were found and not reported to the machine yet.
     claimed: AtomicUsize,
 }
 
@@ -30,7 +30,7 @@ impl Preemptions {
 
     /// Takes one preemption. True if there was one left: then the caller reports to the machine that its fetch made room.
     pub(super) fn claim(&self) -> bool {
-        // Before `wanted` goes down: in between the machine would see a need that nobody meets, and ask for one more.
+        // Before `wanted` goes down: in between the machine would see a need that no fetch meets, and ask for one more.
         self.claimed.fetch_add(1, Ordering::AcqRel);
         let take = |wanted: usize| wanted.checked_sub(1);
         let has_claimed = self.wanted.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
@@ -40,7 +40,7 @@ impl Preemptions {
         has_claimed
     }
 
-    /// The machine was told that a fetch made room which had claimed it.
+    /// The machine has recorded that a fetch that claimed it made room.
     pub(super) fn handle_claimed(&self) {
         self.claimed.fetch_sub(1, Ordering::AcqRel);
     }
@@ -50,7 +50,7 @@ impl Preemptions {
         self.claimed.load(Ordering::Acquire)
     }
 
-    /// Asks for so many more than are about to make room.
+    /// Asks for this many more than are about to make room.
     pub(super) fn set_wanted(&self, more: usize) {
         self.wanted.store(more, Ordering::Release);
     }

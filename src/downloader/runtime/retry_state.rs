@@ -12,7 +12,7 @@ use crate::client::{self, Continuation, Hedging, Request, ResponseHead, Rest, Ur
 use crate::downloader::fetch::{Fetch, OtherTags, Validate};
 use crate::error::{Error, ErrorKind};
 
-/// A body that has brought so many bytes was not silent all the time.
+/// A body that has delivered this many bytes was not silent all the time.
 const FLOWED: u64 = 64 * 1024;
 
 /// See [`hedge_delay`].
@@ -105,7 +105,7 @@ impl RetryState {
         Ok(body)
     }
 
-    /// Requests the rest of `body` beside it when it falls silent while somebody waits.
+    /// Requests the rest of `body` beside it when it falls silent while a reader waits.
     pub(crate) fn hedge(&self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
         if self.is_held() || (self.redial.is_none() && !body.is_long()) {
             return;
@@ -168,7 +168,7 @@ impl RetryState {
     }
 
     /// Notes that the body behind `head` is taken: it is what later attempts go on with. A head that was refused is not, or
-    /// the next attempt would ask for what nobody wanted.
+    /// the next attempt would request what no caller wanted.
     pub(crate) fn begin(&mut self, head: &ResponseHead) {
         self.continuation.begin(head);
         self.request.adopt_target(head.url());

@@ -88,7 +88,7 @@ impl Transfer {
         if !self.core.preemptions.is_wanted() {
             return Ok(Step::Moved);
         }
-        // What nobody waits for any more is no urgent work, and makes room for what is.
+        // A fetch that no reader waits for any more is no urgent work, and makes room for what is.
         self.job.demote_unless_demanded(&self.core);
         Ok(if self.job.control.is_preemptible() { Step::Preempt } else { Step::Moved })
     }

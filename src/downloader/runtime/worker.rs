@@ -29,7 +29,7 @@ pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
     }
 }
 
-/// Runs `task` as `worker`, and returns what the machine has to be told then. `None` if it was to stop.
+/// Runs `task` as `worker`, and returns the message for the machine. `None` if it was to stop.
 pub(super) fn run_task(core: &Arc<Core>, worker: WorkerId, task: Task, chunk: &mut Buffer) -> Option<Report> {
     match task {
         Task::Run(job) => Some(run_job(core, worker, job, chunk)),

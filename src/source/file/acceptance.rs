@@ -141,7 +141,7 @@ impl State {
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
         if is_refused {
             self.mode.try_whole();
-            // An opening in the background goes on, though nobody waits.
+            // An opening in the background goes on without a waiting reader.
             if self.mode.is_opening() && self.open_call == OpenCall::Over {
                 self.open_call = OpenCall::Background;
             }

@@ -18,7 +18,7 @@
 
 use std::ops::Range;
 
-/// Bytes that a reader reads at each probe, if the file does not tell.
+/// Bytes that a reader reads at each probe, if the file does not show it.
 pub(crate) const DEFAULT_LOOK: u64 = 32 * 1024;
 
 /// The most that it is taken to read at each probe.
@@ -30,7 +30,7 @@ const LAST: u64 = 256 * 1024;
 /// Middles are rounded down, and so are their distances.
 const ROUNDING: u64 = 2;
 
-/// What the file's first bytes tell of a bisection.
+/// What the file's first bytes show of a bisection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hint {
     /// Where the first probe lies. It is not one place, since the start of the audio may not be known.

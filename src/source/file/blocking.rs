@@ -112,7 +112,7 @@ impl Shared {
         Ok(TryRead::Pending(pending))
     }
 
-    /// Blocks until the length is known, reading on to the end if the server does not tell it.
+    /// Blocks until the length is known, reading on to the end if the server does not send it.
     pub(crate) fn await_len(&self, reader: ReaderId) -> Result<u64, Error> {
         let begun = self.state.lock().waits.begin();
         loop {

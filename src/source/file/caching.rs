@@ -266,7 +266,7 @@ impl State {
 }
 
 impl Info {
-    /// What an entry of the cache tells of a file.
+    /// What an entry of the cache contains about a file.
     fn stored(url: crate::safe_url::SafeUrl, header: &Header) -> Self {
         let head = ResponseHead::stored(StoredHead {
             url,

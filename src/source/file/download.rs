@@ -1,4 +1,4 @@
-//! A file that is fetched whole into a file of the application's, whether somebody reads it or not.
+//! A file that is fetched whole into a file of the application's, also if no reader needs it.
 
 use std::sync::Arc;
 

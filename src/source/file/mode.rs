@@ -1,7 +1,7 @@
 //! How a file is read, by what its responses have shown of its server, and which resource it is.
 //!
 //! ```text
-//!   Opening ── 206 ──▶ Ranged ── changed, and no validator tells its bytes apart ──▶ Unusable
+//!   Opening ── 206 ──▶ Ranged ── changed, and no validator distinguishes its bytes ──▶ Unusable
 //!      │  │              │  │ the whole, again and again
 //!      │  └── refused ─▶ TriesWhole ── the whole ──▶ Sequential
 //!      └── 200 ──────────────────────────────────────▲
@@ -24,7 +24,7 @@ pub(crate) enum Mode {
     TriesWhole(Option<Info>),
     /// In one body from its start, because the server has no ranges.
     Sequential(Info),
-    /// The file changed, and nothing tells its old bytes from its new ones: no more are fetched.
+    /// The file changed, and nothing distinguishes its old bytes from its new ones: no more are fetched.
     Unusable(Info),
 }
 

@@ -17,7 +17,7 @@ pub(super) const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 /// So long such a piece takes at most, near the server: it holds a worker.
 const STREAMING_TIME: Duration = Duration::from_secs(4);
 
-/// Far from the server it may take so many round trips. Where a piece ends, the next one begins with a small window: up to six
+/// Far from the server it may take this many round trips. Where a piece ends, the next one begins with a small window: up to six
 /// of them are lost before it fills the network and its queue. This keeps that to a twentieth.
 const STREAMING_TRIPS: u32 = 120;
 
@@ -79,7 +79,7 @@ impl Network {
         (self.ttfb.unwrap_or_default() * STREAMING_TRIPS).clamp(STREAMING_TIME, MAX_STREAMING_TIME)
     }
 
-    /// True if a piece that has lasted for so long is to be cut, if it [may be](may_be_too_long): the network was faster when it
+    /// True if a piece that has lasted this long is to be cut, if it [may be](may_be_too_long): the network was faster when it
     /// was asked for, or others have come to share it, and it holds a worker.
     pub(super) fn is_too_long(self, lasted: Duration) -> bool {
         lasted >= 2 * self.streaming_time()
@@ -135,7 +135,7 @@ impl Network {
     }
 }
 
-/// True if a piece that has lasted for so long, and has so much left, may be too long on some network.
+/// True if a piece that has lasted this long, and has this much left, may be too long on some network.
 pub(super) fn may_be_too_long(left: u64, lasted: Duration) -> bool {
     left > PIECE.end && lasted >= 2 * STREAMING_TIME
 }

@@ -35,7 +35,7 @@ struct PlannedPiece {
     range: Range<u64>,
     priority: Priority,
     epoch: Epoch,
-    /// It is retried for as long as somebody waits.
+    /// It is retried for as long as a reader waits.
     is_endless: bool,
     /// The pieces that it makes useless.
     superseded: Vec<CancelToken>,
@@ -110,7 +110,7 @@ impl FilePeer {
         Next::fetch(fetch, sink)
     }
 
-    /// The suffix request for the last `bytes`. Its failure is nobody's error, so it is tried once.
+    /// The suffix request for the last `bytes`. Its failure is not an error for any reader, so it is tried once.
     fn suffix(&self, epoch: &Epoch, bytes: u64) -> Next {
         let request = self.0.request(None).suffix(bytes);
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(epoch).max_retries(0);

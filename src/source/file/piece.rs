@@ -19,7 +19,7 @@ use crate::safe_url::SafeUrl;
 use crate::source::radio::RadioInfo;
 use crate::types::{Priority, RequestId};
 
-/// So many first bytes are looked at to tell a page from audio.
+/// Number of first bytes that distinguish an HTML page from audio.
 const MAGIC: usize = 64;
 
 /// The sink of one piece.
@@ -92,10 +92,10 @@ impl PieceSink {
     }
 
     /// Notes that these bytes are stored, and all before them. Asks for the next piece when this one is about to end, and ends it where
-    /// nobody wants more.
+    /// no reader wants more.
     fn get_on(&mut self, stored: Range<u64>) {
         if stored.start < FirstBytes::MOST as u64 {
-            // They may tell what else is to be fetched.
+            // They may show what else is to be fetched.
             self.shared.replan(Priority::Low);
         }
         let mut state = self.shared.state.lock();
@@ -199,7 +199,7 @@ impl PieceSink {
                 "the answer does not repeat the validator: it is asked for again with the bytes before it";
             return Err(Error::new(ErrorKind::Refusal, why));
         }
-        // A head is no progress: they may come for ever with nothing behind them.
+        // A response head is no progress: heads without a body could arrive forever.
         let flow = state.accept_part(head)?;
         if let Some(link) = self.shared.link.get().filter(|_| self.unclear.is_some()) {
             link.waker.note_ranges(&self.shared.request, flow == Flow::Stream);
@@ -357,7 +357,7 @@ impl Sink for PieceSink {
                         && error.kind() == ErrorKind::Changed
                         && !state.has_validator() =>
                 {
-                    // Nothing that comes from elsewhere in the file can be told from the new one's.
+                    // Bytes from elsewhere in the file can't be distinguished from those of the new one.
                     state.mode.make_unusable();
                     state.waits.end(error.clone());
                     state.fail(error).map(|error| (error, missing))

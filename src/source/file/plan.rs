@@ -37,7 +37,7 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) len: Option<u64>,
     pub(crate) network: Network,
     pub(crate) read_ahead: ReadAhead,
-    /// What a decoder reads next, as far as the file's first bytes tell.
+    /// What a decoder reads next, as far as the file's first bytes show it.
     pub(crate) upcoming: &'a [Range<u64>],
     /// Nothing below may be asked for.
     pub(crate) admissible: Priority,
@@ -52,7 +52,7 @@ pub(crate) enum Plan {
     Suffix,
     /// Fetch some stored bytes once more, to learn whether another server sends the same ones.
     Probe,
-    /// Ask for the response head, which tells whether the cache has the server's version.
+    /// Request the response head, which shows whether the cache has the server's version.
     #[cfg(feature = "cache")]
     Confirm,
     /// Nothing until something changes.
@@ -74,7 +74,7 @@ impl Snapshot<'_> {
         ahead.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::Low })
     }
 
-    /// What is in flight, nobody's, and in the way: a reader waits, and the rest would take longer than a new
+    /// What is in flight, wanted by no reader, and in the way: a reader waits, and the rest would take longer than a new
     /// connection. Somebody's is what goes on where a reader's bytes end, or begins within its mark.
     pub(crate) fn poll_unwanted(&self) -> Option<usize> {
         if !self.readers.iter().any(|reader| reader.urgent(self.available).is_some()) {
@@ -658,7 +658,7 @@ mod tests {
         // Its reader has jumped away and waits; another one that plays on towards it wants it.
         assert_eq!(unwanted(&[waiting(9 * MIB, 0)], &[left_behind]), Some(0));
         assert_eq!(unwanted(&[waiting(9 * MIB, 0), playing(MIB / 2, MIB / 2)], &[left_behind]), None);
-        // In nobody's way.
+        // In the way of no reader.
         assert_eq!(unwanted(&[playing(9 * MIB, 0)], &[left_behind]), None);
         // What is waited for, and what follows it.
         let wanted = [piece(9 * MIB, 9 * MIB + 65_536), piece(9 * MIB + 65_536, 10 * MIB)];

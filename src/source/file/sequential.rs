@@ -25,7 +25,7 @@ pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
     let reads = Arc::clone(shared);
     let spawned = thread::Builder::new().name("windway-sequential".into()).spawn(move || {
         crate::downloader::enter_own_thread();
-        // A reader would wait for a body that nobody reads any more.
+        // A reader would wait for a body that no thread reads any more.
         let result = contain("reading a sequential body", || run(&reads, body))
             .unwrap_or_else(|panic| Err(panic.into()));
         if let Err(error) = &result {
@@ -95,7 +95,7 @@ fn compare_with_stored(shared: &Shared, offset: u64, bytes: &[u8]) -> Result<(),
     for range in stored {
         let came = &bytes[(range.start - offset) as usize..(range.end - offset) as usize];
         let mut there = vec![0; came.len()];
-        // What was evicted meanwhile is nobody's any more.
+        // No reader needs what was evicted meanwhile.
         let got = shared.resource.read_at(range.start, &mut there)?;
         if there[..got] != came[..got] {
             let why = format!("the file changed while it was read: other bytes from {} on", range.start);

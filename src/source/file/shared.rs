@@ -282,7 +282,7 @@ impl Shared {
         }
     }
 
-    /// The stored bytes before `start`, if nothing but they can tell that what is fetched from there on belongs to
+    /// The stored bytes before `start`, if only they can show that what is fetched from there on belongs to
     /// them.
     pub(super) fn overlap(&self, start: u64) -> Option<Overlap> {
         if self.state.lock().has_validator() {

@@ -39,7 +39,7 @@ pub(crate) struct InFlight {
     pub(crate) token: CancelToken,
     /// Known once the downloader has accepted it.
     pub(crate) request: Option<RequestId>,
-    /// It is tried again for as long as somebody waits for it, and no longer.
+    /// It is retried only while a reader waits for it.
     pub(crate) for_reader: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct InFlight {
 pub(crate) enum OpenCall {
     /// The caller of `open` is blocked, and gets at once the error that the host can't be reached.
     Blocked,
-    /// In the background: the opening is to be requested although nobody waits.
+    /// In the background: the opening is requested without a waiting reader.
     Background,
     /// It was opened, or requested in the background. Only readers decide what is fetched.
     Over,
@@ -68,14 +68,14 @@ pub(crate) struct State {
     pub(crate) suffix: Suffix,
     /// The body of a server without ranges, which a thread reads.
     pub(crate) one_body: OneBody,
-    /// Why blocked calls end. It has ended if the file changed, and nothing tells its old bytes from its new ones.
+    /// Why blocked calls end. It has ended if the file changed and nothing distinguishes its old bytes from its new ones.
     pub(crate) waits: WaitState,
     pub(crate) open_call: OpenCall,
     /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
     pub(crate) first: FirstBytes,
-    /// What they tell that a decoder reads next. Storage keeps it until it was read.
+    /// What a decoder reads next, as far as they show it. Storage keeps it until it was read.
     pub(crate) upcoming: Vec<Range<u64>>,
-    /// What they tell of a decoder that bisects.
+    /// How a decoder bisects, as far as they show it.
     hint: Option<Hint>,
     /// What they showed, once the stream and they are dropped.
     pub(crate) media: Option<MediaInfo>,
@@ -162,7 +162,7 @@ impl State {
         run
     }
 
-    /// Notes that somebody waits for all bytes of `range`, until `remove_reader`.
+    /// Records that a thread waits for all bytes of `range`, until `remove_reader`.
     pub(crate) fn want_all(&mut self, range: &Range<u64>) -> usize {
         self.waits.restart();
         self.readers.insert(ReaderView { position: range.start, until: range.end, ..ReaderView::default() })
@@ -186,12 +186,12 @@ impl State {
         self.mode.is_sequential()
     }
 
-    /// True if the opening is to be fetched although nobody waits for it.
+    /// True if the opening is to be fetched without a waiting reader.
     fn is_preload(&self) -> bool {
         self.open_call == OpenCall::Background
     }
 
-    /// Records that the opening is requested. True if nobody waits for it.
+    /// Records that the opening is requested. True if no reader waits for it.
     pub(crate) fn take_preload(&mut self) -> bool {
         let is_preload = self.is_preload();
         if is_preload {
@@ -324,7 +324,7 @@ impl State {
             && plan::is_too_far(piece, readers(), self.limits.kept())
     }
 
-    /// The tokens of pieces that nobody wants any more and that are in the way of what a reader waits for.
+    /// The tokens of pieces that no reader wants any more and that are in the way of what a reader waits for.
     pub(crate) fn unwanted(&mut self, available: &RangeSet, network: Network) -> Vec<CancelToken> {
         let mut tokens = Vec::new();
         while let Some(key) = self.poll_unwanted(available, network) {
@@ -356,7 +356,7 @@ impl State {
         snapshot.poll_unwanted().map(|index| keys[index])
     }
 
-    /// Keeps the file's first bytes, and what they tell.
+    /// Keeps the file's first bytes, and what they show.
     pub(crate) fn add_first(&mut self, offset: u64, bytes: &[u8]) {
         let known = self.first.as_slice().len();
         self.first.add(offset, bytes);
@@ -378,14 +378,14 @@ impl State {
         });
     }
 
-    /// True if somebody is blocked on a byte that this piece is to bring.
+    /// True if a reader is blocked on a byte of this piece.
     pub(crate) fn is_urgent(&self, piece: &Piece) -> bool {
         // Before the first head has come nothing else can be had.
         let needs = |reader: &ReaderView| reader.needs(piece) || (self.mode.is_opening() && reader.waits());
         self.readers.iter().any(|(_, reader)| needs(reader))
     }
 
-    /// True if somebody is blocked on what the piece is to bring. If not, it is a prefetch from now on.
+    /// True if a reader is blocked on a byte of the piece. If not, it is a prefetch from now on.
     pub(crate) fn is_demanded(&mut self, key: usize) -> bool {
         let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
         if let Some(in_flight) = self.pieces.get_mut(key).filter(|_| !is_urgent) {
@@ -433,7 +433,7 @@ impl State {
         facts.phase()
     }
 
-    /// True if something could not be had, and is asked for again: by itself, or because somebody waits.
+    /// True if something could not be had, and is requested again: by itself, or because a reader waits.
     pub(crate) fn is_retrying(&self, available: &RangeSet) -> bool {
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
         let waits = |reader: &ReaderView| reader.urgent(available).is_some();
@@ -441,7 +441,7 @@ impl State {
             || (self.waits.retrying().is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
     }
 
-    /// Notes that nothing is fetched any more until somebody waits. Returns the error if no read returns it.
+    /// Records that nothing is fetched any more until a reader waits. Returns the error if no read returns it.
     pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
         let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
         self.waits.halt(error.clone());
@@ -477,7 +477,7 @@ impl State {
     /// Returns the error if fetching ends with it, and no read returns it.
     pub(crate) fn note_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
         match outcome {
-            // Given up, or nobody waits for it. Whoever does later has it fetched again.
+            // Given up, or no reader waits for it. A reader that waits later has it fetched again.
             Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
                 let is_download = self.limits.configured() == ReadAhead::Whole;
                 self.waits.retry(error.clone());

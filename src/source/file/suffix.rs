@@ -36,13 +36,13 @@ pub(crate) enum Suffix {
     /// It is not wanted, or over.
     #[default]
     Off,
-    /// It is to be sent once the opening was, for so many bytes.
+    /// It is to be sent after the opening, for this many bytes.
     Due(u64),
     /// It was sent.
     Running(Running),
     /// All its bytes have arrived. They are stored once the opening has shown what the file is.
     Held(Tail),
-    /// Its bytes, so many, are being copied into storage.
+    /// This many bytes of it are being copied into storage.
     Storing(u64),
 }
 

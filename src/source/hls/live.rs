@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 
-/// A held request is given at least so long, whatever the playlist says of its target duration.
+/// A held request has at least this long, whatever the playlist says of its target duration.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
 
 /// Starts the thread. It ends with the playlist, or when the player is closed.

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::playlist::MediaPlaylist;
 
-/// A playlist that has not changed for so many target durations is not being written any more.
+/// A playlist that has not changed for this many target durations is not written any more.
 const STALE: f64 = 1.5;
 
-/// After so many target durations it is an error (as in Media3).
+/// After this many target durations it is an error (as in Media3).
 const STUCK: f64 = 3.5;
 
 /// Never more often, whatever the playlist says.

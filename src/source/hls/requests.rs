@@ -48,7 +48,7 @@ pub(super) fn policy(shared: &Shared) -> UriPolicy {
     UriPolicy { allow_http: shared.config.allow_http, allow_private: shared.config.allow_private }
 }
 
-/// Fetches a playlist on this thread. Blocks: with `hold`, the server may wait so long before it answers.
+/// Fetches a playlist on this thread. Blocks: with `hold`, the server may wait this long before it answers.
 pub(super) fn load(
     shared: &Shared,
     peer: &PeerHandle,

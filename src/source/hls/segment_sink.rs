@@ -104,7 +104,7 @@ impl SegmentSink {
         self.begin()?;
         let Some(pipeline) = &mut self.pipeline else {
             let parked = Parked { raw: std::mem::take(&mut self.raw), position: self.position };
-            // What it waits for may have come between the two looks: then nobody else reads the body.
+            // What it waits for may have come between the two looks: then no other thread reads the body.
             self.shared.with(|state| state.handle_parked(self.slot, parked));
             let parked = self.shared.with(|state| state.take_parked_if_ready(self.slot)).flatten();
             if let Some(parked) = parked {

@@ -37,7 +37,7 @@ pub(super) struct Shared {
     events: Bus<HlsEvent>,
     link: OnceLock<Link>,
     inner: Mutex<Inner>,
-    /// Notified after each change of the state, by whoever made it.
+    /// Notified after each change of the state, by the thread that made it.
     changed: Condvar,
     /// Notified by `close`. Apart from `changed`, so that the reloading thread sleeps while audio arrives.
     closed: Condvar,

@@ -44,7 +44,7 @@ impl AacConfig {
         u16::from(if self.channels == 7 { 8 } else { self.channels })
     }
 
-    /// The header of a frame with so many bytes of raw data. `None` if it is too long for ADTS.
+    /// The header of a frame with this many bytes of raw data. `None` if it is too long for ADTS.
     pub(super) fn header(self, raw: usize) -> Option<[u8; 7]> {
         let len = raw + 7;
         if len >= 1 << 13 {

@@ -59,7 +59,7 @@ fn header(codec: AudioCodec, len: usize, samples: u32, sample_rate: u32, channel
 }
 
 fn parse_adts(bytes: &[u8]) -> Option<Header> {
-    // The layer is always 0; that tells ADTS from MPEG audio.
+    // The layer is always 0, which distinguishes ADTS from MPEG audio.
     if bytes[0] != 0xff || bytes[1] & 0xf6 != 0xf0 {
         return None;
     }

@@ -24,7 +24,7 @@ pub(super) fn parse_date_time(text: &str) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(whole.checked_add(seconds)?)
 }
 
-/// A number of exactly so many digits.
+/// A number with exactly this many digits.
 fn digits(text: &str, count: usize) -> Option<u32> {
     let is_number = text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
     if is_number { text.parse().ok() } else { None }

@@ -34,7 +34,7 @@ const MOST_TRIED: usize = 8;
 /// How often a playlist is loaded again because of one segment: a URL may expire again before it is used.
 const MOST_RELOADS: u32 = 3;
 
-/// For so long a server that answers with 5xx is asked for a segment again before it is skipped.
+/// Time for which a segment is requested again from a server that answers with 5xx, before the segment is skipped.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Delay before the first attempt after an outage, and the longest one. The downloader has retried before.

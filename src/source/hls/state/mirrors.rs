@@ -151,7 +151,7 @@ impl State {
             if is_known {
                 continue;
             }
-            // Each manifest may name new pathways, for ever.
+            // Each manifest may name new pathways, without end.
             let room = MOST_MIRRORS.saturating_sub(mirrors.len());
             let of_base = mirrors.iter().filter(|mirror| mirror.pathway == clone.base).take(room);
             let cloned: Vec<Mirror> = of_base

@@ -57,7 +57,7 @@ impl State {
         }
     }
 
-    /// Takes a parked body back if all that it needs has arrived by now.
+    /// Takes a blocked body back if all that it needs has arrived by now.
     pub(in super::super) fn take_parked_if_ready(&mut self, slot: u64) -> Option<Parked> {
         let needs = self.slot(slot)?.needs.clone();
         let is_ready = needs.resources().all(|key| self.ready(&key).is_some());

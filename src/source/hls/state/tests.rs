@@ -39,7 +39,7 @@ fn frames(segment: u64, range: std::ops::Range<u64>) -> Output {
 #[derive(Clone, Copy, Debug)]
 enum End {
     Whole,
-    /// After so many frames.
+    /// After this many frames.
     Broken(u64, ErrorKind),
 }
 
