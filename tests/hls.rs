@@ -17,7 +17,7 @@ use presentation::{
     FRAMES, SEGMENT, Site, all, downloader, extinf, mp4, numbers, open, play, segment_frames, site, vod,
 };
 use support::{Answer, Content, Origin};
-use windway::abr::{Abr, AbrConfig, Situation};
+use windway::abr::{Abr, AbrConfig, Snapshot};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
 use windway::media::AudioCodec;
 use windway::{ErrorKind, Stream};
@@ -361,8 +361,8 @@ fn a_presentation_is_read_as_one_stream_of_bytes() {
 fn an_application_chooses_the_level_itself() {
     struct Alternating(usize);
     impl Abr for Alternating {
-        fn choose(&mut self, _: Instant, situation: &Situation<'_>) -> usize {
-            assert_eq!(situation.bitrates, [1, 2]);
+        fn choose(&mut self, _: Instant, snapshot: &Snapshot<'_>) -> usize {
+            assert_eq!(snapshot.bitrates, [1, 2]);
             self.0 += 1;
             self.0 % 2
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use windway::abr::{Abr, AbrConfig, Estimator, Hybrid, Running, Situation};
+use windway::abr::{Abr, AbrConfig, Estimator, Hybrid, Running, Snapshot};
 
 use super::simulator::{Player, Transfer, Video, View};
 
@@ -21,15 +21,15 @@ impl Windway {
         Self { abr, estimator: Estimator::default(), capacity, start: Instant::now() }
     }
 
-    fn situation<'a>(&self, view: &View<'a>) -> Situation<'a> {
+    fn snapshot<'a>(&self, view: &View<'a>) -> Snapshot<'a> {
         let seconds = Duration::from_secs_f64;
-        let mut situation =
-            Situation::new(view.video.bitrates, seconds(view.video.segment), seconds(self.capacity));
-        situation.current = view.current;
-        situation.buffered = seconds(view.buffered);
-        situation.throughput = self.estimator.throughput();
-        situation.ttfb = self.estimator.ttfb();
-        situation
+        let mut snapshot =
+            Snapshot::new(view.video.bitrates, seconds(view.video.segment), seconds(self.capacity));
+        snapshot.current = view.current;
+        snapshot.buffered = seconds(view.buffered);
+        snapshot.throughput = self.estimator.throughput();
+        snapshot.ttfb = self.estimator.ttfb();
+        snapshot
     }
 }
 
@@ -39,8 +39,8 @@ impl Player for Windway {
     }
 
     fn choose(&mut self, view: &View<'_>) -> usize {
-        let situation = self.situation(view);
-        self.abr.choose(self.start + Duration::from_secs_f64(view.now), &situation)
+        let snapshot = self.snapshot(view);
+        self.abr.choose(self.start + Duration::from_secs_f64(view.now), &snapshot)
     }
 
     fn handle(&mut self, transfer: &Transfer, _: f64) {
@@ -50,8 +50,8 @@ impl Player for Windway {
     }
 
     fn abandon(&mut self, view: &View<'_>, left: f64, rate: f64) -> Option<usize> {
-        let situation = self.situation(view);
-        self.abr.abandon(self.start, &situation, &Running::new((left / 8.0) as u64, rate))
+        let snapshot = self.snapshot(view);
+        self.abr.abandon(self.start, &snapshot, &Running::new((left / 8.0) as u64, rate))
     }
 }
 

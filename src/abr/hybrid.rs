@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Abr, AbrConfig, Running, Situation};
+use super::{Abr, AbrConfig, Running, Snapshot};
 
 /// A rate is sustained if its segments arrive in this share of their duration.
 const SUSTAINED: f64 = 0.9;
@@ -54,40 +54,40 @@ impl Hybrid {
 }
 
 impl Abr for Hybrid {
-    fn choose(&mut self, _: Instant, situation: &Situation<'_>) -> usize {
-        let (lowest, highest) = self.bounds(situation.bitrates);
-        let Some(throughput) = situation.throughput else {
+    fn choose(&mut self, _: Instant, snapshot: &Snapshot<'_>) -> usize {
+        let (lowest, highest) = self.bounds(snapshot.bitrates);
+        let Some(throughput) = snapshot.throughput else {
             let start =
-                situation.bitrates.partition_point(|rate| *rate <= self.config.start).saturating_sub(1);
-            return situation.current.unwrap_or(start).clamp(lowest, highest);
+                snapshot.bitrates.partition_point(|rate| *rate <= self.config.start).saturating_sub(1);
+            return snapshot.current.unwrap_or(start).clamp(lowest, highest);
         };
-        if situation.current.is_none() {
+        if snapshot.current.is_none() {
             // Nothing is buffered, at the start or after a seek: the first segment has to come soon.
             let is_quick =
-                |level: &usize| fetch_time(situation, *level, throughput) <= segment(situation) * QUICK;
+                |level: &usize| fetch_time(snapshot, *level, throughput) <= segment(snapshot) * QUICK;
             return (lowest..=highest).rev().find(is_quick).unwrap_or(lowest);
         }
-        let fits = |level: &usize| fits(situation, *level, throughput);
+        let fits = |level: &usize| fits(snapshot, *level, throughput);
         (lowest..=highest).rev().find(fits).unwrap_or(lowest)
     }
 
-    fn abandon(&mut self, _: Instant, situation: &Situation<'_>, running: &Running) -> Option<usize> {
-        let current = situation.current?;
-        let (lowest, _) = self.bounds(situation.bitrates);
+    fn abandon(&mut self, _: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
+        let current = snapshot.current?;
+        let (lowest, _) = self.bounds(snapshot.bitrates);
         let left = running.left as f64 * 8.0 / running.throughput.max(1.0);
-        let buffered = situation.buffered.as_secs_f64();
+        let buffered = snapshot.buffered.as_secs_f64();
         if current <= lowest || left < buffered * ABANDON {
             return None;
         }
         // Worth it only if the other one, from its first byte on, arrives earlier.
         let time = |level: &usize| {
-            let bits = situation.bitrates[*level] as f64 * situation.segment.as_secs_f64();
-            situation.ttfb.as_secs_f64() + bits / running.throughput.max(1.0)
+            let bits = snapshot.bitrates[*level] as f64 * snapshot.segment.as_secs_f64();
+            snapshot.ttfb.as_secs_f64() + bits / running.throughput.max(1.0)
         };
         // Where not even the lowest one arrives as fast as it plays, this is a hole, and most of these end soon. There is time
         // to wait while the buffer lasts for the lowest one twice over.
-        let is_hole = time(&lowest) > situation.segment.as_secs_f64();
-        let most = situation.capacity.as_secs_f64() * WAIT.0;
+        let is_hole = time(&lowest) > snapshot.segment.as_secs_f64();
+        let most = snapshot.capacity.as_secs_f64() * WAIT.0;
         if is_hole && buffered > (time(&lowest) * WAIT.1).min(most) {
             return None;
         }
@@ -97,20 +97,20 @@ impl Abr for Hybrid {
 }
 
 /// True if the buffer allows to fetch the next segment at this level.
-fn fits(situation: &Situation<'_>, level: usize, throughput: f64) -> bool {
-    let segment = segment(situation);
-    let capacity = situation.capacity.as_secs_f64();
-    let buffered = situation.buffered.as_secs_f64();
-    let fetch = fetch_time(situation, level, throughput);
-    let is_sustained = |level: usize| fetch_time(situation, level, throughput) <= segment * SUSTAINED;
+fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> bool {
+    let segment = segment(snapshot);
+    let capacity = snapshot.capacity.as_secs_f64();
+    let buffered = snapshot.buffered.as_secs_f64();
+    let fetch = fetch_time(snapshot, level, throughput);
+    let is_sustained = |level: usize| fetch_time(snapshot, level, throughput) <= segment * SUSTAINED;
     let keep = (capacity * KEEP.0).min(KEEP.1);
     // Segments that arrive faster than they play fill the buffer: it only has to last until the next one is there.
     if is_sustained(level) && buffered >= fetch.min(keep) {
         return true;
     }
-    let is_rise = situation.current.is_none_or(|current| level > current);
+    let is_rise = snapshot.current.is_none_or(|current| level > current);
     let needed = if is_rise {
-        let last = situation.bitrates.len() - 1;
+        let last = snapshot.bitrates.len() - 1;
         let sustained = (0..=last).rev().find(|level| is_sustained(*level)).unwrap_or(0);
         let above = level.saturating_sub(sustained) as f64 / (last - sustained).max(1) as f64;
         (capacity - segment).max(0.0) * (RISE.0 + (RISE.1 - RISE.0) * above)
@@ -121,14 +121,14 @@ fn fits(situation: &Situation<'_>, level: usize, throughput: f64) -> bool {
 }
 
 /// Seconds of a segment.
-fn segment(situation: &Situation<'_>) -> f64 {
-    situation.segment.max(Duration::from_millis(100)).as_secs_f64()
+fn segment(snapshot: &Snapshot<'_>) -> f64 {
+    snapshot.segment.max(Duration::from_millis(100)).as_secs_f64()
 }
 
 /// Seconds from the request for the next segment of a level to its last byte.
-fn fetch_time(situation: &Situation<'_>, level: usize, throughput: f64) -> f64 {
-    let bits = situation.bitrates[level] as f64 * segment(situation);
-    situation.ttfb.as_secs_f64() + bits / throughput.max(1.0)
+fn fetch_time(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> f64 {
+    let bits = snapshot.bitrates[level] as f64 * segment(snapshot);
+    snapshot.ttfb.as_secs_f64() + bits / throughput.max(1.0)
 }
 
 #[cfg(test)]
@@ -140,10 +140,10 @@ mod tests {
     const BITRATES: [u64; 4] = [48_000, 96_000, 192_000, 320_000];
 
     fn choose(config: AbrConfig, current: Option<usize>, buffered: u64, throughput: Option<f64>) -> usize {
-        let mut situation = Situation::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
-        situation.buffered = Duration::from_secs(buffered);
-        (situation.current, situation.throughput) = (current, throughput);
-        Hybrid::new(config).choose(Instant::now(), &situation)
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
+        snapshot.buffered = Duration::from_secs(buffered);
+        (snapshot.current, snapshot.throughput) = (current, throughput);
+        Hybrid::new(config).choose(Instant::now(), &snapshot)
     }
 
     #[test]
@@ -166,10 +166,10 @@ mod tests {
 
     #[test]
     fn a_segment_that_would_starve_the_buffer_is_given_up() {
-        let mut situation = Situation::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
-        (situation.current, situation.buffered) = (Some(3), Duration::from_secs(5));
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
+        (snapshot.current, snapshot.buffered) = (Some(3), Duration::from_secs(5));
         let mut abr = Hybrid::default();
-        let mut abandon = |left, rate| abr.abandon(Instant::now(), &situation, &Running::new(left, rate));
+        let mut abandon = |left, rate| abr.abandon(Instant::now(), &snapshot, &Running::new(left, rate));
         assert_eq!(abandon(200_000, 100_000.0), Some(0));
         assert_eq!(abandon(20_000, 100_000.0), None);
         assert_eq!(abandon(200_000, 1_000_000.0), None);
@@ -177,11 +177,11 @@ mod tests {
 
     #[test]
     fn a_hole_of_the_network_is_waited_out_while_the_buffer_lasts() {
-        let mut situation = Situation::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
-        situation.current = Some(3);
+        let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
+        snapshot.current = Some(3);
         let mut abandon = |buffered, rate| {
-            situation.buffered = Duration::from_secs(buffered);
-            Hybrid::default().abandon(Instant::now(), &situation, &Running::new(200_000, rate))
+            snapshot.buffered = Duration::from_secs(buffered);
+            Hybrid::default().abandon(Instant::now(), &snapshot, &Running::new(200_000, rate))
         };
         // Not even the lowest one would come in time at 10 kbit/s, and it would at 60.
         assert_eq!((abandon(90, 10_000.0), abandon(20, 10_000.0)), (None, Some(0)));

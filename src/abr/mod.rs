@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   finished transfers ─▶ Estimator ─┐
-//!   buffer, variants, durations ─────┴─▶ Situation ─▶ Abr::choose ─▶ index of a variant
+//!   buffer, variants, durations ─────┴─▶ Snapshot ─▶ Abr::choose ─▶ index of a variant
 //! ```
 
 mod estimator;
@@ -42,7 +42,7 @@ impl Default for AbrConfig {
 /// All that a choice may depend on.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Situation<'a> {
+pub struct Snapshot<'a> {
     /// Rates of the variants, in bits per second, ascending. Never empty.
     pub bitrates: &'a [u64],
     /// Index of the variant of the last segment.
@@ -59,8 +59,8 @@ pub struct Situation<'a> {
     pub ttfb: Duration,
 }
 
-impl<'a> Situation<'a> {
-    /// A situation in which nothing was measured and nothing is buffered.
+impl<'a> Snapshot<'a> {
+    /// A snapshot in which nothing was measured and nothing is buffered.
     pub fn new(bitrates: &'a [u64], segment: Duration, capacity: Duration) -> Self {
         let (current, buffered, throughput, ttfb) = (None, Duration::ZERO, None, Duration::ZERO);
         Self { bitrates, current, buffered, capacity, segment, throughput, ttfb }
@@ -87,11 +87,11 @@ impl Running {
 /// Chooses variants.
 pub trait Abr: Send {
     /// Index of the variant to fetch the next segment of. An index that is too large is the last one.
-    fn choose(&mut self, now: Instant, situation: &Situation<'_>) -> usize;
+    fn choose(&mut self, now: Instant, snapshot: &Snapshot<'_>) -> usize;
 
     /// A variant to fetch instead of the segment that is being fetched, if that would arrive too late. Default: none.
-    fn abandon(&mut self, now: Instant, situation: &Situation<'_>, running: &Running) -> Option<usize> {
-        let _ = (now, situation, running); // Unused by default: most rules wait for the segment.
+    fn abandon(&mut self, now: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
+        let _ = (now, snapshot, running); // Unused by default: most rules wait for the segment.
         None
     }
 }

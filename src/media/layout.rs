@@ -21,7 +21,7 @@
 //! | ADTS | 63 KiB at the start and at each quarter | all up to the place | 32 KiB | all up to the place |
 //! | Matroska | attachments with their picture + Cues + 1 KiB | a cluster, 128 KiB | attachments, 32 KiB | Cues + 32 KiB |
 //!
-//! Where a decoder bisects is told by [`bisected`](mod@super::bisected).
+//! How a decoder bisects is in [`bisected`](mod@super::bisected).
 //!
 //! Everything here is untrusted: a file may claim anything of itself. What comes out is bounded by [`MAX_RANGES`] and
 //! [`MAX_BYTES`].

@@ -19,7 +19,7 @@ pub(super) fn codec(bytes: &[u8]) -> Option<AudioCodec> {
     let mut streams = section.get(12 + skipped..)?;
     while let [kind, _, _, high, low, rest @ ..] = streams {
         match kind {
-            // Layers of MPEG audio are not told apart here; the third is what is in use.
+            // Layers of MPEG audio are not distinguished here; the third is what is in use.
             0x03 | 0x04 => return Some(Mp3),
             0x0f | 0x11 => return Some(Aac),
             _ => streams = rest.get(usize::from(u16::from_be_bytes([*high, *low]) & 0xfff)..)?,

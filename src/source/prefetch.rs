@@ -17,7 +17,7 @@ use crate::config::ReadAhead;
 pub(crate) const FIRST_TARGET: u64 = 64 * 1024;
 
 /// A reader that has read less than this after a jump may jump again, so only its first piece is fetched. A decoder that
-/// searches reads one page or frame at each position. Further bytes would have to be drained, or their connection would be
+/// searches reads one page or frame at each position. Further bytes would have to be read and dropped, or their connection would be
 /// lost.
 const MIN_RUN: u64 = FIRST_TARGET / 4;
 

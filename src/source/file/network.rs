@@ -10,7 +10,7 @@ pub(super) const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
 /// one holds its worker longer.
 const PIECE_TIME: Duration = Duration::from_millis(1500);
 
-/// Bounds of a piece for a reader that drains, which asks for no more at once than it has read: where bytes are taken
+/// Bounds of a piece for a streaming reader, which asks for no more at once than it has read: where bytes are taken
 /// as they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
 pub(super) const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 
@@ -70,7 +70,7 @@ impl Network {
         self.rate.map_or(UNKNOWN_PIECE, piece).clamp(PIECE.start, PIECE.end)
     }
 
-    /// The largest piece for a reader that drains.
+    /// The largest piece for a streaming reader.
     pub(super) fn streaming_piece(self) -> u64 {
         self.rate.map_or(0, |rate| (rate * self.streaming_time().as_secs_f64()) as u64).min(STREAMING_PIECE)
     }

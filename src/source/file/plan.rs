@@ -182,7 +182,7 @@ impl Snapshot<'_> {
         let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
         let streaming_size = self.streaming_size(reader).max(cold_size);
         let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);
-        // Not for one that drains: should it stop, the piece is cut where it has enough.
+        // Not for a streaming one: should it stop, the piece is cut where it has enough.
         let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
         let limit = self.clip(from.saturating_add(reserve).max(reader.until));
         let end = gap.start.saturating_add(size).min(limit);
@@ -190,7 +190,7 @@ impl Snapshot<'_> {
         self.first_gap(gap.start..end)
     }
 
-    /// How large a piece may be because of what this reader has drained.
+    /// How large a piece may be because of what this streaming reader has read.
     fn streaming_size(&self, reader: &ReaderView) -> u64 {
         let ahead = self.available.run_from(reader.position) - reader.position;
         if !prefetch::is_streaming(self.read_ahead, ahead) || self.network.single_connection {

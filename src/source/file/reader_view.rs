@@ -17,7 +17,7 @@ pub(crate) struct ReaderView {
     pub(crate) waiting: bool,
     /// Bytes it has read in sequence up to its position.
     pub(crate) run: u64,
-    /// Read-ahead is filling up towards the mark; false while it drains down to half.
+    /// True while read-ahead is filled up to the prefetch target; false while the reader uses it down to half.
     pub(crate) filling: bool,
     /// Somebody waits until all from the position up to here is there.
     pub(crate) until: u64,

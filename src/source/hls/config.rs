@@ -66,7 +66,7 @@ pub enum Quality {
 /// It runs under the lock of the player: it must not block, and must not call the player.
 ///
 /// ```
-/// use windway::abr::{Abr, AbrConfig, Hybrid, Situation};
+/// use windway::abr::{Abr, AbrConfig, Hybrid, Snapshot};
 /// use windway::hls::{MakeAbr, Quality};
 ///
 /// let quality = Quality::Custom(MakeAbr::new(|| Box::new(Hybrid::new(AbrConfig::default()))));

@@ -34,7 +34,7 @@ use super::section::{Discontinuity, SectionBuffer, SectionInfo};
 use super::start::start_of;
 use super::steering::Steering;
 use super::timeline::{Clock, Place, Timeline};
-use crate::abr::{Abr, Estimator, Hybrid, Situation};
+use crate::abr::{Abr, Estimator, Hybrid, Snapshot};
 use crate::client::UriPolicy;
 use crate::error::Error;
 use crate::types::{ByteRange, Priority, RequestId};
@@ -208,10 +208,10 @@ impl State {
         let chosen = match &config.quality {
             Quality::Fixed(index) => *index,
             Quality::Auto(_) | Quality::Custom(_) => {
-                let mut situation = Situation::new(bitrates, Duration::from_secs(6), config.buffer);
-                situation.throughput = estimator.throughput();
+                let mut snapshot = Snapshot::new(bitrates, Duration::from_secs(6), config.buffer);
+                snapshot.throughput = estimator.throughput();
                 let abr = Choice::new(&config.quality).0;
-                abr.map_or(0, |mut abr| abr.choose(Instant::now(), &situation))
+                abr.map_or(0, |mut abr| abr.choose(Instant::now(), &snapshot))
             }
         };
         chosen.min(bitrates.len() - 1)

@@ -8,7 +8,7 @@ use url::Url;
 use super::needs::{Loadable, Needs, needs_of};
 use super::slot::{Slot, SlotPhase};
 use super::{Planned, State};
-use crate::abr::{Estimator, Running, Situation};
+use crate::abr::{Estimator, Running, Snapshot};
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
 use crate::source::hls::demux::{Frame, Output};
@@ -159,11 +159,11 @@ impl State {
     /// The mirror of the next segment.
     fn choose(&mut self, now: Instant) -> usize {
         let current = self.follows.map(|_| self.level());
-        let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let snapshot = snapshot(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
         let buffered = self.cursor.saturating_sub(self.reader_time());
-        let situation = Situation { current, buffered, ..situation };
+        let snapshot = Snapshot { current, buffered, ..snapshot };
         let level = match (&mut self.abr.0, &self.config.quality) {
-            (Some(abr), _) => abr.choose(now, &situation),
+            (Some(abr), _) => abr.choose(now, &snapshot),
             (None, Quality::Fixed(index)) => *index,
             (None, Quality::Auto(_) | Quality::Custom(_)) => self.level(),
         };
@@ -180,12 +180,12 @@ impl State {
     pub(in super::super) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
         let Some(slot) = self.slots.iter().find(|known| known.id == slot) else { return false };
         let (start, level) = (slot.start, self.ladder.mirrors[slot.mirror].level);
-        let situation = situation(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let snapshot = snapshot(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
         let buffered = start.saturating_sub(self.reader_time());
-        let situation = Situation { current: Some(level), buffered, ..situation };
+        let snapshot = Snapshot { current: Some(level), buffered, ..snapshot };
         let Some(abr) = &mut self.abr.0 else { return false };
         let running = Running::new(left, rate * 8.0);
-        let other = abr.abandon(now, &situation, &running).filter(|other| *other < level);
+        let other = abr.abandon(now, &snapshot, &running).filter(|other| *other < level);
         let lower = |mirror: &Mirror| mirror.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         self.estimator.handle_transfer(rate as u64, Duration::from_secs(1), self.estimator.ttfb());
@@ -262,14 +262,14 @@ impl State {
 }
 
 /// What is known without regard to a segment.
-fn situation<'a>(
+fn snapshot<'a>(
     bitrates: &'a [u64],
     segment: Duration,
     config: &HlsConfig,
     estimator: &Estimator,
-) -> Situation<'a> {
-    let mut situation = Situation::new(bitrates, segment, config.buffer);
-    situation.throughput = estimator.throughput();
-    situation.ttfb = estimator.ttfb();
-    situation
+) -> Snapshot<'a> {
+    let mut snapshot = Snapshot::new(bitrates, segment, config.buffer);
+    snapshot.throughput = estimator.throughput();
+    snapshot.ttfb = estimator.ttfb();
+    snapshot
 }
