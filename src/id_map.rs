@@ -1,6 +1,6 @@
 //! Maps whose keys are windway's own: ids that count up, and hashes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A map by an id or by a hash.
@@ -8,6 +8,9 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// No program and no server chooses these keys, so none can make them collide on purpose. std's hasher defends against that, and
 /// takes ten times as long.
 pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// A set of ids or hashes. See [`IdMap`].
+pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
 
 /// Multiplies: numbers that follow each other get different low bits, by which a map chooses the place, and high bits that are
 /// spread, by which it compares.

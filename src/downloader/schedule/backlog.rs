@@ -1,6 +1,5 @@
 //! All that waits, and where: in a queue, blocked on the limit of its origin, or for the time of its next attempt.
 
-use std::collections::HashMap;
 use std::time::Instant;
 
 use super::delay_queue::DelayQueue;
@@ -10,6 +9,7 @@ use super::preempted::PreemptedBodies;
 use super::pull::Pull;
 use super::queues::{Queued, Queues};
 use super::types::{Counts, FetchInfo, Limits, Origin, PeerKey, Requeued};
+use crate::id_map::IdMap;
 use crate::types::{Priority, RequestId};
 
 /// The peers, the fetches that wait, and the pulls.
@@ -18,7 +18,7 @@ pub(super) struct Backlog {
     peers: Peers,
     queues: Queues,
     /// Each fetch that waits.
-    waiting: HashMap<RequestId, Waiting>,
+    waiting: IdMap<RequestId, Waiting>,
     /// Those of them that wait for the time of their next attempt.
     retries: DelayQueue<RequestId>,
     /// Peers whose pull is paused.
@@ -64,7 +64,7 @@ impl Backlog {
         Self {
             peers: Peers::default(),
             queues: Queues::new(limits.aging_threshold),
-            waiting: HashMap::new(),
+            waiting: IdMap::default(),
             retries: DelayQueue::default(),
             pauses: DelayQueue::default(),
             origins: OriginLimit::new(limits.max_per_origin),
@@ -108,8 +108,8 @@ impl Backlog {
         true
     }
 
-    /// Puts a preempted fetch before the rest of its class. A prefetch stays active at its origin, and waits since `since`; but if the
-    /// origin is reserved, it is blocked.
+    /// Puts a preempted fetch before the rest of its class. A prefetch stays active at its origin, and has waited since `since`. If
+    /// the origin is reserved, it is blocked instead.
     pub(super) fn requeue(
         &mut self,
         peer: PeerKey,

@@ -2,9 +2,10 @@
 //!
 //! A server that gets many requests at once answers each of them slowly, and urgent work may need the same server.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use super::types::Origin;
+use crate::id_map::{IdMap, IdSet};
 use crate::types::RequestId;
 
 /// A position among the blocked prefetches of an origin.
@@ -16,9 +17,9 @@ pub(super) struct BlockedAt(u64);
 pub(super) struct OriginLimit {
     /// `max_per_origin`.
     max: usize,
-    origins: HashMap<Origin, Active>,
+    origins: IdMap<Origin, Active>,
     /// Origins of which no prefetch may become active.
-    reserved: HashSet<Origin>,
+    reserved: IdSet<Origin>,
     /// Blocked prefetches of all origins.
     blocked: usize,
     next: u64,
@@ -34,7 +35,7 @@ struct Active {
 
 impl OriginLimit {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, origins: HashMap::new(), reserved: HashSet::new(), blocked: 0, next: 0 }
+        Self { max, origins: IdMap::default(), reserved: IdSet::default(), blocked: 0, next: 0 }
     }
 
     /// Makes a prefetch of `origin` active. False if it has to be blocked, because enough others are.

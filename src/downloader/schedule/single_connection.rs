@@ -3,15 +3,14 @@
 //! Such an origin answers an urgent request only when the connection of a prefetch closes. So while urgent work of the origin is on a
 //! worker, the origin is *reserved* for it: its prefetches are aborted, and blocked until no urgent work of it runs any more.
 
-use std::collections::HashMap;
-
 use super::types::Origin;
 use super::workers::Workers;
+use crate::id_map::IdMap;
 use crate::types::Priority;
 
 /// The origins that are known to be like this, and whether each one is reserved. Most programs never meet one.
 #[derive(Debug, Default)]
-pub(super) struct SingleConnections(HashMap<Origin, bool>);
+pub(super) struct SingleConnections(IdMap<Origin, bool>);
 
 impl SingleConnections {
     pub(super) fn insert(&mut self, origin: Origin) {
