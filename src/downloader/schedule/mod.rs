@@ -8,18 +8,20 @@
 //!
 //! [`Schedule::choose`] answers this for a free worker:
 //!
-//! 1. Urgent work, if a protected turn was granted before, if the turn of a prefetch is over, or if one is asked to make room.
-//! 2. The oldest prefetch that has *aged*: it was queued, or had its last full turn, `aging_threshold` ago. Its turn is *protected*:
-//!    urgent work does not preempt it for 1 s or 256 KiB. At most half of the unreserved workers are in a protected turn at once.
-//! 3. The classes (peer, fetch): High/High, High/Low, Low/High, Low/Low. Within a class the peers take turns; within a peer the
-//!    first fetch is first. Prefetches need an unreserved worker, and `prefetch_delay` since the last urgent fetch began.
+//! 1. Urgent work, if a protected turn was granted before, if a prefetch has just left its worker, or if one is asked
+//!    to make room.
+//! 2. The oldest prefetch that has *aged*: it was queued, or had its last full turn, `aging_threshold` ago. A *turn* is the time from
+//!    the start of a prefetch on a worker to its end or its preemption. This one is *protected*: urgent work does not preempt it for
+//!    1 s or 256 KiB, which make the turn *full*. At most half of the unreserved workers are in a protected turn at once.
+//! 3. The classes (peer, fetch): High/High, High/Low, Low/High, Low/Low. Round robin over the peers of a class; first in, first
+//!    out within a peer. Prefetches need an unreserved worker, and `prefetch_delay` since the last urgent fetch began.
 //!
 //! Urgent work without a worker *preempts* a running prefetch that is not protected: the first one that reaches a chunk. After 5 ms
 //! the one that has been silent longest is *aborted*: its connection is closed. If that frees no worker in time, because a sink
 //! blocks, another one has to make room. Aged work preempts prefetches too, but only while
 //! no urgent work waits, and it aborts none: two slow prefetches would abort each other forever. A preempted prefetch continues
-//! before the rest of its class, and keeps its age unless it had a full turn. A peer that was asked may answer with a prefetch out of
-//! its turn; then that is queued.
+//! before the rest of its class, and keeps its age unless it had a full turn. A peer that was asked may answer with a prefetch that
+//! others go before; then that is queued.
 //!
 //! Urgent work that finds no worker also goes to a thread that a blocked reader of its peer *lends*. See [`workers`]. An origin that
 //! serves one connection at a time is *reserved* while urgent work of it runs. See [`single_connection`].
@@ -114,9 +116,9 @@ struct Choice {
 }
 
 impl Choice {
-    /// Whose turn this is: that of the peer's urgent work, or of its prefetches. A pull in the queue for urgent work may be chosen by
-    /// the age of the peer's prefetches.
-    fn turn(&self) -> Priority {
+    /// What the peer is chosen for: its urgent work, or its prefetches. A pull in the queue for urgent work may be chosen by the age
+    /// of the peer's prefetches.
+    fn serves(&self) -> Priority {
         if self.aged.is_some() { Priority::Low } else { self.queue }
     }
 }
@@ -208,7 +210,7 @@ impl Schedule {
         self.update_reserved(now);
         let Some(fetch_info) = running.fetch_info() else { return Requeued::Refused };
         let had_turn = how.had_share || running.had_full_turn(now);
-        let since = if had_turn { now } else { running.age };
+        let since = if had_turn { now } else { running.waiting_since };
         self.backlog.requeue(running.peer, fetch_info, how.has_body, since, now)
     }
 
@@ -253,7 +255,7 @@ impl Schedule {
             let choice = self.choose(now)?;
             // `None` if it is blocked on its origin. Each time, fewer are queued.
             let Some(assignment) = self.take(choice, worker, now) else { continue };
-            if choice.turn() == Priority::High {
+            if choice.serves() == Priority::High {
                 self.throttle.handle_urgent(now);
                 self.urgent_is_next = false;
             } else if choice.protected || self.backlog.queues().urgent() > 0 {
@@ -427,7 +429,7 @@ impl Schedule {
             aborted: None,
             since: now,
             // If it is demoted, it has not waited as a prefetch yet.
-            age: since.unwrap_or(now),
+            waiting_since: since.unwrap_or(now),
             protected,
         };
         self.workers.occupy(worker, running);
@@ -440,9 +442,17 @@ impl Schedule {
         // The peer may answer with anything admissible, so the room for a prefetch is taken beforehand.
         let may_prefetch = self.workers.has_room() && !self.workers.is_lent(worker);
         let admissible = if may_prefetch { Priority::Low } else { Priority::High };
-        let age = self.backlog.update_pull(peer, |pull| pull.handle_asked(choice.turn()))?.unwrap_or(now);
-        let asking =
-            Running { peer, priority: admissible, fetch: None, aborted: None, since: now, age, protected };
+        let waiting_since =
+            self.backlog.update_pull(peer, |pull| pull.handle_asked(choice.serves()))?.unwrap_or(now);
+        let asking = Running {
+            peer,
+            priority: admissible,
+            fetch: None,
+            aborted: None,
+            since: now,
+            waiting_since,
+            protected,
+        };
         self.workers.occupy(worker, asking);
         Some(Assignment::Ask { peer, admissible })
     }
@@ -452,9 +462,9 @@ impl Schedule {
         let FetchInfo { request, priority, origin } = fetch_info;
         let is_low = priority == Priority::Low;
         let protected = is_low && asking.protected;
-        if is_low && self.is_out_of_turn(worker, asking, now) {
+        if is_low && self.has_to_wait(worker, asking, now) {
             self.workers.release(worker);
-            let is_queued = self.backlog.push(asking.peer, fetch_info, asking.age);
+            let is_queued = self.backlog.push(asking.peer, fetch_info, asking.waiting_since);
             return if is_queued { Admission::Waits } else { Admission::Refused };
         }
         if !is_low || self.backlog.try_enter(origin) {
@@ -466,8 +476,8 @@ impl Schedule {
         if self.backlog.block(asking.peer, fetch_info) { Admission::Waits } else { Admission::Refused }
     }
 
-    /// True if a prefetch must not run now on the worker that asked for it.
-    fn is_out_of_turn(&self, worker: WorkerId, asking: Running, now: Instant) -> bool {
+    /// True if a prefetch must not run now on the worker that asked its peer.
+    fn has_to_wait(&self, worker: WorkerId, asking: Running, now: Instant) -> bool {
         let priority = self.backlog.priority(asking.peer).unwrap_or(Priority::Low);
         // Urgent work came meanwhile, which goes before it and needs this worker.
         let is_passed = !asking.protected
@@ -503,7 +513,7 @@ impl Schedule {
             return;
         }
         // It has not waited as a prefetch yet, and the protection was for one that had.
-        self.workers.occupy(worker, Running { priority, age: now, protected: false, ..running });
+        self.workers.occupy(worker, Running { priority, waiting_since: now, protected: false, ..running });
         match priority {
             Priority::High => self.backlog.leave_origin(origin, now),
             Priority::Low => self.backlog.enter_running(origin),

@@ -1,7 +1,7 @@
 //! When a peer is asked for work of its own.
 //!
 //! ```text
-//!               woken                       its turn
+//!               woken                       it is chosen
 //!  Resting ──────────────▶ Queued ─────────────────────▶ Asking ─▶ an answer ─▶ Resting
 //!     │                      ▲  ▲                          │
 //!     │ woken for prefetches │  │ woken, or the pause is over  it has more, but brought nothing too often
@@ -53,8 +53,8 @@ pub(super) enum State {
     Blocked,
     /// The peer has work of this priority and is asked at this time.
     Paused(Instant, Priority),
-    /// A worker asks, in the turn of the peer's urgent work or of its prefetches. What wakes the peer meanwhile is kept.
-    Asking { turn: Priority, woken: Option<Priority> },
+    /// A worker asks. `serves` is the kind of work that the peer was chosen for. What wakes the peer meanwhile is kept.
+    Asking { serves: Priority, woken: Option<Priority> },
     /// The peer panicked, or was cancelled.
     Gone,
 }
@@ -85,9 +85,9 @@ impl Pull {
         }
     }
 
-    /// A worker asks the peer, in the turn of its urgent work or of its prefetches. Returns since when the prefetches wait.
-    pub(super) fn handle_asked(&mut self, turn: Priority) -> Option<Instant> {
-        self.state = State::Asking { turn, woken: None };
+    /// A worker asks the peer, which was chosen for its urgent work or for its prefetches. Returns since when the prefetches wait.
+    pub(super) fn handle_asked(&mut self, serves: Priority) -> Option<Instant> {
+        self.state = State::Asking { serves, woken: None };
         self.low_since
     }
 
@@ -187,13 +187,13 @@ impl Pull {
 
     /// Records what an answer shows of the announced prefetches. Returns what woke the peer meanwhile.
     fn end_question(&mut self, asked: Priority, answer: Answer) -> Option<Priority> {
-        let State::Asking { turn, woken } = self.state else { return None };
+        let State::Asking { serves, woken } = self.state else { return None };
         self.state = State::Resting;
         let is_waiting = match answer {
             Answer::Fetch { fetch_info: FetchInfo { priority: Priority::Low, .. }, .. } => false,
-            // Urgent work, and a fetch that has ended already, use up a turn of its prefetches, too. Otherwise a peer with a
-            // thousand of these would always be the oldest one, and keep the others back.
-            Answer::Fetch { more, .. } | Answer::Ended { more, .. } => more && turn == Priority::High,
+            // Where the peer was chosen for its prefetches, urgent work and a fetch that has ended count as one, too. Otherwise a
+            // peer with a thousand of these would always be the oldest one, and keep the others back.
+            Answer::Fetch { more, .. } | Answer::Ended { more, .. } => more && serves == Priority::High,
             Answer::Wait => asked == Priority::High,
             Answer::Gone => false,
         };

@@ -3,7 +3,7 @@
 //! The peers that have something in a queue are in the [rotation](Rotations) of the queue's class:
 //!
 //! ```text
-//!  class      peer  fetch   rotation: peers by turn       peer 7, queue High
+//!  class      peer  fetch   rotation: peers in order      peer 7, queue High
 //!  HighHigh   High  High    ─▶ 3 ─▶ 7 ─▶ 4                ─▶ #12 ─▶ pull ─▶ #15
 //!  HighLow    High  Low     ─▶ 7
 //!  LowHigh    Low   High
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::aging::{Aging, QueuePlace};
-use super::rotations::{Class, Rotations, Turn};
+use super::rotations::{Class, Position, Rotations};
 use super::types::PeerKey;
 use crate::types::{Priority, RequestId};
 
@@ -51,8 +51,8 @@ pub(super) struct PeerQueues {
     priority: Priority,
     /// By place; the lowest is first.
     entries: [BTreeMap<i64, Entry>; 2],
-    /// The turn of the peer in the class of each queue. `Some` exactly if the queue is not empty.
-    turns: [Option<Turn>; 2],
+    /// The position of the peer in the class of each queue. `Some` exactly if the queue is not empty.
+    positions: [Option<Position>; 2],
     /// Queue and place of the pull, if it is queued.
     pull: Option<(Priority, i64)>,
     is_lending: bool,
@@ -60,7 +60,14 @@ pub(super) struct PeerQueues {
 
 impl PeerQueues {
     pub(super) fn new(peer: PeerKey, priority: Priority) -> Self {
-        Self { peer, priority, entries: Default::default(), turns: [None; 2], pull: None, is_lending: false }
+        Self {
+            peer,
+            priority,
+            entries: Default::default(),
+            positions: [None; 2],
+            pull: None,
+            is_lending: false,
+        }
     }
 
     /// The priority of the peer.
@@ -164,7 +171,7 @@ impl Queues {
         }
     }
 
-    /// Takes out the entry at `place`, or the first one, for a worker. The peer's turn is over: the others of its class are next.
+    /// Takes out the entry at `place`, or the first one, for a worker. Then the other peers of the class are served first.
     pub(super) fn pop(
         &mut self,
         peer: &mut PeerQueues,
@@ -174,9 +181,9 @@ impl Queues {
         let first = || peer.entries[queue.rank()].first_key_value().map(|(place, _)| *place);
         let entry = self.remove(peer, queue, place.or_else(first)?)?;
         let class = peer.class(queue);
-        if let Some(turn) = &mut peer.turns[queue.rank()] {
-            self.rotations.remove(class, *turn);
-            *turn = self.rotations.push_back(class, peer.peer);
+        if let Some(position) = &mut peer.positions[queue.rank()] {
+            self.rotations.remove(class, *position);
+            *position = self.rotations.push_back(class, peer.peer);
         }
         Some(entry)
     }
@@ -184,9 +191,9 @@ impl Queues {
     /// Makes a peer the next one of a class, if it has something there.
     pub(super) fn move_to_front(&mut self, peer: &mut PeerQueues, queue: Priority) {
         let class = peer.class(queue);
-        if let Some(turn) = &mut peer.turns[queue.rank()] {
-            self.rotations.remove(class, *turn);
-            *turn = self.rotations.push_front(class, peer.peer);
+        if let Some(position) = &mut peer.positions[queue.rank()] {
+            self.rotations.remove(class, *position);
+            *position = self.rotations.push_front(class, peer.peer);
         }
     }
 
@@ -204,8 +211,8 @@ impl Queues {
             peer.pull = None;
         }
         if is_empty {
-            let turn = peer.turns[queue.rank()].take();
-            turn.and_then(|turn| self.rotations.remove(class, turn));
+            let position = peer.positions[queue.rank()].take();
+            position.and_then(|position| self.rotations.remove(class, position));
             self.update_lendable(peer);
         }
         Some(entry)
@@ -222,8 +229,8 @@ impl Queues {
             let len = peer.entries[queue.rank()].len();
             self.lens[from.index()] -= len;
             self.lens[to.index()] += len;
-            if let Some(turn) = peer.turns[queue.rank()] {
-                self.rotations.change_class(turn, from, to);
+            if let Some(position) = peer.positions[queue.rank()] {
+                self.rotations.change_class(position, from, to);
             }
         }
     }
@@ -234,7 +241,7 @@ impl Queues {
         self.update_lendable(peer);
     }
 
-    /// The peer whose turn is next in a class.
+    /// The peer that is served next in a class.
     pub(super) fn first(&self, peer: Priority, fetch: Priority) -> Option<PeerKey> {
         self.rotations.first(Class::new(peer, fetch))
     }
@@ -294,14 +301,14 @@ impl Queues {
             self.aging.insert(since, peer.place(queue, place));
         }
         peer.entries[queue.rank()].insert(place, entry);
-        if peer.turns[queue.rank()].is_none() {
-            peer.turns[queue.rank()] = Some(self.rotations.push_back(class, peer.peer));
+        if peer.positions[queue.rank()].is_none() {
+            peer.positions[queue.rank()] = Some(self.rotations.push_back(class, peer.peer));
             self.update_lendable(peer);
         }
     }
 
     fn update_lendable(&mut self, peer: &PeerQueues) {
-        if peer.is_lending && peer.turns[Priority::High.rank()].is_some() {
+        if peer.is_lending && peer.positions[Priority::High.rank()].is_some() {
             self.lendable.insert(peer.peer);
         } else {
             self.lendable.remove(&peer.peer);

@@ -21,48 +21,48 @@ impl Class {
     }
 }
 
-/// The turn of a peer in a class. The lowest is next.
+/// The position of a peer in the round robin of its class. The lowest is next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Turn(i64);
+pub(super) struct Position(i64);
 
-/// The peers of each class, by turn. A turn is unique over all classes, so that it stays valid when a peer changes its class.
+/// The peers of each class, by position. A position is unique over all classes, so that it stays valid when a peer changes its class.
 #[derive(Debug, Default)]
 pub(super) struct Rotations {
-    classes: [BTreeMap<Turn, PeerKey>; Class::COUNT],
-    /// Above all turns that were given out.
+    classes: [BTreeMap<Position, PeerKey>; Class::COUNT],
+    /// Above all positions that were given out.
     back: i64,
-    /// Below or equal to all turns that were given out.
+    /// Below or equal to all positions that were given out.
     front: i64,
 }
 
 impl Rotations {
-    /// The peer whose turn is next.
+    /// The peer that is served next.
     pub(super) fn first(&self, class: Class) -> Option<PeerKey> {
         self.classes[class.0].first_key_value().map(|(_, peer)| *peer)
     }
 
-    pub(super) fn push_back(&mut self, class: Class, peer: PeerKey) -> Turn {
-        let turn = Turn(self.back);
+    pub(super) fn push_back(&mut self, class: Class, peer: PeerKey) -> Position {
+        let position = Position(self.back);
         self.back += 1;
-        self.classes[class.0].insert(turn, peer);
-        turn
+        self.classes[class.0].insert(position, peer);
+        position
     }
 
-    pub(super) fn push_front(&mut self, class: Class, peer: PeerKey) -> Turn {
+    pub(super) fn push_front(&mut self, class: Class, peer: PeerKey) -> Position {
         self.front -= 1;
-        let turn = Turn(self.front);
-        self.classes[class.0].insert(turn, peer);
-        turn
+        let position = Position(self.front);
+        self.classes[class.0].insert(position, peer);
+        position
     }
 
-    pub(super) fn remove(&mut self, class: Class, turn: Turn) -> Option<PeerKey> {
-        self.classes[class.0].remove(&turn)
+    pub(super) fn remove(&mut self, class: Class, position: Position) -> Option<PeerKey> {
+        self.classes[class.0].remove(&position)
     }
 
-    /// Moves a peer from one class to another one, where it keeps its turn.
-    pub(super) fn change_class(&mut self, turn: Turn, from: Class, to: Class) {
-        if let Some(peer) = self.remove(from, turn) {
-            self.classes[to.0].insert(turn, peer);
+    /// Moves a peer from one class to another one, where it keeps its position.
+    pub(super) fn change_class(&mut self, position: Position, from: Class, to: Class) {
+        if let Some(peer) = self.remove(from, position) {
+            self.classes[to.0].insert(position, peer);
         }
     }
 }

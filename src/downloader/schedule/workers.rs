@@ -26,7 +26,7 @@ pub(super) struct Running {
     /// When it got its worker.
     pub(super) since: Instant,
     /// Of a prefetch: since when it has waited for a full turn, which this one may become.
-    pub(super) age: Instant,
+    pub(super) waiting_since: Instant,
     /// Its turn is protected at the beginning.
     pub(super) protected: bool,
 }

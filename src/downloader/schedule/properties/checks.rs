@@ -78,12 +78,12 @@ impl Sim {
         queued.extend(self.announced());
         let is_there = |item: &Item| queued.iter().any(|(queued, _)| queued == item);
         self.waits.retain(|item, _| is_there(item));
-        for (item, age) in queued {
+        for (item, waiting_since) in queued {
             if self.waits.contains_key(&item) {
                 continue;
             }
-            let begin = self.now.max(age + self.scenario.limits.aging_threshold);
-            self.waits.insert(item, Wait { age, begin, before: None });
+            let begin = self.now.max(waiting_since + self.scenario.limits.aging_threshold);
+            self.waits.insert(item, Wait { waiting_since, begin, before: None });
             self.after(begin - self.now, Event::Look);
         }
         self.note_aged();
@@ -102,9 +102,9 @@ impl Sim {
             // It has not waited in the queue while it was blocked, or waited for its next attempt.
             let is_new = !self.waits.contains_key(&Item::Fetch(*request));
             if is_new && (std::mem::take(&mut fetch.was_blocked) || fetch.retry.take().is_some()) {
-                fetch.age = self.now;
+                fetch.waiting_since = self.now;
             }
-            queued.push((Item::Fetch(*request), fetch.age));
+            queued.push((Item::Fetch(*request), fetch.waiting_since));
         }
         queued
     }
@@ -121,7 +121,7 @@ impl Sim {
                 *since = self.now;
             }
             let is_waiting =
-                matches!(pull.state(), State::Queued(_) | State::Asking { turn: Priority::High, .. });
+                matches!(pull.state(), State::Queued(_) | State::Asking { serves: Priority::High, .. });
             if is_waiting && !pull.has_blocked() {
                 queued.push((Item::Pull(index), *since));
             }
@@ -133,11 +133,16 @@ impl Sim {
     fn note_aged(&mut self) {
         let is_due = |wait: &Wait| wait.before.is_none() && wait.begin <= self.now;
         let due = self.waits.iter().filter(|(_, wait)| is_due(wait));
-        let due: Vec<(Item, Instant)> = due.map(|(item, wait)| (*item, wait.age)).collect();
-        for (item, age) in due {
-            let queued = self.waits.iter().filter(|(other, wait)| **other != item && wait.age <= age).count();
+        let due: Vec<(Item, Instant)> = due.map(|(item, wait)| (*item, wait.waiting_since)).collect();
+        for (item, waiting_since) in due {
+            let queued = self
+                .waits
+                .iter()
+                .filter(|(other, wait)| **other != item && wait.waiting_since <= waiting_since)
+                .count();
             let running = self.workers.iter().flatten();
-            let running = running.filter(|work| !work.is_urgent() && work.age <= age).count();
+            let running =
+                running.filter(|work| !work.is_urgent() && work.waiting_since <= waiting_since).count();
             if let Some(wait) = self.waits.get_mut(&item) {
                 wait.before = Some((queued + running) as u32);
             }

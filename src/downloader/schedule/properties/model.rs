@@ -113,7 +113,7 @@ pub(super) struct SimFetch {
     pub(super) was_blocked: bool,
     pub(super) retry: Option<Instant>,
     /// Since when it has waited for a full turn, if it is a prefetch.
-    pub(super) age: Instant,
+    pub(super) waiting_since: Instant,
 }
 
 impl SimFetch {
@@ -145,7 +145,7 @@ pub(super) struct Work {
     pub(super) is_aborted: bool,
     /// It was aborted, which takes effect late.
     pub(super) is_stuck: bool,
-    pub(super) age: Instant,
+    pub(super) waiting_since: Instant,
 }
 
 impl Work {
@@ -168,7 +168,7 @@ pub(super) enum Item {
 /// How long a prefetch waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wait {
-    pub(super) age: Instant,
+    pub(super) waiting_since: Instant,
     /// When it had aged and was queued.
     pub(super) begin: Instant,
     /// How many were as old then. `None` until it has aged.

@@ -277,7 +277,7 @@ impl Sim {
             is_running: false,
             was_blocked: false,
             retry: None,
-            age: self.now,
+            waiting_since: self.now,
         };
         self.fetches.insert(request, fetch);
         FetchInfo { request, priority, origin }
@@ -364,12 +364,12 @@ impl Sim {
         if fetch.retry.is_none() && !fetch.is_running {
             fetch.is_preempted = false;
         }
-        fetch.age = now;
+        fetch.waiting_since = now;
         self.waits.remove(&Item::Fetch(request));
         let Some(worker) = self.worker_of(request) else { return };
         self.end_urgent_time(worker);
         if let Some(work) = &mut self.workers[worker] {
-            (work.priority, work.protected, work.age) = (priority, false, now);
+            (work.priority, work.protected, work.waiting_since) = (priority, false, now);
             work.urgent_since = (priority == Priority::High).then_some(now);
         }
     }

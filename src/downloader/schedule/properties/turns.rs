@@ -27,7 +27,7 @@ impl Sim {
             protected: false,
             is_aborted: false,
             is_stuck: false,
-            age: self.now,
+            waiting_since: self.now,
         };
         match assignment {
             Assignment::Ask { peer, admissible } => {
@@ -41,7 +41,7 @@ impl Sim {
                 };
                 prop_assert!(!fetch.is_running, "one that runs is run");
                 prop_assert!(fetch.retry.is_none_or(|at| at <= self.now), "it was to wait");
-                (work.peer, work.age) = (fetch.peer, fetch.age);
+                (work.peer, work.waiting_since) = (fetch.peer, fetch.waiting_since);
                 self.run_fetch(worker, request, protected, work)
             }
         }
@@ -52,7 +52,7 @@ impl Sim {
         let state = &mut self.peers[peer];
         prop_assert!(!state.is_gone && !state.is_asking, "{peer} must not be asked now");
         state.is_asking = true;
-        work.age = state.low_since.unwrap_or(self.now);
+        work.waiting_since = state.low_since.unwrap_or(self.now);
         if state.woken.take() == Some(Priority::High) {
             self.urgent_begins(worker)?;
         } else {
@@ -170,7 +170,7 @@ impl Sim {
             return self.end(fetch_info.request);
         }
         if let Some(fetch) = self.fetches.get_mut(&fetch_info.request) {
-            fetch.age = work.age;
+            fetch.waiting_since = work.waiting_since;
         }
         match self.schedule.handle_answered(worker, Answer::Fetch { fetch_info, more }, self.now) {
             Admission::Run { protected } => {
@@ -190,7 +190,7 @@ impl Sim {
     fn note_taken(&mut self, peer: usize, priority: Priority) {
         let key = self.peers[peer].key;
         let pull = self.schedule.backlog.pull(key).map(Pull::state);
-        let was_of_low = matches!(pull, Some(State::Asking { turn: Priority::Low, .. }));
+        let was_of_low = matches!(pull, Some(State::Asking { serves: Priority::Low, .. }));
         let state = &mut self.peers[peer];
         if priority == Priority::Low || was_of_low || !state.has_low() {
             state.low_since = state.has_low().then_some(self.now);
@@ -305,7 +305,7 @@ impl Sim {
         let kept = self.schedule.counts().preempted;
         let had_full_turn = had_share || work.since + PROTECTED <= self.now;
         if let Some(fetch) = self.fetches.get_mut(&request) {
-            fetch.age = if had_full_turn { self.now } else { work.age };
+            fetch.waiting_since = if had_full_turn { self.now } else { work.waiting_since };
             fetch.is_preempted = work.priority == Priority::Low;
         }
         match self.schedule.handle_preempted(worker, Preemption { has_body, had_share }, self.now) {

@@ -69,15 +69,21 @@ fn a_preempted_prefetch_continues_before_new_work_of_its_class() {
     assert_eq!(schedule.counts().preempted, 0);
 }
 
-#[test]
-fn only_some_preempted_bodies_stay_open_and_all_continue() {
+/// Prefetch 1 runs on worker 0, prefetch 2 on worker 1. The body of one of them may stay open.
+fn with_two_prefetches_running(now: Instant) -> Schedule {
     let mut schedule = Schedule::new(Limits { max_preempted: 1, ..limits(2, 0) });
     let peer = schedule.handle_registered(Priority::High);
-    let now = Instant::now();
     for number in [1, 2] {
         schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
         schedule.poll_assignment(now).unwrap();
     }
+    schedule
+}
+
+#[test]
+fn only_some_preempted_bodies_stay_open_and_all_continue() {
+    let now = Instant::now();
+    let mut schedule = with_two_prefetches_running(now);
     assert_eq!(schedule.handle_preempted(0, AT_CHUNK, now), Requeued::Kept);
     assert_eq!(schedule.handle_preempted(1, AT_CHUNK, now), Requeued::Aborted);
     assert_eq!(schedule.counts().preempted, 1);
@@ -89,13 +95,8 @@ fn only_some_preempted_bodies_stay_open_and_all_continue() {
 
 #[test]
 fn a_preempted_body_that_is_promoted_and_demoted_goes_on_counting() {
-    let mut schedule = Schedule::new(Limits { max_preempted: 1, ..limits(2, 0) });
-    let peer = schedule.handle_registered(Priority::High);
     let now = Instant::now();
-    for number in [1, 2] {
-        schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
-        schedule.poll_assignment(now).unwrap();
-    }
+    let mut schedule = with_two_prefetches_running(now);
     assert_eq!(schedule.handle_preempted(0, AT_CHUNK, now), Requeued::Kept);
     schedule.promote(request(1), Priority::High, now);
     schedule.promote(request(1), Priority::Low, now);
