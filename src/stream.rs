@@ -309,7 +309,7 @@ impl Stream {
     /// thread. There is one for the process, and it ends with the last stream that needed it.
     ///
     /// A thread that may block calls [`Read::read`] instead: it needs no polling, and its errors come at once. Calls in a row
-    /// that find no bytes are a starvation: [`starving`](Self::starving) tells why and for how long, and
+    /// that find no bytes are a starvation: [`starving`](Self::starving) returns why and for how long, and
     /// [`StreamStats::starvations`] counts them.
     ///
     /// # Errors
@@ -332,7 +332,7 @@ impl Stream {
         }
         self.cursor.reads.lock().begin();
         let read = self.source().try_read_at(position, buf).inspect_err(|error| {
-            self.note_failure(position, error);
+            self.record_failure(position, error);
             // An interrupt ends with `resume`: repeating its error would delay the next read.
             let is_lasting = error.kind() != ErrorKind::Interrupted;
             self.failed = is_lasting.then(|| Failed { position, at: Instant::now(), error: error.clone() });
@@ -356,7 +356,7 @@ impl Stream {
     }
 
     /// Records for the phase that a read failed, and publishes the failure.
-    fn note_failure(&self, position: u64, error: &Error) {
+    fn record_failure(&self, position: u64, error: &Error) {
         let is_failure = self.cursor.reads.lock().fail(error);
         // After it was recorded: a subscriber may ask a handle for the phase.
         if is_failure {
@@ -414,7 +414,7 @@ impl Read for Stream {
         self.cursor.reads.lock().begin();
         // Without the lock of `reads`: handles ask for the phase while this blocks.
         let read = self.source().read_at(position, buf);
-        let got = read.inspect_err(|error| self.note_failure(position, error))?;
+        let got = read.inspect_err(|error| self.record_failure(position, error))?;
         if got == 0 {
             self.cursor.reads.lock().end();
         }
@@ -430,7 +430,7 @@ impl Seek for Stream {
             SeekFrom::Current(by) => self.cursor.position().checked_add_signed(by),
             SeekFrom::End(by) => {
                 let len = self.source().wait_len();
-                len.inspect_err(|error| self.note_failure(self.cursor.position(), error))?
+                len.inspect_err(|error| self.record_failure(self.cursor.position(), error))?
                     .checked_add_signed(by)
             }
         };

@@ -52,9 +52,10 @@ pub use self::titles::Title;
 /// A station over HTTP, Icecast or SHOUTcast: audio without an end, and its titles.
 ///
 /// `read` blocks until at least one byte is stored, and returns the bytes that are available. It never returns
-/// [`io::ErrorKind::Interrupted`]. It returns 0 at a discontinuity, with [`OnDiscontinuity::EndOfStream`], and at the end of
-/// a file: of a body whose length was announced, by a server that does not call itself a station. A connection that breaks, stalls, ends or is too slow for the reader is replaced,
-/// for up to [`RadioConfig::give_up`]. Meanwhile the reader continues with the stored bytes.
+/// [`io::ErrorKind::Interrupted`]. It returns 0 at a discontinuity, with [`OnDiscontinuity::EndOfStream`], and at the
+/// end of a file: of a body whose length was announced, by a server that does not call itself a station. A connection
+/// that breaks, stalls, ends or is too slow for the reader is replaced, for up to [`RadioConfig::give_up`]. Meanwhile
+/// the reader continues with the stored bytes.
 ///
 /// If a radio ends permanently (it is cancelled or refused, or it is not audio), each `read` after the stored bytes
 /// returns that error.

@@ -114,7 +114,7 @@ impl Reconnect {
         let flowed = self.flowing_since.take().is_some();
         self.starving = None;
         let troubled_for = now.saturating_duration_since(*self.troubled_since.get_or_insert(now));
-        if !self.is_passing(error, troubled_for) {
+        if !self.is_transient(error, troubled_for) {
             return Decision::End(error.clone());
         }
         let mut after = retry::delay(error, self.failures, flowed, random);
@@ -142,7 +142,7 @@ impl Reconnect {
     }
 
     /// True if another attempt may succeed.
-    fn is_passing(&self, error: &Error, troubled_for: Duration) -> bool {
+    fn is_transient(&self, error: &Error, troubled_for: Duration) -> bool {
         match error.kind() {
             // Icecast answers 404 while a station's source is offline, and also for a station that does not exist.
             ErrorKind::Status(404) => self.heard && troubled_for < self.policy.source_away,
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_heard_when_it_asks_for_patience() {
+    fn a_retry_after_is_honoured() {
         let (mut radio, now) = radio(|_| ());
         radio.handle_audio(1, false, now).unwrap();
         let error = status(503).with_retry_after(7 * SECOND);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_foreign_network_does_passes_once_the_station_was_heard() {
+    fn errors_of_a_foreign_network_are_transient_once_the_station_was_heard() {
         for kind in [ErrorKind::Tls, ErrorKind::Protocol, ErrorKind::Redirect] {
             let error = Error::new(kind, "no");
             let (mut radio, now) = radio(|_| ());
@@ -279,19 +279,19 @@ mod tests {
         radio.handle_audio(1, false, now).unwrap();
         let hour = 3600 * SECOND;
         assert!(longest_wait(&mut radio, &broken(), now + hour).is_some());
-        let impatient = status(503).with_retry_after(30 * SECOND);
-        assert!(longest_wait(&mut radio, &impatient, now + hour).is_none());
+        let later = status(503).with_retry_after(30 * SECOND);
+        assert!(longest_wait(&mut radio, &later, now + hour).is_none());
     }
 
     #[test]
-    fn a_trickle_that_starves_the_reader_is_given_up_after_the_window() {
+    fn a_connection_that_starves_the_reader_is_given_up_after_the_window() {
         let (mut radio, now) = radio(|_| ());
-        let trickle = |radio: &mut Reconnect, bytes, starved| {
+        let starve = |radio: &mut Reconnect, bytes, starved| {
             (0..=10).find(|tick| radio.handle_audio(bytes, starved, now + *tick * SECOND).is_err())
         };
-        assert_eq!(trickle(&mut radio, 900, true), Some(10));
-        assert_eq!(trickle(&mut radio, 1000, true), None);
-        assert_eq!(trickle(&mut radio, 10, false), None);
+        assert_eq!(starve(&mut radio, 900, true), Some(10));
+        assert_eq!(starve(&mut radio, 1000, true), None);
+        assert_eq!(starve(&mut radio, 10, false), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The state that a radio's reader, receiver and handles share, and the waits between them.
 //!
 //! ```text
-//!   who blocks                     until                                  woken by
+//!   what blocks                    until                                  woken by
 //!   reader (read, wait_buffered)   bytes are stored, or the radio ended   receiver: store, trim, ended · handles: interrupt, cancel
 //!   receiver (flow_control)        the window has room                    reader: advance, seek
 //!   receiver (await_reader)        the reader is back from its pause      reader: read, seek
@@ -158,11 +158,11 @@ impl Shared {
             state.reads.begin();
             state.waits.begin()
         };
-        self.read_some(buf, begun).inspect_err(|error| self.note_failure(error))
+        self.read_some(buf, begun).inspect_err(|error| self.record_failure(error))
     }
 
     /// Records for the phase that a read failed, and publishes it, unless the radio has ended: that was published.
-    fn note_failure(&self, error: &Error) {
+    fn record_failure(&self, error: &Error) {
         let (is_news, position) = {
             let mut state = self.state.lock();
             (state.reads.fail(error) && state.waits.ended().is_none(), state.window.position())
