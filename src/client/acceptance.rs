@@ -182,11 +182,18 @@ fn parse_len(value: &str) -> Option<u64> {
 }
 
 /// The transfer codings of a body, without `identity`.
-pub(super) fn codings(headers: &HeaderMap) -> Vec<&str> {
+fn codings(headers: &HeaderMap) -> Vec<&str> {
     let values =
         headers.get_all(header::TRANSFER_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
     let codings = values.flat_map(|value| value.split(',')).map(str::trim);
     codings.filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).collect()
+}
+
+/// True if the body is announced to be at most `most` bytes long, or is chunked: the length of that is not announced, and most
+/// are pages of a few kilobytes.
+pub(super) fn is_short(headers: &HeaderMap, most: u64) -> bool {
+    let body = Body::of(headers);
+    body.len.map_or(!body.codings.is_empty(), |len| len <= most)
 }
 
 /// True if the connection can be reused after this response (RFC 9112, section 9.3).

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use super::h1::body::H1Body;
+use super::h1::body::{Framing, H1Body};
 use crate::error::Error;
 
 /// Longest wait of a brief read: so short that it does not delay a reader that is interrupted. The system may round it up to a
@@ -21,6 +21,21 @@ pub(super) enum Body {
 }
 
 impl Body {
+    /// Sets how a body over HTTP/1 ends, which its head says.
+    pub(super) fn set_framing(&mut self, framing: Framing) {
+        if let Self::Http1(body) = self {
+            body.set_framing(framing);
+        }
+    }
+
+    /// Reads and drops at most `len` bytes of a body that nobody needs, so that its connection can be reused.
+    pub(super) fn drain(&mut self, len: u64) {
+        match self {
+            Self::Http1(body) => body.drain(len),
+            Self::Arrived(_) | Self::Closed => {}
+        }
+    }
+
     /// Reads the available bytes. Blocks until at least one byte arrives, for at most the silence limit. 0 means the end.
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         match self {

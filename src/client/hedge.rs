@@ -273,7 +273,7 @@ impl Call for Hedge {
 
 /// True for the statuses by which servers and the proxies in front of them refuse one connection too many.
 fn is_refusal(answer: &Answer) -> bool {
-    matches!(answer.response.status().as_u16(), 403 | 429 | 500..)
+    matches!(answer.head.status.as_u16(), 403 | 429 | 500..)
 }
 
 #[cfg(test)]

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use ureq::http::StatusCode;
 
 use super::acceptance;
-use super::body::Body;
 use super::exchange::Over;
-use super::h1::body::H1Body;
 use super::hedge;
 use super::hedge_policy::Hedging;
 use super::min_rate::MinRateMonitor;
@@ -132,8 +130,7 @@ impl Opener {
         loop {
             let mut answer = self.send(&request, &url, cancel, hedging)?;
             lost += answer.lost;
-            let Some(next) = redirect::target(&url, answer.response.status(), answer.response.headers())?
-            else {
+            let Some(next) = redirect::target(&url, answer.head.status, &answer.head.headers)? else {
                 let response = self.accept(&request, &url, answer)?;
                 return Ok(response.map(|mut response| {
                     response.add_lost(lost);
@@ -174,9 +171,7 @@ impl Opener {
             Err((error, exchange)) => exchange.was_stale(error),
             // RFC 9110, section 15.5.9: a server sends 408 when it closes an idle connection. It sent this one before the
             // request arrived.
-            Ok(answer) => {
-                answer.response.status() == StatusCode::REQUEST_TIMEOUT && answer.exchange.is_reused()
-            }
+            Ok(answer) => answer.head.status == StatusCode::REQUEST_TIMEOUT && answer.exchange.is_reused(),
         };
         if !is_stale {
             return first.map_err(|(error, _)| error);
@@ -198,8 +193,8 @@ impl Opener {
         url: &HttpUrl,
         mut answer: Box<Answer>,
     ) -> Result<Option<Box<Response>>, Error> {
-        let (status, version) = (answer.response.status(), answer.response.version());
-        let accepted = match acceptance::accept(request, status, version, answer.response.headers()) {
+        let (status, version) = (answer.head.status, answer.head.version);
+        let accepted = match acceptance::accept(request, status, version, &answer.head.headers) {
             Ok(Some(accepted)) => accepted,
             Ok(None) => return Ok(None),
             Err(error) => {
@@ -217,12 +212,11 @@ impl Opener {
                 return Err(error);
             }
         };
-        let Answer { response, exchange, on_cancel, .. } = *answer;
-        let (parts, body) = response.into_parts();
-        let head = accepted.head(request, url, status, parts.headers, exchange.reached());
+        let Answer { head, mut body, exchange, on_cancel, .. } = *answer;
+        let head = accepted.head(request, url, status, head.headers, exchange.reached());
         let (min_rate, window) = self.min_rate;
         let min_rate = MinRateMonitor::new(min_rate, request.held().unwrap_or(window));
-        let body = Body::Http1(H1Body::new(body.into_reader(), &exchange, accepted.framing));
+        body.set_framing(accepted.framing);
         Ok(Some(Box::new(Response::new(head, body, exchange, on_cancel, min_rate, request))))
     }
 }

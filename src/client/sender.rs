@@ -1,24 +1,23 @@
 //! Sends one request over one connection, up to the response head. Redirects, checks and retries are left to others.
 
 use std::fmt;
-use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ureq::Agent;
-use ureq::http::{self, HeaderMap, HeaderValue, header};
+use ureq::http::{self, HeaderMap, HeaderValue, header, response};
 
-use super::acceptance::codings;
+use super::acceptance::is_short;
 use super::alarm::Alarms;
+use super::body::Body;
 use super::exchange::Exchange;
+use super::h1::agent::Http1;
 use super::pool::ConnectionPool;
 use super::request::Request;
 use super::stats::Counters;
 use crate::cancel::{CancelGuard, CancelToken};
-use crate::client::h1::error::describe;
 use crate::client::net::dns::Lookups;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
 
@@ -30,13 +29,9 @@ const SMALL_BODY: u64 = 64 * 1024;
 /// maximum is less than a new connection costs on a slow mobile link.
 const DRAIN_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 
-/// A whole response head may take this many times the silence limit. A server that sends a byte now and then never reaches the
-/// silence limit, and would block a worker forever; a head in three packets, each lost once, still arrives in time.
-pub(super) const HEAD_PATIENCE: u32 = 3;
-
 /// Sends requests. Shared with the threads of hedged requests.
 pub(super) struct Sender {
-    pub(super) agent: Agent,
+    pub(super) http1: Http1,
     pub(super) pool: Arc<ConnectionPool>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) counters: Arc<Counters>,
@@ -50,7 +45,8 @@ pub(super) struct Sender {
 
 /// A response that was not checked yet.
 pub(super) struct Answer {
-    pub(super) response: http::Response<ureq::Body>,
+    pub(super) head: response::Parts,
+    pub(super) body: Body,
     pub(super) exchange: Arc<Exchange>,
     pub(super) on_cancel: CancelGuard,
     /// When the request that was answered was sent.
@@ -79,14 +75,17 @@ impl Sender {
             return Err((cancelled, exchange));
         }
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        let run = |sent| exchange.enter(|| self.agent.run(self.with_limits(request, sent)));
-        let result = self.request(request, url).and_then(run);
+        // Every request goes over HTTP/1. Another protocol would be chosen here, and add its kind of body.
+        let result = self
+            .request(request, url)
+            .and_then(|sent| self.http1.send(sent, request.held(), &exchange))
+            .map(|(head, body)| (head, Body::Http1(body)));
         match (result, exchange.cancelled()) {
-            // First: a cancel shuts the socket down, so ureq's error is only a consequence.
+            // First: a cancel shuts the socket down, so the other error is only a consequence.
             (_, Some(cancelled)) => Err((cancelled, exchange)),
-            (Err(error), None) => Err((describe(error), exchange)),
-            (Ok(response), None) if exchange.note_head() => {
-                Ok(Box::new(Answer { response, exchange, on_cancel, sent: now, lost: Duration::ZERO }))
+            (Err(error), None) => Err((error, exchange)),
+            (Ok((head, body)), None) if exchange.note_head() => {
+                Ok(Box::new(Answer { head, body, exchange, on_cancel, sent: now, lost: Duration::ZERO }))
             }
             (Ok(_), None) => Err((Error::superseded(), exchange)),
         }
@@ -101,16 +100,11 @@ impl Sender {
         })
     }
 
-    /// Sets the silence limit of a long poll.
-    fn with_limits(&self, request: &Request, sent: http::Request<()>) -> http::Request<()> {
-        let Some(limit) = request.held() else { return sent };
-        let limits = self.agent.configure_request(sent).timeout_per_read(Some(limit));
-        limits.timeout_recv_response(Some(limit.saturating_mul(HEAD_PATIENCE))).build()
-    }
-
     /// The HTTP request that is sent to `url` for `request`. Secrets are only sent to their origin (RFC 9110, section 15.4).
-    fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, ureq::Error> {
-        let uri = url.expose_uri().ok_or_else(|| ureq::Error::BadUri("too long".into()))?;
+    fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, Error> {
+        let Some(uri) = url.expose_uri() else {
+            return Err(Error::new(ErrorKind::InvalidUrl, "the URL is too long to be requested"));
+        };
         let mut sent = http::Request::new(());
         *sent.uri_mut() = uri.clone();
         let headers = sent.headers_mut();
@@ -134,11 +128,10 @@ impl Sender {
         }
         let asked = request.range.map(|range| format!("bytes={range}"));
         if let Some(asked) = asked.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}"))) {
-            let value = HeaderValue::try_from(asked).map_err(|error| ureq::Error::Http(error.into()))?;
+            let value = HeaderValue::try_from(asked).map_err(unsendable)?;
             headers.insert(header::RANGE, value);
             if let Some(validator) = &request.if_range {
-                let value = HeaderValue::from_str(validator.as_str())
-                    .map_err(|error| ureq::Error::Http(error.into()))?;
+                let value = HeaderValue::from_str(validator.as_str()).map_err(unsendable)?;
                 headers.insert(header::IF_RANGE, value);
             }
         }
@@ -146,20 +139,20 @@ impl Sender {
     }
 }
 
+/// The error for a value that HTTP does not allow in a header field, such as a validator with a line break.
+fn unsendable(cause: header::InvalidHeaderValue) -> Error {
+    let why = "HTTP does not allow the value of the range or of its condition";
+    Error::new(ErrorKind::InvalidInput, why).with_cause(cause)
+}
+
 impl Answer {
     /// Drains a small body, so that the connection can be reused. Waits about as long as the head took, since a new connection
     /// only costs a few round trips.
     pub(super) fn drain(&mut self) {
-        let has_codings = !codings(self.response.headers()).is_empty();
-        let is_small = self.response.body().content_length().map_or(has_codings, |len| len <= SMALL_BODY);
-        if is_small {
+        if is_short(&self.head.headers, SMALL_BODY) {
             let limit = self.exchange.ttfb().unwrap_or_default().clamp(DRAIN_LIMITS.0, DRAIN_LIMITS.1);
             self.exchange.read_until(Instant::now() + limit);
-            // The result does not matter: a connection that is not drained is closed.
-            let body = &mut self.response.body_mut().as_reader();
-            // One byte more, so that the end of a body of the maximum length is read too: that makes ureq release the
-            // connection.
-            drop(io::copy(&mut body.take(SMALL_BODY + 1), &mut io::sink()));
+            self.body.drain(SMALL_BODY);
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use ureq::Agent;
 use ureq::http::{HeaderMap, HeaderValue, header};
 
-use super::h1::connector::{Connect, NoAddresses};
+use super::h1::agent::{Http1, head_limit};
 use super::h1::proxy::HttpProxy;
 use super::net::dial::Dialer;
 use super::net::dns::Lookups;
 use super::pool::ConnectionPool;
 use super::pool::idle::Limits;
 use super::request::parse_headers;
-use super::sender::{HEAD_PATIENCE, Sender};
+use super::sender::Sender;
 use super::stats::Counters;
 use super::tls::Tls;
 use crate::config::{Auth, ClientConfig, DEFAULT_USER_AGENT};
@@ -40,9 +40,9 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     };
     let options = agent_config(config, proxy);
     let pool = ConnectionPool::new(dialer, options.clone(), limits);
-    let agent = Agent::with_parts(options, Connect(Arc::clone(&pool)), NoAddresses);
+    let http1 = Http1::new(options, &pool);
     let (headers, auth) = (default_headers(config, user_agent)?, authorizations(config)?);
-    Ok(Sender { agent, pool, lookups, counters, alarms: Arc::default(), headers, auth })
+    Ok(Sender { http1, pool, lookups, counters, alarms: Arc::default(), headers, auth })
 }
 
 fn user_agent(name: &str) -> Result<HeaderValue, Error> {
@@ -79,7 +79,7 @@ fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::conf
         .proxy(proxy)
         .timeout_per_read(Some(config.silence_timeout))
         // A head that arrives one byte at a time never reaches the limit on a single read.
-        .timeout_recv_response(Some(config.silence_timeout.saturating_mul(HEAD_PATIENCE)))
+        .timeout_recv_response(Some(head_limit(config.silence_timeout)))
         .timeout_per_write(Some(config.silence_timeout))
         .timeout_connect(Some(config.resolve_timeout + config.connect_timeout))
         .max_response_header_size(config.max_head)

@@ -3,7 +3,7 @@
 //! ureq returns what it has buffered, and decodes chunked bodies. The rest of a body of known length is read from the socket
 //! directly into the caller's buffer: the connector [lends](super::lending) the TCP connection, and gets it back at the end.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,8 +46,22 @@ struct Direct {
 }
 
 impl H1Body {
-    pub(crate) fn new(reader: BodyReader<'static>, exchange: &Arc<Exchange>, framing: Framing) -> Self {
-        Self { reader, direct: None, is_read_large: false, exchange: Arc::clone(exchange), framing }
+    /// A body whose framing is not known yet: its connection is closed after it.
+    pub(crate) fn new(reader: BodyReader<'static>, exchange: &Arc<Exchange>) -> Self {
+        let (exchange, framing) = (Arc::clone(exchange), Framing::default());
+        Self { reader, direct: None, is_read_large: false, exchange, framing }
+    }
+
+    /// Sets how the body ends, which its head says.
+    pub(crate) fn set_framing(&mut self, framing: Framing) {
+        self.framing = framing;
+    }
+
+    /// Reads and drops at most `len` bytes. If that is the whole body, its connection can be reused.
+    pub(crate) fn drain(&mut self, len: u64) {
+        // One byte more, so that the end of a body of the maximum length is read too: that makes ureq release the connection.
+        // The result does not matter: a connection that is not drained is closed.
+        drop(io::copy(&mut (&mut self.reader).take(len + 1), &mut io::sink()));
     }
 
     /// Reads the available bytes. Blocks until at least one byte arrives, for at most the silence limit.

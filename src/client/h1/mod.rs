@@ -1,5 +1,6 @@
 //! HTTP/1 by ureq: its connector and transport, heads that ureq does not accept, and proxies.
 
+pub(crate) mod agent;
 pub(crate) mod body;
 pub(crate) mod connection;
 pub(crate) mod connector;

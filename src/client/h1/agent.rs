@@ -1,0 +1,53 @@
+//! Sends a request over HTTP/1, up to the response head.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::http::{Request, response};
+
+use super::body::H1Body;
+use super::connector::{Connect, NoAddresses};
+use super::error::describe;
+use crate::client::exchange::Exchange;
+use crate::client::pool::ConnectionPool;
+use crate::error::Error;
+
+/// A whole response head may take this many times the silence limit. A server that sends a byte now and then never reaches the
+/// silence limit, and would block a worker forever; a head in three packets, each lost once, still arrives in time.
+const HEAD_SILENCES: u32 = 3;
+
+/// The time limit of a whole response head whose server may be silent for `silence`.
+pub(crate) fn head_limit(silence: Duration) -> Duration {
+    silence.saturating_mul(HEAD_SILENCES)
+}
+
+/// Sends requests by ureq, over connections of the pool.
+pub(crate) struct Http1(Agent);
+
+impl Http1 {
+    pub(crate) fn new(config: Config, pool: &Arc<ConnectionPool>) -> Self {
+        Self(Agent::with_parts(config, Connect(Arc::clone(pool)), NoAddresses))
+    }
+
+    /// Sends `request` as `exchange`. Blocks until a response head arrives, the request fails or `exchange` is aborted.
+    /// `silence` replaces the client's silence limit.
+    pub(crate) fn send(
+        &self,
+        request: Request<()>,
+        silence: Option<Duration>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<(response::Parts, H1Body), Error> {
+        let request = match silence {
+            Some(silence) => {
+                let limits = self.0.configure_request(request).timeout_per_read(Some(silence));
+                limits.timeout_recv_response(Some(head_limit(silence))).build()
+            }
+            None => request,
+        };
+        let response = exchange.enter(|| self.0.run(request)).map_err(describe)?;
+        let (head, body) = response.into_parts();
+        Ok((head, H1Body::new(body.into_reader(), exchange)))
+    }
+}
