@@ -31,7 +31,7 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
         counters: Arc::clone(&counters),
         connect_timeout: config.connect_timeout,
         proxy: proxy.as_ref().map(|proxy| HttpProxy::new(proxy, &config.user_agent)),
-        tls: Tls::new(&config.extra_roots)?,
+        tls: Arc::new(Tls::new(&config.extra_roots)?),
     };
     let limits = Limits {
         per_origin: config.max_idle_per_origin,

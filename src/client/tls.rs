@@ -29,7 +29,7 @@ pub(super) struct Tls {
     /// Certificates that are trusted in addition to the public roots.
     extra_roots: Vec<CertificateDer<'static>>,
     /// Made at the first use of TLS, because parsing the roots takes a while.
-    config: OnceLock<Arc<rustls::ClientConfig>>,
+    over_tcp: OnceLock<Arc<rustls::ClientConfig>>,
 }
 
 /// A connection that carries TLS. It owns the connection below, so nothing else can read the encrypted bytes.
@@ -57,18 +57,18 @@ impl Tls {
                 return Err(no_certificate());
             }
         }
-        Ok(Self { extra_roots: certificates, config: OnceLock::new() })
+        Ok(Self { extra_roots: certificates, over_tcp: OnceLock::new() })
     }
 
-    /// The rustls configuration that all connections of the client share, with its cache for session resumption.
-    fn config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
-        if let Some(config) = self.config.get() {
-            return Ok(Arc::clone(config));
-        }
+    /// A rustls configuration with the client's trust, for connections that negotiate one of `protocols` (ALPN, RFC 7301). Each
+    /// has its own cache for session resumption: a ticket is only good for the transport and the protocols that it was made for.
+    ///
+    /// Every transport gets its configuration from here, so that what is trusted is decided once.
+    pub(super) fn client_config(&self, protocols: &[&[u8]]) -> Result<rustls::ClientConfig, Error> {
         // If the application installed a provider for the process, use that one.
         let provider = CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
-        let config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|cause| Error::new(ErrorKind::Tls, "TLS can't be set up").with_cause(cause))?
             // rustls calls every custom verifier dangerous. Ours uses the one of rustls, except for certificates that are
@@ -76,7 +76,18 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(self.verifier(provider)?))
             .with_no_client_auth();
-        Ok(Arc::clone(self.config.get_or_init(|| Arc::new(config))))
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(config)
+    }
+
+    /// The configuration that all connections over TCP share, with its cache for session resumption.
+    fn shared_config(&self) -> Result<Arc<rustls::ClientConfig>, Error> {
+        if let Some(config) = self.over_tcp.get() {
+            return Ok(Arc::clone(config));
+        }
+        // No ALPN: without it a server speaks HTTP/1.1, and some old ones fail on an extension that they don't know.
+        let config = self.client_config(&[])?;
+        Ok(Arc::clone(self.over_tcp.get_or_init(|| Arc::new(config))))
     }
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Verifier, Error> {
@@ -103,7 +114,7 @@ impl Tls {
             let why = format!("{host} is not a name that a certificate can have");
             carry(Error::new(ErrorKind::Tls, why).with_cause(cause))
         })?;
-        let mut connection = ClientConnection::new(self.config().map_err(carry)?, name)
+        let mut connection = ClientConnection::new(self.shared_config().map_err(carry)?, name)
             .map_err(|cause| carry(failed(io::Error::other(cause))))?;
         let mut limited = Limited { carrier, timeout: limit.left(), since: Instant::now() };
         connection.complete_io(&mut limited).map_err(describe_handshake)?;

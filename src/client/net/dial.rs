@@ -31,7 +31,7 @@ pub(crate) struct Dialer {
     /// Limit for everything before the first request together: the TCP connect, the proxy's response and the TLS handshake.
     pub(crate) connect_timeout: Duration,
     pub(crate) proxy: Option<HttpProxy>,
-    pub(crate) tls: Tls,
+    pub(crate) tls: Arc<Tls>,
 }
 
 impl Dialer {
