@@ -17,6 +17,8 @@ mod body;
 mod continuation;
 mod exchange;
 mod h1;
+#[cfg(feature = "http3")]
+mod h3;
 mod head;
 mod hedge;
 mod hedge_policy;
