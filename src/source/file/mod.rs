@@ -26,6 +26,9 @@ mod overlap;
 mod peer;
 mod piece;
 mod plan;
+#[cfg(test)]
+#[allow(clippy::single_range_in_vec_init, reason = "lists of stored ranges, some of one")]
+mod plan_tests;
 mod pool;
 mod probe;
 mod reader;
