@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use self::progress::Look;
 use self::starvation::Starvation;
 use crate::cancel::CancelReason;
-use crate::client::Request;
+use crate::client::{Request, ResponseHead};
 use crate::config::{FileConfig, RadioConfig, ReadAhead};
 use crate::downloader::Downloader;
 use crate::error::{Error, ErrorKind};
@@ -97,6 +97,7 @@ struct FinalState {
     error: Option<Error>,
     stats: StreamStats,
     media: MediaInfo,
+    head: Option<ResponseHead>,
     rate: Option<f64>,
 }
 
@@ -120,6 +121,7 @@ impl FinalState {
             error: source.last_error(),
             stats: source.stats(),
             media: source.media_info(),
+            head: source.response_head(),
             rate: source.rate(),
         }
     }
@@ -704,6 +706,32 @@ impl StreamHandle {
     /// to 16 KiB of them, as they arrive.
     pub fn media_info(&self) -> MediaInfo {
         self.ask(|source| source.media_info(), |last| Some(last.media.clone())).unwrap_or_default()
+    }
+
+    /// Head of the response that the file was opened with: status, header fields, and the
+    /// [validator](crate::downloader::ResponseHead::validator). All bytes of the stream are of the version that it names. `None`
+    /// before the first response, and for sources that are not files over HTTP. Of a file that was opened from the cache it has
+    /// only the fields that the cache stores: `ETag`, `Last-Modified`, `Date` and `Content-Type`.
+    ///
+    /// A program can store the validator and continue later, in another process, where it stopped:
+    ///
+    /// ```no_run
+    /// use windway::{ByteRange, Downloader, Fetch, Priority};
+    ///
+    /// let stream = windway::open("https://example.com/a.flac")?;
+    /// let validator = stream.handle().response_head().and_then(|head| head.validator());
+    /// // Later:
+    /// let mut rest = Fetch::get("https://example.com/a.flac")?.range(ByteRange::from_start(5000));
+    /// if let Some(validator) = validator {
+    ///     rest = rest.if_range(validator);
+    /// }
+    /// let response = Downloader::global()?.register((), Priority::High)?.execute(rest)?;
+    /// // Not 5000 if the file has changed: then the response is all of the new version.
+    /// println!("continues at byte {}", response.head().start());
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn response_head(&self) -> Option<ResponseHead> {
+        self.ask(|source| source.response_head(), |last| Some(last.head.clone())).flatten()
     }
 
     /// Makes blocked reads fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no read blocks: it

@@ -9,9 +9,10 @@ use support::content::assert_pattern;
 use support::peers::{Collect, List};
 use support::{Answer, Asked, Content, Origin};
 use windway::config::{ReadAhead, StorageConfig};
+use windway::downloader::Validator;
 use windway::event::Event;
 use windway::stream::{Pending, Phase, TryRead};
-use windway::{Downloader, DownloaderConfig, ErrorKind, FileConfig, Priority};
+use windway::{ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, Stream};
 
 fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()
@@ -965,4 +966,22 @@ fn ten_far_seeks_take_few_requests_and_connections() {
     }
     let log = origin.log();
     assert!(log.asked.len() + log.suffixes.len() <= 15 && log.connections <= 6, "{log:?}");
+}
+
+#[test]
+fn a_handle_shows_the_response_head_by_which_a_program_continues_later() {
+    let content = Content::pattern(1 << 20);
+    let origin = Origin::serving(content.clone());
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    let stream = downloader.open(&origin.url("/a")).unwrap();
+    let handle = stream.handle();
+    drop(stream);
+    let head = handle.response_head().unwrap();
+    assert_eq!((head.status(), head.total()), (206, Some(1 << 20)));
+    let validator = head.validator().unwrap();
+    assert_eq!(validator, Validator::ETag(content.etag()));
+    let rest = Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::from_start(5000)).if_range(validator);
+    let response = downloader.register((), Priority::High).unwrap().execute(rest).unwrap();
+    assert_eq!(response.head().start(), 5000);
+    assert!(Stream::from_bytes("abc").handle().response_head().is_none());
 }

@@ -55,6 +55,11 @@ impl Representation {
         Self { head: head.clone(), total: head.total(), marks: OnceLock::new() }
     }
 
+    /// Head of the first response.
+    pub(crate) fn head(&self) -> &ResponseHead {
+        &self.head
+    }
+
     fn marks(&self) -> &Marks {
         self.marks.get_or_init(|| Box::new(Marks::of(&self.head)))
     }

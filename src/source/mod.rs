@@ -32,6 +32,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::ResponseHead;
 use crate::config::ReadAhead;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
@@ -235,6 +236,11 @@ pub trait Source: Send + Sync + 'static {
     /// The kind of media, as far as it is known. Never blocks. Default: unknown.
     fn media_info(&self) -> MediaInfo {
         self.inner().map_or_else(MediaInfo::default, |inner| inner.media_info())
+    }
+
+    /// Head of the first response that was accepted. Default: `None`.
+    fn response_head(&self) -> Option<ResponseHead> {
+        self.inner()?.response_head()
     }
 
     /// Measured transfer rate, in bytes a second. Default: `None`.

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::http_file::HttpFile;
 use super::shared::{ReaderId, Shared};
+use crate::client::ResponseHead;
 use crate::config::ReadAhead;
 use crate::error::Error;
 use crate::event::Subscriber;
@@ -116,6 +117,10 @@ impl Source for FileReader {
 
     fn media_info(&self) -> MediaInfo {
         self.shared.media_info()
+    }
+
+    fn response_head(&self) -> Option<ResponseHead> {
+        self.shared.response_head()
     }
 
     fn rate(&self) -> Option<f64> {

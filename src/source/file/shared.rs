@@ -16,7 +16,7 @@ use super::reader_view::ReaderView;
 use super::state::State;
 use crate::buffer::Buffer;
 use crate::cancel::CancelReason;
-use crate::client::{PreconnectGuard, Request};
+use crate::client::{PreconnectGuard, Request, ResponseHead};
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Waker};
 use crate::error::{Error, ErrorKind};
@@ -126,6 +126,11 @@ impl Shared {
         }
         let content_type = state.mode.info().and_then(|info| info.content_type.as_deref());
         MediaInfo::detect(content_type, self.request.url().expose().as_str(), state.first.as_slice())
+    }
+
+    /// Head of the first response that was accepted, or what the cache has stored of it.
+    pub(crate) fn response_head(&self) -> Option<ResponseHead> {
+        self.state.lock().mode.info().map(|info| info.representation.head().clone())
     }
 
     pub(crate) fn stats(&self) -> StreamStats {
