@@ -559,6 +559,11 @@ pub struct FileConfig {
     /// A read that makes no progress for this long fails with [`ErrorKind::TimedOut`]. The next read tries again.
     /// `None` waits forever. Default: 30 s.
     pub read_timeout: Option<Duration>,
+    /// Maximum time of retrying what a read waits for without receiving a byte; with [`ReadAhead::Whole`] also what no read
+    /// waits for. Then the stream ends with [`ErrorKind::GaveUp`]: blocked and later reads return it, and only stored bytes can
+    /// still be read. It ends before that if the next attempt would start after the limit; an attempt that has started is not
+    /// interrupted. The time in which no read waits does not count. Default: `None`, no limit.
+    pub give_up: Option<Duration>,
     /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) lists the names that
     /// are refused. Default: none.
     pub headers: Vec<(String, String)>,
@@ -592,6 +597,7 @@ setters!(FileConfig {
     server_pools: bool,
 } into {
     read_timeout: Option<Duration>,
+    give_up: Option<Duration>,
     headers: Vec<(String, String)>,
 });
 
@@ -603,6 +609,7 @@ impl Default for FileConfig {
             read_ahead: ReadAhead::Bytes(16 << 20),
             behind: 1 << 20,
             read_timeout: Some(Duration::from_secs(30)),
+            give_up: None,
             headers: Vec::new(),
             server_pools: true,
             #[cfg(feature = "cache")]
@@ -615,6 +622,7 @@ impl FileConfig {
     pub(crate) fn checked(mut self) -> Result<Self, Error> {
         self.check()?;
         self.read_timeout = self.read_timeout.map(|limit| limit.min(YEAR));
+        self.give_up = self.give_up.map(|limit| limit.min(YEAR));
         Ok(self)
     }
 
@@ -643,6 +651,7 @@ impl fmt::Debug for FileConfig {
             read_ahead,
             behind,
             read_timeout,
+            give_up,
             headers,
             server_pools,
             #[cfg(feature = "cache")]
@@ -655,6 +664,7 @@ impl fmt::Debug for FileConfig {
             .field("read_ahead", read_ahead)
             .field("behind", behind)
             .field("read_timeout", read_timeout)
+            .field("give_up", give_up)
             .field("headers", &HeaderNames(headers))
             .field("server_pools", server_pools);
         #[cfg(feature = "cache")]

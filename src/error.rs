@@ -63,6 +63,7 @@ struct Report {
 /// | `Unsupported` | a segment or an initialization section of HLS; a response to [`open_any`](crate::open_any()) | no | choose another variant, or enable the feature that the message names |
 /// | `Forbidden` | a URI of a playlist, or a redirect from it | no | allow it in the configuration, if you trust the playlist |
 /// | `TimedOut` | a read or a wait | by the caller | read again: the stream stays usable; see [`Error::cause`] |
+/// | `GaveUp` | after retries without a byte for [`give_up`](crate::FileConfig::give_up) | no | open the URL again; see [`Error::cause`] |
 /// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
 /// | `Cancelled` | any time | no | nothing: the program asked for it |
 /// | `TooLarge` | [`Response::bytes`](crate::Response::bytes), `text`; a playlist | no | raise the limit, or read the body in parts |
@@ -143,6 +144,9 @@ pub enum ErrorKind {
     Forbidden,
     /// A read or a wait made no progress within its limit. The stream stays usable.
     TimedOut,
+    /// What a read waits for was retried without receiving a byte for [`give_up`](crate::FileConfig::give_up). The stream has
+    /// ended: only stored bytes can be read. The cause is the error of the last attempt.
+    GaveUp,
     /// Another thread interrupted the wait. The stream stays usable.
     Interrupted,
     /// The work was cancelled, for this reason.
@@ -333,7 +337,11 @@ impl Error {
     pub fn is_timeout(&self) -> bool {
         matches!(
             self.0.kind,
-            ErrorKind::ConnectTimedOut | ErrorKind::Silent | ErrorKind::TimedOut | ErrorKind::Stalled
+            ErrorKind::ConnectTimedOut
+                | ErrorKind::Silent
+                | ErrorKind::TimedOut
+                | ErrorKind::GaveUp
+                | ErrorKind::Stalled
         )
     }
 
@@ -392,9 +400,11 @@ impl From<Error> for io::Error {
             | ErrorKind::OutOfWindow => io::ErrorKind::InvalidInput,
             ErrorKind::HostNotFound | ErrorKind::Status(404 | 410) => io::ErrorKind::NotFound,
             ErrorKind::Status(401 | 403) | ErrorKind::Forbidden => io::ErrorKind::PermissionDenied,
-            ErrorKind::ConnectTimedOut | ErrorKind::Silent | ErrorKind::TimedOut | ErrorKind::Stalled => {
-                io::ErrorKind::TimedOut
-            }
+            ErrorKind::ConnectTimedOut
+            | ErrorKind::Silent
+            | ErrorKind::TimedOut
+            | ErrorKind::GaveUp
+            | ErrorKind::Stalled => io::ErrorKind::TimedOut,
             ErrorKind::Refused => io::ErrorKind::ConnectionRefused,
             ErrorKind::Unreachable => io::ErrorKind::HostUnreachable,
             // Never `UnexpectedEof`: decoders treat it as the end of the file.

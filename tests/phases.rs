@@ -343,3 +343,67 @@ fn a_try_read_that_finds_nothing_is_counted_and_says_why() {
     let last = handle.stats();
     assert_eq!((last.starvations, last.starved), (stats.starvations, stats.starved));
 }
+
+/// Gives a file up at its first failure: any delay before the next attempt is too long.
+fn given_up_at_once(config: &mut FileConfig) {
+    config.give_up = Some(Duration::ZERO);
+}
+
+/// Serves the first piece of a file, and answers 503 to all others.
+fn down_beyond_the_start(asked: &Asked, content: &Content) -> Answer {
+    match asked.range() {
+        Some((0, _)) => Answer::file(asked, content),
+        _ => Answer::status(503),
+    }
+}
+
+#[test]
+fn a_file_that_is_given_up_has_ended_but_for_its_stored_bytes() {
+    let (mut stream, origin) = open(down_beyond_the_start, given_up_at_once);
+    let handle = stream.handle();
+    let events = handle.subscribe();
+    for position in [900_000, 800_000] {
+        stream.seek(SeekFrom::Start(position)).unwrap();
+        let error = Error::from(stream.read(&mut [0; 10]).unwrap_err());
+        assert_eq!((error.kind(), error.status()), (ErrorKind::GaveUp, Some(503)), "{error:?}");
+        assert!(error.is_timeout() && !error.is_retryable());
+        assert_eq!(await_failure(&events).0, position);
+        assert_eq!(handle.phase(), Phase::Failed);
+    }
+    let requests = origin.log().asked.len();
+    assert_eq!(stream.try_read(&mut [0; 10]).unwrap_err().kind(), ErrorKind::GaveUp);
+    handle.wait_range(700_000..700_001, Some(PATIENCE)).unwrap_err();
+    stream.rewind().unwrap();
+    stream.read_exact(&mut [0; 100]).unwrap();
+    drop(stream);
+    assert_eq!(handle.last_error().unwrap().kind(), ErrorKind::GaveUp);
+    assert_eq!(origin.log().asked.len(), requests);
+}
+
+#[test]
+fn a_file_without_ranges_is_given_up_too() {
+    let breaks = |asked: &Asked, content: &Content| match asked.number {
+        0 => Answer::whole(content).close_after(300_000),
+        _ => Answer::status(503),
+    };
+    let (mut stream, _origin) = open(breaks, given_up_at_once);
+    let error = Error::from(std::io::copy(&mut stream, &mut std::io::sink()).unwrap_err());
+    assert_eq!(error.kind(), ErrorKind::GaveUp, "{error:?}");
+    assert_eq!(stream.handle().phase(), Phase::Failed);
+}
+
+#[test]
+fn a_download_without_a_reader_is_given_up_and_published() {
+    let (stream, _origin) = open(down_beyond_the_start, |config| {
+        config.storage = StorageConfig::WholeMemory;
+        config.read_ahead = ReadAhead::Bytes(1);
+        given_up_at_once(config);
+    });
+    let handle = stream.handle();
+    let events = handle.subscribe();
+    handle.set_read_ahead(ReadAhead::Whole).unwrap();
+    let (position, error) = await_failure(&events);
+    assert_eq!((error.kind(), error.status()), (ErrorKind::GaveUp, Some(503)), "{error:?}");
+    assert_eq!(handle.buffered().first().map(|stored| stored.end), Some(position));
+    assert_eq!(handle.phase(), Phase::Failed);
+}

@@ -22,6 +22,7 @@ mod limits;
 mod mode;
 mod network;
 mod one_body;
+mod outage;
 mod overlap;
 mod peer;
 mod piece;

@@ -114,10 +114,6 @@ impl Mode {
         matches!(self, Self::Sequential(_))
     }
 
-    pub(crate) fn is_unusable(&self) -> bool {
-        matches!(self, Self::Unusable(_))
-    }
-
     pub(crate) fn info(&self) -> Option<&Info> {
         match self {
             Self::Opening | Self::TriesWhole(None) => None,

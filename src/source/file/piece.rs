@@ -290,7 +290,7 @@ impl Sink for PieceSink {
         Ok(())
     }
 
-    fn retrying(&mut self, error: &Error, _: Instant) {
+    fn retrying(&mut self, error: &Error, next: Instant) {
         self.opened = None;
         let mut state = self.shared.state.lock();
         state.waits.retry(error.clone());
@@ -303,6 +303,12 @@ impl Sink for PieceSink {
         in_flight.piece.retrying = Some(in_flight.priority);
         let (piece, for_reader, token) = (in_flight.piece, in_flight.for_reader, in_flight.token.clone());
         let in_vain = for_reader && !state.is_urgent(&piece);
+        if !self.is_beside && state.waits_for(&piece) {
+            if let Some(given_up) = state.handle_outage(error, Instant::now(), next) {
+                drop(state);
+                return self.shared.finish_given_up(given_up, piece.next);
+            }
+        }
         let limit = self.shared.config.read_timeout;
         let is_too_long = error.retry_after().is_some_and(|asked| limit.is_some_and(|limit| asked > limit));
         if self.is_beside {
@@ -310,7 +316,10 @@ impl Sink for PieceSink {
         } else if opening && (error.is_unreachable() || is_too_long) {
             // The caller of `open` gets it.
             drop(state.fail(error.clone()));
-        } else if !in_vain {
+        } else if in_vain {
+            // The time until a reader waits again does not count.
+            state.outage.end();
+        } else {
             return;
         }
         drop(state);

@@ -142,12 +142,17 @@ fn pause_after(shared: &Shared, error: &Error) {
     if !error.is_retryable() {
         return;
     }
-    let after = {
+    let (after, given_up) = {
         let mut state = shared.state.lock();
         state.waits.retry(error.clone());
-        state.one_body.handle_failure(error, retry::random())
+        let after = state.one_body.handle_failure(error, retry::random()).unwrap_or_default();
+        let now = Instant::now();
+        (after, state.handle_outage(error, now, now + after))
     };
-    let Some(after) = after else { return };
+    if let Some(given_up) = given_up {
+        let position = shared.state.lock().one_body.best();
+        return shared.finish_given_up(given_up, position);
+    }
     let is_cancelled = || shared.link.get().is_none_or(|link| link.epoch.is_cancelled());
     shared.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
 }
@@ -161,6 +166,8 @@ fn sequential_ended(shared: &Shared, result: Result<(), Error>) {
     state.one_body.end();
     let unreturned = match result {
         Ok(()) => None,
+        // It was returned or published when the file was given up.
+        Err(_) if state.waits.ended().is_some() => None,
         Err(error) if error.is_retryable() => {
             let target = state.target().cloned();
             state.leave_target(target.as_ref());

@@ -9,13 +9,14 @@ use parking_lot::Mutex;
 #[cfg(feature = "cache")]
 use super::backing::Backing;
 use super::network::Network;
+use super::outage::Outage;
 use super::overlap::Overlap;
 use super::plan::{self, Plan};
 use super::pool::ServerPool;
 use super::reader_view::ReaderView;
-use super::state::State;
+use super::state::{GivenUp, State};
 use crate::buffer::Buffer;
-use crate::cancel::CancelReason;
+use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request, ResponseHead};
 use crate::config::{FileConfig, ReadAhead};
 use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Waker};
@@ -86,6 +87,7 @@ impl Shared {
         let mut state = State::new(config.read_ahead, behind);
         state.pool = ServerPool::new(config.server_pools);
         state.priority = config.priority;
+        state.outage = Outage::new(config.give_up);
         let resource = Arc::new(Resource::new(&config.storage)?);
         let woken = Arc::clone(&resource);
         #[cfg(feature = "cache")]
@@ -205,6 +207,15 @@ impl Shared {
         if let Some(link) = self.link.get() {
             link.waker.publish(&Event::StreamFailed { position, error });
         }
+    }
+
+    /// Cancels what is in flight after the file was given up, and publishes the error if no read returns it. Not under the lock.
+    pub(super) fn finish_given_up(&self, given_up: GivenUp, position: u64) {
+        given_up.tokens.iter().for_each(CancelToken::cancel);
+        if let Some(error) = given_up.unreturned {
+            self.report(error, position);
+        }
+        self.resource.notify();
     }
 
     /// Bytes a second that the downloader achieves.

@@ -15,6 +15,7 @@ use super::limits::Limits;
 use super::mode::Mode;
 use super::network::Network;
 use super::one_body::OneBody;
+use super::outage::Outage;
 use super::plan::{self, OPENING, Plan, Snapshot};
 use super::pool::ServerPool;
 use super::reader_view::{self, Piece, ReaderView};
@@ -22,7 +23,7 @@ use super::suffix::Suffix;
 use crate::cancel::CancelToken;
 use crate::config::ReadAhead;
 use crate::downloader::Outcome;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::media::{self, Bisected, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
 use crate::source::StreamStats;
@@ -68,8 +69,11 @@ pub(crate) struct State {
     pub(crate) suffix: Suffix,
     /// The body of a server without ranges, which a thread reads.
     pub(crate) one_body: OneBody,
-    /// Why blocked calls end. It has ended if the file changed and nothing distinguishes its old bytes from its new ones.
+    /// Why blocked calls end. It has ended if the file changed and nothing distinguishes its old bytes from its new ones, or
+    /// if it was given up.
     pub(crate) waits: WaitState,
+    /// For how long what a reader waits for has failed.
+    pub(super) outage: Outage,
     pub(crate) open_call: OpenCall,
     /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
     pub(crate) first: FirstBytes,
@@ -105,6 +109,7 @@ impl State {
             suffix: Suffix::Off,
             one_body: OneBody::default(),
             waits: WaitState::default(),
+            outage: Outage::default(),
             open_call: OpenCall::Blocked,
             first: FirstBytes::default(),
             upcoming: Vec::new(),
@@ -207,6 +212,9 @@ impl State {
 
     /// What to fetch next.
     pub(crate) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
+        if self.waits.ended().is_some() {
+            return Plan::Idle;
+        }
         match &self.mode {
             Mode::Unusable(_) => Plan::Idle,
             mode @ Mode::TriesWhole(_) => self.plan_sequential(available, mode.len()),
@@ -385,6 +393,11 @@ impl State {
         self.readers.iter().any(|(_, reader)| needs(reader))
     }
 
+    /// True if a reader is blocked on a byte of this piece, or if all bytes are wanted.
+    pub(crate) fn waits_for(&self, piece: &Piece) -> bool {
+        self.is_urgent(piece) || self.limits.configured() == ReadAhead::Whole
+    }
+
     /// True if a reader is blocked on a byte of the piece. If not, it is a prefetch from now on.
     pub(crate) fn is_demanded(&mut self, key: usize) -> bool {
         let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
@@ -424,7 +437,7 @@ impl State {
         let facts = Facts {
             is_cancelled,
             is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
-            has_failed: self.waits.halted().is_some() || self.mode.is_unusable(),
+            has_failed: self.waits.halted().is_some() || self.waits.ended().is_some(),
             is_known: !self.mode.is_opening(),
             is_retrying: self.is_retrying(available),
             is_urgent: self.readers.iter().any(|(_, reader)| waits(reader)),
@@ -444,6 +457,9 @@ impl State {
     /// Records that nothing is fetched any more until a reader waits. Returns the error if no read returns it.
     pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
         let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
+        if !is_returned {
+            self.outage.end();
+        }
         self.waits.halt(error.clone());
         (!is_returned).then_some(error)
     }
@@ -458,6 +474,19 @@ impl State {
         }
         self.waits.fail(error);
         unreturned
+    }
+
+    /// Records that an attempt to fetch what is waited for failed at `now` with `error`, and that the next one starts at `next`.
+    /// If that is too late, the file ends.
+    pub(crate) fn handle_outage(&mut self, error: &Error, now: Instant, next: Instant) -> Option<GivenUp> {
+        let limit = self.outage.handle_failure(now, next)?;
+        let why = format!("gave up: no data for {limit:?}, with retries");
+        let error = Error::new(ErrorKind::GaveUp, why).with_cause(error.clone());
+        self.waits.recover();
+        self.waits.end(error.clone());
+        let suffix = self.suffix.give_up();
+        let tokens = self.pieces.iter().map(|(_, in_flight)| in_flight.token.clone()).chain(suffix).collect();
+        Some(GivenUp { tokens, unreturned: self.fail(error) })
     }
 
     /// How far the reader of a sequential body may go: `None` while it should wait.
@@ -515,6 +544,9 @@ impl State {
             self.waits.progress(now);
         }
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
+        if is_progress {
+            self.outage.end();
+        }
         if is_progress && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
             self.waits.recover();
         }
@@ -525,6 +557,15 @@ impl State {
         }
         is_wanted
     }
+}
+
+/// What is to be done after a file was given up.
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    /// Of what is in flight.
+    pub(crate) tokens: Vec<CancelToken>,
+    /// The error if no read returns it.
+    pub(crate) unreturned: Option<Error>,
 }
 
 /// What the reader of a sequential body does next.
