@@ -228,7 +228,6 @@ const KNOWN_CIRCLES: &[&str] = &[
     "downloader::response",
     "downloader::runtime",
     "downloader::sink",
-    "downloader::schedule::properties",
     "source::hls",
 ];
 

@@ -6,10 +6,13 @@ use proptest::prelude::*;
 
 use super::super::pull::State;
 use super::super::{Counts, Limits, Origin, PROTECTED, WorkerId};
-use super::model::{Event, Item, SimFetch, SimPeer, Wait, Work};
+use super::model::{Checked, Event, Item, SimFetch, SimPeer, Wait, Work, fail};
 use super::sim::Sim;
-use super::{AT_ONCE, Checked, fail};
 use crate::types::Priority;
+
+/// Within this long urgent work begins if a worker can make room: the schedule's limit for a preemption, and what an answer of
+/// a peer and the closing of a connection take here.
+pub(super) const AT_ONCE: Duration = Duration::from_millis(10);
 
 /// For what the simulator rounds.
 const MILLI: Duration = Duration::from_millis(1);

@@ -24,113 +24,21 @@
 //!   more than a few pass in a row without effect.
 //! - *No worker is idle beside admissible work*, and all limits hold.
 
-use std::time::Duration;
-
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
+#[cfg(doc)]
+use self::checks::AT_ONCE;
+use self::scenario::scenarios;
 use self::sim::Sim;
-use super::*;
+#[cfg(doc)]
+use super::PROTECTED;
 
 mod checks;
 mod model;
+mod scenario;
 mod sim;
 mod turns;
-
-/// Within this long urgent work begins if a worker can make room: the schedule's limit for a preemption, and what an answer of
-/// a peer and the closing of a connection take here.
-const AT_ONCE: Duration = Duration::from_millis(10);
-
-type Checked = Result<(), TestCaseError>;
-
-fn fail(why: &'static str) -> Checked {
-    Err(TestCaseError::fail(why))
-}
-
-/// What happens in a run, and how often.
-#[derive(Clone, Debug)]
-struct Scenario {
-    limits: Limits,
-    seed: u64,
-    /// How long new work comes. After that, what is left runs to its end.
-    length: Duration,
-    /// Prefetches that are there from the beginning.
-    backlog: u64,
-    /// Mean time between urgent fetches, in milliseconds.
-    urgent_every: u64,
-    /// The longest urgent fetch, in milliseconds.
-    longest_urgent: u64,
-    /// Mean time between readers that lend their thread, in milliseconds. 0 for never.
-    lend_every: u64,
-    /// Mean time between new prefetches, in milliseconds.
-    prefetch_every: u64,
-    /// Chunks of the longest prefetch.
-    chunks: u64,
-    /// The longest time between two chunks, in milliseconds.
-    longest_gap: u64,
-    /// Percentage of chunks that come after a long silence.
-    silent: u64,
-    /// Percentage of aborts that take effect late, because the sink of the fetch blocks.
-    stuck: u64,
-    /// Mean time between cancels, changes of priority, and arrivals and departures of peers, in milliseconds. 0 for never.
-    churn_every: u64,
-    /// Percentage of answers of peers that are fetches that have ended already.
-    dead: u64,
-    /// Origins that serve one connection at a time.
-    single_connections: u64,
-}
-
-fn limits() -> impl Strategy<Value = Limits> {
-    let prefetch_delay = prop_oneof![4 => Just(0_u64), 1 => Just(50)];
-    (1..7_usize, 0..2_usize, 1..5_usize, prefetch_delay, 0..3_u64).prop_flat_map(
-        |(workers, reserved, max_per_origin, prefetch_delay, aging_threshold)| {
-            (0..2 * workers).prop_map(move |max_preempted| Limits {
-                workers,
-                reserved: reserved.min(workers - 1),
-                max_per_origin,
-                prefetch_delay: Duration::from_millis(prefetch_delay),
-                aging_threshold: Duration::from_millis(500 * aging_threshold),
-                max_preempted,
-            })
-        },
-    )
-}
-
-fn scenarios() -> impl Strategy<Value = Scenario> {
-    let lend_every = prop_oneof![Just(0_u64), 5..200_u64];
-    let urgent = (prop_oneof![5..40_u64, 40..1000_u64], prop_oneof![1..50_u64, 50..400_u64], lend_every);
-    let prefetch = (0..40_u64, 50..1000_u64, 1..400_u64, prop_oneof![1..10_u64, 10..100_u64]);
-    let stuck = prop_oneof![3 => Just(0_u64), 1 => 1..100_u64];
-    let dead = prop_oneof![3 => Just(10_u64), 1 => Just(100)];
-    let silent = prop_oneof![Just(0_u64), 1..20_u64];
-    let churn_every = prop_oneof![Just(0_u64), 10..500_u64];
-    let single_connections = prop_oneof![2 => Just(0_u64), 1 => 1..4_u64];
-    let trouble = (silent, stuck, churn_every, dead, single_connections);
-    (limits(), any::<u64>(), urgent, prefetch, trouble).prop_map(
-        |(limits, seed, urgent, prefetch, trouble)| {
-            let (silent, stuck, churn_every, dead, single_connections) = trouble;
-            let (urgent_every, longest_urgent, lend_every) = urgent;
-            let (backlog, prefetch_every, chunks, longest_gap) = prefetch;
-            Scenario {
-                limits,
-                seed,
-                length: Duration::from_secs(6),
-                backlog,
-                urgent_every,
-                longest_urgent,
-                lend_every,
-                prefetch_every,
-                chunks,
-                longest_gap,
-                silent,
-                stuck,
-                churn_every,
-                dead,
-                single_connections,
-            }
-        },
-    )
-}
 
 /// A number from the environment. The runs are the same each time, so that a failure shows a change and not bad luck;
 /// `WINDWAY_SEED` tries others and `WINDWAY_CASES` more.

@@ -2,8 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+use proptest::test_runner::TestCaseError;
+
 use super::super::{Origin, PROTECTED, PeerKey, WorkerId};
 use crate::types::{Priority, RequestId};
+
+/// What a step of a run returns: an error names the rule that does not hold.
+pub(super) type Checked = Result<(), TestCaseError>;
+
+pub(super) fn fail(why: &'static str) -> Checked {
+    Err(TestCaseError::fail(why))
+}
 
 pub(super) const MICRO: Duration = Duration::from_micros(1);
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::super::{FetchInfo, Origin, PeerKey, Schedule, WorkerId};
-use super::model::{Event, Item, MICRO, Random, SimFetch, SimPeer, Wait, Work};
-use super::{Checked, Scenario, fail};
+use super::model::{Checked, Event, Item, MICRO, Random, SimFetch, SimPeer, Wait, Work, fail};
+use super::scenario::Scenario;
 use crate::types::{Priority, RequestId};
 
 pub(super) struct Sim {

@@ -5,9 +5,8 @@ use proptest::prelude::*;
 use super::super::preemption::PREEMPTION_LIMIT;
 use super::super::pull::{Pull, State};
 use super::super::{Admission, Answer, Assignment, Fruitless, PROTECTED, Preemption, Requeued, WorkerId};
-use super::model::{CHUNK, Event, Item, MICRO, SHARE, Work};
+use super::model::{CHUNK, Checked, Event, Item, MICRO, SHARE, Work, fail};
 use super::sim::Sim;
-use super::{Checked, fail};
 use crate::types::{Priority, RequestId};
 
 impl Sim {
