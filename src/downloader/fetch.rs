@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::epoch::Epoch;
+use super::rules::{Measured, OtherTags, Rules};
 use crate::cancel::CancelToken;
 use crate::client::{Request, ResponseHead, Urgency, Validator};
 use crate::downloader::runtime::handoff::Handoff;
@@ -30,45 +31,11 @@ pub struct Fetch {
     pub(super) request: Request,
     pub(super) priority: Priority,
     pub(super) epoch: Option<Epoch>,
-    pub(super) max_retries: Option<u32>,
-    pub(super) validate: Option<Validate>,
+    pub(super) rules: Rules,
     pub(super) handoff: Option<Arc<Handoff>>,
     /// See [`demanded_while`](Self::demanded_while).
     pub(super) is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
-    pub(super) measured: Measured,
-    /// Asks whether a live stream is about to run out of bytes: see [`redial`](Self::redial).
-    pub(super) redial: Option<Arc<dyn Urgency>>,
-    pub(super) other_tags: OtherTags,
-    /// See [`fail_fast`](Self::fail_fast).
-    pub(super) patience: Option<Duration>,
 }
-
-/// What to do if the rest of a broken body has another entity tag, but the same length and date.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum OtherTags {
-    /// The fetch fails with [`ErrorKind::Changed`].
-    #[default]
-    Change,
-    /// The sink's `head` decides. Without `If-Range` the server sends the rest whatever its tag.
-    AskSink { has_if_range: bool },
-}
-
-/// What the time that a fetch waits for its server says about the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Measured {
-    /// Its rate and its TTFB count for the peer and for the downloader.
-    #[default]
-    Fully,
-    /// Its rate counts for the peer only: see [`Fetch::live`].
-    ForPeer,
-    /// Nothing: see [`Fetch::held`].
-    Not,
-}
-
-/// Refuses a response before a byte of its body is read. Shared by the clones of a fetch.
-pub(super) type Validate = Arc<Foreign<Box<CheckHead>>>;
-
-type CheckHead = dyn Fn(&ResponseHead) -> Result<(), Error> + Send + Sync;
 
 impl Fetch {
     /// A fetch of the whole of `url`.
@@ -85,14 +52,9 @@ impl Fetch {
             request,
             priority: Priority::Low,
             epoch: None,
-            max_retries: None,
-            validate: None,
+            rules: Rules::default(),
             handoff: None,
             is_demanded: None,
-            measured: Measured::Fully,
-            redial: None,
-            other_tags: OtherTags::Change,
-            patience: None,
         }
     }
 
@@ -133,7 +95,7 @@ impl Fetch {
     #[must_use]
     pub fn held(mut self, limit: Duration) -> Self {
         self.request.hold(limit);
-        self.measured = Measured::Not;
+        self.rules.measured = Measured::Not;
         self
     }
 
@@ -180,7 +142,7 @@ impl Fetch {
     /// For a live stream that is read by [`Response::read_live`](super::Response::read_live): while it sends nothing and `urgency` is true, the same
     /// request is sent over another connection too.
     pub(crate) fn redial(mut self, urgency: Arc<dyn Urgency>) -> Self {
-        self.redial = Some(urgency);
+        self.rules.redial = Some(urgency);
         self
     }
 
@@ -213,7 +175,7 @@ impl Fetch {
     /// second. `u32::MAX` retries forever. Default: [`DownloaderConfig::max_retries`](crate::DownloaderConfig::max_retries).
     #[must_use]
     pub fn max_retries(mut self, retries: u32) -> Self {
-        self.max_retries = Some(retries);
+        self.rules.max_retries = Some(retries);
         self
     }
 
@@ -224,20 +186,20 @@ impl Fetch {
         mut self,
         validate: impl Fn(&ResponseHead) -> Result<(), Error> + Send + Sync + 'static,
     ) -> Self {
-        self.validate = Some(Arc::new(Foreign::new(Box::new(validate))));
+        self.rules.validate = Some(Arc::new(Foreign::new(Box::new(validate))));
         self
     }
 
     /// Does not retry while there is no response: if the host can't be reached, or if it asks to wait for longer than
     /// `patience`. For a caller that a user waits for. `None` is any time.
     pub(crate) fn fail_fast(mut self, patience: Option<Duration>) -> Self {
-        self.patience = Some(patience.unwrap_or(Duration::MAX));
+        self.rules.patience = Some(patience.unwrap_or(Duration::MAX));
         self
     }
 
     /// What to do if the rest of a broken body has another entity tag.
     pub(crate) fn other_tags(mut self, other_tags: OtherTags) -> Self {
-        self.other_tags = other_tags;
+        self.rules.other_tags = other_tags;
         self
     }
 
@@ -258,7 +220,7 @@ impl Fetch {
     /// The server sends at the rate of a live source, such as a station. So its rate says nothing about the network, and
     /// counts for the peer only.
     pub(crate) fn live(mut self) -> Self {
-        self.measured = Measured::ForPeer;
+        self.rules.measured = Measured::ForPeer;
         self
     }
 }

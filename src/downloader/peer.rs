@@ -209,18 +209,17 @@ impl PeerHandle {
         let core = self.core();
         let token = fetch.epoch.as_ref().map_or(&self.0.token, Epoch::token).child(CancelReason::Fetch);
         let all_stats = [Arc::clone(&self.0.stats), Arc::clone(&core.stats)];
-        let fetch = fetch.priority(Priority::High);
         let now = Instant::now();
-        let control = Arc::new(Control::new(core.next_request(), &fetch, all_stats, now));
+        let (request, measured) = (core.next_request(), fetch.rules.measured);
+        let control = Arc::new(Control::new(request, Priority::High, measured, all_stats, now));
         let mut record = Record::new(Arc::clone(&control), now);
         record.publish(Event::Enqueued { request: record.id });
-        let mut retry_state = RetryState::new(fetch, core.config.max_retries);
+        let (client, max_retries) = (core.client.clone(), core.config.max_retries);
+        let mut retry_state = RetryState::new(client, fetch.request, fetch.rules, max_retries);
         record.start();
-        let opened = open_body(core, &mut record, &mut retry_state, &token);
+        let opened = open_body(&mut record, &mut retry_state, &token);
         match opened.and_then(|body| Ok((body, self.bodies().open()?))) {
-            Ok((body, open)) => {
-                Ok(Response::new(Arc::clone(core), body, open, record, retry_state, token).keep(self.clone()))
-            }
+            Ok((body, open)) => Ok(Response::new(body, open, record, retry_state, token).keep(self.clone())),
             Err(error) => {
                 record.end(&Err(error.clone()));
                 Err(error)

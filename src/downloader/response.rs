@@ -11,7 +11,6 @@ use super::peer::{Credit, PeerHandle};
 use super::sink::abandoned;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, ResponseHead, Urgency};
-use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::one_shot::OneShot;
 use crate::downloader::runtime::record::{BodyMeter, Record};
 use crate::downloader::runtime::retry_state::{RetryState, pause};
@@ -40,7 +39,6 @@ const FIRST_CAPACITY: u64 = 1024 * 1024;
 pub struct Response {
     body: Box<client::Response>,
     record: Record,
-    core: Arc<Core>,
     retry_state: RetryState,
     /// Of the fetch.
     token: CancelToken,
@@ -60,7 +58,6 @@ pub struct Response {
 
 impl Response {
     pub(super) fn new(
-        core: Arc<Core>,
         body: Box<client::Response>,
         open: OpenBody,
         record: Record,
@@ -68,13 +65,12 @@ impl Response {
         token: CancelToken,
     ) -> Self {
         let mut body = body;
-        retry_state.hedge(&core, &mut body, &record.control);
+        retry_state.hedge(&mut body, &record.control);
         let meter = Some(BodyMeter::new(&record.control));
         let open = Some(open);
         Self {
             body,
             record,
-            core,
             retry_state,
             token,
             first: None,
@@ -115,7 +111,7 @@ impl Response {
         if let Some(meter) = &mut self.meter {
             meter.make_live();
         }
-        self.retry_state.hedge(&self.core, &mut self.body, &self.record.control);
+        self.retry_state.hedge(&mut self.body, &self.record.control);
     }
 
     fn take_unread(&mut self, buf: &mut [u8]) -> usize {
@@ -255,7 +251,7 @@ impl Response {
                     self.end(Err(error.clone()));
                     return Err(error);
                 };
-                self.retry_state.go_live(&self.core, &mut body, &self.record.control);
+                self.retry_state.go_live(&mut body, &self.record.control);
                 (self.body, self.first) = (body, None);
                 return Ok(None);
             }
@@ -307,7 +303,7 @@ impl Response {
 
     /// Continues with the body that was requested over another connection while this one was silent.
     fn go_on(&mut self, mut body: Box<client::Response>) -> Result<(), Error> {
-        self.retry_state.go_on(&self.core, &mut body, &self.record.control)?;
+        self.retry_state.go_on(&mut body, &self.record.control)?;
         let silent = std::mem::replace(&mut self.body, body);
         self.first.get_or_insert_with(|| silent.head().clone());
         Ok(())
@@ -316,8 +312,8 @@ impl Response {
     /// Requests the rest of a broken body. Blocks until its response head arrives, or all retries have failed.
     fn open_again(&mut self, error: Error) -> Result<(), Error> {
         await_retry(&mut self.record, &mut self.retry_state, &self.token, error)?;
-        let mut body = open_body(&self.core, &mut self.record, &mut self.retry_state, &self.token)?;
-        self.retry_state.hedge(&self.core, &mut body, &self.record.control);
+        let mut body = open_body(&mut self.record, &mut self.retry_state, &self.token)?;
+        self.retry_state.hedge(&mut body, &self.record.control);
         let broken = std::mem::replace(&mut self.body, body);
         self.first.get_or_insert_with(|| broken.head().clone());
         Ok(())
@@ -336,7 +332,6 @@ impl Response {
 
 /// Requests on this thread what a fetch has not received. Blocks until a body continues it, or its retries are used up.
 pub(super) fn open_body(
-    core: &Core,
     record: &mut Record,
     retry_state: &mut RetryState,
     token: &CancelToken,
@@ -344,7 +339,7 @@ pub(super) fn open_body(
     loop {
         let attempt = token.child(CancelReason::Fetch);
         let sent = Instant::now();
-        match retry_state.open(core, &attempt, &record.control) {
+        match retry_state.open(&attempt, &record.control) {
             Ok(mut body) => {
                 record.record_head(sent.elapsed(), &body);
                 body.keep(attempt);

@@ -54,12 +54,12 @@ pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chu
     match accepted {
         Ok(Some(open)) => {
             body.keep(token);
-            hand_over(core, job, body, open);
+            hand_over(job, body, open);
             Attempt::HandedOver
         }
         Ok(None) => {
             body.keep(token);
-            job.retry_state.hedge(core, &mut body, &job.control);
+            job.retry_state.hedge(&mut body, &job.control);
             stream(core, worker, job, body, chunk)
         }
         Err(error) => {
@@ -77,7 +77,7 @@ fn send(core: &Arc<Core>, job: &mut Job, token: &CancelToken) -> Result<Box<clie
         core.post(Message::SingleConnection(job.origin()));
     }
     let sent = Instant::now();
-    let body = job.retry_state.open(core, token, &job.control)?;
+    let body = job.retry_state.open(token, &job.control)?;
     let came = Instant::now();
     job.control.advance_by(1, came);
     job.record.record_head(came - sent, &body);
@@ -99,17 +99,17 @@ fn accept_head(core: &Core, job: &mut Job, body: &client::Response) -> Result<Op
 }
 
 /// Gives the open body to the target. From here on it holds no worker.
-fn hand_over(core: &Arc<Core>, job: Box<Job>, body: Box<client::Response>, open: OpenBody) {
+fn hand_over(job: Box<Job>, body: Box<client::Response>, open: OpenBody) {
     // An abort would free no worker.
     job.control.disarm();
     let Job { target, record, retry_state, token, .. } = *job;
     match target {
         Target::Caller(reply) => {
-            reply.put(Ok(Response::new(Arc::clone(core), body, open, record, retry_state, token)));
+            reply.put(Ok(Response::new(body, open, record, retry_state, token)));
         }
         Target::Sink(sink) => {
             let retry_state = retry_state.without_retries();
-            sink.detached(Response::new(Arc::clone(core), body, open, record, retry_state, token));
+            sink.detached(Response::new(body, open, record, retry_state, token));
         }
     }
 }

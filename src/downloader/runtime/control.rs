@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use super::preemption::Turn;
 use crate::cancel::CancelToken;
 use crate::client::Urgency;
-use crate::downloader::fetch::{Fetch, Measured};
+use crate::downloader::rules::Measured;
 use crate::downloader::stats::PeerStats;
 use crate::event::Event;
 use crate::types::{Priority, RequestId};
@@ -46,12 +46,13 @@ impl Control {
     /// Of a fetch that is accepted at `now`.
     pub(crate) fn new(
         request: RequestId,
-        fetch: &Fetch,
+        priority: Priority,
+        measured: Measured,
         all_stats: [Arc<PeerStats>; 2],
         now: Instant,
     ) -> Self {
         let state = ControlState {
-            turn: Turn::new(fetch.priority),
+            turn: Turn::new(priority),
             attempt: None,
             aborted: false,
             stalled: false,
@@ -59,8 +60,7 @@ impl Control {
             started: false,
             ended: false,
         };
-        let (measured, state) = (fetch.measured, Mutex::new(state));
-        Self { request, all_stats, measured, state, progress: AtomicU64::new(0) }
+        Self { request, all_stats, measured, state: Mutex::new(state), progress: AtomicU64::new(0) }
     }
 
     /// A turn on a worker begins.

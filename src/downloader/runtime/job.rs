@@ -83,13 +83,18 @@ impl Job {
             }
         });
         let (now, all_stats) = (Instant::now(), [Arc::clone(stats), Arc::clone(&core.stats)]);
-        let control = Arc::new(Control::new(id, &fetch, all_stats, now));
+        let control = Arc::new(Control::new(id, fetch.priority, fetch.rules.measured, all_stats, now));
         let record = Record::new(Arc::clone(&control), now);
         record.publish(Event::Enqueued { request: id });
         Self {
             handoff: fetch.handoff.clone(),
             is_demanded: fetch.is_demanded.clone(),
-            retry_state: RetryState::new(fetch, core.config.max_retries),
+            retry_state: RetryState::new(
+                core.client.clone(),
+                fetch.request,
+                fetch.rules,
+                core.config.max_retries,
+            ),
             token,
             record,
             control,

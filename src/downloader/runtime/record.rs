@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use crate::client;
-use crate::downloader::fetch::Measured;
+use crate::downloader::rules::Measured;
 use crate::downloader::sink::abandoned;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;

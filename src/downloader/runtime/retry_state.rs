@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
-use super::core::Core;
 use super::one_shot::OneShot;
 use crate::cancel::CancelToken;
 use crate::client::retry::{self, Backoff};
-use crate::client::{self, Continuation, Hedging, Request, ResponseHead, Rest, Urgency};
-use crate::downloader::fetch::{Fetch, OtherTags, Validate};
+use crate::client::{self, Continuation, Hedging, HttpClient, Request, ResponseHead, Rest, Urgency};
+use crate::downloader::rules::{OtherTags, Rules, Validate};
 use crate::error::{Error, ErrorKind};
 
 /// A body that has delivered this many bytes was not silent all the time.
@@ -18,8 +17,10 @@ const FLOWED: u64 = 64 * 1024;
 /// See [`hedge_delay`].
 const SHORTEST_HEDGE_DELAY: Duration = Duration::from_secs(1);
 
-/// What a fetch asks for, over all its attempts.
+/// What a fetch requests, over all its attempts, and the client that sends it. Needs nothing else of the downloader: so an open
+/// body goes on by itself wherever it is read.
 pub(crate) struct RetryState {
+    client: HttpClient,
     request: Request,
     validate: Option<Validate>,
     max_retries: u32,
@@ -37,18 +38,20 @@ pub(crate) struct RetryState {
     silent: (u32, u64),
     /// Of a live stream: whether its reader runs out of it.
     redial: Option<Arc<dyn Urgency>>,
-    /// See [`Fetch::fail_fast`].
+    /// See [`Fetch::fail_fast`](crate::Fetch::fail_fast).
     patience: Option<Duration>,
 }
 
 impl RetryState {
-    pub(crate) fn new(fetch: Fetch, max_retries: u32) -> Self {
-        let Fetch { request, validate, max_retries: own, other_tags, redial, patience, .. } = fetch;
+    /// `max_retries` counts unless the rules have their own number.
+    pub(crate) fn new(client: HttpClient, request: Request, rules: Rules, max_retries: u32) -> Self {
+        let Rules { validate, max_retries: own, other_tags, redial, patience, measured: _ } = rules;
         let mut continuation = Continuation::new(request.byte_range());
         if other_tags != OtherTags::Change {
             continuation.tolerate_other_tags();
         }
         Self {
+            client,
             asks_for_whole: request.byte_range().is_none(),
             continuation,
             has_if_range: other_tags != OtherTags::AskSink { has_if_range: false },
@@ -79,9 +82,8 @@ impl RetryState {
     /// Asks for what has not come yet. Blocks until a head is there that goes on with what came.
     pub(crate) fn open(
         &mut self,
-        core: &Core,
         token: &CancelToken,
-        urgency: &Arc<Control>,
+        control: &Arc<Control>,
     ) -> Result<Box<client::Response>, Error> {
         self.flowed = false;
         if let Some(range) = self.continuation.range() {
@@ -90,14 +92,14 @@ impl RetryState {
                 self.request.set_if_range(validator.clone());
             }
         }
-        let hedging = Hedging { delay: hedge_delay(core), urgency: Arc::clone(urgency) as _ };
+        let hedging = Hedging { delay: hedge_delay(control), urgency: Arc::clone(control) as _ };
         // The server of a long poll is silent on purpose.
         let hedging = Some(&hedging).filter(|_| !self.is_held());
-        let opened = core.client.open(&self.request, token, hedging);
+        let opened = self.client.open(&self.request, token, hedging);
         let body = match opened {
             Err(error) if self.is_refused_rest(&error) => {
                 self.request.set_whole();
-                core.client.open(&self.request, token, hedging)?
+                self.client.open(&self.request, token, hedging)?
             }
             opened => opened?,
         };
@@ -106,48 +108,43 @@ impl RetryState {
     }
 
     /// Requests the rest of `body` beside it when it falls silent while a reader waits.
-    pub(crate) fn hedge(&self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
+    pub(crate) fn hedge(&self, body: &mut client::Response, control: &Arc<Control>) {
         if self.is_held() || (self.redial.is_none() && !body.is_long()) {
             return;
         }
-        let delay = hedge_delay(core) * 2_u32.pow(self.silent.0.min(5));
+        let delay = hedge_delay(control) * 2_u32.pow(self.silent.0.min(5));
         let (urgency, rest) = match &self.redial {
             Some(urgency) => (Arc::clone(urgency), Rest::Live(body.head().content_type().map(str::to_owned))),
             None => {
                 let mut continuation = self.continuation.clone();
                 // Where the tags of a pool's members are judged, the silent body is not given up for such a one.
                 continuation.refuse_other_tags();
-                (Arc::clone(urgency) as _, Rest::Continuation(continuation))
+                (Arc::clone(control) as _, Rest::Continuation(continuation))
             }
         };
-        core.client.hedge_body(body, &Hedging { delay, urgency }, &self.request, rest);
+        self.client.hedge_body(body, &Hedging { delay, urgency }, &self.request, rest);
     }
 
     /// Goes on with the body that was faster than the silent one before it.
-    pub(crate) fn go_on(
-        &mut self,
-        core: &Core,
-        body: &mut client::Response,
-        urgency: &Arc<Control>,
-    ) -> Result<(), Error> {
+    pub(crate) fn go_on(&mut self, body: &mut client::Response, control: &Arc<Control>) -> Result<(), Error> {
         self.accept(body.head())?;
         let offset = self.continuation.offset().unwrap_or_default();
         let (count, last) = self.silent;
         let has_flowed = offset.saturating_sub(last) >= FLOWED;
         self.silent = (if has_flowed { 1 } else { count + 1 }, offset);
         self.continuation.begin(body.head());
-        self.hedge(core, body, urgency);
+        self.hedge(body, control);
         Ok(())
     }
 
     /// Goes on with another connection of a live stream, which does not join.
-    pub(crate) fn go_live(&mut self, core: &Core, body: &mut client::Response, urgency: &Arc<Control>) {
+    pub(crate) fn go_live(&mut self, body: &mut client::Response, control: &Arc<Control>) {
         let come = self.continuation.offset().unwrap_or_default();
         let count = self.silent.0;
         self.silent = (if come >= FLOWED { 1 } else { count + 1 }, 0);
         self.continuation = Continuation::new(None);
         self.continuation.begin(body.head());
-        self.hedge(core, body, urgency);
+        self.hedge(body, control);
     }
 
     /// True if the server refuses the rest of a body that broke: some refuse every range, and serve those that ask for none.
@@ -234,7 +231,7 @@ impl RetryState {
         error.is_unreachable() || error.retry_after().is_some_and(|asked| asked > patience)
     }
 
-    /// Its body is a live stream, which can't be continued: see [`Fetch::redial`].
+    /// Its body is a live stream, which can't be continued: see [`Fetch::redial`](crate::Fetch::redial).
     pub(crate) fn make_live(&mut self, urgency: Arc<dyn Urgency>) {
         self.max_retries = 0;
         self.redial = Some(urgency);
@@ -250,8 +247,9 @@ impl RetryState {
 
 /// How long a request waits for its head before it is hedged. Four times the usual: of the requests that would have been
 /// answered, few are sent twice.
-fn hedge_delay(core: &Core) -> Duration {
-    let ttfb = core.stats.ttfb().unwrap_or_default();
+fn hedge_delay(control: &Control) -> Duration {
+    let [_, all] = &control.all_stats;
+    let ttfb = all.ttfb().unwrap_or_default();
     SHORTEST_HEDGE_DELAY.max(4 * ttfb)
 }
 

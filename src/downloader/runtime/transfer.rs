@@ -101,7 +101,7 @@ impl Transfer {
             // As after a break. It has the bytes before these, and can't ask for the body now.
             sink.head(body.head())?;
         }
-        retry_state.go_on(&self.core, &mut body, control)?;
+        retry_state.go_on(&mut body, control)?;
         control.advance_by(1, Instant::now());
         self.body = body;
         Ok(Step::Moved)

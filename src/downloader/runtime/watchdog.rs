@@ -64,10 +64,11 @@ mod tests {
 
     use super::*;
     use crate::config::DownloaderConfig;
+    use crate::downloader::Downloader;
+    use crate::downloader::rules::Measured;
     use crate::downloader::runtime::control::Control;
     use crate::downloader::runtime::record::Record;
-    use crate::downloader::{Downloader, Fetch};
-    use crate::types::RequestId;
+    use crate::types::{Priority, RequestId};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -78,8 +79,8 @@ mod tests {
         let core = &downloader.0.core;
         let events = downloader.subscribe();
         let all_stats = [Arc::clone(&core.stats), Arc::clone(&core.stats)];
-        let fetch = Fetch::get("http://host/a").unwrap();
-        let control = Arc::new(Control::new(RequestId::new(1).unwrap(), &fetch, all_stats, Instant::now()));
+        let (request, now) = (RequestId::new(1).unwrap(), Instant::now());
+        let control = Arc::new(Control::new(request, Priority::High, Measured::Fully, all_stats, now));
         let now = control.moved() + LONG;
         happen(&control);
         report(core, Stall::Worker(0, LONG), &[Some(Assigned::Fetch(Arc::clone(&control)))], now);
