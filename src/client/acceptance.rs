@@ -76,7 +76,7 @@ impl Accepted {
             body_len: self.part.map_or(self.len.or(self.total), |part| Some(part.len())),
             total: self.total,
             is_partial: self.part.is_some(),
-            asked: request.range,
+            requested: request.range,
         })
     }
 }
@@ -146,12 +146,12 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
             Ok((range, Some(total))) if range.end == total => (None, Some(total)),
             _ => return Err(wrong("the response is partial, but the whole resource was requested".into())),
         },
-        (206, Some(asked)) => {
-            let (range, total) = check_partial(asked, body.content_range, body.len).map_err(wrong)?;
+        (206, Some(requested)) => {
+            let (range, total) = check_partial(requested, body.content_range, body.len).map_err(wrong)?;
             (Some(range), request.believe(total))
         }
         // RFC 9110, section 14.2: a server may ignore `Range` and send the whole resource.
-        (_, Some(asked)) => match read_200(asked, body.content_range, body.len) {
+        (_, Some(requested)) => match read_200(requested, body.content_range, body.len) {
             Meaning::Whole => (None, body.len),
             Meaning::Part { range, total } => (Some(range), request.believe(total)),
             Meaning::Unclear => return Ok(None),
@@ -162,15 +162,15 @@ fn extent(request: &Request, status: u16, body: &Body<'_>) -> Result<Option<Exte
 }
 
 /// The error for a 416 whose length (RFC 9110, section 15.5.17) contradicts it: the requested range begins before that length.
-fn contradiction(asked: Option<ByteRange>, content_range: Option<&str>) -> Option<Error> {
+fn contradiction(requested: Option<ByteRange>, content_range: Option<&str>) -> Option<Error> {
     let Some(ContentRange::Unsatisfied { total }) = content_range.and_then(ContentRange::parse) else {
         return None;
     };
     if total == 0 {
         return Some(Error::new(ErrorKind::Empty, "the resource has no bytes"));
     }
-    let asked = asked.filter(|asked| asked.start < total)?;
-    let why = format!("the server refused the range {asked}, although it announced {total} bytes");
+    let requested = requested.filter(|requested| requested.start < total)?;
+    let why = format!("the server refused the range {requested}, although it announced {total} bytes");
     Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
 }
 

@@ -28,7 +28,7 @@ const OVERLAP: usize = 64;
 #[derive(Clone, Debug)]
 pub(crate) struct Continuation {
     /// The requested range. `None` for the whole resource.
-    asked: Option<ByteRange>,
+    requested: Option<ByteRange>,
     /// `None` until a response is accepted.
     begun: Option<Begun>,
     /// Accepts another entity tag with the same length and date. The caller checks each head itself.
@@ -51,8 +51,8 @@ struct Begun {
 }
 
 impl Continuation {
-    pub(crate) fn new(asked: Option<ByteRange>) -> Self {
-        Self { asked, begun: None, tolerates_other_tags: false }
+    pub(crate) fn new(requested: Option<ByteRange>) -> Self {
+        Self { requested, begun: None, tolerates_other_tags: false }
     }
 
     /// Accepts responses with another entity tag but the same length and date. The caller has to check each head.
@@ -203,7 +203,7 @@ impl Continuation {
             let why = format!("a part ended at {offset}, but no response said that the resource ends there");
             return Err(Error::new(ErrorKind::Truncated, why));
         }
-        if self.is_doubtful_end() && self.asked.is_some_and(|asked| asked.start > 0) {
+        if self.is_doubtful_end() && self.requested.is_some_and(|requested| requested.start > 0) {
             let why = "the response is as long as the requested range, but its status says that it is the whole resource";
             return Err(Error::new(ErrorKind::WrongRange, why));
         }
@@ -216,7 +216,7 @@ impl Continuation {
         let Some(begun) = &self.begun else { return false };
         !begun.is_partial
             && begun.end.is_none()
-            && self.asked.is_some_and(|asked| asked.len() == begun.offset)
+            && self.requested.is_some_and(|requested| requested.len() == begun.offset)
     }
 }
 
@@ -340,9 +340,9 @@ mod tests {
                 }
                 // A whole response without length and validator is refused.
                 let total = (is_whole || has_total).then_some(body.len() as u64);
-                let asked = continuation.range().unwrap();
-                let from = if is_whole { 0 } else { asked.start as usize };
-                let most = if is_whole { body.len() } else { asked.end.min(end as u64) as usize };
+                let requested = continuation.range().unwrap();
+                let from = if is_whole { 0 } else { requested.start as usize };
+                let most = if is_whole { body.len() } else { requested.end.min(end as u64) as usize };
                 let (status, announced) = if is_whole { (200, 0..most) } else { (206, from..most) };
                 let head = head(status, announced.start as u64..announced.end as u64, total);
                 continuation.check(&head).unwrap();

@@ -150,7 +150,7 @@ impl Exchange {
     /// Ends this exchange because another one was faster, unless its response head is complete. Returns false if it is.
     pub(super) fn supersede(&self) -> bool {
         let mut binding = self.binding.lock();
-        // Under the same lock as `note_head`: only one of the two exchanges can win.
+        // Under the same lock as `record_head`: only one of the two exchanges can win.
         binding.superseded |= !binding.has_head;
         if !binding.has_head {
             binding.shut_down();
@@ -166,7 +166,7 @@ impl Exchange {
     }
 
     /// Records that the response head is complete. False if another exchange was faster.
-    pub(super) fn note_head(&self) -> bool {
+    pub(super) fn record_head(&self) -> bool {
         let mut binding = self.binding.lock();
         binding.has_head = !binding.superseded;
         binding.has_head
@@ -257,19 +257,19 @@ impl Exchange {
     }
 
     /// Records that the exchange uses a connection from the pool.
-    pub(super) fn note_connected(&self) {
+    pub(super) fn record_pooled(&self) {
         let mut binding = self.binding.lock();
         binding.connected = true;
         binding.pooled = true;
     }
 
     /// Records the time at which the request is sent.
-    pub(super) fn note_sent(&self) {
+    pub(super) fn record_sent(&self) {
         self.binding.lock().is_sent = true;
     }
 
     /// Records the first byte of the response. True the first time.
-    pub(super) fn note_answer(&self) -> bool {
+    pub(super) fn record_answer(&self) -> bool {
         let mut binding = self.binding.lock();
         if !binding.answered {
             // A connection is bound to its request right before that is sent.
@@ -279,7 +279,7 @@ impl Exchange {
     }
 
     /// Notes how many bytes of body came along with the head.
-    pub(super) fn note_behind_head(&self, bytes: usize) {
+    pub(super) fn record_behind_head(&self, bytes: usize) {
         self.behind_head.store(bytes, Ordering::Relaxed);
     }
 

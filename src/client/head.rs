@@ -68,7 +68,7 @@ pub(super) struct Head {
     pub(super) total: Option<u64>,
     /// The body is a part of the resource, whatever the status says.
     pub(super) is_partial: bool,
-    pub(super) asked: Option<ByteRange>,
+    pub(super) requested: Option<ByteRange>,
 }
 
 /// What was kept of the head of a response, from which a file was stored.
@@ -101,7 +101,7 @@ impl ResponseHead {
             body_len: None,
             total: Some(stored.len),
             is_partial: true,
-            asked: None,
+            requested: None,
         })
     }
 
@@ -159,7 +159,11 @@ impl ResponseHead {
     /// resource may continue.
     pub fn is_shorter_than_asked(&self) -> bool {
         // A range may end beyond the resource: then the end of the resource counts.
-        let wanted = self.0.asked.map_or(u64::MAX, |asked| asked.end).min(self.0.total.unwrap_or(u64::MAX));
+        let wanted = self
+            .0
+            .requested
+            .map_or(u64::MAX, |requested| requested.end)
+            .min(self.0.total.unwrap_or(u64::MAX));
         let end = self.0.body_len.map_or(u64::MAX, |len| self.0.start.saturating_add(len));
         self.0.is_partial && end < wanted
     }
@@ -223,7 +227,7 @@ impl ResponseHead {
             body_len: Some(part.end - part.start),
             total,
             is_partial: status == 206,
-            asked: None,
+            requested: None,
         })
     }
 

@@ -199,7 +199,7 @@ impl Hedge {
             Err(_) => {}
         }
         if has_won {
-            self.note_win(exchange, &state.unresponsive);
+            self.record_win(exchange, &state.unresponsive);
         }
         state.running -= 1;
         self.ended.notify_all();
@@ -210,11 +210,11 @@ impl Hedge {
     }
 
     /// Records what the win of one connection shows about the silent ones.
-    fn note_win(&self, exchange: &Exchange, unresponsive: &[SocketAddr]) {
+    fn record_win(&self, exchange: &Exchange, unresponsive: &[SocketAddr]) {
         let origin = self.url.origin();
         let pool = &self.sender.pool;
         if exchange.over == Over::Proven {
-            return pool.note_unanswered(origin);
+            return pool.record_unanswered(origin);
         }
         // The connections that were idle in that time used the same broken path: close them.
         pool.forget_older(origin, self.began);
@@ -257,7 +257,7 @@ impl Hedge {
         match winner.or(refusal) {
             Some(mut answer) => {
                 answer.on_cancel = self.sender.abort_on(cancel, &answer.exchange);
-                answer.lost = answer.sent.saturating_duration_since(self.began);
+                answer.waited_before = answer.sent.saturating_duration_since(self.began);
                 Ok(answer)
             }
             None => Err(failure.unwrap_or(failed)),
@@ -282,52 +282,66 @@ mod tests {
     use crate::client::HttpClient;
     use crate::config::ClientConfig;
     use std::io::{Read, Write};
-    use std::net::{IpAddr, TcpListener};
+    use std::net::{IpAddr, TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    struct Urgent;
+    /// A request that becomes urgent when the test says so.
+    #[derive(Default)]
+    struct WhenSet(AtomicBool);
 
-    impl Urgency for Urgent {
+    impl Urgency for WhenSet {
         fn is_urgent(&self) -> bool {
-            true
+            self.0.load(Ordering::SeqCst)
         }
     }
 
-    /// A host with two addresses, of which the first accepts connections but never answers.
+    fn answer(mut socket: TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            // A hedged request that lost hangs up.
+            if !matches!(socket.read(&mut byte), Ok(1)) {
+                return;
+            }
+            head.extend(byte);
+        }
+        // Fails if it lost in the meantime.
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    }
+
+    /// A host with two addresses, of which the first accepts one connection and never answers on it.
     #[test]
     fn another_address_of_the_host_is_tried_first() {
         let unresponsive = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = unresponsive.local_addr().unwrap().port();
         let good = TcpListener::bind(("127.0.0.2", port)).unwrap();
-        let server = thread::spawn(move || {
-            for socket in good.incoming().take(2) {
-                let mut socket = socket.unwrap();
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    socket.read_exact(&mut byte).unwrap();
-                    head.extend(byte);
-                }
-                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
-                socket.write_all(answer).unwrap();
-            }
-        });
+        thread::spawn(move || good.incoming().flatten().for_each(answer));
         let client = HttpClient::new(&ClientConfig::default()).unwrap();
+        let lookups = Arc::clone(&client.opener.sender.lookups);
         let [first, second] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
-        client.opener.sender.lookups.preset("two.test", &[first, second]);
+        // The first attempt sees only this address: with both, happy eyeballs would take the other one on a busy machine.
+        lookups.preset("two.test", &[first]);
+        let urgency = Arc::new(WhenSet::default());
+        let hedging = Hedging { delay: Duration::from_millis(10), urgency: Arc::clone(&urgency) as _ };
+        let waiting = client.clone();
         let request = Request::get(&format!("http://two.test:{port}/")).unwrap();
-        let token = CancelToken::new(CancelReason::Fetch);
-        let hedging = Hedging { delay: Duration::from_millis(100), urgency: Arc::new(Urgent) };
-        let mut body = [0; 2];
-        let mut response = client.open(&request, &token, Some(&hedging)).unwrap();
-        assert_eq!(response.read_chunk(&mut body).unwrap(), 2);
-        let lost = response.lost();
-        assert!(lost >= hedging.delay, "{lost:?}");
+        let origin = request.origin().clone();
+        let asking = thread::spawn(move || {
+            let token = CancelToken::new(CancelReason::Fetch);
+            let mut response = waiting.open(&request, &token, Some(&hedging)).unwrap();
+            let mut body = [0; 2];
+            assert_eq!(response.read_chunk(&mut body).unwrap(), 2);
+            assert!(response.waited_before() >= hedging.delay);
+        });
+        let _silent = unresponsive.accept().unwrap();
+        lookups.preset("two.test", &[first, second]);
+        urgency.0.store(true, Ordering::SeqCst);
+        client.recheck_urgency();
+        asking.join().unwrap();
         // The next connection uses the address that answered.
-        let response = client.open(&request, &token, None).unwrap();
-        assert_eq!(response.lost(), Duration::ZERO);
-        drop(response);
-        server.join().unwrap();
+        let order = lookups.addresses(&origin, &Exchange::default()).unwrap();
+        assert_eq!(order.iter().map(SocketAddr::ip).collect::<Vec<_>>(), [second, first]);
         client.close();
     }
 }

@@ -55,7 +55,7 @@ pub(crate) use self::alarm::Alarm;
 pub(crate) use self::body::BRIEF;
 #[cfg(any(feature = "hls", feature = "queue"))]
 pub(crate) use self::net::private::is_private;
-pub(crate) use self::pool::PreconnectGuard;
+pub(crate) use self::pool::preconnect::PreconnectGuard;
 pub(crate) use self::response::Response;
 pub(crate) use continuation::Continuation;
 pub(crate) use hedge_policy::{Hedging, Urgency};

@@ -126,14 +126,14 @@ impl Opener {
         let mut request = request.clone();
         // URLs that were already requested. Stays empty, without an allocation, for most requests.
         let mut visited = Vec::new();
-        let mut lost = Duration::ZERO;
+        let mut waited_before = Duration::ZERO;
         loop {
             let mut answer = self.send(&request, &url, cancel, hedging)?;
-            lost += answer.lost;
+            waited_before += answer.waited_before;
             let Some(next) = redirect::target(&url, answer.head.status, &answer.head.headers)? else {
                 let response = self.accept(&request, &url, answer)?;
                 return Ok(response.map(|mut response| {
-                    response.add_lost(lost);
+                    response.add_waited_before(waited_before);
                     response
                 }));
             };
@@ -145,15 +145,21 @@ impl Opener {
             }
             // Before the comparison: a URL may redirect to itself.
             visited.push(url);
-            if visited.contains(&next) {
-                return Err(Error::new(ErrorKind::Redirect, format!("redirect loop: back to {next}")));
-            }
-            if visited.len() > self.max_redirects as usize {
-                let why = format!("more than {} redirects, the last one to {next}", self.max_redirects);
-                return Err(Error::new(ErrorKind::Redirect, why));
-            }
+            self.check_visits(&visited, &next)?;
             url = next;
         }
+    }
+
+    /// Fails if `next` closes a loop of the `visited` URLs, or is one redirect too many.
+    fn check_visits(&self, visited: &[HttpUrl], next: &HttpUrl) -> Result<(), Error> {
+        if visited.contains(next) {
+            return Err(Error::new(ErrorKind::Redirect, format!("redirect loop: back to {next}")));
+        }
+        if visited.len() > self.max_redirects as usize {
+            let why = format!("more than {} redirects, the last one to {next}", self.max_redirects);
+            return Err(Error::new(ErrorKind::Redirect, why));
+        }
+        Ok(())
     }
 
     /// Sends one request and returns its response. Repeats it once over a new connection if the pooled one turns out to be
@@ -179,10 +185,10 @@ impl Opener {
         drop(first);
         // The other idle connections of this origin may be closed as well.
         self.sender.pool.forget(url.origin());
-        let lost = began.elapsed();
+        let waited_before = began.elapsed();
         let again = hedge::send(&self.sender, request, url, cancel, hedging, Over::New, Instant::now());
         let again = again.map_err(|(error, _)| error)?;
-        Ok(Box::new(Answer { lost: again.lost + lost, ..*again }))
+        Ok(Box::new(Answer { waited_before: again.waited_before + waited_before, ..*again }))
     }
 
     /// Checks a response against its request. `None` if it does not show whether it is the requested range or the whole
@@ -207,7 +213,7 @@ impl Opener {
                     drop(answer);
                     // Some servers serve only a few connections of each client, usually the oldest, and refuse the others: one
                     // of our idle connections may occupy the slot that this request needs.
-                    self.sender.pool.note_refused(url.origin());
+                    self.sender.pool.record_refused(url.origin());
                 }
                 return Err(error);
             }

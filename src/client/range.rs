@@ -42,23 +42,23 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// The range of a partial response, and the length of the resource if known. If the response does not answer a request for
-/// `asked`, the error says why.
+/// `requested`, the error says why.
 pub(super) fn check_partial(
-    asked: ByteRange,
+    requested: ByteRange,
     header: Option<&str>,
     body_len: Option<u64>,
 ) -> Result<(ByteRange, Option<u64>), String> {
     let Some(header) = header else {
         return Err(format!(
-            "the response is partial but does not say which part it is; bytes {asked} were requested"
+            "the response is partial but does not say which part it is; bytes {requested} were requested"
         ));
     };
     let Some(ContentRange::Bytes { range, total }) = ContentRange::parse(header) else {
-        return Err(format!("the server sent the range {header:?}; bytes {asked} were requested"));
+        return Err(format!("the server sent the range {header:?}; bytes {requested} were requested"));
     };
     // RFC 9110, section 15.3.7: it may end earlier than requested.
-    if range.start != asked.start || range.end > asked.end {
-        return Err(format!("the server sent bytes {range}; bytes {asked} were requested"));
+    if range.start != requested.start || range.end > requested.end {
+        return Err(format!("the server sent bytes {range}; bytes {requested} were requested"));
     }
     match body_len {
         Some(len) if len != range.len() => {
@@ -68,23 +68,26 @@ pub(super) fn check_partial(
     }
 }
 
-/// As [`check_partial`], for a request for the last `asked` bytes (RFC 9110, section 14.1.2).
+/// As [`check_partial`], for a request for the last `requested` bytes (RFC 9110, section 14.1.2).
 pub(super) fn check_suffix(
-    asked: u64,
+    requested: u64,
     header: Option<&str>,
     body_len: Option<u64>,
 ) -> Result<(ByteRange, Option<u64>), String> {
-    let (range, total) = check_partial(ByteRange::from_start(suffix_start(asked, header)), header, body_len)?;
-    if range.len() > asked || total != Some(range.end) {
-        return Err(format!("the server sent bytes {range}, which are not the last {asked} of the resource"));
+    let (range, total) =
+        check_partial(ByteRange::from_start(suffix_start(requested, header)), header, body_len)?;
+    if range.len() > requested || total != Some(range.end) {
+        return Err(format!(
+            "the server sent bytes {range}, which are not the last {requested} of the resource"
+        ));
     }
     Ok((range, total))
 }
 
-/// Position at which the response to a request for the last `asked` bytes has to begin.
-fn suffix_start(asked: u64, header: Option<&str>) -> u64 {
+/// Position at which the response to a request for the last `requested` bytes has to begin.
+fn suffix_start(requested: u64, header: Option<&str>) -> u64 {
     match header.and_then(ContentRange::parse) {
-        Some(ContentRange::Bytes { total: Some(total), .. }) => total.saturating_sub(asked),
+        Some(ContentRange::Bytes { total: Some(total), .. }) => total.saturating_sub(requested),
         _ => 0,
     }
 }
@@ -102,12 +105,12 @@ pub(super) enum Meaning {
 
 /// What a 200 contains. RFC 9110, section 14.4, gives `Content-Range` no meaning in a 200, but some scripts send the range with
 /// that header, and others send it without.
-pub(super) fn read_200(asked: ByteRange, header: Option<&str>, body_len: Option<u64>) -> Meaning {
+pub(super) fn read_200(requested: ByteRange, header: Option<&str>, body_len: Option<u64>) -> Meaning {
     let Some(ContentRange::Bytes { range, total }) = header.and_then(ContentRange::parse) else {
         // A body as long as the range may be the range, or a whole resource of the same length.
-        return if body_len == Some(asked.len()) { Meaning::Unclear } else { Meaning::Whole };
+        return if body_len == Some(requested.len()) { Meaning::Unclear } else { Meaning::Whole };
     };
-    let fits = range.start == asked.start && range.end <= asked.end;
+    let fits = range.start == requested.start && range.end <= requested.end;
     match body_len {
         Some(len) if total == Some(len) => Meaning::Whole,
         Some(len) if fits && len == range.len() => Meaning::Part { range, total },
@@ -161,9 +164,9 @@ mod tests {
 
     #[test]
     fn a_part_has_to_be_the_requested_range() {
-        let asked = ByteRange::new(100, 200);
-        assert!(check_partial(asked, Some("bytes 100-199/1000"), Some(100)).is_ok());
-        assert!(check_partial(asked, Some("bytes 100-149/1000"), None).is_ok());
+        let requested = ByteRange::new(100, 200);
+        assert!(check_partial(requested, Some("bytes 100-199/1000"), Some(100)).is_ok());
+        assert!(check_partial(requested, Some("bytes 100-149/1000"), None).is_ok());
         assert!(check_partial(ByteRange::from_start(100), Some("bytes 100-999/1000"), None).is_ok());
         for (header, len) in [
             (None, Some(100)),
@@ -173,7 +176,7 @@ mod tests {
             (Some("bytes 100-199/1000"), Some(99)),
             (Some("bytes */1000"), None),
         ] {
-            assert!(check_partial(asked, header, len).is_err(), "{header:?}");
+            assert!(check_partial(requested, header, len).is_err(), "{header:?}");
         }
     }
 
@@ -203,7 +206,7 @@ mod tests {
     fn a_200_is_a_part_only_if_all_header_fields_say_so() {
         let part = |start, end, total| Meaning::Part { range: ByteRange::new(start, end), total };
         let (first, later) = (ByteRange::new(0, 100), ByteRange::new(100, 200));
-        for (asked, header, len, meaning) in [
+        for (requested, header, len, meaning) in [
             (later, None, Some(1000), Meaning::Whole),
             (later, None, None, Meaning::Whole),
             (later, None, Some(100), Meaning::Unclear),
@@ -221,7 +224,7 @@ mod tests {
             (later, Some("bytes 100-199/1000"), Some(99), Meaning::Unclear),
             (later, Some("bytes */1000"), Some(1000), Meaning::Whole),
         ] {
-            assert_eq!(read_200(asked, header, len), meaning, "{asked}: {header:?}, {len:?}");
+            assert_eq!(read_200(requested, header, len), meaning, "{requested}: {header:?}, {len:?}");
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) struct Response {
     range: Option<ByteRange>,
     _on_cancel: CancelGuard,
     /// Time spent waiting for other connections before the request that was answered was sent.
-    lost: Duration,
+    waited_before: Duration,
     /// Requests the rest of this body while it is silent.
     silence: Option<SilenceHedge<Box<Response>>>,
     /// Token that cancels this body, if the body has to keep it alive.
@@ -71,21 +71,21 @@ impl Response {
             url: request.url().clone(),
             range: request.byte_range(),
             _on_cancel: on_cancel,
-            lost: Duration::ZERO,
+            waited_before: Duration::ZERO,
             silence: None,
             token: None,
         }
     }
 
     /// Adds time spent waiting for other connections.
-    pub(super) fn add_lost(&mut self, lost: Duration) {
-        self.lost += lost;
+    pub(super) fn add_waited_before(&mut self, waited_before: Duration) {
+        self.waited_before += waited_before;
     }
 
     /// Time spent waiting for connections that did not answer, before the request that was answered was sent. It must not count
     /// as TTFB: each hedge would start later than the one before.
-    pub(crate) fn lost(&self) -> Duration {
-        self.lost
+    pub(crate) fn waited_before(&self) -> Duration {
+        self.waited_before
     }
 
     /// An empty response without a server.
@@ -99,7 +99,7 @@ impl Response {
             body_len: Some(0),
             total: None,
             is_partial: false,
-            asked: None,
+            requested: None,
         });
         let on_cancel = cancel.on_cancel(|_| ());
         Self::new(
@@ -238,24 +238,7 @@ impl Response {
         let most = self
             .left
             .map_or(buf.len(), |left| usize::try_from(left).map_or(buf.len(), |left| left.min(buf.len())));
-        let began = Instant::now();
-        let read = read(&mut self.body, &mut buf[..most]);
-        let ended = Instant::now();
-        self.sample = match &read {
-            Ok(got) => self.meter.handle_read(began, ended, got.unwrap_or(0)),
-            // A read that timed out is a sample too: no bytes in that time.
-            Err(error) if error.kind() == ErrorKind::Silent => self.meter.handle_read(began, ended, 0),
-            Err(_) => None,
-        };
-        let Some(got) = read? else { return Ok(None) };
-        // Not at the end: a complete body is never too slow.
-        if got > 0 && self.min_rate.is_below(got, ended - began) {
-            return Err(Error::new(ErrorKind::Silent, "the body arrives below the minimum rate"));
-        }
-        // No bytes after a cancel, even if they had already arrived.
-        if let Some(cancelled) = self.exchange.cancelled() {
-            return Err(cancelled);
-        }
+        let Some(got) = self.measure(|body| read(body, &mut buf[..most]))? else { return Ok(None) };
         self.position += got as u64;
         let Some(left) = self.left else { return Ok(Some(got)) };
         let left = left.saturating_sub(got as u64);
@@ -270,6 +253,32 @@ impl Response {
             self.finish();
         }
         Ok(Some(got))
+    }
+
+    /// Reads, and measures the read: for the bandwidth, and against the minimum rate.
+    fn measure(
+        &mut self,
+        read: impl FnOnce(&mut Body) -> Result<Option<usize>, Error>,
+    ) -> Result<Option<usize>, Error> {
+        let began = Instant::now();
+        let read = read(&mut self.body);
+        let ended = Instant::now();
+        self.sample = match &read {
+            Ok(got) => self.meter.handle_read(began, ended, got.unwrap_or(0)),
+            // A read that timed out is a sample too: no bytes in that time.
+            Err(error) if error.kind() == ErrorKind::Silent => self.meter.handle_read(began, ended, 0),
+            Err(_) => None,
+        };
+        let Some(got) = read? else { return Ok(None) };
+        // Not at the end: a complete body is never too slow.
+        if got > 0 && self.min_rate.is_below(got, ended - began) {
+            return Err(Error::new(ErrorKind::Silent, "the body arrives below the minimum rate"));
+        }
+        // No bytes after a cancel, even if they had already arrived.
+        match self.exchange.cancelled() {
+            Some(cancelled) => Err(cancelled),
+            None => Ok(Some(got)),
+        }
     }
 
     /// Ends the body, which is complete, and releases its connection.

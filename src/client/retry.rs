@@ -74,8 +74,8 @@ pub(crate) fn delay(error: &Error, failures: u32, flowed: bool, random: u64) -> 
     let jittered = most.mul_f64(random as f64 / u64::MAX as f64);
     match error.retry_after() {
         // `Retry-After: 0` still backs off after a repeated failure.
-        Some(asked) if failures > 0 => asked.min(MAX_RETRY_AFTER).max(jittered),
-        Some(asked) => asked.min(MAX_RETRY_AFTER),
+        Some(requested) if failures > 0 => requested.min(MAX_RETRY_AFTER).max(jittered),
+        Some(requested) => requested.min(MAX_RETRY_AFTER),
         None if flowed && failures == 0 => Duration::ZERO,
         None => jittered,
     }

@@ -52,7 +52,7 @@ pub(super) struct Answer {
     /// When the request that was answered was sent.
     pub(super) sent: Instant,
     /// Time spent waiting for other connections before that.
-    pub(super) lost: Duration,
+    pub(super) waited_before: Duration,
 }
 
 /// Result of one attempt. The exchange of a failed one shows whether its connection was stale.
@@ -84,9 +84,14 @@ impl Sender {
             // First: a cancel shuts the socket down, so the other error is only a consequence.
             (_, Some(cancelled)) => Err((cancelled, exchange)),
             (Err(error), None) => Err((error, exchange)),
-            (Ok((head, body)), None) if exchange.note_head() => {
-                Ok(Box::new(Answer { head, body, exchange, on_cancel, sent: now, lost: Duration::ZERO }))
-            }
+            (Ok((head, body)), None) if exchange.record_head() => Ok(Box::new(Answer {
+                head,
+                body,
+                exchange,
+                on_cancel,
+                sent: now,
+                waited_before: Duration::ZERO,
+            })),
             (Ok(_), None) => Err((Error::superseded(), exchange)),
         }
     }
@@ -126,9 +131,10 @@ impl Sender {
             request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
         }
-        let asked = request.range.map(|range| format!("bytes={range}"));
-        if let Some(asked) = asked.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}"))) {
-            let value = HeaderValue::try_from(asked).map_err(unsendable)?;
+        let requested = request.range.map(|range| format!("bytes={range}"));
+        if let Some(requested) = requested.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}")))
+        {
+            let value = HeaderValue::try_from(requested).map_err(unsendable)?;
             headers.insert(header::RANGE, value);
             if let Some(validator) = &request.if_range {
                 let value = HeaderValue::from_str(validator.as_str()).map_err(unsendable)?;

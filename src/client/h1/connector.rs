@@ -72,7 +72,7 @@ impl Connector<()> for Connect {
         };
         let connection = match ready {
             Some(ready) => {
-                exchange.note_connected();
+                exchange.record_pooled();
                 ready
             }
             None => pool.open(&origin, &exchange, details.config, details.timeout)?,
@@ -202,7 +202,7 @@ impl Transport for BoundConnection {
             let (handle, reused) = (connection.handle.clone(), connection.requests > 1);
             if let Some(exchange) = &self.exchange {
                 exchange.bind(&handle, reused).map_err(carry)?;
-                exchange.note_sent();
+                exchange.record_sent();
             }
         }
         self.translator.expect();
@@ -228,15 +228,15 @@ impl Transport for BoundConnection {
                 // At the first byte, not at the end of the head: a whole head may take long, and a response that has begun
                 // counts as an answer.
                 if let Some(exchange) = exchange.as_ref().filter(|_| received) {
-                    if exchange.note_answer() && !exchange.is_reused() {
-                        pool.note_answered(origin);
+                    if exchange.record_answer() && !exchange.is_reused() {
+                        pool.record_answered(origin);
                     }
                 }
                 Ok(received)
             }),
         };
         if let Some(exchange) = exchange.as_ref().filter(|_| silence.is_none()) {
-            exchange.note_behind_head(translator.behind_head());
+            exchange.record_behind_head(translator.behind_head());
         }
         self.explain(result)
     }

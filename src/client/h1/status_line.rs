@@ -45,6 +45,17 @@ enum HeadKind {
     Other,
 }
 
+/// How far the head of a response is.
+enum Progress {
+    /// The head is translated, and waits to be delivered.
+    Translated,
+    /// The input goes to ureq as it is. If the head is complete, an end of the connection behind it is left to the next read,
+    /// which returns it again.
+    Passes { is_complete: bool },
+    /// Too few bytes have arrived.
+    NeedsMore,
+}
+
 impl HeadTranslator {
     /// Records that a request was sent, so a response head follows.
     pub(crate) fn expect(&mut self) {
@@ -82,46 +93,58 @@ impl HeadTranslator {
         let (began, mut interim) = (Instant::now(), 0);
         let mut received = first(transport)?;
         loop {
-            let buffers = transport.buffers();
-            match classify(buffers.input()) {
-                HeadKind::Other => break,
-                HeadKind::Icy(len) => {
-                    let http = icy_to_http(&buffers.input()[..len]);
-                    self.translate(buffers, len, http);
-                    return Ok(self.deliver(transport));
+            match self.take_head(transport.buffers(), &mut interim)? {
+                Progress::Translated => return Ok(self.deliver(transport)),
+                Progress::Passes { is_complete } if received || is_complete => {
+                    self.is_due = false;
+                    return Ok(true);
                 }
-                HeadKind::Http(Extent { len, .. }) if head::is_interim(&buffers.input()[..len]) => {
-                    interim += len;
-                    // An endless sequence of interim responses never reaches the limit of a single head.
-                    if interim > MAX_INTERIM {
-                        return Err(too_large());
-                    }
-                    buffers.input_consume(len);
+                Progress::NeedsMore if received => {
+                    received = transport.await_input(left(timeout, began)?)?;
                 }
-                HeadKind::Http(extent) => {
-                    let len = extent.len;
-                    let Some(converted) = convert(&buffers.input()[..len], extent.is_folded) else {
-                        self.behind_head = buffers.input().len() - len;
-                        // The head is complete: if the connection has ended after it, the next read returns the end again.
-                        received = true;
-                        break;
-                    };
-                    self.translate(buffers, len, converted);
-                    return Ok(self.deliver(transport));
-                }
-                HeadKind::Incomplete if !received => break,
-                HeadKind::Incomplete if transport.buffers().input_append_buf().is_empty() => {
-                    return Err(too_large());
-                }
-                HeadKind::Incomplete => received = transport.await_input(left(timeout, began)?)?,
+                Progress::NeedsMore | Progress::Passes { .. } => break,
             }
         }
-        if !received && !transport.buffers().input().is_empty() {
+        if !transport.buffers().input().is_empty() {
             let why = "the connection was closed within the response head";
             return Err(carry(Error::new(ErrorKind::Disconnected, why)));
         }
         self.is_due = false;
-        Ok(received)
+        Ok(false)
+    }
+
+    /// Removes interim responses from the input, and translates the head behind them if ureq would not accept it. `interim` is
+    /// the length of all interim responses before.
+    fn take_head(&mut self, buffers: &mut dyn Buffers, interim: &mut usize) -> Result<Progress, ureq::Error> {
+        loop {
+            match classify(buffers.input()) {
+                HeadKind::Other => return Ok(Progress::Passes { is_complete: false }),
+                HeadKind::Icy(len) => {
+                    let http = icy_to_http(&buffers.input()[..len]);
+                    self.translate(buffers, len, http);
+                    return Ok(Progress::Translated);
+                }
+                HeadKind::Http(Extent { len, .. }) if head::is_interim(&buffers.input()[..len]) => {
+                    *interim += len;
+                    // An endless sequence of interim responses never reaches the limit of a single head.
+                    if *interim > MAX_INTERIM {
+                        return Err(too_large());
+                    }
+                    buffers.input_consume(len);
+                }
+                HeadKind::Http(Extent { len, is_folded }) => {
+                    let Some(converted) = convert(&buffers.input()[..len], is_folded) else {
+                        self.behind_head = buffers.input().len() - len;
+                        return Ok(Progress::Passes { is_complete: true });
+                    };
+                    self.translate(buffers, len, converted);
+                    return Ok(Progress::Translated);
+                }
+                // ureq would take a read of 0 bytes for the end.
+                HeadKind::Incomplete if buffers.input_append_buf().is_empty() => return Err(too_large()),
+                HeadKind::Incomplete => return Ok(Progress::NeedsMore),
+            }
+        }
     }
 
     /// Takes all input and replaces its first `len` bytes, the head, by `head`.

@@ -3,10 +3,10 @@
 //! Each address is tried on a thread of its own, so that several blocking connects run in parallel. Where a shutdown of the
 //! socket does not end a connect, it is left to its thread.
 
-use std::io;
 use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{io, slice};
 
 use crossbeam_channel::{Receiver, Sender, never, select, unbounded};
 
@@ -58,15 +58,11 @@ pub(crate) fn connect(
     released: &Receiver<()>,
     mut begun: impl FnMut(),
 ) -> Result<Socket, Error> {
-    let (done, ended) = unbounded();
-    let mut attempts =
-        Attempts { limit: Instant::now().checked_add(timeout), under_way: Vec::new(), done, ended };
-    let mut left = addresses.iter();
-    let mut redials = 0;
-    let mut pending = 0;
-    let mut last = Error::new(ErrorKind::Unreachable, "the host has no address");
+    let mut attempts = Attempts::new(timeout);
+    let mut plan = Plan { addresses, left: addresses.iter(), redials: 0 };
+    let (mut pending, mut last) = (0, Error::new(ErrorKind::Unreachable, "the host has no address"));
     loop {
-        if let Some(address) = left.next() {
+        if let Some(address) = plan.left.next() {
             begun();
             pending += 1;
             attempts.begin(*address);
@@ -74,38 +70,62 @@ pub(crate) fn connect(
         if pending == 0 {
             return Err(last);
         }
-        let is_round_over = left.as_slice().is_empty();
-        let next = match is_round_over {
-            false => crossbeam_channel::after(ATTEMPT_DELAY),
-            true if redials < MAX_REDIALS => crossbeam_channel::after(REDIAL_DELAY),
-            true => never(),
-        };
+        let pause = plan.pause().map_or_else(never, crossbeam_channel::after);
         select! {
             recv(attempts.ended) -> ended => match ended {
-                Ok(Ended { result: Ok(socket), .. }) => {
-                    let winner = socket.shutdown_handle();
-                    // The drop of `attempts` shuts down all that are left in it.
-                    attempts.under_way.retain(|(other, _)| !other.is_same(&winner));
-                    return Ok(socket);
-                }
+                Ok(Ended { result: Ok(socket), .. }) => return Ok(attempts.keep(socket)),
                 Ok(Ended { address, result: Err(error) }) => {
                     pending -= 1;
                     last = describe(address, error);
                 }
                 Err(_) => unreachable!("`attempts` owns a sender of this channel"),
             },
-            recv(next) -> _ => {
-                if is_round_over {
-                    redials += 1;
-                    left = addresses[..addresses.len().min(REDIAL_ADDRESSES)].iter();
-                }
-            }
+            recv(pause) -> _ => plan.handle_pause_over(),
             recv(released) -> _ => return Err(Error::new(ErrorKind::Unreachable, "connecting was cancelled")),
         }
     }
 }
 
+/// Which address is tried next.
+struct Plan<'a> {
+    addresses: &'a [SocketAddr],
+    /// Those that were not tried in this round.
+    left: slice::Iter<'a, SocketAddr>,
+    /// Number of rounds after the first one.
+    redials: u32,
+}
+
+impl Plan<'_> {
+    /// Time after which the next address is tried although no attempt has failed. `None` if nothing follows.
+    fn pause(&self) -> Option<Duration> {
+        if !self.left.as_slice().is_empty() {
+            return Some(ATTEMPT_DELAY);
+        }
+        (self.redials < MAX_REDIALS).then_some(REDIAL_DELAY)
+    }
+
+    /// Begins the next round if all addresses of this one were tried.
+    fn handle_pause_over(&mut self) {
+        if self.left.as_slice().is_empty() {
+            self.redials += 1;
+            self.left = self.addresses[..self.addresses.len().min(REDIAL_ADDRESSES)].iter();
+        }
+    }
+}
+
 impl Attempts {
+    fn new(timeout: Duration) -> Self {
+        let (done, ended) = unbounded();
+        Self { limit: Instant::now().checked_add(timeout), under_way: Vec::new(), done, ended }
+    }
+
+    /// Takes the connection of one attempt out. The drop shuts down all that are left.
+    fn keep(&mut self, socket: Socket) -> Socket {
+        let winner = socket.shutdown_handle();
+        self.under_way.retain(|(other, _)| !other.is_same(&winner));
+        socket
+    }
+
     fn begin(&mut self, address: SocketAddr) {
         if let Err(error) = self.try_begin(address) {
             // Sent like the result of a thread, so that the next address is tried.

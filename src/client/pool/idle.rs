@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::demand::Demand;
 use crate::id_map::IdMap;
 use crate::origin::Origin;
 
@@ -31,14 +32,6 @@ const MAX_PROMPT_DIALS: usize = 2;
 /// preconnects of others, for the connect timeout.
 const MAX_DIALS: usize = 8;
 
-/// A dial that has taken this long is slow: most likely the host does not answer. It no longer counts against
-/// [`MAX_PROMPT_DIALS`], and its origin gets no second one.
-const SLOW_DIAL: Duration = Duration::from_secs(1);
-
-/// Time without preconnects after an origin has refused a connection as one too many. Servers limit connections over about this
-/// time (nginx `limit_conn`, fail2ban and others work in minutes).
-const REFUSED: Duration = Duration::from_secs(60);
-
 /// The idle connections of all origins, and what is wanted for each.
 #[derive(Debug)]
 pub(crate) struct IdleConnections<C> {
@@ -59,18 +52,8 @@ pub(crate) struct Dial {
 struct OriginPool<C> {
     /// Idle connections, and since when. The one that has been idle longest comes first.
     ready: VecDeque<(C, Instant)>,
-    /// Number of [`PreconnectGuard`](super::PreconnectGuard)s of this origin.
-    preconnect_holders: usize,
-    /// Number of connections that should be ready while the origin is in use.
-    wanted: usize,
-    /// Dials to this origin on the current network: their ids, and when they began.
-    dialling: Vec<(u64, Instant)>,
-    /// Last time that a connection was requested. An origin that has not been used for `max_age` is no longer dialled.
-    used: Instant,
-    /// The last dial failed, and no connection was requested since.
-    failed: bool,
-    /// End of the time without preconnects after a refusal.
-    refused_until: Option<Instant>,
+    /// Whether more connections are wanted.
+    demand: Demand,
     /// New connections in a row that got no answer while a proven one did.
     unanswered: u32,
     /// The origin serves one connection at a time: others wait until that one is closed. Never reset.
@@ -89,12 +72,7 @@ impl<C> IdleConnections<C> {
     fn origin_pool(&mut self, origin: &Origin, now: Instant) -> &mut OriginPool<C> {
         self.origins.entry(origin.clone()).or_insert_with(|| OriginPool {
             ready: VecDeque::new(),
-            preconnect_holders: 0,
-            wanted: 0,
-            dialling: Vec::new(),
-            used: now,
-            failed: false,
-            refused_until: None,
+            demand: Demand::new(now),
             unanswered: 0,
             single_connection: Arc::default(),
         })
@@ -112,8 +90,7 @@ impl<C> IdleConnections<C> {
         let Some(origin_pool) = self.origins.get_mut(origin) else { return (None, Vec::new()) };
         // Old connections to other origins are closed at the deadline: checking all here would cost time in each request.
         let old = origin_pool.expire(now, limits);
-        origin_pool.used = now;
-        origin_pool.failed = false;
+        origin_pool.demand.handle_request(now);
         // The last one: the server has had the least time to close it.
         let last = origin_pool.ready.iter().rposition(|(connection, _)| is_wanted(connection));
         (last.and_then(|at| origin_pool.ready.remove(at)).map(|(connection, _)| connection), old)
@@ -128,7 +105,7 @@ impl<C> IdleConnections<C> {
 
     /// True if connections to `origin` should be ready.
     pub(crate) fn is_wanted(&self, origin: &Origin) -> bool {
-        self.origins.get(origin).is_some_and(|origin_pool| origin_pool.wanted() > 0)
+        self.origins.get(origin).is_some_and(|origin_pool| origin_pool.demand.wanted() > 0)
     }
 
     /// True if `origin` is known to serve one connection at a time.
@@ -140,7 +117,7 @@ impl<C> IdleConnections<C> {
 
     /// Records that a new connection to `origin` got no answer while a proven one did. True if this shows that the origin
     /// serves one connection at a time, which was not known before.
-    pub(crate) fn note_unanswered(&mut self, origin: &Origin) -> bool {
+    pub(crate) fn handle_unanswered(&mut self, origin: &Origin) -> bool {
         let Some(origin_pool) = self.origins.get_mut(origin) else { return false };
         origin_pool.unanswered += 1;
         // Equal, not at least: the caller logs it once.
@@ -148,7 +125,7 @@ impl<C> IdleConnections<C> {
     }
 
     /// Records that a new connection to `origin` got an answer.
-    pub(crate) fn note_answered(&mut self, origin: &Origin) {
+    pub(crate) fn handle_answered(&mut self, origin: &Origin) {
         if let Some(origin_pool) = self.origins.get_mut(origin) {
             origin_pool.unanswered = 0;
         }
@@ -176,10 +153,7 @@ impl<C> IdleConnections<C> {
     pub(crate) fn want(&mut self, origin: &Origin, ready: usize, now: Instant) {
         // More would be closed again as surplus.
         let ready = ready.min(self.limits.per_origin);
-        let origin_pool = self.origin_pool(origin, now);
-        origin_pool.wanted = ready;
-        origin_pool.used = now;
-        origin_pool.failed = false;
+        self.origin_pool(origin, now).demand.want(ready, now);
     }
 
     /// Adds or removes a holder that keeps `origin` preconnected. One ready connection serves all holders. Returns the flag
@@ -187,10 +161,9 @@ impl<C> IdleConnections<C> {
     pub(crate) fn keep_preconnected(&mut self, origin: &Origin, keep: bool, now: Instant) -> Arc<AtomicBool> {
         let origin_pool = self.origin_pool(origin, now);
         if keep {
-            origin_pool.preconnect_holders += 1;
-            origin_pool.used = now;
+            origin_pool.demand.add_holder(now);
         } else {
-            origin_pool.preconnect_holders = origin_pool.preconnect_holders.saturating_sub(1);
+            origin_pool.demand.remove_holder();
         }
         Arc::clone(&origin_pool.single_connection)
     }
@@ -204,28 +177,25 @@ impl<C> IdleConnections<C> {
         let (origin, origin_pool) =
             self.origins.iter_mut().find(|(_, origin_pool)| origin_pool.lacks(now, max_age))?;
         self.dials += 1;
-        origin_pool.dialling.push((self.dials, now));
+        origin_pool.demand.handle_dial(self.dials, now);
         Some(Dial { origin: origin.clone(), id: self.dials })
     }
 
     fn has_room_to_dial(&self) -> bool {
-        let dialling: usize = self.origins.values().map(|origin_pool| origin_pool.dialling.len()).sum();
+        let dialling: usize = self.origins.values().map(|origin_pool| origin_pool.demand.dials()).sum();
         dialling < MAX_DIALS && self.idle() + dialling < self.limits.over_all
     }
 
     /// The time at which each dial that is not slow yet becomes slow.
     fn prompt_dials(&self, now: Instant) -> impl Iterator<Item = Instant> + '_ {
-        let dials = self.origins.values().flat_map(|origin_pool| &origin_pool.dialling);
-        dials.map(|(_, began)| *began + SLOW_DIAL).filter(move |slow_at| *slow_at > now)
+        let dials = self.origins.values().flat_map(|origin_pool| origin_pool.demand.slow_at());
+        dials.filter(move |slow_at| *slow_at > now)
     }
 
     /// Records the result of a dial. A dial that began on another network is ignored.
     pub(crate) fn handle_dialled(&mut self, dial: &Dial, opened: bool) {
-        let Some(origin_pool) = self.origins.get_mut(&dial.origin) else { return };
-        let at = origin_pool.dialling.iter().position(|(id, _)| *id == dial.id);
-        if let Some(at) = at {
-            origin_pool.dialling.remove(at);
-            origin_pool.failed = !opened;
+        if let Some(origin_pool) = self.origins.get_mut(&dial.origin) {
+            origin_pool.demand.handle_dialled(dial.id, opened);
         }
     }
 
@@ -247,18 +217,16 @@ impl<C> IdleConnections<C> {
 
     /// Records that `origin` seems to have refused a connection as one too many. Returns its idle connections, because they may
     /// occupy the slot of the one in use, and stops preconnecting for a while.
-    pub(crate) fn note_refused(&mut self, origin: &Origin, now: Instant) -> Vec<C> {
-        self.origin_pool(origin, now).refused_until = Some(now + REFUSED);
+    pub(crate) fn handle_refused(&mut self, origin: &Origin, now: Instant) -> Vec<C> {
+        self.origin_pool(origin, now).demand.handle_refused(now);
         self.clear(Some(origin))
     }
 
     /// Forgets what was learned on the old network. Returns all connections, which do not work on the new one.
     pub(crate) fn change_network(&mut self) -> Vec<C> {
         for origin_pool in self.origins.values_mut() {
-            origin_pool.failed = false;
-            origin_pool.refused_until = None;
+            origin_pool.demand.change_network();
             origin_pool.unanswered = 0;
-            origin_pool.dialling.clear();
         }
         self.clear(None)
     }
@@ -296,10 +264,7 @@ impl<C> IdleConnections<C> {
             gone.push(surplus);
         }
         self.origins.retain(|_, origin_pool| {
-            // A refusal is remembered even if the origin is unused: otherwise it would be preconnected again.
-            let is_in_use = origin_pool.preconnect_holders + origin_pool.dialling.len() > 0
-                || origin_pool.used + max_age > now;
-            is_in_use || !origin_pool.ready.is_empty() || origin_pool.is_refused(now)
+            !origin_pool.ready.is_empty() || origin_pool.demand.is_in_use(max_age, now)
         });
         gone
     }
@@ -333,28 +298,15 @@ impl<C> OriginPool<C> {
     }
 
     fn lacks(&self, now: Instant, max_age: Duration) -> bool {
-        let wanted = self.wanted();
         // A second connection would only wait until the first one is closed.
-        if self.single_connection.load(Ordering::Relaxed) {
-            return false;
-        }
-        let is_slow = self.dialling.iter().any(|(_, began)| *began + SLOW_DIAL <= now);
-        let is_hopeless = self.failed || is_slow || self.is_refused(now);
-        self.ready.len() + self.dialling.len() < wanted && !is_hopeless && self.used + max_age > now
-    }
-
-    /// Number of connections that should be ready.
-    fn wanted(&self) -> usize {
-        self.wanted.max(self.preconnect_holders.min(1))
-    }
-
-    fn is_refused(&self, now: Instant) -> bool {
-        self.refused_until.is_some_and(|until| until > now)
+        let is_useless = self.single_connection.load(Ordering::Relaxed);
+        !is_useless && self.demand.is_unmet(self.ready.len(), max_age, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::demand::{REFUSED, SLOW_DIAL};
     use super::*;
 
     const AGE: Duration = Duration::from_secs(45);
@@ -447,15 +399,15 @@ mod tests {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
         let single_connection = idle.keep_preconnected(&a, true, now);
-        assert!(!idle.note_unanswered(&a));
-        idle.note_answered(&a);
-        assert!(!idle.note_unanswered(&a));
+        assert!(!idle.handle_unanswered(&a));
+        idle.handle_answered(&a);
+        assert!(!idle.handle_unanswered(&a));
         let first = idle.poll_dial(now).unwrap();
         idle.handle_dialled(&first, true);
-        assert!(idle.note_unanswered(&a) && single_connection.load(Ordering::Relaxed));
+        assert!(idle.handle_unanswered(&a) && single_connection.load(Ordering::Relaxed));
         assert_eq!(idle.poll_dial(now), None);
         // An answer on a new connection proves nothing: no other connection was open then.
-        idle.note_answered(&a);
+        idle.handle_answered(&a);
         assert!(idle.keep_preconnected(&a, true, now).load(Ordering::Relaxed));
     }
 
@@ -532,7 +484,7 @@ mod tests {
         assert_eq!(idle.checkout(&a, |_| true, now).0, Some(1));
         assert!(idle.poll_dial(now).is_some());
         idle.put(&a, 2, now);
-        drop(idle.note_refused(&a, now));
+        drop(idle.handle_refused(&a, now));
         drop(idle.change_network());
         assert!(idle.poll_dial(now).is_some());
     }
@@ -544,7 +496,7 @@ mod tests {
         idle.keep_preconnected(&a, true, now);
         idle.put(&a, 1, now);
         idle.put(&b, 2, now);
-        assert_eq!(idle.note_refused(&a, now), [1]);
+        assert_eq!(idle.handle_refused(&a, now), [1]);
         idle.checkout(&a, |_| true, now + REFUSED / 2);
         assert_eq!(idle.poll_dial(now + REFUSED / 2), None);
         idle.checkout(&a, |_| true, now + REFUSED);

@@ -34,7 +34,7 @@ impl Record {
     /// Reports that the response head of `body` arrived, `ttfb` after the request was sent.
     pub(crate) fn record_head(&self, ttfb: Duration, body: &client::Response) {
         // Without the wait for a connection that never answered: it is not typical, and would delay the next hedged request.
-        let own = ttfb.saturating_sub(body.lost());
+        let own = ttfb.saturating_sub(body.waited_before());
         if self.control.measured != Measured::Not {
             self.control.all_stats.iter().for_each(|stats| stats.record_head(own));
         }

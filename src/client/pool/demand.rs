@@ -1,0 +1,112 @@
+//! Whether an origin needs another connection that is opened before it is used. Pure: opens nothing and reads no clock.
+
+use std::time::{Duration, Instant};
+
+/// A dial that has taken this long is slow: most likely the host does not answer. It no longer delays the dials to others, and
+/// its origin gets no second one. Even a handshake of three round trips takes less over a satellite (600 ms each).
+pub(super) const SLOW_DIAL: Duration = Duration::from_secs(1);
+
+/// Time without preconnects after an origin has refused a connection as one too many. Servers limit connections over about this
+/// time (nginx `limit_conn`, fail2ban and others work in minutes).
+pub(super) const REFUSED: Duration = Duration::from_secs(60);
+
+/// What is wanted of one origin, and what its dials have shown.
+#[derive(Debug)]
+pub(super) struct Demand {
+    /// Number of [`PreconnectGuard`](super::preconnect::PreconnectGuard)s of this origin.
+    holders: usize,
+    /// Number of connections that should be ready while the origin is in use.
+    wanted: usize,
+    /// Dials to this origin on the current network: their ids, and when they began.
+    dialling: Vec<(u64, Instant)>,
+    /// Last time that a connection was requested. An origin that has not been used for a while is no longer dialled.
+    used: Instant,
+    /// The last dial failed, and no connection was requested since.
+    failed: bool,
+    /// End of the time without preconnects after a refusal.
+    refused_until: Option<Instant>,
+}
+
+impl Demand {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { holders: 0, wanted: 0, dialling: Vec::new(), used: now, failed: false, refused_until: None }
+    }
+
+    /// Sets the number of connections that should be ready while the origin is in use.
+    pub(super) fn want(&mut self, ready: usize, now: Instant) {
+        self.wanted = ready;
+        self.handle_request(now);
+    }
+
+    /// Adds a holder, which keeps a connection ready for as long as the origin is in use.
+    pub(super) fn add_holder(&mut self, now: Instant) {
+        self.holders += 1;
+        self.used = now;
+    }
+
+    pub(super) fn remove_holder(&mut self) {
+        self.holders = self.holders.saturating_sub(1);
+    }
+
+    /// A connection is requested: the host may be reachable again.
+    pub(super) fn handle_request(&mut self, now: Instant) {
+        self.used = now;
+        self.failed = false;
+    }
+
+    pub(super) fn handle_dial(&mut self, id: u64, now: Instant) {
+        self.dialling.push((id, now));
+    }
+
+    /// Records the result of a dial. A dial that began on another network is ignored.
+    pub(super) fn handle_dialled(&mut self, id: u64, is_opened: bool) {
+        if let Some(at) = self.dialling.iter().position(|(dial, _)| *dial == id) {
+            self.dialling.remove(at);
+            self.failed = !is_opened;
+        }
+    }
+
+    pub(super) fn handle_refused(&mut self, now: Instant) {
+        self.refused_until = Some(now + REFUSED);
+    }
+
+    /// Forgets what the dials on the old network have shown.
+    pub(super) fn change_network(&mut self) {
+        self.failed = false;
+        self.refused_until = None;
+        self.dialling.clear();
+    }
+
+    /// Number of connections that should be ready. One serves all holders.
+    pub(super) fn wanted(&self) -> usize {
+        self.wanted.max(self.holders.min(1))
+    }
+
+    /// True if a dial should start while `ready` connections are idle. `max_age` is the time after which an origin without
+    /// requests is no longer in use.
+    pub(super) fn is_unmet(&self, ready: usize, max_age: Duration, now: Instant) -> bool {
+        let is_slow = self.slow_at().any(|slow_at| slow_at <= now);
+        let is_hopeless = self.failed || is_slow || self.is_refused(now);
+        ready + self.dialling.len() < self.wanted() && !is_hopeless && self.used + max_age > now
+    }
+
+    /// True if there is something to remember.
+    pub(super) fn is_in_use(&self, max_age: Duration, now: Instant) -> bool {
+        // A refusal is remembered even if the origin is unused: otherwise it would be preconnected again.
+        self.holders + self.dialling.len() > 0 || self.used + max_age > now || self.is_refused(now)
+    }
+
+    /// Number of running dials.
+    pub(super) fn dials(&self) -> usize {
+        self.dialling.len()
+    }
+
+    /// The time at which each running dial becomes slow, or became it.
+    pub(super) fn slow_at(&self) -> impl Iterator<Item = Instant> + '_ {
+        self.dialling.iter().map(|(_, began)| *began + SLOW_DIAL)
+    }
+
+    fn is_refused(&self, now: Instant) -> bool {
+        self.refused_until.is_some_and(|until| until > now)
+    }
+}

@@ -1,0 +1,144 @@
+//! Opens connections before they are used. The threads start when a connection is missing and end when none is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use std::{fmt, thread};
+
+use ureq::Timeout;
+use ureq::unversioned::transport::{NextTimeout, time};
+
+use super::ConnectionPool;
+use super::idle::Dial;
+use crate::client::exchange::Exchange;
+use crate::client::h1::connection::Connection;
+use crate::error::Error;
+use crate::foreign::contain;
+use crate::origin::Origin;
+
+/// Keeps a connection to an origin ready until it is dropped.
+pub(crate) struct PreconnectGuard {
+    pool: Arc<ConnectionPool>,
+    origin: Origin,
+    single_connection: Arc<AtomicBool>,
+}
+
+impl ConnectionPool {
+    /// Preconnects until `ready` connections to `origin` are idle, and again as they are used, while the origin is in use.
+    pub(crate) fn want(self: &Arc<Self>, origin: &Origin, ready: usize) {
+        self.state.lock().idle.want(origin, ready, Instant::now());
+        self.refill();
+    }
+
+    /// Keeps a connection to `origin` ready until the guard is dropped.
+    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: &Origin) -> PreconnectGuard {
+        let single_connection = self.state.lock().idle.keep_preconnected(origin, true, Instant::now());
+        self.refill();
+        PreconnectGuard { pool: Arc::clone(self), origin: origin.clone(), single_connection }
+    }
+
+    /// Blocks until every connection that is being preconnected is ready or has failed.
+    #[cfg(feature = "bench")]
+    pub(crate) fn await_preconnects(&self) {
+        let mut state = self.state.lock();
+        while state.diallers > 0 {
+            self.ended.wait(&mut state);
+        }
+    }
+
+    /// Starts a thread for each dial that may start now.
+    pub(super) fn refill(self: &Arc<Self>) {
+        loop {
+            let dial = {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return;
+                }
+                let Some(dial) = state.idle.poll_dial(Instant::now()) else {
+                    return self.keep_deadlines(&mut state);
+                };
+                state.diallers += 1;
+                dial
+            };
+            let (dialler, first) = (Dialler(Arc::clone(self)), dial.clone());
+            let named = thread::Builder::new().name("windway-dial".into());
+            if let Err(error) = named.spawn(move || dialler.0.run_dialler(first)) {
+                log::warn!("can't start a thread to preconnect: {error}");
+                self.end_dial(&dial, None);
+                return;
+            }
+        }
+    }
+
+    /// Main function of a dial thread: opens connections until none is missing.
+    fn run_dialler(self: &Arc<Self>, first: Dial) {
+        let mut next = Some(first);
+        while let Some(dial) = next {
+            // Catches panics: otherwise the dial would count as running forever, and the origin would never be preconnected
+            // again.
+            let opened = contain("opening a connection ahead", || self.open_ahead(&dial.origin))
+                .unwrap_or_else(|panic| Err(panic.into()));
+            if let Err(error) = &opened {
+                log::debug!("preconnecting to {} failed: {error}", dial.origin.host);
+            }
+            self.end_dial(&dial, opened.ok());
+            let mut state = self.state.lock();
+            next = if state.closed { None } else { state.idle.poll_dial(Instant::now()) };
+        }
+    }
+
+    fn end_dial(self: &Arc<Self>, dial: &Dial, opened: Option<Connection>) {
+        let is_opened = opened.is_some();
+        // First make it ready, then end the dial: in the other order a connection would seem to be missing in between.
+        if let Some(connection) = opened {
+            self.dialer.counters.preconnected.fetch_add(1, Ordering::Relaxed);
+            self.put_back(&dial.origin, connection);
+        }
+        self.state.lock().idle.handle_dialled(dial, is_opened);
+    }
+
+    fn open_ahead(&self, origin: &Origin) -> Result<Connection, Error> {
+        let exchange = Arc::new(Exchange::default());
+        let dials = self.dials.lock().clone();
+        let _on_close = dials.on_cancel({
+            let exchange = Arc::clone(&exchange);
+            move |reason| exchange.abort(reason)
+        });
+        let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
+        let timeout = NextTimeout { after, reason: Timeout::Connect, per_read: None, per_write: None };
+        let connection = self.open(origin, &exchange, &self.config, timeout).map_err(Error::from_ureq)?;
+        connection.unbind(&exchange);
+        Ok(connection)
+    }
+}
+
+/// Counts a dial thread down when it is dropped, even after a panic, because `await_closed` waits until the count is zero.
+struct Dialler(Arc<ConnectionPool>);
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        // Under the lock: a thread between its check and its wait would miss the notification.
+        let mut state = self.0.state.lock();
+        state.diallers -= 1;
+        self.0.ended.notify_all();
+    }
+}
+
+impl PreconnectGuard {
+    /// True if the origin has turned out to serve one connection at a time.
+    pub(crate) fn is_single_connection(&self) -> bool {
+        self.single_connection.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for PreconnectGuard {
+    fn drop(&mut self) {
+        self.pool.state.lock().idle.keep_preconnected(&self.origin, false, Instant::now());
+    }
+}
+
+impl fmt::Debug for PreconnectGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PreconnectGuard").field("origin", &self.origin).finish()
+    }
+}
