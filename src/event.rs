@@ -12,7 +12,8 @@ use parking_lot::{Condvar, Mutex};
 use crate::cancel::CancelReason;
 use crate::error::Error;
 use crate::foreign::in_callback;
-use crate::types::RequestId;
+use crate::safe_url::SafeUrl;
+use crate::types::{ByteRange, Priority, RequestId};
 
 /// What happened to a fetch, a stream or a peer.
 ///
@@ -40,6 +41,12 @@ pub enum Event {
     Enqueued {
         /// The fetch.
         request: RequestId,
+        /// What it fetches, before redirects.
+        url: SafeUrl,
+        /// The requested range. `None` for the whole resource, or a number of bytes at its end.
+        range: Option<ByteRange>,
+        /// Its priority now, relative to the other fetches of its peer. It may change.
+        priority: Priority,
     },
     /// A worker, or the caller of `execute`, starts an attempt.
     Started {
@@ -144,7 +151,7 @@ impl Event {
     /// The fetch that the event is about, if any.
     pub fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Enqueued { request }
+            Self::Enqueued { request, .. }
             | Self::Started { request, .. }
             | Self::FirstByte { request, .. }
             | Self::Slow { request }
@@ -185,7 +192,12 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Enqueued { request } => write!(f, "{request} is queued"),
+            Self::Enqueued { request, url, range: Some(range), priority } => {
+                write!(f, "{request} is queued at {priority:?} priority: {url}, bytes {range}")
+            }
+            Self::Enqueued { request, url, range: None, priority } => {
+                write!(f, "{request} is queued at {priority:?} priority: {url}")
+            }
             Self::Started { request, wait } => write!(f, "{request} starts, {wait:.1?} after it was queued"),
             Self::FirstByte { request, ttfb, status } => write!(f, "{request}: {status} after {ttfb:.1?}"),
             Self::Slow { request } => write!(f, "{request} is slow"),
@@ -584,8 +596,8 @@ mod tests {
     use super::*;
     use crossbeam_channel::TryRecvError;
 
-    fn enqueued(number: u64) -> Event {
-        Event::Enqueued { request: RequestId::new(number).unwrap() }
+    fn resumed(number: u64) -> Event {
+        Event::Resumed { request: RequestId::new(number).unwrap() }
     }
 
     #[test]
@@ -593,7 +605,7 @@ mod tests {
         let bus = Bus::new(2);
         let subscriber = bus.subscribe();
         for number in 1..=5 {
-            bus.publish(&enqueued(number));
+            bus.publish(&resumed(number));
         }
         assert!(matches!(subscriber.try_recv(), Some(Event::Lagged { lost: 3 })));
         let left: Vec<_> =
@@ -605,7 +617,7 @@ mod tests {
     fn a_blocked_subscriber_returns_when_the_bus_is_dropped() {
         let bus = Bus::new(2);
         let subscriber = bus.subscribe();
-        bus.publish(&enqueued(1));
+        bus.publish(&resumed(1));
         let waiter = std::thread::spawn(move || subscriber.count());
         drop(bus);
         assert_eq!(waiter.join().unwrap(), 1);
@@ -615,9 +627,9 @@ mod tests {
     fn a_closed_bus_ends_old_and_new_subscriptions() {
         let bus = Bus::new(2);
         let subscriber = bus.subscribe();
-        bus.publish(&enqueued(1));
+        bus.publish(&resumed(1));
         bus.close();
-        bus.publish(&enqueued(2));
+        bus.publish(&resumed(2));
         assert_eq!(subscriber.count(), 1);
         assert_eq!(bus.subscribe().count(), 0);
     }
@@ -626,19 +638,19 @@ mod tests {
     fn the_channel_of_a_subscriber_holds_a_message_while_there_is_an_event() {
         let bus = Bus::new(2);
         let mut subscriber = bus.subscribe();
-        bus.publish(&enqueued(1));
+        bus.publish(&resumed(1));
         let ready = subscriber.ready();
         assert!(ready.try_recv().is_ok());
         assert!(subscriber.try_recv().is_some());
         assert_eq!(ready.try_recv(), Err(TryRecvError::Empty));
         // One message for two events: after the first one is received there is another message.
-        bus.publish(&enqueued(2));
-        bus.publish(&enqueued(3));
+        bus.publish(&resumed(2));
+        bus.publish(&resumed(3));
         assert!(ready.try_recv().is_ok());
         assert!(subscriber.try_recv().is_some());
         assert!(ready.try_recv().is_ok());
         // An event that is received without the channel leaves no message.
-        bus.publish(&enqueued(4));
+        bus.publish(&resumed(4));
         assert_eq!(subscriber.by_ref().take(2).count(), 2);
         assert_eq!(ready.try_recv(), Err(TryRecvError::Empty));
         bus.close();
@@ -652,7 +664,7 @@ mod tests {
         let subscriber = bus.subscribe();
         assert!(subscriber.recv_deadline(Instant::now()).is_none());
         assert!(!subscriber.is_closed());
-        bus.publish(&enqueued(1));
+        bus.publish(&resumed(1));
         assert!(subscriber.recv_deadline(Instant::now()).is_some());
         let waiter = std::thread::spawn(move || {
             let event = subscriber.recv_deadline(Instant::now() + Duration::from_secs(3600));

@@ -180,7 +180,7 @@ fn a_prefetch_on_a_silent_new_connection_is_hedged_when_it_becomes_urgent() {
     assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
     assert_eq!(origin.log().asked.len(), 1);
     let request = std::iter::from_fn(|| events.try_recv()).find_map(|event| match event {
-        Event::Enqueued { request } => Some(request),
+        Event::Enqueued { request, .. } => Some(request),
         _ => None,
     });
     peer.promote(request.unwrap(), Priority::High);
@@ -299,7 +299,7 @@ fn a_silent_body_is_not_hedged_while_no_reader_waits() {
     assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
     assert_eq!(origin.log().asked.len(), 1);
     let request = std::iter::from_fn(|| events.try_recv()).find_map(|event| match event {
-        Event::Enqueued { request } => Some(request),
+        Event::Enqueued { request, .. } => Some(request),
         _ => None,
     });
     peer.promote(request.unwrap(), Priority::High);

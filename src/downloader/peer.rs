@@ -213,7 +213,7 @@ impl PeerHandle {
         let (request, measured) = (core.next_request(), fetch.rules.measured);
         let control = Arc::new(Control::new(request, Priority::High, measured, all_stats, now));
         let mut record = Record::new(Arc::clone(&control), now);
-        record.publish(Event::Enqueued { request: record.id });
+        record.publish(fetch.enqueued(record.id, Priority::High));
         let (client, max_retries) = (core.client.clone(), core.config.max_retries);
         let mut retry_state = RetryState::new(client, fetch.request, fetch.rules, max_retries);
         record.start();

@@ -27,7 +27,6 @@ use crate::downloader::schedule::{FetchInfo, Origin};
 use crate::downloader::sink::{GuardedSink, Outcome};
 use crate::downloader::stats::PeerStats;
 use crate::error::Error;
-use crate::event::Event;
 use crate::types::Priority;
 
 /// A fetch on its way, from its acceptance to its one end.
@@ -85,7 +84,7 @@ impl Job {
         let (now, all_stats) = (Instant::now(), [Arc::clone(stats), Arc::clone(&core.stats)]);
         let control = Arc::new(Control::new(id, fetch.priority, fetch.rules.measured, all_stats, now));
         let record = Record::new(Arc::clone(&control), now);
-        record.publish(Event::Enqueued { request: id });
+        record.publish(fetch.enqueued(id, fetch.priority));
         Self {
             handoff: fetch.handoff.clone(),
             is_demanded: fetch.is_demanded.clone(),
