@@ -9,6 +9,7 @@
 
 mod answer;
 mod asked;
+mod certificate;
 pub mod content;
 pub mod decoding;
 mod framing;

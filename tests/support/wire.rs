@@ -5,9 +5,10 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::certificate::{Certificate, Key, pem};
 
 /// Certificate of a server for `127.0.0.1` and `localhost`, and the root that signed it.
 pub struct Identity {
@@ -18,40 +19,48 @@ pub struct Identity {
 impl Identity {
     /// A new certificate with a root of its own.
     pub fn new() -> Self {
-        let key = || KeyPair::generate().expect("a key of the default kind");
-        let mut root = CertificateParams::default();
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        root.distinguished_name.push(DnType::CommonName, "the scripted origin's root");
-        let root = CertifiedIssuer::self_signed(root, key()).expect("a certificate that signs itself");
-        let key = key();
-        let certificate = CertificateParams::new(["127.0.0.1".to_owned(), "localhost".to_owned()])
-            .and_then(|params| params.signed_by(&key, &root))
-            .expect("names that a certificate may have");
-        Self::of(root.pem(), certificate.into(), key)
+        let (root_key, key) = (Key::generate(), Key::generate());
+        let name = "the scripted origin's root";
+        let root = Certificate {
+            subject: name,
+            issuer: name,
+            alternative_names: &[],
+            is_authority: true,
+            last_year: 2099,
+        };
+        let certificate = Certificate {
+            subject: "the scripted origin",
+            alternative_names: &["127.0.0.1", "localhost"],
+            is_authority: false,
+            ..root
+        };
+        let certificate = certificate.sign(&key, &root_key);
+        Self::of(pem(&root.sign(&root_key, &root_key)), certificate, &key)
     }
 
     /// A certificate as `openssl req -x509` makes it: self-signed, marked as an authority, and used by a server.
     /// `alternative_names` may be empty. Valid to the end of the year `last_year`.
     pub fn self_signed(alternative_names: &[&str], common_name: &str, last_year: i32) -> Self {
-        let key = KeyPair::generate().expect("a key of the default kind");
-        let names: Vec<String> = alternative_names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).expect("names that a certificate may have");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
-        params.not_after = rcgen::date_time_ymd(last_year, 12, 31);
-        let certificate = params.self_signed(&key).expect("a certificate that signs itself");
-        Self::of(certificate.pem(), certificate.into(), key)
+        let certificate = Certificate {
+            subject: common_name,
+            issuer: common_name,
+            alternative_names,
+            is_authority: true,
+            last_year,
+        };
+        let key = Key::generate();
+        let certificate = certificate.sign(&key, &key);
+        Self::of(pem(&certificate), certificate, &key)
     }
 
-    fn of(root_pem: String, certificate: CertificateDer<'static>, key: KeyPair) -> Self {
+    fn of(root_pem: String, certificate: Vec<u8>, key: &Key) -> Self {
         let provider = rustls::crypto::ring::default_provider();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()));
         let config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .expect("versions that the provider knows")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate], key.into())
+            .with_single_cert(vec![certificate.into()], key)
             .expect("a key that fits the certificate");
         Self { root_pem, config: Arc::new(config) }
     }

@@ -10,7 +10,7 @@
 //! holder looks for messages after it has unlocked the machine. Both look under the lock of the messages. Either the holder is
 //! second, and sees the message; or the poster is second, and then the machine was unlocked before it tried.
 //!
-//! The locks come from `shim`, so that `tests/model.rs` can compile this file with locks whose every interleaving is tried.
+//! The locks come from `shim`, so that `models/` can compile this file with locks whose every interleaving is tried.
 //! That test lists which interleavings matter.
 
 use std::mem;

@@ -1,4 +1,4 @@
-//! Real threads at the combiner, in an order that the test decides. `tests/model.rs` tries the interleavings of the locks.
+//! Real threads at the combiner, in an order that the test decides. `models/` tries the interleavings of the locks.
 
 use std::sync::mpsc;
 use std::thread;

@@ -1,5 +1,7 @@
 //! The wait-and-wake protocol of the downloader in every interleaving of its threads: `combiner.rs` and `one_shot.rs` of
-//! `src/downloader/runtime/`, compiled here with loom's locks.
+//! windway's `src/downloader/runtime/`, compiled here with loom's locks.
+//!
+//! `cargo test --manifest-path models/Cargo.toml`
 //!
 //! The faults that it excludes, each by tests of a similar name:
 //!
@@ -14,15 +16,17 @@
 //! - *The value put at the deadline.* A value that is put when the time of the taker is over is taken then, or by the next
 //!   take. It is never lost.
 
+#![cfg(test)]
+
 use loom::sync::Arc;
 use loom::thread;
 
 #[allow(dead_code, reason = "what is not tried here is used by the library")]
-#[path = "../src/downloader/runtime/combiner.rs"]
+#[path = "../../src/downloader/runtime/combiner.rs"]
 mod combiner;
 
 #[allow(dead_code, reason = "what is not tried here is used by the library")]
-#[path = "../src/downloader/runtime/one_shot.rs"]
+#[path = "../../src/downloader/runtime/one_shot.rs"]
 mod one_shot;
 
 use combiner::Combiner;
