@@ -6,13 +6,14 @@
 //!
 //! Kill it at any time and run it again: it fetches what is missing, and checks what is there.
 
-use std::error::Error;
-use std::thread;
-use std::time::Duration;
+mod support;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::error::Error;
+use std::sync::Arc;
+
+use support::status_line::{StatusLine, bar};
 use windway::Downloader;
-use windway::download::{DownloadConfig, DownloadPhase};
+use windway::download::DownloadConfig;
 
 fn main() -> Result<(), Box<dyn Error>> {
     env_logger::init();
@@ -22,21 +23,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let sha256 = digest.first().map(|digest| parse_digest(digest)).transpose()?;
     let download = Downloader::global()?.download(url, path, DownloadConfig::new().sha256(sha256))?;
+    let download = Arc::new(download);
 
-    let style = "{bar:40} {bytes} of {total_bytes}, {bytes_per_sec}, {msg}";
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(style)?);
-    loop {
-        let progress = download.progress();
-        bar.set_length(progress.len.unwrap_or(progress.stored));
-        bar.set_position(progress.stored);
-        bar.set_message(progress.error.map(|error| error.to_string()).unwrap_or_default());
-        if matches!(progress.phase, DownloadPhase::Done | DownloadPhase::Failed | DownloadPhase::Cancelled) {
-            break;
+    // Draws as long as it lives.
+    let line = StatusLine::start({
+        let download = Arc::clone(&download);
+        move |columns| {
+            let progress = download.progress();
+            let len = progress.len.unwrap_or(progress.stored);
+            let error = progress.error.map_or(String::new(), |error| error.to_string());
+            let stored = vec![0..progress.stored; 1];
+            let bar = bar(columns.saturating_sub(30).min(40), len, progress.stored, &stored);
+            format!("[{bar}] {} of {} {error}", support::bytes(progress.stored), support::bytes(len))
         }
-        thread::sleep(Duration::from_millis(50));
-    }
-    bar.finish();
-    println!("{path}: {} bytes", download.wait()?);
+    });
+    let bytes = download.wait();
+    drop(line);
+    println!("{path}: {} bytes", bytes?);
     Ok(())
 }
 

@@ -4,27 +4,21 @@
 //!
 //! Without a URL it plays a live stream of its own, with three variants, from an embedded server, for 10 s.
 
-#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::decoding::Decoding;
-use support::{Answer, Asked, Content, Origin};
-use windway::hls::{Hls, HlsConfig, HlsHandle};
+use support::demo::{Demo, LiveHls};
+use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia::core::errors::Error as SymphoniaError;
+use symphonia::core::formats::{FormatReader, TrackType};
+use symphonia::core::io::MediaSourceStream;
+use windway::hls::{Hls, HlsConfig, HlsHandle, Section};
 use windway::{Downloader, DownloaderConfig};
 
 type Failure = Box<dyn std::error::Error>;
-
-static TRACK: &[u8] = include_bytes!("../tests/data/track.mp3");
-
-/// Bytes in a second of the track.
-const SECOND: usize = 12_000;
-
-/// Segments in the window of the live stream.
-const WINDOW: u64 = 12;
 
 fn main() -> ExitCode {
     match run() {
@@ -45,9 +39,15 @@ fn run() -> Result<(), Failure> {
             _ => url = Some(argument),
         }
     }
-    let origin = if url.is_none() { Some(live_origin()) } else { None };
-    let url = url.or_else(|| origin.as_ref().map(|origin| origin.url("/live.m3u8"))).unwrap_or_default();
-    let limit = Duration::from_secs(seconds.unwrap_or(if origin.is_some() { 10 } else { u64::MAX }));
+    let is_demo = url.is_none();
+    let url = match url {
+        Some(url) => url,
+        None => {
+            let live = LiveHls::new();
+            Demo::start(move |request| live.answer(request))?.url("/live.m3u8")
+        }
+    };
+    let limit = Duration::from_secs(seconds.unwrap_or(if is_demo { 10 } else { u64::MAX }));
     let downloader = Downloader::new(DownloaderConfig::default())?;
     let hls = downloader.open_hls(&url, HlsConfig::default())?;
     play(hls, limit)
@@ -69,9 +69,9 @@ fn play(mut hls: Hls, limit: Duration) -> Result<(), Failure> {
             "{}, {} Hz, from {:?} on: {:?}",
             info.codec, info.sample_rate, info.start, info.discontinuity
         );
-        let mut decoding = Decoding::try_open(Box::new(section))?;
+        let mut decoding = Decoding::open(section)?;
         while let Some(samples) = decoding.samples()? {
-            heard += Duration::from_secs_f64(samples.len() as f64 / decoding.samples_a_second());
+            heard += samples;
             thread::sleep(heard.saturating_sub(began.elapsed()));
             if heard.as_secs() > shown {
                 shown = heard.as_secs();
@@ -94,31 +94,42 @@ fn show(handle: &HlsHandle) {
     println!("{position:>8.1?}: level {level} ({bandwidth} bit/s), {buffered:.1?} buffered{latency}");
 }
 
-/// A live stream: the track over and over, in segments of a second.
-fn live_origin() -> Origin {
-    let began = Instant::now();
-    Origin::start(move |asked| {
-        let edge = WINDOW + began.elapsed().as_secs();
-        answer(asked, edge).unwrap_or_else(|| Answer::status(404))
-    })
+/// The decoder of a section.
+struct Decoding {
+    format: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track: u32,
 }
 
-fn answer(asked: &Asked, edge: u64) -> Option<Answer> {
-    let text = |text: String| Answer::whole(&Content::bytes(text.into_bytes()));
-    if asked.path == "/live.m3u8" {
-        let variants = [64_000, 96_000, 128_000].map(|rate| {
-            format!("#EXT-X-STREAM-INF:BANDWIDTH={rate},CODECS=\"mp4a.40.34\"\n/{rate}/list.m3u8\n")
-        });
-        return Some(text(format!("#EXTM3U\n{}", variants.concat())));
+impl Decoding {
+    fn open(section: Section) -> Result<Self, SymphoniaError> {
+        let source = MediaSourceStream::new(Box::new(section), Default::default());
+        let probe = symphonia::default::get_probe();
+        let format = probe.probe(&Default::default(), source, Default::default(), Default::default())?;
+        let track = format.default_track(TrackType::Audio).ok_or(SymphoniaError::Unsupported("no audio"))?;
+        let params = track.codec_params.as_ref().and_then(|params| params.audio());
+        let params = params.ok_or(SymphoniaError::Unsupported("the audio codec"))?;
+        let decoder =
+            symphonia::default::get_codecs().make_audio_decoder(params, &AudioDecoderOptions::default())?;
+        Ok(Self { track: track.id, decoder, format })
     }
-    if asked.path.ends_with("list.m3u8") {
-        let first = edge - WINDOW;
-        let segments: String = (first..edge).map(|index| format!("#EXTINF:1,\n{index}.mp3\n")).collect();
-        return Some(text(format!(
-            "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}"
-        )));
+
+    /// Time that the samples of the next packet last. `None` at the end of the section.
+    fn samples(&mut self) -> Result<Option<Duration>, SymphoniaError> {
+        while let Some(packet) = self.format.next_packet()? {
+            if packet.track_id != self.track {
+                continue;
+            }
+            match self.decoder.decode(&packet) {
+                Ok(audio) => {
+                    let seconds = audio.frames() as f64 / f64::from(audio.spec().rate());
+                    return Ok(Some(Duration::from_secs_f64(seconds)));
+                }
+                // A damaged packet is skipped, as players do.
+                Err(SymphoniaError::DecodeError(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
-    let index: usize = asked.path.rsplit('/').next()?.strip_suffix(".mp3")?.parse().ok()?;
-    let from = index % (TRACK.len() / SECOND) * SECOND;
-    Some(Answer::whole(&Content::bytes(&TRACK[from..from + SECOND])))
 }

@@ -1,36 +1,42 @@
-//! From a URL to decoded audio: streams, seeks and decodes, and prints statistics.
-//!
-//! cargo run --release --example play [URL] [--seek SECONDS]... [--out FILE.wav]
-//!
-//! It decodes as fast as the bytes arrive: one second of audio before each seek, and to the end after the last one. Without
-//! a URL it starts a server with a track, a round-trip time of 40 ms and a limited rate.
+//! From a URL to decoded audio: streams, seeks and decodes, and prints statistics. See `--help`.
 
-#[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-use support::{Answer, Content, Origin};
+use support::demo::{Demo, FLAC, Reply};
+use support::status_line::{StatusLine, bar};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::units::Time;
+use windway::stream::Phase;
 use windway::{Downloader, DownloaderConfig, Stream, StreamHandle};
 
 type Failure = Box<dyn std::error::Error>;
 
-static TRACK: &[u8] = include_bytes!("../tests/data/track.flac");
+const HELP: &str = "\
+Streams and decodes a file, as fast as its bytes arrive, and prints statistics.
 
-const USAGE: &str = "usage: play [URL] [--seek SECONDS]... [--out FILE.wav]";
+    cargo run --release --example play -- [URL] [--seek SECONDS]... [--out FILE.wav]
 
+URL     a file with audio: FLAC, MP3, AAC, M4A, Ogg Vorbis, WAV, AIFF
+--seek  decodes one second of audio, then seeks to this time; may be given several times
+--out   writes the decoded audio to this file
+
+Without a URL it starts a server on this machine, which answers after 40 ms and sends at a limited rate, and seeks twice.
+RUST_LOG=windway=debug shows each request.
+
+Exit code: 0 if all was decoded, 1 if not, 2 for wrong arguments, 130 after Ctrl-C.";
+
+#[derive(Default)]
 struct Options {
     url: Option<String>,
     seeks: Vec<f64>,
@@ -39,31 +45,24 @@ struct Options {
 
 fn main() -> ExitCode {
     env_logger::init();
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(options) => options,
-        Err(why) => {
-            eprintln!("{why}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match play(options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(130),
-        Err(error) => {
-            eprintln!("{error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                eprintln!("  because: {error}");
-                cause = error.source();
-            }
-            ExitCode::FAILURE
-        }
+    let mut args = std::env::args().skip(1).peekable();
+    if args.peek().is_some_and(|arg| arg == "--help" || arg == "-h") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match Options::parse(args) {
+        Err(why) => support::wrong_arguments(&why, HELP),
+        Ok(options) => match play(options) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(130),
+            Err(error) => support::failed(&*error),
+        },
     }
 }
 
 impl Options {
     fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
-        let mut options = Self { url: None, seeks: Vec::new(), out: None };
+        let mut options = Self::default();
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
             match arg.as_str() {
@@ -84,17 +83,15 @@ impl Options {
 
 /// Runs the program. False if Ctrl-C ended it.
 fn play(mut options: Options) -> Result<bool, Failure> {
-    // Lives until the end: its drop stops the server.
-    let origin = options.url.is_none().then(embedded_origin);
-    let url = match (&options.url, &origin) {
-        (Some(url), _) => url.clone(),
-        (None, Some(origin)) => origin.url("/track.flac"),
-        (None, None) => unreachable!("without a URL there is an origin"),
+    let url = match options.url.take() {
+        Some(url) => url,
+        None => {
+            if options.seeks.is_empty() {
+                options.seeks = vec![6.0, 2.5];
+            }
+            demo()?.url("/track.flac")
+        }
     };
-    if options.url.is_none() && options.seeks.is_empty() {
-        options.seeks = vec![6.0, 2.5];
-    }
-
     let began = Instant::now();
     let downloader = Downloader::new(DownloaderConfig::default())?;
     let stream = downloader.open(&url)?;
@@ -104,45 +101,74 @@ fn play(mut options: Options) -> Result<bool, Failure> {
         let (interrupted, handle) = (Arc::clone(&interrupted), handle.clone());
         move || {
             interrupted.store(true, Ordering::Release);
+            // A blocked read returns at once.
             handle.cancel();
         }
     })?;
 
     println!("{url}: {}", describe(&stream));
-    let mut player = Player::open(stream, options.out.as_deref())?;
-    let mut line = StatusLine::new(downloader.clone(), handle.clone());
-    let result = player.run(began, &options.seeks, &mut line);
-    line.clear();
-    let was_interrupted = interrupted.load(Ordering::Acquire);
+    let heard = Arc::new(AtomicU64::new(0));
+    let line = show(&handle, &heard);
+    let result = Player::open(stream, options.out.as_deref(), heard)
+        .and_then(|mut player| player.run(began, &options.seeks).map(|()| player));
+    drop(line);
     match result {
-        Err(_) if was_interrupted => println!("interrupted"),
-        other => other?,
+        Ok(mut player) => player.summarise(&downloader, &handle)?,
+        Err(_) if interrupted.load(Ordering::Acquire) => println!("interrupted"),
+        // A decoder often hides the error of a read behind one of its own.
+        Err(error) => return Err(handle.last_error().map_or(error, Into::into)),
     }
-    player.summarise(&downloader, &handle)?;
-    Ok(!was_interrupted)
+    Ok(!interrupted.load(Ordering::Acquire))
 }
 
 /// A server on this machine with a round-trip time of 40 ms, which sends at four times the bit rate of the track.
-fn embedded_origin() -> Origin {
-    let content = Content::bytes(TRACK);
-    let rate = TRACK.len() as u64 / 8 * 4;
-    Origin::start_with_rtt(Duration::from_millis(40), move |asked| {
-        Answer::file(asked, &content)
-            .header("Content-Type", "audio/flac")
-            .latency(Duration::from_millis(40))
-            .rate(rate)
-    })
+fn demo() -> Result<Demo, Failure> {
+    let rate = FLAC.len() as u64 / 8 * 4;
+    println!(
+        "no URL: a server on this machine, which answers after 40 ms and sends {}/s",
+        support::bytes(rate)
+    );
+    let demo = Demo::start(move |request| {
+        Reply::file(request, FLAC, "audio/flac").delay(Duration::from_millis(40)).rate(rate)
+    });
+    Ok(demo?)
 }
 
 fn describe(stream: &Stream) -> String {
-    let len = stream.len().map_or("of unknown length".into(), |len| format!("{len} bytes"));
+    let len = stream.len().map_or("of unknown length".into(), support::bytes);
     let info = stream.handle().media_info();
     let kind = info.container.map_or("of unknown kind".into(), |(container, _)| format!("{container:?}"));
     let seeks = if stream.is_seekable() { "seekable" } else { "not seekable" };
     format!("{kind}, {len}, {seeks}")
 }
 
-/// A stream as symphonia's `MediaSource`. With the feature `symphonia`, [`Stream`] implements it itself.
+/// The line at the bottom: time, what is stored, rate, and what the stream is doing. `heard` is in milliseconds.
+fn show(handle: &StreamHandle, heard: &Arc<AtomicU64>) -> StatusLine {
+    let (handle, heard) = (handle.clone(), Arc::clone(heard));
+    // Where the reader was last, and since when it has been there.
+    let mut last = (0, Instant::now());
+    StatusLine::start(move |columns| {
+        let progress = handle.progress();
+        let time = Duration::from_millis(heard.load(Ordering::Relaxed));
+        if progress.position != last.0 {
+            last = (progress.position, Instant::now());
+        }
+        let waits = matches!(progress.phase, Phase::Opening | Phase::Stalled | Phase::Retrying);
+        let waited = if waits { last.1.elapsed().as_secs() } else { 0 };
+        let state = match (progress.phase, progress.last_error) {
+            (Phase::Retrying, Some(error)) => format!("reconnecting for {waited} s: {:?}", error.kind()),
+            (Phase::Retrying, None) => format!("reconnecting for {waited} s"),
+            _ if waited > 0 => format!("waiting {waited} s"),
+            _ => progress.rate.map_or(String::new(), |rate| format!("{}/s", support::bytes(rate as u64))),
+        };
+        let cells = columns.saturating_sub(state.chars().count() + 12).min(60);
+        let len = progress.len.unwrap_or(progress.position + progress.buffered_ahead);
+        let bar = bar(cells, len, progress.position, &progress.buffered);
+        format!("{:>7} [{bar}] {state}", support::clock(time))
+    })
+}
+
+/// A stream as symphonia's `MediaSource`. With the feature `symphonia`, [`Stream`] implements it itself, and this is not needed.
 struct Source(Stream);
 
 impl Read for Source {
@@ -173,6 +199,8 @@ struct Player {
     track: u32,
     sample_rate: u32,
     channels: usize,
+    /// Milliseconds of audio decoded, for the line at the bottom.
+    heard: Arc<AtomicU64>,
     out: Option<WavWriter>,
     samples: Vec<f32>,
     /// Number of decoded frames.
@@ -183,7 +211,7 @@ struct Player {
 }
 
 impl Player {
-    fn open(stream: Stream, out: Option<&str>) -> Result<Self, Failure> {
+    fn open(stream: Stream, out: Option<&str>, heard: Arc<AtomicU64>) -> Result<Self, Failure> {
         let mut hint = Hint::new();
         if let Some(extension) = stream.handle().media_info().extension() {
             hint.with_extension(extension);
@@ -200,6 +228,7 @@ impl Player {
             track: track.id,
             sample_rate: params.sample_rate.unwrap_or(44_100),
             channels: params.channels.as_ref().map_or(0, |channels| channels.count()),
+            heard,
             out: out.map(WavWriter::create).transpose()?,
             format,
             decoder,
@@ -212,23 +241,23 @@ impl Player {
     }
 
     /// Decodes one second before each seek, and to the end after the last one.
-    fn run(&mut self, began: Instant, seeks: &[f64], line: &mut StatusLine) -> Result<(), Failure> {
+    fn run(&mut self, began: Instant, seeks: &[f64]) -> Result<(), Failure> {
         for seconds in seeks {
             let until = self.frames + u64::from(self.sample_rate);
-            while self.frames < until && self.decode(began, line)? {}
+            while self.frames < until && self.decode(began)? {}
             let sought = Instant::now();
             let time = Time::try_from_secs_f64(*seconds).ok_or("no such time")?;
             self.format.seek(SeekMode::Accurate, SeekTo::Time { time, track_id: Some(self.track) })?;
             self.decoder.reset();
-            self.decode(began, line)?;
+            self.decode(began)?;
             self.seeks.push((*seconds, sought.elapsed()));
         }
-        while self.decode(began, line)? {}
+        while self.decode(began)? {}
         Ok(())
     }
 
     /// Decodes one packet. False at the end.
-    fn decode(&mut self, began: Instant, line: &mut StatusLine) -> Result<bool, Failure> {
+    fn decode(&mut self, began: Instant) -> Result<bool, Failure> {
         loop {
             let Some(packet) = self.format.next_packet()? else { return Ok(false) };
             if packet.track_id != self.track {
@@ -252,7 +281,8 @@ impl Player {
             if let Some(out) = &mut self.out {
                 out.write(&self.samples)?;
             }
-            line.update();
+            let heard = 1000 * self.frames / u64::from(self.sample_rate.max(1));
+            self.heard.store(heard, Ordering::Relaxed);
             return Ok(true);
         }
     }
@@ -261,14 +291,15 @@ impl Player {
         let (stats, totals) = (handle.stats(), downloader.stats());
         let seconds = self.frames as f64 / f64::from(self.sample_rate);
         println!("decoded          {seconds:.2} s, {} channels at {} Hz", self.channels, self.sample_rate);
-        println!("first sample     {}", self.first_sample.map_or("none".into(), milliseconds));
+        println!("first sample     {}", self.first_sample.map_or("none".into(), support::span));
         for (to, took) in &self.seeks {
-            println!("seek to {to:>5.1} s  {}", milliseconds(*took));
+            println!("seek to {to:>5.1} s  {}", support::span(*took));
         }
-        println!("stalls           {}, {} in all", stats.stalls, milliseconds(stats.stalled));
+        println!("stalls           {}, {} in all", stats.stalls, support::span(stats.stalled));
         println!("requests         {}", totals.requests);
         println!("connections      {}", totals.connections_dialled);
-        println!("bytes fetched    {} ({} read)", stats.bytes_fetched, stats.bytes_read);
+        let (fetched, read) = (support::bytes(stats.bytes_fetched), support::bytes(stats.bytes_read));
+        println!("fetched          {fetched} ({read} read)");
         println!("checksum         {:016x}", self.checksum);
         if let Some(out) = self.out.take() {
             println!("written          {}", out.finish(self.channels, self.sample_rate)?);
@@ -277,72 +308,11 @@ impl Player {
     }
 }
 
-fn milliseconds(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
-}
-
 const FNV_OFFSET: u64 = 0xCBF2_9CE4_8422_2325;
 
 /// FNV-1a over a sample's bytes.
 fn fnv1a(sum: u64, sample: f32) -> u64 {
     sample.to_le_bytes().iter().fold(sum, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3))
-}
-
-/// Shows position, buffered ranges and rate on a terminal.
-struct StatusLine {
-    bar: Option<ProgressBar>,
-    shown: Instant,
-    downloader: Downloader,
-    handle: StreamHandle,
-}
-
-impl StatusLine {
-    const WIDTH: u64 = 40;
-
-    fn new(downloader: Downloader, handle: StreamHandle) -> Self {
-        let bar = io::stdout().is_terminal().then(|| {
-            let style =
-                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new_spinner().with_style(style)
-        });
-        Self { bar, shown: Instant::now(), downloader, handle }
-    }
-
-    fn update(&mut self) {
-        let Some(bar) = &self.bar else { return };
-        if self.shown.elapsed() < Duration::from_millis(50) {
-            return;
-        }
-        self.shown = Instant::now();
-        let rate = self.downloader.bandwidth().unwrap_or(0.0) / 1000.0;
-        let stalls = self.handle.stats().stalls;
-        let position = self.handle.position();
-        bar.set_message(format!("{position:>10} [{}] {rate:.0} kB/s, {stalls} stalls", self.buffered()));
-        bar.tick();
-    }
-
-    /// `━` is stored, `╸` is where the reader is.
-    fn buffered(&self) -> String {
-        let len = self.handle.len().unwrap_or(1).max(1);
-        let stored = self.handle.buffered();
-        let reader = self.handle.position() * Self::WIDTH / len;
-        let cell = |cell: u64| {
-            let (start, end) = (cell * len / Self::WIDTH, (cell + 1) * len / Self::WIDTH);
-            let is_stored = stored.iter().any(|range| range.start < end && start < range.end);
-            match (cell == reader, is_stored) {
-                (true, _) => '╸',
-                (false, true) => '━',
-                (false, false) => ' ',
-            }
-        };
-        (0..Self::WIDTH).map(cell).collect()
-    }
-
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
 }
 
 /// Writes 16-bit PCM. `finish` writes the header again, with the final length.

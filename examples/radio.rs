@@ -1,41 +1,41 @@
-//! Decodes a radio station: prints each title when it is heard, and what happens to the connection.
-//!
-//! cargo run --release --example radio [URL] [--seconds N]
-//!
-//! It decodes in real time and counts the samples. Ctrl-C ends it. Without a URL it starts a server with a station, for 10 s:
-//! its title changes, its connection breaks, and for a moment its source is offline.
+//! Decodes a radio station: prints each title when it is heard, and what happens to the connection. See `--help`.
 
-#[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::io::{self, IsTerminal};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-use support::decoding::LentSource;
-use support::{Answer, Content, Origin, Station};
+use support::demo::{Demo, MP3, MP3_RATE, Reply};
+use support::status_line::StatusLine;
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, TrackType};
-use symphonia::core::io::MediaSourceStream;
+use symphonia::core::io::{MediaSource, MediaSourceStream};
 use windway::config::OnDiscontinuity;
 use windway::event::Subscriber;
 use windway::radio::{RadioEvent, RadioHandle, Title};
+use windway::stream::Phase;
 use windway::{Downloader, DownloaderConfig, Radio, RadioConfig};
 
 type Failure = Box<dyn std::error::Error>;
 
-static TRACK: &[u8] = include_bytes!("../tests/data/track.mp3");
+const HELP: &str = "\
+Decodes a radio station at the speed of a sound card. Prints each title when it is heard, and what happens to the connection.
 
-/// Bit rate of the track, in bytes a second.
-const TRACK_RATE: u64 = 12_000;
+    cargo run --release --example radio -- [URL] [--seconds N]
 
-const USAGE: &str = "usage: radio [URL] [--seconds N]";
+URL        a station: Icecast, SHOUTcast, or any body without an end
+--seconds  seconds of audio to play; until Ctrl-C if there is a URL, else 10
+
+Without a URL it starts a station on this machine: its title changes, its connection breaks, and for a moment it is offline.
+RUST_LOG=windway=debug shows each request.
+
+Exit code: 0 after that many seconds, 1 if the station can't be played, 2 for wrong arguments, 130 after Ctrl-C.";
 
 struct Options {
     url: Option<String>,
@@ -45,25 +45,18 @@ struct Options {
 
 fn main() -> ExitCode {
     env_logger::init();
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(options) => options,
-        Err(why) => {
-            eprintln!("{why}\n{USAGE}");
-            return ExitCode::from(2);
-        }
-    };
-    match play(options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(130),
-        Err(error) => {
-            eprintln!("{error}");
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                eprintln!("  because: {error}");
-                cause = error.source();
-            }
-            ExitCode::FAILURE
-        }
+    let mut args = std::env::args().skip(1).peekable();
+    if args.peek().is_some_and(|arg| arg == "--help" || arg == "-h") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
+    match Options::parse(args) {
+        Err(why) => support::wrong_arguments(&why, HELP),
+        Ok(options) => match play(options) {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(130),
+            Err(error) => support::failed(&*error),
+        },
     }
 }
 
@@ -91,12 +84,9 @@ impl Options {
 
 /// Runs the program. False if Ctrl-C ended it.
 fn play(options: Options) -> Result<bool, Failure> {
-    // Lives until the end: its drop stops the server.
-    let origin = options.url.is_none().then(embedded_station);
-    let url = match (&options.url, &origin) {
-        (Some(url), _) => url.clone(),
-        (None, Some(origin)) => origin.url("/live"),
-        (None, None) => unreachable!("without a URL there is an origin"),
+    let url = match options.url {
+        Some(url) => url,
+        None => demo()?.url("/live"),
     };
     let downloader = Downloader::new(DownloaderConfig::default())?;
     // Each connection gets its own decoder. This works for all formats.
@@ -117,7 +107,7 @@ fn play(options: Options) -> Result<bool, Failure> {
     let mut display = Display::new(&handle);
     let mut player = Player::new(options.seconds);
     let result = player.run(&mut radio, &interrupted, &mut display);
-    display.clear();
+    drop(display);
     player.summarise(&handle);
     let was_interrupted = interrupted.load(Ordering::Acquire);
     match result {
@@ -127,16 +117,40 @@ fn play(options: Options) -> Result<bool, Failure> {
     Ok(!was_interrupted)
 }
 
-/// A station on this machine that sends like Icecast. Its first connection breaks, and then its source is offline for a
-/// moment.
-fn embedded_station() -> Origin {
-    let titles = vec!["Scripted Origin - Prelude", "Scripted Origin - Interlude", "Scripted Origin - Finale"];
-    let station = Station { audio: Content::looped(TRACK), interval: 8192, every: 4, titles };
-    Origin::start(move |asked| match asked.number {
-        0 => Answer::station(asked, &station).rate(2 * TRACK_RATE).close_after(5 * TRACK_RATE),
-        1 => Answer::status(404),
-        _ => Answer::station(asked, &station).rate(2 * TRACK_RATE),
+/// A station on this machine. Its first connection breaks, and then its source is offline for a moment.
+fn demo() -> io::Result<Demo> {
+    println!("no URL: a station on this machine, whose connection breaks after five seconds of audio");
+    let titles = &["The Example - Prelude", "The Example - Interlude", "The Example - Finale"];
+    Demo::start(move |request| match request.number {
+        0 => Reply::station(request, MP3, titles).rate(2 * MP3_RATE).break_after(5 * MP3_RATE),
+        1 => Reply::text(404, "the source is offline\n".into()),
+        _ => Reply::station(request, MP3, titles).rate(2 * MP3_RATE),
     })
+}
+
+/// A radio that a decoder borrows. With the feature `symphonia`, [`Radio`] is a `MediaSource` itself, for decoders that own it.
+struct LentSource<'a>(&'a mut Radio);
+
+impl Read for LentSource<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Seek for LentSource<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl MediaSource for LentSource<'_> {
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        None
+    }
 }
 
 struct Player {
@@ -258,7 +272,7 @@ impl Player {
             }
             self.loudest =
                 self.samples.iter().fold(self.loudest, |loudest, sample| loudest.max(sample.abs()));
-            display.update();
+            display.update(self.heard);
             self.listen();
         }
         Ok(())
@@ -282,88 +296,88 @@ impl Player {
         println!("loudest sample   {:.3}", self.loudest);
         println!("damaged packets  {}", self.damaged);
         println!("connections      {}", stats.connections);
-        println!("audio received   {} bytes", stats.bytes_received);
-        println!("waits            {}, {:.1} s in all", stats.stalls, stats.stalled.as_secs_f64());
+        println!("audio received   {}", support::bytes(stats.bytes_received));
+        println!("waits            {}, {} in all", stats.stalls, support::span(stats.stalled));
     }
 }
 
-/// Prints events, and shows the buffer on a terminal.
+/// Prints titles and events, and shows at the bottom of a terminal what is buffered.
 struct Display {
     handle: RadioHandle,
     events: Subscriber<RadioEvent>,
     title: Option<Title>,
-    bar: Option<ProgressBar>,
-    shown: Instant,
+    /// Milliseconds of audio decoded.
+    heard: Arc<AtomicU64>,
+    line: StatusLine,
 }
 
 impl Display {
     fn new(handle: &RadioHandle) -> Self {
-        let bar = io::stdout().is_terminal().then(|| {
-            let style =
-                ProgressStyle::with_template("{msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new_spinner().with_style(style)
-        });
-        Self { handle: handle.clone(), events: handle.subscribe(), title: None, bar, shown: Instant::now() }
+        let heard = Arc::new(AtomicU64::new(0));
+        let line = {
+            let (handle, heard, mut waiting) = (handle.clone(), Arc::clone(&heard), None);
+            StatusLine::start(move |columns| {
+                let heard = Duration::from_millis(heard.load(Ordering::Relaxed));
+                show(&handle, heard, columns, &mut waiting)
+            })
+        };
+        Self { handle: handle.clone(), events: handle.subscribe(), title: None, heard, line }
     }
 
-    fn update(&mut self) {
+    fn update(&mut self, heard: Duration) {
+        self.heard.store(heard.as_millis() as u64, Ordering::Relaxed);
         while let Some(event) = self.events.try_recv() {
             self.print_event(&event);
         }
         let playing = self.handle.now_playing();
         if playing != self.title {
             let title = playing.as_ref().and_then(|playing| playing.title.as_deref());
-            self.print(&format!("♪ {}", title.unwrap_or("(no title)")));
+            self.line.print(&format!("♪ {}", title.unwrap_or("(no title)")));
             self.title = playing;
         }
-        self.show_buffer();
     }
 
     fn print_event(&self, event: &RadioEvent) {
+        let heard = support::clock(Duration::from_millis(self.heard.load(Ordering::Relaxed)));
         match event {
-            RadioEvent::Connected { info, position } => {
+            RadioEvent::Connected { info, .. } => {
                 let name = info.name.as_deref().unwrap_or("a station without a name");
                 let bitrate = info.bitrate.map_or(String::new(), |bitrate| format!(", {bitrate} kbit/s"));
                 let container = self.handle.media_info().container;
                 let kind =
                     container.map_or("unknown format".into(), |(container, _)| format!("{container:?}"));
-                self.print(&format!("connected to {name} at byte {position}: {kind}{bitrate}"));
+                self.line.print(&format!("{heard} connected to {name}: {kind}{bitrate}"));
             }
             RadioEvent::Reconnecting { error, after } => {
-                let buffered = self.handle.buffered_ahead();
-                self.print(&format!("{error}; reconnecting in {after:.1?}, {buffered} bytes buffered"));
+                let (after, buffered) = (support::span(*after), support::bytes(self.handle.buffered_ahead()));
+                self.line.print(&format!("{heard} {error}; reconnecting in {after}, {buffered} buffered"));
             }
-            RadioEvent::Discontinuity { position } => {
-                self.print(&format!("a discontinuity at byte {position}"))
+            RadioEvent::Discontinuity { .. } => {
+                self.line.print(&format!("{heard} what follows comes over another connection"));
             }
-            RadioEvent::Ended { error, .. } => self.print(&format!("ended: {error}")),
+            RadioEvent::Ended { error, .. } => self.line.print(&format!("{heard} ended: {error}")),
             // `update` prints titles when they are heard.
             _ => {}
         }
     }
+}
 
-    fn print(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(line),
-            None => println!("{line}"),
-        }
-    }
-
-    fn show_buffer(&mut self) {
-        let Some(bar) = &self.bar else { return };
-        if self.shown.elapsed() < Duration::from_millis(100) {
-            return;
-        }
-        self.shown = Instant::now();
-        let (position, buffered) = (self.handle.position(), self.handle.buffered_ahead());
-        let cells = "━".repeat((buffered / 8192).min(60) as usize);
-        bar.set_message(format!("{position:>10} {:>5} KiB ahead {cells}", buffered / 1024));
-        bar.tick();
-    }
-
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
+/// The line at the bottom. `waiting` is when the player began to wait for audio.
+fn show(handle: &RadioHandle, heard: Duration, columns: usize, waiting: &mut Option<Instant>) -> String {
+    let (now, phase, buffered) = (Instant::now(), handle.phase(), handle.buffered_ahead());
+    let waits = matches!(phase, Phase::Opening | Phase::Stalled) || phase == Phase::Retrying && buffered == 0;
+    *waiting = waits.then(|| waiting.unwrap_or(now));
+    let waited = waiting.map_or(0, |since| now.duration_since(since).as_secs());
+    let state = match phase {
+        Phase::Retrying => "reconnecting".to_owned(),
+        _ if waited > 0 => format!("waiting {waited} s"),
+        _ => String::new(),
+    };
+    let cells = (buffered / 8192).min(columns.saturating_sub(40) as u64) as usize;
+    format!(
+        "{:>7} {:>7} buffered {} {state}",
+        support::clock(heard),
+        support::bytes(buffered),
+        "━".repeat(cells)
+    )
 }
