@@ -48,7 +48,7 @@ fn queue(peer: &PeerHandle, origin: &Origin, path: &str) -> (JoinHandle<()>, Req
     let caller = thread::spawn(move || {
         own.batch(fetches.into()).for_each(|answer| drop(answer.unwrap()));
     });
-    let enqueued = |event| if let Event::Enqueued { request } = event { Some(request) } else { None };
+    let enqueued = |event| if let Event::Enqueued { request, .. } = event { Some(request) } else { None };
     let mut requests = std::iter::from_fn(|| events.recv()).filter_map(enqueued);
     let (request, marker) = (requests.next(), requests.next());
     assert!(marker.is_some());
@@ -307,12 +307,12 @@ fn prefetches_before(events: &Subscriber, own: &Subscriber, urgent: usize, most:
     while left > 0 && granted <= most {
         let event = events.recv().unwrap();
         let enqueued = std::iter::from_fn(|| own.try_recv()).filter_map(|event| match event {
-            Event::Enqueued { request } => Some(request),
+            Event::Enqueued { request, .. } => Some(request),
             _ => None,
         });
         ids.extend(enqueued);
         match event {
-            Event::Enqueued { request } if ids.contains(&request) => queued = true,
+            Event::Enqueued { request, .. } if ids.contains(&request) => queued = true,
             Event::Started { request, .. } if ids.contains(&request) => left -= 1,
             Event::Started { .. } | Event::Resumed { .. } if queued => granted += 1,
             _ => {}

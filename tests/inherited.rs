@@ -265,5 +265,5 @@ fn a_subscriber_from_before_the_first_wake_gets_the_first_event() {
     let events = peer.subscribe();
     peer.wake(Priority::High);
     end.recv().unwrap();
-    assert!(matches!(events.recv(), Some(Event::Enqueued { request }) if request.get() == 1));
+    assert!(matches!(events.recv(), Some(Event::Enqueued { request, .. }) if request.get() == 1));
 }
