@@ -33,6 +33,8 @@ pub(crate) struct Continuation {
     begun: Option<Begun>,
     /// Accepts another entity tag with the same length and date. The caller checks each head itself.
     tolerates_other_tags: bool,
+    /// The rest is requested unconditionally. [`check`](Self::check) and the overlap show whether it is the same representation.
+    omits_if_range: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,12 +54,17 @@ struct Begun {
 
 impl Continuation {
     pub(crate) fn new(requested: Option<ByteRange>) -> Self {
-        Self { requested, begun: None, tolerates_other_tags: false }
+        Self { requested, begun: None, tolerates_other_tags: false, omits_if_range: false }
     }
 
     /// Accepts responses with another entity tag but the same length and date. The caller has to check each head.
     pub(crate) fn tolerate_other_tags(&mut self) {
         self.tolerates_other_tags = true;
+    }
+
+    /// Requests the rest unconditionally.
+    pub(crate) fn omit_if_range(&mut self) {
+        self.omits_if_range = true;
     }
 
     /// Treats another entity tag as a change from now on: the caller no longer checks the heads.
@@ -95,8 +102,10 @@ impl Continuation {
         Some(ByteRange::new(start, end.unwrap_or(u64::MAX)))
     }
 
+    /// The condition under which the next attempt requests the range.
     pub(crate) fn if_range(&self) -> Option<&Validator> {
-        self.begun.as_ref()?.representation.strong_validator()
+        let begun = self.begun.as_ref().filter(|_| !self.omits_if_range)?;
+        begun.representation.strong_validator()
     }
 
     /// Position of the next new byte. `None` until a response is accepted.

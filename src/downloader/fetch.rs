@@ -210,6 +210,13 @@ impl Fetch {
         self
     }
 
+    /// Requests the rest of a broken body without `If-Range`. That it is of the same representation is checked anyway. With the
+    /// header, a cache that stores slices begins at the first one (nginx), or asks the origin.
+    pub(crate) fn without_if_range(mut self) -> Self {
+        self.rules.omits_if_range = true;
+        self
+    }
+
     /// Lets an urgent fetch become a prefetch when no reader waits for its bytes any more. `is_demanded` is called at a chunk
     /// while other urgent work waits for a worker. Without it the fetch stays urgent to its end.
     pub(crate) fn demanded_while(mut self, is_demanded: impl Fn() -> bool + Send + Sync + 'static) -> Self {

@@ -15,6 +15,8 @@ pub(super) struct Rules {
     pub(super) validate: Option<Validate>,
     pub(super) measured: Measured,
     pub(super) other_tags: OtherTags,
+    /// See [`Fetch::without_if_range`](super::Fetch::without_if_range).
+    pub(super) omits_if_range: bool,
     /// Of a live stream: whether its reader is about to run out of bytes. See [`Fetch::redial`](super::Fetch::redial).
     pub(super) redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](super::Fetch::fail_fast).
@@ -32,8 +34,8 @@ pub(crate) enum OtherTags {
     /// The fetch fails with [`ErrorKind::Changed`](crate::ErrorKind::Changed).
     #[default]
     Change,
-    /// The sink's `head` decides. Without `If-Range` the server sends the rest whatever its tag.
-    AskSink { has_if_range: bool },
+    /// The sink's `head` decides.
+    AskSink,
 }
 
 /// What the time that a fetch waits for its server says about the network.

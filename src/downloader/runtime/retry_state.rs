@@ -29,8 +29,6 @@ pub(crate) struct RetryState {
     backoff: Backoff,
     /// True if the last attempt delivered a byte.
     flowed: bool,
-    /// The rest of a body is asked for only of the same representation.
-    has_if_range: bool,
     /// How far it has come, and what it has to come to.
     continuation: Continuation,
     /// Silent bodies in a row that another one went on with, and where the last one did. Each next one is given twice the
@@ -45,16 +43,18 @@ pub(crate) struct RetryState {
 impl RetryState {
     /// `max_retries` counts unless the rules have their own number.
     pub(crate) fn new(client: HttpClient, request: Request, rules: Rules, max_retries: u32) -> Self {
-        let Rules { validate, max_retries: own, other_tags, redial, patience, measured: _ } = rules;
+        let Rules { validate, max_retries: own, other_tags, omits_if_range, redial, patience, measured: _ } = rules;
         let mut continuation = Continuation::new(request.byte_range());
         if other_tags != OtherTags::Change {
             continuation.tolerate_other_tags();
+        }
+        if omits_if_range {
+            continuation.omit_if_range();
         }
         Self {
             client,
             asks_for_whole: request.byte_range().is_none(),
             continuation,
-            has_if_range: other_tags != OtherTags::AskSink { has_if_range: false },
             request,
             validate,
             max_retries: own.unwrap_or(max_retries),
@@ -88,7 +88,7 @@ impl RetryState {
         self.flowed = false;
         if let Some(range) = self.continuation.range() {
             self.request.set_range(range);
-            if let Some(validator) = self.continuation.if_range().filter(|_| self.has_if_range) {
+            if let Some(validator) = self.continuation.if_range() {
                 self.request.set_if_range(validator.clone());
             }
         }

@@ -95,7 +95,9 @@ impl FilePeer {
         let request = if shared.len() != Some(range.end) { request.doubt_total() } else { request };
         let is_whole = range == (0..u64::MAX);
         let request = if is_whole { request } else { request.range(ByteRange::new(start, range.end)) };
-        let fetch = Fetch::new(request).priority(priority).epoch(&epoch).handoff(&shared.handoff);
+        // The head of each response is compared with that of the first one, so the condition would add nothing.
+        let fetch = Fetch::new(request).without_if_range();
+        let fetch = fetch.priority(priority).epoch(&epoch).handoff(&shared.handoff);
         let weak = Arc::downgrade(shared);
         let mut fetch = fetch.demanded_while(move || {
             weak.upgrade().is_some_and(|shared| shared.state.lock().is_demanded(key))
@@ -104,8 +106,7 @@ impl FilePeer {
             fetch = fetch.max_retries(u32::MAX);
         }
         if shared.config.server_pools {
-            let has_if_range = !shared.state.lock().pool.is_proven();
-            fetch = fetch.other_tags(OtherTags::AskSink { has_if_range });
+            fetch = fetch.other_tags(OtherTags::AskSink);
         }
         Next::fetch(fetch, sink)
     }

@@ -99,11 +99,6 @@ impl ServerPool {
         }
     }
 
-    /// True if tags differ from server to server: no `If-Range` is of use then.
-    pub(crate) fn is_proven(&self) -> bool {
-        self.is_proven
-    }
-
     /// Judges a response with another tag whose bytes were to be stored from `start` on. Probes need ranges, and the
     /// file's first bytes.
     pub(crate) fn judge(&mut self, tag: &str, start: u64, can_probe: bool) -> Verdict {
