@@ -8,18 +8,17 @@
 mod support;
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{Cursor, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use socket2::{Domain, Socket, Type};
 use support::Content;
 use support::content::assert_pattern;
+use support::daemon::{Daemon, program, run};
 use support::decoding::{Decoding, LentSource, LiveSource, Source, decode_with_seeks};
 use symphonia::core::errors::Error as SymphoniaError;
 use tempfile::TempDir;
@@ -43,89 +42,29 @@ const PATTERN: u64 = 20_000_000;
 /// Directives with which nginx compresses every response.
 const COMPRESSING: &str = "gzip on; gzip_types *; gzip_min_length 0;";
 
-/// A running server. Its drop kills it.
+/// A running server, with the served files in `www`.
 struct Server {
-    process: Child,
-    /// Contains the configuration and logs, and in `www` the served files.
-    directory: TempDir,
-    port: Port,
+    daemon: Daemon,
     scheme: &'static str,
     downloader: Downloader,
 }
 
 impl Server {
-    /// Starts the process that `configure` returns for a directory and a port. It has to stay in the foreground. Blocks until it
-    /// accepts connections.
+    /// Starts the process that `configure` returns for a directory and a port.
     fn start(package: &str, configure: impl FnOnce(&Path, u16) -> Command) -> Self {
-        let directory = directory_to_serve();
-        let port = Port::reserve();
-        let output = File::create(directory.path().join("output.log")).unwrap();
-        let mut command = configure(directory.path(), port.number);
-        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
-        let process = run(command, package, Command::spawn);
+        let daemon = Daemon::start(package, directory_to_serve(), configure);
         let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
-        let mut server = Self { process, directory, port, scheme: "http", downloader };
-        server.await_connection();
-        server
-    }
-
-    /// Tries to connect until the server accepts or has ended. Servers have no common way to report that they are ready.
-    fn await_connection(&mut self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port.number));
-        self.wait_until("takes connections", || TcpStream::connect(address).is_ok());
-    }
-
-    /// Polls `is_so` while the server runs. An external process offers nothing to wait on.
-    fn wait_until(&mut self, what: &str, mut is_so: impl FnMut() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_so() {
-            let ended = self.process.try_wait().unwrap();
-            assert!(ended.is_none(), "the server has ended: {ended:?}");
-            assert!(Instant::now() < deadline, "not in time: the server {what}");
-            thread::sleep(Duration::from_millis(5));
-        }
+        Self { daemon, scheme: "http", downloader }
     }
 
     fn url(&self, path: &str) -> String {
-        format!("{}://127.0.0.1:{}/{path}", self.scheme, self.port.number)
+        format!("{}://127.0.0.1:{}/{path}", self.scheme, self.daemon.port.number)
     }
 
     fn open(&self, path: &str, storage: &StorageConfig) -> Stream {
         let mut config = FileConfig::default();
         config.storage = storage.clone();
         self.downloader.open_with(&self.url(path), config).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Both fail only if the server has ended already.
-        drop(self.process.kill());
-        drop(self.process.wait());
-        if thread::panicking() {
-            for log in ["output.log", "error.log", "access.log"] {
-                let text = fs::read(self.directory.path().join(log)).unwrap_or_default();
-                eprintln!("-- {log}\n{}", String::from_utf8_lossy(&text));
-            }
-        }
-    }
-}
-
-/// A port of the loopback interface that no other process gets.
-struct Port {
-    number: u16,
-    /// Bound, but never listening. Servers that set SO_REUSEADDR can bind the same port. The system does not choose it when another
-    /// process asks for a free port.
-    _reservation: Socket,
-}
-
-impl Port {
-    fn reserve() -> Self {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
-        let number = socket.local_addr().unwrap().as_socket_ipv4().unwrap().port();
-        Self { number, _reservation: socket }
     }
 }
 
@@ -144,21 +83,6 @@ fn directory_to_serve() -> TempDir {
         file.set_modified(hour_ago).unwrap();
     }
     directory
-}
-
-/// Path of a program, also in the directories that only root has in its PATH.
-fn program(name: &str) -> Command {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut command = Command::new(name);
-    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
-    command
-}
-
-/// Runs a program. Panics with the name of its Debian `package` if it is not installed.
-fn run<T>(mut command: Command, package: &str, how: impl FnOnce(&mut Command) -> io::Result<T>) -> T {
-    how(&mut command).unwrap_or_else(|error| {
-        panic!("can't run {:?} (apt-get install {package}): {error}", command.get_program())
-    })
 }
 
 /// nginx with `directives` in its `server` block, and `listen` behind the port of its `listen` directive.
@@ -195,7 +119,7 @@ fn nginx(directives: &str) -> Server {
 const CERTIFICATE: &str = "trusted.pem";
 
 fn with_its_certificate(server: Server) -> (Server, Vec<Vec<u8>>) {
-    let certificate = fs::read(server.directory.path().join(CERTIFICATE)).unwrap();
+    let certificate = fs::read(server.daemon.directory.path().join(CERTIFICATE)).unwrap();
     (server, vec![certificate])
 }
 
@@ -214,7 +138,7 @@ fn nginx_with_tls() -> Server {
         format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display());
     let mut server = nginx_listening("ssl", &directives);
     let certificate = fs::read(&certificate).unwrap();
-    fs::write(server.directory.path().join(CERTIFICATE), &certificate).unwrap();
+    fs::write(server.daemon.directory.path().join(CERTIFICATE), &certificate).unwrap();
     let mut config = DownloaderConfig::default();
     config.client.extra_roots.push(certificate);
     server.scheme = "https";
@@ -358,10 +282,10 @@ impl LiveEncoder {
     fn start(server: &Server, programme: Programme) -> Self {
         let mut ffmpeg = program("ffmpeg");
         ffmpeg.args(["-v", "error", "-re", "-stream_loop", "-1", "-i"]);
-        ffmpeg.arg(server.directory.path().join("www").join(programme.track));
+        ffmpeg.arg(server.daemon.directory.path().join("www").join(programme.track));
         ffmpeg.args(programme.options.split(' '));
         ffmpeg.args(["-content_type", programme.content_type, "-ice_name", "Live from the test"]);
-        ffmpeg.arg(format!("icecast://source:secret@127.0.0.1:{}/live", server.port.number));
+        ffmpeg.arg(format!("icecast://source:secret@127.0.0.1:{}/live", server.daemon.port.number));
         ffmpeg.stdin(Stdio::null());
         Self(run(ffmpeg, "ffmpeg", Command::spawn))
     }
@@ -540,12 +464,13 @@ fn apache_serves_the_bytes_of_the_disk() {
 #[ignore = "needs apache2"]
 fn apache_serves_the_bytes_of_a_file_just_written() {
     let mut server = apache();
-    let file = File::options().append(true).open(server.directory.path().join("www/pattern.bin")).unwrap();
+    let file =
+        File::options().append(true).open(server.daemon.directory.path().join("www/pattern.bin")).unwrap();
     file.set_modified(SystemTime::now()).unwrap();
     let mut stream = server.open("pattern.bin", &StorageConfig::Memory);
     let peer = server.downloader.register((), Priority::High).unwrap();
     let url = server.url("pattern.bin");
-    server.wait_until("calls the entity tag strong", || {
+    server.daemon.wait_until("calls the entity tag strong", || {
         let answer = peer.execute(Fetch::get(&url).unwrap().range(ByteRange::new(0, 1))).unwrap();
         answer.head().header("etag").is_some_and(|tag| tag.starts_with('"'))
     });
@@ -608,7 +533,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
     let (url, admin) = (server.url("live"), server.url("admin/metadata"));
     let peer = server.downloader.register((), Priority::High).unwrap();
     let mut encoder = Some(LiveEncoder::start(&server, MP3));
-    server.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
+    server.daemon.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
 
     let radio = server.downloader.open_radio(&url, RadioConfig::default()).unwrap();
     let handle = radio.handle();
@@ -648,7 +573,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
             while heard.try_recv().is_ok() {}
             LiveEncoder::start(&server, MP3)
         });
-        server.wait_until("takes a title", || announce(&peer, &admin, part[0]));
+        server.daemon.wait_until("takes a title", || announce(&peer, &admin, part[0]));
         let back = Instant::now();
         hear(&heard, 0.1, || true);
         let waited = back.elapsed();
@@ -691,7 +616,7 @@ fn hear_ogg(programme: Programme, on_discontinuity: OnDiscontinuity) {
     let url = server.url("live");
     let peer = server.downloader.register((), Priority::High).unwrap();
     let mut encoder = Some(LiveEncoder::start(&server, programme));
-    server.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
+    server.daemon.wait_until("has a source", || peer.execute(Fetch::get(&url).unwrap()).is_ok());
     let mut config = RadioConfig::default();
     config.on_discontinuity = on_discontinuity;
     let mut radio = server.downloader.open_radio(&url, config).unwrap();

@@ -11,6 +11,8 @@ mod answer;
 mod asked;
 mod certificate;
 pub mod content;
+#[cfg(unix)]
+pub mod daemon;
 pub mod decoding;
 mod framing;
 pub mod link;
