@@ -2,6 +2,9 @@
 //!
 //! `cargo bench --bench plan`. Virtual time: the figures are the same on every machine.
 
+#[path = "../src/source/file/alignment.rs"]
+#[allow(dead_code, unused_imports, reason = "its tests, which do not run in the bench")]
+mod alignment;
 #[path = "../src/source/file/bisection.rs"]
 #[allow(dead_code, reason = "its tests, which do not run here")]
 mod bisection;

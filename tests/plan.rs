@@ -1,6 +1,8 @@
 //! The plan of `src/source/file/plan.rs` in the simulator, over 20 networks and 8 scenes: how long readers stall, and how many
 //! bytes are fetched in vain.
 
+#[path = "../src/source/file/alignment.rs"]
+mod alignment;
 #[path = "../src/source/file/bisection.rs"]
 mod bisection;
 #[path = "../src/source/file/network.rs"]

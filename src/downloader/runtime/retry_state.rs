@@ -43,7 +43,8 @@ pub(crate) struct RetryState {
 impl RetryState {
     /// `max_retries` counts unless the rules have their own number.
     pub(crate) fn new(client: HttpClient, request: Request, rules: Rules, max_retries: u32) -> Self {
-        let Rules { validate, max_retries: own, other_tags, omits_if_range, redial, patience, measured: _ } = rules;
+        let Rules { validate, max_retries: own, other_tags, omits_if_range, redial, patience, measured: _ } =
+            rules;
         let mut continuation = Continuation::new(request.byte_range());
         if other_tags != OtherTags::Change {
             continuation.tolerate_other_tags();

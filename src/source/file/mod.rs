@@ -7,6 +7,7 @@
 
 mod acceptance;
 mod adopted;
+mod alignment;
 #[cfg(feature = "cache")]
 mod backing;
 mod bisection;

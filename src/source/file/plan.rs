@@ -12,6 +12,7 @@
 
 use std::ops::Range;
 
+use super::alignment::{piece_end, target_end};
 use super::network::{Network, PIECE, STREAMING_PIECE};
 use super::reader_view::{Piece, ReaderView, brings, covered_to};
 use crate::config::ReadAhead;
@@ -125,8 +126,8 @@ impl Snapshot<'_> {
         let most = self.network.piece().max(self.streaming_size(reader));
         let size = FIRST_PIECE.max(reader.run).max(ahead).min(most).max(self.cold_size(reader));
         let probe = reader.bisection.at_probe(position).filter(|_| reader.until <= position);
-        let size = probe.map_or(size, |probe| probe.end - position);
-        let gap = self.available.next_gap(position..self.clip(position.saturating_add(size)))?;
+        let end = probe.map_or_else(|| piece_end(position, size), |probe| probe.end);
+        let gap = self.available.next_gap(position..self.clip(end))?;
         // Up to where a later piece begins. A piece that contains the position, but is too far from it, is cancelled when this
         // one is added.
         let ahead = self.in_flight.iter().filter(|piece| piece.next > position && piece.retrying.is_none());
@@ -184,8 +185,8 @@ impl Snapshot<'_> {
         let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);
         // Not for a streaming one: should it stop, the piece is cut where it has enough.
         let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
-        let limit = self.clip(from.saturating_add(reserve).max(reader.until));
-        let end = gap.start.saturating_add(size).min(limit);
+        let limit = target_end(from.saturating_add(reserve), reserve).max(reader.until);
+        let end = piece_end(gap.start, size).min(self.clip(limit));
         // Beyond the mark too: what is asked for is a piece, not what is missing just now.
         self.first_gap(gap.start..end)
     }
@@ -218,7 +219,7 @@ impl Snapshot<'_> {
             return None;
         }
         let gap = self.first_gap(0..len)?;
-        Some(gap.start..gap.end.min(gap.start + self.network.piece()))
+        Some(gap.start..gap.end.min(piece_end(gap.start, self.network.piece())))
     }
 
     fn clip(&self, end: u64) -> u64 {
@@ -256,7 +257,8 @@ pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
     let far = |reader: &ReaderView| {
         let position = reader.urgent(&nothing).filter(|position| *position >= OPENING)?;
-        Some(position..position.checked_add(FIRST_PIECE)?)
+        position.checked_add(FIRST_PIECE)?;
+        Some(position..piece_end(position, FIRST_PIECE))
     };
     readers.iter().find_map(far)
 }

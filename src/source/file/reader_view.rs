@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::alignment;
 use super::bisection::{Bisection, Hint};
 use crate::config::ReadAhead;
 use crate::source::prefetch;
@@ -74,6 +75,8 @@ impl ReaderView {
     /// How many bytes should be stored ahead of it.
     pub(super) fn target(&self, read_ahead: ReadAhead) -> u64 {
         let target = prefetch::target(read_ahead, self.position, self.run);
+        let end = alignment::target_end(self.position.saturating_add(target), target);
+        let target = end - self.position;
         // One that bisects is about to jump again.
         self.bisection.at_probe(self.position).map_or(target, |probe| target.min(probe.end - self.position))
     }
