@@ -115,9 +115,15 @@ pub struct ClientConfig {
     /// Credentials by origin. Each is sent as `Authorization` with every request to that origin, and to no other. A
     /// user and a password in a URL do the same for the URL's origin. Default: none.
     pub auth: Vec<(String, Auth)>,
-    /// HTTP proxy, `http://user:password@host:port`. All connections go through its `CONNECT` tunnels. Environment
-    /// variables such as `HTTP_PROXY` are ignored. Default: none.
+    /// Proxy through which all connections go, by one of its URLs: `http://user:password@host:port` and `https://..` ask it for
+    /// `CONNECT` tunnels, `socks5://..` (or `socks5h://..`, which is the same here) speaks SOCKS 5. The proxy looks the names
+    /// of hosts up. Hosts in `no_proxy` are reached directly. Default: none.
+    /// [`proxy_from_env`](Self::proxy_from_env) takes both fields from the environment.
     pub proxy: Option<String>,
+    /// Hosts that are reached without the proxy, each as in the variable `NO_PROXY`: `host` and `.host` stand for the host and
+    /// all below it, `192.168.0.0/16` and `fd00::/8` for networks, `*` for all. Names are compared, not looked up.
+    /// Default: none.
+    pub no_proxy: Vec<String>,
     /// Maximum number of redirects for one request. With one more it fails with [`ErrorKind::Redirect`]. Default: 10.
     pub max_redirects: u32,
     /// Maximum size of a response head in bytes. Default: 64 KiB.
@@ -133,6 +139,13 @@ pub struct ClientConfig {
     /// Certificates trusted in addition to the public roots, as PEM; each entry may contain several. A certificate may be a CA
     /// certificate, or the server's own, such as `openssl req -x509` makes. Names and dates are still checked. Default: none.
     pub extra_roots: Vec<Vec<u8>>,
+    /// Which certificate authorities are trusted beside `extra_roots`. Default: [`Roots::BuiltIn`].
+    pub roots: Roots,
+    /// Certificates by which the client shows who it is, by origin (mutual TLS). Each is only shown to its own origin, if that
+    /// asks for it. Default: none.
+    pub client_certificates: Vec<(String, ClientCertificate)>,
+    /// Keeps cookies. Default: none; then cookies are ignored.
+    pub cookies: Option<Cookies>,
 }
 
 setters!(ClientConfig {
@@ -146,13 +159,46 @@ setters!(ClientConfig {
     max_idle_per_origin: usize,
     max_idle: usize,
     max_idle_age: Duration,
+    roots: Roots,
 } into {
     user_agent: String,
     default_headers: Vec<(String, String)>,
     auth: Vec<(String, Auth)>,
     proxy: Option<String>,
+    no_proxy: Vec<String>,
     extra_roots: Vec<Vec<u8>>,
+    client_certificates: Vec<(String, ClientCertificate)>,
+    cookies: Option<Cookies>,
 });
+
+impl ClientConfig {
+    /// Sets `proxy` and `no_proxy` from the environment, as curl reads it: from `https_proxy`, else `all_proxy`, else
+    /// `http_proxy`, and from `no_proxy`; in lower case, else in upper case. Without this call windway reads no variable.
+    /// `HTTP_PROXY` in upper case is not read: a CGI program gets the request header `Proxy` in it (httpoxy, CVE-2016-5385).
+    ///
+    /// ```
+    /// let client = windway::ClientConfig::new().proxy_from_env();
+    /// ```
+    #[must_use]
+    pub fn proxy_from_env(self) -> Self {
+        self.proxy_from(|name| std::env::var(name).ok())
+    }
+
+    fn proxy_from(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
+        let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let names = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy"];
+        self.proxy = names.into_iter().find_map(set).map(|proxy| match proxy.contains("://") {
+            true => proxy,
+            // curl(1): a proxy without a scheme is one of HTTP.
+            false => format!("http://{proxy}"),
+        });
+        let excluded = ["no_proxy", "NO_PROXY"].into_iter().find_map(set).unwrap_or_default();
+        // curl accepts blanks between the hosts too.
+        let excluded = excluded.split([',', ' ']).map(str::trim).filter(|host| !host.is_empty());
+        self.no_proxy = excluded.map(str::to_owned).collect();
+        self
+    }
+}
 
 impl Default for ClientConfig {
     fn default() -> Self {
@@ -166,12 +212,16 @@ impl Default for ClientConfig {
             min_rate: 128,
             auth: Vec::new(),
             proxy: None,
+            no_proxy: Vec::new(),
             max_redirects: 10,
             max_head: 64 * 1024,
             max_idle_per_origin: 8,
             max_idle: 32,
             max_idle_age: Duration::from_secs(45),
             extra_roots: Vec::new(),
+            roots: Roots::BuiltIn,
+            client_certificates: Vec::new(),
+            cookies: None,
         }
     }
 }
@@ -189,13 +239,19 @@ impl fmt::Debug for ClientConfig {
             min_rate,
             auth,
             proxy,
+            no_proxy,
             max_redirects,
             max_head,
             max_idle_per_origin,
             max_idle,
             max_idle_age,
             extra_roots,
+            roots,
+            client_certificates,
+            cookies,
         } = self;
+        let client_certificates: Vec<SafeUrl> =
+            client_certificates.iter().map(|(origin, _)| SafeUrl::from(origin.as_str())).collect();
         let auth: Vec<(SafeUrl, &Auth)> =
             auth.iter().map(|(origin, auth)| (SafeUrl::from(origin.as_str()), auth)).collect();
         f.debug_struct("ClientConfig")
@@ -208,12 +264,16 @@ impl fmt::Debug for ClientConfig {
             .field("min_rate", min_rate)
             .field("auth", &auth)
             .field("proxy", &proxy.as_deref().map(SafeUrl::from))
+            .field("no_proxy", no_proxy)
             .field("max_redirects", max_redirects)
             .field("max_head", max_head)
             .field("max_idle_per_origin", max_idle_per_origin)
             .field("max_idle", max_idle)
             .field("max_idle_age", max_idle_age)
             .field("extra_roots", &format_args!("{} certificates", extra_roots.len()))
+            .field("roots", roots)
+            .field("client_certificates", &client_certificates)
+            .field("cookies", cookies)
             .finish()
     }
 }
@@ -279,6 +339,150 @@ impl fmt::Debug for Auth {
             Self::Basic { .. } => "Basic",
             Self::Bearer(_) => "Bearer",
         })
+    }
+}
+
+/// Which certificate authorities are trusted, beside [`ClientConfig::extra_roots`].
+///
+/// ```
+/// use windway::ClientConfig;
+/// use windway::config::Roots;
+///
+/// // A server at home: its certificate, and no other.
+/// let pem = b"-----BEGIN CERTIFICATE-----..".to_vec();
+/// let client = ClientConfig::new().roots(Roots::ExtraOnly).extra_roots([pem]);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Roots {
+    /// Mozilla's, which are part of the program: the same on every system.
+    #[default]
+    BuiltIn,
+    /// Those of the operating system, which also checks the certificates by its own rules. They include what a company or a
+    /// user has added. On Android the application has to initialise the crate `rustls-platform-verifier` first. Needs the
+    /// feature `platform-roots`.
+    #[cfg(feature = "platform-roots")]
+    Platform,
+    /// None: only `extra_roots`, which must not be empty. This pins the servers to them.
+    ExtraOnly,
+}
+
+/// A certificate with its private key, by which a client shows a server who it is. `Debug` shows nothing of it.
+///
+/// ```no_run
+/// use windway::ClientConfig;
+/// use windway::config::ClientCertificate;
+///
+/// let certificate = ClientCertificate::from_pem(std::fs::read("me.crt")?, std::fs::read("me.key")?);
+/// let client = ClientConfig::new().client_certificates([("https://home.example".into(), certificate)]);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct ClientCertificate {
+    chain: Vec<u8>,
+    key: Vec<u8>,
+}
+
+impl ClientCertificate {
+    /// `chain` has the client's certificate first, then those of the authorities between it and the root. `key` is its private
+    /// key. Both are PEM, and are checked when the downloader is made.
+    pub fn from_pem(chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        Self { chain: chain.into(), key: key.into() }
+    }
+
+    pub(crate) fn expose_chain(&self) -> &[u8] {
+        &self.chain
+    }
+
+    pub(crate) fn expose_key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientCertificate")
+    }
+}
+
+/// Keeps cookies (RFC 6265) for a client, for example in a crate made for that: windway has no jar of its own.
+///
+/// The methods run on worker threads, several at once, and must not block. The [crate's documentation](crate) lists the calls
+/// that they may make.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::Mutex;
+/// use windway::ClientConfig;
+/// use windway::config::{CookieJar, Cookies};
+///
+/// /// Keeps the last cookie of each URL. A real jar knows domains, paths and dates.
+/// #[derive(Default)]
+/// struct Last(Mutex<HashMap<String, String>>);
+///
+/// impl CookieJar for Last {
+///     fn cookies(&self, url: &str) -> Option<String> {
+///         self.0.lock().unwrap().get(url).cloned()
+///     }
+///
+///     fn store(&self, url: &str, set_cookie: &str) {
+///         let pair = set_cookie.split(';').next().unwrap_or_default();
+///         self.0.lock().unwrap().insert(url.into(), pair.into());
+///     }
+/// }
+///
+/// let client = ClientConfig::new().cookies(Cookies::new(Last::default()));
+/// ```
+pub trait CookieJar: Send + Sync {
+    /// Value of the header `Cookie` of a request to `url`: pairs such as `a=1; b=2`. It is called for each request, also for
+    /// those that follow a redirect, and its result is sent to no other URL. `None` sends no such header. A header `Cookie` of
+    /// the request itself goes before it.
+    fn cookies(&self, url: &str) -> Option<String>;
+
+    /// Takes the value of a header `Set-Cookie` of a response from `url`, also from a redirect or an error. A jar has to check
+    /// whether `url` may set it (RFC 6265, section 5.3).
+    fn store(&self, url: &str, set_cookie: &str);
+}
+
+/// A [`CookieJar`], as a configuration holds it. `Debug` shows no cookie.
+///
+/// ```
+/// # struct Jar;
+/// # impl windway::config::CookieJar for Jar {
+/// #     fn cookies(&self, _: &str) -> Option<String> { None }
+/// #     fn store(&self, _: &str, _: &str) {}
+/// # }
+/// let client = windway::ClientConfig::new().cookies(windway::config::Cookies::new(Jar));
+/// ```
+#[derive(Clone)]
+pub struct Cookies(Arc<Foreign<Box<dyn CookieJar>>>);
+
+impl Cookies {
+    /// Keeps `jar`.
+    pub fn new(jar: impl CookieJar + 'static) -> Self {
+        Self(Arc::new(Foreign::new(Box::new(jar))))
+    }
+
+    /// Value of the header `Cookie` for a request to `url`. A panic of the jar sends none.
+    pub(crate) fn header(&self, url: &str) -> Option<HeaderValue> {
+        let cookies = self.0.call_shared("CookieJar::cookies", |jar| jar.cookies(url)).ok().flatten()?;
+        let mut value = HeaderValue::from_str(&cookies)
+            .map_err(|_| log::warn!("CookieJar::cookies returned what HTTP does not allow in a header"))
+            .ok()?;
+        // Hides the value in every `Debug` output.
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    pub(crate) fn store(&self, url: &str, set_cookie: &str) {
+        // A panic was logged, and there is nothing to undo.
+        let _ = self.0.call_shared("CookieJar::store", |jar| jar.store(url, set_cookie));
+    }
+}
+
+impl fmt::Debug for Cookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookies")
     }
 }
 
@@ -915,6 +1119,27 @@ mod tests {
         let config = DownloaderConfig { reserved: 6, ..Default::default() };
         assert!(config.check().unwrap_err().to_string().contains("reserved"));
         assert!(DownloaderConfig::default().check().is_ok());
+    }
+
+    #[test]
+    fn a_proxy_of_the_environment_is_taken_as_curl_takes_it() {
+        for (variables, proxy, no_proxy) in [
+            (&[][..], None, &[][..]),
+            (&[("HTTP_PROXY", "http://evil")], None, &[]),
+            (&[("http_proxy", "a:1"), ("ALL_PROXY", "socks5://b")], Some("socks5://b"), &[]),
+            (&[("http_proxy", "a:1"), ("https_proxy", " ")], Some("http://a:1"), &[]),
+            (
+                &[("HTTPS_PROXY", "https://a"), ("https_proxy", "http://b"), ("NO_PROXY", "x, .y z")],
+                Some("http://b"),
+                &["x", ".y", "z"],
+            ),
+        ] {
+            let client = ClientConfig::new().proxy_from(|name| {
+                variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            });
+            assert_eq!(client.proxy.as_deref(), proxy, "{variables:?}");
+            assert_eq!(client.no_proxy, no_proxy, "{variables:?}");
+        }
     }
 
     #[test]

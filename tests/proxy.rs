@@ -1,15 +1,16 @@
-//! Streams through an HTTP proxy deliver the same bytes, and none that the proxy has changed.
+//! Streams through an HTTP or SOCKS proxy deliver the same bytes, and none that the proxy has changed.
 
 mod support;
 
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::downloader;
 use support::proxy::{Proxy, Reply};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Asked, Content, Identity, Origin};
 use windway::downloader::PeerHandle;
 use windway::{Downloader, Error, ErrorKind, Fetch, Priority, Response};
 
@@ -17,8 +18,12 @@ use windway::{Downloader, Error, ErrorKind, Fetch, Priority, Response};
 const LONG: u64 = 3_000_000;
 
 fn through(proxy: &Proxy, origins: &[&Origin]) -> Downloader {
+    through_url(proxy.url(), origins)
+}
+
+fn through_url(proxy: String, origins: &[&Origin]) -> Downloader {
     downloader(|config| {
-        config.client.proxy = Some(proxy.url());
+        config.client.proxy = Some(proxy);
         config.max_retries = 0;
         for origin in origins.iter().filter(|origin| origin.url("").starts_with("https")) {
             config.client.extra_roots.push(origin.root_pem());
@@ -52,9 +57,10 @@ fn read_in(response: &mut Response, len: usize) -> (Vec<u8>, Result<(), Error>) 
 
 #[test]
 fn a_body_through_a_proxy_is_exact_in_reads_of_any_length() {
-    for origin in both() {
+    for (origin, is_socks) in both().into_iter().chain(both()).zip([false, false, true, true]) {
         let proxy = Proxy::start();
-        let downloader = through(&proxy, &[&origin]);
+        let url = if is_socks { proxy.socks_url() } else { proxy.url() };
+        let downloader = through_url(url, &[&origin]);
         let peer = downloader.register((), Priority::High).unwrap();
         for len in [700, 16 * 1024, 64 * 1024, 1_000_000] {
             let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), len);
@@ -312,4 +318,153 @@ fn a_cancel_ends_a_wait_for_a_proxy_or_for_its_tunnel() {
         assert!(error.is_cancelled(), "{error:?}");
         proxy.wait_until("a closed connection", |log| log.open == 0);
     }
+}
+
+#[test]
+fn a_socks_proxy_gets_names_and_its_own_credentials() {
+    let origin = Origin::start_tls(serve_long);
+    let proxy = Proxy::start();
+    let url = proxy.socks_url().replace("://", "://user:p%40ss@");
+    let peer = through_url(url, &[&origin]).register((), Priority::High).unwrap();
+    // The resolver of this machine knows no such name, and is not asked.
+    let port = origin.address().port();
+    for (host, is_known) in [("127.0.0.1", true), ("localhost", true), ("windway.invalid", false)] {
+        let result = peer.execute(Fetch::get(&format!("https://{host}:{port}/a")).unwrap());
+        assert_eq!(result.is_ok(), is_known, "{host}: {result:?}");
+        let connect = proxy.log().connects.last().cloned().unwrap();
+        assert_eq!(connect.target, format!("{host}:{port}"));
+        assert_eq!(connect.credentials, Some(("user".into(), "p@ss".into())));
+    }
+    assert!(origin.log().asked.iter().all(|asked| asked.header("authorization").is_none()));
+}
+
+#[test]
+fn what_a_socks_proxy_answers_is_a_typed_error() {
+    for (answer, kind) in [
+        (&[5, 1, 0, 1, 0, 0, 0, 0, 0, 0][..], ErrorKind::Unreachable),
+        (&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0], ErrorKind::Unreachable),
+        (&[5, 5, 0, 1, 0, 0, 0, 0, 0, 0], ErrorKind::Refused),
+        (&[5, 6, 0, 1, 0, 0, 0, 0, 0, 0], ErrorKind::ConnectTimedOut),
+        (&[5, 2, 0, 1, 0, 0, 0, 0, 0, 0], ErrorKind::Forbidden),
+        (&[5, 0, 0, 9], ErrorKind::Protocol),
+        (&[4, 90, 0, 0], ErrorKind::Protocol),
+        (&[5, 0, 0, 3, 200, 1], ErrorKind::Disconnected),
+        (&[], ErrorKind::Disconnected),
+    ] {
+        let origin = Origin::start(serve_long);
+        let proxy = Proxy::replying(move |_| Reply::Refuse(answer.to_vec()));
+        let peer = through_url(proxy.socks_url(), &[&origin]).register((), Priority::High).unwrap();
+        let error = get(&peer, &origin, "/a").unwrap_err();
+        assert_eq!(error.kind(), kind, "{answer:?}: {error:?}");
+        assert!(error.to_string().contains("proxy"), "{error}");
+        assert!(origin.log().asked.is_empty());
+    }
+}
+
+/// The address of a tunnel may be a name, and the bytes behind it are the origin's.
+#[test]
+fn a_result_of_socks_with_any_kind_of_address_opens_the_tunnel() {
+    for address in [[&[1][..], &[0; 6]].concat(), [&[4][..], &[0; 18]].concat(), b"\x03\x04host\0\0".to_vec()]
+    {
+        let origin = Origin::start(serve_long);
+        let answer = [&[5, 0, 0][..], &address].concat();
+        let proxy = Proxy::replying(move |_| Reply::TunnelWith(answer.clone()));
+        let peer = through_url(proxy.socks_url(), &[&origin]).register((), Priority::High).unwrap();
+        let (body, end) = read_in(&mut get(&peer, &origin, "/a").unwrap(), 64 * 1024);
+        assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
+        assert_pattern(0, &body);
+    }
+}
+
+#[test]
+fn hosts_without_a_proxy_are_reached_directly_and_all_others_through_it() {
+    let origin = Origin::start(serve_long);
+    let port = origin.address().port();
+    let proxy = Proxy::start();
+    let downloader = downloader(|config| {
+        config.client.proxy = Some(proxy.url());
+        config.client.no_proxy = vec!["127.0.0.0/8".into()];
+    });
+    let peer = downloader.register((), Priority::High).unwrap();
+    for (host, tunnels) in [("127.0.0.1", 0), ("localhost", 1)] {
+        let fetch = Fetch::get(&format!("http://{host}:{port}/a")).unwrap();
+        let (body, end) = read_in(&mut peer.execute(fetch).unwrap(), 64 * 1024);
+        assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
+        assert_pattern(0, &body);
+        assert_eq!(proxy.log().connects.len(), tunnels);
+    }
+}
+
+/// Answers one request for a tunnel, and then plays the origin at its end.
+fn serve_tunnel(mut client: impl Read + Write, at_its_end: impl FnOnce(&mut dyn ReadWrite)) {
+    let connect = read_head(&mut client);
+    assert!(connect.starts_with("CONNECT "), "{connect}");
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
+    at_its_end(&mut client);
+}
+
+trait ReadWrite: Read + Write {}
+impl<T: Read + Write> ReadWrite for T {}
+
+fn read_head(client: &mut (impl Read + ?Sized)) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+fn serve_body(client: &mut (impl ReadWrite + ?Sized)) {
+    assert!(read_head(client).starts_with("GET /a "));
+    client.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\n").as_bytes()).unwrap();
+    let mut body = Vec::new();
+    Content::pattern(LONG).append(&mut body, 0..LONG);
+    client.write_all(&body).unwrap();
+    client.flush().unwrap();
+}
+
+#[test]
+fn a_tunnel_through_an_https_proxy_has_tls_inside_of_tls() {
+    for is_tls in [false, true] {
+        let (proxy, origin) = (Identity::new(), Identity::new());
+        let roots = [&proxy, &origin].map(|identity| identity.root_pem.clone().into_bytes());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            let (socket, _) = listener.accept().unwrap();
+            serve_tunnel(proxy.serve(socket), |client| match is_tls {
+                true => serve_body(&mut origin.serve(client)),
+                false => serve_body(client),
+            });
+        });
+        let downloader = downloader(|config| {
+            config.client.proxy = Some(format!("https://localhost:{}", address.port()));
+            config.client.extra_roots = roots.to_vec();
+            config.max_retries = 0;
+        });
+        let peer = downloader.register((), Priority::High).unwrap();
+        let scheme = if is_tls { "https" } else { "http" };
+        let fetch = Fetch::get(&format!("{scheme}://127.0.0.1:9/a")).unwrap();
+        let (body, end) = read_in(&mut peer.execute(fetch).unwrap(), 64 * 1024);
+        assert_eq!((body.len() as u64, end.is_ok()), (LONG, true));
+        assert_pattern(0, &body);
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn an_https_proxy_with_an_unknown_certificate_sees_no_request() {
+    let proxy = Identity::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap()).replace("127.0.0.1", "localhost");
+    let server = thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        proxy.serve(socket).read(&mut [0]).is_err()
+    });
+    let peer = through_url(url, &[]).register((), Priority::High).unwrap();
+    let error = peer.execute(Fetch::get("http://127.0.0.1:9/a").unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tls, "{error:?}");
+    assert!(server.join().unwrap(), "the proxy read a byte");
 }

@@ -2,15 +2,16 @@
 
 mod support;
 
+use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::peers::downloader;
 use support::{Answer, Asked, Content, Origin};
-use windway::config::ReadAhead;
+use windway::config::{CookieJar, Cookies, ReadAhead};
 use windway::{ErrorKind, Fetch, FileConfig, Priority, Stream};
 
 const LEN: u64 = 3_000_000;
@@ -358,4 +359,74 @@ fn a_broken_body_whose_rest_is_refused_continues_from_the_whole() {
     let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
     let error = windway::Error::from(response.read_to_end(&mut Vec::new()).unwrap_err());
     assert_eq!((error.status(), origin.log().asked.len()), (Some(403), 3));
+}
+
+/// Keeps one cookie for each host and port.
+#[derive(Clone, Default)]
+struct Jar(Arc<Mutex<HashMap<String, String>>>);
+
+fn authority(url: &str) -> String {
+    url.split('/').nth(2).unwrap().to_owned()
+}
+
+impl CookieJar for Jar {
+    fn cookies(&self, url: &str) -> Option<String> {
+        self.0.lock().unwrap().get(&authority(url)).cloned()
+    }
+
+    fn store(&self, url: &str, set_cookie: &str) {
+        self.0.lock().unwrap().insert(authority(url), set_cookie.split(';').next().unwrap().to_owned());
+    }
+}
+
+#[test]
+fn a_jar_gets_the_cookies_of_redirects_and_gives_each_to_its_own_url() {
+    let other = Origin::start(|asked| {
+        Answer::file(asked, &Content::pattern(LEN)).header("Set-Cookie", "other=1; Path=/")
+    });
+    let target = other.url("/content");
+    let login = Origin::start(move |asked| match asked.path.as_str() {
+        "/login" => Answer::redirect(302, "/song").header("Set-Cookie", "session=secret; HttpOnly"),
+        _ => Answer::redirect(302, &target),
+    });
+    let jar = Jar::default();
+    let downloader = downloader(|config| config.client.cookies = Some(Cookies::new(jar.clone())));
+    let mut stream = downloader.open_with(&login.url("/login"), short_config()).unwrap();
+    read_at(&mut stream, 0, 1000);
+    read_at(&mut stream, 1_500_000, 1000);
+    let cookies = |origin: &Origin| -> Vec<Option<String>> {
+        origin.log().asked.iter().map(|asked| asked.header("cookie").map(str::to_owned)).collect()
+    };
+    assert_eq!(cookies(&login)[..2], [None, Some("session=secret".to_owned())]);
+    let sent = cookies(&other);
+    assert_eq!((sent[0].as_deref(), sent.last().unwrap().as_deref()), (None, Some("other=1")), "{sent:?}");
+    assert!(!sent.iter().flatten().any(|cookie| cookie.contains("secret")), "{sent:?}");
+    let shown = format!("{downloader:?} {:?}", stream.handle());
+    assert!(!shown.contains("secret"), "{shown}");
+}
+
+/// Without a jar no cookie is kept, as before.
+#[test]
+fn cookies_are_ignored_without_a_jar_and_a_jar_that_panics_sends_none() {
+    struct Panicking;
+
+    impl CookieJar for Panicking {
+        fn cookies(&self, _: &str) -> Option<String> {
+            panic!("no cookie today")
+        }
+
+        fn store(&self, _: &str, _: &str) {
+            panic!("no cookie today")
+        }
+    }
+
+    for jar in [None, Some(Cookies::new(Panicking))] {
+        let origin =
+            Origin::start(|asked| Answer::file(asked, &Content::pattern(LEN)).header("Set-Cookie", "a=1"));
+        let downloader = downloader(|config| config.client.cookies = jar);
+        let mut stream = downloader.open_with(&origin.url("/a"), short_config()).unwrap();
+        read_at(&mut stream, 0, 1000);
+        read_at(&mut stream, 1_500_000, 1000);
+        assert!(origin.log().asked.iter().all(|asked| asked.header("cookie").is_none()));
+    }
 }

@@ -170,10 +170,21 @@ fn squid() -> Server {
     })
 }
 
-/// Makes the server's downloader use the proxy from now on.
-fn put_behind(server: &mut Server, proxy: &Server, trusted: Vec<Vec<u8>>) {
+/// microsocks, a SOCKS 5 proxy.
+fn microsocks() -> Server {
+    let mut server = Server::start("microsocks", |_, port| {
+        let mut command = program("microsocks");
+        command.args(["-i", "127.0.0.1", "-u", "user", "-P", "pass", "-p"]).arg(port.to_string());
+        command
+    });
+    server.scheme = "socks5";
+    server
+}
+
+/// Makes the server's downloader use the proxy at this URL from now on.
+fn put_behind(server: &mut Server, proxy: &str, trusted: Vec<Vec<u8>>) {
     let mut config = DownloaderConfig::default();
-    config.client.proxy = Some(proxy.url(""));
+    config.client.proxy = Some(proxy.to_owned());
     config.client.extra_roots = trusted;
     server.downloader = Downloader::new(config).unwrap();
 }
@@ -430,9 +441,23 @@ fn nginx_with_an_unknown_certificate_is_refused() {
 #[test]
 #[ignore = "needs nginx, openssl and squid"]
 fn squid_passes_the_bytes_of_the_disk() {
-    let proxy = squid();
+    assert_proxy_passes_the_bytes(&squid().url(""));
+}
+
+#[test]
+#[ignore = "needs nginx, openssl and microsocks"]
+fn microsocks_passes_the_bytes_of_the_disk() {
+    let proxy = microsocks();
+    assert_proxy_passes_the_bytes(&proxy.url("").replace("://", "://user:pass@"));
+    let mut server = nginx("");
+    put_behind(&mut server, &proxy.url("").replace("://", "://user:wrong@"), Vec::new());
+    let error = server.downloader.open(&server.url("track.flac")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Forbidden, "{error:?}");
+}
+
+fn assert_proxy_passes_the_bytes(proxy: &str) {
     for (mut server, trusted) in [(nginx(""), Vec::new()), with_its_certificate(nginx_with_tls())] {
-        put_behind(&mut server, &proxy, trusted);
+        put_behind(&mut server, proxy, trusted);
         assert_as_from_disk(&server);
         let peer = server.downloader.register((), Priority::High).unwrap();
         // With reads of any length, over connections that are reused.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use support::content::assert_pattern;
 use support::{Answer, Content, Identity, Origin};
+use windway::config::{ClientCertificate, Roots};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
 
 fn trusting(origin: &Origin) -> Downloader {
@@ -198,4 +199,100 @@ fn a_slow_handshake_ends_at_the_connect_timeout() {
     let error = peer.execute(Fetch::get(&url).unwrap()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectTimedOut);
     server.join().unwrap();
+}
+
+#[test]
+fn a_certificate_of_the_client_is_shown_to_its_own_origin_only() {
+    let (chain, key, root) = Identity::of_client();
+    let [home, other] = [(); 2].map(|()| {
+        Origin::start_tls_as(Identity::new().requiring(&root), |asked| {
+            Answer::file(asked, &Content::pattern(1000))
+        })
+    });
+    let open = |origin: &Origin, shown_to: Option<&Origin>| -> Result<(), Error> {
+        let mut config = DownloaderConfig::default();
+        config.max_retries = 0;
+        config.client.extra_roots.push(origin.root_pem());
+        let certificate = ClientCertificate::from_pem(chain.clone(), key.clone());
+        config.client.client_certificates =
+            shown_to.map(|to| (to.url("/"), certificate)).into_iter().collect();
+        let mut body = Vec::new();
+        Downloader::new(config)?.open(&origin.url("/a"))?.read_to_end(&mut body)?;
+        assert_pattern(0, &body);
+        Ok(())
+    };
+    open(&home, Some(&home)).unwrap();
+    // In TLS 1.3 a server refuses a client after the handshake.
+    for shown_to in [None, Some(&other)] {
+        let error = open(&home, shown_to).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Tls | ErrorKind::Disconnected), "{error:?}");
+    }
+    assert!(other.log().asked.is_empty());
+}
+
+#[test]
+fn a_certificate_of_the_client_that_can_not_be_used_is_refused_without_showing_the_key() {
+    let (chain, key, _) = Identity::of_client();
+    for (origin, chain, key) in [
+        ("https://host", &b"no PEM"[..], &key[..]),
+        ("https://host", &chain, b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"),
+        ("https://host", &chain, &chain),
+        ("no URL", &chain, &key),
+    ] {
+        let mut config = DownloaderConfig::default();
+        let certificate = ClientCertificate::from_pem(chain, key);
+        config.client.client_certificates = vec![(origin.into(), certificate)];
+        let error = Downloader::new(config).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("client_certificates") && !shown.contains("c2VjcmV0"), "{shown}");
+    }
+}
+
+#[test]
+fn pinned_roots_are_the_only_ones() {
+    let origin = Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000)));
+    let other = Origin::start_tls(|_| Answer::status(404));
+    let open = |extra_roots: Vec<Vec<u8>>| -> Result<u64, Error> {
+        let mut config = DownloaderConfig::default();
+        config.max_retries = 0;
+        config.client = config.client.roots(Roots::ExtraOnly).extra_roots(extra_roots);
+        let mut body = Vec::new();
+        Downloader::new(config)?.open(&origin.url("/a"))?.read_to_end(&mut body)?;
+        Ok(body.len() as u64)
+    };
+    assert_eq!(open(vec![origin.root_pem()]).unwrap(), 1000);
+    assert_eq!(open(vec![other.root_pem()]).unwrap_err().kind(), ErrorKind::Tls);
+    let error = open(Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("extra_roots"), "{error}");
+}
+
+/// The roots of the system come from a variable of the environment, so a process of its own opens the stream.
+#[cfg(all(feature = "platform-roots", target_os = "linux"))]
+#[test]
+fn the_roots_of_the_system_are_trusted_if_asked_for() {
+    use std::process::Command;
+
+    const URL: &str = "WINDWAY_TEST_URL";
+    const NAME: &str = "the_roots_of_the_system_are_trusted_if_asked_for";
+    if let Ok(url) = std::env::var(URL) {
+        let mut config = DownloaderConfig::default();
+        config.client.roots = Roots::Platform;
+        config.max_retries = 0;
+        let mut body = Vec::new();
+        Downloader::new(config).unwrap().open(&url).unwrap().read_to_end(&mut body).unwrap();
+        assert_pattern(0, &body);
+        return;
+    }
+    let origin = Origin::start_tls(|asked| Answer::file(asked, &Content::pattern(1000)));
+    let other = Origin::start_tls(|_| Answer::status(404));
+    let directory = tempfile::tempdir().unwrap();
+    for (trusted, is_trusted) in [(&origin, true), (&other, false)] {
+        let file = directory.path().join("roots.pem");
+        std::fs::write(&file, trusted.root_pem()).unwrap();
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", NAME]).env("SSL_CERT_FILE", &file).env(URL, origin.url("/a"));
+        assert_eq!(child.output().unwrap().status.success(), is_trusted);
+    }
 }

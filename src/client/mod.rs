@@ -26,6 +26,7 @@ mod min_rate;
 mod net;
 mod opener;
 mod pool;
+mod proxy;
 mod range;
 mod redirect;
 pub(crate) mod representation;

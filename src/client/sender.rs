@@ -17,6 +17,7 @@ use super::request::Request;
 use super::stats::Counters;
 use crate::cancel::{CancelGuard, CancelToken};
 use crate::client::net::dns::Lookups;
+use crate::config::Cookies;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::HttpUrl;
@@ -41,6 +42,7 @@ pub(super) struct Sender {
     pub(super) headers: HeaderMap,
     /// `Authorization` value of each origin. No other origin gets it.
     pub(super) auth: Vec<(Origin, HeaderValue)>,
+    pub(super) cookies: Option<Cookies>,
 }
 
 /// A response that was not checked yet.
@@ -80,6 +82,13 @@ impl Sender {
             .request(request, url)
             .and_then(|sent| self.http1.send(sent, request.held(), &exchange))
             .map(|(head, body)| (head, Body::Http1(body)));
+        if let (Some(jar), Ok((head, _))) = (&self.cookies, &result) {
+            // Also of a redirect or an error: a login sets its cookie with the redirect to the content.
+            for cookie in head.headers.get_all(header::SET_COOKIE) {
+                let cookie = cookie.to_str().ok();
+                cookie.into_iter().for_each(|cookie| jar.store(url.expose_text(), cookie));
+            }
+        }
         match (result, exchange.cancelled()) {
             // First: a cancel shuts the socket down, so the other error is only a consequence.
             (_, Some(cancelled)) => Err((cancelled, exchange)),
@@ -125,6 +134,10 @@ impl Sender {
         if let Some((_, authorization)) = secrets {
             // Compared with the origin of this hop: after a redirect to another origin the credentials are not sent.
             headers.insert(header::AUTHORIZATION, authorization.clone());
+        }
+        if let Some(cookies) = self.cookies.as_ref().and_then(|jar| jar.header(url.expose_text())) {
+            // Of this hop alone, as above. The jar decides what may go to this URL.
+            headers.insert(header::COOKIE, cookies);
         }
         if !request.headers.is_empty() && origin == request.url.origin() {
             // The request's own fields replace the defaults of the same name.

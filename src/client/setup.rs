@@ -6,11 +6,11 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::h1::agent::{Http1, head_limit};
-use super::h1::proxy::HttpProxy;
 use super::net::dial::Dialer;
 use super::net::dns::Lookups;
 use super::pool::ConnectionPool;
 use super::pool::idle::Limits;
+use super::proxy::Proxy;
 use super::request::parse_headers;
 use super::sender::Sender;
 use super::stats::Counters;
@@ -25,24 +25,32 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     let user_agent = user_agent(&config.user_agent)?;
     let counters = Arc::new(Counters::default());
     let lookups = Lookups::new(config.resolve_cache, config.resolve_timeout);
-    let proxy = proxy(config)?;
     let dialer = Dialer {
         lookups: Arc::clone(&lookups),
         counters: Arc::clone(&counters),
         connect_timeout: config.connect_timeout,
-        proxy: proxy.as_ref().map(|proxy| HttpProxy::new(proxy, &config.user_agent)),
-        tls: Arc::new(Tls::new(&config.extra_roots)?),
+        proxy: Proxy::new(config)?,
+        tls: Arc::new(Tls::new(config)?),
     };
     let limits = Limits {
         per_origin: config.max_idle_per_origin,
         over_all: config.max_idle,
         max_age: config.max_idle_age,
     };
-    let options = agent_config(config, proxy);
+    let options = agent_config(config);
     let pool = ConnectionPool::new(dialer, options.clone(), limits);
     let http1 = Http1::new(options, &pool);
     let (headers, auth) = (default_headers(config, user_agent)?, authorizations(config)?);
-    Ok(Sender { http1, pool, lookups, counters, alarms: Arc::default(), headers, auth })
+    Ok(Sender {
+        http1,
+        pool,
+        lookups,
+        counters,
+        alarms: Arc::default(),
+        headers,
+        auth,
+        cookies: config.cookies.clone(),
+    })
 }
 
 fn user_agent(name: &str) -> Result<HeaderValue, Error> {
@@ -69,14 +77,14 @@ fn default_headers(config: &ClientConfig, user_agent: HeaderValue) -> Result<Hea
     Ok(headers)
 }
 
-fn agent_config(config: &ClientConfig, proxy: Option<ureq::Proxy>) -> ureq::config::Config {
+fn agent_config(config: &ClientConfig) -> ureq::config::Config {
     Agent::config_builder()
         // The opener handles statuses and redirects, because secrets must not follow a redirect to another origin.
         .http_status_as_error(false)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        // With a proxy set, ureq does not resolve the origin's name. Our own connector opens the tunnel.
-        .proxy(proxy)
+        // The dialer opens tunnels itself. Without this ureq would read the environment.
+        .proxy(None)
         .timeout_per_read(Some(config.silence_timeout))
         // A head that arrives one byte at a time never reaches the limit on a single read.
         .timeout_recv_response(Some(head_limit(config.silence_timeout)))
@@ -102,14 +110,4 @@ fn authorizations(config: &ClientConfig) -> Result<Vec<(Origin, HeaderValue)>, E
         Ok((url.origin().clone(), value))
     };
     config.auth.iter().map(authorize).collect()
-}
-
-/// The configured proxy. Environment variables such as `http_proxy` are ignored.
-fn proxy(config: &ClientConfig) -> Result<Option<ureq::Proxy>, Error> {
-    let Some(url) = &config.proxy else { return Ok(None) };
-    let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::proxy {why}"));
-    if !url.starts_with("http://") {
-        return Err(wrong("is not an http:// URL"));
-    }
-    ureq::Proxy::new(url).map(Some).map_err(|cause| wrong("can't be used").with_cause(cause))
 }

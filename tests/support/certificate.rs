@@ -102,9 +102,14 @@ impl Certificate<'_> {
 }
 
 pub fn pem(certificate: &[u8]) -> String {
-    let text = STANDARD.encode(certificate);
+    pem_of("CERTIFICATE", certificate)
+}
+
+/// As [`pem`], for another kind of content.
+pub fn pem_of(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
     let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| str::from_utf8(line).ok()).collect();
-    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 /// Differs from key to key. The first byte keeps it positive.

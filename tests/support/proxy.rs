@@ -1,4 +1,4 @@
-//! A scripted HTTP proxy that opens tunnels, and may change the bytes that it forwards.
+//! A scripted proxy that opens tunnels by HTTP and by SOCKS 5, and may change the bytes that it forwards.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 pub enum Reply {
     /// Opens the tunnel.
     Tunnel,
-    /// Opens the tunnel, and answers with these bytes.
+    /// Opens the tunnel, and answers with these bytes. With SOCKS they follow the choice of a method.
     TunnelWith(Vec<u8>),
     /// Opens no tunnel: sends these bytes and closes the connection.
     Refuse(Vec<u8>),
@@ -22,6 +22,8 @@ pub enum Reply {
 #[derive(Clone, Debug)]
 pub struct Connect {
     pub target: String,
+    /// User and password that a client of SOCKS has shown.
+    pub credentials: Option<(String, String)>,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
 }
@@ -112,6 +114,11 @@ impl Proxy {
         format!("http://{}", self.shared.address)
     }
 
+    /// The same proxy by SOCKS. It asks for user and password if the client has them.
+    pub fn socks_url(&self) -> String {
+        format!("socks5://{}", self.shared.address)
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.shared.address
     }
@@ -185,14 +192,22 @@ impl Shared {
 
     fn serve(self: &Arc<Self>, connection: usize, mut client: &TcpStream) -> io::Result<()> {
         client.set_nodelay(true)?;
-        let Some(connect) = read_connect(client)? else { return Ok(()) };
+        let mut first = [0];
+        let (connect, opened) = match client.peek(&mut first)? {
+            0 => return Ok(()),
+            _ if first == [5] => (read_socks(client)?, [&[5, 0, 0, 1][..], &[0; 6]].concat()),
+            _ => {
+                let Some(connect) = read_connect(client)? else { return Ok(()) };
+                (connect, b"HTTP/1.1 200 Connection established\r\n\r\n".to_vec())
+            }
+        };
         {
             let mut state = self.lock();
             state.log.connects.push(connect.clone());
             self.changed.notify_all();
         }
         let answer = match (self.reply)(&connect) {
-            Reply::Tunnel => b"HTTP/1.1 200 Connection established\r\n\r\n".to_vec(),
+            Reply::Tunnel => opened,
             Reply::TunnelWith(answer) => answer,
             Reply::Refuse(answer) => return client.write_all(&answer),
             Reply::Silent(answer) => {
@@ -252,5 +267,41 @@ fn read_connect(mut client: &TcpStream) -> io::Result<Option<Connect>> {
     let target = lines.next().and_then(|line| line.strip_prefix("CONNECT ")?.strip_suffix(" HTTP/1.1"));
     let Some(target) = target else { return Err(io::ErrorKind::InvalidData.into()) };
     let headers = super::header_fields(lines);
-    Ok(Some(Connect { target: target.to_owned(), headers }))
+    Ok(Some(Connect { target: target.to_owned(), credentials: None, headers }))
+}
+
+/// A request for a tunnel by SOCKS 5 (RFC 1928), up to the answer to it.
+fn read_socks(mut client: &TcpStream) -> io::Result<Connect> {
+    let [_, methods] = take(client)?;
+    let mut offered = vec![0; methods.into()];
+    client.read_exact(&mut offered)?;
+    let has_credentials = offered.contains(&2);
+    client.write_all(&[5, if has_credentials { 2 } else { 0 }])?;
+    let mut credentials = None;
+    if has_credentials {
+        let [_version] = take(client)?;
+        credentials = Some((take_text(client)?, take_text(client)?));
+        client.write_all(&[1, 0])?;
+    }
+    let host = match take(client)? {
+        [5, 1, 0, 1] => std::net::Ipv4Addr::from(take(client)?).to_string(),
+        [5, 1, 0, 3] => take_text(client)?,
+        _ => return Err(io::ErrorKind::InvalidData.into()),
+    };
+    let target = format!("{host}:{}", u16::from_be_bytes(take(client)?));
+    Ok(Connect { target, credentials, headers: Vec::new() })
+}
+
+fn take<const N: usize>(mut client: &TcpStream) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    client.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A text behind a byte with its length.
+fn take_text(mut client: &TcpStream) -> io::Result<String> {
+    let [len] = take(client)?;
+    let mut text = vec![0; len.into()];
+    client.read_exact(&mut text)?;
+    String::from_utf8(text).map_err(io::Error::other)
 }

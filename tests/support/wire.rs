@@ -5,15 +5,17 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::certificate::{Certificate, Key, pem};
+use super::certificate::{Certificate, Key, pem, pem_of};
 
 /// Certificate of a server for `127.0.0.1` and `localhost`, and the root that signed it.
 pub struct Identity {
     pub root_pem: String,
     config: Arc<ServerConfig>,
+    certified: (CertificateDer<'static>, PrivateKeyDer<'static>),
 }
 
 impl Identity {
@@ -53,16 +55,57 @@ impl Identity {
         Self::of(pem(&certificate), certificate, &key)
     }
 
+    /// The server's side of TLS over any connection. The handshake is part of the first read or write.
+    pub fn serve<T: Read + Write>(&self, below: T) -> StreamOwned<ServerConnection, T> {
+        let tls = ServerConnection::new(Arc::clone(&self.config)).expect("a configuration that is complete");
+        StreamOwned::new(tls, below)
+    }
+
+    /// Makes the server require a certificate of clients that this root has signed.
+    pub fn requiring(mut self, root: &[u8]) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(root.to_vec().into()).expect("a certificate of an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let (certificate, key) = &self.certified;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions that the provider knows")
+            .with_client_cert_verifier(clients.build().expect("a verifier with a root"))
+            .with_single_cert(vec![certificate.clone()], key.clone_key())
+            .expect("a key that fits the certificate");
+        self.config = Arc::new(config);
+        self
+    }
+
+    /// A certificate of a client and its key, in PEM, signed by a root of its own. The root is the third.
+    pub fn of_client() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+        let (root_key, key) = (Key::generate(), Key::generate());
+        let name = "the root of a client";
+        let root = Certificate {
+            subject: name,
+            issuer: name,
+            alternative_names: &[],
+            is_authority: true,
+            last_year: 2099,
+        };
+        let certificate = Certificate { subject: "a client", is_authority: false, ..root };
+        let [certificate, root] = [certificate.sign(&key, &root_key), root.sign(&root_key, &root_key)];
+        let key = pem_of("PRIVATE KEY", key.pkcs8());
+        (pem(&certificate).into_bytes(), key.into_bytes(), root)
+    }
+
     fn of(root_pem: String, certificate: Vec<u8>, key: &Key) -> Self {
         let provider = rustls::crypto::ring::default_provider();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()));
+        let certificate = CertificateDer::from(certificate);
         let config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .expect("versions that the provider knows")
             .with_no_client_auth()
-            .with_single_cert(vec![certificate.into()], key)
+            .with_single_cert(vec![certificate.clone()], key.clone_key())
             .expect("a key that fits the certificate");
-        Self { root_pem, config: Arc::new(config) }
+        Self { root_pem, config: Arc::new(config), certified: (certificate, key) }
     }
 
     /// The server's side of a handshake.

@@ -60,7 +60,9 @@ impl Connector<()> for Connect {
         // Only an exchange with an origin calls ureq, so these errors never happen.
         let exchange = Exchange::current().ok_or(ureq::Error::ConnectionFailed)?;
         let origin = exchange.origin.clone().ok_or(ureq::Error::ConnectionFailed)?;
-        let may_serve = |connection: &Connection| exchange.may_reach(connection.peer()) || pool.has_proxy();
+        // The address of a proxy says nothing of the origin.
+        let may_serve =
+            |connection: &Connection| exchange.may_reach(connection.peer()) || pool.is_proxied(&origin);
         let ready = match exchange.over {
             Over::Any => pool.checkout(&origin, may_serve),
             Over::New => None,

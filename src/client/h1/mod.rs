@@ -1,4 +1,4 @@
-//! HTTP/1 by ureq: its connector and transport, heads that ureq does not accept, and proxies.
+//! HTTP/1 by ureq: its connector and transport, and heads that ureq does not accept.
 
 pub(crate) mod agent;
 pub(crate) mod body;
@@ -7,6 +7,5 @@ pub(crate) mod connector;
 pub(crate) mod error;
 pub(crate) mod head;
 pub(crate) mod lending;
-pub(crate) mod proxy;
 pub(crate) mod status_line;
 pub(crate) mod transport;

@@ -13,8 +13,8 @@ use super::happy_eyeballs;
 use super::socket::{ShutdownHandle, Socket};
 use crate::client::exchange::Exchange;
 use crate::client::h1::connection::Link;
-use crate::client::h1::proxy::HttpProxy;
-use crate::client::h1::transport::{HandshakeLimit, Tcp, carry};
+use crate::client::h1::transport::{Carrier, HandshakeLimit, Tcp, carry};
+use crate::client::proxy::Proxy;
 use crate::client::stats::Counters;
 use crate::client::tls::Tls;
 use crate::error::{Error, ErrorKind};
@@ -30,7 +30,7 @@ pub(crate) struct Dialer {
     pub(crate) counters: Arc<Counters>,
     /// Limit for everything before the first request together: the TCP connect, the proxy's response and the TLS handshake.
     pub(crate) connect_timeout: Duration,
-    pub(crate) proxy: Option<HttpProxy>,
+    pub(crate) proxy: Option<Proxy>,
     pub(crate) tls: Arc<Tls>,
 }
 
@@ -43,11 +43,12 @@ impl Dialer {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<(Link, ShutdownHandle), ureq::Error> {
-        let next_hop = self.proxy.as_ref().map_or(origin, HttpProxy::origin);
+        let proxy = self.proxy_for(origin);
+        let next_hop = proxy.map_or(origin, Proxy::origin);
         let mut addresses = self.lookups.addresses(next_hop, exchange).map_err(carry)?;
         // Here and not before: what a name resolves to may change between a check and the connection. A proxy's own
         // address says nothing of the origin.
-        if self.proxy.is_none() {
+        if proxy.is_none() {
             addresses.retain(|address| exchange.may_reach(Some(*address)));
             if addresses.is_empty() {
                 let why =
@@ -61,17 +62,38 @@ impl Dialer {
         let handle = socket.shutdown_handle();
         let tcp = Tcp::new(socket, config);
         let limit = HandshakeLimit::new(began.checked_add(self.connect_timeout), timeout);
-        let host = &origin.host;
-        let link = match (&self.proxy, origin.is_tls) {
-            (None, false) => Link::Direct(tcp),
-            (None, true) => Link::layered(self.tls.open(tcp, host, config, limit)?),
-            (Some(proxy), false) => Link::layered(proxy.open(tcp, origin, limit)?),
-            (Some(proxy), true) => {
-                Link::layered(self.tls.open(proxy.open(tcp, origin, limit)?, host, config, limit)?)
+        let link = match proxy {
+            None if origin.is_tls => Link::layered(self.tls.open(tcp, origin, config, limit)?),
+            None => Link::Direct(tcp),
+            Some(proxy) if proxy.origin().is_tls => {
+                let tls = self.tls.open(tcp, proxy.origin(), config, limit)?;
+                self.open_through(proxy, tls, origin, config, limit)?
             }
+            Some(proxy) => self.open_through(proxy, tcp, origin, config, limit)?,
         };
         exchange.complete(&handle).map_err(carry)?;
         Ok((link, handle))
+    }
+
+    /// The proxy through which `origin` is reached. `None`: directly.
+    pub(crate) fn proxy_for(&self, origin: &Origin) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.serves(origin))
+    }
+
+    /// Opens a tunnel to `origin` over `carrier`, a connection to `proxy`, and TLS in the tunnel.
+    fn open_through(
+        &self,
+        proxy: &Proxy,
+        carrier: impl Carrier,
+        origin: &Origin,
+        config: &Config,
+        limit: HandshakeLimit,
+    ) -> Result<Link, ureq::Error> {
+        let tunnel = proxy.open(carrier, origin, limit)?;
+        Ok(match origin.is_tls {
+            true => Link::layered(self.tls.open(tunnel, origin, config, limit)?),
+            false => Link::layered(tunnel),
+        })
     }
 
     /// Connects to one of the addresses and binds the socket to `exchange`, so that an abort shuts it down.

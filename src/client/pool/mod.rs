@@ -138,9 +138,9 @@ impl ConnectionPool {
         Ok(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network))
     }
 
-    /// True if all connections lead to a proxy.
-    pub(crate) fn has_proxy(&self) -> bool {
-        self.dialer.proxy.is_some()
+    /// True if connections to `origin` lead to a proxy.
+    pub(crate) fn is_proxied(&self, origin: &Origin) -> bool {
+        self.dialer.proxy_for(origin).is_some()
     }
 
     /// True if a proven connection to `origin`, which has served a request, is idle.

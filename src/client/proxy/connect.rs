@@ -1,43 +1,31 @@
-//! A tunnel through an HTTP proxy (RFC 9110, section 9.3.6).
+//! Tunnels through an HTTP proxy (RFC 9110, section 9.3.6).
 
 use std::fmt::Write;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ureq::unversioned::transport::{Buffers, NextTimeout, Transport};
 
-use super::head::{self, Extent};
-use super::transport::{Carrier, HandshakeLimit, Tcp, carry};
+use super::socks::Credentials;
+use crate::client::h1::head::{self, Extent};
+use crate::client::h1::transport::{Carrier, HandshakeLimit, carry};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
-/// The proxy through which all connections are opened.
-pub(crate) struct HttpProxy {
+/// An HTTP proxy.
+pub(super) struct HttpProxy {
     origin: Origin,
     /// Header fields of each CONNECT request.
     headers: String,
 }
 
-/// A tunnel: the connection to the proxy after the proxy's response to CONNECT. It owns that connection, so no other code can
-/// read its bytes.
-#[derive(Debug)]
-pub(crate) struct Tunnel(Tcp);
-
 impl HttpProxy {
-    pub(crate) fn new(proxy: &ureq::Proxy, user_agent: &str) -> Self {
+    pub(super) fn new(origin: &Origin, credentials: Option<&Credentials>, user_agent: &str) -> Self {
         let mut headers = format!("User-Agent: {user_agent}\r\n");
-        if proxy.username().is_some() || proxy.password().is_some() {
-            let (user, password) =
-                (proxy.username().unwrap_or_default(), proxy.password().unwrap_or_default());
+        if let Some((user, password)) = credentials {
             let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
             headers += &format!("Proxy-Authorization: Basic {credentials}\r\n");
         }
-        Self { origin: Origin::new(false, proxy.host(), proxy.port()), headers }
-    }
-
-    /// Origin of the proxy.
-    pub(crate) fn origin(&self) -> &Origin {
-        &self.origin
+        Self { origin: origin.clone(), headers }
     }
 
     /// Host and port, without credentials.
@@ -45,31 +33,32 @@ impl HttpProxy {
         format!("{}:{}", self.origin.host, self.origin.port)
     }
 
-    /// Requests a tunnel to `origin` over a new connection to this proxy. Blocks until the proxy answers, for at most `limit`.
-    pub(crate) fn open(
+    /// Requests a tunnel to `origin` over `carrier`, a new connection to this proxy. Blocks until the proxy answers, for at most
+    /// `limit`.
+    pub(super) fn open(
         &self,
-        mut tcp: Tcp,
+        carrier: &mut impl Carrier,
         origin: &Origin,
         limit: HandshakeLimit,
-    ) -> Result<Tunnel, ureq::Error> {
+    ) -> Result<(), ureq::Error> {
         let target = format!("{}:{}", origin.host, origin.port);
         let mut request = String::new();
         // Writing to a string does not fail.
         let _ = write!(request, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", self.headers);
-        for part in request.as_bytes().chunks(tcp.buffers().output().len()) {
-            tcp.buffers().output()[..part.len()].copy_from_slice(part);
-            tcp.transmit_output(part.len(), limit.left())?;
+        for part in request.as_bytes().chunks(carrier.buffers().output().len()) {
+            carrier.buffers().output()[..part.len()].copy_from_slice(part);
+            carrier.transmit_output(part.len(), limit.left())?;
         }
         loop {
-            let input = tcp.buffers().input();
+            let input = carrier.buffers().input();
             match status(input) {
-                Ok(None) => self.await_more(&mut tcp, &target, limit)?,
+                Ok(None) => self.await_more(carrier, &target, limit)?,
                 // RFC 9110, section 15.2: interim responses precede the final one.
-                Ok(Some((len, 100..=199))) => tcp.buffers().input_consume(len),
+                Ok(Some((len, 100..=199))) => carrier.buffers().input_consume(len),
                 // RFC 9110, section 9.3.6: any 2xx opens the tunnel, and Content-Length in it must be ignored.
                 Ok(Some((len, 200..=299))) => {
-                    tcp.buffers().input_consume(len);
-                    return Ok(Tunnel(tcp));
+                    carrier.buffers().input_consume(len);
+                    return Ok(());
                 }
                 Ok(Some((_, status))) => {
                     let why =
@@ -84,12 +73,17 @@ impl HttpProxy {
         }
     }
 
-    fn await_more(&self, tcp: &mut Tcp, target: &str, limit: HandshakeLimit) -> Result<(), ureq::Error> {
-        if tcp.buffers().input_append_buf().is_empty() {
+    fn await_more(
+        &self,
+        carrier: &mut impl Carrier,
+        target: &str,
+        limit: HandshakeLimit,
+    ) -> Result<(), ureq::Error> {
+        if carrier.buffers().input_append_buf().is_empty() {
             let why = format!("the response head of the proxy {} is larger than allowed", self.name());
             return Err(carry(Error::new(ErrorKind::Protocol, why)));
         }
-        if tcp.await_input(limit.left())? {
+        if carrier.await_input(limit.left())? {
             return Ok(());
         }
         let why =
@@ -110,39 +104,4 @@ fn status(input: &[u8]) -> Result<Option<(usize, u16)>, NoHttp> {
     }
     let Some(Extent { len, .. }) = head::complete(input) else { return Ok(None) };
     head::status(&input[..len]).map(|status| Some((len, status))).ok_or(NoHttp)
-}
-
-impl Carrier for Tunnel {
-    fn take_arrived(&mut self) -> bool {
-        self.0.take_arrived()
-    }
-}
-
-impl Transport for Tunnel {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.0.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        self.0.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        false
-    }
-}
-
-impl std::fmt::Debug for HttpProxy {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The URL and the header fields contain credentials.
-        f.debug_struct("HttpProxy").field("origin", &self.origin).finish_non_exhaustive()
-    }
 }
