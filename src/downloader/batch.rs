@@ -6,7 +6,8 @@ use std::{fmt, vec};
 
 use super::bodies::Progress;
 use super::fetch::Fetch;
-use super::peer::{PeerHandle, Pending};
+use super::peer_handle::PeerHandle;
+use super::reply::Pending;
 use super::response::Response;
 use crate::error::Error;
 
@@ -44,8 +45,28 @@ pub struct Batch {
     stuck: Option<Progress>,
 }
 
+impl PeerHandle {
+    /// Runs all of these fetches at once, as far as workers and limits allow. The returned iterator yields the responses in
+    /// the order of the fetches. Each fetch fails by itself, with the errors of [`execute`](Self::execute). This call does
+    /// not block, but taking a response does.
+    ///
+    /// ```no_run
+    /// use windway::{Downloader, Fetch, Priority};
+    ///
+    /// let peer = Downloader::global()?.register((), Priority::High)?;
+    /// let parts = (0..1000).map(|part| Fetch::get(&format!("https://example.com/{part}.ts")));
+    /// for response in peer.batch(parts.collect::<Result<_, _>>()?) {
+    ///     let part = response?.bytes(16 << 20)?;
+    /// }
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    pub fn batch(&self, fetches: Vec<Fetch>) -> Batch {
+        Batch::new(self.clone(), fetches)
+    }
+}
+
 impl Batch {
-    pub(super) fn new(peer: PeerHandle, fetches: Vec<Fetch>) -> Self {
+    fn new(peer: PeerHandle, fetches: Vec<Fetch>) -> Self {
         let mut batch = Self { peer, left: fetches.into_iter(), pending: VecDeque::new(), stuck: None };
         batch.send_ahead();
         batch

@@ -10,9 +10,8 @@ use crate::cancel::CancelToken;
 use crate::client::{Request, ResponseHead, Urgency, Validator};
 use crate::downloader::runtime::handoff::Handoff;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
 use crate::foreign::Foreign;
-use crate::types::{ByteRange, Priority, RequestId};
+use crate::types::{ByteRange, Priority};
 
 /// A GET request over HTTP, with its priority and its rules for retries.
 ///
@@ -145,12 +144,6 @@ impl Fetch {
     pub(crate) fn redial(mut self, urgency: Arc<dyn Urgency>) -> Self {
         self.rules.redial = Some(urgency);
         self
-    }
-
-    /// The event of its acceptance under this id, at this priority.
-    pub(crate) fn enqueued(&self, request: RequestId, priority: Priority) -> Event {
-        let url = self.request.url().into();
-        Event::Enqueued { request, url, range: self.request.byte_range(), priority }
     }
 
     /// Priority relative to the peer's other fetches. Default: `Low`. `execute` and `batch` always use `High`.

@@ -34,11 +34,14 @@
 mod batch;
 mod bodies;
 mod budget;
+mod credits;
 mod epoch;
 mod fetch;
 mod handle;
 mod origins;
 mod peer;
+mod peer_handle;
+mod reply;
 mod response;
 mod rules;
 mod runtime;
@@ -46,6 +49,7 @@ mod schedule;
 mod shared_budget;
 mod sink;
 mod stats;
+mod waker;
 
 use crate::types::Priority;
 use std::fmt;
@@ -59,7 +63,8 @@ use self::stats::PeerStats;
 use crate::client::{HttpClient, Request};
 use crate::config::DownloaderConfig;
 use crate::downloader::runtime::core::Core;
-use crate::downloader::runtime::message::{Channel, PeerEntry};
+use crate::downloader::runtime::message::Channel;
+use crate::downloader::runtime::task::PeerEntry;
 use crate::error::{Error, ErrorKind};
 use crate::event::Subscriber;
 use crate::foreign::Foreign;
@@ -77,11 +82,13 @@ pub use batch::Batch;
 pub use epoch::Epoch;
 pub use fetch::Fetch;
 pub(crate) use origins::BesideOpening;
-pub use peer::{Next, Peer, PeerHandle, Waker};
+pub use peer::{Next, Peer};
+pub use peer_handle::PeerHandle;
 pub use response::Response;
 pub(crate) use rules::OtherTags;
 pub(crate) use shared_budget::{BudgetShare, Buffering};
 pub use sink::{Flow, Outcome, Sink};
+pub use waker::Waker;
 
 /// Opens streams and radios, and runs all fetches of a process. Make one, clone it, and share it.
 ///

@@ -6,18 +6,18 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::bodies::{OpenBodies, OpenBody};
-use super::peer::{Credit, PeerHandle};
-use super::sink::abandoned;
+use super::bodies::OpenBody;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{self, ResponseHead, Urgency};
-use crate::downloader::runtime::one_shot::OneShot;
 use crate::downloader::runtime::record::{BodyMeter, Record};
 use crate::downloader::runtime::retry_state::{RetryState, pause};
 use crate::error::{Error, ErrorKind};
 
 /// Most bytes that are reserved for a body before one has arrived: the announced length may be wrong.
 const FIRST_CAPACITY: u64 = 1024 * 1024;
+
+/// Keeps a peer and its downloader alive: the handle of the peer, which a response has no other use for.
+pub(super) type KeepAlive = Arc<dyn Send + Sync>;
 
 /// The response to a fetch. Its body is open and holds no worker, so it can be read at any rate.
 ///
@@ -51,7 +51,7 @@ pub struct Response {
     /// Some while it is open.
     open: Option<OpenBody>,
     /// Of a response to `execute` or `batch`, while it is open: keeps the peer alive.
-    peer: Option<PeerHandle>,
+    peer: Option<KeepAlive>,
     /// Bytes that come first: they were read before, to find out what the body is.
     unread: VecDeque<u8>,
 }
@@ -82,7 +82,7 @@ impl Response {
         }
     }
 
-    pub(super) fn keep(mut self, peer: PeerHandle) -> Self {
+    pub(super) fn keep(mut self, peer: KeepAlive) -> Self {
         // A response that has already ended keeps nothing alive.
         self.peer = self.open.is_some().then_some(peer);
         self
@@ -386,58 +386,5 @@ impl fmt::Debug for Response {
             .field("request", &self.record.id)
             .field("head", self.head())
             .finish_non_exhaustive()
-    }
-}
-
-/// Where a worker puts the result for a caller of `execute` or `batch`, exactly once. Holds the fetch's credit until then.
-pub(super) struct Reply {
-    slot: Option<Arc<OneShot<Result<Response, Error>>>>,
-    credit: Option<Credit>,
-    without_room: WithoutRoom,
-}
-
-/// What happens to a response that arrives while `max_open_bodies` are open.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum WithoutRoom {
-    /// It fails. For `execute`.
-    Fail,
-    /// Its body is opened anyway. For a batch, which sent the request while there was room, and waits for the response.
-    Open,
-}
-
-impl Reply {
-    pub(super) fn new(
-        slot: &Arc<OneShot<Result<Response, Error>>>,
-        credit: Credit,
-        without_room: WithoutRoom,
-    ) -> Self {
-        Self { slot: Some(Arc::clone(slot)), credit: Some(credit), without_room }
-    }
-
-    /// Counts the body of the response as open.
-    pub(super) fn open(&self, bodies: &Arc<OpenBodies>) -> Result<OpenBody, Error> {
-        match self.without_room {
-            WithoutRoom::Fail => bodies.open(),
-            WithoutRoom::Open => Ok(bodies.open_anyway()),
-        }
-    }
-
-    pub(super) fn put(mut self, result: Result<Response, Error>) {
-        self.answer(result);
-    }
-
-    fn answer(&mut self, result: Result<Response, Error>) {
-        let Some(slot) = self.slot.take() else { return };
-        // Before the caller continues: its next call may need the credit.
-        self.credit = None;
-        slot.put(result);
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        if self.slot.is_some() {
-            self.answer(Err(abandoned()));
-        }
     }
 }

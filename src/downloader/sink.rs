@@ -1,9 +1,9 @@
 //! A sink receives the body of a fetch, and learns how the fetch ended. Each sink is finished exactly once.
 
-use std::thread;
 use std::time::Instant;
 
 use super::response::Response;
+use super::runtime::record::abandoned;
 use crate::buffer::Buffer;
 use crate::cancel::CancelReason;
 use crate::client::ResponseHead;
@@ -202,15 +202,6 @@ impl GuardedSink {
 impl Drop for GuardedSink {
     fn drop(&mut self) {
         self.finish_as(Outcome::from(Err(abandoned())));
-    }
-}
-
-/// The error of a fetch that was dropped before its end: the downloader is gone, or the thread that ran it panics.
-pub(super) fn abandoned() -> Error {
-    if thread::panicking() {
-        Error::new(ErrorKind::Panicked, "the thread that ran the fetch panicked")
-    } else {
-        Error::cancelled(CancelReason::Shutdown)
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::Core;
+use super::handoff::Step;
 use super::job::{Job, Target};
 use super::message::Message;
 use super::own_thread::on_own_thread;
 use super::record::BodyMeter;
-use super::transfer::{Step, Transfer};
+use super::transfer::Transfer;
 use crate::buffer::Buffer;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client;
@@ -130,9 +131,7 @@ fn stream(
         (transfer, step) = if is_lent { transfer.step_alone() } else { transfer.step_or_offer() };
         match step {
             // The reader that lends its thread has its bytes and continues. The body keeps its connection.
-            Ok(Step::Moved | Step::Preempt)
-                if is_lent && transfer.job.demote_unless_demanded(&transfer.core) =>
-            {
+            Ok(Step::Moved | Step::Preempt) if is_lent && transfer.demote_unless_demanded() => {
                 break Ok(Streamed::Left);
             }
             // A lent thread claims no preemption: it would free no worker of the pool.

@@ -12,10 +12,11 @@ use super::combiner::Combiner;
 use super::job::Job;
 use super::liveness::Observation;
 use super::machine::{Actions, Assigned, Ending, Machine};
-use super::message::{Channel, Message, PeerEntry, Task};
+use super::message::{Channel, Message};
 use super::one_shot::OneShot;
 use super::own_thread::on_own_thread;
 use super::preemption::Preemptions;
+use super::task::{PeerEntry, Task};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
@@ -216,6 +217,15 @@ impl Core {
     /// Counts of what waits and what runs.
     pub(crate) fn counts(&self) -> Counts {
         self.with(|machine| machine.schedule.counts())
+    }
+
+    /// Gives back what a lent thread has not run.
+    pub(super) fn give_back(&self, worker: WorkerId, task: Task) {
+        match task {
+            Task::Run(job) => self.post(Message::Preempted(worker, job, false)),
+            Task::Ask(_) => self.post(Message::NotAsked(worker)),
+            Task::Stop => {}
+        }
     }
 
     /// The next task of `worker`, which reports nothing. Blocks until there is one.

@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 
-use super::transfer::{By, Step, Transfer};
 use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::foreign::contain;
@@ -31,6 +30,67 @@ const BUSY_ELSEWHERE: Duration = Duration::from_micros(200);
 
 /// How long a worker waits for a reader that does not come back at all.
 const UNCLAIMED: Duration = Duration::from_millis(5);
+
+/// A body on its way, as its reader drives it. So the hand-off, which every fetch may name, knows nothing of jobs and workers.
+pub(crate) trait Drive: Send {
+    /// Reads for a brief time at most, and stores what arrived.
+    fn step_briefly(&mut self) -> Result<Step, Error>;
+
+    /// Which bytes of the resource the body has.
+    fn extent(&self) -> Extent;
+
+    /// False if a read may block for longer than briefly.
+    fn can_be_brief(&self) -> bool;
+
+    /// Ends the wait of the worker that has offered it.
+    fn token(&self) -> Option<&CancelToken>;
+}
+
+/// Which bytes of the resource a body has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// Position of its first byte.
+    pub(crate) start: u64,
+    /// Position of the next byte.
+    pub(crate) position: u64,
+    /// One past the last byte, if known.
+    pub(crate) end: Option<u64>,
+}
+
+/// The outcome of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Some bytes arrived.
+    Moved,
+    /// No byte arrived during a brief read.
+    WouldBlock,
+    /// Some bytes arrived, and the transfer must give its worker to urgent work.
+    Preempt,
+    /// The body has ended.
+    Eof,
+}
+
+/// An offered transfer. The worker that offers it knows its type, and takes it out again.
+type Slot<T> = Arc<Mutex<Option<Box<T>>>>;
+
+/// A [`Slot`] as the reader sees it.
+trait Offer: Send + Sync {
+    /// Takes a step. Returns what came of it, and where the transfer stays if another step may follow.
+    fn step(&self) -> (Result<Step, Error>, Option<u64>);
+}
+
+impl<T: Drive> Offer for Mutex<Option<Box<T>>> {
+    fn step(&self) -> (Result<Step, Error>, Option<u64>) {
+        let mut slot = self.lock();
+        // The worker takes it out only when no reader is at it.
+        let Some(transfer) = &mut *slot else { return (Ok(Step::WouldBlock), None) };
+        // A panic must not pass: the worker would wait for the transfer forever.
+        let step =
+            contain("a reader's step", || transfer.step_briefly()).unwrap_or_else(|panic| Err(panic.into()));
+        let is_to_stay = matches!(step, Ok(Step::Moved)) && transfer.can_be_brief();
+        (step, is_to_stay.then(|| transfer.extent().position))
+    }
+}
 
 /// Transfers offered to the readers of a file. One for all fetches of the file.
 pub(crate) struct Handoff {
@@ -50,18 +110,19 @@ struct State {
 }
 
 struct Offered {
+    transfer: Arc<dyn Offer>,
     /// One past the last byte of the body, if known.
     end: Option<u64>,
     holder: Holder,
 }
 
 enum Holder {
-    /// No thread drives it; the time is that of the last step.
-    Here(Box<Transfer>, Instant),
+    /// No thread drives it. Its next byte is the one at `position`; the last step ended at `since`.
+    Here { position: u64, since: Instant },
     /// A reader is taking a step.
     Taken,
     /// To be taken back by its worker, with the outcome of the last step.
-    Back(Box<Transfer>, Result<Step, Error>),
+    Back(Result<Step, Error>),
 }
 
 impl Handoff {
@@ -72,38 +133,36 @@ impl Handoff {
 
     /// True if a transfer is offered whose next byte is the one at `position`.
     pub(crate) fn has(&self, position: u64) -> bool {
-        let is_at = |offered: &Offered| matches!(&offered.holder, Holder::Here(transfer, _) if transfer.is_at(position));
-        self.state.lock().offered.iter().any(|(_, offered)| is_at(offered))
+        self.state.lock().offered.iter().any(|(_, offered)| offered.is_at(position))
     }
 
     /// Takes a step with the offered transfer whose next byte is the one at `position`. Blocks for a brief read at most. True
     /// if bytes arrived; otherwise the reader should block until a worker brings them.
     pub(crate) fn drive(&self, position: u64) -> bool {
-        let Some((key, mut transfer, since)) = self.take(position) else { return false };
+        let Some((key, transfer, since)) = self.take(position) else { return false };
         let is_busy = since.elapsed() > BUSY_ELSEWHERE;
-        // A panic must not pass: the worker would wait for the transfer forever.
-        let step = contain("a reader's step", || transfer.step(By::Reader))
-            .unwrap_or_else(|panic| Err(panic.into()));
-        let is_to_stay = !is_busy && matches!(step, Ok(Step::Moved));
+        let (step, next) = transfer.step();
         let has_moved = matches!(step, Ok(Step::Moved | Step::Preempt));
         let mut state = self.state.lock();
-        if is_to_stay && transfer.body.can_be_brief() {
-            state.offered[key].holder = Holder::Here(transfer, Instant::now());
-        } else {
-            state.offered[key].holder = Holder::Back(transfer, step);
-            self.changed.notify_all();
-        }
+        state.offered[key].holder = match next.filter(|_| !is_busy) {
+            Some(position) => Holder::Here { position, since: Instant::now() },
+            None => {
+                self.changed.notify_all();
+                Holder::Back(step)
+            }
+        };
         has_moved
     }
 
-    fn take(&self, position: u64) -> Option<(usize, Box<Transfer>, Instant)> {
+    fn take(&self, position: u64) -> Option<(usize, Arc<dyn Offer>, Instant)> {
         let mut state = self.state.lock();
         for (key, offered) in &mut state.offered {
-            match std::mem::replace(&mut offered.holder, Holder::Taken) {
-                Holder::Here(transfer, since) if transfer.is_at(position) => {
-                    return Some((key, transfer, since));
+            match offered.holder {
+                Holder::Here { position: at, since } if at == position => {
+                    offered.holder = Holder::Taken;
+                    return Some((key, Arc::clone(&offered.transfer), since));
                 }
-                other => offered.holder = other,
+                _ => {}
             }
         }
         state.urgent = Some(position);
@@ -112,12 +171,12 @@ impl Handoff {
 
     /// Offers a transfer that has just advanced from `at` to a reader that waits for its bytes or drives the transfer before
     /// it. Blocks until the transfer comes back. Returns at once if there is no such reader.
-    pub(super) fn offer(
+    pub(super) fn offer<T: Drive + 'static>(
         self: Arc<Self>,
-        transfer: Box<Transfer>,
+        transfer: Box<T>,
         at: u64,
-    ) -> (Box<Transfer>, Result<Step, Error>) {
-        let (start, position) = (transfer.body.head().start(), transfer.body.position());
+    ) -> (Box<T>, Result<Step, Error>) {
+        let Extent { start, position, end } = transfer.extent();
         let mut state = self.state.lock();
         let is_next = state.offered.iter().any(|(_, offered)| offered.end == Some(start));
         if state.urgent.is_some_and(|urgent| at <= urgent && urgent <= position) {
@@ -125,8 +184,10 @@ impl Handoff {
         } else if !is_next {
             return (transfer, Ok(Step::Moved));
         }
-        let (token, end) = (transfer.body.token().cloned(), transfer.body.end());
-        let key = state.offered.insert(Offered { end, holder: Holder::Here(transfer, Instant::now()) });
+        let token = transfer.token().cloned();
+        let slot: Slot<T> = Arc::new(Mutex::new(Some(transfer)));
+        let holder = Holder::Here { position, since: Instant::now() };
+        let key = state.offered.insert(Offered { transfer: Arc::clone(&slot) as _, end, holder });
         drop(state);
         (self.wake)();
         let _on_cancel = token.as_ref().map(|token| {
@@ -137,31 +198,35 @@ impl Handoff {
                 handoff.changed.notify_all();
             })
         });
-        self.wait_for(key, || token.as_ref().is_some_and(CancelToken::is_cancelled))
+        let step = self.wait_for(key, || token.as_ref().is_some_and(CancelToken::is_cancelled));
+        let transfer = slot.lock().take();
+        (transfer.unwrap_or_else(|| unreachable!("only this call takes it out")), step)
     }
 
-    fn wait_for(&self, key: usize, is_cancelled: impl Fn() -> bool) -> (Box<Transfer>, Result<Step, Error>) {
+    /// Blocks until the offer is over. Returns the outcome of the last step.
+    fn wait_for(&self, key: usize, is_cancelled: impl Fn() -> bool) -> Result<Step, Error> {
         let mut state = self.state.lock();
         loop {
-            match std::mem::replace(&mut state.offered[key].holder, Holder::Taken) {
-                Holder::Back(transfer, step) => {
-                    state.offered.remove(key);
-                    return (transfer, step);
-                }
-                Holder::Here(transfer, since) if is_cancelled() || since.elapsed() >= UNCLAIMED => {
-                    state.offered.remove(key);
-                    return (transfer, Ok(Step::Moved));
-                }
-                Holder::Here(transfer, since) => {
-                    state.offered[key].holder = Holder::Here(transfer, since);
-                    self.changed.wait_until(&mut state, since + UNCLAIMED);
-                }
-                Holder::Taken => {
-                    // A step that leaves the transfer here notifies no thread, so check again when the offer may be unclaimed.
-                    self.changed.wait_until(&mut state, Instant::now() + UNCLAIMED);
-                }
-            }
+            let deadline = match &state.offered[key].holder {
+                Holder::Here { since, .. } if is_cancelled() || since.elapsed() >= UNCLAIMED => break,
+                Holder::Here { since, .. } => *since + UNCLAIMED,
+                // A step that leaves the transfer here notifies no thread, so check again when the offer may be unclaimed.
+                Holder::Taken => Instant::now() + UNCLAIMED,
+                Holder::Back(_) => break,
+            };
+            self.changed.wait_until(&mut state, deadline);
         }
+        match state.offered.remove(key).holder {
+            Holder::Back(step) => step,
+            Holder::Here { .. } | Holder::Taken => Ok(Step::Moved),
+        }
+    }
+}
+
+impl Offered {
+    /// True if no thread drives it, and its next byte is the one at `position`.
+    fn is_at(&self, position: u64) -> bool {
+        matches!(self.holder, Holder::Here { position: at, .. } if at == position)
     }
 }
 

@@ -13,21 +13,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::Control;
-use super::core::Core;
 use super::handoff::Handoff;
-use super::message::Message;
 use super::record::Record;
 use super::retry_state::RetryState;
 use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client;
-use crate::downloader::epoch::Epoch;
-use crate::downloader::fetch::Fetch;
-use crate::downloader::response::Reply;
+use crate::downloader::reply::Reply;
 use crate::downloader::schedule::{FetchInfo, Origin};
 use crate::downloader::sink::{GuardedSink, Outcome};
-use crate::downloader::stats::PeerStats;
 use crate::error::Error;
-use crate::types::Priority;
 
 /// A fetch on its way, from its acceptance to its one end.
 pub(crate) struct Job {
@@ -39,13 +33,13 @@ pub(crate) struct Job {
     /// Where its body may be left to who reads what the sink stores.
     pub(crate) handoff: Option<Arc<Handoff>>,
     /// False once no reader waits for its bytes. It is a prefetch from then on.
-    is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+    pub(super) is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
     /// The open body, if it was preempted with it.
     pub(super) body: Option<Box<client::Response>>,
     /// Why it has left its last worker in the middle of an attempt, if it has.
     pub(super) pause: Option<Pause>,
     /// Takes the job out of the schedule when it is cancelled.
-    _on_cancel: CancelGuard,
+    pub(super) _on_cancel: CancelGuard,
 }
 
 /// Why a job was left in the middle of an attempt.
@@ -65,45 +59,6 @@ pub(crate) enum Target {
 }
 
 impl Job {
-    pub(crate) fn new(
-        core: &Arc<Core>,
-        peer_token: &CancelToken,
-        stats: &Arc<PeerStats>,
-        fetch: Fetch,
-        target: Target,
-    ) -> Self {
-        let id = core.next_request();
-        let epoch = fetch.epoch.as_ref().filter(|epoch| epoch.is_of(peer_token)).map(Epoch::token);
-        let token = epoch.unwrap_or(peer_token).child(CancelReason::Fetch);
-        let weak = Arc::downgrade(core);
-        let on_cancel = token.on_cancel(move |_| {
-            if let Some(core) = weak.upgrade() {
-                core.post(Message::Cancelled(id));
-            }
-        });
-        let (now, all_stats) = (Instant::now(), [Arc::clone(stats), Arc::clone(&core.stats)]);
-        let control = Arc::new(Control::new(id, fetch.priority, fetch.rules.measured, all_stats, now));
-        let record = Record::new(Arc::clone(&control), now);
-        record.publish(fetch.enqueued(id, fetch.priority));
-        Self {
-            handoff: fetch.handoff.clone(),
-            is_demanded: fetch.is_demanded.clone(),
-            retry_state: RetryState::new(
-                core.client.clone(),
-                fetch.request,
-                fetch.rules,
-                core.config.max_retries,
-            ),
-            token,
-            record,
-            control,
-            target,
-            body: None,
-            pause: None,
-            _on_cancel: on_cancel,
-        }
-    }
-
     pub(crate) fn fetch_info(&self) -> FetchInfo {
         FetchInfo { request: self.record.id, priority: self.control.priority(), origin: self.origin() }
     }
@@ -112,16 +67,9 @@ impl Job {
         Origin(self.retry_state.request().origin().key())
     }
 
-    /// Makes an urgent fetch a prefetch if no reader waits for it any more. True if it is a prefetch, or is about to be.
-    pub(super) fn demote_unless_demanded(&self, core: &Core) -> bool {
-        if self.control.priority() == Priority::Low {
-            return true;
-        }
-        let is_unwanted = self.is_demanded.as_ref().is_some_and(|is_demanded| !is_demanded());
-        if is_unwanted {
-            core.post(Message::Promoted(self.record.id, Priority::Low));
-        }
-        is_unwanted
+    /// False if no reader waits for its bytes.
+    pub(super) fn is_demanded(&self) -> bool {
+        self.is_demanded.as_ref().is_none_or(|is_demanded| is_demanded())
     }
 
     /// True if it was preempted with its body open.

@@ -19,55 +19,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
 use super::control::Control;
 use super::core::Core;
-use super::message::{Message, Task};
+use super::lent_thread::LentThread;
+use super::message::Message;
+use super::task::Task;
 use super::worker::run_task;
-use crate::downloader::schedule::{PeerKey, WorkerId};
-
-/// A thread that is lent, as the machine sees it.
-pub(crate) struct LentThread {
-    state: Mutex<State>,
-    /// Wakes the thread, which is blocked on something of its owner's.
-    wake: Box<dyn Fn() + Send + Sync>,
-}
-
-enum State {
-    /// The machine may give it a task, once.
-    Free,
-    /// To be run, or to be given back.
-    Given(WorkerId, Task),
-    /// It has taken its task, or takes none any more.
-    Closed,
-}
-
-impl LentThread {
-    /// True if it still takes a task.
-    pub(super) fn is_free(&self) -> bool {
-        matches!(*self.state.lock(), State::Free)
-    }
-
-    /// Gives it a task to run as `worker`, and wakes it. Returns the task if the thread has gone on without one.
-    pub(super) fn give(&self, worker: WorkerId, task: Task) -> Result<(), Task> {
-        let mut state = self.state.lock();
-        if !matches!(*state, State::Free) {
-            return Err(task);
-        }
-        *state = State::Given(worker, task);
-        drop(state);
-        (self.wake)();
-        Ok(())
-    }
-
-    fn take(&self) -> Option<(WorkerId, Task)> {
-        match std::mem::replace(&mut *self.state.lock(), State::Closed) {
-            State::Given(worker, task) => Some((worker, task)),
-            State::Free | State::Closed => None,
-        }
-    }
-}
+use crate::downloader::schedule::PeerKey;
 
 /// The current thread, lent to the downloader while it is blocked. Its drop ends that.
 pub(crate) struct Lent {
@@ -78,7 +36,7 @@ pub(crate) struct Lent {
 impl Lent {
     /// True if the current thread should call [`run`](Self::run).
     pub(crate) fn has_task(&self) -> bool {
-        matches!(*self.thread.state.lock(), State::Given(..))
+        self.thread.has_task()
     }
 
     /// Runs the task, if there is one. Blocks on the network while a reader waits for the bytes, until `deadline` at most, and
@@ -128,17 +86,8 @@ impl Core {
     /// Lends the current thread for urgent work of `peer`. Does not block. `wake` is called, on any thread and without a lock,
     /// when there is a [task](Lent::has_task).
     pub(crate) fn lend(self: Arc<Self>, peer: PeerKey, wake: impl Fn() + Send + Sync + 'static) -> Lent {
-        let thread = Arc::new(LentThread { state: Mutex::new(State::Free), wake: Box::new(wake) });
+        let thread = Arc::new(LentThread::new(wake));
         self.post(Message::Lent(peer, Arc::downgrade(&thread)));
         Lent { core: self, thread }
-    }
-
-    /// Gives back what a lent thread has not run.
-    pub(super) fn give_back(&self, worker: WorkerId, task: Task) {
-        match task {
-            Task::Run(job) => self.post(Message::Preempted(worker, job, false)),
-            Task::Ask(_) => self.post(Message::NotAsked(worker)),
-            Task::Stop => {}
-        }
     }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use super::job::Job;
-use super::lend::LentThread;
-use super::message::{Asked, Channel, Message, PeerEntry, Task};
+use super::lent_thread::LentThread;
+use super::message::{Channel, Message};
+use super::task::{Asked, PeerEntry, Task};
 use crate::cancel::CancelReason;
 use crate::client;
 use crate::downloader::schedule::{

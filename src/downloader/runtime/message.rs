@@ -1,18 +1,13 @@
-//! What the threads of a downloader send each other: messages to the machine, and tasks for the workers.
+//! What the threads of a downloader send to the machine.
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{OnceLock, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use parking_lot::Mutex;
 
 use super::job::Job;
-use super::lend::LentThread;
-use crate::cancel::CancelToken;
-use crate::downloader::peer::Peer;
+use super::lent_thread::LentThread;
 use crate::downloader::schedule::{Answer, Fruitless, Origin, PeerKey, WorkerId};
-use crate::downloader::stats::PeerStats;
-use crate::foreign::Foreign;
 use crate::types::{Priority, RequestId};
 
 /// A message to the machine.
@@ -69,25 +64,4 @@ impl Channel {
     pub(crate) fn take_all(&self) -> impl Iterator<Item = Box<Job>> + '_ {
         self.0.get().into_iter().flat_map(|(_, receiver)| receiver.try_iter())
     }
-}
-
-/// What a worker has to do.
-pub(crate) enum Task {
-    Run(Box<Job>),
-    Ask(Asked),
-    Stop,
-}
-
-/// A peer to be asked for a fetch.
-pub(crate) struct Asked {
-    pub(crate) entry: Arc<PeerEntry>,
-    pub(crate) admissible: Priority,
-}
-
-/// What the machine keeps of a peer.
-pub(crate) struct PeerEntry {
-    /// Locked by the worker that asks. The schedule lets only one ask at a time.
-    pub(crate) peer: Mutex<Foreign<Box<dyn Peer>>>,
-    pub(crate) token: CancelToken,
-    pub(crate) stats: Arc<PeerStats>,
 }

@@ -43,6 +43,7 @@
 //! - *A wait is cancelled between the look at the token and the sleep.* Each cancel hook takes the lock of the condvar that it
 //!   notifies.
 
+mod accept;
 pub(crate) mod attempt;
 pub(crate) mod combiner;
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub(crate) mod core;
 pub(crate) mod handoff;
 pub(crate) mod job;
 pub(crate) mod lend;
+pub(crate) mod lent_thread;
 pub(crate) mod liveness;
 pub(crate) mod machine;
 pub(crate) mod message;
@@ -61,6 +63,7 @@ pub(crate) mod preemption;
 pub(crate) mod record;
 pub(crate) mod retry_state;
 pub(crate) mod scheduler;
+pub(crate) mod task;
 pub(crate) mod transfer;
 pub(crate) mod watchdog;
 pub(crate) mod worker;

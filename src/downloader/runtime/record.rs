@@ -1,12 +1,13 @@
 //! What a fetch reports: its events, its times, its statistics, and its one end.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
+use crate::cancel::CancelReason;
 use crate::client;
 use crate::downloader::rules::Measured;
-use crate::downloader::sink::abandoned;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::types::RequestId;
@@ -87,6 +88,15 @@ impl Drop for Record {
         if !self.control.has_ended() {
             self.end(&Err(abandoned()));
         }
+    }
+}
+
+/// The error of a fetch that was dropped before its end: the downloader is gone, or the thread that ran it panics.
+pub(crate) fn abandoned() -> Error {
+    if thread::panicking() {
+        Error::new(ErrorKind::Panicked, "the thread that ran the fetch panicked")
+    } else {
+        Error::cancelled(CancelReason::Shutdown)
     }
 }
 

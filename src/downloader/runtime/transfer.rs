@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::core::Core;
+use super::handoff::{Drive, Extent, Step};
 use super::job::{Job, Target};
+use super::message::Message;
 use super::record::BodyMeter;
 use crate::buffer::{BUFFER, Buffer};
+use crate::cancel::CancelToken;
 use crate::client;
 use crate::error::Error;
+use crate::types::Priority;
 
 /// A body on its way into its sink.
 pub(crate) struct Transfer {
@@ -20,22 +24,9 @@ pub(crate) struct Transfer {
     pub(crate) chunk: Buffer,
 }
 
-/// The outcome of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Some bytes arrived.
-    Moved,
-    /// No byte arrived during a brief read.
-    WouldBlock,
-    /// Some bytes arrived, and the transfer must give its worker to urgent work.
-    Preempt,
-    /// The body has ended.
-    Eof,
-}
-
 /// Which thread takes a step, which decides how long the step may block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+enum By {
     /// For the silence limit at most.
     Worker,
     /// For a moment.
@@ -44,7 +35,7 @@ pub(super) enum By {
 
 impl Transfer {
     /// Reads once, and writes what came to the sink.
-    pub(super) fn step(&mut self, by: By) -> Result<Step, Error> {
+    fn step(&mut self, by: By) -> Result<Step, Error> {
         let Target::Sink(sink) = &mut self.job.target else { return Ok(Step::Eof) };
         if self.job.retry_state.is_complete() {
             return Ok(Step::Eof);
@@ -89,7 +80,7 @@ impl Transfer {
             return Ok(Step::Moved);
         }
         // A fetch that no reader waits for any more is no urgent work, and makes room for what is.
-        self.job.demote_unless_demanded(&self.core);
+        self.demote_unless_demanded();
         Ok(if self.job.control.is_preemptible() { Step::Preempt } else { Step::Moved })
     }
 
@@ -107,9 +98,16 @@ impl Transfer {
         Ok(Step::Moved)
     }
 
-    /// True if its next byte is the one at `position`.
-    pub(super) fn is_at(&self, position: u64) -> bool {
-        self.body.position() == position
+    /// Makes an urgent fetch a prefetch if no reader waits for it any more. True if it is a prefetch, or is about to be.
+    pub(super) fn demote_unless_demanded(&self) -> bool {
+        if self.job.control.priority() == Priority::Low {
+            return true;
+        }
+        let is_unwanted = !self.job.is_demanded();
+        if is_unwanted {
+            self.core.post(Message::Promoted(self.job.record.id, Priority::Low));
+        }
+        is_unwanted
     }
 
     /// A step that is not offered to a reader.
@@ -127,5 +125,23 @@ impl Transfer {
             (Ok(Step::Moved), Some(handoff)) if is_prompt => handoff.offer(self, at),
             _ => (self, step),
         }
+    }
+}
+
+impl Drive for Transfer {
+    fn step_briefly(&mut self) -> Result<Step, Error> {
+        self.step(By::Reader)
+    }
+
+    fn extent(&self) -> Extent {
+        Extent { start: self.body.head().start(), position: self.body.position(), end: self.body.end() }
+    }
+
+    fn can_be_brief(&self) -> bool {
+        self.body.can_be_brief()
+    }
+
+    fn token(&self) -> Option<&CancelToken> {
+        self.body.token()
     }
 }

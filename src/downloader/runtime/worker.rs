@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::attempt::{Attempt, attempt};
 use super::core::Core;
 use super::job::{Job, Pause, Target};
-use super::message::{Asked, Message, PeerEntry, Task};
+use super::message::Message;
 use super::own_thread::enter_own_thread;
+use super::task::{Asked, PeerEntry, Task};
 use crate::buffer::Buffer;
 use crate::downloader::peer::Next;
 use crate::downloader::schedule::{Answer, Fruitless, WorkerId};
@@ -78,7 +79,7 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Message {
     };
     let target = Target::Sink(GuardedSink::new(sink));
     let is_fit = fetch.check_epoch(&asked.entry.token).and_then(|()| fetch.check_not_held());
-    let mut job = Box::new(Job::new(core, &asked.entry.token, &asked.entry.stats, fetch, target));
+    let mut job = core.accept(&asked.entry.token, &asked.entry.stats, fetch, target);
     let accepted = match &mut job.target {
         Target::Sink(sink) => sink.accepted(job.record.id),
         Target::Caller(_) => Ok(()),

@@ -1,0 +1,133 @@
+//! What a peer's own parts may do with it: wake it, and ask about its network. Keeps nothing alive.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::origins::BesideOpening;
+use super::schedule::PeerKey;
+use super::stats::PeerStats;
+use crate::client::{PreconnectGuard, Request};
+use crate::downloader::runtime::core::Core;
+use crate::downloader::runtime::lend::Lent;
+use crate::downloader::runtime::message::Message;
+use crate::event::Event;
+use crate::types::{Priority, RequestId};
+
+/// Wakes a peer. Keeps neither the peer nor the downloader alive.
+///
+/// ```no_run
+/// use windway::{Downloader, Priority};
+///
+/// let handle = Downloader::global()?.register((), Priority::High)?;
+/// let waker = handle.waker();
+/// std::thread::spawn(move || waker.wake(Priority::Low));
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Waker {
+    core: Weak<Core>,
+    key: PeerKey,
+    /// Of the peer.
+    stats: Weak<PeerStats>,
+}
+
+impl Waker {
+    /// Of the peer that `key` and `stats` belong to.
+    pub(super) fn new(core: &Arc<Core>, key: PeerKey, stats: &Arc<PeerStats>) -> Self {
+        Self { core: Arc::downgrade(core), key, stats: Arc::downgrade(stats) }
+    }
+
+    /// As [`PeerHandle::wake`](crate::downloader::PeerHandle::wake). Does nothing once the peer or the downloader is gone.
+    pub fn wake(&self, priority: Priority) {
+        if let Some(core) = self.core.upgrade() {
+            core.post(Message::Woken(self.key, priority));
+        }
+    }
+
+    /// As [`PeerHandle::promote`](crate::downloader::PeerHandle::promote). Does nothing once the peer or the downloader is gone.
+    pub fn promote(&self, request: RequestId, priority: Priority) {
+        if let Some(core) = self.core.upgrade() {
+            core.post(Message::Promoted(request, priority));
+        }
+    }
+
+    /// Lends the current thread, which would otherwise block, to the peer's urgent fetches: see [`Lent`].
+    pub(crate) fn lend(&self, wake: impl Fn() + Send + Sync + 'static) -> Option<Lent> {
+        Some(self.core.upgrade()?.lend(self.key, wake))
+    }
+
+    /// Makes the threads that are lent to the peer return.
+    pub(crate) fn interrupt_lent(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.post(Message::Interrupted(self.key));
+        }
+    }
+
+    /// What to request in addition while a file is opened. Nothing if the network is metered, or if the origin is known not to
+    /// support it.
+    pub(crate) fn beside_opening(&self, request: &Request) -> BesideOpening {
+        match self.core.upgrade() {
+            Some(core) if !core.is_metered() && !core.client.is_single_connection(request) => {
+                core.origins.beside_opening(request.origin().key())
+            }
+            _ => BesideOpening::Nothing,
+        }
+    }
+
+    /// True if `request` may go out with `Authorization`.
+    #[cfg(feature = "cache")]
+    pub(crate) fn is_authorized(&self, request: &Request) -> bool {
+        self.core.upgrade().is_some_and(|core| core.client.is_authorized(request))
+    }
+
+    /// Records whether the origin answered the opening of a file with a range.
+    pub(crate) fn note_ranges(&self, request: &Request, has_ranges: bool) {
+        if let Some(core) = self.core.upgrade() {
+            core.origins.note_ranges(request.origin().key(), has_ranges);
+        }
+    }
+
+    /// Records that the origin does not serve suffix ranges.
+    pub(crate) fn note_suffix_refused(&self, request: &Request) {
+        if let Some(core) = self.core.upgrade() {
+            core.origins.note_suffix_refused(request.origin().key());
+        }
+    }
+
+    /// Publishes `event` to the subscribers of the peer and of the downloader.
+    pub(crate) fn publish(&self, event: &Event) {
+        if let Some(stats) = self.stats.upgrade() {
+            stats.publish(event);
+        }
+        if let Some(core) = self.core.upgrade() {
+            core.stats.publish(event);
+        }
+    }
+
+    /// Keeps a connection to the origin of `request` ready while the guard lives.
+    pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
+        self.core.upgrade()?.client.keep_preconnected(request)
+    }
+
+    /// True if the network is metered.
+    pub(crate) fn is_metered(&self) -> bool {
+        self.core.upgrade().is_some_and(|core| core.is_metered())
+    }
+
+    /// Measured rate in bytes a second, and TTFB. Of this peer's transfers, whose origin may be further away than others; of
+    /// all transfers until the peer has enough of its own.
+    pub(crate) fn network(&self) -> (Option<f64>, Option<Duration>) {
+        let Some(core) = self.core.upgrade() else { return (None, None) };
+        let own = self.stats.upgrade();
+        let rate = own.as_ref().and_then(|stats| stats.rate()).or_else(|| core.stats.rate());
+        let ttfb = own.and_then(|stats| stats.least_ttfb()).or_else(|| core.stats.least_ttfb());
+        (rate, ttfb)
+    }
+}
+
+impl fmt::Debug for Waker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waker").field("key", &self.key).finish_non_exhaustive()
+    }
+}
