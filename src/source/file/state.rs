@@ -79,6 +79,8 @@ pub(crate) struct State {
     pub(crate) first: FirstBytes,
     /// What a decoder reads next, as far as they show it. Storage keeps it until it was read.
     pub(crate) upcoming: Vec<Range<u64>>,
+    /// What was removed of it because it was read.
+    read_upcoming: Vec<Range<u64>>,
     /// How a decoder bisects, as far as they show it.
     hint: Option<Hint>,
     /// What they showed, once the stream and they are dropped.
@@ -113,6 +115,7 @@ impl State {
             open_call: OpenCall::Blocked,
             first: FirstBytes::default(),
             upcoming: Vec::new(),
+            read_upcoming: Vec::new(),
             hint: None,
             media: None,
             limits: Limits::new(read_ahead, behind),
@@ -372,6 +375,8 @@ impl State {
         let Some(len) = len.filter(|_| self.limits.configured() != ReadAhead::Bytes(0)) else { return };
         if self.first.as_slice().len() > known {
             self.upcoming = media::upcoming(self.first.as_slice(), len);
+            // More first bytes tell the same of most ranges: what was read of them may be evicted by now.
+            self.upcoming.retain(|range| !self.read_upcoming.contains(range));
             let hint = |bisected: Bisected| Hint { first: bisected.first, end: len, look: bisected.look };
             self.hint = media::bisected(self.first.as_slice(), len).map(hint);
         }
@@ -380,10 +385,18 @@ impl State {
     /// Notes what a reader has read in sequence up to now. A range of which it has read the last half is removed. It comes
     /// back to one of which it has read less: a decoder looks for a tag at a file's end before it reads the index there.
     pub(crate) fn note_run(&mut self, run: &Range<u64>) {
-        self.upcoming.retain(|range| {
+        let is_read = |range: &Range<u64>| {
             let half = range.start + (range.end - range.start) / 2;
-            run.end < range.end || half < run.start
-        });
+            run.end >= range.end && half >= run.start
+        };
+        // This is called for each read.
+        if !self.upcoming.iter().any(is_read) {
+            return;
+        }
+        let (read, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.upcoming).into_iter().partition(|range| is_read(range));
+        self.upcoming = left;
+        self.read_upcoming.extend(read);
     }
 
     /// True if a reader is blocked on a byte of this piece.
@@ -604,6 +617,21 @@ mod tests {
             state.note_run(&run);
             assert_eq!(state.windows().unwrap().contains(&index), is_kept, "{run:?}");
         }
+    }
+
+    #[test]
+    fn an_index_that_was_read_is_not_prefetched_again_when_more_first_bytes_arrive() {
+        let mut state = State::new(ReadAhead::Bytes(1 << 20), Some(1 << 20));
+        state.mode.open(&crate::client::ResponseHead::for_tests(206, 0..1000, Some(5_811_360)));
+        let head = b"\0\0\0\x08free\0\x57\x07\xd1mdat";
+        state.add_first(0, head);
+        let index = state.upcoming.clone();
+        assert_eq!(index.len(), 1);
+        state.note_run(&(0..16));
+        assert_eq!(state.upcoming, index);
+        state.note_run(&index[0]);
+        state.add_first(16, &[0; 100]);
+        assert_eq!(state.upcoming, []);
     }
 
     #[test]
