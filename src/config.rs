@@ -146,6 +146,9 @@ pub struct ClientConfig {
     pub client_certificates: Vec<(String, ClientCertificate)>,
     /// Keeps cookies. Default: none; then cookies are ignored.
     pub cookies: Option<Cookies>,
+    /// Which origins are requested over HTTP/3. Default: none.
+    #[cfg(feature = "http3")]
+    pub http3: Http3,
 }
 
 setters!(ClientConfig {
@@ -222,6 +225,8 @@ impl Default for ClientConfig {
             roots: Roots::BuiltIn,
             client_certificates: Vec::new(),
             cookies: None,
+            #[cfg(feature = "http3")]
+            http3: Http3::default(),
         }
     }
 }
@@ -249,12 +254,17 @@ impl fmt::Debug for ClientConfig {
             roots,
             client_certificates,
             cookies,
+            #[cfg(feature = "http3")]
+            http3,
         } = self;
         let client_certificates: Vec<SafeUrl> =
             client_certificates.iter().map(|(origin, _)| SafeUrl::from(origin.as_str())).collect();
         let auth: Vec<(SafeUrl, &Auth)> =
             auth.iter().map(|(origin, auth)| (SafeUrl::from(origin.as_str()), auth)).collect();
-        f.debug_struct("ClientConfig")
+        let mut shown = f.debug_struct("ClientConfig");
+        #[cfg(feature = "http3")]
+        shown.field("http3", http3);
+        shown
             .field("user_agent", user_agent)
             .field("default_headers", &HeaderNames(default_headers))
             .field("resolve_timeout", resolve_timeout)
@@ -276,6 +286,41 @@ impl fmt::Debug for ClientConfig {
             .field("cookies", cookies)
             .finish()
     }
+}
+
+#[cfg(feature = "http3")]
+impl ClientConfig {
+    /// Sets [`http3`](Self#structfield.http3).
+    #[must_use]
+    pub fn http3(mut self, http3: Http3) -> Self {
+        self.http3 = http3;
+        self
+    }
+}
+
+/// Which origins are requested over HTTP/3. Needs the feature `http3`.
+///
+/// Requests to an `http` URL, and all requests of a client with a proxy, use TCP.
+///
+/// ```
+/// use windway::ClientConfig;
+/// use windway::config::Http3;
+///
+/// let config = ClientConfig::new().http3(Http3::Always(vec!["https://media.example.com".into()]));
+/// ```
+#[cfg(feature = "http3")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Http3 {
+    /// None: all requests use TCP.
+    #[default]
+    Off,
+    /// Those that advertise it in an `Alt-Svc` field (RFC 7838), from the second request on. Origins with private addresses
+    /// use TCP: on a fast local network it is faster.
+    Advertised,
+    /// Those that advertise it, and these origins at once, also with private addresses. An origin that does not answer over
+    /// QUIC in time is requested over TCP.
+    Always(Vec<String>),
 }
 
 /// Shows the names of headers without their values.

@@ -4,6 +4,11 @@
 
 mod support;
 
+// `tests/h3_faults.rs` is this file over HTTP/3.
+#[cfg(feature = "http3")]
+#[path = "support/h3/mod.rs"]
+mod h3;
+
 use std::error::Error as _;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -120,16 +125,62 @@ fn start(tls: bool, handler: impl Fn(&Asked) -> Answer + Send + Sync + 'static) 
     if tls { Origin::start_tls(handler) } else { Origin::start(handler) }
 }
 
-fn check(trap: Trap) {
-    check_over(trap, &[false, true]);
+/// What carries the requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Transport {
+    Plain,
+    Tls,
+    #[cfg(feature = "http3")]
+    Http3,
 }
 
-fn check_over(trap: Trap, transports: &[bool]) {
+impl Transport {
+    /// Those of this test program.
+    fn all() -> &'static [Self] {
+        #[cfg(feature = "http3")]
+        if module_path!().starts_with("h3_faults") {
+            return &[Self::Http3];
+        }
+        &[Self::Plain, Self::Tls]
+    }
+}
+
+/// Traps in the syntax of HTTP/1, which HTTP/3 does not have.
+#[cfg(feature = "http3")]
+const OF_HTTP1: &[&str] = &[
+    "a_body_encoded_for_the_transfer",
+    "a_chunk_of_an_absurd_length",
+    "a_chunk_of_an_invalid_length",
+    "a_chunk_of_an_overflowing_length",
+    "a_header_without_a_colon",
+    "binary_garbage",
+    "chunked_and_of_a_shorter_length",
+    "http_1_0_with_a_false_transfer_encoding",
+    "icy_200_ok",
+    "icy_200_ok_cut_in_its_protocol_version",
+    "icy_200_ok_split_after_its_protocol_version",
+    "icy_200_ok_split_in_its_end",
+    "icy_200_ok_split_in_its_protocol_version",
+    "icy_200_ok_split_in_its_status",
+    "icy_200_ok_without_a_length",
+    // ureq accepts a hundred.
+    "too_many_headers",
+];
+
+fn check(trap: Trap) {
+    check_over(trap, Transport::all());
+}
+
+fn check_over(trap: Trap, transports: &[Transport]) {
     let mut cases = Cases::default();
-    for &tls in transports {
+    for &transport in transports {
+        #[cfg(feature = "http3")]
+        if transport == Transport::Http3 && OF_HTTP1.contains(&trap.name) {
+            continue;
+        }
         for way in Way::ALL {
-            let transport = if tls { "TLS" } else { "plain" };
-            cases.start(format!("{}, {way:?}, {transport}", trap.name), move || check_one(trap, tls, way));
+            let name = format!("{}, {way:?}, {transport:?}", trap.name);
+            cases.start(name, move || check_one(trap, transport, way));
         }
     }
     cases.end();
@@ -164,15 +215,29 @@ impl Cases {
     }
 }
 
-fn check_one(trap: Trap, tls: bool, way: Way) {
+fn check_one(trap: Trap, transport: Transport, way: Way) {
     let expected = trap.expect(way);
     if matches!(expected, Untried) {
         return;
     }
     let (content, answer) = (Content::pattern(LEN), trap.answer);
-    let origin = start(tls, move |asked| answer(asked, &content));
-    let downloader = Downloader::new(config(&[&origin], expected)).unwrap();
-    let url = origin.url("/track.flac");
+    let origin = start(transport == Transport::Tls, move |asked| answer(asked, &content));
+    let (config, url) = (config(&[&origin], expected), origin.url("/track.flac"));
+    #[cfg(feature = "http3")]
+    let gateway = (transport == Transport::Http3).then(|| h3::Gateway::start(origin.address()));
+    #[cfg(feature = "http3")]
+    let (config, url) = match &gateway {
+        Some(gateway) => {
+            let mut client = h3::over_http3(config.client.clone(), &[&gateway.0]);
+            if matches!(expected, Right) {
+                // Three more threads take part in each request.
+                client.silence_timeout *= 10;
+            }
+            (config.client(client), gateway.url("/track.flac"))
+        }
+        None => (config, url),
+    };
+    let downloader = Downloader::new(config).unwrap();
     let ask = || fetch(&downloader, &url, way, expected, &[]);
     // Repeated if a busy machine did not get as far as the trap.
     let was_too_short = |result: &Result<(), Error>| {
@@ -891,7 +956,7 @@ fn a_tls_connection_that_ends_without_close_notify() {
             },
             expect: &[BROKEN],
         },
-        &[true],
+        &[Transport::Tls],
     );
 }
 
@@ -906,7 +971,7 @@ fn a_tls_connection_that_ends_without_close_notify_now_and_then() {
             },
             expect: &[Right],
         },
-        &[true],
+        &[Transport::Tls],
     );
 }
 
@@ -918,7 +983,7 @@ fn a_part_over_tls_that_ends_without_close_notify() {
             answer: |asked, content| file(asked, content).no_length().without_close_notify(),
             expect: &[Right, Untried, Right],
         },
-        &[true],
+        &[Transport::Tls],
     );
 }
 

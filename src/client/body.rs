@@ -4,6 +4,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use super::h1::body::{Framing, H1Body};
+#[cfg(feature = "http3")]
+use super::h3::body::H3Body;
 use crate::error::Error;
 
 /// Longest wait of a brief read: so short that it does not delay a reader that is interrupted. The system may round it up to a
@@ -14,6 +16,8 @@ pub(crate) const BRIEF: Duration = Duration::from_millis(1);
 #[expect(clippy::large_enum_variant, reason = "each response has one body, and is boxed")]
 pub(super) enum Body {
     Http1(H1Body),
+    #[cfg(feature = "http3")]
+    Http3(H3Body),
     /// All bytes, which came along with the head, and where the next read begins. Their connection serves others.
     Arrived(io::Cursor<Vec<u8>>),
     /// Complete, or without content. Holds no connection.
@@ -32,6 +36,9 @@ impl Body {
     pub(super) fn drain(&mut self, len: u64) {
         match self {
             Self::Http1(body) => body.drain(len),
+            // Its connection serves others meanwhile.
+            #[cfg(feature = "http3")]
+            Self::Http3(_) => {}
             Self::Arrived(_) | Self::Closed => {}
         }
     }
@@ -40,6 +47,8 @@ impl Body {
     pub(super) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         match self {
             Self::Http1(body) => body.read(buf),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.read(buf),
             // A read from memory does not fail.
             Self::Arrived(bytes) => Ok(bytes.read(buf).unwrap_or(0)),
             Self::Closed => Ok(0),
@@ -51,6 +60,8 @@ impl Body {
     pub(super) fn read_briefly(&mut self, buf: &mut [u8]) -> Result<Option<usize>, Error> {
         match self {
             Self::Http1(body) => body.read_briefly(buf, BRIEF),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => body.read_briefly(buf, BRIEF),
             Self::Arrived(_) | Self::Closed => self.read(buf).map(Some),
         }
     }
@@ -71,6 +82,8 @@ impl Body {
     pub(super) fn can_be_brief(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_direct(),
+            #[cfg(feature = "http3")]
+            Self::Http3(_) => true,
             Self::Arrived(_) | Self::Closed => false,
         }
     }
@@ -79,6 +92,8 @@ impl Body {
     pub(super) fn finish(&mut self) {
         match std::mem::replace(self, Self::Closed) {
             Self::Http1(body) => body.finish(),
+            #[cfg(feature = "http3")]
+            Self::Http3(body) => drop(body),
             Self::Arrived(_) | Self::Closed => {}
         }
     }

@@ -16,6 +16,8 @@ use ureq::unversioned::transport::{NextTimeout, time};
 use super::silence_watch::SilenceWatch;
 use crate::cancel::CancelReason;
 use crate::client::h1::lending::Lending;
+#[cfg(feature = "http3")]
+use crate::client::h3::StreamHandle;
 use crate::client::net::private::is_private;
 use crate::client::net::socket::ShutdownHandle;
 use crate::error::{Error, ErrorKind};
@@ -62,12 +64,21 @@ pub(super) enum Reach {
     Public,
 }
 
+/// What ends an exchange on its connection.
+enum Handle {
+    /// Shuts its connection down.
+    Socket(ShutdownHandle),
+    /// Ends its stream of a connection that others share.
+    #[cfg(feature = "http3")]
+    Stream(StreamHandle),
+}
+
 #[derive(Default)]
 struct Binding {
     /// Set once. From then on `bind` fails.
     cancelled: Option<CancelReason>,
-    /// Shuts the connection down. Only set while the connection serves this exchange.
-    handle: Option<ShutdownHandle>,
+    /// Ends the exchange on its connection. Only set while the connection serves it.
+    handle: Option<Handle>,
     /// The address that it was bound to last.
     reached: Option<SocketAddr>,
     /// The connection is complete, including its TLS handshake.
@@ -181,7 +192,7 @@ impl Exchange {
 
     /// The remote address of its connection, while it has one.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.binding.lock().handle.as_ref().and_then(ShutdownHandle::peer)
+        self.binding.lock().handle.as_ref().and_then(Handle::peer)
     }
 
     /// The address that has answered, also once its connection serves others.
@@ -219,16 +230,11 @@ impl Exchange {
     pub(super) fn bind(&self, handle: &ShutdownHandle, reused: bool) -> Result<(), Error> {
         let mut binding = self.binding.lock();
         // Under the lock: an abort before this point found no socket to shut down.
-        if let Some(reason) = binding.cancelled {
-            return Err(Error::cancelled(reason));
-        }
-        if binding.superseded {
-            return Err(Error::superseded());
-        }
+        binding.check()?;
         binding.bound_at = Some(Instant::now());
         binding.holder = None;
         binding.reached = handle.peer();
-        binding.handle = Some(handle.clone());
+        binding.handle = Some(Handle::Socket(handle.clone()));
         binding.reused = reused;
         Ok(())
     }
@@ -241,7 +247,37 @@ impl Exchange {
 
     pub(super) fn unbind(&self, handle: &ShutdownHandle) {
         let mut binding = self.binding.lock();
-        if binding.handle.as_ref().is_some_and(|bound| bound.is_same(handle)) {
+        if binding.handle.as_ref().is_some_and(|bound| bound.is_of(handle)) {
+            binding.handle = None;
+        }
+    }
+
+    /// Makes an abort end `stream`, whose connection may still be in its handshake.
+    #[cfg(feature = "http3")]
+    pub(super) fn hold_stream(&self, stream: StreamHandle) -> Result<(), Error> {
+        let mut binding = self.binding.lock();
+        binding.check()?;
+        binding.reached = Some(stream.peer());
+        binding.handle = Some(Handle::Stream(stream));
+        Ok(())
+    }
+
+    /// Records that its stream is about to be opened, on a connection that may have served others.
+    #[cfg(feature = "http3")]
+    pub(super) fn bind_stream(&self, is_reused: bool) -> Result<(), Error> {
+        let mut binding = self.binding.lock();
+        binding.check()?;
+        binding.bound_at = Some(Instant::now());
+        (binding.reused, binding.pooled) = (is_reused, is_reused);
+        (binding.connected, binding.is_sent) = (true, true);
+        Ok(())
+    }
+
+    /// Records that its stream has ended, or is not used.
+    #[cfg(feature = "http3")]
+    pub(super) fn unbind_stream(&self) {
+        let mut binding = self.binding.lock();
+        if matches!(binding.handle, Some(Handle::Stream(_))) {
             binding.handle = None;
         }
     }
@@ -249,7 +285,7 @@ impl Exchange {
     /// Records that the connection which was opened for this exchange is complete. Fails if the exchange was aborted meanwhile.
     pub(super) fn complete(&self, handle: &ShutdownHandle) -> Result<(), Error> {
         let mut binding = self.binding.lock();
-        binding.connected = binding.handle.as_ref().is_some_and(|bound| bound.is_same(handle));
+        binding.connected = binding.handle.as_ref().is_some_and(|bound| bound.is_of(handle));
         if binding.connected {
             return Ok(());
         }
@@ -325,10 +361,46 @@ impl Error {
 }
 
 impl Binding {
+    /// Fails if the exchange was aborted.
+    fn check(&self) -> Result<(), Error> {
+        match self.cancelled {
+            Some(reason) => Err(Error::cancelled(reason)),
+            None if self.superseded => Err(Error::superseded()),
+            None => Ok(()),
+        }
+    }
+
     fn shut_down(&mut self) {
         self.holder = None;
         if let Some(handle) = self.handle.take() {
-            handle.reset();
+            handle.end();
+        }
+    }
+}
+
+impl Handle {
+    fn end(&self) {
+        match self {
+            Self::Socket(socket) => socket.reset(),
+            #[cfg(feature = "http3")]
+            Self::Stream(stream) => stream.abort(),
+        }
+    }
+
+    fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Socket(socket) => socket.peer(),
+            #[cfg(feature = "http3")]
+            Self::Stream(stream) => Some(stream.peer()),
+        }
+    }
+
+    /// True if it shuts the connection of `socket` down.
+    fn is_of(&self, socket: &ShutdownHandle) -> bool {
+        match self {
+            Self::Socket(own) => own.is_same(socket),
+            #[cfg(feature = "http3")]
+            Self::Stream(_) => false,
         }
     }
 }

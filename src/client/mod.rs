@@ -97,12 +97,18 @@ impl HttpClient {
     }
 
     pub(crate) fn stats(&self) -> ClientStats {
-        self.sender().counters.stats(self.sender().pool.idle())
+        let idle = self.sender().pool.idle();
+        #[cfg(feature = "http3")]
+        let idle = idle + self.sender().http3.as_ref().map_or(0, |http3| http3.idle());
+        self.sender().counters.stats(idle)
     }
 
     /// Keeps a connection to the origin of `request` ready until the guard is dropped. `None` without a network.
     pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
-        (!self.has_no_network).then(|| self.sender().pool.keep_preconnected(request.origin()))
+        if self.has_no_network || self.preconnects_quic(request) {
+            return None;
+        }
+        Some(self.sender().pool.keep_preconnected(request.origin()))
     }
 
     /// True if the origin of `request` is known to serve one connection at a time.
@@ -122,15 +128,27 @@ impl HttpClient {
     /// Preconnects to the origin of `request` in the background until `ready` connections are idle, and again whenever one is
     /// used.
     pub(crate) fn preconnect(&self, request: &Request, ready: usize) {
-        if !self.has_no_network {
+        if !self.has_no_network && !self.preconnects_quic(request) {
             self.sender().pool.want(request.origin(), ready);
         }
+    }
+
+    /// Begins a QUIC connection to the origin of `request` in the background if its requests go over HTTP/3. False if not.
+    fn preconnects_quic(&self, request: &Request) -> bool {
+        #[cfg(feature = "http3")]
+        if let Some(http3) = self.sender().http3.as_ref().filter(|http3| http3.is_wanted(request.origin())) {
+            return http3.preconnect_beside(request.origin());
+        }
+        let _ = request;
+        false
     }
 
     /// Closes all idle connections and forgets the resolved addresses: both may be wrong on the new network.
     pub(crate) fn network_changed(&self) {
         self.sender().lookups.outdate();
         self.sender().pool.change_network();
+        #[cfg(feature = "http3")]
+        self.sender().http3.iter().for_each(|http3| http3.handle_network_changed());
     }
 
     /// Blocks until every connection that is being preconnected is ready or has failed.
@@ -143,6 +161,8 @@ impl HttpClient {
     /// once.
     pub(crate) fn close(&self) {
         self.sender().pool.close();
+        #[cfg(feature = "http3")]
+        self.sender().http3.iter().for_each(|http3| http3.close());
         self.sender().alarms.close();
     }
 
@@ -159,6 +179,8 @@ impl HttpClient {
     /// Blocks until the threads that [`close`](Self::close) stopped have ended.
     pub(crate) fn await_closed(&self) {
         self.sender().pool.await_closed();
+        #[cfg(feature = "http3")]
+        self.sender().http3.iter().for_each(|http3| http3.await_closed());
     }
 
     /// Sends `request` and follows redirects. Blocks until a valid response head arrives, the request fails or is cancelled.

@@ -12,6 +12,8 @@ use super::alarm::Alarms;
 use super::body::Body;
 use super::exchange::Exchange;
 use super::h1::agent::Http1;
+#[cfg(feature = "http3")]
+use super::h3::{Http3, Sent};
 use super::pool::ConnectionPool;
 use super::request::Request;
 use super::stats::Counters;
@@ -33,6 +35,9 @@ const DRAIN_LIMITS: (Duration, Duration) = (Duration::from_millis(10), Duration:
 /// Sends requests. Shared with the threads of hedged requests.
 pub(super) struct Sender {
     pub(super) http1: Http1,
+    /// `None` if it is not configured, or with a proxy.
+    #[cfg(feature = "http3")]
+    pub(super) http3: Option<Arc<Http3>>,
     pub(super) pool: Arc<ConnectionPool>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) counters: Arc<Counters>,
@@ -77,11 +82,7 @@ impl Sender {
             return Err((cancelled, exchange));
         }
         self.counters.requests.fetch_add(1, Ordering::Relaxed);
-        // Every request goes over HTTP/1. Another protocol would be chosen here, and add its kind of body.
-        let result = self
-            .request(request, url)
-            .and_then(|sent| self.http1.send(sent, request.held(), &exchange))
-            .map(|(head, body)| (head, Body::Http1(body)));
+        let result = self.request(request, url).and_then(|sent| self.send_over(sent, request, &exchange));
         if let (Some(jar), Ok((head, _))) = (&self.cookies, &result) {
             // Also of a redirect or an error: a login sets its cookie with the redirect to the content.
             for cookie in head.headers.get_all(header::SET_COOKIE) {
@@ -103,6 +104,43 @@ impl Sender {
             })),
             (Ok(_), None) => Err((Error::superseded(), exchange)),
         }
+    }
+
+    /// Sends `sent`, which is `request` on the wire, over the protocol that its origin has.
+    #[cfg(not(feature = "http3"))]
+    fn send_over(
+        &self,
+        sent: http::Request<()>,
+        request: &Request,
+        exchange: &Arc<Exchange>,
+    ) -> Result<(response::Parts, Body), Error> {
+        self.http1.send(sent, request.held(), exchange).map(|(head, body)| (head, Body::Http1(body)))
+    }
+
+    /// Sends `sent`, which is `request` on the wire, over the protocol that its origin has.
+    #[cfg(feature = "http3")]
+    fn send_over(
+        &self,
+        sent: http::Request<()>,
+        request: &Request,
+        exchange: &Arc<Exchange>,
+    ) -> Result<(response::Parts, Body), Error> {
+        let over_tcp = |sent| {
+            self.http1.send(sent, request.held(), exchange).map(|(head, body)| (head, Body::Http1(body)))
+        };
+        let Some(http3) = &self.http3 else { return over_tcp(sent) };
+        let was_tried = match http3.send(&sent, request.held(), exchange)? {
+            Sent::Answered(head, body) => return Ok((head, Body::Http3(body))),
+            Sent::UseTcp(was_tried) => was_tried,
+        };
+        let (head, body) = over_tcp(sent)?;
+        if let Some(origin) = &exchange.origin {
+            if was_tried {
+                http3.record_tcp_worked(origin);
+            }
+            http3.record_head(origin, &head.headers);
+        }
+        Ok((head, body))
     }
 
     /// Aborts `exchange` when `cancel` is cancelled, also while it waits for a lookup or a connect.

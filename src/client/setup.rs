@@ -6,6 +6,8 @@ use ureq::Agent;
 use ureq::http::{HeaderMap, HeaderValue, header};
 
 use super::h1::agent::{Http1, head_limit};
+#[cfg(feature = "http3")]
+use super::h3;
 use super::net::dial::Dialer;
 use super::net::dns::Lookups;
 use super::pool::ConnectionPool;
@@ -15,6 +17,8 @@ use super::request::parse_headers;
 use super::sender::Sender;
 use super::stats::Counters;
 use super::tls::Tls;
+#[cfg(feature = "http3")]
+use crate::config::Http3;
 use crate::config::{Auth, ClientConfig, DEFAULT_USER_AGENT};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -25,12 +29,17 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     let user_agent = user_agent(&config.user_agent)?;
     let counters = Arc::new(Counters::default());
     let lookups = Lookups::new(config.resolve_cache, config.resolve_timeout);
+    let proxy = Proxy::new(config)?;
+    let tls = Arc::new(Tls::new(config)?);
+    // Never through a proxy: it forwards TCP only.
+    #[cfg(feature = "http3")]
+    let policy = http3_policy(config)?.filter(|_| proxy.is_none());
     let dialer = Dialer {
         lookups: Arc::clone(&lookups),
         counters: Arc::clone(&counters),
         connect_timeout: config.connect_timeout,
-        proxy: Proxy::new(config)?,
-        tls: Arc::new(Tls::new(config)?),
+        proxy,
+        tls: Arc::clone(&tls),
     };
     let limits = Limits {
         per_origin: config.max_idle_per_origin,
@@ -41,8 +50,15 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
     let pool = ConnectionPool::new(dialer, options.clone(), limits);
     let http1 = Http1::new(options, &pool);
     let (headers, auth) = (default_headers(config, user_agent)?, authorizations(config)?);
+    #[cfg(feature = "http3")]
+    let http3 = policy.map(|policy| {
+        let (lookups, pool, counters) = (Arc::clone(&lookups), Arc::clone(&pool), Arc::clone(&counters));
+        Arc::new(h3::Http3::new(policy, http3_limits(config), tls, lookups, pool, counters))
+    });
     Ok(Sender {
         http1,
+        #[cfg(feature = "http3")]
+        http3,
         pool,
         lookups,
         counters,
@@ -110,4 +126,33 @@ fn authorizations(config: &ClientConfig) -> Result<Vec<(Origin, HeaderValue)>, E
         Ok((url.origin().clone(), value))
     };
     config.auth.iter().map(authorize).collect()
+}
+
+#[cfg(feature = "http3")]
+fn http3_limits(config: &ClientConfig) -> h3::Limits {
+    h3::Limits {
+        connect: config.connect_timeout,
+        silence: config.silence_timeout,
+        idle: config.max_idle_age,
+        max_head: config.max_head,
+    }
+}
+
+/// Which origins are requested over HTTP/3. `None` for none.
+#[cfg(feature = "http3")]
+fn http3_policy(config: &ClientConfig) -> Result<Option<h3::Policy>, Error> {
+    let origin = |text: &String| {
+        let wrong = |why: &str| Error::new(ErrorKind::InvalidConfig, format!("ClientConfig::http3 {why}"));
+        let url = HttpUrl::parse(text)
+            .map_err(|cause| wrong("has an entry without a valid origin").with_cause(cause))?;
+        let origin = Some(url.origin().clone()).filter(|origin| origin.is_tls);
+        origin.ok_or_else(|| wrong("has an origin that is not https"))
+    };
+    Ok(match &config.http3 {
+        Http3::Off => None,
+        Http3::Advertised => Some(h3::Policy::Advertised),
+        Http3::Always(origins) => {
+            Some(h3::Policy::Always(origins.iter().map(origin).collect::<Result<_, _>>()?))
+        }
+    })
 }

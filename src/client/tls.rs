@@ -79,6 +79,12 @@ impl Tls {
         Ok(config)
     }
 
+    /// True if connections to `origin` need a configuration of their own.
+    #[cfg(feature = "http3")]
+    pub(super) fn has_identity(&self, origin: &Origin) -> bool {
+        self.identity(origin).is_some()
+    }
+
     fn identity(&self, origin: &Origin) -> Option<&(Identity, OnceLock<Arc<rustls::ClientConfig>>)> {
         self.identities.iter().find(|(identity, _)| identity.origin == *origin)
     }

@@ -108,6 +108,11 @@ impl Identity {
         Self { root_pem, config: Arc::new(config), certified: (certificate, key) }
     }
 
+    /// The configuration of a server with this certificate.
+    pub fn server_config(&self) -> ServerConfig {
+        (*self.config).clone()
+    }
+
     /// The server's side of a handshake.
     pub fn accept<'a>(&self, mut line: Line<'a>) -> io::Result<Wire<'a>> {
         let mut tls = ServerConnection::new(Arc::clone(&self.config)).map_err(io::Error::other)?;

@@ -16,8 +16,6 @@ impl Code {
     pub(crate) const ID_ERROR: Self = Self(0x108);
     pub(crate) const SETTINGS_ERROR: Self = Self(0x109);
     pub(crate) const MISSING_SETTINGS: Self = Self(0x10a);
-    /// The server has not processed the request, so the request may be sent again (RFC 9114, section 4.1.1).
-    pub(crate) const REQUEST_REJECTED: Self = Self(0x10b);
     pub(crate) const REQUEST_CANCELLED: Self = Self(0x10c);
     pub(crate) const MESSAGE_ERROR: Self = Self(0x10e);
     pub(crate) const QPACK_DECOMPRESSION_FAILED: Self = Self(0x200);

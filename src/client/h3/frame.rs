@@ -64,6 +64,16 @@ pub(crate) enum Frame {
     GoAway(Vec<u8>),
 }
 
+impl Frame {
+    fn of(kind: u64, payload: Vec<u8>) -> Self {
+        match kind {
+            HEADERS => Self::Headers(payload),
+            SETTINGS => Self::Settings(payload),
+            _ => Self::GoAway(payload),
+        }
+    }
+}
+
 /// Finds the frames of one stream.
 #[derive(Debug)]
 pub(crate) struct FrameReader {
@@ -121,17 +131,12 @@ impl FrameReader {
                     let more = (*len - payload.len()).min(input.len() - used);
                     payload.extend(&input[used..used + more]);
                     used += more;
-                    if payload.len() < *len {
-                        return Ok((used, None));
+                    let is_complete = payload.len() == *len;
+                    let frame = is_complete.then(|| Frame::of(*kind, std::mem::take(payload)));
+                    if is_complete {
+                        self.state = State::Header(Vec::new());
                     }
-                    let payload = std::mem::take(payload);
-                    let frame = match *kind {
-                        HEADERS => Frame::Headers(payload),
-                        SETTINGS => Frame::Settings(payload),
-                        _ => Frame::GoAway(payload),
-                    };
-                    self.state = State::Header(Vec::new());
-                    return Ok((used, Some(frame)));
+                    return Ok((used, frame));
                 }
             }
         }

@@ -1,9 +1,500 @@
-//! HTTP/3 (RFC 9114) over QUIC (RFC 9000), without an async runtime.
-#![allow(dead_code, reason = "the connection that uses these modules comes next")]
+//! HTTP/3 (RFC 9114) over QUIC (RFC 9000), without an async runtime: quinn-proto is the protocol, this module has its sockets,
+//! its thread and its callers.
+//!
+//! ```text
+//!  Sender::send ─▶ Http3: which origin has HTTP/3? QUIC, raced with TCP     alternatives: Alt-Svc, what is broken
+//!                    └▶ connection: streams, packets, deadlines ─▶ driver: the thread windway-quic ─▶ socket
+//!                         └▶ response ─▶ frame, qpack      control: the server's streams
+//! ```
+//!
+//! A connection serves all requests to its origin at once, so there is one for each origin, in a map, and none in the pool.
 
+mod alternatives;
+mod armed;
+pub(super) mod body;
 mod code;
+mod connection;
 mod control;
+mod driver;
 mod frame;
 mod qpack;
 mod response;
+mod socket;
 mod tables;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use quinn_proto::crypto::rustls::QuicClientConfig;
+use quinn_proto::{ClientConfig, IdleTimeout, TransportConfig, VarInt};
+use ureq::http::{self, HeaderMap, StatusCode, header};
+
+use self::alternatives::Alternatives;
+use self::body::H3Body;
+use self::connection::{Connection, Readiness, RequestStream};
+use self::driver::Driver;
+use self::response::Head;
+use super::exchange::{Exchange, Over};
+use super::net::dns::Lookups;
+use super::net::private::is_private;
+use super::pool::ConnectionPool;
+use super::stats::Counters;
+use super::tls::Tls;
+use crate::error::{Error, ErrorKind};
+use crate::origin::Origin;
+
+pub(super) use self::connection::StreamHandle;
+
+/// Head start of QUIC before a TCP connection is opened beside it: the second one if a packet has come. These are curl's.
+const HEAD_START: (Duration, Duration) = (Duration::from_millis(100), Duration::from_millis(200));
+
+/// Bytes of one body, and of all bodies of a connection, that a server may send before they are read. The first is a second at
+/// 32 Mbit/s, or 4 MB/s · 1 s; a longer path at a higher rate is slowed down by it.
+const WINDOWS: (u32, u32) = (4 * 1024 * 1024, 8 * 1024 * 1024);
+
+/// Unidirectional streams that a server may open: three, and some of unknown types.
+const MAX_UNIDIRECTIONAL: u32 = 16;
+
+/// Header fields of requests that say nothing about the user. RFC 8470: what is sent before the handshake is complete may be
+/// replayed by an attacker, so nothing else goes with it.
+const PLAIN: [header::HeaderName; 5] =
+    [header::ACCEPT, header::ACCEPT_ENCODING, header::USER_AGENT, header::RANGE, header::IF_RANGE];
+
+/// Which origins are requested over HTTP/3.
+#[derive(Clone, Debug)]
+pub(super) enum Policy {
+    /// Those that advertise it, and have public addresses.
+    Advertised,
+    /// Those, and these without an advertisement.
+    Always(Vec<Origin>),
+}
+
+/// Limits of connections and requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) connect: Duration,
+    pub(super) silence: Duration,
+    pub(super) idle: Duration,
+    /// Maximum size of a response head in bytes.
+    pub(super) max_head: usize,
+}
+
+/// What a request over HTTP/3 led to.
+pub(super) enum Sent {
+    Answered(http::response::Parts, H3Body),
+    /// Use TCP. True if QUIC was tried and did not work so far.
+    UseTcp(bool),
+}
+
+/// Sends requests over HTTP/3.
+pub(super) struct Http3 {
+    policy: Policy,
+    limits: Limits,
+    tls: Arc<Tls>,
+    lookups: Arc<Lookups>,
+    pool: Arc<ConnectionPool>,
+    counters: Arc<Counters>,
+    /// Made at the first use. `None` if this machine or its TLS can't do QUIC.
+    engine: OnceLock<Option<Engine>>,
+    state: Mutex<State>,
+}
+
+struct Engine {
+    driver: Arc<Driver>,
+    /// By the origin, where that has a certificate of the client of its own; all other origins share the one of `None`.
+    configs: Mutex<HashMap<Option<Origin>, ClientConfig>>,
+}
+
+#[derive(Default)]
+struct State {
+    alternatives: Alternatives,
+    /// The connection for new requests to each origin.
+    connections: HashMap<Origin, Known>,
+    is_closed: bool,
+}
+
+/// A connection, and the host and port that it leads to.
+struct Known {
+    target: Origin,
+    connection: Arc<Connection>,
+}
+
+impl State {
+    /// The connection to `target` that `exchange` may use.
+    fn known(&self, origin: &Origin, target: &Origin, exchange: &Exchange) -> Option<Arc<Connection>> {
+        let Known { target: led_to, connection } = self.connections.get(origin)?;
+        let may_use = exchange.over == Over::Any && exchange.may_reach(Some(connection.peer));
+        (may_use && led_to == target && connection.is_open()).then(|| Arc::clone(connection))
+    }
+}
+
+/// State of the TCP connection that is opened beside QUIC.
+#[derive(Default)]
+struct Race(AtomicU8);
+
+const TCP_OPEN: u8 = 1;
+const TCP_FAILED: u8 = 2;
+
+impl Http3 {
+    pub(super) fn new(
+        policy: Policy,
+        limits: Limits,
+        tls: Arc<Tls>,
+        lookups: Arc<Lookups>,
+        pool: Arc<ConnectionPool>,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let (engine, state) = (OnceLock::new(), Mutex::default());
+        Self { policy, limits, tls, lookups, pool, counters, engine, state }
+    }
+
+    /// Sends `request` as `exchange` if its origin has HTTP/3. Blocks until the response head arrives, the request fails or is
+    /// aborted, or until it is clear that TCP must be used.
+    pub(super) fn send(
+        &self,
+        request: &http::Request<()>,
+        silence: Option<Duration>,
+        exchange: &Arc<Exchange>,
+    ) -> Result<Sent, Error> {
+        let Some(origin) = exchange.origin.as_ref() else { return Ok(Sent::UseTcp(false)) };
+        // A proven connection is one of the pool.
+        if !origin.is_tls || exchange.over == Over::Proven {
+            return Ok(Sent::UseTcp(false));
+        }
+        let Some((connection, is_broken)) = self.connection(origin, exchange)? else {
+            return Ok(Sent::UseTcp(false));
+        };
+        let silence = silence.unwrap_or(self.limits.silence);
+        let may_be_early = request.headers().keys().all(|name| PLAIN.contains(name));
+        let head = headers_frame(request, origin);
+        let mut stream = connection.enter();
+        exchange.hold_stream(stream.handle())?;
+        if !self.await_ready(&stream, origin, may_be_early, is_broken)? {
+            exchange.unbind_stream();
+            return Ok(Sent::UseTcp(true));
+        }
+        let is_reused = connection.load().1 > 0;
+        exchange.bind_stream(is_reused)?;
+        let (mut answer, was_early) = stream.send(&head, may_be_early, silence)?;
+        // RFC 8470, section 5.2: the server wants the request after the handshake.
+        if was_early && answer.status == StatusCode::TOO_EARLY {
+            stream = connection.enter();
+            exchange.unbind_stream();
+            exchange.hold_stream(stream.handle())?;
+            exchange.bind_stream(is_reused)?;
+            (answer, _) = stream.send(&head, false, silence)?;
+        }
+        exchange.record_answer();
+        self.record_works(origin);
+        self.record_head(origin, &answer.headers);
+        Ok(Sent::Answered(parts(answer), H3Body::new(stream, Arc::clone(exchange), silence)))
+    }
+
+    /// Learns from the `Alt-Svc` fields of a response of `origin` over TLS, whose certificate was valid.
+    pub(super) fn record_head(&self, origin: &Origin, headers: &HeaderMap) {
+        let mut values =
+            headers.get_all(header::ALT_SVC).iter().filter_map(|value| value.to_str().ok()).peekable();
+        if !origin.is_tls || values.peek().is_none() {
+            return;
+        }
+        // RFC 9110, section 5.3: several lines are one list.
+        let value = values.collect::<Vec<_>>().join(",");
+        let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok());
+        let age = Duration::from_secs(age.unwrap_or(0));
+        self.state.lock().alternatives.handle_field(origin, &value, age, Instant::now());
+    }
+
+    /// Records that TCP to `origin` worked after [`Sent::UseTcp`] with true: QUIC is not tried again for a while.
+    pub(super) fn record_tcp_worked(&self, origin: &Origin) {
+        log::debug!("{} could not be reached over HTTP/3 in time", origin.host);
+        let (mut state, now) = (self.state.lock(), Instant::now());
+        if let Some(target) = self.target(&state, origin, now) {
+            state.alternatives.handle_broken(&target, now);
+        }
+    }
+
+    fn record_works(&self, origin: &Origin) {
+        let mut state = self.state.lock();
+        if let Some(known) = state.connections.get(origin) {
+            let target = known.target.clone();
+            state.alternatives.handle_works(&target);
+        }
+    }
+
+    /// Begins a connection to `origin`, so that it is ready for requests. False if the origin is not reached over HTTP/3.
+    /// Blocks for a lookup of the name.
+    pub(super) fn preconnect(&self, origin: &Origin) -> bool {
+        if !self.is_wanted(origin) {
+            return false;
+        }
+        let exchange = Exchange::to(origin, Over::Any, super::exchange::Reach::Any);
+        match self.connection(origin, &exchange) {
+            Ok(Some((connection, _))) => connection.is_open(),
+            Ok(None) => false,
+            Err(error) => {
+                log::debug!("preconnecting to {} over HTTP/3 failed: {error}", origin.host);
+                false
+            }
+        }
+    }
+
+    /// As [`preconnect`](Self::preconnect), on a thread of its own. False if the thread can't be started.
+    pub(super) fn preconnect_beside(self: &Arc<Self>, origin: &Origin) -> bool {
+        let has_connection =
+            || self.state.lock().connections.get(origin).is_some_and(|known| known.connection.is_open());
+        if has_connection() {
+            return true;
+        }
+        let (own, origin) = (Arc::clone(self), origin.clone());
+        let named = std::thread::Builder::new().name("windway-dial".into());
+        named.spawn(move || own.preconnect(&origin)).is_ok()
+    }
+
+    /// True if requests to `origin` go over HTTP/3 at present.
+    pub(super) fn is_wanted(&self, origin: &Origin) -> bool {
+        let (state, now) = (self.state.lock(), Instant::now());
+        let is_usable = |target: &Origin| !state.alternatives.is_broken(target, now);
+        origin.is_tls && !state.is_closed && self.target(&state, origin, now).as_ref().is_some_and(is_usable)
+    }
+
+    /// Connections without a request.
+    pub(super) fn idle(&self) -> usize {
+        let state = self.state.lock();
+        let is_idle = |known: &&Known| known.connection.is_open() && known.connection.load().0 == 0;
+        state.connections.values().filter(is_idle).count()
+    }
+
+    /// Forgets what belongs to the old network, and shows the servers the new address.
+    pub(super) fn handle_network_changed(&self) {
+        let connections: Vec<Arc<Connection>> = {
+            let mut state = self.state.lock();
+            state.alternatives.handle_network_changed();
+            state.connections.values().map(|known| Arc::clone(&known.connection)).collect()
+        };
+        connections.iter().for_each(|connection| connection.handle_network_changed());
+    }
+
+    /// Closes all connections.
+    pub(super) fn close(&self) {
+        let connections = {
+            let mut state = self.state.lock();
+            state.is_closed = true;
+            std::mem::take(&mut state.connections)
+        };
+        connections.values().for_each(|known| known.connection.close());
+    }
+
+    /// Blocks until the thread has ended, which [`close`](Self::close) has told it.
+    pub(super) fn await_closed(&self) {
+        if let Some(Some(engine)) = self.engine.get() {
+            engine.driver.await_ended();
+        }
+    }
+
+    fn is_named(&self, origin: &Origin) -> bool {
+        matches!(&self.policy, Policy::Always(origins) if origins.contains(origin))
+    }
+
+    /// Where a connection for `origin` leads at present, also if that is broken. `None` if its requests do not go over HTTP/3.
+    fn target(&self, state: &State, origin: &Origin, now: Instant) -> Option<Origin> {
+        match state.alternatives.get(origin, now) {
+            Some(alternative) => {
+                let host = alternative.host.as_deref().unwrap_or(&origin.host);
+                Some(Origin::new(true, host, alternative.port))
+            }
+            None => self.is_named(origin).then(|| origin.clone()),
+        }
+    }
+
+    /// The connection for a request to `origin`, which may still be in its handshake, and whether its target is broken. `None`
+    /// if the request does not go over HTTP/3.
+    fn connection(
+        &self,
+        origin: &Origin,
+        exchange: &Exchange,
+    ) -> Result<Option<(Arc<Connection>, bool)>, Error> {
+        let now = Instant::now();
+        let target = {
+            let state = self.state.lock();
+            let Some(target) = self.target(&state, origin, now).filter(|_| !state.is_closed) else {
+                return Ok(None);
+            };
+            let is_broken = state.alternatives.is_broken(&target, now);
+            // Also while it is broken: the handshake may have succeeded after all.
+            if let Some(known) = state.known(origin, &target, exchange) {
+                return Ok(Some((known, is_broken)));
+            }
+            if is_broken {
+                return Ok(None);
+            }
+            target
+        };
+        let Some(engine) = self.engine() else { return Ok(None) };
+        let Some(config) = self.config(engine, origin) else { return Ok(None) };
+        let addresses = self.lookups.addresses(&target, exchange)?;
+        let is_named = self.is_named(origin);
+        let may_reach = |address: &&SocketAddr| {
+            exchange.may_reach(Some(**address)) && (is_named || !is_private(address.ip()))
+        };
+        let Some(address) = addresses.iter().find(may_reach) else { return Ok(None) };
+        self.begin(&engine.driver, config, origin, target, exchange, *address)
+            .map(|connection| Some((connection, false)))
+    }
+
+    /// Begins a connection, unless another request has done that meanwhile.
+    fn begin(
+        &self,
+        driver: &Arc<Driver>,
+        config: ClientConfig,
+        origin: &Origin,
+        target: Origin,
+        exchange: &Exchange,
+        address: SocketAddr,
+    ) -> Result<Arc<Connection>, Error> {
+        // RFC 9114, section 3.3: the certificate is the origin's, also at an alternative. It has no brackets.
+        let name = origin.host.trim_matches(['[', ']']);
+        let mut state = self.state.lock();
+        if let Some(known) = state.known(origin, &target, exchange) {
+            return Ok(known);
+        }
+        if state.is_closed {
+            return Err(Error::new(ErrorKind::Disconnected, "the client was closed"));
+        }
+        let connection = Connection::begin(driver.waker(), config, address, name, self.limits.max_head)?;
+        driver.add(&connection).map_err(|cause| {
+            Error::new(ErrorKind::Io(cause.kind()), "can't wait for QUIC packets").with_cause(cause)
+        })?;
+        self.counters.dialled.fetch_add(1, Ordering::Relaxed);
+        let known = Known { target, connection: Arc::clone(&connection) };
+        let replaced = state.connections.insert(origin.clone(), known);
+        state.connections.retain(|_, known| known.connection.is_open());
+        drop(state);
+        if let Some(replaced) = replaced {
+            replaced.connection.retire();
+        }
+        Ok(connection)
+    }
+
+    fn engine(&self) -> Option<&Engine> {
+        let make = || {
+            let driver = Driver::new().map_err(|cause| {
+                Error::new(ErrorKind::Io(cause.kind()), "can't wait for UDP packets").with_cause(cause)
+            });
+            let made = driver.map(|driver| Engine { driver, configs: Mutex::default() });
+            made.inspect_err(|error| log::warn!("HTTP/3 can't be used: {error:?}")).ok()
+        };
+        self.engine.get_or_init(make).as_ref()
+    }
+
+    /// The configuration of connections to `origin`, with the tickets and the tokens for the next ones. `None` if there is none.
+    fn config(&self, engine: &Engine, origin: &Origin) -> Option<ClientConfig> {
+        let key = self.tls.has_identity(origin).then(|| origin.clone());
+        let mut configs = engine.configs.lock();
+        if let Some(config) = configs.get(&key) {
+            return Some(config.clone());
+        }
+        let made = self.make_config(origin);
+        let made = made.inspect_err(|error| log::warn!("HTTP/3 can't be used: {error:?}")).ok()?;
+        configs.insert(key, made.clone());
+        Some(made)
+    }
+
+    fn make_config(&self, origin: &Origin) -> Result<ClientConfig, Error> {
+        let mut tls = self.tls.client_config(origin, &[b"h3"])?;
+        tls.enable_early_data = true;
+        let tls = QuicClientConfig::try_from(tls).map_err(|cause| {
+            Error::new(ErrorKind::Tls, "the installed provider of cryptography can't do QUIC")
+                .with_cause(cause)
+        })?;
+        let mut transport = TransportConfig::default();
+        transport
+            .max_concurrent_bidi_streams(VarInt::from_u32(0))
+            .max_concurrent_uni_streams(VarInt::from_u32(MAX_UNIDIRECTIONAL))
+            .stream_receive_window(VarInt::from_u32(WINDOWS.0))
+            .receive_window(VarInt::from_u32(WINDOWS.1))
+            .max_idle_timeout(IdleTimeout::try_from(self.limits.idle).ok())
+            .datagram_receive_buffer_size(None);
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::new(transport));
+        Ok(config)
+    }
+
+    /// Blocks until requests can be sent over `stream`. False if TCP was faster, or QUIC does not work.
+    fn await_ready(
+        &self,
+        stream: &RequestStream,
+        origin: &Origin,
+        may_be_early: bool,
+        is_broken: bool,
+    ) -> Result<bool, Error> {
+        let began = Instant::now();
+        let wait = |until: Instant, is_decided: &dyn Fn() -> bool| {
+            stream.await_ready(may_be_early, until, is_decided)
+        };
+        // While it is broken, nothing waits for a handshake.
+        let first = if is_broken { began } else { began + HEAD_START.0 };
+        let mut readiness = wait(first, &|| false);
+        if matches!(readiness, Ok(Readiness::NotYet { has_packet: true })) && !is_broken {
+            readiness = wait(began + HEAD_START.1, &|| false);
+        }
+        if matches!(readiness, Ok(Readiness::NotYet { .. })) && !is_broken {
+            let race = Arc::new(Race::default());
+            self.race(origin, &race, stream.connection());
+            readiness = wait(began + self.limits.connect, &|| race.0.load(Ordering::Acquire) == TCP_OPEN);
+        }
+        match readiness {
+            Ok(Readiness::Ready | Readiness::Early) => Ok(true),
+            Ok(Readiness::NotYet { .. }) => Ok(false),
+            Err(error) => {
+                log::debug!("no QUIC connection to {}: {error}", origin.host);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Opens a TCP connection for the pool, and wakes the requests of `connection` once it is known whether that works.
+    fn race(&self, origin: &Origin, race: &Arc<Race>, connection: &Arc<Connection>) {
+        let (race, connection) = (Arc::clone(race), Arc::clone(connection));
+        self.pool.open_beside(origin, move |is_open| {
+            race.0.store(if is_open { TCP_OPEN } else { TCP_FAILED }, Ordering::Release);
+            RequestStream::nudge(&connection);
+        });
+    }
+}
+
+/// The HEADERS frame of a request (RFC 9114, section 4.3.1).
+fn headers_frame(request: &http::Request<()>, origin: &Origin) -> Vec<u8> {
+    let uri = request.uri();
+    let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or(&origin.host);
+    let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let pseudo: [(&[u8], &[u8]); 4] = [
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", authority.as_bytes()),
+        (b":path", path.as_bytes()),
+    ];
+    let fields = request.headers().iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let section = qpack::encode(pseudo.into_iter().chain(fields));
+    let mut out = Vec::with_capacity(section.len() + 8);
+    frame::put_frame(&mut out, frame::HEADERS, &section);
+    out
+}
+
+fn parts(head: Head) -> http::response::Parts {
+    let mut response = http::Response::new(());
+    *response.version_mut() = http::Version::HTTP_3;
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    response.into_parts().0
+}
+
+impl fmt::Debug for Http3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Http3").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}

@@ -8,8 +8,8 @@ use super::code::{Code, Violation};
 use super::frame::{Frame, FrameReader, Place};
 use super::qpack::{self, Field};
 
-/// Most interim responses before the final one. Servers send at most two: 103, and 100 without reason.
-const MAX_INTERIM: u32 = 16;
+/// Most interim responses before the final one. Servers send one or two; a 102 a second for a minute is in order too.
+const MAX_INTERIM: u32 = 64;
 
 /// Status and header fields of a final response.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,16 @@ impl ResponseReader {
             }
             _ => Ok(()),
         }
+    }
+
+    /// True if the stream ended while more of the response was announced, or before its head.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(self.at, At::Head(_)) || self.announced.is_some_and(|announced| self.received < announced)
+    }
+
+    /// True if all bytes of the body that were announced are there.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.at != At::Head(0) && self.announced == Some(self.received)
     }
 
     fn handle_data(&mut self, len: u64) -> Result<(), Violation> {
@@ -315,7 +325,7 @@ mod tests {
 
     #[test]
     fn endless_interim_heads_are_refused() {
-        let interim: Vec<Sent<'_>> = (0..20).map(|_| Fields_(&[(":status", "103")])).collect();
+        let interim: Vec<Sent<'_>> = (0..100).map(|_| Fields_(&[(":status", "103")])).collect();
         assert_eq!(code(&interim), Some(Code::EXCESSIVE_LOAD));
     }
 

@@ -97,6 +97,36 @@ impl ConnectionPool {
         self.state.lock().idle.handle_dialled(dial, is_opened);
     }
 
+    /// Opens a connection to `origin` on a thread of its own, adds it to the idle ones, and then calls `done` with whether that
+    /// has worked. `done` must not block, and is not called if no thread can be started.
+    #[cfg(feature = "http3")]
+    pub(crate) fn open_beside(self: &Arc<Self>, origin: &Origin, done: impl FnOnce(bool) + Send + 'static) {
+        {
+            let mut state = self.state.lock();
+            if state.closed {
+                return;
+            }
+            state.diallers += 1;
+        }
+        let (dialler, origin) = (Dialler(Arc::clone(self)), origin.clone());
+        let named = thread::Builder::new().name("windway-dial".into());
+        let spawned = named.spawn(move || {
+            let pool = &dialler.0;
+            let opened = contain("opening a connection", || pool.open_ahead(&origin));
+            let opened = opened.unwrap_or_else(|panic| Err(panic.into()));
+            let is_open = opened.is_ok();
+            match opened {
+                // First make it ready: a request may wait for it in `done`.
+                Ok(connection) => pool.put_back(&origin, connection),
+                Err(error) => log::debug!("no connection to {}: {error}", origin.host),
+            }
+            done(is_open);
+        });
+        if let Err(error) = spawned {
+            log::warn!("can't start a thread to connect: {error}");
+        }
+    }
+
     fn open_ahead(&self, origin: &Origin) -> Result<Connection, Error> {
         let exchange = Arc::new(Exchange::default());
         let dials = self.dials.lock().clone();

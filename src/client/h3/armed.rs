@@ -1,0 +1,69 @@
+//! Who keeps the deadlines of a connection: its thread, or a caller that waits anyway.
+//!
+//! Callers send their packets themselves, so they change deadlines while the thread sleeps. The thread has promised to look at
+//! the connection at a time, `armed`. A caller that *waits* and has an earlier deadline keeps it itself. A caller that *leaves*
+//! with an earlier deadline moves the promise and wakes the thread. So no deadline is missed, and a caller that finds its
+//! answer leaves without a system call: its deadlines were already those of the thread when the answer came.
+//!
+//! All of this is under the lock of the connection. Without it, the thread could compute its sleep between a caller's check and
+//! its change, and miss the deadline; `tests/model.rs` tries all interleavings.
+
+/// When the thread looks at the connection next. `None`: only when a packet comes. `T` is a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Armed<T>(Option<T>);
+
+impl<T: Ord + Copy> Armed<T> {
+    pub(crate) fn new() -> Self {
+        Self(None)
+    }
+
+    /// The thread goes to sleep until `deadline` at the latest.
+    pub(crate) fn handle_sleep(&mut self, deadline: Option<T>) {
+        self.0 = deadline;
+    }
+
+    /// What of `deadline` a waiting caller has to keep itself.
+    pub(crate) fn own(&self, deadline: Option<T>) -> Option<T> {
+        deadline.filter(|deadline| self.0.is_none_or(|armed| *deadline < armed))
+    }
+
+    /// A caller leaves the connection with this deadline. True if it must wake the thread after it has released the lock.
+    #[must_use]
+    pub(crate) fn handle_leave(&mut self, deadline: Option<T>) -> bool {
+        let earlier = self.own(deadline);
+        if earlier.is_some() {
+            self.0 = earlier;
+        }
+        earlier.is_some()
+    }
+
+    /// The time that the thread has promised.
+    #[cfg(test)]
+    pub(crate) fn deadline(&self) -> Option<T> {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_deadline_is_kept_by_the_thread_or_by_the_caller(
+            steps in prop::collection::vec((any::<bool>(), prop::option::of(0..20u32)), 1..30),
+        ) {
+            let mut armed = Armed::new();
+            for (is_thread, deadline) in steps {
+                if is_thread {
+                    armed.handle_sleep(deadline);
+                } else if !armed.handle_leave(deadline) {
+                    // Not woken: the thread wakes in time already.
+                    prop_assert!(deadline.is_none_or(|due| armed.deadline().is_some_and(|armed| armed <= due)));
+                }
+                prop_assert_eq!(armed.own(deadline), None);
+            }
+        }
+    }
+}

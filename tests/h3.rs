@@ -1,0 +1,359 @@
+//! Files and fetches over HTTP/3: ranges, cancellation, reuse, discovery, fallback.
+#![cfg(feature = "http3")]
+
+mod support;
+
+#[path = "support/h3/mod.rs"]
+mod h3;
+
+use std::io::{Read, Seek, SeekFrom};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use h3::{Gateway, Options, Reply, Request, Server, data, head, over_http3};
+use support::content::assert_pattern;
+use support::{Answer, Content, Origin, in_time};
+use windway::config::Http3;
+use windway::{ByteRange, ClientConfig, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
+
+const LEN: u64 = 3_000_000;
+
+fn downloader(servers: &[&Server]) -> Downloader {
+    with_client(over_http3(ClientConfig::new(), servers))
+}
+
+fn with_client(client: ClientConfig) -> Downloader {
+    let mut config = DownloaderConfig::new().client(client);
+    config.max_retries = 2;
+    Downloader::new(config).unwrap()
+}
+
+fn serve() -> (Origin, Gateway) {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content));
+    let gateway = Gateway::start(origin.address());
+    (origin, gateway)
+}
+
+/// Answers each request with this text.
+fn say(reply: &Reply, text: &str) {
+    let len = text.len().to_string();
+    // The client may be gone.
+    let _ = reply.send(head(&[(":status", "200"), ("content-length", &len)]));
+    let _ = reply.send(data(text.as_bytes()));
+    let _ = reply.finish();
+}
+
+fn get(downloader: &Downloader, url: &str) -> Result<Vec<u8>, Error> {
+    read(downloader, Fetch::get(url)?)
+}
+
+fn read(downloader: &Downloader, fetch: Fetch) -> Result<Vec<u8>, Error> {
+    let mut response = downloader.register((), Priority::High)?.execute(fetch)?;
+    let mut body = Vec::new();
+    response.read_to_end(&mut body)?;
+    Ok(body)
+}
+
+#[test]
+fn a_file_is_read_over_one_connection() {
+    in_time("a file", || {
+        let (_origin, gateway) = serve();
+        let downloader = downloader(&[&gateway.0]);
+        let mut stream = downloader.open(&gateway.url("/a.flac")).unwrap();
+        let mut buf = vec![0; 10_000];
+        for at in [0, LEN - 10_000, 1_000_000, 5, 2_000_000] {
+            stream.seek(SeekFrom::Start(at)).unwrap();
+            stream.read_exact(&mut buf).unwrap();
+            assert_pattern(at, &buf);
+        }
+        stream.seek(SeekFrom::Start(0)).unwrap();
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len() as u64, LEN);
+        assert_pattern(0, &all);
+        assert_eq!(gateway.0.connections(), 1);
+        assert!(gateway.0.requests() > 4);
+        let stats = downloader.stats();
+        assert_eq!((stats.connections_dialled, stats.connections_idle), (1, 1));
+        drop(stream);
+        downloader.stop();
+    });
+}
+
+#[test]
+fn random_ranges_are_right_whether_they_are_read_or_abandoned() {
+    in_time("ranges", || {
+        let (_origin, gateway) = serve();
+        let downloader = downloader(&[&gateway.0]);
+        let peer = downloader.register((), Priority::High).unwrap();
+        let mut random = 7_u64;
+        for _ in 0..200 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1442);
+            let start = (random >> 20) % (LEN - 1);
+            let end = start + 1 + (random >> 40) % 100_000.min(LEN - start);
+            let fetch = Fetch::get(&gateway.url("/a")).unwrap().range(ByteRange::new(start, end));
+            let mut response = peer.execute(fetch).unwrap();
+            let mut body = vec![0; if random % 4 == 0 { 1 } else { (end - start) as usize }];
+            response.read_exact(&mut body).unwrap();
+            assert_pattern(start, &body);
+        }
+        assert_eq!(gateway.0.connections(), 1);
+        assert_eq!(gateway.0.requests(), 200);
+    });
+}
+
+#[test]
+fn many_requests_share_a_connection() {
+    in_time("many", || {
+        let server = Server::start(|request, reply| say(&reply, request.path()));
+        let downloader = downloader(&[&server]);
+        // The first one opens the connection.
+        assert_eq!(get(&downloader, &server.url("/0")).unwrap(), b"/0");
+        let threads: Vec<_> = (0..8)
+            .map(|thread| {
+                let (downloader, url) = (downloader.clone(), server.url(""));
+                std::thread::spawn(move || {
+                    for number in 0..50 {
+                        let path = format!("/{thread}/{number}");
+                        assert_eq!(get(&downloader, &format!("{url}{path}")).unwrap(), path.as_bytes());
+                    }
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((server.connections(), server.requests()), (1, 401));
+        // Complete bodies are never stopped: that would cost a packet each.
+        assert_eq!(server.stopped(), 0);
+    });
+}
+
+#[test]
+fn a_request_carries_the_fields_of_one_over_tcp() {
+    in_time("fields", || {
+        let (fields, seen) = std::sync::mpsc::channel();
+        let server = Server::start(move |request: Request, reply| {
+            fields.send(request.fields).unwrap();
+            say(&reply, "ok");
+        });
+        let client = over_http3(ClientConfig::new(), &[&server]).user_agent("test/1");
+        let fetch = Fetch::get(&server.url("/a%20b?c=d")).unwrap().header("X-Own", "1").unwrap();
+        read(&with_client(client), fetch).unwrap();
+        let fields = seen.recv().unwrap();
+        let authority = server.url("").trim_start_matches("https://").to_owned();
+        for (name, value) in [
+            (":method", "GET"),
+            (":scheme", "https"),
+            (":authority", &authority),
+            (":path", "/a%20b?c=d"),
+            ("accept", "*/*"),
+            ("accept-encoding", "identity"),
+            ("user-agent", "test/1"),
+            ("x-own", "1"),
+        ] {
+            assert!(fields.iter().any(|field| field.0 == name && field.1 == value), "{name}: {fields:?}");
+        }
+        assert_eq!(fields.len(), 8);
+    });
+}
+
+#[test]
+fn a_cancel_stops_the_stream_in_head_and_body_and_spares_the_connection() {
+    in_time("cancel", || {
+        let server = Server::start(|request, reply| {
+            if request.path() == "/ok" {
+                return say(&reply, "ok");
+            }
+            if request.path() == "/body" {
+                reply.send(head(&[(":status", "200"), ("content-length", "1000")])).unwrap();
+                reply.send(data(&[0; 10])).unwrap();
+            }
+            reply.await_stop();
+        });
+        let downloader = downloader(&[&server]);
+        for (stopped, path) in ["/head", "/body"].into_iter().enumerate() {
+            let peer = downloader.register((), Priority::High).unwrap();
+            let epoch = peer.epoch();
+            let fetch = Fetch::get(&server.url(path)).unwrap().epoch(&epoch);
+            let (begun, has_begun) = std::sync::mpsc::channel();
+            let reader = std::thread::spawn(move || {
+                begun.send(()).unwrap();
+                let mut response = peer.execute(fetch)?;
+                let mut body = Vec::new();
+                response.read_to_end(&mut body)?;
+                Ok::<(), Error>(())
+            });
+            has_begun.recv().unwrap();
+            server.wait_until("request", |server| server.requests() > 2 * stopped);
+            epoch.cancel();
+            let error = reader.join().unwrap().unwrap_err();
+            assert!(error.is_cancelled(), "{error:?}");
+            server.wait_until("stop", |server| server.stopped() > stopped);
+            assert_eq!(get(&downloader, &server.url("/ok")).unwrap(), b"ok");
+        }
+        assert_eq!(server.connections(), 1);
+    });
+}
+
+/// A TCP origin over TLS that advertises HTTP/3 at `port`.
+fn advertising(port: u16) -> Origin {
+    Origin::start_tls(move |_| {
+        Answer::whole(&Content::pattern(10)).header("Alt-Svc", &format!("h3=\":{port}\"; ma=60"))
+    })
+}
+
+#[test]
+fn an_origin_that_advertises_is_not_followed_to_a_private_address() {
+    in_time("private", || {
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        let origin = advertising(server.address().port());
+        let client = ClientConfig::new().extra_roots([origin.root_pem()]).http3(Http3::Advertised);
+        let downloader = with_client(client);
+        for _ in 0..3 {
+            assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
+        }
+        assert_eq!(server.received(), 0);
+        assert_eq!(origin.log().asked.len(), 3);
+    });
+}
+
+#[test]
+fn an_advertised_port_is_used_from_the_second_request_on() {
+    in_time("advertised", || {
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        let origin = advertising(server.address().port());
+        let client = ClientConfig::new().extra_roots([origin.root_pem(), server.root_pem()]);
+        // Named, because its address is private. Nothing answers over QUIC at its own port.
+        let downloader = with_client(client.http3(Http3::Always(vec![origin.url("/")])));
+        assert_eq!(get(&downloader, &origin.url("/")).unwrap().len(), 10);
+        for _ in 0..3 {
+            assert_eq!(get(&downloader, &origin.url("/")).unwrap(), b"h3");
+        }
+        assert_eq!((server.connections(), server.requests()), (1, 3));
+        assert_eq!(origin.log().asked.len(), 1);
+    });
+}
+
+#[test]
+fn without_an_answer_over_quic_tcp_is_used_and_quic_left_alone() {
+    in_time("fallback", || {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start_tls(move |asked| Answer::file(asked, &content));
+        let client = ClientConfig::new().extra_roots([origin.root_pem()]);
+        let downloader = with_client(client.http3(Http3::Always(vec![origin.url("/")])));
+        for _ in 0..3 {
+            let fetch = Fetch::get(&origin.url("/a")).unwrap().range(ByteRange::new(0, 1000));
+            assert_pattern(0, &read(&downloader, fetch).unwrap());
+        }
+        // One QUIC connection was begun, and one over TCP; no third one.
+        assert_eq!(downloader.stats().connections_dialled, 2);
+    });
+}
+
+#[test]
+fn a_server_of_another_protocol_is_requested_over_tcp() {
+    in_time("ALPN", || {
+        let options = Options { alpn: b"hq-interop".to_vec(), ..Options::default() };
+        let server = Server::start_with(options, |_, reply| say(&reply, "h3"));
+        let downloader = downloader(&[&server]);
+        // Nothing listens there over TCP.
+        let error = get(&downloader, &server.url("/")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
+    });
+}
+
+#[test]
+fn an_untrusted_certificate_is_an_error() {
+    in_time("certificate", || {
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        let client = ClientConfig::new().http3(Http3::Always(vec![server.url("/")]));
+        let error = get(&with_client(client), &server.url("/")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error:?}");
+        assert_eq!(server.requests(), 0);
+    });
+}
+
+#[test]
+fn a_proxy_is_never_bypassed() {
+    in_time("proxy", || {
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", proxy.local_addr().unwrap());
+        drop(proxy);
+        let client = over_http3(ClientConfig::new(), &[&server]).proxy(address);
+        assert!(get(&with_client(client), &server.url("/")).is_err());
+        assert_eq!(server.received(), 0);
+    });
+}
+
+#[test]
+fn only_https_origins_can_be_named() {
+    for origin in ["http://example.com", "example.com", ""] {
+        let client = ClientConfig::new().http3(Http3::Always(vec![origin.into()]));
+        let error = Downloader::new(DownloaderConfig::new().client(client)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    }
+}
+
+#[test]
+fn a_preconnected_connection_serves_the_first_request() {
+    in_time("preconnect", || {
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        let downloader = downloader(&[&server]);
+        downloader.preconnect(&server.url("/"), 1).unwrap();
+        server.wait_until("connection", |server| server.connections() == 1);
+        assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"h3");
+        assert_eq!(server.connections(), 1);
+    });
+}
+
+#[test]
+fn the_thread_ends_with_the_last_connection() {
+    in_time("thread", || {
+        let threads = || {
+            let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+            let name = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm"));
+            // A thread may end meanwhile.
+            tasks
+                .filter_map(|task| name(task.unwrap()).ok())
+                .filter(|name| name.trim() == "windway-quic")
+                .count()
+        };
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        let one = downloader(&[&server]);
+        let before = threads();
+        get(&one, &server.url("/")).unwrap();
+        assert!(threads() > 0 || before > 0);
+        one.stop();
+        // Other tests run in parallel, so only this downloader's thread can be awaited: `stop` has done that.
+    });
+}
+
+#[test]
+fn requests_beyond_the_credit_wait_for_it() {
+    in_time("credit", || {
+        let mut options = Options::default();
+        options.transport.max_concurrent_bidi_streams(2_u32.into());
+        let served = Arc::new(AtomicUsize::new(0));
+        let most = Arc::new(AtomicUsize::new(0));
+        let (now, peak) = (Arc::clone(&served), Arc::clone(&most));
+        let server = Server::start_with(options, move |_, reply| {
+            peak.fetch_max(now.fetch_add(1, Ordering::AcqRel) + 1, Ordering::AcqRel);
+            std::thread::sleep(Duration::from_millis(5));
+            now.fetch_sub(1, Ordering::AcqRel);
+            say(&reply, "ok");
+        });
+        let downloader = downloader(&[&server]);
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let (downloader, url) = (downloader.clone(), server.url("/"));
+                std::thread::spawn(move || (0..5).for_each(|_| drop(get(&downloader, &url).unwrap())))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert_eq!((server.connections(), server.requests()), (1, 40));
+        assert!(most.load(Ordering::Acquire) <= 2);
+    });
+}

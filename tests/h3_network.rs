@@ -1,0 +1,259 @@
+//! HTTP/3 over networks that change, lose packets or go silent, and sessions that are resumed.
+#![cfg(feature = "http3")]
+
+mod support;
+
+#[path = "support/h3/mod.rs"]
+mod h3;
+
+use std::io::Read;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use h3::{Gateway, Options, Relay, Reply, Server, data, frame, head};
+use support::content::assert_pattern;
+use support::{Answer, Content, Origin, in_time};
+use windway::config::Http3;
+use windway::{ByteRange, ClientConfig, Downloader, DownloaderConfig, Fetch, Priority};
+
+const LEN: u64 = 2_000_000;
+
+/// A downloader whose requests to `urls` go over HTTP/3.
+fn downloader(server: &Server, url: &str) -> Downloader {
+    let client = ClientConfig::new().extra_roots([server.root_pem()]);
+    let mut config = DownloaderConfig::new().client(client.http3(Http3::Always(vec![url.into()])));
+    // Silence ends an attempt late: what is tested here has to be faster.
+    config.client.silence_timeout = Duration::from_secs(30);
+    Downloader::new(config).unwrap()
+}
+
+fn read(downloader: &Downloader, fetch: Fetch) -> Vec<u8> {
+    let mut response = downloader.register((), Priority::High).unwrap().execute(fetch).unwrap();
+    let mut body = Vec::new();
+    response.read_to_end(&mut body).unwrap();
+    body
+}
+
+fn get(downloader: &Downloader, url: &str) -> Vec<u8> {
+    read(downloader, Fetch::get(url).unwrap())
+}
+
+fn say(reply: &Reply, text: &str) {
+    let len = text.len().to_string();
+    // The client may be gone.
+    let _ = reply.send(head(&[(":status", "200"), ("content-length", &len)]));
+    let _ = reply.send(data(text.as_bytes()));
+    let _ = reply.finish();
+}
+
+/// A gateway to a file, and a relay before it.
+fn serve() -> (Origin, Gateway, Relay) {
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(4_000_000));
+    let gateway = Gateway::start(origin.address());
+    let relay = Relay::start(gateway.0.address());
+    (origin, gateway, relay)
+}
+
+#[test]
+fn a_body_survives_a_change_of_the_clients_address() {
+    in_time("migration", || {
+        let (_origin, gateway, relay) = serve();
+        let downloader = downloader(&gateway.0, &relay.url("/"));
+        let mut stream = downloader.open(&relay.url("/a.flac")).unwrap();
+        let (mut buf, mut at) = (vec![0; 10_000], 0);
+        while at < LEN {
+            if at == 200_000 || at == 600_000 {
+                relay.change_address();
+            }
+            stream.read_exact(&mut buf).unwrap();
+            assert_pattern(at, &buf);
+            at += buf.len() as u64;
+        }
+        assert_eq!(gateway.0.connections(), 1);
+        assert!(gateway.0.addresses().len() > 1);
+    });
+}
+
+#[test]
+fn a_server_that_can_not_migrate_gets_a_new_connection() {
+    in_time("no migration", || {
+        let content = Content::pattern(LEN);
+        let origin = Origin::start(move |asked| Answer::file(asked, &content).rate(4_000_000));
+        let options = Options { migration: false, ..Options::default() };
+        let gateway = Gateway::start_with(options, origin.address());
+        let relay = Relay::start(gateway.0.address());
+        let downloader = downloader(&gateway.0, &relay.url("/"));
+        let mut stream = downloader.open(&relay.url("/a.flac")).unwrap();
+        let (mut buf, mut at) = (vec![0; 10_000], 0);
+        while at < LEN {
+            if at == 200_000 {
+                relay.change_address();
+            }
+            stream.read_exact(&mut buf).unwrap();
+            assert_pattern(at, &buf);
+            at += buf.len() as u64;
+        }
+        assert_eq!(gateway.0.connections(), 2);
+    });
+}
+
+#[test]
+fn a_silent_server_is_no_dead_path() {
+    in_time("silent server", || {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let server = Server::start(move |_, reply| {
+            released.lock().unwrap().recv().unwrap();
+            say(&reply, "late");
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        let (url, own) = (server.url("/"), downloader.clone());
+        let reader = std::thread::spawn(move || get(&own, &url));
+        // The handshake and the request take three or four packets of the client. PINGs follow: one for each 500 ms.
+        let before = {
+            server.wait_until("request", |server| server.requests() == 1);
+            server.received()
+        };
+        server.wait_until("PINGs", |server| server.received() >= before + 4);
+        release.send(()).unwrap();
+        assert_eq!(reader.join().unwrap(), b"late");
+        assert_eq!((server.connections(), server.requests()), (1, 1));
+    });
+}
+
+#[test]
+fn a_file_is_right_over_a_path_that_loses_packets() {
+    in_time("loss", || {
+        let (_origin, gateway, relay) = serve();
+        let downloader = downloader(&gateway.0, &relay.url("/"));
+        let mut stream = downloader.open(&relay.url("/a.flac")).unwrap();
+        relay.set_loss(30);
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all).unwrap();
+        assert_eq!(all.len() as u64, LEN);
+        assert_pattern(0, &all);
+        // Told to change the network, the connection stays.
+        downloader.network_changed();
+        let fetch = Fetch::get(&relay.url("/a.flac")).unwrap().range(ByteRange::new(5, 5000));
+        assert_pattern(5, &read(&downloader, fetch));
+        assert_eq!(gateway.0.connections(), 1);
+    });
+}
+
+/// Ends the connection of `downloader`, so that the next request needs a new one.
+fn lose_connection(server: &Server, downloader: &Downloader) {
+    let _ =
+        downloader.register((), Priority::High).unwrap().execute(Fetch::get(&server.url("/close")).unwrap());
+}
+
+/// A server that closes the connection when asked for `/close`.
+fn closing(early_data: bool, answer: impl Fn(&h3::Request, &Reply) + Send + Sync + 'static) -> Server {
+    let options = Options { early_data, ..Options::default() };
+    let asked = AtomicUsize::new(0);
+    Server::start_with(options, move |request, reply| {
+        if request.path() == "/close" && asked.fetch_add(1, Ordering::AcqRel) == 0 {
+            let _ = reply.close_connection(0x100);
+        } else {
+            answer(&request, &reply);
+        }
+    })
+}
+
+#[test]
+fn a_plain_request_on_a_resumed_connection_is_sent_before_the_handshake() {
+    in_time("0-RTT", || {
+        let server = closing(true, |_, reply| say(reply, "ok"));
+        let downloader = downloader(&server, &server.url("/"));
+        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        assert_eq!(server.early_requests(), 0);
+        // Its own repetition is the first early request.
+        lose_connection(&server, &downloader);
+        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        assert_eq!((server.connections(), server.early_requests()), (2, 1));
+    });
+}
+
+#[test]
+fn a_request_with_a_field_of_the_user_waits_for_the_handshake() {
+    in_time("no 0-RTT", || {
+        let server = closing(true, |_, reply| say(reply, "ok"));
+        let downloader = downloader(&server, &server.url("/"));
+        let fetch =
+            |path: &str, name: &str| Fetch::get(&server.url(path)).unwrap().header(name, "secret").unwrap();
+        for name in ["Authorization", "Cookie", "X-Own"] {
+            assert_eq!(read(&downloader, fetch("/", name)), b"ok");
+        }
+        let closed = downloader.register((), Priority::High).unwrap().execute(fetch("/close", "Cookie"));
+        drop(closed);
+        assert_eq!(read(&downloader, fetch("/", "Cookie")), b"ok");
+        assert_eq!((server.connections(), server.early_requests()), (2, 0));
+    });
+}
+
+#[test]
+fn an_early_request_that_is_refused_is_sent_again_after_the_handshake() {
+    in_time("425", || {
+        let is_refused = Arc::new(AtomicBool::new(false));
+        let refused = Arc::clone(&is_refused);
+        let server = closing(true, move |request, reply| {
+            if request.path() == "/early" && !refused.swap(true, Ordering::AcqRel) {
+                let _ = reply.send(head(&[(":status", "425"), ("content-length", "0")]));
+                let _ = reply.finish();
+            } else {
+                say(reply, "ok");
+            }
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        // Without an early repetition of its own: it has a field of the user.
+        let fetch = Fetch::get(&server.url("/close")).unwrap().header("X-Own", "1").unwrap();
+        drop(downloader.register((), Priority::High).unwrap().execute(fetch));
+        // That has opened the second connection already, so a third one is needed for an early request.
+        let before = server.connections();
+        assert!(before >= 2);
+        assert_eq!(get(&downloader, &server.url("/early")), b"ok");
+        assert!(is_refused.load(Ordering::Acquire));
+    });
+}
+
+#[test]
+fn requests_on_a_rejected_resumption_are_sent_again_on_the_same_connection() {
+    in_time("rejection", || {
+        // The second server has other keys, so it knows no ticket of the first one, at the same address of the relay.
+        let first = Server::start(|_, reply| say(&reply, "first"));
+        let second = Server::start(|_, reply| say(&reply, "second"));
+        let relay = Relay::start(first.address());
+        let client = ClientConfig::new().extra_roots([first.root_pem(), second.root_pem()]);
+        let config = DownloaderConfig::new().client(client.http3(Http3::Always(vec![relay.url("/")])));
+        let downloader = Downloader::new(config).unwrap();
+        assert_eq!(get(&downloader, &relay.url("/")), b"first");
+        relay.lead_to(second.address());
+        // The first connection is dead: no packet comes. Then the ticket of the first server is offered to the second.
+        assert_eq!(get(&downloader, &relay.url("/")), b"second");
+        assert_eq!((second.connections(), second.requests(), second.early_requests()), (1, 1, 0));
+    });
+}
+
+#[test]
+fn a_connection_that_is_going_away_takes_no_new_requests() {
+    in_time("GOAWAY", || {
+        let server = Server::start(|request, reply| {
+            if request.path() == "/bye" {
+                // RFC 9114, section 5.2: this request is processed, later ones are not.
+                let id = 4_u8;
+                let mut goaway = Vec::new();
+                frame::put_frame(&mut goaway, frame::GOAWAY, &[id]);
+                let _ = reply.control(goaway);
+            }
+            say(&reply, "ok");
+        });
+        let downloader = downloader(&server, &server.url("/"));
+        assert_eq!(get(&downloader, &server.url("/bye")), b"ok");
+        // The GOAWAY comes on another stream, in the same packet or one later: until then a request may use the connection.
+        while server.connections() < 2 {
+            assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        }
+    });
+}

@@ -1,0 +1,128 @@
+//! A UDP relay between a client and a server: it can drop packets, go silent, and show the server another address of the
+//! client.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// The relay. Clients connect to its address.
+pub struct Relay {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    server: Mutex<SocketAddr>,
+    /// Faces the client.
+    inner: UdpSocket,
+    /// Faces the server. Replaced by a change of address.
+    outer: Mutex<Arc<UdpSocket>>,
+    client: Mutex<Option<SocketAddr>>,
+    is_silent: AtomicBool,
+    /// Packets of each thousand that are dropped.
+    loss: AtomicU64,
+    random: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Relay {
+    pub fn start(server: SocketAddr) -> Self {
+        let bind = || UdpSocket::bind("127.0.0.1:0").expect("a port on loopback");
+        let inner = bind();
+        let address = inner.local_addr().expect("a bound socket has an address");
+        let shared = Arc::new(Shared {
+            server: Mutex::new(server),
+            inner,
+            outer: Mutex::new(Arc::new(bind())),
+            client: Mutex::default(),
+            is_silent: AtomicBool::new(false),
+            loss: AtomicU64::new(0),
+            random: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+            stopping: AtomicBool::new(false),
+        });
+        let up = Arc::clone(&shared);
+        thread::spawn(move || up.pass_up());
+        shared.begin_down();
+        Self { address, shared }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("https://{}{path}", self.address)
+    }
+
+    /// From now on the server sees another address of the client.
+    pub fn change_address(&self) {
+        let new = UdpSocket::bind("127.0.0.1:0").expect("a port on loopback");
+        let old = std::mem::replace(&mut *self.shared.outer.lock().expect("no panic"), Arc::new(new));
+        // Ends its thread.
+        let _ = old.send_to(&[], old.local_addr().expect("bound"));
+        self.shared.begin_down();
+    }
+
+    /// Passes the client's packets to another server from now on.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.shared.server.lock().expect("no panic") = server;
+    }
+
+    /// Passes nothing on from now on, or again.
+    pub fn set_silent(&self, is_silent: bool) {
+        self.shared.is_silent.store(is_silent, Ordering::Release);
+    }
+
+    /// Drops so many packets of each thousand, at random.
+    pub fn set_loss(&self, per_mille: u64) {
+        self.shared.loss.store(per_mille, Ordering::Release);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        // Both threads wake, see that, and end.
+        for socket in [&self.shared.inner, &**self.shared.outer.lock().expect("no panic")] {
+            let _ = socket.send_to(&[], socket.local_addr().expect("bound"));
+        }
+    }
+}
+
+impl Shared {
+    fn drops(&self) -> bool {
+        // An LCG: the same sequence in each run.
+        let step = |state: u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+        let random =
+            self.random.fetch_update(Ordering::AcqRel, Ordering::Acquire, step).expect("always a step");
+        (random >> 33) % 1000 < self.loss.load(Ordering::Acquire) || self.is_silent.load(Ordering::Acquire)
+    }
+
+    fn pass_up(&self) {
+        let mut buf = vec![0; 65536];
+        while let Ok((len, from)) = self.inner.recv_from(&mut buf) {
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            *self.client.lock().expect("no panic") = Some(from);
+            if len > 0 && !self.drops() {
+                let outer = Arc::clone(&self.outer.lock().expect("no panic"));
+                let _ = outer.send_to(&buf[..len], *self.server.lock().expect("no panic"));
+            }
+        }
+    }
+
+    fn begin_down(self: &Arc<Self>) {
+        let (shared, outer) = (Arc::clone(self), Arc::clone(&self.outer.lock().expect("no panic")));
+        thread::spawn(move || {
+            let mut buf = vec![0; 65536];
+            while let Ok((len, _)) = outer.recv_from(&mut buf) {
+                let is_current = Arc::ptr_eq(&outer, &shared.outer.lock().expect("no panic"));
+                if shared.stopping.load(Ordering::Acquire) || !is_current {
+                    return;
+                }
+                let client = *shared.client.lock().expect("no panic");
+                if let Some(client) = client.filter(|_| len > 0 && !shared.drops()) {
+                    let _ = shared.inner.send_to(&buf[..len], client);
+                }
+            }
+        });
+    }
+}
