@@ -1,6 +1,15 @@
 //! The cost of a fetch in the downloader, and the delay of urgent fetches while all workers run prefetches.
 //!
-//! `cargo bench --bench dispatch`. The server runs in the same process: its CPU time is in all figures alike.
+//! `cargo bench --bench dispatch` runs all, `cargo bench --bench dispatch -- eight` one of them: see `main`. The server runs in the same
+//! process: its CPU time is in all figures alike.
+//!
+//! `-- alone WAY GETS` makes GETs of 1 KiB in one way only, for a profiler: `execute`, `pulled`, `batch`, `ureq`, one after another, and
+//! `execute8`, `pulled8`, `batch8`, `ureq8`, eight at a time. The server runs in a process of its own, which is not profiled. The
+//! difference between two numbers of GETs is free of what start and end cost:
+//!
+//! ```sh
+//! for gets in 1000 3000; do valgrind --tool=callgrind --callgrind-out-file=/dev/null target/release/deps/dispatch-* alone batch8 $gets; done
+//! ```
 
 mod measure;
 #[path = "../tests/support/mod.rs"]
@@ -14,16 +23,68 @@ use std::time::{Duration, Instant};
 
 use measure::{Quantiles, cpu, report};
 use support::{Answer, Content, Origin};
-use windway::downloader::{Next, Outcome, Peer, Sink};
+use windway::downloader::{Next, Outcome, Peer, PeerHandle, Sink};
 use windway::event::Event;
 use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority};
 
 fn main() {
-    nothing_but_dispatch();
-    saturated();
-    one_after_another();
-    urgent_beside_prefetches();
-    urgent_beside_aged_prefetches();
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [] => ["nothing", "saturated", "single", "eight", "urgent", "aged"].into_iter().for_each(run),
+        ["serve"] => serve(),
+        ["alone", way, gets] => alone(way, gets.parse().expect("a number of GETs")),
+        [what] => run(what),
+        _ => panic!("unknown arguments"),
+    }
+}
+
+fn run(what: &str) {
+    match what {
+        "nothing" => nothing_but_dispatch(),
+        "saturated" => saturated(),
+        "single" => one_after_another(),
+        "eight" => eight_at_a_time(),
+        "urgent" => urgent_beside_prefetches(),
+        "aged" => urgent_beside_aged_prefetches(),
+        _ => panic!("there is no {what}"),
+    }
+}
+
+/// Serves 1 KiB at the URL that it prints, until its input ends.
+fn serve() {
+    let origin = Origin::serving(Content::pattern(1024));
+    println!("{}", origin.url("/a"));
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("an input");
+}
+
+/// Makes GETs in one way, from a server in another process.
+fn alone(way: &str, gets: usize) {
+    use std::io::BufRead;
+    use std::process::{Command, Stdio};
+    let itself = std::env::current_exe().expect("the path of this program");
+    let mut server = Command::new(itself);
+    let server = server.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut server = server.spawn().expect("a server");
+    let mut url = String::new();
+    let output = server.stdout.take().expect("its output");
+    std::io::BufReader::new(output).read_line(&mut url).expect("a line");
+    let eight = Eight::new(url.trim());
+    let before = (Instant::now(), cpu());
+    match way {
+        "ureq" => eight.by_ureq(1, gets),
+        "ureq8" => eight.by_ureq(8, gets),
+        "execute" => eight.by_execute(1, gets),
+        "execute8" => eight.by_execute(8, gets),
+        "batch" => (0..gets).for_each(|_| eight.by_batch(1)),
+        "batch8" => eight.by_batch(gets),
+        "pulled" => (0..gets).for_each(|_| eight.by_pulled(1)),
+        "pulled8" => eight.by_pulled(gets),
+        _ => panic!("there is no {way}"),
+    }
+    rate(way, gets, before.0, before.1);
+    drop(server.stdin.take());
+    server.wait().expect("its end");
 }
 
 fn downloader(change: impl FnOnce(&mut DownloaderConfig)) -> Downloader {
@@ -211,7 +272,6 @@ fn one_after_another() {
     println!(
         "1 KiB GET beside plain ureq: execute {execute:.2} (its thread's cpu {cpu:.2}), pulled {pulled:.2}"
     );
-    eight_at_a_time(&url);
 }
 
 fn middle(mut ratios: Vec<f64>) -> f64 {
@@ -219,56 +279,78 @@ fn middle(mut ratios: Vec<f64>) -> f64 {
     ratios[ratios.len() / 2]
 }
 
-/// GETs of 1 KiB, eight in parallel: by ureq, and by each way through the downloader.
-fn eight_at_a_time(url: &str) {
-    const GETS: usize = 2000;
-    let shared = downloader(|config| {
-        config.max_concurrent = 8;
-        config.max_per_origin = 8;
-        config.reserved = 0;
-    });
-    let agent = ureq::Agent::new_with_defaults();
-    let by_ureq = || {
-        let mut response = agent.get(url).call().expect("an answer");
-        response.body_mut().read_to_vec().expect("a body");
-    };
-    let peers: Vec<_> =
-        (0..8).map(|_| shared.register((), Priority::High).expect("a running downloader")).collect();
-    let mut ratios = [const { Vec::new() }; 3];
-    for round in 0..=ROUNDS {
-        let ureq = timed("1 KiB GET, 8 threads with plain ureq", GETS, || {
-            thread::scope(|scope| {
-                (0..8).for_each(|_| drop(scope.spawn(|| (0..GETS / 8).for_each(|_| by_ureq()))));
-            });
+/// GETs of 1 KiB by ureq, and by each way through the downloader, whose limits let eight run at once.
+struct Eight {
+    url: String,
+    agent: ureq::Agent,
+    downloader: Downloader,
+    peers: Vec<PeerHandle>,
+}
+
+impl Eight {
+    fn new(url: &str) -> Self {
+        let downloader = downloader(|config| {
+            config.max_concurrent = 8;
+            config.max_per_origin = 8;
+            config.reserved = 0;
         });
-        let execute = timed("1 KiB GET, 8 threads with execute", GETS, || {
-            thread::scope(|scope| {
-                for peer in &peers {
-                    scope.spawn(move || {
-                        for _ in 0..GETS / 8 {
-                            let fetch = Fetch::get(url).expect("a URL");
-                            let mut response = peer.execute(fetch).expect("an answer");
-                            response.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
-                        }
-                    });
-                }
-            });
+        let peer = || downloader.register((), Priority::High).expect("a running downloader");
+        let peers = (0..8).map(|_| peer()).collect();
+        Self { url: url.to_owned(), agent: ureq::Agent::new_with_defaults(), downloader, peers }
+    }
+
+    fn fetch(&self) -> Fetch {
+        Fetch::get(&self.url).expect("a URL")
+    }
+
+    fn by_ureq(&self, threads: usize, gets: usize) {
+        let get = || {
+            let mut response = self.agent.get(&self.url).call().expect("an answer");
+            response.body_mut().read_to_vec().expect("a body");
+        };
+        thread::scope(|scope| {
+            (0..threads).for_each(|_| drop(scope.spawn(|| (0..gets / threads).for_each(|_| get()))));
         });
-        let batch = timed("1 KiB GET, batch, 8 workers", GETS, || {
-            let fetches = (0..GETS).map(|_| Fetch::get(url).expect("a URL")).collect();
-            for answer in peers[0].batch(fetches) {
-                let mut answer = answer.expect("an answer");
-                answer.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
+    }
+
+    fn by_execute(&self, threads: usize, gets: usize) {
+        let get = |peer: &PeerHandle| {
+            let mut response = peer.execute(self.fetch()).expect("an answer");
+            response.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
+        };
+        thread::scope(|scope| {
+            for peer in &self.peers[..threads] {
+                scope.spawn(move || (0..gets / threads).for_each(|_| get(peer)));
             }
         });
+    }
+
+    fn by_batch(&self, gets: usize) {
+        for answer in self.peers[0].batch((0..gets).map(|_| self.fetch()).collect()) {
+            let mut answer = answer.expect("an answer");
+            answer.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
+        }
+    }
+
+    fn by_pulled(&self, gets: usize) {
         let (all, end) = mpsc::channel();
-        let ends = Arc::new(CountDown::new(GETS, all));
-        let pulled = timed("1 KiB GET, pulled by 8 workers", GETS, || {
-            let plenty = Plenty { url: url.to_owned(), left: GETS, ends: Arc::clone(&ends) };
-            let peer = shared.register(plenty, Priority::High).expect("a running downloader");
-            peer.wake(Priority::High);
-            end.recv().expect("the last end");
-        });
+        let plenty = Plenty { url: self.url.clone(), left: gets, ends: Arc::new(CountDown::new(gets, all)) };
+        let peer = self.downloader.register(plenty, Priority::High).expect("a running downloader");
+        peer.wake(Priority::High);
+        end.recv().expect("the last end");
+    }
+}
+
+fn eight_at_a_time() {
+    const GETS: usize = 2000;
+    let origin = Origin::serving(Content::pattern(1024));
+    let eight = Eight::new(&origin.url("/a"));
+    let mut ratios = [const { Vec::new() }; 3];
+    for round in 0..=ROUNDS {
+        let ureq = timed("1 KiB GET, 8 threads with plain ureq", GETS, || eight.by_ureq(8, GETS));
+        let execute = timed("1 KiB GET, 8 threads with execute", GETS, || eight.by_execute(8, GETS));
+        let batch = timed("1 KiB GET, batch, 8 workers", GETS, || eight.by_batch(GETS));
+        let pulled = timed("1 KiB GET, pulled by 8 workers", GETS, || eight.by_pulled(GETS));
         // The first round opens connections and does not count.
         if round > 0 {
             for (ratios, time) in ratios.iter_mut().zip([execute, batch, pulled]) {
