@@ -103,12 +103,12 @@ impl HttpClient {
         self.sender().counters.stats(idle)
     }
 
-    /// Keeps a connection to the origin of `request` ready until the guard is dropped. `None` without a network.
-    pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
+    /// Keeps this many connections to the origin of `request` ready until the guard is dropped. `None` without a network.
+    pub(crate) fn keep_preconnected(&self, request: &Request, ready: usize) -> Option<PreconnectGuard> {
         if self.has_no_network || self.preconnects_quic(request) {
             return None;
         }
-        Some(self.sender().pool.keep_preconnected(request.origin()))
+        Some(self.sender().pool.keep_preconnected(request.origin(), ready))
     }
 
     /// True if the origin of `request` is known to serve one connection at a time.

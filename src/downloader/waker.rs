@@ -106,8 +106,14 @@ impl Waker {
     }
 
     /// Keeps a connection to the origin of `request` ready while the guard lives.
+    #[cfg(feature = "hls")]
     pub(crate) fn keep_preconnected(&self, request: &Request) -> Option<PreconnectGuard> {
-        self.core.upgrade()?.client.keep_preconnected(request)
+        self.keep_connections(request, 1)
+    }
+
+    /// Keeps this many connections to the origin of `request` ready while the guard lives.
+    pub(crate) fn keep_connections(&self, request: &Request, ready: usize) -> Option<PreconnectGuard> {
+        self.core.upgrade()?.client.keep_preconnected(request, ready)
     }
 
     /// True if the network is metered.

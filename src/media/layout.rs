@@ -53,7 +53,10 @@ const GLANCE: u64 = 64 * 1024;
 const CUES: u64 = 1 << 20;
 
 /// The largest page of Ogg (RFC 3533, section 6): 27 + 255 + 255 × 255. The last one contains the duration.
-const OGG_PAGE: u64 = 65_307;
+pub(super) const OGG_PAGE: u64 = 65_307;
+
+/// What symphonia looks through behind the sound of an AIFF file, if only to find that it is the end.
+pub(super) const AIFF_END: u64 = SKIP;
 
 /// Steps of a walk from element to element. No file has so many before its audio.
 const MAX_STEPS: usize = 128;
@@ -82,8 +85,7 @@ pub(crate) fn upcoming(first: &[u8], len: u64) -> Vec<Range<u64>> {
             ranges.add_head(chunk_start(bytes, b"data", u32::from_le_bytes));
         }
         [b'F', b'O', b'R', b'M', ..] if matches!(bytes.get(8..12), Some(b"AIFF" | b"AIFC")) => {
-            // What follows the sound is looked at, if only to find that it is the end.
-            ranges.add(len.saturating_sub(SKIP)..len);
+            ranges.add(len.saturating_sub(AIFF_END)..len);
             ranges.add_head(chunk_start(bytes, b"SSND", u32::from_be_bytes));
         }
         [0x1a, 0x45, 0xdf, 0xa3, ..] => ranges.add_matroska(bytes),

@@ -29,7 +29,7 @@ pub(crate) use html::looks_like_html_page;
 pub use info::{HintSource, MediaInfo};
 pub use kinds::{AudioCodec, ContainerFormat};
 pub(crate) use layout::upcoming;
-pub(crate) use names::reads_end;
+pub(crate) use names::foreseen;
 #[cfg(feature = "queue")]
 pub(crate) use text::decode;
 

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::kinds::{AudioCodec, ContainerFormat, Guess, guess_both, guess_of};
+use super::layout;
 
 /// The type itself, in lower case, without its parameters.
 pub(super) fn essence(content_type: &str) -> String {
@@ -72,10 +73,27 @@ fn from_codec_name(name: &str) -> Option<AudioCodec> {
     }
 }
 
-/// True if decoders read more than tags at the end of the file that `url` names, before they play it: an index, a last page.
-pub(crate) fn reads_end(url: &str) -> bool {
-    use ContainerFormat::{Aiff, Matroska, Mp4, Ogg, WebM};
-    matches!(from_url(url).container, Some(Aiff | Matroska | Mp4 | Ogg | WebM))
+/// What decoders read of a file before they play it, besides its beginning and the tags at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Foreseen {
+    /// Bytes at the end that are read in any case. 1 if it may be an index, whose size is not known.
+    pub(crate) end: u64,
+    /// Other places that are requested as soon as the first bytes tell where they are.
+    pub(crate) places: usize,
+}
+
+/// What decoders will read of the file that `url` names, as recorded in [`layout`](super::layout).
+pub(crate) fn foreseen(url: &str) -> Foreseen {
+    use ContainerFormat::{Adts, Aiff, Matroska, Mp4, Ogg, WebM};
+    match from_url(url).container {
+        Some(Ogg) => Foreseen { end: layout::OGG_PAGE, places: 0 },
+        Some(Aiff) => Foreseen { end: layout::AIFF_END, places: 0 },
+        // An index that does not lie at the front.
+        Some(Mp4 | Matroska | WebM) => Foreseen { end: 1, places: 1 },
+        // Three quarters, of which one goes over the connection of the suffix request.
+        Some(Adts) => Foreseen { end: 0, places: 2 },
+        _ => Foreseen::default(),
+    }
 }
 
 /// By the extension of the last part of the URL's path.

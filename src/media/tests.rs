@@ -254,11 +254,13 @@ fn a_tag_longer_than_the_first_bytes_is_audio_of_the_kind_that_the_server_says()
 }
 
 #[test]
-fn the_extension_tells_whether_the_end_is_read() {
-    let url = |name| format!("http://host/{name}?a=b.mp4");
-    let reads = |name| reads_end(&url(name));
-    assert!(["a.m4a", "a.ogg", "a.OPUS", "a.mka", "a.aiff"].into_iter().all(reads));
-    assert!(!["a.mp3", "a.flac", "a.wav", "a", ""].into_iter().any(reads));
+fn the_extension_tells_what_else_is_read() {
+    let of = |name: &str| foreseen(&format!("http://host/{name}?a=b.mp4"));
+    let (end, places) = (|name: &&str| of(name).end, |name: &&str| of(name).places);
+    assert!(["a.m4a", "a.mka", "a.webm"].iter().all(|name| (end(name), places(name)) == (1, 1)));
+    assert!(["a.ogg", "a.OPUS"].iter().all(|name| (end(name), places(name)) == (65_307, 0)));
+    assert!(["a.mp3", "a.flac", "a.wav", "a", ""].iter().all(|name| (end(name), places(name)) == (0, 0)));
+    assert_eq!((of("a.aiff").end, of("a.aac").places), (65_536, 2));
 }
 
 #[test]

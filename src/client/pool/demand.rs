@@ -1,5 +1,6 @@
 //! Whether an origin needs another connection that is opened before it is used. Pure: opens nothing and reads no clock.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A dial that has taken this long is slow: most likely the host does not answer. It no longer delays the dials to others, and
@@ -13,8 +14,8 @@ pub(super) const REFUSED: Duration = Duration::from_secs(60);
 /// What is wanted of one origin, and what its dials have shown.
 #[derive(Debug)]
 pub(super) struct Demand {
-    /// Number of [`PreconnectGuard`](super::preconnect::PreconnectGuard)s of this origin.
-    holders: usize,
+    /// The [`PreconnectGuard`](super::preconnect::PreconnectGuard)s of this origin: how many ask for this number of connections.
+    holders: BTreeMap<usize, usize>,
     /// Number of connections that should be ready while the origin is in use.
     wanted: usize,
     /// Dials to this origin on the current network: their ids, and when they began.
@@ -29,7 +30,14 @@ pub(super) struct Demand {
 
 impl Demand {
     pub(super) fn new(now: Instant) -> Self {
-        Self { holders: 0, wanted: 0, dialling: Vec::new(), used: now, failed: false, refused_until: None }
+        Self {
+            holders: BTreeMap::new(),
+            wanted: 0,
+            dialling: Vec::new(),
+            used: now,
+            failed: false,
+            refused_until: None,
+        }
     }
 
     /// Sets the number of connections that should be ready while the origin is in use.
@@ -38,14 +46,17 @@ impl Demand {
         self.handle_request(now);
     }
 
-    /// Adds a holder, which keeps a connection ready for as long as the origin is in use.
-    pub(super) fn add_holder(&mut self, now: Instant) {
-        self.holders += 1;
+    /// Adds a holder, which keeps `ready` connections ready for as long as the origin is in use.
+    pub(super) fn add_holder(&mut self, ready: usize, now: Instant) {
+        *self.holders.entry(ready).or_default() += 1;
         self.used = now;
     }
 
-    pub(super) fn remove_holder(&mut self) {
-        self.holders = self.holders.saturating_sub(1);
+    pub(super) fn remove_holder(&mut self, ready: usize) {
+        if let Some(holders) = self.holders.get_mut(&ready) {
+            *holders = holders.saturating_sub(1);
+        }
+        self.holders.retain(|_, holders| *holders > 0);
     }
 
     /// A connection is requested: the host may be reachable again.
@@ -77,9 +88,10 @@ impl Demand {
         self.dialling.clear();
     }
 
-    /// Number of connections that should be ready. One serves all holders.
+    /// Number of connections that should be ready. The same ones serve all holders.
     pub(super) fn wanted(&self) -> usize {
-        self.wanted.max(self.holders.min(1))
+        let held = self.holders.last_key_value().map_or(0, |(ready, _)| *ready);
+        self.wanted.max(held)
     }
 
     /// True if a dial should start while `ready` connections are idle. `max_age` is the time after which an origin without
@@ -93,7 +105,7 @@ impl Demand {
     /// True if there is something to remember.
     pub(super) fn is_in_use(&self, max_age: Duration, now: Instant) -> bool {
         // A refusal is remembered even if the origin is unused: otherwise it would be preconnected again.
-        self.holders + self.dialling.len() > 0 || self.used + max_age > now || self.is_refused(now)
+        !(self.holders.is_empty() && self.dialling.is_empty()) || self.used + max_age > now || self.is_refused(now)
     }
 
     /// Number of running dials.

@@ -156,16 +156,27 @@ impl<C> IdleConnections<C> {
         self.origin_pool(origin, now).demand.want(ready, now);
     }
 
-    /// Adds or removes a holder that keeps `origin` preconnected. One ready connection serves all holders. Returns the flag
-    /// that becomes true if the origin turns out to serve one connection at a time.
-    pub(crate) fn keep_preconnected(&mut self, origin: &Origin, keep: bool, now: Instant) -> Arc<AtomicBool> {
+    /// Adds a holder that keeps `ready` connections to `origin` preconnected. Returns the flag that becomes true if the origin
+    /// turns out to serve one connection at a time.
+    pub(crate) fn keep_preconnected(
+        &mut self,
+        origin: &Origin,
+        ready: usize,
+        now: Instant,
+    ) -> Arc<AtomicBool> {
+        // More would be closed again as surplus.
+        let ready = ready.min(self.limits.per_origin);
         let origin_pool = self.origin_pool(origin, now);
-        if keep {
-            origin_pool.demand.add_holder(now);
-        } else {
-            origin_pool.demand.remove_holder();
-        }
+        origin_pool.demand.add_holder(ready, now);
         Arc::clone(&origin_pool.single_connection)
+    }
+
+    /// Removes a holder of `ready` connections.
+    pub(crate) fn stop_preconnecting(&mut self, origin: &Origin, ready: usize) {
+        let ready = ready.min(self.limits.per_origin);
+        if let Some(origin_pool) = self.origins.get_mut(origin) {
+            origin_pool.demand.remove_holder(ready);
+        }
     }
 
     /// A connection to open now. Report its result to [`handle_dialled`](Self::handle_dialled).
@@ -382,7 +393,7 @@ mod tests {
     fn nothing_is_dialled_for_an_origin_that_fails_or_is_unused() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
-        idle.keep_preconnected(&a, true, now);
+        idle.keep_preconnected(&a, 1, now);
         let first = idle.poll_dial(now).unwrap();
         idle.handle_dialled(&first, false);
         assert_eq!(idle.poll_dial(now), None);
@@ -390,15 +401,40 @@ mod tests {
         assert_eq!(idle.poll_dial(now + 2 * AGE), None);
         let second = idle.poll_dial(now + AGE).unwrap();
         idle.handle_dialled(&second, true);
-        idle.keep_preconnected(&a, false, now + AGE);
+        idle.stop_preconnecting(&a, 1);
         assert_eq!(idle.poll_dial(now + AGE), None);
+    }
+
+    #[test]
+    fn the_holder_that_needs_most_connections_decides() {
+        let now = Instant::now();
+        let (mut idle, a) = (idle(), origin("a"));
+        let dials = |idle: &mut IdleConnections<u32>| {
+            let dials: Vec<Dial> = std::iter::from_fn(|| idle.poll_dial(now)).collect();
+            dials.iter().for_each(|dial| idle.handle_dialled(dial, true));
+            dials.len()
+        };
+        idle.keep_preconnected(&a, 1, now);
+        idle.keep_preconnected(&a, 2, now);
+        assert_eq!(dials(&mut idle), 2);
+        idle.put(&a, 1, now);
+        assert_eq!(dials(&mut idle), 1);
+        idle.stop_preconnecting(&a, 2);
+        assert_eq!(dials(&mut idle), 0);
+        idle.checkout(&a, |_| true, now);
+        assert_eq!(dials(&mut idle), 1);
+        idle.stop_preconnecting(&a, 1);
+        assert_eq!(dials(&mut idle), 0);
+        // No more than may be idle: the others would be closed again.
+        idle.keep_preconnected(&a, 100, now);
+        assert_eq!(idle.origins[&a].demand.wanted(), 3);
     }
 
     #[test]
     fn nothing_is_dialled_for_an_origin_that_serves_one_connection_at_a_time() {
         let now = Instant::now();
         let (mut idle, a) = (idle(), origin("a"));
-        let single_connection = idle.keep_preconnected(&a, true, now);
+        let single_connection = idle.keep_preconnected(&a, 1, now);
         assert!(!idle.handle_unanswered(&a));
         idle.handle_answered(&a);
         assert!(!idle.handle_unanswered(&a));
@@ -408,7 +444,7 @@ mod tests {
         assert_eq!(idle.poll_dial(now), None);
         // An answer on a new connection proves nothing: no other connection was open then.
         idle.handle_answered(&a);
-        assert!(idle.keep_preconnected(&a, true, now).load(Ordering::Relaxed));
+        assert!(idle.keep_preconnected(&a, 1, now).load(Ordering::Relaxed));
     }
 
     #[test]
@@ -439,7 +475,7 @@ mod tests {
         let now = Instant::now();
         let limits = Limits { per_origin: 3, over_all: 100, max_age: AGE };
         let mut idle = IdleConnections::<u32>::new(limits);
-        (0..20).for_each(|host| drop(idle.keep_preconnected(&origin(&host.to_string()), true, now)));
+        (0..20).for_each(|host| drop(idle.keep_preconnected(&origin(&host.to_string()), 1, now)));
         let mut dialled = std::collections::HashSet::new();
         for step in 0..4 {
             let now = now + step * SLOW_DIAL;
@@ -493,7 +529,7 @@ mod tests {
     fn an_origin_that_refuses_loses_its_idle_connections_and_is_not_preconnected_for_a_while() {
         let now = Instant::now();
         let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
-        idle.keep_preconnected(&a, true, now);
+        idle.keep_preconnected(&a, 1, now);
         idle.put(&a, 1, now);
         idle.put(&b, 2, now);
         assert_eq!(idle.handle_refused(&a, now), [1]);

@@ -16,10 +16,11 @@ use crate::error::Error;
 use crate::foreign::contain;
 use crate::origin::Origin;
 
-/// Keeps a connection to an origin ready until it is dropped.
+/// Keeps connections to an origin ready until it is dropped.
 pub(crate) struct PreconnectGuard {
     pool: Arc<ConnectionPool>,
     origin: Origin,
+    ready: usize,
     single_connection: Arc<AtomicBool>,
 }
 
@@ -30,11 +31,11 @@ impl ConnectionPool {
         self.refill();
     }
 
-    /// Keeps a connection to `origin` ready until the guard is dropped.
-    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: &Origin) -> PreconnectGuard {
-        let single_connection = self.state.lock().idle.keep_preconnected(origin, true, Instant::now());
+    /// Keeps this many connections to `origin` ready until the guard is dropped.
+    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: &Origin, ready: usize) -> PreconnectGuard {
+        let single_connection = self.state.lock().idle.keep_preconnected(origin, ready, Instant::now());
         self.refill();
-        PreconnectGuard { pool: Arc::clone(self), origin: origin.clone(), single_connection }
+        PreconnectGuard { pool: Arc::clone(self), origin: origin.clone(), ready, single_connection }
     }
 
     /// Blocks until every connection that is being preconnected is ready or has failed.
@@ -155,6 +156,11 @@ impl Drop for Dialler {
 }
 
 impl PreconnectGuard {
+    /// Number of connections that it keeps ready.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready
+    }
+
     /// True if the origin has turned out to serve one connection at a time.
     pub(crate) fn is_single_connection(&self) -> bool {
         self.single_connection.load(Ordering::Relaxed)
@@ -163,7 +169,7 @@ impl PreconnectGuard {
 
 impl Drop for PreconnectGuard {
     fn drop(&mut self) {
-        self.pool.state.lock().idle.keep_preconnected(&self.origin, false, Instant::now());
+        self.pool.state.lock().idle.stop_preconnecting(&self.origin, self.ready);
     }
 }
 

@@ -79,11 +79,15 @@ impl HttpFile {
         if let Some(link) = shared.link.get() {
             match link.waker.beside_opening(&shared.request) {
                 BesideOpening::Suffix => {
-                    let reads_end = media::reads_end(shared.request.url().expose_text());
-                    let bytes = suffix::size(shared.network(), reads_end);
+                    let foreseen = media::foreseen(shared.request.url().expose_text());
+                    let bytes = suffix::size(shared.network(), foreseen.end);
                     shared.state.lock().suffix = Suffix::Due(bytes);
+                    // Until the response head arrives.
+                    if foreseen.places > 0 {
+                        shared.preconnect(foreseen.places);
+                    }
                 }
-                BesideOpening::Preconnect => shared.preconnect(),
+                BesideOpening::Preconnect => shared.preconnect(1),
                 BesideOpening::Nothing => {}
             }
         }

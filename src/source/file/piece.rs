@@ -95,8 +95,9 @@ impl PieceSink {
     /// no reader wants more.
     fn get_on(&mut self, stored: Range<u64>) {
         if stored.start < FirstBytes::MOST as u64 {
-            // They may show what else is to be fetched.
+            // They may show what else is to be fetched, and over how many connections.
             self.shared.replan(Priority::Low);
+            self.shared.keep_preconnected();
         }
         let mut state = self.shared.state.lock();
         state.note_progress(self.key);

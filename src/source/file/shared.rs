@@ -32,6 +32,10 @@ use crate::types::{ByteRange, Priority};
 /// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
 const OVERLAP: u64 = 64;
 
+/// Connections that are kept ready for a file whose decoder bisects. Each of its jumps requests three places at once
+/// ([`bisection`](super::bisection)); the third one goes over the connection of the opening, which is idle by then.
+const BISECTING_CONNECTIONS: usize = 2;
+
 /// What the file's readers, its peer and its sinks share. Holds nothing that keeps the downloader alive.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -55,7 +59,7 @@ pub(crate) struct Shared {
     pub(super) attaching: Mutex<()>,
 }
 
-/// A connection that is kept ready, so that a seek costs one round trip.
+/// Connections that are kept ready, so that a seek costs one round trip.
 #[derive(Debug, Default)]
 pub(super) enum Preconnect {
     /// It is not known yet whether there is more to come than the opening brings.
@@ -274,28 +278,36 @@ impl Shared {
         Network { rate, ttfb, single_connection, is_metered }
     }
 
-    /// Keeps a connection ready from now on, if there is more to come than the opening brings.
+    /// Keeps connections ready from now on, if there is more to come than the opening brings.
     pub(super) fn keep_preconnected(&self) {
-        {
+        let is_undecided = matches!(*self.preconnect.lock(), Preconnect::Undecided);
+        let is_bisected = {
             let state = self.state.lock();
-            // The connection of the suffix request is about to be the one that is ready.
             let has_more = state.mode.is_ranged() && state.len().is_none_or(|len| len > plan::OPENING);
-            if state.suffix.is_running() || !has_more {
+            // The connection of the suffix request is about to be the one that is ready.
+            if !has_more || (state.suffix.is_running() && is_undecided) {
                 return;
             }
-        }
-        self.preconnect();
+            state.is_bisected()
+        };
+        let is_metered = self.link.get().is_none_or(|link| link.waker.is_metered());
+        self.preconnect(if is_bisected && !is_metered { BISECTING_CONNECTIONS } else { 1 });
     }
 
-    /// Keeps a connection ready from now on.
-    pub(super) fn preconnect(&self) {
+    /// Keeps this many connections ready from now on.
+    pub(super) fn preconnect(&self, ready: usize) {
         let target = self.state.lock().target().cloned();
         let mut preconnect = self.preconnect.lock();
-        if let Preconnect::Undecided = *preconnect {
-            let request = self.request(target.as_ref());
-            *preconnect =
-                Preconnect::Decided(self.link.get().and_then(|link| link.waker.keep_preconnected(&request)));
+        match &*preconnect {
+            Preconnect::Decided(None) => return,
+            Preconnect::Decided(Some(guard)) if guard.ready() == ready => return,
+            Preconnect::Decided(Some(_)) | Preconnect::Undecided => {}
         }
+        let request = self.request(target.as_ref());
+        // The guard before it is dropped after the new one was made, so no connection is closed in between.
+        *preconnect = Preconnect::Decided(
+            self.link.get().and_then(|link| link.waker.keep_connections(&request, ready)),
+        );
     }
 
     /// The stored bytes before `start`, if only they can show that what is fetched from there on belongs to

@@ -289,6 +289,11 @@ impl State {
         snapshot.plan()
     }
 
+    /// True if a decoder bisects each time that it seeks in this file, as far as the first bytes show it.
+    pub(crate) fn is_bisected(&self) -> bool {
+        self.hint.as_ref().is_some_and(|hint| !hint.first.is_empty())
+    }
+
     /// True if a reader waits for bytes, and may be foreseen to jump elsewhere next.
     pub(crate) fn may_jump(&self) -> bool {
         let may = |reader: &ReaderView| reader.waits() && reader.bisection.candidates().next().is_some();

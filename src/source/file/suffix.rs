@@ -25,9 +25,10 @@ const SUFFIX: u64 = 13_824;
 /// Bytes that are requested where more would hold up the opening: a tag of ID3v1 has 128 bytes, the footer of an APE tag 32.
 const TAGS: u64 = 512;
 
-/// How many bytes of a file to request. `reads_end` if decoders read more than tags at its end.
-pub(crate) fn size(network: Network, reads_end: bool) -> u64 {
-    if reads_end || network.can_share_opening(SUFFIX) { SUFFIX } else { TAGS }
+/// How many bytes of a file to request, of which decoders read the last `foreseen` ones, and otherwise tags.
+pub(crate) fn size(network: Network, foreseen: u64) -> u64 {
+    let least = if foreseen > 0 || network.can_share_opening(SUFFIX) { SUFFIX } else { TAGS };
+    least.max(foreseen)
 }
 
 /// How far the suffix request of a file has come.
@@ -158,9 +159,9 @@ mod tests {
     fn where_it_would_hold_up_the_opening_only_tags_are_requested() {
         // 60 kB/s: 13.8 kB take longer than a later round trip.
         let narrow = network(60e3, 40);
-        assert_eq!((size(narrow, false), size(narrow, true)), (TAGS, SUFFIX));
+        assert_eq!((size(narrow, 0), size(narrow, 1), size(narrow, 65_307)), (TAGS, SUFFIX, 65_307));
         for wide in [Network::default(), network(2.5e6, 40), network(600e3, 100), network(20e6, 1)] {
-            assert_eq!(size(wide, false), SUFFIX, "{wide:?}");
+            assert_eq!(size(wide, 0), SUFFIX, "{wide:?}");
         }
     }
 }
