@@ -4,7 +4,7 @@
 //!
 //! Both start without a connection. The link has slow start and a bounded queue (`tests/support/link.rs`). The aim is 0.95 of the
 //! speed of the GET for 64 MiB, and 0.90 for 4 MiB. `--whole` prefetches without a limit. Without arguments, 64 MiB over 10 Mbit/s
-//! is left out, because it takes a minute each time.
+//! is left out, because it takes a minute each time. `RUST_LOG=windway=debug` shows the requests.
 
 mod measure;
 #[path = "../tests/support/mod.rs"]
@@ -32,6 +32,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    env_logger::init();
     let options = match options() {
         Ok(options) => options,
         Err(error) => {

@@ -3,12 +3,13 @@
 //! `cargo bench --bench first_sample -- [--rtt 0,20,40,80] [--minutes 4,60] [--cover no,yes] [--times 3] [--reads] [kinds..]`
 //!
 //! Without arguments: RTT 40 ms, 4 minutes, with and without a cover. Kinds are parts of names, as in the table. `--reads`
-//! prints what symphonia reads, instead. The link has no limit of its rate, but slow start: the first flight of a connection
+//! prints what symphonia reads, instead. `RUST_LOG=windway=debug` shows the requests. The link has no limit of its rate, but slow start: the first flight of a connection
 //! is 10 segments, and each flight doubles.
 //!
 //! The target of an opening is (2 + d + f) RTT + 10 ms, that of a seek one round trip less, since a connection is ready:
 //! d round trips depend on an answer before them, even if all that can be computed from known bytes is fetched in parallel; f
-//! flights follow the first until the longest range that symphonia reads has arrived.
+//! flights follow the first until the longest range that symphonia reads has arrived. d of a seek that bisects is counted from the
+//! places that symphonia reads on disk (`reads.rs`).
 
 #[path = "first_sample/files.rs"]
 mod files;
@@ -30,9 +31,9 @@ use std::time::{Duration, Instant};
 
 use files::{Files, KINDS, Kind, Seek};
 use measure::Quantiles;
-use reads::{Reads, Recorder};
+use reads::{Reads, Recorder, flights};
 use support::decoding::Source;
-use support::link::{INITIAL_WINDOW, Link, LinkConfig};
+use support::link::{Link, LinkConfig};
 use support::{Answer, Asked, Content, Origin};
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
@@ -77,9 +78,12 @@ struct Task<'a> {
     trips: u32,
     /// Dependent round trips after that.
     dependent: u32,
+    /// Flights that follow the first one.
+    flights: u32,
 }
 
 fn main() -> ExitCode {
+    env_logger::init();
     let options = match options() {
         Ok(options) => options,
         Err(error) => return fail(&error),
@@ -190,12 +194,29 @@ fn compare(options: &Options, kind: &Kind, minutes: u32, path: &Path) -> usize {
     }
     let on_disk: Vec<[Duration; 2]> = (0..options.times).map(|_| on_disk(path, extension, minutes)).collect();
     let seeking = seeking.without(&opening);
-    let bisection = (opening.len() as f64 / (128.0 * 1024.0)).log2() / 2.0;
-    let steps = if kind.seek == Seek::Bisects { bisection.ceil() as u32 - 1 } else { 0 };
+    let direct = |reads: &Reads| flights(reads.longest());
+    let (steps, seek_flights) = match kind.seek {
+        Seek::Bisects => seeking.bisection(),
+        Seek::Direct => (0, direct(&seeking)),
+    };
     let median = |index: usize| Quantiles::new(on_disk.iter().map(|times| times[index]).collect()).at(0.5);
     let tasks = [
-        Task { what: "open", reads: &opening, on_disk: median(0), trips: 2, dependent: kind.dependent },
-        Task { what: "seek", reads: &seeking, on_disk: median(1), trips: 1, dependent: steps },
+        Task {
+            what: "open",
+            reads: &opening,
+            on_disk: median(0),
+            trips: 2,
+            dependent: kind.dependent,
+            flights: direct(&opening),
+        },
+        Task {
+            what: "seek",
+            reads: &seeking,
+            on_disk: median(1),
+            trips: 1,
+            dependent: steps,
+            flights: seek_flights,
+        },
     ];
     let content = Content::bytes(fs::read(path).expect("a file that was just made"));
     let mut missed = 0;
@@ -258,18 +279,12 @@ impl Run {
     }
 }
 
-/// Flights after the first one that slow start needs for this number of bytes.
-fn flights(bytes: u64) -> u32 {
-    bytes.div_ceil(INITIAL_WINDOW).max(1).ilog2()
-}
-
 /// Prints a row. False if the target was missed.
 fn print(name: &str, rtt: Duration, task: &Task<'_>, mut runs: Vec<Run>) -> bool {
     runs.sort_by_key(|run| run.time);
     let Run { time, requests, connections, fetched } = runs[(runs.len() - 1) / 2];
     let late = time.saturating_sub(task.on_disk);
-    let flights = flights(task.reads.longest());
-    let target = rtt * (task.trips + task.dependent + flights) + SPARE;
+    let target = rtt * (task.trips + task.dependent + task.flights) + SPARE;
     let is_met = late <= target;
     let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let trips = if rtt.is_zero() { 0.0 } else { late.div_duration_f64(rtt) };
@@ -280,6 +295,7 @@ fn print(name: &str, rtt: Duration, task: &Task<'_>, mut runs: Vec<Run>) -> bool
         late = ms(late),
         target = ms(target),
         d = task.dependent,
+        flights = task.flights,
         fetched = fetched as f64 / 1e3,
         read = task.reads.bytes() as f64 / 1e3,
         verdict = if is_met { "" } else { "OVER" },

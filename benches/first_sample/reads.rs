@@ -9,6 +9,11 @@ use std::sync::{Arc, Mutex};
 
 use symphonia::core::io::MediaSource;
 
+use crate::support::link::INITIAL_WINDOW;
+
+/// A jump that is no longer than this leads into what is left of a bisection, and that is fetched as a whole: a quarter of 256 KiB.
+const ALL_LEFT: u64 = 64 * 1024;
+
 /// A local file that records which of its bytes are read.
 pub(crate) struct Recorder {
     file: File,
@@ -115,6 +120,30 @@ impl Reads {
         self.merged().iter().map(|range| range.end - range.start).max().unwrap_or(1)
     }
 
+    /// Dependent round trips and flights of a seek that bisects, if each round trip brings a place and both places of the next
+    /// jump, and the last one all that is left.
+    ///
+    /// Each round trip lets the connections' windows grow by the first one. So the flights are those of the first place, over
+    /// connections that were idle, or of the last one, whichever are more.
+    pub(crate) fn bisection(&self) -> (u32, u32) {
+        let mut starts: Vec<u64> = self.ranges.iter().map(|range| range.start).collect();
+        // A place that is read on is no jump.
+        starts.dedup();
+        let jump = |index: usize| starts.get(index + 1).map_or(0, |next| next.abs_diff(starts[index]));
+        let (mut trips, mut at) = (1, 0);
+        while jump(at) > ALL_LEFT {
+            // The next place has come too. The one behind that has not.
+            at += 2;
+            if at >= starts.len() {
+                break;
+            }
+            trips += 1;
+        }
+        let bytes = |range: Option<&Range<u64>>| range.map_or(0, |range| range.end - range.start);
+        let last = bytes(self.ranges.last()).div_ceil(trips.into());
+        (trips - 1, flights(bytes(self.ranges.first())).max(flights(last)))
+    }
+
     /// The ranges without those of `before`.
     pub(crate) fn without(&self, before: &Self) -> Self {
         let mut left = self.ranges.clone();
@@ -126,6 +155,11 @@ impl Reads {
         }
         Self { len: self.len, ranges: left }
     }
+}
+
+/// Flights after the first one that slow start needs for this number of bytes.
+pub(crate) fn flights(bytes: u64) -> u32 {
+    bytes.div_ceil(INITIAL_WINDOW).max(1).ilog2()
 }
 
 /// Prints each range as its start, counted from the end if that is nearer, and its length.
