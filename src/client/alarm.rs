@@ -215,11 +215,15 @@ mod tests {
             calls_tx.send(2).unwrap_or_default();
             None
         });
-        assert_eq!(calls.iter().take(3).collect::<Vec<_>>(), [2, 1, 1]);
+        // In any order: on a busy machine the thread may find both due at once.
+        let take = |count| {
+            let mut called: Vec<_> = calls.iter().take(count).collect();
+            called.sort_unstable();
+            called
+        };
+        assert_eq!(take(3), [1, 1, 2]);
         alarms.recheck();
-        let mut last: Vec<_> = calls.iter().take(2).collect();
-        last.sort_unstable();
-        assert_eq!(last, [1, 2]);
+        assert_eq!(take(2), [1, 2]);
         drop(late);
         alarms.close();
         assert!(alarms.state.lock().wakes_at.is_none());
