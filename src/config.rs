@@ -32,6 +32,8 @@ use crate::foreign::Foreign;
 use crate::safe_url::SafeUrl;
 use crate::types::Priority;
 
+pub use crate::hook::{Hook, RequestHook, RequestKind};
+
 /// What `ClientConfig::user_agent` is by default.
 pub(crate) const DEFAULT_USER_AGENT: &str = concat!("windway/", env!("CARGO_PKG_VERSION"));
 
@@ -334,6 +336,15 @@ impl fmt::Debug for HeaderNames<'_> {
             Err(_) => "…".to_owned(),
         };
         f.debug_list().entries(self.0.iter().map(|(name, _)| shown(name))).finish()
+    }
+}
+
+/// Shows URLs without their secrets.
+struct SafeUrls<'a>(&'a [String]);
+
+impl fmt::Debug for SafeUrls<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|url| SafeUrl::from(url.as_str()))).finish()
     }
 }
 
@@ -816,6 +827,12 @@ pub struct FileConfig {
     /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) lists the names that
     /// are refused. Default: none.
     pub headers: Vec<(String, String)>,
+    /// Other URLs of the same file, in the order in which to try them if its own can't be had: its host is down, or it
+    /// answers with an error. The one that worked last is tried first from then on. A mirror whose
+    /// length, date or ETag shows another version is passed over, and `headers` are only sent to one of the URL's own origin. Default: none.
+    pub mirrors: Vec<String>,
+    /// Gives each request headers, and fresh URLs in place of those that expire. Default: none.
+    pub hook: Option<Hook>,
     /// Whether to accept that several servers behind the URL send different ETags for the same file. windway checks it:
     /// length and date must agree, and either an earlier ETag comes back, or 4 KiB agree at the start of the file and
     /// where the bytes are joined. If false, another ETag always fails with [`ErrorKind::Changed`]. Default: true.
@@ -848,6 +865,8 @@ setters!(FileConfig {
     read_timeout: Option<Duration>,
     give_up: Option<Duration>,
     headers: Vec<(String, String)>,
+    mirrors: Vec<String>,
+    hook: Option<Hook>,
 });
 
 impl Default for FileConfig {
@@ -860,6 +879,8 @@ impl Default for FileConfig {
             read_timeout: Some(Duration::from_secs(30)),
             give_up: None,
             headers: Vec::new(),
+            mirrors: Vec::new(),
+            hook: None,
             server_pools: true,
             #[cfg(feature = "cache")]
             cache: None,
@@ -902,6 +923,8 @@ impl fmt::Debug for FileConfig {
             read_timeout,
             give_up,
             headers,
+            mirrors,
+            hook,
             server_pools,
             #[cfg(feature = "cache")]
             cache,
@@ -915,6 +938,8 @@ impl fmt::Debug for FileConfig {
             .field("read_timeout", read_timeout)
             .field("give_up", give_up)
             .field("headers", &HeaderNames(headers))
+            .field("mirrors", &SafeUrls(mirrors))
+            .field("hook", hook)
             .field("server_pools", server_pools);
         #[cfg(feature = "cache")]
         shown.field("cache", cache);
@@ -963,6 +988,12 @@ pub struct RadioConfig {
     /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) lists the names that
     /// are refused. Default: none.
     pub headers: Vec<(String, String)>,
+    /// Other URLs of the same station, in the order in which to try them if its own can't be had: its host is down, or it
+    /// answers with an error. The one that worked last is tried first from then on. `headers` are
+    /// only sent to one of the URL's own origin. Default: none.
+    pub mirrors: Vec<String>,
+    /// Gives each request headers, and fresh URLs in place of those that expire. Default: none.
+    pub hook: Option<Hook>,
     /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 256.
     pub event_capacity: usize,
 }
@@ -981,6 +1012,8 @@ setters!(RadioConfig {
     read_timeout: Option<Duration>,
     give_up: Option<Duration>,
     headers: Vec<(String, String)>,
+    mirrors: Vec<String>,
+    hook: Option<Hook>,
 });
 
 impl Default for RadioConfig {
@@ -997,6 +1030,8 @@ impl Default for RadioConfig {
             pause_limit: Duration::from_secs(10),
             on_discontinuity: OnDiscontinuity::Continue,
             headers: Vec::new(),
+            mirrors: Vec::new(),
+            hook: None,
             event_capacity: 256,
         }
     }
@@ -1042,6 +1077,8 @@ impl fmt::Debug for RadioConfig {
             pause_limit,
             on_discontinuity,
             headers,
+            mirrors,
+            hook,
             event_capacity,
         } = self;
         f.debug_struct("RadioConfig")
@@ -1056,6 +1093,8 @@ impl fmt::Debug for RadioConfig {
             .field("pause_limit", pause_limit)
             .field("on_discontinuity", on_discontinuity)
             .field("headers", &HeaderNames(headers))
+            .field("mirrors", &SafeUrls(mirrors))
+            .field("hook", hook)
             .field("event_capacity", event_capacity)
             .finish()
     }

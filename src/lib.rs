@@ -50,6 +50,7 @@
 //! | [`Fetch::validate`] | a worker; the caller of `execute`; the reader of a [`Response`] that requests the rest of a broken body |
 //! | [`Epoch::on_cancel`](downloader::Epoch::on_cancel) | the thread that cancels, stops, or drops the last handle |
 //! | [`HangPolicy::on_hang`](config::HangPolicy::on_hang) | the watchdog's thread |
+//! | [`RequestHook`](config::RequestHook), [`CookieJar`](config::CookieJar) | the thread that sends the request: a worker, the caller of `execute`, a blocked reader, `windway-hedged` |
 //! | [`Source`](stream::Source) | the thread that calls the [`Stream`] or its handle; this is not a callback in the sense below |
 //! | the drop of a peer, a sink, a closure, or the cause of an [`Error`] | any of these threads, and the one that drops the last handle or error |
 //!
@@ -97,6 +98,7 @@ mod error;
 pub mod event;
 mod foreign;
 pub mod guide;
+mod hook;
 mod id_map;
 pub mod media;
 #[cfg(any(feature = "symphonia", feature = "symphonia-0_5"))]

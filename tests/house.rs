@@ -20,7 +20,7 @@ const ROWS: &[&[&str]] = &[
     &["downloader"],
     &["client"],
     &["media"],
-    &["config"],
+    &["config", "hook"],
     &["cache"],
     &["event", "phase"],
     &["error"],

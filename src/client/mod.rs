@@ -13,13 +13,16 @@
 
 mod acceptance;
 mod alarm;
+mod alternates;
 mod body;
 mod continuation;
 mod exchange;
+mod failover;
 mod h1;
 #[cfg(feature = "http3")]
 mod h3;
 mod head;
+mod header_fields;
 mod hedge;
 mod hedge_policy;
 mod min_rate;

@@ -7,6 +7,8 @@ use ureq::http::StatusCode;
 
 use super::acceptance;
 use super::exchange::Over;
+use super::failover::{self, HasHead};
+use super::head::ResponseHead;
 use super::hedge;
 use super::hedge_policy::Hedging;
 use super::min_rate::MinRateMonitor;
@@ -26,6 +28,12 @@ pub(super) struct Opener {
     max_redirects: u32,
     /// Minimum rate of a body in bytes a second, and the window over which it is measured.
     min_rate: (u64, Duration),
+}
+
+impl HasHead for Box<Response> {
+    fn head(&self) -> &ResponseHead {
+        Response::head(self)
+    }
 }
 
 impl Opener {
@@ -91,8 +99,24 @@ impl Opener {
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
     ) -> Result<Option<Box<Response>>, Error> {
-        let Some(target) = request.remembered_target() else {
-            return self.follow(request, &request.url, None, cancel, hedging);
+        match &request.alternates {
+            Some(alternates) => failover::open(alternates, request, |request, url| {
+                self.open_at(request, url, cancel, hedging)
+            }),
+            None => self.open_at(request, &request.url, cancel, hedging),
+        }
+    }
+
+    /// Sends `request` to its remembered target, or else to `url`.
+    fn open_at(
+        &self,
+        request: &Request,
+        url: &HttpUrl,
+        cancel: &CancelToken,
+        hedging: Option<&Hedging>,
+    ) -> Result<Option<Box<Response>>, Error> {
+        let Some(target) = request.remembered_target().filter(|target| *target != url) else {
+            return self.follow(request, url, None, cancel, hedging);
         };
         let (page, error) = match self.follow(request, target, None, cancel, hedging) {
             Err(error) if redirect::is_targets_own(&error) => (None, error),
@@ -105,7 +129,7 @@ impl Opener {
         };
         log::debug!("the remembered target on {} failed: {error}", target.origin().host);
         let failed = Some((target, &error));
-        match (self.follow(request, &request.url, failed, cancel, hedging), page) {
+        match (self.follow(request, url, failed, cancel, hedging), page) {
             // The original URL still redirects to the page, so the page is what it serves.
             (Err(error), Some(page)) if error.kind() == ErrorKind::NotMedia => Ok(Some(page)),
             (result, _) => result,

@@ -1,4 +1,4 @@
-//! Requests to be sent, and which header fields a caller may set.
+//! Requests to be sent.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,15 +6,16 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, header};
 
+use super::alternates::Alternates;
 use super::exchange::{Over, Reach};
 use super::head::{ResponseHead, Validator};
+use super::header_fields::{parse_header, parse_headers, take_userinfo};
 use super::net::private::is_private;
 use super::uri_policy::UriPolicy;
-use crate::config::Auth;
 use crate::error::{Error, ErrorKind};
+use crate::hook::{Hook, RequestKind};
 use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
 use crate::types::ByteRange;
@@ -38,6 +39,10 @@ pub(crate) struct Parts {
     pub(super) headers: HeaderMap,
     /// Header fields that are also sent to other origins after a redirect.
     pub(super) open_headers: HeaderMap,
+    /// Header fields for one origin, beside `headers`, which are for that of `url`.
+    pub(super) scoped: Option<(Origin, HeaderMap)>,
+    /// Where else the resource can be had.
+    pub(super) alternates: Option<Arc<Alternates>>,
     pub(super) if_range: Option<Validator>,
     /// Which connection the request uses.
     pub(super) over: Over,
@@ -67,6 +72,8 @@ impl Request {
             suffix: None,
             headers,
             open_headers: HeaderMap::new(),
+            scoped: None,
+            alternates: None,
             if_range: None,
             over: Over::Any,
             requires_range: false,
@@ -248,6 +255,32 @@ impl Request {
         (parts.range, parts.suffix) = (None, None);
     }
 
+    /// Goes to other places if its own URL can't be had: to `mirrors`, and to URLs that `hook` gives. `field` is the name of
+    /// the configuration.
+    pub(crate) fn alternates(
+        mut self,
+        field: &str,
+        kind: RequestKind,
+        hook: Option<&Hook>,
+        mirrors: &[String],
+    ) -> Result<Self, Error> {
+        let mirror = |text: &String| {
+            HttpUrl::parse(text).map_err(|error| {
+                let why = format!("{field}::mirrors has an entry that can't be requested");
+                Error::new(ErrorKind::InvalidConfig, why).with_cause(error)
+            })
+        };
+        let mirrors = mirrors.iter().map(mirror).collect::<Result<_, _>>()?;
+        let alternates = Alternates::new(&self.url, kind, hook.cloned(), mirrors);
+        self.parts().alternates = alternates.map(Arc::new);
+        Ok(self)
+    }
+
+    /// Sets header fields that are only sent to `origin`.
+    pub(super) fn set_scoped(&mut self, origin: &Origin, headers: HeaderMap) {
+        self.parts().scoped = Some((origin.clone(), headers)).filter(|(_, headers)| !headers.is_empty());
+    }
+
     pub(crate) fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         let (name, value) = parse_header(name, value)?;
         self.parts().headers.append(name, value);
@@ -280,10 +313,11 @@ impl Request {
 }
 
 impl Request {
-    /// True if it has credentials of its own.
+    /// True if it has credentials of its own, or may get some.
     #[cfg(feature = "cache")]
     pub(super) fn has_authorization(&self) -> bool {
         self.headers.contains_key(header::AUTHORIZATION)
+            || self.alternates.as_ref().is_some_and(|alternates| alternates.has_hook())
     }
 
     /// Origin of the URL that is requested first.
@@ -310,86 +344,6 @@ impl fmt::Debug for Request {
             .field("headers", &headers)
             .finish_non_exhaustive()
     }
-}
-
-/// Removes user and password from a URL. They are sent in the `Authorization` header, and only to the URL's origin.
-fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
-    if !url.expose_text().contains('@') {
-        // Most URLs have neither, and skip the parse below.
-        return None;
-    }
-    let (user, password) = {
-        let url = url.expose();
-        if url.username().is_empty() && url.password().is_none() {
-            return None;
-        }
-        let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        (plain(url.username()), plain(url.password().unwrap_or_default()))
-    };
-    // Neither can fail: every http URL has a host.
-    *url = url.edit(|url| {
-        let removed = url.set_username("").and_then(|()| url.set_password(None));
-        debug_assert!(removed.is_ok());
-    });
-    Auth::Basic { user, password }.header()
-}
-
-/// Header fields that a caller can't set. The comment above each group says why.
-const RESERVED: [&str; 17] = [
-    // They decide which bytes of which version are sent. The fetch sets them itself and checks the response against them.
-    "range",
-    "if-range",
-    "if-none-match",
-    "if-modified-since",
-    // Positions in an encoded body are not positions in the resource.
-    "accept-encoding",
-    // They control the connection, which windway owns (RFC 9110, section 7.6.1).
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "upgrade",
-    "http2-settings",
-    // They frame a request body, and windway's requests have none.
-    "content-length",
-    "transfer-encoding",
-    "expect",
-    // The URL decides the host. Credentials for a proxy belong in the proxy's URL: here they would be sent to the origin.
-    "host",
-    "proxy-authorization",
-];
-
-/// Parses a header field that a caller sets.
-pub(super) fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Error> {
-    let wrong = |why: String| Error::new(ErrorKind::InvalidInput, why);
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|cause| {
-        // The name is not shown: callers sometimes pass a whole line such as "Authorization: Bearer .." as the name.
-        wrong(format!("HTTP does not allow a header of this name ({} bytes)", name.len())).with_cause(cause)
-    })?;
-    // `HeaderName` is always in lower case, as `RESERVED` is.
-    if RESERVED.contains(&parsed.as_str()) {
-        return Err(wrong(format!(
-            "the header {parsed} can't be set: windway sets it itself, or sends none"
-        )));
-    }
-    let mut value = HeaderValue::from_str(value).map_err(|cause| {
-        wrong(format!("HTTP does not allow the value of the header {parsed}")).with_cause(cause)
-    })?;
-    // Hides the value in every `Debug` output.
-    value.set_sensitive(true);
-    Ok((parsed, value))
-}
-
-/// Parses the header fields of the configuration field named `field`.
-pub(super) fn parse_headers(field: &str, headers: &[(String, String)]) -> Result<HeaderMap, Error> {
-    let mut parsed = HeaderMap::new();
-    for (name, value) in headers {
-        let (name, value) = parse_header(name, value)
-            .map_err(|error| Error::new(ErrorKind::InvalidConfig, format!("{field}: {error}")))?;
-        parsed.append(name, value);
-    }
-    Ok(parsed)
 }
 
 impl HttpUrl {

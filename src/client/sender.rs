@@ -182,6 +182,10 @@ impl Sender {
             request.headers.keys().for_each(|name| drop(headers.remove(name)));
             headers.extend(request.headers.clone());
         }
+        if let Some((_, scoped)) = request.scoped.as_ref().filter(|(scope, _)| scope == origin) {
+            scoped.keys().for_each(|name| drop(headers.remove(name)));
+            headers.extend(scoped.clone());
+        }
         let requested = request.range.map(|range| format!("bytes={range}"));
         if let Some(requested) = requested.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}")))
         {

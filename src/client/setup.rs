@@ -8,12 +8,12 @@ use ureq::http::{HeaderMap, HeaderValue, header};
 use super::h1::agent::{Http1, head_limit};
 #[cfg(feature = "http3")]
 use super::h3;
+use super::header_fields::parse_headers;
 use super::net::dial::Dialer;
 use super::net::dns::Lookups;
 use super::pool::ConnectionPool;
 use super::pool::idle::Limits;
 use super::proxy::Proxy;
-use super::request::parse_headers;
 use super::sender::Sender;
 use super::stats::Counters;
 use super::tls::Tls;

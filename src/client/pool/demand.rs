@@ -105,7 +105,9 @@ impl Demand {
     /// True if there is something to remember.
     pub(super) fn is_in_use(&self, max_age: Duration, now: Instant) -> bool {
         // A refusal is remembered even if the origin is unused: otherwise it would be preconnected again.
-        !(self.holders.is_empty() && self.dialling.is_empty()) || self.used + max_age > now || self.is_refused(now)
+        !(self.holders.is_empty() && self.dialling.is_empty())
+            || self.used + max_age > now
+            || self.is_refused(now)
     }
 
     /// Number of running dials.

@@ -18,7 +18,7 @@ use super::state::{GivenUp, State};
 use crate::buffer::Buffer;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request, ResponseHead};
-use crate::config::{FileConfig, ReadAhead};
+use crate::config::{FileConfig, ReadAhead, RequestKind};
 use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Waker};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -86,6 +86,8 @@ impl Shared {
     /// `request` has no headers of `config` yet.
     pub(super) fn new(request: Request, config: FileConfig) -> Result<Self, Error> {
         let request = request.headers("FileConfig::headers", &config.headers)?;
+        let (hook, mirrors) = (config.hook.as_ref(), &config.mirrors);
+        let request = request.alternates("FileConfig", RequestKind::File, hook, mirrors)?;
         let config = config.checked()?;
         let behind = config.storage.is_windowed().then_some(config.behind);
         let mut state = State::new(config.read_ahead, behind);

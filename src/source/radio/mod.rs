@@ -30,7 +30,7 @@ use std::time::Duration;
 use self::shared::Shared;
 use crate::cancel::{CancelGuard, CancelReason};
 use crate::client::Request;
-use crate::config::RadioConfig;
+use crate::config::{RadioConfig, RequestKind};
 use crate::downloader::{Downloader, Epoch, PeerHandle, Response};
 use crate::error::Error;
 use crate::event::Subscriber;
@@ -148,6 +148,8 @@ impl Radio {
         // Also sent to the hosts that the station redirects to.
         let request =
             request.open_header("icy-metadata", "1").headers("RadioConfig::headers", &config.headers)?;
+        let (hook, mirrors) = (config.hook.as_ref(), &config.mirrors);
+        let request = request.alternates("RadioConfig", RequestKind::Station, hook, mirrors)?;
         let shared = Arc::new(Shared::new(request, config, epoch)?);
         let weak = Arc::downgrade(&shared);
         let on_cancel = shared.epoch.on_cancel(move || {
