@@ -61,7 +61,7 @@ struct Report {
 /// | `Empty` | response head or body | no | skip the file |
 /// | `InvalidPlaylist` | an HLS playlist (feature `hls`), a list of tracks (feature `queue`) | no | report it to the server's operator; see [`Error::source`](StdError::source) |
 /// | `Unsupported` | a segment or an initialization section of HLS; a response to [`open_any`](crate::open_any()) | no | choose another variant, or enable the feature that the message names |
-/// | `Forbidden` | a URI of a playlist, or a redirect from it | no | allow it in the configuration, if you trust the playlist |
+/// | `Forbidden` | a URI of a playlist, or a redirect from it; a SOCKS proxy refuses | no | allow it in the configuration, if you trust the playlist; check the credentials for the proxy |
 /// | `TimedOut` | a read or a wait | by the caller | read again: the stream stays usable; see [`Error::cause`] |
 /// | `GaveUp` | after retries without a byte for [`give_up`](crate::FileConfig::give_up) | no | open the URL again; see [`Error::cause`] |
 /// | `Interrupted` | a read or a wait, after `interrupt` | by the caller | call `resume`, then read again |
@@ -140,7 +140,8 @@ pub enum ErrorKind {
     InvalidPlaylist,
     /// The container, the codec or the encryption is not supported, or the kind of document that a URL leads to.
     Unsupported,
-    /// A playlist leads to a URL that the configuration does not allow: an unencrypted one, or a private address.
+    /// A playlist leads to a URL that the configuration does not allow: an unencrypted one, or a private address. Or a SOCKS proxy
+    /// does not allow a connection.
     Forbidden,
     /// A read or a wait made no progress within its limit. The stream stays usable.
     TimedOut,

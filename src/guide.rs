@@ -11,6 +11,7 @@
 //! | [`radio`] | stations, titles, pauses, recording |
 //! | `queue` | tracks without a gap, lists of tracks; with the feature `queue` |
 //! | [`storage_and_read_ahead`] | memory, disk, metered links |
+//! | [`network`] | proxies, certificates, credentials, mirrors |
 //! | `offline` | a cache on disk, and downloads, with the feature `cache` |
 //! | [`events_and_logs`] | watching a playback |
 //! | [`troubleshooting`] | what to show the user, and where to look |
@@ -55,6 +56,11 @@ pub mod queue {}
 ///
 #[doc = include_str!("guide/storage_and_read_ahead.md")]
 pub mod storage_and_read_ahead {}
+
+/// Proxies, certificates, credentials, mirrors.
+///
+#[doc = include_str!("guide/network.md")]
+pub mod network {}
 
 /// A cache on disk, and downloads. Needs the feature `cache`.
 ///
