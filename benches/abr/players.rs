@@ -3,9 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use windway::abr::{Abr, AbrConfig, Estimator, Hybrid, Running, Snapshot};
+use windway::abr::{self, Abr, AbrConfig, Estimator, Hybrid, Running, Snapshot};
 
-use super::simulator::{Player, Transfer, Video, View};
+use super::simulator::{Buffered, Player, Transfer, Video, View};
 
 /// windway: `Estimator` and `Hybrid`.
 pub(crate) struct Windway {
@@ -16,8 +16,10 @@ pub(crate) struct Windway {
 }
 
 impl Windway {
-    pub(crate) fn new(capacity: f64) -> Self {
-        let abr = Hybrid::new(AbrConfig::default());
+    pub(crate) fn new(capacity: f64, replaces: bool) -> Self {
+        let mut config = AbrConfig::default();
+        config.replaces = replaces;
+        let abr = Hybrid::new(config);
         Self { abr, estimator: Estimator::default(), capacity, start: Instant::now() }
     }
 
@@ -29,6 +31,7 @@ impl Windway {
         snapshot.buffered = seconds(view.buffered);
         snapshot.throughput = self.estimator.throughput();
         snapshot.ttfb = self.estimator.ttfb();
+        snapshot.is_starting = view.is_starting;
         snapshot
     }
 }
@@ -52,6 +55,20 @@ impl Player for Windway {
     fn abandon(&mut self, view: &View<'_>, left: f64, rate: f64) -> Option<usize> {
         let snapshot = self.snapshot(view);
         self.abr.abandon(self.start, &snapshot, &Running::new((left / 8.0) as u64, rate))
+    }
+
+    fn replace(&mut self, view: &View<'_>, buffered: &[Buffered]) -> Option<(usize, usize)> {
+        let snapshot = self.snapshot(view);
+        let buffered: Vec<abr::Buffered> = buffered
+            .iter()
+            .map(|segment| abr::Buffered::new(segment.level, Duration::from_secs_f64(segment.starts_in)))
+            .collect();
+        self.abr.replace(self.start, &snapshot, &buffered)
+    }
+
+    fn keeps_replacing(&mut self, _: &View<'_>, left: f64, rate: f64, starts_in: f64) -> bool {
+        let starts_in = Duration::from_secs_f64(starts_in.max(0.0));
+        self.abr.keeps_replacing(self.start, &Running::new((left / 8.0) as u64, rate), starts_in)
     }
 }
 

@@ -29,6 +29,15 @@ pub(crate) struct View<'a> {
     /// Seconds that are buffered.
     pub(crate) buffered: f64,
     pub(crate) current: Option<usize>,
+    /// Nothing has arrived yet.
+    pub(crate) is_starting: bool,
+}
+
+/// A segment that has arrived and does not play yet.
+pub(crate) struct Buffered {
+    pub(crate) level: usize,
+    /// Seconds until it plays.
+    pub(crate) starts_in: f64,
 }
 
 pub(crate) struct Transfer {
@@ -49,6 +58,18 @@ pub(crate) trait Player {
         let _ = (view, left, rate);
         None
     }
+
+    /// Called before each segment: one of those that are buffered to fetch again, and the level to fetch it at.
+    fn replace(&mut self, view: &View<'_>, buffered: &[Buffered]) -> Option<(usize, usize)> {
+        let _ = (view, buffered);
+        None
+    }
+
+    /// Called each half second of a replacement, which plays in `starts_in` seconds.
+    fn keeps_replacing(&mut self, view: &View<'_>, left: f64, rate: f64, starts_in: f64) -> bool {
+        let _ = (view, left, rate);
+        starts_in > 0.0
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +79,10 @@ pub(crate) struct Figures {
     /// Seconds without audio, after the start.
     pub(crate) stalled: f64,
     pub(crate) switches: f64,
+    /// Bits that were fetched and not played.
     pub(crate) wasted: f64,
+    /// Segments that were replaced.
+    pub(crate) replaced: f64,
     /// Bits.
     pub(crate) played: f64,
     /// Seconds of media.
@@ -73,54 +97,149 @@ pub(crate) fn score(video: &Video, levels: &[usize], stalled: f64, startup: f64)
 }
 
 pub(crate) fn simulate(video: &Video, trace: &Trace, player: &mut dyn Player) -> Figures {
-    let (mut now, mut buffered, mut stalled, mut startup, mut wasted) = (0.0, 0.0_f64, 0.0, 0.0, 0.0);
-    let mut levels: Vec<usize> = Vec::new();
-    while levels.len() < video.segments {
-        let room = player.capacity(video) - video.segment;
-        if buffered > room.max(0.0) {
-            now += buffered - room.max(0.0);
-            buffered = room.max(0.0);
+    let mut session = Session {
+        video,
+        trace,
+        now: 0.0,
+        buffered: 0.0,
+        levels: Vec::new(),
+        stalled: 0.0,
+        startup: 0.0,
+        wasted: 0.0,
+        replaced: 0.0,
+    };
+    while session.levels.len() < video.segments {
+        while session.replace(player) {}
+        session.wait_for_room(player.capacity(video));
+        session.fetch_next(player);
+    }
+    while session.replace(player) {}
+    session.figures()
+}
+
+/// A player from its start to its last segment.
+struct Session<'a> {
+    video: &'a Video,
+    trace: &'a Trace,
+    now: f64,
+    /// Seconds that are buffered.
+    buffered: f64,
+    /// Levels of the segments so far. Those that have not begun to play may still be replaced.
+    levels: Vec<usize>,
+    stalled: f64,
+    startup: f64,
+    /// Bits of segments that were given up or replaced.
+    wasted: f64,
+    replaced: f64,
+}
+
+impl Session<'_> {
+    fn view(&self) -> View<'_> {
+        let (now, buffered) = (self.now, self.buffered);
+        let current = self.levels.last().copied();
+        View { video: self.video, now, buffered, current, is_starting: current.is_none() }
+    }
+
+    fn play_until(&mut self, now: f64) {
+        let passed = now - self.now;
+        if !self.levels.is_empty() {
+            self.stalled += (passed - self.buffered).max(0.0);
+            self.buffered = (self.buffered - passed).max(0.0);
         }
-        let current = levels.last().copied();
-        let mut level = player.choose(&View { video, now, buffered, current }).min(video.bitrates.len() - 1);
-        let mut begun = now;
-        let end = loop {
+        self.now = now;
+    }
+
+    fn wait_for_room(&mut self, capacity: f64) {
+        let room = (capacity - self.video.segment).max(0.0);
+        if self.buffered > room {
+            self.play_until(self.now + self.buffered - room);
+        }
+    }
+
+    fn fetch_next(&mut self, player: &mut dyn Player) {
+        let video = self.video;
+        let mut level = player.choose(&self.view()).min(video.bitrates.len() - 1);
+        let mut begun = self.now;
+        loop {
             let first = begun + video.latency;
-            let end = trace.arrival(first, video.bits(level));
-            let request = Request { level, asked: now, first, end, buffered };
-            match given_up(video, trace, player, &request) {
+            let end = self.trace.arrival(first, video.bits(level));
+            let request = Request { level, asked: self.now, first, end, buffered: self.buffered };
+            let is_starting = self.levels.is_empty();
+            match given_up(video, self.trace, player, &request, is_starting) {
                 Some((at, other, bits)) => {
-                    wasted += bits;
+                    self.wasted += bits;
                     player.handle(&Transfer { bits, seconds: at - first, latency: video.latency }, at);
                     (begun, level) = (at, other);
                 }
                 None => {
-                    player.handle(
-                        &Transfer { bits: video.bits(level), seconds: end - first, latency: video.latency },
-                        end,
-                    );
-                    break end;
+                    let bits = video.bits(level);
+                    player.handle(&Transfer { bits, seconds: end - first, latency: video.latency }, end);
+                    self.play_until(end);
+                    break;
                 }
             }
-        };
-        let took = end - now;
-        if levels.is_empty() {
-            startup = took;
-        } else {
-            stalled += (took - buffered).max(0.0);
-            buffered = (buffered - took).max(0.0);
         }
-        buffered += video.segment;
-        now = end;
-        levels.push(level);
+        if self.levels.is_empty() {
+            self.startup = self.now;
+        }
+        self.buffered += video.segment;
+        self.levels.push(level);
     }
-    Figures {
-        quality: score(video, &levels, stalled, startup),
-        stalled,
-        switches: levels.windows(2).filter(|pair| pair[0] != pair[1]).count() as f64,
-        wasted,
-        played: levels.iter().map(|level| video.bits(*level)).sum(),
-        media: video.segments as f64 * video.segment,
+
+    /// Fetches a segment again that is buffered, if the player wants to. False if it does not.
+    fn replace(&mut self, player: &mut dyn Player) -> bool {
+        let video = self.video;
+        let starts_in =
+            |index: usize, len: usize, buffered: f64| buffered - (len - index) as f64 * video.segment;
+        let len = self.levels.len();
+        let buffered: Vec<Buffered> = (0..len)
+            .map(|index| Buffered {
+                level: self.levels[index],
+                starts_in: starts_in(index, len, self.buffered),
+            })
+            .filter(|segment| segment.starts_in >= 0.0)
+            .collect();
+        let Some((index, level)) = player.replace(&self.view(), &buffered) else { return false };
+        let index = len - buffered.len() + index;
+        let first = self.now + video.latency;
+        let end = self.trace.arrival(first, video.bits(level));
+        let mut at = first;
+        while at + 0.5 < end {
+            at += 0.5;
+            self.play_until(at);
+            let come = self.trace.bits_between(first, at);
+            let left = video.bits(level) - come;
+            let due = starts_in(index, len, self.buffered);
+            if !player.keeps_replacing(&self.view(), left, come / (at - first), due) {
+                self.wasted += come;
+                player.handle(&Transfer { bits: come, seconds: at - first, latency: video.latency }, at);
+                return true;
+            }
+        }
+        self.play_until(end);
+        player
+            .handle(&Transfer { bits: video.bits(level), seconds: end - first, latency: video.latency }, end);
+        if starts_in(index, len, self.buffered) < 0.0 {
+            self.wasted += video.bits(level);
+        } else {
+            self.wasted += video.bits(self.levels[index]);
+            self.levels[index] = level;
+            self.replaced += 1.0;
+        }
+        true
+    }
+
+    fn figures(&self) -> Figures {
+        let (video, levels) = (self.video, &self.levels);
+        Figures {
+            quality: score(video, levels, self.stalled, self.startup),
+            stalled: self.stalled,
+            switches: levels.windows(2).filter(|pair| pair[0] != pair[1]).count() as f64,
+            wasted: self.wasted,
+            replaced: self.replaced,
+            played: levels.iter().map(|level| video.bits(*level)).sum(),
+            media: video.segments as f64 * video.segment,
+        }
     }
 }
 
@@ -141,6 +260,7 @@ fn given_up(
     trace: &Trace,
     player: &mut dyn Player,
     request: &Request,
+    is_starting: bool,
 ) -> Option<(f64, usize, f64)> {
     let Request { level, asked, first, end, buffered } = *request;
     let mut at = first + 0.5;
@@ -152,8 +272,13 @@ fn given_up(
         }
         piece = piece.max(1.0);
         let left = video.bits(level) - come;
-        let view =
-            View { video, now: at, buffered: (buffered - (at - asked)).max(0.0), current: Some(level) };
+        let view = View {
+            video,
+            now: at,
+            buffered: (buffered - (at - asked)).max(0.0),
+            current: Some(level),
+            is_starting,
+        };
         if let Some(other) = player.abandon(&view, left, come / (at - first)).filter(|other| *other < level) {
             return Some((at, other, come));
         }

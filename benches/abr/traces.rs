@@ -1,7 +1,7 @@
 //! Networks whose rate changes: synthetic ones, and those of a folder.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// Rates over time. Begins again at its end.
 #[derive(Clone, Debug)]
@@ -35,6 +35,16 @@ impl Trace {
         (turns + more_turns) * period + self.time_of(wanted - more_turns * per_period)
     }
 
+    /// Bits that arrive between two times.
+    pub(crate) fn bits_between(&self, start: f64, end: f64) -> f64 {
+        let (period, per_period) = self.sums[self.sums.len() - 1];
+        let until = |time: f64| {
+            let turns = (time / period).floor();
+            turns * per_period + self.bits_until(time - turns * period)
+        };
+        until(end) - until(start)
+    }
+
     fn bits_until(&self, time: f64) -> f64 {
         let index = self.sums.partition_point(|(until, _)| *until <= time).clamp(1, self.steps.len()) - 1;
         self.sums[index].1 + (time - self.sums[index].0) * self.steps[index].1
@@ -48,6 +58,7 @@ impl Trace {
 }
 
 /// Traces of one kind.
+#[derive(Debug)]
 pub(crate) struct Set {
     pub(crate) name: String,
     pub(crate) traces: Vec<Trace>,
@@ -102,8 +113,8 @@ fn steps(random: &mut Random, low: f64, high: f64) -> Trace {
 }
 
 /// The sets in the tree.
-pub(crate) fn synthetic() -> Vec<Set> {
-    let mut random = Random(5);
+pub(crate) fn synthetic(seed: u64) -> Vec<Set> {
+    let mut random = Random(seed);
     let mut set = |name: &str, make: &mut dyn FnMut(&mut Random) -> Trace| {
         let traces = (0..16).map(|_| make(&mut random)).collect();
         Set { name: name.to_owned(), traces }
@@ -118,21 +129,93 @@ pub(crate) fn synthetic() -> Vec<Set> {
     ]
 }
 
-/// The traces of a folder: lines of a time in seconds and a rate in Mbit/s, as in `cooked_3gp`.
-pub(crate) fn folder(path: &Path) -> std::io::Result<Set> {
-    let mut files: Vec<_> = fs::read_dir(path)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+/// The traces of a folder, in any of the formats that [`parse`] knows. Other files are left out, which is printed.
+pub(crate) fn folder(path: &Path) -> io::Result<Set> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    files.retain(|file| file.is_file());
     files.sort();
-    let traces = files.iter().filter_map(|file| parse(&fs::read_to_string(file).ok()?)).collect();
+    let mut traces = Vec::new();
+    for file in &files {
+        // Lossy: a README may be in any encoding, and is no trace anyway.
+        match parse(&String::from_utf8_lossy(&fs::read(file)?)) {
+            Some(trace) => traces.push(trace),
+            None => println!("{} is no trace of {LEAST} steps", file.display()),
+        }
+    }
+    if traces.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{} has no traces", path.display())));
+    }
     Ok(Set { name: path.display().to_string(), traces })
 }
 
-fn parse(text: &str) -> Option<Trace> {
-    let line = |line: &str| {
-        let mut fields = line.split_whitespace().map(str::parse::<f64>);
-        Some((fields.next()?.ok()?, fields.next()?.ok()? * 1e6))
+/// Steps of the shortest trace that is used.
+const LEAST: usize = 30;
+
+/// | format | known from |
+/// |---|---|
+/// | a JSON list of `duration_ms` and `bandwidth_kbps` | sabre |
+/// | six columns: UNIX time, ms, latitude, longitude, bytes, and the ms in which these came | the 3G logs of Riiser et al. |
+/// | two columns: seconds, and the Mbit/s up to then | Pensieve, and what is made from FCC, Oboe and Puffer |
+/// | one column: the ms at which a packet of 1500 bytes could be sent | Mahimahi |
+pub(crate) fn parse(text: &str) -> Option<Trace> {
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let steps = if text.starts_with('[') {
+        sabre(text)
+    } else {
+        // Values that can't be read, as in a heading, make a row of another length.
+        let row = |line: &str| -> Vec<f64> {
+            let fields =
+                line.split(|c: char| c.is_whitespace() || c == ',').filter(|field| !field.is_empty());
+            fields.map_while(|field| field.parse().ok()).collect()
+        };
+        let rows: Vec<Vec<f64>> = text.lines().map(row).filter(|row| !row.is_empty()).collect();
+        match rows.first()?.len() {
+            1 => mahimahi(&rows),
+            2 => cooked(&rows),
+            6.. => logged(&rows),
+            _ => return None,
+        }
     };
-    let points: Vec<(f64, f64)> = text.lines().filter_map(line).collect();
-    let steps: Vec<_> = points.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1)).collect();
-    let is_usable = steps.len() > 30 && steps.iter().all(|(seconds, _)| *seconds > 0.0);
+    let is_plausible = |(seconds, rate): &(f64, f64)| {
+        seconds.is_finite() && *seconds > 0.0 && rate.is_finite() && *rate >= 0.0
+    };
+    let is_usable = steps.len() >= LEAST && steps.iter().all(is_plausible);
+    // A network that brings nothing would never end a transfer.
     is_usable.then(|| Trace::new(steps)).filter(|trace| trace.sums[trace.sums.len() - 1].1 > 1e6)
+}
+
+fn sabre(text: &str) -> Vec<(f64, f64)> {
+    let number = |object: &str, name: &str| -> Option<f64> {
+        let value = object.split_once(&format!("\"{name}\""))?.1.trim_start().strip_prefix(':')?;
+        let end = value.find([',', '}']).unwrap_or(value.len());
+        value[..end].trim().parse().ok()
+    };
+    let step =
+        |object: &str| Some((number(object, "duration_ms")? / 1e3, number(object, "bandwidth_kbps")? * 1e3));
+    text.split('{').filter_map(step).collect()
+}
+
+fn cooked(rows: &[Vec<f64>]) -> Vec<(f64, f64)> {
+    let points = rows.iter().filter(|row| row.len() == 2).map(|row| (row[0], row[1] * 1e6));
+    let points: Vec<(f64, f64)> = points.collect();
+    points.windows(2).map(|pair| (pair[1].0 - pair[0].0, pair[1].1)).collect()
+}
+
+fn logged(rows: &[Vec<f64>]) -> Vec<(f64, f64)> {
+    let steps = rows.iter().filter(|row| row.len() >= 6 && row[5] > 0.0);
+    steps.map(|row| (row[5] / 1e3, row[4] * 8.0 / (row[5] / 1e3))).collect()
+}
+
+fn mahimahi(rows: &[Vec<f64>]) -> Vec<(f64, f64)> {
+    let mut packets = Vec::new();
+    for time in rows.iter().filter(|row| row.len() == 1 && row[0] >= 0.0).map(|row| row[0]) {
+        let second = (time / 1e3) as usize;
+        // A day: a number that is no time must not fill the memory.
+        if second < 86_400 {
+            packets.resize(packets.len().max(second + 1), 0.0);
+            packets[second] += 1.0;
+        }
+    }
+    packets.iter().map(|packets| (1.0, packets * 1500.0 * 8.0)).collect()
 }

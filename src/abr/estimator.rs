@@ -10,7 +10,7 @@ const REMEMBERED: usize = 5;
 const HALF_LIVES: [f64; 2] = [3.0, 15.0];
 
 /// Over-prediction that counts, at most: after a hole in the network the estimate would otherwise stay low for minutes.
-const MOST_DOUBT: f64 = 1.5;
+const MOST_DOUBT: f64 = 1.0;
 
 /// Seconds that a transfer counts for, whatever it took: a slow one must not outweigh the ones after it by its length, nor a
 /// fast one be lost.
@@ -31,7 +31,7 @@ const COUNTED: (f64, f64) = (0.5, 2.0);
 pub struct Estimator {
     /// Bits and seconds, weighted by age, for each half-life.
     averages: [(f64, f64); 2],
-    /// How far each prediction was above what came, as a share.
+    /// How far each prediction was above the measured rate, as a share of that.
     over_predictions: VecDeque<f64>,
     ttfb: Option<Duration>,
     /// Throughput before the first transfer.
@@ -52,9 +52,9 @@ impl Estimator {
         }
     }
 
-    /// Records a transfer of `bytes` that took `duration` from its first byte on, which came after `ttfb`.
+    /// Records a transfer of `bytes` that took `duration` from its first byte on. That byte arrived after `ttfb`.
     ///
-    /// Bytes that came from a cache, or that the server held back, must not be recorded.
+    /// Bytes from a cache, and bytes that the server held back, must not be recorded.
     pub fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
         let (bits, seconds) = (bytes as f64 * 8.0, duration.as_secs_f64().max(0.000_1));
         if let Some(predicted) = self.plain() {
@@ -70,7 +70,7 @@ impl Estimator {
             *sum = *sum * kept + bits / seconds * counted;
             *weight = *weight * kept + counted;
         }
-        // One slow answer says little, and a series of them much.
+        // A quarter of each new value: a single slow answer must not change it much.
         self.ttfb = Some(self.ttfb.map_or(ttfb, |known| (known * 3 + ttfb) / 4));
     }
 
@@ -114,7 +114,7 @@ mod tests {
     fn a_drop_is_believed_at_once_and_a_rise_is_not() {
         let mut rates = vec![800_000.0; 20];
         rates.push(200_000.0);
-        assert!(after(&rates) < 300_000.0);
+        assert!(after(&rates) < 400_000.0);
         let mut rates = vec![200_000.0; 20];
         rates.push(800_000.0);
         assert!(after(&rates) < 300_000.0);

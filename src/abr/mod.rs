@@ -7,11 +7,14 @@
 
 mod estimator;
 mod hybrid;
+mod replacement;
+mod share;
 
 use std::time::{Duration, Instant};
 
 pub use estimator::Estimator;
 pub use hybrid::Hybrid;
+pub use share::{Demand, share};
 
 /// Options of the choice.
 ///
@@ -22,7 +25,8 @@ pub use hybrid::Hybrid;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AbrConfig {
-    /// Highest rate to start with while nothing is known of the network, in bits per second. Default: 150 000.
+    /// Highest rate to start with while nothing is known of the network, in bits per second. Default: 1 000 000, which most
+    /// networks have; where it is too much, the first segment is given up after half a second.
     pub start: u64,
     /// Throughput that an earlier session has measured, in bits per second. Default: none; then what the downloader has
     /// measured counts.
@@ -31,11 +35,14 @@ pub struct AbrConfig {
     pub at_least: Option<u64>,
     /// Highest rate, in bits per second. Has no effect if no variant has so little. Default: none.
     pub at_most: Option<u64>,
+    /// Whether buffered segments of low quality are fetched again while the network has throughput to spare. That costs data;
+    /// on a metered network it is never done. Default: true.
+    pub replaces: bool,
 }
 
 impl Default for AbrConfig {
     fn default() -> Self {
-        Self { start: 150_000, throughput: None, at_least: None, at_most: None }
+        Self { start: 1_000_000, throughput: None, at_least: None, at_most: None, replaces: true }
     }
 }
 
@@ -57,13 +64,47 @@ pub struct Snapshot<'a> {
     pub throughput: Option<f64>,
     /// Time from a request to the first byte.
     pub ttfb: Duration,
+    /// Highest bitrate, in bits per second, because streams of a higher rank need the rest of the network. Unlike
+    /// `throughput` it holds for a full buffer too: TCP would give the stream more than its share, at their cost.
+    pub limit: Option<f64>,
+    /// No segment has arrived since the opening or the last seek: nothing plays, and a delay costs less than silence later.
+    pub is_starting: bool,
+    /// The user pays for the data.
+    pub is_metered: bool,
 }
 
 impl<'a> Snapshot<'a> {
     /// A snapshot in which nothing was measured and nothing is buffered.
     pub fn new(bitrates: &'a [u64], segment: Duration, capacity: Duration) -> Self {
-        let (current, buffered, throughput, ttfb) = (None, Duration::ZERO, None, Duration::ZERO);
-        Self { bitrates, current, buffered, capacity, segment, throughput, ttfb }
+        Self {
+            bitrates,
+            current: None,
+            buffered: Duration::ZERO,
+            capacity,
+            segment,
+            throughput: None,
+            ttfb: Duration::ZERO,
+            limit: None,
+            is_starting: true,
+            is_metered: false,
+        }
+    }
+}
+
+/// A segment that has arrived, and that the reader has not reached yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Buffered {
+    /// Index of its variant.
+    pub level: usize,
+    /// Audio ahead of it: the time until the reader reaches it, if it reads at the speed of playing.
+    pub starts_in: Duration,
+}
+
+impl Buffered {
+    /// A segment of this variant, with this much audio ahead of it.
+    pub fn new(level: usize, starts_in: Duration) -> Self {
+        Self { level, starts_in }
     }
 }
 
@@ -71,7 +112,7 @@ impl<'a> Snapshot<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Running {
-    /// Bytes that are still to come.
+    /// Bytes that are still missing.
     pub left: u64,
     /// Throughput of this transfer so far, in bits per second.
     pub throughput: f64,
@@ -93,5 +134,25 @@ pub trait Abr: Send {
     fn abandon(&mut self, now: Instant, snapshot: &Snapshot<'_>, running: &Running) -> Option<usize> {
         let _ = (now, snapshot, running); // Unused by default: most rules wait for the segment.
         None
+    }
+
+    /// Index of a segment of `buffered` to fetch again, and the variant to fetch it of. Called when a segment could be
+    /// requested, with the segments in the order of playing. Default: none.
+    ///
+    /// What is buffered stays until the other one has arrived as a whole.
+    fn replace(
+        &mut self,
+        now: Instant,
+        snapshot: &Snapshot<'_>,
+        buffered: &[Buffered],
+    ) -> Option<(usize, usize)> {
+        let _ = (now, snapshot, buffered); // Unused by default: most rules never fetch anything twice.
+        None
+    }
+
+    /// Whether to go on with a replacement, with `starts_in` of audio ahead of its segment. Default: while it arrives before.
+    fn keeps_replacing(&mut self, now: Instant, running: &Running, starts_in: Duration) -> bool {
+        let _ = now; // For rules with a memory.
+        running.left as f64 * 8.0 < running.throughput * starts_in.as_secs_f64()
     }
 }

@@ -116,6 +116,12 @@ impl Waker {
         self.core.upgrade()?.client.keep_preconnected(request, ready)
     }
 
+    /// The value of this type that all peers of the downloader share.
+    #[cfg(feature = "hls")]
+    pub(crate) fn companion<T: std::any::Any + Default + Send + Sync>(&self) -> Option<std::sync::Arc<T>> {
+        self.core.upgrade()?.companion()
+    }
+
     /// True if the network is metered.
     pub(crate) fn is_metered(&self) -> bool {
         self.core.upgrade().is_some_and(|core| core.is_metered())

@@ -1,6 +1,10 @@
 //! What all threads of a downloader share: the machine behind its combiner, and what wakes each thread. Carries out what the
 //! machine answers.
 
+#[cfg(feature = "hls")]
+use std::any::{Any, TypeId};
+#[cfg(feature = "hls")]
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,6 +46,9 @@ pub(crate) struct Core {
     pub(crate) origins: Origins,
     /// See [`DownloaderConfig::metered`].
     metered: AtomicBool,
+    /// Values that peers share: one of each type.
+    #[cfg(feature = "hls")]
+    companions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     pub(super) preemptions: Preemptions,
     next_request: AtomicU64,
     combiner: Combiner<Machine, Message>,
@@ -64,6 +71,8 @@ impl Core {
             bodies: OpenBodies::new(config.max_open_bodies, config.client.silence_timeout),
             origins: Origins::default(),
             metered: AtomicBool::new(config.metered),
+            #[cfg(feature = "hls")]
+            companions: Mutex::default(),
             preemptions: Preemptions::default(),
             next_request: AtomicU64::new(1),
             combiner: Combiner::new(Machine {
@@ -140,6 +149,14 @@ impl Core {
             machine.watched = true;
             actions.watch = true;
         }
+    }
+
+    /// The value of this type that peers of the downloader share. Made at the first call.
+    #[cfg(feature = "hls")]
+    pub(crate) fn companion<T: Any + Default + Send + Sync>(&self) -> Option<Arc<T>> {
+        let mut companions = self.companions.lock();
+        let value = companions.entry(TypeId::of::<T>()).or_insert_with(|| Arc::<T>::default());
+        Arc::clone(value).downcast().ok()
     }
 
     pub(crate) fn is_metered(&self) -> bool {

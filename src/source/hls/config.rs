@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::hook::Hook;
 use crate::abr::{Abr, AbrConfig};
 use crate::error::{Error, ErrorKind};
+use crate::types::Priority;
 
 /// Options of an [`Hls`](super::Hls).
 ///
@@ -25,9 +26,10 @@ pub struct HlsConfig {
     pub quality: Quality,
     /// Preferred language of the audio, as RFC 5646 writes it. Default: what the author marks as default.
     pub language: Option<String>,
-    /// Where playback starts. Default: what the playlist says; else the beginning, or near the end of a live stream.
+    /// Where playback starts. Default: `EXT-X-START` of the playlist; without it the beginning, or near the end of a live stream.
     pub start: Option<Duration>,
-    /// Distance from the end at which a live stream starts. Default: what the playlist says, else three target durations.
+    /// Distance from the end at which a live stream starts. Default: the hold-back of the playlist; without one, three target
+    /// durations.
     pub hold_back: Option<Duration>,
     /// How far ahead of the reader segments are fetched. Default: 120 s.
     pub buffer: Duration,
@@ -35,6 +37,9 @@ pub struct HlsConfig {
     /// above it. One that is longer than what is left is fetched all the same, up to four times the limit; more than that is
     /// [`ErrorKind::TooLarge`], and the segment is skipped.
     pub buffer_bytes: usize,
+    /// Priority among the streams of the downloader. One of high priority gets the throughput that it needs, and those of low
+    /// priority adapt to what is left. Default: high.
+    pub priority: Priority,
     /// Headers for requests to the origin of the playlist, and to no other. Default: none.
     pub headers: Vec<(String, String)>,
     /// Gives single requests headers and fresh URLs. Default: none.
@@ -100,6 +105,7 @@ impl Default for HlsConfig {
             hold_back: None,
             buffer: Duration::from_secs(120),
             buffer_bytes: 64 << 20,
+            priority: Priority::High,
             headers: Vec::new(),
             hook: None,
             allow_http: false,
@@ -132,6 +138,7 @@ impl fmt::Debug for HlsConfig {
             .field("hold_back", &self.hold_back)
             .field("buffer", &self.buffer)
             .field("buffer_bytes", &self.buffer_bytes)
+            .field("priority", &self.priority)
             .field("headers", &format_args!("{} headers", self.headers.len()))
             .field("hook", &self.hook)
             .field("allow_http", &self.allow_http)

@@ -35,7 +35,16 @@ pub enum HlsEvent {
         /// Presentation time of the segment.
         at: Duration,
     },
-    /// A segment could be had from no level, and is left out.
+    /// A buffered segment was fetched again at a higher level, because the network had throughput to spare.
+    Replaced {
+        /// Index of the level that was buffered.
+        from: usize,
+        /// Index of the level that will be played.
+        to: usize,
+        /// Presentation time of the segment.
+        at: Duration,
+    },
+    /// A segment could not be fetched at any level, and is skipped.
     Skipped {
         /// Presentation time of the segment.
         at: Duration,
@@ -51,7 +60,7 @@ pub enum HlsEvent {
         /// Why.
         error: Error,
     },
-    /// This subscriber was too slow: events before the next one are lost to it.
+    /// This subscriber was too slow: it does not get the events before the next one.
     Lagged {
         /// How many.
         lost: u64,

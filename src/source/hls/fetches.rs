@@ -24,8 +24,14 @@ impl Peer for HlsPeer {
             return Next::fetch(fetch, sink);
         }
         loop {
+            let (is_metered, others) = self.0.surroundings();
             // Planning may skip a segment that can't be requested, which a reader waits for.
-            let planned = self.0.store(|state| state.plan(Instant::now(), admissible)).flatten();
+            let planned = self.0.store(|state| {
+                state.set_network(is_metered, others);
+                (state.plan(Instant::now(), admissible), state.demand())
+            });
+            let Some((planned, demand)) = planned else { return Next::Wait };
+            self.0.set_demand(demand);
             let Some(planned) = planned else { return Next::Wait };
             if let Some((fetch, sink)) = self.prepare(planned) {
                 return Next::fetch(fetch, sink);

@@ -1,20 +1,22 @@
-//! The thread `windway-hls-hint`, one for each low-latency stream: requests the part that comes next, which the server holds
-//! until it is there.
+//! The thread `windway-hls-hint`, one for each low-latency stream: requests the next part, and the server holds the
+//! request until that part is produced.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::fetches::ranged;
 use super::hook::RequestKind;
-use super::requests::request;
-use super::segment_sink::SegmentSink;
+use super::requests::{final_url, request};
+use super::segment_sink::{SegmentSink, unpark};
 use super::shared::Shared;
-use super::state::HintedPart;
+use super::sinks::MOST_RESOURCE;
+use super::state::{Hinted, HintedPart, ResourceKey};
+use crate::cancel::CancelReason;
 use crate::downloader::{Fetch, Outcome, PeerHandle, Sink};
 use crate::error::{Error, ErrorKind};
 
-/// A server may be late with a part. If it is later than this, the playlist will say what became of it.
+/// Longest time that a server may hold the request. After that the next version of the playlist decides.
 const HOLD: Duration = Duration::from_secs(10);
 
 /// Bytes that are read at once. A part of a second has about 16 KiB.
@@ -25,10 +27,15 @@ pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
     let (shared, peer) = (Arc::clone(shared), peer.clone());
     let named = thread::Builder::new().name("windway-hls-hint".into());
     let run = move || {
-        while let Some(part) = shared.next_hint() {
-            let slot = part.slot;
-            if let Err(error) = fetch(&shared, &peer, part) {
-                shared.change(|state| state.handle_hint_failed(slot, &error));
+        while let Some(hinted) = shared.next_hint() {
+            match hinted {
+                Hinted::Map(key) => fetch_map(&shared, &peer, key),
+                Hinted::Part(part) => {
+                    let slot = part.slot;
+                    if let Err(error) = fetch(&shared, &peer, part) {
+                        shared.change(|state| state.handle_hint_failed(slot, &error));
+                    }
+                }
             }
         }
     };
@@ -37,10 +44,32 @@ pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
     })
 }
 
+/// Fetches an initialization section that the next segments will need.
+fn fetch_map(shared: &Arc<Shared>, peer: &PeerHandle, key: ResourceKey) {
+    match load_map(shared, peer, &key) {
+        Ok(bytes) => {
+            for (slot, needs, parked) in shared.handle_resource(key, bytes) {
+                unpark(shared, slot, &needs, parked);
+            }
+        }
+        Err(error) => {
+            shared.change(|state| state.handle_hinted_map_failed(&key, &error, Instant::now()));
+        }
+    }
+}
+
+fn load_map(shared: &Arc<Shared>, peer: &PeerHandle, key: &ResourceKey) -> Result<Vec<u8>, Error> {
+    let epoch = shared.epoch().ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
+    let fetch = Fetch::new(request(shared, key.kind, &key.url)?);
+    let response = peer.execute(ranged(fetch, key.range).max_retries(0).epoch(&epoch).held(HOLD))?;
+    final_url(shared, response.head(), &key.url)?;
+    response.bytes(MOST_RESOURCE)
+}
+
 fn fetch(shared: &Arc<Shared>, peer: &PeerHandle, part: HintedPart) -> Result<(), Error> {
     let HintedPart { slot, url, range, needs } = part;
-    let epoch = shared.hint_epoch(slot).ok_or_else(|| Error::cancelled(crate::cancel::CancelReason::Peer))?;
-    // The rate at which a part arrives while it is produced says nothing of the network.
+    let epoch = shared.hint_epoch(slot).ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
+    // A part arrives as fast as it is produced, which is not the throughput of the network.
     let mut sink = Box::new(SegmentSink::new(Arc::clone(shared), slot, url, needs).unmeasured());
     let fetch = Fetch::new(request(shared, RequestKind::Segment, sink.url())?);
     let mut response = peer.execute(ranged(fetch, range).max_retries(0).epoch(&epoch).held(HOLD))?;

@@ -17,6 +17,7 @@ pub(crate) mod demux;
 mod directives;
 mod event;
 mod fetches;
+mod group;
 mod hint;
 mod hook;
 mod joined;
@@ -131,7 +132,7 @@ impl Hls {
         config.check()?;
         let request = Request::get(url)?.headers("HlsConfig::headers", &config.headers)?;
         let shared = Arc::new(Shared::new(request, config));
-        let peer = downloader.register(HlsPeer(Arc::clone(&shared)), Priority::High)?;
+        let peer = downloader.register(HlsPeer(Arc::clone(&shared)), shared.config.priority)?;
         // While the playlists load, a connection is opened for what the first segment needs beside itself.
         let ready = peer.waker().keep_preconnected(&shared.request);
         let state = open::open(&shared, &peer)?;
@@ -149,6 +150,7 @@ impl Hls {
         let ready = peer.waker().keep_preconnected(&shared.request);
         let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
         role.assign(HlsPeer(Arc::clone(&shared)));
+        peer.set_priority(shared.config.priority);
         let state = open::open_loaded(&shared, &peer, (bytes, from))?;
         Self::start(shared, state, ready, peer)
     }
@@ -182,6 +184,12 @@ impl Hls {
     pub fn next_section(&mut self) -> Result<Option<Section>, Error> {
         let section = self.shared.next_section()?;
         Ok(section.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info }))
+    }
+
+    /// Changes the priority among the streams of the downloader: see [`HlsConfig::priority`].
+    pub fn set_priority(&self, priority: Priority) {
+        self.peer.set_priority(priority);
+        self.shared.change(|state| state.set_priority(priority));
     }
 
     /// A handle for other threads.
@@ -332,6 +340,12 @@ impl HlsHandle {
     /// An application may keep it for [`AbrConfig::throughput`](crate::abr::AbrConfig::throughput) of the next session.
     pub fn throughput(&self) -> Option<u64> {
         self.shared.with(|state| state.throughput()).flatten()
+    }
+
+    /// Bytes of audio that were fetched and will not be played, because a segment of a higher level has replaced them, or
+    /// because such a segment came too late.
+    pub fn wasted(&self) -> u64 {
+        self.shared.with(|state| state.wasted()).unwrap_or_default()
     }
 
     /// Number of calls that were blocked because no audio was there, and their total time. That for the first section counts.

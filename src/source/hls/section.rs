@@ -20,7 +20,7 @@ pub struct SectionInfo {
     pub codec: AudioCodec,
     /// Samples per second of the core codec. HE-AAC plays at twice this rate.
     pub sample_rate: u32,
-    /// Channels of the core codec. 0 if only the frames say it.
+    /// Channels of the core codec. 0 if only the frames contain the number.
     pub channels: u16,
     /// Presentation time of the first frame.
     pub start: Duration,
@@ -71,7 +71,7 @@ impl SectionInfo {
     }
 }
 
-/// A section as it is stored: bytes come in at one end and are read at the other.
+/// A section as it is stored: frames are appended at one end, and bytes are read at the other.
 #[derive(Debug)]
 pub(super) struct SectionBuffer {
     pub(super) id: u64,
@@ -82,15 +82,15 @@ pub(super) struct SectionBuffer {
     chunks: VecDeque<Vec<u8>>,
     /// Bytes of the first chunk that were read.
     front: usize,
-    /// Offset of the next byte to read, and of the next one to come.
+    /// Offset of the next byte to read, and of the next byte to be appended.
     read: u64,
     written: u64,
     marks: VecDeque<Mark>,
     /// Frames of Opus are read in Ogg.
     pages: Option<OggPages>,
-    /// Nothing more will come.
+    /// Nothing more will be appended.
     pub(super) is_closed: bool,
-    /// Its reader is gone: what comes is thrown away.
+    /// Its reader was dropped: frames are counted, and their bytes are not kept.
     is_dropped: bool,
 }
 
@@ -152,6 +152,69 @@ impl SectionBuffer {
                 self.chunks.push_back(chunk);
             }
         }
+    }
+
+    /// Puts these frames in the place of those from one presentation time to another, which must be as many and as long, and
+    /// not read yet. Returns the length of the old ones, or `None` if it can't be done.
+    pub(super) fn replace(
+        &mut self,
+        (from, to): (Duration, Duration),
+        frames: &[Frame],
+        bytes: &[u8],
+    ) -> Option<usize> {
+        if self.is_dropped || self.pages.is_some() || frames.is_empty() {
+            return None;
+        }
+        let first = self.marks.partition_point(|mark| mark.time < from);
+        let end = self.marks.partition_point(|mark| mark.time < to);
+        let is_like = |(mark, frame): (&Mark, &Frame)| mark.end.saturating_sub(mark.time) == frame.duration;
+        let old = self.marks.range(first..end);
+        let start = self.marks.get(first).filter(|mark| mark.offset >= self.read)?.offset;
+        if old.len() != frames.len() || !old.zip(frames).all(is_like) {
+            return None;
+        }
+        let behind = self.marks.get(end).map_or(self.written, |mark| mark.offset);
+        let mut offset = start;
+        for (mark, frame) in self.marks.range_mut(first..end).zip(frames) {
+            mark.offset = offset;
+            offset += frame.len as u64;
+        }
+        for mark in self.marks.range_mut(end..) {
+            mark.offset = mark.offset - behind + offset;
+        }
+        self.written = self.written - behind + offset;
+        self.splice(start, behind, bytes);
+        Some((behind - start) as usize)
+    }
+
+    /// Puts `bytes` in the place of those from offset `start` to `end`.
+    fn splice(&mut self, start: u64, end: u64, bytes: &[u8]) {
+        let mut position = self.read - self.front as u64;
+        let mut before = VecDeque::new();
+        // Chunks are moved, and only the two at the ends are copied.
+        while let Some(chunk) = self.chunks.pop_front() {
+            let behind = position + chunk.len() as u64;
+            if behind > start {
+                before.push_back(chunk[..(start - position) as usize].to_vec());
+                self.chunks.push_front(chunk);
+                break;
+            }
+            position = behind;
+            before.push_back(chunk);
+        }
+        before.push_back(bytes.to_vec());
+        while let Some(mut chunk) = self.chunks.pop_front() {
+            let behind = position + chunk.len() as u64;
+            if behind > end {
+                chunk.drain(..end.saturating_sub(position) as usize);
+                before.push_back(chunk);
+                break;
+            }
+            position = behind;
+        }
+        before.append(&mut self.chunks);
+        before.retain(|chunk| !chunk.is_empty());
+        self.chunks = before;
     }
 
     /// Copies bytes that are there. 0 if there are none.

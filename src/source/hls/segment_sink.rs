@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::demux::Output;
+use super::group::Received;
 use super::hook::RequestKind;
 use super::pipeline::Pipeline;
 use super::requests::{collect, final_url, outcome_error};
@@ -38,7 +39,9 @@ pub(super) struct SegmentSink {
     /// Bytes of the body, if the server has announced them.
     len: Option<u64>,
     began: Option<Instant>,
-    /// When the progress was looked at last.
+    /// What all streams had received then.
+    before: Received,
+    /// When the progress was last checked.
     watched: Option<Instant>,
     is_measured: bool,
 }
@@ -57,6 +60,7 @@ impl SegmentSink {
             received: 0,
             len: None,
             began: None,
+            before: Received::default(),
             watched: None,
             is_measured: true,
         }
@@ -104,7 +108,7 @@ impl SegmentSink {
         self.begin()?;
         let Some(pipeline) = &mut self.pipeline else {
             let parked = Parked { raw: std::mem::take(&mut self.raw), position: self.position };
-            // What it waits for may have come between the two looks: then no other thread reads the body.
+            // The key may have arrived between the two calls. Then no other thread reads the body, so this one has to.
             self.shared.with(|state| state.handle_parked(self.slot, parked));
             let parked = self.shared.with(|state| state.take_parked_if_ready(self.slot)).flatten();
             if let Some(parked) = parked {
@@ -145,11 +149,14 @@ impl SegmentSink {
     fn record_transfer(&self) {
         let (rate, ttfb) = self.shared.network();
         let Some(began) = self.began.filter(|_| self.is_measured) else { return };
-        // Two segments that arrive at the same time share the network: the rate of both together counts.
+        // Two segments that arrive at the same time share the network: the rate of both together counts, and so does what
+        // other streams have received in the meantime.
+        let share = self.shared.received().share_since(self.before);
         let duration = match rate {
             Some(rate) if rate > 0.0 => Duration::from_secs_f64(self.received as f64 / rate),
             _ => began.elapsed(),
         };
+        let duration = duration.mul_f64(share);
         let received = self.received;
         self.shared.with(|state| state.handle_transfer(received, duration, ttfb.unwrap_or_default()));
     }
@@ -166,6 +173,7 @@ impl Sink for SegmentSink {
             self.position = head.start();
             self.len = head.body_len();
             self.began = Some(Instant::now());
+            self.before = self.shared.received();
             self.watched = self.began;
         }
         Ok(Flow::Stream)
@@ -173,6 +181,7 @@ impl Sink for SegmentSink {
 
     fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
         self.received += bytes.len() as u64;
+        self.shared.count_received(bytes.len() as u64);
         self.begin()?;
         match &mut self.pipeline {
             Some(pipeline) => pipeline.push(bytes, &mut self.output)?,

@@ -11,15 +11,17 @@ use url::Url;
 use super::config::HlsConfig;
 use super::demux::Output;
 use super::event::HlsEvent;
+use super::group::{Group, Membership, Received};
 use super::preload::Preload;
 use super::section::SectionInfo;
-use super::state::{HintedPart, Needs, Parked, ReadResult, ResourceKey, SectionResult, State};
+use super::state::{Hinted, Needs, Parked, ReadResult, ResourceKey, SectionResult, State};
+use crate::abr::Demand;
 use crate::cancel::CancelReason;
 use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
 use crate::event::{Bus, Subscriber};
-use crate::source::wait::{TimeLimit, WaitState};
+use crate::source::wait::{Begun, TimeLimit, WaitState};
 use crate::types::{Priority, RequestId};
 
 /// Events that are kept for a slow subscriber.
@@ -32,7 +34,7 @@ pub(super) struct Shared {
     pub(super) request: Request,
     /// Variables of the multivariant playlist, which media playlists may import.
     variables: OnceLock<BTreeMap<String, String>>,
-    /// The first playlist came from the public internet.
+    /// The first playlist was sent by a public address.
     is_public: OnceLock<bool>,
     events: Bus<HlsEvent>,
     link: OnceLock<Link>,
@@ -49,6 +51,8 @@ struct Link {
     waker: Waker,
     /// Above the epochs between two seeks.
     epoch: Epoch,
+    /// `None` if the downloader has stopped.
+    membership: Option<Membership>,
 }
 
 #[derive(Debug)]
@@ -94,25 +98,28 @@ impl Shared {
 
     /// Starts fetching.
     pub(super) fn start(&self, mut state: State, waker: Waker, epoch: Epoch) {
+        let demand;
         {
             let mut inner = self.inner.lock();
             let (loaded, running) = inner.preload.finish();
             state.set_preloaded(loaded, running);
+            demand = state.demand();
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());
         }
+        let membership = waker.companion::<Group>().map(|group| Membership::join(group, demand));
         // Set once: nothing else starts it.
-        let _ = self.link.set(Link { waker, epoch });
+        let _ = self.link.set(Link { waker, epoch, membership });
         self.wake(Priority::High);
     }
 
-    /// Notes which address the first playlist came from: what it names may reach private ones only if it is private itself.
+    /// Notes which address sent the first playlist: its URIs may lead to private addresses only if that is private itself.
     pub(super) fn note_peer(&self, peer: Option<IpAddr>) {
-        // Set once: later playlists come from where the first one allowed.
+        // Set once: the URIs of the first playlist decide where later ones are loaded from.
         let _ = self.is_public.set(peer.is_some_and(|peer| !is_private(peer)));
     }
 
-    /// Whether the first playlist came from a public address. `None` until it is there.
+    /// Whether the first playlist was sent by a public address. `None` until it has arrived.
     pub(super) fn is_from_public(&self) -> Option<bool> {
         self.is_public.get().copied()
     }
@@ -172,6 +179,30 @@ impl Shared {
         self.link.get().map_or((None, None), |link| link.waker.network())
     }
 
+    /// What only the downloader knows: whether the network is metered, and what other streams need of it.
+    pub(super) fn surroundings(&self) -> (bool, Vec<Demand>) {
+        let Some(link) = self.link.get() else { return (false, Vec::new()) };
+        (link.waker.is_metered(), link.membership.as_ref().map(Membership::others).unwrap_or_default())
+    }
+
+    pub(super) fn set_demand(&self, demand: Demand) {
+        self.membership().into_iter().for_each(|membership| membership.set_demand(demand));
+    }
+
+    /// Counts bytes of a segment, for the streams that share the network.
+    pub(super) fn count_received(&self, bytes: u64) {
+        self.membership().into_iter().for_each(|membership| membership.handle_received(bytes));
+    }
+
+    /// Bytes of segments that this stream and the others have received.
+    pub(super) fn received(&self) -> Received {
+        self.membership().map(Membership::received).unwrap_or_default()
+    }
+
+    fn membership(&self) -> Option<&Membership> {
+        self.link.get()?.membership.as_ref()
+    }
+
     pub(super) fn epoch(&self) -> Option<Epoch> {
         self.inner.lock().epoch.clone()
     }
@@ -191,7 +222,7 @@ impl Shared {
         self.events.subscribe()
     }
 
-    /// Changes the state, wakes who waits for it, and fetches what it needs now.
+    /// Changes the state, wakes the threads that wait for it, and lets the downloader ask for the next fetch.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
         let changed = self.with(|state| (change(state), state.next_priority()));
         self.changed.notify_all();
@@ -200,7 +231,7 @@ impl Shared {
         Some(changed)
     }
 
-    /// Changes the state and wakes who waits for it, where no other fetch is needed because of it.
+    /// Changes the state and wakes the threads that wait for it. For changes that need no other fetch.
     pub(super) fn store<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
         let changed = self.with(change);
         self.changed.notify_all();
@@ -221,25 +252,25 @@ impl Shared {
     /// Blocks until at least one byte of the section is there, or its end.
     pub(super) fn read(&self, section: u64, buf: &mut [u8]) -> Result<usize, Error> {
         self.wait("read", |state| match state.read(section, buf) {
-            ReadResult::Bytes(got) => Turn::Done(Ok(got)),
-            ReadResult::End => Turn::Done(Ok(0)),
-            ReadResult::Failed(error) => Turn::Done(Err(error)),
-            ReadResult::Wait(request) => Turn::Wait(request),
+            ReadResult::Bytes(got) => Attempt::Done(Ok(got)),
+            ReadResult::End => Attempt::Done(Ok(0)),
+            ReadResult::Failed(error) => Attempt::Done(Err(error)),
+            ReadResult::Wait(request) => Attempt::Wait(request),
         })
     }
 
     /// Blocks until the next section begins. `None` at the end of the presentation.
     pub(super) fn next_section(&self) -> Result<Option<(u64, SectionInfo)>, Error> {
         self.wait("next_section", |state| match state.next_section() {
-            SectionResult::Section(id, info) => Turn::Done(Ok(Some((id, info)))),
-            SectionResult::End => Turn::Done(Ok(None)),
-            SectionResult::Failed(error) => Turn::Done(Err(error)),
-            SectionResult::Wait(request) => Turn::Wait(request),
+            SectionResult::Section(id, info) => Attempt::Done(Ok(Some((id, info)))),
+            SectionResult::End => Attempt::Done(Ok(None)),
+            SectionResult::Failed(error) => Attempt::Done(Err(error)),
+            SectionResult::Wait(request) => Attempt::Wait(request),
         })
     }
 
-    /// Asks the state again after each change.
-    fn wait<T>(&self, call: &str, mut ask: impl FnMut(&mut State) -> Turn<T>) -> Result<T, Error> {
+    /// Repeats an attempt after each change of the state, until it succeeds or a limit is reached.
+    fn wait<T>(&self, call: &str, mut attempt: impl FnMut(&mut State) -> Attempt<T>) -> Result<T, Error> {
         Error::check_may_block(call).map_err(|error| self.locate(error))?;
         let began = Instant::now();
         let mut limit = TimeLimit::new(self.config.read_timeout, began);
@@ -247,46 +278,13 @@ impl Shared {
         let begun = inner.waits.begin();
         let mut was_blocked = false;
         let result = loop {
-            let Some(state) = &mut inner.state else { break Err(closed()) };
-            let turn = ask(state);
-            let wake = state.take_wake(Instant::now()).then(|| state.next_priority());
-            let request = match turn {
-                Turn::Done(result) => {
-                    // After an error fetching continues: the caller has got it.
-                    let wake = wake.or(result.is_err().then_some(Priority::High));
-                    MutexGuard::unlocked(&mut inner, || {
-                        wake.into_iter().for_each(|priority| self.wake(priority))
-                    });
-                    break result;
-                }
-                Turn::Wait(request) => request,
-            };
-            let cancelled = self.link.get().and_then(|link| link.epoch.reason());
-            let cancelled = cancelled.or(inner.is_closed.then_some(CancelReason::Peer));
-            if let Some(error) = inner.waits.broken_off(begun, cancelled) {
+            match self.attempt(&mut inner, begun, &mut attempt) {
+                Ok(Some(value)) => break Ok(value),
+                Ok(None) => was_blocked = true,
+                Err(error) => break Err(error),
+            }
+            if let Err(error) = self.block(&mut inner, &mut limit) {
                 break Err(error);
-            }
-            if request.is_some() || wake.is_some() {
-                MutexGuard::unlocked(&mut inner, || {
-                    request.into_iter().for_each(|request| self.promote(request));
-                    wake.into_iter().for_each(|priority| self.wake(priority));
-                });
-                continue;
-            }
-            was_blocked = true;
-            limit.extend(inner.waits.last_progress());
-            let retry_at = inner.state.as_ref().and_then(State::retry_at);
-            let wakes_at = [limit.deadline(), retry_at].into_iter().flatten().min();
-            let is_late = match wakes_at {
-                Some(deadline) => self.changed.wait_until(&mut inner, deadline).timed_out(),
-                None => {
-                    self.changed.wait(&mut inner);
-                    false
-                }
-            };
-            limit.extend(inner.waits.last_progress());
-            if is_late && limit.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
-                break Err(inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default()));
             }
         };
         if was_blocked {
@@ -294,6 +292,75 @@ impl Shared {
         }
         drop(inner);
         result.map_err(|error| self.locate(error))
+    }
+
+    /// Makes an attempt, and fetches what it needs now. `None` if it has to be made again after the next change of the state.
+    fn attempt<T>(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        begun: Begun,
+        attempt: &mut impl FnMut(&mut State) -> Attempt<T>,
+    ) -> Result<Option<T>, Error> {
+        loop {
+            let state = inner.state.as_mut().ok_or_else(closed)?;
+            let outcome = attempt(state);
+            let wake = state.take_wake(Instant::now()).then(|| state.next_priority());
+            let request = match outcome {
+                Attempt::Done(result) => {
+                    // After an error fetching continues: the caller has got it.
+                    self.fetch_now(inner, None, wake.or(result.is_err().then_some(Priority::High)));
+                    return result.map(Some);
+                }
+                Attempt::Wait(request) => request,
+            };
+            let cancelled = self.link.get().and_then(|link| link.epoch.reason());
+            let cancelled = cancelled.or(inner.is_closed.then_some(CancelReason::Peer));
+            if let Some(error) = inner.waits.broken_off(begun, cancelled) {
+                return Err(error);
+            }
+            if request.is_none() && wake.is_none() {
+                return Ok(None);
+            }
+            // The state may change while it is not locked, so the attempt is repeated.
+            self.fetch_now(inner, request, wake);
+        }
+    }
+
+    /// Makes a running fetch urgent, and lets the downloader ask for the next one. Both take locks of the downloader, so the
+    /// state is not locked meanwhile.
+    fn fetch_now(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        request: Option<RequestId>,
+        wake: Option<Priority>,
+    ) {
+        MutexGuard::unlocked(inner, || {
+            request.into_iter().for_each(|request| self.promote(request));
+            wake.into_iter().for_each(|priority| self.wake(priority));
+        });
+    }
+
+    /// Blocks until the state has changed, or an outage is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) once the limit is reached.
+    fn block(&self, inner: &mut MutexGuard<'_, Inner>, limit: &mut TimeLimit) -> Result<(), Error> {
+        limit.extend(inner.waits.last_progress());
+        let retry_at = inner.state.as_ref().and_then(State::retry_at);
+        let wakes_at = [limit.deadline(), retry_at].into_iter().flatten().min();
+        let is_late = match wakes_at {
+            Some(deadline) => self.changed.wait_until(inner, deadline).timed_out(),
+            None => {
+                self.changed.wait(inner);
+                false
+            }
+        };
+        limit.extend(inner.waits.last_progress());
+        if is_late && limit.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default()));
+        }
+        Ok(())
     }
 
     /// Cancels what is fetched for the old position, and continues at `target`.
@@ -365,12 +432,12 @@ impl Shared {
         false
     }
 
-    /// Blocks until there is a part to request in advance. `None` once it is closed.
-    pub(super) fn next_hint(&self) -> Option<HintedPart> {
+    /// Blocks until there is something to request in advance. `None` once it is closed.
+    pub(super) fn next_hint(&self) -> Option<Hinted> {
         let mut inner = self.inner.lock();
         while !inner.is_closed {
-            if let Some(part) = inner.state.as_mut().and_then(|state| state.poll_hint(Instant::now())) {
-                return Some(part);
+            if let Some(hinted) = inner.state.as_mut().and_then(|state| state.poll_hint(Instant::now())) {
+                return Some(hinted);
             }
             self.changed.wait(&mut inner);
         }
@@ -402,10 +469,10 @@ impl Shared {
     }
 }
 
-/// What a blocking call does next.
-enum Turn<T> {
+/// Result of an attempt of a blocking call.
+enum Attempt<T> {
     Done(Result<T, Error>),
-    /// Waits. This fetch has to become urgent.
+    /// It has to wait. This fetch, if any, has to become urgent.
     Wait(Option<RequestId>),
 }
 

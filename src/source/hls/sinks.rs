@@ -16,7 +16,7 @@ use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::Error;
 
 /// Bytes of a key or an initialization section, at most.
-const MOST_RESOURCE: usize = 4 << 20;
+pub(super) const MOST_RESOURCE: usize = 4 << 20;
 
 /// Bytes of a steering manifest, at most.
 const MOST_MANIFEST: usize = 256 << 10;

@@ -1,5 +1,5 @@
-//! What a player has, and what to fetch next: a plain machine. Facts come in by `handle_*`, answers go out by `plan`, `read`
-//! and `next_section`; time is an argument.
+//! What a player has buffered, and what to fetch next: a plain state machine. Facts enter by `handle_*`; `plan`, `read` and
+//! `next_section` return decisions; time is an argument.
 //!
 //! ```text
 //!   levels ── timelines ──▶ slots: the segments to play, in order ──▶ sections ──▶ reader
@@ -14,9 +14,11 @@ mod failures;
 mod hints;
 mod mirrors;
 mod needs;
+mod network;
 mod plan;
 mod playlists;
 mod reader;
+mod replacements;
 mod resources;
 mod slot;
 
@@ -26,6 +28,8 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use self::needs::Loadable;
+use self::network::Network;
+use self::replacements::Replacements;
 use self::slot::Slot;
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
@@ -40,7 +44,7 @@ use crate::error::Error;
 use crate::types::{ByteRange, Priority, RequestId};
 
 use self::failures::Outage;
-pub(super) use self::hints::HintedPart;
+pub(super) use self::hints::{Hinted, HintedPart};
 pub(super) use self::needs::{Needs, Parked, ResourceKey};
 
 #[derive(Debug)]
@@ -63,13 +67,15 @@ pub(super) struct State {
     requested: u64,
     /// Where the next slot starts.
     cursor: Duration,
-    /// The place behind the last slot, in the playlist of its mirror.
+    /// The place after the last slot, in the playlist of its mirror.
     follows: Option<(usize, Place)>,
     slots: VecDeque<Slot>,
     next_slot: u64,
     resources: HashMap<ResourceKey, Loadable>,
     /// URLs of the application for resources that were refused.
     fresh_resources: HashMap<ResourceKey, Url>,
+    /// The last initialization section that was hinted at.
+    hinted_map: Option<ResourceKey>,
     /// A preload hint that failed.
     refused_hint: Option<(usize, Place)>,
     /// Resources to request once more.
@@ -83,9 +89,9 @@ pub(super) struct State {
     handed: u64,
     /// Why the next section begins.
     pending: Option<Discontinuity>,
-    /// The time that a seek asked for.
+    /// Target of the last seek.
     target: Duration,
-    /// Presentation time of the reader, while no section says it.
+    /// Presentation time of the next byte to be read.
     reader_time: Duration,
     skipped: u32,
     /// Where the last segment that failed starts, and the mirrors that do not have it.
@@ -99,7 +105,10 @@ pub(super) struct State {
     /// `plan` had nothing to do.
     is_idle: bool,
     abr: Choice,
-    estimator: Estimator,
+    network: Network,
+    /// No segment has arrived since the opening or the last seek.
+    is_starting: bool,
+    replacements: Replacements,
     /// What has to be published once the lock is released.
     events: Vec<HlsEvent>,
 }
@@ -131,7 +140,7 @@ pub(super) enum Planned {
     Segment { slot: u64, url: Url, range: Option<ByteRange>, needs: Box<Needs>, priority: Priority },
 }
 
-/// What a read came to.
+/// Result of a read.
 #[derive(Debug)]
 pub(super) enum ReadResult {
     Bytes(usize),
@@ -161,6 +170,7 @@ impl State {
     ) -> Self {
         let policy = UriPolicy { allow_http: config.allow_http, allow_private: config.allow_private };
         let abr = Choice::new(&config.quality);
+        let network = Network::new(estimator, config.priority);
         let start = start_of(&timeline, &config);
         let mut timelines: Vec<Option<Timeline>> = ladder.mirrors.iter().map(|_| None).collect();
         timelines[mirror] = Some(timeline);
@@ -181,6 +191,7 @@ impl State {
             next_slot: 0,
             resources: HashMap::new(),
             fresh_resources: HashMap::new(),
+            hinted_map: None,
             refused_hint: None,
             planned_again: Vec::new(),
             clock: Clock::default(),
@@ -198,7 +209,9 @@ impl State {
             outages: 0,
             is_idle: false,
             abr,
-            estimator,
+            network,
+            is_starting: true,
+            replacements: Replacements::default(),
             events: Vec::new(),
         }
     }
@@ -227,7 +240,7 @@ impl State {
     }
 
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|slot| slot.id == id)
+        self.slots.iter_mut().chain(self.replacements.slot_mut()).find(|slot| slot.id == id)
     }
 }
 

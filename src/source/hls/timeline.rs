@@ -116,8 +116,8 @@ impl Timeline {
         self.list.parts.iter().fold(self.end(), |edge, part| edge.saturating_add(part.duration))
     }
 
-    /// What to fetch at this place. A segment of which no part was fetched is fetched as a whole; the one that is not
-    /// complete yet comes in parts (section 6.2.2).
+    /// What to fetch at this place. A segment is fetched as a whole if none of its parts was fetched. The last one, which is
+    /// not complete yet, is fetched in parts (section 6.2.2).
     pub(super) fn piece(&self, at: Place) -> Option<Piece> {
         let whole = self.list.segment(at.sequence);
         let start = self.start_of(at.sequence)?;
@@ -150,7 +150,7 @@ impl Timeline {
         Some(Piece { segment, start, next: Place { part: at.part + 1, ..at } })
     }
 
-    /// The same place behind the last part of a segment that is complete, as the beginning of the next segment.
+    /// The place after the last part of a complete segment is the beginning of the next segment. Other places stay.
     pub(super) fn normalize(&self, place: Place) -> Place {
         let is_behind = |segment: &Segment| place.part > 0 && place.part >= segment.parts.len();
         if self.list.segment(place.sequence).is_some_and(is_behind) {
@@ -173,30 +173,36 @@ impl Timeline {
         Place { sequence, part: part.min(parts.len().saturating_sub(1)) }
     }
 
-    /// Media sequence number of the segment that plays at `time`; the last one behind the end.
+    /// Media sequence number of the segment that plays at `time`, or of the last one if `time` is after the end.
     pub(super) fn sequence_at(&self, time: Duration) -> u64 {
         let index = self.starts.partition_point(|start| *start <= time).saturating_sub(1);
         self.list.media_sequence + index.min(self.list.segments.len().saturating_sub(1)) as u64
     }
 
-    /// Media sequence number of the segment to continue with at `time`, after segments of another level. Their borders
-    /// need not be the same: a segment that plays at `time` for less than half its length was mostly played.
-    pub(super) fn sequence_from(&self, time: Duration) -> u64 {
-        let sequence = self.sequence_at(time);
-        let (Some(start), Some(end)) = (self.start_of(sequence), self.start_of(sequence + 1)) else {
-            return sequence;
+    /// The place to continue with at `time`, after segments of another level. Their borders need not be the same. If a segment
+    /// has parts, only those that are missing are fetched. Of any other segment the frames that were played are dropped by
+    /// their times, unless next to nothing of it is missing: then it is skipped, because `EXTINF` may be rounded.
+    pub(super) fn place_from(&self, time: Duration) -> Place {
+        let at = self.place_at(time);
+        let (Some(start), Some(end)) = (self.start_of(at.sequence), self.start_of(at.sequence + 1)) else {
+            return at;
         };
-        let is_mostly_played = time > start && time - start > end.saturating_sub(time);
-        if is_mostly_played { sequence + 1 } else { sequence }
+        // Parts have exact durations.
+        let rounding = if at.part > 0 { Duration::ZERO } else { ((end - start) / 10).min(ROUNDED) };
+        let is_played = time > start && end.saturating_sub(time) <= rounding;
+        if is_played { Place { sequence: at.sequence + 1, part: 0 } } else { at }
     }
 }
+
+/// Version 2 of the format has durations in whole seconds (section 4.4.4.1).
+const ROUNDED: Duration = Duration::from_millis(500);
 
 /// Where to continue in a playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     /// Media sequence number.
     pub(super) sequence: u64,
-    /// Parts of the segment that come before.
+    /// Number of parts of the segment that precede the place.
     pub(super) part: usize,
 }
 
@@ -245,6 +251,24 @@ struct Anchor {
     presentation: Duration,
 }
 
+impl Anchor {
+    /// Time from the anchor to a presentation time.
+    fn expected(&self, start: Duration) -> MediaTime {
+        nanoseconds(start) - nanoseconds(self.presentation)
+    }
+
+    /// Time from the anchor to a media time that belongs near the presentation time `start`.
+    fn passed(&self, media: MediaTime, start: Duration) -> MediaTime {
+        // Saturating: times of a hostile segment may be anything.
+        let passed = media.saturating_sub(self.media);
+        let distance = self.expected(start).saturating_sub(passed);
+        // The nearest time, over any number of rollovers.
+        let rollovers = distance.saturating_add(ROLLOVER / 2).div_euclid(ROLLOVER).saturating_mul(ROLLOVER);
+        let is_near = distance.saturating_sub(rollovers).saturating_abs() < PLAUSIBLE;
+        if is_near { passed.saturating_add(rollovers) } else { passed }
+    }
+}
+
 /// Where a frame belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Placement {
@@ -263,6 +287,13 @@ impl Clock {
     /// The next frame follows the last one, whatever its time is.
     pub(super) fn follow(&mut self) {
         self.anchor = None;
+    }
+
+    /// Presentation time of a media time close to `start`, as the frames that were placed have it. `None` before the first one
+    /// of the discontinuity.
+    pub(super) fn time_of(&self, media: MediaTime, start: Duration, discontinuity: u64) -> Option<Duration> {
+        let anchor = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity)?;
+        Some(shift(anchor.presentation, anchor.passed(media, start)))
     }
 
     /// Places a frame of the segment `segment`, which the playlist starts at `start`.
@@ -296,15 +327,8 @@ impl Clock {
         is_first: bool,
     ) -> Duration {
         if let Some(anchor) = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity) {
-            let expected = nanoseconds(start) - nanoseconds(anchor.presentation);
-            // Saturating: times of a hostile segment may be anything.
-            let mut passed = media.saturating_sub(anchor.media);
-            let distance = expected.saturating_sub(passed);
-            // The nearest time, over any number of rollovers.
-            let turns = distance.saturating_add(ROLLOVER / 2).div_euclid(ROLLOVER).saturating_mul(ROLLOVER);
-            if distance.saturating_sub(turns).saturating_abs() < PLAUSIBLE {
-                passed = passed.saturating_add(turns);
-            }
+            let expected = anchor.expected(start);
+            let passed = anchor.passed(media, start);
             let is_plausible = !is_first || passed.saturating_sub(expected).saturating_abs() < PLAUSIBLE;
             if is_plausible {
                 return shift(anchor.presentation, passed);
@@ -371,8 +395,8 @@ mod tests {
             (timeline.start_of(8), timeline.start_of(10), timeline.start_of(11)),
             (Some(seconds(16)), Some(seconds(26)), None)
         );
-        let from = |time| timeline.sequence_from(seconds(time));
-        assert_eq!((from(16), from(17), from(19)), (8, 8, 9));
+        let from = |time: f64| timeline.place_from(Duration::from_secs_f64(time)).sequence;
+        assert_eq!((from(16.0), from(17.0), from(19.0), from(19.7), from(26.0)), (8, 8, 8, 9, 10));
     }
 
     #[test]
@@ -382,6 +406,12 @@ mod tests {
         let timeline = Timeline::new(list(&text), url(), seconds(0));
         assert_eq!((timeline.end(), timeline.edge()), (seconds(4), seconds(5)));
         let place = |sequence, part| Place { sequence, part };
+        // A change of level within a segment.
+        let from = |time| timeline.place_from(seconds(time));
+        assert_eq!(
+            (from(1), from(2), from(3), from(4)),
+            (place(0, 0), place(1, 0), place(1, 1), place(2, 0))
+        );
         let piece = |sequence, part| {
             let piece = timeline.piece(place(sequence, part))?;
             Some((piece.segment.uri.expose().to_owned(), piece.start.as_secs(), piece.next))

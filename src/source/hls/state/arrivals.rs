@@ -1,7 +1,5 @@
 //! What segments bring.
 
-use std::time::Duration;
-
 use super::State;
 use super::slot::SlotPhase;
 use crate::error::{Error, ErrorKind};
@@ -42,22 +40,17 @@ impl State {
         Ok(())
     }
 
-    /// All frames of a segment have come.
+    /// All frames of a segment have arrived.
     pub(in super::super) fn handle_segment_complete(&mut self, slot: u64) {
+        if self.replacements.is(slot) {
+            self.finish_replacement();
+            return;
+        }
+        self.is_starting = false;
         if let Some(slot) = self.slot(slot) {
             slot.phase = SlotPhase::Complete;
         }
         (self.skipped, self.outages) = (0, 0);
         self.commit();
-    }
-
-    /// Expected throughput in bits per second.
-    pub(in super::super) fn throughput(&self) -> Option<u64> {
-        self.estimator.throughput().map(|rate| rate as u64)
-    }
-
-    /// A transfer has ended.
-    pub(in super::super) fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
-        self.estimator.handle_transfer(bytes, duration, ttfb);
     }
 }

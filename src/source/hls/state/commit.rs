@@ -22,7 +22,7 @@ impl State {
     pub(in super::super) fn commit(&mut self) {
         while let Some(slot) = self.slots.front_mut() {
             if slot.is_hinted {
-                // Only its playlist says how it is decoded.
+                // Its key and its initialization section are known once its playlist lists it.
                 return;
             }
             let output = std::mem::take(&mut slot.output);
@@ -38,7 +38,7 @@ impl State {
                 let before = match self.pending {
                     Some(Discontinuity::Gap(before)) => Some(before),
                     None => Some(Duration::ZERO),
-                    // A seek, or a start, says more than the gap behind it.
+                    // A seek, or a start, is the better reason: the gap after it is not heard.
                     Some(_) => None,
                 };
                 self.pending = before.map(|before| Discontinuity::Gap(before + duration)).or(self.pending);
@@ -51,9 +51,9 @@ impl State {
             if phase != SlotPhase::Complete {
                 return;
             }
-            let slot = self.slots.pop_front();
-            self.carried =
-                slot.map(|slot| (slot.mirror, slot.next, slot.tail)).filter(|(_, _, tail)| !tail.is_empty());
+            let Some(slot) = self.slots.pop_front() else { return };
+            self.replacements.handle_placed(&slot);
+            self.carried = Some((slot.mirror, slot.next, slot.tail)).filter(|(_, _, tail)| !tail.is_empty());
         }
         if self.is_finished() {
             self.close_section();
@@ -67,6 +67,7 @@ impl State {
         let at = SlotTime { id, start, discontinuity };
         if let Some((frame, bytes)) = self.join(&output.head) {
             self.place_frame(at, &frame, &bytes);
+            self.replacements.handle_cut(id);
             // The time of the segment may be that of its first byte, which is inside of this frame.
             self.clock.follow();
         }
@@ -89,20 +90,24 @@ impl State {
 
     fn place_frame(&mut self, at: SlotTime, frame: &Frame, bytes: &[u8]) {
         let SlotTime { id, start, discontinuity } = at;
-        let Placement::At(time) = self.clock.place(id, start, discontinuity, frame) else { return };
+        let Placement::At(time) = self.clock.place(id, start, discontinuity, frame) else {
+            self.replacements.handle_cut(id);
+            return;
+        };
         if self.needs_section(frame, discontinuity) {
             self.open_section(time, frame, discontinuity);
         }
         if let Some(section) = self.sections.back_mut() {
             section.discontinuity_sequence = discontinuity;
             section.push(time, frame, bytes);
+            self.replacements.handle_frame(id, section.id, time, time.saturating_add(frame.duration));
         }
     }
 
     /// True if the decoder of the last section can't continue with this frame.
     fn needs_section(&self, frame: &Frame, discontinuity: u64) -> bool {
         let Some(section) = self.sections.back().filter(|section| !section.is_closed) else { return true };
-        // Frames of ADTS, MP3 and AC-3 stand for themselves; those of FLAC are numbered.
+        // Frames of ADTS, MP3 and AC-3 are independent of their place. Those of FLAC are numbered (RFC 9639, section 9.1.5).
         let is_numbered = frame.format.codec == AudioCodec::Flac;
         self.pending.is_some()
             || section.format != frame.format

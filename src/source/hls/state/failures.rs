@@ -1,4 +1,4 @@
-//! What happens when something can't be had: another server, another level, another attempt, and at last a gap.
+//! What happens when a fetch fails: another server, another level, another attempt, and at last a gap.
 //!
 //! | what failed | what is tried, in this order |
 //! |---|---|
@@ -49,7 +49,7 @@ pub(super) struct Outage {
     is_reported: bool,
 }
 
-/// What an error says about where to go next.
+/// What has failed, as far as that decides what to try next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
     Cancelled,
@@ -75,6 +75,11 @@ impl Failure {
 impl State {
     /// A segment can't be fetched or read.
     pub(in super::super) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
+        if self.replacements.is(slot) {
+            log::debug!("a buffered segment could not be replaced: {error}");
+            self.give_up_replacement();
+            return;
+        }
         let requested = self.requested;
         let Some(slot) = self.slot(slot) else { return };
         if slot.is_hinted {
@@ -162,7 +167,7 @@ impl State {
         self.timelines[self.mirror].is_some() && self.ladder.mirrors[self.mirror].rendition == self.rendition
     }
 
-    /// Excludes what an error of a playlist says is not to be used.
+    /// Excludes the mirrors that share the cause of a playlist's error.
     fn exclude_after(&mut self, mirror: usize, error: &Error, now: Instant) {
         let failure = Failure::of(error);
         let is_far = matches!(failure, Failure::Network | Failure::Server);
@@ -195,7 +200,7 @@ impl State {
         true
     }
 
-    /// Continues at a segment that can't be had with another mirror. False if all were tried for it.
+    /// Fetches a segment that has failed from another mirror. False if all mirrors were tried for it.
     fn move_on(&mut self, slot: u64, now: Instant) -> bool {
         let Some(slot) = self.slot(slot) else { return true };
         let (start, mirror) = (slot.start, slot.mirror);
@@ -209,7 +214,7 @@ impl State {
         true
     }
 
-    /// Notes that the segment at `start` can't be had from this mirror.
+    /// Notes that the segment at `start` has failed from this mirror.
     fn note_tried(&mut self, start: Duration, mirror: usize) {
         // Levels need not have the same borders.
         let near = self.target_duration() / 2;
@@ -274,8 +279,8 @@ impl State {
         is_over
     }
 
-    /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made at once: whoever has got
-    /// the error calls again when it should be made.
+    /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made at once: the caller
+    /// that got the error calls again when it wants one.
     pub(super) fn take_error(&mut self) -> Option<Error> {
         if self.error.is_none() && self.outage.as_ref().is_some_and(|outage| outage.is_reported) {
             self.outages = 0;

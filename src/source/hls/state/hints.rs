@@ -3,17 +3,25 @@
 //! The server holds the request until the part is there. So the part arrives as soon as it is produced, and not a reload of
 //! the playlist and a request later.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use url::Url;
 
 use super::State;
-use super::needs::{Needs, needs_of};
+use super::needs::{Loadable, Needs, ResourceKey, needs_of};
 use super::slot::{Slot, SlotPhase};
 use crate::error::Error;
-use crate::source::hls::playlist::{MediaPlaylist, PreloadHint, Segment};
+use crate::source::hls::playlist::{Map, MediaPlaylist, PreloadHint, Segment};
 use crate::source::hls::timeline::{Piece, Place, Timeline};
 use crate::types::{ByteRange, Priority};
+
+/// What to request in advance.
+#[derive(Debug)]
+pub(in super::super) enum Hinted {
+    Map(ResourceKey),
+    Part(HintedPart),
+}
 
 /// A part to request in advance.
 #[derive(Debug)]
@@ -25,9 +33,52 @@ pub(in super::super) struct HintedPart {
 }
 
 impl State {
+    /// What to request now. Each hint is returned once.
+    pub(in super::super) fn poll_hint(&mut self, now: Instant) -> Option<Hinted> {
+        if self.error.is_some() || self.is_out(now) {
+            return None;
+        }
+        let map = self.poll_hinted_map().map(Hinted::Map);
+        map.or_else(|| self.poll_hinted_part(now).map(Hinted::Part))
+    }
+
+    /// The initialization section that segments will soon need. It is the one of the first hint of its type (section 6.3.8).
+    fn poll_hinted_map(&mut self) -> Option<ResourceKey> {
+        let timeline = self.timelines[self.mirror].as_ref()?;
+        let hint = timeline.list.preload_hints.iter().find(|hint| hint.is_map)?;
+        let last = timeline.list.segments.last()?;
+        let map = Map { uri: hint.uri.clone(), byte_range: hint.byte_range, keys: last.keys.clone() };
+        let segment = Segment { map: Some(Arc::new(map)), ..last.clone() };
+        // The number matters for the initialization vector of a segment only: a MAP has an explicit one (section 4.4.4.5).
+        let needs = needs_of(&segment, timeline.list.end_sequence(), &timeline.url, self.policy).ok()?;
+        let key = needs.init.filter(|key| self.hinted_map.as_ref() != Some(key))?;
+        self.hinted_map = Some(key.clone());
+        if self.resources.contains_key(&key) {
+            return None;
+        }
+        self.resources.insert(key.clone(), Loadable::Fetching);
+        Some(key)
+    }
+
+    /// The request for a hinted initialization section has failed. Segments that need it request it again.
+    pub(in super::super) fn handle_hinted_map_failed(
+        &mut self,
+        key: &ResourceKey,
+        error: &Error,
+        now: Instant,
+    ) {
+        let is_needed = self.slots.iter().any(|slot| slot.needs.resources().any(|need| need == *key));
+        if is_needed {
+            self.handle_resource_failed(key, error, now);
+        } else {
+            log::debug!("a hinted initialization section can't be had: {error}");
+            self.resources.remove(key);
+        }
+    }
+
     /// The part to request now, if the reader has got to the live edge and the playlist hints at what follows.
-    pub(in super::super) fn poll_hint(&mut self, now: Instant) -> Option<HintedPart> {
-        if self.error.is_some() || self.is_out(now) || self.slots.iter().any(|slot| slot.is_hinted) {
+    fn poll_hinted_part(&mut self, now: Instant) -> Option<HintedPart> {
+        if self.slots.iter().any(|slot| slot.is_hinted) {
             return None;
         }
         let is_waiting = |slot: &Slot| !matches!(slot.phase, SlotPhase::Fetching | SlotPhase::Complete);
@@ -55,7 +106,8 @@ impl State {
         Some(HintedPart { slot: slot.id, url, range, needs })
     }
 
-    /// A hinted part can't be had, or the hint was wrong: what the playlist lists in its place is fetched as any other part.
+    /// The request for a hinted part has failed, or the hint was wrong. What the playlist lists in its place is fetched as any
+    /// other part.
     pub(in super::super) fn handle_hint_failed(&mut self, slot: u64, error: &Error) {
         log::debug!("a preload hint was of no use: {error}");
         let Some(index) = self.slots.iter().position(|known| known.id == slot) else { return };

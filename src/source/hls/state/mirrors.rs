@@ -118,12 +118,12 @@ impl State {
     }
 
     pub(super) fn poll_steering(&mut self, now: Instant) -> Option<Url> {
-        let throughput = self.estimator.throughput();
+        let throughput = self.network.estimator.throughput();
         let pathway = &self.ladder.mirrors[self.mirror].pathway;
         self.steering.as_mut()?.poll(now, pathway, throughput)
     }
 
-    /// A steering manifest has arrived from `from`, or can't be had.
+    /// A steering manifest has arrived from `from`, or its request has failed.
     pub(in super::super) fn handle_steering(
         &mut self,
         manifest: Result<Manifest, Error>,

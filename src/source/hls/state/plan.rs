@@ -5,13 +5,12 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::needs::{Loadable, Needs, needs_of};
+use super::needs::{Loadable, needs_of};
 use super::slot::{Slot, SlotPhase};
 use super::{Planned, State};
-use crate::abr::{Estimator, Running, Snapshot};
+use crate::abr::{Running, Snapshot};
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
-use crate::source::hls::demux::{Frame, Output};
 use crate::source::hls::directives::Directives;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::levels::Mirror;
@@ -35,6 +34,7 @@ impl State {
         if let Some(key) = self.planned_again.pop() {
             return Some(Planned::Resource { key, priority: Priority::High });
         }
+        self.drop_late_replacement();
         self.extend(now);
         self.want_reload();
         if let Some((mirror, is_fetching @ false)) = &mut self.wanted {
@@ -48,8 +48,15 @@ impl State {
         // A key or an initialization section that a running segment waits for goes first: the next segment would take the
         // connection that is ready for it, and its answer a handshake longer.
         let waits = |slot: &Slot| slot.needs.resources().any(|key| self.ready(&key).is_none());
-        let has_room = running.clone().count() < AT_ONCE && !running.any(waits);
+        let at_once = running.clone().count() + usize::from(self.replacements.is_running());
+        let has_room = at_once < AT_ONCE && !running.any(waits);
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
+        let is_calm = waiting.is_none_or(|index| self.priority_of(index) == Priority::Low);
+        if has_room && is_calm && admissible == Priority::Low {
+            if let Some(replacement) = self.plan_replacement(now) {
+                return Some(replacement);
+            }
+        }
         let Some(index) = waiting.filter(|_| has_room) else {
             // Behind the segments: at the start it would take the connection that is ready for one.
             let steering = self.poll_steering(now);
@@ -159,9 +166,10 @@ impl State {
     /// The mirror of the next segment.
     fn choose(&mut self, now: Instant) -> usize {
         let current = self.follows.map(|_| self.level());
-        let snapshot = snapshot(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = self.cursor.saturating_sub(self.reader_time());
-        let snapshot = Snapshot { current, buffered, ..snapshot };
+        let is_starting = self.is_starting;
+        let snapshot = Snapshot { current, buffered, is_starting, ..snapshot };
         let level = match (&mut self.abr.0, &self.config.quality) {
             (Some(abr), _) => abr.choose(now, &snapshot),
             (None, Quality::Fixed(index)) => *index,
@@ -175,20 +183,25 @@ impl State {
         self.timelines[self.mirror].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
     }
 
-    /// A lower level from whose segment the reader gets audio earlier than from the one that is arriving, of which so many
-    /// bytes are left at so many bytes a second. It is used from here on. True if there is one.
+    /// Gives the segment up that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
+    /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was given up.
     pub(in super::super) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
+        if self.replacements.is(slot) {
+            return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));
+        }
         let Some(slot) = self.slots.iter().find(|known| known.id == slot) else { return false };
         let (start, level) = (slot.start, self.ladder.mirrors[slot.mirror].level);
-        let snapshot = snapshot(&self.bitrates, self.target_duration(), &self.config, &self.estimator);
+        let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = start.saturating_sub(self.reader_time());
-        let snapshot = Snapshot { current: Some(level), buffered, ..snapshot };
+        let is_starting = self.is_starting;
+        let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
         let Some(abr) = &mut self.abr.0 else { return false };
         let running = Running::new(left, rate * 8.0);
         let other = abr.abandon(now, &snapshot, &running).filter(|other| *other < level);
         let lower = |mirror: &Mirror| mirror.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
-        self.estimator.handle_transfer(rate as u64, Duration::from_secs(1), self.estimator.ttfb());
+        let ttfb = self.network.estimator.ttfb();
+        self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.restart_at(start, other);
         true
@@ -202,7 +215,7 @@ impl State {
             Some((mirror, place)) if mirror == self.mirror => place,
             // Behind the end of a finished playlist nothing follows.
             _ if self.cursor >= timeline.edge() => return false,
-            Some(_) => Place { sequence: timeline.sequence_from(self.cursor), part: 0 },
+            Some(_) => timeline.place_from(self.cursor),
             None => timeline.place_at(self.cursor),
         };
         if place.sequence < list.media_sequence {
@@ -229,47 +242,13 @@ impl State {
 
     /// Adds a slot for this piece of the current playlist.
     pub(super) fn push_slot(&mut self, place: Place, piece: Piece, phase: SlotPhase) {
-        let Piece { segment, start, next } = piece;
-        self.slots.push_back(Slot {
-            id: self.next_slot,
-            mirror: self.mirror,
-            place,
-            next,
-            start,
-            segment,
-            needs: Needs::default(),
-            phase,
-            request: None,
-            priority: Priority::Low,
-            output: Output::default(),
-            tail: Vec::new(),
-            reloads: 0,
-            requested_before: 0,
-            fresh: None,
-            is_refreshed: false,
-            failing_since: None,
-            is_hinted: false,
-            parked: None,
-        });
+        self.slots.push_back(Slot::new(self.next_slot, self.mirror, place, piece, phase));
         self.next_slot += 1;
     }
 
     pub(in super::super) fn buffered_bytes(&self) -> usize {
         let sections: usize = self.sections.iter().map(SectionBuffer::memory).sum();
-        let of_slot = |slot: &Slot| slot.output.data.len() + slot.output.frames.len() * size_of::<Frame>();
-        sections + self.slots.iter().map(of_slot).sum::<usize>()
+        let slots: usize = self.slots.iter().map(Slot::memory).sum();
+        sections + slots + self.replacements.memory()
     }
-}
-
-/// What is known without regard to a segment.
-fn snapshot<'a>(
-    bitrates: &'a [u64],
-    segment: Duration,
-    config: &HlsConfig,
-    estimator: &Estimator,
-) -> Snapshot<'a> {
-    let mut snapshot = Snapshot::new(bitrates, segment, config.buffer);
-    snapshot.throughput = estimator.throughput();
-    snapshot.ttfb = estimator.ttfb();
-    snapshot
 }

@@ -1,4 +1,4 @@
-//! What playlists bring: those of other levels, new versions of live ones, and ones that can't be had.
+//! Playlists that arrive: those of other levels, new versions of live ones, and restarted ones.
 
 use std::ops::Range;
 use std::sync::Arc;

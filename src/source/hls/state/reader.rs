@@ -104,6 +104,8 @@ impl State {
         self.follows = None;
         (self.error, self.outage) = (None, None);
         self.skipped = 0;
+        self.is_starting = true;
+        self.replacements.clear();
     }
 
     pub(in super::super) fn reader_time(&self) -> Duration {

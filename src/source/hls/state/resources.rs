@@ -71,13 +71,14 @@ impl State {
         bytes: Vec<u8>,
     ) -> Vec<(u64, Needs, Parked)> {
         if self.resources.len() > MOST_RESOURCES {
-            let used: Vec<ResourceKey> = self.slots.iter().flat_map(|slot| slot.needs.resources()).collect();
+            let slots = self.slots.iter().chain(self.replacements.slot());
+            let used: Vec<ResourceKey> = slots.flat_map(|slot| slot.needs.resources()).collect();
             self.resources
                 .retain(|key, loadable| matches!(loadable, Loadable::Fetching) || used.contains(key));
         }
         self.resources.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
         let parked = |slot: &mut Slot| Some((slot.id, slot.needs.clone(), slot.parked.take()?));
-        self.slots.iter_mut().filter_map(parked).collect()
+        self.slots.iter_mut().chain(self.replacements.slot_mut()).filter_map(parked).collect()
     }
 
     /// A key or an initialization section can't be fetched: neither can the segments that need it.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::needs::{Needs, Parked};
-use crate::source::hls::demux::Output;
+use crate::source::hls::demux::{Frame, Output};
 use crate::source::hls::playlist::Segment;
-use crate::source::hls::timeline::Place;
+use crate::source::hls::timeline::{Piece, Place};
 use crate::types::{Priority, RequestId};
 
 /// A segment to play.
@@ -34,7 +34,7 @@ pub(in super::super) struct Slot {
     pub(in super::super) requested_before: u64,
     /// A URL from the application, in place of one that was refused, for the next attempt.
     pub(in super::super) fresh: Option<Url>,
-    /// The application was asked for one.
+    /// The application has given a fresh URL before.
     pub(in super::super) is_refreshed: bool,
     /// When it failed first.
     pub(in super::super) failing_since: Option<Instant>,
@@ -55,7 +55,38 @@ pub(in super::super) enum SlotPhase {
 }
 
 impl Slot {
-    /// Forgets what has come, to request it again.
+    /// A slot for a piece of the playlist of a mirror.
+    pub(super) fn new(id: u64, mirror: usize, place: Place, piece: Piece, phase: SlotPhase) -> Self {
+        let Piece { segment, start, next } = piece;
+        Self {
+            id,
+            mirror,
+            place,
+            next,
+            start,
+            segment,
+            needs: Needs::default(),
+            phase,
+            request: None,
+            priority: Priority::Low,
+            output: Output::default(),
+            tail: Vec::new(),
+            reloads: 0,
+            requested_before: 0,
+            fresh: None,
+            is_refreshed: false,
+            failing_since: None,
+            is_hinted: false,
+            parked: None,
+        }
+    }
+
+    /// Memory of the frames that wait for preceding slots, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        self.output.data.len() + self.output.frames.len() * size_of::<Frame>()
+    }
+
+    /// Drops what has arrived, to request it again.
     pub(in super::super) fn plan_again(&mut self) {
         (self.request, self.parked, self.fresh) = (None, None, None);
         self.output.clear();

@@ -3,8 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::abr::{Buffered, Running};
 use crate::error::ErrorKind;
 use crate::media::AudioCodec;
+use crate::source::hls::config::MakeAbr;
 use crate::source::hls::demux::{Format, Frame, Output};
 use crate::source::hls::levels::MOST_MIRRORS;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
@@ -22,15 +24,15 @@ fn list() -> MediaPlaylist {
     list
 }
 
-/// Frames `range` of a segment, each with one byte that numbers it.
-fn frames(segment: u64, range: std::ops::Range<u64>) -> Output {
+/// Frames `range` of a segment, each with one byte: its number and, in the two highest bits, its level.
+fn frames(level: usize, segment: u64, range: std::ops::Range<u64>) -> Output {
     let format = Format { codec: AudioCodec::Aac, sample_rate: 48_000, channels: 2, head: None };
     let mut output = Output::default();
     for frame in range {
         let time = i64::try_from(segment * 2_000_000_000 + frame * 500_000_000).ok();
         let duration = Duration::from_millis(500);
         output.frames.push(Frame { time, duration, len: 1, format: format.clone() });
-        output.data.push((segment * FRAMES + frame) as u8);
+        output.data.push((segment * FRAMES + frame) as u8 | (level as u8) << 6);
     }
     output
 }
@@ -56,7 +58,9 @@ struct Player {
     state: State,
     running: Vec<Planned>,
     now: Instant,
+    /// Numbers of the frames that were read, and their levels.
     played: Vec<u8>,
+    levels: Vec<u8>,
     section: Option<u64>,
     /// Errors that were returned to the reader.
     errors: usize,
@@ -64,6 +68,10 @@ struct Player {
 
 impl Player {
     fn new(levels: usize) -> Self {
+        Self::with(levels, HlsConfig { quality: Quality::Fixed(0), ..HlsConfig::default() })
+    }
+
+    fn with(levels: usize, config: HlsConfig) -> Self {
         let url = Url::parse("http://host/l").unwrap();
         let timeline = Timeline::new(list(), url.clone(), Duration::ZERO);
         let mut ladder = Ladder::single(url.clone());
@@ -73,16 +81,32 @@ impl Player {
         if let Ok(Playlist::Multivariant(list)) = Playlist::parse(text.as_bytes(), "http://host/l") {
             ladder = Ladder::new(&list, &url, UriPolicy::default(), None).unwrap();
         }
-        let config = HlsConfig { quality: Quality::Fixed(0), ..HlsConfig::default() };
         let state = State::new(config, ladder, None, (0, timeline), Estimator::default());
-        Self { state, running: Vec::new(), now: Instant::now(), played: Vec::new(), section: None, errors: 0 }
+        Self {
+            state,
+            running: Vec::new(),
+            now: Instant::now(),
+            played: Vec::new(),
+            levels: Vec::new(),
+            section: None,
+            errors: 0,
+        }
+    }
+
+    fn plan(&mut self) {
+        while let Some(planned) = self.state.plan(self.now, Priority::Low) {
+            self.running.push(planned);
+        }
     }
 
     /// Lets one of the running fetches end.
     fn end_fetch(&mut self, which: usize, end: End) {
-        while let Some(planned) = self.state.plan(self.now, Priority::Low) {
-            self.running.push(planned);
-        }
+        self.plan();
+        self.end_running(which, end);
+    }
+
+    /// As `end_fetch`, of those that were planned before.
+    fn end_running(&mut self, which: usize, end: End) {
         if self.running.is_empty() {
             return;
         }
@@ -96,7 +120,10 @@ impl Player {
             Planned::Segment { slot, url, .. } => {
                 let segment = url.path().trim_start_matches('/').parse().unwrap();
                 let arrived = if let End::Broken(after, _) = end { after } else { FRAMES };
-                let _ = self.state.handle_frames(slot, &mut frames(segment, 0..arrived));
+                let mirror = self.state.slot(slot).map_or(0, |slot| slot.mirror);
+                let level = self.state.ladder.mirrors[mirror].level;
+                // A slot that is not needed any more refuses them.
+                let _ = self.state.handle_frames(slot, &mut frames(level, segment, 0..arrived));
                 match end {
                     End::Whole => self.state.handle_segment_complete(slot),
                     End::Broken(_, kind) => {
@@ -110,11 +137,20 @@ impl Player {
 
     /// Reads what is there. True at the end.
     fn read(&mut self) -> bool {
-        loop {
+        self.read_frames(usize::MAX)
+    }
+
+    fn read_frames(&mut self, most: usize) -> bool {
+        let end = self.played.len().saturating_add(most);
+        while self.played.len() < end {
             if let Some(section) = self.section {
                 let mut buf = [0; 3];
-                match self.state.read(section, &mut buf) {
-                    ReadResult::Bytes(got) => self.played.extend(&buf[..got]),
+                let room = (end - self.played.len()).min(buf.len());
+                match self.state.read(section, &mut buf[..room]) {
+                    ReadResult::Bytes(got) => {
+                        self.played.extend(buf[..got].iter().map(|byte| byte & 63));
+                        self.levels.extend(buf[..got].iter().map(|byte| byte >> 6));
+                    }
                     ReadResult::End => self.section = None,
                     ReadResult::Wait(_) => return false,
                     ReadResult::Failed(_) => self.errors += 1,
@@ -128,7 +164,35 @@ impl Player {
                 SectionResult::Failed(_) => self.errors += 1,
             }
         }
+        false
     }
+}
+
+/// Chooses the lowest level, and replaces as it is scripted, whatever that means for the buffer.
+struct Scripted(Vec<(usize, usize)>);
+
+impl Abr for Scripted {
+    fn choose(&mut self, _: Instant, _: &Snapshot<'_>) -> usize {
+        0
+    }
+
+    fn replace(&mut self, _: Instant, _: &Snapshot<'_>, buffered: &[Buffered]) -> Option<(usize, usize)> {
+        if buffered.is_empty() { None } else { self.0.pop() }
+    }
+
+    fn keeps_replacing(&mut self, _: Instant, _: &Running, _: Duration) -> bool {
+        true
+    }
+}
+
+fn replacing(choices: Vec<(usize, usize)>) -> Player {
+    let make = MakeAbr::new(move || Box::new(Scripted(choices.clone())));
+    let mut player = Player::with(3, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
+    for mirror in 1..3 {
+        let url = player.state.ladder.mirrors[mirror].url.clone();
+        player.state.handle_playlist(mirror, list(), url);
+    }
+    player
 }
 
 proptest! {
@@ -183,4 +247,130 @@ fn manifests_that_name_new_pathways_for_ever_fill_no_memory() {
     }
     assert_eq!(state.ladder.mirrors.len(), MOST_MIRRORS);
     assert_eq!(state.timelines.len(), MOST_MIRRORS);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn replacements_lose_no_frame_and_never_touch_what_plays_soon(
+        choices in proptest::collection::vec((0_usize..8, 0_usize..5), 0..40),
+        steps in proptest::collection::vec((0_usize..8, end(), 0_usize..6), 0..80),
+    ) {
+        let mut player = replacing(choices);
+        let mut wasted = 0;
+        for (which, end, reads) in steps {
+            player.plan();
+            let which = which % player.running.len().max(1);
+            let slot = match player.running.get(which) {
+                Some(Planned::Segment { slot, .. }) => *slot,
+                _ => u64::MAX,
+            };
+            let is_replacement = player.state.replacements.is(slot);
+            // Whatever fails only fails for replacements: nothing else may depend on these.
+            let end = if is_replacement { end } else { End::Whole };
+            if is_replacement {
+                wasted += if let End::Broken(after, _) = end { after } else { FRAMES };
+            }
+            let (buffered, reader) = (player.state.buffered(), player.state.reader_time());
+            player.end_running(which, end);
+            prop_assert!(player.state.buffered() >= buffered, "a replacement never shortens the buffer");
+            for event in player.state.take_events() {
+                if let HlsEvent::Replaced { from, to, at } = event {
+                    prop_assert!(from < to && at >= reader + Duration::from_secs(2), "{event:?} at {reader:?}");
+                }
+            }
+            prop_assert_eq!(player.state.wasted(), wasted, "what is fetched twice is counted");
+            player.read_frames(reads);
+        }
+        for _ in 0..10 * SEGMENTS {
+            player.end_fetch(0, End::Whole);
+            if player.read() {
+                break;
+            }
+        }
+        let all: Vec<u8> = (0..(SEGMENTS * FRAMES) as u8).collect();
+        prop_assert_eq!(player.played, all);
+    }
+}
+
+#[test]
+fn a_replaced_segment_is_read_at_its_new_level_and_at_the_same_times() {
+    let mut player = replacing(vec![(1, 9), (1, 1), (0, 2)]);
+    for _ in 0..4 * SEGMENTS {
+        player.end_fetch(0, End::Whole);
+    }
+    let replaced: Vec<(usize, Duration)> = player
+        .state
+        .take_events()
+        .iter()
+        .filter_map(|event| match event {
+            HlsEvent::Replaced { to, at, .. } => Some((*to, *at)),
+            _ => None,
+        })
+        .collect();
+    // The segment that plays at 0 s is too close to the reader.
+    assert_eq!(replaced[0], (2, Duration::from_secs(2)));
+    // A segment can be replaced again.
+    assert_eq!(replaced[1..], [(1, Duration::from_secs(4)), (2, Duration::from_secs(4))]);
+    player.read();
+    let of_segment = |segment: usize| &player.levels[segment * FRAMES as usize..][..FRAMES as usize];
+    assert_eq!(of_segment(0), [0; 4]);
+    assert_eq!((of_segment(1), of_segment(2)), (&[2; 4][..], &[2; 4][..]));
+    assert_eq!(player.played.len() as u64, SEGMENTS * FRAMES);
+}
+
+#[test]
+fn a_level_with_other_frames_replaces_nothing() {
+    let mut player = replacing(vec![(0, 2)]);
+    let mut replacement = None;
+    for _ in 0..4 * SEGMENTS {
+        player.plan();
+        let is_replacement = |planned: &Planned| match planned {
+            Planned::Segment { slot, .. } => player.state.replacements.is(*slot),
+            _ => false,
+        };
+        if let Some(Planned::Segment { slot, .. }) =
+            player.running.iter().find(|planned| is_replacement(planned))
+        {
+            replacement = Some(*slot);
+            break;
+        }
+        player.end_fetch(0, End::Whole);
+    }
+    let slot = replacement.expect("a replacement is planned");
+    // Half a frame later than what is buffered.
+    let mut output = frames(2, 1, 0..FRAMES);
+    output.frames.iter_mut().for_each(|frame| frame.time = frame.time.map(|time| time + 300_000_000));
+    player.state.handle_frames(slot, &mut output).unwrap();
+    player.state.handle_segment_complete(slot);
+    assert_eq!(player.state.wasted(), FRAMES);
+    player.running.clear();
+    assert!(player.state.take_events().iter().all(|event| !matches!(event, HlsEvent::Replaced { .. })));
+}
+
+#[test]
+fn s6_3_8_a_hinted_initialization_section_is_requested_once_and_is_that_of_the_next_segments() {
+    let parse = |lines: &str| {
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na\n{lines}");
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+            panic!("a list")
+        };
+        list
+    };
+    let url = Url::parse("http://host/l").unwrap();
+    let hinted = parse("#EXT-X-PRELOAD-HINT:TYPE=MAP,URI=\"init\"\n");
+    let timeline = Timeline::new(hinted, url.clone(), Duration::ZERO);
+    let ladder = Ladder::single(url.clone());
+    let first = (0, timeline);
+    let mut state = State::new(HlsConfig::default(), ladder, None, first, Estimator::default());
+    let now = Instant::now();
+    let Some(Hinted::Map(key)) = state.poll_hint(now) else { panic!("the hint is used") };
+    assert!(state.poll_hint(now).is_none(), "once");
+    // A hint that can't be had costs nothing but its request.
+    state.handle_hinted_map_failed(&key, &Error::new(ErrorKind::Status(404), "as asked"), now);
+    assert!(state.poll_hint(now).is_none() && !state.resources.contains_key(&key));
+    let next = parse("#EXT-X-MAP:URI=\"init\"\n#EXTINF:2,\nb\n");
+    let needs = needs::needs_of(&next.segments[1], 1, &url, UriPolicy::default()).unwrap();
+    assert_eq!(needs.init, Some(key));
 }
