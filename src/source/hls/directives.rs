@@ -1,4 +1,4 @@
-//! What a request for a playlist asks of the server, in its query (section 6.2.5).
+//! Delivery directives: parameters in the query of a playlist request (section 6.2.5).
 
 use url::Url;
 
@@ -14,7 +14,7 @@ pub(super) struct Directives {
 }
 
 impl Directives {
-    /// Section 6.3.8: what a rendition report says of the playlist at `url`. The server answers at once, with a version that
+    /// Section 6.3.8: the state of the playlist at `url`, from a rendition report. The server answers at once, with a version that
     /// is at least as new.
     pub(super) fn of_report(current: &MediaPlaylist, base: &Url, url: &Url) -> Self {
         let is_same = |report: &&RenditionReport| {

@@ -1,3 +1,3 @@
-//! What an application may say about single requests of HLS. Files and stations use the same.
+//! How an application changes single requests of HLS. Files and stations use the same.
 
 pub use crate::hook::{Hook, RequestHook, RequestKind};

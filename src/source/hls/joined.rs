@@ -12,7 +12,7 @@ use crate::media::{AudioCodec, MediaInfo};
 use crate::safe_url::SafeUrl;
 use crate::source::Source;
 
-/// Bytes behind the reader that can be read again: a decoder that looks at the beginning goes back to it.
+/// Bytes before the position of the reader that can be read again: a decoder that has probed the beginning seeks back to it.
 const KEPT: usize = 256 * 1024;
 
 /// `fLaC`, and the STREAMINFO block with its header (RFC 9639, section 8): where sections join, a decoder has it already.
@@ -36,7 +36,7 @@ const FLAC_HEAD: usize = 42;
 pub struct HlsSource {
     handle: HlsHandle,
     first: SectionInfo,
-    /// Locked by reads alone, of which a stream makes one at a time; so it may block.
+    /// Locked only by reads. A stream makes one read at a time, so a read may block while it holds the lock.
     reader: Mutex<Reader>,
 }
 

@@ -210,7 +210,7 @@ impl<'a> Builder<'a> {
     ) -> Option<(&'a Uri, Option<&'a Rendition>)> {
         let group = variant.audio.as_deref().and_then(|group| self.groups.get(group));
         let (Some(group), Some(wanted)) = (group, self.renditions.get(index)) else {
-            // What has no group has one version of the audio, which nothing says the language of.
+            // A variant without a group has one version of the audio, whose language is unknown.
             return is_first.then_some((&variant.uri, None));
         };
         let rendition = group.iter().copied().find(|rendition| is_same(rendition, wanted))?;
@@ -257,7 +257,7 @@ fn primary(tag: &str) -> String {
     tag.split('-').next().unwrap_or_default().to_ascii_lowercase()
 }
 
-/// True if two playlists have the same audio: their variants say the same, or have one stable name.
+/// True if two playlists have the same audio: their variants have equal attributes, or the same stable id.
 fn is_redundant(known: &Mirror, level: &LevelInfo, mirror: &Mirror, info: &LevelInfo) -> bool {
     let has_stable_name = known.stable[0].is_some() && known.stable[0] == mirror.stable[0];
     has_stable_name || level == info

@@ -15,7 +15,7 @@ use super::shared::Shared;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 
-/// A held request has at least this long, whatever the playlist says of its target duration.
+/// Shortest time limit of a held request, for playlists with a very short target duration.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
 
 /// Starts the thread. It ends with the playlist, or when the player is closed.
@@ -32,7 +32,7 @@ fn run(shared: &Shared, peer: &PeerHandle) {
     let mut last = None;
     while let Some((mirror, url, list)) = shared.with(|state| state.live_playlist()).flatten() {
         if last.replace(mirror).is_some_and(|last| last != mirror) {
-            // The playlist of another mirror was just loaded. How old the last one was says nothing of it.
+            // The playlist of another mirror was just loaded: the age of the last one does not matter for it.
             reload = Reload::new(Instant::now());
         }
         if !shared.sleep_until(reload.due(&list)) {

@@ -94,7 +94,7 @@ fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<
     Some(Steering::new(url, pathway.unwrap_or_else(|| ".".into()), Instant::now()))
 }
 
-/// Loads the playlist of the first level, or of the nearest one that can be had.
+/// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded.
 fn load_first(
     shared: &Shared,
     peer: &PeerHandle,

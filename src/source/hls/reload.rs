@@ -4,13 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::playlist::MediaPlaylist;
 
-/// A playlist that has not changed for this many target durations is not written any more.
+/// After this many target durations without a change the server misbehaves (section 6.3.4): another mirror is tried.
 const STALE: f64 = 1.5;
 
 /// After this many target durations it is an error (as in Media3).
 const STUCK: f64 = 3.5;
 
-/// Never more often, whatever the playlist says.
+/// Shortest interval between two loads, for playlists with very short segments.
 const LEAST: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Requests, and where their answers may come from.
+//! Requests, and which URLs may answer them after redirects.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ pub(super) fn request(shared: &Shared, kind: RequestKind, url: &Url) -> Result<R
     })
 }
 
-/// Where a response came from, after redirects, which must not lead where the playlist could not.
+/// The URL of a response after redirects. These may lead only to where the playlist may.
 pub(super) fn final_url(shared: &Shared, head: &ResponseHead, requested: &Url) -> Result<Url, Error> {
     let url = HttpUrl::of(head.url()).map_or_else(|| requested.clone(), |url| url.expose().clone());
     policy(shared).check(requested, &url)?;
@@ -65,7 +65,7 @@ pub(super) fn load(
     Ok((gunzip(response.bytes(MOST_PLAYLIST)?)?, from))
 }
 
-/// Decompresses what is compressed with gzip: by its first bytes, because some servers do not say so.
+/// Decompresses gzip. It is recognised by its first bytes, because some servers send no `Content-Encoding`.
 ///
 /// # Errors
 ///

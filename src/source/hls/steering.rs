@@ -7,10 +7,10 @@ use url::Url;
 use super::json::Json;
 use crate::error::{Error, ErrorKind};
 
-/// Until the manifest says otherwise (section 7.1).
+/// Reload interval while no manifest has given one (section 7.1).
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
 
-/// A manifest is never loaded more often, nor more rarely, whatever its TTL says.
+/// Shortest and longest interval between two loads of the manifest. Its TTL is clamped to them.
 const TTL: (u64, u64) = (10, 24 * 3600);
 
 /// Clones of pathways, at most.
@@ -78,7 +78,7 @@ impl Steering {
 
     /// It can't be loaded or read.
     pub(super) fn handle_failed(&mut self, error: &Error, now: Instant) {
-        // Section 7.2: after 410 there are no more requests; after 429 the server says when.
+        // Section 7.2: after 410 there are no more requests; after 429 `Retry-After` gives the time.
         let wait = match error.status() {
             Some(410) => None,
             Some(429) => Some(error.retry_after().unwrap_or(self.ttl)),
@@ -144,7 +144,7 @@ impl PathwayClone {
 
     /// The URL of the clone of a playlist. `stable` are its stable names. `None` if it is no URL.
     pub(super) fn apply(&self, url: &Url, stable: &[Option<Box<str>>; 2]) -> Option<Url> {
-        // A rendition's own URI says more than that of the variants which refer to it.
+        // A rendition's own URI is more specific than that of the variants that refer to it.
         for (uris, name) in self.uris.iter().zip(stable).rev() {
             let uri = name.as_deref().and_then(|name| uris.iter().find(|(known, _)| known == name));
             if let Some((_, uri)) = uri {

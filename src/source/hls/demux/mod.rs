@@ -54,7 +54,7 @@ pub struct Format {
     pub codec: AudioCodec,
     /// Samples per second of the core codec.
     pub sample_rate: u32,
-    /// Channels of the core codec. 0 if the frames say it themselves.
+    /// Channels of the core codec. 0 if only the frames contain the number.
     pub channels: u16,
     /// What precedes the first frame: for FLAC `fLaC` and the STREAMINFO block, for Opus the header pages of Ogg.
     pub head: Option<Arc<[u8]>>,
@@ -64,7 +64,7 @@ pub struct Format {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Frame {
-    /// When it begins. `None` if the segment does not say it, or packets before were lost.
+    /// When it begins. `None` if the segment has no time for it, or preceding packets were lost.
     pub time: Option<MediaTime>,
     /// How long it plays.
     pub duration: Duration,
@@ -77,7 +77,7 @@ pub struct Frame {
 /// Frames that a demuxer has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// The frames' bytes, one behind the other.
+    /// The bytes of all frames, concatenated.
     pub data: Vec<u8>,
     /// What the frames are.
     pub frames: Vec<Frame>,
@@ -180,7 +180,7 @@ impl Demuxer {
         }
     }
 
-    /// True if the segment says that its frames are encrypted: those that it gives have to be decrypted.
+    /// True if the segment marks its frames as encrypted: they have to be decrypted.
     pub(crate) fn is_sample_encrypted(&self) -> bool {
         matches!(&self.state, State::Ts(ts) if ts.is_sample_encrypted())
     }

@@ -17,7 +17,7 @@ const LONGEST_SAMPLE: u32 = 4 << 20;
 
 #[derive(Debug)]
 pub(super) struct Mp4Demuxer {
-    /// `None` until the initialization section came, if the segment contains it.
+    /// `None` until the `moov` was read, if the segment contains it.
     track: Option<Arc<Track>>,
     /// Offset of the next byte in the resource.
     position: u64,
@@ -101,7 +101,7 @@ impl Mp4Demuxer {
         }
     }
 
-    /// Decides what to do with the box whose header is complete, `taken` bytes behind the position.
+    /// Decides what to do with the box whose header is complete. The header ends `taken` bytes after the position.
     fn begin_box(&mut self, taken: usize) -> Result<(), Error> {
         let State::Header(header) = &self.state else { return Ok(()) };
         let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));

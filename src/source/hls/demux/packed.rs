@@ -1,4 +1,4 @@
-//! Packed audio: frames one behind the other, after an ID3 tag with the time (section 3.1.3).
+//! Packed audio: consecutive frames after an ID3 tag with the time (section 3.1.3).
 
 use super::headers::Family;
 use super::splitter::Splitter;

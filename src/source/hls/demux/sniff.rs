@@ -69,7 +69,7 @@ fn begins_with_frame(bytes: &[u8]) -> bool {
     [Family::Adts, Family::Mpeg, Family::Ac3].into_iter().any(|family| family.parse(bytes).is_some())
 }
 
-/// Two frames, one behind the other.
+/// Two consecutive frames.
 fn begins_with_frames(bytes: &[u8]) -> bool {
     [Family::Adts, Family::Mpeg, Family::Ac3].into_iter().any(|family| {
         let header = family.parse(bytes);

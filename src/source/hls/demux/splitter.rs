@@ -19,7 +19,7 @@ enum Step {
 #[derive(Debug)]
 pub(super) struct Splitter {
     family: Family,
-    /// Bytes of which no frame has been made yet.
+    /// Bytes that belong to no complete frame yet.
     buffer: Vec<u8>,
     /// Cursor in `buffer`.
     at: usize,

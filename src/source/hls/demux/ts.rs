@@ -44,7 +44,7 @@ enum Pes {
     /// None has begun, or packets were lost.
     Nothing,
     Header(Vec<u8>),
-    /// Bytes of the payload that are left. `None` if the header does not say it.
+    /// Bytes of the payload that are left. `None` if the length is 0, which means unknown (ISO/IEC 13818-1, section 2.4.3.7).
     Payload(Option<usize>),
 }
 
@@ -53,7 +53,7 @@ impl TsDemuxer {
         self.audio.is_some()
     }
 
-    /// The tables say that the frames are encrypted.
+    /// The stream type is one of those of encrypted frames.
     pub(super) fn is_sample_encrypted(&self) -> bool {
         self.audio.as_ref().is_some_and(|audio| audio.is_sample_encrypted)
     }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Section numbers refer to draft-pantos-hls-rfc8216bis-22. Where servers are known to break a rule in a way that does not
-//! change the meaning, the parser accepts it; the comments say so at each place.
+//! change the meaning, the parser accepts it; a comment names each such place.
 
 mod attributes;
 mod date_time;
