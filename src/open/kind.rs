@@ -1,7 +1,7 @@
 //! Decides what a response is: a file, a station or a document. Pure.
 
 use crate::client::ResponseHead;
-use crate::media::{self, Detected, Document};
+use crate::media::{self, ContainerFormat, Detected, Document, MediaInfo};
 use crate::source::radio::{RadioInfo, is_station_header};
 
 /// What a URL leads to.
@@ -53,12 +53,14 @@ impl Facts {
         let is_all = is_all || audio.len() < first.len();
         match media::detect(content_type, audio, is_all) {
             Detected::Document(document) => Some(Kind::Document(document)),
-            Detected::Media => Some(if self.is_radio() { Kind::Radio } else { Kind::File }),
+            Detected::Media => {
+                Some(if self.is_radio(content_type, audio) { Kind::Radio } else { Kind::File })
+            }
             Detected::Unclear => None,
         }
     }
 
-    fn is_radio(self) -> bool {
+    fn is_radio(self, content_type: Option<&str>, audio: &[u8]) -> bool {
         if self.interval.is_some() {
             // Read as a file, its titles would be taken for audio.
             return true;
@@ -66,10 +68,35 @@ impl Facts {
         if self.is_partial || self.has_length {
             return false;
         }
+        if self.is_station {
+            return true;
+        }
         // Files that are made while they are sent are chunked in HTTP/1.1. Of stations that send no fields of their own, most
-        // just send until the connection ends.
-        self.is_station || !(self.has_validator || self.is_chunked)
+        // just send until the connection ends; so do scripts that send files.
+        !(self.has_validator || self.is_chunked || is_of_a_file(content_type, audio))
     }
+}
+
+/// True if a body that does not say where it ends is a file by its type or first bytes.
+fn is_of_a_file(content_type: Option<&str>, audio: &[u8]) -> bool {
+    // What servers send for files whose type they do not know. A player could do nothing with a station of this type.
+    let is_unnamed = content_type.is_some_and(|sent| sent.starts_with("application/octet-stream"));
+    // A listener joins a station behind any tag.
+    let has_tag = audio.starts_with(b"ID3");
+    // These have one header at their beginning, without which what follows can't be decoded. Stations send MP3, AAC, Ogg, WebM
+    // and transport streams, which can be joined.
+    let container = MediaInfo::detect(None, "", audio).container.map(|(container, _)| container);
+    let has_header = matches!(
+        container,
+        Some(
+            ContainerFormat::Flac
+                | ContainerFormat::Wav
+                | ContainerFormat::Aiff
+                | ContainerFormat::Caf
+                | ContainerFormat::Mp4
+        )
+    );
+    is_unnamed || has_tag || has_header
 }
 
 #[cfg(test)]
@@ -77,7 +104,7 @@ mod tests {
     use super::*;
     use crate::media::ListFormat;
 
-    const MP3: &[u8] = b"ID3\x04\0\0\0\0\0\0\xff\xfb\x90\x64";
+    const MP3: &[u8] = b"\xff\xfb\x90\x64\0\0\0\0\0\0\0\0\0\0";
 
     fn facts() -> Facts {
         Facts::default()
@@ -117,6 +144,23 @@ mod tests {
                 assert_eq!(facts.decide(None, first, true), Some(Kind::Document(document)));
             }
         }
+    }
+
+    #[test]
+    fn a_body_without_an_end_is_a_file_if_only_files_begin_like_it() {
+        let kind = |content_type, first: &[u8]| facts().decide(Some(content_type), first, true);
+        for first in
+            [&b"ID3\x04\0\0\0\0\0\0\xff\xfb\x90\x64"[..], b"fLaC\0\0\0\x22", b"RIFF\x24\0\0\0WAVEfmt "]
+        {
+            assert_eq!(kind("audio/mpeg", first), Some(Kind::File));
+        }
+        assert_eq!(kind("application/octet-stream", MP3), Some(Kind::File));
+        for first in [MP3, b"OggS\0\x02", b"\x1a\x45\xdf\xa3"] {
+            assert_eq!(kind("audio/mpeg", first), Some(Kind::Radio));
+        }
+        // A station that says so may send anything.
+        let station = Facts { is_station: true, ..facts() };
+        assert_eq!(station.decide(Some("audio/flac"), b"fLaC\0\0\0\x22", true), Some(Kind::Radio));
     }
 
     #[test]
