@@ -65,6 +65,8 @@ pub(crate) struct Header {
     pub(crate) media_type: String,
     /// The application's.
     pub(crate) label: String,
+    /// Digest that names a resource among those of one key, such as a segment of HLS. Empty if the key has only one.
+    pub(crate) part: String,
 }
 
 /// Until when an entry may be used without asking the server.
@@ -126,7 +128,7 @@ impl Header {
         let (len, stored_at) = (fields.u64()?, fields.u64()?);
         let mut text = || fields.text();
         let (etag, last_modified, date) = (text()?, text()?, text()?);
-        let (media_type, label) = (text()?, text()?);
+        let (media_type, label, part) = (text()?, text()?, text()?);
         let end = fields.at;
         let is_whole = fields.u64()? == xxh3_64(&page[..end]);
         let is_valid = is_whole && len > 0 && len <= MAX_LEN;
@@ -140,24 +142,40 @@ impl Header {
             date,
             media_type,
             label,
+            part,
         })
     }
 
-    fn texts(&self) -> [&str; 5] {
-        [&self.etag, &self.last_modified, &self.date, &self.media_type, &self.label]
+    fn texts(&self) -> [&str; 6] {
+        [&self.etag, &self.last_modified, &self.date, &self.media_type, &self.label, &self.part]
     }
 
     /// Names the representation: a hash of the length and of what the server calls this version. Of two entries of one key
     /// with the same identity all bytes are equal. A server that breaks that promise breaks it for every HTTP cache.
     pub(crate) fn identity(&self) -> u64 {
-        // The date beside a tag changes when a file is copied to another server, and its bytes do not.
-        let validator = if self.etag.is_empty() { &self.last_modified } else { &self.etag };
+        let validator = self.validator();
         let mut fields = Vec::with_capacity(64 + validator.len());
         fields.extend_from_slice(&self.key);
         fields.extend_from_slice(&self.len.to_le_bytes());
         fields.push(u8::from(self.etag.is_empty()));
         fields.extend_from_slice(validator.as_bytes());
-        xxh3_64(&fields)
+        let version = xxh3_64(&fields);
+        if self.part.is_empty() {
+            return version;
+        }
+        // The first half names the part, so that its entries are found by their names.
+        u64::from(part_name(&self.part)) << 32 | xxh3_64_with_seed(self.part.as_bytes(), version) >> 32
+    }
+
+    fn validator(&self) -> &str {
+        // The date beside a tag changes when a file is copied to another server, and its bytes do not.
+        if self.etag.is_empty() { &self.last_modified } else { &self.etag }
+    }
+
+    /// True if both are of one representation. Equal names of files are not enough for parts, whose hash is short.
+    pub(crate) fn is_same_representation(&self, other: &Self) -> bool {
+        let fields = |header: &Self| (header.key, header.len, header.etag.is_empty());
+        fields(self) == fields(other) && self.part == other.part && self.validator() == other.validator()
     }
 
     pub(crate) fn blocks(&self) -> u64 {
@@ -183,6 +201,16 @@ impl Header {
 /// The part of a file's name that its key decides.
 pub(crate) fn key_name(key: &KeyDigest) -> String {
     key[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The first half of the identity of a part.
+fn part_name(part: &str) -> u32 {
+    xxh3_64(part.as_bytes()) as u32
+}
+
+/// What the names of all entries of a part begin with.
+pub(crate) fn part_prefix(key: &KeyDigest, part: &str) -> String {
+    format!("{}-{:08x}", key_name(key), part_name(part))
 }
 
 /// Where the slot of a block lies.
@@ -319,6 +347,7 @@ pub(super) mod tests {
             date: String::new(),
             media_type: "audio/flac".into(),
             label: String::new(),
+            part: String::new(),
         }
     }
 
@@ -331,6 +360,7 @@ pub(super) mod tests {
             date: long(),
             media_type: long(),
             label: long(),
+            part: long(),
             ..header(1)
         };
         let page = full.encode().unwrap();
@@ -352,6 +382,13 @@ pub(super) mod tests {
             Header { etag: String::new(), last_modified: one.etag.clone(), ..one.clone() },
         ] {
             assert_ne!(other.file_name(), one.file_name());
+        }
+        let parts = ["a", "b"].map(|part| Header { part: part.into(), ..one.clone() });
+        assert_ne!(parts[0].file_name(), parts[1].file_name());
+        let newer = Header { etag: "\"v2\"".into(), ..parts[0].clone() };
+        assert_ne!(newer.file_name(), parts[0].file_name());
+        for version in [&newer, &parts[0]] {
+            assert!(version.file_name().starts_with(&part_prefix(&one.key, "a")));
         }
         let later = Header { stored_at: 1, label: "x".into(), date: "now".into(), ..one.clone() };
         assert_eq!(later.file_name(), one.file_name());
@@ -378,11 +415,11 @@ pub(super) mod tests {
             1..=MAX_LEN,
             any::<u64>(),
             any::<bool>(),
-            (text(), text(), text(), text(), text()),
+            (text(), text(), text(), text(), text(), text()),
         )
             .prop_map(|(key, len, stored_at, has_ranges, texts)| {
-                let (etag, last_modified, date, media_type, label) = texts;
-                Header { key, len, stored_at, has_ranges, etag, last_modified, date, media_type, label }
+                let (etag, last_modified, date, media_type, label, part) = texts;
+                Header { key, len, stored_at, has_ranges, etag, last_modified, date, media_type, label, part }
             })
     }
 

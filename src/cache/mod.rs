@@ -1,7 +1,7 @@
 //! The persistent cache: media on disk that outlives the process, shared by any number of processes. Needs the feature
 //! `cache`.
 //!
-//! [`FileConfig::cache`](crate::FileConfig::cache) gives a [`Cache`] to a stream. What the stream fetches is stored, in part or
+//! [`FileConfig::cache`](crate::FileConfig::cache) gives a [`Cache`] to a stream, and `HlsConfig::cache` to a presentation of HLS. What the stream fetches is stored, in part or
 //! whole. The next stream of the same URL serves it without waiting for the network, and fetches what is missing. A server
 //! that has a newer version ends the stream with [`ErrorKind::Changed`](crate::ErrorKind::Changed), and opening the URL again plays the new one. What is
 //! stored and for how long it is fresh follows RFC 9111.
@@ -49,6 +49,8 @@ pub use handle::{Cache, CacheEntry};
 pub use uses::CacheUse;
 
 pub(crate) use format::{BLOCK, Header, KeyDigest, key_digest};
+#[cfg(feature = "hls")]
+pub(crate) use freshness::Policy;
 pub(crate) use freshness::{Exchange, Use, seconds};
 pub(crate) use part::PartFile;
 pub(crate) use store::Entry;

@@ -7,7 +7,6 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -15,13 +14,13 @@ use parking_lot::Mutex;
 use super::config::CacheConfig;
 use super::directory::{Directory, Found};
 use super::entry::{EntryFile, Files};
-use super::format::{Header, KeyDigest, Stamp};
+use super::format::{BLOCK, Header, KeyDigest, Stamp, part_prefix};
 use super::freshness::{Use, seconds};
 use super::layer::FileLayer;
 use super::quota::{Limits, Usage, victims};
 use crate::error::{Error, ErrorKind};
 
-/// How often an entry that other processes make or remove meanwhile is opened anew.
+/// How often an entry that other processes make or remove meanwhile is opened anew. See [`Store::open_or_create`].
 const ATTEMPTS: usize = 20;
 
 /// An entry counts as used again after this many seconds.
@@ -63,15 +62,26 @@ impl Store {
         })
     }
 
-    /// The entry of a key that was confirmed last, if it may be used without asking first.
-    pub(crate) fn lookup(self: &Arc<Self>, key: &KeyDigest, now: SystemTime) -> Option<(Arc<Entry>, Use)> {
-        let names = self.directory.find(key);
-        let entries = names.iter().filter_map(|name| self.open_entry(name).ok().flatten());
-        // A prefix of the digest is in the name.
-        let entries = entries.filter(|entry| entry.header().key == *key);
-        let entry = entries.max_by_key(|entry| entry.core.stamp().validated_at)?;
+    /// The entry of a key that was confirmed last, if it may be used without asking first. `part` is empty for the key's only
+    /// resource.
+    pub(crate) fn lookup(
+        self: &Arc<Self>,
+        key: &KeyDigest,
+        part: &str,
+        now: SystemTime,
+    ) -> Option<(Arc<Entry>, Use)> {
+        let entry = self.newest(key, part)?;
         let usable = entry.core.stamp().usable(now, self.config.max_age);
         (usable != Use::Confirmed).then_some((entry, usable))
+    }
+
+    /// As [`lookup`](Self::lookup), however old it is.
+    pub(crate) fn newest(self: &Arc<Self>, key: &KeyDigest, part: &str) -> Option<Arc<Entry>> {
+        let names = self.find(key, part);
+        let entries = names.iter().filter_map(|name| self.open_entry(name).ok().flatten());
+        // The name has a prefix of the digests only.
+        let entries = entries.filter(|entry| entry.header().key == *key && entry.header().part == part);
+        entries.max_by_key(|entry| entry.core.stamp().validated_at)
     }
 
     /// The entry for the representation that a response has just shown. Makes it if there is none.
@@ -81,15 +91,28 @@ impl Store {
     /// Those of the file system, and that nothing more may be written.
     pub(crate) fn enter(self: &Arc<Self>, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
         let name = header.file_name();
-        let entry = self.open_or_create(&name, header, stamp)?;
+        let entry = self.open_or_create(&name, header.clone(), stamp)?;
+        if !entry.header().is_same_representation(&header) {
+            return Err(io::Error::other("another representation has the same digest"));
+        }
         entry.core.set_stamp(stamp);
         Ok(entry)
     }
 
-    /// Removes the other entries of the key of `entry`, which is the server's version.
+    /// Names of the entries of a part: one for each version.
+    fn find(&self, key: &KeyDigest, part: &str) -> Vec<String> {
+        let mut names = self.directory.find(key);
+        if !part.is_empty() {
+            let prefix = part_prefix(key, part);
+            names.retain(|name| name.starts_with(&prefix));
+        }
+        names
+    }
+
+    /// Removes the other entries of the resource of `entry`, which is the server's version.
     pub(crate) fn evict_others(&self, entry: &Entry) {
-        let (key, name) = (entry.header().key, entry.header().file_name());
-        for other in self.directory.find(&key).iter().filter(|found| **found != name) {
+        let (header, name) = (entry.header(), entry.header().file_name());
+        for other in self.find(&header.key, &header.part).iter().filter(|found| **found != name) {
             // It may still be open; then it is evicted later.
             let _ = self.directory.evict(other);
         }
@@ -112,6 +135,10 @@ impl Store {
         }
     }
 
+    /// Each attempt that fails has met another process that made the entry after it was not found, or removed it before it was
+    /// locked. To make one takes longer than to remove one, so an attempt outlasts what it has met, and there is nothing to wait
+    /// for in between: a blocking `flock` has no limit, and the other process may be stopped while it holds the lock. Then all
+    /// attempts fail, and the stream is not cached.
     fn open_or_create(self: &Arc<Self>, name: &str, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
         for _ in 0..ATTEMPTS {
             if let Some(entry) = self.open_entry(name)? {
@@ -120,9 +147,6 @@ impl Store {
             if let Some(entry) = self.create_entry(name, &header, stamp)? {
                 return Ok(entry);
             }
-            // Another process has made it at the same time, or removes it. It needs microseconds, and there is no event to
-            // wait for: a blocking `flock` has no limit, and that process may hang. So this tries again, `ATTEMPTS` times.
-            thread::yield_now();
         }
         Err(io::Error::other("an entry of the cache is made and removed again and again"))
     }
@@ -291,6 +315,30 @@ impl Entry {
         }
         let written = self.core.write(index, within, bytes);
         written.map_err(|error| storage_error("the file can't be written", error))
+    }
+
+    /// All bytes. `None` if one of them is not there.
+    #[cfg(feature = "hls")]
+    pub(crate) fn read_all(&self) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(self.header().len).ok()?];
+        let mut blocks = (0..).zip(bytes.chunks_mut(BLOCK as usize));
+        blocks.all(|(index, block)| self.read(index, 0, block)).then_some(bytes)
+    }
+
+    /// Stores bytes from `offset` on, in one block or more.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write`](Self::write).
+    #[cfg(feature = "hls")]
+    pub(crate) fn write_at(&self, mut offset: u64, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            let within = offset % BLOCK;
+            let (now, rest) = bytes.split_at(bytes.len().min((BLOCK - within) as usize));
+            self.write(offset / BLOCK, within, now)?;
+            (offset, bytes) = (offset + now.len() as u64, rest);
+        }
+        Ok(())
     }
 
     /// Notes that the entry is used.

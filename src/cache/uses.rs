@@ -3,7 +3,7 @@
 use super::config::CacheKey;
 use super::handle::Cache;
 
-/// How a stream uses a cache: for [`FileConfig::cache`](crate::FileConfig::cache).
+/// How a stream uses a cache: for [`FileConfig::cache`](crate::FileConfig::cache), and `HlsConfig::cache` with the feature `hls`.
 ///
 /// ```no_run
 /// use windway::FileConfig;

@@ -299,6 +299,12 @@ impl Request {
         self
     }
 
+    /// Names of the header fields that the application has set, in lower case.
+    #[cfg(all(feature = "cache", feature = "hls"))]
+    pub(crate) fn header_names(&self) -> impl Iterator<Item = &str> {
+        self.0.headers.keys().chain(self.0.open_headers.keys()).map(|name| name.as_str())
+    }
+
     pub(crate) fn set_if_range(&mut self, validator: Validator) {
         self.parts().if_range = Some(validator);
     }

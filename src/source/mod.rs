@@ -26,6 +26,8 @@ pub(crate) mod memory;
 pub(crate) mod opening;
 pub(crate) mod prefetch;
 pub(crate) mod radio;
+#[cfg(feature = "cache")]
+pub(crate) mod stored;
 pub(crate) mod wait;
 
 use std::ops::Range;

@@ -21,13 +21,14 @@ use super::cached::Cached;
 use super::mode::{Info, Mode};
 use super::shared::Shared;
 use super::state::State;
-use crate::cache::{CacheUse, Entry, Exchange, Header, KeyDigest, Use, key_digest, seconds};
+use crate::cache::{CacheUse, Entry, Exchange, Header, KeyDigest, Use, key_digest};
 use crate::client::representation::{self, Likeness};
 use crate::client::{ResponseHead, StoredHead};
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::media::FirstBytes;
+use crate::source::stored::{Asked, header_of, with_exchange};
 use crate::types::Priority;
 
 impl Shared {
@@ -35,7 +36,7 @@ impl Shared {
     pub(super) fn open_from_cache(self: &Arc<Self>) {
         let Some(Backing::Cache(uses)) = &self.backing else { return };
         let key = self.cache_key(uses);
-        let Some((entry, usable)) = uses.cache.store().lookup(&key, SystemTime::now()) else { return };
+        let Some((entry, usable)) = uses.cache.store().lookup(&key, "", SystemTime::now()) else { return };
         let header = entry.header();
         let is_whole = entry.stored().iter().map(|range| range.end - range.start).sum::<u64>() == header.len;
         if !header.has_ranges && !is_whole {
@@ -128,46 +129,16 @@ impl Shared {
 
     /// What an entry says of the representation of `head`. `None` if its length is not known, or too long.
     fn header(&self, key: KeyDigest, label: &str, head: &ResponseHead) -> Option<Header> {
-        let field = |name: &str| head.header(name).unwrap_or_default().to_owned();
-        let etag = field("etag");
-        let header = Header {
-            key,
-            len: head.total()?,
-            stored_at: seconds(SystemTime::now()),
-            has_ranges: head.is_partial(),
-            // A weak one says nothing of the bytes (RFC 9110, section 8.8.1).
-            etag: if etag.starts_with('"') { etag } else { String::new() },
-            last_modified: field("last-modified"),
-            date: field("date"),
-            media_type: field("content-type"),
-            label: label.to_owned(),
-        };
-        header.encode().is_some().then_some(header)
+        header_of(head, head.total()?, key, label)
     }
 
     fn exchange<T>(&self, head: &ResponseHead, look: impl FnOnce(&Exchange<'_>) -> T) -> T {
-        let all = |name: &str| {
-            let fields = head.headers().filter(|(field, _)| *field == name);
-            fields.map(|(_, value)| String::from_utf8_lossy(value)).collect::<Vec<_>>().join(",")
-        };
-        let added: Vec<String> =
-            self.config.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+        let added = self.config.headers.iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
         let has_secret = |request: &crate::client::Request| {
             self.link.get().is_some_and(|link| link.waker.is_authorized(request))
         };
-        let is_authorized = added.iter().any(|name| name == "authorization")
-            || has_secret(&self.request)
-            || has_secret(&self.request(Some(head.url())));
-        look(&Exchange {
-            cache_control: &all("cache-control"),
-            vary: &all("vary"),
-            expires: head.header("expires"),
-            date: head.header("date"),
-            age: head.header("age"),
-            has_validator: head.validator().is_some(),
-            is_authorized,
-            added: &added,
-        })
+        let is_authorized = has_secret(&self.request) || has_secret(&self.request(Some(head.url())));
+        with_exchange(head, &Asked { added, is_authorized }, look)
     }
 
     /// Removes the entry of a file that has changed on the server. If the file was opened from it, none of its bytes are served
