@@ -1,4 +1,4 @@
-//! What an application may say about single requests: headers, and fresh URLs.
+//! How an application changes single requests: headers, and fresh URLs.
 
 use std::fmt;
 use std::sync::Arc;
@@ -81,6 +81,13 @@ pub trait RequestHook: Send + Sync {
         let _ = (kind, url); // Unused by default: most URLs never expire.
         None
     }
+
+    /// The key of HLS at `url`, if the application has it: then it is not requested. A playlist that comes from the cache has
+    /// URLs without the values of their queries. Default: none.
+    fn key(&self, url: &str) -> Option<Vec<u8>> {
+        let _ = url; // Unused by default: keys are requested.
+        None
+    }
 }
 
 /// A [`RequestHook`], as a configuration holds it.
@@ -107,6 +114,12 @@ impl Hook {
         self.0
             .call_shared("RequestHook::headers", |hook| hook.headers(kind, url.as_str()))
             .unwrap_or_default()
+    }
+
+    /// The key at `url`, if the application has it.
+    #[cfg(feature = "hls")]
+    pub(crate) fn key(&self, url: &Url) -> Option<Vec<u8>> {
+        self.0.call_shared("RequestHook::key", |hook| hook.key(url.as_str())).ok().flatten()
     }
 
     /// A fresh URL for `url`, which was refused with `error`.

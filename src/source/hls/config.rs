@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::hook::Hook;
 use crate::abr::{Abr, AbrConfig};
+#[cfg(feature = "cache")]
+use crate::cache::CacheUse;
 use crate::error::{Error, ErrorKind};
 use crate::types::Priority;
 
@@ -51,6 +53,13 @@ pub struct HlsConfig {
     pub allow_private: bool,
     /// Maximum time that a call blocks without progress. Default: 30 s; `None` is forever.
     pub read_timeout: Option<Duration>,
+    /// Persistent cache that keeps a presentation on demand: its playlists, initialization sections and segments as they are
+    /// received, never a key. What is stored is played without the network; [`RequestHook::key`](super::RequestHook::key) may
+    /// supply keys for that. The key of a presentation is that of its URL, or [`CacheUse::key`]: if its URL is signed, name
+    /// the signing fields in [`CacheConfig::ignore_query`](crate::cache::CacheConfig::ignore_query). Live streams are not
+    /// stored. Needs the feature `cache`. Default: none.
+    #[cfg(feature = "cache")]
+    pub cache: Option<CacheUse>,
 }
 
 /// How the variant is chosen.
@@ -111,6 +120,8 @@ impl Default for HlsConfig {
             allow_http: false,
             allow_private: false,
             read_timeout: Some(Duration::from_secs(30)),
+            #[cfg(feature = "cache")]
+            cache: None,
         }
     }
 }
@@ -131,7 +142,10 @@ impl HlsConfig {
 // By hand, because values of headers must not be shown.
 impl fmt::Debug for HlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HlsConfig")
+        let mut shown = f.debug_struct("HlsConfig");
+        #[cfg(feature = "cache")]
+        shown.field("cache", &self.cache);
+        shown
             .field("quality", &self.quality)
             .field("language", &self.language)
             .field("start", &self.start)

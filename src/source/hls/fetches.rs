@@ -3,15 +3,25 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+#[cfg(feature = "cache")]
+use super::cached::{ConfirmSink, Keeper};
+use url::Url;
+
 use super::hook::RequestKind;
+#[cfg(feature = "cache")]
+use super::requests::asked;
 use super::requests::request;
 use super::segment_sink::SegmentSink;
 use super::shared::Shared;
 use super::sinks::{PlaylistSink, ResourceSink, SteeringSink};
+#[cfg(feature = "cache")]
+use super::state::State;
 use super::state::{Planned, ResourceKey};
 use crate::client::Request;
 use crate::downloader::{Fetch, Next, Peer, Sink};
 use crate::error::Error;
+#[cfg(feature = "cache")]
+use crate::source::stored::Asked;
 use crate::types::{ByteRange, Priority};
 
 pub(super) struct HlsPeer(pub(super) Arc<Shared>);
@@ -19,7 +29,7 @@ pub(super) struct HlsPeer(pub(super) Arc<Shared>);
 impl Peer for HlsPeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
         if let Some((fetch, sink)) =
-            self.0.take_preload().and_then(|key| self.prepare_resource(key, Priority::High))
+            self.0.take_preload().and_then(|key| self.prepare_resource(key, None, Priority::High))
         {
             return Next::fetch(fetch, sink);
         }
@@ -43,20 +53,13 @@ impl Peer for HlsPeer {
 type Prepared = (Fetch, Box<dyn Sink>);
 
 impl HlsPeer {
-    /// `None` if it can't be requested, which the state knows then.
+    /// `None` if it can't be requested, which the state knows then, or if the cache has it.
     fn prepare(&self, planned: Planned) -> Option<Prepared> {
         let shared = &self.0;
         match planned {
-            Planned::Playlist { mirror, url } => {
-                let sink = PlaylistSink::new(Arc::clone(shared), mirror, url);
-                let request = request(shared, RequestKind::Playlist, sink.url());
-                fetch_or_fail(
-                    request,
-                    sink,
-                    |sink, error| sink.fail(error),
-                    |fetch| fetch.priority(Priority::High),
-                )
-            }
+            Planned::Playlist { mirror, url } => self.prepare_playlist(mirror, url),
+            #[cfg(feature = "cache")]
+            Planned::Confirm { url } => self.prepare_confirmation(url),
             Planned::Steering { url } => {
                 let sink = SteeringSink::new(Arc::clone(shared), url);
                 let request = request(shared, RequestKind::Steering, sink.url());
@@ -67,11 +70,15 @@ impl HlsPeer {
                     |fetch| fetch.priority(Priority::High),
                 )
             }
-            Planned::Resource { key, priority } => self.prepare_resource(key, priority),
-            Planned::Segment { slot, url, range, needs, priority } => {
+            Planned::Resource { key, list, priority } => self.prepare_resource(key, list.as_ref(), priority),
+            Planned::Segment { slot, url, range, needs, list, priority } => {
                 let sink = SegmentSink::new(Arc::clone(shared), slot, url, *needs);
-                let epoch = shared.epoch()?;
                 let request = request(shared, RequestKind::Segment, sink.url());
+                #[cfg(feature = "cache")]
+                let sink = self.segment_from_cache(sink, slot, &list, range, request.as_ref().ok())?;
+                #[cfg(not(feature = "cache"))]
+                let _ = list; // For the cache only.
+                let epoch = shared.epoch()?;
                 fetch_or_fail(
                     request,
                     sink,
@@ -82,16 +89,109 @@ impl HlsPeer {
         }
     }
 
-    fn prepare_resource(&self, key: ResourceKey, priority: Priority) -> Option<Prepared> {
+    fn prepare_playlist(&self, mirror: usize, url: Url) -> Option<Prepared> {
+        let sink = PlaylistSink::new(Arc::clone(&self.0), mirror, url);
+        let request = request(&self.0, RequestKind::Playlist, sink.url());
+        #[cfg(feature = "cache")]
+        let sink = {
+            let mut sink = sink;
+            sink.set_asked(self.asked(request.as_ref().ok()));
+            sink
+        };
+        let fail = |sink: &PlaylistSink, error| sink.fail(error);
+        fetch_or_fail(request, sink, fail, |fetch| fetch.priority(Priority::High))
+    }
+
+    fn prepare_resource(&self, key: ResourceKey, list: Option<&Url>, priority: Priority) -> Option<Prepared> {
         let range = key.range;
         let sink = ResourceSink::new(Arc::clone(&self.0), key);
+        if sink.kind() == RequestKind::Key {
+            let hook = self.0.config.hook.as_ref();
+            if let Some(bytes) = hook.and_then(|hook| hook.key(&sink.key().url)) {
+                sink.serve(bytes);
+                return None;
+            }
+        }
         let request = request(&self.0, sink.kind(), sink.url());
+        #[cfg(feature = "cache")]
+        let sink = self.resource_from_cache(sink, list, request.as_ref().ok())?;
+        #[cfg(not(feature = "cache"))]
+        let _ = list; // For the cache only.
         fetch_or_fail(
             request,
             sink,
             |sink, error| sink.fail(&error),
             |fetch| ranged(fetch, range).priority(priority),
         )
+    }
+}
+
+#[cfg(feature = "cache")]
+impl HlsPeer {
+    fn asked(&self, request: Option<&Request>) -> Asked {
+        let asked = self.0.waker().zip(request).map(|(waker, request)| asked(waker, request));
+        asked.unwrap_or_default()
+    }
+
+    fn prepare_confirmation(&self, url: Option<Url>) -> Option<Prepared> {
+        let url = url.unwrap_or_else(|| self.0.request.url().expose().clone());
+        let mut sink = ConfirmSink::new(Arc::clone(&self.0), url);
+        let request = request(&self.0, RequestKind::Playlist, sink.url());
+        sink.set_asked(self.asked(request.as_ref().ok()));
+        let fail = |sink: &ConfirmSink, error| sink.fail(error);
+        fetch_or_fail(request, sink, fail, |fetch| fetch.priority(Priority::High).max_retries(1))
+    }
+
+    /// Takes a segment from the cache. Returns the sink if it has to be requested, and stores it then.
+    fn segment_from_cache(
+        &self,
+        sink: SegmentSink,
+        slot: u64,
+        list: &Url,
+        range: Option<ByteRange>,
+        request: Option<&Request>,
+    ) -> Option<SegmentSink> {
+        let Some(store) = &self.0.store else { return Some(sink) };
+        let part = store.part(list, sink.url(), range, self.asked(request));
+        if let Some(bytes) = part.as_ref().and_then(|part| store.read(part)) {
+            sink.serve(range.map_or(0, |range| range.start), &bytes);
+            return None;
+        }
+        let is_missing = |state: &mut State| {
+            let is_unconfirmed = state.is_unconfirmed();
+            if is_unconfirmed {
+                state.handle_segment_missing(slot);
+            }
+            is_unconfirmed
+        };
+        let is_missing = self.0.with(is_missing).unwrap_or_default();
+        (!is_missing).then(|| sink.kept_by(Keeper::new(part)))
+    }
+
+    /// Takes an initialization section from the cache. Returns the sink if it, or a key, has to be requested.
+    fn resource_from_cache(
+        &self,
+        sink: ResourceSink,
+        list: Option<&Url>,
+        request: Option<&Request>,
+    ) -> Option<ResourceSink> {
+        let Some(store) = &self.0.store else { return Some(sink) };
+        // Keys are never stored.
+        let list = list.filter(|_| sink.kind() == RequestKind::InitializationSection);
+        let part = list.and_then(|list| store.part(list, sink.url(), sink.key().range, self.asked(request)));
+        if let Some(bytes) = part.as_ref().and_then(|part| store.read(part)) {
+            sink.serve(bytes);
+            return None;
+        }
+        let is_missing = |state: &mut State| {
+            let is_unconfirmed = state.is_unconfirmed();
+            if is_unconfirmed {
+                state.handle_resource_missing(sink.key());
+            }
+            is_unconfirmed
+        };
+        let is_missing = self.0.with(is_missing).unwrap_or_default();
+        (!is_missing).then(|| sink.kept_by(Keeper::new(part)))
     }
 }
 

@@ -115,6 +115,14 @@ impl Ladder {
         builder.finish(first)
     }
 
+    /// Takes the URLs of a ladder that was made from the same text but for values of queries.
+    #[cfg(feature = "cache")]
+    pub(super) fn take_urls(&mut self, other: &Self) {
+        for (mirror, other) in self.mirrors.iter_mut().zip(&other.mirrors) {
+            mirror.url = other.url.clone();
+        }
+    }
+
     pub(super) fn levels(&self, rendition: usize) -> &[LevelInfo] {
         self.levels.get(rendition).map_or(&[], Vec::as_slice)
     }

@@ -10,6 +10,8 @@
 //! [`State`](state) is a plain machine behind one lock. Workers ask it for the next fetch and report what has come; readers
 //! block until it has bytes for them.
 
+#[cfg(feature = "cache")]
+mod cached;
 mod config;
 #[cfg(feature = "hls-aes")]
 mod decrypt;
@@ -148,7 +150,14 @@ impl Hls {
         shared.note_peer(opening.head().peer());
         let (peer, role) = (opening.peer.clone(), opening.role.clone());
         let ready = peer.waker().keep_preconnected(&shared.request);
+        #[cfg(feature = "cache")]
+        let head = opening.head().clone();
         let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
+        #[cfg(feature = "cache")]
+        if let Some(store) = &shared.store {
+            let asked = requests::asked(&peer.waker(), &shared.request);
+            store.keep_list((shared.request.url().expose(), &from), &bytes, &head, &asked);
+        }
         role.assign(HlsPeer(Arc::clone(&shared)));
         peer.set_priority(shared.config.priority);
         let state = open::open_loaded(&shared, &peer, (bytes, from))?;

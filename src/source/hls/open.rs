@@ -19,18 +19,38 @@ use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 use crate::types::Priority;
 
+/// The text of a playlist, and the URL that it came from.
+pub(super) type Loaded = (Vec<u8>, Url);
+
+/// Where the playlists behind the first one come from.
+pub(super) struct Lists<'a> {
+    pub(super) load: &'a dyn Fn(&Url) -> Result<Loaded, Error>,
+    /// The network is not to be used.
+    pub(super) are_stored: bool,
+}
+
 /// Loads what is needed to start. Blocks.
 pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
+    #[cfg(feature = "cache")]
+    if let Some(state) = super::cached::open(shared, peer) {
+        return Ok(state);
+    }
     let url = shared.request.url().expose().clone();
     let loaded = load_or_refresh(shared, peer, &url)?;
     open_loaded(shared, peer, loaded)
 }
 
-/// As [`open`], with the text of the first playlist and the URL that it came from.
-pub(super) fn open_loaded(
+/// As [`open`], with the first playlist.
+pub(super) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) -> Result<State, Error> {
+    let load = |url: &Url| load_or_refresh(shared, peer, url);
+    open_with(shared, peer, loaded, Lists { load: &load, are_stored: false })
+}
+
+pub(super) fn open_with(
     shared: &Shared,
     peer: &PeerHandle,
-    (bytes, from): (Vec<u8>, Url),
+    (bytes, from): Loaded,
+    lists: Lists<'_>,
 ) -> Result<State, Error> {
     let url = shared.request.url().expose().clone();
     let context = Context { url: &from, variables: shared.variables(), previous: None };
@@ -50,12 +70,14 @@ pub(super) fn open_loaded(
         Playlist::Multivariant(list) => list,
     };
     let ladder = Ladder::new(&list, &from, policy(shared), shared.config.language.as_deref())?;
-    preload_keys(shared, peer, &list, &from);
+    if !lists.are_stored {
+        preload_keys(shared, peer, &list, &from);
+    }
     let steering = steering(shared, &list, &from);
     shared.set_variables(list.variables);
     let estimator = remembered(shared, peer);
     let level = State::first_level(&shared.config, &ladder.bitrates(ladder.first), &estimator);
-    let first = load_first(shared, peer, &ladder, steering.as_ref(), level)?;
+    let first = load_first(shared, &lists, &ladder, steering.as_ref(), level)?;
     Ok(State::new(shared.config.clone(), ladder, steering, first, estimator))
 }
 
@@ -97,7 +119,7 @@ fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<
 /// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded.
 fn load_first(
     shared: &Shared,
-    peer: &PeerHandle,
+    lists: &Lists<'_>,
     ladder: &Ladder,
     steering: Option<&Steering>,
     first: usize,
@@ -111,7 +133,7 @@ fn load_first(
     });
     let mut failed = None;
     for mirror in order {
-        match load_timeline(shared, peer, &ladder.mirrors[mirror].url) {
+        match load_timeline(shared, lists, &ladder.mirrors[mirror].url) {
             Ok(timeline) => return Ok((mirror, timeline)),
             Err(error) if error.is_cancelled() => return Err(error),
             Err(error) => failed = failed.or(Some(error)),
@@ -121,8 +143,8 @@ fn load_first(
     Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "the playlist has no variants")))
 }
 
-fn load_timeline(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<Timeline, Error> {
-    let (bytes, from) = load_or_refresh(shared, peer, url)?;
+fn load_timeline(shared: &Shared, lists: &Lists<'_>, url: &Url) -> Result<Timeline, Error> {
+    let (bytes, from) = (lists.load)(url)?;
     let list = parse_media(shared, &bytes, &from, None)?;
     Ok(Timeline::new(list, from, Duration::ZERO))
 }

@@ -9,9 +9,13 @@ use super::playlist::{Context, MediaPlaylist, Playlist};
 use super::shared::Shared;
 use crate::client::UriPolicy;
 use crate::client::{Request, ResponseHead};
+#[cfg(feature = "cache")]
+use crate::downloader::Waker;
 use crate::downloader::{Fetch, Outcome, PeerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::HttpUrl;
+#[cfg(feature = "cache")]
+use crate::source::stored::Asked;
 
 /// Bytes of a playlist, at most, before and after its decompression.
 pub(super) const MOST_PLAYLIST: usize = 16 << 20;
@@ -55,14 +59,31 @@ pub(super) fn load(
     url: &Url,
     hold: Option<Duration>,
 ) -> Result<(Vec<u8>, Url), Error> {
-    let mut fetch = Fetch::new(request(shared, RequestKind::Playlist, url)?);
+    let request = request(shared, RequestKind::Playlist, url)?;
+    #[cfg(feature = "cache")]
+    let asked = asked(&peer.waker(), &request);
+    let mut fetch = Fetch::new(request);
     if let Some(hold) = hold {
         fetch = fetch.held(hold);
     }
     let response = peer.execute(fetch)?;
     let from = final_url(shared, response.head(), url)?;
     shared.note_peer(response.head().peer());
-    Ok((gunzip(response.bytes(MOST_PLAYLIST)?)?, from))
+    #[cfg(feature = "cache")]
+    let head = response.head().clone();
+    let text = gunzip(response.bytes(MOST_PLAYLIST)?)?;
+    #[cfg(feature = "cache")]
+    if let Some(store) = &shared.store {
+        store.keep_list((url, &from), &text, &head, &asked);
+    }
+    Ok((text, from))
+}
+
+/// What is known of a request whose response may be stored.
+#[cfg(feature = "cache")]
+pub(super) fn asked(waker: &Waker, request: &Request) -> Asked {
+    let added = request.header_names().map(str::to_owned).collect();
+    Asked { added, is_authorized: waker.is_authorized(request) }
 }
 
 /// Decompresses gzip. It is recognised by its first bytes, because some servers send no `Content-Encoding`.

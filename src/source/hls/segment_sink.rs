@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+#[cfg(feature = "cache")]
+use super::cached::Keeper;
 use super::demux::Output;
 use super::group::Received;
 use super::hook::RequestKind;
@@ -44,6 +46,8 @@ pub(super) struct SegmentSink {
     /// When the progress was last checked.
     watched: Option<Instant>,
     is_measured: bool,
+    #[cfg(feature = "cache")]
+    keeper: Keeper,
 }
 
 impl SegmentSink {
@@ -63,6 +67,23 @@ impl SegmentSink {
             before: Received::default(),
             watched: None,
             is_measured: true,
+            #[cfg(feature = "cache")]
+            keeper: Keeper::default(),
+        }
+    }
+
+    /// Stores the segment in the cache, too.
+    #[cfg(feature = "cache")]
+    pub(super) fn kept_by(self, keeper: Keeper) -> Self {
+        Self { keeper, ..self }
+    }
+
+    /// Takes a segment that is stored. `start` is its offset in its resource.
+    #[cfg(feature = "cache")]
+    pub(super) fn serve(self, start: u64, bytes: &[u8]) {
+        let mut sink = Self { position: start, ..self.unmeasured() };
+        if let Err(error) = sink.write(start, bytes).and_then(|()| sink.complete()) {
+            sink.fail(error.with_url(sink.url.as_str()));
         }
     }
 
@@ -175,11 +196,15 @@ impl Sink for SegmentSink {
             self.began = Some(Instant::now());
             self.before = self.shared.received();
             self.watched = self.began;
+            #[cfg(feature = "cache")]
+            self.keeper.handle_head(&self.shared, head);
         }
         Ok(Flow::Stream)
     }
 
-    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        #[cfg(feature = "cache")]
+        self.keeper.handle_bytes(&self.shared, _offset, bytes);
         self.received += bytes.len() as u64;
         self.shared.count_received(bytes.len() as u64);
         self.begin()?;
@@ -196,6 +221,8 @@ impl Sink for SegmentSink {
             self.fail(error);
             return;
         }
+        #[cfg(feature = "cache")]
+        self.keeper.finish(&self.shared);
         self.record_transfer();
         if let Err(error) = self.complete() {
             self.fail(error.with_url(self.url.as_str()));

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use url::Url;
 
+#[cfg(feature = "cache")]
+use super::cached::HlsStore;
 use super::config::HlsConfig;
 use super::demux::Output;
 use super::event::HlsEvent;
@@ -37,6 +39,9 @@ pub(super) struct Shared {
     /// The first playlist was sent by a public address.
     is_public: OnceLock<bool>,
     events: Bus<HlsEvent>,
+    /// What the cache has of it.
+    #[cfg(feature = "cache")]
+    pub(super) store: Option<HlsStore>,
     link: OnceLock<Link>,
     inner: Mutex<Inner>,
     /// Notified after each change of the state, by the thread that made it.
@@ -82,7 +87,21 @@ impl Shared {
         let (variables, is_public, link) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
         let (inner, changed, closed) = (Mutex::new(inner), Condvar::new(), Condvar::new());
         let events = Bus::of(EVENTS, |lost| HlsEvent::Lagged { lost });
-        Self { config, request, variables, is_public, events, link, inner, changed, closed }
+        #[cfg(feature = "cache")]
+        let store = config.cache.clone().map(|uses| HlsStore::new(uses, request.url().expose()));
+        Self {
+            config,
+            request,
+            variables,
+            is_public,
+            events,
+            #[cfg(feature = "cache")]
+            store,
+            link,
+            inner,
+            changed,
+            closed,
+        }
     }
 
     /// Notes the variables that media playlists may import.
@@ -166,6 +185,12 @@ impl Shared {
         if let Some(link) = self.link.get() {
             link.waker.wake(priority);
         }
+    }
+
+    /// What connects it with the downloader. `None` while it is being opened.
+    #[cfg(feature = "cache")]
+    pub(super) fn waker(&self) -> Option<&Waker> {
+        self.link.get().map(|link| &link.waker)
     }
 
     fn promote(&self, request: RequestId) {

@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use url::Url;
 
+#[cfg(feature = "cache")]
+use super::cached::Keeper;
 use super::hook::RequestKind;
 use super::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, parse_media};
 use super::segment_sink::unpark;
@@ -14,6 +16,8 @@ use super::steering::Manifest;
 use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::Error;
+#[cfg(feature = "cache")]
+use crate::source::stored::Asked;
 
 /// Bytes of a key or an initialization section, at most.
 pub(super) const MOST_RESOURCE: usize = 4 << 20;
@@ -28,11 +32,36 @@ pub(super) struct PlaylistSink {
     url: Url,
     from: Option<Url>,
     bytes: Vec<u8>,
+    /// What the cache has to know of the request and the response.
+    #[cfg(feature = "cache")]
+    exchange: (Asked, Option<ResponseHead>),
 }
 
 impl PlaylistSink {
     pub(super) fn new(shared: Arc<Shared>, mirror: usize, url: Url) -> Self {
-        Self { shared, mirror, url, from: None, bytes: Vec::new() }
+        Self {
+            shared,
+            mirror,
+            url,
+            from: None,
+            bytes: Vec::new(),
+            #[cfg(feature = "cache")]
+            exchange: Default::default(),
+        }
+    }
+
+    #[cfg(feature = "cache")]
+    pub(super) fn set_asked(&mut self, asked: Asked) {
+        self.exchange.0 = asked;
+    }
+
+    /// Stores the playlist in the cache, if it is on demand.
+    #[cfg(feature = "cache")]
+    fn keep(&self, text: &[u8]) {
+        let (asked, head) = &self.exchange;
+        if let (Some(store), Some(head), Some(from)) = (&self.shared.store, head, &self.from) {
+            store.keep_list((&self.url, from), text, head, asked);
+        }
     }
 
     pub(super) fn url(&self) -> &Url {
@@ -54,6 +83,10 @@ impl PlaylistSink {
 impl Sink for PlaylistSink {
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         self.from = Some(final_url(&self.shared, head, &self.url)?);
+        #[cfg(feature = "cache")]
+        {
+            self.exchange.1 = Some(head.clone());
+        }
         Ok(Flow::Stream)
     }
 
@@ -65,6 +98,10 @@ impl Sink for PlaylistSink {
         let url = self.from.as_ref().unwrap_or(&self.url).clone();
         let bytes = std::mem::take(&mut self.bytes);
         let parsed = outcome_error(outcome).map_or_else(|| gunzip(bytes), Err);
+        #[cfg(feature = "cache")]
+        if let Ok(text) = &parsed {
+            self.keep(text);
+        }
         match parsed.and_then(|bytes| parse_media(&self.shared, &bytes, &url, None)) {
             Ok(list) => drop(self.shared.change(|state| state.handle_playlist(self.mirror, list, url))),
             Err(error) => self.fail(error),
@@ -119,13 +156,39 @@ pub(super) struct ResourceSink {
     /// Where it is fetched from: a fresh URL of the application, or its own.
     url: Url,
     bytes: Vec<u8>,
+    #[cfg(feature = "cache")]
+    keeper: Keeper,
 }
 
 impl ResourceSink {
     pub(super) fn new(shared: Arc<Shared>, key: ResourceKey) -> Self {
         let fresh = shared.with(|state| state.fresh_resource(&key)).flatten();
         let url = fresh.unwrap_or_else(|| key.url.clone());
-        Self { shared, key, url, bytes: Vec::new() }
+        Self {
+            shared,
+            key,
+            url,
+            bytes: Vec::new(),
+            #[cfg(feature = "cache")]
+            keeper: Keeper::default(),
+        }
+    }
+
+    /// Stores the initialization section in the cache, too.
+    #[cfg(feature = "cache")]
+    pub(super) fn kept_by(self, keeper: Keeper) -> Self {
+        Self { keeper, ..self }
+    }
+
+    pub(super) fn key(&self) -> &ResourceKey {
+        &self.key
+    }
+
+    /// Takes the whole resource.
+    pub(super) fn serve(&self, bytes: Vec<u8>) {
+        for (slot, needs, parked) in self.shared.handle_resource(self.key.clone(), bytes) {
+            unpark(&self.shared, slot, &needs, parked);
+        }
     }
 
     pub(super) fn url(&self) -> &Url {
@@ -146,10 +209,14 @@ impl ResourceSink {
 impl Sink for ResourceSink {
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         final_url(&self.shared, head, &self.url)?;
+        #[cfg(feature = "cache")]
+        self.keeper.handle_head(&self.shared, head);
         Ok(Flow::Stream)
     }
 
-    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+    fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        #[cfg(feature = "cache")]
+        self.keeper.handle_bytes(&self.shared, _offset, bytes);
         collect(&mut self.bytes, bytes, MOST_RESOURCE)
     }
 
@@ -158,9 +225,9 @@ impl Sink for ResourceSink {
             self.fail(&error);
             return;
         }
-        let (key, bytes) = (self.key.clone(), std::mem::take(&mut self.bytes));
-        for (slot, needs, parked) in self.shared.handle_resource(key, bytes) {
-            unpark(&self.shared, slot, &needs, parked);
-        }
+        #[cfg(feature = "cache")]
+        self.keeper.finish(&self.shared);
+        let bytes = std::mem::take(&mut self.bytes);
+        self.serve(bytes);
     }
 }

@@ -10,6 +10,8 @@
 
 mod arrivals;
 mod commit;
+#[cfg(feature = "cache")]
+mod confirm;
 mod failures;
 mod hints;
 mod mirrors;
@@ -43,6 +45,8 @@ use crate::client::UriPolicy;
 use crate::error::Error;
 use crate::types::{ByteRange, Priority, RequestId};
 
+#[cfg(feature = "cache")]
+pub(super) use self::confirm::{Confirmation, Unconfirmed};
 use self::failures::Outage;
 pub(super) use self::hints::{Hinted, HintedPart};
 pub(super) use self::needs::{Needs, Parked, ResourceKey};
@@ -111,6 +115,12 @@ pub(super) struct State {
     replacements: Replacements,
     /// What has to be published once the lock is released.
     events: Vec<HlsEvent>,
+    /// It was opened from the cache, and its playlists have not come from the network yet.
+    #[cfg(feature = "cache")]
+    unconfirmed: Option<Unconfirmed>,
+    /// The playlist is not the stored one any more: nothing is played.
+    #[cfg(feature = "cache")]
+    outdated: Option<Error>,
 }
 
 /// What chooses the level.
@@ -134,10 +144,33 @@ impl std::fmt::Debug for Choice {
 /// What to fetch next.
 #[derive(Debug)]
 pub(super) enum Planned {
-    Playlist { mirror: usize, url: Url },
-    Steering { url: Url },
-    Resource { key: ResourceKey, priority: Priority },
-    Segment { slot: u64, url: Url, range: Option<ByteRange>, needs: Box<Needs>, priority: Priority },
+    Playlist {
+        mirror: usize,
+        url: Url,
+    },
+    Steering {
+        url: Url,
+    },
+    /// A playlist that is stored, from the network.
+    #[cfg(feature = "cache")]
+    Confirm {
+        url: Option<Url>,
+    },
+    /// `list` is the playlist that names it, if that is known.
+    Resource {
+        key: ResourceKey,
+        list: Option<Url>,
+        priority: Priority,
+    },
+    Segment {
+        slot: u64,
+        url: Url,
+        range: Option<ByteRange>,
+        needs: Box<Needs>,
+        /// The playlist that names it.
+        list: Url,
+        priority: Priority,
+    },
 }
 
 /// Result of a read.
@@ -213,6 +246,10 @@ impl State {
             is_starting: true,
             replacements: Replacements::default(),
             events: Vec::new(),
+            #[cfg(feature = "cache")]
+            unconfirmed: None,
+            #[cfg(feature = "cache")]
+            outdated: None,
         }
     }
 

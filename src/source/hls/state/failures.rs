@@ -253,7 +253,7 @@ impl State {
     }
 
     /// Fetches nothing for a while.
-    fn pause(&mut self, error: Error, now: Instant, is_reported: bool) {
+    pub(super) fn pause(&mut self, error: Error, now: Instant, is_reported: bool) {
         let delay = DELAYS.0.saturating_mul(1 << self.outages.min(8)).min(DELAYS.1);
         let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, PATIENCE));
         self.outages = self.outages.saturating_add(1);

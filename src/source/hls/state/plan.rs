@@ -31,13 +31,23 @@ impl State {
         if self.error.is_some() || self.is_out(now) {
             return None;
         }
+        #[cfg(feature = "cache")]
+        {
+            if self.outdated.is_some() {
+                return None;
+            }
+            if let Some(mirror) = self.poll_confirmation() {
+                return Some(Planned::Confirm { url: mirror.map(|mirror| self.playlist_url(mirror)) });
+            }
+        }
         if let Some(key) = self.planned_again.pop() {
-            return Some(Planned::Resource { key, priority: Priority::High });
+            return Some(Planned::Resource { key, list: None, priority: Priority::High });
         }
         self.drop_late_replacement();
         self.extend(now);
         self.want_reload();
-        if let Some((mirror, is_fetching @ false)) = &mut self.wanted {
+        let may_load = self.is_confirmed();
+        if let Some((mirror, is_fetching @ false)) = self.wanted.as_mut().filter(|_| may_load) {
             *is_fetching = true;
             self.requested += 1;
             let mirror = *mirror;
@@ -59,7 +69,7 @@ impl State {
         }
         let Some(index) = waiting.filter(|_| has_room) else {
             // Behind the segments: at the start it would take the connection that is ready for one.
-            let steering = self.poll_steering(now);
+            let steering = if self.is_confirmed() { self.poll_steering(now) } else { None };
             self.is_idle = steering.is_none();
             return steering.map(|url| Planned::Steering { url });
         };
@@ -77,6 +87,15 @@ impl State {
         }
     }
 
+    /// False while nothing but the playlists of the presentation may be requested.
+    fn is_confirmed(&self) -> bool {
+        #[cfg(feature = "cache")]
+        if self.is_unconfirmed() {
+            return false;
+        }
+        true
+    }
+
     /// Where to load the first playlist of a mirror from.
     fn playlist_url(&self, mirror: usize) -> Url {
         let url = &self.ladder.mirrors[mirror].url;
@@ -92,7 +111,7 @@ impl State {
     pub(in super::super) fn want_reload(&mut self) {
         let (mirror, is_live) = (self.mirror, self.is_live());
         let is_due = |slot: &&Slot| slot.phase == SlotPhase::Reloading && (!is_live || slot.mirror != mirror);
-        if self.wanted.is_none() {
+        if self.wanted.is_none() && self.is_confirmed() {
             self.wanted = self.slots.iter().find(is_due).map(|slot| (slot.mirror, false));
         }
     }
@@ -119,6 +138,7 @@ impl State {
         let timeline = self.timelines[slot.mirror].as_ref();
         let base = timeline.map_or(&self.ladder.mirrors[slot.mirror].url, |timeline| &timeline.url).clone();
         let needs = needs_of(&slot.segment, slot.place.sequence, &base, self.policy)?;
+        let list = self.ladder.mirrors[slot.mirror].url.clone();
         let url = match &slot.fresh {
             Some(fresh) => fresh.clone(),
             None => self.policy.resolve(&base, slot.segment.uri.expose())?,
@@ -126,7 +146,7 @@ impl State {
         for key in needs.resources() {
             if !self.resources.contains_key(&key) {
                 self.resources.insert(key.clone(), Loadable::Fetching);
-                return Ok(Planned::Resource { key, priority });
+                return Ok(Planned::Resource { key, list: Some(list), priority });
             }
         }
         let slot = &mut self.slots[index];
@@ -134,7 +154,7 @@ impl State {
         slot.priority = priority;
         slot.needs = needs.clone();
         let (slot, range) = (slot.id, slot.segment.byte_range);
-        Ok(Planned::Segment { slot, url, range, needs: Box::new(needs), priority })
+        Ok(Planned::Segment { slot, url, range, needs: Box::new(needs), list, priority })
     }
 
     /// Adds slots until enough is planned.
@@ -165,6 +185,10 @@ impl State {
 
     /// The mirror of the next segment.
     fn choose(&mut self, now: Instant) -> usize {
+        if !self.is_confirmed() {
+            // Other levels may not be stored.
+            return self.mirror;
+        }
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = self.cursor.saturating_sub(self.reader_time());

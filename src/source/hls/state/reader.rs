@@ -10,6 +10,10 @@ use crate::types::{Priority, RequestId};
 
 impl State {
     pub(in super::super) fn read(&mut self, section: u64, buf: &mut [u8]) -> ReadResult {
+        #[cfg(feature = "cache")]
+        if let Some(error) = &self.outdated {
+            return ReadResult::Failed(error.clone());
+        }
         let Some(index) = self.sections.iter().position(|known| known.id == section) else {
             return ReadResult::End;
         };
@@ -31,6 +35,10 @@ impl State {
     }
 
     pub(in super::super) fn next_section(&mut self) -> SectionResult {
+        #[cfg(feature = "cache")]
+        if let Some(error) = &self.outdated {
+            return SectionResult::Failed(error.clone());
+        }
         let handed = self.handed;
         if let Some(section) = self.sections.iter().find(|section| section.id >= handed) {
             self.handed = section.id + 1;

@@ -131,6 +131,8 @@ impl Player {
                     }
                 }
             }
+            #[cfg(feature = "cache")]
+            Planned::Confirm { .. } => unreachable!("it was not opened from the cache"),
             Planned::Resource { .. } | Planned::Steering { .. } => unreachable!("nothing is encrypted"),
         }
     }

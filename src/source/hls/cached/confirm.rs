@@ -1,0 +1,83 @@
+//! Takes a playlist that confirms a stored one, or not.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use url::Url;
+
+use super::super::levels::Ladder;
+use super::super::playlist::{Context, Playlist};
+use super::super::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, policy};
+use super::super::shared::Shared;
+use super::super::state::Confirmation;
+use super::store::Kept;
+use crate::client::ResponseHead;
+use crate::client::representation::changed;
+use crate::downloader::{Flow, Outcome, Sink};
+use crate::error::Error;
+use crate::source::stored::Asked;
+
+/// Takes a playlist that confirms a stored one, or not.
+pub(in super::super) struct ConfirmSink {
+    shared: Arc<Shared>,
+    url: Url,
+    asked: Asked,
+    head: Option<(ResponseHead, Url)>,
+    bytes: Vec<u8>,
+}
+
+impl ConfirmSink {
+    pub(in super::super) fn new(shared: Arc<Shared>, url: Url) -> Self {
+        Self { shared, url, asked: Asked::default(), head: None, bytes: Vec::new() }
+    }
+
+    pub(in super::super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    pub(in super::super) fn set_asked(&mut self, asked: Asked) {
+        self.asked = asked;
+    }
+
+    pub(in super::super) fn fail(&self, error: Error) {
+        self.shared.change(|state| state.handle_unconfirmed(error, Instant::now()));
+    }
+
+    /// What the playlist means for the presentation.
+    fn look(&mut self) -> Result<Confirmation, Error> {
+        let text = gunzip(std::mem::take(&mut self.bytes))?;
+        let Some(((head, from), store)) = self.head.as_ref().zip(self.shared.store.as_ref()) else {
+            return Err(Error::cancelled(crate::cancel::CancelReason::Peer));
+        };
+        self.shared.note_peer(head.peer());
+        if store.keep_list((&self.url, from), &text, head, &self.asked) == Kept::Changed {
+            return Ok(Confirmation::Changed(changed(head, "playlist")));
+        }
+        let context = Context { url: from, variables: self.shared.variables(), previous: None };
+        Ok(match Playlist::parse_in(&text, context)? {
+            Playlist::Media(list) => Confirmation::Media(list, from.clone()),
+            Playlist::Multivariant(list) => {
+                let language = self.shared.config.language.as_deref();
+                Confirmation::Multivariant(Ladder::new(&list, from, policy(&self.shared), language)?)
+            }
+        })
+    }
+}
+
+impl Sink for ConfirmSink {
+    fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
+        self.head = Some((head.clone(), final_url(&self.shared, head, &self.url)?));
+        Ok(Flow::Stream)
+    }
+
+    fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
+        collect(&mut self.bytes, bytes, MOST_PLAYLIST)
+    }
+
+    fn finish(mut self: Box<Self>, outcome: Outcome) {
+        match outcome_error(outcome).map_or_else(|| self.look(), Err) {
+            Ok(confirmation) => drop(self.shared.change(|state| state.handle_confirmation(confirmation))),
+            Err(error) => self.fail(error),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! Opens a presentation whose playlists are stored, without the network.
+
+use std::cell::RefCell;
+
+use super::super::open::{Lists, Loaded, open_with};
+use super::super::shared::Shared;
+use super::super::state::{State, Unconfirmed};
+use crate::cache::Use;
+use crate::downloader::PeerHandle;
+use crate::error::{Error, ErrorKind};
+
+/// Only a multivariant playlist has it (section 4.4.6.2).
+const TAG: &[u8] = b"#EXT-X-STREAM-INF";
+
+/// `None` if a playlist is missing, or must not be used before the server is asked.
+pub(in super::super) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
+    let store = shared.store.as_ref()?;
+    let url = shared.request.url().expose();
+    let (text, first_use) = store.list(url)?;
+    let uses = RefCell::new(vec![first_use]);
+    let load = |url: &url::Url| -> Result<Loaded, Error> {
+        let missing = || Error::new(ErrorKind::NotCached, "the playlist is not in the cache");
+        let (text, usable) = store.list(url).ok_or_else(missing)?;
+        uses.borrow_mut().push(usable);
+        Ok((text, url.clone()))
+    };
+    let is_multivariant = text.windows(TAG.len()).any(|window| window == TAG);
+    let mut state = open_with(shared, peer, (text, url.clone()), Lists { load: &load, are_stored: true })
+        .inspect_err(|error| log::debug!("a presentation can't be opened from the cache: {error}"))
+        .ok()?;
+    let is_stale = uses.into_inner().contains(&Use::Stale);
+    state.set_unconfirmed(Unconfirmed::new(is_stale, is_multivariant));
+    Some(state)
+}

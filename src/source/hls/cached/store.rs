@@ -1,0 +1,254 @@
+//! Playlists, initialization sections and segments of one presentation in the cache.
+//!
+//! All of them have the key of the presentation, so that they are pinned and removed together, and a *part* each. That of a
+//! playlist is a digest of its URL without the values of queries. That of a segment is a digest of its playlist's text, its own
+//! URL, both without these values, and its range: where the playlist changes nothing of the old one is served.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use url::Url;
+
+use super::super::shared::Shared;
+use super::strip::{is_on_demand, strip_playlist, strip_url};
+use crate::cache::{CacheKey, CacheUse, Entry, Header, KeyDigest, Policy, Use, key_digest};
+use crate::client::ResponseHead;
+use crate::error::{Error, ErrorKind};
+use crate::event::Event;
+use crate::source::stored::{Asked, header_of, with_exchange};
+use crate::types::ByteRange;
+
+/// Bytes of a segment that is stored, at most: it is read whole before it is played.
+const MOST: u64 = 64 << 20;
+
+/// What the cache has of a presentation.
+#[derive(Debug)]
+pub(in super::super) struct HlsStore {
+    uses: CacheUse,
+    key: KeyDigest,
+    /// Digests of the texts of playlists on demand, by URL. What others name is neither stored nor served.
+    lists: Mutex<HashMap<String, String>>,
+    /// Storing has failed: nothing more is stored.
+    is_full: AtomicBool,
+}
+
+/// A resource of a presentation, and what is known of the request for it.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Part {
+    name: String,
+    asked: Asked,
+}
+
+/// Stores a body while it arrives.
+#[derive(Debug)]
+struct Recorder {
+    entry: Arc<Entry>,
+}
+
+/// Stores the body of one response, if it may be stored.
+#[derive(Debug, Default)]
+pub(in super::super) struct Keeper {
+    part: Option<Part>,
+    /// Where the body begins in its resource.
+    start: u64,
+    recorder: Option<Recorder>,
+}
+
+/// What a playlist from the network is to the stored one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Kept {
+    /// It says the same.
+    Same,
+    Changed,
+}
+
+impl HlsStore {
+    pub(in super::super) fn new(uses: CacheUse, url: &Url) -> Self {
+        let key = uses.key.unwrap_or_else(|| uses.cache.key_of(url.as_str())).0;
+        Self { uses, key, lists: Mutex::default(), is_full: AtomicBool::new(false) }
+    }
+
+    /// The playlist of this URL, if it may be used before the server is asked.
+    pub(in super::super) fn list(&self, url: &Url) -> Option<(Vec<u8>, Use)> {
+        let (text, usable) = self.lookup(&list_name(url))?;
+        self.note_list(url, &text);
+        Some((text, usable))
+    }
+
+    fn lookup(&self, name: &str) -> Option<(Vec<u8>, Use)> {
+        let (entry, usable) = self.uses.cache.store().lookup(&self.key, name, SystemTime::now())?;
+        let bytes = if entry.header().len <= MOST { entry.read_all() } else { None };
+        Some((bytes?, usable))
+    }
+
+    fn note_list(&self, url: &Url, stripped: &[u8]) {
+        let text = digest(&["text", &String::from_utf8_lossy(stripped)]);
+        self.lists.lock().insert(strip_url(url), text);
+    }
+
+    /// A playlist has come from the network. Stores it if it is on demand.
+    pub(in super::super) fn keep_list(
+        &self,
+        (url, from): (&Url, &Url),
+        text: &[u8],
+        head: &ResponseHead,
+        asked: &Asked,
+    ) -> Kept {
+        let Some(stripped) = strip_playlist(text).filter(|stripped| is_on_demand(stripped)) else {
+            self.lists.lock().remove(&strip_url(url));
+            return Kept::Changed;
+        };
+        self.note_list(url, stripped.as_bytes());
+        let name = list_name(url);
+        let store = self.uses.cache.store();
+        let known = store.newest(&self.key, &name);
+        let known = known.map(|entry| (entry.read_all().as_deref() == Some(stripped.as_bytes()), entry));
+        let is_same = known.as_ref().is_none_or(|(is_same, _)| *is_same);
+        if let Some((false, entry)) = known {
+            // The new one may have the same validator: some servers make texts for each request.
+            store.remove_outdated(&entry);
+        }
+        // URIs are relative to where the playlist came from, which is stored nowhere.
+        if strip_url(url) == strip_url(from) {
+            let written = self.write_list(&name, &stripped, head, asked);
+            if let Err(error) = written {
+                log::debug!("a playlist is not cached: {error}");
+            }
+        }
+        if is_same { Kept::Same } else { Kept::Changed }
+    }
+
+    fn write_list(&self, name: &str, text: &str, head: &ResponseHead, asked: &Asked) -> Result<(), Error> {
+        let recorder = self.enter(name, head, text.len() as u64, asked, self.uses.cache.policy())?;
+        let Some(recorder) = recorder else { return Ok(()) };
+        recorder.write(0, text.as_bytes())?;
+        recorder.finish(self);
+        Ok(())
+    }
+
+    /// A resource that the playlist at `list` names. `None` if nothing of that is stored.
+    pub(in super::super) fn part(
+        &self,
+        list: &Url,
+        url: &Url,
+        range: Option<ByteRange>,
+        asked: Asked,
+    ) -> Option<Part> {
+        let lists = self.lists.lock();
+        let text = lists.get(&strip_url(list))?;
+        let range = range.map(|range| range.to_string()).unwrap_or_default();
+        Some(Part { name: digest(&["resource", text, &strip_url(url), &range]), asked })
+    }
+
+    /// The bytes of a resource, if all of them are stored.
+    pub(in super::super) fn read(&self, part: &Part) -> Option<Vec<u8>> {
+        self.lookup(&part.name).map(|(bytes, _)| bytes)
+    }
+
+    /// Begins to store a resource. `None` if it may not be stored.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Storage`].
+    fn record(&self, part: &Part, head: &ResponseHead) -> Result<Option<Recorder>, Error> {
+        let Some(len) = head.body_len().filter(|len| *len <= MOST && !self.is_full.load(Ordering::Relaxed))
+        else {
+            return Ok(None);
+        };
+        // Section 6.2.2: what a segment's name stands for never changes.
+        let policy = Policy { keep_unvalidated: true, ..self.uses.cache.policy() };
+        self.enter(&part.name, head, len, &part.asked, policy)
+    }
+
+    fn enter(
+        &self,
+        name: &str,
+        head: &ResponseHead,
+        len: u64,
+        asked: &Asked,
+        policy: Policy,
+    ) -> Result<Option<Recorder>, Error> {
+        let (refusal, stamp) = with_exchange(head, asked, |exchange| {
+            (exchange.refusal(policy), exchange.stamp(SystemTime::now()))
+        });
+        let header = header_of(head, len, self.key, &self.uses.label).filter(|_| refusal.is_none());
+        let Some(header) = header.map(|header| Header { part: name.to_owned(), ..header }) else {
+            log::debug!("{} is not cached: {}", head.url(), refusal.unwrap_or("no length, or too long"));
+            return Ok(None);
+        };
+        let entry = self.uses.cache.store().enter(header, stamp).map_err(|cause| {
+            Error::new(ErrorKind::Storage, "an entry of the cache can't be opened").with_cause(cause)
+        })?;
+        Ok(Some(Recorder { entry }))
+    }
+}
+
+impl Recorder {
+    /// Stores bytes, `offset` bytes behind the first one of the body.
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let room = self.entry.header().len.saturating_sub(offset);
+        let len = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
+        self.entry.write_at(offset, &bytes[..len])
+    }
+
+    /// The whole body has come: other versions are removed.
+    fn finish(&self, store: &HlsStore) {
+        store.uses.cache.store().evict_others(&self.entry);
+    }
+}
+
+impl Keeper {
+    pub(in super::super) fn new(part: Option<Part>) -> Self {
+        Self { part, ..Self::default() }
+    }
+
+    /// Takes the head of the first response.
+    pub(in super::super) fn handle_head(&mut self, shared: &Shared, head: &ResponseHead) {
+        let (Some(part), Some(store)) = (self.part.take(), &shared.store) else { return };
+        self.start = head.start();
+        match store.record(&part, head) {
+            Ok(recorder) => self.recorder = recorder,
+            Err(error) => self.stop(shared, store, error),
+        }
+    }
+
+    /// Takes bytes of its resource.
+    pub(in super::super) fn handle_bytes(&mut self, shared: &Shared, offset: u64, bytes: &[u8]) {
+        let (Some(recorder), Some(store)) = (&self.recorder, &shared.store) else { return };
+        if let Err(error) = recorder.write(offset.saturating_sub(self.start), bytes) {
+            self.stop(shared, store, error);
+        }
+    }
+
+    /// The whole body has come.
+    pub(in super::super) fn finish(&mut self, shared: &Shared) {
+        if let (Some(recorder), Some(store)) = (self.recorder.take(), &shared.store) {
+            recorder.finish(store);
+        }
+    }
+
+    /// Reports once for each presentation that nothing more is stored.
+    fn stop(&mut self, shared: &Shared, store: &HlsStore, error: Error) {
+        self.recorder = None;
+        if store.is_full.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let error = shared.locate(error);
+        log::warn!("the rest of the presentation is not cached: {error}");
+        if let Some(waker) = shared.waker() {
+            waker.publish(&Event::CacheOff { error });
+        }
+    }
+}
+
+fn list_name(url: &Url) -> String {
+    digest(&["playlist", &strip_url(url)])
+}
+
+/// The name of a part. No URL contains a line feed, so different texts stay different.
+fn digest(texts: &[&str]) -> String {
+    CacheKey(key_digest(&texts.join("\n"))).to_string()
+}

@@ -1,0 +1,132 @@
+//! Playlists without the values of queries, which are often secrets. Pure.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use url::Url;
+
+/// A URI without the values in its query, a user and a fragment: `a.ts?token=123` becomes `a.ts?token`.
+pub(super) fn strip_uri(uri: &str) -> Cow<'_, str> {
+    let end = uri.find(['?', '#']).unwrap_or(uri.len());
+    let (path, rest) = uri.split_at(end);
+    let query = rest.strip_prefix('?').map(|query| query.split('#').next().unwrap_or_default());
+    let names = query.into_iter().flat_map(|query| query.split('&'));
+    // A field without a name may be a value.
+    let names: Vec<&str> = names.filter_map(|field| field.split_once('=')).map(|(name, _)| name).collect();
+    let path = without_user(path);
+    match names.is_empty() {
+        true => path,
+        false => Cow::Owned(format!("{path}?{}", names.join("&"))),
+    }
+}
+
+fn without_user(path: &str) -> Cow<'_, str> {
+    let authority = path.find("//").map(|at| at + 2);
+    let Some(start) = authority else { return Cow::Borrowed(path) };
+    let end = path[start..].find('/').map_or(path.len(), |at| start + at);
+    match path[start..end].rfind('@') {
+        Some(at) => Cow::Owned(format!("{}{}", &path[..start], &path[start + at + 1..])),
+        None => Cow::Borrowed(path),
+    }
+}
+
+/// As [`strip_uri`], of an absolute URL.
+pub(super) fn strip_url(url: &Url) -> String {
+    strip_uri(url.as_str()).into_owned()
+}
+
+/// The text of a playlist without the values of queries.
+///
+/// `None` if URIs that differ in such values only would become equal, or if they are put together from variables: what is stored
+/// under them would be mixed up.
+pub(super) fn strip_playlist(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut originals = HashMap::new();
+    let mut stripped = String::with_capacity(text.len());
+    for line in text.lines() {
+        if line.starts_with("#EXT-X-DEFINE") {
+            return None;
+        }
+        if line.starts_with('#') {
+            strip_tag(line, &mut stripped, &mut originals)?;
+        } else {
+            stripped.push_str(&note(line, &mut originals)?);
+        }
+        stripped.push('\n');
+    }
+    Some(stripped)
+}
+
+/// Appends the line of a tag. Comments are left out.
+fn strip_tag<'a>(
+    mut line: &'a str,
+    stripped: &mut String,
+    originals: &mut HashMap<String, &'a str>,
+) -> Option<()> {
+    if !line.starts_with("#EXT") {
+        return Some(());
+    }
+    // Of `URI`, `SERVER-URI` and others.
+    const ATTRIBUTE: &str = "URI=\"";
+    while let Some(at) = line.find(ATTRIBUTE) {
+        let (before, rest) = line.split_at(at + ATTRIBUTE.len());
+        let end = rest.find('"')?;
+        stripped.push_str(before);
+        stripped.push_str(&note(&rest[..end], originals)?);
+        line = &rest[end..];
+    }
+    stripped.push_str(line);
+    Some(())
+}
+
+/// `uri` without values. `None` if another URI becomes the same.
+fn note<'a>(uri: &'a str, originals: &mut HashMap<String, &'a str>) -> Option<String> {
+    let stripped = strip_uri(uri).into_owned();
+    let original = *originals.entry(stripped.clone()).or_insert(uri);
+    (original == uri).then_some(stripped)
+}
+
+/// True of a text that never changes: a finished media playlist, or a multivariant one.
+pub(super) fn is_on_demand(stripped: &str) -> bool {
+    stripped.lines().any(|line| line.trim_end() == "#EXT-X-ENDLIST" || line.starts_with("#EXT-X-STREAM-INF"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_queries_users_and_fragments_are_removed() {
+        for (uri, stripped) in [
+            ("a.ts", "a.ts"),
+            ("a.ts?token=secret&id=5#t=1", "a.ts?token&id"),
+            ("a.ts?secret", "a.ts"),
+            ("https://me:secret@host/a?b=c", "https://host/a?b"),
+            ("//me@host/a", "//host/a"),
+            ("a@b.ts", "a@b.ts"),
+        ] {
+            assert_eq!(strip_uri(uri), stripped);
+        }
+    }
+
+    #[test]
+    fn a_stored_playlist_has_no_values() {
+        let text = b"#EXTM3U\n# secret\n#EXT-X-MAP:URI=\"i.mp4?t=secret\",BYTERANGE=\"5@0\"\n#EXTINF:1,What?\na.ts?t=secret\n";
+        let stripped = "#EXTM3U\n\n#EXT-X-MAP:URI=\"i.mp4?t\",BYTERANGE=\"5@0\"\n#EXTINF:1,What?\na.ts?t\n";
+        assert_eq!(strip_playlist(text).as_deref(), Some(stripped));
+        // Two segments of one resource.
+        assert!(strip_playlist(b"#EXTM3U\na?t=1\na?t=1\n").is_some());
+        for mixed_up in
+            [&b"#EXTM3U\na?id=1\na?id=2\n"[..], b"#EXTM3U\n#EXT-X-DEFINE:NAME=\"a\",VALUE=\"b\"\n"]
+        {
+            assert_eq!(strip_playlist(mixed_up), None);
+        }
+    }
+
+    #[test]
+    fn live_playlists_are_told_apart() {
+        assert!(is_on_demand("#EXTM3U\n#EXTINF:1,\na\n#EXT-X-ENDLIST\n"));
+        assert!(is_on_demand("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\na\n"));
+        assert!(!is_on_demand("#EXTM3U\n#EXTINF:1,\na\n"));
+    }
+}

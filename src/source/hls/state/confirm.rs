@@ -1,0 +1,124 @@
+//! A presentation that was opened from the cache, until its playlists have come from the network.
+
+use std::time::Instant;
+
+use url::Url;
+
+use super::State;
+use super::needs::ResourceKey;
+use super::slot::SlotPhase;
+use crate::error::{Error, ErrorKind};
+use crate::source::hls::levels::Ladder;
+use crate::source::hls::playlist::MediaPlaylist;
+
+/// What is to be loaded before anything but playlists may be requested.
+#[derive(Debug)]
+pub(in super::super) struct Unconfirmed {
+    /// The multivariant playlist has said the same as the stored one.
+    has_ladder: bool,
+    /// A playlist is stale, or something is missing that a playlist from the network would make available.
+    is_due: bool,
+    is_running: bool,
+}
+
+/// What a playlist says that was stored before.
+#[derive(Debug)]
+pub(in super::super) enum Confirmation {
+    /// The same, with URLs that are valid now.
+    Multivariant(Ladder),
+    Media(MediaPlaylist, Url),
+    Changed(Error),
+}
+
+impl Unconfirmed {
+    pub(in super::super) fn new(is_stale: bool, is_multivariant: bool) -> Self {
+        Self { has_ladder: !is_multivariant, is_due: is_stale, is_running: false }
+    }
+}
+
+impl State {
+    pub(in super::super) fn set_unconfirmed(&mut self, unconfirmed: Unconfirmed) {
+        self.unconfirmed = Some(unconfirmed);
+    }
+
+    pub(in super::super) fn is_unconfirmed(&self) -> bool {
+        self.unconfirmed.is_some()
+    }
+
+    /// The next playlist that has to be confirmed: `None` is the one that the caller has opened.
+    pub(super) fn poll_confirmation(&mut self) -> Option<Option<usize>> {
+        // Another playlist has come into view, by a choice of the user.
+        let is_wanted = self.wanted.is_some();
+        let unconfirmed = self.unconfirmed.as_mut().filter(|unconfirmed| !unconfirmed.is_running)?;
+        if !unconfirmed.is_due && !is_wanted {
+            return None;
+        }
+        unconfirmed.is_running = true;
+        Some(unconfirmed.has_ladder.then_some(self.mirror))
+    }
+
+    /// A segment is not stored. It is planned again once its playlist has come.
+    pub(in super::super) fn handle_segment_missing(&mut self, slot: u64) {
+        if let Some(slot) = self.slot(slot) {
+            slot.phase = SlotPhase::Reloading;
+        }
+        self.make_due();
+    }
+
+    /// A key or an initialization section is not stored. What needs it is planned again once its playlist has come, which may
+    /// have another URL for it.
+    pub(in super::super) fn handle_resource_missing(&mut self, key: &ResourceKey) {
+        self.resources.remove(key);
+        for slot in &mut self.slots {
+            if slot.phase == SlotPhase::Planned || slot.needs.resources().any(|need| need == *key) {
+                slot.plan_again();
+                slot.phase = SlotPhase::Reloading;
+            }
+        }
+        self.make_due();
+    }
+
+    fn make_due(&mut self) {
+        if let Some(unconfirmed) = &mut self.unconfirmed {
+            unconfirmed.is_due = true;
+        }
+    }
+
+    /// A playlist has come from the network.
+    pub(in super::super) fn handle_confirmation(&mut self, confirmation: Confirmation) {
+        let Some(unconfirmed) = &mut self.unconfirmed else { return };
+        unconfirmed.is_running = false;
+        match confirmation {
+            Confirmation::Multivariant(ladder) => {
+                unconfirmed.has_ladder = true;
+                unconfirmed.is_due = true;
+                self.ladder.take_urls(&ladder);
+            }
+            Confirmation::Media(list, url) => {
+                self.unconfirmed = None;
+                self.handle_playlist(self.mirror, list, url);
+            }
+            Confirmation::Changed(error) => {
+                self.slots.clear();
+                self.sections.clear();
+                self.outdated = Some(error);
+            }
+        }
+    }
+
+    /// A playlist has not come. What is stored is played on; what is missing is an error.
+    pub(in super::super) fn handle_unconfirmed(&mut self, error: Error, now: Instant) {
+        let is_waiting =
+            self.wanted.is_some() || self.slots.iter().any(|slot| slot.phase == SlotPhase::Reloading);
+        let Some(unconfirmed) = &mut self.unconfirmed else { return };
+        unconfirmed.is_running = false;
+        if is_waiting {
+            let why = "what is missing in the cache can't be loaded";
+            self.pause(Error::new(ErrorKind::NotCached, why).with_cause(error), now, true);
+        } else {
+            log::debug!("the presentation is played from the cache, unconfirmed: {error}");
+            // As for a file: a stale one is asked for once.
+            unconfirmed.is_due = false;
+        }
+    }
+}

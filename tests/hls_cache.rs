@@ -1,0 +1,355 @@
+//! Presentations of HLS in the persistent cache: what is stored is not requested again, plays without the network, and is never
+//! mixed up with another version.
+#![cfg(all(feature = "cache", feature = "hls", unix))]
+
+#[path = "support/mux.rs"]
+mod mux;
+#[path = "support/presentation.rs"]
+mod presentation;
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use presentation::{FRAMES, Site, downloader, extinf, mp4, packed, play, site, vod};
+use support::{Answer, Asked, Origin};
+use tempfile::TempDir;
+use windway::cache::{Cache, CacheConfig, CacheUse};
+use windway::hls::{Hls, HlsConfig};
+use windway::{Error, ErrorKind};
+
+const SEGMENTS: u64 = 5;
+
+fn cache(directory: &TempDir) -> Cache {
+    Cache::open(directory.path(), CacheConfig::new().keep_free(0)).unwrap()
+}
+
+fn config(directory: &TempDir) -> HlsConfig {
+    let mut config = HlsConfig::default();
+    config.read_timeout = Some(support::PATIENCE);
+    config.cache = Some(CacheUse::of(&cache(directory)));
+    config
+}
+
+/// Opens a presentation as a new program does.
+fn open(origin: &Origin, path: &str, directory: &TempDir) -> Result<Hls, Error> {
+    downloader().open_hls(&origin.url(path), config(directory))
+}
+
+/// The numbers of all frames.
+fn frames(hls: &mut Hls) -> Vec<u64> {
+    play(hls).into_iter().flat_map(|(_, numbers)| numbers).collect()
+}
+
+fn all_frames() -> Vec<u64> {
+    (0..SEGMENTS * FRAMES).collect()
+}
+
+/// Serves `site`; its responses are fresh for an hour, or not at all.
+fn serve(site: Site, is_fresh: bool) -> Origin {
+    let control = if is_fresh { "max-age=3600" } else { "max-age=0" };
+    Origin::start(move |asked| site.answer(asked).header("Cache-Control", control))
+}
+
+fn paths(asked: &[Asked]) -> Vec<&str> {
+    asked.iter().map(|asked| asked.path.as_str()).collect()
+}
+
+/// The files of all entries.
+fn entry_files(directory: &Path) -> Vec<PathBuf> {
+    let children =
+        |path: &Path| fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let folders = children(&directory.join("windway-cache-1"));
+    let folders = folders.iter().filter(|path| path.is_dir() && path.file_name().unwrap().len() == 2);
+    folders.flat_map(|folder| children(folder)).collect()
+}
+
+#[test]
+fn what_was_played_once_plays_again_without_a_request() {
+    for path in ["/aac.m3u8", "/ts.m3u8", "/mp4.m3u8", "/ranges.m3u8"] {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = serve(site(SEGMENTS), true);
+        assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
+        let requests = origin.log().asked.len();
+        origin.stop_listening();
+        assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
+        assert_eq!(origin.log().asked.len(), requests, "{path}");
+    }
+}
+
+#[test]
+fn a_stale_presentation_plays_while_its_playlist_is_requested() {
+    let directory = tempfile::tempdir().unwrap();
+    let site = site(SEGMENTS);
+    let origin = Origin::start(move |asked| {
+        let answer = site.answer(asked);
+        // Never answered.
+        if asked.path == "/mp4.m3u8" && asked.again > 0 { answer.stall_in_head(0) } else { answer }
+    });
+    assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
+    let requests = origin.log().asked.len();
+    assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
+    assert!(paths(&origin.log().asked[requests..]).iter().all(|path| *path == "/mp4.m3u8"));
+}
+
+#[test]
+fn what_is_missing_is_requested_with_the_urls_of_a_fresh_playlist() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = Origin::start(|asked| {
+        let token = asked.path.split_once("?token=").map(|(_, token)| token);
+        let path = asked.path.split('?').next().unwrap();
+        if path == "/list.m3u8" {
+            let token = format!("secret{}", asked.again);
+            let lines =
+                (0..SEGMENTS).map(|index| extinf(&format!("{index}.aac?token={token}"))).collect::<String>();
+            return Site::default()
+                .with(path, vod(&lines))
+                .answer(asked)
+                .header("ETag", &format!("\"{}\"", asked.again));
+        }
+        match token {
+            // Those of the first playlist expire.
+            Some("secret0") if path >= "/2" => Answer::status(403),
+            Some(_) => site(SEGMENTS).answer(asked),
+            None => Answer::status(403),
+        }
+    });
+    let mut hls = open(&origin, "/list.m3u8", &directory).unwrap();
+    let mut section = hls.next_section().unwrap().unwrap();
+    let mut first = vec![0; 1000];
+    std::io::Read::read_exact(&mut section, &mut first).unwrap();
+    origin.wait_until("a refused segment", |log| log.asked.iter().any(|asked| asked.path.starts_with("/2")));
+    drop((section, hls));
+    for file in entry_files(directory.path()) {
+        let bytes = fs::read(&file).unwrap();
+        for secret in ["secret", "127.0.0.1"] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");
+        }
+    }
+    let before = origin.log().asked.len();
+    assert_eq!(frames(&mut open(&origin, "/list.m3u8", &directory).unwrap()), all_frames());
+    let asked = origin.log().asked;
+    assert_eq!(asked[before].path, "/list.m3u8");
+    assert!(
+        !paths(&asked[before..]).iter().any(|path| path.starts_with("/0")),
+        "{:?}",
+        paths(&asked[before..])
+    );
+}
+
+#[test]
+fn a_changed_playlist_ends_the_presentation_and_the_new_one_plays() {
+    let directory = tempfile::tempdir().unwrap();
+    let (old, origin) = (site(SEGMENTS), |asked: &Asked| asked.again);
+    let new: String = (0..3).map(|index| extinf(&format!("{index}.aac"))).collect();
+    let new = Site::default().with("/aac.m3u8", vod(&new)).with("/0.aac", packed(7));
+    let new = new.with("/1.aac", packed(8)).with("/2.aac", packed(9));
+    let origin =
+        Origin::start(move |asked| if origin(asked) == 0 { old.answer(asked) } else { new.answer(asked) });
+    assert_eq!(frames(&mut open(&origin, "/aac.m3u8", &directory).unwrap()), all_frames());
+    let mut hls = open(&origin, "/aac.m3u8", &directory).unwrap();
+    let error = loop {
+        // Until the playlist has come.
+        match hls.next_section() {
+            Ok(Some(mut section)) => match std::io::copy(&mut section, &mut std::io::sink()) {
+                Ok(_) => origin.wait_until("the playlist", |log| log.asked.len() > SEGMENTS as usize + 1),
+                Err(error) => break Error::from(error),
+            },
+            Ok(None) => drop(hls.seek(Duration::ZERO)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Changed);
+    // Not even a segment of the same name.
+    let expected: Vec<u64> = (7 * FRAMES..10 * FRAMES).collect();
+    assert_eq!(frames(&mut open(&origin, "/aac.m3u8", &directory).unwrap()), expected);
+}
+
+#[test]
+fn a_multivariant_presentation_plays_offline() {
+    let directory = tempfile::tempdir().unwrap();
+    let lines = "#EXTM3U\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\naac.m3u8\n\
+        #EXT-X-STREAM-INF:BANDWIDTH=128000,CODECS=\"mp4a.40.2\"\nts.m3u8\n";
+    let origin = serve(site(SEGMENTS).with("/all.m3u8", lines), true);
+    assert_eq!(frames(&mut open(&origin, "/all.m3u8", &directory).unwrap()), all_frames());
+    let requests = origin.log().asked.len();
+    origin.stop_listening();
+    assert_eq!(frames(&mut open(&origin, "/all.m3u8", &directory).unwrap()), all_frames());
+    assert_eq!(origin.log().asked.len(), requests);
+}
+
+#[test]
+fn what_is_missing_offline_is_an_error_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = serve(site(SEGMENTS), true);
+    assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
+    origin.stop_listening();
+    let largest =
+        entry_files(directory.path()).into_iter().max_by_key(|file| fs::metadata(file).unwrap().len());
+    fs::remove_file(largest.unwrap()).unwrap();
+    let mut hls = open(&origin, "/mp4.m3u8", &directory).unwrap();
+    let error = loop {
+        match hls.next_section() {
+            Ok(Some(mut section)) => match std::io::copy(&mut section, &mut std::io::sink()) {
+                Ok(_) => {}
+                Err(error) => break Error::from(error),
+            },
+            Ok(None) => panic!("all was played"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::NotCached, "{error}");
+}
+
+#[test]
+fn damaged_entries_are_fetched_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = serve(site(SEGMENTS), true);
+    for round in 0..40_usize {
+        assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
+        let mut files = entry_files(directory.path());
+        files.sort();
+        let file = &files[round % files.len()];
+        let mut bytes = fs::read(file).unwrap();
+        match round % 3 {
+            0 => bytes.truncate(bytes.len() * 2 / 3),
+            kind => {
+                let len = bytes.len();
+                // In the body, or anywhere.
+                let at = if kind == 1 { len - 1 - round } else { round * 7919 % len };
+                bytes[at] ^= 1 << (round % 8);
+            }
+        }
+        fs::write(file, bytes).unwrap();
+    }
+}
+
+#[test]
+fn live_streams_are_not_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let lines = (0..SEGMENTS).map(|index| extinf(&format!("{index}.aac"))).collect::<String>();
+    let live = format!("#EXTM3U\n#EXT-X-TARGETDURATION:3\n{lines}");
+    let origin = serve(site(SEGMENTS).with("/live.m3u8", live), true);
+    let mut hls = open(&origin, "/live.m3u8", &directory).unwrap();
+    let mut section = hls.next_section().unwrap().unwrap();
+    std::io::Read::read_exact(&mut section, &mut [0; 1000]).unwrap();
+    drop((section, hls));
+    assert!(entry_files(directory.path()).is_empty());
+}
+
+#[test]
+fn a_presentation_has_one_key_by_which_it_is_pinned_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = serve(site(SEGMENTS), true);
+    frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap());
+    let cache = cache(&directory);
+    let key = cache.key_of(&origin.url("/mp4.m3u8"));
+    cache.pin(&key).unwrap();
+    let entries = cache.entries().unwrap();
+    // The playlist, the initialization section and the segments.
+    assert_eq!(entries.len(), SEGMENTS as usize + 2);
+    assert!(entries.iter().all(|entry| entry.key == key && entry.is_pinned && entry.stored == entry.len));
+    cache.remove(&key).unwrap();
+    assert!(cache.entries().unwrap().is_empty());
+}
+
+#[cfg(feature = "hls-aes")]
+mod encrypted {
+    use aes::cipher::block_padding::Pkcs7;
+    use aes::cipher::{BlockEncryptMut, KeyIvInit};
+    use windway::hls::{Hook, RequestHook};
+
+    use super::*;
+
+    const KEY: [u8; 16] = [7; 16];
+
+    struct Keys;
+
+    impl RequestHook for Keys {
+        fn key(&self, url: &str) -> Option<Vec<u8>> {
+            url.ends_with("/key").then(|| KEY.to_vec())
+        }
+    }
+
+    fn encrypted() -> Site {
+        let mut lines =
+            String::from("#EXT-X-KEY:METHOD=AES-128,URI=\"key\",IV=0x05\n#EXT-X-MAP:URI=\"init.mp4\"\n");
+        let encrypt = |plain: &[u8]| {
+            let cipher = cbc::Encryptor::<aes::Aes128>::new(&KEY.into(), &5_u128.to_be_bytes().into());
+            cipher.encrypt_padded_vec_mut::<Pkcs7>(plain)
+        };
+        let init = mux::init(&mux::Entry::Aac(3), 48_000, 0);
+        let mut site = Site::default().with("/init.mp4", encrypt(&init)).with("/key", KEY);
+        for index in 0..SEGMENTS {
+            lines.push_str(&extinf(&index.to_string()));
+            site = site.with(&format!("/{index}"), encrypt(&mp4(index)));
+        }
+        site.with("/list.m3u8", vod(&lines))
+    }
+
+    #[test]
+    fn encrypted_segments_are_stored_as_received_and_play_offline_with_a_key_of_the_application() {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = serve(encrypted(), true);
+        assert_eq!(frames(&mut open(&origin, "/list.m3u8", &directory).unwrap()), all_frames());
+        // No frame and no key is on the disk.
+        for file in entry_files(directory.path()) {
+            let bytes = fs::read(&file).unwrap();
+            assert!(!bytes.windows(16).any(|window| window == KEY));
+            assert!(!bytes.windows(4).any(|window| window == b"moof" || window == b"moov"));
+        }
+        origin.stop_listening();
+        let mut hls = open(&origin, "/list.m3u8", &directory).unwrap();
+        let error = hls.next_section().map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotCached, "{error}");
+        drop(hls);
+        let mut config = config(&directory);
+        config.hook = Some(Hook::new(Keys));
+        let mut hls = downloader().open_hls(&origin.url("/list.m3u8"), config).unwrap();
+        assert_eq!(frames(&mut hls), all_frames());
+    }
+}
+
+/// How a child finds its origin and its directory.
+const CHILD: &str = "WINDWAY_HLS_CACHE_CHILD";
+
+#[test]
+#[ignore = "a process that the next test starts"]
+fn child() {
+    let Ok(told) = std::env::var(CHILD) else { return };
+    let (directory, url) = told.split_once('|').unwrap();
+    loop {
+        let cache = Cache::open(directory, CacheConfig::new().keep_free(0)).unwrap();
+        let mut config = HlsConfig::default();
+        config.cache = Some(CacheUse::of(&cache));
+        let mut hls = downloader().open_hls(url, config).unwrap();
+        assert_eq!(frames(&mut hls), all_frames());
+        drop(hls);
+        // The next round stores it again.
+        cache.clear().unwrap();
+    }
+}
+
+#[test]
+fn processes_that_are_killed_leave_no_wrong_frame() {
+    let directory = tempfile::tempdir().unwrap();
+    let origin = serve(site(SEGMENTS), true);
+    let mut random = mux::Random(5);
+    for _ in 0..20 {
+        let told = format!("{}|{}", directory.path().display(), origin.url("/mp4.m3u8"));
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["child", "--exact", "--ignored", "--nocapture"]).env(CHILD, told);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // At any point of its life.
+        let until = Instant::now() + Duration::from_micros(random.below(80_000) as u64);
+        thread::sleep(until.saturating_duration_since(Instant::now()));
+        child.kill().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.code().is_none(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
+    }
+}
