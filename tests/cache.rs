@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -167,6 +167,21 @@ fn a_stale_entry_plays_at_once_and_is_confirmed_meanwhile() {
     // Offline it plays as well.
     origin.stop_listening();
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
+}
+
+#[test]
+fn what_one_stream_stores_another_one_that_was_open_before_reads() {
+    let place = place();
+    let origin = serving(fresh);
+    let (url, cache, downloader) = (origin.url("/a"), place.open(), downloader());
+    let little = || config(&cache).read_ahead(ReadAhead::Bytes(1));
+    let mut early = downloader.open_with(&url, little()).unwrap();
+    early.read_exact(&mut [0; 1000]).unwrap();
+    assert_eq!(play(&url, &cache).unwrap(), LEN);
+    let before = requests(&origin);
+    early.rewind().unwrap();
+    assert_eq!(read_all(&mut early).unwrap(), LEN);
+    assert_eq!(requests(&origin), before);
 }
 
 fn wait_until(mut ready: impl FnMut() -> bool) {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
@@ -38,6 +38,8 @@ pub(crate) struct EntryFile {
     blocks: Box<[Mutex<Block>]>,
     /// A write has failed: nothing more is written.
     is_read_only: AtomicBool,
+    /// Counts writes, so that its streams see that there is more.
+    writes: AtomicU64,
 }
 
 /// What is known of a block.
@@ -94,7 +96,15 @@ impl EntryFile {
         }
         let identity = header.identity();
         let stamp = Mutex::new(stamp);
-        Self { files, header, identity, stamp, blocks, is_read_only: AtomicBool::new(false) }
+        Self {
+            files,
+            header,
+            identity,
+            stamp,
+            blocks,
+            is_read_only: AtomicBool::new(false),
+            writes: AtomicU64::new(0),
+        }
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -113,6 +123,11 @@ impl EntryFile {
             // One that is lost makes the entry look older, so it is validated once more.
             let _ = write_full(&*self.files.meta, &stamp.encode(self.identity), Stamp::AT);
         }
+    }
+
+    /// Number of writes so far.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes.load(Ordering::Acquire)
     }
 
     /// True once a write has failed.
@@ -194,6 +209,7 @@ impl EntryFile {
         }
         write_full(&*self.files.data, bytes, self.files.data_start + index * BLOCK + within)?;
         self.add(index, &mut block, &range, bytes);
+        self.writes.fetch_add(1, Ordering::Release);
         let longest = block.parts.iter().max_by_key(|part| part.len()).copied();
         if let Some(slot) = longest.filter(|_| longest != block.slot) {
             write_full(&*self.files.meta, &slot.encode(block_seed(self.identity, index)), slot_at(index))?;

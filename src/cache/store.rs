@@ -292,6 +292,11 @@ impl Entry {
         self.core.stored()
     }
 
+    /// Number of writes so far, by all streams of the process.
+    pub(crate) fn writes(&self) -> u64 {
+        self.core.writes()
+    }
+
     /// True if nothing more is written.
     pub(crate) fn is_read_only(&self) -> bool {
         self.core.is_read_only()

@@ -28,6 +28,8 @@ pub(super) struct CachedStore {
     fallback: Box<dyn BlockStore>,
     /// Called when the entry takes no more bytes.
     on_failure: Option<OnFailure>,
+    /// Writes to the entry of which the resource knows.
+    known_writes: u64,
 }
 
 /// A block of the entry.
@@ -41,6 +43,8 @@ impl Resource {
     /// Stores everything in `entry` from now on, and takes what is there for stored. Does nothing if bytes are stored already,
     /// or the resource is closed. `on_failure` is called once, without a lock, if the entry takes no more bytes.
     pub(crate) fn attach(&self, entry: Arc<Entry>, on_failure: OnFailure) {
+        // Before they are looked at: what is written in between is looked at again.
+        let known_writes = entry.writes();
         let stored = entry.stored();
         {
             let mut state = self.state.lock();
@@ -48,10 +52,25 @@ impl Resource {
                 return;
             }
             let Some(fallback) = state.store.take() else { return };
-            state.store = Some(Box::new(CachedStore::new(entry, &stored, fallback, on_failure)));
+            state.store =
+                Some(Box::new(CachedStore::new(entry, known_writes, &stored, fallback, on_failure)));
             stored.into_iter().for_each(|range| state.ranges.insert(range));
         }
         self.changed.notify_all();
+    }
+
+    /// Takes in what other streams of the process have stored in the entry meanwhile.
+    pub(crate) fn take_in_stored(&self) {
+        let has_more = {
+            let mut state = self.state.lock();
+            let stored = state.store.as_mut().map(|store| store.poll_stored()).unwrap_or_default();
+            let has_more = !stored.is_empty();
+            stored.into_iter().for_each(|range| state.ranges.insert(range));
+            has_more
+        };
+        if has_more {
+            self.changed.notify_all();
+        }
     }
 
     /// Forgets all bytes that lie in an entry. Others are stored without one from now on.
@@ -74,17 +93,23 @@ impl Resource {
 impl CachedStore {
     fn new(
         entry: Arc<Entry>,
+        known_writes: u64,
         stored: &[Range<u64>],
         fallback: Box<dyn BlockStore>,
         on_failure: OnFailure,
     ) -> Self {
-        let mut store = Self { entry, places: BTreeMap::new(), fallback, on_failure: Some(on_failure) };
+        let (places, on_failure) = (BTreeMap::new(), Some(on_failure));
+        let mut store = Self { entry, places, fallback, on_failure, known_writes };
+        store.place_all(stored);
+        store
+    }
+
+    fn place_all(&mut self, stored: &[Range<u64>]) {
         for range in stored {
             for index in range.start / BLOCK..range.end.div_ceil(BLOCK) {
-                store.place(index);
+                self.place(index);
             }
         }
-        store
     }
 
     fn place(&mut self, index: u64) -> Arc<dyn Place> {
@@ -139,6 +164,18 @@ impl BlockStore for CachedStore {
 
     fn outlives_resource(&self) -> bool {
         true
+    }
+
+    fn poll_stored(&mut self) -> Vec<Range<u64>> {
+        let writes = self.entry.writes();
+        // Blocks that the entry did not take lie elsewhere, and it takes no more.
+        if writes == self.known_writes || self.entry.is_read_only() {
+            return Vec::new();
+        }
+        self.known_writes = writes;
+        let stored = self.entry.stored();
+        self.place_all(&stored);
+        stored
     }
 
     fn take_fallback(&mut self) -> Option<Box<dyn BlockStore>> {

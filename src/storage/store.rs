@@ -42,6 +42,12 @@ pub(super) trait BlockStore: fmt::Debug + Send {
         false
     }
 
+    /// Bytes that others may have stored since the last call, each in a block that has a place now.
+    #[cfg(feature = "cache")]
+    fn poll_stored(&mut self) -> Vec<Range<u64>> {
+        Vec::new()
+    }
+
     /// The store that takes what this one can't. Nothing is in it, and this one is of no use afterwards. `None` if there is none.
     #[cfg(feature = "cache")]
     fn take_fallback(&mut self) -> Option<Box<dyn BlockStore>> {

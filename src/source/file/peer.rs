@@ -61,6 +61,8 @@ impl FilePeer {
     /// Asks the plan, and notes what it answers: from then on it counts as in flight.
     fn plan(&self, link: &Link, admissible: Priority) -> Option<Planned> {
         let network = self.0.network();
+        #[cfg(feature = "cache")]
+        self.0.resource.take_in_stored();
         self.0.resource.with_ranges(|ranges| {
             let mut state = self.0.state.lock();
             match state.plan(ranges, network, admissible) {
