@@ -62,7 +62,8 @@ impl State {
         let has_room = at_once < AT_ONCE && !running.any(waits);
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
         let is_calm = waiting.is_none_or(|index| self.priority_of(index) == Priority::Low);
-        if has_room && is_calm && admissible == Priority::Low {
+        // Not while playlists come from the cache: then nothing is requested but what confirms them.
+        if has_room && is_calm && admissible == Priority::Low && self.is_confirmed() {
             if let Some(replacement) = self.plan_replacement(now) {
                 return Some(replacement);
             }

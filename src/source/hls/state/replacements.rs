@@ -216,13 +216,14 @@ impl State {
             return None;
         }
         let url = self.policy.resolve(&timeline.url, segment.uri.expose()).ok()?;
+        let list = self.ladder.mirrors[mirror].url.clone();
         let range = segment.byte_range;
         let mut slot = Slot::new(self.next_slot, mirror, place, piece, SlotPhase::Fetching);
         slot.needs = needs.clone();
         let id = slot.id;
         self.next_slot += 1;
         self.replacements.running = Some(Replacement { slot, target });
-        Some(Planned::Segment { slot: id, url, range, needs: Box::new(needs), priority: Priority::Low })
+        Some(Planned::Segment { slot: id, url, range, needs: Box::new(needs), list, priority: Priority::Low })
     }
 
     /// Whether the replacement that is arriving will be there in time.
