@@ -828,8 +828,8 @@ pub struct FileConfig {
     /// are refused. Default: none.
     pub headers: Vec<(String, String)>,
     /// Other URLs of the same file, in the order in which to try them if its own can't be had: its host is down, or it
-    /// answers with an error. The one that worked last is tried first from then on. A mirror whose
-    /// length, date or ETag shows another version is passed over, and `headers` are only sent to one of the URL's own origin. Default: none.
+    /// answers with an error. The one that worked last is tried first from then on. One is passed over if
+    /// it has another version, or shows by no ETag or date that it has the same, and `headers` are only sent to one of the URL's own origin. Default: none.
     pub mirrors: Vec<String>,
     /// Gives each request headers, and fresh URLs in place of those that expire. Default: none.
     pub hook: Option<Hook>,

@@ -29,7 +29,7 @@ struct State {
     /// The place that answered last.
     current: usize,
     /// The place of the first response, and its representation. A place that moves to a fresh URL stays the same place.
-    first: Option<(HttpUrl, Representation)>,
+    first: Option<(usize, HttpUrl, Representation)>,
 }
 
 /// A URL without user and password, which are sent in a header instead.
@@ -115,26 +115,33 @@ impl Alternates {
         self.state.lock().current = place;
     }
 
-    /// Fails if a response from `url` is of another representation than the first response, from another URL. Whether a
-    /// resource changes at one and the same URL is for others to find out.
-    pub(super) fn check(&self, url: &HttpUrl, head: &ResponseHead) -> Result<(), Error> {
+    /// Fails if a response from `place`, which is at `url`, is of another representation than the first response, which came
+    /// from another URL. Whether a resource changes at one and the same URL is for others to find out.
+    ///
+    /// A mirror has to show that it has the same representation. A fresh URL of the same place must not contradict: it is as
+    /// good as the URL before, which may have had no validator either.
+    pub(super) fn check(&self, place: usize, url: &HttpUrl, head: &ResponseHead) -> Result<(), Error> {
         // A station sends nothing twice, so there is nothing to join.
         if self.kind == RequestKind::Station {
             return Ok(());
         }
         let mut state = self.state.lock();
-        let Some((first, representation)) = &state.first else {
+        let Some((first, first_url, representation)) = &state.first else {
             if !representation::is_html(head) {
-                state.first = Some((url.clone(), Representation::of(head)));
+                state.first = Some((place, url.clone(), Representation::of(head)));
             }
             return Ok(());
         };
-        if first == url {
+        if first_url == url {
             return Ok(());
         }
         match representation.compare(head) {
             Likeness::Changed(what) => Err(representation::changed(head, what)),
             Likeness::HtmlPage => Err(representation::html_page(head)),
+            Likeness::Unconfirmed if *first != place && !representation.has_same_length_and_date(head) => {
+                Err(representation::changed(head, "ETag or date, or none"))
+            }
+            // With another tag the file compares bytes, as for a pool of servers behind one URL.
             Likeness::Confirmed | Likeness::Unconfirmed | Likeness::OtherTag(_) => Ok(()),
         }
     }

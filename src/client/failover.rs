@@ -61,18 +61,18 @@ fn open_at<R: HasHead>(
         request.forget_target();
     }
     let at = renewed.unwrap_or_else(|| alternates.place(place));
-    let error = match send_to(alternates, &at, &request, &send) {
+    let error = match send_to(alternates, (place, &at), &request, &send) {
         Err(error) => error,
         result => return result,
     };
     let Some(fresh) = alternates.refresh(place, &at.url, &error) else { return Err(error) };
     request.forget_target();
-    send_to(alternates, &fresh, &request, send)
+    send_to(alternates, (place, &fresh), &request, send)
 }
 
 fn send_to<R: HasHead>(
     alternates: &Alternates,
-    place: &Place,
+    (number, place): (usize, &Place),
     request: &Request,
     send: impl Fn(&Request, &HttpUrl) -> Result<Option<R>, Error>,
 ) -> Result<Option<R>, Error> {
@@ -80,7 +80,7 @@ fn send_to<R: HasHead>(
     request.set_scoped(place.url.origin(), alternates.headers(place)?);
     let response = send(&request, &place.url)?;
     if let Some(response) = &response {
-        alternates.check(&place.url, response.head())?;
+        alternates.check(number, &place.url, response.head())?;
     }
     Ok(response)
 }
@@ -119,8 +119,12 @@ mod tests {
         Alternates::new(&url("http://a/"), RequestKind::File, hook, mirrors).unwrap()
     }
 
-    fn head(total: u64) -> Answer {
+    fn untagged(total: u64) -> Answer {
         Answer(ResponseHead::for_tests(206, 0..10, Some(total)))
+    }
+
+    fn head(total: u64) -> Answer {
+        Answer(untagged(total).0.with_header("etag", "\"a\""))
     }
 
     fn status(status: u16) -> Error {
@@ -175,6 +179,22 @@ mod tests {
             (2, None),
             "a file may change at its first URL: others find that out"
         );
+    }
+
+    #[test]
+    fn a_mirror_has_to_show_that_it_has_the_same_representation() {
+        let dated = |total: u64| {
+            Answer(untagged(total).0.with_header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"))
+        };
+        for (is_dated, error) in [(true, None), (false, Some(ErrorKind::Status(404)))] {
+            let alternates = alternates(None);
+            let answer = |total: u64| if is_dated { dated(total) } else { untagged(total) };
+            assert_eq!(open(&alternates, |_| Ok(answer(100))).1, None);
+            // As at the same URL, where nothing has to be shown.
+            assert_eq!(open(&alternates, |_| Ok(answer(100))).1, None);
+            let mirrors = |url: &str| if url == "http://a/" { Err(status(404)) } else { Ok(answer(100)) };
+            assert_eq!(open(&alternates, mirrors).1, error, "{is_dated}");
+        }
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!  HttpClient::open ─▶ opener: redirects, remembered targets, stale connections; acceptance: does it answer the request?
+//!                        │    failover, alternates: mirrors, fresh URLs
 //!                        └▶ hedge: the same request over another connection, after a delay
 //!                             └▶ sender: one request over one connection, by ureq (h1)
-//!                                  └▶ pool: idle and preconnected connections ─▶ net, tls: new ones
+//!                                  └▶ pool: idle and preconnected connections ─▶ net, proxy, tls: new ones
 //!  Response::read_chunk ─▶ body ─▶ h1: ureq, or the socket     silence, rest: hedged requests for a silent body
 //! ```
 //!

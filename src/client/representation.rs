@@ -117,6 +117,16 @@ impl Representation {
     }
 }
 
+impl Representation {
+    /// True if length and date are known and the same. Weaker than [`Likeness::Confirmed`], but more than a length alone: two
+    /// encodings of a piece at one bitrate have the same length.
+    pub(super) fn has_same_length_and_date(&self, head: &ResponseHead) -> bool {
+        let modified = &self.marks().modified;
+        let has_same_length = self.total.is_some() && self.total == head.total();
+        has_same_length && modified.is_some() && modified.as_deref() == head.header("last-modified")
+    }
+}
+
 impl Marks {
     fn of(head: &ResponseHead) -> Self {
         let etag = match head.validator() {
