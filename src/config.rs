@@ -143,7 +143,7 @@ pub struct ClientConfig {
     pub extra_roots: Vec<Vec<u8>>,
     /// Which certificate authorities are trusted beside `extra_roots`. Default: [`Roots::BuiltIn`].
     pub roots: Roots,
-    /// Certificates by which the client shows who it is, by origin (mutual TLS). Each is only shown to its own origin, if that
+    /// Certificates of the client, by origin, for servers that authenticate it (mutual TLS). Each is only shown to its own origin, if that
     /// asks for it. Default: none.
     pub client_certificates: Vec<(String, ClientCertificate)>,
     /// Keeps cookies. Default: none; then cookies are ignored.
@@ -423,7 +423,7 @@ pub enum Roots {
     ExtraOnly,
 }
 
-/// A certificate with its private key, by which a client shows a server who it is. `Debug` shows nothing of it.
+/// A certificate with its private key, by which a server authenticates a client (mutual TLS). `Debug` shows nothing of it.
 ///
 /// ```no_run
 /// use windway::ClientConfig;

@@ -28,7 +28,7 @@ pub(super) struct Accepted {
 /// Range of the body (`None`: the whole resource), and length of the whole resource if known.
 type Extent = (Option<ByteRange>, Option<u64>);
 
-/// What a response head says about its body.
+/// The fields of a response head that describe its body.
 struct Body<'a> {
     content_range: Option<&'a str>,
     /// Transfer codings, without `identity`.

@@ -25,14 +25,14 @@ pub(super) enum Body {
 }
 
 impl Body {
-    /// Sets how a body over HTTP/1 ends, which its head says.
+    /// Sets how a body over HTTP/1 ends, as declared in its head.
     pub(super) fn set_framing(&mut self, framing: Framing) {
         if let Self::Http1(body) = self {
             body.set_framing(framing);
         }
     }
 
-    /// Reads and drops at most `len` bytes of a body that nobody needs, so that its connection can be reused.
+    /// Reads and drops at most `len` bytes of a body that is not used, so that its connection can be reused.
     pub(super) fn drain(&mut self, len: u64) {
         match self {
             Self::Http1(body) => body.drain(len),

@@ -219,7 +219,7 @@ impl Continuation {
         Ok(())
     }
 
-    /// True if the body, which the status says is the whole resource of unknown length, has exactly the length of the requested
+    /// True if the body, which by its status is the whole resource of unknown length, has exactly the length of the requested
     /// range. It may be that range: some servers send it with status 200 instead of 206.
     pub(crate) fn is_doubtful_end(&self) -> bool {
         let Some(begun) = &self.begun else { return false };

@@ -66,7 +66,7 @@ pub(super) struct Head {
     pub(super) start: u64,
     pub(super) body_len: Option<u64>,
     pub(super) total: Option<u64>,
-    /// The body is a part of the resource, whatever the status says.
+    /// The body is a part of the resource, whatever the status is.
     pub(super) is_partial: bool,
     pub(super) requested: Option<ByteRange>,
 }

@@ -29,7 +29,7 @@ pub(super) fn take_userinfo(url: &mut HttpUrl) -> Option<HeaderValue> {
     Auth::Basic { user, password }.header()
 }
 
-/// Header fields that a caller can't set. The comment above each group says why.
+/// Header fields that a caller can't set. The comment above each group is the reason.
 const RESERVED: [&str; 17] = [
     // They decide which bytes of which version are sent. The fetch sets them itself and checks the response against them.
     "range",

@@ -188,7 +188,7 @@ impl Hedge {
             }
             // Another attempt won.
             Ok(answer) => drop(answer),
-            // Only an attempt over a new connection says something about the server.
+            // Only the error of a new connection is one of the server.
             Err(failure) if exchange.over == Over::New => state.failure = Some(failure),
             // Another request took the pooled connection first. Try it again when it is idle: if the origin serves one
             // connection at a time, no new connection is ever answered.
@@ -286,7 +286,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    /// A request that becomes urgent when the test says so.
+    /// A request that becomes urgent when the test sets it.
     #[derive(Default)]
     struct WhenSet(AtomicBool);
 

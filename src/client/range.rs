@@ -42,7 +42,7 @@ fn number(text: &str) -> Option<u64> {
 }
 
 /// The range of a partial response, and the length of the resource if known. If the response does not answer a request for
-/// `requested`, the error says why.
+/// `requested`, the error is the reason.
 pub(super) fn check_partial(
     requested: ByteRange,
     header: Option<&str>,
@@ -95,7 +95,7 @@ fn suffix_start(requested: u64, header: Option<&str>) -> u64 {
 /// What the body of a 200 contains if a range was requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// The whole resource, as the status says (RFC 9110, section 15.3.1).
+    /// The whole resource, as its status means (RFC 9110, section 15.3.1).
     Whole,
     /// The requested range: the server should have sent status 206.
     Part { range: ByteRange, total: Option<u64> },

@@ -45,7 +45,7 @@ pub(crate) enum Likeness {
     HtmlPage,
 }
 
-/// True if the response head says that the body is an HTML page.
+/// True if the body is an HTML page, by its `Content-Type`.
 pub(super) fn is_html(head: &ResponseHead) -> bool {
     media::looks_like_html_page(head.content_type(), &[])
 }
@@ -89,7 +89,7 @@ impl Representation {
             return Likeness::HtmlPage;
         }
         let agrees = |old: Option<u64>| matches!((old, head.total()), (Some(old), Some(new)) if old == new);
-        // Before the entity tags: two lengths can't be the same bytes, whatever the tag says.
+        // Before the entity tags: two lengths can't be the same bytes, whatever the tag is.
         if self.total.is_some() && head.total().is_some() && !agrees(self.total) {
             return Likeness::Changed("length");
         }

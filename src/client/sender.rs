@@ -152,7 +152,7 @@ impl Sender {
         })
     }
 
-    /// The HTTP request that is sent to `url` for `request`. Secrets are only sent to their origin (RFC 9110, section 15.4).
+    /// The HTTP request that is sent to `url` for `request`.
     fn request(&self, request: &Request, url: &HttpUrl) -> Result<http::Request<()>, Error> {
         let Some(uri) = url.expose_uri() else {
             return Err(Error::new(ErrorKind::InvalidUrl, "the URL is too long to be requested"));
@@ -167,37 +167,48 @@ impl Sender {
         if request.accepts_gzip {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
+        self.add_secrets(headers, request, url);
+        add_range(headers, request)?;
+        Ok(sent)
+    }
+
+    /// Adds the fields that are only sent to their origin (RFC 9110, section 15.4). `url` is that of this hop: after a redirect
+    /// to another origin they are not sent.
+    fn add_secrets(&self, headers: &mut HeaderMap, request: &Request, url: &HttpUrl) {
         let origin = url.origin();
-        let secrets = self.auth.iter().find(|(secret_of, _)| secret_of == origin);
-        if let Some((_, authorization)) = secrets {
-            // Compared with the origin of this hop: after a redirect to another origin the credentials are not sent.
+        if let Some((_, authorization)) = self.auth.iter().find(|(secret_of, _)| secret_of == origin) {
             headers.insert(header::AUTHORIZATION, authorization.clone());
         }
+        // The jar decides what may go to this URL.
         if let Some(cookies) = self.cookies.as_ref().and_then(|jar| jar.header(url.expose_text())) {
-            // Of this hop alone, as above. The jar decides what may go to this URL.
             headers.insert(header::COOKIE, cookies);
         }
         if !request.headers.is_empty() && origin == request.url.origin() {
-            // The request's own fields replace the defaults of the same name.
-            request.headers.keys().for_each(|name| drop(headers.remove(name)));
-            headers.extend(request.headers.clone());
+            replace(headers, &request.headers);
         }
         if let Some((_, scoped)) = request.scoped.as_ref().filter(|(scope, _)| scope == origin) {
-            scoped.keys().for_each(|name| drop(headers.remove(name)));
-            headers.extend(scoped.clone());
+            replace(headers, scoped);
         }
-        let requested = request.range.map(|range| format!("bytes={range}"));
-        if let Some(requested) = requested.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}")))
-        {
-            let value = HeaderValue::try_from(requested).map_err(unsendable)?;
-            headers.insert(header::RANGE, value);
-            if let Some(validator) = &request.if_range {
-                let value = HeaderValue::from_str(validator.as_str()).map_err(unsendable)?;
-                headers.insert(header::IF_RANGE, value);
-            }
-        }
-        Ok(sent)
     }
+}
+
+/// Adds fields in place of those of the same names. `extend` alone would keep both values.
+fn replace(headers: &mut HeaderMap, by: &HeaderMap) {
+    by.keys().for_each(|name| drop(headers.remove(name)));
+    headers.extend(by.clone());
+}
+
+fn add_range(headers: &mut HeaderMap, request: &Request) -> Result<(), Error> {
+    let range = request.range.map(|range| format!("bytes={range}"));
+    let Some(range) = range.or_else(|| request.suffix.map(|suffix| format!("bytes=-{suffix}"))) else {
+        return Ok(());
+    };
+    headers.insert(header::RANGE, HeaderValue::try_from(range).map_err(unsendable)?);
+    // RFC 9110, section 13.1.5: If-Range is only allowed beside Range.
+    if let Some(validator) = &request.if_range {
+        headers.insert(header::IF_RANGE, HeaderValue::from_str(validator.as_str()).map_err(unsendable)?);
+    }
+    Ok(())
 }
 
 /// The error for a value that HTTP does not allow in a header field, such as a validator with a line break.

@@ -41,13 +41,8 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
         proxy,
         tls: Arc::clone(&tls),
     };
-    let limits = Limits {
-        per_origin: config.max_idle_per_origin,
-        over_all: config.max_idle,
-        max_age: config.max_idle_age,
-    };
     let options = agent_config(config);
-    let pool = ConnectionPool::new(dialer, options.clone(), limits);
+    let pool = ConnectionPool::new(dialer, options.clone(), limits(config));
     let http1 = Http1::new(options, &pool);
     let (headers, auth) = (default_headers(config, user_agent)?, authorizations(config)?);
     #[cfg(feature = "http3")]
@@ -67,6 +62,10 @@ pub(super) fn sender(config: &ClientConfig) -> Result<Sender, Error> {
         auth,
         cookies: config.cookies.clone(),
     })
+}
+
+fn limits(config: &ClientConfig) -> Limits {
+    Limits { per_origin: config.max_idle_per_origin, over_all: config.max_idle, max_age: config.max_idle_age }
 }
 
 fn user_agent(name: &str) -> Result<HeaderValue, Error> {

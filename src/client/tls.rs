@@ -1,4 +1,4 @@
-//! TLS: which servers a client trusts, how it shows who it is, and connections that carry TLS. All of windway's TLS policy is in
+//! TLS: which servers a client trusts, its own certificates, and connections that carry TLS. All of windway's TLS policy is in
 //! this module, and every transport gets its rustls configuration from [`Tls::client_config`].
 //!
 //! Certificates are always verified. There is no option to turn that off.

@@ -52,7 +52,7 @@ impl H1Body {
         Self { reader, direct: None, is_read_large: false, exchange, framing }
     }
 
-    /// Sets how the body ends, which its head says.
+    /// Sets how the body ends, as declared in its head.
     pub(crate) fn set_framing(&mut self, framing: Framing) {
         self.framing = framing;
     }

@@ -60,7 +60,7 @@ impl Connector<()> for Connect {
         // Only an exchange with an origin calls ureq, so these errors never happen.
         let exchange = Exchange::current().ok_or(ureq::Error::ConnectionFailed)?;
         let origin = exchange.origin.clone().ok_or(ureq::Error::ConnectionFailed)?;
-        // The address of a proxy says nothing of the origin.
+        // The address of a proxy does not show where the origin is.
         let may_serve =
             |connection: &Connection| exchange.may_reach(connection.peer()) || pool.is_proxied(&origin);
         let ready = match exchange.over {

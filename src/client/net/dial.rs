@@ -47,7 +47,7 @@ impl Dialer {
         let next_hop = proxy.map_or(origin, Proxy::origin);
         let mut addresses = self.lookups.addresses(next_hop, exchange).map_err(carry)?;
         // Here and not before: what a name resolves to may change between a check and the connection. A proxy's own
-        // address says nothing of the origin.
+        // address does not show where the origin is.
         if proxy.is_none() {
             addresses.retain(|address| exchange.may_reach(Some(*address)));
             if addresses.is_empty() {

@@ -1,4 +1,4 @@
-//! The certificates by which a client shows who it is.
+//! Certificates of the client, for servers that authenticate it (mutual TLS).
 
 use std::fmt;
 

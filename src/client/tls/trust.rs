@@ -18,7 +18,7 @@ use super::certificate::Certificate;
 use crate::config::Roots;
 use crate::error::{Error, ErrorKind};
 
-/// What [`ClientConfig::roots`](crate::ClientConfig::roots) and `extra_roots` say.
+/// The configured [`ClientConfig::roots`](crate::ClientConfig::roots) and `extra_roots`.
 pub(super) struct Trust {
     roots: Roots,
     extra_roots: Vec<CertificateDer<'static>>,
