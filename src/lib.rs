@@ -11,7 +11,7 @@
 //! | [`config`] | all options |
 //! | [`downloader`] | fetches of your own: peers, sinks, priorities, cancellation |
 //! | [`event`] | events of fetches, and how to receive them |
-//! | [`guide`] | rodio, symphonia, kira, C decoders, windows, radio, storage, troubleshooting |
+//! | [`guide`] | whole programs: rodio, symphonia, kira, C decoders, audio callbacks, windows, radio, storage, troubleshooting |
 //! | `cache` | media on disk that outlive the process, with the feature `cache` |
 //! | `download` | downloads to named files, with the feature `cache` |
 //! | `queue` | playlists of tracks, and queues that prefetch the next one, with the feature `queue` |
@@ -74,7 +74,7 @@
 //! caught and logged. As always in Rust, a drop that panics while another panic unwinds aborts the process.
 //!
 //! An audio callback is not a callback of windway, but must not block either: decode on another thread and hand the samples
-//! over in a ring buffer, or use [`Stream::try_read`].
+//! over in a ring buffer. [`guide::audio_callback`] shows how, and why [`Stream::try_read`] is not enough there.
 //!
 //! ## Secrets
 //!

@@ -303,7 +303,9 @@ impl Stream {
         Arc::clone(&self.source.source)
     }
 
-    /// Reads stored bytes without blocking. Meant for audio callbacks.
+    /// Reads stored bytes without blocking. For a thread that has other work while bytes are missing, such as an event loop or the
+    /// frame of a game. An audio callback needs more than that: this call takes short locks and may allocate, so decode on a thread
+    /// of its own and hand the samples over ([`guide::audio_callback`](crate::guide::audio_callback)).
     ///
     /// Bytes that are not stored are fetched as urgently as for a blocked read. Takes no lock that is held during I/O.
     /// Bytes in a temporary file are [`Pending::OnDisk`] until the disk thread has loaded them
