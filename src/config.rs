@@ -300,7 +300,8 @@ impl ClientConfig {
     }
 }
 
-/// Which origins are requested over HTTP/3. Needs the feature `http3`.
+/// Which origins are requested over HTTP/3. Needs the feature `http3`. [Its guide](crate::guide::http3) says when TCP is used all
+/// the same.
 ///
 /// Requests to an `http` URL, and all requests of a client with a proxy, use TCP.
 ///

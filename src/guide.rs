@@ -12,6 +12,7 @@
 //! | `queue` | tracks without a gap, lists of tracks; with the feature `queue` |
 //! | [`storage_and_read_ahead`] | memory, disk, metered links |
 //! | [`network`] | proxies, certificates, credentials, mirrors |
+//! | `http3` | one connection for all requests, with the feature `http3` |
 //! | `offline` | a cache on disk, and downloads, with the feature `cache` |
 //! | [`events_and_logs`] | watching a playback |
 //! | [`troubleshooting`] | what to show the user, and where to look |
@@ -61,6 +62,12 @@ pub mod storage_and_read_ahead {}
 ///
 #[doc = include_str!("guide/network.md")]
 pub mod network {}
+
+/// HTTP/3. Needs the feature `http3`.
+///
+#[cfg(feature = "http3")]
+#[doc = include_str!("guide/http3.md")]
+pub mod http3 {}
 
 /// A cache on disk, and downloads. Needs the feature `cache`.
 ///

@@ -3,8 +3,9 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The relay. Clients connect to its address.
 pub struct Relay {
@@ -15,7 +16,7 @@ pub struct Relay {
 struct Shared {
     server: Mutex<SocketAddr>,
     /// Faces the client.
-    inner: UdpSocket,
+    inner: Arc<UdpSocket>,
     /// Faces the server. Replaced by a change of address.
     outer: Mutex<Arc<UdpSocket>>,
     client: Mutex<Option<SocketAddr>>,
@@ -24,12 +25,27 @@ struct Shared {
     loss: AtomicU64,
     random: AtomicU64,
     stopping: AtomicBool,
+    /// Packets that arrive later, in order.
+    delayed: Option<mpsc::Sender<Delayed>>,
+    delay: Duration,
+}
+
+struct Delayed {
+    due: Instant,
+    socket: Arc<UdpSocket>,
+    bytes: Vec<u8>,
+    to: SocketAddr,
 }
 
 impl Relay {
     pub fn start(server: SocketAddr) -> Self {
+        Self::start_with_rtt(server, Duration::ZERO)
+    }
+
+    /// A relay that delays each packet by half of `rtt`.
+    pub fn start_with_rtt(server: SocketAddr, rtt: Duration) -> Self {
         let bind = || UdpSocket::bind("127.0.0.1:0").expect("a port on loopback");
-        let inner = bind();
+        let inner = Arc::new(bind());
         let address = inner.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
             server: Mutex::new(server),
@@ -40,6 +56,8 @@ impl Relay {
             loss: AtomicU64::new(0),
             random: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
             stopping: AtomicBool::new(false),
+            delayed: (!rtt.is_zero()).then(begin_delay),
+            delay: rtt / 2,
         });
         let up = Arc::clone(&shared);
         thread::spawn(move || up.pass_up());
@@ -80,10 +98,22 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
         // Both threads wake, see that, and end.
-        for socket in [&self.shared.inner, &**self.shared.outer.lock().expect("no panic")] {
+        for socket in [&*self.shared.inner, &**self.shared.outer.lock().expect("no panic")] {
             let _ = socket.send_to(&[], socket.local_addr().expect("bound"));
         }
     }
+}
+
+/// Starts the thread that sends delayed packets. It ends with the relay.
+fn begin_delay() -> mpsc::Sender<Delayed> {
+    let (sender, packets) = mpsc::channel::<Delayed>();
+    thread::spawn(move || {
+        for Delayed { due, socket, bytes, to } in packets {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            let _ = socket.send_to(&bytes, to);
+        }
+    });
+    sender
 }
 
 impl Shared {
@@ -95,6 +125,16 @@ impl Shared {
         (random >> 33) % 1000 < self.loss.load(Ordering::Acquire) || self.is_silent.load(Ordering::Acquire)
     }
 
+    /// Sends a packet, now or later. An error is a lost packet.
+    fn send(&self, socket: &Arc<UdpSocket>, bytes: &[u8], to: SocketAddr) {
+        let Some(delayed) = &self.delayed else {
+            let _ = socket.send_to(bytes, to);
+            return;
+        };
+        let (due, socket, bytes) = (Instant::now() + self.delay, Arc::clone(socket), bytes.to_vec());
+        let _ = delayed.send(Delayed { due, socket, bytes, to });
+    }
+
     fn pass_up(&self) {
         let mut buf = vec![0; 65536];
         while let Ok((len, from)) = self.inner.recv_from(&mut buf) {
@@ -104,7 +144,8 @@ impl Shared {
             *self.client.lock().expect("no panic") = Some(from);
             if len > 0 && !self.drops() {
                 let outer = Arc::clone(&self.outer.lock().expect("no panic"));
-                let _ = outer.send_to(&buf[..len], *self.server.lock().expect("no panic"));
+                let server = *self.server.lock().expect("no panic");
+                self.send(&outer, &buf[..len], server);
             }
         }
     }
@@ -120,7 +161,7 @@ impl Shared {
                 }
                 let client = *shared.client.lock().expect("no panic");
                 if let Some(client) = client.filter(|_| len > 0 && !shared.drops()) {
-                    let _ = shared.inner.send_to(&buf[..len], client);
+                    shared.send(&shared.inner, &buf[..len], client);
                 }
             }
         });

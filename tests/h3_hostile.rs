@@ -1,0 +1,272 @@
+//! Servers that break the rules of QUIC, HTTP/3 or QPACK. Each gets a typed error, in time, and costs other requests nothing.
+#![cfg(feature = "http3")]
+
+mod support;
+
+#[path = "support/h3/mod.rs"]
+mod h3;
+
+use std::io::Read;
+use std::net::UdpSocket;
+
+use h3::{Options, Reply, Request, Server, data, frame, head, over_http3};
+use support::in_time;
+use windway::config::Http3;
+use windway::{ClientConfig, Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
+
+fn downloader(servers: &[&Server]) -> Downloader {
+    let mut config = DownloaderConfig::new().client(over_http3(ClientConfig::new(), servers));
+    config.max_retries = 0;
+    Downloader::new(config).unwrap()
+}
+
+fn get(downloader: &Downloader, url: &str) -> Result<Vec<u8>, Error> {
+    let mut response = downloader.register((), Priority::High)?.execute(Fetch::get(url)?)?;
+    let mut body = Vec::new();
+    response.read_to_end(&mut body)?;
+    Ok(body)
+}
+
+fn good(reply: &Reply) {
+    // The client may be gone.
+    let _ = reply.send([head(&[(":status", "200"), ("content-length", "2")]), data(b"ok")].concat());
+    let _ = reply.finish();
+}
+
+fn frame(kind: u64, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame::put_frame(&mut out, kind, payload);
+    out
+}
+
+const OK: &[(&str, &str)] = &[(":status", "200")];
+
+/// How an answer goes on after its bytes.
+#[derive(Clone, Copy)]
+enum Then {
+    Finish,
+    Reset,
+    Close,
+    Forget,
+}
+
+/// Answers that break a rule, and the error of each.
+fn answers() -> Vec<(&'static str, Vec<u8>, Then, ErrorKind)> {
+    use Then::{Close, Finish, Forget, Reset};
+    let broken = ErrorKind::Disconnected;
+    let wrong = ErrorKind::Protocol;
+    let mut endless = Vec::new();
+    frame::put_integer(&mut endless, frame::HEADERS);
+    frame::put_integer(&mut endless, 1 << 40);
+    vec![
+        ("a body before the head", data(b"ok"), Finish, wrong),
+        ("no head", Vec::new(), Finish, broken),
+        ("only an interim head", head(&[(":status", "103")]), Finish, broken),
+        ("a head without a status", head(&[("etag", "1")]), Finish, wrong),
+        ("a name in upper case", head(&[(":status", "200"), ("Etag", "1")]), Finish, wrong),
+        ("a field of HTTP/1", head(&[(":status", "200"), ("connection", "close")]), Finish, wrong),
+        ("a head in a head", [head(OK), head(OK)].concat(), Finish, wrong),
+        ("a frame of the control stream", frame(frame::SETTINGS, &[]), Finish, wrong),
+        ("a push", frame(0x5, &[0, 0, 0]), Finish, wrong),
+        ("a frame of HTTP/2", frame(0x8, &[0]), Finish, wrong),
+        ("a head of a terabyte", endless, Finish, wrong),
+        ("a reference to the dynamic table", frame(frame::HEADERS, &[0, 0, 0x80]), Finish, wrong),
+        ("an insert count", frame(frame::HEADERS, &[5, 0, 0xd9]), Finish, wrong),
+        ("an index beyond the table", frame(frame::HEADERS, &[0, 0, 0xff, 0x7f]), Finish, wrong),
+        ("a bomb", frame(frame::HEADERS, &[&[0, 0][..], &[0xd9; 60_000]].concat()), Finish, wrong),
+        ("a cut frame", vec![1, 50, 0, 0], Finish, broken),
+        (
+            "a cut body",
+            [head(&[(":status", "200"), ("content-length", "9")]), data(b"ok")].concat(),
+            Finish,
+            broken,
+        ),
+        (
+            "a long body",
+            [head(&[(":status", "200"), ("content-length", "1")]), data(b"ok")].concat(),
+            Finish,
+            wrong,
+        ),
+        ("a bare reset", Vec::new(), Reset, broken),
+        ("a closed connection", Vec::new(), Close, broken),
+        ("a stateless reset", Vec::new(), Forget, broken),
+    ]
+}
+
+#[test]
+fn each_broken_answer_is_an_error_and_the_next_request_succeeds() {
+    in_time("answers", || {
+        let server = Server::start(|request: Request, reply| {
+            let Ok(index) = request.path()[1..].parse::<usize>() else { return good(&reply) };
+            let (_, bytes, then, _) = answers().swap_remove(index);
+            let sent = reply.send(bytes).and_then(|()| match then {
+                Then::Finish => reply.finish(),
+                Then::Reset => reply.reset(0x102),
+                Then::Close => reply.close_connection(0x102),
+                Then::Forget => reply.forget_connection(),
+            });
+            // The client may have closed the connection by now.
+            let _ = sent;
+        });
+        let downloader = downloader(&[&server]);
+        for (index, (name, _, _, kind)) in answers().into_iter().enumerate() {
+            let error = get(&downloader, &server.url(&format!("/{index}"))).expect_err(name);
+            // The request may be repeated on a new connection, with the same result.
+            assert_eq!(error.kind(), kind, "{name}: {error:?}");
+            assert_eq!(get(&downloader, &server.url("/good")).expect(name), b"ok");
+        }
+    });
+}
+
+#[test]
+fn other_requests_of_a_connection_go_on_after_a_malformed_response() {
+    in_time("malformed", || {
+        let server = Server::start(|request: Request, reply| match request.path() {
+            "/malformed" => {
+                let _ = reply.send(head(&[("x", "y")])).and_then(|()| reply.finish());
+            }
+            _ => good(&reply),
+        });
+        let downloader = downloader(&[&server]);
+        for _ in 0..10 {
+            assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+            let error = get(&downloader, &server.url("/malformed")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol);
+        }
+        // RFC 9114, section 4.1.2: a malformed response is an error of its stream. A request that fails with such an error on a
+        // connection that has served others is repeated once, as over TCP: on a new connection.
+        assert!(server.connections() <= 11, "{}", server.connections());
+    });
+}
+
+#[test]
+fn wrong_streams_of_the_server_end_their_connection_only() {
+    in_time("control streams", || {
+        let settings = || [vec![0], frame(frame::SETTINGS, &[])].concat();
+        let wrong: Vec<Vec<Vec<u8>>> = vec![
+            vec![[vec![0], frame(frame::GOAWAY, &[0])].concat()],
+            vec![settings(), settings()],
+            vec![[settings(), frame(frame::SETTINGS, &[])].concat()],
+            vec![[vec![0], frame(frame::SETTINGS, &[2, 0])].concat()],
+            vec![[settings(), frame(frame::DATA, &[1])].concat()],
+            vec![[settings(), frame(0x3, &[0])].concat()],
+            vec![settings(), vec![1, 0]],
+            vec![settings(), vec![2, 0xc0, 0]],
+            vec![settings(), vec![3, 0x80]],
+        ];
+        let healthy = Server::start(|_, reply| good(&reply));
+        for unidirectional in wrong {
+            let options = Options { unidirectional: unidirectional.clone(), ..Options::default() };
+            let server = Server::start_with(options, |_, reply| reply.await_stop());
+            let downloader = downloader(&[&server, &healthy]);
+            assert_eq!(get(&downloader, &healthy.url("/")).unwrap(), b"ok");
+            let error = get(&downloader, &server.url("/")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Protocol, "{unidirectional:?}: {error:?}");
+            let before = healthy.connections();
+            assert_eq!(get(&downloader, &healthy.url("/")).unwrap(), b"ok");
+            assert_eq!(healthy.connections(), before);
+        }
+    });
+}
+
+#[test]
+fn unknown_frames_and_streams_are_ignored() {
+    in_time("greasing", || {
+        let mut options = Options::default();
+        options.unidirectional.push([vec![0x21], vec![7; 2000]].concat());
+        let server = Server::start_with(options, |_, reply| {
+            let grease = frame(0x21, &[9; 500]);
+            let answer = [
+                &grease,
+                &head(&[(":status", "103")])[..],
+                &grease,
+                &head(OK),
+                &grease,
+                &data(b"o"),
+                &grease,
+                &data(b"k"),
+            ];
+            let _ = reply.send(answer.concat()).and_then(|()| reply.finish());
+        });
+        let downloader = downloader(&[&server]);
+        for _ in 0..5 {
+            assert_eq!(get(&downloader, &server.url("/")).unwrap(), b"ok");
+        }
+        assert_eq!(server.connections(), 1);
+    });
+}
+
+#[test]
+fn mutated_answers_end_and_spare_other_requests() {
+    in_time("mutations", || {
+        let server = Server::start(|request: Request, reply| {
+            let Ok(seed) = request.path()[1..].parse::<u64>() else { return good(&reply) };
+            let mut random = seed;
+            let mut next = || {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (random >> 33) as usize
+            };
+            let mut bytes = [head(OK), data(&[7; 50]), data(&[7; 50]), head(&[("x", "y")])].concat();
+            for _ in 0..1 + next() % 3 {
+                let at = next() % bytes.len();
+                bytes[at] = next() as u8;
+            }
+            let cut = next() % bytes.len();
+            let _ = reply
+                .send(&bytes[..cut])
+                .and_then(|()| reply.send(&bytes[cut..]))
+                .and_then(|()| if next() % 4 == 0 { reply.reset(next() as u32) } else { reply.finish() });
+        });
+        let downloader = downloader(&[&server]);
+        for seed in 0..200 {
+            // Any result, but a result.
+            let _ = get(&downloader, &server.url(&format!("/{seed}")));
+            assert_eq!(get(&downloader, &server.url("/good")).unwrap(), b"ok", "{seed}");
+        }
+    });
+}
+
+/// A UDP socket that answers each packet by `answer`, for as long as the test runs.
+fn answer_packets(answer: impl Fn(&[u8]) -> Vec<u8> + Send + 'static) -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let url = format!("https://{}/", socket.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let mut buf = [0; 2048];
+        while let Ok((len, from)) = socket.recv_from(&mut buf) {
+            let _ = socket.send_to(&answer(&buf[..len]), from);
+        }
+    });
+    url
+}
+
+#[test]
+fn packets_that_are_no_handshake_end_in_an_error_and_do_not_disturb_others() {
+    in_time("packets", || {
+        // RFC 9000, section 17.2.1: the ids of the packet, exchanged, and versions that nobody knows.
+        let negotiate = |packet: &[u8]| {
+            let to = &packet[6..6 + usize::from(packet[5])];
+            let from = &packet[6 + to.len() + 1..][..usize::from(packet[6 + to.len()])];
+            let (to_len, from_len) = (to.len() as u8, from.len() as u8);
+            [&[0x80, 0, 0, 0, 0, from_len][..], from, &[to_len], to, &[0xfa, 0xce, 0xb0, 0x0c]].concat()
+        };
+        let echo = |packet: &[u8]| packet.to_vec();
+        let garbage =
+            |packet: &[u8]| packet.iter().map(|byte| byte.wrapping_mul(31).wrapping_add(7)).collect();
+        let short = |_: &[u8]| vec![0x40, 1, 2, 3];
+        let healthy = Server::start(|_, reply| good(&reply));
+        for url in
+            [answer_packets(negotiate), answer_packets(echo), answer_packets(garbage), answer_packets(short)]
+        {
+            let client = over_http3(ClientConfig::new(), &[&healthy]);
+            let origins = vec![url.clone(), healthy.url("/")];
+            let mut config = DownloaderConfig::new().client(client.http3(Http3::Always(origins)));
+            config.client.connect_timeout = std::time::Duration::from_millis(500);
+            config.max_retries = 0;
+            let downloader = Downloader::new(config).unwrap();
+            // Nothing listens there over TCP.
+            assert_eq!(get(&downloader, &url).unwrap_err().kind(), ErrorKind::Refused);
+            assert_eq!(get(&downloader, &healthy.url("/")).unwrap(), b"ok");
+        }
+    });
+}
