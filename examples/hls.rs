@@ -1,8 +1,9 @@
-//! An HLS presentation, decoded at the speed at which it would be heard: variant, buffer and latency in one line.
+//! Plays an HLS presentation without a sound card: decodes it at the speed at which it would be heard. The last line of the
+//! terminal shows the position, the level, the buffer and the distance from live.
 //!
-//! cargo run --release --features hls-aes,symphonia --example hls [URL] [--seconds N]
+//! cargo run --release --features hls-aes,symphonia --example hls -- [URL] [OPTIONS]
 //!
-//! Without a URL it plays a live stream of its own, with three variants, from an embedded server, for 10 s.
+//! Without a URL it plays a live stream of its own, with three levels, from an embedded server, for 10 s.
 
 mod support;
 
@@ -11,73 +12,128 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::demo::{Demo, LiveHls};
+use support::status_line::StatusLine;
+use support::{clock, span, wrong_arguments};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::{FormatReader, TrackType};
 use symphonia::core::io::MediaSourceStream;
-use windway::hls::{Hls, HlsConfig, HlsHandle, Section};
+use windway::hls::{Hls, HlsConfig, HlsEvent, HlsHandle, Section};
 use windway::{Downloader, DownloaderConfig};
+
+const HELP: &str = "\
+usage: hls [URL] [OPTIONS]
+
+  --list            list the renditions and the levels, and play nothing
+  --rendition N     play this rendition of the list
+  --language TAG    play the rendition of this language, such as `de`
+  --seconds N       stop after N seconds";
 
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::FAILURE
+#[derive(Default)]
+struct Options {
+    url: Option<String>,
+    lists: bool,
+    rendition: Option<usize>,
+    language: Option<String>,
+    seconds: Option<u64>,
+}
+
+impl Options {
+    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut arguments = arguments;
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
+            let number = |text: String| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
+            match argument.as_str() {
+                "--list" => options.lists = true,
+                "--rendition" => options.rendition = Some(number(value()?)? as usize),
+                "--language" => options.language = Some(value()?),
+                "--seconds" => options.seconds = Some(number(value()?)?),
+                _ if argument.starts_with('-') => return Err(format!("unknown option {argument}")),
+                _ => options.url = Some(argument),
+            }
         }
+        Ok(options)
     }
 }
 
-fn run() -> Result<(), Failure> {
-    let (mut url, mut seconds) = (None, None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--seconds" => seconds = Some(arguments.next().ok_or("--seconds needs a number")?.parse()?),
-            _ => url = Some(argument),
-        }
+fn main() -> ExitCode {
+    let options = match Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => return wrong_arguments(&why, HELP),
+    };
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => support::failed(&*failure),
     }
-    let is_demo = url.is_none();
-    let url = match url {
+}
+
+fn run(options: Options) -> Result<(), Failure> {
+    let is_demo = options.url.is_none();
+    let url = match options.url {
         Some(url) => url,
         None => {
             let live = LiveHls::new();
             Demo::start(move |request| live.answer(request))?.url("/live.m3u8")
         }
     };
-    let limit = Duration::from_secs(seconds.unwrap_or(if is_demo { 10 } else { u64::MAX }));
+    let limit = Duration::from_secs(options.seconds.unwrap_or(if is_demo { 10 } else { u64::MAX }));
     let downloader = Downloader::new(DownloaderConfig::default())?;
-    let hls = downloader.open_hls(&url, HlsConfig::default())?;
-    play(hls, limit)
+    let mut config = HlsConfig::default();
+    config.language = options.language;
+    let hls = downloader.open_hls(&url, config)?;
+    let handle = hls.handle();
+    if let Some(rendition) = options.rendition {
+        handle.select_rendition(rendition)?;
+    }
+    describe(&handle);
+    if options.lists { Ok(()) } else { play(hls, limit) }
+}
+
+/// Prints what there is to choose from. `*` marks what is played.
+fn describe(handle: &HlsHandle) {
+    let window = handle.seekable();
+    println!("{:?}, seekable from {} to {}", handle.kind(), clock(window.start), clock(window.end));
+    for (index, rendition) in handle.renditions().iter().enumerate() {
+        let mark = if index == handle.rendition() { '*' } else { ' ' };
+        let language = rendition.language.as_deref().unwrap_or("no language");
+        println!("{mark} rendition {index}: {} ({language})", rendition.name);
+    }
+    for (index, level) in handle.levels().iter().enumerate() {
+        println!("  level {index}: {} kbit/s {}", level.bandwidth / 1000, level.codecs.join(", "));
+    }
 }
 
 /// Decodes section after section. Samples are counted, and awaited as a sound card would take them.
 fn play(mut hls: Hls, limit: Duration) -> Result<(), Failure> {
     let handle = hls.handle();
-    println!(
-        "{:?}, {} levels, {:?} can be sought to",
-        handle.kind(),
-        handle.levels().len(),
-        handle.seekable()
-    );
-    let (began, mut heard, mut shown) = (Instant::now(), Duration::ZERO, 0);
+    let events = handle.subscribe();
+    let line = StatusLine::start({
+        let handle = handle.clone();
+        move |_| state(&handle)
+    });
+    let (began, mut heard) = (Instant::now(), Duration::ZERO);
     while let Some(section) = hls.next_section()? {
         let info = section.info().clone();
-        println!(
-            "{}, {} Hz, from {:?} on: {:?}",
-            info.codec, info.sample_rate, info.start, info.discontinuity
-        );
+        line.print(&format!(
+            "{}, {} Hz, from {} on: {:?}",
+            info.codec,
+            info.sample_rate,
+            clock(info.start),
+            info.discontinuity
+        ));
         let mut decoding = Decoding::open(section)?;
         while let Some(samples) = decoding.samples()? {
             heard += samples;
             thread::sleep(heard.saturating_sub(began.elapsed()));
-            if heard.as_secs() > shown {
-                shown = heard.as_secs();
-                show(&handle);
+            while let Some(event) = events.try_recv() {
+                describe_event(&event).into_iter().for_each(|text| line.print(&text));
             }
             if heard >= limit {
+                line.print(&state(&handle));
                 return Ok(());
             }
         }
@@ -85,13 +141,27 @@ fn play(mut hls: Hls, limit: Duration) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(handle: &HlsHandle) {
+/// The line at the bottom.
+fn state(handle: &HlsHandle) -> String {
     let level = handle.level();
-    let bandwidth = handle.levels().get(level).map_or(0, |level| level.bandwidth);
+    let rate = handle.levels().get(level).map_or(0, |level| level.bandwidth / 1000);
     let latency =
-        handle.latency().map_or(String::new(), |latency| format!(", {latency:.1?} behind the live edge"));
-    let (position, buffered) = (handle.position(), handle.buffered());
-    println!("{position:>8.1?}: level {level} ({bandwidth} bit/s), {buffered:.1?} buffered{latency}");
+        handle.latency().map_or(String::new(), |latency| format!(", {} behind live", span(latency)));
+    let (position, buffered) = (clock(handle.position()), span(handle.buffered()));
+    format!("{position}  level {level} ({rate} kbit/s), {buffered} buffered{latency}")
+}
+
+fn describe_event(event: &HlsEvent) -> Option<String> {
+    Some(match event {
+        HlsEvent::Switched { from, to, at } => format!("level {to} instead of {from} from {} on", clock(*at)),
+        HlsEvent::Replaced { from, to, at } => {
+            format!("the segment at {} is fetched again at level {to} instead of {from}", clock(*at))
+        }
+        HlsEvent::Abandoned { level, at } => format!("level {level} is too slow at {}", clock(*at)),
+        HlsEvent::Skipped { at, error, .. } => format!("the segment at {} is skipped: {error}", clock(*at)),
+        HlsEvent::PlaylistFailed { error, .. } => format!("a playlist can't be loaded: {error}"),
+        _ => return None,
+    })
 }
 
 /// The decoder of a section.
