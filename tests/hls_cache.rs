@@ -95,49 +95,58 @@ fn a_stale_presentation_plays_while_its_playlist_is_requested() {
     assert!(paths(&origin.log().asked[requests..]).iter().all(|path| *path == "/mp4.m3u8"));
 }
 
-#[test]
-fn what_is_missing_is_requested_with_the_urls_of_a_fresh_playlist() {
-    let directory = tempfile::tempdir().unwrap();
-    let origin = Origin::start(|asked| {
-        let token = asked.path.split_once("?token=").map(|(_, token)| token);
+/// Each playlist names its resources with a token of its own, and nothing is served without one.
+fn signed() -> Origin {
+    Origin::start(|asked| {
+        let given = asked.path.split_once("?token=").map(|(_, token)| token);
         let path = asked.path.split('?').next().unwrap();
-        if path == "/list.m3u8" {
-            let token = format!("secret{}", asked.again);
-            let lines =
-                (0..SEGMENTS).map(|index| extinf(&format!("{index}.aac?token={token}"))).collect::<String>();
-            return Site::default()
-                .with(path, vod(&lines))
-                .answer(asked)
-                .header("ETag", &format!("\"{}\"", asked.again));
-        }
-        match token {
-            // Those of the first playlist expire.
-            Some("secret0") if path >= "/2" => Answer::status(403),
-            Some(_) => site(SEGMENTS).answer(asked),
-            None => Answer::status(403),
-        }
-    });
-    let mut hls = open(&origin, "/list.m3u8", &directory).unwrap();
-    let mut section = hls.next_section().unwrap().unwrap();
-    let mut first = vec![0; 1000];
-    std::io::Read::read_exact(&mut section, &mut first).unwrap();
-    origin.wait_until("a refused segment", |log| log.asked.iter().any(|asked| asked.path.starts_with("/2")));
-    drop((section, hls));
+        let token = format!("secret{}", asked.number);
+        let segments: String =
+            (0..SEGMENTS).map(|index| extinf(&format!("{index}.aac?token={token}"))).collect();
+        let list = match (path, given) {
+            ("/list.m3u8", _) | ("/inner.m3u8", Some(_)) => vod(&segments),
+            ("/all.m3u8", _) => format!(
+                "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\ninner.m3u8?token={token}\n"
+            ),
+            (_, Some(_)) => return site(SEGMENTS).answer(asked),
+            (_, None) => return Answer::status(403),
+        };
+        let answer = Site::default().with(path, list).answer(asked);
+        answer.header("ETag", &format!("\"{}\"", asked.number))
+    })
+}
+
+/// Segments are larger than playlists and initialization sections.
+fn remove_a_segment(directory: &TempDir) {
+    let files = entry_files(directory.path()).into_iter();
+    let largest = files.max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
+    fs::remove_file(largest).unwrap();
+}
+
+fn assert_shows_nothing(directory: &TempDir, secrets: [&str; 2]) {
     for file in entry_files(directory.path()) {
         let bytes = fs::read(&file).unwrap();
-        for secret in ["secret", "127.0.0.1"] {
+        for secret in secrets {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{secret}");
         }
     }
-    let before = origin.log().asked.len();
-    assert_eq!(frames(&mut open(&origin, "/list.m3u8", &directory).unwrap()), all_frames());
-    let asked = origin.log().asked;
-    assert_eq!(asked[before].path, "/list.m3u8");
-    assert!(
-        !paths(&asked[before..]).iter().any(|path| path.starts_with("/0")),
-        "{:?}",
-        paths(&asked[before..])
-    );
+}
+
+#[test]
+fn what_is_missing_is_requested_with_the_urls_of_fresh_playlists() {
+    for path in ["/list.m3u8", "/all.m3u8"] {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = signed();
+        assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
+        assert_shows_nothing(&directory, ["secret", "127.0.0.1"]);
+        remove_a_segment(&directory);
+        let before = origin.log().asked.len();
+        assert_eq!(frames(&mut open(&origin, path, &directory).unwrap()), all_frames(), "{path}");
+        let asked = origin.log().asked;
+        let (lists, segments): (Vec<&str>, Vec<&str>) =
+            paths(&asked[before..]).into_iter().partition(|path| path.contains(".m3u8"));
+        assert_eq!((lists[0], segments.len()), (path, 1), "{lists:?} {segments:?}");
+    }
 }
 
 #[test]
@@ -188,9 +197,7 @@ fn what_is_missing_offline_is_an_error_of_its_own() {
     let origin = serve(site(SEGMENTS), true);
     assert_eq!(frames(&mut open(&origin, "/mp4.m3u8", &directory).unwrap()), all_frames());
     origin.stop_listening();
-    let largest =
-        entry_files(directory.path()).into_iter().max_by_key(|file| fs::metadata(file).unwrap().len());
-    fs::remove_file(largest.unwrap()).unwrap();
+    remove_a_segment(&directory);
     let mut hls = open(&origin, "/mp4.m3u8", &directory).unwrap();
     let error = loop {
         match hls.next_section() {

@@ -55,7 +55,7 @@ impl ConfirmSink {
         }
         let context = Context { url: from, variables: self.shared.variables(), previous: None };
         Ok(match Playlist::parse_in(&text, context)? {
-            Playlist::Media(list) => Confirmation::Media(list, from.clone()),
+            Playlist::Media(list) => Confirmation::Media(Box::new(list), from.clone()),
             Playlist::Multivariant(list) => {
                 let language = self.shared.config.language.as_deref();
                 Confirmation::Multivariant(Ladder::new(&list, from, policy(&self.shared), language)?)

@@ -26,7 +26,7 @@ pub(in super::super) struct Unconfirmed {
 pub(in super::super) enum Confirmation {
     /// The same, with URLs that are valid now.
     Multivariant(Ladder),
-    Media(MediaPlaylist, Url),
+    Media(Box<MediaPlaylist>, Url),
     Changed(Error),
 }
 
@@ -96,7 +96,7 @@ impl State {
             }
             Confirmation::Media(list, url) => {
                 self.unconfirmed = None;
-                self.handle_playlist(self.mirror, list, url);
+                self.handle_playlist(self.mirror, *list, url);
             }
             Confirmation::Changed(error) => {
                 self.slots.clear();
