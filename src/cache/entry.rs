@@ -252,14 +252,19 @@ impl EntryFile {
             block.parts.push(Slot { from: range.start, to: range.end, sum });
             return;
         }
+        if touching.is_empty() {
+            let mut hasher = Box::new(Xxh3::with_seed(seed));
+            hasher.update(bytes);
+            return self.replace(index, block, &touching, range.clone(), hasher);
+        }
+        self.join(index, block, &touching, range, bytes);
+    }
+
+    /// Joins bytes that were just written with the parts that they touch. These are read back, and not believed: the new checksum
+    /// must not vouch for what the old ones do not.
+    fn join(&self, index: u64, block: &mut Block, touching: &[Slot], range: &Range<u32>, bytes: &[u8]) {
         let joined =
             touching.iter().fold(range.clone(), |all, part| all.start.min(part.from)..all.end.max(part.to));
-        let mut hasher = Box::new(Xxh3::with_seed(seed));
-        if touching.is_empty() {
-            hasher.update(bytes);
-            return self.replace(index, block, &touching, joined, hasher);
-        }
-        // Read back, and not believed: the new checksum must not vouch for what the old ones do not.
         let filled = self.read_part(index, &joined);
         let is_right = |part: &Slot| {
             filled.as_ref().is_some_and(|filled| {
@@ -272,8 +277,9 @@ impl EntryFile {
             Some(mut filled) if lost.is_empty() => {
                 let at = (range.start - joined.start) as usize;
                 filled.buffer[at..at + bytes.len()].copy_from_slice(bytes);
+                let mut hasher = Box::new(Xxh3::with_seed(block_seed(self.identity, index)));
                 hasher.update(&filled);
-                self.replace(index, block, &touching, joined, hasher);
+                self.replace(index, block, touching, joined, hasher);
             }
             _ => {
                 block.parts.retain(|part| !lost.contains(part));
