@@ -32,6 +32,15 @@ fn queue(downloader: &Downloader) -> (Queue, QueueHandle) {
     (queue, handle)
 }
 
+/// Answers requests for `/silent` only when it is released.
+fn with_silent_track() -> Origin {
+    let content = Content::pattern(LEN);
+    Origin::start(move |asked| match &*asked.path {
+        "/silent" => Answer::file(asked, &content).latency_until_released(),
+        _ => Answer::file(asked, &content),
+    })
+}
+
 fn push(handle: &QueueHandle, origin: &Origin, path: &str) -> TrackId {
     handle.push(Track::new(&origin.url(path)).unwrap())
 }
@@ -215,11 +224,7 @@ fn a_skip_to_any_track_requests_it_at_once() {
 
 #[test]
 fn a_skip_ends_an_opening() {
-    let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match &*asked.path {
-        "/silent" => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content),
-    });
+    let origin = with_silent_track();
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
     let silent = push(&handle, &origin, "/silent");
@@ -285,21 +290,14 @@ fn a_track_that_fails_is_an_error_with_its_id_and_the_queue_goes_on() {
     assert!(queue.next().is_none());
     drop(queue);
     let events: Vec<String> = events.into_iter().map(|event| format!("{event:?}")).collect();
-    let count = |name: &str| events.iter().filter(|event| event.starts_with(name)).count();
-    assert_eq!(
-        (count("Failed"), count("Started"), count("Ended"), count("Changed")),
-        (3, 2, 1, 5),
-        "{events:?}"
-    );
+    let counts = ["Failed", "Started", "Ended", "Changed"]
+        .map(|name| events.iter().filter(|event| event.starts_with(name)).count());
+    assert_eq!(counts, [3, 2, 1, 5], "{events:?}");
 }
 
 #[test]
 fn the_removal_of_a_prefetched_track_cancels_its_fetch() {
-    let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match &*asked.path {
-        "/silent" => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content),
-    });
+    let origin = with_silent_track();
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
     push(&handle, &origin, "/1");
@@ -367,11 +365,7 @@ fn a_track_may_be_opened_by_a_closure() {
 
 #[test]
 fn the_drop_of_a_queue_ends_its_prefetch_and_not_its_stream() {
-    let content = Content::pattern(LEN);
-    let origin = Origin::start(move |asked| match &*asked.path {
-        "/silent" => Answer::file(asked, &content).latency_until_released(),
-        _ => Answer::file(asked, &content),
-    });
+    let origin = with_silent_track();
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
     push(&handle, &origin, "/1");
