@@ -1,10 +1,11 @@
 //! The persistent cache: media on disk that outlives the process, shared by any number of processes. Needs the feature
 //! `cache`.
 //!
-//! [`FileConfig::cache`](crate::FileConfig::cache) gives a [`Cache`] to a stream, and `HlsConfig::cache` to a presentation of HLS. What the stream fetches is stored, in part or
-//! whole. The next stream of the same URL serves it without waiting for the network, and fetches what is missing. A server
-//! that has a newer version ends the stream with [`ErrorKind::Changed`](crate::ErrorKind::Changed), and opening the URL again plays the new one. What is
-//! stored and for how long it is fresh follows RFC 9111.
+//! [`FileConfig::cache`](crate::FileConfig::cache) gives a [`Cache`] to a stream, and `HlsConfig::cache` to a presentation of
+//! HLS. What the stream fetches is stored, in part or whole. The next stream of the same URL serves it without waiting for the
+//! network, and fetches what is missing. A server that has a newer version ends the stream with
+//! [`ErrorKind::Changed`](crate::ErrorKind::Changed), and opening the URL again plays the new one. What is stored and for how long
+//! it is fresh follows RFC 9111.
 //!
 //! | stored entry | with network | offline |
 //! |---|---|---|
@@ -13,7 +14,8 @@
 //! | `no-cache`; stale and `must-revalidate`; older than `max_age` | validated by the first request | does not open |
 //!
 //! No URL, header or key is written to disk: names are digests. Bodies, media types, validators and the application's labels
-//! are stored as they are. The directory is for its user alone. Encrypted media are stored as received.
+//! are stored as they are, but for playlists of HLS, which lose the values of queries. The directory is for its user alone.
+//! Encrypted media are stored as received.
 //!
 //! ## Why a crash can't make a wrong byte
 //!

@@ -1,5 +1,9 @@
-//! Systems without `flock` and directories as descriptors. There is no cache on them: the lock of Windows forbids its holder to
-//! write, so entries would need locks of another kind.
+//! Systems without `flock` and directories as descriptors. There is no cache on them.
+//!
+//! The lock of Windows forbids others to write what its holder writes, so it can't stand for "in use". The share modes of open
+//! files could: an entry that is opened without `FILE_SHARE_DELETE` can't be removed, and a lock file that is opened with no
+//! share mode is locked exclusively. It has to be tried on Windows before it is relied on: a new entry gets its name by a
+//! rename, which needs that very mode, and virus scanners open files with modes of their own.
 
 use std::convert::Infallible;
 use std::fs::{File, Metadata};
