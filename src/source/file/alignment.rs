@@ -25,12 +25,14 @@ pub(super) fn piece_end(start: u64, size: u64) -> u64 {
     }
     if size > PIECE.end {
         // Each end of a long piece is a gap for its reader, so it may not become much shorter.
-        return floor(start.saturating_add(size), BLOCK);
+        let end = start.saturating_add(size);
+        // Behind `start`, but for a server that claims that its file ends at the largest number there is.
+        return Some(floor(end, BLOCK)).filter(|end| *end > start).unwrap_or(end);
     }
     let unit = nearest_power_of_two(size);
-    let boundary = start.next_multiple_of(unit);
+    let Some(boundary) = start.checked_next_multiple_of(unit) else { return u64::MAX };
     // Up to the boundary, unless the piece would become much shorter.
-    if boundary - start >= unit / 4 * 3 { boundary } else { boundary + unit }
+    if boundary - start >= unit / 4 * 3 { boundary } else { boundary.saturating_add(unit) }
 }
 
 /// Where read-ahead ends that goes up to `bytes` ahead of its reader, to `end`. Never behind it: what is outside of a window of
@@ -94,5 +96,14 @@ mod tests {
         assert_eq!(piece_end(BLOCK + 1, long + 1), BLOCK + long);
         assert_eq!(target_end(long + 1, 16 * BLOCK), long);
         assert_eq!(target_end(long + 1, 15 * BLOCK), long + 1);
+    }
+
+    #[test]
+    fn a_piece_may_end_at_the_largest_number() {
+        for start in [u64::MAX - 1, u64::MAX - BLOCK, u64::MAX - 2 * PIECE.end] {
+            for size in [1, PIECE.start + 1, PIECE.end, 2 * PIECE.end] {
+                assert!(piece_end(start, size) > start, "{start} {size}");
+            }
+        }
     }
 }
