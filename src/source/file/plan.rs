@@ -115,10 +115,10 @@ impl Snapshot<'_> {
                 && position < piece.end
                 && position.saturating_sub(self.available.run_from(piece.next)) <= reach
         };
-        // Its connection will be free at once, and another one would wait for it.
-        let is_ending = |piece: &Piece| {
-            self.network.single_connection && piece.retrying.is_none() && piece.next >= piece.end
-        };
+        // Its connection will be free at once. Another one would wait for it, or be slow.
+        let needs_connection = self.network.single_connection || self.keeps_connection(reader);
+        let is_ending =
+            |piece: &Piece| needs_connection && piece.retrying.is_none() && piece.next >= piece.end;
         if self.in_flight.iter().any(|piece| is_coming(piece) || is_ending(piece)) {
             return None;
         }
@@ -168,20 +168,21 @@ impl Snapshot<'_> {
         if self.network.single_connection && !self.in_flight.is_empty() {
             return None;
         }
-        let cold_size = self.cold_size(reader);
-        // It is to go over the connection of the piece before it, which has left its slow start behind.
-        let lead = if cold_size > 0 { 0 } else { self.network.pipeline_lead() };
+        let keeps_connection = self.keeps_connection(reader);
+        let lead = self.network.pipeline_lead();
         let busy = |piece: &&Piece| piece.next < prefetch_target && piece.end > from;
         let mut running = self.in_flight.iter().filter(busy);
         let full = running.clone().count() >= 2
-            || running.any(|piece| piece.retrying.is_some() || piece.end.saturating_sub(piece.next) > lead);
+            || running.any(|piece| {
+                keeps_connection || piece.retrying.is_some() || piece.end.saturating_sub(piece.next) > lead
+            });
         if full {
             return None;
         }
         let ahead = reader.until.saturating_sub(gap.start);
         // Doubles what lies between the start of the sequential run and the gap.
         let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
-        let streaming_size = self.streaming_size(reader).max(cold_size);
+        let streaming_size = self.streaming_size(reader).max(self.cold_size(reader));
         let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);
         // Not for a streaming one: should it stop, the piece is cut where it has enough.
         let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
@@ -189,6 +190,14 @@ impl Snapshot<'_> {
         let end = piece_end(gap.start, size).min(self.clip(limit));
         // Beyond the mark too: what is asked for is a piece, not what is missing just now.
         self.first_gap(gap.start..end)
+    }
+
+    /// True if the next piece of this reader waits for the connection of the one before it, which has left its slow start
+    /// behind. That costs one round trip without bytes. The window of another connection fills the network only after several,
+    /// and its bytes wait in the queue meanwhile: two or more round trips at 10 Mbit/s and 100 ms. So where a piece is long.
+    fn keeps_connection(&self, reader: &ReaderView) -> bool {
+        let is_long = self.network.has_slow_start() && self.streaming_size(reader) > self.network.piece();
+        is_long || self.cold_size(reader) > 0
     }
 
     /// How large a piece may be because of what this streaming reader has read.

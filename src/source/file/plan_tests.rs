@@ -284,6 +284,23 @@ fn the_next_piece_is_asked_for_shortly_before_the_last_one_ends() {
 }
 
 #[test]
+fn a_long_piece_waits_for_the_connection_of_the_one_before_it() {
+    let at = 31 * MIB;
+    let next = |reader: ReaderView, left: u64| {
+        plan(&[reader], &[at..at + MIB - left], &[piece(at + MIB - left, at + MIB)])
+    };
+    let streaming = playing(at, 30 * MIB);
+    assert_eq!(next(streaming, 1000), Plan::Idle);
+    // All its bytes are there, and it has not ended.
+    assert_eq!(next(streaming, 0), Plan::Idle);
+    let waits = ReaderView { position: at + MIB, waiting: true, ..streaming };
+    assert_eq!(next(waits, 0), Plan::Idle);
+    // Where pieces are short, the next one is requested beside the last bytes of this one.
+    let begins = playing(at, MIB);
+    assert!(matches!(next(begins, 1000), Plan::Fetch { range, .. } if range.start == at + MIB));
+}
+
+#[test]
 fn a_reader_that_streams_from_the_start_gets_the_rest_over_the_connection_of_the_opening() {
     let at = |position| waiting(position, position);
     // While the opening is on its way its connection is waited for, although a player would prefetch by now.
