@@ -452,14 +452,16 @@ impl State {
     /// The file's phase, without regard to its readers' last reads.
     pub(crate) fn phase(&self, is_cancelled: bool, available: &RangeSet) -> Phase {
         let waits = |reader: &ReaderView| reader.urgent(available).is_some();
+        // What is in flight then was cancelled.
+        let has_ended = self.waits.ended().is_some();
         let facts = Facts {
             is_cancelled,
             is_complete: self.len().is_some_and(|len| available.run_from(0) >= len),
-            has_failed: self.waits.halted().is_some() || self.waits.ended().is_some(),
+            has_failed: self.waits.halted().is_some() || has_ended,
             is_known: !self.mode.is_opening(),
             is_retrying: self.is_retrying(available),
             is_urgent: self.readers.iter().any(|(_, reader)| waits(reader)),
-            is_fetching: !self.pieces.is_empty() || self.one_body.is_running(),
+            is_fetching: !has_ended && (!self.pieces.is_empty() || self.one_body.is_running()),
         };
         facts.phase()
     }
