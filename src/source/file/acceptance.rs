@@ -125,10 +125,10 @@ impl State {
         self.mode.info()?.target.as_ref()
     }
 
-    /// Notes what the request for `range` failed of. True if the whole is to be asked for instead: some servers refuse
+    /// Records why the request for `range` failed. True if the whole is to be asked for instead: some servers refuse
     /// ranges, or those that do not begin at 0, with a 403 or another status, and serve who asks for none. If the whole
     /// is refused too, its status is the file's failure.
-    pub(crate) fn note_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
+    pub(crate) fn handle_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
         if *range == (0..u64::MAX) {
             if !error.is_retryable() {
                 self.mode.leave_whole();
@@ -163,8 +163,8 @@ impl State {
         true
     }
 
-    /// Notes that an answer ended where the stored bytes do: of a file of unknown length, that is its end.
-    pub(crate) fn note_nothing_more(&mut self, piece: &Piece) {
+    /// Records that a response ended where the stored bytes do: of a file of unknown length, that is its end.
+    pub(crate) fn handle_nothing_more(&mut self, piece: &Piece) {
         if let Some(info) = self.mode.info_mut() {
             info.len.get_or_insert(piece.next);
         }

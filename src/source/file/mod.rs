@@ -18,6 +18,7 @@ mod cached;
 mod caching;
 #[cfg(feature = "cache")]
 mod download;
+mod failure;
 mod http_file;
 mod limits;
 mod mode;
@@ -40,6 +41,7 @@ mod shared;
 mod state;
 mod suffix;
 mod suffix_sink;
+mod upcoming;
 mod windows;
 
 pub(crate) use self::adopted::adopt;

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use super::acceptance::Accepted;
 use super::network;
 use super::overlap::Overlap;
+use super::reader_view::Piece;
 use super::sequential;
 use super::shared::Shared;
+use super::state::State;
 use crate::buffer::Buffer;
 use crate::client::ResponseHead;
 use crate::config::FileConfig;
@@ -17,6 +19,7 @@ use crate::error::{Error, ErrorKind};
 use crate::media::FirstBytes;
 use crate::safe_url::SafeUrl;
 use crate::source::radio::RadioInfo;
+use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
 
 /// Number of first bytes that distinguish an HTML page from audio.
@@ -100,7 +103,7 @@ impl PieceSink {
             self.shared.keep_preconnected();
         }
         let mut state = self.shared.state.lock();
-        state.note_progress(self.key);
+        state.handle_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
         in_flight.piece.next = in_flight.piece.next.max(stored.end);
         in_flight.piece.retrying = None;
@@ -182,31 +185,21 @@ fn refuse_titles(head: &ResponseHead, config: &FileConfig) -> Result<(), Error> 
 impl PieceSink {
     /// Takes in the head, or refuses it.
     fn accept(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
-        let mut state = self.shared.state.lock();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state.lock();
         if self.is_beside && !head.is_partial() {
             // The opening's body is the one to read.
             return Err(Error::new(ErrorKind::RangeIgnored, "the whole came instead of a range"));
         }
-        refuse_titles(head, &self.shared.config)?;
-        if state.accept(head, self.range.start)? == Accepted::Unproved {
-            self.is_unproved = true;
-            let why =
-                "another server may have sent it, with an entity tag of its own: that is looked into first";
-            return Err(Error::new(ErrorKind::Refusal, why));
-        }
-        if self.relies_on_validator && !self.has_begun && head.is_partial() && !state.has_validator() {
-            self.is_unproved = true;
-            let why =
-                "the answer does not repeat the validator: it is asked for again with the bytes before it";
-            return Err(Error::new(ErrorKind::Refusal, why));
-        }
+        refuse_titles(head, &shared.config)?;
+        self.check_same(&mut state, head)?;
         // A response head is no progress: heads without a body could arrive forever.
         let flow = state.accept_part(head)?;
-        if let Some(link) = self.shared.link.get().filter(|_| self.unclear.is_some()) {
-            link.waker.note_ranges(&self.shared.request, flow == Flow::Stream);
+        if let Some(link) = shared.link.get().filter(|_| self.unclear.is_some()) {
+            link.waker.note_ranges(&shared.request, flow == Flow::Stream);
         }
-        // Not before it is accepted: where the original URL leads may be a login page. And not if it is where it was
-        // asked for: another piece may have found that it does not serve any more.
+        // Not before it is accepted: where the original URL leads may be a login page. And not if the piece was requested there:
+        // another piece may have found that it does not serve any more.
         if self.target() != Some(head.url()) {
             state.adopt_target(head.url());
             self.target = Some(head.url().clone());
@@ -217,13 +210,72 @@ impl PieceSink {
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
         in_flight.piece.retrying = None;
         if let Some(len) = head.body_len() {
-            in_flight.piece.end = in_flight.piece.end.min(head.start() + len);
+            in_flight.piece.end = in_flight.piece.end.min(head.start().saturating_add(len));
         }
         drop(state);
         self.opened = Some(Instant::now());
         self.has_begun = true;
-        self.shared.keep_preconnected();
+        shared.keep_preconnected();
         Ok(Flow::Stream)
+    }
+
+    /// Fails if the response is of another file, or if nothing proves yet that it is of the same one.
+    fn check_same(&mut self, state: &mut State, head: &ResponseHead) -> Result<(), Error> {
+        let is_of_other_server = state.accept(head, self.range.start)? == Accepted::Unproved;
+        let lacks_validator =
+            self.relies_on_validator && !self.has_begun && head.is_partial() && !state.has_validator();
+        let why = match (is_of_other_server, lacks_validator) {
+            (true, _) => {
+                "another server may have sent it, with an entity tag of its own: that is checked first"
+            }
+            (_, true) => {
+                "the response does not repeat the validator: the piece is requested again with the bytes before it"
+            }
+            _ => return Ok(()),
+        };
+        self.is_unproved = true;
+        Err(Error::new(ErrorKind::Refusal, why))
+    }
+
+    /// Stores what was held back because it was not clear whether it is media: no more bytes arrive.
+    fn store_unclear(&mut self, outcome: Outcome) -> Outcome {
+        let held = self.unclear.take().filter(|held| !held.is_empty());
+        match (held, outcome) {
+            (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
+            (_, outcome) => outcome,
+        }
+    }
+
+    /// Records how the piece ended. Returns the error if no read returns it.
+    fn record_end(
+        &self,
+        state: &mut State,
+        available: &RangeSet,
+        piece: Option<Piece>,
+        outcome: Outcome,
+    ) -> Option<Error> {
+        let is_urgent = piece.is_some_and(|piece| state.is_urgent(&piece));
+        let error = match (outcome, piece) {
+            (Outcome::Failed(error), _) => error,
+            (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
+                state.handle_nothing_more(&piece);
+                return None;
+            }
+            (outcome, _) => return state.handle_end(outcome, is_urgent),
+        };
+        if self.is_beside || self.is_unproved {
+            return None;
+        }
+        // A 416 is the end of the file only where no response has promised bytes there; else the server contradicts itself.
+        let may_be_end = !self.has_begun && self.overlap.is_none();
+        let is_end = may_be_end && piece.is_some_and(|piece| state.is_end(&error, &piece, available));
+        if is_end || state.handle_refusal(&self.range, &error) {
+            return None;
+        }
+        if self.opened.is_some() && error.kind() == ErrorKind::Changed && !state.has_validator() {
+            return state.end_changed(error);
+        }
+        state.handle_end(Outcome::Failed(error), is_urgent)
     }
 }
 
@@ -328,11 +380,7 @@ impl Sink for PieceSink {
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {
-        let held = self.unclear.take().filter(|held| !held.is_empty());
-        let outcome = match (held, outcome) {
-            (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
-            (_, outcome) => outcome,
-        };
+        let outcome = self.store_unclear(outcome);
         #[cfg(feature = "cache")]
         if let Outcome::Failed(error) = &outcome {
             if error.kind() == ErrorKind::Changed {
@@ -342,41 +390,11 @@ impl Sink for PieceSink {
         let unreturned = self.shared.resource.with_ranges(|available| {
             let mut state = self.shared.state.lock();
             if matches!(outcome, Outcome::Failed(_)) {
-                // Whoever waits for them has them fetched again.
                 state.upcoming.clear();
             }
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
             let missing = available.run_from(piece.map_or(self.range.start, |piece| piece.next));
-            match (outcome, piece) {
-                (Outcome::Failed(_), _) if self.is_beside || self.is_unproved => None,
-                // A 416 is the end of the file only where no response has promised bytes there; else the server contradicts itself.
-                (Outcome::Failed(error), Some(piece))
-                    if !self.has_begun
-                        && self.overlap.is_none()
-                        && state.is_end(&error, &piece, available) =>
-                {
-                    None
-                }
-                (Outcome::Failed(error), _) if state.note_refusal(&self.range, &error) => None,
-                (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
-                    state.note_nothing_more(&piece);
-                    None
-                }
-                (Outcome::Failed(error), _)
-                    if self.opened.is_some()
-                        && error.kind() == ErrorKind::Changed
-                        && !state.has_validator() =>
-                {
-                    // Bytes from elsewhere in the file can't be distinguished from those of the new one.
-                    state.mode.make_unusable();
-                    state.waits.end(error.clone());
-                    state.fail(error).map(|error| (error, missing))
-                }
-                (outcome, piece) => {
-                    let is_urgent = piece.is_some_and(|piece| state.is_urgent(&piece));
-                    state.note_end(outcome, is_urgent).map(|error| (error, missing))
-                }
-            }
+            self.record_end(&mut state, available, piece, outcome).map(|error| (error, missing))
         });
         if let Some((error, position)) = unreturned {
             self.shared.report(error, position);

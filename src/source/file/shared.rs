@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 
 #[cfg(feature = "cache")]
 use super::backing::Backing;
+use super::failure::GivenUp;
 use super::network::Network;
 use super::outage::Outage;
 use super::overlap::Overlap;
 use super::plan::{self, Plan};
 use super::pool::ServerPool;
 use super::reader_view::ReaderView;
-use super::state::{GivenUp, State};
+use super::state::State;
 use crate::buffer::Buffer;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request, ResponseHead};

@@ -20,10 +20,9 @@ use super::plan::{self, OPENING, Plan, Snapshot};
 use super::pool::ServerPool;
 use super::reader_view::{self, Piece, ReaderView};
 use super::suffix::Suffix;
+use super::upcoming::Upcoming;
 use crate::cancel::CancelToken;
 use crate::config::ReadAhead;
-use crate::downloader::Outcome;
-use crate::error::{Error, ErrorKind};
 use crate::media::{self, Bisected, FirstBytes, MediaInfo};
 use crate::phase::{Facts, Phase};
 use crate::source::StreamStats;
@@ -77,10 +76,8 @@ pub(crate) struct State {
     pub(crate) open_call: OpenCall,
     /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
     pub(crate) first: FirstBytes,
-    /// What a decoder reads next, as far as they show it. Storage keeps it until it was read.
-    pub(crate) upcoming: Vec<Range<u64>>,
-    /// What was removed of it because it was read.
-    read_upcoming: Vec<Range<u64>>,
+    /// What a decoder reads next, as far as they show it.
+    pub(super) upcoming: Upcoming,
     /// How a decoder bisects, as far as they show it.
     hint: Option<Hint>,
     /// What they showed, once the stream and they are dropped.
@@ -114,8 +111,7 @@ impl State {
             outage: Outage::default(),
             open_call: OpenCall::Blocked,
             first: FirstBytes::default(),
-            upcoming: Vec::new(),
-            read_upcoming: Vec::new(),
+            upcoming: Upcoming::default(),
             hint: None,
             media: None,
             limits: Limits::new(read_ahead, behind),
@@ -166,7 +162,7 @@ impl State {
         view.waiting = false;
         view.position = position + bytes;
         view.run = run + bytes;
-        self.note_run(&(position - run..position + bytes));
+        self.upcoming.handle_run(&(position - run..position + bytes));
         run
     }
 
@@ -283,7 +279,7 @@ impl State {
             len,
             network,
             read_ahead,
-            upcoming: if network.is_metered { &[] } else { &self.upcoming },
+            upcoming: if network.is_metered { &[] } else { self.upcoming.ranges() },
             admissible,
         };
         snapshot.plan()
@@ -335,7 +331,7 @@ impl State {
     /// True if a piece has come farther than anybody wants it.
     pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
         let readers = || self.readers.iter().map(|(_, reader)| reader);
-        !plan::is_upcoming(piece, &self.upcoming)
+        !plan::is_upcoming(piece, self.upcoming.ranges())
             && !readers().any(|reader| reader_view::is_candidate(piece, reader))
             && plan::is_too_far(piece, readers(), self.limits.kept())
     }
@@ -366,7 +362,7 @@ impl State {
             len,
             network,
             read_ahead: self.limits.kept(),
-            upcoming: &self.upcoming,
+            upcoming: self.upcoming.ranges(),
             admissible: Priority::High,
         };
         snapshot.poll_unwanted().map(|index| keys[index])
@@ -379,29 +375,10 @@ impl State {
         let len = self.len().filter(|_| self.mode.is_ranged());
         let Some(len) = len.filter(|_| self.limits.configured() != ReadAhead::Bytes(0)) else { return };
         if self.first.as_slice().len() > known {
-            self.upcoming = media::upcoming(self.first.as_slice(), len);
-            // More first bytes tell the same of most ranges: what was read of them may be evicted by now.
-            self.upcoming.retain(|range| !self.read_upcoming.contains(range));
+            self.upcoming.set(media::upcoming(self.first.as_slice(), len));
             let hint = |bisected: Bisected| Hint { first: bisected.first, end: len, look: bisected.look };
             self.hint = media::bisected(self.first.as_slice(), len).map(hint);
         }
-    }
-
-    /// Notes what a reader has read in sequence up to now. A range of which it has read the last half is removed. It comes
-    /// back to one of which it has read less: a decoder looks for a tag at a file's end before it reads the index there.
-    pub(crate) fn note_run(&mut self, run: &Range<u64>) {
-        let is_read = |range: &Range<u64>| {
-            let half = range.start + (range.end - range.start) / 2;
-            run.end >= range.end && half >= run.start
-        };
-        // This is called for each read.
-        if !self.upcoming.iter().any(is_read) {
-            return;
-        }
-        let (read, left): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.upcoming).into_iter().partition(|range| is_read(range));
-        self.upcoming = left;
-        self.read_upcoming.extend(read);
     }
 
     /// True if a reader is blocked on a byte of this piece.
@@ -474,41 +451,6 @@ impl State {
             || (self.waits.retrying().is_some() && self.readers.iter().any(|(_, reader)| waits(reader)))
     }
 
-    /// Records that nothing is fetched any more until a reader waits. Returns the error if no read returns it.
-    pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
-        let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
-        if !is_returned {
-            self.outage.end();
-        }
-        self.waits.halt(error.clone());
-        (!is_returned).then_some(error)
-    }
-
-    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again.
-    /// Returns the error if no read returns it.
-    pub(crate) fn fail(&mut self, error: Error) -> Option<Error> {
-        let unreturned = self.halt(error.clone());
-        for (_, reader) in &mut self.readers {
-            reader.waiting = false;
-            reader.until = 0;
-        }
-        self.waits.fail(error);
-        unreturned
-    }
-
-    /// Records that an attempt to fetch what is waited for failed at `now` with `error`, and that the next one starts at `next`.
-    /// If that is too late, the file ends.
-    pub(crate) fn handle_outage(&mut self, error: &Error, now: Instant, next: Instant) -> Option<GivenUp> {
-        let limit = self.outage.handle_failure(now, next)?;
-        let why = format!("gave up: no data for {limit:?}, with retries");
-        let error = Error::new(ErrorKind::GaveUp, why).with_cause(error.clone());
-        self.waits.recover();
-        self.waits.end(error.clone());
-        let suffix = self.suffix.give_up();
-        let tokens = self.pieces.iter().map(|(_, in_flight)| in_flight.token.clone()).chain(suffix).collect();
-        Some(GivenUp { tokens, unreturned: self.fail(error) })
-    }
-
     /// How far the reader of a sequential body may go: `None` while it should wait.
     pub(crate) fn flow_control(&self, offset: u64, available: &RangeSet) -> Option<FlowControl> {
         let behind = |reader: &ReaderView| reader.urgent(available).is_some_and(|at| at < offset);
@@ -523,31 +465,9 @@ impl State {
         self.readers.iter().any(|(_, reader)| within(reader)).then_some(FlowControl::Go)
     }
 
-    /// Returns the error if fetching ends with it, and no read returns it.
-    pub(crate) fn note_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
-        match outcome {
-            // Given up, or no reader waits for it. A reader that waits later has it fetched again.
-            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
-                let is_download = self.limits.configured() == ReadAhead::Whole;
-                self.waits.retry(error.clone());
-                if is_download && error.is_retryable() {
-                    self.waits.restart();
-                    return None;
-                }
-                self.halt(error)
-            }
-            Outcome::Failed(error) => self.fail(error),
-            Outcome::Done => {
-                self.waits.recover();
-                None
-            }
-            Outcome::Cancelled(_) => None,
-        }
-    }
-
     /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the
     /// piece that runs ahead of it is none.
-    pub(crate) fn note_progress(&mut self, key: usize) {
+    pub(crate) fn handle_progress(&mut self, key: usize) {
         let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
         if is_urgent {
             self.waits.progress(Instant::now());
@@ -579,15 +499,6 @@ impl State {
     }
 }
 
-/// What is to be done after a file was given up.
-#[derive(Debug)]
-pub(crate) struct GivenUp {
-    /// Of what is in flight.
-    pub(crate) tokens: Vec<CancelToken>,
-    /// The error if no read returns it.
-    pub(crate) unreturned: Option<Error>,
-}
-
 /// What the reader of a sequential body does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FlowControl {
@@ -602,7 +513,6 @@ pub(crate) enum FlowControl {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     #[test]
     fn a_window_holds_what_is_waited_for() {
@@ -613,45 +523,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_decoder_reads_next_is_kept_until_it_was_read() {
+    fn what_a_decoder_reads_next_is_kept() {
         let mut state = State::new(ReadAhead::Bytes(1 << 20), Some(1 << 20));
-        let index = 5_000_000..6_000_000;
-        state.upcoming = vec![index.clone()];
-        // A tag at the end, the headers, and the index itself.
-        for (run, is_kept) in
-            [(5_999_872..6_000_000, true), (0..300_000, true), (5_000_000..6_000_000, false)]
-        {
-            state.note_run(&run);
-            assert_eq!(state.windows().unwrap().contains(&index), is_kept, "{run:?}");
-        }
-    }
-
-    #[test]
-    fn an_index_that_was_read_is_not_prefetched_again_when_more_first_bytes_arrive() {
-        let mut state = State::new(ReadAhead::Bytes(1 << 20), Some(1 << 20));
-        state.mode.open(&crate::client::ResponseHead::for_tests(206, 0..1000, Some(5_811_360)));
-        let head = b"\0\0\0\x08free\0\x57\x07\xd1mdat";
-        state.add_first(0, head);
-        let index = state.upcoming.clone();
-        assert_eq!(index.len(), 1);
-        state.note_run(&(0..16));
-        assert_eq!(state.upcoming, index);
-        state.note_run(&index[0]);
-        state.add_first(16, &[0; 100]);
-        assert_eq!(state.upcoming, []);
-    }
-
-    #[test]
-    fn what_failed_is_not_asked_for_again_before_somebody_waits_again() {
-        let mut state = State::new(ReadAhead::Bytes(1 << 20), None);
-        let nothing = RangeSet::default();
-        let plan = |state: &mut State| state.plan(&nothing, Network::default(), Priority::Low);
-        let reader = state.readers.insert(ReaderView { waiting: true, ..ReaderView::default() });
-        assert!(matches!(plan(&mut state), Plan::Fetch { priority: Priority::High, .. }));
-        // The read that waits returns it.
-        assert!(state.fail(Error::new(ErrorKind::Status(404), "not found")).is_none());
-        assert_eq!(plan(&mut state), Plan::Idle);
-        state.readers[reader].waiting = true;
-        assert!(matches!(plan(&mut state), Plan::Fetch { .. }));
+        state.upcoming.set(vec![5_000_000..6_000_000]);
+        assert!(state.windows().unwrap().contains(&(5_000_000..6_000_000)));
     }
 }

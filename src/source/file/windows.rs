@@ -54,7 +54,7 @@ impl State {
         };
         let windows = self.readers.iter().map(|(_, reader)| window(reader)).chain(kept);
         let candidates = self.readers.iter().flat_map(|(_, reader)| reader.bisection.candidates());
-        Some(windows.chain(self.upcoming.iter().cloned()).chain(candidates).collect())
+        Some(windows.chain(self.upcoming.ranges().iter().cloned()).chain(candidates).collect())
     }
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.

@@ -1,0 +1,109 @@
+//! What failures do to a file: which are retried, which end the calls that wait, and when the file ends.
+
+use std::time::Instant;
+
+use super::state::State;
+use crate::cancel::CancelToken;
+use crate::config::ReadAhead;
+use crate::downloader::Outcome;
+use crate::error::{Error, ErrorKind};
+
+/// What is to be done after a file was given up.
+#[derive(Debug)]
+pub(crate) struct GivenUp {
+    /// Of what is in flight.
+    pub(crate) tokens: Vec<CancelToken>,
+    /// The error if no read returns it.
+    pub(crate) unreturned: Option<Error>,
+}
+
+impl State {
+    /// Records that nothing is fetched any more until a reader waits. Returns the error if no read returns it.
+    pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
+        let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
+        if !is_returned {
+            self.outage.end();
+        }
+        self.waits.halt(error.clone());
+        (!is_returned).then_some(error)
+    }
+
+    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again.
+    /// Returns the error if no read returns it.
+    pub(crate) fn fail(&mut self, error: Error) -> Option<Error> {
+        let unreturned = self.halt(error.clone());
+        for (_, reader) in &mut self.readers {
+            reader.waiting = false;
+            reader.until = 0;
+        }
+        self.waits.fail(error);
+        unreturned
+    }
+
+    /// Records that an attempt to fetch what is waited for failed at `now` with `error`, and that the next one starts at `next`.
+    /// If that is too late, the file ends.
+    pub(crate) fn handle_outage(&mut self, error: &Error, now: Instant, next: Instant) -> Option<GivenUp> {
+        let limit = self.outage.handle_failure(now, next)?;
+        let why = format!("gave up: no data for {limit:?}, with retries");
+        let error = Error::new(ErrorKind::GaveUp, why).with_cause(error.clone());
+        self.waits.recover();
+        self.waits.end(error.clone());
+        let suffix = self.suffix.give_up();
+        let tokens = self.pieces.iter().map(|(_, in_flight)| in_flight.token.clone()).chain(suffix).collect();
+        Some(GivenUp { tokens, unreturned: self.fail(error) })
+    }
+
+    /// Returns the error if fetching ends with it, and no read returns it.
+    pub(crate) fn handle_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
+        match outcome {
+            // Given up, or no reader waits for it. A reader that waits later has it fetched again.
+            Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
+                let is_download = self.limits.configured() == ReadAhead::Whole;
+                self.waits.retry(error.clone());
+                if is_download && error.is_retryable() {
+                    self.waits.restart();
+                    return None;
+                }
+                self.halt(error)
+            }
+            Outcome::Failed(error) => self.fail(error),
+            Outcome::Done => {
+                self.waits.recover();
+                None
+            }
+            Outcome::Cancelled(_) => None,
+        }
+    }
+
+    /// Records that the file changed, and that nothing distinguishes bytes of the old version from those of the new one. Returns
+    /// the error if no read returns it.
+    pub(crate) fn end_changed(&mut self, error: Error) -> Option<Error> {
+        self.mode.make_unusable();
+        self.waits.end(error.clone());
+        self.fail(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::file::network::Network;
+    use crate::source::file::plan::Plan;
+    use crate::source::file::reader_view::ReaderView;
+    use crate::storage::RangeSet;
+    use crate::types::Priority;
+
+    #[test]
+    fn what_failed_is_not_asked_for_again_before_somebody_waits_again() {
+        let mut state = State::new(ReadAhead::Bytes(1 << 20), None);
+        let nothing = RangeSet::default();
+        let plan = |state: &mut State| state.plan(&nothing, Network::default(), Priority::Low);
+        let reader = state.readers.insert(ReaderView { waiting: true, ..ReaderView::default() });
+        assert!(matches!(plan(&mut state), Plan::Fetch { priority: Priority::High, .. }));
+        // The read that waits returns it.
+        assert!(state.fail(Error::new(ErrorKind::Status(404), "not found")).is_none());
+        assert_eq!(plan(&mut state), Plan::Idle);
+        state.readers[reader].waiting = true;
+        assert!(matches!(plan(&mut state), Plan::Fetch { .. }));
+    }
+}
