@@ -116,7 +116,7 @@ impl Planner for Windway {
             !plan::is_upcoming(piece, self.upcoming.as_slice())
                 && !readers.iter().any(|reader| reader_view::is_candidate(piece, reader))
                 && plan::is_too_far(piece, &readers, self.read_ahead)
-                && !network.drains(piece.end - piece.next)
+                && !network.ends_soon(piece.end - piece.next)
         };
         let unwanted = snapshot.poll_unwanted().or_else(|| in_flight.iter().position(is_cut));
         if let Some(unwanted) = unwanted {

@@ -72,7 +72,7 @@ impl State {
         Ok(Accepted::Taken)
     }
 
-    /// Notes that a head brought the part that was asked for, or the whole. A server that has served ranges may fail to
+    /// Records that a response head has the part that was requested, or the whole. A server that has served ranges may fail to
     /// once or twice: one among many behind one name, perhaps.
     pub(crate) fn accept_part(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         if head.is_partial() {
@@ -93,7 +93,7 @@ impl State {
                 "the file changed while it was read: the whole came, with nothing that tells it is the same";
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
-        // The opening itself says how the file is to be read, whatever came beside it.
+        // The opening itself shows how the file is to be read, whatever was received beside it.
         let is_opening = self.first.is_empty();
         let is_asked_for = self.mode.tries_whole();
         if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
@@ -106,14 +106,14 @@ impl State {
         Ok(Flow::Detach)
     }
 
-    /// Notes that the answer from `url` was taken: what is fetched from now on is asked for there.
+    /// Records that the answer from `url` was taken: what is fetched from now on is requested there.
     pub(crate) fn adopt_target(&mut self, url: &SafeUrl) {
         if let Some(info) = self.mode.info_mut() {
             info.target = Some(url.clone());
         }
     }
 
-    /// Notes that a fetch that went to `target` first has failed: what is fetched from now on is asked for at the
+    /// Records that a fetch that went to `target` first has failed: what is fetched from now on is requested at the
     /// original URL, which may lead elsewhere by now.
     pub(crate) fn leave_target(&mut self, target: Option<&SafeUrl>) {
         if let Some(info) = self.mode.info_mut().filter(|info| info.target.as_ref() == target) {
@@ -125,8 +125,8 @@ impl State {
         self.mode.info()?.target.as_ref()
     }
 
-    /// Records why the request for `range` failed. True if the whole is to be asked for instead: some servers refuse
-    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve who asks for none. If the whole
+    /// Records why the request for `range` failed. True if the whole is to be requested instead: some servers refuse
+    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve a request without one. If the whole
     /// is refused too, its status is the file's failure.
     pub(crate) fn handle_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
         if *range == (0..u64::MAX) {
@@ -135,7 +135,7 @@ impl State {
             }
             return false;
         }
-        // Where the length is not known, a piece may have been asked for behind the end.
+        // Where the length is not known, a piece may have been requested behind the end.
         let may_be_end =
             error.kind() == ErrorKind::Status(416) && self.mode.info().is_some_and(|info| info.len.is_none());
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
@@ -187,7 +187,7 @@ impl State {
         Some((head.start(), bytes))
     }
 
-    /// The next probe, and what it asks for.
+    /// The next probe, and what it requests.
     pub(crate) fn begin_probe(&mut self, available: &RangeSet) -> Option<(Proof, Range<u64>)> {
         self.pool.poll_probe(available, self.first.as_slice().len() as u64)
     }

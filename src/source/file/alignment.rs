@@ -19,8 +19,8 @@ pub(super) const BLOCK: u64 = 256 * 1024;
 /// Where a piece of about `size` bytes ends that begins at `start`.
 pub(super) fn piece_end(start: u64, size: u64) -> u64 {
     if size <= PIECE.start {
-        // A reader that has jumped here has requested a range that is nobody else's. Shorter, the piece could miss the reader's
-        // last bytes by little; longer, the rest could be too long to keep its connection when the reader jumps again.
+        // A reader that has jumped here has requested a range that no other client requests. Shorter, the piece could miss the
+        // reader's last bytes by little; longer, the rest could be too long to keep its connection when the reader jumps again.
         return start.saturating_add(size);
     }
     if size > PIECE.end {

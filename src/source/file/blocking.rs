@@ -74,7 +74,7 @@ impl Shared {
         }
     }
 
-    /// Copies what is there at `position`; where nothing is, asks for it and does not wait. `returned` are the
+    /// Copies what is there at `position`; where nothing is, requests it and does not wait. `returned` are the
     /// failures of the file that this reader has returned.
     pub(crate) fn try_read(
         &self,
@@ -184,7 +184,7 @@ impl Shared {
         }
     }
 
-    /// Notes that a reader got bytes from storage, and asks for more when it is time.
+    /// Records that a reader got bytes from storage, and requests more when it is time.
     fn advance(&self, reader: ReaderId, position: u64, bytes: u64) {
         let mut state = self.state.lock();
         let read_ahead = state.limits.target();
@@ -240,7 +240,7 @@ impl Shared {
         wait
     }
 
-    /// Makes what is waited for come: clears its way, makes it urgent, and asks for what is not on its way.
+    /// Fetches what is waited for: cancels what is in the way, makes it urgent, and requests what is not on its way.
     fn request_urgent(&self) {
         let Some(link) = self.link.get() else { return };
         let network = self.network();

@@ -15,6 +15,6 @@ pub(super) enum Cached {
     /// A response has shown that the entry is the server's version.
     Confirmed(Arc<Entry>),
     /// The file was opened from the entry, and no response has shown yet that it is the server's version. A fresh one is not
-    /// asked for.
+    /// requested.
     Unconfirmed { entry: Arc<Entry>, is_fresh: bool },
 }

@@ -32,7 +32,7 @@ use crate::source::stored::{Asked, header_of, with_exchange};
 use crate::types::Priority;
 
 impl Shared {
-    /// Opens the file from its entry, if there is one that may be used before the server is asked, with the file's first byte.
+    /// Opens the file from its entry, if there is one that may be used before a request, with the file's first byte.
     pub(super) fn open_from_cache(self: &Arc<Self>) {
         let Some(Backing::Cache(uses)) = &self.backing else { return };
         let key = self.cache_key(uses);
@@ -69,7 +69,7 @@ impl Shared {
         self.set_kept(true);
     }
 
-    /// Notes whether an entry keeps what is fetched.
+    /// Records whether an entry keeps what is fetched.
     fn set_kept(&self, is_kept: bool) {
         self.state.lock().limits.set_kept(is_kept);
         self.request_memory();

@@ -28,7 +28,7 @@ impl State {
         (!is_returned).then_some(error)
     }
 
-    /// Notes a failure for those who wait. It ends their waits: until they wait again nothing is asked for again.
+    /// Records a failure for the blocked calls. It ends them: nothing is requested again before a call blocks again.
     /// Returns the error if no read returns it.
     pub(crate) fn fail(&mut self, error: Error) -> Option<Error> {
         let unreturned = self.halt(error.clone());
@@ -94,7 +94,7 @@ mod tests {
     use crate::types::Priority;
 
     #[test]
-    fn what_failed_is_not_asked_for_again_before_somebody_waits_again() {
+    fn what_failed_is_not_requested_again_before_a_reader_waits_again() {
         let mut state = State::new(ReadAhead::Bytes(1 << 20), None);
         let nothing = RangeSet::default();
         let plan = |state: &mut State| state.plan(&nothing, Network::default(), Priority::Low);

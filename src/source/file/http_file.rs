@@ -25,7 +25,8 @@ pub(crate) struct HttpFile {
 }
 
 impl HttpFile {
-    /// Opens what `request` asks for. Blocks until its first bytes have shown that it is media, and returns the error if that fails.
+    /// Opens the file of `request`. Blocks until its first bytes have shown that it is media, and returns the error if that
+    /// fails.
     pub(crate) fn open(
         downloader: &Downloader,
         request: Request,
@@ -40,7 +41,7 @@ impl HttpFile {
         Ok((file, reader))
     }
 
-    /// Opens what `request` asks for in the background.
+    /// Opens the file of `request` in the background.
     pub(crate) fn open_later(
         downloader: &Downloader,
         request: Request,

@@ -9,7 +9,7 @@ use crate::config::ReadAhead;
 use crate::source::consumption::Consumption;
 use crate::source::prefetch;
 
-/// What is fetched ahead lasts the readers this long: a connection that is lost and dialled again, with its time limits
+/// What is fetched ahead lasts the readers this long: a connection that breaks and is dialled again, with its time limits
 /// and pauses, takes less.
 const LASTS: Duration = Duration::from_secs(60);
 
@@ -24,7 +24,7 @@ pub(crate) struct Limits {
     configured: ReadAhead,
     /// Bytes kept behind a reader; `None` where storage keeps all.
     behind: Option<u64>,
-    /// An entry of the cache keeps what is fetched: there is no window, and memory is not asked for.
+    /// An entry of the cache keeps what is fetched: there is no window, and memory is not requested.
     #[cfg(feature = "cache")]
     is_kept: bool,
     /// What the budget grants for the window of each reader; `u64::MAX` if it grants all that is wanted.

@@ -35,7 +35,7 @@ pub(crate) struct Info {
     pub(crate) len: Option<u64>,
     /// The file has at least this many bytes: responses have promised them.
     pub(crate) promised: u64,
-    /// Where redirects led last, if what is there has served since. It is asked first.
+    /// Where redirects led last, if what is there has served since. It is requested first.
     pub(crate) target: Option<SafeUrl>,
     pub(crate) content_type: Option<String>,
     /// What all its bytes are of.

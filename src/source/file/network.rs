@@ -10,7 +10,7 @@ pub(super) const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
 /// one holds its worker longer.
 const PIECE_TIME: Duration = Duration::from_millis(1500);
 
-/// Bounds of a piece for a streaming reader, which asks for no more at once than it has read: where bytes are taken
+/// Bounds of a piece for a streaming reader, which requests no more at once than it has read: where bytes are taken
 /// as they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
 pub(super) const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 
@@ -44,7 +44,7 @@ const SMALL_REMAINDER: u64 = 64 * 1024;
 /// An opening that takes this much longer is not noticed.
 const UNNOTICED: Duration = Duration::from_millis(10);
 
-/// The next piece is asked for no later than this before the last one ends.
+/// The next piece is requested no later than this before the last one ends.
 const MIN_LEAD: u64 = 4 * 1024;
 
 /// And no sooner.
@@ -80,7 +80,7 @@ impl Network {
     }
 
     /// True if a piece that has lasted this long is to be cut, if it [may be](may_be_too_long): the network was faster when it
-    /// was asked for, or others have come to share it, and it holds a worker.
+    /// was requested, or others have come to share it, and it holds a worker.
     pub(super) fn is_too_long(self, lasted: Duration) -> bool {
         lasted >= 2 * self.streaming_time()
     }
@@ -111,7 +111,7 @@ impl Network {
     }
 
     /// True if what is `left` of a body comes sooner than a new connection would be there.
-    pub(crate) fn drains(self, left: u64) -> bool {
+    pub(crate) fn ends_soon(self, left: u64) -> bool {
         left <= self.rate.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
     }
 
@@ -123,7 +123,7 @@ impl Network {
         })
     }
 
-    /// How much may be left of a piece when the next one is asked for. No more than it takes to keep the pipe full: the
+    /// How much may be left of a piece when the next one is requested. No more than it takes to keep the pipe full: the
     /// two share the network, and what is wanted sooner comes later.
     pub(crate) fn pipeline_lead(self) -> u64 {
         if self.single_connection {

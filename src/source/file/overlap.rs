@@ -10,8 +10,8 @@ pub(crate) struct Overlap {
 }
 
 impl Overlap {
-    /// Holds what came at `offset` against what is stored. Returns what lies behind the joint, and whether all of the
-    /// joint has come.
+    /// Compares the bytes received at `offset` with those stored. Returns what lies behind the overlap, and whether all of the
+    /// overlap has been received.
     pub(crate) fn compare<'a>(&self, offset: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8], bool), Error> {
         let there =
             &self.bytes[usize::try_from(offset - self.start).unwrap_or(usize::MAX).min(self.bytes.len())..];

@@ -1,4 +1,4 @@
-//! What the scheduler asks a file for: turns the plan's answer into a fetch and its sink.
+//! What the scheduler gets from a file: makes a fetch and its sink of the plan's answer.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::config::ReadAhead;
 use crate::downloader::{Epoch, Fetch, Next, OtherTags, Peer};
 use crate::types::{ByteRange, Priority};
 
-/// What the scheduler asks.
+/// The file, as the scheduler sees it.
 pub(super) struct FilePeer(pub(super) Arc<Shared>);
 
-/// What the plan came to, noted in the state.
+/// The plan's answer, recorded in the state.
 enum Planned {
     Piece(PlannedPiece),
     Probe(Proof, Range<u64>),

@@ -32,27 +32,27 @@ pub(crate) struct PieceSink {
     key: usize,
     /// The file's first bytes while it is not clear that they are media.
     unclear: Option<Vec<u8>>,
-    /// The next piece was asked for.
-    led: bool,
-    /// Where nothing else vouches for it: the stored bytes before the piece, which come once more.
+    /// The next piece was requested.
+    has_requested_next: bool,
+    /// Where no validator vouches for it: the stored bytes before the piece, which are requested once more.
     overlap: Option<Overlap>,
-    /// They have come.
+    /// They have been received.
     has_joined: bool,
     /// Since when a head is accepted whose body has not ended: what is wrong from then on is wrong with its bytes.
     opened: Option<Instant>,
-    /// What was asked for, without the joint; all there is, if it goes from 0 to `u64::MAX`.
+    /// The requested range, without the overlap; the whole file, if it goes from 0 to `u64::MAX`.
     range: Range<u64>,
-    /// It was asked for without the bytes before it, on the word of a validator.
+    /// It was requested without the bytes before it, because a validator vouches for it.
     relies_on_validator: bool,
-    /// Its response did not prove that it is of the same file: it is asked for again, when that can be proved.
+    /// Its response did not prove that it is of the same file: it is requested again, when that can be proved.
     is_unproved: bool,
     /// A head was accepted: there are bytes here.
     has_begun: bool,
     /// There is something to prefetch beside it.
     has_beside: bool,
-    /// It was asked for beside the opening: if it fails, the plan asks again with what the opening has shown.
+    /// It was requested beside the opening: if it fails, the plan requests it again with what the opening has shown.
     is_beside: bool,
-    /// Where it is asked for first; from its head on, where that came from.
+    /// Where it is requested first; once the response head is accepted, where that came from.
     target: Option<SafeUrl>,
 }
 
@@ -75,7 +75,7 @@ impl PieceSink {
             shared,
             key,
             unclear: is_first.then(Vec::new),
-            led: false,
+            has_requested_next: false,
             overlap,
             has_joined: false,
             opened: None,
@@ -89,14 +89,14 @@ impl PieceSink {
         }
     }
 
-    /// Where the piece is to be asked for first, rather than at the file's own URL.
+    /// Where the piece is to be requested first, rather than at the file's own URL.
     pub(crate) fn target(&self) -> Option<&SafeUrl> {
         self.target.as_ref()
     }
 
-    /// Notes that these bytes are stored, and all before them. Asks for the next piece when this one is about to end, and ends it where
-    /// no reader wants more.
-    fn get_on(&mut self, stored: Range<u64>) {
+    /// Records that these bytes are stored, and all before them. Requests the next piece when this one is about to end, and
+    /// ends this one where no reader wants more.
+    fn handle_stored(&mut self, stored: Range<u64>) {
         if stored.start < FirstBytes::MOST as u64 {
             // They may show what else is to be fetched, and over how many connections.
             self.shared.replan(Priority::Low);
@@ -114,22 +114,22 @@ impl PieceSink {
         if self.opened.is_some_and(|opened| self.is_too_long(left, opened.elapsed())) {
             return self.cut();
         }
-        if !is_too_far && (self.led || left > network::MAX_LEAD) {
+        if !is_too_far && (self.has_requested_next || left > network::MAX_LEAD) {
             return;
         }
         let network = self.shared.network();
-        if is_too_far && !network.drains(left) {
+        if is_too_far && !network.ends_soon(left) {
             return self.cut();
         }
-        if !self.led && left <= network.pipeline_lead() {
-            self.led = true;
+        if !self.has_requested_next && left <= network.pipeline_lead() {
+            self.has_requested_next = true;
             self.shared.replan(Priority::Low);
         }
     }
 
     /// True if it holds its worker for too long.
     fn is_too_long(&self, left: u64, lasted: Duration) -> bool {
-        // The network is asked late, since this is called for each chunk.
+        // The network is looked up late, since this is called for each chunk.
         network::may_be_too_long(left, lasted) && self.shared.network().is_too_long(lasted)
     }
 
@@ -146,11 +146,11 @@ impl PieceSink {
     fn store(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.shared.store(offset, bytes)?;
         // Not before the bytes are stored, or the plan would see them as missing in between.
-        self.get_on(offset..offset + bytes.len() as u64);
+        self.handle_stored(offset..offset + bytes.len() as u64);
         Ok(())
     }
 
-    /// Tells a page from media by the first bytes, before any is stored.
+    /// Distinguishes an HTML page from media by the first bytes, before any is stored.
     fn store_first(&mut self, mut held: Vec<u8>, bytes: &[u8], is_all: bool) -> Result<(), Error> {
         held.extend_from_slice(bytes);
         if held.len() < MAGIC && !is_all {
@@ -160,13 +160,13 @@ impl PieceSink {
         self.shared.refuse_html_page(&held)?;
         self.store(0, &held)?;
         self.shared.store_tail()?;
-        // What is waited for elsewhere could not be asked for before, or not with success.
+        // What is waited for elsewhere could not be requested before, or not with success.
         self.shared.replan(Priority::High);
         Ok(())
     }
 }
 
-/// Fails if the body has titles in between its audio, although the file's configuration did not ask for them.
+/// Fails if the body has titles in between its audio, although the file's configuration did not request them.
 ///
 /// They are not taken out as a radio's are: nothing but the header says that they are there, and where it lies that
 /// would take audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
@@ -339,7 +339,7 @@ impl Sink for PieceSink {
         }
         let end = offset + block.len() as u64;
         self.shared.store_block(offset, block)?;
-        self.get_on(offset..end);
+        self.handle_stored(offset..end);
         Ok(())
     }
 
@@ -347,7 +347,7 @@ impl Sink for PieceSink {
         self.opened = None;
         let mut state = self.shared.state.lock();
         state.waits.retry(error.clone());
-        // The client has asked the original URL where the target gave no head at all.
+        // Where the target gave no response head at all, the client has requested the original URL.
         if error.kind() == ErrorKind::Silent {
             state.leave_target(self.target());
         }

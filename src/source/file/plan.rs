@@ -3,7 +3,7 @@
 //! ```text
 //!            behind    run read in sequence     stored ahead        in flight       gap
 //!   ······┊▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒▒│▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓▒▒▒▒▒▒▒▒░░░░░░░┊··········
-//!       window                             position               next   end     mark
+//!       window                             position               next   end     target
 //! ```
 //!
 //! A blocked reader gets an urgent piece at its position, small at first and growing while it reads in sequence. For
@@ -40,7 +40,7 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) read_ahead: ReadAhead,
     /// What a decoder reads next, as far as the file's first bytes show it.
     pub(crate) upcoming: &'a [Range<u64>],
-    /// Nothing below may be asked for.
+    /// Nothing below may be requested.
     pub(crate) admissible: Priority,
 }
 
@@ -76,7 +76,7 @@ impl Snapshot<'_> {
     }
 
     /// What is in flight, wanted by no reader, and in the way: a reader waits, and the rest would take longer than a new
-    /// connection. Somebody's is what goes on where a reader's bytes end, or begins within its mark.
+    /// connection. A reader wants what continues where its bytes end, or begins before its prefetch target.
     pub(crate) fn poll_unwanted(&self) -> Option<usize> {
         if !self.readers.iter().any(|reader| reader.urgent(self.available).is_some()) {
             return None;
@@ -94,7 +94,7 @@ impl Snapshot<'_> {
         self.in_flight.iter().position(|piece| {
             let is_wanted = is_upcoming(piece, self.upcoming)
                 || self.readers.iter().any(|reader| wants(piece, reader) || is_candidate(piece, reader));
-            !is_wanted && !self.network.drains(piece.end.saturating_sub(piece.next))
+            !is_wanted && !self.network.ends_soon(piece.end.saturating_sub(piece.next))
         })
     }
 
@@ -188,7 +188,7 @@ impl Snapshot<'_> {
         let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
         let limit = target_end(from.saturating_add(reserve), reserve).max(reader.until);
         let end = piece_end(gap.start, size).min(self.clip(limit));
-        // Beyond the mark too: what is asked for is a piece, not what is missing just now.
+        // Beyond the prefetch target too: what is requested is a piece, not what is missing just now.
         self.first_gap(gap.start..end)
     }
 
@@ -255,12 +255,12 @@ impl Snapshot<'_> {
     }
 }
 
-/// How far ahead of a reader bytes may be asked for.
+/// How far ahead of a reader bytes may be requested.
 pub(crate) fn prefetch_limit(read_ahead: ReadAhead) -> u64 {
     prefetch::full_target(read_ahead).max(OPENING)
 }
 
-/// What a reader waits for far from the opening, to be asked for beside it: before the first head has come, nothing
+/// What a reader waits for far from the opening, to be requested beside it: before the first head has come, nothing
 /// says that the server serves ranges or that the file goes so far, so it is small and may fail.
 pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
@@ -272,8 +272,8 @@ pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     readers.iter().find_map(far)
 }
 
-/// True if `piece` has come as far ahead of every reader as may be asked for. It is to be cut, unless it
-/// [drains](Network::drains): its reader has stopped to drain, or has gone back.
+/// True if `piece` is as far ahead of every reader as may be requested. It is to be cut, unless it
+/// [ends soon](Network::ends_soon): its reader streams no longer, or has gone back.
 pub(crate) fn is_too_far<'a>(
     piece: &Piece,
     readers: impl IntoIterator<Item = &'a ReaderView>,

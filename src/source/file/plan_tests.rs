@@ -163,7 +163,7 @@ fn a_near_seek_waits_for_the_running_piece() {
 }
 
 #[test]
-fn who_reads_on_in_sequence_waits_for_the_piece_that_has_not_told_how_far_it_is() {
+fn a_reader_in_sequence_waits_for_the_piece_that_has_not_recorded_its_last_bytes() {
     let lags = piece(MIB, 2 * MIB);
     let stored = MIB + 64 * 1024;
     let near = Network { ttfb: Some(Duration::ZERO), ..network(1e6, 0) };
@@ -184,7 +184,7 @@ fn who_reads_on_in_sequence_waits_for_the_piece_that_has_not_told_how_far_it_is(
 }
 
 #[test]
-fn nobody_waits_for_a_piece_that_waits_itself() {
+fn no_reader_waits_for_a_piece_that_waits_itself() {
     let stuck = Piece { retrying: Some(Priority::Low), ..piece(MIB, 2 * MIB) };
     let Plan::Fetch { range, priority: Priority::High } = plan(&[waiting(MIB, 0)], &[0..MIB], &[stuck])
     else {
@@ -194,14 +194,14 @@ fn nobody_waits_for_a_piece_that_waits_itself() {
 }
 
 #[test]
-fn a_piece_is_awaited_by_who_waits_and_nobody_else() {
+fn a_piece_is_urgent_for_the_readers_that_wait_for_it_and_no_others() {
     let across = piece(MIB, 2 * MIB);
     assert!(waiting(MIB + 1, 0).needs(&across) && waiting(MIB, 0).needs(&across));
     assert!(!playing(MIB + 1, 0).needs(&across) && !waiting(2 * MIB, 0).needs(&across));
     let until = |until| ReaderView { until, ..playing(MIB / 2, 0) };
     assert!(until(MIB + 1).needs(&across) && !until(MIB).needs(&across));
     assert!(!ReaderView { until: MIB + 1, ..playing(MIB + 1, 0) }.needs(&across));
-    // Whoever asks for the length waits for the end, wherever that is.
+    // A thread that needs the length waits for the end, wherever that is.
     assert!(waiting(u64::MAX, 0).needs(&piece(MIB, u64::MAX)));
 }
 
@@ -216,7 +216,7 @@ fn pieces_grow_while_reads_go_on_in_sequence() {
 }
 
 #[test]
-fn who_drains_gets_as_much_again_as_it_has_read() {
+fn a_streaming_reader_gets_as_much_again_as_it_has_read() {
     let size = |ahead, run| {
         let at = 31 * MIB;
         let stored = [at..at + ahead];
@@ -249,7 +249,7 @@ fn a_piece_is_too_far_where_no_reader_may_have_more() {
 }
 
 #[test]
-fn who_refills_a_small_read_ahead_does_not_drain() {
+fn a_reader_that_refills_a_small_read_ahead_does_not_stream() {
     let size = |read_ahead: u64, ahead| {
         let at = 30 * MIB;
         let readers = [playing(at, 20 * MIB)];
@@ -264,7 +264,7 @@ fn who_refills_a_small_read_ahead_does_not_drain() {
 }
 
 #[test]
-fn a_probe_costs_a_piece_and_playing_goes_to_the_mark() {
+fn a_first_read_costs_a_piece_and_playing_goes_to_the_prefetch_target() {
     let stored = [0..MIB];
     assert_eq!(plan(&[playing(2048, 2048)], &stored, &[]), Plan::Idle);
     assert_eq!(
@@ -274,7 +274,7 @@ fn a_probe_costs_a_piece_and_playing_goes_to_the_mark() {
 }
 
 #[test]
-fn the_next_piece_is_asked_for_shortly_before_the_last_one_ends() {
+fn the_next_piece_is_requested_shortly_before_the_last_one_ends() {
     let readers = [playing(MIB / 2, MIB / 2)];
     assert_eq!(plan(&readers, &[0..MIB], &[piece(MIB, 2 * MIB)]), Plan::Idle);
     assert_eq!(
@@ -366,13 +366,13 @@ fn one_connection_at_a_time_is_waited_for() {
     assert_eq!(single_connection(playing(MIB / 2, MIB / 2), 0..2 * MIB, &[ended]), Plan::Idle);
     assert_eq!(single_connection(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[ended]), Plan::Idle);
     assert!(matches!(single_connection(waiting(2 * MIB, 2 * MIB), 0..2 * MIB, &[]), Plan::Fetch { .. }));
-    // What is far from all that is on its way is asked for all the same.
+    // What is far from all that is on its way is requested anyway.
     let running = piece(2 * MIB, 3 * MIB);
     assert!(matches!(single_connection(waiting(50 * MIB, 0), 0..2 * MIB, &[running]), Plan::Fetch { .. }));
 }
 
 #[test]
-fn what_nobody_wants_is_given_up_when_it_is_in_the_way() {
+fn what_no_reader_wants_is_cancelled_when_it_is_in_the_way() {
     let unwanted = |readers: &[ReaderView], in_flight: &[Piece]| {
         let mut available = RangeSet::default();
         available.insert(0..MIB);
@@ -405,7 +405,7 @@ fn what_nobody_wants_is_given_up_when_it_is_in_the_way() {
 }
 
 #[test]
-fn what_is_stored_or_in_flight_is_not_asked_for_again() {
+fn what_is_stored_or_in_flight_is_not_requested_again() {
     let readers = [playing(0, MIB)];
     let Plan::Fetch { range, .. } = plan(&readers, &[0..MIB, 2 * MIB..3 * MIB], &[]) else { panic!("idle") };
     assert_eq!(range, MIB..2 * MIB);
@@ -417,14 +417,14 @@ fn what_is_stored_or_in_flight_is_not_asked_for_again() {
 }
 
 #[test]
-fn awaited_work_only_is_asked_for_when_nothing_else_is_admissible() {
+fn only_urgent_work_is_requested_when_nothing_else_is_admissible() {
     let readers = [playing(MIB / 2, MIB / 2)];
     let idle = plan_with(&readers, &[0..MIB], &[], ReadAhead::Whole, Priority::High);
     assert_eq!(idle, Plan::Idle);
 }
 
 #[test]
-fn everything_wanted_is_everything_fetched_what_seeks_left_out_last() {
+fn a_download_fetches_what_seeks_left_out_last() {
     let readers = [ReaderView { filling: false, ..playing(99 * MIB, MIB) }];
     let stored = [0..MIB, 98 * MIB..100 * MIB];
     assert_eq!(
@@ -434,7 +434,7 @@ fn everything_wanted_is_everything_fetched_what_seeks_left_out_last() {
 }
 
 #[test]
-fn read_ahead_fills_to_the_mark_and_drains_to_half() {
+fn read_ahead_fills_to_the_prefetch_target_and_is_used_down_to_half() {
     let fills = |was: bool, ahead: u64| {
         let mut available = RangeSet::default();
         available.insert(0..MIB + ahead);
@@ -449,7 +449,7 @@ fn read_ahead_fills_to_the_mark_and_drains_to_half() {
 }
 
 #[test]
-fn who_waits_for_much_gets_all_of_it_and_nothing_more() {
+fn a_wait_for_many_bytes_gets_all_of_them_and_no_more() {
     let mut waiter = ReaderView { position: MIB, until: 40 * MIB, ..ReaderView::default() };
     let mut stored = vec![0..MIB];
     let mut asked = 0;
@@ -463,7 +463,7 @@ fn who_waits_for_much_gets_all_of_it_and_nothing_more() {
         assert_eq!((priority, range.start), (Priority::High, MIB + asked));
         let first = piece(range.start, range.end);
         assert!(waiter.needs(&first));
-        // The next one is asked for while this one comes.
+        // The next one is requested while this one comes.
         let almost = Piece { next: range.end - 1, ..first };
         if let Plan::Fetch { range: next, priority: Priority::Low } = plan(&[waiter], &stored, &[almost]) {
             assert_eq!(next.start, range.end);
@@ -475,11 +475,11 @@ fn who_waits_for_much_gets_all_of_it_and_nothing_more() {
 }
 
 #[test]
-fn beside_the_opening_only_what_is_waited_for_elsewhere_is_asked_for() {
+fn beside_the_opening_only_what_is_waited_for_elsewhere_is_requested() {
     let far = 50 * MIB;
     assert_eq!(beside_opening(&[waiting(0, 0), waiting(far, 0)]), Some(far..far + FIRST_PIECE));
     assert_eq!(beside_opening(&[waiting(0, 0), waiting(OPENING - 1, 0), playing(far, 0)]), None);
-    // Whoever asks for the length.
+    // A thread that needs the length.
     assert_eq!(beside_opening(&[waiting(u64::MAX, 0)]), None);
 }
 

@@ -35,7 +35,7 @@ const MOST_REFUSED: u32 = 8;
 pub(crate) enum Verdict {
     /// Its tag was cleared.
     Same,
-    /// Not to be taken, and asked for again when the probes have shown whether they may be.
+    /// Not to be taken, and requested again when the probes have shown whether they may be.
     Unproved,
     /// The file has changed.
     Changed,
@@ -50,7 +50,7 @@ pub(crate) enum Proof {
     Join,
 }
 
-/// What came of a probe.
+/// Result of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probed {
     /// A server with an earlier tag answered.
@@ -125,7 +125,7 @@ impl ServerPool {
         Verdict::Unproved
     }
 
-    /// Notes that a response had the first tag.
+    /// Records that a response had the first tag.
     pub(crate) fn handle_first_tag(&mut self) {
         self.refused = 0;
     }
@@ -146,7 +146,7 @@ impl ServerPool {
         self.cleared.iter().any(|cleared| cleared == tag)
     }
 
-    /// The next probe, and the bytes that it asks for, of which all are stored; `first` bytes are known of the file's
+    /// The next probe, and the bytes that it requests, of which all are stored; `first` bytes are known of the file's
     /// beginning.
     pub(crate) fn poll_probe(&mut self, available: &RangeSet, first: u64) -> Option<(Proof, Range<u64>)> {
         let suspect = self.suspect.as_mut().filter(|suspect| !suspect.is_probing)?;
@@ -159,7 +159,7 @@ impl ServerPool {
         })
     }
 
-    /// Notes how a probe ended. True if that cleared the suspect and is to be logged: the first time.
+    /// Records how a probe ended. True if that cleared the suspect and is to be logged: the first time.
     pub(crate) fn handle_probed(&mut self, probed: Probed) -> bool {
         let Some(suspect) = &mut self.suspect else { return false };
         suspect.is_probing = false;

@@ -15,21 +15,21 @@ pub(crate) struct ProbeSink {
     proof: Proof,
     /// The stored bytes.
     stored: Vec<u8>,
-    /// What came of them.
-    came: Vec<u8>,
+    /// The received ones.
+    received: Vec<u8>,
     /// What the response head shows, once it has arrived.
     seen: Probed,
 }
 
 impl ProbeSink {
     pub(crate) fn new(shared: Arc<Shared>, proof: Proof, stored: Vec<u8>) -> Self {
-        Self { shared, proof, stored, came: Vec::new(), seen: Probed::Nothing }
+        Self { shared, proof, stored, received: Vec::new(), seen: Probed::Nothing }
     }
 }
 
 impl Sink for ProbeSink {
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
-        self.came.clear();
+        self.received.clear();
         self.seen = self.shared.state.lock().read_probe(head, self.proof);
         match self.seen {
             Probed::Suspects(..) => Ok(Flow::Stream),
@@ -38,14 +38,14 @@ impl Sink for ProbeSink {
     }
 
     fn write(&mut self, _: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.came.extend_from_slice(bytes);
+        self.received.extend_from_slice(bytes);
         Ok(())
     }
 
     fn finish(self: Box<Self>, outcome: Outcome) {
-        let is_all = matches!(outcome, Outcome::Done) && self.came.len() == self.stored.len();
+        let is_all = matches!(outcome, Outcome::Done) && self.received.len() == self.stored.len();
         let probed = match self.seen {
-            Probed::Suspects(proof, _) if is_all => Probed::Suspects(proof, self.came == self.stored),
+            Probed::Suspects(proof, _) if is_all => Probed::Suspects(proof, self.received == self.stored),
             Probed::Suspects(..) => Probed::Nothing,
             seen => seen,
         };

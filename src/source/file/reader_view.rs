@@ -20,7 +20,7 @@ pub(crate) struct ReaderView {
     pub(crate) run: u64,
     /// True while read-ahead is filled up to the prefetch target; false while the reader uses it down to half.
     pub(crate) filling: bool,
-    /// Somebody waits until all from the position up to here is there.
+    /// A thread waits until all bytes from the position up to here are stored.
     pub(crate) until: u64,
     /// Its jumps, as far as they may be those of a bisection.
     pub(crate) bisection: Bisection,
@@ -33,12 +33,12 @@ pub(crate) struct Piece {
     pub(crate) next: u64,
     /// One past the last one.
     pub(crate) end: u64,
-    /// It failed and waits for its next attempt, which is as urgent as this. Nobody should wait for one of Low.
+    /// It failed and waits for its next attempt, which is as urgent as this. No reader should wait for one of `Low`.
     pub(crate) retrying: Option<Priority>,
 }
 
 impl ReaderView {
-    /// Moves to `position`, which is not where the last read ended. Nobody waits there yet.
+    /// Moves to `position`, which is not where the last read ended. No thread waits there yet.
     pub(crate) fn jump(&mut self, position: u64, hint: Option<&Hint>) {
         let mut bisection = self.bisection;
         bisection.handle_jump(position, hint);
@@ -64,7 +64,7 @@ impl ReaderView {
         self.waits() && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
     }
 
-    /// Decides whether to read ahead: up to the mark, then not before half of it is used up, so that a radio can sleep
+    /// Decides whether to read ahead: up to the prefetch target, then not before half of it is used up, so that a radio can sleep
     /// in between.
     pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
         let end = covered_to(self.position, available, in_flight);

@@ -34,7 +34,7 @@ pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
         sequential_ended(&reads, result);
     });
     match spawned {
-        // The thread before it has ended, or is about to: it said so before this one was asked for.
+        // The thread before it has ended, or is about to: it recorded that before this one was requested.
         Ok(thread) => *shared.sequential.lock() = Some(thread),
         Err(error) => {
             let kind = ErrorKind::Io(error.kind());
@@ -71,7 +71,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
             }
         }
         if got == 0 {
-            // Else the plan asks once more, for the whole and not for a range.
+            // Else the plan requests it once more: the whole, and not a range.
             if body.is_doubtful_end() {
                 return Ok(());
             }
@@ -84,7 +84,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
     Ok(())
 }
 
-/// Fails if what came at `offset` is not what is stored there, from an earlier reading of the body.
+/// Fails if the bytes received at `offset` are not those that are stored there, from an earlier reading of the body.
 fn compare_with_stored(shared: &Shared, offset: u64, bytes: &[u8]) -> Result<(), Error> {
     let end = offset + bytes.len() as u64;
     // Any part of them may be stored: a window begins and ends anywhere.
@@ -116,7 +116,7 @@ fn flow_control(shared: &Shared, offset: u64) -> FlowControl {
     decided.unwrap_or(FlowControl::Leave)
 }
 
-/// Notes that the body behind `head` ended at `offset`. Fails if the file is known to be longer.
+/// Records that the body behind `head` ended at `offset`. Fails if the file is known to be longer.
 fn found_end(shared: &Shared, offset: u64, head: &ResponseHead) -> Result<(), Error> {
     let stored = shared.resource.with_ranges(|ranges| ranges.iter().last().map_or(0, |last| last.end));
     {
@@ -137,7 +137,7 @@ fn found_end(shared: &Shared, offset: u64, head: &ResponseHead) -> Result<(), Er
     Ok(())
 }
 
-/// Waits before the body is asked for again, unless the reading that broke off had got further than any before.
+/// Waits before the body is requested again, unless the reading that broke off had got further than any before.
 fn pause_after(shared: &Shared, error: &Error) {
     if !error.is_retryable() {
         return;
@@ -172,7 +172,7 @@ fn sequential_ended(shared: &Shared, result: Result<(), Error>) {
             let target = state.target().cloned();
             state.leave_target(target.as_ref());
             state.waits.retry(error.clone());
-            // Else it is asked for again at once.
+            // Else it is requested again at once.
             let is_wanted = state.limits.configured() == ReadAhead::Whole
                 || state.readers.iter().any(|(_, reader)| reader.waits());
             if is_wanted { None } else { state.halt(error) }

@@ -1,4 +1,4 @@
-//! What the readers of a file, its peer and its sinks share: how a read blocks, and what it asks for.
+//! What the readers of a file, its peer and its sinks share: how a read blocks, and what it requests.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -30,7 +30,7 @@ use crate::source::StreamStats;
 use crate::storage::Resource;
 use crate::types::{ByteRange, Priority};
 
-/// Bytes by which a piece is held against what is stored before it, where nothing vouches for it.
+/// Bytes before a piece that are requested again and compared with the stored ones, where no validator vouches for the piece.
 const OVERLAP: u64 = 64;
 
 /// Connections that are kept ready for a file whose decoder bisects. Each of its jumps requests three places at once
@@ -341,7 +341,7 @@ impl Shared {
         if media::looks_like_html_page(content_type, first) {
             let what = content_type.unwrap_or("none").to_owned();
             let why = format!("the response is an HTML page or a list, not media (content type: {what})");
-            // The next try may get something else: do not hold that against this answer.
+            // The next attempt may get something else, which must not be compared with this response.
             state.mode.reopen();
             drop(state);
             #[cfg(feature = "cache")]

@@ -31,7 +31,7 @@ use crate::source::wait::WaitState;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
 
-/// A piece that was asked for and has not ended.
+/// A piece that was requested and has not ended.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) piece: Piece,
@@ -62,8 +62,8 @@ pub(crate) struct State {
     pub(crate) mode: Mode,
     /// Ranges that were answered with the whole, one after another.
     pub(super) ignored_ranges: u32,
-    /// A piece was asked for beside the opening. It is not asked for again before the head has come.
-    asked_beside: bool,
+    /// A piece was requested beside the opening. It is not requested again before the response head arrives.
+    requested_beside: bool,
     /// The request for the last bytes, beside the opening.
     pub(crate) suffix: Suffix,
     /// The body of a server without ranges, which a thread reads.
@@ -104,7 +104,7 @@ impl State {
             pieces: Slab::new(),
             mode: Mode::Opening,
             ignored_ranges: 0,
-            asked_beside: false,
+            requested_beside: false,
             suffix: Suffix::Off,
             one_body: OneBody::default(),
             waits: WaitState::default(),
@@ -125,7 +125,7 @@ impl State {
         }
     }
 
-    /// Notes that the stream is gone.
+    /// Records that the stream is gone.
     pub(crate) fn close(&mut self, media: MediaInfo) {
         self.media = Some(media);
         self.first = FirstBytes::default();
@@ -141,7 +141,7 @@ impl State {
         self.limits.configure(read_ahead);
     }
 
-    /// Notes that `reader` wants the byte at `position` now.
+    /// Records that `reader` wants the byte at `position` now.
     pub(crate) fn want(&mut self, reader: usize, position: u64) {
         let view = &mut self.readers[reader];
         if view.position != position {
@@ -151,7 +151,7 @@ impl State {
         self.waits.restart();
     }
 
-    /// Notes that `reader` has read `bytes` at `position`. Returns its sequential run before that.
+    /// Records that `reader` has read `bytes` at `position`. Returns its sequential run before that.
     pub(crate) fn move_on(&mut self, reader: usize, position: u64, bytes: u64) -> u64 {
         let view = &mut self.readers[reader];
         let mut run = view.run;
@@ -185,7 +185,7 @@ impl State {
         !is_unclear && self.len().is_some_and(|len| position >= len)
     }
 
-    /// True if the one body is read from its start to its end: nothing is asked for ahead of a reader.
+    /// True if the one body is read from its start to its end: nothing is requested ahead of a reader.
     pub(crate) fn is_sequential(&self) -> bool {
         self.mode.is_sequential()
     }
@@ -237,11 +237,11 @@ impl State {
         let is_urgent = |reader: &ReaderView| reader.urgent(&nothing).is_some();
         let is_wanted = self.is_preload() || self.readers.iter().any(|(_, reader)| is_urgent(reader));
         let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
-        // Not before the opening was asked for: it is the one that has to come first.
+        // Not before the opening was requested: it has to be the first request.
         if is_asked_for && self.suffix.is_due() && admissible == Priority::Low {
             return Plan::Suffix;
         }
-        let range = match (is_asked_for, self.asked_beside) {
+        let range = match (is_asked_for, self.requested_beside) {
             (false, _) => is_wanted.then_some(0..OPENING),
             (true, false) => plan::beside_opening(&self.readers()),
             (true, true) => None,
@@ -300,14 +300,14 @@ impl State {
         self.readers.iter().map(|(_, reader)| *reader).collect()
     }
 
-    /// True if what is asked for from `start` on is to be held against bytes that are still on their way.
+    /// True if what is requested from `start` on is to be compared with bytes that are still on their way.
     pub(crate) fn awaits_overlap(&self, start: u64, available: &RangeSet) -> bool {
         let Some(before) = start.checked_sub(1).filter(|_| !self.has_validator()) else { return false };
         let brings = |piece: &Piece| piece.next <= before && before < piece.end;
         !available.contains(before) && self.pieces.iter().any(|(_, in_flight)| brings(&in_flight.piece))
     }
 
-    /// Notes that a piece was asked for. Returns its key, and the tokens of those that it supersedes.
+    /// Records that a piece was requested. Returns its key, and the tokens of those that it supersedes.
     pub(crate) fn add_piece(
         &mut self,
         range: &Range<u64>,
@@ -323,12 +323,12 @@ impl State {
                 superseded.push(in_flight.token.clone());
             }
         }
-        self.asked_beside |= self.mode.is_opening() && range.start > 0;
+        self.requested_beside |= self.mode.is_opening() && range.start > 0;
         let piece = Piece { next: range.start, end: range.end, retrying: None };
         (self.pieces.insert(InFlight { piece, priority, token, request: None, for_reader }), superseded)
     }
 
-    /// True if a piece has come farther than anybody wants it.
+    /// True if a piece is farther ahead than any reader wants.
     pub(crate) fn is_too_far(&self, piece: &Piece) -> bool {
         let readers = || self.readers.iter().map(|(_, reader)| reader);
         !plan::is_upcoming(piece, self.upcoming.ranges())
@@ -383,7 +383,7 @@ impl State {
 
     /// True if a reader is blocked on a byte of this piece.
     pub(crate) fn is_urgent(&self, piece: &Piece) -> bool {
-        // Before the first head has come nothing else can be had.
+        // Before the first response head nothing else can be fetched.
         let needs = |reader: &ReaderView| reader.needs(piece) || (self.mode.is_opening() && reader.waits());
         self.readers.iter().any(|(_, reader)| needs(reader))
     }
@@ -409,7 +409,7 @@ impl State {
         self.readers.iter().any(|(_, reader)| urgent(reader))
     }
 
-    /// The Low pieces that a reader has come to wait for: they are High from now on.
+    /// The prefetches that a reader waits for by now. They are urgent from now on.
     pub(crate) fn promote_urgent(&mut self, available: &RangeSet) -> Vec<RequestId> {
         let suffix = if self.needs_suffix(available) { self.suffix.promote() } else { None };
         let urgent: Vec<usize> = self
@@ -465,7 +465,7 @@ impl State {
         self.readers.iter().any(|(_, reader)| within(reader)).then_some(FlowControl::Go)
     }
 
-    /// Notes that a piece has got on. Only what brings a reader nearer to what it waits for is progress to it: the
+    /// Records that a piece has received bytes. Only those of a piece that a reader waits for are progress to it: the
     /// piece that runs ahead of it is none.
     pub(crate) fn handle_progress(&mut self, key: usize) {
         let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
@@ -474,7 +474,7 @@ impl State {
         }
     }
 
-    /// Notes that bytes have come. True if some reader may want them.
+    /// Records that bytes arrived. True if some reader may want them.
     pub(crate) fn take_in(&mut self, offset: u64, bytes: &[u8]) -> bool {
         self.add_first(offset, bytes);
         let bytes = bytes.len() as u64;
@@ -504,9 +504,9 @@ impl State {
 pub(crate) enum FlowControl {
     /// Reads on.
     Go,
-    /// Somebody waits for bytes that are gone: the body has to be asked for again.
+    /// A reader waits for bytes that are gone: the body has to be requested again.
     Restart,
-    /// Nobody wants it any more.
+    /// No reader wants it any more.
     Leave,
 }
 

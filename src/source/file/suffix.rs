@@ -31,7 +31,7 @@ pub(crate) fn size(network: Network, foreseen: u64) -> u64 {
     least.max(foreseen)
 }
 
-/// How far the suffix request of a file has come.
+/// State of the suffix request of a file.
 #[derive(Debug, Default)]
 pub(crate) enum Suffix {
     /// It is not wanted, or over.

@@ -14,7 +14,7 @@ use crate::types::{Priority, RequestId};
 pub(crate) struct SuffixSink {
     shared: Arc<Shared>,
     tail: Option<Tail>,
-    /// The answer was another one than the bytes that were asked for.
+    /// The response had other bytes than the requested ones.
     is_refused: bool,
 }
 

@@ -23,7 +23,7 @@ impl State {
         self.limits.wanted(self.readers.iter().map(|(_, reader)| reader), self.len())
     }
 
-    /// Takes in how much memory the budget grants. It is asked under this lock, so that the last answer holds.
+    /// Takes in how much memory the budget grants. It is read under this lock, so that the last grant holds.
     pub(crate) fn set_granted(&mut self, share: &BudgetShare) {
         self.limits.set_granted(share.reduced(), self.readers.len());
     }
