@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskWork};
-use super::layout::{BLOCK, bytes_of};
+use super::layout::{BLOCK, bytes_of, parts};
 use super::memory::Block;
 use super::ranges::RangeSet;
-use super::resource::Resource;
+use super::resource::{Resource, State};
 use super::write_behind::Unwritten;
 use crate::buffer::Buffer;
 use crate::error::Error;
@@ -23,6 +23,56 @@ impl Resource {
         }
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// Stores bytes as [`write_at`](Self::write_at) does. Leaves those that follow a whole block in memory until their own block
+    /// is full, and has been written by the disk thread; then an error is returned by the next write.
+    pub(crate) fn store(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        for part in parts(offset, bytes.len()) {
+            let at = offset + part.bytes.start as u64;
+            if !self.fill(at, &bytes[part.bytes.clone()])? {
+                self.write_at(at, &bytes[part.bytes])?;
+            }
+        }
+        self.changed.notify_all();
+        self.enlist()
+    }
+
+    /// Stores bytes of one block in memory, if they continue the block that is being filled or begin one. False if they have to
+    /// be written elsewhere.
+    fn fill(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<bool, Error> {
+        let index = offset / BLOCK;
+        let filling = {
+            let state = self.state.lock();
+            let filling = state.write_behind.filling_at(offset);
+            if filling.is_none() && !state.may_fill(offset) {
+                return Ok(false);
+            }
+            filling
+        };
+        let block = match filling {
+            Some(block) => block,
+            None => {
+                let Some(block) = self.shared_disk()?.backlog().begin() else { return Ok(false) };
+                let mut state = self.state.lock();
+                if !state.may_fill(offset) {
+                    return Ok(false);
+                }
+                state.writable()?.entry(index);
+                state.write_behind.begin(index, block)
+            }
+        };
+        block.fill(offset % BLOCK, bytes);
+        let mut state = self.state.lock();
+        let end = offset + bytes.len() as u64;
+        // An eviction may have removed the block, or another writer may fill another one by now.
+        let is_filled = state.write_behind.handle_filled(index, &block, end - index * BLOCK);
+        if is_filled {
+            // What was loaded of the block before is less than the block.
+            state.block_cache.forget(index);
+            state.ranges.insert(offset..end);
+        }
+        Ok(is_filled)
     }
 
     /// Makes `block` the one at `offset`. False if the store does not keep memory.
@@ -55,7 +105,7 @@ impl Resource {
     pub(super) fn enlist(self: &Arc<Self>) -> Result<(), Error> {
         {
             let mut state = self.state.lock();
-            let has_work = state.block_cache.has_requests() || state.write_behind.has_unwritten();
+            let has_work = state.block_cache.has_requests() || state.write_behind.is_due();
             if !has_work || std::mem::replace(&mut state.is_enlisted, true) {
                 return Ok(());
             }
@@ -83,23 +133,20 @@ impl Resource {
     }
 
     fn load_block(&self, index: u64, block: &Arc<Block>) -> Result<(), Error> {
-        let (place, parts) = {
-            let state = self.state.lock();
-            let Some(place) = state.get(index) else { return Ok(()) };
-            (place, common(&state.ranges, bytes_of(index)))
-        };
+        let parts = common(&self.state.lock().ranges, bytes_of(index));
         for part in parts {
             // Not straight into the block: it must not be locked while a disk is waited for.
             let mut bytes = vec![0; (part.end - part.start) as usize];
-            if !place.read(part.start % BLOCK, &mut bytes)? {
-                self.forget(index, &place);
+            let got = self.read_at(part.start, &mut bytes)?;
+            block.copy_from(part.start % BLOCK, &bytes[..got]);
+            self.state.lock().block_cache.note(block, part.start..part.start + got as u64);
+            if got < bytes.len() {
+                // Evicted or lost meanwhile.
                 self.state.lock().block_cache.forget(index);
                 // A reader that was told that they are there has to ask again.
                 self.changed.notify_all();
                 return Ok(());
             }
-            block.copy_from(part.start % BLOCK, &bytes);
-            self.state.lock().block_cache.note(block, part);
         }
         Ok(())
     }
@@ -113,16 +160,17 @@ impl Resource {
     pub(crate) fn flush(&self) -> Result<(), Error> {
         // A block that the disk thread writes just now is among them: written twice, it is the same.
         let waiting = self.state.lock().write_behind.all();
-        for (index, block) in waiting {
-            self.write_unwritten(index, &block);
+        for (index, block, filled) in waiting {
+            self.write_unwritten(index, &block, filled);
         }
         self.state.lock().write_failure.take().map_or(Ok(()), Err)
     }
 
-    fn write_unwritten(&self, index: u64, block: &Arc<Unwritten>) {
+    /// Writes the first `filled` bytes of a block.
+    fn write_unwritten(&self, index: u64, block: &Arc<Unwritten>, filled: u64) {
         let place = self.state.lock().store.as_ref().and_then(|store| store.get(index));
         let Some(place) = place else { return };
-        let written = place.write(0, block.bytes());
+        let written = block.write_to(&*place, filled);
         let mut state = self.state.lock();
         // A block that was evicted or replaced meanwhile is no concern of this write.
         if !state.write_behind.handle_written(index, block) {
@@ -135,7 +183,7 @@ impl Resource {
             state.ranges.remove(bytes_of(index));
             drop(state);
             on_failure(error);
-            if let Err(error) = self.write_at(index * BLOCK, block.bytes()) {
+            if let Err(error) = block.write_with(filled, |bytes| self.write_at(index * BLOCK, bytes)) {
                 self.state.lock().write_failure = Some(error);
             }
             return;
@@ -145,6 +193,18 @@ impl Resource {
             store.remove(index);
         }
         state.write_failure = Some(error);
+    }
+}
+
+impl State {
+    /// True if a block may be filled in memory from `offset` on: its start, behind a block that is there. So a file of which
+    /// only a few bytes are read takes no memory, and needs no thread. False if bytes of it are stored already, which may lie
+    /// in memory only.
+    fn may_fill(&self, offset: u64) -> bool {
+        let Some(before) = offset.checked_sub(BLOCK).filter(|_| offset % BLOCK == 0) else { return false };
+        let is_on_disk =
+            self.store.as_ref().is_some_and(|store| !store.is_in_memory() && !store.outlives_resource());
+        is_on_disk && self.ranges.run_from(before) == offset
     }
 }
 
@@ -164,12 +224,12 @@ impl DiskWork for Resource {
                 self.state.lock().block_cache.fail(index, error);
             }
         }
-        if let Some((index, block)) = unwritten {
-            self.write_unwritten(index, &block);
+        if let Some((index, block, filled)) = unwritten {
+            self.write_unwritten(index, &block, filled);
         }
         let mut state = self.state.lock();
         // Under the same lock as the look: whoever adds work after it notifies the thread again.
-        state.is_enlisted = state.block_cache.has_requests() || state.write_behind.has_unwritten();
+        state.is_enlisted = state.block_cache.has_requests() || state.write_behind.is_due();
         state.is_enlisted
     }
 }

@@ -12,6 +12,7 @@ use super::memory::MemoryStore;
 use super::ranges::RangeSet;
 use super::resource::Resource;
 use super::store::{BlockStore, OnFailure, Place};
+use super::write_behind::WriteBehind;
 use crate::buffer::Buffer;
 use crate::cache::{BLOCK, Entry};
 use crate::error::Error;
@@ -54,6 +55,7 @@ impl Resource {
             let Some(fallback) = state.store.take() else { return };
             state.store =
                 Some(Box::new(CachedStore::new(entry, known_writes, &stored, fallback, on_failure)));
+            state.write_behind = WriteBehind::new(true);
             stored.into_iter().for_each(|range| state.ranges.insert(range));
         }
         self.changed.notify_all();
@@ -79,9 +81,10 @@ impl Resource {
             let mut state = self.state.lock();
             let Some(fallback) = state.store.as_mut().and_then(|store| store.take_fallback()) else { return };
             state.ranges = RangeSet::default();
+            let write_behind = WriteBehind::new(fallback.outlives_resource());
             (
                 state.store.replace(fallback),
-                std::mem::take(&mut state.write_behind),
+                std::mem::replace(&mut state.write_behind, write_behind),
                 std::mem::take(&mut state.block_cache),
             )
         };

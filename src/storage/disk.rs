@@ -29,7 +29,7 @@ static SHARED: Mutex<Weak<Disk>> = Mutex::new(Weak::new());
 #[derive(Debug)]
 pub(super) struct Disk {
     queue: Arc<Queue>,
-    /// Counts the blocks that wait to be written.
+    /// Counts the blocks in memory that are not written.
     backlog: Arc<Backlog>,
     id: ThreadId,
     /// Taken by the drop only.
@@ -57,12 +57,12 @@ impl Disk {
         if let Some(disk) = shared.upgrade() {
             return Ok(disk);
         }
-        let disk = Arc::new(Self::start()?);
+        let disk = Arc::new(Self::start(Backlog::default())?);
         *shared = Arc::downgrade(&disk);
         Ok(disk)
     }
 
-    fn start() -> Result<Self, Error> {
+    fn start(backlog: Backlog) -> Result<Self, Error> {
         let queue = Arc::new(Queue::default());
         let serves = Arc::clone(&queue);
         let thread = thread::Builder::new().name("windway-disk".into()).spawn(move || serves.run()).map_err(
@@ -71,7 +71,7 @@ impl Disk {
                 Error::new(ErrorKind::Io(error.kind()), why).with_cause(error)
             },
         )?;
-        Ok(Self { queue, backlog: Arc::default(), id: thread.thread().id(), thread: Some(thread) })
+        Ok(Self { queue, backlog: Arc::new(backlog), id: thread.thread().id(), thread: Some(thread) })
     }
 
     /// The blocks that wait to be written, of all resources together.
@@ -171,9 +171,9 @@ pub(super) mod tests {
         }
     }
 
-    /// A thread that serves nobody else.
+    /// A thread that serves no other resource, and writes each block soon.
     pub(in crate::storage) fn own_disk() -> Arc<Disk> {
-        Arc::new(Disk::start().unwrap())
+        Arc::new(Disk::start(Backlog::keeping_none()).unwrap())
     }
 
     /// Keeps the thread busy until something is sent.
@@ -193,7 +193,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_thread_has_ended_when_its_last_share_is_dropped() {
-        let disk = Disk::start().unwrap();
+        let disk = Disk::start(Backlog::default()).unwrap();
         await_earlier_work(&disk);
         let queue = Arc::downgrade(&disk.queue);
         drop(disk);

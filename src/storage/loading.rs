@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::layout::{BLOCK, bytes_of};
+use super::layout::BLOCK;
 use super::resource::{Resource, State};
 use super::store::Place;
 use crate::error::Error;
@@ -35,7 +35,7 @@ impl Resource {
 
     /// Copies what lies in memory, and notes which blocks are to be loaded.
     fn read_loaded(&self, offset: u64, buf: &mut [u8]) -> Result<TryStored, Error> {
-        if self.state.lock().store.as_ref().is_some_and(|store| store.is_in_memory()) {
+        if self.is_in_memory() {
             let got = self.read_at(offset, buf)?;
             return Ok(if got == 0 { TryStored::Nothing } else { TryStored::Bytes(got) });
         }
@@ -65,12 +65,14 @@ impl State {
     /// Requests the block if it is not in memory, and else the one behind it.
     fn find_in_memory(&mut self, offset: u64) -> Option<(Arc<dyn Place>, u64)> {
         let index = offset / BLOCK;
-        let found = match self.write_behind.get(index) {
-            Some(block) => Some((Arc::clone(block) as Arc<dyn Place>, bytes_of(index).end)),
+        let found = match self.write_behind.get(offset) {
+            Some((block, end)) => Some((Arc::clone(block) as Arc<dyn Place>, end)),
             None => self.block_cache.get(offset).map(|(block, end)| (block as Arc<dyn Place>, end)),
         };
         let needed = index + u64::from(found.is_some());
-        if self.write_behind.get(needed).is_none() && self.get(needed).is_some() {
+        let first = offset.max(needed * BLOCK);
+        let has_place = self.store.as_ref().is_some_and(|store| store.get(needed).is_some());
+        if self.write_behind.get(first).is_none() && has_place {
             self.block_cache.request(needed);
         }
         found

@@ -66,10 +66,11 @@ impl Resource {
     }
 
     pub(super) fn over(store: impl BlockStore + 'static) -> Self {
+        let write_behind = WriteBehind::new(store.outlives_resource());
         let state = State {
             ranges: RangeSet::default(),
             store: Some(Box::new(store)),
-            write_behind: WriteBehind::default(),
+            write_behind,
             write_failure: None,
             block_cache: BlockCache::default(),
             is_enlisted: false,
@@ -121,12 +122,8 @@ impl Resource {
     fn read_part(&self, offset: u64, buf: &mut [u8]) -> Result<usize, Error> {
         let (place, len) = {
             let state = self.state.lock();
-            let end = state.ranges.run_from(offset).min(bytes_of(offset / BLOCK).end);
-            let len = usize::try_from(end - offset).map_or(buf.len(), |run| run.min(buf.len()));
-            match state.get(offset / BLOCK) {
-                Some(place) if len > 0 => (place, len),
-                _ => return Ok(0),
-            }
+            let Some((place, end)) = state.find(offset) else { return Ok(0) };
+            (place, usize::try_from(end - offset).map_or(buf.len(), |run| run.min(buf.len())))
         };
         if place.read(offset % BLOCK, &mut buf[..len])? {
             return Ok(len);
@@ -169,7 +166,7 @@ impl Resource {
             state.ranges = RangeSet::default();
             (
                 state.store.take(),
-                std::mem::take(&mut state.write_behind),
+                std::mem::replace(&mut state.write_behind, WriteBehind::new(false)),
                 std::mem::take(&mut state.block_cache),
             )
         };
@@ -193,6 +190,11 @@ impl Resource {
             write_behind.forget(index);
             block_cache.forget(index);
         }
+    }
+
+    /// True if no read or write waits for a disk.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.state.lock().store.as_ref().is_some_and(|store| store.is_in_memory())
     }
 
     /// Shows `look` which bytes are stored. It runs under the lock: it must be short and call nothing foreign.
@@ -247,22 +249,34 @@ impl State {
         Ok(store.as_mut())
     }
 
-    /// Where the block of this index lies now: in memory while it waits to be written.
-    pub(super) fn get(&self, index: u64) -> Option<Arc<dyn Place>> {
-        match self.write_behind.get(index) {
-            Some(block) => Some(Arc::clone(block) as Arc<dyn Place>),
-            None => self.store.as_ref()?.get(index),
+    /// The place of the byte at `offset`, if it is stored, and the end of the bytes that lie there without a gap from it on.
+    pub(super) fn find(&self, offset: u64) -> Option<(Arc<dyn Place>, u64)> {
+        let run = self.ranges.run_from(offset);
+        if run == offset {
+            return None;
         }
+        if let Some((block, end)) = self.write_behind.get(offset) {
+            return Some((Arc::clone(block) as Arc<dyn Place>, end.min(run)));
+        }
+        let place = self.store.as_ref()?.get(offset / BLOCK)?;
+        Some((place, run.min(bytes_of(offset / BLOCK).end)))
     }
 
-    /// The place of the block of this index. Makes one if the block has none.
+    /// The place for new bytes of the block of this index. Makes one if the block has none.
     fn entry(&mut self, index: u64) -> Result<Arc<dyn Place>, Error> {
         let store = self.writable()?;
         let place = store.entry(index);
-        Ok(self.get(index).unwrap_or(place))
+        // A whole block in memory needs none, and its file gets all of it.
+        let whole = self.write_behind.get(index * BLOCK).filter(|(_, end)| *end == bytes_of(index).end);
+        Ok(whole.map_or(place, |(block, _)| Arc::clone(block) as Arc<dyn Place>))
     }
 
+    /// True if bytes that were written to `place` are stored: the block was not evicted or replaced meanwhile.
     fn is_current(&self, index: u64, place: &Arc<dyn Place>) -> bool {
-        self.get(index).is_some_and(|current| Arc::ptr_eq(&current, place))
+        let is_place = |current: Arc<dyn Place>| Arc::ptr_eq(&current, place);
+        let in_store = self.store.as_ref().and_then(|store| store.get(index));
+        let in_memory =
+            self.write_behind.get(index * BLOCK).map(|(block, _)| Arc::clone(block) as Arc<dyn Place>);
+        in_store.into_iter().chain(in_memory).any(is_place)
     }
 }

@@ -48,8 +48,9 @@ impl TempFileStore {
 
     /// A slot that nobody holds.
     fn free_slot(&mut self) -> Arc<Slot> {
-        // Nobody can get hold of a slot that is in `free`, so the count can't rise after this look.
-        let unheld = self.free.iter().position(|slot| Arc::strong_count(slot) == 1);
+        // Nobody can get hold of a slot that is in `free`, so the count can't rise after this look. The last one's pages are the
+        // likeliest to be in the processor's cache.
+        let unheld = self.free.iter().rposition(|slot| Arc::strong_count(slot) == 1);
         unheld.map(|at| self.free.swap_remove(at)).unwrap_or_else(|| {
             self.used += 1;
             Arc::new(Slot { file: Arc::clone(&self.file), number: self.used - 1 })

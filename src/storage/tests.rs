@@ -26,9 +26,19 @@ fn bytes(range: Range<u64>) -> Vec<u8> {
     range.map(byte_at).collect()
 }
 
-fn both() -> [Arc<Resource>; 2] {
+/// In memory; in a temporary file whose last blocks stay in memory; in one whose blocks are written soon.
+fn each_kind() -> [Arc<Resource>; 3] {
     let resource = |config| Arc::new(Resource::new(&config).unwrap());
-    [StorageConfig::Memory, StorageConfig::TempFile(None)].map(resource)
+    let all =
+        [StorageConfig::Memory, StorageConfig::TempFile(None), StorageConfig::TempFile(None)].map(resource);
+    *all[2].disk.lock() = Some(own_disk());
+    all
+}
+
+fn store_in_parts(resource: &Arc<Resource>, range: Range<u64>, part: u64) {
+    for at in range.clone().step_by(part as usize) {
+        resource.store(at, &bytes(at..range.end.min(at + part))).unwrap();
+    }
 }
 
 /// Blocks until the disk thread has done all that it was asked for.
@@ -44,7 +54,7 @@ fn await_disk(resource: &Resource) {
 
 #[test]
 fn what_is_written_anywhere_is_read_back() {
-    for resource in both() {
+    for resource in each_kind() {
         let far = 5 << 32;
         resource.write_at(far + 10, &bytes(far + 10..far + 200_000)).unwrap();
         let mut buf = vec![0; 300_000];
@@ -56,7 +66,7 @@ fn what_is_written_anywhere_is_read_back() {
 
 #[test]
 fn eviction_forgets_whole_blocks_outside_the_windows() {
-    for resource in both() {
+    for resource in each_kind() {
         resource.write_at(0, &bytes(0..4 * BLOCK)).unwrap();
         resource.evict(&[BLOCK + 5..BLOCK + 6, 3 * BLOCK - 1..3 * BLOCK]);
         let ranges: Vec<_> = resource.with_ranges(|ranges| ranges.iter().collect());
@@ -111,14 +121,36 @@ fn a_block_that_waits_to_be_written_serves_all_readers_and_is_read_from_the_file
     let mut buf = vec![0; BLOCK as usize];
     assert_eq!(resource.try_read_at(BLOCK + 1, &mut buf).unwrap(), TryStored::Bytes(BLOCK as usize - 1));
     assert_eq!(buf[..BLOCK as usize - 1], bytes(BLOCK + 1..2 * BLOCK));
-    assert!(resource.state.lock().write_behind.get(1).is_some());
+    assert!(resource.state.lock().write_behind.get(BLOCK).is_some());
     release.send(()).unwrap();
     await_disk(&resource);
-    assert!(resource.state.lock().write_behind.get(1).is_none());
+    assert!(resource.state.lock().write_behind.get(BLOCK).is_none());
     buf.fill(0);
     assert_eq!(resource.read_at(BLOCK, &mut buf).unwrap(), buf.len());
     assert_eq!(buf, bytes(BLOCK..2 * BLOCK));
     assert_eq!(resource.read_at(2 * BLOCK, &mut buf).unwrap(), 0);
+}
+
+#[test]
+fn parts_behind_a_whole_block_wait_in_memory_until_their_block_is_full() {
+    let resource = Arc::new(Resource::new(&StorageConfig::TempFile(None)).unwrap());
+    let disk = own_disk();
+    *resource.disk.lock() = Some(Arc::clone(&disk));
+    let (release, _work) = hold(&disk);
+    store_in_parts(&resource, 0..2 * BLOCK + 100_000, 50_000);
+    let is_in_memory = |offset| resource.state.lock().write_behind.get(offset).is_some();
+    // The first block went to the file in parts: nothing showed that more would follow.
+    assert_eq!([0, BLOCK, 2 * BLOCK].map(is_in_memory), [false, true, true]);
+    let mut buf = vec![0; 3 * BLOCK as usize];
+    assert_eq!(resource.read_at(5, &mut buf).unwrap() as u64, 2 * BLOCK + 100_000 - 5);
+    assert_eq!(buf[..2 * BLOCK as usize + 99_995], bytes(5..2 * BLOCK + 100_000));
+    assert_eq!(resource.try_read_at(2 * BLOCK + 5, &mut buf).unwrap(), TryStored::Bytes(100_000 - 5));
+    release.send(()).unwrap();
+    await_disk(&resource);
+    assert_eq!([BLOCK, 2 * BLOCK].map(is_in_memory), [false, true]);
+    buf.fill(0);
+    assert_eq!(resource.read_at(BLOCK, &mut buf).unwrap() as u64, BLOCK + 100_000);
+    assert_eq!(buf[..BLOCK as usize + 100_000], bytes(BLOCK..2 * BLOCK + 100_000));
 }
 
 #[test]
@@ -186,7 +218,7 @@ fn a_closed_resource_holds_no_block_and_takes_none_in() {
     let resource = Resource::new(&StorageConfig::WholeMemory).unwrap();
     resource.write_at(0, &bytes(0..3 * BLOCK)).unwrap();
     let held: Vec<_> =
-        (0..3).map(|index| Arc::downgrade(&resource.state.lock().get(index).unwrap())).collect();
+        (0..3).map(|index| Arc::downgrade(&resource.state.lock().find(index * BLOCK).unwrap().0)).collect();
     resource.close();
     assert!(held.iter().all(|block| block.upgrade().is_none()));
 
@@ -208,6 +240,8 @@ fn a_closed_resource_holds_no_block_and_takes_none_in() {
 #[derive(Clone, Debug)]
 enum Step {
     Write(u64, u64),
+    /// In parts of this size.
+    Store(u64, u64, u64),
     /// The block of this index, with its memory.
     WriteBlock(u64),
     Read(u64, u64),
@@ -221,6 +255,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let some = || (0..END, 0..3 * BLOCK);
     let step = prop_oneof![
         4 => some().prop_map(|(at, len)| Step::Write(at, len)),
+        2 => (0..END / BLOCK, 0..3 * BLOCK, 1..BLOCK)
+            .prop_map(|(index, len, part)| Step::Store(index * BLOCK, len, part.max(10_000))),
         2 => (0..END / BLOCK).prop_map(Step::WriteBlock),
         4 => some().prop_map(|(at, len)| Step::Read(at, len)),
         4 => (some(), any::<bool>()).prop_map(|((at, len), is_loaded)| Step::TryRead(at, len, is_loaded)),
@@ -235,12 +271,16 @@ proptest! {
     /// What is there is what was written and not evicted; whole blocks outside of the windows go, and nothing else.
     #[test]
     fn storage_agrees_with_a_list_of_bytes(steps in steps()) {
-        for resource in both() {
+        for resource in each_kind() {
             let mut model = vec![None; 15 * BLOCK as usize];
             for step in &steps {
                 match step {
                     Step::Write(at, len) => {
                         resource.write_at(*at, &bytes(*at..at + len)).unwrap();
+                        (*at..at + len).for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
+                    }
+                    Step::Store(at, len, part) => {
+                        store_in_parts(&resource, *at..at + len, *part);
                         (*at..at + len).for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
                     }
                     Step::WriteBlock(index) => {
@@ -304,7 +344,7 @@ fn a_waiter_is_woken_by_the_bytes_and_released_by_its_deadline() {
 /// Writers, readers and an evictor at once: what a reader gets is right, or nothing.
 #[test]
 fn no_race_delivers_a_byte_of_another_offset() {
-    for resource in both() {
+    for resource in each_kind() {
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let readers: Vec<_> = (0..2_u64)
@@ -331,6 +371,7 @@ fn no_race_delivers_a_byte_of_another_offset() {
                 let own = offset.next_multiple_of(BLOCK)..offset.next_multiple_of(BLOCK) + BLOCK;
                 let mut block = Buffer::from(bytes(own.clone()));
                 resource.write_block(own.start, &mut block).unwrap();
+                store_in_parts(&resource, own.end..own.end + BLOCK + 10_000, 50_000);
                 resource.evict(&[offset.saturating_sub(2 * BLOCK)..offset + 3 * BLOCK]);
             }
             over.store(true, Ordering::Release);

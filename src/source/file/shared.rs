@@ -358,7 +358,7 @@ impl Shared {
     /// Stores bytes, or drops them if no reader's window holds them.
     pub(crate) fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let is_wanted = self.state.lock().take_in(offset, bytes);
-        if is_wanted { self.resource.write_at(offset, bytes) } else { Ok(()) }
+        if is_wanted { self.resource.store(offset, bytes) } else { Ok(()) }
     }
 
     /// As `store`, for a block whose memory may be kept.
