@@ -2,7 +2,11 @@
 
 /// The first bytes of something, as many as may show what it is.
 #[derive(Debug, Default)]
-pub(crate) struct FirstBytes(Vec<u8>);
+pub(crate) struct FirstBytes {
+    bytes: Vec<u8>,
+    /// No more are added.
+    is_over: bool,
+}
 
 impl FirstBytes {
     /// An index at the front of an MP4 names its codec, and a radio joined between two frames shows three of them.
@@ -10,17 +14,29 @@ impl FirstBytes {
 
     /// Keeps what of `bytes`, which lie at `offset`, comes next.
     pub(crate) fn add(&mut self, offset: u64, bytes: &[u8]) {
-        if offset == self.0.len() as u64 {
-            let room = Self::MOST.saturating_sub(self.0.len()).min(bytes.len());
-            self.0.extend_from_slice(&bytes[..room]);
+        if offset == self.bytes.len() as u64 && !self.is_over {
+            let room = Self::MOST.saturating_sub(self.bytes.len()).min(bytes.len());
+            self.bytes.extend_from_slice(&bytes[..room]);
         }
     }
 
+    /// True if there are as many as are kept.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes.len() >= Self::MOST
+    }
+
+    /// Frees all but the first `len`. No more are added then.
+    pub(crate) fn shrink(&mut self, len: usize) {
+        self.bytes.truncate(len);
+        self.bytes.shrink_to_fit();
+        self.is_over = true;
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty()
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }

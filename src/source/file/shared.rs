@@ -130,9 +130,10 @@ impl Shared {
     /// What kind of media it is, as far as is known by now.
     pub(crate) fn media_info(&self) -> MediaInfo {
         let state = self.state.lock();
-        if let Some(media) = &state.media {
-            return media.clone();
-        }
+        state.media.clone().unwrap_or_else(|| self.detect(&state))
+    }
+
+    fn detect(&self, state: &State) -> MediaInfo {
         let content_type = state.mode.info().and_then(|info| info.content_type.as_deref());
         MediaInfo::detect(content_type, self.request.url().expose().as_str(), state.first.as_slice())
     }
@@ -357,14 +358,26 @@ impl Shared {
 
     /// Stores bytes, or drops them if no reader's window holds them.
     pub(crate) fn store(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
-        let is_wanted = self.state.lock().take_in(offset, bytes);
+        let is_wanted = self.take_in(offset, bytes);
         if is_wanted { self.resource.store(offset, bytes) } else { Ok(()) }
     }
 
     /// As `store`, for a block whose memory may be kept.
     pub(super) fn store_block(&self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
-        let is_wanted = self.state.lock().take_in(offset, block);
+        let is_wanted = self.take_in(offset, block);
         if is_wanted { self.resource.write_block(offset, block) } else { Ok(()) }
+    }
+
+    /// Records that bytes arrived. True if a reader may want them.
+    fn take_in(&self, offset: u64, bytes: &[u8]) -> bool {
+        let mut state = self.state.lock();
+        let is_wanted = state.take_in(offset, bytes);
+        if state.first.is_full() && state.media.is_none() {
+            // More bytes can't show more. A thousand open streams would keep 16 MiB of them beside what is stored.
+            let media = self.detect(&state);
+            state.keep_media(media);
+        }
+        is_wanted
     }
 
     /// Stores the tail that has arrived, once the opening has shown what the file is.

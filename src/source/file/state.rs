@@ -17,7 +17,7 @@ use super::network::Network;
 use super::one_body::OneBody;
 use super::outage::Outage;
 use super::plan::{self, OPENING, Plan, Snapshot};
-use super::pool::ServerPool;
+use super::pool::{self, ServerPool};
 use super::reader_view::{self, Piece, ReaderView};
 use super::suffix::Suffix;
 use super::upcoming::Upcoming;
@@ -80,7 +80,7 @@ pub(crate) struct State {
     pub(super) upcoming: Upcoming,
     /// How a decoder bisects, as far as they show it.
     hint: Option<Hint>,
-    /// What they showed, once the stream and they are dropped.
+    /// What they showed, once most of them are dropped.
     pub(crate) media: Option<MediaInfo>,
     /// How far ahead to fetch, and what to keep.
     pub(crate) limits: Limits,
@@ -123,6 +123,12 @@ impl State {
             #[cfg(feature = "cache")]
             was_asked_to_confirm: false,
         }
+    }
+
+    /// Keeps what the first bytes showed, and of them only what proves that another server has the same file.
+    pub(super) fn keep_media(&mut self, media: MediaInfo) {
+        self.media = Some(media);
+        self.first.shrink(pool::PROOF as usize);
     }
 
     /// Records that the stream is gone.
