@@ -39,6 +39,11 @@ impl State {
     }
 
     fn windows_of(&self, ahead: u64) -> Option<Vec<Range<u64>>> {
+        self.each_window(ahead).map(Iterator::collect)
+    }
+
+    /// `None` if storage keeps everything. They may overlap.
+    fn each_window(&self, ahead: u64) -> Option<impl Iterator<Item = Range<u64>> + '_> {
         let behind = self.limits.behind()?;
         // Bytes ahead of the reader of a sequential body would come back only with all bytes before them.
         let ahead = if self.is_sequential() {
@@ -48,13 +53,13 @@ impl State {
         };
         let len = self.len().unwrap_or(u64::MAX);
         let kept = [0..KEPT_HEAD, len.saturating_sub(KEPT_TAIL)..len];
-        let window = |reader: &ReaderView| {
+        let window = move |reader: &ReaderView| {
             let ahead = reader.position.saturating_add(ahead);
             reader.position.saturating_sub(behind)..ahead.max(reader.until)
         };
-        let windows = self.readers.iter().map(|(_, reader)| window(reader)).chain(kept);
+        let windows = self.readers.iter().map(move |(_, reader)| window(reader)).chain(kept);
         let candidates = self.readers.iter().flat_map(|(_, reader)| reader.bisection.candidates());
-        Some(windows.chain(self.upcoming.ranges().iter().cloned()).chain(candidates).collect())
+        Some(windows.chain(self.upcoming.ranges().iter().cloned()).chain(candidates))
     }
 
     /// How many bytes can be stored from a reader's position on; `None` is any number.
@@ -62,10 +67,10 @@ impl State {
         self.limits.behind().map(|_| plan::prefetch_limit(self.limits.configured()))
     }
 
-    /// True if some reader may want some of these bytes.
+    /// True if some reader may want some of these bytes. Asked for each chunk.
     pub(crate) fn is_wanted(&self, bytes: &Range<u64>) -> bool {
-        self.windows().is_none_or(|windows| {
-            windows.iter().any(|window| bytes.start < window.end && window.start < bytes.end)
+        self.each_window(plan::prefetch_limit(self.limits.kept())).is_none_or(|mut windows| {
+            windows.any(|window| bytes.start < window.end && window.start < bytes.end)
         })
     }
 }
