@@ -25,7 +25,7 @@ fn compare(storage: StorageConfig, loss: u64) {
     let downloader = Downloader::new(config).unwrap();
     let mut config = FileConfig::new();
     config.storage = storage;
-    support::steps::compare(LEN, 24, || downloader.open_with(&relay.url("/file"), config.clone()).unwrap());
+    support::steps::compare(LEN, 10, || downloader.open_with(&relay.url("/file"), config.clone()).unwrap());
     assert_eq!(gateway.0.connections(), 1);
 }
 
