@@ -155,3 +155,21 @@ fn the_distance_from_live_is_the_hold_back_and_half_a_second() {
         assert!(worst <= hold_back + 0.5, "{worst}");
     }
 }
+
+#[test]
+fn appendix_c_a_playlist_from_a_cache_is_replaced_by_the_current_one_before_playing_starts() {
+    let live = LowLatency::new(40, 60, 10);
+    let cached = LowLatency { first: 28, ..live };
+    let origin = Origin::start(move |asked| match asked.path.as_str() {
+        // Twelve parts of 0.21 s are missing.
+        "/live.m3u8" => cached.answer(asked).header("Age", "3"),
+        _ => live.answer(asked),
+    });
+    let mut hls = open(&origin, "/live.m3u8", |_| ());
+    let first = play(&mut hls)[0].1[0];
+    assert!(first >= 350, "playing starts with frame {first}");
+    let asked = origin.log().asked;
+    let lists: Vec<&str> =
+        asked.iter().map(|asked| asked.path.as_str()).filter(|path| path.contains("m3u8")).collect();
+    assert_eq!(lists[1], "/live.m3u8?_HLS_msn=7&_HLS_part=0");
+}

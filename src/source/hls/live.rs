@@ -10,7 +10,7 @@ use super::directives::Directives;
 use super::hook::RequestKind;
 use super::playlist::MediaPlaylist;
 use super::reload::Reload;
-use super::requests::{load, parse_media};
+use super::requests::{Loaded, load, parse_media};
 use super::shared::Shared;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
@@ -74,8 +74,13 @@ fn handle_failed(shared: &Shared, mirror: usize, url: &Url, error: Error) {
     }
 }
 
-/// What the playlist will bring next.
-fn next_part(list: &MediaPlaylist) -> (u64, Option<u64>) {
+/// How long a server may hold a request. Section 6.2.5.2: it gives up after three target durations.
+pub(super) fn hold(list: &MediaPlaylist) -> Duration {
+    (list.target_duration * 3).max(LEAST_HOLD)
+}
+
+/// What the playlist will contain next.
+pub(super) fn next_part(list: &MediaPlaylist) -> (u64, Option<u64>) {
     (list.end_sequence(), list.part_target.map(|_| list.parts.len() as u64))
 }
 
@@ -86,9 +91,8 @@ fn load_again(
     previous: &MediaPlaylist,
     directives: Directives,
 ) -> Result<(MediaPlaylist, Url), Error> {
-    // Section 6.2.5.2: a server gives up after three target durations.
-    let hold = directives.wait_for.map(|_| (previous.target_duration * 3).max(LEAST_HOLD));
-    let (bytes, from) = load(shared, peer, &directives.apply(url), hold)?;
+    let hold = directives.wait_for.map(|_| hold(previous));
+    let Loaded { bytes, url: from, .. } = load(shared, peer, &directives.apply(url), hold)?;
     match parse_media(shared, &bytes, &from, Some(previous)) {
         Ok(list) => Ok((list, from)),
         // Section 6.3.7: an update that does not fit is replaced by the whole playlist.

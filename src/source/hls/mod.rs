@@ -51,6 +51,7 @@ use std::time::Duration;
 
 use self::fetches::HlsPeer;
 use self::playlist::PlaylistType;
+use self::requests::Loaded;
 use self::shared::Shared;
 use self::state::State;
 use crate::cancel::CancelReason;
@@ -150,7 +151,6 @@ impl Hls {
         shared.note_peer(opening.head().peer());
         let (peer, role) = (opening.peer.clone(), opening.role.clone());
         let ready = peer.waker().keep_preconnected(&shared.request);
-        #[cfg(feature = "cache")]
         let head = opening.head().clone();
         let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
         #[cfg(feature = "cache")]
@@ -160,7 +160,7 @@ impl Hls {
         }
         role.assign(HlsPeer(Arc::clone(&shared)));
         peer.set_priority(shared.config.priority);
-        let state = open::open_loaded(&shared, &peer, (bytes, from))?;
+        let state = open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from))?;
         Self::start(shared, state, ready, peer)
     }
 

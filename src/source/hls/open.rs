@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::config::Quality;
+use super::directives::Directives;
 use super::hook::RequestKind;
 use super::levels::Ladder;
+use super::live::{hold, next_part};
 use super::pipeline::choose_key;
-use super::playlist::{Context, MultivariantPlaylist, Playlist};
-use super::requests::{load, parse_media, policy};
+use super::playlist::{Context, MediaPlaylist, MultivariantPlaylist, Playlist};
+use super::requests::{Loaded, load, parse_media, policy};
 use super::shared::Shared;
 use super::state::{ResourceKey, State};
 use super::steering::Steering;
@@ -18,9 +20,6 @@ use crate::abr::Estimator;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 use crate::types::Priority;
-
-/// The text of a playlist, and the URL that it came from.
-pub(super) type Loaded = (Vec<u8>, Url);
 
 /// Where the playlists behind the first one come from.
 pub(super) struct Lists<'a> {
@@ -49,7 +48,7 @@ pub(super) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) ->
 pub(super) fn open_with(
     shared: &Shared,
     peer: &PeerHandle,
-    (bytes, from): Loaded,
+    Loaded { bytes, url: from, age }: Loaded,
     lists: Lists<'_>,
 ) -> Result<State, Error> {
     let url = shared.request.url().expose().clone();
@@ -57,8 +56,8 @@ pub(super) fn open_with(
     let parsed = Playlist::parse_in(&bytes, context);
     let list = match parsed.map_err(|error| shared.locate(error.into()))? {
         Playlist::Media(list) => {
-            let timeline = Timeline::new(list, from, Duration::ZERO);
-            let first = (0, timeline);
+            let (list, from) = tune_in(shared, peer, &url, (list, from), age);
+            let first = (0, Timeline::new(list, from, Duration::ZERO));
             return Ok(State::new(
                 shared.config.clone(),
                 Ladder::single(url),
@@ -77,7 +76,7 @@ pub(super) fn open_with(
     shared.set_variables(list.variables);
     let estimator = remembered(shared, peer);
     let level = State::first_level(&shared.config, &ladder.bitrates(ladder.first), &estimator);
-    let first = load_first(shared, &lists, &ladder, steering.as_ref(), level)?;
+    let first = load_first(shared, peer, &lists, &ladder, steering.as_ref(), level)?;
     Ok(State::new(shared.config.clone(), ladder, steering, first, estimator))
 }
 
@@ -119,6 +118,7 @@ fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<
 /// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded.
 fn load_first(
     shared: &Shared,
+    peer: &PeerHandle,
     lists: &Lists<'_>,
     ladder: &Ladder,
     steering: Option<&Steering>,
@@ -133,7 +133,7 @@ fn load_first(
     });
     let mut failed = None;
     for mirror in order {
-        match load_timeline(shared, lists, &ladder.mirrors[mirror].url) {
+        match load_timeline(shared, peer, lists, &ladder.mirrors[mirror].url) {
             Ok(timeline) => return Ok((mirror, timeline)),
             Err(error) if error.is_cancelled() => return Err(error),
             Err(error) => failed = failed.or(Some(error)),
@@ -143,14 +143,44 @@ fn load_first(
     Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "the playlist has no variants")))
 }
 
-fn load_timeline(shared: &Shared, lists: &Lists<'_>, url: &Url) -> Result<Timeline, Error> {
-    let (bytes, from) = (lists.load)(url)?;
+fn load_timeline(
+    shared: &Shared,
+    peer: &PeerHandle,
+    lists: &Lists<'_>,
+    url: &Url,
+) -> Result<Timeline, Error> {
+    let Loaded { bytes, url: from, age } = (lists.load)(url)?;
     let list = parse_media(shared, &bytes, &from, None)?;
+    let (list, from) = tune_in(shared, peer, url, (list, from), age);
     Ok(Timeline::new(list, from, Duration::ZERO))
 }
 
+/// Appendix C: a cache may answer with an old version of a low-latency playlist, and playing would start too far from the live
+/// edge. The next part is there by now, so the server answers a request for it at once, with the current version.
+fn tune_in(
+    shared: &Shared,
+    peer: &PeerHandle,
+    url: &Url,
+    (list, from): (MediaPlaylist, Url),
+    age: Duration,
+) -> (MediaPlaylist, Url) {
+    let is_old = list.part_target.is_some_and(|part| age >= part);
+    if !is_old || list.is_ended || !list.server_control.can_block_reload {
+        return (list, from);
+    }
+    let directives = Directives { wait_for: Some(next_part(&list)), skips: false };
+    let loaded = load(shared, peer, &directives.apply(url), Some(hold(&list)));
+    let newer =
+        loaded.and_then(|newer| Ok((parse_media(shared, &newer.bytes, &newer.url, None)?, newer.url)));
+    newer.unwrap_or_else(|error| {
+        // The old version can be played, and is loaded again soon.
+        log::debug!("the current version of a cached playlist can't be loaded: {error}");
+        (list, from)
+    })
+}
+
 /// Loads a playlist, from a fresh URL of the application if it is refused.
-fn load_or_refresh(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<(Vec<u8>, Url), Error> {
+fn load_or_refresh(shared: &Shared, peer: &PeerHandle, url: &Url) -> Result<Loaded, Error> {
     load(shared, peer, url, None).or_else(|error| {
         let hook = shared.config.hook.as_ref();
         match hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, url, &error)) {

@@ -52,13 +52,36 @@ pub(super) fn policy(shared: &Shared) -> UriPolicy {
     UriPolicy { allow_http: shared.config.allow_http, allow_private: shared.config.allow_private }
 }
 
+/// A playlist as it was loaded.
+pub(super) struct Loaded {
+    pub(super) bytes: Vec<u8>,
+    /// After redirects.
+    pub(super) url: Url,
+    /// How long it was in a cache.
+    pub(super) age: Duration,
+}
+
+impl Loaded {
+    pub(super) fn new(head: &ResponseHead, bytes: Vec<u8>, url: Url) -> Self {
+        // RFC 9111, section 5.1: seconds. What is no number counts as absent.
+        let age = head.header("age").and_then(|age| age.trim().parse().ok()).map(Duration::from_secs);
+        Self { bytes, url, age: age.unwrap_or_default() }
+    }
+
+    /// From the program's own cache: how old it is does not matter, because the server confirms it before anything is played.
+    #[cfg(feature = "cache")]
+    pub(super) fn stored(bytes: Vec<u8>, url: Url) -> Self {
+        Self { bytes, url, age: Duration::ZERO }
+    }
+}
+
 /// Fetches a playlist on this thread. Blocks: with `hold`, the server may wait this long before it answers.
 pub(super) fn load(
     shared: &Shared,
     peer: &PeerHandle,
     url: &Url,
     hold: Option<Duration>,
-) -> Result<(Vec<u8>, Url), Error> {
+) -> Result<Loaded, Error> {
     let request = request(shared, RequestKind::Playlist, url)?;
     #[cfg(feature = "cache")]
     let asked = asked(&peer.waker(), &request);
@@ -69,14 +92,13 @@ pub(super) fn load(
     let response = peer.execute(fetch)?;
     let from = final_url(shared, response.head(), url)?;
     shared.note_peer(response.head().peer());
-    #[cfg(feature = "cache")]
     let head = response.head().clone();
     let text = gunzip(response.bytes(MOST_PLAYLIST)?)?;
     #[cfg(feature = "cache")]
     if let Some(store) = &shared.store {
         store.keep_list((url, &from), &text, &head, &asked);
     }
-    Ok((text, from))
+    Ok(Loaded::new(&head, text, from))
 }
 
 /// What is known of a request whose response may be stored.

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 
-use super::super::open::{Lists, Loaded, open_with};
+use super::super::open::{Lists, open_with};
+use super::super::requests::Loaded;
 use super::super::shared::Shared;
 use super::super::state::{State, Unconfirmed};
 use crate::cache::Use;
@@ -22,10 +23,11 @@ pub(in super::super) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State
         let missing = || Error::new(ErrorKind::NotCached, "the playlist is not in the cache");
         let (text, usable) = store.list(url).ok_or_else(missing)?;
         uses.borrow_mut().push(usable);
-        Ok((text, url.clone()))
+        Ok(Loaded::stored(text, url.clone()))
     };
     let is_multivariant = text.windows(TAG.len()).any(|window| window == TAG);
-    let mut state = open_with(shared, peer, (text, url.clone()), Lists { load: &load, are_stored: true })
+    let first = Loaded::stored(text, url.clone());
+    let mut state = open_with(shared, peer, first, Lists { load: &load, are_stored: true })
         .inspect_err(|error| log::debug!("a presentation can't be opened from the cache: {error}"))
         .ok()?;
     let is_stale = uses.into_inner().contains(&Use::Stale);
