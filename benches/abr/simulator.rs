@@ -1,5 +1,7 @@
 //! A player in virtual time: one connection, a latency for each request, a buffer, and a choice before each segment.
 
+use std::collections::BTreeMap;
+
 use super::traces::Trace;
 
 #[derive(Clone, Copy, Debug)]
@@ -217,10 +219,10 @@ impl Session<'_> {
             }
         }
         self.play_until(end);
-        player
-            .handle(&Transfer { bits: video.bits(level), seconds: end - first, latency: video.latency }, end);
+        let bits = video.bits(level);
+        player.handle(&Transfer { bits, seconds: end - first, latency: video.latency }, end);
         if starts_in(index, len, self.buffered) < 0.0 {
-            self.wasted += video.bits(level);
+            self.wasted += bits;
         } else {
             self.wasted += video.bits(self.levels[index]);
             self.levels[index] = level;
@@ -287,39 +289,49 @@ fn given_up(
     None
 }
 
+/// Seconds of a step of the dynamic programming.
+const STEP: f64 = 0.25;
+
+/// Where a choice of levels leads.
+#[derive(Clone, Copy)]
+struct Path {
+    now: f64,
+    buffered: f64,
+    score: f64,
+}
+
+impl Path {
+    /// Adds a segment of level `to` after one of level `from`.
+    fn fetch(self, video: &Video, trace: &Trace, capacity: f64, from: usize, to: usize) -> Self {
+        let wait = (self.buffered - (capacity - video.segment)).max(0.0);
+        let begun = self.now + wait;
+        let end = trace.arrival(begun + video.latency, video.bits(to));
+        let left = self.buffered - wait - (end - begun);
+        let change = (video.value(to) - video.value(from)).abs();
+        let score = self.score + video.value(to) * video.segment - 8.0 * (-left).max(0.0) - 0.5 * change;
+        Self { now: end, buffered: left.max(0.0) + video.segment, score }
+    }
+}
+
 /// The best that is possible if the network is foreseen: over segments, levels and times in steps of 0.25 s. Of paths that
 /// meet in a step only the best one so far is followed, so the figure is approximate.
 pub(crate) fn optimum(video: &Video, trace: &Trace, capacity: f64) -> f64 {
-    #[derive(Clone, Copy)]
-    struct Path {
-        now: f64,
-        buffered: f64,
-        score: f64,
-    }
-    const STEP: f64 = 0.25;
     let levels = video.bitrates.len();
-    let mut paths: Vec<std::collections::BTreeMap<i64, Path>> = vec![Default::default(); levels];
+    let mut paths: Vec<BTreeMap<i64, Path>> = vec![Default::default(); levels];
     for (level, paths) in paths.iter_mut().enumerate() {
         let end = trace.arrival(video.latency, video.bits(level));
         let score = video.value(level) * video.segment - 2.0 * end;
         paths.insert((end / STEP) as i64, Path { now: end, buffered: video.segment, score });
     }
     for _ in 1..video.segments {
-        let mut next: Vec<std::collections::BTreeMap<i64, Path>> = vec![Default::default(); levels];
+        let mut next: Vec<BTreeMap<i64, Path>> = vec![Default::default(); levels];
         for (from, path) in
             paths.iter().enumerate().flat_map(|(from, paths)| paths.values().map(move |path| (from, path)))
         {
-            let wait = (path.buffered - (capacity - video.segment)).max(0.0);
             for (to, next) in next.iter_mut().enumerate() {
-                let begun = path.now + wait;
-                let end = trace.arrival(begun + video.latency, video.bits(to));
-                let left = path.buffered - wait - (end - begun);
-                let change = (video.value(to) - video.value(from)).abs();
-                let score =
-                    path.score + video.value(to) * video.segment - 8.0 * (-left).max(0.0) - 0.5 * change;
-                let path = Path { now: end, buffered: left.max(0.0) + video.segment, score };
-                let known = next.entry((end / STEP) as i64).or_insert(path);
-                if score > known.score {
+                let path = path.fetch(video, trace, capacity, from, to);
+                let known = next.entry((path.now / STEP) as i64).or_insert(path);
+                if path.score > known.score {
                     *known = path;
                 }
             }

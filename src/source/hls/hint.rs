@@ -32,7 +32,7 @@ pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
                 Hinted::Map(key) => fetch_map(&shared, &peer, key),
                 Hinted::Part(part) => {
                     let slot = part.slot;
-                    if let Err(error) = fetch(&shared, &peer, part) {
+                    if let Err(error) = fetch(&shared, &peer, *part) {
                         shared.change(|state| state.handle_hint_failed(slot, &error));
                     }
                 }

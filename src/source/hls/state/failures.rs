@@ -75,9 +75,7 @@ impl Failure {
 impl State {
     /// A segment can't be fetched or read.
     pub(in super::super) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
-        if self.replacements.is(slot) {
-            log::debug!("a buffered segment could not be replaced: {error}");
-            self.give_up_replacement();
+        if self.fail_replacement(slot, &error) {
             return;
         }
         let requested = self.requested;

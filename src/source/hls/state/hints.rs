@@ -20,7 +20,7 @@ use crate::types::{ByteRange, Priority};
 #[derive(Debug)]
 pub(in super::super) enum Hinted {
     Map(ResourceKey),
-    Part(HintedPart),
+    Part(Box<HintedPart>),
 }
 
 /// A part to request in advance.
@@ -39,7 +39,7 @@ impl State {
             return None;
         }
         let map = self.poll_hinted_map().map(Hinted::Map);
-        map.or_else(|| self.poll_hinted_part(now).map(Hinted::Part))
+        map.or_else(|| self.poll_hinted_part(now).map(|part| Hinted::Part(Box::new(part))))
     }
 
     /// The initialization section that segments will soon need. It is the one of the first hint of its type (section 6.3.8).

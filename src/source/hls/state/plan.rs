@@ -46,29 +46,19 @@ impl State {
         self.drop_late_replacement();
         self.extend(now);
         self.want_reload();
-        let may_load = self.is_confirmed();
-        if let Some((mirror, is_fetching @ false)) = self.wanted.as_mut().filter(|_| may_load) {
-            *is_fetching = true;
-            self.requested += 1;
-            let mirror = *mirror;
-            return Some(Planned::Playlist { mirror, url: self.playlist_url(mirror) });
+        if let Some(playlist) = self.plan_playlist() {
+            return Some(playlist);
         }
-        let is_fetching = |slot: &&Slot| slot.phase == SlotPhase::Fetching && !slot.is_hinted;
-        let mut running = self.slots.iter().filter(is_fetching);
-        // A key or an initialization section that a running segment waits for goes first: the next segment would take the
-        // connection that is ready for it, and its answer a handshake longer.
-        let waits = |slot: &Slot| slot.needs.resources().any(|key| self.ready(&key).is_none());
-        let at_once = running.clone().count() + usize::from(self.replacements.is_running());
-        let has_room = at_once < AT_ONCE && !running.any(waits);
+        let may_fetch = self.may_fetch();
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
         let is_calm = waiting.is_none_or(|index| self.priority_of(index) == Priority::Low);
         // Not while playlists come from the cache: then nothing is requested but what confirms them.
-        if has_room && is_calm && admissible == Priority::Low && self.is_confirmed() {
+        if may_fetch && is_calm && admissible == Priority::Low && self.is_confirmed() {
             if let Some(replacement) = self.plan_replacement(now) {
                 return Some(replacement);
             }
         }
-        let Some(index) = waiting.filter(|_| has_room) else {
+        let Some(index) = waiting.filter(|_| may_fetch) else {
             // Behind the segments: at the start it would take the connection that is ready for one.
             let steering = if self.is_confirmed() { self.poll_steering(now) } else { None };
             self.is_idle = steering.is_none();
@@ -95,6 +85,27 @@ impl State {
             return false;
         }
         true
+    }
+
+    fn plan_playlist(&mut self) -> Option<Planned> {
+        let may_load = self.is_confirmed();
+        let wanted = self.wanted.as_mut().filter(|_| may_load);
+        let Some((mirror, is_fetching @ false)) = wanted else { return None };
+        *is_fetching = true;
+        self.requested += 1;
+        let mirror = *mirror;
+        Some(Planned::Playlist { mirror, url: self.playlist_url(mirror) })
+    }
+
+    /// True if one more segment may be requested beside those that are being fetched.
+    fn may_fetch(&self) -> bool {
+        let is_fetching = |slot: &&Slot| slot.phase == SlotPhase::Fetching && !slot.is_hinted;
+        let mut running = self.slots.iter().filter(is_fetching);
+        // A key or an initialization section that a running segment waits for goes first: the next segment would take the
+        // connection that is ready for it, and its answer would take a handshake longer.
+        let waits = |slot: &Slot| slot.needs.resources().any(|key| self.ready(&key).is_none());
+        let at_once = running.clone().count() + usize::from(self.replacements.is_running());
+        at_once < AT_ONCE && !running.any(waits)
     }
 
     /// Where to load the first playlist of a mirror from.

@@ -11,6 +11,7 @@ use super::needs::needs_of;
 use super::slot::{Slot, SlotPhase};
 use super::{Planned, State};
 use crate::abr::{Buffered, Running, Snapshot};
+use crate::error::Error;
 use crate::source::hls::demux::Output;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::timeline::{Piece, Place};
@@ -247,7 +248,17 @@ impl State {
         }
     }
 
-    pub(super) fn give_up_replacement(&mut self) {
+    /// Drops the replacement if it is this slot, whose fetch has failed. False if it is another one.
+    pub(super) fn fail_replacement(&mut self, slot: u64, error: &Error) -> bool {
+        let is_replacement = self.replacements.is(slot);
+        if is_replacement {
+            log::debug!("a buffered segment could not be replaced: {error}");
+            self.give_up_replacement();
+        }
+        is_replacement
+    }
+
+    fn give_up_replacement(&mut self) {
         if let Some(Replacement { slot, target }) = self.replacements.running.take() {
             self.replacements.wasted += slot.output.data.len() as u64;
             // Once: it would fail again, or be late again.
