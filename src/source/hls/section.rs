@@ -290,3 +290,76 @@ impl SectionBuffer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FRAME: Duration = Duration::from_millis(20);
+
+    fn format() -> Format {
+        Format { codec: AudioCodec::Aac, sample_rate: 48_000, channels: 2, head: None }
+    }
+
+    fn frame(len: usize) -> Frame {
+        Frame { time: None, duration: FRAME, len, format: format() }
+    }
+
+    fn section() -> SectionBuffer {
+        let info = SectionInfo {
+            codec: AudioCodec::Aac,
+            sample_rate: 48_000,
+            channels: 2,
+            start: Duration::ZERO,
+            skip: Duration::ZERO,
+            discontinuity: Discontinuity::Start,
+            level: 0,
+            date_time: None,
+        };
+        SectionBuffer::new(0, info, format(), 0)
+    }
+
+    proptest! {
+        #[test]
+        fn replaced_frames_are_read_in_place_of_the_old_ones_and_no_other_byte_changes(
+            old in proptest::collection::vec(1_usize..12_000, 1..30),
+            new in proptest::collection::vec(1_usize..12_000, 30),
+            (first, count) in (0_usize..30, 1_usize..30),
+            read in 0.0..1.0_f64,
+        ) {
+            let mut section = section();
+            let mut frames: Vec<Vec<u8>> =
+                old.iter().enumerate().map(|(index, len)| vec![index as u8; *len]).collect();
+            for (index, bytes) in frames.iter().enumerate() {
+                section.push(FRAME * index as u32, &frame(bytes.len()), bytes);
+            }
+            let mut played = vec![0; (section.len() as f64 * read) as usize];
+            prop_assert_eq!(section.read(&mut played), played.len());
+            let first = first % frames.len();
+            let end = (first + count).min(frames.len());
+            let start: usize = old[..first].iter().sum();
+            let replacing: Vec<Vec<u8>> = new[first..end].iter().map(|len| vec![200; *len]).collect();
+            let headers: Vec<Frame> = replacing.iter().map(|bytes| frame(bytes.len())).collect();
+            let range = (FRAME * first as u32, FRAME * end as u32);
+            let replaced = section.replace(range, &headers, &replacing.concat());
+            if start >= played.len() {
+                prop_assert_eq!(replaced, Some(old[first..end].iter().sum()));
+                frames.splice(first..end, replacing);
+            } else {
+                prop_assert_eq!(replaced, None, "a frame that was read stays");
+            }
+            // As many frames are needed as there were.
+            prop_assert_eq!(section.replace(range, &[], &[]), None);
+            let mut rest = vec![0; section.len()];
+            section.read(&mut rest);
+            prop_assert_eq!([played, rest].concat(), frames.concat());
+            let mut offset = 0;
+            for (index, bytes) in frames.iter().enumerate() {
+                prop_assert_eq!(section.time_of(offset), Some(FRAME * index as u32));
+                offset += bytes.len() as u64;
+            }
+        }
+    }
+}
