@@ -9,6 +9,7 @@
 //! | [`audio_callback`] | output that never waits for the network |
 //! | [`gui`] | windows: opening, the buffered bar, cancelling |
 //! | [`radio`] | stations, titles, pauses, recording |
+//! | `hls` | adaptive and live streams, with the feature `hls` |
 //! | `queue` | tracks without a gap, lists of tracks; with the feature `queue` |
 //! | [`storage_and_read_ahead`] | memory, disk, metered links |
 //! | [`network`] | proxies, certificates, credentials, mirrors |
@@ -46,6 +47,12 @@ pub mod symphonia {}
 ///
 #[doc = include_str!("guide/gui.md")]
 pub mod gui {}
+
+/// HTTP Live Streaming.
+///
+#[cfg(feature = "hls")]
+#[doc = include_str!("guide/hls.md")]
+pub mod hls {}
 
 /// Tracks one after the other, without a gap.
 ///
