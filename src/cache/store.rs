@@ -14,7 +14,9 @@ use parking_lot::Mutex;
 use super::config::CacheConfig;
 use super::directory::{Directory, Found};
 use super::entry::{EntryFile, Files};
-use super::format::{BLOCK, Header, KeyDigest, Stamp, part_prefix};
+#[cfg(feature = "hls")]
+use super::format::BLOCK;
+use super::format::{Header, KeyDigest, Stamp, part_prefix};
 use super::freshness::{Use, seconds};
 use super::layer::FileLayer;
 use super::quota::{Limits, Usage, victims};
