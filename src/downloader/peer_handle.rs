@@ -94,8 +94,8 @@ impl PeerHandle {
         }
         let (pending, request) = self.submit(fetch, credit, WithoutRoom::Fail);
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
-            let report = run_job(self.core(), worker, job, &mut Box::default());
-            report.send(|message| self.core().post(message));
+            let done = run_job(self.core(), worker, job, &mut Box::default());
+            done.send(|report| self.core().post(Message::FromWorker(worker, report)));
         }
         pending.wait()
     }

@@ -22,10 +22,10 @@ use crate::error::{Error, ErrorKind};
 /// The outcome of an attempt.
 pub(super) enum Attempt {
     Ended(Box<Job>, Result<(), Error>),
-    /// Its worker is free for urgent work. `by_itself` if it claimed a preemption at a chunk, false if it was aborted.
+    /// Its worker is free for urgent work. `has_claimed` if it claimed a preemption at a chunk, false if it was aborted.
     Preempted {
         job: Box<Job>,
-        by_itself: bool,
+        has_claimed: bool,
     },
     /// A lent thread stopped reading it at a chunk. Its body is open.
     Left(Box<Job>),
@@ -124,41 +124,54 @@ fn stream(
     chunk: &mut Buffer,
 ) -> Attempt {
     let meter = BodyMeter::new(&job.control);
-    let (core, is_lent) = (Arc::clone(core), core.is_lent(worker));
-    let mut transfer = Box::new(Transfer { core, job, body, meter, chunk: std::mem::take(chunk) });
-    let result = loop {
-        let step;
-        (transfer, step) = if is_lent { transfer.step_alone() } else { transfer.step_or_offer() };
-        match step {
-            // The reader that lends its thread has its bytes and continues. The body keeps its connection.
-            Ok(Step::Moved | Step::Preempt) if is_lent && transfer.demote_unless_demanded() => {
-                break Ok(Streamed::Left);
-            }
-            // A lent thread claims no preemption: it would free no worker of the pool.
-            Ok(Step::Preempt) if is_lent => {}
-            Ok(Step::Moved | Step::WouldBlock) => {}
-            Ok(Step::Preempt) => {
-                if transfer.core.preemptions.claim() {
-                    break Ok(Streamed::Preempted);
-                }
-            }
-            Ok(Step::Eof) => break Ok(Streamed::Eof),
-            Err(error) => break Err(error),
-        }
-    };
+    let transfer =
+        Box::new(Transfer { core: Arc::clone(core), job, body, meter, chunk: std::mem::take(chunk) });
+    let (transfer, stopped) =
+        if core.is_lent(worker) { take_lent_steps(transfer) } else { take_steps(transfer) };
     let Transfer { mut job, body, chunk: used, .. } = *transfer;
     *chunk = used;
-    match result {
-        Ok(Streamed::Eof) => ended(job, Ok(())),
-        Ok(Streamed::Preempted) => {
+    match stopped {
+        Stopped::Eof => ended(job, Ok(())),
+        Stopped::Failed(error) => ended(job, Err(error)),
+        Stopped::Preempted => {
             job.body = Some(body);
-            Attempt::Preempted { job, by_itself: true }
+            Attempt::Preempted { job, has_claimed: true }
         }
-        Ok(Streamed::Left) => {
+        Stopped::Left => {
             job.body = Some(body);
             Attempt::Left(job)
         }
-        Err(error) => ended(job, Err(error)),
+    }
+}
+
+/// Takes the steps of a worker, some of which a reader takes in its place.
+fn take_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
+    loop {
+        let step;
+        (transfer, step) = transfer.step_or_offer();
+        let stopped = match step {
+            Ok(Step::Moved | Step::WouldBlock) => continue,
+            // Another worker may have claimed the last one that was wanted.
+            Ok(Step::Preempt) if !transfer.core.preemptions.claim() => continue,
+            Ok(Step::Preempt) => Stopped::Preempted,
+            Ok(Step::Eof) => Stopped::Eof,
+            Err(error) => Stopped::Failed(error),
+        };
+        return (transfer, stopped);
+    }
+}
+
+/// Takes the steps of a lent thread, which claims no preemption: it would free no worker of the pool.
+fn take_lent_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
+    loop {
+        let stopped = match transfer.step_alone() {
+            // The reader that lends its thread has its bytes and continues. The body keeps its connection.
+            Ok(Step::Moved | Step::Preempt) if transfer.demote_unless_demanded() => Stopped::Left,
+            Ok(Step::Moved | Step::Preempt | Step::WouldBlock) => continue,
+            Ok(Step::Eof) => Stopped::Eof,
+            Err(error) => Stopped::Failed(error),
+        };
+        return (transfer, stopped);
     }
 }
 
@@ -174,17 +187,18 @@ fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
         return Attempt::Ended(job, Err(stalled));
     }
     if is_aborted {
-        return Attempt::Preempted { job, by_itself: false };
+        return Attempt::Preempted { job, has_claimed: false };
     }
     Attempt::Ended(job, result)
 }
 
-/// Where the reading of a body stopped.
-enum Streamed {
-    /// At its end.
+/// Why the reading of a body stopped.
+enum Stopped {
+    /// The body has ended.
     Eof,
-    /// At a chunk: it claimed a preemption.
+    Failed(Error),
+    /// It claimed a preemption at a chunk.
     Preempted,
-    /// At a chunk: no reader waits for more.
+    /// At a chunk no reader waited for more.
     Left,
 }

@@ -5,7 +5,6 @@
 use std::any::{Any, TypeId};
 #[cfg(feature = "hls")]
 use std::collections::HashMap;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -16,7 +15,7 @@ use super::combiner::Combiner;
 use super::job::Job;
 use super::liveness::Observation;
 use super::machine::{Actions, Assigned, Ending, Machine};
-use super::message::{Channel, Message};
+use super::message::{Channel, Message, Report};
 use super::one_shot::OneShot;
 use super::own_thread::on_own_thread;
 use super::preemption::Preemptions;
@@ -26,10 +25,9 @@ use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
 use crate::downloader::bodies::OpenBodies;
 use crate::downloader::origins::Origins;
-use crate::downloader::schedule::{Counts, Limits, PeerKey, Schedule, WorkerId};
+use crate::downloader::schedule::{Counts, PeerKey, WorkerId};
 use crate::downloader::stats::PeerStats;
 use crate::foreign::in_callback;
-use crate::id_map::IdMap;
 use crate::types::{Priority, RequestId};
 
 /// What all threads of a downloader share. Holds no handle whose drop would have to end them.
@@ -75,28 +73,7 @@ impl Core {
             companions: Mutex::default(),
             preemptions: Preemptions::default(),
             next_request: AtomicU64::new(1),
-            combiner: Combiner::new(Machine {
-                schedule: Schedule::new(Limits {
-                    workers,
-                    reserved: config.effective_reserved(),
-                    max_per_origin: config.max_per_origin,
-                    prefetch_delay: config.prefetch_delay,
-                    aging_threshold: config.aging_threshold,
-                    max_preempted: config.effective_max_preempted(),
-                }),
-                assigned: (0..workers).map(|_| None).collect(),
-                early: IdMap::default(),
-                lent: IdMap::default(),
-                slow: VecDeque::new(),
-                slow_limit: 64,
-                watched: false,
-                peers: IdMap::default(),
-                jobs: IdMap::default(),
-                alarm: None,
-                stopped: false,
-                workers_left: workers,
-                soft_timeout: config.soft_timeout,
-            }),
+            combiner: Combiner::new(Machine::new(&config)),
             slots: (0..workers).map(|_| OneShot::default()).collect(),
             signal: OneShot::default(),
             watch_signal: OneShot::default(),
@@ -111,7 +88,7 @@ impl Core {
         RequestId::new(number).unwrap_or_else(|| unreachable!("starts at 1 and would need ages to wrap"))
     }
 
-    /// Tells the machine `message` and carries out what follows. Never blocks on another thread.
+    /// Has the machine apply `message`, and carries out what follows. Never blocks on another thread.
     pub(crate) fn post(&self, message: Message) {
         self.combiner.post(
             message,
@@ -124,7 +101,7 @@ impl Core {
         let mut actions = Actions::default();
         let now = Instant::now();
         for message in messages.drain(..) {
-            if let Message::Preempted(.., true) = &message {
+            if let Message::FromWorker(_, Report::Preempted { has_claimed: true, .. }) = &message {
                 self.preemptions.handle_claimed();
             }
             machine.handle(message, now, &mut actions);
@@ -167,7 +144,7 @@ impl Core {
         self.metered.store(metered, Ordering::Relaxed);
     }
 
-    /// Tells the machine that `request` lies in `peer`'s channel. If it was assigned to a worker at once, by this very
+    /// Announces that `request` lies in `peer`'s channel. If it was assigned to a worker at once, by this very
     /// thread, the caller gets it instead of the worker, to run it in that worker's place: the worker sleeps on, and two
     /// hand-offs are saved.
     pub(crate) fn submit(&self, peer: PeerKey, request: RequestId) -> Option<(WorkerId, Box<Job>)> {
@@ -185,8 +162,9 @@ impl Core {
         claimed
     }
 
-    /// Tells the machine what `worker` has to say. Returns the worker's next task if there is one already.
-    pub(super) fn report(&self, worker: WorkerId, message: Message) -> Option<Task> {
+    /// Posts what came of the task of `worker`. Returns its next task if there is one already.
+    pub(super) fn report(&self, worker: WorkerId, report: Report) -> Option<Task> {
+        let message = Message::FromWorker(worker, report);
         let mut own = None;
         let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
         self.combiner.post_and_combine(message, step, |mut actions| {
@@ -239,8 +217,11 @@ impl Core {
     /// Gives back what a lent thread has not run.
     pub(super) fn give_back(&self, worker: WorkerId, task: Task) {
         match task {
-            Task::Run(job) => self.post(Message::Preempted(worker, job, false)),
-            Task::Ask(_) => self.post(Message::NotAsked(worker)),
+            Task::Run(job) => {
+                let report = Report::Preempted { job, has_claimed: false };
+                self.post(Message::FromWorker(worker, report));
+            }
+            Task::Ask(_) => self.post(Message::FromWorker(worker, Report::NotAsked)),
             Task::Stop => {}
         }
     }
@@ -278,29 +259,28 @@ impl Core {
         }
         let mut signal = actions.signal;
         for ending in actions.endings {
-            // Not within a callback: one that holds a lock of its user's would be called into by another that takes it.
-            if !ending.job.is_foreign() || (on_own_thread() && !in_callback()) {
-                ending.job.end_cancelled(ending.reason);
-                continue;
-            }
-            let mut endings = self.endings.lock();
-            match &mut *endings {
-                Some(endings) => {
-                    endings.push(ending);
-                    signal = true;
-                }
-                None => {
-                    // The downloader has stopped. Only the caller of `execute` or of a batch comes here, never in a callback,
-                    // and would wait forever for a thread that has ended.
-                    drop(endings);
-                    ending.job.end_cancelled(ending.reason);
-                }
-            }
+            signal |= self.end_or_defer(ending);
         }
         if signal {
             self.signal.put(());
         }
-        drop((actions.peers, actions.bodies));
+        drop((actions.peers, actions.threads, actions.bodies));
+    }
+
+    /// Ends a job, here or on the scheduler thread. True if that thread has to do it.
+    fn end_or_defer(&self, ending: Ending) -> bool {
+        // Not within a callback: one that holds a lock of its user's would be called into by another that takes it.
+        if ending.job.is_foreign() && (!on_own_thread() || in_callback()) {
+            let mut endings = self.endings.lock();
+            if let Some(endings) = &mut *endings {
+                endings.push(ending);
+                return true;
+            }
+            // The downloader has stopped. Only the caller of `execute` or of a batch comes here, never in a callback, and
+            // would wait forever for a thread that has ended.
+        }
+        ending.job.end_cancelled(ending.reason);
+        false
     }
 
     /// What the watchdog sees, and what the workers have. `None` once the downloader has stopped.

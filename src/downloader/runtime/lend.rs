@@ -54,9 +54,9 @@ impl Lent {
                 Task::Ask(_) | Task::Stop => None,
             };
             let alarm = deadline.zip(control).map(|(at, control)| self.abort_at(at, control));
-            let Some(report) = run_task(&self.core, worker, task, &mut chunk) else { return };
+            let Some(done) = run_task(&self.core, worker, task, &mut chunk) else { return };
             drop(alarm);
-            match report.send(|message| self.core.report(worker, message)) {
+            match done.send(|report| self.core.report(worker, report)) {
                 Some(next) => task = next,
                 None => return,
             }

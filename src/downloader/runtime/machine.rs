@@ -8,15 +8,20 @@ use std::time::{Duration, Instant};
 use super::control::Control;
 use super::job::Job;
 use super::lent_thread::LentThread;
-use super::message::{Channel, Message};
+use super::message::{Channel, Message, Report};
 use super::task::{Asked, PeerEntry, Task};
 use crate::cancel::CancelReason;
 use crate::client;
+use crate::config::DownloaderConfig;
 use crate::downloader::schedule::{
-    Admission, Answer, Assignment, Origin, PeerKey, Preemption, Requeued, Schedule, WorkerId,
+    Admission, Answer, Assignment, Limits, Origin, PeerKey, Preemption, Requeued, Schedule, WorkerId,
 };
 use crate::id_map::IdMap;
 use crate::types::{Priority, RequestId};
+
+/// The list of times at which fetches become slow is not cleaned below this length: cleaning looks at each entry, and so it costs
+/// one look for each fetch on average.
+const MIN_SLOW_LIMIT: usize = 64;
 
 /// The state behind the combiner: the schedule, and the jobs and threads that its ids stand for.
 pub(crate) struct Machine {
@@ -115,43 +120,39 @@ impl Assigned {
 }
 
 impl Machine {
+    /// A machine with idle workers and no peers.
+    pub(super) fn new(config: &DownloaderConfig) -> Self {
+        let workers = config.max_concurrent;
+        let limits = Limits {
+            workers,
+            reserved: config.effective_reserved(),
+            max_per_origin: config.max_per_origin,
+            prefetch_delay: config.prefetch_delay,
+            aging_threshold: config.aging_threshold,
+            max_preempted: config.effective_max_preempted(),
+        };
+        Self {
+            schedule: Schedule::new(limits),
+            assigned: vec![None; workers],
+            early: IdMap::default(),
+            lent: IdMap::default(),
+            slow: VecDeque::new(),
+            slow_limit: MIN_SLOW_LIMIT,
+            watched: false,
+            peers: IdMap::default(),
+            jobs: IdMap::default(),
+            alarm: None,
+            stopped: false,
+            workers_left: workers,
+            soft_timeout: config.soft_timeout,
+        }
+    }
+
     pub(super) fn handle(&mut self, message: Message, now: Instant, actions: &mut Actions) {
         match message {
-            Message::Submitted(peer) => self.drain(peer, now, actions),
+            Message::Submitted(peer) => self.queue_submitted(peer, now, actions),
             Message::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
-            Message::NotAsked(worker) => {
-                self.assigned[worker] = None;
-                self.schedule.handle_not_asked(worker, now);
-            }
-            Message::Answered(worker, answer) => {
-                self.assigned[worker] = None;
-                self.schedule.handle_answered(worker, answer, now);
-            }
-            Message::Fetched(worker, job, more) => self.fetched(worker, job, more, now, actions),
-            Message::Finished(worker) => {
-                self.assigned[worker] = None;
-                self.schedule.handle_finished(worker, now);
-            }
-            Message::Fruitless(worker, why) => {
-                self.assigned[worker] = None;
-                self.schedule.handle_fruitless(worker, why, now);
-            }
-            Message::Retry(worker, job, at) => {
-                self.assigned[worker] = None;
-                let kept = self.schedule.handle_retry(worker, at, now);
-                self.keep(job, kept, now, actions);
-            }
-            Message::Preempted(worker, mut job, _) => {
-                self.assigned[worker] = None;
-                // The body that a lent thread leaves is not counted as preempted: its reader is likely to continue it soon.
-                let has_body = job.has_body() && !self.schedule.is_lent(worker);
-                let how = Preemption { has_body, had_share: job.control.had_share() };
-                let requeued = self.schedule.handle_preempted(worker, how, now);
-                if requeued == Requeued::Aborted || self.schedule.is_reserved(job.origin()) {
-                    actions.bodies.extend(job.take_body().map(|body| *body));
-                }
-                self.keep(job, requeued != Requeued::Refused, now, actions);
-            }
+            Message::FromWorker(worker, report) => self.handle_report(worker, report, now, actions),
             Message::SingleConnection(origin) => self.schedule.handle_single_connection(origin),
             Message::Cancelled(request) => {
                 if self.schedule.handle_cancelled(request, now) {
@@ -168,16 +169,7 @@ impl Machine {
                 actions.aborts.extend(controls.cloned());
             }
             Message::Due => self.alarm = None,
-            Message::Stopped => {
-                self.stopped = true;
-                actions.signal = true;
-                actions.watch = true;
-                let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
-                for request in waiting {
-                    self.schedule.handle_cancelled(request, now);
-                    self.end(request, actions);
-                }
-            }
+            Message::Stopped => self.stop(now, actions),
             Message::Left => {
                 self.workers_left -= 1;
                 actions.signal = true;
@@ -185,9 +177,43 @@ impl Machine {
         }
     }
 
-    /// A peer gave a fetch. The worker that asked runs it, or it waits.
-    fn fetched(&mut self, worker: WorkerId, job: Box<Job>, more: bool, now: Instant, actions: &mut Actions) {
+    /// `worker` has nothing to do any more, unless the answer of the peer that it asked may run.
+    fn handle_report(&mut self, worker: WorkerId, report: Report, now: Instant, actions: &mut Actions) {
         self.assigned[worker] = None;
+        match report {
+            Report::NotAsked => self.schedule.handle_not_asked(worker, now),
+            Report::Answered(answer) => drop(self.schedule.handle_answered(worker, answer, now)),
+            Report::Fetched { job, more } => self.handle_fetched(worker, job, more, now, actions),
+            Report::Finished => self.schedule.handle_finished(worker, now),
+            Report::Fruitless(why) => self.schedule.handle_fruitless(worker, why, now),
+            Report::Retry(job, at) => {
+                let kept = self.schedule.handle_retry(worker, at, now);
+                self.keep(job, kept, now, actions);
+            }
+            Report::Preempted { job, .. } => self.handle_preempted(worker, job, now, actions),
+        }
+    }
+
+    fn handle_preempted(&mut self, worker: WorkerId, mut job: Box<Job>, now: Instant, actions: &mut Actions) {
+        // The body that a lent thread leaves is not counted as preempted: its reader is likely to continue it soon.
+        let has_body = job.has_body() && !self.schedule.is_lent(worker);
+        let how = Preemption { has_body, had_share: job.control.had_share() };
+        let requeued = self.schedule.handle_preempted(worker, how, now);
+        if requeued == Requeued::Aborted || self.schedule.is_reserved(job.origin()) {
+            actions.bodies.extend(job.take_body().map(|body| *body));
+        }
+        self.keep(job, requeued != Requeued::Refused, now, actions);
+    }
+
+    /// A peer gave a fetch. The worker that asked runs it, or it waits.
+    fn handle_fetched(
+        &mut self,
+        worker: WorkerId,
+        job: Box<Job>,
+        more: bool,
+        now: Instant,
+        actions: &mut Actions,
+    ) {
         if let Some(priority) = self.early.remove(&job.record.id) {
             job.control.set_priority(priority);
         }
@@ -203,9 +229,22 @@ impl Machine {
         }
     }
 
+    /// Ends all that waits. What runs was cancelled with the root token, before this message.
+    fn stop(&mut self, now: Instant, actions: &mut Actions) {
+        self.stopped = true;
+        actions.signal = true;
+        actions.watch = true;
+        let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
+        for request in waiting {
+            self.schedule.handle_cancelled(request, now);
+            self.end(request, actions);
+        }
+    }
+
     /// Removes a peer. Its fetches that wait end.
     pub(super) fn unregister(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
-        self.drain(peer, now, actions);
+        // First: what is still in the channel would never be taken out, and its callers would wait forever.
+        self.queue_submitted(peer, now, actions);
         self.lent.remove(&peer);
         for request in self.schedule.handle_unregistered(peer, now) {
             self.end(request, actions);
@@ -220,7 +259,7 @@ impl Machine {
             if self.slow.len() >= self.slow_limit {
                 // The first one still runs; most of those behind it have ended.
                 self.slow.retain(|(_, control)| control.strong_count() > 0);
-                self.slow_limit = 64.max(2 * self.slow.len());
+                self.slow_limit = MIN_SLOW_LIMIT.max(2 * self.slow.len());
             }
             self.slow.push_back((now + self.soft_timeout, Arc::downgrade(&job.control)));
         }
@@ -262,7 +301,7 @@ impl Machine {
     }
 
     /// Queues all that is in the peer's channel.
-    fn drain(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
+    fn queue_submitted(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
         let Some(channel) = self.peers.get(&peer).map(|(_, channel)| Arc::clone(channel)) else { return };
         for job in channel.take_all() {
             let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.fetch_info(), now);

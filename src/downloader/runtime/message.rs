@@ -15,18 +15,8 @@ pub(crate) enum Message {
     /// There is something in the peer's channel.
     Submitted(PeerKey),
     Woken(PeerKey, Priority),
-    /// The worker did not ask the peer that it should ask.
-    NotAsked(WorkerId),
-    /// The peer that the worker asked gave nothing.
-    Answered(WorkerId, Answer),
-    /// The peer that the worker asked gave this, and maybe has more.
-    Fetched(WorkerId, Box<Job>, bool),
-    Finished(WorkerId),
-    /// The worker's fetch was its peer's answer, and has ended without a byte.
-    Fruitless(WorkerId, Fruitless),
-    Retry(WorkerId, Box<Job>, Instant),
-    /// The worker's Low fetch makes room for urgent work. True if it was found by `preemptions`.
-    Preempted(WorkerId, Box<Job>, bool),
+    /// What came of the worker's task.
+    FromWorker(WorkerId, Report),
     /// The origin serves one connection at a time.
     SingleConnection(Origin),
     Cancelled(RequestId),
@@ -42,6 +32,24 @@ pub(crate) enum Message {
     Stopped,
     /// A worker has ended, after `Stopped`.
     Left,
+}
+
+/// What came of a task. Afterwards its worker is idle.
+pub(crate) enum Report {
+    /// The worker did not ask the peer that it should ask.
+    NotAsked,
+    /// The peer that the worker asked gave nothing.
+    Answered(Answer),
+    /// The peer that the worker asked gave this job, and may have more.
+    Fetched { job: Box<Job>, more: bool },
+    /// The fetch has ended, or its body was handed over.
+    Finished,
+    /// The fetch was its peer's answer, and has ended without a byte.
+    Fruitless(Fruitless),
+    /// The fetch is retried at this time.
+    Retry(Box<Job>, Instant),
+    /// The fetch makes room for urgent work. `has_claimed` if it took one of the core's `preemptions` at a chunk.
+    Preempted { job: Box<Job>, has_claimed: bool },
 }
 
 /// The fetches that a peer's callers have submitted and the machine has not taken in. The peer's credits limit them.

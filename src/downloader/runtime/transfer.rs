@@ -34,16 +34,28 @@ enum By {
 }
 
 impl Transfer {
-    /// Reads once, and writes what came to the sink.
+    /// Reads once, and writes what arrived to the sink.
     fn step(&mut self, by: By) -> Result<Step, Error> {
-        let Target::Sink(sink) = &mut self.job.target else { return Ok(Step::Eof) };
         if self.job.retry_state.is_complete() {
             return Ok(Step::Eof);
         }
+        let at = self.body.position();
+        match self.read(at, by) {
+            Ok(None) => Ok(Step::WouldBlock),
+            Ok(Some(0)) => self.job.retry_state.check_end(at).map(|()| Step::Eof),
+            Ok(Some(got)) => {
+                self.store(at, got)?;
+                Ok(self.next_step())
+            }
+            Err(error) => self.go_on(error),
+        }
+    }
+
+    /// Reads into the chunk. `None` if a brief read brought nothing.
+    fn read(&mut self, at: u64, by: By) -> Result<Option<usize>, Error> {
         if self.chunk.len() != BUFFER {
             self.chunk = Buffer::new();
         }
-        let at = self.body.position();
         // Up to where a block ends, so that the next one may come whole.
         let most = BUFFER - (at % BUFFER as u64) as usize;
         let buf = &mut self.chunk[..most];
@@ -51,37 +63,40 @@ impl Transfer {
             By::Worker => self.body.read_chunk(buf).map(Some),
             By::Reader => self.body.read_briefly(buf),
         };
-        // Of a read that came to nothing, too: it has waited.
+        // Also of a read that failed or brought nothing: it has waited for the network.
         self.meter.advance(&mut self.body, read.as_ref().map_or(0, |got| got.unwrap_or(0)));
-        let got = match read {
-            Ok(Some(got)) => got,
-            Ok(None) => return Ok(Step::WouldBlock),
-            Err(error) => return self.go_on(error),
-        };
-        if got == 0 {
-            self.job.retry_state.check_end(at)?;
-            return Ok(Step::Eof);
-        }
-        self.job.control.advance_by(got as u64, Instant::now());
-        let (offset, new) = self.job.retry_state.take(at, &self.chunk[..got])?;
+        read
+    }
+
+    /// Writes the first `got` bytes of the chunk, which arrived from `at` on, to the sink.
+    fn store(&mut self, at: u64, got: usize) -> Result<(), Error> {
+        let Job { target, retry_state, control, record, handoff, .. } = &mut *self.job;
+        control.advance_by(got as u64, Instant::now());
+        let Target::Sink(sink) = target else { unreachable!("the body for a caller is handed over") };
+        let (offset, new) = retry_state.take(at, &self.chunk[..got])?;
         let new_bytes = new.len();
         match new_bytes {
             // Sent once more: by a server without ranges, or for the overlap check.
-            0 => return Ok(Step::Moved),
+            0 => return Ok(()),
             BUFFER => sink.write_block(offset, &mut self.chunk)?,
             _ => sink.write(offset, new)?,
         }
-        self.job.record.received += new_bytes as u64;
-        if self.job.handoff.is_some() {
+        record.received += new_bytes as u64;
+        if handoff.is_some() {
             // Our own storage took it: only a user's sink can hold a body back.
             self.body.note_stored();
         }
+        Ok(())
+    }
+
+    /// Whether the transfer goes on after a chunk.
+    fn next_step(&self) -> Step {
         if !self.core.preemptions.is_wanted() {
-            return Ok(Step::Moved);
+            return Step::Moved;
         }
         // A fetch that no reader waits for any more is no urgent work, and makes room for what is.
         self.demote_unless_demanded();
-        Ok(if self.job.control.is_preemptible() { Step::Preempt } else { Step::Moved })
+        if self.job.control.is_preemptible() { Step::Preempt } else { Step::Moved }
     }
 
     /// Goes on with the body that was requested beside this one while it was silent, if that is why it failed.
@@ -111,9 +126,8 @@ impl Transfer {
     }
 
     /// A step that is not offered to a reader.
-    pub(crate) fn step_alone(mut self: Box<Self>) -> (Box<Self>, Result<Step, Error>) {
-        let step = self.step(By::Worker);
-        (self, step)
+    pub(super) fn step_alone(&mut self) -> Result<Step, Error> {
+        self.step(By::Worker)
     }
 
     /// A worker's step. Blocks while the reader drives the transfer, if it is offered.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::attempt::{Attempt, attempt};
 use super::core::Core;
 use super::job::{Job, Pause, Target};
-use super::message::Message;
+use super::message::{Message, Report};
 use super::own_thread::enter_own_thread;
 use super::task::{Asked, PeerEntry, Task};
 use crate::buffer::Buffer;
@@ -25,39 +25,39 @@ pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
         let Some(report) = run_task(core, worker, task, &mut chunk) else {
             return core.post(Message::Left);
         };
-        let next = report.send(|message| core.report(worker, message));
+        let next = report.send(|report| core.report(worker, report));
         task = next.unwrap_or_else(|| core.take_task(worker));
     }
 }
 
-/// Runs `task` as `worker`, and returns the message for the machine. `None` if it was to stop.
-pub(super) fn run_task(core: &Arc<Core>, worker: WorkerId, task: Task, chunk: &mut Buffer) -> Option<Report> {
+/// Runs `task` as `worker`, and returns the report for the machine. `None` if it was to stop.
+pub(super) fn run_task(core: &Arc<Core>, worker: WorkerId, task: Task, chunk: &mut Buffer) -> Option<Done> {
     match task {
         Task::Run(job) => Some(run_job(core, worker, job, chunk)),
-        Task::Ask(asked) => Some(Report::of(
-            contain("asking a peer", || ask(core, worker, &asked))
-                .unwrap_or(Message::Answered(worker, Answer::Gone)),
+        Task::Ask(asked) => Some(Done::of(
+            contain("asking a peer", || ask(core, &asked)).unwrap_or(Report::Answered(Answer::Gone)),
         )),
         Task::Stop => None,
     }
 }
 
-/// What a worker reports about its task.
-pub(crate) struct Report {
-    message: Message,
+/// A task that was run: the report for the machine, and what has to happen after it.
+#[must_use = "the machine waits for the report"]
+pub(crate) struct Done {
+    report: Report,
     /// A job that has ended with this result. Its sink does not know yet.
     ended: Option<(Box<Job>, Result<(), Error>)>,
 }
 
-impl Report {
-    fn of(message: Message) -> Self {
-        Self { message, ended: None }
+impl Done {
+    fn of(report: Report) -> Self {
+        Self { report, ended: None }
     }
 
-    /// Sends the message by `send`, and then ends the job. In the other order, a thread that is woken by the end would find this
+    /// Sends the report by `send`, and then ends the job. In the other order, a thread that is woken by the end would find this
     /// worker busy, and the work that it asks for would wake another worker.
-    pub(crate) fn send<T>(self, send: impl FnOnce(Message) -> T) -> T {
-        let sent = send(self.message);
+    pub(crate) fn send<T>(self, send: impl FnOnce(Report) -> T) -> T {
+        let sent = send(self.report);
         if let Some((job, result)) = self.ended {
             // A panic is logged.
             let _ = contain("ending a fetch", || job.end(result));
@@ -67,14 +67,14 @@ impl Report {
 }
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
-fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Message {
+fn ask(core: &Arc<Core>, asked: &Asked) -> Report {
     let next = asked.entry.peer.lock().call("next_fetch", |peer| peer.next_fetch(asked.admissible));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch { fetch, sink, more }) => (fetch, sink, more),
-        Ok(Next::Wait) => return Message::Answered(worker, Answer::Wait),
+        Ok(Next::Wait) => return Report::Answered(Answer::Wait),
         Err(panic) => {
             end_peer(core, &asked.entry, panic.into());
-            return Message::Answered(worker, Answer::Gone);
+            return Report::Answered(Answer::Gone);
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
@@ -89,9 +89,9 @@ fn ask(core: &Arc<Core>, worker: WorkerId, asked: &Asked) -> Message {
     if let Err(error) = accepted.and(is_fit).and_then(is_alive) {
         let why = Fruitless::from(&error);
         job.end(Err(error));
-        return Message::Answered(worker, Answer::Ended { why, more });
+        return Report::Answered(Answer::Ended { why, more });
     }
-    Message::Fetched(worker, job, more)
+    Report::Fetched { job, more }
 }
 
 /// Ends a peer that panicked, and no other.
@@ -106,41 +106,40 @@ fn end_peer(core: &Core, entry: &PeerEntry, error: Error) {
 /// the report to send at once. `chunk` is not used where a caller waits for the body.
 ///
 /// Never unwinds: whatever panics in it ends the job, and the worker is free again.
-pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Buffer) -> Report {
+pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: &mut Buffer) -> Done {
     contain("running a fetch", || run_unguarded(core, worker, job, chunk))
-        .unwrap_or(Report::of(Message::Finished(worker)))
+        .unwrap_or(Done::of(Report::Finished))
 }
 
-fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Report {
+fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Done {
     match job.pause.take() {
         None => job.record.start(),
         Some(Pause::Preempted) => job.record.publish(Event::Resumed { request: job.record.id }),
         Some(Pause::Left) => {}
     }
-    Report::of(match attempt(core, worker, job, chunk) {
-        Attempt::HandedOver => Message::Finished(worker),
-        Attempt::Preempted { mut job, by_itself } => {
+    Done::of(match attempt(core, worker, job, chunk) {
+        Attempt::HandedOver => Report::Finished,
+        Attempt::Preempted { mut job, has_claimed } => {
             job.control.leave();
             job.pause = Some(Pause::Preempted);
             job.record.publish(Event::Preempted { request: job.record.id, bytes: job.record.received });
-            Message::Preempted(worker, job, by_itself)
+            Report::Preempted { job, has_claimed }
         }
         Attempt::Left(mut job) => {
             job.control.leave();
             job.pause = Some(Pause::Left);
-            Message::Preempted(worker, job, false)
+            Report::Preempted { job, has_claimed: false }
         }
         Attempt::Ended(mut job, result) => match job.plan_retry(&result) {
             Some(at) => {
                 job.control.leave();
-                Message::Retry(worker, job, at)
+                Report::Retry(job, at)
             }
             None => {
                 let error = result.as_ref().err().filter(|_| job.is_pulled() && job.record.received == 0);
                 let fruitless = error.map(Fruitless::from);
-                let message =
-                    fruitless.map_or(Message::Finished(worker), |why| Message::Fruitless(worker, why));
-                return Report { message, ended: Some((job, result)) };
+                let report = fruitless.map_or(Report::Finished, Report::Fruitless);
+                return Done { report, ended: Some((job, result)) };
             }
         },
     })
