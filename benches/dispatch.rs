@@ -124,57 +124,63 @@ fn nothing_but_dispatch() {
 /// Fetches a second with a transport that does nothing, while there are always more. Compared with a bare channel with as many
 /// threads.
 fn saturated() {
-    const FETCHES: usize = 480_000;
-    const PEERS: usize = 64;
     for workers in [2, 6] {
         let mut config = DownloaderConfig::default();
         config.max_concurrent = workers;
         config.reserved = 0;
         let downloader = Downloader::without_network(config).expect("sound options");
-        let (all, end) = mpsc::channel();
-        let ends = Arc::new(CountDown::new(FETCHES, all));
-        let (began, cpu_before) = (Instant::now(), cpu());
-        let peers: Vec<_> = (0..PEERS)
-            .map(|_| {
-                let (url, ends) = (NOWHERE.into(), Arc::clone(&ends));
-                let plenty = Plenty { url, left: FETCHES / PEERS, ends };
-                downloader.register(plenty, Priority::High).expect("a running downloader")
-            })
-            .collect();
-        peers.iter().for_each(|peer| peer.wake(Priority::High));
-        end.recv().expect("the last end");
-        rate(&format!("saturated, {PEERS} pulled peers, {workers} workers"), FETCHES, began, cpu_before);
-        let (began, cpu_before) = (Instant::now(), cpu());
-        let callers: Vec<_> = (0..workers)
-            .map(|_| {
-                let peer = downloader.register((), Priority::High).expect("a running downloader");
-                thread::spawn(move || {
-                    for _ in 0..FETCHES / workers {
-                        peer.execute(Fetch::get(NOWHERE).expect("a URL")).expect("an answer");
-                    }
-                })
-            })
-            .collect();
-        callers.into_iter().for_each(|caller| caller.join().expect("no panic"));
-        rate(&format!("saturated, {workers} callers of execute"), FETCHES, began, cpu_before);
+        saturated_by_peers(&downloader, workers);
+        saturated_by_callers(&downloader, workers);
     }
-    for workers in [2, 6] {
-        let (began, cpu_before) = (Instant::now(), cpu());
-        let (asks, asked) = crossbeam_channel::bounded::<usize>(32);
-        let (all, end) = mpsc::channel();
-        let ends = Arc::new(CountDown::new(FETCHES, all));
-        let threads: Vec<_> = (0..workers)
-            .map(|_| {
-                let (asked, ends) = (asked.clone(), Arc::clone(&ends));
-                thread::spawn(move || asked.iter().for_each(|_| ends.count()))
-            })
-            .collect();
-        let feeder = thread::spawn(move || (0..FETCHES).for_each(|job| asks.send(job).expect("a thread")));
-        end.recv().expect("the last end");
-        feeder.join().expect("no panic");
-        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        rate(&format!("the floor: a bare channel, {workers} threads"), FETCHES, began, cpu_before);
-    }
+    [2, 6].into_iter().for_each(saturated_channel);
+}
+
+/// Fetches of each row.
+const FETCHES: usize = 480_000;
+
+fn saturated_by_peers(downloader: &Downloader, workers: usize) {
+    const PEERS: usize = 64;
+    let (all, end) = mpsc::channel();
+    let ends = Arc::new(CountDown::new(FETCHES, all));
+    let (began, cpu_before) = (Instant::now(), cpu());
+    let peers: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let plenty = Plenty { url: NOWHERE.into(), left: FETCHES / PEERS, ends: Arc::clone(&ends) };
+            downloader.register(plenty, Priority::High).expect("a running downloader")
+        })
+        .collect();
+    peers.iter().for_each(|peer| peer.wake(Priority::High));
+    end.recv().expect("the last end");
+    rate(&format!("saturated, {PEERS} pulled peers, {workers} workers"), FETCHES, began, cpu_before);
+}
+
+fn saturated_by_callers(downloader: &Downloader, workers: usize) {
+    let (began, cpu_before) = (Instant::now(), cpu());
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            let peer = downloader.register((), Priority::High).expect("a running downloader");
+            scope.spawn(move || {
+                for _ in 0..FETCHES / workers {
+                    peer.execute(Fetch::get(NOWHERE).expect("a URL")).expect("an answer");
+                }
+            });
+        }
+    });
+    rate(&format!("saturated, {workers} callers of execute"), FETCHES, began, cpu_before);
+}
+
+fn saturated_channel(workers: usize) {
+    let (began, cpu_before) = (Instant::now(), cpu());
+    let (asks, asked) = crossbeam_channel::bounded::<usize>(32);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            let asked = asked.clone();
+            scope.spawn(move || asked.iter().for_each(drop));
+        }
+        (0..FETCHES).for_each(|job| asks.send(job).expect("a thread"));
+        drop(asks);
+    });
+    rate(&format!("the floor: a bare channel, {workers} threads"), FETCHES, began, cpu_before);
 }
 
 fn rate(name: &str, fetches: usize, began: Instant, cpu_before: Duration) {
@@ -326,7 +332,8 @@ impl Eight {
     }
 
     fn by_batch(&self, gets: usize) {
-        for answer in self.peers[0].batch((0..gets).map(|_| self.fetch()).collect()) {
+        let url = self.url.clone();
+        for answer in self.peers[0].batch((0..gets).map(move |_| Fetch::get(&url).expect("a URL"))) {
             let mut answer = answer.expect("an answer");
             answer.read_to_end(&mut Vec::with_capacity(1024)).expect("a body");
         }
@@ -444,7 +451,7 @@ fn start_waits(workers: usize, reserved: usize, kind: Kind) -> Vec<Duration> {
     let urgent = downloader.register((), Priority::High).expect("a running downloader");
     let events = urgent.subscribe();
     let fetches = (0..workers).map(|_| Fetch::get(&origin.url("/urgent")).expect("a URL"));
-    let answers: Vec<_> = urgent.batch(fetches.collect()).collect();
+    let answers: Vec<_> = urgent.batch(fetches.collect::<Vec<_>>()).collect();
     assert!(answers.iter().all(Result::is_ok));
     std::iter::from_fn(|| events.try_recv())
         .filter_map(|event| match event {
@@ -479,16 +486,7 @@ fn urgent_beside_aged_prefetches() {
 fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) -> Vec<Duration> {
     const AGING: Duration = Duration::from_secs(1);
     const GIVE_UP: Duration = Duration::from_secs(20);
-    let (large, small) = (Content::pattern(8 << 30), Content::pattern(1024));
-    let start = || {
-        let (large, small) = (large.clone(), small.clone());
-        Origin::start(move |asked| match asked.path.as_str() {
-            "/prefetch" => Answer::file(asked, &large).rate(64 * 1024),
-            "/short" => Answer::file(asked, &small),
-            _ => Answer::file(asked, &small).latency_until_released(),
-        })
-    };
-    let origins: Vec<_> = (0..hosts).map(|_| start()).collect();
+    let origins: Vec<_> = (0..hosts).map(|_| origin_of_aged()).collect();
     let downloader = downloader(|config| {
         config.max_concurrent = workers;
         config.max_per_origin = config.max_per_origin.max(prefetches / hosts);
@@ -511,28 +509,51 @@ fn aged_waits(workers: usize, hosts: usize, prefetches: usize, urgent: usize) ->
         Err(_) => give_up.stop(),
     });
     let peer = downloader.register((), Priority::High).expect("a running downloader");
-    // Urgent work preempts all prefetches, one after the other.
+    if !preempt_all(&peer, &origins[0], 3 * AGING) {
+        return vec![GIVE_UP; urgent];
+    }
+    let waits = urgent_waits(peer, &origins[0], urgent).unwrap_or(vec![GIVE_UP; urgent]);
+    all.send(()).unwrap_or_default();
+    timer.join().expect("no panic");
+    waits
+}
+
+/// Slow for prefetches; urgent responses come when it is released.
+fn origin_of_aged() -> Origin {
+    let (large, small) = (Content::pattern(8 << 30), Content::pattern(1024));
+    Origin::start(move |asked| match asked.path.as_str() {
+        "/prefetch" => Answer::file(asked, &large).rate(64 * 1024),
+        "/short" => Answer::file(asked, &small),
+        _ => Answer::file(asked, &small).latency_until_released(),
+    })
+}
+
+/// Runs urgent work for this long, which preempts all prefetches, one after the other. False if it failed.
+fn preempt_all(peer: &PeerHandle, origin: &Origin, time: Duration) -> bool {
     let began = Instant::now();
-    while began.elapsed() < 3 * AGING {
-        let short = Fetch::get(&origins[0].url("/short")).expect("a URL");
+    while began.elapsed() < time {
+        let short = Fetch::get(&origin.url("/short")).expect("a URL");
         if peer.execute(short).is_err() {
-            return vec![GIVE_UP; urgent];
+            return false;
         }
     }
-    let (events, url) = (peer.subscribe(), origins[0].url("/urgent"));
+    true
+}
+
+/// How long each of this number of urgent fetches waits for its start. `None` if one is cancelled before.
+fn urgent_waits(peer: PeerHandle, origin: &Origin, urgent: usize) -> Option<Vec<Duration>> {
+    let (events, url) = (peer.subscribe(), origin.url("/urgent"));
     let caller = thread::spawn(move || {
         // All responses are taken, because the drop of a batch cancels the others.
-        peer.batch((0..urgent).map(|_| Fetch::get(&url).expect("a URL")).collect()).count()
+        peer.batch((0..urgent).map(move |_| Fetch::get(&url).expect("a URL"))).count()
     });
     let started = std::iter::from_fn(|| events.recv()).filter_map(|event| match event {
-        Event::Started { wait, .. } => Some(wait),
-        Event::Cancelled { .. } => Some(GIVE_UP),
+        Event::Started { wait, .. } => Some(Some(wait)),
+        Event::Cancelled { .. } => Some(None),
         _ => None,
     });
     let waits = started.take(urgent).collect();
-    all.send(()).unwrap_or_default();
-    timer.join().expect("no panic");
-    origins[0].release();
+    origin.release();
     caller.join().expect("no panic");
     waits
 }

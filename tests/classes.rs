@@ -46,7 +46,7 @@ fn queue(peer: &PeerHandle, origin: &Origin, path: &str) -> (JoinHandle<()>, Req
     let (events, own) = (peer.subscribe(), peer.clone());
     let fetches = ["", MARKER].map(|end| Fetch::get(&origin.url(&format!("{path}{end}"))).unwrap());
     let caller = thread::spawn(move || {
-        own.batch(fetches.into()).for_each(|answer| drop(answer.unwrap()));
+        own.batch(fetches).for_each(|answer| drop(answer.unwrap()));
     });
     let enqueued = |event| if let Event::Enqueued { request, .. } = event { Some(request) } else { None };
     let mut requests = std::iter::from_fn(|| events.recv()).filter_map(enqueued);

@@ -126,7 +126,7 @@ fn a_short_body_that_came_with_its_head_holds_no_connection() {
     let origin = Origin::serving(Content::pattern(1000));
     let downloader = downloader(|config| config.max_concurrent = WORKERS);
     let peer = downloader.register((), Priority::High).unwrap();
-    let responses: Vec<_> = peer.batch((0..20).map(|_| get(&origin, "/a")).collect()).collect();
+    let responses: Vec<_> = peer.batch((0..20).map(|_| get(&origin, "/a")).collect::<Vec<_>>()).collect();
     assert!(origin.log().connections <= WORKERS, "{}", origin.log().connections);
     for response in responses {
         let mut response = response.unwrap();

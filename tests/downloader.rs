@@ -40,7 +40,7 @@ fn a_batch_returns_responses_in_order_and_each_fetch_fails_by_itself() {
         let fetch = Fetch::get(&origin.url(&format!("/{number}"))).unwrap();
         fetch.range(ByteRange::new(number, number + 1))
     });
-    let answers = peer.batch(fetches.collect());
+    let answers = peer.batch(fetches.collect::<Vec<_>>());
     assert_eq!(answers.len(), 8);
     for (number, answer) in answers.into_iter().enumerate() {
         match answer {
@@ -323,7 +323,7 @@ fn a_batch_may_be_larger_than_the_peer_capacity() {
     let origin = Origin::serving(Content::pattern(1000));
     let peer = downloader(|config| config.peer_capacity = 2).register((), Priority::High).unwrap();
     let fetches = (0..50).map(|_| Fetch::get(&origin.url("/a")).unwrap());
-    let answers: Vec<_> = peer.batch(fetches.collect()).collect();
+    let answers: Vec<_> = peer.batch(fetches.collect::<Vec<_>>()).collect();
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 50);
     // All their bodies are open, and hold no credit.
     assert!(peer.execute(Fetch::get(&origin.url("/a")).unwrap()).is_ok());
@@ -659,7 +659,8 @@ fn a_batch_waits_until_other_callers_close_bodies() {
         let held = holder.execute(Fetch::get(&origin.url("/a")).unwrap()).unwrap();
         let own = downloader.register((), Priority::High).unwrap();
         let epoch = own.epoch();
-        let mut batch = own.batch(fetches(&origin, 1).into_iter().map(|fetch| fetch.epoch(&epoch)).collect());
+        let mut batch =
+            own.batch(fetches(&origin, 1).into_iter().map(|fetch| fetch.epoch(&epoch)).collect::<Vec<_>>());
         let waits = thread::spawn(move || batch.next().unwrap().map(drop));
         let answer = |waits: thread::JoinHandle<_>| waits.join().unwrap();
         match end {

@@ -1,8 +1,8 @@
 //! Several fetches at once, with their responses in order.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::iter::FusedIterator;
-use std::{fmt, vec};
 
 use super::bodies::Progress;
 use super::fetch::Fetch;
@@ -28,7 +28,7 @@ use crate::error::Error;
 ///
 /// let peer = Downloader::global()?.register((), Priority::High)?;
 /// let urls = ["https://example.com/1.ts", "https://example.com/2.ts"];
-/// let fetches = urls.into_iter().map(Fetch::get).collect::<Result<_, _>>()?;
+/// let fetches = urls.into_iter().map(Fetch::get).collect::<Result<Vec<_>, _>>()?;
 /// for (url, response) in urls.iter().zip(peer.batch(fetches)) {
 ///     println!("{url}: {} bytes", response?.bytes(16 << 20)?.len());
 /// }
@@ -37,7 +37,7 @@ use crate::error::Error;
 #[must_use = "dropping the batch cancels the fetches whose responses were not taken"]
 pub struct Batch {
     peer: PeerHandle,
-    left: vec::IntoIter<Fetch>,
+    left: Box<dyn ExactSizeIterator<Item = Fetch> + Send>,
     /// Sent, with responses that were not taken, oldest first.
     pending: VecDeque<Result<Pending, Error>>,
     /// What had happened to the open bodies when the last wait for room failed. If it is the same, the next wait fails at
@@ -50,24 +50,31 @@ impl PeerHandle {
     /// the order of the fetches. Each fetch fails by itself, with the errors of [`execute`](Self::execute). This call does
     /// not block, but taking a response does.
     ///
+    /// The fetches are taken from `fetches` shortly before they are sent, on the calling thread, here and by the returned
+    /// iterator. So those of a long batch need not be made before the first one is sent.
+    ///
     /// ```no_run
     /// use windway::{Downloader, Fetch, Priority};
     ///
     /// let peer = Downloader::global()?.register((), Priority::High)?;
     /// let parts = (0..1000).map(|part| Fetch::get(&format!("https://example.com/{part}.ts")));
-    /// for response in peer.batch(parts.collect::<Result<_, _>>()?) {
+    /// for response in peer.batch(parts.collect::<Result<Vec<_>, _>>()?) {
     ///     let part = response?.bytes(16 << 20)?;
     /// }
     /// # Ok::<(), windway::Error>(())
     /// ```
-    pub fn batch(&self, fetches: Vec<Fetch>) -> Batch {
-        Batch::new(self.clone(), fetches)
+    pub fn batch<I>(&self, fetches: I) -> Batch
+    where
+        I: IntoIterator<Item = Fetch>,
+        I::IntoIter: ExactSizeIterator + Send + 'static,
+    {
+        Batch::new(self.clone(), Box::new(fetches.into_iter().fuse()))
     }
 }
 
 impl Batch {
-    fn new(peer: PeerHandle, fetches: Vec<Fetch>) -> Self {
-        let mut batch = Self { peer, left: fetches.into_iter(), pending: VecDeque::new(), stuck: None };
+    fn new(peer: PeerHandle, left: Box<dyn ExactSizeIterator<Item = Fetch> + Send>) -> Self {
+        let mut batch = Self { peer, left, pending: VecDeque::new(), stuck: None };
         batch.send_ahead();
         batch
     }
@@ -77,10 +84,11 @@ impl Batch {
         let most = self.peer.capacity();
         // Several at a time: a message to the machine for each of them would hold up the workers, which take turns with it.
         let enough = self.peer.workers().max(most - most / 4);
-        if self.left.len() == 0 || self.pending.len() > enough {
+        if self.pending.len() > enough || self.left.len() == 0 {
             return;
         }
         let before = self.pending.len();
+        // Each of them will open a body, for which there must be room when it arrives.
         let unanswered = self.pending.iter().flatten().filter(|pending| !pending.is_answered()).count();
         let room = self.peer.bodies().room().saturating_sub(unanswered);
         for _ in 0..room.min(most - before) {
