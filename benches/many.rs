@@ -1,14 +1,19 @@
-//! Many players at once on one downloader with its default configuration, which has six workers.
+//! Many players at once on one downloader, whose threads are few, beside pools of other sizes.
 //!
 //! `cargo bench --bench many`. First, 100 players open a file each at the same moment: the time to the first byte, at a round
 //! trip of 40 ms. Then 30 players read 32 kB a second each from a server that gives each response 60 kB a second: the time to
 //! the first byte, and how many reads came late. A read is late if its bytes arrive more than a period after they are due.
+//!
+//! The rows: windway's default, six workers beside which blocked readers run their own fetches; the same pool without that; and
+//! pools of 40 and 100 workers without it, which stand for a pool that grows to a bound and has grown. Each row has a process
+//! of its own, so that its memory is not that of the row before.
 
 mod measure;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
 use std::io::Read;
+use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,14 +33,50 @@ const PERIOD: Duration = Duration::from_millis(100);
 /// Reads of each player after the first one: 30 s.
 const READS: u32 = 299;
 
+/// Workers, and whether blocked readers run their own fetches beside them.
+type Pool = (usize, bool);
+
+const POOLS: [(&str, Pool); 4] = [
+    ("6 workers and the blocked readers", (6, true)),
+    ("6 workers", (6, false)),
+    ("40 workers", (40, false)),
+    ("100 workers", (100, false)),
+];
+
 fn main() {
-    let opens = || opens_at_once(Content::pattern(4 << 20));
-    (0..3).for_each(|_| opens());
-    slow_players();
+    let row = std::env::args().skip(1).find_map(|argument| argument.parse::<usize>().ok());
+    if let Some(row) = row {
+        let (name, pool) = POOLS[row];
+        println!("{name}:");
+        (0..3).for_each(|_| opens_at_once(pool, Content::pattern(4 << 20)));
+        return slow_players(pool);
+    }
+    let itself = std::env::current_exe().expect("the path of this program");
+    for row in 0..POOLS.len() {
+        let ended = Command::new(&itself).arg(row.to_string()).status().expect("a process for a row");
+        assert!(ended.success(), "row {row}");
+    }
 }
 
-fn downloader() -> Downloader {
-    Downloader::new(DownloaderConfig::default()).expect("sound options")
+fn downloader((workers, is_lending): Pool) -> Downloader {
+    let mut config = DownloaderConfig::default();
+    config.max_concurrent = workers;
+    let downloader = Downloader::new(config).expect("sound options");
+    if is_lending { downloader } else { downloader.without_lending() }
+}
+
+/// Threads that fetch: those of the pool, and those of players beside it. 0 where the system has no `/proc`.
+fn threads() -> usize {
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return 0 };
+    let name = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("comm")).ok();
+    threads.flatten().filter_map(name).filter(|name| name.starts_with("windway-")).count()
+}
+
+/// Resident memory of this process in MiB; 0 where the system has no `/proc`.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * 4096 >> 20
 }
 
 /// Runs `player` on this number of threads, which begin together.
@@ -55,9 +96,9 @@ fn side_by_side<T: Send>(players: usize, player: impl Fn(usize) -> T + Sync) -> 
     })
 }
 
-fn opens_at_once(content: Content) {
+fn opens_at_once(pool: Pool, content: Content) {
     let origin = Origin::start_with_rtt(RTT, move |asked| Answer::file(asked, &content).latency(RTT));
-    let (downloader, began) = (downloader(), cpu());
+    let (downloader, began, before) = (downloader(pool), cpu(), resident());
     let firsts = side_by_side(OPENS, |index| {
         let began = Instant::now();
         let url = origin.url(&format!("/{index}"));
@@ -65,19 +106,19 @@ fn opens_at_once(content: Content) {
         stream.read_exact(&mut [0; 4096]).expect("its first bytes");
         (began.elapsed(), stream)
     });
+    let (threads, memory) = (threads(), resident().saturating_sub(before));
     let firsts = Quantiles::new(firsts.iter().map(|(first, _)| *first).collect());
-    let (middle, last) = (firsts.at(0.5), firsts.at(1.0));
+    let (middle, last, cpu) = (firsts.at(0.5), firsts.at(1.0), cpu() - began);
     println!(
-        "{OPENS} opens at once: first byte p50 {middle:.1?}, last {last:.1?}, cpu {:.1?}",
-        cpu() - began
+        "  {OPENS} opens at once: first byte p50 {middle:.1?}, last {last:.1?}, cpu {cpu:.1?}, {threads} threads, {memory} MiB more"
     );
 }
 
-fn slow_players() {
+fn slow_players(pool: Pool) {
     let content = Content::pattern(16 << 20);
     let origin =
         Origin::start_with_rtt(RTT, move |asked| Answer::file(asked, &content).latency(RTT).rate(SERVED));
-    let (downloader, began) = (downloader(), cpu());
+    let (downloader, began) = (downloader(pool), cpu());
     let players = side_by_side(PLAYERS, |index| {
         let began = Instant::now();
         let url = origin.url(&format!("/{index}"));
@@ -101,7 +142,7 @@ fn slow_players() {
     let delays: Vec<Duration> = players.into_iter().flat_map(|(_, delays)| delays).collect();
     let late = delays.iter().filter(|delay| **delay > PERIOD).count();
     let (middle, last) = (firsts.at(0.5), firsts.at(1.0));
-    println!("{PLAYERS} slow players: first byte p50 {middle:.1?}, last {last:.1?}, cpu {cpu:.1?}");
+    println!("  {PLAYERS} slow players: first byte p50 {middle:.1?}, last {last:.1?}, cpu {cpu:.1?}");
     let (all, delays) = (delays.len(), Quantiles::new(delays));
-    println!("  {late} of {all} reads late, p99 {:.1?}, worst {:.1?}", delays.at(0.99), delays.at(1.0));
+    println!("    {late} of {all} reads late, p99 {:.1?}, worst {:.1?}", delays.at(0.99), delays.at(1.0));
 }

@@ -319,6 +319,14 @@ impl Downloader {
         self.0.core.client.await_preconnects();
     }
 
+    /// Lets blocked readers wait for a worker, instead of running their own fetches. To compare pools of other sizes.
+    #[cfg(feature = "bench")]
+    #[doc(hidden)]
+    pub fn without_lending(self) -> Self {
+        self.0.core.never_lends.store(true, std::sync::atomic::Ordering::Relaxed);
+        self
+    }
+
     /// Call this when the network has changed, for example after sleep or a change of Wi-Fi. Closes idle connections and
     /// repeats DNS lookups. Running fetches continue, and detect by themselves whether their connection still works.
     pub fn network_changed(&self) {

@@ -54,7 +54,12 @@ impl Waker {
 
     /// Lends the current thread, which would otherwise block, to the peer's urgent fetches: see [`Lent`].
     pub(crate) fn lend(&self, wake: impl Fn() + Send + Sync + 'static) -> Option<Lent> {
-        Some(self.core.upgrade()?.lend(self.key, wake))
+        let core = self.core.upgrade()?;
+        #[cfg(feature = "bench")]
+        if core.never_lends.load(std::sync::atomic::Ordering::Relaxed) {
+            return None;
+        }
+        Some(core.lend(self.key, wake))
     }
 
     /// Makes the threads that are lent to the peer return.

@@ -47,6 +47,9 @@ pub(crate) struct Core {
     /// Values that peers share: one of each type.
     #[cfg(feature = "hls")]
     companions: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    /// For benches.
+    #[cfg(feature = "bench")]
+    pub(crate) never_lends: AtomicBool,
     pub(super) preemptions: Preemptions,
     next_request: AtomicU64,
     combiner: Combiner<Machine, Message>,
@@ -71,6 +74,8 @@ impl Core {
             metered: AtomicBool::new(config.metered),
             #[cfg(feature = "hls")]
             companions: Mutex::default(),
+            #[cfg(feature = "bench")]
+            never_lends: AtomicBool::new(false),
             preemptions: Preemptions::default(),
             next_request: AtomicU64::new(1),
             combiner: Combiner::new(Machine::new(&config)),
