@@ -8,12 +8,13 @@ mod support;
 
 use std::io::Read;
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use measure::Quantiles;
 use support::peers::{Collect, List};
 use support::{Answer, Content, Origin};
+use windway::downloader::PeerHandle;
 use windway::event::Event;
 use windway::{Downloader, DownloaderConfig, Fetch, Priority};
 
@@ -73,31 +74,7 @@ fn print(
         origin.wait_until("the first request", |log| log.asked.len() == 1);
         blocked
     });
-    let times = (0..TIMES)
-        .map(|_| {
-            let epoch = peer.epoch();
-            let (events, before) = (peer.subscribe(), origin.log());
-            let (fetch, own) = (Fetch::get(&origin.url("/a")).expect("an URL").epoch(&epoch), peer.clone());
-            let blocked = thread::spawn(move || {
-                let read = own.execute(fetch).map(|mut body| body.read_to_end(&mut Vec::new()));
-                assert!(read.is_err() || read.is_ok_and(|read| read.is_err()), "it was cancelled");
-                Instant::now()
-            });
-            if queues {
-                while !matches!(events.recv(), Some(Event::Enqueued { .. })) {}
-            } else {
-                let is_there = |log: &support::Log| {
-                    log.asked.len() > before.asked.len() && (log.sent >= before.sent + 1000 || log.sent == 0)
-                };
-                origin.wait_until("the request", is_there);
-            }
-            // The awaited event happens shortly before the thread blocks.
-            thread::sleep(Duration::from_millis(1));
-            let cancelled = Instant::now();
-            epoch.cancel();
-            blocked.join().expect("no panic") - cancelled
-        })
-        .collect();
+    let times = (0..TIMES).map(|_| executing(&peer, &origin, queues)).collect();
     report(name, times);
     origin.release();
     drop(peer);
@@ -107,6 +84,35 @@ fn print(
     }
 }
 
+/// A caller of `execute`, or the reader of its body: `queued` for a worker, or when the server has sent what it sends.
+fn executing(peer: &PeerHandle, origin: &Origin, queued: bool) -> Duration {
+    let epoch = peer.epoch();
+    let (events, before) = (peer.subscribe(), origin.log());
+    let blocked = caller(peer, Fetch::get(&origin.url("/a")).expect("an URL").epoch(&epoch));
+    if queued {
+        while !matches!(events.recv(), Some(Event::Enqueued { .. })) {}
+    } else {
+        origin.wait_until("the request", |log| {
+            log.asked.len() > before.asked.len() && (log.sent >= before.sent + 1000 || log.sent == 0)
+        });
+    }
+    // The awaited event happens shortly before the thread blocks.
+    thread::sleep(Duration::from_millis(1));
+    let cancelled = Instant::now();
+    epoch.cancel();
+    blocked.join().expect("no panic") - cancelled
+}
+
+/// Executes `fetch` and reads its body, on a thread of its own. Returns when that failed.
+fn caller(peer: &PeerHandle, fetch: Fetch) -> JoinHandle<Instant> {
+    let peer = peer.clone();
+    thread::spawn(move || {
+        let read = peer.execute(fetch).map(|mut body| body.read_to_end(&mut Vec::new()));
+        assert!(read.is_err() || read.is_ok_and(|read| read.is_err()), "it was cancelled");
+        Instant::now()
+    })
+}
+
 /// A fetch that waits for its next attempt and occupies no worker.
 fn retrying() -> Duration {
     let origin = Origin::start(|_| Answer::status(503).header("Retry-After", "30"));
@@ -114,11 +120,7 @@ fn retrying() -> Duration {
     let peer = downloader.register((), Priority::High).expect("a running downloader");
     let (events, epoch) = (peer.subscribe(), peer.epoch());
     let fetch = Fetch::get(&origin.url("/a")).expect("an URL").epoch(&epoch);
-    let own = peer.clone();
-    let blocked = thread::spawn(move || {
-        own.execute(fetch).expect_err("it was cancelled");
-        Instant::now()
-    });
+    let blocked = caller(&peer, fetch);
     while !matches!(events.recv(), Some(Event::Retrying { .. })) {}
     thread::sleep(Duration::from_millis(1));
     let cancelled = Instant::now();
@@ -169,11 +171,7 @@ fn connecting(how: &str) -> Duration {
     let peer = downloader.register((), Priority::High).expect("a running downloader");
     let (events, epoch) = (peer.subscribe(), peer.epoch());
     let fetch = Fetch::get(&url).expect("an URL").epoch(&epoch);
-    let own = peer.clone();
-    let blocked = thread::spawn(move || {
-        own.execute(fetch).expect_err("it was cancelled");
-        Instant::now()
-    });
+    let blocked = caller(&peer, fetch);
     while !matches!(events.recv(), Some(Event::Started { .. })) {}
     thread::sleep(Duration::from_millis(5));
     let cancelled = Instant::now();

@@ -45,13 +45,13 @@ pub(super) struct Sim {
     /// Grows with everything that the schedule decides.
     decisions: u64,
     /// Nothing new comes any more.
-    pub(super) is_draining: bool,
+    pub(super) is_ending: bool,
 }
 
 impl Sim {
     pub(super) fn new(scenario: Scenario) -> Self {
         let now = Instant::now();
-        let mut sim = Self {
+        Self {
             random: Random(scenario.seed),
             schedule: Schedule::new(scenario.limits),
             start: now,
@@ -74,28 +74,31 @@ impl Sim {
             waited: Vec::new(),
             idle_deadlines: 0,
             decisions: 0,
-            is_draining: false,
+            is_ending: false,
             scenario,
-        };
+        }
+    }
+
+    /// Registers the first peers, and plans the first events.
+    fn begin(&mut self) {
         for _ in 0..4 {
-            sim.register();
+            self.register();
         }
-        for origin in 0..sim.scenario.single_connections {
-            sim.schedule.handle_single_connection(Origin(origin));
+        for origin in 0..self.scenario.single_connections {
+            self.schedule.handle_single_connection(Origin(origin));
         }
-        sim.after(Duration::ZERO, Event::Urgent);
-        sim.after(Duration::ZERO, Event::Prefetch);
+        self.after(Duration::ZERO, Event::Urgent);
+        self.after(Duration::ZERO, Event::Prefetch);
         for (every, event) in
-            [(sim.scenario.lend_every, Event::Lend), (sim.scenario.churn_every, Event::Churn)]
+            [(self.scenario.lend_every, Event::Lend), (self.scenario.churn_every, Event::Churn)]
         {
             if every > 0 {
-                sim.after(Duration::ZERO, event);
+                self.after(Duration::ZERO, event);
             }
         }
-        for _ in 0..sim.scenario.backlog {
-            sim.plan_prefetch();
+        for _ in 0..self.scenario.backlog {
+            self.plan_prefetch();
         }
-        sim
     }
 
     pub(super) fn after(&mut self, after: Duration, event: Event) {
@@ -105,13 +108,14 @@ impl Sim {
 
     /// Runs all events, and then what is left to its end.
     pub(super) fn run(mut self) -> Checked {
+        self.begin();
         self.settle()?;
         loop {
             let event = self.events.first_key_value().map(|((at, _), _)| *at);
             let deadline = self.schedule.next_deadline(self.now);
             let Some(next) = event.into_iter().chain(deadline).min() else { break };
             self.check_nothing_before(next)?;
-            self.is_draining |= next > self.start + self.scenario.length;
+            self.is_ending |= next > self.start + self.scenario.length;
             self.now = next;
             let before = (self.decisions, self.schedule.counts());
             if event == Some(next) {
@@ -202,7 +206,7 @@ impl Sim {
         let Scenario { urgent_every, prefetch_every, lend_every, churn_every, .. } = self.scenario;
         match event {
             Event::Look => {}
-            Event::Urgent | Event::Prefetch | Event::Lend | Event::Churn if self.is_draining => {}
+            Event::Urgent | Event::Prefetch | Event::Lend | Event::Churn if self.is_ending => {}
             Event::Urgent => {
                 let burst = if self.random.chance(10) { self.random.below(10) } else { 1 };
                 for _ in 0..burst {

@@ -103,7 +103,7 @@ impl Sim {
         let Some(work) = self.workers[worker] else { return };
         let gap = match work.priority {
             Priority::High => self.random.millis(self.scenario.longest_urgent),
-            Priority::Low if !self.is_draining && self.random.chance(self.scenario.silent) => {
+            Priority::Low if !self.is_ending && self.random.chance(self.scenario.silent) => {
                 self.random.millis(3000)
             }
             Priority::Low => self.random.millis(self.scenario.longest_gap),
@@ -214,7 +214,7 @@ impl Sim {
         }
         fetch.chunks = if work.is_urgent() { 0 } else { fetch.chunks - 1 };
         if fetch.chunks == 0 {
-            let fails = self.random.chance(10) && !self.is_draining;
+            let fails = self.random.chance(10) && !self.is_ending;
             return if fails { self.retry(worker, request) } else { self.finish(worker, request) };
         }
         let is_protected = work.is_protected(now) && work.bytes < SHARE;
