@@ -3,9 +3,9 @@
 //! Counted is what is open, from the arrival of its response head until the body was read to its end, failed or was dropped. A
 //! caller that still waits for a head holds nothing, and must not keep others from asking.
 //!
-//! Who waits for a body to close may hold all of them itself, or they are held by others that wait for it: that wait would
-//! never end. Which thread will drop a body can't be known. But a body whose owner goes on is read, or being read, or closed
-//! sooner or later. So the wait fails once none was for as long as a connection may be silent.
+//! A thread that waits for a body to close may hold all of them itself, or they are held by threads that wait for this one: that
+//! wait would never end. Which thread will drop a body can't be known. But an owner that makes progress reads its body or closes it
+//! sooner or later. So the wait fails once no body was read or closed for as long as a connection may be silent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ pub(super) struct OpenBodies {
     /// How long nothing may happen to any of them before a wait for room is given up.
     patience: Duration,
     state: Mutex<State>,
-    /// Notified when one closes, and when one who waits is cancelled.
+    /// Notified when a body closes, and when a waiting thread is cancelled.
     changed: Condvar,
 }
 
@@ -187,8 +187,8 @@ impl State {
 }
 
 impl OpenBody {
-    /// Notes that a read begins, or that it has ended.
-    pub(super) fn note_read(&self) {
+    /// Counts the beginning of a read, or its end.
+    pub(super) fn count_read(&self) {
         self.reads.fetch_add(1, Ordering::Relaxed);
     }
 }

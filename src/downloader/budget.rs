@@ -117,7 +117,7 @@ impl Budget {
         priority: Priority,
         now: Instant,
     ) -> Vec<StreamId> {
-        self.note_idle(now);
+        self.demote_idle(now);
         let standing = if priority == Priority::High { Standing::PlaysHigh } else { Standing::PlaysLow };
         let held = self.streams[id].granted;
         // As a stream without a grant, so that its own grant is not in the way of its share.
@@ -142,7 +142,7 @@ impl Budget {
     }
 
     /// Moves the streams that were not read for a while to those that do not play.
-    fn note_idle(&mut self, now: Instant) {
+    fn demote_idle(&mut self, now: Instant) {
         while let Some((read_at, id)) = self.playing.first().copied() {
             if now.saturating_duration_since(read_at) < IDLE_AFTER {
                 break;

@@ -84,9 +84,11 @@ impl Handle {
 
     /// See [`Downloader::stop`](super::Downloader::stop).
     pub(super) fn stop(&self) {
+        // First, so that a fetch that a worker is about to start finds its token cancelled: the machine ends only what waits.
         self.core.root.cancel();
         self.core.post(Message::Stopped);
         self.core.client.close();
+        // The thread would wait for itself, or for one that waits for the end of this callback.
         if on_own_thread() || in_callback() {
             return;
         }

@@ -6,7 +6,8 @@ use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
-/// Origins that are remembered. The one that was learned first is forgotten first.
+/// Origins that are remembered, some kilobytes in all: more than a player meets in a session. The one that was learned first is
+/// forgotten first.
 const MAX_ORIGINS: usize = 256;
 
 /// The origins of a downloader, by a hash of scheme, host and port.
@@ -48,16 +49,16 @@ impl Origins {
     }
 
     /// Records whether a file was opened with a range.
-    pub(crate) fn note_ranges(&self, origin: u64, has_ranges: bool) {
-        self.note(origin, |traits| traits.has_no_ranges = !has_ranges);
+    pub(crate) fn record_ranges(&self, origin: u64, has_ranges: bool) {
+        self.record(origin, |traits| traits.has_no_ranges = !has_ranges);
     }
 
     /// Records that a suffix range was answered with something else than its bytes.
-    pub(crate) fn note_suffix_refused(&self, origin: u64) {
-        self.note(origin, |traits| traits.refuses_suffix = true);
+    pub(crate) fn record_suffix_refused(&self, origin: u64) {
+        self.record(origin, |traits| traits.refuses_suffix = true);
     }
 
-    fn note(&self, origin: u64, change: impl FnOnce(&mut Traits)) {
+    fn record(&self, origin: u64, change: impl FnOnce(&mut Traits)) {
         let Known { traits, order } = &mut *self.0.lock();
         let known = traits.entry(origin).or_insert_with(|| {
             order.push_back(origin);
@@ -78,12 +79,12 @@ mod tests {
     fn an_origin_that_shows_ranges_again_gets_a_second_connection_again_but_no_suffix_that_it_refused() {
         let origins = Origins::default();
         assert_eq!(origins.beside_opening(1), BesideOpening::Suffix);
-        origins.note_ranges(1, false);
+        origins.record_ranges(1, false);
         assert_eq!(origins.beside_opening(1), BesideOpening::Nothing);
         assert_eq!(origins.beside_opening(2), BesideOpening::Suffix);
-        origins.note_ranges(1, true);
+        origins.record_ranges(1, true);
         assert_eq!(origins.beside_opening(1), BesideOpening::Suffix);
-        origins.note_suffix_refused(1);
+        origins.record_suffix_refused(1);
         assert_eq!(origins.beside_opening(1), BesideOpening::Preconnect);
     }
 
@@ -91,7 +92,7 @@ mod tests {
     fn the_origins_that_are_remembered_are_bounded() {
         let origins = Origins::default();
         for origin in 0..=MAX_ORIGINS as u64 {
-            origins.note_suffix_refused(origin);
+            origins.record_suffix_refused(origin);
         }
         assert_eq!(origins.beside_opening(0), BesideOpening::Suffix);
         assert_eq!(origins.beside_opening(1), BesideOpening::Preconnect);

@@ -44,7 +44,7 @@ struct Registration {
     /// Gone once the scheduler has dropped the peer.
     channel: Weak<Channel>,
     credits: Arc<Credits>,
-    /// Tells the schedule that the peer is cancelled and must not be asked any more.
+    /// Posts the cancellation to the machine: the peer must not be asked any more.
     on_cancel: Option<CancelGuard>,
     /// Last, so that the downloader stops after the peer is gone.
     downloader: Arc<Handle>,
@@ -179,6 +179,7 @@ impl PeerHandle {
         let core = self.core();
         let slot = Arc::new(OneShot::default());
         let target = Target::Caller(Reply::new(&slot, credit, without_room));
+        // Whatever the fetch had: its caller is blocked.
         let fetch = fetch.priority(Priority::High);
         let job = core.accept(&self.0.token, &self.0.stats, fetch, target);
         let (request, token) = (job.record.id, job.token.clone());

@@ -13,7 +13,7 @@ use crate::downloader::runtime::record::{BodyMeter, Record};
 use crate::downloader::runtime::retry_state::{RetryState, pause};
 use crate::error::{Error, ErrorKind};
 
-/// Most bytes that are reserved for a body before one has arrived: the announced length may be wrong.
+/// Most bytes that are reserved for a body before one has arrived: the announced length may be wrong, or meant to use up memory.
 const FIRST_CAPACITY: u64 = 1024 * 1024;
 
 /// Keeps a peer and its downloader alive: the handle of the peer, which a response has no other use for.
@@ -151,9 +151,9 @@ impl Response {
         if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| 0);
         }
-        self.open.iter().for_each(OpenBody::note_read);
+        self.open.iter().for_each(OpenBody::count_read);
         let result = self.read_on(buf);
-        self.open.iter().for_each(OpenBody::note_read);
+        self.open.iter().for_each(OpenBody::count_read);
         match &result {
             Ok(0) => self.end(Ok(())),
             Ok(bytes) => {

@@ -87,16 +87,16 @@ impl Waker {
     }
 
     /// Records whether the origin answered the opening of a file with a range.
-    pub(crate) fn note_ranges(&self, request: &Request, has_ranges: bool) {
+    pub(crate) fn record_ranges(&self, request: &Request, has_ranges: bool) {
         if let Some(core) = self.core.upgrade() {
-            core.origins.note_ranges(request.origin().key(), has_ranges);
+            core.origins.record_ranges(request.origin().key(), has_ranges);
         }
     }
 
     /// Records that the origin does not serve suffix ranges.
-    pub(crate) fn note_suffix_refused(&self, request: &Request) {
+    pub(crate) fn record_suffix_refused(&self, request: &Request) {
         if let Some(core) = self.core.upgrade() {
-            core.origins.note_suffix_refused(request.origin().key());
+            core.origins.record_suffix_refused(request.origin().key());
         }
     }
 

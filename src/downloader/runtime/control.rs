@@ -80,12 +80,12 @@ impl Control {
         self.state.lock().turn.set_priority(priority);
     }
 
-    /// Notes that it is on a worker. True the first time.
+    /// Records that it is on a worker. True the first time.
     pub(crate) fn mark_started(&self) -> bool {
         !std::mem::replace(&mut self.state.lock().started, true)
     }
 
-    /// Notes the end. Returns the token of the last attempt, for the caller to drop. `None` if it has ended before.
+    /// Records the end. Returns the token of the last attempt, for the caller to drop. `None` if it has ended before.
     pub(super) fn end(&self) -> Option<Option<CancelToken>> {
         let mut state = self.state.lock();
         let is_first = !std::mem::replace(&mut state.ended, true);
@@ -173,6 +173,7 @@ impl Control {
 
     /// Makes `attempt` the one that an abort cancels. If the turn was aborted before, cancels it now.
     pub(super) fn arm(&self, attempt: &CancelToken) {
+        // An abort that came before this attempt had a token found nothing to cancel.
         let is_late = {
             let mut state = self.state.lock();
             state.attempt = Some(attempt.clone());
@@ -183,20 +184,22 @@ impl Control {
         }
     }
 
-    /// Notes that the fetch holds no worker any more. Neither an abort nor the watchdog can end it.
+    /// Records that the fetch holds no worker any more. Neither an abort nor the watchdog can end it.
     pub(super) fn disarm(&self) {
         let mut state = self.state.lock();
         state.attempt = None;
         state.moved = Instant::now();
     }
 
-    /// Notes that the fetch leaves its worker, to continue later.
+    /// Records that the fetch leaves its worker, to continue later.
     pub(super) fn leave(&self) {
         // The watchdog may have seen it on its worker just now: a new time shows that it has left.
         self.state.lock().moved = Instant::now();
     }
 
+    /// Records that it has progressed, by this many bytes or other steps.
     pub(crate) fn advance_by(&self, steps: u64, now: Instant) {
+        // Relaxed: a reader of `progress` that sees it late takes a turn for one chunk shorter than it was.
         self.progress.fetch_add(steps, Ordering::Relaxed);
         self.state.lock().moved = now;
     }

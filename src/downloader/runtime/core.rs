@@ -89,6 +89,7 @@ impl Core {
     }
 
     pub(crate) fn next_request(&self) -> RequestId {
+        // Relaxed: ids only have to differ.
         let number = self.next_request.fetch_add(1, Ordering::Relaxed);
         RequestId::new(number).unwrap_or_else(|| unreachable!("starts at 1 and would need ages to wrap"))
     }
@@ -123,9 +124,12 @@ impl Core {
             machine.early.clear();
         }
         machine.assign(now, actions);
+        // After the assignment: only urgent work that found no worker preempts. `claimed` before the machine counts those who make
+        // room: one that claims in between is asked for twice, which costs a chunk, and not once too little.
         let claimed = self.preemptions.claimed();
         let wanted = machine.preempt(now, claimed, actions);
         self.preemptions.set_wanted(wanted.saturating_sub(claimed));
+        // Last, because all before it changes deadlines.
         machine.set_alarm(now, actions);
         if !machine.watched && machine.is_pending() {
             machine.watched = true;
@@ -242,6 +246,7 @@ impl Core {
     }
 
     fn act(&self, actions: Actions) {
+        // First, so that the workers wake while this thread does the rest.
         for (worker, task) in actions.tasks {
             self.slots[worker].put(task);
         }
@@ -259,6 +264,7 @@ impl Core {
         if actions.urgent {
             self.client.recheck_urgency();
         }
+        // After the tasks: the watchdog sleeps for `hang_timeout` from its look on, and has to see them.
         if actions.watch {
             self.watch_signal.put(());
         }

@@ -25,10 +25,12 @@ use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::foreign::contain;
 
-/// A reader that comes back later than this is busy elsewhere: a worker then fetches ahead of it.
+/// A reader that comes back later than this is busy elsewhere: a worker then fetches ahead of it. Some times what a reader needs to
+/// copy out a chunk, and less than decoding one takes.
 const BUSY_ELSEWHERE: Duration = Duration::from_micros(200);
 
-/// How long a worker waits for a reader that does not come back at all.
+/// How long a worker waits for a reader that does not come back at all. Longer than a blocked thread needs to wake on a busy
+/// machine, and too short to be heard as a gap.
 const UNCLAIMED: Duration = Duration::from_millis(5);
 
 /// A body on its way, as its reader drives it. So the hand-off, which every fetch may name, knows nothing of jobs and workers.
@@ -103,8 +105,8 @@ pub(crate) struct Handoff {
 
 #[derive(Default)]
 struct State {
-    /// Position at which a reader found no offer, unless one was made since.
-    urgent: Option<u64>,
+    /// Position at which a reader found no offer and is about to block, unless an offer was made since.
+    missed: Option<u64>,
     /// The offers. A worker waits for each.
     offered: Slab<Offered>,
 }
@@ -165,7 +167,7 @@ impl Handoff {
                 _ => {}
             }
         }
-        state.urgent = Some(position);
+        state.missed = Some(position);
         None
     }
 
@@ -179,8 +181,8 @@ impl Handoff {
         let Extent { start, position, end } = transfer.extent();
         let mut state = self.state.lock();
         let is_next = state.offered.iter().any(|(_, offered)| offered.end == Some(start));
-        if state.urgent.is_some_and(|urgent| at <= urgent && urgent <= position) {
-            state.urgent = None;
+        if state.missed.is_some_and(|missed| at <= missed && missed <= position) {
+            state.missed = None;
         } else if !is_next {
             return (transfer, Ok(Step::Moved));
         }
@@ -188,6 +190,7 @@ impl Handoff {
         let slot: Slot<T> = Arc::new(Mutex::new(Some(transfer)));
         let holder = Holder::Here { position, since: Instant::now() };
         let key = state.offered.insert(Offered { transfer: Arc::clone(&slot) as _, end, holder });
+        // The reader that is woken takes this lock to look for the offer.
         drop(state);
         (self.wake)();
         let _on_cancel = token.as_ref().map(|token| {
@@ -233,5 +236,87 @@ impl Offered {
 impl fmt::Debug for Handoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handoff").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::CancelReason;
+    use crate::error::ErrorKind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Has moved from byte 0 to byte 10, and ends at its next step, in this way.
+    struct Body {
+        next: fn() -> Result<Step, Error>,
+        token: CancelToken,
+    }
+
+    impl Drive for Body {
+        fn step_briefly(&mut self) -> Result<Step, Error> {
+            (self.next)()
+        }
+
+        fn extent(&self) -> Extent {
+            Extent { start: 0, position: 10, end: None }
+        }
+
+        fn can_be_brief(&self) -> bool {
+            true
+        }
+
+        fn token(&self) -> Option<&CancelToken> {
+            Some(&self.token)
+        }
+    }
+
+    /// What a worker gets back that offers such a body, and how often the reader was woken. A reader that `misses` byte 10 is about to
+    /// block, and calls `drive` when it is woken.
+    fn offered(
+        misses: bool,
+        next: fn() -> Result<Step, Error>,
+        drive: impl Fn(&Handoff, &CancelToken) + Send + Sync + 'static,
+    ) -> (Result<Step, Error>, usize) {
+        let (token, woken) = (CancelToken::new(CancelReason::Fetch), Arc::new(AtomicUsize::new(0)));
+        let handoff = Arc::new_cyclic(|handoff: &std::sync::Weak<Handoff>| {
+            let (handoff, token, woken) = (handoff.clone(), token.clone(), Arc::clone(&woken));
+            Handoff::new(move || {
+                woken.fetch_add(1, Ordering::Relaxed);
+                drive(&handoff.upgrade().unwrap(), &token);
+            })
+        });
+        assert!(!misses || !handoff.drive(10), "nothing was offered yet");
+        let (_, step) = Arc::clone(&handoff).offer(Box::new(Body { next, token }), 0);
+        assert!(!handoff.has(10), "the offer is over");
+        (step, woken.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn without_a_reader_that_waits_the_worker_goes_on() {
+        let (step, woken) = offered(false, || Ok(Step::Eof), |_, _| ());
+        assert!(matches!((step, woken), (Ok(Step::Moved), 0)));
+    }
+
+    #[test]
+    fn what_ends_a_readers_step_is_returned_to_the_worker() {
+        let drive = |handoff: &Handoff, _: &CancelToken| assert!(handoff.has(10) && !handoff.drive(10));
+        assert!(matches!(offered(true, || Ok(Step::Eof), drive), (Ok(Step::Eof), 1)));
+        assert!(matches!(offered(true, || Ok(Step::WouldBlock), drive), (Ok(Step::WouldBlock), 1)));
+        let (failed, _) =
+            offered(true, || Err(Error::new(ErrorKind::Disconnected, "as the test wants")), drive);
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::Disconnected);
+    }
+
+    #[test]
+    fn a_step_that_panics_gives_the_transfer_back() {
+        let drive = |handoff: &Handoff, _: &CancelToken| assert!(!handoff.drive(10));
+        let (step, _) = offered(true, || panic!("as the test wants"), drive);
+        assert_eq!(step.unwrap_err().kind(), ErrorKind::Panicked);
+    }
+
+    #[test]
+    fn a_cancelled_worker_takes_back_what_no_reader_drives() {
+        let cancel = |_: &Handoff, token: &CancelToken| token.cancel();
+        assert!(matches!(offered(true, || Ok(Step::Eof), cancel), (Ok(Step::Moved), 1)));
     }
 }

@@ -97,6 +97,7 @@ impl Job {
         let Err(error) = result else { return None };
         // A sink that detaches bodies gets one when another is closed. The caller of `execute` may hold all of them itself.
         let after = self.retry_state.plan_retry(error, &self.token, self.is_pulled())?;
+        // From now, and not from the failure: the sink and the subscribers see the time that the schedule uses.
         let at = Instant::now() + after;
         if let Target::Sink(sink) = &mut self.target {
             if sink.retrying(error, at).is_err() {

@@ -9,7 +9,7 @@ use super::control::Control;
 use super::job::Job;
 use super::lent_thread::LentThread;
 use super::message::{Channel, Message, Report};
-use super::task::{Asked, PeerEntry, Task};
+use super::task::{PeerEntry, Question, Task};
 use crate::cancel::CancelReason;
 use crate::client;
 use crate::config::DownloaderConfig;
@@ -252,7 +252,7 @@ impl Machine {
         actions.peers.extend(self.peers.remove(&peer).map(|(entry, _)| entry));
     }
 
-    /// Notes that `worker` runs `job` from now on.
+    /// Records that `worker` runs `job` from now on.
     fn set_running(&mut self, worker: WorkerId, job: &Job, now: Instant) {
         self.assigned[worker] = Some(Assigned::Fetch(Arc::clone(&job.control)));
         if job.control.mark_started() {
@@ -436,7 +436,7 @@ impl Machine {
             Assignment::Ask { peer, admissible } => {
                 let (entry, _) = self.peers.get(&peer)?;
                 self.assigned[worker] = Some(Assigned::Asking { since: now });
-                Some(Task::Ask(Asked { entry: Arc::clone(entry), admissible }))
+                Some(Task::Ask(Question { entry: Arc::clone(entry), admissible }))
             }
         }
     }

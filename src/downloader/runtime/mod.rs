@@ -34,14 +34,29 @@
 //!   it has locked the machine, so no other thread applies it (`post_and_combine`).
 //! - *Work arises when the watchdog has seen none.* The machine keeps `watched`. Only the watchdog clears it, in the look that
 //!   finds nothing pending; the next message that leaves something pending sets it and puts the signal.
-//! - *A transfer is offered to a reader that is about to block.* The reader notes its position under the lock of the hand-off when
-//!   it finds no offer; the worker looks for such a note under that lock. Then it notifies the storage, under whose lock the
+//! - *A transfer is offered to a reader that is about to block.* The reader leaves its position under the lock of the hand-off when
+//!   it finds no offer; the worker looks for it under that lock. Then it notifies the storage, under whose lock the
 //!   reader looks for an offer once more before it sleeps.
 //! - *A task is given to a lent thread that goes on.* The thread closes itself under the lock under which a task is put. What is
 //!   put before is found by the close and given back; what comes later is refused and given back by who would have put it
 //!   ([lend]).
 //! - *A wait is cancelled between the look at the token and the sleep.* Each cancel hook takes the lock of the condvar that it
 //!   notifies.
+//!
+//! # Which file uses which
+//!
+//! Each row uses the rows below it.
+//!
+//! | files | what they know |
+//! |---|---|
+//! | [scheduler], [watchdog], [worker], [lend] | a thread, and what it does |
+//! | [attempt], [transfer], [accept] | a job and the core |
+//! | [core] | the machine, and what wakes each thread |
+//! | [machine] | the schedule, and the jobs and threads that its ids stand for |
+//! | [message], [lent_thread], [task] | what threads send each other |
+//! | [job] | one fetch on its way |
+//! | [record], [retry_state], [control] | its reports, its attempts, its priority and progress |
+//! | [handoff], [combiner], [one_shot], [preemption], [liveness], [own_thread] | nothing of jobs |
 
 mod accept;
 pub(crate) mod attempt;

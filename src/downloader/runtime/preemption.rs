@@ -10,7 +10,8 @@ use std::time::Instant;
 use crate::downloader::schedule::PROTECTED;
 use crate::types::Priority;
 
-/// So many bytes end the protection of a prefetch that had aged.
+/// A prefetch in a protected turn is preempted after this many bytes, though the time of its protection is not over. What a fast
+/// connection brings in a few milliseconds: with it, urgent work waits for those and not for a second.
 const PROTECTED_BYTES: u64 = 256 * 1024;
 
 /// How many running fetches of the pool are to make room.

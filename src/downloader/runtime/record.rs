@@ -53,6 +53,7 @@ impl Record {
     /// Reports that it starts on a worker.
     pub(crate) fn start(&mut self) {
         let now = Instant::now();
+        // Of the first attempt only: the duration in `Completed` includes the retries.
         self.started.get_or_insert(now);
         self.publish(Event::Started { request: self.id, wait: now - self.enqueued });
     }
@@ -86,6 +87,7 @@ impl Record {
 impl Drop for Record {
     fn drop(&mut self) {
         if !self.control.has_ended() {
+            // Without an end, a subscriber would wait forever for one.
             self.end(&Err(abandoned()));
         }
     }

@@ -11,30 +11,31 @@ use crate::client::{self, Continuation, Hedging, HttpClient, Request, ResponseHe
 use crate::downloader::rules::{OtherTags, Rules, Validate};
 use crate::error::{Error, ErrorKind};
 
-/// A body that has delivered this many bytes was not silent all the time.
+/// A body that has delivered this many bytes since the last one fell silent was not silent all the time. As many as a connection
+/// brings within a few round trips, and as reset the retries.
 const FLOWED: u64 = 64 * 1024;
 
-/// See [`hedge_delay`].
+/// A server that is not known yet may need this long for a response head, for example to wake a disk. See [`hedge_delay`].
 const SHORTEST_HEDGE_DELAY: Duration = Duration::from_secs(1);
 
-/// What a fetch requests, over all its attempts, and the client that sends it. Needs nothing else of the downloader: so an open
-/// body goes on by itself wherever it is read.
+/// What a fetch requests, over all its attempts, and the client that sends it. Needs nothing else of the downloader, so an open
+/// body can be continued on any thread that reads it.
 pub(crate) struct RetryState {
     client: HttpClient,
     request: Request,
     validate: Option<Validate>,
     max_retries: u32,
-    /// No range was asked for: if the rest is refused, the whole may not be.
+    /// The fetch has no range. So a server that refuses the rest of a broken body may still send the whole again.
     asks_for_whole: bool,
     backoff: Backoff,
     /// True if the last attempt delivered a byte.
     flowed: bool,
-    /// How far it has come, and what it has to come to.
+    /// Position of the next byte, and the end that the body has to reach.
     continuation: Continuation,
-    /// Silent bodies in a row that another one went on with, and where the last one did. Each next one is given twice the
-    /// time: a server that pauses is not asked again and again.
+    /// Number of bodies in a row that fell silent and were replaced by a hedged one, and the position of the last replacement.
+    /// Each doubles the delay of the next hedge: a server that only pauses must not get one request after another.
     silent: (u32, u64),
-    /// Of a live stream: whether its reader runs out of it.
+    /// Of a live stream: whether its reader is about to run out of bytes.
     redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](crate::Fetch::fail_fast).
     patience: Option<Duration>,
@@ -80,7 +81,7 @@ impl RetryState {
         &self.request
     }
 
-    /// Asks for what has not come yet. Blocks until a head is there that goes on with what came.
+    /// Requests the bytes that have not arrived. Blocks until a response head arrives that continues them.
     pub(crate) fn open(
         &mut self,
         token: &CancelToken,
@@ -89,6 +90,7 @@ impl RetryState {
         self.flowed = false;
         if let Some(range) = self.continuation.range() {
             self.request.set_range(range);
+            // RFC 9110, 13.1.5: if the resource has changed, the server sends the whole of it, with status 200.
             if let Some(validator) = self.continuation.if_range() {
                 self.request.set_if_range(validator.clone());
             }
@@ -113,12 +115,13 @@ impl RetryState {
         if self.is_held() || (self.redial.is_none() && !body.is_long()) {
             return;
         }
+        // At most 32 times: about the silence limit, after which the body fails anyway.
         let delay = hedge_delay(control) * 2_u32.pow(self.silent.0.min(5));
         let (urgency, rest) = match &self.redial {
             Some(urgency) => (Arc::clone(urgency), Rest::Live(body.head().content_type().map(str::to_owned))),
             None => {
                 let mut continuation = self.continuation.clone();
-                // Where the tags of a pool's members are judged, the silent body is not given up for such a one.
+                // Only the sink may accept another entity tag, and it can't be called while the silent body may still go on.
                 continuation.refuse_other_tags();
                 (Arc::clone(control) as _, Rest::Continuation(continuation))
             }
@@ -126,7 +129,7 @@ impl RetryState {
         self.client.hedge_body(body, &Hedging { delay, urgency }, &self.request, rest);
     }
 
-    /// Goes on with the body that was faster than the silent one before it.
+    /// Continues with the hedged body, which was faster than the silent one before it.
     pub(crate) fn go_on(&mut self, body: &mut client::Response, control: &Arc<Control>) -> Result<(), Error> {
         self.accept(body.head())?;
         let offset = self.continuation.offset().unwrap_or_default();
@@ -138,7 +141,7 @@ impl RetryState {
         Ok(())
     }
 
-    /// Goes on with another connection of a live stream, which does not join.
+    /// Continues with another connection of a live stream. Its bytes do not follow those of the connection before it.
     pub(crate) fn go_live(&mut self, body: &mut client::Response, control: &Arc<Control>) {
         let come = self.continuation.offset().unwrap_or_default();
         let count = self.silent.0;
@@ -148,14 +151,15 @@ impl RetryState {
         self.hedge(body, control);
     }
 
-    /// True if the server refuses the rest of a body that broke: some refuse every range, and serve those that ask for none.
-    /// What has come already comes once more then, and is compared as far as it is remembered.
+    /// True if the server refuses the rest of a broken body. Some servers refuse every range, and answer the same request without
+    /// one. They send all bytes again then; the last 64 of those that had arrived are compared.
     fn is_refused_rest(&self, error: &Error) -> bool {
+        // RFC 9110, 14.2 lets a server ignore `Range`, and 15.5.17 lets it refuse one. Some refuse by 400, 403 or 404.
         let is_refusal = matches!(error.status(), Some(400..=499)) && !error.is_retryable();
         is_refusal && self.asks_for_whole && self.continuation.offset().is_some()
     }
 
-    /// Looks at a head before its body is read: is it still the same resource, does the asker want it?
+    /// Fails if the body behind `head` is of another resource, of another range, or refused by the caller.
     fn accept(&mut self, head: &ResponseHead) -> Result<(), Error> {
         self.continuation.check(head)?;
         self.request.check_range(head)?;
@@ -165,35 +169,34 @@ impl RetryState {
         Ok(())
     }
 
-    /// Notes that the body behind `head` is taken: it is what later attempts go on with. A head that was refused is not, or
-    /// the next attempt would request what no caller wanted.
+    /// The body behind `head` was accepted: later attempts continue it. Not to be called for a refused one, or the next attempt
+    /// would request the rest of what the caller refused.
     pub(crate) fn begin(&mut self, head: &ResponseHead) {
         self.continuation.begin(head);
         self.request.adopt_target(head.url());
     }
 
-    /// Offset of the next new byte, once a body was taken.
+    /// Position of the next byte that has not arrived. `None` until a body was accepted.
     pub(crate) fn offset(&self) -> Option<u64> {
         self.continuation.offset()
     }
 
-    /// True if all bytes have come that the first response promised, whatever the body that is read now has left.
+    /// True if all bytes have arrived that the first response announced. The body that is read now may have more.
     pub(crate) fn is_complete(&self) -> bool {
         self.continuation.is_complete()
     }
 
-    /// True if the end that the body has come to may be the end of the range that was asked for, and not of the whole that it
-    /// called itself.
+    /// True if the body may have ended with the requested range, although its response announced the whole resource.
     pub(crate) fn is_doubtful_end(&self) -> bool {
         self.continuation.is_doubtful_end()
     }
 
-    /// Notes that a body has ended, at `at`. Fails if not all has come that was promised.
+    /// A body has ended at the position `at`. Fails if bytes are missing that the first response announced.
     pub(crate) fn check_end(&self, at: u64) -> Result<(), Error> {
         self.continuation.check_end(at).map_err(|error| error.with_url(self.request.url()))
     }
 
-    /// Takes bytes that came from `at` on. Returns the new ones among them, and where they lie.
+    /// Takes `bytes`, which arrived from the position `at` on. Returns the new ones among them, and their position.
     pub(crate) fn take<'a>(&mut self, at: u64, bytes: &'a [u8]) -> Result<(u64, &'a [u8]), Error> {
         let offset = self.continuation.offset().unwrap_or(at);
         let new = self.continuation.take(at, bytes).map_err(|error| error.with_url(self.request.url()))?;
@@ -216,15 +219,15 @@ impl RetryState {
         if token.is_cancelled() || !(error.is_retryable() || lacks_room) || self.fails_fast(error) {
             return None;
         }
-        // A node that gives heads, but no bytes behind them, is as dead as one that gives none; and one that fell silent
-        // would cost a whole silence limit more.
+        // The target of a redirect that sends response heads but no bodies, or that fell silent, may be a broken node of a CDN.
+        // The original URL may lead to another one.
         if !self.flowed || error.kind() == ErrorKind::Silent {
             self.request.forget_target();
         }
         self.backoff.handle_failure(error, self.max_retries, retry::random())
     }
 
-    /// True if the caller would rather have the error than wait.
+    /// True if the caller prefers the error to a wait.
     fn fails_fast(&self, error: &Error) -> bool {
         let Some(patience) = self.patience.filter(|_| self.continuation.offset().is_none()) else {
             return false;
@@ -238,16 +241,16 @@ impl RetryState {
         self.redial = Some(urgency);
     }
 
-    /// Fails with the first error that may pass: the reader of the body retries by itself.
+    /// Fails with the first transient error: the owner of the detached body retries by itself.
     pub(crate) fn without_retries(mut self) -> Self {
-        // The sink has gone that could have judged.
+        // The sink that could have accepted another entity tag is consumed.
         self.continuation.refuse_other_tags();
         Self { max_retries: 0, ..self }
     }
 }
 
-/// How long a request waits for its head before it is hedged. Four times the usual: of the requests that would have been
-/// answered, few are sent twice.
+/// Delay after which a request without a response head is hedged: four times the usual TTFB. A shorter one would send many
+/// requests twice whose answers are only a little late.
 fn hedge_delay(control: &Control) -> Duration {
     let [_, all] = &control.all_stats;
     let ttfb = all.ttfb().unwrap_or_default();

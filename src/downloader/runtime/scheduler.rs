@@ -23,6 +23,7 @@ pub(crate) fn run(core: &Core) {
             }
             continue;
         }
+        // A signal needs no message: whoever put it has changed the alarm or the endings, which the next round reads.
         if core.signal.take_until(alarm).is_none() {
             core.post(Message::Due);
         }

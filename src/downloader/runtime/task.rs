@@ -14,12 +14,12 @@ use crate::types::Priority;
 /// What a worker has to do.
 pub(crate) enum Task {
     Run(Box<Job>),
-    Ask(Asked),
+    Ask(Question),
     Stop,
 }
 
-/// A peer to be asked for a fetch.
-pub(crate) struct Asked {
+/// Which peer is to be asked for a fetch, and of which priority at least.
+pub(crate) struct Question {
     pub(crate) entry: Arc<PeerEntry>,
     pub(crate) admissible: Priority,
 }

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::job::{Job, Pause, Target};
 use super::message::{Message, Report};
 use super::own_thread::enter_own_thread;
-use super::task::{Asked, PeerEntry, Task};
+use super::task::{PeerEntry, Question, Task};
 use crate::buffer::Buffer;
 use crate::downloader::peer::Next;
 use crate::downloader::schedule::{Answer, Fruitless, WorkerId};
@@ -34,8 +34,8 @@ pub(crate) fn run(core: &Arc<Core>, worker: WorkerId) {
 pub(super) fn run_task(core: &Arc<Core>, worker: WorkerId, task: Task, chunk: &mut Buffer) -> Option<Done> {
     match task {
         Task::Run(job) => Some(run_job(core, worker, job, chunk)),
-        Task::Ask(asked) => Some(Done::of(
-            contain("asking a peer", || ask(core, &asked)).unwrap_or(Report::Answered(Answer::Gone)),
+        Task::Ask(question) => Some(Done::of(
+            contain("asking a peer", || ask(core, &question)).unwrap_or(Report::Answered(Answer::Gone)),
         )),
         Task::Stop => None,
     }
@@ -67,19 +67,19 @@ impl Done {
 }
 
 /// Asks a peer. What it gives comes back as a task, if it may run.
-fn ask(core: &Arc<Core>, asked: &Asked) -> Report {
-    let next = asked.entry.peer.lock().call("next_fetch", |peer| peer.next_fetch(asked.admissible));
+fn ask(core: &Arc<Core>, question: &Question) -> Report {
+    let next = question.entry.peer.lock().call("next_fetch", |peer| peer.next_fetch(question.admissible));
     let (fetch, sink, more) = match next {
         Ok(Next::Fetch { fetch, sink, more }) => (fetch, sink, more),
         Ok(Next::Wait) => return Report::Answered(Answer::Wait),
         Err(panic) => {
-            end_peer(core, &asked.entry, panic.into());
+            end_peer(core, &question.entry, panic.into());
             return Report::Answered(Answer::Gone);
         }
     };
     let target = Target::Sink(GuardedSink::new(sink));
-    let is_fit = fetch.check_epoch(&asked.entry.token).and_then(|()| fetch.check_not_held());
-    let mut job = core.accept(&asked.entry.token, &asked.entry.stats, fetch, target);
+    let is_fit = fetch.check_epoch(&question.entry.token).and_then(|()| fetch.check_not_held());
+    let mut job = core.accept(&question.entry.token, &question.entry.stats, fetch, target);
     let accepted = match &mut job.target {
         Target::Sink(sink) => sink.accepted(job.record.id),
         Target::Caller(_) => Ok(()),
@@ -96,6 +96,7 @@ fn ask(core: &Arc<Core>, asked: &Asked) -> Report {
 
 /// Ends a peer that panicked, and no other.
 fn end_peer(core: &Core, entry: &PeerEntry, error: Error) {
+    // Before the cancellation, whose events would otherwise come without their cause.
     let event = Event::PeerFailed { error };
     entry.stats.publish(&event);
     core.stats.publish(&event);

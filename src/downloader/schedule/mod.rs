@@ -39,6 +39,10 @@
 //! | no worker is idle beside work that it may run; all limits hold | `properties` |
 //! | a deadline is announced for everything that time alone changes | `properties` |
 //!
+//! One thing does not hold: a prefetch whose server needs longer than [`PROTECTED`] for its response head gets its turns, but makes
+//! no progress while urgent work takes all workers. Its request is aborted after that time, and its next turn begins with another
+//! one. A longer protection would break the bound for urgent work, which may find no other worker to preempt.
+//!
 //! # Where each idea is
 //!
 //! | file | |

@@ -196,7 +196,7 @@ impl PieceSink {
         // A response head is no progress: heads without a body could arrive forever.
         let flow = state.accept_part(head)?;
         if let Some(link) = shared.link.get().filter(|_| self.unclear.is_some()) {
-            link.waker.note_ranges(&shared.request, flow == Flow::Stream);
+            link.waker.record_ranges(&shared.request, flow == Flow::Stream);
         }
         // Not before it is accepted: where the original URL leads may be a login page. And not if the piece was requested there:
         // another piece may have found that it does not serve any more.

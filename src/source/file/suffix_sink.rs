@@ -51,7 +51,7 @@ impl Sink for SuffixSink {
         let is_done = matches!(outcome, Outcome::Done);
         if is_refused || matches!(&outcome, Outcome::Failed(error) if is_refusal(error)) {
             if let Some(link) = shared.link.get() {
-                link.waker.note_suffix_refused(&shared.request);
+                link.waker.record_suffix_refused(&shared.request);
             }
         }
         {
