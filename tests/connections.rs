@@ -416,7 +416,7 @@ fn an_invalid_proxy_or_authorization_is_refused_by_name() {
         change(&mut config);
         Downloader::new(config).unwrap_err()
     };
-    let error = fails(|config| config.client.proxy = Some("socks5://127.0.0.1:1".into()));
+    let error = fails(|config| config.client.proxy = Some("socks4://127.0.0.1:1".into()));
     assert_eq!(error.kind(), ErrorKind::InvalidConfig);
     assert!(error.to_string().contains("proxy"), "{error}");
     let error = fails(|config| config.client.auth.push(("nowhere".into(), Auth::Bearer("a".into()))));
