@@ -170,7 +170,9 @@ impl Snapshot<'_> {
         }
         let keeps_connection = self.keeps_connection(reader);
         let lead = self.network.pipeline_lead();
-        let busy = |piece: &&Piece| piece.next < prefetch_target && piece.end > from;
+        // All bytes of one that ends where the reader waits are stored, and its connection is still in use.
+        let is_ending = |piece: &Piece| keeps_connection && piece.end == from;
+        let busy = |piece: &&Piece| piece.next < prefetch_target && (piece.end > from || is_ending(piece));
         let mut running = self.in_flight.iter().filter(busy);
         let full = running.clone().count() >= 2
             || running.any(|piece| {
