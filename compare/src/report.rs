@@ -188,6 +188,7 @@ impl Results {
             };
             let x = |value: f64| LEFT + (WIDTH - LEFT - 70.0) * share(value);
             let colour = if *subject == "windway" { "#1f6fb2" } else { "#b8c4d0" };
+            let middle = y + 7.0;
             text(&mut svg, (LEFT - 8.0, y + 12.0), "end", subject);
             let width = (x(summary.median) - LEFT).max(1.0);
             put(
@@ -199,10 +200,9 @@ impl Results {
             put(
                 &mut svg,
                 format_args!(
-                    "<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{}\" y2=\"{1}\" stroke=\"#333\"/>",
+                    "<line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"#333\"/>",
                     x(summary.low),
-                    x(summary.high),
-                    y + 7.0
+                    x(summary.high)
                 ),
             );
             // Behind the end of the thin line.

@@ -1,0 +1,70 @@
+//! The figures of the README are those of `compare/results.csv`, and its commands are those that `.ci/run` runs.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+const BEGIN: &str = "<!-- comparison: compare/table.md -->";
+const END: &str = "<!-- end of the comparison -->";
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Medians by title with unit, and library.
+fn medians(csv: &str) -> BTreeMap<(String, String), String> {
+    let mut medians = BTreeMap::new();
+    for line in csv.lines().skip(1) {
+        // The title is in quotes, because it may have commas.
+        let [_, title, rest] = line.splitn(3, '"').collect::<Vec<_>>()[..] else {
+            panic!("no title: {line}")
+        };
+        let [_, unit, library, median, ..] = rest.split(',').collect::<Vec<_>>()[..] else {
+            panic!("no median: {line}")
+        };
+        let title = if unit.is_empty() { title.to_owned() } else { format!("{title}, {unit}") };
+        medians.insert((title, library.to_owned()), median.to_owned());
+    }
+    medians
+}
+
+/// What is wrong with the table of a section. Each of its figures has to be the median of its row and column.
+fn faults(section: &str, csv: &str) -> Vec<String> {
+    let medians = medians(csv);
+    let cells = |line: &str| -> Vec<String> {
+        line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
+    };
+    let mut rows = section.lines().filter(|line| line.starts_with('|')).map(cells);
+    let libraries = rows.next().expect("a table");
+    let mut faults = Vec::new();
+    for row in rows.skip(1) {
+        for (library, figure) in libraries.iter().zip(&row).skip(1) {
+            let median = medians.get(&(row[0].clone(), library.clone()));
+            if median.map_or("–", String::as_str) != figure {
+                faults.push(format!("{library}, {}: {figure} in the README, {median:?} measured", row[0]));
+            }
+        }
+    }
+    faults
+}
+
+#[test]
+fn the_figures_of_the_comparison_were_measured() {
+    let readme = read("README.md");
+    let section = readme.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END)).expect("the section").0;
+    let wrong = faults(section, &read("compare/results.csv"));
+    assert!(wrong.is_empty(), "copy compare/table.md into the README:\n{}", wrong.join("\n"));
+    assert_eq!(section.trim(), read("compare/table.md").trim(), "copy compare/table.md into the README");
+}
+
+#[test]
+fn a_figure_that_was_not_measured_is_found() {
+    let csv = "metric,title,unit,subject,median,lowest,highest,runs\nseek,\"Far seek, cold\",ms,windway,41.0,40.9,42.0,7\n";
+    let table = |figure: &str| {
+        format!("| | windway | ureq |\n|---|---|---|\n| Far seek, cold, ms | {figure} | – |\n")
+    };
+    assert_eq!(faults(&table("41.0"), csv), Vec::<String>::new());
+    assert_eq!(faults(&table("40.0"), csv).len(), 1);
+    assert_eq!(faults(&table("41.0").replace('–', "39.0"), csv).len(), 1);
+}
