@@ -74,7 +74,7 @@ pub use self::stats::Totals;
 pub use crate::buffer::Buffer;
 pub use crate::cancel::{CancelGuard, CancelReason};
 pub use crate::client::{ResponseHead, Validator};
-pub(crate) use crate::downloader::runtime::handoff::Handoff;
+pub(crate) use crate::downloader::runtime::handoff::{Driven, Handoff};
 pub(crate) use crate::downloader::runtime::lend::Lent;
 pub(crate) use crate::downloader::runtime::own_thread::enter_own_thread;
 pub use crate::types::RequestId;

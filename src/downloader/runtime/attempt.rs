@@ -150,7 +150,7 @@ fn take_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
         let step;
         (transfer, step) = transfer.step_or_offer();
         let stopped = match step {
-            Ok(Step::Moved | Step::WouldBlock) => continue,
+            Ok(Step::Moved | Step::Received(_) | Step::WouldBlock) => continue,
             // Another worker may have claimed the last one that was wanted.
             Ok(Step::Preempt) if !transfer.core.preemptions.claim() => continue,
             Ok(Step::Preempt) => Stopped::Preempted,
@@ -166,8 +166,10 @@ fn take_lent_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
     loop {
         let stopped = match transfer.step_alone() {
             // The reader that lends its thread has its bytes and continues. The body keeps its connection.
-            Ok(Step::Moved | Step::Preempt) if transfer.demote_unless_demanded() => Stopped::Left,
-            Ok(Step::Moved | Step::Preempt | Step::WouldBlock) => continue,
+            Ok(Step::Moved | Step::Received(_) | Step::Preempt) if transfer.demote_unless_demanded() => {
+                Stopped::Left
+            }
+            Ok(Step::Moved | Step::Received(_) | Step::Preempt | Step::WouldBlock) => continue,
             Ok(Step::Eof) => Stopped::Eof,
             Err(error) => Stopped::Failed(error),
         };

@@ -35,8 +35,8 @@ const UNCLAIMED: Duration = Duration::from_millis(5);
 
 /// A body on its way, as its reader drives it. So the hand-off, which every fetch may name, knows nothing of jobs and workers.
 pub(crate) trait Drive: Send {
-    /// Reads for a brief time at most, and stores what arrived.
-    fn step_briefly(&mut self) -> Result<Step, Error>;
+    /// Reads for a brief time at most, and stores what arrived. It may receive into `own`, the reader's buffer.
+    fn step_briefly(&mut self, own: &mut [u8]) -> Result<Step, Error>;
 
     /// Which bytes of the resource the body has.
     fn extent(&self) -> Extent;
@@ -64,6 +64,8 @@ pub(crate) struct Extent {
 pub(crate) enum Step {
     /// Some bytes arrived.
     Moved,
+    /// This number of bytes arrived. They lie at the start of the reader's buffer, besides in the sink.
+    Received(usize),
     /// No byte arrived during a brief read.
     WouldBlock,
     /// Some bytes arrived, and the transfer must give its worker to urgent work.
@@ -72,24 +74,35 @@ pub(crate) enum Step {
     Eof,
 }
 
+/// The outcome of a reader's step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driven {
+    /// No byte arrived, or nothing is offered: the reader should block until a worker brings the bytes.
+    Nothing,
+    /// Some bytes arrived. They are stored, as far as storage keeps them.
+    Stored,
+    /// As `Stored`, and this number of bytes, those from the position on, lie at the start of the reader's buffer.
+    Received(usize),
+}
+
 /// An offered transfer. The worker that offers it knows its type, and takes it out again.
 type Slot<T> = Arc<Mutex<Option<Box<T>>>>;
 
 /// A [`Slot`] as the reader sees it.
 trait Offer: Send + Sync {
     /// Takes a step. Returns what came of it, and where the transfer stays if another step may follow.
-    fn step(&self) -> (Result<Step, Error>, Option<u64>);
+    fn step(&self, own: &mut [u8]) -> (Result<Step, Error>, Option<u64>);
 }
 
 impl<T: Drive> Offer for Mutex<Option<Box<T>>> {
-    fn step(&self) -> (Result<Step, Error>, Option<u64>) {
+    fn step(&self, own: &mut [u8]) -> (Result<Step, Error>, Option<u64>) {
         let mut slot = self.lock();
         // The worker takes it out only when no reader is at it.
         let Some(transfer) = &mut *slot else { return (Ok(Step::WouldBlock), None) };
         // A panic must not pass: the worker would wait for the transfer forever.
-        let step =
-            contain("a reader's step", || transfer.step_briefly()).unwrap_or_else(|panic| Err(panic.into()));
-        let is_to_stay = matches!(step, Ok(Step::Moved)) && transfer.can_be_brief();
+        let step = contain("a reader's step", || transfer.step_briefly(own))
+            .unwrap_or_else(|panic| Err(panic.into()));
+        let is_to_stay = matches!(step, Ok(Step::Moved | Step::Received(_))) && transfer.can_be_brief();
         (step, is_to_stay.then(|| transfer.extent().position))
     }
 }
@@ -138,13 +151,17 @@ impl Handoff {
         self.state.lock().offered.iter().any(|(_, offered)| offered.is_at(position))
     }
 
-    /// Takes a step with the offered transfer whose next byte is the one at `position`. Blocks for a brief read at most. True
-    /// if bytes arrived; otherwise the reader should block until a worker brings them.
-    pub(crate) fn drive(&self, position: u64) -> bool {
-        let Some((key, transfer, since)) = self.take(position) else { return false };
+    /// Takes a step with the offered transfer whose next byte is the one at `position`. Blocks for a brief read at most.
+    /// `own` is the reader's buffer, or empty. A large one may receive the bytes, see [`Driven::Received`].
+    pub(crate) fn drive(&self, position: u64, own: &mut [u8]) -> Driven {
+        let Some((key, transfer, since)) = self.take(position) else { return Driven::Nothing };
         let is_busy = since.elapsed() > BUSY_ELSEWHERE;
-        let (step, next) = transfer.step();
-        let has_moved = matches!(step, Ok(Step::Moved | Step::Preempt));
+        let (step, next) = transfer.step(own);
+        let driven = match step {
+            Ok(Step::Received(bytes)) => Driven::Received(bytes),
+            Ok(Step::Moved | Step::Preempt) => Driven::Stored,
+            Ok(Step::WouldBlock | Step::Eof) | Err(_) => Driven::Nothing,
+        };
         let mut state = self.state.lock();
         state.offered[key].holder = match next.filter(|_| !is_busy) {
             Some(position) => Holder::Here { position, since: Instant::now() },
@@ -153,7 +170,7 @@ impl Handoff {
                 Holder::Back(step)
             }
         };
-        has_moved
+        driven
     }
 
     fn take(&self, position: u64) -> Option<(usize, Arc<dyn Offer>, Instant)> {
@@ -253,7 +270,7 @@ mod tests {
     }
 
     impl Drive for Body {
-        fn step_briefly(&mut self) -> Result<Step, Error> {
+        fn step_briefly(&mut self, _: &mut [u8]) -> Result<Step, Error> {
             (self.next)()
         }
 
@@ -268,6 +285,11 @@ mod tests {
         fn token(&self) -> Option<&CancelToken> {
             Some(&self.token)
         }
+    }
+
+    /// A step of the reader that waits for byte 10.
+    fn drive_on(handoff: &Handoff) -> Driven {
+        handoff.drive(10, &mut [])
     }
 
     /// What a worker gets back that offers such a body, and how often the reader was woken. A reader that `misses` byte 10 is about to
@@ -285,7 +307,7 @@ mod tests {
                 drive(&handoff.upgrade().unwrap(), &token);
             })
         });
-        assert!(!misses || !handoff.drive(10), "nothing was offered yet");
+        assert!(!misses || drive_on(&handoff) == Driven::Nothing, "nothing was offered yet");
         let (_, step) = Arc::clone(&handoff).offer(Box::new(Body { next, token }), 0);
         assert!(!handoff.has(10), "the offer is over");
         (step, woken.load(Ordering::Relaxed))
@@ -299,7 +321,9 @@ mod tests {
 
     #[test]
     fn what_ends_a_readers_step_is_returned_to_the_worker() {
-        let drive = |handoff: &Handoff, _: &CancelToken| assert!(handoff.has(10) && !handoff.drive(10));
+        let drive = |handoff: &Handoff, _: &CancelToken| {
+            assert!(handoff.has(10) && drive_on(handoff) == Driven::Nothing)
+        };
         assert!(matches!(offered(true, || Ok(Step::Eof), drive), (Ok(Step::Eof), 1)));
         assert!(matches!(offered(true, || Ok(Step::WouldBlock), drive), (Ok(Step::WouldBlock), 1)));
         let (failed, _) =
@@ -308,8 +332,17 @@ mod tests {
     }
 
     #[test]
+    fn bytes_in_the_readers_buffer_are_the_readers_to_count() {
+        let drive = |handoff: &Handoff, token: &CancelToken| {
+            assert_eq!(drive_on(handoff), Driven::Received(7));
+            token.cancel();
+        };
+        assert!(offered(true, || Ok(Step::Received(7)), drive).0.is_ok());
+    }
+
+    #[test]
     fn a_step_that_panics_gives_the_transfer_back() {
-        let drive = |handoff: &Handoff, _: &CancelToken| assert!(!handoff.drive(10));
+        let drive = |handoff: &Handoff, _: &CancelToken| assert_eq!(drive_on(handoff), Driven::Nothing);
         let (step, _) = offered(true, || panic!("as the test wants"), drive);
         assert_eq!(step.unwrap_err().kind(), ErrorKind::Panicked);
     }

@@ -24,61 +24,107 @@ pub(crate) struct Transfer {
     pub(crate) chunk: Buffer,
 }
 
-/// Which thread takes a step, which decides how long the step may block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    /// For the silence limit at most.
+/// Which thread takes a step. It decides how long the step may block, and where the bytes are received.
+#[derive(Debug)]
+enum By<'a> {
+    /// Blocks for the silence limit at most.
     Worker,
-    /// For a moment.
-    Reader,
+    /// Blocks for a moment. May receive into the reader's buffer; see [`MIN_DIRECT`].
+    Reader(&'a mut [u8]),
+}
+
+/// Minimum size of a reader's buffer to receive into it. A system call for fewer bytes takes longer than the copy that it saves.
+const MIN_DIRECT: usize = 32 * 1024;
+
+/// Where received bytes lie.
+enum Received<'a> {
+    /// In a chunk, which a sink may keep if all of it is new.
+    Chunk(&'a mut Buffer),
+    /// In a reader's buffer.
+    Direct(&'a [u8]),
+}
+
+/// Number of bytes from `position` to the end of its block. A read stops there, so that the next block may come as a whole.
+fn up_to_block_end(position: u64) -> usize {
+    BUFFER - (position % BUFFER as u64) as usize
 }
 
 impl Transfer {
     /// Reads once, and writes what arrived to the sink.
-    fn step(&mut self, by: By) -> Result<Step, Error> {
+    fn step(&mut self, by: By<'_>) -> Result<Step, Error> {
         if self.job.retry_state.is_complete() {
             return Ok(Step::Eof);
         }
+        match by {
+            By::Worker => self.step_with_chunk(|body, buf| body.read_chunk(buf).map(Some)),
+            By::Reader(own) if own.len() >= MIN_DIRECT => self.step_directly(own),
+            By::Reader(_) => self.step_with_chunk(client::Response::read_briefly),
+        }
+    }
+
+    fn step_with_chunk(
+        &mut self,
+        read: impl FnOnce(&mut client::Response, &mut [u8]) -> Result<Option<usize>, Error>,
+    ) -> Result<Step, Error> {
+        let mut chunk = std::mem::take(&mut self.chunk);
+        if chunk.len() != BUFFER {
+            chunk = Buffer::new();
+        }
         let at = self.body.position();
-        match self.read(at, by) {
+        let read = read(&mut self.body, &mut chunk[..up_to_block_end(at)]);
+        let step = self.handle_read(at, read, Received::Chunk(&mut chunk));
+        self.chunk = chunk;
+        step
+    }
+
+    /// Receives into a reader's buffer. Storage gets a copy, so each byte is copied once less than by way of a chunk.
+    fn step_directly(&mut self, own: &mut [u8]) -> Result<Step, Error> {
+        let at = self.body.position();
+        let most = up_to_block_end(at).min(own.len());
+        let read = self.body.read_briefly(&mut own[..most]);
+        self.handle_read(at, read, Received::Direct(own))
+    }
+
+    /// Takes in the result of a read at the position `at`, which is `None` if a brief read brought nothing.
+    fn handle_read(
+        &mut self,
+        at: u64,
+        read: Result<Option<usize>, Error>,
+        received: Received<'_>,
+    ) -> Result<Step, Error> {
+        // Also of a read that failed or brought nothing: it has waited for the network.
+        self.meter.advance(&mut self.body, read.as_ref().map_or(0, |got| got.unwrap_or(0)));
+        match read {
             Ok(None) => Ok(Step::WouldBlock),
             Ok(Some(0)) => self.job.retry_state.check_end(at).map(|()| Step::Eof),
             Ok(Some(got)) => {
-                self.store(at, got)?;
-                Ok(self.next_step())
+                let is_direct = matches!(received, Received::Direct(_));
+                let new = self.store(at, got, received)?;
+                Ok(match self.next_step() {
+                    // Fewer are new if the server sent some once more: without ranges, or for the overlap check.
+                    Step::Moved if is_direct && new == got => Step::Received(got),
+                    step => step,
+                })
             }
             Err(error) => self.go_on(error),
         }
     }
 
-    /// Reads into the chunk. `None` if a brief read brought nothing.
-    fn read(&mut self, at: u64, by: By) -> Result<Option<usize>, Error> {
-        if self.chunk.len() != BUFFER {
-            self.chunk = Buffer::new();
-        }
-        // Up to where a block ends, so that the next one may come whole.
-        let most = BUFFER - (at % BUFFER as u64) as usize;
-        let buf = &mut self.chunk[..most];
-        let read = match by {
-            By::Worker => self.body.read_chunk(buf).map(Some),
-            By::Reader => self.body.read_briefly(buf),
-        };
-        // Also of a read that failed or brought nothing: it has waited for the network.
-        self.meter.advance(&mut self.body, read.as_ref().map_or(0, |got| got.unwrap_or(0)));
-        read
-    }
-
-    /// Writes the first `got` bytes of the chunk, which arrived from `at` on, to the sink.
-    fn store(&mut self, at: u64, got: usize) -> Result<(), Error> {
+    /// Writes the new ones of `got` bytes, which arrived from `at` on, to the sink. Returns their number.
+    fn store(&mut self, at: u64, got: usize, received: Received<'_>) -> Result<usize, Error> {
         let Job { target, retry_state, control, record, handoff, .. } = &mut *self.job;
         control.advance_by(got as u64, Instant::now());
         let Target::Sink(sink) = target else { unreachable!("the body for a caller is handed over") };
-        let (offset, new) = retry_state.take(at, &self.chunk[..got])?;
+        let bytes = match &received {
+            Received::Chunk(chunk) => &chunk[..got],
+            Received::Direct(own) => &own[..got],
+        };
+        let (offset, new) = retry_state.take(at, bytes)?;
         let new_bytes = new.len();
-        match new_bytes {
+        match received {
             // Sent once more: by a server without ranges, or for the overlap check.
-            0 => return Ok(()),
-            BUFFER => sink.write_block(offset, &mut self.chunk)?,
+            _ if new_bytes == 0 => return Ok(0),
+            Received::Chunk(chunk) if new_bytes == BUFFER => sink.write_block(offset, chunk)?,
             _ => sink.write(offset, new)?,
         }
         record.received += new_bytes as u64;
@@ -86,7 +132,7 @@ impl Transfer {
             // Our own storage took it: only a user's sink can hold a body back.
             self.body.note_stored();
         }
-        Ok(())
+        Ok(new_bytes)
     }
 
     /// Whether the transfer goes on after a chunk.
@@ -143,8 +189,8 @@ impl Transfer {
 }
 
 impl Drive for Transfer {
-    fn step_briefly(&mut self) -> Result<Step, Error> {
-        self.step(By::Reader)
+    fn step_briefly(&mut self, own: &mut [u8]) -> Result<Step, Error> {
+        self.step(By::Reader(own))
     }
 
     fn extent(&self) -> Extent {

@@ -12,7 +12,7 @@ use super::shared::{ReaderId, Shared};
 #[cfg(feature = "queue")]
 use super::state::OpenCall;
 use super::state::State;
-use crate::downloader::Lent;
+use crate::downloader::{Driven, Lent};
 use crate::error::{Error, ErrorKind};
 use crate::source::prefetch;
 use crate::source::wait::{Begun, TimeLimit};
@@ -63,8 +63,17 @@ impl Shared {
             if got > 0 {
                 return Ok(got);
             }
-            if !interrupted && self.handoff.drive(position) {
-                continue;
+            if !interrupted {
+                // Where parts would be written at once, whole blocks are better, which the disk thread writes.
+                let own = if self.resource.takes_parts(position) { &mut *buf } else { &mut [] };
+                match self.handoff.drive(position, own) {
+                    Driven::Received(got) if self.has_stored(position, got) => {
+                        self.advance(reader, position, got as u64);
+                        return Ok(got);
+                    }
+                    Driven::Received(_) | Driven::Stored => continue,
+                    Driven::Nothing => {}
+                }
             }
             match self.await_byte(reader, position, begun) {
                 Wait::Ready => {}
@@ -72,6 +81,11 @@ impl Shared {
                 Wait::Failed(error) => return Err(self.locate(error, position)),
             }
         }
+    }
+
+    /// True if these bytes were stored: a sink may hold back or drop what it gets.
+    fn has_stored(&self, position: u64, bytes: usize) -> bool {
+        self.resource.with_ranges(|ranges| ranges.run_from(position) - position >= bytes as u64)
     }
 
     /// Copies what is there at `position`; where nothing is, requests it and does not wait. `returned` are the
