@@ -265,66 +265,95 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..30)
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+/// The bytes that are stored, by their offsets.
+struct Model(Vec<Option<u8>>);
 
-    /// What is there is what was written and not evicted; whole blocks outside of the windows go, and nothing else.
+impl Model {
+    fn store(&mut self, range: Range<u64>) {
+        range.for_each(|offset| self.0[offset as usize] = Some(byte_at(offset)));
+    }
+
+    /// Whole blocks outside of the windows are removed, and nothing else.
+    fn evict(&mut self, windows: &[Range<u64>]) {
+        for (index, block) in self.0.chunks_mut(BLOCK as usize).enumerate() {
+            let own = index as u64 * BLOCK..(index as u64 + 1) * BLOCK;
+            let is_kept = |window: &Range<u64>| window.start < own.end && own.start < window.end;
+            if !windows.iter().any(|window| !window.is_empty() && is_kept(window)) {
+                block.fill(None);
+            }
+        }
+    }
+
+    /// What is there without a gap from `at` on, `len` bytes at most.
+    fn stored(&self, at: u64, len: usize) -> Vec<u8> {
+        self.0[at as usize..][..len].iter().map_while(|byte| *byte).collect()
+    }
+
+    /// Takes a step with `resource`, and compares what it reads.
+    fn step(&mut self, resource: &Arc<Resource>, step: &Step) -> Result<(), TestCaseError> {
+        match step {
+            Step::Write(at, len) => {
+                resource.write_at(*at, &bytes(*at..at + len)).unwrap();
+                self.store(*at..at + len);
+            }
+            Step::Store(at, len, part) => {
+                store_in_parts(resource, *at..at + len, *part);
+                self.store(*at..at + len);
+            }
+            Step::WriteBlock(index) => {
+                let own = index * BLOCK..(index + 1) * BLOCK;
+                resource.write_block(own.start, &mut Buffer::from(bytes(own.clone()))).unwrap();
+                self.store(own);
+            }
+            Step::Read(at, len) => {
+                let mut buf = vec![0; *len as usize];
+                let got = resource.read_at(*at, &mut buf).unwrap();
+                prop_assert_eq!(&buf[..got], &self.stored(*at, buf.len())[..]);
+            }
+            Step::TryRead(at, len, is_loaded) => self.try_read(resource, *at, *len, *is_loaded)?,
+            Step::Evict(windows) => {
+                let windows: Vec<_> = windows.iter().map(|(at, len)| *at..at + len).collect();
+                resource.evict(&windows);
+                self.evict(&windows);
+            }
+        }
+        Ok(())
+    }
+
+    fn try_read(
+        &self,
+        resource: &Arc<Resource>,
+        at: u64,
+        len: u64,
+        is_loaded: bool,
+    ) -> Result<(), TestCaseError> {
+        let mut buf = vec![0; len as usize];
+        let mut stored = resource.try_read_at(at, &mut buf).unwrap();
+        // Bytes that were in memory may be on disk a moment later: the disk thread has written them.
+        if is_loaded && stored == TryStored::OnDisk {
+            await_disk(resource);
+            stored = resource.try_read_at(at, &mut buf).unwrap();
+        }
+        let is_there = len > 0 && self.0[at as usize].is_some();
+        prop_assert_eq!(stored == TryStored::Nothing, !is_there);
+        prop_assert!(!is_loaded || stored != TryStored::OnDisk);
+        if let TryStored::Bytes(got) = stored {
+            prop_assert_eq!(&buf[..got], &self.stored(at, got)[..]);
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// What is there is what was written and not evicted.
     #[test]
     fn storage_agrees_with_a_list_of_bytes(steps in steps()) {
         for resource in each_kind() {
-            let mut model = vec![None; 15 * BLOCK as usize];
+            let mut model = Model(vec![None; 15 * BLOCK as usize]);
             for step in &steps {
-                match step {
-                    Step::Write(at, len) => {
-                        resource.write_at(*at, &bytes(*at..at + len)).unwrap();
-                        (*at..at + len).for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
-                    }
-                    Step::Store(at, len, part) => {
-                        store_in_parts(&resource, *at..at + len, *part);
-                        (*at..at + len).for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
-                    }
-                    Step::WriteBlock(index) => {
-                        let own = index * BLOCK..(index + 1) * BLOCK;
-                        let mut block = Buffer::from(bytes(own.clone()));
-                        resource.write_block(own.start, &mut block).unwrap();
-                        own.for_each(|offset| model[offset as usize] = Some(byte_at(offset)));
-                    }
-                    Step::Read(at, len) => {
-                        let mut buf = vec![0; *len as usize];
-                        let got = resource.read_at(*at, &mut buf).unwrap();
-                        let there: Vec<u8> =
-                            model[*at as usize..][..*len as usize].iter().map_while(|byte| *byte).collect();
-                        prop_assert_eq!(&buf[..got], &there[..]);
-                    }
-                    Step::TryRead(at, len, is_loaded) => {
-                        let mut buf = vec![0; *len as usize];
-                        let mut stored = resource.try_read_at(*at, &mut buf).unwrap();
-                        // Bytes that were there may be on disk a moment later: the disk thread has written them.
-                        if *is_loaded && stored == TryStored::OnDisk {
-                            await_disk(&resource);
-                            stored = resource.try_read_at(*at, &mut buf).unwrap();
-                        }
-                        let is_there = *len > 0 && model[*at as usize].is_some();
-                        prop_assert_eq!(stored == TryStored::Nothing, !is_there);
-                        prop_assert!(!*is_loaded || stored != TryStored::OnDisk);
-                        if let TryStored::Bytes(got) = stored {
-                            let there: Vec<u8> =
-                                model[*at as usize..][..got].iter().map_while(|byte| *byte).collect();
-                            prop_assert_eq!(&buf[..got], &there[..]);
-                        }
-                    }
-                    Step::Evict(windows) => {
-                        let windows: Vec<_> = windows.iter().map(|(at, len)| *at..at + len).collect();
-                        resource.evict(&windows);
-                        for (index, block) in model.chunks_mut(BLOCK as usize).enumerate() {
-                            let own = index as u64 * BLOCK..(index as u64 + 1) * BLOCK;
-                            let kept = |window: &Range<u64>| window.start < own.end && own.start < window.end;
-                            if !windows.iter().any(|window| !window.is_empty() && kept(window)) {
-                                block.fill(None);
-                            }
-                        }
-                    }
-                }
+                model.step(&resource, step)?;
             }
         }
     }
