@@ -49,7 +49,7 @@ struct Stream {
     read_at: Instant,
 }
 
-/// Who goes first: the greatest.
+/// Which streams go first: those of the greatest standing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Standing {
     Idle,
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_plays_takes_from_those_that_nobody_reads() {
+    fn a_stream_that_plays_takes_from_those_that_are_not_read() {
         let (now, mut budget) = (Instant::now(), Budget::new(64 * MIB));
         let paused: Vec<_> = (0..4).map(|_| budget.add(now)).collect();
         for id in &paused {

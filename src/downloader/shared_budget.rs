@@ -17,7 +17,7 @@ pub(crate) trait Buffering: Send + Sync {
     fn handle_reduced(&self);
 }
 
-/// Who buffers how much.
+/// The budget, and the streams that share it.
 pub(crate) struct SharedBudget(Mutex<State>);
 
 struct State {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_to_drop_bytes_is_called_and_a_share_comes_back_with_its_drop() {
+    fn a_stream_that_has_to_drop_bytes_is_called_and_a_share_comes_back_with_its_drop() {
         let budget = Arc::new(SharedBudget::new(10 << 20));
         let streams = [Arc::new(Reductions::default()), Arc::new(Reductions::default())];
         let [first, second] =

@@ -223,7 +223,7 @@ impl DiskWork for Resource {
         let (request, unwritten) = {
             let mut state = self.state.lock();
             let request = state.block_cache.take_request();
-            // A reader waits for a load, and nobody for a write.
+            // First: a reader waits for a load, and no thread for a write.
             let unwritten = if request.is_none() { state.write_behind.poll() } else { None };
             (request, unwritten)
         };
@@ -236,7 +236,7 @@ impl DiskWork for Resource {
             self.write_unwritten(index, &block, filled);
         }
         let mut state = self.state.lock();
-        // Under the same lock as the look: whoever adds work after it notifies the thread again.
+        // Under the lock that guards the work: a thread that adds some later sees this, and notifies the disk thread again.
         state.is_enlisted = state.block_cache.has_requests() || state.write_behind.is_due();
         state.is_enlisted
     }

@@ -3,9 +3,9 @@
 //! ```text
 //!   loading       reads that never wait for a disk
 //!   background    what the disk thread does for a resource
-//!   resource      which bytes are stored, and who waits for them: one mutex, one condvar
+//!   resource      which bytes are stored, and the threads that wait for them: one mutex, one condvar
 //!   disk          the thread for file I/O
-//!   write_behind  blocks that wait to be written, held in memory
+//!   write_behind  blocks that are not written yet, held in memory
 //!   block_cache   blocks of a file on disk, held in memory
 //!   store         trait BlockStore: memory | temp_file | cached
 //!   layout        how bytes are divided into blocks

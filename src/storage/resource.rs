@@ -158,7 +158,7 @@ impl Resource {
     }
 
     /// Drops all bytes permanently: frees the memory, closes the temporary file, and gives back the share of the disk
-    /// thread, whoever still holds the resource. Later writes fail. Blocks for the disk if a persistent store has not got
+    /// thread, even if other threads still hold the resource. Later writes fail. Blocks for the disk if a persistent store has not got
     /// all its blocks.
     pub(crate) fn close(&self) {
         let dropped = {

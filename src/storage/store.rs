@@ -18,7 +18,7 @@ pub(super) trait BlockStore: fmt::Debug + Send {
     /// The indices within this range that have a place, in order.
     fn indices(&self, within: Range<u64>) -> Vec<u64>;
 
-    /// Forgets a block. Its place is given to another block once nobody holds it.
+    /// Forgets a block. Its place is given to another block once no thread holds it.
     fn remove(&mut self, index: u64);
 
     /// Takes the memory of a whole block. False if blocks do not lie in memory; then nothing changes.
@@ -58,7 +58,7 @@ pub(super) trait BlockStore: fmt::Debug + Send {
 /// Gets the error of a store that goes on without what has failed.
 pub(crate) type OnFailure = Box<dyn FnOnce(Error) + Send>;
 
-/// Where one block lies. It belongs to that block for as long as somebody holds it, also after the block was removed.
+/// Where one block lies. It belongs to that block for as long as a thread holds it, also after the block was removed.
 /// So bytes are read and written without the resource's lock, and never end up in another block.
 pub(super) trait Place: fmt::Debug + Send + Sync {
     /// Fills `buf` with the block's bytes from the offset `within` on. False if they are lost, and have to be stored again.

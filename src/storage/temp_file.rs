@@ -18,7 +18,7 @@ pub(super) struct TempFileStore {
     file: Arc<File>,
     /// By the block's index.
     slots: BTreeMap<u64, Arc<Slot>>,
-    /// Slots of removed blocks. One that somebody still reads or writes is not given to another block.
+    /// Slots of removed blocks. One that a thread still reads or writes is not given to another block.
     free: Vec<Arc<Slot>>,
     /// Slots ever used: the file's maximum length, in blocks.
     used: u64,
@@ -46,9 +46,9 @@ impl TempFileStore {
         Self { file: Arc::new(file), slots: BTreeMap::new(), free: Vec::new(), used: 0 }
     }
 
-    /// A slot that nobody holds.
+    /// A slot that no thread holds.
     fn free_slot(&mut self) -> Arc<Slot> {
-        // Nobody can get hold of a slot that is in `free`, so the count can't rise after this look. The last one's pages are the
+        // No thread can get hold of a slot that is in `free`, so the count can't rise after this look. The last one's pages are the
         // likeliest to be in the processor's cache.
         let unheld = self.free.iter().rposition(|slot| Arc::strong_count(slot) == 1);
         unheld.map(|at| self.free.swap_remove(at)).unwrap_or_else(|| {

@@ -28,7 +28,7 @@ use crate::error::Error;
 /// for it.
 const MAX_BACKLOG: usize = 32;
 
-/// No block is begun to be filled beyond this. Resources that nobody reads keep what they have, and whole blocks of others still
+/// No block is begun to be filled beyond this. Resources that are not read keep what they have, and whole blocks of others still
 /// find room.
 const MAX_FILLING: usize = 24;
 
@@ -136,7 +136,7 @@ impl Place for Unwritten {
         Ok(true)
     }
 
-    /// Does nothing: these bytes are stored, and whoever writes a byte again writes the same one.
+    /// Does nothing: these bytes are stored, and a byte that is written again is the same one.
     fn write(&self, _within: u64, _bytes: &[u8]) -> Result<(), Error> {
         Ok(())
     }
@@ -221,7 +221,7 @@ impl WriteBehind {
         self.blocks.iter().map(|(index, held)| (*index, Arc::clone(&held.block), held.filled)).collect()
     }
 
-    /// Writes all blocks into their places in `store`. Nobody waits for them, so a failure is nobody's.
+    /// Writes all blocks into their places in `store`. Logs a failure: the file is closed, so no call is left to return it.
     pub(super) fn write_all(self, store: &dyn BlockStore) {
         for (index, held) in self.blocks {
             let written = store.get(index).map(|place| held.block.write_to(&*place, held.filled));
