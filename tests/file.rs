@@ -378,6 +378,37 @@ fn waiting_for_bytes_to_be_buffered_fetches_them() {
     }
 }
 
+#[test]
+fn what_a_read_has_returned_is_stored() {
+    const LEN: u64 = 8_000_000;
+    let origin = Origin::serving(Content::pattern(LEN));
+    for storage in
+        [StorageConfig::Memory, StorageConfig::TempFile(None), StorageConfig::WindowedTempFile(None)]
+    {
+        let is_in_memory = storage == StorageConfig::Memory;
+        let mut stream =
+            downloader().open_with(&origin.url("/a"), FileConfig::new().storage(storage)).unwrap();
+        let mut again = stream.reader();
+        // Larger than what is received by way of a chunk.
+        let mut buf = vec![0; 64 * 1024];
+        let mut position = 0;
+        while position < LEN {
+            let got = stream.read(&mut buf).unwrap();
+            assert_pattern(position, &buf[..got]);
+            position += got as u64;
+            let back = position.min(100_000);
+            again.seek(SeekFrom::Start(position - back)).unwrap();
+            let mut behind = vec![0; back as usize];
+            if is_in_memory {
+                assert_eq!(again.try_read(&mut behind).unwrap(), TryRead::Bytes(back as usize));
+            } else {
+                again.read_exact(&mut behind).unwrap();
+            }
+            assert_pattern(position - back, &behind);
+        }
+    }
+}
+
 /// Polls for bytes that are not there yet, as an audio callback does.
 fn try_read_all(stream: &mut windway::Stream) -> Vec<u8> {
     let (mut all, mut buf) = (Vec::new(), [0; 1000]);
