@@ -12,7 +12,7 @@ use std::net::TcpStream;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use measure::cpu;
+use measure::{cpu, thread_cpu};
 use support::{Content, Origin};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::downloader::{Buffer, Next, Outcome, Peer, Sink};
@@ -21,51 +21,66 @@ use windway::{Downloader, DownloaderConfig, Error, Fetch, FileConfig, Priority};
 const LEN: u64 = 512 << 20;
 const CHUNK: usize = 64 * 1024;
 
+/// Rounds of each comparison. The middle one counts.
+const ROUNDS: usize = 5;
+
+/// `cargo bench --bench throughput -- [row ..]` measures the named rows only, or all of them.
 fn main() {
+    let rows: Vec<String> = std::env::args().skip(1).filter(|row| !row.starts_with("--")).collect();
+    let is_chosen = |row: &str| rows.is_empty() || rows.iter().any(|chosen| chosen == row);
     let origin = Origin::serving(Content::pattern(LEN));
-    for _ in 0..2 {
-        measure("a raw socket", || raw(&origin));
-        measure("plain ureq", || by_ureq(&origin));
-        for (name, storage) in [
-            ("windway, windowed memory", StorageConfig::Memory),
-            ("windway, windowed temporary file", StorageConfig::WindowedTempFile(None)),
-            ("windway, temporary file", StorageConfig::TempFile(None)),
-            ("windway, all in memory", StorageConfig::WholeMemory),
-        ] {
-            let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
-            let mut config = FileConfig::default();
-            config.storage = storage;
-            measure(name, || drain(&mut downloader.open_with(&origin.url("/a"), config).expect("a stream")));
+    measure("a raw socket", || raw(&origin));
+    for (row, name, storage) in [
+        ("memory", "windway, windowed memory", StorageConfig::Memory),
+        ("window", "windway, windowed temporary file", StorageConfig::WindowedTempFile(None)),
+        ("file", "windway, temporary file", StorageConfig::TempFile(None)),
+        ("whole", "windway, all in memory", StorageConfig::WholeMemory),
+    ] {
+        if is_chosen(row) {
+            beside_ureq(&origin, name, || {
+                let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
+                let config = FileConfig::new().storage(storage.clone());
+                let mut stream = downloader.open_with(&origin.url("/a"), config).expect("a stream");
+                let len = drain(&mut stream);
+                let stats = stream.handle().stats();
+                println!(
+                    "{} requests, {} blocked reads for {:.1?} together",
+                    stats.requests, stats.stalls, stats.stalled
+                );
+                len
+            });
         }
     }
-    sinks(&origin);
-    stored(&origin);
+    if is_chosen("sinks") {
+        let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
+        let url = origin.url("/a");
+        beside_ureq(&origin, "a sink that copies, 64 KiB at once", || copied(&downloader, &url));
+        beside_ureq(&origin, "a sink that keeps blocks, and a reader", || kept(&downloader, &url));
+    }
+    if is_chosen("stored") {
+        stored(&origin);
+    }
+}
+
+/// Runs in turn with ureq, so that both meet the same load, and prints the middle ratios.
+fn beside_ureq(origin: &Origin, name: &str, run: impl Fn() -> u64) {
+    let mut ratios = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        let ureq = measure("plain ureq", || by_ureq(origin));
+        let own = measure(name, &run);
+        ratios[0].push(own.rate / ureq.rate);
+        ratios[1].push(own.reader.as_secs_f64() / ureq.reader.as_secs_f64());
+    }
+    let [rate, reader] = ratios.map(|mut ratios| {
+        ratios.sort_by(f64::total_cmp);
+        ratios[ratios.len() / 2]
+    });
+    println!("{name:<40} {rate:.2} of the rate of plain ureq, {reader:.2} of the reader's CPU time\n");
 }
 
 fn by_ureq(origin: &Origin) -> u64 {
     let mut response = ureq::get(origin.url("/a")).call().expect("an answer");
     drain(&mut response.body_mut().as_reader())
-}
-
-/// Into sinks of the program's own, in turn with ureq; the middle ratio is printed.
-fn sinks(origin: &Origin) {
-    const ROUNDS: usize = 5;
-    let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
-    let url = origin.url("/a");
-    let mut ratios = [const { Vec::new() }; 2];
-    for _ in 0..ROUNDS {
-        let ureq = measure("plain ureq", || by_ureq(origin));
-        let copied = measure("a sink that copies, 64 KiB at once", || copied(&downloader, &url));
-        let kept = measure("a sink that keeps blocks, and a reader", || kept(&downloader, &url));
-        for (ratios, rate) in ratios.iter_mut().zip([copied, kept]) {
-            ratios.push(rate / ureq);
-        }
-    }
-    let [copied, kept] = ratios.map(|mut ratios| {
-        ratios.sort_by(f64::total_cmp);
-        ratios[ratios.len() / 2]
-    });
-    println!("rate beside plain ureq: a sink that copies {copied:.2}, that keeps blocks {kept:.2}");
 }
 
 /// Fetches one thing into a sink.
@@ -155,17 +170,27 @@ fn raw(origin: &Origin) -> u64 {
     LEN
 }
 
-/// Returns the rate in MB/s.
-fn measure(name: &str, run: impl FnOnce() -> u64) -> f64 {
+/// What one run took.
+struct Run {
+    /// MB/s.
+    rate: f64,
+    /// CPU time of the thread that reads.
+    reader: Duration,
+}
+
+fn measure(name: &str, run: impl FnOnce() -> u64) -> Run {
     reset_peak();
     let before = status("VmRSS:");
-    let (began, cpu_before) = (Instant::now(), cpu());
+    let (began, cpu_before, reader_before) = (Instant::now(), cpu(), thread_cpu());
     assert_eq!(run(), LEN);
-    let (took, cpu) = (began.elapsed(), cpu() - cpu_before);
+    let (took, cpu, reader) = (began.elapsed(), cpu() - cpu_before, thread_cpu() - reader_before);
     let peak = status("VmHWM:").saturating_sub(before) / 1024;
     let rate = LEN as f64 / took.as_secs_f64() / 1e6;
-    println!("{name:<36} {rate:>6.0} MB/s  cpu {:>5.2} s  {peak:>4} MiB more at the peak", cpu.as_secs_f64());
-    rate
+    let (all, own) = (cpu.as_secs_f64(), reader.as_secs_f64());
+    println!(
+        "{name:<40} {rate:>6.0} MB/s  cpu {all:>5.2} s, reader {own:>6.3} s  {peak:>4} MiB more at the peak"
+    );
+    Run { rate, reader }
 }
 
 /// Stored bytes that are read repeatedly.
