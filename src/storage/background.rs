@@ -28,11 +28,17 @@ impl Resource {
     /// Stores bytes as [`write_at`](Self::write_at) does. Leaves those that follow a whole block in memory until their own block
     /// is full, and has been written by the disk thread; then an error is returned by the next write.
     pub(crate) fn store(self: &Arc<Self>, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let mut has_filled = false;
         for part in parts(offset, bytes.len()) {
             let at = offset + part.bytes.start as u64;
-            if !self.fill(at, &bytes[part.bytes.clone()])? {
+            if self.fill(at, &bytes[part.bytes.clone()])? {
+                has_filled = true;
+            } else {
                 self.write_at(at, &bytes[part.bytes])?;
             }
+        }
+        if !has_filled {
+            return Ok(());
         }
         self.changed.notify_all();
         self.enlist()
