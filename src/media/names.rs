@@ -82,7 +82,7 @@ pub(crate) struct Foreseen {
     pub(crate) places: usize,
 }
 
-/// What decoders will read of the file that `url` names, as recorded in [`layout`](super::layout).
+/// What decoders will read of the file that `url` names, as recorded in [`layout`].
 pub(crate) fn foreseen(url: &str) -> Foreseen {
     use ContainerFormat::{Adts, Aiff, Matroska, Mp4, Ogg, WebM};
     match from_url(url).container {
