@@ -78,7 +78,11 @@ impl Snapshot<'_> {
     /// What is in flight, wanted by no reader, and in the way: a reader waits, and the rest would take longer than a new
     /// connection. A reader wants what continues where its bytes end, or begins before its prefetch target.
     pub(crate) fn poll_unwanted(&self) -> Option<usize> {
-        if !self.readers.iter().any(|reader| reader.urgent(self.available).is_some()) {
+        // What the suffix request brings needs no other one, so nothing is in its way.
+        let waits = |reader: &ReaderView| {
+            reader.urgent(self.available).is_some_and(|position| !self.is_in_suffix(position))
+        };
+        if !self.readers.iter().any(waits) {
             return None;
         }
         let reach = |reader: &ReaderView, read_ahead| {
@@ -101,7 +105,7 @@ impl Snapshot<'_> {
     /// What a waiting reader needs and nothing in flight brings soon.
     fn urgent(&self, reader: &ReaderView) -> Option<Range<u64>> {
         let position = reader.urgent(self.available)?;
-        if self.suffix.as_ref().is_some_and(|suffix| suffix.contains(&position)) {
+        if self.is_in_suffix(position) {
             return None;
         }
         if self.len.is_some_and(|len| position >= len) {
@@ -231,6 +235,10 @@ impl Snapshot<'_> {
         }
         let gap = self.first_gap(0..len)?;
         Some(gap.start..gap.end.min(piece_end(gap.start, self.network.piece())))
+    }
+
+    fn is_in_suffix(&self, position: u64) -> bool {
+        self.suffix.as_ref().is_some_and(|suffix| suffix.contains(&position))
     }
 
     fn clip(&self, end: u64) -> u64 {

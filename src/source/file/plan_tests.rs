@@ -284,6 +284,28 @@ fn the_next_piece_is_requested_shortly_before_the_last_one_ends() {
 }
 
 #[test]
+fn a_reader_that_waits_for_the_suffix_request_leaves_the_opening_alone() {
+    let (len, opening) = (100 * MIB, [piece(14_350, OPENING)]);
+    let available = RangeSet::default();
+    let unwanted = |suffix| {
+        let snapshot = Snapshot {
+            readers: &[waiting(len - 160, 0)],
+            available: &available,
+            in_flight: &opening,
+            suffix,
+            len: Some(len),
+            network: network(1e6, 40),
+            read_ahead: ReadAhead::Bytes(16 * MIB),
+            upcoming: &[],
+            admissible: Priority::High,
+        };
+        snapshot.poll_unwanted()
+    };
+    assert_eq!(unwanted(Some(len - 13_824..len)), None);
+    assert_eq!(unwanted(None), Some(0));
+}
+
+#[test]
 fn a_long_piece_waits_for_the_connection_of_the_one_before_it() {
     let at = 31 * MIB;
     let next = |reader: ReaderView, left: u64| {
