@@ -45,7 +45,7 @@ fn main() {
     let rtt = Duration::from_millis(rtt);
     with_sides(Some(rtt), |side| latency(side, rtt));
     with_sides(Some(rtt), |side| seek(side, seeks));
-    with_sides(None, |side| small(side));
+    with_sides(None, small);
     with_sides(None, |side| bulk(side, mib));
     with_sides(None, cancel);
     idle();
