@@ -394,12 +394,20 @@ fn a_jar_gets_the_cookies_of_redirects_and_gives_each_to_its_own_url() {
     let mut stream = downloader.open_with(&login.url("/login"), short_config()).unwrap();
     read_at(&mut stream, 0, 1000);
     read_at(&mut stream, 1_500_000, 1000);
+    // The suffix request goes beside the opening one, so either may be the first at an origin.
     let cookies = |origin: &Origin| -> Vec<Option<String>> {
-        origin.log().asked.iter().map(|asked| asked.header("cookie").map(str::to_owned)).collect()
+        let log = origin.log();
+        let requests = log.suffixes.iter().chain(&log.asked);
+        requests.map(|asked| asked.header("cookie").map(str::to_owned)).collect()
     };
-    assert_eq!(cookies(&login)[..2], [None, Some("session=secret".to_owned())]);
+    let at_login = cookies(&login);
+    assert!(
+        at_login.contains(&None) && at_login.contains(&Some("session=secret".to_owned())),
+        "{at_login:?}"
+    );
     let sent = cookies(&other);
-    assert_eq!((sent[0].as_deref(), sent.last().unwrap().as_deref()), (None, Some("other=1")), "{sent:?}");
+    assert!(sent.contains(&None), "{sent:?}");
+    assert_eq!(sent.last().unwrap().as_deref(), Some("other=1"), "{sent:?}");
     assert!(!sent.iter().flatten().any(|cookie| cookie.contains("secret")), "{sent:?}");
     let shown = format!("{downloader:?} {:?}", stream.handle());
     assert!(!shown.contains("secret"), "{shown}");
