@@ -9,19 +9,36 @@
 mod support;
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use support::status_line::{StatusLine, bar};
 use windway::Downloader;
 use windway::download::DownloadConfig;
 
-fn main() -> Result<(), Box<dyn Error>> {
+const HELP: &str = "\
+usage: download URL PATH [SHA-256]
+
+Downloads URL to PATH, and continues where an earlier run has stopped. An existing PATH is not overwritten.
+With SHA-256, 64 hexadecimal digits, a file with another digest is refused.";
+
+fn main() -> ExitCode {
     env_logger::init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, path, digest @ ..] = &arguments[..] else {
-        return Err("usage: download URL PATH [SHA-256]".into());
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments[..] {
+        ["--help" | "-h"] => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        [url, path] => download(url, path, None),
+        [url, path, digest] => parse_digest(digest).and_then(|sha256| download(url, path, Some(sha256))),
+        _ => return support::wrong_arguments("a URL and a path are needed", HELP),
     };
-    let sha256 = digest.first().map(|digest| parse_digest(digest)).transpose()?;
+    result.map_or_else(|error| support::failed(&*error), |()| ExitCode::SUCCESS)
+}
+
+fn download(url: &str, path: &str, sha256: Option<[u8; 32]>) -> Result<(), Box<dyn Error>> {
     let download = Downloader::global()?.download(url, path, DownloadConfig::new().sha256(sha256))?;
     let download = Arc::new(download);
 

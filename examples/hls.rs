@@ -61,6 +61,11 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    env_logger::init();
+    if std::env::args().any(|argument| argument == "--help" || argument == "-h") {
+        println!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let options = match Options::parse(std::env::args().skip(1)) {
         Ok(options) => options,
         Err(why) => return wrong_arguments(&why, HELP),

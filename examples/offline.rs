@@ -7,20 +7,45 @@
 //!
 //! Run it with a URL, switch the network off, and run it again.
 
+mod support;
+
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 use std::time::Instant;
 
 use windway::cache::{Cache, CacheConfig, CacheUse};
 use windway::config::ReadAhead;
 use windway::{Downloader, FileConfig};
 
-fn main() -> Result<(), Box<dyn Error>> {
+const HELP: &str = "\
+usage: offline DIRECTORY [URL]
+
+Reads URL through the cache in DIRECTORY: from the disk as far as it is there, also without a network.
+Without a URL, lists what is in the cache.";
+
+fn main() -> ExitCode {
     env_logger::init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some(directory) = arguments.first() else { return Err("usage: offline DIRECTORY [URL]".into()) };
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (directory, url) = match arguments[..] {
+        ["--help" | "-h"] => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        [directory] => (directory, None),
+        [directory, url] => (directory, Some(url)),
+        _ => return support::wrong_arguments("a directory is needed", HELP),
+    };
+    match run(directory, url) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => support::failed(&*error),
+    }
+}
+
+fn run(directory: &str, url: Option<&str>) -> Result<(), Box<dyn Error>> {
     let cache = Cache::open(directory, CacheConfig::new())?;
-    match arguments.get(1) {
+    match url {
         Some(url) => read(&cache, url),
         None => list(&cache),
     }
