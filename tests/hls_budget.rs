@@ -30,6 +30,8 @@ struct State {
     waiting: Vec<String>,
     /// Times it was opened.
     opened: usize,
+    /// It does not hold requests back any more.
+    stays_open: bool,
 }
 
 impl Gate {
@@ -39,7 +41,7 @@ impl Gate {
         let turn = state.opened;
         state.waiting.push(path.to_owned());
         self.changed.notify_all();
-        while state.opened == turn {
+        while state.opened == turn && !state.stays_open {
             state = self.changed.wait(state).unwrap();
         }
     }
@@ -59,14 +61,9 @@ impl Gate {
     }
 
     /// Answers everything from now on.
-    fn stay_open(self: &Arc<Self>) {
-        let gate = Arc::clone(self);
-        thread::spawn(move || {
-            loop {
-                gate.open_after(&[]);
-                thread::sleep(Duration::from_millis(1));
-            }
-        });
+    fn stay_open(&self) {
+        self.state.lock().unwrap().stays_open = true;
+        self.changed.notify_all();
     }
 }
 
