@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use mio::{Events, Poll, Registry, Token, Waker};
@@ -33,6 +33,8 @@ pub(super) struct Driver {
 struct State {
     /// `None` while a thread uses it.
     poll: Option<Poll>,
+    /// The thread that was started last. Taken by the call that joins it.
+    thread: Option<JoinHandle<()>>,
     /// A thread could not be started, and the poll is lost with it.
     is_lost: bool,
     connections: HashMap<usize, Arc<Connection>>,
@@ -44,7 +46,13 @@ impl Driver {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
-        let state = State { poll: Some(poll), is_lost: false, connections: HashMap::new(), next_token: 0 };
+        let state = State {
+            poll: Some(poll),
+            thread: None,
+            is_lost: false,
+            connections: HashMap::new(),
+            next_token: 0,
+        };
         Ok(Arc::new(Self { registry, waker, state: Mutex::new(state), ended: Condvar::new() }))
     }
 
@@ -60,9 +68,13 @@ impl Driver {
         if let Some(poll) = state.poll.take() {
             let driver = Arc::clone(self);
             let named = thread::Builder::new().name("windway-quic".into());
-            if let Err(error) = named.spawn(move || driver.run(poll)) {
-                state.is_lost = true;
-                return Err(error);
+            match named.spawn(move || driver.run(poll)) {
+                // One that ran before has given the poll back as its last act.
+                Ok(thread) => state.thread = Some(thread),
+                Err(error) => {
+                    state.is_lost = true;
+                    return Err(error);
+                }
             }
         }
         state.connections.insert(token, Arc::clone(connection));
@@ -79,6 +91,12 @@ impl Driver {
         let mut state = self.state.lock();
         while state.poll.is_none() && !state.is_lost {
             self.ended.wait(&mut state);
+        }
+        let thread = state.thread.take();
+        drop(state);
+        // It has nothing to do but to end. Without this, it could still be there when the caller counts threads, or unloads code.
+        if thread.is_some_and(|thread| thread.join().is_err()) {
+            log::error!("the thread for QUIC panicked");
         }
     }
 
