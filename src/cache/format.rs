@@ -285,7 +285,7 @@ impl Stamp {
         bytes
     }
 
-    /// The stamp in a page. One that is not valid, because it was torn, says that nothing is known: not fresh since 1970,
+    /// The stamp in a page. One that is not valid, because it was torn, means that nothing is known: not fresh since 1970,
     /// and not to be used without asking.
     pub(crate) fn decode(page: &[u8], identity: u64) -> Self {
         let unknown = Self { must_revalidate: true, ..Self::default() };

@@ -23,7 +23,7 @@ pub(super) struct OpenBodies {
     /// `max_open_bodies`.
     max: usize,
     /// How long nothing may happen to any of them before a wait for room is given up.
-    patience: Duration,
+    wait_limit: Duration,
     state: Mutex<State>,
     /// Notified when a body closes, and when a waiting thread is cancelled.
     changed: Condvar,
@@ -48,14 +48,14 @@ pub(super) struct Progress {
 
 /// Decides when a wait for room is given up. Reads no clock.
 #[derive(Debug)]
-struct Patience {
+struct WaitLimit {
     limit: Duration,
     seen: Progress,
     /// When the last progress was seen.
     since: Instant,
 }
 
-impl Patience {
+impl WaitLimit {
     fn new(limit: Duration, seen: Progress, now: Instant) -> Self {
         Self { limit, seen, since: now }
     }
@@ -83,8 +83,8 @@ pub(super) struct OpenBody {
 }
 
 impl OpenBodies {
-    pub(super) fn new(max: usize, patience: Duration) -> Arc<Self> {
-        Arc::new(Self { max, patience, state: Mutex::default(), changed: Condvar::new() })
+    pub(super) fn new(max: usize, wait_limit: Duration) -> Arc<Self> {
+        Arc::new(Self { max, wait_limit, state: Mutex::default(), changed: Condvar::new() })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -147,7 +147,7 @@ impl OpenBodies {
             bodies.changed.notify_all();
         });
         let mut state = self.state.lock();
-        let mut patience = Patience::new(self.patience, state.progress(), Instant::now());
+        let mut wait_limit = WaitLimit::new(self.wait_limit, state.progress(), Instant::now());
         loop {
             if let Some(reason) = token.reason() {
                 return Err(Error::cancelled(reason));
@@ -159,11 +159,11 @@ impl OpenBodies {
             if *stuck == Some(now) {
                 return Err(self.too_many());
             }
-            if patience.is_over(now, Instant::now()) {
+            if wait_limit.is_over(now, Instant::now()) {
                 *stuck = Some(now);
                 return Err(self.too_many());
             }
-            self.changed.wait_until(&mut state, patience.deadline());
+            self.changed.wait_until(&mut state, wait_limit.deadline());
         }
     }
 
@@ -216,15 +216,15 @@ mod tests {
     #[test]
     fn a_wait_goes_on_while_a_body_is_being_read() {
         let start = Instant::now();
-        let mut patience = Patience::new(LIMIT, progress(0), start);
+        let mut wait_limit = WaitLimit::new(LIMIT, progress(0), start);
         for looks in 1..5 {
-            assert!(!patience.is_over(progress(1), start + looks * LIMIT));
+            assert!(!wait_limit.is_over(progress(1), start + looks * LIMIT));
         }
         let ended = start + 5 * LIMIT;
-        assert!(!patience.is_over(progress(2), ended));
-        assert_eq!(patience.deadline(), ended + LIMIT);
-        assert!(!patience.is_over(progress(2), ended + LIMIT / 2));
-        assert!(patience.is_over(progress(2), ended + LIMIT));
+        assert!(!wait_limit.is_over(progress(2), ended));
+        assert_eq!(wait_limit.deadline(), ended + LIMIT);
+        assert!(!wait_limit.is_over(progress(2), ended + LIMIT / 2));
+        assert!(wait_limit.is_over(progress(2), ended + LIMIT));
     }
 
     #[test]

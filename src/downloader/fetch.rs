@@ -191,9 +191,9 @@ impl Fetch {
     }
 
     /// Does not retry while there is no response: if the host can't be reached, or if it asks to wait for longer than
-    /// `patience`. For a caller that a user waits for. `None` is any time.
-    pub(crate) fn fail_fast(mut self, patience: Option<Duration>) -> Self {
-        self.rules.patience = Some(patience.unwrap_or(Duration::MAX));
+    /// `wait_limit`. For a caller that a user waits for. `None` is any time.
+    pub(crate) fn fail_fast(mut self, wait_limit: Option<Duration>) -> Self {
+        self.rules.wait_limit = Some(wait_limit.unwrap_or(Duration::MAX));
         self
     }
 
@@ -224,7 +224,7 @@ impl Fetch {
         self
     }
 
-    /// The server sends at the rate of a live source, such as a station. So its rate says nothing about the network, and
+    /// The server sends at the rate of a live source, such as a station. So its rate shows nothing about the network, and
     /// counts for the peer only.
     pub(crate) fn live(mut self) -> Self {
         self.rules.measured = Measured::ForPeer;

@@ -20,7 +20,7 @@ pub(super) struct Rules {
     /// Of a live stream: whether its reader is about to run out of bytes. See [`Fetch::redial`](super::Fetch::redial).
     pub(super) redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](super::Fetch::fail_fast).
-    pub(super) patience: Option<Duration>,
+    pub(super) wait_limit: Option<Duration>,
 }
 
 /// Refuses a response before a byte of its body is read. Shared by the clones of a fetch.

@@ -66,7 +66,7 @@ impl PeerStats {
         self.counters.lock().bandwidth.handle_head(ttfb);
     }
 
-    /// Records that `origin` sent bytes of a body. `sample` is the time that the read took, if it says something about the
+    /// Records that `origin` sent bytes of a body. `sample` is the time that the read took, if it shows something about the
     /// network.
     pub(super) fn record_read(&self, bytes: usize, sample: Option<&Sample>, origin: Option<&Origin>) {
         let mut counters = self.counters.lock();

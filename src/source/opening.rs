@@ -62,11 +62,11 @@ impl Opening {
     /// It asks for the range that a file opens with and, like a radio, for titles: each kind of server ignores what it does
     /// not know.
     ///
-    /// A host that can't be reached, or that asks to wait for longer than `patience`, is not asked again.
+    /// A host that can't be reached, or that asks to wait for longer than `wait_limit`, is not asked again.
     pub(crate) fn send(
         downloader: &Downloader,
         request: Request,
-        patience: Option<Duration>,
+        wait_limit: Option<Duration>,
     ) -> Result<Self, Error> {
         let role = Role::default();
         let peer = downloader.register(role.clone(), Priority::High)?;
@@ -74,7 +74,7 @@ impl Opening {
         let part = epoch.child();
         let asking = request.clone().open_header("icy-metadata", "1");
         let ranged = asking.clone().range(ByteRange::new(0, OPENING)).doubt_total();
-        let fetch = |request| Fetch::new(request).epoch(&part).fail_fast(patience);
+        let fetch = |request| Fetch::new(request).epoch(&part).fail_fast(wait_limit);
         let response = match peer.execute(fetch(ranged)) {
             // Some servers refuse ranges, and serve a request without one.
             Err(error) if is_refused_range(&error) => peer.execute(fetch(asking))?,

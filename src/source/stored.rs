@@ -1,4 +1,4 @@
-//! What the head of a response says about storing its body.
+//! What the head of a response allows to store of its body.
 
 use std::time::SystemTime;
 
@@ -36,7 +36,7 @@ pub(crate) fn with_exchange<T>(
     })
 }
 
-/// What an entry says of `len` bytes that come with `head`. `None` if it can't be written.
+/// What an entry records of `len` bytes that come with `head`. `None` if it can't be written.
 pub(crate) fn header_of(head: &ResponseHead, len: u64, key: KeyDigest, label: &str) -> Option<Header> {
     let field = |name: &str| head.header(name).unwrap_or_default().to_owned();
     let etag = field("etag");
@@ -45,7 +45,7 @@ pub(crate) fn header_of(head: &ResponseHead, len: u64, key: KeyDigest, label: &s
         len,
         stored_at: seconds(SystemTime::now()),
         has_ranges: head.is_partial(),
-        // A weak one says nothing of the bytes (RFC 9110, section 8.8.1).
+        // A weak one proves nothing about the bytes (RFC 9110, section 8.8.1).
         etag: if etag.starts_with('"') { etag } else { String::new() },
         last_modified: field("last-modified"),
         date: field("date"),

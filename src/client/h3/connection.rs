@@ -32,10 +32,10 @@ use crate::foreign::contain;
 
 /// Least time without a packet, while a reader waits, after which the path is tested by a PING. As long again without an
 /// answer, and the connection is given up. Longer than most servers think.
-const PATH_PATIENCE: Duration = Duration::from_millis(500);
+const PATH_SILENCE: Duration = Duration::from_millis(500);
 
 /// The same in round trips: two for a lost packet and its repetition, twice.
-const PATH_PATIENCE_RTTS: u32 = 4;
+const PATH_SILENCE_RTTS: u32 = 4;
 
 /// Batches of packets that are received in a turn, so that one connection can't keep the thread from the others.
 const BATCHES: usize = 8;
@@ -698,19 +698,19 @@ impl State {
 
     /// Tests the path if no packet has come for too long while a reader waits. Returns when to call it again.
     fn watch_path(&mut self, now: Instant) -> Instant {
-        let patience = PATH_PATIENCE.max(self.quic.rtt() * PATH_PATIENCE_RTTS);
+        let silence = PATH_SILENCE.max(self.quic.rtt() * PATH_SILENCE_RTTS);
         let quiet_since = self.heard.map_or(self.waiting_since, |heard| heard.max(self.waiting_since));
         match self.tested.filter(|tested| *tested >= self.waiting_since) {
-            None if now < quiet_since + patience => quiet_since + patience,
+            None if now < quiet_since + silence => quiet_since + silence,
             None => {
                 self.quic.ping();
                 self.tested = Some(now);
                 self.pump(now);
-                now + patience
+                now + silence
             }
-            Some(tested) if now < tested + patience => tested + patience,
+            Some(tested) if now < tested + silence => tested + silence,
             // The answer may be in the socket, if the thread had no time to run.
-            Some(_) if self.receive_late(now) => now + patience,
+            Some(_) if self.receive_late(now) => now + silence,
             Some(_) => {
                 let why = format!("no packet came for {:?}, also none to a PING", now - quiet_since);
                 self.close(now, Code::NO_ERROR, "", Error::new(ErrorKind::Disconnected, why));
@@ -949,7 +949,7 @@ impl RequestStream {
             let deadline = state.deadline();
             let own = state.armed.own(deadline);
             // Always one: `path` for a response, `until` for a handshake.
-            let next = [until, path, own].into_iter().flatten().min().unwrap_or(now + PATH_PATIENCE);
+            let next = [until, path, own].into_iter().flatten().min().unwrap_or(now + PATH_SILENCE);
             self.changed.wait_until(state, next);
             now = Instant::now();
             if state.over.is_none() {

@@ -40,7 +40,7 @@ impl Lent {
     }
 
     /// Runs the task, if there is one. Blocks on the network while a reader waits for the bytes, until `deadline` at most, and
-    /// until the peer's lent threads are [interrupted](Message::Interrupted). `is_over` says that the thread has nothing to
+    /// until the peer's lent threads are [interrupted](Message::Interrupted). `is_over` means that the thread has nothing to
     /// wait for any more; it is asked before each request.
     pub(crate) fn run(self, deadline: Option<Instant>, is_over: impl Fn() -> bool) {
         let Some((worker, mut task)) = self.thread.take() else { return };

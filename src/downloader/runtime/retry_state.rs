@@ -38,13 +38,13 @@ pub(crate) struct RetryState {
     /// Of a live stream: whether its reader is about to run out of bytes.
     redial: Option<Arc<dyn Urgency>>,
     /// See [`Fetch::fail_fast`](crate::Fetch::fail_fast).
-    patience: Option<Duration>,
+    wait_limit: Option<Duration>,
 }
 
 impl RetryState {
     /// `max_retries` counts unless the rules have their own number.
     pub(crate) fn new(client: HttpClient, request: Request, rules: Rules, max_retries: u32) -> Self {
-        let Rules { validate, max_retries: own, other_tags, omits_if_range, redial, patience, measured: _ } =
+        let Rules { validate, max_retries: own, other_tags, omits_if_range, redial, wait_limit, measured: _ } =
             rules;
         let mut continuation = Continuation::new(request.byte_range());
         if other_tags != OtherTags::Change {
@@ -64,7 +64,7 @@ impl RetryState {
             flowed: false,
             silent: (0, 0),
             redial,
-            patience,
+            wait_limit,
         }
     }
 
@@ -208,7 +208,7 @@ impl RetryState {
     }
 
     /// How long to wait before the next attempt, or `None` if `error` ends the fetch: the only place where that is decided.
-    /// `token` is the fetch's. `waits_for_room` says that other bodies may be closed meanwhile, which helps if too many are open.
+    /// `token` is the fetch's. `waits_for_room` means that other bodies may be closed meanwhile, which helps if too many are open.
     pub(crate) fn plan_retry(
         &mut self,
         error: &Error,
@@ -229,10 +229,10 @@ impl RetryState {
 
     /// True if the caller prefers the error to a wait.
     fn fails_fast(&self, error: &Error) -> bool {
-        let Some(patience) = self.patience.filter(|_| self.continuation.offset().is_none()) else {
+        let Some(wait_limit) = self.wait_limit.filter(|_| self.continuation.offset().is_none()) else {
             return false;
         };
-        error.is_unreachable() || error.retry_after().is_some_and(|asked| asked > patience)
+        error.is_unreachable() || error.retry_after().is_some_and(|asked| asked > wait_limit)
     }
 
     /// Its body is a live stream, which can't be continued: see [`Fetch::redial`](crate::Fetch::redial).

@@ -387,7 +387,7 @@ impl Schedule {
         }
     }
 
-    /// What an idle worker runs next. The [module](self) says why.
+    /// What an idle worker runs next. The [module](self) gives the reasons.
     fn choose(&self, now: Instant) -> Option<Choice> {
         let has_room = self.workers.has_room();
         let first = |peer, queue| {

@@ -62,8 +62,8 @@ impl Preemptor {
         let preemptible = workers.pool().filter(|(_, running)| running.is_preemptible(now));
         let since = |running: &Running| Some(running.since.max(self.since?) + PREEMPTION_LIMIT);
         let abort = preemptible.filter_map(|(_, running)| since(running));
-        let overdue = workers.pool().filter_map(|(_, running)| running.aborted.filter(|_| is_lacking));
-        abort.chain(overdue.map(|aborted| aborted + PREEMPTION_LIMIT)).filter(|at| *at > now).min()
+        let late = workers.pool().filter_map(|(_, running)| running.aborted.filter(|_| is_lacking));
+        abort.chain(late.map(|aborted| aborted + PREEMPTION_LIMIT)).filter(|at| *at > now).min()
     }
 }
 

@@ -89,8 +89,7 @@ impl State {
         let has_served_ranges = self.mode.is_ranged();
         let tells_nothing = head.total().is_none() && head.validator().is_none();
         if has_served_ranges && tells_nothing {
-            let why =
-                "the file changed while it was read: the whole came, with nothing that tells it is the same";
+            let why = "the file changed while it was read: the whole came, with nothing that shows that it is the same";
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
         // The opening itself shows how the file is to be read, whatever was received beside it.
@@ -149,7 +148,7 @@ impl State {
         is_refused
     }
 
-    /// True if this failure of a piece that had no response says that a file of unknown length ends where the stored
+    /// True if this failure of a piece that had no response means that a file of unknown length ends where the stored
     /// bytes do.
     pub(crate) fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
         let is_behind_end =
@@ -171,7 +170,7 @@ impl State {
     }
 
     /// The tail that has arrived, once the opening has shown what the file is. It is dropped if it is of another version
-    /// of the file: what the opening says counts.
+    /// of the file: what the opening shows counts.
     pub(crate) fn poll_tail(&mut self) -> Option<(u64, Vec<u8>)> {
         if self.first.is_empty() {
             return None;

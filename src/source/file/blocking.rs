@@ -230,7 +230,7 @@ impl Shared {
         self.wait_as(reader, position, begun, |state| state.is_past_end(position).then_some(Wait::End))
     }
 
-    /// Blocks `reader` on the byte at `position`, until it is there, `or` says so, or it can't be waited for.
+    /// Blocks `reader` on the byte at `position`, until it is there, `or` ends the wait, or it can't be waited for.
     fn wait_as(
         &self,
         reader: ReaderId,

@@ -127,7 +127,7 @@ impl Shared {
         uses.cache.store().enter(header, stamp).map(Some)
     }
 
-    /// What an entry says of the representation of `head`. `None` if its length is not known, or too long.
+    /// What an entry records of the representation of `head`. `None` if its length is not known, or too long.
     fn header(&self, key: KeyDigest, label: &str, head: &ResponseHead) -> Option<Header> {
         header_of(head, head.total()?, key, label)
     }
@@ -222,7 +222,7 @@ impl State {
         matches!(self.cached, Cached::Unconfirmed { .. })
     }
 
-    /// Holds the head of an answer against the entry. False if it says nothing.
+    /// Holds the head of an answer against the entry. False if it proves nothing.
     fn confirm(&mut self, head: &ResponseHead) -> Result<bool, Error> {
         self.stats.requests += 1;
         let Some(info) = self.mode.info() else { return Ok(false) };

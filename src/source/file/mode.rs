@@ -152,7 +152,7 @@ impl Info {
         }
     }
 
-    /// True if an answer beside the opening is of the same version of the file. Changes nothing: what the opening says
+    /// True if an answer beside the opening is of the same version of the file. Changes nothing: what the opening shows
     /// counts.
     pub(crate) fn is_of_same(&self, head: &ResponseHead, servers: &ServerPool) -> bool {
         let has_same_len = self.len.is_none() || self.len == head.total();

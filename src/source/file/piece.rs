@@ -168,7 +168,7 @@ impl PieceSink {
 
 /// Fails if the body has titles in between its audio, although the file's configuration did not request them.
 ///
-/// They are not taken out as a radio's are: nothing but the header says that they are there, and where it lies that
+/// They are not taken out as a radio's are: nothing but the header shows that they are there, and where it lies that
 /// would take audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
 fn refuse_titles(head: &ResponseHead, config: &FileConfig) -> Result<(), Error> {
     let asks = config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("icy-metadata"));

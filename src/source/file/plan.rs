@@ -271,7 +271,7 @@ pub(crate) fn prefetch_limit(read_ahead: ReadAhead) -> u64 {
 }
 
 /// What a reader waits for far from the opening, to be requested beside it: before the first head has come, nothing
-/// says that the server serves ranges or that the file goes so far, so it is small and may fail.
+/// shows that the server serves ranges or that the file goes so far, so it is small and may fail.
 pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
     let far = |reader: &ReaderView| {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::fetches::ranged;
 use super::hook::RequestKind;
 use super::requests::{final_url, request};
-use super::segment_sink::{SegmentSink, unpark};
+use super::segment_sink::{SegmentSink, demux_now};
 use super::shared::Shared;
 use super::sinks::MOST_RESOURCE;
 use super::state::{Hinted, HintedPart, ResourceKey};
@@ -48,8 +48,8 @@ pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 fn fetch_map(shared: &Arc<Shared>, peer: &PeerHandle, key: ResourceKey) {
     match load_map(shared, peer, &key) {
         Ok(bytes) => {
-            for (slot, needs, parked) in shared.handle_resource(key, bytes) {
-                unpark(shared, slot, &needs, parked);
+            for (slot, needs, undemuxed) in shared.handle_resource(key, bytes) {
+                demux_now(shared, slot, &needs, undemuxed);
             }
         }
         Err(error) => {

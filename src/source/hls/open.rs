@@ -82,12 +82,12 @@ pub(super) fn open_with(
 
 /// What is known of the network before the first segment: by the application, or by the downloader.
 fn remembered(shared: &Shared, peer: &PeerHandle) -> Estimator {
-    let told = match &shared.config.quality {
+    let configured = match &shared.config.quality {
         Quality::Auto(config) => config.throughput.map(|rate| rate as f64),
         Quality::Fixed(_) | Quality::Custom(_) => None,
     };
     let (measured, _) = peer.waker().network();
-    let known = told.or_else(|| measured.map(|rate| rate * 8.0));
+    let known = configured.or_else(|| measured.map(|rate| rate * 8.0));
     known.map_or_else(Estimator::default, Estimator::remembering)
 }
 

@@ -13,7 +13,7 @@ use super::hook::RequestKind;
 use super::pipeline::Pipeline;
 use super::requests::{collect, final_url, outcome_error};
 use super::shared::Shared;
-use super::state::{Needs, Parked};
+use super::state::{Needs, Undemuxed};
 use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::{Error, ErrorKind};
@@ -128,12 +128,12 @@ impl SegmentSink {
     fn complete(&mut self) -> Result<(), Error> {
         self.begin()?;
         let Some(pipeline) = &mut self.pipeline else {
-            let parked = Parked { raw: std::mem::take(&mut self.raw), position: self.position };
+            let undemuxed = Undemuxed { raw: std::mem::take(&mut self.raw), position: self.position };
             // The key may have arrived between the two calls. Then no other thread reads the body, so this one has to.
-            self.shared.with(|state| state.handle_parked(self.slot, parked));
-            let parked = self.shared.with(|state| state.take_parked_if_ready(self.slot)).flatten();
-            if let Some(parked) = parked {
-                unpark(&self.shared, self.slot, &self.needs, parked);
+            self.shared.with(|state| state.handle_undemuxed(self.slot, undemuxed));
+            let undemuxed = self.shared.with(|state| state.take_undemuxed_if_ready(self.slot)).flatten();
+            if let Some(undemuxed) = undemuxed {
+                demux_now(&self.shared, self.slot, &self.needs, undemuxed);
             }
             return Ok(());
         };
@@ -231,11 +231,11 @@ impl Sink for SegmentSink {
 }
 
 /// Reads a body that had to wait, if it has all that it needs by now.
-pub(super) fn unpark(shared: &Shared, slot: u64, needs: &Needs, parked: Parked) {
-    let result = match shared.with(|state| state.pipeline(needs, parked.position)) {
-        Some(Ok(Some(pipeline))) => read_whole(pipeline, &parked.raw),
+pub(super) fn demux_now(shared: &Shared, slot: u64, needs: &Needs, undemuxed: Undemuxed) {
+    let result = match shared.with(|state| state.pipeline(needs, undemuxed.position)) {
+        Some(Ok(Some(pipeline))) => read_whole(pipeline, &undemuxed.raw),
         Some(Ok(None)) => {
-            shared.with(|state| state.handle_parked(slot, parked));
+            shared.with(|state| state.handle_undemuxed(slot, undemuxed));
             return;
         }
         Some(Err(error)) => Err(error),

@@ -16,7 +16,7 @@ use super::event::HlsEvent;
 use super::group::{Group, Membership, Received};
 use super::preload::Preload;
 use super::section::SectionInfo;
-use super::state::{Hinted, Needs, Parked, ReadResult, ResourceKey, SectionResult, State};
+use super::state::{Hinted, Needs, ReadResult, ResourceKey, SectionResult, State, Undemuxed};
 use crate::abr::Demand;
 use crate::cancel::CancelReason;
 use crate::client::{Request, is_private};
@@ -154,7 +154,7 @@ impl Shared {
     }
 
     /// A key or an initialization section has arrived. Returns the bodies that waited for it.
-    pub(super) fn handle_resource(&self, key: ResourceKey, bytes: Vec<u8>) -> Vec<(u64, Needs, Parked)> {
+    pub(super) fn handle_resource(&self, key: ResourceKey, bytes: Vec<u8>) -> Vec<(u64, Needs, Undemuxed)> {
         {
             let mut inner = self.inner.lock();
             if inner.state.is_none() {

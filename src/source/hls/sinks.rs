@@ -9,7 +9,7 @@ use url::Url;
 use super::cached::Keeper;
 use super::hook::RequestKind;
 use super::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, parse_media};
-use super::segment_sink::unpark;
+use super::segment_sink::demux_now;
 use super::shared::Shared;
 use super::state::ResourceKey;
 use super::steering::Manifest;
@@ -186,8 +186,8 @@ impl ResourceSink {
 
     /// Takes the whole resource.
     pub(super) fn serve(&self, bytes: Vec<u8>) {
-        for (slot, needs, parked) in self.shared.handle_resource(self.key.clone(), bytes) {
-            unpark(&self.shared, slot, &needs, parked);
+        for (slot, needs, undemuxed) in self.shared.handle_resource(self.key.clone(), bytes) {
+            demux_now(&self.shared, slot, &needs, undemuxed);
         }
     }
 

@@ -49,7 +49,7 @@ use crate::types::{ByteRange, Priority, RequestId};
 pub(super) use self::confirm::{Confirmation, Unconfirmed};
 use self::failures::Outage;
 pub(super) use self::hints::{Hinted, HintedPart};
-pub(super) use self::needs::{Needs, Parked, ResourceKey};
+pub(super) use self::needs::{Needs, ResourceKey, Undemuxed};
 
 #[derive(Debug)]
 pub(super) struct State {

@@ -1,4 +1,4 @@
-//! Content steering (section 7): a server tells clients which pathway to use. Pure.
+//! Content steering (section 7): a server names the pathway that clients use. Pure.
 
 use std::time::{Duration, Instant};
 

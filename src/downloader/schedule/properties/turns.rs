@@ -59,7 +59,7 @@ impl Sim {
             self.wait_is_over(Item::Pull(peer));
         }
         prop_assert!(!self.is_lent(worker) || work.admissible == Priority::High);
-        // The schedule says so in its answer only, but keeps the place free.
+        // The schedule reports it in its answer only, but keeps the place free.
         work.protected = self.schedule.workers.get(worker).is_some_and(|running| running.protected);
         self.workers[worker] = Some(work);
         let after = MICRO * self.random.below(500) as u32;

@@ -60,7 +60,7 @@ pub(in super::super) struct Keeper {
 /// What a playlist from the network is to the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Kept {
-    /// It says the same.
+    /// It is the same.
     Same,
     Changed,
 }

@@ -14,14 +14,14 @@ use crate::source::hls::playlist::MediaPlaylist;
 /// What is to be loaded before anything but playlists may be requested.
 #[derive(Debug)]
 pub(in super::super) struct Unconfirmed {
-    /// The multivariant playlist has said the same as the stored one.
+    /// The multivariant playlist was loaded, and is the same as the stored one.
     has_ladder: bool,
     /// A playlist is stale, or something is missing that a playlist from the network would make available.
     is_due: bool,
     is_running: bool,
 }
 
-/// What a playlist says that was stored before.
+/// What a loaded playlist means for the one that was stored before.
 #[derive(Debug)]
 pub(in super::super) enum Confirmation {
     /// The same, with URLs that are valid now.

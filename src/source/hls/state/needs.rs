@@ -94,7 +94,7 @@ pub(in super::super) fn needs_of(
 
 /// A body that arrived before the key or the initialization section that it needs.
 #[derive(Debug)]
-pub(in super::super) struct Parked {
+pub(in super::super) struct Undemuxed {
     pub(in super::super) raw: Vec<u8>,
     pub(in super::super) position: u64,
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use url::Url;
 
 use super::State;
-use super::needs::{KeyUse, Loadable, Needs, Parked, ResourceKey, Secret};
+use super::needs::{KeyUse, Loadable, Needs, ResourceKey, Secret, Undemuxed};
 use super::slot::{Slot, SlotPhase};
 use crate::error::Error;
 use crate::source::hls::pipeline::{Cipher, Pipeline, decrypt};
@@ -51,17 +51,17 @@ impl State {
     }
 
     /// A body has arrived that can't be read yet.
-    pub(in super::super) fn handle_parked(&mut self, slot: u64, parked: Parked) {
+    pub(in super::super) fn handle_undemuxed(&mut self, slot: u64, undemuxed: Undemuxed) {
         if let Some(slot) = self.slot(slot) {
-            slot.parked = Some(parked);
+            slot.undemuxed = Some(undemuxed);
         }
     }
 
     /// Takes a blocked body back if all that it needs has arrived by now.
-    pub(in super::super) fn take_parked_if_ready(&mut self, slot: u64) -> Option<Parked> {
+    pub(in super::super) fn take_undemuxed_if_ready(&mut self, slot: u64) -> Option<Undemuxed> {
         let needs = self.slot(slot)?.needs.clone();
         let is_ready = needs.resources().all(|key| self.ready(&key).is_some());
-        if is_ready { self.slot(slot)?.parked.take() } else { None }
+        if is_ready { self.slot(slot)?.undemuxed.take() } else { None }
     }
 
     /// A key or an initialization section has arrived. Returns the bodies that waited for it.
@@ -69,7 +69,7 @@ impl State {
         &mut self,
         key: ResourceKey,
         bytes: Vec<u8>,
-    ) -> Vec<(u64, Needs, Parked)> {
+    ) -> Vec<(u64, Needs, Undemuxed)> {
         if self.resources.len() > MOST_RESOURCES {
             let slots = self.slots.iter().chain(self.replacements.slot());
             let used: Vec<ResourceKey> = slots.flat_map(|slot| slot.needs.resources()).collect();
@@ -77,8 +77,8 @@ impl State {
                 .retain(|key, loadable| matches!(loadable, Loadable::Fetching) || used.contains(key));
         }
         self.resources.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
-        let parked = |slot: &mut Slot| Some((slot.id, slot.needs.clone(), slot.parked.take()?));
-        self.slots.iter_mut().chain(self.replacements.slot_mut()).filter_map(parked).collect()
+        let undemuxed = |slot: &mut Slot| Some((slot.id, slot.needs.clone(), slot.undemuxed.take()?));
+        self.slots.iter_mut().chain(self.replacements.slot_mut()).filter_map(undemuxed).collect()
     }
 
     /// A key or an initialization section can't be fetched: neither can the segments that need it.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::needs::{Needs, Parked};
+use super::needs::{Needs, Undemuxed};
 use crate::source::hls::demux::{Frame, Output};
 use crate::source::hls::playlist::Segment;
 use crate::source::hls::timeline::{Piece, Place};
@@ -40,7 +40,7 @@ pub(in super::super) struct Slot {
     pub(in super::super) failing_since: Option<Instant>,
     /// It is fetched by a preload hint: its playlist does not list it yet.
     pub(in super::super) is_hinted: bool,
-    pub(in super::super) parked: Option<Parked>,
+    pub(in super::super) undemuxed: Option<Undemuxed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Slot {
             is_refreshed: false,
             failing_since: None,
             is_hinted: false,
-            parked: None,
+            undemuxed: None,
         }
     }
 
@@ -88,7 +88,7 @@ impl Slot {
 
     /// Drops what has arrived, to request it again.
     pub(in super::super) fn plan_again(&mut self) {
-        (self.request, self.parked, self.fresh) = (None, None, None);
+        (self.request, self.undemuxed, self.fresh) = (None, None, None);
         self.output.clear();
         self.tail.clear();
         self.phase = SlotPhase::Planned;
