@@ -47,7 +47,7 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use self::fetches::HlsPeer;
 use self::playlist::PlaylistType;
@@ -402,7 +402,7 @@ impl HlsHandle {
 
     /// Changes how the level is chosen, from the next segment on that is not requested yet.
     pub fn set_quality(&self, quality: Quality) {
-        self.shared.change(|state| state.set_quality(quality));
+        self.shared.change(|state| state.set_quality(quality, Instant::now()));
     }
 
     /// Continues at `target`, and returns the start of the segment there. Sections end, also the one being read;

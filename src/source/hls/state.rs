@@ -14,6 +14,7 @@ mod commit;
 mod confirm;
 mod failures;
 mod hints;
+mod level_cap;
 mod mirrors;
 mod needs;
 mod network;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+use self::level_cap::LevelCap;
 use self::needs::Loadable;
 use self::network::Network;
 use self::replacements::Replacements;
@@ -75,6 +77,8 @@ pub(super) struct State {
     follows: Option<(usize, Place)>,
     slots: VecDeque<Slot>,
     next_slot: u64,
+    /// Why the next slot does not continue the last one.
+    discontinuity: Option<Discontinuity>,
     resources: HashMap<ResourceKey, Loadable>,
     /// URLs of the application for resources that were refused.
     fresh_resources: HashMap<ResourceKey, Url>,
@@ -91,7 +95,7 @@ pub(super) struct State {
     next_section: u64,
     /// The next section to hand out.
     handed: u64,
-    /// Why the next section begins.
+    /// Why the next frame that is placed begins a section.
     pending: Option<Discontinuity>,
     /// Target of the last seek.
     target: Duration,
@@ -109,6 +113,7 @@ pub(super) struct State {
     /// `plan` had nothing to do.
     is_idle: bool,
     abr: Choice,
+    level_cap: LevelCap,
     network: Network,
     /// No segment has arrived since the opening or the last seek.
     is_starting: bool,
@@ -222,6 +227,7 @@ impl State {
             follows: None,
             slots: VecDeque::new(),
             next_slot: 0,
+            discontinuity: None,
             resources: HashMap::new(),
             fresh_resources: HashMap::new(),
             hinted_map: None,
@@ -242,6 +248,7 @@ impl State {
             outages: 0,
             is_idle: false,
             abr,
+            level_cap: LevelCap::default(),
             network,
             is_starting: true,
             replacements: Replacements::default(),
@@ -271,9 +278,23 @@ impl State {
         std::mem::take(&mut self.events)
     }
 
-    pub(super) fn set_quality(&mut self, quality: Quality) {
+    pub(super) fn set_quality(&mut self, quality: Quality, now: Instant) {
         self.abr = Choice::new(&quality);
+        // What was chosen before says nothing of what is allowed now.
+        self.level_cap.clear();
+        if let Quality::Fixed(level) = &quality {
+            self.load_playlist_of(*level, now);
+        }
         self.config.quality = quality;
+    }
+
+    /// Loads the playlist of a level, if that is known to be the next one. Without it the next segments would be of the
+    /// current level.
+    fn load_playlist_of(&mut self, level: usize, now: Instant) {
+        let mirror = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
+        if let Some(mirror) = mirror.filter(|mirror| self.timelines[*mirror].is_none()) {
+            self.wanted.get_or_insert((mirror, false));
+        }
     }
 
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {

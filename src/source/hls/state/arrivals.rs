@@ -49,6 +49,8 @@ impl State {
         self.is_starting = false;
         if let Some(slot) = self.slot(slot) {
             slot.phase = SlotPhase::Complete;
+            let mirror = slot.mirror;
+            self.level_cap.handle_arrived(self.ladder.mirrors[mirror].level);
         }
         (self.skipped, self.outages) = (0, 0);
         self.commit();

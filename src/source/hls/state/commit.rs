@@ -25,6 +25,11 @@ impl State {
                 // Its key and its initialization section are known once its playlist lists it.
                 return;
             }
+            if let Some(reason) = slot.discontinuity.take() {
+                // A seek, or a start, is the better reason: what is left out after it is not heard.
+                let is_heard = matches!(self.pending, None | Some(Discontinuity::Gap(_)));
+                self.pending = if is_heard { Some(reason) } else { self.pending };
+            }
             let output = std::mem::take(&mut slot.output);
             let (phase, duration, end) =
                 (slot.phase, slot.segment.duration, slot.start + slot.segment.duration);

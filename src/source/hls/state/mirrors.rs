@@ -66,7 +66,7 @@ impl State {
 
     /// Drops the slots from `start` on, and continues there with another mirror.
     pub(super) fn restart_at(&mut self, start: Duration, mirror: usize) {
-        self.slots.retain(|slot| slot.start < start);
+        self.retain_slots(|slot| slot.start < start);
         self.cursor = start;
         self.follows = self.slots.back().map(|slot| (slot.mirror, slot.next));
         if self.timelines[mirror].is_some() {

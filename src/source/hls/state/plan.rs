@@ -177,6 +177,10 @@ impl State {
                 self.switch(chosen);
             } else {
                 self.wanted.get_or_insert((chosen, false));
+                // The segment was given up at the current level.
+                if self.level_cap.at(self.cursor).is_some_and(|most| self.level() > most) {
+                    return;
+                }
                 // Until its playlist is there, the last mirror continues, unless it has failed or the user does not want it.
                 let current = &self.ladder.mirrors[self.mirror];
                 if !current.is_usable(now) || current.rendition != self.rendition {
@@ -211,7 +215,8 @@ impl State {
             (None, Quality::Fixed(index)) => *index,
             (None, Quality::Auto(_) | Quality::Custom(_)) => self.level(),
         };
-        let level = level.min(self.bitrates.len() - 1);
+        let most = self.level_cap.at(self.cursor).unwrap_or(usize::MAX);
+        let level = level.min(most).min(self.bitrates.len() - 1);
         self.pick(level, now, |_| true).unwrap_or_else(|| self.last_resort())
     }
 
@@ -226,7 +231,8 @@ impl State {
             return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));
         }
         let Some(slot) = self.slots.iter().find(|known| known.id == slot) else { return false };
-        let (start, level) = (slot.start, self.ladder.mirrors[slot.mirror].level);
+        let (start, duration) = (slot.start, slot.segment.duration);
+        let level = self.ladder.mirrors[slot.mirror].level;
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = start.saturating_sub(self.reader_time());
         let is_starting = self.is_starting;
@@ -239,6 +245,7 @@ impl State {
         let ttfb = self.network.estimator.ttfb();
         self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
         self.events.push(HlsEvent::Abandoned { level, at: start });
+        self.level_cap.handle_abandoned(self.ladder.mirrors[other].level, start, duration);
         self.restart_at(start, other);
         true
     }
@@ -257,7 +264,7 @@ impl State {
         if place.sequence < list.media_sequence {
             // Section 6.3.5: the segment has left the playlist.
             let start = start_of(timeline, &HlsConfig { start: None, ..self.config.clone() });
-            self.pending = Some(Discontinuity::Behind(start.saturating_sub(self.cursor)));
+            self.discontinuity = Some(Discontinuity::Behind(start.saturating_sub(self.cursor)));
             place = timeline.place_at(start);
         }
         let Some(Piece { segment, start, next }) = timeline.piece(place) else {
@@ -278,8 +285,23 @@ impl State {
 
     /// Adds a slot for this piece of the current playlist.
     pub(super) fn push_slot(&mut self, place: Place, piece: Piece, phase: SlotPhase) {
-        self.slots.push_back(Slot::new(self.next_slot, self.mirror, place, piece, phase));
+        let mut slot = Slot::new(self.next_slot, self.mirror, place, piece, phase);
+        slot.discontinuity = self.discontinuity.take();
+        self.slots.push_back(slot);
         self.next_slot += 1;
+    }
+
+    /// Drops the other slots.
+    pub(super) fn retain_slots(&mut self, is_kept: impl Fn(&Slot) -> bool) {
+        let discontinuity = &mut self.discontinuity;
+        self.slots.retain_mut(|slot| {
+            let is_kept = is_kept(slot);
+            if !is_kept {
+                // The slot that takes its place does not continue the one before either.
+                *discontinuity = discontinuity.take().or(slot.discontinuity.take());
+            }
+            is_kept
+        });
     }
 
     pub(in super::super) fn buffered_bytes(&self) -> usize {

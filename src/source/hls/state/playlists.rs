@@ -74,10 +74,10 @@ impl State {
     ) -> bool {
         let timeline = Timeline::new(list, url, self.cursor);
         if mirror == self.mirror {
-            self.slots.retain(|slot| slot.phase != SlotPhase::Reloading && !slot.is_hinted);
+            self.retain_slots(|slot| slot.phase != SlotPhase::Reloading && !slot.is_hinted);
             self.cursor = start_of(&timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.follows = None;
-            self.pending = Some(Discontinuity::Reset);
+            self.discontinuity = Some(Discontinuity::Reset);
         }
         self.timelines[mirror] = Some(timeline);
         self.commit();

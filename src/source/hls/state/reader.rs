@@ -107,13 +107,14 @@ impl State {
         self.handed = self.next_section;
         self.clock.restart();
         self.carried = None;
-        self.pending = Some(reason);
+        (self.pending, self.discontinuity) = (Some(reason), None);
         (self.target, self.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
         (self.error, self.outage) = (None, None);
         self.skipped = 0;
         self.is_starting = true;
         self.replacements.clear();
+        self.level_cap.clear();
     }
 
     pub(in super::super) fn reader_time(&self) -> Duration {

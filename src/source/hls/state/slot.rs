@@ -7,6 +7,7 @@ use url::Url;
 use super::needs::{Needs, Undemuxed};
 use crate::source::hls::demux::{Frame, Output};
 use crate::source::hls::playlist::Segment;
+use crate::source::hls::section::Discontinuity;
 use crate::source::hls::timeline::{Piece, Place};
 use crate::types::{Priority, RequestId};
 
@@ -41,6 +42,8 @@ pub(in super::super) struct Slot {
     /// It is fetched by a preload hint: its playlist does not list it yet.
     pub(in super::super) is_hinted: bool,
     pub(in super::super) undemuxed: Option<Undemuxed>,
+    /// Why it does not continue what is played before it, if the plan knows.
+    pub(super) discontinuity: Option<Discontinuity>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,7 @@ impl Slot {
             failing_since: None,
             is_hinted: false,
             undemuxed: None,
+            discontinuity: None,
         }
     }
 

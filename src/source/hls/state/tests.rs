@@ -376,3 +376,104 @@ fn s6_3_8_a_hinted_initialization_section_is_requested_once_and_is_that_of_the_n
     let needs = needs::needs_of(&next.segments[1], 1, &url, UriPolicy::default()).unwrap();
     assert_eq!(needs.init, Some(key));
 }
+
+/// A live playlist of four segments.
+fn live_list(first: u64) -> MediaPlaylist {
+    let segments: String = (first..first + 4).map(|index| format!("#EXTINF:2,\n{index}\n")).collect();
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}");
+    let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+        panic!("a list")
+    };
+    list
+}
+
+#[test]
+fn what_arrives_after_the_playlist_has_jumped_still_belongs_to_the_section_before() {
+    // The window has moved on, or the server has started again.
+    for (first, next, is_reset) in [(0, 6, false), (6, 0, true)] {
+        let mut player = Player::new(1);
+        let url = Url::parse("http://host/l").unwrap();
+        let timeline = Timeline::new(live_list(first), url.clone(), Duration::ZERO);
+        let ladder = Ladder::single(url.clone());
+        let config = HlsConfig { start: Some(Duration::ZERO), ..HlsConfig::default() };
+        player.state = State::new(config, ladder, None, (0, timeline), Estimator::default());
+        let Some(Planned::Segment { slot, .. }) = player.state.plan(player.now, Priority::Low) else {
+            panic!("the first segment is planned")
+        };
+        player.state.handle_frames(slot, &mut frames(0, first, 0..FRAMES - 1)).unwrap();
+        player.state.handle_playlist(0, live_list(next), url);
+        player.plan();
+        player.state.handle_frames(slot, &mut frames(0, first, FRAMES - 1..FRAMES)).unwrap();
+        player.state.handle_segment_complete(slot);
+        for _ in 0..4 {
+            player.end_fetch(0, End::Whole);
+        }
+        let mut sections = Vec::new();
+        while let SectionResult::Section(id, info) = player.state.next_section() {
+            let mut buf = [0; 64];
+            let ReadResult::Bytes(len) = player.state.read(id, &mut buf) else {
+                panic!("a section without frames")
+            };
+            sections.push((info.discontinuity, buf[..len].to_vec()));
+        }
+        let of_first: Vec<u8> = (first * FRAMES..(first + 1) * FRAMES).map(|frame| frame as u8).collect();
+        assert_eq!(sections[0], (Discontinuity::Start, of_first));
+        assert_eq!(sections[1].0 == Discontinuity::Reset, is_reset, "{sections:?}");
+        assert_eq!(matches!(sections[1].0, Discontinuity::Behind(_)), !is_reset, "{sections:?}");
+        // Three target durations before the end.
+        assert_eq!(u64::from(sections[1].1[0]), (next + 1) * FRAMES);
+    }
+}
+
+/// Prefers the highest level, whatever was measured, and gives each segment of it up.
+struct Insisting;
+
+impl Abr for Insisting {
+    fn choose(&mut self, _: Instant, snapshot: &Snapshot<'_>) -> usize {
+        snapshot.bitrates.len() - 1
+    }
+
+    fn abandon(&mut self, _: Instant, snapshot: &Snapshot<'_>, _: &Running) -> Option<usize> {
+        snapshot.current?.checked_sub(1)
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_segment_that_was_given_up_is_not_fetched_at_its_level_again(
+        steps in proptest::collection::vec((0_usize..8, any::<bool>()), 1..200),
+    ) {
+        let make = MakeAbr::new(|| Box::new(Insisting));
+        let config = HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() };
+        let mut player = Player::with(3, config);
+        let mut given_up: HashMap<Duration, usize> = HashMap::new();
+        for (which, is_too_slow) in steps {
+            let before = player.running.len();
+            player.plan();
+            for planned in &player.running[before..] {
+                let Planned::Segment { slot, .. } = planned else { continue };
+                let Some(slot) = player.state.slots.iter().find(|known| known.id == *slot) else { continue };
+                let level = player.state.ladder.mirrors[slot.mirror].level;
+                prop_assert!(given_up.get(&slot.start).is_none_or(|given_up| level < *given_up));
+            }
+            let which = which % player.running.len().max(1);
+            let slot = match player.running.get(which) {
+                Some(Planned::Segment { slot, .. }) => player.state.slots.iter().find(|known| known.id == *slot),
+                _ => None,
+            };
+            let known = slot.map(|slot| (slot.id, slot.start, player.state.ladder.mirrors[slot.mirror].level));
+            match known.filter(|_| is_too_slow) {
+                Some((slot, start, level)) if player.state.abandon(player.now, slot, 1_000_000, 1.0) => {
+                    given_up.insert(start, level);
+                    player.running.remove(which);
+                }
+                _ => player.end_running(which, End::Whole),
+            }
+        }
+        for _ in 0..10 * SEGMENTS {
+            player.end_fetch(0, End::Whole);
+            player.read();
+        }
+        prop_assert_eq!(player.played, (0..(SEGMENTS * FRAMES) as u8).collect::<Vec<_>>());
+    }
+}
