@@ -1,7 +1,7 @@
 //! HTTP/3 beside TLS over TCP, by the same code in the same run: round trips of opening and seeking, seeks of a stream, small
 //! requests, a long body, a cancel, and what an idle connection costs.
 //!
-//! `cargo bench --features http3 --bench http3 -- [--rtt 60] [--seeks 100] [--mib 256]`
+//! `cargo bench --features http3 --bench http3 -- [--rtt 60] [--seeks 100] [--mib 256] [--only bulk]`
 //!
 //! Servers and links run in the same process, so that CPU time is that of the calling thread and of `windway-quic`.
 
@@ -43,12 +43,26 @@ fn main() {
     };
     let (rtt, seeks, mib) = (option("--rtt", 60), option("--seeks", 100), option("--mib", 256));
     let rtt = Duration::from_millis(rtt);
-    with_sides(Some(rtt), |side| latency(side, rtt));
-    with_sides(Some(rtt), |side| seek(side, seeks));
-    with_sides(None, small);
-    with_sides(None, |side| bulk(side, mib));
-    with_sides(None, cancel);
-    idle();
+    let only = std::env::args().skip_while(|arg| arg != "--only").nth(1);
+    let is_wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
+    if is_wanted("latency") {
+        with_sides(Some(rtt), |side| latency(side, rtt));
+    }
+    if is_wanted("seek") {
+        with_sides(Some(rtt), |side| seek(side, seeks));
+    }
+    if is_wanted("small") {
+        with_sides(None, small);
+    }
+    if is_wanted("bulk") {
+        with_sides(None, |side| bulk(side, mib));
+    }
+    if is_wanted("cancel") {
+        with_sides(None, cancel);
+    }
+    if is_wanted("idle") {
+        idle();
+    }
 }
 
 fn with_sides(rtt: Option<Duration>, mut measure: impl FnMut(&Side)) {

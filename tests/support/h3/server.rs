@@ -22,6 +22,10 @@ use super::super::support::Identity;
 use super::frame::{Frame, FrameReader, Place, SETTINGS, put_frame};
 use super::qpack;
 
+/// Datagrams of one send. Linux takes 64, but not more than the 65,507 bytes of one large datagram: a longer send fails as a whole,
+/// which is the loss of all its packets.
+const MAX_SEGMENTS: usize = 32;
+
 /// How the server behaves, apart from its answers.
 pub struct Options {
     /// Bytes of the server's unidirectional streams, each sent at once.
@@ -429,9 +433,8 @@ impl Run {
         let mut was_sent = false;
         while self.unsent.is_empty() {
             let mut out = Vec::new();
-            let Some(transmit) = open.quic.poll_transmit(now, self.udp.max_gso_segments(), &mut out) else {
-                break;
-            };
+            let most = self.udp.max_gso_segments().min(MAX_SEGMENTS);
+            let Some(transmit) = open.quic.poll_transmit(now, most, &mut out) else { break };
             self.unsent.push_back((transmit, out));
             self.send_queued();
             was_sent = true;
