@@ -34,6 +34,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cancel::CancelGuard;
 use crate::client::ResponseHead;
 use crate::config::ReadAhead;
 use crate::error::{Error, ErrorKind};
@@ -228,6 +229,13 @@ pub trait Source: Send + Sync + 'static {
         if let Some(inner) = self.inner() {
             inner.cancel();
         }
+    }
+
+    /// Runs `hook` when the transfers are stopped permanently: by [`cancel`](Self::cancel), or because the downloader stops. If
+    /// they are already, runs `hook` now. The hook does not block. The drop of the returned guard removes it. Default: `None`,
+    /// because nothing is transferred.
+    fn on_cancel(&self, hook: Box<dyn FnOnce() + Send>) -> Option<CancelGuard> {
+        self.inner()?.on_cancel(hook)
     }
 
     /// Counters since the source was opened. Default: all are 0.

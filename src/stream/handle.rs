@@ -202,7 +202,8 @@ impl StreamHandle {
     }
 
     /// Returns the [`progress`](Self::progress) now, and again after each `every`. The last one is that of a stream that was
-    /// dropped or cancelled. The iterator sleeps on the thread that uses it; no other thread wakes for it.
+    /// dropped or cancelled, or whose downloader has stopped: it comes at once. The iterator blocks the thread that uses it; no
+    /// other thread wakes for it.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -224,7 +225,7 @@ impl StreamHandle {
             let progress = handle.progress();
             Look { is_last: is_dropped || progress.phase == Phase::Closed, progress }
         };
-        Watch::new(look, every)
+        Watch::new(look, every, &self.cursor, self.source().as_deref())
     }
 
     /// As [`Stream::starving`](crate::Stream::starving). `None` once the stream was dropped.

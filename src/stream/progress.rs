@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::thread;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use super::cursor::Cursor;
 use super::starvation::Starving;
+use crate::cancel::CancelGuard;
 use crate::error::Error;
 use crate::phase::Phase;
+use crate::source::Source;
 
 /// The state of a stream at one moment, from [`StreamHandle::progress`](crate::StreamHandle::progress).
 ///
@@ -49,6 +53,10 @@ pub struct Watch {
     look: Box<dyn Fn() -> Look + Send>,
     every: Duration,
     state: WatchState,
+    cursor: Arc<Cursor>,
+    /// The source was cancelled after the last look.
+    cancelled: Arc<AtomicBool>,
+    _on_cancel: Option<CancelGuard>,
 }
 
 /// A look at a stream.
@@ -67,8 +75,27 @@ enum WatchState {
 }
 
 impl Watch {
-    pub(super) fn new(look: impl Fn() -> Look + Send + 'static, every: Duration) -> Self {
-        Self { look: Box::new(look), every, state: WatchState::New }
+    /// Watches the stream of this `cursor`. Its `source` is `None` once it was dropped.
+    pub(super) fn new(
+        look: impl Fn() -> Look + Send + 'static,
+        every: Duration,
+        cursor: &Arc<Cursor>,
+        source: Option<&dyn Source>,
+    ) -> Self {
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let hook = {
+            let (cursor, cancelled) = (Arc::clone(cursor), Arc::clone(&cancelled));
+            move || cursor.set_cancelled(&cancelled)
+        };
+        let on_cancel = source.and_then(|source| source.on_cancel(Box::new(hook)));
+        Self {
+            look: Box::new(look),
+            every,
+            state: WatchState::New,
+            cursor: Arc::clone(cursor),
+            cancelled,
+            _on_cancel: on_cancel,
+        }
     }
 }
 
@@ -79,8 +106,8 @@ impl Iterator for Watch {
         match self.state {
             WatchState::New => {}
             WatchState::Over => return None,
-            // Waits for the time to pass, not for an event: bytes arrive far more often than a window is drawn.
-            WatchState::Waiting => thread::sleep(self.every),
+            // Bytes that arrive do not end the wait: they arrive far more often than a window is drawn.
+            WatchState::Waiting => self.cursor.await_end(&self.cancelled, self.every),
         }
         let Look { progress, is_last } = (self.look)();
         self.state = if is_last { WatchState::Over } else { WatchState::Waiting };

@@ -304,7 +304,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.cursor.starvation.lock().handle_end(Instant::now());
         // Before the source is dropped: a handle that finds no source returns this.
-        *self.cursor.final_state.lock() = Some(FinalState::of(self.source()));
+        self.cursor.end(FinalState::of(self.source()));
         self.cursor.reads.lock().drop_reader();
     }
 }

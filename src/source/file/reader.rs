@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::http_file::HttpFile;
 use super::shared::{ReaderId, Shared};
+use crate::cancel::CancelGuard;
 use crate::client::ResponseHead;
 use crate::config::ReadAhead;
 use crate::error::Error;
@@ -109,6 +110,10 @@ impl Source for FileReader {
 
     fn cancel(&self) {
         self.shared.cancel();
+    }
+
+    fn on_cancel(&self, hook: Box<dyn FnOnce() + Send>) -> Option<CancelGuard> {
+        self.shared.on_cancel(hook)
     }
 
     fn stats(&self) -> StreamStats {

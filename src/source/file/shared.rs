@@ -17,7 +17,7 @@ use super::pool::ServerPool;
 use super::reader_view::ReaderView;
 use super::state::State;
 use crate::buffer::Buffer;
-use crate::cancel::{CancelReason, CancelToken};
+use crate::cancel::{CancelGuard, CancelReason, CancelToken};
 use crate::client::{PreconnectGuard, Request, ResponseHead};
 use crate::config::{FileConfig, ReadAhead, RequestKind};
 use crate::downloader::{BudgetShare, Buffering, Epoch, Handoff, Waker};
@@ -181,6 +181,11 @@ impl Shared {
         if let Some(link) = self.link.get() {
             link.epoch.cancel();
         }
+    }
+
+    /// Runs `hook` when all transfers were ended permanently.
+    pub(crate) fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> Option<CancelGuard> {
+        Some(self.link.get()?.epoch.on_cancel(hook))
     }
 
     /// Releases the reads that wait; until `resume` none waits.
