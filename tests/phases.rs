@@ -155,7 +155,8 @@ fn a_read_after_a_timed_out_one_retries() {
         Some((first, _)) if first > 0 && silent.load(Ordering::Acquire) => Answer::status(503),
         _ => Answer::file(asked, content),
     };
-    let (mut stream, _origin) = open(answer, |config| config.read_timeout = Some(Duration::from_millis(100)));
+    // Also the limit of the opening, which must not reach it on a busy machine.
+    let (mut stream, _origin) = open(answer, |config| config.read_timeout = Some(Duration::from_secs(2)));
     let handle = stream.handle();
     let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
