@@ -5,9 +5,10 @@ mod support;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use support::{Answer, Asked, Content, Origin, Station};
+use support::{Answer, Asked, Content, Origin, Station, in_time};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::event::{Event, Subscriber};
 use windway::radio::RadioEvent;
@@ -314,6 +315,37 @@ fn progress_is_what_the_handle_says_also_after_the_drop() {
     let last = watch.next().unwrap();
     assert_eq!((last.position, last.len, last.phase), (50_000, Some(100_000), Phase::Closed));
     assert!(last.buffered.is_empty() && watch.next().is_none());
+}
+
+#[test]
+fn a_watch_shows_at_once_that_its_stream_has_ended() {
+    const LONG: Duration = Duration::from_secs(3600);
+    type End = fn(Stream, &Downloader) -> Option<Stream>;
+    let ends: [(&str, End); 4] = [
+        ("dropped", |_stream, _| None),
+        ("cancelled", |stream, _| {
+            stream.handle().cancel();
+            Some(stream)
+        }),
+        ("cancelled by another reader", |stream, _| {
+            stream.reader().handle().cancel();
+            Some(stream)
+        }),
+        ("stopped", |stream, downloader| {
+            downloader.stop();
+            Some(stream)
+        }),
+    ];
+    let origin = Origin::serving(Content::pattern(100_000));
+    for (case, end) in ends {
+        let downloader = downloader();
+        let stream = downloader.open(&origin.url("/a")).unwrap();
+        let mut watch = stream.handle().watch(LONG);
+        assert_ne!(watch.next().unwrap().phase, Phase::Closed, "{case}");
+        let rest = thread::spawn(move || watch.map(|progress| progress.phase).collect::<Vec<_>>());
+        let _stream = end(stream, &downloader);
+        assert_eq!(in_time(case, move || rest.join().unwrap()), [Phase::Closed], "{case}");
+    }
 }
 
 #[test]
