@@ -1,7 +1,7 @@
 //! Headers of audio frames: ADTS (ISO 14496-3, 1.A.2.2), MPEG audio (ISO 11172-3, 2.4.1.3), AC-3 and E-AC-3 (ETSI TS
 //! 102 366, 4.3 and annex E).
 
-use super::Format;
+use super::frame::Format;
 use crate::media::AudioCodec;
 
 /// Frames that share a synchronisation word.

@@ -10,6 +10,7 @@
 //! or the synchronisation where two segments meet. The result does not depend on how the input is cut into chunks.
 
 mod adts;
+mod frame;
 mod headers;
 mod id3;
 mod mp4;
@@ -39,64 +40,9 @@ use self::sniff::Container;
 use self::splitter::nanoseconds;
 use self::ts::TsDemuxer;
 use crate::error::{Error, ErrorKind};
-use crate::media::AudioCodec;
 
+pub use self::frame::{Format, Frame, MediaTime, Output};
 pub(crate) use self::ogg::OggPages;
-
-/// A timestamp of the media, in nanoseconds. Only differences have a meaning: where 0 lies is up to the muxer.
-pub type MediaTime = i64;
-
-/// What a decoder has to know before the first frame.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Format {
-    /// The codec.
-    pub codec: AudioCodec,
-    /// Samples per second of the core codec.
-    pub sample_rate: u32,
-    /// Channels of the core codec. 0 if only the frames contain the number.
-    pub channels: u16,
-    /// What precedes the first frame: for FLAC `fLaC` and the STREAMINFO block, for Opus the header pages of Ogg.
-    pub head: Option<Arc<[u8]>>,
-}
-
-/// One frame of audio. Its bytes follow those of the frame before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Frame {
-    /// When it begins. `None` if the segment has no time for it, or preceding packets were lost.
-    pub time: Option<MediaTime>,
-    /// How long it plays.
-    pub duration: Duration,
-    /// Bytes.
-    pub len: usize,
-    /// What it is.
-    pub format: Format,
-}
-
-/// Frames that a demuxer has found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
-    /// The bytes of all frames, concatenated.
-    pub data: Vec<u8>,
-    /// What the frames are.
-    pub frames: Vec<Frame>,
-    /// Bytes before the first frame of the segment: the end of a frame that begins in the segment before, if that was cut
-    /// inside of a frame.
-    pub head: Vec<u8>,
-    /// The beginning of a frame whose rest is in the next segment.
-    pub tail: Vec<u8>,
-}
-
-impl Output {
-    /// Forgets all frames, and keeps the memory.
-    pub fn clear(&mut self) {
-        self.data.clear();
-        self.frames.clear();
-        self.head.clear();
-        self.tail.clear();
-    }
-}
 
 /// The frame that two segments share: `tail` ends the first one, `head` begins the second one. `None` if they do not fit.
 pub(crate) fn join(tail: &[u8], head: &[u8]) -> Option<(Frame, Vec<u8>)> {

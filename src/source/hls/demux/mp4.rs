@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::frame::{Frame, MediaTime, Output};
 use super::mp4_boxes::{Sample, Track};
 use super::splitter::nanoseconds;
-use super::{Frame, MediaTime, Output};
 use crate::error::{Error, ErrorKind};
 
 /// Bytes of a box that has to be read as a whole, at most.

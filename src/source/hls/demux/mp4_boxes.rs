@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Format;
 use super::adts::AacConfig;
+use super::frame::Format;
 use super::ogg;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;

@@ -1,8 +1,9 @@
 //! Packed audio: consecutive frames after an ID3 tag with the time (section 3.1.3).
 
+use super::frame::{MediaTime, Output};
 use super::headers::Family;
+use super::id3;
 use super::splitter::Splitter;
-use super::{MediaTime, Output, id3};
 use crate::error::{Error, ErrorKind};
 
 /// A tag that is longer is skipped unread: it contains pictures, and no time.

@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::frame::{Frame, MediaTime, Output};
 use super::headers::{Family, Header, is_seek_table};
-use super::{Frame, MediaTime, Output, id3};
+use super::id3;
 use crate::media::AudioCodec;
 
 /// What to do with the bytes at the cursor.

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::frame::{MediaTime, Output};
 use super::packed::ticks_to_time;
 use super::sniff::PACKET;
 use super::splitter::Splitter;
 use super::ts_tables::{SectionReader, Stream, audio_streams, program_maps};
-use super::{MediaTime, Output};
 use crate::error::{Error, ErrorKind};
 
 /// Times have 33 bits and start again every 26.5 hours.
