@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use super::values::parse_seconds;
+
 /// Parses `2026-01-31T12:00:00.5+01:00`. Without a time zone it is UTC (section 4.4.4.6). Dates before 1970 are refused.
 pub(super) fn parse_date_time(text: &str) -> Option<SystemTime> {
     let text = text.trim();
@@ -14,7 +16,7 @@ pub(super) fn parse_date_time(text: &str) -> Option<SystemTime> {
     let offset = zone_offset(zone)?;
     let mut parts = time.splitn(3, ':');
     let (hours, minutes) = (digits(parts.next()?, 2)?, digits(parts.next()?, 2)?);
-    let seconds = super::attributes::parse_seconds(parts.next().unwrap_or("0"))?;
+    let seconds = parse_seconds(parts.next().unwrap_or("0"))?;
     // 60 is a leap second.
     if hours > 24 || minutes > 59 || seconds >= Duration::from_secs(61) {
         return None;

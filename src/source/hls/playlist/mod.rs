@@ -10,31 +10,40 @@
 //! change the meaning, the parser accepts it; a comment names each such place.
 
 mod attributes;
+mod context;
 mod date_time;
+mod define;
 mod error;
+mod key;
 mod lines;
 mod media;
+mod media_parser;
 mod multivariant;
+mod start;
 mod uri;
+mod values;
 mod variables;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
 
 use url::Url;
 
 use self::lines::{Kind, Lines};
 
-pub use error::{PlaylistError, PlaylistProblem};
-pub use media::{
-    DateRange, Key, KeyMethod, Map, MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment,
-    ServerControl,
+pub(crate) use self::context::Context;
+pub use self::error::{PlaylistError, PlaylistProblem};
+pub use self::key::{Key, KeyMethod};
+pub use self::media::{
+    DateRange, Map, MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment, ServerControl,
 };
-pub use multivariant::{ContentSteering, MediaType, MultivariantPlaylist, Rendition, SessionData, Variant};
-pub use uri::Uri;
+pub use self::multivariant::{
+    ContentSteering, MediaType, MultivariantPlaylist, Rendition, SessionData, Variant,
+};
+pub use self::start::Start;
+pub use self::uri::Uri;
 
 /// A parsed HLS playlist.
 ///
@@ -55,29 +64,6 @@ pub enum Playlist {
     Multivariant(MultivariantPlaylist),
 }
 
-/// Where playback should start (`EXT-X-START`, section 4.4.2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Start {
-    /// Distance from the beginning, or from the end of the last segment.
-    pub offset: Duration,
-    /// The offset counts backwards from the end.
-    pub is_from_end: bool,
-    /// Samples of the segment before the offset should not be played.
-    pub is_precise: bool,
-}
-
-/// What a playlist depends on beside its text.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Context<'a> {
-    /// The URL that the playlist came from, after redirects.
-    pub(crate) url: &'a Url,
-    /// Variables of the multivariant playlist, for `EXT-X-DEFINE` with `IMPORT`.
-    pub(crate) variables: &'a BTreeMap<String, String>,
-    /// The previous version of a media playlist, for `EXT-X-SKIP`.
-    pub(crate) previous: Option<&'a MediaPlaylist>,
-}
-
 impl Playlist {
     /// Parses a playlist that was fetched from `url`, after redirects.
     ///
@@ -95,23 +81,7 @@ impl Playlist {
         let mut lines = Lines::new(text)?;
         match lines.kind()? {
             Kind::Multivariant => multivariant::parse(&mut lines, context).map(Self::Multivariant),
-            _ => media::parse(&mut lines, context).map(Self::Media),
+            _ => media_parser::parse(&mut lines, context).map(Self::Media),
         }
-    }
-}
-
-impl MediaPlaylist {
-    /// Presentation time of the beginning of the first segment at `date_time`, for playlists with dates.
-    pub fn date_time_at(&self, index: usize) -> Option<SystemTime> {
-        // Section 4.4.4.6: dates are extrapolated, backwards too, by the durations of the segments between.
-        let dated = |(at, segment): (usize, &Segment)| segment.date_time.map(|date| (at, date));
-        let between =
-            |segments: &[Segment]| segments.iter().map(|segment| segment.duration).sum::<Duration>();
-        let before = self.segments.get(..=index)?.iter().enumerate().rev().find_map(dated);
-        if let Some((at, date)) = before {
-            return date.checked_add(between(&self.segments[at..index]));
-        }
-        let (at, date) = self.segments.iter().enumerate().skip(index).find_map(dated)?;
-        date.checked_sub(between(&self.segments[index..at]))
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::attributes::{Attributes, parse_rounded};
+use super::attributes::Attributes;
+use super::context::Context;
+use super::define::define;
 use super::error::{PlaylistError, PlaylistProblem};
+use super::key::Key;
 use super::lines::{Kind, Line, Lines, kind_of};
-use super::media::Key;
+use super::start::{Start, parse_start};
 use super::uri::Uri;
+use super::values::{parse_number, parse_rounded};
 use super::variables::Variables;
-use super::{Context, Start, media};
 
 /// A list of variants and renditions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -179,10 +182,10 @@ impl Parser {
             return Err(PlaylistProblem::MixedKinds);
         }
         match tag {
-            "EXT-X-VERSION" => self.list.version = media::parse_number(value, "version")?,
+            "EXT-X-VERSION" => self.list.version = parse_number(value, "version")?,
             "EXT-X-INDEPENDENT-SEGMENTS" => self.list.has_independent_segments = true,
-            "EXT-X-START" => self.list.start = media::parse_start(value, &mut self.variables)?,
-            "EXT-X-DEFINE" => self.variables.define(value, context.variables, context.url)?,
+            "EXT-X-START" => self.list.start = parse_start(value, &mut self.variables)?,
+            "EXT-X-DEFINE" => define(&mut self.variables, value, context.variables, context.url)?,
             "EXT-X-STREAM-INF" => return self.handle_variant(value),
             "EXT-X-MEDIA" => return self.handle_rendition(value),
             "EXT-X-SESSION-KEY" => {

@@ -3,9 +3,6 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use url::Url;
-
-use super::attributes::Attributes;
 use super::error::PlaylistProblem;
 
 /// Bytes that all variables of a playlist expand to, at most. A few lines could otherwise expand to many gigabytes,
@@ -19,31 +16,9 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    /// Handles an `EXT-X-DEFINE`. `imported` are the variables of the multivariant playlist, `url` is where the
-    /// playlist came from, after redirects.
-    pub(super) fn define(
-        &mut self,
-        text: &str,
-        imported: &BTreeMap<String, String>,
-        url: &Url,
-    ) -> Result<(), PlaylistProblem> {
-        let attributes = Attributes::parse(text, self)?;
-        let undefined = |name: &str| PlaylistProblem::UndefinedVariable(name.to_owned());
-        let (name, value) = if let Some(name) = attributes.get("NAME") {
-            (name, attributes.required("VALUE")?.to_owned())
-        } else if let Some(name) = attributes.get("IMPORT") {
-            (name, imported.get(name).ok_or_else(|| undefined(name))?.clone())
-        } else {
-            let name = attributes.required("QUERYPARAM")?;
-            let value = query_parameter(url, name).ok_or_else(|| undefined(name))?;
-            (name, value)
-        };
-        let is_valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if name.is_empty() || !name.chars().all(is_valid) {
-            return Err(PlaylistProblem::InvalidValue("NAME"));
-        }
+    /// Section 4.4.2.3: a second definition is a parse error.
+    pub(super) fn insert(&mut self, name: &str, value: String) -> Result<(), PlaylistProblem> {
         match self.values.insert(name.to_owned(), value) {
-            // Section 4.4.2.3: a second definition is a parse error.
             Some(_) => Err(PlaylistProblem::DuplicateVariable(name.to_owned())),
             None => Ok(()),
         }
@@ -75,10 +50,4 @@ impl Variables {
     pub(super) fn into_values(self) -> BTreeMap<String, String> {
         self.values
     }
-}
-
-/// The value of a query parameter, with percent-encoding removed.
-fn query_parameter(url: &Url, name: &str) -> Option<String> {
-    let mut pairs = url.query_pairs();
-    pairs.find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.into_owned())
 }
