@@ -68,11 +68,14 @@ impl Default for ReadMeter {
 impl ReadMeter {
     /// Records a read that returned `bytes`, or 0 if it timed out. Returns its sample, if it is one.
     pub(crate) fn handle_read(&mut self, began: Instant, ended: Instant, bytes: usize) -> Option<Sample> {
+        // Judged by when this read began: until then the bytes of the last one were stored, or nothing was done.
         let is_held_back =
             self.taken_until.is_some_and(|until| began.saturating_duration_since(until) >= HELD_BACK);
         let from = self.read_until.filter(|_| !is_held_back).unwrap_or(began);
         (self.read_until, self.taken_until) = (Some(ended), Some(ended));
         if is_held_back {
+            // All that the socket can have buffered in the meantime. Those bytes came at the speed of the pause, not of the
+            // network.
             self.backlog = BACKLOG;
         }
         let was_in_backlog = self.backlog > 0;
@@ -83,6 +86,7 @@ impl ReadMeter {
             return Some(Sample { from, to: ended, bytes });
         }
         self.backlog = self.backlog.saturating_sub(bytes);
+        // By the state before this read: a read that takes the last of the backlog mixes old bytes with new ones.
         (!was_in_backlog).then_some(Sample { from, to: ended, bytes })
     }
 
@@ -117,6 +121,7 @@ impl Intervals {
         if to <= from {
             return Duration::ZERO;
         }
+        // Intervals that only touch are joined too, so their number stays small.
         let first = self.known.partition_point(|(_, end)| *end < from);
         let behind = self.known.partition_point(|(start, _)| *start <= to);
         let touched = &self.known[first..behind];
@@ -196,6 +201,7 @@ impl<K: PartialEq + Clone> RatesBy<K> {
 
     pub(crate) fn handle_sample(&mut self, key: &K, sample: &Sample) {
         match self.rates.iter().position(|(known, _)| known == key) {
+            // The order of last use, so that `truncate` below drops the key that was unused for longest.
             Some(at) => self.rates[..=at].rotate_right(1),
             None => {
                 self.rates.truncate(self.most - 1);

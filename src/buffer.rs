@@ -86,6 +86,7 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        // A vector was allocated by someone else and has any size, so it is not kept.
         let Memory::Mapped(bytes) = std::mem::take(&mut self.0) else { return };
         let mut free = FREE.lock();
         if free.len() < MAX_FREE {

@@ -157,6 +157,7 @@ impl Node {
             let code = 1 + CancelReason::ALL.iter().position(|known| *known == reason).unwrap_or(0) as u8;
             let below = {
                 let mut below = node.below.lock();
+                // Atomic although the lock is held: `reason` reads it without the lock, once for each chunk of a body.
                 if node.cancelled.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_err() {
                     continue;
                 }
@@ -168,6 +169,7 @@ impl Node {
         }
         // Descendants first: their hooks shut down the sockets on which threads are blocked. Hooks of ancestors post messages,
         // which may take a few microseconds to be applied.
+        // Only now, when the whole subtree is marked: a hook that looks at another token of it finds it cancelled.
         for hook in hooks.into_iter().rev() {
             run(hook, reason);
         }

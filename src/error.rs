@@ -22,6 +22,7 @@ use crate::types::ByteRange;
 /// assert_eq!(Error::from(io_error).kind(), ErrorKind::Changed);
 /// ```
 #[derive(Clone)]
+// One pointer: a `Result` that carries it stays as small as its success.
 pub struct Error(Arc<Report>);
 
 struct Report {
@@ -214,6 +215,8 @@ impl Error {
     #[must_use]
     pub fn with_url(self, url: impl Into<SafeUrl>) -> Self {
         self.edit(|report| {
+            // Not replaced: the code where the error is made knows the URL of the redirect that failed, its callers only the
+            // first one.
             report.url.get_or_insert(url.into());
         })
     }
@@ -222,6 +225,7 @@ impl Error {
     #[must_use]
     pub fn with_range(self, range: ByteRange) -> Self {
         self.edit(|report| {
+            // Not replaced, for the same reason: callers know the range of the whole fetch, not that of the attempt.
             report.range.get_or_insert(range);
         })
     }
@@ -310,9 +314,10 @@ impl Error {
             | ErrorKind::Silent
             | ErrorKind::Disconnected
             | ErrorKind::Truncated
+            // RFC 9110, section 14.2: a server may ignore `Range` in one response and honour it in the next.
             | ErrorKind::RangeIgnored => true,
             // RFC 9110, section 15.5.9 (408), RFC 8470, section 5.2 (425), RFC 6585, section 4 (429): the client may repeat the
-            // request.
+            // request. RFC 9110, section 15.6: with 5xx the server says that the failure is its own.
             ErrorKind::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
             _ => false,
         }
@@ -358,6 +363,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let report = &*self.0;
+        // Without the causes: a caller that prints `source` as well would show each of them twice.
         f.write_str(&report.detail)?;
         match (&report.url, report.range) {
             (Some(url), Some(range)) => write!(f, " ({url}, bytes {range})"),
@@ -423,6 +429,7 @@ impl From<Error> for io::Error {
             | ErrorKind::Unsupported
             | ErrorKind::Empty => io::ErrorKind::InvalidData,
             ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
+            // A source of the user may have failed with it.
             ErrorKind::Io(io::ErrorKind::Interrupted) => io::ErrorKind::Other,
             ErrorKind::Io(kind) => kind,
             _ => io::ErrorKind::Other,

@@ -329,11 +329,13 @@ impl<E> Bus<E> {
 
     /// True if somebody receives what is published.
     pub(crate) fn has_subscribers(&self) -> bool {
+        // May miss a subscriber that is being added on another thread: the event counts as published before it subscribed.
         self.0.count.load(Ordering::Acquire) > 0
     }
 
     /// Subscribes to the events from now on.
     pub(crate) fn subscribe(&self) -> Subscriber<E> {
+        // Under this lock: a bus that closes at the same time either sees the new queue, or this sees that it is closed.
         let mut queues = self.0.queues.lock();
         let backlog = Backlog { events: VecDeque::new(), lost: 0, closed: queues.closed, signal: None };
         let lagged = self.0.lagged;
@@ -341,6 +343,7 @@ impl<E> Bus<E> {
         if !queues.closed {
             queues.open.push(Arc::clone(&queue));
         }
+        // Still under the lock: two stores in the wrong order would leave a wrong count for good.
         self.0.count.store(queues.open.len(), Ordering::Release);
         Subscriber { queue, bus: Arc::downgrade(&self.0) }
     }
@@ -365,7 +368,9 @@ impl<E: Clone> Bus<E> {
         if !self.has_subscribers() {
             return lost;
         }
+        // Locks are taken in this order only: `queues`, then one `backlog`.
         for queue in &self.0.queues.lock().open {
+            // Under both locks, so a clone must not run foreign code: an `Error` in an event is an `Arc`.
             lost.extend(queue.backlog.lock().push(event.clone(), self.0.capacity));
             // One event can be received by one thread only.
             queue.arrived.notify_one();
@@ -456,6 +461,7 @@ impl<E> Subscriber<E> {
 
     /// As [`recv`](Self::recv), but blocks for at most `timeout`.
     pub fn recv_timeout(&self, timeout: Duration) -> Option<E> {
+        // A timeout that an `Instant` can't represent is no limit.
         self.recv_until(Instant::now().checked_add(timeout))
     }
 
@@ -477,6 +483,7 @@ impl<E> Subscriber<E> {
                 (None, None) => self.queue.arrived.wait(&mut backlog),
                 (None, Some(deadline)) => {
                     if self.queue.arrived.wait_until(&mut backlog, deadline).timed_out() {
+                        // An event may have come after the deadline, before this thread got the lock again.
                         return backlog.next(self.queue.lagged);
                     }
                 }
@@ -539,6 +546,7 @@ impl<E> Drop for Subscriber<E> {
     fn drop(&mut self) {
         let Some(bus) = self.bus.upgrade() else { return };
         let mut queues = bus.queues.lock();
+        // Drops a reference, not the events: `self.queue` keeps them until the lock is released. They may hold foreign values.
         queues.open.retain(|queue| !Arc::ptr_eq(queue, &self.queue));
         bus.count.store(queues.open.len(), Ordering::Release);
     }
@@ -553,6 +561,7 @@ impl<E> fmt::Debug for Subscriber<E> {
 impl<E> Backlog<E> {
     /// The next event; `lagged` makes the one that says how many were lost.
     fn next(&mut self, lagged: fn(u64) -> E) -> Option<E> {
+        // The number of lost events comes first: they were older than all that are left.
         let event = match std::mem::take(&mut self.lost) {
             0 => self.events.pop_front(),
             lost => Some(lagged(lost)),
@@ -583,6 +592,7 @@ impl<E> Backlog<E> {
     fn update_signal(&self) {
         let Some((sender, receiver)) = &self.signal else { return };
         if self.events.is_empty() && self.lost == 0 {
+            // Fails if the subscriber has received the message already.
             let _ = receiver.try_recv();
         } else {
             // Fails if the channel holds a message already.

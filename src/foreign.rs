@@ -93,6 +93,7 @@ pub(crate) fn in_callback() -> bool {
 ///
 /// The panic of `what`.
 pub(crate) fn contain<R>(what: &str, code: impl FnOnce() -> R) -> Result<R, Panic> {
+    // Not marked as a callback: code of windway may block here.
     catch_unwind(AssertUnwindSafe(code)).map_err(|payload| report(what, payload))
 }
 
@@ -103,6 +104,7 @@ fn guard<R>(name: &str, code: impl FnOnce() -> R) -> Result<R, Panic> {
             DEPTH.set(DEPTH.get() - 1);
         }
     }
+    // A number and not a flag: a callback may drop a value of the user, and is still a callback when that drop has returned.
     DEPTH.set(DEPTH.get() + 1);
     // Lives until the payload of a panic is dropped too: that drop is also foreign code.
     let _inside = Inside;

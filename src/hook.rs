@@ -147,6 +147,8 @@ impl Hook {
 
 /// True for the answers to a URL or to credentials that have expired: 401, 403, 410.
 pub(crate) fn is_refusal(error: &Error) -> bool {
+    // Not 404: an expired signature is answered with 403 or 410, an expired session with 401. A missing file is missing under a
+    // fresh URL too.
     matches!(error.status(), Some(401 | 403 | 410))
 }
 

@@ -26,6 +26,8 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, number: u64) {
+        // For keys of several words. A multiplication carries upwards only, so without the rotation the low bits would never
+        // depend on the high bits of an earlier word. 26 is the rotation of rustc-hash 2.
         self.0 = (self.0.rotate_left(26) ^ number).wrapping_mul(FACTOR);
     }
 

@@ -25,11 +25,11 @@ use crate::stream::Stream;
 pub use self::config::OpenConfig;
 use self::kind::Kind;
 
-/// Lists that lead from one to the other, at most.
+/// Maximum number of lists that lead from one to the next. Each costs a request, and a loop of lists would never end.
 #[cfg(feature = "queue")]
 const MOST_NESTED: u32 = 5;
 
-/// Bytes of a list, at most. Feeds of daily podcasts have some megabytes.
+/// Maximum size of a list in bytes. Feeds of daily podcasts have a few megabytes.
 #[cfg(feature = "queue")]
 const MOST_LIST: usize = 16 << 20;
 
@@ -183,6 +183,7 @@ impl Target {
     }
 
     fn open(self, downloader: &Downloader, config: OpenConfig) -> Result<Media, Error> {
+        // The headers stay in `config`: a list on another origin may lead back to the first one.
         let own = if self.gets_headers { config.clone() } else { config.clone().without_headers() };
         let request = self.request.clone().headers("OpenConfig::headers", &own.headers)?;
         let mut opening = Opening::send(downloader, request, own.file.read_timeout)?;
@@ -217,8 +218,11 @@ impl Target {
         let requested = opening.request.url().clone();
         let url = HttpUrl::of(opening.head().url()).unwrap_or_else(|| requested.clone());
         config.lists.policy().check(requested.expose(), url.expose())?;
+        // A list that a redirect found on another origin speaks for that origin, which the headers are not meant for.
         let gets_headers = self.gets_headers && url.origin() == requested.origin();
         let given = gets_headers.then(|| self.given.clone());
+        // Judged by the address that answered, not by the name: a public name may resolve to a private address. Behind a proxy
+        // the address is not known.
         let is_public = opening.head().peer().is_some_and(|peer| !is_private(peer));
         let text = opening.read_document(MOST_LIST)?;
         let list = Playlist::read(

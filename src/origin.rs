@@ -17,6 +17,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn new(is_tls: bool, host: &str, port: u16) -> Self {
+        // With std's fixed keys, not random ones: the key is compared with those of other origins and of other maps.
         let mut hasher = DefaultHasher::new();
         (is_tls, host, port).hash(&mut hasher);
         Self { key: hasher.finish(), is_tls, port, host: host.into() }
@@ -31,9 +32,11 @@ impl Origin {
             Some(rest) => (false, rest),
             None => (true, text.strip_prefix("https://")?),
         };
+        // Without a path a parser adds one: `http://host` becomes `http://host/` (WHATWG URL, section 4.4).
         let (authority, path) = rest.split_at(rest.find('/')?);
         let default = if is_tls { 443 } else { 80 };
         let (host, port) = match authority.split_once(':') {
+            // A parser removes the port that is the scheme's default.
             Some((host, port)) => (host, parse_port(port).filter(|port| *port != default)?),
             None => (authority, default),
         };
@@ -61,6 +64,7 @@ fn parse_port(text: &str) -> Option<u16> {
 fn is_canonical_host(host: &str) -> bool {
     let bytes = host.as_bytes();
     let is_usual = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+    // `xn--` begins a label in Punycode (RFC 5890, section 2.3.2.1), which a parser decodes and may refuse.
     if bytes.is_empty() || !bytes.iter().all(is_usual) || bytes.windows(4).any(|label| label == b"xn--") {
         return false;
     }

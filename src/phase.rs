@@ -22,8 +22,10 @@ use crate::error::{Error, ErrorKind};
 ///
 /// So a player can tell how a track ended, although its decoder has dropped the stream.
 ///
-/// A radio is never `Ended` or `Complete`, unless its URL leads to a file, and is always `Closed` after its drop. If several streams read one file, `Ended` and the first `Failed` describe
-/// the stream whose handle is asked. All other phases describe the file.
+/// A radio is never `Ended` or `Complete`, unless its URL leads to a file, and is always `Closed` after its drop.
+///
+/// If several streams read one file, `Ended` and the first `Failed` describe the stream whose handle is asked. All other
+/// phases describe the file.
 ///
 /// ```no_run
 /// use windway::stream::Phase;
@@ -96,8 +98,10 @@ impl Facts {
             Phase::Closed
         } else if self.is_complete {
             Phase::Complete
+        // A blocked reader restarts what has failed, so its failure is not the last word.
         } else if self.has_failed && !self.is_urgent && !self.is_fetching {
             Phase::Failed
+        // Before `Retrying`: retries of the first request are a part of opening for a user interface.
         } else if !self.is_known {
             Phase::Opening
         } else if self.is_retrying {

@@ -192,6 +192,7 @@ impl HttpUrl {
 
 impl PartialEq for HttpUrl {
     fn eq(&self, other: &Self) -> bool {
+        // Clones are the usual case, and signed URLs are long.
         Arc::ptr_eq(&self.0, &other.0) || self.0.text == other.0.text
     }
 }
@@ -222,6 +223,7 @@ fn redact(url: &Url, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_known = matches!(url.scheme(), "about" | "blob" | "data" | "file" | "javascript" | "mailto");
         return if is_known { write!(f, "{}:…", url.scheme()) } else { f.write_str("…") };
     }
+    // From the host on: the user and the password are before it (RFC 3986, section 3.2.1).
     write!(f, "{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPath])?;
     if let Some(query) = url.query() {
         f.write_str("?")?;

@@ -16,6 +16,7 @@ use std::num::NonZeroU64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Priority {
+    // First, because the derived order makes a later variant the greater one.
     /// No reader is blocked on the bytes. A fetch is a *prefetch*.
     Low,
     /// A reader is blocked on the bytes. A fetch is *urgent*.
@@ -78,6 +79,7 @@ pub struct ByteRange {
     /// Position of the first byte.
     pub start: u64,
     /// Position after the last byte. `u64::MAX` stands for the end of the resource.
+    // Not an `Option`: `min` and comparisons treat an open end like any other, and no resource is that long.
     pub end: u64,
 }
 
@@ -109,6 +111,7 @@ impl fmt::Display for ByteRange {
         if self.end == u64::MAX {
             write!(f, "{}-", self.start)
         } else {
+            // Saturating: an empty range at 0 has no last byte, and an error message must not panic.
             write!(f, "{}-{}", self.start, self.end.saturating_sub(1))
         }
     }

@@ -27,7 +27,7 @@ use super::sys::{Folder, Lock, is_removed, try_lock};
 /// A file that has had no final name for this long belongs to a process that has ended.
 const ABANDONED: u64 = 3600;
 
-/// How often an opener that met an eviction tries again.
+/// Maximum number of attempts to open an entry: each may meet an eviction, or an entry that was made anew since.
 const ATTEMPTS: usize = 5;
 
 /// What the name of each version's directory begins with.
@@ -79,6 +79,8 @@ impl Directory {
             let version = name.strip_prefix(PREFIX).and_then(|version| version.parse::<u32>().ok());
             let Some(version) = version.filter(|version| *version != self.version) else { continue };
             let Ok(other) = self.parent.existing(&name) else { continue };
+            // Held until the directory is gone: a process of that version that opens it meanwhile fails, instead of losing its
+            // files.
             let lock = if version < self.version { lock_unused(&other) } else { None };
             if lock.is_some() {
                 clear(&other)?;
@@ -127,8 +129,10 @@ impl Directory {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let folder = self.root.subfolder(&name[..2])?;
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        // With the time as well: containers that share the directory have processes of the same number.
         let new = format!(".new-{}-{number}-{}", std::process::id(), nanos());
         let file = folder.create_new(&new)?;
+        // Locked before it gets its name: an eviction in between would take it for unused.
         let written = try_lock(&file, Lock::Shared).and_then(|is_locked| {
             if is_locked { write(&file) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
@@ -194,6 +198,7 @@ impl Directory {
     }
 
     pub(crate) fn pin(&self, key: &KeyDigest) -> io::Result<()> {
+        // An empty file: its name says everything, and making it is atomic.
         self.pins.open_or_create(&key_name(key))?;
         self.pins.sync()
     }

@@ -74,6 +74,7 @@ impl EntryFile {
         let got = read_full(&*files.meta, &mut page, 0).ok()?;
         let header = Header::decode(&page[..got])?;
         let mut table = vec![0; (slot_at(header.blocks()) - slot_at(0)) as usize];
+        // An unreadable table counts as an empty one: its blocks are fetched again, which is better than an error.
         let got = read_full(&*files.meta, &mut table, slot_at(0)).unwrap_or(0);
         let stamp = Stamp::decode(&page, header.identity());
         let slots = decode_slots(&table[..got], &header);
@@ -209,7 +210,10 @@ impl EntryFile {
         }
         write_full(&*self.files.data, bytes, self.files.data_start + index * BLOCK + within)?;
         self.add(index, &mut block, &range, bytes);
+        // While the block is locked: a stream that sees the new number waits for the lock, and then finds the bytes.
         self.writes.fetch_add(1, Ordering::Release);
+        // A block has one slot, which vouches for one part. The shorter parts are lost when the entry is closed; readers mostly
+        // read in sequence, so there is mostly one.
         let longest = block.parts.iter().max_by_key(|part| part.len()).copied();
         if let Some(slot) = longest.filter(|_| longest != block.slot) {
             write_full(&*self.files.meta, &slot.encode(block_seed(self.identity, index)), slot_at(index))?;
@@ -223,6 +227,7 @@ impl EntryFile {
         let slot = block.slot?;
         let filled =
             self.read_part(index, &slot.range()).filter(|filled| self.is_right(index, &slot, filled));
+        // A slot that is wrong is forgotten, or each further read would read and hash the block again.
         *block = Block::default();
         if filled.is_some() {
             *block = Block { slot: Some(slot), is_checked: true, parts: vec![slot], growing: None };
@@ -243,11 +248,13 @@ impl EntryFile {
             let is_its = part.from == growing.from && part.to == growing.to;
             if is_its && part.from <= range.start && part.to < range.end {
                 let Growing { mut hasher, .. } = growing;
+                // The bytes before it overlap the part: they are equal to those that were hashed already.
                 hasher.update(&bytes[(part.to - range.start) as usize..]);
                 return self.replace(index, block, &touching, part.from..range.end, hasher);
             }
         }
         if touching.is_empty() && range.len() as u32 == self.header.block_len(index) {
+            // A whole block never grows, so no state of a hasher is kept, which takes more than 500 bytes.
             let sum = xxh3_64_with_seed(bytes, seed);
             block.parts.push(Slot { from: range.start, to: range.end, sum });
             return;

@@ -32,10 +32,12 @@ pub(crate) const MAX_LEN: u64 = 64 << 30;
 
 const MAGIC: [u8; 8] = *b"windwayC";
 const STAMP: usize = 32;
+/// At the end of the page, within one sector of a disk, so that replacing it is seldom torn by a crash.
 const STAMP_AT: usize = PAGE - STAMP;
 const SLOT: usize = 32;
 
-/// Maximum length of each text in the header. A response with a longer one is not stored.
+/// Maximum length of each text in the header. A response with a longer one is not stored. Six texts of this length and the
+/// other fields end before the stamp.
 const MAX_TEXT: usize = 512;
 
 /// SHA-256 of a key.
@@ -157,6 +159,7 @@ impl Header {
         let mut fields = Vec::with_capacity(64 + validator.len());
         fields.extend_from_slice(&self.key);
         fields.extend_from_slice(&self.len.to_le_bytes());
+        // A date that reads like a tag names another version.
         fields.push(u8::from(self.etag.is_empty()));
         fields.extend_from_slice(validator.as_bytes());
         let version = xxh3_64(&fields);
@@ -200,6 +203,7 @@ impl Header {
 
 /// The part of a file's name that its key decides.
 pub(crate) fn key_name(key: &KeyDigest) -> String {
+    // Half of the digest keeps names short. The header has all of it, and is compared when an entry is opened.
     key[..16].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

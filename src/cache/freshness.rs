@@ -63,6 +63,8 @@ impl Exchange<'_> {
             return Some("no-store");
         }
         let is_public = self.directive("public").is_some();
+        // RFC 9111, section 3.5, asks this of shared caches only. Here it keeps the media of an account off the disk unless the
+        // application asks for them.
         if self.is_authorized && !is_public && !policy.keep_authorized {
             return Some("an answer to a request with Authorization");
         }
@@ -74,6 +76,8 @@ impl Exchange<'_> {
                 || ["cookie", "authorization"].contains(&name)
                 || self.added.iter().any(|added| added == name)
         };
+        // RFC 9111, section 4.1: a stored response is for requests with the same values of these fields, and values are not
+        // stored.
         list(self.vary).any(|name| is_ours(&name.to_ascii_lowercase())).then_some("Vary")
     }
 
@@ -92,9 +96,11 @@ impl Exchange<'_> {
     fn lifetime(&self) -> u64 {
         if let Some(max_age) = self.directive("max-age") {
             // One that is no number makes the response stale.
+            // RFC 9111, section 5.2: the value may be quoted.
             return max_age.trim_matches('"').parse().unwrap_or(0);
         }
         let Some(expires) = self.expires.and_then(parse_date) else { return 0 };
+        // Without a `Date` of the server's clock nothing says how long this is from now: stale at once.
         let date = self.date.and_then(parse_date).unwrap_or(expires);
         expires.duration_since(date).map_or(0, |fresh| fresh.as_secs())
     }
@@ -108,6 +114,7 @@ impl Exchange<'_> {
 
     /// The value of a directive. Of one that came several times the first is taken.
     fn directive(&self, name: &str) -> Option<&str> {
+        // RFC 9111, section 4.2.1: of contradicting directives the first occurrence is used.
         list(self.cache_control).find_map(|directive| {
             let (found, value) = directive.split_once('=').unwrap_or((directive, ""));
             found.trim().eq_ignore_ascii_case(name).then(|| value.trim())

@@ -139,6 +139,7 @@ impl Cache {
     /// [`ErrorKind::Storage`].
     pub fn pin(&self, key: &CacheKey) -> Result<(), Error> {
         let pin = || {
+            // First: from here on no process evicts the entries that are synced below.
             self.0.directory.pin(&key.0)?;
             for name in self.0.directory.find(&key.0) {
                 if let Some(file) = self.0.directory.open_entry(&name)? {

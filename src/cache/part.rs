@@ -17,7 +17,7 @@ use super::format::{Header, Stamp};
 use super::store::Entry;
 use super::sys::{Lock, is_removed, open_plain, rename_new, sync_folder, try_lock};
 
-/// How often an opener tries again that met the end of another download.
+/// Maximum number of attempts to open the files: each may meet a download that ends, and removes them.
 const ATTEMPTS: usize = 5;
 
 /// A download's files, for as long as it runs.
@@ -131,6 +131,7 @@ impl PartFile {
         if data.metadata()?.len() != len {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the file has another length"));
         }
+        // Before the renaming: after a crash the name could stand for a file of zeros.
         data.sync_data()?;
         if overwrite {
             std::fs::rename(self.part(), &self.path)?;
@@ -140,6 +141,7 @@ impl PartFile {
         // If a crash has left both names, the renaming has left them, too.
         remove_if_there(&self.part())?;
         sync_folder(&self.path)?;
+        // Last: its lock keeps other downloads to this path away until the name is on the disk.
         remove_if_there(&with_suffix(&self.path, ".part.meta"))
     }
 

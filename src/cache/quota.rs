@@ -37,6 +37,7 @@ impl Limits {
 
     /// How many bytes the entries may have, if they have `used` now and the file system has room for `free` more.
     fn most(self, used: u64, free: Option<u64>) -> u64 {
+        // What the entries have counts as free: it can be evicted.
         let room = free.map_or(u64::MAX, |free| (used.saturating_add(free)).saturating_sub(self.keep_free));
         self.max_bytes.min(room)
     }

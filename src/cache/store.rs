@@ -25,7 +25,8 @@ use crate::error::{Error, ErrorKind};
 /// How often an entry that other processes make or remove meanwhile is opened anew. See [`Store::open_or_create`].
 const ATTEMPTS: usize = 20;
 
-/// An entry counts as used again after this many seconds.
+/// Seconds between two updates of the time at which an entry was used. Each update writes to the file system, and the order of
+/// eviction needs no more.
 const TOUCH_INTERVAL: u64 = 60;
 
 /// A cache.
@@ -97,6 +98,7 @@ impl Store {
         if !entry.header().is_same_representation(&header) {
             return Err(io::Error::other("another representation has the same digest"));
         }
+        // Also of an entry that was there: the response has just confirmed it.
         entry.core.set_stamp(stamp);
         Ok(entry)
     }
@@ -175,10 +177,12 @@ impl Store {
     fn register(&self, name: &str, entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(entry);
         let mut open = self.open.lock();
+        // One entry for all streams of the process: two would each check all blocks, and could write different slots.
         if let Some(other) = open.get(name).and_then(Weak::upgrade) {
             drop(open);
             return other;
         }
+        // Only here, because only a new entry makes the map grow.
         open.retain(|_, entry| entry.strong_count() > 0);
         open.insert(name.to_owned(), Arc::downgrade(&entry));
         entry
@@ -193,6 +197,7 @@ impl Store {
         }
         // File I/O under a lock: threads that wait for the lock need its result.
         let _scanning = self.scanning.lock();
+        // Another thread may have scanned while this one waited for the lock.
         if self.usage.lock().admit(bytes, limits) {
             return true;
         }
@@ -356,6 +361,7 @@ impl Entry {
         if self.store.is_none() || now_seconds < before + TOUCH_INTERVAL {
             return;
         }
+        // Only one of the threads that read at the same time.
         if self.touched_at.swap(now_seconds, Ordering::Relaxed) == before {
             // A failure has one effect: the entry is evicted sooner.
             let _ = self.file.set_modified(now);

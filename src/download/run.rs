@@ -20,7 +20,7 @@ use crate::source::Source;
 use crate::source::file::{FileReader, HttpFile};
 use crate::types::Priority;
 
-/// A file that changes so often while it is fetched never gets whole.
+/// Maximum number of new beginnings because the file has changed. A file that changes more often never gets whole.
 const MAX_RESTARTS: u32 = 3;
 
 /// A download, as its handle, its thread and its streams share it.
@@ -216,6 +216,7 @@ impl Running {
         let (file, is_paused, is_cancelled, priority) = {
             let state = self.state.lock();
             let Some(file) = state.file.clone() else { return };
+            // Once all bytes are there, a cancel has nothing to stop: the file is about to get its name.
             let is_running = !state.is_finishing && state.end.is_none();
             let priority = if state.players > 0 { Priority::High } else { Priority::Low };
             (file, state.is_paused, state.is_cancelled && is_running, priority)
@@ -239,6 +240,7 @@ impl Running {
             (is_wanted && !has_one).then(|| FileReader::new((Arc::clone(file), file.shared().add_reader())));
         let replaced = {
             let mut state = self.state.lock();
+            // The download may have ended while the reader was added: then nothing would ever remove it.
             let is_over = state.end.is_some() || !is_wanted;
             if is_over {
                 state.fetcher.take()

@@ -8,12 +8,13 @@ use std::ops::Range;
 
 use super::layout::{flac_head, id3_end, ogg_head, tail};
 
-/// Bytes by which the audio may begin behind what the first bytes tell: codebooks, padding, what follows a picture.
+/// Maximum distance from where the first bytes say that the audio begins to where it does: codebooks of Vorbis, padding, the
+/// packets after a picture.
 const UNKNOWN_HEAD: u64 = 64 * 1024;
 
-/// What a decoder reads in one place: blocks of 1 to 8, 16 or 32 KiB. Of the first what fits into the first flight of a new
-/// connection (RFC 6928: ten segments of 1,448 bytes), less a response head of 600 bytes: the rest would come a round trip
-/// later, and hold the connection.
+/// Bytes that a decoder reads in one place: blocks of 1 to 8, 16 or 32 KiB, which double. The first value is cut to what a new
+/// connection delivers in its first flight (RFC 6928: ten segments of 1,448 bytes), less a response head of 600 bytes: the
+/// rest would come a round trip later, and hold the connection until then.
 const LOOKS: [u64; 3] = [13_824, 31 * 1024, 63 * 1024];
 
 /// What is read at each place, if the frames' size is not known.
@@ -50,6 +51,7 @@ pub(crate) fn bisected(first: &[u8], len: u64) -> Option<Bisected> {
 
 /// The middle of what lies between the head, which has `head` bytes at least, and the end.
 fn first_place(head: u64, len: u64) -> Range<u64> {
+    // As symphonia 0.6 halves: the decoder's first jump has to land inside of the range that is fetched for it.
     let middle = |head: u64| (head.saturating_add(len) / 2).min(len);
     middle(head.saturating_sub(UNKNOWN_HEAD))..middle(head.saturating_add(UNKNOWN_HEAD))
 }
@@ -66,6 +68,7 @@ fn look(bytes: u64) -> u64 {
 
 /// The largest frame, from STREAMINFO (RFC 9639, section 8.2): the first block, in which 0 is unknown.
 fn max_flac_frame(bytes: &[u8]) -> Option<u64> {
+    // Behind the signature, the header of the block, and two block sizes of 16 bits with a frame size of 24 bits.
     let size = tail(bytes, 4 + 4 + 7).first_chunk::<3>()?;
     let size = size.iter().fold(0, |size, byte| size << 8 | u64::from(*byte));
     (size > 0).then_some(size)
@@ -76,6 +79,7 @@ fn has_seektable(bytes: &[u8]) -> bool {
     let mut at = 4_u64;
     while let Some([kind, size @ ..]) = tail(bytes, at).first_chunk::<4>() {
         let size = size.iter().fold(0, |size, byte| size << 8 | u64::from(*byte));
+        // RFC 9639, section 8.1: the highest bit marks the last block, the others are its type. 3 is a seek table.
         if kind & 0x7f == 3 && size > 0 {
             return true;
         }
@@ -91,6 +95,7 @@ fn has_seektable(bytes: &[u8]) -> bool {
 fn ogg_page(bytes: &[u8]) -> Option<u64> {
     let (mut at, mut pages, mut last) = (0_u64, 0, None);
     while let [b'O', b'g', b'g', b'S', rest @ ..] = tail(bytes, at) {
+        // RFC 3533, section 6: byte 26 of the header counts the segments, and their sizes follow; four bytes are matched above.
         let Some(segments) = rest.get(22).and_then(|count| rest.get(23..23 + usize::from(*count))) else {
             break;
         };

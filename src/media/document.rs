@@ -58,6 +58,7 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
         return Detected::Media;
     }
     if !is_text(first) {
+        // Not text, but the content type may still say so, for example of a page that is compressed.
         return if looks_like_html_page(content_type, first) {
             Detected::Document(Document::Page)
         } else {
@@ -67,6 +68,7 @@ pub(crate) fn detect(content_type: Option<&str>, first: &[u8], is_all: bool) -> 
     let text = decode(first);
     let text = text.trim_start();
     let found = by_start(text, is_all).or_else(|| {
+        // After the text itself: many servers send lists as `text/plain`, and audio as a list.
         let list = by_content_type(content_type.unwrap_or_default());
         list.map(|list| Detected::Document(Document::List(list)))
     });
@@ -136,6 +138,7 @@ fn root_element(mut text: &str) -> Root {
         let end = match () {
             () if rest.starts_with("!--") => "-->",
             () if rest.starts_with('?') => "?>",
+            // HTML needs no `html` element (WHATWG HTML, section 13.1.2.4), so what follows may be any other.
             () if begins(rest, "!doctype html") => return Root::Named("html".into()),
             () if rest.starts_with('!') => ">",
             () => break,
@@ -145,6 +148,7 @@ fn root_element(mut text: &str) -> Root {
     }
     let name: &str =
         text[1..].split(|char: char| char.is_whitespace() || "/>".contains(char)).next().unwrap_or("");
+    // The text may end inside of the name.
     if name.len() + 1 == text.len() {
         return Root::Cut;
     }

@@ -30,6 +30,7 @@ impl Element {
         // The marker is the highest bit.
         let values = u64::MAX >> (64 - 7 * size_len);
         let size = number(&rest[..size_len]) & values;
+        // RFC 8794, section 6.2: all value bits set mean an unknown size, as in a live recording.
         let size = if size == values { u64::MAX } else { size };
         Some(Self { id: u32::try_from(id).ok()?, body: at + (id_len + size_len) as u64, size })
     }
@@ -66,7 +67,8 @@ pub(super) fn seek_position(bytes: &[u8], element: &Element, id: u32) -> Option<
     child(&seeks.find(is_of)?, SEEK_POSITION)
 }
 
-/// Bytes of the variable-size number that `bytes` begin with: as many as it has zeros before its marker, and one.
+/// Length of the variable-size number that `bytes` begin with: the number of zero bits before its marker, and one
+/// (RFC 8794, section 4).
 fn vint_len(bytes: &[u8], most: usize) -> Option<usize> {
     let len = bytes.first()?.leading_zeros() as usize + 1;
     (len <= most && len <= bytes.len()).then_some(len)

@@ -14,6 +14,7 @@ impl FirstBytes {
 
     /// Keeps what of `bytes`, which lie at `offset`, comes next.
     pub(crate) fn add(&mut self, offset: u64, bytes: &[u8]) {
+        // Bytes after a gap are passed over: the gap may be filled later, by a request that was sent before.
         if offset == self.bytes.len() as u64 && !self.is_over {
             let room = Self::MOST.saturating_sub(self.bytes.len()).min(bytes.len());
             self.bytes.extend_from_slice(&bytes[..room]);

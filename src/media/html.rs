@@ -8,7 +8,7 @@ pub(crate) fn looks_like_html_page(content_type: Option<&str>, first: &[u8]) -> 
         return false;
     }
     let essence = content_type.map(names::essence).unwrap_or_default();
-    // What many servers call a file they do not know: only what reads as text is one.
+    // Many servers send files of an unknown type as `text/plain`, so only what reads as text counts as text.
     let is_plain = essence == "text/plain";
     let is_text = (is_plain && reads_as_text(first))
         || (essence.starts_with("text/") && !is_plain)

@@ -59,7 +59,7 @@ impl MediaInfo {
         info.add(content_type, HintSource::ContentType);
         info.add(extension, HintSource::Extension);
         if info.container.is_none() && sniff::starts_with_id3(first) {
-            // A tag longer than what is here, and nobody knows what follows: it mostly is this.
+            // The tag is longer than the bytes that are here, and no other source has named the container: it mostly is MP3.
             info.add(guess_of(ContainerFormat::Mp3), HintSource::MagicBytes);
         }
         if let (None, Some((container, source))) = (info.codec, info.container) {

@@ -31,25 +31,26 @@ use std::ops::Range;
 use super::FirstBytes;
 use super::ebml::{self, Element};
 
-/// Most ranges that are returned.
+/// Maximum number of ranges: each may cost a request before the decoder has asked for a byte of it.
 pub(crate) const MAX_RANGES: usize = 4;
 
-/// Most bytes that they have together. The index of ten hours of AAC has 6 MB; what a file that lies costs is bounded.
+/// Maximum number of bytes in all ranges together. The index of ten hours of AAC has 6 MB. A file that lies about its sizes
+/// costs no more than this.
 pub(crate) const MAX_BYTES: u64 = 8 << 20;
 
 /// What a decoder reads of the audio itself before its first packet.
 const AUDIO: u64 = 32 * 1024;
 
-/// The largest block that symphonia grows to, from 1 KiB on, is reached after so many bytes.
+/// Bytes after which symphonia's blocks, which begin with 1 KiB and double, have grown to their largest size of 32 KiB.
 const PROBE: u64 = 63 * 1024;
 
-/// symphonia skips to so many bytes before its destination, and reads on from there.
+/// Distance before its destination from which symphonia reads on: a shorter skip forward is read, not sought.
 const SKIP: u64 = 64 * 1024;
 
-/// The start of something whose size is not known, or not plausible.
+/// Bytes that are fetched of something whose size is not known or not plausible.
 const GLANCE: u64 = 64 * 1024;
 
-/// Most bytes of Cues, with what follows them.
+/// Maximum size of Cues with all that follows them up to the end of the file.
 const CUES: u64 = 1 << 20;
 
 /// The largest page of Ogg (RFC 3533, section 6): 27 + 255 + 255 × 255. The last one contains the duration.
@@ -128,6 +129,7 @@ impl Ranges {
     /// than `most`, else a glance.
     fn add_rest(&mut self, start: u64, before: u64, most: u64) {
         let rest = self.len.saturating_sub(start);
+        // What lies within the first bytes has been fetched with the opening.
         if start >= FirstBytes::MOST as u64 && rest > 0 {
             let end = start.saturating_add(if rest <= most { rest } else { GLANCE });
             self.add(start.saturating_sub(before)..end);
@@ -144,6 +146,7 @@ impl Ranges {
         for _ in 0..MAX_STEPS {
             let Some((name, size)) = box_header(tail(bytes, start)) else {
                 // What follows the audio is the index.
+                // Less what lies before the index, so that both together stay within the bound.
                 let most = if is_behind_audio { self.left - SKIP } else { GLANCE };
                 return self.add_rest(start, SKIP, most);
             };
@@ -151,6 +154,7 @@ impl Ranges {
                 b"moov" if size.saturating_add(AUDIO) <= self.left => {
                     return self.add(start..start.saturating_add(size + AUDIO));
                 }
+                // A large index is left to the reader. With a fragment first there is no index of the whole file to fetch.
                 b"moov" | b"moof" => return,
                 _ => is_behind_audio = name == b"mdat",
             }
@@ -230,6 +234,7 @@ fn box_header(bytes: &[u8]) -> Option<(&[u8; 4], u64)> {
         1 => u64::from_be_bytes(*rest.first_chunk()?),
         size => size.into(),
     };
+    // A size includes its own header of 8 bytes. A smaller one would make the walk stand in place.
     (size >= 8).then_some((name, size))
 }
 

@@ -48,7 +48,8 @@ pub(super) fn sniff(bytes: &[u8]) -> Option<Guess> {
     Some(Guess { container: Some(container), codec: codec(bytes) })
 }
 
-/// Told by brands that promise fragments, by an index that announces them, or by a fragment itself.
+/// True if a brand promises fragments (ISO 23000-19 and 23009-1), the index announces them (`mvex`, ISO 14496-12, section
+/// 8.8.1), or a fragment comes first.
 fn is_fragmented(bytes: &[u8]) -> bool {
     let promised = |brands: &[u8]| {
         brands.chunks_exact(4).any(|brand| {
@@ -85,6 +86,7 @@ fn sample_codec(name: &[u8; 4], entry: &[u8]) -> Option<AudioCodec> {
     }
     // QuickTime's later versions of the entry are longer.
     let fields = match entry.get(8..10)? {
+        // Version 1 adds four numbers of 32 bits, version 2 adds 36 bytes (QuickTime File Format, "Sound Sample Descriptions").
         [0, 1] => 28 + 16,
         [0, 2] => 28 + 36,
         _ => 28,
@@ -110,6 +112,8 @@ fn stream_codec(bytes: &[u8]) -> Option<AudioCodec> {
     }
     let config = descriptor(stream.get(at..)?, 0x04)?;
     match config.first()? {
+        // objectTypeIndication (ISO 14496-1, section 7.2.6.6.2): 0x40 is MPEG-4 audio, 0x66 to 0x68 are AAC of MPEG-2, 0x69 and
+        // 0x6b MP3.
         0x40 => Some(aac_profile(descriptor(config.get(13..)?, 0x05)?)),
         0x66..=0x68 => Some(Aac),
         0x69 | 0x6b => Some(Mp3),
@@ -124,6 +128,7 @@ fn descriptor(bytes: &[u8], tag: u8) -> Option<&[u8]> {
         return None;
     }
     let mut len = 0;
+    // ISO 14496-1, section 8.3.3: a length has at most four bytes of 7 bits; the highest bit says that another follows.
     for _ in 0..4 {
         let (byte, behind) = rest.split_first()?;
         rest = behind;
@@ -141,6 +146,7 @@ fn aac_profile(config: &[u8]) -> AudioCodec {
     // Spectral band replication announced at the end, for players that don't know it to overlook.
     let is_extended = matches!(config, [_, _, 0x56, 0xe5, flags, ..] if flags & 0x80 != 0);
     match object_type {
+        // ISO 14496-3, table 1.17: 5 is spectral band replication, 29 adds parametric stereo.
         5 | 29 => HeAac,
         _ if is_extended => HeAac,
         _ => Aac,

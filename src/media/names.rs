@@ -20,6 +20,7 @@ fn from_essence(essence: &str) -> Guess {
     use AudioCodec::{Alac, Flac, HeAac, Mp3, Opus, Pcm, Vorbis};
     use ContainerFormat as In;
     match essence {
+        // RFC 3003: all layers of MPEG audio, so the codec stays open.
         "audio/mpeg" | "audio/x-mpeg" | "audio/mpg" => guess_of(In::Mp3),
         "audio/mp3" | "audio/x-mp3" | "audio/mpeg3" => guess_both(In::Mp3, Mp3),
         "audio/aac" | "audio/x-aac" | "audio/aac-adts" | "audio/vnd.dlna.adts" => guess_of(In::Adts),
@@ -58,6 +59,7 @@ fn codecs_parameter(content_type: &str) -> Option<AudioCodec> {
 fn from_codec_name(name: &str) -> Option<AudioCodec> {
     let name = name.to_ascii_lowercase();
     match name.as_str() {
+        // RFC 6381, section 3.3: `mp4a.` with the objectTypeIndication in hexadecimal, then the audio object type in decimal.
         "mp4a.40.5" | "mp4a.40.05" | "mp4a.40.29" => Some(AudioCodec::HeAac),
         "mp4a.40.2" | "mp4a.40.02" | "mp4a.67" | "mp4a" => Some(AudioCodec::Aac),
         "mp4a.40.34" | "mp4a.69" | "mp4a.6b" | "mp3" | ".mp3" => Some(AudioCodec::Mp3),

@@ -5,7 +5,7 @@ use super::kinds::AudioCodec::{self, Adpcm, Alac, Flac, HeAac, Mp2, Mp3, Opus, P
 use super::kinds::{ContainerFormat as In, Guess, guess_both, guess_of};
 use super::{mp4, ts};
 
-/// How far to look for frames in a stream that was joined in the middle of one.
+/// Maximum distance to the first whole frame of a station that was joined in mid-frame. A frame of ADTS has 8 KiB at most.
 const SCAN: usize = 16 * 1024;
 
 /// What `bytes`, the first of a resource, are; `None` if they are not known for audio. An empty guess is audio of a
@@ -34,6 +34,8 @@ fn behind_id3(mut bytes: &[u8]) -> &[u8] {
 /// The length of the tag (ID3v2.4, section 3.1), its header included.
 fn id3_len(bytes: &[u8]) -> Option<usize> {
     let [b'I', b'D', b'3', major, minor, flags, size @ ..] = bytes.first_chunk::<10>()? else { return None };
+    // ID3v2.4, section 3.1: no version byte is 0xff, and no size byte has its highest bit set. So three letters of text are no
+    // tag.
     if *major == 0xff || *minor == 0xff || size.iter().any(|byte| byte & 0x80 != 0) {
         return None;
     }
@@ -152,10 +154,11 @@ struct Frame {
 
 /// MPEG audio and ADTS: frames with a header each, from the first byte or, where a radio was joined, a bit later.
 fn frames(bytes: &[u8]) -> Option<Guess> {
-    // At the start, what is out of reach is believed.
+    // At the start one header is enough if the second frame is not here yet: a file begins with a frame.
     if let Some(first) = frame(bytes).filter(|first| followed(bytes, *first, 1, true)) {
         return Some(first.guess);
     }
+    // Inside of a frame any bytes can look like a header, so here two more frames have to follow.
     (1..bytes.len().min(SCAN)).find_map(|start| {
         let bytes = &bytes[start..];
         frame(bytes).filter(|first| followed(bytes, *first, 2, false)).map(|first| first.guess)
@@ -196,6 +199,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
         return None;
     }
     let (slowdown, is_first) = match b >> 3 & 3 {
+        // The version: 0 is MPEG 2.5, 2 is MPEG 2, 3 is MPEG 1; 1 is reserved.
         0 => (4, false),
         2 => (2, false),
         3 => (1, true),
@@ -214,6 +218,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
     Some(Frame {
         guess: guess_both(In::Mp3, codec),
         len: samples / 8 * kilobits * 1000 / hertz + padding,
+        // Version, layer and sample rate. The bit rate, the padding and the checksum bit may change.
         constant: [b & 0xfe, c & 0x0c],
     })
 }
@@ -222,6 +227,7 @@ fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
 fn adts_frame(bytes: &[u8]) -> Option<Frame> {
     let [_, b, c, d, e, f] = *bytes.first_chunk::<6>()?;
     let len = usize::from(d & 3) << 11 | usize::from(e) << 3 | usize::from(f >> 5);
+    // Layer 0, a known sample rate (ISO 14496-3, table 1.18: 13 and more are reserved), and no frame shorter than its header.
     if b & 0xf6 != 0xf0 || c >> 2 & 0xf > 12 || len < 7 {
         return None;
     }

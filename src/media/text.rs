@@ -9,6 +9,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Cow<'_, str> {
         [0xef, 0xbb, 0xbf, text @ ..] => String::from_utf8_lossy(text),
         [0xff, 0xfe, text @ ..] => decode_utf16(text, u16::from_le_bytes),
         [0xfe, 0xff, text @ ..] => decode_utf16(text, u16::from_be_bytes),
+        // UTF-8 first: text in Latin-1 with letters beyond ASCII is hardly ever valid UTF-8, and the other way round everything
+        // is.
         text => match std::str::from_utf8(text) {
             Ok(text) => Cow::Borrowed(text),
             // Cut in its last character.

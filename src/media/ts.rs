@@ -6,6 +6,7 @@ const PACKET: usize = 188;
 
 /// True for packets one after another, two at least: one `G` is just a letter.
 pub(super) fn is_transport_stream(bytes: &[u8]) -> bool {
+    // ISO 13818-1, section 2.4.3.2: each packet begins with the sync byte 0x47.
     bytes.len() > PACKET && bytes.iter().step_by(PACKET).take(5).all(|&byte| byte == 0x47)
 }
 
@@ -13,6 +14,7 @@ pub(super) fn is_transport_stream(bytes: &[u8]) -> bool {
 pub(super) fn codec(bytes: &[u8]) -> Option<AudioCodec> {
     // Behind the section's header stand pairs of a program and the packets that describe it; program 0 is none.
     let programs = section(bytes, 0)?.get(8..)?;
+    // ISO 13818-1, section 2.4.4.3: program 0 leads to the network's own table.
     let (_, map) = programs.chunks_exact(4).map(pair).find(|(program, _)| *program != 0)?;
     let section = section(bytes, map & 0x1fff)?;
     let skipped = usize::from(u16::from_be_bytes([*section.get(10)?, *section.get(11)?]) & 0xfff);

@@ -65,6 +65,7 @@ impl Facts {
             // Read as a file, its titles would be taken for audio.
             return true;
         }
+        // Also before the fields of a station: some servers send `icy-` fields with files.
         if self.is_partial || self.has_length {
             return false;
         }

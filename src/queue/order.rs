@@ -72,6 +72,7 @@ impl Order {
     pub(super) fn remove(&mut self, id: TrackId) -> Option<(Track, bool)> {
         let index = self.index_of(id)?;
         let (_, track) = self.tracks.remove(index);
+        // The track that was next stays next: its index moves with it.
         self.next -= usize::from(index < self.next);
         let was_current = self.current == Some(id);
         if was_current {
@@ -83,6 +84,7 @@ impl Order {
     /// Moves a track to `index`, or to the end if there are fewer. If it is the current one, the track behind its new place
     /// is next. False if there is no such track.
     pub(super) fn move_to(&mut self, id: TrackId, index: usize) -> bool {
+        // `remove` forgets that it is the current one. A move does not end it.
         let current = self.current;
         let Some((track, was_current)) = self.remove(id) else { return false };
         self.insert_as(index, id, track);

@@ -75,6 +75,7 @@ impl Queue {
         match opened {
             Ok(skip) => {
                 let stream = Stream::new(TrackSource::new(id, skip.clone(), &self.shared));
+                // Opened without a lock, so another thread may have skipped or removed the track in the meantime.
                 if !self.shared.handle_opened(id, &skip, stream.handle()) {
                     return None;
                 }
@@ -102,6 +103,7 @@ impl Queue {
             (None, None) => return Err(Error::new(ErrorKind::InvalidUrl, "the track has no URL")),
         };
         let skip = Skip::new(Arc::clone(&file) as _);
+        // Before blocking: from here on a skip can interrupt the opening.
         if self.shared.handle_source(id, &skip) {
             file.finish_opening(priority)?;
         }

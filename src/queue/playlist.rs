@@ -96,6 +96,7 @@ impl Playlist {
         for entry in list.entries {
             match resolve(&url, &entry.location, rules) {
                 Ok(target) => {
+                    // A list names any URL it likes, so credentials go to its own origin only.
                     let given = origin.given.as_ref().filter(|given| given.origin() == target.origin());
                     let (policy, depth) = (Some(rules.policy()), origin.depth + 1);
                     let remote = Remote {
@@ -111,6 +112,7 @@ impl Playlist {
             }
         }
         match refused.first() {
+            // The first refusal explains more than "no tracks".
             Some(first) if tracks.is_empty() => Err(first.clone()),
             None if tracks.is_empty() => {
                 Err(Error::new(ErrorKind::InvalidPlaylist, "the list has no tracks").with_url(&url))

@@ -93,6 +93,7 @@ impl Shared {
         let due = self.poll_prefetch(&mut state, skipped.is_some());
         drop(state);
         if let Some(skipped) = skipped {
+            // Without the lock: it wakes the reader, whose next step may lock the queue.
             skipped.skip.skip();
         }
         drop(outdated);
@@ -121,6 +122,7 @@ impl Shared {
         let prefetch = std::mem::take(&mut state.prefetch);
         state.is_end_near = false;
         drop(state);
+        // The handle of the last track may be the last reference to its file.
         drop(ended);
         let (id, track) = taken?;
         let prefetched = match prefetch {
@@ -195,6 +197,7 @@ impl Shared {
         let Some(Due { id, remote, priority }) = due else { return };
         let opened = self.open_later(&remote, priority);
         let mut state = self.state.lock();
+        // The lock was free while the request was made: the track may have been removed, or taken, since.
         let is_wanted = matches!(state.prefetch, Prefetch::Begun(begun) if begun == id);
         if is_wanted {
             state.prefetch = Prefetch::None;

@@ -19,6 +19,8 @@ impl Skip {
 
     /// Lets reads return the end. Blocked ones do it at once.
     pub(super) fn skip(&self) {
+        // First the flag, then the interrupt: a read that the interrupt ends looks at the flag to tell a skip from an
+        // interrupt.
         self.is_skipped.store(true, Ordering::Release);
         self.source.interrupt();
     }

@@ -9,7 +9,7 @@ use super::skip::Skip;
 use crate::error::{Error, ErrorKind};
 use crate::source::{Source, TryRead};
 
-/// How often it is looked at whether all that is left is stored.
+/// Bytes read between two checks whether all that is left of the track is stored.
 const LOOK_AFTER: u64 = 64 * 1024;
 
 pub(super) struct TrackSource {
@@ -18,7 +18,7 @@ pub(super) struct TrackSource {
     skip: Skip,
     queue: Weak<Shared>,
     prefetch_before: Option<u64>,
-    /// The queue was told that the end comes.
+    /// The queue has been informed that the end is near.
     is_ending: AtomicBool,
     /// Position at which to look again.
     look_at: AtomicU64,
@@ -37,8 +37,9 @@ impl TrackSource {
         }
     }
 
-    /// Tells the queue if the track comes to its end. `position` is that of the next byte.
+    /// Informs the queue if the track comes to its end. `position` is that of the next byte.
     fn note_read(&self, position: u64, is_end: bool) {
+        // Relaxed: a stream makes one read at a time, and a second notice would do no harm.
         if self.is_ending.load(Ordering::Relaxed) || !(is_end || self.is_due(position)) {
             return;
         }

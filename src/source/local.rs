@@ -40,6 +40,7 @@ impl LocalFile {
 impl Source for LocalFile {
     fn read_at(&self, position: u64, buf: &mut [u8]) -> Result<usize, Error> {
         loop {
+            // At a position, never at the file's own one: readers on other threads share the descriptor.
             match read_some(&self.file, buf, position) {
                 // A stream never returns `Interrupted` for a signal.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

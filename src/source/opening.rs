@@ -129,6 +129,7 @@ impl Opening {
             return self.response.bytes(limit);
         }
         // Rare: a document that is longer than the opening of a file.
+        // Read to its end although it is cut: the connection is free for the second request then.
         let opened = self.response.bytes(limit)?;
         if (opened.len() as u64) < OPENING {
             return Ok(opened);
@@ -140,7 +141,9 @@ impl Opening {
 /// As for the opening of a file. A missing file or a missing right is answered without a second request.
 fn is_refused_range(error: &Error) -> bool {
     match error.status() {
+        // 403 is not among them: a server may refuse ranges by it.
         Some(401 | 404 | 407 | 410) => false,
+        // 408, 425 and 429 are about the moment and not about the range: the second request would meet them too.
         Some(400..=499) => !error.is_retryable(),
         _ => false,
     }

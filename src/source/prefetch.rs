@@ -49,6 +49,7 @@ pub(crate) fn target(read_ahead: ReadAhead, position: u64, run: u64) -> u64 {
     if run >= FULL_TARGET_RUN || read_ahead == ReadAhead::Whole {
         return full;
     }
+    // A reader that started at 0 has read as many bytes as its position says.
     let has_jumped = run < position;
     if has_jumped && run < MIN_RUN {
         // Up to the end of the first piece only.
@@ -84,6 +85,7 @@ pub(crate) fn refill(was_filling: bool, ahead: u64, target: u64) -> bool {
 /// since more is fetched then.
 pub(crate) fn is_streaming(read_ahead: ReadAhead, ahead: u64) -> bool {
     let full = full_target(read_ahead);
+    // A quarter, so that it can't be confused with a reader that waits for a refill, which has half of the target.
     full >= STREAMING_AHEAD && ahead <= STREAMING_AHEAD.min(full / 4)
 }
 

@@ -22,6 +22,7 @@ pub(crate) fn with_exchange<T>(
 ) -> T {
     let all = |name: &str| {
         let fields = head.headers().filter(|(field, _)| *field == name);
+        // RFC 9110, section 5.3: several fields of one name are one list, in their order.
         fields.map(|(_, value)| String::from_utf8_lossy(value)).collect::<Vec<_>>().join(",")
     };
     look(&Exchange {

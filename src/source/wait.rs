@@ -85,6 +85,8 @@ impl WaitState {
     /// Ends all blocked calls. The caller notifies them.
     pub(crate) fn interrupt(&mut self) {
         self.interrupts += 1;
+        // Both: the flag stops calls that begin later, the number ends those that are blocked even if `resume` comes before
+        // they wake.
         self.is_interrupted = true;
     }
 
@@ -143,6 +145,7 @@ impl WaitState {
 
     /// The error that stopped fetching, or that is being retried. A cancellation is no error.
     pub(crate) fn last_error(&self) -> Option<&Error> {
+        // The program asked for the cancellation, so it is no news to it.
         let ended = self.ended.as_ref().filter(|error| !error.is_cancelled());
         self.halted.as_ref().or(ended).or(self.retrying.as_ref())
     }

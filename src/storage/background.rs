@@ -67,6 +67,7 @@ impl Resource {
         let block = match filling {
             Some(block) => block,
             None => {
+                // Without the lock: starting the disk thread is I/O. So `may_fill` is asked again below.
                 let Some(block) = self.shared_disk()?.backlog().begin() else { return Ok(false) };
                 let mut state = self.state.lock();
                 if !state.may_fill(offset) {
@@ -76,6 +77,7 @@ impl Resource {
                 state.write_behind.begin(index, block)
             }
         };
+        // Without the lock of the state. The bytes can't be read before `handle_filled` has counted them.
         block.fill(offset % BLOCK, bytes);
         let mut state = self.state.lock();
         let end = offset + bytes.len() as u64;

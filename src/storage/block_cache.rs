@@ -12,7 +12,8 @@ use super::memory::Block;
 use super::ranges::RangeSet;
 use crate::error::Error;
 
-/// Blocks in memory: two for each of four readers. There are more only while so many are loaded and not read yet.
+/// Number of blocks in memory: the one that is read and the next one, for each of four readers. There are more only while that
+/// many are loaded and not read yet.
 const MOST: usize = 8;
 /// Maximum number of blocks in memory, read or not.
 const LIMIT: usize = 16;
@@ -56,6 +57,7 @@ impl BlockCache {
         if has_failed || self.block(index).is_some() || self.requests.contains(&index) {
             return;
         }
+        // The oldest request is the likeliest to be of a reader that has moved on. One that still needs it asks again.
         if self.requests.len() == LIMIT {
             self.requests.pop_front();
         }

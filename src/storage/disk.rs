@@ -53,6 +53,7 @@ struct State {
 impl Disk {
     /// A share of the process's thread. Starts it if it does not run. Does not block for I/O.
     pub(super) fn shared() -> Result<Arc<Self>, Error> {
+        // Held while the thread starts: two resources that need it at the same time must not start two.
         let mut shared = SHARED.lock();
         if let Some(disk) = shared.upgrade() {
             return Ok(disk);

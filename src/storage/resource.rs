@@ -98,10 +98,13 @@ impl Resource {
                 }
             };
             if let Some(block) = cached {
+                // The block is in memory as well. Without these bytes there, a reader that must not wait for a disk would never
+                // see them.
                 block.copy_from(part.within, &bytes[part.bytes]);
                 self.state.lock().block_cache.note(&block, range);
             }
         }
+        // Without the lock: the bytes were marked under it, so a waiter has either seen them or waits already.
         self.changed.notify_all();
         Ok(())
     }
@@ -219,6 +222,7 @@ impl Resource {
                 None => self.changed.wait(&mut state),
                 Some(deadline) => {
                     if self.changed.wait_until(&mut state, deadline).timed_out() {
+                        // The change may have come after the deadline, before this thread got the lock again.
                         return ready(&View { ranges: &state.ranges });
                     }
                 }

@@ -98,6 +98,7 @@ impl Backlog {
 
     fn reserve(&self, limit: usize) -> Option<()> {
         let more = |blocks: usize| (blocks < limit).then_some(blocks + 1);
+        // Relaxed: only a count. The blocks themselves change hands under the lock of their resource.
         self.blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok().map(drop)
     }
 
@@ -157,6 +158,7 @@ impl WriteBehind {
     /// Begins to fill a block. The one that was being filled is to be written as it is.
     pub(super) fn begin(&mut self, index: u64, block: Unwritten) -> Arc<Unwritten> {
         self.forget(index);
+        // A writer that has moved on does not come back: a jump begins another block.
         self.order.extend(self.filling.replace(index));
         let block = Arc::new(block);
         self.blocks.insert(index, Held { block: Arc::clone(&block), filled: 0 });

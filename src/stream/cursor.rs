@@ -39,6 +39,7 @@ pub(super) struct FinalState {
 
 impl Cursor {
     pub(super) fn position(&self) -> u64 {
+        // Relaxed: only the stream writes it, and no other memory is read on the strength of it.
         self.position.load(Ordering::Relaxed)
     }
 

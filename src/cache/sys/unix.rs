@@ -41,6 +41,7 @@ impl Folder {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         if metadata.permissions().mode() & 0o077 != 0 {
+            // The names and sizes of entries show what somebody has listened to.
             file.set_permissions(std::fs::Permissions::from_mode(0o700))?;
         }
         Ok((parent, folder))
@@ -83,6 +84,7 @@ impl Folder {
         // The types of these fields differ from system to system.
         #[allow(clippy::unnecessary_cast, clippy::useless_conversion)]
         let (blocks, modified) = (stat.st_blocks as u64, u64::try_from(stat.st_mtime).unwrap_or(0));
+        // Blocks of 512 bytes, whatever the block size of the file system. Not the length: entries have holes.
         is_file.then_some((blocks * 512, modified))
     }
 
@@ -108,6 +110,7 @@ impl Folder {
 
     /// Gives the file `from` the name `to`, which must not exist.
     pub(crate) fn rename_new(&self, from: &str, to: &str) -> io::Result<()> {
+        // A link fails if the name exists. `rename` would replace the entry that another process has just made.
         match rustix::fs::linkat(&self.0, from, &self.0, to, AtFlags::empty()) {
             Ok(()) => Ok(rustix::fs::unlinkat(&self.0, from, AtFlags::empty())?),
             // File systems without hard links, such as FAT. Two processes that make the same entry at once lose one's.
@@ -131,6 +134,7 @@ impl Folder {
     /// Bytes that this user may still write to the file system. `None` if it is unknown.
     pub(crate) fn free(&self) -> Option<u64> {
         let system = rustix::fs::fstatvfs(&self.0).ok()?;
+        // `f_bavail`, not `f_bfree`, which includes what is reserved for the superuser.
         Some(system.f_bavail.saturating_mul(system.f_frsize))
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind};
 use crate::media::{self, ListFormat};
 
-/// Tracks in a list, at most. The largest podcasts have some thousands.
+/// Maximum number of tracks in a list. The largest podcasts have a few thousand.
 pub(super) const MOST_TRACKS: usize = 100_000;
 
 /// A list as its text says it.

@@ -10,10 +10,10 @@ use quick_xml::reader::Reader;
 use super::{Entry, List, duration, not_empty};
 use crate::error::{Error, ErrorKind};
 
-/// Elements inside of each other, at most.
+/// Maximum depth of nested elements. The formats have their tracks at three or four levels; the limit bounds memory.
 const DEEPEST: usize = 64;
 
-/// Attributes of an element that are looked at. Formats have fewer than ten.
+/// Maximum number of attributes that are read of an element. The formats have fewer than ten.
 const MOST_ATTRIBUTES: usize = 64;
 
 /// Where a format has its tracks.
@@ -78,6 +78,7 @@ pub(super) fn parse(text: &str, format: &Format) -> Result<List, Error> {
     let mut reader = Reader::from_str(text);
     let config = reader.config_mut();
     config.expand_empty_elements = true;
+    // Hand-written ASX closes `<Title>` with `</title>`, leaves elements open, and has bare ampersands in URLs.
     config.check_end_names = false;
     config.allow_unmatched_ends = true;
     config.allow_dangling_amp = true;

@@ -16,7 +16,7 @@ use crate::safe_url::SafeUrl;
 
 /// The length byte of a block counts units of this many bytes.
 const BLOCK_UNIT: usize = 16;
-/// Larger intervals are ignored. Servers use 8 to 64 KiB; at 16 MiB a title would arrive after a quarter of an hour.
+/// Larger intervals are ignored. Servers use 8 to 64 KiB; at 16 MiB a title would arrive after 17 minutes at 128 kbit/s.
 const LONGEST_INTERVAL: usize = 16 << 20;
 
 /// Separates the metadata from the audio of one connection. Each connection begins with audio and needs a new splitter.
@@ -80,6 +80,7 @@ impl IcySplitter {
         let audio = take(input, len);
         let taken = audio.len() as u64;
         self.position += taken;
+        // A length byte follows each interval, also where no title has changed: then it is 0.
         self.inside = if taken < left { Inside::Audio(left - taken) } else { Inside::Length };
         audio
     }
@@ -151,6 +152,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     loop {
         let (before, after) = split_once(rest, b"='")?;
         let key = &before[before.len() - before.iter().rev().take_while(is_key).count()..];
+        // `='` inside of a title, for example `Mix ='98'`, is not a field.
         if key.is_empty() {
             *rest = after;
             continue;
@@ -196,6 +198,8 @@ fn split_once<'a>(bytes: &'a [u8], separator: &[u8; 2]) -> Option<(&'a [u8], &'a
 fn text(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
+        // SHOUTcast 1 sends the encoding of the station's computer, mostly Latin-1 or Windows-1252. A byte of Latin-1 is its
+        // own code point.
         Err(_) => bytes.iter().copied().map(char::from).collect(),
     }
 }
@@ -255,6 +259,7 @@ impl RadioInfo {
                 _ => {}
             }
         }
+        // `icy-br` first: `ice-audio-info` is what the encoder was configured to, and the mount may transcode.
         info.bitrate = info.bitrate.or(audio_info_bitrate);
         info
     }

@@ -202,6 +202,7 @@ impl Seek for Radio {
 impl Drop for Radio {
     /// Stops the radio's thread and blocks until it has ended. In a callback it does not wait for the thread.
     fn drop(&mut self) {
+        // Before the join: it wakes the thread from its read of the socket, which would block until the next byte.
         self.peer.cancel();
         if in_callback() {
             return;

@@ -17,6 +17,7 @@ pub(crate) struct Playlist {
 impl Playlist {
     /// Detects M3U, PLS, ASX, XSPF and bare URLs by a response's content type and first bytes.
     pub(crate) fn detect(content_type: Option<&str>, first: &[u8]) -> Option<Self> {
+        // As if there were no more bytes: to wait for more of a station's audio would delay its start.
         let Detected::Document(document) = media::detect(content_type, first, true) else { return None };
         let is_hls = match document {
             Document::Hls => true,

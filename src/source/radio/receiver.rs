@@ -31,6 +31,7 @@ pub(crate) fn start(
     let named = thread::Builder::new().name("windway-radio".into());
     let spawned = named.spawn(move || {
         let receiver = Receiver { shared: &shared, peer: &peer, first, chunk: vec![0; CHUNK] };
+        // A panic must not end the thread in silence: the reader would block for ever.
         let ended = contain("receiving a radio", || receiver.run());
         match ended.unwrap_or_else(|panic| Ended::Failed(panic.into())) {
             Ended::Complete => shared.completed(),
@@ -134,9 +135,11 @@ impl Receiver<'_> {
         self.shared.refuse_html_page(body.head(), &self.chunk[..audio])?;
         self.shared.connected(body.head(), info);
 
+        // Once for each connection: positions in the metadata count from its first byte of audio.
         let base = self.shared.end();
         let mut splitter = IcySplitter::new(interval);
         loop {
+            // Before the bytes are stored: afterwards the reader is not blocked any more.
             let starved = self.shared.is_starved();
             self.store(&mut splitter, base, got)?;
             reconnect.handle_audio(got as u64, starved, Instant::now())?;

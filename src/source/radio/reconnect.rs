@@ -111,6 +111,7 @@ impl Reconnect {
     /// Decides what to do after `error`, which ended the connection or prevented it. `random` is any number; it spreads the
     /// delays.
     pub(crate) fn handle_failure(&mut self, error: &Error, now: Instant, random: u64) -> Decision {
+        // A connection that delivered audio is replaced without a delay: the buffer is playing on, and every second counts.
         let flowed = self.flowing_since.take().is_some();
         self.starving = None;
         let troubled_for = now.saturating_duration_since(*self.troubled_since.get_or_insert(now));
@@ -119,11 +120,13 @@ impl Reconnect {
         }
         let mut after = retry::delay(error, self.failures, flowed, random);
         let is_away = self.heard && !flowed;
+        // RFC 9110, section 10.2.3: a `Retry-After` is honoured, also if the listener waits longer by it.
         if is_away && troubled_for < BRIEF && error.retry_after().is_none() {
             after = after.min(MAX_DELAY_WHILE_BRIEF);
         }
         self.failures = self.failures.saturating_add(1);
         match self.policy.give_up {
+            // Now, not at the limit: nothing would happen until then.
             Some(limit) if troubled_for + after > limit => Decision::End(error.clone()),
             _ => Decision::Retry(after),
         }

@@ -41,7 +41,8 @@ pub(crate) struct Shared {
     /// Parent of the epochs of all connections.
     pub(crate) epoch: Epoch,
     resource: Resource,
-    /// Locked inside the resource's lock, never around it: conditions of waits read it.
+    /// Locked inside the resource's lock, never around it: the conditions of waits lock it while the resource is locked, so
+    /// the other order would deadlock.
     state: Mutex<State>,
     events: Bus<RadioEvent>,
 }
@@ -175,6 +176,7 @@ impl Shared {
     fn read_some(&self, buf: &mut [u8], begun: Begun) -> Result<usize, Error> {
         loop {
             let position = self.begin_read();
+            // Without the lock of the state: the receiver stores the next bytes meanwhile.
             let got = self.resource.read_at(position, buf).map_err(|error| self.locate(error))?;
             if got > 0 {
                 return Ok(self.advance(got));
@@ -228,6 +230,7 @@ impl Shared {
     }
 
     fn await_byte(&self, position: u64, begun: Begun) -> Result<(), Error> {
+        // Before the wait, not in it: `is_urgent` reads it from the thread that hedges a silent connection.
         self.state.lock().reader = Reader::Blocked;
         let began = Instant::now();
         let ended = TimeLimit::new(self.config.read_timeout, began).block(|limit| {
@@ -236,6 +239,7 @@ impl Shared {
                     return Some(Ok(()));
                 }
                 let state = self.state.lock();
+                // Before the errors: a file that was received whole ends well, even if its radio was cancelled since.
                 let ended = state.is_end(position).then_some(Ok(()));
                 ended.or_else(|| state.waits.broken_off(begun, self.epoch.reason()).map(Err))
             })
@@ -366,6 +370,7 @@ impl Shared {
     }
 
     pub(crate) fn subscribe(&self) -> Subscriber<RadioEvent> {
+        // Subscribed when the radio was made: the first connection may be made before the caller has the radio.
         let first = self.state.lock().subscriber.take();
         first.unwrap_or_else(|| self.events.subscribe())
     }
@@ -426,6 +431,8 @@ impl Shared {
     /// end by them. Returns its position.
     fn end_idle_connection(&self, idle_since: Instant) -> Option<u64> {
         let mut state = self.state.lock();
+        // Decided under the lock that `begin_read` takes: a read that comes just now either is seen here, or finds the reader
+        // away.
         if state.last_read > idle_since {
             return None;
         }
@@ -482,11 +489,13 @@ impl Shared {
     /// Stores audio at the window's end.
     pub(crate) fn store(&self, audio: &[u8]) -> Result<(), Error> {
         let position = self.end();
+        // First the bytes, then the window: a reader that sees them in the window must find them.
         self.resource.write_at(position, audio)?;
         let mut state = self.state.lock();
         state.description.handle_audio(position, audio);
         state.window.append(position + audio.len() as u64);
         state.stats.bytes_received += audio.len() as u64;
+        // Only audio counts as recovered. A station that answers and then sends nothing is still being retried.
         state.waits.recover();
         Ok(())
     }
@@ -500,6 +509,7 @@ impl Shared {
 
     /// Removes what has left the window, and wakes the calls that wait for the window to grow.
     pub(crate) fn trim(&self) {
+        // Released before `evict`, which takes the lock of the resource: that is the outer one.
         let freed = self.state.lock().window.trim();
         if let Some(start) = freed {
             let keep = start..u64::MAX;
@@ -522,6 +532,7 @@ impl Shared {
             state.window.end()
         };
         self.events.publish(&RadioEvent::Complete { position });
+        // After the last event: subscribers receive it, and then learn that no more follow.
         self.events.close();
         self.notify();
     }

@@ -43,6 +43,7 @@ impl Titles {
         let title = match (metadata.title, &metadata.url) {
             // The block has only fields that players do not use.
             (None, None) => return None,
+            // A block with only a URL changes the cover, not the title.
             (None, Some(_)) => current.and_then(|current| current.title.clone()),
             (Some(title), _) => not_empty(title),
         };

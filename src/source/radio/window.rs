@@ -14,7 +14,7 @@ use crate::config::{OnDiscontinuity, RadioConfig};
 use crate::error::{Error, ErrorKind};
 use crate::types::ByteRange;
 
-/// Largest number of bytes that the receiver reads at once.
+/// Maximum number of bytes that the receiver reads at once: two seconds at 128 kbit/s. So much of the window may stay empty.
 pub(crate) const CHUNK: usize = 32 * 1024;
 
 /// A buffer with fewer bytes than this runs low: four seconds at 128 kbit/s.
@@ -175,6 +175,7 @@ impl Window {
 
     /// Records that a connection begins at the window's end. Returns its position, and whether that is a discontinuity.
     pub(crate) fn begin_connection(&mut self) -> (u64, bool) {
+        // The first connection joins nothing.
         let is_discontinuity = self.end > 0;
         if is_discontinuity {
             self.discontinuities.push_back(self.end);
