@@ -89,6 +89,7 @@ impl Alarms {
         let mut state = self.state.lock();
         state.closed = true;
         self.changed.notify_all();
+        // As long as the thread lives it has a next deadline, and its last step is to clear it.
         while state.wakes_at.is_some() {
             self.changed.wait(&mut state);
         }
@@ -98,6 +99,7 @@ impl Alarms {
         match state.wakes_at {
             _ if state.closed => {}
             Some(wakes_at) if wakes_at <= at => {}
+            // The thread computes its next deadline itself.
             Some(_) => {
                 self.changed.notify_all();
             }
@@ -126,6 +128,7 @@ impl Alarms {
             let next = state.alarms.iter().filter_map(|(_, entry)| entry.at).min();
             let at = next.unwrap_or(now + LINGER);
             state.wakes_at = Some(at);
+            // Asked again: `call_due` has released the lock, and `close` may have notified in that time.
             if !state.closed {
                 self.changed.wait_until(&mut state, at);
             }

@@ -142,6 +142,8 @@ impl Exchange {
                 CURRENT.set(None);
             }
         }
+        // ureq's connector is one for all requests, and gets no word of which one it serves. ureq calls it on the request's own
+        // thread.
         CURRENT.set(Some(Arc::clone(self)));
         let _leave = Leave;
         call()
@@ -299,7 +301,7 @@ impl Exchange {
         binding.pooled = true;
     }
 
-    /// Records the time at which the request is sent.
+    /// Records that the request is being sent.
     pub(super) fn record_sent(&self) {
         self.binding.lock().is_sent = true;
     }

@@ -43,9 +43,11 @@ pub(super) fn send(
     let exchange = Arc::new(Exchange::to(url.origin(), over, request.reach));
     let Some(hedging) = hedging else { return sender.send(request, url, cancel, &exchange, now) };
     let hedge = Hedge::new(sender, request, url, cancel, hedging, &exchange, now);
+    // At half of the delay a proven connection may be tried: see `HedgePolicy::poll`.
     let alarm = sender.alarms.set(now + hedging.delay / 2, Arc::clone(&hedge) as _);
     let first = sender.send(request, url, cancel, &exchange, now);
     let attempt = hedge.end(first, cancel);
+    // After `end`: a call that is running has seen `is_over` by then, or its thread has been joined.
     drop(alarm);
     attempt
 }
@@ -157,6 +159,7 @@ impl Hedge {
         let token = state.hedged.get_or_insert_with(|| self.cancel.child(CancelReason::Fetch)).clone();
         let (hedge, own) = (Arc::clone(self), Arc::clone(&exchange));
         let named = thread::Builder::new().name("windway-hedged".into());
+        // Under the lock, so that `end` finds every thread that was started, and joins it.
         let spawned = named.spawn(move || {
             let attempt = hedge.sender.send(&hedge.request, &hedge.url, &token, &own, Instant::now());
             hedge.end_hedged(&own, attempt);

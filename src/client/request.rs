@@ -283,6 +283,7 @@ impl Request {
 
     pub(crate) fn header(mut self, name: &str, value: &str) -> Result<Self, Error> {
         let (name, value) = parse_header(name, value)?;
+        // Not replaced: a field may be sent several times (RFC 9110, section 5.3).
         self.parts().headers.append(name, value);
         Ok(self)
     }

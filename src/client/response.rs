@@ -181,6 +181,7 @@ impl Response {
         if let Some(silence) = &self.silence {
             silence.begin_wait(self.position);
         }
+        // Only blocking reads are watched: a brief one ends before any silence.
         let result = self.read(buf, |body, buf| body.read(buf).map(Some));
         if let Some(silence) = &self.silence {
             silence.end_wait(result.is_ok());
@@ -204,6 +205,7 @@ impl Response {
         buf: &mut [u8],
         read: impl FnOnce(&mut Body, &mut [u8]) -> Result<Option<usize>, Error>,
     ) -> Result<Option<usize>, Error> {
+        // After an error, too: the connection may be anywhere in the body, so nothing more of it is read.
         if self.is_over || buf.is_empty() {
             return Ok(Some(0));
         }

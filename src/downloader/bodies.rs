@@ -177,6 +177,7 @@ impl State {
     fn progress(&self) -> Progress {
         let (mut sum, mut is_being_read) = (0, false);
         for (_, reads) in &self.open {
+            // Relaxed: a read that is seen late extends the wait by one look.
             let reads = reads.load(Ordering::Relaxed);
             sum += reads;
             // In a read, it is odd.

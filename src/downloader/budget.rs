@@ -15,7 +15,7 @@ use slab::Slab;
 
 use crate::types::Priority;
 
-/// Each stream gets this much, also beyond the limit: what the first request of a file brings.
+/// Bytes that each stream gets, also beyond the limit: as many as the first request of a file brings.
 pub(crate) const MIN_SHARE: u64 = 256 * 1024;
 
 /// A stream that has made no request for this long is not playing. One that takes 8 kbit/s makes a request after each
@@ -244,6 +244,7 @@ impl Class {
                 return (part, bytes);
             }
             left -= requests.bytes;
+            // All requests of this size are granted, so the others share what is left.
             rest = Requests { streams: rest.streams - requests.streams, bytes: rest.bytes - requests.bytes };
         }
         (u64::MAX, bytes - left + rest.bytes)

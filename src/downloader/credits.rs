@@ -57,6 +57,7 @@ impl Credits {
 impl Drop for Credit {
     fn drop(&mut self) {
         *self.0.left.lock() += 1;
+        // One credit is for one thread. Without the lock: the count was raised under it, so a thread has seen it or is waiting.
         self.0.changed.notify_one();
     }
 }

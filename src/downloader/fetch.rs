@@ -139,8 +139,8 @@ impl Fetch {
         self
     }
 
-    /// For a live stream that is read by [`Response::read_live`](super::Response::read_live): while it sends nothing and `urgency` is true, the same
-    /// request is sent over another connection too.
+    /// For a live stream that is read by [`Response::read_live`](super::Response::read_live): while it sends nothing and
+    /// `urgency` is true, the same request is sent over another connection too.
     pub(crate) fn redial(mut self, urgency: Arc<dyn Urgency>) -> Self {
         self.rules.redial = Some(urgency);
         self

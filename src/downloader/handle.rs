@@ -58,6 +58,7 @@ impl Handle {
         let started = self.start_all(&mut running);
         *threads = Threads::Running(running);
         drop(threads);
+        // Some threads may run: `stop` ends and joins them, and later calls get the error of a stopped downloader.
         if started.is_err() {
             self.stop();
         }
@@ -109,6 +110,7 @@ impl Handle {
                 }
             }
         };
+        // Before the workers are joined: they may wait for a connection that a dial thread of the client opens.
         self.core.client.await_closed();
         for thread in running {
             if thread.join().is_err() {

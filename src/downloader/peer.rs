@@ -8,9 +8,9 @@ use crate::types::Priority;
 
 /// Decides what to fetch next, at the moment when a worker is free.
 ///
-/// It is asked after [`PeerHandle::wake`](crate::downloader::PeerHandle::wake), and again until it returns [`Next::Wait`] or is cancelled. If 16 of its fetches
-/// in a row fail, or 1000 are cancelled, without a byte received, it is asked after a pause. The pause grows up to 250 ms,
-/// and ends when the peer is woken or a fetch receives a byte.
+/// It is asked after [`PeerHandle::wake`](crate::downloader::PeerHandle::wake), and again until it returns [`Next::Wait`] or is
+/// cancelled. If 16 of its fetches in a row fail, or 1000 are cancelled, without a byte received, it is asked after a pause.
+/// The pause grows up to 250 ms, and ends when the peer is woken or a fetch receives a byte.
 ///
 /// [`Next`] shows an example.
 pub trait Peer: Send {

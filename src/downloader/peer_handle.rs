@@ -146,7 +146,7 @@ impl PeerHandle {
         Ok(self.submit(fetch, credit, WithoutRoom::Open).0)
     }
 
-    /// Tells the machine that there are fetches in the peer's channel.
+    /// Informs the machine that there are fetches in the peer's channel.
     pub(super) fn announce(&self) {
         self.core().post(Message::Submitted(self.0.key));
     }
@@ -179,7 +179,7 @@ impl PeerHandle {
         let core = self.core();
         let slot = Arc::new(OneShot::default());
         let target = Target::Caller(Reply::new(&slot, credit, without_room));
-        // Whatever the fetch had: its caller is blocked.
+        // Whatever priority the fetch had: its caller is blocked on it.
         let fetch = fetch.priority(Priority::High);
         let job = core.accept(&self.0.token, &self.0.stats, fetch, target);
         let (request, token) = (job.record.id, job.token.clone());
@@ -248,7 +248,7 @@ impl fmt::Debug for PeerHandle {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // The schedule forgets the peer at once.
+        // Without its message to the machine: `unregister` makes the schedule forget the peer at once.
         self.on_cancel = None;
         self.token.cancel();
         self.downloader.core().unregister(self.key);

@@ -84,6 +84,7 @@ impl Pending {
     /// Blocks until the response head arrives or the fetch fails.
     pub(super) fn wait(mut self) -> Result<Response, Error> {
         let answer = self.slot.take();
+        // The response owns the fetch from now on, and its own drop ends it.
         self.token = None;
         Ok(answer?.keep(Arc::clone(&self.peer)))
     }

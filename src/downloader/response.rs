@@ -13,7 +13,8 @@ use crate::downloader::runtime::record::{BodyMeter, Record};
 use crate::downloader::runtime::retry_state::{RetryState, pause};
 use crate::error::{Error, ErrorKind};
 
-/// Most bytes that are reserved for a body before one has arrived: the announced length may be wrong, or meant to use up memory.
+/// Maximum number of bytes that are reserved for a body before one has arrived: the announced length may be wrong, or meant to use
+/// up memory.
 const FIRST_CAPACITY: u64 = 1024 * 1024;
 
 /// Keeps a peer and its downloader alive: the handle of the peer, which a response has no other use for.
@@ -187,6 +188,7 @@ impl Response {
             Error::new(ErrorKind::TooLarge, why).with_url(&url)
         };
         let end = self.head().body_len().map(|len| self.head().start() + len);
+        // From the position on: the body may have been continued, and bytes may have been read before.
         let left = end.map_or(0, |end| end.saturating_sub(self.position()));
         if left > limit as u64 {
             return Err(too_large(format!("the body has {left} bytes")));
@@ -252,6 +254,7 @@ impl Response {
                     return Err(error);
                 };
                 self.retry_state.go_live(&mut body, &self.record.control);
+                // A station's other connection may have other titles and another interval, so its own head counts from here on.
                 (self.body, self.first) = (body, None);
                 return Ok(None);
             }

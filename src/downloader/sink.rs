@@ -13,8 +13,8 @@ use crate::types::RequestId;
 
 /// Receives the body of a fetch that a [`Peer`](crate::downloader::Peer) returned.
 ///
-/// Its methods run on a worker thread (`finish` on any of windway's threads), one call at a time, and must not block: the worker would be lost to others. The
-/// [crate's documentation](crate) lists the calls that they may make.
+/// Its methods run on a worker thread (`finish` on any of windway's threads), one call at a time, and must not block: the
+/// worker would be lost to others. The [crate's documentation](crate) lists the calls that they may make.
 ///
 /// ```
 /// use std::fs::File;
@@ -201,6 +201,8 @@ impl GuardedSink {
 
 impl Drop for GuardedSink {
     fn drop(&mut self) {
+        // Reached only if the fetch was dropped without an end, for example in a panic: `finish` has taken the sink out
+        // otherwise.
         self.finish_as(Outcome::from(Err(abandoned())));
     }
 }

@@ -48,7 +48,7 @@ struct Counters {
     totals: Totals,
 }
 
-/// Number of origins whose rate is kept: more than a playlist and its segments come from.
+/// Number of origins whose rate is kept: more than the origins of a playlist and its segments.
 const ORIGINS: usize = 64;
 
 impl PeerStats {

@@ -200,6 +200,8 @@ impl Transport for BoundConnection {
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
         if !std::mem::replace(&mut self.is_sent, true) {
             let connection = self.connection();
+            // Counted at the first byte of the request, not when it is answered: a request that was sent may have changed the
+            // connection's state.
             connection.requests += 1;
             let (handle, reused) = (connection.handle.clone(), connection.requests > 1);
             if let Some(exchange) = &self.exchange {

@@ -38,6 +38,7 @@ pub(crate) fn describe_io(error: io::Error) -> Error {
     if ours {
         return Error::from(error);
     }
+    // ureq wraps its own errors where a `Read` can only fail with an `io::Error`.
     let error = match error.downcast::<ureq::Error>() {
         Ok(wrapped) => return describe(wrapped),
         Err(error) => error,

@@ -13,6 +13,7 @@ pub(crate) struct Extent {
 pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
     let (mut is_folded, mut line) = (false, 0);
     loop {
+        // Searched again from the start for each read: heads come in one or two packets.
         line += 1 + bytes[line..].iter().position(|byte| *byte == b'\n')?;
         match bytes[line..] {
             [b'\n', ..] => return Some(Extent { len: line + 1, is_folded }),

@@ -91,6 +91,8 @@ impl HeadTranslator {
             return transport.await_input(timeout);
         }
         let (began, mut interim) = (Instant::now(), 0);
+        // Behind the check for translated bytes: `first` records the first byte of an answer, and those came with an earlier
+        // one.
         let mut received = first(transport)?;
         loop {
             match self.take_head(transport.buffers(), &mut interim)? {

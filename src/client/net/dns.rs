@@ -29,7 +29,8 @@ const MAX_THREADS: usize = 32;
 /// A lookup that has run for this long is slow. Most name servers answer within 100 ms.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// Maximum number of cached hosts. When it is reached, the cache is emptied.
+/// Maximum number of cached hosts. When it is reached, the cache is emptied: that is simpler than keeping an order of use, and a
+/// player meets a few dozen.
 const MAX_HOSTS: usize = 1024;
 
 /// Maximum number of addresses of one name that are tried. Each costs a thread and a socket until one answers.
@@ -104,6 +105,7 @@ struct Known {
 impl Lookups {
     pub(crate) fn new(max_age: Duration, limit: Duration) -> Arc<Self> {
         let look_up = |host: &str| {
+            // `getaddrinfo` orders the addresses by RFC 6724. The port does not matter for that.
             let addresses = (host, 0).to_socket_addrs()?;
             Ok(addresses.map(|address| address.ip()).collect())
         };
@@ -172,6 +174,7 @@ impl Lookups {
         let is_unresponsive = |address: &IpAddr| {
             state.unresponsive.get(address).is_some_and(|since| since.elapsed() < self.max_age)
         };
+        // Stable: the order of the lookup stays within both groups.
         addresses.sort_by_key(is_unresponsive);
     }
 

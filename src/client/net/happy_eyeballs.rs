@@ -70,6 +70,7 @@ pub(crate) fn connect(
         if pending == 0 {
             return Err(last);
         }
+        // Anew after each result: an address that fails at once is followed at once, and the next one gets its whole delay.
         let pause = plan.pause().map_or_else(never, crossbeam_channel::after);
         select! {
             recv(attempts.ended) -> ended => match ended {
@@ -122,6 +123,7 @@ impl Attempts {
     /// Takes the connection of one attempt out. The drop shuts down all that are left.
     fn keep(&mut self, socket: Socket) -> Socket {
         let winner = socket.shutdown_handle();
+        // Its thread has sent its result, and ends without a join.
         self.under_way.retain(|(other, _)| !other.is_same(&winner));
         socket
     }

@@ -37,6 +37,8 @@ impl Socket {
 
     /// Blocks until the socket is connected, for at most `limit`.
     pub(crate) fn connect(&mut self, address: SocketAddr, limit: Duration) -> io::Result<()> {
+        // Not `TcpStream::connect_timeout`, which makes its own socket: then no other thread could shut it down while it
+        // connects.
         SockRef::from(&*self.0).connect_timeout(&SockAddr::from(address), limit)
     }
 
@@ -98,6 +100,7 @@ impl Socket {
 impl ShutdownHandle {
     /// Shuts down both directions, which ends a blocked read or write on the socket.
     pub(crate) fn shut_down(&self) {
+        // Not a close: another thread may be reading, and the number of a closed descriptor may be given to another file.
         drop(self.0.shutdown(Shutdown::Both));
     }
 

@@ -134,6 +134,7 @@ impl<C> IdleConnections<C> {
     /// Adds an idle connection. Returns the connections to close.
     pub(crate) fn put(&mut self, origin: &Origin, connection: C, now: Instant) -> Vec<C> {
         let limits = self.limits;
+        // A limit of zero turns keep-alive off, so it gets no surplus either.
         if limits.per_origin == 0 || limits.over_all == 0 {
             return vec![connection];
         }

@@ -88,6 +88,7 @@ impl ConnectionPool {
             };
             drop(old);
             let found = found.map(|mut connection| {
+                // Without the lock: `is_open` is a system call.
                 let is_fit = self.is_usable(&connection) && connection.is_open();
                 is_fit.then_some(connection)
             });
@@ -134,6 +135,7 @@ impl ConnectionPool {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<Connection, ureq::Error> {
+        // Before the dial: a connection whose dial began on the old network is not used on the new one.
         let network = self.network.load(Ordering::Acquire);
         Ok(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network))
     }
@@ -187,6 +189,7 @@ impl ConnectionPool {
 
     /// Closes all idle connections and cancels the running preconnects.
     pub(crate) fn change_network(self: &Arc<Self>) {
+        // First: a connection that is returned from now on is closed, and does not slip in behind the clearing.
         let network = self.network.fetch_add(1, Ordering::AcqRel) + 1;
         log::debug!("the network has changed ({network})");
         let gone = self.state.lock().idle.change_network();

@@ -41,10 +41,12 @@ impl HttpProxy {
         origin: &Origin,
         limit: HandshakeLimit,
     ) -> Result<(), ureq::Error> {
+        // RFC 9110, section 7.2: the authority form, which always has the port.
         let target = format!("{}:{}", origin.host, origin.port);
         let mut request = String::new();
         // Writing to a string does not fail.
         let _ = write!(request, "CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{}\r\n", self.headers);
+        // Credentials may make the head longer than the output buffer.
         for part in request.as_bytes().chunks(carrier.buffers().output().len()) {
             carrier.buffers().output()[..part.len()].copy_from_slice(part);
             carrier.transmit_output(part.len(), limit.left())?;

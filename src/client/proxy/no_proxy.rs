@@ -44,6 +44,7 @@ impl Entry {
         if let Ok(address) = text.trim_matches(['[', ']']).parse() {
             return Some(Self::Network(address, if address.is_ipv4() { 32 } else { 128 }));
         }
+        // `*.host` is not in curl's syntax, but users write it.
         let name = text.strip_prefix('*').unwrap_or(text);
         let name = name.trim_matches('.').to_ascii_lowercase();
         let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');

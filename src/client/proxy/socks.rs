@@ -36,6 +36,7 @@ pub(super) fn open(
     let mut handshake = Handshake { carrier, proxy, origin, limit };
     match credentials {
         None => handshake.send(&[VERSION, 1, NO_CREDENTIALS])?,
+        // RFC 1928, section 3: the proxy chooses. One that needs no credentials does not get to see them.
         Some(_) => handshake.send(&[VERSION, 2, NO_CREDENTIALS, USER_AND_PASSWORD])?,
     }
     match (handshake.receive()?, credentials) {

@@ -41,6 +41,7 @@ impl<'a> Certificate<'a> {
     pub(crate) fn parse(der: &'a [u8]) -> Option<Self> {
         let body = Der(Der(Der(der).take(SEQUENCE)?).take(SEQUENCE)?);
         let mut fields = body;
+        // RFC 5280, section 4.1.2.1: version 1 is the default, and then the field is missing.
         fields.take_if(VERSION);
         fields.take(INTEGER)?;
         let [_signature, _issuer, validity, subject, _key] = fields.take_array(SEQUENCE)?;
@@ -98,6 +99,7 @@ fn has_extension(mut extensions: Der<'_>, wanted: &[u8]) -> Option<bool> {
     while !extensions.0.is_empty() {
         let mut extension = Der(extensions.take(SEQUENCE)?);
         let id = extension.take(OBJECT_ID)?;
+        // RFC 5280, section 4.1: `critical` is false by default, and then it is missing.
         extension.take_if(BOOLEAN);
         if id == wanted {
             return Some(true);

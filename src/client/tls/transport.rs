@@ -37,6 +37,8 @@ impl<T: Carrier> TlsTransport<T> {
         let mut connection =
             ClientConnection::new(tls, name).map_err(|cause| carry(failed(io::Error::other(cause))))?;
         let mut limited = Limited { carrier, timeout: limit.left(), since: Instant::now() };
+        // The whole handshake now, within the limit of the connect. rustls would do it with the first write, within that of a
+        // write.
         connection.complete_io(&mut limited).map_err(describe_handshake)?;
         Ok(Self { buffers: buffers(config), stream: StreamOwned::new(connection, limited) })
     }

@@ -43,6 +43,7 @@ impl Trust {
     /// Checks certificates. Parses the roots, which takes a while.
     pub(super) fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Verifier, Error> {
         let mut roots = RootCertStore::empty();
+        // Passes over what webpki can't read: such a certificate may still be trusted byte for byte.
         roots.add_parsable_certificates(self.extra_roots.iter().cloned());
         let mut by_roots: Vec<Arc<dyn ServerCertVerifier>> = Vec::new();
         match self.roots {

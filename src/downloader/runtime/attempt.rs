@@ -72,6 +72,7 @@ pub(super) fn attempt(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chu
 
 /// Sends the request. Blocks until the response head arrives.
 fn send(core: &Arc<Core>, job: &mut Job, token: &CancelToken) -> Result<Box<client::Response>, Error> {
+    // Before the request: an abort from now on reaches it.
     job.control.arm(token);
     if core.client.is_single_connection(job.retry_state.request()) {
         // Before the request: if it is urgent, the origin answers only when no prefetch has a connection.

@@ -103,6 +103,7 @@ impl Control {
         if state.ended {
             return;
         }
+        // Under the lock: otherwise the end could be published in between.
         let lost = self.all_stats.each_ref().map(|stats| stats.bus.push(&event));
         drop(state);
         drop(lost);

@@ -120,12 +120,13 @@ impl Core {
     fn decide(&self, machine: &mut Machine, now: Instant, actions: &mut Actions) {
         machine.take_slow(now, actions);
         if !machine.early.is_empty() && !machine.is_asking() {
-            // They were of fetches that have ended.
+            // No peer is being asked, so no fetch with one of these ids is about to come: they have ended.
             machine.early.clear();
         }
         machine.assign(now, actions);
-        // After the assignment: only urgent work that found no worker preempts. `claimed` before the machine counts those who make
-        // room: one that claims in between is asked for twice, which costs a chunk, and not once too little.
+        // After the assignment: only urgent work that found no worker preempts. `claimed` is read before the machine counts the
+        // fetches that make room. A fetch that claims in between is asked for twice, which costs a chunk; in the other order one
+        // preemption would be missing.
         let claimed = self.preemptions.claimed();
         let wanted = machine.preempt(now, claimed, actions);
         self.preemptions.set_wanted(wanted.saturating_sub(claimed));

@@ -25,8 +25,8 @@ use crate::cancel::CancelToken;
 use crate::error::Error;
 use crate::foreign::contain;
 
-/// A reader that comes back later than this is busy elsewhere: a worker then fetches ahead of it. Some times what a reader needs to
-/// copy out a chunk, and less than decoding one takes.
+/// A reader that comes back later than this is busy elsewhere, and a worker fetches ahead of it. Several times as long as a reader
+/// needs to copy out a chunk, and less than it needs to decode one.
 const BUSY_ELSEWHERE: Duration = Duration::from_micros(200);
 
 /// How long a worker waits for a reader that does not come back at all. Longer than a blocked thread needs to wake on a busy
@@ -197,6 +197,8 @@ impl Handoff {
     ) -> (Box<T>, Result<Step, Error>) {
         let Extent { start, position, end } = transfer.extent();
         let mut state = self.state.lock();
+        // A reader that drives the piece before this one needs this one next, so it finds the offer without blocking in
+        // between.
         let is_next = state.offered.iter().any(|(_, offered)| offered.end == Some(start));
         if state.missed.is_some_and(|missed| at <= missed && missed <= position) {
             state.missed = None;

@@ -30,7 +30,7 @@ pub(crate) struct Job {
     pub(crate) control: Arc<Control>,
     pub(crate) retry_state: RetryState,
     pub(crate) target: Target,
-    /// Where its body may be left to who reads what the sink stores.
+    /// Where its body may be handed to the reader of what the sink stores.
     pub(crate) handoff: Option<Arc<Handoff>>,
     /// False once no reader waits for its bytes. It is a prefetch from then on.
     pub(super) is_demanded: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
@@ -92,7 +92,7 @@ impl Job {
         matches!(self.target, Target::Sink(_)) || self.retry_state.is_foreign()
     }
 
-    /// When to try again, if so; prepares the job for it.
+    /// Prepares the job for another attempt, and returns when that is due. `None` if there is none.
     pub(super) fn plan_retry(&mut self, result: &Result<(), Error>) -> Option<Instant> {
         let Err(error) = result else { return None };
         // A sink that detaches bodies gets one when another is closed. The caller of `execute` may hold all of them itself.

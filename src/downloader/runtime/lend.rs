@@ -87,6 +87,7 @@ impl Core {
     /// when there is a [task](Lent::has_task).
     pub(crate) fn lend(self: Arc<Self>, peer: PeerKey, wake: impl Fn() + Send + Sync + 'static) -> Lent {
         let thread = Arc::new(LentThread::new(wake));
+        // Weak: a reader that has its bytes drops its `Lent`, and the machine finds that out by the weak count.
         self.post(Message::Lent(peer, Arc::downgrade(&thread)));
         Lent { core: self, thread }
     }

@@ -45,6 +45,7 @@ impl LentThread {
         }
         *state = State::Given(worker, task);
         drop(state);
+        // Without the lock: it notifies a condvar under a lock of the reader, and the reader takes our lock under that one.
         (self.wake)();
         Ok(())
     }

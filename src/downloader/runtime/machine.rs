@@ -199,6 +199,7 @@ impl Machine {
         let has_body = job.has_body() && !self.schedule.is_lent(worker);
         let how = Preemption { has_body, had_share: job.control.had_share() };
         let requeued = self.schedule.handle_preempted(worker, how, now);
+        // A reserved origin serves one connection at a time: an open body of a prefetch would keep urgent work waiting.
         if requeued == Requeued::Aborted || self.schedule.is_reserved(job.origin()) {
             actions.bodies.extend(job.take_body().map(|body| *body));
         }

@@ -1,8 +1,8 @@
 //! How a running prefetch makes room for urgent work, and whether it may have to.
 //!
-//! The schedule decides how many should. Which ones do is decided where their bytes arrive: the first that get a chunk, since a
-//! body can be left at a chunk without a loss. A thread that takes a step looks at [`Preemptions`], which costs one load, and at
-//! the [`Turn`] of its fetch.
+//! The schedule decides how many prefetches should make room. The bytes decide which ones: the first prefetches that get a chunk,
+//! because a body can be left at a chunk without a loss. A thread that takes a step reads [`Preemptions`], which costs one load,
+//! and the [`Turn`] of its fetch.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -10,8 +10,8 @@ use std::time::Instant;
 use crate::downloader::schedule::PROTECTED;
 use crate::types::Priority;
 
-/// A prefetch in a protected turn is preempted after this many bytes, though the time of its protection is not over. What a fast
-/// connection brings in a few milliseconds: with it, urgent work waits for those and not for a second.
+/// Bytes after which a prefetch in a protected turn may be preempted, even if the time of its protection is not over. A fast
+/// connection brings them in a few milliseconds, so urgent work waits that long and not for a second.
 const PROTECTED_BYTES: u64 = 256 * 1024;
 
 /// How many running fetches of the pool are to make room.
@@ -26,6 +26,7 @@ pub(crate) struct Preemptions {
 impl Preemptions {
     /// True if a fetch that may be preempted should [claim](Self::claim) one.
     pub(super) fn is_wanted(&self) -> bool {
+        // Relaxed: read at each chunk. A value that is seen one chunk late costs one chunk.
         self.wanted.load(Ordering::Relaxed) > 0
     }
 

@@ -64,6 +64,7 @@ impl Record {
         // Here, and not with the last reference to the control, which may be dropped with the machine locked: the token may
         // own hooks that are user code.
         drop(attempt);
+        // Before the event: a subscriber that asks for the counters when it receives the end finds this fetch counted.
         self.control.all_stats.iter().for_each(|stats| stats.record_end(result));
         if !self.control.is_observed() {
             return;

@@ -11,11 +11,12 @@ use crate::client::{self, Continuation, Hedging, HttpClient, Request, ResponseHe
 use crate::downloader::rules::{OtherTags, Rules, Validate};
 use crate::error::{Error, ErrorKind};
 
-/// A body that has delivered this many bytes since the last one fell silent was not silent all the time. As many as a connection
-/// brings within a few round trips, and as reset the retries.
+/// A body that has delivered this many bytes since the last one fell silent counts as flowing again. A connection brings them
+/// within a few round trips. As many reset the retries.
 const FLOWED: u64 = 64 * 1024;
 
-/// A server that is not known yet may need this long for a response head, for example to wake a disk. See [`hedge_delay`].
+/// Minimum delay of a hedged request. A server whose usual TTFB is not known yet may need this long for a response head, for
+/// example to wake a disk. See [`hedge_delay`].
 const SHORTEST_HEDGE_DELAY: Duration = Duration::from_secs(1);
 
 /// What a fetch requests, over all its attempts, and the client that sends it. Needs nothing else of the downloader, so an open

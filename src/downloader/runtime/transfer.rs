@@ -67,6 +67,7 @@ impl Transfer {
         read: impl FnOnce(&mut client::Response, &mut [u8]) -> Result<Option<usize>, Error>,
     ) -> Result<Step, Error> {
         let mut chunk = std::mem::take(&mut self.chunk);
+        // A sink has kept the last one as its block.
         if chunk.len() != BUFFER {
             chunk = Buffer::new();
         }

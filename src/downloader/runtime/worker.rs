@@ -45,7 +45,7 @@ pub(super) fn run_task(core: &Arc<Core>, worker: WorkerId, task: Task, chunk: &m
 #[must_use = "the machine waits for the report"]
 pub(crate) struct Done {
     report: Report,
-    /// A job that has ended with this result. Its sink does not know yet.
+    /// A job that has ended with this result, of which its sink has not been informed yet.
     ended: Option<(Box<Job>, Result<(), Error>)>,
 }
 

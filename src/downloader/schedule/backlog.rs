@@ -130,6 +130,7 @@ impl Backlog {
         }
         let Some(state) = self.peers.get_mut(peer) else { return Requeued::Refused };
         let at = Location::Queue(self.queues.push_front(&mut state.queues, priority, request, since));
+        // The peer too, not only the fetch within its queue: otherwise the other peers of the class would come first.
         self.queues.move_to_front(&mut state.queues, priority);
         let keeps_body = has_body && self.bodies.keep(priority);
         let waiting = Waiting::new(peer, fetch_info, at);
@@ -192,6 +193,7 @@ impl Backlog {
         match self.waiting.get_mut(&request) {
             None => return false,
             Some(waiting) if waiting.priority == priority => {}
+            // In no queue, so only the priority changes: it decides the queue when the time of the retry comes.
             Some(Waiting { at: Location::Retry(_), priority: old, .. }) => *old = priority,
             Some(_) => self.change_queue(request, priority, now),
         }

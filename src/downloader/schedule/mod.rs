@@ -214,6 +214,7 @@ impl Schedule {
         self.update_reserved(now);
         let Some(fetch_info) = running.fetch_info() else { return Requeued::Refused };
         let had_turn = how.had_share || running.had_full_turn(now);
+        // An age that was kept after a full turn would let one prefetch take the aged turns of all others.
         let since = if had_turn { now } else { running.waiting_since };
         self.backlog.requeue(running.peer, fetch_info, how.has_body, since, now)
     }
@@ -288,6 +289,7 @@ impl Schedule {
     /// have had its share of bytes, which only its worker knows.
     pub(super) fn poll_preemptions(&mut self, now: Instant) -> usize {
         let (missing, is_asking) = self.preemptor.update(self.backlog.queues().urgent(), &self.workers, now);
+        // The worker that makes room is for this urgent work, and not for a prefetch that has aged meanwhile.
         self.urgent_is_next |= is_asking;
         let wanted = missing.max(usize::from(self.is_preempted_by_age(now)));
         if wanted == 0 {
@@ -413,6 +415,8 @@ impl Schedule {
         let may_prefetch = has_room && self.throttle.is_open(now);
         let prefetch = |peer| if may_prefetch { first(peer, Priority::Low) } else { None };
         urgent(Priority::High)
+            // Before urgent work of peers with low priority: the priority of the peer is the user's choice, that of the fetch
+            // is within it.
             .or_else(|| prefetch(Priority::High))
             .or_else(|| urgent(Priority::Low))
             .or_else(|| prefetch(Priority::Low))

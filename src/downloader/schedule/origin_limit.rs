@@ -84,6 +84,7 @@ impl OriginLimit {
     }
 
     pub(super) fn is_reserved(&self, origin: Origin) -> bool {
+        // Most programs never meet such an origin, and this is asked for each prefetch.
         !self.reserved.is_empty() && self.reserved.contains(&origin)
     }
 

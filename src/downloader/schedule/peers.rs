@@ -47,6 +47,7 @@ impl Peers {
     }
 
     pub(super) fn get(&self, key: PeerKey) -> Option<&Peer> {
+        // The slab reuses an index, and messages for the peer that had it before may still come.
         self.slab.get(key.index).filter(|peer| peer.key == key)
     }
 

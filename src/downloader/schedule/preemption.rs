@@ -27,6 +27,7 @@ impl Preemptor {
         }
         let missing = missing_workers(urgent, workers, now);
         let is_asking = missing > 0 && workers.pool().any(|(_, running)| running.is_preemptible(now));
+        // Kept while it asks: each further urgent fetch would otherwise put the abort off by 5 ms.
         self.since = if is_asking { self.since.or(Some(now)) } else { None };
         (missing, is_asking)
     }
@@ -49,6 +50,8 @@ impl Preemptor {
         let is_abortable =
             |running: &Running| running.is_preemptible(now) && running.since + PREEMPTION_LIMIT <= now;
         let abortable = workers.pool().filter(|(_, running)| is_abortable(running));
+        // The one that progressed longest ago is the least likely to reach a chunk soon, and has the fewest unread bytes to
+        // lose.
         abortable.map(|(worker, _)| worker).min_by_key(|worker| progressed(*worker))
     }
 

@@ -18,8 +18,8 @@ use super::queues::PullPlace;
 use super::types::{Answer, FetchInfo, Fruitless};
 use crate::types::Priority;
 
-/// What fetches that bring nothing may cost in a row before their peer is asked only after a pause. Enough for a thousand fetches
-/// of an epoch that is over, which a peer has to hand out before it comes to others, or for some dead tracks of a playlist.
+/// Cost of fetches in a row that bring nothing, after which their peer is asked only after a pause. Enough for a thousand fetches
+/// of an epoch that is over, which a peer has to hand out before it comes to others, or for 16 dead tracks of a playlist.
 const FREE_COST: u32 = 1024;
 
 /// Each time that this cost is reached again, the pause doubles.
@@ -80,6 +80,7 @@ impl Pull {
             State::Paused(_, queue) | State::Queued(queue) => {
                 self.state = State::Queued((*queue).max(priority))
             }
+            // Kept for the end of the question: the peer may have been woken after it had looked for work.
             State::Asking { woken, .. } => *woken = (*woken).max(Some(priority)),
             State::Gone => {}
         }

@@ -139,6 +139,7 @@ impl Queues {
         since: Instant,
     ) -> i64 {
         let first = peer.entries[queue.rank()].first_key_value();
+        // Numbers grow at the back and shrink at the front, so a place stays valid until its entry is taken out.
         let place = first.map_or(self.last_place, |(first, _)| *first) - 1;
         self.insert_fetch(peer, queue, place, request, since);
         place
@@ -165,6 +166,7 @@ impl Queues {
     fn set_age_of_pull(&mut self, peer: &mut PeerQueues, queue: Priority, place: i64, age: Option<Instant>) {
         let at = peer.place(queue, place);
         let Some(entry) = peer.entries[queue.rank()].get_mut(&place) else { return };
+        // Never younger: an age that it has is that of the oldest prefetch that the peer has announced.
         if let (None, Some(since)) = (entry.since, age) {
             entry.since = Some(since);
             self.aging.insert(since, at);
@@ -183,6 +185,7 @@ impl Queues {
         let class = peer.class(queue);
         if let Some(position) = &mut peer.positions[queue.rank()] {
             self.rotations.remove(class, *position);
+            // Also if the queue has more for it: round robin serves one entry of a peer at a time.
             *position = self.rotations.push_back(class, peer.peer);
         }
         Some(entry)

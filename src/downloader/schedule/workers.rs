@@ -85,6 +85,7 @@ impl Workers {
             unreserved: limits.unreserved(),
             max_protected: limits.max_protected(),
             all: vec![None; limits.workers],
+            // Reversed, so that worker 0 is used first.
             idle: (0..limits.workers).rev().collect(),
             free_lent: Vec::new(),
             low: 0,
@@ -177,6 +178,7 @@ impl Workers {
 
     /// True if one more turn may be protected.
     pub(super) fn may_protect(&self, now: Instant) -> bool {
+        // Counted anew, because a protection ends by time alone and no message announces that.
         self.pool().filter(|(_, running)| running.is_protected(now)).count() < self.max_protected
     }
 

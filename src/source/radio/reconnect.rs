@@ -111,7 +111,7 @@ impl Reconnect {
     /// Decides what to do after `error`, which ended the connection or prevented it. `random` is any number; it spreads the
     /// delays.
     pub(crate) fn handle_failure(&mut self, error: &Error, now: Instant, random: u64) -> Decision {
-        // A connection that delivered audio is replaced without a delay: the buffer is playing on, and every second counts.
+        // After a connection that delivered audio the first delay is zero: the buffer plays on, and every second counts.
         let flowed = self.flowing_since.take().is_some();
         self.starving = None;
         let troubled_for = now.saturating_duration_since(*self.troubled_since.get_or_insert(now));
