@@ -14,14 +14,14 @@ use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
 use crate::storage::RangeSet;
 
-/// So often a server that has served ranges may ignore one before it is taken for one that serves none.
+/// A server that has served ranges may ignore this many in a row. With the next one it counts as a server without ranges.
 const MAX_IGNORED_RANGES: u32 = 3;
 
 /// What is done with a head that does not contradict the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepted {
     Taken,
-    /// It may be of another server's copy of the file. That has to be proved first.
+    /// It may come from another server's copy of the file, which has to be proved before its body is stored.
     Unproved,
 }
 
@@ -35,6 +35,7 @@ impl State {
     /// `start` is where the first byte would be stored.
     pub(crate) fn accept(&mut self, head: &ResponseHead, start: u64) -> Result<Accepted, Error> {
         self.stats.requests += 1;
+        // `open` waits for the first byte, which an empty file does not have.
         if head.total() == Some(0) {
             return Err(Error::new(ErrorKind::Empty, "the file has no bytes").with_url(head.url()));
         }
@@ -42,14 +43,17 @@ impl State {
         #[cfg(feature = "cache")]
         let is_unconfirmed = self.is_unconfirmed();
         let Some(info) = self.mode.info_mut() else {
+            // The first accepted response defines the file, and there is nothing to compare it with.
             self.mode.open(head);
             return Ok(Accepted::Taken);
         };
+        // A probe compares the file's first bytes. Before these are known nothing can be proved.
         let has_first = self.first.as_slice().len() as u64 >= pool::PROOF.min(info.len.unwrap_or(u64::MAX));
         match info.representation.compare(head) {
             Likeness::HtmlPage => return Err(representation::html_page(head)),
             Likeness::Changed(what) => return Err(representation::changed(head, what)),
             #[cfg(feature = "cache")]
+            // The stored bytes may be old, so another tag means another version here, and no other server of a pool.
             Likeness::OtherTag(_) if is_unconfirmed => {
                 return Err(representation::changed(head, "entity tag"));
             }
@@ -66,7 +70,7 @@ impl State {
             return Err(representation::changed(head, "length"));
         }
         if head.is_partial() {
-            // A whole that comes instead may be refused yet.
+            // Not from a 200 that came instead: `accept_part` may still refuse it.
             info.learn_total(head);
         }
         Ok(Accepted::Taken)
@@ -77,7 +81,7 @@ impl State {
     pub(crate) fn accept_part(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         if head.is_partial() {
             self.ignored_ranges = 0;
-            // What refused another one had another reason.
+            // The server does serve ranges that do not begin at 0, so it refused the earlier one for another reason.
             if head.start() > 0 {
                 self.mode.leave_whole();
             }
@@ -87,12 +91,13 @@ impl State {
             return Ok(Flow::Stream);
         }
         let has_served_ranges = self.mode.is_ranged();
+        // A 200 with neither a length nor a validator may be another file, such as a login page.
         let tells_nothing = head.total().is_none() && head.validator().is_none();
         if has_served_ranges && tells_nothing {
             let why = "the file changed while it was read: the whole came, with nothing that shows that it is the same";
             return Err(Error::new(ErrorKind::Changed, why).with_url(head.url()));
         }
-        // The opening itself shows how the file is to be read, whatever was received beside it.
+        // The response to the opening decides how the file is read, also if a 206 has arrived beside it.
         let is_opening = self.first.is_empty();
         let is_asked_for = self.mode.tries_whole();
         if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
@@ -128,6 +133,7 @@ impl State {
     /// ranges, or those that do not begin at 0, with a 403 or another status, and serve a request without one. If the whole
     /// is refused too, its status is the file's failure.
     pub(crate) fn handle_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
+        // This was the request without a range, so there is nothing else to try.
         if *range == (0..u64::MAX) {
             if !error.is_retryable() {
                 self.mode.leave_whole();
@@ -137,6 +143,7 @@ impl State {
         // Where the length is not known, a piece may have been requested behind the end.
         let may_be_end =
             error.kind() == ErrorKind::Status(416) && self.mode.info().is_some_and(|info| info.len.is_none());
+        // A 5xx is about the server, and not about the range.
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
         if is_refused {
             self.mode.try_whole();
@@ -148,12 +155,13 @@ impl State {
         is_refused
     }
 
-    /// True if this failure of a piece that had no response means that a file of unknown length ends where the stored
+    /// True if this failure of a piece without a body means that a file of unknown length ends where the stored
     /// bytes do.
     pub(crate) fn is_end(&mut self, error: &Error, piece: &Piece, available: &RangeSet) -> bool {
         let is_behind_end =
             error.kind() == ErrorKind::Status(416) && piece.next > 0 && available.contains(piece.next - 1);
-        // Short of what a response has promised a 416 is no end: that body broke off, and the server contradicts itself.
+        // RFC 9110, section 15.5.17: a 416 means that the range begins behind the end. It is not the end where a response has
+        // promised more bytes (`Content-Range`, or its length) and broke off: then the server contradicts itself.
         let may_end = |info: &&mut Info| info.len.is_none() && piece.next >= info.promised;
         let Some(info) = self.mode.info_mut().filter(|info| is_behind_end && may_end(info)) else {
             return false;
@@ -179,6 +187,7 @@ impl State {
         let is_ranged = self.mode.is_ranged();
         let info = self.mode.info_mut().filter(|info| is_ranged && info.is_of_same(&head, &self.pool));
         let Some(info) = info else {
+            // `take_held` has left it in `Storing`, where the plan would wait for its bytes forever.
             self.suffix.stored();
             return None;
         };

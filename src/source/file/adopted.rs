@@ -31,13 +31,14 @@ pub(crate) fn adopt(opening: Opening, config: FileConfig) -> Result<(Arc<HttpFil
     shared.request_memory();
     let key = {
         let mut state = shared.state.lock();
-        // Nothing is on its way that it could supersede.
+        // It supersedes nothing: no piece was requested before it.
         let (key, _) = state.add_piece(&(0..OPENING), Priority::High, part.token().clone(), false);
         key
     };
-    // The file holds the peer, and its drop ends the peer.
+    // The response would keep the peer alive until its body ends. From now on the file keeps it alive, and its drop ends it.
     response.release_peer();
     let mut sink = PieceSink::new(Arc::clone(&shared), key, 0..OPENING, None, false);
+    // The request was accepted before this sink existed, so nobody else calls it.
     sink.accepted(response.request_id());
     let delivery = Delivery { sink: Some(Box::new(sink)), outcome: None };
     delivery.begin(&shared, response, &first)?;
@@ -58,6 +59,7 @@ impl Delivery {
         match self.accept(&response, first) {
             Ok(Flow::Stream) => {}
             Ok(Flow::Detach) => {
+                // The sequential thread reads the body from its start, and these bytes were taken from it to look at.
                 response.unread(first);
                 if let Some(sink) = self.sink.take() {
                     sink.detached(response);
@@ -75,12 +77,14 @@ impl Delivery {
         }
         let named = thread::Builder::new().name("windway-opening".into());
         let spawned = named.spawn(move || {
+            // So that a read or a drop in a sink does not count as one in an application's thread.
             crate::downloader::enter_own_thread();
             self.finish(response);
         });
         let thread = spawned.map_err(|error| {
             Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
         })?;
+        // The file's drop joins this thread, as it joins that of a sequential body. A file has one of them at most.
         *shared.sequential.lock() = Some(thread);
         Ok(())
     }
@@ -118,6 +122,7 @@ impl Drop for Delivery {
         if let Some(sink) = self.sink.take() {
             let unfinished =
                 || Outcome::Failed(Error::new(ErrorKind::Panicked, "the first piece was not stored"));
+            // Every sink is finished exactly once. Without it the plan would wait for this piece forever.
             sink.finish(self.outcome.take().unwrap_or_else(unfinished));
         }
     }

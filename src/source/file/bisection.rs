@@ -21,10 +21,10 @@ use std::ops::Range;
 /// Bytes that a reader reads at each probe, if the file does not show it.
 pub(crate) const DEFAULT_LOOK: u64 = 32 * 1024;
 
-/// The most that it is taken to read at each probe.
+/// Upper bound of what it is assumed to read at each probe, whatever the file shows.
 pub(crate) const MAX_LOOK: u64 = 64 * 1024;
 
-/// No more than this that is left is fetched as a whole, in parts side by side: all further jumps lead into it.
+/// When no more bytes than this are left, all of them are fetched side by side: all further jumps lead into them.
 const LAST: u64 = 256 * 1024;
 
 /// Middles are rounded down, and so are their distances.

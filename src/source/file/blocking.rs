@@ -56,6 +56,7 @@ impl Shared {
         Error::check_may_block("read").map_err(|error| self.locate(error, position))?;
         let (begun, interrupted) = {
             let state = self.state.lock();
+            // Before the first look at storage: a failure between the look and the wait still ends this read.
             (state.waits.begin(), state.waits.is_interrupted())
         };
         loop {
@@ -71,6 +72,7 @@ impl Shared {
                         self.advance(reader, position, got as u64);
                         return Ok(got);
                     }
+                    // The bytes are not where this read wants them, or were dropped. The next look at storage decides.
                     Driven::Received(_) | Driven::Stored => continue,
                     Driven::Nothing => {}
                 }
@@ -114,6 +116,7 @@ impl Shared {
             if state.is_past_end(position) {
                 return Ok(TryRead::End);
             }
+            // A caller that polls never blocks, so a failure between two of its calls is returned by the later one, once.
             let now = state.waits.begin();
             let begun = now.after_failures_of(std::mem::replace(returned, now));
             if let Some(error) = state.waits.broken_off(begun, self.cancel_reason()) {
@@ -173,6 +176,7 @@ impl Shared {
             }
         };
         let mut state = self.state.lock();
+        // Under the same lock as the message, and before the errors return: a reader that is left over would hold a window.
         state.readers.remove(waiter);
         let ended = ended.unwrap_or_else(|| Err(state.waits.wait_timed_out(timeout.unwrap_or_default())));
         drop(state);
@@ -208,13 +212,15 @@ impl Shared {
         if !prefetch::is_look_due(run, bytes, plan::prefetch_limit(read_ahead)) {
             return;
         }
-        // A reader that continues needs it requested again before the reader gets there.
+        // Fetching stopped while no reader waited. This reader reads on and will need more, so it is requested again before
+        // the reader blocks.
         if state.waits.halted().is_some_and(Error::is_retryable) && !state.is_sequential() {
             state.waits.restart();
         }
         let sequential = state.one_body.is_running();
         drop(state);
         self.request_memory();
+        // The state is locked anew: `evict` locks the resource, whose lock is never taken inside the state's.
         let windows = self.state.lock().windows();
         if let Some(windows) = windows {
             self.resource.evict(&windows);
@@ -248,6 +254,7 @@ impl Shared {
         let wait = self.block(position, begun, or);
         let mut state = self.state.lock();
         state.readers[reader].waiting = false;
+        // Waiting to learn that the file has ended is no stall: there is nothing to play.
         if !matches!(wait, Wait::End) {
             state.waits.add_stall(began.elapsed());
         }
@@ -260,15 +267,17 @@ impl Shared {
         let network = self.network();
         let (unwanted, urgent, may_jump) = self.resource.with_ranges(|ranges| {
             let mut state = self.state.lock();
+            // In this order: what is cancelled must not be made urgent.
             (state.unwanted(ranges, network), state.promote_urgent(ranges), state.may_jump())
         });
+        // Without the locks, since a cancellation runs callbacks. And before the rest, since it frees workers and connections.
         for token in unwanted {
             token.cancel();
         }
         urgent.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
-        // A sequential body's thread may have to read on, or start again.
+        // The thread of a sequential body may wait for readers: it reads on now, or starts again.
         self.resource.notify();
-        // What is waited for may be on its way already, and where its reader jumps next is not.
+        // What is waited for may be in flight already, but not yet the places to which its reader may jump next.
         self.replan(if may_jump { Priority::Low } else { Priority::High });
     }
 

@@ -42,6 +42,8 @@ impl Shared {
         if !header.has_ranges && !is_whole {
             return;
         }
+        // The first bytes show the media type, and that the stored blocks can be read. Without them the file is opened as
+        // usual.
         let mut first = vec![0; FirstBytes::MOST.min(header.len as usize)];
         if !entry.read(0, 0, &mut first) {
             return;
@@ -80,6 +82,7 @@ impl Shared {
         let Some(backing) = &self.backing else { return };
         // One after another: a piece beside the opening must not store a byte before the entry is attached.
         let _attaching = self.attaching.lock();
+        // Taken out, since opening an entry is file I/O, which the state's lock must not cover. `_attaching` keeps others out.
         let cached = std::mem::take(&mut self.state.lock().cached);
         let cached = match cached {
             Cached::Unconfirmed { entry, .. } if confirms(entry.header(), head) => {
@@ -213,6 +216,7 @@ fn confirms(stored: &Header, head: &ResponseHead) -> bool {
 impl State {
     /// True if a request is to be sent whose answer only confirms the entry.
     pub(super) fn needs_confirmation(&self) -> bool {
+        // While a piece is in flight its response confirms the entry, so no request is spent on it.
         let is_stale = matches!(self.cached, Cached::Unconfirmed { is_fresh: false, .. });
         is_stale && !self.was_asked_to_confirm && self.pieces.is_empty()
     }

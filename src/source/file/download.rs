@@ -75,6 +75,7 @@ impl Shared {
     /// Waits until all stored bytes are in their files. True if they are all in the one that the application has named.
     pub(crate) fn flush(&self) -> Result<bool, Error> {
         self.resource.flush()?;
+        // An entry becomes read-only when a write to it fails. The rest is then in a temporary file.
         let is_there = |cached: &Cached| matches!(cached, Cached::Confirmed(entry) if !entry.is_read_only());
         Ok(is_there(&self.state.lock().cached))
     }

@@ -8,10 +8,10 @@ use crate::config::ReadAhead;
 use crate::downloader::Outcome;
 use crate::error::{Error, ErrorKind};
 
-/// What is to be done after a file was given up.
+/// What is to be done after retrying has lasted too long and the file has ended.
 #[derive(Debug)]
 pub(crate) struct GivenUp {
-    /// Of what is in flight.
+    /// To cancel what is in flight.
     pub(crate) tokens: Vec<CancelToken>,
     /// The error if no read returns it.
     pub(crate) unreturned: Option<Error>,
@@ -21,6 +21,7 @@ impl State {
     /// Records that nothing is fetched any more until a reader waits. Returns the error if no read returns it.
     pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
         let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
+        // [1] Nothing is retried until a reader waits, and the time until then does not count.
         if !is_returned {
             self.outage.end();
         }
@@ -40,8 +41,8 @@ impl State {
         unreturned
     }
 
-    /// Records that an attempt to fetch what is waited for failed at `now` with `error`, and that the next one starts at `next`.
-    /// If that is too late, the file ends.
+    /// Records that an attempt to fetch what is waited for failed at `now` with `error`, and that the next one starts at
+    /// `next`. If that is too late, the file ends.
     pub(crate) fn handle_outage(&mut self, error: &Error, now: Instant, next: Instant) -> Option<GivenUp> {
         let limit = self.outage.handle_failure(now, next)?;
         let why = format!("gave up: no data for {limit:?}, with retries");
@@ -56,7 +57,7 @@ impl State {
     /// Returns the error if fetching ends with it, and no read returns it.
     pub(crate) fn handle_end(&mut self, outcome: Outcome, is_urgent: bool) -> Option<Error> {
         match outcome {
-            // Given up, or no reader waits for it. A reader that waits later has it fetched again.
+            // No attempt is left, or no reader waits for these bytes. If a reader waits later, they are requested again.
             Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
                 let is_download = self.limits.configured() == ReadAhead::Whole;
                 self.waits.retry(error.clone());
@@ -75,8 +76,8 @@ impl State {
         }
     }
 
-    /// Records that the file changed, and that nothing distinguishes bytes of the old version from those of the new one. Returns
-    /// the error if no read returns it.
+    /// Records that the file changed, and that nothing distinguishes bytes of the old version from those of the new one.
+    /// Returns the error if no read returns it.
     pub(crate) fn end_changed(&mut self, error: Error) -> Option<Error> {
         self.mode.make_unusable();
         self.waits.end(error.clone());

@@ -20,7 +20,7 @@ use crate::types::Priority;
 pub(crate) struct HttpFile {
     shared: Arc<Shared>,
     _on_cancel: CancelGuard,
-    /// Last: everything is cancelled before the drop waits for the sequential thread.
+    /// Keeps the downloader alive. It is cancelled first of all in `drop`, and dropped last.
     peer: PeerHandle,
 }
 
@@ -57,7 +57,7 @@ impl HttpFile {
         file.shared.request_memory();
         {
             let mut state = file.shared.state.lock();
-            // Not one that was opened from the cache.
+            // A file that was opened from the cache needs no request.
             state.open_call = if state.mode.is_opening() { OpenCall::Background } else { OpenCall::Over };
         }
         file.shared.replan(Priority::High);
@@ -73,7 +73,7 @@ impl HttpFile {
         #[cfg(feature = "cache")]
         shared.open_from_cache();
         if !shared.state.lock().mode.is_opening() {
-            // Something may be missing, or to be confirmed.
+            // Opened from the cache: bytes may be missing, or the entry may have to be confirmed.
             shared.replan(Priority::Low);
             return Ok(file);
         }
@@ -83,7 +83,7 @@ impl HttpFile {
                     let foreseen = media::foreseen(shared.request.url().expose_text());
                     let bytes = suffix::size(shared.network(), foreseen.end);
                     shared.state.lock().suffix = Suffix::Due(bytes);
-                    // Until the response head arrives.
+                    // Only until the response head arrives: `keep_preconnected` then decides by what it shows.
                     if foreseen.places > 0 {
                         shared.preconnect(foreseen.places);
                     }
@@ -125,9 +125,10 @@ impl HttpFile {
 
 impl Drop for HttpFile {
     fn drop(&mut self) {
+        // First: it ends the waits of the sequential thread, which is joined below.
         self.peer.cancel();
         let sequential = self.shared.sequential.lock().take();
-        // In a callback it ends by itself: it could be what this very thread works for.
+        // A callback may run on the very thread that would be joined, and would wait for itself. The thread ends by itself.
         if in_callback() {
             return;
         }

@@ -1,5 +1,5 @@
 //! How far ahead of its readers a file is fetched and kept: the least of what is configured, what the budget grants, and
-//! what lasts the readers for a minute. Reads no clock.
+//! what the readers use up in a minute. Reads no clock.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use crate::source::prefetch;
 /// and pauses, takes less.
 const LASTS: Duration = Duration::from_secs(60);
 
-/// Never less than this is fetched ahead of a reader in sequence, however slow it is: a piece costs a request.
+/// Lower bound of what is fetched ahead of a sequential reader, however slow it is: each piece costs a request.
 const MIN_TARGET: u64 = 256 * 1024;
 
-/// Never less than this is kept ahead of a reader, however little the budget grants: a first piece.
+/// Lower bound of what is kept ahead of a reader, however little the budget grants: the size of a first piece.
 const MIN_GRANTED: u64 = 64 * 1024;
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Limits {
 
     /// Records how much the budget grants for all readers; `None` is all that was wanted.
     pub(crate) fn set_granted(&mut self, reduced: Option<u64>, readers: usize) {
-        // The file's beginning is kept in any case.
+        // The opening is kept in any case (`KEPT_HEAD`), so the readers share what is left of the grant.
         let each = |bytes: u64| bytes.saturating_sub(OPENING) / readers.max(1) as u64;
         self.granted = reduced.map_or(u64::MAX, each);
     }
@@ -79,7 +79,7 @@ impl Limits {
     /// What the readers would like to hold, if the budget grants it.
     pub(crate) fn wanted<'a>(&self, readers: impl Iterator<Item = &'a ReaderView>, len: Option<u64>) -> u64 {
         if self.window().is_none() {
-            // Nothing of it lies in memory.
+            // What storage or the cache keeps lies on disk. Only the opening may be in memory meanwhile.
             return OPENING;
         }
         let (behind, ahead) = (self.behind.unwrap_or(0), self.within_a_minute());

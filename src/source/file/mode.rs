@@ -19,7 +19,7 @@ pub(crate) enum Mode {
     Opening,
     /// In pieces, anywhere.
     Ranged(Info),
-    /// A range was refused with a status that a request for the whole may not meet: that one is made next, and decides.
+    /// A range was refused with a status that may be about the range. A request for the whole is sent next, and decides.
     /// `None` if no response was accepted yet.
     TriesWhole(Option<Info>),
     /// In one body from its start, because the server has no ranges.
@@ -35,7 +35,7 @@ pub(crate) struct Info {
     pub(crate) len: Option<u64>,
     /// The file has at least this many bytes: responses have promised them.
     pub(crate) promised: u64,
-    /// Where redirects led last, if what is there has served since. It is requested first.
+    /// Where redirects led last, unless a request there has failed since. Pieces are requested there first.
     pub(crate) target: Option<SafeUrl>,
     pub(crate) content_type: Option<String>,
     /// What all its bytes are of.
@@ -159,7 +159,7 @@ impl Info {
         has_same_len
             && match self.representation.compare(head) {
                 Likeness::Confirmed => true,
-                // Without any validator a far piece proves no more.
+                // No response has a validator. Then equal lengths are all there is to compare.
                 Likeness::Unconfirmed => !self.has_validator,
                 Likeness::OtherTag(tag) => servers.is_cleared(&tag),
                 Likeness::Changed(_) | Likeness::HtmlPage => false,

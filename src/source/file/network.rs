@@ -6,22 +6,22 @@ use std::time::Duration;
 /// Bounds of a piece, which otherwise is what the network gives in `PIECE_TIME`.
 pub(super) const PIECE: Range<u64> = 64 * 1024..4 * 1024 * 1024;
 
-/// Target duration of a piece. At its end a piece shares the network with the next one, so pieces should not be shorter; a longer
-/// one holds its worker longer.
+/// Target duration of a piece. At its end a piece shares the network with the next one, so pieces should not be shorter; a
+/// longer one holds its worker longer.
 const PIECE_TIME: Duration = Duration::from_millis(1500);
 
 /// Bounds of a piece for a streaming reader, which requests no more at once than it has read: where bytes are taken
 /// as they come, each end of a piece is a gap, and a new piece begins as slowly as its connection does.
 pub(super) const STREAMING_PIECE: u64 = 64 * 1024 * 1024;
 
-/// So long such a piece takes at most, near the server: it holds a worker.
+/// Longest time that a streaming piece may take near the server, since it occupies a worker.
 const STREAMING_TIME: Duration = Duration::from_secs(4);
 
-/// Far from the server it may take this many round trips. Where a piece ends, the next one begins with a small window: up to six
-/// of them are lost before it fills the network and its queue. This keeps that to a twentieth.
+/// Far from the server a streaming piece may take this many round trips. Each next piece begins with a small congestion window:
+/// up to six round trips pass before it fills the network and its queue. With 120 that loss is a twentieth.
 const STREAMING_TRIPS: u32 = 120;
 
-/// And no longer than this.
+/// Upper bound of [`STREAMING_TRIPS`] in time.
 const MAX_STREAMING_TIME: Duration = Duration::from_secs(12);
 
 /// Bytes that a new connection sends before the first acknowledgement (RFC 6928): ten segments of 1,448. A network that
@@ -35,19 +35,19 @@ const UNKNOWN_PIECE: u64 = 512 * 1024;
 /// connection each; on a slow network a larger one would cost seconds.
 const JOIN_DISTANCE: Range<u64> = 8 * 1024..1024 * 1024;
 
-/// How far, until the network's rate is known.
+/// The distance up to which a reader waits for a running piece until the network's rate is known.
 const UNKNOWN_JOIN_DISTANCE: u64 = 64 * 1024;
 
-/// Rests of bodies up to this are read for the sake of their connections.
+/// Rests of bodies up to this size are read to their end, so that their connections can be used again.
 const SMALL_REMAINDER: u64 = 64 * 1024;
 
-/// An opening that takes this much longer is not noticed.
+/// A delay of the opening up to this long is accepted: nobody notices it.
 const UNNOTICED: Duration = Duration::from_millis(10);
 
-/// The next piece is requested no later than this before the last one ends.
+/// Lower bound of the bytes that are left of a piece when the next one is requested.
 const MIN_LEAD: u64 = 4 * 1024;
 
-/// And no sooner.
+/// Upper bound of the same.
 pub(super) const MAX_LEAD: u64 = PIECE.end;
 
 /// What the network has shown.
@@ -93,6 +93,7 @@ impl Network {
 
     /// What arrives in the time that a new request takes to its first byte.
     pub(super) fn in_one_ttfb(self) -> u64 {
+        // Until one is measured: a round trip to another country and back, with some time for the server.
         let ttfb = self.ttfb.unwrap_or(Duration::from_millis(100));
         (self.rate.unwrap_or(0.0) * ttfb.as_secs_f64()) as u64
     }

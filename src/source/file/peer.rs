@@ -58,7 +58,8 @@ impl Peer for FilePeer {
 }
 
 impl FilePeer {
-    /// Asks the plan, and notes what it answers: from then on it counts as in flight.
+    /// Asks the plan, and records its answer under the same lock: from then on it counts as in flight, and is not planned
+    /// twice.
     fn plan(&self, link: &Link, admissible: Priority) -> Option<Planned> {
         let network = self.0.network();
         #[cfg(feature = "cache")]
@@ -66,6 +67,7 @@ impl FilePeer {
         self.0.resource.with_ranges(|ranges| {
             let mut state = self.0.state.lock();
             match state.plan(ranges, network, admissible) {
+                // The sink that brings those bytes calls `replan`, which asks again.
                 Plan::Fetch { range, .. } if state.awaits_overlap(range.start, ranges) => None,
                 Plan::Fetch { range, priority } if priority >= admissible => {
                     Some(Planned::Piece(PlannedPiece::new(&mut state, range, priority, link.epoch.child())))
@@ -89,6 +91,7 @@ impl FilePeer {
     fn piece(&self, piece: PlannedPiece) -> Next {
         let shared = &self.0;
         let PlannedPiece { key, range, priority, epoch, is_endless, superseded, has_beside } = piece;
+        // Here, and not in `plan`: a cancellation runs callbacks, which must not run under the locks.
         superseded.into_iter().for_each(|piece| piece.cancel());
         let overlap = shared.overlap(range.start);
         let start = overlap.as_ref().map_or(range.start, |overlap| overlap.start);
@@ -97,7 +100,7 @@ impl FilePeer {
         let request = if shared.len() != Some(range.end) { request.doubt_total() } else { request };
         let is_whole = range == (0..u64::MAX);
         let request = if is_whole { request } else { request.range(ByteRange::new(start, range.end)) };
-        // The head of each response is compared with that of the first one, so the condition would add nothing.
+        // Each response head is compared with the first one, so `If-Range` (RFC 9110, section 13.1.5) would add nothing.
         let fetch = Fetch::new(request).without_if_range();
         let fetch = fetch.priority(priority).epoch(&epoch).handoff(&shared.handoff);
         let weak = Arc::downgrade(shared);
@@ -113,7 +116,8 @@ impl FilePeer {
         Next::fetch(fetch, sink)
     }
 
-    /// The suffix request for the last `bytes`. Its failure is not an error for any reader, so it is tried once.
+    /// The suffix request for the last `bytes` (RFC 9110, section 14.1.2). If it fails no reader gets an error, so it is tried
+    /// once.
     fn suffix(&self, epoch: &Epoch, bytes: u64) -> Next {
         let request = self.0.request(None).suffix(bytes);
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(epoch).max_retries(0);
@@ -134,7 +138,7 @@ impl FilePeer {
         let shared = &self.0;
         let mut stored = vec![0; (range.end - range.start) as usize];
         let got = match proof {
-            // Kept when storage has dropped them.
+            // The state keeps them also when storage has evicted them.
             Proof::Head => shared.state.lock().copy_first(&mut stored),
             Proof::Join => shared.resource.read_at(range.start, &mut stored).unwrap_or(0),
         };
@@ -152,7 +156,7 @@ impl PlannedPiece {
         let is_preload = state.take_preload();
         let is_download = state.limits.configured() == ReadAhead::Whole;
         let for_reader = priority == Priority::High && !is_preload && !is_download;
-        // The caller of `open` gets the error; `read_timeout` decides what a reader's read returns.
+        // Endless for readers: `read_timeout` ends their reads. The caller of `open` gets the error instead.
         let is_endless = (for_reader || is_download) && !state.is_opening();
         let (key, superseded) =
             state.add_piece(&range, priority, epoch.token().clone(), is_endless && for_reader);

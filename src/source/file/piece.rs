@@ -22,7 +22,7 @@ use crate::source::radio::RadioInfo;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
 
-/// Number of first bytes that distinguish an HTML page from audio.
+/// Number of first bytes that are enough to tell an HTML page from audio. Less is held back in memory.
 const MAGIC: usize = 64;
 
 /// The sink of one piece.
@@ -34,15 +34,15 @@ pub(crate) struct PieceSink {
     unclear: Option<Vec<u8>>,
     /// The next piece was requested.
     has_requested_next: bool,
-    /// Where no validator vouches for it: the stored bytes before the piece, which are requested once more.
+    /// If no validator proves that the piece belongs to the file: the stored bytes before it, which are requested again.
     overlap: Option<Overlap>,
-    /// They have been received.
+    /// The bytes of `overlap` have been received, and are equal.
     has_joined: bool,
-    /// Since when a head is accepted whose body has not ended: what is wrong from then on is wrong with its bytes.
+    /// When the head of the running body was accepted. A `Changed` from then on is about its bytes, and not about its head.
     opened: Option<Instant>,
     /// The requested range, without the overlap; the whole file, if it goes from 0 to `u64::MAX`.
     range: Range<u64>,
-    /// It was requested without the bytes before it, because a validator vouches for it.
+    /// It was requested without the bytes before it, because a validator proves that it belongs to them.
     relies_on_validator: bool,
     /// Its response did not prove that it is of the same file: it is requested again, when that can be proved.
     is_unproved: bool,
@@ -98,13 +98,14 @@ impl PieceSink {
     /// ends this one where no reader wants more.
     fn handle_stored(&mut self, stored: Range<u64>) {
         if stored.start < FirstBytes::MOST as u64 {
-            // They may show what else is to be fetched, and over how many connections.
+            // More first bytes may show what the decoder reads next, and how many connections it will need.
             self.shared.replan(Priority::Low);
             self.shared.keep_preconnected();
         }
         let mut state = self.shared.state.lock();
         state.handle_progress(self.key);
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
+        // A body that was resumed may begin again before what is stored.
         in_flight.piece.next = in_flight.piece.next.max(stored.end);
         in_flight.piece.retrying = None;
         let piece = in_flight.piece;
@@ -136,7 +137,7 @@ impl PieceSink {
     fn cut(&self) {
         let mut state = self.shared.state.lock();
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return };
-        // It brings nothing more, as far as the plan is concerned.
+        // Before the cancellation takes effect the plan already sees that this piece brings nothing more.
         in_flight.piece.end = in_flight.piece.next;
         let token = in_flight.token.clone();
         drop(state);
@@ -159,8 +160,9 @@ impl PieceSink {
         }
         self.shared.refuse_html_page(&held)?;
         self.store(0, &held)?;
+        // The suffix may have arrived before. Only now is it clear that the file is media.
         self.shared.store_tail()?;
-        // What is waited for elsewhere could not be requested before, or not with success.
+        // Readers may wait for bytes elsewhere, which could not be requested before the first bytes were accepted.
         self.shared.replan(Priority::High);
         Ok(())
     }
@@ -188,7 +190,7 @@ impl PieceSink {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
         if self.is_beside && !head.is_partial() {
-            // The opening's body is the one to read.
+            // Without ranges the body of the opening is read, and this one would be a second copy.
             return Err(Error::new(ErrorKind::RangeIgnored, "the whole came instead of a range"));
         }
         refuse_titles(head, &shared.config)?;
@@ -198,8 +200,8 @@ impl PieceSink {
         if let Some(link) = shared.link.get().filter(|_| self.unclear.is_some()) {
             link.waker.record_ranges(&shared.request, flow == Flow::Stream);
         }
-        // Not before it is accepted: where the original URL leads may be a login page. And not if the piece was requested there:
-        // another piece may have found that it does not serve any more.
+        // Not before it is accepted: where the original URL leads may be a login page. And not if the piece was requested
+        // there: another piece may have found that it does not serve any more.
         if self.target() != Some(head.url()) {
             state.adopt_target(head.url());
             self.target = Some(head.url().clone());
@@ -257,6 +259,7 @@ impl PieceSink {
         let is_urgent = piece.is_some_and(|piece| state.is_urgent(&piece));
         let error = match (outcome, piece) {
             (Outcome::Failed(error), _) => error,
+            // The body ended right behind the overlap: there are no bytes behind what is stored.
             (Outcome::Done, Some(piece)) if self.has_joined && piece.next == self.range.start => {
                 state.handle_nothing_more(&piece);
                 return None;
@@ -284,7 +287,7 @@ impl Sink for PieceSink {
         if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
             in_flight.request = Some(request);
         }
-        // Another worker runs that, since this one is about to take a ready connection, which is not to be taken before.
+        // Only now, and by another worker: this one is about to take the ready connection, which no prefetch may take first.
         if let Some(link) = self.shared.link.get().filter(|_| self.has_beside) {
             link.waker.wake(Priority::Low);
         }
@@ -303,6 +306,7 @@ impl Sink for PieceSink {
             let mut state = self.shared.state.lock();
             state.pieces.try_remove(self.key);
             state.one_body.begin();
+            // Without ranges its bytes can't be used: the sequential body brings them.
             state.suffix.give_up()
         };
         if let Some(suffix) = suffix {
@@ -347,7 +351,7 @@ impl Sink for PieceSink {
         self.opened = None;
         let mut state = self.shared.state.lock();
         state.waits.retry(error.clone());
-        // Where the target gave no response head at all, the client has requested the original URL.
+        // The target has sent no response head at all, and the client has gone on with the original URL.
         if error.kind() == ErrorKind::Silent {
             state.leave_target(self.target());
         }
@@ -367,7 +371,7 @@ impl Sink for PieceSink {
         if self.is_beside {
             // Not an error for the reader: it is optional, and the opening goes on without it.
         } else if opening && (error.is_unreachable() || is_too_long) {
-            // The caller of `open` gets it.
+            // Not published: the caller of `open` returns it.
             drop(state.fail(error.clone()));
         } else if in_vain {
             // The time until a reader waits again does not count.
@@ -392,6 +396,7 @@ impl Sink for PieceSink {
             if matches!(outcome, Outcome::Failed(_)) {
                 state.upcoming.clear();
             }
+            // A piece that became sequential was removed when its body was detached.
             let piece = state.pieces.try_remove(self.key).map(|in_flight| in_flight.piece);
             let missing = available.run_from(piece.map_or(self.range.start, |piece| piece.next));
             self.record_end(&mut state, available, piece, outcome).map(|error| (error, missing))

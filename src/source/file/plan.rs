@@ -20,7 +20,7 @@ use crate::source::prefetch;
 use crate::storage::RangeSet;
 use crate::types::Priority;
 
-/// The first fetch of all: shows length, type and range support along with the first bytes.
+/// Size of the opening. Its response shows the length, the type and whether the server has ranges, along with the first bytes.
 pub(crate) const OPENING: u64 = 256 * 1024;
 
 /// The first piece after a jump; the next ones grow with what is read on in sequence.
@@ -40,7 +40,7 @@ pub(crate) struct Snapshot<'a> {
     pub(crate) read_ahead: ReadAhead,
     /// What a decoder reads next, as far as the file's first bytes show it.
     pub(crate) upcoming: &'a [Range<u64>],
-    /// Nothing below may be requested.
+    /// The lowest priority that may be requested now.
     pub(crate) admissible: Priority,
 }
 
@@ -112,14 +112,15 @@ impl Snapshot<'_> {
             return None;
         }
         let reach = self.network.join_distance();
-        // What is stored already is past, although the piece may not have said so yet.
+        // The distance is counted from the end of what is stored: `next` is updated shortly after the bytes are stored.
         let is_coming = |piece: &Piece| {
             piece.retrying != Some(Priority::Low)
                 && piece.next <= position
                 && position < piece.end
                 && position.saturating_sub(self.available.run_from(piece.next)) <= reach
         };
-        // Its connection will be free at once. Another one would wait for it, or be slow.
+        // All its bytes are here, so its connection is free at once. A request over another one would have to wait, or start
+        // slowly.
         let needs_connection = self.network.single_connection || self.keeps_connection(reader);
         let is_ending =
             |piece: &Piece| needs_connection && piece.retrying.is_none() && piece.next >= piece.end;
@@ -223,6 +224,7 @@ impl Snapshot<'_> {
         let streams = prefetch::streams_from_start(position, reader.run, end - position);
         let is_download = self.read_ahead == ReadAhead::Whole && reader.run >= position;
         let is_large = prefetch::full_target(self.read_ahead) >= prefetch::STREAMING_AHEAD;
+        // Beyond the largest piece the rate has been measured over a long body, so it can be trusted.
         let is_cold = end <= PIECE.end && self.network.has_slow_start() && !self.network.single_connection;
         if is_cold && is_large && (streams || is_download) { STREAMING_PIECE } else { 0 }
     }
@@ -230,6 +232,7 @@ impl Snapshot<'_> {
     /// With everything wanted: the first of what the readers' read-ahead leaves out, one piece at a time.
     fn left_out(&self) -> Option<Range<u64>> {
         let len = self.len?;
+        // One at a time: nobody waits for these bytes, and they must not delay those of other streams.
         if self.read_ahead != ReadAhead::Whole || !self.in_flight.is_empty() {
             return None;
         }

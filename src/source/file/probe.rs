@@ -29,6 +29,7 @@ impl ProbeSink {
 
 impl Sink for ProbeSink {
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
+        // A retry has a response of its own, from its first byte.
         self.received.clear();
         self.seen = self.shared.state.lock().read_probe(head, self.proof);
         match self.seen {

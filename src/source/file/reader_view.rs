@@ -33,7 +33,8 @@ pub(crate) struct Piece {
     pub(crate) next: u64,
     /// One past the last one.
     pub(crate) end: u64,
-    /// It failed and waits for its next attempt, which is as urgent as this. No reader should wait for one of `Low`.
+    /// Priority of its next attempt, if it failed and waits for that. A reader must not wait for one of `Low`, which may take
+    /// long.
     pub(crate) retrying: Option<Priority>,
 }
 
@@ -42,6 +43,7 @@ impl ReaderView {
     pub(crate) fn jump(&mut self, position: u64, hint: Option<&Hint>) {
         let mut bisection = self.bisection;
         bisection.handle_jump(position, hint);
+        // The run starts at 0, so the first piece after a jump is small: most decoders jump more than once.
         *self = Self { position, bisection, ..Self::default() };
     }
 
@@ -57,15 +59,15 @@ impl ReaderView {
         self.waiting || self.until > self.position
     }
 
-    /// True if this piece is to bring what is waited for.
+    /// True if this piece will bring bytes that this reader waits for.
     pub(crate) fn needs(&self, piece: &Piece) -> bool {
         let end = self.until.max(self.position.saturating_add(u64::from(self.waiting)));
         // A piece without an end brings the last byte, wherever that is.
         self.waits() && piece.next < end && (self.position < piece.end || piece.end == u64::MAX)
     }
 
-    /// Decides whether to read ahead: up to the prefetch target, then not before half of it is used up, so that a radio can sleep
-    /// in between.
+    /// Decides whether to read ahead: up to the prefetch target, then not before half of it is used up, so that a radio can
+    /// sleep in between.
     pub(crate) fn refill(&mut self, available: &RangeSet, in_flight: &[Piece], read_ahead: ReadAhead) {
         let end = covered_to(self.position, available, in_flight);
         self.filling =
@@ -77,11 +79,11 @@ impl ReaderView {
         let target = prefetch::target(read_ahead, self.position, self.run);
         let end = alignment::target_end(self.position.saturating_add(target), target);
         let target = end - self.position;
-        // One that bisects is about to jump again.
+        // A reader that bisects jumps again soon: what lies behind its probe would not be read.
         self.bisection.at_probe(self.position).map_or(target, |probe| target.min(probe.end - self.position))
     }
 
-    /// How far bytes should be there.
+    /// One past the last byte that should be stored.
     pub(super) fn target_end(&self, read_ahead: ReadAhead) -> u64 {
         self.position.saturating_add(self.target(read_ahead)).max(self.until)
     }

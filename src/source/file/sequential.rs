@@ -20,12 +20,12 @@ use crate::types::Priority;
 
 const CHUNK: usize = 64 * 1024;
 
-/// Starts the thread that reads `body`, which the state knows of already.
+/// Starts the thread that reads `body`. The caller has recorded it in the state (`OneBody::begin`).
 pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
     let reads = Arc::clone(shared);
     let spawned = thread::Builder::new().name("windway-sequential".into()).spawn(move || {
         crate::downloader::enter_own_thread();
-        // A reader would wait for a body that no thread reads any more.
+        // A panic is turned into an error: otherwise a reader would wait for a body that no thread reads any more.
         let result = contain("reading a sequential body", || run(&reads, body))
             .unwrap_or_else(|panic| Err(panic.into()));
         if let Err(error) = &result {
@@ -34,7 +34,8 @@ pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
         sequential_ended(&reads, result);
     });
     match spawned {
-        // The thread before it has ended, or is about to: it recorded that before this one was requested.
+        // Replaces the handle of the thread before it. That one recorded its end before this body was requested, so it does
+        // nothing any more and need not be joined.
         Ok(thread) => *shared.sequential.lock() = Some(thread),
         Err(error) => {
             let kind = ErrorKind::Io(error.kind());
@@ -71,7 +72,7 @@ fn run(shared: &Shared, mut body: Response) -> Result<(), Error> {
             }
         }
         if got == 0 {
-            // Else the plan requests it once more: the whole, and not a range.
+            // A doubtful end is not recorded as the length. The plan then requests the body once more, without a range.
             if body.is_doubtful_end() {
                 return Ok(());
             }
@@ -95,7 +96,7 @@ fn compare_with_stored(shared: &Shared, offset: u64, bytes: &[u8]) -> Result<(),
     for range in stored {
         let came = &bytes[(range.start - offset) as usize..(range.end - offset) as usize];
         let mut there = vec![0; came.len()];
-        // No reader needs what was evicted meanwhile.
+        // `got` is less if a part was evicted meanwhile, which no reader needs.
         let got = shared.resource.read_at(range.start, &mut there)?;
         if there[..got] != came[..got] {
             let why = format!("the file changed while it was read: other bytes from {} on", range.start);
@@ -123,7 +124,8 @@ fn found_end(shared: &Shared, offset: u64, head: &ResponseHead) -> Result<(), Er
         let mut state = shared.state.lock();
         let known = stored.max(state.one_body.best()).max(state.len().unwrap_or(0));
         if offset < known {
-            // Without a framing a lost connection looks like an end (RFC 9112, section 8). With one it is an end.
+            // A body that is framed by the end of its connection looks complete when the connection is lost (RFC 9112, section
+            // 8), so it may be a break. A body with a length or chunks that ends is complete, so the file has become shorter.
             let is_framed = head.body_len().is_some() || head.header("transfer-encoding").is_some();
             let kind = if is_framed { ErrorKind::Changed } else { ErrorKind::Truncated };
             let why = format!("the body ended at {offset}, and the file has {known} bytes or more");
@@ -169,10 +171,11 @@ fn sequential_ended(shared: &Shared, result: Result<(), Error>) {
         // It was returned or published when the file was given up.
         Err(_) if state.waits.ended().is_some() => None,
         Err(error) if error.is_retryable() => {
+            // The redirect's target may be what fails. The next request goes to the original URL.
             let target = state.target().cloned();
             state.leave_target(target.as_ref());
             state.waits.retry(error.clone());
-            // Else it is requested again at once.
+            // A reader that waits has the plan request the body again at once.
             let is_wanted = state.limits.configured() == ReadAhead::Whole
                 || state.readers.iter().any(|(_, reader)| reader.waits());
             if is_wanted { None } else { state.halt(error) }

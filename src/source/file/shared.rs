@@ -30,7 +30,8 @@ use crate::source::StreamStats;
 use crate::storage::Resource;
 use crate::types::{ByteRange, Priority};
 
-/// Bytes before a piece that are requested again and compared with the stored ones, where no validator vouches for the piece.
+/// Bytes before a piece that are requested again and compared with the stored ones, where no validator proves that the piece
+/// belongs to them. They cost no round trip, and so many bytes of compressed audio are not equal by chance.
 const OVERLAP: u64 = 64;
 
 /// Connections that are kept ready for a file whose decoder bisects. Each of its jumps requests three places at once
@@ -50,12 +51,12 @@ pub(crate) struct Shared {
     pub(super) link: OnceLock<Link>,
     pub(super) sequential: Mutex<Option<JoinHandle<()>>>,
     pub(super) preconnect: Mutex<Preconnect>,
-    /// Where workers leave bodies to readers that wait for them.
+    /// Through which a worker leaves the rest of a body to a reader that waits for it, which then reads it on its own thread.
     pub(super) handoff: Arc<Handoff>,
     /// Where the file is kept beyond the stream.
     #[cfg(feature = "cache")]
     pub(super) backing: Option<Backing>,
-    /// Held while the entry is opened that the file is stored in.
+    /// Held while the cache entry of the file is opened, so that two responses do not open two.
     #[cfg(feature = "cache")]
     pub(super) attaching: Mutex<()>,
 }
@@ -84,7 +85,7 @@ pub(super) struct Link {
 pub(crate) type ReaderId = usize;
 
 impl Shared {
-    /// `request` has no headers of `config` yet.
+    /// Adds the headers of `config` to `request`.
     pub(super) fn new(request: Request, config: FileConfig) -> Result<Self, Error> {
         let request = request.headers("FileConfig::headers", &config.headers)?;
         let (hook, mirrors) = (config.hook.as_ref(), &config.mirrors);
@@ -169,6 +170,7 @@ impl Shared {
     /// Drops what only a stream has a use for, whichever handles are left: the bytes, the connection that is kept
     /// ready. What is known of the file stays known.
     pub(super) fn close(&self) {
+        // Determined from the first bytes, which are dropped next.
         let media = self.media_info();
         self.state.lock().close(media);
         self.resource.close();
@@ -188,9 +190,10 @@ impl Shared {
         Some(self.link.get()?.epoch.on_cancel(hook))
     }
 
-    /// Releases the reads that wait; until `resume` none waits.
+    /// Ends the reads that wait with `Interrupted`. Until `resume` no read waits.
     pub(crate) fn interrupt(&self) {
         let mut state = self.state.lock();
+        // Recorded before anything is woken: a thread that looks again must see it.
         state.waits.interrupt();
         drop(state);
         if let Some(link) = self.link.get() {
@@ -222,7 +225,8 @@ impl Shared {
         }
     }
 
-    /// Cancels what is in flight after the file was given up, and publishes the error if no read returns it. Not under the lock.
+    /// Cancels what is in flight after the file was given up, and publishes the error if no read returns it. Not under the
+    /// lock.
     pub(super) fn finish_given_up(&self, given_up: GivenUp, position: u64) {
         given_up.tokens.iter().for_each(CancelToken::cancel);
         if let Some(error) = given_up.unreturned {
@@ -331,7 +335,7 @@ impl Shared {
         (got > 0 && got == bytes.len()).then_some(Overlap { start: from, bytes })
     }
 
-    /// What goes to `target` first, if there is one.
+    /// A request that is sent to `target` first, if there is one, and else to the file's own URL.
     pub(super) fn request(&self, target: Option<&SafeUrl>) -> Request {
         let request = self.request.clone();
         match target {
@@ -340,7 +344,7 @@ impl Shared {
         }
     }
 
-    /// Fails if these first bytes are those of a page; else notes them.
+    /// Fails if these first bytes are those of an HTML page. Else keeps them in the state.
     pub(crate) fn refuse_html_page(&self, first: &[u8]) -> Result<(), Error> {
         let mut state = self.state.lock();
         let content_type = state.mode.info().and_then(|info| info.content_type.as_deref());
@@ -388,6 +392,7 @@ impl Shared {
     /// Stores the tail that has arrived, once the opening has shown what the file is.
     pub(crate) fn store_tail(&self) -> Result<(), Error> {
         let Some((start, bytes)) = self.state.lock().poll_tail() else { return Ok(()) };
+        // The suffix stays in `Storing` until its bytes are stored, so that no reader requests them again in between.
         let stored = self.store(start, &bytes);
         self.state.lock().suffix.stored();
         stored

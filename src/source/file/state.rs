@@ -71,20 +71,20 @@ pub(crate) struct State {
     /// Why blocked calls end. It has ended if the file changed and nothing distinguishes its old bytes from its new ones, or
     /// if it was given up.
     pub(crate) waits: WaitState,
-    /// For how long what a reader waits for has failed.
+    /// How long requests for what a reader waits for have failed.
     pub(super) outage: Outage,
     pub(crate) open_call: OpenCall,
-    /// The file's first bytes, for telling its type. Some are there once it is clear that they are media.
+    /// The file's first bytes, which show its type. Empty until it is clear that they are media and no HTML page.
     pub(crate) first: FirstBytes,
-    /// What a decoder reads next, as far as they show it.
+    /// What a decoder reads next, as far as the first bytes show it.
     pub(super) upcoming: Upcoming,
-    /// How a decoder bisects, as far as they show it.
+    /// How a decoder bisects, as far as the first bytes show it.
     hint: Option<Hint>,
-    /// What they showed, once most of them are dropped.
+    /// What the first bytes have shown, once most of them are dropped.
     pub(crate) media: Option<MediaInfo>,
     /// How far ahead to fetch, and what to keep.
     pub(crate) limits: Limits,
-    /// That of the file's peer, for its share of memory.
+    /// Priority of the file's peer, by which the budget of memory is shared out.
     pub(crate) priority: Priority,
     pub(crate) stats: StreamStats,
     /// The servers behind the URL, by their entity tags.
@@ -125,7 +125,7 @@ impl State {
         }
     }
 
-    /// Keeps what the first bytes showed, and of them only what proves that another server has the same file.
+    /// Keeps what the first bytes have shown. Of the bytes only those are kept that a probe compares.
     pub(super) fn keep_media(&mut self, media: MediaInfo) {
         self.media = Some(media);
         self.first.shrink(pool::PROOF as usize);
@@ -243,7 +243,7 @@ impl State {
         let is_urgent = |reader: &ReaderView| reader.urgent(&nothing).is_some();
         let is_wanted = self.is_preload() || self.readers.iter().any(|(_, reader)| is_urgent(reader));
         let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
-        // Not before the opening was requested: it has to be the first request.
+        // Not before the opening was requested, whose connection and response come first.
         if is_asked_for && self.suffix.is_due() && admissible == Priority::Low {
             return Plan::Suffix;
         }
@@ -276,6 +276,7 @@ impl State {
             reader.refill(available, &in_flight, read_ahead);
         }
         let readers = self.readers();
+        // After a failure only what a reader waits for is requested: prefetching on would repeat the failure in the background.
         let admissible = if self.waits.halted().is_some() { Priority::High } else { admissible };
         let snapshot = Snapshot {
             readers: &readers,
@@ -325,6 +326,7 @@ impl State {
         for (_, in_flight) in &mut self.pieces {
             let Piece { next, end, .. } = in_flight.piece;
             if next <= range.start && range.start < end {
+                // Already here, and not when the cancelled piece ends: the plan would wait for it until then.
                 in_flight.piece.end = next;
                 superseded.push(in_flight.token.clone());
             }
@@ -347,7 +349,7 @@ impl State {
         let mut tokens = Vec::new();
         while let Some(key) = self.poll_unwanted(available, network) {
             let in_flight = &mut self.pieces[key];
-            // It brings nothing more, as far as the plan is concerned.
+            // So that the next round does not find it again, and the plan does not wait for its bytes.
             in_flight.piece.end = in_flight.piece.next;
             tokens.push(in_flight.token.clone());
         }
@@ -355,7 +357,7 @@ impl State {
     }
 
     fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
-        // The opening shows what the file is, wherever its reader has gone.
+        // Before the opening has shown what the file is it is never unwanted, wherever its reader has jumped.
         let len = self.mode.info().filter(|_| self.mode.is_ranged())?.len;
         let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
             self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
@@ -435,7 +437,7 @@ impl State {
     /// The file's phase, without regard to its readers' last reads.
     pub(crate) fn phase(&self, is_cancelled: bool, available: &RangeSet) -> Phase {
         let waits = |reader: &ReaderView| reader.urgent(available).is_some();
-        // What is in flight then was cancelled.
+        // Pieces may still be listed after the end, but all of them were cancelled.
         let has_ended = self.waits.ended().is_some();
         let facts = Facts {
             is_cancelled,
@@ -449,7 +451,7 @@ impl State {
         facts.phase()
     }
 
-    /// True if something could not be had, and is requested again: by itself, or because a reader waits.
+    /// True if a request has failed and is repeated: by its retry policy, or because a reader waits.
     pub(crate) fn is_retrying(&self, available: &RangeSet) -> bool {
         let is_retrying = |in_flight: &InFlight| in_flight.piece.retrying.is_some();
         let waits = |reader: &ReaderView| reader.urgent(available).is_some();
@@ -510,9 +512,9 @@ impl State {
 pub(crate) enum FlowControl {
     /// Reads on.
     Go,
-    /// A reader waits for bytes that are gone: the body has to be requested again.
+    /// A reader waits for bytes before the body's position that are not stored: the body has to be requested again.
     Restart,
-    /// No reader wants it any more.
+    /// The file is cancelled or gone.
     Leave,
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn size(network: Network, foreseen: u64) -> u64 {
 /// State of the suffix request of a file.
 #[derive(Debug, Default)]
 pub(crate) enum Suffix {
-    /// It is not wanted, or over.
+    /// None is wanted, or it has ended.
     #[default]
     Off,
     /// It is to be sent after the opening, for this many bytes.
@@ -74,7 +74,7 @@ impl Suffix {
         matches!(self, Self::Running(_))
     }
 
-    /// Records that it is sent, if it is due. Returns how many bytes it requests.
+    /// Records that it is sent, if it is due. Returns the number of bytes to request.
     pub(crate) fn begin(&mut self, token: CancelToken) -> Option<u64> {
         let Self::Due(bytes) = *self else { return None };
         *self = Self::Running(Running { bytes, token, request: None, is_urgent: false });
@@ -104,7 +104,7 @@ impl Suffix {
     pub(crate) fn promote(&mut self) -> Option<RequestId> {
         match self {
             Self::Running(running) if !running.is_urgent => {
-                // Its id may not be known yet. Then the next look raises it.
+                // Its id may not be known yet. Then a later call raises its priority.
                 running.is_urgent = running.request.is_some();
                 running.request
             }

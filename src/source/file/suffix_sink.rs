@@ -61,7 +61,7 @@ impl Sink for SuffixSink {
                 None => drop(state.suffix.give_up()),
             }
         }
-        // Without the last bytes a reader may be blocked on what nothing brings.
+        // If they did not arrive, a reader may be blocked on bytes that nothing fetches: `replan` requests them as a piece.
         let stored = shared.store_tail();
         if let Err(error) = stored {
             log::debug!("the last bytes of {} can't be stored: {error}", shared.url());
@@ -72,7 +72,7 @@ impl Sink for SuffixSink {
     }
 }
 
-/// True if a request for all of the file may be served where this one was not.
+/// True if this error is about the suffix range, so that requests without one may succeed at this origin.
 fn is_refusal(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::WrongRange => true,

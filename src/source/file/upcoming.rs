@@ -11,7 +11,7 @@ pub(crate) struct Upcoming {
 }
 
 impl Upcoming {
-    /// What more first bytes have shown.
+    /// Replaces the ranges by those that more first bytes have shown.
     pub(crate) fn set(&mut self, mut ranges: Vec<Range<u64>>) {
         // They show most ranges again. Those that were read may be evicted by now, and would be fetched a second time.
         ranges.retain(|range| !self.read.contains(range));
@@ -22,7 +22,7 @@ impl Upcoming {
         &self.ranges
     }
 
-    /// Records that something failed: what a reader waits for is fetched again, and nothing else.
+    /// Forgets the ranges, after a failure: only what a reader waits for is fetched again.
     pub(crate) fn clear(&mut self) {
         self.ranges.clear();
     }

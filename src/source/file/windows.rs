@@ -18,12 +18,12 @@ const KEPT_HEAD: u64 = OPENING;
 const KEPT_TAIL: u64 = 128 * 1024;
 
 impl State {
-    /// What the readers would like to hold in memory.
+    /// Bytes that the readers' windows need, before the budget reduces them.
     pub(crate) fn wanted_memory(&self) -> u64 {
         self.limits.wanted(self.readers.iter().map(|(_, reader)| reader), self.len())
     }
 
-    /// Takes in how much memory the budget grants. It is read under this lock, so that the last grant holds.
+    /// Reads how much memory the budget grants now. It is read under this lock, so that the latest grant is the one that stays.
     pub(crate) fn set_granted(&mut self, share: &BudgetShare) {
         self.limits.set_granted(share.reduced(), self.readers.len());
     }
@@ -33,7 +33,7 @@ impl State {
         self.windows_of(plan::prefetch_limit(self.limits.kept()))
     }
 
-    /// What storage has to keep of what was granted, and no more.
+    /// What storage has to keep once the budget has been reduced, without the reserve beyond the prefetch target.
     pub(crate) fn granted_windows(&self) -> Option<Vec<Range<u64>>> {
         self.windows_of(prefetch::full_target(self.limits.kept()))
     }
@@ -45,7 +45,8 @@ impl State {
     /// `None` if storage keeps everything. They may overlap.
     fn each_window(&self, ahead: u64) -> Option<impl Iterator<Item = Range<u64>> + '_> {
         let behind = self.limits.behind()?;
-        // Bytes ahead of the reader of a sequential body would come back only with all bytes before them.
+        // Evicted bytes of a sequential body come back only with all bytes before them, so a reduced grant does not apply to
+        // it.
         let ahead = if self.is_sequential() {
             ahead.max(plan::prefetch_limit(self.limits.configured()))
         } else {
