@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::arguments::Arguments;
 use support::demo::{Demo, LiveHls};
 use support::status_line::StatusLine;
-use support::{clock, span, wrong_arguments};
+use support::{clock, span};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::{FormatReader, TrackType};
@@ -41,19 +42,15 @@ struct Options {
 }
 
 impl Options {
-    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+    fn parse(mut arguments: Arguments) -> Result<Self, String> {
         let mut options = Self::default();
-        let mut arguments = arguments;
         while let Some(argument) = arguments.next() {
-            let mut value = || arguments.next().ok_or(format!("{argument} needs a value"));
-            let number = |text: String| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
             match argument.as_str() {
                 "--list" => options.lists = true,
-                "--rendition" => options.rendition = Some(number(value()?)? as usize),
-                "--language" => options.language = Some(value()?),
-                "--seconds" => options.seconds = Some(number(value()?)?),
-                _ if argument.starts_with('-') => return Err(format!("unknown option {argument}")),
-                _ => options.url = Some(argument),
+                "--rendition" => options.rendition = Some(arguments.number()? as usize),
+                "--language" => options.language = Some(arguments.value()?),
+                "--seconds" => options.seconds = Some(arguments.number()?),
+                _ => options.url = arguments.only_url(&options.url)?,
             }
         }
         Ok(options)
@@ -61,19 +58,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    env_logger::init();
-    if std::env::args().any(|argument| argument == "--help" || argument == "-h") {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
-    let options = match Options::parse(std::env::args().skip(1)) {
-        Ok(options) => options,
-        Err(why) => return wrong_arguments(&why, HELP),
-    };
-    match run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => support::failed(&*failure),
-    }
+    support::arguments::run(HELP, Options::parse, |options| run(options).map(|()| ExitCode::SUCCESS))
 }
 
 fn run(options: Options) -> Result<(), Failure> {

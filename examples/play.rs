@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use support::arguments::Arguments;
 use support::demo::{Demo, FLAC, Reply};
 use support::status_line::{StatusLine, bar};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
@@ -44,45 +45,24 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    env_logger::init();
-    let mut args = std::env::args().skip(1).peekable();
-    if args.peek().is_some_and(|arg| arg == "--help" || arg == "-h") {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
-    match Options::parse(args) {
-        Err(why) => support::wrong_arguments(&why, HELP),
-        Ok(options) => match play(options) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(130),
-            Err(error) => support::failed(&*error),
-        },
-    }
+    support::arguments::run(HELP, Options::parse, play)
 }
 
 impl Options {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+    fn parse(mut arguments: Arguments) -> Result<Self, String> {
         let mut options = Self::default();
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} needs a value"));
-            match arg.as_str() {
-                "--seek" => {
-                    let value = value()?;
-                    let seconds = value.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds));
-                    options.seeks.push(seconds.ok_or(format!("--seek takes seconds, not {value:?}"))?);
-                }
-                "--out" => options.out = Some(value()?),
-                _ if arg.starts_with('-') => return Err(format!("there is no option {arg}")),
-                _ if options.url.is_some() => return Err("one URL at a time".into()),
-                _ => options.url = Some(arg),
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--seek" => options.seeks.push(arguments.decimal("seconds")?),
+                "--out" => options.out = Some(arguments.value()?),
+                _ => options.url = arguments.only_url(&options.url)?,
             }
         }
         Ok(options)
     }
 }
 
-/// Runs the program. False if Ctrl-C ended it.
-fn play(mut options: Options) -> Result<bool, Failure> {
+fn play(mut options: Options) -> Result<ExitCode, Failure> {
     let url = match options.url.take() {
         Some(url) => url,
         None => {
@@ -118,7 +98,7 @@ fn play(mut options: Options) -> Result<bool, Failure> {
         // A decoder often hides the error of a read behind one of its own.
         Err(error) => return Err(handle.last_error().map_or(error, Into::into)),
     }
-    Ok(!interrupted.load(Ordering::Acquire))
+    Ok(if interrupted.load(Ordering::Acquire) { support::INTERRUPTED.into() } else { ExitCode::SUCCESS })
 }
 
 /// A server on this machine with a round-trip time of 40 ms, which sends at four times the bit rate of the track.

@@ -3,11 +3,15 @@
 //! "Plays" means that it decodes at the speed of a sound card and counts the time for which the card would have had no
 //! samples: `output` is the place for a real one.
 
+mod support;
+
 use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::arguments::Arguments;
+use support::demo::{Demo, FLAC, MP3, Reply};
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::probe::Hint;
@@ -32,46 +36,42 @@ Exit code: 0 if all was played, 1 if a track could not be, 2 for wrong arguments
 
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> ExitCode {
-    env_logger::init();
-    let (mut urls, mut speed) = (Vec::new(), None);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--help" | "-h" => {
-                println!("{HELP}");
-                return ExitCode::SUCCESS;
+struct Options {
+    urls: Vec<String>,
+    speed: Option<f64>,
+}
+
+impl Options {
+    fn parse(mut arguments: Arguments) -> Result<Self, String> {
+        let mut options = Self { urls: Vec::new(), speed: None };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--speed" => options.speed = Some(arguments.decimal("a number above 0")?),
+                _ => options.urls.push(arguments.url()?),
             }
-            "--speed" => match arguments.next().and_then(|text| text.parse::<f64>().ok()) {
-                Some(given) if given > 0.0 => speed = Some(given),
-                _ => return wrong("--speed needs a number above 0"),
-            },
-            other if other.starts_with('-') => return wrong(&format!("there is no option {other}")),
-            _ => urls.push(argument),
         }
-    }
-    let speed = speed.unwrap_or(if urls.is_empty() { 4.0 } else { 1.0 });
-    if urls.is_empty() {
-        match origin::start() {
-            Ok(served) => urls = served,
-            Err(error) => return failed(&error),
-        }
-    }
-    match run(&urls, speed) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => failed(&*error),
+        if options.speed == Some(0.0) { Err("--speed takes a number above 0".into()) } else { Ok(options) }
     }
 }
 
-fn wrong(why: &str) -> ExitCode {
-    eprintln!("{why}\n\n{HELP}");
-    ExitCode::from(2)
+fn main() -> ExitCode {
+    support::arguments::run(HELP, Options::parse, |Options { urls, speed }| {
+        let speed = speed.unwrap_or(if urls.is_empty() { 4.0 } else { 1.0 });
+        let urls = if urls.is_empty() { demo()? } else { urls };
+        Ok(if run(&urls, speed)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
 }
 
-fn failed(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("{error}");
-    ExitCode::FAILURE
+/// A server on this machine, which is 40 ms away and sends 400 kB/s. Returns the URLs of three tracks.
+fn demo() -> io::Result<Vec<String>> {
+    let demo = Demo::start(|request| {
+        let reply = match request.path.split('?').next() {
+            Some("/1.flac") => Reply::file(request, FLAC, "audio/flac"),
+            _ => Reply::file(request, MP3, "audio/mpeg"),
+        };
+        reply.delay(Duration::from_millis(40)).rate(400_000)
+    })?;
+    Ok(["/1.flac", "/2.mp3", "/1.flac?again"].map(|path| demo.url(path)).into())
 }
 
 /// True if all was played.
@@ -212,79 +212,5 @@ impl Output {
         self.due = Some(due);
         // A buffer of 200 ms is what bridges the change from one decoder to the next.
         thread::sleep(due.saturating_duration_since(now).saturating_sub(Duration::from_millis(200)));
-    }
-}
-
-/// A small server on loopback: ranges, a delay and a limited rate. For demonstrations only.
-mod origin {
-    use std::io::{self, BufRead, BufReader, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::thread;
-    use std::time::Duration;
-
-    const DELAY: Duration = Duration::from_millis(40);
-    /// 400 kB/s.
-    const CHUNK: usize = 8_000;
-    const PAUSE: Duration = Duration::from_millis(20);
-
-    /// Starts the server, which ends with the program. Returns the URLs of three tracks.
-    pub(crate) fn start() -> io::Result<Vec<String>> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        thread::spawn(move || {
-            for connection in listener.incoming().flatten() {
-                thread::spawn(move || serve(&connection));
-            }
-        });
-        Ok(["1.flac", "2.mp3", "1.flac?again"].map(|name| format!("http://{address}/{name}")).into())
-    }
-
-    fn serve(connection: &TcpStream) -> io::Result<()> {
-        let mut lines = BufReader::new(connection).lines();
-        while let Some(request) = lines.next().transpose()? {
-            let mut range = None;
-            for line in lines.by_ref() {
-                let line = line?.to_ascii_lowercase();
-                if line.is_empty() {
-                    break;
-                }
-                range = line.strip_prefix("range: bytes=").map(str::to_owned).or(range);
-            }
-            thread::sleep(DELAY);
-            answer(connection, request.split(' ').nth(1).unwrap_or_default(), range.as_deref())?;
-        }
-        Ok(())
-    }
-
-    fn answer(mut connection: &TcpStream, path: &str, range: Option<&str>) -> io::Result<()> {
-        let body: &[u8] = match path.split('?').next().unwrap_or_default() {
-            "/1.flac" => include_bytes!("../tests/data/track.flac"),
-            "/2.mp3" => include_bytes!("../tests/data/track.mp3"),
-            _ => return write!(connection, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
-        };
-        let len = body.len();
-        let (start, end) = range.and_then(|range| parse(range, len)).unwrap_or((0, len));
-        write!(
-            connection,
-            "HTTP/1.1 206 Partial Content\r\nContent-Length: {}\r\nContent-Range: bytes {start}-{}/{len}\r\nETag: \"1\"\r\n\r\n",
-            end - start,
-            end - 1
-        )?;
-        for chunk in body[start..end].chunks(CHUNK) {
-            connection.write_all(chunk)?;
-            thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-
-    /// The first byte and the one after the last (RFC 9110, section 14.1.2).
-    fn parse(range: &str, len: usize) -> Option<(usize, usize)> {
-        let (first, last) = range.split_once('-')?;
-        let (first, last): (Option<usize>, Option<usize>) = (first.parse().ok(), last.parse().ok());
-        match (first, last) {
-            (Some(first), last) if first < len => Some((first, last.map_or(len, |last| len.min(last + 1)))),
-            (None, Some(suffix)) => Some((len.saturating_sub(suffix), len)),
-            _ => None,
-        }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::arguments::Arguments;
 use support::demo::{Demo, MP3, MP3_RATE, Reply};
 use support::status_line::StatusLine;
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
@@ -44,35 +45,16 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    env_logger::init();
-    let mut args = std::env::args().skip(1).peekable();
-    if args.peek().is_some_and(|arg| arg == "--help" || arg == "-h") {
-        println!("{HELP}");
-        return ExitCode::SUCCESS;
-    }
-    match Options::parse(args) {
-        Err(why) => support::wrong_arguments(&why, HELP),
-        Ok(options) => match play(options) {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(130),
-            Err(error) => support::failed(&*error),
-        },
-    }
+    support::arguments::run(HELP, Options::parse, play)
 }
 
 impl Options {
-    fn parse(mut args: impl Iterator<Item = String>) -> Result<Self, String> {
+    fn parse(mut arguments: Arguments) -> Result<Self, String> {
         let mut options = Self { url: None, seconds: None };
-        while let Some(arg) = args.next() {
-            match arg.as_str() {
-                "--seconds" => {
-                    let value = args.next().ok_or("--seconds needs a value")?;
-                    let seconds = value.parse().ok().filter(|seconds| (0.0..1e9).contains(seconds));
-                    options.seconds = Some(seconds.ok_or(format!("--seconds takes seconds, not {value:?}"))?);
-                }
-                _ if arg.starts_with('-') => return Err(format!("there is no option {arg}")),
-                _ if options.url.is_some() => return Err("one URL at a time".into()),
-                _ => options.url = Some(arg),
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--seconds" => options.seconds = Some(arguments.decimal("seconds")?),
+                _ => options.url = arguments.only_url(&options.url)?,
             }
         }
         if options.url.is_none() {
@@ -82,8 +64,7 @@ impl Options {
     }
 }
 
-/// Runs the program. False if Ctrl-C ended it.
-fn play(options: Options) -> Result<bool, Failure> {
+fn play(options: Options) -> Result<ExitCode, Failure> {
     let url = match options.url {
         Some(url) => url,
         None => demo()?.url("/live"),
@@ -114,7 +95,7 @@ fn play(options: Options) -> Result<bool, Failure> {
         _ if was_interrupted => println!("interrupted"),
         other => other?,
     }
-    Ok(!was_interrupted)
+    Ok(if was_interrupted { support::INTERRUPTED.into() } else { ExitCode::SUCCESS })
 }
 
 /// A station on this machine. Its first connection breaks, and then its source is offline for a moment.

@@ -1,13 +1,18 @@
-//! What the examples share: a server for demonstrations, a line at the bottom of the terminal, and units for people.
+//! What the examples share: their command line, a server for demonstrations, a line at the bottom of the terminal, and units for
+//! people.
 //!
 //! None of it is needed to use windway.
 #![allow(dead_code, reason = "each example uses a part of it")]
 
+pub(crate) mod arguments;
 pub(crate) mod demo;
 pub(crate) mod status_line;
 
 use std::process::ExitCode;
 use std::time::Duration;
+
+/// The exit code after Ctrl-C: 128 and the number of the signal, as shells have it.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Prints why the arguments are wrong, and the help. Returns the exit code.
 pub(crate) fn wrong_arguments(why: &str, help: &str) -> ExitCode {

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use recording::{Recorder, Recording};
+use support::arguments::Arguments;
 use support::demo::{Demo, LiveHls, Reply};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::{Downloader, DownloaderConfig, FileConfig, Media, Stream};
@@ -37,39 +38,38 @@ const RTT: Duration = Duration::from_millis(40);
 
 static FILE: [u8; 12_000_000] = [0x77; 12_000_000];
 
-fn main() -> ExitCode {
-    env_logger::init();
-    let (mut url, mut out, mut is_hls) = (None, "waterfall.svg".to_owned(), false);
-    let mut arguments = std::env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--help" | "-h" => {
-                println!("{HELP}");
-                return ExitCode::SUCCESS;
+struct Options {
+    url: Option<String>,
+    out: String,
+    is_hls: bool,
+}
+
+impl Options {
+    fn parse(mut arguments: Arguments) -> Result<Self, String> {
+        let mut options = Self { url: None, out: "waterfall.svg".into(), is_hls: false };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--hls" if cfg!(feature = "hls") => options.is_hls = true,
+                "--hls" => return Err("--hls needs --features hls".into()),
+                "--out" => options.out = arguments.value()?,
+                _ => options.url = arguments.only_url(&options.url)?,
             }
-            "--hls" if cfg!(feature = "hls") => is_hls = true,
-            "--hls" => return support::wrong_arguments("--hls needs --features hls", HELP),
-            "--out" => match arguments.next() {
-                Some(path) => out = path,
-                None => return support::wrong_arguments("--out needs a path", HELP),
-            },
-            other if other.starts_with('-') => {
-                return support::wrong_arguments(&format!("there is no option {other}"), HELP);
-            }
-            _ => url = Some(argument),
         }
+        Ok(options)
     }
-    let drawn = session(url, is_hls).and_then(|recording| {
-        print!("{}", drawing::text(&recording));
-        std::fs::write(&out, drawing::svg(&recording))
-            .map_err(|error| format!("{out} can't be written: {error}"))?;
-        println!("the picture: {out}");
-        Ok(())
-    });
-    match drawn {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => support::failed(&*error),
-    }
+}
+
+fn main() -> ExitCode {
+    support::arguments::run(HELP, Options::parse, draw)
+}
+
+fn draw(Options { url, out, is_hls }: Options) -> Result<ExitCode, Failure> {
+    let recording = session(url, is_hls)?;
+    print!("{}", drawing::text(&recording));
+    std::fs::write(&out, drawing::svg(&recording))
+        .map_err(|error| format!("{out} can't be written: {error}"))?;
+    println!("the picture: {out}");
+    Ok(ExitCode::SUCCESS)
 }
 
 fn session(url: Option<String>, is_hls: bool) -> Result<Recording, Failure> {

@@ -11,6 +11,8 @@ use super::http3::Http3;
 use super::roots::Roots;
 use super::shown::HeaderNames;
 #[cfg(doc)]
+use super::downloader::DownloaderConfig;
+#[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::safe_url::SafeUrl;
 
