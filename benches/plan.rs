@@ -2,47 +2,18 @@
 //!
 //! `cargo bench --bench plan`. Virtual time: the figures are the same on every machine.
 
-#[path = "../src/source/file/alignment.rs"]
-#[allow(dead_code, unused_imports, reason = "its tests, which do not run in the bench")]
-mod alignment;
-#[path = "../src/source/file/bisection.rs"]
-#[allow(dead_code, reason = "its tests, which do not run here")]
-mod bisection;
-#[path = "../src/source/file/network.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod network;
-#[path = "../src/source/file/plan.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod plan;
-#[path = "../src/source/prefetch.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod prefetch;
-#[path = "../src/storage/ranges.rs"]
-#[allow(dead_code, unused_imports, reason = "storage uses the rest")]
-mod ranges;
-#[path = "../src/source/file/reader_view.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod reader_view;
+#[path = "../tests/simulator/library.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "what the file's state uses, and the modules' own tests"
+)]
+mod library;
 #[path = "../tests/simulator/mod.rs"]
 mod simulator;
 
-/// What the plan imports, as the library names it.
-mod config {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum ReadAhead {
-        Bytes(u64),
-        Whole,
-    }
-}
-mod source {
-    pub(crate) use crate::prefetch;
-}
-mod types {
-    pub(crate) use windway::Priority;
-}
-mod storage {
-    pub(crate) use crate::ranges::RangeSet;
-}
+use library::*;
 
 use simulator::planners::{FixedPieces, OneRequest, Windway, best, best_unforeseeing};
 use simulator::traces::{Scene, scenes};

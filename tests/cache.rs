@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -103,6 +103,22 @@ fn serving(answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static) 
     Origin::start(move |asked| answer(asked, &content))
 }
 
+/// A server whose answers depend on the returned flag, which is false at first.
+fn switched(
+    answer: impl Fn(bool, &Asked, &Content) -> Answer + Send + Sync + 'static,
+) -> (Origin, Arc<AtomicBool>) {
+    let flag = Arc::new(AtomicBool::new(false));
+    let read = Arc::clone(&flag);
+    (serving(move |asked, content| answer(read.load(Ordering::SeqCst), asked, content)), flag)
+}
+
+/// Stores the file's first 300,000 bytes, and little more.
+fn read_start(url: &str, place: &Place) {
+    let config = config(&place.open()).read_ahead(ReadAhead::Bytes(1));
+    let mut stream = downloader().open_with(url, config).unwrap();
+    stream.read_exact(&mut [0; 300_000]).unwrap();
+}
+
 fn requests(origin: &Origin) -> usize {
     origin.log().asked.len()
 }
@@ -127,11 +143,7 @@ fn what_was_played_is_played_again_without_a_request_and_without_a_network() {
 fn only_what_is_missing_is_fetched() {
     let (place, origin) = (place(), serving(fresh));
     let url = origin.url("/a");
-    {
-        let config = config(&place.open()).read_ahead(ReadAhead::Bytes(1));
-        let mut stream = downloader().open_with(&url, config).unwrap();
-        stream.read_exact(&mut [0; 300_000]).unwrap();
-    }
+    read_start(&url, &place);
     let stored = place.entries()[0].stored;
     assert!((262_144..LEN).contains(&stored), "{stored} bytes are stored");
     let sent =
@@ -145,16 +157,14 @@ fn only_what_is_missing_is_fetched() {
 #[test]
 fn a_stale_entry_plays_at_once_and_is_confirmed_meanwhile() {
     let place = place();
-    let is_held = Arc::new(AtomicUsize::new(0));
-    let holds = Arc::clone(&is_held);
-    let origin = serving(move |asked, content| {
+    let (origin, is_held) = switched(|is_held, asked, content| {
         let answer = Answer::file(asked, content);
-        if holds.load(Ordering::SeqCst) > 0 { answer.latency_until_released() } else { answer }
+        if is_held { answer.latency_until_released() } else { answer }
     });
     let url = origin.url("/a");
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
     let before = requests(&origin);
-    is_held.store(1, Ordering::SeqCst);
+    is_held.store(true, Ordering::SeqCst);
     let downloader = downloader();
     let mut stream = downloader.open_with(&url, config(&place.open())).unwrap();
     // The server has not said anything.
@@ -196,19 +206,13 @@ fn wait_until(mut ready: impl FnMut() -> bool) {
 fn a_changed_file_ends_the_stream_and_the_next_one_plays_the_new_version() {
     for control in ["", "max-age=3600"] {
         let place = place();
-        let version = Arc::new(AtomicUsize::new(1));
-        let served = Arc::clone(&version);
-        let origin = serving(move |asked, content| {
-            let tag = format!("\"{}\"", served.load(Ordering::SeqCst));
-            Answer::file(asked, content).header("ETag", &tag).header("Cache-Control", control)
+        let (origin, is_new) = switched(move |is_new, asked, content| {
+            let tag = if is_new { "\"2\"" } else { "\"1\"" };
+            Answer::file(asked, content).header("ETag", tag).header("Cache-Control", control)
         });
         let url = origin.url("/a");
-        {
-            let config = config(&place.open()).read_ahead(ReadAhead::Bytes(1));
-            let mut stream = downloader().open_with(&url, config).unwrap();
-            stream.read_exact(&mut [0; 300_000]).unwrap();
-        }
-        version.store(2, Ordering::SeqCst);
+        read_start(&url, &place);
+        is_new.store(true, Ordering::SeqCst);
         let error = play(&url, &place.open()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
         assert!(place.entries().is_empty());
@@ -220,16 +224,14 @@ fn a_changed_file_ends_the_stream_and_the_next_one_plays_the_new_version() {
 #[test]
 fn a_stale_file_that_is_whole_and_has_changed_serves_no_byte_after_the_answer() {
     let place = place();
-    let version = Arc::new(AtomicUsize::new(1));
-    let served = Arc::clone(&version);
-    let origin = serving(move |asked, content| {
-        let version = served.load(Ordering::SeqCst);
-        let answer = Answer::file(asked, content).header("ETag", &format!("\"{version}\""));
-        if version == 2 { answer.latency_until_released() } else { answer }
+    let (origin, is_new) = switched(|is_new, asked, content| {
+        let answer = Answer::file(asked, content);
+        let tagged = |tag| answer.header("ETag", tag);
+        if is_new { tagged("\"2\"").latency_until_released() } else { tagged("\"1\"") }
     });
     let url = origin.url("/a");
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
-    version.store(2, Ordering::SeqCst);
+    is_new.store(true, Ordering::SeqCst);
     let mut stream = downloader().open_with(&url, config(&place.open())).unwrap();
     stream.read_exact(&mut [0; 1000]).unwrap();
     origin.release();
@@ -422,15 +424,9 @@ fn a_server_without_ranges_fills_the_cache_too() {
 #[test]
 fn a_server_that_calls_two_versions_by_one_name_is_found_out_by_its_bytes() {
     let place = place();
-    let version = Arc::new(AtomicUsize::new(1));
-    let served = Arc::clone(&version);
-    let origin = serving(move |_, content| {
+    let (origin, is_new) = switched(|is_new, _, content| {
         let old = Content::bytes(vec![0; LEN as usize]);
-        let answer = if served.load(Ordering::SeqCst) == 1 {
-            Answer::whole(&old).stall_after(LEN / 2)
-        } else {
-            Answer::whole(content)
-        };
+        let answer = if is_new { Answer::whole(content) } else { Answer::whole(&old).stall_after(LEN / 2) };
         answer.header("ETag", "\"1\"")
     });
     let url = origin.url("/a");
@@ -438,7 +434,7 @@ fn a_server_that_calls_two_versions_by_one_name_is_found_out_by_its_bytes() {
         let mut stream = downloader().open_with(&url, FileConfig::new().cache(place.open())).unwrap();
         stream.read_exact(&mut [0; 300_000]).unwrap();
     }
-    version.store(2, Ordering::SeqCst);
+    is_new.store(true, Ordering::SeqCst);
     // The server has no ranges, so all of it comes once more, and is held against what is stored.
     let mut stream = downloader().open_with(&url, config(&place.open())).unwrap();
     let ended = std::io::copy(&mut stream, &mut std::io::sink()).map_err(Error::from);
@@ -471,10 +467,8 @@ fn a_login_page_does_not_get_into_the_entry_of_the_file() {
 #[test]
 fn a_login_page_does_not_take_the_place_of_a_stored_file() {
     let place = place();
-    let is_portal = Arc::new(AtomicUsize::new(0));
-    let portal = Arc::clone(&is_portal);
-    let origin = serving(move |asked, content| {
-        if portal.load(Ordering::SeqCst) == 1 {
+    let (origin, is_portal) = switched(|is_portal, asked, content| {
+        if is_portal {
             let page = Content::bytes(
                 &b"<!doctype html><html><body>Log in, please, and pay for it.</body></html>"[..],
             );
@@ -484,10 +478,10 @@ fn a_login_page_does_not_take_the_place_of_a_stored_file() {
     });
     let url = origin.url("/a");
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
-    is_portal.store(1, Ordering::SeqCst);
+    is_portal.store(true, Ordering::SeqCst);
     assert_eq!(play(&url, &place.open()).unwrap_err().kind(), ErrorKind::NotMedia);
     assert!(place.entries().iter().any(|entry| entry.stored == LEN));
-    is_portal.store(0, Ordering::SeqCst);
+    is_portal.store(false, Ordering::SeqCst);
     assert_eq!(play(&url, &place.open()).unwrap(), LEN);
     assert_eq!((place.files().len(), place.entries()[0].stored), (1, LEN));
 }

@@ -5,27 +5,21 @@ mod support;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use support::peers::{List, downloader};
+use support::peers::{At, Calling, List, downloader};
 use support::{Answer, Content, Origin, PATIENCE, in_time};
 use windway::config::HangPolicy;
-use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink};
+use windway::downloader::{Next, Peer, PeerHandle, ResponseHead, Sink};
 use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Radio, RadioConfig,
-    Response, Stream,
+    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, Radio, RadioConfig, Stream,
 };
 
 /// The callbacks of windway.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Callback {
     NextFetch,
-    Accepted,
-    ResponseHead,
-    Detached,
-    Write,
-    Retrying,
-    Finish,
+    Sink(At),
     ValidateOnWorker,
     ValidateInExecute,
     ValidateInRead,
@@ -37,12 +31,12 @@ enum Callback {
 
 const CALLBACKS: [Callback; 14] = [
     Callback::NextFetch,
-    Callback::Accepted,
-    Callback::ResponseHead,
-    Callback::Detached,
-    Callback::Write,
-    Callback::Retrying,
-    Callback::Finish,
+    Callback::Sink(At::Accepted),
+    Callback::Sink(At::ResponseHead),
+    Callback::Sink(At::Detached),
+    Callback::Sink(At::Write),
+    Callback::Sink(At::Retrying),
+    Callback::Sink(At::Finish),
     Callback::ValidateOnWorker,
     Callback::ValidateInExecute,
     Callback::ValidateInRead,
@@ -81,43 +75,21 @@ impl Drop for RunsWhenDropped {
     }
 }
 
-struct ActingSink(Callback, Action);
-
-impl ActingSink {
-    fn at(&self, callback: Callback) {
-        if self.0 == callback {
-            self.1.run();
+/// A sink that runs `action` in `callback`, if that is one of its own.
+fn acting_sink(callback: Callback, action: Action) -> impl Sink + 'static {
+    let wanted = if let Callback::Sink(at) = callback { Some(at) } else { None };
+    Calling::new(wanted.unwrap_or(At::Finish), move |at, body| {
+        if wanted == Some(at) {
+            action.run();
         }
-    }
-}
-
-impl Sink for ActingSink {
-    fn accepted(&mut self, _: RequestId) {
-        self.at(Callback::Accepted);
-    }
-    fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
-        self.at(Callback::ResponseHead);
-        Ok(if self.0 == Callback::Detached { Flow::Detach } else { Flow::Stream })
-    }
-    fn detached(self: Box<Self>, mut body: Response) {
-        self.at(Callback::Detached);
         // Allowed, because it waits for its own connection only. After a stop of the downloader it fails and does not hang.
         let mut all = Vec::new();
-        match body.read_to_end(&mut all) {
-            Ok(_) => assert_eq!(all.len(), 1000),
-            Err(error) => assert!(Error::from(error).is_cancelled()),
+        match body.map(|mut body| body.read_to_end(&mut all)) {
+            Some(Ok(_)) => assert_eq!(all.len(), 1000),
+            Some(Err(error)) => assert!(Error::from(error).is_cancelled()),
+            None => {}
         }
-    }
-    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
-        self.at(Callback::Write);
-        Ok(())
-    }
-    fn retrying(&mut self, _: &Error, _: Instant) {
-        self.at(Callback::Retrying);
-    }
-    fn finish(self: Box<Self>, _: Outcome) {
-        self.at(Callback::Finish);
-    }
+    })
 }
 
 struct ActingPeer(List, Action);
@@ -142,6 +114,7 @@ fn answer(asked: &support::Asked) -> Answer {
 /// Calls `action` in `callback` of `downloader`, which has one worker. Some callbacks run on this thread.
 fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action: &Action) {
     let get = |path: &str| Fetch::get(&origin.url(path)).unwrap();
+    let peer = || downloader.register((), Priority::High).unwrap();
     let list = List::default();
     let in_validate = action.clone();
     let validate = move |_: &ResponseHead| {
@@ -149,7 +122,7 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action:
         Ok(())
     };
     let fetch_by_peer = |fetch: Fetch| {
-        list.put(fetch, ActingSink(callback, action.clone()));
+        list.put(fetch, acting_sink(callback, action.clone()));
         let peer = downloader.register(list.clone(), Priority::High).unwrap();
         peer.wake(Priority::High);
         kept().lock().unwrap().push(peer);
@@ -160,34 +133,13 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action:
             peer.wake(Priority::High);
             kept().lock().unwrap().push(peer);
         }
-        Callback::Accepted
-        | Callback::ResponseHead
-        | Callback::Detached
-        | Callback::Write
-        | Callback::Finish => {
-            fetch_by_peer(get("/a"));
-        }
-        Callback::Retrying => fetch_by_peer(get("/busy")),
+        Callback::Sink(At::Retrying) => fetch_by_peer(get("/busy")),
+        Callback::Sink(_) => fetch_by_peer(get("/a")),
         Callback::ValidateOnWorker => fetch_by_peer(get("/a").validate(validate)),
-        Callback::ValidateInExecute => {
-            let peer = downloader.register((), Priority::High).unwrap();
-            drop(peer.execute(get("/a").validate(validate)));
-        }
-        Callback::ValidateInRead => {
-            let peer = downloader.register((), Priority::High).unwrap();
-            let (action, heads) = (action.clone(), AtomicUsize::new(0));
-            let second = move |_: &ResponseHead| {
-                if heads.fetch_add(1, Ordering::Relaxed) == 1 {
-                    action.run();
-                }
-                Ok(())
-            };
-            let mut body = peer.execute(get("/breaking").validate(second)).unwrap();
-            let _ = body.read_to_end(&mut Vec::new()); // Fails if the downloader was stopped in between.
-        }
+        Callback::ValidateInExecute => drop(peer().execute(get("/a").validate(validate))),
+        Callback::ValidateInRead => read_with_second_head(&peer(), get("/breaking"), action.clone()),
         Callback::OnCancel => {
-            let peer = downloader.register((), Priority::High).unwrap();
-            let (epoch, action) = (peer.epoch(), action.clone());
+            let (epoch, action) = (peer().epoch(), action.clone());
             let _guard = epoch.on_cancel(move || action.run());
             epoch.cancel();
         }
@@ -195,18 +147,8 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action:
         Callback::OnHang => fetch_by_peer(get("/silent")),
         Callback::DropOfPeer => {
             let acting = ActingPeer(list, action.clone());
-            struct Dropped(ActingPeer, RunsWhenDropped);
-            impl Peer for Dropped {
-                fn next_fetch(&mut self, admissible: Priority) -> Next {
-                    let _ = &self.1; // Keeps it alive.
-                    self.0.0.next_fetch(admissible)
-                }
-            }
-            drop(
-                downloader
-                    .register(Dropped(acting, RunsWhenDropped(action.clone())), Priority::High)
-                    .unwrap(),
-            );
+            let dropped = Dropped(acting, RunsWhenDropped(action.clone()));
+            drop(downloader.register(dropped, Priority::High).unwrap());
         }
         Callback::DropOfClosure => {
             let held = RunsWhenDropped(action.clone());
@@ -215,6 +157,29 @@ fn call_in(callback: Callback, downloader: &Downloader, origin: &Origin, action:
                 Ok(())
             }));
         }
+    }
+}
+
+/// Reads a body that breaks and is resumed. Its second response head is validated within a read.
+fn read_with_second_head(peer: &PeerHandle, breaking: Fetch, action: Action) {
+    let heads = AtomicUsize::new(0);
+    let second = move |_: &ResponseHead| {
+        if heads.fetch_add(1, Ordering::Relaxed) == 1 {
+            action.run();
+        }
+        Ok(())
+    };
+    let mut body = peer.execute(breaking.validate(second)).unwrap();
+    let _ = body.read_to_end(&mut Vec::new()); // Fails if the downloader was stopped in between.
+}
+
+/// A peer whose drop is a callback.
+struct Dropped(ActingPeer, RunsWhenDropped);
+
+impl Peer for Dropped {
+    fn next_fetch(&mut self, admissible: Priority) -> Next {
+        let _ = &self.1; // Keeps it alive.
+        self.0.0.next_fetch(admissible)
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
 use support::{Answer, Asked, Content, Origin, in_time};
 use windway::config::Auth;
@@ -310,10 +310,7 @@ fn an_expired_redirect_target_is_replaced_by_the_original_url() {
         let mut config = FileConfig::default();
         config.headers.push(("X-Key".into(), "7".into()));
         let mut stream = downloader(|_| ()).open_with(&origin.url("/song"), config).unwrap();
-        let mut body = Vec::new();
-        stream.read_to_end(&mut body).unwrap();
-        assert_eq!(body.len(), 5_000_000);
-        assert_pattern(0, &body);
+        assert_whole(&mut stream, 5_000_000);
         let asked = origin.log().asked;
         assert!(asked.iter().any(|asked| asked.path == "/signed2"));
         assert!(asked.iter().all(|asked| asked.header("x-key") == Some("7")));

@@ -7,7 +7,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::peers::{Collect, List, collect, downloader, fetch_by_peer};
 use support::{Answer, Content, Origin};
 use windway::config::HangPolicy;
@@ -280,10 +280,7 @@ fn a_detached_body_holds_no_worker() {
     peer.wake(Priority::High);
     let mut body = body.recv().unwrap();
     assert!(peer.execute(Fetch::get(&origin.url("/b")).unwrap()).is_ok());
-    let mut all = Vec::new();
-    body.read_to_end(&mut all).unwrap();
-    assert_eq!(all.len(), 1000);
-    assert_pattern(0, &all);
+    assert_whole(&mut body, 1000);
 }
 
 #[test]
@@ -479,10 +476,7 @@ fn a_slow_fetch_is_reported_once_and_continues() {
     let slow = std::iter::from_fn(|| events.recv()).find(is_slow).unwrap();
     assert_eq!(slow.request(), Some(response.request_id()));
     origin.release();
-    let mut body = Vec::new();
-    response.read_to_end(&mut body).unwrap();
-    assert_eq!(body.len(), 1000);
-    assert_pattern(0, &body);
+    assert_whole(&mut response, 1000);
     assert!(std::iter::from_fn(|| events.try_recv()).all(|event| !is_slow(&event)));
 }
 

@@ -54,62 +54,63 @@ fn use_all_ways(downloader: &Downloader, origin: &Origin) -> Result<(), Error> {
     Ok(())
 }
 
+const OF_A_DOWNLOADER: &[Case<DownloaderConfig>] = &[
+    ("max_concurrent", |config| config.max_concurrent = 0),
+    ("max_concurrent", |config| config.max_concurrent = usize::MAX),
+    ("reserved", |config| config.reserved = usize::MAX),
+    ("max_per_origin", |config| config.max_per_origin = 0),
+    ("max_per_origin", |config| config.max_per_origin = usize::MAX),
+    ("max_preempted", |config| config.max_preempted = Some(0)),
+    ("max_preempted", |config| config.max_preempted = Some(usize::MAX)),
+    ("prefetch_delay", |config| config.prefetch_delay = Duration::ZERO),
+    ("aging_threshold", |config| config.aging_threshold = Duration::ZERO),
+    ("aging_threshold", |config| config.aging_threshold = Duration::MAX),
+    ("peer_capacity", |config| config.peer_capacity = 0),
+    ("peer_capacity", |config| config.peer_capacity = 1),
+    ("peer_capacity", |config| config.peer_capacity = usize::MAX),
+    ("max_open_bodies", |config| config.max_open_bodies = 0),
+    ("max_open_bodies", |config| config.max_open_bodies = 1),
+    ("max_open_bodies", |config| config.max_open_bodies = usize::MAX),
+    ("max_retries", |config| config.max_retries = u32::MAX),
+    ("soft_timeout", |config| config.soft_timeout = Duration::ZERO),
+    ("soft_timeout", |config| config.soft_timeout = Duration::MAX),
+    ("hang_timeout", |config| config.hang_timeout = Duration::ZERO),
+    ("hang_timeout", |config| config.hang_timeout = Duration::MAX),
+    ("event_capacity", |config| config.event_capacity = 0),
+    ("event_capacity", |config| config.event_capacity = usize::MAX),
+    ("client", |config| config.client.resolve_timeout = Duration::ZERO),
+    ("client", |config| config.client.resolve_timeout = Duration::MAX),
+    ("client", |config| config.client.resolve_cache = Duration::ZERO),
+    ("client", |config| config.client.resolve_cache = Duration::MAX),
+    ("client", |config| config.client.connect_timeout = Duration::ZERO),
+    ("client", |config| config.client.connect_timeout = Duration::MAX),
+    ("client", |config| config.client.silence_timeout = Duration::ZERO),
+    ("client", |config| config.client.silence_timeout = Duration::MAX),
+    ("client", |config| config.client.min_rate = 0),
+    ("client", |config| config.client.min_rate = u64::MAX),
+    ("client", |config| config.client.max_redirects = 0),
+    ("client", |config| config.client.max_redirects = u32::MAX),
+    ("client", |config| config.client.max_head = 0),
+    ("client", |config| config.client.max_head = usize::MAX),
+    ("client", |config| config.client.max_idle_per_origin = 0),
+    ("client", |config| config.client.max_idle_per_origin = usize::MAX),
+    ("client", |config| config.client.max_idle = 0),
+    ("client", |config| config.client.max_idle = usize::MAX),
+    ("client", |config| config.client.max_idle_age = Duration::ZERO),
+    ("client", |config| config.client.max_idle_age = Duration::MAX),
+    ("every number", |config| {
+        config.max_per_origin = usize::MAX;
+        config.max_preempted = Some(usize::MAX);
+        config.peer_capacity = usize::MAX;
+        config.max_open_bodies = usize::MAX;
+        config.client.max_idle = usize::MAX;
+        config.client.max_idle_per_origin = usize::MAX;
+    }),
+];
+
 #[test]
 fn numbers_of_a_downloader_are_refused_by_name_or_work() {
-    let cases: &[Case<DownloaderConfig>] = &[
-        ("max_concurrent", |config| config.max_concurrent = 0),
-        ("max_concurrent", |config| config.max_concurrent = usize::MAX),
-        ("reserved", |config| config.reserved = usize::MAX),
-        ("max_per_origin", |config| config.max_per_origin = 0),
-        ("max_per_origin", |config| config.max_per_origin = usize::MAX),
-        ("max_preempted", |config| config.max_preempted = Some(0)),
-        ("max_preempted", |config| config.max_preempted = Some(usize::MAX)),
-        ("prefetch_delay", |config| config.prefetch_delay = Duration::ZERO),
-        ("aging_threshold", |config| config.aging_threshold = Duration::ZERO),
-        ("aging_threshold", |config| config.aging_threshold = Duration::MAX),
-        ("peer_capacity", |config| config.peer_capacity = 0),
-        ("peer_capacity", |config| config.peer_capacity = 1),
-        ("peer_capacity", |config| config.peer_capacity = usize::MAX),
-        ("max_open_bodies", |config| config.max_open_bodies = 0),
-        ("max_open_bodies", |config| config.max_open_bodies = 1),
-        ("max_open_bodies", |config| config.max_open_bodies = usize::MAX),
-        ("max_retries", |config| config.max_retries = u32::MAX),
-        ("soft_timeout", |config| config.soft_timeout = Duration::ZERO),
-        ("soft_timeout", |config| config.soft_timeout = Duration::MAX),
-        ("hang_timeout", |config| config.hang_timeout = Duration::ZERO),
-        ("hang_timeout", |config| config.hang_timeout = Duration::MAX),
-        ("event_capacity", |config| config.event_capacity = 0),
-        ("event_capacity", |config| config.event_capacity = usize::MAX),
-        ("client", |config| config.client.resolve_timeout = Duration::ZERO),
-        ("client", |config| config.client.resolve_timeout = Duration::MAX),
-        ("client", |config| config.client.resolve_cache = Duration::ZERO),
-        ("client", |config| config.client.resolve_cache = Duration::MAX),
-        ("client", |config| config.client.connect_timeout = Duration::ZERO),
-        ("client", |config| config.client.connect_timeout = Duration::MAX),
-        ("client", |config| config.client.silence_timeout = Duration::ZERO),
-        ("client", |config| config.client.silence_timeout = Duration::MAX),
-        ("client", |config| config.client.min_rate = 0),
-        ("client", |config| config.client.min_rate = u64::MAX),
-        ("client", |config| config.client.max_redirects = 0),
-        ("client", |config| config.client.max_redirects = u32::MAX),
-        ("client", |config| config.client.max_head = 0),
-        ("client", |config| config.client.max_head = usize::MAX),
-        ("client", |config| config.client.max_idle_per_origin = 0),
-        ("client", |config| config.client.max_idle_per_origin = usize::MAX),
-        ("client", |config| config.client.max_idle = 0),
-        ("client", |config| config.client.max_idle = usize::MAX),
-        ("client", |config| config.client.max_idle_age = Duration::ZERO),
-        ("client", |config| config.client.max_idle_age = Duration::MAX),
-        ("every number", |config| {
-            config.max_per_origin = usize::MAX;
-            config.max_preempted = Some(usize::MAX);
-            config.peer_capacity = usize::MAX;
-            config.max_open_bodies = usize::MAX;
-            config.client.max_idle = usize::MAX;
-            config.client.max_idle_per_origin = usize::MAX;
-        }),
-    ];
-    for (number, (field, change)) in cases.iter().enumerate() {
+    for (number, (field, change)) in OF_A_DOWNLOADER.iter().enumerate() {
         let case = format!("case {number}, {field}");
         let mut config = DownloaderConfig::default();
         change(&mut config);
@@ -121,12 +122,15 @@ fn numbers_of_a_downloader_are_refused_by_name_or_work() {
                 });
                 assert_eq!(used, Ok(()), "{case}");
             }
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{case}");
-                assert!(error.to_string().contains(field), "{case}: {error}");
-            }
+            Err(error) => assert_names(field, &error, &case),
         }
     }
+}
+
+/// Panics unless the error refuses this field of a configuration.
+fn assert_names(field: &str, error: &Error, case: &str) {
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{case}: {error:?}");
+    assert!(error.to_string().contains(field), "{case}: {error}");
 }
 
 #[test]
@@ -174,12 +178,8 @@ fn numbers_of_a_file_are_refused_by_name_or_work() {
                 handle.set_read_ahead(ReadAhead::Bytes(u64::MAX))?;
                 Ok(())
             });
-            match used {
-                Ok(()) => {}
-                Err(error) => {
-                    assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{case}: {error:?}");
-                    assert!(error.to_string().contains(field), "{case}: {error}");
-                }
+            if let Err(error) = used {
+                assert_names(field, &error, &case);
             }
         }
     }
@@ -224,8 +224,7 @@ fn numbers_of_a_radio_are_refused_by_name_or_work() {
             Ok(())
         });
         if let Err(error) = used {
-            assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{case}: {error:?}");
-            assert!(error.to_string().contains(field), "{case}: {error}");
+            assert_names(field, &error, &case);
         }
     }
 }

@@ -5,7 +5,7 @@ mod support;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::time::Duration;
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::peers::{Collect, List};
 use support::{Answer, Asked, Content, Origin};
 use windway::config::{ReadAhead, StorageConfig};
@@ -155,10 +155,7 @@ fn a_file_whose_total_length_is_never_sent_is_read_to_its_end() {
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
     assert_eq!(stream.len(), None);
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap();
-    assert_eq!(all.len(), 1_000_000);
-    assert_pattern(0, &all);
+    assert_whole(&mut stream, 1_000_000);
     assert_eq!(stream.len(), Some(1_000_000));
 }
 
@@ -277,10 +274,7 @@ fn two_streams_of_different_priority_are_both_read() {
     let mut first = downloader.open(&origin.url("/a")).unwrap();
     let mut second = downloader.open_later(&origin.url("/b"), preload).unwrap();
     for stream in [&mut first, &mut second] {
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
-        assert_eq!(all.len(), 2_000_000);
-        assert_pattern(0, &all);
+        assert_whole(stream, 2_000_000);
     }
 }
 
@@ -371,10 +365,7 @@ fn waiting_for_bytes_to_be_buffered_fetches_them() {
         handle.wait_range(2_000_000..2_500_000, None).unwrap();
         handle.wait_range(0..LEN + 1, None).unwrap();
         assert_eq!(handle.phase(), Phase::Complete);
-        let mut all = Vec::new();
-        stream.read_to_end(&mut all).unwrap();
-        assert_eq!(all.len() as u64, LEN);
-        assert_pattern(0, &all);
+        assert_whole(&mut stream, LEN);
     }
 }
 
@@ -740,10 +731,7 @@ fn a_file_opened_later_is_fetched_without_a_read() {
     let mut stream = downloader.open_later(&origin.url("/a"), config).unwrap();
     origin.wait_until("the opening", |log| log.sent >= 262_144);
     assert_eq!(origin.log().asked.len(), 1);
-    let mut body = Vec::new();
-    stream.read_to_end(&mut body).unwrap();
-    assert_eq!(body.len(), 1_000_000);
-    assert_pattern(0, &body);
+    assert_whole(&mut stream, 1_000_000);
 }
 
 #[test]
@@ -773,10 +761,7 @@ fn a_server_that_ignores_a_range_now_and_then_stays_seekable() {
         _ => Answer::file(asked, &content),
     });
     let mut stream = downloader().open(&origin.url("/a")).unwrap();
-    let mut body = Vec::new();
-    stream.read_to_end(&mut body).unwrap();
-    assert_eq!(body.len(), 5_000_000);
-    assert_pattern(0, &body);
+    assert_whole(&mut stream, 5_000_000);
     assert!(stream.is_seekable());
 }
 

@@ -7,13 +7,11 @@ use std::sync::{Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
-use support::peers::{List, collect, downloader};
+use support::peers::{At, Calling, List, collect, downloader};
 use support::{Answer, Content, Origin, PATIENCE, Station, in_time};
-use windway::downloader::{Flow, Next, Outcome, Peer, RequestId, ResponseHead, Sink};
+use windway::downloader::{Next, Outcome, Peer};
 use windway::event::Event;
-use windway::{
-    Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Response,
-};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, FileConfig, Priority, RadioConfig};
 
 /// The tests count threads and descriptors of the process, so they run one at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -302,47 +300,6 @@ fn a_closure_whose_drop_panics_costs_no_worker_and_ends_its_fetch_once() {
 
 #[test]
 fn a_callback_whose_panic_payload_panics_costs_no_worker_and_ends_its_fetch_once() {
-    #[derive(Clone, Copy, PartialEq)]
-    enum At {
-        Accepted,
-        ResponseHead,
-        Detached,
-        Write,
-        Retrying,
-        Finish,
-    }
-    struct Breaks(At, mpsc::Sender<()>);
-    impl Breaks {
-        fn at(&self, at: At) {
-            if self.0 == at {
-                std::panic::panic_any(PanicsWhenDropped);
-            }
-        }
-    }
-    impl Sink for Breaks {
-        fn accepted(&mut self, _: RequestId) {
-            self.at(At::Accepted);
-        }
-        fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
-            self.at(At::ResponseHead);
-            Ok(if self.0 == At::Detached { Flow::Detach } else { Flow::Stream })
-        }
-        fn detached(self: Box<Self>, _body: Response) {
-            self.1.send(()).unwrap();
-            self.at(At::Detached);
-        }
-        fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
-            self.at(At::Write);
-            Ok(())
-        }
-        fn retrying(&mut self, _: &Error, _: Instant) {
-            self.at(At::Retrying);
-        }
-        fn finish(self: Box<Self>, _: Outcome) {
-            self.1.send(()).unwrap();
-            self.at(At::Finish);
-        }
-    }
     let _alone = alone();
     let content = Content::pattern(1000);
     let origin = Origin::start(move |asked| match asked.path.as_str() {
@@ -354,10 +311,19 @@ fn a_callback_whose_panic_payload_panics_costs_no_worker_and_ends_its_fetch_once
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     let (end, ended) = mpsc::channel();
-    let all = [At::Accepted, At::ResponseHead, At::Detached, At::Write, At::Retrying, At::Finish];
+    let all = At::ALL;
     for at in all {
         let path = if at == At::Retrying { "/busy" } else { "/a" };
-        list.put(Fetch::get(&origin.url(path)).unwrap(), Breaks(at, end.clone()));
+        let end = end.clone();
+        let breaks = Calling::new(at, move |called, _| {
+            if matches!(called, At::Detached | At::Finish) {
+                end.send(()).unwrap();
+            }
+            if called == at {
+                std::panic::panic_any(PanicsWhenDropped);
+            }
+        });
+        list.put(Fetch::get(&origin.url(path)).unwrap(), breaks);
     }
     drop(end);
     // Each once: after a fetch that ends in `accepted` the peer is asked again.

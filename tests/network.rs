@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
 use support::{Answer, Asked, Content, Origin, Station};
 use windway::downloader::Outcome;
@@ -37,6 +37,19 @@ impl BlackHole {
     fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
+}
+
+/// Reads the 100,000 bytes of `/a`. Then that many requests were sent, and all connections but one are closed.
+#[track_caller]
+fn assert_read_after(requests: usize, origin: &Origin) {
+    let downloader = patient_downloader(origin);
+    let peer = downloader.register((), Priority::High).unwrap();
+    let body = read_all(&peer, get(origin, "/a"));
+    assert_eq!(body.len(), 100_000);
+    assert_pattern(0, &body);
+    assert_eq!(origin.log().asked.len(), requests);
+    // Those of the requests whose answer came too late are closed.
+    origin.wait_until("one connection", |log| log.open == 1);
 }
 
 #[test]
@@ -130,14 +143,7 @@ fn an_urgent_request_on_a_silent_new_connection_is_hedged() {
         0 | 1 => Answer::file(asked, &content).latency_until_released(),
         _ => Answer::file(asked, &content),
     });
-    let downloader = patient_downloader(&origin);
-    let peer = downloader.register((), Priority::High).unwrap();
-    let body = read_all(&peer, get(&origin, "/a"));
-    assert_eq!(body.len(), 100_000);
-    assert_pattern(0, &body);
-    assert_eq!(origin.log().asked.len(), 3);
-    // The superseded connections are closed.
-    origin.wait_until("one connection", |log| log.open == 1);
+    assert_read_after(3, &origin);
 }
 
 #[test]
@@ -258,10 +264,7 @@ fn a_file_whose_connection_dies_within_a_body_is_read_to_its_end() {
     });
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let mut stream = downloader.open(&origin.url("/a")).unwrap();
-    let mut body = Vec::new();
-    stream.read_to_end(&mut body).unwrap();
-    assert_eq!(body.len(), 5_000_000);
-    assert_pattern(0, &body);
+    assert_whole(&mut stream, 5_000_000);
 }
 
 #[test]
@@ -271,14 +274,7 @@ fn a_silent_body_that_resumes_before_its_hedged_request_is_kept() {
         0 => Answer::file(asked, &content).trickle(50_000, Duration::from_millis(1600)),
         _ => Answer::file(asked, &content).latency_until_released(),
     });
-    let downloader = patient_downloader(&origin);
-    let peer = downloader.register((), Priority::High).unwrap();
-    let body = read_all(&peer, get(&origin, "/a"));
-    assert_eq!(body.len(), 100_000);
-    assert_pattern(0, &body);
-    assert_eq!(origin.log().asked.len(), 2);
-    // The hedged request's connection is closed.
-    origin.wait_until("one connection", |log| log.open == 1);
+    assert_read_after(2, &origin);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod support;
 use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::{Answer, Asked, Content, Origin, Station};
 use windway::config::StorageConfig;
 use windway::radio::RadioEvent;
@@ -354,10 +354,7 @@ fn a_file_opened_as_a_radio_ends() {
     let origin = Origin::serving(Content::pattern(150_000));
     let mut radio = downloader().open_radio(&origin.url("/a.mp3"), RadioConfig::default()).unwrap();
     let (handle, events) = (radio.handle(), radio.handle().subscribe());
-    let mut bytes = Vec::new();
-    radio.read_to_end(&mut bytes).unwrap();
-    assert_eq!(bytes.len(), 150_000);
-    assert_pattern(0, &bytes);
+    assert_whole(&mut radio, 150_000);
     assert_eq!(radio.read(&mut [0; 10]).unwrap(), 0);
     assert_eq!(handle.phase(), Phase::Ended);
     assert!(handle.last_error().is_none());

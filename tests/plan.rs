@@ -1,43 +1,17 @@
 //! The plan of `src/source/file/plan.rs` in the simulator, over 20 networks and 8 scenes: how long readers stall, and how many
 //! bytes are fetched in vain.
 
-#[path = "../src/source/file/alignment.rs"]
-mod alignment;
-#[path = "../src/source/file/bisection.rs"]
-mod bisection;
-#[path = "../src/source/file/network.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod network;
-#[path = "../src/source/file/plan.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod plan;
-#[path = "../src/source/prefetch.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod prefetch;
-#[path = "../src/storage/ranges.rs"]
-mod ranges;
-#[path = "../src/source/file/reader_view.rs"]
-#[allow(dead_code, reason = "the file's state uses the rest")]
-mod reader_view;
+#[path = "simulator/library.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "what the file's state uses, and the modules' own tests"
+)]
+mod library;
 mod simulator;
 
-/// What the plan imports, as the library names it.
-mod config {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(crate) enum ReadAhead {
-        Bytes(u64),
-        Whole,
-    }
-}
-mod source {
-    pub(crate) use crate::prefetch;
-}
-mod types {
-    pub(crate) use windway::Priority;
-}
-mod storage {
-    pub(crate) use crate::ranges::RangeSet;
-}
+use library::*;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};

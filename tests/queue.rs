@@ -300,9 +300,7 @@ fn the_removal_of_a_prefetched_track_cancels_its_fetch() {
     let origin = with_silent_track();
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
-    push(&handle, &origin, "/1");
-    let silent = push(&handle, &origin, "/silent");
-    let third = push(&handle, &origin, "/3");
+    let [_, silent, third] = ["/1", "/silent", "/3"].map(|path| push(&handle, &origin, path));
     let mut playing = play(&mut queue);
     read_all(&mut playing);
     origin.wait_until("the prefetch", |log| asked(log, "/silent") == 1);
@@ -368,8 +366,7 @@ fn the_drop_of_a_queue_ends_its_prefetch_and_not_its_stream() {
     let origin = with_silent_track();
     let downloader = downloader();
     let (mut queue, handle) = queue(&downloader);
-    push(&handle, &origin, "/1");
-    push(&handle, &origin, "/silent");
+    let [_first, _silent] = ["/1", "/silent"].map(|path| push(&handle, &origin, path));
     let mut playing = play(&mut queue);
     let mut first = [0; 1000];
     playing.stream.read_exact(&mut first).unwrap();

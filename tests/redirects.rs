@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::peers::downloader;
 use support::{Answer, Asked, Content, Origin};
 use windway::config::{CookieJar, Cookies, ReadAhead};
@@ -113,6 +113,36 @@ fn login() -> Answer {
     )
 }
 
+/// `/song` redirects to a first target until that is dead, and from then on to a second one.
+struct Moving {
+    origin: Origin,
+    first: Origin,
+    second: Origin,
+    is_dead: Arc<AtomicBool>,
+}
+
+impl Moving {
+    /// `dead` is what the first target makes of its answers once it is dead.
+    fn start(dead: impl Fn(Answer) -> Answer + Send + Sync + 'static) -> Self {
+        let content = Content::pattern(LEN);
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let first = {
+            let (content, is_dead) = (content.clone(), Arc::clone(&is_dead));
+            Origin::start(move |asked| {
+                let answer = Answer::file(asked, &content);
+                if is_dead.load(Ordering::Acquire) { dead(answer) } else { answer }
+            })
+        };
+        let second = Origin::serving(content);
+        let targets = [first.url("/a"), second.url("/b")];
+        let leads = Arc::clone(&is_dead);
+        let origin = Origin::start(move |_| {
+            Answer::redirect(302, &targets[usize::from(leads.load(Ordering::Acquire))])
+        });
+        Self { origin, first, second, is_dead }
+    }
+}
+
 /// The failure of a target that has served before.
 #[derive(Clone, Copy, Debug)]
 enum Death {
@@ -129,26 +159,12 @@ fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
     for death in
         [Death::Refuses, Death::IsSilent, Death::Breaks, Death::Has(500), Death::Has(502), Death::Has(503)]
     {
-        let content = Content::pattern(LEN);
-        let is_dead = Arc::new(AtomicBool::new(false));
-        let first = {
-            let (content, is_dead) = (content.clone(), Arc::clone(&is_dead));
-            Origin::start(move |asked| {
-                let answer = Answer::file(asked, &content);
-                match death {
-                    _ if !is_dead.load(Ordering::Acquire) => answer,
-                    Death::IsSilent => answer.latency_until_released(),
-                    Death::Has(status) => Answer::status(status).header("Retry-After", "30"),
-                    Death::Refuses | Death::Breaks => answer.close_in_head(0),
-                }
-            })
-        };
-        let second = Origin::serving(content);
-        let targets = [first.url("/a"), second.url("/b")];
-        let leads = Arc::clone(&is_dead);
-        let origin = Origin::start(move |_| {
-            Answer::redirect(302, &targets[usize::from(leads.load(Ordering::Acquire))])
+        let moving = Moving::start(move |answer| match death {
+            Death::IsSilent => answer.latency_until_released(),
+            Death::Has(status) => Answer::status(status).header("Retry-After", "30"),
+            Death::Refuses | Death::Breaks => answer.close_in_head(0),
         });
+        let Moving { origin, first, second, is_dead } = moving;
         let downloader = downloader(|config| config.client.silence_timeout = Duration::from_millis(500));
         let mut config = short_config();
         // Neither a retry nor a timeout may help.
@@ -172,20 +188,8 @@ fn a_dead_redirect_target_is_replaced_at_once_by_the_current_one() {
 
 #[test]
 fn a_redirect_target_whose_bodies_fall_silent_is_replaced() {
-    let content = Content::pattern(LEN);
-    let is_dead = Arc::new(AtomicBool::new(false));
-    let first = {
-        let (content, is_dead) = (content.clone(), Arc::clone(&is_dead));
-        Origin::start(move |asked| {
-            let answer = Answer::file(asked, &content);
-            if is_dead.load(Ordering::Acquire) { answer.stall_after(0) } else { answer }
-        })
-    };
-    let second = Origin::serving(content);
-    let targets = [first.url("/a"), second.url("/b")];
-    let leads = Arc::clone(&is_dead);
-    let origin =
-        Origin::start(move |_| Answer::redirect(302, &targets[usize::from(leads.load(Ordering::Acquire))]));
+    let Moving { origin, is_dead, first: _first, second: _second } =
+        Moving::start(|answer| answer.stall_after(0));
     let downloader = downloader(|config| config.client.silence_timeout = Duration::from_millis(300));
     let mut stream = downloader.open_with(&origin.url("/song"), short_config()).unwrap();
     is_dead.store(true, Ordering::Release);
@@ -317,10 +321,7 @@ fn a_whole_file_transformed_by_a_proxy_is_read() {
     let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
     assert!(!response.head().is_partial());
     assert_eq!((response.head().status(), response.head().total()), (203, Some(LEN)));
-    let mut body = Vec::new();
-    response.read_to_end(&mut body).unwrap();
-    assert_eq!(body.len() as u64, LEN);
-    assert_pattern(0, &body);
+    assert_whole(&mut response, LEN);
 }
 
 #[test]
@@ -344,10 +345,7 @@ fn a_broken_body_whose_rest_is_refused_continues_from_the_whole() {
         });
         let peer = downloader(|_| ()).register((), Priority::High).unwrap();
         let mut response = peer.execute(Fetch::get(&origin.url("/song")).unwrap()).unwrap();
-        let mut body = Vec::new();
-        response.read_to_end(&mut body).unwrap();
-        assert_eq!(body.len() as u64, LEN);
-        assert_pattern(0, &body);
+        assert_whole(&mut response, LEN);
         assert_eq!(origin.log().asked.len(), 3);
     }
     let content = Content::pattern(LEN);

@@ -17,17 +17,19 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use support::Content;
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::daemon::{Daemon, program, run};
 use support::decoding::{Decoding, LentSource, LiveSource, Source, decode_with_seeks};
 use symphonia::core::errors::Error as SymphoniaError;
 use tempfile::TempDir;
 use windway::config::{OnDiscontinuity, StorageConfig};
 use windway::downloader::PeerHandle;
+use windway::event::Subscriber;
 use windway::media::ContainerFormat;
 use windway::radio::RadioEvent;
 use windway::{
-    ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, RadioConfig, Stream,
+    ByteRange, Downloader, DownloaderConfig, ErrorKind, Fetch, FileConfig, Priority, Radio, RadioConfig,
+    Stream,
 };
 
 /// Time limit of waits for a server, reached only by a hang.
@@ -327,10 +329,7 @@ fn assert_read_as_from_disk(server: &Server, storage: &StorageConfig) {
     }
     let mut stream = server.open("pattern.bin", storage);
     assert_eq!(stream.len(), Some(PATTERN));
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap();
-    assert_eq!(all.len() as u64, PATTERN);
-    assert_pattern(0, &all);
+    assert_whole(&mut stream, PATTERN);
 
     // A new stream, which has nothing stored.
     let mut stream = server.open("pattern.bin", storage);
@@ -499,10 +498,7 @@ fn apache_serves_the_bytes_of_a_file_just_written() {
         let answer = peer.execute(Fetch::get(&url).unwrap().range(ByteRange::new(0, 1))).unwrap();
         answer.head().header("etag").is_some_and(|tag| tag.starts_with('"'))
     });
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap();
-    assert_eq!(all.len() as u64, PATTERN);
-    assert_pattern(0, &all);
+    assert_whole(&mut stream, PATTERN);
 }
 
 #[test]
@@ -563,17 +559,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
     let radio = server.downloader.open_radio(&url, RadioConfig::default()).unwrap();
     let handle = radio.handle();
     let events = handle.subscribe();
-    let (decoded, heard) = mpsc::channel();
-    let decoder = thread::spawn(move || {
-        let mut decoding = Decoding::open(Box::new(LiveSource(radio)));
-        loop {
-            match decoding.packets(1) {
-                // Fails if the test has ended.
-                Ok(samples) => drop(decoded.send(samples)),
-                Err(error) => break error,
-            }
-        }
-    });
+    let (decoder, heard) = decode_all(radio);
     let titles = [
         ["Künstler - Stück 1", "It's; a 'test';"],
         ["Künstler - Stück 2", "Künstler - ';StreamUrl"],
@@ -589,12 +575,7 @@ fn icecast_is_received_again_whenever_its_source_returns() {
         let is_first = encoder.is_some();
         let encoder = encoder.take().unwrap_or_else(|| {
             // Offline for so long that the radio waits before its next attempt.
-            let mut asked = 0;
-            while asked < 5 {
-                let event = events.recv_timeout(PATIENCE).expect("an attempt in time");
-                asked += usize::from(matches!(event, RadioEvent::Reconnecting { .. }));
-                note(event);
-            }
+            await_attempts(5, &events, &mut note);
             while heard.try_recv().is_ok() {}
             LiveEncoder::start(&server, MP3)
         });
@@ -620,6 +601,32 @@ fn icecast_is_received_again_whenever_its_source_returns() {
     events.into_iter().for_each(note);
     assert_eq!(discontinuities, 2);
     assert_eq!(received, titles.concat());
+}
+
+/// Decodes a radio until it ends. Returns the thread, which returns the error of the end, and the samples.
+fn decode_all(radio: Radio) -> (thread::JoinHandle<SymphoniaError>, mpsc::Receiver<Vec<f32>>) {
+    let (decoded, heard) = mpsc::channel();
+    let decoder = thread::spawn(move || {
+        let mut decoding = Decoding::open(Box::new(LiveSource(radio)));
+        loop {
+            match decoding.packets(1) {
+                // Fails if the test has ended.
+                Ok(samples) => drop(decoded.send(samples)),
+                Err(error) => break error,
+            }
+        }
+    });
+    (decoder, heard)
+}
+
+/// Waits until the radio has tried this often to reconnect. Passes all events to `note`.
+fn await_attempts(attempts: usize, events: &Subscriber<RadioEvent>, mut note: impl FnMut(RadioEvent)) {
+    let mut asked = 0;
+    while asked < attempts {
+        let event = events.recv_timeout(PATIENCE).expect("an attempt in time");
+        asked += usize::from(matches!(event, RadioEvent::Reconnecting { .. }));
+        note(event);
+    }
 }
 
 /// Ogg needs headers, which Icecast sends to each listener first.

@@ -81,23 +81,23 @@ struct Figures {
     reopened: AtomicU64,
 }
 
+fn random_config(dice: &mut Dice) -> FileConfig {
+    let mut config = FileConfig::default();
+    config.read_timeout = Some(READ_TIMEOUT);
+    config.behind = 100_000;
+    config.read_ahead = [ReadAhead::Bytes(300_000), ReadAhead::Bytes(4 << 20)][dice.roll(2) as usize];
+    config.storage = if dice.roll(2) == 0 { StorageConfig::Memory } else { StorageConfig::TempFile(None) };
+    config
+}
+
 /// Reads and seeks until `over`. Panics at a wrong byte, or a read that takes too long.
 fn read_on(downloader: &Downloader, url: &str, mut dice: Dice, over: &AtomicBool, figures: &Figures) {
     let mut buf = vec![0; 64 * 1024];
-    let open = |dice: &mut Dice| -> Option<Stream> {
-        let mut config = FileConfig::default();
-        config.read_timeout = Some(READ_TIMEOUT);
-        config.behind = 100_000;
-        config.read_ahead = [ReadAhead::Bytes(300_000), ReadAhead::Bytes(4 << 20)][dice.roll(2) as usize];
-        config.storage =
-            if dice.roll(2) == 0 { StorageConfig::Memory } else { StorageConfig::TempFile(None) };
-        downloader.open_with(url, config).ok()
-    };
-    let (mut stream, mut events) = (None, None);
+    let (mut stream, mut events): (Option<Stream>, _) = (None, None);
     while !over.load(Ordering::Relaxed) {
         let Some(open) = stream.as_mut() else {
             figures.reopened.fetch_add(1, Ordering::Relaxed);
-            stream = open(&mut dice);
+            stream = downloader.open_with(url, random_config(&mut dice)).ok();
             events = stream.as_ref().map(|stream| stream.handle().subscribe());
             continue;
         };
@@ -344,19 +344,10 @@ fn ten_minutes_of_misbehaviour_cause_no_wrong_byte_no_hang_and_no_growth() {
             if dice.roll(2) == 0 {
                 direct.network_changed();
             }
-            let [threads_now, descriptors, resident] = census();
-            println!(
-                "{:>4} s: {threads_now} threads, {descriptors} descriptors, {resident} KiB; {} reads, {} MB, {} seeks, {} errors, {} opened, {:?} and {:?}",
-                u64::from(look + 1) * seconds / u64::from(LOOKS),
-                figures.reads.load(Ordering::Relaxed),
-                figures.bytes.load(Ordering::Relaxed) / 1_000_000,
-                figures.seeks.load(Ordering::Relaxed),
-                figures.errors.load(Ordering::Relaxed),
-                figures.reopened.load(Ordering::Relaxed),
-                direct.stats().totals,
-                proxied.stats().totals,
-            );
-            looks.push([threads_now, descriptors, resident]);
+            let counted = census();
+            print_look(u64::from(look + 1) * seconds / u64::from(LOOKS), counted, &figures);
+            println!("        {:?} and {:?}", direct.stats().totals, proxied.stats().totals);
+            looks.push(counted);
             if threads.iter().any(|reader| reader.is_finished()) || beside.is_finished() {
                 break;
             }
@@ -364,6 +355,22 @@ fn ten_minutes_of_misbehaviour_cause_no_wrong_byte_no_hang_and_no_growth() {
         over.store(true, Ordering::Relaxed);
         println!("beside: {:?}", beside.join().expect("no urgent fetch was starved"));
     });
+    assert_no_growth(&looks);
+}
+
+fn print_look(seconds: u64, [threads, descriptors, resident]: [u64; 3], figures: &Figures) {
+    let count = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
+    println!(
+        "{seconds:>4} s: {threads} threads, {descriptors} descriptors, {resident} KiB; {} reads, {} MB, {} seeks, {} errors, {} opened",
+        count(&figures.reads),
+        count(&figures.bytes) / 1_000_000,
+        count(&figures.seeks),
+        count(&figures.errors),
+        count(&figures.reopened),
+    );
+}
+
+fn assert_no_growth(looks: &[[u64; 3]]) {
     // After the first fifth all threads and buffers exist. Streams come and go, so there is some tolerance.
     let (early, last) = (looks[LOOKS as usize / 5], looks[looks.len() - 1]);
     for (what, (early, last)) in ["threads", "descriptors", "KiB"].iter().zip(early.iter().zip(&last)) {

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use support::content::assert_pattern;
+use support::content::{assert_pattern, assert_whole};
 use support::{Answer, Content, Identity, Origin};
 use windway::config::{ClientCertificate, Roots};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Fetch, Priority};
@@ -24,10 +24,7 @@ fn a_stream_over_tls_reads_the_right_bytes() {
     let content = Content::pattern(3_000_000);
     let origin = Origin::start_tls(move |asked| Answer::file(asked, &content));
     let mut stream = trusting(&origin).open(&origin.url("/a")).unwrap();
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).unwrap();
-    assert_eq!(all.len(), 3_000_000);
-    assert_pattern(0, &all);
+    assert_whole(&mut stream, 3_000_000);
     let mut buf = vec![0; 70_000];
     for position in [2_900_000, 0, 1_234_567, 2_000_001] {
         stream.seek(SeekFrom::Start(position)).unwrap();
@@ -152,10 +149,7 @@ fn a_tls_connection_without_close_notify_broke_and_did_not_end() {
     assert_pattern(0, &body);
 
     let mut whole = peer.execute(Fetch::get(&origin.url("/whole")).unwrap()).unwrap();
-    let mut body = Vec::new();
-    whole.read_to_end(&mut body).unwrap();
-    assert_eq!(body.len(), 100_000);
-    assert_pattern(0, &body);
+    assert_whole(&mut whole, 100_000);
 }
 
 #[test]

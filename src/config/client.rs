@@ -11,15 +11,13 @@ use super::http3::Http3;
 use super::roots::Roots;
 use super::shown::HeaderNames;
 #[cfg(doc)]
-use super::downloader::DownloaderConfig;
-#[cfg(doc)]
 use crate::error::ErrorKind;
 use crate::safe_url::SafeUrl;
 
 /// What `ClientConfig::user_agent` is by default.
 pub(crate) const DEFAULT_USER_AGENT: &str = concat!("windway/", env!("CARGO_PKG_VERSION"));
 
-/// Options of HTTP requests and connections. Part of [`DownloaderConfig`].
+/// Options of HTTP requests and connections. Part of [`DownloaderConfig`](crate::DownloaderConfig).
 ///
 /// ```
 /// use std::time::Duration;

@@ -60,6 +60,23 @@ impl Windway {
         self.asked_beside = true;
         Some(Action::Start { range, urgent: true })
     }
+
+    /// The readers as the plan sees them, after its decision whether to prefetch for them.
+    fn readers(&mut self, world: &World, in_flight: &[Piece]) -> Vec<ReaderView> {
+        self.filling.resize(world.readers.len(), false);
+        let mut readers = Vec::new();
+        for ((reader, filling), bisection) in
+            world.readers.iter().zip(&mut self.filling).zip(&self.bisections)
+        {
+            let (position, waiting, run) = (reader.position, reader.waiting, reader.run);
+            let bisection = *bisection;
+            let mut view = ReaderView { position, waiting, run, filling: *filling, until: 0, bisection };
+            view.refill(&world.available, in_flight, self.read_ahead);
+            *filling = view.filling;
+            readers.push(view);
+        }
+        readers
+    }
 }
 
 impl Planner for Windway {
@@ -88,18 +105,7 @@ impl Planner for Windway {
             .iter()
             .map(|transfer| Piece { next: transfer.next, end: transfer.end, retrying: None })
             .collect();
-        self.filling.resize(world.readers.len(), false);
-        let mut readers = Vec::new();
-        for ((reader, filling), bisection) in
-            world.readers.iter().zip(&mut self.filling).zip(&self.bisections)
-        {
-            let (position, waiting, run) = (reader.position, reader.waiting, reader.run);
-            let bisection = *bisection;
-            let mut view = ReaderView { position, waiting, run, filling: *filling, until: 0, bisection };
-            view.refill(&world.available, &in_flight, self.read_ahead);
-            *filling = view.filling;
-            readers.push(view);
-        }
+        let readers = self.readers(world, &in_flight);
         let low = world.transfers.iter().filter(|transfer| !transfer.urgent).count();
         let snapshot = Snapshot {
             readers: &readers,

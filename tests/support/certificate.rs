@@ -57,6 +57,13 @@ pub struct Certificate<'a> {
     pub last_year: i32,
 }
 
+impl<'a> Certificate<'a> {
+    /// That of a root, which signs itself.
+    pub fn of_root(name: &'a str) -> Self {
+        Self { subject: name, issuer: name, alternative_names: &[], is_authority: true, last_year: 2099 }
+    }
+}
+
 impl Certificate<'_> {
     /// The certificate of `key` in DER, signed by `signer`.
     pub fn sign(&self, key: &Key, signer: &Key) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! Bodies in which each byte is computed from its offset.
 
+use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -160,6 +161,15 @@ impl Icy {
 /// The pattern's byte at `offset`.
 fn byte_at(offset: u64) -> u8 {
     period()[(offset % PERIOD) as usize]
+}
+
+/// Reads to the end. Panics unless that was the pattern, `len` bytes of it.
+#[track_caller]
+pub fn assert_whole(reader: &mut impl Read, len: u64) {
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).expect("a body without an error");
+    assert_eq!(bytes.len() as u64, len);
+    assert_pattern(0, &bytes);
 }
 
 /// Panics at the first byte that differs from the pattern.

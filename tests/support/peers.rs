@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::io::Read;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use windway::downloader::{Next, Outcome, Peer, PeerHandle, Sink};
-use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority};
+use windway::downloader::{Flow, Next, Outcome, Peer, PeerHandle, RequestId, ResponseHead, Sink};
+use windway::{Downloader, DownloaderConfig, Error, Fetch, Priority, Response};
 
 use super::Origin;
 use super::content::assert_pattern;
@@ -43,6 +43,63 @@ pub fn read_all(peer: &PeerHandle, fetch: Fetch) -> Vec<u8> {
     let mut body = Vec::new();
     peer.execute(fetch).unwrap().read_to_end(&mut body).unwrap();
     body
+}
+
+/// A callback of a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    Accepted,
+    ResponseHead,
+    Detached,
+    Write,
+    Retrying,
+    Finish,
+}
+
+impl At {
+    pub const ALL: [Self; 6] =
+        [Self::Accepted, Self::ResponseHead, Self::Detached, Self::Write, Self::Retrying, Self::Finish];
+}
+
+/// A sink that calls a closure in each of its callbacks, in `detached` with the body.
+pub struct Calling<F> {
+    detaches: bool,
+    callback: F,
+}
+
+impl<F: FnMut(At, Option<Response>) + Send + 'static> Calling<F> {
+    /// One that can be called `at` this callback: it detaches its body if that is `detached`.
+    pub fn new(at: At, callback: F) -> Self {
+        Self { detaches: at == At::Detached, callback }
+    }
+}
+
+impl<F: FnMut(At, Option<Response>) + Send + 'static> Sink for Calling<F> {
+    fn accepted(&mut self, _: RequestId) {
+        (self.callback)(At::Accepted, None);
+    }
+
+    fn head(&mut self, _: &ResponseHead) -> Result<Flow, Error> {
+        (self.callback)(At::ResponseHead, None);
+        Ok(if self.detaches { Flow::Detach } else { Flow::Stream })
+    }
+
+    fn detached(mut self: Box<Self>, body: Response) {
+        (self.callback)(At::Detached, Some(body));
+    }
+
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), Error> {
+        (self.callback)(At::Write, None);
+        Ok(())
+    }
+
+    fn retrying(&mut self, _: &Error, _: Instant) {
+        (self.callback)(At::Retrying, None);
+    }
+
+    fn finish(mut self: Box<Self>, _: Outcome) {
+        (self.callback)(At::Finish, None);
+    }
 }
 
 /// The bytes and the outcome of a sink. Sent at its end.

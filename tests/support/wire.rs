@@ -22,14 +22,7 @@ impl Identity {
     /// A new certificate with a root of its own.
     pub fn new() -> Self {
         let (root_key, key) = (Key::generate(), Key::generate());
-        let name = "the scripted origin's root";
-        let root = Certificate {
-            subject: name,
-            issuer: name,
-            alternative_names: &[],
-            is_authority: true,
-            last_year: 2099,
-        };
+        let root = Certificate::of_root("the scripted origin's root");
         let certificate = Certificate {
             subject: "the scripted origin",
             alternative_names: &["127.0.0.1", "localhost"],
@@ -81,14 +74,7 @@ impl Identity {
     /// A certificate of a client and its key, in PEM, signed by a root of its own. The root is the third.
     pub fn of_client() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
         let (root_key, key) = (Key::generate(), Key::generate());
-        let name = "the root of a client";
-        let root = Certificate {
-            subject: name,
-            issuer: name,
-            alternative_names: &[],
-            is_authority: true,
-            last_year: 2099,
-        };
+        let root = Certificate::of_root("the root of a client");
         let certificate = Certificate { subject: "a client", is_authority: false, ..root };
         let [certificate, root] = [certificate.sign(&key, &root_key), root.sign(&root_key, &root_key)];
         let key = pem_of("PRIVATE KEY", key.pkcs8());

@@ -34,18 +34,22 @@ fn plan_with(
     for range in stored {
         available.insert(range.clone());
     }
-    let snapshot = Snapshot {
+    Snapshot { read_ahead, admissible, ..snapshot(readers, &available, in_flight) }.plan()
+}
+
+/// A file of 100 MiB at 1 MB/s, 40 ms away, of which a reader may prefetch 16 MiB.
+fn snapshot<'a>(readers: &'a [ReaderView], available: &'a RangeSet, in_flight: &'a [Piece]) -> Snapshot<'a> {
+    Snapshot {
         readers,
-        available: &available,
+        available,
         in_flight,
         suffix: None,
         len: Some(100 * MIB),
         network: network(1e6, 40),
-        read_ahead,
+        read_ahead: ReadAhead::Bytes(16 * MIB),
         upcoming: &[],
-        admissible,
-    };
-    snapshot.plan()
+        admissible: Priority::Low,
+    }
 }
 
 fn waiting(position: u64, run: u64) -> ReaderView {
@@ -65,17 +69,8 @@ fn what_a_decoder_reads_next_is_prefetched_behind_what_is_waited_for() {
     let mut available = RangeSet::default();
     available.insert(0..MIB);
     let tail = 99 * MIB..100 * MIB;
-    let snapshot = |readers, in_flight, upcoming| Snapshot {
-        readers,
-        available: &available,
-        in_flight,
-        suffix: None,
-        len: Some(100 * MIB),
-        network: network(1e6, 40),
-        read_ahead: ReadAhead::Bytes(16 * MIB),
-        upcoming,
-        admissible: Priority::Low,
-    };
+    let snapshot =
+        |readers, in_flight, upcoming| Snapshot { upcoming, ..snapshot(readers, &available, in_flight) };
     let (upcoming, near) = ([tail.clone()], [playing(0, 0)]);
     let low = |range| Plan::Fetch { range, priority: Priority::Low };
     assert_eq!(snapshot(&near, &[], &upcoming).plan(), low(tail.clone()));
@@ -101,17 +96,8 @@ fn bisecting() -> ReaderView {
 fn bisection_on(network: Network, reader: ReaderView, in_flight: &[Piece]) -> (Plan, Option<usize>) {
     let mut available = RangeSet::default();
     available.insert(0..MIB);
-    let snapshot = Snapshot {
-        readers: &[reader],
-        available: &available,
-        in_flight,
-        suffix: None,
-        len: Some(100 * MIB),
-        network,
-        read_ahead: ReadAhead::Bytes(16 * MIB),
-        upcoming: &[],
-        admissible: Priority::Low,
-    };
+    let readers = [reader];
+    let snapshot = Snapshot { network, ..snapshot(&readers, &available, in_flight) };
     (snapshot.plan(), snapshot.poll_unwanted())
 }
 
@@ -164,22 +150,13 @@ fn a_near_seek_waits_for_the_running_piece() {
 
 #[test]
 fn a_reader_in_sequence_waits_for_the_piece_that_has_not_recorded_its_last_bytes() {
-    let lags = piece(MIB, 2 * MIB);
+    let lags = [piece(MIB, 2 * MIB)];
     let stored = MIB + 64 * 1024;
     let near = Network { ttfb: Some(Duration::ZERO), ..network(1e6, 0) };
     let mut available = RangeSet::default();
     available.insert(0..stored);
-    let snapshot = Snapshot {
-        readers: &[ReaderView { filling: false, ..waiting(stored, MIB) }],
-        available: &available,
-        in_flight: &[lags],
-        suffix: None,
-        upcoming: &[],
-        len: Some(100 * MIB),
-        network: near,
-        read_ahead: ReadAhead::Bytes(16 * MIB),
-        admissible: Priority::Low,
-    };
+    let readers = [ReaderView { filling: false, ..waiting(stored, MIB) }];
+    let snapshot = Snapshot { network: near, ..snapshot(&readers, &available, &lags) };
     assert_eq!(snapshot.plan(), Plan::Idle);
 }
 
@@ -288,18 +265,9 @@ fn a_reader_that_waits_for_the_suffix_request_leaves_the_opening_alone() {
     let (len, opening) = (100 * MIB, [piece(14_350, OPENING)]);
     let available = RangeSet::default();
     let unwanted = |suffix| {
-        let snapshot = Snapshot {
-            readers: &[waiting(len - 160, 0)],
-            available: &available,
-            in_flight: &opening,
-            suffix,
-            len: Some(len),
-            network: network(1e6, 40),
-            read_ahead: ReadAhead::Bytes(16 * MIB),
-            upcoming: &[],
-            admissible: Priority::High,
-        };
-        snapshot.poll_unwanted()
+        let readers = [waiting(len - 160, 0)];
+        let admissible = Priority::High;
+        Snapshot { suffix, admissible, ..snapshot(&readers, &available, &opening) }.poll_unwanted()
     };
     assert_eq!(unwanted(Some(len - 13_824..len)), None);
     assert_eq!(unwanted(None), Some(0));
@@ -353,12 +321,9 @@ fn a_long_piece_of_a_download_does_not_share_the_network_with_a_seek() {
     let mut available = RangeSet::default();
     available.insert(0..MIB);
     let unwanted = |in_flight: &[Piece]| {
-        let readers = &[waiting(10 * MIB, 0)];
         let (read_ahead, admissible) = (ReadAhead::Whole, Priority::High);
-        let (len, network, available) = (Some(100 * MIB), network(1e6, 40), &available);
-        let (suffix, upcoming) = (None, &[][..]);
-        Snapshot { readers, available, in_flight, suffix, len, network, read_ahead, upcoming, admissible }
-            .poll_unwanted()
+        let readers = [waiting(10 * MIB, 0)];
+        Snapshot { read_ahead, admissible, ..snapshot(&readers, &available, in_flight) }.poll_unwanted()
     };
     assert_eq!(unwanted(&[piece(30 * MIB, 80 * MIB)]), Some(0));
     assert_eq!(unwanted(&[piece(30 * MIB, 33 * MIB)]), None);
@@ -370,19 +335,7 @@ fn one_connection_at_a_time_is_waited_for() {
         let mut available = RangeSet::default();
         available.insert(stored);
         let network = Network { single_connection: true, ..network(1e6, 40) };
-        let (read_ahead, admissible, len) = (ReadAhead::Bytes(16 * MIB), Priority::Low, Some(100 * MIB));
-        Snapshot {
-            readers: &[reader],
-            available: &available,
-            in_flight,
-            suffix: None,
-            len,
-            network,
-            read_ahead,
-            upcoming: &[],
-            admissible,
-        }
-        .plan()
+        Snapshot { network, ..snapshot(&[reader], &available, in_flight) }.plan()
     };
     let ended = piece(2 * MIB, 2 * MIB);
     assert_eq!(single_connection(playing(MIB / 2, MIB / 2), 0..2 * MIB, &[ended]), Plan::Idle);
@@ -398,20 +351,7 @@ fn what_no_reader_wants_is_cancelled_when_it_is_in_the_way() {
     let unwanted = |readers: &[ReaderView], in_flight: &[Piece]| {
         let mut available = RangeSet::default();
         available.insert(0..MIB);
-        let (read_ahead, admissible) = (ReadAhead::Bytes(16 * MIB), Priority::High);
-        let (len, network) = (Some(100 * MIB), network(1e6, 40));
-        let snapshot = Snapshot {
-            readers,
-            available: &available,
-            in_flight,
-            suffix: None,
-            len,
-            network,
-            read_ahead,
-            upcoming: &[],
-            admissible,
-        };
-        snapshot.poll_unwanted()
+        Snapshot { admissible: Priority::High, ..snapshot(readers, &available, in_flight) }.poll_unwanted()
     };
     let left_behind = piece(MIB, 2 * MIB);
     // Its reader has jumped away and waits; another one that plays on towards it wants it.

@@ -2,16 +2,22 @@
 
 use super::*;
 
-#[test]
-fn urgent_work_preempts_a_prefetch_and_in_time_aborts_the_most_silent_one() {
+/// Two workers that run the prefetches 1 and 2, while the urgent 3 is queued.
+fn with_both_workers_prefetching(now: Instant) -> Schedule {
     let mut schedule = new(2, 0);
     let peer = schedule.handle_registered(Priority::High);
-    let now = Instant::now();
     for number in [1, 2] {
         schedule.handle_submitted(peer, fetch_info(number, Priority::Low), now);
         schedule.poll_assignment(now).unwrap();
     }
     schedule.handle_submitted(peer, fetch_info(3, Priority::High), now);
+    schedule
+}
+
+#[test]
+fn urgent_work_preempts_a_prefetch_and_in_time_aborts_the_most_silent_one() {
+    let now = Instant::now();
+    let mut schedule = with_both_workers_prefetching(now);
     assert_eq!(schedule.poll_assignment(now), None);
     assert_eq!(schedule.poll_preemptions(now), 1);
     let limit = now + PREEMPTION_LIMIT;
@@ -28,14 +34,8 @@ fn urgent_work_preempts_a_prefetch_and_in_time_aborts_the_most_silent_one() {
 
 #[test]
 fn if_an_abort_takes_effect_late_another_prefetch_makes_room() {
-    let mut schedule = new(2, 0);
-    let peer = schedule.handle_registered(Priority::High);
     let start = Instant::now();
-    for number in [1, 2] {
-        schedule.handle_submitted(peer, fetch_info(number, Priority::Low), start);
-        schedule.poll_assignment(start).unwrap();
-    }
-    schedule.handle_submitted(peer, fetch_info(3, Priority::High), start);
+    let mut schedule = with_both_workers_prefetching(start);
     assert_eq!(schedule.poll_preemptions(start), 1);
     let mut now = start + PREEMPTION_LIMIT;
     assert_eq!(schedule.poll_abort(now, 0, |worker| worker), Some(0));
