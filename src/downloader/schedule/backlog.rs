@@ -119,8 +119,11 @@ impl Backlog {
         now: Instant,
     ) -> Requeued {
         let FetchInfo { request, priority, origin } = fetch_info;
+        // An urgent fetch does not count at its origin. It is preempted only if it was promoted after its preemption was
+        // claimed.
         let is_active = priority == Priority::Low;
         if is_active && (self.peers.get(peer).is_none() || self.origins.is_reserved(origin)) {
+            // In both cases its place is free for another one. `block` finds out whether the peer is gone.
             self.leave_origin(origin, now);
             return match self.block(peer, fetch_info) {
                 false => Requeued::Refused,
@@ -152,6 +155,7 @@ impl Backlog {
         let Queued::Fetch(request) = entry.queued else { return Some(Popped::Pull) };
         let waiting = self.waiting.remove(&request)?;
         let Waiting { origin, is_active, has_body, .. } = waiting;
+        // It got its place before the origin was reserved, and returns it: a prefetch that runs now would be aborted at once.
         if queue == Priority::Low && is_active && self.origins.is_reserved(origin) {
             self.origins.leave(origin);
             self.block_again(request, waiting);
@@ -266,6 +270,7 @@ impl Backlog {
         let Some(state) = self.peers.get_mut(waiting.peer) else { return };
         state.elsewhere.remove(&request);
         let place = self.queues.push_front(&mut state.queues, waiting.priority, request, now);
+        // It waits since now. While it was blocked no worker could have served it, and as an aged one it would pass the others.
         (waiting.at, waiting.is_active) = (Location::Queue(place), true);
         let peer = waiting.peer;
         self.update_pull(peer, |pull| pull.handle_unblocked(now));
@@ -273,6 +278,8 @@ impl Backlog {
 
     /// Queues what has waited for a time that has come.
     pub(super) fn queue_due(&mut self, now: Instant) {
+        // To the front, since it was begun before the rest of its queue. It has not waited for a worker yet, so its age begins
+        // now.
         while let Some(request) = self.retries.pop_due(now) {
             let Some(waiting) = self.waiting.get_mut(&request) else { continue };
             let Some(state) = self.peers.get_mut(waiting.peer) else { continue };

@@ -169,6 +169,7 @@ impl Schedule {
     /// The peer that `worker` asked has answered. The worker is idle again, unless it runs the answer.
     pub(super) fn handle_answered(&mut self, worker: WorkerId, answer: Answer, now: Instant) -> Admission {
         let Some(asking) = self.workers.get(worker) else { return Admission::Refused };
+        // Before the pull is queued again: what the peer has given goes before what it gives next.
         let admission = if let Answer::Fetch { fetch_info, .. } = answer {
             self.admit(worker, asking, fetch_info, now)
         } else {
@@ -208,6 +209,7 @@ impl Schedule {
 
     /// The fetch on `worker` was preempted. It continues before the rest of its class.
     pub(super) fn handle_preempted(&mut self, worker: WorkerId, how: Preemption, now: Instant) -> Requeued {
+        // Not `self.release`: a preempted prefetch may keep its connection, so it still counts at its origin.
         let Some(running) = self.workers.release(worker) else { return Requeued::Refused };
         self.handle_turn_over(&running);
         // An origin that was reserved for this fetch is not any more.
@@ -263,6 +265,7 @@ impl Schedule {
             if choice.serves() == Priority::High {
                 self.throttle.handle_urgent(now);
                 self.urgent_is_next = false;
+            // Urgent work that waits goes before the next aged prefetch, so that it never waits for two protected turns.
             } else if choice.protected || self.backlog.queues().urgent() > 0 {
                 self.urgent_is_next = true;
             }
@@ -322,6 +325,8 @@ impl Schedule {
     ) -> Option<WorkerId> {
         self.update_reserved(now);
         let urgent = self.backlog.queues().urgent();
+        // First those of reserved origins: the urgent work that reserves them is on a worker already, and gets no answer before
+        // their connections are closed.
         let prefetching =
             self.single_connections.reserved().find_map(|origin| self.workers.prefetching(origin));
         let worker = match prefetching {
@@ -349,6 +354,8 @@ impl Schedule {
         let aged = aging.next_deadline().filter(|_| throttle.is_some() || interruptible().next().is_some());
         let abort = self.preemptor.next_deadline(self.backlog.queues().urgent(), &self.workers, now);
         let due = [self.backlog.next_deadline(), abort, throttle, aged, protected];
+        // A time that has passed had its chance in the polls. Returned again, it would keep the scheduler thread busy without
+        // an end.
         due.into_iter().flatten().filter(|at| *at > now).min()
     }
 
@@ -448,6 +455,7 @@ impl Schedule {
     fn ask(&mut self, choice: Choice, worker: WorkerId, now: Instant) -> Option<Assignment> {
         let Choice { peer, protected, .. } = choice;
         // The peer may answer with anything admissible, so the room for a prefetch is taken beforehand.
+        // A lent thread runs only what its own reader is blocked on.
         let may_prefetch = self.workers.has_room() && !self.workers.is_lent(worker);
         let admissible = if may_prefetch { Priority::Low } else { Priority::High };
         let waiting_since =
@@ -472,9 +480,12 @@ impl Schedule {
         let protected = is_low && asking.protected;
         if is_low && self.has_to_wait(worker, asking, now) {
             self.workers.release(worker);
+            // It keeps the age of the announcement that brought it. Else the prefetches of a peer that is passed again and
+            // again never age.
             let is_queued = self.backlog.push(asking.peer, fetch_info, asking.waiting_since);
             return if is_queued { Admission::Waits } else { Admission::Refused };
         }
+        // The limit of an origin is one for prefetches. Urgent work never waits for it.
         if !is_low || self.backlog.try_enter(origin) {
             let fetch = Some((request, origin));
             self.workers.occupy(worker, Running { fetch, priority, since: now, protected, ..asking });

@@ -107,6 +107,7 @@ impl OriginLimit {
     }
 
     fn forget_unused(&mut self, origin: Origin) {
+        // A program that runs for months may meet any number of origins.
         if self.origins.get(&origin).is_some_and(|state| state.active == 0 && state.blocked.is_empty()) {
             self.origins.remove(&origin);
         }

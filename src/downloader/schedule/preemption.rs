@@ -57,7 +57,7 @@ impl Preemptor {
 
     /// When the next connection may be closed.
     pub(super) fn next_deadline(&self, urgent: usize, workers: &Workers, now: Instant) -> Option<Instant> {
-        // Then urgent work asks others to make room.
+        // An aborted worker that is not idle in time no longer counts as leaving (`missing_workers`). From then on others are asked.
         let is_lacking = urgent > workers.idle();
         if self.since.is_none() && !is_lacking {
             return None;

@@ -16,7 +16,8 @@ pub(crate) struct PeerKey {
 /// The index of a worker. Lent threads have the indices after those of the pool.
 pub(crate) type WorkerId = usize;
 
-/// Identifies scheme, host and port of a fetch: a hash of them.
+/// Identifies scheme, host and port of a fetch: a hash of them. Two origins with the same hash would share one limit, which delays
+/// prefetches and breaks nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin(pub(crate) u64);
 

@@ -105,6 +105,7 @@ impl Workers {
     /// Gives `worker` something to run: the [next](Self::next_idle) idle one, the [next](Self::next_lent) lent one, or one whose
     /// last task this replaces.
     pub(super) fn occupy(&mut self, worker: WorkerId, running: Running) {
+        // The index of a lent thread that is used for the first time.
         if worker == self.all.len() {
             self.all.push(None);
             self.free_lent.push(worker);
@@ -114,6 +115,7 @@ impl Workers {
             let taken = if self.is_lent(worker) { self.free_lent.pop() } else { self.idle.pop() };
             debug_assert_eq!(taken, Some(worker), "not the worker that was next");
         }
+        // After the replacement, with both counts: a worker that asked for Low and runs High frees a place.
         if !self.is_lent(worker) {
             self.low += usize::from(running.priority == Priority::Low);
             self.low -= usize::from(old.is_some_and(|old| old.priority == Priority::Low));

@@ -21,7 +21,7 @@ impl State {
     /// Records that nothing is fetched any more until a reader waits. Returns the error if no read returns it.
     pub(crate) fn halt(&mut self, error: Error) -> Option<Error> {
         let is_returned = self.is_opening() || self.readers.iter().any(|(_, reader)| reader.waiting);
-        // [1] Nothing is retried until a reader waits, and the time until then does not count.
+        // Nothing is retried until a reader waits, and the time until then does not count.
         if !is_returned {
             self.outage.end();
         }
