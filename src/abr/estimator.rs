@@ -56,6 +56,7 @@ impl Estimator {
     ///
     /// Bytes from a cache, and bytes that the server held back, must not be recorded.
     pub fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
+        // A short body may arrive in one read: its duration is that of a copy, and may be 0.
         let (bits, seconds) = (bytes as f64 * 8.0, duration.as_secs_f64().max(0.000_1));
         if let Some(predicted) = self.plain() {
             let error = (predicted / (bits / seconds) - 1.0).max(0.0);
@@ -76,6 +77,7 @@ impl Estimator {
 
     /// Expected throughput in bits per second. `None` before the first transfer.
     pub fn throughput(&self) -> Option<f64> {
+        // The worst one and not their mean: a rate that is too high empties the buffer, one that is too low costs some quality.
         let worst = self.over_predictions.iter().copied().fold(0.0, f64::max);
         self.plain().map(|rate| rate / (1.0 + worst))
     }

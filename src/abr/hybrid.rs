@@ -27,10 +27,10 @@ const DRAIN: (f64, f64) = (1.4, 3.0);
 /// one above those that are sustained, the second for the highest. Above [`KEEP`], so that the choice does not go to and fro.
 const RISE: (f64, f64) = (0.25, 0.6);
 
-/// A segment whose rest takes more than this share of the buffer is given up.
+/// A segment whose rest takes more than this share of the buffer is cancelled, and fetched at a lower level.
 const ABANDON: f64 = 0.7;
 
-/// In a hole of the network a segment is given up only if the buffer is below this share of its capacity, and below this many
+/// In a hole of the network a segment is cancelled only if the buffer is below this share of its capacity, and below this many
 /// times what the lowest variant would take.
 const WAIT: (f64, f64) = (0.2, 2.0);
 
@@ -150,6 +150,7 @@ fn fits(snapshot: &Snapshot<'_>, level: usize, throughput: f64) -> bool {
 
 /// Seconds of a segment.
 fn segment(snapshot: &Snapshot<'_>) -> f64 {
+    // A playlist may announce a duration of 0, and times are divided by this.
     snapshot.segment.max(Duration::from_millis(100)).as_secs_f64()
 }
 

@@ -26,7 +26,7 @@ pub use share::{Demand, share};
 #[non_exhaustive]
 pub struct AbrConfig {
     /// Highest rate to start with while nothing is known of the network, in bits per second. Default: 1 000 000, which most
-    /// networks have; where it is too much, the first segment is given up after half a second.
+    /// networks have; where it is too much, the first segment is cancelled after half a second.
     pub start: u64,
     /// Throughput that an earlier session has measured, in bits per second. Default: none; then what the downloader has
     /// measured counts.

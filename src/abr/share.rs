@@ -45,7 +45,9 @@ pub fn share(total: f64, own: u8, others: &[Demand]) -> f64 {
     };
     let rest = (total - sum(&|other| other.rank > own)).max(0.0);
     let equals = others.iter().filter(|other| other.rank == own && other.bitrate > 0.0).count();
+    // Those that need nothing more (a bitrate of 0) leave their part to the others.
     let even = rest / (equals + 1) as f64;
+    // Not less than an even part, since the others adapt; more, if they need less than theirs.
     even.max(rest - sum(&|other| other.rank == own))
 }
 

@@ -143,18 +143,25 @@ impl Default for ClientConfig {
         Self {
             user_agent: DEFAULT_USER_AGENT.into(),
             default_headers: Vec::new(),
+            // As long as the system's resolver waits for one name server (resolv.conf(5)).
             resolve_timeout: Duration::from_secs(5),
+            // `getaddrinfo` does not return the TTL of a record, so the time is fixed.
             resolve_cache: Duration::from_secs(60),
+            // A lost SYN is sent again after 1, 3 and 7 s (RFC 6298, section 2), so three more of them fit.
             connect_timeout: Duration::from_secs(10),
             silence_timeout: Duration::from_secs(10),
             min_rate: 128,
             auth: Vec::new(),
             proxy: None,
             no_proxy: Vec::new(),
+            // As many as ureq and reqwest follow by default.
             max_redirects: 10,
             max_head: 64 * 1024,
             max_idle_per_origin: 8,
             max_idle: 32,
+            // nginx closes an idle connection after 75 s, and a load balancer of AWS after 60 s. A request over one that the
+            // server is about
+            // to close is lost, and has to be sent again.
             max_idle_age: Duration::from_secs(45),
             extra_roots: Vec::new(),
             roots: Roots::BuiltIn,

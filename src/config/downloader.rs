@@ -82,8 +82,8 @@ pub struct DownloaderConfig {
     /// Number of events stored for each subscriber. A subscriber that is slower loses the oldest ones. Default: 1024.
     pub event_capacity: usize,
     /// The network is paid for by the byte: nothing is fetched on a guess. A file is opened without a second request for its
-    /// last bytes, what its first bytes tell of an index or a last page is left to the reader, and so is the next place of
-    /// a reader that bisects. Reads, and the read-ahead that [`FileConfig::read_ahead`] limits, stay as they are.
+    /// last bytes. An index or a last page that its first bytes show is not prefetched, and neither is the next place of a reader
+    /// that bisects. Reads, and the read-ahead that [`FileConfig::read_ahead`] limits, stay as they are.
     /// [`Downloader::set_metered`](crate::Downloader::set_metered) changes it later. Default: false.
     pub metered: bool,
     /// Memory in bytes for what all streams with [`StorageConfig::Memory`] buffer together. While their windows (`behind`
@@ -124,6 +124,8 @@ impl Default for DownloaderConfig {
     fn default() -> Self {
         Self {
             client: ClientConfig::default(),
+            // One of the six is reserved for urgent work, and four may prefetch from one origin. That leaves one for the
+            // prefetches of another.
             max_concurrent: 6,
             reserved: 1,
             max_per_origin: 4,
@@ -138,6 +140,7 @@ impl Default for DownloaderConfig {
             hang_policy: HangPolicy::Report,
             event_capacity: 1024,
             metered: false,
+            // The full windows of 15 streams, each of 16 MiB ahead of the reader and 1 MiB behind it.
             max_buffered: 256 << 20,
         }
     }

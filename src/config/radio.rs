@@ -38,7 +38,8 @@ pub struct RadioConfig {
     pub source_away: Duration,
     /// Minimum rate of the audio in bytes per second. A connection that is slower for a whole `audio_rate_window`, while
     /// the reader waits for bytes, is replaced. Use a value below the station's bitrate; 0 turns the check off. The limit
-    /// [`ClientConfig::min_rate`] applies to a station too. Default: 1000.
+    /// [`ClientConfig::min_rate`] applies to a station too. Default: 1000,
+    /// which is 8 kbit/s.
     pub min_audio_rate: u64,
     /// Duration over which `min_audio_rate` is measured. Default: 10 s.
     pub audio_rate_window: Duration,
@@ -82,6 +83,7 @@ setters!(RadioConfig {
 impl Default for RadioConfig {
     fn default() -> Self {
         Self {
+            // At 128 kbit/s this is about a minute, and `ahead` four minutes.
             behind: 1 << 20,
             ahead: 4 << 20,
             read_timeout: Some(Duration::from_secs(30)),

@@ -102,6 +102,7 @@ impl Receiver<'_> {
     /// Receives from one connection, and from those that replace it while it is silent. Fails when the connection does;
     /// returns `Ok` if it was closed because the reader was away, or if all of a file was received.
     fn receive(&mut self, reconnect: &mut Reconnect) -> Result<Received, Error> {
+        // Before the request: while the reader is away no connection is opened.
         let FlowControl::Read(mut room) = self.flow_control(reconnect)? else { return Ok(Received::Closed) };
         let mut body = self.open()?;
         // While the connection is silent and the buffer runs low, the downloader opens another one.
@@ -118,6 +119,8 @@ impl Receiver<'_> {
     /// The response that is open already, or that to a new request.
     fn open(&mut self) -> Result<Response, Error> {
         let Some(mut body) = self.first.take() else { return self.peer.execute(self.fetch()) };
+        // It was requested as a file may be. From now on a silence is hedged by a second connection, since a station can't be
+        // resumed.
         body.make_live(Arc::clone(self.shared) as _);
         Ok(body)
     }
@@ -132,6 +135,7 @@ impl Receiver<'_> {
         let interval = info.metadata_interval;
         let Some(mut got) = self.read_first(body, *room, interval)? else { return Ok(Received::Replaced) };
         let audio = interval.map_or(got, |interval| got.min(interval.get()));
+        // Before `connected`, so that a page is not published as a connection of a station.
         self.shared.refuse_html_page(body.head(), &self.chunk[..audio])?;
         self.shared.connected(body.head(), info);
 
