@@ -272,6 +272,8 @@ impl EntryFile {
     fn join(&self, index: u64, block: &mut Block, touching: &[Slot], range: &Range<u32>, bytes: &[u8]) {
         let joined =
             touching.iter().fold(range.clone(), |all, part| all.start.min(part.from)..all.end.max(part.to));
+        // The checksum of the joined part can't be made of those of its parts. So the bytes are read back and hashed again,
+        // which also finds out whether they are still right.
         let filled = self.read_part(index, &joined);
         let is_right = |part: &Slot| {
             filled.as_ref().is_some_and(|filled| {

@@ -128,6 +128,7 @@ impl Store {
         }
         let Some(file) = self.directory.open_entry(name)?.map(Arc::new) else { return Ok(None) };
         let core = Header::read(&file).and_then(|header| EntryFile::open(files(&file, &header)));
+        // A file that was renamed or copied would be served for another key.
         match core.filter(|core| core.header().file_name() == *name) {
             Some(core) => Ok(Some(self.register(name, Entry::new(core, file, Some(Arc::clone(self)))))),
             None => {

@@ -77,6 +77,7 @@ fn send_to<R: HasHead>(
     send: impl Fn(&Request, &HttpUrl) -> Result<Option<R>, Error>,
 ) -> Result<Option<R>, Error> {
     let mut request = request.clone();
+    // The hook gave these headers for this place. A redirect to another origin must not carry them.
     request.set_scoped(place.url.origin(), alternates.headers(place)?);
     let response = send(&request, &place.url)?;
     if let Some(response) = &response {

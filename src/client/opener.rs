@@ -53,6 +53,7 @@ impl Opener {
         cancel: &CancelToken,
         hedging: Option<&Hedging>,
     ) -> Result<Box<Response>, Error> {
+        // A header can't express it: both positions of a range are inclusive (RFC 9110, section 14.1.2).
         if let Some(range) = request.range.filter(ByteRange::is_empty) {
             let why = format!("the range from {} to {} is empty", range.start, range.end);
             return Err(Error::new(ErrorKind::InvalidInput, why).with_url(request.url()));

@@ -76,6 +76,7 @@ pub(super) fn check_suffix(
 ) -> Result<(ByteRange, Option<u64>), String> {
     let (range, total) =
         check_partial(ByteRange::from_start(suffix_start(requested, header)), header, body_len)?;
+    // Fewer bytes are right where the resource is shorter: then it is sent whole (RFC 9110, section 14.1.2).
     if range.len() > requested || total != Some(range.end) {
         return Err(format!(
             "the server sent bytes {range}, which are not the last {requested} of the resource"

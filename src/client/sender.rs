@@ -135,9 +135,11 @@ impl Sender {
         };
         let (head, body) = over_tcp(sent)?;
         if let Some(origin) = &exchange.origin {
+            // Only now is it known that QUIC was the problem, and not the network.
             if was_tried {
                 http3.record_tcp_worked(origin);
             }
+            // `Alt-Svc` may offer HTTP/3 for the next request (RFC 7838).
             http3.record_head(origin, &head.headers);
         }
         Ok((head, body))

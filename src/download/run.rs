@@ -57,6 +57,7 @@ impl Running {
         path: &Path,
         config: DownloadConfig,
     ) -> Result<Arc<Self>, Error> {
+        // `symlink_metadata` also finds a link that leads nowhere, which the rename at the end would replace.
         if !config.overwrite && path.symlink_metadata().is_ok() {
             let error = io::Error::from(io::ErrorKind::AlreadyExists);
             return Err(storage_error("there is a file at the path of the download", error));
@@ -146,6 +147,8 @@ impl Running {
         let storage = |error| storage_error("the download can't be written", error);
         let mut copy: Option<Arc<File>> =
             if is_in_place { None } else { Some(self.part.start_over().map_err(storage)?) };
+        // Also without a digest what an earlier run has left is read: a block that a crash has damaged is found, and fetched
+        // again.
         if digest.is_some() || copy.is_some() || self.part.was_continued() {
             let is_whole = file.shared().read_whole(len, |bytes| {
                 if let Some(digest) = &mut digest {

@@ -178,6 +178,7 @@ impl Budget {
         let mut behind = self.streams.len() as u64;
         for class in [Standing::PlaysHigh, Standing::PlaysLow, Standing::Idle] {
             let streams = self.classes[class as usize].by_grant.len() as u64;
+            // For each stream of the classes after this one its minimum is set aside.
             behind -= streams;
             let (share, used) =
                 self.classes[class as usize].share_out(left.saturating_sub(behind * MIN_SHARE));

@@ -29,6 +29,7 @@ impl Credits {
             return Ok(credit);
         }
         let credits = Arc::clone(self);
+        // Before the first look at the token. A cancellation between that look and the wait would wake nobody.
         let _on_cancel = token.on_cancel(move |_| credits.wake_all());
         let mut left = self.left.lock();
         while *left == 0 {

@@ -93,9 +93,11 @@ fn by_start(text: &str, is_all: bool) -> Option<Detected> {
     if begins(text, "#EXTM3U") {
         return Some(m3u(text, is_all));
     }
+    // `[Reference]` begins a redirector of old Windows Media servers, with lines `Ref1=` as in a PLS.
     if begins(text, "[playlist]") || begins(text, "[reference]") {
         return list(ListFormat::Pls);
     }
+    // Bare URLs, one a line, are an M3U without its header.
     if begins(text, "http://") || begins(text, "https://") {
         return list(ListFormat::M3u);
     }

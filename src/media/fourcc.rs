@@ -7,6 +7,7 @@ pub(super) fn quicktime_codec(name: &[u8]) -> Option<AudioCodec> {
     match name {
         b"lpcm" | b"sowt" | b"twos" | b"NONE" | b"raw " | b"in24" | b"in32" | b"23ni" | b"fl32" | b"FL32"
         | b"fl64" | b"FL64" | b"ipcm" | b"fpcm" | b"ulaw" | b"ULAW" | b"alaw" | b"ALAW" => Some(Pcm),
+        // `ms` and two bytes are a format tag of WAVE: 2 and 0x11 are the ADPCM of Microsoft and of the IMA, 0x55 is MP3.
         b"ima4" | b"ms\0\x02" | b"ms\0\x11" => Some(Adpcm),
         b"alac" => Some(Alac),
         b"aac " => Some(AudioCodec::Aac),

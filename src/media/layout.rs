@@ -171,6 +171,8 @@ impl Ranges {
             let Some(element) = Element::read(bytes, at).filter(|element| element.id != ebml::CLUSTER) else {
                 break;
             };
+            // Cues mostly lie behind all clusters. The seek head has their position, counted from the content of the segment
+            // (RFC 9559, sections 5.1.1 and 16).
             if let Some(cues) = ebml::seek_position(bytes, &element, ebml::CUES) {
                 self.add_rest(segment.body.saturating_add(cues), 0, CUES);
             }

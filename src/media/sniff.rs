@@ -49,6 +49,7 @@ fn signature(bytes: &[u8]) -> Option<Guess> {
     match bytes.first_chunk::<4>()? {
         b"fLaC" => Some(guess_both(In::Flac, Flac)),
         b"OggS" => Some(Guess { container: Some(In::Ogg), codec: ogg_codec(bytes) }),
+        // RF64 and BW64 are WAVE with sizes of 64 bits (EBU Tech 3306, ITU-R BS.2088).
         b"RIFF" | b"RF64" | b"BW64" if bytes.get(8..12) == Some(b"WAVE") => {
             Some(Guess { container: Some(In::Wav), codec: wav_codec(bytes) })
         }
@@ -59,6 +60,7 @@ fn signature(bytes: &[u8]) -> Option<Guess> {
         b"caff" if bytes.get(4..6) == Some(&[0, 1]) => {
             Some(Guess { container: Some(In::Caf), codec: caf_codec(bytes) })
         }
+        // The header of EBML (RFC 8794), in which Matroska and WebM are written.
         [0x1a, 0x45, 0xdf, 0xa3] => Some(matroska(bytes)),
         [0x47, ..] if ts::is_transport_stream(bytes) => {
             Some(Guess { container: Some(In::MpegTs), codec: ts::codec(bytes) })
@@ -125,6 +127,8 @@ fn matroska(bytes: &[u8]) -> Guess {
 
 /// The first CodecID element that names sound. It is looked for, not walked to: nothing else looks like it.
 fn matroska_codec(bytes: &[u8]) -> Option<AudioCodec> {
+    // Searched, and not parsed, since elements of any size may come before. `CodecID` is the element 0x86, and a size below 127
+    // is one byte with its highest bit set (RFC 8794, section 4).
     let found = bytes.windows(4).position(|w| w[0] == 0x86 && w[1] & 0x80 != 0 && &w[2..] == b"A_")?;
     let len = usize::from(bytes[found + 1] & 0x7f);
     let name = &bytes[found + 2..];

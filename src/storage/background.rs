@@ -132,6 +132,7 @@ impl Resource {
                 disk.request(&work);
             }
             Err(error) => {
+                // So that the next store tries again.
                 self.state.lock().is_enlisted = false;
                 return Err(error);
             }

@@ -88,6 +88,7 @@ impl Resource {
                 std::mem::take(&mut state.block_cache),
             )
         };
+        // Without the lock, since this may close files.
         drop(replaced);
         self.notify();
     }

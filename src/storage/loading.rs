@@ -69,6 +69,7 @@ impl State {
             Some((block, end)) => Some((Arc::clone(block) as Arc<dyn Place>, end)),
             None => self.block_cache.get(offset).map(|(block, end)| (block as Arc<dyn Place>, end)),
         };
+        // If this block is in memory the next one is loaded in advance: most readers go on to it.
         let needed = index + u64::from(found.is_some());
         let first = offset.max(needed * BLOCK);
         let has_place = self.store.as_ref().is_some_and(|store| store.get(needed).is_some());

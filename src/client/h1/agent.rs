@@ -39,6 +39,8 @@ impl Http1 {
         silence: Option<Duration>,
         exchange: &Arc<Exchange>,
     ) -> Result<(response::Parts, H1Body), Error> {
+        // A held request (a long poll) has a limit of its own: its server keeps it open on purpose, and sends nothing
+        // meanwhile.
         let request = match silence {
             Some(silence) => {
                 let limits = self.0.configure_request(request).timeout_per_read(Some(silence));

@@ -58,6 +58,7 @@ impl ConnectionPool {
                 let Some(dial) = state.idle.poll_dial(Instant::now()) else {
                     return self.keep_deadlines(&mut state);
                 };
+                // Before its thread starts: a pool that is closed in between waits for it.
                 state.diallers += 1;
                 dial
             };

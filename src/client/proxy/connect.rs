@@ -81,6 +81,7 @@ impl HttpProxy {
         target: &str,
         limit: HandshakeLimit,
     ) -> Result<(), ureq::Error> {
+        // The buffer is full, and the head is not at its end.
         if carrier.buffers().input_append_buf().is_empty() {
             let why = format!("the response head of the proxy {} is larger than allowed", self.name());
             return Err(carry(Error::new(ErrorKind::Protocol, why)));

@@ -53,6 +53,7 @@ pub(super) fn open(
 /// The request for a tunnel. `None` if the name of the host is too long for SOCKS.
 fn connect_to(origin: &Origin) -> Option<Vec<u8>> {
     let mut request = vec![VERSION, CONNECT, 0];
+    // A URL has an IPv6 address in brackets (RFC 3986, section 3.2.2). SOCKS has it as 16 bytes.
     match origin.host.trim_matches(['[', ']']).parse() {
         Ok(IpAddr::V4(address)) => {
             request.push(IPV4);
@@ -63,6 +64,7 @@ fn connect_to(origin: &Origin) -> Option<Vec<u8>> {
             request.extend(address.octets());
         }
         Err(_) => {
+            // The proxy looks the name up. Its length is one byte (RFC 1928, section 5).
             request.extend([NAME, u8::try_from(origin.host.len()).ok()?]);
             request.extend(origin.host.as_bytes());
         }

@@ -88,6 +88,7 @@ fn common_name(mut subject: Der<'_>) -> Option<Option<&str>> {
             if attribute.take(OBJECT_ID)? == COMMON_NAME {
                 let (tag, content) = attribute.take_any()?;
                 let is_text = matches!(tag, UTF8_STRING | PRINTABLE_STRING | IA5_STRING);
+                // One of another type, such as UTF-16, is no name, and hides the ones before it.
                 found = std::str::from_utf8(content).ok().filter(|_| is_text);
             }
         }

@@ -180,6 +180,7 @@ fn take_lent_steps(mut transfer: Box<Transfer>) -> (Box<Transfer>, Stopped) {
 
 /// An attempt whose only error is that it was aborted has not failed: it continues later.
 fn ended(job: Box<Job>, result: Result<(), Error>) -> Attempt {
+    // The attempt was cancelled, and the fetch was not: by the watchdog, or to make room for urgent work.
     let is_aborted = result.as_ref().is_err_and(Error::is_cancelled) && !job.token.is_cancelled();
     if is_aborted && job.control.was_stalled() {
         let stalled = Error::new(

@@ -53,6 +53,8 @@ impl<M, F> Combiner<M, F> {
                 drop(combined);
                 answer.into_iter().for_each(&mut act);
             }
+            // The thread that holds the lock may have looked for messages for the last time before this. So `combine` looks
+            // again.
             None => self.posted.lock().push(message),
         }
         self.combine(step, act);

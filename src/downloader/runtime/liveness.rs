@@ -76,6 +76,7 @@ impl LivenessMonitor {
     pub(crate) fn poll_stalled(&mut self, now: Instant) -> Option<Stall> {
         for (worker, moved) in self.observation.workers.iter().enumerate() {
             if let Liveness::Stalled(silence) = classify(*moved, now, self.hang_timeout) {
+                // Once for each silence: the time of the last progress identifies it.
                 if self.reported[worker] != *moved {
                     self.reported[worker] = *moved;
                     return Some(Stall::Worker(worker, silence));

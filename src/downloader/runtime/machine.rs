@@ -215,6 +215,7 @@ impl Machine {
         now: Instant,
         actions: &mut Actions,
     ) {
+        // It was promoted after the peer had given it, and before this report. Then neither the schedule nor `jobs` knew it.
         if let Some(priority) = self.early.remove(&job.record.id) {
             job.control.set_priority(priority);
         }

@@ -96,6 +96,8 @@ impl Bisection {
             let start = start.saturating_sub(ROUNDING);
             start..start.saturating_add(len + 2 * ROUNDING)
         };
+        // In the last step a candidate is as long as a step, so these four are all that is left: two steps to each side of the
+        // probe.
         let starts = [
             probe.saturating_sub(step),
             probe.saturating_add(step),

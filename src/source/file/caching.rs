@@ -152,6 +152,7 @@ impl Shared {
             let mut state = self.state.lock();
             match std::mem::replace(&mut state.cached, Cached::Off) {
                 Cached::Unconfirmed { entry, .. } => {
+                    // Its reader has got bytes of the old version, and must not get any of the new one after them.
                     state.mode.make_unusable();
                     state.waits.end(error.clone());
                     (entry, true)

@@ -155,6 +155,7 @@ fn pause_after(shared: &Shared, error: &Error) {
         let position = shared.state.lock().one_body.best();
         return shared.finish_given_up(given_up, position);
     }
+    // A wait on the resource, unlike a sleep, ends when the file is cancelled.
     let is_cancelled = || shared.link.get().is_none_or(|link| link.epoch.is_cancelled());
     shared.resource.wait(Some(Instant::now() + after), |_| is_cancelled().then_some(()));
 }

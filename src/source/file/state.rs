@@ -224,6 +224,7 @@ impl State {
             Mode::Unusable(_) => Plan::Idle,
             mode @ Mode::TriesWhole(_) => self.plan_sequential(available, mode.len()),
             Mode::Opening => self.plan_opening(admissible),
+            // Until the probe has ended nothing may be joined to what is stored.
             Mode::Ranged(_) if self.pool.is_probing() => Plan::Idle,
             Mode::Ranged(_) if self.pool.has_suspect() => Plan::Probe,
             Mode::Ranged(_) => {
@@ -487,6 +488,8 @@ impl State {
         self.add_first(offset, bytes);
         let bytes = bytes.len() as u64;
         let (now, end) = (Instant::now(), offset + bytes);
+        // A body that is read again makes no progress before the place where it broke. A server that always breaks at the same
+        // place would otherwise never be reported.
         let is_progress = !self.one_body.is_running() || self.one_body.handle_bytes(offset, end, now);
         if is_progress && self.one_body.is_running() {
             self.waits.progress(now);
@@ -495,6 +498,7 @@ impl State {
         if is_progress {
             self.outage.end();
         }
+        // While a piece is being retried its error stays, whatever the other pieces receive.
         if is_progress && !self.pieces.iter().any(|(_, in_flight)| is_retrying(in_flight)) {
             self.waits.recover();
         }

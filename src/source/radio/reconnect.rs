@@ -88,6 +88,8 @@ impl Reconnect {
         if now.saturating_duration_since(flowing_since) >= STEADY {
             self.failures = 0;
         }
+        // A full window stops the station, and a station that is ahead sends at the speed of playing. So its rate only counts
+        // while the reader lacks bytes.
         if !starved {
             self.starving = None;
             return Ok(());

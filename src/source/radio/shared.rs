@@ -410,6 +410,7 @@ impl Shared {
     ) -> Result<FlowControl, Error> {
         let began = Instant::now();
         loop {
+            // The pause begins when the window is full, and not with the last read before that.
             let idle_since = self.state.lock().last_read.max(began);
             let decided = self.resource.wait(close_at(idle_since), |_| {
                 if let Some(reason) = self.epoch.reason() {
