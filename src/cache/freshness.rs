@@ -83,6 +83,7 @@ impl Exchange<'_> {
 
     /// For how long the response is fresh, from `now` on.
     pub(crate) fn stamp(&self, now: SystemTime) -> Stamp {
+        // It may be stored, and is validated before each use (RFC 9111, section 5.2.2.4).
         let is_unusable = self.directive("no-cache").is_some();
         let fresh_for = self.lifetime().saturating_sub(self.current_age(now));
         Stamp {

@@ -180,6 +180,7 @@ impl Opener {
         if visited.contains(next) {
             return Err(Error::new(ErrorKind::Redirect, format!("redirect loop: back to {next}")));
         }
+        // The first URL is among them, and was no redirect.
         if visited.len() > self.max_redirects as usize {
             let why = format!("more than {} redirects, the last one to {next}", self.max_redirects);
             return Err(Error::new(ErrorKind::Redirect, why));

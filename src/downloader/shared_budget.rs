@@ -55,6 +55,7 @@ impl BudgetShare {
             let reduced = state.budget.request(self.id, bytes, priority, Instant::now());
             reduced.iter().filter_map(|id| state.streams.get(id).cloned()).collect()
         };
+        // Without the lock: a stream locks its own state, and asks here what it has left.
         for stream in reduced.iter().filter_map(Weak::upgrade) {
             stream.handle_reduced();
         }

@@ -147,6 +147,7 @@ impl Shared {
         let is_current = state.order.current() == Some(active.id);
         let replaced = if is_current { state.active.replace(active) } else { Some(active) };
         drop(state);
+        // Without the lock, since the drop of a stream may join a thread.
         drop(replaced);
         is_current
     }

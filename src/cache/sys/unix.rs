@@ -54,6 +54,7 @@ impl Folder {
             opened => return opened,
         }
         match rustix::fs::mkdirat(&self.0, name, Mode::RWXU) {
+            // Another process may have made it meanwhile.
             Ok(()) | Err(Errno::EXIST) => self.existing(name),
             Err(error) => Err(error.into()),
         }
@@ -68,6 +69,7 @@ impl Folder {
     pub(crate) fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in Dir::read_from(&self.0)? {
+            // The cache gives no names that are not UTF-8, so one of those is not its own.
             if let Ok(name) = entry?.file_name().to_str() {
                 if name != "." && name != ".." {
                     names.push(name.to_owned());

@@ -86,6 +86,7 @@ impl Tcp {
 
     fn set_write_timeout(&mut self, timeout: NextTimeout) -> io::Result<()> {
         let wanted = timeout.not_zero().map(|after| *after);
+        // Saves a system call for each write.
         if wanted != self.write_timeout {
             self.socket.set_write_timeout(wanted)?;
             self.write_timeout = wanted;

@@ -236,6 +236,7 @@ impl Machine {
         self.stopped = true;
         actions.signal = true;
         actions.watch = true;
+        // Those that wait. Those that run end because their tokens are cancelled.
         let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
         for request in waiting {
             self.schedule.handle_cancelled(request, now);
@@ -317,6 +318,7 @@ impl Machine {
         let request = job.record.id;
         let reason = job.token.reason();
         self.jobs.insert(request, job);
+        // A cancellation or a stop that came while it was on a worker has not found it among the jobs. So it ends here.
         if waits && reason.is_none() && !self.stopped {
             return;
         }
@@ -339,6 +341,7 @@ impl Machine {
         while let Some((worker, assignment)) = self.schedule.poll_assignment(now) {
             match self.task(worker, assignment, now) {
                 Some(task) => actions.tasks.push((worker, task)),
+                // Its job or its peer is gone: there is nothing to run.
                 None => self.schedule.handle_finished(worker, now),
             }
         }
@@ -420,6 +423,7 @@ impl Machine {
     pub(super) fn set_alarm(&mut self, now: Instant, actions: &mut Actions) {
         let slow = self.slow.front().map(|(at, _)| *at);
         let due = [self.schedule.next_deadline(now), slow].into_iter().flatten().min();
+        // A later time needs no wake-up: when the earlier one comes, the scheduler thread looks again.
         if !self.stopped && due.is_some_and(|due| self.alarm.is_none_or(|alarm| due < alarm)) {
             self.alarm = due;
             actions.signal = true;

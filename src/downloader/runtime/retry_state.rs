@@ -147,6 +147,7 @@ impl RetryState {
         let come = self.continuation.offset().unwrap_or_default();
         let count = self.silent.0;
         self.silent = (if come >= FLOWED { 1 } else { count + 1 }, 0);
+        // A new one: the bytes of the new connection begin anywhere in the audio, so there is nothing to compare.
         self.continuation = Continuation::new(None);
         self.continuation.begin(body.head());
         self.hedge(body, control);

@@ -35,6 +35,7 @@ pub(super) fn run_task(core: &Arc<Core>, worker: WorkerId, task: Task, chunk: &m
     match task {
         Task::Run(job) => Some(run_job(core, worker, job, chunk)),
         Task::Ask(question) => Some(Done::of(
+            // A peer that has panicked is not asked again: its state may be broken.
             contain("asking a peer", || ask(core, &question)).unwrap_or(Report::Answered(Answer::Gone)),
         )),
         Task::Stop => None,

@@ -38,6 +38,7 @@ fn split_name(name: &str) -> Option<(Field, u32)> {
     let name = name.trim().to_ascii_lowercase();
     let digits = name.find(|char: char| char.is_ascii_digit())?;
     let field = match &name[..digits] {
+        // `Ref1=` is the name in a `[Reference]`.
         "file" | "ref" => Field::Location,
         "title" => Field::Title,
         "length" => Field::Length,

@@ -129,6 +129,7 @@ fn resolve(reference: &BytesRef<'_>) -> String {
         return char.into();
     }
     let name = reference.decode().unwrap_or_default();
+    // XML without a DTD knows five names (XML 1.0, section 4.6). Feeds use those of HTML too.
     let known = quick_xml::escape::resolve_predefined_entity(&name);
     known.map_or_else(|| format!("&{name};"), str::to_owned)
 }

@@ -137,6 +137,8 @@ impl Shared {
                 return Ok(len);
             }
             Error::check_may_block("seek").map_err(|error| self.locate(error, u64::MAX))?;
+            // This position stands for the end, wherever that is. A body of unknown length is read on while a reader waits
+            // there.
             if let Wait::Failed(error) = self.await_byte(reader, u64::MAX, begun) {
                 return Err(self.locate(error, u64::MAX));
             }

@@ -140,6 +140,7 @@ impl Shared {
         let has_secret = |request: &crate::client::Request| {
             self.link.get().is_some_and(|link| link.waker.is_authorized(request))
         };
+        // Credentials may belong to the origin of the URL, or to the one that a redirect leads to.
         let is_authorized = has_secret(&self.request) || has_secret(&self.request(Some(head.url())));
         with_exchange(head, &Asked { added, is_authorized }, look)
     }

@@ -108,6 +108,7 @@ impl HttpFile {
                 shared.resource.notify();
             }
         });
+        // The other storages keep all, or keep it on disk: there is nothing that the budget could take back.
         let buffers = shared.config.storage == StorageConfig::Memory;
         let share = buffers.then(|| downloader.join_budget(Arc::downgrade(&shared) as _));
         shared.link.get_or_init(|| Link { waker: peer.waker(), epoch, share });

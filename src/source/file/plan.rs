@@ -279,6 +279,7 @@ pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
     let far = |reader: &ReaderView| {
         let position = reader.urgent(&nothing).filter(|position| *position >= OPENING)?;
+        // `u64::MAX` stands for the end of the file, which can't be requested before the length is known.
         position.checked_add(FIRST_PIECE)?;
         Some(position..piece_end(position, FIRST_PIECE))
     };

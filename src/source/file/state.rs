@@ -264,6 +264,7 @@ impl State {
             && len.is_none_or(|len| available.run_from(0) < len);
         let is_wanted =
             self.is_preload() || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
+        // The request for the body is a piece until its body is detached.
         if self.one_body.is_running() || !self.pieces.is_empty() || !is_wanted {
             return Plan::Idle;
         }
