@@ -327,7 +327,7 @@ impl<E> Bus<E> {
         Self(Arc::new(Subscribers { count: AtomicUsize::new(0), queues, capacity, lagged }))
     }
 
-    /// True if somebody receives what is published.
+    /// True if there is a subscriber.
     pub(crate) fn has_subscribers(&self) -> bool {
         // May miss a subscriber that is being added on another thread: the event counts as published before it subscribed.
         self.0.count.load(Ordering::Acquire) > 0

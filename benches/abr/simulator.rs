@@ -24,7 +24,7 @@ impl Video {
     }
 }
 
-/// What a choice is told.
+/// What a choice may depend on.
 pub(crate) struct View<'a> {
     pub(crate) video: &'a Video,
     pub(crate) now: f64,
@@ -130,7 +130,7 @@ struct Session<'a> {
     levels: Vec<usize>,
     stalled: f64,
     startup: f64,
-    /// Bits of segments that were given up or replaced.
+    /// Bits of segments that were cancelled or replaced.
     wasted: f64,
     replaced: f64,
 }
@@ -256,7 +256,7 @@ struct Request {
     buffered: f64,
 }
 
-/// When a transfer is given up, for which level, and how many bits had come.
+/// When a transfer is cancelled, for which level, and how many bits had arrived.
 fn given_up(
     video: &Video,
     trace: &Trace,

@@ -1,4 +1,4 @@
-//! One entry while it is open: which bytes it vouches for, how they are read and written.
+//! One entry while it is open: which of its bytes may be served, and how they are read and written.
 //!
 //! A block is checked when it is first read or written: the filled part is read whole and held against its slot's checksum.
 //! From then on the entry trusts it until it is closed. Bytes that this entry wrote itself are trusted from the start.
@@ -180,7 +180,7 @@ impl EntryFile {
         self.read_data(index, wanted.start, buf)
     }
 
-    /// Stores bytes of a block: first the bytes, then the slot that vouches for them.
+    /// Stores bytes of a block: first the bytes, then the slot with their checksum.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ impl EntryFile {
         let range = within as u32..within as u32 + bytes.len() as u32;
         let mut block = block.lock();
         if !block.is_checked && block.slot.is_some() {
-            // The slot that is about to be written has to vouch for what is there already.
+            // The checksum in the new slot covers what is there already, so that has to be checked first.
             self.check(index, &mut block);
         }
         if bytes.is_empty() || block.has(&range) {
@@ -212,8 +212,8 @@ impl EntryFile {
         self.add(index, &mut block, &range, bytes);
         // While the block is locked: a stream that sees the new number waits for the lock, and then finds the bytes.
         self.writes.fetch_add(1, Ordering::Release);
-        // A block has one slot, which vouches for one part. The shorter parts are lost when the entry is closed; readers mostly
-        // read in sequence, so there is mostly one.
+        // A block has one slot, with the checksum of one part. The shorter parts are lost when the entry is closed; readers
+        // mostly read in sequence, so there is mostly one.
         let longest = block.parts.iter().max_by_key(|part| part.len()).copied();
         if let Some(slot) = longest.filter(|_| longest != block.slot) {
             write_full(&*self.files.meta, &slot.encode(block_seed(self.identity, index)), slot_at(index))?;
@@ -267,13 +267,12 @@ impl EntryFile {
         self.join(index, block, &touching, range, bytes);
     }
 
-    /// Joins bytes that were just written with the parts that they touch. These are read back, and not believed: the new checksum
-    /// must not vouch for what the old ones do not.
+    /// Joins bytes that were just written with the parts that they touch. These are read back and checked again: bytes that do
+    /// not agree with the old checksum must not get into the new one.
     fn join(&self, index: u64, block: &mut Block, touching: &[Slot], range: &Range<u32>, bytes: &[u8]) {
         let joined =
             touching.iter().fold(range.clone(), |all, part| all.start.min(part.from)..all.end.max(part.to));
-        // The checksum of the joined part can't be made of those of its parts. So the bytes are read back and hashed again,
-        // which also finds out whether they are still right.
+        // The checksum of the joined part can't be computed from those of its parts, so its bytes are hashed again.
         let filled = self.read_part(index, &joined);
         let is_right = |part: &Slot| {
             filled.as_ref().is_some_and(|filled| {

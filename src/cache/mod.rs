@@ -4,8 +4,8 @@
 //! [`FileConfig::cache`](crate::FileConfig::cache) gives a [`Cache`] to a stream, and `HlsConfig::cache` to a presentation of
 //! HLS. What the stream fetches is stored, in part or whole. The next stream of the same URL serves it without waiting for the
 //! network, and fetches what is missing. A server that has a newer version ends the stream with
-//! [`ErrorKind::Changed`](crate::ErrorKind::Changed), and opening the URL again plays the new one. What is stored and for how long
-//! it is fresh follows RFC 9111.
+//! [`ErrorKind::Changed`](crate::ErrorKind::Changed), and opening the URL again plays the new one. What is stored and for how
+//! long it is fresh follows RFC 9111.
 //!
 //! | stored entry | with network | offline |
 //! |---|---|---|
@@ -19,7 +19,7 @@
 //!
 //! ## Why a crash can't make a wrong byte
 //!
-//! 1. A byte is served only if a checksum vouches for it: that of the filled part of its block, kept in the block's slot.
+//! 1. A byte is served only if it agrees with a checksum: that of the filled part of its block, kept in the block's slot.
 //! 2. The slot has a checksum of its own, seeded with the identity of the representation and the block's index. So a slot that
 //!    was torn, or is of another block or file, is none.
 //! 3. Both are checked by the first touch of a process. From then on only bytes that were checked, or that the process wrote
@@ -29,7 +29,7 @@
 //! 5. The header is written before the file gets its name. One that a crash tore has a wrong checksum, and the entry is
 //!    removed.
 //! 6. The name contains the identity: key, validator and length. Processes that write the same file write equal bytes to equal
-//!    offsets. If two write one slot, the last one counts: fewer bytes may be vouched for, never others.
+//!    offsets. If two write one slot, the last one counts: fewer bytes may have a checksum, never others.
 //! 7. An entry is removed only under an exclusive lock, and users hold a shared one. One that was opened while it was removed
 //!    is found to have no name, and is opened anew.
 

@@ -1,6 +1,7 @@
-//! A file that is being downloaded to a path of the application's: the bytes in `PATH.part`, header and slots in `PATH.part.meta`.
+//! A file that is being downloaded to a path of the application's: the bytes in `PATH.part`, header and slots in
+//! `PATH.part.meta`.
 //!
-//! The same checksums as the cache's make it safe to continue after a crash: bytes that no slot vouches for are fetched again.
+//! The same checksums as the cache's make it safe to continue after a crash: bytes without a right checksum are fetched again.
 //! The lock on `PATH.part.meta` keeps a second process, and a second download of this one, away.
 
 use std::ffi::OsString;
@@ -37,8 +38,8 @@ impl PartFile {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if another download has the lock; [`io::ErrorKind::AlreadyExists`] if there is a `PATH.part`
-    /// of another program. Others of the file system.
+    /// [`io::ErrorKind::WouldBlock`] if another download has the lock; [`io::ErrorKind::AlreadyExists`] if there is a
+    /// `PATH.part` of another program. Others of the file system.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         for _ in 0..ATTEMPTS {
             let meta = with_suffix(path, ".part.meta");

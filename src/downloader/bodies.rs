@@ -3,9 +3,9 @@
 //! Counted is what is open, from the arrival of its response head until the body was read to its end, failed or was dropped. A
 //! caller that still waits for a head holds nothing, and must not keep others from asking.
 //!
-//! A thread that waits for a body to close may hold all of them itself, or they are held by threads that wait for this one: that
-//! wait would never end. Which thread will drop a body can't be known. But an owner that makes progress reads its body or closes it
-//! sooner or later. So the wait fails once no body was read or closed for as long as a connection may be silent.
+//! A thread that waits for a body to close may hold all of them itself, or they are held by threads that wait for this one:
+//! that wait would never end. Which thread will drop a body can't be known. But an owner that makes progress reads its body or
+//! closes it sooner or later. So the wait fails once no body was read or closed for as long as a connection may be silent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind};
 pub(super) struct OpenBodies {
     /// `max_open_bodies`.
     max: usize,
-    /// How long nothing may happen to any of them before a wait for room is given up.
+    /// A wait for room fails if nothing happens to any of them for this long.
     wait_limit: Duration,
     state: Mutex<State>,
     /// Notified when a body closes, and when a waiting thread is cancelled.
@@ -46,7 +46,7 @@ pub(super) struct Progress {
     is_being_read: bool,
 }
 
-/// Decides when a wait for room is given up. Reads no clock.
+/// Decides when a wait for room fails. Reads no clock.
 #[derive(Debug)]
 struct WaitLimit {
     limit: Duration,

@@ -157,7 +157,8 @@ impl Budget {
             if lower > standing {
                 break;
             }
-            // One stream that is not read gives up all, rather than each a little: each has to drop bytes.
+            // All is taken from one stream that is not read, rather than a little from each, since each of them would have to
+            // drop bytes.
             let share = if lower == Standing::Idle { MIN_SHARE } else { self.share(lower).max(MIN_SHARE) };
             // Among equals not for little, or each new stream would take some bytes from each of the others; but for a
             // minimum.

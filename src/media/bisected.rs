@@ -23,13 +23,13 @@ const USUAL_LOOK: u64 = LOOKS[1];
 /// A file that a decoder bisects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bisected {
-    /// Where the decoder goes first. Empty if a table tells it, and only what the table leaves open is bisected.
+    /// Where the decoder looks first. Empty if the file has a table, and only the gaps between its entries are bisected.
     pub(crate) first: Range<u64>,
     /// Bytes that it reads in each place.
     pub(crate) look: u64,
 }
 
-/// How a decoder bisects the file of `len` bytes that begins with `first`. `None` if it does not, as far as that tells.
+/// How a decoder bisects the file of `len` bytes that begins with `first`. `None` if it does not, as far as `first` shows.
 pub(crate) fn bisected(first: &[u8], len: u64) -> Option<Bisected> {
     let start = id3_end(first);
     let bytes = tail(first, start);

@@ -41,7 +41,7 @@ impl Folder {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
         }
         if metadata.permissions().mode() & 0o077 != 0 {
-            // The names and sizes of entries show what somebody has listened to.
+            // The names and sizes of entries show what the user has listened to.
             file.set_permissions(std::fs::Permissions::from_mode(0o700))?;
         }
         Ok((parent, folder))

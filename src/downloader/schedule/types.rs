@@ -16,8 +16,8 @@ pub(crate) struct PeerKey {
 /// The index of a worker. Lent threads have the indices after those of the pool.
 pub(crate) type WorkerId = usize;
 
-/// Identifies scheme, host and port of a fetch: a hash of them. Two origins with the same hash would share one limit, which delays
-/// prefetches and breaks nothing.
+/// Identifies scheme, host and port of a fetch: a hash of them. Two origins with the same hash would share one limit, which
+/// delays prefetches and breaks nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Origin(pub(crate) u64);
 
@@ -32,7 +32,7 @@ pub(crate) struct Limits {
     pub(crate) max_per_origin: usize,
     /// Delay after the last urgent fetch starts before a prefetch may start.
     pub(crate) prefetch_delay: Duration,
-    /// A prefetch that has waited this long goes first.
+    /// A prefetch that has waited this long has aged: it runs before urgent work.
     pub(crate) aging_threshold: Duration,
     /// Preempted prefetches that keep their connection.
     pub(crate) max_preempted: usize,

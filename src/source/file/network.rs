@@ -41,7 +41,7 @@ const UNKNOWN_JOIN_DISTANCE: u64 = 64 * 1024;
 /// Rests of bodies up to this size are read to their end, so that their connections can be used again.
 const SMALL_REMAINDER: u64 = 64 * 1024;
 
-/// A delay of the opening up to this long is accepted: nobody notices it.
+/// A delay of the opening up to this long is accepted: no listener notices it.
 const UNNOTICED: Duration = Duration::from_millis(10);
 
 /// Lower bound of the bytes that are left of a piece when the next one is requested.
@@ -105,20 +105,20 @@ impl Network {
         is_fast && !self.single_connection && !self.is_metered
     }
 
-    /// True if `bytes` requested beside the opening of a file come while that waits for its window to grow, or in no time.
-    /// Else they hold it up for longer than the round trip of a later request for them.
+    /// True if `bytes` that are requested beside the opening of a file arrive while the opening waits for its window to grow,
+    /// or nearly at once. Otherwise they delay it for longer than the round trip of a later request for them.
     pub(crate) fn can_share_opening(self, bytes: u64) -> bool {
         self.has_slow_start() || self.rate.is_some_and(|rate| bytes as f64 <= rate * UNNOTICED.as_secs_f64())
     }
 
-    /// True if what is `left` of a body comes sooner than a new connection would be there.
+    /// True if what is `left` of a body arrives sooner than a new connection would be established.
     pub(crate) fn ends_soon(self, left: u64) -> bool {
         left <= self.rate.map_or(SMALL_REMAINDER, |_| SMALL_REMAINDER.min(self.in_one_ttfb()))
     }
 
-    /// How far from a running piece a reader had better wait for it than ask anew.
+    /// The distance from a running piece up to which it is faster to wait for it than to send a new request.
     pub(super) fn join_distance(self) -> u64 {
-        // Asking anew costs the time to a first byte, and what the abandoned piece had under way.
+        // A new request costs the time to its first byte, and the bytes of the abandoned piece that are already on their way.
         self.rate.map_or(UNKNOWN_JOIN_DISTANCE, |_| {
             (2 * self.in_one_ttfb()).clamp(JOIN_DISTANCE.start, JOIN_DISTANCE.end)
         })

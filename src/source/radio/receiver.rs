@@ -167,7 +167,8 @@ impl Receiver<'_> {
     }
 
     fn fetch(&self) -> Fetch {
-        // `Reconnect` retries, not the downloader: the user chooses for how long, and the buffer plays on meanwhile.
+        // `Reconnect` retries, not the downloader: the user chooses for how long, and the reader continues from the buffer
+        // meanwhile.
         Fetch::new(self.shared.request.clone())
             .epoch(&self.shared.epoch)
             .max_retries(0)

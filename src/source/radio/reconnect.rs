@@ -113,7 +113,8 @@ impl Reconnect {
     /// Decides what to do after `error`, which ended the connection or prevented it. `random` is any number; it spreads the
     /// delays.
     pub(crate) fn handle_failure(&mut self, error: &Error, now: Instant, random: u64) -> Decision {
-        // After a connection that delivered audio the first delay is zero: the buffer plays on, and every second counts.
+        // After a connection that delivered audio the first delay is zero: the reader continues from the buffer, which may be
+        // short.
         let flowed = self.flowing_since.take().is_some();
         self.starving = None;
         let troubled_for = now.saturating_duration_since(*self.troubled_since.get_or_insert(now));
