@@ -9,9 +9,9 @@
 //!     evict.lock                        held while entries are evicted
 //! ```
 //!
-//! A process that has an entry open holds a shared lock on its file, and only a file that can be locked exclusively is evicted. A new
-//! entry gets its name when its header is written, so no other process sees one without. Other versions' directories count for the
-//! limit, too. A newer version removes those of older ones that no process uses.
+//! A process that has an entry open holds a shared lock on its file, and only a file that can be locked exclusively is evicted.
+//! A new entry gets its name when its header is written, so no other process sees one without. Other versions' directories
+//! count for the limit, too. A newer version removes those of older ones that no process uses.
 
 use std::fs::File;
 use std::io;
@@ -356,7 +356,7 @@ mod tests {
         assert!(directory.open_entry(&name).is_err() && directory.evict(&name).is_err());
         assert!(directory.create_entry(&name, |_| Ok(())).unwrap().is_none());
         assert!(directory.scan(SystemTime::now()).unwrap().is_empty());
-        // Nor a directory's.
+        // The link of a directory is not followed either.
         let elsewhere = tempfile::tempdir().unwrap();
         symlink(elsewhere.path(), temporary.path().join("windway-cache-1")).unwrap();
         assert!(Directory::open(temporary.path()).is_err());

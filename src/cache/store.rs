@@ -78,7 +78,7 @@ impl Store {
         (usable != Use::Confirmed).then_some((entry, usable))
     }
 
-    /// As [`lookup`](Self::lookup), however old it is.
+    /// As [`lookup`](Self::lookup), but also returns an entry that may only be used after validation.
     pub(crate) fn newest(self: &Arc<Self>, key: &KeyDigest, part: &str) -> Option<Arc<Entry>> {
         let names = self.find(key, part);
         let entries = names.iter().filter_map(|name| self.open_entry(name).ok().flatten());
@@ -98,7 +98,7 @@ impl Store {
         if !entry.header().is_same_representation(&header) {
             return Err(io::Error::other("another representation has the same digest"));
         }
-        // Also of an entry that was there: the response has just confirmed it.
+        // Also if the entry existed before: the response has just confirmed it.
         entry.core.set_stamp(stamp);
         Ok(entry)
     }
@@ -141,9 +141,9 @@ impl Store {
     }
 
     /// Each attempt that fails has met another process that made the entry after it was not found, or removed it before it was
-    /// locked. To make one takes longer than to remove one, so an attempt outlasts what it has met, and there is nothing to wait
-    /// for in between: a blocking `flock` has no limit, and the other process may be stopped while it holds the lock. Then all
-    /// attempts fail, and the stream is not cached.
+    /// locked. To make one takes longer than to remove one, so an attempt outlasts what it has met, and there is nothing to
+    /// wait for in between: a blocking `flock` has no limit, and the other process may be stopped while it holds the lock. Then
+    /// all attempts fail, and the stream is not cached.
     fn open_or_create(self: &Arc<Self>, name: &str, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
         for _ in 0..ATTEMPTS {
             if let Some(entry) = self.open_entry(name)? {

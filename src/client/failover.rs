@@ -16,8 +16,8 @@ pub(super) trait HasHead {
     fn head(&self) -> &ResponseHead;
 }
 
-/// Sends `request` to one of `alternates` after the other, by `send`, until one answers. Returns the error that may pass, if there
-/// is one, and else the first.
+/// Sends `request` to one of `alternates` after the other, by `send`, until one answers. Returns the error that may pass, if
+/// there is one, and else the first.
 pub(super) fn open<R: HasHead>(
     alternates: &Alternates,
     request: &Request,
@@ -191,7 +191,7 @@ mod tests {
             let alternates = alternates(None);
             let answer = |total: u64| if is_dated { dated(total) } else { untagged(total) };
             assert_eq!(open(&alternates, |_| Ok(answer(100))).1, None);
-            // As at the same URL, where nothing has to be shown.
+            // At the same URL the second response need not show that it has the same representation.
             assert_eq!(open(&alternates, |_| Ok(answer(100))).1, None);
             let mirrors = |url: &str| if url == "http://a/" { Err(status(404)) } else { Ok(answer(100)) };
             assert_eq!(open(&alternates, mirrors).1, error, "{is_dated}");

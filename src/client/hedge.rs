@@ -30,7 +30,8 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::safe_url::HttpUrl;
 
-/// Sends `request` to `url` at `now`, hedged if `hedging` is set. Blocks until a response head arrives, all attempts fail, or a cancel.
+/// Sends `request` to `url` at `now`, hedged if `hedging` is set. Blocks until a response head arrives, all attempts fail, or a
+/// cancel.
 pub(super) fn send(
     sender: &Arc<Sender>,
     request: &Request,
@@ -191,7 +192,7 @@ impl Hedge {
             }
             // Another attempt won.
             Ok(answer) => drop(answer),
-            // Only the error of a new connection is one of the server.
+            // The error of a new connection is the server's. That of a pooled one may only mean that it was dead.
             Err(failure) if exchange.over == Over::New => state.failure = Some(failure),
             // Another request took the pooled connection first. Try it again when it is idle: if the origin serves one
             // connection at a time, no new connection is ever answered.

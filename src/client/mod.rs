@@ -249,7 +249,7 @@ mod tests {
         let token = CancelToken::new(CancelReason::Fetch);
         let refused = |request: &Request| client.open(request, &token, None).map(drop).unwrap_err().kind();
         assert_eq!(refused(&request.clone().public_only()), ErrorKind::Forbidden);
-        // Nor over a connection that an allowed request has opened.
+        // It is also refused over a connection that an allowed request has opened.
         let mut response = client.open(&request, &token, None).unwrap();
         assert_eq!(response.head().peer(), Some(IpAddr::from([127, 0, 0, 1])));
         let mut body = [0; 8];

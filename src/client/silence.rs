@@ -60,7 +60,7 @@ struct Shared<R> {
 struct State<R> {
     /// Start of the current wait, if it has lasted longer than the delay.
     since: Option<Instant>,
-    /// Only set during a silence.
+    /// Set during a silence only.
     alarm: Option<Alarm>,
     begun: u32,
     /// Silence after which the next hedged request may start.

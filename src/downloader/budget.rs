@@ -120,7 +120,7 @@ impl Budget {
         self.demote_idle(now);
         let standing = if priority == Priority::High { Standing::PlaysHigh } else { Standing::PlaysLow };
         let held = self.streams[id].granted;
-        // As a stream without a grant, so that its own grant is not in the way of its share.
+        // Recorded without a grant first, so that its own grant does not reduce the share that is computed for it.
         self.change(id, |stream| {
             *stream = Stream { standing, requested: bytes, granted: 0, read_at: now };
         });

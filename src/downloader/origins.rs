@@ -1,6 +1,6 @@
 //! What the answers of each origin have shown about ranges. Decides whether a file is opened with a suffix request.
 //!
-//! Only a saving of requests: what is forgotten here is found out again by the next opening.
+//! This only saves requests: what is forgotten here is found out again by the next opening.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -138,7 +138,7 @@ impl Opening {
     }
 }
 
-/// As for the opening of a file. A missing file or a missing right is answered without a second request.
+/// True if a request without a range may succeed. A missing file or a missing right is final, without a second request.
 fn is_refused_range(error: &Error) -> bool {
     match error.status() {
         // 403 is not among them: a server may refuse ranges by it.

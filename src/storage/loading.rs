@@ -11,7 +11,7 @@ use crate::error::Error;
 /// The outcome of a read that does not wait for a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TryStored {
-    /// So many bytes were copied.
+    /// This number of bytes was copied.
     Bytes(usize),
     /// The bytes are stored, but not in memory yet.
     OnDisk,

@@ -28,7 +28,7 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// Also if the directory is a link or belongs to another user.
+    /// Those of the file system. It also fails if the directory is a link, or belongs to another user.
     pub(crate) fn open_own(parent: &Path, name: &str) -> io::Result<(Self, Self)> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         // The path up to here is the application's, links and all.

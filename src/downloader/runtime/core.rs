@@ -125,8 +125,8 @@ impl Core {
         }
         machine.assign(now, actions);
         // After the assignment: only urgent work that found no worker preempts. `claimed` is read before the machine counts the
-        // fetches that make room. A fetch that claims in between is asked for twice, which costs a chunk; in the other order one
-        // preemption would be missing.
+        // fetches that make room. A fetch that claims in between is asked for twice, which costs a chunk; in the other order
+        // one preemption would be missing.
         let claimed = self.preemptions.claimed();
         let wanted = machine.preempt(now, claimed, actions);
         self.preemptions.set_wanted(wanted.saturating_sub(claimed));
@@ -281,7 +281,7 @@ impl Core {
 
     /// Ends a job, here or on the scheduler thread. True if that thread has to do it.
     fn end_or_defer(&self, ending: Ending) -> bool {
-        // Not within a callback: one that holds a lock of its user's would be called into by another that takes it.
+        // Not within a callback: it may hold a lock of the application, which the callback of this job may take too.
         if ending.job.is_foreign() && (!on_own_thread() || in_callback()) {
             let mut endings = self.endings.lock();
             if let Some(endings) = &mut *endings {
@@ -329,7 +329,7 @@ mod tests {
         // The last one has ended since the last turn.
         let left = || downloader.0.core.with(|machine| machine.slow.len());
         assert!(left() <= 1);
-        // Nor what comes behind one that runs on.
+        // The same while one of them is still running.
         let _open = peer.execute(Fetch::get("http://example.com/").unwrap()).unwrap();
         for _ in 0..1000 {
             drop(peer.execute(Fetch::get("http://example.com/").unwrap()).unwrap());

@@ -20,7 +20,7 @@ pub(crate) struct Transfer {
     pub(crate) job: Box<Job>,
     pub(crate) body: Box<client::Response>,
     pub(crate) meter: BodyMeter,
-    /// As long as a block, or empty where a sink has kept it.
+    /// As long as a block. Empty after a sink has kept its memory.
     pub(crate) chunk: Buffer,
 }
 
@@ -33,7 +33,8 @@ enum By<'a> {
     Reader(&'a mut [u8]),
 }
 
-/// Minimum size of a reader's buffer to receive into it. A system call for fewer bytes takes longer than the copy that it saves.
+/// Minimum size of a reader's buffer to receive into it. A system call for fewer bytes takes longer than the copy that it
+/// saves.
 const MIN_DIRECT: usize = 32 * 1024;
 
 /// Where received bytes lie.
@@ -151,7 +152,7 @@ impl Transfer {
         let Some(mut body) = self.body.take_winner() else { return Err(error) };
         let Job { retry_state, control, target, .. } = &mut *self.job;
         if let Target::Sink(sink) = target {
-            // As after a break. It has the bytes before these, and can't ask for the body now.
+            // The sink gets the new head as after a break. An answer `Detach` would come too late: it has got bytes already.
             sink.head(body.head())?;
         }
         retry_state.go_on(&mut body, control)?;

@@ -200,8 +200,8 @@ impl PieceSink {
         if let Some(link) = shared.link.get().filter(|_| self.unclear.is_some()) {
             link.waker.record_ranges(&shared.request, flow == Flow::Stream);
         }
-        // Not before it is accepted: where the original URL leads may be a login page. And not if the piece was requested
-        // there: another piece may have found that it does not serve any more.
+        // Only once the head is accepted, since the original URL may lead to a login page. And only if the piece was requested
+        // elsewhere: another piece may have found meanwhile that this target fails.
         if self.target() != Some(head.url()) {
             state.adopt_target(head.url());
             self.target = Some(head.url().clone());

@@ -191,7 +191,7 @@ impl Snapshot<'_> {
         let run = gap.start.saturating_sub(reader.position.saturating_sub(reader.run));
         let streaming_size = self.streaming_size(reader).max(self.cold_size(reader));
         let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);
-        // Not for a streaming one: should it stop, the piece is cut where it has enough.
+        // The limit does not apply to a streaming reader: if that stops reading, its piece is cut where it has enough.
         let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
         let limit = target_end(from.saturating_add(reserve), reserve).max(reader.until);
         let end = piece_end(gap.start, size).min(self.clip(limit));
