@@ -1,9 +1,6 @@
 //! `Roots`: trusted certificate authorities.
 
-#[cfg(doc)]
-use super::client::ClientConfig;
-
-/// Which certificate authorities are trusted, beside [`ClientConfig::extra_roots`].
+/// Which certificate authorities are trusted, beside [`ClientConfig::extra_roots`](crate::ClientConfig::extra_roots).
 ///
 /// ```
 /// use windway::ClientConfig;
