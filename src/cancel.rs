@@ -140,6 +140,7 @@ impl CancelToken {
         let hook: Hook = Foreign::new(Box::new(hook));
         let mut below = self.0.below.lock();
         if let Some(reason) = self.reason() {
+            // Without the lock, since the hook may use this token.
             drop(below);
             run(hook, reason);
             return CancelGuard { node: Weak::new(), key: 0 };
@@ -221,6 +222,7 @@ impl Drop for CancelGuard {
         let Some(node) = self.node.upgrade() else { return };
         let hook = {
             let mut below = node.below.lock();
+            // Its hooks were taken out when it was cancelled, so the key names none of them any more.
             if node.cancelled.load(Ordering::Acquire) != 0 {
                 return;
             }

@@ -128,6 +128,7 @@ impl Directory {
     ) -> io::Result<Option<File>> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         let folder = self.root.subfolder(&name[..2])?;
+        // Relaxed: it only has to be unique.
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         // With the time as well: containers that share the directory have processes of the same number.
         let new = format!(".new-{}-{number}-{}", std::process::id(), nanos());

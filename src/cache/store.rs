@@ -133,6 +133,7 @@ impl Store {
             Some(core) => Ok(Some(self.register(name, Entry::new(core, file, Some(Arc::clone(self)))))),
             None => {
                 log::debug!("a damaged entry of the cache is removed: {name}");
+                // It holds a shared lock on the file, and the removal needs an exclusive one.
                 drop(file);
                 self.directory.evict(name)?;
                 Ok(None)

@@ -137,6 +137,7 @@ impl<R: Send + 'static> Drop for SilenceHedge<R> {
     fn drop(&mut self) {
         self.0.stop(true);
         let unused = self.0.state.lock().winner.take();
+        // Without the lock, since this may close a connection.
         drop(unused);
     }
 }
@@ -188,6 +189,7 @@ impl<R: Send + 'static> Shared<R> {
     }
 
     fn begin(self: &Arc<Self>, state: &mut State<R>, since: Instant) {
+        // The thread that writes it is blocked in a silent read, so it does not change meanwhile.
         let position = self.position.load(Ordering::Relaxed);
         log::debug!("a body is silent at byte {position}; requesting the rest over a new connection");
         let token = self.token.child(CancelReason::Fetch);
@@ -216,6 +218,7 @@ impl<R: Send + 'static> Shared<R> {
         }
         state.winner = Some((number, opened));
         drop(state);
+        // Without the lock: the reader, which `break_off` wakes, takes the winner under it.
         (self.successor.handle_win)(since);
         self.exchange.break_off();
     }
@@ -235,6 +238,7 @@ impl<R: Send + 'static> Shared<R> {
         let alarm = state.alarm.take();
         let winner = state.winner.as_ref().map(|(number, _)| *number);
         drop(state);
+        // Without the lock, which the call of an alarm takes.
         drop(alarm);
         for Hedged { number, token, thread } in hedges {
             // The winner's token is its body's token: cancelling it would end the body.

@@ -114,6 +114,7 @@ impl Running {
             state.end = Some(end);
             state.fetcher.take()
         };
+        // Before the waiting threads wake: its drop ends the transfers of the file.
         drop(fetcher);
         self.ended.notify_all();
     }
@@ -251,6 +252,7 @@ impl Running {
                 fetcher.and_then(|fetcher| state.fetcher.replace(fetcher))
             }
         };
+        // Without the lock, since the drop of the last reader of a file joins a thread.
         drop(replaced);
     }
 

@@ -223,6 +223,8 @@ impl Downloader {
         let downloader = Self::new(global.config.clone().unwrap_or_default())?;
         global.handle = Arc::downgrade(&downloader.0);
         drop(global);
+        // Without the lock: the drop may be that of the last handle, which joins threads, and a callback on one of them may
+        // call `global`.
         drop(stopped);
         Ok(downloader)
     }

@@ -97,6 +97,7 @@ impl Shared {
             skipped.skip.skip();
         }
         drop(outdated);
+        // Without the lock, since a file is opened here.
         self.begin_prefetch(due);
         result
     }
@@ -161,6 +162,7 @@ impl Shared {
             state.order.skip();
         }
         drop(state);
+        // Without the lock, as in `take_next`.
         drop(failed);
         is_current
     }
@@ -176,6 +178,7 @@ impl Shared {
         state.is_closed = true;
         let dropped = (std::mem::take(&mut state.prefetch), state.active.take());
         drop(state);
+        // Without the lock, as in `take_next`.
         drop(dropped);
         self.events.close();
     }

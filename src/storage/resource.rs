@@ -156,6 +156,7 @@ impl Resource {
         state.ranges.remove(bytes_of(index));
         state.block_cache.forget(index);
         drop(state);
+        // Without the lock: the callback may lock this resource again.
         on_failure(error);
         Ok(())
     }
@@ -179,6 +180,7 @@ impl Resource {
             write_behind.write_all(&*store);
         }
         let disk = self.disk.lock().take();
+        // Without its lock: the drop of the last share joins the disk thread.
         drop(disk);
         self.notify();
     }

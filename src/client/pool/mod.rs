@@ -103,6 +103,7 @@ impl ConnectionPool {
     }
 
     fn is_usable(&self, connection: &Connection) -> bool {
+        // Acquire, with the AcqRel of `change_network`: a request that begins after that call uses no old connection.
         connection.network == self.network.load(Ordering::Acquire)
     }
 

@@ -147,6 +147,7 @@ impl Core {
     }
 
     pub(crate) fn is_metered(&self) -> bool {
+        // Relaxed: no other memory depends on it.
         self.metered.load(Ordering::Relaxed)
     }
 

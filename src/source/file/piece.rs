@@ -380,6 +380,7 @@ impl Sink for PieceSink {
             return;
         }
         drop(state);
+        // Without the lock, since a cancellation runs callbacks.
         token.cancel();
     }
 

@@ -175,6 +175,7 @@ impl Shared {
         self.state.lock().close(media);
         self.resource.close();
         let preconnect = std::mem::replace(&mut *self.preconnect.lock(), Preconnect::Decided(None));
+        // Without this lock: the drop of the guard takes that of the pool.
         drop(preconnect);
     }
 

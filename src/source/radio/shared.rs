@@ -209,6 +209,7 @@ impl Shared {
         }
         let Range { start: from, end: to } = state.window.skip_to_live_edge();
         drop(state);
+        // Without the lock: `notify` takes that of the resource, which is never taken inside this one.
         self.events.publish(&RadioEvent::Skipped { from, to });
         self.notify();
         to
@@ -381,6 +382,7 @@ impl Shared {
 
     pub(crate) fn interrupt(&self) {
         let mut state = self.state.lock();
+        // Before `notify`, and unlocked for it: a thread that wakes has to find the interrupt.
         state.waits.interrupt();
         drop(state);
         self.notify();
