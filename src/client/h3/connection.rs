@@ -335,7 +335,7 @@ impl State {
             (*heard, *tested) = (Some(now), None);
             for datagram in received.datagrams() {
                 let Received { from, to, ecn, .. } = received;
-                match endpoint.handle(now, from, to, ecn, datagram.into(), &mut reply) {
+                match endpoint.handle(now, from, to, ecn, datagram, &mut reply) {
                     Some(DatagramEvent::ConnectionEvent(of, event)) if of == *handle => {
                         quic.handle_event(event)
                     }

@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bytes::BytesMut;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use quinn_proto::EcnCodepoint;
@@ -14,6 +15,13 @@ const BUFFER: usize = 64 * 1024;
 /// Number of receive buffers.
 const BUFFERS: usize = if BATCH_SIZE < 8 { BATCH_SIZE } else { 8 };
 
+/// Datagrams that share a buffer. As long as one of them is not read, all of them stay in memory.
+const GROUP: usize = 8;
+
+/// Most datagrams of one send. Linux takes 64, but no more than the 65,507 bytes of one large datagram: a longer send fails as a
+/// whole, which is the loss of all its packets. A client sends requests, which are small.
+const MAX_SEGMENTS: usize = 10;
+
 /// Receive buffer of the socket in the kernel, in bytes. It has to hold what arrives while the thread does not run. The kernel
 /// gives less if its limit is lower: 208 KiB on Linux by default.
 const KERNEL_BUFFER: usize = 2 * 1024 * 1024;
@@ -23,6 +31,10 @@ const KERNEL_BUFFER: usize = 2 * 1024 * 1024;
 pub(super) struct Socket {
     io: UdpSocket,
     state: UdpSocketState,
+    /// Where it is registered.
+    poll: Option<(Registry, Token)>,
+    /// A send has found the kernel's buffer full.
+    is_full: bool,
 }
 
 /// A datagram, or several of the same size that the kernel has joined.
@@ -51,11 +63,23 @@ impl Socket {
         let state = UdpSocketState::new((&io).into())?;
         // A small buffer loses packets under load, which QUIC repairs.
         drop(state.set_recv_buffer_size((&io).into(), KERNEL_BUFFER));
-        Ok(Self { io, state })
+        Ok(Self { io, state, poll: None, is_full: false })
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.io, token, Interest::READABLE | Interest::WRITABLE)
+        registry.register(&mut self.io, token, interest(self.is_full))?;
+        self.poll = Some((registry.try_clone()?, token));
+        Ok(())
+    }
+
+    /// Records whether the kernel's buffer is full. Only then is the thread woken when it is not: each packet that leaves the
+    /// buffer would wake it otherwise.
+    fn set_full(&mut self, is_full: bool) -> io::Result<()> {
+        if std::mem::replace(&mut self.is_full, is_full) == is_full {
+            return Ok(());
+        }
+        let Some((registry, token)) = &self.poll else { return Ok(()) };
+        registry.reregister(&mut self.io, *token, interest(is_full))
     }
 
     pub(super) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
@@ -64,11 +88,11 @@ impl Socket {
 
     /// Number of datagrams that one send may carry.
     pub(super) fn max_datagrams(&self) -> usize {
-        self.state.max_gso_segments()
+        self.state.max_gso_segments().min(MAX_SEGMENTS)
     }
 
     /// Sends datagrams. Fails with [`io::ErrorKind::WouldBlock`] if the socket's buffer is full.
-    pub(super) fn send(&self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&mut self, transmit: &quinn_proto::Transmit, contents: &[u8]) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: transmit.destination,
             ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
@@ -76,7 +100,9 @@ impl Socket {
             segment_size: transmit.segment_size,
             src_ip: transmit.src_ip,
         };
-        self.io.try_io(|| self.state.try_send((&self.io).into(), &transmit))
+        let sent = self.io.try_io(|| self.state.try_send((&self.io).into(), &transmit));
+        self.set_full(matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock))?;
+        sent
     }
 
     /// Receives datagrams, and passes them to `handle`. Fails with [`io::ErrorKind::WouldBlock`] if there are none.
@@ -103,9 +129,21 @@ impl Socket {
     }
 }
 
+fn interest(is_full: bool) -> Interest {
+    if is_full { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+}
+
 impl Received<'_> {
-    pub(super) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
-        self.bytes.chunks(self.stride)
+    /// The datagrams, in buffers that some of them share: an allocation for each would cost as much as to decrypt it.
+    pub(super) fn datagrams(&self) -> impl Iterator<Item = BytesMut> {
+        let (stride, mut shared) = (self.stride, BytesMut::new());
+        let mut groups = self.bytes.chunks(stride * GROUP);
+        std::iter::from_fn(move || {
+            if shared.is_empty() {
+                shared = BytesMut::from(groups.next()?);
+            }
+            Some(shared.split_to(stride.min(shared.len())))
+        })
     }
 }
 

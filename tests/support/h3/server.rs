@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token, Waker};
 use quinn_proto::crypto::rustls::QuicServerConfig;
@@ -295,7 +296,7 @@ struct Open {
 
 struct Answering {
     pieces: Receiver<Piece>,
-    unwritten: Vec<u8>,
+    unwritten: Bytes,
     is_ended: bool,
     on_stop: OnStop,
 }
@@ -513,7 +514,7 @@ impl Run {
         let (on_stop, waker) = (Arc::default(), Arc::clone(&self.waker));
         let answering = Answering {
             pieces: receiver,
-            unwritten: Vec::new(),
+            unwritten: Bytes::new(),
             is_ended: false,
             on_stop: Arc::clone(&on_stop),
         };
@@ -536,8 +537,12 @@ impl Open {
             let Some(mut answering) = self.answering.remove(&id) else { continue };
             loop {
                 while !answering.unwritten.is_empty() {
-                    match self.quic.send_stream(id).write(&answering.unwritten) {
-                        Ok(written) => drop(answering.unwritten.drain(..written)),
+                    match self
+                        .quic
+                        .send_stream(id)
+                        .write_chunks(std::slice::from_mut(&mut answering.unwritten))
+                    {
+                        Ok(_) => {}
                         Err(WriteError::Blocked) => break,
                         Err(_) => {
                             answering.unwritten.clear();
@@ -549,7 +554,7 @@ impl Open {
                     break;
                 }
                 match answering.pieces.try_recv() {
-                    Ok(Piece::Bytes(bytes)) => answering.unwritten = bytes,
+                    Ok(Piece::Bytes(bytes)) => answering.unwritten = bytes.into(),
                     // The stream may have been stopped.
                     Ok(Piece::Finish) => {
                         let _ = self.quic.send_stream(id).finish();
