@@ -2,7 +2,7 @@
 //!
 //! The rate of one connection is misleading: of N parallel transfers each seems N times slower than the network. Here each
 //! moment counts once, however many transfers share it. The wait for a response head is measured separately, and time in which
-//! a body is held back by its reader is left out:
+//! a body is held back by its reader is left out, but not time in which `max_bandwidth` holds it back:
 //!
 //! ```text
 //!  reads of one body     ▓▓▓▓▓▓▓▓▓▓▓▓▓▓▓                  ░░░░░░▓▓▓▓▓▓▓▓▓▓
@@ -57,37 +57,53 @@ pub(crate) struct ReadMeter {
     taken_until: Option<Instant>,
     /// Maximum number of unread bytes that arrived while the body was not read.
     backlog: usize,
+    /// Start of the wait before the next read, if `max_bandwidth` has held it back.
+    paced_from: Option<Instant>,
+    /// `max_bandwidth`, and not the network, sets the pace of the body: since it held a read back, no read has waited.
+    is_paced: bool,
 }
 
 impl Default for ReadMeter {
     fn default() -> Self {
-        Self { read_until: None, taken_until: None, backlog: WITH_HEAD }
+        Self { read_until: None, taken_until: None, backlog: WITH_HEAD, paced_from: None, is_paced: false }
     }
 }
 
 impl ReadMeter {
     /// Records a read that returned `bytes`, or 0 if it timed out. Returns its sample, if it is one.
     pub(crate) fn handle_read(&mut self, began: Instant, ended: Instant, bytes: usize) -> Option<Sample> {
-        // Judged by when this read began: until then the bytes of the last one were stored, or nothing was done.
+        let paced_from = self.paced_from.take();
+        // Judged by when this read was wanted: until then the bytes of the last one were stored, or nothing was done.
+        let asked = paced_from.unwrap_or(began);
         let is_held_back =
-            self.taken_until.is_some_and(|until| began.saturating_duration_since(until) >= HELD_BACK);
-        let from = self.read_until.filter(|_| !is_held_back).unwrap_or(began);
+            self.taken_until.is_some_and(|until| asked.saturating_duration_since(until) >= HELD_BACK);
+        let from = self.read_until.filter(|_| !is_held_back).unwrap_or(asked);
         (self.read_until, self.taken_until) = (Some(ended), Some(ended));
         if is_held_back {
             // All that the socket can have buffered in the meantime. Those bytes came at the speed of the pause, not of the
             // network.
             self.backlog = BACKLOG;
+            self.is_paced = false;
         }
+        self.is_paced |= paced_from.is_some();
         let was_in_backlog = self.backlog > 0;
         if ended.saturating_duration_since(began) >= WAITED {
-            // The backlog was empty: all these bytes arrived during the read.
+            // The backlog was empty: all these bytes arrived during the read, or in the wait before it.
             self.backlog = 0;
-            let from = if was_in_backlog { began } else { from };
+            let is_paced = std::mem::replace(&mut self.is_paced, false);
+            let from = if was_in_backlog && !is_paced { began } else { from };
             return Some(Sample { from, to: ended, bytes });
         }
         self.backlog = self.backlog.saturating_sub(bytes);
-        // By the state before this read: a read that takes the last of the backlog mixes old bytes with new ones.
-        (!was_in_backlog).then_some(Sample { from, to: ended, bytes })
+        // By the state before this read: a read that takes the last of the backlog mixes old bytes with new ones. The bytes of
+        // a paced body may have arrived earlier, but they were not to be read faster.
+        (self.is_paced || !was_in_backlog).then_some(Sample { from, to: ended, bytes })
+    }
+
+    /// Records that `max_bandwidth` has held the next read back since `began`. Unlike the time in which a reader holds a body
+    /// back, this time counts: the rate is what the limit leaves of the network.
+    pub(crate) fn handle_paced(&mut self, began: Instant) {
+        self.paced_from.get_or_insert(began);
     }
 
     /// Records that the bytes of the last read are stored. Time spent on that does not hold the body back.
@@ -289,6 +305,30 @@ mod tests {
         // More than the system can have buffered has been read: the rest arrives from the network.
         assert_eq!(meter.handle_read(at(9000), at(9000), BACKLOG), None);
         assert_eq!(meter.handle_read(at(9000), at(9000), 1000), Some(sample(at(9000), at(9000), 1000)));
+    }
+
+    #[test]
+    fn time_in_which_max_bandwidth_holds_a_body_back_counts() {
+        let at = clock();
+        let mut meter = ReadMeter::default();
+        // The burst.
+        assert_eq!(meter.handle_read(at(0), at(0), 16_000), None);
+        for n in 0..3 {
+            meter.handle_paced(at(50 * n));
+            let read = meter.handle_read(at(50 * n + 50), at(50 * n + 50), 5000);
+            assert_eq!(read, Some(sample(at(50 * n), at(50 * n + 50), 5000)));
+        }
+        // A share that is there already belongs to the wait before it, which the system had made too long.
+        assert_eq!(meter.handle_read(at(150), at(150), 5000), Some(sample(at(150), at(150), 5000)));
+        // A reader's pause does not count, also if the limit holds the body back after it.
+        meter.handle_paced(at(1000));
+        let read = meter.handle_read(at(1050), at(1050), 5000);
+        assert_eq!(read, Some(sample(at(1000), at(1050), 5000)));
+        assert_eq!(meter.handle_read(at(2000), at(2000), 5000), None);
+        // Once a read waits, the network is slower than the limit.
+        meter.handle_paced(at(2000));
+        assert!(meter.handle_read(at(2010), at(2020), 5000).is_some());
+        assert_eq!(meter.handle_read(at(9000), at(9000), 5000), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! | [`radio`] | stations, titles, pauses, recording |
 //! | `hls` | adaptive and live streams, with the feature `hls` |
 //! | `queue` | tracks without a gap, lists of tracks; with the feature `queue` |
-//! | [`storage_and_read_ahead`] | memory, disk, metered links |
+//! | [`storage_and_read_ahead`] | memory, disk, metered links, a cap on the bandwidth |
 //! | [`network`] | proxies, certificates, credentials, mirrors |
 //! | `http3` | one connection for all requests, with the feature `http3` |
 //! | `offline` | a cache on disk, and downloads, with the feature `cache` |

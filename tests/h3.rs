@@ -58,6 +58,22 @@ fn read(downloader: &Downloader, fetch: Fetch) -> Result<Vec<u8>, Error> {
 }
 
 #[test]
+fn a_cap_on_the_bandwidth_holds_over_http3() {
+    const RATE: u64 = 400_000;
+    in_time("a capped file", || {
+        let (_origin, gateway) = serve();
+        let downloader = downloader(&[&gateway.0]);
+        downloader.set_max_bandwidth(RATE).unwrap();
+        let began = std::time::Instant::now();
+        let mut bytes = vec![0; 300_000];
+        downloader.open(&gateway.url("/a.flac")).unwrap().read_exact(&mut bytes).unwrap();
+        assert_pattern(0, &bytes);
+        // Without the burst. A busy machine only makes it longer.
+        assert!(began.elapsed() >= Duration::from_millis(500));
+    });
+}
+
+#[test]
 fn a_file_is_read_over_one_connection() {
     in_time("a file", || {
         let (_origin, gateway) = serve();

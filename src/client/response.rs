@@ -170,6 +170,11 @@ impl Response {
         self.meter.handle_stored(Instant::now());
     }
 
+    /// Records that `max_bandwidth` has held the next read back since `began`.
+    pub(crate) fn note_paced(&mut self, began: Instant) {
+        self.meter.handle_paced(began);
+    }
+
     /// The origin that sends the body, after redirects.
     pub(crate) fn origin(&self) -> Option<&Origin> {
         self.exchange.origin.as_ref()

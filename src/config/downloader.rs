@@ -86,6 +86,17 @@ pub struct DownloaderConfig {
     /// that bisects. Reads, and the read-ahead that [`FileConfig::read_ahead`] limits, stay as they are.
     /// [`Downloader::set_metered`](crate::Downloader::set_metered) changes it later. Default: false.
     pub metered: bool,
+    /// Maximum number of bytes a second that all fetches together read from the network, on average: over any time, a quarter
+    /// of a second's worth more, or 16 KiB if that is more. Urgent fetches go first, and prefetches get what they leave. Counted
+    /// are the bytes of bodies, as they are read; the system receives some more ahead for each connection, and TLS and headers
+    /// come on top. Audio that is played while it arrives needs its bitrate (a FLAC has 100,000 to 200,000 bytes a second) and some
+    /// more to fill its buffer. [`Downloader::set_max_bandwidth`](crate::Downloader::set_max_bandwidth) changes it later.
+    /// Default: `None`, no limit.
+    ///
+    /// A read that is held back is not silent: no timeout of the client and no report of a stall counts that time, while
+    /// [`Event::Slow`](crate::event::Event::Slow) and the read timeout of a stream do. What is measured as the
+    /// [bandwidth](crate::Downloader::bandwidth) is what the limit leaves, so adaptive streams choose a bitrate that fits it.
+    pub max_bandwidth: Option<u64>,
     /// Memory in bytes for what all streams with [`StorageConfig::Memory`] buffer together. While their windows (`behind`
     /// and the read-ahead) fit, each has its own. Beyond it, streams that are read go before those that are not, and high
     /// priority before low; the others get equal shares and drop what they hold beyond. Each stream keeps its first 256
@@ -118,6 +129,7 @@ setters!(DownloaderConfig {
     max_buffered: u64,
 } into {
     max_preempted: Option<usize>,
+    max_bandwidth: Option<u64>,
 });
 
 impl Default for DownloaderConfig {
@@ -140,6 +152,7 @@ impl Default for DownloaderConfig {
             hang_policy: HangPolicy::Report,
             event_capacity: 1024,
             metered: false,
+            max_bandwidth: None,
             // The full windows of 15 streams, each of 16 MiB ahead of the reader and 1 MiB behind it.
             max_buffered: 256 << 20,
         }
@@ -191,6 +204,9 @@ impl DownloaderConfig {
         }
         if self.max_per_origin == 0 {
             return wrong("max_per_origin", "is 0: no prefetch would ever run");
+        }
+        if self.max_bandwidth == Some(0) {
+            return wrong("max_bandwidth", "is 0: no byte would ever arrive");
         }
         if self.hang_timeout.is_zero() {
             return wrong("hang_timeout", "is zero: every fetch would be reported as stalled");

@@ -39,8 +39,10 @@ mod epoch;
 mod fetch;
 mod handle;
 mod origins;
+mod pacer;
 mod peer;
 mod peer_handle;
+mod rate_limiter;
 mod reply;
 mod response;
 mod rules;
@@ -53,6 +55,7 @@ mod waker;
 
 use crate::types::Priority;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -275,7 +278,7 @@ impl Downloader {
         self.0.start()?;
         let core = &self.0.core;
         let token = core.root.child(CancelReason::Peer);
-        let stats = Arc::new(PeerStats::new(core.config.event_capacity));
+        let stats = Arc::new(PeerStats::new(core.config.event_capacity, &core.pacer));
         let channel = Arc::new(Channel::default());
         let sender = Arc::downgrade(&channel);
         let entry = Arc::new(PeerEntry {
@@ -343,6 +346,35 @@ impl Downloader {
     /// True if the network is metered.
     pub fn is_metered(&self) -> bool {
         self.0.core.is_metered()
+    }
+
+    /// Sets how many bytes a second all fetches together may read, from now on, or `None` for no limit: see
+    /// [`DownloaderConfig::max_bandwidth`]. It also applies to fetches that run.
+    ///
+    /// ```no_run
+    /// let downloader = windway::Downloader::global()?;
+    /// downloader.set_max_bandwidth(500_000)?; // while a call is on
+    /// downloader.set_max_bandwidth(None)?;
+    /// # Ok::<(), windway::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] for 0, with which nothing would ever arrive.
+    pub fn set_max_bandwidth(&self, bytes_per_second: impl Into<Option<u64>>) -> Result<(), Error> {
+        let limit = bytes_per_second.into();
+        let rate = limit.and_then(NonZeroU64::new);
+        if limit.is_some() && rate.is_none() {
+            let why = "set_max_bandwidth: the limit is 0, and no byte would ever arrive";
+            return Err(Error::new(ErrorKind::InvalidInput, why));
+        }
+        self.0.core.pacer.set_limit(rate);
+        Ok(())
+    }
+
+    /// The limit of [`set_max_bandwidth`](Self::set_max_bandwidth) or [`DownloaderConfig::max_bandwidth`], in bytes a second.
+    pub fn max_bandwidth(&self) -> Option<u64> {
+        self.0.core.pacer.limit().map(NonZeroU64::get)
     }
 
     /// Subscribes to the events of all fetches, from now on.

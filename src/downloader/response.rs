@@ -241,12 +241,7 @@ impl Response {
             return self.end.clone().map(|()| Some(0));
         }
         let at = self.body.position();
-        let read = self.body.read_chunk(buf);
-        if let Some(meter) = &self.meter {
-            // Also of a read that failed or brought nothing: it has waited for the network.
-            meter.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
-        }
-        let got = match read {
+        let got = match self.read_once(buf) {
             Ok(got) => got,
             Err(error) => {
                 let Some(mut body) = self.body.take_winner() else {
@@ -269,6 +264,26 @@ impl Response {
         Ok(Some(got))
     }
 
+    /// Reads once from the body, as soon as `max_bandwidth` lets it.
+    fn read_once(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        let Some(meter) = &mut self.meter else { return self.body.read_chunk(buf) };
+        let most = match meter.try_admit(&self.body, buf.len()) {
+            Some(most) => most,
+            None => {
+                let token = self.body.token().unwrap_or(&self.token).clone();
+                let share = meter.await_share(&mut self.body, buf.len(), &token, || false);
+                share.ok_or_else(|| {
+                    let reason = token.reason().unwrap_or(CancelReason::Fetch);
+                    Error::cancelled(reason).with_url(self.retry_state.request().url())
+                })?
+            }
+        };
+        let read = self.body.read_chunk(&mut buf[..most]);
+        // Also of a read that failed or brought nothing: it has waited for the network.
+        meter.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
+        read
+    }
+
     /// Reads until there are bytes that were not received before.
     fn read_on(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
         loop {
@@ -276,11 +291,8 @@ impl Response {
                 return Ok(0);
             }
             let at = self.body.position();
-            let read = self.body.read_chunk(buf);
-            if let Some(meter) = &self.meter {
-                meter.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
-            }
-            let got = match read
+            let got = match self
+                .read_once(buf)
                 .and_then(|got| if got == 0 { self.retry_state.check_end(at).map(|()| 0) } else { Ok(got) })
             {
                 Ok(0) => return Ok(0),

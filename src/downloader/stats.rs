@@ -1,9 +1,11 @@
 //! Events, rates and counters: one set for each peer, and one for all peers together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::pacer::Pacer;
 use crate::bandwidth::{Bandwidth, RatesBy, Sample};
 use crate::error::{Error, ErrorKind};
 use crate::event::{Bus, Event};
@@ -34,13 +36,13 @@ pub struct Totals {
 }
 
 /// Events, rates and totals of one peer's fetches, or of all fetches.
-#[derive(Debug)]
 pub(super) struct PeerStats {
     pub(super) bus: Bus,
     counters: Mutex<Counters>,
+    /// Bounds the rates.
+    pacer: Arc<Pacer>,
 }
 
-#[derive(Debug)]
 struct Counters {
     bandwidth: Bandwidth,
     /// Rates by the origin that sent the bytes. Filled for all peers together only.
@@ -52,13 +54,24 @@ struct Counters {
 const ORIGINS: usize = 64;
 
 impl PeerStats {
-    pub(super) fn new(event_capacity: usize) -> Self {
+    pub(super) fn new(event_capacity: usize, pacer: &Arc<Pacer>) -> Self {
         let counters = Counters {
             bandwidth: Bandwidth::default(),
             origins: RatesBy::new(ORIGINS),
             totals: Totals::default(),
         };
-        Self { bus: Bus::new(event_capacity), counters: Mutex::new(counters) }
+        Self { bus: Bus::new(event_capacity), counters: Mutex::new(counters), pacer: Arc::clone(pacer) }
+    }
+
+    /// What holds the reads of its bodies back.
+    pub(super) fn pacer(&self) -> &Pacer {
+        &self.pacer
+    }
+
+    /// `max_bandwidth` bounds the rate, also right after it was set.
+    fn bounded(&self, rate: Option<f64>) -> Option<f64> {
+        let most = self.pacer.limit().map_or(f64::INFINITY, |limit| limit.get() as f64);
+        rate.map(|rate| rate.min(most))
     }
 
     /// Records that a response head arrived, `ttfb` after its request was sent.
@@ -97,12 +110,14 @@ impl PeerStats {
 
     /// Rate in bytes a second. `None` until enough was transferred.
     pub(super) fn rate(&self) -> Option<f64> {
-        self.counters.lock().bandwidth.rate()
+        let rate = self.counters.lock().bandwidth.rate();
+        self.bounded(rate)
     }
 
     /// Rate of `origin` in bytes a second. `None` until enough was transferred.
     pub(super) fn rate_of(&self, origin: &Origin) -> Option<f64> {
-        self.counters.lock().origins.rate(origin)
+        let rate = self.counters.lock().origins.rate(origin);
+        self.bounded(rate)
     }
 
     /// Weighted mean of the TTFB, in which recent requests count most.

@@ -36,6 +36,8 @@ struct ControlState {
     stalled: bool,
     /// The last time at which it progressed.
     moved: Instant,
+    /// `max_bandwidth` holds its next read back, so it can't progress.
+    is_paced: bool,
     /// It was on a worker before.
     started: bool,
     /// Its end is published, or is about to be.
@@ -57,6 +59,7 @@ impl Control {
             aborted: false,
             stalled: false,
             moved: now,
+            is_paced: false,
             started: false,
             ended: false,
         };
@@ -123,9 +126,16 @@ impl Control {
         self.all_stats.iter().for_each(|stats| stats.publish(event));
     }
 
-    /// The last time at which it progressed.
+    /// The last time at which it progressed, or was not expected to.
     pub(crate) fn moved(&self) -> Instant {
-        self.state.lock().moved
+        let state = self.state.lock();
+        if state.is_paced { Instant::now() } else { state.moved }
+    }
+
+    /// Records that `max_bandwidth` holds its next read back, or does no more. In between it is not stalled.
+    pub(crate) fn set_paced(&self, is_paced: bool, now: Instant) {
+        let mut state = self.state.lock();
+        (state.is_paced, state.moved) = (is_paced, now);
     }
 
     /// Closes the connection of the running attempt. The fetch continues from its offset later.
@@ -141,12 +151,12 @@ impl Control {
         }
     }
 
-    /// Publishes that it is stalled, and ends it if `ends`. Returns false and does nothing if it has ended, or has progressed or left
-    /// its worker since `seen`.
+    /// Publishes that it is stalled, and ends it if `ends`. Returns false and does nothing if it has ended, is held back by
+    /// `max_bandwidth`, or has progressed or left its worker since `seen`.
     pub(crate) fn report_stall(&self, seen: Instant, hang: &Event, ends: bool) -> bool {
         let attempt = {
             let mut state = self.state.lock();
-            if state.ended || state.moved != seen {
+            if state.ended || state.is_paced || state.moved != seen {
                 return false;
             }
             // Under the lock: otherwise the end could be published first, and no event may follow it.

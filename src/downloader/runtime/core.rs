@@ -5,6 +5,7 @@
 use std::any::{Any, TypeId};
 #[cfg(feature = "hls")]
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -25,6 +26,7 @@ use crate::client::HttpClient;
 use crate::config::DownloaderConfig;
 use crate::downloader::bodies::OpenBodies;
 use crate::downloader::origins::Origins;
+use crate::downloader::pacer::Pacer;
 use crate::downloader::schedule::{Counts, PeerKey, WorkerId};
 use crate::downloader::stats::PeerStats;
 use crate::foreign::in_callback;
@@ -42,6 +44,8 @@ pub(crate) struct Core {
     pub(crate) bodies: Arc<OpenBodies>,
     /// What origins have shown about ranges.
     pub(crate) origins: Origins,
+    /// See [`DownloaderConfig::max_bandwidth`].
+    pub(crate) pacer: Arc<Pacer>,
     /// See [`DownloaderConfig::metered`].
     metered: AtomicBool,
     /// Values that peers share: one of each type.
@@ -66,8 +70,10 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(config: DownloaderConfig, client: HttpClient) -> Self {
         let workers = config.max_concurrent;
+        let pacer = Arc::new(Pacer::new(config.max_bandwidth.and_then(NonZeroU64::new)));
         Self {
-            stats: Arc::new(PeerStats::new(config.event_capacity)),
+            stats: Arc::new(PeerStats::new(config.event_capacity, &pacer)),
+            pacer,
             root: CancelToken::new(CancelReason::Shutdown),
             bodies: OpenBodies::new(config.max_open_bodies, config.client.silence_timeout),
             origins: Origins::default(),
@@ -265,6 +271,10 @@ impl Core {
         }
         if actions.urgent {
             self.client.recheck_urgency();
+        }
+        if actions.urgent || self.preemptions.is_wanted() {
+            // A prefetch that waits there may be urgent now, or has to give its worker to urgent work.
+            self.pacer.recheck();
         }
         // After the tasks: the watchdog sleeps for `hang_timeout` from its look on, and has to see them.
         if actions.watch {

@@ -19,6 +19,7 @@
 //! | caller of `execute`, `batch` | the one-shot of its reply | the worker that has the response head, or drops the job |
 //! | caller beyond `peer_capacity`, `max_open_bodies` | a condvar beside the count | the drop of a credit or of a body; cancellation |
 //! | blocked reader | the condvar of its storage | a sink that writes; an offered transfer; a task for its lent thread |
+//! | reader of a body under `max_bandwidth` | the condvar of the [pacer](super::pacer), the first one until its share is there | a reader that leaves; a new limit; urgent work; cancellation |
 //! | worker that has offered a transfer | the condvar of the hand-off | the reader that gives it back; cancellation; 5 ms |
 //!
 //! # Why no wake-up is lost

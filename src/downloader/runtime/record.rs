@@ -5,8 +5,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
-use crate::cancel::CancelReason;
-use crate::client;
+use crate::cancel::{CancelReason, CancelToken};
+use crate::client::{self, Urgency};
+use crate::downloader::pacer::Pacer;
 use crate::downloader::rules::Measured;
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
@@ -103,15 +104,17 @@ pub(crate) fn abandoned() -> Error {
     }
 }
 
-/// Counts the bytes of a body in the statistics.
+/// Holds the reads of a body back as `max_bandwidth` asks, and counts its bytes in the statistics.
 pub(crate) struct BodyMeter {
     control: Arc<Control>,
     measured: Measured,
+    /// Bytes that the next read was allowed.
+    share: usize,
 }
 
 impl BodyMeter {
     pub(crate) fn new(control: &Arc<Control>) -> Self {
-        Self { control: Arc::clone(control), measured: control.measured }
+        Self { control: Arc::clone(control), measured: control.measured, share: 0 }
     }
 
     /// The body has turned out to be a live stream: see [`Fetch::live`](crate::Fetch).
@@ -119,8 +122,48 @@ impl BodyMeter {
         self.measured = Measured::ForPeer;
     }
 
+    fn pacer(&self) -> &Pacer {
+        let [_, all] = &self.control.all_stats;
+        all.pacer()
+    }
+
+    /// How many of `wanted` bytes of `body` may be read now. `None` if `max_bandwidth` allows none yet. Call
+    /// [`advance`](Self::advance) after the read.
+    pub(crate) fn try_admit(&mut self, body: &client::Response, wanted: usize) -> Option<usize> {
+        let share = self.pacer().try_take(up_to_end(body, wanted), &*self.control)?;
+        self.share = share;
+        Some(share)
+    }
+
+    /// Blocks until [`try_admit`](Self::try_admit) would allow some. `None` if `token` is cancelled or `is_interrupted`, which is
+    /// asked with a lock held, and again after each change of priorities and preemptions.
+    pub(crate) fn await_share(
+        &mut self,
+        body: &mut client::Response,
+        wanted: usize,
+        token: &CancelToken,
+        is_interrupted: impl Fn() -> bool,
+    ) -> Option<usize> {
+        let began = Instant::now();
+        let [_, all] = &self.control.all_stats;
+        let _on_cancel = token.on_cancel({
+            let all = Arc::clone(all);
+            move |_| all.pacer().recheck()
+        });
+        self.control.set_paced(true, began);
+        let urgency = Arc::clone(&self.control) as Arc<dyn Urgency>;
+        let is_over = || token.is_cancelled() || is_interrupted();
+        let share = self.pacer().wait(up_to_end(body, wanted), &urgency, is_over);
+        self.control.set_paced(false, Instant::now());
+        body.note_paced(began);
+        self.share = share.unwrap_or(0);
+        share
+    }
+
     /// Counts the `bytes` of a read of `body`, and the time that the read took.
-    pub(crate) fn advance(&self, body: &mut client::Response, bytes: usize) {
+    pub(crate) fn advance(&mut self, body: &mut client::Response, bytes: usize) {
+        let share = std::mem::take(&mut self.share);
+        self.pacer().give_back(share.saturating_sub(bytes));
         let measured = self.measured;
         let sample = body.take_sample().filter(|_| measured != Measured::Not);
         let [peer, all] = &self.control.all_stats;
@@ -130,4 +173,10 @@ impl BodyMeter {
             None => all.record_read(bytes, None, None),
         }
     }
+}
+
+/// As many of `wanted` bytes as `body` may have, but at least one.
+fn up_to_end(body: &client::Response, wanted: usize) -> usize {
+    let left = body.end().map_or(u64::MAX, |end| end - body.position());
+    usize::try_from(left).unwrap_or(usize::MAX).clamp(1, wanted.max(1))
 }

@@ -56,15 +56,49 @@ impl Transfer {
         if self.job.retry_state.is_complete() {
             return Ok(Step::Eof);
         }
+        let wanted = up_to_block_end(self.body.position());
         match by {
-            By::Worker => self.step_with_chunk(|body, buf| body.read_chunk(buf).map(Some)),
-            By::Reader(own) if own.len() >= MIN_DIRECT => self.step_directly(own),
-            By::Reader(_) => self.step_with_chunk(client::Response::read_briefly),
+            By::Worker => match self.admit(wanted)? {
+                Some(most) => self.step_with_chunk(most, |body, buf| body.read_chunk(buf).map(Some)),
+                None => Ok(Step::Preempt),
+            },
+            By::Reader(own) => {
+                let is_direct = own.len() >= MIN_DIRECT;
+                let wanted = if is_direct { wanted.min(own.len()) } else { wanted };
+                // Its worker waits in its place.
+                let Some(most) = self.meter.try_admit(&self.body, wanted) else {
+                    return Ok(Step::WouldBlock);
+                };
+                if is_direct {
+                    self.step_directly(&mut own[..most])
+                } else {
+                    self.step_with_chunk(most, client::Response::read_briefly)
+                }
+            }
+        }
+    }
+
+    /// Blocks while `max_bandwidth` holds the next read back. Returns how many of the `wanted` bytes to read, or `None` if the
+    /// transfer is to be preempted.
+    fn admit(&mut self, wanted: usize) -> Result<Option<usize>, Error> {
+        let Self { core, job, body, meter, .. } = self;
+        if let Some(share) = meter.try_admit(body, wanted) {
+            return Ok(Some(share));
+        }
+        let token = body.token().unwrap_or(&job.token).clone();
+        let is_preempted = || core.preemptions.is_wanted() && job.control.is_preemptible();
+        let share = meter.await_share(body, wanted, &token, is_preempted);
+        match token.reason() {
+            Some(reason) if share.is_none() => {
+                Err(Error::cancelled(reason).with_url(job.retry_state.request().url()))
+            }
+            _ => Ok(share),
         }
     }
 
     fn step_with_chunk(
         &mut self,
+        most: usize,
         read: impl FnOnce(&mut client::Response, &mut [u8]) -> Result<Option<usize>, Error>,
     ) -> Result<Step, Error> {
         let mut chunk = std::mem::take(&mut self.chunk);
@@ -73,7 +107,7 @@ impl Transfer {
             chunk = Buffer::new();
         }
         let at = self.body.position();
-        let read = read(&mut self.body, &mut chunk[..up_to_block_end(at)]);
+        let read = read(&mut self.body, &mut chunk[..most]);
         let step = self.handle_read(at, read, Received::Chunk(&mut chunk));
         self.chunk = chunk;
         step
@@ -82,8 +116,7 @@ impl Transfer {
     /// Receives into a reader's buffer. Storage gets a copy, so each byte is copied once less than by way of a chunk.
     fn step_directly(&mut self, own: &mut [u8]) -> Result<Step, Error> {
         let at = self.body.position();
-        let most = up_to_block_end(at).min(own.len());
-        let read = self.body.read_briefly(&mut own[..most]);
+        let read = self.body.read_briefly(own);
         self.handle_read(at, read, Received::Direct(own))
     }
 

@@ -103,6 +103,11 @@ mod tests {
     }
 
     #[test]
+    fn a_fetch_that_max_bandwidth_holds_back_is_not_stalled() {
+        assert!(!has_hang(&reported_after(|control| control.set_paced(true, control.moved()))));
+    }
+
+    #[test]
     fn a_fetch_that_has_progressed_since_it_was_observed_is_not_reported() {
         assert!(!has_hang(&reported_after(|control| control.advance_by(1, Instant::now()))));
     }

@@ -1,0 +1,264 @@
+//! Holds reads of bodies back, so that all of a downloader together keep to `max_bandwidth`.
+//!
+//! The thread that reads a body asks for its share before each read, and waits here until it gets one. The wait is no part of
+//! the read, so it counts neither as silence of the server nor against its minimum rate. Urgent fetches go first, and in
+//! either class the one that has waited longest.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::rate_limiter::RateLimiter;
+use crate::client::Urgency;
+use crate::types::Priority;
+
+/// The limit of a downloader, and the threads that wait because of it.
+#[derive(Default)]
+pub(super) struct Pacer {
+    /// Bytes a second; 0 without a limit, which costs each read this one load. Only changes with the state locked.
+    limit: AtomicU64,
+    state: Mutex<State>,
+    /// Threads that wait for their share. Notified when one of them leaves, when the limit changes, and by
+    /// [`recheck`](Self::recheck).
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// `None` without a limit.
+    limiter: Option<RateLimiter>,
+    /// In the order in which they came.
+    waiting: VecDeque<Waiting>,
+    next_ticket: u64,
+}
+
+struct Waiting {
+    ticket: u64,
+    fetch: Arc<dyn Urgency>,
+}
+
+/// What a waiting thread finds.
+enum Turn {
+    Share(usize),
+    /// It is the first, and its share is there at this time.
+    At(Instant),
+    /// Another one is before it.
+    Behind,
+}
+
+impl Pacer {
+    pub(super) fn new(limit: Option<NonZeroU64>) -> Self {
+        let pacer = Self::default();
+        pacer.set_limit(limit);
+        pacer
+    }
+
+    /// Bytes a second.
+    pub(super) fn limit(&self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// Sets the limit, also for reads that wait.
+    pub(super) fn set_limit(&self, limit: Option<NonZeroU64>) {
+        let mut state = self.state.lock();
+        self.limit.store(limit.map_or(0, NonZeroU64::get), Ordering::Relaxed);
+        let now = Instant::now();
+        state.limiter = match (state.limiter.take(), limit) {
+            (_, None) => None,
+            (None, Some(rate)) => Some(RateLimiter::new(rate, now)),
+            (Some(mut limiter), Some(rate)) => {
+                limiter.set_rate(rate, now);
+                Some(limiter)
+            }
+        };
+        self.changed.notify_all();
+    }
+
+    /// How many of the `wanted` bytes may be read now. `None` if that means a wait.
+    pub(super) fn try_take(&self, wanted: usize, fetch: &dyn Urgency) -> Option<usize> {
+        // Relaxed: a read that misses a new limit is one read without a limit.
+        if self.limit.load(Ordering::Relaxed) == 0 {
+            return Some(wanted);
+        }
+        let mut state = self.state.lock();
+        let is_urgent = fetch.is_urgent();
+        if state.waiting.iter().any(|other| !is_urgent || other.fetch.is_urgent()) {
+            return None;
+        }
+        match state.take(wanted, is_urgent) {
+            Turn::Share(bytes) => Some(bytes),
+            Turn::At(_) | Turn::Behind => None,
+        }
+    }
+
+    /// As [`try_take`](Self::try_take), but blocks until some may be read. `None` if `is_interrupted`, which is asked after each
+    /// [`recheck`](Self::recheck). It is called with the state locked, so it must not call back.
+    pub(super) fn wait(
+        &self,
+        wanted: usize,
+        fetch: &Arc<dyn Urgency>,
+        is_interrupted: impl Fn() -> bool,
+    ) -> Option<usize> {
+        let mut state = self.state.lock();
+        let ticket = state.enter(fetch);
+        let share = loop {
+            if is_interrupted() {
+                break None;
+            }
+            match state.poll(ticket, wanted) {
+                Turn::Share(bytes) => break Some(bytes),
+                Turn::At(at) => drop(self.changed.wait_until(&mut state, at)),
+                Turn::Behind => self.changed.wait(&mut state),
+            }
+        };
+        state.waiting.retain(|waiting| waiting.ticket != ticket);
+        if !state.waiting.is_empty() {
+            self.changed.notify_all();
+        }
+        share
+    }
+
+    /// Takes back what a read did not get of its share.
+    pub(super) fn give_back(&self, unused: usize) {
+        if unused > 0 && self.limit.load(Ordering::Relaxed) > 0 {
+            if let Some(limiter) = &mut self.state.lock().limiter {
+                limiter.give_back(unused as u64);
+            }
+        }
+    }
+
+    /// Makes the waiting threads look again at the priorities of their fetches, and whether they are interrupted.
+    pub(super) fn recheck(&self) {
+        if self.limit.load(Ordering::Relaxed) > 0 {
+            // With the lock: a thread between its look and its wait would miss the notification.
+            let _state = self.state.lock();
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    fn enter(&mut self, fetch: &Arc<dyn Urgency>) -> u64 {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiting.push_back(Waiting { ticket, fetch: Arc::clone(fetch) });
+        ticket
+    }
+
+    fn poll(&mut self, ticket: u64, wanted: usize) -> Turn {
+        let urgent = self.waiting.iter().find(|waiting| waiting.fetch.is_urgent());
+        let first = urgent.or(self.waiting.front()).map(|waiting| waiting.ticket);
+        if self.limiter.is_some() && first != Some(ticket) {
+            return Turn::Behind;
+        }
+        let is_urgent = urgent.is_some();
+        self.take(wanted, is_urgent)
+    }
+
+    fn take(&mut self, wanted: usize, is_urgent: bool) -> Turn {
+        let Some(limiter) = &mut self.limiter else { return Turn::Share(wanted) };
+        let priority = if is_urgent { Priority::High } else { Priority::Low };
+        match limiter.take(wanted as u64, priority, Instant::now()) {
+            // No more than `wanted`, unless that is 0.
+            Ok(share) => Turn::Share(usize::try_from(share).unwrap_or(wanted)),
+            Err(at) => Turn::At(at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    struct Fetch(AtomicBool);
+
+    impl Urgency for Fetch {
+        fn is_urgent(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn fetch(is_urgent: bool) -> Arc<Fetch> {
+        Arc::new(Fetch(AtomicBool::new(is_urgent)))
+    }
+
+    /// A pacer that allows nothing more: what is left of its burst would take hours.
+    fn used_up() -> Arc<Pacer> {
+        let pacer = Arc::new(Pacer::new(NonZeroU64::new(1)));
+        while pacer.try_take(usize::MAX, &*fetch(true)).is_some() {}
+        pacer
+    }
+
+    /// A thread that waits for a share, and what it gets. It has looked when this returns.
+    fn wait(pacer: &Arc<Pacer>, interrupted: &Arc<AtomicBool>) -> thread::JoinHandle<Option<usize>> {
+        let (looks, look) = mpsc::channel();
+        let (pacer, interrupted) = (Arc::clone(pacer), Arc::clone(interrupted));
+        let waiting = thread::spawn(move || {
+            let fetch = fetch(false) as Arc<dyn Urgency>;
+            pacer.wait(5, &fetch, || {
+                // The test waits for the first one only.
+                let _ = looks.send(());
+                interrupted.load(Ordering::Relaxed)
+            })
+        });
+        look.recv().unwrap();
+        waiting
+    }
+
+    #[test]
+    fn urgent_fetches_go_first_and_then_the_one_that_came_first() {
+        let pacer = Pacer::new(NonZeroU64::new(1));
+        let mut state = pacer.state.lock();
+        let (low, high, late) = (fetch(false), fetch(true), fetch(true));
+        let tickets = [&low, &high, &late].map(|fetch| state.enter(&(Arc::clone(fetch) as Arc<dyn Urgency>)));
+        let mut first = || tickets.map(|ticket| matches!(state.poll(ticket, 1), Turn::Share(1)));
+        assert_eq!(first(), [false, true, false]);
+        high.0.store(false, Ordering::Relaxed);
+        assert_eq!(first(), [false, false, true]);
+        late.0.store(false, Ordering::Relaxed);
+        assert_eq!(first(), [true, false, false]);
+    }
+
+    #[test]
+    fn a_fetch_does_not_overtake_others_of_its_class() {
+        let pacer = Pacer::new(NonZeroU64::new(1_000_000));
+        let low = fetch(false) as Arc<dyn Urgency>;
+        pacer.state.lock().enter(&low);
+        assert_eq!(pacer.try_take(5, &*fetch(false)), None);
+        assert_eq!(pacer.try_take(5, &*fetch(true)), Some(5));
+    }
+
+    #[test]
+    fn a_waiting_fetch_is_interrupted_and_gets_no_share() {
+        let (pacer, interrupted) = (used_up(), Arc::new(AtomicBool::new(false)));
+        let waiting = [wait(&pacer, &interrupted), wait(&pacer, &interrupted)];
+        interrupted.store(true, Ordering::Relaxed);
+        pacer.recheck();
+        assert_eq!(waiting.map(|thread| thread.join().unwrap()), [None, None]);
+        assert!(pacer.state.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn without_a_limit_all_that_wait_go_on() {
+        let (pacer, interrupted) = (used_up(), Arc::new(AtomicBool::new(false)));
+        let waiting = [wait(&pacer, &interrupted), wait(&pacer, &interrupted)];
+        pacer.set_limit(None);
+        assert_eq!(waiting.map(|thread| thread.join().unwrap()), [Some(5), Some(5)]);
+    }
+
+    #[test]
+    fn what_a_read_did_not_get_is_left_for_others() {
+        let pacer = used_up();
+        pacer.give_back(1000);
+        assert_eq!(pacer.try_take(1000, &*fetch(true)), Some(1000));
+        assert_eq!(pacer.try_take(1000, &*fetch(true)), None);
+    }
+}
