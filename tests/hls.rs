@@ -18,9 +18,10 @@ use presentation::{
 };
 use support::{Answer, Content, Origin};
 use windway::abr::{Abr, AbrConfig, Snapshot};
+use windway::config::{CookieJar, Cookies};
 use windway::hls::{Discontinuity, HlsConfig, HlsEvent, HlsKind, MakeAbr, Quality};
 use windway::media::AudioCodec;
-use windway::{ErrorKind, Stream};
+use windway::{ClientConfig, Downloader, DownloaderConfig, ErrorKind, Stream};
 
 #[test]
 fn every_container_gives_each_frame_once() {
@@ -40,6 +41,42 @@ fn every_container_gives_each_frame_once() {
         assert!((handle.position().as_secs_f64() - duration).abs() < 0.001, "{path}");
     }
     assert!(origin.log().asked.iter().all(|asked| asked.method == "GET"));
+}
+
+/// Keeps the last cookie of an origin.
+#[derive(Clone, Default)]
+struct Jar(Arc<Mutex<Option<String>>>);
+
+impl CookieJar for Jar {
+    fn cookies(&self, _: &str) -> Option<String> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn store(&self, _: &str, set_cookie: &str) {
+        *self.0.lock().unwrap() = set_cookie.split(';').next().map(str::to_owned);
+    }
+}
+
+#[test]
+fn cookies_that_a_playlist_sets_are_sent_for_segments() {
+    let site = site(3).with("/all.m3u8", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\nmp4.m3u8\n");
+    let origin = Origin::start(move |asked| {
+        let answer = site.answer(asked);
+        let needed = match asked.path.as_str() {
+            "/all.m3u8" => return answer.header("Set-Cookie", "playlist=1; Path=/"),
+            "/mp4.m3u8" => "playlist=1",
+            _ => "session=2",
+        };
+        if asked.header("cookie") != Some(needed) {
+            return Answer::status(403);
+        }
+        if needed == "playlist=1" { answer.header("Set-Cookie", "session=2; HttpOnly") } else { answer }
+    });
+    let client = ClientConfig::new().cookies(Cookies::new(Jar::default()));
+    let downloader = Downloader::new(DownloaderConfig::new().client(client).max_retries(0)).unwrap();
+    let mut hls = downloader.open_hls(&origin.url("/all.m3u8"), HlsConfig::default()).unwrap();
+    let played: Vec<_> = play(&mut hls).into_iter().flat_map(|(_, numbers)| numbers).collect();
+    assert_eq!(played, (0..3 * FRAMES).collect::<Vec<_>>());
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use presentation::{FRAMES, Site, downloader, extinf, mp4, packed, play, site, vo
 use support::{Answer, Asked, Origin};
 use tempfile::TempDir;
 use windway::cache::{Cache, CacheConfig, CacheUse};
+use windway::event::Event;
 use windway::hls::{Hls, HlsConfig};
 use windway::{Error, ErrorKind};
 
@@ -65,6 +67,60 @@ fn entry_files(directory: &Path) -> Vec<PathBuf> {
     let folders = children(&directory.join("windway-cache-1"));
     let folders = folders.iter().filter(|path| path.is_dir() && path.file_name().unwrap().len() == 2);
     folders.flat_map(|folder| children(folder)).collect()
+}
+
+/// The warnings of the process.
+struct Warnings(Mutex<Vec<String>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("windway")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_cache_that_cannot_be_used_is_one_event_and_one_line_of_the_log() {
+    log::set_logger(&WARNINGS).unwrap();
+    log::set_max_level(log::LevelFilter::Warn);
+    let no_room =
+        |directory: &TempDir| Cache::open(directory.path(), CacheConfig::new().keep_free(1 << 59)).unwrap();
+    let no_folders = |directory: &TempDir| {
+        let cache = cache(directory);
+        for number in 0..256 {
+            fs::write(directory.path().join(format!("windway-cache-1/{number:02x}")), "in the way").unwrap();
+        }
+        cache
+    };
+    let opens: [&dyn Fn(&TempDir) -> Cache; 2] = [&no_room, &no_folders];
+    for open in opens {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = serve(site(SEGMENTS), true);
+        let downloader = downloader();
+        let events = downloader.subscribe();
+        let mut config = HlsConfig::default();
+        config.cache = Some(CacheUse::of(&open(&directory)));
+        let mut hls = downloader.open_hls(&origin.url("/mp4.m3u8"), config).unwrap();
+        assert_eq!(frames(&mut hls), all_frames());
+        drop((hls, downloader));
+        let off: Vec<Event> =
+            events.into_iter().filter(|event| matches!(event, Event::CacheOff { .. })).collect();
+        let [Event::CacheOff { error }] = &off[..] else { panic!("{off:?}") };
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        let host = origin.address().to_string();
+        let lines: Vec<String> =
+            WARNINGS.0.lock().unwrap().iter().filter(|line| line.contains(&host)).cloned().collect();
+        assert!(matches!(&lines[..], [line] if line.contains("not cached")), "{lines:?}");
+    }
 }
 
 #[test]
