@@ -83,8 +83,8 @@ impl Cache {
             .map_err(|error| storage_error("the directory of the cache can't be opened", error))?;
         let store = Arc::new(store);
         let scanned = Arc::clone(&store);
-        // Without it the first write scans the directory.
-        let spawned = thread::Builder::new().name("windway-cache".into()).spawn(move || scanned.admit(0));
+        // Without it a write scans the directory, once as much is written as may be without a scan.
+        let spawned = thread::Builder::new().name("windway-cache".into()).spawn(move || scanned.count());
         if let Err(error) = spawned {
             log::debug!("no thread to count the entries of the cache: {error}");
         }

@@ -1,7 +1,8 @@
 //! How much a cache may hold: what it holds, when to look again, and which entries go.
 //!
 //! What the directory holds is counted by a scan, and from then on by what this process writes. After a sixteenth of the limit
-//! it is scanned again, since other processes write and evict, too. [`Usage`] and [`victims`] are pure.
+//! it is scanned again, since other processes write and evict, too. No write waits for the first scan until as much is written.
+//! [`Usage`] and [`victims`] are pure.
 
 use std::collections::HashSet;
 
@@ -15,7 +16,7 @@ const PART: u64 = 16;
 pub(crate) struct Usage {
     /// Bytes on disk, as of the last scan, and what this process has written since.
     used: u64,
-    /// Bytes written since the last scan.
+    /// Bytes written since the last scan, or before the first one.
     since_scan: u64,
     /// What `used` may become, as of the last scan.
     most: u64,
@@ -58,6 +59,23 @@ impl Usage {
         self.is_scanned && !is_due && self.admit_after_scan(bytes)
     }
 
+    /// Counts `bytes` that are about to be written before the first scan. False if it must be waited for. `free` is the room of
+    /// the file system now.
+    pub(crate) fn admit_early(&mut self, bytes: u64, limits: Limits, free: Option<u64>) -> bool {
+        let early = self.since_scan.saturating_add(bytes);
+        let has_room = free.is_none_or(|free| free >= limits.keep_free.saturating_add(early));
+        let is_admitted = !self.is_scanned && early <= limits.part() && has_room;
+        if is_admitted {
+            self.since_scan = early;
+        }
+        is_admitted
+    }
+
+    /// Bytes written since the last scan, or before the first one.
+    pub(crate) fn since_scan(&self) -> u64 {
+        self.since_scan
+    }
+
     /// Counts `bytes` after a scan. False if there is no room for them.
     pub(crate) fn admit_after_scan(&mut self, bytes: u64) -> bool {
         if self.used.saturating_add(bytes) > self.most {
@@ -68,9 +86,13 @@ impl Usage {
         true
     }
 
-    /// Takes in what a scan, and the eviction after it, have left, and how much is free.
-    pub(crate) fn handle_scan(&mut self, used: u64, limits: Limits, free: Option<u64>) {
-        *self = Self { used, since_scan: 0, most: limits.most(used, free), is_scanned: true };
+    /// Takes in what a scan, and the eviction after it, have left, and how much is free. `before` is what
+    /// [`since_scan`](Self::since_scan) returned when it began: it may not have seen what was written later.
+    pub(crate) fn handle_scan(&mut self, used: u64, before: u64, limits: Limits, free: Option<u64>) {
+        // Less than before if the usage was forgotten meanwhile.
+        let since_scan = self.since_scan.saturating_sub(before);
+        let most = limits.most(used, free);
+        *self = Self { used: used.saturating_add(since_scan), since_scan, most, is_scanned: true };
     }
 }
 
@@ -125,16 +147,28 @@ mod tests {
     fn a_scan_is_due_after_each_sixteenth_and_at_the_limit() {
         let mut usage = Usage::default();
         assert!(!usage.admit(1, LIMITS));
-        usage.handle_scan(1000, LIMITS, None);
+        usage.handle_scan(1000, 0, LIMITS, None);
         assert!(usage.admit(60, LIMITS) && usage.admit(40, LIMITS) && !usage.admit(1, LIMITS));
         assert_eq!(usage.used(), 1100);
-        usage.handle_scan(1590, LIMITS, None);
+        usage.handle_scan(1590, 100, LIMITS, None);
         assert!(usage.admit(10, LIMITS) && !usage.admit(1, LIMITS));
         assert!(!usage.admit_after_scan(1));
-        usage.handle_scan(1000, LIMITS, None);
+        usage.handle_scan(1000, 10, LIMITS, None);
         assert!(usage.admit_after_scan(600));
         // Ten bytes more than are to be left free.
-        usage.handle_scan(1000, LIMITS, Some(510));
+        usage.handle_scan(1000, 600, LIMITS, Some(510));
         assert!(usage.admit(10, LIMITS) && !usage.admit(1, LIMITS));
+    }
+
+    #[test]
+    fn a_sixteenth_is_written_before_the_first_scan() {
+        let mut usage = Usage::default();
+        assert!(usage.admit_early(60, LIMITS, Some(10_000)) && usage.admit_early(30, LIMITS, None));
+        assert!(!usage.admit_early(11, LIMITS, None), "more than a sixteenth");
+        assert!(!usage.admit_early(5, LIMITS, Some(590)), "less than is to be left free");
+        // The scan began after 60 bytes, and has not seen the others.
+        usage.handle_scan(1000, 60, LIMITS, None);
+        assert_eq!((usage.used(), usage.since_scan()), (1030, 30));
+        assert!(!usage.admit_early(1, LIMITS, None));
     }
 }

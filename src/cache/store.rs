@@ -192,21 +192,42 @@ impl Store {
 
     /// Counts bytes that are about to be written. Scans the directory and evicts entries when that is due. False if there is no
     /// room for them.
-    pub(super) fn admit(&self, bytes: u64) -> bool {
+    fn admit(&self, bytes: u64) -> bool {
         let limits = self.limits();
-        if self.usage.lock().admit(bytes, limits) {
+        if self.usage.lock().admit(bytes, limits) || self.admit_early(bytes, limits) {
             return true;
         }
+        self.admit_after_scan(bytes, limits)
+    }
+
+    /// The first response that is stored must not wait until thousands of entries are counted.
+    fn admit_early(&self, bytes: u64, limits: Limits) -> bool {
+        if self.usage.lock().is_scanned() {
+            return false;
+        }
+        let free = self.directory.free();
+        self.usage.lock().admit_early(bytes, limits, free)
+    }
+
+    /// Counts the entries, unless that was done.
+    pub(super) fn count(&self) {
+        if !self.usage.lock().is_scanned() {
+            self.admit_after_scan(0, self.limits());
+        }
+    }
+
+    fn admit_after_scan(&self, bytes: u64, limits: Limits) -> bool {
         // File I/O under a lock: threads that wait for the lock need its result.
         let _scanning = self.scanning.lock();
         // Another thread may have scanned while this one waited for the lock.
         if self.usage.lock().admit(bytes, limits) {
             return true;
         }
+        let before = self.usage.lock().since_scan();
         match self.scan_and_evict(bytes) {
             Ok((used, free, limits)) => {
                 let mut usage = self.usage.lock();
-                usage.handle_scan(used, limits, free);
+                usage.handle_scan(used, before, limits, free);
                 usage.admit_after_scan(bytes)
             }
             Err(error) => {
@@ -254,9 +275,7 @@ impl Store {
 
     /// Bytes on disk. Waits for the first scan of the directory.
     pub(super) fn used(&self) -> u64 {
-        if !self.usage.lock().is_scanned() {
-            self.admit(0);
-        }
+        self.count();
         self.usage.lock().used()
     }
 
@@ -401,4 +420,33 @@ pub(super) fn storage_error(what: &str, cause: io::Error) -> Error {
 /// Time since 1970, for the API.
 pub(super) fn time(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::cache::format::tests::header;
+
+    #[test]
+    fn the_first_entry_does_not_wait_until_the_others_are_counted() {
+        let temporary = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(temporary.path(), CacheConfig::new().keep_free(0)).unwrap());
+        // As a count that takes long.
+        let scanning = store.scanning.lock();
+        let (ends, end) = mpsc::channel();
+        let entering = Arc::clone(&store);
+        let thread = thread::spawn(move || {
+            let entry = entering.enter(header(1000), Stamp::default()).unwrap();
+            ends.send(entry.write(0, 0, &[7; 1000]).is_ok()).unwrap();
+        });
+        assert_eq!(end.recv_timeout(Duration::from_secs(60)), Ok(true));
+        drop(scanning);
+        thread.join().unwrap();
+        // The count has seen it.
+        let used = store.used();
+        assert!(used >= 1000 && store.usage.lock().since_scan() == 0, "{used}");
+    }
 }
