@@ -22,7 +22,7 @@ pub enum RequestKind {
     Segment,
     /// A steering manifest.
     Steering,
-    /// A file that is no playlist, or a range of it: [`FileConfig::hook`](crate::FileConfig::hook).
+    /// A file that is no playlist, or a range of it: [`FileConfig::hook`](crate::FileConfig::hook), or the hook of a download.
     File,
     /// A station: [`RadioConfig::hook`](crate::RadioConfig::hook).
     Station,

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
 use support::{Answer, Asked, Content, Origin};
+use windway::config::{Hook, RequestHook, RequestKind};
 use windway::download::{Download, DownloadConfig, DownloadPhase};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
 
@@ -291,6 +292,43 @@ fn a_wrong_digest_is_an_error_and_leaves_nothing() {
     place.check();
 }
 
+/// Names the URL with a token that is good, and counts how often it was asked.
+struct Tokens(Arc<AtomicUsize>);
+
+impl RequestHook for Tokens {
+    fn fresh_url(&self, kind: RequestKind, url: &str, status: u16) -> Option<String> {
+        assert_eq!((kind, status), (RequestKind::File, 403));
+        let number = self.0.fetch_add(1, Ordering::SeqCst);
+        Some(format!("{}?token={number}", url.split('?').next()?))
+    }
+}
+
+#[test]
+fn a_link_that_expires_meanwhile_is_renewed() {
+    // Each token is good for one response, which breaks.
+    let origin = serving(|asked, content| {
+        if asked.again > 0 { Answer::status(403) } else { Answer::file(asked, content).close_after(400_000) }
+    });
+    let (place, renewed) = (Place::new(), Arc::new(AtomicUsize::new(0)));
+    let config = DownloadConfig::new().hook(Hook::new(Tokens(Arc::clone(&renewed))));
+    assert_eq!(start(&origin.url("/a?token=old"), &place, config).unwrap().wait().unwrap(), LEN);
+    place.check();
+    assert!(renewed.load(Ordering::SeqCst) >= 3);
+}
+
+#[test]
+fn a_download_goes_on_at_a_mirror() {
+    let own = serving(|asked, content| {
+        if asked.again > 0 { Answer::status(404) } else { Answer::file(asked, content).close_after(400_000) }
+    });
+    let (place, mirror) = (Place::new(), serving(Answer::file));
+    let config = DownloadConfig::new().mirrors([mirror.url("/b")]);
+    assert!(!format!("{config:?}").contains("127.0.0.1"));
+    assert_eq!(start(&own.url("/a"), &place, config).unwrap().wait().unwrap(), LEN);
+    place.check();
+    assert!(mirror.log().sent >= LEN - 400_000);
+}
+
 #[test]
 fn damaged_parts_are_fetched_again() {
     let (place, (origin, goes_on)) = (Place::new(), stalling());
@@ -326,7 +364,7 @@ fn it_is_played_meanwhile_without_a_second_transfer() {
 #[test]
 fn a_paused_download_asks_for_nothing_and_goes_on_where_it_was() {
     let place = Place::new();
-    let origin = serving(|asked, content| Answer::file(asked, content).rate(2_000_000));
+    let origin = serving(|asked, content| Answer::file(asked, content).rate(400_000));
     let downloader = downloader();
     let download = downloader.download(&origin.url("/a"), place.path(), DownloadConfig::new()).unwrap();
     wait_until(|| download.progress().stored > 100_000);

@@ -1,6 +1,7 @@
 //! Options and progress of a download.
 
 use crate::error::Error;
+use crate::hook::Hook;
 
 /// Options of a download.
 ///
@@ -16,6 +17,11 @@ pub struct DownloadConfig {
     pub sha256: Option<[u8; 32]>,
     /// Headers sent to the URL's origin, and to no other. Default: none.
     pub headers: Vec<(String, String)>,
+    /// Other URLs of the same file: see [`FileConfig::mirrors`](crate::FileConfig::mirrors). Default: none.
+    pub mirrors: Vec<String>,
+    /// Gives each request headers, and fresh URLs in place of those that expire while the download waits for the network or is
+    /// paused. Default: none.
+    pub hook: Option<Hook>,
 }
 
 impl DownloadConfig {
@@ -45,16 +51,32 @@ impl DownloadConfig {
         self.headers = headers.into();
         self
     }
+
+    /// Sets [`mirrors`](Self#structfield.mirrors).
+    #[must_use]
+    pub fn mirrors(mut self, mirrors: impl Into<Vec<String>>) -> Self {
+        self.mirrors = mirrors.into();
+        self
+    }
+
+    /// Sets [`hook`](Self#structfield.hook).
+    #[must_use]
+    pub fn hook(mut self, hook: impl Into<Option<Hook>>) -> Self {
+        self.hook = hook.into();
+        self
+    }
 }
 
-// Not the values of headers.
+// Not the values of headers, nor URLs.
 impl std::fmt::Debug for DownloadConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { overwrite, sha256, headers } = self;
+        let Self { overwrite, sha256, headers, mirrors, hook } = self;
         f.debug_struct("DownloadConfig")
             .field("overwrite", overwrite)
             .field("sha256", sha256)
             .field("headers", &format_args!("{}", headers.len()))
+            .field("mirrors", &format_args!("{}", mirrors.len()))
+            .field("hook", hook)
             .finish()
     }
 }
@@ -69,6 +91,8 @@ pub struct Progress {
     pub stored: u64,
     /// Bytes in the file, once known.
     pub len: Option<u64>,
+    /// Bytes a second at which its bytes arrive, as [`StreamHandle::rate`](crate::StreamHandle::rate). `None` until enough have.
+    pub rate: Option<f64>,
     /// Why it has failed, or the error that is being retried.
     pub error: Option<Error>,
 }

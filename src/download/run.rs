@@ -93,7 +93,9 @@ impl Running {
             .priority(Priority::Low)
             .read_ahead(ReadAhead::Whole)
             .storage(StorageConfig::TempFile(Some(folder.unwrap_or_else(|| PathBuf::from(".")))))
-            .headers(self.config.headers.clone());
+            .headers(self.config.headers.clone())
+            .mirrors(self.config.mirrors.clone())
+            .hook(self.config.hook.clone());
         let (file, reader) = HttpFile::download(&self.downloader, &self.url, config, Arc::clone(&self.part))?;
         let fetcher = FileReader::new((Arc::clone(&file), reader));
         let replaced = {
@@ -196,6 +198,7 @@ impl Running {
             phase,
             stored: buffered.iter().map(|range| range.end - range.start).sum(),
             len: shared.and_then(|shared| shared.len()),
+            rate: shared.and_then(|shared| shared.rate()),
             error: match end {
                 Some(end) => end.err(),
                 None => shared.and_then(|shared| shared.last_error()),
