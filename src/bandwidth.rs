@@ -46,6 +46,19 @@ pub(crate) struct Sample {
     pub(crate) from: Instant,
     pub(crate) to: Instant,
     pub(crate) bytes: usize,
+    /// The network may have been faster: the time includes the wait for the response head.
+    pub(crate) is_lower_bound: bool,
+}
+
+impl Sample {
+    fn new(from: Instant, to: Instant, bytes: usize) -> Self {
+        Self { from, to, bytes, is_lower_bound: false }
+    }
+
+    /// Bytes a second.
+    fn rate(&self) -> f64 {
+        self.bytes as f64 / self.to.saturating_duration_since(self.from).as_secs_f64()
+    }
 }
 
 /// Decides which reads of one body are bandwidth samples.
@@ -61,17 +74,39 @@ pub(crate) struct ReadMeter {
     paced_from: Option<Instant>,
     /// `max_bandwidth`, and not the network, sets the pace of the body: since it held a read back, no read has waited.
     is_paced: bool,
+    /// Bytes of the body so far, if no read was a sample.
+    unsampled: Option<usize>,
 }
 
 impl Default for ReadMeter {
     fn default() -> Self {
-        Self { read_until: None, taken_until: None, backlog: WITH_HEAD, paced_from: None, is_paced: false }
+        Self {
+            read_until: None,
+            taken_until: None,
+            backlog: WITH_HEAD,
+            paced_from: None,
+            is_paced: false,
+            unsampled: Some(0),
+        }
     }
 }
 
 impl ReadMeter {
     /// Records a read that returned `bytes`, or 0 if it timed out. Returns its sample, if it is one.
     pub(crate) fn handle_read(&mut self, began: Instant, ended: Instant, bytes: usize) -> Option<Sample> {
+        let sample = self.sample(began, ended, bytes);
+        self.unsampled = self.unsampled.filter(|_| sample.is_none()).map(|before| before + bytes);
+        sample
+    }
+
+    /// Records that the body is complete, whose request was sent at `sent`. Returns a sample of all of it, if no read was one:
+    /// a short body often arrives together with its head, and would not show that the network is faster now.
+    pub(crate) fn handle_end(&mut self, sent: Instant) -> Option<Sample> {
+        let bytes = self.unsampled.take().filter(|bytes| *bytes > 0)?;
+        Some(Sample { is_lower_bound: true, ..Sample::new(sent, self.read_until?, bytes) })
+    }
+
+    fn sample(&mut self, began: Instant, ended: Instant, bytes: usize) -> Option<Sample> {
         let paced_from = self.paced_from.take();
         // Judged by when this read was wanted: until then the bytes of the last one were stored, or nothing was done.
         let asked = paced_from.unwrap_or(began);
@@ -92,12 +127,12 @@ impl ReadMeter {
             self.backlog = 0;
             let is_paced = std::mem::replace(&mut self.is_paced, false);
             let from = if was_in_backlog && !is_paced { began } else { from };
-            return Some(Sample { from, to: ended, bytes });
+            return Some(Sample::new(from, ended, bytes));
         }
         self.backlog = self.backlog.saturating_sub(bytes);
         // By the state before this read: a read that takes the last of the backlog mixes old bytes with new ones. The bytes of
         // a paced body may have arrived earlier, but they were not to be read faster.
-        (self.is_paced || !was_in_backlog).then_some(Sample { from, to: ended, bytes })
+        (self.is_paced || !was_in_backlog).then_some(Sample::new(from, ended, bytes))
     }
 
     /// Records that `max_bandwidth` has held the next read back since `began`. Unlike the time in which a reader holds a body
@@ -175,8 +210,11 @@ impl Bandwidth {
         *count = count.wrapping_add(1);
     }
 
-    /// Records a sample of any body.
+    /// Records a sample of any body. A lower bound counts only where it shows that the rate is too low.
     pub(crate) fn handle_sample(&mut self, sample: &Sample) {
+        if sample.is_lower_bound && self.rate().is_none_or(|rate| sample.rate() <= rate) {
+            return;
+        }
         self.busy += self.counted.add(sample.from, sample.to).as_secs_f64();
         self.bytes += sample.bytes as f64;
         // Both sums are halved, so the rate does not jump and the last few seconds count most.
@@ -244,7 +282,7 @@ mod tests {
     }
 
     fn sample(from: Instant, to: Instant, bytes: usize) -> Sample {
-        Sample { from, to, bytes }
+        Sample::new(from, to, bytes)
     }
 
     /// Rate of samples whose busy time is within twice the half-life.
@@ -337,6 +375,34 @@ mod tests {
         let mut meter = ReadMeter::default();
         assert_eq!(meter.handle_read(at(0), at(0), WITH_HEAD), None);
         assert!(meter.handle_read(at(0), at(0), 1000).is_some());
+    }
+
+    #[test]
+    fn a_short_body_shows_that_the_network_is_faster_now_and_never_that_it_is_slower() {
+        let at = clock();
+        // All of it arrives together with the head.
+        let get = |sent: u64, ttfb: u64| {
+            let mut meter = ReadMeter::default();
+            let arrived = at(sent + ttfb);
+            assert_eq!(meter.handle_read(arrived, arrived, WITH_HEAD), None);
+            let bound = meter.handle_end(at(sent)).unwrap();
+            assert_eq!((bound.from, bound.to, bound.bytes), (at(sent), arrived, WITH_HEAD));
+            assert_eq!(meter.handle_end(at(sent)), None);
+            bound
+        };
+        let mut bandwidth = Bandwidth::default();
+        bandwidth.handle_sample(&get(0, 10));
+        assert_eq!(bandwidth.rate(), None, "a bound is no rate");
+        bandwidth.handle_sample(&sample(at(1000), at(2000), 50_000));
+        bandwidth.handle_sample(&get(3000, 2000));
+        assert_eq!(bandwidth.rate(), Some(50_000.0));
+        bandwidth.handle_sample(&get(6000, 10));
+        let faster = bandwidth.rate().unwrap();
+        assert!(faster > 100_000.0, "{faster}");
+        // The rate of a body with samples is known.
+        let mut meter = ReadMeter::default();
+        assert!(meter.handle_read(at(0), at(20), 10_000).is_some());
+        assert_eq!(meter.handle_end(at(0)), None);
     }
 
     #[test]

@@ -49,6 +49,30 @@ fn it_is_as_a_file_from_a_good_server() {
     compare(700_001, FileConfig::default(), Answer::file);
 }
 
+/// After a slow beginning the pieces are small. Each arrives together with its head, and still has to show that the network is
+/// fast now.
+#[test]
+fn a_network_that_is_faster_again_is_used() {
+    const LEN: u64 = 12_000_000;
+    let content = Content::pattern(LEN);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        let start = asked.range().map_or(0, |(start, _)| start);
+        if start < 150_000 && asked.suffix().is_none() {
+            answer.rate(30_000).close_after(50_000)
+        } else {
+            answer
+        }
+    });
+    let config = FileConfig::new().read_ahead(ReadAhead::Whole).storage(StorageConfig::WholeMemory);
+    let stream = downloader().open_with(&origin.url("/a"), config).unwrap();
+    // No reader takes the bytes as they come.
+    stream.handle().wait_range(0..LEN, Some(support::PATIENCE)).unwrap();
+    // In pieces of 64 KiB it would be 183.
+    let asked = origin.log().asked.len();
+    assert!(asked < 100, "{asked} requests");
+}
+
 #[test]
 fn it_is_as_a_file_with_a_small_window() {
     compare(700_001, small_window(), Answer::file);

@@ -34,6 +34,8 @@ pub(crate) struct Response {
     is_over: bool,
     min_rate: MinRateMonitor,
     meter: ReadMeter,
+    /// When the request was sent, or earlier. `None` once the body is complete.
+    sent: Option<Instant>,
     /// Bandwidth sample of the last read, until it is taken.
     sample: Option<Sample>,
     url: HttpUrl,
@@ -58,7 +60,9 @@ impl Response {
         request: &Request,
     ) -> Self {
         let (position, left) = (head.start(), head.body_len());
+        let sent = exchange.silent_since().map(|(bound, ..)| bound);
         Self {
+            sent,
             head,
             body,
             exchange,
@@ -291,6 +295,9 @@ impl Response {
     /// Ends the body, which is complete, and releases its connection.
     fn finish(&mut self) {
         self.is_over = true;
+        if let Some(sent) = self.sent.take() {
+            self.sample = self.sample.take().or_else(|| self.meter.handle_end(sent));
+        }
         self.body.finish();
     }
 }
