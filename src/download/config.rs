@@ -87,7 +87,8 @@ impl std::fmt::Debug for DownloadConfig {
 pub struct Progress {
     /// What it does.
     pub phase: DownloadPhase,
-    /// Bytes that are there.
+    /// Bytes that are there. 0 until the first response: before it, it is not known whether what an earlier download has left is of
+    /// the same file.
     pub stored: u64,
     /// Bytes in the file, once known.
     pub len: Option<u64>,

@@ -288,7 +288,7 @@ impl StreamHandle {
     }
 
     /// Stops the stream's transfers permanently. Reads that would block fail with [`ErrorKind::Cancelled`]. Stored
-    /// bytes are still returned.
+    /// bytes are still returned, so a thread that reads goes on until it has read them: a player also ends its own loop.
     pub fn cancel(&self) {
         if let Some(source) = self.source() {
             source.cancel();
