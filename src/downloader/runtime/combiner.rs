@@ -51,7 +51,6 @@ impl<M, F> Combiner<M, F> {
             Some(mut combined) => {
                 let answer = self.apply_messages(&mut combined, Some(message), &mut step);
                 drop(combined);
-                // Without the lock: what is done here wakes threads, which post messages of their own.
                 answer.into_iter().for_each(&mut act);
             }
             // The thread that holds the lock may have looked for messages for the last time before this. So `combine` looks

@@ -236,7 +236,6 @@ impl Machine {
         self.stopped = true;
         actions.signal = true;
         actions.watch = true;
-        // Those that wait. Those that run end because their tokens are cancelled.
         let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
         for request in waiting {
             self.schedule.handle_cancelled(request, now);
@@ -318,7 +317,6 @@ impl Machine {
         let request = job.record.id;
         let reason = job.token.reason();
         self.jobs.insert(request, job);
-        // A cancellation or a stop that came while it was on a worker has not found it among the jobs. So it ends here.
         if waits && reason.is_none() && !self.stopped {
             return;
         }
