@@ -159,9 +159,8 @@ impl Default for ClientConfig {
             max_head: 64 * 1024,
             max_idle_per_origin: 8,
             max_idle: 32,
-            // nginx closes an idle connection after 75 s, and a load balancer of AWS after 60 s. A request over one that the
-            // server is about
-            // to close is lost, and has to be sent again.
+            // nginx closes an idle connection after 75 s, and a load balancer of AWS after 60 s. A request over one that the server
+            // is about to close is lost, and has to be sent again.
             max_idle_age: Duration::from_secs(45),
             extra_roots: Vec::new(),
             roots: Roots::BuiltIn,

@@ -310,7 +310,7 @@ impl Shared {
         mut ended: impl FnMut(&RangeSet) -> Option<T>,
     ) -> Option<T> {
         let resource = Arc::clone(&self.resource);
-        // Before the wait, which a task that comes at once then ends.
+        // Lent before the wait, so that a task that comes at once ends that wait.
         let lent = self.link.get().and_then(|link| link.waker.lend(move || resource.notify()));
         let woken = self.resource.wait(deadline, |view| {
             let has_task = || lent.as_ref().is_some_and(Lent::has_task).then_some(Woken::ToRun);

@@ -359,7 +359,7 @@ impl State {
     }
 
     fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
-        // Before the opening has shown what the file is it is never unwanted, wherever its reader has jumped.
+        // The opening is never unwanted, wherever its reader has jumped: it shows what the file is.
         let len = self.mode.info().filter(|_| self.mode.is_ranged())?.len;
         let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
             self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
