@@ -11,9 +11,8 @@ use std::time::Duration;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use support::content::{assert_pattern, assert_whole};
-use support::peers::{List, NEVER, collect, downloader, get, patient_downloader, read_all};
-use support::{Answer, Asked, Content, Origin, Station};
-use windway::downloader::Outcome;
+use support::peers::{Got, List, NEVER, collect, downloader, get, patient_downloader, read_all};
+use support::{Answer, Asked, Content, Log, Origin, Station};
 use windway::event::Event;
 use windway::radio::RadioEvent;
 use windway::{Fetch, Priority, RadioConfig};
@@ -174,14 +173,20 @@ fn a_prefetch_on_a_silent_new_connection_is_hedged_when_it_becomes_urgent() {
         0 => Answer::file(asked, &content).latency_until_released(),
         _ => Answer::file(asked, &content),
     });
+    promote_when_silent(&origin, |log| log.asked.len() == 1).assert_done(0..1000);
+    assert_eq!(origin.log().asked.len(), 2);
+}
+
+/// Prefetches `/a` until `is_silent`. Checks that this is not hedged, and makes it urgent. Returns what arrived.
+fn promote_when_silent(origin: &Origin, is_silent: impl Fn(&Log) -> bool) -> Got {
     let downloader = downloader(|config| config.client.silence_timeout = NEVER);
     let list = List::default();
     let peer = downloader.register(list.clone(), Priority::High).unwrap();
     let events = peer.subscribe();
     let (sink, end) = collect(0);
-    list.put(get(&origin, "/a"), sink);
+    list.put(get(origin, "/a"), sink);
     peer.wake(Priority::Low);
-    origin.wait_until("the request", |log| log.asked.len() == 1);
+    origin.wait_until("the silence", is_silent);
     // An urgent request would have been hedged in this time.
     assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
     assert_eq!(origin.log().asked.len(), 1);
@@ -190,8 +195,7 @@ fn a_prefetch_on_a_silent_new_connection_is_hedged_when_it_becomes_urgent() {
         _ => None,
     });
     peer.promote(request.unwrap(), Priority::High);
-    assert!(matches!(end.recv().unwrap().outcome, Outcome::Done));
-    assert_eq!(origin.log().asked.len(), 2);
+    end.recv().unwrap()
 }
 
 #[test]
@@ -284,25 +288,8 @@ fn a_silent_body_is_not_hedged_while_no_reader_waits() {
         0 => Answer::file(asked, &content).stall_after(50_000),
         _ => Answer::file(asked, &content),
     });
-    let downloader = downloader(|config| config.client.silence_timeout = NEVER);
-    let list = List::default();
-    let peer = downloader.register(list.clone(), Priority::High).unwrap();
-    let events = peer.subscribe();
-    let (sink, end) = collect(0);
-    list.put(get(&origin, "/a"), sink);
-    peer.wake(Priority::Low);
-    origin.wait_until("half of it", |log| log.sent == 50_000);
-    assert!(end.recv_timeout(Duration::from_millis(1500)).is_err());
-    assert_eq!(origin.log().asked.len(), 1);
-    let request = std::iter::from_fn(|| events.try_recv()).find_map(|event| match event {
-        Event::Enqueued { request, .. } => Some(request),
-        _ => None,
-    });
-    peer.promote(request.unwrap(), Priority::High);
-    let got = end.recv().unwrap();
-    assert!(matches!(got.outcome, Outcome::Done));
-    assert_pattern(0, &got.bytes);
-    assert_eq!((got.bytes.len(), origin.log().asked.len()), (100_000, 2));
+    promote_when_silent(&origin, |log| log.sent == 50_000).assert_done(0..100_000);
+    assert_eq!(origin.log().asked.len(), 2);
 }
 
 #[test]

@@ -333,17 +333,7 @@ fn ten_minutes_of_misbehaviour_cause_no_wrong_byte_no_hang_and_no_growth() {
         let beside = scope.spawn(|| urgent_beside_prefetches(seed ^ 4, &over));
         for look in 0..LOOKS {
             thread::sleep(Duration::from_secs(seconds) / LOOKS);
-            let origins = [&plain, &tls, &pool];
-            for origin in origins {
-                origin.forget();
-                // Dead for some seconds at least, so windway does not use these connections any more.
-                origin.empty_black_hole();
-            }
-            // The network changes, and open connections are dead from now on. The application may or may not learn of it.
-            origins[dice.roll(3) as usize].black_hole();
-            if dice.roll(2) == 0 {
-                direct.network_changed();
-            }
+            change_network([&plain, &tls, &pool], &direct, &mut dice);
             let counted = census();
             print_look(u64::from(look + 1) * seconds / u64::from(LOOKS), counted, &figures);
             println!("        {:?} and {:?}", direct.stats().totals, proxied.stats().totals);
@@ -356,6 +346,19 @@ fn ten_minutes_of_misbehaviour_cause_no_wrong_byte_no_hang_and_no_growth() {
         println!("beside: {:?}", beside.join().expect("no urgent fetch was starved"));
     });
     assert_no_growth(&looks);
+}
+
+/// Open connections to one of the origins are dead from now on. The application may or may not learn of it.
+fn change_network(origins: [&Origin; 3], downloader: &Downloader, dice: &mut Dice) {
+    for origin in origins {
+        origin.forget();
+        // Dead for some seconds at least, so windway does not use these connections any more.
+        origin.empty_black_hole();
+    }
+    origins[dice.roll(3) as usize].black_hole();
+    if dice.roll(2) == 0 {
+        downloader.network_changed();
+    }
 }
 
 fn print_look(seconds: u64, [threads, descriptors, resident]: [u64; 3], figures: &Figures) {

@@ -30,10 +30,13 @@ pub(crate) const PAGE: usize = 4096;
 /// Maximum length of a file that is stored. Its slots take 8 MiB, and more in memory while it is open.
 pub(crate) const MAX_LEN: u64 = 64 << 30;
 
+/// The first bytes of an entry, which distinguish it from other files.
 const MAGIC: [u8; 8] = *b"windwayC";
+/// Three fields of 8 bytes and their checksum.
 const STAMP: usize = 32;
 /// At the end of the page, within one sector of a disk, so that replacing it is seldom torn by a crash.
 const STAMP_AT: usize = PAGE - STAMP;
+/// Two positions of 4 bytes, the checksum of the block's part, 8 bytes that are not used, and the checksum of the slot itself.
 const SLOT: usize = 32;
 
 /// Maximum length of each text in the header. A response with a longer one is not stored. Six texts of this length and the

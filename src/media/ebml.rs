@@ -1,5 +1,6 @@
 //! EBML: elements in elements (RFC 8794), of which the first bytes of a Matroska file have some (RFC 9559).
 
+/// Ids of elements (RFC 9559, section 5.1), with the marker bits of their length.
 pub(super) const SEGMENT: u32 = 0x1853_8067;
 const SEEK_HEAD: u32 = 0x114d_9b74;
 pub(super) const CLUSTER: u32 = 0x1f43_b675;

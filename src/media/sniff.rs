@@ -195,6 +195,7 @@ fn frame(bytes: &[u8]) -> Option<Frame> {
 ///
 /// Layer I is out of use, and a text in UTF-16 looks like it.
 fn mpeg_frame(bytes: &[u8]) -> Option<Frame> {
+    // Bit rates in kbit/s by the four bits of the header. The indices 0 (free format) and 15 (forbidden) are left out.
     const LAYER_2: [usize; 14] = [32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384];
     const LAYER_3: [usize; 14] = [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320];
     const LOW_RATE: [usize; 14] = [8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160];

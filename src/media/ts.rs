@@ -2,6 +2,7 @@
 
 use super::kinds::AudioCodec::{self, Aac, Mp3};
 
+/// Length of a packet (ISO 13818-1, section 2.4.3.2).
 const PACKET: usize = 188;
 
 /// True for packets one after another, two at least: one `G` is just a letter.

@@ -21,6 +21,7 @@ pub(crate) enum Lock {
     Exclusive,
 }
 
+/// How folders of the cache are opened: not through a link, and not in programs that the application starts.
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Folder {

@@ -9,12 +9,14 @@ use crate::client::h1::transport::{Carrier, HandshakeLimit, carry};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
+/// RFC 1928, sections 3 and 4: the version of the protocol.
 const VERSION: u8 = 5;
 /// Methods of RFC 1928, section 3.
 const NO_CREDENTIALS: u8 = 0;
 const USER_AND_PASSWORD: u8 = 2;
 /// RFC 1929, section 2: the version of the exchange of user and password.
 const CREDENTIALS_VERSION: u8 = 1;
+/// RFC 1928, section 4: the command to open a TCP connection.
 const CONNECT: u8 = 1;
 /// Kinds of addresses (RFC 1928, section 5).
 const IPV4: u8 = 1;

@@ -18,6 +18,7 @@ pub(crate) struct Certificate<'a> {
     pub(crate) has_alternative_names: bool,
 }
 
+/// Tags of DER: those of universal types (X.690, section 8), with the bit for constructed ones.
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const OBJECT_ID: u8 = 0x06;

@@ -17,6 +17,7 @@ use crate::foreign::contain;
 use crate::source::opening::Opening;
 use crate::types::Priority;
 
+/// Bytes that are read at once: a quarter of a block of storage, so that a reader gets them soon.
 const CHUNK: usize = 64 * 1024;
 
 /// Makes a file of an opening. Blocks until the first bytes are stored, which have been received already.

@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind};
 use crate::foreign::contain;
 use crate::types::Priority;
 
+/// Bytes that are read at once: a quarter of a block of storage, so that a reader gets them soon.
 const CHUNK: usize = 64 * 1024;
 
 /// Starts the thread that reads `body`. The caller has recorded it in the state (`OneBody::begin`).
