@@ -160,7 +160,7 @@ impl Resource {
             if got < bytes.len() {
                 // Evicted or lost meanwhile.
                 self.state.lock().block_cache.forget(index);
-                // A reader that was told that they are there has to ask again.
+                // A reader that has got `OnDisk` for these bytes has to ask again.
                 self.changed.notify_all();
                 return Ok(());
             }

@@ -41,6 +41,7 @@ pub(super) fn blocks_outside(windows: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut kept: Vec<Range<u64>> = windows
         .iter()
         .filter(|window| !window.is_empty())
+        // Blocks are evicted as a whole, so one of which a window has a byte stays.
         .map(|window| window.start / BLOCK..window.end.div_ceil(BLOCK))
         .collect();
     kept.sort_by_key(|blocks| blocks.start);

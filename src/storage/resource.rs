@@ -85,6 +85,8 @@ impl Resource {
             let from = offset + part.bytes.start as u64;
             let range = from..from + part.bytes.len() as u64;
             let cached = loop {
+                // The bytes are written without the lock, since a disk may be slow. The place stays that of this block while it
+                // is held.
                 let place = self.state.lock().entry(part.index)?;
                 if let Err(error) = place.write(part.within, &bytes[part.bytes.clone()]) {
                     self.handle_failure(part.index, error)?;

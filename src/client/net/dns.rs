@@ -303,7 +303,7 @@ impl State {
 
     /// The next name to look up, if a lookup may start now.
     fn poll_start(&mut self, now: Instant) -> Start {
-        // No thread waits for it any more.
+        // Names for which no thread waits any more are not looked up.
         while self.queue.front().is_some_and(|host| !self.waiters.contains_key(host)) {
             if let Some(given_up) = self.queue.pop_front() {
                 self.pending.remove(&given_up);
