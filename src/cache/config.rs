@@ -153,7 +153,7 @@ impl CacheConfig {
 pub struct CacheKey(pub(crate) KeyDigest);
 
 impl CacheKey {
-    /// The key for a name that the application chooses, for what can be had under several URLs. The caller sees to it that no
+    /// The key for a name that the application chooses, for a resource that has several URLs. The caller guarantees that no
     /// two files have the same one: of two with the same validator and length the bytes are taken for equal.
     pub fn named(name: &str) -> Self {
         Self::of("name", name)

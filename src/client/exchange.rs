@@ -318,6 +318,7 @@ impl Exchange {
 
     /// Notes how many bytes of body came along with the head.
     pub(super) fn record_behind_head(&self, bytes: usize) {
+        // Relaxed: written by the thread of the request, before it passes the response on.
         self.behind_head.store(bytes, Ordering::Relaxed);
     }
 

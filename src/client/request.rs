@@ -41,7 +41,7 @@ pub(crate) struct Parts {
     pub(super) open_headers: HeaderMap,
     /// Header fields for one origin, beside `headers`, which are for that of `url`.
     pub(super) scoped: Option<(Origin, HeaderMap)>,
-    /// Where else the resource can be had.
+    /// Other places of the resource: mirrors, and a hook for fresh URLs.
     pub(super) alternates: Option<Arc<Alternates>>,
     pub(super) if_range: Option<Validator>,
     /// Which connection the request uses.
@@ -255,7 +255,7 @@ impl Request {
         (parts.range, parts.suffix) = (None, None);
     }
 
-    /// Goes to other places if its own URL can't be had: to `mirrors`, and to URLs that `hook` gives. `field` is the name of
+    /// Goes to other places if its own URL fails: to `mirrors`, and to URLs that `hook` gives. `field` is the name of
     /// the configuration.
     pub(crate) fn alternates(
         mut self,

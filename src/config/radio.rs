@@ -52,7 +52,7 @@ pub struct RadioConfig {
     /// Headers sent to the URL's origin, and to no other. [`Fetch::header`](crate::Fetch::header) lists the names that
     /// are refused. Default: none.
     pub headers: Vec<(String, String)>,
-    /// Other URLs of the same station, in the order in which to try them if its own can't be had: its host is down, or it
+    /// Other URLs of the same station, in the order in which to try them if its own fails: its host is down, or it
     /// answers with an error. The one that worked last is tried first from then on. `headers` are
     /// only sent to one of the URL's own origin. Default: none.
     pub mirrors: Vec<String>,
