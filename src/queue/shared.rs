@@ -186,6 +186,7 @@ impl Shared {
     /// The next track, if it is time to prefetch it. It counts as begun.
     fn poll_prefetch(&self, state: &mut State, is_skip: bool) -> Option<Due> {
         let is_wanted = self.config.prefetch_before.is_some() && !self.downloader.is_metered();
+        // After a skip this is no guess: the player is about to open the track, on a metered network too.
         let is_due = is_skip || (state.is_end_near && is_wanted);
         if !is_due || state.is_closed || !matches!(state.prefetch, Prefetch::None) {
             return None;

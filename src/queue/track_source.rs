@@ -105,6 +105,7 @@ impl Source for TrackSource {
 
     /// An interrupt by a skip lasts.
     fn resume(&self) {
+        // After a skip the source stays interrupted, so that no read blocks on it again.
         if !self.skip.is_skipped() {
             self.inner.resume();
         }

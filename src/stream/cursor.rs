@@ -60,6 +60,7 @@ impl Cursor {
         // `None` is a time that the clock can't represent: it never comes.
         let deadline = Instant::now().checked_add(at_most);
         let mut final_state = self.final_state.lock();
+        // Relaxed: it is read and written under this lock.
         while final_state.is_none() && !cancelled.swap(false, Ordering::Relaxed) {
             match deadline {
                 None => self.ended.wait(&mut final_state),
