@@ -96,7 +96,7 @@ impl Stream {
     /// Opens a file of this machine.
     ///
     /// Only the application can name a local file: a URL, a redirect or a playlist never leads to one.
-    /// [`open`] refuses `file:` URLs. `read` and `try_read` read from the disk, and block for as long as it takes.
+    /// [`open`](crate::open()) refuses `file:` URLs. `read` and `try_read` read from the disk, and block for as long as it takes.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Stream {
     /// The same as for a blocking read: [`ErrorKind::Cancelled`], [`ErrorKind::Interrupted`], [`ErrorKind::Storage`],
     /// and permanent errors of the fetch. The error is repeated for one second; then the request is retried. A
     /// transient error is [`Pending::Retrying`] for as long as it lasts:
-    /// [`FileConfig::read_timeout`] does not apply here.
+    /// [`FileConfig::read_timeout`](crate::FileConfig::read_timeout) does not apply here.
     pub fn try_read(&mut self, buf: &mut [u8]) -> Result<TryRead, Error> {
         if buf.is_empty() {
             return Ok(TryRead::Bytes(0));
