@@ -216,7 +216,7 @@ fn chaos_on_demand_makes_no_wrong_sample_and_no_hang() {
         });
         let mut hls = open_patiently(&origin, "/master.m3u8");
         let mut listener = Listener::default();
-        errors += listen(&mut hls, &mut listener, until.max(Instant::now() + Duration::from_secs(30)), || ());
+        errors += listen(&mut hls, &mut listener, Instant::now() + Duration::from_secs(600), || ());
         assert!(listener.frames > SEGMENTS * SHORT / 2, "round {rounds}: only {} frames", listener.frames);
         frames += listener.frames;
         rounds += 1;
