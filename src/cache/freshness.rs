@@ -6,11 +6,11 @@
 //! | response | what happens |
 //! |---|---|
 //! | `no-store` | not stored, unless [`keep_no_store`](Policy::keep_no_store) |
-//! | answer to a request with `Authorization`, without `public` | not stored, unless
-//! [`keep_authorized`](Policy::keep_authorized) | | neither strong `ETag` nor `Last-Modified` | not stored, unless
-//! [`keep_unvalidated`](Policy::keep_unvalidated) | | `Vary: *`, or a field that the application sends, or `Cookie`,
-//! `Authorization` | not stored: the answer is for one request | | `Vary` with other fields | stored: windway sends the same
-//! ones, or none, with every request of a program | | `private` | stored |
+//! | answer to a request with `Authorization`, without `public` | not stored, unless [`keep_authorized`](Policy::keep_authorized) |
+//! | neither strong `ETag` nor `Last-Modified` | not stored, unless [`keep_unvalidated`](Policy::keep_unvalidated) |
+//! | `Vary: *`, or a field that the application sends, or `Cookie`, `Authorization` | not stored: the answer is for one request |
+//! | `Vary` with other fields | stored: windway sends the same ones, or none, with every request of a program |
+//! | `private` | stored |
 //! | `max-age`, else `Expires` less `Date`, less `Age` | fresh for this long; `s-maxage` is for shared caches |
 //! | `no-cache` | used only after the server has confirmed it |
 //! | `must-revalidate` | the same once it is stale |
