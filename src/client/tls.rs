@@ -37,7 +37,7 @@ pub(super) struct Tls {
 impl Tls {
     /// Fails if a certificate or a key in `config` can't be used.
     pub(super) fn new(config: &ClientConfig) -> Result<Self, Error> {
-        // If the application installed a provider for the process, use that one.
+        // That of the process first: an application may have to use a certain one, such as a validated module.
         let provider = CryptoProvider::get_default().cloned();
         let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
         let identities = config.client_certificates.iter().map(|(origin, certificate)| {

@@ -17,7 +17,7 @@ use crate::buffer::Buffer;
 use crate::cache::{BLOCK, Entry};
 use crate::error::Error;
 
-// The blocks of both are the same.
+// A block's index in the storage is used as its index in the entry.
 const _: () = assert!(BLOCK == super::layout::BLOCK);
 
 /// All blocks of a resource.
