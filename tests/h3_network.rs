@@ -95,7 +95,8 @@ fn a_server_that_can_not_migrate_gets_a_new_connection() {
             assert_pattern(at, &buf);
             at += buf.len() as u64;
         }
-        assert_eq!(gateway.0.connections(), 2);
+        // A request that was hedged when the path was found dead may have opened one more.
+        assert!((2..=3).contains(&gateway.0.connections()), "{}", gateway.0.connections());
     });
 }
 
@@ -124,6 +125,68 @@ fn a_silent_server_is_no_dead_path() {
 }
 
 #[test]
+fn a_silent_path_that_returns_keeps_its_connection() {
+    in_time("silent path", || {
+        let (release, released) = mpsc::channel::<()>();
+        let released = Mutex::new(released);
+        let server = Server::start(move |_, reply| {
+            // The client may be gone.
+            let _ = reply.send(head(&[(":status", "200"), ("content-length", "10")]));
+            let _ = reply.send(data(b"first"));
+            released.lock().unwrap().recv().unwrap();
+            let _ = reply.send(data(b"later"));
+            let _ = reply.finish();
+        });
+        let relay = Relay::start(server.address());
+        let downloader = downloader(&server, &relay.url("/"));
+        let mut response = downloader
+            .register((), Priority::High)
+            .unwrap()
+            .execute(Fetch::get(&relay.url("/")).unwrap())
+            .unwrap();
+        let mut body = vec![0; 5];
+        response.read_exact(&mut body).unwrap();
+        // While the reader waits: acknowledgements may come first, and then the PING after 500 ms.
+        relay.set_silent(true);
+        let reader = std::thread::spawn(move || {
+            response.read_to_end(&mut body).unwrap();
+            body
+        });
+        let before = server.pings();
+        relay.await_unheard(1);
+        relay.set_silent(false);
+        // Its repetition, which shows that the path is there.
+        server.wait_until("PING", |server| server.pings() > before);
+        release.send(()).unwrap();
+        assert_eq!(reader.join().unwrap(), b"firstlater");
+        assert_eq!((server.connections(), server.requests(), server.lost()), (1, 1, 0));
+    });
+}
+
+#[test]
+fn a_connection_is_kept_alive_while_a_stream_needs_it_and_then_ends() {
+    in_time("keep-alive", || {
+        let content = Content::pattern(64 << 20);
+        let origin = Origin::start(move |asked| Answer::file(asked, &content));
+        let gateway = Gateway::start(origin.address());
+        let client = ClientConfig::new().extra_roots([gateway.0.root_pem()]);
+        let mut config = DownloaderConfig::new().client(client.http3(Http3::Always(vec![gateway.url("/")])));
+        config.client.max_idle_age = Duration::from_millis(1500);
+        let downloader = Downloader::new(config).unwrap();
+        let mut stream = downloader.open(&gateway.url("/a.flac")).unwrap();
+        let mut buf = vec![0; 10_000];
+        stream.read_exact(&mut buf).unwrap();
+        assert_pattern(0, &buf);
+        // One for each 500 ms. Six is more than the tests of the path's MTU need, the other six last twice the idle limit.
+        let before = gateway.0.pings();
+        gateway.0.wait_until("PINGs", |server| server.pings() >= before + 12);
+        assert_eq!((gateway.0.connections(), gateway.0.lost()), (1, 0));
+        drop(stream);
+        gateway.0.wait_until("end of the idle connection", |server| server.lost() == 1);
+    });
+}
+
+#[test]
 fn a_file_is_right_over_a_path_that_loses_packets() {
     in_time("loss", || {
         let (_origin, gateway, relay) = serve();
@@ -143,9 +206,8 @@ fn a_file_is_right_over_a_path_that_loses_packets() {
 }
 
 /// Ends the connection of `downloader`, so that the next request needs a new one.
-fn lose_connection(server: &Server, downloader: &Downloader) {
-    let _ =
-        downloader.register((), Priority::High).unwrap().execute(Fetch::get(&server.url("/close")).unwrap());
+fn lose_connection(url: &str, downloader: &Downloader) {
+    let _ = downloader.register((), Priority::High).unwrap().execute(Fetch::get(url).unwrap());
 }
 
 /// A server that closes the connection when asked for `/close`.
@@ -165,13 +227,35 @@ fn closing(early_data: bool, answer: impl Fn(&h3::Request, &Reply) + Send + Sync
 fn a_plain_request_on_a_resumed_connection_is_sent_before_the_handshake() {
     in_time("0-RTT", || {
         let server = closing(true, |_, reply| say(reply, "ok"));
-        let downloader = downloader(&server, &server.url("/"));
-        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        // On loopback the handshake may be complete before the request is made.
+        let relay = Relay::start_with_rtt(server.address(), Duration::from_millis(50));
+        let downloader = downloader(&server, &relay.url("/"));
+        assert_eq!(get(&downloader, &relay.url("/")), b"ok");
         assert_eq!(server.early_requests(), 0);
         // Its own repetition is the first early request.
-        lose_connection(&server, &downloader);
-        assert_eq!(get(&downloader, &server.url("/")), b"ok");
+        lose_connection(&relay.url("/close"), &downloader);
+        assert_eq!(get(&downloader, &relay.url("/")), b"ok");
         assert_eq!((server.connections(), server.early_requests()), (2, 1));
+    });
+}
+
+#[test]
+fn a_request_before_the_handshake_is_sent_over_tcp_too_where_no_packet_comes_back() {
+    in_time("0-RTT without an answer", || {
+        let server = Server::start(|_, reply| say(&reply, "h3"));
+        // Nothing answers at its port over QUIC.
+        let origin = Origin::start_tls(|_| Answer::whole(&Content::pattern(10)));
+        let client = ClientConfig::new().extra_roots([origin.root_pem(), server.root_pem()]);
+        let names = vec![server.url("/"), origin.url("/")];
+        let mut config = DownloaderConfig::new().client(client.http3(Http3::Always(names)));
+        config.max_retries = 0;
+        let downloader = Downloader::new(config).unwrap();
+        // This brings a ticket, which belongs to the name, not to the port.
+        assert_eq!(get(&downloader, &server.url("/")), b"h3");
+        assert_eq!(get(&downloader, &origin.url("/")).len(), 10);
+        // No hedged request and no repetition: two connections were begun over QUIC, and one over TCP.
+        let stats = downloader.stats();
+        assert_eq!((stats.requests, stats.connections_dialled), (2, 3));
     });
 }
 
@@ -221,16 +305,15 @@ fn an_early_request_that_is_refused_is_sent_again_after_the_handshake() {
 #[test]
 fn requests_on_a_rejected_resumption_are_sent_again_on_the_same_connection() {
     in_time("rejection", || {
-        // The second server has other keys, so it knows no ticket of the first one, at the same address of the relay.
+        // A ticket belongs to a name, not to a port: that of the first server is offered to the second one, whose keys are others.
         let first = Server::start(|_, reply| say(&reply, "first"));
         let second = Server::start(|_, reply| say(&reply, "second"));
-        let relay = Relay::start(first.address());
+        // On loopback the handshake may be complete before the request is made.
+        let relay = Relay::start_with_rtt(second.address(), Duration::from_millis(50));
         let client = ClientConfig::new().extra_roots([first.root_pem(), second.root_pem()]);
-        let config = DownloaderConfig::new().client(client.http3(Http3::Always(vec![relay.url("/")])));
-        let downloader = Downloader::new(config).unwrap();
-        assert_eq!(get(&downloader, &relay.url("/")), b"first");
-        relay.lead_to(second.address());
-        // The first connection is dead: no packet comes. Then the ticket of the first server is offered to the second.
+        let client = client.http3(Http3::Always(vec![first.url("/"), relay.url("/")]));
+        let downloader = Downloader::new(DownloaderConfig::new().client(client)).unwrap();
+        assert_eq!(get(&downloader, &first.url("/")), b"first");
         assert_eq!(get(&downloader, &relay.url("/")), b"second");
         assert_eq!((second.connections(), second.requests(), second.early_requests()), (1, 1, 0));
     });

@@ -20,6 +20,7 @@ use crate::client::h1::lending::Lending;
 use crate::client::h3::StreamHandle;
 use crate::client::net::private::is_private;
 use crate::client::net::socket::ShutdownHandle;
+use crate::client::urgency::Urgency;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 
@@ -39,6 +40,9 @@ pub(super) struct Exchange {
     away_from: Vec<SocketAddr>,
     /// It may go to addresses of the public internet only.
     is_public_only: bool,
+    /// Whether a reader is blocked on the response. `None`: it is urgent.
+    #[cfg(feature = "http3")]
+    urgency: Option<Arc<dyn Urgency>>,
 }
 
 /// Which connection a request uses.
@@ -118,6 +122,25 @@ impl Exchange {
     /// True if it may go over a connection to this address.
     pub(super) fn may_reach(&self, address: Option<SocketAddr>) -> bool {
         !self.is_public_only || address.is_some_and(|address| !is_private(address.ip()))
+    }
+
+    /// Makes it urgent only while `urgency` says so.
+    #[cfg_attr(
+        not(feature = "http3"),
+        expect(unused_variables, unused_mut, reason = "only streams of HTTP/3 have a reserve")
+    )]
+    pub(super) fn with_urgency(mut self, urgency: Option<&Arc<dyn Urgency>>) -> Self {
+        #[cfg(feature = "http3")]
+        {
+            self.urgency = urgency.cloned();
+        }
+        self
+    }
+
+    /// Whether a reader is blocked on the response. `None`: it is urgent.
+    #[cfg(feature = "http3")]
+    pub(super) fn urgency(&self) -> Option<&Arc<dyn Urgency>> {
+        self.urgency.as_ref()
     }
 
     /// Makes a new connection try these addresses last.
@@ -264,12 +287,12 @@ impl Exchange {
         Ok(())
     }
 
-    /// Records that its stream is about to be opened, on a connection that may have served others.
+    /// Records that its stream is about to be opened, or was opened at `sent`, on a connection that may have served others.
     #[cfg(feature = "http3")]
-    pub(super) fn bind_stream(&self, is_reused: bool) -> Result<(), Error> {
+    pub(super) fn bind_stream(&self, is_reused: bool, sent: Option<Instant>) -> Result<(), Error> {
         let mut binding = self.binding.lock();
         binding.check()?;
-        binding.bound_at = Some(Instant::now());
+        binding.bound_at = Some(sent.unwrap_or_else(Instant::now));
         (binding.reused, binding.pooled) = (is_reused, is_reused);
         (binding.connected, binding.is_sent) = (true, true);
         Ok(())

@@ -23,9 +23,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::alarm::Call;
 use super::exchange::{Exchange, Over};
-use super::hedge_policy::{HedgePolicy, Hedging, Urgency, Waiting};
+use super::hedge_policy::{HedgePolicy, Hedging, Waiting};
 use super::request::Request;
 use super::sender::{Answer, Attempt, Sender};
+use super::urgency::Urgency;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 use crate::safe_url::HttpUrl;
@@ -41,7 +42,8 @@ pub(super) fn send(
     over: Over,
     now: Instant,
 ) -> Attempt {
-    let exchange = Arc::new(Exchange::to(url.origin(), over, request.reach));
+    let exchange = Exchange::to(url.origin(), over, request.reach);
+    let exchange = Arc::new(exchange.with_urgency(hedging.map(|hedging| &hedging.urgency)));
     let Some(hedging) = hedging else { return sender.send(request, url, cancel, &exchange, now) };
     let hedge = Hedge::new(sender, request, url, cancel, hedging, &exchange, now);
     // At half of the delay a proven connection may be tried: see `HedgePolicy::poll`.

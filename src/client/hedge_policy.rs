@@ -4,15 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::exchange::Over;
+use super::urgency::Urgency;
 
 /// Maximum number of hedged requests over new connections for one request. The pauses between them double, so the last one
 /// starts after four delays. More would only add load to a server that is down.
 const MAX_NEW: u32 = 3;
-
-/// Whether a reader is blocked on the requested bytes. This changes while the request runs.
-pub(crate) trait Urgency: Send + Sync {
-    fn is_urgent(&self) -> bool;
-}
 
 /// How a request is hedged.
 #[derive(Clone)]

@@ -30,6 +30,7 @@ mod min_rate;
 mod net;
 mod opener;
 mod pool;
+mod preconnect;
 mod proxy;
 mod range;
 mod redirect;
@@ -44,12 +45,17 @@ mod silence;
 mod silence_watch;
 mod stats;
 mod tls;
+mod urgency;
 mod uri_policy;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use self::alarm::AtDeadline;
+#[cfg(feature = "http3")]
+use self::h3::Http3;
+#[cfg(feature = "http3")]
+use self::h3::keep_alive::KeepAlive;
 use self::opener::Opener;
 use self::sender::Sender;
 use crate::cancel::CancelToken;
@@ -60,10 +66,11 @@ pub(crate) use self::alarm::Alarm;
 pub(crate) use self::body::BRIEF;
 #[cfg(any(feature = "hls", feature = "queue"))]
 pub(crate) use self::net::private::is_private;
-pub(crate) use self::pool::preconnect::PreconnectGuard;
+pub(crate) use self::preconnect::PreconnectGuard;
 pub(crate) use self::response::Response;
 pub(crate) use continuation::Continuation;
-pub(crate) use hedge_policy::{Hedging, Urgency};
+pub(crate) use hedge_policy::Hedging;
+pub(crate) use urgency::Urgency;
 
 #[cfg(feature = "cache")]
 pub(crate) use head::StoredHead;
@@ -71,6 +78,8 @@ pub use head::{ResponseHead, Validator};
 pub(crate) use request::Request;
 pub(crate) use rest::Rest;
 pub(crate) use stats::ClientStats;
+#[cfg(feature = "http3")]
+pub use stats::Http3Stats;
 #[cfg(any(feature = "hls", feature = "queue"))]
 pub(crate) use uri_policy::UriPolicy;
 
@@ -107,12 +116,26 @@ impl HttpClient {
         self.sender().counters.stats(idle)
     }
 
+    /// How the connections over HTTP/3 are used.
+    #[cfg(feature = "http3")]
+    pub(crate) fn http3_stats(&self) -> Http3Stats {
+        self.sender().http3.as_ref().map_or_else(Http3Stats::default, |http3| http3.stats())
+    }
+
     /// Keeps this many connections to the origin of `request` ready until the guard is dropped. `None` without a network.
     pub(crate) fn keep_preconnected(&self, request: &Request, ready: usize) -> Option<PreconnectGuard> {
-        if self.has_no_network || self.preconnects_quic(request) {
+        if self.has_no_network {
             return None;
         }
-        Some(self.sender().pool.keep_preconnected(request.origin(), ready))
+        #[cfg(feature = "http3")]
+        if let Some(http3) = self.wanted_http3(request) {
+            let guard = KeepAlive::new(http3, request.origin());
+            if http3.preconnect_beside(request.origin()) {
+                return Some(PreconnectGuard::of_quic(guard, ready));
+            }
+        }
+        let guard = self.sender().pool.keep_preconnected(request.origin(), ready);
+        Some(PreconnectGuard::of_pool(guard, ready))
     }
 
     /// True if the origin of `request` is known to serve one connection at a time.
@@ -140,11 +163,17 @@ impl HttpClient {
     /// Begins a QUIC connection to the origin of `request` in the background if its requests go over HTTP/3. False if not.
     fn preconnects_quic(&self, request: &Request) -> bool {
         #[cfg(feature = "http3")]
-        if let Some(http3) = self.sender().http3.as_ref().filter(|http3| http3.is_wanted(request.origin())) {
+        if let Some(http3) = self.wanted_http3(request) {
             return http3.preconnect_beside(request.origin());
         }
         let _ = request;
         false
+    }
+
+    /// HTTP/3, if `request` goes over it.
+    #[cfg(feature = "http3")]
+    fn wanted_http3(&self, request: &Request) -> Option<&Arc<Http3>> {
+        self.sender().http3.as_ref().filter(|http3| http3.is_wanted(request.origin()))
     }
 
     /// Closes all idle connections and forgets the resolved addresses: both may be wrong on the new network.
@@ -170,9 +199,11 @@ impl HttpClient {
         self.sender().alarms.close();
     }
 
-    /// Checks again whether requests that were due to be hedged, but were not urgent, are urgent now.
+    /// Checks again whether requests that were due to be hedged, or wait for a stream, but were not urgent, are urgent now.
     pub(crate) fn recheck_urgency(&self) {
         self.sender().alarms.recheck();
+        #[cfg(feature = "http3")]
+        self.sender().http3.iter().for_each(|http3| http3.recheck_urgency());
     }
 
     /// Calls `call` at `at`, and maybe again later, until the returned alarm is dropped. `call` must not block.

@@ -16,8 +16,9 @@ use parking_lot::Mutex;
 
 use super::alarm::{Alarm, Alarms, Call};
 use super::exchange::Exchange;
-use super::hedge_policy::{Hedging, Urgency};
+use super::hedge_policy::Hedging;
 use super::silence_watch::{OnSilence, SilenceWatch};
+use super::urgency::Urgency;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::error::Error;
 

@@ -32,3 +32,25 @@ impl Counters {
         }
     }
 }
+
+/// How the connections over HTTP/3 are used, over all origins. Part of [`Stats`](crate::downloader::Stats).
+///
+/// ```
+/// let downloader = windway::Downloader::new(windway::DownloaderConfig::default())?;
+/// assert_eq!(downloader.stats().http3.connections_ready, 0);
+/// # Ok::<(), windway::Error>(())
+/// ```
+#[cfg(feature = "http3")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Http3Stats {
+    /// Connections whose handshake is complete, and that take new requests.
+    pub connections_ready: usize,
+    /// Request streams that are open on them. Each response has one until its last byte has arrived.
+    pub streams_in_use: usize,
+    /// Requests that wait for a stream, because the servers allow no more at present.
+    pub streams_awaited: usize,
+    /// Streams that the servers still allow, counted up to 128 for each connection. The last two of each connection are for
+    /// urgent fetches.
+    pub stream_credit: usize,
+}

@@ -76,6 +76,8 @@ use crate::safe_url::HttpUrl;
 pub use self::stats::Totals;
 pub use crate::buffer::Buffer;
 pub use crate::cancel::{CancelGuard, CancelReason};
+#[cfg(feature = "http3")]
+pub use crate::client::Http3Stats;
 pub use crate::client::{ResponseHead, Validator};
 pub(crate) use crate::downloader::runtime::handoff::{Driven, Handoff};
 pub(crate) use crate::downloader::runtime::lend::Lent;
@@ -143,6 +145,9 @@ pub struct Stats {
     pub connections_preconnected: u64,
     /// Idle connections: kept alive, or preconnected.
     pub connections_idle: usize,
+    /// Connections over HTTP/3, and their streams.
+    #[cfg(feature = "http3")]
+    pub http3: Http3Stats,
     /// Numbers of fetches by outcome, and their bytes.
     pub totals: Totals,
 }
@@ -417,6 +422,8 @@ impl Downloader {
             connections_dialled: client.dialled,
             connections_preconnected: client.preconnected,
             connections_idle: client.idle,
+            #[cfg(feature = "http3")]
+            http3: core.client.http3_stats(),
             totals: core.stats.totals(),
         }
     }

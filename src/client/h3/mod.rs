@@ -17,6 +17,7 @@ mod connection;
 mod control;
 mod driver;
 mod frame;
+pub(super) mod keep_alive;
 mod qpack;
 mod response;
 mod socket;
@@ -43,7 +44,7 @@ use super::exchange::{Exchange, Over};
 use super::net::dns::Lookups;
 use super::net::private::is_private;
 use super::pool::ConnectionPool;
-use super::stats::Counters;
+use super::stats::{Counters, Http3Stats};
 use super::tls::Tls;
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
@@ -56,6 +57,11 @@ const HEAD_START: (Duration, Duration) = (Duration::from_millis(100), Duration::
 /// Bytes of one body, and of all bodies of a connection, that a server may send before they are read. The first is a second at
 /// 32 Mbit/s, or 4 MB/s · 1 s; a longer path at a higher rate is slowed down by it.
 const WINDOWS: (u32, u32) = (4 * 1024 * 1024, 8 * 1024 * 1024);
+
+/// Longest time without a packet before a PING, on a connection that is kept alive. Servers close a connection that is idle for
+/// 30 s or more, by default; a third of that leaves time for PINGs that are lost. Address translators keep a UDP flow for 30 s at
+/// least, in most cases (RFC 9308, section 3.2).
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Unidirectional streams that a server may open: three, and some of unknown types.
 const MAX_UNIDIRECTIONAL: u32 = 16;
@@ -82,6 +88,13 @@ pub(super) struct Limits {
     pub(super) idle: Duration,
     /// Maximum size of a response head in bytes.
     pub(super) max_head: usize,
+}
+
+impl Limits {
+    /// Time without a packet after which a PING keeps a connection alive.
+    fn keep_alive(&self) -> Duration {
+        KEEP_ALIVE.min(self.idle / 3)
+    }
 }
 
 /// What a request over HTTP/3 led to.
@@ -115,6 +128,8 @@ struct State {
     alternatives: Alternatives,
     /// The connection for new requests to each origin.
     connections: HashMap<Origin, Known>,
+    /// How many ask for the connection to an origin to be kept alive.
+    kept_alive: HashMap<Origin, usize>,
     is_closed: bool,
 }
 
@@ -172,22 +187,24 @@ impl Http3 {
         let silence = silence.unwrap_or(self.limits.silence);
         let may_be_early = request.headers().keys().all(|name| PLAIN.contains(name));
         let head = headers_frame(request, origin);
-        let mut stream = connection.enter();
+        let mut stream = RequestStream::enter(&connection, exchange.urgency());
         exchange.hold_stream(stream.handle())?;
-        if !self.await_ready(&stream, origin, may_be_early, is_broken)? {
+        // As long as no packet comes back, TCP is raced all the same: all requests are GETs, so both may be answered.
+        let sent_early = if may_be_early { stream.send_early(&head) } else { None };
+        if !self.await_ready(&stream, origin, is_broken)? {
             exchange.unbind_stream();
             return Ok(Sent::UseTcp(true));
         }
         let is_reused = connection.load().1 > 0;
-        exchange.bind_stream(is_reused)?;
-        let (mut answer, was_early) = stream.send(&head, may_be_early, silence)?;
+        exchange.bind_stream(is_reused, sent_early)?;
+        let (mut answer, was_early) = stream.send(&head, silence)?;
         // RFC 8470, section 5.2: the server wants the request after the handshake.
         if was_early && answer.status == StatusCode::TOO_EARLY {
-            stream = connection.enter();
+            stream = RequestStream::enter(&connection, exchange.urgency());
             exchange.unbind_stream();
             exchange.hold_stream(stream.handle())?;
-            exchange.bind_stream(is_reused)?;
-            (answer, _) = stream.send(&head, false, silence)?;
+            exchange.bind_stream(is_reused, None)?;
+            (answer, _) = stream.send(&head, silence)?;
         }
         exchange.record_answer();
         self.record_works(origin);
@@ -262,6 +279,28 @@ impl Http3 {
         origin.is_tls && !state.is_closed && self.target(&state, origin, now).as_ref().is_some_and(is_usable)
     }
 
+    /// How the connections are used.
+    pub(super) fn stats(&self) -> Http3Stats {
+        let mut stats = Http3Stats::default();
+        for usage in self.open_connections().iter().filter_map(|connection| connection.usage()) {
+            stats.connections_ready += 1;
+            stats.streams_in_use += usage.in_use;
+            stats.streams_awaited += usage.waiting;
+            stats.stream_credit += usage.left;
+        }
+        stats
+    }
+
+    /// Checks again whether requests that wait for a stream have become urgent.
+    pub(super) fn recheck_urgency(&self) {
+        self.open_connections().iter().for_each(|connection| connection.recheck_urgency());
+    }
+
+    fn open_connections(&self) -> Vec<Arc<Connection>> {
+        let state = self.state.lock();
+        state.connections.values().map(|known| Arc::clone(&known.connection)).collect()
+    }
+
     /// Connections without a request.
     pub(super) fn idle(&self) -> usize {
         let state = self.state.lock();
@@ -271,12 +310,8 @@ impl Http3 {
 
     /// Forgets what belongs to the old network, and shows the servers the new address.
     pub(super) fn handle_network_changed(&self) {
-        let connections: Vec<Arc<Connection>> = {
-            let mut state = self.state.lock();
-            state.alternatives.handle_network_changed();
-            state.connections.values().map(|known| Arc::clone(&known.connection)).collect()
-        };
-        connections.iter().for_each(|connection| connection.handle_network_changed());
+        self.state.lock().alternatives.handle_network_changed();
+        self.open_connections().iter().for_each(|connection| connection.handle_network_changed());
     }
 
     /// Closes all connections.
@@ -370,6 +405,9 @@ impl Http3 {
             Error::new(ErrorKind::Io(cause.kind()), "can't wait for QUIC packets").with_cause(cause)
         })?;
         self.counters.dialled.fetch_add(1, Ordering::Relaxed);
+        if state.kept_alive.contains_key(origin) {
+            connection.keep_alive(Some(self.limits.keep_alive()));
+        }
         let known = Known { target, connection: Arc::clone(&connection) };
         let replaced = state.connections.insert(origin.clone(), known);
         state.connections.retain(|_, known| known.connection.is_open());
@@ -424,18 +462,10 @@ impl Http3 {
         Ok(config)
     }
 
-    /// Blocks until requests can be sent over `stream`. False if TCP was faster, or QUIC does not work.
-    fn await_ready(
-        &self,
-        stream: &RequestStream,
-        origin: &Origin,
-        may_be_early: bool,
-        is_broken: bool,
-    ) -> Result<bool, Error> {
+    /// Blocks until the handshake of the connection of `stream` is complete. False if TCP was faster, or QUIC does not work.
+    fn await_ready(&self, stream: &RequestStream, origin: &Origin, is_broken: bool) -> Result<bool, Error> {
         let began = Instant::now();
-        let wait = |until: Instant, is_decided: &dyn Fn() -> bool| {
-            stream.await_ready(may_be_early, until, is_decided)
-        };
+        let wait = |until: Instant, is_decided: &dyn Fn() -> bool| stream.await_ready(until, is_decided);
         // While it is broken, nothing waits for a handshake.
         let first = if is_broken { began } else { began + HEAD_START.0 };
         let mut readiness = wait(first, &|| false);
@@ -448,7 +478,7 @@ impl Http3 {
             readiness = wait(began + self.limits.connect, &|| race.0.load(Ordering::Acquire) == TCP_OPEN);
         }
         match readiness {
-            Ok(Readiness::Ready | Readiness::Early) => Ok(true),
+            Ok(Readiness::Ready) => Ok(true),
             Ok(Readiness::NotYet { .. }) => Ok(false),
             Err(error) => {
                 log::debug!("no QUIC connection to {}: {error}", origin.host);

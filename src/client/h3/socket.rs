@@ -105,12 +105,13 @@ impl Socket {
         sent
     }
 
-    /// Receives datagrams, and passes them to `handle`. Fails with [`io::ErrorKind::WouldBlock`] if there are none.
+    /// Receives datagrams, and passes them to `handle`. True if more may be there. Fails with [`io::ErrorKind::WouldBlock`] if
+    /// there are none.
     pub(super) fn receive(
         &self,
         buffers: &mut Buffers,
         mut handle: impl FnMut(Received<'_>),
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let Buffers { bytes, metas } = buffers;
         let mut rest = bytes.chunks_mut(BUFFER);
         let mut slices: [IoSliceMut<'_>; BUFFERS] =
@@ -125,7 +126,8 @@ impl Socket {
                 stride: meta.stride.max(1),
             });
         }
-        Ok(())
+        // Fewer than fit: the system call has found the socket empty, and what comes later wakes the thread again.
+        Ok(count == BUFFERS)
     }
 }
 

@@ -14,7 +14,7 @@ pub(super) const REFUSED: Duration = Duration::from_secs(60);
 /// What is wanted of one origin, and what its dials have shown.
 #[derive(Debug)]
 pub(super) struct Demand {
-    /// The [`PreconnectGuard`](super::preconnect::PreconnectGuard)s of this origin: how many ask for this number of connections.
+    /// The [`PoolGuard`](super::preconnect::PoolGuard)s of this origin: how many ask for this number of connections.
     holders: BTreeMap<usize, usize>,
     /// Number of connections that should be ready while the origin is in use.
     wanted: usize,

@@ -17,7 +17,7 @@ use crate::foreign::contain;
 use crate::origin::Origin;
 
 /// Keeps connections to an origin ready until it is dropped.
-pub(crate) struct PreconnectGuard {
+pub(crate) struct PoolGuard {
     pool: Arc<ConnectionPool>,
     origin: Origin,
     ready: usize,
@@ -32,10 +32,10 @@ impl ConnectionPool {
     }
 
     /// Keeps this many connections to `origin` ready until the guard is dropped.
-    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: &Origin, ready: usize) -> PreconnectGuard {
+    pub(crate) fn keep_preconnected(self: &Arc<Self>, origin: &Origin, ready: usize) -> PoolGuard {
         let single_connection = self.state.lock().idle.keep_preconnected(origin, ready, Instant::now());
         self.refill();
-        PreconnectGuard { pool: Arc::clone(self), origin: origin.clone(), ready, single_connection }
+        PoolGuard { pool: Arc::clone(self), origin: origin.clone(), ready, single_connection }
     }
 
     /// Blocks until every connection that is being preconnected is ready or has failed.
@@ -156,26 +156,22 @@ impl Drop for Dialler {
     }
 }
 
-impl PreconnectGuard {
+impl PoolGuard {
     /// Number of connections that it keeps ready.
-    pub(crate) fn ready(&self) -> usize {
-        self.ready
-    }
-
     /// True if the origin has turned out to serve one connection at a time.
     pub(crate) fn is_single_connection(&self) -> bool {
         self.single_connection.load(Ordering::Relaxed)
     }
 }
 
-impl Drop for PreconnectGuard {
+impl Drop for PoolGuard {
     fn drop(&mut self) {
         self.pool.state.lock().idle.stop_preconnecting(&self.origin, self.ready);
     }
 }
 
-impl fmt::Debug for PreconnectGuard {
+impl fmt::Debug for PoolGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PreconnectGuard").field("origin", &self.origin).finish()
+        f.debug_struct("PoolGuard").field("origin", &self.origin).finish()
     }
 }

@@ -7,6 +7,7 @@ mod code;
 #[path = "../../../src/client/h3/frame.rs"]
 pub mod frame;
 pub mod gateway;
+mod parameters;
 #[path = "../../../src/client/h3/qpack.rs"]
 pub mod qpack;
 pub mod relay;

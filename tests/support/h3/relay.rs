@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,17 @@ pub struct Relay {
 }
 
 struct Shared {
-    server: Mutex<SocketAddr>,
+    server: SocketAddr,
     /// Faces the client.
     inner: Arc<UdpSocket>,
     /// Faces the server. Replaced by a change of address.
     outer: Mutex<Arc<UdpSocket>>,
     client: Mutex<Option<SocketAddr>>,
     is_silent: AtomicBool,
+    /// Packets of the client that were dropped while the relay was silent.
+    unheard: Mutex<u64>,
+    /// Notified when that changes.
+    dropped: Condvar,
     /// Packets of each thousand that are dropped.
     loss: AtomicU64,
     random: AtomicU64,
@@ -48,11 +52,13 @@ impl Relay {
         let inner = Arc::new(bind());
         let address = inner.local_addr().expect("a bound socket has an address");
         let shared = Arc::new(Shared {
-            server: Mutex::new(server),
+            server,
             inner,
             outer: Mutex::new(Arc::new(bind())),
             client: Mutex::default(),
             is_silent: AtomicBool::new(false),
+            unheard: Mutex::default(),
+            dropped: Condvar::new(),
             loss: AtomicU64::new(0),
             random: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
             stopping: AtomicBool::new(false),
@@ -78,14 +84,17 @@ impl Relay {
         self.shared.begin_down();
     }
 
-    /// Passes the client's packets to another server from now on.
-    pub fn lead_to(&self, server: SocketAddr) {
-        *self.shared.server.lock().expect("no panic") = server;
-    }
-
     /// Passes nothing on from now on, or again.
     pub fn set_silent(&self, is_silent: bool) {
         self.shared.is_silent.store(is_silent, Ordering::Release);
+    }
+
+    /// Blocks until so many packets of the client were dropped because the relay was silent.
+    pub fn await_unheard(&self, packets: u64) {
+        let mut unheard = self.shared.unheard.lock().expect("no panic");
+        while *unheard < packets {
+            unheard = self.shared.dropped.wait(unheard).expect("no panic");
+        }
     }
 
     /// Drops so many packets of each thousand, at random.
@@ -142,10 +151,13 @@ impl Shared {
                 return;
             }
             *self.client.lock().expect("no panic") = Some(from);
+            if len > 0 && self.is_silent.load(Ordering::Acquire) {
+                *self.unheard.lock().expect("no panic") += 1;
+                self.dropped.notify_all();
+            }
             if len > 0 && !self.drops() {
                 let outer = Arc::clone(&self.outer.lock().expect("no panic"));
-                let server = *self.server.lock().expect("no panic");
-                self.send(&outer, &buf[..len], server);
+                self.send(&outer, &buf[..len], self.server);
             }
         }
     }

@@ -21,6 +21,7 @@ use quinn_udp::{RecvMeta, UdpSocketState};
 
 use super::super::support::Identity;
 use super::frame::{Frame, FrameReader, Place, SETTINGS, put_frame};
+use super::parameters::WithParameters;
 use super::qpack;
 
 /// Datagrams of one send. Linux takes 64, but not more than the 65,507 bytes of one large datagram: a longer send fails as a whole,
@@ -38,6 +39,8 @@ pub struct Options {
     /// Never answers a packet.
     pub silent: bool,
     pub alpn: Vec<u8>,
+    /// Bytes behind the transport parameters. Empty: none.
+    pub extra_parameters: Vec<u8>,
 }
 
 impl Default for Options {
@@ -52,6 +55,7 @@ impl Default for Options {
             early_data: true,
             silent: false,
             alpn,
+            extra_parameters: Vec::new(),
         }
     }
 }
@@ -108,6 +112,12 @@ impl Reply {
         self.waker.wake().map_err(|_| Gone)
     }
 
+    /// Sends the last bytes of the stream.
+    pub fn send_last(&self, bytes: impl Into<Vec<u8>>) -> Result<(), Gone> {
+        self.pieces.send(Piece::Bytes(bytes.into())).map_err(|_| Gone)?;
+        self.finish()
+    }
+
     /// Sends bytes of the stream. Blocks while the client takes none.
     pub fn send(&self, bytes: impl Into<Vec<u8>>) -> Result<(), Gone> {
         self.put(Piece::Bytes(bytes.into()))
@@ -159,6 +169,10 @@ struct Shared {
     stopped: AtomicUsize,
     addresses: Mutex<Vec<SocketAddr>>,
     received: AtomicU64,
+    /// PING frames that have arrived on all connections.
+    pings: AtomicU64,
+    /// Connections that have ended.
+    lost: AtomicUsize,
     /// Drops all packets.
     muted: AtomicBool,
     changed: Condvar,
@@ -187,7 +201,7 @@ impl Server {
         let waker = Arc::new(Waker::new(poll.registry(), Token(1)).expect("a waker"));
         let shared = Arc::new(Shared::default());
         let run =
-            Run::new(options, config, socket, Arc::clone(&shared), Arc::clone(&waker), Arc::new(handler));
+            Run::new(options, config, socket, Arc::clone(&shared), Arc::clone(&waker), Box::new(handler));
         let thread = Some(thread::spawn(move || run.run(poll)));
         Self { address, root_pem, shared, waker, thread }
     }
@@ -233,6 +247,16 @@ impl Server {
         self.shared.received.load(Ordering::Acquire)
     }
 
+    /// PING frames that have arrived.
+    pub fn pings(&self) -> u64 {
+        self.shared.pings.load(Ordering::Acquire)
+    }
+
+    /// Connections that have ended.
+    pub fn lost(&self) -> usize {
+        self.shared.lost.load(Ordering::Acquire)
+    }
+
     /// Drops all packets from now on.
     pub fn mute(&self) {
         self.shared.muted.store(true, Ordering::Release);
@@ -266,8 +290,13 @@ fn server_config(options: &Options) -> (String, Arc<ServerConfig>) {
     let mut tls = identity.server_config();
     tls.alpn_protocols = vec![options.alpn.clone()];
     tls.max_early_data_size = if options.early_data { u32::MAX } else { 0 };
-    let tls = QuicServerConfig::try_from(tls).expect("a provider that can do QUIC");
-    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    let tls = Arc::new(tls);
+    let valid = Arc::new(QuicServerConfig::try_from(Arc::clone(&tls)).expect("a provider that can do QUIC"));
+    let extra = options.extra_parameters.clone();
+    let mut config = match extra.is_empty() {
+        true => ServerConfig::with_crypto(valid),
+        false => ServerConfig::with_crypto(Arc::new(WithParameters { tls, valid, extra })),
+    };
     config.migration(options.migration);
     (identity.root_pem, Arc::new(config))
 }
@@ -279,15 +308,53 @@ struct Run {
     udp: UdpSocketState,
     shared: Arc<Shared>,
     waker: Arc<Waker>,
-    handler: Arc<Handler>,
+    handlers: Arc<Handlers>,
     open: HashMap<ConnectionHandle, Open>,
     accepted: usize,
     unsent: VecDeque<(Transmit, Vec<u8>)>,
+    /// The socket's buffer is full, and the poll says when it is not.
+    is_full: bool,
+}
+
+type Job = (Request, Reply);
+
+/// Threads that run the handler. One that has ended waits for the next request: to start a thread takes longer than to answer.
+struct Handlers {
+    handler: Box<Handler>,
+    idle: Mutex<Vec<mpsc::Sender<Job>>>,
+}
+
+impl Handlers {
+    fn start(self: &Arc<Self>, job: Job) {
+        let idle = self.idle.lock().expect("no panic under this lock").pop();
+        let Some(job) = (match idle {
+            // A handler that panics loses its thread.
+            Some(idle) => idle.send(job).err().map(|refused| refused.0),
+            None => Some(job),
+        }) else {
+            return;
+        };
+        // The thread must not keep the list alive, whose end is its own.
+        let handlers = Arc::downgrade(self);
+        thread::spawn(move || {
+            let mut next = Some(job);
+            while let Some((request, reply)) = next {
+                let Some(handlers) = handlers.upgrade() else { return };
+                (handlers.handler)(request, reply);
+                let (idle, jobs) = mpsc::channel();
+                handlers.idle.lock().expect("no panic under this lock").push(idle);
+                drop(handlers);
+                next = jobs.recv().ok();
+            }
+        });
+    }
 }
 
 struct Open {
     quic: Connection,
     number: usize,
+    /// PING frames that are counted.
+    pings: u64,
     control: Option<StreamId>,
     is_ready: bool,
     reading: HashMap<StreamId, (FrameReader, Vec<u8>)>,
@@ -308,19 +375,33 @@ impl Run {
         socket: UdpSocket,
         shared: Arc<Shared>,
         waker: Arc<Waker>,
-        handler: Arc<Handler>,
+        handler: Box<Handler>,
     ) -> Self {
+        let handlers = Arc::new(Handlers { handler, idle: Mutex::default() });
         let mut config = (*config).clone();
         config.transport_config(Arc::new(std::mem::take(&mut options.transport)));
         let endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), Some(Arc::new(config)), true, None);
         let udp = UdpSocketState::new((&socket).into()).expect("a UDP socket");
         let (open, unsent) = (HashMap::new(), VecDeque::new());
-        Self { options, endpoint, socket, udp, shared, waker, handler, open, accepted: 0, unsent }
+        Self {
+            options,
+            endpoint,
+            socket,
+            udp,
+            shared,
+            waker,
+            handlers,
+            open,
+            accepted: 0,
+            unsent,
+            is_full: false,
+        }
     }
 
     fn run(mut self, mut poll: Poll) {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        poll.registry().register(&mut self.socket, Token(0), both).expect("a registered socket");
+        poll.registry()
+            .register(&mut self.socket, Token(0), Interest::READABLE)
+            .expect("a registered socket");
         let mut events = Events::with_capacity(16);
         let mut buffers = vec![0; 8 * 65536];
         while !self.shared.stopping.load(Ordering::Acquire) {
@@ -332,6 +413,14 @@ impl Run {
             let handles: Vec<ConnectionHandle> = self.open.keys().copied().collect();
             for handle in handles {
                 self.serve(handle);
+            }
+            // Each packet that leaves the buffer would wake the thread otherwise.
+            if std::mem::replace(&mut self.is_full, !self.unsent.is_empty()) == self.unsent.is_empty() {
+                let both = Interest::READABLE | Interest::WRITABLE;
+                let interest = if self.is_full { both } else { Interest::READABLE };
+                poll.registry()
+                    .reregister(&mut self.socket, Token(0), interest)
+                    .expect("a registered socket");
             }
             drop(self.shared.lock.lock());
             self.shared.changed.notify_all();
@@ -422,6 +511,8 @@ impl Run {
                 break;
             }
         }
+        let pings = open.quic.stats().frame_rx.ping;
+        self.shared.pings.fetch_add(pings - std::mem::replace(&mut open.pings, pings), Ordering::AcqRel);
         if is_kept {
             self.open.insert(handle, open);
         } else if !open.quic.is_drained() {
@@ -470,6 +561,7 @@ impl Run {
                 let _ = open.quic.send_stream(id).reset(VarInt::from_u32(0x10c));
             }
             Event::ConnectionLost { .. } => {
+                self.shared.lost.fetch_add(1, Ordering::AcqRel);
                 open.answering.drain().for_each(|(_, answering)| answering.stop())
             }
             _ => {}
@@ -519,15 +611,15 @@ impl Run {
             on_stop: Arc::clone(&on_stop),
         };
         open.answering.insert(id, answering);
-        let (handler, request) = (Arc::clone(&self.handler), Request { fields, connection: open.number });
-        thread::spawn(move || handler(request, Reply { pieces, waker, on_stop }));
+        let request = Request { fields, connection: open.number };
+        self.handlers.start((request, Reply { pieces, waker, on_stop }));
     }
 }
 
 impl Open {
     fn new(quic: Connection, number: usize) -> Self {
         let (reading, answering) = (HashMap::new(), HashMap::new());
-        Self { quic, number, control: None, is_ready: false, reading, answering }
+        Self { quic, number, pings: 0, control: None, is_ready: false, reading, answering }
     }
 
     /// Passes on what the handlers send. False if the connection is to be forgotten.

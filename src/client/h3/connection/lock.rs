@@ -1,0 +1,211 @@
+//! The lock of a connection: the thread of `driver.rs` and the threads of the requests take turns.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mio::{Registry, Token, Waker};
+use parking_lot::{Mutex, MutexGuard};
+use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
+
+use super::state::{State, Usage};
+use crate::client::h3::code::Code;
+use crate::client::h3::socket::{Buffers, Socket};
+use crate::client::urgency::Urgency;
+use crate::error::{Error, ErrorKind};
+use crate::foreign::contain;
+
+/// A connection. Shared by its requests and by the thread.
+pub(crate) struct Connection {
+    pub(super) state: Mutex<State>,
+    /// Wakes the thread.
+    waker: Arc<Waker>,
+    pub(crate) peer: SocketAddr,
+}
+
+/// What a turn of a connection has left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    /// When the next turn is due, at the latest.
+    pub(crate) deadline: Option<Instant>,
+    /// More packets are waiting in the socket.
+    pub(crate) has_more: bool,
+    /// The connection is over: the thread forgets it.
+    pub(crate) is_over: bool,
+}
+
+impl Connection {
+    /// Begins a connection to `remote`, whose certificate must be for `name`. Sends the first packet and does not block. The
+    /// thread that `waker` wakes has to be given the connection.
+    pub(crate) fn begin(
+        waker: &Arc<Waker>,
+        config: ClientConfig,
+        remote: SocketAddr,
+        name: &str,
+        max_head: usize,
+    ) -> Result<Arc<Self>, Error> {
+        let failed = |cause: io::Error| {
+            Error::new(ErrorKind::Unreachable, "can't open a UDP socket for HTTP/3").with_cause(cause)
+        };
+        let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
+        let socket = Socket::bind(remote).map_err(failed)?;
+        let now = Instant::now();
+        let (handle, quic) = endpoint.connect(now, config, remote, name).map_err(|cause| {
+            Error::new(ErrorKind::Unreachable, "can't begin a QUIC connection").with_cause(cause)
+        })?;
+        let mut state = State::new(endpoint, handle, quic, socket, max_head, now);
+        state.pump(now);
+        Ok(Arc::new(Self { state: Mutex::new(state), waker: Arc::clone(waker), peer: remote }))
+    }
+
+    pub(crate) fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.state.lock().socket.register(registry, token)
+    }
+
+    pub(crate) fn deregister(&self, registry: &Registry) {
+        if let Err(error) = self.state.lock().socket.deregister(registry) {
+            log::debug!("a UDP socket was not registered: {error}");
+        }
+    }
+
+    /// True if it takes new requests.
+    pub(crate) fn is_open(&self) -> bool {
+        let state = self.state.lock();
+        state.over.is_none() && !state.is_retired
+    }
+
+    /// Requests that are open now, and responses that were received.
+    pub(crate) fn load(&self) -> (usize, u64) {
+        let state = self.state.lock();
+        (state.requests.len(), state.served)
+    }
+
+    /// Takes no new requests, and closes once the open ones have ended.
+    pub(crate) fn retire(&self) {
+        self.with(|state, now| {
+            state.is_retired = true;
+            state.close_if_unused(now);
+        });
+    }
+
+    /// Closes the connection. Its requests fail.
+    pub(crate) fn close(&self) {
+        self.with(|state, now| {
+            state.close(now, Code::NO_ERROR, "", Error::new(ErrorKind::Disconnected, "closed"))
+        });
+    }
+
+    /// Makes the path known again after a change of network: the server learns the new address from a PING.
+    pub(crate) fn handle_network_changed(&self) {
+        self.with(|state, _| state.quic.ping());
+    }
+
+    /// Sends a PING whenever no packet has arrived for `interval` from now on. `None`: never.
+    pub(crate) fn keep_alive(&self, interval: Option<Duration>) {
+        self.with(|state, _| state.keep_alive = interval);
+    }
+
+    /// How its streams are used. `None` if it takes no new requests, or its handshake is not complete.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        let mut state = self.state.lock();
+        let is_ready = state.is_ready && state.over.is_none() && !state.is_retired;
+        is_ready.then(|| {
+            state.refill_credit();
+            let waiting = state.requests.values().filter(|request| request.awaits_stream).count();
+            Usage { in_use: state.by_stream.len(), waiting, left: state.credit.left() }
+        })
+    }
+
+    /// Checks again whether requests that wait for a stream have become urgent.
+    pub(crate) fn recheck_urgency(&self) {
+        let waiting: Vec<(u64, Arc<dyn Urgency>)> = {
+            let state = self.state.lock();
+            let not_urgent = state.requests.iter().filter(|(_, request)| request.may_become_urgent());
+            not_urgent.filter_map(|(key, request)| Some((*key, request.urgency.clone()?))).collect()
+        };
+        // Without the lock: the answer may need another one.
+        let urgent = waiting.iter().filter(|(_, urgency)| urgency.is_urgent());
+        let urgent: Vec<u64> = urgent.map(|(key, _)| *key).collect();
+        if !urgent.is_empty() {
+            self.make_urgent(&urgent);
+        }
+    }
+
+    pub(super) fn make_urgent(&self, keys: &[u64]) {
+        let mut state = self.state.lock();
+        for key in keys {
+            if let Some(request) = state.requests.get_mut(key).filter(|request| !request.is_urgent) {
+                request.is_urgent = true;
+                request.changed.notify_all();
+            }
+        }
+    }
+
+    /// A turn of the thread: receives packets and keeps deadlines.
+    pub(crate) fn turn(&self, buffers: &mut Buffers) -> Turn {
+        let mut state = self.state.lock();
+        let mut has_more = false;
+        if state.over.is_none() {
+            let turn = contain("QUIC", || has_more = state.receive(buffers));
+            if let Err(panic) = turn {
+                state.end(panic.into());
+            }
+        }
+        let is_over = state.over.is_some();
+        let deadline = if is_over { None } else { state.deadline() };
+        state.armed.handle_sleep(deadline);
+        Turn { deadline, has_more, is_over }
+    }
+
+    /// Runs `action` under the lock, and sends what it has caused.
+    pub(super) fn with<R>(&self, action: impl FnOnce(&mut State, Instant) -> R) -> Option<R> {
+        self.locked(|state| {
+            if state.over.is_some() {
+                return Ok(None);
+            }
+            let now = Instant::now();
+            let result = action(state, now);
+            state.pump(now);
+            Ok(Some(result))
+        })
+        .ok()
+        .flatten()
+    }
+
+    /// Runs `action` under the lock, and leaves the deadlines to the thread. A panic in quinn-proto ends this connection only.
+    pub(super) fn locked<R>(
+        &self,
+        action: impl FnOnce(&mut MutexGuard<'_, State>) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let mut state = self.state.lock();
+        let result = contain("QUIC", || action(&mut state)).unwrap_or_else(|panic| {
+            let error = Error::from(panic);
+            state.end(error.clone());
+            Err(error)
+        });
+        let must_wake = match state.over {
+            // The thread forgets the connection.
+            Some(_) => true,
+            None => {
+                let deadline = state.deadline();
+                state.armed.handle_leave(deadline)
+            }
+        };
+        drop(state);
+        if must_wake {
+            if let Err(error) = self.waker.wake() {
+                // The deadline is then kept late: with the next packet or the next deadline.
+                log::warn!("can't wake the thread for QUIC: {error}");
+            }
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,144 @@
+//! Packets of a connection: from its socket to quinn-proto, and back.
+
+use std::io;
+use std::time::Instant;
+
+use quinn_proto::DatagramEvent;
+
+use super::path::{PATH_SILENCE, Step};
+use super::state::State;
+use crate::client::h3::code::Code;
+use crate::client::h3::socket::{Buffers, Received};
+use crate::error::{Error, ErrorKind};
+
+/// Batches of packets that are received in a turn, so that one connection can't keep the thread from the others.
+const BATCHES: usize = 8;
+
+impl State {
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
+        self.quic.poll_timeout().into_iter().chain(self.keep_alive_due()).min()
+    }
+
+    /// When the next PING is due that keeps the connection alive.
+    fn keep_alive_due(&self) -> Option<Instant> {
+        let interval = self.keep_alive.filter(|_| self.is_ready)?;
+        let heard = self.path.heard()?;
+        Some(self.kept_alive.map_or(heard, |pinged| pinged.max(heard)) + interval)
+    }
+
+    /// Receives what has arrived, and keeps the deadlines. True if more may have arrived.
+    pub(super) fn receive(&mut self, buffers: &mut Buffers) -> bool {
+        for _ in 0..BATCHES {
+            let now = Instant::now();
+            let received = self.receive_batch(buffers, now);
+            self.advance(now);
+            match received {
+                Ok(true) => {}
+                Ok(false) => return false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // An ICMP error on some systems. It is no proof: RFC 9000, section 14.2.1.
+                Err(error) => {
+                    log::debug!("receiving on a UDP socket failed: {error}");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Receives some packets and passes them to quinn-proto. True if more may be there.
+    pub(super) fn receive_batch(&mut self, buffers: &mut Buffers, now: Instant) -> io::Result<bool> {
+        let Self { socket, endpoint, quic, handle, path, .. } = self;
+        let mut reply = Vec::new();
+        socket.receive(buffers, |received| {
+            path.handle_packets(now);
+            for datagram in received.datagrams() {
+                let Received { from, to, ecn, .. } = received;
+                match endpoint.handle(now, from, to, ecn, datagram, &mut reply) {
+                    Some(DatagramEvent::ConnectionEvent(of, event)) if of == *handle => {
+                        quic.handle_event(event)
+                    }
+                    // Packets of nobody: no reply is owed to them.
+                    _ => reply.clear(),
+                }
+            }
+        })
+    }
+
+    /// Receives without the thread. True if something came.
+    pub(super) fn receive_late(&mut self, now: Instant) -> bool {
+        self.receive(&mut Buffers::default());
+        self.path.has_heard_since(now)
+    }
+
+    /// Keeps the deadlines that are due, and sends what that causes.
+    pub(super) fn advance(&mut self, now: Instant) {
+        if self.quic.poll_timeout().is_some_and(|deadline| deadline <= now) {
+            self.quic.handle_timeout(now);
+        }
+        if self.keep_alive_due().is_some_and(|due| due <= now) {
+            self.quic.ping();
+            self.kept_alive = Some(now);
+        }
+        self.pump(now);
+    }
+
+    /// Passes on the events of the connection, and sends its packets.
+    pub(super) fn pump(&mut self, now: Instant) {
+        loop {
+            self.exchange_endpoint_events();
+            let Some(event) = self.quic.poll() else { break };
+            self.handle_event(event, now);
+        }
+        self.flush(now);
+        self.exchange_endpoint_events();
+    }
+
+    pub(super) fn exchange_endpoint_events(&mut self) {
+        while let Some(event) = self.quic.poll_endpoint_events() {
+            if let Some(event) = self.endpoint.handle_event(self.handle, event) {
+                self.quic.handle_event(event);
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self, now: Instant) {
+        let most = self.socket.max_datagrams();
+        loop {
+            let transmit = self.unsent.take().or_else(|| {
+                self.out.clear();
+                self.quic.poll_transmit(now, most, &mut self.out)
+            });
+            let Some(transmit) = transmit else { return };
+            match self.socket.send(&transmit, &self.out) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // The thread sends it when the socket is writable.
+                    self.unsent = Some(transmit);
+                    return;
+                }
+                // No network at the moment, for example. QUIC treats the packet as lost.
+                Err(error) => log::debug!("a QUIC packet was not sent: {error}"),
+            }
+        }
+    }
+
+    /// Tests the path if no packet has come for too long while a reader waits. Returns when to call it again.
+    pub(super) fn watch_path(&mut self, now: Instant) -> Instant {
+        match self.path.poll(now, self.quic.rtt()) {
+            Step::Wait(until) => until,
+            Step::Ping(until) => {
+                self.quic.ping();
+                self.pump(now);
+                until
+            }
+            // The answer may be in the socket, if the thread had no time to run.
+            Step::Dead(_) if self.receive_late(now) => now + PATH_SILENCE,
+            Step::Dead(silence) => {
+                let why = format!("no packet came for {silence:?}, also none to a PING");
+                self.close(now, Code::NO_ERROR, "", Error::new(ErrorKind::Disconnected, why));
+                now
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What the lock of a connection protects.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Condvar;
+use quinn_proto::{ConnectionHandle, Endpoint, StreamId, Transmit, VarInt};
+
+use super::credit::Credit;
+use super::path::PathWatch;
+use super::request::Request;
+use crate::client::h3::armed::Armed;
+use crate::client::h3::code::Code;
+use crate::client::h3::control::{Control, UniStream};
+use crate::client::h3::socket::Socket;
+use crate::client::urgency::Urgency;
+use crate::error::Error;
+
+/// What the lock of a connection protects.
+pub(super) struct State {
+    pub(super) endpoint: Endpoint,
+    pub(super) handle: ConnectionHandle,
+    pub(super) quic: quinn_proto::Connection,
+    pub(super) socket: Socket,
+    /// Contents of the packet that is sent, or of `unsent`.
+    pub(super) out: Vec<u8>,
+    /// A packet that did not fit into the socket's buffer.
+    pub(super) unsent: Option<Transmit>,
+    pub(super) armed: Armed<Instant>,
+    pub(super) requests: HashMap<u64, Request>,
+    /// The requests that have a stream.
+    pub(super) by_stream: HashMap<StreamId, u64>,
+    pub(super) credit: Credit<StreamId>,
+    pub(super) next_request: u64,
+    pub(super) control: Control,
+    pub(super) unidirectional: HashMap<StreamId, UniStream>,
+    /// This client's control stream was opened.
+    pub(super) has_control: bool,
+    /// Maximum size of a response head in bytes.
+    pub(super) max_head: usize,
+    /// The handshake is complete.
+    pub(super) is_ready: bool,
+    /// Responses that were received.
+    pub(super) served: u64,
+    /// The server accepts no new requests, or another connection has taken its place.
+    pub(super) is_retired: bool,
+    /// Why the connection is over. Set once.
+    pub(super) over: Option<Error>,
+    pub(super) path: PathWatch,
+    /// Time without a packet after which a PING keeps the connection alive.
+    pub(super) keep_alive: Option<Duration>,
+    /// When the last of these PINGs was sent.
+    pub(super) kept_alive: Option<Instant>,
+}
+
+/// How the streams of a connection are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// Streams of requests that are open.
+    pub(crate) in_use: usize,
+    /// Requests that wait for a stream.
+    pub(crate) waiting: usize,
+    /// Streams that the server still allows, as far as they are counted.
+    pub(crate) left: usize,
+}
+
+impl State {
+    pub(super) fn add_request(
+        &mut self,
+        is_urgent: bool,
+        urgency: Option<&Arc<dyn Urgency>>,
+    ) -> (u64, Arc<Condvar>) {
+        let (key, request) = (self.next_request, Request::new(self.max_head, is_urgent, urgency));
+        let changed = Arc::clone(&request.changed);
+        self.next_request += 1;
+        self.requests.insert(key, request);
+        (key, changed)
+    }
+
+    pub(super) fn new(
+        endpoint: Endpoint,
+        handle: ConnectionHandle,
+        quic: quinn_proto::Connection,
+        socket: Socket,
+        max_head: usize,
+        now: Instant,
+    ) -> Self {
+        Self {
+            endpoint,
+            handle,
+            quic,
+            socket,
+            out: Vec::new(),
+            unsent: None,
+            armed: Armed::new(),
+            requests: HashMap::new(),
+            by_stream: HashMap::new(),
+            credit: Credit::new(),
+            next_request: 0,
+            control: Control::default(),
+            unidirectional: HashMap::new(),
+            has_control: false,
+            max_head,
+            is_ready: false,
+            served: 0,
+            is_retired: false,
+            over: None,
+            path: PathWatch::new(now),
+            keep_alive: None,
+            kept_alive: None,
+        }
+    }
+}
+
+pub(super) fn varint(code: Code) -> VarInt {
+    VarInt::from_u32(code.0)
+}
