@@ -216,9 +216,6 @@ fn no_module_imports_from_a_row_above() {
     assert!(upward.is_empty(), "imports from a row above:\n{}", upward.join("\n"));
 }
 
-/// Files that import from each other in a circle, by the module that they are part of. To be emptied.
-const KNOWN_CIRCLES: &[&str] = &["source::hls"];
-
 #[test]
 fn no_files_of_one_row_import_from_each_other_in_a_circle() {
     let tree = read_tree();
@@ -247,20 +244,8 @@ fn no_files_of_one_row_import_from_each_other_in_a_circle() {
             circles.insert(circle);
         }
     }
-    let is_known = |circle: &[&str]| {
-        circle.iter().all(|module| KNOWN_CIRCLES.iter().any(|known| is_within(module, known)))
-    };
-    let new: Vec<String> =
-        circles.iter().filter(|circle| !is_known(circle)).map(|circle| circle.join(", ")).collect();
-    assert!(new.is_empty(), "circles:\n{}", new.join("\n"));
-    let is_needed =
-        |known: &&&str| circles.iter().any(|circle| circle.iter().any(|module| is_within(module, known)));
-    let outdated: Vec<&&str> = KNOWN_CIRCLES.iter().filter(|known| !is_needed(known)).collect();
-    assert!(outdated.is_empty(), "no circle any more, so remove the exception: {outdated:?}");
-}
-
-fn is_within(module: &str, prefix: &str) -> bool {
-    module.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    let circles: Vec<String> = circles.iter().map(|circle| circle.join(", ")).collect();
+    assert!(circles.is_empty(), "circles:\n{}", circles.join("\n"));
 }
 
 #[test]

@@ -5,8 +5,10 @@ use std::fmt;
 
 use parking_lot::Mutex;
 
+use super::handle::{HlsHandle, HlsKind};
+use super::presentation::Hls;
+use super::reader::Section;
 use super::section::SectionInfo;
-use super::{Hls, HlsHandle, HlsKind, Section};
 use crate::error::{Error, ErrorKind};
 use crate::media::{AudioCodec, MediaInfo};
 use crate::safe_url::SafeUrl;
@@ -40,6 +42,20 @@ pub struct HlsSource {
     reader: Mutex<Reader>,
 }
 
+impl Hls {
+    /// All sections as one run of bytes, for a [`Stream`](crate::stream::Stream). Blocks until the first section begins.
+    ///
+    /// It fits presentations whose sections one decoder can read, as most on demand are. Where the codec, the rate or the
+    /// channels change, reads fail with [`ErrorKind::Unsupported`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`next_section`](Self::next_section); [`ErrorKind::Empty`] if there is no audio.
+    pub fn into_source(self) -> Result<HlsSource, Error> {
+        HlsSource::new(self)
+    }
+}
+
 struct Reader {
     hls: Hls,
     section: Option<Section>,
@@ -50,7 +66,7 @@ struct Reader {
 }
 
 impl HlsSource {
-    pub(super) fn new(mut hls: Hls) -> Result<Self, Error> {
+    fn new(mut hls: Hls) -> Result<Self, Error> {
         let section = hls.next_section()?.ok_or_else(|| {
             Error::new(ErrorKind::Empty, "the presentation has no audio").with_url(hls.shared.request.url())
         })?;

@@ -1,32 +1,14 @@
-//! Opening: the playlist, the choice of a level, and the playlist of that.
-
-use std::time::{Duration, Instant};
+//! Opening: the first playlist, from the cache or from the network.
 
 use url::Url;
 
-use super::config::Quality;
-use super::directives::Directives;
+use super::first_playlists::{Lists, open_with};
 use super::hook::RequestKind;
-use super::levels::Ladder;
-use super::live::{hold, next_part};
-use super::pipeline::choose_key;
-use super::playlist::{Context, MediaPlaylist, MultivariantPlaylist, Playlist};
-use super::requests::{Loaded, load, parse_media, policy};
+use super::requests::{Loaded, load};
 use super::shared::Shared;
-use super::state::{ResourceKey, State};
-use super::steering::Steering;
-use super::timeline::Timeline;
-use crate::abr::Estimator;
+use super::state::State;
 use crate::downloader::PeerHandle;
-use crate::error::{Error, ErrorKind};
-use crate::types::Priority;
-
-/// Where the playlists behind the first one come from.
-pub(super) struct Lists<'a> {
-    pub(super) load: &'a dyn Fn(&Url) -> Result<Loaded, Error>,
-    /// The network is not to be used.
-    pub(super) are_stored: bool,
-}
+use crate::error::Error;
 
 /// Loads what is needed to start. Blocks.
 pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
@@ -43,140 +25,6 @@ pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
 pub(super) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) -> Result<State, Error> {
     let load = |url: &Url| load_or_refresh(shared, peer, url);
     open_with(shared, peer, loaded, Lists { load: &load, are_stored: false })
-}
-
-pub(super) fn open_with(
-    shared: &Shared,
-    peer: &PeerHandle,
-    Loaded { bytes, url: from, age }: Loaded,
-    lists: Lists<'_>,
-) -> Result<State, Error> {
-    let url = shared.request.url().expose().clone();
-    let context = Context { url: &from, variables: shared.variables(), previous: None };
-    let parsed = Playlist::parse_in(&bytes, context);
-    let list = match parsed.map_err(|error| shared.locate(error.into()))? {
-        Playlist::Media(list) => {
-            let (list, from) = tune_in(shared, peer, &url, (list, from), age);
-            let first = (0, Timeline::new(list, from, Duration::ZERO));
-            return Ok(State::new(
-                shared.config.clone(),
-                Ladder::single(url),
-                None,
-                first,
-                remembered(shared, peer),
-            ));
-        }
-        Playlist::Multivariant(list) => list,
-    };
-    let ladder = Ladder::new(&list, &from, policy(shared), shared.config.language.as_deref())?;
-    if !lists.are_stored {
-        preload_keys(shared, peer, &list, &from);
-    }
-    let steering = steering(shared, &list, &from);
-    shared.set_variables(list.variables);
-    let estimator = remembered(shared, peer);
-    let level = State::first_level(&shared.config, &ladder.bitrates(ladder.first), &estimator);
-    let first = load_first(shared, peer, &lists, &ladder, steering.as_ref(), level)?;
-    Ok(State::new(shared.config.clone(), ladder, steering, first, estimator))
-}
-
-/// What is known of the network before the first segment: by the application, or by the downloader.
-fn remembered(shared: &Shared, peer: &PeerHandle) -> Estimator {
-    let configured = match &shared.config.quality {
-        Quality::Auto(config) => config.throughput.map(|rate| rate as f64),
-        Quality::Fixed(_) | Quality::Custom(_) => None,
-    };
-    let (measured, _) = peer.waker().network();
-    let known = configured.or_else(|| measured.map(|rate| rate * 8.0));
-    known.map_or_else(Estimator::default, Estimator::remembering)
-}
-
-/// Section 4.4.6.5: the keys that the media playlists will name arrive beside the first of these.
-fn preload_keys(shared: &Shared, peer: &PeerHandle, list: &MultivariantPlaylist, base: &Url) {
-    let usable = list
-        .session_keys
-        .iter()
-        .filter(|key| choose_key(std::slice::from_ref(key)).is_ok_and(|chosen| chosen.is_some()));
-    // A key that may not be requested is an error only if a segment needs it.
-    let urls = usable.filter_map(|key| policy(shared).resolve(base, key.uri.expose()).ok());
-    shared.preload(urls.map(ResourceKey::of_key));
-    if !list.session_keys.is_empty() {
-        peer.wake(Priority::High);
-    }
-}
-
-fn steering(shared: &Shared, list: &MultivariantPlaylist, base: &Url) -> Option<Steering> {
-    let tag = list.steering.as_ref()?;
-    let url = policy(shared).resolve(base, tag.server.expose());
-    let url = url.map_err(|error| log::warn!("content steering is not used: {error}")).ok()?;
-    // Section 4.4.6.6: without an attribute, the pathway of the first variant.
-    let pathway =
-        tag.pathway.clone().or_else(|| list.variants.first().map(|variant| variant.pathway.clone()));
-    Some(Steering::new(url, pathway.unwrap_or_else(|| ".".into()), Instant::now()))
-}
-
-/// Loads the playlist of the first level, or of the nearest level whose playlist can be loaded.
-fn load_first(
-    shared: &Shared,
-    peer: &PeerHandle,
-    lists: &Lists<'_>,
-    ladder: &Ladder,
-    steering: Option<&Steering>,
-    first: usize,
-) -> Result<(usize, Timeline), Error> {
-    let is_wanted = |index: &usize| ladder.mirrors[*index].rendition == ladder.first;
-    let mut order: Vec<usize> = (0..ladder.mirrors.len()).filter(is_wanted).collect();
-    order.sort_by_key(|index| {
-        let mirror = &ladder.mirrors[*index];
-        let rank = steering.map_or(0, |steering| steering.rank(&mirror.pathway));
-        (rank, mirror.level.abs_diff(first), mirror.level)
-    });
-    let mut failed = None;
-    for mirror in order {
-        match load_timeline(shared, peer, lists, &ladder.mirrors[mirror].url) {
-            Ok(timeline) => return Ok((mirror, timeline)),
-            Err(error) if error.is_cancelled() => return Err(error),
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    // There is at least one mirror.
-    Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "the playlist has no variants")))
-}
-
-fn load_timeline(
-    shared: &Shared,
-    peer: &PeerHandle,
-    lists: &Lists<'_>,
-    url: &Url,
-) -> Result<Timeline, Error> {
-    let Loaded { bytes, url: from, age } = (lists.load)(url)?;
-    let list = parse_media(shared, &bytes, &from, None)?;
-    let (list, from) = tune_in(shared, peer, url, (list, from), age);
-    Ok(Timeline::new(list, from, Duration::ZERO))
-}
-
-/// Appendix C: a cache may answer with an old version of a low-latency playlist, and playing would start too far from the live
-/// edge. The next part is there by now, so the server answers a request for it at once, with the current version.
-fn tune_in(
-    shared: &Shared,
-    peer: &PeerHandle,
-    url: &Url,
-    (list, from): (MediaPlaylist, Url),
-    age: Duration,
-) -> (MediaPlaylist, Url) {
-    let is_old = list.part_target.is_some_and(|part| age >= part);
-    if !is_old || list.is_ended || !list.server_control.can_block_reload {
-        return (list, from);
-    }
-    let directives = Directives { wait_for: Some(next_part(&list)), skips: false };
-    let loaded = load(shared, peer, &directives.apply(url), Some(hold(&list)));
-    let newer =
-        loaded.and_then(|newer| Ok((parse_media(shared, &newer.bytes, &newer.url, None)?, newer.url)));
-    newer.unwrap_or_else(|error| {
-        // The old version can be played, and is loaded again soon.
-        log::debug!("the current version of a cached playlist can't be loaded: {error}");
-        (list, from)
-    })
 }
 
 /// Loads a playlist, from a fresh URL of the application if it is refused.

@@ -9,49 +9,56 @@
 //! ```
 
 mod arrivals;
+mod choice;
 mod commit;
 #[cfg(feature = "cache")]
 mod confirm;
+mod demand;
 mod failures;
 mod hints;
 mod level_cap;
 mod mirrors;
 mod needs;
 mod network;
+mod outage;
 mod plan;
+mod planned;
 mod playlists;
 mod reader;
+mod replace;
 mod replacements;
 mod resources;
 mod slot;
+#[cfg(feature = "cache")]
+mod unconfirmed;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use url::Url;
 
+use self::choice::Choice;
 use self::level_cap::LevelCap;
 use self::needs::Loadable;
 use self::network::Network;
+use self::outage::Outage;
 use self::replacements::Replacements;
 use self::slot::Slot;
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
 use super::levels::Ladder;
-use super::section::{Discontinuity, SectionBuffer, SectionInfo};
+use super::section::{Discontinuity, SectionBuffer};
 use super::start::start_of;
 use super::steering::Steering;
 use super::timeline::{Clock, Place, Timeline};
-use crate::abr::{Abr, Estimator, Hybrid, Snapshot};
+use crate::abr::{Estimator, Snapshot};
 use crate::client::UriPolicy;
 use crate::error::Error;
-use crate::types::{ByteRange, Priority, RequestId};
 
-#[cfg(feature = "cache")]
-pub(super) use self::confirm::{Confirmation, Unconfirmed};
-use self::failures::Outage;
-pub(super) use self::hints::{Hinted, HintedPart};
 pub(super) use self::needs::{Needs, ResourceKey, Undemuxed};
+pub(super) use self::planned::{Hinted, HintedPart, Planned, ReadResult, SectionResult};
+#[cfg(feature = "cache")]
+pub(super) use self::unconfirmed::{Confirmation, Unconfirmed};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -126,75 +133,6 @@ pub(super) struct State {
     /// The playlist is not the stored one any more: nothing is played.
     #[cfg(feature = "cache")]
     outdated: Option<Error>,
-}
-
-/// What chooses the level.
-struct Choice(Option<Box<dyn Abr>>);
-
-impl Choice {
-    fn new(quality: &Quality) -> Self {
-        Self(match quality {
-            Quality::Auto(config) => Some(Box::new(Hybrid::new(config.clone()))),
-            Quality::Custom(make) => Some(make.make()),
-            Quality::Fixed(_) => None,
-        })
-    }
-}
-impl std::fmt::Debug for Choice {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Auto" } else { "Fixed" })
-    }
-}
-
-/// What to fetch next.
-#[derive(Debug)]
-pub(super) enum Planned {
-    Playlist {
-        mirror: usize,
-        url: Url,
-    },
-    Steering {
-        url: Url,
-    },
-    /// A playlist that is stored, from the network.
-    #[cfg(feature = "cache")]
-    Confirm {
-        url: Option<Url>,
-    },
-    /// `list` is the playlist that names it, if that is known.
-    Resource {
-        key: ResourceKey,
-        list: Option<Url>,
-        priority: Priority,
-    },
-    Segment {
-        slot: u64,
-        url: Url,
-        range: Option<ByteRange>,
-        needs: Box<Needs>,
-        /// The playlist that names it.
-        list: Url,
-        priority: Priority,
-    },
-}
-
-/// Result of a read.
-#[derive(Debug)]
-pub(super) enum ReadResult {
-    Bytes(usize),
-    /// The end of the section.
-    End,
-    /// Nothing is there yet. This fetch, if any, should become urgent.
-    Wait(Option<RequestId>),
-    Failed(Error),
-}
-
-#[derive(Debug)]
-pub(super) enum SectionResult {
-    Section(u64, SectionInfo),
-    End,
-    Wait(Option<RequestId>),
-    Failed(Error),
 }
 
 impl State {

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::source::stored::Asked;
 
 /// Takes a playlist that confirms a stored one, or not.
-pub(in super::super) struct ConfirmSink {
+pub(crate) struct ConfirmSink {
     shared: Arc<Shared>,
     url: Url,
     asked: Asked,
@@ -27,19 +27,19 @@ pub(in super::super) struct ConfirmSink {
 }
 
 impl ConfirmSink {
-    pub(in super::super) fn new(shared: Arc<Shared>, url: Url) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, url: Url) -> Self {
         Self { shared, url, asked: Asked::default(), head: None, bytes: Vec::new() }
     }
 
-    pub(in super::super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 
-    pub(in super::super) fn set_asked(&mut self, asked: Asked) {
+    pub(crate) fn set_asked(&mut self, asked: Asked) {
         self.asked = asked;
     }
 
-    pub(in super::super) fn fail(&self, error: Error) {
+    pub(crate) fn fail(&self, error: Error) {
         self.shared.change(|state| state.handle_unconfirmed(error, Instant::now()));
     }
 

@@ -12,10 +12,12 @@
 //! requested by a playlist from the network only. Fresh playlists are not loaded before something is missing.
 
 mod confirm;
+mod keeper;
 mod open;
 mod store;
 mod strip;
 
 pub(super) use self::confirm::ConfirmSink;
+pub(super) use self::keeper::Keeper;
 pub(super) use self::open::open;
-pub(super) use self::store::{HlsStore, Keeper};
+pub(super) use self::store::HlsStore;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::super::open::{Lists, open_with};
+use super::super::first_playlists::{Lists, open_with};
 use super::super::requests::Loaded;
 use super::super::shared::Shared;
 use super::super::state::{State, Unconfirmed};
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 const TAG: &[u8] = b"#EXT-X-STREAM-INF";
 
 /// `None` if a playlist is missing, or must not be used before the server is asked.
-pub(in super::super) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
+pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
     let store = shared.store.as_ref()?;
     let url = shared.request.url().expose();
     let (text, first_use) = store.list(url)?;

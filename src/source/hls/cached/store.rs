@@ -12,12 +12,10 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use url::Url;
 
-use super::super::shared::Shared;
 use super::strip::{is_on_demand, strip_playlist, strip_url};
 use crate::cache::{CacheKey, CacheUse, Entry, Header, KeyDigest, Policy, Use, key_digest};
 use crate::client::ResponseHead;
 use crate::error::{Error, ErrorKind};
-use crate::event::Event;
 use crate::source::stored::{Asked, header_of, with_exchange};
 use crate::types::ByteRange;
 
@@ -26,53 +24,44 @@ const MOST: u64 = 64 << 20;
 
 /// What the cache has of a presentation.
 #[derive(Debug)]
-pub(in super::super) struct HlsStore {
+pub(crate) struct HlsStore {
     uses: CacheUse,
     key: KeyDigest,
     /// Digests of the texts of playlists on demand, by URL. What others name is neither stored nor served.
     lists: Mutex<HashMap<String, String>>,
     /// Storing has failed: nothing more is stored.
-    is_full: AtomicBool,
+    pub(super) is_full: AtomicBool,
 }
 
 /// A resource of a presentation, and what is known of the request for it.
 #[derive(Clone, Debug)]
-pub(in super::super) struct Part {
+pub(crate) struct Part {
     name: String,
     asked: Asked,
 }
 
 /// Stores a body while it arrives.
 #[derive(Debug)]
-struct Recorder {
+pub(crate) struct Recorder {
     entry: Arc<Entry>,
-}
-
-/// Stores the body of one response, if it may be stored.
-#[derive(Debug, Default)]
-pub(in super::super) struct Keeper {
-    part: Option<Part>,
-    /// Where the body begins in its resource.
-    start: u64,
-    recorder: Option<Recorder>,
 }
 
 /// What a playlist from the network is to the stored one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Kept {
+pub(crate) enum Kept {
     /// It is the same.
     Same,
     Changed,
 }
 
 impl HlsStore {
-    pub(in super::super) fn new(uses: CacheUse, url: &Url) -> Self {
+    pub(crate) fn new(uses: CacheUse, url: &Url) -> Self {
         let key = uses.key.unwrap_or_else(|| uses.cache.key_of(url.as_str())).0;
         Self { uses, key, lists: Mutex::default(), is_full: AtomicBool::new(false) }
     }
 
     /// The playlist of this URL, if it may be used before the server is asked.
-    pub(in super::super) fn list(&self, url: &Url) -> Option<(Vec<u8>, Use)> {
+    pub(crate) fn list(&self, url: &Url) -> Option<(Vec<u8>, Use)> {
         let (text, usable) = self.lookup(&list_name(url))?;
         self.note_list(url, &text);
         Some((text, usable))
@@ -90,7 +79,7 @@ impl HlsStore {
     }
 
     /// A playlist has come from the network. Stores it if it is on demand.
-    pub(in super::super) fn keep_list(
+    pub(crate) fn keep_list(
         &self,
         (url, from): (&Url, &Url),
         text: &[u8],
@@ -130,13 +119,7 @@ impl HlsStore {
     }
 
     /// A resource that the playlist at `list` names. `None` if nothing of that is stored.
-    pub(in super::super) fn part(
-        &self,
-        list: &Url,
-        url: &Url,
-        range: Option<ByteRange>,
-        asked: Asked,
-    ) -> Option<Part> {
+    pub(crate) fn part(&self, list: &Url, url: &Url, range: Option<ByteRange>, asked: Asked) -> Option<Part> {
         let lists = self.lists.lock();
         let text = lists.get(&strip_url(list))?;
         let range = range.map(|range| range.to_string()).unwrap_or_default();
@@ -144,7 +127,7 @@ impl HlsStore {
     }
 
     /// The bytes of a resource, if all of them are stored.
-    pub(in super::super) fn read(&self, part: &Part) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, part: &Part) -> Option<Vec<u8>> {
         self.lookup(&part.name).map(|(bytes, _)| bytes)
     }
 
@@ -153,7 +136,7 @@ impl HlsStore {
     /// # Errors
     ///
     /// [`ErrorKind::Storage`].
-    fn record(&self, part: &Part, head: &ResponseHead) -> Result<Option<Recorder>, Error> {
+    pub(super) fn record(&self, part: &Part, head: &ResponseHead) -> Result<Option<Recorder>, Error> {
         let Some(len) = head.body_len().filter(|len| *len <= MOST && !self.is_full.load(Ordering::Relaxed))
         else {
             return Ok(None);
@@ -188,59 +171,15 @@ impl HlsStore {
 
 impl Recorder {
     /// Stores bytes, `offset` bytes behind the first one of the body.
-    fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let room = self.entry.header().len.saturating_sub(offset);
         let len = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
         self.entry.write_at(offset, &bytes[..len])
     }
 
     /// The whole body has come: other versions are removed.
-    fn finish(&self, store: &HlsStore) {
+    pub(super) fn finish(&self, store: &HlsStore) {
         store.uses.cache.store().evict_others(&self.entry);
-    }
-}
-
-impl Keeper {
-    pub(in super::super) fn new(part: Option<Part>) -> Self {
-        Self { part, ..Self::default() }
-    }
-
-    /// Takes the head of the first response.
-    pub(in super::super) fn handle_head(&mut self, shared: &Shared, head: &ResponseHead) {
-        let (Some(part), Some(store)) = (self.part.take(), &shared.store) else { return };
-        self.start = head.start();
-        match store.record(&part, head) {
-            Ok(recorder) => self.recorder = recorder,
-            Err(error) => self.stop(shared, store, error),
-        }
-    }
-
-    /// Takes bytes of its resource.
-    pub(in super::super) fn handle_bytes(&mut self, shared: &Shared, offset: u64, bytes: &[u8]) {
-        let (Some(recorder), Some(store)) = (&self.recorder, &shared.store) else { return };
-        if let Err(error) = recorder.write(offset.saturating_sub(self.start), bytes) {
-            self.stop(shared, store, error);
-        }
-    }
-
-    /// The whole body has come.
-    pub(in super::super) fn finish(&mut self, shared: &Shared) {
-        if let (Some(recorder), Some(store)) = (self.recorder.take(), &shared.store) {
-            recorder.finish(store);
-        }
-    }
-
-    /// Reports once for each presentation that nothing more is stored.
-    fn stop(&mut self, shared: &Shared, store: &HlsStore, error: Error) {
-        self.recorder = None;
-        if store.is_full.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let error = shared.locate(error);
-        log::warn!("the rest of the presentation is not cached: {error}");
-        if let Some(waker) = shared.waker() {
-            waker.publish(&Event::CacheOff { error });
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::types::RequestId;
 const OVERFLOW: usize = 4;
 
 impl State {
-    pub(in super::super) fn handle_accepted(&mut self, slot: u64, request: RequestId) {
+    pub(crate) fn handle_accepted(&mut self, slot: u64, request: RequestId) {
         if let Some(slot) = self.slot(slot) {
             slot.request = Some(request);
         }
@@ -21,7 +21,7 @@ impl State {
     /// # Errors
     ///
     /// [`ErrorKind::Refusal`] if the segment is not needed any more; [`ErrorKind::TooLarge`] if it fills the memory.
-    pub(in super::super) fn handle_frames(&mut self, slot: u64, output: &mut Output) -> Result<(), Error> {
+    pub(crate) fn handle_frames(&mut self, slot: u64, output: &mut Output) -> Result<(), Error> {
         let is_full = self.buffered_bytes() > self.config.buffer_bytes.saturating_mul(OVERFLOW);
         let Some(slot) = self.slot(slot) else {
             output.clear();
@@ -41,7 +41,7 @@ impl State {
     }
 
     /// All frames of a segment have arrived.
-    pub(in super::super) fn handle_segment_complete(&mut self, slot: u64) {
+    pub(crate) fn handle_segment_complete(&mut self, slot: u64) {
         if self.replacements.is(slot) {
             self.finish_replacement();
             return;

@@ -19,7 +19,7 @@ struct SlotTime {
 
 impl State {
     /// Moves the frames of the first slots into sections.
-    pub(in super::super) fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         while let Some(slot) = self.slots.front_mut() {
             if slot.is_hinted {
                 // Its key and its initialization section are known once its playlist lists it.
@@ -147,14 +147,14 @@ impl State {
         list.date_time_at(index)
     }
 
-    pub(in super::super) fn close_section(&mut self) {
+    pub(crate) fn close_section(&mut self) {
         if let Some(section) = self.sections.back_mut() {
             section.is_closed = true;
         }
     }
 
     /// Nothing more will be played.
-    pub(in super::super) fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
         self.slots.is_empty() && self.timelines[self.mirror].as_ref().is_some_and(is_at_end)
     }

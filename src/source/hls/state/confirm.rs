@@ -2,46 +2,18 @@
 
 use std::time::Instant;
 
-use url::Url;
-
 use super::State;
 use super::needs::ResourceKey;
 use super::slot::SlotPhase;
+use super::unconfirmed::{Confirmation, Unconfirmed};
 use crate::error::{Error, ErrorKind};
-use crate::source::hls::levels::Ladder;
-use crate::source::hls::playlist::MediaPlaylist;
-
-/// What is to be loaded before anything but playlists may be requested.
-#[derive(Debug)]
-pub(in super::super) struct Unconfirmed {
-    /// The multivariant playlist was loaded, and is the same as the stored one.
-    has_ladder: bool,
-    /// A playlist is stale, or something is missing that a playlist from the network would make available.
-    is_due: bool,
-    is_running: bool,
-}
-
-/// What a loaded playlist means for the one that was stored before.
-#[derive(Debug)]
-pub(in super::super) enum Confirmation {
-    /// The same, with URLs that are valid now.
-    Multivariant(Ladder),
-    Media(Box<MediaPlaylist>, Url),
-    Changed(Error),
-}
-
-impl Unconfirmed {
-    pub(in super::super) fn new(is_stale: bool, is_multivariant: bool) -> Self {
-        Self { has_ladder: !is_multivariant, is_due: is_stale, is_running: false }
-    }
-}
 
 impl State {
-    pub(in super::super) fn set_unconfirmed(&mut self, unconfirmed: Unconfirmed) {
+    pub(crate) fn set_unconfirmed(&mut self, unconfirmed: Unconfirmed) {
         self.unconfirmed = Some(unconfirmed);
     }
 
-    pub(in super::super) fn is_unconfirmed(&self) -> bool {
+    pub(crate) fn is_unconfirmed(&self) -> bool {
         self.unconfirmed.is_some()
     }
 
@@ -58,7 +30,7 @@ impl State {
     }
 
     /// A segment is not stored. It is planned again once its playlist has come.
-    pub(in super::super) fn handle_segment_missing(&mut self, slot: u64) {
+    pub(crate) fn handle_segment_missing(&mut self, slot: u64) {
         if let Some(slot) = self.slot(slot) {
             slot.phase = SlotPhase::Reloading;
         }
@@ -67,7 +39,7 @@ impl State {
 
     /// A key or an initialization section is not stored. What needs it is planned again once its playlist has come, which may
     /// have another URL for it.
-    pub(in super::super) fn handle_resource_missing(&mut self, key: &ResourceKey) {
+    pub(crate) fn handle_resource_missing(&mut self, key: &ResourceKey) {
         self.resources.remove(key);
         for slot in &mut self.slots {
             if slot.phase == SlotPhase::Planned || slot.needs.resources().any(|need| need == *key) {
@@ -85,7 +57,7 @@ impl State {
     }
 
     /// A playlist has come from the network.
-    pub(in super::super) fn handle_confirmation(&mut self, confirmation: Confirmation) {
+    pub(crate) fn handle_confirmation(&mut self, confirmation: Confirmation) {
         let Some(unconfirmed) = &mut self.unconfirmed else { return };
         unconfirmed.is_running = false;
         match confirmation {
@@ -107,7 +79,7 @@ impl State {
     }
 
     /// A playlist has not come. What is stored is played on; what is missing is an error.
-    pub(in super::super) fn handle_unconfirmed(&mut self, error: Error, now: Instant) {
+    pub(crate) fn handle_unconfirmed(&mut self, error: Error, now: Instant) {
         let is_waiting =
             self.wanted.is_some() || self.slots.iter().any(|slot| slot.phase == SlotPhase::Reloading);
         let Some(unconfirmed) = &mut self.unconfirmed else { return };

@@ -13,6 +13,7 @@ use url::Url;
 
 use super::State;
 use super::mirrors::server;
+use super::outage::Outage;
 use super::slot::{Slot, SlotPhase};
 use crate::error::Error;
 use crate::source::hls::event::HlsEvent;
@@ -40,15 +41,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Delay before the first attempt after an outage, and the longest one. The downloader has retried before.
 const DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 
-/// No server can be reached.
-#[derive(Debug)]
-pub(super) struct Outage {
-    error: Error,
-    retry_at: Instant,
-    /// A reader without audio gets the error. Else it waits for the next attempt.
-    is_reported: bool,
-}
-
 /// What has failed, as far as that decides what to try next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
@@ -74,7 +66,7 @@ impl Failure {
 
 impl State {
     /// A segment can't be fetched or read.
-    pub(in super::super) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
+    pub(crate) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
         if self.fail_replacement(slot, &error) {
             return;
         }
@@ -115,7 +107,7 @@ impl State {
     }
 
     /// The application has a fresh URL for a segment that was refused. False if it had one before.
-    pub(in super::super) fn handle_fresh_url(&mut self, slot: u64, url: Url) -> bool {
+    pub(crate) fn handle_fresh_url(&mut self, slot: u64, url: Url) -> bool {
         let Some(slot) = self.slot(slot).filter(|slot| !slot.is_refreshed) else { return false };
         (slot.fresh, slot.is_refreshed) = (Some(url), true);
         (slot.phase, slot.request) = (SlotPhase::Planned, None);
@@ -123,7 +115,7 @@ impl State {
     }
 
     /// A playlist can't be fetched or read.
-    pub(in super::super) fn handle_playlist_failed(&mut self, mirror: usize, error: Error, now: Instant) {
+    pub(crate) fn handle_playlist_failed(&mut self, mirror: usize, error: Error, now: Instant) {
         if self.wanted.is_some_and(|(wanted, _)| wanted == mirror) {
             self.wanted = None;
         }
@@ -142,18 +134,18 @@ impl State {
     }
 
     /// A live playlist could not be loaded again.
-    pub(in super::super) fn handle_reload_failed(&mut self, mirror: usize, error: Error, now: Instant) {
+    pub(crate) fn handle_reload_failed(&mut self, mirror: usize, error: Error, now: Instant) {
         self.exclude_after(mirror, &error, now);
         self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.mirrors[mirror].level, error });
     }
 
     /// The server does not write this playlist any more, as it seems: another one may be better (section 6.3.4).
-    pub(in super::super) fn handle_stale(&mut self, mirror: usize, now: Instant) {
+    pub(crate) fn handle_stale(&mut self, mirror: usize, now: Instant) {
         self.exclude(mirror, now, EXCLUSION);
     }
 
     /// A live playlist has not changed for too long.
-    pub(in super::super) fn handle_stuck(&mut self, mirror: usize, error: Error, now: Instant) {
+    pub(crate) fn handle_stuck(&mut self, mirror: usize, error: Error, now: Instant) {
         self.exclude(mirror, now, EXCLUSION);
         if self.pick(self.level(), now, |_| true).is_none() {
             self.error.get_or_insert(error);
@@ -264,7 +256,7 @@ impl State {
     }
 
     /// When fetching goes on after an outage.
-    pub(in super::super) fn retry_at(&self) -> Option<Instant> {
+    pub(crate) fn retry_at(&self) -> Option<Instant> {
         self.outage.as_ref().map(|outage| outage.retry_at)
     }
 

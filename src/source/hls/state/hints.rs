@@ -6,35 +6,18 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use url::Url;
-
 use super::State;
-use super::needs::{Loadable, Needs, ResourceKey, needs_of};
+use super::needs::{Loadable, ResourceKey, needs_of};
+use super::planned::{Hinted, HintedPart};
 use super::slot::{Slot, SlotPhase};
 use crate::error::Error;
 use crate::source::hls::playlist::{Map, MediaPlaylist, PreloadHint, Segment};
 use crate::source::hls::timeline::{Piece, Place, Timeline};
-use crate::types::{ByteRange, Priority};
-
-/// What to request in advance.
-#[derive(Debug)]
-pub(in super::super) enum Hinted {
-    Map(ResourceKey),
-    Part(Box<HintedPart>),
-}
-
-/// A part to request in advance.
-#[derive(Debug)]
-pub(in super::super) struct HintedPart {
-    pub(in super::super) slot: u64,
-    pub(in super::super) url: Url,
-    pub(in super::super) range: Option<ByteRange>,
-    pub(in super::super) needs: Needs,
-}
+use crate::types::Priority;
 
 impl State {
     /// What to request now. Each hint is returned once.
-    pub(in super::super) fn poll_hint(&mut self, now: Instant) -> Option<Hinted> {
+    pub(crate) fn poll_hint(&mut self, now: Instant) -> Option<Hinted> {
         if self.error.is_some() || self.is_out(now) {
             return None;
         }
@@ -61,12 +44,7 @@ impl State {
     }
 
     /// The request for a hinted initialization section has failed. Segments that need it request it again.
-    pub(in super::super) fn handle_hinted_map_failed(
-        &mut self,
-        key: &ResourceKey,
-        error: &Error,
-        now: Instant,
-    ) {
+    pub(crate) fn handle_hinted_map_failed(&mut self, key: &ResourceKey, error: &Error, now: Instant) {
         let is_needed = self.slots.iter().any(|slot| slot.needs.resources().any(|need| need == *key));
         if is_needed {
             self.handle_resource_failed(key, error, now);
@@ -108,7 +86,7 @@ impl State {
 
     /// The request for a hinted part has failed, or the hint was wrong. What the playlist lists in its place is fetched as any
     /// other part.
-    pub(in super::super) fn handle_hint_failed(&mut self, slot: u64, error: &Error) {
+    pub(crate) fn handle_hint_failed(&mut self, slot: u64, error: &Error) {
         log::debug!("a preload hint was of no use: {error}");
         let Some(index) = self.slots.iter().position(|known| known.id == slot) else { return };
         if !self.slots[index].is_hinted {
@@ -125,7 +103,7 @@ impl State {
     }
 
     /// True if the part of a preload hint is still needed.
-    pub(in super::super) fn needs_hint(&self, slot: u64) -> bool {
+    pub(crate) fn needs_hint(&self, slot: u64) -> bool {
         self.slots.iter().any(|known| known.id == slot)
     }
 

@@ -14,19 +14,19 @@ use crate::source::hls::steering::Manifest;
 
 impl State {
     /// The level of the next segment.
-    pub(in super::super) fn level(&self) -> usize {
+    pub(crate) fn level(&self) -> usize {
         self.ladder.mirrors[self.mirror].level
     }
 
-    pub(in super::super) fn levels(&self) -> &[LevelInfo] {
+    pub(crate) fn levels(&self) -> &[LevelInfo] {
         self.ladder.levels(self.rendition)
     }
 
-    pub(in super::super) fn renditions(&self) -> &[RenditionInfo] {
+    pub(crate) fn renditions(&self) -> &[RenditionInfo] {
         &self.ladder.renditions
     }
 
-    pub(in super::super) fn rendition(&self) -> usize {
+    pub(crate) fn rendition(&self) -> usize {
         self.rendition
     }
 
@@ -98,7 +98,7 @@ impl State {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidInput`] if there is no such rendition, or it can't be played.
-    pub(in super::super) fn select_rendition(&mut self, rendition: usize) -> Result<(), Error> {
+    pub(crate) fn select_rendition(&mut self, rendition: usize) -> Result<(), Error> {
         if self.ladder.levels(rendition).is_empty() {
             let why = format!("there is no rendition {rendition} that can be played");
             return Err(Error::new(ErrorKind::InvalidInput, why));
@@ -113,7 +113,7 @@ impl State {
     }
 
     /// The application has a fresh URL for a playlist.
-    pub(in super::super) fn set_playlist_url(&mut self, mirror: usize, url: Url) {
+    pub(crate) fn set_playlist_url(&mut self, mirror: usize, url: Url) {
         self.ladder.mirrors[mirror].url = url;
     }
 
@@ -124,12 +124,7 @@ impl State {
     }
 
     /// A steering manifest has arrived from `from`, or its request has failed.
-    pub(in super::super) fn handle_steering(
-        &mut self,
-        manifest: Result<Manifest, Error>,
-        from: &Url,
-        now: Instant,
-    ) {
+    pub(crate) fn handle_steering(&mut self, manifest: Result<Manifest, Error>, from: &Url, now: Instant) {
         let Some(steering) = &mut self.steering else { return };
         match manifest {
             Ok(manifest) => {

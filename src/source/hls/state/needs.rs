@@ -6,44 +6,44 @@ use url::Url;
 
 use crate::client::UriPolicy;
 use crate::error::Error;
+use crate::source::hls::decrypt::{choose_key, iv_of};
 use crate::source::hls::hook::RequestKind;
-use crate::source::hls::pipeline::{choose_key, iv_of};
 use crate::source::hls::playlist::{Key, KeyMethod, Segment};
 use crate::types::ByteRange;
 
 /// What a segment needs besides its own bytes.
 #[derive(Clone, Debug, Default)]
-pub(in super::super) struct Needs {
-    pub(in super::super) key: Option<KeyUse>,
-    pub(in super::super) init: Option<ResourceKey>,
+pub(crate) struct Needs {
+    pub(crate) key: Option<KeyUse>,
+    pub(crate) init: Option<ResourceKey>,
 }
 
 /// A key, and how one resource uses it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in super::super) struct KeyUse {
-    pub(in super::super) url: Url,
-    pub(in super::super) method: KeyMethod,
-    pub(in super::super) iv: [u8; 16],
+pub(crate) struct KeyUse {
+    pub(crate) url: Url,
+    pub(crate) method: KeyMethod,
+    pub(crate) iv: [u8; 16],
 }
 
 /// A resource that segments share.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in super::super) struct ResourceKey {
-    pub(in super::super) kind: RequestKind,
-    pub(in super::super) url: Url,
-    pub(in super::super) range: Option<ByteRange>,
+pub(crate) struct ResourceKey {
+    pub(crate) kind: RequestKind,
+    pub(crate) url: Url,
+    pub(crate) range: Option<ByteRange>,
     /// How it is encrypted: the same bytes under another key are another resource.
-    pub(in super::super) key: Option<Box<KeyUse>>,
+    pub(crate) key: Option<Box<KeyUse>>,
 }
 
 #[derive(Debug)]
-pub(in super::super) enum Loadable {
+pub(crate) enum Loadable {
     Fetching,
     /// Never shown: it may be a key.
     Ready(Secret),
 }
 
-pub(in super::super) struct Secret(pub(in crate::source::hls) Arc<[u8]>);
+pub(crate) struct Secret(pub(crate) Arc<[u8]>);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,20 +52,20 @@ impl std::fmt::Debug for Secret {
 }
 
 impl ResourceKey {
-    pub(in super::super) fn of_key(url: Url) -> Self {
+    pub(crate) fn of_key(url: Url) -> Self {
         Self { kind: RequestKind::Key, url, range: None, key: None }
     }
 }
 
 impl Needs {
-    pub(in super::super) fn resources(&self) -> impl Iterator<Item = ResourceKey> {
+    pub(crate) fn resources(&self) -> impl Iterator<Item = ResourceKey> {
         let key_of = |key: &KeyUse| ResourceKey::of_key(key.url.clone());
         let init_key = self.init.as_ref().and_then(|init| init.key.as_deref().map(key_of));
         init_key.into_iter().chain(self.init.clone()).chain(self.key.as_ref().map(key_of))
     }
 }
 
-pub(in super::super) fn needs_of(
+pub(crate) fn needs_of(
     segment: &Segment,
     sequence: u64,
     base: &Url,
@@ -94,7 +94,7 @@ pub(in super::super) fn needs_of(
 
 /// A body that arrived before the key or the initialization section that it needs.
 #[derive(Debug)]
-pub(in super::super) struct Undemuxed {
-    pub(in super::super) raw: Vec<u8>,
-    pub(in super::super) position: u64,
+pub(crate) struct Undemuxed {
+    pub(crate) raw: Vec<u8>,
+    pub(crate) position: u64,
 }

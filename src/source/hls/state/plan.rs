@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+use super::State;
 use super::needs::{Loadable, needs_of};
+use super::planned::Planned;
 use super::slot::{Slot, SlotPhase};
-use super::{Planned, State};
 use crate::abr::{Running, Snapshot};
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
@@ -27,7 +28,7 @@ const AT_ONCE: usize = 2;
 
 impl State {
     /// The next fetch, if there is one that is urgent enough.
-    pub(in super::super) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
+    pub(crate) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
         if self.error.is_some() || self.is_out(now) {
             return None;
         }
@@ -120,7 +121,7 @@ impl State {
     }
 
     /// Asks for the playlist of a segment that has expired. That of a live level is loaded again anyway.
-    pub(in super::super) fn want_reload(&mut self) {
+    pub(crate) fn want_reload(&mut self) {
         let (mirror, is_live) = (self.mirror, self.is_live());
         let is_due = |slot: &&Slot| slot.phase == SlotPhase::Reloading && (!is_live || slot.mirror != mirror);
         if self.wanted.is_none() && self.is_confirmed() {
@@ -128,13 +129,13 @@ impl State {
         }
     }
 
-    pub(in super::super) fn priority_of(&self, index: usize) -> Priority {
+    pub(crate) fn priority_of(&self, index: usize) -> Priority {
         let is_urgent = self.slots[index].start.saturating_sub(self.reader_time()) < URGENT;
         if is_urgent { Priority::High } else { Priority::Low }
     }
 
     /// The priority of what `plan` would return.
-    pub(in super::super) fn next_priority(&self) -> Priority {
+    pub(crate) fn next_priority(&self) -> Priority {
         let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
         match waiting {
             Some(index) => self.priority_of(index),
@@ -145,7 +146,7 @@ impl State {
     }
 
     /// What a slot needs first: its key and its initialization section are requested before it, and arrive beside it.
-    pub(in super::super) fn plan_slot(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
+    pub(crate) fn plan_slot(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
         let slot = &self.slots[index];
         let timeline = self.timelines[slot.mirror].as_ref();
         let base = timeline.map_or(&self.ladder.mirrors[slot.mirror].url, |timeline| &timeline.url).clone();
@@ -170,7 +171,7 @@ impl State {
     }
 
     /// Adds slots until enough is planned.
-    pub(in super::super) fn extend(&mut self, now: Instant) {
+    pub(crate) fn extend(&mut self, now: Instant) {
         while self.has_room() {
             let chosen = self.choose(now);
             if self.timelines[chosen].is_some() {
@@ -193,7 +194,7 @@ impl State {
         }
     }
 
-    pub(in super::super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let planned = self.slots.iter().filter(|slot| slot.phase == SlotPhase::Planned).count();
         let ahead = self.cursor.saturating_sub(self.reader_time());
         planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
@@ -220,13 +221,13 @@ impl State {
         self.pick(level, now, |_| true).unwrap_or_else(|| self.last_resort())
     }
 
-    pub(in super::super) fn target_duration(&self) -> Duration {
+    pub(crate) fn target_duration(&self) -> Duration {
         self.timelines[self.mirror].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
     }
 
     /// Gives the segment up that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
     /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was given up.
-    pub(in super::super) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
+    pub(crate) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
         if self.replacements.is(slot) {
             return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));
         }
@@ -251,7 +252,7 @@ impl State {
     }
 
     /// Adds the segment that follows. False if there is none yet.
-    pub(in super::super) fn add_slot(&mut self) -> bool {
+    pub(crate) fn add_slot(&mut self) -> bool {
         let Some(timeline) = &self.timelines[self.mirror] else { return false };
         let list = Arc::clone(&timeline.list);
         let mut place = match self.follows {
@@ -304,7 +305,7 @@ impl State {
         });
     }
 
-    pub(in super::super) fn buffered_bytes(&self) -> usize {
+    pub(crate) fn buffered_bytes(&self) -> usize {
         let sections: usize = self.sections.iter().map(SectionBuffer::memory).sum();
         let slots: usize = self.slots.iter().map(Slot::memory).sum();
         sections + slots + self.replacements.memory()

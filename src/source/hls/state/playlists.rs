@@ -16,7 +16,7 @@ use crate::source::hls::timeline::{Timeline, Version};
 
 impl State {
     /// A playlist has arrived. True if it brings something new.
-    pub(in super::super) fn handle_playlist(&mut self, mirror: usize, list: MediaPlaylist, url: Url) -> bool {
+    pub(crate) fn handle_playlist(&mut self, mirror: usize, list: MediaPlaylist, url: Url) -> bool {
         // The thread of a live stream requests playlists too, and those are not counted.
         let mut number = u64::MAX;
         if self.wanted.is_some_and(|(wanted, _)| wanted == mirror) {
@@ -66,12 +66,7 @@ impl State {
 
     /// The server has started its playlist again (section 6.2.2 forbids it): what is fetched is played, and then it continues
     /// at the new live edge.
-    pub(in super::super) fn restart_playlist(
-        &mut self,
-        mirror: usize,
-        list: MediaPlaylist,
-        url: Url,
-    ) -> bool {
+    pub(crate) fn restart_playlist(&mut self, mirror: usize, list: MediaPlaylist, url: Url) -> bool {
         let timeline = Timeline::new(list, url, self.cursor);
         if mirror == self.mirror {
             self.retain_slots(|slot| slot.phase != SlotPhase::Reloading && !slot.is_hinted);
@@ -84,27 +79,27 @@ impl State {
         true
     }
 
-    pub(in super::super) fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.timelines[self.mirror].as_ref().is_some_and(|timeline| !timeline.list.is_ended)
     }
 
     /// It is a low-latency stream.
-    pub(in super::super) fn has_parts(&self) -> bool {
+    pub(crate) fn has_parts(&self) -> bool {
         self.timeline().is_some_and(|timeline| timeline.list.part_target.is_some())
     }
 
-    pub(in super::super) fn timeline(&self) -> Option<&Timeline> {
+    pub(crate) fn timeline(&self) -> Option<&Timeline> {
         self.timelines[self.mirror].as_ref()
     }
 
     /// The playlist to load again: its mirror, URL and last version. `None` once it has ended.
-    pub(in super::super) fn live_playlist(&self) -> Option<(usize, Url, Arc<MediaPlaylist>)> {
+    pub(crate) fn live_playlist(&self) -> Option<(usize, Url, Arc<MediaPlaylist>)> {
         let timeline = self.timelines[self.mirror].as_ref().filter(|timeline| !timeline.list.is_ended)?;
         Some((self.mirror, self.ladder.mirrors[self.mirror].url.clone(), Arc::clone(&timeline.list)))
     }
 
     /// Times that can be sought to.
-    pub(in super::super) fn seekable(&self) -> Range<Duration> {
+    pub(crate) fn seekable(&self) -> Range<Duration> {
         let Some(timeline) = self.timeline() else { return Duration::ZERO..Duration::ZERO };
         let end = match timeline.list.is_ended {
             true => timeline.end(),

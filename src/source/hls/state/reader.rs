@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use super::State;
+use super::planned::{ReadResult, SectionResult};
 use super::slot::SlotPhase;
-use super::{ReadResult, SectionResult, State};
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::section::{Discontinuity, SectionBuffer};
 use crate::types::{Priority, RequestId};
 
 impl State {
-    pub(in super::super) fn read(&mut self, section: u64, buf: &mut [u8]) -> ReadResult {
+    pub(crate) fn read(&mut self, section: u64, buf: &mut [u8]) -> ReadResult {
         #[cfg(feature = "cache")]
         if let Some(error) = &self.outdated {
             return ReadResult::Failed(error.clone());
@@ -34,7 +35,7 @@ impl State {
         }
     }
 
-    pub(in super::super) fn next_section(&mut self) -> SectionResult {
+    pub(crate) fn next_section(&mut self) -> SectionResult {
         #[cfg(feature = "cache")]
         if let Some(error) = &self.outdated {
             return SectionResult::Failed(error.clone());
@@ -54,7 +55,7 @@ impl State {
     }
 
     /// The running fetch that a reader waits for, if it has to become urgent.
-    pub(in super::super) fn promote(&mut self) -> Option<RequestId> {
+    pub(crate) fn promote(&mut self) -> Option<RequestId> {
         let slot = self.slots.front_mut()?;
         if slot.priority == Priority::High {
             return None;
@@ -63,7 +64,7 @@ impl State {
         slot.request
     }
 
-    pub(in super::super) fn drop_section(&mut self, section: u64) {
+    pub(crate) fn drop_section(&mut self, section: u64) {
         if let Some(section) = self.sections.iter_mut().find(|known| known.id == section) {
             section.drop_reader();
             self.reader_time = self.reader_time.max(section.reader_time());
@@ -72,7 +73,7 @@ impl State {
     }
 
     /// Forgets sections that were read, but the last one.
-    pub(in super::super) fn forget_sections(&mut self) {
+    pub(crate) fn forget_sections(&mut self) {
         while self.sections.len() > 1
             && self.sections.front().is_some_and(|section| section.is_closed && section.len() == 0)
         {
@@ -85,7 +86,7 @@ impl State {
     /// # Errors
     ///
     /// [`ErrorKind::OutOfWindow`] if the playlist does not contain it.
-    pub(in super::super) fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
+    pub(crate) fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
         let window = self.seekable();
         if target < window.start || target > window.end {
             let why = format!(
@@ -117,12 +118,12 @@ impl State {
         self.level_cap.clear();
     }
 
-    pub(in super::super) fn reader_time(&self) -> Duration {
+    pub(crate) fn reader_time(&self) -> Duration {
         self.reader_time
     }
 
     /// End of what was fetched without a gap.
-    pub(in super::super) fn buffered(&self) -> Duration {
+    pub(crate) fn buffered(&self) -> Duration {
         let end = self
             .slots
             .iter()
@@ -131,12 +132,12 @@ impl State {
         end.saturating_sub(self.reader_time())
     }
 
-    pub(in super::super) fn section(&self, id: u64) -> Option<&SectionBuffer> {
+    pub(crate) fn section(&self, id: u64) -> Option<&SectionBuffer> {
         self.sections.iter().find(|section| section.id == id)
     }
 
     /// True once after an outage, once after the reader has made room, and once when a segment that waits for a worker becomes urgent.
-    pub(in super::super) fn take_wake(&mut self, now: Instant) -> bool {
+    pub(crate) fn take_wake(&mut self, now: Instant) -> bool {
         let is_over = self.end_outage(now);
         let has_room = self.is_idle && self.has_room();
         if has_room {

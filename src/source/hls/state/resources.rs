@@ -9,14 +9,15 @@ use super::State;
 use super::needs::{KeyUse, Loadable, Needs, ResourceKey, Secret, Undemuxed};
 use super::slot::{Slot, SlotPhase};
 use crate::error::Error;
-use crate::source::hls::pipeline::{Cipher, Pipeline, decrypt};
+use crate::source::hls::decrypt::{Cipher, decrypt};
+use crate::source::hls::pipeline::Pipeline;
 
 /// Keys and initialization sections that are kept.
 const MOST_RESOURCES: usize = 64;
 
 impl State {
     /// Starts the pipeline of a segment, if all that it needs has arrived.
-    pub(in super::super) fn pipeline(&self, needs: &Needs, position: u64) -> Result<Option<Pipeline>, Error> {
+    pub(crate) fn pipeline(&self, needs: &Needs, position: u64) -> Result<Option<Pipeline>, Error> {
         let cipher = |key: &KeyUse| {
             let resource = ResourceKey::of_key(key.url.clone());
             let bytes = self.ready(&resource)?;
@@ -43,7 +44,7 @@ impl State {
         Pipeline::new(segment_cipher.as_ref(), Some(&plain), position).map(Some)
     }
 
-    pub(in super::super) fn ready(&self, key: &ResourceKey) -> Option<Arc<[u8]>> {
+    pub(crate) fn ready(&self, key: &ResourceKey) -> Option<Arc<[u8]>> {
         match self.resources.get(key)? {
             Loadable::Ready(bytes) => Some(Arc::clone(&bytes.0)),
             Loadable::Fetching => None,
@@ -51,21 +52,21 @@ impl State {
     }
 
     /// A body has arrived that can't be read yet.
-    pub(in super::super) fn handle_undemuxed(&mut self, slot: u64, undemuxed: Undemuxed) {
+    pub(crate) fn handle_undemuxed(&mut self, slot: u64, undemuxed: Undemuxed) {
         if let Some(slot) = self.slot(slot) {
             slot.undemuxed = Some(undemuxed);
         }
     }
 
     /// Takes a blocked body back if all that it needs has arrived by now.
-    pub(in super::super) fn take_undemuxed_if_ready(&mut self, slot: u64) -> Option<Undemuxed> {
+    pub(crate) fn take_undemuxed_if_ready(&mut self, slot: u64) -> Option<Undemuxed> {
         let needs = self.slot(slot)?.needs.clone();
         let is_ready = needs.resources().all(|key| self.ready(&key).is_some());
         if is_ready { self.slot(slot)?.undemuxed.take() } else { None }
     }
 
     /// A key or an initialization section has arrived. Returns the bodies that waited for it.
-    pub(in super::super) fn handle_resource(
+    pub(crate) fn handle_resource(
         &mut self,
         key: ResourceKey,
         bytes: Vec<u8>,
@@ -82,12 +83,7 @@ impl State {
     }
 
     /// A key or an initialization section can't be fetched: neither can the segments that need it.
-    pub(in super::super) fn handle_resource_failed(
-        &mut self,
-        key: &ResourceKey,
-        error: &Error,
-        now: Instant,
-    ) {
+    pub(crate) fn handle_resource_failed(&mut self, key: &ResourceKey, error: &Error, now: Instant) {
         self.resources.remove(key);
         let needs = |slot: &&Slot| {
             slot.phase == SlotPhase::Planned || slot.needs.resources().any(|need| need == *key)
@@ -98,7 +94,7 @@ impl State {
     }
 
     /// The application has a fresh URL for a key or an initialization section that was refused. False if it had one before.
-    pub(in super::super) fn handle_fresh_resource(&mut self, key: &ResourceKey, url: Url) -> bool {
+    pub(crate) fn handle_fresh_resource(&mut self, key: &ResourceKey, url: Url) -> bool {
         if self.fresh_resources.contains_key(key) || self.fresh_resources.len() == MOST_RESOURCES {
             return false;
         }
@@ -108,18 +104,14 @@ impl State {
     }
 
     /// Takes the keys that were loaded before playing began, and those that still are.
-    pub(in super::super) fn set_preloaded(
-        &mut self,
-        loaded: Vec<(ResourceKey, Vec<u8>)>,
-        running: Vec<ResourceKey>,
-    ) {
+    pub(crate) fn set_preloaded(&mut self, loaded: Vec<(ResourceKey, Vec<u8>)>, running: Vec<ResourceKey>) {
         let loaded = loaded.into_iter().map(|(key, bytes)| (key, Loadable::Ready(Secret(Arc::from(bytes)))));
         self.resources.extend(running.into_iter().map(|key| (key, Loadable::Fetching)));
         self.resources.extend(loaded);
     }
 
     /// The URL that the application gave for this resource.
-    pub(in super::super) fn fresh_resource(&self, key: &ResourceKey) -> Option<Url> {
+    pub(crate) fn fresh_resource(&self, key: &ResourceKey) -> Option<Url> {
         self.fresh_resources.get(key).cloned()
     }
 }

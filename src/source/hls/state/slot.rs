@@ -13,41 +13,41 @@ use crate::types::{Priority, RequestId};
 
 /// A segment to play.
 #[derive(Debug)]
-pub(in super::super) struct Slot {
-    pub(in super::super) id: u64,
-    pub(in super::super) mirror: usize,
-    pub(in super::super) place: Place,
+pub(crate) struct Slot {
+    pub(crate) id: u64,
+    pub(crate) mirror: usize,
+    pub(crate) place: Place,
     /// What follows it in its playlist.
-    pub(in super::super) next: Place,
-    pub(in super::super) start: Duration,
-    pub(in super::super) segment: Segment,
-    pub(in super::super) needs: Needs,
-    pub(in super::super) phase: SlotPhase,
-    pub(in super::super) request: Option<RequestId>,
-    pub(in super::super) priority: Priority,
+    pub(crate) next: Place,
+    pub(crate) start: Duration,
+    pub(crate) segment: Segment,
+    pub(crate) needs: Needs,
+    pub(crate) phase: SlotPhase,
+    pub(crate) request: Option<RequestId>,
+    pub(crate) priority: Priority,
     /// Frames that wait for the slots before.
-    pub(in super::super) output: Output,
+    pub(crate) output: Output,
     /// The beginning of a frame that ends in the next slot.
-    pub(in super::super) tail: Vec<u8>,
+    pub(crate) tail: Vec<u8>,
     /// How often its playlist was loaded again because of it.
-    pub(in super::super) reloads: u32,
+    pub(crate) reloads: u32,
     /// Playlists requested before it failed: what they bring may have expired as well.
-    pub(in super::super) requested_before: u64,
+    pub(crate) requested_before: u64,
     /// A URL from the application, in place of one that was refused, for the next attempt.
-    pub(in super::super) fresh: Option<Url>,
+    pub(crate) fresh: Option<Url>,
     /// The application has given a fresh URL before.
-    pub(in super::super) is_refreshed: bool,
+    pub(crate) is_refreshed: bool,
     /// When it failed first.
-    pub(in super::super) failing_since: Option<Instant>,
+    pub(crate) failing_since: Option<Instant>,
     /// It is fetched by a preload hint: its playlist does not list it yet.
-    pub(in super::super) is_hinted: bool,
-    pub(in super::super) undemuxed: Option<Undemuxed>,
+    pub(crate) is_hinted: bool,
+    pub(crate) undemuxed: Option<Undemuxed>,
     /// Why it does not continue what is played before it, if the plan knows.
     pub(super) discontinuity: Option<Discontinuity>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum SlotPhase {
+pub(crate) enum SlotPhase {
     Planned,
     Fetching,
     /// Waits until its playlist was loaded again.
@@ -91,7 +91,7 @@ impl Slot {
     }
 
     /// Drops what has arrived, to request it again.
-    pub(in super::super) fn plan_again(&mut self) {
+    pub(crate) fn plan_again(&mut self) {
         (self.request, self.undemuxed, self.fresh) = (None, None, None);
         self.output.clear();
         self.tail.clear();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::abr::{Buffered, Running};
+use crate::abr::{Abr, Buffered, Running};
 use crate::error::ErrorKind;
 use crate::media::AudioCodec;
 use crate::source::hls::config::MakeAbr;
@@ -11,6 +11,7 @@ use crate::source::hls::demux::{Format, Frame, Output};
 use crate::source::hls::levels::MOST_MIRRORS;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
 use crate::source::hls::steering::Manifest;
+use crate::types::Priority;
 
 const SEGMENTS: u64 = 12;
 const FRAMES: u64 = 4;

@@ -8,7 +8,7 @@ use aes::{Aes128, Aes256};
 use aes_gcm::aead::AeadInPlace;
 use aes_gcm::{AesGcm, KeyInit};
 
-use super::pipeline::Cipher;
+use super::cipher::Cipher;
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 
@@ -17,14 +17,14 @@ const BLOCK: usize = 16;
 /// Bytes of a segment that has to be there as a whole, at most.
 const MOST_SEALED: usize = 64 << 20;
 
-pub(super) struct Decryptor {
+pub(crate) struct Decryptor {
     inner: cbc::Decryptor<Aes128>,
     /// Bytes that can't be passed on yet: less than a block, or the last block, which may be padding.
     pending: Vec<u8>,
 }
 
 impl Decryptor {
-    pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+    pub(crate) fn new(cipher: &Cipher) -> Result<Self, Error> {
         let inner = cbc::Decryptor::new_from_slices(&cipher.key, &cipher.iv).map_err(|_| {
             let why = format!("the key of a segment has {} bytes instead of 16", cipher.key.len());
             Error::new(ErrorKind::Unsupported, why)
@@ -33,7 +33,7 @@ impl Decryptor {
     }
 
     /// Decrypts all blocks but the last one.
-    pub(super) fn push(&mut self, bytes: &[u8], plain: &mut Vec<u8>) {
+    pub(crate) fn push(&mut self, bytes: &[u8], plain: &mut Vec<u8>) {
         self.pending.extend_from_slice(bytes);
         let whole = self.pending.len().saturating_sub(1) / BLOCK * BLOCK;
         let from = plain.len();
@@ -44,7 +44,7 @@ impl Decryptor {
     }
 
     /// Decrypts the last block, and removes the padding.
-    pub(super) fn finish(&mut self, plain: &mut Vec<u8>) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self, plain: &mut Vec<u8>) -> Result<(), Error> {
         let wrong = |why: &str| Error::new(ErrorKind::Unsupported, why);
         let mut last = std::mem::take(&mut self.pending);
         if last.len() != BLOCK {
@@ -66,13 +66,13 @@ impl Decryptor {
 /// (section 4.4.4.4).
 ///
 /// Nothing is passed on before the tag has been checked, so a segment can be played only once it is there as a whole.
-pub(super) struct SealedDecryptor {
+pub(crate) struct SealedDecryptor {
     cipher: AesGcm<Aes256, U16>,
     sealed: Vec<u8>,
 }
 
 impl SealedDecryptor {
-    pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+    pub(crate) fn new(cipher: &Cipher) -> Result<Self, Error> {
         let inner = AesGcm::new_from_slice(&cipher.key).map_err(|_| {
             let why = format!("the key of a segment has {} bytes instead of 32", cipher.key.len());
             Error::new(ErrorKind::Unsupported, why)
@@ -80,7 +80,7 @@ impl SealedDecryptor {
         Ok(Self { cipher: inner, sealed: Vec::new() })
     }
 
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if self.sealed.len() + bytes.len() > MOST_SEALED {
             let why = format!("a segment that is encrypted as a whole has more than {MOST_SEALED} bytes");
             return Err(Error::new(ErrorKind::TooLarge, why));
@@ -89,7 +89,7 @@ impl SealedDecryptor {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, plain: &mut Vec<u8>) -> Result<(), Error> {
+    pub(crate) fn finish(&mut self, plain: &mut Vec<u8>) -> Result<(), Error> {
         let mut sealed = std::mem::take(&mut self.sealed);
         let wrong = |why: &str| Error::new(ErrorKind::Unsupported, why);
         let end = sealed.len().checked_sub(BLOCK).filter(|end| *end >= BLOCK);
@@ -109,18 +109,18 @@ impl SealedDecryptor {
 }
 
 /// Decrypts frames by SAMPLE-AES (Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming").
-pub(super) struct FrameDecryptor(cbc::Decryptor<Aes128>);
+pub(crate) struct FrameDecryptor(cbc::Decryptor<Aes128>);
 
 /// Bytes at the beginning of a frame that are not encrypted, so that decoders of encrypted streams can find the frames.
 const CLEAR: usize = 16;
 
 impl FrameDecryptor {
-    pub(super) fn new(cipher: &Cipher) -> Result<Self, Error> {
+    pub(crate) fn new(cipher: &Cipher) -> Result<Self, Error> {
         Decryptor::new(cipher).map(|decryptor| Self(decryptor.inner))
     }
 
     /// Each frame begins with the initialization vector again. What is left behind its last whole block is not encrypted.
-    pub(super) fn decrypt(&self, codec: AudioCodec, frame: &mut [u8]) {
+    pub(crate) fn decrypt(&self, codec: AudioCodec, frame: &mut [u8]) {
         let header = match codec {
             // With a checksum the header of ADTS has two bytes more.
             AudioCodec::Aac | AudioCodec::HeAac if frame.get(1).is_some_and(|byte| byte & 1 == 0) => 9,

@@ -1,0 +1,188 @@
+//! What other threads may ask of a presentation, and tell it.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::config::Quality;
+use super::event::HlsEvent;
+use super::levels::{LevelInfo, RenditionInfo};
+use super::playlist::PlaylistType;
+use super::shared::Shared;
+use super::timeline::Timeline;
+use crate::error::Error;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::event::Subscriber;
+use crate::safe_url::SafeUrl;
+
+/// What a presentation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HlsKind {
+    /// It has an end, and all of it can be sought to.
+    Vod,
+    /// Live, and all of it can be sought to.
+    Event,
+    /// Live: the oldest segments are removed.
+    Live,
+    /// Live, with parts of segments that are fetched before the segment is complete.
+    LowLatency,
+}
+
+/// Observes and controls an [`Hls`](super::Hls) from other threads. Cheap to clone. No call blocks.
+#[derive(Clone)]
+pub struct HlsHandle {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl HlsHandle {
+    /// The requested URL, without its user and password.
+    pub fn url(&self) -> SafeUrl {
+        self.shared.request.url().into()
+    }
+
+    /// What the presentation is. A live one becomes [`HlsKind::Vod`] when it ends.
+    pub fn kind(&self) -> HlsKind {
+        let kind = self.timeline(|timeline| match (timeline.list.is_ended, timeline.list.playlist_type) {
+            (true, _) => HlsKind::Vod,
+            (false, Some(PlaylistType::Event)) => HlsKind::Event,
+            (false, _) if timeline.list.part_target.is_some() => HlsKind::LowLatency,
+            (false, _) => HlsKind::Live,
+        });
+        kind.unwrap_or(HlsKind::Vod)
+    }
+
+    /// Duration of a presentation that has an end.
+    pub fn duration(&self) -> Option<Duration> {
+        self.timeline(|timeline| timeline.list.is_ended.then(|| timeline.end())).flatten()
+    }
+
+    /// Presentation times that can be sought to. Of a live stream they move on.
+    pub fn seekable(&self) -> Range<Duration> {
+        self.shared.with(|state| state.seekable()).unwrap_or_default()
+    }
+
+    /// Presentation time up to which audio was read. The listener hears it a little later.
+    pub fn position(&self) -> Duration {
+        self.shared.with(|state| state.reader_time()).unwrap_or_default()
+    }
+
+    /// Audio that is fetched ahead of the reader.
+    pub fn buffered(&self) -> Duration {
+        self.shared.with(|state| state.buffered()).unwrap_or_default()
+    }
+
+    /// Throughput of the network in bits per second, as the choice of the level expects it. `None` before the first segment.
+    /// An application may keep it for [`AbrConfig::throughput`](crate::abr::AbrConfig::throughput) of the next session.
+    pub fn throughput(&self) -> Option<u64> {
+        self.shared.with(|state| state.throughput()).flatten()
+    }
+
+    /// Bytes of audio that were fetched and will not be played, because a segment of a higher level has replaced them, or
+    /// because such a segment came too late.
+    pub fn wasted(&self) -> u64 {
+        self.shared.with(|state| state.wasted()).unwrap_or_default()
+    }
+
+    /// Number of calls that were blocked because no audio was there, and their total time. That for the first section counts.
+    pub fn stalls(&self) -> (u64, Duration) {
+        self.shared.stalls()
+    }
+
+    /// Distance of the reader from the end of a live playlist. `None` for a presentation that has ended.
+    pub fn latency(&self) -> Option<Duration> {
+        let position = self.position();
+        self.timeline(|timeline| (!timeline.list.is_ended).then(|| timeline.edge().saturating_sub(position)))
+            .flatten()
+    }
+
+    /// The versions of the audio, by ascending rate.
+    pub fn levels(&self) -> Vec<LevelInfo> {
+        self.shared.with(|state| state.levels().to_vec()).unwrap_or_default()
+    }
+
+    /// Index of the level that is being fetched.
+    pub fn level(&self) -> usize {
+        self.shared.with(|state| state.level()).unwrap_or_default()
+    }
+
+    /// The alternative versions of the audio, such as languages, in the order of the playlist. Empty if there is only one.
+    pub fn renditions(&self) -> Vec<RenditionInfo> {
+        self.shared.with(|state| state.renditions().to_vec()).unwrap_or_default()
+    }
+
+    /// Index of the rendition that is played. 0 if there is only one.
+    pub fn rendition(&self) -> usize {
+        self.shared.with(|state| state.rendition()).unwrap_or_default()
+    }
+
+    /// Continues with another of the [`renditions`](Self::renditions) where the reader is. As with a seek, sections end, also
+    /// the one being read; [`Hls::next_section`](super::Hls::next_section) returns the one of the new rendition. [`levels`](Self::levels) are those of
+    /// the new rendition from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidInput`] if there is no such rendition, or none of its playlists can be played.
+    pub fn select_rendition(&self, rendition: usize) -> Result<(), Error> {
+        self.shared.select_rendition(rendition)
+    }
+
+    /// Changes how the level is chosen, from the next segment on that is not requested yet.
+    pub fn set_quality(&self, quality: Quality) {
+        self.shared.change(|state| state.set_quality(quality, Instant::now()));
+    }
+
+    /// Continues at `target`, and returns the start of the segment there. Sections end, also the one being read;
+    /// [`Hls::next_section`](super::Hls::next_section) returns the one at the target, whose [`skip`](super::SectionInfo::skip) is the rest of the way.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::OutOfWindow`] if the target is not in [`seekable`](Self::seekable).
+    pub fn seek(&self, target: Duration) -> Result<Duration, Error> {
+        self.shared.seek(target)
+    }
+
+    /// Continues a live stream at its edge. Does nothing else than [`seek`](Self::seek) to the end of
+    /// [`seekable`](Self::seekable).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`seek`](Self::seek).
+    pub fn go_live(&self) -> Result<Duration, Error> {
+        self.shared.seek(self.seekable().end)
+    }
+
+    /// Subscribes to the events from now on. The subscription ends with the presentation.
+    pub fn subscribe(&self) -> Subscriber<HlsEvent> {
+        self.shared.subscribe()
+    }
+
+    /// Makes blocked calls fail with [`ErrorKind::Interrupted`]. Until [`resume`](Self::resume) no call blocks: it fails
+    /// instead. Fetching continues.
+    pub fn interrupt(&self) {
+        self.shared.interrupt();
+    }
+
+    /// Allows calls to block again.
+    pub fn resume(&self) {
+        self.shared.resume();
+    }
+
+    /// Ends all transfers permanently. Calls that would block fail with [`ErrorKind::Cancelled`]; fetched audio can still
+    /// be read.
+    pub fn cancel(&self) {
+        self.shared.cancel();
+    }
+
+    fn timeline<T>(&self, look: impl FnOnce(&Timeline) -> T) -> Option<T> {
+        self.shared.with(|state| state.timeline().map(look)).flatten()
+    }
+}
+
+impl fmt::Debug for HlsHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HlsHandle").field("url", &self.url()).finish_non_exhaustive()
+    }
+}

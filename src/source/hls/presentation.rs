@@ -1,0 +1,174 @@
+//! A presentation: opening it, its sections, and its end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::config::HlsConfig;
+use super::fetches::HlsPeer;
+use super::handle::HlsHandle;
+use super::reader::Section;
+use super::requests::Loaded;
+use super::shared::Shared;
+use super::state::State;
+use super::{hint, live, open, requests};
+use crate::cancel::CancelReason;
+use crate::client::{PreconnectGuard, Request};
+use crate::downloader::{Downloader, PeerHandle};
+use crate::error::Error;
+#[cfg(doc)]
+use crate::error::ErrorKind;
+use crate::foreign::in_callback;
+use crate::source::opening::Opening;
+use crate::types::Priority;
+
+impl Downloader {
+    /// Opens an HLS presentation. Blocks until its playlists are there: the one at `url`, and that of the chosen variant.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidUrl`], [`ErrorKind::UnsupportedScheme`]; [`ErrorKind::InvalidConfig`], which names the field;
+    /// [`ErrorKind::InvalidPlaylist`]; [`ErrorKind::Unsupported`] if no variant has audio that can be played;
+    /// [`ErrorKind::Forbidden`]; the errors of [`PeerHandle::execute`].
+    pub fn open_hls(&self, url: &str, config: HlsConfig) -> Result<Hls, Error> {
+        Hls::open(self, url, config)
+    }
+}
+
+/// An HLS presentation: audio on demand, or live.
+///
+/// The audio comes in [sections](Section), each for one decoder. Most presentations have one; a new one begins where the
+/// codec changes, after a seek, and where audio is missing. Dropping it ends everything, also the reading of sections.
+///
+/// ```no_run
+/// use std::io::Read;
+/// use windway::hls::HlsConfig;
+///
+/// # fn play(section: windway::hls::Section) -> std::io::Result<()> { Ok(()) }
+/// let downloader = windway::Downloader::global()?;
+/// let mut hls = downloader.open_hls("https://example.com/radio.m3u8", HlsConfig::default())?;
+/// while let Some(section) = hls.next_section()? {
+///     println!("{} at {:?}", section.info().codec, section.info().start);
+///     play(section)?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Hls {
+    pub(super) shared: Arc<Shared>,
+    /// Of a live stream. Taken by `drop`, which joins them.
+    threads: Vec<JoinHandle<()>>,
+    /// Keeps a connection to the origin ready, so that a seek costs one round trip.
+    _ready: Option<PreconnectGuard>,
+    /// Last, so that the downloader ends after the thread.
+    peer: PeerHandle,
+}
+
+impl Hls {
+    fn open(downloader: &Downloader, url: &str, config: HlsConfig) -> Result<Self, Error> {
+        Error::check_may_block("open_hls")?;
+        config.check()?;
+        let request = Request::get(url)?.headers("HlsConfig::headers", &config.headers)?;
+        let shared = Arc::new(Shared::new(request, config));
+        let peer = downloader.register(HlsPeer(Arc::clone(&shared)), shared.config.priority)?;
+        // While the playlists load, a connection is opened for what the first segment needs beside itself.
+        let ready = peer.waker().keep_preconnected(&shared.request);
+        let state = open::open(&shared, &peer)?;
+        Self::start(shared, state, ready, peer)
+    }
+
+    /// Makes a presentation of an opening that has shown an HLS playlist. Blocks like [`Downloader::open_hls`].
+    pub(crate) fn adopt(opening: Opening, config: HlsConfig) -> Result<Self, Error> {
+        config.check()?;
+        let request = opening.request.clone().headers("HlsConfig::headers", &config.headers)?;
+        let shared = Arc::new(Shared::new(request, config));
+        let from = requests::final_url(&shared, opening.head(), shared.request.url().expose())?;
+        shared.note_peer(opening.head().peer());
+        let (peer, role) = (opening.peer.clone(), opening.role.clone());
+        let ready = peer.waker().keep_preconnected(&shared.request);
+        let head = opening.head().clone();
+        let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
+        #[cfg(feature = "cache")]
+        if let Some(store) = &shared.store {
+            let asked = requests::asked(&peer.waker(), &shared.request);
+            store.keep_list((shared.request.url().expose(), &from), &bytes, &head, &asked);
+        }
+        role.assign(HlsPeer(Arc::clone(&shared)));
+        peer.set_priority(shared.config.priority);
+        let state = open::open_loaded(&shared, &peer, Loaded::new(&head, bytes, from))?;
+        Self::start(shared, state, ready, peer)
+    }
+
+    fn start(
+        shared: Arc<Shared>,
+        state: State,
+        ready: Option<PreconnectGuard>,
+        peer: PeerHandle,
+    ) -> Result<Self, Error> {
+        let (is_live, has_parts) = (state.is_live(), state.has_parts());
+        shared.start(state, peer.waker(), peer.epoch().child_as(CancelReason::Fetch));
+        let mut hls = Self { shared, threads: Vec::new(), _ready: ready, peer };
+        if is_live {
+            hls.threads.push(live::start(&hls.shared, &hls.peer)?);
+        }
+        if is_live && has_parts {
+            hls.threads.push(hint::start(&hls.shared, &hls.peer)?);
+        }
+        Ok(hls)
+    }
+
+    /// Blocks until the next section begins. `None` at the end of the presentation; after a seek there are sections again.
+    ///
+    /// It may be called before the last section was read to its end, to open the next decoder in advance.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`] after [`HlsConfig::read_timeout`]; [`ErrorKind::Interrupted`]; [`ErrorKind::Cancelled`]; the
+    /// error that has stopped fetching, once: the next call tries again.
+    pub fn next_section(&mut self) -> Result<Option<Section>, Error> {
+        let section = self.shared.next_section()?;
+        Ok(section.map(|(id, info)| Section { shared: Arc::clone(&self.shared), id, info }))
+    }
+
+    /// Changes the priority among the streams of the downloader: see [`HlsConfig::priority`].
+    pub fn set_priority(&self, priority: Priority) {
+        self.peer.set_priority(priority);
+        self.shared.change(|state| state.set_priority(priority));
+    }
+
+    /// A handle for other threads.
+    pub fn handle(&self) -> HlsHandle {
+        HlsHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// As [`HlsHandle::seek`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`HlsHandle::seek`].
+    pub fn seek(&mut self, target: Duration) -> Result<Duration, Error> {
+        self.shared.seek(target)
+    }
+}
+
+impl Drop for Hls {
+    /// Ends all transfers, and blocks until the threads of a live stream have ended. In a callback it does not wait.
+    fn drop(&mut self) {
+        self.shared.cancel();
+        self.peer.cancel();
+        if in_callback() {
+            return;
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                log::error!("a thread of a live stream panicked");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Hls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hls").field("url", &self.handle().url()).finish_non_exhaustive()
+    }
+}

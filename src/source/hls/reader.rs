@@ -1,0 +1,61 @@
+//! Reads the audio of one section.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::section::{SectionBuffer, SectionInfo};
+use super::shared::Shared;
+
+/// The audio for one decoder, as elementary frames: ADTS, MP3, AC-3, or FLAC with its head. Opus comes in pages of Ogg.
+///
+/// `read` blocks until at least one byte is there. It returns 0 at the end of the section, and after a seek.
+pub struct Section {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: u64,
+    pub(super) info: SectionInfo,
+}
+
+impl Section {
+    /// What the section is.
+    pub fn info(&self) -> &SectionInfo {
+        &self.info
+    }
+
+    /// Number of bytes that were read.
+    pub fn position(&self) -> u64 {
+        self.look(|section| section.position()).unwrap_or_default()
+    }
+
+    /// Presentation time of the frame that the byte at `offset` of the section belongs to. `None` if that byte has not
+    /// arrived yet, if it was read more than a minute ago, and after a seek.
+    pub fn time_of(&self, offset: u64) -> Option<Duration> {
+        self.look(|section| section.time_of(offset)).flatten()
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&SectionBuffer) -> T) -> Option<T> {
+        self.shared.with(|state| state.section(self.id).map(look)).flatten()
+    }
+}
+
+impl Read for Section {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.shared.read(self.id, buf)?)
+    }
+}
+
+impl Drop for Section {
+    fn drop(&mut self) {
+        self.shared.with(|state| state.drop_section(self.id));
+    }
+}
+
+impl fmt::Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").field("id", &self.id).field("info", &self.info).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,53 @@
+//! What this stream needs of the network that it shares with other streams.
+
+use std::time::Duration;
+
+use super::State;
+use super::network::rank;
+use crate::abr::{AbrConfig, Demand};
+use crate::source::hls::config::Quality;
+use crate::source::hls::timeline::Timeline;
+use crate::types::Priority;
+
+impl State {
+    /// Takes what only the downloader knows.
+    pub(crate) fn set_network(&mut self, is_metered: bool, others: Vec<Demand>) {
+        (self.network.is_metered, self.network.others) = (is_metered, others);
+    }
+
+    pub(crate) fn set_priority(&mut self, priority: Priority) {
+        self.network.rank = rank(priority);
+    }
+
+    /// What this stream needs of the network.
+    pub(crate) fn demand(&self) -> Demand {
+        let (rank, bitrates) = (self.network.rank, &self.bitrates);
+        let is_fetched = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
+        if self.slots.is_empty() && self.timeline().is_some_and(is_fetched) {
+            return Demand::new(rank, 0.0);
+        }
+        match &self.config.quality {
+            Quality::Fixed(index) => {
+                let bitrate = bitrates[(*index).min(bitrates.len() - 1)];
+                Demand::new(rank, bitrate as f64)
+            }
+            Quality::Auto(AbrConfig { at_most: Some(most), .. }) => {
+                let allowed = bitrates.partition_point(|bitrate| bitrate <= most).max(1);
+                Demand::of_variants(rank, &bitrates[..allowed], self.network.throughput())
+            }
+            Quality::Auto(_) | Quality::Custom(_) => {
+                Demand::of_variants(rank, bitrates, self.network.throughput())
+            }
+        }
+    }
+
+    /// Expected throughput in bits per second.
+    pub(crate) fn throughput(&self) -> Option<u64> {
+        self.network.throughput().map(|rate| rate as u64)
+    }
+
+    /// A transfer has ended.
+    pub(crate) fn handle_transfer(&mut self, bytes: u64, duration: Duration, ttfb: Duration) {
+        self.network.estimator.handle_transfer(bytes, duration, ttfb);
+    }
+}

@@ -1,0 +1,32 @@
+//! What a presentation that was opened from the cache still waits for.
+
+use url::Url;
+
+use crate::error::Error;
+use crate::source::hls::levels::Ladder;
+use crate::source::hls::playlist::MediaPlaylist;
+
+/// What is to be loaded before anything but playlists may be requested.
+#[derive(Debug)]
+pub(crate) struct Unconfirmed {
+    /// The multivariant playlist was loaded, and is the same as the stored one.
+    pub(super) has_ladder: bool,
+    /// A playlist is stale, or something is missing that a playlist from the network would make available.
+    pub(super) is_due: bool,
+    pub(super) is_running: bool,
+}
+
+impl Unconfirmed {
+    pub(crate) fn new(is_stale: bool, is_multivariant: bool) -> Self {
+        Self { has_ladder: !is_multivariant, is_due: is_stale, is_running: false }
+    }
+}
+
+/// What a loaded playlist means for the one that was stored before.
+#[derive(Debug)]
+pub(crate) enum Confirmation {
+    /// The same, with URLs that are valid now.
+    Multivariant(Ladder),
+    Media(Box<MediaPlaylist>, Url),
+    Changed(Error),
+}
