@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::config::Quality;
 use super::event::HlsEvent;
-use super::levels::{LevelInfo, RenditionInfo};
+use super::ladder::levels::{LevelInfo, RenditionInfo};
 use super::playlist::PlaylistType;
 use super::shared::Shared;
 use super::timeline::Timeline;
@@ -119,8 +119,8 @@ impl HlsHandle {
     }
 
     /// Continues with another of the [`renditions`](Self::renditions) where the reader is. As with a seek, sections end, also
-    /// the one being read; [`Hls::next_section`](super::Hls::next_section) returns the one of the new rendition. [`levels`](Self::levels) are those of
-    /// the new rendition from now on.
+    /// the one being read; [`Hls::next_section`](super::Hls::next_section) returns the one of the new rendition.
+    /// [`levels`](Self::levels) are those of the new rendition from now on.
     ///
     /// # Errors
     ///
@@ -135,7 +135,8 @@ impl HlsHandle {
     }
 
     /// Continues at `target`, and returns the start of the segment there. Sections end, also the one being read;
-    /// [`Hls::next_section`](super::Hls::next_section) returns the one at the target, whose [`skip`](super::SectionInfo::skip) is the rest of the way.
+    /// [`Hls::next_section`](super::Hls::next_section) returns the one at the target, whose
+    /// [`skip`](super::SectionInfo::skip) is the rest of the way.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::handle::{HlsHandle, HlsKind};
 use super::presentation::Hls;
 use super::reader::Section;
-use super::section::SectionInfo;
+use super::state::section::SectionInfo;
 use crate::error::{Error, ErrorKind};
 use crate::media::{AudioCodec, MediaInfo};
 use crate::safe_url::SafeUrl;

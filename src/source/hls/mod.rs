@@ -9,40 +9,42 @@
 //!
 //! [`State`](state) is a plain machine behind one lock. Workers ask it for the next fetch and report what has come; readers
 //! block until it has bytes for them.
+//!
+//! From the top to the bottom; each row uses the rows below it. `◇` has no I/O and no clock: time is an argument.
+//!
+//! | files | what they are |
+//! |---|---|
+//! | `presentation`, `handle`, `reader`, `joined`, `config`, `event`, `hook` | the public types |
+//! | `opening` | the first playlists, until there is a state |
+//! | `peer` | requests, the sinks that take their answers, the threads of a live stream |
+//! | `cached` | a presentation in the persistent cache |
+//! | `shared` | the state behind its lock, and the calls that block on it |
+//! | `state` ◇ | which segment is fetched next, from where, and what the reader gets |
+//! | `pipeline` ◇ | the body of a segment: `decrypt` ◇, then `demux` ◇ |
+//! | `ladder` ◇ | levels of quality, the playlists that have them, content steering |
+//! | `timeline` ◇ | presentation time, and when a live playlist is loaded again |
+//! | `playlist` ◇ | the text of playlists |
 
 #[cfg(feature = "cache")]
 mod cached;
 mod config;
 mod decrypt;
 pub(crate) mod demux;
-mod directives;
 mod event;
-mod fetches;
-mod first_playlists;
 mod group;
 mod handle;
-mod hint;
 mod hook;
 mod joined;
-mod json;
-mod levels;
-mod live;
-mod open;
+mod ladder;
+mod opening;
+mod peer;
 mod pipeline;
 pub(crate) mod playlist;
-mod preload;
 mod presentation;
 mod reader;
 mod recognize;
-mod reload;
-mod requests;
-mod section;
-mod segment_sink;
 mod shared;
-mod sinks;
-mod start;
 mod state;
-mod steering;
 mod timeline;
 
 pub use self::config::{HlsConfig, MakeAbr, Quality};
@@ -50,8 +52,8 @@ pub use self::event::HlsEvent;
 pub use self::handle::{HlsHandle, HlsKind};
 pub use self::hook::{Hook, RequestHook, RequestKind};
 pub use self::joined::HlsSource;
-pub use self::levels::{LevelInfo, RenditionInfo};
+pub use self::ladder::levels::{LevelInfo, RenditionInfo};
 pub use self::presentation::Hls;
 pub use self::reader::Section;
 pub use self::recognize::is_hls;
-pub use self::section::{Discontinuity, SectionInfo};
+pub use self::state::section::{Discontinuity, SectionInfo};

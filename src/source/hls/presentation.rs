@@ -6,13 +6,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::config::HlsConfig;
-use super::fetches::HlsPeer;
 use super::handle::HlsHandle;
+use super::opening::open;
+use super::peer::fetches::HlsPeer;
+use super::peer::requests::Loaded;
+use super::peer::{hint, live, requests};
 use super::reader::Section;
-use super::requests::Loaded;
 use super::shared::Shared;
 use super::state::State;
-use super::{hint, live, open, requests};
 use crate::cancel::CancelReason;
 use crate::client::{PreconnectGuard, Request};
 use crate::downloader::{Downloader, PeerHandle};

@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::section::{SectionBuffer, SectionInfo};
 use super::shared::Shared;
+use super::state::section::{SectionBuffer, SectionInfo};
 
 /// The audio for one decoder, as elementary frames: ADTS, MP3, AC-3, or FLAC with its head. Opus comes in pages of Ogg.
 ///

@@ -5,9 +5,7 @@ use std::time::Instant;
 
 use url::Url;
 
-use super::super::levels::Ladder;
 use super::super::playlist::{Context, Playlist};
-use super::super::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, policy};
 use super::super::shared::Shared;
 use super::super::state::Confirmation;
 use super::store::Kept;
@@ -15,6 +13,8 @@ use crate::client::ResponseHead;
 use crate::client::representation::changed;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::Error;
+use crate::source::hls::ladder::levels::Ladder;
+use crate::source::hls::peer::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, policy};
 use crate::source::stored::Asked;
 
 /// Takes a playlist that confirms a stored one, or not.

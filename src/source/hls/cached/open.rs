@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 
-use super::super::first_playlists::{Lists, open_with};
-use super::super::requests::Loaded;
 use super::super::shared::Shared;
 use super::super::state::{State, Unconfirmed};
 use crate::cache::Use;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::opening::first_playlists::{Lists, open_with};
+use crate::source::hls::peer::requests::Loaded;
 
 /// Only a multivariant playlist has it (section 4.4.6.2).
 const TAG: &[u8] = b"#EXT-X-STREAM-INF";

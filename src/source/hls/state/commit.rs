@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use super::State;
+use super::section::{Discontinuity, SectionBuffer, SectionInfo};
 use super::slot::{Slot, SlotPhase};
 use crate::media::AudioCodec;
 use crate::source::hls::demux::{Frame, Output, join};
-use crate::source::hls::section::{Discontinuity, SectionBuffer, SectionInfo};
-use crate::source::hls::timeline::{Placement, Timeline};
+use crate::source::hls::timeline::Timeline;
+use crate::source::hls::timeline::clock::Placement;
 
 /// What places the frames of a slot in time.
 #[derive(Clone, Copy, Debug)]

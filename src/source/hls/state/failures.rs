@@ -17,7 +17,7 @@ use super::outage::Outage;
 use super::slot::{Slot, SlotPhase};
 use crate::error::Error;
 use crate::source::hls::event::HlsEvent;
-use crate::source::hls::levels::Mirror;
+use crate::source::hls::ladder::levels::Mirror;
 
 /// How long a mirror that failed is not used (Media3 excludes tracks for as long).
 const EXCLUSION: Duration = Duration::from_secs(60);

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::State;
+use super::section::Discontinuity;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
 use crate::source::hls::event::HlsEvent;
-use crate::source::hls::levels::{LevelInfo, MOST_MIRRORS, Mirror, RenditionInfo};
-use crate::source::hls::section::Discontinuity;
-use crate::source::hls::steering::Manifest;
+use crate::source::hls::ladder::levels::{LevelInfo, MOST_MIRRORS, Mirror, RenditionInfo};
+use crate::source::hls::ladder::steering::Manifest;
 
 impl State {
     /// The level of the next segment.

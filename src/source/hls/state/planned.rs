@@ -3,8 +3,8 @@
 use url::Url;
 
 use super::needs::{Needs, ResourceKey};
+use super::section::SectionInfo;
 use crate::error::Error;
-use crate::source::hls::section::SectionInfo;
 use crate::types::{ByteRange, Priority, RequestId};
 
 /// What to fetch next.

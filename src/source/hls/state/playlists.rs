@@ -7,11 +7,11 @@ use std::time::Duration;
 use url::Url;
 
 use super::State;
+use super::section::Discontinuity;
 use super::slot::{Slot, SlotPhase};
 use crate::source::hls::config::HlsConfig;
 use crate::source::hls::playlist::MediaPlaylist;
-use crate::source::hls::section::Discontinuity;
-use crate::source::hls::start::{hold_back, start_of};
+use crate::source::hls::timeline::start::{hold_back, start_of};
 use crate::source::hls::timeline::{Timeline, Version};
 
 impl State {

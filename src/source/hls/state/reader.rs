@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::State;
 use super::planned::{ReadResult, SectionResult};
+use super::section::{Discontinuity, SectionBuffer};
 use super::slot::SlotPhase;
 use crate::error::{Error, ErrorKind};
-use crate::source::hls::section::{Discontinuity, SectionBuffer};
 use crate::types::{Priority, RequestId};
 
 impl State {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::needs::{Needs, Undemuxed};
+use super::section::Discontinuity;
 use crate::source::hls::demux::{Frame, Output};
 use crate::source::hls::playlist::Segment;
-use crate::source::hls::section::Discontinuity;
 use crate::source::hls::timeline::{Piece, Place};
 use crate::types::{Priority, RequestId};
 

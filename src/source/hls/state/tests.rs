@@ -8,9 +8,9 @@ use crate::error::ErrorKind;
 use crate::media::AudioCodec;
 use crate::source::hls::config::MakeAbr;
 use crate::source::hls::demux::{Format, Frame, Output};
-use crate::source::hls::levels::MOST_MIRRORS;
+use crate::source::hls::ladder::levels::MOST_MIRRORS;
+use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
-use crate::source::hls::steering::Manifest;
 use crate::types::Priority;
 
 const SEGMENTS: u64 = 12;

@@ -3,7 +3,7 @@
 use url::Url;
 
 use crate::error::Error;
-use crate::source::hls::levels::Ladder;
+use crate::source::hls::ladder::levels::Ladder;
 use crate::source::hls::playlist::MediaPlaylist;
 
 /// What is to be loaded before anything but playlists may be requested.

@@ -2,21 +2,21 @@
 
 use url::Url;
 
-use super::playlist::{MediaPlaylist, RenditionReport};
+use crate::source::hls::playlist::{MediaPlaylist, RenditionReport};
 
 /// What to ask.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Directives {
+pub(crate) struct Directives {
     /// Answer once the playlist has this segment, and this part of it.
-    pub(super) wait_for: Option<(u64, Option<u64>)>,
+    pub(crate) wait_for: Option<(u64, Option<u64>)>,
     /// Leave out what the last version contains.
-    pub(super) skips: bool,
+    pub(crate) skips: bool,
 }
 
 impl Directives {
     /// Section 6.3.8: the state of the playlist at `url`, from a rendition report. The server answers at once, with a version that
     /// is at least as new.
-    pub(super) fn of_report(current: &MediaPlaylist, base: &Url, url: &Url) -> Self {
+    pub(crate) fn of_report(current: &MediaPlaylist, base: &Url, url: &Url) -> Self {
         let is_same = |report: &&RenditionReport| {
             let reported = base.join(report.uri.expose());
             reported.is_ok_and(|reported| (reported.origin(), reported.path()) == (url.origin(), url.path()))
@@ -33,7 +33,7 @@ impl Directives {
         Self { wait_for, skips: false }
     }
 
-    pub(super) fn apply(self, url: &Url) -> Url {
+    pub(crate) fn apply(self, url: &Url) -> Url {
         let mut url = url.clone();
         let mut query: Vec<String> = url.query().map(str::to_owned).into_iter().collect();
         // Section 6.2.5: in this order, which is that of UTF-8, so that caches see one URL.

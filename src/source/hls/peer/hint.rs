@@ -6,15 +6,15 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::fetches::ranged;
-use super::hook::RequestKind;
 use super::requests::{final_url, request};
 use super::segment_sink::{SegmentSink, demux_now};
-use super::shared::Shared;
 use super::sinks::MOST_RESOURCE;
-use super::state::{Hinted, HintedPart, ResourceKey};
 use crate::cancel::CancelReason;
 use crate::downloader::{Fetch, Outcome, PeerHandle, Sink};
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::hook::RequestKind;
+use crate::source::hls::shared::Shared;
+use crate::source::hls::state::{Hinted, HintedPart, ResourceKey};
 
 /// Longest time that a server may hold the request. After that the next version of the playlist decides.
 const HOLD: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const HOLD: Duration = Duration::from_secs(10);
 const CHUNK: usize = 32 * 1024;
 
 /// Starts the thread. It ends when the player is closed.
-pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
+pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
     let named = thread::Builder::new().name("windway-hls-hint".into());
     let run = move || {

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::directives::Directives;
-use super::hook::RequestKind;
-use super::playlist::MediaPlaylist;
-use super::reload::Reload;
 use super::requests::{Loaded, load, parse_media};
-use super::shared::Shared;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::hook::RequestKind;
+use crate::source::hls::playlist::MediaPlaylist;
+use crate::source::hls::shared::Shared;
+use crate::source::hls::timeline::directives::Directives;
+use crate::source::hls::timeline::reload::Reload;
 
 /// Shortest time limit of a held request, for playlists with a very short target duration.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
 
 /// Starts the thread. It ends with the playlist, or when the player is closed.
-pub(super) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
+pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
     let named = thread::Builder::new().name("windway-hls".into());
     named.spawn(move || run(&shared, &peer)).map_err(|error| {
@@ -75,12 +75,12 @@ fn handle_failed(shared: &Shared, mirror: usize, url: &Url, error: Error) {
 }
 
 /// How long a server may hold a request. Section 6.2.5.2: it gives up after three target durations.
-pub(super) fn hold(list: &MediaPlaylist) -> Duration {
+pub(crate) fn hold(list: &MediaPlaylist) -> Duration {
     (list.target_duration * 3).max(LEAST_HOLD)
 }
 
 /// What the playlist will contain next.
-pub(super) fn next_part(list: &MediaPlaylist) -> (u64, Option<u64>) {
+pub(crate) fn next_part(list: &MediaPlaylist) -> (u64, Option<u64>) {
     (list.end_sequence(), list.part_target.map(|_| list.parts.len() as u64))
 }
 

@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::hook::RequestKind;
-use super::playlist::{Context, MediaPlaylist, Playlist};
-use super::shared::Shared;
 use crate::client::UriPolicy;
 use crate::client::{Request, ResponseHead};
 #[cfg(feature = "cache")]
@@ -14,14 +11,17 @@ use crate::downloader::Waker;
 use crate::downloader::{Fetch, Outcome, PeerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::HttpUrl;
+use crate::source::hls::hook::RequestKind;
+use crate::source::hls::playlist::{Context, MediaPlaylist, Playlist};
+use crate::source::hls::shared::Shared;
 #[cfg(feature = "cache")]
 use crate::source::stored::Asked;
 
 /// Bytes of a playlist, at most, before and after its decompression.
-pub(super) const MOST_PLAYLIST: usize = 16 << 20;
+pub(crate) const MOST_PLAYLIST: usize = 16 << 20;
 
 /// A request for `url`, with the user's headers if it goes to the origin that they are for.
-pub(super) fn request(shared: &Shared, kind: RequestKind, url: &Url) -> Result<Request, Error> {
+pub(crate) fn request(shared: &Shared, kind: RequestKind, url: &Url) -> Result<Request, Error> {
     // Redirects are checked before they are followed: the request itself could do harm in a private network.
     let mut request = Request::get(url.as_str())?.confine(policy(shared));
     if url.origin() == shared.request.url().expose().origin() {
@@ -42,27 +42,27 @@ pub(super) fn request(shared: &Shared, kind: RequestKind, url: &Url) -> Result<R
 }
 
 /// The URL of a response after redirects. These may lead only to where the playlist may.
-pub(super) fn final_url(shared: &Shared, head: &ResponseHead, requested: &Url) -> Result<Url, Error> {
+pub(crate) fn final_url(shared: &Shared, head: &ResponseHead, requested: &Url) -> Result<Url, Error> {
     let url = HttpUrl::of(head.url()).map_or_else(|| requested.clone(), |url| url.expose().clone());
     policy(shared).check(requested, &url)?;
     Ok(url)
 }
 
-pub(super) fn policy(shared: &Shared) -> UriPolicy {
+pub(crate) fn policy(shared: &Shared) -> UriPolicy {
     UriPolicy { allow_http: shared.config.allow_http, allow_private: shared.config.allow_private }
 }
 
 /// A playlist as it was loaded.
-pub(super) struct Loaded {
-    pub(super) bytes: Vec<u8>,
+pub(crate) struct Loaded {
+    pub(crate) bytes: Vec<u8>,
     /// After redirects.
-    pub(super) url: Url,
+    pub(crate) url: Url,
     /// How long it was in a cache.
-    pub(super) age: Duration,
+    pub(crate) age: Duration,
 }
 
 impl Loaded {
-    pub(super) fn new(head: &ResponseHead, bytes: Vec<u8>, url: Url) -> Self {
+    pub(crate) fn new(head: &ResponseHead, bytes: Vec<u8>, url: Url) -> Self {
         // RFC 9111, section 5.1: seconds. What is no number counts as absent.
         let age = head.header("age").and_then(|age| age.trim().parse().ok()).map(Duration::from_secs);
         Self { bytes, url, age: age.unwrap_or_default() }
@@ -70,13 +70,13 @@ impl Loaded {
 
     /// From the program's own cache: how old it is does not matter, because the server confirms it before anything is played.
     #[cfg(feature = "cache")]
-    pub(super) fn stored(bytes: Vec<u8>, url: Url) -> Self {
+    pub(crate) fn stored(bytes: Vec<u8>, url: Url) -> Self {
         Self { bytes, url, age: Duration::ZERO }
     }
 }
 
 /// Fetches a playlist on this thread. Blocks: with `hold`, the server may wait this long before it answers.
-pub(super) fn load(
+pub(crate) fn load(
     shared: &Shared,
     peer: &PeerHandle,
     url: &Url,
@@ -103,7 +103,7 @@ pub(super) fn load(
 
 /// What is known of a request whose response may be stored.
 #[cfg(feature = "cache")]
-pub(super) fn asked(waker: &Waker, request: &Request) -> Asked {
+pub(crate) fn asked(waker: &Waker, request: &Request) -> Asked {
     let added = request.header_names().map(str::to_owned).collect();
     Asked { added, is_authorized: waker.is_authorized(request) }
 }
@@ -113,7 +113,7 @@ pub(super) fn asked(waker: &Waker, request: &Request) -> Asked {
 /// # Errors
 ///
 /// [`ErrorKind::TooLarge`] if it has more than [`MOST_PLAYLIST`] bytes; [`ErrorKind::Truncated`] if it is damaged.
-pub(super) fn gunzip(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
+pub(crate) fn gunzip(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
     use std::io::Read;
 
     if !bytes.starts_with(&[0x1f, 0x8b]) {
@@ -133,7 +133,7 @@ pub(super) fn gunzip(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
 }
 
 /// Parses a media playlist.
-pub(super) fn parse_media(
+pub(crate) fn parse_media(
     shared: &Shared,
     bytes: &[u8],
     url: &Url,
@@ -151,7 +151,7 @@ pub(super) fn parse_media(
 }
 
 /// Adds `bytes`, unless there are more than `most`.
-pub(super) fn collect(bytes: &mut Vec<u8>, more: &[u8], most: usize) -> Result<(), Error> {
+pub(crate) fn collect(bytes: &mut Vec<u8>, more: &[u8], most: usize) -> Result<(), Error> {
     if bytes.len() + more.len() > most {
         return Err(Error::new(ErrorKind::TooLarge, format!("the body is longer than {most} bytes")));
     }
@@ -160,7 +160,7 @@ pub(super) fn collect(bytes: &mut Vec<u8>, more: &[u8], most: usize) -> Result<(
 }
 
 /// The error of a fetch that has not brought its whole body.
-pub(super) fn outcome_error(outcome: Outcome) -> Option<Error> {
+pub(crate) fn outcome_error(outcome: Outcome) -> Option<Error> {
     match outcome {
         Outcome::Done => None,
         Outcome::Failed(error) => Some(error),

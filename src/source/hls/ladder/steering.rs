@@ -18,7 +18,7 @@ const MOST_CLONES: usize = 32;
 
 /// When to ask the steering server, and what it has answered.
 #[derive(Debug)]
-pub(super) struct Steering {
+pub(crate) struct Steering {
     url: Url,
     /// When the manifest is loaded next. `None` while it is being loaded, and once the server wants no more requests.
     due: Option<Instant>,
@@ -29,18 +29,18 @@ pub(super) struct Steering {
 
 /// A steering manifest.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Manifest {
+pub(crate) struct Manifest {
     ttl: Duration,
     reload: Option<String>,
     priority: Vec<Box<str>>,
-    pub(super) clones: Vec<PathwayClone>,
+    pub(crate) clones: Vec<PathwayClone>,
 }
 
 /// A pathway that is like another one, on other servers (section 7.1.1).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct PathwayClone {
-    pub(super) base: Box<str>,
-    pub(super) id: Box<str>,
+pub(crate) struct PathwayClone {
+    pub(crate) base: Box<str>,
+    pub(crate) id: Box<str>,
     host: Option<String>,
     parameters: Vec<(String, String)>,
     /// URIs by `STABLE-VARIANT-ID`, and by `STABLE-RENDITION-ID`.
@@ -49,12 +49,12 @@ pub(super) struct PathwayClone {
 
 impl Steering {
     /// Until the first manifest is there, `pathway` is used.
-    pub(super) fn new(url: Url, pathway: Box<str>, now: Instant) -> Self {
+    pub(crate) fn new(url: Url, pathway: Box<str>, now: Instant) -> Self {
         Self { url, due: Some(now), ttl: DEFAULT_TTL, priority: vec![pathway] }
     }
 
     /// The manifest to load now, if it is due.
-    pub(super) fn poll(&mut self, now: Instant, pathway: &str, throughput: Option<f64>) -> Option<Url> {
+    pub(crate) fn poll(&mut self, now: Instant, pathway: &str, throughput: Option<f64>) -> Option<Url> {
         self.due.filter(|due| *due <= now)?;
         self.due = None;
         let mut url = self.url.clone();
@@ -67,7 +67,7 @@ impl Steering {
     }
 
     /// A manifest has arrived from `url`.
-    pub(super) fn handle_manifest(&mut self, manifest: &Manifest, reload: Option<Url>, now: Instant) {
+    pub(crate) fn handle_manifest(&mut self, manifest: &Manifest, reload: Option<Url>, now: Instant) {
         self.ttl = manifest.ttl;
         self.due = now.checked_add(self.ttl);
         self.url = reload.unwrap_or_else(|| self.url.clone());
@@ -77,7 +77,7 @@ impl Steering {
     }
 
     /// It can't be loaded or read.
-    pub(super) fn handle_failed(&mut self, error: &Error, now: Instant) {
+    pub(crate) fn handle_failed(&mut self, error: &Error, now: Instant) {
         // Section 7.2: after 410 there are no more requests; after 429 `Retry-After` gives the time.
         let wait = match error.status() {
             Some(410) => None,
@@ -88,7 +88,7 @@ impl Steering {
     }
 
     /// Place of a pathway in the order of preference. Those that are not named are the last resort.
-    pub(super) fn rank(&self, pathway: &str) -> usize {
+    pub(crate) fn rank(&self, pathway: &str) -> usize {
         self.priority.iter().position(|known| &**known == pathway).unwrap_or(self.priority.len())
     }
 }
@@ -97,7 +97,7 @@ impl Manifest {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidPlaylist`].
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Error> {
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Error> {
         let invalid = |why: &str| Error::new(ErrorKind::InvalidPlaylist, why);
         let json = std::str::from_utf8(bytes).ok().and_then(Json::parse);
         let json = json.ok_or_else(|| invalid("the steering manifest is not JSON"))?;
@@ -116,7 +116,7 @@ impl Manifest {
     }
 
     /// Where the next manifest is.
-    pub(super) fn reload(&self, from: &Url) -> Option<Url> {
+    pub(crate) fn reload(&self, from: &Url) -> Option<Url> {
         from.join(self.reload.as_deref()?).ok()
     }
 }
@@ -143,7 +143,7 @@ impl PathwayClone {
     }
 
     /// The URL of the clone of a playlist. `stable` are its stable names. `None` if it is no URL.
-    pub(super) fn apply(&self, url: &Url, stable: &[Option<Box<str>>; 2]) -> Option<Url> {
+    pub(crate) fn apply(&self, url: &Url, stable: &[Option<Box<str>>; 2]) -> Option<Url> {
         // A rendition's own URI is more specific than that of the variants that refer to it.
         for (uris, name) in self.uris.iter().zip(stable).rev() {
             let uri = name.as_deref().and_then(|name| uris.iter().find(|(known, _)| known == name));

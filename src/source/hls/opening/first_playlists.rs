@@ -4,31 +4,31 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::config::Quality;
-use super::decrypt::choose_key;
-use super::directives::Directives;
-use super::levels::Ladder;
-use super::live::{hold, next_part};
-use super::playlist::{Context, MediaPlaylist, MultivariantPlaylist, Playlist};
-use super::requests::{Loaded, load, parse_media, policy};
-use super::shared::Shared;
-use super::state::{ResourceKey, State};
-use super::steering::Steering;
-use super::timeline::Timeline;
 use crate::abr::Estimator;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::config::Quality;
+use crate::source::hls::decrypt::choose_key;
+use crate::source::hls::ladder::levels::Ladder;
+use crate::source::hls::ladder::steering::Steering;
+use crate::source::hls::peer::live::{hold, next_part};
+use crate::source::hls::peer::requests::{Loaded, load, parse_media, policy};
+use crate::source::hls::playlist::{Context, MediaPlaylist, MultivariantPlaylist, Playlist};
+use crate::source::hls::shared::Shared;
+use crate::source::hls::state::{ResourceKey, State};
+use crate::source::hls::timeline::Timeline;
+use crate::source::hls::timeline::directives::Directives;
 use crate::types::Priority;
 
 /// Where the playlists behind the first one come from.
-pub(super) struct Lists<'a> {
-    pub(super) load: &'a dyn Fn(&Url) -> Result<Loaded, Error>,
+pub(crate) struct Lists<'a> {
+    pub(crate) load: &'a dyn Fn(&Url) -> Result<Loaded, Error>,
     /// The network is not to be used.
-    pub(super) are_stored: bool,
+    pub(crate) are_stored: bool,
 }
 
 /// Loads what the first playlist refers to, and makes the state.
-pub(super) fn open_with(
+pub(crate) fn open_with(
     shared: &Shared,
     peer: &PeerHandle,
     Loaded { bytes, url: from, age }: Loaded,

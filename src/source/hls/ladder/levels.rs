@@ -9,13 +9,13 @@ use std::time::Instant;
 
 use url::Url;
 
-use super::playlist::{MultivariantPlaylist, Rendition, Uri, Variant};
 use crate::client::UriPolicy;
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::playlist::{MultivariantPlaylist, Rendition, Uri, Variant};
 
 /// Media playlists that are considered, at most. Each variant has one for each rendition of its group, so a hostile list could
 /// make millions.
-pub(super) const MOST_MIRRORS: usize = 4096;
+pub(crate) const MOST_MIRRORS: usize = 4096;
 
 /// One version of the audio, with its own media playlist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,41 +49,41 @@ pub struct RenditionInfo {
 
 /// A media playlist that can be played.
 #[derive(Clone, Debug)]
-pub(super) struct Mirror {
+pub(crate) struct Mirror {
     /// Index in the levels of its rendition.
-    pub(super) level: usize,
-    pub(super) rendition: usize,
-    pub(super) url: Url,
+    pub(crate) level: usize,
+    pub(crate) rendition: usize,
+    pub(crate) url: Url,
     /// Content steering pathway.
-    pub(super) pathway: Box<str>,
+    pub(crate) pathway: Box<str>,
     /// `STABLE-VARIANT-ID` and `STABLE-RENDITION-ID`, for clones of pathways.
-    pub(super) stable: [Option<Box<str>>; 2],
+    pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
-    pub(super) excluded_until: Option<Instant>,
+    pub(crate) excluded_until: Option<Instant>,
 }
 
 impl Mirror {
-    pub(super) fn is_usable(&self, now: Instant) -> bool {
+    pub(crate) fn is_usable(&self, now: Instant) -> bool {
         self.excluded_until.is_none_or(|until| until <= now)
     }
 }
 
 /// All that can be played.
 #[derive(Clone, Debug)]
-pub(super) struct Ladder {
+pub(crate) struct Ladder {
     /// Empty if the variants have no audio renditions.
-    pub(super) renditions: Vec<RenditionInfo>,
+    pub(crate) renditions: Vec<RenditionInfo>,
     /// Levels of each rendition, by ascending rate. At least one list, and none is empty.
     levels: Vec<Vec<LevelInfo>>,
     /// Never shrinks.
-    pub(super) mirrors: Vec<Mirror>,
+    pub(crate) mirrors: Vec<Mirror>,
     /// The rendition to start with.
-    pub(super) first: usize,
+    pub(crate) first: usize,
 }
 
 impl Ladder {
     /// Of a single media playlist.
-    pub(super) fn single(url: Url) -> Self {
+    pub(crate) fn single(url: Url) -> Self {
         let info = LevelInfo { bandwidth: 0, codecs: Vec::new(), name: None, language: None };
         let mirror = Mirror {
             level: 0,
@@ -101,7 +101,7 @@ impl Ladder {
     /// # Errors
     ///
     /// [`ErrorKind::Unsupported`] if no variant has audio that can be played; the error of the last URI if none is allowed.
-    pub(super) fn new(
+    pub(crate) fn new(
         list: &MultivariantPlaylist,
         base: &Url,
         policy: UriPolicy,
@@ -117,17 +117,17 @@ impl Ladder {
 
     /// Takes the URLs of a ladder that was made from the same text but for values of queries.
     #[cfg(feature = "cache")]
-    pub(super) fn take_urls(&mut self, other: &Self) {
+    pub(crate) fn take_urls(&mut self, other: &Self) {
         for (mirror, other) in self.mirrors.iter_mut().zip(&other.mirrors) {
             mirror.url = other.url.clone();
         }
     }
 
-    pub(super) fn levels(&self, rendition: usize) -> &[LevelInfo] {
+    pub(crate) fn levels(&self, rendition: usize) -> &[LevelInfo] {
         self.levels.get(rendition).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn bitrates(&self, rendition: usize) -> Vec<u64> {
+    pub(crate) fn bitrates(&self, rendition: usize) -> Vec<u64> {
         self.levels(rendition).iter().map(|level| level.bandwidth).collect()
     }
 }

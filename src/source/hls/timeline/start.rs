@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::config::HlsConfig;
-use super::playlist::MediaPlaylist;
-use super::timeline::Timeline;
+use super::Timeline;
+use crate::source::hls::config::HlsConfig;
+use crate::source::hls::playlist::MediaPlaylist;
 
 /// Where to start: the caller's wish, then the playlist's (section 4.4.2.2), then the beginning or the live edge.
-pub(super) fn start_of(timeline: &Timeline, config: &HlsConfig) -> Duration {
+pub(crate) fn start_of(timeline: &Timeline, config: &HlsConfig) -> Duration {
     let list = &timeline.list;
     let end = timeline.edge();
     let live_edge = end.saturating_sub(hold_back(list, config)).max(timeline.start());
@@ -24,7 +24,7 @@ pub(super) fn start_of(timeline: &Timeline, config: &HlsConfig) -> Duration {
 }
 
 /// Distance from the end of a live stream (section 4.4.3.8).
-pub(super) fn hold_back(list: &MediaPlaylist, config: &HlsConfig) -> Duration {
+pub(crate) fn hold_back(list: &MediaPlaylist, config: &HlsConfig) -> Duration {
     let control = list.server_control;
     let for_parts = list.part_target.and(control.part_hold_back);
     config.hold_back.or(for_parts).or(control.hold_back).unwrap_or(list.target_duration * 3)

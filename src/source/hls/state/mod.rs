@@ -28,6 +28,7 @@ mod reader;
 mod replace;
 mod replacements;
 mod resources;
+pub(crate) mod section;
 mod slot;
 #[cfg(feature = "cache")]
 mod unconfirmed;
@@ -43,25 +44,26 @@ use self::needs::Loadable;
 use self::network::Network;
 use self::outage::Outage;
 use self::replacements::Replacements;
+use self::section::{Discontinuity, SectionBuffer};
 use self::slot::Slot;
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
-use super::levels::Ladder;
-use super::section::{Discontinuity, SectionBuffer};
-use super::start::start_of;
-use super::steering::Steering;
-use super::timeline::{Clock, Place, Timeline};
+use super::ladder::levels::Ladder;
+use super::ladder::steering::Steering;
+use super::timeline::clock::Clock;
+use super::timeline::start::start_of;
+use super::timeline::{Place, Timeline};
 use crate::abr::{Estimator, Snapshot};
 use crate::client::UriPolicy;
 use crate::error::Error;
 
-pub(super) use self::needs::{Needs, ResourceKey, Undemuxed};
-pub(super) use self::planned::{Hinted, HintedPart, Planned, ReadResult, SectionResult};
+pub(crate) use self::needs::{Needs, ResourceKey, Undemuxed};
+pub(crate) use self::planned::{Hinted, HintedPart, Planned, ReadResult, SectionResult};
 #[cfg(feature = "cache")]
-pub(super) use self::unconfirmed::{Confirmation, Unconfirmed};
+pub(crate) use self::unconfirmed::{Confirmation, Unconfirmed};
 
 #[derive(Debug)]
-pub(super) struct State {
+pub(crate) struct State {
     config: HlsConfig,
     policy: UriPolicy,
     ladder: Ladder,
@@ -137,7 +139,7 @@ pub(super) struct State {
 
 impl State {
     /// A player of what is on `ladder`, with the playlist of one mirror.
-    pub(super) fn new(
+    pub(crate) fn new(
         config: HlsConfig,
         ladder: Ladder,
         steering: Option<Steering>,
@@ -199,7 +201,7 @@ impl State {
     }
 
     /// The level to start with.
-    pub(super) fn first_level(config: &HlsConfig, bitrates: &[u64], estimator: &Estimator) -> usize {
+    pub(crate) fn first_level(config: &HlsConfig, bitrates: &[u64], estimator: &Estimator) -> usize {
         let chosen = match &config.quality {
             Quality::Fixed(index) => *index,
             Quality::Auto(_) | Quality::Custom(_) => {
@@ -212,11 +214,11 @@ impl State {
         chosen.min(bitrates.len() - 1)
     }
 
-    pub(super) fn take_events(&mut self) -> Vec<HlsEvent> {
+    pub(crate) fn take_events(&mut self) -> Vec<HlsEvent> {
         std::mem::take(&mut self.events)
     }
 
-    pub(super) fn set_quality(&mut self, quality: Quality, now: Instant) {
+    pub(crate) fn set_quality(&mut self, quality: Quality, now: Instant) {
         self.abr = Choice::new(&quality);
         // What was chosen before says nothing of what is allowed now.
         self.level_cap.clear();

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
-use super::demux::{Format, Frame, OggPages};
 use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
+use crate::source::hls::demux::{Format, Frame, OggPages};
 
 /// Times of bytes that were read are kept this long: a decoder and an output hold audio back.
 const KEPT: Duration = Duration::from_secs(60);
@@ -73,12 +73,12 @@ impl SectionInfo {
 
 /// A section as it is stored: frames are appended at one end, and bytes are read at the other.
 #[derive(Debug)]
-pub(super) struct SectionBuffer {
-    pub(super) id: u64,
-    pub(super) info: SectionInfo,
-    pub(super) format: Format,
+pub(crate) struct SectionBuffer {
+    pub(crate) id: u64,
+    pub(crate) info: SectionInfo,
+    pub(crate) format: Format,
     /// Discontinuity sequence number of the last frame.
-    pub(super) discontinuity_sequence: u64,
+    pub(crate) discontinuity_sequence: u64,
     chunks: VecDeque<Vec<u8>>,
     /// Bytes of the first chunk that were read.
     front: usize,
@@ -89,7 +89,7 @@ pub(super) struct SectionBuffer {
     /// Frames of Opus are read in Ogg.
     pages: Option<OggPages>,
     /// Nothing more will be appended.
-    pub(super) is_closed: bool,
+    pub(crate) is_closed: bool,
     /// Its reader was dropped: frames are counted, and their bytes are not kept.
     is_dropped: bool,
 }
@@ -103,7 +103,7 @@ struct Mark {
 }
 
 impl SectionBuffer {
-    pub(super) fn new(id: u64, info: SectionInfo, format: Format, discontinuity_sequence: u64) -> Self {
+    pub(crate) fn new(id: u64, info: SectionInfo, format: Format, discontinuity_sequence: u64) -> Self {
         let head = format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
         let pages = (format.codec == AudioCodec::Opus).then(OggPages::default);
         Self {
@@ -122,7 +122,7 @@ impl SectionBuffer {
         }
     }
 
-    pub(super) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
         match &mut self.pages {
             None => self.push_bytes(time, frame, bytes),
             // What is no packet of Opus is left out: a decoder could not play it.
@@ -156,7 +156,7 @@ impl SectionBuffer {
 
     /// Puts these frames in the place of those from one presentation time to another, which must be as many and as long, and
     /// not read yet. Returns the length of the old ones, or `None` if it can't be done.
-    pub(super) fn replace(
+    pub(crate) fn replace(
         &mut self,
         (from, to): (Duration, Duration),
         frames: &[Frame],
@@ -218,7 +218,7 @@ impl SectionBuffer {
     }
 
     /// Copies bytes that are there. 0 if there are none.
-    pub(super) fn read(&mut self, buf: &mut [u8]) -> usize {
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
         let mut done = 0;
         while done < buf.len() {
             let Some(chunk) = self.chunks.front() else { break };
@@ -238,22 +238,22 @@ impl SectionBuffer {
         done
     }
 
-    pub(super) fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.read
     }
 
     /// Bytes that were not read yet.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         (self.written - self.read) as usize
     }
 
     /// Memory of what was not read yet, in bytes, with what is known of its frames.
-    pub(super) fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         self.len() + self.marks.len() * size_of::<Mark>()
     }
 
     /// Presentation time of the next byte to read: the end of what was read.
-    pub(super) fn reader_time(&self) -> Duration {
+    pub(crate) fn reader_time(&self) -> Duration {
         let next = self.marks.partition_point(|mark| mark.offset < self.read);
         match (self.marks.get(next), next.checked_sub(1).and_then(|last| self.marks.get(last))) {
             (Some(next), _) => next.time,
@@ -263,7 +263,7 @@ impl SectionBuffer {
     }
 
     /// Presentation time of the frame that the byte at `offset` belongs to.
-    pub(super) fn time_of(&self, offset: u64) -> Option<Duration> {
+    pub(crate) fn time_of(&self, offset: u64) -> Option<Duration> {
         let behind = self.marks.partition_point(|mark| mark.offset <= offset);
         match behind.checked_sub(1) {
             Some(index) => self.marks.get(index).map(|mark| mark.time),
@@ -272,7 +272,7 @@ impl SectionBuffer {
         }
     }
 
-    pub(super) fn drop_reader(&mut self) {
+    pub(crate) fn drop_reader(&mut self) {
         self.is_dropped = true;
         self.chunks = VecDeque::new();
         self.front = 0;

@@ -5,7 +5,7 @@ const MOST_DEPTH: usize = 16;
 
 /// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+pub(crate) enum Json {
     Null,
     Bool(bool),
     Number(f64),
@@ -16,7 +16,7 @@ pub(super) enum Json {
 
 impl Json {
     /// `None` if `text` is not JSON.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parser = Parser { rest: text };
         let value = parser.value(0)?;
         parser.skip_space();
@@ -24,21 +24,21 @@ impl Json {
     }
 
     /// The member of a map.
-    pub(super) fn get(&self, name: &str) -> Option<&Self> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Map(members) => members.iter().find(|(known, _)| known == name).map(|(_, value)| value),
             _ => None,
         }
     }
 
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub(super) fn number(&self) -> Option<f64> {
+    pub(crate) fn number(&self) -> Option<f64> {
         match self {
             Self::Number(number) => Some(*number),
             _ => None,
@@ -46,7 +46,7 @@ impl Json {
     }
 
     /// The values of a list; nothing for other values.
-    pub(super) fn list(&self) -> &[Self] {
+    pub(crate) fn list(&self) -> &[Self] {
         match self {
             Self::List(values) => values,
             _ => &[],
@@ -54,7 +54,7 @@ impl Json {
     }
 
     /// The members of a map that are text; nothing for other values.
-    pub(super) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         let members = match self {
             Self::Map(members) => members.as_slice(),
             _ => &[],

@@ -4,27 +4,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 #[cfg(feature = "cache")]
-use super::cached::{ConfirmSink, Keeper};
+use crate::source::hls::cached::{ConfirmSink, Keeper};
 use url::Url;
 
-use super::hook::RequestKind;
 #[cfg(feature = "cache")]
 use super::requests::asked;
 use super::requests::request;
 use super::segment_sink::SegmentSink;
-use super::shared::Shared;
 use super::sinks::{PlaylistSink, ResourceSink, SteeringSink};
-#[cfg(feature = "cache")]
-use super::state::State;
-use super::state::{Planned, ResourceKey};
 use crate::client::Request;
 use crate::downloader::{Fetch, Next, Peer, Sink};
 use crate::error::Error;
+use crate::source::hls::hook::RequestKind;
+use crate::source::hls::shared::Shared;
+#[cfg(feature = "cache")]
+use crate::source::hls::state::State;
+use crate::source::hls::state::{Planned, ResourceKey};
 #[cfg(feature = "cache")]
 use crate::source::stored::Asked;
 use crate::types::{ByteRange, Priority};
 
-pub(super) struct HlsPeer(pub(super) Arc<Shared>);
+pub(crate) struct HlsPeer(pub(crate) Arc<Shared>);
 
 impl Peer for HlsPeer {
     fn next_fetch(&mut self, admissible: Priority) -> Next {
@@ -210,7 +210,7 @@ fn fetch_or_fail<S: Sink + 'static>(
     }
 }
 
-pub(super) fn ranged(fetch: Fetch, range: Option<ByteRange>) -> Fetch {
+pub(crate) fn ranged(fetch: Fetch, range: Option<ByteRange>) -> Fetch {
     match range {
         Some(range) => fetch.range(range).require_range(),
         None => fetch,

@@ -5,28 +5,28 @@ use std::time::Instant;
 
 use url::Url;
 
-#[cfg(feature = "cache")]
-use super::cached::Keeper;
-use super::hook::RequestKind;
 use super::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, parse_media};
 use super::segment_sink::demux_now;
-use super::shared::Shared;
-use super::state::ResourceKey;
-use super::steering::Manifest;
 use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::Error;
 #[cfg(feature = "cache")]
+use crate::source::hls::cached::Keeper;
+use crate::source::hls::hook::RequestKind;
+use crate::source::hls::ladder::steering::Manifest;
+use crate::source::hls::shared::Shared;
+use crate::source::hls::state::ResourceKey;
+#[cfg(feature = "cache")]
 use crate::source::stored::Asked;
 
 /// Bytes of a key or an initialization section, at most.
-pub(super) const MOST_RESOURCE: usize = 4 << 20;
+pub(crate) const MOST_RESOURCE: usize = 4 << 20;
 
 /// Bytes of a steering manifest, at most.
 const MOST_MANIFEST: usize = 256 << 10;
 
 /// Takes the playlist of a mirror.
-pub(super) struct PlaylistSink {
+pub(crate) struct PlaylistSink {
     shared: Arc<Shared>,
     mirror: usize,
     url: Url,
@@ -38,7 +38,7 @@ pub(super) struct PlaylistSink {
 }
 
 impl PlaylistSink {
-    pub(super) fn new(shared: Arc<Shared>, mirror: usize, url: Url) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, mirror: usize, url: Url) -> Self {
         Self {
             shared,
             mirror,
@@ -51,7 +51,7 @@ impl PlaylistSink {
     }
 
     #[cfg(feature = "cache")]
-    pub(super) fn set_asked(&mut self, asked: Asked) {
+    pub(crate) fn set_asked(&mut self, asked: Asked) {
         self.exchange.0 = asked;
     }
 
@@ -64,11 +64,11 @@ impl PlaylistSink {
         }
     }
 
-    pub(super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 
-    pub(super) fn fail(&self, error: Error) {
+    pub(crate) fn fail(&self, error: Error) {
         let hook = self.shared.config.hook.as_ref();
         let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, &self.url, &error));
         self.shared.change(|state| {
@@ -110,7 +110,7 @@ impl Sink for PlaylistSink {
 }
 
 /// Takes a steering manifest.
-pub(super) struct SteeringSink {
+pub(crate) struct SteeringSink {
     shared: Arc<Shared>,
     url: Url,
     from: Option<Url>,
@@ -118,15 +118,15 @@ pub(super) struct SteeringSink {
 }
 
 impl SteeringSink {
-    pub(super) fn new(shared: Arc<Shared>, url: Url) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, url: Url) -> Self {
         Self { shared, url, from: None, bytes: Vec::new() }
     }
 
-    pub(super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 
-    pub(super) fn end(&self, manifest: Result<Manifest, Error>) {
+    pub(crate) fn end(&self, manifest: Result<Manifest, Error>) {
         let from = self.from.as_ref().unwrap_or(&self.url);
         self.shared.change(|state| state.handle_steering(manifest, from, Instant::now()));
     }
@@ -150,7 +150,7 @@ impl Sink for SteeringSink {
 }
 
 /// Takes a key or an initialization section.
-pub(super) struct ResourceSink {
+pub(crate) struct ResourceSink {
     shared: Arc<Shared>,
     key: ResourceKey,
     /// Where it is fetched from: a fresh URL of the application, or its own.
@@ -161,7 +161,7 @@ pub(super) struct ResourceSink {
 }
 
 impl ResourceSink {
-    pub(super) fn new(shared: Arc<Shared>, key: ResourceKey) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, key: ResourceKey) -> Self {
         let fresh = shared.with(|state| state.fresh_resource(&key)).flatten();
         let url = fresh.unwrap_or_else(|| key.url.clone());
         Self {
@@ -176,30 +176,30 @@ impl ResourceSink {
 
     /// Stores the initialization section in the cache, too.
     #[cfg(feature = "cache")]
-    pub(super) fn kept_by(self, keeper: Keeper) -> Self {
+    pub(crate) fn kept_by(self, keeper: Keeper) -> Self {
         Self { keeper, ..self }
     }
 
-    pub(super) fn key(&self) -> &ResourceKey {
+    pub(crate) fn key(&self) -> &ResourceKey {
         &self.key
     }
 
     /// Takes the whole resource.
-    pub(super) fn serve(&self, bytes: Vec<u8>) {
+    pub(crate) fn serve(&self, bytes: Vec<u8>) {
         for (slot, needs, undemuxed) in self.shared.handle_resource(self.key.clone(), bytes) {
             demux_now(&self.shared, slot, &needs, undemuxed);
         }
     }
 
-    pub(super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 
-    pub(super) fn kind(&self) -> RequestKind {
+    pub(crate) fn kind(&self) -> RequestKind {
         self.key.kind
     }
 
-    pub(super) fn fail(&self, error: &Error) {
+    pub(crate) fn fail(&self, error: &Error) {
         let hook = self.shared.config.hook.as_ref();
         let fresh = hook.and_then(|hook| hook.fresh_url(self.kind(), &self.url, error));
         self.shared.handle_resource_failed(&self.key, fresh, error);

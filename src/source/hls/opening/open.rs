@@ -3,17 +3,17 @@
 use url::Url;
 
 use super::first_playlists::{Lists, open_with};
-use super::hook::RequestKind;
-use super::requests::{Loaded, load};
-use super::shared::Shared;
-use super::state::State;
 use crate::downloader::PeerHandle;
 use crate::error::Error;
+use crate::source::hls::hook::RequestKind;
+use crate::source::hls::peer::requests::{Loaded, load};
+use crate::source::hls::shared::Shared;
+use crate::source::hls::state::State;
 
 /// Loads what is needed to start. Blocks.
-pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
+pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
     #[cfg(feature = "cache")]
-    if let Some(state) = super::cached::open(shared, peer) {
+    if let Some(state) = crate::source::hls::cached::open(shared, peer) {
         return Ok(state);
     }
     let url = shared.request.url().expose().clone();
@@ -22,7 +22,7 @@ pub(super) fn open(shared: &Shared, peer: &PeerHandle) -> Result<State, Error> {
 }
 
 /// As [`open`], with the first playlist.
-pub(super) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) -> Result<State, Error> {
+pub(crate) fn open_loaded(shared: &Shared, peer: &PeerHandle, loaded: Loaded) -> Result<State, Error> {
     let load = |url: &Url| load_or_refresh(shared, peer, url);
     open_with(shared, peer, loaded, Lists { load: &load, are_stored: false })
 }

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-#[cfg(feature = "cache")]
-use super::cached::Keeper;
-use super::demux::Output;
-use super::group::Received;
-use super::hook::RequestKind;
-use super::pipeline::Pipeline;
 use super::requests::{collect, final_url, outcome_error};
-use super::shared::Shared;
-use super::state::{Needs, Undemuxed};
 use crate::client::ResponseHead;
 use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "cache")]
+use crate::source::hls::cached::Keeper;
+use crate::source::hls::demux::Output;
+use crate::source::hls::group::Received;
+use crate::source::hls::hook::RequestKind;
+use crate::source::hls::pipeline::Pipeline;
+use crate::source::hls::shared::Shared;
+use crate::source::hls::state::{Needs, Undemuxed};
 use crate::types::RequestId;
 
 /// How often a segment that arrives is compared with what a lower level would cost.
@@ -26,7 +26,7 @@ const WATCHED: Duration = Duration::from_millis(500);
 const MOST_PARKED: usize = 64 << 20;
 
 /// Takes a segment: decrypts it and takes the frames out while it arrives.
-pub(super) struct SegmentSink {
+pub(crate) struct SegmentSink {
     shared: Arc<Shared>,
     slot: u64,
     url: Url,
@@ -51,7 +51,7 @@ pub(super) struct SegmentSink {
 }
 
 impl SegmentSink {
-    pub(super) fn new(shared: Arc<Shared>, slot: u64, url: Url, needs: Needs) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, slot: u64, url: Url, needs: Needs) -> Self {
         Self {
             shared,
             slot,
@@ -74,13 +74,13 @@ impl SegmentSink {
 
     /// Stores the segment in the cache, too.
     #[cfg(feature = "cache")]
-    pub(super) fn kept_by(self, keeper: Keeper) -> Self {
+    pub(crate) fn kept_by(self, keeper: Keeper) -> Self {
         Self { keeper, ..self }
     }
 
     /// Takes a segment that is stored. `start` is its offset in its resource.
     #[cfg(feature = "cache")]
-    pub(super) fn serve(self, start: u64, bytes: &[u8]) {
+    pub(crate) fn serve(self, start: u64, bytes: &[u8]) {
         let mut sink = Self { position: start, ..self.unmeasured() };
         if let Err(error) = sink.write(start, bytes).and_then(|()| sink.complete()) {
             sink.fail(error.with_url(sink.url.as_str()));
@@ -88,15 +88,15 @@ impl SegmentSink {
     }
 
     /// Its rate does not count.
-    pub(super) fn unmeasured(self) -> Self {
+    pub(crate) fn unmeasured(self) -> Self {
         Self { is_measured: false, ..self }
     }
 
-    pub(super) fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 
-    pub(super) fn fail(&self, error: Error) {
+    pub(crate) fn fail(&self, error: Error) {
         let hook = self.shared.config.hook.as_ref();
         let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Segment, &self.url, &error));
         self.shared.change(|state| {
@@ -231,7 +231,7 @@ impl Sink for SegmentSink {
 }
 
 /// Reads a body that had to wait, if it has all that it needs by now.
-pub(super) fn demux_now(shared: &Shared, slot: u64, needs: &Needs, undemuxed: Undemuxed) {
+pub(crate) fn demux_now(shared: &Shared, slot: u64, needs: &Needs, undemuxed: Undemuxed) {
     let result = match shared.with(|state| state.pipeline(needs, undemuxed.position)) {
         Some(Ok(Some(pipeline))) => read_whole(pipeline, &undemuxed.raw),
         Some(Ok(None)) => {

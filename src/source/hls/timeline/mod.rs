@@ -1,26 +1,31 @@
-//! Presentation time: of the segments of a playlist, and of the frames in them.
+//! Presentation time: of the segments of a playlist, and of the frames in them; and the rules for live playlists that depend on
+//! time. No I/O, no clock.
+
+pub(crate) mod clock;
+pub(crate) mod directives;
+pub(crate) mod reload;
+pub(crate) mod start;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
 
-use super::demux::{Frame, MediaTime};
-use super::playlist::{MediaPlaylist, Segment};
+use super::playlist::{MediaPlaylist, Part, Segment};
 
 /// A media playlist on the time axis of the presentation.
 #[derive(Clone, Debug)]
-pub(super) struct Timeline {
-    pub(super) list: Arc<MediaPlaylist>,
+pub(crate) struct Timeline {
+    pub(crate) list: Arc<MediaPlaylist>,
     /// Where the playlist came from, after redirects.
-    pub(super) url: Url,
+    pub(crate) url: Url,
     /// Start of each segment, and the end of the last one.
     starts: Vec<Duration>,
 }
 
 impl Timeline {
     /// The first segment starts at `start`.
-    pub(super) fn new(list: MediaPlaylist, url: Url, start: Duration) -> Self {
+    pub(crate) fn new(list: MediaPlaylist, url: Url, start: Duration) -> Self {
         let mut starts = Vec::with_capacity(list.segments.len() + 1);
         let mut at = start;
         starts.push(at);
@@ -32,7 +37,7 @@ impl Timeline {
     }
 
     /// How another version of this playlist relates to it.
-    pub(super) fn compare(&self, list: &MediaPlaylist) -> Version {
+    pub(crate) fn compare(&self, list: &MediaPlaylist) -> Version {
         let own = &self.list;
         let is_behind = list.end_sequence() < own.end_sequence() || list.media_sequence < own.media_sequence;
         if is_behind && !own.is_ended {
@@ -56,7 +61,7 @@ impl Timeline {
     }
 
     /// The next version of this playlist: segments that both have keep their times.
-    pub(super) fn update(&self, list: MediaPlaylist, url: Url) -> Self {
+    pub(crate) fn update(&self, list: MediaPlaylist, url: Url) -> Self {
         let start = self.start_of(list.media_sequence);
         // Without a common segment nothing is known but that the new ones are later.
         let start = start.or_else(|| self.start_by_date(&list)).unwrap_or_else(|| self.end());
@@ -65,7 +70,7 @@ impl Timeline {
 
     /// The playlist of another level. Media sequence numbers of different playlists can't be compared (section 6.3.2): the
     /// dates decide; else a finished playlist begins where this one does, and a live one ends where this one does.
-    pub(super) fn other(&self, list: MediaPlaylist, url: Url) -> Self {
+    pub(crate) fn other(&self, list: MediaPlaylist, url: Url) -> Self {
         let start = self.start_by_date(&list).unwrap_or_else(|| {
             if list.is_ended || list.playlist_type.is_some() {
                 return self.starts[0];
@@ -93,32 +98,32 @@ impl Timeline {
         }
     }
 
-    pub(super) fn start(&self) -> Duration {
+    pub(crate) fn start(&self) -> Duration {
         self.starts[0]
     }
 
-    pub(super) fn end(&self) -> Duration {
+    pub(crate) fn end(&self) -> Duration {
         self.starts.last().copied().unwrap_or_default()
     }
 
     /// Start of the segment with this media sequence number, or the end of the last one.
-    pub(super) fn start_of(&self, sequence: u64) -> Option<Duration> {
+    pub(crate) fn start_of(&self, sequence: u64) -> Option<Duration> {
         let index = sequence.checked_sub(self.list.media_sequence)?;
         self.starts.get(usize::try_from(index).ok()?).copied()
     }
 
-    pub(super) fn segment(&self, sequence: u64) -> Option<&Segment> {
+    pub(crate) fn segment(&self, sequence: u64) -> Option<&Segment> {
         self.list.segment(sequence)
     }
 
     /// End of the last part: the live edge.
-    pub(super) fn edge(&self) -> Duration {
+    pub(crate) fn edge(&self) -> Duration {
         self.list.parts.iter().fold(self.end(), |edge, part| edge.saturating_add(part.duration))
     }
 
     /// What to fetch at this place. A segment is fetched as a whole if none of its parts was fetched. The last one, which is
     /// not complete yet, is fetched in parts (section 6.2.2).
-    pub(super) fn piece(&self, at: Place) -> Option<Piece> {
+    pub(crate) fn piece(&self, at: Place) -> Option<Piece> {
         let whole = self.list.segment(at.sequence);
         let start = self.start_of(at.sequence)?;
         let after = Place { sequence: at.sequence + 1, part: 0 };
@@ -151,7 +156,7 @@ impl Timeline {
     }
 
     /// The place after the last part of a complete segment is the beginning of the next segment. Other places stay.
-    pub(super) fn normalize(&self, place: Place) -> Place {
+    pub(crate) fn normalize(&self, place: Place) -> Place {
         let is_behind = |segment: &Segment| place.part > 0 && place.part >= segment.parts.len();
         if self.list.segment(place.sequence).is_some_and(is_behind) {
             return Place { sequence: place.sequence + 1, part: 0 };
@@ -160,12 +165,12 @@ impl Timeline {
     }
 
     /// The place that plays at `time`: within a segment the part, if the playlist lists its parts.
-    pub(super) fn place_at(&self, time: Duration) -> Place {
+    pub(crate) fn place_at(&self, time: Duration) -> Place {
         let is_incomplete = time >= self.end() && !self.list.parts.is_empty();
         let sequence = if is_incomplete { self.list.end_sequence() } else { self.sequence_at(time) };
         let parts = self.segment(sequence).map_or(&self.list.parts, |segment| &segment.parts);
         let mut end = self.start_of(sequence).unwrap_or_default();
-        let is_over = |part: &&super::playlist::Part| {
+        let is_over = |part: &&Part| {
             end = end.saturating_add(part.duration);
             end <= time
         };
@@ -174,7 +179,7 @@ impl Timeline {
     }
 
     /// Media sequence number of the segment that plays at `time`, or of the last one if `time` is after the end.
-    pub(super) fn sequence_at(&self, time: Duration) -> u64 {
+    pub(crate) fn sequence_at(&self, time: Duration) -> u64 {
         let index = self.starts.partition_point(|start| *start <= time).saturating_sub(1);
         self.list.media_sequence + index.min(self.list.segments.len().saturating_sub(1)) as u64
     }
@@ -182,7 +187,7 @@ impl Timeline {
     /// The place to continue with at `time`, after segments of another level. Their borders need not be the same. If a segment
     /// has parts, only those that are missing are fetched. Of any other segment the frames that were played are dropped by
     /// their times, unless next to nothing of it is missing: then it is skipped, because `EXTINF` may be rounded.
-    pub(super) fn place_from(&self, time: Duration) -> Place {
+    pub(crate) fn place_from(&self, time: Duration) -> Place {
         let at = self.place_at(time);
         let (Some(start), Some(end)) = (self.start_of(at.sequence), self.start_of(at.sequence + 1)) else {
             return at;
@@ -199,26 +204,26 @@ const ROUNDED: Duration = Duration::from_millis(500);
 
 /// Where to continue in a playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Media sequence number.
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
     /// Number of parts of the segment that precede the place.
-    pub(super) part: usize,
+    pub(crate) part: usize,
 }
 
 /// A segment or a part.
 #[derive(Clone, Debug)]
-pub(super) struct Piece {
+pub(crate) struct Piece {
     /// The segment; or the part, as if it were one.
-    pub(super) segment: Segment,
-    pub(super) start: Duration,
+    pub(crate) segment: Segment,
+    pub(crate) start: Duration,
     /// What follows.
-    pub(super) next: Place,
+    pub(crate) next: Place,
 }
 
 /// How one version of a playlist relates to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(crate) enum Version {
     Newer {
         has_changed: bool,
     },
@@ -227,137 +232,9 @@ pub(super) enum Version {
     Restarted,
 }
 
-/// 33 bits at 90 kHz, in nanoseconds: times of MPEG-TS and packed audio start again after this span.
-const ROLLOVER: MediaTime = ((1_i128 << 33) * 100_000 / 9) as MediaTime;
-
-/// A frame that is further from its segment's place in the playlist than this has a time of another epoch.
-const PLAUSIBLE: MediaTime = 10_000_000_000;
-
-/// Gives frames their presentation times.
-#[derive(Debug, Default)]
-pub(super) struct Clock {
-    anchor: Option<Anchor>,
-    /// End of the last frame.
-    next: Option<Duration>,
-    /// Segment of the last frame.
-    segment: Option<u64>,
-}
-
-/// A media time whose presentation time is known.
-#[derive(Clone, Copy, Debug)]
-struct Anchor {
-    discontinuity_sequence: u64,
-    media: MediaTime,
-    presentation: Duration,
-}
-
-impl Anchor {
-    /// Time from the anchor to a presentation time.
-    fn expected(&self, start: Duration) -> MediaTime {
-        nanoseconds(start) - nanoseconds(self.presentation)
-    }
-
-    /// Time from the anchor to a media time that belongs near the presentation time `start`.
-    fn passed(&self, media: MediaTime, start: Duration) -> MediaTime {
-        // Saturating: times of a hostile segment may be anything.
-        let passed = media.saturating_sub(self.media);
-        let distance = self.expected(start).saturating_sub(passed);
-        // The nearest time, over any number of rollovers.
-        let rollovers = distance.saturating_add(ROLLOVER / 2).div_euclid(ROLLOVER).saturating_mul(ROLLOVER);
-        let is_near = distance.saturating_sub(rollovers).saturating_abs() < PLAUSIBLE;
-        if is_near { passed.saturating_add(rollovers) } else { passed }
-    }
-}
-
-/// Where a frame belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Placement {
-    At(Duration),
-    /// It was played already, from a segment of another level.
-    Duplicate,
-}
-
-impl Clock {
-    /// The next frame does not follow the last one: after a seek, or a gap.
-    pub(super) fn restart(&mut self) {
-        self.next = None;
-        self.segment = None;
-    }
-
-    /// The next frame follows the last one, whatever its time is.
-    pub(super) fn follow(&mut self) {
-        self.anchor = None;
-    }
-
-    /// Presentation time of a media time close to `start`, as the frames that were placed have it. `None` before the first one
-    /// of the discontinuity.
-    pub(super) fn time_of(&self, media: MediaTime, start: Duration, discontinuity: u64) -> Option<Duration> {
-        let anchor = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity)?;
-        Some(shift(anchor.presentation, anchor.passed(media, start)))
-    }
-
-    /// Places a frame of the segment `segment`, which the playlist starts at `start`.
-    pub(super) fn place(
-        &mut self,
-        segment: u64,
-        start: Duration,
-        discontinuity: u64,
-        frame: &Frame,
-    ) -> Placement {
-        let is_first = self.segment.replace(segment) != Some(segment);
-        let time = match frame.time {
-            Some(media) => self.by_media_time(media, start, discontinuity, is_first),
-            // Without times of its own a segment follows the one before.
-            None => self.next.unwrap_or(start),
-        };
-        // Half a frame: the times of two encodings differ by roundings.
-        let is_played = self.next.is_some_and(|next| time.saturating_add(frame.duration / 2) < next);
-        if is_played {
-            return Placement::Duplicate;
-        }
-        self.next = Some(time.saturating_add(frame.duration));
-        Placement::At(time)
-    }
-
-    fn by_media_time(
-        &mut self,
-        media: MediaTime,
-        start: Duration,
-        discontinuity: u64,
-        is_first: bool,
-    ) -> Duration {
-        if let Some(anchor) = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity) {
-            let expected = anchor.expected(start);
-            let passed = anchor.passed(media, start);
-            let is_plausible = !is_first || passed.saturating_sub(expected).saturating_abs() < PLAUSIBLE;
-            if is_plausible {
-                return shift(anchor.presentation, passed);
-            }
-        }
-        // The first frame of a discontinuity, or times that jump without one: they follow what was played.
-        let follows = self.next.filter(|next| next.abs_diff(start) < Duration::from_nanos(PLAUSIBLE as u64));
-        let presentation = follows.unwrap_or(start);
-        self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
-        presentation
-    }
-}
-
-fn nanoseconds(time: Duration) -> MediaTime {
-    MediaTime::try_from(time.as_nanos()).unwrap_or(MediaTime::MAX / 4)
-}
-
-fn shift(time: Duration, by: MediaTime) -> Duration {
-    let by_abs = Duration::from_nanos(by.unsigned_abs());
-    if by < 0 { time.saturating_sub(by_abs) } else { time.saturating_add(by_abs) }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::media::AudioCodec;
-    use crate::source::hls::demux::Format;
     use crate::source::hls::playlist::Playlist;
 
     fn list(text: &str) -> MediaPlaylist {
@@ -374,11 +251,6 @@ mod tests {
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
-    }
-
-    fn frame(time: Option<MediaTime>) -> Frame {
-        let format = Format { codec: AudioCodec::Aac, sample_rate: 48_000, channels: 2, head: None };
-        Frame { time, duration: Duration::from_millis(20), len: 1, format }
     }
 
     #[test]
@@ -468,35 +340,5 @@ mod tests {
         assert_eq!(own.other(list(&dated(4)), url()).start(), seconds(94));
         assert_eq!(own.other(list("#EXTINF:4,\na"), url()).start(), seconds(108));
         assert_eq!(own.other(list("#EXTINF:4,\na\n#EXT-X-ENDLIST"), url()).start(), seconds(100));
-    }
-
-    #[test]
-    fn media_times_place_frames_over_rollovers_and_wrong_durations() {
-        let mut clock = Clock::default();
-        let at = |time: u64| Placement::At(Duration::from_millis(time));
-        let ms = 1_000_000;
-        let end = ROLLOVER - 20 * ms;
-        assert_eq!(clock.place(0, seconds(50), 0, &frame(Some(end))), at(50_000));
-        // The playlist is 100 ms off.
-        assert_eq!(clock.place(1, Duration::from_millis(50_120), 0, &frame(Some(0))), at(50_020));
-        assert_eq!(clock.place(1, Duration::from_millis(50_120), 0, &frame(Some(20 * ms))), at(50_040));
-        // Another discontinuity follows what was played, whatever its times are.
-        assert_eq!(clock.place(2, Duration::from_millis(50_150), 1, &frame(Some(5000 * ms))), at(50_060));
-        // No time at all.
-        assert_eq!(clock.place(3, Duration::from_millis(50_150), 1, &frame(None)), at(50_080));
-    }
-
-    #[test]
-    fn frames_that_were_played_are_duplicates() {
-        let mut clock = Clock::default();
-        let ms = 1_000_000;
-        assert_eq!(clock.place(0, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
-        assert_eq!(clock.place(1, seconds(0), 0, &frame(Some(0))), Placement::Duplicate);
-        assert_eq!(
-            clock.place(1, seconds(0), 0, &frame(Some(21 * ms))),
-            Placement::At(Duration::from_millis(21))
-        );
-        clock.restart();
-        assert_eq!(clock.place(2, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
     }
 }

@@ -1,44 +1,44 @@
 //! Session keys (section 4.4.6.5), which are loaded beside the first media playlist.
 
-use super::state::ResourceKey;
+use crate::source::hls::state::ResourceKey;
 
 /// Keys that are loaded in advance, at most.
 const MOST: usize = 8;
 
 /// Keys from the opening until a state takes them.
 #[derive(Debug, Default)]
-pub(super) struct Preload {
+pub(crate) struct Preload {
     queue: Vec<ResourceKey>,
     running: Vec<ResourceKey>,
     loaded: Vec<(ResourceKey, Vec<u8>)>,
 }
 
 impl Preload {
-    pub(super) fn add(&mut self, key: ResourceKey) {
+    pub(crate) fn add(&mut self, key: ResourceKey) {
         if self.queue.len() < MOST && !self.queue.contains(&key) {
             self.queue.push(key);
         }
     }
 
     /// The next key to load.
-    pub(super) fn poll(&mut self) -> Option<ResourceKey> {
+    pub(crate) fn poll(&mut self) -> Option<ResourceKey> {
         let key = self.queue.pop()?;
         self.running.push(key.clone());
         Some(key)
     }
 
-    pub(super) fn handle_loaded(&mut self, key: ResourceKey, bytes: Vec<u8>) {
+    pub(crate) fn handle_loaded(&mut self, key: ResourceKey, bytes: Vec<u8>) {
         self.running.retain(|running| *running != key);
         self.loaded.push((key, bytes));
     }
 
     /// A key that can't be loaded is loaded again when a segment needs it.
-    pub(super) fn handle_failed(&mut self, key: &ResourceKey) {
+    pub(crate) fn handle_failed(&mut self, key: &ResourceKey) {
         self.running.retain(|running| running != key);
     }
 
     /// Ends loading: the keys that are there, and those that still run.
-    pub(super) fn finish(&mut self) -> (Vec<(ResourceKey, Vec<u8>)>, Vec<ResourceKey>) {
+    pub(crate) fn finish(&mut self) -> (Vec<(ResourceKey, Vec<u8>)>, Vec<ResourceKey>) {
         self.queue.clear();
         (std::mem::take(&mut self.loaded), std::mem::take(&mut self.running))
     }

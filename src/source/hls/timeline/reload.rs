@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::playlist::MediaPlaylist;
+use crate::source::hls::playlist::MediaPlaylist;
 
 /// After this many target durations without a change the server misbehaves (section 6.3.4): another mirror is tried.
 const STALE: f64 = 1.5;
@@ -14,7 +14,7 @@ const STUCK: f64 = 3.5;
 const LEAST: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reload {
+pub(crate) struct Reload {
     /// When the last load began.
     began: Instant,
     /// When the last load that brought something began.
@@ -23,12 +23,12 @@ pub(super) struct Reload {
 
 impl Reload {
     /// The playlist was loaded at `now`.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self { began: now, changed: now }
     }
 
     /// A load that began at `began` has ended.
-    pub(super) fn handle_loaded(&mut self, began: Instant, has_changed: bool) {
+    pub(crate) fn handle_loaded(&mut self, began: Instant, has_changed: bool) {
         self.began = began;
         if has_changed {
             self.changed = began;
@@ -36,18 +36,18 @@ impl Reload {
     }
 
     /// True if the next load may be held by the server until the playlist has changed: not after it has failed to do so.
-    pub(super) fn may_block(&self, list: &MediaPlaylist) -> bool {
+    pub(crate) fn may_block(&self, list: &MediaPlaylist) -> bool {
         list.server_control.can_block_reload && self.began == self.changed
     }
 
     /// True if an update may leave out what the last version contains: that must not be too old (section 6.3.7).
-    pub(super) fn may_skip(&self, now: Instant, list: &MediaPlaylist) -> bool {
+    pub(crate) fn may_skip(&self, now: Instant, list: &MediaPlaylist) -> bool {
         let age = now.saturating_duration_since(self.changed);
         list.server_control.can_skip_until.is_some_and(|until| age < until / 2)
     }
 
     /// When the next load is due. It counts from the begin of the last one: else the delays of the network add up.
-    pub(super) fn due(&self, list: &MediaPlaylist) -> Instant {
+    pub(crate) fn due(&self, list: &MediaPlaylist) -> Instant {
         if self.may_block(list) {
             // The server decides when it answers.
             return self.began;
@@ -62,12 +62,12 @@ impl Reload {
     }
 
     /// The playlist should have changed by now.
-    pub(super) fn is_stale(&self, now: Instant, list: &MediaPlaylist) -> bool {
+    pub(crate) fn is_stale(&self, now: Instant, list: &MediaPlaylist) -> bool {
         now.saturating_duration_since(self.changed) >= list.target_duration.mul_f64(STALE)
     }
 
     /// It will not change any more.
-    pub(super) fn is_stuck(&self, now: Instant, list: &MediaPlaylist) -> bool {
+    pub(crate) fn is_stuck(&self, now: Instant, list: &MediaPlaylist) -> bool {
         now.saturating_duration_since(self.changed) >= list.target_duration.mul_f64(STUCK)
     }
 }

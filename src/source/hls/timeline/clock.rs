@@ -1,0 +1,175 @@
+//! Presentation times of frames.
+
+use std::time::Duration;
+
+use crate::source::hls::demux::{Frame, MediaTime};
+
+/// 33 bits at 90 kHz, in nanoseconds: times of MPEG-TS and packed audio start again after this span.
+const ROLLOVER: MediaTime = ((1_i128 << 33) * 100_000 / 9) as MediaTime;
+
+/// A frame that is further from its segment's place in the playlist than this has a time of another epoch.
+const PLAUSIBLE: MediaTime = 10_000_000_000;
+
+/// Gives frames their presentation times.
+#[derive(Debug, Default)]
+pub(crate) struct Clock {
+    anchor: Option<Anchor>,
+    /// End of the last frame.
+    next: Option<Duration>,
+    /// Segment of the last frame.
+    segment: Option<u64>,
+}
+
+/// A media time whose presentation time is known.
+#[derive(Clone, Copy, Debug)]
+struct Anchor {
+    discontinuity_sequence: u64,
+    media: MediaTime,
+    presentation: Duration,
+}
+
+impl Anchor {
+    /// Time from the anchor to a presentation time.
+    fn expected(&self, start: Duration) -> MediaTime {
+        nanoseconds(start) - nanoseconds(self.presentation)
+    }
+
+    /// Time from the anchor to a media time that belongs near the presentation time `start`.
+    fn passed(&self, media: MediaTime, start: Duration) -> MediaTime {
+        // Saturating: times of a hostile segment may be anything.
+        let passed = media.saturating_sub(self.media);
+        let distance = self.expected(start).saturating_sub(passed);
+        // The nearest time, over any number of rollovers.
+        let rollovers = distance.saturating_add(ROLLOVER / 2).div_euclid(ROLLOVER).saturating_mul(ROLLOVER);
+        let is_near = distance.saturating_sub(rollovers).saturating_abs() < PLAUSIBLE;
+        if is_near { passed.saturating_add(rollovers) } else { passed }
+    }
+}
+
+/// Where a frame belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    At(Duration),
+    /// It was played already, from a segment of another level.
+    Duplicate,
+}
+
+impl Clock {
+    /// The next frame does not follow the last one: after a seek, or a gap.
+    pub(crate) fn restart(&mut self) {
+        self.next = None;
+        self.segment = None;
+    }
+
+    /// The next frame follows the last one, whatever its time is.
+    pub(crate) fn follow(&mut self) {
+        self.anchor = None;
+    }
+
+    /// Presentation time of a media time close to `start`, as the frames that were placed have it. `None` before the first one
+    /// of the discontinuity.
+    pub(crate) fn time_of(&self, media: MediaTime, start: Duration, discontinuity: u64) -> Option<Duration> {
+        let anchor = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity)?;
+        Some(shift(anchor.presentation, anchor.passed(media, start)))
+    }
+
+    /// Places a frame of the segment `segment`, which the playlist starts at `start`.
+    pub(crate) fn place(
+        &mut self,
+        segment: u64,
+        start: Duration,
+        discontinuity: u64,
+        frame: &Frame,
+    ) -> Placement {
+        let is_first = self.segment.replace(segment) != Some(segment);
+        let time = match frame.time {
+            Some(media) => self.by_media_time(media, start, discontinuity, is_first),
+            // Without times of its own a segment follows the one before.
+            None => self.next.unwrap_or(start),
+        };
+        // Half a frame: the times of two encodings differ by roundings.
+        let is_played = self.next.is_some_and(|next| time.saturating_add(frame.duration / 2) < next);
+        if is_played {
+            return Placement::Duplicate;
+        }
+        self.next = Some(time.saturating_add(frame.duration));
+        Placement::At(time)
+    }
+
+    fn by_media_time(
+        &mut self,
+        media: MediaTime,
+        start: Duration,
+        discontinuity: u64,
+        is_first: bool,
+    ) -> Duration {
+        if let Some(anchor) = self.anchor.filter(|anchor| anchor.discontinuity_sequence == discontinuity) {
+            let expected = anchor.expected(start);
+            let passed = anchor.passed(media, start);
+            let is_plausible = !is_first || passed.saturating_sub(expected).saturating_abs() < PLAUSIBLE;
+            if is_plausible {
+                return shift(anchor.presentation, passed);
+            }
+        }
+        // The first frame of a discontinuity, or times that jump without one: they follow what was played.
+        let follows = self.next.filter(|next| next.abs_diff(start) < Duration::from_nanos(PLAUSIBLE as u64));
+        let presentation = follows.unwrap_or(start);
+        self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
+        presentation
+    }
+}
+
+fn nanoseconds(time: Duration) -> MediaTime {
+    MediaTime::try_from(time.as_nanos()).unwrap_or(MediaTime::MAX / 4)
+}
+
+fn shift(time: Duration, by: MediaTime) -> Duration {
+    let by_abs = Duration::from_nanos(by.unsigned_abs());
+    if by < 0 { time.saturating_sub(by_abs) } else { time.saturating_add(by_abs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::AudioCodec;
+    use crate::source::hls::demux::Format;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn frame(time: Option<MediaTime>) -> Frame {
+        let format = Format { codec: AudioCodec::Aac, sample_rate: 48_000, channels: 2, head: None };
+        Frame { time, duration: Duration::from_millis(20), len: 1, format }
+    }
+
+    #[test]
+    fn media_times_place_frames_over_rollovers_and_wrong_durations() {
+        let mut clock = Clock::default();
+        let at = |time: u64| Placement::At(Duration::from_millis(time));
+        let ms = 1_000_000;
+        let end = ROLLOVER - 20 * ms;
+        assert_eq!(clock.place(0, seconds(50), 0, &frame(Some(end))), at(50_000));
+        // The playlist is 100 ms off.
+        assert_eq!(clock.place(1, Duration::from_millis(50_120), 0, &frame(Some(0))), at(50_020));
+        assert_eq!(clock.place(1, Duration::from_millis(50_120), 0, &frame(Some(20 * ms))), at(50_040));
+        // Another discontinuity follows what was played, whatever its times are.
+        assert_eq!(clock.place(2, Duration::from_millis(50_150), 1, &frame(Some(5000 * ms))), at(50_060));
+        // No time at all.
+        assert_eq!(clock.place(3, Duration::from_millis(50_150), 1, &frame(None)), at(50_080));
+    }
+
+    #[test]
+    fn frames_that_were_played_are_duplicates() {
+        let mut clock = Clock::default();
+        let ms = 1_000_000;
+        assert_eq!(clock.place(0, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
+        assert_eq!(clock.place(1, seconds(0), 0, &frame(Some(0))), Placement::Duplicate);
+        assert_eq!(
+            clock.place(1, seconds(0), 0, &frame(Some(21 * ms))),
+            Placement::At(Duration::from_millis(21))
+        );
+        clock.restart();
+        assert_eq!(clock.place(2, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
+    }
+}
