@@ -129,9 +129,8 @@ impl SegmentSink {
         self.begin()?;
         let Some(pipeline) = &mut self.pipeline else {
             let undemuxed = Undemuxed { raw: std::mem::take(&mut self.raw), position: self.position };
-            // The key may have arrived between the two calls. Then no other thread reads the body, so this one has to.
-            self.shared.with(|state| state.handle_undemuxed(self.slot, undemuxed));
-            let undemuxed = self.shared.with(|state| state.take_undemuxed_if_ready(self.slot)).flatten();
+            // The key may have arrived since `begin`. Then no other thread reads the body, so this one has to.
+            let undemuxed = self.shared.with(|state| state.handle_undemuxed(self.slot, undemuxed)).flatten();
             if let Some(undemuxed) = undemuxed {
                 demux_now(&self.shared, self.slot, &self.needs, undemuxed);
             }
@@ -230,16 +229,13 @@ impl Sink for SegmentSink {
     }
 }
 
-/// Reads a body that had to wait, if it has all that it needs by now.
+/// Reads a body that had to wait, and has all that it needs now.
 pub(crate) fn demux_now(shared: &Shared, slot: u64, needs: &Needs, undemuxed: Undemuxed) {
     let result = match shared.with(|state| state.pipeline(needs, undemuxed.position)) {
         Some(Ok(Some(pipeline))) => read_whole(pipeline, &undemuxed.raw),
-        Some(Ok(None)) => {
-            shared.with(|state| state.handle_undemuxed(slot, undemuxed));
-            return;
-        }
+        // What it needs was there when it was taken, and is kept as long as a slot needs it: the slot is gone.
+        Some(Ok(None)) | None => return,
         Some(Err(error)) => Err(error),
-        None => return,
     };
     shared.change(|state| match result {
         Ok(mut output) => match state.handle_frames(slot, &mut output) {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::State;
 use super::needs::ResourceKey;
-use super::slot::SlotPhase;
+use super::slot::{Slot, SlotPhase};
 use super::unconfirmed::{Confirmation, Unconfirmed};
 use crate::error::{Error, ErrorKind};
 
@@ -41,9 +41,10 @@ impl State {
     /// have another URL for it.
     pub(crate) fn handle_resource_missing(&mut self, key: &ResourceKey) {
         self.resources.remove(key);
-        for slot in &mut self.slots {
-            if slot.phase == SlotPhase::Planned || slot.needs.resources().any(|need| need == *key) {
-                slot.plan_again();
+        let needs = |slot: &&Slot| slot.needs.resources().any(|need| need == *key);
+        let missing: Vec<u64> = self.slots.iter().filter(needs).map(|slot| slot.id).collect();
+        for slot in missing {
+            if let Some(slot) = self.plan_again(slot) {
                 slot.phase = SlotPhase::Reloading;
             }
         }

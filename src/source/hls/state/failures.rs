@@ -71,12 +71,10 @@ impl State {
             return;
         }
         let requested = self.requested;
-        let Some(slot) = self.slot(slot) else { return };
-        if slot.is_hinted {
-            let id = slot.id;
-            return self.handle_hint_failed(id, &error);
+        if self.slot(slot).is_some_and(|slot| slot.is_hinted) {
+            return self.handle_hint_failed(slot, &error);
         }
-        slot.plan_again();
+        let Some(slot) = self.plan_again(slot) else { return };
         let failing_for = now.saturating_duration_since(*slot.failing_since.get_or_insert(now));
         let (id, mirror) = (slot.id, slot.mirror);
         match Failure::of(&error) {
@@ -108,9 +106,12 @@ impl State {
 
     /// The application has a fresh URL for a segment that was refused. False if it had one before.
     pub(crate) fn handle_fresh_url(&mut self, slot: u64, url: Url) -> bool {
-        let Some(slot) = self.slot(slot).filter(|slot| !slot.is_refreshed) else { return false };
-        (slot.fresh, slot.is_refreshed) = (Some(url), true);
-        (slot.phase, slot.request) = (SlotPhase::Planned, None);
+        if self.slot(slot).is_none_or(|slot| slot.is_refreshed) {
+            return false;
+        }
+        if let Some(slot) = self.plan_again(slot) {
+            (slot.fresh, slot.is_refreshed) = (Some(url), true);
+        }
         true
     }
 

@@ -91,7 +91,7 @@ impl State {
         let Some(index) = self.slots.iter().position(|known| known.id == slot) else { return };
         if !self.slots[index].is_hinted {
             // Its playlist lists it by now.
-            self.slots[index].plan_again();
+            self.plan_again(slot);
             return;
         }
         let slot = &self.slots[index];

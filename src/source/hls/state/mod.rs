@@ -237,10 +237,23 @@ impl State {
         }
     }
 
+    /// Drops what has arrived of a segment, to request it again. It gets a new number: its last fetch may still be running, and what
+    /// that brings must not be mixed with what the next one does.
+    fn plan_again(&mut self, slot: u64) -> Option<&mut Slot> {
+        let next = self.next_slot;
+        self.next_slot += 1;
+        let slot = self.slot(slot)?;
+        slot.id = next;
+        slot.plan_again();
+        Some(slot)
+    }
+
     fn slot(&mut self, id: u64) -> Option<&mut Slot> {
         self.slots.iter_mut().chain(self.replacements.slot_mut()).find(|slot| slot.id == id)
     }
 }
 
+#[cfg(test)]
+mod resource_tests;
 #[cfg(test)]
 mod tests;

@@ -156,6 +156,8 @@ impl State {
             Some(fresh) => fresh.clone(),
             None => self.policy.resolve(&base, slot.segment.uri.expose())?,
         };
+        // Known from here on: if one of them can't be fetched, this slot has failed.
+        self.slots[index].needs = needs.clone();
         for key in needs.resources() {
             if !self.resources.contains_key(&key) {
                 self.resources.insert(key.clone(), Loadable::Fetching);
@@ -165,7 +167,6 @@ impl State {
         let slot = &mut self.slots[index];
         slot.phase = SlotPhase::Fetching;
         slot.priority = priority;
-        slot.needs = needs.clone();
         let (slot, range) = (slot.id, slot.segment.byte_range);
         Ok(Planned::Segment { slot, url, range, needs: Box::new(needs), list, priority })
     }

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::State;
 use super::needs::{KeyUse, Loadable, Needs, ResourceKey, Secret, Undemuxed};
-use super::slot::{Slot, SlotPhase};
+use super::slot::Slot;
 use crate::error::Error;
 use crate::source::hls::decrypt::{Cipher, decrypt};
 use crate::source::hls::pipeline::Pipeline;
@@ -51,21 +51,21 @@ impl State {
         }
     }
 
-    /// A body has arrived that can't be read yet.
-    pub(crate) fn handle_undemuxed(&mut self, slot: u64, undemuxed: Undemuxed) {
-        if let Some(slot) = self.slot(slot) {
-            slot.undemuxed = Some(undemuxed);
-        }
-    }
-
-    /// Takes a blocked body back if all that it needs has arrived by now.
-    pub(crate) fn take_undemuxed_if_ready(&mut self, slot: u64) -> Option<Undemuxed> {
+    /// A body has arrived that could not be read when it was tried. Returns it if all that it needs has arrived in the meantime.
+    pub(crate) fn handle_undemuxed(&mut self, slot: u64, undemuxed: Undemuxed) -> Option<Undemuxed> {
         let needs = self.slot(slot)?.needs.clone();
-        let is_ready = needs.resources().all(|key| self.ready(&key).is_some());
-        if is_ready { self.slot(slot)?.undemuxed.take() } else { None }
+        if self.has_all(&needs) {
+            return Some(undemuxed);
+        }
+        self.slot(slot)?.undemuxed = Some(undemuxed);
+        None
     }
 
-    /// A key or an initialization section has arrived. Returns the bodies that waited for it.
+    fn has_all(&self, needs: &Needs) -> bool {
+        needs.resources().all(|key| self.ready(&key).is_some())
+    }
+
+    /// A key or an initialization section has arrived. Returns the bodies that have all that they need now.
     pub(crate) fn handle_resource(
         &mut self,
         key: ResourceKey,
@@ -78,19 +78,27 @@ impl State {
                 .retain(|key, loadable| matches!(loadable, Loadable::Fetching) || used.contains(key));
         }
         self.resources.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
-        let undemuxed = |slot: &mut Slot| Some((slot.id, slot.needs.clone(), slot.undemuxed.take()?));
+        // One that waits for something else must stay in its slot: the thread that took it would have to put it back, and what it
+        // waits for could arrive in between, and find no body.
+        let resources = &self.resources;
+        let is_ready = |key| matches!(resources.get(&key), Some(Loadable::Ready(_)));
+        let undemuxed = |slot: &mut Slot| {
+            let body = slot.undemuxed.take_if(|_| slot.needs.resources().all(is_ready))?;
+            Some((slot.id, slot.needs.clone(), body))
+        };
         self.slots.iter_mut().chain(self.replacements.slot_mut()).filter_map(undemuxed).collect()
     }
 
     /// A key or an initialization section can't be fetched: neither can the segments that need it.
     pub(crate) fn handle_resource_failed(&mut self, key: &ResourceKey, error: &Error, now: Instant) {
         self.resources.remove(key);
-        let needs = |slot: &&Slot| {
-            slot.phase == SlotPhase::Planned || slot.needs.resources().any(|need| need == *key)
-        };
-        if let Some(slot) = self.slots.iter().find(needs).map(|slot| slot.id) {
-            self.handle_segment_failed(slot, error.clone(), now);
-        }
+        let needs = |slot: &&Slot| slot.needs.resources().any(|need| need == *key);
+        let mut failed: Vec<u64> = self.slots.iter().filter(needs).map(|slot| slot.id).collect();
+        failed.reverse();
+        let Some(first) = failed.pop() else { return };
+        // The first one decides what is tried next. The others can't wait for this resource any more: they request it again.
+        failed.into_iter().for_each(|slot| drop(self.plan_again(slot)));
+        self.handle_segment_failed(first, error.clone(), now);
     }
 
     /// The application has a fresh URL for a key or an initialization section that was refused. False if it had one before.
