@@ -580,6 +580,44 @@ fn jumping(windows: [usize; 2]) -> Origin {
 }
 
 #[test]
+fn a_live_stream_is_played_to_its_end_if_another_level_ends_later() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n/0.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=2\n/1.m3u8\n";
+    let site = live_site(40).with("/master.m3u8", master);
+    let origin = Origin::start(move |asked| {
+        let end = match (asked.path.as_str(), asked.again) {
+            ("/0.m3u8", _) => 40,
+            // Its first versions list half of the segments, and are not the last ones.
+            ("/1.m3u8", 0 | 1) => 41,
+            ("/1.m3u8", _) => 40,
+            _ => return site.answer(asked),
+        };
+        let window = if end == 40 { 40 } else { 20 };
+        Answer::whole(&Content::bytes(Live { first: 0, window, end, head: "" }.playlist(0).into_bytes()))
+    });
+    // The level that has not ended is opened; then the other one is chosen, and the first one again.
+    let mut hls = open(&origin, "/master.m3u8", |config| {
+        config.quality = Quality::Fixed(1);
+        config.start = Some(Duration::ZERO);
+        config.buffer = Duration::from_secs(1);
+    });
+    let handle = hls.handle();
+    assert_eq!(handle.kind(), HlsKind::Live);
+    let mut section = hls.next_section().unwrap().unwrap();
+    handle.set_quality(Quality::Fixed(0));
+    let mut bytes = Vec::new();
+    let mut frame = [0; 512];
+    while handle.kind() == HlsKind::Live {
+        let got = section.read(&mut frame).unwrap();
+        assert_ne!(got, 0, "more follows");
+        bytes.extend_from_slice(&frame[..got]);
+    }
+    handle.set_quality(Quality::Fixed(1));
+    bytes.extend(all(&mut section));
+    assert_eq!(numbers(&bytes), (0..400).collect::<Vec<_>>());
+    assert!(hls.next_section().unwrap().is_none());
+}
+
+#[test]
 fn a_reader_that_falls_out_of_the_window_continues_near_the_edge() {
     let origin = jumping([0, 80]);
     let mut hls = open(&origin, "/live.m3u8", |_| ());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -15,6 +15,7 @@ use super::demux::Output;
 use super::event::HlsEvent;
 use super::group::{Group, Membership, Received};
 use super::opening::preload::Preload;
+use super::playlist::MediaPlaylist;
 use super::state::section::SectionInfo;
 use super::state::{Hinted, Needs, ReadResult, ResourceKey, SectionResult, State, Undemuxed};
 use crate::abr::Demand;
@@ -457,6 +458,20 @@ impl Shared {
         false
     }
 
+    /// Blocks until the playlist in use is one that has to be loaded again. `None` once there will be none.
+    pub(super) fn live_playlist(&self) -> Option<(usize, Url, Arc<MediaPlaylist>)> {
+        let mut inner = self.inner.lock();
+        while !inner.is_closed {
+            let state = inner.state.as_ref()?;
+            match state.live_playlist() {
+                Some(live) => return Some(live),
+                None if state.is_ended() => return None,
+                None => self.changed.wait(&mut inner),
+            }
+        }
+        None
+    }
+
     /// Blocks until there is something to request in advance. `None` once it is closed.
     pub(super) fn next_hint(&self) -> Option<Hinted> {
         let mut inner = self.inner.lock();
@@ -469,9 +484,12 @@ impl Shared {
         None
     }
 
-    /// The epoch of a hinted part, which a seek cancels too.
+    /// The epoch of a hinted part, which a seek cancels too. `None` if the part is not needed any more.
     pub(super) fn hint_epoch(&self, slot: u64) -> Option<Epoch> {
         let mut inner = self.inner.lock();
+        // A new version of the playlist may have dropped it before this epoch was there to be cancelled: then the server would hold
+        // the request of a part that nobody hints at, and no other part is requested in the meantime.
+        inner.state.as_ref().filter(|state| state.needs_hint(slot))?;
         let epoch = inner.epoch.as_ref()?.child();
         inner.hint = Some((slot, epoch.clone()));
         Some(epoch)
@@ -503,4 +521,47 @@ enum Attempt<T> {
 
 fn closed() -> Error {
     Error::cancelled(CancelReason::Peer)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::abr::Estimator;
+    use crate::client::UriPolicy;
+    use crate::source::hls::ladder::levels::Ladder;
+    use crate::source::hls::playlist::Playlist;
+    use crate::source::hls::timeline::Timeline;
+
+    fn list(end: &str) -> MediaPlaylist {
+        let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na\n{end}");
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+            panic!("a media playlist")
+        };
+        list
+    }
+
+    #[test]
+    fn a_level_that_has_ended_does_not_end_the_reloads_of_another_one() {
+        let url = Url::parse("http://host/l").unwrap();
+        let text = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n0\n#EXT-X-STREAM-INF:BANDWIDTH=2\n1\n";
+        let Ok(Playlist::Multivariant(levels)) = Playlist::parse(text.as_bytes(), url.as_str()) else {
+            panic!("a multivariant playlist")
+        };
+        let config = HlsConfig { quality: crate::hls::Quality::Fixed(1), ..HlsConfig::default() };
+        let shared = Shared::new(Request::get(url.as_str()).unwrap(), config.clone());
+        let ladder = Ladder::new(&levels, &url, UriPolicy::default(), None).unwrap();
+        let ended = Timeline::new(list("#EXT-X-ENDLIST\n"), url.clone(), Duration::ZERO);
+        let state = State::new(config, ladder, None, (0, ended), Estimator::default());
+        shared.inner.lock().state = Some(state);
+        thread::scope(|scope| {
+            let reloads = scope.spawn(|| shared.live_playlist().map(|(level, ..)| level));
+            shared.store(|state| {
+                state.handle_playlist(1, list(""), url);
+                state.plan(Instant::now(), Priority::Low).map(drop)
+            });
+            assert_eq!(reloads.join().unwrap(), Some(1));
+        });
+    }
 }

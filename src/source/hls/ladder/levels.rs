@@ -60,6 +60,8 @@ pub(crate) struct Mirror {
     pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(crate) excluded_until: Option<Instant>,
+    /// Its playlist is live and was not loaded again since another mirror is used.
+    pub(crate) is_outdated: bool,
 }
 
 impl Mirror {
@@ -92,6 +94,7 @@ impl Ladder {
             pathway: ".".into(),
             stable: [None, None],
             excluded_until: None,
+            is_outdated: false,
         };
         Self { renditions: Vec::new(), levels: vec![vec![info]], mirrors: vec![mirror], first: 0 }
     }
@@ -285,6 +288,7 @@ fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Ur
         pathway: variant.pathway.clone(),
         stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
         excluded_until: None,
+        is_outdated: false,
     };
     Found { info, mirror }
 }

@@ -18,7 +18,7 @@ use crate::source::hls::timeline::reload::Reload;
 /// Shortest time limit of a held request, for playlists with a very short target duration.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
 
-/// Starts the thread. It ends with the playlist, or when the player is closed.
+/// Starts the thread. It ends when no playlist will be loaded again, or when the player is closed.
 pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
     let named = thread::Builder::new().name("windway-hls".into());
@@ -30,13 +30,17 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 fn run(shared: &Shared, peer: &PeerHandle) {
     let mut reload = Reload::new(Instant::now());
     let mut last = None;
-    while let Some((mirror, url, list)) = shared.with(|state| state.live_playlist()).flatten() {
+    while let Some((mirror, url, list)) = shared.live_playlist() {
         if last.replace(mirror).is_some_and(|last| last != mirror) {
             // The playlist of another mirror was just loaded: the age of the last one does not matter for it.
             reload = Reload::new(Instant::now());
         }
         if !shared.sleep_until(reload.due(&list)) {
             return;
+        }
+        if shared.with(|state| state.is_used(mirror)) == Some(false) {
+            // Another mirror is used since: its playlist is loaded, and not this one.
+            continue;
         }
         let began = Instant::now();
         let directives = Directives {

@@ -184,7 +184,8 @@ impl SegmentSink {
 
 impl Sink for SegmentSink {
     fn accepted(&mut self, request: RequestId) {
-        self.shared.with(|state| state.handle_accepted(self.slot, request));
+        // A reader that waits for this segment promotes it as soon as it has a number.
+        self.shared.store(|state| state.handle_accepted(self.slot, request));
     }
 
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {

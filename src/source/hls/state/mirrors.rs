@@ -18,6 +18,11 @@ impl State {
         self.ladder.mirrors[self.mirror].level
     }
 
+    /// True if the next segment is fetched from this mirror.
+    pub(crate) fn is_used(&self, mirror: usize) -> bool {
+        self.mirror == mirror
+    }
+
     pub(crate) fn levels(&self) -> &[LevelInfo] {
         self.ladder.levels(self.rendition)
     }
@@ -69,11 +74,17 @@ impl State {
         self.retain_slots(|slot| slot.start < start);
         self.cursor = start;
         self.follows = self.slots.back().map(|slot| (slot.mirror, slot.next));
-        if self.timelines[mirror].is_some() {
+        if self.is_loaded(mirror) {
             self.switch(mirror);
         } else {
             self.wanted = Some((mirror, false));
         }
+    }
+
+    /// True if what the playlist of this mirror lists can be fetched now.
+    pub(super) fn is_loaded(&self, mirror: usize) -> bool {
+        let is_outdated = self.ladder.mirrors[mirror].is_outdated && mirror != self.mirror;
+        self.timelines[mirror].is_some() && !is_outdated
     }
 
     /// Fetches from another mirror from the next slot on.
@@ -82,6 +93,10 @@ impl State {
         if from == to {
             return;
         }
+        // Section 6.3.4: only the playlist in use is loaded again and again. Segments that the other one will list would be missed,
+        // and if it has no more, nothing would load it.
+        let is_live = self.timelines[from].as_ref().is_some_and(|timeline| !timeline.list.is_ended);
+        self.ladder.mirrors[from].is_outdated = is_live;
         let (old, new) = (&self.ladder.mirrors[from], &self.ladder.mirrors[to]);
         let at = self.cursor;
         if (old.level, old.rendition) != (new.level, new.rendition) {

@@ -232,7 +232,7 @@ impl State {
     /// current level.
     fn load_playlist_of(&mut self, level: usize, now: Instant) {
         let mirror = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
-        if let Some(mirror) = mirror.filter(|mirror| self.timelines[*mirror].is_none()) {
+        if let Some(mirror) = mirror.filter(|mirror| !self.is_loaded(*mirror)) {
             self.wanted.get_or_insert((mirror, false));
         }
     }

@@ -175,7 +175,7 @@ impl State {
     pub(crate) fn extend(&mut self, now: Instant) {
         while self.has_room() {
             let chosen = self.choose(now);
-            if self.timelines[chosen].is_some() {
+            if self.is_loaded(chosen) {
                 self.switch(chosen);
             } else {
                 self.wanted.get_or_insert((chosen, false));
@@ -258,8 +258,11 @@ impl State {
         let list = Arc::clone(&timeline.list);
         let mut place = match self.follows {
             Some((mirror, place)) if mirror == self.mirror => place,
-            // Behind the end of a finished playlist nothing follows.
-            _ if self.cursor >= timeline.edge() => return false,
+            // Behind the end of a finished playlist nothing follows. If it is another level that has ended here, the last section ends.
+            _ if self.cursor >= timeline.edge() => {
+                self.commit();
+                return false;
+            }
             Some(_) => timeline.place_from(self.cursor),
             None => timeline.place_at(self.cursor),
         };

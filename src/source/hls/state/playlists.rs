@@ -23,6 +23,10 @@ impl State {
             self.wanted = None;
             number = self.requested;
         }
+        // Else it is what the thread of a live stream has requested before another mirror was used, and will be outdated soon.
+        if number != u64::MAX || mirror == self.mirror {
+            self.ladder.mirrors[mirror].is_outdated = false;
+        }
         let mut is_new = true;
         let timeline = match (&self.timelines[mirror], &self.timelines[self.mirror]) {
             (Some(own), _) => match own.compare(&list) {
@@ -90,6 +94,12 @@ impl State {
 
     pub(crate) fn timeline(&self) -> Option<&Timeline> {
         self.timelines[self.mirror].as_ref()
+    }
+
+    /// True once no playlist will be loaded again.
+    pub(crate) fn is_ended(&self) -> bool {
+        // Where there are other levels one of them may be used that has not ended yet.
+        !self.is_live() && self.ladder.mirrors.len() == 1
     }
 
     /// The playlist to load again: its mirror, URL and last version. `None` once it has ended.

@@ -56,12 +56,11 @@ impl State {
 
     /// The running fetch that a reader waits for, if it has to become urgent.
     pub(crate) fn promote(&mut self) -> Option<RequestId> {
-        let slot = self.slots.front_mut()?;
-        if slot.priority == Priority::High {
-            return None;
-        }
+        let slot = self.slots.front_mut().filter(|slot| slot.priority == Priority::Low)?;
+        // Without a number it is not promoted yet, and must stay low until then: it is promoted only once.
+        let request = slot.request?;
         slot.priority = Priority::High;
-        slot.request
+        Some(request)
     }
 
     pub(crate) fn drop_section(&mut self, section: u64) {

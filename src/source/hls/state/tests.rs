@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::slot::SlotPhase;
 use super::*;
 use crate::abr::{Abr, Buffered, Running};
 use crate::error::ErrorKind;
@@ -11,7 +12,7 @@ use crate::source::hls::demux::{Format, Frame, Output};
 use crate::source::hls::ladder::levels::MOST_MIRRORS;
 use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
-use crate::types::Priority;
+use crate::types::{Priority, RequestId};
 
 const SEGMENTS: u64 = 12;
 const FRAMES: u64 = 4;
@@ -476,5 +477,61 @@ proptest! {
             player.read();
         }
         prop_assert_eq!(player.played, (0..(SEGMENTS * FRAMES) as u8).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_fetch_that_a_reader_waits_for_becomes_urgent_as_soon_as_it_has_a_number() {
+    let mut player = Player::new(1);
+    // The segment that plays at 12 s is not urgent when it is planned.
+    for _ in 0..6 {
+        player.end_fetch(0, End::Whole);
+    }
+    player.running.clear();
+    let slot = player.state.slots.front().map(|slot| (slot.id, slot.phase, slot.priority));
+    let Some((slot, SlotPhase::Fetching, Priority::Low)) = slot else { panic!("{slot:?}") };
+    assert!(!player.read(), "the reader waits");
+    let request = RequestId::new(7).unwrap();
+    player.state.handle_accepted(slot, request);
+    let section = player.section.unwrap();
+    let ReadResult::Wait(promoted) = player.state.read(section, &mut [0]) else { panic!("nothing has come") };
+    assert_eq!(promoted, Some(request));
+}
+
+/// A live playlist of two seconds a segment.
+fn live(segments: std::ops::Range<u64>, end: &str) -> MediaPlaylist {
+    let first = segments.start;
+    let segments: String = segments.map(|index| format!("#EXTINF:2,\n{index}\n")).collect();
+    let text = format!("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MEDIA-SEQUENCE:{first}\n{segments}{end}");
+    let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+        panic!("a list")
+    };
+    list
+}
+
+#[test]
+fn s6_3_4_a_live_level_is_loaded_again_when_it_was_not_used_for_a_while() {
+    let mut player = Player::new(2);
+    let url = |level| Url::parse(&format!("http://host/l{level}")).unwrap();
+    player.state.timelines[0] = Some(Timeline::new(live(0..4, ""), url(0), Duration::ZERO));
+    let loaded = |planned: &[Planned]| {
+        let mirror = |planned: &Planned| match planned {
+            Planned::Playlist { mirror, .. } => Some(*mirror),
+            _ => None,
+        };
+        planned.iter().filter_map(mirror).collect::<Vec<_>>()
+    };
+    for (round, level) in [1, 0, 1].into_iter().enumerate() {
+        // All that is listed is fetched before the next version of a playlist comes.
+        for _ in 0..6 {
+            player.end_fetch(0, End::Whole);
+        }
+        player.state.set_quality(Quality::Fixed(level), player.now);
+        player.plan();
+        assert_eq!(loaded(&player.running), [level], "round {round}");
+        player.running.clear();
+        player.state.handle_playlist(level, live(0..5 + round as u64, ""), url(level));
+        player.plan();
+        assert_eq!((loaded(&player.running), player.state.level()), (vec![], level));
     }
 }
