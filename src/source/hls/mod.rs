@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   reader                          workers                           windway-hls (live only)
-//!  Section::read ◀─ sections ◀─ slots ◀─ pipeline: decrypt, demux      loads the playlist again
+//!  Section::read ◀─ sections ◀─ queue ◀─ pipeline: decrypt, demux      loads the playlist again
 //!      │                          ▲           ▲                              │
 //!      └─ room, seek ──▶ State::plan ──▶ segment, key, init, playlist ◀── timeline
 //! ```

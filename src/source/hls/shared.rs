@@ -67,7 +67,7 @@ struct Inner {
     state: Option<State>,
     /// That of all segments until the next seek.
     epoch: Option<Epoch>,
-    /// The slot of the last preload hint, and what cancels its request.
+    /// The segment of the last preload hint, and what cancels its request.
     hint: Option<(u64, Epoch)>,
     /// Used while it is being opened.
     preload: Preload,
@@ -265,11 +265,11 @@ impl Shared {
     }
 
     /// Stores frames that have arrived: the limits of blocked calls start again.
-    pub(super) fn store_frames(&self, slot: u64, output: &mut Output) -> Result<(), Error> {
+    pub(super) fn store_frames(&self, id: u64, output: &mut Output) -> Result<(), Error> {
         let stored = {
             let mut inner = self.inner.lock();
             inner.waits.progress(Instant::now());
-            inner.state.as_mut().map_or_else(|| Err(closed()), |state| state.handle_frames(slot, output))
+            inner.state.as_mut().map_or_else(|| Err(closed()), |state| state.handle_frames(id, output))
         };
         self.changed.notify_all();
         stored
@@ -485,13 +485,13 @@ impl Shared {
     }
 
     /// The epoch of a hinted part, which a seek cancels too. `None` if the part is not needed any more.
-    pub(super) fn hint_epoch(&self, slot: u64) -> Option<Epoch> {
+    pub(super) fn hint_epoch(&self, id: u64) -> Option<Epoch> {
         let mut inner = self.inner.lock();
         // A new version of the playlist may have dropped it before this epoch was there to be cancelled: then the server would hold
         // the request of a part that nobody hints at, and no other part is requested in the meantime.
-        inner.state.as_ref().filter(|state| state.needs_hint(slot))?;
+        inner.state.as_ref().filter(|state| state.needs_hint(id))?;
         let epoch = inner.epoch.as_ref()?.child();
-        inner.hint = Some((slot, epoch.clone()));
+        inner.hint = Some((id, epoch.clone()));
         Some(epoch)
     }
 
@@ -500,7 +500,7 @@ impl Shared {
         let dropped = {
             let mut inner = self.inner.lock();
             let Inner { state, hint, .. } = &mut *inner;
-            hint.take_if(|(slot, _)| state.as_ref().is_some_and(|state| !state.needs_hint(*slot)))
+            hint.take_if(|(id, _)| state.as_ref().is_some_and(|state| !state.needs_hint(*id)))
         };
         if let Some((_, epoch)) = dropped {
             epoch.cancel();

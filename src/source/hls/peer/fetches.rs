@@ -71,11 +71,11 @@ impl HlsPeer {
                 )
             }
             Planned::Resource { key, list, priority } => self.prepare_resource(key, list.as_ref(), priority),
-            Planned::Segment { slot, url, range, needs, list, priority } => {
-                let sink = SegmentSink::new(Arc::clone(shared), slot, url, *needs);
+            Planned::Segment { id, url, range, needs, list, priority } => {
+                let sink = SegmentSink::new(Arc::clone(shared), id, url, *needs);
                 let request = request(shared, RequestKind::Segment, sink.url());
                 #[cfg(feature = "cache")]
-                let sink = self.segment_from_cache(sink, slot, &list, range, request.as_ref().ok())?;
+                let sink = self.segment_from_cache(sink, id, &list, range, request.as_ref().ok())?;
                 #[cfg(not(feature = "cache"))]
                 let _ = list; // For the cache only.
                 let epoch = shared.epoch()?;
@@ -146,7 +146,7 @@ impl HlsPeer {
     fn segment_from_cache(
         &self,
         sink: SegmentSink,
-        slot: u64,
+        id: u64,
         list: &Url,
         range: Option<ByteRange>,
         request: Option<&Request>,
@@ -160,7 +160,7 @@ impl HlsPeer {
         let is_missing = |state: &mut State| {
             let is_unconfirmed = state.is_unconfirmed();
             if is_unconfirmed {
-                state.handle_segment_missing(slot);
+                state.handle_segment_missing(id);
             }
             is_unconfirmed
         };

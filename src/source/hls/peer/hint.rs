@@ -31,9 +31,9 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
             match hinted {
                 Hinted::Map(key) => fetch_map(&shared, &peer, key),
                 Hinted::Part(part) => {
-                    let slot = part.slot;
+                    let id = part.id;
                     if let Err(error) = fetch(&shared, &peer, *part) {
-                        shared.change(|state| state.handle_hint_failed(slot, &error));
+                        shared.change(|state| state.handle_hint_failed(id, &error));
                     }
                 }
             }
@@ -48,8 +48,8 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 fn fetch_map(shared: &Arc<Shared>, peer: &PeerHandle, key: ResourceKey) {
     match load_map(shared, peer, &key) {
         Ok(bytes) => {
-            for (slot, needs, undemuxed) in shared.handle_resource(key, bytes) {
-                demux_now(shared, slot, &needs, undemuxed);
+            for (id, needs, undemuxed) in shared.handle_resource(key, bytes) {
+                demux_now(shared, id, &needs, undemuxed);
             }
         }
         Err(error) => {
@@ -67,10 +67,10 @@ fn load_map(shared: &Arc<Shared>, peer: &PeerHandle, key: &ResourceKey) -> Resul
 }
 
 fn fetch(shared: &Arc<Shared>, peer: &PeerHandle, part: HintedPart) -> Result<(), Error> {
-    let HintedPart { slot, url, range, needs } = part;
-    let epoch = shared.hint_epoch(slot).ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
+    let HintedPart { id, url, range, needs } = part;
+    let epoch = shared.hint_epoch(id).ok_or_else(|| Error::cancelled(CancelReason::Peer))?;
     // A part arrives as fast as it is produced, which is not the throughput of the network.
-    let mut sink = Box::new(SegmentSink::new(Arc::clone(shared), slot, url, needs).unmeasured());
+    let mut sink = Box::new(SegmentSink::new(Arc::clone(shared), id, url, needs).unmeasured());
     let fetch = Fetch::new(request(shared, RequestKind::Segment, sink.url())?);
     let mut response = peer.execute(ranged(fetch, range).max_retries(0).epoch(&epoch).held(HOLD))?;
     sink.head(response.head())?;

@@ -28,7 +28,7 @@ const MOST_PARKED: usize = 64 << 20;
 /// Takes a segment: decrypts it and takes the frames out while it arrives.
 pub(crate) struct SegmentSink {
     shared: Arc<Shared>,
-    slot: u64,
+    id: u64,
     url: Url,
     needs: Needs,
     /// Offset of the segment in its resource.
@@ -51,10 +51,10 @@ pub(crate) struct SegmentSink {
 }
 
 impl SegmentSink {
-    pub(crate) fn new(shared: Arc<Shared>, slot: u64, url: Url, needs: Needs) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, id: u64, url: Url, needs: Needs) -> Self {
         Self {
             shared,
-            slot,
+            id,
             url,
             needs,
             position: 0,
@@ -100,9 +100,9 @@ impl SegmentSink {
         let hook = self.shared.config.hook.as_ref();
         let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Segment, &self.url, &error));
         self.shared.change(|state| {
-            let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_url(self.slot, fresh));
+            let is_taken = fresh.is_some_and(|fresh| state.handle_fresh_url(self.id, fresh));
             if !is_taken {
-                state.handle_segment_failed(self.slot, error, Instant::now());
+                state.handle_segment_failed(self.id, error, Instant::now());
             }
         });
     }
@@ -122,7 +122,7 @@ impl SegmentSink {
 
     fn deliver(&mut self) -> Result<(), Error> {
         let is_empty = self.output.frames.is_empty() && self.output.tail.is_empty();
-        if is_empty { Ok(()) } else { self.shared.store_frames(self.slot, &mut self.output) }
+        if is_empty { Ok(()) } else { self.shared.store_frames(self.id, &mut self.output) }
     }
 
     fn complete(&mut self) -> Result<(), Error> {
@@ -130,15 +130,15 @@ impl SegmentSink {
         let Some(pipeline) = &mut self.pipeline else {
             let undemuxed = Undemuxed { raw: std::mem::take(&mut self.raw), position: self.position };
             // The key may have arrived since `begin`. Then no other thread reads the body, so this one has to.
-            let undemuxed = self.shared.with(|state| state.handle_undemuxed(self.slot, undemuxed)).flatten();
+            let undemuxed = self.shared.with(|state| state.handle_undemuxed(self.id, undemuxed)).flatten();
             if let Some(undemuxed) = undemuxed {
-                demux_now(&self.shared, self.slot, &self.needs, undemuxed);
+                demux_now(&self.shared, self.id, &self.needs, undemuxed);
             }
             return Ok(());
         };
         pipeline.finish(&mut self.output)?;
         self.deliver()?;
-        self.shared.change(|state| state.handle_segment_complete(self.slot));
+        self.shared.change(|state| state.handle_segment_complete(self.id));
         Ok(())
     }
 
@@ -157,7 +157,7 @@ impl SegmentSink {
         self.watched = Some(now);
         let left = len.saturating_sub(self.received);
         let rate = self.received as f64 / now.saturating_duration_since(began).as_secs_f64();
-        match self.shared.change(|state| state.abandon(now, self.slot, left, rate)) {
+        match self.shared.change(|state| state.abandon(now, self.id, left, rate)) {
             Some(true) => {
                 Err(Error::new(ErrorKind::Refusal, "the segment arrives too late: a lower level replaces it"))
             }
@@ -185,7 +185,7 @@ impl SegmentSink {
 impl Sink for SegmentSink {
     fn accepted(&mut self, request: RequestId) {
         // A reader that waits for this segment promotes it as soon as it has a number.
-        self.shared.store(|state| state.handle_accepted(self.slot, request));
+        self.shared.store(|state| state.handle_accepted(self.id, request));
     }
 
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
@@ -231,19 +231,19 @@ impl Sink for SegmentSink {
 }
 
 /// Reads a body that had to wait, and has all that it needs now.
-pub(crate) fn demux_now(shared: &Shared, slot: u64, needs: &Needs, undemuxed: Undemuxed) {
+pub(crate) fn demux_now(shared: &Shared, id: u64, needs: &Needs, undemuxed: Undemuxed) {
     let result = match shared.with(|state| state.pipeline(needs, undemuxed.position)) {
         Some(Ok(Some(pipeline))) => read_whole(pipeline, &undemuxed.raw),
-        // What it needs was there when it was taken, and is kept as long as a slot needs it: the slot is gone.
+        // What it needs was there when it was taken, and is kept as long as a segment needs it: the segment is gone.
         Some(Ok(None)) | None => return,
         Some(Err(error)) => Err(error),
     };
     shared.change(|state| match result {
-        Ok(mut output) => match state.handle_frames(slot, &mut output) {
-            Ok(()) => state.handle_segment_complete(slot),
-            Err(error) => state.handle_segment_failed(slot, error, Instant::now()),
+        Ok(mut output) => match state.handle_frames(id, &mut output) {
+            Ok(()) => state.handle_segment_complete(id),
+            Err(error) => state.handle_segment_failed(id, error, Instant::now()),
         },
-        Err(error) => state.handle_segment_failed(slot, error, Instant::now()),
+        Err(error) => state.handle_segment_failed(id, error, Instant::now()),
     });
 }
 

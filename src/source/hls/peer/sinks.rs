@@ -186,8 +186,8 @@ impl ResourceSink {
 
     /// Takes the whole resource.
     pub(crate) fn serve(&self, bytes: Vec<u8>) {
-        for (slot, needs, undemuxed) in self.shared.handle_resource(self.key.clone(), bytes) {
-            demux_now(&self.shared, slot, &needs, undemuxed);
+        for (id, needs, undemuxed) in self.shared.handle_resource(self.key.clone(), bytes) {
+            demux_now(&self.shared, id, &needs, undemuxed);
         }
     }
 

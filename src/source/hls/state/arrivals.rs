@@ -1,7 +1,7 @@
 //! What segments bring.
 
 use super::State;
-use super::slot::SlotPhase;
+use super::queued_segment::SegmentPhase;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::demux::Output;
 use crate::types::RequestId;
@@ -10,9 +10,9 @@ use crate::types::RequestId;
 const OVERFLOW: usize = 4;
 
 impl State {
-    pub(crate) fn handle_accepted(&mut self, slot: u64, request: RequestId) {
-        if let Some(slot) = self.slot(slot) {
-            slot.request = Some(request);
+    pub(crate) fn handle_accepted(&mut self, id: u64, request: RequestId) {
+        if let Some(queued) = self.queued(id) {
+            queued.request = Some(request);
         }
     }
 
@@ -21,9 +21,9 @@ impl State {
     /// # Errors
     ///
     /// [`ErrorKind::Refusal`] if the segment is not needed any more; [`ErrorKind::TooLarge`] if it fills the memory.
-    pub(crate) fn handle_frames(&mut self, slot: u64, output: &mut Output) -> Result<(), Error> {
+    pub(crate) fn handle_frames(&mut self, id: u64, output: &mut Output) -> Result<(), Error> {
         let is_full = self.buffered_bytes() > self.config.buffer_bytes.saturating_mul(OVERFLOW);
-        let Some(slot) = self.slot(slot) else {
+        let Some(queued) = self.queued(id) else {
             output.clear();
             return Err(Error::new(ErrorKind::Refusal, "the segment is not needed any more"));
         };
@@ -31,25 +31,25 @@ impl State {
             output.clear();
             return Err(Error::new(ErrorKind::TooLarge, "the segment is longer than the buffer may be"));
         }
-        slot.output.data.append(&mut output.data);
-        slot.output.frames.append(&mut output.frames);
-        slot.output.head.append(&mut output.head);
-        slot.tail.append(&mut output.tail);
+        queued.output.data.append(&mut output.data);
+        queued.output.frames.append(&mut output.frames);
+        queued.output.head.append(&mut output.head);
+        queued.tail.append(&mut output.tail);
         output.clear();
         self.commit();
         Ok(())
     }
 
     /// All frames of a segment have arrived.
-    pub(crate) fn handle_segment_complete(&mut self, slot: u64) {
-        if self.replacements.is(slot) {
+    pub(crate) fn handle_segment_complete(&mut self, id: u64) {
+        if self.replacements.is(id) {
             self.finish_replacement();
             return;
         }
         self.is_starting = false;
-        if let Some(slot) = self.slot(slot) {
-            slot.phase = SlotPhase::Complete;
-            let mirror = slot.mirror;
+        if let Some(queued) = self.queued(id) {
+            queued.phase = SegmentPhase::Complete;
+            let mirror = queued.mirror;
             self.level_cap.handle_arrived(self.ladder.mirrors[mirror].level);
         }
         (self.skipped, self.outages) = (0, 0);

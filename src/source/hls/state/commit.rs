@@ -1,40 +1,40 @@
-//! From slots to sections: frames get their times and their place in what is read.
+//! From segments to sections: frames get their times and their place in what is read.
 
 use std::time::{Duration, SystemTime};
 
 use super::State;
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer, SectionInfo};
-use super::slot::{Slot, SlotPhase};
 use crate::media::AudioCodec;
 use crate::source::hls::demux::{Frame, Output, join};
 use crate::source::hls::timeline::Timeline;
 use crate::source::hls::timeline::clock::Placement;
 
-/// What places the frames of a slot in time.
+/// What places the frames of a segment in time.
 #[derive(Clone, Copy, Debug)]
-struct SlotTime {
+struct SegmentTime {
     id: u64,
     start: Duration,
     discontinuity: u64,
 }
 
 impl State {
-    /// Moves the frames of the first slots into sections.
+    /// Moves the frames of the first segments into sections.
     pub(crate) fn commit(&mut self) {
-        while let Some(slot) = self.slots.front_mut() {
-            if slot.is_hinted {
+        while let Some(queued) = self.queue.front_mut() {
+            if queued.is_hinted {
                 // Its key and its initialization section are known once its playlist lists it.
                 return;
             }
-            if let Some(reason) = slot.discontinuity.take() {
+            if let Some(reason) = queued.discontinuity.take() {
                 // A seek, or a start, is the better reason: what is left out after it is not heard.
                 let is_heard = matches!(self.pending, None | Some(Discontinuity::Gap(_)));
                 self.pending = if is_heard { Some(reason) } else { self.pending };
             }
-            let output = std::mem::take(&mut slot.output);
+            let output = std::mem::take(&mut queued.output);
             let (phase, duration, end) =
-                (slot.phase, slot.segment.duration, slot.start + slot.segment.duration);
-            if phase == SlotPhase::Skipped {
+                (queued.phase, queued.segment.duration, queued.start + queued.segment.duration);
+            if phase == SegmentPhase::Skipped {
                 if self.sections.iter().all(|section| section.len() == 0) {
                     // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
                     self.reader_time = self.reader_time.max(end);
@@ -48,29 +48,30 @@ impl State {
                     Some(_) => None,
                 };
                 self.pending = before.map(|before| Discontinuity::Gap(before + duration)).or(self.pending);
-                self.slots.pop_front();
+                self.queue.pop_front();
                 continue;
             }
             if !output.frames.is_empty() {
                 self.place(&output);
             }
-            if phase != SlotPhase::Complete {
+            if phase != SegmentPhase::Complete {
                 return;
             }
-            let Some(slot) = self.slots.pop_front() else { return };
-            self.replacements.handle_placed(&slot);
-            self.carried = Some((slot.mirror, slot.next, slot.tail)).filter(|(_, _, tail)| !tail.is_empty());
+            let Some(queued) = self.queue.pop_front() else { return };
+            self.replacements.handle_placed(&queued);
+            self.carried =
+                Some((queued.mirror, queued.next, queued.tail)).filter(|(_, _, tail)| !tail.is_empty());
         }
         if self.is_finished() {
             self.close_section();
         }
     }
 
-    /// Puts frames of the first slot into the last section, or into a new one.
+    /// Puts frames of the first segment into the last section, or into a new one.
     fn place(&mut self, output: &Output) {
-        let Some(slot) = self.slots.front() else { return };
-        let (id, start, discontinuity) = (slot.id, slot.start, slot.segment.discontinuity_sequence);
-        let at = SlotTime { id, start, discontinuity };
+        let Some(queued) = self.queue.front() else { return };
+        let (id, start, discontinuity) = (queued.id, queued.start, queued.segment.discontinuity_sequence);
+        let at = SegmentTime { id, start, discontinuity };
         if let Some((frame, bytes)) = self.join(&output.head) {
             self.place_frame(at, &frame, &bytes);
             self.replacements.handle_cut(id);
@@ -85,17 +86,17 @@ impl State {
         }
     }
 
-    /// The frame that the first slot shares with the one before, if they were cut inside of a frame.
+    /// The frame that the first segment shares with the one before, if they were cut inside of a frame.
     fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
         let (mirror, place, tail) = self.carried.take()?;
-        let slot = self.slots.front().filter(|slot| (slot.mirror, slot.place) == (mirror, place))?;
+        let queued = self.queue.front().filter(|queued| (queued.mirror, queued.place) == (mirror, place))?;
         let is_continued =
-            self.sections.back()?.discontinuity_sequence == slot.segment.discontinuity_sequence;
+            self.sections.back()?.discontinuity_sequence == queued.segment.discontinuity_sequence;
         if is_continued { join(&tail, head) } else { None }
     }
 
-    fn place_frame(&mut self, at: SlotTime, frame: &Frame, bytes: &[u8]) {
-        let SlotTime { id, start, discontinuity } = at;
+    fn place_frame(&mut self, at: SegmentTime, frame: &Frame, bytes: &[u8]) {
+        let SegmentTime { id, start, discontinuity } = at;
         let Placement::At(time) = self.clock.place(id, start, discontinuity, frame) else {
             self.replacements.handle_cut(id);
             return;
@@ -125,7 +126,8 @@ impl State {
         let reason = self.pending.take().unwrap_or(Discontinuity::Format);
         let is_sought =
             matches!(reason, Discontinuity::Seek | Discontinuity::Start | Discontinuity::Rendition);
-        let level = self.slots.front().map_or(self.level(), |slot| self.ladder.mirrors[slot.mirror].level);
+        let level =
+            self.queue.front().map_or(self.level(), |queued| self.ladder.mirrors[queued.mirror].level);
         let info = SectionInfo {
             codec: frame.format.codec,
             sample_rate: frame.format.sample_rate,
@@ -134,7 +136,7 @@ impl State {
             skip: if is_sought { self.target.saturating_sub(time) } else { Duration::ZERO },
             discontinuity: reason,
             level,
-            date_time: self.slots.front().and_then(|slot| self.date_time(slot)),
+            date_time: self.queue.front().and_then(|queued| self.date_time(queued)),
         };
         let section =
             SectionBuffer::new(self.next_section, info, frame.format.clone(), discontinuity_sequence);
@@ -142,9 +144,9 @@ impl State {
         self.sections.push_back(section);
     }
 
-    fn date_time(&self, slot: &Slot) -> Option<SystemTime> {
-        let list = &self.timelines[slot.mirror].as_ref()?.list;
-        let index = usize::try_from(slot.place.sequence.checked_sub(list.media_sequence)?).ok()?;
+    fn date_time(&self, queued: &QueuedSegment) -> Option<SystemTime> {
+        let list = &self.timelines[queued.mirror].as_ref()?.list;
+        let index = usize::try_from(queued.place.sequence.checked_sub(list.media_sequence)?).ok()?;
         list.date_time_at(index)
     }
 
@@ -157,6 +159,6 @@ impl State {
     /// Nothing more will be played.
     pub(crate) fn is_finished(&self) -> bool {
         let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
-        self.slots.is_empty() && self.timelines[self.mirror].as_ref().is_some_and(is_at_end)
+        self.queue.is_empty() && self.timelines[self.mirror].as_ref().is_some_and(is_at_end)
     }
 }

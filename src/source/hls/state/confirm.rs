@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::State;
 use super::needs::ResourceKey;
-use super::slot::{Slot, SlotPhase};
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::unconfirmed::{Confirmation, Unconfirmed};
 use crate::error::{Error, ErrorKind};
 
@@ -30,9 +30,9 @@ impl State {
     }
 
     /// A segment is not stored. It is planned again once its playlist has come.
-    pub(crate) fn handle_segment_missing(&mut self, slot: u64) {
-        if let Some(slot) = self.slot(slot) {
-            slot.phase = SlotPhase::Reloading;
+    pub(crate) fn handle_segment_missing(&mut self, id: u64) {
+        if let Some(queued) = self.queued(id) {
+            queued.phase = SegmentPhase::Reloading;
         }
         self.make_due();
     }
@@ -41,11 +41,11 @@ impl State {
     /// have another URL for it.
     pub(crate) fn handle_resource_missing(&mut self, key: &ResourceKey) {
         self.resources.remove(key);
-        let needs = |slot: &&Slot| slot.needs.resources().any(|need| need == *key);
-        let missing: Vec<u64> = self.slots.iter().filter(needs).map(|slot| slot.id).collect();
-        for slot in missing {
-            if let Some(slot) = self.plan_again(slot) {
-                slot.phase = SlotPhase::Reloading;
+        let needs = |queued: &&QueuedSegment| queued.needs.resources().any(|need| need == *key);
+        let missing: Vec<u64> = self.queue.iter().filter(needs).map(|queued| queued.id).collect();
+        for id in missing {
+            if let Some(queued) = self.plan_again(id) {
+                queued.phase = SegmentPhase::Reloading;
             }
         }
         self.make_due();
@@ -72,7 +72,7 @@ impl State {
                 self.handle_playlist(self.mirror, *list, url);
             }
             Confirmation::Changed(error) => {
-                self.slots.clear();
+                self.queue.clear();
                 self.sections.clear();
                 self.outdated = Some(error);
             }
@@ -82,7 +82,7 @@ impl State {
     /// A playlist has not come. What is stored is played on; what is missing is an error.
     pub(crate) fn handle_unconfirmed(&mut self, error: Error, now: Instant) {
         let is_waiting =
-            self.wanted.is_some() || self.slots.iter().any(|slot| slot.phase == SlotPhase::Reloading);
+            self.wanted.is_some() || self.queue.iter().any(|queued| queued.phase == SegmentPhase::Reloading);
         let Some(unconfirmed) = &mut self.unconfirmed else { return };
         unconfirmed.is_running = false;
         if is_waiting {

@@ -23,7 +23,7 @@ impl State {
     pub(crate) fn demand(&self) -> Demand {
         let (rank, bitrates) = (self.network.rank, &self.bitrates);
         let is_fetched = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
-        if self.slots.is_empty() && self.timeline().is_some_and(is_fetched) {
+        if self.queue.is_empty() && self.timeline().is_some_and(is_fetched) {
             return Demand::new(rank, 0.0);
         }
         match &self.config.quality {

@@ -14,7 +14,7 @@ use url::Url;
 use super::State;
 use super::mirrors::server;
 use super::outage::Outage;
-use super::slot::{Slot, SlotPhase};
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use crate::error::Error;
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::Mirror;
@@ -66,23 +66,23 @@ impl Failure {
 
 impl State {
     /// A segment can't be fetched or read.
-    pub(crate) fn handle_segment_failed(&mut self, slot: u64, error: Error, now: Instant) {
-        if self.fail_replacement(slot, &error) {
+    pub(crate) fn handle_segment_failed(&mut self, id: u64, error: Error, now: Instant) {
+        if self.fail_replacement(id, &error) {
             return;
         }
         let requested = self.requested;
-        if self.slot(slot).is_some_and(|slot| slot.is_hinted) {
-            return self.handle_hint_failed(slot, &error);
+        if self.queued(id).is_some_and(|queued| queued.is_hinted) {
+            return self.handle_hint_failed(id, &error);
         }
-        let Some(slot) = self.plan_again(slot) else { return };
-        let failing_for = now.saturating_duration_since(*slot.failing_since.get_or_insert(now));
-        let (id, mirror) = (slot.id, slot.mirror);
+        let Some(queued) = self.plan_again(id) else { return };
+        let failing_for = now.saturating_duration_since(*queued.failing_since.get_or_insert(now));
+        let (id, mirror) = (queued.id, queued.mirror);
         match Failure::of(&error) {
             Failure::Cancelled => drop(self.error.get_or_insert(error)),
-            Failure::Url if slot.reloads < MOST_RELOADS => {
-                slot.reloads += 1;
-                slot.requested_before = requested;
-                slot.phase = SlotPhase::Reloading;
+            Failure::Url if queued.reloads < MOST_RELOADS => {
+                queued.reloads += 1;
+                queued.requested_before = requested;
+                queued.phase = SegmentPhase::Reloading;
             }
             failure @ (Failure::Network | Failure::Server) if self.exclude_server(mirror, failure, now) => {
                 self.move_on(id, now);
@@ -105,12 +105,12 @@ impl State {
     }
 
     /// The application has a fresh URL for a segment that was refused. False if it had one before.
-    pub(crate) fn handle_fresh_url(&mut self, slot: u64, url: Url) -> bool {
-        if self.slot(slot).is_none_or(|slot| slot.is_refreshed) {
+    pub(crate) fn handle_fresh_url(&mut self, id: u64, url: Url) -> bool {
+        if self.queued(id).is_none_or(|queued| queued.is_refreshed) {
             return false;
         }
-        if let Some(slot) = self.plan_again(slot) {
-            (slot.fresh, slot.is_refreshed) = (Some(url), true);
+        if let Some(queued) = self.plan_again(id) {
+            (queued.fresh, queued.is_refreshed) = (Some(url), true);
         }
         true
     }
@@ -125,9 +125,10 @@ impl State {
             level: self.ladder.mirrors[mirror].level,
             error: error.clone(),
         });
-        let waiting = |slot: &&Slot| slot.mirror == mirror && slot.phase == SlotPhase::Reloading;
-        if let Some(slot) = self.slots.iter().find(waiting).map(|slot| slot.id) {
-            self.handle_segment_failed(slot, error, now);
+        let waiting =
+            |queued: &&QueuedSegment| queued.mirror == mirror && queued.phase == SegmentPhase::Reloading;
+        if let Some(id) = self.queue.iter().find(waiting).map(|queued| queued.id) {
+            self.handle_segment_failed(id, error, now);
         } else if self.pick(self.level(), now, |_| true).is_none() && !self.can_continue() {
             // Each attempt would fail at once, and the next one begin.
             self.pause(error, now, true);
@@ -192,9 +193,9 @@ impl State {
     }
 
     /// Fetches a segment that has failed from another mirror. False if all mirrors were tried for it.
-    fn move_on(&mut self, slot: u64, now: Instant) -> bool {
-        let Some(slot) = self.slot(slot) else { return true };
-        let (start, mirror) = (slot.start, slot.mirror);
+    fn move_on(&mut self, id: u64, now: Instant) -> bool {
+        let Some(queued) = self.queued(id) else { return true };
+        let (start, mirror) = (queued.start, queued.mirror);
         let level = self.ladder.mirrors[mirror].level;
         self.note_tried(start, mirror);
         let other = self.pick(level, now, |_| true).or_else(|| self.untried(level));
@@ -229,11 +230,11 @@ impl State {
         oldest.map(|(index, _)| index)
     }
 
-    fn skip(&mut self, slot: u64, error: Error) {
+    fn skip(&mut self, id: u64, error: Error) {
         self.skipped += 1;
-        if let Some(slot) = self.slot(slot) {
-            slot.phase = SlotPhase::Skipped;
-            let (at, duration) = (slot.start, slot.segment.duration);
+        if let Some(queued) = self.queued(id) {
+            queued.phase = SegmentPhase::Skipped;
+            let (at, duration) = (queued.start, queued.segment.duration);
             self.events.push(HlsEvent::Skipped { at, duration, error: error.clone() });
         }
         if self.skipped > MOST_SKIPPED {

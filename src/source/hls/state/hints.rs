@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::State;
 use super::needs::{Loadable, ResourceKey, needs_of};
 use super::planned::{Hinted, HintedPart};
-use super::slot::{Slot, SlotPhase};
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use crate::error::Error;
 use crate::source::hls::playlist::{Map, MediaPlaylist, PreloadHint, Segment};
 use crate::source::hls::timeline::{Piece, Place, Timeline};
@@ -45,7 +45,7 @@ impl State {
 
     /// The request for a hinted initialization section has failed. Segments that need it request it again.
     pub(crate) fn handle_hinted_map_failed(&mut self, key: &ResourceKey, error: &Error, now: Instant) {
-        let is_needed = self.slots.iter().any(|slot| slot.needs.resources().any(|need| need == *key));
+        let is_needed = self.queue.iter().any(|queued| queued.needs.resources().any(|need| need == *key));
         if is_needed {
             self.handle_resource_failed(key, error, now);
         } else {
@@ -56,11 +56,12 @@ impl State {
 
     /// The part to request now, if the reader has got to the live edge and the playlist hints at what follows.
     fn poll_hinted_part(&mut self, now: Instant) -> Option<HintedPart> {
-        if self.slots.iter().any(|slot| slot.is_hinted) {
+        if self.queue.iter().any(|queued| queued.is_hinted) {
             return None;
         }
-        let is_waiting = |slot: &Slot| !matches!(slot.phase, SlotPhase::Fetching | SlotPhase::Complete);
-        if self.slots.iter().any(is_waiting) || !self.ladder.mirrors[self.mirror].is_usable(now) {
+        let is_waiting =
+            |queued: &QueuedSegment| !matches!(queued.phase, SegmentPhase::Fetching | SegmentPhase::Complete);
+        if self.queue.iter().any(is_waiting) || !self.ladder.mirrors[self.mirror].is_usable(now) {
             return None;
         }
         let timeline = self.timelines[self.mirror].as_ref()?;
@@ -78,62 +79,62 @@ impl State {
         let range = piece.segment.byte_range;
         self.cursor = piece.start + piece.segment.duration;
         self.follows = Some((self.mirror, piece.next));
-        self.push_slot(place, piece, SlotPhase::Fetching);
-        let slot = self.slots.back_mut()?;
-        (slot.is_hinted, slot.needs, slot.priority) = (true, needs.clone(), Priority::High);
-        Some(HintedPart { slot: slot.id, url, range, needs })
+        self.push_segment(place, piece, SegmentPhase::Fetching);
+        let queued = self.queue.back_mut()?;
+        (queued.is_hinted, queued.needs, queued.priority) = (true, needs.clone(), Priority::High);
+        Some(HintedPart { id: queued.id, url, range, needs })
     }
 
     /// The request for a hinted part has failed, or the hint was wrong. What the playlist lists in its place is fetched as any
     /// other part.
-    pub(crate) fn handle_hint_failed(&mut self, slot: u64, error: &Error) {
+    pub(crate) fn handle_hint_failed(&mut self, id: u64, error: &Error) {
         log::debug!("a preload hint was of no use: {error}");
-        let Some(index) = self.slots.iter().position(|known| known.id == slot) else { return };
-        if !self.slots[index].is_hinted {
+        let Some(index) = self.queue.iter().position(|known| known.id == id) else { return };
+        if !self.queue[index].is_hinted {
             // Its playlist lists it by now.
-            self.plan_again(slot);
+            self.plan_again(id);
             return;
         }
-        let slot = &self.slots[index];
-        let timeline = self.timelines[slot.mirror].as_ref();
+        let queued = &self.queue[index];
+        let timeline = self.timelines[queued.mirror].as_ref();
         // Once: the same request would fail again at once.
-        self.refused_hint = timeline.map(|timeline| (slot.mirror, timeline.normalize(slot.place)));
+        self.refused_hint = timeline.map(|timeline| (queued.mirror, timeline.normalize(queued.place)));
         self.drop_hint(index);
         self.commit();
     }
 
     /// True if the part of a preload hint is still needed.
-    pub(crate) fn needs_hint(&self, slot: u64) -> bool {
-        self.slots.iter().any(|known| known.id == slot)
+    pub(crate) fn needs_hint(&self, id: u64) -> bool {
+        self.queue.iter().any(|known| known.id == id)
     }
 
     /// A new version of the playlist of `mirror` lists what was hinted at, or something else.
     pub(super) fn check_hints(&mut self, mirror: usize, timeline: &Timeline) {
-        let is_of = |slot: &Slot| slot.is_hinted && slot.mirror == mirror;
-        let Some(index) = self.slots.iter().position(is_of) else { return };
-        let slot = &mut self.slots[index];
-        match timeline.piece(slot.place) {
-            Some(piece) if is_same(&slot.segment, &piece.segment) => {
-                (slot.is_hinted, slot.start, slot.next) = (false, piece.start, piece.next);
-                slot.segment = piece.segment;
-                if index + 1 == self.slots.len() {
-                    let slot = &self.slots[index];
+        let is_of = |queued: &QueuedSegment| queued.is_hinted && queued.mirror == mirror;
+        let Some(index) = self.queue.iter().position(is_of) else { return };
+        let queued = &mut self.queue[index];
+        match timeline.piece(queued.place) {
+            Some(piece) if is_same(&queued.segment, &piece.segment) => {
+                (queued.is_hinted, queued.start, queued.next) = (false, piece.start, piece.next);
+                queued.segment = piece.segment;
+                if index + 1 == self.queue.len() {
+                    let queued = &self.queue[index];
                     (self.cursor, self.follows) =
-                        (slot.start + slot.segment.duration, Some((slot.mirror, slot.next)));
+                        (queued.start + queued.segment.duration, Some((queued.mirror, queued.next)));
                 }
             }
             // Section 6.3.8: a hint that has vanished, or was replaced, is given up.
             None if hinted_piece(timeline)
-                .is_some_and(|(_, piece)| is_same(&slot.segment, &piece.segment)) => {}
+                .is_some_and(|(_, piece)| is_same(&queued.segment, &piece.segment)) => {}
             _ => self.drop_hint(index),
         }
     }
 
-    /// Drops the slot of a hint and all behind it, and continues in its place.
+    /// Drops the segment of a hint and all behind it, and continues in its place.
     fn drop_hint(&mut self, index: usize) {
-        let slot = &self.slots[index];
-        (self.cursor, self.follows) = (slot.start, Some((slot.mirror, slot.place)));
-        self.slots.truncate(index);
+        let queued = &self.queue[index];
+        (self.cursor, self.follows) = (queued.start, Some((queued.mirror, queued.place)));
+        self.queue.truncate(index);
     }
 }
 

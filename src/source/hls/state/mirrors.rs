@@ -69,11 +69,11 @@ impl State {
         oldest.map_or(self.mirror, |(index, _)| index)
     }
 
-    /// Drops the slots from `start` on, and continues there with another mirror.
+    /// Drops the segments from `start` on, and continues there with another mirror.
     pub(super) fn restart_at(&mut self, start: Duration, mirror: usize) {
-        self.retain_slots(|slot| slot.start < start);
+        self.retain_segments(|queued| queued.start < start);
         self.cursor = start;
-        self.follows = self.slots.back().map(|slot| (slot.mirror, slot.next));
+        self.follows = self.queue.back().map(|queued| (queued.mirror, queued.next));
         if self.is_loaded(mirror) {
             self.switch(mirror);
         } else {
@@ -87,7 +87,7 @@ impl State {
         self.timelines[mirror].is_some() && !is_outdated
     }
 
-    /// Fetches from another mirror from the next slot on.
+    /// Fetches from another mirror from the next segment on.
     pub(super) fn switch(&mut self, to: usize) {
         let from = std::mem::replace(&mut self.mirror, to);
         if from == to {

@@ -2,7 +2,7 @@
 //! `next_section` return decisions; time is an argument.
 //!
 //! ```text
-//!   levels ── timelines ──▶ slots: the segments to play, in order ──▶ sections ──▶ reader
+//!   levels ── timelines ──▶ queue: the segments to play, in order ──▶ sections ──▶ reader
 //!                │            planned ─▶ fetching ─▶ complete
 //!                │                ▲          │ failed: reload, other level, skip
 //!                └─ playlist ◀────┴──────────┘
@@ -24,12 +24,12 @@ mod outage;
 mod plan;
 mod planned;
 mod playlists;
+mod queued_segment;
 mod reader;
 mod replace;
 mod replacements;
 mod resources;
 pub(crate) mod section;
-mod slot;
 #[cfg(feature = "cache")]
 mod unconfirmed;
 
@@ -43,9 +43,9 @@ use self::level_cap::LevelCap;
 use self::needs::Loadable;
 use self::network::Network;
 use self::outage::Outage;
+use self::queued_segment::QueuedSegment;
 use self::replacements::Replacements;
 use self::section::{Discontinuity, SectionBuffer};
-use self::slot::Slot;
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
 use super::ladder::levels::Ladder;
@@ -80,13 +80,13 @@ pub(crate) struct State {
     wanted: Option<(usize, bool)>,
     /// Number of playlists that `plan` has requested.
     requested: u64,
-    /// Where the next slot starts.
+    /// Where the next segment starts.
     cursor: Duration,
-    /// The place after the last slot, in the playlist of its mirror.
+    /// The place after the last segment, in the playlist of its mirror.
     follows: Option<(usize, Place)>,
-    slots: VecDeque<Slot>,
-    next_slot: u64,
-    /// Why the next slot does not continue the last one.
+    queue: VecDeque<QueuedSegment>,
+    next_id: u64,
+    /// Why the next segment does not continue the last one.
     discontinuity: Option<Discontinuity>,
     resources: HashMap<ResourceKey, Loadable>,
     /// URLs of the application for resources that were refused.
@@ -98,7 +98,7 @@ pub(crate) struct State {
     /// Resources to request once more.
     planned_again: Vec<ResourceKey>,
     clock: Clock,
-    /// The beginning of a frame that ends in the slot at this place of this mirror.
+    /// The beginning of a frame that ends in the segment at this place of this mirror.
     carried: Option<(usize, Place, Vec<u8>)>,
     sections: VecDeque<SectionBuffer>,
     next_section: u64,
@@ -165,8 +165,8 @@ impl State {
             requested: 0,
             cursor: start,
             follows: None,
-            slots: VecDeque::new(),
-            next_slot: 0,
+            queue: VecDeque::new(),
+            next_id: 0,
             discontinuity: None,
             resources: HashMap::new(),
             fresh_resources: HashMap::new(),
@@ -239,17 +239,17 @@ impl State {
 
     /// Drops what has arrived of a segment, to request it again. It gets a new number: its last fetch may still be running, and what
     /// that brings must not be mixed with what the next one does.
-    fn plan_again(&mut self, slot: u64) -> Option<&mut Slot> {
-        let next = self.next_slot;
-        self.next_slot += 1;
-        let slot = self.slot(slot)?;
-        slot.id = next;
-        slot.plan_again();
-        Some(slot)
+    fn plan_again(&mut self, id: u64) -> Option<&mut QueuedSegment> {
+        let next = self.next_id;
+        self.next_id += 1;
+        let queued = self.queued(id)?;
+        queued.id = next;
+        queued.plan_again();
+        Some(queued)
     }
 
-    fn slot(&mut self, id: u64) -> Option<&mut Slot> {
-        self.slots.iter_mut().chain(self.replacements.slot_mut()).find(|slot| slot.id == id)
+    fn queued(&mut self, id: u64) -> Option<&mut QueuedSegment> {
+        self.queue.iter_mut().chain(self.replacements.queued_mut()).find(|queued| queued.id == id)
     }
 }
 

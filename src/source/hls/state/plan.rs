@@ -8,8 +8,8 @@ use url::Url;
 use super::State;
 use super::needs::{Loadable, needs_of};
 use super::planned::Planned;
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
-use super::slot::{Slot, SlotPhase};
 use crate::abr::{Running, Snapshot};
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
@@ -51,7 +51,7 @@ impl State {
             return Some(playlist);
         }
         let may_fetch = self.may_fetch();
-        let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
+        let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
         let is_calm = waiting.is_none_or(|index| self.priority_of(index) == Priority::Low);
         // Not while playlists come from the cache: then nothing is requested but what confirms them.
         if may_fetch && is_calm && admissible == Priority::Low && self.is_confirmed() {
@@ -69,11 +69,11 @@ impl State {
         if priority < admissible {
             return None;
         }
-        match self.plan_slot(index, priority) {
+        match self.plan_segment(index, priority) {
             Ok(planned) => Some(planned),
             Err(error) => {
-                let slot = self.slots[index].id;
-                self.handle_segment_failed(slot, error, now);
+                let id = self.queue[index].id;
+                self.handle_segment_failed(id, error, now);
                 self.plan(now, admissible)
             }
         }
@@ -100,11 +100,12 @@ impl State {
 
     /// True if one more segment may be requested beside those that are being fetched.
     fn may_fetch(&self) -> bool {
-        let is_fetching = |slot: &&Slot| slot.phase == SlotPhase::Fetching && !slot.is_hinted;
-        let mut running = self.slots.iter().filter(is_fetching);
+        let is_fetching =
+            |queued: &&QueuedSegment| queued.phase == SegmentPhase::Fetching && !queued.is_hinted;
+        let mut running = self.queue.iter().filter(is_fetching);
         // A key or an initialization section that a running segment waits for goes first: the next segment would take the
         // connection that is ready for it, and its answer would take a handshake longer.
-        let waits = |slot: &Slot| slot.needs.resources().any(|key| self.ready(&key).is_none());
+        let waits = |queued: &QueuedSegment| queued.needs.resources().any(|key| self.ready(&key).is_none());
         let at_once = running.clone().count() + usize::from(self.replacements.is_running());
         at_once < AT_ONCE && !running.any(waits)
     }
@@ -123,20 +124,22 @@ impl State {
     /// Asks for the playlist of a segment that has expired. That of a live level is loaded again anyway.
     pub(crate) fn want_reload(&mut self) {
         let (mirror, is_live) = (self.mirror, self.is_live());
-        let is_due = |slot: &&Slot| slot.phase == SlotPhase::Reloading && (!is_live || slot.mirror != mirror);
+        let is_due = |queued: &&QueuedSegment| {
+            queued.phase == SegmentPhase::Reloading && (!is_live || queued.mirror != mirror)
+        };
         if self.wanted.is_none() && self.is_confirmed() {
-            self.wanted = self.slots.iter().find(is_due).map(|slot| (slot.mirror, false));
+            self.wanted = self.queue.iter().find(is_due).map(|queued| (queued.mirror, false));
         }
     }
 
     pub(crate) fn priority_of(&self, index: usize) -> Priority {
-        let is_urgent = self.slots[index].start.saturating_sub(self.reader_time()) < URGENT;
+        let is_urgent = self.queue[index].start.saturating_sub(self.reader_time()) < URGENT;
         if is_urgent { Priority::High } else { Priority::Low }
     }
 
     /// The priority of what `plan` would return.
     pub(crate) fn next_priority(&self) -> Priority {
-        let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
+        let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
         match waiting {
             Some(index) => self.priority_of(index),
             None if self.wanted.is_some() => Priority::High,
@@ -145,33 +148,33 @@ impl State {
         }
     }
 
-    /// What a slot needs first: its key and its initialization section are requested before it, and arrive beside it.
-    pub(crate) fn plan_slot(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
-        let slot = &self.slots[index];
-        let timeline = self.timelines[slot.mirror].as_ref();
-        let base = timeline.map_or(&self.ladder.mirrors[slot.mirror].url, |timeline| &timeline.url).clone();
-        let needs = needs_of(&slot.segment, slot.place.sequence, &base, self.policy)?;
-        let list = self.ladder.mirrors[slot.mirror].url.clone();
-        let url = match &slot.fresh {
+    /// What a segment needs first: its key and its initialization section are requested before it, and arrive beside it.
+    pub(crate) fn plan_segment(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
+        let queued = &self.queue[index];
+        let timeline = self.timelines[queued.mirror].as_ref();
+        let base = timeline.map_or(&self.ladder.mirrors[queued.mirror].url, |timeline| &timeline.url).clone();
+        let needs = needs_of(&queued.segment, queued.place.sequence, &base, self.policy)?;
+        let list = self.ladder.mirrors[queued.mirror].url.clone();
+        let url = match &queued.fresh {
             Some(fresh) => fresh.clone(),
-            None => self.policy.resolve(&base, slot.segment.uri.expose())?,
+            None => self.policy.resolve(&base, queued.segment.uri.expose())?,
         };
-        // Known from here on: if one of them can't be fetched, this slot has failed.
-        self.slots[index].needs = needs.clone();
+        // Known from here on: if one of them can't be fetched, this segment has failed.
+        self.queue[index].needs = needs.clone();
         for key in needs.resources() {
             if !self.resources.contains_key(&key) {
                 self.resources.insert(key.clone(), Loadable::Fetching);
                 return Ok(Planned::Resource { key, list: Some(list), priority });
             }
         }
-        let slot = &mut self.slots[index];
-        slot.phase = SlotPhase::Fetching;
-        slot.priority = priority;
-        let (slot, range) = (slot.id, slot.segment.byte_range);
-        Ok(Planned::Segment { slot, url, range, needs: Box::new(needs), list, priority })
+        let queued = &mut self.queue[index];
+        queued.phase = SegmentPhase::Fetching;
+        queued.priority = priority;
+        let (id, range) = (queued.id, queued.segment.byte_range);
+        Ok(Planned::Segment { id, url, range, needs: Box::new(needs), list, priority })
     }
 
-    /// Adds slots until enough is planned.
+    /// Adds segments until enough is planned.
     pub(crate) fn extend(&mut self, now: Instant) {
         while self.has_room() {
             let chosen = self.choose(now);
@@ -189,14 +192,14 @@ impl State {
                     return;
                 }
             }
-            if !self.add_slot() {
+            if !self.add_segment() {
                 return;
             }
         }
     }
 
     pub(crate) fn has_room(&self) -> bool {
-        let planned = self.slots.iter().filter(|slot| slot.phase == SlotPhase::Planned).count();
+        let planned = self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Planned).count();
         let ahead = self.cursor.saturating_sub(self.reader_time());
         planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
     }
@@ -228,13 +231,13 @@ impl State {
 
     /// Gives the segment up that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
     /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was given up.
-    pub(crate) fn abandon(&mut self, now: Instant, slot: u64, left: u64, rate: f64) -> bool {
-        if self.replacements.is(slot) {
+    pub(crate) fn abandon(&mut self, now: Instant, id: u64, left: u64, rate: f64) -> bool {
+        if self.replacements.is(id) {
             return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));
         }
-        let Some(slot) = self.slots.iter().find(|known| known.id == slot) else { return false };
-        let (start, duration) = (slot.start, slot.segment.duration);
-        let level = self.ladder.mirrors[slot.mirror].level;
+        let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
+        let (start, duration) = (queued.start, queued.segment.duration);
+        let level = self.ladder.mirrors[queued.mirror].level;
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = start.saturating_sub(self.reader_time());
         let is_starting = self.is_starting;
@@ -253,7 +256,7 @@ impl State {
     }
 
     /// Adds the segment that follows. False if there is none yet.
-    pub(crate) fn add_slot(&mut self) -> bool {
+    pub(crate) fn add_segment(&mut self) -> bool {
         let Some(timeline) = &self.timelines[self.mirror] else { return false };
         let list = Arc::clone(&timeline.list);
         let mut place = match self.follows {
@@ -282,28 +285,28 @@ impl State {
         };
         self.cursor = start + segment.duration;
         self.follows = Some((self.mirror, next));
-        let phase = if segment.is_gap { SlotPhase::Skipped } else { SlotPhase::Planned };
-        self.push_slot(place, Piece { segment, start, next }, phase);
+        let phase = if segment.is_gap { SegmentPhase::Skipped } else { SegmentPhase::Planned };
+        self.push_segment(place, Piece { segment, start, next }, phase);
         self.commit();
         true
     }
 
-    /// Adds a slot for this piece of the current playlist.
-    pub(super) fn push_slot(&mut self, place: Place, piece: Piece, phase: SlotPhase) {
-        let mut slot = Slot::new(self.next_slot, self.mirror, place, piece, phase);
-        slot.discontinuity = self.discontinuity.take();
-        self.slots.push_back(slot);
-        self.next_slot += 1;
+    /// Adds a segment for this piece of the current playlist.
+    pub(super) fn push_segment(&mut self, place: Place, piece: Piece, phase: SegmentPhase) {
+        let mut queued = QueuedSegment::new(self.next_id, self.mirror, place, piece, phase);
+        queued.discontinuity = self.discontinuity.take();
+        self.queue.push_back(queued);
+        self.next_id += 1;
     }
 
-    /// Drops the other slots.
-    pub(super) fn retain_slots(&mut self, is_kept: impl Fn(&Slot) -> bool) {
+    /// Drops the other segments.
+    pub(super) fn retain_segments(&mut self, is_kept: impl Fn(&QueuedSegment) -> bool) {
         let discontinuity = &mut self.discontinuity;
-        self.slots.retain_mut(|slot| {
-            let is_kept = is_kept(slot);
+        self.queue.retain_mut(|queued| {
+            let is_kept = is_kept(queued);
             if !is_kept {
-                // The slot that takes its place does not continue the one before either.
-                *discontinuity = discontinuity.take().or(slot.discontinuity.take());
+                // The segment that takes its place does not continue the one before either.
+                *discontinuity = discontinuity.take().or(queued.discontinuity.take());
             }
             is_kept
         });
@@ -311,7 +314,7 @@ impl State {
 
     pub(crate) fn buffered_bytes(&self) -> usize {
         let sections: usize = self.sections.iter().map(SectionBuffer::memory).sum();
-        let slots: usize = self.slots.iter().map(Slot::memory).sum();
-        sections + slots + self.replacements.memory()
+        let queued: usize = self.queue.iter().map(QueuedSegment::memory).sum();
+        sections + queued + self.replacements.memory()
     }
 }

@@ -29,7 +29,7 @@ pub(crate) enum Planned {
         priority: Priority,
     },
     Segment {
-        slot: u64,
+        id: u64,
         url: Url,
         range: Option<ByteRange>,
         needs: Box<Needs>,
@@ -49,7 +49,7 @@ pub(crate) enum Hinted {
 /// A part to request in advance.
 #[derive(Debug)]
 pub(crate) struct HintedPart {
-    pub(crate) slot: u64,
+    pub(crate) id: u64,
     pub(crate) url: Url,
     pub(crate) range: Option<ByteRange>,
     pub(crate) needs: Needs,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::State;
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::Discontinuity;
-use super::slot::{Slot, SlotPhase};
 use crate::source::hls::config::HlsConfig;
 use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::timeline::start::{hold_back, start_of};
@@ -52,18 +52,20 @@ impl State {
 
     /// Requests segments again that have waited for a new version of their playlist.
     fn release(&mut self, mirror: usize, number: u64, timeline: Option<&Timeline>) {
-        let is_fresh = |slot: &&mut Slot| {
-            slot.mirror == mirror && slot.phase == SlotPhase::Reloading && slot.requested_before < number
+        let is_fresh = |queued: &&mut QueuedSegment| {
+            queued.mirror == mirror
+                && queued.phase == SegmentPhase::Reloading
+                && queued.requested_before < number
         };
-        for slot in self.slots.iter_mut().filter(is_fresh) {
-            slot.phase = SlotPhase::Planned;
-            let listed = timeline.and_then(|timeline| timeline.piece(slot.place));
-            if listed.as_ref().is_none_or(|piece| piece.segment.uri == slot.segment.uri) {
+        for queued in self.queue.iter_mut().filter(is_fresh) {
+            queued.phase = SegmentPhase::Planned;
+            let listed = timeline.and_then(|timeline| timeline.piece(queued.place));
+            if listed.as_ref().is_none_or(|piece| piece.segment.uri == queued.segment.uri) {
                 // The URL is the same: one more attempt, and no more reloads.
-                slot.reloads = u32::MAX;
+                queued.reloads = u32::MAX;
             }
             if let Some(piece) = listed {
-                slot.segment = piece.segment;
+                queued.segment = piece.segment;
             }
         }
     }
@@ -73,7 +75,7 @@ impl State {
     pub(crate) fn restart_playlist(&mut self, mirror: usize, list: MediaPlaylist, url: Url) -> bool {
         let timeline = Timeline::new(list, url, self.cursor);
         if mirror == self.mirror {
-            self.retain_slots(|slot| slot.phase != SlotPhase::Reloading && !slot.is_hinted);
+            self.retain_segments(|queued| queued.phase != SegmentPhase::Reloading && !queued.is_hinted);
             self.cursor = start_of(&timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.follows = None;
             self.discontinuity = Some(Discontinuity::Reset);

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::State;
 use super::planned::{ReadResult, SectionResult};
+use super::queued_segment::SegmentPhase;
 use super::section::{Discontinuity, SectionBuffer};
-use super::slot::SlotPhase;
 use crate::error::{Error, ErrorKind};
 use crate::types::{Priority, RequestId};
 
@@ -56,10 +56,10 @@ impl State {
 
     /// The running fetch that a reader waits for, if it has to become urgent.
     pub(crate) fn promote(&mut self) -> Option<RequestId> {
-        let slot = self.slots.front_mut().filter(|slot| slot.priority == Priority::Low)?;
+        let queued = self.queue.front_mut().filter(|queued| queued.priority == Priority::Low)?;
         // Without a number it is not promoted yet, and must stay low until then: it is promoted only once.
-        let request = slot.request?;
-        slot.priority = Priority::High;
+        let request = queued.request?;
+        queued.priority = Priority::High;
         Some(request)
     }
 
@@ -102,7 +102,7 @@ impl State {
 
     /// Drops all that is buffered, and continues at `target`.
     pub(super) fn restart(&mut self, target: Duration, reason: Discontinuity) {
-        self.slots.clear();
+        self.queue.clear();
         self.sections.clear();
         self.handed = self.next_section;
         self.clock.restart();
@@ -124,10 +124,10 @@ impl State {
     /// End of what was fetched without a gap.
     pub(crate) fn buffered(&self) -> Duration {
         let end = self
-            .slots
+            .queue
             .iter()
-            .find(|slot| slot.phase != SlotPhase::Complete)
-            .map_or(self.cursor, |slot| slot.start);
+            .find(|queued| queued.phase != SegmentPhase::Complete)
+            .map_or(self.cursor, |queued| queued.start);
         end.saturating_sub(self.reader_time())
     }
 
@@ -142,10 +142,10 @@ impl State {
         if has_room {
             self.is_idle = false;
         }
-        let waiting = self.slots.iter().position(|slot| slot.phase == SlotPhase::Planned);
-        let urgent = waiting.filter(|index| self.priority_of(*index) > self.slots[*index].priority);
+        let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
+        let urgent = waiting.filter(|index| self.priority_of(*index) > self.queue[*index].priority);
         if let Some(index) = urgent {
-            self.slots[index].priority = Priority::High;
+            self.queue[index].priority = Priority::High;
         }
         is_over || has_room || urgent.is_some()
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use super::State;
 use super::needs::needs_of;
 use super::planned::Planned;
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::replacements::{PlacedSegment, Replacement};
-use super::slot::{Slot, SlotPhase};
 use crate::abr::{Buffered, Running, Snapshot};
 use crate::error::Error;
 use crate::source::hls::demux::Output;
@@ -99,12 +99,12 @@ impl State {
         let url = self.policy.resolve(&timeline.url, segment.uri.expose()).ok()?;
         let list = self.ladder.mirrors[mirror].url.clone();
         let range = segment.byte_range;
-        let mut slot = Slot::new(self.next_slot, mirror, place, piece, SlotPhase::Fetching);
-        slot.needs = needs.clone();
-        let id = slot.id;
-        self.next_slot += 1;
-        self.replacements.running = Some(Replacement { slot, target });
-        Some(Planned::Segment { slot: id, url, range, needs: Box::new(needs), list, priority: Priority::Low })
+        let mut queued = QueuedSegment::new(self.next_id, mirror, place, piece, SegmentPhase::Fetching);
+        queued.needs = needs.clone();
+        let id = queued.id;
+        self.next_id += 1;
+        self.replacements.running = Some(Replacement { queued, target });
+        Some(Planned::Segment { id: id, url, range, needs: Box::new(needs), list, priority: Priority::Low })
     }
 
     /// Whether the replacement that is arriving will be there in time.
@@ -128,9 +128,9 @@ impl State {
         }
     }
 
-    /// Drops the replacement if it is this slot, whose fetch has failed. False if it is another one.
-    pub(super) fn fail_replacement(&mut self, slot: u64, error: &Error) -> bool {
-        let is_replacement = self.replacements.is(slot);
+    /// Drops the replacement if it is this segment, whose fetch has failed. False if it is another one.
+    pub(super) fn fail_replacement(&mut self, id: u64, error: &Error) -> bool {
+        let is_replacement = self.replacements.is(id);
         if is_replacement {
             log::debug!("a buffered segment could not be replaced: {error}");
             self.give_up_replacement();
@@ -139,8 +139,8 @@ impl State {
     }
 
     fn give_up_replacement(&mut self) {
-        if let Some(Replacement { slot, target }) = self.replacements.running.take() {
-            self.replacements.wasted += slot.output.data.len() as u64;
+        if let Some(Replacement { queued, target }) = self.replacements.running.take() {
+            self.replacements.wasted += queued.output.data.len() as u64;
             // Once: it would fail again, or be late again.
             self.replacements.keep(target.from);
         }
@@ -148,20 +148,20 @@ impl State {
 
     /// The replacement has arrived.
     pub(super) fn finish_replacement(&mut self) {
-        let Some(Replacement { slot, target }) = self.replacements.running.take() else { return };
+        let Some(Replacement { queued, target }) = self.replacements.running.take() else { return };
         let levels = &self.ladder.mirrors;
-        let (from, to, at) = (levels[target.mirror].level, levels[slot.mirror].level, target.start);
-        match self.put_in_place(&slot, &target) {
+        let (from, to, at) = (levels[target.mirror].level, levels[queued.mirror].level, target.start);
+        match self.put_in_place(&queued, &target) {
             Ok(old) => {
                 self.replacements.wasted += old as u64;
                 let placed = self.replacements.placed.iter_mut();
                 placed
                     .filter(|segment| segment.from == target.from)
-                    .for_each(|segment| segment.mirror = slot.mirror);
+                    .for_each(|segment| segment.mirror = queued.mirror);
                 self.events.push(HlsEvent::Replaced { from, to, at });
             }
             Err(why) => {
-                self.replacements.wasted += slot.output.data.len() as u64;
+                self.replacements.wasted += queued.output.data.len() as u64;
                 self.replacements.keep(target.from);
                 self.replacements.is_impossible |= matches!(why, Unusable::Different);
             }
@@ -169,15 +169,15 @@ impl State {
     }
 
     /// Returns the length of what was replaced.
-    fn put_in_place(&mut self, slot: &Slot, target: &PlacedSegment) -> Result<usize, Unusable> {
-        let Output { data, frames, head, tail } = &slot.output;
+    fn put_in_place(&mut self, queued: &QueuedSegment, target: &PlacedSegment) -> Result<usize, Unusable> {
+        let Output { data, frames, head, tail } = &queued.output;
         if target.from < self.reader_time() + SOON {
             return Err(Unusable::TooLate);
         }
         let section = self.sections.iter_mut().find(|section| section.id == target.section);
         let section = section.ok_or(Unusable::TooLate)?;
         let first = frames.first().ok_or(Unusable::Different)?;
-        let is_shared = !head.is_empty() || !tail.is_empty() || !slot.tail.is_empty();
+        let is_shared = !head.is_empty() || !tail.is_empty() || !queued.tail.is_empty();
         if is_shared || frames.iter().any(|frame| frame.format != section.format) {
             return Err(Unusable::Different);
         }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::slot::Slot;
+use super::queued_segment::QueuedSegment;
 
 #[derive(Debug, Default)]
 pub(super) struct Replacements {
@@ -36,7 +36,7 @@ pub(super) struct PlacedSegment {
 
 #[derive(Debug)]
 struct Placing {
-    slot: u64,
+    id: u64,
     section: Option<u64>,
     from: Duration,
     to: Duration,
@@ -46,21 +46,21 @@ struct Placing {
 
 #[derive(Debug)]
 pub(super) struct Replacement {
-    pub(super) slot: Slot,
+    pub(super) queued: QueuedSegment,
     pub(super) target: PlacedSegment,
 }
 
 impl Replacements {
-    pub(super) fn slot(&self) -> Option<&Slot> {
-        self.running.as_ref().map(|running| &running.slot)
+    pub(super) fn queued(&self) -> Option<&QueuedSegment> {
+        self.running.as_ref().map(|running| &running.queued)
     }
 
-    pub(super) fn slot_mut(&mut self) -> Option<&mut Slot> {
-        self.running.as_mut().map(|running| &mut running.slot)
+    pub(super) fn queued_mut(&mut self) -> Option<&mut QueuedSegment> {
+        self.running.as_mut().map(|running| &mut running.queued)
     }
 
-    pub(super) fn is(&self, slot: u64) -> bool {
-        self.slot().is_some_and(|own| own.id == slot)
+    pub(super) fn is(&self, id: u64) -> bool {
+        self.queued().is_some_and(|own| own.id == id)
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -68,19 +68,19 @@ impl Replacements {
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.slot().map_or(0, Slot::memory)
+        self.queued().map_or(0, QueuedSegment::memory)
     }
 
     /// Forgets what was buffered.
     pub(super) fn clear(&mut self) {
-        self.wasted += self.slot().map_or(0, |slot| slot.output.data.len() as u64);
+        self.wasted += self.queued().map_or(0, |queued| queued.output.data.len() as u64);
         (self.placing, self.running) = (None, None);
         self.placed.clear();
     }
 
-    /// A frame of a slot was put into a section.
-    pub(super) fn handle_frame(&mut self, slot: u64, section: u64, from: Duration, to: Duration) {
-        let placing = self.placing(slot);
+    /// A frame of a segment was put into a section.
+    pub(super) fn handle_frame(&mut self, id: u64, section: u64, from: Duration, to: Duration) {
+        let placing = self.placing(id);
         if placing.section.is_none() {
             (placing.section, placing.from) = (Some(section), from);
         }
@@ -88,21 +88,21 @@ impl Replacements {
         placing.to = to;
     }
 
-    /// A frame of a slot was left out, or is shared with another slot.
-    pub(super) fn handle_cut(&mut self, slot: u64) {
-        self.placing(slot).is_whole = false;
+    /// A frame of a segment was left out, or is shared with another segment.
+    pub(super) fn handle_cut(&mut self, id: u64) {
+        self.placing(id).is_whole = false;
     }
 
-    fn placing(&mut self, slot: u64) -> &mut Placing {
-        let known = self.placing.take().filter(|placing| placing.slot == slot);
+    fn placing(&mut self, id: u64) -> &mut Placing {
+        let known = self.placing.take().filter(|placing| placing.id == id);
         let (from, to) = (Duration::ZERO, Duration::ZERO);
-        self.placing.insert(known.unwrap_or(Placing { slot, section: None, from, to, is_whole: true }))
+        self.placing.insert(known.unwrap_or(Placing { id, section: None, from, to, is_whole: true }))
     }
 
-    /// All frames of a slot were placed.
-    pub(super) fn handle_placed(&mut self, slot: &Slot) {
-        let placing = self.placing.take().filter(|placing| placing.slot == slot.id);
-        let Some(placing) = placing.filter(|placing| placing.is_whole && slot.tail.is_empty()) else {
+    /// All frames of a segment were placed.
+    pub(super) fn handle_placed(&mut self, queued: &QueuedSegment) {
+        let placing = self.placing.take().filter(|placing| placing.id == queued.id);
+        let Some(placing) = placing.filter(|placing| placing.is_whole && queued.tail.is_empty()) else {
             return;
         };
         let Some(section) = placing.section else { return };
@@ -110,10 +110,10 @@ impl Replacements {
             section,
             from: placing.from,
             to: placing.to,
-            start: slot.start,
-            duration: slot.segment.duration,
-            discontinuity: slot.segment.discontinuity_sequence,
-            mirror: slot.mirror,
+            start: queued.start,
+            duration: queued.segment.duration,
+            discontinuity: queued.segment.discontinuity_sequence,
+            mirror: queued.mirror,
             is_final: false,
         });
     }

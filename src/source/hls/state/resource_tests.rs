@@ -33,11 +33,11 @@ fn resources(planned: &[Planned]) -> Vec<ResourceKey> {
 }
 
 fn segments(planned: &[Planned]) -> Vec<u64> {
-    let slot = |planned: &Planned| match planned {
-        Planned::Segment { slot, .. } => Some(*slot),
+    let id = |planned: &Planned| match planned {
+        Planned::Segment { id, .. } => Some(*id),
         _ => None,
     };
-    planned.iter().filter_map(slot).collect()
+    planned.iter().filter_map(id).collect()
 }
 
 #[test]
@@ -47,8 +47,8 @@ fn a_body_stays_where_it_is_until_all_that_it_needs_has_arrived() {
         state("#EXT-X-KEY:METHOD=AES-128,URI=\"key\",IV=0x1\n#EXT-X-MAP:URI=\"init\"\n#EXTINF:2,\na\n");
     let planned = plan(&mut state, now);
     let needed = resources(&planned);
-    let [slot] = segments(&planned)[..] else { panic!("one segment") };
-    state.handle_undemuxed(slot, Undemuxed { raw: vec![1], position: 0 });
+    let [queued] = segments(&planned)[..] else { panic!("one segment") };
+    state.handle_undemuxed(queued, Undemuxed { raw: vec![1], position: 0 });
     let (last, others) = needed.split_last().unwrap();
     for key in others {
         // The thread that takes the body would have to put it back, and the last resource may arrive in between.

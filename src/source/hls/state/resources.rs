@@ -7,7 +7,7 @@ use url::Url;
 
 use super::State;
 use super::needs::{KeyUse, Loadable, Needs, ResourceKey, Secret, Undemuxed};
-use super::slot::Slot;
+use super::queued_segment::QueuedSegment;
 use crate::error::Error;
 use crate::source::hls::decrypt::{Cipher, decrypt};
 use crate::source::hls::pipeline::Pipeline;
@@ -52,12 +52,12 @@ impl State {
     }
 
     /// A body has arrived that could not be read when it was tried. Returns it if all that it needs has arrived in the meantime.
-    pub(crate) fn handle_undemuxed(&mut self, slot: u64, undemuxed: Undemuxed) -> Option<Undemuxed> {
-        let needs = self.slot(slot)?.needs.clone();
+    pub(crate) fn handle_undemuxed(&mut self, id: u64, undemuxed: Undemuxed) -> Option<Undemuxed> {
+        let needs = self.queued(id)?.needs.clone();
         if self.has_all(&needs) {
             return Some(undemuxed);
         }
-        self.slot(slot)?.undemuxed = Some(undemuxed);
+        self.queued(id)?.undemuxed = Some(undemuxed);
         None
     }
 
@@ -72,33 +72,32 @@ impl State {
         bytes: Vec<u8>,
     ) -> Vec<(u64, Needs, Undemuxed)> {
         if self.resources.len() > MOST_RESOURCES {
-            let slots = self.slots.iter().chain(self.replacements.slot());
-            let used: Vec<ResourceKey> = slots.flat_map(|slot| slot.needs.resources()).collect();
+            let queue = self.queue.iter().chain(self.replacements.queued());
+            let used: Vec<ResourceKey> = queue.flat_map(|queued| queued.needs.resources()).collect();
             self.resources
                 .retain(|key, loadable| matches!(loadable, Loadable::Fetching) || used.contains(key));
         }
         self.resources.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
-        // One that waits for something else must stay in its slot: the thread that took it would have to put it back, and what it
+        // One that waits for something else must stay where it is: the thread that took it would have to put it back, and what it
         // waits for could arrive in between, and find no body.
         let resources = &self.resources;
         let is_ready = |key| matches!(resources.get(&key), Some(Loadable::Ready(_)));
-        let undemuxed = |slot: &mut Slot| {
-            let body = slot.undemuxed.take_if(|_| slot.needs.resources().all(is_ready))?;
-            Some((slot.id, slot.needs.clone(), body))
+        let undemuxed = |queued: &mut QueuedSegment| {
+            let body = queued.undemuxed.take_if(|_| queued.needs.resources().all(is_ready))?;
+            Some((queued.id, queued.needs.clone(), body))
         };
-        self.slots.iter_mut().chain(self.replacements.slot_mut()).filter_map(undemuxed).collect()
+        self.queue.iter_mut().chain(self.replacements.queued_mut()).filter_map(undemuxed).collect()
     }
 
     /// A key or an initialization section can't be fetched: neither can the segments that need it.
     pub(crate) fn handle_resource_failed(&mut self, key: &ResourceKey, error: &Error, now: Instant) {
         self.resources.remove(key);
-        let needs = |slot: &&Slot| slot.needs.resources().any(|need| need == *key);
-        let mut failed: Vec<u64> = self.slots.iter().filter(needs).map(|slot| slot.id).collect();
-        failed.reverse();
-        let Some(first) = failed.pop() else { return };
+        let needs = |queued: &&QueuedSegment| queued.needs.resources().any(|need| need == *key);
+        let failed: Vec<u64> = self.queue.iter().filter(needs).map(|queued| queued.id).collect();
         // The first one decides what is tried next. The others can't wait for this resource any more: they request it again.
-        failed.into_iter().for_each(|slot| drop(self.plan_again(slot)));
-        self.handle_segment_failed(first, error.clone(), now);
+        let Some((first, others)) = failed.split_first() else { return };
+        others.iter().for_each(|id| drop(self.plan_again(*id)));
+        self.handle_segment_failed(*first, error.clone(), now);
     }
 
     /// The application has a fresh URL for a key or an initialization section that was refused. False if it had one before.

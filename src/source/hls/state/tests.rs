@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::slot::SlotPhase;
+use super::queued_segment::SegmentPhase;
 use super::*;
 use crate::abr::{Abr, Buffered, Running};
 use crate::error::ErrorKind;
@@ -119,17 +119,17 @@ impl Player {
                     self.state.handle_playlist_failed(mirror, Error::new(kind, "as asked"), self.now)
                 }
             },
-            Planned::Segment { slot, url, .. } => {
+            Planned::Segment { id, url, .. } => {
                 let segment = url.path().trim_start_matches('/').parse().unwrap();
                 let arrived = if let End::Broken(after, _) = end { after } else { FRAMES };
-                let mirror = self.state.slot(slot).map_or(0, |slot| slot.mirror);
+                let mirror = self.state.queued(id).map_or(0, |queued| queued.mirror);
                 let level = self.state.ladder.mirrors[mirror].level;
-                // A slot that is not needed any more refuses them.
-                let _ = self.state.handle_frames(slot, &mut frames(level, segment, 0..arrived));
+                // A segment that is not needed any more refuses them.
+                let _ = self.state.handle_frames(id, &mut frames(level, segment, 0..arrived));
                 match end {
-                    End::Whole => self.state.handle_segment_complete(slot),
+                    End::Whole => self.state.handle_segment_complete(id),
                     End::Broken(_, kind) => {
-                        self.state.handle_segment_failed(slot, Error::new(kind, "as asked"), self.now)
+                        self.state.handle_segment_failed(id, Error::new(kind, "as asked"), self.now)
                     }
                 }
             }
@@ -266,11 +266,11 @@ proptest! {
         for (which, end, reads) in steps {
             player.plan();
             let which = which % player.running.len().max(1);
-            let slot = match player.running.get(which) {
-                Some(Planned::Segment { slot, .. }) => *slot,
+            let queued = match player.running.get(which) {
+                Some(Planned::Segment { id, .. }) => *id,
                 _ => u64::MAX,
             };
-            let is_replacement = player.state.replacements.is(slot);
+            let is_replacement = player.state.replacements.is(queued);
             // Whatever fails only fails for replacements: nothing else may depend on these.
             let end = if is_replacement { end } else { End::Whole };
             if is_replacement {
@@ -331,23 +331,23 @@ fn a_level_with_other_frames_replaces_nothing() {
     for _ in 0..4 * SEGMENTS {
         player.plan();
         let is_replacement = |planned: &Planned| match planned {
-            Planned::Segment { slot, .. } => player.state.replacements.is(*slot),
+            Planned::Segment { id, .. } => player.state.replacements.is(*id),
             _ => false,
         };
-        if let Some(Planned::Segment { slot, .. }) =
+        if let Some(Planned::Segment { id, .. }) =
             player.running.iter().find(|planned| is_replacement(planned))
         {
-            replacement = Some(*slot);
+            replacement = Some(*id);
             break;
         }
         player.end_fetch(0, End::Whole);
     }
-    let slot = replacement.expect("a replacement is planned");
+    let queued = replacement.expect("a replacement is planned");
     // Half a frame later than what is buffered.
     let mut output = frames(2, 1, 0..FRAMES);
     output.frames.iter_mut().for_each(|frame| frame.time = frame.time.map(|time| time + 300_000_000));
-    player.state.handle_frames(slot, &mut output).unwrap();
-    player.state.handle_segment_complete(slot);
+    player.state.handle_frames(queued, &mut output).unwrap();
+    player.state.handle_segment_complete(queued);
     assert_eq!(player.state.wasted(), FRAMES);
     player.running.clear();
     assert!(player.state.take_events().iter().all(|event| !matches!(event, HlsEvent::Replaced { .. })));
@@ -399,14 +399,14 @@ fn what_arrives_after_the_playlist_has_jumped_still_belongs_to_the_section_befor
         let ladder = Ladder::single(url.clone());
         let config = HlsConfig { start: Some(Duration::ZERO), ..HlsConfig::default() };
         player.state = State::new(config, ladder, None, (0, timeline), Estimator::default());
-        let Some(Planned::Segment { slot, .. }) = player.state.plan(player.now, Priority::Low) else {
+        let Some(Planned::Segment { id, .. }) = player.state.plan(player.now, Priority::Low) else {
             panic!("the first segment is planned")
         };
-        player.state.handle_frames(slot, &mut frames(0, first, 0..FRAMES - 1)).unwrap();
+        player.state.handle_frames(id, &mut frames(0, first, 0..FRAMES - 1)).unwrap();
         player.state.handle_playlist(0, live_list(next), url);
         player.plan();
-        player.state.handle_frames(slot, &mut frames(0, first, FRAMES - 1..FRAMES)).unwrap();
-        player.state.handle_segment_complete(slot);
+        player.state.handle_frames(id, &mut frames(0, first, FRAMES - 1..FRAMES)).unwrap();
+        player.state.handle_segment_complete(id);
         for _ in 0..4 {
             player.end_fetch(0, End::Whole);
         }
@@ -453,19 +453,19 @@ proptest! {
             let before = player.running.len();
             player.plan();
             for planned in &player.running[before..] {
-                let Planned::Segment { slot, .. } = planned else { continue };
-                let Some(slot) = player.state.slots.iter().find(|known| known.id == *slot) else { continue };
-                let level = player.state.ladder.mirrors[slot.mirror].level;
-                prop_assert!(given_up.get(&slot.start).is_none_or(|given_up| level < *given_up));
+                let Planned::Segment { id, .. } = planned else { continue };
+                let Some(queued) = player.state.queue.iter().find(|known| known.id == *id) else { continue };
+                let level = player.state.ladder.mirrors[queued.mirror].level;
+                prop_assert!(given_up.get(&queued.start).is_none_or(|given_up| level < *given_up));
             }
             let which = which % player.running.len().max(1);
-            let slot = match player.running.get(which) {
-                Some(Planned::Segment { slot, .. }) => player.state.slots.iter().find(|known| known.id == *slot),
+            let queued = match player.running.get(which) {
+                Some(Planned::Segment { id, .. }) => player.state.queue.iter().find(|known| known.id == *id),
                 _ => None,
             };
-            let known = slot.map(|slot| (slot.id, slot.start, player.state.ladder.mirrors[slot.mirror].level));
+            let known = queued.map(|queued| (queued.id, queued.start, player.state.ladder.mirrors[queued.mirror].level));
             match known.filter(|_| is_too_slow) {
-                Some((slot, start, level)) if player.state.abandon(player.now, slot, 1_000_000, 1.0) => {
+                Some((id, start, level)) if player.state.abandon(player.now, id, 1_000_000, 1.0) => {
                     given_up.insert(start, level);
                     player.running.remove(which);
                 }
@@ -488,11 +488,11 @@ fn a_fetch_that_a_reader_waits_for_becomes_urgent_as_soon_as_it_has_a_number() {
         player.end_fetch(0, End::Whole);
     }
     player.running.clear();
-    let slot = player.state.slots.front().map(|slot| (slot.id, slot.phase, slot.priority));
-    let Some((slot, SlotPhase::Fetching, Priority::Low)) = slot else { panic!("{slot:?}") };
+    let queued = player.state.queue.front().map(|queued| (queued.id, queued.phase, queued.priority));
+    let Some((queued, SegmentPhase::Fetching, Priority::Low)) = queued else { panic!("{queued:?}") };
     assert!(!player.read(), "the reader waits");
     let request = RequestId::new(7).unwrap();
-    player.state.handle_accepted(slot, request);
+    player.state.handle_accepted(queued, request);
     let section = player.section.unwrap();
     let ReadResult::Wait(promoted) = player.state.read(section, &mut [0]) else { panic!("nothing has come") };
     assert_eq!(promoted, Some(request));

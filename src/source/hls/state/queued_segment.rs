@@ -13,7 +13,7 @@ use crate::types::{Priority, RequestId};
 
 /// A segment to play.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct QueuedSegment {
     pub(crate) id: u64,
     pub(crate) mirror: usize,
     pub(crate) place: Place,
@@ -22,12 +22,12 @@ pub(crate) struct Slot {
     pub(crate) start: Duration,
     pub(crate) segment: Segment,
     pub(crate) needs: Needs,
-    pub(crate) phase: SlotPhase,
+    pub(crate) phase: SegmentPhase,
     pub(crate) request: Option<RequestId>,
     pub(crate) priority: Priority,
-    /// Frames that wait for the slots before.
+    /// Frames that wait for the segments before.
     pub(crate) output: Output,
-    /// The beginning of a frame that ends in the next slot.
+    /// The beginning of a frame that ends in the next segment.
     pub(crate) tail: Vec<u8>,
     /// How often its playlist was loaded again because of it.
     pub(crate) reloads: u32,
@@ -47,7 +47,7 @@ pub(crate) struct Slot {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SlotPhase {
+pub(crate) enum SegmentPhase {
     Planned,
     Fetching,
     /// Waits until its playlist was loaded again.
@@ -57,9 +57,9 @@ pub(crate) enum SlotPhase {
     Skipped,
 }
 
-impl Slot {
-    /// A slot for a piece of the playlist of a mirror.
-    pub(super) fn new(id: u64, mirror: usize, place: Place, piece: Piece, phase: SlotPhase) -> Self {
+impl QueuedSegment {
+    /// A segment for a piece of the playlist of a mirror.
+    pub(super) fn new(id: u64, mirror: usize, place: Place, piece: Piece, phase: SegmentPhase) -> Self {
         let Piece { segment, start, next } = piece;
         Self {
             id,
@@ -85,7 +85,7 @@ impl Slot {
         }
     }
 
-    /// Memory of the frames that wait for preceding slots, in bytes.
+    /// Memory of the frames that wait for preceding segments, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.output.data.len() + self.output.frames.len() * size_of::<Frame>()
     }
@@ -95,6 +95,6 @@ impl Slot {
         (self.request, self.undemuxed, self.fresh) = (None, None, None);
         self.output.clear();
         self.tail.clear();
-        self.phase = SlotPhase::Planned;
+        self.phase = SegmentPhase::Planned;
     }
 }
