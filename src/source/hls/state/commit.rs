@@ -28,8 +28,8 @@ impl State {
             }
             if let Some(reason) = queued.discontinuity.take() {
                 // A seek, or a start, is the better reason: what is left out after it is not heard.
-                let is_heard = matches!(self.pending, None | Some(Discontinuity::Gap(_)));
-                self.pending = if is_heard { Some(reason) } else { self.pending };
+                let is_heard = matches!(self.next_discontinuity, None | Some(Discontinuity::Gap(_)));
+                self.next_discontinuity = if is_heard { Some(reason) } else { self.next_discontinuity };
             }
             let output = std::mem::take(&mut queued.output);
             let (phase, duration, end) =
@@ -41,13 +41,14 @@ impl State {
                 }
                 self.close_section();
                 self.clock.restart();
-                let before = match self.pending {
+                let before = match self.next_discontinuity {
                     Some(Discontinuity::Gap(before)) => Some(before),
                     None => Some(Duration::ZERO),
                     // A seek, or a start, is the better reason: the gap after it is not heard.
                     Some(_) => None,
                 };
-                self.pending = before.map(|before| Discontinuity::Gap(before + duration)).or(self.pending);
+                self.next_discontinuity =
+                    before.map(|before| Discontinuity::Gap(before + duration)).or(self.next_discontinuity);
                 self.queue.pop_front();
                 continue;
             }
@@ -88,8 +89,9 @@ impl State {
 
     /// The frame that the first segment shares with the one before, if they were cut inside of a frame.
     fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
-        let (mirror, place, tail) = self.carried.take()?;
-        let queued = self.queue.front().filter(|queued| (queued.mirror, queued.place) == (mirror, place))?;
+        let (mirror, position, tail) = self.carried.take()?;
+        let queued =
+            self.queue.front().filter(|queued| (queued.mirror, queued.position) == (mirror, position))?;
         let is_continued =
             self.sections.back()?.discontinuity_sequence == queued.segment.discontinuity_sequence;
         if is_continued { join(&tail, head) } else { None }
@@ -116,14 +118,14 @@ impl State {
         let Some(section) = self.sections.back().filter(|section| !section.is_closed) else { return true };
         // Frames of ADTS, MP3 and AC-3 are independent of their place. Those of FLAC are numbered (RFC 9639, section 9.1.5).
         let is_numbered = frame.format.codec == AudioCodec::Flac;
-        self.pending.is_some()
+        self.next_discontinuity.is_some()
             || section.format != frame.format
             || (is_numbered && section.discontinuity_sequence != discontinuity)
     }
 
     fn open_section(&mut self, time: Duration, frame: &Frame, discontinuity_sequence: u64) {
         self.close_section();
-        let reason = self.pending.take().unwrap_or(Discontinuity::Format);
+        let reason = self.next_discontinuity.take().unwrap_or(Discontinuity::Format);
         let is_sought =
             matches!(reason, Discontinuity::Seek | Discontinuity::Start | Discontinuity::Rendition);
         let level =
@@ -146,7 +148,7 @@ impl State {
 
     fn date_time(&self, queued: &QueuedSegment) -> Option<SystemTime> {
         let list = &self.timelines[queued.mirror].as_ref()?.list;
-        let index = usize::try_from(queued.place.sequence.checked_sub(list.media_sequence)?).ok()?;
+        let index = usize::try_from(queued.position.sequence.checked_sub(list.media_sequence)?).ok()?;
         list.date_time_at(index)
     }
 

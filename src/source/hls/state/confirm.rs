@@ -20,7 +20,7 @@ impl State {
     /// The next playlist that has to be confirmed: `None` is the one that the caller has opened.
     pub(super) fn poll_confirmation(&mut self) -> Option<Option<usize>> {
         // Another playlist has come into view, by a choice of the user.
-        let is_wanted = self.wanted.is_some();
+        let is_wanted = self.pending_playlist.is_some();
         let unconfirmed = self.unconfirmed.as_mut().filter(|unconfirmed| !unconfirmed.is_running)?;
         if !unconfirmed.is_due && !is_wanted {
             return None;
@@ -81,8 +81,8 @@ impl State {
 
     /// A playlist has not come. What is stored is played on; what is missing is an error.
     pub(crate) fn handle_unconfirmed(&mut self, error: Error, now: Instant) {
-        let is_waiting =
-            self.wanted.is_some() || self.queue.iter().any(|queued| queued.phase == SegmentPhase::Reloading);
+        let is_waiting = self.pending_playlist.is_some()
+            || self.queue.iter().any(|queued| queued.phase == SegmentPhase::Reloading);
         let Some(unconfirmed) = &mut self.unconfirmed else { return };
         unconfirmed.is_running = false;
         if is_waiting {

@@ -117,8 +117,8 @@ impl State {
 
     /// A playlist can't be fetched or read.
     pub(crate) fn handle_playlist_failed(&mut self, mirror: usize, error: Error, now: Instant) {
-        if self.wanted.is_some_and(|(wanted, _)| wanted == mirror) {
-            self.wanted = None;
+        if self.pending_playlist.is_some_and(|(wanted, _)| wanted == mirror) {
+            self.pending_playlist = None;
         }
         self.exclude_after(mirror, &error, now);
         self.events.push(HlsEvent::PlaylistFailed {

@@ -12,7 +12,7 @@ use super::planned::{Hinted, HintedPart};
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use crate::error::Error;
 use crate::source::hls::playlist::{Map, MediaPlaylist, PreloadHint, Segment};
-use crate::source::hls::timeline::{Piece, Place, Timeline};
+use crate::source::hls::timeline::{PlaylistPosition, TimedSegment, Timeline};
 use crate::types::Priority;
 
 impl State {
@@ -65,21 +65,21 @@ impl State {
             return None;
         }
         let timeline = self.timelines[self.mirror].as_ref()?;
-        let (hinted, piece) = hinted_piece(timeline)?;
-        // The place behind the last part of a segment is the next segment's first one, once the segment is complete.
-        let (_, place) = self.follows.filter(|(mirror, _)| *mirror == self.mirror)?;
-        if timeline.normalize(place) != hinted || self.refused_hint == Some((self.mirror, hinted)) {
+        let (hinted, timed) = hinted_segment(timeline)?;
+        // The position behind the last part of a segment is the next segment's first one, once the segment is complete.
+        let (_, position) = self.follows.filter(|(mirror, _)| *mirror == self.mirror)?;
+        if timeline.normalize(position) != hinted || self.refused_hint == Some((self.mirror, hinted)) {
             return None;
         }
-        let needs = needs_of(&piece.segment, place.sequence, &timeline.url, self.policy).ok()?;
+        let needs = needs_of(&timed.segment, position.sequence, &timeline.url, self.policy).ok()?;
         if needs.resources().any(|key| self.ready(&key).is_none()) {
             return None;
         }
-        let url = self.policy.resolve(&timeline.url, piece.segment.uri.expose()).ok()?;
-        let range = piece.segment.byte_range;
-        self.cursor = piece.start + piece.segment.duration;
-        self.follows = Some((self.mirror, piece.next));
-        self.push_segment(place, piece, SegmentPhase::Fetching);
+        let url = self.policy.resolve(&timeline.url, timed.segment.uri.expose()).ok()?;
+        let range = timed.segment.byte_range;
+        self.cursor = timed.start + timed.segment.duration;
+        self.follows = Some((self.mirror, timed.next));
+        self.push_segment(position, timed, SegmentPhase::Fetching);
         let queued = self.queue.back_mut()?;
         (queued.is_hinted, queued.needs, queued.priority) = (true, needs.clone(), Priority::High);
         Some(HintedPart { id: queued.id, url, range, needs })
@@ -98,7 +98,7 @@ impl State {
         let queued = &self.queue[index];
         let timeline = self.timelines[queued.mirror].as_ref();
         // Once: the same request would fail again at once.
-        self.refused_hint = timeline.map(|timeline| (queued.mirror, timeline.normalize(queued.place)));
+        self.refused_hint = timeline.map(|timeline| (queued.mirror, timeline.normalize(queued.position)));
         self.drop_hint(index);
         self.commit();
     }
@@ -113,10 +113,10 @@ impl State {
         let is_of = |queued: &QueuedSegment| queued.is_hinted && queued.mirror == mirror;
         let Some(index) = self.queue.iter().position(is_of) else { return };
         let queued = &mut self.queue[index];
-        match timeline.piece(queued.place) {
-            Some(piece) if is_same(&queued.segment, &piece.segment) => {
-                (queued.is_hinted, queued.start, queued.next) = (false, piece.start, piece.next);
-                queued.segment = piece.segment;
+        match timeline.segment_at(queued.position) {
+            Some(timed) if is_same(&queued.segment, &timed.segment) => {
+                (queued.is_hinted, queued.start, queued.next) = (false, timed.start, timed.next);
+                queued.segment = timed.segment;
                 if index + 1 == self.queue.len() {
                     let queued = &self.queue[index];
                     (self.cursor, self.follows) =
@@ -124,8 +124,8 @@ impl State {
                 }
             }
             // Section 6.3.8: a hint that has vanished, or was replaced, is given up.
-            None if hinted_piece(timeline)
-                .is_some_and(|(_, piece)| is_same(&queued.segment, &piece.segment)) => {}
+            None if hinted_segment(timeline)
+                .is_some_and(|(_, timed)| is_same(&queued.segment, &timed.segment)) => {}
             _ => self.drop_hint(index),
         }
     }
@@ -133,16 +133,16 @@ impl State {
     /// Drops the segment of a hint and all behind it, and continues in its place.
     fn drop_hint(&mut self, index: usize) {
         let queued = &self.queue[index];
-        (self.cursor, self.follows) = (queued.start, Some((queued.mirror, queued.place)));
+        (self.cursor, self.follows) = (queued.start, Some((queued.mirror, queued.position)));
         self.queue.truncate(index);
     }
 }
 
 /// The part that the playlist hints at: it follows the last one.
-fn hinted_piece(timeline: &Timeline) -> Option<(Place, Piece)> {
+fn hinted_segment(timeline: &Timeline) -> Option<(PlaylistPosition, TimedSegment)> {
     let list: &MediaPlaylist = &timeline.list;
     let hint: &PreloadHint = list.preload_hints.iter().find(|hint| !hint.is_map)?;
-    let place = Place { sequence: list.end_sequence(), part: list.parts.len() };
+    let position = PlaylistPosition { sequence: list.end_sequence(), part: list.parts.len() };
     let segment = Segment {
         uri: hint.uri.clone(),
         duration: list.part_target?,
@@ -151,8 +151,8 @@ fn hinted_piece(timeline: &Timeline) -> Option<(Place, Piece)> {
         parts: Vec::new(),
         ..list.segments.last()?.clone()
     };
-    let next = Place { part: place.part + 1, ..place };
-    Some((place, Piece { segment, start: timeline.edge(), next }))
+    let next = PlaylistPosition { part: position.part + 1, ..position };
+    Some((position, TimedSegment { segment, start: timeline.edge(), next }))
 }
 
 /// A hint may leave the end of its range open.

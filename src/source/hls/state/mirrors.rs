@@ -77,7 +77,7 @@ impl State {
         if self.is_loaded(mirror) {
             self.switch(mirror);
         } else {
-            self.wanted = Some((mirror, false));
+            self.pending_playlist = Some((mirror, false));
         }
     }
 
@@ -121,7 +121,7 @@ impl State {
         if rendition != self.rendition {
             self.rendition = rendition;
             self.bitrates = self.ladder.bitrates(rendition);
-            self.wanted = None;
+            self.pending_playlist = None;
             self.restart(self.reader_time, Discontinuity::Rendition);
         }
         Ok(())

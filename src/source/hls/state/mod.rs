@@ -52,7 +52,7 @@ use super::ladder::levels::Ladder;
 use super::ladder::steering::Steering;
 use super::timeline::clock::Clock;
 use super::timeline::start::start_of;
-use super::timeline::{Place, Timeline};
+use super::timeline::{PlaylistPosition, Timeline};
 use crate::abr::{Estimator, Snapshot};
 use crate::client::UriPolicy;
 use crate::error::Error;
@@ -77,13 +77,13 @@ pub(crate) struct State {
     timelines: Vec<Option<Timeline>>,
     steering: Option<Steering>,
     /// A playlist that is needed, and whether it is being fetched.
-    wanted: Option<(usize, bool)>,
+    pending_playlist: Option<(usize, bool)>,
     /// Number of playlists that `plan` has requested.
     requested: u64,
     /// Where the next segment starts.
     cursor: Duration,
-    /// The place after the last segment, in the playlist of its mirror.
-    follows: Option<(usize, Place)>,
+    /// The position after the last segment, in the playlist of its mirror.
+    follows: Option<(usize, PlaylistPosition)>,
     queue: VecDeque<QueuedSegment>,
     next_id: u64,
     /// Why the next segment does not continue the last one.
@@ -94,18 +94,18 @@ pub(crate) struct State {
     /// The last initialization section that was hinted at.
     hinted_map: Option<ResourceKey>,
     /// A preload hint that failed.
-    refused_hint: Option<(usize, Place)>,
+    refused_hint: Option<(usize, PlaylistPosition)>,
     /// Resources to request once more.
     planned_again: Vec<ResourceKey>,
     clock: Clock,
-    /// The beginning of a frame that ends in the segment at this place of this mirror.
-    carried: Option<(usize, Place, Vec<u8>)>,
+    /// The beginning of a frame that ends in the segment at this position of this mirror.
+    carried: Option<(usize, PlaylistPosition, Vec<u8>)>,
     sections: VecDeque<SectionBuffer>,
     next_section: u64,
     /// The next section to hand out.
     handed: u64,
     /// Why the next frame that is placed begins a section.
-    pending: Option<Discontinuity>,
+    next_discontinuity: Option<Discontinuity>,
     /// Target of the last seek.
     target: Duration,
     /// Presentation time of the next byte to be read.
@@ -161,7 +161,7 @@ impl State {
             mirror,
             timelines,
             steering,
-            wanted: None,
+            pending_playlist: None,
             requested: 0,
             cursor: start,
             follows: None,
@@ -178,7 +178,7 @@ impl State {
             sections: VecDeque::new(),
             next_section: 0,
             handed: 0,
-            pending: Some(Discontinuity::Start),
+            next_discontinuity: Some(Discontinuity::Start),
             target: start,
             reader_time: start,
             skipped: 0,
@@ -233,7 +233,7 @@ impl State {
     fn load_playlist_of(&mut self, level: usize, now: Instant) {
         let mirror = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
         if let Some(mirror) = mirror.filter(|mirror| !self.is_loaded(*mirror)) {
-            self.wanted.get_or_insert((mirror, false));
+            self.pending_playlist.get_or_insert((mirror, false));
         }
     }
 

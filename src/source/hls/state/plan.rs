@@ -17,7 +17,7 @@ use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::Mirror;
 use crate::source::hls::timeline::directives::Directives;
 use crate::source::hls::timeline::start::start_of;
-use crate::source::hls::timeline::{Piece, Place};
+use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
 use crate::types::Priority;
 
 /// A segment that the reader needs within this time is urgent.
@@ -90,7 +90,7 @@ impl State {
 
     fn plan_playlist(&mut self) -> Option<Planned> {
         let may_load = self.is_confirmed();
-        let wanted = self.wanted.as_mut().filter(|_| may_load);
+        let wanted = self.pending_playlist.as_mut().filter(|_| may_load);
         let Some((mirror, is_fetching @ false)) = wanted else { return None };
         *is_fetching = true;
         self.requested += 1;
@@ -127,8 +127,8 @@ impl State {
         let is_due = |queued: &&QueuedSegment| {
             queued.phase == SegmentPhase::Reloading && (!is_live || queued.mirror != mirror)
         };
-        if self.wanted.is_none() && self.is_confirmed() {
-            self.wanted = self.queue.iter().find(is_due).map(|queued| (queued.mirror, false));
+        if self.pending_playlist.is_none() && self.is_confirmed() {
+            self.pending_playlist = self.queue.iter().find(is_due).map(|queued| (queued.mirror, false));
         }
     }
 
@@ -142,7 +142,7 @@ impl State {
         let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
         match waiting {
             Some(index) => self.priority_of(index),
-            None if self.wanted.is_some() => Priority::High,
+            None if self.pending_playlist.is_some() => Priority::High,
             None if self.cursor.saturating_sub(self.reader_time()) < URGENT => Priority::High,
             None => Priority::Low,
         }
@@ -153,7 +153,7 @@ impl State {
         let queued = &self.queue[index];
         let timeline = self.timelines[queued.mirror].as_ref();
         let base = timeline.map_or(&self.ladder.mirrors[queued.mirror].url, |timeline| &timeline.url).clone();
-        let needs = needs_of(&queued.segment, queued.place.sequence, &base, self.policy)?;
+        let needs = needs_of(&queued.segment, queued.position.sequence, &base, self.policy)?;
         let list = self.ladder.mirrors[queued.mirror].url.clone();
         let url = match &queued.fresh {
             Some(fresh) => fresh.clone(),
@@ -181,7 +181,7 @@ impl State {
             if self.is_loaded(chosen) {
                 self.switch(chosen);
             } else {
-                self.wanted.get_or_insert((chosen, false));
+                self.pending_playlist.get_or_insert((chosen, false));
                 // The segment was given up at the current level.
                 if self.level_cap.at(self.cursor).is_some_and(|most| self.level() > most) {
                     return;
@@ -259,23 +259,23 @@ impl State {
     pub(crate) fn add_segment(&mut self) -> bool {
         let Some(timeline) = &self.timelines[self.mirror] else { return false };
         let list = Arc::clone(&timeline.list);
-        let mut place = match self.follows {
-            Some((mirror, place)) if mirror == self.mirror => place,
+        let mut position = match self.follows {
+            Some((mirror, position)) if mirror == self.mirror => position,
             // Behind the end of a finished playlist nothing follows. If it is another level that has ended here, the last section ends.
             _ if self.cursor >= timeline.edge() => {
                 self.commit();
                 return false;
             }
-            Some(_) => timeline.place_from(self.cursor),
-            None => timeline.place_at(self.cursor),
+            Some(_) => timeline.position_from(self.cursor),
+            None => timeline.position_at(self.cursor),
         };
-        if place.sequence < list.media_sequence {
+        if position.sequence < list.media_sequence {
             // Section 6.3.5: the segment has left the playlist.
             let start = start_of(timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.discontinuity = Some(Discontinuity::Behind(start.saturating_sub(self.cursor)));
-            place = timeline.place_at(start);
+            position = timeline.position_at(start);
         }
-        let Some(Piece { segment, start, next }) = timeline.piece(place) else {
+        let Some(TimedSegment { segment, start, next }) = timeline.segment_at(position) else {
             if list.is_ended {
                 // The levels end at slightly different times.
                 self.cursor = self.cursor.max(timeline.edge());
@@ -286,14 +286,19 @@ impl State {
         self.cursor = start + segment.duration;
         self.follows = Some((self.mirror, next));
         let phase = if segment.is_gap { SegmentPhase::Skipped } else { SegmentPhase::Planned };
-        self.push_segment(place, Piece { segment, start, next }, phase);
+        self.push_segment(position, TimedSegment { segment, start, next }, phase);
         self.commit();
         true
     }
 
-    /// Adds a segment for this piece of the current playlist.
-    pub(super) fn push_segment(&mut self, place: Place, piece: Piece, phase: SegmentPhase) {
-        let mut queued = QueuedSegment::new(self.next_id, self.mirror, place, piece, phase);
+    /// Adds this segment of the current playlist, or this part of one.
+    pub(super) fn push_segment(
+        &mut self,
+        position: PlaylistPosition,
+        timed: TimedSegment,
+        phase: SegmentPhase,
+    ) {
+        let mut queued = QueuedSegment::new(self.next_id, self.mirror, position, timed, phase);
         queued.discontinuity = self.discontinuity.take();
         self.queue.push_back(queued);
         self.next_id += 1;

@@ -19,8 +19,8 @@ impl State {
     pub(crate) fn handle_playlist(&mut self, mirror: usize, list: MediaPlaylist, url: Url) -> bool {
         // The thread of a live stream requests playlists too, and those are not counted.
         let mut number = u64::MAX;
-        if self.wanted.is_some_and(|(wanted, _)| wanted == mirror) {
-            self.wanted = None;
+        if self.pending_playlist.is_some_and(|(wanted, _)| wanted == mirror) {
+            self.pending_playlist = None;
             number = self.requested;
         }
         // Else it is what the thread of a live stream has requested before another mirror was used, and will be outdated soon.
@@ -59,13 +59,13 @@ impl State {
         };
         for queued in self.queue.iter_mut().filter(is_fresh) {
             queued.phase = SegmentPhase::Planned;
-            let listed = timeline.and_then(|timeline| timeline.piece(queued.place));
-            if listed.as_ref().is_none_or(|piece| piece.segment.uri == queued.segment.uri) {
+            let listed = timeline.and_then(|timeline| timeline.segment_at(queued.position));
+            if listed.as_ref().is_none_or(|timed| timed.segment.uri == queued.segment.uri) {
                 // The URL is the same: one more attempt, and no more reloads.
                 queued.reloads = u32::MAX;
             }
-            if let Some(piece) = listed {
-                queued.segment = piece.segment;
+            if let Some(timed) = listed {
+                queued.segment = timed.segment;
             }
         }
     }

@@ -8,7 +8,7 @@ use super::needs::{Needs, Undemuxed};
 use super::section::Discontinuity;
 use crate::source::hls::demux::{Frame, Output};
 use crate::source::hls::playlist::Segment;
-use crate::source::hls::timeline::{Piece, Place};
+use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
 use crate::types::{Priority, RequestId};
 
 /// A segment to play.
@@ -16,9 +16,9 @@ use crate::types::{Priority, RequestId};
 pub(crate) struct QueuedSegment {
     pub(crate) id: u64,
     pub(crate) mirror: usize,
-    pub(crate) place: Place,
+    pub(crate) position: PlaylistPosition,
     /// What follows it in its playlist.
-    pub(crate) next: Place,
+    pub(crate) next: PlaylistPosition,
     pub(crate) start: Duration,
     pub(crate) segment: Segment,
     pub(crate) needs: Needs,
@@ -58,13 +58,19 @@ pub(crate) enum SegmentPhase {
 }
 
 impl QueuedSegment {
-    /// A segment for a piece of the playlist of a mirror.
-    pub(super) fn new(id: u64, mirror: usize, place: Place, piece: Piece, phase: SegmentPhase) -> Self {
-        let Piece { segment, start, next } = piece;
+    /// A segment, or a part of one, of the playlist of a mirror.
+    pub(super) fn new(
+        id: u64,
+        mirror: usize,
+        position: PlaylistPosition,
+        timed: TimedSegment,
+        phase: SegmentPhase,
+    ) -> Self {
+        let TimedSegment { segment, start, next } = timed;
         Self {
             id,
             mirror,
-            place,
+            position,
             next,
             start,
             segment,

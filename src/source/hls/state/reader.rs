@@ -107,7 +107,7 @@ impl State {
         self.handed = self.next_section;
         self.clock.restart();
         self.carried = None;
-        (self.pending, self.discontinuity) = (Some(reason), None);
+        (self.next_discontinuity, self.discontinuity) = (Some(reason), None);
         (self.target, self.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
         (self.error, self.outage) = (None, None);

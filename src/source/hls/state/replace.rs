@@ -15,7 +15,7 @@ use crate::abr::{Buffered, Running, Snapshot};
 use crate::error::Error;
 use crate::source::hls::demux::Output;
 use crate::source::hls::event::HlsEvent;
-use crate::source::hls::timeline::{Piece, Place};
+use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
 use crate::types::Priority;
 
 /// A segment that plays sooner than this is never replaced, whatever the application chooses.
@@ -83,23 +83,24 @@ impl State {
     fn plan_replacement_of(&mut self, target: PlacedSegment, level: usize, now: Instant) -> Option<Planned> {
         let mirror = self.pick(level, now, |mirror| mirror.level == level)?;
         let timeline = self.timelines[mirror].as_ref()?;
-        let place = Place { sequence: timeline.sequence_at(target.start + target.duration / 2), part: 0 };
-        let piece = timeline.piece(place)?;
-        let Piece { segment, start, .. } = &piece;
+        let position =
+            PlaylistPosition { sequence: timeline.sequence_at(target.start + target.duration / 2), part: 0 };
+        let timed = timeline.segment_at(position)?;
+        let TimedSegment { segment, start, .. } = &timed;
         let is_alike = start.abs_diff(target.start) <= NEAR
             && segment.duration.abs_diff(target.duration) <= NEAR
             && segment.discontinuity_sequence == target.discontinuity;
         if !is_alike || segment.is_gap {
             return None;
         }
-        let needs = needs_of(segment, place.sequence, &timeline.url, self.policy).ok()?;
+        let needs = needs_of(segment, position.sequence, &timeline.url, self.policy).ok()?;
         if needs.resources().any(|key| self.ready(&key).is_none()) {
             return None;
         }
         let url = self.policy.resolve(&timeline.url, segment.uri.expose()).ok()?;
         let list = self.ladder.mirrors[mirror].url.clone();
         let range = segment.byte_range;
-        let mut queued = QueuedSegment::new(self.next_id, mirror, place, piece, SegmentPhase::Fetching);
+        let mut queued = QueuedSegment::new(self.next_id, mirror, position, timed, SegmentPhase::Fetching);
         queued.needs = needs.clone();
         let id = queued.id;
         self.next_id += 1;

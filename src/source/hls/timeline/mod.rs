@@ -121,22 +121,22 @@ impl Timeline {
         self.list.parts.iter().fold(self.end(), |edge, part| edge.saturating_add(part.duration))
     }
 
-    /// What to fetch at this place. A segment is fetched as a whole if none of its parts was fetched. The last one, which is
+    /// What to fetch at this position. A segment is fetched as a whole if none of its parts was fetched. The last one, which is
     /// not complete yet, is fetched in parts (section 6.2.2).
-    pub(crate) fn piece(&self, at: Place) -> Option<Piece> {
+    pub(crate) fn segment_at(&self, at: PlaylistPosition) -> Option<TimedSegment> {
         let whole = self.list.segment(at.sequence);
         let start = self.start_of(at.sequence)?;
-        let after = Place { sequence: at.sequence + 1, part: 0 };
+        let after = PlaylistPosition { sequence: at.sequence + 1, part: 0 };
         let parts = match whole {
             // Old segments lose their parts. What of the segment was played already is dropped by its time.
             Some(segment) if at.part == 0 || segment.parts.is_empty() => {
-                return Some(Piece {
+                return Some(TimedSegment {
                     segment: Segment { parts: Vec::new(), ..segment.clone() },
                     start,
                     next: after,
                 });
             }
-            Some(segment) if at.part >= segment.parts.len() => return self.piece(after),
+            Some(segment) if at.part >= segment.parts.len() => return self.segment_at(after),
             Some(segment) => &segment.parts,
             None => &self.list.parts,
         };
@@ -152,20 +152,20 @@ impl Timeline {
             parts: Vec::new(),
             ..parent.clone()
         };
-        Some(Piece { segment, start, next: Place { part: at.part + 1, ..at } })
+        Some(TimedSegment { segment, start, next: PlaylistPosition { part: at.part + 1, ..at } })
     }
 
-    /// The place after the last part of a complete segment is the beginning of the next segment. Other places stay.
-    pub(crate) fn normalize(&self, place: Place) -> Place {
-        let is_behind = |segment: &Segment| place.part > 0 && place.part >= segment.parts.len();
-        if self.list.segment(place.sequence).is_some_and(is_behind) {
-            return Place { sequence: place.sequence + 1, part: 0 };
+    /// The position after the last part of a complete segment is the beginning of the next segment. Other positions stay.
+    pub(crate) fn normalize(&self, position: PlaylistPosition) -> PlaylistPosition {
+        let is_behind = |segment: &Segment| position.part > 0 && position.part >= segment.parts.len();
+        if self.list.segment(position.sequence).is_some_and(is_behind) {
+            return PlaylistPosition { sequence: position.sequence + 1, part: 0 };
         }
-        place
+        position
     }
 
-    /// The place that plays at `time`: within a segment the part, if the playlist lists its parts.
-    pub(crate) fn place_at(&self, time: Duration) -> Place {
+    /// The position that plays at `time`: within a segment the part, if the playlist lists its parts.
+    pub(crate) fn position_at(&self, time: Duration) -> PlaylistPosition {
         let is_incomplete = time >= self.end() && !self.list.parts.is_empty();
         let sequence = if is_incomplete { self.list.end_sequence() } else { self.sequence_at(time) };
         let parts = self.segment(sequence).map_or(&self.list.parts, |segment| &segment.parts);
@@ -175,7 +175,7 @@ impl Timeline {
             end <= time
         };
         let part = parts.iter().take_while(is_over).count();
-        Place { sequence, part: part.min(parts.len().saturating_sub(1)) }
+        PlaylistPosition { sequence, part: part.min(parts.len().saturating_sub(1)) }
     }
 
     /// Media sequence number of the segment that plays at `time`, or of the last one if `time` is after the end.
@@ -184,18 +184,18 @@ impl Timeline {
         self.list.media_sequence + index.min(self.list.segments.len().saturating_sub(1)) as u64
     }
 
-    /// The place to continue with at `time`, after segments of another level. Their borders need not be the same. If a segment
+    /// The position to continue with at `time`, after segments of another level. Their borders need not be the same. If a segment
     /// has parts, only those that are missing are fetched. Of any other segment the frames that were played are dropped by
     /// their times, unless next to nothing of it is missing: then it is skipped, because `EXTINF` may be rounded.
-    pub(crate) fn place_from(&self, time: Duration) -> Place {
-        let at = self.place_at(time);
+    pub(crate) fn position_from(&self, time: Duration) -> PlaylistPosition {
+        let at = self.position_at(time);
         let (Some(start), Some(end)) = (self.start_of(at.sequence), self.start_of(at.sequence + 1)) else {
             return at;
         };
         // Parts have exact durations.
         let rounding = if at.part > 0 { Duration::ZERO } else { ((end - start) / 10).min(ROUNDED) };
         let is_played = time > start && end.saturating_sub(time) <= rounding;
-        if is_played { Place { sequence: at.sequence + 1, part: 0 } } else { at }
+        if is_played { PlaylistPosition { sequence: at.sequence + 1, part: 0 } } else { at }
     }
 }
 
@@ -204,21 +204,21 @@ const ROUNDED: Duration = Duration::from_millis(500);
 
 /// Where to continue in a playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct PlaylistPosition {
     /// Media sequence number.
     pub(crate) sequence: u64,
-    /// Number of parts of the segment that precede the place.
+    /// Number of parts of the segment that precede the position.
     pub(crate) part: usize,
 }
 
 /// A segment or a part.
 #[derive(Clone, Debug)]
-pub(crate) struct Piece {
+pub(crate) struct TimedSegment {
     /// The segment; or the part, as if it were one.
     pub(crate) segment: Segment,
     pub(crate) start: Duration,
     /// What follows.
-    pub(crate) next: Place,
+    pub(crate) next: PlaylistPosition,
 }
 
 /// How one version of a playlist relates to another.
@@ -267,7 +267,7 @@ mod tests {
             (timeline.start_of(8), timeline.start_of(10), timeline.start_of(11)),
             (Some(seconds(16)), Some(seconds(26)), None)
         );
-        let from = |time: f64| timeline.place_from(Duration::from_secs_f64(time)).sequence;
+        let from = |time: f64| timeline.position_from(Duration::from_secs_f64(time)).sequence;
         assert_eq!((from(16.0), from(17.0), from(19.0), from(19.7), from(26.0)), (8, 8, 8, 9, 10));
     }
 
@@ -277,28 +277,28 @@ mod tests {
         let text = format!("#EXTINF:2,\na\n{}{}#EXTINF:2,\nb\n{}", part("b0"), part("b1"), part("c0"));
         let timeline = Timeline::new(list(&text), url(), seconds(0));
         assert_eq!((timeline.end(), timeline.edge()), (seconds(4), seconds(5)));
-        let place = |sequence, part| Place { sequence, part };
+        let position = |sequence, part| PlaylistPosition { sequence, part };
         // A change of level within a segment.
-        let from = |time| timeline.place_from(seconds(time));
+        let from = |time| timeline.position_from(seconds(time));
         assert_eq!(
             (from(1), from(2), from(3), from(4)),
-            (place(0, 0), place(1, 0), place(1, 1), place(2, 0))
+            (position(0, 0), position(1, 0), position(1, 1), position(2, 0))
         );
-        let piece = |sequence, part| {
-            let piece = timeline.piece(place(sequence, part))?;
-            Some((piece.segment.uri.expose().to_owned(), piece.start.as_secs(), piece.next))
+        let timed = |sequence, part| {
+            let timed = timeline.segment_at(position(sequence, part))?;
+            Some((timed.segment.uri.expose().to_owned(), timed.start.as_secs(), timed.next))
         };
-        assert_eq!(piece(0, 0), Some(("a".into(), 0, place(1, 0))));
-        assert_eq!(piece(0, 1), Some(("a".into(), 0, place(1, 0))));
-        assert_eq!(piece(1, 0), Some(("b".into(), 2, place(2, 0))));
-        assert_eq!(piece(1, 1), Some(("b1".into(), 3, place(1, 2))));
-        assert_eq!(piece(1, 2), Some(("c0".into(), 4, place(2, 1))));
-        assert_eq!(piece(2, 0), Some(("c0".into(), 4, place(2, 1))));
-        assert_eq!(piece(2, 1), None);
-        let at = |millis| timeline.place_at(Duration::from_millis(millis));
+        assert_eq!(timed(0, 0), Some(("a".into(), 0, position(1, 0))));
+        assert_eq!(timed(0, 1), Some(("a".into(), 0, position(1, 0))));
+        assert_eq!(timed(1, 0), Some(("b".into(), 2, position(2, 0))));
+        assert_eq!(timed(1, 1), Some(("b1".into(), 3, position(1, 2))));
+        assert_eq!(timed(1, 2), Some(("c0".into(), 4, position(2, 1))));
+        assert_eq!(timed(2, 0), Some(("c0".into(), 4, position(2, 1))));
+        assert_eq!(timed(2, 1), None);
+        let at = |millis| timeline.position_at(Duration::from_millis(millis));
         assert_eq!(
             (at(0), at(2500), at(3000), at(4500)),
-            (place(0, 0), place(1, 0), place(1, 1), place(2, 0))
+            (position(0, 0), position(1, 0), position(1, 1), position(2, 0))
         );
     }
 
