@@ -144,7 +144,7 @@ fn a_server_in_trouble_is_waited_for_and_no_sample_is_lost() {
 }
 
 #[test]
-fn a_segment_is_skipped_only_if_no_mirror_has_it_however_lately_these_failed() {
+fn a_segment_is_skipped_only_if_no_variant_has_it_however_lately_these_failed() {
     // Each segment is bad on one of two servers, in turn.
     let serve = |bad: u64, other: Option<String>| {
         let own = site(8);

@@ -1,8 +1,9 @@
 //! Which media playlists can be played, at which rates, and on which servers.
 //!
-//! A *level* is one version of the audio, as the user sees it. A *mirror* is a media playlist that has it: redundant variants
-//! (section 6.2.4) and the pathways of content steering (section 7) are mirrors of one level. Mirrors of all renditions are
-//! in one list, so that their indices stay valid when the user chooses another rendition.
+//! A *level* is one version of the audio, as the user sees it. A *variant* is a media playlist that has it: that of a variant
+//! stream, with one of its renditions (section 4.4.6.2). Redundant variants (section 6.2.4) and the pathways of content steering
+//! (section 7) have the same level. Variants of all renditions are in one list, so that their indices stay valid when the user
+//! chooses another rendition.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -15,7 +16,7 @@ use crate::source::hls::playlist::{MultivariantPlaylist, Rendition, Uri, Variant
 
 /// Media playlists that are considered, at most. Each variant has one for each rendition of its group, so a hostile list could
 /// make millions.
-pub(crate) const MOST_MIRRORS: usize = 4096;
+pub(crate) const MOST_VARIANTS: usize = 4096;
 
 /// One version of the audio, with its own media playlist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,9 +48,9 @@ pub struct RenditionInfo {
     pub characteristics: Option<Box<str>>,
 }
 
-/// A media playlist that can be played.
+/// A media playlist that can be played: that of a variant stream, with one of its renditions.
 #[derive(Clone, Debug)]
-pub(crate) struct Mirror {
+pub(crate) struct VariantStream {
     /// Index in the levels of its rendition.
     pub(crate) level: usize,
     pub(crate) rendition: usize,
@@ -60,11 +61,11 @@ pub(crate) struct Mirror {
     pub(crate) stable: [Option<Box<str>>; 2],
     /// It failed, and is not used before this time.
     pub(crate) excluded_until: Option<Instant>,
-    /// Its playlist is live and was not loaded again since another mirror is used.
+    /// Its playlist is live and was not loaded again since another variant is used.
     pub(crate) is_outdated: bool,
 }
 
-impl Mirror {
+impl VariantStream {
     pub(crate) fn is_usable(&self, now: Instant) -> bool {
         self.excluded_until.is_none_or(|until| until <= now)
     }
@@ -78,7 +79,7 @@ pub(crate) struct Ladder {
     /// Levels of each rendition, by ascending rate. At least one list, and none is empty.
     levels: Vec<Vec<LevelInfo>>,
     /// Never shrinks.
-    pub(crate) mirrors: Vec<Mirror>,
+    pub(crate) variants: Vec<VariantStream>,
     /// The rendition to start with.
     pub(crate) first: usize,
 }
@@ -87,7 +88,7 @@ impl Ladder {
     /// Of a single media playlist.
     pub(crate) fn single(url: Url) -> Self {
         let info = LevelInfo { bandwidth: 0, codecs: Vec::new(), name: None, language: None };
-        let mirror = Mirror {
+        let variant = VariantStream {
             level: 0,
             rendition: 0,
             url,
@@ -96,7 +97,7 @@ impl Ladder {
             excluded_until: None,
             is_outdated: false,
         };
-        Self { renditions: Vec::new(), levels: vec![vec![info]], mirrors: vec![mirror], first: 0 }
+        Self { renditions: Vec::new(), levels: vec![vec![info]], variants: vec![variant], first: 0 }
     }
 
     /// Of a multivariant playlist.
@@ -121,8 +122,8 @@ impl Ladder {
     /// Takes the URLs of a ladder that was made from the same text but for values of queries.
     #[cfg(feature = "cache")]
     pub(crate) fn take_urls(&mut self, other: &Self) {
-        for (mirror, other) in self.mirrors.iter_mut().zip(&other.mirrors) {
-            mirror.url = other.url.clone();
+        for (variant, other) in self.variants.iter_mut().zip(&other.variants) {
+            variant.url = other.url.clone();
         }
     }
 
@@ -138,7 +139,7 @@ impl Ladder {
 /// A playlist with the audio of a variant.
 struct Found {
     info: LevelInfo,
-    mirror: Mirror,
+    variant: VariantStream,
 }
 
 struct Builder<'a> {
@@ -190,7 +191,7 @@ impl<'a> Builder<'a> {
         let has_audio_only = playable(self.list).any(|variant| variant.resolution.is_none());
         let mut known: HashMap<Url, usize> = HashMap::new();
         for variant in playable(self.list) {
-            if (variant.resolution.is_some() && has_audio_only) || self.found.len() == MOST_MIRRORS {
+            if (variant.resolution.is_some() && has_audio_only) || self.found.len() == MOST_VARIANTS {
                 continue;
             }
             let Some((uri, rendition)) = self.playlist_of(variant, index, is_first) else { continue };
@@ -232,28 +233,28 @@ impl<'a> Builder<'a> {
     fn finish(self, first: usize) -> Result<Ladder, Error> {
         let Self { renditions, found, refused, base, .. } = self;
         let mut levels: Vec<Vec<LevelInfo>> = vec![Vec::new(); renditions.len().max(1)];
-        let mut mirrors: Vec<Mirror> = Vec::with_capacity(found.len());
+        let mut variants: Vec<VariantStream> = Vec::with_capacity(found.len());
         let mut by_rate: Vec<Found> = found;
-        // Stable: mirrors of one level keep the order of the playlist, which is that of preference.
-        by_rate.sort_by_key(|found| (found.mirror.rendition, found.info.bandwidth));
-        for Found { info, mut mirror } in by_rate {
-            let levels = &mut levels[mirror.rendition];
-            let mut twin = mirrors.iter().rev().take_while(|known| known.rendition == mirror.rendition);
-            let twin = twin.find(|known| is_redundant(known, &levels[known.level], &mirror, &info));
-            mirror.level = match twin {
+        // Stable: variants of one level keep the order of the playlist, which is that of preference.
+        by_rate.sort_by_key(|found| (found.variant.rendition, found.info.bandwidth));
+        for Found { info, mut variant } in by_rate {
+            let levels = &mut levels[variant.rendition];
+            let mut twin = variants.iter().rev().take_while(|known| known.rendition == variant.rendition);
+            let twin = twin.find(|known| is_redundant(known, &levels[known.level], &variant, &info));
+            variant.level = match twin {
                 Some(twin) => twin.level,
                 None => {
                     levels.push(info);
                     levels.len() - 1
                 }
             };
-            mirrors.push(mirror);
+            variants.push(variant);
         }
         if levels[first].is_empty() {
             return Err(refused.with_url(base.as_str()));
         }
         let renditions = renditions.into_iter().map(rendition_info).collect();
-        Ok(Ladder { renditions, levels, mirrors, first })
+        Ok(Ladder { renditions, levels, variants, first })
     }
 }
 
@@ -269,8 +270,8 @@ fn primary(tag: &str) -> String {
 }
 
 /// True if two playlists have the same audio: their variants have equal attributes, or the same stable id.
-fn is_redundant(known: &Mirror, level: &LevelInfo, mirror: &Mirror, info: &LevelInfo) -> bool {
-    let has_stable_name = known.stable[0].is_some() && known.stable[0] == mirror.stable[0];
+fn is_redundant(known: &VariantStream, level: &LevelInfo, variant: &VariantStream, info: &LevelInfo) -> bool {
+    let has_stable_name = known.stable[0].is_some() && known.stable[0] == variant.stable[0];
     has_stable_name || level == info
 }
 
@@ -281,7 +282,7 @@ fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Ur
         name: rendition.map(|rendition| rendition.name.clone()).or_else(|| variant.name.clone()),
         language: rendition.and_then(|rendition| rendition.language.clone()),
     };
-    let mirror = Mirror {
+    let variant = VariantStream {
         level: 0,
         rendition: index,
         url,
@@ -290,7 +291,7 @@ fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Ur
         excluded_until: None,
         is_outdated: false,
     };
-    Found { info, mirror }
+    Found { info, variant }
 }
 
 fn rendition_info(rendition: &Rendition) -> RenditionInfo {
@@ -339,9 +340,9 @@ mod tests {
             panic!("a multivariant playlist")
         };
         let ladder = Ladder::new(&list, &Url::parse(url).unwrap(), UriPolicy::default(), language).unwrap();
-        let mirrors = ladder.mirrors.iter().filter(|mirror| mirror.rendition == ladder.first);
+        let variants = ladder.variants.iter().filter(|variant| variant.rendition == ladder.first);
         let levels = ladder.levels(ladder.first);
-        mirrors.map(|mirror| (levels[mirror.level].bandwidth, mirror.url.path().to_owned())).collect()
+        variants.map(|variant| (levels[variant.level].bandwidth, variant.url.path().to_owned())).collect()
     }
 
     #[test]
@@ -363,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn s6_2_4_variants_that_say_the_same_are_mirrors_of_one_level() {
+    fn s6_2_4_variants_that_say_the_same_are_redundant_variants_of_one_level() {
         let text = "#EXT-X-STREAM-INF:BANDWIDTH=100,PATHWAY-ID=\"A\",STABLE-VARIANT-ID=\"lo\"\nlo-a\n\
                     #EXT-X-STREAM-INF:BANDWIDTH=200,PATHWAY-ID=\"A\"\nhi-a\n\
                     #EXT-X-STREAM-INF:BANDWIDTH=110,PATHWAY-ID=\"B\",STABLE-VARIANT-ID=\"lo\"\nlo-b\n\
@@ -383,6 +384,6 @@ mod tests {
                  #EXT-X-STREAM-INF:BANDWIDTH={index},AUDIO=\"g\"\nv{index}\n"
             ));
         }
-        assert!(choose(&text, None).len() <= MOST_MIRRORS);
+        assert!(choose(&text, None).len() <= MOST_VARIANTS);
     }
 }

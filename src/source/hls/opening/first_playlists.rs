@@ -107,22 +107,22 @@ fn load_first(
     steering: Option<&Steering>,
     first: usize,
 ) -> Result<(usize, Timeline), Error> {
-    let is_wanted = |index: &usize| ladder.mirrors[*index].rendition == ladder.first;
-    let mut order: Vec<usize> = (0..ladder.mirrors.len()).filter(is_wanted).collect();
+    let is_wanted = |index: &usize| ladder.variants[*index].rendition == ladder.first;
+    let mut order: Vec<usize> = (0..ladder.variants.len()).filter(is_wanted).collect();
     order.sort_by_key(|index| {
-        let mirror = &ladder.mirrors[*index];
-        let rank = steering.map_or(0, |steering| steering.rank(&mirror.pathway));
-        (rank, mirror.level.abs_diff(first), mirror.level)
+        let variant = &ladder.variants[*index];
+        let rank = steering.map_or(0, |steering| steering.rank(&variant.pathway));
+        (rank, variant.level.abs_diff(first), variant.level)
     });
     let mut failed = None;
-    for mirror in order {
-        match load_timeline(shared, peer, lists, &ladder.mirrors[mirror].url) {
-            Ok(timeline) => return Ok((mirror, timeline)),
+    for variant in order {
+        match load_timeline(shared, peer, lists, &ladder.variants[variant].url) {
+            Ok(timeline) => return Ok((variant, timeline)),
             Err(error) if error.is_cancelled() => return Err(error),
             Err(error) => failed = failed.or(Some(error)),
         }
     }
-    // There is at least one mirror.
+    // There is at least one variant.
     Err(failed.unwrap_or_else(|| Error::new(ErrorKind::Unsupported, "the playlist has no variants")))
 }
 

@@ -57,7 +57,7 @@ impl HlsPeer {
     fn prepare(&self, planned: Planned) -> Option<Prepared> {
         let shared = &self.0;
         match planned {
-            Planned::Playlist { mirror, url } => self.prepare_playlist(mirror, url),
+            Planned::Playlist { variant, url } => self.prepare_playlist(variant, url),
             #[cfg(feature = "cache")]
             Planned::Confirm { url } => self.prepare_confirmation(url),
             Planned::Steering { url } => {
@@ -89,8 +89,8 @@ impl HlsPeer {
         }
     }
 
-    fn prepare_playlist(&self, mirror: usize, url: Url) -> Option<Prepared> {
-        let sink = PlaylistSink::new(Arc::clone(&self.0), mirror, url);
+    fn prepare_playlist(&self, variant: usize, url: Url) -> Option<Prepared> {
+        let sink = PlaylistSink::new(Arc::clone(&self.0), variant, url);
         let request = request(&self.0, RequestKind::Playlist, sink.url());
         #[cfg(feature = "cache")]
         let sink = {

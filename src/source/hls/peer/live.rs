@@ -30,16 +30,16 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
 fn run(shared: &Shared, peer: &PeerHandle) {
     let mut reload = Reload::new(Instant::now());
     let mut last = None;
-    while let Some((mirror, url, list)) = shared.live_playlist() {
-        if last.replace(mirror).is_some_and(|last| last != mirror) {
-            // The playlist of another mirror was just loaded: the age of the last one does not matter for it.
+    while let Some((variant, url, list)) = shared.live_playlist() {
+        if last.replace(variant).is_some_and(|last| last != variant) {
+            // The playlist of another variant was just loaded: the age of the last one does not matter for it.
             reload = Reload::new(Instant::now());
         }
         if !shared.sleep_until(reload.due(&list)) {
             return;
         }
-        if shared.with(|state| state.is_used(mirror)) == Some(false) {
-            // Another mirror is used since: its playlist is loaded, and not this one.
+        if shared.with(|state| state.is_used(variant)) == Some(false) {
+            // Another variant is used since: its playlist is loaded, and not this one.
             continue;
         }
         let began = Instant::now();
@@ -49,13 +49,13 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         };
         match load_again(shared, peer, &url, &list, directives) {
             Ok((list, url)) => {
-                let has_changed = shared.change(|state| state.handle_playlist(mirror, list, url));
+                let has_changed = shared.change(|state| state.handle_playlist(variant, list, url));
                 shared.cancel_dropped_hint();
                 reload.handle_loaded(began, has_changed == Some(true));
             }
             Err(error) if error.is_cancelled() => return,
             Err(error) => {
-                handle_failed(shared, mirror, &url, error);
+                handle_failed(shared, variant, &url, error);
                 reload.handle_loaded(began, false);
             }
         }
@@ -63,18 +63,18 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         if reload.is_stuck(now, &list) {
             let why = format!("the playlist has not changed for {:?}", list.target_duration.mul_f64(3.5));
             let error = Error::new(ErrorKind::TimedOut, why).with_url(url.as_str());
-            shared.change(|state| state.handle_stuck(mirror, error, now));
+            shared.change(|state| state.handle_stuck(variant, error, now));
         } else if reload.is_stale(now, &list) {
-            shared.change(|state| state.handle_stale(mirror, now));
+            shared.change(|state| state.handle_stale(variant, now));
         }
     }
 }
 
-fn handle_failed(shared: &Shared, mirror: usize, url: &Url, error: Error) {
+fn handle_failed(shared: &Shared, variant: usize, url: &Url, error: Error) {
     let hook = shared.config.hook.as_ref();
     match hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, url, &error)) {
-        Some(fresh) => drop(shared.with(|state| state.set_playlist_url(mirror, fresh))),
-        None => drop(shared.change(|state| state.handle_reload_failed(mirror, error, Instant::now()))),
+        Some(fresh) => drop(shared.with(|state| state.set_playlist_url(variant, fresh))),
+        None => drop(shared.change(|state| state.handle_reload_failed(variant, error, Instant::now()))),
     }
 }
 

@@ -25,10 +25,10 @@ pub(crate) const MOST_RESOURCE: usize = 4 << 20;
 /// Bytes of a steering manifest, at most.
 const MOST_MANIFEST: usize = 256 << 10;
 
-/// Takes the playlist of a mirror.
+/// Takes the playlist of a variant.
 pub(crate) struct PlaylistSink {
     shared: Arc<Shared>,
-    mirror: usize,
+    variant: usize,
     url: Url,
     from: Option<Url>,
     bytes: Vec<u8>,
@@ -38,10 +38,10 @@ pub(crate) struct PlaylistSink {
 }
 
 impl PlaylistSink {
-    pub(crate) fn new(shared: Arc<Shared>, mirror: usize, url: Url) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, variant: usize, url: Url) -> Self {
         Self {
             shared,
-            mirror,
+            variant,
             url,
             from: None,
             bytes: Vec::new(),
@@ -73,9 +73,9 @@ impl PlaylistSink {
         let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Playlist, &self.url, &error));
         self.shared.change(|state| {
             if let Some(fresh) = fresh {
-                state.set_playlist_url(self.mirror, fresh);
+                state.set_playlist_url(self.variant, fresh);
             }
-            state.handle_playlist_failed(self.mirror, error, Instant::now());
+            state.handle_playlist_failed(self.variant, error, Instant::now());
         });
     }
 }
@@ -103,7 +103,7 @@ impl Sink for PlaylistSink {
             self.keep(text);
         }
         match parsed.and_then(|bytes| parse_media(&self.shared, &bytes, &url, None)) {
-            Ok(list) => drop(self.shared.change(|state| state.handle_playlist(self.mirror, list, url))),
+            Ok(list) => drop(self.shared.change(|state| state.handle_playlist(self.variant, list, url))),
             Err(error) => self.fail(error),
         }
     }

@@ -49,8 +49,8 @@ impl State {
         self.is_starting = false;
         if let Some(queued) = self.queued(id) {
             queued.phase = SegmentPhase::Complete;
-            let mirror = queued.mirror;
-            self.level_cap.handle_arrived(self.ladder.mirrors[mirror].level);
+            let variant = queued.variant;
+            self.level_cap.handle_arrived(self.ladder.variants[variant].level);
         }
         (self.skipped, self.outages) = (0, 0);
         self.commit();

@@ -61,7 +61,7 @@ impl State {
             let Some(queued) = self.queue.pop_front() else { return };
             self.replacements.handle_placed(&queued);
             self.carried =
-                Some((queued.mirror, queued.next, queued.tail)).filter(|(_, _, tail)| !tail.is_empty());
+                Some((queued.variant, queued.next, queued.tail)).filter(|(_, _, tail)| !tail.is_empty());
         }
         if self.is_finished() {
             self.close_section();
@@ -89,9 +89,9 @@ impl State {
 
     /// The frame that the first segment shares with the one before, if they were cut inside of a frame.
     fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
-        let (mirror, position, tail) = self.carried.take()?;
+        let (variant, position, tail) = self.carried.take()?;
         let queued =
-            self.queue.front().filter(|queued| (queued.mirror, queued.position) == (mirror, position))?;
+            self.queue.front().filter(|queued| (queued.variant, queued.position) == (variant, position))?;
         let is_continued =
             self.sections.back()?.discontinuity_sequence == queued.segment.discontinuity_sequence;
         if is_continued { join(&tail, head) } else { None }
@@ -129,7 +129,7 @@ impl State {
         let is_sought =
             matches!(reason, Discontinuity::Seek | Discontinuity::Start | Discontinuity::Rendition);
         let level =
-            self.queue.front().map_or(self.level(), |queued| self.ladder.mirrors[queued.mirror].level);
+            self.queue.front().map_or(self.level(), |queued| self.ladder.variants[queued.variant].level);
         let info = SectionInfo {
             codec: frame.format.codec,
             sample_rate: frame.format.sample_rate,
@@ -147,7 +147,7 @@ impl State {
     }
 
     fn date_time(&self, queued: &QueuedSegment) -> Option<SystemTime> {
-        let list = &self.timelines[queued.mirror].as_ref()?.list;
+        let list = &self.timelines[queued.variant].as_ref()?.list;
         let index = usize::try_from(queued.position.sequence.checked_sub(list.media_sequence)?).ok()?;
         list.date_time_at(index)
     }
@@ -161,6 +161,6 @@ impl State {
     /// Nothing more will be played.
     pub(crate) fn is_finished(&self) -> bool {
         let is_at_end = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
-        self.queue.is_empty() && self.timelines[self.mirror].as_ref().is_some_and(is_at_end)
+        self.queue.is_empty() && self.timelines[self.variant].as_ref().is_some_and(is_at_end)
     }
 }

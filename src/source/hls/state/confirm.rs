@@ -26,7 +26,7 @@ impl State {
             return None;
         }
         unconfirmed.is_running = true;
-        Some(unconfirmed.has_ladder.then_some(self.mirror))
+        Some(unconfirmed.has_ladder.then_some(self.variant))
     }
 
     /// A segment is not stored. It is planned again once its playlist has come.
@@ -69,7 +69,7 @@ impl State {
             }
             Confirmation::Media(list, url) => {
                 self.unconfirmed = None;
-                self.handle_playlist(self.mirror, *list, url);
+                self.handle_playlist(self.variant, *list, url);
             }
             Confirmation::Changed(error) => {
                 self.queue.clear();

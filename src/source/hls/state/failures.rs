@@ -5,21 +5,21 @@
 //! | the network | another server; the same again after a delay |
 //! | the server (5xx) | another server; another level; the same again for [`PATIENCE`]; skip the segment |
 //! | the URL (401, 403, 404, 410) | a fresh one from the application, or from the playlist; another level; skip |
-//! | the bytes | another mirror or level; skip |
+//! | the bytes | another variant or level; skip |
 
 use std::time::{Duration, Instant};
 
 use url::Url;
 
 use super::State;
-use super::mirrors::server;
 use super::outage::Outage;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
+use super::variants::server;
 use crate::error::Error;
 use crate::source::hls::event::HlsEvent;
-use crate::source::hls::ladder::levels::Mirror;
+use crate::source::hls::ladder::levels::VariantStream;
 
-/// How long a mirror that failed is not used (Media3 excludes tracks for as long).
+/// How long a variant that failed is not used (Media3 excludes tracks for as long).
 const EXCLUSION: Duration = Duration::from_secs(60);
 
 /// How long a pathway that failed is not used while others are there. hls.js and Media3 take five minutes, which is long
@@ -29,7 +29,7 @@ const PATHWAY_EXCLUSION: Duration = Duration::from_secs(120);
 /// Segments that are skipped one after the other, before the error is returned to the reader.
 const MOST_SKIPPED: u32 = 3;
 
-/// Mirrors that are tried for one segment, at most. Each costs a request, while a reader waits.
+/// Variants that are tried for one segment, at most. Each costs a request, while a reader waits.
 const MOST_TRIED: usize = 8;
 
 /// How often a playlist is loaded again because of one segment: a URL may expire again before it is used.
@@ -76,7 +76,7 @@ impl State {
         }
         let Some(queued) = self.plan_again(id) else { return };
         let failing_for = now.saturating_duration_since(*queued.failing_since.get_or_insert(now));
-        let (id, mirror) = (queued.id, queued.mirror);
+        let (id, variant) = (queued.id, queued.variant);
         match Failure::of(&error) {
             Failure::Cancelled => drop(self.error.get_or_insert(error)),
             Failure::Url if queued.reloads < MOST_RELOADS => {
@@ -84,19 +84,19 @@ impl State {
                 queued.requested_before = requested;
                 queued.phase = SegmentPhase::Reloading;
             }
-            failure @ (Failure::Network | Failure::Server) if self.exclude_server(mirror, failure, now) => {
+            failure @ (Failure::Network | Failure::Server) if self.exclude_server(variant, failure, now) => {
                 self.move_on(id, now);
             }
             Failure::Network => self.pause(error, now, true),
             Failure::Server => {
-                self.exclude(mirror, now, EXCLUSION);
+                self.exclude(variant, now, EXCLUSION);
                 if self.move_on(id, now) {
                     return;
                 }
                 if failing_for < PATIENCE { self.pause(error, now, false) } else { self.skip(id, error) }
             }
             Failure::Url | Failure::Bytes => {
-                self.exclude(mirror, now, EXCLUSION);
+                self.exclude(variant, now, EXCLUSION);
                 if !self.move_on(id, now) {
                     self.skip(id, error);
                 }
@@ -116,17 +116,17 @@ impl State {
     }
 
     /// A playlist can't be fetched or read.
-    pub(crate) fn handle_playlist_failed(&mut self, mirror: usize, error: Error, now: Instant) {
-        if self.pending_playlist.is_some_and(|(wanted, _)| wanted == mirror) {
+    pub(crate) fn handle_playlist_failed(&mut self, variant: usize, error: Error, now: Instant) {
+        if self.pending_playlist.is_some_and(|(wanted, _)| wanted == variant) {
             self.pending_playlist = None;
         }
-        self.exclude_after(mirror, &error, now);
+        self.exclude_after(variant, &error, now);
         self.events.push(HlsEvent::PlaylistFailed {
-            level: self.ladder.mirrors[mirror].level,
+            level: self.ladder.variants[variant].level,
             error: error.clone(),
         });
         let waiting =
-            |queued: &&QueuedSegment| queued.mirror == mirror && queued.phase == SegmentPhase::Reloading;
+            |queued: &&QueuedSegment| queued.variant == variant && queued.phase == SegmentPhase::Reloading;
         if let Some(id) = self.queue.iter().find(waiting).map(|queued| queued.id) {
             self.handle_segment_failed(id, error, now);
         } else if self.pick(self.level(), now, |_| true).is_none() && !self.can_continue() {
@@ -136,47 +136,48 @@ impl State {
     }
 
     /// A live playlist could not be loaded again.
-    pub(crate) fn handle_reload_failed(&mut self, mirror: usize, error: Error, now: Instant) {
-        self.exclude_after(mirror, &error, now);
-        self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.mirrors[mirror].level, error });
+    pub(crate) fn handle_reload_failed(&mut self, variant: usize, error: Error, now: Instant) {
+        self.exclude_after(variant, &error, now);
+        self.events.push(HlsEvent::PlaylistFailed { level: self.ladder.variants[variant].level, error });
     }
 
     /// The server does not write this playlist any more, as it seems: another one may be better (section 6.3.4).
-    pub(crate) fn handle_stale(&mut self, mirror: usize, now: Instant) {
-        self.exclude(mirror, now, EXCLUSION);
+    pub(crate) fn handle_stale(&mut self, variant: usize, now: Instant) {
+        self.exclude(variant, now, EXCLUSION);
     }
 
     /// A live playlist has not changed for too long.
-    pub(crate) fn handle_stuck(&mut self, mirror: usize, error: Error, now: Instant) {
-        self.exclude(mirror, now, EXCLUSION);
+    pub(crate) fn handle_stuck(&mut self, variant: usize, error: Error, now: Instant) {
+        self.exclude(variant, now, EXCLUSION);
         if self.pick(self.level(), now, |_| true).is_none() {
             self.error.get_or_insert(error);
         }
     }
 
-    /// The playlist of this mirror can be continued with, if nothing better is there.
+    /// The playlist of this variant can be continued with, if nothing better is there.
     fn can_continue(&self) -> bool {
-        self.timelines[self.mirror].is_some() && self.ladder.mirrors[self.mirror].rendition == self.rendition
+        self.timelines[self.variant].is_some()
+            && self.ladder.variants[self.variant].rendition == self.rendition
     }
 
-    /// Excludes the mirrors that share the cause of a playlist's error.
-    fn exclude_after(&mut self, mirror: usize, error: &Error, now: Instant) {
+    /// Excludes the variants that share the cause of a playlist's error.
+    fn exclude_after(&mut self, variant: usize, error: &Error, now: Instant) {
         let failure = Failure::of(error);
         let is_far = matches!(failure, Failure::Network | Failure::Server);
-        if !(is_far && self.exclude_server(mirror, failure, now)) {
-            self.exclude(mirror, now, EXCLUSION);
+        if !(is_far && self.exclude_server(variant, failure, now)) {
+            self.exclude(variant, now, EXCLUSION);
         }
     }
 
-    fn exclude(&mut self, mirror: usize, now: Instant, time: Duration) {
-        self.ladder.mirrors[mirror].excluded_until = now.checked_add(time);
+    fn exclude(&mut self, variant: usize, now: Instant, time: Duration) {
+        self.ladder.variants[variant].excluded_until = now.checked_add(time);
     }
 
-    /// Excludes all mirrors on the server of this one, if there are others. False if there are none: then nothing is gained,
+    /// Excludes all variants on the server of this one, if there are others. False if there are none: then nothing is gained,
     /// because the network itself may be down.
-    fn exclude_server(&mut self, mirror: usize, failure: Failure, now: Instant) -> bool {
-        let failed = self.ladder.mirrors[mirror].clone();
-        let is_same = |other: &Mirror| {
+    fn exclude_server(&mut self, variant: usize, failure: Failure, now: Instant) -> bool {
+        let failed = self.ladder.variants[variant].clone();
+        let is_same = |other: &VariantStream| {
             server(&other.url) == server(&failed.url)
                 // A server that answers may be bad for one pathway only.
                 && (failure == Failure::Network || other.pathway == failed.pathway)
@@ -186,47 +187,47 @@ impl State {
         }
         let time = if self.steering.is_some() { PATHWAY_EXCLUSION } else { EXCLUSION };
         let until = now.checked_add(time);
-        for other in self.ladder.mirrors.iter_mut().filter(|other| is_same(other)) {
+        for other in self.ladder.variants.iter_mut().filter(|other| is_same(other)) {
             other.excluded_until = until;
         }
         true
     }
 
-    /// Fetches a segment that has failed from another mirror. False if all mirrors were tried for it.
+    /// Fetches a segment that has failed from another variant. False if all variants were tried for it.
     fn move_on(&mut self, id: u64, now: Instant) -> bool {
         let Some(queued) = self.queued(id) else { return true };
-        let (start, mirror) = (queued.start, queued.mirror);
-        let level = self.ladder.mirrors[mirror].level;
-        self.note_tried(start, mirror);
+        let (start, variant) = (queued.start, queued.variant);
+        let level = self.ladder.variants[variant].level;
+        self.note_tried(start, variant);
         let other = self.pick(level, now, |_| true).or_else(|| self.untried(level));
         let Some(other) = other else { return false };
         // What it was excluded for was another segment, or is over.
-        self.ladder.mirrors[other].excluded_until = None;
+        self.ladder.variants[other].excluded_until = None;
         self.restart_at(start, other);
         true
     }
 
-    /// Notes that the segment at `start` has failed from this mirror.
-    fn note_tried(&mut self, start: Duration, mirror: usize) {
+    /// Notes that the segment at `start` has failed from this variant.
+    fn note_tried(&mut self, start: Duration, variant: usize) {
         // Levels need not have the same borders.
         let near = self.target_duration() / 2;
         match &mut self.tried {
-            Some((at, tried)) if at.abs_diff(start) <= near => tried.push(mirror),
-            tried => *tried = Some((start, vec![mirror])),
+            Some((at, tried)) if at.abs_diff(start) <= near => tried.push(variant),
+            tried => *tried = Some((start, vec![variant])),
         }
     }
 
-    /// An excluded mirror that was not tried for the segment yet: better than a gap.
+    /// An excluded variant that was not tried for the segment yet: better than a gap.
     fn untried(&self, level: usize) -> Option<usize> {
         let tried = self.tried.as_ref().map_or(&[][..], |(_, tried)| tried);
         if tried.len() >= MOST_TRIED {
             return None;
         }
-        let mut mirrors = self.ladder.mirrors.iter().enumerate().collect::<Vec<_>>();
-        mirrors.retain(|(index, mirror)| mirror.rendition == self.rendition && !tried.contains(index));
-        let oldest = mirrors
+        let mut variants = self.ladder.variants.iter().enumerate().collect::<Vec<_>>();
+        variants.retain(|(index, variant)| variant.rendition == self.rendition && !tried.contains(index));
+        let oldest = variants
             .into_iter()
-            .min_by_key(|(_, mirror)| (mirror.level.abs_diff(level), mirror.excluded_until));
+            .min_by_key(|(_, variant)| (variant.level.abs_diff(level), variant.excluded_until));
         oldest.map(|(index, _)| index)
     }
 

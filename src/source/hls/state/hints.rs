@@ -27,7 +27,7 @@ impl State {
 
     /// The initialization section that segments will soon need. It is the one of the first hint of its type (section 6.3.8).
     fn poll_hinted_map(&mut self) -> Option<ResourceKey> {
-        let timeline = self.timelines[self.mirror].as_ref()?;
+        let timeline = self.timelines[self.variant].as_ref()?;
         let hint = timeline.list.preload_hints.iter().find(|hint| hint.is_map)?;
         let last = timeline.list.segments.last()?;
         let map = Map { uri: hint.uri.clone(), byte_range: hint.byte_range, keys: last.keys.clone() };
@@ -61,14 +61,14 @@ impl State {
         }
         let is_waiting =
             |queued: &QueuedSegment| !matches!(queued.phase, SegmentPhase::Fetching | SegmentPhase::Complete);
-        if self.queue.iter().any(is_waiting) || !self.ladder.mirrors[self.mirror].is_usable(now) {
+        if self.queue.iter().any(is_waiting) || !self.ladder.variants[self.variant].is_usable(now) {
             return None;
         }
-        let timeline = self.timelines[self.mirror].as_ref()?;
+        let timeline = self.timelines[self.variant].as_ref()?;
         let (hinted, timed) = hinted_segment(timeline)?;
         // The position behind the last part of a segment is the next segment's first one, once the segment is complete.
-        let (_, position) = self.follows.filter(|(mirror, _)| *mirror == self.mirror)?;
-        if timeline.normalize(position) != hinted || self.refused_hint == Some((self.mirror, hinted)) {
+        let (_, position) = self.follows.filter(|(variant, _)| *variant == self.variant)?;
+        if timeline.normalize(position) != hinted || self.refused_hint == Some((self.variant, hinted)) {
             return None;
         }
         let needs = needs_of(&timed.segment, position.sequence, &timeline.url, self.policy).ok()?;
@@ -78,7 +78,7 @@ impl State {
         let url = self.policy.resolve(&timeline.url, timed.segment.uri.expose()).ok()?;
         let range = timed.segment.byte_range;
         self.cursor = timed.start + timed.segment.duration;
-        self.follows = Some((self.mirror, timed.next));
+        self.follows = Some((self.variant, timed.next));
         self.push_segment(position, timed, SegmentPhase::Fetching);
         let queued = self.queue.back_mut()?;
         (queued.is_hinted, queued.needs, queued.priority) = (true, needs.clone(), Priority::High);
@@ -96,9 +96,9 @@ impl State {
             return;
         }
         let queued = &self.queue[index];
-        let timeline = self.timelines[queued.mirror].as_ref();
+        let timeline = self.timelines[queued.variant].as_ref();
         // Once: the same request would fail again at once.
-        self.refused_hint = timeline.map(|timeline| (queued.mirror, timeline.normalize(queued.position)));
+        self.refused_hint = timeline.map(|timeline| (queued.variant, timeline.normalize(queued.position)));
         self.drop_hint(index);
         self.commit();
     }
@@ -108,9 +108,9 @@ impl State {
         self.queue.iter().any(|known| known.id == id)
     }
 
-    /// A new version of the playlist of `mirror` lists what was hinted at, or something else.
-    pub(super) fn check_hints(&mut self, mirror: usize, timeline: &Timeline) {
-        let is_of = |queued: &QueuedSegment| queued.is_hinted && queued.mirror == mirror;
+    /// A new version of the playlist of `variant` lists what was hinted at, or something else.
+    pub(super) fn check_hints(&mut self, variant: usize, timeline: &Timeline) {
+        let is_of = |queued: &QueuedSegment| queued.is_hinted && queued.variant == variant;
         let Some(index) = self.queue.iter().position(is_of) else { return };
         let queued = &mut self.queue[index];
         match timeline.segment_at(queued.position) {
@@ -120,7 +120,7 @@ impl State {
                 if index + 1 == self.queue.len() {
                     let queued = &self.queue[index];
                     (self.cursor, self.follows) =
-                        (queued.start + queued.segment.duration, Some((queued.mirror, queued.next)));
+                        (queued.start + queued.segment.duration, Some((queued.variant, queued.next)));
                 }
             }
             // Section 6.3.8: a hint that has vanished, or was replaced, is given up.
@@ -133,7 +133,7 @@ impl State {
     /// Drops the segment of a hint and all behind it, and continues in its place.
     fn drop_hint(&mut self, index: usize) {
         let queued = &self.queue[index];
-        (self.cursor, self.follows) = (queued.start, Some((queued.mirror, queued.position)));
+        (self.cursor, self.follows) = (queued.start, Some((queued.variant, queued.position)));
         self.queue.truncate(index);
     }
 }

@@ -17,7 +17,6 @@ mod demand;
 mod failures;
 mod hints;
 mod level_cap;
-mod mirrors;
 mod needs;
 mod network;
 mod outage;
@@ -32,6 +31,7 @@ mod resources;
 pub(crate) mod section;
 #[cfg(feature = "cache")]
 mod unconfirmed;
+mod variants;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -71,9 +71,9 @@ pub(crate) struct State {
     rendition: usize,
     /// Rates of its levels.
     bitrates: Vec<u64>,
-    /// The mirror of the next segment. Of another rendition until the first playlist of the new one is there.
-    mirror: usize,
-    /// By mirror.
+    /// The variant of the next segment. Of another rendition until the first playlist of the new one is there.
+    variant: usize,
+    /// By variant.
     timelines: Vec<Option<Timeline>>,
     steering: Option<Steering>,
     /// A playlist that is needed, and whether it is being fetched.
@@ -82,7 +82,7 @@ pub(crate) struct State {
     requested: u64,
     /// Where the next segment starts.
     cursor: Duration,
-    /// The position after the last segment, in the playlist of its mirror.
+    /// The position after the last segment, in the playlist of its variant.
     follows: Option<(usize, PlaylistPosition)>,
     queue: VecDeque<QueuedSegment>,
     next_id: u64,
@@ -98,7 +98,7 @@ pub(crate) struct State {
     /// Resources to request once more.
     planned_again: Vec<ResourceKey>,
     clock: Clock,
-    /// The beginning of a frame that ends in the segment at this position of this mirror.
+    /// The beginning of a frame that ends in the segment at this position of this variant.
     carried: Option<(usize, PlaylistPosition, Vec<u8>)>,
     sections: VecDeque<SectionBuffer>,
     next_section: u64,
@@ -111,7 +111,7 @@ pub(crate) struct State {
     /// Presentation time of the next byte to be read.
     reader_time: Duration,
     skipped: u32,
-    /// Where the last segment that failed starts, and the mirrors that do not have it.
+    /// Where the last segment that failed starts, and the variants that do not have it.
     tried: Option<(Duration, Vec<usize>)>,
     /// Fetching has stopped with this error, until a call returns it.
     error: Option<Error>,
@@ -138,27 +138,27 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// A player of what is on `ladder`, with the playlist of one mirror.
+    /// A player of what is on `ladder`, with the playlist of one variant.
     pub(crate) fn new(
         config: HlsConfig,
         ladder: Ladder,
         steering: Option<Steering>,
-        (mirror, timeline): (usize, Timeline),
+        (variant, timeline): (usize, Timeline),
         estimator: Estimator,
     ) -> Self {
         let policy = UriPolicy { allow_http: config.allow_http, allow_private: config.allow_private };
         let abr = Choice::new(&config.quality);
         let network = Network::new(estimator, config.priority);
         let start = start_of(&timeline, &config);
-        let mut timelines: Vec<Option<Timeline>> = ladder.mirrors.iter().map(|_| None).collect();
-        timelines[mirror] = Some(timeline);
+        let mut timelines: Vec<Option<Timeline>> = ladder.variants.iter().map(|_| None).collect();
+        timelines[variant] = Some(timeline);
         Self {
             policy,
             rendition: ladder.first,
             bitrates: ladder.bitrates(ladder.first),
             config,
             ladder,
-            mirror,
+            variant,
             timelines,
             steering,
             pending_playlist: None,
@@ -231,9 +231,9 @@ impl State {
     /// Loads the playlist of a level, if that is known to be the next one. Without it the next segments would be of the
     /// current level.
     fn load_playlist_of(&mut self, level: usize, now: Instant) {
-        let mirror = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
-        if let Some(mirror) = mirror.filter(|mirror| !self.is_loaded(*mirror)) {
-            self.pending_playlist.get_or_insert((mirror, false));
+        let variant = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
+        if let Some(variant) = variant.filter(|variant| !self.is_loaded(*variant)) {
+            self.pending_playlist.get_or_insert((variant, false));
         }
     }
 

@@ -14,7 +14,7 @@ use crate::abr::{Running, Snapshot};
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
 use crate::source::hls::event::HlsEvent;
-use crate::source::hls::ladder::levels::Mirror;
+use crate::source::hls::ladder::levels::VariantStream;
 use crate::source::hls::timeline::directives::Directives;
 use crate::source::hls::timeline::start::start_of;
 use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
@@ -37,8 +37,8 @@ impl State {
             if self.outdated.is_some() {
                 return None;
             }
-            if let Some(mirror) = self.poll_confirmation() {
-                return Some(Planned::Confirm { url: mirror.map(|mirror| self.playlist_url(mirror)) });
+            if let Some(variant) = self.poll_confirmation() {
+                return Some(Planned::Confirm { url: variant.map(|variant| self.playlist_url(variant)) });
             }
         }
         if let Some(key) = self.planned_again.pop() {
@@ -91,11 +91,11 @@ impl State {
     fn plan_playlist(&mut self) -> Option<Planned> {
         let may_load = self.is_confirmed();
         let wanted = self.pending_playlist.as_mut().filter(|_| may_load);
-        let Some((mirror, is_fetching @ false)) = wanted else { return None };
+        let Some((variant, is_fetching @ false)) = wanted else { return None };
         *is_fetching = true;
         self.requested += 1;
-        let mirror = *mirror;
-        Some(Planned::Playlist { mirror, url: self.playlist_url(mirror) })
+        let variant = *variant;
+        Some(Planned::Playlist { variant, url: self.playlist_url(variant) })
     }
 
     /// True if one more segment may be requested beside those that are being fetched.
@@ -110,10 +110,10 @@ impl State {
         at_once < AT_ONCE && !running.any(waits)
     }
 
-    /// Where to load the first playlist of a mirror from.
-    fn playlist_url(&self, mirror: usize) -> Url {
-        let url = &self.ladder.mirrors[mirror].url;
-        match &self.timelines[self.mirror] {
+    /// Where to load the first playlist of a variant from.
+    fn playlist_url(&self, variant: usize) -> Url {
+        let url = &self.ladder.variants[variant].url;
+        match &self.timelines[self.variant] {
             Some(current) if !current.list.is_ended => {
                 Directives::of_report(&current.list, &current.url, url).apply(url)
             }
@@ -123,12 +123,12 @@ impl State {
 
     /// Asks for the playlist of a segment that has expired. That of a live level is loaded again anyway.
     pub(crate) fn want_reload(&mut self) {
-        let (mirror, is_live) = (self.mirror, self.is_live());
+        let (variant, is_live) = (self.variant, self.is_live());
         let is_due = |queued: &&QueuedSegment| {
-            queued.phase == SegmentPhase::Reloading && (!is_live || queued.mirror != mirror)
+            queued.phase == SegmentPhase::Reloading && (!is_live || queued.variant != variant)
         };
         if self.pending_playlist.is_none() && self.is_confirmed() {
-            self.pending_playlist = self.queue.iter().find(is_due).map(|queued| (queued.mirror, false));
+            self.pending_playlist = self.queue.iter().find(is_due).map(|queued| (queued.variant, false));
         }
     }
 
@@ -151,10 +151,11 @@ impl State {
     /// What a segment needs first: its key and its initialization section are requested before it, and arrive beside it.
     pub(crate) fn plan_segment(&mut self, index: usize, priority: Priority) -> Result<Planned, Error> {
         let queued = &self.queue[index];
-        let timeline = self.timelines[queued.mirror].as_ref();
-        let base = timeline.map_or(&self.ladder.mirrors[queued.mirror].url, |timeline| &timeline.url).clone();
+        let timeline = self.timelines[queued.variant].as_ref();
+        let base =
+            timeline.map_or(&self.ladder.variants[queued.variant].url, |timeline| &timeline.url).clone();
         let needs = needs_of(&queued.segment, queued.position.sequence, &base, self.policy)?;
-        let list = self.ladder.mirrors[queued.mirror].url.clone();
+        let list = self.ladder.variants[queued.variant].url.clone();
         let url = match &queued.fresh {
             Some(fresh) => fresh.clone(),
             None => self.policy.resolve(&base, queued.segment.uri.expose())?,
@@ -186,8 +187,8 @@ impl State {
                 if self.level_cap.at(self.cursor).is_some_and(|most| self.level() > most) {
                     return;
                 }
-                // Until its playlist is there, the last mirror continues, unless it has failed or the user does not want it.
-                let current = &self.ladder.mirrors[self.mirror];
+                // Until its playlist is there, the last variant continues, unless it has failed or the user does not want it.
+                let current = &self.ladder.variants[self.variant];
                 if !current.is_usable(now) || current.rendition != self.rendition {
                     return;
                 }
@@ -204,11 +205,11 @@ impl State {
         planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
     }
 
-    /// The mirror of the next segment.
+    /// The variant of the next segment.
     fn choose(&mut self, now: Instant) -> usize {
         if !self.is_confirmed() {
             // Other levels may not be stored.
-            return self.mirror;
+            return self.variant;
         }
         let current = self.follows.map(|_| self.level());
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
@@ -226,7 +227,7 @@ impl State {
     }
 
     pub(crate) fn target_duration(&self) -> Duration {
-        self.timelines[self.mirror].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
+        self.timelines[self.variant].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
     }
 
     /// Gives the segment up that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
@@ -237,7 +238,7 @@ impl State {
         }
         let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
         let (start, duration) = (queued.start, queued.segment.duration);
-        let level = self.ladder.mirrors[queued.mirror].level;
+        let level = self.ladder.variants[queued.variant].level;
         let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
         let buffered = start.saturating_sub(self.reader_time());
         let is_starting = self.is_starting;
@@ -245,22 +246,22 @@ impl State {
         let Some(abr) = &mut self.abr.0 else { return false };
         let running = Running::new(left, rate * 8.0);
         let other = abr.abandon(now, &snapshot, &running).filter(|other| *other < level);
-        let lower = |mirror: &Mirror| mirror.level < level;
+        let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         let ttfb = self.network.estimator.ttfb();
         self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
         self.events.push(HlsEvent::Abandoned { level, at: start });
-        self.level_cap.handle_abandoned(self.ladder.mirrors[other].level, start, duration);
+        self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
         self.restart_at(start, other);
         true
     }
 
     /// Adds the segment that follows. False if there is none yet.
     pub(crate) fn add_segment(&mut self) -> bool {
-        let Some(timeline) = &self.timelines[self.mirror] else { return false };
+        let Some(timeline) = &self.timelines[self.variant] else { return false };
         let list = Arc::clone(&timeline.list);
         let mut position = match self.follows {
-            Some((mirror, position)) if mirror == self.mirror => position,
+            Some((variant, position)) if variant == self.variant => position,
             // Behind the end of a finished playlist nothing follows. If it is another level that has ended here, the last section ends.
             _ if self.cursor >= timeline.edge() => {
                 self.commit();
@@ -284,7 +285,7 @@ impl State {
             return false;
         };
         self.cursor = start + segment.duration;
-        self.follows = Some((self.mirror, next));
+        self.follows = Some((self.variant, next));
         let phase = if segment.is_gap { SegmentPhase::Skipped } else { SegmentPhase::Planned };
         self.push_segment(position, TimedSegment { segment, start, next }, phase);
         self.commit();
@@ -298,7 +299,7 @@ impl State {
         timed: TimedSegment,
         phase: SegmentPhase,
     ) {
-        let mut queued = QueuedSegment::new(self.next_id, self.mirror, position, timed, phase);
+        let mut queued = QueuedSegment::new(self.next_id, self.variant, position, timed, phase);
         queued.discontinuity = self.discontinuity.take();
         self.queue.push_back(queued);
         self.next_id += 1;

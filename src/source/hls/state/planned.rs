@@ -11,7 +11,7 @@ use crate::types::{ByteRange, Priority, RequestId};
 #[derive(Debug)]
 pub(crate) enum Planned {
     Playlist {
-        mirror: usize,
+        variant: usize,
         url: Url,
     },
     Steering {

@@ -16,25 +16,25 @@ use crate::source::hls::timeline::{Timeline, Version};
 
 impl State {
     /// A playlist has arrived. True if it brings something new.
-    pub(crate) fn handle_playlist(&mut self, mirror: usize, list: MediaPlaylist, url: Url) -> bool {
+    pub(crate) fn handle_playlist(&mut self, variant: usize, list: MediaPlaylist, url: Url) -> bool {
         // The thread of a live stream requests playlists too, and those are not counted.
         let mut number = u64::MAX;
-        if self.pending_playlist.is_some_and(|(wanted, _)| wanted == mirror) {
+        if self.pending_playlist.is_some_and(|(wanted, _)| wanted == variant) {
             self.pending_playlist = None;
             number = self.requested;
         }
-        // Else it is what the thread of a live stream has requested before another mirror was used, and will be outdated soon.
-        if number != u64::MAX || mirror == self.mirror {
-            self.ladder.mirrors[mirror].is_outdated = false;
+        // Else it is what the thread of a live stream has requested before another variant was used, and will be outdated soon.
+        if number != u64::MAX || variant == self.variant {
+            self.ladder.variants[variant].is_outdated = false;
         }
         let mut is_new = true;
-        let timeline = match (&self.timelines[mirror], &self.timelines[self.mirror]) {
+        let timeline = match (&self.timelines[variant], &self.timelines[self.variant]) {
             (Some(own), _) => match own.compare(&list) {
                 Version::Older => {
-                    self.release(mirror, number, None);
+                    self.release(variant, number, None);
                     return false;
                 }
-                Version::Restarted => return self.restart_playlist(mirror, list, url),
+                Version::Restarted => return self.restart_playlist(variant, list, url),
                 Version::Newer { has_changed } => {
                     is_new = has_changed;
                     own.update(list, url)
@@ -43,17 +43,17 @@ impl State {
             (None, Some(current)) => current.other(list, url),
             (None, None) => Timeline::new(list, url, self.cursor),
         };
-        self.release(mirror, number, Some(&timeline));
-        self.check_hints(mirror, &timeline);
-        self.timelines[mirror] = Some(timeline);
+        self.release(variant, number, Some(&timeline));
+        self.check_hints(variant, &timeline);
+        self.timelines[variant] = Some(timeline);
         self.commit();
         is_new
     }
 
     /// Requests segments again that have waited for a new version of their playlist.
-    fn release(&mut self, mirror: usize, number: u64, timeline: Option<&Timeline>) {
+    fn release(&mut self, variant: usize, number: u64, timeline: Option<&Timeline>) {
         let is_fresh = |queued: &&mut QueuedSegment| {
-            queued.mirror == mirror
+            queued.variant == variant
                 && queued.phase == SegmentPhase::Reloading
                 && queued.requested_before < number
         };
@@ -72,21 +72,21 @@ impl State {
 
     /// The server has started its playlist again (section 6.2.2 forbids it): what is fetched is played, and then it continues
     /// at the new live edge.
-    pub(crate) fn restart_playlist(&mut self, mirror: usize, list: MediaPlaylist, url: Url) -> bool {
+    pub(crate) fn restart_playlist(&mut self, variant: usize, list: MediaPlaylist, url: Url) -> bool {
         let timeline = Timeline::new(list, url, self.cursor);
-        if mirror == self.mirror {
+        if variant == self.variant {
             self.retain_segments(|queued| queued.phase != SegmentPhase::Reloading && !queued.is_hinted);
             self.cursor = start_of(&timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.follows = None;
             self.discontinuity = Some(Discontinuity::Reset);
         }
-        self.timelines[mirror] = Some(timeline);
+        self.timelines[variant] = Some(timeline);
         self.commit();
         true
     }
 
     pub(crate) fn is_live(&self) -> bool {
-        self.timelines[self.mirror].as_ref().is_some_and(|timeline| !timeline.list.is_ended)
+        self.timelines[self.variant].as_ref().is_some_and(|timeline| !timeline.list.is_ended)
     }
 
     /// It is a low-latency stream.
@@ -95,19 +95,19 @@ impl State {
     }
 
     pub(crate) fn timeline(&self) -> Option<&Timeline> {
-        self.timelines[self.mirror].as_ref()
+        self.timelines[self.variant].as_ref()
     }
 
     /// True once no playlist will be loaded again.
     pub(crate) fn is_ended(&self) -> bool {
         // Where there are other levels one of them may be used that has not ended yet.
-        !self.is_live() && self.ladder.mirrors.len() == 1
+        !self.is_live() && self.ladder.variants.len() == 1
     }
 
-    /// The playlist to load again: its mirror, URL and last version. `None` once it has ended.
+    /// The playlist to load again: its variant, URL and last version. `None` once it has ended.
     pub(crate) fn live_playlist(&self) -> Option<(usize, Url, Arc<MediaPlaylist>)> {
-        let timeline = self.timelines[self.mirror].as_ref().filter(|timeline| !timeline.list.is_ended)?;
-        Some((self.mirror, self.ladder.mirrors[self.mirror].url.clone(), Arc::clone(&timeline.list)))
+        let timeline = self.timelines[self.variant].as_ref().filter(|timeline| !timeline.list.is_ended)?;
+        Some((self.variant, self.ladder.variants[self.variant].url.clone(), Arc::clone(&timeline.list)))
     }
 
     /// Times that can be sought to.

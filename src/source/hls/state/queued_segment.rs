@@ -15,7 +15,7 @@ use crate::types::{Priority, RequestId};
 #[derive(Debug)]
 pub(crate) struct QueuedSegment {
     pub(crate) id: u64,
-    pub(crate) mirror: usize,
+    pub(crate) variant: usize,
     pub(crate) position: PlaylistPosition,
     /// What follows it in its playlist.
     pub(crate) next: PlaylistPosition,
@@ -58,10 +58,10 @@ pub(crate) enum SegmentPhase {
 }
 
 impl QueuedSegment {
-    /// A segment, or a part of one, of the playlist of a mirror.
+    /// A segment, or a part of one, of the playlist of a variant.
     pub(super) fn new(
         id: u64,
-        mirror: usize,
+        variant: usize,
         position: PlaylistPosition,
         timed: TimedSegment,
         phase: SegmentPhase,
@@ -69,7 +69,7 @@ impl QueuedSegment {
         let TimedSegment { segment, start, next } = timed;
         Self {
             id,
-            mirror,
+            variant,
             position,
             next,
             start,

@@ -95,7 +95,7 @@ impl State {
             return Err(Error::new(ErrorKind::OutOfWindow, why));
         }
         self.restart(target, Discontinuity::Seek);
-        let timeline = self.timelines[self.mirror].as_ref();
+        let timeline = self.timelines[self.variant].as_ref();
         let start = timeline.and_then(|timeline| timeline.start_of(timeline.sequence_at(target)));
         Ok(start.unwrap_or(target))
     }

@@ -60,7 +60,7 @@ impl State {
         now: Instant,
         candidates: &[PlacedSegment],
     ) -> Option<(PlacedSegment, usize)> {
-        let level_of = |segment: &PlacedSegment| self.ladder.mirrors[segment.mirror].level;
+        let level_of = |segment: &PlacedSegment| self.ladder.variants[segment.variant].level;
         let reader = self.reader_time();
         let buffered: Vec<Buffered> = candidates
             .iter()
@@ -75,14 +75,14 @@ impl State {
         // What an application chooses may be anything.
         let level = level.min(self.bitrates.len() - 1);
         let target = candidates.get(index)?;
-        let is_better = level > self.ladder.mirrors[target.mirror].level;
+        let is_better = level > self.ladder.variants[target.variant].level;
         is_better.then(|| (target.clone(), level))
     }
 
     /// `None` if the playlist of the level is not there, or its segments are not cut like those that are buffered.
     fn plan_replacement_of(&mut self, target: PlacedSegment, level: usize, now: Instant) -> Option<Planned> {
-        let mirror = self.pick(level, now, |mirror| mirror.level == level)?;
-        let timeline = self.timelines[mirror].as_ref()?;
+        let variant = self.pick(level, now, |variant| variant.level == level)?;
+        let timeline = self.timelines[variant].as_ref()?;
         let position =
             PlaylistPosition { sequence: timeline.sequence_at(target.start + target.duration / 2), part: 0 };
         let timed = timeline.segment_at(position)?;
@@ -98,9 +98,9 @@ impl State {
             return None;
         }
         let url = self.policy.resolve(&timeline.url, segment.uri.expose()).ok()?;
-        let list = self.ladder.mirrors[mirror].url.clone();
+        let list = self.ladder.variants[variant].url.clone();
         let range = segment.byte_range;
-        let mut queued = QueuedSegment::new(self.next_id, mirror, position, timed, SegmentPhase::Fetching);
+        let mut queued = QueuedSegment::new(self.next_id, variant, position, timed, SegmentPhase::Fetching);
         queued.needs = needs.clone();
         let id = queued.id;
         self.next_id += 1;
@@ -150,15 +150,15 @@ impl State {
     /// The replacement has arrived.
     pub(super) fn finish_replacement(&mut self) {
         let Some(Replacement { queued, target }) = self.replacements.running.take() else { return };
-        let levels = &self.ladder.mirrors;
-        let (from, to, at) = (levels[target.mirror].level, levels[queued.mirror].level, target.start);
+        let levels = &self.ladder.variants;
+        let (from, to, at) = (levels[target.variant].level, levels[queued.variant].level, target.start);
         match self.put_in_place(&queued, &target) {
             Ok(old) => {
                 self.replacements.wasted += old as u64;
                 let placed = self.replacements.placed.iter_mut();
                 placed
                     .filter(|segment| segment.from == target.from)
-                    .for_each(|segment| segment.mirror = queued.mirror);
+                    .for_each(|segment| segment.variant = queued.variant);
                 self.events.push(HlsEvent::Replaced { from, to, at });
             }
             Err(why) => {

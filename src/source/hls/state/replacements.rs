@@ -29,7 +29,7 @@ pub(super) struct PlacedSegment {
     pub(super) start: Duration,
     pub(super) duration: Duration,
     pub(super) discontinuity: u64,
-    pub(super) mirror: usize,
+    pub(super) variant: usize,
     /// It could not be replaced before.
     pub(super) is_final: bool,
 }
@@ -113,7 +113,7 @@ impl Replacements {
             start: queued.start,
             duration: queued.segment.duration,
             discontinuity: queued.segment.discontinuity_sequence,
-            mirror: queued.mirror,
+            variant: queued.variant,
             is_final: false,
         });
     }

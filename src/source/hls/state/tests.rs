@@ -9,7 +9,7 @@ use crate::error::ErrorKind;
 use crate::media::AudioCodec;
 use crate::source::hls::config::MakeAbr;
 use crate::source::hls::demux::{Format, Frame, Output};
-use crate::source::hls::ladder::levels::MOST_MIRRORS;
+use crate::source::hls::ladder::levels::MOST_VARIANTS;
 use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::playlist::{MediaPlaylist, Playlist};
 use crate::types::{Priority, RequestId};
@@ -113,17 +113,17 @@ impl Player {
             return;
         }
         match self.running.swap_remove(which % self.running.len()) {
-            Planned::Playlist { mirror, url } => match end {
-                End::Whole => drop(self.state.handle_playlist(mirror, list(), url)),
+            Planned::Playlist { variant, url } => match end {
+                End::Whole => drop(self.state.handle_playlist(variant, list(), url)),
                 End::Broken(_, kind) => {
-                    self.state.handle_playlist_failed(mirror, Error::new(kind, "as asked"), self.now)
+                    self.state.handle_playlist_failed(variant, Error::new(kind, "as asked"), self.now)
                 }
             },
             Planned::Segment { id, url, .. } => {
                 let segment = url.path().trim_start_matches('/').parse().unwrap();
                 let arrived = if let End::Broken(after, _) = end { after } else { FRAMES };
-                let mirror = self.state.queued(id).map_or(0, |queued| queued.mirror);
-                let level = self.state.ladder.mirrors[mirror].level;
+                let variant = self.state.queued(id).map_or(0, |queued| queued.variant);
+                let level = self.state.ladder.variants[variant].level;
                 // A segment that is not needed any more refuses them.
                 let _ = self.state.handle_frames(id, &mut frames(level, segment, 0..arrived));
                 match end {
@@ -192,9 +192,9 @@ impl Abr for Scripted {
 fn replacing(choices: Vec<(usize, usize)>) -> Player {
     let make = MakeAbr::new(move || Box::new(Scripted(choices.clone())));
     let mut player = Player::with(3, HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() });
-    for mirror in 1..3 {
-        let url = player.state.ladder.mirrors[mirror].url.clone();
-        player.state.handle_playlist(mirror, list(), url);
+    for variant in 1..3 {
+        let url = player.state.ladder.variants[variant].url.clone();
+        player.state.handle_playlist(variant, list(), url);
     }
     player
 }
@@ -249,8 +249,8 @@ fn manifests_that_name_new_pathways_for_ever_fill_no_memory() {
         let text = format!(r#"{{"VERSION":1,"PATHWAY-CLONES":[{}]}}"#, clones.join(","));
         state.handle_steering(Manifest::parse(text.as_bytes()), &url, Instant::now());
     }
-    assert_eq!(state.ladder.mirrors.len(), MOST_MIRRORS);
-    assert_eq!(state.timelines.len(), MOST_MIRRORS);
+    assert_eq!(state.ladder.variants.len(), MOST_VARIANTS);
+    assert_eq!(state.timelines.len(), MOST_VARIANTS);
 }
 
 proptest! {
@@ -455,7 +455,7 @@ proptest! {
             for planned in &player.running[before..] {
                 let Planned::Segment { id, .. } = planned else { continue };
                 let Some(queued) = player.state.queue.iter().find(|known| known.id == *id) else { continue };
-                let level = player.state.ladder.mirrors[queued.mirror].level;
+                let level = player.state.ladder.variants[queued.variant].level;
                 prop_assert!(given_up.get(&queued.start).is_none_or(|given_up| level < *given_up));
             }
             let which = which % player.running.len().max(1);
@@ -463,7 +463,7 @@ proptest! {
                 Some(Planned::Segment { id, .. }) => player.state.queue.iter().find(|known| known.id == *id),
                 _ => None,
             };
-            let known = queued.map(|queued| (queued.id, queued.start, player.state.ladder.mirrors[queued.mirror].level));
+            let known = queued.map(|queued| (queued.id, queued.start, player.state.ladder.variants[queued.variant].level));
             match known.filter(|_| is_too_slow) {
                 Some((id, start, level)) if player.state.abandon(player.now, id, 1_000_000, 1.0) => {
                     given_up.insert(start, level);
@@ -515,11 +515,11 @@ fn s6_3_4_a_live_level_is_loaded_again_when_it_was_not_used_for_a_while() {
     let url = |level| Url::parse(&format!("http://host/l{level}")).unwrap();
     player.state.timelines[0] = Some(Timeline::new(live(0..4, ""), url(0), Duration::ZERO));
     let loaded = |planned: &[Planned]| {
-        let mirror = |planned: &Planned| match planned {
-            Planned::Playlist { mirror, .. } => Some(*mirror),
+        let variant = |planned: &Planned| match planned {
+            Planned::Playlist { variant, .. } => Some(*variant),
             _ => None,
         };
-        planned.iter().filter_map(mirror).collect::<Vec<_>>()
+        planned.iter().filter_map(variant).collect::<Vec<_>>()
     };
     for (round, level) in [1, 0, 1].into_iter().enumerate() {
         // All that is listed is fetched before the next version of a playlist comes.

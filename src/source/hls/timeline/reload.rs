@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::source::hls::playlist::MediaPlaylist;
 
-/// After this many target durations without a change the server misbehaves (section 6.3.4): another mirror is tried.
+/// After this many target durations without a change the server misbehaves (section 6.3.4): another variant is tried.
 const STALE: f64 = 1.5;
 
 /// After this many target durations it is an error (as in Media3).

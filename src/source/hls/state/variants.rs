@@ -1,4 +1,4 @@
-//! Which mirror to use, and what changes with it.
+//! Which variant to use, and what changes with it.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,18 @@ use super::section::Discontinuity;
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::SafeUrl;
 use crate::source::hls::event::HlsEvent;
-use crate::source::hls::ladder::levels::{LevelInfo, MOST_MIRRORS, Mirror, RenditionInfo};
+use crate::source::hls::ladder::levels::{LevelInfo, MOST_VARIANTS, RenditionInfo, VariantStream};
 use crate::source::hls::ladder::steering::Manifest;
 
 impl State {
     /// The level of the next segment.
     pub(crate) fn level(&self) -> usize {
-        self.ladder.mirrors[self.mirror].level
+        self.ladder.variants[self.variant].level
     }
 
-    /// True if the next segment is fetched from this mirror.
-    pub(crate) fn is_used(&self, mirror: usize) -> bool {
-        self.mirror == mirror
+    /// True if the next segment is fetched from this variant.
+    pub(crate) fn is_used(&self, variant: usize) -> bool {
+        self.variant == variant
     }
 
     pub(crate) fn levels(&self) -> &[LevelInfo] {
@@ -35,69 +35,69 @@ impl State {
         self.rendition
     }
 
-    /// The best usable mirror that `is_wanted`: first by the order of pathways, then by the distance of its level. A server
+    /// The best usable variant that `is_wanted`: first by the order of pathways, then by the distance of its level. A server
     /// that works is kept.
     pub(super) fn pick(
         &self,
         level: usize,
         now: Instant,
-        is_wanted: impl Fn(&Mirror) -> bool,
+        is_wanted: impl Fn(&VariantStream) -> bool,
     ) -> Option<usize> {
-        let current = &self.ladder.mirrors[self.mirror];
-        let usable = self.ladder.mirrors.iter().enumerate().filter(|(_, mirror)| {
-            mirror.rendition == self.rendition && mirror.is_usable(now) && is_wanted(mirror)
+        let current = &self.ladder.variants[self.variant];
+        let usable = self.ladder.variants.iter().enumerate().filter(|(_, variant)| {
+            variant.rendition == self.rendition && variant.is_usable(now) && is_wanted(variant)
         });
-        let best = usable.min_by_key(|(index, mirror)| {
-            let rank = self.steering.as_ref().map_or(0, |steering| steering.rank(&mirror.pathway));
+        let best = usable.min_by_key(|(index, variant)| {
+            let rank = self.steering.as_ref().map_or(0, |steering| steering.rank(&variant.pathway));
             let is_other_server =
-                (mirror.pathway != current.pathway, server(&mirror.url) != server(&current.url));
+                (variant.pathway != current.pathway, server(&variant.url) != server(&current.url));
             // Of two levels that are equally near the lower one.
-            let distance = (mirror.level.abs_diff(level), mirror.level);
-            (rank, distance, *index != self.mirror, is_other_server, *index)
+            let distance = (variant.level.abs_diff(level), variant.level);
+            (rank, distance, *index != self.variant, is_other_server, *index)
         });
         best.map(|(index, _)| index)
     }
 
-    /// A mirror where none is usable: of those nearest to the level in use, the one that failed longest ago.
+    /// A variant where none is usable: of those nearest to the level in use, the one that failed longest ago.
     pub(super) fn last_resort(&self) -> usize {
         let level = self.level();
-        let mirrors = self.ladder.mirrors.iter().enumerate();
-        let wanted = mirrors.filter(|(_, mirror)| mirror.rendition == self.rendition);
-        let oldest = wanted.min_by_key(|(index, mirror)| {
-            (mirror.level.abs_diff(level), mirror.excluded_until, *index != self.mirror)
+        let variants = self.ladder.variants.iter().enumerate();
+        let wanted = variants.filter(|(_, variant)| variant.rendition == self.rendition);
+        let oldest = wanted.min_by_key(|(index, variant)| {
+            (variant.level.abs_diff(level), variant.excluded_until, *index != self.variant)
         });
-        oldest.map_or(self.mirror, |(index, _)| index)
+        oldest.map_or(self.variant, |(index, _)| index)
     }
 
-    /// Drops the segments from `start` on, and continues there with another mirror.
-    pub(super) fn restart_at(&mut self, start: Duration, mirror: usize) {
+    /// Drops the segments from `start` on, and continues there with another variant.
+    pub(super) fn restart_at(&mut self, start: Duration, variant: usize) {
         self.retain_segments(|queued| queued.start < start);
         self.cursor = start;
-        self.follows = self.queue.back().map(|queued| (queued.mirror, queued.next));
-        if self.is_loaded(mirror) {
-            self.switch(mirror);
+        self.follows = self.queue.back().map(|queued| (queued.variant, queued.next));
+        if self.is_loaded(variant) {
+            self.switch(variant);
         } else {
-            self.pending_playlist = Some((mirror, false));
+            self.pending_playlist = Some((variant, false));
         }
     }
 
-    /// True if what the playlist of this mirror lists can be fetched now.
-    pub(super) fn is_loaded(&self, mirror: usize) -> bool {
-        let is_outdated = self.ladder.mirrors[mirror].is_outdated && mirror != self.mirror;
-        self.timelines[mirror].is_some() && !is_outdated
+    /// True if what the playlist of this variant lists can be fetched now.
+    pub(super) fn is_loaded(&self, variant: usize) -> bool {
+        let is_outdated = self.ladder.variants[variant].is_outdated && variant != self.variant;
+        self.timelines[variant].is_some() && !is_outdated
     }
 
-    /// Fetches from another mirror from the next segment on.
+    /// Fetches from another variant from the next segment on.
     pub(super) fn switch(&mut self, to: usize) {
-        let from = std::mem::replace(&mut self.mirror, to);
+        let from = std::mem::replace(&mut self.variant, to);
         if from == to {
             return;
         }
         // Section 6.3.4: only the playlist in use is loaded again and again. Segments that the other one will list would be missed,
         // and if it has no more, nothing would load it.
         let is_live = self.timelines[from].as_ref().is_some_and(|timeline| !timeline.list.is_ended);
-        self.ladder.mirrors[from].is_outdated = is_live;
-        let (old, new) = (&self.ladder.mirrors[from], &self.ladder.mirrors[to]);
+        self.ladder.variants[from].is_outdated = is_live;
+        let (old, new) = (&self.ladder.variants[from], &self.ladder.variants[to]);
         let at = self.cursor;
         if (old.level, old.rendition) != (new.level, new.rendition) {
             self.events.push(HlsEvent::Switched { from: old.level, to: new.level, at });
@@ -128,13 +128,13 @@ impl State {
     }
 
     /// The application has a fresh URL for a playlist.
-    pub(crate) fn set_playlist_url(&mut self, mirror: usize, url: Url) {
-        self.ladder.mirrors[mirror].url = url;
+    pub(crate) fn set_playlist_url(&mut self, variant: usize, url: Url) {
+        self.ladder.variants[variant].url = url;
     }
 
     pub(super) fn poll_steering(&mut self, now: Instant) -> Option<Url> {
         let throughput = self.network.estimator.throughput();
-        let pathway = &self.ladder.mirrors[self.mirror].pathway;
+        let pathway = &self.ladder.variants[self.variant].pathway;
         self.steering.as_mut()?.poll(now, pathway, throughput)
     }
 
@@ -156,23 +156,28 @@ impl State {
 
     fn add_clones(&mut self, manifest: &Manifest, from: &Url) {
         for clone in &manifest.clones {
-            let mirrors = &self.ladder.mirrors;
-            let is_known = mirrors.iter().any(|mirror| mirror.pathway == clone.id);
+            let variants = &self.ladder.variants;
+            let is_known = variants.iter().any(|variant| variant.pathway == clone.id);
             if is_known {
                 continue;
             }
             // Each manifest may name new pathways, without end.
-            let room = MOST_MIRRORS.saturating_sub(mirrors.len());
-            let of_base = mirrors.iter().filter(|mirror| mirror.pathway == clone.base).take(room);
-            let cloned: Vec<Mirror> = of_base
-                .filter_map(|mirror| {
-                    let url = clone.apply(&mirror.url, &mirror.stable)?;
+            let room = MOST_VARIANTS.saturating_sub(variants.len());
+            let of_base = variants.iter().filter(|variant| variant.pathway == clone.base).take(room);
+            let cloned: Vec<VariantStream> = of_base
+                .filter_map(|variant| {
+                    let url = clone.apply(&variant.url, &variant.stable)?;
                     self.policy.check(from, &url).ok()?;
-                    Some(Mirror { url, pathway: clone.id.clone(), excluded_until: None, ..mirror.clone() })
+                    Some(VariantStream {
+                        url,
+                        pathway: clone.id.clone(),
+                        excluded_until: None,
+                        ..variant.clone()
+                    })
                 })
                 .collect();
             self.timelines.extend(cloned.iter().map(|_| None));
-            self.ladder.mirrors.extend(cloned);
+            self.ladder.variants.extend(cloned);
         }
     }
 }
