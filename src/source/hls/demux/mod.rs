@@ -10,13 +10,15 @@
 //! or the synchronisation where two segments meet. The result does not depend on how the input is cut into chunks.
 
 mod adts;
+mod boxes;
 mod frame;
 mod headers;
 mod id3;
 mod mp4;
-mod mp4_boxes;
+mod mp4_track;
 mod ogg;
 mod packed;
+mod sample_entry;
 mod sniff;
 mod splitter;
 mod ts;
@@ -34,7 +36,7 @@ use std::time::Duration;
 
 use self::headers::Family;
 use self::mp4::Mp4Demuxer;
-use self::mp4_boxes::Track;
+use self::mp4_track::Track;
 use self::packed::PackedDemuxer;
 use self::sniff::Container;
 use self::splitter::nanoseconds;

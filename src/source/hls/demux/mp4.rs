@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::frame::{Frame, MediaTime, Output};
-use super::mp4_boxes::{Sample, Track};
+use super::mp4_track::{Sample, Track};
 use super::splitter::nanoseconds;
 use crate::error::{Error, ErrorKind};
 

@@ -127,17 +127,20 @@ impl Parser {
                 attributes.required("PART-TARGET")?;
                 self.list.part_target = attributes.seconds("PART-TARGET")?;
             }
-            "EXT-X-SERVER-CONTROL" => {
-                let attributes = Attributes::parse(value, &mut self.variables)?;
-                self.list.server_control = ServerControl {
-                    can_skip_until: attributes.seconds("CAN-SKIP-UNTIL")?,
-                    can_block_reload: attributes.is_yes("CAN-BLOCK-RELOAD"),
-                    hold_back: attributes.seconds("HOLD-BACK")?,
-                    part_hold_back: attributes.seconds("PART-HOLD-BACK")?,
-                };
-            }
+            "EXT-X-SERVER-CONTROL" => self.handle_server_control(value)?,
             _ => {}
         }
+        Ok(())
+    }
+
+    fn handle_server_control(&mut self, value: &str) -> Result<(), PlaylistProblem> {
+        let attributes = Attributes::parse(value, &mut self.variables)?;
+        self.list.server_control = ServerControl {
+            can_skip_until: attributes.seconds("CAN-SKIP-UNTIL")?,
+            can_block_reload: attributes.is_yes("CAN-BLOCK-RELOAD"),
+            hold_back: attributes.seconds("HOLD-BACK")?,
+            part_hold_back: attributes.seconds("PART-HOLD-BACK")?,
+        };
         Ok(())
     }
 

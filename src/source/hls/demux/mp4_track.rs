@@ -1,12 +1,10 @@
-//! Boxes of an initialization section and of fragments (ISO 14496-12).
-
-use std::sync::Arc;
+//! The audio track of an initialization section, and the samples that fragments announce for it (ISO 14496-12).
 
 use super::adts::AacConfig;
+use super::boxes::{Reader, boxes, find};
 use super::frame::Format;
-use super::ogg;
+use super::sample_entry::parse_entry;
 use crate::error::{Error, ErrorKind};
-use crate::media::AudioCodec;
 
 /// The audio track of an initialization section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,64 +41,6 @@ pub(super) struct Fragment {
 /// Samples of one `moof`, at most: an hour of audio has a tenth of that. A run without fields takes no bytes for a sample, so
 /// a few bytes could announce billions.
 const MOST_SAMPLES: usize = 1 << 20;
-
-/// Reads big-endian numbers.
-#[derive(Clone, Copy)]
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    /// A number of up to eight bytes.
-    fn number(&mut self, len: usize) -> Option<u64> {
-        Some(self.take(len)?.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.number(4).map(|number| number as u32)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.number(2).map(|number| number as u16)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.number(1).map(|number| number as u8)
-    }
-
-    /// Version and flags of a full box.
-    fn version(&mut self) -> Option<(u8, u32)> {
-        Some((self.u8()?, self.number(3)? as u32))
-    }
-}
-
-/// The boxes that `bytes` consist of. Ends at the first one that is cut off.
-fn boxes(bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
-    let mut reader = Reader(bytes);
-    std::iter::from_fn(move || {
-        let whole = reader.0.len() as u64;
-        let size = reader.u32()?;
-        let kind = reader.take(4)?.try_into().ok()?;
-        let (size, header) = match size {
-            0 => (whole, 8),
-            1 => (reader.number(8)?, 16),
-            size => (u64::from(size), 8),
-        };
-        let body = usize::try_from(size.checked_sub(header)?).ok()?;
-        Some((kind, reader.take(body)?))
-    })
-}
-
-/// The first box at the end of this path.
-fn find<'a>(bytes: &'a [u8], path: &[&[u8; 4]]) -> Option<&'a [u8]> {
-    path.iter().try_fold(bytes, |inside, wanted| {
-        boxes(inside).find(|(kind, _)| kind == *wanted).map(|(_, body)| body)
-    })
-}
 
 impl Track {
     /// The first audio track of an initialization section.
@@ -280,106 +220,4 @@ fn first_edit(elst: &[u8]) -> Option<i64> {
         }
     }
     None
-}
-
-/// A sample entry (12.2.3): codec, rate, channels, and what a decoder needs.
-fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<(Format, Option<AacConfig>), Error> {
-    let unsupported = || {
-        let name: String = kind.iter().map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
-        Error::new(ErrorKind::Unsupported, format!("audio of the type {name} in MP4 is not supported"))
-    };
-    let read = || {
-        let mut reader = Reader(entry);
-        reader.take(8)?;
-        let version = reader.u16()?;
-        reader.take(6)?;
-        let channels = reader.u16()?;
-        reader.take(6)?;
-        let rate = reader.u32()? >> 16;
-        // QuickTime's second version of the entry has 16 bytes more.
-        reader.take(if version == 1 { 16 } else { 0 })?;
-        Some((channels, rate, reader.0))
-    };
-    let (channels, sample_rate, extensions) = read().ok_or_else(unsupported)?;
-    let format = |codec| Format { codec, sample_rate, channels, head: None };
-    match kind {
-        b"mp4a" => {
-            let esds = find(extensions, &[b"esds"]).or_else(|| find(extensions, &[b"wave", b"esds"]));
-            parse_mp4a(esds.ok_or_else(unsupported)?, &format).ok_or_else(unsupported)
-        }
-        b"fLaC" => {
-            let dfla = find(extensions, &[b"dfLa"]).ok_or_else(unsupported)?;
-            Ok((parse_flac(dfla).ok_or_else(unsupported)?, None))
-        }
-        b"Opus" => {
-            let (channels, head) =
-                find(extensions, &[b"dOps"]).and_then(ogg::head).ok_or_else(unsupported)?;
-            // Decoders of Opus play at 48 kHz, whatever the source had.
-            let head = Some(Arc::from(head));
-            Ok((Format { codec: AudioCodec::Opus, sample_rate: 48_000, channels, head }, None))
-        }
-        b".mp3" => Ok((format(AudioCodec::Mp3), None)),
-        b"ac-3" => Ok((format(AudioCodec::Ac3), None)),
-        b"ec-3" => Ok((format(AudioCodec::Eac3), None)),
-        _ => Err(unsupported()),
-    }
-}
-
-/// Reads the descriptors of an `esds` (ISO 14496-1, 7.2.6).
-fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<(Format, Option<AacConfig>)> {
-    let mut reader = Reader(esds.get(4..)?);
-    let mut stream = Reader(descriptor(&mut reader, 3)?);
-    stream.u16()?;
-    let flags = stream.u8()?;
-    stream.take(if flags & 0x80 != 0 { 2 } else { 0 })?;
-    let url = if flags & 0x40 != 0 { usize::from(stream.u8()?) } else { 0 };
-    stream.take(url + if flags & 0x20 != 0 { 2 } else { 0 })?;
-    let mut decoder = Reader(descriptor(&mut stream, 4)?);
-    match decoder.u8()? {
-        0x69 | 0x6b => return Some((format(AudioCodec::Mp3), None)),
-        0x40 | 0x66..=0x68 => {}
-        _ => return None,
-    }
-    decoder.take(12)?;
-    let config = AacConfig::parse(descriptor(&mut decoder, 5)?)?;
-    let codec = if config.is_high_efficiency { AudioCodec::HeAac } else { AudioCodec::Aac };
-    let (sample_rate, channels) = (config.sample_rate(), config.channel_count());
-    Some((Format { codec, sample_rate, channels, head: None }, Some(config)))
-}
-
-/// The body of the next descriptor with this tag.
-fn descriptor<'a>(reader: &mut Reader<'a>, wanted: u8) -> Option<&'a [u8]> {
-    loop {
-        let tag = reader.u8()?;
-        let mut len = 0;
-        for _ in 0..4 {
-            let byte = reader.u8()?;
-            len = len << 7 | usize::from(byte & 0x7f);
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        let body = reader.take(len.min(reader.0.len()))?;
-        if tag == wanted {
-            return Some(body);
-        }
-    }
-}
-
-/// Makes the head of a native FLAC stream of a `dfLa`.
-fn parse_flac(dfla: &[u8]) -> Option<Format> {
-    let mut reader = Reader(dfla);
-    reader.version()?;
-    // Block type 0 is STREAMINFO, which comes first and has 34 bytes (RFC 9639, section 8.2).
-    if reader.u8()? & 0x7f != 0 || reader.number(3)? != 34 {
-        return None;
-    }
-    let mut info: [u8; 34] = reader.take(34)?.try_into().ok()?;
-    let sample_rate = (u32::from(info[10]) << 16 | u32::from(info[11]) << 8 | u32::from(info[12])) >> 4;
-    let channels = u16::from(info[12] >> 1 & 7) + 1;
-    // The count of samples and their checksum are those of the whole file. A section of it has others, so: unknown.
-    info[13] &= 0xf0;
-    info[14..].fill(0);
-    let head: Vec<u8> = b"fLaC\x80\x00\x00\x22".iter().chain(&info).copied().collect();
-    Some(Format { codec: AudioCodec::Flac, sample_rate, channels, head: Some(Arc::from(head)) })
 }

@@ -1,0 +1,124 @@
+//! Sample entries of MP4: what the samples of a track are.
+
+use std::sync::Arc;
+
+use super::adts::AacConfig;
+use super::boxes::{Reader, find};
+use super::frame::Format;
+use super::ogg;
+use crate::error::{Error, ErrorKind};
+use crate::media::AudioCodec;
+
+/// What all audio sample entries have (ISO 14496-12, 12.2.3).
+struct Fields<'a> {
+    channels: u16,
+    sample_rate: u32,
+    /// The boxes behind these fields.
+    extensions: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    fn read(entry: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(entry);
+        reader.take(8)?;
+        let version = reader.u16()?;
+        reader.take(6)?;
+        let channels = reader.u16()?;
+        reader.take(6)?;
+        // A number with 16 bits behind the point. A rate above 65,535 Hz does not fit: codecs have it in a box of their own.
+        let sample_rate = reader.u32()? >> 16;
+        // QuickTime's second version of the entry has 16 bytes more.
+        reader.take(if version == 1 { 16 } else { 0 })?;
+        Some(Self { channels, sample_rate, extensions: reader.0 })
+    }
+}
+
+/// A sample entry (ISO 14496-12, 12.2.3): codec, rate, channels, and what a decoder needs.
+pub(super) fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<(Format, Option<AacConfig>), Error> {
+    let unsupported = || {
+        let name: String = kind.iter().map(|byte| char::from(*byte)).filter(char::is_ascii_graphic).collect();
+        Error::new(ErrorKind::Unsupported, format!("audio of the type {name} in MP4 is not supported"))
+    };
+    let Fields { channels, sample_rate, extensions } = Fields::read(entry).ok_or_else(unsupported)?;
+    let format = |codec| Format { codec, sample_rate, channels, head: None };
+    match kind {
+        b"mp4a" => {
+            let esds = find(extensions, &[b"esds"]).or_else(|| find(extensions, &[b"wave", b"esds"]));
+            parse_mp4a(esds.ok_or_else(unsupported)?, &format).ok_or_else(unsupported)
+        }
+        b"fLaC" => {
+            let dfla = find(extensions, &[b"dfLa"]).ok_or_else(unsupported)?;
+            Ok((parse_flac(dfla).ok_or_else(unsupported)?, None))
+        }
+        b"Opus" => {
+            let (channels, head) =
+                find(extensions, &[b"dOps"]).and_then(ogg::head).ok_or_else(unsupported)?;
+            // Decoders of Opus play at 48 kHz, whatever the source had.
+            let head = Some(Arc::from(head));
+            Ok((Format { codec: AudioCodec::Opus, sample_rate: 48_000, channels, head }, None))
+        }
+        b".mp3" => Ok((format(AudioCodec::Mp3), None)),
+        b"ac-3" => Ok((format(AudioCodec::Ac3), None)),
+        b"ec-3" => Ok((format(AudioCodec::Eac3), None)),
+        _ => Err(unsupported()),
+    }
+}
+
+/// Reads the descriptors of an `esds` (ISO 14496-1, 7.2.6).
+fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<(Format, Option<AacConfig>)> {
+    let mut reader = Reader(esds.get(4..)?);
+    let mut stream = Reader(descriptor(&mut reader, 3)?);
+    stream.u16()?;
+    let flags = stream.u8()?;
+    stream.take(if flags & 0x80 != 0 { 2 } else { 0 })?;
+    let url = if flags & 0x40 != 0 { usize::from(stream.u8()?) } else { 0 };
+    stream.take(url + if flags & 0x20 != 0 { 2 } else { 0 })?;
+    let mut decoder = Reader(descriptor(&mut stream, 4)?);
+    match decoder.u8()? {
+        0x69 | 0x6b => return Some((format(AudioCodec::Mp3), None)),
+        0x40 | 0x66..=0x68 => {}
+        _ => return None,
+    }
+    decoder.take(12)?;
+    let config = AacConfig::parse(descriptor(&mut decoder, 5)?)?;
+    let codec = if config.is_high_efficiency { AudioCodec::HeAac } else { AudioCodec::Aac };
+    let (sample_rate, channels) = (config.sample_rate(), config.channel_count());
+    Some((Format { codec, sample_rate, channels, head: None }, Some(config)))
+}
+
+/// The body of the next descriptor with this tag.
+fn descriptor<'a>(reader: &mut Reader<'a>, wanted: u8) -> Option<&'a [u8]> {
+    loop {
+        let tag = reader.u8()?;
+        let mut len = 0;
+        for _ in 0..4 {
+            let byte = reader.u8()?;
+            len = len << 7 | usize::from(byte & 0x7f);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        let body = reader.take(len.min(reader.0.len()))?;
+        if tag == wanted {
+            return Some(body);
+        }
+    }
+}
+
+/// Makes the head of a native FLAC stream of a `dfLa`.
+fn parse_flac(dfla: &[u8]) -> Option<Format> {
+    let mut reader = Reader(dfla);
+    reader.version()?;
+    // Block type 0 is STREAMINFO, which comes first and has 34 bytes (RFC 9639, section 8.2).
+    if reader.u8()? & 0x7f != 0 || reader.number(3)? != 34 {
+        return None;
+    }
+    let mut info: [u8; 34] = reader.take(34)?.try_into().ok()?;
+    let sample_rate = (u32::from(info[10]) << 16 | u32::from(info[11]) << 8 | u32::from(info[12])) >> 4;
+    let channels = u16::from(info[12] >> 1 & 7) + 1;
+    // The count of samples and their checksum are those of the whole file. A section of it has others, so: unknown.
+    info[13] &= 0xf0;
+    info[14..].fill(0);
+    let head: Vec<u8> = b"fLaC\x80\x00\x00\x22".iter().chain(&info).copied().collect();
+    Some(Format { codec: AudioCodec::Flac, sample_rate, channels, head: Some(Arc::from(head)) })
+}
