@@ -52,7 +52,7 @@ impl State {
             let variant = queued.variant;
             self.level_cap.handle_arrived(self.ladder.variants[variant].level);
         }
-        (self.skipped, self.outages) = (0, 0);
+        (self.recovery.skipped, self.recovery.outages) = (0, 0);
         self.commit();
     }
 }

@@ -28,27 +28,29 @@ impl State {
             }
             if let Some(reason) = queued.discontinuity.take() {
                 // A seek, or a start, is the better reason: what is left out after it is not heard.
-                let is_heard = matches!(self.next_discontinuity, None | Some(Discontinuity::Gap(_)));
-                self.next_discontinuity = if is_heard { Some(reason) } else { self.next_discontinuity };
+                let is_heard = matches!(self.sections.next_discontinuity, None | Some(Discontinuity::Gap(_)));
+                self.sections.next_discontinuity =
+                    if is_heard { Some(reason) } else { self.sections.next_discontinuity };
             }
             let output = std::mem::take(&mut queued.output);
             let (phase, duration, end) =
                 (queued.phase, queued.segment.duration, queued.start + queued.segment.duration);
             if phase == SegmentPhase::Skipped {
-                if self.sections.iter().all(|section| section.len() == 0) {
+                if self.sections.buffers.iter().all(|section| section.len() == 0) {
                     // Nothing is left to read before the gap. Without this a gap that is longer than the buffer would fill it.
-                    self.reader_time = self.reader_time.max(end);
+                    self.sections.reader_time = self.sections.reader_time.max(end);
                 }
                 self.close_section();
                 self.clock.restart();
-                let before = match self.next_discontinuity {
+                let before = match self.sections.next_discontinuity {
                     Some(Discontinuity::Gap(before)) => Some(before),
                     None => Some(Duration::ZERO),
                     // A seek, or a start, is the better reason: the gap after it is not heard.
                     Some(_) => None,
                 };
-                self.next_discontinuity =
-                    before.map(|before| Discontinuity::Gap(before + duration)).or(self.next_discontinuity);
+                self.sections.next_discontinuity = before
+                    .map(|before| Discontinuity::Gap(before + duration))
+                    .or(self.sections.next_discontinuity);
                 self.queue.pop_front();
                 continue;
             }
@@ -93,7 +95,7 @@ impl State {
         let queued =
             self.queue.front().filter(|queued| (queued.variant, queued.position) == (variant, position))?;
         let is_continued =
-            self.sections.back()?.discontinuity_sequence == queued.segment.discontinuity_sequence;
+            self.sections.buffers.back()?.discontinuity_sequence == queued.segment.discontinuity_sequence;
         if is_continued { join(&tail, head) } else { None }
     }
 
@@ -106,7 +108,7 @@ impl State {
         if self.needs_section(frame, discontinuity) {
             self.open_section(time, frame, discontinuity);
         }
-        if let Some(section) = self.sections.back_mut() {
+        if let Some(section) = self.sections.buffers.back_mut() {
             section.discontinuity_sequence = discontinuity;
             section.push(time, frame, bytes);
             self.replacements.handle_frame(id, section.id, time, time.saturating_add(frame.duration));
@@ -115,17 +117,19 @@ impl State {
 
     /// True if the decoder of the last section can't continue with this frame.
     fn needs_section(&self, frame: &Frame, discontinuity: u64) -> bool {
-        let Some(section) = self.sections.back().filter(|section| !section.is_closed) else { return true };
+        let Some(section) = self.sections.buffers.back().filter(|section| !section.is_closed) else {
+            return true;
+        };
         // Frames of ADTS, MP3 and AC-3 are independent of their place. Those of FLAC are numbered (RFC 9639, section 9.1.5).
         let is_numbered = frame.format.codec == AudioCodec::Flac;
-        self.next_discontinuity.is_some()
+        self.sections.next_discontinuity.is_some()
             || section.format != frame.format
             || (is_numbered && section.discontinuity_sequence != discontinuity)
     }
 
     fn open_section(&mut self, time: Duration, frame: &Frame, discontinuity_sequence: u64) {
         self.close_section();
-        let reason = self.next_discontinuity.take().unwrap_or(Discontinuity::Format);
+        let reason = self.sections.next_discontinuity.take().unwrap_or(Discontinuity::Format);
         let is_sought =
             matches!(reason, Discontinuity::Seek | Discontinuity::Start | Discontinuity::Rendition);
         let level =
@@ -135,15 +139,15 @@ impl State {
             sample_rate: frame.format.sample_rate,
             channels: frame.format.channels,
             start: time,
-            skip: if is_sought { self.target.saturating_sub(time) } else { Duration::ZERO },
+            skip: if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO },
             discontinuity: reason,
             level,
             date_time: self.queue.front().and_then(|queued| self.date_time(queued)),
         };
         let section =
-            SectionBuffer::new(self.next_section, info, frame.format.clone(), discontinuity_sequence);
-        self.next_section += 1;
-        self.sections.push_back(section);
+            SectionBuffer::new(self.sections.next_id, info, frame.format.clone(), discontinuity_sequence);
+        self.sections.next_id += 1;
+        self.sections.buffers.push_back(section);
     }
 
     fn date_time(&self, queued: &QueuedSegment) -> Option<SystemTime> {
@@ -153,7 +157,7 @@ impl State {
     }
 
     pub(crate) fn close_section(&mut self) {
-        if let Some(section) = self.sections.back_mut() {
+        if let Some(section) = self.sections.buffers.back_mut() {
             section.is_closed = true;
         }
     }

@@ -73,7 +73,7 @@ impl State {
             }
             Confirmation::Changed(error) => {
                 self.queue.clear();
-                self.sections.clear();
+                self.sections.buffers.clear();
                 self.outdated = Some(error);
             }
         }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::State;
-use super::outage::Outage;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
+use super::recovery::Outage;
 use super::variants::server;
 use crate::error::Error;
 use crate::source::hls::event::HlsEvent;
@@ -78,7 +78,7 @@ impl State {
         let failing_for = now.saturating_duration_since(*queued.failing_since.get_or_insert(now));
         let (id, variant) = (queued.id, queued.variant);
         match Failure::of(&error) {
-            Failure::Cancelled => drop(self.error.get_or_insert(error)),
+            Failure::Cancelled => drop(self.recovery.error.get_or_insert(error)),
             Failure::Url if queued.reloads < MOST_RELOADS => {
                 queued.reloads += 1;
                 queued.requested_before = requested;
@@ -150,7 +150,7 @@ impl State {
     pub(crate) fn handle_stuck(&mut self, variant: usize, error: Error, now: Instant) {
         self.exclude(variant, now, EXCLUSION);
         if self.pick(self.level(), now, |_| true).is_none() {
-            self.error.get_or_insert(error);
+            self.recovery.error.get_or_insert(error);
         }
     }
 
@@ -211,7 +211,7 @@ impl State {
     fn note_tried(&mut self, start: Duration, variant: usize) {
         // Levels need not have the same borders.
         let near = self.target_duration() / 2;
-        match &mut self.tried {
+        match &mut self.recovery.tried {
             Some((at, tried)) if at.abs_diff(start) <= near => tried.push(variant),
             tried => *tried = Some((start, vec![variant])),
         }
@@ -219,7 +219,7 @@ impl State {
 
     /// An excluded variant that was not tried for the segment yet: better than a gap.
     fn untried(&self, level: usize) -> Option<usize> {
-        let tried = self.tried.as_ref().map_or(&[][..], |(_, tried)| tried);
+        let tried = self.recovery.tried.as_ref().map_or(&[][..], |(_, tried)| tried);
         if tried.len() >= MOST_TRIED {
             return None;
         }
@@ -232,42 +232,42 @@ impl State {
     }
 
     fn skip(&mut self, id: u64, error: Error) {
-        self.skipped += 1;
+        self.recovery.skipped += 1;
         if let Some(queued) = self.queued(id) {
             queued.phase = SegmentPhase::Skipped;
             let (at, duration) = (queued.start, queued.segment.duration);
             self.events.push(HlsEvent::Skipped { at, duration, error: error.clone() });
         }
-        if self.skipped > MOST_SKIPPED {
-            self.skipped = 0;
-            self.error.get_or_insert(error);
+        if self.recovery.skipped > MOST_SKIPPED {
+            self.recovery.skipped = 0;
+            self.recovery.error.get_or_insert(error);
         }
         self.commit();
     }
 
     /// Fetches nothing for a while.
     pub(super) fn pause(&mut self, error: Error, now: Instant, is_reported: bool) {
-        let delay = DELAYS.0.saturating_mul(1 << self.outages.min(8)).min(DELAYS.1);
+        let delay = DELAYS.0.saturating_mul(1 << self.recovery.outages.min(8)).min(DELAYS.1);
         let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, PATIENCE));
-        self.outages = self.outages.saturating_add(1);
-        self.outage = Some(Outage { error, retry_at: now + delay, is_reported });
+        self.recovery.outages = self.recovery.outages.saturating_add(1);
+        self.recovery.outage = Some(Outage { error, retry_at: now + delay, is_reported });
     }
 
     /// True during an outage.
     pub(super) fn is_out(&self, now: Instant) -> bool {
-        self.outage.as_ref().is_some_and(|outage| now < outage.retry_at)
+        self.recovery.outage.as_ref().is_some_and(|outage| now < outage.retry_at)
     }
 
     /// When fetching goes on after an outage.
     pub(crate) fn retry_at(&self) -> Option<Instant> {
-        self.outage.as_ref().map(|outage| outage.retry_at)
+        self.recovery.outage.as_ref().map(|outage| outage.retry_at)
     }
 
     /// True once after an outage.
     pub(super) fn end_outage(&mut self, now: Instant) -> bool {
-        let is_over = self.outage.as_ref().is_some_and(|outage| outage.retry_at <= now);
+        let is_over = self.recovery.outage.as_ref().is_some_and(|outage| outage.retry_at <= now);
         if is_over {
-            self.outage = None;
+            self.recovery.outage = None;
         }
         is_over
     }
@@ -275,10 +275,12 @@ impl State {
     /// Returns the error that has stopped fetching, and lets it continue. The next attempt is made at once: the caller
     /// that got the error calls again when it wants one.
     pub(super) fn take_error(&mut self) -> Option<Error> {
-        if self.error.is_none() && self.outage.as_ref().is_some_and(|outage| outage.is_reported) {
-            self.outages = 0;
-            return self.outage.take().map(|outage| outage.error);
+        if self.recovery.error.is_none()
+            && self.recovery.outage.as_ref().is_some_and(|outage| outage.is_reported)
+        {
+            self.recovery.outages = 0;
+            return self.recovery.outage.take().map(|outage| outage.error);
         }
-        self.error.take()
+        self.recovery.error.take()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::State;
-use super::needs::{Loadable, ResourceKey, needs_of};
+use super::needs::{ResourceKey, needs_of};
 use super::planned::{Hinted, HintedPart};
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use crate::error::Error;
@@ -18,7 +18,7 @@ use crate::types::Priority;
 impl State {
     /// What to request now. Each hint is returned once.
     pub(crate) fn poll_hint(&mut self, now: Instant) -> Option<Hinted> {
-        if self.error.is_some() || self.is_out(now) {
+        if self.recovery.error.is_some() || self.is_out(now) {
             return None;
         }
         let map = self.poll_hinted_map().map(Hinted::Map);
@@ -36,11 +36,7 @@ impl State {
         let needs = needs_of(&segment, timeline.list.end_sequence(), &timeline.url, self.policy).ok()?;
         let key = needs.init.filter(|key| self.hinted_map.as_ref() != Some(key))?;
         self.hinted_map = Some(key.clone());
-        if self.resources.contains_key(&key) {
-            return None;
-        }
-        self.resources.insert(key.clone(), Loadable::Fetching);
-        Some(key)
+        self.resources.start(&key).then_some(key)
     }
 
     /// The request for a hinted initialization section has failed. Segments that need it request it again.
@@ -72,7 +68,7 @@ impl State {
             return None;
         }
         let needs = needs_of(&timed.segment, position.sequence, &timeline.url, self.policy).ok()?;
-        if needs.resources().any(|key| self.ready(&key).is_none()) {
+        if needs.resources().any(|key| self.resources.ready(&key).is_none()) {
             return None;
         }
         let url = self.policy.resolve(&timeline.url, timed.segment.uri.expose()).ok()?;

@@ -19,33 +19,34 @@ mod hints;
 mod level_cap;
 mod needs;
 mod network;
-mod outage;
 mod plan;
 mod planned;
 mod playlists;
 mod queued_segment;
 mod reader;
+mod recovery;
 mod replace;
 mod replacements;
+mod resource_arrivals;
 mod resources;
 pub(crate) mod section;
+mod sections;
 #[cfg(feature = "cache")]
 mod unconfirmed;
 mod variants;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-
-use url::Url;
 
 use self::choice::Choice;
 use self::level_cap::LevelCap;
-use self::needs::Loadable;
 use self::network::Network;
-use self::outage::Outage;
 use self::queued_segment::QueuedSegment;
+use self::recovery::Recovery;
 use self::replacements::Replacements;
-use self::section::{Discontinuity, SectionBuffer};
+use self::resources::Resources;
+use self::section::Discontinuity;
+use self::sections::Sections;
 use super::config::{HlsConfig, Quality};
 use super::event::HlsEvent;
 use super::ladder::levels::Ladder;
@@ -88,37 +89,16 @@ pub(crate) struct State {
     next_id: u64,
     /// Why the next segment does not continue the last one.
     discontinuity: Option<Discontinuity>,
-    resources: HashMap<ResourceKey, Loadable>,
-    /// URLs of the application for resources that were refused.
-    fresh_resources: HashMap<ResourceKey, Url>,
+    resources: Resources,
     /// The last initialization section that was hinted at.
     hinted_map: Option<ResourceKey>,
     /// A preload hint that failed.
     refused_hint: Option<(usize, PlaylistPosition)>,
-    /// Resources to request once more.
-    planned_again: Vec<ResourceKey>,
     clock: Clock,
     /// The beginning of a frame that ends in the segment at this position of this variant.
     carried: Option<(usize, PlaylistPosition, Vec<u8>)>,
-    sections: VecDeque<SectionBuffer>,
-    next_section: u64,
-    /// The next section to hand out.
-    handed: u64,
-    /// Why the next frame that is placed begins a section.
-    next_discontinuity: Option<Discontinuity>,
-    /// Target of the last seek.
-    target: Duration,
-    /// Presentation time of the next byte to be read.
-    reader_time: Duration,
-    skipped: u32,
-    /// Where the last segment that failed starts, and the variants that do not have it.
-    tried: Option<(Duration, Vec<usize>)>,
-    /// Fetching has stopped with this error, until a call returns it.
-    error: Option<Error>,
-    /// Fetching waits, because no server can be reached.
-    outage: Option<Outage>,
-    /// Outages since something arrived.
-    outages: u32,
+    sections: Sections,
+    recovery: Recovery,
     /// `plan` had nothing to do.
     is_idle: bool,
     abr: Choice,
@@ -168,24 +148,13 @@ impl State {
             queue: VecDeque::new(),
             next_id: 0,
             discontinuity: None,
-            resources: HashMap::new(),
-            fresh_resources: HashMap::new(),
+            resources: Resources::default(),
             hinted_map: None,
             refused_hint: None,
-            planned_again: Vec::new(),
             clock: Clock::default(),
             carried: None,
-            sections: VecDeque::new(),
-            next_section: 0,
-            handed: 0,
-            next_discontinuity: Some(Discontinuity::Start),
-            target: start,
-            reader_time: start,
-            skipped: 0,
-            tried: None,
-            error: None,
-            outage: None,
-            outages: 0,
+            sections: Sections::new(start),
+            recovery: Recovery::default(),
             is_idle: false,
             abr,
             level_cap: LevelCap::default(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use url::Url;
 
 use super::State;
-use super::needs::{Loadable, needs_of};
+use super::needs::needs_of;
 use super::planned::Planned;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
@@ -29,7 +29,7 @@ const AT_ONCE: usize = 2;
 impl State {
     /// The next fetch, if there is one that is urgent enough.
     pub(crate) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
-        if self.error.is_some() || self.is_out(now) {
+        if self.recovery.error.is_some() || self.is_out(now) {
             return None;
         }
         #[cfg(feature = "cache")]
@@ -41,7 +41,7 @@ impl State {
                 return Some(Planned::Confirm { url: variant.map(|variant| self.playlist_url(variant)) });
             }
         }
-        if let Some(key) = self.planned_again.pop() {
+        if let Some(key) = self.resources.planned_again.pop() {
             return Some(Planned::Resource { key, list: None, priority: Priority::High });
         }
         self.drop_late_replacement();
@@ -105,7 +105,8 @@ impl State {
         let mut running = self.queue.iter().filter(is_fetching);
         // A key or an initialization section that a running segment waits for goes first: the next segment would take the
         // connection that is ready for it, and its answer would take a handshake longer.
-        let waits = |queued: &QueuedSegment| queued.needs.resources().any(|key| self.ready(&key).is_none());
+        let waits =
+            |queued: &QueuedSegment| queued.needs.resources().any(|key| self.resources.ready(&key).is_none());
         let at_once = running.clone().count() + usize::from(self.replacements.is_running());
         at_once < AT_ONCE && !running.any(waits)
     }
@@ -163,8 +164,7 @@ impl State {
         // Known from here on: if one of them can't be fetched, this segment has failed.
         self.queue[index].needs = needs.clone();
         for key in needs.resources() {
-            if !self.resources.contains_key(&key) {
-                self.resources.insert(key.clone(), Loadable::Fetching);
+            if self.resources.start(&key) {
                 return Ok(Planned::Resource { key, list: Some(list), priority });
             }
         }
@@ -319,7 +319,7 @@ impl State {
     }
 
     pub(crate) fn buffered_bytes(&self) -> usize {
-        let sections: usize = self.sections.iter().map(SectionBuffer::memory).sum();
+        let sections: usize = self.sections.buffers.iter().map(SectionBuffer::memory).sum();
         let queued: usize = self.queue.iter().map(QueuedSegment::memory).sum();
         sections + queued + self.replacements.memory()
     }

@@ -15,17 +15,17 @@ impl State {
         if let Some(error) = &self.outdated {
             return ReadResult::Failed(error.clone());
         }
-        let Some(index) = self.sections.iter().position(|known| known.id == section) else {
+        let Some(index) = self.sections.buffers.iter().position(|known| known.id == section) else {
             return ReadResult::End;
         };
-        let buffer = &mut self.sections[index];
+        let buffer = &mut self.sections.buffers[index];
         let got = buffer.read(buf);
         let time = buffer.reader_time();
         if got > 0 {
-            self.reader_time = time;
+            self.sections.reader_time = time;
             return ReadResult::Bytes(got);
         }
-        if self.sections[index].is_closed {
+        if self.sections.buffers[index].is_closed {
             self.forget_sections();
             return ReadResult::End;
         }
@@ -40,9 +40,9 @@ impl State {
         if let Some(error) = &self.outdated {
             return SectionResult::Failed(error.clone());
         }
-        let handed = self.handed;
-        if let Some(section) = self.sections.iter().find(|section| section.id >= handed) {
-            self.handed = section.id + 1;
+        let handed = self.sections.handed;
+        if let Some(section) = self.sections.buffers.iter().find(|section| section.id >= handed) {
+            self.sections.handed = section.id + 1;
             return SectionResult::Section(section.id, section.info.clone());
         }
         if self.is_finished() {
@@ -64,19 +64,19 @@ impl State {
     }
 
     pub(crate) fn drop_section(&mut self, section: u64) {
-        if let Some(section) = self.sections.iter_mut().find(|known| known.id == section) {
+        if let Some(section) = self.sections.buffers.iter_mut().find(|known| known.id == section) {
             section.drop_reader();
-            self.reader_time = self.reader_time.max(section.reader_time());
+            self.sections.reader_time = self.sections.reader_time.max(section.reader_time());
         }
         self.forget_sections();
     }
 
     /// Forgets sections that were read, but the last one.
     pub(crate) fn forget_sections(&mut self) {
-        while self.sections.len() > 1
-            && self.sections.front().is_some_and(|section| section.is_closed && section.len() == 0)
+        while self.sections.buffers.len() > 1
+            && self.sections.buffers.front().is_some_and(|section| section.is_closed && section.len() == 0)
         {
-            self.sections.pop_front();
+            self.sections.buffers.pop_front();
         }
     }
 
@@ -103,22 +103,22 @@ impl State {
     /// Drops all that is buffered, and continues at `target`.
     pub(super) fn restart(&mut self, target: Duration, reason: Discontinuity) {
         self.queue.clear();
-        self.sections.clear();
-        self.handed = self.next_section;
+        self.sections.buffers.clear();
+        self.sections.handed = self.sections.next_id;
         self.clock.restart();
         self.carried = None;
-        (self.next_discontinuity, self.discontinuity) = (Some(reason), None);
-        (self.target, self.reader_time, self.cursor) = (target, target, target);
+        (self.sections.next_discontinuity, self.discontinuity) = (Some(reason), None);
+        (self.sections.target, self.sections.reader_time, self.cursor) = (target, target, target);
         self.follows = None;
-        (self.error, self.outage) = (None, None);
-        self.skipped = 0;
+        (self.recovery.error, self.recovery.outage) = (None, None);
+        self.recovery.skipped = 0;
         self.is_starting = true;
         self.replacements.clear();
         self.level_cap.clear();
     }
 
     pub(crate) fn reader_time(&self) -> Duration {
-        self.reader_time
+        self.sections.reader_time
     }
 
     /// End of what was fetched without a gap.
@@ -132,7 +132,7 @@ impl State {
     }
 
     pub(crate) fn section(&self, id: u64) -> Option<&SectionBuffer> {
-        self.sections.iter().find(|section| section.id == id)
+        self.sections.buffers.iter().find(|section| section.id == id)
     }
 
     /// True once after an outage, once after the reader has made room, and once when a segment that waits for a worker becomes urgent.

@@ -1,6 +1,6 @@
-//! A time in which nothing can be fetched.
+//! What has failed, as far as it decides what is tried next.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 
@@ -11,4 +11,19 @@ pub(super) struct Outage {
     pub(super) retry_at: Instant,
     /// A reader without audio gets the error. Else it waits for the next attempt.
     pub(super) is_reported: bool,
+}
+
+/// What has failed since something arrived, or since the last seek.
+#[derive(Debug, Default)]
+pub(super) struct Recovery {
+    /// Segments that were skipped one after the other.
+    pub(super) skipped: u32,
+    /// Where the last segment that failed starts, and the variants that do not have it.
+    pub(super) tried: Option<(Duration, Vec<usize>)>,
+    /// Fetching has stopped with this error, until a call returns it.
+    pub(super) error: Option<Error>,
+    /// Fetching waits, because no server can be reached.
+    pub(super) outage: Option<Outage>,
+    /// Outages since something arrived.
+    pub(super) outages: u32,
 }

@@ -94,7 +94,7 @@ impl State {
             return None;
         }
         let needs = needs_of(segment, position.sequence, &timeline.url, self.policy).ok()?;
-        if needs.resources().any(|key| self.ready(&key).is_none()) {
+        if needs.resources().any(|key| self.resources.ready(&key).is_none()) {
             return None;
         }
         let url = self.policy.resolve(&timeline.url, segment.uri.expose()).ok()?;
@@ -175,7 +175,7 @@ impl State {
         if target.from < self.reader_time() + SOON {
             return Err(Unusable::TooLate);
         }
-        let section = self.sections.iter_mut().find(|section| section.id == target.section);
+        let section = self.sections.buffers.iter_mut().find(|section| section.id == target.section);
         let section = section.ok_or(Unusable::TooLate)?;
         let first = frames.first().ok_or(Unusable::Different)?;
         let is_shared = !head.is_empty() || !tail.is_empty() || !queued.tail.is_empty();

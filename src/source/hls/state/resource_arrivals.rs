@@ -20,7 +20,7 @@ impl State {
     pub(crate) fn pipeline(&self, needs: &Needs, position: u64) -> Result<Option<Pipeline>, Error> {
         let cipher = |key: &KeyUse| {
             let resource = ResourceKey::of_key(key.url.clone());
-            let bytes = self.ready(&resource)?;
+            let bytes = self.resources.ready(&resource)?;
             Some(Cipher { method: key.method.clone(), key: bytes, iv: key.iv })
         };
         let segment_cipher = match &needs.key {
@@ -33,7 +33,7 @@ impl State {
         let Some(init) = &needs.init else {
             return Pipeline::new(segment_cipher.as_ref(), None, position).map(Some);
         };
-        let Some(bytes) = self.ready(init) else { return Ok(None) };
+        let Some(bytes) = self.resources.ready(init) else { return Ok(None) };
         let plain = match &init.key {
             Some(key) => match cipher(key) {
                 Some(cipher) => decrypt(&cipher, &bytes)?,
@@ -44,25 +44,14 @@ impl State {
         Pipeline::new(segment_cipher.as_ref(), Some(&plain), position).map(Some)
     }
 
-    pub(crate) fn ready(&self, key: &ResourceKey) -> Option<Arc<[u8]>> {
-        match self.resources.get(key)? {
-            Loadable::Ready(bytes) => Some(Arc::clone(&bytes.0)),
-            Loadable::Fetching => None,
-        }
-    }
-
     /// A body has arrived that could not be read when it was tried. Returns it if all that it needs has arrived in the meantime.
     pub(crate) fn handle_undemuxed(&mut self, id: u64, undemuxed: Undemuxed) -> Option<Undemuxed> {
         let needs = self.queued(id)?.needs.clone();
-        if self.has_all(&needs) {
+        if self.resources.has_all(&needs) {
             return Some(undemuxed);
         }
         self.queued(id)?.undemuxed = Some(undemuxed);
         None
-    }
-
-    fn has_all(&self, needs: &Needs) -> bool {
-        needs.resources().all(|key| self.ready(&key).is_some())
     }
 
     /// A key or an initialization section has arrived. Returns the bodies that have all that they need now.
@@ -71,19 +60,19 @@ impl State {
         key: ResourceKey,
         bytes: Vec<u8>,
     ) -> Vec<(u64, Needs, Undemuxed)> {
-        if self.resources.len() > MOST_RESOURCES {
+        if self.resources.known.len() > MOST_RESOURCES {
             let queue = self.queue.iter().chain(self.replacements.queued());
             let used: Vec<ResourceKey> = queue.flat_map(|queued| queued.needs.resources()).collect();
             self.resources
+                .known
                 .retain(|key, loadable| matches!(loadable, Loadable::Fetching) || used.contains(key));
         }
-        self.resources.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
+        self.resources.known.insert(key, Loadable::Ready(Secret(Arc::from(bytes))));
         // One that waits for something else must stay where it is: the thread that took it would have to put it back, and what it
         // waits for could arrive in between, and find no body.
         let resources = &self.resources;
-        let is_ready = |key| matches!(resources.get(&key), Some(Loadable::Ready(_)));
         let undemuxed = |queued: &mut QueuedSegment| {
-            let body = queued.undemuxed.take_if(|_| queued.needs.resources().all(is_ready))?;
+            let body = queued.undemuxed.take_if(|_| resources.has_all(&queued.needs))?;
             Some((queued.id, queued.needs.clone(), body))
         };
         self.queue.iter_mut().chain(self.replacements.queued_mut()).filter_map(undemuxed).collect()
@@ -102,23 +91,23 @@ impl State {
 
     /// The application has a fresh URL for a key or an initialization section that was refused. False if it had one before.
     pub(crate) fn handle_fresh_resource(&mut self, key: &ResourceKey, url: Url) -> bool {
-        if self.fresh_resources.contains_key(key) || self.fresh_resources.len() == MOST_RESOURCES {
+        if self.resources.fresh.contains_key(key) || self.resources.fresh.len() == MOST_RESOURCES {
             return false;
         }
-        self.fresh_resources.insert(key.clone(), url);
-        self.planned_again.push(key.clone());
+        self.resources.fresh.insert(key.clone(), url);
+        self.resources.planned_again.push(key.clone());
         true
     }
 
     /// Takes the keys that were loaded before playing began, and those that still are.
     pub(crate) fn set_preloaded(&mut self, loaded: Vec<(ResourceKey, Vec<u8>)>, running: Vec<ResourceKey>) {
         let loaded = loaded.into_iter().map(|(key, bytes)| (key, Loadable::Ready(Secret(Arc::from(bytes)))));
-        self.resources.extend(running.into_iter().map(|key| (key, Loadable::Fetching)));
-        self.resources.extend(loaded);
+        self.resources.known.extend(running.into_iter().map(|key| (key, Loadable::Fetching)));
+        self.resources.known.extend(loaded);
     }
 
     /// The URL that the application gave for this resource.
     pub(crate) fn fresh_resource(&self, key: &ResourceKey) -> Option<Url> {
-        self.fresh_resources.get(key).cloned()
+        self.resources.fresh.get(key).cloned()
     }
 }

@@ -1,6 +1,9 @@
 //! Whatever fails, and in whatever order fetches end: frames are played once, in order, and playing ends.
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
+use url::Url;
 
 use super::queued_segment::SegmentPhase;
 use super::*;
@@ -373,7 +376,7 @@ fn s6_3_8_a_hinted_initialization_section_is_requested_once_and_is_that_of_the_n
     assert!(state.poll_hint(now).is_none(), "once");
     // A hint that can't be had costs nothing but its request.
     state.handle_hinted_map_failed(&key, &Error::new(ErrorKind::Status(404), "as asked"), now);
-    assert!(state.poll_hint(now).is_none() && !state.resources.contains_key(&key));
+    assert!(state.poll_hint(now).is_none() && !state.resources.known.contains_key(&key));
     let next = parse("#EXT-X-MAP:URI=\"init\"\n#EXTINF:2,\nb\n");
     let needs = needs::needs_of(&next.segments[1], 1, &url, UriPolicy::default()).unwrap();
     assert_eq!(needs.init, Some(key));

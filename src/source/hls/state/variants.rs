@@ -122,7 +122,7 @@ impl State {
             self.rendition = rendition;
             self.bitrates = self.ladder.bitrates(rendition);
             self.pending_playlist = None;
-            self.restart(self.reader_time, Discontinuity::Rendition);
+            self.restart(self.sections.reader_time, Discontinuity::Rendition);
         }
         Ok(())
     }

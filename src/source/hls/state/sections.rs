@@ -1,0 +1,36 @@
+//! The sections that readers have, or will have.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::section::{Discontinuity, SectionBuffer};
+
+#[derive(Debug)]
+pub(super) struct Sections {
+    /// Those that were not read to their ends, oldest first. The last one that was read stays, for the times of its bytes.
+    pub(super) buffers: VecDeque<SectionBuffer>,
+    /// Number of the next one. Only grows.
+    pub(super) next_id: u64,
+    /// The next section to hand out.
+    pub(super) handed: u64,
+    /// Why the next frame that is placed begins a section.
+    pub(super) next_discontinuity: Option<Discontinuity>,
+    /// Target of the last seek.
+    pub(super) target: Duration,
+    /// Presentation time of the next byte to be read.
+    pub(super) reader_time: Duration,
+}
+
+impl Sections {
+    /// Nothing is there yet. Playing starts at `start`.
+    pub(super) fn new(start: Duration) -> Self {
+        Self {
+            buffers: VecDeque::new(),
+            next_id: 0,
+            handed: 0,
+            next_discontinuity: Some(Discontinuity::Start),
+            target: start,
+            reader_time: start,
+        }
+    }
+}
