@@ -18,13 +18,14 @@
 //! | `opening` | the first playlists, until there is a state |
 //! | `peer` | requests, the sinks that take their answers, the threads of a live stream |
 //! | `cached` | a presentation in the persistent cache |
-//! | `shared` | the state behind its lock, and the calls that block on it |
+//! | `shared`, `blocking`, `link` | the state behind its lock, the calls that block on it, and what wakes the downloader |
 //! | `state` ◇ | which segment is fetched next, from where, and what the reader gets |
 //! | `pipeline` ◇ | the body of a segment: `decrypt` ◇, then `demux` ◇ |
 //! | `ladder` ◇ | levels of quality, the playlists that have them, content steering |
 //! | `timeline` ◇ | presentation time, and when a live playlist is loaded again |
 //! | `playlist` ◇ | the text of playlists |
 
+mod blocking;
 #[cfg(feature = "cache")]
 mod cached;
 mod config;
@@ -36,6 +37,7 @@ mod handle;
 mod hook;
 mod joined;
 mod ladder;
+mod link;
 mod opening;
 mod peer;
 mod pipeline;

@@ -1,11 +1,11 @@
-//! The state behind its lock, and the calls that block on it.
+//! The state behind its lock, and the threads that wait for its changes.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use url::Url;
 
 #[cfg(feature = "cache")]
@@ -13,19 +13,17 @@ use super::cached::HlsStore;
 use super::config::HlsConfig;
 use super::demux::Output;
 use super::event::HlsEvent;
-use super::group::{Group, Membership, Received};
+use super::link::Link;
 use super::opening::preload::Preload;
 use super::playlist::MediaPlaylist;
-use super::state::section::SectionInfo;
-use super::state::{Hinted, Needs, ReadResult, ResourceKey, SectionResult, State, Undemuxed};
-use crate::abr::Demand;
+use super::state::{Hinted, Needs, ResourceKey, State, Undemuxed};
 use crate::cancel::CancelReason;
 use crate::client::{Request, is_private};
 use crate::downloader::{Epoch, Waker};
 use crate::error::Error;
 use crate::event::{Bus, Subscriber};
-use crate::source::wait::{Begun, TimeLimit, WaitState};
-use crate::types::{Priority, RequestId};
+use crate::source::wait::WaitState;
+use crate::types::Priority;
 
 /// Events that are kept for a slow subscriber.
 const EVENTS: usize = 256;
@@ -43,36 +41,26 @@ pub(super) struct Shared {
     /// What the cache has of it.
     #[cfg(feature = "cache")]
     pub(super) store: Option<HlsStore>,
-    link: OnceLock<Link>,
-    inner: Mutex<Inner>,
+    pub(super) link: Link,
+    pub(super) inner: Mutex<Inner>,
     /// Notified after each change of the state, by the thread that made it.
-    changed: Condvar,
+    pub(super) changed: Condvar,
     /// Notified by `close`. Apart from `changed`, so that the reloading thread sleeps while audio arrives.
     closed: Condvar,
 }
 
-/// What connects it with the downloader, from the opening on.
 #[derive(Debug)]
-struct Link {
-    waker: Waker,
-    /// Above the epochs between two seeks.
-    epoch: Epoch,
-    /// `None` if the downloader has stopped.
-    membership: Option<Membership>,
-}
-
-#[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     /// `None` while it is being opened.
-    state: Option<State>,
+    pub(super) state: Option<State>,
     /// That of all segments until the next seek.
     epoch: Option<Epoch>,
     /// The segment of the last preload hint, and what cancels its request.
     hint: Option<(u64, Epoch)>,
     /// Used while it is being opened.
     preload: Preload,
-    waits: WaitState,
-    is_closed: bool,
+    pub(super) waits: WaitState,
+    pub(super) is_closed: bool,
 }
 
 impl Shared {
@@ -85,7 +73,7 @@ impl Shared {
             waits: WaitState::default(),
             is_closed: false,
         };
-        let (variables, is_public, link) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        let (variables, is_public, link) = (OnceLock::new(), OnceLock::new(), Link::default());
         let (inner, changed, closed) = (Mutex::new(inner), Condvar::new(), Condvar::new());
         let events = Bus::of(EVENTS, |lost| HlsEvent::Lagged { lost });
         #[cfg(feature = "cache")]
@@ -127,10 +115,8 @@ impl Shared {
             inner.state = Some(state);
             inner.epoch = Some(epoch.child());
         }
-        let membership = waker.companion::<Group>().map(|group| Membership::join(group, demand));
-        // Set once: nothing else starts it.
-        let _ = self.link.set(Link { waker, epoch, membership });
-        self.wake(Priority::High);
+        self.link.connect(waker, epoch, demand);
+        self.link.wake(Priority::High);
     }
 
     /// Notes which address sent the first playlist: its URIs may lead to private addresses only if that is private itself.
@@ -182,53 +168,6 @@ impl Shared {
         });
     }
 
-    pub(super) fn wake(&self, priority: Priority) {
-        if let Some(link) = self.link.get() {
-            link.waker.wake(priority);
-        }
-    }
-
-    /// What connects it with the downloader. `None` while it is being opened.
-    #[cfg(feature = "cache")]
-    pub(super) fn waker(&self) -> Option<&Waker> {
-        self.link.get().map(|link| &link.waker)
-    }
-
-    fn promote(&self, request: RequestId) {
-        if let Some(link) = self.link.get() {
-            link.waker.promote(request, Priority::High);
-        }
-    }
-
-    /// Measured throughput in bytes a second, and the time to the first byte.
-    pub(super) fn network(&self) -> (Option<f64>, Option<Duration>) {
-        self.link.get().map_or((None, None), |link| link.waker.network())
-    }
-
-    /// What only the downloader knows: whether the network is metered, and what other streams need of it.
-    pub(super) fn surroundings(&self) -> (bool, Vec<Demand>) {
-        let Some(link) = self.link.get() else { return (false, Vec::new()) };
-        (link.waker.is_metered(), link.membership.as_ref().map(Membership::others).unwrap_or_default())
-    }
-
-    pub(super) fn set_demand(&self, demand: Demand) {
-        self.membership().into_iter().for_each(|membership| membership.set_demand(demand));
-    }
-
-    /// Counts bytes of a segment, for the streams that share the network.
-    pub(super) fn count_received(&self, bytes: u64) {
-        self.membership().into_iter().for_each(|membership| membership.handle_received(bytes));
-    }
-
-    /// Bytes of segments that this stream and the others have received.
-    pub(super) fn received(&self) -> Received {
-        self.membership().map(Membership::received).unwrap_or_default()
-    }
-
-    fn membership(&self) -> Option<&Membership> {
-        self.link.get()?.membership.as_ref()
-    }
-
     pub(super) fn epoch(&self) -> Option<Epoch> {
         self.inner.lock().epoch.clone()
     }
@@ -253,7 +192,7 @@ impl Shared {
         let changed = self.with(|state| (change(state), state.next_priority()));
         self.changed.notify_all();
         let (changed, priority) = changed?;
-        self.wake(priority);
+        self.link.wake(priority);
         Some(changed)
     }
 
@@ -275,120 +214,6 @@ impl Shared {
         stored
     }
 
-    /// Blocks until at least one byte of the section is there, or its end.
-    pub(super) fn read(&self, section: u64, buf: &mut [u8]) -> Result<usize, Error> {
-        self.wait("read", |state| match state.read(section, buf) {
-            ReadResult::Bytes(got) => Attempt::Done(Ok(got)),
-            ReadResult::End => Attempt::Done(Ok(0)),
-            ReadResult::Failed(error) => Attempt::Done(Err(error)),
-            ReadResult::Wait(request) => Attempt::Wait(request),
-        })
-    }
-
-    /// Blocks until the next section begins. `None` at the end of the presentation.
-    pub(super) fn next_section(&self) -> Result<Option<(u64, SectionInfo)>, Error> {
-        self.wait("next_section", |state| match state.next_section() {
-            SectionResult::Section(id, info) => Attempt::Done(Ok(Some((id, info)))),
-            SectionResult::End => Attempt::Done(Ok(None)),
-            SectionResult::Failed(error) => Attempt::Done(Err(error)),
-            SectionResult::Wait(request) => Attempt::Wait(request),
-        })
-    }
-
-    /// Repeats an attempt after each change of the state, until it succeeds or a limit is reached.
-    fn wait<T>(&self, call: &str, mut attempt: impl FnMut(&mut State) -> Attempt<T>) -> Result<T, Error> {
-        Error::check_may_block(call).map_err(|error| self.locate(error))?;
-        let began = Instant::now();
-        let mut limit = TimeLimit::new(self.config.read_timeout, began);
-        let mut inner = self.inner.lock();
-        let begun = inner.waits.begin();
-        let mut was_blocked = false;
-        let result = loop {
-            match self.attempt(&mut inner, begun, &mut attempt) {
-                Ok(Some(value)) => break Ok(value),
-                Ok(None) => was_blocked = true,
-                Err(error) => break Err(error),
-            }
-            if let Err(error) = self.block(&mut inner, &mut limit) {
-                break Err(error);
-            }
-        };
-        if was_blocked {
-            inner.waits.add_stall(began.elapsed());
-        }
-        drop(inner);
-        result.map_err(|error| self.locate(error))
-    }
-
-    /// Makes an attempt, and fetches what it needs now. `None` if it has to be made again after the next change of the state.
-    fn attempt<T>(
-        &self,
-        inner: &mut MutexGuard<'_, Inner>,
-        begun: Begun,
-        attempt: &mut impl FnMut(&mut State) -> Attempt<T>,
-    ) -> Result<Option<T>, Error> {
-        loop {
-            let state = inner.state.as_mut().ok_or_else(closed)?;
-            let outcome = attempt(state);
-            let wake = state.take_wake(Instant::now()).then(|| state.next_priority());
-            let request = match outcome {
-                Attempt::Done(result) => {
-                    // After an error fetching continues: the caller has got it.
-                    self.fetch_now(inner, None, wake.or(result.is_err().then_some(Priority::High)));
-                    return result.map(Some);
-                }
-                Attempt::Wait(request) => request,
-            };
-            let cancelled = self.link.get().and_then(|link| link.epoch.reason());
-            let cancelled = cancelled.or(inner.is_closed.then_some(CancelReason::Peer));
-            if let Some(error) = inner.waits.broken_off(begun, cancelled) {
-                return Err(error);
-            }
-            if request.is_none() && wake.is_none() {
-                return Ok(None);
-            }
-            // The state may change while it is not locked, so the attempt is repeated.
-            self.fetch_now(inner, request, wake);
-        }
-    }
-
-    /// Makes a running fetch urgent, and lets the downloader ask for the next one. Both take locks of the downloader, so the
-    /// state is not locked meanwhile.
-    fn fetch_now(
-        &self,
-        inner: &mut MutexGuard<'_, Inner>,
-        request: Option<RequestId>,
-        wake: Option<Priority>,
-    ) {
-        MutexGuard::unlocked(inner, || {
-            request.into_iter().for_each(|request| self.promote(request));
-            wake.into_iter().for_each(|priority| self.wake(priority));
-        });
-    }
-
-    /// Blocks until the state has changed, or an outage is over.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) once the limit is reached.
-    fn block(&self, inner: &mut MutexGuard<'_, Inner>, limit: &mut TimeLimit) -> Result<(), Error> {
-        limit.extend(inner.waits.last_progress());
-        let retry_at = inner.state.as_ref().and_then(State::retry_at);
-        let wakes_at = [limit.deadline(), retry_at].into_iter().flatten().min();
-        let is_late = match wakes_at {
-            Some(deadline) => self.changed.wait_until(inner, deadline).timed_out(),
-            None => {
-                self.changed.wait(inner);
-                false
-            }
-        };
-        limit.extend(inner.waits.last_progress());
-        if is_late && limit.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default()));
-        }
-        Ok(())
-    }
-
     /// Cancels what is fetched for the old position, and continues at `target`.
     pub(super) fn seek(&self, target: Duration) -> Result<Duration, Error> {
         self.restart(|state| state.seek(target))
@@ -405,7 +230,7 @@ impl Shared {
             let mut inner = self.inner.lock();
             let Some(state) = &mut inner.state else { return Err(self.locate(closed())) };
             let landed = change(state).map_err(|error| self.locate(error))?;
-            let next = self.link.get().map(|link| link.epoch.child());
+            let next = self.link.child_epoch();
             (landed, std::mem::replace(&mut inner.epoch, next))
         };
         // Outside of the lock: it runs the ends of what it cancels.
@@ -413,7 +238,7 @@ impl Shared {
             old.cancel();
         }
         self.changed.notify_all();
-        self.wake(Priority::High);
+        self.link.wake(Priority::High);
         Ok(landed)
     }
 
@@ -434,9 +259,7 @@ impl Shared {
 
     /// Ends all calls and transfers.
     pub(super) fn cancel(&self) {
-        if let Some(link) = self.link.get() {
-            link.epoch.cancel();
-        }
+        self.link.cancel();
         self.close();
     }
 
@@ -512,14 +335,7 @@ impl Shared {
     }
 }
 
-/// Result of an attempt of a blocking call.
-enum Attempt<T> {
-    Done(Result<T, Error>),
-    /// It has to wait. This fetch, if any, has to become urgent.
-    Wait(Option<RequestId>),
-}
-
-fn closed() -> Error {
+pub(super) fn closed() -> Error {
     Error::cancelled(CancelReason::Peer)
 }
 

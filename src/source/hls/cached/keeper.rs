@@ -55,7 +55,7 @@ impl Keeper {
         }
         let error = shared.locate(error);
         log::warn!("the rest of the presentation is not cached: {error}");
-        if let Some(waker) = shared.waker() {
+        if let Some(waker) = shared.link.waker() {
             waker.publish(&Event::CacheOff { error });
         }
     }

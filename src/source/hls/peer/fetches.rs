@@ -34,14 +34,14 @@ impl Peer for HlsPeer {
             return Next::fetch(fetch, sink);
         }
         loop {
-            let (is_metered, others) = self.0.surroundings();
+            let (is_metered, others) = self.0.link.surroundings();
             // Planning may skip a segment that can't be requested, which a reader waits for.
             let planned = self.0.store(|state| {
                 state.set_network(is_metered, others);
                 (state.plan(Instant::now(), admissible), state.demand())
             });
             let Some((planned, demand)) = planned else { return Next::Wait };
-            self.0.set_demand(demand);
+            self.0.link.set_demand(demand);
             let Some(planned) = planned else { return Next::Wait };
             if let Some((fetch, sink)) = self.prepare(planned) {
                 return Next::fetch(fetch, sink);
@@ -129,7 +129,7 @@ impl HlsPeer {
 #[cfg(feature = "cache")]
 impl HlsPeer {
     fn asked(&self, request: Option<&Request>) -> Asked {
-        let asked = self.0.waker().zip(request).map(|(waker, request)| asked(waker, request));
+        let asked = self.0.link.waker().zip(request).map(|(waker, request)| asked(waker, request));
         asked.unwrap_or_default()
     }
 

@@ -167,11 +167,11 @@ impl SegmentSink {
 
     /// Reports what the transfer has shown of the network.
     fn record_transfer(&self) {
-        let (rate, ttfb) = self.shared.network();
+        let (rate, ttfb) = self.shared.link.network();
         let Some(began) = self.began.filter(|_| self.is_measured) else { return };
         // Two segments that arrive at the same time share the network: the rate of both together counts, and so does what
         // other streams have received in the meantime.
-        let share = self.shared.received().share_since(self.before);
+        let share = self.shared.link.received().share_since(self.before);
         let duration = match rate {
             Some(rate) if rate > 0.0 => Duration::from_secs_f64(self.received as f64 / rate),
             _ => began.elapsed(),
@@ -194,7 +194,7 @@ impl Sink for SegmentSink {
             self.position = head.start();
             self.len = head.body_len();
             self.began = Some(Instant::now());
-            self.before = self.shared.received();
+            self.before = self.shared.link.received();
             self.watched = self.began;
             #[cfg(feature = "cache")]
             self.keeper.handle_head(&self.shared, head);
@@ -206,7 +206,7 @@ impl Sink for SegmentSink {
         #[cfg(feature = "cache")]
         self.keeper.handle_bytes(&self.shared, _offset, bytes);
         self.received += bytes.len() as u64;
-        self.shared.count_received(bytes.len() as u64);
+        self.shared.link.count_received(bytes.len() as u64);
         self.begin()?;
         match &mut self.pipeline {
             Some(pipeline) => pipeline.push(bytes, &mut self.output)?,

@@ -1,0 +1,136 @@
+//! The calls of readers that block until the state has something for them.
+
+use std::time::Instant;
+
+use parking_lot::MutexGuard;
+
+use super::shared::{Inner, Shared, closed};
+use super::state::section::SectionInfo;
+use super::state::{ReadResult, SectionResult, State};
+use crate::cancel::CancelReason;
+use crate::error::Error;
+use crate::source::wait::{Begun, TimeLimit};
+use crate::types::{Priority, RequestId};
+
+impl Shared {
+    /// Blocks until at least one byte of the section is there, or its end.
+    pub(super) fn read(&self, section: u64, buf: &mut [u8]) -> Result<usize, Error> {
+        self.wait("read", |state| match state.read(section, buf) {
+            ReadResult::Bytes(got) => Attempt::Done(Ok(got)),
+            ReadResult::End => Attempt::Done(Ok(0)),
+            ReadResult::Failed(error) => Attempt::Done(Err(error)),
+            ReadResult::Wait(request) => Attempt::Wait(request),
+        })
+    }
+
+    /// Blocks until the next section begins. `None` at the end of the presentation.
+    pub(super) fn next_section(&self) -> Result<Option<(u64, SectionInfo)>, Error> {
+        self.wait("next_section", |state| match state.next_section() {
+            SectionResult::Section(id, info) => Attempt::Done(Ok(Some((id, info)))),
+            SectionResult::End => Attempt::Done(Ok(None)),
+            SectionResult::Failed(error) => Attempt::Done(Err(error)),
+            SectionResult::Wait(request) => Attempt::Wait(request),
+        })
+    }
+
+    /// Repeats an attempt after each change of the state, until it succeeds or a limit is reached.
+    fn wait<T>(&self, call: &str, mut attempt: impl FnMut(&mut State) -> Attempt<T>) -> Result<T, Error> {
+        Error::check_may_block(call).map_err(|error| self.locate(error))?;
+        let began = Instant::now();
+        let mut limit = TimeLimit::new(self.config.read_timeout, began);
+        let mut inner = self.inner.lock();
+        let begun = inner.waits.begin();
+        let mut was_blocked = false;
+        let result = loop {
+            match self.attempt(&mut inner, begun, &mut attempt) {
+                Ok(Some(value)) => break Ok(value),
+                Ok(None) => was_blocked = true,
+                Err(error) => break Err(error),
+            }
+            if let Err(error) = self.block(&mut inner, &mut limit) {
+                break Err(error);
+            }
+        };
+        if was_blocked {
+            inner.waits.add_stall(began.elapsed());
+        }
+        drop(inner);
+        result.map_err(|error| self.locate(error))
+    }
+
+    /// Makes an attempt, and fetches what it needs now. `None` if it has to be made again after the next change of the state.
+    fn attempt<T>(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        begun: Begun,
+        attempt: &mut impl FnMut(&mut State) -> Attempt<T>,
+    ) -> Result<Option<T>, Error> {
+        loop {
+            let state = inner.state.as_mut().ok_or_else(closed)?;
+            let outcome = attempt(state);
+            let wake = state.take_wake(Instant::now()).then(|| state.next_priority());
+            let request = match outcome {
+                Attempt::Done(result) => {
+                    // After an error fetching continues: the caller has got it.
+                    self.fetch_now(inner, None, wake.or(result.is_err().then_some(Priority::High)));
+                    return result.map(Some);
+                }
+                Attempt::Wait(request) => request,
+            };
+            let cancelled = self.link.cancelled();
+            let cancelled = cancelled.or(inner.is_closed.then_some(CancelReason::Peer));
+            if let Some(error) = inner.waits.broken_off(begun, cancelled) {
+                return Err(error);
+            }
+            if request.is_none() && wake.is_none() {
+                return Ok(None);
+            }
+            // The state may change while it is not locked, so the attempt is repeated.
+            self.fetch_now(inner, request, wake);
+        }
+    }
+
+    /// Makes a running fetch urgent, and lets the downloader ask for the next one. Both take locks of the downloader, so the
+    /// state is not locked meanwhile.
+    fn fetch_now(
+        &self,
+        inner: &mut MutexGuard<'_, Inner>,
+        request: Option<RequestId>,
+        wake: Option<Priority>,
+    ) {
+        MutexGuard::unlocked(inner, || {
+            request.into_iter().for_each(|request| self.link.promote(request));
+            wake.into_iter().for_each(|priority| self.link.wake(priority));
+        });
+    }
+
+    /// Blocks until the state has changed, or an outage is over.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::TimedOut`](crate::ErrorKind::TimedOut) once the limit is reached.
+    fn block(&self, inner: &mut MutexGuard<'_, Inner>, limit: &mut TimeLimit) -> Result<(), Error> {
+        limit.extend(inner.waits.last_progress());
+        let retry_at = inner.state.as_ref().and_then(State::retry_at);
+        let wakes_at = [limit.deadline(), retry_at].into_iter().flatten().min();
+        let is_late = match wakes_at {
+            Some(deadline) => self.changed.wait_until(inner, deadline).timed_out(),
+            None => {
+                self.changed.wait(inner);
+                false
+            }
+        };
+        limit.extend(inner.waits.last_progress());
+        if is_late && limit.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(inner.waits.read_timed_out(self.config.read_timeout.unwrap_or_default()));
+        }
+        Ok(())
+    }
+}
+
+/// Result of an attempt of a blocking call.
+enum Attempt<T> {
+    Done(Result<T, Error>),
+    /// It has to wait. This fetch, if any, has to become urgent.
+    Wait(Option<RequestId>),
+}

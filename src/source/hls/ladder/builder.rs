@@ -1,0 +1,283 @@
+//! From a multivariant playlist to a ladder: which variants have audio that can be played, and which of them have the same.
+
+use std::collections::HashMap;
+
+use url::Url;
+
+use super::levels::{Ladder, LevelInfo, MOST_VARIANTS, RenditionInfo, VariantStream};
+use crate::client::UriPolicy;
+use crate::error::{Error, ErrorKind};
+use crate::source::hls::playlist::{MultivariantPlaylist, Rendition, Uri, Variant};
+
+impl Ladder {
+    /// Of a multivariant playlist.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unsupported`] if no variant has audio that can be played; the error of the last URI if none is allowed.
+    pub(crate) fn new(
+        list: &MultivariantPlaylist,
+        base: &Url,
+        policy: UriPolicy,
+        language: Option<&str>,
+    ) -> Result<Self, Error> {
+        let mut builder = Builder::new(list, base, policy);
+        let first = builder.first_rendition(language);
+        for rendition in 0..builder.renditions.len().max(1) {
+            builder.add_rendition(rendition, rendition == first);
+        }
+        builder.finish(first)
+    }
+}
+
+/// A playlist with the audio of a variant.
+struct Found {
+    info: LevelInfo,
+    variant: VariantStream,
+}
+
+struct Builder<'a> {
+    list: &'a MultivariantPlaylist,
+    base: &'a Url,
+    policy: UriPolicy,
+    groups: HashMap<&'a str, Vec<&'a Rendition>>,
+    renditions: Vec<&'a Rendition>,
+    found: Vec<Found>,
+    refused: Error,
+}
+
+impl<'a> Builder<'a> {
+    fn new(list: &'a MultivariantPlaylist, base: &'a Url, policy: UriPolicy) -> Self {
+        let mut groups: HashMap<&str, Vec<&Rendition>> = HashMap::new();
+        let mut renditions: Vec<&Rendition> = Vec::new();
+        let used: Vec<&str> = playable(list).filter_map(|variant| variant.audio.as_deref()).collect();
+        for rendition in list.audio_renditions().filter(|rendition| used.contains(&&*rendition.group)) {
+            groups.entry(&rendition.group).or_default().push(rendition);
+            // Section 4.4.6.1.1: a rendition has the same name in each group.
+            if renditions.len() < MOST_RENDITIONS && !renditions.iter().any(|known| is_same(known, rendition))
+            {
+                renditions.push(rendition);
+            }
+        }
+        let mut codecs: Vec<&str> =
+            list.variants.iter().flat_map(|variant| &variant.codecs).map(|codec| &**codec).take(16).collect();
+        codecs.sort_unstable();
+        codecs.dedup();
+        let why = format!("no variant has audio that is supported: {}", codecs.join(", "));
+        let refused = Error::new(ErrorKind::Unsupported, why);
+        Self { list, base, policy, groups, renditions, found: Vec::new(), refused }
+    }
+
+    /// Section 4.4.6.1: the user's language, else the default, else what may be selected automatically.
+    fn first_rendition(&self, language: Option<&str>) -> usize {
+        let find = |is_wanted: &dyn Fn(&Rendition) -> bool| {
+            self.renditions.iter().position(|rendition| is_wanted(rendition))
+        };
+        let speaks = |rendition: &Rendition| {
+            let spoken = rendition.language.as_deref().unwrap_or_default();
+            language.is_some_and(|wanted| !spoken.is_empty() && primary(spoken) == primary(wanted))
+        };
+        let chosen = find(&speaks).or_else(|| find(&|rendition| rendition.is_default));
+        chosen.or_else(|| find(&|rendition| rendition.is_autoselect)).unwrap_or(0)
+    }
+
+    fn add_rendition(&mut self, index: usize, is_first: bool) {
+        let has_audio_only = playable(self.list).any(|variant| variant.resolution.is_none());
+        let mut known: HashMap<Url, usize> = HashMap::new();
+        for variant in playable(self.list) {
+            if (variant.resolution.is_some() && has_audio_only) || self.found.len() == MOST_VARIANTS {
+                continue;
+            }
+            let Some((uri, rendition)) = self.playlist_of(variant, index, is_first) else { continue };
+            let url = match self.policy.resolve(self.base, uri.expose()) {
+                Ok(url) => url,
+                Err(error) => {
+                    self.refused = error;
+                    continue;
+                }
+            };
+            // Variants that differ in their video only share a rendition of the audio. The cheapest one names its rate.
+            if let Some(known) = known.get(&url) {
+                let info = &mut self.found[*known].info;
+                info.bandwidth = info.bandwidth.min(variant.bandwidth);
+                continue;
+            }
+            known.insert(url.clone(), self.found.len());
+            self.found.push(found(variant, rendition, index, url));
+        }
+    }
+
+    /// The playlist with this rendition of the variant's audio: its own, or that of the rendition.
+    fn playlist_of(
+        &self,
+        variant: &'a Variant,
+        index: usize,
+        is_first: bool,
+    ) -> Option<(&'a Uri, Option<&'a Rendition>)> {
+        let group = variant.audio.as_deref().and_then(|group| self.groups.get(group));
+        let (Some(group), Some(wanted)) = (group, self.renditions.get(index)) else {
+            // A variant without a group has one version of the audio, whose language is unknown.
+            return is_first.then_some((&variant.uri, None));
+        };
+        let rendition = group.iter().copied().find(|rendition| is_same(rendition, wanted))?;
+        // A rendition without a URI is in the segments of the variant.
+        Some((rendition.uri.as_ref().unwrap_or(&variant.uri), Some(rendition)))
+    }
+
+    fn finish(self, first: usize) -> Result<Ladder, Error> {
+        let Self { renditions, found, refused, base, .. } = self;
+        let mut levels: Vec<Vec<LevelInfo>> = vec![Vec::new(); renditions.len().max(1)];
+        let mut variants: Vec<VariantStream> = Vec::with_capacity(found.len());
+        let mut by_rate: Vec<Found> = found;
+        // Stable: variants of one level keep the order of the playlist, which is that of preference.
+        by_rate.sort_by_key(|found| (found.variant.rendition, found.info.bandwidth));
+        for Found { info, mut variant } in by_rate {
+            let levels = &mut levels[variant.rendition];
+            let mut twin = variants.iter().rev().take_while(|known| known.rendition == variant.rendition);
+            let twin = twin.find(|known| is_redundant(known, &levels[known.level], &variant, &info));
+            variant.level = match twin {
+                Some(twin) => twin.level,
+                None => {
+                    levels.push(info);
+                    levels.len() - 1
+                }
+            };
+            variants.push(variant);
+        }
+        if levels[first].is_empty() {
+            return Err(refused.with_url(base.as_str()));
+        }
+        let renditions = renditions.into_iter().map(rendition_info).collect();
+        Ok(Ladder { renditions, levels, variants, first })
+    }
+}
+
+/// Audio renditions, at most. Real playlists have a few dozen languages.
+const MOST_RENDITIONS: usize = 256;
+
+fn is_same(a: &Rendition, b: &Rendition) -> bool {
+    a.name == b.name && a.language == b.language
+}
+
+fn primary(tag: &str) -> String {
+    tag.split('-').next().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// True if two playlists have the same audio: their variants have equal attributes, or the same stable id.
+fn is_redundant(known: &VariantStream, level: &LevelInfo, variant: &VariantStream, info: &LevelInfo) -> bool {
+    let has_stable_name = known.stable[0].is_some() && known.stable[0] == variant.stable[0];
+    has_stable_name || level == info
+}
+
+fn found(variant: &Variant, rendition: Option<&Rendition>, index: usize, url: Url) -> Found {
+    let info = LevelInfo {
+        bandwidth: variant.bandwidth,
+        codecs: variant.codecs.clone(),
+        name: rendition.map(|rendition| rendition.name.clone()).or_else(|| variant.name.clone()),
+        language: rendition.and_then(|rendition| rendition.language.clone()),
+    };
+    let variant = VariantStream {
+        level: 0,
+        rendition: index,
+        url,
+        pathway: variant.pathway.clone(),
+        stable: [variant.stable_id.clone(), rendition.and_then(|rendition| rendition.stable_id.clone())],
+        excluded_until: None,
+        is_outdated: false,
+    };
+    Found { info, variant }
+}
+
+fn rendition_info(rendition: &Rendition) -> RenditionInfo {
+    RenditionInfo {
+        name: rendition.name.clone(),
+        language: rendition.language.clone(),
+        is_default: rendition.is_default,
+        channels: rendition.channels.clone(),
+        characteristics: rendition.characteristics.clone(),
+    }
+}
+
+fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
+    list.variants.iter().filter(|variant| may_have_audio(&variant.codecs))
+}
+
+/// Without codecs nothing is known, and the segments decide.
+fn may_have_audio(codecs: &[Box<str>]) -> bool {
+    const AUDIO: [&str; 10] = [
+        "mp4a.40.2",
+        "mp4a.40.5",
+        "mp4a.40.29",
+        "mp4a.40.34",
+        "mp4a.6",
+        "mp3",
+        "ac-3",
+        "ec-3",
+        "flac",
+        "opus",
+    ];
+    let is_supported = |codec: &str| {
+        AUDIO.iter().any(|known| codec == *known || (*known == "mp4a.6" && codec.starts_with(known)))
+    };
+    codecs.is_empty() || codecs.iter().any(|codec| is_supported(&codec.to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::hls::playlist::Playlist;
+
+    fn choose(text: &str, language: Option<&str>) -> Vec<(u64, String)> {
+        let url = "http://host/list.m3u8";
+        let Ok(Playlist::Multivariant(list)) = Playlist::parse(format!("#EXTM3U\n{text}").as_bytes(), url)
+        else {
+            panic!("a multivariant playlist")
+        };
+        let ladder = Ladder::new(&list, &Url::parse(url).unwrap(), UriPolicy::default(), language).unwrap();
+        let variants = ladder.variants.iter().filter(|variant| variant.rendition == ladder.first);
+        let levels = ladder.levels(ladder.first);
+        variants.map(|variant| (levels[variant.level].bandwidth, variant.url.path().to_owned())).collect()
+    }
+
+    #[test]
+    fn levels_are_audio_that_can_be_played_by_ascending_rate() {
+        let text = "#EXT-X-STREAM-INF:BANDWIDTH=300,CODECS=\"fLaC\"\nc\n#EXT-X-STREAM-INF:BANDWIDTH=100,CODECS=\"mp4a.40.5\"\na\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=200,CODECS=\"alac\"\nb\n#EXT-X-STREAM-INF:BANDWIDTH=50,CODECS=\"mp4a.40.2,avc1\",RESOLUTION=1x1\nv\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=20,CODECS=\"avc1\"\nw\n";
+        assert_eq!(choose(text, None), [(100, "/a".into()), (300, "/c".into())]);
+    }
+
+    #[test]
+    fn a_rendition_is_chosen_by_language_or_default() {
+        let text = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"d\",LANGUAGE=\"de-AT\",URI=\"de\"\n\
+                    #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"e\",LANGUAGE=\"en\",DEFAULT=YES,URI=\"en\"\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=9,AUDIO=\"g\",RESOLUTION=2x2\nv2\n#EXT-X-STREAM-INF:BANDWIDTH=5,AUDIO=\"g\",RESOLUTION=1x1\nv1\n";
+        assert_eq!(choose(text, None), [(5, "/en".into())]);
+        assert_eq!(choose(text, Some("de")), [(5, "/de".into())]);
+        assert_eq!(choose(text, Some("fr")), [(5, "/en".into())]);
+    }
+
+    #[test]
+    fn s6_2_4_variants_that_say_the_same_are_redundant_variants_of_one_level() {
+        let text = "#EXT-X-STREAM-INF:BANDWIDTH=100,PATHWAY-ID=\"A\",STABLE-VARIANT-ID=\"lo\"\nlo-a\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=200,PATHWAY-ID=\"A\"\nhi-a\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=110,PATHWAY-ID=\"B\",STABLE-VARIANT-ID=\"lo\"\nlo-b\n\
+                    #EXT-X-STREAM-INF:BANDWIDTH=200,PATHWAY-ID=\"B\"\nhi-b\n";
+        assert_eq!(
+            choose(text, None),
+            [(100, "/lo-a".into()), (100, "/lo-b".into()), (200, "/hi-a".into()), (200, "/hi-b".into())]
+        );
+    }
+
+    #[test]
+    fn a_hostile_list_makes_no_product_of_variants_and_renditions() {
+        let mut text = String::new();
+        for index in 0..3000 {
+            text.push_str(&format!(
+                "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"g\",NAME=\"{index}\",URI=\"r{index}\"\n\
+                 #EXT-X-STREAM-INF:BANDWIDTH={index},AUDIO=\"g\"\nv{index}\n"
+            ));
+        }
+        assert!(choose(&text, None).len() <= MOST_VARIANTS);
+    }
+}

@@ -1,0 +1,95 @@
+//! What connects a presentation with the downloader, from the opening on: wake-ups, epochs, and the network that it shares with
+//! other streams.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::group::{Group, Membership, Received};
+use crate::abr::Demand;
+use crate::cancel::CancelReason;
+use crate::downloader::{Epoch, Waker};
+use crate::types::{Priority, RequestId};
+
+/// Does nothing before it is connected.
+#[derive(Debug, Default)]
+pub(super) struct Link(OnceLock<Connected>);
+
+#[derive(Debug)]
+struct Connected {
+    waker: Waker,
+    /// Above the epochs between two seeks.
+    epoch: Epoch,
+    /// `None` if the downloader has stopped.
+    membership: Option<Membership>,
+}
+
+impl Link {
+    pub(super) fn connect(&self, waker: Waker, epoch: Epoch, demand: Demand) {
+        let membership = waker.companion::<Group>().map(|group| Membership::join(group, demand));
+        // Set once: a presentation is started once.
+        let _ = self.0.set(Connected { waker, epoch, membership });
+    }
+
+    /// An epoch for all segments until the next seek.
+    pub(super) fn child_epoch(&self) -> Option<Epoch> {
+        self.0.get().map(|link| link.epoch.child())
+    }
+
+    /// Ends all transfers of segments.
+    pub(super) fn cancel(&self) {
+        if let Some(link) = self.0.get() {
+            link.epoch.cancel();
+        }
+    }
+
+    pub(super) fn cancelled(&self) -> Option<CancelReason> {
+        self.0.get().and_then(|link| link.epoch.reason())
+    }
+
+    pub(super) fn wake(&self, priority: Priority) {
+        if let Some(link) = self.0.get() {
+            link.waker.wake(priority);
+        }
+    }
+
+    /// What connects it with the downloader. `None` while it is being opened.
+    #[cfg(feature = "cache")]
+    pub(super) fn waker(&self) -> Option<&Waker> {
+        self.0.get().map(|link| &link.waker)
+    }
+
+    pub(super) fn promote(&self, request: RequestId) {
+        if let Some(link) = self.0.get() {
+            link.waker.promote(request, Priority::High);
+        }
+    }
+
+    /// Measured throughput in bytes a second, and the time to the first byte.
+    pub(super) fn network(&self) -> (Option<f64>, Option<Duration>) {
+        self.0.get().map_or((None, None), |link| link.waker.network())
+    }
+
+    /// What only the downloader knows: whether the network is metered, and what other streams need of it.
+    pub(super) fn surroundings(&self) -> (bool, Vec<Demand>) {
+        let Some(link) = self.0.get() else { return (false, Vec::new()) };
+        (link.waker.is_metered(), link.membership.as_ref().map(Membership::others).unwrap_or_default())
+    }
+
+    pub(super) fn set_demand(&self, demand: Demand) {
+        self.membership().into_iter().for_each(|membership| membership.set_demand(demand));
+    }
+
+    /// Counts bytes of a segment, for the streams that share the network.
+    pub(super) fn count_received(&self, bytes: u64) {
+        self.membership().into_iter().for_each(|membership| membership.handle_received(bytes));
+    }
+
+    /// Bytes of segments that this stream and the others have received.
+    pub(super) fn received(&self) -> Received {
+        self.membership().map(Membership::received).unwrap_or_default()
+    }
+
+    fn membership(&self) -> Option<&Membership> {
+        self.0.get()?.membership.as_ref()
+    }
+}
