@@ -1,5 +1,5 @@
 //! What the persistent cache costs: filling it beside a temporary file, hits at first touch and after it beside reading a plain
-//! file and span files as Media3 has them, and opening a directory of many entries.
+//! file, span files as Media3 has them and blobs in SQLite, and opening a directory of many entries.
 //!
 //! `cargo bench --bench cache --features cache`. Rounds are interleaved, and the best of each is shown: on a busy machine
 //! compare the ratios. Everything is read from the page cache.
@@ -11,6 +11,7 @@ mod support;
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use measure::cpu;
@@ -136,6 +137,43 @@ fn hits() {
     }
     assert_eq!(downloader.stats().requests, requests);
     best.show();
+    match sqlite(directory.path(), &plain) {
+        Some(took) => {
+            let rate = LEN as f64 / took.as_secs_f64() / 1e9;
+            println!("{:<44} {rate:>6.2} GB/s", "blobs of 256 KiB in SQLite, by python3");
+        }
+        None => println!("blobs in SQLite: not measured, python3 with sqlite3 is missing"),
+    }
+}
+
+/// Stores the file named first in the database named second, and prints the seconds of the best of seven times of reading it. By
+/// Python, since a crate would add a build of SQLite to that of all benches; it adds one copy of each blob.
+const SQLITE: &str = "
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[2])
+db.execute('CREATE TABLE blocks (number INTEGER PRIMARY KEY, bytes BLOB)')
+with open(sys.argv[1], 'rb') as file:
+    for number, block in enumerate(iter(lambda: file.read(262144), b'')):
+        db.execute('INSERT INTO blocks VALUES (?, ?)', (number, block))
+db.commit()
+best = float('inf')
+for _ in range(7):
+    began, length, number = time.perf_counter(), 0, 0
+    while row := db.execute('SELECT bytes FROM blocks WHERE number = ?', (number,)).fetchone():
+        length, number = length + len(row[0]), number + 1
+    best = min(best, time.perf_counter() - began)
+print(length, best)
+";
+
+/// How long it takes to read the whole file from a database. `None` without Python.
+fn sqlite(directory: &Path, plain: &Path) -> Option<Duration> {
+    let mut command = Command::new("python3");
+    command.args(["-c", SQLITE]).arg(plain).arg(directory.join("blobs.sqlite"));
+    let output = command.output().ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let (len, seconds) = text.trim().split_once(' ')?;
+    assert_eq!(len.parse(), Ok(LEN));
+    Some(Duration::from_secs_f64(seconds.parse().ok()?))
 }
 
 fn write_span(directory: &Path, number: usize, bytes: &[u8]) -> std::path::PathBuf {
