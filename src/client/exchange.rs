@@ -120,8 +120,8 @@ impl Exchange {
     }
 
     /// True if it may go over a connection to this address.
-    pub(super) fn may_reach(&self, address: Option<SocketAddr>) -> bool {
-        !self.is_public_only || address.is_some_and(|address| !is_private(address.ip()))
+    pub(super) fn may_reach(&self, address: SocketAddr) -> bool {
+        !self.is_public_only || !is_private(address.ip())
     }
 
     /// Makes it urgent only while `urgency` says so.
@@ -217,7 +217,7 @@ impl Exchange {
 
     /// The remote address of its connection, while it has one.
     pub(super) fn peer(&self) -> Option<SocketAddr> {
-        self.binding.lock().handle.as_ref().and_then(Handle::peer)
+        self.binding.lock().handle.as_ref().map(Handle::peer)
     }
 
     /// The address that has answered, also once its connection serves others.
@@ -258,7 +258,7 @@ impl Exchange {
         binding.check()?;
         binding.bound_at = Some(Instant::now());
         binding.holder = None;
-        binding.reached = handle.peer();
+        binding.reached = Some(handle.peer());
         binding.handle = Some(Handle::Socket(handle.clone()));
         binding.reused = reused;
         Ok(())
@@ -413,11 +413,11 @@ impl Handle {
         }
     }
 
-    fn peer(&self) -> Option<SocketAddr> {
+    fn peer(&self) -> SocketAddr {
         match self {
             Self::Socket(socket) => socket.peer(),
             #[cfg(feature = "http3")]
-            Self::Stream(stream) => Some(stream.peer()),
+            Self::Stream(stream) => stream.peer(),
         }
     }
 

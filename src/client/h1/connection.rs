@@ -74,7 +74,7 @@ impl Connection {
     }
 
     /// The address at its other end.
-    pub(crate) fn peer(&self) -> Option<std::net::SocketAddr> {
+    pub(crate) fn peer(&self) -> std::net::SocketAddr {
         self.handle.peer()
     }
 

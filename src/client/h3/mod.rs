@@ -143,7 +143,7 @@ impl State {
     /// The connection to `target` that `exchange` may use.
     fn known(&self, origin: &Origin, target: &Origin, exchange: &Exchange) -> Option<Arc<Connection>> {
         let Known { target: led_to, connection } = self.connections.get(origin)?;
-        let may_use = exchange.over == Over::Any && exchange.may_reach(Some(connection.peer));
+        let may_use = exchange.over == Over::Any && exchange.may_reach(connection.peer);
         (may_use && led_to == target && connection.is_open()).then(|| Arc::clone(connection))
     }
 }
@@ -373,9 +373,8 @@ impl Http3 {
         let Some(config) = self.config(engine, origin) else { return Ok(None) };
         let addresses = self.lookups.addresses(&target, exchange)?;
         let is_named = self.is_named(origin);
-        let may_reach = |address: &&SocketAddr| {
-            exchange.may_reach(Some(**address)) && (is_named || !is_private(address.ip()))
-        };
+        let may_reach =
+            |address: &&SocketAddr| exchange.may_reach(**address) && (is_named || !is_private(address.ip()));
         let Some(address) = addresses.iter().find(may_reach) else { return Ok(None) };
         self.begin(&engine.driver, config, origin, target, exchange, *address)
             .map(|connection| Some((connection, false)))

@@ -49,7 +49,7 @@ impl Dialer {
         // Here and not before: what a name resolves to may change between a check and the connection. A proxy's own
         // address does not show where the origin is.
         if proxy.is_none() {
-            addresses.retain(|address| exchange.may_reach(Some(*address)));
+            addresses.retain(|address| exchange.may_reach(*address));
             if addresses.is_empty() {
                 let why =
                     format!("{} has private addresses only, which may not be reached from here", origin.host);

@@ -143,7 +143,7 @@ impl Attempts {
         let limit = left.clamp(Duration::from_millis(1), MAX_LIMIT);
         let connect = move || {
             // `connect` counts results, so each attempt must send one, even after a panic.
-            let result = contain("a connect", || socket.connect(address, limit));
+            let result = contain("a connect", || socket.connect(limit));
             let result = result.unwrap_or_else(|panic| Err(io::Error::other(panic.to_string())));
             let result = result.map(|()| socket);
             // The send fails if another attempt was faster: then nothing receives it.

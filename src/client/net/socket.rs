@@ -22,45 +22,52 @@ const MSG_DONTWAIT: i32 = 0x40;
 const MSG_DONTWAIT: i32 = 0x80;
 
 /// Reads and writes a TCP connection. Not `Clone`, and never gives its stream away.
-pub(crate) struct Socket(Arc<TcpStream>);
+pub(crate) struct Socket {
+    stream: Arc<TcpStream>,
+    /// The remote address. Kept, because each request looks at it, and to ask the system takes a call.
+    peer: SocketAddr,
+}
 
 /// Ends a connection from any thread.
 #[derive(Clone)]
-pub(crate) struct ShutdownHandle(Arc<TcpStream>);
+pub(crate) struct ShutdownHandle {
+    stream: Arc<TcpStream>,
+    peer: SocketAddr,
+}
 
 impl Socket {
-    /// An unconnected socket of the family of `address`.
-    pub(crate) fn new(address: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        Ok(Self(Arc::new(socket.into())))
+    /// An unconnected socket for a connection to `peer`.
+    pub(crate) fn new(peer: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(Domain::for_address(peer), Type::STREAM, Some(Protocol::TCP))?;
+        Ok(Self { stream: Arc::new(socket.into()), peer })
     }
 
     /// Blocks until the socket is connected, for at most `limit`.
-    pub(crate) fn connect(&mut self, address: SocketAddr, limit: Duration) -> io::Result<()> {
+    pub(crate) fn connect(&mut self, limit: Duration) -> io::Result<()> {
         // Not `TcpStream::connect_timeout`, which makes its own socket: then no other thread could shut it down while it
         // connects.
-        SockRef::from(&*self.0).connect_timeout(&SockAddr::from(address), limit)
+        SockRef::from(&*self.stream).connect_timeout(&SockAddr::from(self.peer), limit)
     }
 
     pub(crate) fn shutdown_handle(&self) -> ShutdownHandle {
-        ShutdownHandle(Arc::clone(&self.0))
+        ShutdownHandle { stream: Arc::clone(&self.stream), peer: self.peer }
     }
 
     /// Turns Nagle's algorithm off, so that small writes are sent at once.
     pub(crate) fn set_nodelay(&mut self) -> io::Result<()> {
-        self.0.set_nodelay(true)
+        self.stream.set_nodelay(true)
     }
 
     pub(crate) fn set_read_timeout(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        self.0.set_read_timeout(limit)
+        self.stream.set_read_timeout(limit)
     }
 
     pub(crate) fn set_write_timeout(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        self.0.set_write_timeout(limit)
+        self.stream.set_write_timeout(limit)
     }
 
     pub(crate) fn set_nonblocking(&mut self, is_nonblocking: bool) -> io::Result<()> {
-        self.0.set_nonblocking(is_nonblocking)
+        self.stream.set_nonblocking(is_nonblocking)
     }
 
     /// True if the connection is open and no unread byte has arrived. Sends nothing and does not block.
@@ -71,13 +78,13 @@ impl Socket {
     /// A single system call where the flag is known, because this runs before each request on a pooled connection.
     #[cfg(unix)]
     fn peek(&mut self) -> io::Result<usize> {
-        SockRef::from(&*self.0).recv_with_flags(&mut [MaybeUninit::uninit()], MSG_PEEK | MSG_DONTWAIT)
+        SockRef::from(&*self.stream).recv_with_flags(&mut [MaybeUninit::uninit()], MSG_PEEK | MSG_DONTWAIT)
     }
 
     #[cfg(not(unix))]
     fn peek(&mut self) -> io::Result<usize> {
         self.set_nonblocking(true)?;
-        let peeked = self.0.peek(&mut [0]);
+        let peeked = self.stream.peek(&mut [0]);
         self.set_nonblocking(false)?;
         peeked
     }
@@ -85,7 +92,7 @@ impl Socket {
     /// Reads the available bytes. Repeats the read if a signal interrupts it.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            match (&*self.0).read(buf) {
+            match (&*self.stream).read(buf) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -93,7 +100,7 @@ impl Socket {
     }
 
     pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        (&*self.0).write_all(bytes)
+        (&*self.stream).write_all(bytes)
     }
 }
 
@@ -101,36 +108,36 @@ impl ShutdownHandle {
     /// Shuts down both directions, which ends a blocked read or write on the socket.
     pub(crate) fn shut_down(&self) {
         // Not a close: another thread may be reading, and the number of a closed descriptor may be given to another file.
-        drop(self.0.shutdown(Shutdown::Both));
+        drop(self.stream.shutdown(Shutdown::Both));
     }
 
     /// As [`shut_down`](Self::shut_down), and makes the following close reset the connection.
     pub(crate) fn reset(&self) {
         // A server that is blocked on a full window would notice a normal close only when the kernel forgets the socket, a
         // minute later. An error means that the connection is already down.
-        drop(SockRef::from(&*self.0).set_linger(Some(Duration::ZERO)));
+        drop(SockRef::from(&*self.stream).set_linger(Some(Duration::ZERO)));
         self.shut_down();
     }
 
-    /// The remote address. `None` if the connection is already down.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.0.peer_addr().ok()
+    /// The remote address.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     /// True if both handles end the same connection.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.stream, &other.stream)
     }
 }
 
 impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.stream, f)
     }
 }
 
 impl fmt::Debug for ShutdownHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        fmt::Debug::fmt(&self.stream, f)
     }
 }
