@@ -82,16 +82,17 @@ impl Batch {
     /// Sends as many fetches as the limits allow now, if that is more than a few.
     fn send_ahead(&mut self) {
         let most = self.peer.capacity();
-        // Several at a time: a message to the machine for each of them would hold up the workers, which take turns with it.
-        let enough = self.peer.workers().max(most - most / 4);
-        if self.pending.len() > enough || self.left.len() == 0 {
+        let unanswered = most - self.peer.free_credits();
+        // Each of them will open a body, for which there must be room when it arrives. What was answered and not taken has its own.
+        let room = self.peer.bodies().room().saturating_sub(unanswered).min(most - unanswered);
+        // Many at a time, because workers that have run out of fetches sleep, and to wake them takes the caller longer than to
+        // send a fetch. But before they run out.
+        let enough = (most / 2).min(most.saturating_sub(self.peer.workers())).min(self.left.len()).max(1);
+        if room < enough && !self.pending.is_empty() {
             return;
         }
         let before = self.pending.len();
-        // Each of them will open a body, for which there must be room when it arrives.
-        let unanswered = self.pending.iter().flatten().filter(|pending| !pending.is_answered()).count();
-        let room = self.peer.bodies().room().saturating_sub(unanswered);
-        for _ in 0..room.min(most - before) {
+        for _ in 0..room {
             let Some(credit) = self.peer.try_credit() else { break };
             let Some(fetch) = self.left.next() else { break };
             self.pending.push_back(self.peer.enqueue(fetch, credit));

@@ -42,6 +42,10 @@ impl Credits {
         Ok(Credit(Arc::clone(self)))
     }
 
+    pub(super) fn free(&self) -> usize {
+        *self.left.lock()
+    }
+
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Credit> {
         let mut left = self.left.lock();
         *left = left.checked_sub(1)?;

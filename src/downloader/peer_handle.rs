@@ -135,6 +135,11 @@ impl PeerHandle {
         &self.core().bodies
     }
 
+    /// Number of fetches that may be submitted before a response arrives.
+    pub(super) fn free_credits(&self) -> usize {
+        self.0.credits.free()
+    }
+
     pub(super) fn try_credit(&self) -> Option<Credit> {
         self.0.credits.try_take()
     }

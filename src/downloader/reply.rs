@@ -88,10 +88,6 @@ impl Pending {
         self.token = None;
         Ok(answer?.keep(Arc::clone(&self.peer)))
     }
-
-    pub(super) fn is_answered(&self) -> bool {
-        self.slot.is_filled()
-    }
 }
 
 impl Drop for Pending {

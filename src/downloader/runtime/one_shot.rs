@@ -27,11 +27,6 @@ impl<T> OneShot<T> {
         drop(old);
     }
 
-    /// True if a value is there.
-    pub(crate) fn is_filled(&self) -> bool {
-        self.value.lock().is_some()
-    }
-
     /// Blocks until a value is there and takes it.
     pub(crate) fn take(&self) -> T {
         self.take_until(None).unwrap_or_else(|| unreachable!("without a deadline only a value ends the wait"))
