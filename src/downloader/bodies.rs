@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use slab::Slab;
 
 use crate::cancel::CancelToken;
 use crate::error::{Error, ErrorKind};
@@ -25,14 +24,17 @@ pub(super) struct OpenBodies {
     /// A wait for room fails if nothing happens to any of them for this long.
     wait_limit: Duration,
     state: Mutex<State>,
+    /// Reads of any body that have begun so far, and those that have ended.
+    begun_reads: AtomicU64,
+    ended_reads: AtomicU64,
     /// Notified when a body closes, and when a waiting thread is cancelled.
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// How often each was read from so far: one more when a read begins, and one more when it ends.
-    open: Slab<Arc<AtomicU64>>,
+    /// Bodies that are open.
+    open: usize,
     /// Bodies closed so far.
     closed: u64,
 }
@@ -41,9 +43,15 @@ struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Progress {
     closed: u64,
-    reads: u64,
+    begun_reads: u64,
+    ended_reads: u64,
+}
+
+impl Progress {
     /// A read has begun that has not ended.
-    is_being_read: bool,
+    fn is_being_read(self) -> bool {
+        self.begun_reads != self.ended_reads
+    }
 }
 
 /// Decides when a wait for room fails. Reads no clock.
@@ -62,7 +70,7 @@ impl WaitLimit {
 
     /// True if nothing has happened to any body for the limit.
     fn is_over(&mut self, progress: Progress, now: Instant) -> bool {
-        if progress != self.seen || progress.is_being_read {
+        if progress != self.seen || progress.is_being_read() {
             (self.seen, self.since) = (progress, now);
         }
         now.saturating_duration_since(self.since) >= self.limit
@@ -76,19 +84,25 @@ impl WaitLimit {
 
 /// One open body. Its drop closes it.
 #[derive(Debug)]
-pub(super) struct OpenBody {
-    bodies: Arc<OpenBodies>,
-    key: usize,
-    reads: Arc<AtomicU64>,
-}
+pub(super) struct OpenBody(Arc<OpenBodies>);
+
+/// A read of an open body. Its drop ends it.
+pub(super) struct BodyRead<'a>(&'a OpenBodies);
 
 impl OpenBodies {
     pub(super) fn new(max: usize, wait_limit: Duration) -> Arc<Self> {
-        Arc::new(Self { max, wait_limit, state: Mutex::default(), changed: Condvar::new() })
+        Arc::new(Self {
+            max,
+            wait_limit,
+            state: Mutex::default(),
+            begun_reads: AtomicU64::new(0),
+            ended_reads: AtomicU64::new(0),
+            changed: Condvar::new(),
+        })
     }
 
     pub(super) fn count(&self) -> usize {
-        self.state.lock().open.len()
+        self.state.lock().open
     }
 
     /// Fails if as many are open as may be.
@@ -112,7 +126,7 @@ impl OpenBodies {
     /// [`ErrorKind::TooManyOpenBodies`].
     pub(super) fn open(self: &Arc<Self>) -> Result<OpenBody, Error> {
         let mut state = self.state.lock();
-        if state.open.len() >= self.max {
+        if state.open >= self.max {
             return Err(self.too_many());
         }
         Ok(self.insert(&mut state))
@@ -124,9 +138,15 @@ impl OpenBodies {
     }
 
     fn insert(self: &Arc<Self>, state: &mut State) -> OpenBody {
-        let reads = Arc::new(AtomicU64::new(0));
-        let key = state.open.insert(Arc::clone(&reads));
-        OpenBody { bodies: Arc::clone(self), key, reads }
+        state.open += 1;
+        OpenBody(Arc::clone(self))
+    }
+
+    /// What has happened, with the number of closed bodies of the locked state.
+    fn progress(&self, closed: u64) -> Progress {
+        // In this order: a read that begins in between is seen as one that runs, and not as one that has ended before it began.
+        let ended_reads = self.ended_reads.load(Ordering::Acquire);
+        Progress { closed, begun_reads: self.begun_reads.load(Ordering::Relaxed), ended_reads }
     }
 
     /// Blocks until one more may be open, or `token` is cancelled. Fails at once if nothing has happened since `stuck`, which
@@ -147,15 +167,15 @@ impl OpenBodies {
             bodies.changed.notify_all();
         });
         let mut state = self.state.lock();
-        let mut wait_limit = WaitLimit::new(self.wait_limit, state.progress(), Instant::now());
+        let mut wait_limit = WaitLimit::new(self.wait_limit, self.progress(state.closed), Instant::now());
         loop {
             if let Some(reason) = token.reason() {
                 return Err(Error::cancelled(reason));
             }
-            if state.open.len() < self.max {
+            if state.open < self.max {
                 return Ok(());
             }
-            let now = state.progress();
+            let now = self.progress(state.closed);
             if *stuck == Some(now) {
                 return Err(self.too_many());
             }
@@ -173,33 +193,27 @@ impl OpenBodies {
     }
 }
 
-impl State {
-    fn progress(&self) -> Progress {
-        let (mut sum, mut is_being_read) = (0, false);
-        for (_, reads) in &self.open {
-            // Relaxed: a read that is seen late extends the wait by one look.
-            let reads = reads.load(Ordering::Relaxed);
-            sum += reads;
-            // In a read, it is odd.
-            is_being_read |= reads % 2 == 1;
-        }
-        Progress { closed: self.closed, reads: sum, is_being_read }
+impl OpenBody {
+    /// Counts a read, which ends with the drop of the returned value.
+    pub(super) fn begin_read(&self) -> BodyRead<'_> {
+        // Relaxed: a read that is seen late extends the wait by one look.
+        self.0.begun_reads.fetch_add(1, Ordering::Relaxed);
+        BodyRead(&self.0)
     }
 }
 
-impl OpenBody {
-    /// Counts the beginning of a read, or its end.
-    pub(super) fn count_read(&self) {
-        self.reads.fetch_add(1, Ordering::Relaxed);
+impl Drop for BodyRead<'_> {
+    fn drop(&mut self) {
+        self.0.ended_reads.fetch_add(1, Ordering::Release);
     }
 }
 
 impl Drop for OpenBody {
     fn drop(&mut self) {
-        let mut state = self.bodies.state.lock();
-        state.open.remove(self.key);
+        let mut state = self.0.state.lock();
+        state.open -= 1;
         state.closed += 1;
-        self.bodies.changed.notify_all();
+        self.0.changed.notify_all();
     }
 }
 
@@ -210,8 +224,9 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    fn progress(reads: u64) -> Progress {
-        Progress { closed: 0, reads, is_being_read: reads % 2 == 1 }
+    /// After this many begins and ends of reads.
+    fn progress(changes: u64) -> Progress {
+        Progress { closed: 0, begun_reads: changes.div_ceil(2), ended_reads: changes / 2 }
     }
 
     #[test]

@@ -152,9 +152,7 @@ impl Response {
         if buf.is_empty() || self.meter.is_none() {
             return self.end.clone().map(|()| 0);
         }
-        self.open.iter().for_each(OpenBody::count_read);
-        let result = self.read_on(buf);
-        self.open.iter().for_each(OpenBody::count_read);
+        let result = self.read_counted(buf);
         match &result {
             Ok(0) => self.end(Ok(())),
             Ok(bytes) => {
@@ -282,6 +280,17 @@ impl Response {
         // Also of a read that failed or brought nothing: it has waited for the network.
         meter.advance(&mut self.body, *read.as_ref().unwrap_or(&0));
         read
+    }
+
+    /// Reads, and shows meanwhile that the body is being read.
+    fn read_counted(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        let open = self.open.take();
+        let result = {
+            let _read = open.as_ref().map(OpenBody::begin_read);
+            self.read_on(buf)
+        };
+        self.open = open;
+        result
     }
 
     /// Reads until there are bytes that were not received before.
