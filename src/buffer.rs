@@ -7,7 +7,7 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 
-use memmap2::MmapMut;
+use memmap2::{MmapMut, MmapOptions};
 use parking_lot::Mutex;
 
 /// Bytes in a buffer: what a worker reads at once, and what storage keeps as one block.
@@ -47,6 +47,15 @@ impl Buffer {
     pub(crate) fn new() -> Self {
         let free = FREE.lock().pop();
         free.map_or_else(Self::sparse, |free| Self(Memory::Mapped(free)))
+    }
+
+    /// A buffer of [`BUFFER`] bytes, with any content, all of which are about to be written. Where the system can, it makes all pages
+    /// resident in one call, which takes half as long as a page fault for each.
+    pub(crate) fn resident() -> Self {
+        let free = FREE.lock().pop();
+        let mapped = free.map_or_else(|| MmapOptions::new().len(BUFFER).populate().map_anon(), Ok);
+        // The system may refuse another mapping where the allocator still has memory.
+        Self(mapped.map_or_else(|_| Memory::Heap(vec![0; BUFFER]), Memory::Mapped))
     }
 
     /// A buffer of [`BUFFER`] zeros, of which a page becomes resident when it is first written. All pages of a kept buffer are.

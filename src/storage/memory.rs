@@ -20,6 +20,11 @@ impl Block {
         Self(RwLock::new(Buffer::new()))
     }
 
+    /// A block with any content, which is about to be filled.
+    fn resident() -> Self {
+        Self(RwLock::new(Buffer::resident()))
+    }
+
     /// A block of zeros, which takes memory only where it is written.
     fn sparse() -> Self {
         Self(RwLock::new(Buffer::sparse()))
@@ -52,6 +57,15 @@ impl Place for Block {
 #[derive(Debug, Default)]
 pub(super) struct MemoryStore {
     blocks: BTreeMap<u64, Arc<Block>>,
+    /// No block is removed before the end, so there are no removed ones whose memory new ones get.
+    is_whole: bool,
+}
+
+impl MemoryStore {
+    /// A store that keeps the whole file.
+    pub(super) fn whole() -> Self {
+        Self { is_whole: true, ..Self::default() }
+    }
 }
 
 impl BlockStore for MemoryStore {
@@ -59,7 +73,13 @@ impl BlockStore for MemoryStore {
         // A block that follows another one is filled soon, most likely. One that stands alone may hold a few bytes only, such
         // as the last ones of a file.
         let is_sequel = index.checked_sub(1).is_some_and(|before| self.blocks.contains_key(&before));
-        let new = || Arc::new(if is_sequel { Block::new() } else { Block::sparse() });
+        let new = || {
+            Arc::new(match (is_sequel, self.is_whole) {
+                (true, true) => Block::resident(),
+                (true, false) => Block::new(),
+                (false, _) => Block::sparse(),
+            })
+        };
         let block = self.blocks.entry(index).or_insert_with(new);
         Arc::clone(block) as Arc<dyn Place>
     }

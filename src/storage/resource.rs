@@ -58,7 +58,8 @@ pub(crate) struct View<'a> {
 impl Resource {
     pub(crate) fn new(config: &StorageConfig) -> Result<Self, Error> {
         Ok(match config {
-            StorageConfig::Memory | StorageConfig::WholeMemory => Self::over(MemoryStore::default()),
+            StorageConfig::Memory => Self::over(MemoryStore::default()),
+            StorageConfig::WholeMemory => Self::over(MemoryStore::whole()),
             StorageConfig::TempFile(directory) | StorageConfig::WindowedTempFile(directory) => {
                 Self::over(TempFileStore::new(directory.as_deref())?)
             }
