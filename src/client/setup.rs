@@ -12,7 +12,7 @@ use super::header_fields::parse_headers;
 use super::net::dial::Dialer;
 use super::net::dns::Lookups;
 use super::pool::ConnectionPool;
-use super::pool::idle::Limits;
+use super::pool::origin_pool::Limits;
 use super::proxy::Proxy;
 use super::sender::Sender;
 use super::stats::Counters;

@@ -1,6 +1,7 @@
 //! The connection pool: connections that are kept alive after a request, and preconnected ones.
 //!
-//! - [idle] decides which connections are kept and which are missing, with [demand] for what each origin needs. Both are pure.
+//! - [idle] decides which connections are kept and which are missing, with [origin_pool] for those to one origin and [demand] for
+//!   what it needs. All are pure.
 //! - This module has their lock: a request takes a connection out and returns it.
 //! - [preconnect] has the threads that open what is missing, [deadlines] the one that closes what is too old.
 //!
@@ -10,6 +11,7 @@
 mod deadlines;
 mod demand;
 pub(crate) mod idle;
+pub(crate) mod origin_pool;
 pub(crate) mod preconnect;
 
 use std::fmt;
@@ -21,7 +23,8 @@ use parking_lot::{Condvar, Mutex};
 use ureq::config::Config;
 use ureq::unversioned::transport::NextTimeout;
 
-use self::idle::{IdleConnections, Limits};
+use self::idle::IdleConnections;
+use self::origin_pool::Limits;
 use super::exchange::Exchange;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::client::h1::connection::Connection;

@@ -6,7 +6,7 @@
 //!
 //! # Which work goes first
 //!
-//! [`Schedule::choose`] answers this for a free worker:
+//! [`choice`] answers this for a free worker:
 //!
 //! 1. Urgent work, if a protected turn was granted before, if a prefetch has just left its worker, or if one is asked
 //!    to make room.
@@ -47,6 +47,7 @@
 //!
 //! | file | |
 //! |---|---|
+//! | [`choice`] | what a free worker runs, and whether it may run what a peer gave |
 //! | [`backlog`] | all that waits, and where |
 //! | [`queues`], [`rotations`] | what waits for a worker, and in which order |
 //! | [`aging`] | which queued prefetches go first |
@@ -61,16 +62,18 @@
 
 use std::time::Instant;
 
-use self::backlog::{Backlog, Popped};
-use self::preemption::{Preemptor, missing_workers};
+use self::backlog::Backlog;
+use self::preemption::Preemptor;
 use self::pull::Pull;
 use self::single_connection::SingleConnections;
 use self::throttle::Throttle;
+use self::types::Choice;
 use self::workers::{Running, Workers};
 use crate::types::{Priority, RequestId};
 
 mod aging;
 mod backlog;
+mod choice;
 mod delay_queue;
 mod origin_limit;
 mod peers;
@@ -107,24 +110,6 @@ pub(super) struct Schedule {
     throttle: Throttle,
     /// Urgent work that waits goes before aged work. Ends when urgent work is served.
     urgent_is_next: bool,
-}
-
-/// What runs next.
-#[derive(Clone, Copy, Debug)]
-struct Choice {
-    peer: PeerKey,
-    queue: Priority,
-    /// Its place in the queue, if it was chosen by its age; then it may not be the first one. `None` for the first one.
-    aged: Option<i64>,
-    protected: bool,
-}
-
-impl Choice {
-    /// What the peer is chosen for: its urgent work, or its prefetches. A pull in the queue for urgent work may be chosen by the age
-    /// of the peer's prefetches.
-    fn serves(&self) -> Priority {
-        if self.aged.is_some() { Priority::Low } else { self.queue }
-    }
 }
 
 impl Schedule {
@@ -394,117 +379,6 @@ impl Schedule {
             self.backlog.set_reserved(origin, is_reserved, now);
             self.newly_reserved.extend(Some(origin).filter(|_| is_reserved));
         }
-    }
-
-    /// What an idle worker runs next. The [module](self) gives the reasons.
-    fn choose(&self, now: Instant) -> Option<Choice> {
-        let has_room = self.workers.has_room();
-        let first = |peer, queue| {
-            let peer = self.backlog.queues().first(peer, queue)?;
-            Some(Choice { peer, queue, aged: None, protected: false })
-        };
-        let urgent = |peer| first(peer, Priority::High);
-        if self.urgent_is_next && self.backlog.queues().urgent() > 0 {
-            return urgent(Priority::High).or_else(|| urgent(Priority::Low));
-        }
-        if let Some(aged) = self.backlog.queues().aging().oldest_aged(now).filter(|_| has_room) {
-            let protected = self.workers.may_protect(now);
-            // Without protection it would only be preempted by the urgent work that waits.
-            if protected || self.backlog.queues().urgent() == 0 {
-                return Some(Choice {
-                    peer: aged.peer,
-                    queue: aged.queue,
-                    aged: Some(aged.place),
-                    protected,
-                });
-            }
-        }
-        let may_prefetch = has_room && self.throttle.is_open(now);
-        let prefetch = |peer| if may_prefetch { first(peer, Priority::Low) } else { None };
-        urgent(Priority::High)
-            // Before urgent work of peers with low priority: the priority of the peer is the user's choice, that of the fetch
-            // is within it.
-            .or_else(|| prefetch(Priority::High))
-            .or_else(|| urgent(Priority::Low))
-            .or_else(|| prefetch(Priority::Low))
-    }
-
-    /// Takes what was chosen out of its queue, for `worker`. `None` if it is blocked on its origin.
-    fn take(&mut self, choice: Choice, worker: WorkerId, now: Instant) -> Option<Assignment> {
-        let Choice { peer, queue, protected, .. } = choice;
-        let (request, origin, since) = match self.backlog.pop(peer, queue, choice.aged)? {
-            Popped::Pull => return self.ask(choice, worker, now),
-            Popped::Blocked => return None,
-            Popped::Fetch { request, origin, since } => (request, origin, since),
-        };
-        let running = Running {
-            peer,
-            priority: queue,
-            fetch: Some((request, origin)),
-            aborted: None,
-            since: now,
-            // If it is demoted, it has not waited as a prefetch yet.
-            waiting_since: since.unwrap_or(now),
-            protected,
-        };
-        self.workers.occupy(worker, running);
-        Some(Assignment::Run { request, protected })
-    }
-
-    /// Lets `worker` ask the peer whose pull was chosen.
-    fn ask(&mut self, choice: Choice, worker: WorkerId, now: Instant) -> Option<Assignment> {
-        let Choice { peer, protected, .. } = choice;
-        // The peer may answer with anything admissible, so the room for a prefetch is taken beforehand.
-        // A lent thread runs only what its own reader is blocked on.
-        let may_prefetch = self.workers.has_room() && !self.workers.is_lent(worker);
-        let admissible = if may_prefetch { Priority::Low } else { Priority::High };
-        let waiting_since =
-            self.backlog.update_pull(peer, |pull| pull.handle_asked(choice.serves()))?.unwrap_or(now);
-        let asking = Running {
-            peer,
-            priority: admissible,
-            fetch: None,
-            aborted: None,
-            since: now,
-            waiting_since,
-            protected,
-        };
-        self.workers.occupy(worker, asking);
-        Some(Assignment::Ask { peer, admissible })
-    }
-
-    /// Lets `worker` run what the peer that it asked gave, or queues that.
-    fn admit(&mut self, worker: WorkerId, asking: Running, fetch_info: FetchInfo, now: Instant) -> Admission {
-        let FetchInfo { request, priority, origin } = fetch_info;
-        let is_low = priority == Priority::Low;
-        let protected = is_low && asking.protected;
-        if is_low && self.has_to_wait(worker, asking, now) {
-            self.workers.release(worker);
-            // It keeps the age of the announcement that brought it. Else the prefetches of a peer that is passed again and
-            // again never age.
-            let is_queued = self.backlog.push(asking.peer, fetch_info, asking.waiting_since);
-            return if is_queued { Admission::Waits } else { Admission::Refused };
-        }
-        // The limit of an origin is one for prefetches. Urgent work never waits for it.
-        if !is_low || self.backlog.try_enter(origin) {
-            let fetch = Some((request, origin));
-            self.workers.occupy(worker, Running { fetch, priority, since: now, protected, ..asking });
-            return Admission::Run { protected };
-        }
-        self.workers.release(worker);
-        if self.backlog.block(asking.peer, fetch_info) { Admission::Waits } else { Admission::Refused }
-    }
-
-    /// True if a prefetch must not run now on the worker that asked its peer.
-    fn has_to_wait(&self, worker: WorkerId, asking: Running, now: Instant) -> bool {
-        let priority = self.backlog.priority(asking.peer).unwrap_or(Priority::Low);
-        // Urgent work came meanwhile, which goes before it and needs this worker.
-        let is_passed = !asking.protected
-            && self.backlog.queues().has_urgent_before_prefetches(priority)
-            && missing_workers(self.backlog.queues().urgent(), &self.workers, now) > 0;
-        // The peer was asked for urgent work only, because no other worker may run a prefetch.
-        let has_no_room = asking.priority == Priority::High && !self.workers.has_room();
-        is_passed || has_no_room || self.workers.is_lent(worker)
     }
 
     /// Makes the worker of a fetch idle, and ends the activity of the fetch at its origin. `None` if it had no fetch.

@@ -139,3 +139,21 @@ pub(crate) struct Counts {
     /// Registered peers.
     pub(crate) peers: usize,
 }
+
+/// What runs next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Choice {
+    pub(super) peer: PeerKey,
+    pub(super) queue: Priority,
+    /// Its place in the queue, if it was chosen by its age; then it may not be the first one. `None` for the first one.
+    pub(super) aged: Option<i64>,
+    pub(super) protected: bool,
+}
+
+impl Choice {
+    /// What the peer is chosen for: its urgent work, or its prefetches. A pull in the queue for urgent work may be chosen by the age
+    /// of the peer's prefetches.
+    pub(super) fn serves(&self) -> Priority {
+        if self.aged.is_some() { Priority::Low } else { self.queue }
+    }
+}

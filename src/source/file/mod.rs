@@ -32,6 +32,7 @@ mod plan;
 #[cfg(test)]
 #[allow(clippy::single_range_in_vec_init, reason = "lists of stored ranges, some of one")]
 mod plan_tests;
+mod planning;
 mod pool;
 mod probe;
 mod reader;
@@ -42,6 +43,7 @@ mod state;
 mod suffix;
 mod suffix_sink;
 mod upcoming;
+mod urgency;
 mod windows;
 
 pub(crate) use self::adopted::adopt;

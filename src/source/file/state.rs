@@ -13,10 +13,9 @@ use super::bisection::Hint;
 use super::cached::Cached;
 use super::limits::Limits;
 use super::mode::Mode;
-use super::network::Network;
 use super::one_body::OneBody;
 use super::outage::Outage;
-use super::plan::{self, OPENING, Plan, Snapshot};
+use super::plan::{self, OPENING};
 use super::pool::{self, ServerPool};
 use super::reader_view::{self, Piece, ReaderView};
 use super::suffix::Suffix;
@@ -63,7 +62,7 @@ pub(crate) struct State {
     /// Ranges that were answered with the whole, one after another.
     pub(super) ignored_ranges: u32,
     /// A piece was requested beside the opening. It is not requested again before the response head arrives.
-    requested_beside: bool,
+    pub(super) requested_beside: bool,
     /// The request for the last bytes, beside the opening.
     pub(crate) suffix: Suffix,
     /// The body of a server without ranges, which a thread reads.
@@ -197,7 +196,7 @@ impl State {
     }
 
     /// True if the opening is to be fetched without a waiting reader.
-    fn is_preload(&self) -> bool {
+    pub(super) fn is_preload(&self) -> bool {
         self.open_call == OpenCall::Background
     }
 
@@ -215,85 +214,6 @@ impl State {
         self.open_call == OpenCall::Blocked && self.first.is_empty()
     }
 
-    /// What to fetch next.
-    pub(crate) fn plan(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
-        if self.waits.ended().is_some() {
-            return Plan::Idle;
-        }
-        match &self.mode {
-            Mode::Unusable(_) => Plan::Idle,
-            mode @ Mode::TriesWhole(_) => self.plan_sequential(available, mode.len()),
-            Mode::Opening => self.plan_opening(admissible),
-            // Until the probe has ended nothing may be joined to what is stored.
-            Mode::Ranged(_) if self.pool.is_probing() => Plan::Idle,
-            Mode::Ranged(_) if self.pool.has_suspect() => Plan::Probe,
-            Mode::Ranged(_) => {
-                let plan = self.plan_pieces(available, network, admissible);
-                #[cfg(feature = "cache")]
-                if plan == Plan::Idle && admissible == Priority::Low && self.needs_confirmation() {
-                    return Plan::Confirm;
-                }
-                plan
-            }
-            Mode::Sequential(info) => self.plan_sequential(available, info.len),
-        }
-    }
-
-    fn plan_opening(&self, admissible: Priority) -> Plan {
-        let nothing = RangeSet::default();
-        let is_urgent = |reader: &ReaderView| reader.urgent(&nothing).is_some();
-        let is_wanted = self.is_preload() || self.readers.iter().any(|(_, reader)| is_urgent(reader));
-        let is_asked_for = self.pieces.iter().any(|(_, in_flight)| in_flight.piece.next < OPENING);
-        // Not before the opening was requested, whose connection and response come first.
-        if is_asked_for && self.suffix.is_due() && admissible == Priority::Low {
-            return Plan::Suffix;
-        }
-        let range = match (is_asked_for, self.requested_beside) {
-            (false, _) => is_wanted.then_some(0..OPENING),
-            (true, false) => plan::beside_opening(&self.readers()),
-            (true, true) => None,
-        };
-        range.map_or(Plan::Idle, |range| Plan::Fetch { range, priority: Priority::High })
-    }
-
-    fn plan_sequential(&self, available: &RangeSet, len: Option<u64>) -> Plan {
-        let wants =
-            |reader: &ReaderView| reader.urgent(available).is_some_and(|at| len.is_none_or(|len| at < len));
-        let downloads = self.limits.configured() == ReadAhead::Whole
-            && self.waits.halted().is_none()
-            && len.is_none_or(|len| available.run_from(0) < len);
-        let is_wanted =
-            self.is_preload() || downloads || self.readers.iter().any(|(_, reader)| wants(reader));
-        // The request for the body is a piece until its body is detached.
-        if self.one_body.is_running() || !self.pieces.is_empty() || !is_wanted {
-            return Plan::Idle;
-        }
-        Plan::Fetch { range: 0..u64::MAX, priority: Priority::High }
-    }
-
-    fn plan_pieces(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
-        let (read_ahead, len) = (self.limits.target(), self.len());
-        let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
-        for (_, reader) in &mut self.readers {
-            reader.refill(available, &in_flight, read_ahead);
-        }
-        let readers = self.readers();
-        // After a failure only what a reader waits for is requested: prefetching on would repeat the failure in the background.
-        let admissible = if self.waits.halted().is_some() { Priority::High } else { admissible };
-        let snapshot = Snapshot {
-            readers: &readers,
-            available,
-            in_flight: &in_flight,
-            suffix: self.suffix.range(len, !self.first.is_empty()),
-            len,
-            network,
-            read_ahead,
-            upcoming: if network.is_metered { &[] } else { self.upcoming.ranges() },
-            admissible,
-        };
-        snapshot.plan()
-    }
-
     /// True if a decoder bisects each time that it seeks in this file, as far as the first bytes show it.
     pub(crate) fn is_bisected(&self) -> bool {
         self.hint.as_ref().is_some_and(|hint| !hint.first.is_empty())
@@ -303,10 +223,6 @@ impl State {
     pub(crate) fn may_jump(&self) -> bool {
         let may = |reader: &ReaderView| reader.waits() && reader.bisection.candidates().next().is_some();
         self.readers.iter().any(|(_, reader)| may(reader))
-    }
-
-    fn readers(&self) -> Vec<ReaderView> {
-        self.readers.iter().map(|(_, reader)| *reader).collect()
     }
 
     /// True if what is requested from `start` on is to be compared with bytes that are still on their way.
@@ -346,38 +262,6 @@ impl State {
             && plan::is_too_far(piece, readers(), self.limits.kept())
     }
 
-    /// The tokens of pieces that no reader wants any more and that are in the way of what a reader waits for.
-    pub(crate) fn unwanted(&mut self, available: &RangeSet, network: Network) -> Vec<CancelToken> {
-        let mut tokens = Vec::new();
-        while let Some(key) = self.poll_unwanted(available, network) {
-            let in_flight = &mut self.pieces[key];
-            // So that the next round does not find it again, and the plan does not wait for its bytes.
-            in_flight.piece.end = in_flight.piece.next;
-            tokens.push(in_flight.token.clone());
-        }
-        tokens
-    }
-
-    fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
-        // The opening is never unwanted, wherever its reader has jumped: it shows what the file is.
-        let len = self.mode.info().filter(|_| self.mode.is_ranged())?.len;
-        let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
-            self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
-        let readers = self.readers();
-        let snapshot = Snapshot {
-            readers: &readers,
-            available,
-            in_flight: &in_flight,
-            suffix: self.suffix.range(len, !self.first.is_empty()),
-            len,
-            network,
-            read_ahead: self.limits.kept(),
-            upcoming: self.upcoming.ranges(),
-            admissible: Priority::High,
-        };
-        snapshot.poll_unwanted().map(|index| keys[index])
-    }
-
     /// Keeps the file's first bytes, and what they show.
     pub(crate) fn add_first(&mut self, offset: u64, bytes: &[u8]) {
         let known = self.first.as_slice().len();
@@ -389,51 +273,6 @@ impl State {
             let hint = |bisected: Bisected| Hint { first: bisected.first, end: len, look: bisected.look };
             self.hint = media::bisected(self.first.as_slice(), len).map(hint);
         }
-    }
-
-    /// True if a reader is blocked on a byte of this piece.
-    pub(crate) fn is_urgent(&self, piece: &Piece) -> bool {
-        // Before the first response head nothing else can be fetched.
-        let needs = |reader: &ReaderView| reader.needs(piece) || (self.mode.is_opening() && reader.waits());
-        self.readers.iter().any(|(_, reader)| needs(reader))
-    }
-
-    /// True if a reader is blocked on a byte of this piece, or if all bytes are wanted.
-    pub(crate) fn waits_for(&self, piece: &Piece) -> bool {
-        self.is_urgent(piece) || self.limits.configured() == ReadAhead::Whole
-    }
-
-    /// True if a reader is blocked on a byte of the piece. If not, it is a prefetch from now on.
-    pub(crate) fn is_demanded(&mut self, key: usize) -> bool {
-        let is_urgent = self.pieces.get(key).is_some_and(|in_flight| self.is_urgent(&in_flight.piece));
-        if let Some(in_flight) = self.pieces.get_mut(key).filter(|_| !is_urgent) {
-            in_flight.priority = Priority::Low;
-        }
-        is_urgent
-    }
-
-    /// True if a reader is blocked on bytes that the suffix request brings.
-    fn needs_suffix(&self, available: &RangeSet) -> bool {
-        let Some(suffix) = self.suffix.range(self.len(), !self.first.is_empty()) else { return false };
-        let urgent = |reader: &ReaderView| reader.urgent(available).is_some_and(|at| suffix.contains(&at));
-        self.readers.iter().any(|(_, reader)| urgent(reader))
-    }
-
-    /// The prefetches that a reader waits for by now. They are urgent from now on.
-    pub(crate) fn promote_urgent(&mut self, available: &RangeSet) -> Vec<RequestId> {
-        let suffix = if self.needs_suffix(available) { self.suffix.promote() } else { None };
-        let urgent: Vec<usize> = self
-            .pieces
-            .iter()
-            .filter(|(_, in_flight)| in_flight.priority == Priority::Low && self.is_urgent(&in_flight.piece))
-            .map(|(key, _)| key)
-            .collect();
-        let promote = |key: usize| {
-            let in_flight = &mut self.pieces[key];
-            in_flight.priority = Priority::High;
-            in_flight.request
-        };
-        urgent.into_iter().filter_map(promote).chain(suffix).collect()
     }
 
     /// The file's phase, without regard to its readers' last reads.

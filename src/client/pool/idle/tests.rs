@@ -1,0 +1,244 @@
+use super::*;
+use crate::client::pool::demand::{REFUSED, SLOW_DIAL};
+
+const AGE: Duration = Duration::from_secs(45);
+
+fn idle() -> IdleConnections<u32> {
+    IdleConnections::new(Limits { per_origin: 3, over_all: 4, max_age: AGE })
+}
+
+fn origin(host: &str) -> Origin {
+    Origin::new(false, host, 80)
+}
+
+#[test]
+fn the_connection_that_became_idle_last_is_taken_and_old_ones_are_removed() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    assert_eq!(idle.checkout(&a, |_| true, now), (None, vec![]));
+    idle.put(&a, 1, now);
+    idle.put(&a, 2, now + AGE / 2);
+    assert_eq!(idle.checkout(&a, |_| true, now + AGE), (Some(2), vec![1]));
+    assert_eq!(idle.checkout(&a, |_| true, now + AGE), (None, vec![]));
+}
+
+#[test]
+fn limits_hold_for_each_origin_and_over_all() {
+    let now = Instant::now();
+    let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
+    for connection in 1..=3 {
+        assert_eq!(idle.put(&a, connection, now), []);
+    }
+    assert!(!idle.has_surplus(&a));
+    // A surplus connection is closed if it is not used again for a while.
+    assert_eq!(idle.put(&a, 4, now), []);
+    assert!(idle.has_surplus(&a));
+    assert_eq!(idle.next_deadline(now), Some(now + SURPLUS_AGE));
+    assert_eq!(idle.expire(now), []);
+    assert_eq!(idle.expire(now + SURPLUS_AGE), [1]);
+    let now = now + SURPLUS_AGE;
+    assert_eq!(idle.put(&b, 5, now), []);
+    assert_eq!(idle.put(&b, 6, now), []);
+    assert!(idle.has_surplus(&b));
+    assert_eq!(idle.expire(now), [2]);
+    assert_eq!((idle.idle(), idle.has_surplus(&b)), (4, false));
+    assert_eq!(idle.next_deadline(now), Some(now - SURPLUS_AGE + AGE));
+}
+
+#[test]
+fn a_limit_of_zero_keeps_nothing() {
+    for (per_origin, over_all) in [(0, 4), (4, 0)] {
+        let mut idle = IdleConnections::new(Limits { per_origin, over_all, max_age: AGE });
+        assert_eq!(idle.put(&origin("a"), 1, Instant::now()), [1]);
+    }
+}
+
+#[test]
+fn missing_connections_are_dialled_once_and_again_after_a_checkout() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    assert_eq!(idle.poll_dial(now), None);
+    idle.want(&a, 2, now);
+    let dials: Vec<Dial> = std::iter::from_fn(|| idle.poll_dial(now)).collect();
+    assert!(dials.iter().all(|dial| dial.origin == a) && dials.len() == 2, "{dials:?}");
+    for (connection, dial) in [1, 2].into_iter().zip(&dials) {
+        idle.handle_dialled(dial, true);
+        idle.put(&a, connection, now);
+    }
+    assert_eq!(idle.poll_dial(now), None);
+    assert_eq!(idle.checkout(&a, |_| true, now), (Some(2), vec![]));
+    assert_eq!(idle.poll_dial(now).map(|dial| dial.origin), Some(a));
+}
+
+#[test]
+fn nothing_is_dialled_for_an_origin_that_fails_or_is_unused() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    idle.keep_preconnected(&a, 1, now);
+    let first = idle.poll_dial(now).unwrap();
+    idle.handle_dialled(&first, false);
+    assert_eq!(idle.poll_dial(now), None);
+    idle.checkout(&a, |_| true, now + AGE / 2);
+    assert_eq!(idle.poll_dial(now + 2 * AGE), None);
+    let second = idle.poll_dial(now + AGE).unwrap();
+    idle.handle_dialled(&second, true);
+    idle.stop_preconnecting(&a, 1);
+    assert_eq!(idle.poll_dial(now + AGE), None);
+}
+
+#[test]
+fn the_holder_that_needs_most_connections_decides() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    let dials = |idle: &mut IdleConnections<u32>| {
+        let dials: Vec<Dial> = std::iter::from_fn(|| idle.poll_dial(now)).collect();
+        dials.iter().for_each(|dial| idle.handle_dialled(dial, true));
+        dials.len()
+    };
+    idle.keep_preconnected(&a, 1, now);
+    idle.keep_preconnected(&a, 2, now);
+    assert_eq!(dials(&mut idle), 2);
+    idle.put(&a, 1, now);
+    assert_eq!(dials(&mut idle), 1);
+    idle.stop_preconnecting(&a, 2);
+    assert_eq!(dials(&mut idle), 0);
+    idle.checkout(&a, |_| true, now);
+    assert_eq!(dials(&mut idle), 1);
+    idle.stop_preconnecting(&a, 1);
+    assert_eq!(dials(&mut idle), 0);
+    // No more than may be idle: the others would be closed again.
+    idle.keep_preconnected(&a, 100, now);
+    assert_eq!(idle.origins[&a].demand.wanted(), 3);
+}
+
+#[test]
+fn nothing_is_dialled_for_an_origin_that_serves_one_connection_at_a_time() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    let single_connection = idle.keep_preconnected(&a, 1, now);
+    assert!(!idle.handle_unanswered(&a));
+    idle.handle_answered(&a);
+    assert!(!idle.handle_unanswered(&a));
+    let first = idle.poll_dial(now).unwrap();
+    idle.handle_dialled(&first, true);
+    assert!(idle.handle_unanswered(&a) && single_connection.load(Ordering::Relaxed));
+    assert_eq!(idle.poll_dial(now), None);
+    // An answer on a new connection proves nothing: no other connection was open then.
+    idle.handle_answered(&a);
+    assert!(idle.keep_preconnected(&a, 1, now).load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_checkout_skips_connections_that_do_not_match() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    drop(idle.put(&a, 1, now));
+    drop(idle.put(&a, 2, now));
+    assert!(idle.has(&a, |connection| *connection == 1) && !idle.has(&a, |connection| *connection == 3));
+    assert_eq!(idle.checkout(&a, |connection| *connection == 1, now).0, Some(1));
+    assert_eq!(idle.checkout(&a, |connection| *connection == 1, now).0, None);
+}
+
+#[test]
+fn a_cleared_pool_returns_all_connections_and_is_filled_again() {
+    let now = Instant::now();
+    let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
+    idle.want(&a, 1, now);
+    idle.put(&a, 1, now);
+    idle.put(&b, 2, now);
+    assert_eq!(idle.clear(Some(&b)), [2]);
+    assert_eq!(idle.clear(None), [1]);
+    assert_eq!(idle.poll_dial(now).map(|dial| dial.origin), Some(a));
+}
+
+#[test]
+fn slow_dials_delay_no_other_origin_and_are_limited() {
+    let now = Instant::now();
+    let limits = Limits { per_origin: 3, over_all: 100, max_age: AGE };
+    let mut idle = IdleConnections::<u32>::new(limits);
+    (0..20).for_each(|host| drop(idle.keep_preconnected(&origin(&host.to_string()), 1, now)));
+    let mut dialled = std::collections::HashSet::new();
+    for step in 0..4 {
+        let now = now + step * SLOW_DIAL;
+        for _ in 0..MAX_PROMPT_DIALS {
+            assert!(dialled.insert(idle.poll_dial(now).unwrap().origin), "one origin has two");
+        }
+        assert_eq!(idle.poll_dial(now), None);
+        let next = (step < 3).then_some(now + SLOW_DIAL);
+        assert_eq!(idle.next_deadline(now), next);
+    }
+    assert_eq!(idle.poll_dial(now + 10 * SLOW_DIAL), None);
+    assert_eq!(dialled.len(), MAX_DIALS);
+}
+
+#[test]
+fn an_origin_whose_dial_is_slow_gets_no_second_one() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    idle.want(&a, 1, now);
+    let first = idle.poll_dial(now).unwrap();
+    idle.want(&a, 2, now);
+    assert_eq!(idle.poll_dial(now + SLOW_DIAL), None);
+    idle.handle_dialled(&first, true);
+    assert!(idle.poll_dial(now + SLOW_DIAL).is_some());
+}
+
+#[test]
+fn a_changed_network_forgets_what_failed_and_what_is_being_dialled() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    idle.want(&a, 1, now);
+    let failed = idle.poll_dial(now).unwrap();
+    idle.handle_dialled(&failed, false);
+    assert_eq!(idle.change_network(), []);
+    let hanging = idle.poll_dial(now).unwrap();
+    assert_eq!(idle.change_network(), []);
+    let good = idle.poll_dial(now).unwrap();
+    // The dial began on the old network.
+    idle.handle_dialled(&hanging, false);
+    idle.handle_dialled(&good, true);
+    idle.put(&a, 1, now);
+    assert_eq!(idle.checkout(&a, |_| true, now).0, Some(1));
+    assert!(idle.poll_dial(now).is_some());
+    idle.put(&a, 2, now);
+    drop(idle.handle_refused(&a, now));
+    drop(idle.change_network());
+    assert!(idle.poll_dial(now).is_some());
+}
+
+#[test]
+fn an_origin_that_refuses_loses_its_idle_connections_and_is_not_preconnected_for_a_while() {
+    let now = Instant::now();
+    let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
+    idle.keep_preconnected(&a, 1, now);
+    idle.put(&a, 1, now);
+    idle.put(&b, 2, now);
+    assert_eq!(idle.handle_refused(&a, now), [1]);
+    idle.checkout(&a, |_| true, now + REFUSED / 2);
+    assert_eq!(idle.poll_dial(now + REFUSED / 2), None);
+    idle.checkout(&a, |_| true, now + REFUSED);
+    assert!(idle.poll_dial(now + REFUSED).is_some());
+}
+
+#[test]
+fn connections_that_became_idle_before_a_time_are_removed() {
+    let now = Instant::now();
+    let (mut idle, a) = (idle(), origin("a"));
+    idle.put(&a, 1, now);
+    idle.put(&a, 2, now + AGE / 4);
+    assert_eq!(idle.clear_older(&a, now + AGE / 4), [1]);
+    assert_eq!(idle.clear_older(&origin("b"), now), []);
+    assert_eq!(idle.idle(), 1);
+}
+
+#[test]
+fn the_next_deadline_is_that_of_the_oldest() {
+    let now = Instant::now();
+    let (mut idle, a, b) = (idle(), origin("a"), origin("b"));
+    assert_eq!(idle.next_deadline(now), None);
+    idle.put(&a, 1, now);
+    idle.put(&b, 2, now + AGE / 2);
+    assert_eq!(idle.next_deadline(now), Some(now + AGE));
+    assert_eq!(idle.expire(now + AGE), [1]);
+    assert_eq!(idle.next_deadline(now + AGE), Some(now + AGE / 2 + AGE));
+}
