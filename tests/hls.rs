@@ -226,6 +226,31 @@ fn a_segment_that_would_arrive_too_late_is_replaced_by_a_lower_level() {
 }
 
 #[test]
+fn a_segment_of_which_nothing_arrives_any_more_is_replaced_by_a_lower_level() {
+    let master = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000\n/ts.m3u8\n#EXT-X-STREAM-INF:BANDWIDTH=900000\n/mp4.m3u8\n";
+    let site = site(4).with("/master.m3u8", master);
+    let origin = Origin::start(move |asked| match asked.path.ends_with(".m4s") {
+        true => site.answer(asked).stall_after(2000),
+        false => site.answer(asked),
+    });
+    let mut config = DownloaderConfig::default();
+    // Only the reader, which waits, can notice it before its own limit.
+    config.client.silence_timeout = Duration::from_secs(600);
+    let downloader = Downloader::new(config).unwrap();
+    let mut config = HlsConfig::default();
+    let mut abr = AbrConfig::default();
+    abr.start = 1_000_000;
+    config.quality = Quality::Auto(abr);
+    config.read_timeout = Some(Duration::from_secs(60));
+    let mut hls = downloader.open_hls(&origin.url("/master.m3u8"), config).unwrap();
+    assert_eq!(hls.handle().level(), 1);
+    let events = hls.handle().subscribe();
+    assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..4 * FRAMES).collect())]);
+    let is_given_up = |event: &HlsEvent| matches!(event, HlsEvent::Abandoned { level: 1, .. });
+    assert!(std::iter::from_fn(|| events.try_recv()).any(|event| is_given_up(&event)));
+}
+
+#[test]
 fn a_segment_that_expired_is_fetched_by_the_new_playlist() {
     // Tokens are good for four requests.
     let token = Arc::new(AtomicUsize::new(0));

@@ -66,6 +66,9 @@ impl Shared {
         attempt: &mut impl FnMut(&mut State) -> Attempt<T>,
     ) -> Result<Option<T>, Error> {
         loop {
+            if inner.state.as_mut().is_some_and(|state| state.poll_late_segment(Instant::now())) {
+                MutexGuard::unlocked(inner, || self.handle_given_up());
+            }
             let state = inner.state.as_mut().ok_or_else(closed)?;
             let outcome = attempt(state);
             let wake = state.take_wake(Instant::now()).then(|| state.next_priority());
@@ -104,7 +107,7 @@ impl Shared {
         });
     }
 
-    /// Blocks until the state has changed, or an outage is over.
+    /// Blocks until the state has changed, an outage is over, or a segment that arrives has to be checked.
     ///
     /// # Errors
     ///
@@ -112,7 +115,8 @@ impl Shared {
     fn block(&self, inner: &mut MutexGuard<'_, Inner>, limit: &mut TimeLimit) -> Result<(), Error> {
         limit.extend(inner.waits.last_progress());
         let retry_at = inner.state.as_ref().and_then(State::retry_at);
-        let wakes_at = [limit.deadline(), retry_at].into_iter().flatten().min();
+        let next_check = inner.state.as_ref().and_then(State::next_check);
+        let wakes_at = [limit.deadline(), retry_at, next_check].into_iter().flatten().min();
         let is_late = match wakes_at {
             Some(deadline) => self.changed.wait_until(inner, deadline).timed_out(),
             None => {

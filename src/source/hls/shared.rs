@@ -55,6 +55,8 @@ pub(super) struct Inner {
     pub(super) state: Option<State>,
     /// That of all segments until the next seek.
     epoch: Option<Epoch>,
+    /// Segments that are being fetched, and what cancels the fetch of each alone.
+    fetches: Vec<(u64, Epoch)>,
     /// The segment of the last preload hint, and what cancels its request.
     hint: Option<(u64, Epoch)>,
     /// Used while it is being opened.
@@ -68,6 +70,7 @@ impl Shared {
         let inner = Inner {
             state: None,
             epoch: None,
+            fetches: Vec::new(),
             hint: None,
             preload: Preload::default(),
             waits: WaitState::default(),
@@ -170,6 +173,39 @@ impl Shared {
 
     pub(super) fn epoch(&self) -> Option<Epoch> {
         self.inner.lock().epoch.clone()
+    }
+
+    /// The epoch of the fetch of one segment, which a seek cancels too.
+    pub(super) fn fetch_epoch(&self, id: u64) -> Option<Epoch> {
+        let mut inner = self.inner.lock();
+        let epoch = inner.epoch.as_ref()?.child();
+        // An earlier attempt has ended.
+        inner.fetches.retain(|(other, _)| *other != id);
+        inner.fetches.push((id, epoch.clone()));
+        Some(epoch)
+    }
+
+    /// The fetch of a segment has ended.
+    pub(super) fn forget_fetch(&self, id: u64) {
+        self.inner.lock().fetches.retain(|(other, _)| *other != id);
+    }
+
+    /// A segment was given up: cancels its fetch, and those of the segments after it, and lets the downloader ask for the next.
+    pub(super) fn handle_given_up(&self) {
+        let (given_up, events, priority) = {
+            let mut inner = self.inner.lock();
+            let Inner { state, fetches, .. } = &mut *inner;
+            let Some(state) = state else { return };
+            let (needed, given_up): (Vec<_>, Vec<_>) =
+                std::mem::take(fetches).into_iter().partition(|(id, _)| state.is_needed(*id));
+            *fetches = needed;
+            (given_up, state.take_events(), state.next_priority())
+        };
+        // Outside of the lock: a cancel runs the ends of what it cancels.
+        given_up.iter().for_each(|(_, epoch)| epoch.cancel());
+        events.iter().for_each(|event| self.events.publish(event));
+        self.changed.notify_all();
+        self.link.wake(priority);
     }
 
     /// Looks at the state, or does nothing while it is being opened.

@@ -78,7 +78,7 @@ impl HlsPeer {
                 let sink = self.segment_from_cache(sink, id, &list, range, request.as_ref().ok())?;
                 #[cfg(not(feature = "cache"))]
                 let _ = list; // For the cache only.
-                let epoch = shared.epoch()?;
+                let epoch = shared.fetch_epoch(id)?;
                 fetch_or_fail(
                     request,
                     sink,

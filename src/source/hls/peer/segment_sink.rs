@@ -19,9 +19,6 @@ use crate::source::hls::shared::Shared;
 use crate::source::hls::state::{Needs, Undemuxed};
 use crate::types::RequestId;
 
-/// How often a segment that arrives is compared with what a lower level would cost.
-const WATCHED: Duration = Duration::from_millis(500);
-
 /// Bytes of a segment that are held while its key or its initialization section is missing.
 const MOST_PARKED: usize = 64 << 20;
 
@@ -38,13 +35,9 @@ pub(crate) struct SegmentSink {
     raw: Vec<u8>,
     output: Output,
     received: u64,
-    /// Bytes of the body, if the server has announced them.
-    len: Option<u64>,
     began: Option<Instant>,
     /// What all streams had received then.
     before: Received,
-    /// When the progress was last checked.
-    watched: Option<Instant>,
     is_measured: bool,
     #[cfg(feature = "cache")]
     keeper: Keeper,
@@ -62,10 +55,8 @@ impl SegmentSink {
             raw: Vec::new(),
             output: Output::default(),
             received: 0,
-            len: None,
             began: None,
             before: Received::default(),
-            watched: None,
             is_measured: true,
             #[cfg(feature = "cache")]
             keeper: Keeper::default(),
@@ -97,6 +88,10 @@ impl SegmentSink {
     }
 
     pub(crate) fn fail(&self, error: Error) {
+        if self.shared.with(|state| state.is_needed(self.id)) == Some(false) {
+            // It was given up: no URL is better than another.
+            return;
+        }
         let hook = self.shared.config.hook.as_ref();
         let fresh = hook.and_then(|hook| hook.fresh_url(RequestKind::Segment, &self.url, &error));
         self.shared.change(|state| {
@@ -142,27 +137,23 @@ impl SegmentSink {
         Ok(())
     }
 
-    /// Gives the segment up if it would arrive too late, and another level is faster.
-    fn watch(&mut self) -> Result<(), Error> {
+    /// Counts bytes that have arrived.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refusal`] if the segment would arrive too late, and another level is faster.
+    fn count(&mut self, bytes: u64) -> Result<(), Error> {
+        self.received += bytes;
+        self.shared.link.count_received(bytes);
         let now = Instant::now();
-        let (Some(began), Some(watched), Some(len)) = (self.began, self.watched, self.len) else {
-            return Ok(());
-        };
-        if !self.is_measured {
-            return Ok(());
+        if self.shared.with(|state| state.handle_segment_bytes(self.id, bytes, now)) == Some(true) {
+            self.shared.handle_given_up();
+            return Err(Error::new(
+                ErrorKind::Refusal,
+                "the segment arrives too late: a lower level replaces it",
+            ));
         }
-        if now.saturating_duration_since(watched) < WATCHED {
-            return Ok(());
-        }
-        self.watched = Some(now);
-        let left = len.saturating_sub(self.received);
-        let rate = self.received as f64 / now.saturating_duration_since(began).as_secs_f64();
-        match self.shared.change(|state| state.abandon(now, self.id, left, rate)) {
-            Some(true) => {
-                Err(Error::new(ErrorKind::Refusal, "the segment arrives too late: a lower level replaces it"))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// Reports what the transfer has shown of the network.
@@ -192,10 +183,13 @@ impl Sink for SegmentSink {
         final_url(&self.shared, head, &self.url)?;
         if self.began.is_none() {
             self.position = head.start();
-            self.len = head.body_len();
-            self.began = Some(Instant::now());
+            let now = Instant::now();
+            self.began = Some(now);
             self.before = self.shared.link.received();
-            self.watched = self.began;
+            if self.is_measured {
+                // A blocked reader checks from now on whether the segment arrives in time.
+                self.shared.store(|state| state.handle_segment_head(self.id, head.body_len(), now));
+            }
             #[cfg(feature = "cache")]
             self.keeper.handle_head(&self.shared, head);
         }
@@ -205,18 +199,17 @@ impl Sink for SegmentSink {
     fn write(&mut self, _offset: u64, bytes: &[u8]) -> Result<(), Error> {
         #[cfg(feature = "cache")]
         self.keeper.handle_bytes(&self.shared, _offset, bytes);
-        self.received += bytes.len() as u64;
-        self.shared.link.count_received(bytes.len() as u64);
+        self.count(bytes.len() as u64)?;
         self.begin()?;
         match &mut self.pipeline {
             Some(pipeline) => pipeline.push(bytes, &mut self.output)?,
             None => collect(&mut self.raw, bytes, MOST_PARKED)?,
         }
-        self.deliver()?;
-        self.watch()
+        self.deliver()
     }
 
     fn finish(mut self: Box<Self>, outcome: Outcome) {
+        self.shared.forget_fetch(self.id);
         if let Some(error) = outcome_error(outcome) {
             self.fail(error);
             return;

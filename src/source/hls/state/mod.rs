@@ -8,6 +8,7 @@
 //!                └─ playlist ◀────┴──────────┘
 //! ```
 
+mod abandon;
 mod arrivals;
 mod choice;
 mod commit;

@@ -10,11 +10,9 @@ use super::needs::needs_of;
 use super::planned::Planned;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::{Discontinuity, SectionBuffer};
-use crate::abr::{Running, Snapshot};
+use crate::abr::Snapshot;
 use crate::error::Error;
 use crate::source::hls::config::{HlsConfig, Quality};
-use crate::source::hls::event::HlsEvent;
-use crate::source::hls::ladder::levels::VariantStream;
 use crate::source::hls::timeline::directives::Directives;
 use crate::source::hls::timeline::start::start_of;
 use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
@@ -228,32 +226,6 @@ impl State {
 
     pub(crate) fn target_duration(&self) -> Duration {
         self.timelines[self.variant].as_ref().map_or(Duration::ZERO, |timeline| timeline.list.target_duration)
-    }
-
-    /// Gives the segment up that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
-    /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was given up.
-    pub(crate) fn abandon(&mut self, now: Instant, id: u64, left: u64, rate: f64) -> bool {
-        if self.replacements.is(id) {
-            return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));
-        }
-        let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
-        let (start, duration) = (queued.start, queued.segment.duration);
-        let level = self.ladder.variants[queued.variant].level;
-        let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
-        let buffered = start.saturating_sub(self.reader_time());
-        let is_starting = self.is_starting;
-        let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
-        let Some(abr) = &mut self.abr.0 else { return false };
-        let running = Running::new(left, rate * 8.0);
-        let other = abr.abandon(now, &snapshot, &running).filter(|other| *other < level);
-        let lower = |variant: &VariantStream| variant.level < level;
-        let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
-        let ttfb = self.network.estimator.ttfb();
-        self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
-        self.events.push(HlsEvent::Abandoned { level, at: start });
-        self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
-        self.restart_at(start, other);
-        true
     }
 
     /// Adds the segment that follows. False if there is none yet.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
+use super::abandon::Arriving;
 use super::needs::{Needs, Undemuxed};
 use super::section::Discontinuity;
 use crate::source::hls::demux::{Frame, Output};
@@ -44,6 +45,8 @@ pub(crate) struct QueuedSegment {
     pub(crate) undemuxed: Option<Undemuxed>,
     /// Why it does not continue what is played before it, if the plan knows.
     pub(super) discontinuity: Option<Discontinuity>,
+    /// While its body arrives.
+    pub(super) arriving: Option<Arriving>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,7 @@ impl QueuedSegment {
             is_hinted: false,
             undemuxed: None,
             discontinuity: None,
+            arriving: None,
         }
     }
 
@@ -96,9 +100,15 @@ impl QueuedSegment {
         self.output.data.len() + self.output.frames.len() * size_of::<Frame>()
     }
 
+    /// When its progress has to be checked, while its body arrives.
+    pub(super) fn next_check(&self) -> Option<Instant> {
+        let arriving = self.arriving.filter(|_| self.phase == SegmentPhase::Fetching);
+        arriving.map(|arriving| arriving.next_check())
+    }
+
     /// Drops what has arrived, to request it again.
     pub(crate) fn plan_again(&mut self) {
-        (self.request, self.undemuxed, self.fresh) = (None, None, None);
+        (self.request, self.undemuxed, self.fresh, self.arriving) = (None, None, None, None);
         self.output.clear();
         self.tail.clear();
         self.phase = SegmentPhase::Planned;

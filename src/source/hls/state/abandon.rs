@@ -1,0 +1,106 @@
+//! Segments that arrive too slowly, or of which nothing arrives any more: one of a lower level may be there earlier.
+
+use std::time::{Duration, Instant};
+
+use super::State;
+use super::queued_segment::QueuedSegment;
+use crate::abr::{Running, Snapshot};
+use crate::source::hls::event::HlsEvent;
+use crate::source::hls::ladder::levels::VariantStream;
+
+/// How often a segment that arrives is compared with what a lower level would cost. Long enough for a first estimate of its
+/// rate, and short beside the seconds that a segment plays.
+const CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What has arrived of a segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arriving {
+    /// When its response headers arrived.
+    began: Instant,
+    checked: Instant,
+    received: u64,
+    /// Bytes of the body, if the server has announced them.
+    len: Option<u64>,
+}
+
+impl Arriving {
+    pub(super) fn next_check(&self) -> Instant {
+        self.checked + CHECK_INTERVAL
+    }
+}
+
+impl State {
+    /// The response headers of a segment have arrived.
+    pub(crate) fn handle_segment_head(&mut self, id: u64, len: Option<u64>, now: Instant) {
+        if let Some(queued) = self.queued(id) {
+            queued.arriving = Some(Arriving { began: now, checked: now, received: 0, len });
+        }
+    }
+
+    /// Bytes of a segment have arrived. True if it was given up, or is not needed any more.
+    pub(crate) fn handle_segment_bytes(&mut self, id: u64, bytes: u64, now: Instant) -> bool {
+        let Some(arriving) = self.queued(id).and_then(|queued| queued.arriving.as_mut()) else {
+            return false;
+        };
+        arriving.received += bytes;
+        now >= arriving.next_check() && self.check_segment(id, now)
+    }
+
+    /// Checks a segment that is due, also if nothing of it arrives. True if it was given up: then the fetches of which
+    /// [`is_needed`](Self::is_needed) knows nothing have to be cancelled.
+    pub(crate) fn poll_late_segment(&mut self, now: Instant) -> bool {
+        let is_due = |queued: &&QueuedSegment| queued.next_check().is_some_and(|check| check <= now);
+        let due = self.queue.iter().find(is_due).map(|queued| queued.id);
+        due.is_some_and(|id| self.check_segment(id, now))
+    }
+
+    fn check_segment(&mut self, id: u64, now: Instant) -> bool {
+        let Some(queued) = self.queued(id) else { return false };
+        let (variant, seconds) = (queued.variant, queued.segment.duration.as_secs_f64());
+        let Some(arriving) = &mut queued.arriving else { return false };
+        arriving.checked = now;
+        let arriving = *arriving;
+        let bitrate = self.bitrates[self.ladder.variants[variant].level];
+        let len = arriving.len.unwrap_or((bitrate as f64 * seconds / 8.0) as u64);
+        let rate = arriving.received as f64 / now.saturating_duration_since(arriving.began).as_secs_f64();
+        self.abandon(now, id, len.saturating_sub(arriving.received), rate)
+    }
+
+    /// When [`poll_late_segment`](Self::poll_late_segment) has something to check.
+    pub(crate) fn next_check(&self) -> Option<Instant> {
+        // Without a rule nothing is ever given up.
+        self.abr.0.as_ref()?;
+        self.queue.iter().filter_map(QueuedSegment::next_check).min()
+    }
+
+    /// True if the frames of this segment are still needed.
+    pub(crate) fn is_needed(&self, id: u64) -> bool {
+        self.replacements.is(id) || self.queue.iter().any(|queued| queued.id == id)
+    }
+
+    /// Gives the segment up that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
+    /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was given up.
+    pub(crate) fn abandon(&mut self, now: Instant, id: u64, left: u64, rate: f64) -> bool {
+        if self.replacements.is(id) {
+            return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));
+        }
+        let Some(queued) = self.queue.iter().find(|known| known.id == id) else { return false };
+        let (start, duration) = (queued.start, queued.segment.duration);
+        let level = self.ladder.variants[queued.variant].level;
+        let snapshot = self.network.snapshot(&self.bitrates, self.target_duration(), &self.config);
+        let buffered = start.saturating_sub(self.reader_time());
+        let is_starting = self.is_starting;
+        let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
+        let Some(abr) = &mut self.abr.0 else { return false };
+        let running = Running::new(left, rate * 8.0);
+        let other = abr.abandon(now, &snapshot, &running).filter(|other| *other < level);
+        let lower = |variant: &VariantStream| variant.level < level;
+        let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
+        let ttfb = self.network.estimator.ttfb();
+        self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
+        self.events.push(HlsEvent::Abandoned { level, at: start });
+        self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);
+        self.restart_at(start, other);
+        true
+    }
+}
