@@ -105,7 +105,7 @@ impl State {
         self.queue.clear();
         self.sections.buffers.clear();
         self.sections.handed = self.sections.next_id;
-        self.clock.restart();
+        self.clock.seek();
         self.carried = None;
         (self.sections.next_discontinuity, self.discontinuity) = (Some(reason), None);
         (self.sections.target, self.sections.reader_time, self.cursor) = (target, target, target);

@@ -445,12 +445,13 @@ impl Abr for Insisting {
 
 proptest! {
     #[test]
-    fn a_segment_that_was_given_up_is_not_fetched_at_its_level_again(
+    fn a_segment_that_was_given_up_arrives_at_a_lower_level(
         steps in proptest::collection::vec((0_usize..8, any::<bool>()), 1..200),
     ) {
         let make = MakeAbr::new(|| Box::new(Insisting));
         let config = HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() };
         let mut player = Player::with(3, config);
+        // Starts and levels of segments that have not arrived since.
         let mut given_up: HashMap<Duration, usize> = HashMap::new();
         for (which, is_too_slow) in steps {
             let before = player.running.len();
@@ -467,12 +468,15 @@ proptest! {
                 _ => None,
             };
             let known = queued.map(|queued| (queued.id, queued.start, player.state.ladder.variants[queued.variant].level));
-            match known.filter(|_| is_too_slow) {
-                Some((id, start, level)) if player.state.abandon(player.now, id, 1_000_000, 1.0) => {
+            match known {
+                Some((id, start, level)) if is_too_slow && player.state.abandon(player.now, id, 1_000_000, 1.0) => {
                     given_up.insert(start, level);
                     player.running.remove(which);
                 }
-                _ => player.end_running(which, End::Whole),
+                known => {
+                    known.into_iter().for_each(|(_, start, _)| drop(given_up.remove(&start)));
+                    player.end_running(which, End::Whole);
+                }
             }
         }
         for _ in 0..10 * SEGMENTS {

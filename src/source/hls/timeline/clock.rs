@@ -16,6 +16,8 @@ pub(crate) struct Clock {
     anchor: Option<Anchor>,
     /// End of the last frame.
     next: Option<Duration>,
+    /// End of all frames since the last seek. Unlike `next` it outlasts a gap.
+    played: Option<Duration>,
     /// Segment of the last frame.
     segment: Option<u64>,
 }
@@ -55,8 +57,15 @@ pub(crate) enum Placement {
 }
 
 impl Clock {
-    /// The next frame does not follow the last one: after a seek, or a gap.
-    pub(crate) fn restart(&mut self) {
+    /// Another place of the presentation follows, also one that was played before.
+    pub(crate) fn seek(&mut self) {
+        self.skip();
+        self.played = None;
+    }
+
+    /// The next frame does not follow the last one. It is a later one: what comes after a gap may be of another level, whose
+    /// live playlist need not agree about the time, and nothing is played twice.
+    pub(crate) fn skip(&mut self) {
         self.next = None;
         self.segment = None;
     }
@@ -85,14 +94,15 @@ impl Clock {
         let time = match frame.time {
             Some(media) => self.by_media_time(media, start, discontinuity, is_first),
             // Without times of its own a segment follows the one before.
-            None => self.next.unwrap_or(start),
+            None => self.next.unwrap_or(start.max(self.played.unwrap_or_default())),
         };
         // Half a frame: the times of two encodings differ by roundings.
-        let is_played = self.next.is_some_and(|next| time.saturating_add(frame.duration / 2) < next);
+        let is_played = self.played.is_some_and(|played| time.saturating_add(frame.duration / 2) < played);
         if is_played {
             return Placement::Duplicate;
         }
         self.next = Some(time.saturating_add(frame.duration));
+        self.played = self.next;
         Placement::At(time)
     }
 
@@ -113,7 +123,8 @@ impl Clock {
         }
         // The first frame of a discontinuity, or times that jump without one: they follow what was played.
         let follows = self.next.filter(|next| next.abs_diff(start) < Duration::from_nanos(PLAUSIBLE as u64));
-        let presentation = follows.unwrap_or(start);
+        // Not before what was played: these are other frames, whatever the playlist says.
+        let presentation = follows.unwrap_or(start.max(self.played.unwrap_or_default()));
         self.anchor = Some(Anchor { discontinuity_sequence: discontinuity, media, presentation });
         presentation
     }
@@ -169,7 +180,10 @@ mod tests {
             clock.place(1, seconds(0), 0, &frame(Some(21 * ms))),
             Placement::At(Duration::from_millis(21))
         );
-        clock.restart();
+        // A gap does not make them new ones; a seek does.
+        clock.skip();
+        assert_eq!(clock.place(2, seconds(0), 0, &frame(Some(0))), Placement::Duplicate);
+        clock.seek();
         assert_eq!(clock.place(2, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
     }
 }
