@@ -283,6 +283,14 @@ impl Shared {
         self.replan(if may_jump { Priority::Low } else { Priority::High });
     }
 
+    /// Makes the prefetches urgent that a reader waits for. Called when the downloader has accepted one: a reader that was blocked
+    /// before that could not.
+    pub(crate) fn promote_urgent(&self) {
+        let Some(link) = self.link.get() else { return };
+        let urgent = self.resource.with_ranges(|ranges| self.state.lock().promote_urgent(ranges));
+        urgent.into_iter().for_each(|request| link.waker.promote(request, Priority::High));
+    }
+
     fn block(&self, position: u64, begun: Begun, or: impl Fn(&State) -> Option<Wait>) -> Wait {
         let limit = TimeLimit::new(self.config.read_timeout, Instant::now());
         let ended = limit.block(|limit| {

@@ -284,8 +284,15 @@ impl PieceSink {
 
 impl Sink for PieceSink {
     fn accepted(&mut self, request: RequestId) {
-        if let Some(in_flight) = self.shared.state.lock().pieces.get_mut(self.key) {
-            in_flight.request = Some(request);
+        let is_prefetch = match self.shared.state.lock().pieces.get_mut(self.key) {
+            Some(in_flight) => {
+                in_flight.request = Some(request);
+                in_flight.priority == Priority::Low
+            }
+            None => false,
+        };
+        if is_prefetch {
+            self.shared.promote_urgent();
         }
         // Only now, and by another worker: this one is about to take the ready connection, which no prefetch may take first.
         if let Some(link) = self.shared.link.get().filter(|_| self.has_beside) {

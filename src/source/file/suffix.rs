@@ -104,7 +104,7 @@ impl Suffix {
     pub(crate) fn promote(&mut self) -> Option<RequestId> {
         match self {
             Self::Running(running) if !running.is_urgent => {
-                // Its id may not be known yet. Then a later call raises its priority.
+                // Its id may not be known yet. Then its sink calls this again when it is.
                 running.is_urgent = running.request.is_some();
                 running.request
             }

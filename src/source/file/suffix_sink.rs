@@ -27,6 +27,7 @@ impl SuffixSink {
 impl Sink for SuffixSink {
     fn accepted(&mut self, request: RequestId) {
         self.shared.state.lock().suffix.accepted(request);
+        self.shared.promote_urgent();
     }
 
     fn head(&mut self, head: &ResponseHead) -> Result<Flow, Error> {

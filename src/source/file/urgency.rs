@@ -1,7 +1,7 @@
 //! Which pieces a blocked reader waits for.
 
 use super::reader_view::{Piece, ReaderView};
-use super::state::State;
+use super::state::{InFlight, State};
 use crate::config::ReadAhead;
 use crate::storage::RangeSet;
 use crate::types::{Priority, RequestId};
@@ -35,20 +35,43 @@ impl State {
         self.readers.iter().any(|(_, reader)| urgent(reader))
     }
 
-    /// The prefetches that a reader waits for by now. They are urgent from now on.
+    /// The prefetches that a reader waits for by now, and that the downloader has accepted. They are urgent from now on.
     pub(crate) fn promote_urgent(&mut self, available: &RangeSet) -> Vec<RequestId> {
         let suffix = if self.needs_suffix(available) { self.suffix.promote() } else { None };
-        let urgent: Vec<usize> = self
-            .pieces
-            .iter()
-            .filter(|(_, in_flight)| in_flight.priority == Priority::Low && self.is_urgent(&in_flight.piece))
-            .map(|(key, _)| key)
-            .collect();
+        // Without an id it can't be promoted yet, and stays a prefetch: its sink asks again when it gets one.
+        let is_due = |in_flight: &InFlight| {
+            in_flight.priority == Priority::Low
+                && in_flight.request.is_some()
+                && self.is_urgent(&in_flight.piece)
+        };
+        let due: Vec<usize> =
+            self.pieces.iter().filter(|(_, in_flight)| is_due(in_flight)).map(|(key, _)| key).collect();
         let promote = |key: usize| {
             let in_flight = &mut self.pieces[key];
             in_flight.priority = Priority::High;
             in_flight.request
         };
-        urgent.into_iter().filter_map(promote).chain(suffix).collect()
+        due.into_iter().filter_map(promote).chain(suffix).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::{CancelReason, CancelToken};
+
+    #[test]
+    fn a_prefetch_that_is_waited_for_becomes_urgent_once_it_has_an_id() {
+        let mut state = State::new(ReadAhead::Bytes(1 << 20), None);
+        let available = RangeSet::default();
+        let token = CancelToken::new(CancelReason::Fetch);
+        let (key, _) = state.add_piece(&(100..200), Priority::Low, token, false);
+        let reader = state.readers.insert(ReaderView::default());
+        state.want(reader, 150);
+        assert_eq!(state.promote_urgent(&available), [], "the downloader has not accepted it");
+        let request = RequestId::new(7).unwrap();
+        state.pieces[key].request = Some(request);
+        assert_eq!(state.promote_urgent(&available), [request]);
+        assert_eq!(state.promote_urgent(&available), [], "once");
     }
 }

@@ -105,7 +105,7 @@ impl State {
         let id = queued.id;
         self.next_id += 1;
         self.replacements.running = Some(Replacement { queued, target });
-        Some(Planned::Segment { id: id, url, range, needs: Box::new(needs), list, priority: Priority::Low })
+        Some(Planned::Segment { id, url, range, needs: Box::new(needs), list, priority: Priority::Low })
     }
 
     /// Whether the replacement that is arriving will be there in time.

@@ -85,7 +85,9 @@ impl State {
         let failed: Vec<u64> = self.queue.iter().filter(needs).map(|queued| queued.id).collect();
         // The first one decides what is tried next. The others can't wait for this resource any more: they request it again.
         let Some((first, others)) = failed.split_first() else { return };
-        others.iter().for_each(|id| drop(self.plan_again(*id)));
+        for id in others {
+            self.plan_again(*id);
+        }
         self.handle_segment_failed(*first, error.clone(), now);
     }
 

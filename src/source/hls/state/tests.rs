@@ -474,7 +474,9 @@ proptest! {
                     player.running.remove(which);
                 }
                 known => {
-                    known.into_iter().for_each(|(_, start, _)| drop(given_up.remove(&start)));
+                    if let Some((_, start, _)) = known {
+                        given_up.remove(&start);
+                    }
                     player.end_running(which, End::Whole);
                 }
             }
