@@ -8,12 +8,15 @@ use std::time::Duration;
 /// The cap covers at most this many segments, as a power of two: 32 segments of 6 s are three minutes.
 const MOST_DOUBLINGS: u32 = 5;
 
-/// Bounds the level of the segments after one that was given up.
+/// Bounds the levels of the segments from one that was given up on.
 #[derive(Debug, Default)]
 pub(super) struct LevelCap {
+    /// Segments that start before this time have this level at most. A segment that was given up may be planned again after one
+    /// that starts later was given up for a higher level: so the lower cap stays. No cap says less than another one, so there are
+    /// at most as many as levels.
+    caps: Vec<(Duration, usize)>,
+    /// The level of the newest cap.
     level: usize,
-    /// Segments that start before this time are capped.
-    until: Duration,
     /// Segments given up since one of a level above the cap has arrived.
     given_up: u32,
 }
@@ -27,7 +30,9 @@ impl LevelCap {
         // Two segments arrive at the same time: the later one may have been given up before.
         self.level = self.at(start).map_or(level, |most| most.min(level));
         // Segments of different levels start at slightly different times: without the half, rounding could add one.
-        self.until = self.until.max(start + duration * segments - duration / 2);
+        let until = start + duration * segments - duration / 2;
+        self.caps.retain(|(known, most)| *known > until || *most < self.level);
+        self.caps.push((until, self.level));
     }
 
     /// A segment of this level has arrived.
@@ -44,7 +49,7 @@ impl LevelCap {
 
     /// The highest level for a segment that starts at `start`, if it is capped.
     pub(super) fn at(&self, start: Duration) -> Option<usize> {
-        (start < self.until).then_some(self.level)
+        self.caps.iter().filter(|(until, _)| start < *until).map(|(_, level)| *level).min()
     }
 }
 

@@ -61,6 +61,9 @@ fn end() -> impl Strategy<Value = End> {
 
 struct Player {
     state: State,
+    /// The downloader asks again: something has changed, or a reader has found that more may be fetched. Where neither says so
+    /// nothing is planned, so a test hangs if a wake-up is lost.
+    is_woken: bool,
     running: Vec<Planned>,
     now: Instant,
     /// Numbers of the frames that were read, and their levels.
@@ -89,6 +92,7 @@ impl Player {
         let state = State::new(config, ladder, None, (0, timeline), Estimator::default());
         Self {
             state,
+            is_woken: true,
             running: Vec::new(),
             now: Instant::now(),
             played: Vec::new(),
@@ -99,8 +103,11 @@ impl Player {
     }
 
     fn plan(&mut self) {
-        while let Some(planned) = self.state.plan(self.now, Priority::Low) {
-            self.running.push(planned);
+        while self.is_woken {
+            match self.state.plan(self.now, Priority::Low) {
+                Some(planned) => self.running.push(planned),
+                None => self.is_woken = false,
+            }
         }
     }
 
@@ -115,6 +122,7 @@ impl Player {
         if self.running.is_empty() {
             return;
         }
+        self.is_woken = true;
         match self.running.swap_remove(which % self.running.len()) {
             Planned::Playlist { variant, url } => match end {
                 End::Whole => drop(self.state.handle_playlist(variant, list(), url)),
@@ -153,7 +161,9 @@ impl Player {
             if let Some(section) = self.section {
                 let mut buf = [0; 3];
                 let room = (end - self.played.len()).min(buf.len());
-                match self.state.read(section, &mut buf[..room]) {
+                let result = self.state.read(section, &mut buf[..room]);
+                self.is_woken |= self.state.take_wake(self.now) || matches!(result, ReadResult::Failed(_));
+                match result {
                     ReadResult::Bytes(got) => {
                         self.played.extend(buf[..got].iter().map(|byte| byte & 63));
                         self.levels.extend(buf[..got].iter().map(|byte| byte >> 6));
@@ -164,7 +174,9 @@ impl Player {
                 }
                 continue;
             }
-            match self.state.next_section() {
+            let result = self.state.next_section();
+            self.is_woken |= self.state.take_wake(self.now) || matches!(result, SectionResult::Failed(_));
+            match result {
                 SectionResult::Section(id, _) => self.section = Some(id),
                 SectionResult::End => return true,
                 SectionResult::Wait(_) => return false,
@@ -471,6 +483,7 @@ proptest! {
             match known {
                 Some((id, start, level)) if is_too_slow && player.state.abandon(player.now, id, 1_000_000, 1.0) => {
                     given_up.insert(start, level);
+                    player.is_woken = true;
                     player.running.remove(which);
                 }
                 known => {
@@ -536,10 +549,12 @@ fn s6_3_4_a_live_level_is_loaded_again_when_it_was_not_used_for_a_while() {
             player.end_fetch(0, End::Whole);
         }
         player.state.set_quality(Quality::Fixed(level), player.now);
+        player.is_woken = true;
         player.plan();
         assert_eq!(loaded(&player.running), [level], "round {round}");
         player.running.clear();
         player.state.handle_playlist(level, live(0..5 + round as u64, ""), url(level));
+        player.is_woken = true;
         player.plan();
         assert_eq!((loaded(&player.running), player.state.level()), (vec![], level));
     }
