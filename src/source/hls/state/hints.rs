@@ -129,8 +129,9 @@ impl State {
     /// Drops the segment of a hint and all behind it, and continues in its place.
     fn drop_hint(&mut self, index: usize) {
         let queued = &self.queue[index];
-        (self.cursor, self.follows) = (queued.start, Some((queued.variant, queued.position)));
-        self.queue.truncate(index);
+        let start = queued.start;
+        (self.cursor, self.follows) = (start, Some((queued.variant, queued.position)));
+        self.retain_segments(|queued| queued.start < start);
     }
 }
 
