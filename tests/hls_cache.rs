@@ -20,7 +20,7 @@ use support::{Answer, Asked, Origin};
 use tempfile::TempDir;
 use windway::cache::{Cache, CacheConfig, CacheUse};
 use windway::event::Event;
-use windway::hls::{Hls, HlsConfig};
+use windway::hls::{Hls, HlsConfig, Quality};
 use windway::{Error, ErrorKind};
 
 const SEGMENTS: u64 = 5;
@@ -288,6 +288,40 @@ fn damaged_entries_are_fetched_again() {
             }
         }
         fs::write(file, bytes).unwrap();
+    }
+}
+
+#[test]
+fn levels_that_differ_in_values_of_queries_only_are_not_mixed_up() {
+    for lists in [["low/list.m3u8", "high/list.m3u8"], ["list.m3u8?level=low", "list.m3u8?level=high"]] {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = Origin::start(move |asked| {
+            let path = asked.path.split('?').next().unwrap();
+            let (level, first) = if asked.path.contains("high") { ("high", 100) } else { ("low", 0) };
+            let [low, high] = lists;
+            let bytes = match path.strip_suffix(".aac") {
+                Some(index) => packed(first + index.trim_start_matches('/').parse::<u64>().unwrap()),
+                None if path == "/all.m3u8" => format!(
+                    "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=64000,CODECS=\"mp4a.40.2\"\n{low}\n\
+                     #EXT-X-STREAM-INF:BANDWIDTH=128000,CODECS=\"mp4a.40.2\"\n{high}\n"
+                )
+                .into(),
+                None => {
+                    let lines = (0..SEGMENTS).map(|index| extinf(&format!("/{index}.aac?level={level}")));
+                    vod(&lines.collect::<String>()).into()
+                }
+            };
+            // From a stored multivariant playlist a stored level would be played, whichever is asked for.
+            let control = if path == "/all.m3u8" { "no-store" } else { "max-age=3600" };
+            Site::default().with(path, bytes).answer(asked).header("Cache-Control", control)
+        });
+        for (level, first) in [(0, 0), (1, 100 * FRAMES)] {
+            let mut config = config(&directory);
+            config.quality = Quality::Fixed(level);
+            let mut hls = downloader().open_hls(&origin.url("/all.m3u8"), config).unwrap();
+            let expected: Vec<u64> = (first..first + SEGMENTS * FRAMES).collect();
+            assert_eq!(frames(&mut hls), expected, "{lists:?}");
+        }
     }
 }
 

@@ -4,14 +4,12 @@ use std::cell::RefCell;
 
 use super::super::shared::Shared;
 use super::super::state::{State, Unconfirmed};
+use super::strip::is_multivariant;
 use crate::cache::Use;
 use crate::downloader::PeerHandle;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::opening::first_playlists::{Lists, open_with};
 use crate::source::hls::peer::requests::Loaded;
-
-/// Only a multivariant playlist has it (section 4.4.6.2).
-const TAG: &[u8] = b"#EXT-X-STREAM-INF";
 
 /// `None` if a playlist is missing, or must not be used before the server is asked.
 pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
@@ -25,12 +23,12 @@ pub(crate) fn open(shared: &Shared, peer: &PeerHandle) -> Option<State> {
         uses.borrow_mut().push(usable);
         Ok(Loaded::stored(text, url.clone()))
     };
-    let is_multivariant = text.windows(TAG.len()).any(|window| window == TAG);
+    let has_levels = is_multivariant(&text);
     let first = Loaded::stored(text, url.clone());
     let mut state = open_with(shared, peer, first, Lists { load: &load, are_stored: true })
         .inspect_err(|error| log::debug!("a presentation can't be opened from the cache: {error}"))
         .ok()?;
     let is_stale = uses.into_inner().contains(&Use::Stale);
-    state.set_unconfirmed(Unconfirmed::new(is_stale, is_multivariant));
+    state.set_unconfirmed(Unconfirmed::new(is_stale, has_levels));
     Some(state)
 }

@@ -1,8 +1,9 @@
 //! Playlists, initialization sections and segments of one presentation in the cache.
 //!
 //! All of them have the key of the presentation, so that they are pinned and removed together, and a *part* each. That of a
-//! playlist is a digest of its URL without the values of queries. That of a segment is a digest of its playlist's text, its own
-//! URL, both without these values, and its range: where the playlist changes nothing of the old one is served.
+//! playlist is a digest of its URL without the values of queries. That of a segment is a digest of its playlist's URL and text, its
+//! own URL, all without these values, and its range: where the playlist changes nothing of the old one is served, and levels whose
+//! segments differ in such values only are kept apart by their playlists.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use url::Url;
 
-use super::strip::{is_on_demand, strip_playlist, strip_url};
+use super::strip::{is_multivariant, is_on_demand, strip_playlist, strip_url};
 use crate::cache::{CacheKey, CacheUse, Entry, Header, KeyDigest, Policy, Use, key_digest};
 use crate::client::ResponseHead;
 use crate::error::{Error, ErrorKind};
@@ -29,6 +30,9 @@ pub(crate) struct HlsStore {
     key: KeyDigest,
     /// Digests of the texts of playlists on demand, by URL. What others name is neither stored nor served.
     lists: Mutex<HashMap<String, String>>,
+    /// The multivariant playlist names playlists that differ in values of queries only. Nothing shows which of them a stored
+    /// resource is of, so nothing is stored or served.
+    is_mixed_up: AtomicBool,
     /// Storing has failed: nothing more is stored.
     pub(super) is_full: AtomicBool,
 }
@@ -57,7 +61,13 @@ pub(crate) enum Kept {
 impl HlsStore {
     pub(crate) fn new(uses: CacheUse, url: &Url) -> Self {
         let key = uses.key.unwrap_or_else(|| uses.cache.key_of(url.as_str())).0;
-        Self { uses, key, lists: Mutex::default(), is_full: AtomicBool::new(false) }
+        Self {
+            uses,
+            key,
+            lists: Mutex::default(),
+            is_mixed_up: AtomicBool::new(false),
+            is_full: AtomicBool::new(false),
+        }
     }
 
     /// The playlist of this URL, if it may be used before the server is asked.
@@ -86,7 +96,12 @@ impl HlsStore {
         head: &ResponseHead,
         asked: &Asked,
     ) -> Kept {
-        let Some(stripped) = strip_playlist(text).filter(|stripped| is_on_demand(stripped)) else {
+        let stripped = strip_playlist(text);
+        if stripped.is_none() && is_multivariant(text) {
+            self.is_mixed_up.store(true, Ordering::Relaxed);
+        }
+        let is_mixed_up = self.is_mixed_up.load(Ordering::Relaxed);
+        let Some(stripped) = stripped.filter(|stripped| !is_mixed_up && is_on_demand(stripped)) else {
             self.lists.lock().remove(&strip_url(url));
             return Kept::Changed;
         };
@@ -120,10 +135,11 @@ impl HlsStore {
 
     /// A resource that the playlist at `list` names. `None` if nothing of that is stored.
     pub(crate) fn part(&self, list: &Url, url: &Url, range: Option<ByteRange>, asked: Asked) -> Option<Part> {
+        let list = strip_url(list);
         let lists = self.lists.lock();
-        let text = lists.get(&strip_url(list))?;
+        let text = lists.get(&list)?;
         let range = range.map(|range| range.to_string()).unwrap_or_default();
-        Some(Part { name: digest(&["resource", text, &strip_url(url), &range]), asked })
+        Some(Part { name: digest(&["resource", &list, text, &strip_url(url), &range]), asked })
     }
 
     /// The bytes of a resource, if all of them are stored.

@@ -21,7 +21,9 @@ pub(super) fn strip_uri(uri: &str) -> Cow<'_, str> {
 }
 
 fn without_user(path: &str) -> Cow<'_, str> {
-    let authority = path.find("//").map(|at| at + 2);
+    // RFC 3986, sections 4.1 and 4.2: behind a scheme, or at the front. Elsewhere it is an empty part of the path.
+    let is_authority = |at: &usize| !path[..*at].contains('/') && (*at == 0 || path[..*at].ends_with(':'));
+    let authority = path.find("//").filter(is_authority).map(|at| at + 2);
     let Some(start) = authority else { return Cow::Borrowed(path) };
     let end = path[start..].find('/').map_or(path.len(), |at| start + at);
     match path[start..end].rfind('@') {
@@ -86,6 +88,12 @@ fn note<'a>(uri: &'a str, originals: &mut HashMap<String, &'a str>) -> Option<St
     (original == uri).then_some(stripped)
 }
 
+/// True of a multivariant playlist: only that has this tag (section 4.4.6.2).
+pub(super) fn is_multivariant(text: &[u8]) -> bool {
+    const TAG: &[u8] = b"#EXT-X-STREAM-INF";
+    text.windows(TAG.len()).any(|window| window == TAG)
+}
+
 /// True of a text that never changes: a finished media playlist, or a multivariant one.
 pub(super) fn is_on_demand(stripped: &str) -> bool {
     stripped.lines().any(|line| line.trim_end() == "#EXT-X-ENDLIST" || line.starts_with("#EXT-X-STREAM-INF"))
@@ -104,6 +112,8 @@ mod tests {
             ("https://me:secret@host/a?b=c", "https://host/a?b"),
             ("//me@host/a", "//host/a"),
             ("a@b.ts", "a@b.ts"),
+            ("a//b@c/d.ts", "a//b@c/d.ts"),
+            ("/a//b@c", "/a//b@c"),
         ] {
             assert_eq!(strip_uri(uri), stripped);
         }
