@@ -5,6 +5,7 @@ mod support;
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -123,6 +124,43 @@ fn an_interrupted_download_goes_on_with_what_is_missing() {
         origin.log().asked[before..].iter().filter_map(Asked::range).map(|at| at.0).collect();
     // The opening shows which version it is. Then it goes on in the block that was not whole.
     assert!(starts.iter().skip(1).all(|start| *start >= LEN / 2 - 262_144), "{starts:?}");
+}
+
+#[test]
+fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
+    const BIG: u64 = 64 << 20;
+    /// The beginning of the block that is damaged.
+    const DAMAGED: u64 = BIG / 4;
+    let (place, content) = (Place::new(), Content::pattern(BIG));
+    let is_second = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&is_second);
+    let origin = Origin::start(move |asked| {
+        let answer = Answer::file(asked, &content);
+        let start = asked.range().map_or(0, |(start, _)| start);
+        match told.load(Ordering::SeqCst) {
+            0 => answer.stall_after((BIG / 2).saturating_sub(start)),
+            // The opening and what is missing. Not the block that turns out to be damaged.
+            _ if start == 0 || start > BIG / 2 - 1_000_000 => answer,
+            _ => answer.latency_until_released(),
+        }
+    });
+    {
+        let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+        wait_until(|| download.progress().stored >= BIG / 2);
+    }
+    is_second.store(1, Ordering::SeqCst);
+    let part = fs::OpenOptions::new().write(true).open(place.0.path().join("a.flac.part")).unwrap();
+    part.write_all_at(b"damaged", DAMAGED + 100).unwrap();
+    let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
+    let is_held = |asked: &Asked| asked.range().is_some_and(|(start, _)| start == DAMAGED);
+    // If the check is over before it is seen, this cancels a fetch, which ends in any case.
+    wait_until(|| {
+        download.progress().phase == DownloadPhase::Finishing || origin.log().asked.iter().any(is_held)
+    });
+    download.cancel();
+    let ended =
+        support::in_time("the cancelled download", move || download.wait().map_err(|error| error.kind()));
+    assert!(matches!(ended, Err(ErrorKind::Cancelled(_))), "{ended:?}");
 }
 
 #[test]

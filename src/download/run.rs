@@ -140,6 +140,8 @@ impl Running {
                 return Ok(len);
             }
             self.state.lock().is_finishing = false;
+            // A cancel while it was being finished had nothing to stop. Now there is something to fetch again.
+            self.apply();
         }
     }
 
