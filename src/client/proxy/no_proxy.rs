@@ -37,18 +37,27 @@ impl Entry {
             return Some(Self::All);
         }
         if let Some((address, bits)) = text.split_once('/') {
-            let address: IpAddr = address.trim_matches(['[', ']']).parse().ok()?;
-            let most = if address.is_ipv4() { 32 } else { 128 };
-            return bits.parse().ok().filter(|bits| *bits <= most).map(|bits| Self::Network(address, bits));
+            let address = address.trim_matches(['[', ']']).parse().ok()?;
+            let bits = bits.parse().ok().filter(|bits| *bits <= len_of(address))?;
+            return Some(Self::network(address, bits));
         }
         if let Ok(address) = text.trim_matches(['[', ']']).parse() {
-            return Some(Self::Network(address, if address.is_ipv4() { 32 } else { 128 }));
+            return Some(Self::network(address, len_of(address)));
         }
         // `*.host` is not in curl's syntax, but users write it.
         let name = text.strip_prefix('*').unwrap_or(text);
         let name = name.trim_matches('.').to_ascii_lowercase();
         let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         (!name.is_empty() && name.bytes().all(is_in_name)).then_some(Self::Name(name))
+    }
+
+    /// In the form in which the addresses of hosts are compared with it.
+    fn network(address: IpAddr, bits: u8) -> Self {
+        // RFC 4291, section 2.5.5.2: an IPv4 address is mapped behind 96 bits. A shorter prefix is no IPv4 network.
+        match (address.to_canonical(), bits.checked_sub(96)) {
+            (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => Self::Network(mapped, bits),
+            _ => Self::Network(address, bits),
+        }
     }
 
     fn contains(&self, host: &str, address: Option<IpAddr>) -> bool {
@@ -62,6 +71,11 @@ impl Entry {
             }
         }
     }
+}
+
+/// Bits in an address.
+fn len_of(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn is_in_network(address: IpAddr, network: IpAddr, bits: u8) -> bool {
@@ -105,6 +119,9 @@ mod tests {
             ("127.0.0.1", "127.0.0.1", true),
             ("127.0.0.1", "127.0.0.11", false),
             ("127.0.0.1", "[::ffff:127.0.0.1]", true),
+            ("::ffff:127.0.0.1", "127.0.0.1", true),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "11.1.2.3", false),
             ("fd00::/8", "[fd12::1]", true),
             ("fd00::/8", "[fe80::1]", false),
             ("[::1]", "[::1]", true),
