@@ -81,6 +81,34 @@ fn settle(downloader: &Downloader) {
     });
 }
 
+/// Options of all tracks can name what belongs to one: none of it may be played in the place of another.
+#[test]
+#[cfg(all(feature = "cache", unix))]
+fn what_the_options_name_of_one_track_is_not_played_as_another() {
+    use windway::cache::{Cache, CacheConfig, CacheKey, CacheUse};
+
+    let origin = Origin::start(|asked| match &*asked.path {
+        "/gone" => Answer::status(404),
+        "/a" => Answer::file(asked, &Content::pattern(1000)).header("Cache-Control", "max-age=3600"),
+        _ => Answer::file(asked, &Content::bytes(vec![7; 2000])),
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let cache = Cache::open(directory.path(), CacheConfig::new().keep_free(0)).unwrap();
+    let mut config = QueueConfig::default();
+    config.file.mirrors = vec![origin.url("/a")];
+    config.file.cache = Some(CacheUse::of(&cache).key(CacheKey::named("a")));
+    let mut queue = Queue::new(&downloader(), config);
+    let handle = queue.handle();
+    for (path, len) in [("/a", 1000), ("/b", 2000)] {
+        push(&handle, &origin, path);
+        let mut bytes = Vec::new();
+        play(&mut queue).stream.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes.len(), len, "{path}");
+    }
+    push(&handle, &origin, "/gone");
+    assert_eq!(failed(&mut queue).error.kind(), ErrorKind::Status(404));
+}
+
 #[test]
 fn the_next_track_needs_no_network_when_its_turn_comes() {
     for storage in [StorageConfig::Memory, StorageConfig::TempFile(None)] {

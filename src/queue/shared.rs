@@ -229,6 +229,12 @@ impl Shared {
         if !remote.gets_headers {
             config.headers = Vec::new();
         }
+        // Both belong to one resource: another track would be played from them.
+        config.mirrors = Vec::new();
+        #[cfg(feature = "cache")]
+        if let Some(cache) = &mut config.cache {
+            cache.key = None;
+        }
         let file = HttpFile::open_later(&self.downloader, remote.request()?, config)?;
         Ok(Arc::new(FileReader::new(file)))
     }
