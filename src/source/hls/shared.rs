@@ -347,7 +347,7 @@ impl Shared {
     pub(super) fn hint_epoch(&self, id: u64) -> Option<Epoch> {
         let mut inner = self.inner.lock();
         // A new version of the playlist may have dropped it before this epoch was there to be cancelled: then the server would hold
-        // the request of a part that nobody hints at, and no other part is requested in the meantime.
+        // a request that is of no use, and no other part is requested in the meantime.
         inner.state.as_ref().filter(|state| state.needs_hint(id))?;
         let epoch = inner.epoch.as_ref()?.child();
         inner.hint = Some((id, epoch.clone()));

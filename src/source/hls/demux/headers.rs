@@ -74,7 +74,8 @@ fn parse_adts(bytes: &[u8]) -> Option<Header> {
     header(AudioCodec::Aac, len, 1024 * blocks, rate, channels)
 }
 
-/// Kilobits per second by version and layer: MPEG-1 layers 1, 2, 3, then MPEG-2 layer 1, layers 2 and 3.
+/// Kilobits per second by version and layer (ISO 11172-3 and ISO 13818-3, 2.4.2.3): MPEG-1 layers 1, 2, 3, then MPEG-2 layer 1,
+/// layers 2 and 3.
 const BITRATES: [[u16; 15]; 5] = [
     [0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448],
     [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
@@ -135,11 +136,11 @@ pub(super) fn is_seek_table(frame: &[u8]) -> bool {
     matches!(tag(4 + side), Some(b"Xing" | b"Info")) || tag(36) == Some(b"VBRI")
 }
 
-/// Words of 16 bits in a frame of AC-3 at 48 kHz, divided by 64, by the upper bits of `frmsizecod`.
+/// Words of 16 bits in a frame of AC-3 at 48 kHz, divided by 64, by the upper bits of `frmsizecod` (4.4.1.4).
 const AC3_RATES: [u16; 19] =
     [32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640];
 
-/// Channels by `acmod`, without the low-frequency channel.
+/// Channels by `acmod`, without the low-frequency channel (4.4.2.3).
 const AC3_CHANNELS: [u16; 8] = [2, 1, 2, 3, 3, 4, 4, 5];
 
 fn parse_ac3(bytes: &[u8]) -> Option<Header> {

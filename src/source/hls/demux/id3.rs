@@ -1,9 +1,9 @@
 //! ID3 tags at the beginning of packed audio (section 3.1.3, and the ID3v2.4 structure).
 
-/// Bytes of a tag's header.
+/// Bytes of a tag's header (ID3v2.4.0, section 3.1).
 pub(super) const HEADER: usize = 10;
 
-/// Owner of the private frame that holds the time.
+/// Owner of the private frame that holds the time (section 3.1.3).
 const OWNER: &[u8] = b"com.apple.streaming.transportStreamTimestamp\0";
 
 /// Bytes of the tag that `bytes` begin with, header included.

@@ -9,7 +9,7 @@ use super::mp4_track::{Sample, Track};
 use super::splitter::nanoseconds;
 use crate::error::{Error, ErrorKind};
 
-/// Bytes of a box that has to be read as a whole, at most.
+/// Bytes of a box that has to be read as a whole, at most. A `moof` of an hour of audio has less than 2 MiB.
 const LONGEST_BOX: u64 = 16 << 20;
 
 /// Bytes of a sample, at most: FLAC at 192 kHz with 8 channels has less than 2 MiB.

@@ -6,7 +6,7 @@ use super::id3;
 use super::splitter::Splitter;
 use crate::error::{Error, ErrorKind};
 
-/// A tag that is longer is skipped unread: it contains pictures, and no time.
+/// A tag that is longer is skipped unread: it contains pictures. The tag with the time has 73 bytes.
 const LONGEST_TAG: usize = 256 * 1024;
 
 /// Bytes that are searched for the first frame.

@@ -3,7 +3,7 @@
 use super::headers::Family;
 use super::id3;
 
-/// Bytes of a packet of MPEG-TS.
+/// Bytes of a packet of MPEG-TS (ISO 13818-1, 2.4.3.2).
 pub(super) const PACKET: usize = 188;
 
 /// Bytes that decide: three packets, because a single 0x47 is found anywhere.

@@ -9,10 +9,10 @@ use super::splitter::Splitter;
 use super::ts_tables::{SectionReader, Stream, audio_streams, program_maps};
 use crate::error::{Error, ErrorKind};
 
-/// Times have 33 bits and start again every 26.5 hours.
+/// Times have 33 bits (ISO 13818-1, 2.4.3.7) and start again every 26.5 hours.
 const TIME_BITS: u32 = 33;
 
-/// Program maps that are followed.
+/// Program maps that are followed. A segment has one program (section 3.1.1); a stream of a broadcast has a dozen.
 const MOST_PROGRAMS: usize = 64;
 
 #[derive(Debug, Default)]

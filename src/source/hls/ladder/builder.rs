@@ -202,7 +202,8 @@ fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
     list.variants.iter().filter(|variant| may_have_audio(&variant.codecs))
 }
 
-/// Without codecs nothing is known, and the segments decide.
+/// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read. `mp4a.40` is followed by the object type
+/// (ISO 14496-3, table 1.17): 2 is AAC-LC, 5 and 29 are HE-AAC, 34 is MP3. Without codecs nothing is known, and the segments decide.
 fn may_have_audio(codecs: &[Box<str>]) -> bool {
     const AUDIO: [&str; 10] = [
         "mp4a.40.2",

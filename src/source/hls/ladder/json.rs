@@ -1,6 +1,6 @@
 //! JSON as far as a steering manifest needs it (RFC 8259).
 
-/// Values inside of values, at most: a hostile text must not exhaust the stack.
+/// Values inside of values, at most: a hostile text must not exhaust the stack. A manifest has five levels.
 const MOST_DEPTH: usize = 16;
 
 /// A JSON value.

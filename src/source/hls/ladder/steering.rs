@@ -10,10 +10,11 @@ use crate::error::{Error, ErrorKind};
 /// Reload interval while no manifest has given one (section 7.1).
 const DEFAULT_TTL: Duration = Duration::from_secs(300);
 
-/// Shortest and longest interval between two loads of the manifest. Its TTL is clamped to them.
+/// Shortest and longest interval between two loads of the manifest. Its TTL is clamped to them: one of 0 would make a request of
+/// each wake-up, and one of a century would overflow a clock.
 const TTL: (u64, u64) = (10, 24 * 3600);
 
-/// Clones of pathways, at most.
+/// Clones of pathways in one manifest, at most. Each is a copy of all variants of its base.
 const MOST_CLONES: usize = 32;
 
 /// When to ask the steering server, and what it has answered.

@@ -2,7 +2,7 @@
 
 use crate::source::hls::state::ResourceKey;
 
-/// Keys that are loaded in advance, at most.
+/// Keys that are loaded in advance, at most. Each takes a connection that the first playlist and segment may need.
 const MOST: usize = 8;
 
 /// Keys from the opening until a state takes them.

@@ -16,7 +16,8 @@ use crate::source::hls::hook::RequestKind;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::{Hinted, HintedPart, ResourceKey};
 
-/// Longest time that a server may hold the request. After that the next version of the playlist decides.
+/// Longest time that a server may hold the request: a part is due within a target duration, which has 4 to 6 s. After that the
+/// next version of the playlist decides.
 const HOLD: Duration = Duration::from_secs(10);
 
 /// Bytes that are read at once. A part of a second has about 16 KiB.

@@ -15,7 +15,7 @@ use crate::source::hls::shared::Shared;
 use crate::source::hls::timeline::directives::Directives;
 use crate::source::hls::timeline::reload::Reload;
 
-/// Shortest time limit of a held request, for playlists with a very short target duration.
+/// Shortest time limit of a held request: three target durations of 0.5 s would not cover a slow answer of a distant server.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
 
 /// Starts the thread. It ends when no playlist will be loaded again, or when the player is closed.

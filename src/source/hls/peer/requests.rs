@@ -12,13 +12,13 @@ use crate::downloader::{Fetch, Outcome, PeerHandle};
 use crate::error::{Error, ErrorKind};
 use crate::safe_url::HttpUrl;
 use crate::source::hls::hook::RequestKind;
-use crate::source::hls::playlist::{Context, MediaPlaylist, Playlist};
+use crate::source::hls::playlist::{Context, MOST_BYTES, MediaPlaylist, Playlist};
 use crate::source::hls::shared::Shared;
 #[cfg(feature = "cache")]
 use crate::source::stored::Asked;
 
-/// Bytes of a playlist, at most, before and after its decompression.
-pub(crate) const MOST_PLAYLIST: usize = 16 << 20;
+/// Bytes of a playlist, at most, before and after its decompression: more would not be parsed.
+pub(crate) const MOST_PLAYLIST: usize = MOST_BYTES;
 
 /// A request for `url`, with the user's headers if it goes to the origin that they are for.
 pub(crate) fn request(shared: &Shared, kind: RequestKind, url: &Url) -> Result<Request, Error> {

@@ -19,8 +19,9 @@ use crate::source::hls::shared::Shared;
 use crate::source::hls::state::{Needs, Undemuxed};
 use crate::types::RequestId;
 
-/// Bytes of a segment that are held while its key or its initialization section is missing.
-const MOST_PARKED: usize = 64 << 20;
+/// Bytes of a segment that are held while its key or its initialization section is missing: the default of
+/// [`HlsConfig::buffer_bytes`](crate::hls::HlsConfig::buffer_bytes).
+const MOST_WAITING: usize = 64 << 20;
 
 /// Takes a segment: decrypts it and takes the frames out while it arrives.
 pub(crate) struct SegmentSink {
@@ -203,7 +204,7 @@ impl Sink for SegmentSink {
         self.begin()?;
         match &mut self.pipeline {
             Some(pipeline) => pipeline.push(bytes, &mut self.output)?,
-            None => collect(&mut self.raw, bytes, MOST_PARKED)?,
+            None => collect(&mut self.raw, bytes, MOST_WAITING)?,
         }
         self.deliver()
     }

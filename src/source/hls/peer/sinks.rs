@@ -19,7 +19,7 @@ use crate::source::hls::state::ResourceKey;
 #[cfg(feature = "cache")]
 use crate::source::stored::Asked;
 
-/// Bytes of a key or an initialization section, at most.
+/// Bytes of a key or an initialization section, at most. The latter has about 1 KiB for audio; with a cover it may have some MiB.
 pub(crate) const MOST_RESOURCE: usize = 4 << 20;
 
 /// Bytes of a steering manifest, at most.

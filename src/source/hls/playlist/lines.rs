@@ -7,7 +7,7 @@ use super::error::{PlaylistError, PlaylistProblem};
 /// Bytes of a playlist, at most. An event of 24 h with parts of 1 s has about 10 MB.
 pub(crate) const MOST_BYTES: usize = 16 << 20;
 
-/// Lines of a playlist, at most.
+/// Lines of a playlist, at most: some eight times those of an event of 24 h with segments of 2 s and their dates.
 pub(crate) const MOST_LINES: usize = 1_000_000;
 
 /// Which playlists a tag belongs to.
@@ -45,6 +45,7 @@ const TAGS: [(&str, Kind); 33] = [
     ("EXT-X-SKIP", Kind::Media),
     ("EXT-X-PRELOAD-HINT", Kind::Media),
     ("EXT-X-RENDITION-REPORT", Kind::Media),
+    // Removed by version 7 of the protocol (RFC 8216, section 7). Old servers still write it.
     ("EXT-X-ALLOW-CACHE", Kind::Media),
     ("EXT-X-MEDIA", Kind::Multivariant),
     ("EXT-X-STREAM-INF", Kind::Multivariant),
@@ -52,7 +53,7 @@ const TAGS: [(&str, Kind); 33] = [
     ("EXT-X-SESSION-DATA", Kind::Multivariant),
     ("EXT-X-SESSION-KEY", Kind::Multivariant),
     ("EXT-X-CONTENT-STEERING", Kind::Multivariant),
-    // Not in the draft any more; it named the programs of a multivariant playlist.
+    // Not in the draft: an extension for the preview images of a video.
     ("EXT-X-IMAGE-STREAM-INF", Kind::Multivariant),
 ];
 

@@ -36,6 +36,7 @@ use self::lines::{Kind, Lines};
 pub(crate) use self::context::Context;
 pub use self::error::{PlaylistError, PlaylistProblem};
 pub use self::key::{Key, KeyMethod};
+pub(crate) use self::lines::MOST_BYTES;
 pub use self::media::{
     DateRange, Map, MediaPlaylist, Part, PlaylistType, PreloadHint, RenditionReport, Segment, ServerControl,
 };

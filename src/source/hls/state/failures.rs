@@ -26,7 +26,7 @@ const EXCLUSION: Duration = Duration::from_secs(60);
 /// for a server that was only restarted.
 const PATHWAY_EXCLUSION: Duration = Duration::from_secs(120);
 
-/// Segments that are skipped one after the other, before the error is returned to the reader.
+/// Segments that are skipped one after the other, before the error is returned to the reader: more is no fault of single files.
 const MOST_SKIPPED: u32 = 3;
 
 /// Variants that are tried for one segment, at most. Each costs a request, while a reader waits.

@@ -18,7 +18,7 @@ use crate::source::hls::timeline::start::start_of;
 use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
 use crate::types::Priority;
 
-/// A segment that the reader needs within this time is urgent.
+/// A segment that the reader needs within this time is urgent: the time of a segment of 6 s, and of its request on a slow network.
 const URGENT: Duration = Duration::from_secs(10);
 
 /// Segments that are fetched at the same time: while one arrives, the next one's request is on its way.
@@ -234,7 +234,8 @@ impl State {
         let list = Arc::clone(&timeline.list);
         let mut position = match self.follows {
             Some((variant, position)) if variant == self.variant => position,
-            // Behind the end of a finished playlist nothing follows. If it is another level that has ended here, the last section ends.
+            // Behind the end of a finished playlist nothing follows. If it is another level that has ended here, the last section
+            // ends.
             _ if self.cursor >= timeline.edge() => {
                 self.commit();
                 return false;

@@ -18,7 +18,8 @@ use crate::source::hls::event::HlsEvent;
 use crate::source::hls::timeline::{PlaylistPosition, TimedSegment};
 use crate::types::Priority;
 
-/// A segment that plays sooner than this is never replaced, whatever the application chooses.
+/// A segment that plays sooner than this is never replaced, whatever the application chooses: a decoder that reads ahead may take
+/// its bytes at any time.
 const SOON: Duration = Duration::from_secs(2);
 
 /// While less than this is buffered, no replacement runs: the next segments need the network.

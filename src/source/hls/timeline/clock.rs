@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use crate::source::hls::demux::{Frame, MediaTime};
 
-/// 33 bits at 90 kHz, in nanoseconds: times of MPEG-TS and packed audio start again after this span.
+/// 33 bits at 90 kHz, in nanoseconds: times of MPEG-TS (ISO 13818-1, 2.4.3.7) and of packed audio (section 3.1.3) start again
+/// after this span.
 const ROLLOVER: MediaTime = ((1_i128 << 33) * 100_000 / 9) as MediaTime;
 
-/// A frame that is further from its segment's place in the playlist than this has a time of another epoch.
+/// A frame that is further from its segment's place in the playlist than this has a time of another epoch. It is the
+/// length of the longest usual segments: durations in a playlist are wrong by less.
 const PLAUSIBLE: MediaTime = 10_000_000_000;
 
 /// Gives frames their presentation times.
