@@ -57,6 +57,7 @@ use super::timeline::start::start_of;
 use super::timeline::{PlaylistPosition, Timeline};
 use crate::abr::{Estimator, Snapshot};
 use crate::client::UriPolicy;
+#[cfg(feature = "cache")]
 use crate::error::Error;
 
 pub(crate) use self::needs::{Needs, ResourceKey, Undemuxed};

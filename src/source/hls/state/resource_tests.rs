@@ -5,7 +5,7 @@ use std::time::Instant;
 use url::Url;
 
 use super::*;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::source::hls::demux::Output;
 use crate::source::hls::playlist::Playlist;
 use crate::types::Priority;

@@ -8,7 +8,7 @@ use url::Url;
 use super::queued_segment::SegmentPhase;
 use super::*;
 use crate::abr::{Abr, Buffered, Running};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 use crate::source::hls::config::MakeAbr;
 use crate::source::hls::demux::{Format, Frame, Output};
