@@ -81,15 +81,15 @@ impl Listener {
 /// Plays until `until`, or the end. Errors of the network are expected; the player goes on.
 fn listen(hls: &mut Hls, listener: &mut Listener, until: Instant, mut each: impl FnMut()) -> u64 {
     let mut errors = 0;
-    let expected = |kind: ErrorKind| {
-        assert!(!matches!(kind, ErrorKind::TimedOut | ErrorKind::Panicked), "it hangs: {kind:?}");
+    let expected = |error: &windway::Error| {
+        assert!(!matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::Panicked), "it hangs: {error}");
     };
     while Instant::now() < until {
         let mut section = match hls.next_section() {
             Ok(Some(section)) => section,
             Ok(None) => break,
             Err(error) => {
-                expected(error.kind());
+                expected(&error);
                 errors += 1;
                 continue;
             }
@@ -101,8 +101,8 @@ fn listen(hls: &mut Hls, listener: &mut Listener, until: Instant, mut each: impl
                 Ok(0) => break,
                 Ok(got) => listener.push(&buf[..got]),
                 Err(error) => {
-                    let kind = error.get_ref().and_then(|error| error.downcast_ref::<windway::Error>());
-                    expected(kind.map_or(ErrorKind::Panicked, windway::Error::kind));
+                    let error = error.get_ref().and_then(|error| error.downcast_ref::<windway::Error>());
+                    expected(error.expect("an error of windway"));
                     errors += 1;
                 }
             }
