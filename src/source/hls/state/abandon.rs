@@ -3,31 +3,11 @@
 use std::time::{Duration, Instant};
 
 use super::State;
+use super::arriving::Arriving;
 use super::queued_segment::QueuedSegment;
 use crate::abr::{Running, Snapshot};
 use crate::source::hls::event::HlsEvent;
 use crate::source::hls::ladder::levels::VariantStream;
-
-/// How often a segment that arrives is compared with what a lower level would cost. Long enough for a first estimate of its
-/// rate, and short beside the seconds that a segment plays.
-const CHECK_INTERVAL: Duration = Duration::from_millis(500);
-
-/// What has arrived of a segment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Arriving {
-    /// When its response headers arrived.
-    began: Instant,
-    checked: Instant,
-    received: u64,
-    /// Bytes of the body, if the server has announced them.
-    len: Option<u64>,
-}
-
-impl Arriving {
-    pub(super) fn next_check(&self) -> Instant {
-        self.checked + CHECK_INTERVAL
-    }
-}
 
 impl State {
     /// The response headers of a segment have arrived.

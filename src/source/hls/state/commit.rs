@@ -41,7 +41,7 @@ impl State {
                     self.sections.reader_time = self.sections.reader_time.max(end);
                 }
                 self.close_section();
-                self.clock.skip();
+                self.clock.skip(end);
                 let before = match self.sections.next_discontinuity {
                     Some(Discontinuity::Gap(before)) => Some(before),
                     None => Some(Duration::ZERO),

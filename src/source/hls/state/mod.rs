@@ -10,6 +10,7 @@
 
 mod abandon;
 mod arrivals;
+mod arriving;
 mod choice;
 mod commit;
 #[cfg(feature = "cache")]

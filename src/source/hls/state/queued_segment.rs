@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use url::Url;
 
-use super::abandon::Arriving;
+use super::arriving::Arriving;
 use super::needs::{Needs, Undemuxed};
 use super::section::Discontinuity;
 use crate::source::hls::demux::{Frame, Output};

@@ -18,7 +18,7 @@ pub(crate) struct Clock {
     anchor: Option<Anchor>,
     /// End of the last frame.
     next: Option<Duration>,
-    /// End of all frames since the last seek. Unlike `next` it outlasts a gap.
+    /// End of the frames with times of their own since the last seek. Unlike `next` it outlasts a gap.
     played: Option<Duration>,
     /// Segment of the last frame.
     segment: Option<u64>,
@@ -61,15 +61,17 @@ pub(crate) enum Placement {
 impl Clock {
     /// Another place of the presentation follows, also one that was played before.
     pub(crate) fn seek(&mut self) {
-        self.skip();
-        self.played = None;
+        (self.next, self.segment, self.played) = (None, None, None);
     }
 
-    /// The next frame does not follow the last one. It is a later one: what comes after a gap may be of another level, whose
-    /// live playlist need not agree about the time, and nothing is played twice.
-    pub(crate) fn skip(&mut self) {
+    /// The next frame does not follow the last one: audio up to `end` is left out. It is a later one: what comes after a gap may
+    /// be of another level, whose live playlist need not agree about the time, and nothing is played twice.
+    pub(crate) fn skip(&mut self, end: Duration) {
         self.next = None;
         self.segment = None;
+        // What was left out may have had wrong times. They must not keep all that follows from being played.
+        let latest = end.saturating_add(Duration::from_nanos(PLAUSIBLE as u64));
+        self.played = self.played.map(|played| played.min(latest));
     }
 
     /// The next frame follows the last one, whatever its time is.
@@ -104,7 +106,9 @@ impl Clock {
             return Placement::Duplicate;
         }
         self.next = Some(time.saturating_add(frame.duration));
-        self.played = self.next;
+        if frame.time.is_some() {
+            self.played = self.next;
+        }
         Placement::At(time)
     }
 
@@ -183,8 +187,12 @@ mod tests {
             Placement::At(Duration::from_millis(21))
         );
         // A gap does not make them new ones; a seek does.
-        clock.skip();
+        clock.skip(seconds(1));
         assert_eq!(clock.place(2, seconds(0), 0, &frame(Some(0))), Placement::Duplicate);
+        // Times that were far off are forgotten.
+        assert!(matches!(clock.place(2, seconds(0), 0, &frame(Some(5_000_000 * ms))), Placement::At(_)));
+        clock.skip(seconds(1));
+        assert!(matches!(clock.place(3, seconds(12), 0, &frame(Some(12_000 * ms))), Placement::At(_)));
         clock.seek();
         assert_eq!(clock.place(2, seconds(0), 0, &frame(Some(0))), Placement::At(seconds(0)));
     }
