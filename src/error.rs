@@ -53,6 +53,8 @@ struct Report {
 /// | `Protocol` | reading the response | no | report it to the server's operator |
 /// | `Status` 408, 425, 429, 500 to 599 | response head | yes | try later, after [`Error::retry_after`] |
 /// | `Status`, all others | response head | no | check the URL and the credentials |
+/// | `ProxyStatus` 408, 425, 429, 500 to 599 | connecting | yes | try later |
+/// | `ProxyStatus`, all others | connecting | no | check the credentials for the proxy, and what it allows |
 /// | `Redirect` | response head | no | check the URL, or raise [`max_redirects`](crate::ClientConfig::max_redirects) |
 /// | `WrongRange` | response head | no | report it to the server's operator |
 /// | `RangeIgnored` | response head | yes | try later, or open the URL again |
@@ -120,8 +122,11 @@ pub enum ErrorKind {
     Truncated,
     /// The response is not valid HTTP.
     Protocol,
-    /// The server, or the proxy in its answer to `CONNECT`, sent this status, which is not a success.
+    /// The server sent this status, which is not a success.
     Status(u16),
+    /// The proxy sent this status for a tunnel to the server, so there is no tunnel. It says nothing of the file: a status that a
+    /// proxy sends must not look like one that came over TLS.
+    ProxyStatus(u16),
     /// Too many redirects, a redirect loop, or a redirect without a valid target.
     Redirect,
     /// The response has a different range than requested.
@@ -318,7 +323,9 @@ impl Error {
             | ErrorKind::RangeIgnored => true,
             // RFC 9110, section 15.5.9 (408), RFC 8470, section 5.2 (425), RFC 6585, section 4 (429): the client may repeat the
             // request. RFC 9110, section 15.6: with 5xx the server says that the failure is its own.
-            ErrorKind::Status(status) => matches!(status, 408 | 425 | 429 | 500..=599),
+            ErrorKind::Status(status) | ErrorKind::ProxyStatus(status) => {
+                matches!(status, 408 | 425 | 429 | 500..=599)
+            }
             _ => false,
         }
     }
@@ -409,7 +416,9 @@ impl From<Error> for io::Error {
             | ErrorKind::InvalidInput
             | ErrorKind::OutOfWindow => io::ErrorKind::InvalidInput,
             ErrorKind::HostNotFound | ErrorKind::Status(404 | 410) => io::ErrorKind::NotFound,
-            ErrorKind::Status(401 | 403) | ErrorKind::Forbidden => io::ErrorKind::PermissionDenied,
+            ErrorKind::Status(401 | 403) | ErrorKind::ProxyStatus(403 | 407) | ErrorKind::Forbidden => {
+                io::ErrorKind::PermissionDenied
+            }
             ErrorKind::ConnectTimedOut
             | ErrorKind::Silent
             | ErrorKind::TimedOut

@@ -191,13 +191,15 @@ fn connections_through_a_proxy_are_preconnected() {
 
 #[test]
 fn a_proxy_that_refuses_is_an_error_with_its_status() {
-    for (status, is_retryable) in [(403, false), (407, false), (502, true)] {
+    // A 416 of a server may be the end of a file of unknown length. That of a proxy is not.
+    for (status, is_retryable) in [(403, false), (407, false), (416, false), (502, true)] {
         for origin in both() {
             let head = format!("HTTP/1.1 {status} No\r\nContent-Length: 5\r\nX: y\r\n\r\nsorry");
             let proxy = Proxy::replying(move |_| Reply::Refuse(head.clone().into_bytes()));
             let peer = through(&proxy, &[&origin]).register((), Priority::High).unwrap();
             let error = get(&peer, &origin, "/a").unwrap_err();
-            assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Status(status), is_retryable));
+            assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::ProxyStatus(status), is_retryable));
+            assert_eq!(error.status(), None, "it is not the server's");
             assert!(error.to_string().contains("proxy"), "{error}");
             assert!(origin.log().asked.is_empty());
         }

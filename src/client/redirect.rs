@@ -45,6 +45,7 @@ pub(super) fn is_targets_own(error: &Error) -> bool {
         // stores answer 400 if a signature has expired.
         ErrorKind::Status(408 | 416 | 425 | 429) => false,
         ErrorKind::Status(_)
+        | ErrorKind::ProxyStatus(_)
         | ErrorKind::HostNotFound
         | ErrorKind::ConnectTimedOut
         | ErrorKind::Refused

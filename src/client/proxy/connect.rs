@@ -65,7 +65,7 @@ impl HttpProxy {
                 Ok(Some((_, status))) => {
                     let why =
                         format!("the proxy {} sent status {status} for a tunnel to {target}", self.name());
-                    return Err(carry(Error::new(ErrorKind::Status(status), why)));
+                    return Err(carry(Error::new(ErrorKind::ProxyStatus(status), why)));
                 }
                 Err(NoHttp) => {
                     let why = format!("the response of the proxy {} is not valid HTTP", self.name());
