@@ -129,8 +129,16 @@ impl PartFile {
     /// [`io::ErrorKind::AlreadyExists`] if there is a file at the path, unless `overwrite`.
     pub(crate) fn finish(&self, len: u64, overwrite: bool) -> io::Result<()> {
         let data = self.data.lock().clone().ok_or(io::ErrorKind::NotFound)?;
-        if data.metadata()?.len() != len {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the file has another length"));
+        match data.metadata()?.len() {
+            known if known < len => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the file is shorter than it should be",
+                ));
+            }
+            // Bytes behind the end are of no block, so no checksum covers them: another program has added them.
+            known if known > len => data.set_len(len)?,
+            _ => {}
         }
         // Before the renaming: after a crash the name could stand for a file of zeros.
         data.sync_data()?;
@@ -198,6 +206,8 @@ mod tests {
         std::fs::write(&path, "precious").unwrap();
         assert_eq!(part.finish(LEN, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+        // Another program has added bytes.
+        part.data.lock().as_ref().unwrap().set_len(LEN + 10).unwrap();
         part.finish(LEN, true).unwrap();
         assert_eq!(std::fs::read(&path).unwrap().len() as u64, LEN);
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -214,7 +224,7 @@ mod tests {
             old.write(0, 0, &[7; 1000]).unwrap();
             let new = part.enter(then).unwrap();
             assert!(new.stored().is_empty());
-            // Who still writes the old version writes it elsewhere.
+            // A stream of the old version writes it elsewhere.
             new.write(0, 0, &[9; 1000]).unwrap();
             old.write(0, 0, &[7; 2000]).unwrap();
             assert!(new.read(0, 0, &mut [0; 1000]));
