@@ -213,8 +213,8 @@ fn a_segment_that_would_arrive_too_late_is_replaced_by_a_lower_level() {
     assert_eq!(hls.handle().level(), 1);
     let events = hls.handle().subscribe();
     let sections = play(&mut hls);
-    let is_given_up = |event: &HlsEvent| matches!(event, HlsEvent::Abandoned { level: 1, .. });
-    assert!(std::iter::from_fn(|| events.try_recv()).any(|event| is_given_up(&event)));
+    let is_abandoned = |event: &HlsEvent| matches!(event, HlsEvent::Abandoned { level: 1, .. });
+    assert!(std::iter::from_fn(|| events.try_recv()).any(|event| is_abandoned(&event)));
     assert_eq!(sections, [(Discontinuity::Start, (0..4 * FRAMES).collect())]);
     assert!(
         origin.log().asked.iter().any(|asked| asked.path.ends_with("/0.ts")),
@@ -246,8 +246,8 @@ fn a_segment_of_which_nothing_arrives_any_more_is_replaced_by_a_lower_level() {
     assert_eq!(hls.handle().level(), 1);
     let events = hls.handle().subscribe();
     assert_eq!(play(&mut hls), [(Discontinuity::Start, (0..4 * FRAMES).collect())]);
-    let is_given_up = |event: &HlsEvent| matches!(event, HlsEvent::Abandoned { level: 1, .. });
-    assert!(std::iter::from_fn(|| events.try_recv()).any(|event| is_given_up(&event)));
+    let is_abandoned = |event: &HlsEvent| matches!(event, HlsEvent::Abandoned { level: 1, .. });
+    assert!(std::iter::from_fn(|| events.try_recv()).any(|event| is_abandoned(&event)));
 }
 
 #[test]

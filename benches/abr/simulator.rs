@@ -167,7 +167,7 @@ impl Session<'_> {
             let end = self.trace.arrival(first, video.bits(level));
             let request = Request { level, asked: self.now, first, end, buffered: self.buffered };
             let is_starting = self.levels.is_empty();
-            match given_up(video, self.trace, player, &request, is_starting) {
+            match abandoned(video, self.trace, player, &request, is_starting) {
                 Some((at, other, bits)) => {
                     self.wasted += bits;
                     player.handle(&Transfer { bits, seconds: at - first, latency: video.latency }, at);
@@ -257,7 +257,7 @@ struct Request {
 }
 
 /// When a transfer is cancelled, for which level, and how many bits had arrived.
-fn given_up(
+fn abandoned(
     video: &Video,
     trace: &Trace,
     player: &mut dyn Player,

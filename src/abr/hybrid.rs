@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_would_starve_the_buffer_is_given_up() {
+    fn a_segment_that_would_starve_the_buffer_is_abandoned() {
         let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
         (snapshot.current, snapshot.buffered) = (Some(3), Duration::from_secs(5));
         snapshot.is_starting = false;
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_first_segment_that_takes_too_long_is_given_up_for_one_that_comes_soon() {
+    fn a_first_segment_that_takes_too_long_is_abandoned_for_one_that_comes_soon() {
         let mut snapshot = Snapshot::new(&BITRATES, Duration::from_secs(6), Duration::from_secs(120));
         snapshot.current = Some(3);
         let abandon =

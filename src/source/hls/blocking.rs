@@ -67,7 +67,7 @@ impl Shared {
     ) -> Result<Option<T>, Error> {
         loop {
             if inner.state.as_mut().is_some_and(|state| state.poll_late_segment(Instant::now())) {
-                MutexGuard::unlocked(inner, || self.handle_given_up());
+                MutexGuard::unlocked(inner, || self.handle_abandoned());
             }
             let state = inner.state.as_mut().ok_or_else(closed)?;
             let outcome = attempt(state);

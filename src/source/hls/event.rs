@@ -28,7 +28,7 @@ pub enum HlsEvent {
         /// Presentation time of the first segment of the new server.
         at: Duration,
     },
-    /// A segment would have arrived too late, and was given up for one of a lower level.
+    /// A segment would have arrived too late, and was abandoned for one of a lower level.
     Abandoned {
         /// Index of the level that was too slow.
         level: usize,

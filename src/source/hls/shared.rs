@@ -190,19 +190,19 @@ impl Shared {
         self.inner.lock().fetches.retain(|(other, _)| *other != id);
     }
 
-    /// A segment was given up: cancels its fetch, and those of the segments after it, and lets the downloader ask for the next.
-    pub(super) fn handle_given_up(&self) {
-        let (given_up, events, priority) = {
+    /// A segment was abandoned: cancels its fetch, and those of the segments after it, and lets the downloader ask for the next.
+    pub(super) fn handle_abandoned(&self) {
+        let (abandoned, events, priority) = {
             let mut inner = self.inner.lock();
             let Inner { state, fetches, .. } = &mut *inner;
             let Some(state) = state else { return };
-            let (needed, given_up): (Vec<_>, Vec<_>) =
+            let (needed, abandoned): (Vec<_>, Vec<_>) =
                 std::mem::take(fetches).into_iter().partition(|(id, _)| state.is_needed(*id));
             *fetches = needed;
-            (given_up, state.take_events(), state.next_priority())
+            (abandoned, state.take_events(), state.next_priority())
         };
         // Outside of the lock: a cancel runs the ends of what it cancels.
-        given_up.iter().for_each(|(_, epoch)| epoch.cancel());
+        abandoned.iter().for_each(|(_, epoch)| epoch.cancel());
         events.iter().for_each(|event| self.events.publish(event));
         self.changed.notify_all();
         self.link.wake(priority);

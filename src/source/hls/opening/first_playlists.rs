@@ -58,7 +58,8 @@ pub(crate) fn open_with(
     let steering = steering(shared, &list, &from);
     shared.set_variables(list.variables);
     let estimator = remembered(shared, peer);
-    let level = State::first_level(&shared.config, &ladder.bitrates(ladder.first), &estimator);
+    let bitrates = ladder.bitrates(ladder.first);
+    let level = State::first_level(&shared.config, &bitrates, &estimator, Instant::now());
     let first = load_first(shared, peer, &lists, &ladder, steering.as_ref(), level)?;
     Ok(State::new(shared.config.clone(), ladder, steering, first, estimator))
 }

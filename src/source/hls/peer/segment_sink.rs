@@ -90,7 +90,7 @@ impl SegmentSink {
 
     pub(crate) fn fail(&self, error: Error) {
         if self.shared.with(|state| state.is_needed(self.id)) == Some(false) {
-            // It was given up: no URL is better than another.
+            // It was abandoned: no URL is better than another.
             return;
         }
         let hook = self.shared.config.hook.as_ref();
@@ -148,7 +148,7 @@ impl SegmentSink {
         self.shared.link.count_received(bytes);
         let now = Instant::now();
         if self.shared.with(|state| state.handle_segment_bytes(self.id, bytes, now)) == Some(true) {
-            self.shared.handle_given_up();
+            self.shared.handle_abandoned();
             return Err(Error::new(
                 ErrorKind::Refusal,
                 "the segment arrives too late: a lower level replaces it",

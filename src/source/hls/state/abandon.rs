@@ -17,7 +17,7 @@ impl State {
         }
     }
 
-    /// Bytes of a segment have arrived. True if it was given up, or is not needed any more.
+    /// Bytes of a segment have arrived. True if it was abandoned, or is not needed any more.
     pub(crate) fn handle_segment_bytes(&mut self, id: u64, bytes: u64, now: Instant) -> bool {
         let Some(arriving) = self.queued(id).and_then(|queued| queued.arriving.as_mut()) else {
             return false;
@@ -26,7 +26,7 @@ impl State {
         now >= arriving.next_check() && self.check_segment(id, now)
     }
 
-    /// Checks a segment that is due, also if nothing of it arrives. True if it was given up: then the fetches of which
+    /// Checks a segment that is due, also if nothing of it arrives. True if it was abandoned: then the fetches of which
     /// [`is_needed`](Self::is_needed) knows nothing have to be cancelled.
     pub(crate) fn poll_late_segment(&mut self, now: Instant) -> bool {
         let is_due = |queued: &&QueuedSegment| queued.next_check().is_some_and(|check| check <= now);
@@ -40,7 +40,7 @@ impl State {
         let Some(arriving) = &mut queued.arriving else { return false };
         arriving.checked = now;
         let arriving = *arriving;
-        let bitrate = self.bitrates[self.ladder.variants[variant].level];
+        let bitrate = self.bitrates.get(self.ladder.variants[variant].level).copied().unwrap_or_default();
         let len = arriving.len.unwrap_or((bitrate as f64 * seconds / 8.0) as u64);
         let rate = arriving.received as f64 / now.saturating_duration_since(arriving.began).as_secs_f64();
         self.abandon(now, id, len.saturating_sub(arriving.received), rate)
@@ -48,7 +48,7 @@ impl State {
 
     /// When [`poll_late_segment`](Self::poll_late_segment) has something to check.
     pub(crate) fn next_check(&self) -> Option<Instant> {
-        // Without a rule nothing is ever given up.
+        // Without a rule nothing is ever abandoned.
         self.abr.0.as_ref()?;
         self.queue.iter().filter_map(QueuedSegment::next_check).min()
     }
@@ -58,8 +58,8 @@ impl State {
         self.replacements.is(id) || self.queue.iter().any(|queued| queued.id == id)
     }
 
-    /// Gives the segment up that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
-    /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was given up.
+    /// Abandons a segment that is arriving if one of a lower level would arrive earlier. `left` are the bytes that are still
+    /// missing, and `rate` is in bytes per second. The lower level is used from here on. True if the segment was abandoned.
     pub(crate) fn abandon(&mut self, now: Instant, id: u64, left: u64, rate: f64) -> bool {
         if self.replacements.is(id) {
             return !self.keeps_replacing(now, &Running::new(left, rate * 8.0));

@@ -1,4 +1,4 @@
-//! The levels that may be chosen after a segment was given up.
+//! The levels that may be chosen after a segment was abandoned.
 //!
 //! The rule that chooses a level sees the throughput of the network. Where one level alone is slow (its server, or its files,
 //! are not in the CDN's cache), the segments of the others arrive fast, so the rule would choose the slow level again at once.
@@ -8,26 +8,26 @@ use std::time::Duration;
 /// The cap covers at most this many segments, as a power of two: 32 segments of 6 s are three minutes.
 const MOST_DOUBLINGS: u32 = 5;
 
-/// Bounds the levels of the segments from one that was given up on.
+/// Bounds the levels of the segments from one that was abandoned on.
 #[derive(Debug, Default)]
 pub(super) struct LevelCap {
-    /// Segments that start before this time have this level at most. A segment that was given up may be planned again after one
-    /// that starts later was given up for a higher level: so the lower cap stays. No cap says less than another one, so there are
+    /// Segments that start before this time have this level at most. A segment that was abandoned may be planned again after one
+    /// that starts later was abandoned for a higher level: so the lower cap stays. No cap says less than another one, so there are
     /// at most as many as levels.
     caps: Vec<(Duration, usize)>,
     /// The level of the newest cap.
     level: usize,
-    /// Segments given up since one of a level above the cap has arrived.
-    given_up: u32,
+    /// Segments abandoned since one of a level above the cap has arrived.
+    abandoned: u32,
 }
 
 impl LevelCap {
-    /// A segment that starts at `start` was given up for one of `level`. The cap covers that one. If it happens again, the cap
+    /// A segment that starts at `start` was abandoned for one of `level`. The cap covers that one. If it happens again, the cap
     /// covers twice as many segments each time.
     pub(super) fn handle_abandoned(&mut self, level: usize, start: Duration, duration: Duration) {
-        let segments = 1 << self.given_up.min(MOST_DOUBLINGS);
-        self.given_up = self.given_up.saturating_add(1);
-        // Two segments arrive at the same time: the later one may have been given up before.
+        let segments = 1 << self.abandoned.min(MOST_DOUBLINGS);
+        self.abandoned = self.abandoned.saturating_add(1);
+        // Two segments arrive at the same time: the later one may have been abandoned before.
         self.level = self.at(start).map_or(level, |most| most.min(level));
         // Segments of different levels start at slightly different times: without the half, rounding could add one.
         let until = start + duration * segments - duration / 2;
@@ -38,7 +38,7 @@ impl LevelCap {
     /// A segment of this level has arrived.
     pub(super) fn handle_arrived(&mut self, level: usize) {
         if level > self.level {
-            self.given_up = 0;
+            self.abandoned = 0;
         }
     }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_segment_given_up_doubles_what_is_capped_until_one_arrives() {
+    fn each_segment_abandoned_doubles_what_is_capped_until_one_arrives() {
         let second = Duration::from_secs;
         let mut cap = LevelCap::default();
         assert_eq!(cap.at(Duration::ZERO), None);

@@ -173,14 +173,19 @@ impl State {
     }
 
     /// The level to start with.
-    pub(crate) fn first_level(config: &HlsConfig, bitrates: &[u64], estimator: &Estimator) -> usize {
+    pub(crate) fn first_level(
+        config: &HlsConfig,
+        bitrates: &[u64],
+        estimator: &Estimator,
+        now: Instant,
+    ) -> usize {
         let chosen = match &config.quality {
             Quality::Fixed(index) => *index,
             Quality::Auto(_) | Quality::Custom(_) => {
                 let mut snapshot = Snapshot::new(bitrates, Duration::from_secs(6), config.buffer);
                 snapshot.throughput = estimator.throughput();
                 let abr = Choice::new(&config.quality).0;
-                abr.map_or(0, |mut abr| abr.choose(Instant::now(), &snapshot))
+                abr.map_or(0, |mut abr| abr.choose(now, &snapshot))
             }
         };
         chosen.min(bitrates.len() - 1)

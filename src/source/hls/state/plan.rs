@@ -181,7 +181,7 @@ impl State {
                 self.switch(chosen);
             } else {
                 self.pending_playlist.get_or_insert((chosen, false));
-                // The segment was given up at the current level.
+                // The segment was abandoned at the current level.
                 if self.level_cap.at(self.cursor).is_some_and(|most| self.level() > most) {
                     return;
                 }

@@ -457,14 +457,14 @@ impl Abr for Insisting {
 
 proptest! {
     #[test]
-    fn a_segment_that_was_given_up_arrives_at_a_lower_level(
+    fn a_segment_that_was_abandoned_arrives_at_a_lower_level(
         steps in proptest::collection::vec((0_usize..8, any::<bool>()), 1..200),
     ) {
         let make = MakeAbr::new(|| Box::new(Insisting));
         let config = HlsConfig { quality: Quality::Custom(make), ..HlsConfig::default() };
         let mut player = Player::with(3, config);
         // Starts and levels of segments that have not arrived since.
-        let mut given_up: HashMap<Duration, usize> = HashMap::new();
+        let mut abandoned: HashMap<Duration, usize> = HashMap::new();
         for (which, is_too_slow) in steps {
             let before = player.running.len();
             player.plan();
@@ -472,7 +472,7 @@ proptest! {
                 let Planned::Segment { id, .. } = planned else { continue };
                 let Some(queued) = player.state.queue.iter().find(|known| known.id == *id) else { continue };
                 let level = player.state.ladder.variants[queued.variant].level;
-                prop_assert!(given_up.get(&queued.start).is_none_or(|given_up| level < *given_up));
+                prop_assert!(abandoned.get(&queued.start).is_none_or(|abandoned| level < *abandoned));
             }
             let which = which % player.running.len().max(1);
             let queued = match player.running.get(which) {
@@ -482,13 +482,13 @@ proptest! {
             let known = queued.map(|queued| (queued.id, queued.start, player.state.ladder.variants[queued.variant].level));
             match known {
                 Some((id, start, level)) if is_too_slow && player.state.abandon(player.now, id, 1_000_000, 1.0) => {
-                    given_up.insert(start, level);
+                    abandoned.insert(start, level);
                     player.is_woken = true;
                     player.running.remove(which);
                 }
                 known => {
                     if let Some((_, start, _)) = known {
-                        given_up.remove(&start);
+                        abandoned.remove(&start);
                     }
                     player.end_running(which, End::Whole);
                 }
