@@ -68,7 +68,7 @@ impl State {
     }
 
     fn plan_pieces(&mut self, available: &RangeSet, network: Network, admissible: Priority) -> Plan {
-        let (read_ahead, len) = (self.limits.target(), self.len());
+        let read_ahead = self.limits.target();
         let in_flight: Vec<Piece> = self.pieces.iter().map(|(_, in_flight)| in_flight.piece).collect();
         for (_, reader) in &mut self.readers {
             reader.refill(available, &in_flight, read_ahead);
@@ -77,15 +77,10 @@ impl State {
         // After a failure only what a reader waits for is requested: prefetching on would repeat the failure in the background.
         let admissible = if self.waits.halted().is_some() { Priority::High } else { admissible };
         let snapshot = Snapshot {
-            readers: &readers,
-            available,
-            in_flight: &in_flight,
-            suffix: self.suffix.range(len, !self.first.is_empty()),
-            len,
-            network,
-            read_ahead,
             upcoming: if network.is_metered { &[] } else { self.upcoming.ranges() },
+            read_ahead,
             admissible,
+            ..self.snapshot(&readers, &in_flight, available, network)
         };
         snapshot.plan()
     }
@@ -104,22 +99,35 @@ impl State {
 
     fn poll_unwanted(&self, available: &RangeSet, network: Network) -> Option<usize> {
         // The opening is never unwanted, wherever its reader has jumped: it shows what the file is.
-        let len = self.mode.info().filter(|_| self.mode.is_ranged())?.len;
+        if !self.mode.is_ranged() {
+            return None;
+        }
         let (keys, in_flight): (Vec<usize>, Vec<Piece>) =
             self.pieces.iter().map(|(key, in_flight)| (key, in_flight.piece)).unzip();
         let readers = self.readers();
-        let snapshot = Snapshot {
-            readers: &readers,
+        let snapshot = self.snapshot(&readers, &in_flight, available, network);
+        snapshot.poll_unwanted().map(|index| keys[index])
+    }
+
+    /// The state of the file for a blocked reader: only urgent work, and all that the storage keeps.
+    fn snapshot<'a>(
+        &'a self,
+        readers: &'a [ReaderView],
+        in_flight: &'a [Piece],
+        available: &'a RangeSet,
+        network: Network,
+    ) -> Snapshot<'a> {
+        Snapshot {
+            readers,
             available,
-            in_flight: &in_flight,
-            suffix: self.suffix.range(len, !self.first.is_empty()),
-            len,
+            in_flight,
+            suffix: self.suffix.range(self.len(), !self.first.is_empty()),
+            len: self.len(),
             network,
             read_ahead: self.limits.kept(),
             upcoming: self.upcoming.ranges(),
             admissible: Priority::High,
-        };
-        snapshot.poll_unwanted().map(|index| keys[index])
+        }
     }
 
     fn readers(&self) -> Vec<ReaderView> {
