@@ -191,7 +191,7 @@ impl Target {
         match self.open_as(opening, kind, own).map_err(|error| error.with_url(self.request.url()))? {
             Opened::Media(media) => Ok(media),
             #[cfg(feature = "queue")]
-            Opened::Next(next) => next.open(downloader, config),
+            Opened::Next(next) => next.open(downloader, config.without_names()),
         }
     }
 

@@ -561,6 +561,55 @@ mod lists {
         assert!(!shown.contains("pw") && !shown.contains("secret"), "{shown}");
     }
 
+    /// Mirrors and a key of the cache name one resource: another one must not be played in its place.
+    #[test]
+    fn what_the_options_name_of_a_list_is_not_played_as_its_track() {
+        let origin = Origin::start(|asked| match &*asked.path {
+            "/list" => Answer::whole(&Content::bytes(&b"#EXTM3U\n/gone\n"[..])),
+            "/gone" if asked.number == 1 => Answer::file(asked, &Content::pattern(3_000_000)),
+            "/gone" => Answer::status(404),
+            _ => Answer::file(asked, &Content::bytes(vec![7; 3_000_000])),
+        });
+        let mut config = OpenConfig::default();
+        config.file.mirrors = vec![origin.url("/other")];
+        config.file.read_timeout = Some(Duration::from_secs(1));
+        let mut gone = file(downloader().open_any_with(&origin.url("/list"), config).unwrap());
+        let mut bytes = Vec::new();
+        let read = gone.read_to_end(&mut bytes);
+        assert!(origin.log().asked.iter().all(|asked| asked.path != "/other"), "{read:?}");
+    }
+
+    #[cfg(feature = "cache")]
+    #[test]
+    fn tracks_of_lists_do_not_share_the_key_of_a_list() {
+        use windway::FileConfig;
+        use windway::cache::{Cache, CacheConfig, CacheKey, CacheUse};
+
+        let turn = Arc::new(AtomicUsize::new(0));
+        let origin = Origin::start(move |asked| match &*asked.path {
+            "/list" => {
+                let turn = turn.fetch_add(1, Ordering::Relaxed);
+                Answer::whole(&Content::bytes(format!("#EXTM3U\n/{turn}\n").into_bytes()))
+            }
+            path => {
+                let content = Content::bytes(vec![path.as_bytes()[1]; 1_000_000]);
+                Answer::file(asked, &content).header("Cache-Control", "max-age=3600")
+            }
+        });
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(directory.path(), CacheConfig::new().keep_free(0)).unwrap();
+        let mut config = OpenConfig::default();
+        config.file = FileConfig::new().cache(CacheUse::of(&cache).key(CacheKey::named("list")));
+        for byte in [b'0', b'1'] {
+            let media = downloader().open_any_with(&origin.url("/list"), config.clone()).unwrap();
+            let mut bytes = Vec::new();
+            file(media).read_to_end(&mut bytes).unwrap();
+            assert!(bytes.len() == 1_000_000 && bytes.iter().all(|own| *own == byte), "{byte}");
+        }
+        let entries = cache.entries().unwrap();
+        assert!(entries.iter().all(|entry| entry.key != CacheKey::named("list")), "{entries:?}");
+    }
+
     #[test]
     fn a_station_in_a_list_is_a_radio() {
         let audio = Content::pattern(100_000);

@@ -10,6 +10,9 @@ use crate::source::hls::HlsConfig;
 
 /// Options of [`Downloader::open_any_with`](crate::Downloader::open_any_with), for each kind of media.
 ///
+/// `mirrors` and a key of the cache name one resource: the one that the opened URL leads to by itself. If the URL leads to a list
+/// with one track, they are ignored for that track, which may be another one tomorrow.
+///
 /// ```
 /// use windway::config::StorageConfig;
 /// use windway::{FileConfig, OpenConfig};
@@ -45,6 +48,22 @@ impl OpenConfig {
         self.radio.headers.clear();
         #[cfg(feature = "hls")]
         self.hls.headers.clear();
+        self
+    }
+
+    /// Without what names one resource: for another one.
+    #[cfg(feature = "queue")]
+    pub(super) fn without_names(mut self) -> Self {
+        self.file.mirrors.clear();
+        self.radio.mirrors.clear();
+        #[cfg(feature = "cache")]
+        {
+            #[cfg(feature = "hls")]
+            let caches = [&mut self.file.cache, &mut self.hls.cache];
+            #[cfg(not(feature = "hls"))]
+            let caches = [&mut self.file.cache];
+            caches.into_iter().flatten().for_each(|cache| cache.key = None);
+        }
         self
     }
 }
