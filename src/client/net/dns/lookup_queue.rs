@@ -1,0 +1,207 @@
+//! Which names are looked up next, and how many at once. Does no I/O and reads no clock.
+//!
+//! A name that hangs must not delay the others: a slow lookup no longer counts against the limit of lookups that run at once.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Maximum number of concurrent lookups that are not slow.
+pub(super) const MAX_PROMPT: usize = 4;
+
+/// Maximum number of concurrent lookups, including slow ones. A hung name server costs at most this many threads.
+pub(super) const MAX_THREADS: usize = 32;
+
+/// A lookup that has run for this long is slow. Most name servers answer within 100 ms.
+const SLOW: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Default)]
+pub(super) struct LookupQueue {
+    /// Names that wait for a thread.
+    queue: VecDeque<String>,
+    /// Running lookups, one for each thread.
+    running: Vec<Running>,
+    /// Number of lookups started so far, which is the id of the last one.
+    started: u64,
+    /// Names in `queue`, and names whose lookup runs on the current network.
+    pending: HashSet<String>,
+    /// Number of threads that wait for each name. Never zero.
+    waiters: HashMap<String, usize>,
+    /// Number of the current network. Grows with each change; results of lookups that started before are not used.
+    network: u64,
+}
+
+/// A running lookup.
+#[derive(Debug)]
+struct Running {
+    id: u64,
+    began: Instant,
+    network: u64,
+}
+
+/// What may start now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    /// A lookup of this name. It counts as running from now on, under this id.
+    Name(String, u64),
+    /// Nothing before this time.
+    At(Instant),
+    /// Nothing until a lookup ends or a name is queued.
+    Nothing,
+}
+
+impl LookupQueue {
+    pub(super) fn begin_wait(&mut self, host: &str) {
+        *self.waiters.entry(host.to_owned()).or_default() += 1;
+    }
+
+    pub(super) fn end_wait(&mut self, host: &str) {
+        let Some(waiters) = self.waiters.get_mut(host) else { return };
+        *waiters -= 1;
+        if *waiters == 0 {
+            self.waiters.remove(host);
+        }
+    }
+
+    /// Queues a lookup of `host`, unless one is queued or running.
+    pub(super) fn request(&mut self, host: &str) {
+        if self.pending.insert(host.to_owned()) {
+            self.queue.push_back(host.to_owned());
+        }
+    }
+
+    /// The next name to look up, if a lookup may start now.
+    pub(super) fn poll_start(&mut self, now: Instant) -> Start {
+        // Names for which no thread waits any more are not looked up.
+        while self.queue.front().is_some_and(|host| !self.waiters.contains_key(host)) {
+            if let Some(given_up) = self.queue.pop_front() {
+                self.pending.remove(&given_up);
+            }
+        }
+        if self.queue.is_empty() || self.running.len() >= MAX_THREADS {
+            return Start::Nothing;
+        }
+        let slow_at = self.running.iter().map(|running| running.began + SLOW).filter(|at| *at > now);
+        if slow_at.clone().count() >= MAX_PROMPT {
+            return slow_at.min().map_or(Start::Nothing, Start::At);
+        }
+        let Some(host) = self.queue.pop_front() else { return Start::Nothing };
+        self.started += 1;
+        self.running.push(Running { id: self.started, began: now, network: self.network });
+        Start::Name(host, self.started)
+    }
+
+    /// Takes back the last start, of `host`, because no thread could be started for it. False if none runs that could look it up
+    /// later; then it is no longer queued.
+    pub(super) fn handle_not_started(&mut self, host: String) -> bool {
+        self.running.pop();
+        if self.running.is_empty() {
+            self.pending.remove(&host);
+            return false;
+        }
+        // To the front, where it was: a thread whose lookup ends takes the next name from there.
+        self.queue.push_front(host);
+        true
+    }
+
+    /// Records the end of a lookup. False if its result must not be used: it is from another network.
+    pub(super) fn handle_end(&mut self, host: &str, id: u64) -> bool {
+        let at = self.running.iter().position(|running| running.id == id);
+        let ended = at.map(|at| self.running.remove(at));
+        let is_current = ended.is_some_and(|ended| ended.network == self.network);
+        if is_current {
+            self.pending.remove(host);
+        }
+        is_current
+    }
+
+    /// Running lookups may hang on the old network, so they are no longer pending: the waiting threads request them again.
+    pub(super) fn handle_network_change(&mut self) {
+        self.network += 1;
+        self.pending = self.queue.iter().cloned().collect();
+    }
+}
+
+#[cfg(test)]
+impl LookupQueue {
+    /// Number of lookups started so far.
+    pub(super) fn started(&self) -> u64 {
+        self.started
+    }
+
+    /// True if no name is queued or running, and no thread waits for one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.waiters.is_empty() && self.running.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lookup_threads_are_limited_and_abandoned_names_need_none() {
+        let now = Instant::now();
+        let mut queue = LookupQueue::default();
+        for name in 0..100 {
+            let host = name.to_string();
+            queue.begin_wait(&host);
+            queue.request(&host);
+        }
+        let started = |queue: &mut LookupQueue, now| {
+            std::iter::from_fn(|| match queue.poll_start(now) {
+                Start::Name(host, _) => Some(host),
+                Start::At(at) => {
+                    assert_eq!(at, now + SLOW);
+                    None
+                }
+                Start::Nothing => None,
+            })
+            .count()
+        };
+        let counts: Vec<usize> = (0..10).map(|step| started(&mut queue, now + step * SLOW)).collect();
+        assert_eq!(counts, [4, 4, 4, 4, 4, 4, 4, 4, 0, 0]);
+        assert_eq!(queue.running.len(), MAX_THREADS);
+        (0..100).for_each(|name| queue.end_wait(&name.to_string()));
+        let id = queue.running[0].id;
+        assert!(queue.handle_end("0", id));
+        assert_eq!(queue.poll_start(now + 20 * SLOW), Start::Nothing);
+        assert!(queue.queue.is_empty());
+    }
+
+    #[test]
+    fn a_hanging_lookup_of_the_old_network_is_not_waited_for() {
+        let now = Instant::now();
+        let mut queue = LookupQueue::default();
+        queue.begin_wait("host");
+        queue.request("host");
+        let Start::Name(_, old) = queue.poll_start(now) else { panic!("nothing is running") };
+        queue.request("host");
+        assert_eq!(queue.poll_start(now), Start::Nothing);
+        queue.handle_network_change();
+        queue.request("host");
+        let Start::Name(_, new) = queue.poll_start(now) else { panic!("the old one is waited for") };
+        assert!(queue.handle_end("host", new), "the result of the new network is used");
+        assert!(!queue.handle_end("host", old), "the result of the old network is not used");
+    }
+
+    #[test]
+    fn a_name_without_a_thread_waits_for_a_running_lookup_or_fails() {
+        let now = Instant::now();
+        let mut queue = LookupQueue::default();
+        let mut start = |queue: &mut LookupQueue, host: &str| {
+            queue.begin_wait(host);
+            queue.request(host);
+            assert!(matches!(queue.poll_start(now), Start::Name(started, _) if started == host));
+        };
+        start(&mut queue, "first");
+        start(&mut queue, "second");
+        assert!(queue.handle_not_started("second".into()));
+        let Start::Name(host, _) = queue.poll_start(now) else { panic!("it is queued again") };
+        assert_eq!(host, "second");
+        assert!(queue.handle_not_started(host));
+        assert!(queue.handle_end("first", 1));
+        assert!(matches!(queue.poll_start(now), Start::Name(host, _) if host == "second"));
+        assert!(!queue.handle_not_started("second".into()), "no lookup runs that could take it over");
+        assert_eq!(queue.poll_start(now), Start::Nothing);
+    }
+}
