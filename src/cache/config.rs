@@ -123,6 +123,7 @@ impl CacheConfig {
 
     /// The part of a URL that names an entry: without user, password and fragment, and without the ignored query fields.
     pub(crate) fn key_of(&self, url: &str) -> CacheKey {
+        // No URL, so no request will be made for it. The key is needed before that shows.
         let Ok(mut url) = Url::parse(url) else { return CacheKey::of("url", url) };
         url.set_fragment(None);
         // These fail for URLs without a host, which are not requested.

@@ -96,6 +96,7 @@ impl Directory {
 
     /// Names of the entries of a key: one for each version of the file.
     pub(crate) fn find(&self, key: &KeyDigest) -> Vec<String> {
+        // No entry was made yet whose digest begins like this.
         let name = key_name(key);
         let Ok(folder) = self.root.existing(&name[..2]) else { return Vec::new() };
         let mut names = folder.names().unwrap_or_default();
@@ -154,6 +155,7 @@ impl Directory {
         for folder_name in self.root.names()?.iter().filter(|name| name.len() == 2) {
             let Ok(folder) = self.root.existing(folder_name) else { continue };
             for name in folder.names()? {
+                // Removed since the names were listed, or no regular file.
                 let Some((bytes, used_at)) = folder.stat(&name) else { continue };
                 if is_entry(&name) {
                     all.push(Found { name, bytes, used_at });
@@ -248,6 +250,7 @@ fn clear(root: &Folder) -> io::Result<()> {
         folder.remove(&file)?;
     }
     for name in root.names()? {
+        // The names do not show which of them are folders.
         root.remove(&name).or_else(|_| root.remove_folder(&name))?;
     }
     Ok(())

@@ -203,8 +203,10 @@ impl EntryFile {
         let mut block = block.lock();
         if !block.is_checked && block.slot.is_some() {
             // The checksum in the new slot covers what is there already, so that has to be checked first.
+            // If it fails the block counts as empty, and these bytes begin a new part.
             self.check(index, &mut block);
         }
+        // A slot without bytes is not valid. And stored bytes are never written again: readers copy them without the lock.
         if bytes.is_empty() || block.has(&range) {
             return Ok(());
         }
@@ -291,6 +293,7 @@ impl EntryFile {
             }
             _ => {
                 block.parts.retain(|part| !lost.contains(part));
+                // Ends, because fewer parts touch the range now.
                 self.add(index, block, range, bytes);
             }
         }
@@ -300,6 +303,7 @@ impl EntryFile {
     fn replace(&self, index: u64, block: &mut Block, old: &[Slot], new: Range<u32>, hasher: Box<Xxh3>) {
         block.parts.retain(|part| !old.contains(part));
         block.parts.push(Slot { from: new.start, to: new.end, sum: hasher.digest() });
+        // Only a part that may still grow at its end needs the state of its hash.
         let is_whole = new.end == self.header.block_len(index);
         block.growing = (!is_whole).then_some(Growing { from: new.start, to: new.end, hasher });
     }
@@ -338,6 +342,7 @@ impl Block {
     }
 
     fn touching(&self, range: &Range<u32>) -> Vec<Slot> {
+        // Neighbours count as touching: a block has one slot, which describes one part.
         let touches = |part: &&Slot| part.from <= range.end && range.start <= part.to;
         self.parts.iter().filter(touches).copied().collect()
     }

@@ -97,6 +97,7 @@ impl Header {
     /// The header's part of the page. `None` if a text is too long or the length is out of bounds.
     pub(crate) fn encode(&self) -> Option<[u8; PAGE]> {
         let texts = self.texts();
+        // Of an empty file nothing can be missing, so an entry would save no request.
         if texts.iter().any(|text| text.len() > MAX_TEXT) || self.len == 0 || self.len > MAX_LEN {
             return None;
         }
@@ -136,6 +137,7 @@ impl Header {
         let (media_type, label, part) = (text()?, text()?, text()?);
         let end = fields.at;
         let is_whole = fields.u64()? == xxh3_64(&page[..end]);
+        // The sum is no signature: another program may have written a length whose slots would take gigabytes of memory.
         let is_valid = is_whole && len > 0 && len <= MAX_LEN;
         is_valid.then_some(Self {
             key,

@@ -109,6 +109,7 @@ impl Cache {
 
     fn describe(&self, found: &Found, pins: &[String]) -> Option<CacheEntry> {
         let file = Arc::new(self.0.directory.open_entry(&found.name).ok()??);
+        // `ok()??`: another process may have removed it since the scan. Then there is nothing to describe, and no error to report.
         let core = EntryFile::open(files(&file, &Header::read(&file)?))?;
         let (header, stamp) = (core.header(), core.stamp());
         let key = CacheKey(header.key);
@@ -184,6 +185,7 @@ impl Cache {
 
     fn remove_all(&self, names: &[String]) -> Result<(), Error> {
         let removed = names.iter().try_for_each(|name| self.0.remove_entry(name));
+        // Also after an error: some of the entries may be gone.
         self.0.forget_usage();
         removed.map_err(|error| storage_error("an entry of the cache can't be removed", error))
     }

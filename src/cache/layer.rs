@@ -26,6 +26,7 @@ impl FileLayer for File {
 
     #[cfg(windows)]
     fn read_at(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        // On Windows this also moves the position of the file, which nothing here uses.
         std::os::windows::fs::FileExt::seek_read(self, buf, at)
     }
 
@@ -42,6 +43,7 @@ pub(crate) fn read_full(file: &dyn FileLayer, buf: &mut [u8], at: u64) -> io::Re
         match file.read_at(&mut buf[done..], at + done as u64) {
             Ok(0) => break,
             Ok(got) => done += got,
+            // EINTR, POSIX read(): a signal came before the first byte, so nothing was read.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -53,6 +55,7 @@ pub(crate) fn read_full(file: &dyn FileLayer, buf: &mut [u8], at: u64) -> io::Re
 pub(crate) fn write_full(file: &dyn FileLayer, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     while !bytes.is_empty() {
         match file.write_at(bytes, at) {
+            // A file that takes no byte without an error would make this loop endless.
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => {
                 bytes = &bytes[written..];

@@ -63,6 +63,7 @@ impl Usage {
     /// the file system now.
     pub(crate) fn admit_early(&mut self, bytes: u64, limits: Limits, free: Option<u64>) -> bool {
         let early = self.since_scan.saturating_add(bytes);
+        // A file system that does not tell how much is free counts as empty: `max_bytes` limits the cache all the same.
         let has_room = free.is_none_or(|free| free >= limits.keep_free.saturating_add(early));
         let is_admitted = !self.is_scanned && early <= limits.part() && has_room;
         if is_admitted {

@@ -81,6 +81,7 @@ impl Store {
     /// As [`lookup`](Self::lookup), but also returns an entry that may only be used after validation.
     pub(crate) fn newest(self: &Arc<Self>, key: &KeyDigest, part: &str) -> Option<Arc<Entry>> {
         let names = self.find(key, part);
+        // An entry that can't be opened is a miss: its bytes come from the network instead.
         let entries = names.iter().filter_map(|name| self.open_entry(name).ok().flatten());
         // The name has a prefix of the digests only.
         let entries = entries.filter(|entry| entry.header().key == *key && entry.header().part == part);
@@ -164,10 +165,12 @@ impl Store {
         header: &Header,
         stamp: Stamp,
     ) -> io::Result<Option<Arc<Entry>>> {
+        // The slots count at once, although their hole takes no room yet: blocks are counted when they are written, slots are not.
         if !self.admit(header.data_start()) {
             return Err(no_room());
         }
         let written =
+            // The clone shares the lock of `file`, which lasts until the last of them is closed (flock(2)).
             |file: &File| EntryFile::create(files_of(file.try_clone()?, header), header.clone(), stamp);
         let made = self.directory.create_entry(name, |file| written(file).map(drop))?;
         let Some(file) = made.map(Arc::new) else { return Ok(None) };
@@ -205,6 +208,7 @@ impl Store {
         if self.usage.lock().is_scanned() {
             return false;
         }
+        // I/O, so not under the lock of the usage, which each write takes.
         let free = self.directory.free();
         self.usage.lock().admit_early(bytes, limits, free)
     }
@@ -223,6 +227,7 @@ impl Store {
         if self.usage.lock().admit(bytes, limits) {
             return true;
         }
+        // Before the scan: it may pass a folder before something is written there.
         let before = self.usage.lock().since_scan();
         match self.scan_and_evict(bytes) {
             Ok((used, free, limits)) => {
@@ -241,6 +246,7 @@ impl Store {
     /// them against.
     fn scan_and_evict(&self, bytes: u64) -> io::Result<(u64, Option<u64>, Limits)> {
         let mut limits = self.limits();
+        // What other versions have stored counts as well: the user has set one limit for the directory.
         limits.max_bytes = limits.max_bytes.saturating_sub(self.directory.scan_others()?);
         let found = self.directory.scan(SystemTime::now())?;
         let used: u64 = found.iter().map(|found| found.bytes).sum();
@@ -252,6 +258,8 @@ impl Store {
         }
         let Some(_lock) = self.directory.lock_eviction()? else {
             // Another process makes room just now.
+            // Writing goes on meanwhile, beyond the limit by what the docs of `max_bytes` allow. A failed write would make its
+            // entry read-only.
             let limits = Limits { max_bytes: limits.max_bytes + limits.max_bytes / 16, ..limits };
             return Ok((used, free, limits));
         };

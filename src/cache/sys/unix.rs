@@ -37,6 +37,7 @@ impl Folder {
         let folder = parent.subfolder(name)?;
         let file = File::from(folder.0.try_clone()?);
         let metadata = file.metadata()?;
+        // Where all users may write, such as in /tmp, another user could have made it, and could read and replace what is stored.
         if metadata.uid() != rustix::process::geteuid().as_raw() {
             let why = "the directory of the cache belongs to another user";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -154,15 +155,18 @@ pub(crate) fn open_plain(path: &Path, is_new: bool) -> io::Result<File> {
     let flags = if is_new { flags | OFlags::EXCL } else { flags };
     // Less the user's mask: it is the user's file.
     let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o666))?);
+    // A named pipe or a device can't be written at offsets, and could block.
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 /// Gives a file another name, which must not exist.
 pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match std::fs::hard_link(from, to) {
+        // As in `Folder::rename_new`: a link fails if the name exists.
         Ok(()) => std::fs::remove_file(from),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
         // File systems without hard links, such as FAT.
+        // Not atomic: a file that appears between the two calls is replaced.
         Err(_) if !to.try_exists()? => std::fs::rename(from, to),
         Err(_) => Err(io::ErrorKind::AlreadyExists.into()),
     }
@@ -170,6 +174,7 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Waits until the names in the directory of `path` are on the disk.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    // The parent of a bare file name is the empty path.
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
