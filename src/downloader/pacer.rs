@@ -41,9 +41,10 @@ struct Waiting {
     fetch: Arc<dyn Urgency>,
 }
 
-/// What a waiting thread finds.
-enum Turn {
-    Share(usize),
+/// When a thread gets its share.
+enum Share {
+    /// It may read this many bytes.
+    Now(usize),
     /// It is the first, and its share is there at this time.
     At(Instant),
     /// Another one is before it.
@@ -90,8 +91,8 @@ impl Pacer {
             return None;
         }
         match state.take(wanted, is_urgent) {
-            Turn::Share(bytes) => Some(bytes),
-            Turn::At(_) | Turn::Behind => None,
+            Share::Now(bytes) => Some(bytes),
+            Share::At(_) | Share::Behind => None,
         }
     }
 
@@ -110,9 +111,9 @@ impl Pacer {
                 break None;
             }
             match state.poll(ticket, wanted) {
-                Turn::Share(bytes) => break Some(bytes),
-                Turn::At(at) => drop(self.changed.wait_until(&mut state, at)),
-                Turn::Behind => self.changed.wait(&mut state),
+                Share::Now(bytes) => break Some(bytes),
+                Share::At(at) => drop(self.changed.wait_until(&mut state, at)),
+                Share::Behind => self.changed.wait(&mut state),
             }
         };
         state.waiting.retain(|waiting| waiting.ticket != ticket);
@@ -149,23 +150,23 @@ impl State {
         ticket
     }
 
-    fn poll(&mut self, ticket: u64, wanted: usize) -> Turn {
+    fn poll(&mut self, ticket: u64, wanted: usize) -> Share {
         let urgent = self.waiting.iter().find(|waiting| waiting.fetch.is_urgent());
         let first = urgent.or(self.waiting.front()).map(|waiting| waiting.ticket);
         if self.limiter.is_some() && first != Some(ticket) {
-            return Turn::Behind;
+            return Share::Behind;
         }
         let is_urgent = urgent.is_some();
         self.take(wanted, is_urgent)
     }
 
-    fn take(&mut self, wanted: usize, is_urgent: bool) -> Turn {
-        let Some(limiter) = &mut self.limiter else { return Turn::Share(wanted) };
+    fn take(&mut self, wanted: usize, is_urgent: bool) -> Share {
+        let Some(limiter) = &mut self.limiter else { return Share::Now(wanted) };
         let priority = if is_urgent { Priority::High } else { Priority::Low };
         match limiter.take(wanted as u64, priority, Instant::now()) {
             // No more than `wanted`, unless that is 0.
-            Ok(share) => Turn::Share(usize::try_from(share).unwrap_or(wanted)),
-            Err(at) => Turn::At(at),
+            Ok(share) => Share::Now(usize::try_from(share).unwrap_or(wanted)),
+            Err(at) => Share::At(at),
         }
     }
 }
@@ -219,7 +220,7 @@ mod tests {
         let mut state = pacer.state.lock();
         let (low, high, late) = (fetch(false), fetch(true), fetch(true));
         let tickets = [&low, &high, &late].map(|fetch| state.enter(&(Arc::clone(fetch) as Arc<dyn Urgency>)));
-        let mut first = || tickets.map(|ticket| matches!(state.poll(ticket, 1), Turn::Share(1)));
+        let mut first = || tickets.map(|ticket| matches!(state.poll(ticket, 1), Share::Now(1)));
         assert_eq!(first(), [false, true, false]);
         high.0.store(false, Ordering::Relaxed);
         assert_eq!(first(), [false, false, true]);

@@ -7,7 +7,7 @@ use crate::client::ResponseHead;
 
 /// What is known of a request whose response may be stored.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct SentRequest {
     /// Names, in lower case, of header fields that the application has added.
     pub(crate) added: Vec<String>,
     /// It may have gone out with `Authorization`.
@@ -17,7 +17,7 @@ pub(crate) struct Asked {
 /// Looks at a response and its request as RFC 9111 does.
 pub(crate) fn with_exchange<T>(
     head: &ResponseHead,
-    asked: &Asked,
+    sent: &SentRequest,
     look: impl FnOnce(&Exchange<'_>) -> T,
 ) -> T {
     let all = |name: &str| {
@@ -32,8 +32,8 @@ pub(crate) fn with_exchange<T>(
         date: head.header("date"),
         age: head.header("age"),
         has_validator: head.validator().is_some(),
-        is_authorized: asked.is_authorized || asked.added.iter().any(|name| name == "authorization"),
-        added: &asked.added,
+        is_authorized: sent.is_authorized || sent.added.iter().any(|name| name == "authorization"),
+        added: &sent.added,
     })
 }
 

@@ -337,7 +337,7 @@ mod tests {
         for _ in 0..1000 {
             drop(peer.execute(Fetch::get("http://example.com/").unwrap()).unwrap());
         }
-        // The last one has ended since the last turn.
+        // The last one has ended since messages were last applied.
         let left = || downloader.0.core.with(|machine| machine.slow.len());
         assert!(left() <= 1);
         // The same while one of them is still running.

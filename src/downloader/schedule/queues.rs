@@ -150,7 +150,7 @@ impl Queues {
     pub(super) fn set_pull(&mut self, peer: &mut PeerQueues, wanted: Option<PullPlace>) {
         if let (Some((queue, place)), Some(wanted)) = (peer.pull, wanted) {
             if queue == wanted.queue {
-                return self.set_age_of_pull(peer, queue, place, wanted.since);
+                return self.set_pull_since(peer, queue, place, wanted.since);
             }
         }
         if let Some((queue, place)) = peer.pull {
@@ -163,11 +163,11 @@ impl Queues {
         }
     }
 
-    fn set_age_of_pull(&mut self, peer: &mut PeerQueues, queue: Priority, place: i64, age: Option<Instant>) {
+    fn set_pull_since(&mut self, peer: &mut PeerQueues, queue: Priority, place: i64, since: Option<Instant>) {
         let at = peer.place(queue, place);
         let Some(entry) = peer.entries[queue.rank()].get_mut(&place) else { return };
-        // Never younger: an age that it has is that of the oldest prefetch that the peer has announced.
-        if let (None, Some(since)) = (entry.since, age) {
+        // A time that it has stays: it is that of the oldest prefetch that the peer has announced.
+        if let (None, Some(since)) = (entry.since, since) {
             entry.since = Some(since);
             self.aging.insert(since, at);
         }

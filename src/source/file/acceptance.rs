@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::mode::Info;
-use super::pool::{self, Probed, Proof, Verdict};
+use super::pool::{self, Probed, Proof, TagStatus};
 use super::reader_view::Piece;
 use super::state::{OpenCall, State};
 use super::suffix::Tail;
@@ -57,10 +57,10 @@ impl State {
             Likeness::OtherTag(_) if is_unconfirmed => {
                 return Err(representation::changed(head, "entity tag"));
             }
-            Likeness::OtherTag(tag) => match self.pool.judge(&tag, start, is_ranged && has_first) {
-                Verdict::Same => {}
-                Verdict::Unproved => return Ok(Accepted::Unproved),
-                Verdict::Changed => return Err(representation::changed(head, "entity tag")),
+            Likeness::OtherTag(tag) => match self.pool.check_tag(&tag, start, is_ranged && has_first) {
+                TagStatus::Same => {}
+                TagStatus::Unproved => return Ok(Accepted::Unproved),
+                TagStatus::Changed => return Err(representation::changed(head, "entity tag")),
             },
             Likeness::Confirmed => self.pool.handle_first_tag(),
             Likeness::Unconfirmed => info.has_validator = false,

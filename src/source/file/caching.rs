@@ -28,7 +28,7 @@ use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::media::FirstBytes;
-use crate::source::stored::{Asked, header_of, with_exchange};
+use crate::source::stored::{SentRequest, header_of, with_exchange};
 use crate::types::Priority;
 
 impl Shared {
@@ -142,7 +142,7 @@ impl Shared {
         };
         // Credentials may belong to the origin of the URL, or to the one that a redirect leads to.
         let is_authorized = has_secret(&self.request) || has_secret(&self.request(Some(head.url())));
-        with_exchange(head, &Asked { added, is_authorized }, look)
+        with_exchange(head, &SentRequest { added, is_authorized }, look)
     }
 
     /// Removes the entry of a file that has changed on the server. If the file was opened from it, none of its bytes are served

@@ -85,14 +85,14 @@ impl Snapshot<'_> {
         if !self.readers.iter().any(waits) {
             return None;
         }
-        let reach = |reader: &ReaderView, read_ahead| {
+        let wanted_to = |reader: &ReaderView, read_ahead| {
             covered_to(reader.position, self.available, self.in_flight).max(reader.target_end(read_ahead))
         };
         let wants = |piece: &Piece, reader: &ReaderView| {
             // A download wants everything, but a long piece that goes on elsewhere can do so later.
             let is_long = piece.end.saturating_sub(piece.next) > PIECE.end;
             let read_ahead = if is_long { prefetch::windowed(self.read_ahead) } else { self.read_ahead };
-            piece.end > reader.position && piece.next <= reach(reader, read_ahead)
+            piece.end > reader.position && piece.next <= wanted_to(reader, read_ahead)
         };
         let is_candidate = |piece: &Piece, reader| self.candidates(reader).any(|range| brings(piece, &range));
         self.in_flight.iter().position(|piece| {
@@ -111,13 +111,13 @@ impl Snapshot<'_> {
         if self.len.is_some_and(|len| position >= len) {
             return None;
         }
-        let reach = self.network.join_distance();
+        let join_distance = self.network.join_distance();
         // The distance is counted from the end of what is stored: `next` is updated shortly after the bytes are stored.
         let is_coming = |piece: &Piece| {
             piece.retrying != Some(Priority::Low)
                 && piece.next <= position
                 && position < piece.end
-                && position.saturating_sub(self.available.run_from(piece.next)) <= reach
+                && position.saturating_sub(self.available.run_from(piece.next)) <= join_distance
         };
         // All its bytes are here, so its connection is free at once. A request over another one would have to wait, or start
         // slowly.
@@ -192,8 +192,8 @@ impl Snapshot<'_> {
         let streaming_size = self.streaming_size(reader).max(self.cold_size(reader));
         let size = FIRST_PIECE.max(run).max(ahead).min(self.network.piece()).max(streaming_size);
         // The limit does not apply to a streaming reader: if that stops reading, its piece is cut where it has enough.
-        let reserve = prefetch_limit(self.read_ahead).max(streaming_size);
-        let limit = target_end(from.saturating_add(reserve), reserve).max(reader.until);
+        let prefetch_limit = prefetch_limit(self.read_ahead).max(streaming_size);
+        let limit = target_end(from.saturating_add(prefetch_limit), prefetch_limit).max(reader.until);
         let end = piece_end(gap.start, size).min(self.clip(limit));
         // Beyond the prefetch target too: what is requested is a piece, not what is missing just now.
         self.first_gap(gap.start..end)

@@ -30,9 +30,9 @@ const MOST_REJECTED: usize = 3;
 /// Most responses in a row that are refused for their tag while nothing is stored to compare a probe with.
 const MOST_REFUSED: u32 = 8;
 
-/// What is to be done with a response that has another tag, and the same length and date.
+/// What another tag means, on a response with the same length and date.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum TagStatus {
     /// Its tag was cleared.
     Same,
     /// Not to be taken, and requested again when the probes have shown whether they may be.
@@ -99,20 +99,20 @@ impl ServerPool {
         }
     }
 
-    /// Judges a response with another tag whose bytes were to be stored from `start` on. Probes need ranges, and the
-    /// file's first bytes.
-    pub(crate) fn judge(&mut self, tag: &str, start: u64, can_probe: bool) -> Verdict {
+    /// What a response with another tag is, whose bytes were to be stored from `start` on. Probes need ranges, and the file's first
+    /// bytes.
+    pub(crate) fn check_tag(&mut self, tag: &str, start: u64, can_probe: bool) -> TagStatus {
         if self.cleared.iter().any(|cleared| cleared == tag) {
-            return Verdict::Same;
+            return TagStatus::Same;
         }
         let is_rejected = self.rejected.iter().any(|rejected| rejected == tag);
         if self.is_off || is_rejected || self.rejected.len() >= MOST_REJECTED {
-            return Verdict::Changed;
+            return TagStatus::Changed;
         }
         if !can_probe {
             // Requested again, in the hope that the next response is from the server with the first tag.
             self.refused += 1;
-            return if self.refused > MOST_REFUSED { Verdict::Changed } else { Verdict::Unproved };
+            return if self.refused > MOST_REFUSED { TagStatus::Changed } else { TagStatus::Unproved };
         }
         // One suspect at a time. Another tag stays unproved until this one is decided.
         self.suspect.get_or_insert_with(|| Suspect {
@@ -123,7 +123,7 @@ impl ServerPool {
             probes: 0,
             is_probing: false,
         });
-        Verdict::Unproved
+        TagStatus::Unproved
     }
 
     /// Records that a response had the first tag.
@@ -206,16 +206,16 @@ mod tests {
     }
 
     /// A pool that has met the tag B, and what its probes come to.
-    fn after(probes: &[Probed]) -> (ServerPool, Verdict) {
+    fn after(probes: &[Probed]) -> (ServerPool, TagStatus) {
         let mut pool = ServerPool::new(true);
-        assert_eq!(pool.judge("B", 100_000, true), Verdict::Unproved);
+        assert_eq!(pool.check_tag("B", 100_000, true), TagStatus::Unproved);
         for probed in probes {
             assert!(pool.poll_probe(&stored(), 16_000).is_some());
             assert_eq!(pool.poll_probe(&stored(), 16_000), None);
             pool.handle_probed(*probed);
         }
-        let verdict = pool.judge("B", 100_000, true);
-        (pool, verdict)
+        let status = pool.check_tag("B", 100_000, true);
+        (pool, status)
     }
 
     const HEAD: Probed = Probed::Suspects(Proof::Head, true);
@@ -224,10 +224,10 @@ mod tests {
     #[test]
     fn a_tag_is_cleared_by_all_three_proofs_and_by_no_two() {
         for probes in [[Probed::EarlierTag, HEAD, JOIN], [HEAD, JOIN, Probed::EarlierTag]] {
-            assert_eq!(after(&probes).1, Verdict::Same);
+            assert_eq!(after(&probes).1, TagStatus::Same);
         }
         for probes in [[Probed::EarlierTag, HEAD], [HEAD, JOIN], [Probed::EarlierTag, JOIN]] {
-            assert_eq!(after(&probes).1, Verdict::Unproved);
+            assert_eq!(after(&probes).1, TagStatus::Unproved);
         }
     }
 
@@ -237,20 +237,20 @@ mod tests {
             vec![Probed::Suspects(Proof::Head, false)],
             vec![Probed::EarlierTag, HEAD, Probed::Suspects(Proof::Join, false)],
         ] {
-            assert_eq!(after(&probes).1, Verdict::Changed);
+            assert_eq!(after(&probes).1, TagStatus::Changed);
         }
     }
 
     #[test]
     fn a_tag_that_stays_is_a_change() {
         let probes: Vec<Probed> = (0..MOST_WITHOUT_RETURN).map(|_| HEAD).collect();
-        assert_eq!(after(&probes).1, Verdict::Changed);
+        assert_eq!(after(&probes).1, TagStatus::Changed);
     }
 
     #[test]
     fn the_proofs_are_asked_for_one_after_the_other() {
         let mut pool = ServerPool::new(true);
-        pool.judge("B", 50_000, true);
+        pool.check_tag("B", 50_000, true);
         assert_eq!(pool.poll_probe(&stored(), 16_000), Some((Proof::Head, 0..4096)));
         pool.handle_probed(HEAD);
         assert_eq!(pool.poll_probe(&stored(), 16_000), Some((Proof::Join, 45_904..50_000)));
@@ -263,26 +263,26 @@ mod tests {
     #[test]
     fn a_third_server_needs_its_own_proofs_but_no_second_return() {
         let (mut pool, _) = after(&[Probed::EarlierTag, HEAD, JOIN]);
-        assert_eq!(pool.judge("C", 0, true), Verdict::Unproved);
+        assert_eq!(pool.check_tag("C", 0, true), TagStatus::Unproved);
         pool.poll_probe(&stored(), 16_000);
         pool.handle_probed(HEAD);
-        assert_eq!(pool.judge("C", 0, true), Verdict::Unproved);
+        assert_eq!(pool.check_tag("C", 0, true), TagStatus::Unproved);
         pool.poll_probe(&stored(), 16_000);
         assert!(!pool.handle_probed(JOIN), "logged once");
-        assert_eq!(pool.judge("C", 0, true), Verdict::Same);
+        assert_eq!(pool.check_tag("C", 0, true), TagStatus::Same);
     }
 
     #[test]
     fn switched_off_any_other_tag_is_a_change() {
-        assert_eq!(ServerPool::new(false).judge("B", 0, true), Verdict::Changed);
+        assert_eq!(ServerPool::new(false).check_tag("B", 0, true), TagStatus::Changed);
     }
 
     #[test]
     fn what_can_not_be_probed_is_refused_so_often() {
         let mut pool = ServerPool::new(true);
         for _ in 0..MOST_REFUSED {
-            assert_eq!(pool.judge("B", 0, false), Verdict::Unproved);
+            assert_eq!(pool.check_tag("B", 0, false), TagStatus::Unproved);
         }
-        assert_eq!(pool.judge("B", 0, false), Verdict::Changed);
+        assert_eq!(pool.check_tag("B", 0, false), TagStatus::Changed);
     }
 }

@@ -33,7 +33,7 @@ impl State {
         self.windows_of(plan::prefetch_limit(self.limits.kept()))
     }
 
-    /// What storage has to keep once the budget has been reduced, without the reserve beyond the prefetch target.
+    /// What storage has to keep once the budget has been reduced, without what may be fetched beyond the prefetch target.
     pub(crate) fn granted_windows(&self) -> Option<Vec<Range<u64>>> {
         self.windows_of(prefetch::full_target(self.limits.kept()))
     }

@@ -91,8 +91,8 @@ impl Hls {
         let bytes = requests::gunzip(opening.read_document(requests::MOST_PLAYLIST)?)?;
         #[cfg(feature = "cache")]
         if let Some(store) = &shared.store {
-            let asked = requests::asked(&peer.waker(), &shared.request);
-            store.keep_list((shared.request.url().expose(), &from), &bytes, &head, &asked);
+            let sent = requests::sent_request(&peer.waker(), &shared.request);
+            store.keep_list((shared.request.url().expose(), &from), &bytes, &head, &sent);
         }
         role.assign(HlsPeer(Arc::clone(&shared)));
         peer.set_priority(shared.config.priority);

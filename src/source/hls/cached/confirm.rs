@@ -15,28 +15,28 @@ use crate::downloader::{Flow, Outcome, Sink};
 use crate::error::Error;
 use crate::source::hls::ladder::levels::Ladder;
 use crate::source::hls::peer::requests::{MOST_PLAYLIST, collect, final_url, gunzip, outcome_error, policy};
-use crate::source::stored::Asked;
+use crate::source::stored::SentRequest;
 
 /// Takes a playlist that confirms a stored one, or not.
 pub(crate) struct ConfirmSink {
     shared: Arc<Shared>,
     url: Url,
-    asked: Asked,
+    sent: SentRequest,
     head: Option<(ResponseHead, Url)>,
     bytes: Vec<u8>,
 }
 
 impl ConfirmSink {
     pub(crate) fn new(shared: Arc<Shared>, url: Url) -> Self {
-        Self { shared, url, asked: Asked::default(), head: None, bytes: Vec::new() }
+        Self { shared, url, sent: SentRequest::default(), head: None, bytes: Vec::new() }
     }
 
     pub(crate) fn url(&self) -> &Url {
         &self.url
     }
 
-    pub(crate) fn set_asked(&mut self, asked: Asked) {
-        self.asked = asked;
+    pub(crate) fn set_sent_request(&mut self, sent: SentRequest) {
+        self.sent = sent;
     }
 
     pub(crate) fn fail(&self, error: Error) {
@@ -50,7 +50,7 @@ impl ConfirmSink {
             return Err(Error::cancelled(crate::cancel::CancelReason::Peer));
         };
         self.shared.note_peer(head.peer());
-        if store.keep_list((&self.url, from), &text, head, &self.asked) == Kept::Changed {
+        if store.keep_list((&self.url, from), &text, head, &self.sent) == Kept::Changed {
             return Ok(Confirmation::Changed(changed(head, "playlist")));
         }
         let context = Context { url: from, variables: self.shared.variables(), previous: None };

@@ -17,7 +17,7 @@ use super::strip::{is_multivariant, is_on_demand, strip_playlist, strip_url};
 use crate::cache::{CacheKey, CacheUse, Entry, Header, KeyDigest, Policy, Use, key_digest};
 use crate::client::ResponseHead;
 use crate::error::{Error, ErrorKind};
-use crate::source::stored::{Asked, header_of, with_exchange};
+use crate::source::stored::{SentRequest, header_of, with_exchange};
 use crate::types::ByteRange;
 
 /// Bytes of a segment that is stored, at most: it is read whole before it is played.
@@ -41,7 +41,7 @@ pub(crate) struct HlsStore {
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     name: String,
-    asked: Asked,
+    sent: SentRequest,
 }
 
 /// Stores a body while it arrives.
@@ -94,7 +94,7 @@ impl HlsStore {
         (url, from): (&Url, &Url),
         text: &[u8],
         head: &ResponseHead,
-        asked: &Asked,
+        sent: &SentRequest,
     ) -> Kept {
         let stripped = strip_playlist(text);
         if stripped.is_none() && is_multivariant(text) {
@@ -117,7 +117,7 @@ impl HlsStore {
         }
         // URIs are relative to where the playlist came from, which is stored nowhere.
         if strip_url(url) == strip_url(from) {
-            let written = self.write_list(&name, &stripped, head, asked);
+            let written = self.write_list(&name, &stripped, head, sent);
             if let Err(error) = written {
                 log::debug!("a playlist is not cached: {error}");
             }
@@ -125,8 +125,14 @@ impl HlsStore {
         if is_same { Kept::Same } else { Kept::Changed }
     }
 
-    fn write_list(&self, name: &str, text: &str, head: &ResponseHead, asked: &Asked) -> Result<(), Error> {
-        let recorder = self.enter(name, head, text.len() as u64, asked, self.uses.cache.policy())?;
+    fn write_list(
+        &self,
+        name: &str,
+        text: &str,
+        head: &ResponseHead,
+        sent: &SentRequest,
+    ) -> Result<(), Error> {
+        let recorder = self.enter(name, head, text.len() as u64, sent, self.uses.cache.policy())?;
         let Some(recorder) = recorder else { return Ok(()) };
         recorder.write(0, text.as_bytes())?;
         recorder.finish(self);
@@ -134,12 +140,18 @@ impl HlsStore {
     }
 
     /// A resource that the playlist at `list` names. `None` if nothing of that is stored.
-    pub(crate) fn part(&self, list: &Url, url: &Url, range: Option<ByteRange>, asked: Asked) -> Option<Part> {
+    pub(crate) fn part(
+        &self,
+        list: &Url,
+        url: &Url,
+        range: Option<ByteRange>,
+        sent: SentRequest,
+    ) -> Option<Part> {
         let list = strip_url(list);
         let lists = self.lists.lock();
         let text = lists.get(&list)?;
         let range = range.map(|range| range.to_string()).unwrap_or_default();
-        Some(Part { name: digest(&["resource", &list, text, &strip_url(url), &range]), asked })
+        Some(Part { name: digest(&["resource", &list, text, &strip_url(url), &range]), sent })
     }
 
     /// The bytes of a resource, if all of them are stored.
@@ -159,7 +171,7 @@ impl HlsStore {
         };
         // Section 6.2.2: what a segment's name stands for never changes.
         let policy = Policy { keep_unvalidated: true, ..self.uses.cache.policy() };
-        self.enter(&part.name, head, len, &part.asked, policy)
+        self.enter(&part.name, head, len, &part.sent, policy)
     }
 
     fn enter(
@@ -167,10 +179,10 @@ impl HlsStore {
         name: &str,
         head: &ResponseHead,
         len: u64,
-        asked: &Asked,
+        sent: &SentRequest,
         policy: Policy,
     ) -> Result<Option<Recorder>, Error> {
-        let (refusal, stamp) = with_exchange(head, asked, |exchange| {
+        let (refusal, stamp) = with_exchange(head, sent, |exchange| {
             (exchange.refusal(policy), exchange.stamp(SystemTime::now()))
         });
         let header = header_of(head, len, self.key, &self.uses.label).filter(|_| refusal.is_none());

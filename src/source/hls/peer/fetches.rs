@@ -7,9 +7,9 @@ use std::time::Instant;
 use crate::source::hls::cached::{ConfirmSink, Keeper};
 use url::Url;
 
-#[cfg(feature = "cache")]
-use super::requests::asked;
 use super::requests::request;
+#[cfg(feature = "cache")]
+use super::requests::sent_request;
 use super::segment_sink::SegmentSink;
 use super::sinks::{PlaylistSink, ResourceSink, SteeringSink};
 use crate::client::Request;
@@ -21,7 +21,7 @@ use crate::source::hls::shared::Shared;
 use crate::source::hls::state::State;
 use crate::source::hls::state::{Planned, ResourceKey};
 #[cfg(feature = "cache")]
-use crate::source::stored::Asked;
+use crate::source::stored::SentRequest;
 use crate::types::{ByteRange, Priority};
 
 pub(crate) struct HlsPeer(pub(crate) Arc<Shared>);
@@ -95,7 +95,7 @@ impl HlsPeer {
         #[cfg(feature = "cache")]
         let sink = {
             let mut sink = sink;
-            sink.set_asked(self.asked(request.as_ref().ok()));
+            sink.set_sent_request(self.sent_request(request.as_ref().ok()));
             sink
         };
         let fail = |sink: &PlaylistSink, error| sink.fail(error);
@@ -128,16 +128,16 @@ impl HlsPeer {
 
 #[cfg(feature = "cache")]
 impl HlsPeer {
-    fn asked(&self, request: Option<&Request>) -> Asked {
-        let asked = self.0.link.waker().zip(request).map(|(waker, request)| asked(waker, request));
-        asked.unwrap_or_default()
+    fn sent_request(&self, request: Option<&Request>) -> SentRequest {
+        let sent = self.0.link.waker().zip(request).map(|(waker, request)| sent_request(waker, request));
+        sent.unwrap_or_default()
     }
 
     fn prepare_confirmation(&self, url: Option<Url>) -> Option<Prepared> {
         let url = url.unwrap_or_else(|| self.0.request.url().expose().clone());
         let mut sink = ConfirmSink::new(Arc::clone(&self.0), url);
         let request = request(&self.0, RequestKind::Playlist, sink.url());
-        sink.set_asked(self.asked(request.as_ref().ok()));
+        sink.set_sent_request(self.sent_request(request.as_ref().ok()));
         let fail = |sink: &ConfirmSink, error| sink.fail(error);
         fetch_or_fail(request, sink, fail, |fetch| fetch.priority(Priority::High).max_retries(1))
     }
@@ -152,7 +152,7 @@ impl HlsPeer {
         request: Option<&Request>,
     ) -> Option<SegmentSink> {
         let Some(store) = &self.0.store else { return Some(sink) };
-        let part = store.part(list, sink.url(), range, self.asked(request));
+        let part = store.part(list, sink.url(), range, self.sent_request(request));
         if let Some(bytes) = part.as_ref().and_then(|part| store.read(part)) {
             sink.serve(range.map_or(0, |range| range.start), &bytes);
             return None;
@@ -178,7 +178,8 @@ impl HlsPeer {
         let Some(store) = &self.0.store else { return Some(sink) };
         // Keys are never stored.
         let list = list.filter(|_| sink.kind() == RequestKind::InitializationSection);
-        let part = list.and_then(|list| store.part(list, sink.url(), sink.key().range, self.asked(request)));
+        let part =
+            list.and_then(|list| store.part(list, sink.url(), sink.key().range, self.sent_request(request)));
         if let Some(bytes) = part.as_ref().and_then(|part| store.read(part)) {
             sink.serve(bytes);
             return None;

@@ -15,7 +15,7 @@ use crate::source::hls::hook::RequestKind;
 use crate::source::hls::playlist::{Context, MOST_BYTES, MediaPlaylist, Playlist};
 use crate::source::hls::shared::Shared;
 #[cfg(feature = "cache")]
-use crate::source::stored::Asked;
+use crate::source::stored::SentRequest;
 
 /// Bytes of a playlist, at most, before and after its decompression: more would not be parsed.
 pub(crate) const MOST_PLAYLIST: usize = MOST_BYTES;
@@ -84,7 +84,7 @@ pub(crate) fn load(
 ) -> Result<Loaded, Error> {
     let request = request(shared, RequestKind::Playlist, url)?;
     #[cfg(feature = "cache")]
-    let asked = asked(&peer.waker(), &request);
+    let sent = sent_request(&peer.waker(), &request);
     let mut fetch = Fetch::new(request);
     if let Some(hold) = hold {
         fetch = fetch.held(hold);
@@ -96,16 +96,16 @@ pub(crate) fn load(
     let text = gunzip(response.bytes(MOST_PLAYLIST)?)?;
     #[cfg(feature = "cache")]
     if let Some(store) = &shared.store {
-        store.keep_list((url, &from), &text, &head, &asked);
+        store.keep_list((url, &from), &text, &head, &sent);
     }
     Ok(Loaded::new(&head, text, from))
 }
 
 /// What is known of a request whose response may be stored.
 #[cfg(feature = "cache")]
-pub(crate) fn asked(waker: &Waker, request: &Request) -> Asked {
+pub(crate) fn sent_request(waker: &Waker, request: &Request) -> SentRequest {
     let added = request.header_names().map(str::to_owned).collect();
-    Asked { added, is_authorized: waker.is_authorized(request) }
+    SentRequest { added, is_authorized: waker.is_authorized(request) }
 }
 
 /// Decompresses gzip. It is recognised by its first bytes, because some servers send no `Content-Encoding`.

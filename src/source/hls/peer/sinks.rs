@@ -17,7 +17,7 @@ use crate::source::hls::ladder::steering::Manifest;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::ResourceKey;
 #[cfg(feature = "cache")]
-use crate::source::stored::Asked;
+use crate::source::stored::SentRequest;
 
 /// Bytes of a key or an initialization section, at most. The latter has about 1 KiB for audio; with a cover it may have some MiB.
 pub(crate) const MOST_RESOURCE: usize = 4 << 20;
@@ -34,7 +34,7 @@ pub(crate) struct PlaylistSink {
     bytes: Vec<u8>,
     /// What the cache has to know of the request and the response.
     #[cfg(feature = "cache")]
-    exchange: (Asked, Option<ResponseHead>),
+    exchange: (SentRequest, Option<ResponseHead>),
 }
 
 impl PlaylistSink {
@@ -51,16 +51,16 @@ impl PlaylistSink {
     }
 
     #[cfg(feature = "cache")]
-    pub(crate) fn set_asked(&mut self, asked: Asked) {
-        self.exchange.0 = asked;
+    pub(crate) fn set_sent_request(&mut self, sent: SentRequest) {
+        self.exchange.0 = sent;
     }
 
     /// Stores the playlist in the cache, if it is on demand.
     #[cfg(feature = "cache")]
     fn keep(&self, text: &[u8]) {
-        let (asked, head) = &self.exchange;
+        let (sent, head) = &self.exchange;
         if let (Some(store), Some(head), Some(from)) = (&self.shared.store, head, &self.from) {
-            store.keep_list((&self.url, from), text, head, asked);
+            store.keep_list((&self.url, from), text, head, sent);
         }
     }
 

@@ -3,7 +3,7 @@
 //! | what failed | what is tried, in this order |
 //! |---|---|
 //! | the network | another server; the same again after a delay |
-//! | the server (5xx) | another server; another level; the same again for [`PATIENCE`]; skip the segment |
+//! | the server (5xx) | another server; another level; the same again for [`SERVER_ERROR_LIMIT`]; skip the segment |
 //! | the URL (401, 403, 404, 410) | a fresh one from the application, or from the playlist; another level; skip |
 //! | the bytes | another variant or level; skip |
 
@@ -36,7 +36,7 @@ const MOST_TRIED: usize = 8;
 const MOST_RELOADS: u32 = 3;
 
 /// Time for which a segment is requested again from a server that answers with 5xx, before the segment is skipped.
-const PATIENCE: Duration = Duration::from_secs(30);
+const SERVER_ERROR_LIMIT: Duration = Duration::from_secs(30);
 
 /// Delay before the first attempt after an outage, and the longest one. The downloader has retried before.
 const DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
@@ -93,7 +93,11 @@ impl State {
                 if self.move_on(id, now) {
                     return;
                 }
-                if failing_for < PATIENCE { self.pause(error, now, false) } else { self.skip(id, error) }
+                if failing_for < SERVER_ERROR_LIMIT {
+                    self.pause(error, now, false)
+                } else {
+                    self.skip(id, error)
+                }
             }
             Failure::Url | Failure::Bytes => {
                 self.exclude(variant, now, EXCLUSION);
@@ -248,7 +252,7 @@ impl State {
     /// Fetches nothing for a while.
     pub(super) fn pause(&mut self, error: Error, now: Instant, is_reported: bool) {
         let delay = DELAYS.0.saturating_mul(1 << self.recovery.outages.min(8)).min(DELAYS.1);
-        let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, PATIENCE));
+        let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, SERVER_ERROR_LIMIT));
         self.recovery.outages = self.recovery.outages.saturating_add(1);
         self.recovery.outage = Some(Outage { error, retry_at: now + delay, is_reported });
     }
