@@ -37,6 +37,7 @@ fn main() {
         false,
         |answer| answer.latency_until_released(),
     );
+    report("http , a stream in a silent body", reading());
     report("http , waiting to be tried again", (0..TIMES).map(|_| retrying()).collect());
     report("http , preempted", (0..TIMES / 3).map(|_| preempted()).collect());
     report("in the TLS handshake", (0..TIMES).map(|_| connecting("https")).collect());
@@ -111,6 +112,28 @@ fn caller(peer: &PeerHandle, fetch: Fetch) -> JoinHandle<Instant> {
         assert!(read.is_err() || read.is_ok_and(|read| read.is_err()), "it was cancelled");
         Instant::now()
     })
+}
+
+/// The reader of a stream, whose opening and suffix request both wait for a silent server.
+fn reading() -> Vec<Duration> {
+    let content = Content::pattern(8 << 20);
+    let origin = Origin::start(move |asked| Answer::file(asked, &content).stall_after(1000));
+    let downloader = Downloader::new(DownloaderConfig::default()).expect("sound options");
+    let times = (0..TIMES).map(|_| {
+        let mut stream = downloader.open(&origin.url("/a")).expect("the first bytes");
+        let handle = stream.handle();
+        stream.read_exact(&mut [0; 1000]).expect("what was sent");
+        let blocked = thread::spawn(move || {
+            assert!(stream.read(&mut [0]).is_err(), "it was cancelled");
+            Instant::now()
+        });
+        // Until it is blocked, and its last requests are answered.
+        thread::sleep(Duration::from_millis(20));
+        let cancelled = Instant::now();
+        handle.cancel();
+        blocked.join().expect("no panic") - cancelled
+    });
+    times.collect()
 }
 
 /// A fetch that waits for its next attempt and occupies no worker.

@@ -13,7 +13,7 @@ use super::min_rate::MinRateMonitor;
 use super::request::Request;
 use super::silence::SilenceHedge;
 use crate::bandwidth::{ReadMeter, Sample};
-use crate::cancel::{CancelGuard, CancelToken};
+use crate::cancel::{CancelGuard, CancelStage, CancelToken};
 use crate::error::{Error, ErrorKind};
 use crate::origin::Origin;
 use crate::safe_url::{HttpUrl, SafeUrl};
@@ -105,7 +105,7 @@ impl Response {
             is_partial: false,
             requested: None,
         });
-        let on_cancel = cancel.on_cancel(|_| ());
+        let on_cancel = cancel.on_cancel(CancelStage::Abort, |_| ());
         Self::new(
             head,
             Body::Closed,

@@ -17,7 +17,7 @@ use super::h3::{Http3, Sent};
 use super::pool::ConnectionPool;
 use super::request::Request;
 use super::stats::Counters;
-use crate::cancel::{CancelGuard, CancelToken};
+use crate::cancel::{CancelGuard, CancelStage, CancelToken};
 use crate::client::net::dns::Lookups;
 use crate::config::Cookies;
 use crate::error::{Error, ErrorKind};
@@ -148,7 +148,7 @@ impl Sender {
     /// Aborts `exchange` when `cancel` is cancelled, also while it waits for a lookup or a connect.
     pub(super) fn abort_on(&self, cancel: &CancelToken, exchange: &Arc<Exchange>) -> CancelGuard {
         let (exchange, lookups) = (Arc::clone(exchange), Arc::clone(&self.lookups));
-        cancel.on_cancel(move |reason| {
+        cancel.on_cancel(CancelStage::Abort, move |reason| {
             exchange.abort(reason);
             lookups.wake_all();
         })

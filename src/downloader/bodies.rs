@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::cancel::CancelToken;
+use crate::cancel::{CancelStage, CancelToken};
 use crate::error::{Error, ErrorKind};
 
 /// The open bodies of a downloader.
@@ -161,7 +161,7 @@ impl OpenBodies {
         stuck: &mut Option<Progress>,
     ) -> Result<(), Error> {
         let bodies = Arc::clone(self);
-        let _on_cancel = token.on_cancel(move |_| {
+        let _on_cancel = token.on_cancel(CancelStage::Wake, move |_| {
             // Under the lock, so that no thread is between the look at the token and the wait.
             let _state = bodies.state.lock();
             bodies.changed.notify_all();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::cancel::CancelToken;
+use crate::cancel::{CancelStage, CancelToken};
 use crate::error::Error;
 
 /// How many more fetches of a peer may wait for their response. Open bodies do not count: a caller that holds bodies and
@@ -30,7 +30,7 @@ impl Credits {
         }
         let credits = Arc::clone(self);
         // Before the first look at the token. A cancellation between that look and the wait would wake nobody.
-        let _on_cancel = token.on_cancel(move |_| credits.wake_all());
+        let _on_cancel = token.on_cancel(CancelStage::Wake, move |_| credits.wake_all());
         let mut left = self.left.lock();
         while *left == 0 {
             if let Some(reason) = token.reason() {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::cancel::{CancelGuard, CancelReason, CancelToken};
+use crate::cancel::{CancelGuard, CancelReason, CancelStage, CancelToken};
 
 /// Cancels some fetches of a peer together, for example those of a track, or those up to the next seek.
 ///
@@ -70,7 +70,7 @@ impl Epoch {
     /// [`ErrorKind::WouldDeadlock`](crate::ErrorKind::WouldDeadlock). The drop of the guard removes the hook, but does not
     /// wait for one that is running.
     pub fn on_cancel(&self, hook: impl FnOnce() + Send + 'static) -> CancelGuard {
-        self.token.on_cancel(|_| hook())
+        self.token.on_cancel(CancelStage::Report, |_| hook())
     }
 
     pub(crate) fn token(&self) -> &CancelToken {

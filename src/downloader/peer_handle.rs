@@ -13,7 +13,7 @@ use super::response::{Response, open_body};
 use super::schedule::PeerKey;
 use super::stats::{PeerStats, Totals};
 use super::waker::Waker;
-use crate::cancel::{CancelGuard, CancelReason, CancelToken};
+use crate::cancel::{CancelGuard, CancelReason, CancelStage, CancelToken};
 use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::job::Target;
 use crate::downloader::runtime::message::{Channel, Message};
@@ -61,7 +61,7 @@ impl PeerHandle {
         let capacity = downloader.core().config.peer_capacity;
         let credits = Credits::new(capacity);
         let core = Arc::downgrade(downloader.core());
-        let on_cancel = token.on_cancel(move |_| {
+        let on_cancel = token.on_cancel(CancelStage::Report, move |_| {
             if let Some(core) = core.upgrade() {
                 core.post(Message::PeerCancelled(key));
             }

@@ -10,6 +10,7 @@ use ureq::unversioned::transport::{NextTimeout, time};
 
 use super::ConnectionPool;
 use super::idle::Dial;
+use crate::cancel::CancelStage;
 use crate::client::exchange::Exchange;
 use crate::client::h1::connection::Connection;
 use crate::error::Error;
@@ -132,7 +133,7 @@ impl ConnectionPool {
     fn open_ahead(&self, origin: &Origin) -> Result<Connection, Error> {
         let exchange = Arc::new(Exchange::default());
         let dials = self.dials.lock().clone();
-        let _on_close = dials.on_cancel({
+        let _on_close = dials.on_cancel(CancelStage::Abort, {
             let exchange = Arc::clone(&exchange);
             move |reason| exchange.abort(reason)
         });

@@ -9,7 +9,7 @@ use super::job::{Job, Target};
 use super::message::Message;
 use super::record::Record;
 use super::retry_state::RetryState;
-use crate::cancel::{CancelReason, CancelToken};
+use crate::cancel::{CancelReason, CancelStage, CancelToken};
 use crate::client::Request;
 use crate::downloader::epoch::Epoch;
 use crate::downloader::fetch::Fetch;
@@ -34,7 +34,7 @@ impl Core {
         let token = epoch.unwrap_or(peer_token).child(CancelReason::Fetch);
         let (record, retry_state) = self.begin(stats, request, priority, rules);
         let (id, weak) = (record.id, Arc::downgrade(self));
-        let on_cancel = token.on_cancel(move |_| {
+        let on_cancel = token.on_cancel(CancelStage::Report, move |_| {
             if let Some(core) = weak.upgrade() {
                 core.post(Message::Cancelled(id));
             }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use slab::Slab;
 
-use crate::cancel::CancelToken;
+use crate::cancel::{CancelStage, CancelToken};
 use crate::error::Error;
 use crate::foreign::contain;
 
@@ -214,7 +214,7 @@ impl Handoff {
         (self.wake)();
         let _on_cancel = token.as_ref().map(|token| {
             let handoff = Arc::clone(&self);
-            token.on_cancel(move |_| {
+            token.on_cancel(CancelStage::Wake, move |_| {
                 // Under the lock: a worker between its check and its wait would miss the notification.
                 let _state = handoff.state.lock();
                 handoff.changed.notify_all();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::control::Control;
-use crate::cancel::{CancelReason, CancelToken};
+use crate::cancel::{CancelReason, CancelStage, CancelToken};
 use crate::client::{self, Urgency};
 use crate::downloader::pacer::Pacer;
 use crate::downloader::rules::Measured;
@@ -146,7 +146,7 @@ impl BodyMeter {
     ) -> Option<usize> {
         let began = Instant::now();
         let [_, all] = &self.control.all_stats;
-        let _on_cancel = token.on_cancel({
+        let _on_cancel = token.on_cancel(CancelStage::Wake, {
             let all = Arc::clone(all);
             move |_| all.pacer().recheck()
         });

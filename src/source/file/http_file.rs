@@ -6,7 +6,7 @@ use super::peer::FilePeer;
 use super::shared::{Link, ReaderId, Shared};
 use super::state::OpenCall;
 use super::suffix::{self, Suffix};
-use crate::cancel::{CancelGuard, CancelReason};
+use crate::cancel::{CancelGuard, CancelReason, CancelStage};
 use crate::client::Request;
 use crate::config::{FileConfig, StorageConfig};
 use crate::downloader::{BesideOpening, Downloader, Epoch, PeerHandle};
@@ -103,7 +103,7 @@ impl HttpFile {
         epoch: Epoch,
     ) -> Arc<Self> {
         let weak = Arc::downgrade(&shared);
-        let on_cancel = epoch.on_cancel(move || {
+        let on_cancel = epoch.token().on_cancel(CancelStage::Wake, move |_| {
             if let Some(shared) = weak.upgrade() {
                 shared.resource.notify();
             }

@@ -295,8 +295,9 @@ impl Shared {
 
     /// Ends all calls and transfers.
     pub(super) fn cancel(&self) {
-        self.link.cancel();
+        // Closed first: the reader does not wait until the sockets are closed.
         self.close();
+        self.link.cancel();
     }
 
     pub(super) fn close(&self) {

@@ -28,7 +28,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use self::shared::Shared;
-use crate::cancel::{CancelGuard, CancelReason};
+use crate::cancel::{CancelGuard, CancelReason, CancelStage};
 use crate::client::Request;
 use crate::config::{RadioConfig, RequestKind};
 use crate::downloader::{Downloader, Epoch, PeerHandle, Response};
@@ -152,7 +152,7 @@ impl Radio {
         let request = request.alternates("RadioConfig", RequestKind::Station, hook, mirrors)?;
         let shared = Arc::new(Shared::new(request, config, epoch)?);
         let weak = Arc::downgrade(&shared);
-        let on_cancel = shared.epoch.on_cancel(move || {
+        let on_cancel = shared.epoch.token().on_cancel(CancelStage::Wake, move |_| {
             if let Some(shared) = weak.upgrade() {
                 shared.notify();
             }

@@ -188,7 +188,7 @@ mod tests {
     fn a_name_without_a_thread_waits_for_a_running_lookup_or_fails() {
         let now = Instant::now();
         let mut queue = LookupQueue::default();
-        let mut start = |queue: &mut LookupQueue, host: &str| {
+        let start = |queue: &mut LookupQueue, host: &str| {
             queue.begin_wait(host);
             queue.request(host);
             assert!(matches!(queue.poll_start(now), Start::Name(started, _) if started == host));
