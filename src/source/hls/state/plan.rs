@@ -48,8 +48,8 @@ impl State {
         if let Some(playlist) = self.plan_playlist() {
             return Some(playlist);
         }
-        let may_fetch = self.may_fetch();
         let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
+        let may_fetch = self.may_fetch(waiting.unwrap_or(self.queue.len()));
         let is_calm = waiting.is_none_or(|index| self.priority_of(index) == Priority::Low);
         // Not while playlists come from the cache: then nothing is requested but what confirms them.
         if may_fetch && is_calm && admissible == Priority::Low && self.is_confirmed() {
@@ -96,16 +96,22 @@ impl State {
         Some(Planned::Playlist { variant, url: self.playlist_url(variant) })
     }
 
-    /// True if one more segment may be requested beside those that are being fetched.
-    fn may_fetch(&self) -> bool {
+    /// True if the segment at `index` may be requested beside those that are being fetched.
+    ///
+    /// A segment that waits for its playlist counts like one that is being fetched, for those that play after it. So one file
+    /// that is missing does not keep the reader waiting for what is behind it, and a server that refuses everything gets
+    /// [`AT_ONCE`] requests for each time that its playlist is loaded.
+    fn may_fetch(&self, index: usize) -> bool {
         let is_fetching =
             |queued: &&QueuedSegment| queued.phase == SegmentPhase::Fetching && !queued.is_hinted;
         let mut running = self.queue.iter().filter(is_fetching);
+        let is_reloading = |queued: &&QueuedSegment| queued.phase == SegmentPhase::Reloading;
+        let reloading = self.queue.iter().take(index).filter(is_reloading).count();
         // A key or an initialization section that a running segment waits for goes first: the next segment would take the
         // connection that is ready for it, and its answer would take a handshake longer.
         let waits =
             |queued: &QueuedSegment| queued.needs.resources().any(|key| self.resources.ready(&key).is_none());
-        let at_once = running.clone().count() + usize::from(self.replacements.is_running());
+        let at_once = running.clone().count() + reloading + usize::from(self.replacements.is_running());
         at_once < AT_ONCE && !running.any(waits)
     }
 

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::State;
 use super::needs::{KeyUse, Loadable, Needs, ResourceKey, Secret, Undemuxed};
-use super::queued_segment::QueuedSegment;
+use super::queued_segment::{QueuedSegment, SegmentPhase};
 use crate::error::Error;
 use crate::source::hls::decrypt::{Cipher, decrypt};
 use crate::source::hls::pipeline::Pipeline;
@@ -81,7 +81,10 @@ impl State {
     /// A key or an initialization section can't be fetched: neither can the segments that need it.
     pub(crate) fn handle_resource_failed(&mut self, key: &ResourceKey, error: &Error, now: Instant) {
         self.resources.remove(key);
-        let needs = |queued: &&QueuedSegment| queued.needs.resources().any(|need| need == *key);
+        // One that waits for its playlist has failed before: what that brings may need another resource.
+        let needs = |queued: &&QueuedSegment| {
+            queued.phase != SegmentPhase::Reloading && queued.needs.resources().any(|need| need == *key)
+        };
         let failed: Vec<u64> = self.queue.iter().filter(needs).map(|queued| queued.id).collect();
         // The first one decides what is tried next. The others can't wait for this resource any more: they request it again.
         let Some((first, others)) = failed.split_first() else { return };

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use url::Url;
 
+use super::queued_segment::SegmentPhase;
 use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::source::hls::demux::Output;
@@ -93,4 +94,22 @@ fn what_a_fetch_brings_after_its_segment_was_planned_again_is_refused() {
     state.handle_resource(key[0].clone(), vec![0; 16]);
     let late = state.handle_frames(*first, &mut Output::default());
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Refusal);
+}
+
+#[test]
+fn a_key_that_is_refused_is_requested_twice_until_the_playlist_was_loaded_again() {
+    let now = Instant::now();
+    let lines: String = (0..10).map(|index| format!("#EXTINF:2,\n{index}\n")).collect();
+    let mut state = state(&format!("#EXT-X-KEY:METHOD=AES-128,URI=\"key\"\n{lines}"));
+    let (mut requests, mut lists) = (0, 0);
+    loop {
+        let planned = plan(&mut state, now);
+        let keys = resources(&planned);
+        lists += planned.iter().filter(|planned| matches!(planned, Planned::Playlist { .. })).count();
+        requests += keys.len();
+        let Some(key) = keys.first() else { break };
+        state.handle_resource_failed(key, &Error::new(ErrorKind::Status(403), "the key"), now);
+    }
+    assert_eq!((requests, lists), (2, 1));
+    assert!(state.queue.iter().all(|queued| queued.phase != SegmentPhase::Skipped), "{:?}", state.queue);
 }

@@ -559,3 +559,66 @@ fn s6_3_4_a_live_level_is_loaded_again_when_it_was_not_used_for_a_while() {
         assert_eq!((loaded(&player.running), player.state.level()), (vec![], level));
     }
 }
+
+impl Player {
+    /// Segments that are requested now.
+    fn segments(&mut self) -> usize {
+        self.plan();
+        self.running.iter().filter(|planned| matches!(planned, Planned::Segment { .. })).count()
+    }
+
+    /// Ends all running fetches of segments with this error.
+    fn refuse_segments(&mut self, kind: ErrorKind) {
+        while let Some(which) =
+            self.running.iter().position(|planned| matches!(planned, Planned::Segment { .. }))
+        {
+            self.end_running(which, End::Broken(0, kind));
+        }
+    }
+}
+
+#[test]
+fn a_server_that_refuses_segments_is_asked_for_two_until_its_playlist_was_loaded_again() {
+    for kind in [404, 410, 403].map(ErrorKind::Status) {
+        let mut player = Player::new(1);
+        for round in 0..3 {
+            let mut requests = 0;
+            loop {
+                match player.segments() {
+                    0 => break,
+                    count => requests += count,
+                }
+                player.refuse_segments(kind);
+            }
+            assert!((1..=4).contains(&requests), "round {round}: {requests} requests");
+            // After so many skipped segments the reader gets the error.
+            player.read();
+            player.plan();
+            player.refuse_segments(kind);
+            player.plan();
+            assert_eq!(player.running.len(), 1, "the playlist is loaded again");
+            player.end_running(0, End::Whole);
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_waits_for_its_playlist_does_not_stop_those_behind_it() {
+    let mut player = Player::new(1);
+    player.plan();
+    player.end_running(0, End::Broken(0, ErrorKind::Status(404)));
+    let is_playlist = |planned: &Planned| matches!(planned, Planned::Playlist { .. });
+    for _ in 0..4 {
+        assert!(player.segments() > 0, "the reader will need them");
+        let which = player.running.iter().position(|planned| !is_playlist(planned)).unwrap();
+        player.end_running(which, End::Whole);
+    }
+    player.plan();
+    let which = player.running.iter().position(is_playlist).unwrap();
+    player.end_running(which, End::Whole);
+    for _ in 0..SEGMENTS {
+        player.end_fetch(0, End::Whole);
+    }
+    player.read();
+    assert_eq!(player.played.len() as u64, SEGMENTS * FRAMES);
+}
