@@ -48,6 +48,7 @@ impl Http1 {
             }
             None => request,
         };
+        // ureq gives its connector nothing but the URL, so the connector finds the exchange by the thread that runs this.
         let response = exchange.enter(|| self.0.run(request)).map_err(describe)?;
         let (head, body) = response.into_parts();
         Ok((head, H1Body::new(body.into_reader(), exchange)))

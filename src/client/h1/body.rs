@@ -73,6 +73,7 @@ impl H1Body {
                 self.exchange.lending.allow();
             }
             let result = self.reader.read(buf);
+            // If ureq lent its connection during this read, `result` is an error that means nothing: see `Link::transport`.
             let lent = self.exchange.lending.take_lent();
             self.direct = lent.map(|tcp| Direct { limit: tcp.read_timeout(), tcp });
             if self.direct.is_none() {

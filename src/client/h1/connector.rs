@@ -140,9 +140,11 @@ impl BoundConnection {
         };
         let Some(connection) = &mut self.connection else { return Ok(()) };
         let Link::Direct(tcp) = &mut connection.link else { return Ok(()) };
+        // What is in either buffer comes before what the socket has.
         if !tcp.buffers().input().is_empty() || !self.translator.is_over() {
             return Ok(());
         }
+        // Now, because only ureq knows the limit: the reader of the body reads beside it.
         tcp.limit_reads(timeout)?;
         // Lazy buffers allocate nothing until they are used.
         let lent = std::mem::replace(&mut connection.link, Link::Lent(LazyBuffers::new(1, 1)));

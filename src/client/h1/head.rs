@@ -32,6 +32,7 @@ pub(crate) fn status(head: &[u8]) -> Option<u16> {
     // The reason phrase may be missing, with the space before it.
     let is_code = code.iter().all(u8::is_ascii_digit) && matches!(after, [b' ' | b'\r' | b'\n', ..]);
     let code = std::str::from_utf8(code).ok()?.parse().ok()?;
+    // RFC 9110, section 15: no status code is below 100. Codes above 599 are not valid either, but servers send them.
     (minor.is_ascii_digit() && is_code && code >= 100).then_some(code)
 }
 
@@ -56,14 +57,14 @@ pub(crate) fn unfold(head: &[u8]) -> Vec<u8> {
 }
 
 /// Turns an HTTP/1.0 head with a transfer coding into one of HTTP/1.1; `None` for all other heads. HTTP/1.0 has no transfer
-/// codings, so ureq would return the chunk sizes as content. RFC 9112, section 6.1: such framing is faulty, and the connection
-/// must be closed afterwards.
+/// codings, so ureq would return the chunk sizes as content.
 pub(crate) fn chunked_1_0_as_1_1(head: &[u8]) -> Option<Vec<u8>> {
     let rest = head.strip_prefix(b"HTTP/1.0")?;
     let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
     let has_coding =
         names.map(<[u8]>::trim_ascii).any(|name| name.eq_ignore_ascii_case(b"transfer-encoding"));
     let (line, fields) = rest.split_at(rest.iter().position(|byte| *byte == b'\n')? + 1);
+    // RFC 9112, section 6.1: such framing is faulty, and the connection must be closed after it.
     has_coding.then(|| [b"HTTP/1.1", line, b"Connection: close\r\n", fields].concat())
 }
 

@@ -102,6 +102,7 @@ impl HeadTranslator {
                     return Ok(true);
                 }
                 Progress::NeedsMore if received => {
+                    // What is left of the limit: a head that arrives one byte at a time would otherwise never time out.
                     received = transport.await_input(left(timeout, began)?)?;
                 }
                 Progress::NeedsMore | Progress::Passes { .. } => break,
@@ -174,7 +175,7 @@ fn too_large() -> ureq::Error {
     carry(Error::new(ErrorKind::Protocol, "the response head is larger than allowed"))
 }
 
-/// What is left of a limit that started at `began`. Without it, a head that arrives one byte at a time would never time out.
+/// What is left of a limit that started at `began`.
 fn left(timeout: NextTimeout, began: Instant) -> Result<NextTimeout, ureq::Error> {
     let time::Duration::Exact(limit) = timeout.after else { return Ok(timeout) };
     let left = limit.saturating_sub(began.elapsed());
@@ -209,6 +210,7 @@ fn icy_to_http(head: &[u8]) -> Vec<u8> {
     for (name, value) in lines.filter_map(parse_header) {
         http.extend_from_slice(name);
         http.extend_from_slice(b": ");
+        // RFC 9110, section 5.5: CR, LF and NUL in a value are replaced by spaces. ureq refuses other control characters as well.
         http.extend(value.iter().map(|byte| if is_control(*byte) { b' ' } else { *byte }));
         http.extend_from_slice(b"\r\n");
     }

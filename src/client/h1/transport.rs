@@ -10,8 +10,9 @@ use ureq::unversioned::transport::{Buffers, LazyBuffers, NextTimeout, Transport,
 use crate::client::net::socket::Socket;
 use crate::error::Error;
 
-/// Wraps our error in one of ureq. Its I/O kind is `Other`, because ureq takes some kinds for the clean end of a body.
+/// Wraps our error in one of ureq.
 pub(crate) fn carry(error: Error) -> ureq::Error {
+    // `Other`, because ureq takes some kinds of I/O errors for the clean end of a body.
     ureq::Error::Io(io::Error::other(error))
 }
 
@@ -38,6 +39,7 @@ impl HandshakeLimit {
     pub(crate) fn left(&self) -> NextTimeout {
         let left = self.until.map(|until| until.saturating_duration_since(Instant::now()));
         match left.map(time::Duration::Exact).filter(|left| *left < self.timeout.after) {
+            // With this reason the error says that connecting timed out, and not that the server is silent.
             Some(after) => NextTimeout { after, reason: Timeout::Connect, ..self.timeout },
             None => self.timeout,
         }
@@ -124,6 +126,7 @@ impl Carrier for Tcp {
                 _ => break false,
             }
         };
+        // A socket that stays non-blocking would make the next read fail, so it counts as closed.
         is_open && self.socket.set_nonblocking(false).is_ok()
     }
 }

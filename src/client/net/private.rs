@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// True for addresses that are not part of the public internet (the registries of RFC 6890).
 pub(crate) fn is_private(address: IpAddr) -> bool {
+    // An IPv4 address that is mapped to IPv6 is reached over IPv4.
     match address.to_canonical() {
         IpAddr::V4(address) => is_private_v4(address),
         IpAddr::V6(address) => is_private_v6(address),
@@ -16,6 +17,7 @@ fn is_private_v4(address: Ipv4Addr) -> bool {
         || address.is_loopback()
         || address.is_link_local()
         || address.is_multicast()
+        // RFC 1122, section 3.2.1.3: this host on this network.
         || first == 0
         // RFC 6598: shared address space of carriers.
         || (first == 100 && (64..128).contains(&second))

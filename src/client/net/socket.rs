@@ -85,6 +85,7 @@ impl Socket {
     fn peek(&mut self) -> io::Result<usize> {
         self.set_nonblocking(true)?;
         let peeked = self.stream.peek(&mut [0]);
+        // Before the result is returned: a socket that stays non-blocking would make the next read fail.
         self.set_nonblocking(false)?;
         peeked
     }

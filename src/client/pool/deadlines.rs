@@ -22,6 +22,7 @@ impl ConnectionPool {
             return;
         };
         match state.wakes_at {
+            // It wakes before that, and then looks for the next deadline itself.
             Some(wakes_at) if wakes_at <= at => {}
             Some(_) => {
                 self.deadline.notify_all();

@@ -170,6 +170,7 @@ impl<C> IdleConnections<C> {
 
     fn has_room_to_dial(&self) -> bool {
         let dialling: usize = self.origins.values().map(|origin_pool| origin_pool.demand.dials()).sum();
+        // Each dial becomes an idle connection, and needs room among them.
         dialling < MAX_DIALS && self.idle() + dialling < self.limits.over_all
     }
 

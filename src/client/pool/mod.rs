@@ -89,6 +89,7 @@ impl ConnectionPool {
                 let (found, old) = state.idle.checkout(origin, &is_wanted, Instant::now());
                 (found, old, state.idle.is_wanted(origin))
             };
+            // Without the lock: closing a socket is a system call, and of TLS a write.
             drop(old);
             let found = found.map(|mut connection| {
                 // Without the lock: `is_open` is a system call.
@@ -201,6 +202,7 @@ impl ConnectionPool {
         let old = std::mem::replace(&mut *self.dials.lock(), self.closing.child(CancelReason::Fetch));
         // Before the new dials start: the old ones count against their limit.
         old.cancel();
+        // A dial that waits for a name looks at its token only when it is woken.
         self.dialer.lookups.wake_all();
         self.refill();
     }

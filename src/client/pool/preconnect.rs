@@ -57,6 +57,7 @@ impl ConnectionPool {
                     return;
                 }
                 let Some(dial) = state.idle.poll_dial(Instant::now()) else {
+                    // The next dial may be due when a running one becomes slow.
                     return self.keep_deadlines(&mut state);
                 };
                 // Before its thread starts: a pool that is closed in between waits for it.
@@ -67,6 +68,7 @@ impl ConnectionPool {
             let named = thread::Builder::new().name("windway-dial".into());
             if let Err(error) = named.spawn(move || dialler.0.run_dialler(first)) {
                 log::warn!("can't start a thread to preconnect: {error}");
+                // The origin counts as failed by it, until it is requested again.
                 self.end_dial(&dial, None);
                 return;
             }
@@ -140,6 +142,7 @@ impl ConnectionPool {
         let after = time::Duration::Exact(self.config.timeouts().connect.unwrap_or_default());
         let timeout = NextTimeout { after, reason: Timeout::Connect, per_read: None, per_write: None };
         let connection = self.open(origin, &exchange, &self.config, timeout).map_err(Error::from_ureq)?;
+        // Bound for the dial only: a later cancel of the dials must not close it while it serves a request.
         connection.unbind(&exchange);
         Ok(connection)
     }

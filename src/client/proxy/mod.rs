@@ -47,6 +47,7 @@ impl Proxy {
         // Without the cause: it may quote the password.
         let url = Url::parse(text).map_err(|_| wrong("proxy", "is not a URL"))?;
         let host = url.host_str().filter(|host| !host.is_empty());
+        // `Url` makes the hosts of http and https URLs lower case, but not those of other schemes.
         let host = host.ok_or_else(|| wrong("proxy", "names no host"))?.to_ascii_lowercase();
         let port = url.port_or_known_default().unwrap_or(SOCKS_PORT);
         let origin = Origin::new(url.scheme() == "https", &host, port);

@@ -64,6 +64,7 @@ impl Entry {
         match self {
             Self::All => true,
             Self::Name(name) => {
+                // `example.com` stands for `www.example.com` as well, but not for `myexample.com`.
                 host.strip_suffix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }
             Self::Network(network, bits) => {

@@ -127,6 +127,7 @@ impl<T: Carrier> Handshake<'_, T> {
         }
         // The address is of no use, but the bytes of the tunnel follow it.
         match kind {
+            // Each with the two bytes of the port.
             IPV4 => self.receive::<6>().map(|_| ())?,
             IPV6 => self.receive::<18>().map(|_| ())?,
             NAME => {
@@ -141,6 +142,7 @@ impl<T: Carrier> Handshake<'_, T> {
     }
 
     fn failed(&self, result: u8) -> ureq::Error {
+        // The values of the reply field (RFC 1928, section 6).
         let (kind, what) = match result {
             2 => return self.refused("does not allow it"),
             5 => (ErrorKind::Refused, "the host refused the connection"),

@@ -67,7 +67,9 @@ impl<'a> Certificate<'a> {
         let Some(common_name) = self.common_name.filter(|_| !self.has_alternative_names) else {
             return false;
         };
+        // A dot at the end is the root of the name space: both are the same name (RFC 1034, section 3.1).
         let bare = |name: &'a str| name.strip_suffix('.').unwrap_or(name);
+        // Compared as addresses: one IPv6 address has several texts.
         match (common_name.parse::<IpAddr>(), name.parse::<IpAddr>()) {
             (Ok(a), Ok(b)) => a == b,
             (Err(_), Err(_)) => {
@@ -153,6 +155,7 @@ impl<'a> Der<'a> {
     /// Reads a time, in seconds since 1970.
     fn take_time(&mut self) -> Option<i64> {
         let (tag, text) = self.take_any()?;
+        // RFC 5280, section 4.1.2.5: both forms have seconds, and end with Z.
         let text = text.strip_suffix(b"Z")?;
         let (year, rest) = match tag {
             UTC_TIME => {
@@ -173,6 +176,7 @@ impl<'a> Der<'a> {
         let mut parts = rest.chunks(2).map(number);
         let mut part = |least: i64, most: i64| parts.next()?.filter(|part| (least..=most).contains(part));
         let (month, day) = (part(1, 12)?, part(1, 31)?);
+        // Second 60 is a leap second.
         let (hour, minute, second) = (part(0, 23)?, part(0, 59)?, part(0, 60)?);
         Some(((days_since_1970(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
     }

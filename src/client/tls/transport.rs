@@ -81,6 +81,7 @@ impl<T: Carrier> Carrier for TlsTransport<T> {
                 return is_open;
             }
             let taken = stream.conn.read_tls(&mut carrier.buffers().input()).unwrap_or(0);
+            // rustls takes nothing more of a connection that has failed, and this loop would not end.
             if taken == 0 {
                 return false;
             }
@@ -163,6 +164,7 @@ impl<T: Carrier> Write for Limited<T> {
         Ok(sent)
     }
 
+    // `write` has passed everything on to the socket.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

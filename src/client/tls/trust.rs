@@ -161,6 +161,7 @@ fn verify_without_chain(
         let not_before = time(parts.not_before);
         return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
+    // RFC 5280, section 4.1.2.5: the validity includes both ends.
     if seconds > parts.not_after {
         let not_after = time(parts.not_after);
         return Err(CertificateError::ExpiredContext { time: now, not_after }.into());

@@ -76,6 +76,7 @@ impl IcySplitter {
     }
 
     fn take_audio<'a>(&mut self, left: u64, input: &mut &'a [u8]) -> &'a [u8] {
+        // `u64::MAX` stands for a body without blocks, and may not fit into a `usize`. `take` never takes more than there is.
         let len = usize::try_from(left).unwrap_or(usize::MAX);
         let audio = take(input, len);
         let taken = audio.len() as u64;
@@ -151,6 +152,7 @@ impl IcyMetadata {
 fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
     loop {
         let (before, after) = split_once(rest, b"='")?;
+        // What stands before the key belongs to no field, such as the rest of a title that has `';` in it.
         let key = &before[before.len() - before.iter().rev().take_while(is_key).count()..];
         // `='` inside of a title, for example `Mix ='98'`, is not a field.
         if key.is_empty() {

@@ -134,6 +134,7 @@ impl Radio {
     pub(crate) fn adopt(opening: Opening, config: RadioConfig) -> Result<Self, Error> {
         let config = config.checked()?;
         let Opening { request, peer, epoch, mut response, first, .. } = opening;
+        // What was read to recognise the station is its first audio.
         response.unread(&first);
         Self::start(request, config, epoch, peer, Some(response))
     }
@@ -151,6 +152,7 @@ impl Radio {
         let (hook, mirrors) = (config.hook.as_ref(), &config.mirrors);
         let request = request.alternates("RadioConfig", RequestKind::Station, hook, mirrors)?;
         let shared = Arc::new(Shared::new(request, config, epoch)?);
+        // Weak: the epoch is a part of `Shared`, which a strong reference would keep alive through itself.
         let weak = Arc::downgrade(&shared);
         let on_cancel = shared.epoch.token().on_cancel(CancelStage::Wake, move |_| {
             if let Some(shared) = weak.upgrade() {
@@ -204,6 +206,7 @@ impl Drop for Radio {
     fn drop(&mut self) {
         // Before the join: it wakes the thread from its read of the socket, which would block until the next byte.
         self.peer.cancel();
+        // The radio's thread may be waiting for this very callback.
         if in_callback() {
             return;
         }

@@ -24,6 +24,7 @@ impl Playlist {
             Document::List(_) => false,
             _ => return None,
         };
+        // Lossy: the first bytes may end inside of a character.
         let text = String::from_utf8_lossy(first);
         Some(Self { is_hls, first: first_url(&text).map(SafeUrl::from) })
     }

@@ -134,6 +134,7 @@ impl Receiver<'_> {
         let info = RadioInfo::from_headers(body.head().headers());
         let interval = info.metadata_interval;
         let Some(mut got) = self.read_first(body, *room, interval)? else { return Ok(Received::Replaced) };
+        // What follows the first interval is metadata, and no part of a page.
         let audio = interval.map_or(got, |interval| got.min(interval.get()));
         // Before `connected`, so that a page is not published as a connection of a station.
         self.shared.refuse_html_page(body.head(), &self.chunk[..audio])?;
@@ -153,6 +154,7 @@ impl Receiver<'_> {
             };
             got = match body.read_live(&mut self.chunk[..*room])? {
                 Some(0) if is_file(body.head()) => return Ok(Received::Complete),
+                // A station has no end. Either the connection broke, or the source of the station has left.
                 Some(0) => {
                     return Err(Error::new(ErrorKind::Disconnected, "the station ended the response"));
                 }
@@ -184,6 +186,7 @@ impl Receiver<'_> {
         room: usize,
         interval: Option<NonZeroUsize>,
     ) -> Result<Option<usize>, Error> {
+        // Without room for them an empty slice would be read, which looks like the end of the body.
         let wanted = interval.map_or(RECOGNIZABLE, |interval| interval.get().min(RECOGNIZABLE)).min(room);
         let mut got = 0;
         while got < wanted {
@@ -191,6 +194,7 @@ impl Receiver<'_> {
                 Some(0) if got == 0 => {
                     return Err(Error::new(ErrorKind::Disconnected, "the station sent no audio"));
                 }
+                // Too short to show what it is. The read after this one finds whether it was a file or a broken connection.
                 Some(0) => break,
                 Some(more) => got += more,
                 None => return Ok(None),

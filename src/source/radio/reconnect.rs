@@ -101,6 +101,7 @@ impl Reconnect {
             return Ok(());
         }
         let rate = starving.bytes as f64 / time.as_secs_f64();
+        // Each window counts for itself: a burst must not make up for the time after it.
         self.starving = None;
         if rate < self.policy.min_audio_rate as f64 {
             let least = self.policy.min_audio_rate;

@@ -151,9 +151,11 @@ impl Shared {
     /// Blocks until at least one byte is stored, or no byte will come. Returns 0 at a discontinuity where reads end.
     pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize, Error> {
         if buf.is_empty() {
+            // Before all checks: `Read` allows an empty buffer, and 0 does not mean the end then.
             return Ok(0);
         }
         Error::check_may_block("read").map_err(|error| self.locate(error))?;
+        // Unlocked before `read_some`, which takes the lock of the resource: that is the outer one.
         let begun = {
             let mut state = self.state.lock();
             state.reads.begin();
@@ -257,6 +259,7 @@ impl Shared {
         let target = state.window.seek(to).map_err(|error| self.locate(error))?;
         // After a long pause a seek asks for stored audio, not for the live edge.
         state.reader = Reader::Active;
+        // A seek is a use as well: the pause after which the connection is closed begins anew.
         state.last_read = Instant::now();
         drop(state);
         self.notify();
@@ -310,6 +313,7 @@ impl Shared {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let ended = self.resource.wait(deadline, |_| {
             let state = self.state.lock();
+            // No more bytes follow in a file that was received whole, so the wait ends with fewer.
             if state.is_complete || state.window.buffered_ahead() >= bytes {
                 return Some(Ok(()));
             }
@@ -344,6 +348,7 @@ impl Shared {
 
     /// As [`window`](Self::window), unless the state is locked.
     pub(crate) fn try_window(&self) -> Option<Range<u64>> {
+        // `Debug` may be called by a thread that holds the lock.
         self.state.try_lock().map(|state| state.window.range())
     }
 
@@ -473,6 +478,7 @@ impl Shared {
             }
             None => return Ok(()),
         };
+        // The URL of the response: a redirect may have led to a login page on another host.
         Err(Error::new(ErrorKind::NotMedia, why).with_url(head.url()))
     }
 
@@ -491,6 +497,7 @@ impl Shared {
 
     /// Stores audio at the window's end.
     pub(crate) fn store(&self, audio: &[u8]) -> Result<(), Error> {
+        // Only this thread stores audio, so the end does not move before the bytes are written.
         let position = self.end();
         // First the bytes, then the window: a reader that sees them in the window must find them.
         self.resource.write_at(position, audio)?;

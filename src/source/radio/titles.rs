@@ -50,6 +50,7 @@ impl Titles {
         let new = Title { position, title, url: metadata.url.filter(|url| !url.expose().is_empty()) };
         let is_known = match current {
             Some(current) => (&current.title, &current.url) == (&new.title, &new.url),
+            // A station that has announced nothing yet has nothing to clear.
             None => new.title.is_none() && new.url.is_none(),
         };
         if is_known {
@@ -73,6 +74,7 @@ impl Titles {
 
     /// Drops the titles that apply to no byte from `start` on.
     pub(crate) fn forget_before(&mut self, start: u64) {
+        // A title applies until the next one begins, so the first one is needed until the second one is at the start.
         while self.titles.get(1).is_some_and(|second| second.position <= start) {
             self.titles.pop_front();
         }

@@ -129,6 +129,7 @@ impl Window {
             }
         };
         let Range { start, end } = self.range();
+        // The end belongs to it: that byte arrives next.
         let Some(target) = target.filter(|target| (start..=end).contains(target)) else {
             let why = format!("the radio keeps bytes {start} to {end} only");
             return Err(Error::new(ErrorKind::OutOfWindow, why).with_range(ByteRange::new(start, end)));
@@ -159,6 +160,7 @@ impl Window {
 impl Window {
     /// Number of bytes that the receiver may read next. `None` if there is too little room for a read.
     pub(crate) fn room(&self) -> Option<usize> {
+        // After a seek back there may be more than `ahead` bytes before the end.
         let room = self.ahead.saturating_sub(self.buffered_ahead());
         (room >= self.least_room()).then(|| usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK))
     }
@@ -197,6 +199,7 @@ impl Window {
     pub(crate) fn trim(&mut self) -> Option<u64> {
         self.start = self.start.max(self.position.saturating_sub(self.behind));
         self.titles.forget_before(self.start);
+        // One at the start stays: a reader at that byte may still have to stop there.
         while self.discontinuities.front().is_some_and(|at| *at < self.start) {
             self.discontinuities.pop_front();
         }

@@ -93,6 +93,7 @@ impl LookupQueue {
     /// Takes back the last start, of `host`, because no thread could be started for it. False if none runs that could look it up
     /// later; then it is no longer queued.
     pub(super) fn handle_not_started(&mut self, host: String) -> bool {
+        // The one that `poll_start` added for `host`: the queue has been locked since.
         self.running.pop();
         if self.running.is_empty() {
             self.pending.remove(&host);

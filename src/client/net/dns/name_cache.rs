@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind};
 
-/// Maximum number of cached hosts. When it is reached, the cache is emptied: that is simpler than keeping an order of use, and a
-/// player meets a few dozen.
+/// Maximum number of cached hosts.
 const MAX_HOSTS: usize = 1024;
 
 #[derive(Debug)]
@@ -59,6 +58,7 @@ impl NameCache {
 
     pub(super) fn handle_result(&mut self, host: &str, answer: io::Result<Vec<IpAddr>>, now: Instant) {
         if self.known.len() >= MAX_HOSTS && !self.known.contains_key(host) {
+            // All of it: that is simpler than an order of use, and a player meets a few dozen hosts.
             self.known.clear();
         }
         let (addresses, failure) = match answer {
