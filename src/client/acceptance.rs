@@ -166,6 +166,7 @@ fn contradiction(requested: Option<ByteRange>, content_range: Option<&str>) -> O
     let Some(ContentRange::Unsatisfied { total }) = content_range.and_then(ContentRange::parse) else {
         return None;
     };
+    // RFC 9110, section 15.5.17: no range of an empty resource can be satisfied.
     if total == 0 {
         return Some(Error::new(ErrorKind::Empty, "the resource has no bytes"));
     }

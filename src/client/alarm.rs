@@ -149,6 +149,7 @@ impl Alarms {
         for (key, call) in due {
             // Without the lock: the call may take a while, and dropping an `Alarm` inside it takes the lock.
             let (next, call) = MutexGuard::unlocked(state, move || {
+                // A panic must not end the thread: the other alarms would never be called.
                 let next = catch_unwind(AssertUnwindSafe(|| Arc::clone(&call).call(now)));
                 (next.unwrap_or_default(), call)
             });
@@ -156,6 +157,7 @@ impl Alarms {
             if let Some(entry) = state.alarms.get_mut(key).filter(|entry| Arc::ptr_eq(&entry.call, &call)) {
                 entry.at = [next, entry.at].into_iter().flatten().min();
             }
+            // This may be the last owner, and what a drop runs must not find the lock taken.
             MutexGuard::unlocked(state, || drop(call));
         }
     }

@@ -127,6 +127,7 @@ impl Alternates {
         }
         let mut state = self.state.lock();
         let Some((first, first_url, representation)) = &state.first else {
+            // A login page must not be what other places are compared with.
             if !representation::is_html(head) {
                 state.first = Some((place, url.clone(), Representation::of(head)));
             }

@@ -74,6 +74,7 @@ impl Continuation {
 
     /// True if, according to `head`, the server can resume the body from any position.
     pub(crate) fn can_resume(&self, head: &ResponseHead) -> bool {
+        // RFC 9110, section 14.1: the names of range units are case-insensitive.
         let has_ranges = head.header("accept-ranges").is_some_and(|unit| unit.eq_ignore_ascii_case("bytes"));
         let has_end = self.begun.as_ref().is_some_and(|begun| begun.end.is_some());
         has_end && (head.is_partial() || has_ranges)
@@ -105,6 +106,7 @@ impl Continuation {
     /// The condition under which the next attempt requests the range.
     pub(crate) fn if_range(&self) -> Option<&Validator> {
         let begun = self.begun.as_ref().filter(|_| !self.omits_if_range)?;
+        // RFC 9110, section 13.1.5: a weak entity tag must not be sent in `If-Range`.
         begun.representation.strong_validator()
     }
 

@@ -179,6 +179,7 @@ impl Exchange {
     /// Shuts the socket of this exchange down, which wakes the thread that is blocked on it. No socket can be bound afterwards.
     pub(super) fn abort(&self, reason: CancelReason) {
         let mut binding = self.binding.lock();
+        // The first reason stays: those after it are its consequences.
         binding.cancelled.get_or_insert(reason);
         binding.shut_down();
     }
@@ -272,6 +273,7 @@ impl Exchange {
 
     pub(super) fn unbind(&self, handle: &ShutdownHandle) {
         let mut binding = self.binding.lock();
+        // The exchange may be bound to another connection by now.
         if binding.handle.as_ref().is_some_and(|bound| bound.is_of(handle)) {
             binding.handle = None;
         }

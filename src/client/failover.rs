@@ -91,6 +91,7 @@ fn is_places_own(error: &Error) -> bool {
     match error.kind() {
         // Only this server asks to wait.
         ErrorKind::Status(408 | 425 | 429) => true,
+        // What this place sends is not the resource. Another place may have it.
         ErrorKind::Changed | ErrorKind::NotMedia | ErrorKind::Empty | ErrorKind::RangeIgnored => true,
         _ => redirect::is_targets_own(error),
     }

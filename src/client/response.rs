@@ -260,6 +260,7 @@ impl Response {
                 format!("the connection was closed {left} bytes before the end of the body"),
             ));
         }
+        // Now, not at the next read, which may never come: the connection can serve others.
         if left == 0 && got > 0 {
             self.finish();
         }

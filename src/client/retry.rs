@@ -88,6 +88,7 @@ pub(super) fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(value).ok()?;
+    // A date that has passed asks for no wait.
     Some(date.duration_since(now).unwrap_or_default())
 }
 

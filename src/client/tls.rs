@@ -94,6 +94,7 @@ impl Tls {
             return Ok(Arc::clone(verifier));
         }
         let verifier = Arc::new(self.trust.verifier(&self.provider)?);
+        // `OnceLock` has no fallible initialisation: two threads may make one each, and the first one stays.
         Ok(Arc::clone(self.verifier.get_or_init(|| verifier)))
     }
 

@@ -52,6 +52,7 @@ fn is_private(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
+            // RFC 6761, section 6.3: `localhost` is the loopback address. RFC 6762, section 3: `.local` is the local link.
             name == "localhost" || name.ends_with(".localhost") || name.ends_with(".local")
         }
         Some(Host::Ipv4(address)) => is_private_address(address.into()),
