@@ -99,10 +99,10 @@ impl ReadMeter {
         sample
     }
 
-    /// Records that the body is complete, whose request was sent at `sent`. Returns a sample of all of it, if no read was one:
-    /// a short body often arrives together with its head, and would not show that the network is faster now.
+    /// Records that the body is complete, whose request was sent at `sent`. Returns a sample of all of it, if no read was one.
     pub(crate) fn handle_end(&mut self, sent: Instant) -> Option<Sample> {
         let bytes = self.unsampled.take().filter(|bytes| *bytes > 0)?;
+        // A short body often arrives together with its head. Without this sample it would not show that the network is faster now.
         Some(Sample { is_lower_bound: true, ..Sample::new(sent, self.read_until?, bytes) })
     }
 
@@ -135,9 +135,9 @@ impl ReadMeter {
         (self.is_paced || !was_in_backlog).then_some(Sample::new(from, ended, bytes))
     }
 
-    /// Records that `max_bandwidth` has held the next read back since `began`. Unlike the time in which a reader holds a body
-    /// back, this time counts: the rate is what the limit leaves of the network.
+    /// Records that `max_bandwidth` has held the next read back since `began`.
     pub(crate) fn handle_paced(&mut self, began: Instant) {
+        // This time counts, unlike that in which a reader holds a body back: the rate is what the limit leaves of the network.
         self.paced_from.get_or_insert(began);
     }
 

@@ -587,10 +587,10 @@ impl<E> Backlog<E> {
         self.signal = None;
     }
 
-    /// Makes the channel hold a message exactly while there is an event. Call it under the lock: otherwise it could remove a
-    /// message that announces a newer event. Neither operation blocks.
+    /// Makes the channel hold a message exactly while there is an event. Call it under the lock.
     fn update_signal(&self) {
         let Some((sender, receiver)) = &self.signal else { return };
+        // The lock keeps this from removing a message that announces a newer event. Neither operation blocks.
         if self.events.is_empty() && self.lost == 0 {
             // Fails if the subscriber has received the message already.
             let _ = receiver.try_recv();

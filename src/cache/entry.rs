@@ -269,13 +269,13 @@ impl EntryFile {
         self.join(index, block, &touching, range, bytes);
     }
 
-    /// Joins bytes that were just written with the parts that they touch. These are read back and checked again: bytes that do
-    /// not agree with the old checksum must not get into the new one.
+    /// Joins bytes that were just written with the parts that they touch.
     fn join(&self, index: u64, block: &mut Block, touching: &[Slot], range: &Range<u32>, bytes: &[u8]) {
         let joined =
             touching.iter().fold(range.clone(), |all, part| all.start.min(part.from)..all.end.max(part.to));
         // The checksum of the joined part can't be computed from those of its parts, so its bytes are hashed again.
         let filled = self.read_part(index, &joined);
+        // Bytes that do not agree with the old checksum must not get into the new one.
         let is_right = |part: &Slot| {
             filled.as_ref().is_some_and(|filled| {
                 let at = (part.from - joined.start) as usize;

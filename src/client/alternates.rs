@@ -115,11 +115,8 @@ impl Alternates {
         self.state.lock().current = place;
     }
 
-    /// Fails if a response from `place`, which is at `url`, is of another representation than the first response, which came
-    /// from another URL. Whether a resource changes at one and the same URL is for others to find out.
-    ///
-    /// A mirror has to show that it has the same representation. A fresh URL of the same place must not contradict: it is as
-    /// good as the URL before, which may have had no validator either.
+    /// Fails if a response from `place`, which is at `url`, is of another representation than the first response, which came from
+    /// another URL. Whether a resource changes at one and the same URL is for others to find out.
     pub(super) fn check(&self, place: usize, url: &HttpUrl, head: &ResponseHead) -> Result<(), Error> {
         // A station sends nothing twice, so there is nothing to join.
         if self.kind == RequestKind::Station {
@@ -139,6 +136,8 @@ impl Alternates {
         match representation.compare(head) {
             Likeness::Changed(what) => Err(representation::changed(head, what)),
             Likeness::HtmlPage => Err(representation::html_page(head)),
+            // A mirror has to show that it has the same representation. A fresh URL of the same place only must not contradict: the
+            // URL before may have had no validator either.
             Likeness::Unconfirmed if *first != place && !representation.has_same_length_and_date(head) => {
                 Err(representation::changed(head, "ETag or date, or none"))
             }

@@ -197,14 +197,15 @@ impl ResponseHead {
             .or_else(|| self.header("last-modified").map(|date| Validator::LastModified(date.to_owned())))
     }
 
-    /// A validator that is allowed in `If-Range`: a strong entity tag, otherwise a date at least 60 s before that of the
-    /// response, which is sure to be of this version (RFC 9110, sections 13.1.5 and 8.8.2.2; the 60 s are from RFC 7232,
-    /// section 2.2.2).
+    /// A validator that is allowed in `If-Range`: a strong entity tag, otherwise a date that is sure to be of this version (RFC
+    /// 9110, section 13.1.5).
     pub(crate) fn strong_validator(&self) -> Option<Validator> {
         let validator = self.validator()?;
         let Validator::LastModified(changed) = &validator else { return Some(validator) };
         let changed = httpdate::parse_http_date(changed).ok()?;
         let sent = httpdate::parse_http_date(self.header("date")?).ok()?;
+        // RFC 9110, section 8.8.2.2: a date is strong if it is so much older than the response that no second change can have the
+        // same date. RFC 7232, section 2.2.2, gives 60 s, which also cover clocks that differ.
         (sent >= changed + Duration::from_secs(60)).then_some(validator)
     }
 }

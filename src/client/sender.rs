@@ -195,8 +195,9 @@ impl Sender {
     }
 }
 
-/// Adds fields in place of those of the same names. `extend` alone would keep both values.
+/// Adds fields in place of those of the same names.
 fn replace(headers: &mut HeaderMap, by: &HeaderMap) {
+    // `extend` alone would keep both values.
     by.keys().for_each(|name| drop(headers.remove(name)));
     headers.extend(by.clone());
 }
@@ -221,10 +222,10 @@ fn unsendable(cause: header::InvalidHeaderValue) -> Error {
 }
 
 impl Answer {
-    /// Drains a small body, so that the connection can be reused. Waits about as long as the head took, since a new connection
-    /// only costs a few round trips.
+    /// Drains a small body, so that the connection can be reused.
     pub(super) fn drain(&mut self) {
         if is_short(&self.head.headers, SMALL_BODY) {
+            // About as long as the head took: a new connection costs no more than a few round trips.
             let limit = self.exchange.ttfb().unwrap_or_default().clamp(DRAIN_LIMITS.0, DRAIN_LIMITS.1);
             self.exchange.read_until(Instant::now() + limit);
             self.body.drain(SMALL_BODY);

@@ -79,12 +79,12 @@ fn user_agent(name: &str) -> Result<HeaderValue, Error> {
     })
 }
 
-/// Header fields of every request. Includes those that ureq would add itself, because ureq would build each value again for
-/// every request.
+/// Header fields of every request.
 fn default_headers(config: &ClientConfig, user_agent: HeaderValue) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
     // Positions in an encoded body are not positions in the resource.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // ureq would add these two itself, and build their values again for every request.
     headers.insert(header::USER_AGENT, user_agent);
     headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
     // Configured fields replace the defaults of the same name.

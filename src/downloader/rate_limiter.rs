@@ -86,8 +86,9 @@ impl RateLimiter {
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// How long the rate needs for these bytes. Rounded up, so that no sum of them is above the rate.
+    /// How long the rate needs for these bytes.
     fn time_for(&self, bytes: u64) -> Duration {
+        // Rounded up, so that no sum of them is above the rate.
         Duration::from_nanos(self.nanos_for(bytes, u128::div_ceil))
     }
 

@@ -75,9 +75,10 @@ pub(crate) fn windowed(read_ahead: ReadAhead) -> ReadAhead {
     }
 }
 
-/// True if bytes should be prefetched: up to the target, and then again when less than half of it is left, so that a mobile
-/// radio can sleep in between. `was_filling` is the last result.
+/// True if bytes should be prefetched: up to the target, and then again when less than half of it is left. `was_filling` is the
+/// last result.
 pub(crate) fn refill(was_filling: bool, ahead: u64, target: u64) -> bool {
+    // In bursts, so that a mobile radio can sleep in between.
     ahead < if was_filling { target } else { target / 2 }
 }
 

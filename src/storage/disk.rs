@@ -105,12 +105,13 @@ impl Drop for Disk {
 }
 
 impl Queue {
-    /// The thread. Serves one block of each resource in turn, so that none waits for all blocks of another.
+    /// The thread.
     fn run(&self) {
         while let Some(waiting) = self.next() {
             // A resource that was dropped needs no I/O.
             let Some(resource) = waiting.upgrade() else { continue };
             if resource.work() {
+                // Behind the others: no resource waits for all blocks of another one.
                 self.push(waiting);
             }
         }

@@ -72,13 +72,13 @@ impl Socket {
         Ok(())
     }
 
-    /// Records whether the kernel's buffer is full. Only then is the thread woken when it is not: each packet that leaves the
-    /// buffer would wake it otherwise.
+    /// Records whether the kernel's buffer is full.
     fn set_full(&mut self, is_full: bool) -> io::Result<()> {
         if std::mem::replace(&mut self.is_full, is_full) == is_full {
             return Ok(());
         }
         let Some((registry, token)) = &self.poll else { return Ok(()) };
+        // Only while it is full: else each packet that leaves the buffer would wake the thread.
         registry.reregister(&mut self.io, *token, interest(is_full))
     }
 
@@ -136,9 +136,10 @@ fn interest(is_full: bool) -> Interest {
 }
 
 impl Received<'_> {
-    /// The datagrams, in buffers that some of them share: an allocation for each would cost as much as to decrypt it.
+    /// The datagrams, in buffers that some of them share.
     pub(super) fn datagrams(&self) -> impl Iterator<Item = BytesMut> {
         let (stride, mut shared) = (self.stride, BytesMut::new());
+        // An allocation for each datagram would cost as much as to decrypt it.
         let mut groups = self.bytes.chunks(stride * GROUP);
         std::iter::from_fn(move || {
             if shared.is_empty() {

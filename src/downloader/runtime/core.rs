@@ -161,15 +161,15 @@ impl Core {
         self.metered.store(metered, Ordering::Relaxed);
     }
 
-    /// Announces that `request` lies in `peer`'s channel. If it was assigned to a worker at once, by this very
-    /// thread, the caller gets it instead of the worker, to run it in that worker's place: the worker sleeps on, and two
-    /// hand-offs are saved.
+    /// Announces that `request` lies in `peer`'s channel. If it was assigned to a worker at once, by this very thread, the caller
+    /// gets it instead of the worker, to run it in that worker's place.
     pub(crate) fn submit(&self, peer: PeerKey, request: RequestId) -> Option<(WorkerId, Box<Job>)> {
         let mut claimed = None;
         let step = |machine: &mut Machine, messages: &mut Vec<Message>| self.step(machine, messages);
         self.combiner.post_and_combine(Message::Submitted(peer), step, |mut actions| {
             let is_own = |task: &Task| matches!(task, Task::Run(job) if job.record.id == request);
             if let Some(index) = actions.tasks.iter().position(|(_, task)| is_own(task)) {
+                // The worker sleeps on, which saves two hand-offs between threads.
                 if let (worker, Task::Run(job)) = actions.tasks.swap_remove(index) {
                     claimed = Some((worker, job));
                 }

@@ -251,11 +251,11 @@ impl RetryState {
     }
 }
 
-/// Delay after which a request without a response head is hedged: four times the usual TTFB. A shorter one would send many
-/// requests twice whose answers are only a little late.
+/// Delay after which a request without a response head is hedged: four times the usual TTFB.
 fn hedge_delay(control: &Control) -> Duration {
     let [_, all] = &control.all_stats;
     let ttfb = all.ttfb().unwrap_or_default();
+    // A shorter delay would send many requests twice whose answers are only a little late.
     SHORTEST_HEDGE_DELAY.max(4 * ttfb)
 }
 

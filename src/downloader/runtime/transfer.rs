@@ -45,8 +45,9 @@ enum Received<'a> {
     Direct(&'a [u8]),
 }
 
-/// Number of bytes from `position` to the end of its block. A read stops there, so that the next block may come as a whole.
+/// Number of bytes from `position` to the end of its block.
 fn up_to_block_end(position: u64) -> usize {
+    // A read stops there, so that the next block may come as a whole.
     BUFFER - (position % BUFFER as u64) as usize
 }
 

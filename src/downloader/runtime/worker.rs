@@ -55,9 +55,10 @@ impl Done {
         Self { report, ended: None }
     }
 
-    /// Sends the report by `send`, and then ends the job. In the other order, a thread that is woken by the end would find this
-    /// worker busy, and the work that it asks for would wake another worker.
+    /// Sends the report by `send`, and then ends the job.
     pub(crate) fn send<T>(self, send: impl FnOnce(Report) -> T) -> T {
+        // First the report: a thread that the end wakes would otherwise find this worker busy, and the work that it asks for would
+        // wake another one.
         let sent = send(self.report);
         if let Some((job, result)) = self.ended {
             // A panic is logged.

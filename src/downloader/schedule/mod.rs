@@ -392,10 +392,10 @@ impl Schedule {
         Some((running, fetch_info))
     }
 
-    /// Urgent work that waited through the turn of a prefetch goes before the next one, even if other urgent work was served in
-    /// between: otherwise it could wait for two protected turns.
+    /// Urgent work that waited through the turn of a prefetch goes before the next one.
     fn handle_turn_over(&mut self, running: &Running) {
         let is_prefetch = running.priority == Priority::Low && running.fetch.is_some();
+        // Even if other urgent work was served in between: otherwise it could wait for two protected turns.
         self.urgent_is_next |= is_prefetch && self.backlog.queues().urgent() > 0;
     }
 

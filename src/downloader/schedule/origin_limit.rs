@@ -62,13 +62,12 @@ impl OriginLimit {
     }
 
     /// The prefetch that was blocked longest, if one may become active. It is, from now on. Call until it returns `None`.
-    ///
-    /// The place is given away here, and not when a worker is free for it: in between, later prefetches would pass those
-    /// that are blocked, and if the first of these was cancelled, nothing would unblock the others.
     pub(super) fn unblock(&mut self, origin: Origin) -> Option<RequestId> {
         let is_reserved = self.is_reserved(origin);
         let state = self.origins.get_mut(&origin).filter(|state| state.active < self.max && !is_reserved)?;
         let (_, request) = state.blocked.pop_first()?;
+        // Here, and not when a worker is free for it: in between, later prefetches would pass the blocked ones, and if the first of
+        // these was cancelled, nothing would unblock the others.
         state.active += 1;
         self.blocked -= 1;
         Some(request)

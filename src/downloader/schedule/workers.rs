@@ -47,8 +47,9 @@ impl Running {
         self.full_turn() <= now
     }
 
-    /// True while urgent work must not interrupt it. A question is protected as long as it takes, so that its answer still is.
+    /// True while urgent work must not interrupt it.
     pub(super) fn is_protected(&self, now: Instant) -> bool {
+        // While it asks its peer it is protected however long that takes, so that the fetch it gets still is.
         self.protected && (self.fetch.is_none() || !self.had_full_turn(now))
     }
 

@@ -101,8 +101,9 @@ impl Limits {
         at_most(self.within_a_minute(), self.granted_ahead())
     }
 
-    /// How far ahead to keep what was fetched. Not less because the readers are slow: it is there already.
+    /// How far ahead to keep what was fetched.
     pub(crate) fn kept(&self) -> ReadAhead {
+        // Not less for slow readers: the bytes are there already.
         at_most(self.configured(), self.granted_ahead())
     }
 

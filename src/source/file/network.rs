@@ -105,9 +105,10 @@ impl Network {
         is_fast && !self.single_connection && !self.is_metered
     }
 
-    /// True if `bytes` that are requested beside the opening of a file arrive while the opening waits for its window to grow,
-    /// or nearly at once. Otherwise they delay it for longer than the round trip of a later request for them.
+    /// True if `bytes` that are requested beside the opening of a file arrive while the opening waits for its window to grow, or
+    /// nearly at once.
     pub(crate) fn can_share_opening(self, bytes: u64) -> bool {
+        // Other bytes would delay the opening for longer than a later request for them takes.
         self.has_slow_start() || self.rate.is_some_and(|rate| bytes as f64 <= rate * UNNOTICED.as_secs_f64())
     }
 

@@ -132,8 +132,7 @@ impl FilePeer {
         Next::fetch(fetch, Box::new(ConfirmSink(Arc::clone(&self.0))))
     }
 
-    /// The fetch of a probe. On a connection of its own: where a pool is dealt out by connection, one that is kept
-    /// alive would always meet the same server.
+    /// The fetch of a probe.
     fn probe(&self, link: &Link, proof: Proof, range: Range<u64>) -> Next {
         let shared = &self.0;
         let mut stored = vec![0; (range.end - range.start) as usize];
@@ -146,6 +145,7 @@ impl FilePeer {
         let range = ByteRange::new(range.start, range.start + got as u64);
         let sink = Box::new(ProbeSink::new(Arc::clone(shared), proof, stored));
         let target = shared.state.lock().target().cloned();
+        // A new connection: where a pool is shared out by connection, one that is kept alive would always meet the same server.
         let request = shared.request(target.as_ref()).range(range).over_new_connection();
         Next::fetch(Fetch::new(request).priority(Priority::High).epoch(&link.epoch.child()), sink)
     }

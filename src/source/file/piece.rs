@@ -169,14 +169,13 @@ impl PieceSink {
 }
 
 /// Fails if the body has titles in between its audio, although the file's configuration did not request them.
-///
-/// They are not taken out as a radio's are: nothing but the header shows that they are there, and where it lies that
-/// would take audio for titles; and they shift every offset, so that neither a seek nor a part means anything.
 fn refuse_titles(head: &ResponseHead, config: &FileConfig) -> Result<(), Error> {
     let asks = config.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("icy-metadata"));
     if asks || head.header("icy-metaint").is_none() {
         return Ok(());
     }
+    // They are not taken out as a radio's are: only the header shows that they are there, and if it is wrong audio would be taken
+    // for titles. And they shift every offset, so that neither a seek nor a part would mean anything.
     let Some(interval) = RadioInfo::from_headers(head.headers()).metadata_interval else { return Ok(()) };
     let why = format!(
         "the server mixes titles into the audio (icy-metaint: {interval}); open it as a Radio, which takes them out"
@@ -239,10 +238,11 @@ impl PieceSink {
         Err(Error::new(ErrorKind::Refusal, why))
     }
 
-    /// Stores what was held back because it was not clear whether it is media: no more bytes arrive.
+    /// Stores what was held back because it was not clear whether it is media.
     fn store_unclear(&mut self, outcome: Outcome) -> Outcome {
         let held = self.unclear.take().filter(|held| !held.is_empty());
         match (held, outcome) {
+            // All that there is: no more bytes arrive that could make it clear.
             (Some(held), Outcome::Done) => Outcome::from(self.store_first(held, &[], true)),
             (_, outcome) => outcome,
         }

@@ -216,9 +216,8 @@ impl Snapshot<'_> {
         reader.run.min(self.network.streaming_piece())
     }
 
-    /// How large a piece may be for a reader that streams from the start of the file, or for a download, while the
-    /// network's rate is that of a connection's beginning: to the end, so that the first connection, once it is fast,
-    /// serves all of it. The piece is cut where its reader has enough.
+    /// How large a piece may be for a reader that streams from the start of the file, or for a download, while the network's rate
+    /// is that of a connection's beginning: up to the end of the file.
     fn cold_size(&self, reader: &ReaderView) -> u64 {
         let (end, position) = (self.available.run_from(reader.position), reader.position);
         let streams = prefetch::streams_from_start(position, reader.run, end - position);
@@ -226,6 +225,8 @@ impl Snapshot<'_> {
         let is_large = prefetch::full_target(self.read_ahead) >= prefetch::STREAMING_AHEAD;
         // Beyond the largest piece the rate has been measured over a long body, so it can be trusted.
         let is_cold = end <= PIECE.end && self.network.has_slow_start() && !self.network.single_connection;
+        // To the end, so that the first connection, once it is fast, serves all of it. The piece is cut where its reader has
+        // enough.
         if is_cold && is_large && (streams || is_download) { STREAMING_PIECE } else { 0 }
     }
 

@@ -124,10 +124,11 @@ impl Suffix {
         }
     }
 
-    /// Takes the bytes, which are to be stored at once: or a reader would request them again before.
+    /// Takes the bytes, which are to be stored at once.
     pub(crate) fn take_held(&mut self) -> Option<Tail> {
         match std::mem::take(self) {
             Self::Held(tail) => {
+                // Not yet stored, but on their way: otherwise the plan would request them again.
                 *self = Self::Storing(tail.bytes.len() as u64);
                 Some(tail)
             }

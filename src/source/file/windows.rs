@@ -23,8 +23,9 @@ impl State {
         self.limits.wanted(self.readers.iter().map(|(_, reader)| reader), self.len())
     }
 
-    /// Reads how much memory the budget grants now. It is read under this lock, so that the latest grant is the one that stays.
+    /// Reads how much memory the budget grants now.
     pub(crate) fn set_granted(&mut self, share: &BudgetShare) {
+        // Read under this lock, so that the latest grant is the one that stays.
         self.limits.set_granted(share.reduced(), self.readers.len());
     }
 

@@ -435,12 +435,12 @@ impl Shared {
         }
     }
 
-    /// Declares the reader away, unless it has read since `idle_since`: small reads do not make room, so the wait does not
-    /// end by them. Returns its position.
+    /// Declares the reader away, unless it has read since `idle_since`. Returns its position.
     fn end_idle_connection(&self, idle_since: Instant) -> Option<u64> {
         let mut state = self.state.lock();
         // Decided under the lock that `begin_read` takes: a read that comes just now either is seen here, or finds the reader
         // away.
+        // Small reads make no room, so the wait has not ended by them.
         if state.last_read > idle_since {
             return None;
         }

@@ -165,8 +165,9 @@ impl Window {
         (room >= self.least_room()).then(|| usize::try_from(room).unwrap_or(usize::MAX).min(CHUNK))
     }
 
-    /// The receiver reads only if it has room for this many bytes, so that a full window does not cause many small reads.
+    /// The receiver reads only if it has room for this many bytes.
     fn least_room(&self) -> u64 {
+        // Otherwise a full window would cause many small reads.
         (self.ahead / 4).clamp(1, CHUNK as u64)
     }
 

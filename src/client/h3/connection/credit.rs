@@ -46,9 +46,9 @@ impl<S> Credit<S> {
 
     /// A stream for a request. `in_use`: streams that other requests have; `is_awaited`: an urgent request waits for a stream.
     ///
-    /// A prefetch gets none of the last [`RESERVE`]. If it is alone it gets one all the same: a server may allow fewer streams
-    /// than that, and then prefetches would never run.
+    /// A prefetch gets none of the last [`RESERVE`]. If it is alone it gets one all the same.
     pub(super) fn take(&mut self, is_urgent: bool, in_use: usize, is_awaited: bool) -> Option<S> {
+        // `in_use == 0`: a server may allow no more streams than the reserve, and prefetches would never run.
         let may_take = is_urgent || (!is_awaited && (in_use == 0 || self.unused.len() > RESERVE));
         if may_take { self.unused.pop_front() } else { None }
     }

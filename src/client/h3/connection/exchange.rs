@@ -143,13 +143,13 @@ impl State {
         error
     }
 
-    /// Ends a request. If its body is complete and only the end of the stream is missing, that is awaited by the thread: to
-    /// stop the stream would cost a packet.
+    /// Ends a request.
     pub(super) fn release(&mut self, key: u64, now: Instant) {
         let Some(request) = self.requests.get_mut(&key) else { return };
         request.is_released = true;
         request.pending.clear();
         let is_to_end = request.reader.is_complete() && request.stream.is_some() && !request.is_aborted;
+        // Only the end of the stream is missing. The thread waits for it, since to stop the stream would cost a packet.
         if is_to_end {
             self.finish(key);
         } else {

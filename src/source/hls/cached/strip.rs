@@ -39,14 +39,14 @@ pub(super) fn strip_url(url: &Url) -> String {
 
 /// The text of a playlist without the values of queries.
 ///
-/// `None` if URIs that differ in such values only would become equal, or if they are put together from variables: what is stored
-/// under them would be mixed up.
+/// `None` if URIs that differ in such values only would become equal, or if they are put together from variables.
 pub(super) fn strip_playlist(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let mut originals = HashMap::new();
     let mut stripped = String::with_capacity(text.len());
     for line in text.lines() {
         if line.starts_with("#EXT-X-DEFINE") {
+            // Two URIs could differ in a variable only, and what is stored under them would be mixed up.
             return None;
         }
         if line.starts_with('#') {

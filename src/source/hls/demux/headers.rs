@@ -127,6 +127,8 @@ fn parse_mpeg(bytes: &[u8]) -> Option<Header> {
 /// everything that follows, and drops audio.
 pub(super) fn is_seek_table(frame: &[u8]) -> bool {
     let (Some(version), Some(mode)) = (frame.get(1), frame.get(3)) else { return false };
+    // The table begins behind the side information of layer 3: 32, 17 or 9 bytes, by version and number of channels (ISO 11172-3
+    // and 13818-3).
     let side = match (version >> 3 & 3 == 3, mode >> 6 == 3) {
         (true, false) => 32,
         (true, true) | (false, false) => 17,

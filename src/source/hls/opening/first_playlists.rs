@@ -140,7 +140,7 @@ fn load_timeline(
 }
 
 /// Appendix C: a cache may answer with an old version of a low-latency playlist, and playing would start too far from the live
-/// edge. The next part is there by now, so the server answers a request for it at once, with the current version.
+/// edge.
 fn tune_in(
     shared: &Shared,
     peer: &PeerHandle,
@@ -152,6 +152,7 @@ fn tune_in(
     if !is_old || list.is_ended || !list.server_control.can_block_reload {
         return (list, from);
     }
+    // The next part is there by now, so the server answers a request for it at once, with the current version.
     let directives = Directives { wait_for: Some(next_part(&list)), skips: false };
     let loaded = load(shared, peer, &directives.apply(url), Some(hold(&list)));
     let newer =

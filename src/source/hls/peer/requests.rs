@@ -108,7 +108,7 @@ pub(crate) fn sent_request(waker: &Waker, request: &Request) -> SentRequest {
     SentRequest { added, is_authorized: waker.is_authorized(request) }
 }
 
-/// Decompresses gzip. It is recognised by its first bytes, because some servers send no `Content-Encoding`.
+/// Decompresses gzip.
 ///
 /// # Errors
 ///
@@ -116,6 +116,7 @@ pub(crate) fn sent_request(waker: &Waker, request: &Request) -> SentRequest {
 pub(crate) fn gunzip(bytes: Vec<u8>) -> Result<Vec<u8>, Error> {
     use std::io::Read;
 
+    // By its first bytes (RFC 1952, section 2.3.1), because some servers send no `Content-Encoding`.
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         return Ok(bytes);
     }

@@ -177,8 +177,7 @@ impl State {
         self.ladder.variants[variant].excluded_until = now.checked_add(time);
     }
 
-    /// Excludes all variants on the server of this one, if there are others. False if there are none: then nothing is gained,
-    /// because the network itself may be down.
+    /// Excludes all variants on the server of this one, if there are others. False if there are none.
     fn exclude_server(&mut self, variant: usize, failure: Failure, now: Instant) -> bool {
         let failed = self.ladder.variants[variant].clone();
         let is_same = |other: &VariantStream| {
@@ -187,6 +186,7 @@ impl State {
                 && (failure == Failure::Network || other.pathway == failed.pathway)
         };
         if self.pick(failed.level, now, |other| !is_same(other)).is_none() {
+            // Nothing would be gained: the network itself may be down.
             return false;
         }
         let time = if self.steering.is_some() { PATHWAY_EXCLUSION } else { EXCLUSION };

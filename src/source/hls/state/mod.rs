@@ -205,21 +205,21 @@ impl State {
         self.config.quality = quality;
     }
 
-    /// Loads the playlist of a level, if that is known to be the next one. Without it the next segments would be of the
-    /// current level.
+    /// Loads the playlist of a level, if that is known to be the next one.
     fn load_playlist_of(&mut self, level: usize, now: Instant) {
         let variant = self.pick(level.min(self.bitrates.len() - 1), now, |_| true);
         if let Some(variant) = variant.filter(|variant| !self.is_loaded(*variant)) {
+            // Until it is loaded, segments are of the current level.
             self.pending_playlist.get_or_insert((variant, false));
         }
     }
 
-    /// Drops what has arrived of a segment, to request it again. It gets a new number: its last fetch may still be running, and what
-    /// that brings must not be mixed with what the next one does.
+    /// Drops what has arrived of a segment, to request it again.
     fn plan_again(&mut self, id: u64) -> Option<&mut QueuedSegment> {
         let next = self.next_id;
         self.next_id += 1;
         let queued = self.queued(id)?;
+        // A new number: its last fetch may still be running, and its bytes must not be mixed with those of the next one.
         queued.id = next;
         queued.plan_again();
         Some(queued)

@@ -68,9 +68,10 @@ impl Timeline {
         Self::new(list, url, start)
     }
 
-    /// The playlist of another level. Media sequence numbers of different playlists can't be compared (section 6.3.2): the
-    /// dates decide; else a finished playlist begins where this one does, and a live one ends where this one does.
+    /// The playlist of another level. A finished playlist begins where this one does, and a live one ends where this one does,
+    /// unless their dates differ.
     pub(crate) fn other(&self, list: MediaPlaylist, url: Url) -> Self {
+        // Section 6.3.2: media sequence numbers of different playlists can't be compared. So the dates decide.
         let start = self.start_by_date(&list).unwrap_or_else(|| {
             if list.is_ended || list.playlist_type.is_some() {
                 return self.starts[0];
@@ -80,13 +81,13 @@ impl Timeline {
         Self::new(list, url, start)
     }
 
-    /// Of a live playlist without dates. Its last segment may be newer or older than ours, so the ends alone would be wrong by
-    /// a segment now and then. Most servers number the segments of all levels alike: where the numbers agree with the ends as
-    /// far as this allows, they are believed.
+    /// Of a live playlist without dates.
     fn start_of_live(&self, list: &MediaPlaylist) -> Duration {
         let by_end = self.end().saturating_sub(list.duration());
         let limit = self.list.target_duration.max(list.target_duration);
         let by_number = self.start_of(list.media_sequence);
+        // Its last segment may be newer or older than ours, so the ends alone would be wrong by a segment now and then. Most
+        // servers number the segments of all levels alike: numbers that agree with the ends within a segment are believed.
         by_number.filter(|start| start.abs_diff(by_end) <= limit).unwrap_or(by_end)
     }
 
@@ -185,8 +186,8 @@ impl Timeline {
     }
 
     /// The position to continue with at `time`, after segments of another level. Their borders need not be the same. If a segment
-    /// has parts, only those that are missing are fetched. Of any other segment the frames that were played are dropped by
-    /// their times, unless next to nothing of it is missing: then it is skipped, because `EXTINF` may be rounded.
+    /// has parts, only those that are missing are fetched. Of any other segment the frames that were played are dropped by their
+    /// times, unless next to nothing of it is missing: then it is skipped.
     pub(crate) fn position_from(&self, time: Duration) -> PlaylistPosition {
         let at = self.position_at(time);
         let (Some(start), Some(end)) = (self.start_of(at.sequence), self.start_of(at.sequence + 1)) else {
@@ -194,6 +195,7 @@ impl Timeline {
         };
         // Parts have exact durations.
         let rounding = if at.part > 0 { Duration::ZERO } else { ((end - start) / 10).min(ROUNDED) };
+        // `EXTINF` may be rounded, so a segment of which next to nothing is missing was played.
         let is_played = time > start && end.saturating_sub(time) <= rounding;
         if is_played { PlaylistPosition { sequence: at.sequence + 1, part: 0 } } else { at }
     }

@@ -46,7 +46,7 @@ impl Reload {
         list.server_control.can_skip_until.is_some_and(|until| age < until / 2)
     }
 
-    /// When the next load is due. It counts from the begin of the last one: else the delays of the network add up.
+    /// When the next load is due.
     pub(crate) fn due(&self, list: &MediaPlaylist) -> Instant {
         if self.may_block(list) {
             // The server decides when it answers.
@@ -58,6 +58,7 @@ impl Reload {
         } else {
             step / 2
         };
+        // From the beginning of the last load: else the delays of the network would add up.
         self.began + wait.max(LEAST)
     }
 
