@@ -120,6 +120,7 @@ impl State {
     /// Records that a fetch that went to `target` first has failed: what is fetched from now on is requested at the
     /// original URL, which may lead elsewhere by now.
     pub(crate) fn leave_target(&mut self, target: Option<&SafeUrl>) {
+        // Only if it is still this one: another piece may have found a newer target meanwhile.
         if let Some(info) = self.mode.info_mut().filter(|info| info.target.as_ref() == target) {
             info.target = None;
         }
@@ -135,6 +136,7 @@ impl State {
     pub(crate) fn handle_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
         // This was the request without a range, so there is nothing else to try.
         if *range == (0..u64::MAX) {
+            // A retryable error says nothing about the whole, which is requested again then.
             if !error.is_retryable() {
                 self.mode.leave_whole();
             }

@@ -72,6 +72,7 @@ impl Delivery {
                 return Err(error);
             }
         }
+        // All of it has come with the first bytes, so no thread is needed.
         if response.is_received() {
             self.outcome = Some(Outcome::Done);
             return Ok(());

@@ -64,6 +64,7 @@ impl Shared {
             if got > 0 {
                 return Ok(got);
             }
+            // Driving a transfer may block, which an interrupted read must not do.
             if !interrupted {
                 // Where parts would be written at once, whole blocks are better, which the disk thread writes.
                 let own = if self.resource.takes_parts(position) { &mut *buf } else { &mut [] };
@@ -109,6 +110,7 @@ impl Shared {
             return Ok(TryRead::Bytes(got));
         }
         let pending = {
+            // The disk thread loads the block. There is nothing to request.
             if stored == TryStored::OnDisk {
                 return Ok(TryRead::Pending(Pending::OnDisk));
             }
@@ -173,6 +175,7 @@ impl Shared {
                 }
                 state.waits.broken_off(begun, self.cancel_reason()).map(Err)
             });
+            // `None` without a deadline means that this thread has run a fetch: it looks again.
             if ended.is_some() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 break ended;
             }

@@ -39,6 +39,7 @@ impl Shared {
         let Some((entry, usable)) = uses.cache.store().lookup(&key, "", SystemTime::now()) else { return };
         let header = entry.header();
         let is_whole = entry.stored().iter().map(|range| range.end - range.start).sum::<u64>() == header.len;
+        // A request for the missing bytes would bring all the others as well, so the entry would save nothing.
         if !header.has_ranges && !is_whole {
             return;
         }
@@ -61,6 +62,7 @@ impl Shared {
     }
 
     fn attach(self: &Arc<Self>, entry: &Arc<Entry>) {
+        // Weak: the resource owns this callback, and `Shared` owns the resource.
         let weak = Arc::downgrade(self);
         let on_failure = move |error| {
             if let Some(shared) = weak.upgrade() {
@@ -271,6 +273,7 @@ impl Sink for ConfirmSink {
             Ok(false) => {}
             Err(error) => shared.handle_changed(&error),
         }
+        // The error ends the fetch without its body. `finish` passes over this kind.
         Err(Error::new(ErrorKind::Refusal, "the head was all that was asked for"))
     }
 

@@ -45,6 +45,7 @@ impl Shared {
             if let Some(reason) = self.cancel_reason() {
                 return Some(Err(Error::cancelled(reason)));
             }
+            // A retryable error does not end a download: it is retried until `give_up`.
             let halted = state.waits.halted().filter(|error| !error.is_retryable());
             state.waits.ended().or(halted).cloned().map(Err)
         });

@@ -61,6 +61,7 @@ impl State {
             Outcome::Failed(error) if !self.is_opening() && (error.is_retryable() || !is_urgent) => {
                 let is_download = self.limits.configured() == ReadAhead::Whole;
                 self.waits.retry(error.clone());
+                // No reader would start a download again.
                 if is_download && error.is_retryable() {
                     self.waits.restart();
                     return None;

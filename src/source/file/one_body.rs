@@ -45,6 +45,7 @@ impl OneBody {
 
     /// The delay before the body is requested again after `error`. `random` is any number.
     pub(crate) fn handle_failure(&mut self, error: &Error, random: u64) -> Option<Duration> {
+        // `FileConfig::give_up` and the time limits of the readers end it, not a number of attempts.
         self.backoff.handle_failure(error, u32::MAX, random)
     }
 }

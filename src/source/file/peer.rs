@@ -103,6 +103,7 @@ impl FilePeer {
         // Each response head is compared with the first one, so `If-Range` (RFC 9110, section 13.1.5) would add nothing.
         let fetch = Fetch::new(request).without_if_range();
         let fetch = fetch.priority(priority).epoch(&epoch).handoff(&shared.handoff);
+        // Weak: a running fetch must not keep the file of a stream that was dropped.
         let weak = Arc::downgrade(shared);
         let mut fetch = fetch.demanded_while(move || {
             weak.upgrade().is_some_and(|shared| shared.state.lock().is_demanded(key))

@@ -211,6 +211,7 @@ impl PieceSink {
         let Some(in_flight) = state.pieces.get_mut(self.key) else { return Ok(Flow::Stream) };
         in_flight.piece.retrying = None;
         if let Some(len) = head.body_len() {
+            // RFC 9110, section 15.3.7: a part may be shorter than requested.
             in_flight.piece.end = in_flight.piece.end.min(head.start().saturating_add(len));
         }
         drop(state);
@@ -345,6 +346,7 @@ impl Sink for PieceSink {
     }
 
     fn write_block(&mut self, offset: u64, block: &mut Buffer) -> Result<(), Error> {
+        // Its bytes are compared or held back first, so their memory can't be passed on.
         if self.overlap.is_some() || self.unclear.is_some() {
             return self.write(offset, block);
         }

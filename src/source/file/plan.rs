@@ -179,6 +179,7 @@ impl Snapshot<'_> {
         let is_ending = |piece: &Piece| keeps_connection && piece.end == from;
         let busy = |piece: &&Piece| piece.next < prefetch_target && (piece.end > from || is_ending(piece));
         let mut running = self.in_flight.iter().filter(busy);
+        // One that ends, and the one after it.
         let full = running.clone().count() >= 2
             || running.any(|piece| {
                 keeps_connection || piece.retrying.is_some() || piece.end.saturating_sub(piece.next) > lead
