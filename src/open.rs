@@ -191,6 +191,7 @@ impl Target {
         match self.open_as(opening, kind, own).map_err(|error| error.with_url(self.request.url()))? {
             Opened::Media(media) => Ok(media),
             #[cfg(feature = "queue")]
+            // Names of the cache and of mirrors are those of the list, and not of its track.
             Opened::Next(next) => next.open(downloader, config.without_names()),
         }
     }
@@ -217,6 +218,7 @@ impl Target {
         }
         let requested = opening.request.url().clone();
         let url = HttpUrl::of(opening.head().url()).unwrap_or_else(|| requested.clone());
+        // A redirect could lead from a public host to a private address, as an entry could.
         config.lists.policy().check(requested.expose(), url.expose())?;
         // A list that a redirect found on another origin speaks for that origin, which the headers are not meant for.
         let gets_headers = self.gets_headers && url.origin() == requested.origin();
@@ -232,6 +234,7 @@ impl Target {
             config.lists,
         )?;
         match list.tracks() {
+            // A list with refused entries is not one of a single track: the caller is to see the refusals.
             [only] if list.refused().is_empty() => match only.as_remote() {
                 Some(remote) => Self::of_track(remote).map(Opened::Next),
                 None => Ok(Opened::Media(Media::Playlist(list))),

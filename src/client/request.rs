@@ -178,6 +178,7 @@ impl Request {
 
     /// The resource length from a partial response. `None` if it is doubtful: see [`doubt_total`](Self::doubt_total).
     pub(super) fn believe(&self, total: Option<u64>) -> Option<u64> {
+        // Some servers send the end of the part as the total.
         let end = self.range.map(|range| range.end).filter(|_| self.doubts_total);
         total.filter(|total| Some(*total) != end)
     }

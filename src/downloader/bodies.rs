@@ -70,6 +70,7 @@ impl WaitLimit {
 
     /// True if nothing has happened to any body for the limit.
     fn is_over(&mut self, progress: Progress, now: Instant) -> bool {
+        // A caller that reads will make room, however slow its server is.
         if progress != self.seen || progress.is_being_read() {
             (self.seen, self.since) = (progress, now);
         }
@@ -176,6 +177,7 @@ impl OpenBodies {
                 return Ok(());
             }
             let now = self.progress(state.closed);
+            // Otherwise each fetch of a batch would wait for the whole limit.
             if *stuck == Some(now) {
                 return Err(self.too_many());
             }

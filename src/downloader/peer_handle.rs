@@ -93,6 +93,7 @@ impl PeerHandle {
             return self.execute_held(fetch).map_err(|error| error.with_url(&url));
         }
         let (pending, request) = self.submit(fetch, credit, WithoutRoom::Fail);
+        // The worker sleeps on: this thread, which would only wait for it, runs the job in its place.
         if let Some((worker, job)) = self.core().submit(self.0.key, request) {
             let done = run_job(self.core(), worker, job, &mut Box::default());
             done.send(|report| self.core().post(Message::FromWorker(worker, report)));

@@ -57,6 +57,7 @@ impl Reply {
 
 impl Drop for Reply {
     fn drop(&mut self) {
+        // A job that is dropped answers as well, or its caller would wait forever.
         if self.slot.is_some() {
             self.answer(Err(abandoned()));
         }
@@ -92,6 +93,7 @@ impl Pending {
 
 impl Drop for Pending {
     fn drop(&mut self) {
+        // No caller takes the response any more.
         if let Some(token) = self.token.take() {
             token.cancel();
         }

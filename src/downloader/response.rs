@@ -150,6 +150,7 @@ impl Response {
             return Ok(self.take_unread(buf));
         }
         if buf.is_empty() || self.meter.is_none() {
+            // The same each time: a caller may read again after the end, or after an error.
             return self.end.clone().map(|()| 0);
         }
         let result = self.read_counted(buf);
@@ -284,6 +285,7 @@ impl Response {
 
     /// Reads, and shows meanwhile that the body is being read.
     fn read_counted(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+        // Out of `self` during the read, which borrows all of it.
         let open = self.open.take();
         let result = {
             let _read = open.as_ref().map(OpenBody::begin_read);
@@ -329,6 +331,7 @@ impl Response {
     fn go_on(&mut self, mut body: Box<client::Response>) -> Result<(), Error> {
         self.retry_state.go_on(&mut body, &self.record.control)?;
         let silent = std::mem::replace(&mut self.body, body);
+        // Callers keep the head that they have seen, whatever the new response says.
         self.first.get_or_insert_with(|| silent.head().clone());
         Ok(())
     }

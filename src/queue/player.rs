@@ -104,6 +104,7 @@ impl Queue {
         };
         let skip = Skip::new(Arc::clone(&file) as _);
         // Before blocking: from here on a skip can interrupt the opening.
+        // If it was skipped before, `handle_opened` finds that, and nothing blocks here.
         if self.shared.handle_source(id, &skip) {
             file.finish_opening(priority)?;
         }
@@ -210,6 +211,7 @@ impl QueueHandle {
     /// Removes all tracks. The current track ends.
     pub fn clear(&self) {
         let removed = self.shared.change(|order| order.clear());
+        // Without the lock: a track may own a closure of the application.
         drop(removed);
         self.changed();
     }

@@ -245,6 +245,7 @@ impl State {
     fn take_skipped(&mut self) -> Option<Active> {
         let current = self.order.current();
         let skipped = self.active.take_if(|active| Some(active.id) != current);
+        // The end was that of the skipped track.
         self.is_end_near &= skipped.is_none();
         skipped
     }

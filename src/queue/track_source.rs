@@ -60,6 +60,7 @@ impl TrackSource {
             let ranges = self.inner.buffered();
             ranges.iter().any(|range| range.start <= position && len <= range.end)
         };
+        // `is_stored` last: it copies the list of ranges.
         len.saturating_sub(position) <= before || is_stored()
     }
 

@@ -49,9 +49,10 @@ impl StreamHandle {
         if self.cursor.final_state.lock().is_some() { None } else { self.source.upgrade() }
     }
 
-    /// Without the `OpenSource`: a handle that kept it during a blocking call would prevent the stream's drop from closing the
-    /// source.
+    /// The source. `None` once the stream was dropped.
     fn source(&self) -> Option<Arc<dyn Source>> {
+        // Without the `OpenSource`: a handle that kept it during a blocking call would keep the drop of the stream from closing
+        // the source.
         self.open_source().map(|open| Arc::clone(&open.source))
     }
 
@@ -149,6 +150,7 @@ impl StreamHandle {
     /// # Ok::<(), windway::Error>(())
     /// ```
     pub fn last_error(&self) -> Option<Error> {
+        // Copied, so that the source is not asked under the lock.
         let (failure, last) = {
             let reads = self.cursor.reads.lock();
             (reads.failure().cloned(), reads.last_error().cloned())
@@ -186,6 +188,7 @@ impl StreamHandle {
     /// What a user interface shows, at this moment. Does not block.
     pub fn progress(&self) -> Progress {
         let (position, buffered, stats) = (self.position(), self.buffered(), self.stats());
+        // Of the same list, so that the two figures agree.
         let ahead = buffered.iter().find(|range| range.contains(&position));
         Progress {
             position,

@@ -135,6 +135,7 @@ impl Stream {
     pub fn reader(&self) -> Self {
         match self.source().reader() {
             Some(source) => Self::from_source(source),
+            // A source that makes no readers has no position either, so it can be shared.
             None => Self::over(Arc::clone(&self.source)),
         }
     }

@@ -404,6 +404,7 @@ impl Sink for PieceSink {
         let unreturned = self.shared.resource.with_ranges(|available| {
             let mut state = self.shared.state.lock();
             if matches!(outcome, Outcome::Failed(_)) {
+                // A range that fails would be planned again at once, so nothing more is fetched on a guess.
                 state.upcoming.clear();
             }
             // A piece that became sequential was removed when its body was detached.
