@@ -52,6 +52,7 @@ impl RateLimiter {
         let share = wanted.clamp(1, self.share());
         let kept = match priority {
             Priority::High => 0,
+            // The other half of the bucket is left for urgent reads.
             Priority::Low => self.burst() / 2,
         };
         let after = self.full_at.max(now) + self.time_for(share);

@@ -41,6 +41,7 @@ impl State {
         arriving.checked = now;
         let arriving = *arriving;
         let bitrate = self.bitrates.get(self.ladder.variants[variant].level).copied().unwrap_or_default();
+        // Without a `Content-Length` the bitrate of the level shows about how long it is.
         let len = arriving.len.unwrap_or((bitrate as f64 * seconds / 8.0) as u64);
         let rate = arriving.received as f64 / now.saturating_duration_since(arriving.began).as_secs_f64();
         self.abandon(now, id, len.saturating_sub(arriving.received), rate)
@@ -73,10 +74,12 @@ impl State {
         let snapshot = Snapshot { current: Some(level), buffered, is_starting, ..snapshot };
         let Some(abr) = &mut self.abr.0 else { return false };
         let running = Running::new(left, rate * 8.0);
+        // A rule of the application may return any level. Only a lower one can arrive earlier.
         let other = abr.abandon(now, &snapshot, &running).filter(|other| *other < level);
         let lower = |variant: &VariantStream| variant.level < level;
         let Some(other) = other.and_then(|other| self.pick(other, now, lower)) else { return false };
         let ttfb = self.network.estimator.ttfb();
+        // It never ends as a transfer, but it has shown the rate of the network.
         self.handle_transfer(rate as u64, Duration::from_secs(1), ttfb);
         self.events.push(HlsEvent::Abandoned { level, at: start });
         self.level_cap.handle_abandoned(self.ladder.variants[other].level, start, duration);

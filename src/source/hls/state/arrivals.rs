@@ -52,6 +52,7 @@ impl State {
             let variant = queued.variant;
             self.level_cap.handle_arrived(self.ladder.variants[variant].level);
         }
+        // A segment that arrives shows that the network and the server work.
         (self.recovery.skipped, self.recovery.outages) = (0, 0);
         self.commit();
     }

@@ -92,6 +92,7 @@ impl State {
     /// The frame that the first segment shares with the one before, if they were cut inside of a frame.
     fn join(&mut self, head: &[u8]) -> Option<(Frame, Vec<u8>)> {
         let (variant, position, tail) = self.carried.take()?;
+        // Another variant or another segment continues another frame.
         let queued =
             self.queue.front().filter(|queued| (queued.variant, queued.position) == (variant, position))?;
         let is_continued =
@@ -139,6 +140,7 @@ impl State {
             sample_rate: frame.format.sample_rate,
             channels: frame.format.channels,
             start: time,
+            // A section begins with a segment, which may begin before the target of the seek.
             skip: if is_sought { self.sections.target.saturating_sub(time) } else { Duration::ZERO },
             discontinuity: reason,
             level,

@@ -72,6 +72,7 @@ impl State {
                 self.handle_playlist(self.variant, *list, url);
             }
             Confirmation::Changed(error) => {
+                // Frames of the old version must not be played beside those of the new one.
                 self.queue.clear();
                 self.sections.buffers.clear();
                 self.outdated = Some(error);

@@ -24,6 +24,7 @@ impl State {
         let (rank, bitrates) = (self.network.rank, &self.bitrates);
         let is_fetched = |timeline: &Timeline| timeline.list.is_ended && self.cursor >= timeline.edge();
         if self.queue.is_empty() && self.timeline().is_some_and(is_fetched) {
+            // All of it is fetched, so the others may have the whole bandwidth.
             return Demand::new(rank, 0.0);
         }
         match &self.config.quality {
@@ -32,6 +33,7 @@ impl State {
                 Demand::new(rank, bitrate as f64)
             }
             Quality::Auto(AbrConfig { at_most: Some(most), .. }) => {
+                // The lowest variant is played even if it exceeds the limit: there is none below it.
                 let allowed = bitrates.partition_point(|bitrate| bitrate <= most).max(1);
                 Demand::of_variants(rank, &bitrates[..allowed], self.network.throughput())
             }

@@ -57,6 +57,8 @@ impl Failure {
         match error.status() {
             _ if error.is_cancelled() => Self::Cancelled,
             Some(401 | 403 | 404 | 410) => Self::Url,
+            // 408 (RFC 9110, section 15.5.9), 425 (RFC 8470, section 5.2) and 429 (RFC 6585, section 4) ask to come later, as a 5xx
+            // does.
             Some(408 | 425 | 429 | 500..=599) => Self::Server,
             None if error.is_retryable() => Self::Network,
             _ => Self::Bytes,
@@ -251,7 +253,9 @@ impl State {
 
     /// Fetches nothing for a while.
     pub(super) fn pause(&mut self, error: Error, now: Instant, is_reported: bool) {
+        // At most 2^8, or the shift would overflow. The maximum is reached long before.
         let delay = DELAYS.0.saturating_mul(1 << self.recovery.outages.min(8)).min(DELAYS.1);
+        // A reader waits, so not for longer than this, whatever the server asks for.
         let delay = error.retry_after().map_or(delay, |asked| asked.clamp(delay, SERVER_ERROR_LIMIT));
         self.recovery.outages = self.recovery.outages.saturating_add(1);
         self.recovery.outage = Some(Outage { error, retry_at: now + delay, is_reported });

@@ -30,6 +30,7 @@ impl State {
         let timeline = self.timelines[self.variant].as_ref()?;
         let hint = timeline.list.preload_hints.iter().find(|hint| hint.is_map)?;
         let last = timeline.list.segments.last()?;
+        // Section 4.4.4.4: a key applies to all that follows it, up to the next key.
         let map = Map { uri: hint.uri.clone(), byte_range: hint.byte_range, keys: last.keys.clone() };
         let segment = Segment { map: Some(Arc::new(map)), ..last.clone() };
         // The number matters for the initialization vector of a segment only: a MAP has an explicit one (section 4.4.4.5).
@@ -68,6 +69,7 @@ impl State {
             return None;
         }
         let needs = needs_of(&timed.segment, position.sequence, &timeline.url, self.policy).ok()?;
+        // Without them the part could not be decoded when it arrives.
         if needs.resources().any(|key| self.resources.ready(&key).is_none()) {
             return None;
         }

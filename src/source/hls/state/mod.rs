@@ -182,6 +182,7 @@ impl State {
         let chosen = match &config.quality {
             Quality::Fixed(index) => *index,
             Quality::Auto(_) | Quality::Custom(_) => {
+                // No media playlist was loaded yet. Apple's authoring specification recommends segments of 6 s.
                 let mut snapshot = Snapshot::new(bitrates, Duration::from_secs(6), config.buffer);
                 snapshot.throughput = estimator.throughput();
                 let abr = Choice::new(&config.quality).0;

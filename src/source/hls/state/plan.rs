@@ -72,6 +72,7 @@ impl State {
             Err(error) => {
                 let id = self.queue[index].id;
                 self.handle_segment_failed(id, error, now);
+                // Nothing was requested yet. It ends, because each failure moves the segment on, skips it or pauses.
                 self.plan(now, admissible)
             }
         }
@@ -206,6 +207,7 @@ impl State {
     pub(crate) fn has_room(&self) -> bool {
         let planned = self.queue.iter().filter(|queued| queued.phase == SegmentPhase::Planned).count();
         let ahead = self.cursor.saturating_sub(self.reader_time());
+        // One at a time, so that the level of the next one is chosen as late as possible.
         planned == 0 && ahead < self.config.buffer && self.buffered_bytes() < self.config.buffer_bytes
     }
 
@@ -251,6 +253,7 @@ impl State {
         };
         if position.sequence < list.media_sequence {
             // Section 6.3.5: the segment has left the playlist.
+            // Without the start that the application has chosen: that was for the first segment.
             let start = start_of(timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.discontinuity = Some(Discontinuity::Behind(start.saturating_sub(self.cursor)));
             position = timeline.position_at(start);

@@ -75,6 +75,7 @@ impl State {
     pub(crate) fn restart_playlist(&mut self, variant: usize, list: MediaPlaylist, url: Url) -> bool {
         let timeline = Timeline::new(list, url, self.cursor);
         if variant == self.variant {
+            // What waits for a reload has a number that names another segment now.
             self.retain_segments(|queued| queued.phase != SegmentPhase::Reloading && !queued.is_hinted);
             self.cursor = start_of(&timeline, &HlsConfig { start: None, ..self.config.clone() });
             self.follows = None;
@@ -115,6 +116,7 @@ impl State {
         let Some(timeline) = self.timeline() else { return Duration::ZERO..Duration::ZERO };
         let end = match timeline.list.is_ended {
             true => timeline.end(),
+            // Section 6.3.3: closer to the live edge a reader would wait for each segment.
             false => timeline.edge().saturating_sub(hold_back(&timeline.list, &self.config)),
         };
         timeline.start()..end.max(timeline.start())

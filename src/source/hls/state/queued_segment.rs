@@ -108,6 +108,7 @@ impl QueuedSegment {
 
     /// Drops what has arrived, to request it again.
     pub(crate) fn plan_again(&mut self) {
+        // A fresh URL of the application is for one attempt only.
         (self.request, self.undemuxed, self.fresh, self.arriving) = (None, None, None, None);
         self.output.clear();
         self.tail.clear();

@@ -15,6 +15,7 @@ impl State {
         if let Some(error) = &self.outdated {
             return ReadResult::Failed(error.clone());
         }
+        // A seek has dropped it, so its decoder comes to its end.
         let Some(index) = self.sections.buffers.iter().position(|known| known.id == section) else {
             return ReadResult::End;
         };
@@ -104,6 +105,7 @@ impl State {
     pub(super) fn restart(&mut self, target: Duration, reason: Discontinuity) {
         self.queue.clear();
         self.sections.buffers.clear();
+        // Sections that were not handed out yet are gone.
         self.sections.handed = self.sections.next_id;
         self.clock.seek();
         self.carried = None;

@@ -84,6 +84,7 @@ impl State {
     fn plan_replacement_of(&mut self, target: PlacedSegment, level: usize, now: Instant) -> Option<Planned> {
         let variant = self.pick(level, now, |variant| variant.level == level)?;
         let timeline = self.timelines[variant].as_ref()?;
+        // By its middle: the borders of two levels may differ by a rounding.
         let position =
             PlaylistPosition { sequence: timeline.sequence_at(target.start + target.duration / 2), part: 0 };
         let timed = timeline.segment_at(position)?;
@@ -179,6 +180,7 @@ impl State {
         let section = self.sections.buffers.iter_mut().find(|section| section.id == target.section);
         let section = section.ok_or(Unusable::TooLate)?;
         let first = frames.first().ok_or(Unusable::Different)?;
+        // A frame that the border cuts has its other half in a neighbour, which stays.
         let is_shared = !head.is_empty() || !tail.is_empty() || !queued.tail.is_empty();
         if is_shared || frames.iter().any(|frame| frame.format != section.format) {
             return Err(Unusable::Different);
@@ -187,6 +189,7 @@ impl State {
             // Without a reference, as after a new discontinuity, its place can't be checked.
             let time =
                 self.clock.time_of(media, target.start, target.discontinuity).ok_or(Unusable::TooLate)?;
+            // Half a frame: the times of two encodings differ by roundings.
             if time.abs_diff(target.from) > first.duration / 2 {
                 return Err(Unusable::Different);
             }

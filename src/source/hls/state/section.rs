@@ -162,6 +162,7 @@ impl SectionBuffer {
         frames: &[Frame],
         bytes: &[u8],
     ) -> Option<usize> {
+        // Pages of Ogg are numbered (RFC 3533, section 6), so they can't be exchanged.
         if self.is_dropped || self.pages.is_some() || frames.is_empty() {
             return None;
         }
@@ -169,6 +170,7 @@ impl SectionBuffer {
         let end = self.marks.partition_point(|mark| mark.time < to);
         let is_like = |(mark, frame): (&Mark, &Frame)| mark.end.saturating_sub(mark.time) == frame.duration;
         let old = self.marks.range(first..end);
+        // What was read must not change.
         let start = self.marks.get(first).filter(|mark| mark.offset >= self.read)?.offset;
         if old.len() != frames.len() || !old.zip(frames).all(is_like) {
             return None;

@@ -176,6 +176,7 @@ impl State {
                     })
                 })
                 .collect();
+            // One for each variant, by its index.
             self.timelines.extend(cloned.iter().map(|_| None));
             self.ladder.variants.extend(cloned);
         }

@@ -137,6 +137,7 @@ impl Clock {
 }
 
 fn nanoseconds(time: Duration) -> MediaTime {
+    // A quarter, so that sums of several times do not overflow.
     MediaTime::try_from(time.as_nanos()).unwrap_or(MediaTime::MAX / 4)
 }
 

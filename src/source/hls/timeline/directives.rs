@@ -19,6 +19,7 @@ impl Directives {
     pub(crate) fn of_report(current: &MediaPlaylist, base: &Url, url: &Url) -> Self {
         let is_same = |report: &&RenditionReport| {
             let reported = base.join(report.uri.expose());
+            // Without the query, which may be a token.
             reported.is_ok_and(|reported| (reported.origin(), reported.path()) == (url.origin(), url.path()))
         };
         if !current.server_control.can_block_reload {

@@ -30,6 +30,7 @@ impl Timeline {
         let mut at = start;
         starts.push(at);
         for segment in &list.segments {
+            // Saturating: the durations of a hostile playlist may be anything.
             at = at.saturating_add(segment.duration);
             starts.push(at);
         }

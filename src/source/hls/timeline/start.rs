@@ -27,5 +27,6 @@ pub(crate) fn start_of(timeline: &Timeline, config: &HlsConfig) -> Duration {
 pub(crate) fn hold_back(list: &MediaPlaylist, config: &HlsConfig) -> Duration {
     let control = list.server_control;
     let for_parts = list.part_target.and(control.part_hold_back);
+    // Section 4.4.3.8: without HOLD-BACK it is three target durations.
     config.hold_back.or(for_parts).or(control.hold_back).unwrap_or(list.target_duration * 3)
 }
