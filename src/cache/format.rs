@@ -46,6 +46,12 @@ const MAX_TEXT: usize = 512;
 /// SHA-256 of a key.
 pub(crate) type KeyDigest = [u8; 32];
 
+/// True if a file that begins with `page` was written by some version of windway, or was about to be: after a crash it may be
+/// empty or contain zeros, because its length reached the disk before its bytes.
+pub(crate) fn is_ours(page: &[u8]) -> bool {
+    page.starts_with(&MAGIC) || page.iter().all(|byte| *byte == 0)
+}
+
 pub(crate) fn key_digest(key: &str) -> KeyDigest {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest(&SHA256, key.as_bytes()).as_ref());

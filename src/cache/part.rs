@@ -14,9 +14,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::entry::{EntryFile, Files};
-use super::format::{Header, Stamp};
+use super::format::{Header, PAGE, Stamp, is_ours};
+use super::layer::read_full;
 use super::store::Entry;
-use super::sys::{Lock, is_removed, open_plain, rename_new, sync_folder, try_lock};
+use super::sys::{Lock, has_path, is_removed, open_plain, rename_new, sync_folder, try_lock};
 
 /// Maximum number of attempts to open the files: each may meet a download that ends, and removes them.
 const ATTEMPTS: usize = 5;
@@ -38,20 +39,30 @@ impl PartFile {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::WouldBlock`] if another download has the lock; [`io::ErrorKind::AlreadyExists`] if there is a
-    /// `PATH.part` of another program. Others of the file system.
+    /// [`io::ErrorKind::InvalidInput`] if the path can't be that of a file; [`io::ErrorKind::WouldBlock`] if another download
+    /// has the lock; [`io::ErrorKind::AlreadyExists`] if one of the two files is of another program. Others of the file system.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let ends_in_separator = path.to_string_lossy().ends_with(std::path::is_separator);
+        // Found here, or it would be found by the rename, after the whole download.
+        if path.file_name().is_none() || ends_in_separator || is_folder(path) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the path is not that of a file"));
+        }
+        let foreign =
+            || io::Error::new(io::ErrorKind::AlreadyExists, "a file of another program has its name");
         for _ in 0..ATTEMPTS {
             let meta = with_suffix(path, ".part.meta");
             if with_suffix(path, ".part").exists() && !meta.exists() {
-                return Err(io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    "a file of another program has its name",
-                ));
+                return Err(foreign());
             }
             let meta = open_plain(&meta, false)?;
             if !try_lock(&meta, Lock::Exclusive)? {
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, "another download writes to it"));
+            }
+            let mut page = [0; PAGE];
+            let got = read_full(&meta, &mut page, 0)?;
+            // It would be emptied.
+            if !is_ours(&page[..got]) {
+                return Err(foreign());
             }
             // A download that ended in between has removed the file.
             if !is_removed(&meta.metadata()?) {
@@ -142,6 +153,10 @@ impl PartFile {
         }
         // Before the renaming: after a crash the name could stand for a file of zeros.
         data.sync_data()?;
+        // Another program may have replaced it. Its file must not get the name.
+        if !has_path(&data, &self.part())? {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "another file has taken its place"));
+        }
         if overwrite {
             std::fs::rename(self.part(), &self.path)?;
         } else {
@@ -163,6 +178,23 @@ impl PartFile {
     fn part(&self) -> PathBuf {
         with_suffix(&self.path, ".part")
     }
+}
+
+impl Drop for PartFile {
+    /// Leaves no empty file where nothing was fetched. While there is a `PATH.part`, the file beside it shows whose it is.
+    fn drop(&mut self) {
+        let is_empty = self.meta.metadata().is_ok_and(|meta| meta.len() == 0 && !is_removed(&meta));
+        if is_empty && !self.part().exists() {
+            if let Err(error) = remove_if_there(&with_suffix(&self.path, ".part.meta")) {
+                log::debug!("the empty file of a download can't be removed: {error}");
+            }
+        }
+    }
+}
+
+/// True for a directory, and false for a link to one, which a rename replaces.
+fn is_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir())
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> PathBuf {

@@ -6,6 +6,6 @@ mod other;
 mod unix;
 
 #[cfg(not(unix))]
-pub(crate) use other::{Folder, Lock, is_removed, open_plain, rename_new, sync_folder, try_lock};
+pub(crate) use other::{Folder, Lock, has_path, is_removed, open_plain, rename_new, sync_folder, try_lock};
 #[cfg(unix)]
-pub(crate) use unix::{Folder, Lock, is_removed, open_plain, rename_new, sync_folder, try_lock};
+pub(crate) use unix::{Folder, Lock, has_path, is_removed, open_plain, rename_new, sync_folder, try_lock};

@@ -7,8 +7,12 @@
 //! |---|---|
 //! | the process ends, or crashes | the next download to the same path continues; each block is held against its checksum |
 //! | the file has changed on the server, or it has no validator, or no ranges | from the start |
+//! | the next download has another URL | it continues if the URLs differ in the query only, such as a token, and the server sends the same validator; else from the start. A [mirror](DownloadConfig::mirrors) of the same URL continues |
 //! | the network fails | it is retried for as long as the download is not cancelled |
-//! | there is a file at the path | it is refused, unless [`overwrite`](DownloadConfig::overwrite) is set |
+//! | the disk is full, or the directory is removed | it fails with [`ErrorKind::Storage`](crate::ErrorKind::Storage); the next download continues with what could be written |
+//! | there is a file at the path | it is refused, unless [`overwrite`](DownloadConfig::overwrite) is set. A link is replaced and not followed |
+//! | another program has a file named `PATH.part` or `PATH.part.meta` | it is refused |
+//! | the file is empty | it fails with [`ErrorKind::Empty`](crate::ErrorKind::Empty) |
 //! | the server sends an HTML page | it fails with [`ErrorKind::NotMedia`](crate::ErrorKind::NotMedia): a login, an error |
 //! | it is whole | length and [`sha256`](DownloadConfig::sha256) are checked, the bytes are synced, the file is renamed, and the directory synced |
 //!
@@ -52,8 +56,15 @@ impl Downloader {
     /// [`ErrorKind::InvalidUrl`](crate::ErrorKind::InvalidUrl),
     /// [`ErrorKind::UnsupportedScheme`](crate::ErrorKind::UnsupportedScheme),
     /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig);
-    /// [`ErrorKind::Storage`](crate::ErrorKind::Storage) if there is a file at the path, if another download writes to it, or if
-    /// its files can't be opened; [`ErrorKind::Io`](crate::ErrorKind::Io) if the thread can't be started.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the thread can't be started;
+    /// [`ErrorKind::Storage`](crate::ErrorKind::Storage) if the files can't be opened. Its source is a [`std::io::Error`]:
+    ///
+    /// | its kind | what is wrong |
+    /// |---|---|
+    /// | `AlreadyExists` | there is a file at the path, or one of another program at `PATH.part` or `PATH.part.meta` |
+    /// | `WouldBlock` | another download writes to it, of this process or of another one |
+    /// | `InvalidInput` | the path is that of a directory, or names no file |
+    /// | others | those of the file system; names may have 245 bytes on most, because of `.part.meta` |
     pub fn download(
         &self,
         url: &str,

@@ -87,7 +87,7 @@ impl Running {
 
     /// Begins to fetch, in the place of an earlier version.
     fn open(&self, path: &Path) -> Result<Arc<HttpFile>, Error> {
-        // Only a body without a length goes there, and what its file does not take.
+        // Only a body without a length goes there.
         let folder = path.parent().map(PathBuf::from).filter(|folder| !folder.as_os_str().is_empty());
         let config = FileConfig::new()
             .priority(Priority::Low)

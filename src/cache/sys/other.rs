@@ -95,6 +95,13 @@ pub(crate) fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
 /// # Errors
 ///
 /// Always.
+pub(crate) fn has_path(_: &File, _: &Path) -> io::Result<bool> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// # Errors
+///
+/// Always.
 pub(crate) fn sync_folder(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }

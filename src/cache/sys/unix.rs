@@ -172,6 +172,12 @@ pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// True if `path` names this open file, and no link.
+pub(crate) fn has_path(file: &File, path: &Path) -> io::Result<bool> {
+    let identity = |metadata: Metadata| (metadata.dev(), metadata.ino());
+    Ok(identity(file.metadata()?) == identity(path.symlink_metadata()?))
+}
+
 /// Waits until the names in the directory of `path` are on the disk.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     // The parent of a bare file name is the empty path.

@@ -102,7 +102,10 @@ impl Shared {
         let entered = match backing {
             Backing::Cache(uses) => self.enter_cache(uses, head),
             Backing::Part(part) => {
-                let header = self.header(key_digest(self.request.url().expose_text()), "", head);
+                // Without the query: a link that has expired is replaced by one with another token.
+                let url = self.request.url().expose_text();
+                let name = url.split(['?', '#']).next().unwrap_or(url);
+                let header = self.header(key_digest(name), "", head);
                 header.map(|header| part.enter(header)).transpose()
             }
         };
@@ -193,13 +196,15 @@ impl Shared {
         }
     }
 
-    /// Reports that nothing more of the file is stored in its entry.
+    /// Reports that nothing more of the file is stored in its entry. Ends a download.
     fn leave_backing(&self, error: Error) {
         let error = error.with_url(self.url());
-        self.set_kept(false);
         let Some(Backing::Cache(_)) = &self.backing else {
-            return log::warn!("the rest of the download goes to a temporary file: {error}");
+            // A temporary file would be on the same disk, which may be full. What is stored is kept for the next download.
+            let given_up = self.state.lock().give_up(error);
+            return self.finish_given_up(given_up, u64::MAX);
         };
+        self.set_kept(false);
         log::warn!("the rest of the file is not cached: {error}");
         if let Some(link) = self.link.get() {
             link.waker.publish(&Event::CacheOff { error });

@@ -73,11 +73,15 @@ impl Shared {
         Ok(true)
     }
 
-    /// Waits until all stored bytes are in their files. True if they are all in the one that the application has named.
+    /// Waits until all stored bytes are in their files. True if they are in the one that the application has named, false if
+    /// in a temporary file, because the response gave no length.
     pub(crate) fn flush(&self) -> Result<bool, Error> {
-        self.resource.flush()?;
-        // An entry becomes read-only when a write to it fails. The rest is then in a temporary file.
-        let is_there = |cached: &Cached| matches!(cached, Cached::Confirmed(entry) if !entry.is_read_only());
-        Ok(is_there(&self.state.lock().cached))
+        let flushed = self.resource.flush();
+        let state = self.state.lock();
+        // A write to the named file has failed.
+        if let Some(error) = state.waits.ended() {
+            return Err(error.clone());
+        }
+        flushed.map(|()| matches!(state.cached, Cached::Confirmed(_)))
     }
 }

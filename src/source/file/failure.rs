@@ -47,11 +47,16 @@ impl State {
         let limit = self.outage.handle_failure(now, next)?;
         let why = format!("gave up: no data for {limit:?}, with retries");
         let error = Error::new(ErrorKind::GaveUp, why).with_cause(error.clone());
+        Some(self.give_up(error))
+    }
+
+    /// Ends the file permanently.
+    pub(crate) fn give_up(&mut self, error: Error) -> GivenUp {
         self.waits.recover();
         self.waits.end(error.clone());
         let suffix = self.suffix.give_up();
         let tokens = self.pieces.iter().map(|(_, in_flight)| in_flight.token.clone()).chain(suffix).collect();
-        Some(GivenUp { tokens, unreturned: self.fail(error) })
+        GivenUp { tokens, unreturned: self.fail(error) }
     }
 
     /// Returns the error if fetching ends with it, and no read returns it.

@@ -1,0 +1,399 @@
+//! Downloads where the directory, the server or another program does what it should not.
+#![cfg(all(feature = "cache", unix))]
+
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use support::content::assert_pattern;
+use support::{Answer, Asked, Content, Origin, in_time};
+use windway::download::{Download, DownloadConfig, DownloadPhase};
+use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
+
+const LEN: u64 = 1_500_001;
+
+/// A directory, and the path of a download in it.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn of(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Fails unless the whole file, and nothing else, is there.
+    fn check(&self, len: u64) {
+        let bytes = fs::read(self.of("a")).unwrap();
+        assert_eq!(bytes.len() as u64, len);
+        assert_pattern(0, &bytes);
+        assert_eq!(self.names(), ["a"]);
+    }
+
+    fn download(&self, url: &str) -> Result<Download, Error> {
+        self.start(url, "a", DownloadConfig::new())
+    }
+
+    fn start(&self, url: &str, name: &str, config: DownloadConfig) -> Result<Download, Error> {
+        Downloader::new(DownloaderConfig::default()).unwrap().download(url, self.of(name), config)
+    }
+}
+
+fn serving(len: u64, answer: impl Fn(&Asked, &Content) -> Answer + Send + Sync + 'static) -> Origin {
+    let content = Content::pattern(len);
+    Origin::start(move |asked| answer(asked, &content))
+}
+
+/// Serves everything up to the middle, and falls silent there, until the number is not 0.
+fn stalling() -> (Origin, Arc<AtomicUsize>) {
+    let goes_on = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&goes_on);
+    let origin = serving(LEN, move |asked, content| {
+        let start = asked.range().map_or(0, |(start, _)| start);
+        let answer = Answer::file(asked, content);
+        let is_held = told.load(Ordering::SeqCst) == 0 && asked.suffix().is_none();
+        if is_held { answer.stall_after((LEN / 2).saturating_sub(start)) } else { answer }
+    });
+    (origin, goes_on)
+}
+
+fn wait_until(what: &str, ready: impl Fn() -> bool + Send + Sync) {
+    let began = std::time::Instant::now();
+    while !ready() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what} did not happen");
+        std::thread::yield_now();
+    }
+}
+
+/// Leaves half of the file.
+fn leave_half(place: &Place, origin: &Origin) {
+    let download = place.download(&origin.url("/a")).unwrap();
+    wait_until("half of the file", || download.progress().stored >= LEN / 2);
+}
+
+fn io_kind(error: &Error) -> Option<std::io::ErrorKind> {
+    std::error::Error::source(error)?.downcast_ref::<std::io::Error>().map(std::io::Error::kind)
+}
+
+#[test]
+fn a_part_meta_of_another_program_is_left_alone() {
+    let origin = serving(LEN, Answer::file);
+    for has_part in [false, true] {
+        let place = Place::new();
+        fs::write(place.of("a.part.meta"), "precious").unwrap();
+        if has_part {
+            fs::write(place.of("a.part"), "precious, too").unwrap();
+        }
+        let error = place.download(&origin.url("/a")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage);
+        assert_eq!(io_kind(&error), Some(std::io::ErrorKind::AlreadyExists));
+        assert_eq!(fs::read(place.of("a.part.meta")).unwrap(), b"precious");
+        assert!(!has_part || fs::read(place.of("a.part")).unwrap() == b"precious, too");
+    }
+}
+
+#[test]
+fn a_part_meta_that_a_crash_has_emptied_begins_from_the_start() {
+    // Empty, or zeros: its length reached the disk before its bytes did. Or of another version of windway.
+    let newer = [&b"windwayC"[..], &[9; 100]].concat();
+    for left in [vec![], vec![0; 4096], newer] {
+        let (place, (origin, goes_on)) = (Place::new(), stalling());
+        leave_half(&place, &origin);
+        fs::write(place.of("a.part.meta"), left).unwrap();
+        goes_on.store(1, Ordering::SeqCst);
+        assert_eq!(place.download(&origin.url("/a")).unwrap().wait().unwrap(), LEN);
+        place.check(LEN);
+    }
+}
+
+#[test]
+fn a_download_that_got_no_byte_leaves_no_file() {
+    let place = Place::new();
+    assert_eq!(place.download("ftp://host/a").unwrap_err().kind(), ErrorKind::UnsupportedScheme);
+    assert!(place.names().is_empty(), "{:?}", place.names());
+    let origin = Origin::start(|_| Answer::status(404));
+    let download = place.download(&origin.url("/a")).unwrap();
+    assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::Status(404));
+    drop(download);
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn a_path_that_can_not_be_a_file_is_refused_at_once() {
+    let (place, origin) = (Place::new(), serving(LEN, Answer::file));
+    fs::create_dir(place.of("directory")).unwrap();
+    let overwrite = DownloadConfig::new().overwrite(true);
+    // Also if it may be replaced: a rename can't replace a directory.
+    for name in ["directory", "directory/", "new/", "missing/a", &"n".repeat(250), ".."] {
+        for config in [DownloadConfig::new(), overwrite.clone()] {
+            let error = place.start(&origin.url("/a"), name, config).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Storage, "{name}");
+        }
+    }
+    assert_eq!(place.names(), ["directory"]);
+    assert_eq!(fs::read_dir(place.of("directory")).unwrap().count(), 0);
+    let downloader = Downloader::new(DownloaderConfig::default()).unwrap();
+    for path in ["", "/"] {
+        let error = downloader.download(&origin.url("/a"), path, overwrite.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Storage, "{path}");
+    }
+    assert!(origin.log().asked.is_empty());
+}
+
+#[test]
+fn a_link_at_the_path_is_replaced_and_not_followed() {
+    let (place, origin) = (Place::new(), serving(LEN, Answer::file));
+    fs::write(place.of("target"), "precious").unwrap();
+    symlink(place.of("target"), place.of("a")).unwrap();
+    assert_eq!(place.download(&origin.url("/a")).unwrap_err().kind(), ErrorKind::Storage);
+    let overwrite = DownloadConfig::new().overwrite(true);
+    assert_eq!(place.start(&origin.url("/a"), "a", overwrite).unwrap().wait().unwrap(), LEN);
+    assert_eq!(fs::read(place.of("target")).unwrap(), b"precious");
+    assert!(fs::symlink_metadata(place.of("a")).unwrap().is_file());
+    assert_pattern(0, &fs::read(place.of("a")).unwrap());
+}
+
+#[test]
+fn a_link_in_the_place_of_the_part_is_not_followed() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    leave_half(&place, &origin);
+    fs::write(place.of("target"), "precious").unwrap();
+    fs::remove_file(place.of("a.part")).unwrap();
+    symlink(place.of("target"), place.of("a.part")).unwrap();
+    goes_on.store(1, Ordering::SeqCst);
+    let download = place.download(&origin.url("/a")).unwrap();
+    assert_eq!(in_time("a link", move || download.wait()).unwrap_err().kind(), ErrorKind::Storage);
+    assert_eq!(fs::read(place.of("target")).unwrap(), b"precious");
+    assert_eq!(place.names(), ["a.part", "a.part.meta", "target"]);
+}
+
+#[test]
+fn a_directory_that_is_removed_meanwhile_is_an_error() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    fs::create_dir(place.of("music")).unwrap();
+    let download = place.start(&origin.url("/a"), "music/a", DownloadConfig::new()).unwrap();
+    wait_until("half of the file", || download.progress().stored >= LEN / 2);
+    fs::remove_dir_all(place.of("music")).unwrap();
+    goes_on.store(1, Ordering::SeqCst);
+    origin.release();
+    let ended = in_time("a download without its directory", move || download.wait());
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Storage);
+    assert!(place.names().is_empty(), "{:?}", place.names());
+}
+
+#[test]
+fn a_part_that_is_replaced_meanwhile_never_gets_the_name() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    let download = place.download(&origin.url("/a")).unwrap();
+    wait_until("half of the file", || download.progress().stored >= LEN / 2);
+    fs::remove_file(place.of("a.part")).unwrap();
+    fs::write(place.of("a.part"), "of another program").unwrap();
+    goes_on.store(1, Ordering::SeqCst);
+    origin.release();
+    assert_eq!(in_time("a replaced part", move || download.wait()).unwrap_err().kind(), ErrorKind::Storage);
+    assert!(!place.of("a").exists());
+    assert_eq!(fs::read(place.of("a.part")).unwrap(), b"of another program");
+}
+
+#[test]
+fn a_whole_part_without_its_name_gets_it_without_a_second_transfer() {
+    // As after a crash between the last byte and the renaming.
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    let download = place.download(&origin.url("/a")).unwrap();
+    wait_until("half of the file", || download.progress().stored >= LEN / 2);
+    fs::write(place.of("a"), "in the way").unwrap();
+    goes_on.store(1, Ordering::SeqCst);
+    origin.release();
+    assert_eq!(download.wait().unwrap_err().kind(), ErrorKind::Storage);
+    drop(download);
+    fs::remove_file(place.of("a")).unwrap();
+    let before = origin.log().sent;
+    assert_eq!(place.download(&origin.url("/a")).unwrap().wait().unwrap(), LEN);
+    place.check(LEN);
+    let sent = origin.log().sent - before;
+    assert!(sent < LEN / 2, "{sent} bytes were sent again");
+}
+
+#[test]
+fn a_link_with_another_token_goes_on_with_what_is_there() {
+    let (place, (origin, goes_on)) = (Place::new(), stalling());
+    {
+        let download = place.download(&origin.url("/a?token=old")).unwrap();
+        wait_until("half of the file", || download.progress().stored >= LEN / 2);
+    }
+    goes_on.store(1, Ordering::SeqCst);
+    let before = origin.log().asked.len();
+    assert_eq!(place.download(&origin.url("/a?token=new")).unwrap().wait().unwrap(), LEN);
+    place.check(LEN);
+    let log = origin.log();
+    let starts: Vec<u64> = log.asked[before..].iter().filter_map(Asked::range).map(|at| at.0).collect();
+    assert!(starts.iter().skip(1).all(|start| *start >= LEN / 2 - 262_144), "{starts:?}");
+}
+
+#[test]
+fn another_file_to_the_same_path_begins_from_the_start() {
+    // The same length and the same tag, which are of another resource (RFC 9110, section 8.8.3).
+    let (place, (origin, _)) = (Place::new(), stalling());
+    leave_half(&place, &origin);
+    let tag = Content::pattern(LEN).etag();
+    let other = Origin::start(move |asked| {
+        Answer::file(asked, &Content::bytes(vec![7; LEN as usize])).header("ETag", &tag)
+    });
+    assert_eq!(place.download(&other.url("/b")).unwrap().wait().unwrap(), LEN);
+    assert!(fs::read(place.of("a")).unwrap().iter().all(|byte| *byte == 7));
+}
+
+#[test]
+fn a_file_of_one_byte_is_a_file_and_one_without_is_an_error() {
+    type Make = fn(&Asked, &Content) -> Answer;
+    let servers: [Make; 4] = [
+        Answer::file,
+        |_, content| Answer::whole(content),
+        |_, content| Answer::whole(content).chunked(),
+        |_, content| Answer::whole(content).no_length(),
+    ];
+    for len in [0, 1] {
+        for (number, answer) in servers.into_iter().enumerate() {
+            let (place, origin) = (Place::new(), serving(len, answer));
+            let download = place.download(&origin.url("/a")).unwrap();
+            let ended = in_time("a tiny file", move || download.wait());
+            if len == 0 {
+                assert_eq!(ended.unwrap_err().kind(), ErrorKind::Empty, "server {number}");
+                assert!(place.names().is_empty(), "{:?}", place.names());
+            } else {
+                assert_eq!(ended.unwrap(), len, "server {number}");
+                place.check(len);
+            }
+        }
+    }
+}
+
+#[test]
+fn bytes_behind_the_announced_length_are_no_part_of_the_file() {
+    let origin = serving(LEN, |_, content| Answer::whole(content).extra_bytes(100_000));
+    let place = Place::new();
+    assert_eq!(place.download(&origin.url("/a")).unwrap().wait().unwrap(), LEN);
+    place.check(LEN);
+}
+
+#[test]
+fn a_server_that_announces_more_than_it_has_is_reported_and_can_be_cancelled() {
+    // It has half of what it announces, and closes there, or answers 416.
+    type Make = fn(&Asked, &Content) -> Answer;
+    let servers: [Make; 2] = [
+        |_, content| Answer::whole(content).close_after(LEN / 2),
+        |asked, content| match asked.range() {
+            Some((start, _)) if start >= LEN / 2 => Answer::status(416),
+            range => {
+                let start = range.map_or(0, |(start, _)| start);
+                Answer::file(asked, content).close_after((LEN / 2).saturating_sub(start))
+            }
+        },
+    ];
+    for answer in servers {
+        let (place, origin) = (Place::new(), serving(LEN, answer));
+        let download = place.download(&origin.url("/a")).unwrap();
+        wait_until("an error", || download.progress().error.is_some());
+        download.cancel();
+        let ended = in_time("a server without the rest", move || download.wait());
+        assert!(ended.is_err() && !place.of("a").exists());
+    }
+}
+
+#[test]
+fn a_paused_download_is_cancelled_and_dropped() {
+    for is_dropped in [false, true] {
+        let (place, (origin, _)) = (Place::new(), stalling());
+        let download = place.download(&origin.url("/a")).unwrap();
+        wait_until("half of the file", || download.progress().stored >= LEN / 2);
+        download.pause();
+        if !is_dropped {
+            download.cancel();
+            assert!(download.wait().unwrap_err().is_cancelled());
+        }
+        in_time("the drop", move || drop(download));
+        assert_eq!(place.names(), ["a.part", "a.part.meta"]);
+    }
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_paused_is_fetched_from_the_start() {
+    let (place, version) = (Place::new(), Arc::new(AtomicUsize::new(1)));
+    let served = Arc::clone(&version);
+    let origin = serving(LEN, move |asked, content| {
+        let start = asked.range().map_or(0, |(start, _)| start);
+        let old = Content::bytes(vec![0; LEN as usize]);
+        match served.load(Ordering::SeqCst) {
+            1 => Answer::file(asked, &old)
+                .header("ETag", "\"old\"")
+                .reset_after((LEN / 2).saturating_sub(start)),
+            _ => Answer::file(asked, content),
+        }
+    });
+    let download = place.download(&origin.url("/a")).unwrap();
+    let mut stream = download.stream().unwrap();
+    stream.read_exact(&mut [0; 10]).unwrap();
+    wait_until("half of the file", || download.progress().stored >= LEN / 2 - 100_000);
+    download.pause();
+    version.store(2, Ordering::SeqCst);
+    download.resume();
+    assert_eq!(in_time("a changed file", move || download.wait()).unwrap(), LEN);
+    place.check(LEN);
+    // It had bytes of the old version.
+    assert!(in_time("its stream", move || stream.read_to_end(&mut Vec::new())).is_err());
+}
+
+#[test]
+fn two_processes_or_two_names_of_one_path_do_not_write_one_file() {
+    let (place, (origin, _)) = (Place::new(), stalling());
+    let download = place.download(&origin.url("/a")).unwrap();
+    wait_until("half of the file", || download.progress().stored >= LEN / 2);
+    // Another name of the same file. That of another process is the same: the lock is on the open file.
+    let error = place.start(&origin.url("/a"), "./a", DownloadConfig::new()).unwrap_err();
+    assert_eq!((error.kind(), io_kind(&error)), (ErrorKind::Storage, Some(std::io::ErrorKind::WouldBlock)));
+    let meta = fs::metadata(place.of("a.part.meta")).unwrap();
+    assert!(meta.nlink() == 1 && meta.len() > 0);
+    download.cancel();
+}
+
+#[test]
+#[ignore = "needs a full disk: WINDWAY_FULL is a directory on a file system of at most 1 MB, such as a tmpfs"]
+fn a_full_disk_is_an_error_and_keeps_what_was_fetched() {
+    let directory = PathBuf::from(std::env::var("WINDWAY_FULL").unwrap());
+    let origin = serving(LEN, Answer::file);
+    let start = || {
+        Downloader::new(DownloaderConfig::default()).unwrap().download(
+            &origin.url("/a"),
+            directory.join("a"),
+            DownloadConfig::new(),
+        )
+    };
+    let download = start().unwrap();
+    let ended = in_time("a full disk", move || download.wait());
+    let error = ended.unwrap_err();
+    assert_eq!((error.kind(), io_kind(&error)), (ErrorKind::Storage, Some(std::io::ErrorKind::StorageFull)));
+    let kept = fs::metadata(directory.join("a.part")).unwrap().len();
+    assert!(kept > 500_000, "{kept} bytes are kept");
+    println!("{error}; {kept} bytes are kept");
+    // Again: what is there is continued, and not lost.
+    let download = start().unwrap();
+    let ended = in_time("a disk that is still full", move || download.wait());
+    assert_eq!(ended.unwrap_err().kind(), ErrorKind::Storage);
+    assert!(fs::metadata(directory.join("a.part")).unwrap().len() >= kept);
+}
