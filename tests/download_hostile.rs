@@ -317,6 +317,24 @@ fn a_server_that_announces_more_than_it_has_is_reported_and_can_be_cancelled() {
 }
 
 #[test]
+fn a_body_without_a_length_waits_while_it_is_paused() {
+    const BIG: u64 = 64 << 20;
+    let (place, origin) = (Place::new(), serving(BIG, |_, content| Answer::whole(content).chunked()));
+    let download = place.download(&origin.url("/a")).unwrap();
+    // Often, since the pause has to come while bytes do.
+    for round in 0..40 {
+        wait_until("more bytes", || download.progress().stored > round * BIG / 50);
+        download.pause();
+        let phase = download.progress().phase;
+        assert!(matches!(phase, DownloadPhase::Paused | DownloadPhase::Finishing), "{phase:?}");
+        std::thread::yield_now();
+        download.resume();
+    }
+    assert_eq!(in_time("a resumed body", move || download.wait()).unwrap(), BIG);
+    place.check(BIG);
+}
+
+#[test]
 fn a_paused_download_is_cancelled_and_dropped() {
     for is_dropped in [false, true] {
         let (place, (origin, _)) = (Place::new(), stalling());

@@ -245,6 +245,8 @@ impl Shared {
     pub(crate) fn set_read_ahead(&self, read_ahead: ReadAhead) -> Result<(), Error> {
         FileConfig { read_ahead, ..FileConfig::default() }.check()?;
         self.state.lock().set_read_ahead(read_ahead);
+        // The thread of a sequential body may wait because enough was stored ahead of the readers.
+        self.resource.notify();
         self.replan(Priority::Low);
         Ok(())
     }
