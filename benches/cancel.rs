@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use measure::Quantiles;
 use support::peers::{Collect, List};
 use support::{Answer, Content, Origin};
-use windway::downloader::PeerHandle;
+use windway::downloader::{Epoch, PeerHandle};
 use windway::event::Event;
 use windway::{Downloader, DownloaderConfig, Fetch, Priority};
 
@@ -97,8 +97,13 @@ fn executing(peer: &PeerHandle, origin: &Origin, queued: bool) -> Duration {
             log.asked.len() > before.asked.len() && (log.sent >= before.sent + 1000 || log.sent == 0)
         });
     }
-    // The awaited event happens shortly before the thread blocks.
-    thread::sleep(Duration::from_millis(1));
+    cancel(&epoch, blocked, Duration::from_millis(1))
+}
+
+/// The time from a cancel to the end of what is `blocked`, which has `settle` to block after its last event.
+fn cancel(epoch: &Epoch, blocked: JoinHandle<Instant>, settle: Duration) -> Duration {
+    // Nothing shows that a thread is blocked: its last event comes shortly before.
+    thread::sleep(settle);
     let cancelled = Instant::now();
     epoch.cancel();
     blocked.join().expect("no panic") - cancelled
@@ -145,10 +150,7 @@ fn retrying() -> Duration {
     let fetch = Fetch::get(&origin.url("/a")).expect("an URL").epoch(&epoch);
     let blocked = caller(&peer, fetch);
     while !matches!(events.recv(), Some(Event::Retrying { .. })) {}
-    thread::sleep(Duration::from_millis(1));
-    let cancelled = Instant::now();
-    epoch.cancel();
-    blocked.join().expect("no panic") - cancelled
+    cancel(&epoch, blocked, Duration::from_millis(1))
 }
 
 /// A prefetch that was preempted by an urgent fetch, up to `finish` of its sink.
@@ -196,8 +198,5 @@ fn connecting(how: &str) -> Duration {
     let fetch = Fetch::get(&url).expect("an URL").epoch(&epoch);
     let blocked = caller(&peer, fetch);
     while !matches!(events.recv(), Some(Event::Started { .. })) {}
-    thread::sleep(Duration::from_millis(5));
-    let cancelled = Instant::now();
-    epoch.cancel();
-    blocked.join().expect("no panic") - cancelled
+    cancel(&epoch, blocked, Duration::from_millis(5))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use support::content::assert_pattern;
 use support::steps::{run, steps, temp_file};
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Asked, Content, Origin, poll_until};
 use windway::cache::{Cache, CacheConfig, CacheEntry, CacheKey, CacheUse, SIGNING_FIELDS};
 use windway::config::{ReadAhead, StorageConfig};
 use windway::event::Event;
@@ -194,14 +194,6 @@ fn what_one_stream_stores_another_one_that_was_open_before_reads() {
     assert_eq!(requests(&origin), before);
 }
 
-fn wait_until(mut ready: impl FnMut() -> bool) {
-    let begun = std::time::Instant::now();
-    while !ready() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it did not happen");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_changed_file_ends_the_stream_and_the_next_one_plays_the_new_version() {
     for control in ["", "max-age=3600"] {
@@ -235,7 +227,7 @@ fn a_stale_file_that_is_whole_and_has_changed_serves_no_byte_after_the_answer() 
     let mut stream = downloader().open_with(&url, config(&place.open())).unwrap();
     stream.read_exact(&mut [0; 1000]).unwrap();
     origin.release();
-    wait_until(|| stream.handle().phase() == Phase::Failed);
+    poll_until("failure", || stream.handle().phase() == Phase::Failed);
     assert_eq!(Error::from(stream.read(&mut [0; 1000]).unwrap_err()).kind(), ErrorKind::Changed);
 }
 
@@ -526,7 +518,7 @@ fn a_cached_file_is_read_without_waiting_for_the_disk() {
     origin.stop_listening();
     let mut stream = downloader().open_with(&url, config(&place.open())).unwrap();
     let (mut buf, mut offset) = (vec![0; 10_000], 0);
-    wait_until(|| match stream.try_read(&mut buf).unwrap() {
+    poll_until("end of the file", || match stream.try_read(&mut buf).unwrap() {
         TryRead::Bytes(got) => {
             assert_pattern(offset, &buf[..got]);
             offset += got as u64;

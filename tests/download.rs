@@ -10,10 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
-use support::{Answer, Asked, Content, Origin};
+use support::{Answer, Asked, Content, Origin, poll_until};
 use windway::config::{Hook, RequestHook, RequestKind};
 use windway::download::{Download, DownloadConfig, DownloadPhase};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind};
@@ -85,14 +84,6 @@ fn start(url: &str, place: &Place, config: DownloadConfig) -> Result<Download, E
     downloader().download(url, place.path(), config)
 }
 
-fn wait_until(mut ready: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !ready() {
-        assert!(began.elapsed() < Duration::from_secs(60), "it did not happen");
-        std::thread::yield_now();
-    }
-}
-
 #[test]
 fn a_file_is_there_when_it_is_whole_and_nothing_beside_it() {
     let (place, origin) = (Place::new(), serving(Answer::file));
@@ -112,7 +103,7 @@ fn an_interrupted_download_goes_on_with_what_is_missing() {
     let (place, (origin, goes_on)) = (Place::new(), stalling());
     {
         let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
-        wait_until(|| download.progress().stored >= LEN / 2);
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
     }
     assert_eq!(place.names(), ["a.flac.part", "a.flac.part.meta"]);
     goes_on.store(1, Ordering::SeqCst);
@@ -146,7 +137,7 @@ fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
     });
     {
         let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
-        wait_until(|| download.progress().stored >= BIG / 2);
+        poll_until("half of the file", || download.progress().stored >= BIG / 2);
     }
     is_second.store(1, Ordering::SeqCst);
     let part = fs::OpenOptions::new().write(true).open(place.0.path().join("a.flac.part")).unwrap();
@@ -154,7 +145,7 @@ fn a_cancel_while_the_file_is_checked_ends_the_fetch_of_a_damaged_block() {
     let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
     let is_held = |asked: &Asked| asked.range().is_some_and(|(start, _)| start == DAMAGED);
     // If the check is over before it is seen, this cancels a fetch, which ends in any case.
-    wait_until(|| {
+    poll_until("check or request", || {
         download.progress().phase == DownloadPhase::Finishing || origin.log().asked.iter().any(is_held)
     });
     download.cancel();
@@ -184,7 +175,7 @@ fn a_download_of_a_killed_process_goes_on() {
         let part = place.0.path().join("a.flac.part");
         let len = || fs::metadata(&part).map_or(0, |metadata| metadata.len());
         let before = len();
-        wait_until(|| len() > before || child.try_wait().unwrap().is_some());
+        poll_until("byte of the child", || len() > before || child.try_wait().unwrap().is_some());
         child.kill().unwrap();
         child.wait().unwrap();
         rounds += 1;
@@ -211,7 +202,7 @@ fn a_file_that_is_there_is_kept_unless_it_is_to_be_replaced() {
     fs::remove_file(place.path()).unwrap();
     let (origin, goes_on) = stalling();
     let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
-    wait_until(|| download.progress().stored >= LEN / 2);
+    poll_until("half of the file", || download.progress().stored >= LEN / 2);
     fs::write(place.path(), "precious").unwrap();
     goes_on.store(1, Ordering::SeqCst);
     origin.release();
@@ -264,7 +255,7 @@ fn a_file_that_has_changed_is_fetched_from_the_start() {
             Answer::file(asked, &Content::pattern(LEN))
         });
         let mut download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
-        wait_until(|| download.progress().stored >= LEN / 3);
+        poll_until("third of the file", || download.progress().stored >= LEN / 3);
         if !is_running {
             drop(download);
             version.store(2, Ordering::SeqCst);
@@ -290,7 +281,7 @@ fn a_file_that_has_changed_under_the_same_validator_is_fetched_from_the_start() 
     });
     {
         let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
-        wait_until(|| download.progress().stored >= LEN / 3);
+        poll_until("third of the file", || download.progress().stored >= LEN / 3);
     }
     version.store(2, Ordering::SeqCst);
     let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
@@ -372,7 +363,7 @@ fn damaged_parts_are_fetched_again() {
     let (place, (origin, goes_on)) = (Place::new(), stalling());
     {
         let download = start(&origin.url("/a"), &place, DownloadConfig::new()).unwrap();
-        wait_until(|| download.progress().stored >= LEN / 2);
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
     }
     let part = place.0.path().join("a.flac.part");
     let mut bytes = fs::read(&part).unwrap();
@@ -405,11 +396,11 @@ fn a_paused_download_asks_for_nothing_and_goes_on_where_it_was() {
     let origin = serving(|asked, content| Answer::file(asked, content).rate(400_000));
     let downloader = downloader();
     let download = downloader.download(&origin.url("/a"), place.path(), DownloadConfig::new()).unwrap();
-    wait_until(|| download.progress().stored > 100_000);
+    poll_until("beginning of the file", || download.progress().stored > 100_000);
     download.pause();
     assert_eq!(download.progress().phase, DownloadPhase::Paused);
     // What is on its way ends.
-    wait_until(|| downloader.stats().busy_workers == 0);
+    poll_until("idle worker", || downloader.stats().busy_workers == 0);
     assert!(download.progress().stored < LEN, "all of it came");
     let asked = origin.log().asked.len();
     download.resume();
@@ -466,7 +457,7 @@ fn playing_goes_before_downloads() {
             downloader.download(&origin.url(&format!("/{number}")), path, DownloadConfig::new()).unwrap()
         })
         .collect();
-    wait_until(|| downloads.iter().any(|download| download.progress().stored > 0));
+    poll_until("stored byte", || downloads.iter().any(|download| download.progress().stored > 0));
     // All workers wait for servers that send nothing.
     let mut bytes = Vec::new();
     downloader.open(&origin.url("/played")).unwrap().read_to_end(&mut bytes).unwrap();
@@ -480,7 +471,7 @@ fn no_url_is_written_beside_the_file() {
     let url = format!("{}?token=hush", origin.url("/secret-name"));
     {
         let download = start(&url, &place, DownloadConfig::new()).unwrap();
-        wait_until(|| download.progress().stored >= LEN / 2);
+        poll_until("half of the file", || download.progress().stored >= LEN / 2);
     }
     let meta = fs::read(place.0.path().join("a.flac.part.meta")).unwrap();
     let text = String::from_utf8_lossy(&meta);

@@ -8,8 +8,8 @@ mod presentation;
 mod support;
 
 use std::io::Write;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use presentation::{FRAMES, Site, all, downloader, extinf, numbers, open, play, site, ts, vod};
@@ -79,21 +79,20 @@ fn s7_content_steering_moves_a_player_to_another_pathway() {
     let second = site(12).serve();
     let own = site(12);
     let other = second.url("/ts.m3u8");
-    let is_asked = AtomicBool::new(false);
+    let (is_asked, asked_for) = (Mutex::new(false), Condvar::new());
     let origin = Origin::start(move |asked| match asked.path.split('?').next().unwrap_or_default() {
         "/master.m3u8" => text(&format!(
             "#EXTM3U\n#EXT-X-CONTENT-STEERING:SERVER-URI=\"steer?x=1\",PATHWAY-ID=\"A\"\n\
              #EXT-X-STREAM-INF:BANDWIDTH=9,PATHWAY-ID=\"B\"\n{other}\n#EXT-X-STREAM-INF:BANDWIDTH=9,PATHWAY-ID=\"A\"\nts.m3u8\n"
         )),
         "/steer" => {
-            is_asked.store(true, Ordering::Release);
+            *is_asked.lock().unwrap() = true;
+            asked_for.notify_all();
             text(r#"{"VERSION":1,"TTL":300,"PATHWAY-PRIORITY":["B","A"]}"#)
         }
         // The rest of this pathway waits for the manifest, which playing does not do.
         path if path.ends_with(".ts") && !matches!(path, "/0.ts" | "/1.ts" | "/2.ts") => {
-            while !is_asked.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
+            drop(asked_for.wait_while(is_asked.lock().unwrap(), |is_asked| !*is_asked).unwrap());
             own.answer(asked).latency(Duration::from_millis(100))
         }
         _ => own.answer(asked),

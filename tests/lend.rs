@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::peers::downloader;
 use support::{Answer, Content, Origin};
-use windway::{Downloader, Error, ErrorKind, Fetch, FileConfig, Priority, Stream};
+use windway::{Downloader, Error, ErrorKind, Fetch, FileConfig, Priority, Stream, StreamHandle};
 
 const LEN: u64 = 100_000;
 
@@ -44,6 +44,15 @@ fn busy() -> Busy {
 impl Busy {
     fn open_later(&self, path: &str, config: FileConfig) -> Stream {
         self.downloader.open_later(&self.origin.url(path), config).unwrap()
+    }
+
+    /// Reads `path`, whose response head does not arrive, on a new thread. Returns once that thread drives its own fetch.
+    fn drive(&self, path: &str) -> (StreamHandle, JoinHandle<ErrorKind>) {
+        let stream = self.open_later(path, FileConfig::default());
+        let handle = stream.handle();
+        let reader = read(stream);
+        self.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+        (handle, reader)
     }
 
     fn end(self) {
@@ -116,10 +125,7 @@ fn a_body_handed_back_by_its_reader_keeps_its_connection() {
 #[test]
 fn an_interrupt_ends_a_fetch_that_its_reader_drives() {
     let busy = busy();
-    let stream = busy.open_later("/held", FileConfig::default());
-    let handle = stream.handle();
-    let reader = read(stream);
-    busy.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+    let (handle, reader) = busy.drive("/held");
     handle.interrupt();
     assert_eq!(reader.join().unwrap(), ErrorKind::Interrupted);
     busy.end();
@@ -128,10 +134,7 @@ fn an_interrupt_ends_a_fetch_that_its_reader_drives() {
 #[test]
 fn a_cancel_ends_a_fetch_that_its_reader_drives() {
     let busy = busy();
-    let stream = busy.open_later("/held", FileConfig::default());
-    let handle = stream.handle();
-    let reader = read(stream);
-    busy.origin.wait_until("the reader's request", |log| log.asked.len() == 2);
+    let (handle, reader) = busy.drive("/held");
     handle.cancel();
     assert!(matches!(reader.join().unwrap(), ErrorKind::Cancelled(_)));
     busy.end();

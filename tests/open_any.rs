@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
-use support::{Answer, Asked, Content, Origin, Station};
+use support::{Answer, Asked, Content, Origin, Station, poll_until};
 use windway::config::StorageConfig;
 use windway::radio::RadioEvent;
 use windway::stream::Phase;
@@ -220,9 +220,7 @@ fn a_cancel_ends_an_opening_whose_body_stalls() {
     stream.read_exact(&mut bytes).unwrap();
     let handle = stream.handle();
     let reader = std::thread::spawn(move || stream.read(&mut [0; 1]).map_err(windway::Error::from));
-    while handle.phase() != Phase::Stalled {
-        std::thread::yield_now();
-    }
+    poll_until("stall", || handle.phase() == Phase::Stalled);
     handle.cancel();
     assert!(reader.join().unwrap().unwrap_err().is_cancelled());
     origin.wait_until("the connection was closed", |log| log.open == 0);

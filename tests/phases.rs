@@ -53,11 +53,11 @@ fn count_failures(events: &Subscriber) -> usize {
     std::iter::from_fn(|| events.try_recv()).filter(is_failure).count()
 }
 
-/// Serves the first piece of a file, and answers 403 to all others.
-fn forbidden_beyond_the_start(asked: &Asked, content: &Content) -> Answer {
-    match asked.range() {
+/// Serves the first piece of a file, and answers with this status to all others.
+fn refused_beyond_the_start(status: u16) -> impl Fn(&Asked, &Content) -> Answer {
+    move |asked, content| match asked.range() {
         Some((0, _)) => Answer::file(asked, content),
-        _ => Answer::status(403),
+        _ => Answer::status(status),
     }
 }
 
@@ -88,7 +88,7 @@ fn a_reader_at_the_end_has_ended_until_it_seeks() {
 
 #[test]
 fn a_403_fails_a_stream_with_its_error_and_position() {
-    let (mut stream, _origin) = open(forbidden_beyond_the_start, |_| ());
+    let (mut stream, _origin) = open(refused_beyond_the_start(403), |_| ());
     let handle = stream.handle();
     let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
@@ -177,7 +177,7 @@ fn a_read_after_a_timed_out_one_retries() {
 
 #[test]
 fn a_failure_that_try_read_repeats_is_published_once() {
-    let (mut stream, _origin) = open(forbidden_beyond_the_start, |_| ());
+    let (mut stream, _origin) = open(refused_beyond_the_start(403), |_| ());
     let handle = stream.handle();
     let events = handle.subscribe();
     stream.seek(SeekFrom::Start(900_000)).unwrap();
@@ -382,17 +382,9 @@ fn given_up_at_once(config: &mut FileConfig) {
     config.give_up = Some(Duration::ZERO);
 }
 
-/// Serves the first piece of a file, and answers 503 to all others.
-fn down_beyond_the_start(asked: &Asked, content: &Content) -> Answer {
-    match asked.range() {
-        Some((0, _)) => Answer::file(asked, content),
-        _ => Answer::status(503),
-    }
-}
-
 #[test]
 fn a_file_that_is_given_up_has_ended_but_for_its_stored_bytes() {
-    let (mut stream, origin) = open(down_beyond_the_start, given_up_at_once);
+    let (mut stream, origin) = open(refused_beyond_the_start(503), given_up_at_once);
     let handle = stream.handle();
     let events = handle.subscribe();
     for position in [900_000, 800_000] {
@@ -427,7 +419,7 @@ fn a_file_without_ranges_is_given_up_too() {
 
 #[test]
 fn a_download_without_a_reader_is_given_up_and_published() {
-    let (stream, _origin) = open(down_beyond_the_start, |config| {
+    let (stream, _origin) = open(refused_beyond_the_start(503), |config| {
         config.storage = StorageConfig::WholeMemory;
         config.read_ahead = ReadAhead::Bytes(1);
         given_up_at_once(config);

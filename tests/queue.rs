@@ -6,10 +6,9 @@ mod support;
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use support::content::assert_pattern;
-use support::{Answer, Content, Log, Origin};
+use support::{Answer, Content, Log, Origin, poll_until};
 use windway::config::StorageConfig;
 use windway::queue::{
     ListRules, Playing, Playlist, Queue, QueueConfig, QueueEvent, QueueHandle, Track, TrackError, TrackId,
@@ -18,9 +17,6 @@ use windway::stream::{Phase, TryRead};
 use windway::{Downloader, DownloaderConfig, Error, ErrorKind, Stream};
 
 const LEN: u64 = 150_000;
-
-/// How long a test waits for what should come at once on any machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn downloader() -> Downloader {
     Downloader::new(DownloaderConfig::default()).unwrap()
@@ -64,18 +60,9 @@ fn asked(log: &Log, path: &str) -> usize {
     log.asked.iter().filter(|asked| asked.path == path).count()
 }
 
-/// Waits without a limit that a slow machine could miss.
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what} did not happen");
-        thread::yield_now();
-    }
-}
-
 /// Waits until nothing is fetched.
 fn settle(downloader: &Downloader) {
-    wait_until("the end of all fetches", || {
+    poll_until("the end of all fetches", || {
         let stats = downloader.stats();
         stats.busy_workers + stats.retrying + stats.queued.iter().sum::<usize>() == 0
     });
@@ -218,8 +205,8 @@ fn a_skip_ends_a_blocked_read_and_takes_what_was_prefetched() {
         let got = playing.stream.read(&mut [0; 100]).unwrap();
         (got, playing)
     });
-    wait_until("the read is blocked", || of_stream.phase() == Phase::Stalled);
-    wait_until("the next track is stored", || downloader.stats().totals.completed >= 2);
+    poll_until("the read is blocked", || of_stream.phase() == Phase::Stalled);
+    poll_until("the next track is stored", || downloader.stats().totals.completed >= 2);
     origin.stop_listening();
     handle.skip();
     let (got, mut playing) = reader.join().unwrap();
@@ -277,7 +264,7 @@ fn a_skip_ends_an_opening() {
     }
     assert_ne!(silent, second);
     drop((playing, queue));
-    wait_until("the end of the peers", || downloader.stats().peers == 0);
+    poll_until("the end of the peers", || downloader.stats().peers == 0);
 }
 
 #[test]
@@ -398,7 +385,7 @@ fn the_drop_of_a_queue_ends_its_prefetch_and_not_its_stream() {
     let mut playing = play(&mut queue);
     let mut first = [0; 1000];
     playing.stream.read_exact(&mut first).unwrap();
-    wait_until("the prefetch", || downloader.stats().peers == 2);
+    poll_until("the prefetch", || downloader.stats().peers == 2);
     drop(queue);
     assert_eq!(downloader.stats().peers, 1);
     let mut rest = Vec::new();
@@ -471,5 +458,5 @@ fn any_changes_from_other_threads_leave_each_stream_right() {
         is_over.store(true, Ordering::Relaxed);
     });
     drop(queue);
-    wait_until("the end of the peers", || downloader.stats().peers == 0);
+    poll_until("the end of the peers", || downloader.stats().peers == 0);
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::content::{assert_pattern, assert_whole};
-use support::decoding::{Decoding, LentSource, LiveSource};
+use support::decoding::{Decoding, LiveSource};
 use support::{Answer, Asked, Content, Origin, Station};
 use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::io::MediaSource;
@@ -800,14 +800,14 @@ fn decode_between_cuts(track: &'static [u8], cuts: [usize; 5]) {
         open(&downloader(), &origin, |config| config.on_discontinuity = OnDiscontinuity::EndOfStream);
     for (number, cut) in cuts.iter().enumerate().take(cuts.len() - 1) {
         // Cut headers may be an error, also for the file.
-        let heard = decode(Box::new(LentSource(&mut radio))).unwrap_or_default();
+        let heard = decode(Box::new(LiveSource(&mut radio))).unwrap_or_default();
         let expected = decode(Box::new(Cursor::new(&track[..*cut]))).unwrap_or_default();
         assert!(heard == expected, "{} samples, not {}, up to {cut}", heard.len(), expected.len());
         assert_eq!(radio.handle().position(), cuts[..=number].iter().sum::<usize>() as u64);
         assert!(radio.handle().pass_discontinuity());
     }
     // The end of the radio is an error and not another discontinuity.
-    assert!(matches!(decode(Box::new(LentSource(&mut radio))), Err(SymphoniaError::IoError(_))));
+    assert!(matches!(decode(Box::new(LiveSource(&mut radio))), Err(SymphoniaError::IoError(_))));
 }
 
 /// A new Ogg stream begins on each connection, as at each title of chained Ogg, which decoders support.

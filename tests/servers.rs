@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 use support::Content;
 use support::content::{assert_pattern, assert_whole};
 use support::daemon::{Daemon, program, run};
-use support::decoding::{Decoding, LentSource, LiveSource, Source, decode_with_seeks};
+use support::decoding::{Decoding, LiveSource, Source, decode_with_seeks};
 use symphonia::core::errors::Error as SymphoniaError;
 use tempfile::TempDir;
 use windway::config::{OnDiscontinuity, StorageConfig};
@@ -658,7 +658,7 @@ fn hear_ogg(programme: Programme, on_discontinuity: OnDiscontinuity) {
     let decoder = thread::spawn(move || {
         let mut decoders = 0;
         loop {
-            match Decoding::try_open(Box::new(LentSource(&mut radio))) {
+            match Decoding::try_open(Box::new(LiveSource(&mut radio))) {
                 Ok(mut decoding) => {
                     decoders += 1;
                     decoders += decode_streams(&mut decoding, &decoded);

@@ -7,7 +7,7 @@ use symphonia::core::errors::Error as SymphoniaError;
 use symphonia::core::formats::{FormatReader, SeekMode, SeekTo, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::units::Time;
-use windway::{Radio, Stream};
+use windway::Stream;
 
 /// Targets of the seeks, in seconds. All tracks are longer.
 const SEEKS: [f64; 6] = [2.0, 0.5, 3.5, 0.0, 1.25, 3.0];
@@ -42,47 +42,22 @@ impl MediaSource for Source {
     }
 }
 
-/// A radio as a `MediaSource` of symphonia.
-pub struct LiveSource(pub Radio);
+/// A source without an end as a `MediaSource` of symphonia: a radio, or one that a decoder borrows.
+pub struct LiveSource<R>(pub R);
 
-impl Read for LiveSource {
+impl<R: Read> Read for LiveSource<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.read(buf)
     }
 }
 
-impl Seek for LiveSource {
+impl<R: Seek> Seek for LiveSource<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.0.seek(to)
     }
 }
 
-impl MediaSource for LiveSource {
-    fn is_seekable(&self) -> bool {
-        false
-    }
-
-    fn byte_len(&self) -> Option<u64> {
-        None
-    }
-}
-
-/// A radio that a decoder borrows.
-pub struct LentSource<'a>(pub &'a mut Radio);
-
-impl Read for LentSource<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
-    }
-}
-
-impl Seek for LentSource<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
-    }
-}
-
-impl MediaSource for LentSource<'_> {
+impl<R: Read + Seek + Send + Sync> MediaSource for LiveSource<R> {
     fn is_seekable(&self) -> bool {
         false
     }

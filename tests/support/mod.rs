@@ -43,6 +43,15 @@ pub fn in_time<T: Send + 'static>(case: &str, work: impl FnOnce() -> T + Send + 
     result.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{case}: {error}"))
 }
 
+/// Asks `is_so` again and again. Only for what notifies nobody, such as a counter or a file of another process.
+pub fn poll_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "still no {what}");
+        thread::yield_now();
+    }
+}
+
 /// Blocks until `wanted` holds for the log in the state of a server, which notifies `changed`. Panics with the log when
 /// `PATIENCE` is over.
 fn wait_until<S, L: std::fmt::Debug>(
