@@ -17,7 +17,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use h3::{Relay, Reply, Request, Server, data, head};
+use bytes::Bytes;
+use h3::{Options, Pieces, Relay, Reply, Request, Server, data, head};
 use measure::{Quantiles, report};
 use support::link::{Link, LinkConfig};
 use support::{Answer, Content, Origin};
@@ -82,7 +83,7 @@ fn with_sides(rtt: Option<Duration>, mut measure: impl FnMut(&Side)) {
     measure(&Side { name, downloader: Box::new(downloader), url, connections });
     drop(link);
 
-    let server = Server::start(serve);
+    let server = serve();
     let relay = rtt.map(|rtt| Relay::start_with_rtt(server.address(), rtt));
     let url = relay.as_ref().map_or_else(|| server.url(""), |relay| relay.url(""));
     let (root, named) = (server.root_pem(), url.clone());
@@ -98,10 +99,11 @@ fn start(client: ClientConfig) -> Downloader {
     Downloader::new(DownloaderConfig::new().client(client)).expect("a valid configuration")
 }
 
-/// A file server. An error means that the client is gone.
-fn serve(request: Request, reply: Reply) {
-    let path = request.path().to_owned();
-    let len = match path.as_str() {
+/// A file server.
+fn answer(request: &Request) -> Option<Pieces> {
+    let path = request.path();
+    let len = match path {
+        "/silent" => return None,
         "/small" => 1024,
         _ => path.strip_prefix("/bulk").and_then(|len| len.parse().ok()).unwrap_or(LEN),
     };
@@ -119,24 +121,25 @@ fn serve(request: Request, reply: Reply) {
         fields = vec![(":status", "200"), ("content-length", &announced)];
     }
     fields.extend([("etag", "\"1\""), ("accept-ranges", "bytes"), ("content-type", "audio/flac")]);
-    let silent = path == "/silent";
-    if end - first <= 1024 {
-        let _ = reply.send_last([head(&fields), data(&vec![0; (end - first) as usize])].concat());
-        return;
+    let left = (end - first) as usize;
+    if left < PIECE {
+        return Some(Box::new(std::iter::once([head(&fields), data(&vec![0; left])].concat().into())));
     }
-    let _ = reply.send(head(&fields));
-    let (zeros, mut left) = (vec![0; PIECE], if silent { 100 } else { end - first });
-    while left > 0 {
-        let piece = left.min(PIECE as u64) as usize;
-        if reply.send(data(&zeros[..piece])).is_err() {
-            return;
-        }
-        left -= piece as u64;
+    let (whole, rest) = (Bytes::from(data(&vec![0; PIECE])), data(&vec![0; left % PIECE]));
+    let wholes = std::iter::repeat_n(whole, left / PIECE);
+    Some(Box::new(std::iter::once(head(&fields).into()).chain(wholes).chain([rest.into()])))
+}
+
+/// Sends 100 bytes of a longer body.
+fn fall_silent(_: Request, reply: Reply) {
+    let fields = [(":status", "200"), ("content-length", &LEN.to_string())];
+    if reply.send([head(&fields), data(&[0; 100])].concat()).is_ok() {
+        reply.await_stop();
     }
-    if silent {
-        return reply.await_stop();
-    }
-    let _ = reply.finish();
+}
+
+fn serve() -> Server {
+    Server::start_with(Options { at_once: Some(Box::new(answer)), ..Options::default() }, fall_silent)
 }
 
 /// Cold open to the first 4 KiB, ten seeks, and a second opening by a downloader that has a ticket.
@@ -248,7 +251,8 @@ fn bulk(side: &Side, mib: u64) {
 /// From a cancel to the return of the blocked read.
 fn cancel(side: &Side) {
     let downloader = (side.downloader)();
-    let times = (0..300).map(|_| {
+    let (mut times, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..300 {
         let peer = downloader.register((), Priority::High).expect("a running downloader");
         let epoch = peer.epoch();
         let fetch = Fetch::get(&format!("{}/silent", side.url)).expect("a URL").epoch(&epoch);
@@ -265,14 +269,21 @@ fn cancel(side: &Side) {
         thread::sleep(Duration::from_millis(2));
         let began = Instant::now();
         epoch.cancel();
-        reader.join().expect("a reader") - began
-    });
-    let times = Quantiles::new(times.collect());
-    println!("{:<14} cancel of a silent body p50 {:?}, p99 {:?}", side.name, times.at(0.5), times.at(0.99));
+        calls.push(began.elapsed());
+        times.push(reader.join().expect("a reader") - began);
+    }
+    let (times, calls) = (Quantiles::new(times), Quantiles::new(calls));
+    println!(
+        "{:<14} cancel of a silent body p50 {:?}, p99 {:?}; the call p50 {:?}",
+        side.name,
+        times.at(0.5),
+        times.at(0.99),
+        calls.at(0.5)
+    );
 }
 
 fn idle() {
-    let server = Server::start(serve);
+    let server = serve();
     let client = ClientConfig::new().extra_roots([server.root_pem()]);
     let downloader = start(client.http3(Http3::Always(vec![server.url("")])));
     fetch(&downloader, &server.url(""), 0..10);
