@@ -1,8 +1,8 @@
 //! windway beside other libraries, on the same origin and work: `compare/report.html`.
 //!
 //! ```text
-//! cargo run --release --manifest-path compare/Cargo.toml            # all, about 6 minutes; writes report.html and results
-//! cargo run --release --manifest-path compare/Cargo.toml -- --quick # tries it in half a minute; writes into compare/target/
+//! cargo run --release --manifest-path compare/Cargo.toml            # all, about 11 minutes; writes report.html and results
+//! cargo run --release --manifest-path compare/Cargo.toml -- --quick # tries it in two minutes; writes into compare/target/
 //! ```
 //!
 //! Rules:
@@ -35,7 +35,8 @@ Compares windway with other libraries.
     cargo run --release --manifest-path compare/Cargo.toml -- [--quick] [--only MEASURE]...
 
 --quick  one short round, to try it; the results go to compare/target/, not beside the committed ones
---only   small, bulk, seek, urgent, cancel, idle, corruption, sample; --quick is implied
+--only   small, bulk, seek, urgent, urgent-limited, slots, slots-limited, cancel, idle, corruption, sample;
+         --quick is implied
 
 Writes report.html, results.csv, results.json, overview.svg and table.md, which is the table in the README.";
 

@@ -32,6 +32,12 @@ pub(crate) struct Metric {
     pub(crate) about: &'static str,
 }
 
+/// What a program that limits its downloads by hand allows at once: as many as windway by default.
+const BY_HAND: usize = 4;
+
+/// Downloads in the background of the urgent requests.
+const DOWNLOADS: usize = 16;
+
 const ALL: &[&str] = &["windway", "ureq", "reqwest", "reqwest blocking", "stream-download", "libcurl easy"];
 const READERS: &[&str] = &["windway", "stream-download"];
 
@@ -44,6 +50,9 @@ pub(crate) static MEASURES: &[Measure] = &[
     Measure { name: "bulk", subjects: ALL, run: bulk },
     Measure { name: "seek", subjects: ALL, run: seek },
     Measure { name: "urgent", subjects: ALL, run: urgent },
+    Measure { name: "urgent-limited", subjects: ALL, run: urgent_limited },
+    Measure { name: "slots", subjects: ALL, run: slots },
+    Measure { name: "slots-limited", subjects: ALL, run: slots_limited },
     Measure {
         name: "cancel",
         subjects: &["windway", "reqwest", "stream-download", "libcurl easy"],
@@ -103,10 +112,31 @@ pub(crate) static METRICS: &[Metric] = &[
     },
     Metric {
         id: "urgent",
-        title: "Urgent behind bulk",
+        title: "Urgent, full link",
         unit: "ms",
         is_more_better: false,
-        about: "1 KiB while the same client downloads 16 files at 1 MB/s each in the background; 40 ms away. Libraries that do not limit their connections open one more; windway keeps to 6.",
+        about: "256 KiB while the same client downloads 16 files in the background, over a link of 2 MB/s that all connections share equally; 40 ms away. What counts is how many connections the downloads use. windway uses 4 for prefetches, and so has a fifth of the link for this fetch; the other libraries have no limit, and each download takes a share.",
+    },
+    Metric {
+        id: "urgent_limited",
+        title: "Urgent, full link, limit by hand",
+        unit: "ms",
+        is_more_better: false,
+        about: "The same, if the program itself runs at most 4 of its downloads at once. windway runs as before.",
+    },
+    Metric {
+        id: "slots",
+        title: "Urgent, busy origin",
+        unit: "ms",
+        is_more_better: false,
+        about: "1 KiB from an origin that serves 6 connections at a time, in the order in which they come, while the same client downloads 16 files of 2 MB at 1 MB/s each in the background; 40 ms away. The connection of the urgent request waits behind those of the downloads, unless the client has left room.",
+    },
+    Metric {
+        id: "slots_limited",
+        title: "Urgent, busy origin, limit by hand",
+        unit: "ms",
+        is_more_better: false,
+        about: "The same, if the program itself runs at most 4 of its downloads at once. windway runs as before.",
     },
     Metric {
         id: "cancel",
@@ -188,13 +218,38 @@ fn seek(subject: &mut dyn Subject, origin: &Urls, _: f64) -> Result<Values, Fail
 }
 
 fn urgent(subject: &mut dyn Subject, origin: &Urls, _: f64) -> Result<Values, Failure> {
-    let downloads = subject.background(&origin.zeros(100_000_000, 40, 1_000_000), 16)?;
+    Ok(vec![("urgent", on_full_link(subject, origin, DOWNLOADS)?)])
+}
+
+fn urgent_limited(subject: &mut dyn Subject, origin: &Urls, _: f64) -> Result<Values, Failure> {
+    Ok(vec![("urgent_limited", on_full_link(subject, origin, BY_HAND)?)])
+}
+
+fn slots(subject: &mut dyn Subject, origin: &Urls, _: f64) -> Result<Values, Failure> {
+    Ok(vec![("slots", at_busy_origin(subject, origin, DOWNLOADS)?)])
+}
+
+fn slots_limited(subject: &mut dyn Subject, origin: &Urls, _: f64) -> Result<Values, Failure> {
+    Ok(vec![("slots_limited", at_busy_origin(subject, origin, BY_HAND)?)])
+}
+
+fn on_full_link(subject: &mut dyn Subject, origin: &Urls, at_once: usize) -> Result<f64, Failure> {
+    behind(subject, &origin.linked(100_000_000, 40), at_once, &origin.linked(256 << 10, 40))
+}
+
+fn at_busy_origin(subject: &mut dyn Subject, origin: &Urls, at_once: usize) -> Result<f64, Failure> {
+    behind(subject, &origin.queued(2_000_000, 40), at_once, &origin.queued(1024, 40))
+}
+
+/// Milliseconds of a request while the same client downloads in the background.
+fn behind(subject: &mut dyn Subject, bulk: &str, at_once: usize, wanted: &str) -> Result<f64, Failure> {
+    let downloads = subject.background(bulk, DOWNLOADS, at_once)?;
     std::thread::sleep(Duration::from_secs(1));
     let began = Instant::now();
-    subject.get(&origin.small(40))?;
+    subject.get(wanted)?;
     let took = began.elapsed();
     drop(downloads);
-    Ok(vec![("urgent", milliseconds(took))])
+    Ok(milliseconds(took))
 }
 
 fn cancel(subject: &mut dyn Subject, origin: &Urls, _: f64) -> Result<Values, Failure> {

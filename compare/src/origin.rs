@@ -1,10 +1,13 @@
 //! The server that all libraries talk to: HTTP/1.1 with ranges, on a thread for each connection.
 //!
 //! The query of a URL says how it answers: `rtt` is a round-trip time in milliseconds, which the first request of a connection pays
-//! twice, for the handshake of TCP too; `rate` is a limit in bytes a second.
+//! twice, for the handshake of TCP too; `rate` is a limit in bytes a second; `link` is one that all its responses share equally,
+//! as a fair queue at a bottleneck does; `slots` is how many of its responses are sent at a time, in the order of the requests,
+//! each over a connection that is closed afterwards.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -33,6 +36,16 @@ impl Urls {
         format!("http://{}/zeros/{len}?rtt={rtt}&rate={rate}", self.0)
     }
 
+    /// Over a link of 2 MB/s.
+    pub(crate) fn linked(&self, len: u64, rtt: u64) -> String {
+        format!("http://{}/zeros/{len}?rtt={rtt}&link=2000000", self.0)
+    }
+
+    /// At 1 MB/s, 6 at a time.
+    pub(crate) fn queued(&self, len: u64, rtt: u64) -> String {
+        format!("http://{}/zeros/{len}?rtt={rtt}&rate=1000000&slots=6", self.0)
+    }
+
     /// A file with `pattern`.
     pub(crate) fn file(&self, len: u64, rtt: u64, rate: u64) -> String {
         format!("http://{}/file/{len}?rtt={rtt}&rate={rate}", self.0)
@@ -45,6 +58,57 @@ impl Urls {
 
     pub(crate) fn track(&self, rtt: u64) -> String {
         format!("http://{}/track/{}?rtt={rtt}", self.0, TRACK.len())
+    }
+}
+
+/// When the shared link is free again.
+static LINK: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// Sends `bytes` over the link. Each connection sends one chunk and queues again, so all get equal shares.
+fn pass_link(bytes: usize, rate: u64) {
+    let sent = {
+        let mut free = LINK.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let from = free.unwrap_or(now).max(now);
+        *free.insert(from + Duration::from_secs_f64(bytes as f64 / rate as f64))
+    };
+    thread::sleep(sent.saturating_duration_since(Instant::now()));
+}
+
+/// Requests that have come, and responses that have been sent, of those with `slots`.
+#[derive(Default)]
+struct Queue {
+    came: u64,
+    ended: u64,
+}
+
+static QUEUE: Mutex<Queue> = Mutex::new(Queue { came: 0, ended: 0 });
+static TURN: Condvar = Condvar::new();
+
+fn queue() -> MutexGuard<'static, Queue> {
+    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A turn among the responses that are sent at a time.
+struct Slot;
+
+impl Slot {
+    /// Waits for it, first come, first served.
+    fn wait(slots: u64) -> Self {
+        let mut queue = queue();
+        let number = queue.came;
+        queue.came += 1;
+        while number >= queue.ended + slots {
+            queue = TURN.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        Self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        queue().ended += 1;
+        TURN.notify_all();
     }
 }
 
@@ -92,6 +156,7 @@ fn answer(mut connection: &TcpStream, path: &str, range: Option<&str>, trips: u6
     let mut segments = path.split('?').next().unwrap_or_default().split('/').skip(1);
     let (kind, len) = (segments.next().unwrap_or_default(), segments.next().and_then(|len| len.parse().ok()));
     let len: u64 = len.unwrap_or(0);
+    let slot = query("slots").map(Slot::wait);
     thread::sleep(Duration::from_millis(trips * query("rtt").unwrap_or(0)));
     let (start, end) = range.and_then(|range| part(range, len)).unwrap_or((0, len));
     let status = if range.is_some() { "206 Partial Content" } else { "200 OK" };
@@ -102,6 +167,9 @@ fn answer(mut connection: &TcpStream, path: &str, range: Option<&str>, trips: u6
     if range.is_some() {
         head += &format!("Content-Range: bytes {start}-{}/{len}\r\n", end.saturating_sub(1));
     }
+    if slot.is_some() {
+        head += "Connection: close\r\n";
+    }
     head += "\r\n";
     connection.write_all(head.as_bytes())?;
     if kind == "silent" {
@@ -110,7 +178,11 @@ fn answer(mut connection: &TcpStream, path: &str, range: Option<&str>, trips: u6
         io::copy(&mut &*connection, &mut io::sink())?;
         return Ok(());
     }
-    send(connection, kind, start..end, query("rate").unwrap_or(u64::MAX))
+    send(connection, kind, start..end, query("rate").unwrap_or(u64::MAX), query("link"))?;
+    if slot.is_some() {
+        connection.shutdown(Shutdown::Write)?;
+    }
+    Ok(())
 }
 
 /// RFC 9110, 14.1.2.
@@ -123,9 +195,15 @@ fn part(range: &str, len: u64) -> Option<(u64, u64)> {
     }
 }
 
-fn send(mut connection: &TcpStream, kind: &str, part: std::ops::Range<u64>, rate: u64) -> io::Result<()> {
-    // Fifty times a second, if the rate is limited.
-    let chunk = CHUNK.min((rate / 50).max(1) as usize);
+fn send(
+    mut connection: &TcpStream,
+    kind: &str,
+    part: std::ops::Range<u64>,
+    rate: u64,
+    link: Option<u64>,
+) -> io::Result<()> {
+    // Fifty times a second, if the rate is limited. Over a link, in a few packets.
+    let chunk = if link.is_some() { 8 * 1024 } else { CHUNK.min((rate / 50).max(1) as usize) };
     let mut buf = vec![0; chunk];
     let (began, start) = (Instant::now(), part.start);
     let mut at = part.start;
@@ -135,6 +213,9 @@ fn send(mut connection: &TcpStream, kind: &str, part: std::ops::Range<u64>, rate
             "file" => (at..).zip(&mut buf[..len]).for_each(|(at, byte)| *byte = pattern(at)),
             "track" => buf[..len].copy_from_slice(&TRACK[at as usize..at as usize + len]),
             _ => {}
+        }
+        if let Some(link) = link {
+            pass_link(len, link);
         }
         connection.write_all(&buf[..len])?;
         at += len as u64;

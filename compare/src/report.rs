@@ -15,7 +15,7 @@ const SUBJECTS: [&str; 6] =
     ["windway", "ureq", "reqwest", "reqwest blocking", "stream-download", "libcurl easy"];
 
 /// Metrics of the README's table and picture.
-const SHOWN: [&str; 10] = [
+const SHOWN: [&str; 13] = [
     "small_time",
     "small_cpu",
     "bulk_rate",
@@ -23,6 +23,9 @@ const SHOWN: [&str; 10] = [
     "open",
     "seek",
     "urgent",
+    "urgent_limited",
+    "slots",
+    "slots_limited",
     "cancel",
     "wrong_reads",
     "first_sample",

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use curl::easy::{Easy, WriteError};
 
-use super::{ReadSeek, Subject};
+use super::{ReadSeek, Subject, on_threads};
 use crate::Failure;
 
 /// One easy handle, used again: it keeps its connection.
@@ -80,11 +80,12 @@ impl Subject for Libcurl {
         Ok((opened, began.elapsed()))
     }
 
-    fn background(&mut self, url: &str, count: usize) -> Result<Box<dyn Any>, Failure> {
-        for _ in 0..count {
-            let url = url.to_owned();
-            thread::spawn(move || Self::new().bulk(&url));
-        }
+    fn background(&mut self, url: &str, count: usize, at_once: usize) -> Result<Box<dyn Any>, Failure> {
+        let url = url.to_owned();
+        on_threads(count, at_once, move || {
+            // An error is that of the end of the process.
+            let _ = Self::new().bulk(&url);
+        });
         Ok(Box::new(()))
     }
 

@@ -8,6 +8,7 @@ mod windway;
 
 use std::any::Any;
 use std::io::{Read, Seek};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Failure;
@@ -55,11 +56,20 @@ pub(crate) trait Subject {
         Ok((opened, began.elapsed()))
     }
 
-    /// Starts these downloads in the background, which read all that comes. The value keeps them running.
-    fn background(&mut self, url: &str, count: usize) -> Result<Box<dyn Any>, Failure>;
+    /// Starts `count` downloads in the background, which read all that comes. The value keeps them running. The program runs
+    /// `at_once` of them at the same time: as many as there are, unless it limits them.
+    fn background(&mut self, url: &str, count: usize, at_once: usize) -> Result<Box<dyn Any>, Failure>;
 
     /// Time from a cancel until the read of a silent body, which another thread is blocked in, has returned.
     fn cancel(&mut self, url: &str) -> Result<Duration, Failure>;
+}
+
+/// Runs `download` on `at_once` threads, `count` times in all.
+fn on_threads(count: usize, at_once: usize, download: impl Fn() + Clone + Send + 'static) {
+    for _ in 0..at_once {
+        let download = download.clone();
+        thread::spawn(move || (0..count / at_once).for_each(|_| download()));
+    }
 }
 
 pub(crate) fn make(name: &str) -> Result<Box<dyn Subject>, Failure> {

@@ -1,11 +1,10 @@
 use std::any::Any;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 
-use super::{ReadSeek, Subject};
+use super::{ReadSeek, Subject, on_threads};
 use crate::Failure;
 
 /// The async client, in tokio's runtime with a thread for each core.
@@ -74,12 +73,14 @@ impl Subject for Reqwest {
         })
     }
 
-    fn background(&mut self, url: &str, count: usize) -> Result<Box<dyn Any>, Failure> {
-        for _ in 0..count {
+    fn background(&mut self, url: &str, count: usize, at_once: usize) -> Result<Box<dyn Any>, Failure> {
+        for _ in 0..at_once {
             let (client, url) = (self.client.clone(), url.to_owned());
             self.runtime.spawn(async move {
-                let mut response = client.get(url).send().await.ok()?;
-                while response.chunk().await.ok()?.is_some() {}
+                for _ in 0..count / at_once {
+                    let mut response = client.get(&url).send().await.ok()?;
+                    while response.chunk().await.ok()?.is_some() {}
+                }
                 Some(())
             });
         }
@@ -169,11 +170,12 @@ impl Subject for Blocking {
         Ok(Box::new(Ranged { client, url: url.into(), position: 0, len, body: Some(body) }))
     }
 
-    fn background(&mut self, url: &str, count: usize) -> Result<Box<dyn Any>, Failure> {
-        for _ in 0..count {
-            let (client, url) = (self.0.clone(), url.to_owned());
-            thread::spawn(move || client.get(url).send().ok()?.copy_to(&mut io::sink()).ok());
-        }
+    fn background(&mut self, url: &str, count: usize, at_once: usize) -> Result<Box<dyn Any>, Failure> {
+        let (client, url) = (self.0.clone(), url.to_owned());
+        on_threads(count, at_once, move || {
+            // An error is that of the end of the process.
+            let _ = client.get(&url).send().map(|mut response| response.copy_to(&mut io::sink()));
+        });
         Ok(Box::new(()))
     }
 

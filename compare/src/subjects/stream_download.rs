@@ -1,5 +1,5 @@
 use std::any::Any;
-use std::io::Read;
+use std::io::{self, Read};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use stream_download::storage::temp::TempStorageProvider;
 use stream_download::{Settings, StreamDownload};
 use tokio::runtime::Runtime;
 
-use super::{ReadSeek, Subject};
+use super::{ReadSeek, Subject, on_threads};
 use crate::Failure;
 
 type Stream = StreamDownload<TempStorageProvider>;
@@ -41,10 +41,24 @@ impl Subject for Streams {
         Ok(Box::new(self.start(url)?))
     }
 
-    /// It downloads without a reader.
-    fn background(&mut self, url: &str, count: usize) -> Result<Box<dyn Any>, Failure> {
-        let streams: Result<Vec<_>, _> = (0..count).map(|_| self.start(url)).collect();
-        Ok(Box::new(streams?))
+    fn background(&mut self, url: &str, count: usize, at_once: usize) -> Result<Box<dyn Any>, Failure> {
+        if count == at_once {
+            // It downloads without a reader. Not one after the other: opening waits for the response head.
+            let opening = (0..count).map(|_| {
+                let settings = Settings::default();
+                Ok(self.0.spawn(StreamDownload::new_http(url.parse()?, TempStorageProvider::new(), settings)))
+            });
+            return Ok(Box::new(opening.collect::<Result<Vec<_>, Failure>>()?));
+        }
+        // A reader shows when one has ended.
+        let (runtime, url) = (self.0.handle().clone(), url.to_owned());
+        on_threads(count, at_once, move || {
+            let Ok(url) = url.parse() else { return };
+            let opening = StreamDownload::new_http(url, TempStorageProvider::new(), Settings::default());
+            // An error is that of the end of the process.
+            let _ = runtime.block_on(opening).map(|mut stream| io::copy(&mut stream, &mut io::sink()));
+        });
+        Ok(Box::new(()))
     }
 
     fn cancel(&mut self, url: &str) -> Result<Duration, Failure> {

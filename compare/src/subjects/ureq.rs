@@ -1,9 +1,8 @@
 use std::any::Any;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::thread;
 use std::time::Duration;
 
-use super::{ReadSeek, Subject};
+use super::{ReadSeek, Subject, on_threads};
 use crate::Failure;
 
 pub(super) struct Ureq(ureq::Agent);
@@ -76,14 +75,14 @@ impl Subject for Ureq {
         Ok(Box::new(Ranged::open(&self.0, url)?))
     }
 
-    fn background(&mut self, url: &str, count: usize) -> Result<Box<dyn Any>, Failure> {
-        for _ in 0..count {
-            let (agent, url) = (self.0.clone(), url.to_owned());
-            thread::spawn(move || {
-                let response = agent.get(&url).call().ok()?;
-                io::copy(&mut response.into_body().into_reader(), &mut io::sink()).ok()
-            });
-        }
+    fn background(&mut self, url: &str, count: usize, at_once: usize) -> Result<Box<dyn Any>, Failure> {
+        let (agent, url) = (self.0.clone(), url.to_owned());
+        on_threads(count, at_once, move || {
+            // An error is that of the end of the process.
+            let response = agent.get(&url).call();
+            let _ =
+                response.map(|response| io::copy(&mut response.into_body().into_reader(), &mut io::sink()));
+        });
         Ok(Box::new(()))
     }
 

@@ -61,7 +61,8 @@ impl Subject for Windway {
         Ok(Box::new(self.downloader.open(url)?))
     }
 
-    fn background(&mut self, url: &str, count: usize) -> Result<Box<dyn Any>, Failure> {
+    /// Its scheduler limits them, so the program does not.
+    fn background(&mut self, url: &str, count: usize, _: usize) -> Result<Box<dyn Any>, Failure> {
         let peer = self.downloader.register(Downloads { url: url.into(), left: count }, Priority::Low)?;
         peer.wake(Priority::Low);
         Ok(Box::new(peer))
