@@ -149,6 +149,8 @@ impl Transport {
 #[cfg(feature = "http3")]
 const OF_HTTP1: &[&str] = &[
     "a_body_encoded_for_the_transfer",
+    "a_chunk_extension_forever",
+    "a_chunk_extension_of_a_fetch_forever",
     "a_chunk_of_an_absurd_length",
     "a_chunk_of_an_invalid_length",
     "a_chunk_of_an_overflowing_length",
@@ -165,6 +167,8 @@ const OF_HTTP1: &[&str] = &[
     "icy_200_ok_without_a_length",
     // ureq accepts a hundred.
     "too_many_headers",
+    "trailers_forever",
+    "trailers_of_a_fetch_forever",
 ];
 
 fn check(trap: Trap) {
@@ -610,6 +614,10 @@ traps! {
     a_chunk_of_an_overflowing_length: [NO_HTTP], |_, _| {
         Answer::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n")
     };
+    trailers_forever: [SILENT_OR_LATE, Untried], |_, _| in_chunks("0\r\n", "X-Sum: 7\r\n");
+    trailers_of_a_fetch_forever: [Untried, SILENT], |_, _| in_chunks("0\r\n", "X-Sum: 7\r\n");
+    a_chunk_extension_forever: [SILENT_OR_LATE, Untried], |_, _| in_chunks("5;", "x");
+    a_chunk_extension_of_a_fetch_forever: [Untried, SILENT], |_, _| in_chunks("5;", "x");
     closed_before_the_length: [Right], |asked, content| {
         now_and_then(asked, content, |answer| answer.close_after(100_000))
     };
@@ -932,6 +940,12 @@ fn byte_by_byte() -> Answer {
 fn endless_hints() -> Answer {
     let hints = "HTTP/1.1 103 Early Hints\r\n\r\n";
     Answer::raw(hints.repeat(100_000)).trickle(hints.len() as u64, TRICKLE)
+}
+
+/// A chunked body that begins with `start`, and goes on with `framing` forever: bytes arrive, but none of the body.
+fn in_chunks(start: &str, framing: &str) -> Answer {
+    let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{start}");
+    Answer::raw(format!("{head}{}", framing.repeat(100_000))).trickle(64, TRICKLE)
 }
 
 /// The file without an ETag, and with a new date in each response.

@@ -31,6 +31,8 @@ pub(super) struct Exchange {
     pub(super) over: Over,
     /// Bytes of body that came along with the head.
     behind_head: AtomicUsize,
+    /// Number of reads of the body through ureq.
+    body_reads: AtomicUsize,
     /// Origin of the request. `None` for a preconnect.
     pub(super) origin: Option<Origin>,
     /// The TCP connection while the reader of the body borrows it.
@@ -350,6 +352,17 @@ impl Exchange {
     /// Bytes of body that came along with the head.
     pub(super) fn behind_head(&self) -> usize {
         self.behind_head.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a read of the body through ureq begins.
+    pub(super) fn begin_body_read(&self) {
+        // Relaxed: ureq waits for the connection on the thread of the read.
+        self.body_reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Number of the read of the body that waits. 0 while the response head is awaited.
+    pub(super) fn body_read(&self) -> usize {
+        self.body_reads.load(Ordering::Relaxed)
     }
 
     /// Time from sending the request to the first byte of the response.

@@ -72,6 +72,7 @@ impl H1Body {
             if self.framing.by_length && self.is_read_large {
                 self.exchange.lending.allow();
             }
+            self.exchange.begin_body_read();
             let result = self.reader.read(buf);
             // If ureq lent its connection during this read, `result` is an error that means nothing: see `Link::transport`.
             let lent = self.exchange.lending.take_lent();

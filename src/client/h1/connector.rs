@@ -15,6 +15,7 @@
 //! connection moves to the reader of the body, and returns when the body is complete. Only a [`Link::Direct`] can be moved.
 
 use std::sync::Arc;
+use std::time::Instant;
 use std::{fmt, io};
 
 use ureq::config::Config;
@@ -87,6 +88,7 @@ impl Connector<()> for Connect {
             is_sent: false,
             is_fit: false,
             translator: HeadTranslator::default(),
+            body_wait: BodyWait::default(),
         }))
     }
 }
@@ -105,6 +107,36 @@ pub(crate) struct BoundConnection {
     is_fit: bool,
     /// Translates the response head if ureq would not accept it.
     translator: HeadTranslator,
+    body_wait: BodyWait,
+}
+
+/// Limits a read of the body in which nothing but framing arrives: extensions of a chunk, or trailers. ureq waits again after each of
+/// their bytes, so the silence limit of each wait would never be reached.
+#[derive(Default)]
+struct BodyWait {
+    /// Number of the read, and when it waited first.
+    read: Option<(usize, Instant)>,
+}
+
+impl BodyWait {
+    /// What the waits of the same read have left of `timeout`.
+    fn limit(&mut self, read: usize, timeout: NextTimeout) -> NextTimeout {
+        let timeout = timeout.for_read();
+        match self.read {
+            Some((same, since)) if same == read => {
+                let left = timeout.not_zero().map(|limit| limit.saturating_sub(since.elapsed()));
+                left.map_or(timeout, |left| NextTimeout {
+                    after: time::Duration::Exact(left),
+                    per_read: None,
+                    ..timeout
+                })
+            }
+            _ => {
+                self.read = Some((read, Instant::now()));
+                timeout
+            }
+        }
+    }
 }
 
 impl BoundConnection {
@@ -218,11 +250,15 @@ impl Transport for BoundConnection {
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
-        let timeout = self.exchange.as_ref().map_or(timeout, |exchange| exchange.limit(timeout));
+        let (timeout, read) = match &self.exchange {
+            Some(exchange) => (exchange.limit(timeout), exchange.body_read()),
+            None => (timeout, 0),
+        };
+        self.lend(timeout)?;
+        let timeout = if read > 0 { self.body_wait.limit(read, timeout) } else { timeout };
         if timeout.after.is_zero() {
             return Err(ureq::Error::Timeout(timeout.reason));
         }
-        self.lend(timeout)?;
         let Self { connection, pool, origin, exchange, translator, .. } = self;
         let connection = connection.as_mut().unwrap_or_else(|| unreachable!("set until the drop"));
         let transport = connection.link.transport()?;
