@@ -36,7 +36,7 @@ impl Folder {
         let source =
             "aevalsrc=0.3*sin(2*PI*(300+20*t)*t)+0.2*sin(2*PI*1900*t)|0.4*sin(2*PI*(700-9*t)*t):d=20:s=44100";
         let mut command = Command::new("ffmpeg");
-        command.args(["-v", "error", "-f", "lavfi", "-i", source, "-bitexact"]);
+        command.args(["-v", "error", "-y", "-f", "lavfi", "-i", source, "-bitexact"]);
         self.run(command.args(arguments.split_whitespace()));
     }
 
@@ -51,6 +51,14 @@ impl Folder {
     fn run(&self, command: &mut Command) {
         let done = command.current_dir(self.path()).output().expect("ffmpeg is installed");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// Checksums of the packets in a file.
+    fn packets(&self, name: &str) -> Vec<String> {
+        self.convert(name, &format!("-y -c copy -f framemd5 {name}.md5"));
+        let text = String::from_utf8(self.read(&format!("{name}.md5"))).unwrap();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.split(',').nth(5).unwrap().trim().to_owned()).collect()
     }
 
     fn read(&self, name: &str) -> Vec<u8> {
@@ -190,14 +198,32 @@ fn opus_in_ogg_has_the_packets_of_ffmpeg() {
     let (codec, bytes) = play(&folder, "/opus.m3u8");
     assert_eq!(codec, AudioCodec::Opus);
     fs::write(folder.path().join("played.ogg"), bytes).unwrap();
-    let packets = |name: &str| {
-        folder.convert(name, &format!("-c copy -f framemd5 {name}.md5"));
-        let text = String::from_utf8(folder.read(&format!("{name}.md5"))).unwrap();
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines.map(|line| line.split(',').nth(5).unwrap().trim().to_owned()).collect::<Vec<_>>()
-    };
-    let wanted = packets("opus.m3u8");
-    assert!(wanted.len() >= 1000 && packets("played.ogg") == wanted);
+    let wanted = folder.packets("opus.m3u8");
+    assert!(wanted.len() >= 1000 && folder.packets("played.ogg") == wanted);
+}
+
+#[test]
+#[ignore = "needs ffmpeg"]
+fn alac_in_matroska_has_the_packets_of_ffmpeg_and_the_samples_of_the_source() {
+    let folder = Folder::new();
+    for (rate, channels, format) in [(44_100, 2, "s16p"), (96_000, 1, "s32p"), (48_000, 6, "s16p")] {
+        let encode = format!("-ar {rate} -ac {channels} -sample_fmt {format} -c:a alac");
+        folder.ffmpeg(&format!(
+            "{encode} -f hls -hls_time 3 -hls_playlist_type vod -hls_segment_type fmp4 alac.m3u8"
+        ));
+        let (codec, bytes) = play(&folder, "/alac.m3u8");
+        assert_eq!(codec, AudioCodec::Alac);
+        fs::write(folder.path().join("played.mkv"), bytes).unwrap();
+        let packets = folder.packets("alac.m3u8");
+        assert!(packets.len() >= 200 && folder.packets("played.mkv") == packets, "{rate} Hz: other packets");
+        folder.ffmpeg(&format!("{encode} whole.m4a"));
+        for (from, to) in [("played.mkv", "played.raw"), ("whole.m4a", "whole.raw")] {
+            folder.convert(from, &format!("-y -f s32le {to}"));
+        }
+        let (played, whole) = (folder.read("played.raw"), folder.read("whole.raw"));
+        assert_eq!(whole.len(), 20 * rate * channels * 4);
+        assert!(played == whole, "{rate} Hz, {channels} channels: {} bytes of {}", played.len(), whole.len());
+    }
 }
 
 /// A program that runs until this is dropped.

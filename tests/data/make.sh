@@ -10,4 +10,10 @@ encode -c:a libvorbis -ac 2 -q:a 5 track.ogg
 encode -c:a libmp3lame -b:a 96k track.mp3
 # Without -movflags +faststart the index (moov) lies at the end.
 encode -c:a aac -b:a 96k track.m4a
+# For HLS: in fragments.
+encode_fragments() {
+    ffmpeg -loglevel error -y -i track.wav -t 1.5 -map_metadata -1 -fflags +bitexact -flags:a +bitexact "$1" "$2" \
+        -movflags +frag_keyframe+empty_moov+default_base_moof -frag_duration 500000 "$3"
+}
+encode_fragments -c:a alac alac.mp4
 rm long.wav

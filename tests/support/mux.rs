@@ -185,6 +185,8 @@ pub enum Entry {
     Flac,
     Opus,
     Alac,
+    /// DTS, which is not supported.
+    Dts,
 }
 
 /// STREAMINFO of 44.1 kHz, stereo, 16 bits.
@@ -192,6 +194,12 @@ pub fn streaminfo() -> Vec<u8> {
     let mut info = vec![0x10, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0x0a, 0xc4, 0x42, 0xf0, 0, 0, 0x10, 0];
     info.extend([7; 16]);
     info
+}
+
+/// ALACSpecificConfig: 4096 samples a frame, 16 bits, stereo.
+pub fn alac_cookie(rate: u32) -> Vec<u8> {
+    let fixed = [0, 0, 0x10, 0, 0, 16, 40, 10, 14, 2, 0, 255, 0, 0, 0x40, 0, 0, 0x0a, 0xae, 0x60];
+    [&fixed[..], &rate.to_be_bytes()].concat()
 }
 
 /// An initialization section with one audio track of this timescale; samples before `start` are encoder delay.
@@ -208,7 +216,8 @@ pub fn init(entry: &Entry, timescale: u32, start: i64) -> Vec<u8> {
         Entry::Flac => {
             (b"fLaC", timescale, full_box(b"dfLa", 0, 0, &[&[0x80, 0, 0, 34][..], &streaminfo()].concat()))
         }
-        Entry::Alac => (b"alac", timescale, mp4_box(b"alac", &[0; 28])),
+        Entry::Alac => (b"alac", timescale, full_box(b"alac", 0, 0, &alac_cookie(timescale))),
+        Entry::Dts => (b"dtsc", timescale, mp4_box(b"ddts", &[0; 20])),
         Entry::Opus => (b"Opus", 48_000, mp4_box(b"dOps", &[0, 2, 1, 0x38, 0, 0, 0xbb, 0x80, 0, 0, 0])),
     };
     let mut sample = vec![0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 16, 0, 0, 0, 0];

@@ -8,7 +8,8 @@ use std::time::Duration;
 use super::shared::Shared;
 use super::state::section::{SectionBuffer, SectionInfo};
 
-/// The audio for one decoder, as elementary frames: ADTS, MP3, AC-3, or FLAC with its head. Opus comes in pages of Ogg.
+/// The audio for one decoder, as elementary frames: ADTS, MP3, AC-3, or FLAC with its head. Opus comes in pages of Ogg, and ALAC in
+/// Matroska.
 ///
 /// `read` blocks until at least one byte is there. It returns 0 at the end of the section, and after a seek.
 pub struct Section {

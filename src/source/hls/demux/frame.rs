@@ -18,7 +18,8 @@ pub struct Format {
     pub sample_rate: u32,
     /// Channels of the core codec. 0 if only the frames contain the number.
     pub channels: u16,
-    /// What precedes the first frame: for FLAC `fLaC` and the STREAMINFO block, for Opus the header pages of Ogg.
+    /// What precedes the first frame: for FLAC `fLaC` and the STREAMINFO block, for Opus the header pages of Ogg,
+    /// for ALAC the beginning of a Matroska file.
     pub head: Option<Arc<[u8]>>,
 }
 

@@ -12,8 +12,10 @@
 mod adts;
 mod boxes;
 mod frame;
+mod framing;
 mod headers;
 mod id3;
+mod matroska;
 mod mp4;
 mod mp4_track;
 mod ogg;
@@ -44,7 +46,7 @@ use self::ts::TsDemuxer;
 use crate::error::{Error, ErrorKind};
 
 pub use self::frame::{Format, Frame, MediaTime, Output};
-pub(crate) use self::ogg::OggPages;
+pub(crate) use self::framing::Framing;
 
 /// The frame that two segments share: `tail` ends the first one, `head` begins the second one. `None` if they do not fit.
 pub(crate) fn join(tail: &[u8], head: &[u8]) -> Option<(Frame, Vec<u8>)> {

@@ -48,7 +48,7 @@ impl Default for OggPages {
 
 impl OggPages {
     /// A page with this packet. `None` if that is too long or no packet of Opus.
-    pub(crate) fn page(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
+    pub(super) fn page(&mut self, packet: &[u8]) -> Option<Vec<u8>> {
         let granule = self.granule + u64::from(samples(packet)?);
         let page = page(self.next, granule, 0, packet)?;
         (self.next, self.granule) = (self.next.wrapping_add(1), granule);

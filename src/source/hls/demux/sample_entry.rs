@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::adts::AacConfig;
 use super::boxes::{Reader, find};
 use super::frame::Format;
-use super::ogg;
+use super::{matroska, ogg};
 use crate::error::{Error, ErrorKind};
 use crate::media::AudioCodec;
 
@@ -56,6 +56,11 @@ pub(super) fn parse_entry(kind: &[u8; 4], entry: &[u8]) -> Result<(Format, Optio
             // Decoders of Opus play at 48 kHz, whatever the source had.
             let head = Some(Arc::from(head));
             Ok((Format { codec: AudioCodec::Opus, sample_rate: 48_000, channels, head }, None))
+        }
+        b"alac" => {
+            // QuickTime has the box in another one.
+            let alac = find(extensions, &[b"alac"]).or_else(|| find(extensions, &[b"wave", b"alac"]));
+            Ok((alac.and_then(matroska::alac_format).ok_or_else(unsupported)?, None))
         }
         b".mp3" => Ok((format(AudioCodec::Mp3), None)),
         b"ac-3" => Ok((format(AudioCodec::Ac3), None)),

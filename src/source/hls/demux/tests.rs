@@ -55,7 +55,8 @@ fn samples() -> Vec<Sample> {
             [mux::init(&Entry::Aac(3), 48_000, 0), fragment(&raw, 480_000)].concat(),
             aac,
         ),
-        ("MP4 with FLAC", Some(mux::init(&Entry::Flac, 44_100, 0)), fragment(&raw, 441_000), raw),
+        ("MP4 with FLAC", Some(mux::init(&Entry::Flac, 44_100, 0)), fragment(&raw, 441_000), raw.clone()),
+        ("MP4 with ALAC", Some(mux::init(&Entry::Alac, 48_000, 0)), fragment(&raw, 480_000), raw),
     ]
 }
 
@@ -233,7 +234,7 @@ fn flac_has_a_head_that_promises_no_length() {
 fn what_is_not_supported_has_a_typed_error() {
     let kind = |result: Result<Output, Error>| result.unwrap_err().kind();
     assert_eq!(
-        Demuxer::with_init(&mux::init(&Entry::Alac, 48_000, 0), 0).unwrap_err().kind(),
+        Demuxer::with_init(&mux::init(&Entry::Dts, 48_000, 0), 0).unwrap_err().kind(),
         ErrorKind::Unsupported
     );
     for bytes in [&b""[..], b"WEBVTT\n", b"<html>", &[0x47; 10]] {

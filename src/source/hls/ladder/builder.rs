@@ -205,7 +205,7 @@ fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
 /// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read. `mp4a.40` is followed by the object type
 /// (ISO 14496-3, table 1.17): 2 is AAC-LC, 5 and 29 are HE-AAC, 34 is MP3. Without codecs nothing is known, and the segments decide.
 fn may_have_audio(codecs: &[Box<str>]) -> bool {
-    const AUDIO: [&str; 10] = [
+    const AUDIO: [&str; 11] = [
         "mp4a.40.2",
         "mp4a.40.5",
         "mp4a.40.29",
@@ -214,6 +214,7 @@ fn may_have_audio(codecs: &[Box<str>]) -> bool {
         "mp3",
         "ac-3",
         "ec-3",
+        "alac",
         "flac",
         "opus",
     ];
@@ -245,7 +246,7 @@ mod tests {
         let text = "#EXT-X-STREAM-INF:BANDWIDTH=300,CODECS=\"fLaC\"\nc\n#EXT-X-STREAM-INF:BANDWIDTH=100,CODECS=\"mp4a.40.5\"\na\n\
                     #EXT-X-STREAM-INF:BANDWIDTH=200,CODECS=\"alac\"\nb\n#EXT-X-STREAM-INF:BANDWIDTH=50,CODECS=\"mp4a.40.2,avc1\",RESOLUTION=1x1\nv\n\
                     #EXT-X-STREAM-INF:BANDWIDTH=20,CODECS=\"avc1\"\nw\n";
-        assert_eq!(choose(text, None), [(100, "/a".into()), (300, "/c".into())]);
+        assert_eq!(choose(text, None), [(100, "/a".into()), (200, "/b".into()), (300, "/c".into())]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use crate::media::{AudioCodec, ContainerFormat, HintSource, MediaInfo};
-use crate::source::hls::demux::{Format, Frame, OggPages};
+use crate::source::hls::demux::{Format, Frame, Framing};
 
 /// Times of bytes that were read are kept this long: a decoder and an output hold audio back.
 const KEPT: Duration = Duration::from_secs(60);
@@ -55,13 +55,14 @@ pub enum Discontinuity {
 }
 
 impl SectionInfo {
-    /// The bytes as other parts of windway describe them: elementary audio without a container of its own.
+    /// The bytes as other parts of windway describe them: elementary audio, and a container for codecs that need one.
     pub fn media_info(&self) -> MediaInfo {
         let container = match self.codec {
             AudioCodec::Aac | AudioCodec::HeAac => Some(ContainerFormat::Adts),
             AudioCodec::Mp3 | AudioCodec::Mp2 => Some(ContainerFormat::Mp3),
             AudioCodec::Flac => Some(ContainerFormat::Flac),
             AudioCodec::Opus => Some(ContainerFormat::Ogg),
+            AudioCodec::Alac => Some(ContainerFormat::Matroska),
             _ => None,
         };
         MediaInfo {
@@ -86,8 +87,7 @@ pub(crate) struct SectionBuffer {
     read: u64,
     written: u64,
     marks: VecDeque<Mark>,
-    /// Frames of Opus are read in Ogg.
-    pages: Option<OggPages>,
+    framing: Option<Framing>,
     /// Nothing more will be appended.
     pub(crate) is_closed: bool,
     /// Its reader was dropped: frames are counted, and their bytes are not kept.
@@ -105,7 +105,7 @@ struct Mark {
 impl SectionBuffer {
     pub(crate) fn new(id: u64, info: SectionInfo, format: Format, discontinuity_sequence: u64) -> Self {
         let head = format.head.as_deref().map(<[u8]>::to_vec).unwrap_or_default();
-        let pages = (format.codec == AudioCodec::Opus).then(OggPages::default);
+        let framing = Framing::of(format.codec);
         Self {
             id,
             info,
@@ -116,19 +116,19 @@ impl SectionBuffer {
             front: 0,
             read: 0,
             marks: VecDeque::new(),
-            pages,
+            framing,
             is_closed: false,
             is_dropped: false,
         }
     }
 
     pub(crate) fn push(&mut self, time: Duration, frame: &Frame, bytes: &[u8]) {
-        match &mut self.pages {
+        match &mut self.framing {
             None => self.push_bytes(time, frame, bytes),
-            // What is no packet of Opus is left out: a decoder could not play it.
-            Some(pages) => {
-                if let Some(page) = pages.page(bytes) {
-                    self.push_bytes(time, frame, &page);
+            // What no decoder could play is left out.
+            Some(framing) => {
+                if let Some(framed) = framing.frame(bytes, frame.duration) {
+                    self.push_bytes(time, frame, &framed);
                 }
             }
         }
@@ -162,8 +162,8 @@ impl SectionBuffer {
         frames: &[Frame],
         bytes: &[u8],
     ) -> Option<usize> {
-        // Pages of Ogg are numbered (RFC 3533, section 6), so they can't be exchanged.
-        if self.is_dropped || self.pages.is_some() || frames.is_empty() {
+        // Pages of Ogg are numbered (RFC 3533, section 6), and clusters of Matroska continue each other, so they can't be exchanged.
+        if self.is_dropped || self.framing.is_some() || frames.is_empty() {
             return None;
         }
         let first = self.marks.partition_point(|mark| mark.time < from);
