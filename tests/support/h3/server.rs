@@ -615,7 +615,8 @@ impl Run {
         let on_stop = OnStop::default();
         let mut answer = |source| {
             let on_stop = Arc::clone(&on_stop);
-            open.answering.insert(id, Answering { source, unwritten: Bytes::new(), is_ended: false, on_stop });
+            open.answering
+                .insert(id, Answering { source, unwritten: Bytes::new(), is_ended: false, on_stop });
         };
         if let Some(pieces) = self.options.at_once.as_ref().and_then(|at_once| at_once(&request)) {
             return answer(Source::Pieces(pieces));
