@@ -66,8 +66,16 @@ struct Node {
 /// What a cancel acts on. Empty from the moment when `cancelled` is set.
 #[derive(Default)]
 struct Below {
-    children: Slab<Weak<Node>>,
-    hooks: Slab<(CancelStage, Hook)>,
+    children: Slots<Weak<Node>>,
+    hooks: Slots<(CancelStage, Hook)>,
+}
+
+/// Values by key. The first one needs no allocation: the tokens of most fetches have one child or one hook.
+struct Slots<T> {
+    /// Key 0.
+    first: Option<T>,
+    /// Their keys are one less here.
+    others: Slab<T>,
 }
 
 type Hook = Foreign<Box<dyn FnOnce(CancelReason) + Send>>;
@@ -90,6 +98,44 @@ fn run(hook: Hook, reason: CancelReason) {
     let _ = hook.consume("on_cancel", |hook| hook(reason));
 }
 
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self { first: None, others: Slab::new() }
+    }
+}
+
+impl<T> Slots<T> {
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    /// The key that the next value gets.
+    fn next_key(&self) -> usize {
+        if self.first.is_none() { 0 } else { 1 + self.others.vacant_key() }
+    }
+
+    /// Inserts a value. Returns its key.
+    fn insert(&mut self, value: T) -> usize {
+        if self.first.is_some() {
+            return 1 + self.others.insert(value);
+        }
+        self.first = Some(value);
+        0
+    }
+
+    fn remove(&mut self, key: usize) -> Option<T> {
+        match key.checked_sub(1) {
+            None => self.first.take(),
+            Some(other) => self.others.try_remove(other),
+        }
+    }
+
+    fn into_values(self) -> impl Iterator<Item = T> {
+        self.first.into_iter().chain(self.others.into_iter().map(|(_, value)| value))
+    }
+}
+
 impl CancelToken {
     /// The root of a new tree. Its `cancel` sets `reason`.
     pub(crate) fn new(reason: CancelReason) -> Self {
@@ -109,14 +155,13 @@ impl CancelToken {
                 parent: None,
             }));
         }
-        let entry = below.children.vacant_entry();
         let child = Arc::new(Node {
             reason,
             cancelled: AtomicU8::new(0),
             below: Mutex::default(),
-            parent: Some((Arc::clone(&self.0), entry.key())),
+            parent: Some((Arc::clone(&self.0), below.children.next_key())),
         });
-        entry.insert(Arc::downgrade(&child));
+        below.children.insert(Arc::downgrade(&child));
         Self(child)
     }
 
@@ -182,8 +227,8 @@ impl Node {
                 std::mem::take(&mut *below)
             };
             // Outside of the lock: hooks are foreign code, and a child's drop takes the parent's lock.
-            pending.extend(below.children.into_iter().filter_map(|(_, child)| child.upgrade()));
-            hooks.extend(below.hooks.into_iter().map(|(_, hook)| hook));
+            pending.extend(below.children.into_values().filter_map(|child| child.upgrade()));
+            hooks.extend(below.hooks.into_values());
         }
         hooks.sort_by_key(|(stage, _)| *stage);
         // Only now, when the whole subtree is marked: a hook that looks at another token of it finds it cancelled.
@@ -242,7 +287,7 @@ impl Drop for CancelGuard {
             if node.cancelled.load(Ordering::Acquire) != 0 {
                 return;
             }
-            below.hooks.try_remove(self.key)
+            below.hooks.remove(self.key)
         };
         // A hook may own tokens of this tree, whose drop takes the lock.
         drop(hook);
