@@ -65,8 +65,10 @@ impl Core {
         let (now, all_stats) = (Instant::now(), [Arc::clone(stats), Arc::clone(&self.stats)]);
         let control = Control::new(self.next_request(), priority, rules.measured, all_stats, now);
         let record = Record::new(Arc::new(control), now);
-        let (url, range) = (request.url().into(), request.byte_range());
-        record.publish(Event::Enqueued { request: record.id, url, range, priority });
+        record.publish(|| {
+            let (url, range) = (request.url().into(), request.byte_range());
+            Event::Enqueued { request: record.id, url, range, priority }
+        });
         let retry_state = RetryState::new(self.client.clone(), request, rules, self.config.max_retries);
         (record, retry_state)
     }

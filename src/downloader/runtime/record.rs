@@ -29,8 +29,11 @@ impl Record {
         Self { id: control.request, received: 0, enqueued: now, started: None, control }
     }
 
-    pub(crate) fn publish(&self, event: Event) {
-        self.control.publish(&event);
+    /// Publishes and logs `event`, which is made only if its subscribers or the log may want it.
+    pub(crate) fn publish(&self, event: impl FnOnce() -> Event) {
+        if self.control.is_observed() {
+            self.control.publish(&event());
+        }
     }
 
     /// Reports that the response head of `body` arrived, `ttfb` after the request was sent.
@@ -42,13 +45,13 @@ impl Record {
         }
         let head = body.head();
         log::debug!("{}: {} after {ttfb:.1?}: {}, {}", self.id, head.status(), head.url(), head.extent());
-        self.publish(Event::FirstByte { request: self.id, ttfb, status: head.status() });
+        self.publish(|| Event::FirstByte { request: self.id, ttfb, status: head.status() });
     }
 
     /// Reports that it failed and is retried.
     pub(crate) fn retry(&self, error: &Error, after: Duration) {
         self.control.all_stats.iter().for_each(|stats| stats.record_retry());
-        self.publish(Event::Retrying { request: self.id, error: error.clone(), after });
+        self.publish(|| Event::Retrying { request: self.id, error: error.clone(), after });
     }
 
     /// Reports that it starts on a worker.
@@ -56,7 +59,7 @@ impl Record {
         let now = Instant::now();
         // Of the first attempt only: the duration in `Completed` includes the retries.
         self.started.get_or_insert(now);
-        self.publish(Event::Started { request: self.id, wait: now - self.enqueued });
+        self.publish(|| Event::Started { request: self.id, wait: now - self.enqueued });
     }
 
     /// Reports the end. Has no effect the second time.
@@ -67,11 +70,8 @@ impl Record {
         drop(attempt);
         // Before the event: a subscriber that asks for the counters when it receives the end finds this fetch counted.
         self.control.all_stats.iter().for_each(|stats| stats.record_end(result));
-        if !self.control.is_observed() {
-            return;
-        }
         let (request, bytes) = (self.id, self.received);
-        self.publish(match result {
+        self.publish(|| match result {
             Ok(()) => {
                 let duration = self.started.unwrap_or(self.enqueued).elapsed();
                 let [_, all] = &self.control.all_stats;

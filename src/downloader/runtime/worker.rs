@@ -117,7 +117,7 @@ pub(crate) fn run_job(core: &Arc<Core>, worker: WorkerId, job: Box<Job>, chunk: 
 fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &mut Buffer) -> Done {
     match job.pause.take() {
         None => job.record.start(),
-        Some(Pause::Preempted) => job.record.publish(Event::Resumed { request: job.record.id }),
+        Some(Pause::Preempted) => job.record.publish(|| Event::Resumed { request: job.record.id }),
         Some(Pause::Left) => {}
     }
     Done::of(match attempt(core, worker, job, chunk) {
@@ -125,7 +125,8 @@ fn run_unguarded(core: &Arc<Core>, worker: WorkerId, mut job: Box<Job>, chunk: &
         Attempt::Preempted { mut job, has_claimed } => {
             job.control.leave();
             job.pause = Some(Pause::Preempted);
-            job.record.publish(Event::Preempted { request: job.record.id, bytes: job.record.received });
+            let (request, bytes) = (job.record.id, job.record.received);
+            job.record.publish(|| Event::Preempted { request, bytes });
             Report::Preempted { job, has_claimed }
         }
         Attempt::Left(mut job) => {
