@@ -13,9 +13,8 @@ use crate::error::Error;
 pub(crate) const BRIEF: Duration = Duration::from_millis(1);
 
 /// The body of a response, with the connection that carries it.
-#[expect(clippy::large_enum_variant, reason = "each response has one body, and is boxed")]
 pub(super) enum Body {
-    Http1(H1Body),
+    Http1(Box<H1Body>),
     #[cfg(feature = "http3")]
     Http3(H3Body),
     /// All bytes, which came along with the head, and where the next read begins. Their connection serves others.

@@ -113,7 +113,9 @@ impl PeerHandle {
         let opened = open_body(&mut record, &mut retry_state, &token);
         match opened.and_then(|body| Ok((body, self.bodies().open()?))) {
             Ok((body, open)) => {
-                Ok(Response::new(body, open, record, retry_state, token).keep(Arc::clone(&self.0) as _))
+                let mut response = Response::new(body, open, record, retry_state, token);
+                response.keep(Arc::clone(&self.0) as _);
+                Ok(response)
             }
             Err(error) => {
                 record.end(&Err(error.clone()));

@@ -10,9 +10,12 @@ use super::runtime::record::abandoned;
 use crate::cancel::CancelToken;
 use crate::error::Error;
 
+/// Where a response waits for its caller. Boxed, because it is moved several times on its way.
+pub(super) type ReplySlot = OneShot<Result<Box<Response>, Error>>;
+
 /// Where a worker puts the result for a caller of `execute` or `batch`, exactly once. Holds the fetch's credit until then.
 pub(super) struct Reply {
-    slot: Option<Arc<OneShot<Result<Response, Error>>>>,
+    slot: Option<Arc<ReplySlot>>,
     credit: Option<Credit>,
     without_room: WithoutRoom,
 }
@@ -27,11 +30,7 @@ pub(super) enum WithoutRoom {
 }
 
 impl Reply {
-    pub(super) fn new(
-        slot: &Arc<OneShot<Result<Response, Error>>>,
-        credit: Credit,
-        without_room: WithoutRoom,
-    ) -> Self {
+    pub(super) fn new(slot: &Arc<ReplySlot>, credit: Credit, without_room: WithoutRoom) -> Self {
         Self { slot: Some(Arc::clone(slot)), credit: Some(credit), without_room }
     }
 
@@ -43,11 +42,11 @@ impl Reply {
         }
     }
 
-    pub(super) fn put(mut self, result: Result<Response, Error>) {
+    pub(super) fn put(mut self, result: Result<Box<Response>, Error>) {
         self.answer(result);
     }
 
-    fn answer(&mut self, result: Result<Response, Error>) {
+    fn answer(&mut self, result: Result<Box<Response>, Error>) {
         let Some(slot) = self.slot.take() else { return };
         // Before the caller continues: its next call may need the credit.
         self.credit = None;
@@ -66,7 +65,7 @@ impl Drop for Reply {
 
 /// A submitted fetch that has no response yet.
 pub(super) struct Pending {
-    slot: Arc<OneShot<Result<Response, Error>>>,
+    slot: Arc<ReplySlot>,
     /// Of the fetch. `None` once its response was taken: until then the drop of this cancels the fetch.
     token: Option<CancelToken>,
     peer: KeepAlive,
@@ -74,11 +73,7 @@ pub(super) struct Pending {
 
 impl Pending {
     /// The answer of the [`Reply`] that has the same `slot`. `token` is that of the fetch.
-    pub(super) fn new(
-        slot: Arc<OneShot<Result<Response, Error>>>,
-        token: CancelToken,
-        peer: KeepAlive,
-    ) -> Self {
+    pub(super) fn new(slot: Arc<ReplySlot>, token: CancelToken, peer: KeepAlive) -> Self {
         Self { slot, token: Some(token), peer }
     }
 
@@ -87,7 +82,9 @@ impl Pending {
         let answer = self.slot.take();
         // The response owns the fetch from now on, and its own drop ends it.
         self.token = None;
-        Ok(answer?.keep(Arc::clone(&self.peer)))
+        let mut response = answer?;
+        response.keep(Arc::clone(&self.peer));
+        Ok(*response)
     }
 }
 

@@ -83,10 +83,9 @@ impl Response {
         }
     }
 
-    pub(super) fn keep(mut self, peer: KeepAlive) -> Self {
+    pub(super) fn keep(&mut self, peer: KeepAlive) {
         // A response that has already ended keeps nothing alive.
         self.peer = self.open.is_some().then_some(peer);
-        self
     }
 
     /// Puts back `bytes`, the last ones that were read: the next reads return them again.

@@ -38,7 +38,7 @@ impl Http1 {
         request: Request<()>,
         silence: Option<Duration>,
         exchange: &Arc<Exchange>,
-    ) -> Result<(response::Parts, H1Body), Error> {
+    ) -> Result<(response::Parts, Box<H1Body>), Error> {
         // A held request (a long poll) has a limit of its own: its server keeps it open on purpose, and sends nothing
         // meanwhile.
         let request = match silence {

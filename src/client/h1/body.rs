@@ -46,10 +46,11 @@ struct Direct {
 }
 
 impl H1Body {
-    /// A body whose framing is not known yet: its connection is closed after it.
-    pub(crate) fn new(reader: BodyReader<'static>, exchange: &Arc<Exchange>) -> Self {
+    /// A body whose framing is not known yet: its connection is closed after it. Boxed, because it is moved several times until it
+    /// is read.
+    pub(crate) fn new(reader: BodyReader<'static>, exchange: &Arc<Exchange>) -> Box<Self> {
         let (exchange, framing) = (Arc::clone(exchange), Framing::default());
-        Self { reader, direct: None, is_read_large: false, exchange, framing }
+        Box::new(Self { reader, direct: None, is_read_large: false, exchange, framing })
     }
 
     /// Sets how the body ends, as declared in its head.
@@ -120,7 +121,7 @@ impl H1Body {
 
     /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block: without a
     /// length the end of the body may not have been sent yet, so such a connection is closed.
-    pub(crate) fn finish(mut self) {
+    pub(crate) fn finish(mut self: Box<Self>) {
         match self.direct.take() {
             // The connector takes it back when `reader` is dropped.
             Some(Direct { tcp, .. }) if self.framing.keeps_alive => self.exchange.lending.give_back(tcp),

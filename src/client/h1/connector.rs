@@ -96,7 +96,7 @@ impl Connector<()> for Connect {
 /// A connection bound to the request that uses it. Turns breaks into errors that ureq can't mistake for the end of a body.
 pub(crate) struct BoundConnection {
     /// `None` only while it is dropped.
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     pool: Arc<ConnectionPool>,
     origin: Origin,
     /// The request that it serves. `None` once it is idle again.

@@ -51,7 +51,8 @@ pub(crate) struct ConnectionPool {
 }
 
 struct PoolState {
-    idle: IdleConnections<Connection>,
+    /// Boxed, because a connection is moved several times for each request.
+    idle: IdleConnections<Box<Connection>>,
     diallers: usize,
     /// Next wake-up of the deadline thread. `None` while there is no such thread.
     wakes_at: Option<Instant>,
@@ -82,11 +83,12 @@ impl ConnectionPool {
         self: &Arc<Self>,
         origin: &Origin,
         is_wanted: impl Fn(&Connection) -> bool,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         loop {
             let (found, old, is_wanted_ahead) = {
                 let mut state = self.state.lock();
-                let (found, old) = state.idle.checkout(origin, &is_wanted, Instant::now());
+                let (found, old) =
+                    state.idle.checkout(origin, |connection| is_wanted(connection), Instant::now());
                 (found, old, state.idle.is_wanted(origin))
             };
             // Without the lock: closing a socket is a system call, and of TLS a write.
@@ -112,7 +114,7 @@ impl ConnectionPool {
     }
 
     /// Returns a connection that can serve another request to the pool.
-    pub(crate) fn put_back(self: &Arc<Self>, origin: &Origin, connection: Connection) {
+    pub(crate) fn put_back(self: &Arc<Self>, origin: &Origin, connection: Box<Connection>) {
         if !self.is_usable(&connection) {
             return;
         }
@@ -139,10 +141,10 @@ impl ConnectionPool {
         exchange: &Exchange,
         config: &Config,
         timeout: NextTimeout,
-    ) -> Result<Connection, ureq::Error> {
+    ) -> Result<Box<Connection>, ureq::Error> {
         // Before the dial: a connection whose dial began on the old network is not used on the new one.
         let network = self.network.load(Ordering::Acquire);
-        Ok(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network))
+        Ok(Box::new(Connection::new(self.dialer.open(origin, exchange, config, timeout)?, network)))
     }
 
     /// True if connections to `origin` lead to a proxy.
@@ -152,7 +154,7 @@ impl ConnectionPool {
 
     /// True if a proven connection to `origin`, which has served a request, is idle.
     pub(crate) fn has_proven(&self, origin: &Origin) -> bool {
-        self.state.lock().idle.has(origin, Connection::is_proven)
+        self.state.lock().idle.has(origin, |connection| connection.is_proven())
     }
 
     /// True if `origin` is known to serve one connection at a time.

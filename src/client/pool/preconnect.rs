@@ -92,7 +92,7 @@ impl ConnectionPool {
         }
     }
 
-    fn end_dial(self: &Arc<Self>, dial: &Dial, opened: Option<Connection>) {
+    fn end_dial(self: &Arc<Self>, dial: &Dial, opened: Option<Box<Connection>>) {
         let is_opened = opened.is_some();
         // First make it ready, then end the dial: in the other order a connection would seem to be missing in between.
         if let Some(connection) = opened {
@@ -132,7 +132,7 @@ impl ConnectionPool {
         }
     }
 
-    fn open_ahead(&self, origin: &Origin) -> Result<Connection, Error> {
+    fn open_ahead(&self, origin: &Origin) -> Result<Box<Connection>, Error> {
         let exchange = Arc::new(Exchange::default());
         let dials = self.dials.lock().clone();
         let _on_close = dials.on_cancel(CancelStage::Abort, {

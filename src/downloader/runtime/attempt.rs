@@ -107,7 +107,7 @@ fn hand_over(job: Box<Job>, body: Box<client::Response>, open: OpenBody) {
     let Job { target, record, retry_state, token, .. } = *job;
     match target {
         Target::Caller(reply) => {
-            reply.put(Ok(Response::new(body, open, record, retry_state, token)));
+            reply.put(Ok(Box::new(Response::new(body, open, record, retry_state, token))));
         }
         Target::Sink(sink) => {
             let retry_state = retry_state.without_retries();
