@@ -17,8 +17,6 @@ use crate::downloader::{Fetch, Next, Peer, Sink};
 use crate::error::Error;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::shared::Shared;
-#[cfg(feature = "cache")]
-use crate::source::hls::state::State;
 use crate::source::hls::state::{Planned, ResourceKey};
 #[cfg(feature = "cache")]
 use crate::source::stored::SentRequest;
@@ -157,15 +155,8 @@ impl HlsPeer {
             sink.serve(range.map_or(0, |range| range.start), &bytes);
             return None;
         }
-        let is_missing = |state: &mut State| {
-            let is_unconfirmed = state.is_unconfirmed();
-            if is_unconfirmed {
-                state.handle_segment_missing(id);
-            }
-            is_unconfirmed
-        };
-        let is_missing = self.0.with(is_missing).unwrap_or_default();
-        (!is_missing).then(|| sink.kept_by(Keeper::new(part)))
+        let is_refused = self.0.with(|state| state.handle_segment_missing(id)).unwrap_or_default();
+        (!is_refused).then(|| sink.kept_by(Keeper::new(part)))
     }
 
     /// Takes an initialization section from the cache. Returns the sink if it, or a key, has to be requested.
@@ -184,15 +175,8 @@ impl HlsPeer {
             sink.serve(bytes);
             return None;
         }
-        let is_missing = |state: &mut State| {
-            let is_unconfirmed = state.is_unconfirmed();
-            if is_unconfirmed {
-                state.handle_resource_missing(sink.key());
-            }
-            is_unconfirmed
-        };
-        let is_missing = self.0.with(is_missing).unwrap_or_default();
-        (!is_missing).then(|| sink.kept_by(Keeper::new(part)))
+        let is_refused = self.0.with(|state| state.handle_resource_missing(sink.key())).unwrap_or_default();
+        (!is_refused).then(|| sink.kept_by(Keeper::new(part)))
     }
 }
 

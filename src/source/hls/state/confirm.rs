@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::State;
-use super::needs::ResourceKey;
+use super::needs::{Needs, ResourceKey};
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::unconfirmed::{Confirmation, Unconfirmed};
 use crate::error::{Error, ErrorKind};
@@ -29,26 +29,40 @@ impl State {
         Some(unconfirmed.has_ladder.then_some(self.variant))
     }
 
-    /// A segment is not stored. It is planned again once its playlist has come.
-    pub(crate) fn handle_segment_missing(&mut self, id: u64) {
-        if let Some(queued) = self.queued(id) {
+    /// A segment is not stored. True if it must not be requested by the URL that it was planned with, which a stored playlist has:
+    /// it is planned again once its playlist has come. That may have happened since it was planned.
+    pub(crate) fn handle_segment_missing(&mut self, id: u64) -> bool {
+        let is_unconfirmed = self.is_unconfirmed();
+        let Some(queued) = self.queued(id) else { return is_unconfirmed };
+        if is_unconfirmed {
             queued.phase = SegmentPhase::Reloading;
+            self.make_due();
+            return true;
         }
-        self.make_due();
+        let is_renewed = queued.is_renewed;
+        if is_renewed {
+            self.plan_again(id);
+        }
+        is_renewed
     }
 
-    /// A key or an initialization section is not stored. What needs it is planned again once its playlist has come, which may
-    /// have another URL for it.
-    pub(crate) fn handle_resource_missing(&mut self, key: &ResourceKey) {
-        self.resources.remove(key);
+    /// A key or an initialization section is not stored. As for a segment, true if it must not be requested by its URL: the playlist
+    /// may have another one for it.
+    pub(crate) fn handle_resource_missing(&mut self, key: &ResourceKey) -> bool {
+        let is_unconfirmed = self.is_unconfirmed();
         let needs = |queued: &&QueuedSegment| queued.needs.resources().any(|need| need == *key);
-        let missing: Vec<u64> = self.queue.iter().filter(needs).map(|queued| queued.id).collect();
-        for id in missing {
-            if let Some(queued) = self.plan_again(id) {
+        if !is_unconfirmed && self.queue.iter().filter(needs).any(|queued| !queued.is_renewed) {
+            return false;
+        }
+        let waiting: Vec<u64> = self.queue.iter().filter(needs).map(|queued| queued.id).collect();
+        self.resources.remove(key);
+        for id in waiting {
+            if let Some(queued) = self.plan_again(id).filter(|_| is_unconfirmed) {
                 queued.phase = SegmentPhase::Reloading;
             }
         }
         self.make_due();
+        true
     }
 
     fn make_due(&mut self) {
@@ -70,12 +84,26 @@ impl State {
             Confirmation::Media(list, url) => {
                 self.unconfirmed = None;
                 self.handle_playlist(self.variant, *list, url);
+                self.renew_segments();
             }
             Confirmation::Changed(error) => {
                 // Frames of the old version must not be played beside those of the new one.
                 self.queue.clear();
                 self.sections.buffers.clear();
                 self.outdated = Some(error);
+            }
+        }
+    }
+
+    /// Gives the segments that were planned before the URLs of the playlist that has come.
+    fn renew_segments(&mut self) {
+        let Some(timeline) = &self.timelines[self.variant] else { return };
+        for queued in self.queue.iter_mut().filter(|queued| queued.variant == self.variant) {
+            let Some(timed) = timeline.segment_at(queued.position) else { continue };
+            match queued.phase {
+                SegmentPhase::Planned => (queued.segment, queued.needs) = (timed.segment, Needs::default()),
+                SegmentPhase::Fetching => (queued.segment, queued.is_renewed) = (timed.segment, true),
+                SegmentPhase::Reloading | SegmentPhase::Complete | SegmentPhase::Skipped => {}
             }
         }
     }

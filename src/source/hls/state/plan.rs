@@ -168,6 +168,10 @@ impl State {
         };
         // Known from here on: if one of them can't be fetched, this segment has failed.
         self.queue[index].needs = needs.clone();
+        #[cfg(feature = "cache")]
+        {
+            self.queue[index].is_renewed = false;
+        }
         for key in needs.resources() {
             if self.resources.start(&key) {
                 return Ok(Planned::Resource { key, list: Some(list), priority });

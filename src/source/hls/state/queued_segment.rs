@@ -42,6 +42,9 @@ pub(crate) struct QueuedSegment {
     pub(crate) failing_since: Option<Instant>,
     /// It is fetched by a preload hint: its playlist does not list it yet.
     pub(crate) is_hinted: bool,
+    /// Its playlist has come while it was fetched by URLs of the stored one.
+    #[cfg(feature = "cache")]
+    pub(crate) is_renewed: bool,
     pub(crate) undemuxed: Option<Undemuxed>,
     /// Why it does not continue what is played before it, if the plan knows.
     pub(super) discontinuity: Option<Discontinuity>,
@@ -89,6 +92,8 @@ impl QueuedSegment {
             is_refreshed: false,
             failing_since: None,
             is_hinted: false,
+            #[cfg(feature = "cache")]
+            is_renewed: false,
             undemuxed: None,
             discontinuity: None,
             arriving: None,

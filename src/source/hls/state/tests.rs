@@ -622,3 +622,79 @@ fn a_segment_that_waits_for_its_playlist_does_not_stop_those_behind_it() {
     player.read();
     assert_eq!(player.played.len() as u64, SEGMENTS * FRAMES);
 }
+
+#[cfg(feature = "cache")]
+mod from_the_cache {
+    use super::*;
+
+    /// A playlist of one level whose URLs have this query.
+    fn signed(query: &str) -> MediaPlaylist {
+        let text = format!(
+            "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXT-X-MAP:URI=\"init{query}\"\n#EXTINF:2,\n0{query}\n#EXT-X-ENDLIST\n"
+        );
+        let Ok(Playlist::Media(list)) = Playlist::parse(text.as_bytes(), "http://host/l") else {
+            panic!("a list")
+        };
+        list
+    }
+
+    fn stored(query: &str) -> State {
+        let url = Url::parse("http://host/l").unwrap();
+        let first = (0, Timeline::new(signed(query), url.clone(), Duration::ZERO));
+        let ladder = Ladder::single(url);
+        let mut state = State::new(HlsConfig::default(), ladder, None, first, Estimator::default());
+        state.set_unconfirmed(Unconfirmed::new(true, false));
+        state
+    }
+
+    fn confirm(state: &mut State) {
+        let url = Url::parse("http://host/l").unwrap();
+        state.handle_confirmation(Confirmation::Media(Box::new(signed("?token=1")), url));
+    }
+
+    fn requested(state: &mut State, now: Instant) -> Vec<String> {
+        let planned = std::iter::from_fn(|| state.plan(now, Priority::Low));
+        let url = |planned| match planned {
+            Planned::Segment { url, .. } => Some(url.to_string()),
+            Planned::Resource { key, .. } => Some(key.url.to_string()),
+            _ => None,
+        };
+        planned.filter_map(url).collect()
+    }
+
+    #[test]
+    fn what_is_missing_is_never_requested_by_a_url_of_the_stored_playlist() {
+        let now = Instant::now();
+        let fresh = ["http://host/init?token=1", "http://host/0?token=1"];
+        // The playlist comes before, or after what is missing was found to be.
+        for is_late in [false, true] {
+            let mut state = stored("?token");
+            let mut planned = std::iter::from_fn(|| state.plan(now, Priority::Low)).collect::<Vec<_>>();
+            planned.retain(|planned| !matches!(planned, Planned::Confirm { .. }));
+            let [Planned::Resource { key, .. }, Planned::Segment { id, .. }] = &planned[..] else {
+                panic!("{planned:?}")
+            };
+            if !is_late {
+                confirm(&mut state);
+            }
+            assert!(state.handle_segment_missing(*id), "its URL is of no use");
+            assert!(state.handle_resource_missing(key), "its URL is of no use");
+            if is_late {
+                confirm(&mut state);
+            }
+            assert_eq!(requested(&mut state, now), fresh);
+        }
+    }
+
+    #[test]
+    fn what_was_planned_before_the_playlist_came_is_requested_by_its_urls() {
+        let now = Instant::now();
+        let mut state = stored("?token");
+        state.extend(now);
+        confirm(&mut state);
+        assert_eq!(requested(&mut state, now), ["http://host/init?token=1", "http://host/0?token=1"]);
+        let [queued] = &state.queue.iter().collect::<Vec<_>>()[..] else { panic!("{:?}", state.queue) };
+        let (id, key) = (queued.id, queued.needs.init.clone().unwrap());
+        assert!(!state.handle_segment_missing(id) && !state.handle_resource_missing(&key));
+    }
+}
