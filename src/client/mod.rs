@@ -166,7 +166,7 @@ impl HttpClient {
         if let Some(http3) = self.wanted_http3(request) {
             return http3.preconnect_beside(request.origin());
         }
-        let _ = request;
+        let _ = request; // For HTTP/3 only.
         false
     }
 
