@@ -64,6 +64,17 @@ pub enum Media {
 ///
 /// See [`Downloader::open_any`].
 ///
+/// ```no_run
+/// use windway::Media;
+///
+/// match windway::open_any("https://example.com/from-the-user")? {
+///     Media::File(stream) => println!("a file of {:?} bytes", stream.len()),
+///     Media::Radio(radio) => println!("a station: {:?}", radio.handle().info()),
+///     _ => println!("a presentation, or a list of tracks"),
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// The same as for [`Downloader::open_any`].

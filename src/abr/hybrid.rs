@@ -36,6 +36,8 @@ const WAIT: (f64, f64) = (0.2, 2.0);
 
 /// Chooses the highest variant that the network sustains, and a higher one while the buffer is large. A full buffer is spent
 /// on quality, and the choice changes rarely.
+///
+/// [`MakeAbr`](crate::hls::MakeAbr) shows an example.
 #[derive(Clone, Debug, Default)]
 pub struct Hybrid {
     config: AbrConfig,

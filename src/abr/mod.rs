@@ -47,6 +47,8 @@ impl Default for AbrConfig {
 }
 
 /// All that a choice may depend on.
+///
+/// [`Abr`] shows an example.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Snapshot<'a> {
@@ -92,6 +94,8 @@ impl<'a> Snapshot<'a> {
 }
 
 /// A segment that has arrived, and that the reader has not reached yet.
+///
+/// [`Abr::replace`] gets them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Buffered {
@@ -109,6 +113,8 @@ impl Buffered {
 }
 
 /// A transfer that is running.
+///
+/// [`Abr::abandon`] gets it.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Running {
@@ -126,6 +132,28 @@ impl Running {
 }
 
 /// Chooses variants.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// use windway::abr::{Abr, Snapshot};
+///
+/// /// The highest variant that needs no more than half of the throughput.
+/// struct Half;
+///
+/// impl Abr for Half {
+///     fn choose(&mut self, _: Instant, snapshot: &Snapshot<'_>) -> usize {
+///         let most = snapshot.throughput.unwrap_or(0.0) / 2.0;
+///         snapshot.bitrates.partition_point(|bitrate| *bitrate as f64 <= most).saturating_sub(1)
+///     }
+/// }
+///
+/// let bitrates = [64_000, 128_000, 320_000];
+/// let mut snapshot = Snapshot::new(&bitrates, Duration::from_secs(6), Duration::from_secs(30));
+/// assert_eq!(Half.choose(Instant::now(), &snapshot), 0);
+/// snapshot.throughput = Some(400_000.0);
+/// assert_eq!(Half.choose(Instant::now(), &snapshot), 1);
+/// ```
 pub trait Abr: Send {
     /// Index of the variant to fetch the next segment of. An index that is too large is the last one.
     fn choose(&mut self, now: Instant, snapshot: &Snapshot<'_>) -> usize;

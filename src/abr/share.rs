@@ -1,6 +1,8 @@
 //! What one of several streams may expect of a network that they share.
 
 /// What another stream needs of the network.
+///
+/// [`share`] shows an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Demand {

@@ -82,6 +82,8 @@ impl std::fmt::Debug for DownloadConfig {
 }
 
 /// How far a download has come.
+///
+/// [`Download`](super::Download) shows an example.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Progress {
@@ -99,6 +101,8 @@ pub struct Progress {
 }
 
 /// What a download does.
+///
+/// [`Download`](super::Download) shows an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DownloadPhase {

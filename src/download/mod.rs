@@ -37,10 +37,14 @@ pub use config::{DownloadConfig, DownloadPhase, Progress};
 ///
 /// ```no_run
 /// use windway::Downloader;
-/// use windway::download::DownloadConfig;
+/// use windway::download::{DownloadConfig, DownloadPhase};
 ///
 /// let url = "https://example.com/episode.mp3";
 /// let download = Downloader::global()?.download(url, "/home/me/episode.mp3", DownloadConfig::new())?;
+/// let progress = download.progress();
+/// if progress.phase == DownloadPhase::Fetching {
+///     println!("{} of {:?} bytes", progress.stored, progress.len);
+/// }
 /// let bytes = download.wait()?;
 /// println!("{bytes} bytes");
 /// # Ok::<(), windway::Error>(())

@@ -48,7 +48,7 @@ pub struct Progress {
     pub last_error: Option<Error>,
 }
 
-/// Returns the [`Progress`] of a stream at an interval: see [`StreamHandle::watch`](crate::StreamHandle::watch).
+/// Returns the [`Progress`] of a stream at an interval. [`StreamHandle::watch`](crate::StreamHandle::watch) shows an example.
 pub struct Watch {
     look: Box<dyn Fn() -> Look + Send>,
     every: Duration,

@@ -63,6 +63,13 @@ pub struct HlsConfig {
 }
 
 /// How the variant is chosen.
+///
+/// ```
+/// use windway::hls::{HlsConfig, Quality};
+///
+/// let mut config = HlsConfig::default();
+/// config.quality = Quality::Fixed(0); // the lowest level
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Quality {

@@ -6,6 +6,22 @@ use crate::error::Error;
 use crate::safe_url::SafeUrl;
 
 /// What happened to an [`Hls`](super::Hls).
+///
+/// ```no_run
+/// use windway::Downloader;
+/// use windway::hls::{HlsConfig, HlsEvent};
+///
+/// let hls = Downloader::global()?.open_hls("https://example.com/main.m3u8", HlsConfig::default())?;
+/// let events = hls.handle().subscribe();
+/// std::thread::spawn(move || {
+///     while let Some(event) = events.recv() {
+///         if let HlsEvent::Skipped { at, duration, error } = event {
+///             eprintln!("{duration:?} at {at:?} are skipped: {error}");
+///         }
+///     }
+/// });
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HlsEvent {

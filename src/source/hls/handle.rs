@@ -18,6 +18,8 @@ use crate::event::Subscriber;
 use crate::safe_url::SafeUrl;
 
 /// What a presentation is.
+///
+/// [`HlsHandle`] shows an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HlsKind {
@@ -32,6 +34,22 @@ pub enum HlsKind {
 }
 
 /// Observes and controls an [`Hls`](super::Hls) from other threads. Cheap to clone. No call blocks.
+///
+/// ```no_run
+/// use windway::Downloader;
+/// use windway::hls::{HlsConfig, HlsKind, Quality};
+///
+/// let hls = Downloader::global()?.open_hls("https://example.com/main.m3u8", HlsConfig::default())?;
+/// let handle = hls.handle();
+/// for (index, level) in handle.levels().iter().enumerate() {
+///     println!("{index}: {} bit/s, {:?}", level.bandwidth, level.language);
+/// }
+/// handle.set_quality(Quality::Fixed(0));
+/// if handle.kind() != HlsKind::Vod {
+///     println!("live: {:?} of {:?}", handle.position(), handle.seekable());
+/// }
+/// # Ok::<(), windway::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct HlsHandle {
     pub(super) shared: Arc<Shared>,

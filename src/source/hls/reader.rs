@@ -12,6 +12,22 @@ use super::state::section::{SectionBuffer, SectionInfo};
 /// Matroska.
 ///
 /// `read` blocks until at least one byte is there. It returns 0 at the end of the section, and after a seek.
+///
+/// ```no_run
+/// use windway::Downloader;
+/// use windway::hls::{Discontinuity, HlsConfig};
+///
+/// let mut hls = Downloader::global()?.open_hls("https://example.com/main.m3u8", HlsConfig::default())?;
+/// while let Some(mut section) = hls.next_section()? {
+///     let info = section.info();
+///     if let Discontinuity::Gap(missing) = info.discontinuity {
+///         println!("{missing:?} of audio are missing");
+///     }
+///     println!("{:?}, {} Hz, from {:?} on", info.codec, info.sample_rate, info.start);
+///     std::io::copy(&mut section, &mut std::io::sink())?; // in place of a decoder
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Section {
     pub(super) shared: Arc<Shared>,
     pub(super) id: u64,

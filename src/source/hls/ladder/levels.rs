@@ -14,6 +14,8 @@ use url::Url;
 pub(crate) const MOST_VARIANTS: usize = 4096;
 
 /// One version of the audio, with its own media playlist.
+///
+/// [`HlsHandle`](crate::hls::HlsHandle) shows an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LevelInfo {
@@ -28,6 +30,8 @@ pub struct LevelInfo {
 }
 
 /// An alternative version of the audio, such as a language.
+///
+/// [`HlsHandle::renditions`](crate::hls::HlsHandle::renditions) returns them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RenditionInfo {

@@ -13,6 +13,8 @@ const KEPT: Duration = Duration::from_secs(60);
 const MOST_MARKS: usize = 1 << 16;
 
 /// What a decoder and a player have to know of a section.
+///
+/// [`Section`](crate::hls::Section) shows an example.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SectionInfo {
@@ -35,6 +37,8 @@ pub struct SectionInfo {
 }
 
 /// Why a section begins, and the decoder of the one before can't continue.
+///
+/// [`Section`](crate::hls::Section) shows an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Discontinuity {
