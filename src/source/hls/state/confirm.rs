@@ -7,10 +7,20 @@ use super::needs::{Needs, ResourceKey};
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::unconfirmed::{Confirmation, Unconfirmed};
 use crate::error::{Error, ErrorKind};
+use crate::source::hls::config::Quality;
 
 impl State {
-    pub(crate) fn set_unconfirmed(&mut self, unconfirmed: Unconfirmed) {
+    pub(crate) fn set_unconfirmed(&mut self, mut unconfirmed: Unconfirmed) {
+        let last = self.bitrates.len() - 1;
+        if matches!(self.config.quality, Quality::Fixed(level) if level.min(last) != self.level()) {
+            (unconfirmed.is_held, unconfirmed.is_due) = (true, true);
+        }
         self.unconfirmed = Some(unconfirmed);
+    }
+
+    /// True while nothing stored is played, because it is not of the level that the user has fixed.
+    pub(super) fn is_held(&self) -> bool {
+        self.unconfirmed.as_ref().is_some_and(|unconfirmed| unconfirmed.is_held)
     }
 
     pub(crate) fn is_unconfirmed(&self) -> bool {
@@ -110,10 +120,14 @@ impl State {
 
     /// A playlist has not come. What is stored is played on; what is missing is an error.
     pub(crate) fn handle_unconfirmed(&mut self, error: Error, now: Instant) {
-        let is_waiting = self.pending_playlist.is_some()
-            || self.queue.iter().any(|queued| queued.phase == SegmentPhase::Reloading);
+        let is_missing = self.queue.iter().any(|queued| queued.phase == SegmentPhase::Reloading);
+        if !is_missing && self.can_continue() {
+            // A level that the user has chosen is not stored: the one in use is.
+            self.pending_playlist = None;
+        }
+        let is_waiting = is_missing || self.pending_playlist.is_some();
         let Some(unconfirmed) = &mut self.unconfirmed else { return };
-        unconfirmed.is_running = false;
+        (unconfirmed.is_running, unconfirmed.is_held) = (false, false);
         if is_waiting {
             let why = "what is missing in the cache can't be loaded";
             self.pause(Error::new(ErrorKind::NotCached, why).with_cause(error), now, true);

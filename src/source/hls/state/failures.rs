@@ -161,7 +161,7 @@ impl State {
     }
 
     /// The playlist of this variant can be continued with, if nothing better is there.
-    fn can_continue(&self) -> bool {
+    pub(super) fn can_continue(&self) -> bool {
         self.timelines[self.variant].is_some()
             && self.ladder.variants[self.variant].rendition == self.rendition
     }

@@ -38,6 +38,9 @@ impl State {
             if let Some(variant) = self.poll_confirmation() {
                 return Some(Planned::Confirm { url: variant.map(|variant| self.playlist_url(variant)) });
             }
+            if self.is_held() {
+                return None;
+            }
         }
         if let Some(key) = self.resources.planned_again.pop() {
             return Some(Planned::Resource { key, list: None, priority: Priority::High });
@@ -217,7 +220,7 @@ impl State {
 
     /// The variant of the next segment.
     fn choose(&mut self, now: Instant) -> usize {
-        if !self.is_confirmed() {
+        if !self.is_confirmed() && self.ladder.variants[self.variant].rendition == self.rendition {
             // Other levels may not be stored.
             return self.variant;
         }

@@ -697,4 +697,93 @@ mod from_the_cache {
         let (id, key) = (queued.id, queued.needs.init.clone().unwrap());
         assert!(!state.handle_segment_missing(id) && !state.handle_resource_missing(&key));
     }
+
+    const LEVELS: &str = "#EXT-X-STREAM-INF:BANDWIDTH=1\nl0\n#EXT-X-STREAM-INF:BANDWIDTH=2\nl1\n";
+
+    /// A state of the first playlist of a multivariant one with these lines, which is stored and fresh.
+    fn fresh(lines: &str, level: usize) -> State {
+        let url = Url::parse("http://host/l").unwrap();
+        let first = (0, Timeline::new(list(), url, Duration::ZERO));
+        let config = HlsConfig { quality: Quality::Fixed(level), ..HlsConfig::default() };
+        let mut state = State::new(config, ladder(lines), None, first, Estimator::default());
+        state.set_unconfirmed(Unconfirmed::new(false, true));
+        state
+    }
+
+    fn ladder(lines: &str) -> Ladder {
+        let text = format!("#EXTM3U\n{lines}");
+        let Ok(Playlist::Multivariant(levels)) = Playlist::parse(text.as_bytes(), "http://host/m") else {
+            panic!("a multivariant playlist")
+        };
+        Ladder::new(&levels, &Url::parse("http://host/m").unwrap(), UriPolicy::default(), None).unwrap()
+    }
+
+    fn kinds(state: &mut State, now: Instant) -> Vec<&'static str> {
+        let planned = std::iter::from_fn(|| state.plan(now, Priority::Low));
+        let kind = |planned| match planned {
+            Planned::Confirm { .. } => "confirm",
+            Planned::Playlist { variant: 0, .. } => "playlist 0",
+            Planned::Playlist { .. } => "playlist 1",
+            Planned::Segment { .. } => "segment",
+            Planned::Resource { .. } | Planned::Steering { .. } => "another",
+        };
+        planned.map(kind).collect()
+    }
+
+    fn confirm_all(state: &mut State, lines: &str, now: Instant) {
+        state.handle_confirmation(Confirmation::Multivariant(ladder(lines)));
+        assert_eq!(kinds(state, now)[0], "confirm");
+        let url = Url::parse("http://host/l").unwrap();
+        state.handle_confirmation(Confirmation::Media(Box::new(list()), url));
+    }
+
+    #[test]
+    fn a_fixed_level_that_is_not_stored_is_played_unless_it_can_not_be_had() {
+        let now = Instant::now();
+        let offline = || Error::new(ErrorKind::Disconnected, "no network");
+        let mut state = fresh(LEVELS, 1);
+        assert_eq!(kinds(&mut state, now), ["confirm"], "the stored level is not the wanted one");
+        confirm_all(&mut state, LEVELS, now);
+        assert_eq!(kinds(&mut state, now)[0], "playlist 1");
+        let mut state = fresh(LEVELS, 1);
+        assert_eq!(kinds(&mut state, now), ["confirm"]);
+        state.handle_unconfirmed(offline(), now);
+        assert_eq!(kinds(&mut state, now), ["segment"; 2], "better than nothing");
+        assert!(matches!(state.next_section(), SectionResult::Wait(_)));
+        // The level that is stored needs nobody.
+        assert_eq!(kinds(&mut fresh(LEVELS, 0), now), ["segment"; 2]);
+        assert_eq!(kinds(&mut fresh("#EXT-X-STREAM-INF:BANDWIDTH=1\nl0\n", 9), now), ["segment"; 2]);
+    }
+
+    #[test]
+    fn a_level_that_is_chosen_offline_does_not_stop_the_one_that_is_stored() {
+        let now = Instant::now();
+        let mut state = fresh(LEVELS, 0);
+        assert_eq!(kinds(&mut state, now), ["segment"; 2]);
+        state.set_quality(Quality::Fixed(1), now);
+        assert_eq!(kinds(&mut state, now), ["confirm"]);
+        state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"), now);
+        assert!(matches!(state.next_section(), SectionResult::Wait(_)));
+        let queued: Vec<u64> = state.queue.iter().map(|queued| queued.id).collect();
+        queued.iter().for_each(|id| state.handle_segment_complete(*id));
+        assert_eq!(kinds(&mut state, now), ["segment"; 2]);
+    }
+
+    #[test]
+    fn a_rendition_that_is_selected_is_never_replaced_by_the_stored_one() {
+        let now = Instant::now();
+        let lines = "#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"en\",DEFAULT=YES,URI=\"l0\"\n\
+            #EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID=\"a\",NAME=\"de\",URI=\"l1\"\n\
+            #EXT-X-STREAM-INF:BANDWIDTH=1,AUDIO=\"a\",CODECS=\"mp4a.40.2\"\nv\n";
+        let mut state = fresh(lines, 0);
+        assert_eq!(kinds(&mut state, now), ["segment"; 2]);
+        state.select_rendition(1).unwrap();
+        // The second plan confirms it: the first one finds that its playlist is missing.
+        let planned = [kinds(&mut state, now), kinds(&mut state, now)].concat();
+        assert_eq!(planned, ["confirm"]);
+        state.handle_unconfirmed(Error::new(ErrorKind::Disconnected, "no network"), now);
+        assert!(matches!(state.next_section(), SectionResult::Failed(_)));
+        state.select_rendition(0).unwrap();
+        assert_eq!(kinds(&mut state, now), ["segment"; 2]);
+    }
 }

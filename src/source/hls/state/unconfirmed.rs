@@ -14,11 +14,13 @@ pub(crate) struct Unconfirmed {
     /// A playlist is stale, or something is missing that a playlist from the network would make available.
     pub(super) is_due: bool,
     pub(super) is_running: bool,
+    /// What is stored is of another level than the one that the user has fixed: it is played only if no playlist comes.
+    pub(super) is_held: bool,
 }
 
 impl Unconfirmed {
     pub(crate) fn new(is_stale: bool, is_multivariant: bool) -> Self {
-        Self { has_ladder: !is_multivariant, is_due: is_stale, is_running: false }
+        Self { has_ladder: !is_multivariant, is_due: is_stale, is_running: false, is_held: false }
     }
 }
 
