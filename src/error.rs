@@ -201,6 +201,11 @@ impl Error {
         Self::new(ErrorKind::Cancelled(reason), format!("cancelled: {reason}"))
     }
 
+    /// The error of a thread that could not be started.
+    pub(crate) fn no_thread(cause: io::Error) -> Self {
+        Self::new(ErrorKind::Io(cause.kind()), "a thread could not be started").with_cause(cause)
+    }
+
     /// Fails in a callback that windway runs. Each call that may block on another thread checks this first: see
     /// [`foreign`].
     ///

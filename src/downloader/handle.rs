@@ -11,7 +11,7 @@ use crate::downloader::runtime::core::Core;
 use crate::downloader::runtime::message::Message;
 use crate::downloader::runtime::own_thread::on_own_thread;
 use crate::downloader::runtime::{scheduler, watchdog, worker};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::foreign::in_callback;
 
 /// Shared by all handles. Its drop stops the threads, which hold the core only.
@@ -66,20 +66,17 @@ impl Handle {
     }
 
     fn start_all(&self, running: &mut Vec<JoinHandle<()>>) -> Result<(), Error> {
-        let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
-        };
         for worker in 0..self.core.config.max_concurrent {
             let core = Arc::clone(&self.core);
             let named = thread::Builder::new().name(format!("windway-fetch-{}", worker + 1));
-            running.push(named.spawn(move || worker::run(&core, worker)).map_err(failed)?);
+            running.push(named.spawn(move || worker::run(&core, worker)).map_err(Error::no_thread)?);
         }
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-scheduler".into());
-        running.push(named.spawn(move || scheduler::run(&core)).map_err(failed)?);
+        running.push(named.spawn(move || scheduler::run(&core)).map_err(Error::no_thread)?);
         let core = Arc::clone(&self.core);
         let named = thread::Builder::new().name("windway-watchdog".into());
-        running.push(named.spawn(move || watchdog::run(&core)).map_err(failed)?);
+        running.push(named.spawn(move || watchdog::run(&core)).map_err(Error::no_thread)?);
         Ok(())
     }
 

@@ -83,9 +83,7 @@ impl Delivery {
             crate::downloader::enter_own_thread();
             self.finish(response);
         });
-        let thread = spawned.map_err(|error| {
-            Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
-        })?;
+        let thread = spawned.map_err(Error::no_thread)?;
         // The file's drop joins this thread, as it joins that of a sequential body. A file has one of them at most.
         *shared.sequential.lock() = Some(thread);
         Ok(())

@@ -38,13 +38,7 @@ pub(crate) fn start(shared: &Arc<Shared>, body: Response) {
         // Replaces the handle of the thread before it. That one recorded its end before this body was requested, so it does
         // nothing any more and need not be joined.
         Ok(thread) => *shared.sequential.lock() = Some(thread),
-        Err(error) => {
-            let kind = ErrorKind::Io(error.kind());
-            sequential_ended(
-                shared,
-                Err(Error::new(kind, "a thread could not be started").with_cause(error)),
-            );
-        }
+        Err(error) => sequential_ended(shared, Err(Error::no_thread(error))),
     }
 }
 

@@ -38,9 +38,7 @@ pub(crate) fn start(
             Ended::Failed(error) => shared.ended(error),
         }
     });
-    spawned.map_err(|error| {
-        Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
-    })
+    spawned.map_err(Error::no_thread)
 }
 
 struct Receiver<'a> {

@@ -11,7 +11,7 @@ use super::segment_sink::{SegmentSink, demux_now};
 use super::sinks::MOST_RESOURCE;
 use crate::cancel::CancelReason;
 use crate::downloader::{Fetch, Outcome, PeerHandle, Sink};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::source::hls::hook::RequestKind;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::state::{Hinted, HintedPart, ResourceKey};
@@ -40,9 +40,7 @@ pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandl
             }
         }
     };
-    named.spawn(run).map_err(|error| {
-        Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
-    })
+    named.spawn(run).map_err(Error::no_thread)
 }
 
 /// Fetches an initialization section that the next segments will need.
@@ -73,7 +71,9 @@ fn fetch(shared: &Arc<Shared>, peer: &PeerHandle, part: HintedPart) -> Result<()
     // A part arrives as fast as it is produced, which is not the throughput of the network.
     let mut sink = Box::new(SegmentSink::new(Arc::clone(shared), id, url, needs).unmeasured());
     let fetch = Fetch::new(request(shared, RequestKind::Segment, sink.url())?);
+    // Without retries: what the playlist lists in its place is fetched as usual.
     let mut response = peer.execute(ranged(fetch, range).max_retries(0).epoch(&epoch).held(HOLD))?;
+    // This thread calls the sink itself. After an error its caller records the failure, in the place of `finish`.
     sink.head(response.head())?;
     let mut chunk = vec![0; CHUNK];
     loop {

@@ -13,7 +13,7 @@ use crate::source::hls::hook::RequestKind;
 use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::shared::Shared;
 use crate::source::hls::timeline::directives::Directives;
-use crate::source::hls::timeline::reload::Reload;
+use crate::source::hls::timeline::reload::{Reload, STUCK};
 
 /// Shortest time limit of a held request: three target durations of 0.5 s would not cover a slow answer of a distant server.
 const LEAST_HOLD: Duration = Duration::from_secs(3);
@@ -22,9 +22,7 @@ const LEAST_HOLD: Duration = Duration::from_secs(3);
 pub(crate) fn start(shared: &Arc<Shared>, peer: &PeerHandle) -> Result<JoinHandle<()>, Error> {
     let (shared, peer) = (Arc::clone(shared), peer.clone());
     let named = thread::Builder::new().name("windway-hls".into());
-    named.spawn(move || run(&shared, &peer)).map_err(|error| {
-        Error::new(ErrorKind::Io(error.kind()), "a thread could not be started").with_cause(error)
-    })
+    named.spawn(move || run(&shared, &peer)).map_err(Error::no_thread)
 }
 
 fn run(shared: &Shared, peer: &PeerHandle) {
@@ -61,7 +59,7 @@ fn run(shared: &Shared, peer: &PeerHandle) {
         }
         let now = Instant::now();
         if reload.is_stuck(now, &list) {
-            let why = format!("the playlist has not changed for {:?}", list.target_duration.mul_f64(3.5));
+            let why = format!("the playlist has not changed for {:?}", list.target_duration.mul_f64(STUCK));
             let error = Error::new(ErrorKind::TimedOut, why).with_url(url.as_str());
             shared.change(|state| state.handle_stuck(variant, error, now));
         } else if reload.is_stale(now, &list) {
@@ -85,6 +83,7 @@ pub(crate) fn hold(list: &MediaPlaylist) -> Duration {
 
 /// What the playlist will contain next.
 pub(crate) fn next_part(list: &MediaPlaylist) -> (u64, Option<u64>) {
+    // Section 6.2.5.2: parts are numbered from 0, so their number is the index of the next one.
     (list.end_sequence(), list.part_target.map(|_| list.parts.len() as u64))
 }
 

@@ -8,7 +8,7 @@ use crate::source::hls::playlist::MediaPlaylist;
 const STALE: f64 = 1.5;
 
 /// After this many target durations it is an error (as in Media3).
-const STUCK: f64 = 3.5;
+pub(crate) const STUCK: f64 = 3.5;
 
 /// Shortest interval between two loads: a playlist whose durations are 0 would be loaded without a pause.
 const LEAST: Duration = Duration::from_millis(100);
