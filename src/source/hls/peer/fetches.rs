@@ -155,6 +155,7 @@ impl HlsPeer {
             sink.serve(range.map_or(0, |range| range.start), &bytes);
             return None;
         }
+        // Until the playlist is confirmed nothing but playlists is requested.
         let is_refused = self.0.with(|state| state.handle_segment_missing(id)).unwrap_or_default();
         (!is_refused).then(|| sink.kept_by(Keeper::new(part)))
     }
@@ -197,6 +198,7 @@ fn fetch_or_fail<S: Sink + 'static>(
 
 pub(crate) fn ranged(fetch: Fetch, range: Option<ByteRange>) -> Fetch {
     match range {
+        // The whole resource would be taken for the bytes of the range.
         Some(range) => fetch.range(range).require_range(),
         None => fetch,
     }

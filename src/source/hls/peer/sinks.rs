@@ -127,6 +127,7 @@ impl SteeringSink {
     }
 
     pub(crate) fn end(&self, manifest: Result<Manifest, Error>) {
+        // URIs in it are relative to where redirects led.
         let from = self.from.as_ref().unwrap_or(&self.url);
         self.shared.change(|state| state.handle_steering(manifest, from, Instant::now()));
     }

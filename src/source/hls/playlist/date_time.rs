@@ -7,6 +7,7 @@ use super::values::parse_seconds;
 /// Parses `2026-01-31T12:00:00.5+01:00`. Without a time zone it is UTC (section 4.4.4.6). Dates before 1970 are refused.
 pub(super) fn parse_date_time(text: &str) -> Option<SystemTime> {
     let text = text.trim();
+    // RFC 3339, section 5.6: `t` and a space may stand in the place of `T`.
     let (date, time) = text.split_once(['T', 't', ' '])?;
     let (year, rest) = date.split_once('-')?;
     let (month, day) = rest.split_once('-')?;
@@ -34,6 +35,7 @@ fn digits(text: &str, count: usize) -> Option<u32> {
 
 /// Minutes east of Greenwich.
 fn zone_offset(zone: &str) -> Option<i64> {
+    // Section 4.4.4.6: it should have a time zone. Without one it is taken for UTC, so that the dates of one server still compare.
     if matches!(zone, "" | "Z" | "z") {
         return Some(0);
     }

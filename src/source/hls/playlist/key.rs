@@ -63,6 +63,7 @@ impl Key {
             method,
             uri: Uri::new(attributes.required("URI")?),
             iv: attributes.parsed("IV", parse_hex)?,
+            // Section 4.4.4.4: without KEYFORMAT it is `identity`.
             format: attributes.text("KEYFORMAT").unwrap_or_else(|| "identity".into()),
         }))
     }

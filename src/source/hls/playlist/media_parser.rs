@@ -79,6 +79,7 @@ impl Parser {
                 Ok(())
             }
             "EXT-X-BITRATE" => {
+                // Section 4.4.4.8: in kilobits per second.
                 self.bitrate = parse_rounded(value).and_then(|rate| rate.checked_mul(1000));
                 Ok(())
             }
@@ -172,6 +173,7 @@ impl Parser {
     fn handle_key(&mut self, value: &str) -> Result<(), PlaylistProblem> {
         let attributes = Attributes::parse(value, &mut self.variables)?;
         let Some(key) = Key::parse(&attributes)? else {
+            // METHOD=NONE: what follows is not encrypted, whatever the formats of the keys before.
             self.keys = Arc::default();
             return Ok(());
         };
@@ -255,6 +257,7 @@ impl Parser {
         let is_map = match attributes.required("TYPE")? {
             "PART" => false,
             "MAP" => true,
+            // Section 6.3.1: a tag with an unknown enumerated value is ignored.
             _ => return Ok(()),
         };
         let uri = Uri::new(attributes.required("URI")?);
@@ -263,6 +266,7 @@ impl Parser {
         let from = start.unwrap_or(0);
         let end = match len {
             Some(len) => from.checked_add(len).ok_or(PlaylistProblem::Overflow)?,
+            // Section 4.4.5.3: without a length it goes to the end of the resource.
             None => u64::MAX,
         };
         let byte_range = (start.is_some() || len.is_some()).then_some(ByteRange::new(from, end));
@@ -296,6 +300,7 @@ impl Parser {
             map: self.map.clone(),
             date_time: next.date_time,
             is_gap: next.is_gap,
+            // Section 4.4.4.8: it does not apply to a segment with a byte range.
             bitrate: self.bitrate.filter(|_| byte_range.is_none()),
             title: next.title,
             parts: next.parts,
@@ -330,6 +335,7 @@ fn continue_range(
         *last = None;
         return Ok(None);
     };
+    // Section 4.4.4.2: without an offset a range continues the last one of the same resource.
     let before = last.as_ref().filter(|(resource, _)| resource == uri).map(|(_, end)| *end);
     let range = range.at(range.offset.or(before).ok_or(PlaylistProblem::NoOffset)?)?;
     *last = Some((uri.clone(), range.end));
