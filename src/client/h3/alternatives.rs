@@ -66,6 +66,7 @@ impl Alternatives {
     pub(crate) fn handle_field(&mut self, origin: &Origin, value: &str, age: Duration, now: Instant) {
         match parse(value) {
             Field::Offer { alternative, max_age, is_persistent } => {
+                // Section 3.1: it counts from when the response was made, which a cache may have kept for a while.
                 let left = max_age.saturating_sub(age).min(MAX_AGE);
                 if left.is_zero() {
                     return drop(self.advertised.remove(origin));
@@ -95,6 +96,7 @@ impl Alternatives {
         let failures = self.broken.get(target).map_or(0, |broken| broken.failures);
         // Several requests that fail together count once.
         if !self.is_broken(target, now) {
+            // At most 2^16, or the shift would overflow. The maximum is reached before.
             let wait = BACK_OFF.0.saturating_mul(1 << failures.min(16)).min(BACK_OFF.1);
             let broken = Broken { failures: failures + 1, until: now + wait };
             self.broken.insert(target.clone(), broken);
@@ -110,6 +112,7 @@ impl Alternatives {
     /// Forgets what another network can't be expected to share. Section 2.2: alternatives without `persist` are forgotten.
     pub(crate) fn handle_network_changed(&mut self) {
         self.broken.clear();
+        // Section 2.2: an alternative may have been chosen for the network that the client had.
         self.advertised.retain(|_, advertised| advertised.is_persistent);
     }
 }
@@ -147,6 +150,7 @@ fn offer(element: &str) -> Option<Field> {
         let value = unquote(value).unwrap_or_else(|| value.to_owned());
         match name.trim() {
             "ma" => max_age = Duration::from_secs(value.parse().ok()?),
+            // Section 3.1: other values than 1 are ignored.
             "persist" => is_persistent = value == "1",
             _ => {}
         }

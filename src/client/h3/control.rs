@@ -101,6 +101,7 @@ impl Control {
     /// the QPACK streams must stay open.
     pub(crate) fn handle_end(&self, stream: &UniStream) -> Result<(), Violation> {
         match stream {
+            // RFC 9114, section 6.2.1, and RFC 9204, section 4.2: these stay open as long as the connection.
             UniStream::Control(_) | UniStream::Encoder | UniStream::Decoder(_) => Err(Violation::new(
                 Code::CLOSED_CRITICAL_STREAM,
                 "the server closed a stream that must stay open",
@@ -122,6 +123,7 @@ impl Control {
             // Section 6.2.3: unknown types are no error.
             _ => (false, UniStream::Ignored),
         };
+        // RFC 9114, section 6.2.1, and RFC 9204, section 4.2: there is at most one of each kind.
         if is_second {
             return Err(Violation::new(
                 Code::STREAM_CREATION_ERROR,
@@ -191,6 +193,7 @@ fn check_settings(payload: &[u8]) -> Result<(), Violation> {
 /// Checks encoder instructions (RFC 9204, section 4.3). With a capacity of 0 nothing can be inserted; only Set Dynamic Table
 /// Capacity with 0 is allowed.
 fn check_encoder(instructions: &[u8]) -> Result<(), Violation> {
+    // RFC 9204, section 4.3.1: a table without capacity allows one instruction, which sets its capacity to 0.
     let is_fine = instructions.iter().all(|byte| *byte == 0b0010_0000);
     let why = "the server uses the dynamic table, which has no capacity";
     if is_fine { Ok(()) } else { Err(Violation::new(Code::QPACK_ENCODER_STREAM_ERROR, why)) }

@@ -373,6 +373,7 @@ impl Http3 {
         let Some(config) = self.config(engine, origin) else { return Ok(None) };
         let addresses = self.lookups.addresses(&target, exchange)?;
         let is_named = self.is_named(origin);
+        // A server names its alternative, so that must not lead into a private network. A named origin is the application's choice.
         let may_reach =
             |address: &&SocketAddr| exchange.may_reach(**address) && (is_named || !is_private(address.ip()));
         let Some(address) = addresses.iter().find(may_reach) else { return Ok(None) };
@@ -393,6 +394,7 @@ impl Http3 {
         // RFC 9114, section 3.3: the certificate is the origin's, also at an alternative. It has no brackets.
         let name = origin.host.trim_matches(['[', ']']);
         let mut state = self.state.lock();
+        // Another thread may have begun one since the state was looked at.
         if let Some(known) = state.known(origin, &target, exchange) {
             return Ok(known);
         }
@@ -443,6 +445,7 @@ impl Http3 {
 
     fn make_config(&self, origin: &Origin) -> Result<ClientConfig, Error> {
         let mut tls = self.tls.client_config(origin, &[b"h3"])?;
+        // Only requests with harmless headers are sent early: see `PLAIN`.
         tls.enable_early_data = true;
         let tls = QuicClientConfig::try_from(tls).map_err(|cause| {
             Error::new(ErrorKind::Tls, "the installed provider of cryptography can't do QUIC")
@@ -450,6 +453,7 @@ impl Http3 {
         })?;
         let mut transport = TransportConfig::default();
         transport
+            // RFC 9114, section 6.1: only the client opens bidirectional streams.
             .max_concurrent_bidi_streams(VarInt::from_u32(0))
             .max_concurrent_uni_streams(VarInt::from_u32(MAX_UNIDIRECTIONAL))
             .stream_receive_window(VarInt::from_u32(WINDOWS.0))
@@ -501,6 +505,7 @@ fn headers_frame(request: &http::Request<()>, origin: &Origin) -> Vec<u8> {
     let uri = request.uri();
     let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or(&origin.host);
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    // RFC 9114, section 4.3: these precede all other fields.
     let pseudo: [(&[u8], &[u8]); 4] = [
         (b":method", b"GET"),
         (b":scheme", b"https"),

@@ -64,6 +64,7 @@ impl State {
     pub(super) fn handle_goaway(&mut self, first: u64, now: Instant) {
         self.is_retired = true;
         for request in self.requests.values_mut() {
+            // RFC 9114, section 5.2: from this id on nothing was processed, so it may be sent again.
             let is_refused = request.stream.is_none_or(|id| VarInt::from(id).into_inner() >= first);
             if is_refused && request.head.is_none() {
                 let why = "the server closes the connection and has not processed the request";
