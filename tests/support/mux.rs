@@ -48,6 +48,97 @@ pub fn adts(raw: &[u8], rate: u8) -> Vec<u8> {
     [&head[..], raw].concat()
 }
 
+/// What a StreamMuxConfig of LATM says.
+#[derive(Clone, Debug)]
+pub struct LatmConfig {
+    /// audioMuxVersion: 0 or 1.
+    pub version: u32,
+    /// Frames of an element.
+    pub frames: u32,
+    pub layers: u32,
+    /// AudioSpecificConfig. Of version 0 all its bits have to belong to it.
+    pub audio: Vec<u8>,
+    pub other_bits: u32,
+    pub has_checksum: bool,
+}
+
+impl LatmConfig {
+    /// LC, 48 kHz, stereo.
+    pub fn lc(version: u32) -> Self {
+        Self { version, frames: 1, layers: 1, audio: vec![0x11, 0x90], other_bits: 0, has_checksum: false }
+    }
+
+    fn write(&self, bits: &mut BitWriter) {
+        bits.put(self.version, 1);
+        if self.version == 1 {
+            // audioMuxVersionA, and taraBufferFullness in two bytes.
+            bits.put(0, 1);
+            bits.put(1, 2);
+            bits.put(0xabc, 16);
+        }
+        bits.put(1, 1);
+        bits.put(self.frames - 1, 6);
+        bits.put(0, 4);
+        bits.put(self.layers - 1, 3);
+        if self.version == 1 {
+            // With three bits to spare.
+            bits.put(0, 2);
+            bits.put(self.audio.len() as u32 * 8 + 3, 8);
+        }
+        self.audio.iter().for_each(|byte| bits.put(u32::from(*byte), 8));
+        bits.put(0, if self.version == 1 { 3 } else { 0 });
+        bits.put(0, 3);
+        bits.put(0xff, 8);
+        bits.put(u32::from(self.other_bits > 0), 1);
+        if self.other_bits > 0 {
+            // Two bytes, as LatmGetValue, or each with a flag that another one follows.
+            let (high, low) = (self.other_bits >> 8, self.other_bits & 0xff);
+            bits.put(1, if self.version == 1 { 2 } else { 1 });
+            bits.put(high, 8);
+            bits.put(0, if self.version == 1 { 0 } else { 1 });
+            bits.put(low, 8);
+        }
+        bits.put(u32::from(self.has_checksum), 1);
+        bits.put(0x5a, if self.has_checksum { 8 } else { 0 });
+    }
+}
+
+#[derive(Default)]
+struct BitWriter {
+    bytes: Vec<u8>,
+    used: u32,
+}
+
+impl BitWriter {
+    fn put(&mut self, value: u32, count: u32) {
+        for bit in (0..count).rev() {
+            if self.used % 8 == 0 {
+                self.bytes.push(0);
+            }
+            let last = self.bytes.len() - 1;
+            self.bytes[last] |= ((value >> bit & 1) as u8) << (7 - self.used % 8);
+            self.used += 1;
+        }
+    }
+}
+
+/// An element of LATM in LOAS. Without a configuration it refers to the one before.
+pub fn loas(config: Option<&LatmConfig>, frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut bits = BitWriter::default();
+    bits.put(u32::from(config.is_none()), 1);
+    if let Some(config) = config {
+        config.write(&mut bits);
+    }
+    for frame in frames {
+        (0..frame.len() / 255).for_each(|_| bits.put(255, 8));
+        bits.put(frame.len() as u32 % 255, 8);
+        frame.iter().for_each(|byte| bits.put(u32::from(*byte), 8));
+    }
+    (0..config.map_or(0, |config| config.other_bits)).for_each(|_| bits.put(1, 1));
+    let len = bits.bytes.len() as u16;
+    [&[0x56, 0xe0 | (len >> 8) as u8, len as u8][..], &bits.bytes].concat()
+}
+
 /// MP3 frames of 417 bytes: 128 kbit/s at 44.1 kHz.
 pub fn mp3_frames(first: u64, count: u64) -> Vec<Vec<u8>> {
     let frame = |number: u64| {
@@ -77,7 +168,7 @@ pub fn id3(ticks: u64) -> Vec<u8> {
 /// A multiplexer of MPEG-TS. Continuity counters start at 0.
 #[derive(Debug)]
 pub struct Ts {
-    /// Type of the audio stream: 0x0f for AAC, 0x03 for MP3, 0x81 for AC-3.
+    /// Type of the audio stream: 0x0f for AAC, 0x11 for LATM, 0x03 for MP3, 0x81 for AC-3.
     pub kind: u8,
     /// Frames in each PES packet.
     pub frames_per_pes: usize,

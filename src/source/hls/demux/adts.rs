@@ -1,6 +1,9 @@
 //! Raw AAC as MP4 has it, turned into ADTS: what every decoder takes from the middle of a stream.
 
+use super::bits::Bits;
+use super::frame::Format;
 use super::headers::AAC_RATES;
+use crate::media::AudioCodec;
 
 /// The configuration of a raw AAC stream (AudioSpecificConfig, ISO 14496-3, 1.6.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,26 +11,41 @@ pub(super) struct AacConfig {
     /// Object type of the core codec: 1 to 4.
     object_type: u8,
     rate_index: u8,
-    pub(super) channels: u8,
+    channels: u8,
     /// Spectral band replication is signalled: the decoder's output may have twice the rate.
-    pub(super) is_high_efficiency: bool,
+    is_high_efficiency: bool,
 }
 
 impl AacConfig {
-    /// `None` for what ADTS can't express.
+    /// Reads a whole configuration. `None` for what ADTS can't express.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let mut bits = Bits { bytes, at: 0 };
-        let mut object_type = bits.object_type()?;
-        let rate_index = bits.rate_index()?;
+        let mut bits = Bits::new(bytes);
+        let mut config = Self::read(&mut bits)?;
+        config.read_extension(&mut bits);
+        Some(config)
+    }
+
+    /// Reads a configuration, without what may follow it. `None` for what ADTS can't express.
+    pub(super) fn read(bits: &mut Bits<'_>) -> Option<Self> {
+        let mut object_type = read_object_type(bits)?;
+        let rate_index = read_rate_index(bits)?;
         let channels = bits.take(4)?;
         // 5 and 29 announce SBR and PS; the core codec follows, behind the rate of the extension.
         let is_high_efficiency = matches!(object_type, 5 | 29);
         if is_high_efficiency {
-            bits.rate_index()?;
-            object_type = bits.object_type()?;
+            read_rate_index(bits)?;
+            object_type = read_object_type(bits)?;
         }
-        // Frames of 960 samples, and channels that are described in the frames.
-        let is_short = bits.take(1)? == 1;
+        // GASpecificConfig. Frames of 960 samples, and channels that are described in the frames, are not supported.
+        let is_short = bits.flag()?;
+        // dependsOnCoreCoder, with coreCoderDelay.
+        if bits.flag()? {
+            bits.skip(14)?;
+        }
+        // extensionFlag, with extensionFlag3.
+        if bits.flag()? {
+            bits.skip(1)?;
+        }
         if !(1..=4).contains(&object_type) || is_short || !(1..=7).contains(&channels) {
             return None;
         }
@@ -35,11 +53,29 @@ impl AacConfig {
         Some(Self { object_type, rate_index, channels, is_high_efficiency })
     }
 
-    pub(super) fn sample_rate(self) -> u32 {
+    /// Reads what may follow a configuration: SBR that older decoders do not see (syncExtensionType 0x2b7).
+    pub(super) fn read_extension(&mut self, bits: &mut Bits<'_>) {
+        let has_sbr =
+            bits.take(11) == Some(0x2b7) && read_object_type(bits) == Some(5) && bits.flag() == Some(true);
+        self.is_high_efficiency |= has_sbr;
+    }
+
+    /// The object type that a configuration begins with. It says nothing of the core codec of HE-AAC.
+    pub(super) fn object_type(bits: &Bits<'_>) -> Option<u32> {
+        read_object_type(&mut bits.clone())
+    }
+
+    /// What frames with this configuration are.
+    pub(super) fn format(self) -> Format {
+        let codec = if self.is_high_efficiency { AudioCodec::HeAac } else { AudioCodec::Aac };
+        Format { codec, sample_rate: self.sample_rate(), channels: self.channel_count(), head: None }
+    }
+
+    fn sample_rate(self) -> u32 {
         AAC_RATES[usize::from(self.rate_index)]
     }
 
-    pub(super) fn channel_count(self) -> u16 {
+    fn channel_count(self) -> u16 {
         // Configuration 7 is 7.1.
         u16::from(if self.channels == 7 { 8 } else { self.channels })
     }
@@ -63,38 +99,21 @@ impl AacConfig {
     }
 }
 
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
+fn read_object_type(bits: &mut Bits<'_>) -> Option<u32> {
+    match bits.take(5)? {
+        31 => Some(32 + bits.take(6)?),
+        object_type => Some(object_type),
+    }
 }
 
-impl Bits<'_> {
-    fn take(&mut self, count: usize) -> Option<u32> {
-        let mut value = 0;
-        for at in self.at..self.at + count {
-            let byte = self.bytes.get(at / 8)?;
-            value = value << 1 | u32::from(byte >> (7 - at % 8) & 1);
+fn read_rate_index(bits: &mut Bits<'_>) -> Option<u8> {
+    match bits.take(4)? {
+        // The rate itself. ADTS has an index only.
+        15 => {
+            let rate = bits.take(24)?;
+            AAC_RATES.iter().position(|known| *known == rate).map(|index| index as u8)
         }
-        self.at += count;
-        Some(value)
-    }
-
-    fn object_type(&mut self) -> Option<u32> {
-        match self.take(5)? {
-            31 => Some(32 + self.take(6)?),
-            object_type => Some(object_type),
-        }
-    }
-
-    fn rate_index(&mut self) -> Option<u8> {
-        match self.take(4)? {
-            // The rate itself. ADTS has an index only.
-            15 => {
-                let rate = self.take(24)?;
-                AAC_RATES.iter().position(|known| *known == rate).map(|index| index as u8)
-            }
-            index => Some(index as u8).filter(|index| usize::from(*index) < AAC_RATES.len()),
-        }
+        index => Some(index as u8).filter(|index| usize::from(*index) < AAC_RATES.len()),
     }
 }
 
@@ -119,6 +138,10 @@ mod tests {
         let config = AacConfig::parse(&[0x2b, 0x92, 0x08, 0x00]).unwrap();
         assert!(config.is_high_efficiency);
         assert_eq!((config.sample_rate(), config.channel_count()), (22_050, 2));
+        // The same, told in a way that decoders without SBR pass over; and with the flag off.
+        let config = AacConfig::parse(&[0x13, 0x90, 0x56, 0xe5, 0xa0]).unwrap();
+        assert_eq!((config.sample_rate(), config.is_high_efficiency), (22_050, true));
+        assert!(!AacConfig::parse(&[0x13, 0x90, 0x56, 0xe5, 0x20]).unwrap().is_high_efficiency);
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub(super) enum Family {
     Adts,
     Mpeg,
     Ac3,
+    /// Elements of LATM, which contain AAC. Only their contents say what it is.
+    Loas,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,9 @@ pub(super) struct Header {
     pub(super) samples: u32,
     pub(super) format: Format,
 }
+
+/// Bytes in front of an element of LATM: 11 bits of synchronisation and 13 of length.
+pub(super) const LOAS_HEADER: usize = 3;
 
 /// Sample rates by their index in ADTS and in AudioSpecificConfig (ISO 14496-3, table 1.18).
 pub(super) const AAC_RATES: [u32; 13] =
@@ -32,6 +37,7 @@ impl Family {
             Self::Adts => 7,
             Self::Mpeg => 4,
             Self::Ac3 => 7,
+            Self::Loas => LOAS_HEADER,
         }
     }
 
@@ -40,6 +46,7 @@ impl Family {
         match self {
             Self::Adts | Self::Mpeg => 0xff,
             Self::Ac3 => 0x0b,
+            Self::Loas => 0x56,
         }
     }
 
@@ -50,6 +57,7 @@ impl Family {
             Self::Adts => parse_adts(bytes),
             Self::Mpeg => parse_mpeg(bytes),
             Self::Ac3 => parse_ac3(bytes),
+            Self::Loas => parse_loas(bytes),
         }
     }
 }
@@ -72,6 +80,15 @@ fn parse_adts(bytes: &[u8]) -> Option<Header> {
     }
     let blocks = u32::from(bytes[6] & 3) + 1;
     header(AudioCodec::Aac, len, 1024 * blocks, rate, channels)
+}
+
+/// AudioSyncStream (ISO/IEC 14496-3): 11 bits of synchronisation, and 13 of the length behind them.
+fn parse_loas(bytes: &[u8]) -> Option<Header> {
+    let len = usize::from(bytes[1] & 0x1f) << 8 | usize::from(bytes[2]);
+    if bytes[0] != 0x56 || bytes[1] & 0xe0 != 0xe0 || len == 0 {
+        return None;
+    }
+    header(AudioCodec::Aac, LOAS_HEADER + len, 0, 0, 0)
 }
 
 /// Kilobits per second by version and layer (ISO 11172-3 and ISO 13818-3, 2.4.2.3): MPEG-1 layers 1, 2, 3, then MPEG-2 layer 1,

@@ -10,11 +10,13 @@
 //! or the synchronisation where two segments meet. The result does not depend on how the input is cut into chunks.
 
 mod adts;
+mod bits;
 mod boxes;
 mod frame;
 mod framing;
 mod headers;
 mod id3;
+mod latm;
 mod matroska;
 mod mp4;
 mod mp4_track;

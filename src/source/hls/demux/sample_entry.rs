@@ -86,9 +86,7 @@ fn parse_mp4a(esds: &[u8], format: &dyn Fn(AudioCodec) -> Format) -> Option<(For
     }
     decoder.take(12)?;
     let config = AacConfig::parse(descriptor(&mut decoder, 5)?)?;
-    let codec = if config.is_high_efficiency { AudioCodec::HeAac } else { AudioCodec::Aac };
-    let (sample_rate, channels) = (config.sample_rate(), config.channel_count());
-    Some((Format { codec, sample_rate, channels, head: None }, Some(config)))
+    Some((config.format(), Some(config)))
 }
 
 /// The body of the next descriptor with this tag.

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::frame::{Frame, MediaTime, Output};
-use super::headers::{Family, Header, is_seek_table};
+use super::headers::{Family, Header, LOAS_HEADER, is_seek_table};
 use super::id3;
+use super::latm::{LatmReader, Refusal};
 use crate::media::AudioCodec;
 
 /// What to do with the bytes at the cursor.
@@ -13,6 +14,8 @@ enum Step {
     Frame(Header),
     /// Bytes that are no frame.
     Skip(usize),
+    /// The frames are elements of LATM.
+    Latm,
     /// Not enough bytes to decide.
     Wait,
 }
@@ -30,7 +33,9 @@ pub(super) struct Splitter {
     is_locked: bool,
     /// Times of frames: of the first one that begins at this offset of `buffer` or behind it.
     marks: VecDeque<(usize, MediaTime)>,
-    clock: Option<Clock>,
+    clock: Clock,
+    /// Reads AAC out of frames that are elements of LATM.
+    latm: Option<LatmReader>,
     has_output: bool,
     /// Bytes before the first frame.
     head: Vec<u8>,
@@ -40,16 +45,35 @@ pub(super) struct Splitter {
 const LONGEST_FRAME: usize = 1 << 13;
 
 /// Counts samples from the last known time, so that roundings do not add up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Clock {
-    base: MediaTime,
+    base: Option<MediaTime>,
     samples: u64,
     sample_rate: u32,
 }
 
 impl Clock {
-    fn now(&self) -> MediaTime {
-        self.base + nanoseconds(self.samples, self.sample_rate) as MediaTime
+    /// The next frame begins at this time, if that is known.
+    fn set(&mut self, time: Option<MediaTime>) {
+        if time.is_some() {
+            *self = Self { base: time, samples: 0, sample_rate: self.sample_rate };
+        }
+    }
+
+    fn now(&self) -> Option<MediaTime> {
+        self.base.map(|base| base + nanoseconds(self.samples, self.sample_rate) as MediaTime)
+    }
+
+    /// The next frame, with its time.
+    fn frame(&mut self, header: Header) -> Frame {
+        let rate = header.format.sample_rate;
+        let time = self.now();
+        if rate != self.sample_rate {
+            *self = Self { base: time, samples: 0, sample_rate: rate };
+        }
+        self.samples += u64::from(header.samples);
+        let duration = Duration::from_nanos(nanoseconds(u64::from(header.samples), rate));
+        Frame { time, duration, len: header.len, format: header.format }
     }
 }
 
@@ -66,7 +90,8 @@ impl Splitter {
             skip: 0,
             is_locked: false,
             marks: VecDeque::new(),
-            clock: None,
+            clock: Clock::default(),
+            latm: (family == Family::Loas).then(LatmReader::default),
             has_output: false,
             head: Vec::new(),
         }
@@ -86,7 +111,15 @@ impl Splitter {
     pub(super) fn lose(&mut self, output: &mut Output) {
         self.flush(output);
         self.is_locked = false;
-        self.clock = None;
+        self.clock = Clock::default();
+        if let Some(latm) = &mut self.latm {
+            latm.lose();
+        }
+    }
+
+    /// Why elements of LATM could not be read.
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.latm.as_ref().and_then(LatmReader::refusal)
     }
 
     /// Ends the segment: what is left may be the beginning of a frame that ends in the next one.
@@ -98,7 +131,8 @@ impl Splitter {
             // Not even a header. Whether it is the beginning of one shows in the next segment.
             None => rest.len() < self.family.header_len(),
         };
-        if self.is_locked && is_cut {
+        // Half an element of LATM can't be joined without its configuration.
+        if self.is_locked && is_cut && self.latm.is_none() {
             output.tail = rest.to_vec();
         }
         self.flush(output);
@@ -126,6 +160,7 @@ impl Splitter {
                     self.is_locked = false;
                     self.skip = bytes;
                 }
+                Step::Latm => (self.family, self.latm) = (Family::Loas, Some(LatmReader::default())),
                 Step::Wait => return,
             }
         }
@@ -139,7 +174,9 @@ impl Splitter {
         if let Some(len) = id3::tag_len(rest) {
             return Step::Skip(len);
         }
-        let Some(header) = self.family.parse(rest) else { return self.skip_junk(rest) };
+        let Some(header) = self.family.parse(rest) else {
+            return self.look_for_latm(rest, is_end).unwrap_or_else(|| self.skip_junk(rest));
+        };
         if rest.len() < header.len {
             return if is_end { self.skip_junk(rest) } else { Step::Wait };
         }
@@ -152,6 +189,18 @@ impl Splitter {
         }
         // A header of four bytes is found in any data. Two at the right distance are not.
         if self.is_followed_by_frame(&header, behind) { Step::Frame(header) } else { self.skip_junk(rest) }
+    }
+
+    /// LATM in a stream that should have ADTS: ffmpeg's muxer of HLS writes the wrong type into the tables.
+    fn look_for_latm(&self, rest: &[u8], is_end: bool) -> Option<Step> {
+        if self.family != Family::Adts || self.has_output {
+            return None;
+        }
+        let header = Family::Loas.parse(rest)?;
+        match rest.get(header.len..header.len + LOAS_HEADER) {
+            Some(next) => Family::Loas.parse(next).map(|_| Step::Latm),
+            None => (!is_end).then_some(Step::Wait),
+        }
     }
 
     fn is_followed_by_frame(&self, header: &Header, behind: &[u8]) -> bool {
@@ -174,31 +223,46 @@ impl Splitter {
     }
 
     fn emit(&mut self, header: Header, output: &mut Output) {
-        while let Some(&(_, base)) = self.marks.front().filter(|(from, _)| *from <= self.at) {
-            self.clock = Some(Clock { base, samples: 0, sample_rate: header.format.sample_rate });
+        let mut mark = None;
+        while let Some(&(_, time)) = self.marks.front().filter(|(from, _)| *from <= self.at) {
+            mark = Some(time);
             self.marks.pop_front();
         }
-        let bytes = &self.buffer[self.at..self.at + header.len];
+        let from = self.at;
         self.at += header.len;
         self.is_locked = true;
         let is_first = !std::mem::replace(&mut self.has_output, true);
         if is_first {
             output.head = std::mem::take(&mut self.head);
         }
+        let bytes = &self.buffer[from..self.at];
+        if let Some(latm) = &mut self.latm {
+            latm.push(bytes, mark);
+            self.emit_latm(output);
+            return;
+        }
+        self.clock.set(mark);
         if is_first && header.format.codec == AudioCodec::Mp3 && is_seek_table(bytes) {
             return;
         }
         output.data.extend_from_slice(bytes);
-        let time = self.clock.as_ref().map(Clock::now);
-        let duration =
-            Duration::from_nanos(nanoseconds(u64::from(header.samples), header.format.sample_rate));
-        if let Some(clock) = &mut self.clock {
-            if clock.sample_rate != header.format.sample_rate {
-                *clock = Clock { base: clock.now(), samples: 0, sample_rate: header.format.sample_rate };
+        output.frames.push(self.clock.frame(header));
+    }
+
+    /// Adds the frames whose configuration is known.
+    fn emit_latm(&mut self, output: &mut Output) {
+        let Some(latm) = &mut self.latm else { return };
+        while let Some(element) = latm.next() {
+            for (index, raw) in element.raw.iter().enumerate() {
+                let Some(adts) = element.aac.header(raw.len()) else { continue };
+                let (len, format) = (adts.len() + raw.len(), element.aac.format());
+                let header = Header { len, samples: 1024, format };
+                self.clock.set(element.time.filter(|_| index == 0));
+                output.data.extend_from_slice(&adts);
+                output.data.extend_from_slice(raw);
+                output.frames.push(self.clock.frame(header));
             }
-            clock.samples += u64::from(header.samples);
         }
-        output.frames.push(Frame { time, duration, len: header.len, format: header.format });
     }
 
     fn compact(&mut self) {

@@ -38,6 +38,7 @@ fn samples() -> Vec<Sample> {
     let raw = aac_frames(0, 40);
     let aac = adts_frames(0, 40);
     let (mp3, ac3) = (mux::mp3_frames(0, 20), mux::ac3_frames(0, 20));
+    let latm = latm_elements(&raw, 3, &|| mux::LatmConfig::lc(0));
     let mut video = Ts::new(0x0f);
     video.has_video = true;
     vec![
@@ -47,6 +48,7 @@ fn samples() -> Vec<Sample> {
         ("TS with ADTS", None, aac_ts(&aac, 900_000), aac.clone()),
         ("TS with video", None, video.segment(&aac, 900_000, 1920.0), aac.clone()),
         ("TS with MP3", None, Ts::new(0x03).segment(&mp3, 900_000, 2351.02), mp3),
+        ("TS with LATM", None, Ts::new(0x11).segment(&latm, 900_000, 1920.0), aac.clone()),
         ("TS with AC-3", None, Ts::new(0x81).segment(&ac3, 900_000, 2880.0), ac3),
         ("MP4", Some(mux::init(&Entry::Aac(3), 48_000, 0)), fragment(&raw, 480_000), aac.clone()),
         (
@@ -240,10 +242,99 @@ fn what_is_not_supported_has_a_typed_error() {
     for bytes in [&b""[..], b"WEBVTT\n", b"<html>", &[0x47; 10]] {
         assert_eq!(kind(demux(Demuxer::new(0), bytes, 10)), ErrorKind::Unsupported, "{bytes:?}");
     }
-    let latm = Ts::new(0x11).segment(&adts_frames(0, 4), 0, 1920.0);
-    let error = demux(Demuxer::new(0), &latm, 100).unwrap_err();
-    assert_eq!((error.kind(), error.to_string().contains("LATM")), (ErrorKind::Unsupported, true));
     assert_eq!(kind(demux(Demuxer::new(0), &fragment(&aac_frames(0, 3), 0), 100)), ErrorKind::Unsupported);
+}
+
+/// Elements of LATM with a configuration in every tenth one, from the number `first` on.
+fn latm_elements(raw: &[Vec<u8>], first: usize, config: &dyn Fn() -> mux::LatmConfig) -> Vec<Vec<u8>> {
+    let element = |(at, raw): (usize, &Vec<u8>)| {
+        let config = (at % 10 == 0).then(config);
+        mux::loas(config.as_ref(), std::slice::from_ref(raw))
+    };
+    raw.iter().enumerate().map(|(at, raw)| element((at + first, raw))).collect()
+}
+
+#[test]
+fn latm_gives_the_frames_of_adts_also_before_the_first_configuration() {
+    let raw = aac_frames(0, 40);
+    for version in [0, 1] {
+        for first in [0, 1, 7] {
+            let elements = latm_elements(&raw, first, &|| mux::LatmConfig::lc(version));
+            let output = frames(&Ts::new(0x11).segment(&elements, 900_000, 1920.0));
+            let wanted = frames(&aac_ts(&adts_frames(0, 40), 900_000));
+            assert!(output.data == adts_frames(0, 40).concat(), "version {version}, from {first} on");
+            assert_eq!(output.frames, wanted.frames);
+            let mislabelled = frames(&Ts::new(0x0f).segment(&elements, 900_000, 1920.0));
+            assert!(mislabelled == output, "tables that say ADTS");
+        }
+    }
+}
+
+#[test]
+fn elements_of_latm_may_contain_several_frames_and_other_data() {
+    let raw = aac_frames(0, 40);
+    for version in [0, 1] {
+        let mut config = mux::LatmConfig::lc(version);
+        (config.frames, config.other_bits, config.has_checksum) = (4, 700, true);
+        let elements: Vec<_> = raw.chunks(4).map(|raw| mux::loas(Some(&config), raw)).collect();
+        let mut ts = Ts::new(0x11);
+        ts.frames_per_pes = 1;
+        let output = frames(&ts.segment(&elements, 900_000, 4.0 * 1920.0));
+        assert!(output.data == adts_frames(0, 40).concat(), "version {version}");
+        let last = output.frames[39].time.unwrap() - 10 * SECOND;
+        assert!((last - 39 * 1024 * SECOND / 48_000).abs() < 11_200, "{last}");
+    }
+}
+
+#[test]
+fn a_configuration_of_latm_may_change_and_tells_of_high_efficiency() {
+    let raw = aac_frames(0, 20);
+    let mut elements = latm_elements(&raw[..10], 0, &|| mux::LatmConfig::lc(1));
+    let mut high = mux::LatmConfig::lc(1);
+    // SBR at 48 kHz over LC at 24 kHz, stereo.
+    high.audio = vec![0x2b, 0x11, 0x88, 0x00];
+    elements.extend(latm_elements(&raw[10..], 0, &|| high.clone()));
+    let output = frames(&Ts::new(0x11).segment(&elements, 0, 1920.0));
+    let formats: Vec<_> =
+        output.frames.iter().map(|frame| (frame.format.codec, frame.format.sample_rate)).collect();
+    assert_eq!(formats[..10], [(AudioCodec::Aac, 48_000); 10]);
+    assert_eq!(formats[10..], [(AudioCodec::HeAac, 24_000); 10]);
+}
+
+#[test]
+fn latm_that_is_not_supported_is_named() {
+    let raw = aac_frames(0, 4);
+    let message = |elements: &[Vec<u8>]| {
+        let segment = Ts::new(0x11).segment(elements, 0, 1920.0);
+        let error = demux(Demuxer::new(0), &segment, 100).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        error.to_string()
+    };
+    let with = |change: &dyn Fn(&mut mux::LatmConfig)| {
+        let mut config = mux::LatmConfig::lc(1);
+        change(&mut config);
+        message(&latm_elements(&raw, 0, &|| config.clone()))
+    };
+    // xHE-AAC.
+    let text = with(&|config| config.audio = vec![0xf9, 0x46, 0x40]);
+    assert!(text.contains("object type 42"), "{text}");
+    let text = with(&|config| config.layers = 2);
+    assert!(text.contains("layers"), "{text}");
+    let text = message(&latm_elements(&raw, 1, &|| mux::LatmConfig::lc(0)));
+    assert!(text.contains("no configuration"), "{text}");
+}
+
+#[test]
+fn lost_packets_of_latm_cost_frames_but_no_wrong_ones_come_out() {
+    let wanted = adts_frames(0, 40);
+    let elements = latm_elements(&aac_frames(0, 40), 0, &|| mux::LatmConfig::lc(0));
+    let bytes = Ts::new(0x11).segment(&elements, 0, 1920.0);
+    for lost in 2..bytes.len() / 188 {
+        let output = frames(&[&bytes[..lost * 188], &bytes[(lost + 1) * 188..]].concat());
+        let intact = intact(&output, &wanted);
+        assert!(intact >= 35, "packet {lost}: {intact} frames");
+        assert_eq!(output.frames.len(), intact, "packet {lost}: damaged frames came out");
+    }
 }
 
 #[test]

@@ -87,7 +87,12 @@ impl TsDemuxer {
     pub(super) fn finish(&mut self, output: &mut Output) -> Result<(), Error> {
         self.take_packets(true, output)?;
         match (&mut self.audio, self.unsupported) {
-            (Some(audio), _) => audio.splitter.finish(output),
+            (Some(audio), _) => {
+                audio.splitter.finish(output);
+                if let Some(refusal) = audio.splitter.refusal() {
+                    return Err(Error::new(ErrorKind::Unsupported, refusal.to_string()));
+                }
+            }
             (None, Some(codec)) => {
                 let why = format!("{codec} in MPEG-TS is not supported");
                 return Err(Error::new(ErrorKind::Unsupported, why));

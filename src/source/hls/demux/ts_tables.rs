@@ -115,7 +115,7 @@ fn audio_stream(kind: u8, pid: u16, descriptors: &[u8]) -> Option<Stream> {
         // Apple, "MPEG-2 Stream Encryption Format for HTTP Live Streaming", 2.3.
         0xcf => encrypted(Family::Adts),
         0xc1 | 0xc2 => encrypted(Family::Ac3),
-        0x11 => Some(Stream::OtherAudio("LATM")),
+        0x11 => audio(Family::Loas),
         // Private data: its descriptors name the codec.
         0x06 => match private_codec(descriptors)? {
             "AC-3" => audio(Family::Ac3),
