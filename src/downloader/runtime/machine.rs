@@ -150,7 +150,7 @@ impl Machine {
 
     pub(super) fn handle(&mut self, message: Message, now: Instant, actions: &mut Actions) {
         match message {
-            Message::Submitted(peer) => self.queue_submitted(peer, now, actions),
+            Message::Submitted(peer) => self.take_submitted(peer, now, actions),
             Message::Woken(peer, priority) => self.schedule.handle_woken(peer, priority, now),
             Message::FromWorker(worker, report) => self.handle_report(worker, report, now, actions),
             Message::SingleConnection(origin) => self.schedule.handle_single_connection(origin),
@@ -222,9 +222,7 @@ impl Machine {
         match self.schedule.handle_answered(worker, Answer::Fetch { fetch_info: job.fetch_info(), more }, now)
         {
             Admission::Run { protected } => {
-                job.control.begin(protected, now);
-                self.set_running(worker, &job, now);
-                actions.tasks.push((worker, Task::Run(job)));
+                actions.tasks.push((worker, self.run(worker, job, protected, now)));
             }
             Admission::Waits => self.keep(job, true, now, actions),
             Admission::Refused => self.keep(job, false, now, actions),
@@ -246,7 +244,7 @@ impl Machine {
     /// Removes a peer. Its fetches that wait end.
     pub(super) fn unregister(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
         // First: what is still in the channel would never be taken out, and its callers would wait forever.
-        self.queue_submitted(peer, now, actions);
+        self.take_submitted(peer, now, actions);
         self.lent.remove(&peer);
         for request in self.schedule.handle_unregistered(peer, now) {
             self.end(request, actions);
@@ -302,13 +300,31 @@ impl Machine {
         self.assigned.iter().flatten().any(|assigned| matches!(assigned, Assigned::Asking { .. }))
     }
 
-    /// Queues all that is in the peer's channel.
-    fn queue_submitted(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
+    /// Takes all that is in the peer's channel.
+    fn take_submitted(&mut self, peer: PeerKey, now: Instant, actions: &mut Actions) {
         let Some(channel) = self.peers.get(&peer).map(|(_, channel)| Arc::clone(channel)) else { return };
         for job in channel.take_all() {
-            let accepted = !self.stopped && self.schedule.handle_submitted(peer, job.fetch_info(), now);
-            self.keep(job, accepted, now, actions);
+            self.handle_submitted(peer, job, now, actions);
         }
+    }
+
+    /// Gives a fetch of `peer` to a worker, or queues it, or ends it if the peer is gone.
+    fn handle_submitted(&mut self, peer: PeerKey, job: Box<Job>, now: Instant, actions: &mut Actions) {
+        let fetch_info = job.fetch_info();
+        let may_run = !self.stopped && !job.token.is_cancelled();
+        let worker = if may_run { self.schedule.try_run(peer, fetch_info, now) } else { None };
+        if let Some(worker) = worker {
+            return actions.tasks.push((worker, self.run(worker, job, false, now)));
+        }
+        let accepted = !self.stopped && self.schedule.handle_submitted(peer, fetch_info, now);
+        self.keep(job, accepted, now, actions);
+    }
+
+    /// The task to run `job`, which `worker` has from now on.
+    fn run(&mut self, worker: WorkerId, job: Box<Job>, protected: bool, now: Instant) -> Task {
+        job.control.begin(protected, now);
+        self.set_running(worker, &job, now);
+        Task::Run(job)
     }
 
     /// Keeps a job that waits in the schedule, if it `waits`. Ends one that does not, and one that was cancelled earlier: its cancel
@@ -433,9 +449,7 @@ impl Machine {
         match assignment {
             Assignment::Run { request, protected } => {
                 let job = self.jobs.remove(&request)?;
-                job.control.begin(protected, now);
-                self.set_running(worker, &job, now);
-                Some(Task::Run(job))
+                Some(self.run(worker, job, protected, now))
             }
             Assignment::Ask { peer, admissible } => {
                 let (entry, _) = self.peers.get(&peer)?;

@@ -141,6 +141,32 @@ impl Schedule {
         self.backlog.push(peer, fetch_info, now)
     }
 
+    /// Lets an idle worker run an urgent fetch of `peer` at once, if nothing is queued: queued, it would be assigned next. `None` if it
+    /// has to be [queued](Self::handle_submitted).
+    pub(super) fn try_run(&mut self, peer: PeerKey, fetch_info: FetchInfo, now: Instant) -> Option<WorkerId> {
+        self.backlog.queue_due(now);
+        let FetchInfo { request, priority, origin } = fetch_info;
+        let worker = self.workers.next_idle().filter(|_| priority == Priority::High && !self.has_queued())?;
+        self.backlog.priority(peer)?;
+        let running = Running {
+            peer,
+            priority,
+            fetch: Some((request, origin)),
+            aborted: None,
+            since: now,
+            waiting_since: now,
+            protected: false,
+        };
+        self.workers.occupy(worker, running);
+        self.handle_urgent_begins(now);
+        Some(worker)
+    }
+
+    fn handle_urgent_begins(&mut self, now: Instant) {
+        self.throttle.handle_urgent(now);
+        self.urgent_is_next = false;
+    }
+
     /// `peer` was cancelled: it is never asked again. Its fetches that wait are cancelled one by one.
     pub(super) fn handle_peer_cancelled(&mut self, peer: PeerKey) {
         self.backlog.update_pull(peer, Pull::stop);
@@ -248,8 +274,7 @@ impl Schedule {
             // `None` if it is blocked on its origin. Each time, fewer are queued.
             let Some(assignment) = self.take(choice, worker, now) else { continue };
             if choice.serves() == Priority::High {
-                self.throttle.handle_urgent(now);
-                self.urgent_is_next = false;
+                self.handle_urgent_begins(now);
             // Urgent work that waits goes before the next aged prefetch, so that it never waits for two protected turns.
             } else if choice.protected || self.backlog.queues().urgent() > 0 {
                 self.urgent_is_next = true;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::super::{FetchInfo, Origin, PeerKey, Schedule, WorkerId};
+use super::super::{Assignment, FetchInfo, Origin, PeerKey, Schedule, WorkerId};
 use super::model::{Checked, Event, Item, MICRO, Random, SimFetch, SimPeer, Wait, Work, fail};
 use super::scenario::Scenario;
 use crate::types::{Priority, RequestId};
@@ -210,7 +210,7 @@ impl Sim {
             Event::Urgent => {
                 let burst = if self.random.chance(10) { self.random.below(10) } else { 1 };
                 for _ in 0..burst {
-                    self.add_urgent();
+                    self.add_urgent()?;
                 }
                 self.again(urgent_every, Event::Urgent);
             }
@@ -287,8 +287,8 @@ impl Sim {
         FetchInfo { request, priority, origin }
     }
 
-    fn add_urgent(&mut self) {
-        let Some(peer) = self.some_peer() else { return };
+    fn add_urgent(&mut self) -> Checked {
+        let Some(peer) = self.some_peer() else { return Ok(()) };
         let origin = self.random.origin();
         if self.random.chance(20) {
             // Some peers wake for urgent work and have only other work.
@@ -297,9 +297,15 @@ impl Sim {
             }
             self.wake(peer, Priority::High);
         } else {
-            let fetch_info = self.accept(peer, Priority::High, origin);
-            assert!(self.schedule.handle_submitted(self.peers[peer].key, fetch_info, self.now));
+            let (key, fetch_info) = (self.peers[peer].key, self.accept(peer, Priority::High, origin));
+            if let Some(worker) = self.schedule.try_run(key, fetch_info, self.now) {
+                self.decisions += 1;
+                return self
+                    .assign(worker, Assignment::Run { request: fetch_info.request, protected: false });
+            }
+            prop_assert!(self.schedule.handle_submitted(key, fetch_info, self.now));
         }
+        Ok(())
     }
 
     fn plan_prefetch(&mut self) {
