@@ -103,7 +103,10 @@ impl Sink for PlaylistSink {
             self.keep(text);
         }
         match parsed.and_then(|bytes| parse_media(&self.shared, &bytes, &url, None)) {
-            Ok(list) => drop(self.shared.change(|state| state.handle_playlist(self.variant, list, url))),
+            Ok(list) => {
+                let now = Instant::now();
+                self.shared.change(|state| state.handle_planned_playlist(self.variant, list, url, now));
+            }
             Err(error) => self.fail(error),
         }
     }

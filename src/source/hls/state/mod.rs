@@ -79,6 +79,8 @@ pub(crate) struct State {
     variant: usize,
     /// By variant.
     timelines: Vec<Option<Timeline>>,
+    /// It was opened on a playlist with an end: no thread loads a playlist again and again.
+    is_on_demand: bool,
     steering: Option<Steering>,
     /// A playlist that is needed, and whether it is being fetched.
     pending_playlist: Option<(usize, bool)>,
@@ -133,6 +135,7 @@ impl State {
         let abr = Choice::new(&config.quality);
         let network = Network::new(estimator, config.priority);
         let start = start_of(&timeline, &config);
+        let is_on_demand = timeline.list.is_ended;
         let mut timelines: Vec<Option<Timeline>> = ladder.variants.iter().map(|_| None).collect();
         timelines[variant] = Some(timeline);
         Self {
@@ -143,6 +146,7 @@ impl State {
             ladder,
             variant,
             timelines,
+            is_on_demand,
             steering,
             pending_playlist: None,
             requested: 0,

@@ -2,21 +2,42 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use url::Url;
 
 use super::State;
 use super::queued_segment::{QueuedSegment, SegmentPhase};
 use super::section::Discontinuity;
+use crate::error::{Error, ErrorKind};
 use crate::source::hls::config::HlsConfig;
 use crate::source::hls::playlist::MediaPlaylist;
 use crate::source::hls::timeline::start::{hold_back, start_of};
 use crate::source::hls::timeline::{Timeline, Version};
 
 impl State {
+    /// A playlist that `plan` has requested has arrived.
+    pub(crate) fn handle_planned_playlist(
+        &mut self,
+        variant: usize,
+        list: MediaPlaylist,
+        url: Url,
+        now: Instant,
+    ) {
+        if self.is_on_demand && !list.is_ended && self.timelines[variant].is_none() {
+            // Nothing would load it again, so what it will list later would be missed. It may end soon, as the others did.
+            let why = "the playlist has no end, unlike the one that was opened";
+            let error = Error::new(ErrorKind::InvalidPlaylist, why).with_url(url.as_str());
+            self.handle_playlist_failed(variant, error, now);
+        } else {
+            self.handle_playlist(variant, list, url);
+        }
+    }
+
     /// A playlist has arrived. True if it brings something new.
-    pub(crate) fn handle_playlist(&mut self, variant: usize, list: MediaPlaylist, url: Url) -> bool {
+    pub(crate) fn handle_playlist(&mut self, variant: usize, mut list: MediaPlaylist, url: Url) -> bool {
+        // Section 4.4.3.4: nothing is added after the end. Without one it is an old version from a cache, or a server has lost it.
+        list.is_ended |= self.timelines[variant].as_ref().is_some_and(|own| own.list.is_ended);
         // The thread of a live stream requests playlists too, and those are not counted.
         let mut number = u64::MAX;
         if self.pending_playlist.is_some_and(|(wanted, _)| wanted == variant) {

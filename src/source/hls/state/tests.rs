@@ -125,7 +125,7 @@ impl Player {
         self.is_woken = true;
         match self.running.swap_remove(which % self.running.len()) {
             Planned::Playlist { variant, url } => match end {
-                End::Whole => drop(self.state.handle_playlist(variant, list(), url)),
+                End::Whole => self.state.handle_planned_playlist(variant, list(), url, self.now),
                 End::Broken(_, kind) => {
                     self.state.handle_playlist_failed(variant, Error::new(kind, "as asked"), self.now)
                 }
@@ -621,6 +621,47 @@ fn a_segment_that_waits_for_its_playlist_does_not_stop_those_behind_it() {
     }
     player.read();
     assert_eq!(player.played.len() as u64, SEGMENTS * FRAMES);
+}
+
+#[test]
+fn a_playlist_that_has_ended_stays_ended() {
+    let url = Url::parse("http://host/l").unwrap();
+    let mut player = Player::new(1);
+    player.state.handle_playlist(0, live(0..12, ""), url.clone());
+    assert!(!player.state.is_live(), "no thread loads it again");
+    // It may be longer than before.
+    player.state.handle_playlist(0, live(0..14, ""), url);
+    for _ in 0..20 {
+        player.end_fetch(0, End::Whole);
+    }
+    assert!(player.read());
+    assert_eq!(player.played.len() as u64, 14 * FRAMES);
+}
+
+#[test]
+fn a_level_without_an_end_does_not_replace_one_that_has_ended() {
+    let mut player = Player::new(2);
+    player.state.set_quality(Quality::Fixed(1), player.now);
+    player.plan();
+    let is_playlist = |planned: &Planned| matches!(planned, Planned::Playlist { .. });
+    let mut lists = 0;
+    for _ in 0..40 {
+        while let Some(which) = player.running.iter().position(is_playlist) {
+            player.running.remove(which);
+            let url = Url::parse("http://host/l1").unwrap();
+            player.state.handle_planned_playlist(1, live(0..3, ""), url, player.now);
+            player.is_woken = true;
+            player.plan();
+            lists += 1;
+        }
+        player.end_fetch(0, End::Whole);
+        player.now += Duration::from_secs(2);
+        player.read();
+        player.plan();
+    }
+    assert!(player.read());
+    assert_eq!(player.played.len() as u64, SEGMENTS * FRAMES);
+    assert!((1..4).contains(&lists), "{lists}");
 }
 
 #[cfg(feature = "cache")]
