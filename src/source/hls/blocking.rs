@@ -71,7 +71,7 @@ impl Shared {
             }
             let state = inner.state.as_mut().ok_or_else(closed)?;
             let outcome = attempt(state);
-            let wake = state.take_wake(Instant::now()).then(|| state.next_priority());
+            let wake = state.take_wake(Instant::now()).then(|| state.wake_priority());
             let request = match outcome {
                 Attempt::Done(result) => {
                     // After an error fetching continues: the caller has got it.

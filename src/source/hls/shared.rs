@@ -199,7 +199,7 @@ impl Shared {
             let (needed, abandoned): (Vec<_>, Vec<_>) =
                 std::mem::take(fetches).into_iter().partition(|(id, _)| state.is_needed(*id));
             *fetches = needed;
-            (abandoned, state.take_events(), state.next_priority())
+            (abandoned, state.take_events(), state.wake_priority())
         };
         // Outside of the lock: a cancel runs the ends of what it cancels.
         abandoned.iter().for_each(|(_, epoch)| epoch.cancel());
@@ -225,7 +225,7 @@ impl Shared {
 
     /// Changes the state, wakes the threads that wait for it, and lets the downloader ask for the next fetch.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> Option<T> {
-        let changed = self.with(|state| (change(state), state.next_priority()));
+        let changed = self.with(|state| (change(state), state.wake_priority()));
         self.changed.notify_all();
         let (changed, priority) = changed?;
         self.link.wake(priority);

@@ -60,6 +60,7 @@ use crate::abr::{Estimator, Snapshot};
 use crate::client::UriPolicy;
 #[cfg(feature = "cache")]
 use crate::error::Error;
+use crate::types::Priority;
 
 pub(crate) use self::needs::{Needs, ResourceKey, Undemuxed};
 pub(crate) use self::planned::{Hinted, HintedPart, Planned, ReadResult, SectionResult};
@@ -106,6 +107,8 @@ pub(crate) struct State {
     recovery: Recovery,
     /// `plan` had nothing to do.
     is_idle: bool,
+    /// The priority of the last wake-up, until the downloader has asked for what to fetch.
+    woken: Option<Priority>,
     abr: Choice,
     level_cap: LevelCap,
     network: Network,
@@ -163,6 +166,7 @@ impl State {
             sections: Sections::new(start),
             recovery: Recovery::default(),
             is_idle: false,
+            woken: None,
             abr,
             level_cap: LevelCap::default(),
             network,

@@ -27,6 +27,7 @@ const AT_ONCE: usize = 2;
 impl State {
     /// The next fetch, if there is one that is urgent enough.
     pub(crate) fn plan(&mut self, now: Instant, admissible: Priority) -> Option<Planned> {
+        self.woken = None;
         if self.recovery.error.is_some() || self.is_out(now) {
             return None;
         }
@@ -146,8 +147,15 @@ impl State {
         if is_urgent { Priority::High } else { Priority::Low }
     }
 
+    /// The priority to wake the downloader with.
+    pub(crate) fn wake_priority(&mut self) -> Priority {
+        let priority = self.next_priority();
+        self.woken = Some(priority);
+        priority
+    }
+
     /// The priority of what `plan` would return.
-    pub(crate) fn next_priority(&self) -> Priority {
+    pub(super) fn next_priority(&self) -> Priority {
         let waiting = self.queue.iter().position(|queued| queued.phase == SegmentPhase::Planned);
         match waiting {
             Some(index) => self.priority_of(index),

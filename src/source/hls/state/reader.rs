@@ -137,7 +137,8 @@ impl State {
         self.sections.buffers.iter().find(|section| section.id == id)
     }
 
-    /// True once after an outage, once after the reader has made room, and once when a segment that waits for a worker becomes urgent.
+    /// True once after an outage, once after the reader has made room, and once when what waits for a worker becomes urgent: a
+    /// segment, or a wake-up that the downloader has not followed yet.
     pub(crate) fn take_wake(&mut self, now: Instant) -> bool {
         let is_over = self.end_outage(now);
         let has_room = self.is_idle && self.has_room();
@@ -149,6 +150,7 @@ impl State {
         if let Some(index) = urgent {
             self.queue[index].priority = Priority::High;
         }
-        is_over || has_room || urgent.is_some()
+        let is_late = self.woken == Some(Priority::Low) && self.next_priority() == Priority::High;
+        is_over || has_room || urgent.is_some() || is_late
     }
 }

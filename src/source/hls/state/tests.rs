@@ -664,6 +664,28 @@ fn a_level_without_an_end_does_not_replace_one_that_has_ended() {
     assert!((1..4).contains(&lists), "{lists}");
 }
 
+#[test]
+fn what_waits_for_a_worker_becomes_urgent_although_nothing_is_planned() {
+    let buffer = Duration::from_secs(14);
+    let mut player =
+        Player::with(1, HlsConfig { quality: Quality::Fixed(0), buffer, ..HlsConfig::default() });
+    for _ in 0..SEGMENTS {
+        player.end_fetch(0, End::Whole);
+    }
+    assert!(player.running.is_empty() && !player.is_woken);
+    let mut wakes = Vec::new();
+    // No worker is free: the downloader does not ask.
+    for _ in 0..3 * FRAMES {
+        player.is_woken = false;
+        player.read_frames(1);
+        if player.is_woken {
+            wakes.push((player.state.reader_time(), player.state.wake_priority()));
+        }
+    }
+    let half = Duration::from_millis(500);
+    assert_eq!(wakes, [(half, Priority::Low), (9 * half, Priority::High)]);
+}
+
 #[cfg(feature = "cache")]
 mod from_the_cache {
     use super::*;
