@@ -176,9 +176,10 @@ impl Reads {
         is_failure
     }
 
-    /// Records that the stream was dropped. How its last read ended stays known: decoders drop the stream at the end of a track,
-    /// and only this distinguishes an end from a failure then.
+    /// Records that the stream was dropped.
     pub(crate) fn drop_reader(&mut self) {
+        // How the last read ended stays known: decoders drop the stream at the end of a track, and only this distinguishes an end
+        // from a failure then.
         if self.last == LastRead::Open {
             self.last = LastRead::Dropped;
         }

@@ -257,9 +257,10 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_LEN && name.bytes().all(is_usual)
 }
 
-/// True for a scheme (RFC 3986, section 3.1) of at most 8 characters: a longer text may be a secret.
+/// True for a scheme (RFC 3986, section 3.1) of at most 8 characters.
 fn is_scheme(text: &str) -> bool {
     let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    // A longer text may be a secret that stands where a scheme is expected.
     text.len() <= 8
         && text.starts_with(|first: char| first.is_ascii_alphabetic())
         && text.bytes().all(is_usual)

@@ -46,9 +46,9 @@ const MAX_TEXT: usize = 512;
 /// SHA-256 of a key.
 pub(crate) type KeyDigest = [u8; 32];
 
-/// True if a file that begins with `page` was written by some version of windway, or was about to be: after a crash it may be
-/// empty or contain zeros, because its length reached the disk before its bytes.
+/// True if a file that begins with `page` was written by some version of windway, or was about to be.
 pub(crate) fn is_ours(page: &[u8]) -> bool {
+    // After a crash a file may be empty or contain zeros, because its length reached the disk before its bytes.
     page.starts_with(&MAGIC) || page.iter().all(|byte| *byte == 0)
 }
 
@@ -186,9 +186,10 @@ impl Header {
         if self.etag.is_empty() { &self.last_modified } else { &self.etag }
     }
 
-    /// True if both are of one representation. Equal names of files are not enough for parts, whose hash is short.
+    /// True if both are of one representation.
     pub(crate) fn is_same_representation(&self, other: &Self) -> bool {
         let fields = |header: &Self| (header.key, header.len, header.etag.is_empty());
+        // Equal names of files are not enough for parts, whose hash is short.
         fields(self) == fields(other) && self.part == other.part && self.validator() == other.validator()
     }
 

@@ -181,9 +181,10 @@ impl PartFile {
 }
 
 impl Drop for PartFile {
-    /// Leaves no empty file where nothing was fetched. While there is a `PATH.part`, the file beside it shows whose it is.
+    /// Leaves no empty file where nothing was fetched.
     fn drop(&mut self) {
         let is_empty = self.meta.metadata().is_ok_and(|meta| meta.len() == 0 && !is_removed(&meta));
+        // While there is a `PATH.part`, the file beside it shows whose it is, even if it is empty.
         if is_empty && !self.part().exists() {
             if let Err(error) = remove_if_there(&with_suffix(&self.path, ".part.meta")) {
                 log::debug!("the empty file of a download can't be removed: {error}");

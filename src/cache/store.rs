@@ -142,11 +142,12 @@ impl Store {
         }
     }
 
-    /// Each attempt that fails has met another process that made the entry after it was not found, or removed it before it was
-    /// locked. To make one takes longer than to remove one, so an attempt outlasts what it has met, and there is nothing to
-    /// wait for in between: a blocking `flock` has no limit, and the other process may be stopped while it holds the lock. Then
-    /// all attempts fail, and the stream is not cached.
+    /// Opens the entry, or makes it if there is none.
     fn open_or_create(self: &Arc<Self>, name: &str, header: Header, stamp: Stamp) -> io::Result<Arc<Entry>> {
+        // Each attempt that fails has met another process that made the entry after it was not found, or removed it before it was
+        // locked. To make one takes longer than to remove one, so an attempt outlasts what it has met, and there is nothing to wait
+        // for in between: a blocking `flock` has no limit, and the other process may be stopped while it holds the lock. Then all
+        // attempts fail, and the stream is not cached.
         for _ in 0..ATTEMPTS {
             if let Some(entry) = self.open_entry(name)? {
                 return Ok(entry);

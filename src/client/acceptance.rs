@@ -175,9 +175,10 @@ fn contradiction(requested: Option<ByteRange>, content_range: Option<&str>) -> O
     Some(Error::new(ErrorKind::WrongRange, why).with_cause(Error::new(ErrorKind::Status(416), "status 416")))
 }
 
-/// RFC 9110, section 8.6: a Content-Length that repeats one value in a list has that value.
+/// The value of a Content-Length.
 fn parse_len(value: &str) -> Option<u64> {
     let mut lens = value.split(',').map(|len| len.trim().parse().ok());
+    // RFC 9110, section 8.6: the field may come several times, or as a list, and is valid if all values are the same.
     let first = lens.next()??;
     lens.all(|len| len == Some(first)).then_some(first)
 }

@@ -234,9 +234,9 @@ impl Exchange {
     }
 
     /// True if the request used a reused connection and `error` may only mean that the server had closed it: without a response
-    /// there is no proof that the connection still worked. An invalid response counts as well: its bytes were sent before this
-    /// request.
+    /// there is no proof that the connection still worked.
     pub(super) fn was_stale(&self, error: &Error) -> bool {
+        // An invalid response is no answer: its bytes were sent before this request.
         let is_no_answer =
             matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Disconnected | ErrorKind::Tls);
         let binding = self.binding.lock();

@@ -33,8 +33,9 @@ impl ContentRange {
     }
 }
 
-/// Accepts digits only. `str::parse` also accepts a plus sign, which HTTP does not allow.
+/// Accepts digits only.
 fn number(text: &str) -> Option<u64> {
+    // `str::parse` also accepts a plus sign, which HTTP does not allow.
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -104,9 +105,10 @@ pub(super) enum Meaning {
     Unclear,
 }
 
-/// What a 200 contains. RFC 9110, section 14.4, gives `Content-Range` no meaning in a 200, but some scripts send the range with
-/// that header, and others send it without.
+/// What a 200 contains.
 pub(super) fn read_200(requested: ByteRange, header: Option<&str>, body_len: Option<u64>) -> Meaning {
+    // RFC 9110, section 14.4, gives `Content-Range` no meaning in a 200, but some scripts send the range with that header, and
+    // others send it without.
     let Some(ContentRange::Bytes { range, total }) = header.and_then(ContentRange::parse) else {
         // A body as long as the range may be the range, or a whole resource of the same length.
         return if body_len == Some(requested.len()) { Meaning::Unclear } else { Meaning::Whole };

@@ -118,11 +118,11 @@ impl Representation {
 }
 
 impl Representation {
-    /// True if length and date are known and the same. Weaker than [`Likeness::Confirmed`], but more than a length alone: two
-    /// encodings of a piece at one bitrate have the same length.
+    /// True if length and date are known and the same. Weaker than [`Likeness::Confirmed`].
     pub(super) fn has_same_length_and_date(&self, head: &ResponseHead) -> bool {
         let modified = &self.marks().modified;
         let has_same_length = self.total.is_some() && self.total == head.total();
+        // A length alone is not enough: two encodings of a piece at one bitrate have the same length.
         has_same_length && modified.is_some() && modified.as_deref() == head.header("last-modified")
     }
 }

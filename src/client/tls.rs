@@ -55,8 +55,7 @@ impl Tls {
     /// A rustls configuration for connections to `origin` that negotiate one of `protocols` (ALPN, RFC 7301). Each has its own
     /// cache for session resumption: a ticket is only good for the transport and the protocols that it was made for.
     ///
-    /// The certificate of the client is only in the configuration for its own origin. With another, any server that a redirect
-    /// leads to could ask for it.
+    /// The certificate of the client is only in the configuration for its own origin.
     pub(super) fn client_config(
         &self,
         origin: &Origin,
@@ -69,6 +68,7 @@ impl Tls {
             // certificates that are trusted byte for byte.
             .dangerous()
             .with_custom_certificate_verifier(self.verifier()?);
+        // With the certificate in the configuration of another origin, any server that a redirect leads to could ask for it.
         let mut config = match self.identity(origin) {
             Some((identity, _)) => {
                 builder.with_client_auth_cert(identity.chain.clone(), identity.key()).map_err(not_set_up)?

@@ -46,11 +46,12 @@ impl UriPolicy {
     }
 }
 
-/// True for addresses that only this machine or its network can reach. Host names are not looked up here: a name that resolves
-/// to a private address is refused when the connection is made.
+/// True for addresses that only this machine or its network can reach.
 fn is_private(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => {
+            // Names are not looked up here: one that resolves to a private address is refused when the connection is made. A dot at
+            // the end only marks the name as complete (RFC 1034, section 3.1).
             let name = name.trim_end_matches('.');
             // RFC 6761, section 6.3: `localhost` is the loopback address. RFC 6762, section 3: `.local` is the local link.
             name == "localhost" || name.ends_with(".localhost") || name.ends_with(".local")

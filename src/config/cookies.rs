@@ -65,8 +65,9 @@ impl Cookies {
         Self(Arc::new(Foreign::new(Box::new(jar))))
     }
 
-    /// Value of the header `Cookie` for a request to `url`. A panic of the jar sends none.
+    /// Value of the header `Cookie` for a request to `url`.
     pub(crate) fn header(&self, url: &str) -> Option<HeaderValue> {
+        // A panic of the jar is logged already. Without cookies the request may still be served.
         let cookies = self.0.call_shared("CookieJar::cookies", |jar| jar.cookies(url)).ok().flatten()?;
         let mut value = HeaderValue::from_str(&cookies)
             .map_err(|_| log::warn!("CookieJar::cookies returned what HTTP does not allow in a header"))

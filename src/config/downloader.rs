@@ -230,8 +230,9 @@ impl DownloaderConfig {
         self.max_preempted.unwrap_or(self.max_concurrent.saturating_mul(2))
     }
 
-    /// `reserved`, but always leaves one worker for prefetches: a single worker has to run everything.
+    /// `reserved`, but always leaves one worker for prefetches.
     pub(crate) fn effective_reserved(&self) -> usize {
+        // Without a worker for prefetches their streams would starve; a single worker has to run everything.
         self.reserved.min(self.max_concurrent - 1)
     }
 }

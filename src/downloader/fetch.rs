@@ -162,8 +162,9 @@ impl Fetch {
         self
     }
 
-    /// Fails if its epoch is not of the peer that `peer` is the token of: that peer could not cancel it.
+    /// Fails if its epoch is not of the peer that `peer` is the token of.
     pub(super) fn check_epoch(&self, peer: &CancelToken) -> Result<(), Error> {
+        // A peer that ends cancels its own epochs only: another peer's would go on without it.
         if self.epoch.as_ref().is_none_or(|epoch| epoch.is_of(peer)) {
             return Ok(());
         }

@@ -187,10 +187,12 @@ pub(super) fn tail(bytes: &[u8], at: u64) -> &[u8] {
     usize::try_from(at).ok().and_then(|at| bytes.get(at..)).unwrap_or_default()
 }
 
-/// The end of the ID3v2 tag that `bytes` begin with, 0 if there is none. Its size has 7 bits in each byte.
+/// The end of the ID3v2 tag that `bytes` begin with, 0 if there is none.
 pub(super) fn id3_end(bytes: &[u8]) -> u64 {
     match *bytes {
         [b'I', b'D', b'3', _, _, flags, a, b, c, d, ..] => {
+            // Section 6.2 of ID3v2.4: the highest bit of each byte is 0, so that the size never looks like the sync word of a
+            // frame.
             let size = [a, b, c, d].iter().fold(0, |size, byte| size << 7 | u64::from(byte & 0x7f));
             // ID3v2.4, section 3.1: a footer of 10 bytes is not counted.
             10 + size + if flags & 0x10 == 0 { 0 } else { 10 }

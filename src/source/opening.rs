@@ -138,10 +138,10 @@ impl Opening {
     }
 }
 
-/// True if a request without a range may succeed. A missing file or a missing right is final, without a second request.
+/// True if a request without a range may succeed.
 fn is_refused_range(error: &Error) -> bool {
     match error.status() {
-        // 403 is not among them: a server may refuse ranges by it.
+        // A missing file or a missing right stays missing without a range. 403 is not among them: a server may refuse ranges by it.
         Some(401 | 404 | 407 | 410) => false,
         // 408, 425 and 429 are about the moment and not about the range: the second request would meet them too.
         Some(400..=499) => !error.is_retryable(),

@@ -214,10 +214,10 @@ impl Resource {
 }
 
 impl State {
-    /// True if a block may be filled in memory from `offset` on: its start, behind a block that is there. So a file of which
-    /// only a few bytes are read takes no memory, and needs no thread. False if bytes of it are stored already, which may lie
-    /// in memory only.
+    /// True if a block may be filled in memory from `offset` on: its start, behind a block that is there. False if bytes of it are
+    /// stored already, which may lie in memory only.
     fn may_fill(&self, offset: u64) -> bool {
+        // Only behind a block that is there: so a file of which a few bytes are read takes no memory, and needs no thread.
         let Some(before) = offset.checked_sub(BLOCK).filter(|_| offset % BLOCK == 0) else { return false };
         let is_on_disk =
             self.store.as_ref().is_some_and(|store| !store.is_in_memory() && !store.outlives_resource());

@@ -119,8 +119,7 @@ impl H1Body {
         self.direct.is_some()
     }
 
-    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block: without a
-    /// length the end of the body may not have been sent yet, so such a connection is closed.
+    /// Returns the connection to the pool if it can be reused. Call it when the body is complete. Does not block.
     pub(crate) fn finish(mut self: Box<Self>) {
         match self.direct.take() {
             // The connector takes it back when `reader` is dropped.
@@ -130,6 +129,8 @@ impl H1Body {
                 // ureq releases the connection when a read returns 0. The result does not matter: the body is complete.
                 drop(self.reader.read(&mut [0]));
             }
+            // Without a length the end of the body may not have been sent yet. This must not wait for it, so the connection is
+            // closed.
             None => {}
         }
     }

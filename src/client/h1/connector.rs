@@ -283,10 +283,10 @@ impl Transport for BoundConnection {
         self.explain(result)
     }
 
-    /// ureq calls this when the request is served, before it would pool the connection. Our pool checks whether it is open when
-    /// it is taken out.
+    /// ureq calls this when the request is served, before it would pool the connection.
     fn is_open(&mut self) -> bool {
         self.unbind();
+        // Our pool checks whether it is open when it is taken out, which may be much later.
         self.is_fit = true;
         true
     }

@@ -9,13 +9,14 @@ pub(crate) struct Extent {
     pub(crate) is_folded: bool,
 }
 
-/// The head at the beginning of `bytes`. `None` if it is not complete. A single LF ends a line too (RFC 9112, section 2.2).
+/// The head at the beginning of `bytes`. `None` if it is not complete.
 pub(crate) fn complete(bytes: &[u8]) -> Option<Extent> {
     let (mut is_folded, mut line) = (false, 0);
     loop {
         // Searched again from the start for each read: heads come in one or two packets.
         line += 1 + bytes[line..].iter().position(|byte| *byte == b'\n')?;
         match bytes[line..] {
+            // RFC 9112, section 2.2: a single LF may end a line too.
             [b'\n', ..] => return Some(Extent { len: line + 1, is_folded }),
             [b'\r', b'\n', ..] => return Some(Extent { len: line + 2, is_folded }),
             [b' ' | b'\t', ..] => is_folded = true,
@@ -36,9 +37,9 @@ pub(crate) fn status(head: &[u8]) -> Option<u16> {
     (minor.is_ascii_digit() && is_code && code >= 100).then_some(code)
 }
 
-/// True for an interim response, which precedes the final one (RFC 9110, section 15.2). Not for 101, after which the connection
-/// no longer speaks HTTP (section 15.2.2).
+/// True for an interim response, which precedes the final one (RFC 9110, section 15.2).
 pub(crate) fn is_interim(head: &[u8]) -> bool {
+    // Section 15.2.2: after a 101 the connection no longer speaks HTTP, so no final response follows.
     matches!(status(head), Some(100 | 102..=199))
 }
 
@@ -56,9 +57,9 @@ pub(crate) fn unfold(head: &[u8]) -> Vec<u8> {
     unfolded
 }
 
-/// Turns an HTTP/1.0 head with a transfer coding into one of HTTP/1.1; `None` for all other heads. HTTP/1.0 has no transfer
-/// codings, so ureq would return the chunk sizes as content.
+/// Turns an HTTP/1.0 head with a transfer coding into one of HTTP/1.1; `None` for all other heads.
 pub(crate) fn chunked_1_0_as_1_1(head: &[u8]) -> Option<Vec<u8>> {
+    // HTTP/1.0 has no transfer codings, so ureq would return the chunk sizes as content.
     let rest = head.strip_prefix(b"HTTP/1.0")?;
     let names = head.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b':').next());
     let has_coding =

@@ -108,8 +108,9 @@ pub(crate) fn buffers(config: &Config) -> LazyBuffers {
     LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size())
 }
 
-/// True if a read or write has reached its time limit. Unix reports `WouldBlock` for that, Windows `TimedOut`.
+/// True if a read or write has reached its time limit.
 pub(crate) fn timed_out(error: &io::Error) -> bool {
+    // Unix reports `WouldBlock` when a time limit of a socket has passed, Windows `TimedOut`.
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }
 

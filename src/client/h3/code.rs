@@ -35,10 +35,10 @@ impl Violation {
         Self { code, why }
     }
 
-    /// True if it ends the connection. RFC 9114, section 4.1.2: a malformed message ends its stream only. A response that is
-    /// larger than this client accepts ends its stream as well (section 4.2.2).
+    /// True if it ends the connection.
     pub(crate) fn ends_connection(&self) -> bool {
-        // RFC 9114, section 4.1.2: a malformed message is an error of its stream alone.
+        // RFC 9114, section 4.1.2: a malformed message is an error of its stream alone. Section 4.2.2: so is a response whose head
+        // is larger than the client accepts.
         !matches!(self.code, Code::MESSAGE_ERROR | Code::EXCESSIVE_LOAD)
     }
 }

@@ -97,8 +97,7 @@ impl Control {
         Ok(notice)
     }
 
-    /// Records that `stream` has ended or was reset. RFC 9114, section 6.2.1 and RFC 9204, section 4.2: the control stream and
-    /// the QPACK streams must stay open.
+    /// Records that `stream` has ended or was reset.
     pub(crate) fn handle_end(&self, stream: &UniStream) -> Result<(), Violation> {
         match stream {
             // RFC 9114, section 6.2.1, and RFC 9204, section 4.2: these stay open as long as the connection.
@@ -199,14 +198,14 @@ fn check_encoder(instructions: &[u8]) -> Result<(), Violation> {
     if is_fine { Ok(()) } else { Err(Violation::new(Code::QPACK_ENCODER_STREAM_ERROR, why)) }
 }
 
-/// Checks decoder instructions (RFC 9204, section 4.4). This client inserts nothing and refers to nothing, so the server can
-/// acknowledge nothing; it may only cancel streams. `is_in_id`: the input begins in the id of a cancelled stream.
+/// Checks decoder instructions (RFC 9204, section 4.4). `is_in_id`: the input begins in the id of a cancelled stream.
 fn check_decoder(is_in_id: &mut bool, instructions: &[u8]) -> Result<(), Violation> {
     for byte in instructions {
         *is_in_id = match (*is_in_id, byte) {
             (true, _) => byte & 0x80 != 0,
             // Section 4.4.2: Stream Cancellation, with a prefix of 6 bits.
             (false, 0b0100_0000..=0b0111_1111) => byte & 0x3f == 0x3f,
+            // This client inserts nothing and refers to nothing, so the server can acknowledge nothing.
             _ => {
                 let why = "the server acknowledges table entries that were never sent";
                 return Err(Violation::new(Code::QPACK_DECODER_STREAM_ERROR, why));

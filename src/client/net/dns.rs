@@ -81,11 +81,11 @@ impl Lookups {
     }
 
     /// Marks all results as outdated, after a change of network. They are only used if a new lookup does not succeed in time.
-    /// Running lookups may hang on the old network or return addresses of it, so names that threads wait for are looked up
-    /// again in parallel.
     pub(crate) fn outdate(&self) {
         let mut state = self.state.lock();
         state.cache.handle_network_change();
+        // Running lookups may hang on the old network or return addresses of it, so names that threads wait for are looked up again
+        // beside them.
         state.queue.handle_network_change();
         // The waiting threads start the new lookups.
         self.changed.notify_all();

@@ -90,10 +90,11 @@ impl Socket {
         peeked
     }
 
-    /// Reads the available bytes. Repeats the read if a signal interrupts it.
+    /// Reads the available bytes.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match (&*self.stream).read(buf) {
+                // A signal of the program is no failure of the connection.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }

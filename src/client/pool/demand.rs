@@ -69,8 +69,9 @@ impl Demand {
         self.dialling.push((id, now));
     }
 
-    /// Records the result of a dial. A dial that began on another network is ignored.
+    /// Records the result of a dial.
     pub(super) fn handle_dialled(&mut self, id: u64, is_opened: bool) {
+        // A dial that began on another network is no longer among them, and shows nothing about this one.
         if let Some(at) = self.dialling.iter().position(|(dial, _)| *dial == id) {
             self.dialling.remove(at);
             self.failed = !is_opened;

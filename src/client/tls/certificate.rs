@@ -61,21 +61,20 @@ impl<'a> Certificate<'a> {
         Some(Self { not_before, not_after, common_name: common_name(Der(subject))?, has_alternative_names })
     }
 
-    /// True if the certificate has no alternative names and its common name is `name`. RFC 2818, section 3.1, deprecates such
-    /// names, but plain `openssl req -x509` makes no others.
+    /// True if the certificate has no alternative names and its common name is `name`.
     pub(crate) fn is_named(&self, name: &str) -> bool {
+        // RFC 2818, section 3.1, deprecates common names, but plain `openssl req -x509` makes no others. It also makes them void
+        // beside alternative names.
         let Some(common_name) = self.common_name.filter(|_| !self.has_alternative_names) else {
             return false;
         };
         // A dot at the end is the root of the name space: both are the same name (RFC 1034, section 3.1).
-        let bare = |name: &'a str| name.strip_suffix('.').unwrap_or(name);
+        let name = name.strip_suffix('.').unwrap_or(name);
+        let common_name = common_name.strip_suffix('.').unwrap_or(common_name);
         // Compared as addresses: one IPv6 address has several texts.
         match (common_name.parse::<IpAddr>(), name.parse::<IpAddr>()) {
             (Ok(a), Ok(b)) => a == b,
-            (Err(_), Err(_)) => {
-                let name = name.strip_suffix('.').unwrap_or(name);
-                bare(common_name).eq_ignore_ascii_case(name)
-            }
+            (Err(_), Err(_)) => common_name.eq_ignore_ascii_case(name),
             _ => false,
         }
     }
@@ -188,9 +187,9 @@ fn number(digits: &[u8]) -> Option<i64> {
         .try_fold(0, |number, digit| digit.is_ascii_digit().then(|| number * 10 + i64::from(digit - b'0')))
 }
 
-/// Days from 1 January 1970 to a date of the Gregorian calendar. Counts years from March, so that the leap day is the last day
-/// of a year.
+/// Days from 1 January 1970 to a date of the Gregorian calendar.
 fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    // Years are counted from March, so that the leap day is the last day of a year.
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
     // From March and from August on, five months have 153 days. 719,468 is the number of days from 1 March of the year 0 to 1

@@ -60,14 +60,14 @@ impl<M, F> Combiner<M, F> {
         self.combine(step, act);
     }
 
-    /// As [`post`](Self::post), but waits for the machine's lock, so that the answer to `message` goes to this `act`. For a
-    /// thread that would sleep until the answer comes: waking it costs more than the short wait.
+    /// As [`post`](Self::post), but waits for the machine's lock, so that the answer to `message` goes to this `act`.
     pub(crate) fn post_and_combine<A>(
         &self,
         message: F,
         mut step: impl FnMut(&mut M, &mut Vec<F>) -> A,
         mut act: impl FnMut(A),
     ) {
+        // This thread would sleep until the answer comes, and to wake it costs more than the short wait for the lock.
         let answer = {
             // Not posted before the lock, or the thread that holds it would apply this message.
             let mut combined = self.combined.lock();

@@ -132,9 +132,10 @@ impl Control {
         if state.is_paced { Instant::now() } else { state.moved }
     }
 
-    /// Records that `max_bandwidth` holds its next read back, or does no more. In between it is not stalled.
+    /// Records that `max_bandwidth` holds its next read back, or does no more.
     pub(crate) fn set_paced(&self, is_paced: bool, now: Instant) {
         let mut state = self.state.lock();
+        // The time that it was held back for is not time without progress.
         (state.is_paced, state.moved) = (is_paced, now);
     }
 

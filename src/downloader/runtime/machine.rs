@@ -229,11 +229,12 @@ impl Machine {
         }
     }
 
-    /// Ends all that waits. What runs was cancelled with the root token, before this message.
+    /// Ends all that waits.
     fn stop(&mut self, now: Instant, actions: &mut Actions) {
         self.stopped = true;
         actions.signal = true;
         actions.watch = true;
+        // What runs was cancelled with the root token, before this message.
         let waiting: Vec<RequestId> = self.jobs.keys().copied().collect();
         for request in waiting {
             self.schedule.handle_cancelled(request, now);
@@ -327,8 +328,7 @@ impl Machine {
         Task::Run(job)
     }
 
-    /// Keeps a job that waits in the schedule, if it `waits`. Ends one that does not, and one that was cancelled earlier: its cancel
-    /// found nothing to take out.
+    /// Keeps a job that waits in the schedule, if it `waits`. Ends one that does not, and one that was cancelled earlier.
     fn keep(&mut self, job: Box<Job>, waits: bool, now: Instant, actions: &mut Actions) {
         let request = job.record.id;
         let reason = job.token.reason();
@@ -336,6 +336,7 @@ impl Machine {
         if waits && reason.is_none() && !self.stopped {
             return;
         }
+        // The cancel of a job that was cancelled earlier found nothing to take out.
         self.schedule.handle_cancelled(request, now);
         self.end(request, actions);
     }

@@ -171,9 +171,9 @@ impl RetryState {
         Ok(())
     }
 
-    /// The body behind `head` was accepted: later attempts continue it. Not to be called for a refused one, or the next attempt
-    /// would request the rest of what the caller refused.
+    /// The body behind `head` was accepted: later attempts continue it. Not to be called for a refused one.
     pub(crate) fn begin(&mut self, head: &ResponseHead) {
+        // After a refused head the next attempt would request the rest of what the caller refused.
         self.continuation.begin(head);
         self.request.adopt_target(head.url());
     }

@@ -114,9 +114,10 @@ impl Transfer {
         step
     }
 
-    /// Receives into a reader's buffer. Storage gets a copy, so each byte is copied once less than by way of a chunk.
+    /// Receives into a reader's buffer. Storage gets a copy.
     fn step_directly(&mut self, own: &mut [u8]) -> Result<Step, Error> {
         let at = self.body.position();
+        // By way of a chunk each byte would be copied once more.
         let read = self.body.read_briefly(own);
         self.handle_read(at, read, Received::Direct(own))
     }

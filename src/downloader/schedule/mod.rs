@@ -298,8 +298,7 @@ impl Schedule {
         Some((worker, assignment))
     }
 
-    /// How many running prefetches should make room at their next chunk. Those in a protected turn count as well: one of them may
-    /// have had its share of bytes, which only its worker knows.
+    /// How many running prefetches should make room at their next chunk.
     pub(super) fn poll_preemptions(&mut self, now: Instant) -> usize {
         let (missing, is_asking) = self.preemptor.update(self.backlog.queues().urgent(), &self.workers, now);
         // The worker that makes room is for this urgent work, and not for a prefetch that has aged meanwhile.
@@ -308,7 +307,8 @@ impl Schedule {
         if wanted == 0 {
             return 0;
         }
-        // An urgent fetch may make room, too, if no reader waits for it any more. Only its worker can find that out.
+        // An urgent fetch may make room, too, if no reader waits for it any more, and one in a protected turn if it has had its
+        // share of bytes. Only their workers know that.
         let may_make_room = |running: &Running| running.fetch.is_some() && running.aborted.is_none();
         wanted.min(self.workers.pool().filter(|(_, running)| may_make_room(running)).count())
     }

@@ -44,10 +44,10 @@ impl Limits {
         self.workers - self.reserved
     }
 
-    /// Workers that may be in a protected turn at the same time: half of the unreserved ones, so that urgent work finds others to
-    /// preempt.
+    /// Workers that may be in a protected turn at the same time.
     pub(super) fn max_protected(&self) -> usize {
-        // At least 1, or prefetches would starve on a small pool.
+        // Half of the unreserved ones, so that urgent work finds others to preempt. At least 1, or prefetches would starve on a
+        // small pool.
         (self.unreserved() / 2).max(1)
     }
 }

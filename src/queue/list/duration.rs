@@ -5,11 +5,11 @@ use std::time::Duration;
 /// Longer than any track: 10 years in seconds.
 const LONGEST: f64 = 3.2e8;
 
-/// A number of seconds, or `h:mm:ss` or `mm:ss` with a fraction at the end. `None` for what is not positive: lists write -1
-/// for a stream.
+/// A number of seconds, or `h:mm:ss` or `mm:ss` with a fraction at the end. `None` for what is not positive.
 pub(super) fn parse(text: &str) -> Option<Duration> {
     let mut seconds = 0.0;
     for part in text.trim().splitn(4, ':') {
+        // Lists write -1 for a stream, which has no duration.
         seconds = seconds * 60.0 + part.trim().parse::<f64>().ok().filter(|part| *part >= 0.0)?;
     }
     of_seconds(seconds)

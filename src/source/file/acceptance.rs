@@ -76,8 +76,7 @@ impl State {
         Ok(Accepted::Taken)
     }
 
-    /// Records that a response head has the part that was requested, or the whole. A server that has served ranges may fail to
-    /// once or twice: one among many behind one name, perhaps.
+    /// Records that a response head has the part that was requested, or the whole.
     pub(crate) fn accept_part(&mut self, head: &ResponseHead) -> Result<Flow, Error> {
         if head.is_partial() {
             self.ignored_ranges = 0;
@@ -100,6 +99,7 @@ impl State {
         // The response to the opening decides how the file is read, also if a 206 has arrived beside it.
         let is_opening = self.first.is_empty();
         let is_asked_for = self.mode.tries_whole();
+        // Several servers may stand behind one name, and one of them may ignore ranges: another request may reach a better one.
         if has_served_ranges && !is_asked_for && !is_opening && self.ignored_ranges < MAX_IGNORED_RANGES {
             self.ignored_ranges += 1;
             let why = "the whole came instead of a range, from a server that had served ranges";
@@ -130,9 +130,8 @@ impl State {
         self.mode.info()?.target.as_ref()
     }
 
-    /// Records why the request for `range` failed. True if the whole is to be requested instead: some servers refuse
-    /// ranges, or those that do not begin at 0, with a 403 or another status, and serve a request without one. If the whole
-    /// is refused too, its status is the file's failure.
+    /// Records why the request for `range` failed. True if the whole is to be requested instead. If the whole is refused too, its
+    /// status is the file's failure.
     pub(crate) fn handle_refusal(&mut self, range: &Range<u64>, error: &Error) -> bool {
         // This was the request without a range, so there is nothing else to try.
         if *range == (0..u64::MAX) {
@@ -145,7 +144,8 @@ impl State {
         // Where the length is not known, a piece may have been requested behind the end.
         let may_be_end =
             error.kind() == ErrorKind::Status(416) && self.mode.info().is_some_and(|info| info.len.is_none());
-        // A 5xx is about the server, and not about the range.
+        // Some servers refuse ranges, or those that do not begin at 0, with a 403 or another status, and serve a request without
+        // one. A 5xx is about the server, and not about the range.
         let is_refused = matches!(error.status(), Some(400..=499)) && !error.is_retryable() && !may_be_end;
         if is_refused {
             self.mode.try_whole();

@@ -125,13 +125,13 @@ impl Network {
         })
     }
 
-    /// How much may be left of a piece when the next one is requested. No more than it takes to keep the pipe full: the
-    /// two share the network, and what is wanted sooner comes later.
+    /// How much may be left of a piece when the next one is requested.
     pub(crate) fn pipeline_lead(self) -> u64 {
         if self.single_connection {
             return 0;
         }
-        // Half as much again as a request takes when nothing is in its way, for one that is late.
+        // Half as much again as a request takes when nothing is in its way, for one that is late. Not more than keeps the pipe
+        // full: the two pieces share the network, so the one that is wanted sooner would come later.
         let lead = self.in_one_ttfb() / 2 * 3;
         self.rate.map_or(PIECE.start, |_| lead.clamp(MIN_LEAD, self.piece()))
     }

@@ -32,9 +32,9 @@ impl OneBody {
         self.best
     }
 
-    /// Records bytes from `offset` up to `end`. True if that is further than any reading before: a body that is read
-    /// again makes no progress before it gets there.
+    /// Records bytes from `offset` up to `end`. True if that is further than any reading before.
     pub(crate) fn handle_bytes(&mut self, offset: u64, end: u64, now: Instant) -> bool {
+        // A body that is read again from its start makes no progress before it gets to where the last one broke.
         if end <= self.best {
             return false;
         }

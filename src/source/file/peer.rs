@@ -117,17 +117,18 @@ impl FilePeer {
         Next::fetch(fetch, sink)
     }
 
-    /// The suffix request for the last `bytes` (RFC 9110, section 14.1.2). If it fails no reader gets an error, so it is tried
-    /// once.
+    /// The suffix request for the last `bytes` (RFC 9110, section 14.1.2).
     fn suffix(&self, epoch: &Epoch, bytes: u64) -> Next {
         let request = self.0.request(None).suffix(bytes);
+        // Tried once: if it fails no reader gets an error, and what it would have brought is requested when a reader wants it.
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(epoch).max_retries(0);
         Next::fetch(fetch, Box::new(SuffixSink::new(Arc::clone(&self.0))))
     }
 
-    /// The request that only confirms the entry of the cache: for one byte, as it needs no more than the head.
+    /// The request that only confirms the entry of the cache.
     #[cfg(feature = "cache")]
     fn confirm(&self, link: &Link) -> Next {
+        // One byte, as it needs no more than the head.
         let request = self.0.request(None).range(ByteRange::new(0, 1));
         let fetch = Fetch::new(request).priority(Priority::Low).epoch(&link.epoch.child()).max_retries(1);
         Next::fetch(fetch, Box::new(ConfirmSink(Arc::clone(&self.0))))

@@ -200,10 +200,10 @@ impl Snapshot<'_> {
         self.first_gap(gap.start..end)
     }
 
-    /// True if the next piece of this reader waits for the connection of the one before it, which has left its slow start
-    /// behind. That costs one round trip without bytes. The window of another connection fills the network only after several,
-    /// and its bytes wait in the queue meanwhile: two or more round trips at 10 Mbit/s and 100 ms. So where a piece is long.
+    /// True if the next piece of this reader waits for the connection of the one before it, which has left its slow start behind.
     fn keeps_connection(&self, reader: &ReaderView) -> bool {
+        // To wait costs one round trip without bytes. The window of another connection fills the network only after several, and
+        // its bytes wait in the queue meanwhile: two or more round trips at 10 Mbit/s and 100 ms. That pays where a piece is long.
         let is_long = self.network.has_slow_start() && self.streaming_size(reader) > self.network.piece();
         is_long || self.cold_size(reader) > 0
     }
@@ -275,14 +275,14 @@ pub(crate) fn prefetch_limit(read_ahead: ReadAhead) -> u64 {
     prefetch::full_target(read_ahead).max(OPENING)
 }
 
-/// What a reader waits for far from the opening, to be requested beside it: before the first head has come, nothing
-/// shows that the server serves ranges or that the file goes so far, so it is small and may fail.
+/// What a reader waits for far from the opening, to be requested beside it. It may fail.
 pub(crate) fn beside_opening(readers: &[ReaderView]) -> Option<Range<u64>> {
     let nothing = RangeSet::default();
     let far = |reader: &ReaderView| {
         let position = reader.urgent(&nothing).filter(|position| *position >= OPENING)?;
         // `u64::MAX` stands for the end of the file, which can't be requested before the length is known.
         position.checked_add(FIRST_PIECE)?;
+        // Small, because before the first head has come nothing shows that the server serves ranges, or that the file goes so far.
         Some(position..piece_end(position, FIRST_PIECE))
     };
     readers.iter().find_map(far)

@@ -181,10 +181,10 @@ impl State {
         self.mode.len()
     }
 
-    /// True if `position` is behind the last byte; not before the first bytes have shown that it is no page that ends
-    /// there.
+    /// True if `position` is known to be behind the last byte.
     pub(crate) fn is_past_end(&self, position: u64) -> bool {
         let opens = |in_flight: &InFlight| in_flight.piece.next == 0;
+        // Before the first bytes have shown what it is, the length may be that of a page with an error.
         let is_unclear = self.first.is_empty()
             && (self.one_body.is_running() || self.pieces.iter().any(|(_, piece)| opens(piece)));
         !is_unclear && self.len().is_some_and(|len| position >= len)

@@ -27,9 +27,10 @@ impl Upcoming {
         self.ranges.clear();
     }
 
-    /// Records what a reader has read in sequence up to now. A range of which it has read the last half is removed. It comes
-    /// back to one of which it has read less: a decoder looks for a tag at a file's end before it reads the index there.
+    /// Records what a reader has read in sequence up to now. A range of which it has read the last half is removed.
     pub(crate) fn handle_run(&mut self, run: &Range<u64>) {
+        // A decoder looks for a tag at a file's end before it reads the index there, so it comes back to a range of which it has
+        // read little.
         let is_read = |range: &Range<u64>| {
             let half = range.start + (range.end - range.start) / 2;
             run.end >= range.end && half >= run.start

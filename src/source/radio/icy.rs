@@ -275,8 +275,9 @@ fn not_empty(value: &str) -> Option<String> {
     (!value.is_empty()).then(|| value.to_owned())
 }
 
-/// The first number. Icecast joins the values of the source and the mount: "128,128".
+/// The first bit rate.
 fn parse_bitrate(value: &str) -> Option<u32> {
+    // Icecast joins the values of the source and of the mount: "128,128".
     let digits = value.split(|char: char| !char.is_ascii_digit()).next()?;
     digits.parse().ok().filter(|&bitrate| bitrate > 0)
 }

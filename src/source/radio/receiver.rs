@@ -217,9 +217,9 @@ impl Receiver<'_> {
     }
 }
 
-/// True if the body that has ended was all of a file: its length was announced. Some stations announce one as well, which
-/// players of files want, and are connected to again.
+/// True if the body that has ended was all of a file.
 fn is_file(head: &ResponseHead) -> bool {
+    // Some stations announce a length too, for players that expect a file. They are connected to again.
     let is_station = head.headers().any(|(name, _)| is_station_header(name));
     head.body_len().is_some() && !is_station
 }

@@ -174,12 +174,13 @@ impl Connection {
         .flatten()
     }
 
-    /// Runs `action` under the lock, and leaves the deadlines to the thread. A panic in quinn-proto ends this connection only.
+    /// Runs `action` under the lock, and leaves the deadlines to the thread.
     pub(super) fn locked<R>(
         &self,
         action: impl FnOnce(&mut MutexGuard<'_, State>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         let mut state = self.state.lock();
+        // A panic in quinn-proto must end this connection only: other threads use the others.
         let result = contain("QUIC", || action(&mut state)).unwrap_or_else(|panic| {
             let error = Error::from(panic);
             state.end(error.clone());

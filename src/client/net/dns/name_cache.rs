@@ -86,8 +86,9 @@ impl NameCache {
         }
     }
 
-    /// No result is fresh any more. An address that did not respond may do so on the new network.
+    /// No result is fresh any more.
     pub(super) fn handle_network_change(&mut self) {
+        // An address that did not respond may do so on the new network.
         self.unresponsive.clear();
         self.known.values_mut().for_each(|known| known.is_outdated = true);
     }

@@ -215,7 +215,8 @@ fn list_name(url: &Url) -> String {
     digest(&["playlist", &strip_url(url)])
 }
 
-/// The name of a part. No URL contains a line feed, so different texts stay different.
+/// The name of a part.
 fn digest(texts: &[&str]) -> String {
+    // No URL contains a line feed, so different texts stay different.
     CacheKey(key_digest(&texts.join("\n"))).to_string()
 }

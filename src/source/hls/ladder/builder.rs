@@ -202,9 +202,9 @@ fn playable(list: &MultivariantPlaylist) -> impl Iterator<Item = &Variant> {
     list.variants.iter().filter(|variant| may_have_audio(&variant.codecs))
 }
 
-/// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read. `mp4a.40` is followed by the object type
-/// (ISO 14496-3, table 1.17): 2 is AAC-LC, 5 and 29 are HE-AAC, 34 is MP3. Without codecs nothing is known, and the segments decide.
+/// True if the codecs, in the notation of RFC 6381, contain audio that the demuxers read.
 fn may_have_audio(codecs: &[Box<str>]) -> bool {
+    // `mp4a.40` is followed by the object type (ISO 14496-3, table 1.17): 2 is AAC-LC, 5 and 29 are HE-AAC, 34 is MP3.
     const AUDIO: [&str; 11] = [
         "mp4a.40.2",
         "mp4a.40.5",
@@ -221,6 +221,7 @@ fn may_have_audio(codecs: &[Box<str>]) -> bool {
     let is_supported = |codec: &str| {
         AUDIO.iter().any(|known| codec == *known || (*known == "mp4a.6" && codec.starts_with(known)))
     };
+    // Without codecs nothing is known, and the segments decide.
     codecs.is_empty() || codecs.iter().any(|codec| is_supported(&codec.to_ascii_lowercase()))
 }
 

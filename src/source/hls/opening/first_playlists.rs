@@ -139,8 +139,7 @@ fn load_timeline(
     Ok(Timeline::new(list, from, Duration::ZERO))
 }
 
-/// Appendix C: a cache may answer with an old version of a low-latency playlist, and playing would start too far from the live
-/// edge.
+/// Loads the current version of a low-latency playlist that comes from a cache (appendix C).
 fn tune_in(
     shared: &Shared,
     peer: &PeerHandle,
@@ -148,6 +147,7 @@ fn tune_in(
     (list, from): (MediaPlaylist, Url),
     age: Duration,
 ) -> (MediaPlaylist, Url) {
+    // A cache may answer with an old version, and playing would start too far from the live edge.
     let is_old = list.part_target.is_some_and(|part| age >= part);
     if !is_old || list.is_ended || !list.server_control.can_block_reload {
         return (list, from);

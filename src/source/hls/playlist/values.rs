@@ -34,8 +34,9 @@ pub(super) fn parse_signed_seconds(text: &str) -> Option<(Duration, bool)> {
     }
 }
 
-/// A number with digits that are dropped: some servers write `BANDWIDTH=128000.0`.
+/// A number whose digits behind the point are dropped.
 pub(super) fn parse_rounded(text: &str) -> Option<u64> {
+    // Section 4.2 allows integers only, but some servers write `BANDWIDTH=128000.0`.
     parse_decimal(text).map(|value| value.as_secs())
 }
 

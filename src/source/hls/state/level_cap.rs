@@ -42,8 +42,9 @@ impl LevelCap {
         }
     }
 
-    /// A seek: what was slow before may be fast now.
+    /// Ends the cap, at a seek.
     pub(super) fn clear(&mut self) {
+        // What was slow before may be fast now.
         *self = Self::default();
     }
 

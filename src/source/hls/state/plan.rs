@@ -131,9 +131,10 @@ impl State {
         }
     }
 
-    /// Asks for the playlist of a segment that has expired. That of a live level is loaded again anyway.
+    /// Asks for the playlist of a segment that has expired.
     pub(crate) fn want_reload(&mut self) {
         let (variant, is_live) = (self.variant, self.is_live());
+        // The playlist of a live level is loaded again anyway.
         let is_due = |queued: &&QueuedSegment| {
             queued.phase == SegmentPhase::Reloading && (!is_live || queued.variant != variant)
         };

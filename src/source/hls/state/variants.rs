@@ -35,8 +35,7 @@ impl State {
         self.rendition
     }
 
-    /// The best usable variant that `is_wanted`: first by the order of pathways, then by the distance of its level. A server
-    /// that works is kept.
+    /// The best usable variant that `is_wanted`: first by the order of pathways, then by the distance of its level.
     pub(super) fn pick(
         &self,
         level: usize,
@@ -53,6 +52,7 @@ impl State {
                 (variant.pathway != current.pathway, server(&variant.url) != server(&current.url));
             // Of two levels that are equally near the lower one.
             let distance = (variant.level.abs_diff(level), variant.level);
+            // The present server works, so it comes before others of the same level.
             (rank, distance, *index != self.variant, is_other_server, *index)
         });
         best.map(|(index, _)| index)
